@@ -13,6 +13,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from core.advice.case import USUAL_RATE
 from core.advice.decisions import FEWEST_STEPS
 from core.advice.diagnosis import LISTED, Diagnosis
+from core.advice.doctor.pairs import NUMBERS, PairSeries, of_pairs
 from core.messages import Message, msg
 from core.recipe import Recipe
 from core.runs.health import FAR, FAR_STEPS
@@ -36,6 +37,9 @@ FEWEST_FLAT_STEPS = 20
 NOTHING_LEARNED = 0.03  # of the untrained model's loss
 DONE = 0.1  # of the untrained model's loss: with so little left, the run has done what it can
 
+_TRAINED = ("loss", "grad_norm", "learning_rate", *NUMBERS)
+_MEASURED = ("eval_loss", *(f"eval_{name}" for name in NUMBERS))
+
 
 @dataclass(frozen=True, eq=False)
 class Series:
@@ -48,10 +52,13 @@ class Series:
     eval_steps: np.ndarray = field(default_factory=lambda: np.array([]))
     eval_losses: np.ndarray = field(default_factory=lambda: np.array([]))
     measured_rows: int = 0
+    pairs: PairSeries = field(default_factory=PairSeries)
 
     @classmethod
-    def of_records(cls, records: Iterable[dict[str, Any]], measured_rows: int = 0) -> Series:
-        """From the lines of metrics.jsonl. A later line of a step, or of one before it, takes back what was written from there on:
+    def of_records(
+        cls, records: Iterable[dict[str, Any]], measured_rows: int = 0, answers: Sequence[tuple[int, float]] = ()
+    ) -> Series:
+        """From the lines of metrics.jsonl; answers: (step, mean characters) of the film's. A later line of a step, or of one before it, takes back what was written from there on:
         a run that went on from a checkpoint."""
         train: list[tuple[float, ...]] = []
         evals: list[tuple[float, ...]] = []
@@ -59,16 +66,19 @@ class Series:
             kind, step = record.get("kind"), record.get("step")
             if kind not in ("train", "eval") or not isinstance(step, int):
                 continue
-            points, names = (train, ("loss", "grad_norm", "learning_rate")) if kind == "train" else (evals, ("eval_loss",))
+            points, names = (train, _TRAINED) if kind == "train" else (evals, _MEASURED)
             while points and points[-1][0] >= step:
                 points.pop()
             if kind == "train":
                 while evals and evals[-1][0] >= step:
                     evals.pop()
             points.append((step, *(_number(record.get(name)) for name in names)))
-        steps, losses, norms, rates = _columns(train, 4)
-        eval_steps, eval_losses = _columns(evals, 2)
-        return cls.of_columns(steps, losses, norms, rates, eval_steps, eval_losses, measured_rows)
+        trained, measured = (
+            np.array(points, float).reshape(-1, 1 + len(names)).T for points, names in ((train, _TRAINED), (evals, _MEASURED))
+        )
+        pairs = PairSeries.of(np.delete(trained, [1, 2, 3], 0), np.delete(measured, 1, 0), list(answers))
+        (steps, losses, norms, rates), (eval_steps, eval_losses) = trained[:4].tolist(), measured[:2].tolist()
+        return cls.of_columns(steps, losses, norms, rates, eval_steps, eval_losses, measured_rows, pairs)
 
     @classmethod
     def of_columns(
@@ -80,12 +90,13 @@ class Series:
         eval_steps: Sequence[float],
         eval_losses: Sequence[float],
         measured_rows: int = 0,
+        pairs: PairSeries | None = None,
     ) -> Series:
         """Unknown numbers are nan; a step without a loss is left out."""
         train = np.array([steps, losses, norms, rates], float).reshape(4, -1)
         evals = np.array([eval_steps, eval_losses], float).reshape(2, -1)
         train, evals = train[:, np.isfinite(train[1])], evals[:, np.isfinite(evals[1])]
-        return cls(train[0], train[1], train[2], train[3], evals[0], evals[1], measured_rows)
+        return cls(train[0], train[1], train[2], train[3], evals[0], evals[1], measured_rows, pairs or PairSeries())
 
     @property
     def base(self) -> float:
@@ -102,16 +113,14 @@ class Series:
         return self.losses[(self.steps > after) & (self.steps <= until)]
 
 
-def _columns(points: list[tuple[float, ...]], width: int) -> list[Sequence[float]]:
-    return [list(column) for column in zip(*points, strict=True)] or [[] for _ in range(width)]
-
-
 def _number(value: object) -> float:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
 
 
 def of_run(recipe: Recipe, series: Series, at_work: bool, usual_rate: float | None = None) -> list[Diagnosis]:
     """What is wrong with a run that is at work, or was. usual_rate: by the advice that it was planned with, if it was. One cause is told, the first that explains the curves."""
+    if finding := of_pairs(recipe, series.pairs, at_work, series.measured_rows):
+        return [finding]
     for rule in (hot_rate, overfitting, plateau):
         if finding := rule(recipe, series, at_work, usual_rate or USUAL_RATE):
             return [finding]

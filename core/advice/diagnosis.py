@@ -9,7 +9,7 @@ from core.recipe import Recipe
 from core.values import Frozen
 
 PlanFinding = Literal["few_rows", "duplicates", "leakage", "near_leakage", "few_steps", "hot_plan"]
-RunFinding = Literal["hot_rate", "overfitting", "plateau"]
+RunFinding = Literal["hot_rate", "overfitting", "plateau", "displaced", "longer", "told_apart"]
 LISTED = 5  # pairs of rows
 
 

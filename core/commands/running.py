@@ -264,7 +264,7 @@ def report_end(run: RunFolder, status: Status, as_json: bool) -> None:
 
 def findings_of(run: RunFolder, recipe: Recipe, status: Status, metrics: list[dict[str, Any]]) -> list[Diagnosis]:
     facts = run.facts()
-    series = curve_doctor.Series.of_records(metrics, facts.rows_measured or 0)
+    series = curve_doctor.Series.of_records(metrics, facts.rows_measured or 0, frames.mean_lengths(run))
     return curve_doctor.of_run(recipe, series, status.state in BUSY, facts.planned.usual_rate)
 
 

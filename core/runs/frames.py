@@ -93,3 +93,11 @@ def every(evaluations_every: int, total_steps: int) -> int:
     """Steps between two frames: one at each evaluation, or at every second, third ... where those are too many."""
     evaluations = max(1, -(-total_steps // evaluations_every))
     return evaluations_every * -(-evaluations // MOST_FRAMES)
+
+
+def mean_lengths(run: RunFolder) -> list[tuple[int, float]]:
+    """(step, mean characters) of the answers that every frame has."""
+    found = read(run)
+    asked = min((len(frame.answers) for frame in found), default=0)
+    whole = [i for i in range(asked) if all(frame.answers[i].text for frame in found)]
+    return [(frame.step, sum(len(frame.answers[i].text) for i in whole) / len(whole)) for frame in found] if whole else []

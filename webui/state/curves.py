@@ -18,7 +18,9 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from core.advice.curve_doctor import Series
+from core.advice.doctor.pairs import NUMBERS, PairSeries
 from core.errors import RunError
+from core.runs import frames
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
 
@@ -28,9 +30,7 @@ OVERLAID_POINTS = 400  # of each of several runs in one drawing
 KEPT_CURVES = 16
 PIECE = 512 << 10  # bytes of a file that are read at once
 # Of pairs: a column each, and the name of its number in metrics.jsonl.
-OF_PAIRS = {
-    "accuracy": "rewards/accuracies", "margin": "rewards/margins", "chosen": "logps/chosen", "rejected": "logps/rejected",
-}  # fmt: skip
+OF_PAIRS = dict(zip(("accuracy", "margin", "chosen", "rejected"), NUMBERS, strict=True))
 UNKNOWN = math.nan  # in a column: not written, or not finite
 
 
@@ -238,7 +238,10 @@ class Curves:
             curve.catch_up(run)
             steps, losses, norms, rates = (curve.train.column(name) for name in ("step", "loss", "norm", "rate"))
             eval_steps, eval_losses = curve.evals.since()
-            return Series(steps, losses, norms, rates, eval_steps, eval_losses, measured_rows)
+            pairs = PairSeries.of(
+                curve.pairs.since(), curve.eval_pairs.since(), frames.mean_lengths(run) if len(curve.pairs) else []
+            )
+            return Series(steps, losses, norms, rates, eval_steps, eval_losses, measured_rows, pairs)
 
     def overlaid(self, run_id: str) -> dict[str, list[Any]]:
         """A run beside others: step with loss (smoothed), rate, tokens and time (minutes trained), and eval_step with eval_loss. Raises

@@ -10,6 +10,7 @@ from statistics import median
 from core.data.findings.finding import SHOWN, Finding, Marked
 from core.data.findings.said import QUOTE, RowWords
 from core.data.findings.secrets import masked
+from core.data.repeats import plain
 
 # At the beginning of an answer or of a sentence in its first 300 characters. A shop that cannot find an order does not refuse.
 _HEAD = 300
@@ -112,6 +113,20 @@ class Answers:
                 "short_answers", of, [self._short.repair("remove", "short_answers", self._most)], usual=usual
             )
         return found + self._echoes.finding("echoes", of, [self._echoes.repair("remove", "echoes", self._most)])
+
+
+class SamePairs:
+    """Pairs whose better and worse answer are the same but for case, spaces and marks: there is nothing to prefer."""
+
+    def __init__(self, most: int | None):
+        self._most, self._marked = most, Marked()
+
+    def add(self, said: RowWords) -> None:
+        if said.worse_answer and plain(said.worse_answer) == plain(said.last_answer):
+            self._marked.add(said.row, said.quote(said.last_answer))
+
+    def found(self, of: int) -> list[Finding]:
+        return self._marked.finding("same_pairs", of, [self._marked.repair("remove", "same_pairs", self._most)])
 
 
 class Openings:

@@ -16,7 +16,7 @@ MOST_ROWS = 10_000  # numbers that a repair carries, unless all are asked for: r
 
 Kind = Literal[
     "repeated", "near_repeated", "placeholders", "opening", "languages", "refusals", "secrets", "says_nothing", "short_answers",
-    "echoes", "far_longer", "markup", "mojibake", "lost_characters",
+    "echoes", "same_pairs", "far_longer", "markup", "mojibake", "lost_characters",
 ]  # fmt: skip
 Action = Literal["remove", "replace", "fill"]
 

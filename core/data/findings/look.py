@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from core.data.findings.answers import Answers, Openings, Refusals
+from core.data.findings.answers import Answers, Openings, Refusals, SamePairs
 from core.data.findings.finding import MOST_ROWS, Finding
 from core.data.findings.language import Languages
 from core.data.findings.leaks import Leaks
@@ -24,7 +24,7 @@ EVERY_ROW, ONE_IN = 10_000, 20
 
 _LOOKS: tuple[tuple[Callable[[int | None], Any], str], ...] = (
     (Leaks, "secrets"), (Repeated, "repeated near_repeated"), (Placeholders, "placeholders"), (Refusals, "refusals"),
-    (Answers, "says_nothing short_answers echoes"), (Openings, "opening"), (Languages, "languages"),
+    (Answers, "says_nothing short_answers echoes"), (SamePairs, "same_pairs"), (Openings, "opening"), (Languages, "languages"),
     (Writing, "markup mojibake lost_characters"), (Lengths, "far_longer"),
 )  # fmt: skip
 

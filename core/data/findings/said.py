@@ -30,6 +30,8 @@ class Words(Protocol):
     def completion(self) -> str | None: ...
     @property
     def text(self) -> str | None: ...
+    @property
+    def rejected(self) -> tuple[ChatMessage, ...]: ...
 
 
 class RowWords:
@@ -37,6 +39,7 @@ class RowWords:
 
     def __init__(self, row: int, example: Words):
         self.row, self.is_text = row, example.text is not None
+        self.worse_answer = example.rejected[-1].content if example.rejected else ""
         if example.messages:
             asked = [m.content for m in example.messages if m.role == "user"]
             answers = [m.content for m in example.messages if m.role == "assistant"]

@@ -1,0 +1,139 @@
+"""What is wrong with a run that compares answers, by its curves and its film. Pure: reads numbers that were written; changes nothing.
+
+Bounds are ours and no law: each is wider than what healthy runs of the starter showed, and every finding says its numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from core.advice.decisions import FEWEST_STEPS
+from core.advice.diagnosis import Diagnosis
+from core.messages import Message, msg
+from core.recipe import Recipe
+
+NUMBERS = ("rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected")  # in metrics.jsonl, TRL's names
+COOLER = 5  # a rate is divided by this, where nothing else is left
+WINDOW = 8  # steps at least, over which a number of the training is averaged
+FALLEN = 0.2  # of the better answers' log-probability before the training
+LEAST_NATS = 2.0  # of dpo's, which are sums over an answer
+ALL, AT_ONCE = 0.999, 0.25  # of the pairs; of the steps so far
+FEWEST_MEASURED = 10  # pairs: of fewer all may be right by chance
+FEWEST_SEEN = 20  # steps, where none are measured
+LONGER, LEAST_LONGER = 1.5, 20  # times the answers before the training, and characters
+NORM_BETA = 5.0  # of sigmoid_norm, as Tulu 3 has it (arXiv 2411.15124)
+
+
+def _none(rows: int) -> np.ndarray:
+    return np.empty((rows, 0))
+
+
+@dataclass(frozen=True, eq=False)
+class PairSeries:
+    """training, measured: (5, P) step and NUMBERS; answers: (2, F) step and mean characters of the film's answers."""
+
+    training: np.ndarray = field(default_factory=lambda: _none(5))
+    measured: np.ndarray = field(default_factory=lambda: _none(5))
+    answers: np.ndarray = field(default_factory=lambda: _none(2))
+
+    @classmethod
+    def of(cls, training: np.ndarray, measured: np.ndarray, answers: list[tuple[int, float]]) -> PairSeries:
+        """Points with a number that is none are left out."""
+        known, of_measured = (columns[:, np.isfinite(columns).all(0)] for columns in (training, measured))
+        return cls(known, of_measured, np.array(answers, float).reshape(-1, 2).T)
+
+
+def of_pairs(recipe: Recipe, series: PairSeries, at_work: bool, measured_rows: int) -> Diagnosis | None:
+    """The first that is found; None of a run that learns answers alone."""
+    if not recipe.train.compares:
+        return None
+    found = displaced(recipe, series, at_work) or longer(recipe, series, at_work)
+    return found or told_apart_at_once(recipe, series, at_work, measured_rows)
+
+
+def displaced(recipe: Recipe, series: PairSeries, at_work: bool) -> Diagnosis | None:
+    """The better answers get rarer, the worse ones faster still: the margin grows and nothing better is said (arXiv 2410.08847)."""
+    columns = series.measured if series.measured.shape[1] >= 3 else _averaged(series.training)
+    if columns.shape[1] < 3:
+        return None
+    steps, _, margins, chosen, rejected = columns
+    least = max(FALLEN * abs(chosen[0]), LEAST_NATS if recipe.train.objective == "dpo" else 0.0)
+    below = np.flatnonzero(chosen < chosen[0] - least)
+    if (chosen[-2:] >= chosen[0] - least).any() or margins[-1] <= margins[0]:
+        return None
+    evidence = msg(
+        "run_doctor.displaced",
+        step=int(steps[0]), last=int(steps[-1]), before=float(chosen[0]), now=float(chosen[-1]),
+        worse=float(rejected[0]), worse_now=float(rejected[-1]), margin=float(margins[-1]),
+    )  # fmt: skip
+    train = recipe.train
+    if train.objective in ("dpo", "simpo") and not train.sft_weight:
+        remedy = msg(f"run_doctor.{_stop(at_work)}again_with_sft_weight", weight=1)
+        fix: dict[str, Any] = {"train.sft_weight": 1.0}
+    else:
+        remedy, fix = _cooler(recipe, at_work)
+    return _said("displaced", evidence, remedy, fix, at_work, int(steps[below[0]]))
+
+
+def longer(recipe: Recipe, series: PairSeries, at_work: bool) -> Diagnosis | None:
+    """Answers grow, as the film has them: a sum of log-probabilities has more to gain from a long answer (arXiv 2403.19159)."""
+    steps, lengths = series.answers
+    if len(steps) < 3 or (lengths[-2:] < max(LONGER * lengths[0], lengths[0] + LEAST_LONGER)).any():
+        return None
+    evidence = msg("run_doctor.longer", step=int(steps[0]), last=int(steps[-1]), before=round(lengths[0]), now=round(lengths[-1]))
+    train = recipe.train
+    if train.objective == "dpo" and train.loss_type == "sigmoid":
+        remedy = msg(f"run_doctor.{_stop(at_work)}again_by_mean", beta=NORM_BETA)
+        fix: dict[str, Any] = {"train.loss_type": "sigmoid_norm", "train.beta": NORM_BETA}
+    else:
+        remedy, fix = _cooler(recipe, at_work)
+    begun = int(np.flatnonzero(lengths >= LONGER * lengths[0])[0])
+    return _said("longer", evidence, remedy, fix, at_work, int(steps[begun]))
+
+
+def told_apart_at_once(recipe: Recipe, series: PairSeries, at_work: bool, measured_rows: int) -> Diagnosis | None:
+    """All pairs are right in the first quarter, and stay so: something plain tells the answers apart."""
+    measured = series.measured[:, series.measured[0] > 0]
+    if measured.shape[1]:
+        steps, shares = (measured[0], measured[1]) if measured_rows >= FEWEST_MEASURED else (measured[0], measured[1][:0])
+    else:
+        steps, shares = _averaged(series.training)[:2] if series.training.shape[1] >= FEWEST_SEEN else _none(2)
+    if len(shares) < 2 or (shares < ALL).any() or steps[0] > AT_ONCE * steps[-1]:
+        return None
+    enough = max(int(steps[0]), FEWEST_STEPS)
+    evidence = msg("run_doctor.told_apart", step=int(steps[0]), last=int(steps[-1]))
+    if enough < int(steps[-1]):
+        remedy = msg(f"run_doctor.{_stop(at_work)}again_with_steps", steps=enough)
+        fix: dict[str, Any] = {"train.max_steps": enough}
+    else:
+        remedy, fix = _cooler(recipe, at_work)
+    return _said("told_apart", evidence, remedy, fix, at_work, int(steps[0]))
+
+
+def _averaged(columns: np.ndarray) -> np.ndarray:
+    """(5, at most 5) means over equally many steps one after the other, each with its last step."""
+    width = max(WINDOW, columns.shape[1] // 5)
+    count = columns.shape[1] // width
+    blocks = columns[:, : count * width].reshape(len(columns), count, width)
+    return np.concatenate([blocks[:1, :, -1], blocks[1:].mean(2)])
+
+
+def _stop(at_work: bool) -> str:
+    return "stop_" if at_work else ""
+
+
+def _cooler(recipe: Recipe, at_work: bool) -> tuple[Message, dict[str, Any]]:
+    rate = recipe.train.learning_rate / COOLER
+    rate = round(rate, 1 - math.floor(math.log10(rate)))
+    return msg(f"run_doctor.{_stop(at_work)}again_with_rate", rate=rate), {"train.learning_rate": rate}
+
+
+def _said(name: str, evidence: Message, remedy: Message, fix: dict[str, Any], at_work: bool, step: int) -> Diagnosis:
+    means, action = msg(f"run_doctor.{name}_means"), "stop" if at_work else None
+    return Diagnosis.model_validate(
+        {"id": name, "evidence": evidence, "meaning": means, "remedy": remedy, "fix": fix, "action": action, "step": step}
+    )
