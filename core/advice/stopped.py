@@ -41,7 +41,7 @@ class Stopped:
         factor = self.needed_gib / estimate(self.shape, setup).on_card_gib
         if not self.is_exact:
             factor = max(1.0, factor)
-        lengths = [int(length) for length in lengths_of(self.rows)]
+        lengths = self._lengths()
         case = Case(
             self.shape,
             self.budget,
@@ -62,11 +62,17 @@ class Stopped:
         )
         return [way.text for way in remedies.ways(case, now, lengths)]
 
+    def _lengths(self) -> list[int]:
+        """What max_length counts: of a pair its longer answer, for the arithmetic reckons with two examples of that length."""
+        if self.recipe.train.compares:
+            return [max(len(example.input_ids) for example in row.examples) for row in self.rows]
+        return [int(length) for length in lengths_of(self.rows)]
+
     def _data(self) -> DataFacts:
-        lengths = sorted(int(length) for length in lengths_of(self.rows))
+        lengths = sorted(self._lengths())
         return DataFacts(
             rows=len(lengths),
-            tokens=sum(lengths),
+            tokens=int(sum(lengths_of(self.rows))),
             learned_tokens=int(sum(learned_of(self.rows))),
             median_length=int(statistics.median(lengths)),
             p99_length=lengths[min(len(lengths) - 1, int(0.99 * len(lengths)))],

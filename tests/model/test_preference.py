@@ -275,3 +275,25 @@ def test_the_dry_run_of_a_pair_counts_what_its_step_holds(monkeypatch: pytest.Mo
     compared = counting.dry_run(question).estimate
     moving = [sum(found.terms[name] for name in ("gradients", "activations", "logits")) for found in (planned, compared)]
     assert moving[0] > 0 and moving[1] == pytest.approx(moving[0], rel=0.03)
+
+
+def test_what_would_fit_instead_is_reckoned_with_pairs_of_two_examples(
+    compared: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen: two pairs at once were taken for four, each as long as both its answers and doubled again."""
+    from core.advice import remedies
+    from core.memory.arithmetic import Setup
+    from core.models.shapes.shape import ModelShape
+    from core.training.memory.probe import Probe
+    from core.workspace.folder import Workspace
+
+    trainer = trainer_of(tmp_path / "run", None, objective="dpo")
+    (tmp_path / "run").mkdir(exist_ok=True)
+    asked: list[tuple[Recipe, list[int]]] = []
+    monkeypatch.setattr(remedies, "ways", lambda case, now, lengths: asked.append((now, lengths)) or [])
+    shape = ModelShape.from_config(trainer.step.tuned.get_base_model().config.to_dict())
+    Probe(trainer.reporter.run, Workspace.open(tmp_path / "ws"), trainer.recipe, shape).would_fit(trainer.ahead)
+    (now, lengths) = asked[0]
+    longest = max(len(example.input_ids) for row in trainer.data.train for example in row.examples)
+    assert max(lengths) == now.data.max_length == longest and len(lengths) == len(trainer.data.train)
+    assert now.train.per_device_train_batch_size == 2 and Setup.of(now, "cpu").tokens == 4 * longest

@@ -297,7 +297,7 @@ class Probe:
     def _advice(self, ahead: Ahead, longest: LongestBatch, measured: Measured | None, limit: float | None) -> Message:
         this = None
         if self._shape is not None and limit is not None:
-            step, size = ahead.step, self._recipe.data.max_length if ahead.step.packed else 1
+            step, size = ahead.step, self._recipe.row_length if ahead.step.packed else 1
             card, here = self._where(step.on_card)[0], budget.of_machine if step.on_card else budget.of_cpu
             has = budget.of_card(card) if card else here(self._machine)
             this = Stopped(
