@@ -244,6 +244,12 @@ class Train(_Section):
         False,
         description="Keep what layers leave for the way back in RAM instead of on the card: for the last gigabyte, which the plan does not count; slower.",
     )
+    ranks: int = Field(
+        1,
+        ge=1,
+        le=16,
+        description="How many cards train together, each with its own copy of the base model; a step learns the same as on one card. Beyond the chosen card, those with the most free memory are used. Without a card: how many processes.",
+    )
     spare_cores: int = Field(
         0,
         ge=0,
@@ -353,11 +359,18 @@ def clashes(adapter: Adapter) -> list[Message]:
 def _of_objective(recipe: Recipe) -> list[Message]:
     train, objective = recipe.train, recipe.train.objective
     found = {
+        "recipe.ranks_pissa": train.ranks > 1 and recipe.adapter.is_pissa,
         "recipe.pairs_everything": train.compares and recipe.data.train_on == "everything",
         "recipe.loss_type_alone": objective != "dpo" and train.loss_type != "sigmoid",
         "recipe.smoothing_alone": train.label_smoothing > 0 and objective != "simpo" and train.loss_type != "robust",
     }
-    facts = {"objective": objective, "loss_type": train.loss_type, "label_smoothing": train.label_smoothing}
+    facts = {
+        "ranks": train.ranks,
+        "init": recipe.adapter.init_lora_weights,
+        "objective": objective,
+        "loss_type": train.loss_type,
+        "label_smoothing": train.label_smoothing,
+    }
     return [msg(key, **facts) for key, is_so in found.items() if is_so]
 
 

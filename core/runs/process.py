@@ -54,7 +54,7 @@ def environment(run: RunFolder) -> dict[str, str]:
         return devices.environment_of(wanted, Nvidia())
     nvidia = devices.here()
     is_there = any(card.uuid == wanted and card.usable for card in nvidia.cards)
-    return devices.environment_of(wanted, nvidia) if is_there else {}
+    return devices.environment_of(wanted, nvidia, run.recipe().train.ranks) if is_there else {}
 
 
 def environment_nearest(wanted: str | None) -> dict[str, str]:

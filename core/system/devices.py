@@ -119,11 +119,16 @@ def nearest(wanted: str | None, nvidia: Nvidia) -> str | None:
     return wanted if is_there else wanted_of(best_card(nvidia), nvidia)
 
 
-def environment_of(wanted: str | None, nvidia: Nvidia) -> dict[str, str]:
-    """What every process of ours that computes is started with. The one card of a PC is found without being named."""
+def environment_of(wanted: str | None, nvidia: Nvidia, count: int = 1) -> dict[str, str]:
+    """What every process of ours that computes is started with. The one card of a PC is found without being named. count: of cards, the
+    others those with most free memory."""
     if wanted == CPU:
         return dict(NO_CARD)
-    return {ORDER: "PCI_BUS_ID", VISIBLE: wanted} if wanted and len(nvidia.cards) > 1 else {}
+    if not wanted or len(nvidia.cards) < 2:
+        return {}
+    others = [card for card in nvidia.cards if card.usable and card.uuid and card.uuid != wanted and not card.mig]
+    others.sort(key=lambda card: -(card.free_bytes or 0))
+    return {ORDER: "PCI_BUS_ID", VISIBLE: ",".join([wanted, *(card.uuid or "" for card in others[: count - 1])])}
 
 
 def why_left_out(card: Card) -> Message | None:

@@ -73,7 +73,8 @@ class Ahead:
 
 class Trainer:
     """tuned: the peft model on compute.device, adapters float32. save_adapter(folder) writes it in PEFT's format. shown: what the run's
-    film shows. spill: watches the memory. would_fit: what to try where a step gets no memory and there is nothing left to save."""
+    film shows. spill: watches the memory. would_fit: what to try where a step gets no memory and there is nothing left to save. step_of:
+    makes another step than that of one rank (core/training/ranks)."""
 
     def __init__(
         self,
@@ -87,9 +88,10 @@ class Trainer:
         shown: Shown | None = None,
         spill: SpillWatch | None = None,
         would_fit: Callable[[Ahead], Message] | None = None,
+        step_of: Callable[..., Step] = Step.of,
     ):
         train = recipe.train
-        self.step = Step.of(tuned, recipe, compute, data.pad_token_id)
+        self.step = step_of(tuned, recipe, compute, data.pad_token_id)
         self._referenced: tuple[Referenced, ...] = ()
         if self.step.preference and self.step.preference.needs_reference:
             self._referenced = Referenced(data.train), Referenced(data.evaluation)
@@ -111,7 +113,7 @@ class Trainer:
         advice = (lambda: would_fit(self.ahead)) if would_fit else None
         self.recovery = Recovery(self.step, self.position, self.checkpoints, self._tell, self._save_and_go_on, advice)
         self._memory = MemoryUse(reporter, compute.on_card)
-        may_change = not compute.on_card and "OMP_NUM_THREADS" not in os.environ  # whoever sets that has chosen
+        may_change = not compute.on_card and train.ranks == 1 and "OMP_NUM_THREADS" not in os.environ  # who sets that has chosen
         count, use = torch.get_num_threads(), torch.set_num_threads
         self._threads = Threads(count, cores.usable(), cores.Elsewhere(), use) if may_change else None
 

@@ -13,6 +13,7 @@ import platform
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,8 @@ from core.system import cores
 from core.system.awake import KeepAwake
 from core.system.machine import library_versions
 from core.system.processes import keep_freed_memory, leave
+from core.training.ranks import helpers
+from core.training.ranks.helpers import RankError, Ranks
 from core.training.rows import tokenize
 from core.workspace import lease, preferences
 from core.workspace.folder import Workspace
@@ -96,8 +99,9 @@ def carry_out(run: RunFolder, workspace: Workspace, reporter: Reporter) -> int:
 def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> Finished:
     run_process.require_device(run)
     prepared = _prepare(run, workspace, reporter)
-    trainer, probe, adapters = _load(prepared, run, workspace, reporter)
-    _learn(trainer, probe, adapters, reporter)
+    with helpers.started(prepared.recipe, run) as ranks:
+        trainer, probe, adapters = _load(prepared, run, workspace, reporter, ranks)
+        _learn(trainer, probe, adapters, reporter)
     kept = adapters.keep(trainer.position, trainer.best_to_keep())
     position = trainer.position
     return Finished(position.step, trainer.schedule.total_steps, kept, position.best_eval_loss, position.since_best)
@@ -131,7 +135,9 @@ def _prepare(run: RunFolder, workspace: Workspace, reporter: Reporter) -> Prepar
     return Prepared(recipe, model_folder, tokenizer, asked, train, evaluation, shown)
 
 
-def _load(prepared: Prepared, run: RunFolder, workspace: Workspace, reporter: Reporter) -> tuple[Trainer, Probe, Adapters]:
+def _load(
+    prepared: Prepared, run: RunFolder, workspace: Workspace, reporter: Reporter, ranks: Ranks | None
+) -> tuple[Trainer, Probe, Adapters]:
     """The base and its adapter on the device, as the newest checkpoint has them where there is one."""
     reporter.stage("loading_libraries")
     import torch
@@ -144,7 +150,8 @@ def _load(prepared: Prepared, run: RunFolder, workspace: Workspace, reporter: Re
     from core.training.trainer import Trainer, TrainingData
 
     recipe, tokenizer, model_folder = prepared.recipe, prepared.tokenizer, prepared.model_folder
-    torch.set_num_threads(max(1, min(torch.get_num_threads(), cores.usable() - recipe.train.spare_cores)))
+    threads = max(1, min(torch.get_num_threads(), cores.usable() - recipe.train.spare_cores) // recipe.train.ranks)
+    torch.set_num_threads(threads)
     shape = None
     with contextlib.suppress(GarageError):  # a family whose shape cannot be read is trained all the same
         shape = Models(workspace).shape(recipe.model.id, recipe.model.revision)
@@ -162,6 +169,12 @@ def _load(prepared: Prepared, run: RunFolder, workspace: Workspace, reporter: Re
     reporter.check()
     reporter.stage("loading_model")
     chosen, own_code = recipe.adapter, Trust(workspace).allows(recipe.model.id, model_folder)
+    dealt: dict[str, Any] = {}
+    if ranks:
+        from core.training.ranks.step import DealtStep
+
+        dealt = {"step_of": partial(DealtStep.on, ranks, reporter.check)}
+        ranks.load(recipe, model_folder, own_code, compute.dtype_name, tokenizer.pad_token_id, threads)
     base, found = base_model.load_finite(model_folder, compute, chosen.method == "qlora", own_code, chosen.load_in_8bit)
     if found != compute:
         compute = found
@@ -187,7 +200,9 @@ def _load(prepared: Prepared, run: RunFolder, workspace: Workspace, reporter: Re
     data = TrainingData(prepared.train, prepared.evaluation, tokenizer.pad_token_id)
     shown = Shown(prepared.asked, prepared.scenes, recipe.train.sample_seconds) if prepared.scenes else None
     spill = probe.watch(reporter, compute.on_card)
-    trainer = Trainer(tuned, recipe, data, compute, reporter, adapters.save, shown=shown, spill=spill, would_fit=probe.would_fit)
+    trainer = Trainer(
+        tuned, recipe, data, compute, reporter, adapters.save, shown=shown, spill=spill, would_fit=probe.would_fit, **dealt
+    )
     run.add_facts(RunFacts(total_steps=trainer.schedule.total_steps, eval_steps=trainer.eval_every, save_steps=trainer.save_every))
     if reporter.status.attempt > 1:
         _restore(trainer, run, reporter)
@@ -217,6 +232,10 @@ def _learn(trainer: Trainer, probe: Probe, adapters: Adapters, reporter: Reporte
         raise
     except (NotFiniteError, NothingLeftError):
         adapters.keep(position)
+        raise
+    except RankError:  # rank 0 holds all that was learned
+        if position.step:
+            trainer.checkpoint()
         raise
     finally:
         probe.finish()

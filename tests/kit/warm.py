@@ -39,7 +39,7 @@ from core.trial.pace import PaceProbe, StandIn
 
 KINDS = {
     "torch": (
-        "core.training.worker", "core.chat.worker", "core.export.worker", "core.trial.dry_run_worker", "core.trial.pace_probe",
+        "core.training.worker", "core.training.ranks.worker", "core.chat.worker", "core.export.worker", "core.trial.dry_run_worker", "core.trial.pace_probe",
         "core.export.llamacpp.convert", "core.export.llamacpp.questions", "core.export.llamacpp.unpack",
         "tests.faults.fake_worker", "tests.faults.forking", "tests.faults.instead",
     ),

@@ -28,7 +28,7 @@ MOST_EVENTS = 60
 SUMMARY = (
     ("adapter", "r"), ("adapter", "lora_alpha"), ("train", "learning_rate"), ("train", "num_train_epochs"),
     ("train", "max_steps"), ("train", "per_device_train_batch_size"), ("data", "max_length"), ("data", "eval_fraction"),
-    ("train", "optim"), ("train", "seed"),
+    ("train", "optim"), ("train", "seed"), ("train", "ranks"),
 )  # fmt: skip
 
 
@@ -126,7 +126,7 @@ def settings(view: RunView, w: Wording) -> Html:
         ]
     for section, name in SUMMARY:
         value = getattr(getattr(view.recipe, section), name)
-        if (section, name, value) == ("train", "max_steps", field_of("train", "max_steps").default):
+        if name in ("max_steps", "ranks") and value == field_of(section, name).default:
             continue
         if (section, name) == ("train", "num_train_epochs") and view.recipe.train.max_steps > 0:
             continue

@@ -1,0 +1,69 @@
+"""The numbers that the ranks of a run exchange: weights of the adapter from rank 0, gradients summed at rank 0. Imports torch: workers only.
+
+By torch.distributed's Gloo on every system and device: NCCL is not there on Windows and ends a whole process where a peer is gone, and
+what travels is the adapter alone, once a step each way. The group lives at 127.0.0.1, on ports that the system chooses; its ranks
+find each other by a file, so no port is ever taken and no firewall is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed
+
+MEET = timedelta(seconds=60)  # each rank is ready when they meet
+WAIT = timedelta(days=1)  # of a rank for rank 0, which measures or saves between steps; when it is gone so is the connection
+Wait = Callable[[Any], None]  # for torch's Work
+
+
+class RankGroup:
+    """parameters: what is trained. extra: how many numbers are summed beside its gradients."""
+
+    def __init__(self, meeting: Path, rank: int, size: int, parameters: Sequence[torch.Tensor], extra: int):
+        gloo = distributed.ProcessGroupGloo
+        options = gloo._Options()
+        options._devices, options._timeout = [gloo.create_device(hostname="127.0.0.1")], MEET
+        self._group = gloo(distributed.FileStore(str(meeting), size), rank, size, options)
+        self._group._set_default_timeout(WAIT)
+        self._rank, self._parameters = rank, parameters
+        self._sizes = [parameter.numel() for parameter in parameters]
+        self._flat = torch.zeros(sum(self._sizes) + extra)  # of all that travels, in RAM
+
+    @property
+    def bytes(self) -> int:
+        """Of one way."""
+        return self._flat.nbytes
+
+    @torch.no_grad()
+    def weights(self, wait: Wait) -> None:
+        """Everybody's become those of rank 0."""
+        flat, options = self._flat[: sum(self._sizes)], distributed.BroadcastOptions()
+        if self._rank == 0:
+            for parameter, place in self._places():
+                place.copy_(parameter)
+        options.rootRank = options.rootTensor = 0
+        wait(self._group.broadcast([flat], options))
+        if self._rank:
+            for parameter, place in self._places():
+                parameter.copy_(place)
+
+    def gradients(self, extra: torch.Tensor, wait: Wait) -> torch.Tensor:
+        """At rank 0 they become the sum of everybody's. Returns the sum of extra, which is true there alone too."""
+        for parameter, place in self._places():
+            place.zero_() if parameter.grad is None else place.copy_(parameter.grad)
+        told, options = self._flat[sum(self._sizes) :], distributed.ReduceOptions()
+        told.copy_(extra)
+        options.rootRank = 0
+        wait(self._group.reduce([self._flat], options))
+        if self._rank == 0:
+            for parameter, place in self._places():
+                parameter.grad = place.to(parameter.device, copy=True)
+        return told.clone()
+
+    def _places(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        flat = self._flat[: sum(self._sizes)].split(self._sizes)
+        return ((one, place.view_as(one)) for one, place in zip(self._parameters, flat, strict=True))

@@ -1,0 +1,135 @@
+"""Rank 0's end of the others: starts them, tells them in lines what to compute, and notices when one ends, fails or falls silent.
+
+Nothing is agreed on with a rank that is to end: a stop, a pause or a failure of rank 0 closes its stdin, and it leaves at once, also where
+rank 0 was killed. No torch at the top: a worker reads this before it needs any.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.errors import RunError
+from core.messages import Message, msg
+from core.recipe import Recipe
+from core.runs import process as run_process
+from core.runs.folder import RunFolder
+from core.system import devices
+from core.system.lines import Child
+
+if TYPE_CHECKING:
+    from core.training.ranks.group import RankGroup
+
+POLL_S = 0.001
+END_S = 2.0  # for a rank that is told to leave
+LOAD_S, PATIENCE_S = (
+    3600.0,
+    600.0,
+)  # longest silence while a base is loaded from a slow disk; and in a step, beyond what rank 0's part took
+
+
+class RankError(RunError):
+    """A rank failed, went away or fell silent; rank 0 holds all that was learned."""
+
+
+@contextmanager
+def started(recipe: Recipe, run: RunFolder) -> Iterator[Ranks | None]:
+    """The further ranks of a run, which read their libraries meanwhile; None where it has one alone."""
+    if recipe.train.ranks == 1:
+        yield None
+        return
+    ranks = Ranks(run.path, run.id)
+    try:
+        ranks.begin(environments(run, recipe.train.ranks))
+        yield ranks
+    finally:
+        ranks.close()
+
+
+def environments(run: RunFolder, size: int) -> list[dict[str, str]]:
+    """Of the further ranks: a card each, those that the worker was started with. Raises RunError where they are too few."""
+    if not run_process.is_for_card(run.facts()):
+        return [{}] * (size - 1)
+    cards = os.environ.get(devices.VISIBLE, "").split(",")
+    if len(cards) < size:
+        raise RunError("ranks.too_few_cards", msg("ranks.fewer"), ranks=size, cards=len(cards))
+    return [{devices.VISIBLE: card} for card in cards[1:size]]
+
+
+class Ranks:
+    """Use close. group: once they have met."""
+
+    group: RankGroup
+
+    def __init__(self, folder: Path, name: str, patience_s: float = PATIENCE_S):
+        """name: in their command lines, for who looks for what belongs to a run."""
+        self.meeting, self._name, self.patience_s = folder / "ranks.store", name, patience_s
+        self._children: dict[int, Child] = {}
+        self._said: dict[int, dict[str, Any]] = {}
+        self._ended: dict[int, int] = {}
+        self._step = 0
+
+    def begin(self, places: Sequence[Mapping[str, str]]) -> None:
+        self.meeting.unlink(missing_ok=True)
+        for rank, environment in enumerate(places, 1):
+            child = self._children[rank] = Child("core.training.ranks.worker", self._name, log=2, environment=environment)
+            child.listen(partial(self._said.__setitem__, rank), partial(self._ended.__setitem__, rank))
+
+    @property
+    def size(self) -> int:
+        return 1 + len(self._children)
+
+    @property
+    def pids(self) -> list[int]:
+        return [child.process.pid for child in self._children.values()]
+
+    def load(self, recipe: Recipe, model_folder: Path, own_code: bool, dtype: str, pad_token_id: int, threads: int) -> None:
+        """Let them load the base, while rank 0 does."""
+        what = {"recipe": recipe.model_dump(mode="json"), "model_folder": str(model_folder), "own_code": own_code, "dtype": dtype}
+        for rank, child in self._children.items():
+            place = {"meeting": str(self.meeting), "rank": rank, "size": self.size, "threads": threads}
+            child.say(**what, **place, pad_token_id=pad_token_id)
+
+    def all_ready(self, parameters: int, check: Callable[[], None]) -> None:
+        self._until(lambda: all("ready" in self._said.get(rank, {}) for rank in self._children), check, LOAD_S)
+        for rank, said in self._said.items():
+            if said["ready"] != parameters:
+                raise RankError("ranks.differ", rank=rank, found=said["ready"], expected=parameters)
+
+    def order(self, of_ranks: Sequence[Any], **order: Any) -> None:
+        """To each what it is to compute, of_ranks[0] being rank 0's own."""
+        self._step += 1
+        for rank, child in self._children.items():
+            child.say(number=self._step, parts=of_ranks[rank], **order)
+
+    def wait(self, work: Any, check: Callable[[], None], seconds: float = 0.0) -> None:
+        """For numbers on their way. seconds: that rank 0's part took. Raises RankError, and what check raises."""
+        self._until(work.is_completed, check, self.patience_s + 10 * seconds)
+        try:
+            work.wait()
+        except RuntimeError:  # Gloo: the connection was closed, which is seen before the end of who held it
+            self._until(lambda: False, check, END_S)
+
+    def _until(self, is_done: Callable[[], bool], check: Callable[[], None], seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not is_done():
+            for rank, code in dict(self._ended).items():
+                reason = self._said.get(rank, {}).get("failed")
+                what = {"reason": Message.model_validate(reason)} if reason else {"code": code}
+                raise RankError("ranks.failed" if reason else "ranks.gone", msg("ranks.fewer"), rank=rank, ranks=self.size, **what)
+            check()
+            if time.monotonic() > end:
+                silent = [rank for rank, said in self._said.items() if said.get("done") != self._step] or [*self._children]
+                raise RankError("ranks.silent", msg("ranks.fewer"), rank=silent[0], ranks=self.size, seconds=round(seconds))
+            time.sleep(POLL_S)
+
+    def close(self) -> None:
+        for child in self._children.values():
+            child.end(0)
+        with suppress(OSError):  # Windows, while somebody still has it open: the next attempt removes it
+            self.meeting.unlink(missing_ok=True)

@@ -1,0 +1,128 @@
+"""A step on several ranks: its micro-batches are dealt out, the gradients summed at rank 0, which alone learns. Imports torch: workers only.
+
+The loss of a step is a mean over all that it learns, so each rank divides by what the whole step counts, and the sum is what one process
+would have computed, but for the order of its additions. A rank keeps nothing from one step to the next: it is given the weights each
+time. So optimizer, random states, checkpoints, and whatever takes a run back are rank 0's, as in a run of one.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from core.data.labels import Encoded
+from core.engine.batches import Batch
+from core.engine.step import Numbers, Rows, Step
+from core.engine.variants.preference import TOLD
+from core.files import is_out_of_memory
+from core.training.ranks.group import RankGroup
+from core.training.ranks.helpers import Ranks
+
+EXTRA = 2 + len(TOLD)  # loss, pairs, what is told of them; then of each rank which of its micro-batches got no memory, from 1
+
+
+class DealtStep(Step):
+    """That of rank 0."""
+
+    ranks: Ranks
+
+    @classmethod
+    def on(cls, ranks: Ranks, check: Callable[[], None], *arguments: Any) -> DealtStep:
+        """arguments: of Step.of."""
+        step = cls.of(*arguments)
+        assert isinstance(step, cls)
+        step.ranks = ranks
+        ranks.all_ready(sum(parameter.numel() for parameter in step.parameters), check)
+        ranks.group = RankGroup(ranks.meeting, 0, ranks.size, step.parameters, EXTRA + ranks.size)
+        return step
+
+    def compute(self, parts: Sequence[Rows], learning_rate: float, check: Callable[[], None] = lambda: None) -> Numbers:
+        return super().compute(divided(parts, self.ranks.size, self.tokens), learning_rate, check)
+
+    def summed(self, parts: Sequence[Rows], batches: Sequence[Batch], check: Callable[[], None]) -> torch.Tensor:
+        dealt, whole = deal([self.tokens(rows) for rows in parts], self.ranks.size), self.whole(batches)
+        self.ranks.order(
+            [[[vars(row) for row in parts[number]] for number in numbers] for numbers in dealt],
+            whole=whole, taken=self.retreat.taken, room_for=self.retreat.room_for, scaler=self.scaler.state_dict(),
+            seed=int(torch.randint(2**31, ())),
+        )  # fmt: skip
+        self.ranks.group.weights(lambda work: self.ranks.wait(work, check))
+        started = time.perf_counter()
+        rows, own = [parts[number] for number in dealt[0]], [batches[number] for number in dealt[0]]
+        extra, failure = attempt(self, rows, own, whole, (0, self.ranks.size), check)
+        took = time.perf_counter() - started
+        sums = self.ranks.group.gradients(extra, lambda work: self.ranks.wait(work, check, took))
+        for rank, at in enumerate(sums[EXTRA:].int().tolist()):
+            if at:
+                self.computing = parts[dealt[rank][at - 1]]
+                raise failure or MemoryError(f"rank {rank}")
+        self._told, self._pairs = sums[2:EXTRA], int(sums[1])
+        return sums[0]
+
+
+def attempt(
+    step: Step, parts: Sequence[Rows], batches: Sequence[Batch], whole: tuple[float, float], rank: tuple[int, int],
+    check: Callable[[], None] = lambda: None,
+) -> tuple[torch.Tensor, Exception | None]:  # fmt: skip
+    """Forward and backward of a rank's part; what is to be summed of it, and the error where it got no memory. rank: which of how many."""
+    extra, failure, at = torch.zeros(EXTRA + rank[1]), None, 0
+
+    def entering(number: int) -> None:
+        nonlocal at
+        check()
+        at, step.computing = number, parts[number]
+
+    try:
+        extra[0] = step.backward(batches, entering, whole=whole)
+    except Exception as error:  # noqa: BLE001 - torch says "no memory" in several types; all others go on
+        if not is_out_of_memory(error):
+            raise
+        traceback.clear_frames(error.__traceback__)  # they hold the tensors that were too many
+        failure, extra[EXTRA + rank[0]] = error, at + 1
+    extra[1], extra[2:EXTRA] = step._pairs, step._told
+    return extra, failure
+
+
+def serve(step: Step, group: RankGroup, order: dict[str, Any], rank: tuple[int, int], done: Callable[[], None]) -> None:
+    """One step as another rank computes it."""
+    if [step.retreat.taken, step.retreat.room_for] != [order["taken"], order["room_for"]]:
+        step.retreat.taken, step.retreat.room_for = order["taken"], order["room_for"]
+        step.save_memory()
+    step.scaler.load_state_dict(order["scaler"])
+    torch.manual_seed(order["seed"] + rank[0])
+    group.weights(lambda work: work.wait())
+    parts = [[Encoded(**row) for row in rows] for rows in order["parts"]]
+    step.told()
+    extra, failure = attempt(step, parts, [step.batch(rows) for rows in parts], tuple(order["whole"]), rank)
+    done()
+    group.gradients(extra, lambda work: work.wait())
+    step.optimizer.zero_grad(set_to_none=True)
+    if failure:
+        step.forget()
+
+
+def divided(parts: Sequence[Rows], ranks: int, tokens: Callable[[Rows], int]) -> list[Rows]:
+    """parts, of which the largest are halved until each rank gets as many as any other, as far as there are rows."""
+    found = [*parts]
+    while len(found) % ranks:
+        largest = max((rows for rows in found if len(rows) > 1), key=tokens, default=None)
+        if largest is None:
+            break
+        at = next(number for number, rows in enumerate(found) if rows is largest)
+        found[at : at + 1] = [largest[0::2], largest[1::2]]  # by turns: they come by length
+    return found
+
+
+def deal(sizes: Sequence[int], ranks: int) -> list[list[int]]:
+    """Numbers of sizes for each rank: the largest first, to the one that has least."""
+    dealt: list[list[int]] = [[] for _ in range(ranks)]
+    held = [0] * ranks
+    for number in sorted(range(len(sizes)), key=lambda each: -sizes[each]):
+        least = held.index(min(held))
+        dealt[least].append(number)
+        held[least] += sizes[number]
+    return dealt

@@ -1,0 +1,72 @@
+"""A further rank of a run: `python -m core.training.ranks.worker RUN`. It holds the base and computes what rank 0 sends, and nothing else:
+no data set, no optimizer's state, no file of the run folder.
+
+In lines (core.system.lines), numbers beside them by the group:
+  first {recipe, model_folder, own_code, dtype, pad_token_id, threads, meeting, rank, size}, then of each step
+  {number, parts: rows of each of its micro-batches, whole, taken, room_for, scaler, seed}
+Out: ready {numbers that are trained}, done {number} once its part is computed, failed {a Message}. It leaves as soon as its stdin closes.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import traceback
+from pathlib import Path
+from typing import Any
+
+from core.recipe import Recipe
+from core.runs.ended import Failed
+from core.system import cores
+from core.system.lines import ToParent
+from core.system.processes import keep_freed_memory, leave
+
+Orders = queue.SimpleQueue[dict[str, Any]]
+
+
+def main() -> int:
+    parent, orders = ToParent(), Orders()
+    parent.listen(orders.put, lambda: os._exit(0))
+    cores.stand_back()
+    keep_freed_memory()
+    try:
+        _serve(parent, orders)
+    except Exception as error:  # noqa: BLE001 - whatever it was, rank 0 must know it and the log must have it
+        traceback.print_exc()
+        parent.say(failed=Failed.of(error, Path()).message.model_dump(mode="json"))
+    return 1
+
+
+def _serve(parent: ToParent, orders: Orders) -> None:
+    from core.engine import device
+
+    device.read_bitsandbytes()
+    import torch
+
+    from core.engine import adapter, base_model
+    from core.engine.step import Step
+    from core.engine.variants import neftune
+    from core.training.ranks.group import RankGroup
+    from core.training.ranks.step import EXTRA, serve
+
+    first = orders.get()
+    recipe, folder = Recipe.model_validate(first["recipe"]), Path(first["model_folder"])
+    torch.set_num_threads(first["threads"])
+    chosen, compute = recipe.adapter, device.choose(first["dtype"])
+    four_bit = chosen.method == "qlora"
+    base, compute = base_model.load_finite(folder, compute, four_bit, first["own_code"], chosen.load_in_8bit)
+    tuned = adapter.add(base, chosen, str(folder), None)
+    step = Step.of(tuned, recipe, compute, first["pad_token_id"])
+    rank = first["rank"], first["size"]
+    parent.say(ready=sum(parameter.numel() for parameter in step.parameters))
+    group = RankGroup(Path(first["meeting"]), *rank, step.parameters, EXTRA + rank[1])
+    step.begin(recipe.train.seed)
+    tuned.train()
+    with neftune.noise(tuned, recipe.train.neftune_noise_alpha):
+        while True:
+            order = orders.get()
+            serve(step, group, order, rank, lambda number=order["number"]: parent.say(done=number))  # type: ignore[misc]
+
+
+if __name__ == "__main__":
+    leave(main())

@@ -1,0 +1,285 @@
+"""A run on several ranks is that of one: Gloo between them, and rank 0 in this process. The others are processes where their end is what is
+shown, else threads, each with a model of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+from core.advice import plan
+from core.engine import adapter, base_model
+from core.engine.out_of_memory import HALVE
+from core.engine.step import Step
+from core.errors import PauseRequested, RecipeError
+from core.recipe import Recipe
+from core.runs.folder import RunFolder
+from core.training import checkpoint
+from core.training.ranks import helpers
+from core.training.ranks.group import RankGroup
+from core.training.ranks.helpers import RankError, Ranks
+from core.training.ranks.step import EXTRA, DealtStep, deal, divided, serve
+from core.training.trainer import Trainer, TrainingData
+from tests.kit.trainer import FP32, Pausing, adapter_of, rows
+from tests.kit.waits import wait_until
+
+
+def recipe_of(data: dict[str, Any] | None = None, lora: dict[str, Any] | None = None, **train: Any) -> Recipe:
+    usual = {
+        "max_steps": 4, "per_device_train_batch_size": 3, "gradient_accumulation_steps": 3, "learning_rate": 1e-2, "eval_steps": 2,
+        "save_steps": 2, "lr_scheduler_type": "cosine",
+    }  # fmt: skip
+    settings = {
+        "data": {"source": "x", "max_length": 16} | (data or {}),
+        "adapter": {"r": 4} | (lora or {}),
+        "train": usual | train,
+    }
+    return plan.resolve(Recipe.parse(settings), "x", has_card=False)
+
+
+def tuned_of(model: Path, recipe: Recipe) -> Any:
+    torch.manual_seed(1)
+    return adapter.add(base_model.load(model, FP32, recipe.adapter.method == "qlora"), recipe.adapter, "tiny", None)
+
+
+def trainer_of(folder: Path, model: Path, recipe: Recipe, ranks: Ranks | None = None) -> Trainer:
+    """In folder, gone on from its newest checkpoint where an earlier one left one."""
+    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    if ranks:
+        ranks.load(recipe, model, False, "float32", 0, threads=1)
+    tuned, reporter = tuned_of(model, recipe), Pausing(RunFolder(folder))
+
+    def save(target: Path) -> None:
+        tuned.save_pretrained(target, save_embedding_layers=False)
+
+    dealt = {"step_of": partial(DealtStep.on, ranks, reporter.check)} if ranks else {}
+    trainer = Trainer(tuned, recipe, TrainingData(rows(20), rows(5), 0), FP32, reporter, save, **dealt)
+    if saved := reporter.run.checkpoints():
+        trainer.restore(checkpoint.read(saved[-1]))
+    return trainer
+
+
+class InThreads(Ranks):
+    """spoil: what is done to each of the other steps before it serves."""
+
+    def __init__(self, folder: Path, spoil: Callable[[Step], None] = lambda step: None):
+        super().__init__(folder, "x")
+        self._spoil, self._orders, self.steps = spoil, list[queue.SimpleQueue](), list[Step]()
+
+    def begin(self, places: Sequence[Mapping[str, str]]) -> None:
+        self.meeting.parent.mkdir(parents=True, exist_ok=True)
+        self._orders = [queue.SimpleQueue() for _ in places]
+
+    @property
+    def size(self) -> int:
+        return 1 + len(self._orders)
+
+    def load(self, recipe: Recipe, model_folder: Path, *rest: Any, **others: Any) -> None:
+        for number, orders in enumerate(self._orders, 1):
+            step = Step.of(tuned_of(model_folder, recipe), recipe, FP32, 0)
+            step.begin(recipe.train.seed)
+            self._spoil(step)
+            self.steps.append(step)
+            threading.Thread(target=self._serve, args=(step, (number, self.size), orders), daemon=True).start()
+
+    def _serve(self, step: Step, rank: tuple[int, int], orders: queue.SimpleQueue) -> None:
+        group = RankGroup(self.meeting, *rank, step.parameters, EXTRA + rank[1])
+        while order := orders.get():
+            serve(step, group, json.loads(order), rank, lambda: None)
+
+    def all_ready(self, parameters: int, check: Callable[[], None]) -> None: ...
+
+    def order(self, of_ranks: Sequence[Any], **order: Any) -> None:
+        for orders, parts in zip(self._orders, of_ranks[1:], strict=True):
+            orders.put(json.dumps({"parts": parts, **order}))
+
+    def close(self) -> None:
+        for orders in self._orders:
+            orders.put("")
+
+
+@contextmanager
+def begun(ranks: Ranks, count: int) -> Iterator[Ranks]:
+    try:
+        ranks.begin([{}] * (count - 1))
+        yield ranks
+    finally:
+        ranks.close()
+
+
+def nearly_the_same(trainer: Trainer, whole: Trainer) -> None:
+    assert trainer.reporter.numbers == pytest.approx(whole.reporter.numbers, rel=2e-4)
+    torch.testing.assert_close(adapter_of(trainer), adapter_of(whole), rtol=1e-2, atol=1e-3)
+    assert trainer.position.tokens_seen == whole.position.tokens_seen
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Trainer:
+    """By one rank."""
+    trainer = trainer_of(tmp_path_factory.mktemp("whole"), tiny_model, recipe_of())
+    trainer.run()
+    return trainer
+
+
+def test_what_is_dealt_is_even_and_complete() -> None:
+    assert deal([5, 9, 1, 4], 2) == [[1, 2], [0, 3]] and deal([7], 3) == [[0], [], []]
+    step = [rows(3), rows(1)]
+    halves = divided(step, 3, lambda part: sum(len(row.input_ids) for row in part))
+    assert len(halves) == 3 and sorted(len(part) for part in halves) == [1, 1, 2]
+    assert divided([rows(1)], 2, len) == [rows(1)], "one row cannot be halved, and one rank then computes nothing"
+
+
+def test_pissa_changes_the_base_and_is_refused() -> None:
+    with pytest.raises(RecipeError, match="several cards"):
+        recipe_of(lora={"init_lora_weights": "pissa"}, ranks=2)
+
+
+CASES: dict[str, tuple[int, dict[str, Any]]] = {
+    "packed": (2, {}),
+    "padded, one micro-batch": (3, {"data": {"packing": False}, "gradient_accumulation_steps": 1}),
+}
+LONG: dict[str, tuple[int, dict[str, Any]]] = {
+    "qlora": (2, {"lora": {"method": "qlora"}}),
+    "three, an uneven last step": (3, {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 7, "max_steps": 6}),
+    "more ranks than rows": (4, {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}),
+    "clipped, dora, lora+": (2, {"lora": {"use_dora": True}, "loraplus_lr_ratio": 4, "max_grad_norm": 0.1}),
+    "checkpointed, 8-bit history": (2, {"gradient_checkpointing": True, "optim": "adamw_8bit"}),
+}
+
+
+@pytest.mark.parametrize(
+    ("count", "settings"), [*CASES.values(), *(pytest.param(*each, marks=pytest.mark.full) for each in LONG.values())],
+    ids=[*CASES, *LONG],
+)  # fmt: skip
+def test_a_run_on_ranks_learns_what_one_learns(count: int, settings: dict[str, Any], tmp_path: Path, tiny_model: Path) -> None:
+    recipe = recipe_of(**settings)
+    whole = trainer_of(tmp_path / "whole", tiny_model, recipe)
+    whole.run()
+    with begun(InThreads(tmp_path / "ranks"), count) as ranks:
+        trainer = trainer_of(tmp_path / "ranks", tiny_model, recipe, ranks)
+        trainer.run()
+    nearly_the_same(trainer, whole)
+
+
+def test_all_give_way_to_a_full_memory_of_one_and_the_curve_goes_on(tmp_path: Path, tiny_model: Path, whole: Trainer) -> None:
+    """Rank 1 has no room for more than two examples at once."""
+
+    def spoil(step: Step) -> None:
+        computes = step.backward
+
+        def full(batches: Any, *rest: Any, **others: Any) -> torch.Tensor:
+            if any(len(batch.examples) > 2 for batch in batches):
+                step.computing = step.computing or rows(1)
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return computes(batches, *rest, **others)
+
+        step.backward = full  # type: ignore[method-assign]
+
+    with begun(InThreads(tmp_path, spoil), 2) as ranks:
+        trainer = trainer_of(tmp_path, tiny_model, recipe_of(), ranks)
+        trainer.run()
+    assert HALVE in trainer.position.retreats and ranks.steps[0].retreat.taken == trainer.position.retreats
+    nearly_the_same(trainer, whole)
+
+
+def test_a_killed_rank_ends_all_of_them_and_the_run_goes_on_with_one(tmp_path: Path, tiny_model: Path, whole: Trainer) -> None:
+    with begun(Ranks(tmp_path, "tiny-run"), 2) as ranks:
+        trainer = trainer_of(tmp_path, tiny_model, recipe_of(), ranks)
+        (pid,) = ranks.pids
+        finished = trainer.step.finished
+
+        def kill_in_the_third() -> None:
+            finished()
+            if trainer.position.step == 3:
+                os.kill(pid, signal.SIGKILL)
+
+        trainer.step.finished = kill_in_the_third  # type: ignore[method-assign]
+        with pytest.raises(RankError) as failed:
+            trainer.run()
+        trainer.checkpoint()  # as the worker does
+    assert failed.value.message.key == "ranks.gone" and failed.value.message.params["rank"] == 1
+    wait_until(lambda: not psutil.pid_exists(pid))
+    assert not ranks.meeting.exists()
+    further = trainer_of(tmp_path, tiny_model, recipe_of())
+    assert further.position.step == 3
+    further.run()
+    further.reporter.numbers = trainer.reporter.numbers | further.reporter.numbers
+    nearly_the_same(further, whole)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("step", [1, 2, 4])
+def test_a_pause_within_any_step_goes_on_with_another_number_of_ranks(
+    step: int, tmp_path: Path, tiny_model: Path, whole: Trainer
+) -> None:
+    with begun(Ranks(tmp_path, "tiny-run"), 3) as ranks:
+        trainer = trainer_of(tmp_path, tiny_model, recipe_of(), ranks)
+        summed = trainer.step.summed
+
+        def asked(*arguments: Any) -> torch.Tensor:
+            if trainer.position.step == step - 1:
+                trainer.reporter.at = trainer.reporter.checks + 1
+            return summed(*arguments)
+
+        trainer.step.summed = asked  # type: ignore[method-assign]
+        with pytest.raises(PauseRequested):
+            trainer.run()
+        pids = ranks.pids
+        if trainer.position.step:
+            trainer.checkpoint()
+    assert not any(map(psutil.pid_exists, pids))
+    with begun(InThreads(tmp_path), 2) as ranks:
+        further = trainer_of(tmp_path, tiny_model, recipe_of(), ranks)
+        assert further.position.step == step - 1
+        further.run()
+    further.reporter.numbers = trainer.reporter.numbers | further.reporter.numbers
+    nearly_the_same(further, whole)
+
+
+@pytest.mark.full
+def test_a_rank_that_hangs_and_one_that_cannot_load_end_with_a_sentence(tmp_path: Path, tiny_model: Path) -> None:
+    with begun(Ranks(tmp_path, "tiny-run", patience_s=1.0), 2) as ranks:
+        trainer = trainer_of(tmp_path, tiny_model, recipe_of(), ranks)
+        (pid,) = ranks.pids
+        os.kill(pid, signal.SIGSTOP)
+        with pytest.raises(RankError) as failed:
+            trainer.run()
+    assert failed.value.message.key == "ranks.silent" and not psutil.pid_exists(pid)
+    with begun(Ranks(tmp_path, "tiny-run"), 2) as ranks:
+        ranks.load(recipe_of(), tmp_path / "nothing", False, "float32", 0, threads=1)
+        with pytest.raises(RankError) as failed:
+            ranks.all_ready(1, lambda: None)
+    assert failed.value.message.key == "ranks.failed" and "nothing" in str(failed.value)
+
+
+@pytest.mark.full
+def test_a_rank_leaves_when_rank_0_is_killed(tmp_path: Path, tiny_model: Path) -> None:
+    """Its stdin closes, which is all that it would be told."""
+    ranks = Ranks(tmp_path, "tiny-run")
+    with begun(ranks, 2):
+        trainer_of(tmp_path, tiny_model, recipe_of(), ranks)
+        (pid,) = ranks.pids
+        ranks._children[1]._close()
+        wait_until(lambda: not psutil.pid_exists(pid))
+
+
+def test_each_rank_has_a_card_of_its_own_or_the_run_says_that_they_are_too_few(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(helpers.run_process, "is_for_card", lambda facts: True)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")
+    run = RunFolder(tmp_path)
+    assert helpers.environments(run, 2) == [{"CUDA_VISIBLE_DEVICES": "GPU-b"}]
+    with pytest.raises(helpers.RunError, match="3 cards, but only 2 can"):
+        helpers.environments(run, 3)
