@@ -12,7 +12,7 @@ from starlette.middleware import Middleware
 from core.messages import LANGUAGES
 from webui.kit import hardware
 from webui.kit.html import Html, join, tag
-from webui.kit.live import AT_ONCE, TICK_S, LivePart, Poller
+from webui.kit.live import AT_ONCE, QUIET, TICK_S, LivePart, Poller
 from webui.kit.theme import ASSETS, styles, theme
 from webui.kit.wording import Wording
 from webui.pages.banner import LeftRuns, WriteNotice
@@ -48,6 +48,15 @@ SEE_WAY_OUT = """() => {
   };
   see(200);
 }"""
+# What was drawn before the first answer is put away until then: it would move under the hand (FIRST_STYLE; after ten seconds it
+# is shown in any case).
+ARRIVED = "() => { requestAnimationFrame(() => requestAnimationFrame(() => document.body.classList.add('lg-arrived'))); }"
+# Before our sheet has come. Nor is gradio's own list of pages ever shown: the language link in the header is ours.
+FIRST_STYLE = """<style>
+.nav-holder { display: none !important; }
+@keyframes lg-wait { from, to { visibility: hidden; } }
+body:not(.lg-arrived) :is(#left-runs, #pages) { animation: lg-wait 10s; }
+</style>"""
 CODES = json.dumps({language: Wording(language).t("language.html") for language in LANGUAGES})
 HTML_LANG = f"<script>document.documentElement.lang = {CODES}[location.pathname.split('/').filter(Boolean).pop()] || 'en';</script>"
 
@@ -125,7 +134,7 @@ def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
             None, [tabs, runs.list, *runs.opening], **AT_ONCE
         )
     ).then(None, js=SEE_WAY_OUT)  # fmt: skip
-    pulse.wire(demo, gr.Timer(TICK_S))
+    pulse.wire(demo, gr.Timer(TICK_S)).then(None, js=ARRIVED, **QUIET)
 
 
 def headline(snapshot: Snapshot, w: Wording) -> Html:
@@ -172,7 +181,7 @@ def launch(services: Services, port: int, reach: Reach | None = None, keeper: Do
         "_frontend": False,  # else it asks its own page, and a PC that takes three seconds for it does not start (it has answered before)
         "theme": theme(),
         "css": styles(),
-        "head": HTML_LANG + uplot_head() + scripts("folds.js", "form.js", "duel.js", "signal.js", "shortcuts.js"),
+        "head": FIRST_STYLE + HTML_LANG + uplot_head() + scripts("folds.js", "form.js", "duel.js", "signal.js", "shortcuts.js"),
         "app_kwargs": {"docs_url": None, "redoc_url": None, "openapi_url": None},
     }
     layers = [

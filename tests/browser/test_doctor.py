@@ -110,7 +110,7 @@ def test_what_is_wrong_with_a_run_stands_on_its_card_and_its_button_stops_or_pla
     kit.unfold(page, "#step-plan")
     kit.unfold(page, "#all-settings")
     kit.expect(page.locator("#setting-learning_rate input")).to_have_value("0.001")
-    kit.go_to_tab(page, {"en": "Runs", "zh": "记录"}[language])
+    kit.go_to_tab(page, {"en": "Runs", "zh": "训练记录"}[language])
     kit.choose(page, "#runs-list", over.run.id)
     kit.expect(page.locator("#details-finding")).to_contain_text("18")
     assert kit.violations(page) == [] and kit.overflow(page) <= 0

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.browser
 LOOKS = [("en", kit.DESKTOP), ("zh", kit.PHONE)]
 PAGES = {
     "en": ("/?lang=en", ("Train", "Chat", "Data", "Runs", "Settings")),
-    "zh": ("/?lang=zh", ("训练", "对话", "数据", "记录", "设置")),
+    "zh": ("/?lang=zh", ("训练", "对话", "数据", "训练记录", "设置")),
 }
 
 

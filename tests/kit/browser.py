@@ -85,6 +85,10 @@ AXE_TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practi
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 START_S = 60.0 * PATIENCE
 LEFT = "this page is left"
+# How far what stood there was moved by what came, without a person's doing: of each frame, as browsers count it.
+SHIFTS = """window.shifts = []; new PerformanceObserver((list) => {
+    for (const each of list.getEntries()) if (!each.hadRecentInput) shifts.push(each.value);
+}).observe({ type: "layout-shift", buffered: true });"""
 STREAMS_END = (
     "AbortError: BodyStreamBuffer was aborted",
     "AbortError: signal is aborted without reason",  # of one that was not answered yet
@@ -213,6 +217,7 @@ def open_page(started: Browser, app: App, path: str = "/?lang=en", **options: An
 def watch_page(page: Page, app: App) -> Watch:
     watch = Watch()
     page.add_init_script(f"addEventListener('beforeunload', () => console.debug('{LEFT}'))")
+    page.add_init_script(SHIFTS)
     page.on("console", watch.said)
     page.on("domcontentloaded", lambda: watch.arrived())
     page.on("pageerror", lambda error: watch.errors.append(str(error)))

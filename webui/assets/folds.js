@@ -14,6 +14,10 @@
   document.addEventListener("toggle", (event) => {
     if (event.target.matches?.("details.lg-fold") && event.target.isConnected) open.set(nameOf(event.target), event.target.open);
   }, true);
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest?.("#run-unfold button");
+    if (button) button.ariaExpanded = String(document.querySelector("#run-box").classList.toggle("lg-unfolded"));
+  });
   document.addEventListener("pointerdown", (event) => {
     const fold = foldOf(event);
     pressed = fold ? { fold, name: nameOf(fold) } : null;

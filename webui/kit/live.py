@@ -10,6 +10,7 @@ from typing import Any
 
 import gradio as gr
 from gradio.components import Component
+from gradio.events import Dependency
 
 from core.errors import GarageError
 from webui.kit.html import notice
@@ -79,10 +80,14 @@ class Poller:
         changed = [gr.skip() if was == mark else update for was, mark, update in zip(old, marks, updates, strict=True)]
         return [marks, *changed]
 
-    def wire(self, page: gr.Blocks, timer: gr.Timer) -> None:
+    def wire(self, page: gr.Blocks, timer: gr.Timer) -> Dependency:
+        """Gives the first beat."""
         # A reload begins with an empty page, whatever this session was sent before.
-        page.load(lambda opened, planning: self.now([], opened, planning), [self._opened, self._planning], self.outputs, **AT_ONCE)
+        first = page.load(
+            lambda opened, planning: self.now([], opened, planning), [self._opened, self._planning], self.outputs, **AT_ONCE
+        )
         timer.tick(self.beat, self.inputs, self.outputs, **AT_ONCE)
+        return first
 
     def after(self, event: Any) -> Any:
         """Show at once what an event changed."""

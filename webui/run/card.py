@@ -48,7 +48,7 @@ def card(view: RunView, w: Wording) -> Html:
         lines.append(muted(w.of(status.awake)))
     lines += guard.lines(view, w)
     lines += memory.lines(view, w)
-    return tag("div", *lines, class_="lg-run")
+    return tag("div", *lines, class_="lg-run" if status.state in BUSY else "lg-run lg-over")
 
 
 def model_line(row: RunRow, w: Wording) -> str:
