@@ -206,7 +206,7 @@ def test_killed_while_it_loads_or_answers_it_is_said_and_the_next_load_works(
             wait_until(lambda s=stage: client.state().stage == s or client.state().phase != "loading", 120)
         client._worker.process.kill()
         state = wait_until(lambda: client.state().phase == "failed" and client.state(), 30)
-        assert state.message.key == "chat.worker_killed"
+        assert state.message.key == ("chat.worker_died" if os.name == "nt" else "chat.worker_killed"), "Windows tells of no signal"
         if stage == "answering":
             with pytest.raises(ChatError):
                 list(writing)
