@@ -4,9 +4,7 @@ shown, else threads, each with a model of its own."""
 from __future__ import annotations
 
 import json
-import os
 import queue
-import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -202,7 +200,7 @@ def test_a_killed_rank_ends_all_of_them_and_the_run_goes_on_with_one(tmp_path: P
         def kill_in_the_third() -> None:
             finished()
             if trainer.position.step == 3:
-                os.kill(pid, signal.SIGKILL)
+                psutil.Process(pid).kill()
 
         trainer.step.finished = kill_in_the_third  # type: ignore[method-assign]
         with pytest.raises(RankError) as failed:
@@ -252,7 +250,7 @@ def test_a_rank_that_hangs_and_one_that_cannot_load_end_with_a_sentence(tmp_path
     with begun(Ranks(tmp_path, "tiny-run", patience_s=1.0), 2) as ranks:
         trainer = trainer_of(tmp_path, tiny_model, recipe_of(), ranks)
         (pid,) = ranks.pids
-        os.kill(pid, signal.SIGSTOP)
+        psutil.Process(pid).suspend()
         with pytest.raises(RankError) as failed:
             trainer.run()
     assert failed.value.message.key == "ranks.silent" and not psutil.pid_exists(pid)
