@@ -9,6 +9,8 @@
     python launch.py check              what fails in seconds: lint, format, types, the rules of the house, equal catalogues
     python launch.py test [--full] [pytest args]    --full: the long forms too, hours on a small machine
     python launch.py test --windows [FILE ...]      on a Windows Python; elsewhere than on Windows under Wine (tests/windows)
+    python launch.py uninstall          remove the environment and what the start scripts fetched, after a list and a question; runs, data and
+                                        models stay [--workspace: those runs and data too] [--models: the hub's cache too] [--yes]
     python launch.py --repair           check every package and choose torch again, then start
     python launch.py --repair --cpu     likewise, with the torch for the processor although there is a card
 
@@ -59,6 +61,7 @@ COMMANDS = (
     "trust",
 )
 FOR_DEVELOPERS = ("check", "test")
+UNINSTALL = "uninstall"
 INSTALLED = os.path.exists(
     os.path.join(ROOT, "__init__.py")
 )  # as the wheel's package lora_garage, in an environment of pip's or uv's
@@ -947,14 +950,14 @@ def hand_over(environment, arguments):
 
 
 def parse(arguments):
-    """(kind, rest): "app", "help", "version", "unknown", or one of FOR_DEVELOPERS or COMMANDS; --repair is taken out by main."""
+    """(kind, rest): "app", "help", "version", "unknown", UNINSTALL, or one of FOR_DEVELOPERS or COMMANDS; --repair is taken out by main."""
     if arguments[:1] in (["-h"], ["--help"]):
         return "help", []
     if arguments[:1] == ["--version"]:
         return "version", []
     if not arguments or arguments[0].startswith("-"):
         return "app", arguments
-    if arguments[0] in FOR_DEVELOPERS or arguments[0] in COMMANDS:
+    if arguments[0] in (*FOR_DEVELOPERS, *COMMANDS, UNINSTALL):
         return arguments[0], arguments[1:]
     return "unknown", arguments
 
@@ -981,13 +984,15 @@ def main(arguments=None):
     if kind == "unknown":
         import difflib
 
-        near = difflib.get_close_matches(rest[0], (*COMMANDS, *FOR_DEVELOPERS), 1)
-        known = ", ".join((*COMMANDS, *FOR_DEVELOPERS))
+        words = (*COMMANDS, UNINSTALL, *FOR_DEVELOPERS)
+        near, known = difflib.get_close_matches(rest[0], words, 1), ", ".join(words)
         say("unknown_near" if near else "unknown", to=sys.stderr, found=rest[0], near="".join(near), known=known)
         return 2
     if kind in FOR_DEVELOPERS and not os.path.isdir(os.path.join(ROOT, "tests")):
         say("for_developers", to=sys.stderr)
         return 2
+    if kind == UNINSTALL:
+        return uninstall(environment, rest)
     if INSTALLED:
         if repair:
             say("not_ours_to_repair", to=sys.stderr, python=sys.executable)
@@ -1056,6 +1061,60 @@ def as_json(sentence):
         return None
     key, values = sentence
     return {"key": "launch." + key, "params": values, "sentence": sentences("en")[key].format_map(Forgiving(values))}
+
+
+# ---- uninstall --------------------------------------------------------------------------------------------------------
+
+
+def uninstall(environment, arguments):
+    """Remove what was installed into this folder; the folder itself, runs, data and models stay unless they are named too."""
+    import shutil
+
+    if INSTALLED:
+        say("uninstall_by_its_tool", python=sys.executable)
+        return 2
+    wrong = [word for word in arguments if word not in ("--workspace", "--models", "--yes")]
+    if wrong:
+        say("uninstall_unknown", to=sys.stderr, found=wrong[0])
+        return 2
+    cache = os.environ.get("HF_HUB_CACHE") or os.path.join(
+        os.environ.get("HF_HOME") or os.path.join(os.path.expanduser("~"), ".cache", "huggingface"), "hub"
+    )
+    own = {os.path.join(environment.root, name): True for name in (".venv", ".uv", ".uv.part", ".install.lock")}
+    workspace = os.environ.get("LORA_GARAGE_HOME") or os.path.join(environment.root, "workspace")
+    places = {**own, workspace: "--workspace" in arguments, cache: "--models" in arguments}
+    places = {path: goes for path, goes in places.items() if os.path.lexists(path)}
+    for path, goes in places.items():
+        say("uninstall_goes" if goes else "uninstall_stays", path=path, gb="%.2f" % (bytes_below(path) / 1e9))
+    going = [path for path, goes in places.items() if goes]
+    if not going:
+        say("uninstall_nothing")
+        return 0
+    if "--yes" not in arguments:
+        if not sys.stdin.isatty():
+            say("uninstall_ask_first", to=sys.stderr)
+            return 2
+        if input(say_text("uninstall_sure") + " ").strip().lower() not in ("y", "yes", "是"):
+            say("uninstall_kept")
+            return 1
+    for path in going:
+        try:  # renamed first: where a file of it is in use, Windows refuses that, and nothing is half removed
+            os.rename(path, path + ".removed")
+            if os.path.isdir(path + ".removed") and not os.path.islink(path + ".removed"):
+                shutil.rmtree(path + ".removed")
+            else:
+                os.unlink(path + ".removed")
+        except OSError as error:
+            say("uninstall_failed", to=sys.stderr, path=path, reason=error.strerror or error)
+            return 1
+    say("uninstall_done", folder=environment.root)
+    return 0
+
+
+def bytes_below(path):
+    if os.path.islink(path) or not os.path.isdir(path):
+        return os.lstat(path).st_size
+    return sum(os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(path) for name in names)
 
 
 # ---- tests ------------------------------------------------------------------------------------------------------------

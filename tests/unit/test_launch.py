@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -690,6 +691,72 @@ def test_launch_imports_only_the_standard_library():
     names = {alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert names <= set(sys.stdlib_module_names)
+
+
+# ---- uninstall ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> launch.Environment:
+    """A folder with all that a start leaves in it, a hub's cache elsewhere, and nobody at a terminal."""
+    for name in ("app/.venv/bin/python", "app/.uv/uv", "app/workspace/runs/a/recipe.yaml", "hub/models--a--b/x"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x" * 10)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.delenv("LORA_GARAGE_HOME", raising=False)
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    return launch.Environment(str(tmp_path / "app"))
+
+
+def left(environment: launch.Environment) -> set[str]:
+    root = Path(environment.root)
+    return {path.relative_to(root.parent).as_posix() for path in root.parent.rglob("*") if path.is_file()}
+
+
+RUN, MODEL = "app/workspace/runs/a/recipe.yaml", "hub/models--a--b/x"
+
+
+@pytest.mark.parametrize(
+    ("words", "stays"),
+    [(["--yes"], {RUN, MODEL}), (["--yes", "--workspace"], {MODEL}), (["--models", "--yes"], {RUN})],
+)
+def test_what_was_installed_goes_and_runs_and_models_only_where_they_are_named(
+    installed: launch.Environment, words: list[str], stays: set[str], capsys: pytest.CaptureFixture
+) -> None:
+    assert launch.uninstall(installed, words) == 0 and left(installed) == stays
+    said = capsys.readouterr().out
+    assert all(name in said for name in (".venv", ".uv", "workspace", "hub"))
+    assert launch.uninstall(installed, ["--yes"]) == 0 and left(installed) == stays, "a second time there is nothing"
+
+
+@pytest.mark.parametrize(("words", "said"), [([], "--yes"), (["--all"], "“--all”")])
+def test_nothing_is_removed_unasked_or_by_a_word_that_is_none(
+    installed: launch.Environment, words: list[str], said: str, capsys: pytest.CaptureFixture
+) -> None:
+    before = left(installed)
+    assert launch.uninstall(installed, words) == 2 and said in capsys.readouterr().err and left(installed) == before
+
+
+def test_an_environment_in_use_is_left_whole(
+    installed: launch.Environment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    before = left(installed)
+
+    def refused(*paths: str) -> None:
+        raise PermissionError(13, "used by another process")
+
+    monkeypatch.setattr(os, "rename", refused)
+    assert launch.uninstall(installed, ["--yes"]) == 1 and left(installed) == before
+    assert "used by another process" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a link needs a right there that users have not")
+def test_a_link_to_an_environment_goes_and_what_it_leads_to_stays(installed: launch.Environment, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    Path(installed.folder).rename(elsewhere)
+    Path(installed.folder).symlink_to(elsewhere, target_is_directory=True)
+    assert launch.uninstall(installed, ["--yes"]) == 0
+    assert not os.path.lexists(installed.folder) and (elsewhere / "bin" / "python").is_file()
 
 
 # ---- doctor without an environment, browser, sentences -------------------------------------------------------------------
