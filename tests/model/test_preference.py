@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from core.data.labels import Encoded
+from core.engine import base_model
 from core.engine.batches import collate, collate_packed
 from core.engine.variants.preference import TOLD, Preference
 from core.errors import PauseRequested, RunError
@@ -171,10 +173,10 @@ def test_loss_gradients_and_numbers_of_each_row_equal_those_of_trl(name: str, ti
 # ---- a run of it ------------------------------------------------------------------------------------------------------
 
 
-def run_paused(folder: Path, pauses: list[int], **train: Any) -> tuple[dict, torch.Tensor]:
+def run_paused(folder: Path, pauses: list[int], make: Callable[[], Any] = kit.tiny_base, **train: Any) -> tuple[dict, torch.Tensor]:
     numbers = {}
     for at in [*pauses, None]:
-        trainer = trainer_of(folder, at, **train)
+        trainer = trainer_of(folder, at, make, **train)
         if saved := RunFolder(folder).checkpoints():
             trainer.restore(read(saved[-1]))
         try:
@@ -198,6 +200,42 @@ def test_paused_anywhere_it_is_the_run_that_never_was(objective: str, compared: 
     for at in range(2, whole.reporter.checks, 1 if full else 23):
         numbers, weights = run_paused(tmp_path / str(at), [at], objective=objective)
         assert numbers == expected and torch.equal(weights, adapter_of(whole)), at
+
+
+@pytest.fixture(scope="module")
+def four_bit(tiny_model: Path) -> Callable[[], Any]:
+    """Makes copies of a base in NF4."""
+    base = base_model.load(tiny_model, FP32, four_bit=True)
+    return lambda: copy.deepcopy(base)
+
+
+def test_on_a_four_bit_base_it_computes_what_it_does_on_that_base_dequantised(four_bit: Callable[[], Any], tmp_path: Path) -> None:
+    """Which is what the tests above hold against TRL."""
+    found = []
+    for name, make in (("nf4", four_bit), ("plain", lambda: four_bit().dequantize())):
+        trainer = trainer_of(tmp_path / name, None, make, objective="dpo", sft_weight=0.5)
+        trainer.step.fuse()  # as a run is computed
+        stirred(trainer.step.tuned)
+        known = [trainer.step.log_probabilities([row]) for row in pairs(4)]
+        rows = [replace(row, reference=tuple(each)) for row, each in zip(pairs(4), known, strict=True)]
+        stirred(trainer.step.tuned)
+        loss = trainer.step.backward([trainer.step.batch(rows)])
+        found.append((loss, gradients(trainer.step.tuned), trainer.step.told()))
+    (loss, gradient, told), (plain_loss, plain_gradient, plain_told) = found
+    assert gradient.abs().max() > 0 and abs(told["rewards/margins"]) > 1e-3
+    torch.testing.assert_close(loss, plain_loss, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(gradient, plain_gradient, rtol=1e-4, atol=1e-5)
+    assert told == pytest.approx(plain_told, rel=1e-4, abs=2e-5)
+
+
+def test_on_a_four_bit_base_a_paused_run_is_the_run_that_never_was(
+    compared: None, four_bit: Callable[[], Any], tmp_path: Path, full: bool
+) -> None:
+    whole = trainer_of(tmp_path / "whole", None, four_bit, objective="dpo")
+    whole.run()
+    for at in range(2, whole.reporter.checks, 1) if full else [whole.reporter.checks // 2]:
+        numbers, weights = run_paused(tmp_path / str(at), [at], four_bit, objective="dpo")
+        assert numbers == whole.reporter.told and torch.equal(weights, adapter_of(whole)), at
 
 
 def test_it_learns_what_is_preferred_and_begins_with_a_coin(compared: None, tmp_path: Path) -> None:
@@ -244,7 +282,8 @@ def test_in_parts_a_step_learns_the_same(compared: None, tmp_path: Path) -> None
     torch.testing.assert_close(gradients(trainer.step.tuned), whole, rtol=1e-4, atol=1e-6)
 
 
-def test_the_dry_run_of_a_pair_counts_what_its_step_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("method", ["lora", "qlora"])
+def test_the_dry_run_of_a_pair_counts_what_its_step_holds(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted as two examples that are learned; what weighs their tokens besides is within 3 % of it."""
     from functools import partial
 
@@ -255,7 +294,11 @@ def test_the_dry_run_of_a_pair_counts_what_its_step_holds(monkeypatch: pytest.Mo
     from core.trial.dry_runs import Question
 
     recipe = Recipe.parse(
-        {"data": {"source": "x", "max_length": 64}, "train": {"objective": "dpo", "per_device_train_batch_size": 2}}
+        {
+            "data": {"source": "x", "max_length": 64},
+            "train": {"objective": "dpo", "per_device_train_batch_size": 2},
+            "adapter": {"method": method},
+        }
     )
     setup = Setup.of(recipe, "card", supervised_tokens=32)
     config = LlamaConfig(

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from core.advice import plan
+from core.data.store import DatasetStore
 from core.errors import RecipeError, RunError
 from core.models import adapters
-from core.presets import PROJECT
+from core.presets import PRESETS, PROJECT
 from core.queue.supervisor import spawn_worker
 from core.recipe import Recipe
 from core.runs import further
@@ -85,6 +86,24 @@ def test_a_child_begins_with_exactly_the_loss_its_parent_ended_with(method: str,
     assert eval_losses(child)[0] == eval_losses(parent)[-1] < eval_losses(parent)[0]
     assert (parent.adapter / WEIGHTS).read_bytes() == (further.start_of(child) / WEIGHTS).read_bytes()
     assert (parent.adapter / WEIGHTS).read_bytes() != (child.adapter / WEIGHTS).read_bytes(), "and it learns"
+
+
+def test_a_child_that_compares_is_held_against_its_parents_adapter(qlora: Family, tmp_path: Path) -> None:
+    """Its implied rewards are 0 before its first step, though the adapter is not: the reference is what the parent had learned."""
+    space, parent, _ = qlora
+    rows = [{"prompt": f"What is {i}?", "chosen": f"Arr, it be {i}!", "rejected": f"It is {i}."} for i in range(24)]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    data = DatasetStore(space.datasets, PRESETS).import_file(tmp_path / "pairs.jsonl", "pairs").id
+    value = further.recipe_of(parent).model_dump(mode="json")
+    value |= {"data": value["data"] | {"source": data}, "train": value["train"] | {"objective": "dpo", "max_steps": 4, "beta": 0.1}}
+    child = trained(space, Recipe.parse(value), parent)
+    first, *_, last = [line for line in child.all_metrics() if line["kind"] == "eval"]
+    assert first["step"] == 0 and first["eval_loss"] == pytest.approx(0.6931472, abs=1e-6)
+    assert all(abs(first[f"eval_rewards/{name}"]) < 1e-5 for name in ("chosen", "rejected", "margins"))
+    assert (
+        last["eval_rewards/margins"] > 0
+        and (parent.adapter / WEIGHTS).read_bytes() == (further.start_of(child) / WEIGHTS).read_bytes()
+    )
 
 
 def test_the_parent_is_named_in_the_facts_the_story_and_the_model_card(lora: Family) -> None:
