@@ -62,6 +62,10 @@ def recommend(recipe: Recipe, grounds: Grounds) -> Advice:
     if budget.planned:
         ground.append(Reason(field="budget", text=msg("advise.planned_card", gb=budget.sold_gb, reserve=budget.reserve_gib,
                                                        free=budget.free_gib)))  # fmt: skip
+    if budget.ranks > 1:
+        train, facts = filled.train, {"ranks": budget.ranks, "free": budget.free_gib, "card": budget.smallest or "?"}
+        facts["effective"] = train.per_device_train_batch_size * train.gradient_accumulation_steps
+        ground.append(Reason(field="budget", text=msg("advise.cards" if budget.kind == "card" else "advise.processes", **facts)))
     return Advice(
         recipe=filled,
         verdict=verdict,

@@ -215,7 +215,8 @@ def grounds_of(space: Workspace, wanted: Recipe, seen: Preview | None, cpu: bool
     machine, shape = this_machine(Nvidia() if cpu else None), None
     with contextlib.suppress(GarageError):
         shape = Models(space).shape(wanted.model.id, wanted.model.revision)
-    grounds = Grounds(budget.of_machine(machine), shape, corrections=corrections_here(space, machine, wanted.model.id))
+    here = budget.of_ranks(budget.of_machine(machine), machine.nvidia, wanted.train.ranks)
+    grounds = Grounds(here, shape, corrections=corrections_here(space, machine, wanted.model.id))
     return replace(grounds, data=seen.facts(), examples=seen.examples, repeats=lambda: seen.repeats) if seen else grounds
 
 

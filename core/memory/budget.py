@@ -21,6 +21,7 @@ class Budget(Frozen):
     """kind "card": sold_gb is the size on the box (the documented table speaks of it), free_gib what can be had now.
     kind "cpu": no card; free_gib is free RAM. free_gib None: not known.
     planned: a card that is not in this PC; free_gib is then sold_gb less reserve_gib for the desktop.
+    ranks: cards, or processes, that a run is computed by; sizes are then those of the smallest, whose name is in `smallest`.
     """
 
     kind: Literal["card", "cpu"]
@@ -32,6 +33,8 @@ class Budget(Frozen):
     planned: bool = False
     card_index: int | None = None
     card_uuid: str | None = None
+    ranks: int = 1
+    smallest: str | None = None
 
 
 def sold_gb(total_bytes: int) -> float:
@@ -65,6 +68,21 @@ def of_card(card: Card) -> Budget:
 
 def of_cpu(machine: Machine) -> Budget:
     return Budget(kind="cpu", name=machine.cpu, free_gib=_gib(machine.ram_free_bytes))
+
+
+def of_ranks(budget: Budget, nvidia: Nvidia, ranks: int) -> Budget:
+    """What each of so many ranks has, the first of them on budget. Raises RecipeError for more cards than there are."""
+    if ranks == 1 or budget.planned:
+        return budget
+    if budget.kind == "cpu":
+        share = None if budget.free_gib is None else budget.free_gib / ranks
+        return budget.model_copy(update={"ranks": ranks, "free_gib": share})
+    others = [of_card(card) for card in devices.beside(budget.card_uuid, nvidia)[: ranks - 1]] if budget.card_uuid else []
+    if len(others) < ranks - 1:
+        raise RecipeError("ranks.too_few_cards", ranks=ranks, cards=1 + len(others))
+    smallest = min([budget, *others], key=lambda each: each.free_gib or 0)
+    sizes = {"ranks": ranks, "smallest": smallest.name, "sold_gb": smallest.sold_gb, "free_gib": smallest.free_gib}
+    return budget.model_copy(update=sizes)
 
 
 def device_of(budget: Budget, nvidia: Nvidia) -> str | None:

@@ -126,9 +126,13 @@ def environment_of(wanted: str | None, nvidia: Nvidia, count: int = 1) -> dict[s
         return dict(NO_CARD)
     if not wanted or len(nvidia.cards) < 2:
         return {}
-    others = [card for card in nvidia.cards if card.usable and card.uuid and card.uuid != wanted and not card.mig]
-    others.sort(key=lambda card: -(card.free_bytes or 0))
-    return {ORDER: "PCI_BUS_ID", VISIBLE: ",".join([wanted, *(card.uuid or "" for card in others[: count - 1])])}
+    return {ORDER: "PCI_BUS_ID", VISIBLE: ",".join([wanted, *(card.uuid or "" for card in beside(wanted, nvidia)[: count - 1])])}
+
+
+def beside(wanted: str | None, nvidia: Nvidia) -> list[Card]:
+    """The other cards that a run on wanted may use too, those with most free memory first."""
+    others = (card for card in nvidia.cards if card.usable and card.uuid and card.uuid != wanted and not card.mig)
+    return sorted(others, key=lambda card: card.free_bytes or 0, reverse=True)
 
 
 def why_left_out(card: Card) -> Message | None:

@@ -82,10 +82,10 @@ def _is_alike(run: RunFolder, wanted: Recipe, on_card: bool | None, device: str 
     return _kind(recipe) == _kind(wanted)
 
 
-def _kind(recipe: Recipe) -> tuple[str, str, bool, bool, bool]:
+def _kind(recipe: Recipe) -> tuple[str | int, ...]:
     """What a step's time depends on most."""
     adapter = recipe.adapter
-    return recipe.model.id, adapter.method, adapter.load_in_8bit, adapter.use_dora, adapter.trains_experts
+    return recipe.model.id, adapter.method, adapter.load_in_8bit, adapter.use_dora, adapter.trains_experts, recipe.train.ranks
 
 
 def tokens_per_second(run: RunFolder) -> float | None:

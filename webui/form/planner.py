@@ -138,8 +138,9 @@ class Planner:
             missing = msg("wizard.missing_model")
         try:
             recipe = recipe_of(form)
-            budgeted = self.budget(form.memory)
             recipe, other_base = self._continued(recipe, form)
+            nvidia = self.services.monitor.newest().nvidia
+            budgeted = budget.of_ranks(self.budget(form.memory), nvidia, recipe.train.ranks)
         except GarageError as error:
             return FormResult(missing=missing, problem=error.message)
         shape, shape_problem = self._shape(recipe)
@@ -280,7 +281,9 @@ class Planner:
         budgeted = made.advice.budget
         device = budget.device_of(budgeted, self.services.monitor.newest().nvidia)
         found = pace.from_runs(self.services.runs, recipe, budgeted.kind == "card", device)
-        if found is not None or shape is None or recipe.adapter.trains_experts:  # what is timed has no experts
+        if (
+            found is not None or shape is None or recipe.adapter.trains_experts or recipe.train.ranks > 1
+        ):  # what is timed has neither
             return found
         counts = counts_of(preview, recipe.data)
         step = StandIn.of(shape, recipe, counts.tokens / max(1, counts.pieces), counts.learned_percent / 100, device)

@@ -16,11 +16,13 @@ from core.data.facts import DataFacts
 from core.data.row_order import Schedule, split
 from core.errors import RecipeError
 from core.memory.arithmetic import Setup, estimate
-from core.memory.budget import Budget, planned
+from core.memory.budget import Budget, of_card, of_ranks, planned
 from core.messages import LANGUAGES, Message
 from core.models.known import known_models, shape_of_size
 from core.models.shapes.shape import ModelShape
 from core.recipe import Recipe
+from core.system.gpu import Card, Nvidia
+from core.values import GIB
 from tests.kit.advice import recommend
 
 STARTER = known_models()[0].shape
@@ -99,6 +101,24 @@ def test_the_table_speaks_of_the_card_as_sold_and_the_arithmetic_of_what_is_free
 def test_a_planned_card_prints_what_is_left_to_the_desktop() -> None:
     advice = recommend(shape_of_size("7B"), planned(12, "Windows"))
     assert "1.3 GiB" in why(advice, "budget") and "10.7 GiB" in why(advice, "budget")  # design: 1.3 on Windows
+
+
+def test_several_cards_are_planned_for_the_smaller_one_with_the_same_effective_batch() -> None:
+    large, small = (
+        Card(index=index, name=name, uuid=f"GPU-{index}", total_bytes=size * GIB, free_bytes=free * GIB)
+        for index, name, size, free in ((0, "RTX 4090", 24, 22), (1, "RTX 3060", 12, 11))
+    )
+    both = of_ranks(of_card(large), Nvidia(cards=(large, small)), 2)
+    assert (both.name, both.card_uuid, both.sold_gb, both.free_gib) == ("RTX 4090", "GPU-0", 12.0, 11.0)
+    one, two = (recommend(shape_of_size("7B"), each) for each in (of_card(small), both))
+    assert two.recipe == one.recipe and "RTX 3060 (11.0 GiB)" in why(two, "budget")
+    train = two.recipe.train
+    effective = train.per_device_train_batch_size * train.gradient_accumulation_steps
+    assert f"the {effective} examples of a step" in why(two, "budget")
+    with pytest.raises(RecipeError, match="3 cards, but only 2"):
+        of_ranks(of_card(large), Nvidia(cards=(large, small)), 3)
+    shared = of_ranks(Budget(kind="cpu", free_gib=30.0), Nvidia(), 3)
+    assert shared.free_gib == 10.0 and "3 processes" in why(recommend(shape_of_size("7B"), shared), "budget")
 
 
 def test_a_verdict_is_tight_between_the_bare_need_and_the_need_with_its_margin() -> None:

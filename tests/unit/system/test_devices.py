@@ -83,6 +83,8 @@ def test_what_a_process_is_started_with():
     one = Nvidia(cards=TWO.cards[:1])
     assert devices.environment_of("GPU-1abc", TWO) == {VISIBLE: "GPU-1abc", ORDER: "PCI_BUS_ID"}
     assert devices.environment_of("GPU-0abc", one) == {} == devices.environment_of(None, TWO)
+    assert devices.environment_of("GPU-0abc", TWO, 2) == {VISIBLE: "GPU-0abc,GPU-1abc", ORDER: "PCI_BUS_ID"}
+    assert devices.environment_of("GPU-0abc", Nvidia(cards=(card(0), card(1, lost=True))), 2)[VISIBLE] == "GPU-0abc"
     assert devices.environment_of(CPU, TWO) == devices.environment_of(CPU, Nvidia()) == {VISIBLE: "-1"}
 
 
