@@ -1,12 +1,13 @@
 """How fast a file becomes a data set, and what it costs to look into one: ours beside `datasets.load_dataset` and pandas, on the same file.
 
-    .venv/bin/python -m benchmarks.data_import [--rows 1000000] [--folder DIR] [--kinds jsonl csv] [--repeats 3]
+    .venv/bin/python -m benchmarks.data_import [--rows 1000000] [--folder DIR] [--kinds jsonl csv] [--repeats 3] [--starter DIR] [--page]
 
 Writes a file of questions and answers, reads it by each in a process of its own (one after the other, on one core where the system allows to
 say so), and tells MB/s by the clock and by the processor's own count (which other programs do not touch), and the largest memory of the process.
 What the three do differs: `datasets` and pandas take the columns as they are; ours checks each row, counts what nobody reads, finds rows that
 repeat, keeps a copy of the file and a row that can be mended for each that cannot be learned from. Then, of ours: the first page of the table,
-a row anywhere in it, the preview of one (with the starter's tokenizer, where it is on this PC), and how long an import takes to be cancelled.
+a row anywhere in it, the preview of one (with the starter's tokenizer, where it is on this PC, or in --starter), what was found mended in every
+row, and how long an import takes to be cancelled. --page: the same in a real app, by a browser, with the memory of the web process.
 """
 
 from __future__ import annotations
@@ -28,9 +29,11 @@ import psutil
 
 from benchmarks import child, machine
 from benchmarks.peers.meter import RESULT
-from core.data.preview import Previews
+from core.data.preview import Preview
+from core.data.sets import working
 from core.data.store import DatasetStore
-from core.models.library import Models
+from core.data.tokenizer import Tokenizer
+from core.models import starter
 from core.presets import PRESETS
 from core.workspace.folder import Workspace
 
@@ -44,7 +47,7 @@ class Cancelled(Exception):
 
 
 def rows_of(count: int) -> Iterator[dict[str, str]]:
-    """Some 430 bytes each, one in a thousand with an empty answer, no two alike."""
+    """Some 430 bytes each; of a thousand one with an empty answer, two with a placeholder, one that nearly repeats another (and is one more)."""
     chance = random.Random(7)
     words = [
         f"{a}{b}"
@@ -53,7 +56,12 @@ def rows_of(count: int) -> Iterator[dict[str, str]]:
     ]
     for number in range(count):
         answer = " ".join(chance.choices(words, k=70)) if number % 1000 else ""
-        yield {"question": f"What of {number}, {' '.join(chance.choices(words, k=8))}?", "answer": answer}
+        if number % 500 == 1:
+            answer += " {{name}}"
+        row = {"question": f"What of {number}, {' '.join(chance.choices(words, k=8))}?", "answer": answer}
+        yield row
+        if number % 1000 == 2:
+            yield row | {"answer": f"{answer} mind"}
 
 
 def write(path: Path, count: int) -> None:
@@ -108,7 +116,7 @@ def milliseconds(act: Callable[[], Any], times: int = 1) -> float:
     return 1000 * (time.perf_counter() - begun) / times
 
 
-def looked(folder: Path) -> dict[str, Any]:
+def looked(folder: Path, model: Path | None) -> dict[str, Any]:
     """What a person who opens the set waits for."""
     store, chance = store_of(folder), random.Random(3)
     begun = time.perf_counter()
@@ -117,14 +125,17 @@ def looked(folder: Path) -> dict[str, Any]:
     found = {"first page": 1000 * (time.perf_counter() - begun), "rows": len(rows)}
     assert page[1]["example"]
     found["any row"] = milliseconds(lambda: rows[chance.randrange(len(rows))], LOOKS)
-    models = Models(Workspace.open(None))
-    if models.local_folder("starter"):
+    if model:
         begun = time.perf_counter()
-        seen = Previews(store, models).of("many", "starter")
+        seen = Preview.measure(rows, Tokenizer(model))
         found["preview of the set"] = 1000 * (time.perf_counter() - begun)
         found["preview of any row"] = milliseconds(lambda: seen.row(chance.randrange(len(rows)), 512), LOOKS)
         found["counts"] = milliseconds(lambda: seen.counts(512), LOOKS)
-    return found | {"peak": peak_mib()}
+    found["peak"] = peak_mib()
+    for kind in ("placeholders", "near_repeated"):
+        found[f"all {kind} mended"] = milliseconds(lambda: working.mended(store, "many", kind, "Kim"))  # noqa: B023 - called at once
+    found["first page of that version"] = milliseconds(lambda: [store.rows("many")[i] for i in range(PAGE_ROWS)])
+    return found
 
 
 def cancelled(file: Path, folder: Path) -> dict[str, Any]:
@@ -146,11 +157,11 @@ def cancelled(file: Path, folder: Path) -> dict[str, Any]:
     return {"seconds": None, "left": []}
 
 
-def measure(what: str, file: Path, folder: Path) -> dict[str, Any]:
+def measure(what: str, file: Path, folder: Path, model: Path | None) -> dict[str, Any]:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     if what == "look":
-        return looked(folder)
+        return looked(folder, model)
     if what == "cancel":
         return cancelled(file, folder)
     begun, spent = time.perf_counter(), time.process_time()
@@ -158,7 +169,7 @@ def measure(what: str, file: Path, folder: Path) -> dict[str, Any]:
     return {"seconds": time.perf_counter() - begun, "cpu": time.process_time() - spent, "rows": count, "peak": peak_mib()}
 
 
-def told(kind: str, file: Path, repeats: int, place: Path) -> None:
+def told(kind: str, file: Path, repeats: int, place: Path, model: Path | None) -> None:
     size = file.stat().st_size / MEGABYTE
     print(f"\n{kind}: {size:,.0f} MB")
     print(f"{'':12} {'MB/s':>8} {'MB/s of processor':>18} {'peak MiB':>9} {'rows':>10}")
@@ -172,7 +183,16 @@ def told(kind: str, file: Path, repeats: int, place: Path) -> None:
         print(f"{name:12} {rates[0]:8.1f} {rates[1]:18.1f} {max(r['peak'] for r in results):9.0f} {best['rows']:10,}")
     with tempfile.TemporaryDirectory(dir=place) as folder:
         child.run("benchmarks.data_import", "--measure", "LoRA Garage", "--file", file, "--folder", folder)
-        seen = child.run("benchmarks.data_import", "--measure", "look", "--file", file, "--folder", folder)
+        seen = child.run(
+            "benchmarks.data_import",
+            "--measure",
+            "look",
+            "--file",
+            file,
+            "--folder",
+            folder,
+            *(("--starter", model) if model else ()),
+        )
         gone = child.run("benchmarks.data_import", "--measure", "cancel", "--file", file, "--folder", folder)
     print(
         "looking into it: " + ", ".join(f"{name} {value:,.1f} ms" for name, value in seen.items() if name not in ("rows", "peak"))
@@ -191,18 +211,27 @@ def main() -> int:
     options.add_argument("--kinds", nargs="*", default=["jsonl", "csv"], choices=["jsonl", "csv"])
     options.add_argument("--repeats", type=int, default=3)
     options.add_argument("--folder", type=Path, default=None, help="where the files go; as much room as ten times the file")
+    options.add_argument("--starter", type=Path, default=None, help="the starter model, where it is not in the workspace")
+    options.add_argument("--page", action="store_true", help="in a real app too (Linux, with a Chromium and what the tests need)")
     options.add_argument("--measure", help=argparse.SUPPRESS)
     options.add_argument("--file", type=Path, help=argparse.SUPPRESS)
     chosen = options.parse_args()
     if chosen.measure:
-        print(RESULT + json.dumps(measure(chosen.measure, chosen.file, chosen.folder)))
+        print(RESULT + json.dumps(measure(chosen.measure, chosen.file, chosen.folder, chosen.starter)))
         return 0
     print(machine.line("pyarrow", "datasets", "pandas"))
+    here = starter.folder(Workspace.open(None).models)
+    model = chosen.starter or (here if here.is_dir() else None)
     with tempfile.TemporaryDirectory(dir=chosen.folder) as place:
         for kind in chosen.kinds:
             file = Path(place) / f"many.{kind}"
             write(file, chosen.rows)
-            told(kind, file, chosen.repeats, Path(place))
+            told(kind, file, chosen.repeats, Path(place), model)
+            if chosen.page:
+                from benchmarks import data_page  # and the tests' kit
+
+                with tempfile.TemporaryDirectory(dir=place) as folder:
+                    data_page.measure(file, Path(folder) / "workspace", model)
     if hasattr(os, "getloadavg"):
         print(f"\nload of the machine meanwhile: {', '.join(f'{load:.1f}' for load in os.getloadavg())}")
     return 0

@@ -18,6 +18,7 @@ import webbrowser
 
 from core.errors import GarageError
 from core.messages import terminal_language
+from core.system.processes import share_one_heap
 from core.workspace import writable
 from core.workspace.folder import Workspace
 from core.workspace.owner import Ownership
@@ -37,6 +38,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: list[str] | None = None) -> int:
+    share_one_heap()
     w = Wording(terminal_language())
     try:
         options = parse(arguments, w)

@@ -29,6 +29,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from core import files
+from core.data.large import apart
 from core.data.reading import sniff
 from core.data.reading.choices import NOTHING_SAID, Choices
 from core.data.reading.rows import SUFFIXES, WRITING
@@ -282,7 +283,7 @@ class DatasetStore:
         """The same with what is taken where nothing was said, so that nobody who chooses later changes it."""
         return self._readings.settled(self.path(id), self.choices(id, said))
 
-    def report(self, id: str, format: Format | None = None, choices: Choices = NOTHING_SAID) -> DataReport:
+    def report(self, id: str, format: Format | None = None, choices: Choices = NOTHING_SAID, check: Check = go_on) -> DataReport:
         """All problems by row, and the counts; read from disk where the same bytes were inspected before."""
         path, choices = self.path(id), self.choices(id, choices)
         report = self._readings.report(path, format, choices)
@@ -291,7 +292,14 @@ class DatasetStore:
             return report
         kept = path.with_name(f"report-{reading_key(report.sha256, format, choices)[:24]}-{version}.json")
         as_added = choices.model_copy(update={"version": 0})
-        return changed.report_of(kept, report, edits, version, lambda: self.rows(id, format, as_added))
+
+        def made() -> DataReport:
+            if apart.is_for(rows=report.good_rows):
+                newest = choices.model_copy(update={"version": version})
+                return apart.report(path, "report", format or "", newest.model_dump_json())
+            return changed.report(report, edits, version, self.rows(id, format, as_added), check)
+
+        return changed.kept(kept, made)
 
     def rows(
         self, id: str, format: Format | None = None, choices: Choices = NOTHING_SAID, check: Callable[[], None] = lambda: None

@@ -44,7 +44,7 @@ KINDS = {
         "tests.faults.fake_worker", "tests.faults.forking", "tests.faults.instead",
     ),
     "web": ("webui", "tests.kit.hostile_app"),
-    "commands": ("core.commands",),
+    "commands": ("core.commands", "core.data.large.worker"),
 }  # fmt: skip
 # What libraries read as they load; "HF_" is read again (read_hub_again). An app sets gradio's, which its workers do not know.
 READ_EARLY = ("TRANSFORMERS_", "OMP_", "MKL_", "GOMP_", "LD_", "TORCH_", "PYTORCH_")

@@ -24,14 +24,17 @@ LONGEST_SILENCE_S = 600  # seconds in which it says nothing; a workbook of 2 GiB
 LOOK_S = 0.05
 
 
-def listen(module: str, path: Readable, *arguments: str) -> Generator[Any]:
-    """What the process says, line by line; {"error": "memory" | "slow" | "broken"} at last where it came to no good end. It ends with the iterator."""
+def listen(module: str, path: Readable, *arguments: str, errors: int | None = subprocess.DEVNULL) -> Generator[Any]:
+    """What the process says, line by line; {"error": "memory" | "slow" | "broken"} at last where it came to no good end. It ends with the iterator.
+
+    errors: where its stderr goes; None: where that of this process goes.
+    """
     where = (os.path.abspath(str(path.archive)), path.name) if isinstance(path, Member) else (os.path.abspath(str(path)), "")
     process = subprocess.Popen(
         [sys.executable, "-m", module, *where, *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=errors,
         env=worker_environment(),
         **own_group(),
     )

@@ -16,31 +16,37 @@ from core import files
 from core.data.findings.look import Look
 from core.data.reading.rows import DEFAULT_LIMITS
 from core.data.sets.edits import Edits
-from core.data.sets.inspection import DataReport, repeated
+from core.data.sets.inspection import CHECK_EVERY, DataReport, repeated
 from core.data.sets.rows import Rows
 from core.messages import msg
+from core.progress import Check, go_on
 
 
-def report_of(file: Path, base: DataReport, edits: Edits, version: int, rows: Callable[[], Rows]) -> DataReport:
-    """file: where it is kept. base: of the set as it was added; rows: of that. Raises DataError."""
-    kept = files.read_model(DataReport, file)
-    if kept is None:
-        kept = _made(base, edits, version, rows())
+def kept(file: Path, make: Callable[[], DataReport]) -> DataReport:
+    """file: where it is kept. Raises what `make` raises."""
+    found = files.read_model(DataReport, file)
+    if found is None:
+        found = make()
         with suppress(OSError):  # a full or read-only disk: the next time looks again
-            files.replace_json(file, kept.model_dump(mode="json"))
-    return kept
+            files.replace_json(file, found.model_dump(mode="json"))
+    return found
 
 
-def _made(base: DataReport, edits: Edits, version: int, as_added: Rows) -> DataReport:
+def report(base: DataReport, edits: Edits, version: int, as_added: Rows, check: Check = go_on) -> DataReport:
+    """base: of the set as it was added; as_added: its rows."""
     rows, look = edits.rows(as_added, version), Look()
     hashes, places = array("q"), array("q")
-    for index, number in enumerate(rows.numbers().tolist()):
+    for index, number in enumerate(map(int, rows.numbers())):
+        if index % CHECK_EVERY == 0:
+            check(index)
         hashes.append(hash(rows.as_json(index)))
         places.extend((number, 0))
         if look.is_next():
             look.add(*rows[index])
     again, duplicates = repeated(hashes, places, DEFAULT_LIMITS.problems)
-    untouched = set(rows.numbers()[rows.keys(np.arange(len(rows))) >= 0].tolist())
+    says_file = rows.keys(np.arange(len(rows))) >= 0
+    named = np.array([problem.row for problem in base.problems], np.int64)
+    untouched = set(named[np.isin(named, rows.numbers()[says_file])].tolist())
     stay = [
         problem
         for problem in base.problems

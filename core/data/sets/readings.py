@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from core import files
+from core.data.large import apart
 from core.data.reading import sniff
 from core.data.reading.choices import NOTHING_SAID, Choices
 from core.data.reading.encodings import LIKELY
@@ -99,7 +100,7 @@ class Readings:
 
     def read_into(self, folder: Path, source: Source, choices: Choices, check: Check) -> DataReport:
         """Of a file that is being imported: its rows in its folder. Raises DataError, OSError."""
-        return _read(source, folder / _rows_name(source.sha256, None, choices), None, choices, check)
+        return read_rows(source, folder / _rows_name(source.sha256, None, choices), None, choices, check)
 
     def _rows_file(self, path: Path, sha256: str, format: Format | None, choices: Choices) -> Path:
         """Beside a source of ours, so that it goes with it; those of others have a folder."""
@@ -109,7 +110,7 @@ class Readings:
     def _read_anew(self, path: Path, file: Path, format: Format | None, choices: Choices, check: Check) -> tuple[DataReport, Rows]:
         """One pass gives the rows and the report. On a disk that takes nothing the rows stay in memory, if they are few."""
         try:
-            report = _read(path, file, format, choices, check)
+            report = read_rows(path, file, format, choices, check)
             found = rows.opened(file)
         except OSError as error:
             if path.stat().st_size > IN_MEMORY_BYTES:
@@ -127,8 +128,11 @@ class Readings:
         return report, found
 
 
-def _read(path: Path | Source, file: Path, format: Format | None, choices: Choices, check: Check) -> DataReport:
-    """One pass over a file: what is in it, and its rows in `file`. Raises DataError, OSError."""
+def read_rows(path: Path | Source, file: Path, format: Format | None, choices: Choices, check: Check) -> DataReport:
+    """One pass over a file: what is in it, and its rows in `file`; a large one in a process of its own. Raises DataError, OSError."""
+    where = path.path if isinstance(path, Source) else path
+    if isinstance(where, Path) and apart.is_for(bytes=where.stat().st_size):
+        return apart.report(where, "read", str(file), format or "", choices.model_dump_json(), check=check)
     with rows.writing(file) as writer:
         return inspection.inspect_file(path, format, choices=choices, keep=writer.add, check=check)
 

@@ -15,7 +15,6 @@ import threading
 import time
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,16 +55,20 @@ class Rows(Sequence[tuple[int, Example]]):
 
         if self._reader is None:
             self._map()
-            reader: Any = self._reader
-            batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
-            self._starts = list(accumulate((batch.num_rows for batch in batches), initial=0))
-            if any(batch.column("example").null_count for batch in batches):
-                valid = [batch.column("example").is_valid().to_numpy(zero_copy_only=False) for batch in batches]
-                self._good = np.flatnonzero(np.concatenate(valid))
-                del valid
-            del batches, reader
-            self._map()
+            self._starts, good = [0], bytearray()
+            for batch in self._each():
+                self._starts.append(self._starts[-1] + batch.num_rows)
+                good += batch.column("example").is_valid().to_numpy(zero_copy_only=False).tobytes()
+            self._good = None if all(good) else np.flatnonzero(np.frombuffer(good, bool))
         return self._reader
+
+    def _each(self) -> Iterator[Any]:
+        """All batches, one after the other; nobody keeps one, for it would keep what is mapped of all before it."""
+        for number in range(self._reader.num_record_batches):
+            yield self._reader.get_batch(number)
+            if number % MOST_MAPPED == MOST_MAPPED - 1:
+                self._map()
+        self._map()
 
     def _map(self) -> None:
         """Anew, where it is mapped already: what was read of a mapped file counts as memory of this process until it is let go."""
@@ -142,9 +145,10 @@ class Rows(Sequence[tuple[int, Example]]):
         import numpy as np
 
         with self._guard:
-            reader = self._open()
-            numbers = [reader.get_batch(i).column("row").to_numpy() for i in range(len(self._starts) - 1)]
-        found = np.concatenate([np.zeros(0, np.int64), *numbers])
+            self._open()
+            found = np.empty(self.stored, np.int64)
+            for start, batch in zip(self._starts, self._each(), strict=False):
+                found[start : start + batch.num_rows] = batch.column("row")
         return found if self._good is None else found[self._good]
 
     def keys(self, positions: Any) -> Any:

@@ -16,15 +16,18 @@ from core.data.findings.finding import Repair
 from core.data.findings.look import findings
 from core.data.findings.repairs import repaired
 from core.data.formats import Example, check
+from core.data.large import apart
 from core.data.reading.rows import Row
 from core.data.sets.edits import Change, what
 from core.data.sets.info import DatasetInfo
+from core.data.sets.inspection import CHECK_EVERY
 from core.data.sets.rows import Rows, problem_of
 from core.data.shapes.known import recognise
 from core.data.shapes.tools import as_json
 from core.data.store import DatasetStore
 from core.errors import DataError
 from core.messages import Message, msg
+from core.progress import Check, go_on
 
 LOOKED_AT = 200_000  # rows that a search goes through before it answers with what it has
 
@@ -121,11 +124,17 @@ def changed(
         return edits.change(what(len(gone), len(other), len(new)), base, gone, other, new)
 
 
-def mended(store: DatasetStore, id: str, kind: str, value: str = "", argument: str = "") -> Change:
-    """A new version without a kind of problem, in every row. value: what fills a placeholder. Raises DataError where there is none of that kind."""
+def mended(store: DatasetStore, id: str, kind: str, value: str = "", argument: str = "", check: Check = go_on) -> Change:
+    """A new version without a kind of problem, in every row. value: what fills a placeholder. Raises DataError where there is none of that kind.
+
+    Of a large set in a process of its own. check: called often.
+    """
+    if apart.is_for(rows=len(store.rows(id))):
+        version = apart.asked(store.path(id), "mend", kind, value, argument)
+        return store.edits(id).changes[version]
     with store.editing(id) as (edits, base):
         now = edits.rows(base)
-        repair = _repair(now, kind, argument)
+        repair = _repair(now, kind, argument, check)
         wanted = set(repair.rows)
         if repair.action == "remove":
             return edits.change(repair.label, base, remove=repair.rows)
@@ -133,14 +142,21 @@ def mended(store: DatasetStore, id: str, kind: str, value: str = "", argument: s
         return edits.change(repair.label, base, change=[(number, example) for number, example in new if example is not None])
 
 
-def _repair(rows: Rows, kind: str, argument: str) -> Repair:
-    found = {finding.id: finding for finding in findings(iter(rows), kind)}
+def _repair(rows: Rows, kind: str, argument: str, check: Check) -> Repair:
+    found = {finding.id: finding for finding in findings(_told(rows, check), kind)}
     repairs = [repair for repair in found[kind].repairs if argument in ("", repair.argument)] if kind in found else []
     if not repairs:
-        found = {finding.id: finding for finding in findings(iter(rows))}
+        found = {finding.id: finding for finding in findings(_told(rows, check))}
         mendable = [finding.id for finding in found.values() if finding.repairs]
         raise DataError("sets.no_such_problem", kind=kind, found=mendable or ["–"])
     return repairs[0]
+
+
+def _told(rows: Rows, check: Check) -> Iterator[tuple[int, Example]]:
+    for count, row in enumerate(rows):
+        if count % CHECK_EVERY == 0:
+            check(count)
+        yield row
 
 
 def write(rows: Iterable[tuple[int, Example]], target: Path) -> int:

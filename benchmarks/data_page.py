@@ -1,0 +1,115 @@
+"""What the app itself costs while a large file is read on its page, and what a person waits for there. Part of `benchmarks.data_import`; Linux.
+
+A real app, a browser on it that drops the file in step 3 as a person does, its one poll a second going on. Memory is what the kernel counts for
+the web process alone (Pss of /proc/PID/smaps_rollup, looked at each 0.1 s), and beside it what its reading processes take.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from core.data.store import DatasetStore
+from core.models import starter
+from core.presets import PRESETS
+from core.workspace.folder import Workspace
+from tests.kit import browser as kit
+
+EACH_S = 0.1
+LONGEST_MS = 600_000  # of what is waited for
+
+
+def pss_mib(pid: int) -> float:
+    """Its own, and its share of what others map too."""
+    try:
+        found = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+    except OSError:  # it has just ended
+        return 0.0
+    return int(found[1]) / 1024 if found else 0.0
+
+
+class Watching:
+    """Peaks of the web process, and of all that it has started, by phase."""
+
+    def __init__(self, pid: int):
+        self.pid, self._phase, self._over = pid, "at rest", threading.Event()
+        self.peaks: dict[str, tuple[float, float]] = {}
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+
+    def _look(self) -> None:
+        app = psutil.Process(self.pid)
+        while not self._over.wait(EACH_S):
+            others = sum(pss_mib(child.pid) for child in app.children(recursive=True))
+            web, beside = self.peaks.get(self._phase, (0.0, 0.0))
+            self.peaks[self._phase] = max(web, pss_mib(self.pid)), max(beside, others)
+
+    @contextmanager
+    def during(self, phase: str) -> Any:
+        begun = time.monotonic()
+        self._phase = phase
+        yield
+        print(f"  {phase}: {time.monotonic() - begun:.1f} s", end="")
+        time.sleep(2 * EACH_S)
+        web, beside = self.peaks.get(phase, (0.0, 0.0))
+        print(f", web process {web:.0f} MiB ({web * 1.048576:.0f} MB), beside it {beside:.0f} MiB", flush=True)
+
+    def over(self) -> None:
+        self._over.set()
+        self._thread.join()
+
+
+def measure(file: Path, folder: Path, model: Path | None) -> None:
+    """Prints each phase. model: the starter as it lies on this PC; without it there is no preview by tokens."""
+    workspace = Workspace.open(folder)
+    if model:
+        target = starter.folder(workspace.models)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.symlink_to(model, target_is_directory=True)
+    app = kit.start_app(workspace.root)
+    with kit.browser() as chrome:
+        page, _ = kit.open_page(chrome, app)
+        page.set_default_timeout(LONGEST_MS)
+        watching = Watching(app.process.pid)
+        try:
+            with watching.during("at rest, a page open"):
+                time.sleep(3)
+            with watching.during("import, to the report in step 3"):
+                page.locator("#file input[type=file]").set_input_files(file)
+                page.locator("#data-report", has_text="can be learned from").wait_for()
+            with watching.during("step 3 to the tokens of a row"):
+                page.locator("#learned-row .lg-row-text").wait_for()
+            id = next(info.id for info in DatasetStore(workspace.datasets, PRESETS).list() if info.origin == "imported")
+            with watching.during("page Data, first rows"):
+                kit.go_to_tab(page, "Data")
+                kit.choose(page, "#data-sets", id)
+                page.locator("#data-rows label").first.wait_for()
+            with watching.during("page Data, what was found"):
+                page.locator("#data-mend-0").wait_for()
+            _mended(page, watching)
+        except Exception:
+            raise
+        finally:
+            watching.over()
+            app.stop()
+
+
+def _mended(page: Any, watching: Watching) -> None:
+    if page.locator("#data-fill").is_visible():
+        page.locator("#data-fill input, #data-fill textarea").first.fill("Kim")
+    for number, label in enumerate(page.locator("[id^=data-mend-]:visible").all_inner_texts()):
+        with watching.during(f"button “{label}”"):
+            page.locator(f"#data-mend-{number}").click()
+            page.locator("#data-notice", has_text="Version").wait_for()
+        with watching.during("the set looked at anew"):
+            page.locator("#data-found").evaluate(kit.STILL, 2000)
+        with watching.during("undo"):
+            page.locator("#data-undo").click()
+            page.locator("#data-notice", has_text="Taken back").wait_for()
+            page.locator("#data-found").evaluate(kit.STILL, 2000)
