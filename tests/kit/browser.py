@@ -33,7 +33,9 @@ Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
   Chat          #chat-target, #chat-checkpoint, #chat-precision, #chat-load, #chat-status, #chat-empty, #chat-columns,
                 #chat-base, #chat-tuned ([data-testid=bot], [data-testid=user]), #chat-base-note, #chat-tuned-note,
                 #chat-notice, #chat-message, #chat-send, #chat-stop, #chat-undo, #chat-regenerate, #chat-clear, #chat-correct > #chat-correction-text,
-                #chat-correction-save, #chat-correction-close; #chat-better-before, #chat-better-now, #chat-better-earlier, #chat-correction-notice,
+                #chat-correction-save, #chat-correction-close; #chat-better-before, #chat-better-now, #chat-better-earlier, #chat-correction-notice, #chat-branches > #chat-branch,
+                #chat-branch-before, #chat-branch-after; #chat-conversations (accordion) > #chat-conversations-search, #chat-conversations-list,
+                #chat-conversations-said, #chat-conversation-name, #chat-conversation-rename, #chat-conversation-delete, #chat-conversation-really,
                 #chat-settings (accordion), #chat-system, #chat-temperature, #chat-top-p, #chat-max-new-tokens,
                 #chat-thinking (radio: trained, on, off; where the template knows it), #chat-seed; details.lg-thought, details.lg-call in an answer
   Data          #data-sets (radio, value = data set id), #data-head > #data-export (link), #data-notice, #data-copy, #data-undo, #data-redo, #data-add,

@@ -1,4 +1,4 @@
-// The blind duel: who votes is this browser, and a verdict may be a key.
+// The blind duel: who votes is this browser, and a verdict may be a key. Which conversation is open is this browser's too.
 const loraGarageDuel = {
   voter() {
     try {
@@ -6,6 +6,18 @@ const loraGarageDuel = {
     } catch {
       return (this.here ??= String(Math.random()));  // a browser that keeps nothing: until the next reload
     }
+  },
+  opened() {
+    try {
+      return localStorage.lgConversation ?? "";
+    } catch {
+      return "";
+    }
+  },
+  open(id) {
+    try {
+      localStorage.lgConversation = id;
+    } catch {}  // a browser that keeps nothing: a reload begins empty
   },
 };
 document.addEventListener("keydown", (event) => {

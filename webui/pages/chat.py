@@ -21,6 +21,7 @@ from webui.kit.live import AT_ONCE, QUIET, LivePart, shown
 from webui.kit.wording import Wording
 from webui.pages.blind_duel import BlindDuel
 from webui.pages.chat_history import MOST_SYSTEM, Message, answered, turns_of, without_last
+from webui.pages.conversations import OPENED, ConversationShelf
 from webui.pages.corrections import CorrectionsPanel
 from webui.state.services import Services
 from webui.state.snapshot import RunRow
@@ -39,6 +40,7 @@ class ChatPage:
         self.services, self.w = services, wording
         self.duel = BlindDuel(services, wording, self._refuse_while_training)
         self.corrections = CorrectionsPanel(services, wording)
+        self.shelf = ConversationShelf(services, wording, self._targets)
 
     # ---- widgets --------------------------------------------------------------------------------------------------
     def build(self) -> None:
@@ -82,6 +84,7 @@ class ChatPage:
                 with gr.Column(min_width=260, elem_classes="lg-tight") as self.tuned_column:
                     self.tuned = gr.Chatbot(label=w.t("chat_page.tuned"), elem_id="chat-tuned", **bot)
                     self.tuned_note = gr.HTML("", elem_id="chat-tuned-note")
+            self.shelf.build_branches()
             self.notice = gr.HTML("", elem_id="chat-notice", visible=False)
             message = w.named("chat_page.message", "chat-message")
             self.message = gr.Textbox(placeholder=w.t("chat_page.placeholder"), lines=2, max_lines=8, **message)
@@ -93,6 +96,7 @@ class ChatPage:
                 self.corrections.build_button()
                 self.clear = gr.Button(w.t("chat_page.clear"), min_width=100, elem_id="chat-clear")
             self.corrections.build()
+            self.shelf.build()
             with gr.Accordion(w.t("chat_page.settings"), open=False, elem_id="chat-settings"):
                 system, most = (
                     w.named("chat_page.system", "chat-system"),
@@ -156,7 +160,8 @@ class ChatPage:
     # ---- wires ----------------------------------------------------------------------------------------------------
     def wire(self, page: gr.Blocks, tab: gr.Tab) -> None:
         self.target.input(lambda: True, None, self.chosen, **AT_ONCE)
-        tab.select(self.arrive, [self.chosen, self.target, self.base], self.target, **AT_ONCE)
+        opened = self.shelf.opened
+        tab.select(self.arrive, [self.chosen, self.target, self.base, opened], self.target, js=OPENED, **AT_ONCE)
         target = [self.target, self.checkpoint, self.precision]
         sampling = [self.system, self.temperature, self.top_p, self.max_new_tokens, self.seed, self.thinking, self.strength]
         room = [self.empty, self.columns, self.tuned_column, self.base, self.tuned, self.base_note, self.tuned_note]
@@ -164,20 +169,34 @@ class ChatPage:
         waits = {"show_progress_on": [self.base, self.tuned]}  # a bubble of three dots until the first word
         talk = QUIET | waits | {"trigger_mode": "once", "concurrency_limit": 4, "concurrency_id": "chat"}
         asked = [self.base, self.tuned, *target, *sampling]
-        said = gr.on([self.send.click, self.message.submit], self.talk, [self.message, *asked], view, **talk)
+        said = gr.on([self.send.click, self.message.submit], self.talk_on, [self.message, opened, *asked], [*view, opened], **talk)
         known = [self.corrections.earlier]
-        again = self.again.click(self.talk_again, [*known, *asked], [*view, *self.corrections.outputs], **talk)
+        again = self.again.click(self.talk_again, [*known, opened, *asked], [*view, opened, *self.corrections.outputs], **talk)
         ends = AT_ONCE | {"cancels": [said, again]}
         self.stop.click(self.halt, None, None, **AT_ONCE)
         self.undo.click(self.take_back, [self.base, self.tuned], view, **ends)
-        self.clear.click(self.start_over, None, view, **ends)
+        self.clear.click(lambda: [*self.start_over(), ""], None, [*view, opened], **ends)
         self.load.click(self.load_now, target, [self.notice, self.status], **QUIET)
-        self.target.change(self.choose, [self.target], [self.checkpoint, *view], **ends)
+        self.target.change(self.choose, [self.target, opened], [self.checkpoint, opened, *view], js=OPENED, **ends)
 
-        self.corrections.wire(self.base, self.tuned, self.target, self.system)
+        self.shelf.wire(page, self.target, view)
+        keep: Any = lambda event: event.then(self.shelf.put, [opened, self.base, self.tuned], None, **AT_ONCE)  # noqa: E731
+        self.corrections.wire(keep, self.base, self.tuned, self.target, self.system)
         leaves = [self.send.click, self.message.submit, self.undo.click, self.clear.click, self.target.change]
         gr.on(leaves, self.corrections.closed, None, self.corrections.outputs, **AT_ONCE)
         self.duel.wire(self.target, self.checkpoint, self.halt)
+
+    def talk_on(self, message: str, opened: Any, base: list[Message], tuned: list[Message], *rest: Any) -> Iterator[list[Any]]:
+        """As talk, with the conversation that is open before both histories, and after the view: kept as it is held."""
+        views = self.talk(message, base, tuned, *rest)
+        yield from self.shelf.keeping(views, opened, rest[0], self._label(rest[0]), base, is_another=False)
+
+    def _label(self, target: Any) -> str:
+        """What people call it."""
+        return {id: name for name, id in self._targets()}.get(target, str(target)[:100])
+
+    def _targets(self) -> list[tuple[str, str]]:
+        return self._target_choices(self.services.snapshots.now().rows)
 
     def talk(self, message: str, base: list[Message], tuned: list[Message], *rest: Any) -> Iterator[list[Any]]:
         """Inputs: message, both histories, target, sampling. Outputs: `view`, again and again while the answer is written.
@@ -201,16 +220,18 @@ class ChatPage:
             return
         yield from self._write(answer, base, tuned, both)
 
-    def talk_again(self, earlier: Any, base: list[Message], tuned: list[Message], *rest: Any) -> Iterator[list[Any]]:
-        """Inputs: what was asked again before, both histories, target, sampling. Outputs: `view`, `corrections.outputs`. Asks the last
-        question once more, drawn from another seed, and then which answer is the better one."""
+    def talk_again(self, earlier: Any, opened: Any, base: list[Message], tuned: list[Message], *rest: Any) -> Iterator[list[Any]]:
+        """Inputs: what was asked again before, the conversation, both histories, target, sampling. Outputs: `view`, the conversation,
+        `corrections.outputs`. Asks the last question once more, drawn from another seed, and then which answer is the better one."""
         before_base, question = without_last(base)
         before_tuned, _ = without_last(tuned)
         known, seed = self.corrections.begin_again(earlier, tuned or base), rest[SEED]
         if isinstance(seed, int | float) and math.isfinite(seed):
             rest = (*rest[:SEED], (int(seed) + known["tries"]) % 2**32, *rest[SEED + 1 :])
         closed, view = self.corrections.closed(), list[Any]()
-        for view in self.talk(question, before_base, before_tuned, *rest):
+        views = self.talk(question, before_base, before_tuned, *rest)
+        label = self._label(rest[0])
+        for view in self.shelf.keeping(views, opened, rest[0], label, before_base, is_another=known["answer"] != ""):
             yield [*view, *closed]
         if isinstance(view[3], list) and isinstance(view[4], list):
             yield [*view, *self.corrections.offered(known, view[4] or view[3])]
@@ -341,21 +362,23 @@ class ChatPage:
             return shown(notice(self.w.of(error.message))), gr.skip()
         return shown(""), self._status(self.services.chat.state())
 
-    def arrive(self, chosen: bool, target: Any, base: list[Message] | None) -> Any:
-        """Inputs: chosen (by this person), target, its history. Outputs: target. The run that is loaded, or where nothing is, one that
+    def arrive(self, chosen: bool, target: Any, base: list[Message] | None, opened: Any = "") -> Any:
+        """Inputs: chosen (by this person), target, its history, the conversation that this browser has open. Outputs: target. The run that is loaded, or where nothing is, one that
         ended since the page was made, is what one comes to talk with; what a person has chosen or asked stays."""
         choices = self._target_choices(self.services.snapshots.now().rows)
         state = self.services.chat.state()
         wanted = choices[0][1] if state.phase == "empty" else f"run:{state.target.run}" if state.target else ""
         is_there = self._run_id(wanted) and wanted in (value for _, value in choices)
-        if chosen or base or self._run_id(target) or not is_there:
+        if chosen or base or opened or self._run_id(target) or not is_there:
             return gr.skip()
         return gr.update(choices=choices, value=wanted)
 
-    def choose(self, target: Any) -> list[Any]:
-        """Inputs: target. Outputs: checkpoint, `view`. Another model begins an empty conversation."""
+    def choose(self, target: Any, opened: Any) -> list[Any]:
+        """Inputs: target, the conversation. Outputs: checkpoint, the conversation, `view`. Another model than the conversation's begins an
+        empty one."""
         choices = self._checkpoint_choices(target)
-        return [gr.update(choices=choices, value=LATEST, visible=self._run_id(target) is not None), *self.start_over()]
+        checkpoint = gr.update(choices=choices, value=LATEST, visible=self._run_id(target) is not None)
+        return [checkpoint, *(self.shelf.of_target(target, opened) or ["", *self.start_over()])]
 
     # ---- ids from a browser, as what core wants -------------------------------------------------------------------
     def target_of(self, target: Any, checkpoint: Any, precision: Any) -> tuple[ChatTarget, bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
@@ -46,15 +47,16 @@ class CorrectionsPanel:
     def outputs(self) -> list[Component]:
         return [self.panel, self.text, self.earlier, self.choice, self.before, self.notice]
 
-    def wire(self, base: Component, tuned: Component, target: Component, system: Component) -> None:
+    def wire(self, keep: Callable[[Any], Any], base: Component, tuned: Component, target: Component, system: Component) -> None:
+        """keep: writes the conversation down after an event that changed it."""
         talked = [base, tuned, target, system]
         self.open.click(self.opened, [base, tuned], self.outputs, **AT_ONCE)
         self.close.click(self.closed, None, self.outputs, **AT_ONCE)
         kept = [*self.outputs, base, tuned]
-        self.save.click(self.saved, [self.text, *talked], kept, **CONTROL)
+        keep(self.save.click(self.saved, [self.text, *talked], kept, **CONTROL))
         for button, is_now in ((self.now_better, True), (self.before_better, False)):
             prefer = lambda earlier, *rest, is_now=is_now: self.preferred(is_now, earlier, *rest)  # noqa: E731
-            button.click(prefer, [self.earlier, *talked], kept, **CONTROL)
+            keep(button.click(prefer, [self.earlier, *talked], kept, **CONTROL))
 
     # ---- what is shown ----------------------------------------------------------------------------------------------
     def closed(self, said: Html | str = "") -> list[Any]:

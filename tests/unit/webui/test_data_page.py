@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.testclient import TestClient
 
+from core.chat.conversations import Conversations
 from core.workspace.folder import Workspace
 from webui.kit import samples
 from webui.kit.wording import Wording
@@ -194,7 +195,10 @@ def test_a_set_comes_as_jsonl_as_it_is_now_and_an_unknown_one_is_refused(
 ) -> None:
     id = added(services, tmp_path, asked(450))
     page.row.deleted(id, page.open_row(id, "1", "all", [0])[1])
-    layers = [Middleware(Guard, hosts=(*LOOPBACK, "testserver")), Middleware(SetFile, sets=services.datasets)]
+    layers = [
+        Middleware(Guard, hosts=(*LOOPBACK, "testserver")),
+        Middleware(SetFile, sets=services.datasets, talks=Conversations(services.workspace)),
+    ]
     client = TestClient(Starlette(middleware=layers))
     answer = client.get(address(id, "en"))
     lines = [json.loads(line) for line in answer.text.splitlines()]

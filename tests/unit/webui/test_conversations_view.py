@@ -1,0 +1,105 @@
+"""Chat keeps what is said as it is said: the question before its answer, each answer's branch, and what answers may be gone."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pytest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.testclient import TestClient
+
+from core.runs.folder import RunFolder
+from core.workspace.folder import Workspace
+from tests.kit.runs import trained
+from webui.kit.wording import Wording
+from webui.pages.conversations import BASE, NOTICE, TUNED, ConversationShelf
+from webui.server.set_file import TALKS, SetFile, address
+from webui.state.services import Services
+
+ASKED: list[dict[str, Any]] = [{"role": "user", "content": "Rain?"}]
+
+
+def talked(answer: str) -> list[dict[str, Any]]:
+    return [*ASKED, {"role": "assistant", "content": answer}]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    return trained(Workspace.open(tmp_path), "Pirate")
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, run: RunFolder) -> ConversationShelf:
+    return ConversationShelf(
+        Services.open(Workspace.open(tmp_path)), Wording("en"), lambda: [("Pirate", f"run:{run.id}")] if run.path.exists() else []
+    )
+
+
+def views(*answers: str) -> Iterator[list[Any]]:
+    """As ChatPage gives them: loading, then the answer as it grows."""
+    yield [None, None, None, [], [], *[None] * 6]
+    for answer in answers:
+        yield [None, None, None, talked(answer), talked(answer and f"{answer} arr"), *[None] * 6]
+
+
+def asked(shelf: ConversationShelf, run: RunFolder, opened: str, *answers: str, again: bool = False) -> str:
+    *_, last = shelf.keeping(views(*answers), opened, f"run:{run.id}", "Pirate", [], again)
+    return str(last[-1])
+
+
+def test_the_question_is_on_the_disk_before_its_answer_and_what_was_written_when_the_page_is_closed(
+    shelf: ConversationShelf, run: RunFolder
+) -> None:
+    held = shelf.keeping(views("", "Wa", "Water"), "", f"run:{run.id}", "Pirate", [], False)
+    assert next(held)[-1] == gr.skip() and shelf.kept.find() == []
+    next(held)
+    [kept] = shelf.kept.find()
+    assert [turn["content"] for turn in kept.branch.tuned] == ["Rain?"]
+    next(held)
+    held.close()
+    assert [turn["content"] for turn in shelf.kept.get(kept.id).branch.tuned] == ["Rain?", "Wa arr"]
+
+
+def test_a_reload_shows_it_again_and_the_branches_are_turned(shelf: ConversationShelf, run: RunFolder) -> None:
+    id = asked(shelf, run, "", "", "Water")
+    assert asked(shelf, run, id, "", "Wet", again=True) == id
+    target = f"run:{run.id}"
+    opened, chosen, *view = shelf.restore("base:starter", id)
+    assert (opened, chosen["value"], chosen["choices"]) == (id, target, [("Pirate", target)]) and view[TUNED][-1][
+        "content"
+    ] == "Wet arr"
+    _, _, *view = shelf.turned(id, target, -1)
+    assert view[BASE] == talked("Water") and shelf.of_target(target, id) == [id, *view]
+    assert shelf.of_target("base:starter", id) is None, "another model begins an empty one"
+    listed, said, tools, name, _, branches, which = shelf.draw(id, "wet")
+    assert listed["value"] == id and branches["visible"] and "Version 1 of 2" in which and name == "Rain?"
+    assert asked(shelf, run, "gone", "x") != id, "a conversation that was deleted elsewhere is begun anew"
+
+
+def test_a_run_that_is_gone_is_a_sentence_and_its_conversation_is_read_and_exported(
+    shelf: ConversationShelf, run: RunFolder
+) -> None:
+    id = asked(shelf, run, "", "", "<b>Water</b>")
+    shutil.rmtree(run.path)
+    opened, chosen, *view = shelf.open(id, "base:starter")
+    assert (opened, chosen) == (id, gr.skip()) and "“Pirate”" in view[NOTICE]["value"] and view[BASE] == talked("<b>Water</b>")
+    layers = [Middleware(SetFile, sets=shelf.services.datasets, talks=shelf.kept)]
+    client = TestClient(Starlette(middleware=layers))
+    for link in (address(id, "en", TALKS), address("", "zh", TALKS)):
+        assert client.get(link).text.count("<b>Water</b> arr") == 1
+    assert client.get(address("../x", "zh", TALKS)).status_code == 404
+    assert shelf.deleted(id)[1] == "" and shelf.kept.find() == [] and "lg-warn" in shelf.open(id, None)[2 + NOTICE]["value"]
+
+
+def test_a_full_disk_is_a_sentence_beside_the_answer(shelf: ConversationShelf, run: RunFolder, monkeypatch: Any) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("core.files.rename", full)
+    *_, last = shelf.keeping(views("", "Water"), "", f"run:{run.id}", "Pirate", [], False)
+    assert "No space left" in last[NOTICE]["value"]
