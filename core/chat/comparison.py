@@ -1,7 +1,8 @@
 """A comparison: fixed prompts, the contestants that answer them, and which answer people like better without knowing whose it is. No torch.
 
 <workspace>/comparisons/<id>/: comparison.json (prompts, contestants, length of an answer; written once), answers.jsonl (a line an answer,
-as they come), votes.jsonl (a line a verdict; the newest of a voter on a prompt counts). A crash leaves at most an unfinished last line,
+as they come), votes.jsonl (a line a verdict; the newest of a voter on a prompt counts), left_out.jsonl (prompts that a contestant has no room
+for, with the reason). A crash leaves at most an unfinished last line,
 and what is missing is answered later (core/chat/contest).
 """
 
@@ -24,11 +25,12 @@ from core import files
 from core.chat.answer import STRENGTHS, FinishReason
 from core.chat.prompts import Prompt
 from core.errors import ChatError
+from core.messages import Message
 from core.values import Frozen
 from core.workspace import names
 from core.workspace.folder import Workspace
 
-FILE, ANSWERS, VOTES = "comparison.json", "answers.jsonl", "votes.jsonl"
+FILE, ANSWERS, VOTES, LEFT_OUT = "comparison.json", "answers.jsonl", "votes.jsonl", "left_out.jsonl"
 MOST_PROMPTS = 1000
 Verdict = Literal["left", "right", "equal", "both_bad"]
 Z = 1.96  # of a normal distribution: 95 %
@@ -165,13 +167,24 @@ class PromptComparison:
     def add(self, answer: Answered) -> None:
         files.append_line(self.path / ANSWERS, answer.model_dump(mode="json"))
 
+    def leave_out(self, prompt: int, reason: Message) -> None:
+        files.append_line(self.path / LEFT_OUT, {"prompt": prompt, "reason": reason.model_dump()})
+
+    def left_out(self) -> dict[int, Message]:
+        """Prompts that nobody is asked, and why."""
+        found: dict[int, Message] = {}
+        for record in files.read_lines(self.path / LEFT_OUT, 0).records:
+            with suppress(ValidationError, KeyError):
+                found[record["prompt"]] = Message.model_validate(record["reason"])
+        return found
+
     def missing(self) -> list[tuple[int, int]]:
-        there = self.answers()
+        there, gone = self.answers(), self.left_out()
         return [
             (prompt, contestant)
             for contestant in range(len(self.lineup.contestants))
             for prompt in range(len(self.lineup.prompts))
-            if (prompt, contestant) not in there
+            if (prompt, contestant) not in there and prompt not in gone
         ]
 
     # ---- votes on two of them ---------------------------------------------------------------------------------------
@@ -196,7 +209,7 @@ class PromptComparison:
 
     def next_for(self, voter: str) -> int | None:
         """The first prompt that voter has not judged; None after the last."""
-        judged = {vote.prompt for vote in self.votes() if vote.voter == voter}
+        judged = {vote.prompt for vote in self.votes() if vote.voter == voter} | self.left_out().keys()
         return next((prompt for prompt in range(len(self.lineup.prompts)) if prompt not in judged), None)
 
     def score(self, pair: tuple[int, int] = (0, 1)) -> Score:

@@ -15,6 +15,8 @@ from core.runs.all import Runs
 from core.runs.folder import RunFolder
 from core.workspace.folder import Workspace
 
+NO_ROOM = ("chat.too_long", "chat.too_long_for_card", "chat.too_many_characters")
+
 
 def pair_of(run: RunFolder, base_label: str, run_label: str) -> tuple[Contestant, Contestant]:
     """The base of a run, and the run."""
@@ -27,10 +29,12 @@ def alike(answer: str, expected: str) -> bool:
 
 
 def answer_missing(chat: ChatClient, workspace: Workspace, comparison: PromptComparison) -> Iterator[tuple[int, int]]:
-    """(answers there, answers wanted) as they come, each kept at once. Raises ChatError and RunError; what is there stays."""
+    """(answers there, answers wanted) as they come, each kept at once. A prompt that one of them has no room for is left out. Raises
+    ChatError and RunError; what is there stays."""
     lineup = comparison.lineup
-    wanted, there = len(lineup.prompts) * len(lineup.contestants), len(comparison.answers())
-    yield there, wanted
+    there = {answered for answered in comparison.answers() if answered[0] not in comparison.left_out()}
+    wanted = len(there) + len(comparison.missing())
+    yield len(there), wanted
     for target, group in _groups(workspace, lineup.contestants):
         missing = set(comparison.missing())
         if not any((prompt, place) in missing for prompt in range(len(lineup.prompts)) for place in group):
@@ -38,10 +42,19 @@ def answer_missing(chat: ChatClient, workspace: Workspace, comparison: PromptCom
         _have(chat, target)
         for prompt in range(len(lineup.prompts)):
             for places in _together(lineup.contestants, [place for place in group if (prompt, place) in missing]):
-                for answer in _ask(chat, comparison, prompt, places):
-                    comparison.add(answer)
-                there += len(places)
-                yield there, wanted
+                try:
+                    for answer in _ask(chat, comparison, prompt, places):
+                        comparison.add(answer)
+                except ChatError as error:
+                    if error.message.key not in NO_ROOM:
+                        raise
+                    comparison.leave_out(prompt, error.message)
+                    there = {answered for answered in there if answered[0] != prompt}
+                    wanted = len(there) + len(comparison.missing())
+                    yield len(there), wanted
+                    break
+                there |= {(prompt, place) for place in places.values()}
+                yield len(there), wanted
 
 
 def _groups(workspace: Workspace, contestants: tuple[Contestant, ...]) -> list[tuple[ChatTarget, list[int]]]:

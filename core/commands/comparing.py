@@ -18,9 +18,9 @@ from core.chat.contest import alike, answer_missing
 from core.chat.prompts import prompts_of, prompts_of_file
 from core.commands.data import dataset_store
 from core.commands.hub_sets import data
-from core.commands.terminal import JsonOption, WorkspaceOption, app, print_json, say, written_over
+from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, plain, print_json, say, written_over
 from core.errors import ChatError, RecipeError
-from core.messages import msg, terminal_language
+from core.messages import Message, msg, terminal_language
 from core.runs.all import Runs
 from core.workspace.folder import Workspace
 
@@ -61,7 +61,7 @@ def compare(
     finally:
         chat.unload()
     result = as_object(comparison)
-    print_json(result) if as_json else _show(result)
+    print_json(in_words(result)) if as_json else _show(result)
 
 
 @data.command()
@@ -126,13 +126,14 @@ def as_object(comparison: PromptComparison) -> dict[str, Any]:
                 "expected": sum(right.values()),
             }
         )
-    rows = []
+    rows, gone = list[dict[str, Any]](), comparison.left_out()
     for number, prompt in enumerate(lineup.prompts):
         texts = [answers[number, place].text if (number, place) in answers else None for place in range(len(lineup.contestants))]
         there = [text for text in texts if text is not None]
         rows.append(
             {"prompt": prompt.asked, "source": prompt.source, "expected": prompt.expected, "answers": texts}
             | {"same_beginning": same_beginning(there)}
+            | ({"left_out": plain(gone[number])} if number in gone else {})
         )
     return {"comparison": comparison.id, "folder": str(comparison.path), "contestants": by_contestant, "prompts": rows}
 
@@ -142,6 +143,8 @@ def _show(result: dict[str, Any]) -> None:
         print(f"> {row['prompt']}")
         for one, text in zip(result["contestants"], row["answers"], strict=True):
             print(f"  [{one['label']}] {text}")
+        if "left_out" in row:
+            print(f"  {Message.model_validate(row['left_out']).render(terminal_language())}")
         print()
     for one in result["contestants"]:
         expected = f", as expected {one['as_expected']}/{one['expected']}" if one["expected"] else ""

@@ -159,8 +159,13 @@ class BlindDuel:
         w, score = self.w, comparison.score()
         base, tuned = (one.label for one in comparison.lineup.contestants)
         counts = w.t("blind_duel.counts", tuned=tuned, wins=score.wins[1], base=base, losses=score.wins[0], equal=score.equal, bad=score.both_bad)  # fmt: skip
-        expected = _expected(comparison)
-        lines = [counts, *self._share(score), *([w.t("blind_duel.expected", **expected)] if expected["count"] else [])]
+        expected, gone = _expected(comparison), comparison.left_out()
+        lines = [
+            *(w.t("blind_duel.left_out", count=len(gone), reason=w.of(reason)) for reason in list(gone.values())[:1]),
+            counts,
+            *self._share(score),
+            *([w.t("blind_duel.expected", **expected)] if expected["count"] else []),
+        ]
         if score.decided:
             lines.append(w.t("blind_duel.left_share", left=score.left_wins, decided=score.decided))
         return tag("div", tag("h3", w.t("blind_duel.over")), *(tag("p", line) for line in lines), self._rows(comparison, voter))
@@ -181,6 +186,8 @@ class BlindDuel:
         votes = {vote.prompt: vote for vote in comparison.votes() if vote.voter == voter}
         told = []
         for number, prompt in enumerate(comparison.lineup.prompts):
+            if (number, 0) not in answers or (number, 1) not in answers:
+                continue  # left out
             texts = [answers[number, place].text for place in range(len(names))]
             alike_until = same_beginning(texts)
             parts = [
@@ -221,6 +228,10 @@ def _voter(given: Any) -> str:
 
 def _expected(comparison: PromptComparison) -> dict[str, int]:
     """Of the prompts whose answer the data knows: how many each answered with just that."""
-    answers, wanted = comparison.answers(), {number: prompt.expected for number, prompt in enumerate(comparison.lineup.prompts) if prompt.expected}  # fmt: skip
+    answers = comparison.answers()
+    prompts = enumerate(comparison.lineup.prompts)
+    wanted = {
+        number: prompt.expected for number, prompt in prompts if prompt.expected and {(number, 0), (number, 1)} <= answers.keys()
+    }
     hits = [sum(alike(answers[number, place].text, text) for number, text in wanted.items()) for place in (0, 1)]
     return {"base": hits[0], "tuned": hits[1], "count": len(wanted)}

@@ -191,3 +191,24 @@ def test_the_command_names_contestants_and_counts_what_was_expected(
 
 def test_where_texts_begin_to_differ() -> None:
     assert [same_beginning(texts) for texts in ([], ["abc"], ["abc", "abd"], ["a", ""], ["海盗", "海豚"])] == [0, 3, 2, 0, 1]
+
+
+def test_a_question_that_a_model_has_no_room_for_is_left_out_and_the_others_are_judged(
+    space: Workspace, both: PromptComparison
+) -> None:
+    """It stopped the duel at each Start."""
+
+    class Small(Chat):
+        @contextmanager
+        def ask(self, base: Any, tuned: Any, sampling: Sampling, strength: float) -> Iterator[list[Piece | Done]]:
+            if base[-1]["content"] == "Question 1?":
+                raise ChatError("chat.too_long_for_card", tokens=9000, max_new_tokens=256, context_limit=4096)
+            with super().ask(base, tuned, sampling, strength) as told:
+                yield told
+
+    assert list(contest.answer_missing(Small(), space, both))[-1] == (4, 4) and not both.missing()
+    assert list(both.left_out()) == [1] and "9000" in str(both.left_out()[1]).replace(",", "")
+    both.vote(0, "equal", "me")
+    assert both.next_for("me") == 2 and list(contest.answer_missing(Small(), space, both)) == [(4, 4)]
+    [row] = [row for row in comparing.as_object(both)["prompts"] if "left_out" in row]
+    assert row["prompt"] == "Question 1?" and row["answers"] == [None, None]

@@ -12,6 +12,7 @@ from core.chat.comparison import Answered, PromptComparison, all_of
 from core.chat.contest import pair_of
 from core.chat.prompts import Prompt
 from core.errors import ChatError
+from core.messages import msg
 from core.runs.folder import RunFolder
 from core.workspace.folder import Workspace
 from tests.kit.runs import trained
@@ -107,3 +108,14 @@ def test_a_vote_before_all_is_answered_is_a_sentence_and_a_training_keeps_the_de
             for prompt in range(2):
                 left.vote(prompt, "equal", "me")
     assert "another" in begun(duel, f"run:{run.id}")[4]
+
+
+def test_a_question_that_was_left_out_is_not_asked_for_a_verdict_and_the_end_says_so(
+    duel: BlindDuel, run: RunFolder, space: Workspace
+) -> None:
+    (found,) = all_of(space)
+    found.leave_out(0, msg("chat.too_long_for_card", tokens=9000, max_new_tokens=128, context_limit=4096))
+    opened, at, *_ = begun(duel, f"run:{run.id}")
+    assert at == 1
+    *_, result, _, _ = duel.vote(opened, at, "left", "me")
+    assert "left out" in result["value"] and "4096" in result["value"].replace(",", "")
