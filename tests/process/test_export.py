@@ -759,6 +759,26 @@ def test_adapter_export_is_proven_and_replaced_only_when_the_next_is_done(tiny: 
     assert (folder / "export.json").read_bytes() == before
 
 
+def test_a_checkpoint_leaves_at_another_strength_beside_the_export_of_the_whole_run(tiny: Trained) -> None:
+    saved = tiny.run.path / "checkpoints" / "checkpoint-000002"
+    shutil.copytree(tiny.run.adapter, saved / "adapter")
+    weights_of = load_file(saved / "adapter" / "adapter_model.safetensors")
+    earlier = {name: weight / 2 for name, weight in weights_of.items()}
+    save_file(earlier, saved / "adapter" / "adapter_model.safetensors", {"format": "pt"})
+    (saved / "COMPLETE").touch()
+    try:
+        status, _ = carry_out(tiny.workspace, tiny.run, "adapter", checkpoint=saved.name, strength=0.8)
+    finally:
+        shutil.rmtree(saved.parent)
+    assert status.state == "done", status.message
+    folder = tiny.workspace.exports / f"{tiny.run.id}-{saved.name}-adapter-x0.8"
+    (result,) = (each for each in tiny.exports().list(tiny.run.id) if each.name == folder.name)
+    assert result.checkpoint == saved.name and [note.key for note in result.notes] == ["export.at_strength"]
+    assert all(torch.equal(weight, earlier[name]) for name, weight in load_file(folder / "adapter_model.safetensors").items())
+    whole = json.loads((tiny.run.adapter / "adapter_config.json").read_text())
+    assert json.loads((folder / "adapter_config.json").read_text())["lora_alpha"] == 0.8 * whole["lora_alpha"]
+
+
 def test_a_base_that_was_replaced_since_the_training_is_refused_and_the_adapter_alone_leaves(tiny: Trained) -> None:
     """Seen: another fine-tune of the same shape was merged, and proved itself, being compared with itself."""
     file = tiny.model / "model.safetensors"
