@@ -57,6 +57,7 @@ COMMANDS = (
     "chat",
     "compare",
     "export",
+    "recipe",
     "tools",
     "trust",
 )

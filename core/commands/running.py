@@ -47,6 +47,7 @@ from core.recipe import Recipe, apply_settings, read_yaml
 from core.runs import ended, frames
 from core.runs import further as further_runs
 from core.runs.all import Runs
+from core.runs.cards import recipe_card
 from core.runs.folder import RunFolder, Status
 from core.runs.reporter import EXIT
 from core.runs.run_json import RunFacts, TrainedOn
@@ -74,7 +75,7 @@ def train(
     if at is not None and not queue:
         raise RecipeError("queue.no_queue_at")
     space = Workspace.open(workspace)
-    value = read_yaml(recipe)
+    value = recipe_card.recipe_in(read_yaml(recipe))
     wanted = Recipe.parse(apply_settings(value, settings or []) if isinstance(value, dict) else value, where=recipe.name)
     found = Runs(space).find(parent) if parent else None
     if found:

@@ -1,4 +1,4 @@
-"""`chat` and `export`: what comes out of a run."""
+"""`chat`, `export` and `recipe`: what comes out of a run."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from core import files
 from core.chat.questions import answer, opened, target_of, target_of_adapter
 from core.commands.handing import Receiver
 from core.commands.publishing import PublishWish, to_hub
@@ -18,6 +19,7 @@ from core.export.llamacpp import tools
 from core.export.records import KINDS, ExportResult, ExportStatus, read_result
 from core.messages import Message, msg
 from core.runs.all import Runs
+from core.runs.cards import recipe_card
 from core.workspace.folder import Workspace, expand
 
 
@@ -123,6 +125,23 @@ def export(
     if as_json:
         print_json(in_words(plain(value)))
     raise typer.Exit(0 if is_done else 1)
+
+
+@app.command()
+def recipe(
+    run: str,
+    card: Annotated[Path | None, typer.Option("--card", help="A file for another PC: the recipe, and what came of it.")] = None,
+    workspace: WorkspaceOption = None,
+) -> None:
+    """Print a run's recipe, which `train` takes; or write its recipe card, which `train` and the page take too."""
+    found = Runs(Workspace.open(workspace)).find(run)
+    if card is None:
+        print(found.recipe().dump(), end="")
+        return
+    if card.exists():
+        raise RecipeError("recipe.card_exists", file=card)
+    files.replace(card, recipe_card.of_run(found).dump())
+    say(msg("command.card_is", file=card.absolute()))
 
 
 def _told(result: ExportResult, folder: Path) -> Iterator[Message]:

@@ -374,7 +374,9 @@ def test_two_starts_at_once_give_one_run(chrome: Browser, app: kit.App, workspac
             page.context.close()
 
 
-def test_a_run_is_named_archived_and_deleted_only_when_sure(chrome: Browser, app: kit.App, workspace: Workspace):
+def test_a_run_is_named_archived_deleted_only_when_sure_and_leaves_as_a_card(
+    chrome: Browser, app: kit.App, workspace: Workspace, tmp_path: Path
+):
     with ScriptedRun(workspace, "child", parent=Parent(run=trained(workspace, "old name").id, name="old name", step=10)) as child:
         child.to(State.STOPPED, msg("run.stopped_kept", step=1))
     page, watch = kit.open_page(chrome, app)
@@ -410,6 +412,15 @@ def test_a_run_is_named_archived_and_deleted_only_when_sure(chrome: Browser, app
     page.locator("#details-duplicate").click()
     kit.expect(page.locator("#step-train")).to_contain_text("child · 2")
     kit.expect(page.locator("#further")).to_be_hidden()
+    kit.go_to_tab(page, "Runs")
+    kit.unfold(page, "#details-settings-fold")
+    with page.expect_download() as saved:
+        page.locator("#details-card-save").click()
+    saved.value.save_as(tmp_path / saved.value.suggested_filename)
+    kit.go_to_tab(page, "Train")
+    page.locator("#file input[type=file]").set_input_files(tmp_path / "child.card.yaml")
+    kit.expect(page.locator("#file-notice")).to_contain_text("That run continued “old name”")
+    kit.expect(page.locator("#step-train")).to_contain_text(re.compile(r"child\s"))
     watch.check()
     page.context.close()
 

@@ -13,6 +13,8 @@ from core.errors import GarageError
 from core.messages import Message
 from core.progress import Check, go_on
 from core.recipe import Recipe
+from core.runs.cards import recipe_card
+from core.runs.cards.recipe_card import RecipeCard
 from core.workspace.saved_recipes import NO_DATA
 from webui.form.data import DataStep, is_recipe
 from webui.form.fields import explicit_of
@@ -21,6 +23,7 @@ from webui.form.handle import IS_HERE, READING, Filling, FormHandle, Given, Take
 from webui.form.plan import PlanStep
 from webui.form.planner import recipe_of
 from webui.form.reading.brought import BroughtReading
+from webui.form.reading.card_told import CardTold
 from webui.kit.html import notice
 from webui.kit.live import shown
 from webui.kit.wording import Wording
@@ -37,9 +40,11 @@ class Fillings:
         if not paths:
             return None, {}
         if len(paths) == 1 and is_recipe(paths[0]):
-            filling, updates = self._opened(paths[0], given)
-            told = filling.values.pop("notice")  # said where it was dropped, unless step 3 says which file is needed
-            filling.values["file_notice"] = told if filling.values.get("data", True) else shown("")
+            filling, updates, card = self._opened(paths[0], given)
+            told = filling.values.pop(
+                "notice"
+            )  # said where it was dropped, unless step 3 says which file is needed, and that is all
+            filling.values["file_notice"] = told if filling.values.get("data", True) or card else shown("")
             return filling, updates
         reading = given.get(READING)
         added, problem = data.add(
@@ -54,15 +59,18 @@ class Fillings:
         file = self.goal.recipe
         if not given[file]:
             return None, {}
-        filling, updates = self._opened(given[file], given)
+        filling, updates, _ = self._opened(given[file], given)
         return filling, {file: None, **updates}
 
-    def _opened(self, path: str, given: Given) -> tuple[Filling, Updates]:
+    def _opened(self, path: str, given: Given) -> tuple[Filling, Updates, RecipeCard | None]:
         file = Path(path)
         try:
-            return self.of(Recipe.read(file), file.name, is_here=given.get(IS_HERE) is True)
+            recipe, card = recipe_card.read(file)
+            told = CardTold(self.services, card, self.w) if card else None
+            is_here = given.get(IS_HERE) is True
+            return *self.of(told.found(recipe) if told else recipe, file.name, is_here=is_here, told=told), card
         except GarageError as error:
-            return self._refused(error.message)
+            return *self._refused(error.message), None
         finally:
             file.unlink(missing_ok=True)  # gradio's own copy
 
@@ -81,7 +89,9 @@ class Fillings:
     def _refused(self, why: Message | None) -> tuple[Filling, Updates]:
         return Filling({"notice": shown(notice(self.w.of(why)))}), {}
 
-    def of(self, recipe: Recipe, title: str, parent: str | None = None, is_here: bool = False) -> tuple[Filling, Updates]:
+    def of(
+        self, recipe: Recipe, title: str, parent: str | None = None, is_here: bool = False, told: CardTold | None = None
+    ) -> tuple[Filling, Updates]:
         explicit = explicit_of(recipe)
         values: dict[str, Any] = {"model": recipe.model.id}
         answers: dict[str, Any] = {"explicit": explicit, "parent": parent}
@@ -101,6 +111,10 @@ class Fillings:
                 values["data"] = None
                 answers["reading"] = BroughtReading.missing(recipe.data, title, is_here).state()
                 said, tone = self.w.t("wizard.filled_without_data", title=title, data=recipe.data.source), "warn"
+        if told:
+            lacks = told.lacks(recipe, has_data=values.get("data") is not None)
+            filled = self.w.t("wizard.filled", title=title, count=len(explicit))
+            said, tone = " ".join([filled, *lacks, told.outcome()]), "warn" if lacks else "ok"
         values["notice"] = shown(notice(said, tone))
         return Filling(values, answers), updates
 

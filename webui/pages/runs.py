@@ -7,10 +7,12 @@ from typing import Any
 import gradio as gr
 
 from core.errors import GarageError
+from core.runs.cards import recipe_card
 from core.runs.states import may_resume
+from core.workspace.names import slug
 from webui.form import further
 from webui.kit.html import notice, placeholder, tag
-from webui.kit.live import AT_ONCE, CONTROL, LivePart, Poller, Update, ViewContext, shown
+from webui.kit.live import AT_ONCE, CONTROL, QUIET, LivePart, Poller, Update, ViewContext, shown
 from webui.kit.wording import Wording
 from webui.pages.run_manage import ManageRun
 from webui.run import card
@@ -21,6 +23,15 @@ from webui.run.findings import RunFinding
 from webui.run.way_out import WayOut
 from webui.state.services import Services
 from webui.state.snapshot import RunRow, RunView
+
+# A file of the browser's own: nothing is served, so that no address gives a run away.
+SAVE = """(file) => {
+  if (!file) return;
+  const link = Object.assign(document.createElement("a"), { download: file.name });
+  link.href = URL.createObjectURL(new Blob([file.text], { type: "application/yaml" }));
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}"""
 
 
 class RunsPage:
@@ -61,8 +72,10 @@ class RunsPage:
                     self.open_chat = gr.Button(w.t("runs_page.open_chat"), variant="primary", elem_id="details-chat")
                     self.duplicate = gr.Button(w.t("run_manage.duplicate"), elem_id="details-duplicate")
                     self.further = gr.Button(w.t("further_card.further"), visible=False, elem_id="details-further")
-                with gr.Accordion(w.t("train_page.run_settings"), open=False):
+                with gr.Accordion(w.t("train_page.run_settings"), open=False, elem_id="details-settings-fold"):
                     self.settings = gr.HTML("", elem_id="details-settings")
+                    self.save_card = gr.Button(w.t("recipe_card.save"), size="sm", elem_id="details-card-save")
+                    self.card_file = gr.JSON(None, visible=False)
                 with gr.Accordion(w.t("train_page.story"), open=False):
                     self.story = gr.HTML("", elem_id="details-story")
                 with gr.Accordion(w.t("run_manage.title"), open=False, elem_id="manage-fold"):
@@ -109,6 +122,8 @@ class RunsPage:
         pulse.after(picked)
         self.open_chat.click(self.to_chat, [self.opened], [tabs, chat_target, chat_chosen], **AT_ONCE)
         pulse.after(self.resume.click(self.go_on, [self.opened], [self.run_notice, tabs], **CONTROL))
+        saved = self.save_card.click(self.recipe_card, [self.opened], [self.card_file, self.run_notice], **AT_ONCE)
+        saved.then(None, [self.card_file], None, js=SAVE, **QUIET)
         self.manage.wire(pulse, self.chart, self.list, chat_target)
         self.way_out.wire(pulse)
 
@@ -145,6 +160,14 @@ class RunsPage:
     def to_way_out(self, run_id: str | None) -> tuple[Any, ...]:
         """Inputs: the run. Outputs: tabs, list, opening."""
         return gr.update(selected="runs"), gr.update(value=run_id), *self.open(run_id)
+
+    def recipe_card(self, run_id: str | None) -> tuple[Any, Any]:
+        """Inputs: opened. Outputs: card_file (what the browser saves), run_notice."""
+        try:
+            run = self.services.runs.get(run_id or "")
+            return {"name": f"{slug(run.name)}.card.yaml", "text": recipe_card.of_run(run).dump()}, shown("")
+        except GarageError as error:
+            return None, shown(notice(self.w.of(error.message)))
 
     def go_on(self, run_id: str | None) -> tuple[Any, ...]:
         """Inputs: opened. Outputs: run_notice, tabs (to Train, where it is seen: at work, or next in the queue)."""

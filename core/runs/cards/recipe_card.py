@@ -1,0 +1,153 @@
+"""One file of a run for somebody else's PC: what it was asked for and what came of it. YAML, read with the same care as a recipe.
+
+lora_garage_card: 1, and the fields of RecipeCard. It holds no row of the data: of the film only questions that are none, and the data's name,
+fingerprint and counts. The recipe in it names the revision of the base that was trained, where that is known.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, StringConstraints, ValidationError
+
+from core.errors import RecipeError
+from core.hub.cached import COMMIT
+from core.recipe import Recipe, read_yaml, to_yaml
+from core.runs import frames, scenes
+from core.runs.folder import RunFolder
+from core.runs.run_json import RunFacts
+from core.values import GIB, Frozen
+
+MARK, VERSION = "lora_garage_card", 1
+Line = Annotated[str, StringConstraints(max_length=300)]
+Words = Annotated[str, StringConstraints(max_length=4000)]
+
+
+class _CardPart(Frozen):
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+
+class CardData(_CardPart):
+    """sha256: of the file, "" of one that is not known; learned, measured: rows."""
+
+    name: Line = ""
+    sha256: Line = ""
+    rows: int | None = None
+    learned: int | None = None
+    measured: int | None = None
+
+
+class CardOutcome(_CardPart):
+    """device: the card's name, or cpu; memory_gib: the most that was used of it; continues: the run whose adapter it began with."""
+
+    state: Line = ""
+    step: int = 0
+    device: Line = ""
+    dtype: Line = ""
+    memory_gib: float | None = None
+    seconds: float | None = None
+    tokens: int | None = None
+    first_loss: float | None = None
+    last_loss: float | None = None
+    eval_loss: float | None = None
+    forgetting: float | None = None
+    continues: Line | None = None
+
+
+class CardAnswer(_CardPart):
+    asked: Words
+    before: Words
+    after: Words
+
+
+class RecipeCard(_CardPart):
+    lora_garage_card: Literal[1] = 1
+    name: Line = ""
+    made: Line = ""
+    recipe: Recipe
+    base_weights: Line | None = None
+    data: CardData = CardData()
+    outcome: CardOutcome = CardOutcome()
+    versions: Annotated[dict[Line, Line], Field(max_length=40)] = {}
+    film: Annotated[tuple[CardAnswer, ...], Field(max_length=24)] = ()
+
+    def dump(self) -> str:
+        return to_yaml(self.model_dump(mode="json", exclude_none=True))
+
+
+def of_run(run: RunFolder) -> RecipeCard:
+    """Raises RecipeError where its recipe cannot be read."""
+    recipe, facts = run.recipe(), run.facts()
+    commit = Path(facts.model_folder).name if facts.model_folder else ""
+    if recipe.model.id != "starter" and not recipe.model.revision and COMMIT.fullmatch(commit):
+        recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"revision": commit})})
+    trained, data = facts.versions or {}, facts.data
+    return RecipeCard(
+        name=run.name,
+        made=time.strftime("%Y-%m-%d", time.localtime(facts.created)),
+        recipe=recipe.model_copy(update={"name": run.name[:60]}),
+        base_weights=facts.base_weights,
+        data=CardData(
+            name=data.name[:300] if data else "", sha256=data.sha256[:300] if data else "", rows=data.rows if data else None,
+            learned=facts.rows_trained, measured=facts.rows_measured,
+        ),
+        outcome=_outcome(run, facts),
+        versions={name[:300]: version[:300] for name, version in [*trained.items()][:40]},
+        film=_answers(run, facts.adapter_step),
+    )  # fmt: skip
+
+
+def _outcome(run: RunFolder, facts: RunFacts) -> CardOutcome:
+    status, metrics, memory = run.status(), run.all_metrics(), facts.memory
+    losses = [line["loss"] for line in metrics if line.get("kind") == "train" and line.get("loss") is not None]
+    tokens = [line.get("tokens_seen") or 0 for line in metrics if line.get("kind") == "train"]
+    forgot = frames.forgetting(frames.read(run), facts.adapter_step)
+    gib = memory and (memory.peak_gib or memory.measured_gib)
+    if not gib and facts.peak_memory_bytes:
+        gib = facts.peak_memory_bytes / GIB
+    return CardOutcome(
+        state=status.state.value, step=facts.adapter_step or status.step, device=(facts.device_name or facts.device or "")[:300],
+        dtype=(facts.dtype or "")[:300], memory_gib=round(gib, 2) if gib else None,
+        seconds=facts.time.took_seconds if facts.time else None, tokens=max(tokens, default=None),
+        first_loss=losses[0] if losses else None, last_loss=losses[-1] if losses else None, eval_loss=facts.best_eval_loss,
+        forgetting=round(forgot.change, 4) if forgot else None, continues=facts.parent.name[:300] if facts.parent else None,
+    )  # fmt: skip
+
+
+def _answers(run: RunFolder, step: int | None) -> tuple[CardAnswer, ...]:
+    """Before and after, of questions that are no rows of the data, where both answers are whole."""
+    found, shown = scenes.read(run), [frame for frame in frames.read(run) if step is None or frame.step <= step]
+    if found is None or len(shown) < 2:
+        return ()
+    rows = zip(found.scenes, shown[0].answers, shown[-1].answers, strict=False)
+    return tuple(
+        CardAnswer(asked=scene.asked[:4000], before=before.text[:4000], after=after.text[:4000])
+        for scene, before, after in rows
+        if scene.source in ("own", "neutral") and "time" not in (before.why, after.why)
+    )[:24]
+
+
+def is_card(value: Any) -> bool:
+    return isinstance(value, dict) and MARK in value
+
+
+def recipe_in(value: Any) -> Any:
+    """The recipe of a card, as it was parsed; any other value as it is."""
+    return value.get("recipe") if is_card(value) else value
+
+
+def read(path: Path) -> tuple[Recipe, RecipeCard | None]:
+    """A recipe, and its card where the file is one. Raises RecipeError."""
+    value = read_yaml(path)
+    if is_card(value) and isinstance(value[MARK], int) and value[MARK] > VERSION:
+        raise RecipeError("recipe.newer_card", file=path.name, found=value[MARK], known=VERSION)
+    recipe = Recipe.parse(recipe_in(value), where=path.name)
+    if not is_card(value):
+        return recipe, None
+    try:
+        return recipe, RecipeCard.model_validate(value | {"recipe": recipe})
+    except ValidationError as error:
+        where = ".".join(map(str, error.errors()[0]["loc"]))[:80]
+        raise RecipeError("recipe.damaged_card", file=path.name, where=where) from error

@@ -1,0 +1,56 @@
+"""What is said where a recipe card is opened: what this PC lacks for it, and what came of the run where it was made."""
+
+from __future__ import annotations
+
+from core.errors import GarageError
+from core.recipe import Recipe
+from core.runs.cards.recipe_card import RecipeCard
+from webui.kit import format
+from webui.kit.wording import Wording
+from webui.state.services import Services
+
+
+class CardTold:
+    def __init__(self, services: Services, card: RecipeCard, wording: Wording):
+        self.services, self.card, self.w = services, card, wording
+
+    def found(self, recipe: Recipe) -> Recipe:
+        """With a set of this PC that holds the very same rows, where the one of that name is none or holds others."""
+        wanted, sets = self.card.data.sha256, self.services.datasets
+        if not wanted:
+            return recipe
+        same = next((info.id for info in sets.list() if info.sha256 == wanted), None)
+        return (
+            recipe.model_copy(update={"data": recipe.data.model_copy(update={"source": same, "version": None})}) if same else recipe
+        )
+
+    def lacks(self, recipe: Recipe, has_data: bool) -> list[str]:
+        """A sentence for each thing that is not here, or is another one."""
+        w, data, said = self.w, self.card.data, []
+        if recipe.model.id not in self.services.models.here():
+            key = "recipe_card.no_folder" if recipe.model.id.startswith("library:") else "recipe_card.no_base"
+            said.append(w.t(key, model=format.model_name(recipe.model.id, w)))
+        if not has_data:
+            said.append(w.t("recipe_card.no_data", name=data.name or recipe.data.source, rows=format.rows(w, data.rows or 0)))
+        elif data.sha256 and self._sha256(recipe) not in ("", data.sha256):
+            said.append(w.t("recipe_card.other_data", name=data.name))
+        if parent := self.card.outcome.continues:
+            said.append(w.t("recipe_card.continues", name=parent))
+        return said
+
+    def _sha256(self, recipe: Recipe) -> str:
+        try:
+            return self.services.datasets.get(recipe.data.source).sha256 or ""
+        except GarageError:
+            return ""
+
+    def outcome(self) -> str:
+        """ "It was trained on NVIDIA GeForce RTX 4060: 7.1 GiB, 12 min, eval loss 0.812." """
+        w, then = self.w, self.card.outcome
+        parts = [
+            f"{format.gib(then.memory_gib)} GiB" if then.memory_gib else "",
+            format.duration(w, then.seconds),
+            w.t("recipe_card.eval_loss", loss=format.loss(then.eval_loss)) if then.eval_loss is not None else "",
+        ]
+        device = w.t("train_page.device_cpu") if then.device == "cpu" else then.device or "?"
+        return w.t("recipe_card.outcome", device=device, numbers=", ".join(filter(None, parts)) or "–")
