@@ -17,6 +17,7 @@ import csv
 import json
 import os
 import random
+import re
 import sys
 import tempfile
 import threading
@@ -29,12 +30,17 @@ import psutil
 
 from benchmarks import child, machine
 from benchmarks.peers.meter import RESULT
+from core.data.large import apart
 from core.data.preview import Preview
+from core.data.row_order import Schedule
 from core.data.sets import working
+from core.data.sets.pieces import lengths_of
 from core.data.store import DatasetStore
 from core.data.tokenizer import Tokenizer
 from core.models import starter
 from core.presets import PRESETS
+from core.recipe import Recipe
+from core.training.rows import tokenize
 from core.workspace.folder import Workspace
 
 PAGE_ROWS = 50
@@ -89,6 +95,7 @@ def store_of(folder: Path) -> DatasetStore:
 
 
 def ours(file: Path, folder: Path) -> int:
+    apart.work_here()  # else it is measured how long another process takes
     return store_of(folder).import_file(file, "many").good_rows or 0
 
 
@@ -138,6 +145,47 @@ def looked(folder: Path, model: Path | None) -> dict[str, Any]:
     return found
 
 
+class AsTheFirst:
+    """A tokenizer to which each row is as long as the first: what a run holds depends on their number alone, and a million take four minutes."""
+
+    def __init__(self, model: Path):
+        self._real = Tokenizer(model)
+        self._first: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def encode_row(self, *row: Any) -> Any:
+        self._first = self._first or self._real.encode_row(*row)
+        return self._first
+
+
+class Silent:
+    """Stands where a run's reporter stands."""
+
+    def __getattr__(self, name: str) -> Any:
+        return self if name == "run" else lambda *said, **more: None
+
+
+def a_run(folder: Path, model: Path | None) -> dict[str, Any]:
+    """MiB of a process, of its own and mapped from files, before a run has looked at its rows and at its first step (Linux)."""
+    if model is None or not Path("/proc/self/smaps_rollup").exists():
+        return {}
+    tokenizer, examples = AsTheFirst(model), store_of(folder).rows("many").examples
+    recipe = Recipe.parse({"data": {"source": "many"}})
+    before = own_and_mapped()
+    train, _ = tokenize(examples, recipe, tokenizer, Silent())  # type: ignore[arg-type]
+    first = next(Schedule.of(recipe, lengths_of(train), packed=True).steps())
+    assert first and len(train[first[0][0]].input_ids)
+    return {"rows": len(examples), "tokens": int(train.lengths.sum()), "before": before, "now": own_and_mapped()}
+
+
+def own_and_mapped() -> tuple[float, float]:
+    said = Path("/proc/self/smaps_rollup").read_text()
+    own, mapped = (int(re.search(rf"^{name}:\s+(\d+)", said, re.MULTILINE)[1]) / 1024 for name in ("Pss_Anon", "Pss_File"))  # type: ignore[index]
+    return own, mapped
+
+
 def cancelled(file: Path, folder: Path) -> dict[str, Any]:
     """Seconds from the wish to cancel, after a second of work, to the end of the import."""
     wished: list[float] = []
@@ -160,6 +208,8 @@ def cancelled(file: Path, folder: Path) -> dict[str, Any]:
 def measure(what: str, file: Path, folder: Path, model: Path | None) -> dict[str, Any]:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    if what == "run":
+        return a_run(folder, model)
     if what == "look":
         return looked(folder, model)
     if what == "cancel":
@@ -183,20 +233,20 @@ def told(kind: str, file: Path, repeats: int, place: Path, model: Path | None) -
         print(f"{name:12} {rates[0]:8.1f} {rates[1]:18.1f} {max(r['peak'] for r in results):9.0f} {best['rows']:10,}")
     with tempfile.TemporaryDirectory(dir=place) as folder:
         child.run("benchmarks.data_import", "--measure", "LoRA Garage", "--file", file, "--folder", folder)
-        seen = child.run(
-            "benchmarks.data_import",
-            "--measure",
-            "look",
-            "--file",
-            file,
-            "--folder",
-            folder,
-            *(("--starter", model) if model else ()),
-        )
+        more = ("--file", file, "--folder", folder, *(("--starter", model) if model else ()))
+        run = child.run("benchmarks.data_import", "--measure", "run", *more)
+        seen = child.run("benchmarks.data_import", "--measure", "look", *more)
         gone = child.run("benchmarks.data_import", "--measure", "cancel", "--file", file, "--folder", folder)
     print(
         "looking into it: " + ", ".join(f"{name} {value:,.1f} ms" for name, value in seen.items() if name not in ("rows", "peak"))
     )
+    if run:
+        (own, mapped), (own_now, mapped_now) = run["before"], run["now"]
+        each = (own_now - own) * 2**20 / run["rows"]
+        print(
+            f"a run of {run['rows']:,} rows, {run['tokens']:,} tokens: {own_now - own:.0f} MiB of its own until its first step, {each:.0f} bytes a row, "
+            f"beside {own:.0f} before; mapped from files {mapped:.0f}, then {mapped_now:.0f} MiB"
+        )
     print(f"peak of the process that looks: {seen['peak']:,.0f} MiB")
     print(
         f"cancelled within {gone['seconds']:.2f} s, left behind: {gone['left'] or 'nothing'}"

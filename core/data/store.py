@@ -34,7 +34,7 @@ from core.data.reading import sniff
 from core.data.reading.choices import NOTHING_SAID, Choices
 from core.data.reading.rows import SUFFIXES, WRITING
 from core.data.sets import changed
-from core.data.sets.edits import Edits
+from core.data.sets.edits import Edits, files_of
 from core.data.sets.info import OWN, DatasetInfo, Origin, facts_of, read_info
 from core.data.sets.inspection import DataReport
 from core.data.sets.readings import Readings, reading_key
@@ -277,7 +277,22 @@ class DatasetStore:
         """How a set is to be read: as somebody says now, else as is kept with it. Raises DataError."""
         if not isinstance(id, str):
             raise _unknown(id)
-        return said.over(self.get(id).choices) if _IMPORTED.fullmatch(id) else said
+        if not _IMPORTED.fullmatch(id):
+            return said
+        chosen, path = said.over(self.get(id).choices), self.path(id)
+        if chosen.header is None and next(path.parent.glob("edits-*.jsonl"), None):
+            settled, as_names = self._readings.settled(path, chosen), chosen.model_copy(update={"header": True})
+            if settled.header is False and not files_of(path.parent, f"None|{settled.key}")[0].exists():
+                if files_of(path.parent, self._reading(path, None, as_names))[0].exists():
+                    return as_names  # it was changed by a version that took every first row for names, and is read so still
+        return chosen
+
+    def _reading(self, path: Path, format: Format | None, choices: Choices) -> str:
+        """By which edits go. A first row that is names by itself, or was before anybody asked, says nothing of it."""
+        settled = self._readings.settled(path, choices)
+        said, unsaid = (f"{format}|{each.key}" for each in (settled, settled.model_copy(update={"header": None})))
+        was_unsaid = settled.header and not files_of(path.parent, said)[0].exists() and files_of(path.parent, unsaid)[0].exists()
+        return unsaid if was_unsaid else said
 
     def settled(self, id: str, said: Choices = NOTHING_SAID) -> Choices:
         """The same with what is taken where nothing was said, so that nobody who chooses later changes it."""
@@ -354,7 +369,7 @@ class DatasetStore:
         """What is taken where nothing was said is the same reading as where somebody, or a recipe, says just that."""
         if path.parent.parent != self.root or not (writes or next(path.parent.glob("edits-*.jsonl"), None)):
             return Edits(None, "")
-        return Edits(path.parent, f"{format}|{self._readings.settled(path, choices).key}")
+        return Edits(path.parent, self._reading(path, format, choices))
 
 
 def _copy(source: Path, target: Path, check: Callable[[], None]) -> str:

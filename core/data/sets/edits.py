@@ -106,8 +106,7 @@ class Edits:
         self.changes: dict[int, Change] = {}
         if folder is None:
             return
-        key = hashlib.sha256(reading.encode()).hexdigest()[:16]
-        self._log, self._pool = folder / f"edits-{key}.jsonl", folder / f"written-{key}.jsonl"
+        self._log, self._pool = files_of(folder, reading)
         for record in files.read_lines(self._log, 0, limit_bytes=1 << 30).records:
             if "version" in record:
                 change = Change(
@@ -213,6 +212,11 @@ class Edits:
     def _go(self, version: int) -> None:
         files.append_line(self._log, {"head": version})
         self.head = version
+
+
+def files_of(folder: Path, reading: str) -> tuple[Path, Path]:
+    key = hashlib.sha256(reading.encode()).hexdigest()[:16]
+    return folder / f"edits-{key}.jsonl", folder / f"written-{key}.jsonl"
 
 
 def what(removed: int, changed: int, added: int) -> Message:

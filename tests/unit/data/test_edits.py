@@ -14,6 +14,7 @@ from core.data.formats import ChatMessage, Example
 from core.data.labels import ANSWERS
 from core.data.reading.choices import Choices
 from core.data.sets import working
+from core.data.sets.edits import files_of
 from core.data.sets.tokens import Tokenised
 from core.data.store import DatasetStore
 from core.data.tokenizer import Tokenizer
@@ -236,6 +237,31 @@ def test_rows_that_cannot_be_learned_from_are_gone_to_without_reading_the_others
     second = working.problems(rows, first.next or 0, 3)
     assert [shown.number for shown in (*first.rows, *second.rows)] == [8, 108, 208, 308, 408] and second.next is None
     assert read == [7, 107, 207, 307, 407]
+
+
+def test_a_table_without_names_that_was_changed_before_anybody_asked_is_read_as_then(store: DatasetStore, tmp_path: Path) -> None:
+    """Its first row came back as a row, all numbers moved by one, and its edits were nowhere."""
+    (tmp_path / "talk.csv").write_text("".join(f"What is number {i}?;It is the number {i}.\n" for i in range(5)), "utf-8")
+    id = store.import_file(tmp_path / "talk.csv").id
+    folder, as_then = store.path(id).parent, Choices(header=True)
+    assert len(store.rows(id)) == 5
+    store.choose(id, as_then)
+    working.changed(store, id, remove=[2])
+    at_then = said(store, id)
+    store.choose(id, Choices())
+    settled = store.settled(id, as_then)
+    for there, then in zip(
+        files_of(folder, f"None|{settled.key}"),
+        files_of(folder, f"None|{settled.model_copy(update={'header': None}).key}"),
+        strict=True,
+    ):
+        if there.exists():
+            there.rename(then)
+    store = DatasetStore(store.root, tmp_path)
+    assert said(store, id) == at_then and len(at_then) == 3 and store.version(id) == 1
+    working.changed(store, id, remove=[3])
+    assert len(store.rows(id)) == 2 and store.report(id).good_rows == 2 and len(list(folder.glob("edits-*"))) == 1
+    assert len(store.rows(id, choices=Choices(header=False))) == 5  # whoever says so reads it anew
 
 
 def test_sets_are_written_joined_and_split(store: DatasetStore, tmp_path: Path) -> None:
