@@ -16,6 +16,7 @@ import numpy as np
 
 # llama.h: enum llama_ftype
 FILE_TYPES = {"f16": 1, "q8_0": 7, "q4_k_m": 15, "q5_k_m": 17, "q6_k": 18, "bf16": 32}
+AT_ONCE = 256  # tokens that are computed at once: logits of all words of a long row are gigabytes
 MOST_SAID = 400  # lines of its log that are kept
 
 
@@ -63,7 +64,8 @@ class LoadedGguf:
         self._library, self._ffi, self._lib = library, library.ffi, library.lib
         library.said.clear()
         params = self._lib.llama_model_default_params()
-        params.n_gpu_layers = 0
+        # Mapped, not packed anew for this processor: that is a second copy of the file, in memory of this process.
+        params.n_gpu_layers, params.use_extra_bufts = 0, False
         self._model = self._lib.llama_model_load_from_file(file.encode(), params)
         if self._model == self._ffi.NULL:
             raise library.error(f"cannot load {file}")
@@ -82,7 +84,8 @@ class LoadedGguf:
     def _settings(self, length: int, threads: int) -> Any:
         """What is measured is the file: cache and attention compute in float32 (flash attention alone moves logits by 0.3)."""
         settings = self._lib.llama_context_default_params()
-        settings.n_ctx = settings.n_batch = settings.n_ubatch = length
+        settings.n_ctx = settings.n_batch = length
+        settings.n_ubatch = min(length, AT_ONCE)
         settings.n_threads = settings.n_threads_batch = threads
         settings.no_perf, settings.swa_full = True, True
         settings.type_k = settings.type_v = self._lib.GGML_TYPE_F32
