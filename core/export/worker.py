@@ -283,6 +283,8 @@ class Exporter:
             see_family(self.workspace, model_folder)
         if request.kind == "gguf-lora":
             self._see_lora(adapter, model_folder)
+        elif lora_kinds.trains_tied_head(lora_kinds.names_in(adapter), files.read_object(model_folder / "config.json")):
+            raise ExportError("export.tied_head")
 
         from core.export import merge, proof, stored
 

@@ -779,6 +779,25 @@ def test_a_checkpoint_leaves_at_another_strength_beside_the_export_of_the_whole_
     assert json.loads((folder / "adapter_config.json").read_text())["lora_alpha"] == 0.8 * whole["lora_alpha"]
 
 
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")  # peft's own, of the same
+def test_an_adapter_of_a_tied_head_loads_in_plain_peft_and_is_not_merged_into_the_embedding_too(tiny: Trained) -> None:
+    """Seen: it was merged into both, which its proof found afterwards, and said to take the bf16 form."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    run, ids = (
+        train(tiny.workspace, tiny.model, {"target_modules": "q_proj,lm_head"}, steps=2, rate=1e-2),
+        torch.tensor([[5, 6, 7]]),
+    )
+    ours = engine_adapter.attach(base_model.load(tiny.model, FLOAT32, four_bit=False), run.adapter).eval()
+    plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny.model, dtype=torch.float32), run.adapter).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(plain(input_ids=ids).logits, ours(input_ids=ids).logits)
+    for to, quant in (("merged", None), ("gguf", "q8_0")):
+        status, job = carry_out(tiny.workspace, run, to, quant=quant)
+        assert status.state == "failed" and status.message.key == "export.tied_head" and not job.build.exists()
+
+
 def test_a_base_that_was_replaced_since_the_training_is_refused_and_the_adapter_alone_leaves(tiny: Trained) -> None:
     """Seen: another fine-tune of the same shape was merged, and proved itself, being compared with itself."""
     file = tiny.model / "model.safetensors"

@@ -46,9 +46,14 @@ def why_not(config: Mapping[str, Any], names: list[str], base: Mapping[str, Any]
     modules = {layer_of(name).rpartition(".")[2] for name in names}
     if found := sorted(modules & NOT_ASKED):
         return msg("gguf.lora_not_asked", found=found)
-    tied = (base.get("text_config") or base).get("tie_word_embeddings", base.get("tie_word_embeddings"))
-    if "lm_head" in modules and tied:
+    if trains_tied_head(names, base):
         return msg("gguf.lora_tied_head")
     if others := sorted(name for name in names if not name.endswith((".lora_A.weight", ".lora_B.weight"))):
         return msg("gguf.lora_variant", found=others[0])
     return None
+
+
+def trains_tied_head(names: list[str], base: Mapping[str, Any]) -> bool:
+    """Whether factors are of a head that is the embedding once more: merged they would change both."""
+    tied = (base.get("text_config") or base).get("tie_word_embeddings", base.get("tie_word_embeddings"))
+    return bool(tied) and any(layer_of(name).rpartition(".")[2] == "lm_head" for name in names if ".lora_" in name)
