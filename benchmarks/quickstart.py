@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
-from benchmarks.heldout import load_heldout, passes
 from core.advice import plan
 from core.chat import questions
 from core.commands.running import follow
 from core.data.sample_sets import sample_of
+from core.data.sets.heldout import load_heldout, passes
 from core.presets import PRESETS
 from core.recipe import Recipe
 from core.runs.all import Runs

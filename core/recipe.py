@@ -270,7 +270,7 @@ class Train(_Section):
         description="Keep the adapter of the best measurement instead of the last one; where no rows are kept apart, the last.",
     )
     sample_seconds: float = Field(
-        4.0, ge=0, le=600, description="Longest that each measurement may answer the film's fixed questions; 0 means no film."
+        4.0, ge=0, le=600, description="Most that the film's questions take each time, and held-out ones at both ends; 0: no film."
     )
     sample_prompts: tuple[
         Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=LONGEST_PROMPT)], ...

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from pydantic import BaseModel, ConfigDict
 
 MIB, GIB = 1 << 20, 1 << 30  # bytes
@@ -11,3 +13,13 @@ class Frozen(BaseModel):
     """An immutable value that is written as JSON. Files may hold keys of a later version; they are ignored."""
 
     model_config = ConfigDict(frozen=True)
+
+
+Z = 1.96  # of a normal distribution: 95 %
+
+
+def wilson(wins: float, count: int) -> tuple[float, float]:
+    """(low, high) of a share of wins in count > 0, 95 %."""
+    share, z2 = wins / count, Z * Z / count
+    middle, half = share + z2 / 2, Z * math.sqrt(share * (1 - share) / count + z2 / (4 * count))
+    return (middle - half) / (1 + z2), (middle + half) / (1 + z2)

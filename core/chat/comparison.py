@@ -8,7 +8,6 @@ and what is missing is answered later (core/chat/contest).
 
 from __future__ import annotations
 
-import math
 import os
 import random
 import re
@@ -26,14 +25,13 @@ from core.chat.answer import STRENGTHS, FinishReason
 from core.chat.prompts import Prompt
 from core.errors import ChatError
 from core.messages import Message
-from core.values import Frozen
+from core.values import Frozen, wilson
 from core.workspace import names
 from core.workspace.folder import Workspace
 
 FILE, ANSWERS, VOTES, LEFT_OUT = "comparison.json", "answers.jsonl", "votes.jsonl", "left_out.jsonl"
 MOST_PROMPTS = 1000
 Verdict = Literal["left", "right", "equal", "both_bad"]
-Z = 1.96  # of a normal distribution: 95 %
 
 
 class Contestant(Frozen):
@@ -106,13 +104,6 @@ class Score:
             return None
         share = max(self.wins) / self.decided
         return next((n - self.decided for n in range(self.decided + 1, 10_000) if wilson(share * n, n)[0] > 0.5), None)
-
-
-def wilson(wins: float, count: int) -> tuple[float, float]:
-    """(low, high) of a share of wins in count > 0, 95 %."""
-    share, z2 = wins / count, Z * Z / count
-    middle, half = share + z2 / 2, Z * math.sqrt(share * (1 - share) / count + z2 / (4 * count))
-    return (middle - half) / (1 + z2), (middle + half) / (1 + z2)
 
 
 class PromptComparison:

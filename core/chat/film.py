@@ -30,6 +30,7 @@ from core.engine.step import Step
 from core.files import is_out_of_memory
 from core.messages import msg
 from core.runs import frames
+from core.runs.cards import better
 from core.runs.frames import Ending, Frame, FrameAnswer
 from core.runs.reporter import Reporter
 from core.runs.scenes import ANSWER_TOKENS, Scenes
@@ -86,6 +87,9 @@ class Film:
         self._model = step.tuned.get_base_model()
         self._decoder = Decoder(self._model, step.pad_token_id)
         self._prompts = [scene.ids(shown.tokenizer) for scene in shown.scenes.scenes]
+        self._held_out = [
+            scene.ids(shown.tokenizer) for scene in shown.scenes.held_out
+        ]  # at both ends alone, core/runs/cards/better
         whole = [shown.tokenizer.encode_whole(Example(text=words)) for words in shown.scenes.neutral_texts]
         self._neutral = [Encoded(row.input_ids, row.learned) for row in whole]
         self._neutral_seconds = 0.0
@@ -124,6 +128,9 @@ class Film:
             attempt, seconds = self._reporter.status.attempt, round(self._clock() - started, 2)
             frame = Frame(step=step, attempt=attempt, seconds=seconds, answers=tuple(answers), neutral_loss=loss)
             frames.append(self._reporter.run, frame)
+        if self._held_out and step in (0, self._total_steps):
+            with self._unchanged(step):
+                better.append(self._reporter.run, step, self._answered(self._held_out, self._clock() + self._seconds))
 
     @torch.no_grad()
     def rehearse(self) -> None:
@@ -164,7 +171,11 @@ class Film:
     def _groups(self, prompts: Sequence[int] | None = None) -> list[list[_Writing]]:
         """Prompts (all, or those of these numbers) that are answered together: with room for their answers no more tokens than a step's
         largest batch has."""
-        rows = [_Writing(place, self._prompts[place]) for place in (range(len(self._prompts)) if prompts is None else prompts)]
+        return self._grouped(
+            [_Writing(place, self._prompts[place]) for place in (range(len(self._prompts)) if prompts is None else prompts)]
+        )
+
+    def _grouped(self, rows: Sequence[_Writing]) -> list[list[_Writing]]:
         groups: list[list[_Writing]] = []
         for row in rows:
             together = [*groups[-1], row] if groups else [row]
@@ -220,6 +231,14 @@ class Film:
                 ids, mask = ids[keep], mask[keep]
                 keep_rows(cache, keep)
             alive = [alive[i] for i in going_on]
+
+    def _answered(self, prompts: Sequence[list[int]], end: float) -> list[FrameAnswer]:
+        """One for each; "time" where there was none for it."""
+        rows = [_Writing(place, prompt) for place, prompt in enumerate(prompts)]
+        with attention.set_aside(self._model):
+            for group in self._grouped(rows):
+                self._decode(group, end)
+        return [row.answer(self._tokenizer) for row in rows]
 
     # ---- neutral texts ----------------------------------------------------------------------------------------------
     def _neutral_loss(self, step: int) -> float | None:

@@ -37,7 +37,7 @@ from core.data.reading.choices import Choices
 from core.errors import BusyError, GarageError, RecipeError
 from core.files import LOOK_S
 from core.memory import budget
-from core.messages import msg, terminal_language
+from core.messages import Message, msg, terminal_language
 from core.models.library import ModelRef, Models
 from core.queue import queue as line_commands
 from core.queue.queue import Queue
@@ -47,7 +47,7 @@ from core.recipe import Recipe, apply_settings, read_yaml
 from core.runs import ended, frames
 from core.runs import further as further_runs
 from core.runs.all import Runs
-from core.runs.cards import recipe_card
+from core.runs.cards import better, recipe_card
 from core.runs.folder import RunFolder, Status
 from core.runs.reporter import EXIT
 from core.runs.run_json import RunFacts, TrainedOn
@@ -296,6 +296,7 @@ def summary(run: RunFolder, status: Status) -> dict[str, Any]:
         "last_loss": train_losses[-1] if train_losses else None,
         "eval_loss": eval_losses[-1] if eval_losses else None,
         "findings": [finding.model_dump(mode="json") for finding in findings_of(run, recipe, status, metrics)],
+        "better": [said.model_dump(mode="json") for said in better.sentences(run)] if status.state == State.COMPLETED else [],
         "adapter": str(run.adapter) if run.has_adapter() else None,
         "checkpoints": [folder.name for folder in run.checkpoints()],
         "film": str(run.path / frames.FILE) if (run.path / frames.FILE).exists() else None,
@@ -323,6 +324,8 @@ def runs(
         print(
             f"{row['run']:<50} {state:<12} {row['step']}/{row['total_steps']:<6} loss {loss:<8} {row['bytes'] / 1e6:.0f} MB  {row['name']}"
         )
+        for sentence in row["better"] if run else ():
+            say(Message.model_validate(sentence))
         for finding in row["findings"] if run else ():
             say_finding(Diagnosis.model_validate(finding))
     if not rows:

@@ -20,10 +20,11 @@ from core import files
 from core.data.formats import Example
 from core.data.repeats import same_prompt_key
 from core.data.row_order import mixed, split
+from core.data.sets.heldout import AnswerCheck, load_heldout
 from core.data.shapes.tools import as_json
 from core.data.tokenizer import Tokenizer, conversation
 from core.errors import TemplateError
-from core.presets import load
+from core.presets import PRESETS, load
 from core.recipe import Recipe
 from core.runs.folder import RunFolder
 from core.values import Frozen
@@ -34,6 +35,7 @@ MOST_TOKENS = 256  # of a prompt: a longer one costs memory and time that belong
 ANSWER_TOKENS = 40
 LOOKED_AT = 200  # rows, until there are three short enough
 MOST_ANSWER = 400  # characters of what the data says itself
+HELD_OUT, LEAST_HELD_OUT = 20, 8  # questions at both ends of a run; of fewer the interval says nothing
 BEGINNING = 80  # characters of a plain text, which is then gone on with
 
 SceneSource = Literal["kept_apart", "trained", "own", "neutral"]
@@ -52,6 +54,7 @@ class Scene(Frozen):
     text: str | None = None
     answer: str | None = None
     tools: tuple[dict[str, Any], ...] = ()
+    check: AnswerCheck | None = None
 
     @property
     def asked(self) -> str:
@@ -69,6 +72,8 @@ class Scenes(Frozen):
     v: Literal[1] = 1
     scenes: tuple[Scene, ...]
     neutral_texts: tuple[str, ...]
+    held_out: tuple[Scene, ...] = ()
+    not_asked: Literal["none_held_out", "few_held_out"] | None = None  # why there are none
 
 
 def read(run: RunFolder) -> Scenes | None:
@@ -97,8 +102,26 @@ def choose(recipe: Recipe, examples: Sequence[Example], has_kept_apart: bool, to
     is_chinese = len(re.findall(r"[\u4e00-\u9fff]", asked)) > len(re.findall(r"[A-Za-z]", asked)) / 4  # a word has four letters
     others = [Scene(source="neutral", turns=(_question(asked),)) for asked in neutral.prompts["zh" if is_chinese else "en"]]
     texts = tuple(text for texts in neutral.texts.values() for text in texts)
+    held_out = _held_out(recipe, [examples[number] for number in (numbers[:LOOKED_AT] if len(kept_apart) else ())], tokenizer)
+    why: Literal["none_held_out", "few_held_out"] | None = (
+        None if held_out else "few_held_out" if len(kept_apart) else "none_held_out"
+    )
     fitting = [scene for scene in (*rows, *own, *others) if _fits(scene, tokenizer, tokenizer.position_limit)]
-    return Scenes(scenes=tuple(fitting), neutral_texts=texts)
+    return Scenes(scenes=tuple(fitting), neutral_texts=texts, held_out=held_out, not_asked=why)
+
+
+def _held_out(recipe: Recipe, apart: Sequence[Example], tokenizer: Tokenizer) -> tuple[Scene, ...]:
+    """Questions that are not learned and can be judged by a machine; () where there are too few to say anything."""
+    checks = PRESETS / "samples" / f"{recipe.data.source.removeprefix('sample:')}.heldout.yaml"
+    found: list[Scene] = []
+    if recipe.data.source.startswith("sample:") and checks.is_file():
+        found = [Scene(source="kept_apart", turns=(_question(one.prompt),), check=one.check) for one in load_heldout(checks)]
+    else:
+        told = (_scene_of(example, "kept_apart") for example in apart)
+        asked = {same_prompt_key(scene.asked): scene for scene in told if scene and scene.text is None and not scene.tools}
+        found = [scene for scene in asked.values() if len(tokenizer.encode(scene.answer or "")) < ANSWER_TOKENS]
+    fitting = [scene for scene in found if _fits(scene, tokenizer, MOST_TOKENS + ANSWER_TOKENS)][:HELD_OUT]
+    return tuple(fitting) if len(fitting) >= LEAST_HELD_OUT else ()
 
 
 def _short_ones(examples: Iterator[Example], source: SceneSource, tokenizer: Tokenizer) -> list[Scene]:

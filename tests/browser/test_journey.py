@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.heldout import load_heldout, passes
 from core.advice import plan
+from core.data.sets.heldout import load_heldout, passes
 from core.presets import PRESETS
 from core.recipe import Recipe
 from core.runs import frames

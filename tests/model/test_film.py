@@ -26,6 +26,7 @@ from core.queue.supervisor import spawn_worker
 from core.recipe import Adapter, Recipe
 from core.runs import frames, scenes
 from core.runs.all import Runs
+from core.runs.cards import better
 from core.runs.folder import RunFolder
 from core.runs.frames import Forgetting, Frame, FrameAnswer
 from core.runs.scenes import Scenes, neutral_prompts
@@ -436,3 +437,23 @@ def test_a_run_without_seconds_for_it_has_no_film(library: Workspace) -> None:
     run = worked(library, sample_seconds=0)
     assert not (run.path / scenes.FILE).exists() and not (run.path / frames.FILE).exists()
     assert running.summary(run, run.status())["film"] is None
+
+
+def test_held_out_questions_are_asked_at_both_ends_and_a_sample_set_by_its_own_checks(
+    tokenizer: Tokenizer, tiny_model: Path, tmp_path: Path
+) -> None:
+    recipe = recipe_of()
+    assert scenes.choose(recipe, EXAMPLES, True, tokenizer).not_asked == "few_held_out"
+    assert scenes.choose(recipe, EXAMPLES, False, tokenizer).not_asked == "none_held_out"
+    sample = recipe.model_copy(update={"data": recipe.data.model_copy(update={"source": "sample:pirate_answers"})})
+    checked = scenes.choose(sample, EXAMPLES, False, tokenizer)
+    assert len(checked.held_out) == 20 and all(scene.check for scene in checked.held_out) and checked.not_asked is None
+    assert Scenes.model_validate(json.loads(checked.model_dump_json())) == checked
+    half = recipe.model_copy(update={"data": recipe.data.model_copy(update={"eval_fraction": 0.5})})
+    trainer = trainer_of(tmp_path, tiny_model, recipe=half, films=tokenizer)
+    for step in (0, 2, 5):
+        trainer.film.take(step)
+    asked = [json.loads(line) for line in (tmp_path / better.FILE).read_text("utf-8").splitlines()]
+    assert [(line["step"], len(line["answers"])) for line in asked] == [(0, 12), (5, 12)]
+    assert asked[0]["answers"] == asked[1]["answers"], "nothing was learned between them"
+    assert "time" not in {answer["why"] for answer in asked[0]["answers"]}

@@ -9,8 +9,8 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from benchmarks.heldout import Check, load_heldout, passes
 from core.data.repeats import same_prompt_key
+from core.data.sets.heldout import AnswerCheck, load_heldout, passes
 from core.presets import PRESETS
 
 SAMPLES = PRESETS / "samples"
@@ -45,17 +45,17 @@ SHAPES = {"kettlewisp_facts": "question_answer", "pirate_answers": "messages", "
     ],
 )
 def test_check_judges_the_answer(check, answer, expected):
-    assert passes(Check(**check), answer) is expected
+    assert passes(AnswerCheck(**check), answer) is expected
 
 
 @pytest.mark.parametrize("answer", ["It has 17 legs.", "It has 70 legs.", "Room 7b"])
 def test_words_are_whole_words(answer):
-    assert not passes(Check(contains_any=["7"]), answer)
+    assert not passes(AnswerCheck(contains_any=["7"]), answer)
 
 
 def test_an_empty_answer_passes_no_positive_check():
     for check in ({"contains_any": ["a"]}, {"contains_all": ["a"]}, {"equals": "a"}, {"starts_with_any": ["a"]}, {"regex": "."}):
-        assert not passes(Check(**check), " \n")
+        assert not passes(AnswerCheck(**check), " \n")
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_an_empty_answer_passes_no_positive_check():
 )
 def test_a_check_that_cannot_judge_is_refused(check):
     with pytest.raises(ValidationError):
-        Check(**check)
+        AnswerCheck(**check)
 
 
 # files

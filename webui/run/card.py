@@ -13,7 +13,7 @@ from webui.kit import format
 from webui.kit.format import data_name, goal_name, method_name, model_name
 from webui.kit.html import Html, bar, facts, join, muted, tag
 from webui.kit.wording import Wording, field_of
-from webui.run import guard, memory
+from webui.run import better, guard, memory
 from webui.state.snapshot import RunRow, RunView
 
 TONES = {
@@ -46,6 +46,7 @@ def card(view: RunView, w: Wording) -> Html:
     lines += _at_work(status, w) if status.state in BUSY else _over(view, w)
     if status.awake and status.state in ACTIVE:
         lines.append(muted(w.of(status.awake)))
+    lines += better.lines(view, w)
     lines += guard.lines(view, w)
     lines += memory.lines(view, w)
     return tag("div", *lines, class_="lg-run" if status.state in BUSY else "lg-run lg-over")

@@ -13,11 +13,12 @@ import pytest
 from core.chat import contest
 from core.chat.answer import Done, Piece, Sampling
 from core.chat.client import ChatState, ChatTarget
-from core.chat.comparison import PromptComparison, Score, all_of, same_beginning, wilson
+from core.chat.comparison import PromptComparison, Score, all_of, same_beginning
 from core.chat.prompts import Prompt, prompts_of, prompts_of_file
 from core.commands import comparing
 from core.commands.data import dataset_store
 from core.errors import ChatError, GarageError
+from core.values import wilson
 from core.workspace.folder import Workspace
 from tests.kit.runs import trained
 

@@ -5,7 +5,7 @@ Reads `presets/samples/<name>.heldout.yaml`: a list of
     - prompt: What does it run on?          # the whole user message, in words the training file does not have
       check: {contains_any: [pinecone, pinecones]}
 
-A check has one or more of the keys of `Check`; all of them must hold. Letter case is ignored unless
+A check has one or more of the keys of `AnswerCheck`; all of them must hold. Letter case is ignored unless
 `case_sensitive: true`. No model, no torch: the caller generates, this module only judges. An answer that passes is
 not thereby a good answer; a check sees words, not sense.
 """
@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from core.data.repeats import same_prompt_key
 
 
-class Check(BaseModel):
+class AnswerCheck(BaseModel):
     """What an answer must look like. Words are whole words: `7` is not found in `17`, nor `art` in `party`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,7 +54,7 @@ class Check(BaseModel):
         return pattern
 
     @model_validator(mode="after")
-    def _checks_something(self) -> Check:
+    def _checks_something(self) -> AnswerCheck:
         words = (self.contains_all, self.contains_any, self.not_contains, self.starts_with_any)
         if not any(words) and self.equals is None and self.regex is None:
             raise ValueError("a check without a condition passes every answer: give it one")
@@ -67,7 +67,7 @@ class HeldOut(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     prompt: str = Field(min_length=1)
-    check: Check
+    check: AnswerCheck
 
 
 def load_heldout(path: Path | str) -> list[HeldOut]:
@@ -98,7 +98,7 @@ def load_heldout(path: Path | str) -> list[HeldOut]:
     return heldout
 
 
-def passes(check: Check, answer: str) -> bool:
+def passes(check: AnswerCheck, answer: str) -> bool:
     """Whether answer (without special tokens such as <|im_end|>) meets every condition of check."""
     flags = re.DOTALL if check.case_sensitive else re.DOTALL | re.IGNORECASE
     answer = answer.strip()
