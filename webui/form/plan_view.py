@@ -70,6 +70,7 @@ def card(result: FormResult, w: Wording) -> Html:
             class_="lg-plan-head",
         ),
         memory(advice.estimate, advice.budget, w),
+        *(tag("p", w.of(reason.text)) for reason in advice.reasons if reason.field == "budget" and advice.budget.ranks > 1),
         dry_run_line(result.dry_run, advice, w),
         correction.corrected(advice.correction, w),
         time_line(result, w),

@@ -141,7 +141,7 @@ def where(budget: Budget, w: Wording) -> str:
         return w.t("plan_view.place_planned", gb=f"{budget.sold_gb:g}", free=free, reserve=gib(budget.reserve_gib))
     if budget.kind == "cpu":
         return w.t("plan_view.place_cpu", free=free)
-    return w.t("plan_view.place_card", name=budget.name or w.t("plan_view.unknown"), free=free)
+    return w.t("plan_view.place_card", name=budget.smallest or budget.name or w.t("plan_view.unknown"), free=free)
 
 
 def at_time(w: Wording, seconds: float | None) -> str:

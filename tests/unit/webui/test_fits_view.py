@@ -12,7 +12,7 @@ from core.memory import arithmetic, budget
 from core.memory.budget import Budget
 from core.models.known import known_models
 from core.recipe import Recipe
-from webui.form import headroom_view
+from webui.form import headroom_view, plan_view
 from webui.form.planner import FormResult
 from webui.kit.format import gib
 from webui.kit.wording import Wording
@@ -50,6 +50,14 @@ def test_no_point_of_a_curve_lies_outside_of_the_picture() -> None:
         points = [tuple(map(float, point.split(","))) for line in re.findall(r'points="([^"]*)"', drawn) for point in line.split()]
         assert len(points) > 4
         assert all(0 <= x <= headroom_view.WIDE and 0 <= y <= headroom_view.HIGH for x, y in points)
+
+
+@pytest.mark.parametrize(("language", "said"), [("en", "2 cards together"), ("zh", "2 张显卡一起训练")])
+def test_a_plan_for_several_cards_says_how_many_and_which_is_the_smallest(language: str, said: str) -> None:
+    both = Budget(kind="card", name="RTX 4090", sold_gb=12.0, free_gib=11.0, ranks=2, smallest="RTX 3060")
+    drawn = plan_view.card(result(both), Wording(language))
+    assert said in drawn and "RTX 3060" in drawn and "RTX 4090" not in drawn
+    assert said not in plan_view.card(result(both.model_copy(update={"ranks": 1})), Wording(language))
 
 
 def test_the_planned_card_is_lit_among_the_others() -> None:
