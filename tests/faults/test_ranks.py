@@ -1,0 +1,86 @@
+"""A run of real workers on two ranks: whichever is killed at whatever it does, the other ends, and the run that goes on is the one that
+never was disturbed."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from core.advice import plan
+from core.queue.supervisor import spawn_worker
+from core.recipe import Recipe
+from core.runs.all import Runs
+from core.runs.folder import RunFolder
+from core.runs.states import State
+from core.workspace.folder import Workspace
+from tests.kit.trainer import losses
+from tests.kit.waits import PATIENCE, wait_until
+from tests.kit.workers import at_work
+
+pytestmark = [pytest.mark.full, pytest.mark.skipif(not hasattr(os, "fork"), reason="kills by signals: POSIX only")]
+LONG_S = 300 * PATIENCE
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Workspace:
+    root = tmp_path_factory.mktemp("ranks")
+    (root / "settings.yaml").write_text(f'library_folders: ["{tiny_model.parent}"]', "utf-8")
+    return Workspace.open(root)
+
+
+def new_run(space: Workspace) -> RunFolder:
+    value = {
+        "name": "Two", "model": {"id": "library:tiny"}, "data": {"source": "sample:pirate_answers", "max_length": 128},
+        "adapter": {"r": 4},
+        "train": {
+            "max_steps": 60, "learning_rate": 1e-2, "gradient_accumulation_steps": 2, "per_device_train_batch_size": 2,
+            "save_steps": 20, "eval_steps": 30, "sample_seconds": 0, "ranks": 2,
+        },
+    }  # fmt: skip
+    return Runs(space).create(plan.resolve(Recipe.parse(value), "data", has_card=False), "command")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(library: Workspace) -> dict[int, float]:
+    run = new_run(library)
+    assert spawn_worker(library, run).wait(LONG_S) == 0, run.log_tail()
+    return losses(run)
+
+
+@pytest.mark.parametrize("steps", [0, 3, 25])
+@pytest.mark.parametrize("victim", [0, 1])
+def test_any_rank_killed_at_any_stage_ends_both_and_loses_nothing(
+    victim: int, steps: int, library: Workspace, undisturbed: dict[int, float]
+) -> None:
+    run, runs = new_run(library), Runs(library)
+    process = spawn_worker(library, run)
+    other = psutil.Process(wait_until(lambda: at_work("core.training.ranks.worker", run.id), LONG_S)[0])
+    wait_until(lambda: len(losses(run)) >= steps, LONG_S)
+    os.kill([process.pid, other.pid][victim], signal.SIGKILL)
+    code = process.wait(LONG_S)
+    wait_until(lambda: not other.is_running() or other.status() == psutil.STATUS_ZOMBIE)
+    status = runs.status(run)
+    assert not run.is_locked()
+    if victim:
+        assert (code, status.state, status.message.key) == (1, State.FAILED, "ranks.gone")
+        assert not (run.path / "ranks.store").exists()
+        assert run.saved_step() == len(losses(run)), "what was learned last is saved too"
+    else:
+        assert status.state == State.INTERRUPTED
+    runs.queue_again(run, "command")
+    assert spawn_worker(library, run).wait(LONG_S) == 0, run.log_tail()
+    assert losses(run) == undisturbed and not (run.path / "ranks.store").exists()
+
+
+def test_a_stop_keeps_the_adapter_and_leaves_nobody_behind(library: Workspace) -> None:
+    run = new_run(library)
+    process = spawn_worker(library, run)
+    other = psutil.Process(wait_until(lambda: at_work("core.training.ranks.worker", run.id), LONG_S)[0])
+    wait_until(lambda: len(losses(run)) >= 3, LONG_S)
+    run.ask("stop")
+    assert process.wait(LONG_S) == 3 and run.has_adapter()
+    assert not other.is_running() and not (run.path / "ranks.store").exists()
