@@ -31,7 +31,8 @@ class RankGroup:
         self._group._set_default_timeout(WAIT)
         self._rank, self._parameters = rank, parameters
         self._sizes = [parameter.numel() for parameter in parameters]
-        self._flat = torch.zeros(sum(self._sizes) + extra)  # of all that travels, in RAM
+        self._flat = torch.zeros(sum(self._sizes) + extra)  # all that travels, in RAM
+        self.extra = extra
 
     @property
     def bytes(self) -> int:
