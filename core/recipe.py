@@ -40,10 +40,10 @@ class Model(_Section):
         "starter",
         min_length=1,
         max_length=200,
-        description="The base model: starter, a hub id such as owner/name, or library:name for a folder of yours.",
+        description="The base model: starter, a Hub name such as owner/name, or library:name for one of your own folders.",
     )
     revision: str | None = Field(
-        None, max_length=100, description="A branch, tag or commit of a hub model; empty means its main branch."
+        None, max_length=100, description="A branch, tag or commit on the Hub; empty means the main branch."
     )
 
 
@@ -51,111 +51,109 @@ class Data(_Section):
     source: str = Field(
         min_length=1,
         max_length=1000,
-        description="The data set to learn from: a sample set, one you added, or (in a command) a file.",
+        description="The dataset to train on: a sample, one you added, or (in a command) a file.",
     )
-    format: Format | None = Field(None, description="How rows are laid out; empty means recognised from the rows themselves.")
+    format: Format | None = Field(None, description="The format of the rows; empty means detected from the rows.")
     columns: dict[str, ColumnRole] | None = Field(
         None,
-        description="What columns with other names are for, such as {Frage: question, Antwort: answer}; empty means by their names, or guessed.",
+        description="What each column is, such as {Frage: question, Antwort: answer}; empty means by name, or guessed.",
     )
     encoding: str | None = Field(
         None,
         min_length=1,
         max_length=40,
-        description="Encoding of a text file, such as utf-8, gb18030 or cp1252; empty means found out.",
+        description="Encoding of a text file, such as utf-8, gb18030 or cp1252; empty means detected.",
     )
     sheet: str | None = Field(
         None, min_length=1, max_length=200, description="Which sheet of a spreadsheet to read; empty means the first that has rows."
     )
     header: bool | None = Field(
         None,
-        description="Of a table: whether its first row holds the names of the columns; empty means found out, and said where it is in doubt.",
+        description="For a table: whether the first row contains the column names; empty means detected, with a note when unclear.",
     )
     voice: str | None = Field(
         None,
         max_length=200,
-        description="Of an exported chat: whose messages are learned as answers; empty means who wrote the most.",
+        description="For an exported chat: whose messages become the answers; empty means the person who wrote the most.",
     )
     gap_hours: float | None = Field(
-        None, ge=0.25, le=8760, description="Of an exported chat: hours of silence that begin a new conversation; empty means 6."
+        None, ge=0.25, le=8760, description="For an exported chat: hours of silence between conversations; empty means 6."
     )
     pseudonyms: bool | None = Field(
         None,
-        description="Of an exported chat: replace names, numbers, addresses and links of the others by stand-ins; empty means yes where people write to each other.",
+        description="For an exported chat: replace the others' names, numbers, addresses and links with placeholders; empty means yes for chats between people.",
     )
     version: int | None = Field(
-        None, ge=0, description="Which version of a set that was changed, 0 for the file as it was added; empty means the newest."
+        None, ge=0, description="Which version of an edited dataset, 0 for the file as added; empty means the newest."
     )
     max_length: int = Field(
-        512, ge=8, le=131072, description="Longest example in tokens; longer ones are counted, and cut, split or left out."
+        512, ge=8, le=131072, description="Maximum length of an example in tokens; longer ones are truncated, split or skipped."
     )
     long_examples: Literal["cut", "split", "drop"] = Field(
         "cut",
-        description="What happens to a longer example: cut at its end, split into pieces, or left out. Plain text is not cut but split at paragraphs and sentences.",
+        description="What happens to examples that are too long: truncated at the end, split into chunks, or skipped. Plain text is never truncated but split at paragraphs and sentences.",
     )
     overlap: int = Field(
         0,
         ge=0,
         le=65536,
-        description="Tokens at the end of a piece of plain text with which the next piece begins; at most half of max_length. They are read again, not learned again.",
+        description="Tokens shared by neighbouring chunks of plain text, at most half of max_length. In the second chunk they are context only.",
     )
-    packing: bool = Field(True, description="Lay examples end to end instead of padding them: faster, and no example sees another.")
+    packing: bool = Field(True, description="Pack examples into one row instead of padding: faster; none attends to another.")
     eval_fraction: float = Field(
-        0.05, ge=0, le=0.5, description="Share of the rows kept apart to measure what was not simply memorised."
+        0.05, ge=0, le=0.5, description="Share of the rows used as the validation set, which is not trained on."
     )
     train_on: Literal["assistant", "everything"] = Field(
         "assistant",
-        description="Learn only the answers, or every token, prompts too: that takes a little longer, and no memory worth naming.",
+        description="Compute the loss on the answers only, or on every token including prompts: a little slower, with hardly any more memory.",
     )
     enable_thinking: bool | None = Field(
         None,
-        description="Learn the thinking before an answer: true as the template asks for it, false leaves it out and asks without; empty: where a row has some.",
+        description="Train on the thinking before an answer: true as the template prompts for it, false removes it and prompts without it; empty: where a row has some.",
     )
     mask_history: bool = Field(
         False,
-        description="Of a conversation whose earlier answers the template shows otherwise than they were written (without their thinking), learn the last round only; off: each such answer as an example of its own.",
+        description="When the template shows earlier answers differently from how they were written (without their thinking), train on the last turn only; off: each such answer becomes its own example.",
     )
     deduplicate: bool = Field(
-        False, description="Leave out rows that say what an earlier one says, but for case, spaces and marks; they are counted."
+        False, description="Remove rows that repeat an earlier one (ignoring case, spaces and punctuation); they are counted."
     )
     drop_leaked: bool = Field(
-        False, description="Leave rows out of training that also stand in the part kept apart for measuring; they are counted."
+        False, description="Exclude from training rows that are also in the validation set; they are counted."
     )
-    drop_near_leaked: bool = Field(
-        False, description="Leave rows out of training that nearly say what a row kept apart for measuring says; they are counted."
-    )
+    drop_near_leaked: bool = Field(False, description="Exclude from training near-duplicates of validation rows; they are counted.")
 
 
 class Adapter(_Section):
     method: Literal["lora", "qlora"] = Field(
-        "lora", description="LoRA keeps the base in 16 bit; QLoRA keeps it in 4 bit and needs about a third of the memory."
+        "lora", description="LoRA keeps the base model in 16 bit; QLoRA keeps it in 4 bit and needs about a third of the memory."
     )
-    r: int = Field(8, ge=1, le=MOST_RANK, description="Rank: how much the adapter can hold. 4, 8 or 16 serve nearly everything.")
-    lora_alpha: int | None = Field(None, ge=1, le=1024, description="Strength of the adapter; empty means twice the rank.")
+    r: int = Field(8, ge=1, le=MOST_RANK, description="Rank: the capacity of the adapter. 4, 8 or 16 are nearly always enough.")
+    lora_alpha: int | None = Field(None, ge=1, le=1024, description="Scaling of the adapter; empty means twice the rank.")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="Share of adapter inputs dropped at random; costs memory.")
     target_modules: str = Field(
         "all-linear",
         pattern=r"^[A-Za-z0-9_.,\- ]{1,400}$",
-        description="Layers that get an adapter: all-linear, or names with commas such as q_proj,v_proj.",
+        description="Layers that get an adapter: all-linear, or names separated by commas such as q_proj,v_proj.",
     )
     target_parameters: Literal["none", "experts"] = Field(
         "none",
-        description="Adapters on the routed experts too, where a model has them: they are most of its weights, so the adapter grows many times and each step makes a whole layer's experts anew, which the plan counts. With plain LoRA or rsLoRA alone.",
+        description="Adapters on the routed experts of a mixture-of-experts model too: experts are most of its weights, so the adapter gets many times larger and each step rebuilds all experts of a layer, which the plan counts. Only with plain LoRA or rsLoRA.",
     )
     load_in_8bit: bool = Field(
         False,
-        description="LoRA with the base in 8 bit (LLM.int8): about half the memory of 16 bit for its layers, nearer to the base than 4 bit; steps may be slower.",
+        description="LoRA with an 8-bit base model (LLM.int8): about half the memory of 16 bit for its layers, more precise than 4 bit; steps may be slower.",
     )
     use_rslora: bool = Field(
-        False, description="Scale by alpha over the root of r instead of r; matters from rank 64 on. Costs nothing."
+        False, description="Scale by alpha divided by the square root of r instead of r; matters from rank 64. Costs nothing."
     )
     use_dora: bool = Field(
         False,
-        description="DoRA learns the length of each weight row too: a step takes about twice as long and keeps more of every layer, which the plan counts.",
+        description="DoRA also trains the magnitude of each weight row: a step takes about twice as long and more memory per layer, which the plan counts.",
     )
     init_lora_weights: Literal["true", "pissa", "pissa_niter_16"] = Field(
         "true",
-        description="How the adapter begins: empty, or with the largest parts of the weights (PiSSA). Memory and steps as LoRA; pissa_niter_16 takes seconds before the start, pissa minutes and more; the file is twice as large.",
+        description="How the adapter is initialized: at zero, or with the principal components of the weights (PiSSA). Memory and speed as LoRA; pissa_niter_16 takes seconds before the start, pissa minutes or more; the file is twice as large.",
     )
 
     @field_validator("init_lora_weights", mode="before")
@@ -175,109 +173,109 @@ class Adapter(_Section):
 class Train(_Section):
     objective: Literal["sft", "dpo", "orpo", "simpo"] = Field(
         "sft",
-        description="What is learned of a row: sft its answer; dpo, orpo and simpo that its better answer (chosen) is preferred to the worse one (rejected).",
+        description="What to train: sft trains on the answer of each row; dpo, orpo and simpo train the model to prefer the better answer (chosen) to the worse one (rejected).",
     )
     beta: float | None = Field(
         None,
         gt=0,
         le=100,
-        description="Of preference training: how much a difference between the two answers counts; with dpo a larger one stays nearer to the base. Empty: 0.1, with simpo 2.",
+        description="For preference training: how much the difference between the two answers counts; with dpo a higher beta stays closer to the base model. Empty: 0.1, with simpo 2.",
     )
     loss_type: Literal["sigmoid", "sigmoid_norm", "robust"] = Field(
         "sigmoid",
-        description="Of dpo: sigmoid as in the paper; sigmoid_norm compares a token's mean, so that long answers count no more; robust expects label_smoothing of the pairs to be the wrong way round.",
+        description="For dpo: sigmoid as in the paper; sigmoid_norm is length-normalized, so that long answers count no more; robust expects a share label_smoothing of the pairs to be swapped.",
     )
     label_smoothing: float = Field(
         0.0,
         ge=0,
         lt=0.5,
-        description="Share of pairs that may be the wrong way round: with dpo of loss_type robust, and with simpo.",
+        description="Share of pairs that may be swapped: for dpo with loss_type robust, and for simpo.",
     )
     simpo_gamma: float = Field(
-        0.5, ge=0, le=100, description="Of simpo: by how much the better answer is to be ahead, beta times the mean of a token."
+        0.5, ge=0, le=100, description="For simpo: the margin by which the better answer should win, per token."
     )
     sft_weight: float = Field(
         0.0,
         ge=0,
         le=100,
-        description="Of dpo and simpo: how much the better answers are learned as with sft besides; 0 not at all. orpo always does, with 1.",
+        description="For dpo and simpo: weight of an additional SFT loss on the better answers; 0 for none. orpo always uses 1.",
     )
-    learning_rate: float = Field(2e-4, gt=0, le=1, description="Size of each correction. Too hot and the loss jumps.")
-    num_train_epochs: float = Field(3.0, gt=0, le=1000, description="How often the whole data set is read.")
+    learning_rate: float = Field(2e-4, gt=0, le=1, description="Size of each optimizer step. Too high, and the loss jumps.")
+    num_train_epochs: float = Field(3.0, gt=0, le=1000, description="How often the whole dataset is trained on.")
     loraplus_lr_ratio: float | None = Field(
         None,
         ge=1,
         le=1024,
-        description="LoRA+: matrices B learn so many times faster than A; 16 is usual, with a smaller learning rate. Empty: all alike. Costs nothing.",
+        description="LoRA+: the learning rate of the B matrices as a multiple of that of A; 16 is usual, with a lower learning rate. Empty: the same for both. Costs nothing.",
     )
-    max_steps: int = Field(-1, ge=-1, le=10_000_000, description="Optimizer steps; -1 means as many as the epochs give.")
-    per_device_train_batch_size: int = Field(4, ge=1, le=1024, description="Examples computed at once; costs memory.")
-    per_device_eval_batch_size: int = Field(4, ge=1, le=1024, description="Examples computed at once when measuring.")
+    max_steps: int = Field(-1, ge=-1, le=10_000_000, description="Maximum optimizer steps; -1 means as the epochs need.")
+    per_device_train_batch_size: int = Field(4, ge=1, le=1024, description="Examples per batch; more need more memory.")
+    per_device_eval_batch_size: int = Field(4, ge=1, le=1024, description="Examples per batch in an evaluation.")
     gradient_accumulation_steps: int = Field(
-        1, ge=1, le=4096, description="Batches collected before each correction; costs no memory."
+        1, ge=1, le=4096, description="Batches accumulated before each optimizer step; needs no extra memory."
     )
     lr_scheduler_type: Literal["linear", "cosine", "constant"] = Field(
-        "linear", description="How the learning rate falls until the end. Costs nothing."
+        "linear", description="How the learning rate decays until the end. Costs nothing."
     )
     warmup_steps: int = Field(0, ge=0, le=1_000_000, description="Steps in which the learning rate rises from zero. Costs nothing.")
     warmup_ratio: float = Field(
         0.0,
         ge=0,
         lt=1,
-        description="The same as a share of all steps, such as 0.03; counts where warmup_steps is 0. Costs nothing.",
+        description="Warmup as a share of all steps, such as 0.03; used if warmup_steps is 0. Costs nothing.",
     )
     neftune_noise_alpha: float | None = Field(
         None,
         gt=0,
         le=1000,
-        description="NEFTune: noise on the embeddings in training, 5 is usual; answers get longer and facts less exact. Empty: none. Costs next to nothing.",
+        description="NEFTune: noise on the embeddings during training, usually 5; answers get longer and facts less exact. Empty: none. Costs next to nothing.",
     )
     optim: Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit"] | None = Field(
-        None, description="Keeper of the correction history; the 8-bit ones need a quarter of the memory. Empty: chosen."
+        None, description="Optimizer. The 8-bit ones need a quarter of the memory. Empty: chosen automatically."
     )
-    weight_decay: float = Field(0.0, ge=0, le=1, description="Pulls the adapter back towards zero a little each step.")
-    max_grad_norm: float = Field(1.0, ge=0, le=1000, description="Longest correction allowed; 0 means no limit.")
+    weight_decay: float = Field(0.0, ge=0, le=1, description="Pulls the adapter's weights slightly towards zero in each step.")
+    max_grad_norm: float = Field(1.0, ge=0, le=1000, description="Maximum norm for gradient clipping; 0 means no clipping.")
     gradient_checkpointing: bool | None = Field(
-        None, description="Compute parts twice to save memory; about a third slower. Empty: on where the memory needs it."
+        None, description="Recompute activations to save memory; about a third slower. Empty: on if needed."
     )
     activation_offload: bool = Field(
         False,
-        description="Keep what layers leave for the way back in RAM instead of on the card: for the last gigabyte, which the plan does not count; slower.",
+        description="Keep activations in RAM instead of GPU memory: for the last gigabyte, which the plan does not count; slower.",
     )
     ranks: int = Field(
         1,
         ge=1,
         le=16,
-        description="How many cards train together, each with its own copy of the base model; a step learns the same as on one card. Beyond the chosen card, those with the most free memory are used. Without a card: how many processes.",
+        description="How many GPUs train together, each with its own copy of the base model; the result is the same as on one GPU. Besides the chosen GPU, those with the most free memory are used. Without a GPU: how many processes.",
     )
     spare_cores: int = Field(
         0,
         ge=0,
         le=1024,
-        description="Cores left to other programs while the processor trains; beside a busy program it takes fewer by itself where that is faster.",
+        description="CPU cores left to other programs when training on the CPU; next to a busy program it automatically uses fewer threads if that is faster.",
     )
-    seed: int = Field(42, ge=0, lt=2**32, description="Start of all random choices: the same seed gives the same run.")
-    eval_steps: int | None = Field(None, ge=1, description="Steps between two measurements; empty means five in a run.")
-    save_steps: int | None = Field(None, ge=1, description="Steps between two checkpoints; empty means with each measurement.")
+    seed: int = Field(42, ge=0, lt=2**32, description="Random seed: the same seed gives the same run.")
+    eval_steps: int | None = Field(None, ge=1, description="Steps between two evaluations; empty means five per run.")
+    save_steps: int | None = Field(None, ge=1, description="Steps between two checkpoints; empty means at each evaluation.")
     early_stopping_patience: int | None = Field(
         None,
         ge=0,
         le=1000,
-        description="Measurements in a row without a better one after which training ends; 0 never. Empty: three, or two fifths of all.",
+        description="Evaluations in a row without improvement after which training stops; 0 means never. Empty: three, or two fifths of all.",
     )
     load_best_model_at_end: bool = Field(
         True,
-        description="Keep the adapter of the best measurement instead of the last one; where no rows are kept apart, the last.",
+        description="Keep the adapter with the lowest validation loss instead of the last one; without a validation set, the last.",
     )
     sample_seconds: float = Field(
-        4.0, ge=0, le=600, description="Most that the film's questions take each time, and held-out ones at both ends; 0: no film."
+        4.0, ge=0, le=600, description="Seconds for sample answers per evaluation, and held-out ones at both ends; 0: none."
     )
     sample_prompts: tuple[
         Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=LONGEST_PROMPT)], ...
-    ] = Field((), max_length=3, description="Up to three questions of your own that the film asks too, one a line.")
-    save_total_limit: int = Field(2, ge=1, le=100, description="How many checkpoints are kept; the best is kept besides.")
+    ] = Field((), max_length=3, description="Up to three questions of your own for the sample answers, one per line.")
+    save_total_limit: int = Field(2, ge=1, le=100, description="How many checkpoints to keep; the best one is kept in addition.")
     save_total_gib: float = Field(
-        10.0, gt=0, le=100_000, description="Disk space that a run's checkpoints may take, in GiB; the newest is kept in any case."
+        10.0, gt=0, le=100_000, description="Maximum disk space for a run's checkpoints, in GiB; the newest is always kept."
     )
 
     @property
@@ -288,7 +286,7 @@ class Train(_Section):
 
 class Recipe(_Section):
     version: Literal[1] = 1
-    name: str = Field("", max_length=200, description="What you call this run; empty means named after its data.")
+    name: str = Field("", max_length=200, description="Name of this run; empty means named after its dataset.")
     goal: Goal | None = Field(None, description="What the model should become better at.")
     model: Model = Model()
     data: Data

@@ -54,7 +54,7 @@ def test_runs_that_were_cut_off_are_offered_above_everything(
     banner = page.locator("#left-runs")
     kit.expect(banner).to_contain_text("older one")
     kit.expect(banner).to_contain_text(
-        "went away at step 30; saved at step 20. Steps that would be trained again: 10."
+        "was interrupted at step 30 and is saved at step 20. Steps to repeat: 10."
         if language == "en"
         else "在第 30 步中断；保存在第 20 步。会重新训练的步数：10。"
     )

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 @pytest.mark.parametrize(
     ("path", "viewport", "tab", "next_rows", "edited"),
     [
-        ("/?lang=en", kit.DESKTOP, "Data", "Page 2: 5 rows", "Version 2 was made"),
+        ("/?lang=en", kit.DESKTOP, "Data", "Page 2: 5 rows", "Saved as version 2"),
         pytest.param("/?lang=zh", kit.PHONE, "数据", "第 2 页：5 行", "已保存为版本 2", marks=pytest.mark.full),
     ],
     ids=["en-desktop", "zh-phone"],

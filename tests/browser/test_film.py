@@ -50,7 +50,7 @@ def test_the_strip_is_scrubbed_by_key_and_by_click_and_runs_nothing_of_what_was_
     scrubber.focus()
     page.keyboard.press("ArrowLeft")
     kit.expect(page.locator(f"{film} .fs-at")).to_have_text("step 20")
-    assert scrubber.get_attribute("aria-valuetext") == "Frame 2 of 3, step 20"
+    assert scrubber.get_attribute("aria-valuetext") == "Evaluation 2 of 3, step 20"
     assert answer(page, film) == "A lantern is a device that gives light."
     page.keyboard.press("Home")
     kit.expect(page.locator(f"{film} .fs-meter")).to_contain_text("loss 3.21 before training")

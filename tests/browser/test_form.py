@@ -256,7 +256,7 @@ def test_a_model_may_be_typed(opened: Page) -> None:
     box = opened.locator("#model input")
     box.fill("../nowhere")
     box.press("Enter")
-    kit.expect(opened.locator("#model-about")).to_contain_text("no model name")
+    kit.expect(opened.locator("#model-about")).to_contain_text("not a model name")
     box.fill("Qwen/Qwen3-8B")
     box.blur()
     kit.expect(opened.locator("#step-model > button")).to_contain_text("Qwen3-8B")

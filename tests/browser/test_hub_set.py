@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 NAME = "owner/pirate-talk"
 WORDS = {
-    "en": {"busy": "too many requests", "near": "Perhaps one of these was meant", "gated": "accept", "steps": "2 optimizer steps", "from": "From the Hub: owner/pirate-talk:en:train"},
+    "en": {"busy": "limiting requests", "near": "Did you mean one of these", "gated": "accept", "steps": "2 optimizer steps", "from": "From the Hub: owner/pirate-talk:en:train"},
     "zh": {"busy": "请求过多", "near": "也许你要找的是", "gated": "接受许可", "steps": "2 个优化步", "from": "来自 Hub：owner/pirate-talk:en:train"},
 }  # fmt: skip
 

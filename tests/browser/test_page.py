@@ -87,7 +87,7 @@ def test_used_pages_are_accessible_in_light_and_dark(chrome: Browser, app: kit.A
     nothing_found_in_both_sizes(page, full)
     kit.go_to_tab(page, "Runs")
     page.locator("#runs-list label", has_text="whole").click()
-    kit.expect(page.locator("#details-card")).to_contain_text("Done after 60 steps")
+    kit.expect(page.locator("#details-card")).to_contain_text("Completed after 60 steps")
     wait_until(lambda: "step 60" in curve(page, "#details-chart").lower())
     kit.unfold(page, "#manage-fold")
     nothing_found_in_both_sizes(page, full)
@@ -347,7 +347,7 @@ def test_a_worker_that_went_away_is_said(chrome: Browser, app: kit.App, workspac
         page, watch = kit.open_page(chrome, app)
         kit.expect(page.locator("#run-card")).to_contain_text("step 12 of 100")
     kit.expect(page.locator("#run-card")).to_contain_text("interrupted")
-    kit.expect(page.locator("#run-card")).to_contain_text("went away without a word at step 12 of 100")
+    kit.expect(page.locator("#run-card")).to_contain_text("ended unexpectedly at step 12 of 100")
     kit.expect(page.locator("#form-column")).to_be_visible()
     assert kit.violations(page) == []
     watch.check()

@@ -49,7 +49,7 @@ def test_the_line_is_shown_moved_timed_held_and_planned_for(chrome: Browser, tmp
             run.to(State.RUNNING).train(20, seconds_left=1500)
             ids = waiting(workspace, "alpha", "beta", "gamma")
             page, watch = kit.open_page(chrome, app)
-            kit.expect(page.locator("#queue-next")).to_contain_text("“alpha” begins when “at work” is done", timeout=20_000)
+            kit.expect(page.locator("#queue-next")).to_contain_text("“alpha” starts when “at work” completes", timeout=20_000)
             assert order(page) == "abg"
             kit.choose(page, "#queue-list", ids["gamma"])
             page.locator("#queue-up").click()
@@ -60,7 +60,7 @@ def test_the_line_is_shown_moved_timed_held_and_planned_for(chrome: Browser, tmp
             wait_until(lambda: order(page) == "agb")
             page.locator("#queue-time input").fill("late")
             page.locator("#queue-set").click()
-            kit.expect(page.locator("#queue-notice")).to_contain_text("“late” is no time of day")
+            kit.expect(page.locator("#queue-notice")).to_contain_text("“late” is not a time of day")
             page.locator("#queue-time input").fill("23:59")
             page.locator("#queue-set").click()
             kit.expect(page.locator("#queue-list label", has_text="gamma")).to_contain_text("not before")
@@ -73,7 +73,7 @@ def test_the_line_is_shown_moved_timed_held_and_planned_for(chrome: Browser, tmp
             assert order(chinese) == "agb" and kit.violations(chinese) == [] and kit.overflow(chinese) <= 0
             kit.choose(chinese, "#queue-list", ids["alpha"])
             chinese.locator("#queue-out").click()
-            kit.expect(chinese.locator("#queue-notice")).to_contain_text("“alpha”已从队列中取出")
+            kit.expect(chinese.locator("#queue-notice")).to_contain_text("“alpha”已移出队列")
             wait_until(lambda: order(page) == "gb")  # the other page sees it too
             page.locator("#queue-go-on").click()
             kit.expect(page.locator("#queue-says-card")).to_be_hidden()
@@ -89,10 +89,10 @@ def test_the_line_is_shown_moved_timed_held_and_planned_for(chrome: Browser, tmp
             wait_until(lambda: order(page) == "gbP")
 
             kit.go_to_tab(page, "Settings")
-            kit.expect(page.locator("#auto-doubt")).to_contain_text(re.compile("only chosen hours|$"))
+            kit.expect(page.locator("#auto-doubt")).to_contain_text(re.compile("only scheduled hours|$"))
             page.locator("#auto-hours input").fill("evenings")
             page.locator("#auto-save").click()
-            kit.expect(page.locator("#auto-notice")).to_contain_text("“evenings” is no stretch of hours")
+            kit.expect(page.locator("#auto-notice")).to_contain_text("“evenings” is not a time range")
             page.locator("#auto-hours input").fill(ALL_DAY)
             page.locator("#auto-awake input").uncheck()
             page.locator("#auto-save").click()
@@ -102,7 +102,7 @@ def test_the_line_is_shown_moved_timed_held_and_planned_for(chrome: Browser, tmp
             assert not chosen.keep_awake and not chosen.sleep_when_empty and chosen.go_on_after_failure
             run.to(State.COMPLETED)
         kit.go_to_tab(page, "Train")
-        kit.expect(page.locator("#queue-says")).to_contain_text("These are hours kept free", timeout=20_000)
+        kit.expect(page.locator("#queue-says")).to_contain_text("Training is off during these hours", timeout=20_000)
         kit.expect(page.locator("#queue-anyway")).to_be_visible()
         kit.expect(page.locator("#start")).to_be_visible()
         assert order(page) == "gbP"
@@ -137,10 +137,10 @@ def test_a_choice_that_has_gone_is_said_and_no_other_run_is_taken_for_it(
         alpha.write_status(Status(state=State.STOPPED, stage="waiting"))  # as a command beside the app does
         kit.expect(page.locator("#queue-list label")).to_have_count(1)
         page.locator("#queue-out").click()
-        kit.expect(page.locator("#queue-notice")).to_contain_text("alpha does not wait in the queue")
+        kit.expect(page.locator("#queue-notice")).to_contain_text("alpha is not in the queue")
         assert beta.status().state == State.QUEUED
         page.locator("#queue-out").click()  # now the only one is meant
-        kit.expect(page.locator("#queue-notice")).to_contain_text("“beta” is taken out of the queue")
+        kit.expect(page.locator("#queue-notice")).to_contain_text("“beta” was removed from the queue")
         wait_until(lambda: beta.status().state == State.STOPPED)
         watch.check()
     page.context.close()

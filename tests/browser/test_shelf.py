@@ -31,8 +31,8 @@ ROWS = [
 WORDS = {
     "en": {
         "ask": "small japanese that calls tools for 8 GB", "understood": "speaks Japanese", "needs": r"LoRA \d+\.\d GiB, QLoRA \d+\.\d GiB",
-        "busy": "too many requests", "other": "is not the file that the Hub named", "settings": "Settings",
-        "train": "Train", "steps": "2 optimizer steps", "tokens": "tokens", "free": "are free again", "incomplete": "incomplete",
+        "busy": "limiting requests", "other": "is not the file that the Hub named", "settings": "Settings",
+        "train": "Train", "steps": "2 optimizer steps", "tokens": "tokens", "free": "freed", "incomplete": "incomplete",
     },
     "zh": {
         "ask": "日语小模型 能调用工具 8 GB 显卡", "understood": "会日语", "needs": r"LoRA \d+\.\d GiB，QLoRA \d+\.\d GiB",

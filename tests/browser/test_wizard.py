@@ -224,7 +224,7 @@ def test_learned_and_cut_tokens_are_marked_and_zero_learned_is_refused(
     kit.expect(page.locator("#learned-counters")).to_contain_text("68")
     page.locator("#start").click()
     kit.expect(page.locator("#start-notice")).to_contain_text(
-        "None of the 68 rows has anything to learn within the first 16 tokens"
+        "None of the 68 rows has anything to train on within the first 16 tokens"
     )
     watch.check()
     page.context.close()

@@ -166,5 +166,5 @@ def test_a_base_file_of_another_width_is_said_before_any_work(tiny_model: Path, 
         worker.Exporter._see_lora(SimpleNamespace(request=SimpleNamespace(base_gguf=str(file))), patterned, tiny_model)
 
     see(32)
-    with pytest.raises(ExportError, match="64 wide, the base 32"):
+    with pytest.raises(ExportError, match="width 64, the base model 32"):
         see(64)

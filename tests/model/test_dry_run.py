@@ -324,7 +324,7 @@ def test_it_waits_for_a_run_that_needs_the_processor(tmp_path: Path):
 
     busy = DryRuns(lambda: Running())
     looked = busy.look(asked(KNOWN["starter"]))
-    assert not looked.is_counting and "waits for the run" in str(looked.why)
+    assert not looked.is_counting and "waits for the current run" in str(looked.why)
     assert busy._worker is None
     assert takes_processor(Running()) and not takes_processor(None)
 
@@ -391,7 +391,7 @@ def test_a_command_gives_the_same_fields(capsys: pytest.CaptureFixture[str], tmp
     assert said["dry_run"]["allocated_gib"] == pytest.approx(said["allocated_gib"], rel=WITHIN)
     assert said["dry_run"]["trainable_params"] == said["trainable_params"] and set(said["dry_run"]["terms"]) == set(said["terms"])
     assert commands.main(["estimate", "--model", str(config), "--dry-run", "--attention", "eager", *place]) == 0
-    assert "this project's own training" in capsys.readouterr().out
+    assert "this app's own training" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -354,7 +354,7 @@ def test_gemma_3n_is_loaded_without_timm_and_refused_where_it_would_be_written_w
     assert any(name.startswith("model.vision_tower.") for name in weights(folder))
     found = tuned(base)
     adapter.save(found, tmp_path / "adapter", folder, "card", Tokenizer(folder).template.source)
-    with pytest.raises(ExportError, match="without the part that sees"):
+    with pytest.raises(ExportError, match="without its vision part"):
         merge._merge_with_peft(stored.read_base(folder), tmp_path / "adapter", tmp_path / "merged", lambda: None)
 
 

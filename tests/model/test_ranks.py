@@ -139,7 +139,7 @@ def test_what_is_dealt_is_even_and_complete() -> None:
 
 
 def test_pissa_changes_the_base_and_is_refused() -> None:
-    with pytest.raises(RecipeError, match="several cards"):
+    with pytest.raises(RecipeError, match="several GPUs"):
         recipe_of(lora={"init_lora_weights": "pissa"}, ranks=2)
 
 
@@ -279,5 +279,5 @@ def test_each_rank_has_a_card_of_its_own_or_the_run_says_that_they_are_too_few(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")
     run = RunFolder(tmp_path)
     assert helpers.environments(run, 2) == [{"CUDA_VISIBLE_DEVICES": "GPU-b"}]
-    with pytest.raises(helpers.RunError, match="3 cards, but only 2 can"):
+    with pytest.raises(helpers.RunError, match="3 GPUs, but only 2 can"):
         helpers.environments(run, 3)

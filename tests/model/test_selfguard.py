@@ -231,7 +231,7 @@ def test_the_run_stops_with_what_would_fit_where_nothing_is_left(tmp_path: Path)
         if trainer.position.step == 4:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    with pytest.raises(NothingLeftError, match="not enough in step 5") as stopped:
+    with pytest.raises(NothingLeftError, match="Step 5 ran out of memory") as stopped:
         run_with(trainer, fault)
     assert stopped.value.advice.params == {"asked": True}
     assert said(trainer) == ["retreat.packed"] * (len(said(trainer)) - 1) + ["retreat.checkpointing"] and len(said(trainer)) > 1

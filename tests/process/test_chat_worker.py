@@ -216,7 +216,7 @@ def test_one_answer_at_a_time_and_leaving_it_stops_it(client):
     ready(client)
     for item in client.ask(STORY, None, LONG):
         assert isinstance(item, Piece)
-        with pytest.raises(ChatError, match="still being written"):
+        with pytest.raises(ChatError, match="still generating an answer"):
             client.ask(QUESTION, None)
         break  # as when a page is closed: its generator is closed, and this one with it
     assert "Paris" in answer(client, QUESTION)["base"]
@@ -242,7 +242,7 @@ def test_the_conversation_goes_on_over_several_turns(client):
         ([], "nothing to answer"),
         ([{"role": "user", "content": "  "}], "nothing to answer"),
         ([{"role": "user", "content": "x" * 500_000}], "500000 characters"),
-        ([{"role": "user", "content": "word " * 9000}], "can hold 8192"),
+        ([{"role": "user", "content": "word " * 9000}], "context length of the model is 8192"),
     ],
 )
 def test_questions_that_cannot_be_answered_get_a_sentence_and_the_chat_stays_ready(client, turns, words):

@@ -144,7 +144,7 @@ def test_inspect_says_whose_voice_a_chat_has_and_reads_another(tmp_path: Path) -
     refused = command(*asked, "--voice", "Mario", workspace=tmp_path / "ws")
     assert (
         refused.returncode == 2
-        and "Nobody in chat.txt is called Mario, found 2 people, such as Maria" in refused.stdout + refused.stderr
+        and "Nobody in chat.txt is called Mario; there are 2 people, such as Maria" in refused.stdout + refused.stderr
     )
 
 

@@ -22,7 +22,7 @@ from tests.kit.office import zipped
 )
 def test_a_broken_document_is_one_sentence(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataError, match=f"{name} cannot be read as what it is"):
+    with pytest.raises(DataError, match=f"{name} cannot be read as this format"):
         inspect_file(tmp_path / name)
 
 

@@ -209,7 +209,7 @@ def test_a_parent_that_was_deleted_in_between_is_refused(parent: tuple) -> None:
     space, run = parent
     facts = further.facts_of(run)
     Runs(space).delete(run)
-    with pytest.raises(RunError, match="not there any more"):
+    with pytest.raises(RunError, match="no longer exists"):
         Runs(space).create(recipe(), "command", facts)
     assert not list(space.runs.iterdir())
 

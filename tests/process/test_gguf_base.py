@@ -143,7 +143,7 @@ def test_what_is_wrong_before_anything_is_made(tmp_path: Path, monkeypatch: pyte
         base.bring(space, tmp_path / "text.gguf", None)
     file = written(tmp_path / "模型 1.gguf", llama__vocab_size=4)
     for name in ("../out", "ends with a dot.", " begins", "a" * 200, "Nul", ""):
-        with pytest.raises(ExportError, match="cannot be the name"):
+        with pytest.raises(ExportError, match="cannot be used as a model name"):
             base.bring(space, file, name or " ")
     monkeypatch.setattr(base.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 10**6})())
     with pytest.raises(ExportError, match="of memory"):

@@ -79,7 +79,7 @@ def test_a_set_is_mended_and_looked_through_in_that_process_and_what_it_refuses_
     working.mended(store, id, "repeated")
     report: DataReport = store.report(id)
     assert (report.good_rows, report.findings, no_process) == (20, (), ["read", "mend", "report", "mend", "report"])
-    with pytest.raises(DataError, match="Nothing of the kind"):
+    with pytest.raises(DataError, match="Nothing of type"):
         working.mended(store, id, "secrets")
     (tmp_path / "empty.jsonl").write_text('{"question": "Why?", "answer": ""}\n', "utf-8")
     with pytest.raises(DataError, match="answer is empty"):

@@ -264,7 +264,7 @@ def test_a_run_that_went_away_is_offered_with_what_would_be_lost(tmp_path: Path)
     scripted.run.log_metrics("train", 1, 13, loss=1.0)  # a step that state.json had not told of yet
     found = ended.left_run(scripted.run, runs.status(scripted.run))
     assert (found.step, found.saved) == (13, 10)
-    assert "step 13" in str(found.words) and "step 10" in str(found.words) and str(found.words).endswith("again: 3.")
+    assert "step 13" in str(found.words) and "step 10" in str(found.words) and str(found.words).endswith("repeat: 3.")
 
 
 def test_leaving_it_lasts_and_counts_for_that_attempt_only(tmp_path: Path) -> None:

@@ -280,12 +280,12 @@ def test_the_command_lists_what_would_leave_and_sends_it_with_yes(
     assert main([*asked, "--repo", REPO]) == 0
     listed = capsys.readouterr()
     assert hub.requests == [] and [line.split()[-1] for line in listed.out.splitlines()] == sorted(adapter.files)
-    assert "4 files" in listed.err and "nobody but you" in listed.err and "Apache-2.0" in listed.err and "--yes" in listed.err
+    assert "4 files" in listed.err and "visible only to you" in listed.err and "Apache-2.0" in listed.err and "--yes" in listed.err
     assert main([*asked, "--repo", REPO, "--public", "--yes", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["published"] and said["message"]["key"] == "publish.done_public" and hub.rows == [{"id": REPO, "private": False}]
     assert main([*asked, "--repo", REPO, "--yes"]) == 1
-    assert "everybody can see it" in capsys.readouterr().err
+    assert "is public, but you chose private" in capsys.readouterr().err
     assert main([*asked, "--repo", REPO, "--base-gguf", "base.gguf"]) == 2
     assert "--base-gguf" in capsys.readouterr().err
     wanted: list[float] = []

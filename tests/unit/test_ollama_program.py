@@ -109,7 +109,7 @@ def test_a_page_looks_on_while_one_at_a_time_is_given_and_it_can_be_cancelled(ol
     assert giving.now("r").answered and "Arr, matey!" in str(giving.now("r").said)
     giving.start(result, modelfile.parent, "lfm3")
     wait_until(lambda: not giving.now("r").active)
-    assert "has taken its place" in str(giving.now("r").said)
+    assert "has replaced it" in str(giving.now("r").said)
     ollama("print('version is 0.1.2')")
     giving.start(result, modelfile.parent, "lfm3")
     wait_until(lambda: not giving.now("r").active)

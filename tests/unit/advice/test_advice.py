@@ -115,7 +115,7 @@ def test_several_cards_are_planned_for_the_smaller_one_with_the_same_effective_b
     train = two.recipe.train
     effective = train.per_device_train_batch_size * train.gradient_accumulation_steps
     assert f"the {effective} examples of a step" in why(two, "budget")
-    with pytest.raises(RecipeError, match="3 cards, but only 2"):
+    with pytest.raises(RecipeError, match="3 GPUs, but only 2"):
         of_ranks(of_card(large), Nvidia(cards=(large, small)), 3)
     shared = of_ranks(Budget(kind="cpu", free_gib=30.0), Nvidia(), 3)
     assert shared.free_gib == 10.0 and "3 processes" in why(recommend(shape_of_size("7B"), shared), "budget")
@@ -146,7 +146,7 @@ def test_the_batch_and_the_verdict_name_the_same_need(gb: float) -> None:
 
 def test_what_would_fit_is_named_qlora_first() -> None:
     advice = advise("13B", 16, chosen={"method": "lora"})
-    assert (advice.recipe.adapter.method, advice.verdict) == ("lora", "does_not_fit") and why(advice, "method") == "Chosen by you."
+    assert (advice.recipe.adapter.method, advice.verdict) == ("lora", "does_not_fit") and why(advice, "method") == "Set by you."
     assert (advice.alternatives[0].method, advice.alternatives[0].verdict) == ("qlora", "fits")
 
 
@@ -327,7 +327,7 @@ def test_without_a_card_lora_is_held_against_the_free_ram_and_qlora_is_said_to_s
     assert (advice.recipe.adapter.method, advice.verdict, advice.recipe.train.optim) == ("lora", "fits", "adamw_torch")
     assert (advice.recipe.train.gradient_checkpointing, advice.recipe.train.per_device_train_batch_size) == (False, 4)
     (other,) = advice.alternatives
-    assert other.method == "qlora" and "saved no memory" in str(other.text) and "10 to 50 %" in str(other.text)
+    assert other.method == "qlora" and "does not save memory" in str(other.text) and "10 to 50 %" in str(other.text)
     assert "warn_slow_on_cpu" not in keys(advice)
 
 
@@ -494,7 +494,7 @@ def test_plan_prints_a_page_with_the_documented_row_marked(
 def test_a_guessed_length_leaves_room_so_that_no_answer_loses_its_end():
     """Seen: the pirate set without a tokenizer was guessed at 55 tokens, cut at 64, and its rows have up to 71."""
     guessed = recommend(STARTER, ROOMY, facts(p99_length=55, longest=55, median_length=50, estimated=True))
-    assert guessed.recipe.data.max_length == 192 and "Guessed from characters" in why(guessed, "max_length")
+    assert guessed.recipe.data.max_length == 192 and "Estimated from characters" in why(guessed, "max_length")
 
 
 def test_every_known_model_is_advised_on_every_card_also_where_query_and_value_are_one_matrix() -> None:

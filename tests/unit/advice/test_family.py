@@ -41,7 +41,7 @@ def test_a_small_model_of_a_known_family_takes_its_familys_learning_rate() -> No
 
 
 def test_the_rank_is_at_least_what_others_take_for_the_family_and_never_above_16() -> None:
-    for model_id, taken in (("qwen3.5-4b", "takes 16"), ("ministral-3-3b", "takes 32")):
+    for model_id, taken in (("qwen3.5-4b", "uses 16"), ("ministral-3-3b", "uses 32")):
         found = advise(model_id, 24)
         assert found.recipe.adapter.r == 16 and taken in why(found, "r")
     assert advise("qwen3-4b", 24).recipe.adapter.r == 8

@@ -41,7 +41,7 @@ def test_pairs_are_learned_slowly_and_seldom_and_few_are_said(pairs: int, epochs
     ("train", "is_said"), [({}, True), ({"sft_weight": 0.2}, False), ({"objective": "orpo"}, False), ({"objective": "simpo"}, True)]
 )
 def test_that_the_answers_are_to_be_learned_first_is_said_where_nothing_else_does(train: dict[str, Any], is_said: bool) -> None:
-    assert ("learn the better answers first" in said(made(**train))) == is_said
+    assert ("train on the better answers first" in said(made(**train))) == is_said
 
 
 def test_a_pair_needs_what_two_examples_need_and_is_one_row_of_a_step() -> None:

@@ -84,7 +84,7 @@ def test_a_sample_set_as_it_comes_has_nothing_wrong(space: Workspace, sample: st
 def test_five_rows_are_too_few_and_give_too_few_steps(space: Workspace) -> None:
     found = looked_at(space, rows(5))
     assert set(found) == {"few_rows", "few_steps"}
-    assert found["few_rows"].action == "more_data" and "5 rows" in str(found["few_rows"].evidence)
+    assert found["few_rows"].action == "more_data" and "5 usable rows" in str(found["few_rows"].evidence)
     steps = found["few_steps"]
     assert steps.evidence.params["steps"] == 10 and steps.fix == {"train.num_train_epochs": 10}
     assert set(after(space, rows(5), steps)) == {"few_rows"}

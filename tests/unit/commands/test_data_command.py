@@ -48,7 +48,7 @@ def test_sets_are_found_with_rows_size_licence_and_gate(hub: FakeHub, run: Run) 
     assert (row["id"], row["about_rows"], row["bytes"], row["gated"]) == (NAME, "<1K", 5_000_000, True)
     assert run("search", "nothing")[::2] == (
         0,
-        "The Hub found no dataset for “nothing”. Try fewer or other words; its pages are in English mostly.\n",
+        "The Hub found no dataset for “nothing”. Try fewer or other words; most pages there are in English.\n",
     )
 
 
@@ -65,7 +65,7 @@ def test_a_set_is_shown_with_its_parts_and_first_rows(hub: FakeHub, run: Run) ->
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("pirates", "is no dataset of a Hub"), (f"{NAME}:fr", "has no part “fr”. It has: en:train"), ("owner/pirate-tall", "Perhaps one of these was meant")],
+    [("pirates", "is not a dataset name on the Hub"), (f"{NAME}:fr", "has no part “fr”. It has: en:train"), ("owner/pirate-tall", "Did you mean one of these")],
 )  # fmt: skip
 def test_what_cannot_be_shown_is_one_sentence_and_two(hub: FakeHub, run: Run, name: str, said: str) -> None:
     kit.put_converted(hub, NAME, {"en/train": [kit.pirates(3)]})
@@ -77,7 +77,7 @@ def test_a_gated_set_is_shown_without_its_rows_and_says_what_to_accept(hub: Fake
     kit.put_converted(hub, NAME, {"en/train": [kit.pirates(3)]}, gated="manual")
     hub.gated, hub.viewer_status = True, 401
     code, out, err = run("show", NAME)
-    assert code == 0 and "only for people who accepted its licence" in out and "Open http" in err
+    assert code == 0 and "requires accepting its licence" in out and "Open http" in err
     told = json.loads(run("show", NAME, "--json")[1])
     assert told["first_rows"] is None and told["message"]["key"] == "hub.gated" and told["gated"] is True
 
@@ -115,4 +115,4 @@ def test_what_cannot_be_added_is_one_sentence(hub: FakeHub, run: Run, monkeypatc
     assert (code, out) == (2, "") and "3,000,000 rows" in err and "--rows 20000" in err
     hub.gated = True
     code, out, err = run("add", NAME, "--rows", "5")
-    assert (code, out) == (2, "") and "accepted its licence" in err
+    assert (code, out) == (2, "") and "accept the licence" in err

@@ -61,7 +61,7 @@ def test_a_model_is_downloaded_shown_and_deleted(hub: FakeHub, run: Run) -> None
     code, out, _ = run("--json")
     (kept,) = json.loads(out)["models"]
     assert (code, kept["id"], kept["store"], kept["is_whole"], kept["can_delete"]) == (0, REPO, "hub", True, True)
-    assert REPO in run()[1] and "Hub's cache" in run()[1]
+    assert REPO in run()[1] and "Hub cache" in run()[1]
     code, out, _ = run("delete", REPO, "--yes", "--json")
     assert (code, json.loads(out)) == (0, {"deleted": REPO, "freed_bytes": kept["bytes"]})
     assert json.loads(run("--json")[1]) == {"models": []}
@@ -89,7 +89,7 @@ def test_a_download_that_fails_says_so_stays_in_the_list_and_is_gone_on_with(hub
     assert "failed" in run("downloads")[1] and "licence" in run("downloads")[2]
     hub.gated = False
     code, _, error = run("resume", REPO)
-    assert code == 0 and "is here" in error
+    assert code == 0 and "is ready" in error
     assert run("cancel", REPO)[0] == 0 and run("downloads", "--json")[1].split() == ["{", '"downloads":', "[]", "}"]
     assert cached.installed() == [REPO], "what is whole stays"
 
@@ -98,7 +98,7 @@ def test_a_known_model_goes_by_its_short_name_and_a_misspelt_one_names_the_neare
     code, _, error = run("download", "qwen3-4b")
     assert code == 2 and "Qwen/Qwen3-4B" in error
     code, _, error = run("download", "Qwen/Qwen-3-4B")
-    assert code == 2 and "Perhaps" in error and "Qwen/Qwen3-4B" in error
+    assert code == 2 and "Did you mean" in error and "Qwen/Qwen3-4B" in error
 
 
 def test_what_is_not_on_the_list_is_one_sentence(hub: FakeHub, run: Run) -> None:

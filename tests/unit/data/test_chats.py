@@ -79,7 +79,7 @@ def test_a_chat_of_either_system_in_every_date_style_is_the_same_conversations(s
     assert report.chat is not None and (report.chat.app, report.chat.voice, report.chat.guessed) == ("WhatsApp", "Jo", True)
     assert [(one.name, one.messages) for one in report.chat.people] == [("Jo", 4), ("Maria", 3)]
     (note,) = report.notes
-    assert "learns to answer as Jo; nobody chose a voice" in str(note) and "a model can repeat it" in str(note)
+    assert "learns to answer as Jo; no person was chosen" in str(note) and "the model can repeat it" in str(note)
 
 
 def test_what_is_no_message_is_counted_by_its_kind(tmp_path) -> None:
@@ -234,11 +234,11 @@ def test_what_is_chosen_later_is_kept_and_what_cannot_be_read_so_changes_nothing
 
 
 def test_a_voice_that_nobody_has_is_refused_with_the_nearest_names(tmp_path) -> None:
-    with pytest.raises(DataError, match=r"Nobody in chat.txt is called Mara, found 2 people, such as Maria:"):
+    with pytest.raises(DataError, match=r"Nobody in chat.txt is called Mara; there are 2 people, such as Maria:"):
         inspect_file(chat_of(tmp_path), choices=Choices(voice="Mara"))
     table = tmp_path / "a.csv"
     table.write_text("question,answer\na,b\n")
-    with pytest.raises(DataError, match="a.csv is no chat, so the voice of Jo cannot be chosen"):
+    with pytest.raises(DataError, match="a.csv is not a chat, so the voice Jo cannot be used"):
         inspect_file(table, choices=Choices(voice="Jo"))
 
 

@@ -111,21 +111,21 @@ def test_columns_that_parquet_fills_with_nulls_are_not_there():
 @pytest.mark.parametrize(
     "turn, columns, said",
     [
-        ({"tool_calls": "get_weather(Paris)"}, {}, "the tool call of turn 2 is no JSON (get_weather(Paris))"),
+        ({"tool_calls": "get_weather(Paris)"}, {}, "the tool call in turn 2 is not JSON (get_weather(Paris))"),
         ({"tool_calls": [{"arguments": {}}]}, {}, "a tool call of turn 2 has no name"),
-        ({"tool_calls": [{"name": "f", "arguments": "city: Paris"}]}, {}, "“f” in turn 2 are no JSON (city: Paris)"),
+        ({"tool_calls": [{"name": "f", "arguments": "city: Paris"}]}, {}, "“f” in turn 2 are not JSON (city: Paris)"),
         ({"tool_calls": [{"name": "f", "arguments": '["Paris"]'}]}, {}, "“f” in turn 2 are a list, expected an object"),
         ({"tool_calls": [{"name": "f", "arguments": 3}]}, {}, "“f” in turn 2 are a number"),
-        ({"tool_calls": "[" * 100_000}, {}, "the tool call of turn 2 is no JSON"),
-        ({"content": "a", "weight": 0.5}, {}, "the weight of turn 2 is 0.5, expected 0"),
-        ({"content": "a", "weight": 0}, {}, "every answer has the weight 0"),
-        ({"content": "a"}, {"tools": "weather"}, "the tools are no JSON (weather)"),
+        ({"tool_calls": "[" * 100_000}, {}, "the tool call in turn 2 is not JSON"),
+        ({"content": "a", "weight": 0.5}, {}, "the weight of turn 2 is 0.5; expected 0"),
+        ({"content": "a", "weight": 0}, {}, "every answer has weight 0"),
+        ({"content": "a"}, {"tools": "weather"}, "the tools are not JSON (weather)"),
         ({"content": "a"}, {"tools": {"get_weather": {}}}, "the tools are an object, expected a list"),
         ({"content": "a"}, {"tools": [{"description": "d"}]}, "tool 1 has no name"),
-        ({"content": "a"}, {"tools": [{"name": "f", "description": "x" * MOST_TOOLS}]}, f"at most {MOST_TOOLS:,} are read"),
-        ({"content": "a"}, {"tools": "x" * (MOST_TOOLS + 1)}, f"at most {MOST_TOOLS:,} are read"),
-        ({"content": "", "reasoning_content": "Look."}, {}, "turn 2, an answer of the assistant, is empty"),
-        ({"content": [{"type": "image_url", "image_url": "x"}]}, {}, "turn 2 holds a part that is image_url"),
+        ({"content": "a"}, {"tools": [{"name": "f", "description": "x" * MOST_TOOLS}]}, f"the limit is {MOST_TOOLS:,}"),
+        ({"content": "a"}, {"tools": "x" * (MOST_TOOLS + 1)}, f"the limit is {MOST_TOOLS:,}"),
+        ({"content": "", "reasoning_content": "Look."}, {}, "turn 2 is an empty assistant answer"),
+        ({"content": [{"type": "image_url", "image_url": "x"}]}, {}, "turn 2 contains a part of type image_url"),
     ],
 )
 def test_what_cannot_be_learned_says_why(turn, columns, said):
@@ -136,7 +136,7 @@ def test_what_cannot_be_learned_says_why(turn, columns, said):
 
 def test_a_result_without_an_answer_is_left_off_and_said():
     found, problems = read({"role": "assistant", "tool_calls": [OPENAI]}, {"role": "tool", "content": "20"})
-    assert found.messages[-1].role == "assistant" and "tool's result" in str(problems[0].text)
+    assert found.messages[-1].role == "assistant" and "tool result" in str(problems[0].text)
 
 
 FULL = Example(

@@ -104,7 +104,7 @@ def test_an_unknown_shape_lists_columns_and_shapes():
     with pytest.raises(DataError) as caught:
         recognise([Row(1, {"foo": 1, "bar": 2})])
     assert str(caught.value) == (
-        "The columns foo, bar fit no format known here. Expected one of: messages; conversations; instruction + output (input "
+        "The columns foo, bar do not match any known format. Expected one of: messages; conversations; instruction + output (input "
         "optional); question + answer; prompt + completion; text + label; text; prompt + chosen + rejected; question + answers. Rename the columns and add the file again."
     )
     assert "foo、bar" in caught.value.message.render("zh")
@@ -141,16 +141,16 @@ BAD = [
     ("messages", turns(("assistant", "a"), ("user", "b")), "turn 1 is assistant, expected user"),
     ("messages", turns(("user", "a"), ("user", "b"), ("assistant", "c")), "turn 2 is user, expected assistant"),
     ("messages", turns(("user", "a"), ("assistant", "b"), ("system", "c")), "turn 3 is system, expected user"),
-    ("messages", turns(("system", "s"), ("user", "a"), ("assistant", "")), "turn 3, an answer of the assistant, is empty"),
+    ("messages", turns(("system", "s"), ("user", "a"), ("assistant", "")), "turn 3 is an empty assistant answer"),
     ("messages", turns(("user", ""), ("assistant", "b")), "turn 1 (user) is empty"),
-    ("messages", turns(("user", "a"), ("assistant", None)), "turn 2, an answer of the assistant, is empty"),
+    ("messages", turns(("user", "a"), ("assistant", None)), "turn 2 is an empty assistant answer"),
     ("messages", turns(("user", "a"), ("assistant", 5)), "the content of turn 2 is a number, expected text"),
     (
         "messages",
         turns(("user", "a"), ("narrator", "b")),
         "turn 2 has the role “narrator”, expected one of system, user, assistant",
     ),
-    ("messages", turns(("user", [{"type": "image_url"}]), ("assistant", "b")), "turn 1 holds a part that is image_url"),
+    ("messages", turns(("user", [{"type": "image_url"}]), ("assistant", "b")), "turn 1 contains a part of type image_url"),
     ("messages", {**turns(("user", "a"), ("user", "b"), ("assistant", "c")), "system": "s"}, "turn 2 is user, expected assistant"),
     ("sharegpt", {"conversations": [{"from": "human", "value": "a"}]}, "no assistant turn"),
 ]
@@ -170,7 +170,7 @@ def test_a_trailing_user_turn_is_left_off_with_a_warning():
     found, problems = check(Row(3, turns(("user", U), ("assistant", A), ("user", "And?"))), "messages")
     assert found == PAIR
     assert [(p.row, p.severity, str(p.text)) for p in problems] == [
-        (3, "warning", "the last turn is the user's, with no answer; it was left off.")
+        (3, "warning", "the last turn is from the user and has no answer; it was dropped.")
     ]
 
 
@@ -208,8 +208,8 @@ def test_a_report_lists_every_problem_by_row(tmp_path):
     assert report.columns == ("question", "answer", "source")
     assert [(p.row, p.severity) for p in report.problems] == [(2, "error"), (3, "error"), (4, "warning")]
     assert [str(p.sentence) for p in report.problems][1:] == [
-        "Row 3 (line 3): the answer is empty, so there is nothing to learn: write one, or remove the row.",
-        "Row 4 (line 4): says exactly what row 1 says.",
+        "Row 3 (line 3): the answer is empty: write one, or remove the row.",
+        "Row 4 (line 4): identical to row 1.",
     ]
     assert report.bytes == path.stat().st_size
     assert type(report).model_validate_json(report.model_dump_json()) == report
@@ -239,16 +239,16 @@ def test_one_good_row_after_thousands_of_broken_ones_is_found(tmp_path):
 def test_a_format_may_be_chosen(tmp_path):
     path = jsonl(tmp_path, {"text": "a", "label": "b"})
     assert next(examples_of(path, "text")) == (1, Example(text="a"))
-    with pytest.raises(DataError, match="“chatml” is no format, expected one of messages"):
+    with pytest.raises(DataError, match="“chatml” is not a known format. Expected one of messages"):
         inspect_file(path, "chatml")
 
 
 @pytest.mark.parametrize(
     "rows, said",
     [
-        (['{"question": "a"', "{"], "No row of a.jsonl can be learned from. The first problem: Row 1 (line 1): broken JSON"),
+        (['{"question": "a"', "{"], "No row of a.jsonl can be used. The first problem: Row 1 (line 1): broken JSON"),
         ([{"question": "a", "answer": ""}], "The first problem: Row 1 (line 1): the answer is empty"),
-        (["[]"], "a.jsonl has no rows in it"),
+        (["[]"], "a.jsonl has no rows"),
     ],
 )
 def test_a_file_that_teaches_nothing_is_an_error_with_its_first_problem(tmp_path, rows, said):
@@ -259,7 +259,7 @@ def test_a_file_that_teaches_nothing_is_an_error_with_its_first_problem(tmp_path
 
 def test_a_csv_with_only_a_header_has_no_rows(tmp_path):
     (tmp_path / "a.csv").write_text("question,answer\n")
-    with pytest.raises(DataError, match="a.csv has no rows in it"):
+    with pytest.raises(DataError, match="a.csv has no rows"):
         inspect_file(tmp_path / "a.csv")
 
 

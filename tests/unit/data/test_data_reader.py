@@ -116,7 +116,7 @@ def test_lines_are_physical_lines_and_rows_are_rows(tmp_path):
 def test_plain_text_is_one_example_a_paragraph_and_says_so(tmp_path):
     path = write(tmp_path, "a.txt", "[Verse 1]\r\nline two\r\n  \r\n\r\n\r\nsecond\n")
     assert [str(note) for note in probe(path).notes] == [
-        "Plain text: each paragraph (up to the next empty line) is one row, a longer one is split at sentences, and every word is learned."
+        "Plain text: each paragraph (up to the next empty line) is one row, longer ones are split at sentences, and every word is trained."
     ]
     rows, problems = read(path)
     assert [(row.number, row.line, row.values["text"]) for row in rows] == [(1, 1, "[Verse 1]\nline two"), (2, 6, "second")]
@@ -152,30 +152,30 @@ DEEP = "[" * 5000 + "]" * 5000
     "name, content, said",
     [
         ("a.jsonl", b"", r"a.jsonl is empty \(0 bytes\)"),
-        ("a.csv", b" \n\t\r\n \n", "nothing but blanks"),
-        ("a.txt", codecs.BOM_UTF8 + b"\n\n", "nothing but blanks"),
-        ("a.jsonl", b"MZ\x90\x00\x03\x00\x00\x00", "is a program, whatever it is called"),
+        ("a.csv", b" \n\t\r\n \n", "only spaces and empty lines"),
+        ("a.txt", codecs.BOM_UTF8 + b"\n\n", "only spaces and empty lines"),
+        ("a.jsonl", b"MZ\x90\x00\x03\x00\x00\x00", "is a program, whatever its name says"),
         ("a.jsonl", b"\x7fELF\x02\x01\x01", "is a program"),
-        ("a.jsonl", b"PK\x03\x04\x14\x00", "is damaged, or was not downloaded to its end"),
-        ("a.xlsx", b"PK\x03\x04\x14\x00", "is damaged, or was not downloaded to its end"),
-        ("a.json", b"\x89PNG\r\n", "is a picture"),
+        ("a.jsonl", b"PK\x03\x04\x14\x00", "is damaged or was not fully downloaded"),
+        ("a.xlsx", b"PK\x03\x04\x14\x00", "is damaged or was not fully downloaded"),
+        ("a.json", b"\x89PNG\r\n", "is an image"),
         ("a.parquet", b"\x80\x04\x95\x10", "is a Python pickle"),
         ("a.csv", b"\x1f\x8b\x08\x00", "is compressed"),
         ("a.json", b"<!DOCTYPE html>\n<html>", "is a web page"),
         ("a.json", b"version https://git-lfs.github.com/spec/v1\n", "only a Git LFS pointer"),
         ("a.parquet", b"PAR1 but nothing else PAR1", "is a damaged Parquet file"),
-        ("a.parquet", b"text,label\n", "called .parquet but begins with “text,label”"),
-        ("a.json", b"text,label\na,b\n", "called .json but begins with “text,label”"),
-        ("a.bin", b"hello there\n", "is no kind of data known here"),
-        ("a.txt", bytes(range(256)) * 4 + b"\0" * 300, r"is no text \(byte 0 is 0\)"),
-        ("a.csv", b"text,label\ncaf\xe9,\xc3\xa9\n", "not valid UTF-8: byte 14 is"),
-        ("a.csv", codecs.BOM_UTF8 + b"text,label\ncaf\xe9,x\n", "byte 17 is"),
-        ("a.json", b'[{"text": "caf\xe9 \xc3\xa9"}]', "not valid UTF-8: byte 14 is"),
-        ("a.csv", b"text,Text\na,b\n", r"column “Text” twice \(1. and 2.\)"),
+        ("a.parquet", b"text,label\n", "named .parquet but begins with “text,label”"),
+        ("a.json", b"text,label\na,b\n", "named .json but begins with “text,label”"),
+        ("a.bin", b"hello there\n", "is not a known kind of data"),
+        ("a.txt", bytes(range(256)) * 4 + b"\0" * 300, r"is not text \(byte 0 is 0\)"),
+        ("a.csv", b"text,label\ncaf\xe9,\xc3\xa9\n", "not valid UTF-8: byte 14 does not belong"),
+        ("a.csv", codecs.BOM_UTF8 + b"text,label\ncaf\xe9,x\n", "byte 17 does not belong"),
+        ("a.json", b'[{"text": "caf\xe9 \xc3\xa9"}]', "not valid UTF-8: byte 14 does not belong"),
+        ("a.csv", b"text,Text\na,b\n", r"column “Text” twice \(number 1 and 2\)"),
         ("a.json", b'[{"text": "a"},\n{"text": "b"\n{"text": "c"}]', "broken at row 2, line 3: a comma or a closing bracket"),
         ("a.json", b'[{"text": "a"}\n,{"text": "b"}', "broken at row 3, line 2: found “the end of the file”"),
         ("a.json", b'[{"text": "a"},]', "broken at row 2, line 1: expected a value"),
-        ("a.json", b'[{"text": "a"}]\n[]', "goes on with “\\[” at line 2"),
+        ("a.json", b'[{"text": "a"}]\n[]', "continues with “\\[” at line 2"),
         ("a.json", b'[{"text": ' + b"9" * 5000 + b"}]", "broken at row 1, line 1: a number with more than 4,300 digits"),
         ("a.json", b'[{"text": "a\0b"}]', "row 1, line 1: a NUL"),
     ],
@@ -186,17 +186,15 @@ def test_a_file_that_is_no_data_is_refused_in_a_sentence(tmp_path, name, content
 
 def test_limits_are_said_with_both_numbers(tmp_path):
     path = write(tmp_path, "a.jsonl", '{"text": "a"}\n' * 20)
-    assert refused(path, Limits(rows=10)) == (
-        "a.jsonl has more than 10 rows, at most that many are read: split it, or keep a part of it."
-    )
+    assert refused(path, Limits(rows=10)) == ("a.jsonl has more than 10 rows, which is the limit: split it, or use a part of it.")
     big = write(tmp_path, "b.jsonl", b" " * (3 << 20))
-    assert "3 MiB, at most 2 MiB" in refused(big, Limits(bytes=2 << 20))
+    assert "3 MiB; the limit is 2 MiB" in refused(big, Limits(bytes=2 << 20))
 
 
 def test_what_is_not_there_or_no_file_is_refused(tmp_path):
     assert "no data file gone.json" in refused(tmp_path / "gone.json")
     assert "no data file" in refused("a\0b.json")
-    assert "holds no file of a kind that is read" in refused(tmp_path)
+    assert "contains no supported file" in refused(tmp_path)
     assert "folder or a device" in refused("/dev/zero")
     assert refused(tmp_path / ("x" * 5000 + ".json"))
 
@@ -208,7 +206,7 @@ def test_json_nested_5000_deep_is_a_sentence(tmp_path):
         said, row = str(problems[0].text), problems[0].row
     except DataError as error:  # where the parser itself gives up
         said, row = str(error), error.message.params["row"]
-    assert "deeper than 64 levels" in said and row == 2
+    assert "more than 64 levels deep" in said and row == 2
     assert refused(write(tmp_path, "b.json", "[" * 5000))
 
 
@@ -221,8 +219,8 @@ GOOD = '{"text": "good"}'
     "line, said",
     [
         ('{"text": "a"', "broken JSON at character 13: a comma or a closing bracket is missing"),
-        ('{"text": "a}', "a text is never closed with a double quote"),
-        ("{'text': 'a'}", "a column name must stand in double quotes"),
+        ('{"text": "a}', "a text is missing its closing double quote"),
+        ("{'text': 'a'}", "column names must be in double quotes"),
         ('{"text": "a", }', "a comma too many|no comma after the last one"),
         ('{"text": a}', "expected a value"),
         ('{"text": "a\tb"}', r"must be written as \\n or \\t"),
@@ -231,16 +229,16 @@ GOOD = '{"text": "good"}'
         ('"a"', "found text, expected an object"),
         ("null", r"found nothing \(null\), expected an object"),
         ("7", "found a number, expected an object"),
-        ('{"text": NaN}', "found nan, which JSON does not have"),
-        ('{"text": "a", "x": [-Infinity]}', "found -inf, which JSON does not have"),
+        ('{"text": NaN}', "found nan, which is not valid JSON"),
+        ('{"text": "a", "x": [-Infinity]}', "found -inf, which is not valid JSON"),
         ('{"text": 1e999}', "found inf"),
         (r'{"text": "half \ud83d emoji"}', "half a character .* in “text”"),
         (r'{"messages": [{"role": "user", "content": "\udc00"}]}', "half a character .* in “messages”"),
         (r'{"\ud83d": "x"}', "half a character"),
         ('{"text": "a\0b"}', "a NUL character"),
         (r'{"text": "a\u0000b"}', "a NUL character"),
-        ('{"text": ' + DEEP + "}", "nested deeper than 64 levels"),
-        ('{"a":' * 70 + "1" + "}" * 70, "nested deeper than 64 levels"),
+        ('{"text": ' + DEEP + "}", "nested more than 64 levels deep"),
+        ('{"a":' * 70 + "1" + "}" * 70, "nested more than 64 levels deep"),
         ('{"text": ' + "9" * 5000 + "}", "a number with more than 4,300 digits"),
         (b'{"text": "caf\xe9 \xc3\xa9"}', "this line is not valid UTF-8"),
     ],
@@ -266,8 +264,7 @@ def test_a_line_of_50_mb_is_a_problem_and_not_held_in_memory(tmp_path):
     rows, problems = read(write(tmp_path, "a.jsonl", GOOD.encode() + b"\n" + huge + b"\n" + GOOD.encode()))
     assert [row.number for row in rows] == [1, 3]
     assert str(problems[0].sentence) == (
-        "Row 2 (line 2): 47.7 MiB in one row, at most 4.0 MiB are read: "
-        "split it into several rows, or check that a line break is not missing."
+        "Row 2 (line 2): 47.7 MiB in one row; the limit is 4.0 MiB: split it into several rows, or check for a missing line break."
     )
 
 
@@ -307,7 +304,7 @@ def test_a_huge_row_is_refused_in_every_kind(tmp_path, name):
     path = as_parquet(tmp_path / name, rows) if name == "a.parquet" else write(tmp_path, name, as_csv(rows))
     found, problems = read(path)
     assert [row.number for row in found] == [1, 3]
-    assert problems[0].row == 2 and "4.8 MiB in one row, at most 4.0 MiB" in str(problems[0].text)
+    assert problems[0].row == 2 and "4.8 MiB in one row; the limit is 4.0 MiB" in str(problems[0].text)
 
 
 @pytest.mark.parametrize(
@@ -316,7 +313,7 @@ def test_a_huge_row_is_refused_in_every_kind(tmp_path, name):
         ("a,b,c", "3 cells, expected 2 (text, label)", 2),
         ("a", "1 cells, expected 2 (text, label)", 2),
         ('"a"b,c', "a quote inside a quoted cell", 2),
-        ('"a,b', "a quote is opened here and never closed", 1),
+        ('"a,b', "a quote opens here and never closes", 1),
         ("a\0b,c", "a NUL character", 2),
     ],
 )
@@ -337,7 +334,7 @@ def test_a_second_list_of_rows_is_named_and_not_silently_lost(tmp_path):
     rows, problems = read(write(tmp_path, "a.json", json.dumps({"train": ROWS, "test": ROWS})))
     assert len(rows) == 3
     assert (problems[0].row, problems[0].severity) == (0, "warning")
-    assert str(problems[0].sentence).startswith("Only the list “train” was read; left out: test.")
+    assert str(problems[0].sentence).startswith("Only the list “train” was read; skipped: test.")
 
 
 @pytest.mark.parametrize(
@@ -351,7 +348,7 @@ def test_what_stands_beside_the_rows_is_named(tmp_path, before, after):
 
 def test_what_stands_behind_rows_of_which_the_last_is_broken_is_still_named(tmp_path):
     _, problems = read(write(tmp_path, "a.json", json.dumps({"rows": [*ROWS, 3], "version": 2})))
-    assert [problem.row for problem in problems] == [4, 0] and "“version” beside the rows (1)" in str(problems[1].text)
+    assert [problem.row for problem in problems] == [4, 0] and "“version” outside the rows (1)" in str(problems[1].text)
 
 
 @pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e999", "1e99999999999999999999", r'"half \ud83d"', "[" * 70 + "]" * 70])

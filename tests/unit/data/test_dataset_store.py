@@ -123,7 +123,7 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing_behind(store, tmp_path, mo
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("core.data.store.os.fsync", full)
-    with pytest.raises(DataError, match="“x” could not be stored .No space left on device.: check that the disk has room"):
+    with pytest.raises(DataError, match="“x” could not be saved .No space left on device.: check the disk space"):
         store.import_file(data_file(tmp_path), "x")
     assert list(store.root.iterdir()) == []
 
@@ -261,7 +261,7 @@ def test_a_row_too_long_for_a_batch_begins_another(store, tmp_path, monkeypatch)
 def test_loading_what_teaches_nothing_is_our_sentence(store, tmp_path):
     data_file(tmp_path / "library", "empty.jsonl", [{"question": "q", "answer": ""}])
     for _ in range(2):
-        with pytest.raises(DataError, match="No row of empty.jsonl can be learned from"):
+        with pytest.raises(DataError, match="No row of empty.jsonl can be used"):
             store.rows("library:empty.jsonl")
 
 
@@ -338,7 +338,7 @@ def test_rows_that_another_process_has_made_and_mapped_are_taken_as_they_are(sto
     def refused(source, target, *more):
         if is_there:
             shutil.copy(source, target)
-        raise PermissionError(13, "used by another process")
+        raise PermissionError(13, "open in another program")
 
     monkeypatch.setattr(files, "rename", refused)
     assert len(store.rows("sample:style")) == 5

@@ -78,10 +78,12 @@ def test_a_web_page_is_what_a_browser_shows_of_it(tmp_path: Path) -> None:
     assert texts(tmp_path, "a.html", PAGE) == SAID
     assert texts(tmp_path, "b.htm", PAGE.replace("slept", "schlief für").encode("cp1252"))[0] == "# The cat\nIt schlief für,"
     report = inspect_file(tmp_path / "a.html")
-    assert (report.kind, report.format, report.good_rows) == ("html", "text", 5) and "each paragraph is one row" in str(
-        report.notes[0]
-    )
-    with pytest.raises(DataError, match="is a web page, expected the data itself"):
+    assert (report.kind, report.format, report.good_rows) == (
+        "html",
+        "text",
+        5,
+    ) and "each paragraph with the headings above it is one row" in str(report.notes[0])
+    with pytest.raises(DataError, match="is a web page, not the data itself"):
         texts(tmp_path, "a.json", PAGE)
 
 
@@ -117,7 +119,7 @@ def test_lines_of_a_pdf_are_put_together_and_pages_without_text_are_said(tmp_pat
     ]
     left = inspect_file(tmp_path / "a.pdf").left_out
     assert [(str(one.what), one.count) for one in left] == [("Pages without text", 1)]
-    with pytest.raises(DataError, match="holds no text, only pictures of it perhaps, as scans do"):
+    with pytest.raises(DataError, match="contains no text, perhaps only images of it, like a scan"):
         texts(tmp_path, "scan.pdf", pdf([[], []]))
 
 
@@ -125,7 +127,7 @@ def test_a_book_is_read_in_its_own_order(tmp_path: Path) -> None:
     chapters = {"b.xhtml": PAGE, "a%20a.xhtml": "<html><body><p>First.</p></body></html>"}
     content = epub({"b.xhtml": PAGE, "a.xhtml": chapters["a%20a.xhtml"]}, {"META-INF/encryption.xml": "<a>fonts/x.otf</a>"})
     assert texts(tmp_path, "a.epub", content) == ["First.", *SAID]
-    with pytest.raises(DataError, match="protected by a password"):
+    with pytest.raises(DataError, match="password-protected"):
         texts(tmp_path, "b.epub", epub(chapters, {"META-INF/encryption.xml": "<a>OEBPS/b.xhtml</a>"}))
 
 

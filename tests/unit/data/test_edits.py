@@ -75,13 +75,13 @@ def test_undo_and_redo_go_back_and_forth_and_a_new_change_loses_no_version(store
         working.changed(store, id, remove=[number])
     with store.editing(id) as (edits, _):
         assert edits.undo().version == 2 and edits.undo().version == 1
-        with pytest.raises(DataError, match="nothing to undo"):
+        with pytest.raises(DataError, match="no changes to undo"):
             edits.undo()
         assert edits.redo().version == 1
     assert [number for number, _ in said(store, id)][:2] == [2, 3] and store.get(id).version == 1
     made = working.changed(store, id, remove=[9])
     assert (made.version, made.parent) == (3, 1)
-    with store.editing(id) as (edits, _), pytest.raises(DataError, match="Nothing was undone"):
+    with store.editing(id) as (edits, _), pytest.raises(DataError, match="no undone changes"):
         edits.redo()
     assert [len(said(store, id, version)) for version in range(4)] == [11, 10, 9, 9]
 
@@ -93,9 +93,9 @@ def test_undo_and_redo_go_back_and_forth_and_a_new_change_loses_no_version(store
         ({"remove": [6]}, "no row 6"),  # cannot be learned from, so it is in no version
         ({"change": [(3, row(""))]}, "the answer is empty"),
         ({"add": ["text"]}, "a JSON object"),
-        ({"add": [{"what": 1}]}, "fit no format"),
-        ({}, "Nothing was named"),
-        ({"remove": [*range(1, 6), *range(7, 13)]}, "No row would be left"),
+        ({"add": [{"what": 1}]}, "do not match any known format"),
+        ({}, "Nothing to remove"),
+        ({"remove": [*range(1, 6), *range(7, 13)]}, "No rows would be left"),
     ],
 )
 def test_what_cannot_be_is_a_sentence_and_changes_nothing(store, tmp_path, asked: dict[str, Any], told: str) -> None:
@@ -124,7 +124,7 @@ def test_samples_are_not_changed(tmp_path: Path) -> None:
     (tmp_path / "samples").mkdir()
     (tmp_path / "samples" / "one.jsonl").write_text(json.dumps(row("a")), "utf-8")
     store = DatasetStore(tmp_path / "datasets", tmp_path)
-    with pytest.raises(DataError, match="not changed here"):
+    with pytest.raises(DataError, match="cannot be changed here"):
         working.changed(store, "sample:one", add=[row("b")])
     assert len(store.rows("sample:one")) == 1
 
@@ -160,7 +160,7 @@ def test_a_kind_of_problem_is_mended_everywhere_and_undone(store: DatasetStore, 
     assert said(store, id)[3] == (4, "I am Ada, number 3, and glad to help.")
     working.mended(store, id, "repeated")
     assert [number for number, _ in said(store, id)] == list(range(1, 10))
-    with pytest.raises(DataError, match="Nothing of the kind “markup”"):
+    with pytest.raises(DataError, match="Nothing of type “markup”"):
         working.mended(store, id, "markup")
     with store.editing(id) as (edits, _):
         edits.undo()
@@ -276,7 +276,7 @@ def test_sets_are_written_joined_and_split(store: DatasetStore, tmp_path: Path) 
     assert sorted(words for part in (kept, held) for _, words in said(store, part.id)) == sorted(
         words for _, words in said(store, id)
     )
-    with pytest.raises(DataError, match="leaves one of the two sets empty"):
+    with pytest.raises(DataError, match="leaves one of the two datasets empty"):
         working.split(store, id, 0.01, 1, ("a", "b"), tmp_path / "work")
     assert [part.good_rows for part in working.split(store, id, 1, 1, ("10", "1"), tmp_path / "work")] == [10, 1]
     (tmp_path / "plain.jsonl").write_text('{"text": "Only a text."}\n' * 3, "utf-8")
@@ -308,9 +308,9 @@ def test_the_commands_say_it_in_json_and_refuse_in_a_sentence(make_workspace, tm
     assert ask("join", id, id, "--name", "twice")["sets"][0]["good_rows"] == 22
     for words, sentence in (
         (("change", id, "--remove", "99"), "no row 99"),
-        (("change", id, "--set", "x"), "names no row"),
+        (("change", id, "--set", "x"), "does not name a row"),
         (("change", id, "--add", "{"), "is not JSON"),
-        (("export", id, str(tmp_path / "out.jsonl")), "is there already"),
+        (("export", id, str(tmp_path / "out.jsonl")), "already exists"),
     ):
         assert command(["data", *words, "--workspace", str(space.root)]) == 2
         assert sentence in capsys.readouterr().err

@@ -65,7 +65,7 @@ def test_what_makes_as_much_sense_is_said_and_another_can_be_named(tmp_path: Pat
     text = "Ekmek kaç lira? Beş lira. Şehir merkezinde müze var, değil mi? İyi günler."
     path = written(tmp_path, "a.txt", text.encode("cp1254"))
     said = str(probe(path).notes[0])
-    assert "read as cp1252" in said and "could as well be" in said and "cp1254 (Windows, Turkish)" in said
+    assert "read as cp1252" in said and "could also be" in said and "cp1254 (Windows, Turkish)" in said
     assert texts(path) != [text] and texts(path, encoding="windows-1254") == [text]
     assert not any("not UTF-8" in str(note) for note in probe(path, choices=Choices(encoding="cp1254")).notes)
 
@@ -77,7 +77,7 @@ def test_a_word_of_a_person_goes_before_everything_and_is_held_to_what_is_known(
         probe(written(tmp_path, "b.txt", b"\xff\xff"), choices=Choices(encoding="big5"))
     for wrong in ("latin", "rot13", "hex", "unicode_escape", "idna", "", "x" * 99, "\0"):
         if wrong:
-            with pytest.raises(DataError, match="no encoding known here, expected one of utf-8"):
+            with pytest.raises(DataError, match="not a known encoding. Expected one of utf-8"):
                 probe(path, choices=Choices(encoding=wrong))
 
 

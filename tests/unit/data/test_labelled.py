@@ -34,7 +34,7 @@ def test_evals_teach_the_first_ideal_answer_and_a_question_that_is_a_system_mess
     rows = [{"input": [SYSTEM, USER], "ideal": ["4", "four"]}, {"input": [SYSTEM, USER | {"role": "system"}], "ideal": "4"}]
     learned = [("system", "Solve it."), ("user", "2 + 2"), ("assistant", "4")]
     assert read(tmp_path, rows) == [learned, learned]
-    assert left_of(tmp_path) == {"“ideal” of answers": 1}
+    assert left_of(tmp_path) == {"“ideal” in answers": 1}
     assert read(tmp_path, [{"input": [SYSTEM], "ideal": "Yes."}]) == [[("user", "Solve it."), ("assistant", "Yes.")]]
 
 
@@ -56,7 +56,7 @@ def test_a_label_that_was_rejected_in_prodigy_is_not_learned(tmp_path: Path) -> 
     row = {"text": "I will never make it again.", "label": "QUESTION", "_input_hash": 1, "_task_hash": 2}
     rows = [row | {"answer": "accept"}, row | {"answer": "reject"}, row | {"answer": "ignore"}]
     assert read(tmp_path, rows) == [[("user", "I will never make it again."), ("assistant", "QUESTION")]]
-    assert left_of(tmp_path) == {"Rows whose answer is marked as a bad one": 2}
+    assert left_of(tmp_path) == {"Rows whose answer is marked as bad": 2}
     assert len(read(tmp_path, [{"text": "a", "label": "b", "answer": "reject"}, *rows])) == 2, (
         "without its hashes it is a column like others"
     )

@@ -132,10 +132,10 @@ def test_bad_answers_are_counted_and_a_file_of_nothing_else_is_a_sentence(tmp_pa
     file.write_text("".join(json.dumps({"prompt": f"p{n}", "completion": "c", "label": n % 3 == 0}) + "\n" for n in range(9)))
     report = inspect_file(file)
     assert (report.rows, report.good_rows, report.problem_count) == (9, 3, 0)
-    assert [(str(one.what), one.count) for one in report.left_out] == [("Rows whose answer is marked as a bad one", 6)]
+    assert [(str(one.what), one.count) for one in report.left_out] == [("Rows whose answer is marked as bad", 6)]
     assert [row for row, _ in examples_of(file)] == [1, 4, 7]
     file.write_text(json.dumps({"prompt": "p", "completion": "c", "label": False}))
-    with pytest.raises(DataError, match="all 1 answers are marked as bad ones"):
+    with pytest.raises(DataError, match="all 1 answers are marked as bad"):
         list(examples_of(file))
 
 
@@ -149,7 +149,7 @@ def test_bad_answers_are_counted_and_a_file_of_nothing_else_is_a_sentence(tmp_pa
 def test_a_row_that_points_at_a_picture_is_refused(values: dict[str, Any]) -> None:
     """Seen: the placeholder was learned as text."""
     found, problems, _ = left_of(values)
-    assert found is None and "only text can be learned" in str(problems[0].text)
+    assert found is None and "uses text only" in str(problems[0].text)
 
 
 def test_a_mark_in_plain_text_without_any_picture_stays() -> None:

@@ -127,11 +127,11 @@ def test_yaml_of_bots_is_conversations_and_intents(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("a: &a [x, x]\nb: [*a, *a]\n", "an alias"),
-        ("[" * 100 + "]" * 100, "deeper than 64"),
+        ("a: &a [x, x]\nb: [*a, *a]\n", "YAML alias"),
+        ("[" * 100 + "]" * 100, "more than 64"),
         ("a: {b: c}\n", "no list of rows"),
-        ("- a: [\n", "not YAML"),
-        ("- !!python/object/apply:os.system [echo]\n", "not YAML"),
+        ("- a: [\n", "not valid YAML"),
+        ("- !!python/object/apply:os.system [echo]\n", "not valid YAML"),
         ("- " + "a" * MOST_BYTES, "larger than 8 MiB"),
     ],
 )

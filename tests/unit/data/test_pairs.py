@@ -70,7 +70,7 @@ def test_what_is_no_pair_and_what_is_too_long_is_left_out_and_said(tokenizer: To
     train, _ = tokenize(rows, RECIPE, tokenizer, listener)
     assert [learned(row, tokenizer) for row in train] == [["b", "c"], ["e", "f"]]
     said = " ".join(map(str, listener.said))
-    assert "no worse answer" in said and "are the same" in said and "1 rows are longer than 64 tokens and were left out" in said
+    assert "no rejected answer" in said and "are the same" in said and "1 rows are longer than 64 tokens and were skipped" in said
     seen = Preview.measure(list(enumerate(rows, 1)), tokenizer, PAIRS)
     counts = seen.counts(64)
     assert (counts.pieces, counts.rows_dropped, counts.rows_refused, counts.first_dropped) == (2, 1, 2, (4,))

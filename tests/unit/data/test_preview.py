@@ -382,7 +382,7 @@ def test_a_row_that_the_template_refuses_is_named_and_left_out(tokenizer: Tokeni
     asked = Recipe.parse({"data": {"source": "x", "eval_fraction": 0}, "train": {"num_train_epochs": 1}})
     seen = Preview.measure(list(zip((4, 7, 9, 1_200), rows, strict=True)), tokenizer)
     (said,) = map(str, seen.refused.said(seen.counted))
-    assert said.startswith("2 of 4 rows are left out") and "tools" in said and said.endswith("file: 7, 1200.")
+    assert said.startswith("2 of 4 rows are skipped") and "tools" in said and said.endswith("file: 7, 1200.")
     counts, listener = seen.counts(512), Listener()
     train, _ = tokenize(rows, asked, tokenizer, listener)
     assert (counts.rows, counts.rows_refused, counts.rows_dropped, seen.facts().rows) == (4, 2, 0, 2)

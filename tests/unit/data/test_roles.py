@@ -74,7 +74,7 @@ def test_a_column_that_goes_by_the_name_of_another_role_is_left_out_by_name(tmp_
 def test_where_nothing_points_at_an_answer_the_columns_are_refused_as_before(tmp_path) -> None:
     file = tmp_path / "a.csv"
     file.write_text("name,city\nEva,Rome\n")
-    with pytest.raises(DataError, match="The columns name, city fit no format"):
+    with pytest.raises(DataError, match="The columns name, city do not match any known format"):
         inspect_file(file)
 
 
@@ -118,12 +118,12 @@ def test_it_overrules_the_names_and_a_format(tmp_path) -> None:
 @pytest.mark.parametrize(
     "written, said",
     [
-        ("question", "“question” says nothing of a column"),
-        ("person=b", "expected role=column with one of the roles"),
-        ("question=b,answer=z", "There is no column z here, found a, b, note, c"),
-        ("question=b", "The columns b: question are nothing to learn from"),
-        ("question=b,answer=a,text=c", "are nothing to learn from"),
-        ("question=b,answer=a,answer=c", "are nothing to learn from"),
+        ("question", "“question” does not describe a column"),
+        ("person=b", "Expected role=column with one of the roles"),
+        ("question=b,answer=z", "There is no column z; the file has a, b, note, c"),
+        ("question=b", "The columns b: question cannot be used"),
+        ("question=b,answer=a,text=c", "cannot be used"),
+        ("question=b,answer=a,answer=c", "cannot be used"),
     ],
 )
 def test_what_cannot_be_meant_of_columns_is_a_sentence(written: str, said: str, tmp_path) -> None:
@@ -138,7 +138,7 @@ def test_a_set_keeps_what_was_said_of_its_columns_for_its_report_and_for_trainin
     file = tmp_path / "a.csv"
     file.write_text('a,b,c\n"one two three four","one two three","x y z"\n', "utf-8")
     store = DatasetStore(tmp_path / "datasets", tmp_path)
-    with pytest.raises(DataError, match="fit no format"):
+    with pytest.raises(DataError, match="do not match any known format"):
         store.import_file(file)
     info = store.import_file(file, choices=Choices(columns={"b": "question", "a": "answer"}))
     other = store.import_file(file, choices=Choices(columns={"a": "question", "b": "answer"}))

@@ -52,8 +52,8 @@ def test_files_of_several_formats_are_one_set_in_the_order_of_their_names(put) -
     found = list(examples_of(path))
     assert [row for row, _ in found] == [1, 2, 3, 4]
     assert [example.text or example.messages[-1].content for _, example in found] == ["Das.", "two", "ten", "ho"]
-    assert "comes from 4 files, with these rows: a.csv (1), b/chapter 2.txt (1), b/chapter 10.txt (1), c.json (1)" in notes(report)
-    assert "Files that are not read: 2, with the endings .jpg (1), .md (1)." in notes(
+    assert "consists of 4 files, with these rows: a.csv (1), b/chapter 2.txt (1), b/chapter 10.txt (1), c.json (1)" in notes(report)
+    assert "Files that are not read: 2, with the extensions .jpg (1), .md (1)." in notes(
         report
     ) and "a.csv: Columns are separated" in notes(report)
 
@@ -78,15 +78,15 @@ def test_one_file_that_cannot_be_read_costs_that_file_alone(put) -> None:
     report = inspect_file(
         put({"a.json": json.dumps(QA), "b.json": '[{"question": "a", "answer": "b"},', "c.csv": "x,y\n1,2\n", "d.json": b"\x89PNG"})
     )
-    assert report.good_rows == 2 and "d.json is a picture" in notes(report)
+    assert report.good_rows == 2 and "d.json is an image" in notes(report)
     said = " ".join(str(problem.text) for problem in report.problems)
-    assert "b.json is broken at row 2" in said and "The columns x, y fit no format" in said
+    assert "b.json is broken at row 2" in said and "The columns x, y do not match any known format" in said
 
 
 def test_nothing_to_read_is_one_sentence(put) -> None:
-    with pytest.raises(DataError, match="holds no file of a kind that is read"):
+    with pytest.raises(DataError, match="contains no supported file"):
         inspect_file(put({"a.jpg": b"\xff\xd8\xff", "b": "x"}))
-    with pytest.raises(DataError, match="a.json is a picture"):
+    with pytest.raises(DataError, match="a.json is an image"):
         inspect_file(put({"a.json": b"\x89PNG"}))
 
 
@@ -106,7 +106,7 @@ def test_an_archive_of_chatgpt_is_its_conversations(put) -> None:
     }
     report = inspect_file(put({"conversations.json": json.dumps([talk]), "user.json": '[{"id": 1}]', "chat.html": "<html>"}))
     assert report.chat and report.chat.app == "ChatGPT" and report.good_rows == 1
-    assert "Of the files inside, conversations.json is read." in notes(report) and "not read: 2" in notes(report)
+    assert "Of the files inside, only conversations.json is read." in notes(report) and "not read: 2" in notes(report)
 
 
 def test_a_whatsapp_zip_is_its_chat_whatever_lies_beside_it(put) -> None:
@@ -164,7 +164,7 @@ def test_dataset_info_says_what_columns_are(put) -> None:
     found = [example for _, example in examples_of(path)]
     assert [[m.content for m in example.messages] for example in found] == [["S", "Q\n\nM", "A"], ["Hi?", "Ho."]]
     assert [str(left.what) for left in report.left_out] == ["The column “id”"] and "not read: 2" in notes(report)
-    with pytest.raises(DataError, match="does not say what the columns are: it is no JSON"):
+    with pytest.raises(DataError, match="does not describe the columns: it is not JSON"):
         inspect_file(put({"dataset_info.json": "{", "mine.json": "[]"}))
 
 
@@ -224,14 +224,14 @@ def lying(size: int) -> bytes:
 
 
 def test_a_bomb_is_refused_by_its_directory_and_one_that_lies_while_it_is_read(tmp_path: Path) -> None:
-    assert "at most 1 MiB are read" in hostile(tmp_path, zipped({"a.jsonl": b"0" * (3 << 20)}), Limits(bytes=1 << 20))
+    assert "the limit is 1 MiB" in hostile(tmp_path, zipped({"a.jsonl": b"0" * (3 << 20)}), Limits(bytes=1 << 20))
     assert "larger than its directory says" in hostile(tmp_path, lying(10))
     assert "shorter than its directory says" in hostile(tmp_path, lying(10_000_000))
 
 
 def test_names_that_lead_out_links_passwords_and_archives_inside_are_sentences(tmp_path: Path) -> None:
     for name in ("../a.jsonl", "/etc/a.jsonl", "a/../../b.jsonl", "C:/a.jsonl", "..\\a.jsonl"):
-        assert "a name that leads out of its archive" in hostile(tmp_path, zipped({name: json.dumps(QA[0])}))
+        assert "a path outside its archive" in hostile(tmp_path, zipped({name: json.dumps(QA[0])}))
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         link = zipfile.ZipInfo("a.jsonl")
@@ -240,7 +240,7 @@ def test_names_that_lead_out_links_passwords_and_archives_inside_are_sentences(t
     assert "is a link to another file" in hostile(tmp_path, buffer.getvalue())
     locked = bytearray(zipped({"a.jsonl": json.dumps(QA[0])}))
     locked[locked.rfind(b"PK\x01\x02") + 8] |= 1
-    assert "a.jsonl is protected by a password" in hostile(tmp_path, bytes(locked))
+    assert "a.jsonl is password-protected" in hostile(tmp_path, bytes(locked))
     assert "inner.zip is a zip archive" in hostile(tmp_path, zipped({"inner.zip": zipped({"a.jsonl": json.dumps(QA[0])})}))
 
 

@@ -80,16 +80,16 @@ def test_the_first_sheet_with_rows_is_read_and_the_others_are_named(tmp_path: Pa
     path = written(tmp_path, "a.xlsx", xlsx(sheets, hidden=("Secret",)))
     source = probe(path)
     assert source.sheet == "Shop"
-    assert [str(note).split(" Name")[0] for note in source.notes] == [
-        "The sheet “Shop” is read; these are not: Empty, Old.",
+    assert [str(note).split(" To use")[0] for note in source.notes] == [
+        "The sheet “Shop” is read; not read: Empty, Old.",
         "Hidden sheets are not read: Secret.",
     ]
     assert len(read(path)[0]) == 2 and len(read(path, sheet="Old")[0]) == 1
     titled = written(tmp_path, "b.xlsx", xlsx({"Cover": [["Our shop, 2026"]], "Shop": FAQ}))
     assert probe(titled).sheet == "Shop", "a sheet of one line is a title page"
     hidden = probe(path, choices=Choices(sheet="Secret"))
-    assert "“Secret”, which is read, is a hidden one" in " ".join(map(str, hidden.notes))
-    with pytest.raises(DataError, match="no sheet “shop”, found Empty, Secret, Shop, Old: the nearest name is “Shop”"):
+    assert "“Secret”, which is read, is hidden" in " ".join(map(str, hidden.notes))
+    with pytest.raises(DataError, match="no sheet “shop”; it has Empty, Secret, Shop, Old. The nearest name is “Shop”"):
         probe(path, choices=Choices(sheet="shop"))
 
 
@@ -109,7 +109,7 @@ def test_a_title_above_the_names_of_the_columns_is_left_out_and_said(tmp_path: P
         {"Frage": "Und?", "Antwort": "Nichts.", "Von": ""},
     ]
     said = {str(left.what): left.count for left in inspect_file(path).left_out}
-    assert said["Lines above the names of the columns"] == 2
+    assert said["Lines above the column names"] == 2
 
 
 def test_columns_without_names_keep_what_stands_in_them(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_a_formula_gives_its_stored_value_and_one_without_is_said(tmp_path: Path
     sheet = xlsx({"S": [["question", "answer", "sum"]]}, raw_rows=f'<row r="2">{cells}</row>')
     path = written(tmp_path, "a.xlsx", sheet)
     assert read(path)[0][0].values == {"question": "seen", "answer": "4", "sum": ""}
-    assert "Formulas without a stored value: 1." in str(probe(path).notes[0])
+    assert "Formulas without a saved result: 1." in str(probe(path).notes[0])
 
 
 def test_macros_links_to_other_files_and_entities_of_a_workbook_are_inert(tmp_path: Path) -> None:
@@ -164,11 +164,11 @@ def test_a_cell_larger_than_a_row_is_a_problem_and_reading_goes_on(tmp_path: Pat
     "content, said",
     [
         (xlsx({"S": [["text", "Text"], ["a", "b"]]}), "column “Text” twice"),
-        (xlsx({"S": [[f"c{i}" for i in range(70)], ["a"] * 70]}), "has 70 columns, at most 50 are read"),
+        (xlsx({"S": [[f"c{i}" for i in range(70)], ["a"] * 70]}), "has 70 columns; the limit is 50"),
         (xlsx({"S": [["text"], *[["a"]] * 30]}), "more than 20 rows"),
         (xlsx({"S": []}), "no rows of data|has no rows|no row"),
-        (xlsx({"S": FAQ})[:400], "damaged, or was not downloaded to its end"),
-        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "no spreadsheet that can be read"),
+        (xlsx({"S": FAQ})[:400], "damaged or was not fully downloaded"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600), "not a readable spreadsheet"),
     ],
     ids=["twice", "columns", "rows", "empty", "cut", "ole"],
 )
@@ -180,7 +180,7 @@ def test_what_cannot_be_read_is_one_sentence(tmp_path: Path, content: bytes, sai
 
 def test_a_directory_that_claims_more_than_is_read_is_refused_before_anything_is(tmp_path: Path) -> None:
     path = written(tmp_path, "a.xlsx", xlsx({"S": FAQ}))
-    with pytest.raises(DataError, match="at most 0 MiB"):
+    with pytest.raises(DataError, match="the limit is 0 MiB"):
         probe(path, Limits(bytes=path.stat().st_size))
 
 
@@ -188,4 +188,4 @@ def test_a_web_page_or_a_table_of_text_called_xls_is_what_it_is(tmp_path: Path) 
     """Exports of web shops are often called .xls."""
     path = written(tmp_path, "a.xls", b"question\tanswer\nWhy?\tSo.\n")
     assert read(path)[0][0].values == {"question": "Why?", "answer": "So."}
-    assert "called .xls, but what is in it is CSV" in " ".join(map(str, probe(path).notes))
+    assert "named .xls, but contains CSV" in " ".join(map(str, probe(path).notes))

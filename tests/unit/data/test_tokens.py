@@ -218,7 +218,7 @@ HARMS: dict[str, Callable[[bytes], bytes]] = {
     "a bit of the keys": lambda raw: flip(raw, 8 + int.from_bytes(raw[:8], "little") + 1),
     "empty": lambda raw: b"",
     "other": lambda raw: b"x" * 1000,
-    "no JSON": lambda raw: raw[:8] + b"x" * (len(raw) - 8),
+    "not JSON": lambda raw: raw[:8] + b"x" * (len(raw) - 8),
     "another version": lambda raw: raw.replace(b'"v": 1', b'"v": 0', 1),
 }
 

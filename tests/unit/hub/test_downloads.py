@@ -346,7 +346,7 @@ def test_a_mistake_of_ours_ends_a_download_once_and_a_person_may_try_again(
     seen: list[BaseException | None] = []
     monkeypatch.setattr(threading, "excepthook", lambda said: seen.append(said.exc_value))
     with monkeypatch.context() as broken:
-        broken.setattr(Entry, "tell", lambda self, told: {}["a mistake"])
+        broken.setattr(Entry, "tell", lambda self, told: {}["an error in this app"])
         app.start(REPO)
         row = until(app, "failed")
         assert row is not None and row.message is not None and row.message.key == "downloads.mistake"

@@ -82,7 +82,7 @@ def test_a_model_of_the_hub_is_added_behind_the_last_one(hub: FakeHub, catalogue
     assert main([NEW, "--write", "--catalogue", str(catalogue), *WHY]) == 0
     after, said = catalogue.read_text("utf-8"), capsys.readouterr()
     assert said.out in after and after.replace(said.out, "") == before, "its text and nothing else"
-    assert "behind the last entry" in said.err and "Look at what was guessed" in said.err
+    assert "after the last entry" in said.err and "Check what was guessed" in said.err
     content = yaml.load(after, YAML_LOADER)
     assert content["typical"] == load("models")["typical"] and content["models"][-1] == entry_text.read(said.out)
     model = known.model_of(entry_text.read(said.out), load("models")["spoken"])
@@ -206,8 +206,8 @@ def spoil(hub: FakeHub, how: str) -> list[str]:
 
 REFUSALS = {
     "quantised": "is quantized (gptq)", "files of another model": "num_hidden_layers", "experts without headers": "Download it",
-    "a count that cannot be": "do not agree", "no date": "released", "gated": "accepted its licence", "503": "status 503", "429": "too many requests",
-    "a sign-in page": "not as a model Hub does", "a list": "not as a model Hub does", "no sentence": "--en and --zh", "one language": "both languages", "not there": "owner/none", "no id": "../x",
+    "a count that cannot be": "do not agree", "no date": "released", "gated": "accept the licence", "503": "status 503", "429": "limiting requests",
+    "a sign-in page": "not as a model hub does", "a list": "not as a model hub does", "no sentence": "--en and --zh", "one language": "both languages", "not there": "owner/none", "no id": "../x",
 }  # fmt: skip
 
 

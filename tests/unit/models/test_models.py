@@ -185,5 +185,5 @@ def test_a_typo_names_the_nearest_before_anything_is_downloaded(workspace: Works
         raise ModelError("hub.missing", repo=repo, host="hub")
 
     monkeypatch.setattr("core.models.library.hub_shapes.look", nobody_has_it)
-    with pytest.raises(ModelError, match="Perhaps one of these was meant: Qwen/Qwen3-4B,"):
+    with pytest.raises(ModelError, match="Did you mean one of these: Qwen/Qwen3-4B,"):
         Models(workspace).shape("Qwen/Qwen3-4BB")

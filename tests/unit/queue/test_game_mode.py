@@ -196,8 +196,8 @@ def test_what_the_drivers_own_library_tells_names_the_program(tmp_path: Path) ->
     one = nvml.cards(nvml.card(0, "RTX", 8188, 6800, graphics=f"{os.getpid()}:6144"))
     assert say(one).startswith("“python") and "uses 6.0 GiB" in say(one)
     assert say(nvml.EIGHT_GB) == "None | None"
-    assert "6.6 GiB of the GPU; the driver does not tell which" in say(one | {"0.compute": "!3", "0.graphics": "!3"})
-    assert "no GPU" in say(nvml.dead(nvml.EIGHT_GB))
+    assert "6.6 GiB of the GPU; the driver does not report which" in say(one | {"0.compute": "!3", "0.graphics": "!3"})
+    assert "No GPU" in say(nvml.dead(nvml.EIGHT_GB))
 
 
 # ---- the run ----------------------------------------------------------------------------------------------------------

@@ -254,7 +254,7 @@ def test_a_held_line_begins_nothing_and_a_hold_of_nobody_ends_with_the_next_star
 def test_the_same_start_twice_is_one_run_and_another_name_soon_after_too(world: World) -> None:
     run = world.submit("a", seed=1)
     for name in ("a", "b"):
-        with pytest.raises(BusyError, match="pressed twice"):
+        with pytest.raises(BusyError, match="second Start was ignored"):
             world.submit(name, seed=1)
     world.look()
     run.add_facts(RunFacts(created=time.time() - 60))

@@ -44,7 +44,7 @@ def test_who_takes_the_device_waits_for_a_look_to_end(tmp_path: Path, monkeypatc
 
 
 def test_a_run_whose_end_is_being_written_down_is_deleted_when_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """It was seen as still at work, because whoever wrote down that it was interrupted had its lock."""
+    """It was seen as still running, because whoever wrote down that it was interrupted had its lock."""
     space = Workspace.open(tmp_path)
     scripted = ScriptedRun(space, "gone").to(State.RUNNING)
     with scripted.run.lock().acquire(timeout=1):
@@ -57,7 +57,7 @@ def test_a_run_whose_end_is_being_written_down_is_deleted_when_it_is(tmp_path: P
 
         writer = threading.Thread(target=write_down)
         writer.start()
-        with pytest.raises(RunError, match="still at work"):
+        with pytest.raises(RunError, match="still running"):
             Runs(space).delete(scripted.run)
     assert writer_has_it.wait(10)
     monkeypatch.setattr(files, "MOMENT_S", 30.0)

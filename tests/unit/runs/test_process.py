@@ -163,7 +163,7 @@ def test_what_torch_found_is_kept_by_its_uuid(workspace: Workspace, here):
     run = run_of(workspace, wanted_device="GPU-0", advice=PLAN)
     process.keep_device(run, A, True)
     assert (run.facts().device_uuid, run.facts().device_name) == ("GPU-0", "RTX 0")
-    with pytest.raises(RunError, match="not there now"):
+    with pytest.raises(RunError, match="not available now"):
         process.keep_device(run, B, True)
     assert run.facts().device_uuid == "GPU-0"
 
@@ -188,7 +188,7 @@ def test_who_lets_a_run_go_on_after_the_offer_has_taken_it(workspace: Workspace,
 def test_a_card_that_was_taken_is_called_by_its_own_name(workspace: Workspace, here):
     run = run_of(workspace, wanted_device="GPU-1", advice=PLAN, device_uuid="GPU-1", device_name="RTX 1")
     here(A)
-    with pytest.raises(RunError, match="RTX 1, and that GPU is not there"):
+    with pytest.raises(RunError, match="RTX 1, and that GPU is not available"):
         process.require_device(run)
 
 
@@ -230,7 +230,7 @@ def test_a_chat_from_a_terminal_says_it_too(workspace: Workspace, monkeypatch: p
     monkeypatch.setattr(taking, "answer", lambda *asked: {"tuned": "Arr", "base": None})
     taking.chat(trained(workspace, "A run").id, prompt="What is a horse?", workspace=workspace.root)
     said = capsys.readouterr()
-    assert "RTX 1 is used instead" in said.err and said.out == "Arr\n"
+    assert "using RTX 1 instead" in said.err and said.out == "Arr\n"
 
 
 def test_a_run_json_of_before_has_no_uuid_and_opens(tmp_path: Path):

@@ -128,7 +128,7 @@ FAULTS = {
     "python too new": ({"python": (3, 15, 0)}, "python", "python", "python_fix"),
     "install unfinished": ({"install_finished": False}, "environment", "unfinished", "start_fix"),
     "package missing": ({"missing": ("peft>=0.18",)}, "packages", "packages_missing", "repair_fix"),
-    "torch does not load": ({"torch": checkup.Torch(error="DLL load failed")}, "torch", "torch_error", "repair_fix"),
+    "torch cannot be loaded": ({"torch": checkup.Torch(error="DLL load failed")}, "torch", "torch_error", "repair_fix"),
     "CPU torch beside a card": ({"torch": CPU}, "torch", "torch_cpu_beside_card", "repair_fix"),
     "CPU torch, and a driver too old for any CUDA build": (
         {"torch": CPU, "nvidia": gpu.Nvidia(driver="470.42.01", cards=(RTX,))},
@@ -176,7 +176,7 @@ FAULTS = {
     "no page file": (windows(page_file=PageFile(0)), "page_file", "page_file_limited", "page_file_fix"),
     "a small page file": (windows(page_file=PageFile(8 << 10)), "page_file", "page_file_limited", "page_file_fix"),
     "sleep, and nobody holds it back": (windows(keeps_awake=False), "sleep", "sleep_after", "sleep_fix"),
-    "on its battery": (windows(battery_plugged=False), "battery", "battery_runs_down", "battery_fix"),
+    "on battery": (windows(battery_plugged=False), "battery", "battery_runs_down", "battery_fix"),
 }
 
 

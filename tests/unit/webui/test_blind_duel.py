@@ -97,7 +97,7 @@ def test_a_vote_before_all_is_answered_is_a_sentence_and_a_training_keeps_the_de
 ) -> None:
     prompts = [Prompt(turns=({"role": "user", "content": "What is rain?"},))]
     newer = PromptComparison.create(space, prompts, pair_of(run, "Base", "Pirate"))
-    assert "before all answers were there" in duel.vote(newer.id, 0, "left", "me")[4] and not newer.votes()
+    assert "was stopped early" in duel.vote(newer.id, 0, "left", "me")[4] and not newer.votes()
 
     def refuse() -> None:
         raise ChatError("chat_page.training", name="another")

@@ -121,7 +121,7 @@ def test_sets_are_joined_and_parted_into_new_ones_and_what_cannot_be_is_said(
     notice, chosen, _ = page.parting.parted(id, 25, "percent", 1)
     assert "6 rows" in said(notice) and "2 rows" in said(notice) and len(services.datasets.rows(chosen["value"])) == 6
     assert "5 rows" in said(page.parting.parted(id, 5, "rows", 1)[0])
-    assert "leaves one of the two sets empty" in said(page.parting.parted(id, None, "rows", None)[0])
+    assert "leaves one of the two datasets empty" in said(page.parting.parted(id, None, "rows", None)[0])
     assert "Choose above which" in said(page.parting.joined(id, [])[0])
     assert len(services.datasets.rows(id)) == 8
 
@@ -149,9 +149,9 @@ def test_a_row_that_is_saved_unchanged_says_what_it_said(
 def test_bad_input_is_a_sentence_and_changes_nothing(services: Services, page: DataPage, tmp_path: Path) -> None:
     id = added(services, tmp_path, asked(2))
     opened = page.open_row(id, "1", "all", [0])[1]
-    assert "cannot be learned from" in said(page.row.saved(id, opened, "Who?", "")[0])
+    assert "cannot be used" in said(page.row.saved(id, opened, "Who?", "")[0])
     assert "is not JSON" in said(page.row.saved(id, opened | {"kind": "json"}, "", "{")[0])
-    assert "nothing to undo" in said(page.mending.undo(id))
+    assert "no changes to undo" in said(page.mending.undo(id))
     assert services.datasets.get(id).version == 0
 
 
@@ -177,7 +177,7 @@ def test_what_is_found_is_mended_in_every_row_by_its_button(services: Services, 
     assert "Remove these rows (3)" in said(page.mending._mend(0)(id, looked[0], ""))
     assert len(services.datasets.rows(id)) == 5
     assert ["repeated", "remove", ""] not in page.mending.look(id)[0]  # counted anew
-    assert "can be mended" in said(page.mending._mend(0)(id, looked[0], ""))  # by a page that still shows the button
+    assert "can be fixed" in said(page.mending._mend(0)(id, looked[0], ""))  # by a page that still shows the button
 
 
 def test_a_sample_is_read_only_until_it_is_copied(services: Services, page: DataPage) -> None:

@@ -69,7 +69,7 @@ def test_nothing_is_asked_of_the_hub_while_a_person_types(hub, planner) -> None:
 
 @pytest.mark.parametrize(
     ("status", "body", "said"),
-    [(429, None, "too many requests"), (500, None, "status 500"), (None, b"<html>Sign in</html>", "sign-in page")],
+    [(429, None, "limiting requests"), (500, None, "status 500"), (None, b"<html>Sign in</html>", "sign-in page")],
 )
 def test_a_hub_that_fails_is_a_sentence_and_no_row(hub, planner, status: int | None, body: bytes | None, said: str) -> None:
     hub.status, hub.body = status, body
@@ -79,7 +79,7 @@ def test_a_hub_that_fails_is_a_sentence_and_no_row(hub, planner, status: int | N
 
 @pytest.mark.parametrize("words", ["", "  ", None, 7, "x" * 300])
 def test_words_that_cannot_be_searched_for_are_said(hub, planner, words: object) -> None:
-    assert "A search needs words" in asked(planner, words) and hub.requests == []
+    assert "Enter at least one word" in asked(planner, words) and hub.requests == []
 
 
 def test_a_name_that_the_hub_does_not_know_is_said(hub, planner) -> None:

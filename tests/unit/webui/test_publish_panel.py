@@ -42,7 +42,7 @@ def panel(workspace: Workspace, language: str = "en") -> PublishPanel:
 def test_the_files_are_listed_with_who_sees_them_and_only_then_there_is_a_button(
     workspace: Workspace, result: ExportResult
 ) -> None:
-    for language, private, public in (("en", "nobody but you", "seen by everybody"), ("zh", "只有你", "所有人可见")):
+    for language, private, public in (("en", "visible only to you", "visible to everyone"), ("zh", "只有你", "所有人可见")):
         shows = panel(workspace, language)
         files, send, told = shows.list(result.run, result.name, " anna/pirate ", False, "private")
         assert "adapter_model.safetensors" in files["value"] and "README.md" in files["value"] and private in files["value"]
@@ -54,7 +54,7 @@ def test_the_files_are_listed_with_who_sees_them_and_only_then_there_is_a_button
 
 @pytest.mark.parametrize(
     ("which", "repo", "said"),
-    [(None, "anna/pirate", "Choose first"), ("../..", "anna/pirate", "Choose first"), ({}, 7, "Choose first"), ("own", None, "owner/name"),
+    [(None, "anna/pirate", "First choose"), ("../..", "anna/pirate", "First choose"), ({}, 7, "First choose"), ("own", None, "owner/name"),
      ("own", "<img src=x>", "&lt;img")],
 )  # fmt: skip
 def test_what_cannot_be_is_a_sentence_and_no_button(
@@ -77,7 +77,7 @@ def test_what_is_sent_is_what_the_choices_say_private_unless_public_was_chosen(
     monkeypatch.setattr(
         shows.services.publishing, "start", lambda *_, **__: (_ for _ in ()).throw(BusyError("publish.at_work", name="x"))
     )
-    assert "being published already" in shows.begin(result.run, result.name, "anna/pirate", False, "private")[2]["value"]
+    assert "already being published" in shows.begin(result.run, result.name, "anna/pirate", False, "private")[2]["value"]
 
 
 def test_how_far_it_is_and_how_it_ended_is_told(workspace: Workspace, result: ExportResult) -> None:

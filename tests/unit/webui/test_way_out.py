@@ -38,7 +38,7 @@ def done(kind: str = "gguf", quant: str | None = "q4_k_m", **more: object) -> Ex
 def test_an_export_at_work_says_whether_the_pc_may_fall_asleep_under_it(state: str) -> None:
     status = ExportStatus(state=state, stage="merging", message=msg("export.cancelled"), awake=msg("awake.battery", percent=12))
     shown = exported.attempt("merged", status, (None, None), EN)
-    assert ("may fall asleep meanwhile" in shown and "12 %" in shown) is (state == "running")
+    assert ("may go to sleep meanwhile" in shown and "12 %" in shown) is (state == "running")
 
 
 def test_an_export_at_work_tells_its_phase_and_the_time_left_of_all_or_else_of_this_part() -> None:

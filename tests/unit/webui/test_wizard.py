@@ -191,7 +191,7 @@ def test_a_recipe_that_was_opened_brings_only_what_it_sets() -> None:
 def test_a_sample_set_brings_its_own_settings_with_the_starter_only(planner: Planner) -> None:
     tried = planner.look(form(), EN).plan
     assert (tried.recipe.train.max_steps, tried.recipe.train.learning_rate, tried.recipe.train.warmup_steps) == (80, 1e-3, 4)
-    assert "tried with the starter" in " ".join(EN.of(reason.text) for reason in tried.advice.reasons if reason.field == "r")
+    assert "tested with the starter" in " ".join(EN.of(reason.text) for reason in tried.advice.reasons if reason.field == "r")
     large = planner.look(form(model="Qwen/Qwen3-8B", memory="size:12"), EN).plan
     assert (large.recipe.train.max_steps, large.recipe.adapter.method) == (-1, "qlora") and large.recipe.train.learning_rate < 1e-3
 
@@ -234,7 +234,7 @@ def test_start_says_that_data_is_missing(planner: Planner, data: object) -> None
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"model": "../../etc"}, "is no model name"),
+        ({"model": "../../etc"}, "is not a model name"),
         ({"data": "../../etc/passwd"}, "no dataset"),
         ({"memory": "size:-4"}, "-4"),
         ({"memory": "size:huge"}, "0"),
@@ -319,7 +319,7 @@ def test_start_is_refused_where_nothing_would_be_learned(make_workspace: Callabl
     services.pace_probe.begin = lambda step: None
     services.dry_runs.look = lambda question: Looked()
     result = Planner(services).look(form(settings={"data.max_length": 8}), EN)
-    assert "None of the 68 rows has anything to learn within the first 8 tokens" in EN.of(result.problem)
+    assert "None of the 68 rows has anything to train on within the first 8 tokens" in EN.of(result.problem)
     assert result.preview.counts(8).rows_dropped == 68
 
 
