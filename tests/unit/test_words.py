@@ -24,6 +24,10 @@ HELP = {f"recipe.help_{section}_{name}" for section, model in
         for name, field in model.model_fields.items() if field.description}  # fmt: skip
 
 
+GLOSSARY = [[cell.strip() for cell in line.strip("|").split("|")] for line in (PROJECT / "docs" / "glossary.md").read_text("utf-8").splitlines()
+            if line.startswith("| ")][1:]  # fmt: skip
+
+
 def placeholders(sentence: str) -> set[str]:
     return {name for _, name, _, _ in string.Formatter().parse(sentence) if name}
 
@@ -48,6 +52,44 @@ def test_what_a_further_language_says_of_presets_is_of_some_that_are_there_and_o
     of_goals = {f"goal_{goal.id}_{part}" for goal in goals() for part in (*parts, *(["instead"] if goal.instead else []))}
     samples = [file.stem for file in (PROJECT / "presets" / "samples").glob("*.yaml") if not file.stem.endswith(".heldout")]
     assert said == of_goals | {f"sample_{name}_{part}" for name in samples for part in ("title", "description")}
+
+
+def test_a_label_is_the_term_of_the_glossary() -> None:
+    assert len(GLOSSARY) >= 40
+    other = []
+    for english, chinese, keys, *_ in GLOSSARY:
+        for key in filter(None, keys.split(", ")):
+            for language, term in (("en", english), ("zh", chinese)):
+                label = re.sub(r" ?[(（].*", "", CATALOGUE.raw(key, language))
+                if label.casefold() != term.casefold():
+                    other.append(f"{language} {key}: {label}, in docs/glossary.md: {term}")
+    assert not other, other
+
+
+def test_no_sentence_and_no_page_uses_a_word_for_which_the_glossary_has_another() -> None:
+    """Named with what to write. Code in a page (between backticks), the glossary itself, and names of tests (faults.md is made of them) may hold them."""
+    helps = {f"core/recipe.py, {model.__name__}.{name}": field.description or "" for model in (Recipe, Model, Data, Adapter, Train)
+             for name, field in model.model_fields.items()}  # fmt: skip
+    pages = [
+        PROJECT / "README.md",
+        *(page for page in (PROJECT / "docs").rglob("*.md") if page.name not in ("glossary.md", "faults.md")),
+    ]
+    texts = {
+        page.relative_to(PROJECT).as_posix(): re.sub(r"```.*?```|`[^`]*`", "", page.read_text("utf-8"), flags=re.S)
+        for page in pages
+    }
+    sentences = {language: {f"{language} {key}": CATALOGUE.raw(key, language) for key in CATALOGUE.keys(language)
+                            if language == "zh" or key not in HELP} for language in LANGUAGES}  # fmt: skip
+    found = []
+    for column, edges, where in (
+        (3, (r"(?<![\w-])", r"(?![\w-])"), sentences["en"] | helps | texts),
+        (4, ("", ""), sentences["zh"] | texts),
+    ):
+        for row in GLOSSARY:
+            for word in filter(None, row[column].split("; ")):
+                pattern = re.compile(edges[0] + r"\s+".join(map(re.escape, word.split())) + edges[1], re.I)
+                found += [f"{place}: “{word}”, write “{row[column - 3]}”" for place, text in where.items() if pattern.search(text)]
+    assert not found, "\n".join(found)
 
 
 def literal_keys() -> set[str]:
