@@ -71,7 +71,8 @@ def test_predicted_stands_beside_measured_and_a_measurement_corrects_the_plan_un
     kit.nothing_found(page)
     kit.go_to_tab(page, "Settings")
     kit.expect(page.locator("#measured-memory")).to_contain_text("3 runs were measured")
-    page.locator("#forget-memory").click()
+    with kit.asked_first(page):
+        page.locator("#forget-memory").click()
     kit.expect(page.locator("#measured-memory")).to_contain_text("None yet")
     kit.expect(page.locator("#forget-memory")).to_be_hidden()
     assert MemoryRecord(workspace).count() == 0

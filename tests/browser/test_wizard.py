@@ -178,7 +178,8 @@ def test_settings_are_found_by_a_word_edited_and_given_back(chrome: Browser, app
     kit.expect(steps).to_have_value("-1")
     kit.expect(seed).to_have_value("7")
     kit.expect(reasons).to_have_attribute("open", "")  # seen: the plan was drawn anew and folded itself while it was read
-    page.locator("#reset-settings").click()
+    with kit.asked_first(page):
+        page.locator("#reset-settings").click()
     kit.expect(seed).to_have_value("42")
     of_pairs = {name: page.locator(f"#setting-{name}") for name in ("objective", "beta", "loss_type", "simpo_gamma")}
     for setting in of_pairs.values():  # these rows have one answer each

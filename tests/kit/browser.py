@@ -77,7 +77,7 @@ from tests.kit.waits import PATIENCE, wait_until
 from tests.windows import console
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, ConsoleMessage, Locator, Page
+    from playwright.sync_api import Browser, ConsoleMessage, Dialog, Locator, Page
 
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking",
@@ -226,6 +226,20 @@ def watch_page(page: Page, app: App) -> Watch:
     ours = (app.url, "data:", "blob:", "about:")
     page.on("request", lambda request: None if request.url.startswith(ours) else watch.outside.append(request.url))
     return watch
+
+
+@contextmanager
+def asked_first(page: Page) -> Iterator[None]:
+    """What is pressed inside asks whether it is meant; it is."""
+    questions: list[str] = []
+
+    def yes(dialog: Dialog) -> None:
+        questions.append(dialog.message)
+        dialog.accept()
+
+    page.once("dialog", yes)
+    yield
+    assert len(questions) == 1, questions
 
 
 def expect(thing: Any) -> Any:

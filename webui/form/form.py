@@ -52,7 +52,7 @@ SENT = "(...values) => loraGarageForm.sent(...values)"
 PRESS = "(...values) => loraGarageForm.press(...values)"
 ARRIVED = "() => loraGarageForm.arrived()"
 LOOK_IF = "(memory) => { if (memory?.has_moved) loraGarageForm.look(); }"
-FORGET = "() => { loraGarageForm.forget(); loraGarageForm.look(); }"
+FORGET = "() => { if (confirm($sure)) { loraGarageForm.forget(); loraGarageForm.look(); } }"
 ACT = "(value) => loraGarageForm.act('$name', value, $is_setting, $is_typed)"
 LEFT = "(value) => loraGarageForm.left('$name', '$id', value, $is_setting)"
 TAKE = "(answer, ...now) => loraGarageForm.take($fields, answer, now)"
@@ -156,7 +156,8 @@ class Wizard:
         )  # fmt: skip
         self.fills(goal.recipe.upload, fillings.open_recipe, {goal.recipe}, {goal.recipe}, **QUIET)
         self.fills(goal.preset.select, fillings.take_preset, {goal.preset}, set(), trigger_mode="always_last", **QUIET)
-        plan.reset.click(None, None, None, js=FORGET, **QUIET)
+        forget = Template(FORGET).substitute(sure=json.dumps(self.w.t("wizard.reset_sure")))
+        plan.reset.click(None, None, None, js=forget, **QUIET)
         plan.save.click(
             fillings.saving(self), self.inputs | {plan.preset_name}, {plan.save_notice, goal.preset, plan.preset_name}, js=SENT, **QUIET
         )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, get_args
 
 import gradio as gr
@@ -208,14 +209,17 @@ class MeasuredMemory:
         event(self.fresh, None, [self.about, self.forget], queue=False, **QUIET)
 
     def wire(self, said: gr.HTML) -> None:
-        self.forget.click(self.forget_all, None, [self.about, self.forget, said], **QUIET)
+        sure = f"(about) => confirm({json.dumps(self.w.t('free_memory.sure'))}) ? about : null"
+        self.forget.click(self.forget_all, [self.about], [self.about, self.forget, said], js=sure, **QUIET)
 
     def fresh(self) -> list[Any]:
         """Outputs: what is kept, the button."""
         return [gr.update(value=self._about()), gr.update(visible=self.record.count() > 0)]
 
-    def forget_all(self) -> list[Any]:
-        """Outputs: what is kept, the button, notice."""
+    def forget_all(self, about: Any) -> list[Any]:
+        """Inputs: what is kept, None where the person thought better of it. Outputs: it, the button, notice."""
+        if about is None:
+            return [gr.skip(), gr.skip(), gr.skip()]
         try:
             self.record.clear()
             said = notice(self.w.t("free_memory.forgotten"), "ok")
