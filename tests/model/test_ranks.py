@@ -3,9 +3,11 @@ shown, else threads, each with a model of its own."""
 
 from __future__ import annotations
 
+import gc
 import json
 import queue
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -270,6 +272,15 @@ def test_a_rank_leaves_when_rank_0_is_killed(tmp_path: Path, tiny_model: Path) -
         (pid,) = ranks.pids
         ranks._children[1]._close()
         wait_until(lambda: not psutil.pid_exists(pid))
+
+
+def test_no_end_of_a_worker_waits_for_its_group_to_be_taken_apart(tmp_path: Path) -> None:
+    """Under Wine that waited for ever where a rank had been killed."""
+    group = RankGroup(tmp_path / "meeting", 0, 1, [], EXTRA)
+    kept = weakref.ref(group._group)
+    del group
+    gc.collect()
+    assert kept() is not None
 
 
 def test_each_rank_has_a_card_of_its_own_or_the_run_says_that_they_are_too_few(

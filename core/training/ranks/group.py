@@ -7,6 +7,7 @@ find each other by a file, so no port is ever taken and no firewall is asked.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -29,6 +30,8 @@ class RankGroup:
         options._devices, options._timeout = [gloo.create_device(hostname="127.0.0.1")], MEET
         self._group = gloo(distributed.FileStore(str(meeting), size), rank, size, options)
         self._group._set_default_timeout(WAIT)
+        # Never taken apart: on Windows its end would wait for numbers on their way from a rank that was killed, before the worker could leave.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._group))
         self._rank, self._parameters = rank, parameters
         self._sizes = [parameter.numel() for parameter in parameters]
         self._flat = torch.zeros(sum(self._sizes) + extra)  # all that travels, in RAM
