@@ -135,10 +135,10 @@ def mended(store: DatasetStore, id: str, kind: str, value: str = "", argument: s
     with store.editing(id) as (edits, base):
         now = edits.rows(base)
         repair = _repair(now, kind, argument, check)
-        wanted = set(repair.rows)
         if repair.action == "remove":
             return edits.change(repair.label, base, remove=repair.rows)
-        new = ((number, repaired(example, repair, value)) for number, example in now if number in wanted)
+        wanted = np.flatnonzero(np.isin(now.numbers(), np.array(repair.rows, np.int64)))
+        new = ((number, repaired(example, repair, value)) for number, example in map(now.__getitem__, wanted.tolist()))
         return edits.change(repair.label, base, change=[(number, example) for number, example in new if example is not None])
 
 
