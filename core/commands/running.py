@@ -186,13 +186,22 @@ def pause(run: str, workspace: WorkspaceOption = None) -> None:
 
 
 @app.command()
-def resume(run: str, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+def resume(
+    run: str,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+    ranks: Annotated[int | None, typer.Option(help="Resume on this many GPUs (train.ranks).")] = None,
+) -> None:
     """Go on with a run that was paused, interrupted or failed, in the foreground. Exit as `train`."""
     space = Workspace.open(workspace)
     runs = Runs(space)
     found = runs.find(run)
     refuse_while_busy(runs)
+    if ranks is not None:  # as the recipe would have had it
+        Recipe.parse(apply_settings(found.recipe().model_dump(mode="json"), [f"train.ranks={ranks}"]), where=found.name)
     runs.queue_again(found, "command")
+    if ranks is not None:
+        found.add_facts(RunFacts(ranks=ranks))
     carry_out(found, space, as_json)
 
 

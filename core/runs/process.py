@@ -14,6 +14,7 @@ from __future__ import annotations
 from core.errors import RunError
 from core.messages import Message, msg
 from core.presets import PRESETS
+from core.recipe import Recipe
 from core.runs.folder import RunFolder
 from core.runs.run_json import RunFacts
 from core.system import devices, processes
@@ -54,7 +55,13 @@ def environment(run: RunFolder) -> dict[str, str]:
         return devices.environment_of(wanted, Nvidia())
     nvidia = devices.here()
     is_there = any(card.uuid == wanted and card.usable for card in nvidia.cards)
-    return devices.environment_of(wanted, nvidia, run.recipe().train.ranks) if is_there else {}
+    return devices.environment_of(wanted, nvidia, recipe_of(run).train.ranks) if is_there else {}
+
+
+def recipe_of(run: RunFolder) -> Recipe:
+    """As it is trained now: with as many ranks as it was let go on with."""
+    recipe, ranks = run.recipe(), run.facts().ranks
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"ranks": ranks})}) if ranks else recipe
 
 
 def environment_nearest(wanted: str | None) -> dict[str, str]:

@@ -121,7 +121,7 @@ class Prepared:
 
 
 def _prepare(run: RunFolder, workspace: Workspace, reporter: Reporter) -> Prepared:
-    recipe = run.recipe()
+    recipe = run_process.recipe_of(run)
     begins = not run.saved_step()  # what has trained already may go on, whatever a new run of its base is told
     model_folder = Models(workspace).obtain(recipe.model.id, recipe.model.revision, reporter.stage, reporter.check, to_train=begins)
     tokenizer = Tokenizer(model_folder)

@@ -15,6 +15,7 @@ from core.queue.supervisor import spawn_worker
 from core.recipe import Recipe
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
+from core.runs.run_json import RunFacts
 from core.runs.states import State
 from core.workspace.folder import Workspace
 from tests.kit.trainer import losses
@@ -72,8 +73,13 @@ def test_any_rank_killed_at_any_stage_ends_both_and_loses_nothing(
     else:
         assert status.state == State.INTERRUPTED
     runs.queue_again(run, "command")
+    if steps == 25:  # as `resume --ranks 1` has it
+        run.add_facts(RunFacts(ranks=1))
     assert spawn_worker(library, run).wait(LONG_S) == 0, run.log_tail()
-    assert losses(run) == undisturbed and not (run.path / "ranks.store").exists()
+    assert (
+        losses(run) == (pytest.approx(undisturbed, rel=2e-2) if steps == 25 else undisturbed)
+        and not (run.path / "ranks.store").exists()
+    )
 
 
 def test_a_stop_keeps_the_adapter_and_leaves_nobody_behind(library: Workspace) -> None:
