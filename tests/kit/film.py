@@ -8,7 +8,7 @@ from core.runs.folder import RunFolder
 from core.runs.frames import Frame, FrameAnswer
 from core.runs.scenes import Scene, Scenes, SceneTurn
 
-EVIL = "<img src=x onerror=\"document.title='run'\"><script>document.title='run'</script> ${document.title='run'} {{value}}"
+EVIL = "<img src=x onerror=\"window.ran='run'\"><script>window.ran='run'</script> ${window.ran='run'} {{value}}"
 LOSSES = {0: 3.21, 20: 3.24, 40: 3.35, 60: 3.9, 80: 4.4}
 
 
