@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 VIEWS = (
     ("en", "desktop", False), ("en", "desktop", True), ("zh", "desktop", False), ("en", "phone", False), ("zh", "phone", True),
 )  # fmt: skip
-TABS = {"en": ("Train", "Chat", "Data", "Runs", "Settings"), "zh": ("训练", "对话", "数据", "记录", "设置")}
+TABS = {"en": ("Train", "Chat", "Data", "Runs", "Settings"), "zh": ("训练", "对话", "数据", "训练记录", "设置")}
 TRAIN, CHAT, DATA, RUNS, SETTINGS = range(5)
 # Each step with something that is on the page only while the step is open.
 INSIDE = {"goal": "#goal", "model": "#model", "data": "#data", "plan": "#method", "train": "#run-name"}

@@ -84,7 +84,7 @@ def test_the_line_is_shown_moved_timed_held_and_planned_for(chrome: Browser, tmp
             kit.expect(page.locator("#start")).to_have_text("Add to the queue", timeout=20_000)
             assert kit.violations(page) == []
             page.locator("#start").dblclick()
-            kit.expect(page.locator("#run-notice")).to_contain_text("waits in the queue", timeout=20_000)
+            kit.expect(page.locator("#run-notice")).to_contain_text("is in the queue", timeout=20_000)
             kit.expect(page.locator("#form-column")).to_be_hidden()
             wait_until(lambda: order(page) == "gbP")
 

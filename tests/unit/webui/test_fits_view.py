@@ -52,7 +52,7 @@ def test_no_point_of_a_curve_lies_outside_of_the_picture() -> None:
         assert all(0 <= x <= headroom_view.WIDE and 0 <= y <= headroom_view.HIGH for x, y in points)
 
 
-@pytest.mark.parametrize(("language", "said"), [("en", "2 cards together"), ("zh", "2 张显卡一起训练")])
+@pytest.mark.parametrize(("language", "said"), [("en", "2 GPUs together"), ("zh", "2 张显卡一起训练")])
 def test_a_plan_for_several_cards_says_how_many_and_which_is_the_smallest(language: str, said: str) -> None:
     both = Budget(kind="card", name="RTX 4090", sold_gb=12.0, free_gib=11.0, ranks=2, smallest="RTX 3060")
     drawn = plan_view.card(result(both), Wording(language))
