@@ -27,7 +27,7 @@ Goal = Literal[
 Format = Literal["messages", "sharegpt", "alpaca", "question_answer", "prompt_completion", "text_label", "text"]
 ColumnRole = Literal["question", "answer", "system", "context", "text", "ignore"]
 MOST_RANK = 256
-USUAL_BETA = {"dpo": 0.1, "orpo": 0.1, "simpo": 2.0}  # TRL's; SimPO's of its paper, where it is 2 to 10
+USUAL_BETA = {"dpo": 0.1, "orpo": 0.1, "simpo": 2.0, "kto": 0.1}  # TRL's; SimPO's of its paper, where it is 2 to 10
 LONGEST_PROMPT = 500  # characters of a question of the person's own
 
 
@@ -85,6 +85,10 @@ class Data(_Section):
     )
     version: int | None = Field(
         None, ge=0, description="Which version of an edited dataset, 0 for the file as added; empty means the newest."
+    )
+    rated: bool | None = Field(
+        None,
+        description="Rows whose answer is marked as bad (label or kto_tag is false): keep them, for train.objective kto; empty: kept for kto, skipped otherwise.",
     )
     max_length: int = Field(
         512, ge=8, le=131072, description="Maximum length of an example in tokens; longer ones are truncated, split or skipped."
@@ -171,9 +175,9 @@ class Adapter(_Section):
 
 
 class Train(_Section):
-    objective: Literal["sft", "dpo", "orpo", "simpo"] = Field(
+    objective: Literal["sft", "dpo", "orpo", "simpo", "kto"] = Field(
         "sft",
-        description="What to train: sft trains on the answer of each row; dpo, orpo and simpo train the model to prefer the better answer (chosen) to the worse one (rejected).",
+        description="What to train: sft trains on the answer of each row; dpo, orpo and simpo train the model to prefer the better answer (chosen) to the worse one (rejected); kto trains on single answers marked good or bad (label).",
     )
     beta: float | None = Field(
         None,
@@ -199,6 +203,10 @@ class Train(_Section):
         ge=0,
         le=100,
         description="For dpo and simpo: weight of an additional SFT loss on the better answers; 0 for none. orpo always uses 1.",
+    )
+    desirable_weight: float = Field(1.0, ge=0, le=100, description="For kto: weight of the good answers.")
+    undesirable_weight: float = Field(
+        1.0, ge=0, le=100, description="For kto: weight of the bad answers; raise the weight of the kind that is much rarer."
     )
     learning_rate: float = Field(2e-4, gt=0, le=1, description="Size of each optimizer step. Too high, and the loss jumps.")
     num_train_epochs: float = Field(3.0, gt=0, le=1000, description="How often the whole dataset is trained on.")
@@ -280,7 +288,7 @@ class Train(_Section):
 
     @property
     def compares(self) -> bool:
-        """Whether a row is a pair of answers."""
+        """Whether a row is a pair of answers; with kto its own and another row's."""
         return self.objective != "sft"
 
 
@@ -303,6 +311,8 @@ class Recipe(_Section):
         except ValidationError as error:
             problems = "; ".join(_problem(item) for item in error.errors()[:8])
             raise RecipeError("recipe.invalid", where=where, problems=problems) from error
+        if recipe.train.objective == "kto" and recipe.data.rated is None:  # nothing else can be meant
+            recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"rated": True})})
         if found := clashes(recipe.adapter) + _of_objective(recipe):
             raise RecipeError("recipe.clashes", problems=found)
         return recipe
@@ -359,6 +369,7 @@ def _of_objective(recipe: Recipe) -> list[Message]:
     found = {
         "recipe.ranks_pissa": train.ranks > 1 and recipe.adapter.is_pissa,
         "recipe.pairs_everything": train.compares and recipe.data.train_on == "everything",
+        "recipe.rated_alone": recipe.data.rated is not None and recipe.data.rated != (objective == "kto"),
         "recipe.loss_type_alone": objective != "dpo" and train.loss_type != "sigmoid",
         "recipe.smoothing_alone": train.label_smoothing > 0 and objective != "simpo" and train.loss_type != "robust",
     }

@@ -210,7 +210,7 @@ def epochs(case: Case, draft: Recipe) -> tuple[float, Message]:
     data = case.data
     if draft.train.compares and data is not None:
         value = 3.0 if data.rows < 200 else 1.0
-        return value, msg("advise.epochs_pairs", pairs=data.rows)
+        return value, msg("advise.epochs_rated" if draft.train.objective == "kto" else "advise.epochs_pairs", pairs=data.rows)
     if data is None:
         return USUAL_EPOCHS, msg("advise.epochs_without_data")
     if data.tokens > 5_000_000:

@@ -105,7 +105,9 @@ def pair_warnings(case: Case, draft: Recipe) -> Iterator[Message]:
     if not train.compares:
         return
     if case.data is not None and case.data.rows < FEW_PAIRS:
-        yield msg("advise.warn_few_pairs", pairs=case.data.rows, few=FEW_PAIRS)
+        yield msg(
+            "advise.warn_few_rated" if train.objective == "kto" else "advise.warn_few_pairs", pairs=case.data.rows, few=FEW_PAIRS
+        )
     if train.objective != "orpo" and not train.sft_weight:
         yield msg("advise.warn_sft_first", objective=train.objective)
 

@@ -57,8 +57,8 @@ def prompts_of(run: RunFolder, store: DatasetStore, count: int) -> list[Prompt]:
 
 
 def _of_row(example: Example, source: Literal["kept_apart", "trained"]) -> Prompt | None:
-    """A row up to its first answer; None for plain text, tools, and what nobody would read."""
-    if example.text is not None or example.tools:
+    """A row up to its first answer; None for plain text, tools, a bad answer, and what nobody would read."""
+    if example.text is not None or example.tools or example.is_bad:
         return None
     turns = conversation(example)
     first = next((place for place, turn in enumerate(turns) if turn["role"] == "assistant"), 0)

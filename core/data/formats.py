@@ -41,7 +41,7 @@ _ENCODE = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps makes one fo
 class Example:
     """One thing to learn from: messages, or prompt and completion (used as they stand), or text. tools: the JSON of what may be called.
 
-    rejected: beside messages, the same conversation with a worse answer, whole."""
+    rejected: beside messages, the same conversation with a worse answer, whole. is_bad: its answer is marked as a bad one."""
 
     messages: tuple[ChatMessage, ...] = ()
     prompt: str | None = None
@@ -49,6 +49,7 @@ class Example:
     text: str | None = None
     tools: str | None = None
     rejected: tuple[ChatMessage, ...] = ()
+    is_bad: bool = False
 
     def __post_init__(self) -> None:
         if (bool(self.messages), self.prompt is not None and self.completion is not None, self.text is not None).count(True) != 1:
@@ -56,13 +57,14 @@ class Example:
 
     def as_dict(self) -> dict[str, Any]:
         """What it has, as JSON values; `Example.from_dict` is the way back."""
+        bad = {"is_bad": True} if self.is_bad else {}
         if self.messages:
             tools = {"tools": json.loads(self.tools)} if self.tools else {}
             worse = {"rejected": [m.as_dict() for m in self.rejected]} if self.rejected else {}
-            return {"messages": [m.as_dict() for m in self.messages]} | worse | tools
+            return {"messages": [m.as_dict() for m in self.messages]} | worse | tools | bad
         if self.text is not None:
-            return {"text": self.text}
-        return {"prompt": self.prompt, "completion": self.completion}
+            return {"text": self.text} | bad
+        return {"prompt": self.prompt, "completion": self.completion} | bad
 
     def as_json(self) -> str:
         return _ENCODE(self.as_dict())
@@ -76,7 +78,7 @@ class Example:
         if "messages" in value:
             tools = as_json(value["tools"]) if value.get("tools") else None
             better, worse = (tuple(map(ChatMessage.from_dict, value.get(side, ()))) for side in ("messages", "rejected"))
-            return cls(messages=better, tools=tools, rejected=worse)
+            return cls(messages=better, tools=tools, rejected=worse, is_bad=value.get("is_bad", False))
         return cls(**value)
 
 
@@ -94,19 +96,19 @@ class Read:
 # --- what a row says -------------------------------------------------------------------------------------------------
 
 
-def check(row: Row, format: Format, left: Tally | None = None) -> tuple[Example | None, list[Problem]]:
+def check(row: Row, format: Format, left: Tally | None = None, rated: bool = False) -> tuple[Example | None, list[Problem]]:
     """The example in a row and warnings about it; or None and the error; or None alone for an answer that is marked as a bad one.
 
-    left: counts what was left out of the row.
+    left: counts what was left out of the row. rated: an answer that is marked as a bad one is an example too, and says so.
     """
     if said := plain(row.values, format):
         if left is not None and row.left:
             left.add_each(row.left)
         return Example.of(said), []
-    return check_closely(row, format, left)
+    return check_closely(row, format, left, rated)
 
 
-def check_closely(row: Row, format: Format, left: Tally | None = None) -> tuple[Example | None, list[Problem]]:
+def check_closely(row: Row, format: Format, left: Tally | None = None, rated: bool = False) -> tuple[Example | None, list[Problem]]:
     """The same of a row that is not `plain`."""
     if left is not None:
         left.add_each(row.left)
@@ -125,9 +127,11 @@ def check_closely(row: Row, format: Format, left: Tally | None = None) -> tuple[
     except Flaw as flaw:
         return None, [Problem(row=row.number, line=row.line, file=row.file, text=flaw.message)]
     if left is not None:
-        left.add([Loss("row")] if is_bad else notes.losses)
-    if is_bad:
+        left.add([Loss("row")] if is_bad and not rated else notes.losses)
+    if is_bad and not rated:
         return None, []
+    if is_bad:
+        example = replace(example, is_bad=True)
     return example, [Problem(row=row.number, line=row.line, file=row.file, text=w, severity="warning") for w in notes.warnings]
 
 

@@ -21,16 +21,19 @@ LongExamples = Literal["cut", "split", "drop"]
 @dataclass(frozen=True)
 class Learning:
     """What of a row is learned, as the fields of recipe.Data of these names say. pairs: its better and its worse answer, an example each,
-    of which nothing but what comes after their common turns is learned."""
+    of which nothing but what comes after their common turns is learned. rated: the last answer alone, which may be marked as a bad one."""
 
     train_on: str = "assistant"
     enable_thinking: bool | None = None
     mask_history: bool = False
     pairs: bool = False
+    rated: bool = False
 
     @classmethod
     def of(cls, recipe: Recipe) -> Learning:
         data = recipe.data
+        if recipe.train.objective == "kto":
+            return cls(enable_thinking=data.enable_thinking, mask_history=True, rated=True)
         if recipe.train.compares:
             return cls(enable_thinking=data.enable_thinking, pairs=True)
         return cls(data.train_on, data.enable_thinking, data.mask_history)
@@ -43,7 +46,8 @@ ANSWERS = Learning()
 class Encoded:
     """input_ids: (T,) token ids; learned: (T,) True where the next-token loss counts this token; cut: tokens lost.
 
-    second: of a pair, where the example with the worse answer begins; 0: this is one example. reference: log-probabilities of the pair's
+    second: of a pair, where the example with the worse answer begins, of a rated row that with another row's; 0: this is one example. is_bad: its
+    answer is marked as a bad one. reference: log-probabilities of the pair's
     two answers before anything was trained, where they are known.
     """
 
@@ -52,6 +56,7 @@ class Encoded:
     cut: int = 0
     second: int = 0
     reference: tuple[float, float] = (0.0, 0.0)
+    is_bad: bool = False
 
     @property
     def learned_count(self) -> int:

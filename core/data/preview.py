@@ -26,7 +26,7 @@ from core.data.framing import Framing
 from core.data.labels import ANSWERS, Learning, LongExamples
 from core.data.reading.choices import NOTHING_SAID, Choices
 from core.data.repeats import Repeats
-from core.data.sets.pairs import Pairs
+from core.data.sets.pairs import Pairs, Rated
 from core.data.sets.pieces import Pieces
 from core.data.sets.row_view import RowView
 from core.data.sets.tokens import Tokenised, Tokens
@@ -165,7 +165,10 @@ class Preview:
     def counts(self, max_length: int, long_examples: LongExamples = "cut", overlap: int = 0) -> Counts:
         """Of the very pieces that training makes of the counted rows."""
         limit = self.limit(max_length)
-        pieces = Pairs.within(self.tokens, limit) if self.learning.pairs else Pieces.of(self.tokens, limit, long_examples, overlap)
+        if self.learning.pairs or self.learning.rated:
+            pieces: Pieces = (Pairs if self.learning.pairs else Rated).within(self.tokens, limit)
+        else:
+            pieces = Pieces.of(self.tokens, limit, long_examples, overlap)
         dropped = np.flatnonzero(~pieces.is_kept)
         return Counts(
             max_length=limit,
@@ -253,7 +256,7 @@ class Preview:
         except TemplateError as error:
             raise TemplateError("template.row_refused", row=number, why=error.message) from None
         place, special = (index, len(self.rows), number), self.tokenizer.template.all_special
-        how = "drop" if self.learning.pairs else long_examples
+        how = "drop" if self.learning.pairs or self.learning.rated else long_examples
         return RowView.made(wholes, place, (self.limit(max_length), how, overlap), special, self.learning.pairs)
 
 

@@ -107,6 +107,8 @@ class Tokenizer:
         """The examples that training makes of a row, before any is cut: most often one (ChatTemplate.conversations). Raises TemplateError."""
         if learning.pairs:
             return self._encode_pair(example, learning)
+        if learning.rated:
+            return [self._encode_rated(example, learning)]
         if example.text is not None:
             return [self._encode_text(example.text)]
         everything = learning.train_on == "everything"
@@ -121,6 +123,15 @@ class Tokenizer:
         tools = json.loads(example.tools) if example.tools else None
         found = [self.template.spans(turns, tools, learning.enable_thinking) for turns in sides(example)]
         return [self._encode(rendered, False) for rendered in found]
+
+    def _encode_rated(self, example: Example, learning: Learning) -> Whole:
+        """The last answer after all turns before it. Raises TemplateError where there is none."""
+        if example.text is not None:
+            raise TemplateError("template.no_rated")
+        *before, answer = conversation(example)
+        read = [{**turn, "weight": 0} if turn["role"] == "assistant" else turn for turn in before]
+        tools = json.loads(example.tools) if example.tools else None
+        return self._encode(self.template.spans([*read, answer], tools, learning.enable_thinking), False)
 
     def _encode_text(self, text: str) -> Whole:
         """text between the special tokens that the tokenizer adds, and an end token where it adds none."""

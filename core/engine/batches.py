@@ -18,7 +18,8 @@ class Batch:
 
     Padded: attention_mask (B, T) int64 tells the padding. Packed: B is 1, position_ids (1, T) restart with each example
     and lengths are their tokens, in order. tokens: without padding. examples: how many tokens of each are learned, in order; of a pair the
-    chosen one comes first. reference: (N,) log-probabilities of their answers before anything was trained, 0 where nobody asks.
+    chosen one comes first. reference: (N,) log-probabilities of their answers before anything was trained, 0 where nobody asks. is_bad: (N / 2,)
+    of rated rows.
     """
 
     input_ids: torch.Tensor
@@ -30,6 +31,7 @@ class Batch:
     lengths: tuple[int, ...] | None = None
     examples: tuple[int, ...] = ()
     reference: torch.Tensor | None = None
+    is_bad: torch.Tensor | None = None
 
     def inputs(self) -> dict[str, Any]:
         """What a model's forward is given."""
@@ -51,7 +53,7 @@ def collate(rows: Sequence[Encoded], pad_token_id: int, device: torch.device) ->
     index, targets = _learned((b * width, row) for b, row in enumerate(examples))
     return Batch(
         input_ids.to(device), index.to(device), targets.to(device), int(mask.sum()), attention_mask=mask.to(device),
-        examples=tuple(row.learned_count for row in examples), reference=_reference(rows, device),
+        examples=tuple(row.learned_count for row in examples), reference=_reference(rows, device), is_bad=_is_bad(rows, device),
     )  # fmt: skip
 
 
@@ -65,12 +67,16 @@ def collate_packed(rows: Sequence[Encoded], device: torch.device) -> Batch:
     index, targets = _learned(zip(starts, examples, strict=True))
     return Batch(
         input_ids.to(device), index.to(device), targets.to(device), sum(lengths), position_ids=positions.to(device), lengths=lengths,
-        examples=tuple(row.learned_count for row in examples), reference=_reference(rows, device),
+        examples=tuple(row.learned_count for row in examples), reference=_reference(rows, device), is_bad=_is_bad(rows, device),
     )  # fmt: skip
 
 
 def _reference(rows: Sequence[Encoded], device: torch.device) -> torch.Tensor | None:
     return torch.tensor([each for row in rows for each in row.reference], device=device) if rows[0].second else None
+
+
+def _is_bad(rows: Sequence[Encoded], device: torch.device) -> torch.Tensor | None:
+    return torch.tensor([row.is_bad for row in rows], device=device) if rows[0].second else None
 
 
 def _learned(rows: Iterable[tuple[int, Encoded]]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -25,7 +25,7 @@ from core.engine.device import Compute, States, random_states, set_random_states
 from core.engine.loss import Head, summed_loss, token_losses
 from core.engine.out_of_memory import Retreat
 from core.engine.variants.offload import Offload
-from core.engine.variants.preference import TOLD, Preference, log_probabilities
+from core.engine.variants.preference import SUMS, Preference, log_probabilities
 from core.recipe import Recipe
 
 Rows = Sequence[Encoded]
@@ -75,7 +75,7 @@ class Step:
         self.random: States | None = None
         self._max_grad_norm, self._offloading = max_grad_norm, offloading
         self._offload: AbstractContextManager[Any] | None = None
-        self._told, self._pairs = torch.zeros(len(TOLD)), 0
+        self._told, self._pairs = torch.zeros(len(SUMS)), 0
         self._untrained: list[torch.Tensor] = []
         self._random_at_start: States = {}
 
@@ -204,8 +204,8 @@ class Step:
     def told(self) -> dict[str, float]:
         """What pairs say beside their loss, a mean each over those since it was last asked; {} where none were compared."""
         told, pairs = self._told.tolist(), self._pairs
-        self._told, self._pairs = torch.zeros(len(TOLD)), 0
-        return {name: value / pairs for name, value in zip(TOLD, told, strict=True)} if pairs else {}
+        self._told, self._pairs = torch.zeros(len(SUMS)), 0
+        return self.preference.told(told, pairs) if self.preference and pairs else {}
 
     def clip(self) -> torch.Tensor:
         """Hold the gradients to the norm of the recipe (None or 0: to none). Returns the norm that they had."""

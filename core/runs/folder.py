@@ -8,7 +8,7 @@ left.json               that a person does not want to be asked about this attem
 state.json              whoever holds run.lock: the worker while it lives, then the supervisor
 control.json            the newest command asked; written by pages and commands, read by the worker
 film_scenes.json, film.jsonl, held_out.jsonl            the worker (core/runs/scenes, core/runs/frames, core/runs/cards/better)
-reference.npy           the worker, of a run that is held against what its model was before (core/training/reference)
+reference.npy           the worker, of a run that is held against what its model was before (core/training/preference/reference)
 metrics.jsonl, events.jsonl, train.log, checkpoints/, adapter/     the worker
 run.lock                held by the worker for as long as it lives; its mtime is the heartbeat
 

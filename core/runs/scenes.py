@@ -127,7 +127,7 @@ def _held_out(recipe: Recipe, apart: Sequence[Example], tokenizer: Tokenizer) ->
 def _short_ones(examples: Iterator[Example], source: SceneSource, tokenizer: Tokenizer) -> list[Scene]:
     found: dict[str, Scene] = {}  # by what is asked: the same question twice shows nothing new
     for example in examples:
-        scene = _scene_of(example, source)
+        scene = None if example.is_bad else _scene_of(example, source)
         if scene and same_prompt_key(scene.asked) not in found and _fits(scene, tokenizer, MOST_TOKENS + ANSWER_TOKENS):
             found[same_prompt_key(scene.asked)] = scene
         if len(found) == ROWS:

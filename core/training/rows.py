@@ -20,7 +20,7 @@ from core.data.labels import Encoded, Learning
 from core.data.repeats import Repeats, wanted
 from core.data.row_order import SMALLEST_SPLIT
 from core.data.selection import Chosen, choose
-from core.data.sets.pairs import Pairs
+from core.data.sets.pairs import Pairs, Rated
 from core.data.sets.pieces import Pieces
 from core.data.sets.rows import Examples
 from core.data.sets.tokens import Tokenised
@@ -70,6 +70,8 @@ class _Reading:
         tokens = self.tokenised.of(positions, self._tell, trains=True)
         if self.framing.learning.pairs:
             return Pairs.within(tokens, self.limit)
+        if self.framing.learning.rated:
+            return Rated.within(tokens, self.limit)
         return Pieces.of(tokens, self.limit, self.data.long_examples, self.data.overlap)
 
     def _tell(self, ready: int) -> None:

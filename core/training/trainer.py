@@ -42,8 +42,8 @@ from core.training.checkpoint import Checkpoints, Position, Saved
 from core.training.evaluation import Evaluation
 from core.training.learning_rate import schedule_factor, warmup_steps
 from core.training.memory.use import MemoryUse
+from core.training.preference.reference import Referenced, know
 from core.training.recovery import Recovery, as_words
-from core.training.reference import Referenced, know
 
 STEPS_LOOKED_AT = 20_000  # for the longest batch: a second; a run of more steps reads every row in them several times
 TOLD_AFTER = 20  # steps

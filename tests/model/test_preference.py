@@ -15,18 +15,18 @@ import torch
 from core.data.labels import Encoded
 from core.engine import base_model
 from core.engine.batches import collate, collate_packed
-from core.engine.variants.preference import TOLD, Preference
+from core.engine.variants.preference import SUMS, TOLD, Preference
 from core.errors import PauseRequested, RunError
 from core.recipe import Recipe
 from core.runs.folder import RunFolder
 from core.training.checkpoint import read
-from core.training.reference import Referenced
+from core.training.preference.reference import Referenced
 from tests.kit import trainer as kit
 from tests.kit.trainer import FP32, adapter_of, trainer_of
 
 
 def pairs(count: int) -> list[Encoded]:
-    """Of prompts of two tokens, with answers of other lengths."""
+    """Of prompts of two tokens, with answers of other lengths; for kto each third first one is a bad answer, and the second another row's."""
     chance = torch.Generator().manual_seed(count)
 
     def side(start: list[int], length: int) -> list[int]:
@@ -37,7 +37,7 @@ def pairs(count: int) -> list[Encoded]:
         asked = side([], 2)
         better, worse = side(asked, 3 + i % 5), side(asked, 3 + i % 3)
         learned = [False] * 2 + [True] * (len(better) - 2) + [False] * 2 + [True] * (len(worse) - 2)
-        found.append(Encoded(better + worse, learned, second=len(better)))
+        found.append(Encoded(better + worse, learned, second=len(better), is_bad=i % 3 == 1))
     return found
 
 
@@ -73,10 +73,11 @@ KINDS: dict[str, dict[str, Any]] = {
     "simpo": {"objective": "simpo", "simpo_gamma": 1.0},
     "simpo, smoothed, with sft": {"objective": "simpo", "label_smoothing": 0.2, "sft_weight": 0.3},
     "orpo": {"objective": "orpo", "beta": 0.25},
+    "kto": {"objective": "kto", "desirable_weight": 0.7, "undesirable_weight": 1.3},
 }  # fmt: skip
 
 
-IN_THE_GATE = ("dpo with sft", "simpo, smoothed, with sft", "orpo")
+IN_THE_GATE = ("dpo with sft", "simpo, smoothed, with sft", "orpo", "kto")
 
 
 def sides_of(rows: list[Encoded]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -115,6 +116,14 @@ def theirs(kind: Preference, tuned: Any, tokenizer: Any, folder: Path) -> Any:
             **common, loss_type=types, loss_weights=[1.0, kind.sft_weight][: len(types)], label_smoothing=kind.label_smoothing
         )
         return DPOTrainer(tuned, args=args, train_dataset=dummy, processing_class=tokenizer)
+    if kind.objective == "kto":
+        from trl.trainer.kto_config import KTOConfig
+        from trl.trainer.kto_trainer import KTOTrainer
+
+        weights = {"desirable_weight": kind.desirable_weight, "undesirable_weight": kind.undesirable_weight}
+        ktos = KTOConfig(**common, **weights, train_sampling_strategy="sequential", per_device_train_batch_size=2)
+        rated = Dataset.from_list([{"prompt": "a", "completion": "b", "label": i > 0} for i in range(2)])
+        return KTOTrainer(tuned, args=ktos, train_dataset=rated, processing_class=tokenizer)
     from trl.experimental.cpo import CPOConfig, CPOTrainer
     from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
@@ -132,6 +141,15 @@ def loss_of_theirs(trainer: Any, kind: Preference, rows: list[Encoded]) -> tuple
         trainer._metrics["train"].clear()
         loss = trainer.compute_loss(trainer.model, trainer.data_collator(dpo))
         return loss, {name: trainer._metrics["train"][name][-1] for name in TOLD}
+    if kind.objective == "kto":
+        trainer._metrics["train"].clear()
+        given = [
+            {"prompt_ids": a[:2], "completion_ids": a[2:], "KL_completion_ids": b[2:], "label": not row.is_bad}
+            for row in rows
+            for a, b in [[example.input_ids for example in row.examples]]
+        ]
+        loss = trainer.compute_loss(trainer.model, trainer.data_collator(given))
+        return loss, {name: told[-1] for name, told in trainer._metrics["train"].items() if name in SUMS}
     loss, told = trainer.get_batch_loss_metrics(trainer.model, batch := trainer.data_collator(cpo))
     if kind.objective == "orpo":  # whose SFT term counts the prompt in TRL, and the answer in the paper's equation 6
         labels = batch["chosen_labels"]
@@ -167,7 +185,10 @@ def test_loss_gradients_and_numbers_of_each_row_equal_those_of_trl(name: str, ti
             found = trainer.step.backward([batch]) / len(chosen)
             torch.testing.assert_close(found, expected.detach(), rtol=1e-5, atol=1e-6)
             torch.testing.assert_close(gradients(tuned), expected_gradients, rtol=1e-4, atol=1e-6)
-            assert trainer.step.told() == pytest.approx(told, rel=1e-4, abs=2e-5)  # differences of sums of some ten nats in fp32
+            ours = trainer.step.told()
+            if kind.objective == "kto":
+                ours.pop("rewards/accuracies")  # which TRL does not tell
+            assert ours == pytest.approx(told, rel=1e-4, abs=2e-5)  # differences of sums of some ten nats in fp32
 
 
 # ---- a run of it ------------------------------------------------------------------------------------------------------
@@ -188,7 +209,7 @@ def run_paused(folder: Path, pauses: list[int], make: Callable[[], Any] = kit.ti
     return numbers, adapter_of(trainer)
 
 
-@pytest.mark.parametrize("objective", ["dpo", "simpo"])
+@pytest.mark.parametrize("objective", ["dpo", pytest.param("simpo", marks=pytest.mark.full), "kto"])
 def test_paused_anywhere_it_is_the_run_that_never_was(objective: str, compared: None, tmp_path: Path, full: bool) -> None:
     """While the pairs are read beforehand too, which is then done anew; every number of it, and the adapter, bit for bit."""
     whole = trainer_of(tmp_path / "whole", None, objective=objective)
@@ -196,7 +217,7 @@ def test_paused_anywhere_it_is_the_run_that_never_was(objective: str, compared: 
     expected = whole.reporter.told
     assert {"rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected"} <= expected["train", 5].keys()
     assert {f"eval_{name}" for name in TOLD} <= expected["eval", 5].keys()
-    assert (tmp_path / "whole" / "reference.npy").exists() == (objective == "dpo")
+    assert (tmp_path / "whole" / "reference.npy").exists() == (objective != "simpo")
     for at in range(2, whole.reporter.checks, 1 if full else 23):
         numbers, weights = run_paused(tmp_path / str(at), [at], objective=objective)
         assert numbers == expected and torch.equal(weights, adapter_of(whole)), at

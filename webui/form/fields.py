@@ -36,6 +36,7 @@ ELSEWHERE: set[Key] = {
     ("data", "gap_hours"),
     ("data", "pseudonyms"),
     ("data", "version"),
+    ("data", "rated"),
     ("adapter", "method"),
     ("adapter", "r"),
     ("train", "objective"),

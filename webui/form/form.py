@@ -295,7 +295,7 @@ class Wizard:
             plan.recheck: gr.update(visible=memory_view.is_short(result)),
             plan.drawn_from: memory_view.mark(result),
             plan.experts: gr.update(visible=plan.asks_for_experts(result, explicit)),
-            **plan.draw_of_pairs(result, explicit),
+            **plan.draw_of_pairs(result, explicit, form.data),
             plan.reset: gr.update(visible=bool(explicit), value=w.t("wizard.reset", count=len(explicit))),
             self.start_step.button: self.start_step.label(result),
             self.start_step.said: self.start_step.verdict(plan_view.summary(result, w)),

@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
+from core.errors import GarageError
 from core.system.machine import Machine
 from webui.form.fields import FIELDS, FOLDED, SEARCH, SECTIONS, Key, component_for, name_of
 from webui.form.findings import PlanFindings
@@ -20,7 +21,16 @@ from webui.state.services import Services
 
 FOLLOW_S = 2.0  # as often as the hardware is looked at
 EXPERTS: Key = ("adapter", "target_parameters")
-OF_PAIRS = ("objective", "beta", "loss_type", "label_smoothing", "simpo_gamma", "sft_weight")  # of section train
+OF_PAIRS = (
+    "objective",
+    "beta",
+    "loss_type",
+    "label_smoothing",
+    "simpo_gamma",
+    "sft_weight",
+    "desirable_weight",
+    "undesirable_weight",
+)  # of section train
 RANKS_OFFERED = (4, 8, 16, 32, 64)
 SIZES = (6, 8, 10, 12, 16, 24, 32, 48, 80)
 
@@ -106,20 +116,29 @@ class PlanStep:
         """The settings of preference training, by their names in the recipe's section train."""
         return {name: self.fields[FIELDS.index(("train", name))] for name in OF_PAIRS}
 
-    def draw_of_pairs(self, result: FormResult, explicit: Mapping[str, Any]) -> dict[Component, Any]:
-        """The objective where rows have a worse answer too, the others where they count with it; also what was set before another set or
+    def draw_of_pairs(self, result: FormResult, explicit: Mapping[str, Any], data: Any) -> dict[Component, Any]:
+        """The objective where rows have a worse answer too, or are marked good and bad, the others where they count with it; also what was set before another set or
         objective was chosen, so that it can be taken back."""
         train = {name: explicit.get(f"train.{name}") for name in OF_PAIRS}
         objective = train["objective"]
         counts = {
-            "objective": bool(result.preview and result.preview.has_pairs),
+            "objective": bool(result.preview and result.preview.has_pairs) or self._has_bad(data),
             "beta": objective not in (None, "sft"),
             "loss_type": objective == "dpo",
             "label_smoothing": objective == "simpo" or (objective == "dpo" and train["loss_type"] == "robust"),
             "simpo_gamma": objective == "simpo",
+            "desirable_weight": objective == "kto",
+            "undesirable_weight": objective == "kto",
             "sft_weight": objective in ("dpo", "simpo"),
         }
         return {field: gr.update(visible=counts[name] or train[name] is not None) for name, field in self.of_pairs.items()}
+
+    def _has_bad(self, data: Any) -> bool:
+        """Whether rows of the chosen set are left out for a bad answer."""
+        try:
+            return any(left.why.key == "left_out.why_row" for left in self.services.datasets.report(data).left_out)
+        except (GarageError, TypeError):  # none is chosen, or whatever a browser sends
+            return False
 
     def memory_choices(self, machine: Machine) -> list[tuple[str, str]]:
         """This PC as it is, its other cards, its processor, and cards that are only planned for."""

@@ -325,7 +325,9 @@ def recipe_of(form: Form) -> Recipe:
     model = form.model.strip() if isinstance(form.model, str) and form.model.strip() else "starter"
     ModelRef.parse(model)
     sections = form.answers.sections()
-    brought = choices_for(form.data, form.answers.reading).said
+    brought = {
+        name: said for name, said in choices_for(form.data, form.answers.reading).said.items() if name != "rated"
+    }  # by the objective
     value = {
         "name": form.name if isinstance(form.name, str) else "",
         "goal": form.goal if isinstance(form.goal, str) and form.goal else None,

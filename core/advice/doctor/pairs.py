@@ -20,7 +20,7 @@ NUMBERS = ("rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejec
 COOLER = 5  # a rate is divided by this, where nothing else is left
 WINDOW = 8  # steps at least, over which a number of the training is averaged
 FALLEN = 0.2  # of the better answers' log-probability before the training
-LEAST_NATS = 2.0  # of dpo's, which are sums over an answer
+LEAST_NATS = 2.0  # of dpo's and kto's, which are sums over an answer
 ALL, AT_ONCE = 0.999, 0.25  # of the pairs; of the steps so far
 FEWEST_MEASURED = 10  # pairs: of fewer all may be right by chance
 FEWEST_SEEN = 20  # steps, where none are measured
@@ -61,7 +61,7 @@ def displaced(recipe: Recipe, series: PairSeries, at_work: bool) -> Diagnosis | 
     if columns.shape[1] < 3:
         return None
     steps, _, margins, chosen, rejected = columns
-    least = max(FALLEN * abs(chosen[0]), LEAST_NATS if recipe.train.objective == "dpo" else 0.0)
+    least = max(FALLEN * abs(chosen[0]), LEAST_NATS if recipe.train.objective in ("dpo", "kto") else 0.0)
     below = np.flatnonzero(chosen < chosen[0] - least)
     if (chosen[-2:] >= chosen[0] - least).any() or margins[-1] <= margins[0]:
         return None

@@ -29,6 +29,7 @@ class Choices(Frozen):
     pseudonyms: bool | None = Field(
         None, description="Of a chat: whether stand-ins replace the others' names, numbers, addresses and links."
     )
+    rated: bool | None = Field(None, description="Whether rows whose answer is marked as a bad one are kept, as such.")
     version: int | None = Field(
         None, description="Which version of a set that was changed; None: the newest. Every one is the same reading."
     )

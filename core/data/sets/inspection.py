@@ -85,7 +85,7 @@ def examples_of(
     for item in items:
         problems = [item] if isinstance(item, Problem) else []
         if isinstance(item, Row):
-            example, problems = check(item, item.format or chosen)
+            example, problems = check(item, item.format or chosen, rated=bool(choices.rated))
             if example is not None:
                 found = True
                 yield item.number, example
@@ -135,7 +135,7 @@ def inspect_file(
             names.update(dict.fromkeys(name for name in map(str, given) if name not in roles.values()))
             before = given
         files[item.file] += 1
-        stored, turns, example, its_own = _became(item, item.format or chosen, left)
+        stored, turns, example, its_own = _became(item, item.format or chosen, left, bool(choices.rated))
         for problem in its_own:
             problems.note(problem)
         keep(Read(item.number, item.line, stored, item.values, its_own))
@@ -173,13 +173,13 @@ def inspect_file(
     )
 
 
-def _became(row: Row, format: Format, left: Tally) -> tuple[str | None, Turns | None, Example | None, list[Problem]]:
+def _became(row: Row, format: Format, left: Tally, rated: bool) -> tuple[str | None, Turns | None, Example | None, list[Problem]]:
     """What is kept of a row, None where it cannot be learned from; its turns, or the example that was made of it; its problems."""
     if turns := plain(row.values, format):  # most rows: no more is made of one than is needed
         if row.left:
             left.add_each(row.left)
         return as_json(turns), turns, None, []
-    example, problems = check_closely(row, format, left)
+    example, problems = check_closely(row, format, left, rated)
     return example.as_json() if example else None, None, example, problems
 
 

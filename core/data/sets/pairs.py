@@ -1,4 +1,4 @@
-"""Pairs of answers within a length: what preference training sees of rows whose better and worse answer are an example each. No torch."""
+"""Two examples of a row within a length, as preference training sees them: its better and its worse answer, or a rated one beside another row's. No torch."""
 
 from __future__ import annotations
 
@@ -54,6 +54,44 @@ class Pairs(Pieces):
     @property
     def is_kept(self) -> np.ndarray:
         return (self.per_example > 0) | ~_is_better(self.tokens)
+
+
+@dataclass(frozen=True, eq=False)
+class Rated(Pieces):
+    """example: of each row its only one; start is 0. The second example of a piece is its question with the answer of the piece before, the
+    last's for the first, cut at the limit: by these kto estimates how far the model has moved (arXiv 2402.01306, section 3.2). A row that is
+    longer than the limit is left out, as a pair is."""
+
+    @classmethod
+    def within(cls, tokens: Tokens, limit: int) -> Rated:
+        every = np.arange(len(tokens))
+        start, end = np.zeros(len(every), np.int64), tokens.lengths.astype(np.int64)
+        learned = tokens.learned(every, start, end)
+        kept = (end <= limit) & (learned > 0)
+        return cls(tokens, limit, "drop", every[kept], start[kept], end[kept], learned[kept])
+
+    def __getitem__(self, index: int) -> Encoded:  # type: ignore[override]  # no slice is ever asked for
+        example, other = int(self.example[index]), int(self.example[index - 1])
+        end, asked, said = int(self.end[index]), self._answers(example), self._answers(other)
+        after = min(int(self.tokens.lengths[other]), said + max(1, self.limit - asked))
+        ids = self.tokens.ids(example, 0, end) + self.tokens.ids(example, 0, asked) + self.tokens.ids(other, said, after)
+        flags = self.tokens.flags(example, 0, end) + [False] * asked + self.tokens.flags(other, said, after)
+        return Encoded(ids, flags, second=end, is_bad=bool(self.tokens.bad[self.tokens.row[example]]))
+
+    def first(self, count: int | None) -> Rated:
+        arrays = (self.example[:count], self.start[:count], self.end[:count], self.learned[:count])
+        return Rated(self.tokens, self.limit, self.how, *arrays)
+
+    def _answers(self, example: int) -> int:
+        """Where the answer of an example begins."""
+        return int(self.tokens.runs[np.searchsorted(self.tokens.runs[:, 0], example), 1])
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(P,) tokens of both."""
+        begins = self.tokens.runs[np.searchsorted(self.tokens.runs[:, 0], self.example), 1]
+        other = np.roll(self.end - begins, 1)
+        return (self.end + begins + np.minimum(other, np.maximum(1, self.limit - begins))).astype(np.int32)
 
 
 def _is_better(tokens: Tokens) -> np.ndarray:

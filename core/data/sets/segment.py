@@ -31,7 +31,11 @@ TYPES = {
 }  # fmt: skip
 NUMBERS: dict[str, type[np.generic]] = {"q": np.int64, "i": np.int32, "B": np.uint8}
 KINDS_OF_BORDERS = 3  # core/data/text_pieces
-THOUGHTS, SYSTEM = 1, 2  # of a row: a message of it has thinking; it begins with a system message
+THOUGHTS, SYSTEM, BAD = (
+    1,
+    2,
+    4,
+)  # of a row: a message of it has thinking; it begins with a system message; its answer is marked as a bad one
 TEXT, THINKS = 1, 2  # of an example: plain text, which may be cut at its borders; its prompt asks for thinking
 _VERSION = 1
 

@@ -23,7 +23,7 @@ from core.data.formats import Example
 from core.data.labels import Learning, Whole
 from core.data.sets import estimate
 from core.data.sets.rows import Rows
-from core.data.sets.segment import SYSTEM, TEXT, THINKS, THOUGHTS, Builder, Counted, DamagedError, Segment
+from core.data.sets.segment import BAD, SYSTEM, TEXT, THINKS, THOUGHTS, Builder, Counted, DamagedError, Segment
 from core.data.text_pieces import Borders, borders
 from core.data.tokenizer import Tokenizer
 from core.errors import TemplateError
@@ -41,7 +41,7 @@ class Tokens:
     """Of some rows (N,) in their order, the examples (E,) that training makes of them, most often one of each.
 
     positions (N,): of the rows; counts (N,) examples of each, 0 where the template refuses it; row (E,): of each example its place among
-    the rows; lengths (E,) in tokens; is_text, thinks (E,); unlearned (E,) earlier answers that are not learned; thoughts, system (N,): core/data/
+    the rows; lengths (E,) in tokens; is_text, thinks (E,); unlearned (E,) earlier answers that are not learned; thoughts, system, bad (N,): core/data/
     sets/segment; runs (R, 3): which example, first learned token, after the last. The first token of an example is never in a run.
     refused: place among the rows, and why. An example's ids lie in segments[segment] from offset on; none where lengths are estimates.
     """
@@ -55,6 +55,7 @@ class Tokens:
     unlearned: np.ndarray
     thoughts: np.ndarray
     system: np.ndarray
+    bad: np.ndarray
     runs: np.ndarray
     refused: tuple[tuple[int, Message], ...]
     segments: tuple[Segment, ...]
@@ -174,7 +175,7 @@ class Tokenised:
         key = int(self._keys(np.array([position]))[0])
         example = self._rows[position][1]
         flags = THOUGHTS * any(message.reasoning for message in example.messages)
-        flags |= SYSTEM * (bool(example.messages) and example.messages[0].role == "system")
+        flags |= SYSTEM * (bool(example.messages) and example.messages[0].role == "system") | BAD * example.is_bad
         try:
             if self._tokenizer is None:
                 builder.add(key, flags, estimate.counted(example, self._learning))
@@ -244,7 +245,7 @@ class Tokenised:
         for held, chosen in self._hit(segment[run_example]):
             runs[chosen, 1:] = held["runs"].reshape(-1, 2)[run_first[run_example[chosen]] + run_within[chosen]]
         return Tokens(
-            positions, counts, row, lengths, flags & TEXT > 0, flags & THINKS > 0, unlearned, row_flags & THOUGHTS > 0, row_flags & SYSTEM > 0,
+            positions, counts, row, lengths, flags & TEXT > 0, flags & THINKS > 0, unlearned, row_flags & THOUGHTS > 0, row_flags & SYSTEM > 0, row_flags & BAD > 0,
             runs, tuple(sorted(refused, key=lambda found: found[0])), tuple(self._segments), segment, example, offset,
         )  # fmt: skip
 

@@ -4,7 +4,7 @@ A pair is two examples (chosen, rejected), isolated from each other and packed l
 learned tokens are summed, out of the same chunks of the head as any loss here. Names and formulas are TRL 1.16's, and a test holds loss,
 gradients and numbers against its trainers: dpo (arXiv 2305.18290; sigmoid_norm by the mean of a token, robust: 2403.00409), simpo
 (2405.14734; CPOTrainer), orpo (2403.07691; its SFT term is over the answer as in the paper's equation 6, where TRL 1.16 counts the
-prompt too). What DPO holds the adapter against is what it was before the first step, base or parent's adapter: core/training/reference
+prompt too), kto (2402.01306, of rated rows: a second example beside each is another row's answer). What DPO and KTO hold the adapter against is what it was before the first step, base or parent's adapter: core/training/preference/reference
 computes it once, so a step holds nothing of it and costs one forward less.
 """
 
@@ -21,6 +21,12 @@ from core.recipe import USUAL_BETA, Train
 
 # What is told of pairs, each a mean over them, by TRL's names.
 TOLD = ("rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected")
+SUMS = (
+    *TOLD,
+    "kl",
+    "good",
+    "bad",
+)  # what is summed for it: of kto also how far the model has moved, and how many rows are of each kind
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,8 @@ class Preference:
     label_smoothing: float = 0.0
     simpo_gamma: float = 0.5
     sft_weight: float = 0.0
+    desirable_weight: float = 1.0
+    undesirable_weight: float = 1.0
 
     @classmethod
     def of(cls, train: Train) -> Preference | None:
@@ -41,11 +49,12 @@ class Preference:
             return None
         beta = train.beta or USUAL_BETA[train.objective]
         sft_weight = 1.0 if train.objective == "orpo" else train.sft_weight
-        return cls(train.objective, beta, train.loss_type, train.label_smoothing, train.simpo_gamma, sft_weight)
+        weights = train.desirable_weight, train.undesirable_weight
+        return cls(train.objective, beta, train.loss_type, train.label_smoothing, train.simpo_gamma, sft_weight, *weights)
 
     @property
     def needs_reference(self) -> bool:
-        return self.objective == "dpo"
+        return self.objective in ("dpo", "kto")
 
     def sft_share(self, batches: Sequence[Batch]) -> float:
         """By what the loss of a chosen token is multiplied in a sum over the pairs of batches, so that their mean has sft_weight times the
@@ -54,11 +63,13 @@ class Preference:
         return self.sft_weight * (len(counts) / 2) / max(1, sum(counts[0::2]))
 
     def summed(self, losses: torch.Tensor, batch: Batch, sft_share: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """losses (K,): of the learned tokens of batch. Returns the loss summed over pairs, and (6,) the sums of what TOLD names."""
+        """losses (K,): of the learned tokens of batch. Returns the loss summed over pairs, and the sums of what SUMS names."""
         logps, lengths = log_probabilities(losses, batch), torch.tensor(batch.examples, device=losses.device).clamp(min=1)
-        if self.objective != "dpo":
+        if not self.needs_reference:
             logps = logps / lengths
-        ratios = logps - batch.reference if self.objective == "dpo" else logps
+        ratios = logps - batch.reference if self.needs_reference else logps
+        if self.objective == "kto":
+            return self._rated(ratios, logps.detach(), batch.is_bad)
         scored = ratios / lengths if self.loss_type == "sigmoid_norm" else ratios
         pairs = self._losses(scored[0::2], scored[1::2])
         total = pairs.sum()
@@ -67,7 +78,39 @@ class Preference:
         chosen, rejected = (self.beta * ratios.detach()).view(-1, 2).T
         logps_then = logps.detach().view(-1, 2).T
         told = [chosen, rejected, (chosen > rejected).float(), chosen - rejected, *logps_then]
+        return total, torch.stack([*(each.sum() for each in told), *torch.zeros(3, device=losses.device)])
+
+    def _rated(self, ratios: torch.Tensor, logps: torch.Tensor, is_bad: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """kto, arXiv 2402.01306, equation 7. ratios, logps (N,): of each row's own answer and of another row's after its question; the second
+        ones say how far the model has moved on the whole, and get no gradient. That is of a micro-batch, as in TRL: it is no mean over rows, so
+        a step in other parts is another step."""
+        assert is_bad is not None
+        moved = ratios[1::2].mean().detach().clamp(min=0)
+        own, sign = ratios[0::2], 1.0 - 2.0 * is_bad.float()
+        weights = torch.where(is_bad, self.undesirable_weight, self.desirable_weight)
+        total = (weights * (1 - torch.sigmoid(self.beta * sign * (own - moved)))).sum()
+        rewards, good, bad = self.beta * own.detach(), (~is_bad).float(), is_bad.float()
+        right = (sign * (rewards - self.beta * moved) > 0).float()
+        of_answers = [*(logps[0::2] * kind for kind in (good, bad)), moved.expand(len(own)), good, bad]
+        told = [rewards * good, rewards * bad, right, torch.zeros_like(own), *of_answers]
         return total, torch.stack([each.sum() for each in told])
+
+    def told(self, sums: Sequence[float], pairs: int) -> dict[str, float]:
+        """Means of what was summed over so many pairs, or rows. Of rated rows each is over those of its kind and the margin is the difference of
+        the two; the accuracy (rows on their side of what the model moved on the whole) is ours, TRL tells none."""
+        found = dict(zip(SUMS, sums, strict=True))
+        if self.objective != "kto":
+            return {name: found[name] / pairs for name in TOLD}
+        counts = {"chosen": found["good"], "rejected": found["bad"]}
+        kinds = {
+            f"{what}/{kind}": found[f"{what}/{kind}"] / count
+            for kind, count in counts.items()
+            for what in ("rewards", "logps")
+            if count
+        }
+        if all(counts.values()):
+            kinds["rewards/margins"] = kinds["rewards/chosen"] - kinds["rewards/rejected"]
+        return kinds | {"rewards/accuracies": found["rewards/accuracies"] / pairs, "kl": found["kl"] / pairs}
 
     def _losses(self, chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
         if self.objective == "orpo":

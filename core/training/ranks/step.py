@@ -17,12 +17,12 @@ import torch
 from core.data.labels import Encoded
 from core.engine.batches import Batch
 from core.engine.step import Numbers, Rows, Step
-from core.engine.variants.preference import TOLD
+from core.engine.variants.preference import SUMS
 from core.files import is_out_of_memory
 from core.training.ranks.group import RankGroup
 from core.training.ranks.helpers import Ranks
 
-EXTRA = 2 + len(TOLD)  # loss, pairs, what is told of them; then of each rank which of its micro-batches got no memory, from 1
+EXTRA = 2 + len(SUMS)  # loss, pairs, what is told of them; then of each rank which of its micro-batches got no memory, from 1
 
 
 class DealtStep(Step):
