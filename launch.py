@@ -56,6 +56,7 @@ COMMANDS = (
     "further",
     "chat",
     "compare",
+    "sum",
     "export",
     "recipe",
     "tools",

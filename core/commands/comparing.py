@@ -16,13 +16,15 @@ from core.chat.client import ChatClient
 from core.chat.comparison import Contestant, PromptComparison, same_beginning
 from core.chat.contest import alike, answer_missing
 from core.chat.prompts import prompts_of, prompts_of_file
+from core.chat.questions import target_of
 from core.commands.data import dataset_store
 from core.commands.hub_sets import data
 from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, plain, print_json, say, written_over
-from core.errors import ChatError, RecipeError
+from core.errors import ChatError, ModelError, RecipeError
+from core.export import summed
 from core.messages import Message, msg, terminal_language
 from core.runs.all import Runs
-from core.workspace.folder import Workspace
+from core.workspace.folder import Workspace, expand
 
 
 @app.command()
@@ -62,6 +64,29 @@ def compare(
         chat.unload()
     result = as_object(comparison)
     print_json(in_words(result)) if as_json else _show(result)
+
+
+@app.command("sum")
+def sum_of(
+    adapters: Annotated[list[str], typer.Argument(help="Two runs of one base, each with its weight: RUN@0.7 OTHER@0.5.")],
+    out: Annotated[Path, typer.Option(help="The folder that is made: one adapter in PEFT's format.")],
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the weighed sum of two runs' adapters as one adapter, exact, of both ranks together."""
+    space = Workspace.open(workspace)
+    if len(adapters) != 2 or "base" in adapters:
+        raise RecipeError("summed.two")
+    first, second = (
+        summed.Weighed(target_of(Runs(space).get(one.run), one.checkpoint).adapter or Path(), one.strength)
+        for one in named_contestants(space, adapters)
+    )
+    folder = expand(str(out))
+    try:
+        rank = summed.write((first, second), folder)
+    except OSError as error:
+        raise ModelError("summed.cannot_write", folder=str(folder), reason=error.strerror or str(error)) from error
+    print_json({"folder": str(folder), "rank": rank}) if as_json else say(msg("summed.done", folder=str(folder), rank=rank))
 
 
 @data.command()

@@ -1,0 +1,115 @@
+"""Two adapters on one base as one, each at a weight: PEFT's `add_weighted_adapter(..., "cat")` on files, exact and of both ranks together. No torch.
+
+B A of the sum is w1 s1 B1 A1 + w2 s2 B2 A2: the rows of A below each other, weighed, the columns of B beside each other. A layer that only one
+of them has gets zeros for the other.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from core import files
+from core.errors import ModelError
+from core.models.adapters import TOKENIZER_FILES, WHOLE_OR_NOT, check_whole, describe
+
+# What else makes an adapter something other than B A on the weights that the base has.
+_REFUSED = (*WHOLE_OR_NOT, "rank_pattern", "alpha_pattern", "target_parameters", "layer_replication", "fan_in_fan_out")
+_LEAVES_BASE_ALONE = (True, False, "gaussian", "eva", "orthogonal")
+_ENDS = ("lora_A.weight", "lora_B.weight")
+
+
+@dataclass(frozen=True)
+class Weighed:
+    folder: Path
+    weight: float
+
+
+def write(parts: tuple[Weighed, Weighed], target: Path) -> int:
+    """target, made new, whole or not at all; its rank. Raises ModelError with what cannot be summed, OSError."""
+    configs = [_config(part.folder) for part in parts]
+    first, second = configs
+    for name in ("base_model_name_or_path", "revision"):
+        if first.get(name) != second.get(name):
+            raise ModelError("summed.other_base", first=str(first.get(name)), second=str(second.get(name)))
+    templates = [_text(part.folder / "chat_template.jinja") for part in parts]
+    if templates[0] != templates[1]:
+        raise ModelError("summed.other_template", first=parts[0].folder.name, second=parts[1].folder.name)
+    if target.exists():
+        raise ModelError("summed.is_there", folder=str(target))
+    ranks = [int(config["r"]) for config in configs]
+    weights = _joined([_tensors(part.folder) for part in parts], ranks, [part.weight * _scale(config) for part, config in zip(parts, configs, strict=True)])  # fmt: skip
+    modules = sorted({name for config in configs for name in config["target_modules"]})
+    rank = sum(ranks)
+    config = first | {"r": rank, "lora_alpha": rank, "use_rslora": False, "init_lora_weights": True, "target_modules": modules}
+    aside = target.with_name(f".{target.name}.part")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        aside.mkdir(parents=True)
+        for name in TOKENIZER_FILES:
+            if (parts[0].folder / name).exists():
+                shutil.copyfile(parts[0].folder / name, aside / name)
+        save_file(weights, aside / "adapter_model.safetensors", metadata={"format": "pt"})
+        files.replace_json(aside / "adapter_config.json", config)
+        files.sync_tree(aside)
+        files.rename(aside, target)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return rank
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    describe(folder)
+    check_whole(folder)
+    config = files.read_object(folder / "adapter_config.json")
+    found = [name for name in _REFUSED if config.get(name)]
+    found += ["bias"] if config.get("bias", "none") != "none" else []
+    found += ["init_lora_weights"] if config.get("init_lora_weights", True) not in _LEAVES_BASE_ALONE else []
+    found += ["target_modules"] if not isinstance(config.get("target_modules"), list) else []
+    if found:
+        raise ModelError("summed.cannot", folder=folder.name, found=found)
+    return config
+
+
+def _scale(config: dict[str, Any]) -> float:
+    return float(config["lora_alpha"]) / (math.sqrt(config["r"]) if config.get("use_rslora") else config["r"])
+
+
+def _tensors(folder: Path) -> dict[str, np.ndarray]:
+    try:
+        found = load_file(folder / "adapter_model.safetensors")
+    except (SafetensorError, TypeError, KeyError, ValueError) as error:  # numbers that numpy does not know
+        raise ModelError("summed.numbers", folder=folder.name, reason=f"{type(error).__name__} {error}"[:100]) from None
+    if other := [name for name in found if not name.endswith(_ENDS)]:
+        raise ModelError("summed.cannot", folder=folder.name, found=other[:3])
+    return found
+
+
+def _joined(parts: list[dict[str, np.ndarray]], ranks: list[int], scales: list[float]) -> dict[str, np.ndarray]:
+    joined: dict[str, np.ndarray] = {}
+    for name in sorted({name for part in parts for name in part}):
+        axis = 0 if name.endswith(_ENDS[0]) else 1
+        like = next(part[name] for part in parts if name in part)
+        found = []
+        for part, rank, scale in zip(parts, ranks, scales, strict=True):
+            shape = (rank, like.shape[1]) if axis == 0 else (like.shape[0], rank)
+            tensor = part.get(name, np.zeros(shape, like.dtype))
+            if tensor.shape != shape:
+                raise ModelError("summed.shape", layer=name, first=str(shape), second=str(tensor.shape))
+            found.append(tensor * tensor.dtype.type(scale) if axis == 0 else tensor)
+        joined[name] = np.ascontiguousarray(np.concatenate(found, axis))
+    return joined
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, ValueError):
+        return None
