@@ -29,7 +29,10 @@ class ConversationShelf:
     def __init__(self, services: Services, wording: Wording, targets: Callable[[], list[tuple[str, str]]]):
         """targets: what can answer now, as the chat's list of models has it."""
         self.services, self.w, self._targets = services, wording, targets
-        self.kept = Conversations(services.workspace)
+
+    @property
+    def kept(self) -> Conversations:
+        return Conversations(self.services.workspace)
 
     def build_branches(self) -> None:
         """Below the answers, where the last one was asked more than once."""
