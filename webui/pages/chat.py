@@ -23,6 +23,7 @@ from webui.pages.blind_duel import BlindDuel
 from webui.pages.chat_history import MOST_SYSTEM, Message, answered, turns_of, without_last
 from webui.pages.conversations import OPENED, ConversationShelf
 from webui.pages.corrections import CorrectionsPanel
+from webui.run.second_adapter import SecondAdapter
 from webui.state.services import Services
 from webui.state.snapshot import RunRow
 
@@ -40,6 +41,7 @@ class ChatPage:
         self.services, self.w = services, wording
         self.duel = BlindDuel(services, wording, self._refuse_while_training)
         self.corrections = CorrectionsPanel(services, wording)
+        self.second = SecondAdapter(services, wording)
         self.shelf = ConversationShelf(services, wording, self._targets)
 
     # ---- widgets --------------------------------------------------------------------------------------------------
@@ -116,6 +118,7 @@ class ChatPage:
                 self.seed = gr.Number(42, precision=0, **w.named("chat_page.seed", "chat-seed"))
                 low, high = (round(100 * limit) for limit in STRENGTHS)
                 self.strength = gr.Slider(low, high, value=100, step=5, **w.named("chat_page.strength", "chat-strength"))
+                self.second.build(snapshot.rows)
 
         self.duel.build()
 
@@ -124,6 +127,7 @@ class ChatPage:
         return [
             LivePart(self.status, lambda look: gr.update(value=self._status(look.snapshot.chat, look.snapshot.busy))),
             LivePart(self.thinking, lambda look: gr.update(visible=look.snapshot.chat.thinks is not None)),
+            self.second.part(),
             LivePart(self.target, lambda look: gr.update(choices=self._target_choices(look.snapshot.rows))),
         ]
 
@@ -163,7 +167,7 @@ class ChatPage:
         opened = self.shelf.opened
         tab.select(self.arrive, [self.chosen, self.target, self.base, opened], self.target, js=OPENED, **AT_ONCE)
         target = [self.target, self.checkpoint, self.precision]
-        sampling = [self.system, self.temperature, self.top_p, self.max_new_tokens, self.seed, self.thinking, self.strength]
+        sampling = [self.system, self.temperature, self.top_p, self.max_new_tokens, self.seed, self.thinking, self.strength, self.second.run, self.second.strength]  # fmt: skip
         room = [self.empty, self.columns, self.tuned_column, self.base, self.tuned, self.base_note, self.tuned_note]
         view = [*room, self.notice, self.message, self.send, self.stop]
         waits = {"show_progress_on": [self.base, self.tuned]}  # a bubble of three dots until the first word
@@ -206,9 +210,10 @@ class ChatPage:
         target, sampling = rest[:3], rest[3:]
         try:
             wanted, both = self.target_of(*target)
-            asked, strength = sampling_of(*sampling[1:-1]), strength_of(sampling[-1])
+            asked, (strength, second, beside) = sampling_of(*sampling[1:-3]), sampling[-3:]
             if not isinstance(message, str) or not message.strip():
                 raise ChatError("chat.no_question")
+            wanted, strength = self.second.beside(wanted, strength_of(strength), second, strength_of(beside))
             yield self._view(base, tuned, both, sentence=self.w.t("chat_page.loading"), writing=True)
             yield from self._load(wanted, base, tuned, both)
             question = {"role": "user", "content": message}

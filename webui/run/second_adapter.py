@@ -1,0 +1,61 @@
+"""A second run beside the one that answers in Chat: both adapters of one base at once, each at its own strength."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from dataclasses import replace
+from typing import Any
+
+import gradio as gr
+
+from core.chat.answer import STRENGTHS
+from core.chat.client import ChatTarget
+from core.chat.questions import target_of
+from core.errors import ChatError, ModelError
+from core.export import summed
+from core.export.summed import Weighed
+from webui.kit.live import LivePart
+from webui.kit.wording import Wording
+from webui.state.services import Services
+from webui.state.snapshot import RunRow
+
+NONE = ""
+
+
+class SecondAdapter:
+    def __init__(self, services: Services, wording: Wording):
+        self.services, self.w = services, wording
+
+    def build(self, rows: tuple[RunRow, ...]) -> None:
+        low, high = (round(100 * limit) for limit in STRENGTHS)
+        run, strength = (self.w.named(f"second_adapter.{name}", f"chat-second-{name}") for name in ("run", "strength"))
+        self.run = gr.Dropdown(self._choices(rows), value=NONE, **run)
+        self.strength = gr.Slider(low, high, value=100, step=5, **strength)
+
+    def part(self) -> LivePart:
+        return LivePart(self.run, lambda look: gr.update(choices=self._choices(look.snapshot.rows)))
+
+    def _choices(self, rows: tuple[RunRow, ...]) -> list[tuple[str, str]]:
+        return [(self.w.t("second_adapter.none"), NONE), *((row.name, row.id) for row in rows if row.can_chat)]
+
+    def beside(self, target: ChatTarget, strength: float, second: Any, second_strength: float) -> tuple[ChatTarget, float]:
+        """What to load, and at which strength: the target itself where there is no second one; else the sum of both, which is written to the
+        cache and holds the strengths in it. Raises GarageError where the two are none."""
+        if not isinstance(second, str) or second == NONE:
+            return target, strength
+        other = target_of(self.services.runs.get(second))
+        if target.adapter is None or other.adapter is None:
+            raise ChatError("second_adapter.no_first")
+        parts = Weighed(target.adapter, strength), Weighed(other.adapter, second_strength)
+        label = self.w.t("second_adapter.both", first=target.label, second=other.label, a=round(100 * strength), b=round(100 * second_strength))  # fmt: skip
+        root = self.services.workspace.cache / "summed"
+        stamps = [(part.folder / "adapter_model.safetensors").stat().st_mtime_ns for part in parts]
+        folder = root / hashlib.sha256(f"{parts}{stamps}".encode()).hexdigest()[:20]
+        try:
+            if not folder.exists():
+                shutil.rmtree(root, ignore_errors=True)  # the one before, which is loaded already, or not wanted any more
+                summed.write(parts, folder)
+        except OSError as error:
+            raise ModelError("summed.cannot_write", folder=str(folder), reason=error.strerror or str(error)) from error
+        return replace(target, adapter=folder, label=label), 1.0
