@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -112,12 +113,15 @@ def test_only_what_can_be_seen_is_drawn(chrome: Browser, app: kit.App, run: Scri
     more.focus()
     page.keyboard.press("Enter")
     kit.expect(page.locator("#live-chart .lc-box canvas")).to_have_count(len(SMALL))
-    lefts = page.locator("#live-chart .lc-box").evaluate_all("boxes => boxes.map(box => Math.round(box.getBoundingClientRect().x))")
+    lefts = page.locator("#live-chart .lc-box:visible").evaluate_all(
+        "boxes => boxes.map(box => Math.round(box.getBoundingClientRect().x))"
+    )
     assert len(set(lefts)) == 1, "one column"
     drawn(page)
     more_rows(page, run, 5)
     assert drawn(page) == {"loss", *SMALL}
-    assert f"At step {run.step}: 8" in (page.locator("#live-chart .lc-box").nth(2).get_attribute("aria-label") or "")  # 820 +- 60
+    speed = page.locator("#live-chart .lc-box").nth(2).get_attribute("aria-label") or ""
+    assert re.search(rf"At step {run.step}: [78]\d\d", speed), speed  # 820 +- 60
     assert kit.violations(page) == [] and kit.overflow(page) <= 0
     kit.go_to_tab(page, "Chat")
     drawn(page)
