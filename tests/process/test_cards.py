@@ -110,11 +110,11 @@ def test_the_only_card_is_found_without_being_named(pc: Pc):
 @pytest.mark.parametrize(
     ("cards", "visible", "said", "advice"),
     [
-        (nvml.dead(nvml.UNEQUAL, 1), None, "no longer responds", "then trains on NVIDIA GeForce RTX 3060"),
-        ({**nvml.UNEQUAL, "count": 1}, None, "not available now", "then trains on NVIDIA GeForce RTX 3060"),
-        (nvml.EIGHT_GB, None, "not available now", "then trains on NVIDIA GeForce RTX 4060"),
+        (nvml.dead(nvml.UNEQUAL, 1), None, "no longer responds", "it trains on NVIDIA GeForce RTX 3060"),
+        ({**nvml.UNEQUAL, "count": 1}, None, "not available now", "it trains on NVIDIA GeForce RTX 3060"),
+        (nvml.EIGHT_GB, None, "not available now", "it trains on NVIDIA GeForce RTX 4060"),
         (nvml.NO_DRIVER, None, "does not respond: Driver Not Loaded", "launch.py doctor"),
-        (nvml.UNEQUAL, "0", "hides it", "then trains on NVIDIA GeForce RTX 3060"),
+        (nvml.UNEQUAL, "0", "hides it", "it trains on NVIDIA GeForce RTX 3060"),
         (nvml.UNEQUAL, None, "built without CUDA", "--repair"),
     ],
     ids=["dead", "gone", "another card", "driver gone", "hidden", "torch for the processor"],
