@@ -96,9 +96,15 @@ def opened(job: Job, checkpointing: bool = False, adapter_folder: Path | None = 
 
 def _recipe(job: Job, source: str, checkpointing: bool) -> Recipe:
     value = {
-        "data": {"source": source, "format": "messages", "max_length": job.max_length, "eval_fraction": 0.0},
+        "data": {
+            "source": source,
+            "format": None if job.objective != "sft" else "messages",
+            "max_length": job.max_length,
+            "eval_fraction": 0.0,
+        },
         "adapter": {"r": job.r, "lora_alpha": job.lora_alpha, "lora_dropout": 0.0, "target_modules": "all-linear"},
         "train": {
+            "objective": job.objective,
             "learning_rate": job.learning_rate,
             "num_train_epochs": 1.0,
             "per_device_train_batch_size": job.batch,
@@ -123,6 +129,10 @@ def batches(trainer: Trainer) -> Iterator[list[Batch]]:
 
 def supervised(step: list[Batch]) -> int:
     return sum(batch.targets.numel() for batch in step)
+
+
+def pairs(step: list[Batch]) -> int:
+    return sum(len(batch.examples) // 2 for batch in step)
 
 
 def computed(step: list[Batch]) -> int:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import statistics
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmarks import engine
 from benchmarks.peers.job import Job
 from benchmarks.peers.meter import Meter
+from core.engine.batches import Batch
 from core.system.machine import library_versions
+from core.training import trainer as trainers
 from core.training.trainer import Trainer
 
 
@@ -18,29 +22,48 @@ def main() -> None:
     job = Job.read(sys.argv[1])
     meter = Meter(job.on_card)
     with engine.opened(job) as opened:
-        trainer = nearest(opened, job)
+        count = engine.supervised if job.objective == "sft" else engine.pairs
+        trainer = nearest(opened, job, count)
         steps = list(engine.batches(trainer))
         meter.loaded()
 
         def hear(kind: str, step: int, numbers: dict[str, Any]) -> None:
             if kind == "train":
-                meter.count(engine.supervised(steps[step - 1]), engine.computed(steps[step - 1]))
+                meter.count(count(steps[step - 1]), engine.computed(steps[step - 1]))
                 meter.step_ended()
 
         opened.reporter.hear = hear
+        know, reference = vars(trainers)["know"], 0.0
+
+        def timed(*asked: Any) -> None:
+            nonlocal reference
+            began = time.perf_counter()
+            know(*asked)
+            reference += time.perf_counter() - began
+
+        vars(trainers)["know"] = timed
         trainer.run()
-        meter.report(versions=[f"{name} {found}" for name, found in library_versions().items()], layout=layout(trainer))
+        meter.report(
+            reference_s=reference,
+            versions=[f"{name} {found}" for name, found in library_versions().items()],
+            layout=layout(trainer),
+        )
         opened.save(Path(job.output))
 
 
-def nearest(opened: engine.Engine, job: Job) -> Trainer:
+def nearest(opened: engine.Engine, job: Job, count: Callable[[list[Batch]], int]) -> Trainer:
     """With the job's batch, or with four examples at once: whichever steps hold about as many examples as they should."""
-    wanted = job.examples * statistics.mean(row.learned_count for row in opened.rows)
+    wanted = job.examples * (statistics.mean(row.learned_count for row in opened.rows) if job.objective == "sft" else 1)
+    layouts = [
+        (batch, accumulation) for batch in (1, 2, 4) for accumulation in (1, 2, 3, 4)
+    ]  # of pairs, each as long as two examples
+    if job.objective == "sft":
+        layouts = [(job.batch, job.accumulation), (4, job.examples // 4)]
     trainers = [
         opened.trainer(per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation)
-        for batch, accumulation in ((job.batch, job.accumulation), (4, job.examples // 4))
+        for batch, accumulation in layouts
     ]
-    return min(trainers, key=lambda trainer: abs(engine.supervised(next(engine.batches(trainer))) - wanted))
+    return min(trainers, key=lambda trainer: abs(count(next(engine.batches(trainer))) - wanted))
 
 
 def layout(trainer: Trainer) -> str:

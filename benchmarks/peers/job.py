@@ -16,7 +16,7 @@ class Job:
     """model, output: folders. rows: a JSONL file of {"messages": [{role, content}, ...]}, none longer than max_length.
 
     batch x accumulation: examples, or packed rows of max_length where packing, in an optimizer step; examples: how many it
-    should hold on average either way.
+    should hold on average either way. objective: as recipe.Train has it; with dpo rows are {prompt, chosen, rejected}.
     """
 
     model: str
@@ -33,6 +33,7 @@ class Job:
     learning_rate: float = 2e-4
     max_grad_norm: float = 1.0
     seed: int = 42
+    objective: str = "sft"
 
     def write(self, path: Path) -> Path:
         path.write_text(json.dumps(asdict(self)), "utf-8")

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import psutil
@@ -55,14 +56,19 @@ def say(result: dict[str, Any]) -> None:
     print("\n" + RESULT + json.dumps(result), flush=True)
 
 
-def watch_transformers(meter: Meter) -> Any:
-    """A callback for trainers that are built on transformers' Trainer, whose micro-batches are counted as well."""
+def _tokens(inputs: Any) -> tuple[int, int]:
+    return int((inputs["labels"][:, 1:] != -100).sum()), inputs["input_ids"].numel()
+
+
+def watch_transformers(meter: Meter, counted: Callable[[Any], tuple[int, int]] = _tokens) -> Any:
+    """A callback for trainers that are built on transformers' Trainer, whose micro-batches are counted as well: what is learned, and what is
+    computed."""
     from transformers import Trainer, TrainerCallback
 
     own = Trainer.training_step
 
     def counting(self: Any, model: Any, inputs: Any, *args: Any, **more: Any) -> Any:
-        meter.count(int((inputs["labels"][:, 1:] != -100).sum()), inputs["input_ids"].numel())
+        meter.count(*counted(inputs))
         return own(self, model, inputs, *args, **more)
 
     Trainer.training_step = counting

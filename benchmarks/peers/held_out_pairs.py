@@ -1,0 +1,31 @@
+"""How many pairs an adapter prefers rightly against the base, by our own measuring: `python -m benchmarks.peers.held_out_pairs JOB.json ADAPTER`."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+from benchmarks import engine
+from benchmarks.peers.job import Job
+from benchmarks.peers.meter import say
+from core.engine import adapter
+
+
+def main() -> None:
+    job = Job.read(sys.argv[1])
+    with engine.opened(job) as opened:
+        step = opened.trainer().step
+        step.tuned.eval()
+
+        def answered() -> np.ndarray:
+            return np.reshape([step.log_probabilities([row]) for row in opened.rows], (-1, 2))
+
+        before = answered()  # an adapter that has learned nothing is the base
+        step.tuned.load_adapter(sys.argv[2], adapter.ADAPTER, is_trainable=True)
+        chosen, rejected = (answered() - before).T
+        say({"right": int((chosen > rejected).sum()), "pairs": len(chosen), "margin": float((chosen - rejected).mean()) * 0.1})
+
+
+if __name__ == "__main__":
+    main()
