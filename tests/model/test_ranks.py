@@ -140,6 +140,12 @@ def test_what_is_dealt_is_even_and_complete() -> None:
     assert divided([rows(1)], 2, len) == [rows(1)], "one row cannot be halved, and one rank then computes nothing"
 
 
+@pytest.mark.parametrize("objective", ["dpo", "orpo", "simpo", "kto"])
+def test_pairs_are_not_parted(objective: str) -> None:
+    with pytest.raises(RecipeError, match="preference training"):
+        recipe_of(ranks=2, objective=objective)
+
+
 def test_pissa_changes_the_base_and_is_refused() -> None:
     with pytest.raises(RecipeError, match="several GPUs"):
         recipe_of(lora={"init_lora_weights": "pissa"}, ranks=2)
