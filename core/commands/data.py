@@ -16,7 +16,7 @@ from core.data.reading.choices import NOTHING_SAID, Choices
 from core.data.reading.rows import SUFFIXES
 from core.data.reading.sniff import probe
 from core.data.sets import gathered
-from core.data.sets.inspection import examples_of, inspect_file
+from core.data.sets.inspection import DataReport, examples_of, inspect_file
 from core.data.shapes.roles import parse
 from core.data.store import DatasetStore
 from core.data.tokenizer import Tokenizer
@@ -109,8 +109,12 @@ def inspect(
             "questions": _asked_of_header(report.header, choices),
         }
         print_json(in_words(value | ({"learned": learned} if learned else {})))
-        return
-    language = terminal_language()
+    else:
+        _show(report, learned, terminal_language())
+
+
+def _show(report: DataReport, learned: dict[str, Any] | None, language: str) -> None:
+    """learned: None without a model."""
     print(msg("command.inspect_summary", format=report.format, rows=report.rows, good=report.good_rows,
                duplicates=report.duplicates, problems=report.problem_count).render(language))  # fmt: skip
     for note in report.notes:

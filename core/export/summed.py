@@ -19,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 from core import files
 from core.errors import ModelError
 from core.models.adapters import TOKENIZER_FILES, WHOLE_OR_NOT, check_whole, describe
+from core.models.weights import backend
 
 # What else makes an adapter something other than B A on the weights that the base has.
 _REFUSED = (*WHOLE_OR_NOT, "rank_pattern", "alpha_pattern", "target_parameters", "layer_replication", "fan_in_fan_out")
@@ -84,7 +85,7 @@ def _scale(config: dict[str, Any]) -> float:
 
 def _tensors(folder: Path) -> dict[str, np.ndarray]:
     try:
-        found = load_file(folder / "adapter_model.safetensors")
+        found = load_file(folder / "adapter_model.safetensors", backend=backend())
     except (SafetensorError, TypeError, KeyError, ValueError) as error:  # numbers that numpy does not know
         raise ModelError("summed.numbers", folder=folder.name, reason=f"{type(error).__name__} {error}"[:100]) from None
     if other := [name for name in found if not name.endswith(_ENDS)]:

@@ -30,6 +30,7 @@ from core.errors import GarageError, ModelError, PauseRequested, RunError, StopR
 from core.messages import msg
 from core.models import weights
 from core.models.library import Models
+from core.models.shapes.shape import ModelShape
 from core.models.trust import Trust
 from core.presets import PRESETS
 from core.recipe import Recipe
@@ -152,9 +153,7 @@ def _load(
     recipe, tokenizer, model_folder = prepared.recipe, prepared.tokenizer, prepared.model_folder
     threads = max(1, min(torch.get_num_threads(), cores.usable() - recipe.train.spare_cores) // recipe.train.ranks)
     torch.set_num_threads(threads)
-    shape = None
-    with contextlib.suppress(GarageError):  # a family whose shape cannot be read is trained all the same
-        shape = Models(workspace).shape(recipe.model.id, recipe.model.revision)
+    shape = _shape(recipe, workspace)
     probe = Probe(run, workspace, recipe, shape)  # before torch touches a card: what others hold there is read now
     torch.manual_seed(recipe.train.seed)
     before = run.facts() if reporter.status.attempt > 1 and run.checkpoints() else None
@@ -207,6 +206,13 @@ def _load(
     if reporter.status.attempt > 1:
         _restore(trainer, run, reporter)
     return trainer, probe, adapters
+
+
+def _shape(recipe: Recipe, workspace: Workspace) -> ModelShape | None:
+    """None of a family whose shape cannot be read, which is trained all the same."""
+    with contextlib.suppress(GarageError):
+        return Models(workspace).shape(recipe.model.id, recipe.model.revision)
+    return None
 
 
 def _learn(trainer: Trainer, probe: Probe, adapters: Adapters, reporter: Reporter) -> None:

@@ -271,12 +271,13 @@ def test_pause_and_stop_on_the_page_reach_the_run_and_a_paused_run_offers_to_go_
 
 def asks_for_notifications(page: Page) -> None:
     """Of a browser that would show them while another window is in front; it is asked when the switch is moved, not before."""
-    page.evaluate("""() => {
+    page.add_init_script("""
         window.told = []; window.asked = 0; document.hasFocus = () => false;
         window.Notification = class { constructor(title, { body }) { told.push(`${title}: ${body}`); } };
         Notification.permission = "default";
         Notification.requestPermission = async () => { asked++; Notification.permission = "granted"; };
-    }""")
+    """)
+    page.reload()
     box = page.get_by_role("checkbox", name="Notify me when a run ends")
     assert page.evaluate("asked") == 0
     box.check()
@@ -305,7 +306,7 @@ def test_the_chat_tab_offers_the_run_that_ended_since_and_keeps_what_a_person_ch
 
     def arrives(request: Request) -> bool:
         data = (request.post_data_json or {}).get("data", []) if request.method == "POST" else []
-        return len(data) == 3 and data[0] is None and str(data[1]).startswith(("run:", "base:"))
+        return len(data) == 4 and data[0] is None and str(data[1]).startswith(("run:", "base:"))
 
     page.route("**/gradio_api/**", lambda route: tells_of_the_tab_first(route) if arrives(route.request) else route.continue_())
     with page.expect_response(lambda response: arrives(response.request)):

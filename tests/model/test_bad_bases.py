@@ -59,7 +59,7 @@ def test_a_config_that_lies_about_its_shape_is_refused_by_the_headers(base: Path
     for ask in (obtain, lambda base: models(base).shape("library:base")):
         with pytest.raises(ModelError) as refused:
             ask(base)
-        assert refused.value.message.key == "shape.untrue" and f"{field} {said}" in str(refused.value)
+        assert refused.value.message.key == "shape.untrue" and f"{field} is {said}" in str(refused.value)
 
 
 @pytest.mark.parametrize(("field", "said"), [("intermediate_size", 128), ("tie_word_embeddings", False)])

@@ -290,7 +290,7 @@ def test_half_a_surrogate_pair_in_a_question_does_no_harm(duel):
 
 def test_a_conversation_without_room_is_refused_with_the_numbers(duel):
     long = [{"role": "user", "content": "word " * 9000}]
-    with pytest.raises(ChatError, match=r"has 90\d\d tokens .* may take 8, .* hold 8192"):
+    with pytest.raises(ChatError, match=r"has 90\d\d tokens .* may take 8, .* is 8192"):
         list(duel.answer({"base": long}, SHORT))
     with pytest.raises(ChatError, match="nothing to answer"):
         list(duel.answer({"base": [*QUESTION, {"role": "assistant", "content": "Paris"}]}, SHORT))

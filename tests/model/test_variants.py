@@ -238,7 +238,7 @@ def test_a_form_says_what_cannot_be_together_and_takes_a_share() -> None:
     assert sections["adapter"] == {"lora_dropout": 0.1, "load_in_8bit": True}
     assert sections["train"] == {"warmup_ratio": 0.03, "neftune_noise_alpha": 5.0}
     form = Form(None, "starter", "sample:pirate_answers", "here", "", FormAnswers(given | {"adapter.method": "qlora"}))
-    with pytest.raises(RecipeError, match="in 8 bit .load_in_8bit"):
+    with pytest.raises(RecipeError, match="an 8-bit one .load_in_8bit"):
         recipe_of(form)
 
 
@@ -561,7 +561,8 @@ def test_a_run_that_has_trained_goes_on_whatever_a_new_one_of_its_base_is_told(
 
     monkeypatch.setattr(worker.Models, "obtain", obtain)
     model = SimpleNamespace(id="library:packed", revision=None)
-    run = SimpleNamespace(recipe=lambda: SimpleNamespace(model=model), saved_step=lambda: saved)
+    facts = SimpleNamespace(ranks=None)
+    run = SimpleNamespace(recipe=lambda: SimpleNamespace(model=model), facts=lambda: facts, saved_step=lambda: saved)
     with pytest.raises(Asked):
         worker._prepare(run, None, SimpleNamespace(stage=None, check=None))
     assert asked == [to_train]

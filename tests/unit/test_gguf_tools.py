@@ -147,7 +147,7 @@ def test_a_checkout_of_the_persons_own_is_taken_and_one_that_is_none_is_said(
     fetched(monkeypatch, Pip(WHOLE))
     checkout = tmp_path / "llama.cpp"
     (workspace.root / "settings.yaml").write_text(f"llama_cpp: {checkout.as_posix()}\n", "utf-8")
-    with pytest.raises(ExportError, match="conversion/__init__.py is not there"):
+    with pytest.raises(ExportError, match="conversion/__init__.py is missing"):
         tools.obtain(workspace)
     for name in CONVERTER:
         if name.startswith(tools.INSIDE):

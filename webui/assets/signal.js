@@ -48,6 +48,8 @@
     else delete local[WANTED];
     tellAll();
   });
+  // Allowed or denied in the browser's own settings meanwhile; one that tells of no such thing is asked at the next drawing.
+  navigator.permissions?.query({ name: "notifications" }).then((allowed) => { allowed.onchange = tellAll; }, () => {});
   new MutationObserver((changes) => {
     look();
     if (changes.some((change) => [...change.addedNodes].some((node) => node.querySelector?.(".lg-notify")))) tellAll();

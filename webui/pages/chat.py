@@ -100,27 +100,23 @@ class ChatPage:
             self.corrections.build()
             self.shelf.build()
             with gr.Accordion(w.t("chat_page.settings"), open=False, elem_id="chat-settings"):
-                system, most = (
-                    w.named("chat_page.system", "chat-system"),
-                    w.named("chat_page.max_new_tokens", "chat-max-new-tokens"),
-                )
-                self.system = gr.Textbox(lines=2, max_lines=6, max_length=MOST_SYSTEM, **system)
-                self.temperature = gr.Number(0, step=0.1, **w.named("chat_page.temperature", "chat-temperature"))
-                self.top_p = gr.Number(0.9, step=0.05, **w.named("chat_page.top_p", "chat-top-p"))
-                self.max_new_tokens = gr.Number(256, precision=0, **most)
-                ways = [(w.t(f"chat_page.thinking_{name}"), name) for name in THINKING]
-                self.thinking = gr.Radio(
-                    ways,
-                    value="trained",
-                    visible=snapshot.chat.thinks is not None,
-                    **w.named("chat_page.thinking", "chat-thinking"),
-                )
-                self.seed = gr.Number(42, precision=0, **w.named("chat_page.seed", "chat-seed"))
-                low, high = (round(100 * limit) for limit in STRENGTHS)
-                self.strength = gr.Slider(low, high, value=100, step=5, **w.named("chat_page.strength", "chat-strength"))
+                self._build_settings(snapshot.chat.thinks is not None)
                 self.second.build(snapshot.rows)
-
         self.duel.build()
+
+    def _build_settings(self, thinks: bool) -> None:
+        """How both answer. thinks: whether the model that is loaded can be asked with and without."""
+        w = self.w
+        system, most = w.named("chat_page.system", "chat-system"), w.named("chat_page.max_new_tokens", "chat-max-new-tokens")
+        self.system = gr.Textbox(lines=2, max_lines=6, max_length=MOST_SYSTEM, **system)
+        self.temperature = gr.Number(0, step=0.1, **w.named("chat_page.temperature", "chat-temperature"))
+        self.top_p = gr.Number(0.9, step=0.05, **w.named("chat_page.top_p", "chat-top-p"))
+        self.max_new_tokens = gr.Number(256, precision=0, **most)
+        ways = [(w.t(f"chat_page.thinking_{name}"), name) for name in THINKING]
+        self.thinking = gr.Radio(ways, value="trained", visible=thinks, **w.named("chat_page.thinking", "chat-thinking"))
+        self.seed = gr.Number(42, precision=0, **w.named("chat_page.seed", "chat-seed"))
+        low, high = (round(100 * limit) for limit in STRENGTHS)
+        self.strength = gr.Slider(low, high, value=100, step=5, **w.named("chat_page.strength", "chat-strength"))
 
     # ---- what follows the clock -----------------------------------------------------------------------------------
     def parts(self) -> list[LivePart]:

@@ -145,9 +145,7 @@ def inspect_file(
                 look.add(item.number, example or Example.of(turns or []))
             places.extend((item.number, item.line or 0))
     again, duplicates = repeated(hashes, places, limits.problems)
-    notes = [*source.notes, *several.of_files(source, files), *([chat.note()] if chat else [])]
-    notes += [] if choices.columns else _guessed(roles)
-    notes += [msg("data.note_header_unsaid")] if source.header and choices.header is None else []
+    notes = [*source.notes, *several.of_files(source, files), *([chat.note()] if chat else []), *_unsaid(source, roles, choices)]
     return DataReport(
         format=chosen,
         kind=source.kind,
@@ -171,6 +169,12 @@ def inspect_file(
         chat=chat,
         findings=look.found(),
     )
+
+
+def _unsaid(source: Source, roles: Mapping[str, Role], choices: Choices) -> list[Message]:
+    """What was taken as it looks, because nobody said it."""
+    header = source.header and choices.header is None
+    return [*([] if choices.columns else _guessed(roles)), *([msg("data.note_header_unsaid")] if header else [])]
 
 
 def _became(row: Row, format: Format, left: Tally, rated: bool) -> tuple[str | None, Turns | None, Example | None, list[Problem]]:

@@ -27,10 +27,8 @@ if TYPE_CHECKING:
 
 POLL_S = 0.001
 END_S = 2.0  # for a rank that is told to leave
-LOAD_S, PATIENCE_S = (
-    3600.0,
-    600.0,
-)  # longest silence while a base is loaded from a slow disk; and in a step, beyond what rank 0's part took
+LOAD_S = 3600.0  # longest silence while a base is loaded from a slow disk
+PATIENCE_S = 600.0  # and in a step, beyond ten times what rank 0's part took
 
 
 class RankError(RunError):

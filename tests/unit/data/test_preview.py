@@ -389,7 +389,7 @@ def test_a_row_that_the_template_refuses_is_named_and_left_out(tokenizer: Tokeni
     assert counts.pieces == len(train) == 2 and counts.tokens == sum(len(row.input_ids) for row in train)
     told = listener.warned["template.examples_refused"]
     assert (told["rows"], told["read"], told["first"]) == (2, 4, [2, 4])
-    with pytest.raises(TemplateError, match="Row 1,200 is left out.*tools"):
+    with pytest.raises(TemplateError, match="Row 1,200 is skipped.*tools"):
         seen.row(3, 512)
 
 

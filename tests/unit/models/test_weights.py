@@ -36,4 +36,4 @@ def test_every_file_of_weights_is_opened_that_way() -> None:
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("safe_open", "load_file"):
                 opened.append(path.name)
                 assert [keyword.arg for keyword in node.keywords] == ["backend"], path
-    assert sorted(opened) == ["adapter.py", "checkpoint.py", "pissa.py", "weights.py"]
+    assert sorted(opened) == ["adapter.py", "checkpoint.py", "pissa.py", "summed.py", "weights.py"]
