@@ -49,14 +49,14 @@ SEE_WAY_OUT = """() => {
   };
   see(200);
 }"""
-# What was drawn before the first answer is put away until then: it would move under the hand (FIRST_STYLE; after ten seconds it
+# What was drawn before the first answer is put away until then: it would move under the hand (FIRST_STYLE; after two seconds it
 # is shown in any case).
 ARRIVED = "() => { requestAnimationFrame(() => requestAnimationFrame(() => document.body.classList.add('lg-arrived'))); }"
 # Before our sheet has come. Nor is gradio's own list of pages ever shown: the language link in the header is ours.
 FIRST_STYLE = """<style>
 .nav-holder { display: none !important; }
 @keyframes lg-wait { from, to { visibility: hidden; } }
-body:not(.lg-arrived) :is(#left-runs, #pages) { animation: lg-wait 10s; }
+body:not(.lg-arrived) :is(#left-runs, #pages) { animation: lg-wait 2s; }
 </style>"""
 CODES = json.dumps({language: Wording(language).t("language.html") for language in LANGUAGES})
 HTML_LANG = f"<script>document.documentElement.lang = {CODES}[location.pathname.split('/').filter(Boolean).pop()] || 'en';</script>"

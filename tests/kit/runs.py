@@ -82,6 +82,7 @@ class ScriptedRun:
     def train(self, steps: int, nonfinite_at: int | None = None, seconds_left: float | None = 60.0) -> ScriptedRun:
         """Some steps of a loss that falls, each with every number that a worker writes; each tenth with an evaluation and a
         look at the memory."""
+        of_pairs = self._of_pairs if self.run.recipe().train.compares else lambda step, before: {}
         for step in range(self.step + 1, self.step + steps + 1):
             loss = 2.4 * math.exp(-step / 25) + 0.4 + 0.12 * math.sin(step * 1.7)
             self.run.log_metrics(
@@ -94,20 +95,18 @@ class ScriptedRun:
                 tokens_seen=900 * step,
                 tokens_per_second=820 + 60 * math.sin(step * 0.9),
                 epoch=step / 16,
-                **self._of_pairs(step, ""),
+                **of_pairs(step, ""),
             )
             if step % 10 == 0:
                 memory = int((1.9 + 0.2 * min(1.0, step / 40)) * 2**30)
                 self.run.log_metrics("gpu", 1, step, memory_bytes=memory, memory_total_bytes=8 * 2**30)
-                self.run.log_metrics("eval", 1, step, eval_loss=2.4 * math.exp(-step / 25) + 0.5, **self._of_pairs(step, "eval_"))
+                self.run.log_metrics("eval", 1, step, eval_loss=2.4 * math.exp(-step / 25) + 0.5, **of_pairs(step, "eval_"))
         self.step += steps
         self._write(self.run.status(), seconds_left=seconds_left)
         return self
 
     def _of_pairs(self, step: int, before: str) -> dict[str, float]:
         """Of a run that compares answers: the better one is ahead more and more often."""
-        if not self.run.recipe().train.compares:
-            return {}
         ahead = 2 * (1 - math.exp(-step / 30))
         told = {
             "rewards/accuracies": 0.5 + ahead / 4,
