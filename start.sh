@@ -2,14 +2,16 @@
 # Start LoRA Garage on a PC that may have no Python: uv brings one, and launch.py does the rest. Arguments go to launch.py.
 #
 # uv is taken from PATH or from .uv here; else it is fetched into .uv, in the version and by the SHA-256 of packaging/uv.txt, and
-# keeps its Python there too, so that all goes with this folder. Its sentences are in core/locales/*/start.yaml.
+# keeps its Python there too, so that all goes with this folder. Its sentences are in core/locales/*/start.yaml,
+# those of a further language in the section start of core/locales/<code>.yaml.
 # LORA_GARAGE_UV_FROM: another place that has uv's releases (a mirror). UV_PYTHON, UV_PYTHON_PREFERENCE: as uv knows them.
 set -u
 cd -- "$(dirname -- "$0")" || exit 1
 
 say() { # KEY [NAME VALUE]...: a sentence, with its values put in
-    case "${LORA_GARAGE_LANG:-${LC_ALL:-${LC_MESSAGES:-${LANG:-}}}}" in [zZ][hH]*) language=zh ;; *) language=en ;; esac
-    sentence=$(sed -n "s/^$1: \"\(.*\)\"\$/\1/p" "core/locales/$language/start.yaml")
+    language=$(printf '%.2s' "${LORA_GARAGE_LANG:-${LC_ALL:-${LC_MESSAGES:-${LANG:-}}}}" | sed y/ABCDEFGHIJKLMNOPQRSTUVWXYZ/abcdefghijklmnopqrstuvwxyz/)
+    for file in "core/locales/$language/start.yaml" "core/locales/$language.yaml" core/locales/en/start.yaml; do [ ! -f "$file" ] || break; done
+    sentence=$(sed -n -e "s/^$1: \"\(.*\)\"\$/\1/p" -e "/^start:\$/,/^[a-z_]*:\$/s/^  $1: \"\(.*\)\"\$/\1/p" "$file")
     shift
     while [ $# -ge 2 ]; do
         sentence=$(printf '%s' "$sentence" | sed "s|{$1}|$(printf '%s' "$2" | sed 's/[&|\\]/\\&/g')|g")

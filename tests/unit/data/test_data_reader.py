@@ -11,7 +11,6 @@ from core.data.reading.rows import DEFAULT_LIMITS, Limits, Problem, Row
 from core.data.reading.sniff import probe
 from core.data.reading.table_rows import MOST_CHARACTERS
 from core.errors import DataError
-from core.messages import LANGUAGES, core_catalogue
 
 ROWS = [
     {"question": "What is a crèpe?", "answer": 'A thin "pancake", of course'},
@@ -387,12 +386,3 @@ def test_one_conversation_alone_in_a_file_is_one_row(tmp_path):
     row = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}
     rows, _ = read(write(tmp_path, "a.json", json.dumps(row, indent=1)))
     assert [r.values for r in rows] == [row]
-
-
-def test_both_languages_have_the_same_keys_and_placeholders():
-    catalogue = core_catalogue()
-    keys = {key for key in catalogue.keys("en") if key.startswith("data.")}
-    assert keys == {key for key in catalogue.keys("zh") if key.startswith("data.")} and keys
-    for key in keys:
-        english, chinese = (set(re.findall(r"(?<!{){(\w+)", catalogue.raw(key, language))) for language in LANGUAGES)
-        assert english == chinese, key
