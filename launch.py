@@ -1259,7 +1259,7 @@ def language():
     if WINDOWS:
         import ctypes
 
-        return "zh" if ctypes.windll.kernel32.GetUserDefaultUILanguage() & 0x3FF == 0x04 else "en"
+        return {0x04: "zh", 0x07: "de"}.get(ctypes.windll.kernel32.GetUserDefaultUILanguage() & 0x3FF, "en")
     return "en"
 
 

@@ -25,10 +25,11 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Request, Route
 
 pytestmark = pytest.mark.browser
-LOOKS = [("en", kit.DESKTOP), ("zh", kit.PHONE)]
+LOOKS = [("en", kit.DESKTOP), ("zh", kit.PHONE), ("de", kit.PHONE)]
 PAGES = {
     "en": ("/?lang=en", ("Train", "Chat", "Data", "Runs", "Settings")),
     "zh": ("/?lang=zh", ("训练", "对话", "数据", "训练记录", "设置")),
+    "de": ("/?lang=de", ("Training", "Chat", "Daten", "Läufe", "Optionen")),
 }
 
 
@@ -106,7 +107,9 @@ def nothing_found_in_both_sizes(page: Page, full: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("language", "viewport"), [pytest.param(*LOOKS[0], marks=pytest.mark.full), LOOKS[1]], ids=["en-desktop", "zh-phone"]
+    ("language", "viewport"),
+    [pytest.param(*LOOKS[0], marks=pytest.mark.full), LOOKS[1], pytest.param(*LOOKS[2], marks=pytest.mark.full)],
+    ids=["en-desktop", "zh-phone", "de-phone"],
 )
 def test_every_page_is_accessible_while_a_run_is_at_work_and_after_it(
     chrome: Browser, app: kit.App, workspace: Workspace, tmp_path: Path, language: str, viewport: dict
@@ -142,11 +145,11 @@ def nothing_found_on(page: Page, tabs: tuple[str, ...]) -> None:
 @pytest.mark.full
 def test_a_chinese_browser_is_greeted_in_chinese_and_may_change(chrome: Browser, app: kit.App):
     page, _ = kit.open_page(chrome, app, "/", locale="zh-CN")
-    kit.expect(page.get_by_role("tab", name="训练")).to_be_visible()
-    page.locator("#language a").click()
-    kit.expect(page.get_by_role("tab", name="Train")).to_be_visible()
+    kit.expect(page.get_by_role("tab", name="训练", exact=True)).to_be_visible()
+    page.locator("#language a[lang=en]").click()
+    kit.expect(page.get_by_role("tab", name="Train", exact=True)).to_be_visible()
     page.goto(app.url)
-    kit.expect(page.get_by_role("tab", name="Train")).to_be_visible()
+    kit.expect(page.get_by_role("tab", name="Train", exact=True)).to_be_visible()
     page.context.close()
 
 

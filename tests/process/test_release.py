@@ -142,7 +142,12 @@ def test_a_uv_that_is_there_is_taken(place: Path, tools: Path) -> None:
 
 @pytest.mark.parametrize(
     ("key", "language"),
-    [("wrong_hash", "en"), ("wrong_hash", "zh"), *((key, "en") for key in ("cut", "unreachable", "no_curl", "no_uv", "no_python"))],
+    [
+        ("wrong_hash", "en"),
+        ("wrong_hash", "zh"),
+        ("wrong_hash", "de"),
+        *((key, "en") for key in ("cut", "unreachable", "no_curl", "no_uv", "no_python")),
+    ],
 )
 def test_what_goes_wrong_is_one_sentence_and_leaves_no_uv(
     key: str, language: str, place: Path, tools: Path, releases: ThreadingHTTPServer

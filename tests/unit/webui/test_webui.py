@@ -25,7 +25,7 @@ from webui.kit import format
 from webui.kit.html import notice, tag
 from webui.kit.wording import Wording
 from webui.server.guard import Guard
-from webui.server.language import LanguageDoor, preferred
+from webui.server.language import PATHS, LanguageDoor, preferred
 
 EN, ZH = Wording("en"), Wording("zh")
 
@@ -259,7 +259,7 @@ def client():
     async def answer(request):
         return PlainTextResponse(f"{request.url.path} {len(await request.body())}")
 
-    routes = [Route(path, answer, methods=["GET", "POST"]) for path in ("/", "/zh", "/assets/page-1a2b3c4d.js")]
+    routes = [Route(path, answer, methods=["GET", "POST"]) for path in (*PATHS.values(), "/assets/page-1a2b3c4d.js")]
     return TestClient(
         Starlette(routes=routes, middleware=[Middleware(Guard, most_bytes=1000), Middleware(LanguageDoor)]),
         base_url="http://127.0.0.1:7860",
@@ -311,8 +311,9 @@ def test_gradios_own_files_are_asked_for_once_and_nothing_else_is_kept():
 def test_the_first_visit_goes_to_the_browsers_language_and_the_link_is_remembered():
     visitor = client()
     assert visitor.get("/", headers={"accept-language": "zh-CN,zh;q=0.9,en;q=0.8"}).headers["location"] == "/zh"
-    assert visitor.get("/", headers={"accept-language": "de-DE,en;q=0.8"}).status_code == 200
-    assert visitor.get("/zh", headers={"accept-language": "en"}).status_code == 200
+    assert visitor.get("/", headers={"accept-language": "de-DE,en;q=0.8"}).headers["location"] == "/de"
+    assert visitor.get("/", headers={"accept-language": "fr-FR,en;q=0.8"}).status_code == 200
+    assert [visitor.get(path, headers={"accept-language": "en"}).status_code for path in PATHS.values()] == [200] * len(LANGUAGES)
     chosen = visitor.get("/?lang=en&__theme=dark", headers={"accept-language": "zh"})
     assert chosen.headers["location"] == "/?__theme=dark"
     assert visitor.get("/", headers={"accept-language": "zh"}).status_code == 200  # the cookie
