@@ -21,7 +21,12 @@ from core import COMMAND
 from core.values import Frozen
 
 CORE_LOCALES = Path(__file__).parent / "locales"
-LANGUAGES = ("en", "zh", *sorted(file.stem for file in CORE_LOCALES.glob("*.yaml")))
+# Whoever wants a quicker start names those that are used here: gradio builds the page once for each.
+_WANTED = os.environ.get("LORA_GARAGE_LANGUAGES", "").replace(",", " ").split()
+LANGUAGES = (
+    "en",
+    *(code for code in ("zh", *sorted(file.stem for file in CORE_LOCALES.glob("*.yaml"))) if not _WANTED or code in _WANTED),
+)
 
 YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 

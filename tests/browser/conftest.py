@@ -20,8 +20,10 @@ WRITTEN = ("recipes", "preferences.json", "line.json", "memory.jsonl")  # as a p
 
 
 @pytest.fixture(scope="session")
-def kept_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[kit.App]:
-    app = kit.start_app(Workspace.open(tmp_path_factory.mktemp("shared") / "workspace").root)
+def kept_app(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[kit.App]:
+    """In all its languages where the long forms are asked for."""
+    spoken = {"LORA_GARAGE_LANGUAGES": ""} if pytestconfig.getoption("--full") else {}
+    app = kit.start_app(Workspace.open(tmp_path_factory.mktemp("shared") / "workspace").root, **spoken)
     yield app
     app.stop()
 

@@ -149,7 +149,7 @@ def start_app(
         process = subprocess.Popen(
             [sys.executable, "-m", module, "--port", str(port), "--workspace", str(workspace), "--no-browser", *options],
             cwd=PROJECT,
-            env=os.environ | environment,
+            env=os.environ | {"LORA_GARAGE_LANGUAGES": "en,zh"} | environment,  # a page less to build at each start
             stdout=output,
             stderr=subprocess.STDOUT,
             creationflags=0 if os.name != "nt" else subprocess.CREATE_NEW_CONSOLE,  # in which App.stop presses Ctrl-C

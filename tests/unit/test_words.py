@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import string
+import subprocess
+import sys
 from functools import cache
 
 import pytest
@@ -140,6 +143,14 @@ def test_every_sentence_is_one_that_the_code_can_name() -> None:
         return (key.endswith(("_info", "_kept")) and is_named(key[:-5])) or (key[:7] == "launch." and known(key[7:]))
 
     assert len(patterns) > 50 and [key for key in sorted(CATALOGUE.keys("en")) if not is_named(key)] == []
+
+
+@pytest.mark.parametrize(("wanted", "spoken"), [("", LANGUAGES), ("de", ("en", "de")), ("en, zh", ("en", "zh")), ("xx", ("en",))])
+def test_the_languages_that_are_wanted_are_spoken_and_english(wanted: str, spoken: tuple[str, ...]) -> None:
+    code = "from core.messages import LANGUAGES; print(*LANGUAGES)"
+    environment = os.environ | {"LORA_GARAGE_LANGUAGES": wanted}
+    said = subprocess.run([sys.executable, "-c", code], env=environment, cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert tuple(said.stdout.split()) == spoken
 
 
 def test_every_state_and_every_stage_has_words() -> None:
