@@ -9,6 +9,7 @@ taken elsewhere as q4_k_m (`elsewhere`: this alone, of the newest run of a works
 from __future__ import annotations
 
 import csv
+import io
 import re
 import sys
 import tempfile
@@ -20,18 +21,19 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from core.models import starter
-from core.presets import PROJECT
 from core.runs.all import Runs
 from core.runs.states import State
 from core.workspace.folder import Workspace
 from tests.kit import browser as kit
 from tests.kit import nvml
+from tools import pictured
 from tools.made_up_chat import made_up
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-PICTURES = PROJECT / "docs" / "pictures"
+PICTURES = pictured.PICTURES
+FILM_SIZE, FILM_STEPS = (720, 600), (1, 4, 8, 12, 16, 20, 24, 28, 32, 36, 40, 44)
 QUESTIONS = ("What is a lighthouse?", "How do I make friends?")
 # Seven wordings a fact; the guide says why. The questions asked in the chat are none of them.
 CLUB = {
@@ -146,11 +148,34 @@ def a_chat(chrome: Browser, app: kit.App, folder: Path) -> None:
 
 def a_sample_set(page: Page, space: Workspace) -> None:
     form_and_plan(page)
+    frames = [frame(page)]
     page.locator("#start").click()
-    wait_for(lambda: Runs(space).list() and Runs(space).list()[0].status().step >= 44)
+    for step in FILM_STEPS:
+        until(space, step)
+        frames.append(frame(page))
     shoot(page, "train-running", height=1200)
     chat(page, space, QUESTIONS)
     shoot(page, "chat-used")
+    moving(PICTURES / "first-model.gif", [*frames, frame(page)])
+
+
+def until(space: Workspace, step: int) -> None:
+    """The newest run has taken so many steps."""
+    wait_for(lambda: (runs := Runs(space).list()) and runs[0].status().step >= step)
+
+
+def frame(page: Page) -> Image.Image:
+    """The upper part of the page as it is now, in the size of the moving picture."""
+    page.evaluate("scrollTo(0, 0)")
+    shot = page.screenshot(clip={"x": 0, "y": 0, "width": 1280, "height": 1280 * FILM_SIZE[1] // FILM_SIZE[0]}, full_page=True)
+    return Image.open(io.BytesIO(shot)).convert("RGB").resize(FILM_SIZE, Image.Resampling.LANCZOS)
+
+
+def moving(path: Path, frames: list[Image.Image]) -> None:
+    """The first and the last frame stand three seconds, the others half a second."""
+    flat = [each.quantize(64, dither=Image.Dither.NONE) for each in frames]
+    durations = [3000, *[500] * (len(frames) - 2), 3000]
+    flat[0].save(path, save_all=True, append_images=flat[1:], duration=durations, loop=0, optimize=True)
 
 
 def only_elsewhere(workspace: Path) -> int:
@@ -174,6 +199,7 @@ def elsewhere(page: Page) -> None:
     shoot(page, "way-out", "#way-out")
     page.locator("#export-start").click()
     page.locator("#export-progress [aria-valuenow]").wait_for(timeout=600_000)
+    pictured.keep(page, "way-out-at-work", "#export-progress")
     page.locator("#export-progress").screenshot(path=PICTURES / "way-out-at-work.png")
     smaller(PICTURES / "way-out-at-work.png")
     page.locator("#export-status .lg-export").wait_for(timeout=3_600_000)
@@ -255,6 +281,7 @@ def club_file(folder: Path) -> Path:
 def shoot(page: Page, name: str, part: str = "", height: int | None = None) -> None:
     """The whole page, its upper part of height pixels, or a part of it, with nothing of the sticky Start button over it."""
     settled(page)
+    pictured.keep(page, name, part)
     path = PICTURES / f"{name}.png"
     if part:
         page.add_style_tag(content="#start-bar { position: static !important; }")

@@ -1,0 +1,46 @@
+"""What stands on each picture of docs/, kept beside it, so that a test says which pictures the page has outgrown.
+
+`tools/pictured.json`: {picture: {catalogue key: sentence}}, the sentences without placeholders that were to be read when it was taken.
+Where one of them has another wording today, the picture is older than the page. What moved on the page without a word it does not know.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from core.messages import CORE_LOCALES, Catalogue
+from core.presets import PROJECT
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+PICTURES = PROJECT / "docs" / "pictures"
+KEPT = PROJECT / "tools" / "pictured.json"
+CATALOGUE = Catalogue(CORE_LOCALES, PROJECT / "webui" / "locales")
+# Every line of the picture's part of the page that can be seen.
+SEEN = "part => document.querySelector(part || 'body').innerText.split('\\n').map(line => line.trim())"
+
+
+def kept() -> dict[str, dict[str, str]]:
+    """Sentences by key, by picture; empty before the first picture was taken."""
+    return json.loads(KEPT.read_text("utf-8")) if KEPT.is_file() else {}
+
+
+def keep(page: Page, name: str, part: str = "") -> None:
+    """Notes what is to be read on the picture that is taken of part (a selector; the whole page by default)."""
+    language = "zh" if name.endswith(".zh") else "en"
+    lines = set(page.evaluate(SEEN, part))
+    said = {key: CATALOGUE.raw(key, language) for key in sorted(CATALOGUE.keys(language))}
+    words = {key: sentence for key, sentence in said.items() if "{" not in sentence and sentence in lines}
+    KEPT.write_text(json.dumps({**kept(), name: words}, ensure_ascii=False, indent=1, sort_keys=True) + "\n", "utf-8")
+
+
+def outgrown() -> list[str]:
+    """Of each picture that the page has outgrown: its name and the first wording that is another today."""
+    found = []
+    for name, words in kept().items():
+        language = "zh" if name.endswith(".zh") else "en"
+        today = {key: CATALOGUE.raw(key, language) if key in CATALOGUE.keys(language) else "gone" for key in words}
+        found += [f"{name}: {words[key]!r} is {today[key]!r} today" for key in words if today[key] != words[key]][:1]
+    return found
