@@ -248,7 +248,7 @@ def test_the_chat_page_says_that_answers_come_in_turn_and_why(language: str, use
     page = ChatPage(None, Wording(language))
     state = ChatState("ready", ChatTarget("starter", label="my run"), dtype="bfloat16", mixed=mixed, adapter={"use_dora": use_dora})
     shown = str(page._status(state))
-    in_turn = {"en": "one after the other", "zh": "先后"}[language]
+    in_turn = {"en": "one after the other", "zh": "先后", "de": "nacheinander"}[language]
     assert (in_turn in shown) == (said is not None) and (said or "") in shown
 
 
