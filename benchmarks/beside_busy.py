@@ -46,7 +46,7 @@ def measure(space: Workspace, seconds: float, busy: int) -> dict[str, float]:
     run = Runs(space).create(plan.resolve(Recipe.parse(value), "beside", has_card=False), "command")
     worker, programs, found = spawn_worker(space, run), [], {}
     try:
-        _until(lambda: _upto(run)[0] >= WARM_STEPS, worker)
+        until(lambda: _upto(run)[0] >= WARM_STEPS, worker)
         found["quiet"] = _rate(run, QUIET_S, worker)
         programs = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(busy)]
         found["beside"] = _rate(run, seconds, worker)
@@ -72,12 +72,12 @@ def _upto(run: RunFolder) -> tuple[int, int, float]:
 def _rate(run: RunFolder, seconds: float, worker: subprocess.Popen[bytes]) -> float:
     """From the end of a step to that of the first one that ends after so many seconds."""
     step, tokens, began = _upto(run)
-    _until(lambda: (now := _upto(run))[0] > step and now[2] >= began + seconds, worker)
+    until(lambda: (now := _upto(run))[0] > step and now[2] >= began + seconds, worker)
     _, newer, ended = _upto(run)
     return (newer - tokens) / (ended - began)
 
 
-def _until(is_so: Callable[[], bool], worker: subprocess.Popen[bytes]) -> None:
+def until(is_so: Callable[[], bool], worker: subprocess.Popen[bytes]) -> None:
     end = time.monotonic() + PATIENCE_S
     while not is_so():
         if worker.poll() is not None or time.monotonic() > end:

@@ -1,6 +1,6 @@
 """Our step against its floor: forward and input-gradient backward of the frozen base alone, over the same rows.
 
-    .venv/bin/python -m benchmarks.step_limit --data FILE [--rounds 7] [--steps 2] [--profile]
+    .venv/bin/python -m benchmarks.step_limit --data FILE [--rounds 7] [--steps 2] [--profile] [--json]
 
 The floor has no adapter and no optimizer, and computes no padding. It is taken twice: with transformers' own attention and
 mask, in packed rows of max_length (its padding, some per cent, is computed and named), and with our attention in our rows.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ import torch
 
 from benchmarks import child, engine, machine, rows
 from benchmarks.peers.job import Job
-from benchmarks.peers.meter import wait_for_card
+from benchmarks.peers.meter import RESULT, wait_for_card
 from core.data.labels import Encoded
 from core.data.row_order import packed
 from core.engine import attention, base_model
@@ -68,6 +69,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=2, help="of 16 examples, in a round")
     parser.add_argument("--profile", action="store_true", help="print where our step spends its time, and nothing else")
+    parser.add_argument("--json", action="store_true", help="also the ratios of each round as one line, for benchmarks.regress")
     parser.add_argument("--workspace", type=Path, help="a workspace that has, or gets, the starter model")
     chosen = parser.parse_args()
     model = rows.starter(chosen.workspace)
@@ -78,10 +80,13 @@ def main() -> None:
                   bool(gpu.probe().cards))  # fmt: skip
         with engine.opened(job) as opened:
             print(machine.line("torch", "transformers", "peft") + f", {torch.get_num_threads()} threads")
-            measure(opened, job, chosen.rounds, chosen.profile)
+            ratios = measure(opened, job, chosen.rounds, chosen.profile)
+    if chosen.json:
+        print(RESULT + json.dumps(ratios))
 
 
-def measure(opened: engine.Engine, job: Job, rounds: int, profile: bool) -> None:
+def measure(opened: engine.Engine, job: Job, rounds: int, profile: bool) -> dict[str, list[float]]:
+    """Time of each contestant over our step's, round by round; nothing where only the profile is asked for."""
     trainer = opened.trainer()
     plan = [[[opened.rows[i] for i in micro] for micro in step] for step in trainer.schedule.steps()]
     device = trainer.step.device
@@ -114,7 +119,7 @@ def measure(opened: engine.Engine, job: Job, rounds: int, profile: bool) -> None
         run(0)
     if profile:
         print(table_of(step))
-        return
+        return {}
     supervised = sum(batch.targets.numel() for batches in in_our_rows for batch in batches)
     tokens = sum(batch.tokens for batches in in_our_rows for batch in batches)
     computed = sum(batch.input_ids.numel() for batches in in_their_rows for batch in batches)
@@ -135,6 +140,7 @@ def measure(opened: engine.Engine, job: Job, rounds: int, profile: bool) -> None
     for name, seconds in times.items():
         rates = [supervised / value for value in seconds]
         print(f"| {name} | {child.spread(rates)} | {child.ratio(seconds, times['our step'])} |")
+    return {name: [a / b for a, b in zip(seconds, times["our step"], strict=True)] for name, seconds in times.items()}
 
 
 def table_of(step: Step) -> str:
