@@ -1079,9 +1079,8 @@ def uninstall(environment, arguments):
     if wrong:
         say("uninstall_unknown", to=sys.stderr, found=wrong[0])
         return 2
-    cache = os.environ.get("HF_HUB_CACHE") or os.path.join(
-        os.environ.get("HF_HOME") or os.path.join(os.path.expanduser("~"), ".cache", "huggingface"), "hub"
-    )
+    home = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache"), "huggingface")
+    cache = os.path.expanduser(os.environ.get("HF_HUB_CACHE") or os.path.join(os.environ.get("HF_HOME") or home, "hub"))
     own = {os.path.join(environment.root, name): True for name in (".venv", ".uv", ".uv.part", ".install.lock")}
     workspace = os.environ.get("LORA_GARAGE_HOME") or os.path.join(environment.root, "workspace")
     places = {**own, workspace: "--workspace" in arguments, cache: "--models" in arguments}

@@ -750,6 +750,19 @@ def test_an_environment_in_use_is_left_whole(
     assert "used by another process" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("name", "below"), [("HF_HOME", ""), ("XDG_CACHE_HOME", "huggingface")])
+def test_the_hubs_cache_is_found_where_its_library_keeps_it(
+    installed: launch.Environment, name: str, below: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for other in ("HF_HUB_CACHE", "HF_HOME"):
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(name, str(tmp_path / "moved"))
+    model = tmp_path / "moved" / below / "hub" / "x"
+    model.parent.mkdir(parents=True)
+    model.write_text("x")
+    assert launch.uninstall(installed, ["--models", "--yes"]) == 0 and not model.exists()
+
+
 @pytest.mark.skipif(os.name == "nt", reason="a link needs a right there that users have not")
 def test_a_link_to_an_environment_goes_and_what_it_leads_to_stays(installed: launch.Environment, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
