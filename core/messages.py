@@ -94,7 +94,7 @@ class Catalogue:
     def render(self, message: Message, language: str = "en") -> str:
         """message as a sentence. A key that this version does not know is shown as it is, with its values."""
         language = language if language in LANGUAGES else "en"
-        sentence = self._sentences[language].get(message.key) or self._sentences["en"].get(message.key)
+        sentence = self._sentences[language].get(message.key, self._sentences["en"].get(message.key))
         if sentence is None:
             return f"{message.key} {message.params or ''}".strip()
         values = {name: self._value(value, language) for name, value in message.params.items()}

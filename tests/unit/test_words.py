@@ -179,6 +179,10 @@ def test_an_error_crosses_processes_with_its_words() -> None:
     assert error.message == msg("recipe.missing", file="a.yaml") and "a.yaml" in str(error)
 
 
+def test_a_sentence_that_is_empty_in_a_language_is_not_the_english_one() -> None:
+    assert [CATALOGUE.render(msg("language.between_sentences"), language) for language in ("en", "zh")] == [" ", ""]
+
+
 def test_an_unknown_key_and_a_missing_value_are_shown_and_never_raise() -> None:
     assert "future.key" in Message(key="future.key", params={"n": 1}).render("zh")
     assert "{file}" in Message(key="recipe.missing").render("en")
