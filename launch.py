@@ -85,6 +85,8 @@ CUDA_BUILDS = (
 )
 WHEEL_INDEX = "https://download.pytorch.org/whl/"
 CPU_BY_YOU = "torch_cpu_by_you"
+# Reasons of choose_torch for the processor's build where PyTorch's own index was asked for it, and could not be reached.
+BY_THE_PROCESSOR = (CPU_BY_YOU, "torch_no_card", "torch_amd", "torch_old_driver", "torch_unknown_card")
 
 # index_url: None for pip's own index. build: "pypi", "cpu", "cu126", ..., the last part of its index. cuda: whether it
 # should use a card. megabytes: about what is downloaded, at most. reason: a key and values of the catalogue launch.yaml.
@@ -580,9 +582,20 @@ class Installer:
                 if choice.cuda:  # PyPI's may not be able to use the card
                     raise CannotInstall("card_torch_failed", index=choice.index_url, log=self.env.log) from None
             choice = self.plain(choice, say_text("index_failed", index=choice.index_url, log=self.env.log))
-            label = say_text("step_torch", build=say_text("build_pypi"), megabytes=choice.megabytes)
+        beside = self.cpu_builds(wanted) if self.facts.system == "Linux" and choice.reason[0] in BY_THE_PROCESSOR else []
+        if beside:  # a tenth of what PyPI has for Linux, which brings CUDA along
+            choice, wanted = choice._replace(build="cpu", megabytes=200), [*wanted, "torch==" + beside[0]]
+        label = say_text("step_torch", build=say_text(build_name(choice.build)), megabytes=choice.megabytes)
         self.pip(label, ["install", *wanted])
         return choice
+
+    def cpu_builds(self, wanted):
+        """The versions of torch that pip finds marked +cpu, newest first: in PIP_FIND_LINKS, or an index of one's own."""
+        import re
+
+        listed = self.ask(self.pip_command(["index", "versions", "torch"])).out or ""
+        least = parse_version(wanted[0].partition(">=")[2])
+        return [found for found in re.findall(r"[\d.]+\+cpu\b", listed) if parse_version(found.partition("+")[0]) >= least]
 
     def check(self):
         """torch's version and CUDA, after reinstalling packages whose files are not as their RECORD says."""

@@ -178,6 +178,7 @@ class FakeMachine:
         self.fails, self.words = 1000, ""  # so many times, with these words in the log
         self.broken: list[str] = []
         self.torch = {"version": "2.13.0", "cuda": None, "hip": None}
+        self.versions = ""  # what pip says of torch's versions
         self.check, self.check_s = "", 60.0  # a program in the check's place
         self.facts = launch.MachineFacts("Linux", "x86_64", driver, (), False, bool(driver), {}, False, lambda url: answers_index)
 
@@ -204,6 +205,8 @@ class FakeMachine:
                 return launch.ask([sys.executable, "-c", self.check], self.check_s)
             broken, self.broken = self.broken, []
             return launch.Answer(json.dumps({"broken": broken, "torch": {} if broken else self.torch}), None, "")
+        if "index" in command:
+            return launch.Answer(self.versions, None, "")
         found = Path(self.environment.python).exists()
         return launch.Answer("" if found else None, None if found else "no such file", "")
 
@@ -318,6 +321,31 @@ def test_without_a_card_an_index_that_fails_midway_makes_way_for_plain_pip(tmp_p
     assert machine.said[-2:] == ["after_cpu", "ready"]
     assert machine.environment.marker()["build"] == "pypi"
     assert machine.why() is None, "what could not be had must not be tried again at every start"
+
+
+@pytest.mark.parametrize(
+    ("versions", "pinned"),
+    [
+        ("2.15.0, 2.14.1, 2.13.0+cpu, 2.13.0, 2.11.0+cpu", "torch==2.13.0+cpu"),
+        ("2.15.0, 2.8.0+cpu", None),
+        ("2.15.0, 2.14.1", None),
+    ],
+)
+def test_without_a_card_a_small_torch_that_pip_finds_beside_its_index_is_taken(tmp_path: Path, versions: str, pinned: str | None):
+    """PyPI's is 3 GB of CUDA on Linux, and filled a disk: a wheel of PIP_FIND_LINKS for the processor is a tenth of that."""
+    machine = FakeMachine(tmp_path, answers_index="Name or service not known")
+    machine.versions = f"torch (2.15.0)\nAvailable versions: {versions}\n"
+    machine.install("absent")
+    assert [word for line in torch_lines(machine) for word in line.split() if word.startswith("torch==")] == [pinned] * bool(pinned)
+    assert machine.environment.marker()["build"] == ("cpu" if pinned else "pypi") and machine.why() is None
+
+
+def test_a_torch_of_pips_own_index_is_taken_where_it_was_asked_for(tmp_path: Path):
+    machine = FakeMachine(tmp_path)
+    machine.versions = "Available versions: 2.15.0, 2.13.0+cpu"
+    machine.facts = machine.facts._replace(environ={"LORA_GARAGE_TORCH_INDEX": "pypi"})
+    machine.install("absent")
+    assert torch_lines(machine) and not any("+cpu" in line for line in torch_lines(machine))
 
 
 def torch_lines(machine: FakeMachine) -> list[str]:
