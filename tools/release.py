@@ -18,7 +18,7 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parent.parent
 TOP = "LoRA Garage"
 CONTENTS = (
-    "Start LoRA Garage.bat", "Start LoRA Garage.command", "start.sh", "launch.py", "pyproject.toml", "constraints.txt", "packaging/uv.txt",
+    "Start LoRA Garage.bat", "Start LoRA Garage.command", "start.sh", "launch.py", "launcher", "pyproject.toml", "constraints.txt", "packaging/uv.txt",
     "README.md", "CHANGELOG.md", "SECURITY.md", "LICENSE", "core", "webui", "presets", "docs", ":!docs/pictures",
 )  # fmt: skip
 MOST_BYTES = 2_000_000

@@ -2,5 +2,5 @@
 
 Imports: every room but engine and training, which the processes that a command starts import.
 Add a command: a function with `@app.command()` in the file of its topic (a new file: name it in `__main__`), its name in
-launch.py's COMMANDS, a line in docs/commands.md.
+launcher/main.py's COMMANDS, a line in docs/commands.md.
 """

@@ -25,7 +25,7 @@ from core.values import Frozen
 
 LEAST_FOR_FLASH = (8, 0)  # compute capability: aten/src/ATen/native/transformers/cuda/sdp_utils.cpp
 # Oldest NVIDIA driver for a major version of CUDA, by minor version compatibility (docs.nvidia.com/deploy/
-# cuda-compatibility; 12.x on Windows from 528.33). A test holds launch.py's table against it.
+# cuda-compatibility; 12.x on Windows from 528.33). A test holds launcher/torch_build.py's table against it.
 OLDEST_DRIVER = {11: (450,), 12: (525,), 13: (580,)}
 
 

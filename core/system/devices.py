@@ -24,7 +24,7 @@ CPU = "cpu"
 VISIBLE, ORDER = "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"
 NO_CARD = {VISIBLE: "-1"}  # an environment; "" may read as unset on Windows
 # The lowest and the highest compute capability that torch's wheels for a version of CUDA have code for; a test holds it against
-# launch.py's table. Any other build is taken to have code for all.
+# launcher/torch_build.py's table. Any other build is taken to have code for all.
 KERNELS = {"12.6": ((5, 0), (9, 0)), "12.8": ((7, 5), (12, 1)), "13.0": ((7, 5), (99, 0))}
 
 

@@ -81,7 +81,7 @@ def releases() -> Iterator[ThreadingHTTPServer]:
 def place(tmp_path: Path) -> Path:
     """What start.sh needs of the archive, in a folder with a name of people; its table knows the uv that is played."""
     folder = tmp_path / "R&D, 车库" / "LoRA Garage"
-    for name in ("start.sh", "launch.py", "pyproject.toml", "constraints.txt", "core/locales"):
+    for name in ("start.sh", "launch.py", "launcher", "pyproject.toml", "constraints.txt", "core/locales"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (shutil.copytree if (PROJECT / name).is_dir() else shutil.copy2)(PROJECT / name, folder / name)
     (folder / "packaging").mkdir()
@@ -304,4 +304,6 @@ def test_the_container_is_made_of_what_is_here() -> None:
     for python in re.findall(r"^FROM python:([\d.]+)-slim", said, re.MULTILINE):
         assert f"Programming Language :: Python :: {python}" in project["classifiers"]
     assert f'"{next(need for need in project["dependencies"] if need.startswith("torch>"))}"' in said
-    assert re.findall(r"whl/(\w+)$", said, re.MULTILINE) == ["cu130"] and "cu130" in (PROJECT / "launch.py").read_text("utf-8")
+    assert re.findall(r"whl/(\w+)$", said, re.MULTILINE) == ["cu130"] and "cu130" in (
+        PROJECT / "launcher" / "torch_build.py"
+    ).read_text("utf-8")

@@ -153,11 +153,11 @@ def test_no_folder_holds_more_than_sixteen_files() -> None:
 
 
 def test_core_knows_no_screen_and_no_launcher() -> None:
-    assert [name_of(file) for file in CORE if packages(file) & {"gradio", "webui", "launch"}] == []
+    assert [name_of(file) for file in CORE if packages(file) & {"gradio", "webui", "launch", "launcher"}] == []
 
 
 def test_pages_import_no_heavy_library_and_none_of_the_rooms_of_workers() -> None:
-    wrong = [name_of(file) for file in WEBUI if packages(file) & (HEAVY | {"launch"})]
+    wrong = [name_of(file) for file in WEBUI if packages(file) & (HEAVY | {"launch", "launcher"})]
     wrong += [
         f"{m} -> {w}" for m, others in arrows().items() for w in others if m.startswith("webui") and room_of(w) in ONLY_IN_WORKERS
     ]
@@ -174,7 +174,8 @@ def test_heavy_libraries_stand_at_the_top_of_worker_modules_only() -> None:
 
 
 def test_launch_uses_the_standard_library_alone() -> None:
-    assert packages(PROJECT / "launch.py") <= set(sys.stdlib_module_names)
+    needed = {name for file in (PROJECT / "launch.py", *(PROJECT / "launcher").glob("*.py")) for name in packages(file)}
+    assert needed - {"launcher"} <= set(sys.stdlib_module_names)
 
 
 def test_no_pool_of_processes_reads_data() -> None:

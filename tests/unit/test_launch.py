@@ -13,16 +13,20 @@ from pathlib import Path
 
 import pytest
 
-import launch
+import launcher
 from core import __version__
 from core.presets import PROJECT
+from launcher import developers, doctor, install, main, running, sentences, torch_build, uninstall
+from launcher.environment import MARKER_VERSION, Environment, Needs, read_needs, why_not_ready
+from launcher.machine import MachineFacts, of_windows, parse_nvidia_smi, probe_nvidia
 
 ROOT = PROJECT
-CPU = launch.WHEEL_INDEX + "cpu"
+LAUNCHER = [file.relative_to(ROOT).as_posix() for file in sorted((ROOT / "launcher").glob("*.py"))]
+CPU = torch_build.WHEEL_INDEX + "cpu"
 
 
 def cu(number: int) -> str:
-    return f"{launch.WHEEL_INDEX}cu{number}"
+    return f"{torch_build.WHEEL_INDEX}cu{number}"
 
 
 # ---- which torch ------------------------------------------------------------------------------------------------------
@@ -57,16 +61,16 @@ CHOICES = {
 @pytest.mark.parametrize("case", CHOICES)
 def test_the_right_torch_for_a_machine(case: str):
     system, machine, driver, capability, amd, environ, index, build, reason = CHOICES[case]
-    choice = launch.choose_torch(system, machine, driver, amd, environ, [launch.NvidiaCard(capability)])
+    choice = torch_build.choose_torch(system, machine, driver, amd, environ, [torch_build.NvidiaCard(capability)])
     assert (choice.index_url, choice.build, choice.reason[0]) == (index, build, reason)
-    assert "{" not in launch.say_text(choice.reason[0], **choice.reason[1])
+    assert "{" not in sentences.say_text(choice.reason[0], **choice.reason[1])
 
 
 @pytest.mark.parametrize("system", ["Linux", "Windows"])
 def test_a_card_never_gets_a_build_without_code_for_it(system: str):
     for driver in ("525.60.13", "528.33", "560.1", "570", "580", "600.1"):
         for capability in ((5, 0), (6, 1), (7, 0), (7, 5), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0)):
-            row = launch.matching_cuda_build(system, launch.parse_version(driver), capability)
+            row = torch_build.matching_cuda_build(system, torch_build.parse_version(driver), capability)
             assert row is None or row.low <= capability <= row.high
 
 
@@ -83,39 +87,42 @@ def test_a_card_never_gets_a_build_without_code_for_it(system: str):
 )
 def test_of_unequal_cards_the_better_one_gets_its_torch(driver: str, capabilities: list, build: str, left_out: list[str]):
     """A GTX 1060 beside an RTX 5070 got CUDA 12.6, which has no code for the better card."""
-    cards = [launch.NvidiaCard(c, ".".join(map(str, c)) if c else "unknown") for c in capabilities]
-    choice = launch.choose_torch("Windows", "AMD64", driver, False, {}, cards)
+    cards = [torch_build.NvidiaCard(c, ".".join(map(str, c)) if c else "unknown") for c in capabilities]
+    choice = torch_build.choose_torch("Windows", "AMD64", driver, False, {}, cards)
     assert (choice.build, list(choice.left_out)) == (build, left_out)
 
 
 def test_nvidia_smi_tells_each_card():
     two = "580.65.06, 8.9, NVIDIA GeForce RTX 4060\n580.65.06, 6.1, NVIDIA GeForce GTX 1060, 6GB\n"
-    cards = (launch.NvidiaCard((8, 9), "NVIDIA GeForce RTX 4060"), launch.NvidiaCard((6, 1), "NVIDIA GeForce GTX 1060, 6GB"))
-    assert launch.parse_nvidia_smi(two) == ("580.65.06", cards)
-    assert launch.parse_nvidia_smi("535.1, [N/A], Tesla\n") == ("535.1", (launch.NvidiaCard(None, "Tesla"),))
-    assert launch.parse_nvidia_smi("NVIDIA-SMI has failed because it couldn't communicate\n") == (None, ())
+    cards = (
+        torch_build.NvidiaCard((8, 9), "NVIDIA GeForce RTX 4060"),
+        torch_build.NvidiaCard((6, 1), "NVIDIA GeForce GTX 1060, 6GB"),
+    )
+    assert parse_nvidia_smi(two) == ("580.65.06", cards)
+    assert parse_nvidia_smi("535.1, [N/A], Tesla\n") == ("535.1", (torch_build.NvidiaCard(None, "Tesla"),))
+    assert parse_nvidia_smi("NVIDIA-SMI has failed because it couldn't communicate\n") == (None, ())
 
 
-@pytest.mark.skipif(launch.WINDOWS, reason="the stand-in for nvidia-smi is a shell script")
+@pytest.mark.skipif(launcher.WINDOWS, reason="the stand-in for nvidia-smi is a shell script")
 def test_the_installed_nvidia_smi_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     program = tmp_path / "nvidia-smi"
     program.write_text('#!/bin/sh\ntest "$1" = "--query-gpu=driver_version,compute_cap,name" && echo "580.65.06, 12.0, RTX 5070"\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    assert launch.probe_nvidia() == ("580.65.06", (launch.NvidiaCard((12, 0), "RTX 5070"),))
+    assert probe_nvidia() == ("580.65.06", (torch_build.NvidiaCard((12, 0), "RTX 5070"),))
 
 
 def test_a_cpu_torch_beside_a_driver_is_said():
-    assert launch.torch_beside_card(None, None, "580.1") == "after_cpu_beside_card"
-    assert launch.torch_beside_card("13.0", None, "580.1") == "after_cuda"
-    assert launch.torch_beside_card(None, None, None) == "after_cpu"
-    assert launch.torch_beside_card(None, "7.2", None) == "after_rocm"
+    assert torch_build.torch_beside_card(None, None, "580.1") == "after_cpu_beside_card"
+    assert torch_build.torch_beside_card("13.0", None, "580.1") == "after_cuda"
+    assert torch_build.torch_beside_card(None, None, None) == "after_cpu"
+    assert torch_build.torch_beside_card(None, "7.2", None) == "after_rocm"
 
 
 # ---- complete or not --------------------------------------------------------------------------------------------------
 
-NEEDS = launch.Needs(["torch>=2.9"], ["pytest"], "digest", "tests")
-MARKER = {"version": launch.MARKER_VERSION, "needs": "digest", "base": "/usr/bin/python3.11", "nvidia": False, "test": None}
+NEEDS = Needs(["torch>=2.9"], ["pytest"], "digest", "tests")
+MARKER = {"version": MARKER_VERSION, "needs": "digest", "base": "/usr/bin/python3.11", "nvidia": False, "test": None}
 
 
 @pytest.mark.parametrize(
@@ -136,24 +143,24 @@ MARKER = {"version": launch.MARKER_VERSION, "needs": "digest", "base": "/usr/bin
     ],
 )
 def test_when_the_environment_must_be_worked_on(marker, base, nvidia, tests, expected):
-    assert launch.why_not_ready(marker, NEEDS, base, nvidia, tests) == expected
+    assert why_not_ready(marker, NEEDS, base, nvidia, tests) == expected
     if expected:
-        assert f"because_{expected}" in launch.sentences("en")
+        assert f"because_{expected}" in sentences.sentences("en")
 
 
 def test_other_requirements_or_other_tested_versions_change_the_digest():
     project = '[project]\ndependencies = ["a>=1"]\n[project.optional-dependencies]\ntest = ["b"]\n'
-    needs = launch.read_needs(project, "a==1.5")
-    assert launch.read_needs(project + "[tool.ruff]\nline-length = 99\n", "a==1.5") == needs
-    assert launch.read_needs(project, "a==1.6").digest != needs.digest
-    assert launch.read_needs(project.replace("a>=1", "a>=2"), "a==1.5").digest != needs.digest
-    assert launch.read_needs(project.replace('"b"', '"c"'), "a==1.5").digest == needs.digest
+    needs = read_needs(project, "a==1.5")
+    assert read_needs(project + "[tool.ruff]\nline-length = 99\n", "a==1.5") == needs
+    assert read_needs(project, "a==1.6").digest != needs.digest
+    assert read_needs(project.replace("a>=1", "a>=2"), "a==1.5").digest != needs.digest
+    assert read_needs(project.replace('"b"', '"c"'), "a==1.5").digest == needs.digest
 
 
 def test_constraints_admit_what_pyproject_asks_for_and_leave_torch_out():
     from packaging.requirements import Requirement
 
-    needs = launch.read_needs((ROOT / "pyproject.toml").read_text("utf-8"), "")
+    needs = read_needs((ROOT / "pyproject.toml").read_text("utf-8"), "")
     lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
     tested = {r.name.lower(): str(r.specifier)[2:] for r in map(Requirement, (x for x in lines if x and x[0] != "#"))}
     assert "torch" not in tested, "its build is chosen"
@@ -171,7 +178,7 @@ class FakeMachine:
     def __init__(self, folder: Path, answers_index: str | None = None, driver: str | None = None):
         for name in ("pyproject.toml", "constraints.txt"):
             (folder / name).write_text((ROOT / name).read_text("utf-8"), "utf-8")
-        self.environment = launch.Environment(str(folder))
+        self.environment = Environment(str(folder))
         self.commands: list[list[str]] = []
         self.said: list[str] = []
         self.stop_at = self.fail_at = ""
@@ -180,7 +187,7 @@ class FakeMachine:
         self.torch = {"version": "2.13.0", "cuda": None, "hip": None}
         self.versions = ""  # what pip says of torch's versions
         self.check, self.check_s = "", 60.0  # a program in the check's place
-        self.facts = launch.MachineFacts("Linux", "x86_64", driver, (), False, bool(driver), {}, False, lambda url: answers_index)
+        self.facts = MachineFacts("Linux", "x86_64", driver, (), False, bool(driver), {}, False, lambda url: answers_index)
 
     def run(self, command: list[str], label: str) -> int:
         line = " ".join(command)
@@ -199,25 +206,25 @@ class FakeMachine:
             (python.parent.parent / "pyvenv.cfg").write_text(f"home = {python.parent}\n")
         return 0
 
-    def ask(self, command: list[str], limit_s: float = 180.0) -> launch.Answer:
-        if launch.CHECK_PROGRAM in command:
+    def ask(self, command: list[str], limit_s: float = 180.0) -> running.Answer:
+        if install.CHECK_PROGRAM in command:
             if self.check:
-                return launch.ask([sys.executable, "-c", self.check], self.check_s)
+                return running.ask([sys.executable, "-c", self.check], self.check_s)
             broken, self.broken = self.broken, []
-            return launch.Answer(json.dumps({"broken": broken, "torch": {} if broken else self.torch}), None, "")
+            return running.Answer(json.dumps({"broken": broken, "torch": {} if broken else self.torch}), None, "")
         if "index" in command:
-            return launch.Answer(self.versions, None, "")
+            return running.Answer(self.versions, None, "")
         found = Path(self.environment.python).exists()
-        return launch.Answer("" if found else None, None if found else "no such file", "")
+        return running.Answer("" if found else None, None if found else "no such file", "")
 
     def install(self, reason: str, with_tests: bool = False) -> None:
         say = lambda key, **values: self.said.append(key)  # noqa: E731
-        installer = launch.Installer(self.environment, self.run, self.ask, say, self.facts)
+        installer = install.Installer(self.environment, self.run, self.ask, say, self.facts)
         installer.install(reason, self.environment.needs(), with_tests)
 
     def why(self, with_tests: bool = False) -> str | None:
         env = self.environment
-        return launch.why_not_ready(env.marker(), env.needs(), env.base(), self.facts.nvidia, with_tests)
+        return why_not_ready(env.marker(), env.needs(), env.base(), self.facts.nvidia, with_tests)
 
     def pip_lines(self) -> list[str]:
         return [" ".join(c[3:]) for c in self.commands if "pip" in c]
@@ -246,7 +253,7 @@ def test_an_interrupted_update_is_not_taken_for_the_complete_install_before_it(t
 
 def test_the_card_that_is_left_out_is_named_before_anything_is_downloaded(tmp_path: Path):
     machine = FakeMachine(tmp_path)
-    cards = (launch.NvidiaCard((6, 1), "GTX 1060"), launch.NvidiaCard((12, 0), "RTX 5070"))
+    cards = (torch_build.NvidiaCard((6, 1), "GTX 1060"), torch_build.NvidiaCard((12, 0), "RTX 5070"))
     machine.facts = machine.facts._replace(driver="580.65", cards=cards)
     machine.install("absent")
     assert machine.said.index("card_left_out") < machine.said.index("will_do")
@@ -255,7 +262,7 @@ def test_the_card_that_is_left_out_is_named_before_anything_is_downloaded(tmp_pa
 def test_a_failed_step_is_named_and_leaves_no_marker(tmp_path: Path):
     machine = FakeMachine(tmp_path)
     machine.fail_at = "gradio"
-    with pytest.raises(launch.CannotInstall) as failure:
+    with pytest.raises(install.CannotInstall) as failure:
         machine.install("absent")
     assert failure.value.key == "pip_failed"
     assert machine.environment.marker() is None
@@ -277,7 +284,7 @@ def test_a_check_that_dies_or_never_ends_says_how_and_keeps_what_it_printed(
     monkeypatch.setenv("LORA_GARAGE_LANG", "en")
     machine = FakeMachine(tmp_path)
     machine.check, machine.check_s = program, limit_s
-    with pytest.raises(launch.CannotInstall) as failure:
+    with pytest.raises(install.CannotInstall) as failure:
         machine.install("absent")
     assert failure.value.key == "torch_does_not_load"
     assert said in failure.value.values["reason"]
@@ -290,20 +297,20 @@ def test_check_runs_every_check_and_fails_where_one_has_found_something(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ):
     (tmp_path / "good.json").write_text("{}", "utf-8")
-    environment = launch.Environment(str(tmp_path))
+    environment = Environment(str(tmp_path))
     environment.python = sys.executable
     good, bad = ("json.tool", str(tmp_path / "good.json")), ("json.tool", str(tmp_path / "none.json"))
-    monkeypatch.setattr(launch, "CHECKS", {"one": bad, "two": good})
-    assert launch.run_checks(environment) == 1
+    monkeypatch.setattr(developers, "CHECKS", {"one": bad, "two": good})
+    assert developers.run_checks(environment) == 1
     assert "== two" in (said := capfd.readouterr().out) and "found something: one" in said
-    monkeypatch.setattr(launch, "CHECKS", {"two": good})
-    assert launch.run_checks(environment) == 0
-    assert launch.parse(["check"]) == ("check", []) and "launch.py check" in (ROOT / ".ci/run").read_text("utf-8")
+    monkeypatch.setattr(developers, "CHECKS", {"two": good})
+    assert developers.run_checks(environment) == 0
+    assert main.parse(["check"]) == ("check", []) and "launch.py check" in (ROOT / ".ci/run").read_text("utf-8")
 
 
 def test_a_crash_on_windows_is_named_as_windows_names_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("LORA_GARAGE_LANG", "en")
-    assert launch.how_it_ended(0xC0000005, "") == "the check ended with status 0xC0000005"
+    assert running.how_it_ended(0xC0000005, "") == "the check ended with status 0xC0000005"
 
 
 def test_an_index_out_of_reach_is_not_tried_at_all(tmp_path: Path):
@@ -356,7 +363,7 @@ def test_beside_a_card_a_failed_download_never_gets_a_torch_that_cannot_use_it(t
     """Seen by reading: on Windows one broken download of 3 GB put the processor's torch in its place, and said "Ready"."""
     machine = FakeMachine(tmp_path, driver="550.54.14")
     machine.fail_at = "--index-url"
-    with pytest.raises(launch.CannotInstall) as failure:
+    with pytest.raises(install.CannotInstall) as failure:
         machine.install("absent")
     assert failure.value.key == "card_torch_failed" and cu(126) in failure.value.values["index"]
     assert len(torch_lines(machine)) == 3 and all("--index-url" in line for line in torch_lines(machine))
@@ -369,7 +376,7 @@ def test_beside_a_card_a_failed_download_never_gets_a_torch_that_cannot_use_it(t
 
 def test_beside_a_card_an_index_out_of_reach_is_said_before_anything_is_made(tmp_path: Path):
     machine = FakeMachine(tmp_path, "Name or service not known", driver="550.54.14")
-    with pytest.raises(launch.CannotInstall) as failure:
+    with pytest.raises(install.CannotInstall) as failure:
         machine.install("absent")
     assert failure.value.key == "card_index_unreachable"
     assert machine.commands == [] and not Path(machine.environment.folder).exists()
@@ -388,13 +395,13 @@ def test_a_card_that_appears_without_a_network_does_not_stop_what_works(tmp_path
     machine.install("absent")
     machine.commands.clear()
     machine.facts = machine.facts._replace(driver="550.54.14", nvidia=True, index_answers=lambda url: "timed out")
-    monkeypatch.setattr(launch, "machine_facts", lambda: machine.facts)
-    monkeypatch.setattr(launch, "nvidia_files_seen", lambda: True)
-    monkeypatch.setattr(launch, "ask", machine.ask)
-    monkeypatch.setattr(launch, "LoggedRun", lambda log: machine.run)
-    assert launch.ensure_environment(machine.environment)
+    monkeypatch.setattr(install, "machine_facts", lambda: machine.facts)
+    monkeypatch.setattr(install, "nvidia_files_seen", lambda: True)
+    monkeypatch.setattr(install, "ask", machine.ask)
+    monkeypatch.setattr(install, "LoggedRun", lambda log: machine.run)
+    assert install.ensure_environment(machine.environment)
     assert "--repair --cpu" in capsys.readouterr().err and machine.commands == [] and machine.why() == "new_card"
-    assert not launch.ensure_environment(machine.environment, repair=True), "who asked for it is told that it was not done"
+    assert not install.ensure_environment(machine.environment, repair=True), "who asked for it is told that it was not done"
 
 
 @pytest.mark.parametrize(("system", "index"), [("Linux", CPU), ("Windows", None)])
@@ -402,9 +409,9 @@ def test_the_processors_torch_is_had_beside_a_card_by_asking_for_it(tmp_path: Pa
     machine = FakeMachine(tmp_path, driver="581.29")
     asked = {"LORA_GARAGE_TORCH_INDEX": "cpu"}
     machine.facts = machine.facts._replace(system=system, environ=asked)
-    choice = launch.choose_torch(system, "x86_64", "581.29", False, asked)
-    assert choice.index_url == index and launch.must_remove("cu130", choice) and not launch.must_remove("cpu", choice)
-    assert launch.must_remove("", choice) is (system == "Linux")  # PyPI's is made for CUDA there, for the processor on Windows
+    choice = torch_build.choose_torch(system, "x86_64", "581.29", False, asked)
+    assert choice.index_url == index and torch_build.must_remove("cu130", choice) and not torch_build.must_remove("cpu", choice)
+    assert torch_build.must_remove("", choice) is (system == "Linux")  # PyPI's is made for CUDA there, for the processor on Windows
     machine.install("absent")
     assert "torch_cpu_by_you" in machine.said and machine.environment.marker()["build"] == "cpu"
     machine.facts = machine.facts._replace(environ={})
@@ -417,13 +424,13 @@ def test_the_processors_torch_is_had_beside_a_card_by_asking_for_it(tmp_path: Pa
 def test_repair_with_cpu_is_that_asking(monkeypatch: pytest.MonkeyPatch):
     asked = []
 
-    def ensure(environment: launch.Environment, with_tests: bool, repair: bool) -> bool:
+    def ensure(environment: Environment, with_tests: bool, repair: bool) -> bool:
         asked.append((os.environ.get("LORA_GARAGE_TORCH_INDEX"), repair))
         return False
 
     monkeypatch.setenv("LORA_GARAGE_TORCH_INDEX", "pypi")
-    monkeypatch.setattr(launch, "ensure_environment", ensure)
-    assert launch.main(["--repair", "--cpu"]) == 1 and asked == [("cpu", True)]
+    monkeypatch.setattr(main, "ensure_environment", ensure)
+    assert main.main(["--repair", "--cpu"]) == 1 and asked == [("cpu", True)]
 
 
 def test_pip_learns_to_go_on_with_a_download_before_the_large_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -434,7 +441,7 @@ def test_pip_learns_to_go_on_with_a_download_before_the_large_one(tmp_path: Path
     assert "--progress-bar off" in first and "--progress-bar raw" in second
     monkeypatch.delenv("PIP_RESUME_RETRIES", raising=False)
     said = "import os; print(os.environ['PIP_RESUME_RETRIES'])"
-    assert launch.LoggedRun(str(tmp_path / "log" / "install.log"))([sys.executable, "-c", said], "step") == 0
+    assert running.LoggedRun(str(tmp_path / "log" / "install.log"))([sys.executable, "-c", said], "step") == 0
     assert (tmp_path / "log" / "install.log").read_text("utf-8").endswith("\n20\n")
 
 
@@ -447,7 +454,7 @@ def test_an_old_pip_that_stays_is_not_asked_for_what_it_does_not_know(tmp_path: 
 
 def test_a_step_tells_megabytes_and_the_time_that_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("LORA_GARAGE_LANG", "en")
-    log, run = tmp_path / "install.log", launch.LoggedRun(str(tmp_path / "install.log"))
+    log, run = tmp_path / "install.log", running.LoggedRun(str(tmp_path / "install.log"))
 
     def after(seconds: float, *lines: str) -> str:
         with open(log, "a", encoding="utf-8") as file:
@@ -479,10 +486,10 @@ def test_a_cause_that_no_other_try_mends_is_named_at_once(tmp_path: Path, words:
     Path(machine.environment.folder).mkdir()
     Path(machine.environment.log).write_text("[Errno 28] [WinError 206] of an earlier install", "utf-8")
     machine.fail_at, machine.words = "--index-url", words
-    with pytest.raises(launch.CannotInstall) as failure:
+    with pytest.raises(install.CannotInstall) as failure:
         machine.install("unfinished")
     assert failure.value.key == key and len(torch_lines(machine)) == 1
-    assert "{" not in launch.say_text(key, **failure.value.values) and key in launch.WITH_LOG
+    assert "{" not in sentences.say_text(key, **failure.value.values) and key in install.WITH_LOG
 
 
 WELL_ON_WINDOWS = ("C:\\" + "x" * 95, "AMD64", False, (14, 44, 35211, 0))
@@ -504,27 +511,27 @@ WELL_ON_WINDOWS = ("C:\\" + "x" * 95, "AMD64", False, (14, 44, 35211, 0))
 )
 def test_what_would_end_an_install_on_windows_is_found_before_it(tmp_path: Path, changes: dict, names: list[str]):
     facts = [changes.get(place, value) for place, value in enumerate(WELL_ON_WINDOWS)]
-    found = launch.of_windows(*facts)
+    found = of_windows(*facts)
     assert [obstacle.name for obstacle in found] == names
     machine = FakeMachine(tmp_path)
     machine.facts = machine.facts._replace(obstacles=lambda folder: found)
     if not found:
         return machine.install("absent")
-    with pytest.raises(launch.CannotInstall) as failure:
+    with pytest.raises(install.CannotInstall) as failure:
         machine.install("absent")
     assert failure.value.key == found[0].key and machine.commands == []
-    for language in launch.sentences("en"), launch.sentences("zh"):
+    for language in sentences.sentences("en"), sentences.sentences("zh"):
         for obstacle in found:
-            assert "{" not in (language[obstacle.key] + language[obstacle.fix]).format_map(launch.Forgiving(obstacle.values))
+            assert "{" not in (language[obstacle.key] + language[obstacle.fix]).format_map(sentences.Forgiving(obstacle.values))
 
 
 def test_the_doctor_without_an_environment_names_what_would_end_the_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ):
     machine = FakeMachine(tmp_path)
-    found = launch.of_windows("C:\\" + "x" * 200, "AMD64", False, ())
-    monkeypatch.setattr(launch, "machine_facts", lambda: machine.facts._replace(obstacles=lambda folder: found))
-    assert launch.doctor(machine.environment, ["--json"]) == 1
+    found = of_windows("C:\\" + "x" * 200, "AMD64", False, ())
+    monkeypatch.setattr(doctor, "machine_facts", lambda: machine.facts._replace(obstacles=lambda folder: found))
+    assert doctor.doctor(machine.environment, ["--json"]) == 1
     findings = {finding["name"]: finding for finding in json.loads(capsys.readouterr().out)["findings"]}
     assert "203 characters" in findings["path"]["found"]["sentence"] and not findings["path"]["ok"]
     assert "https://aka.ms/vc14/vc_redist.x64.exe" in findings["runtime"]["fix"]["sentence"]
@@ -541,7 +548,7 @@ def test_a_full_drive_of_the_temporary_folder_is_found_before_the_download(tmp_p
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(other))
     monkeypatch.setattr(os, "stat", lambda path, **more: stat(99) if path == str(other) else real(path, **more))
     monkeypatch.setattr("shutil.disk_usage", lambda folder: usage(1e9 if folder == str(other) else 50e9))
-    with pytest.raises(launch.CannotInstall) as failure:
+    with pytest.raises(install.CannotInstall) as failure:
         machine.install("absent")
     assert failure.value.key == "disk_full" and failure.value.values["folder"] == str(other)
     assert failure.value.values["free"] == "1.0" and machine.commands == []
@@ -596,17 +603,17 @@ def test_debian_without_venv_is_told_the_one_apt_line(tmp_path: Path, monkeypatc
 
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "ensurepip" else real(name, *rest))
-    with pytest.raises(launch.CannotInstall) as failure:
+    with pytest.raises(install.CannotInstall) as failure:
         FakeMachine(tmp_path).install("absent")
     package = f"python{sys.version_info.major}.{sys.version_info.minor}-venv"
     assert failure.value.values["command"] == f"sudo apt install {package}"
-    assert launch.apt_line(root_user=True) == f"apt install {package}"
+    assert install.apt_line(root_user=True) == f"apt install {package}"
 
 
 def test_an_intel_mac_is_refused_before_anything_is_made(tmp_path: Path):
     machine = FakeMachine(tmp_path)
     machine.facts = machine.facts._replace(system="Darwin", machine="x86_64")
-    with pytest.raises(launch.CannotInstall):
+    with pytest.raises(install.CannotInstall):
         machine.install("absent")
     assert machine.commands == []
     assert not Path(machine.environment.folder).exists()
@@ -631,10 +638,10 @@ def test_adding_the_tests_touches_nothing_else(tmp_path: Path):
 
 
 def test_a_second_installer_waits_for_the_first(tmp_path: Path):
-    with launch.one_installer(str(tmp_path)), open(tmp_path / ".install.lock", "a+") as second:
-        assert not launch.try_lock(second)
+    with install.one_installer(str(tmp_path)), open(tmp_path / ".install.lock", "a+") as second:
+        assert not install.try_lock(second)
     with open(tmp_path / ".install.lock", "a+") as second:
-        assert launch.try_lock(second)
+        assert install.try_lock(second)
 
 
 # ---- words on the command line ------------------------------------------------------------------------------------------
@@ -654,7 +661,7 @@ def test_a_second_installer_waits_for_the_first(tmp_path: Path):
     ],
 )
 def test_what_is_started(arguments: list[str], expected: tuple[str, list[str]]):
-    assert launch.parse(arguments) == expected
+    assert main.parse(arguments) == expected
 
 
 @pytest.mark.parametrize("full", [False, True])
@@ -683,21 +690,21 @@ def test_an_unknown_word_is_one_sentence_and_exit_2():
 
 @pytest.mark.parametrize(("arguments", "stream"), [(["plan", "--json"], "err"), (["--no-browser"], "out")])
 def test_an_install_leaves_the_stdout_of_a_command_alone(arguments: list[str], stream: str, monkeypatch, capsys):
-    monkeypatch.setattr(launch, "ensure_environment", lambda *a, **k: launch.say("ready", seconds="1") or False)
-    assert launch.main(arguments) == 1
+    monkeypatch.setattr(main, "ensure_environment", lambda *a, **k: sentences.say("ready", seconds="1") or False)
+    assert main.main(arguments) == 1
     said = capsys.readouterr()
     assert (said.err if stream == "err" else said.out) and not (said.out if stream == "err" else said.err)
 
 
 def test_packages_beside_the_person_do_not_hide_ours(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PYTHONPATH", "/theirs")
-    environ = launch.child_environ()
-    assert environ["PYTHONPATH"].split(launch.os.pathsep) == [str(ROOT), "/theirs"]
+    environ = running.child_environ()
+    assert environ["PYTHONPATH"].split(os.pathsep) == [str(ROOT), "/theirs"]
     assert environ["PYTHONSAFEPATH"] == "1"
 
 
 def test_an_older_python_gets_one_sentence():
-    """The check stands before anything newer than Python 3.6; sys.exit with a string is that sentence on stderr."""
+    """The check stands before anything that it does not know; sys.exit with a string is that sentence on stderr."""
     source = (ROOT / "launch.py").read_text("utf-8")
     program = f"import sys\nsys.version_info = (3, 9, 2)\nexec(compile({source!r}, 'launch.py', 'exec'))"
     done = subprocess.run([sys.executable, "-"], input=program, capture_output=True, text=True, encoding="utf-8")
@@ -715,17 +722,17 @@ def test_launch_parses_on_old_pythons():
 def test_launch_imports_only_the_standard_library():
     import ast
 
-    tree = ast.parse((ROOT / "launch.py").read_text("utf-8"))
-    names = {alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    names |= {node.module.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert names <= set(sys.stdlib_module_names)
+    nodes = [node for file in ("launch.py", *LAUNCHER) for node in ast.walk(ast.parse((ROOT / file).read_text("utf-8")))]
+    names = {alias.name.split(".")[0] for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module.split(".")[0] for node in nodes if isinstance(node, ast.ImportFrom)}
+    assert names - {"launcher"} <= set(sys.stdlib_module_names)
 
 
 # ---- uninstall ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> launch.Environment:
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
     """A folder with all that a start leaves in it, a hub's cache elsewhere, and nobody at a terminal."""
     for name in ("app/.venv/bin/python", "app/.uv/uv", "app/workspace/runs/a/recipe.yaml", "hub/models--a--b/x"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -733,10 +740,10 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> launch.Environ
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.delenv("LORA_GARAGE_HOME", raising=False)
     monkeypatch.setattr(sys, "stdin", io.StringIO())
-    return launch.Environment(str(tmp_path / "app"))
+    return Environment(str(tmp_path / "app"))
 
 
-def left(environment: launch.Environment) -> set[str]:
+def left(environment: Environment) -> set[str]:
     root = Path(environment.root)
     return {path.relative_to(root.parent).as_posix() for path in root.parent.rglob("*") if path.is_file()}
 
@@ -749,24 +756,24 @@ RUN, MODEL = "app/workspace/runs/a/recipe.yaml", "hub/models--a--b/x"
     [(["--yes"], {RUN, MODEL}), (["--yes", "--workspace"], {MODEL}), (["--models", "--yes"], {RUN})],
 )
 def test_what_was_installed_goes_and_runs_and_models_only_where_they_are_named(
-    installed: launch.Environment, words: list[str], stays: set[str], capsys: pytest.CaptureFixture
+    installed: Environment, words: list[str], stays: set[str], capsys: pytest.CaptureFixture
 ) -> None:
-    assert launch.uninstall(installed, words) == 0 and left(installed) == stays
+    assert uninstall.uninstall(installed, words) == 0 and left(installed) == stays
     said = capsys.readouterr().out
     assert all(name in said for name in (".venv", ".uv", "workspace", "hub"))
-    assert launch.uninstall(installed, ["--yes"]) == 0 and left(installed) == stays, "a second time there is nothing"
+    assert uninstall.uninstall(installed, ["--yes"]) == 0 and left(installed) == stays, "a second time there is nothing"
 
 
 @pytest.mark.parametrize(("words", "said"), [([], "--yes"), (["--all"], "“--all”")])
 def test_nothing_is_removed_unasked_or_by_a_word_that_is_none(
-    installed: launch.Environment, words: list[str], said: str, capsys: pytest.CaptureFixture
+    installed: Environment, words: list[str], said: str, capsys: pytest.CaptureFixture
 ) -> None:
     before = left(installed)
-    assert launch.uninstall(installed, words) == 2 and said in capsys.readouterr().err and left(installed) == before
+    assert uninstall.uninstall(installed, words) == 2 and said in capsys.readouterr().err and left(installed) == before
 
 
 def test_an_environment_in_use_is_left_whole(
-    installed: launch.Environment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    installed: Environment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     before = left(installed)
 
@@ -774,13 +781,13 @@ def test_an_environment_in_use_is_left_whole(
         raise PermissionError(13, "used by another process")
 
     monkeypatch.setattr(os, "rename", refused)
-    assert launch.uninstall(installed, ["--yes"]) == 1 and left(installed) == before
+    assert uninstall.uninstall(installed, ["--yes"]) == 1 and left(installed) == before
     assert "used by another process" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("name", "below"), [("HF_HOME", ""), ("XDG_CACHE_HOME", "huggingface")])
 def test_the_hubs_cache_is_found_where_its_library_keeps_it(
-    installed: launch.Environment, name: str, below: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    installed: Environment, name: str, below: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for other in ("HF_HUB_CACHE", "HF_HOME"):
         monkeypatch.delenv(other, raising=False)
@@ -788,15 +795,15 @@ def test_the_hubs_cache_is_found_where_its_library_keeps_it(
     model = tmp_path / "moved" / below / "hub" / "x"
     model.parent.mkdir(parents=True)
     model.write_text("x")
-    assert launch.uninstall(installed, ["--models", "--yes"]) == 0 and not model.exists()
+    assert uninstall.uninstall(installed, ["--models", "--yes"]) == 0 and not model.exists()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a link needs a right there that users have not")
-def test_a_link_to_an_environment_goes_and_what_it_leads_to_stays(installed: launch.Environment, tmp_path: Path) -> None:
+def test_a_link_to_an_environment_goes_and_what_it_leads_to_stays(installed: Environment, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     Path(installed.folder).rename(elsewhere)
     Path(installed.folder).symlink_to(elsewhere, target_is_directory=True)
-    assert launch.uninstall(installed, ["--yes"]) == 0
+    assert uninstall.uninstall(installed, ["--yes"]) == 0
     assert not os.path.lexists(installed.folder) and (elsewhere / "bin" / "python").is_file()
 
 
@@ -805,7 +812,7 @@ def test_a_link_to_an_environment_goes_and_what_it_leads_to_stays(installed: lau
 
 def copy_of_the_launcher(folder: Path) -> None:
     locales = ("core/locales/en/launch.yaml", "core/locales/zh/launch.yaml")
-    for name in ("launch.py", "pyproject.toml", "constraints.txt", *locales, "core/system/windows.py"):
+    for name in ("launch.py", *LAUNCHER, "pyproject.toml", "constraints.txt", *locales, "core/system/windows.py"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text((ROOT / name).read_text("utf-8"), "utf-8", newline="\n")
 
@@ -842,12 +849,12 @@ def test_what_goes_into_a_pipe_is_utf_8_whatever_the_code_page(tmp_path: Path, c
 
 def test_the_first_browser_that_starts_is_taken():
     installed = {"chromium": "/usr/bin/chromium", "chromium-browser": "/snap/bin/chromium"}
-    assert launch.find_browser(installed.get, lambda path: path == "/snap/bin/chromium") == "/snap/bin/chromium"
-    assert launch.find_browser(lambda name: None, lambda path: False) is None
+    assert developers.find_browser(installed.get, lambda path: path == "/snap/bin/chromium") == "/snap/bin/chromium"
+    assert developers.find_browser(lambda name: None, lambda path: False) is None
 
 
 def test_both_languages_have_the_same_sentences_with_the_same_values():
-    english, chinese = launch.sentences("en"), launch.sentences("zh")
+    english, chinese = sentences.sentences("en"), sentences.sentences("zh")
     assert english.keys() == chinese.keys()
     for key in english:
         fields = [{name for _, name, _, _ in string.Formatter().parse(s[key]) if name} for s in (english, chinese)]
@@ -859,20 +866,20 @@ def test_the_catalogue_read_without_yaml_is_what_yaml_reads(language: str):
     import yaml
 
     file = ROOT / "core" / "locales" / language / "launch.yaml"
-    assert launch.sentences(language) == yaml.safe_load(file.read_text("utf-8"))
+    assert sentences.sentences(language) == yaml.safe_load(file.read_text("utf-8"))
 
 
 def test_every_sentence_is_used_and_every_used_one_is_there():
-    source = (ROOT / "launch.py").read_text("utf-8")
-    for key in launch.sentences("en"):
+    source = "".join((ROOT / file).read_text("utf-8") for file in LAUNCHER)
+    for key in sentences.sentences("en"):
         assert f'"{key}"' in source or key.startswith(("because_", "build_")), key
     for key in re.findall(r'(?:say|say_text|CannotInstall)\("(\w+)"', source):
-        assert key in launch.sentences("en") or key in ("because_", "build_"), key
+        assert key in sentences.sentences("en") or key in ("because_", "build_"), key
 
 
 def test_all_tests_run_side_by_side_and_chosen_ones_alone(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(launch.os, "cpu_count", lambda: 2)
-    assert launch.side_by_side([])[:2] == ["-n", "2"]
-    assert launch.side_by_side(["--full", "-q"])[:2] == ["-n", "2"]
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    assert developers.side_by_side([])[:2] == ["-n", "2"]
+    assert developers.side_by_side(["--full", "-q"])[:2] == ["-n", "2"]
     for chosen in (["tests/test_x.py"], ["-k", "stop"], ["-n", "4"], ["-n0"]):
-        assert launch.side_by_side(chosen) == []
+        assert developers.side_by_side(chosen) == []

@@ -69,7 +69,7 @@ def test_every_windows_package_is_pinned_by_hash_to_the_version_that_is_tested_h
 def test_the_launcher_hands_over() -> None:
     """As `python launch.py test --windows FILE` would, in an environment that is complete."""
     program = (
-        "import launch; launch.ensure_environment = lambda *a, **k: True\n"
+        "from launcher import main as launch; launch.ensure_environment = lambda *a, **k: True\n"
         "launch.hand_over = lambda environment, arguments: print(arguments) or 7\n"
         "import sys; sys.exit(launch.main(['test', '--windows', 'tests/unit/test_files.py', '--full']))"
     )

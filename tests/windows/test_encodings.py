@@ -18,6 +18,7 @@ from tests.windows.place import NAME
 pytestmark = pytest.mark.skipif(os.name != "nt", reason="on a Windows Python: python launch.py test --windows")
 LAUNCHER = (
     "launch.py",
+    *(file.relative_to(PROJECT).as_posix() for file in (PROJECT / "launcher").glob("*.py")),
     "pyproject.toml",
     "constraints.txt",
     "core/locales/en/launch.yaml",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-import launch
 from core.memory import budget
 from core.system import devices
 from core.system.devices import CPU, ORDER, VISIBLE, TorchBuild
 from core.system.gpu import Card, Nvidia
 from core.system.machine import Machine
 from core.values import GIB
+from launcher import torch_build
 from webui.kit import hardware
 from webui.kit.wording import Wording
 
@@ -59,7 +59,7 @@ def test_a_card_without_code_is_skipped_however_large_it_is():
 
 def test_launch_and_core_agree_on_the_code_of_a_build():
     assert {f"cu{cuda.replace('.', '')}": span for cuda, span in devices.KERNELS.items()} == {
-        row.build: (row.low, row.high) for row in launch.CUDA_BUILDS
+        row.build: (row.low, row.high) for row in torch_build.CUDA_BUILDS
     }
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-import launch
 from core import __version__, files
 from core.commands.__main__ import main
 from core.messages import core_catalogue, msg
@@ -19,6 +18,7 @@ from core.system.surroundings import Surroundings
 from core.system.windows import PageFile, SleepAfter
 from core.workspace import preferences
 from core.workspace.folder import Workspace
+from launcher import torch_build
 
 RTX = gpu.Card(index=0, name="RTX 4070", total_bytes=12 * 2**30, free_bytes=11 * 2**30, capability=(8, 9))
 TURING = gpu.Card(index=1, name="RTX 2060", total_bytes=6 * 2**30, free_bytes=5 * 2**30, capability=(7, 5))
@@ -222,7 +222,7 @@ def test_which_cards_a_build_has_code_for(arches, capability, expected):
 
 
 def test_launch_and_doctor_agree_on_the_oldest_drivers():
-    for row in launch.CUDA_BUILDS:
+    for row in torch_build.CUDA_BUILDS:
         oldest = checkup.OLDEST_DRIVER[int(row.build[2:4])]
         assert row.linux >= oldest and row.windows >= oldest
 

@@ -1,0 +1,115 @@
+"""`python launch.py check` and `python launch.py test`, and a browser for the second."""
+
+import os
+
+from launcher import ROOT, WINDOWS
+from launcher.machine import is_root
+from launcher.running import LoggedRun, ask, child_environ, hand_over
+from launcher.sentences import say, say_text
+
+# The first is Debian's, without a window: a page takes it two thirds of the processor.
+BROWSER_NAMES = ("chromium-headless-shell", "google-chrome", "google-chrome-stable", "chromium", "chromium-browser", "chrome")
+
+BROWSER_PLACES = (
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+    "/Applications/Chromium.app/Contents/MacOS/Chromium",
+    r"C:\Program Files\Google\Chrome\Application\chrome.exe",
+    r"C:\Program Files (x86)\Google\Chrome\Application\chrome.exe",
+)
+
+PLAYWRIGHT_PATH = "from playwright.sync_api import sync_playwright as p\nwith p() as x: print(x.chromium.executable_path)"
+
+
+def find_browser(which, works):
+    """An installed Chrome or Chromium that starts, else None."""
+    for path in (*(which(name) for name in BROWSER_NAMES), *BROWSER_PLACES):
+        if path and works(path):
+            return path
+    return None
+
+
+def browser_works(path):
+    """Elsewhere than on Windows (where it would open a window): it can say its version."""
+    if not os.path.exists(path):
+        return False
+    return WINDOWS or ask([path, "--version"]).out is not None
+
+
+def obtain_browser(environment, run):
+    """(path, None), or (None, reason). Tries an installed one, Playwright's own, Debian's package."""
+    import shutil
+
+    asked = os.environ.get("LORA_GARAGE_BROWSER")
+    if asked:
+        return (asked, None) if browser_works(asked) else (None, say_text("browser_asked_missing", path=asked))
+    found = find_browser(shutil.which, browser_works)
+    if found:
+        return found, None
+    own = (ask([environment.python, "-c", PLAYWRIGHT_PATH]).out or "").strip()
+    if own and browser_works(own):
+        return own, None
+    say("browser_wanted")
+    install = [environment.python, "-m", "playwright", "install", "chromium"]
+    if run(install, say_text("step_browser_playwright")) == 0 and own and browser_works(own):
+        return own, None
+    if shutil.which("apt-get") and is_root():
+        run(["apt-get", "update", "-q"], say_text("step_apt_update"))
+        command = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-y", "-q", "chromium", "fonts-noto-cjk"]
+        run(command, say_text("step_browser_apt"))
+        found = find_browser(shutil.which, browser_works)
+        if found:
+            return found, None
+        return None, say_text("browser_none_apt", log=environment.log)
+    return None, say_text("browser_none")
+
+
+def run_tests(environment, arguments):
+    browser, reason = obtain_browser(environment, LoggedRun(environment.log))
+    os.environ.pop("LORA_GARAGE_NO_BROWSER", None)
+    if browser:
+        os.environ["LORA_GARAGE_BROWSER"] = browser
+        say("browser_is", path=browser)
+    else:
+        os.environ.pop("LORA_GARAGE_BROWSER", None)
+        os.environ["LORA_GARAGE_NO_BROWSER"] = reason
+        say("browser_missing", reason=reason)
+    # pytest runs in ROOT; what names a file from where the person stands keeps its meaning.
+    arguments = [os.path.abspath(a) if os.path.exists(a.split("::")[0]) and not a.startswith("-") else a for a in arguments]
+    os.chdir(ROOT)
+    return hand_over(environment, ["-m", "pytest", *side_by_side(arguments), *arguments])
+
+
+# Each in .venv's Python, in ROOT, the quickest first. The tests are those of the house itself: floors, sizes, catalogues.
+CHECKS = {
+    "ruff check": ("ruff", "check", "."),
+    "ruff format": ("ruff", "format", "--check", "."),
+    "mypy": ("mypy",),
+    "the rules of the house": ("pytest", "-q", "--durations-min=5", "tests/unit/test_architecture.py", "tests/unit/test_words.py"),
+}
+
+
+def run_checks(environment):
+    """All of CHECKS side by side, told in their order, whatever the first ones say; 1 where one of them has found something."""
+    import subprocess
+    import tempfile
+
+    begun, found = {}, []
+    for name, command in CHECKS.items():
+        said = tempfile.TemporaryFile()
+        line = [environment.python, "-m", *command]
+        begun[name] = said, subprocess.Popen(line, cwd=ROOT, env=child_environ(), stdout=said, stderr=subprocess.STDOUT)
+    for name, (said, check) in begun.items():
+        if check.wait():
+            found.append(name)
+        said.seek(0)
+        print("== " + name + "\n" + said.read().decode("utf-8", "replace").rstrip(), flush=True)
+        said.close()
+    print("== found something: " + ", ".join(found) if found else "== nothing found", flush=True)
+    return 1 if found else 0
+
+
+def side_by_side(arguments):
+    """Two test processes where all tests are asked for, the one that is done helping the other: most tests wait for others. Three on two
+    processors were no faster (18:48 min), and pages answered up to nine times as late."""
+    chosen = any(not a.startswith("-") or a.startswith(("-n", "-k", "-s", "--pdb", "--collect-only")) for a in arguments)
+    return [] if chosen or (os.cpu_count() or 1) < 2 else ["-n", "2", "--dist", "worksteal"]

@@ -1,0 +1,376 @@
+"""Making .venv complete, in steps of one line each."""
+
+import json
+import os
+import sys
+import time
+from contextlib import contextmanager
+
+from launcher import NEWEST_TESTED, WINDOWS
+from launcher.environment import MARKER_VERSION, name_of, why_not_ready
+from launcher.machine import machine_facts, nvidia_files_seen
+from launcher.running import CHECK_S, LoggedRun, ask
+from launcher.sentences import say, say_text
+from launcher.torch_build import (
+    BY_THE_PROCESSOR,
+    CPU_BY_YOU,
+    build_name,
+    choose_torch,
+    installed_torch_tag,
+    must_remove,
+    parse_version,
+    torch_beside_card,
+)
+
+
+class CannotInstall(Exception):
+    """Carries the key and values of the sentence that says what to do. fix: the key of a second one, where the first does not."""
+
+    def __init__(self, key, fix=None, **values):
+        super().__init__(key)
+        self.key, self.fix, self.values = key, fix, values
+
+
+# Runs in .venv: packages whose files are missing or cut short, by the sizes in their own RECORD; then torch.
+# Only code is looked at: gradio rewrites its .pyi files at each start.
+CHECK_PROGRAM = r"""
+import importlib.metadata as m, json, os, sys
+code, broken = (".py", ".so", ".pyd", ".dll", ".dylib"), []
+for d in m.distributions():
+    files = d.files
+    if files is None or d.version is None:
+        broken.append(None); continue
+    for f in files:
+        if f.size and f.suffix in code:
+            try: good = os.path.getsize(f.locate()) == f.size
+            except OSError: good = False
+            if not good: broken.append(d.metadata["Name"] + "==" + d.version); break
+torch = {}
+if not broken:
+    try:
+        import torch
+        torch = {"version": torch.__version__, "cuda": torch.version.cuda, "hip": getattr(torch.version, "hip", None)}
+    except Exception as e:
+        torch = {"error": (str(e) or type(e).__name__)[:300]}
+print(json.dumps({"broken": [b for b in broken if b], "torch": torch}))
+"""
+
+
+class Installer:
+    """Brings an Environment to completeness, in steps of one line each.
+
+    run(command, label) -> exit status, its output appended to the log; ask(command, limit_s) -> Answer. Both are handed
+    in, so that a test can play pip.
+    """
+
+    def __init__(self, environment, run, ask, say, facts):
+        self.env, self.run, self.ask, self.say, self.facts = environment, run, ask, say, facts
+        self.bar = "off"
+
+    def install(self, reason, needs, with_tests):
+        """Raises CannotInstall; leaves no marker unless everything is there."""
+        start = time.monotonic()
+        marker = self.env.marker() or {}
+        with_tests = with_tests or bool(marker.get("test"))
+        works = self.still_works()
+        if not works:
+            self.need_venv()
+        only_tests = reason == "tests_missing" and works
+        stays_cpu = reason != "repair" and bool(marker.get("cpu"))
+        choice = None if only_tests else self.choose(reason, needs, stays_cpu)
+        if only_tests:
+            self.say("because_tests_missing", folder=self.env.folder)
+        self.env.drop_marker()
+        if not only_tests:
+            if not works:
+                self.make_environment()
+            self.sweep_half_installed()
+            # From 25.2 on pip goes on with a download that broke off; without it one of 3 GB begins again each time.
+            if self.run(self.pip_command(["install", "pip>=25.2"]), say_text("step_pip")) == 0:
+                self.bar = "raw"  # which an older one does not know: lines that LoggedRun reads
+            choice = self.install_torch(choice, needs)
+            label = say_text("step_packages", count=len(set(map(name_of, needs.requirements))))
+            self.pip(label, ["install", "-c", self.env.constraints, *needs.requirements])
+        if with_tests:
+            self.pip(say_text("step_tests"), ["install", "-c", self.env.constraints, *needs.test_requirements])
+        torch = self.check()
+        said = torch_beside_card(torch.get("cuda"), torch.get("hip"), self.facts.driver)
+        self.say(said, torch=torch.get("version"), cuda=torch.get("cuda"), hip=torch.get("hip"), driver=self.facts.driver)
+        self.env.write_marker(
+            {
+                "version": MARKER_VERSION,
+                "needs": needs.digest,
+                "test": needs.test_digest if with_tests else None,
+                "python": "%d.%d.%d" % sys.version_info[:3],
+                "base": self.env.base(),
+                "build": choice.build if choice else marker.get("build"),
+                "torch": torch.get("version"),
+                "nvidia": self.facts.nvidia,
+                "cpu": choice.reason[0] == CPU_BY_YOU if choice else marker.get("cpu"),
+            }
+        )
+        self.say("ready", seconds="%.0f" % (time.monotonic() - start))
+
+    def choose(self, reason, needs, stays_cpu):
+        facts = self.facts
+        environ = dict({"LORA_GARAGE_TORCH_INDEX": "cpu"}, **facts.environ) if stays_cpu else facts.environ
+        choice = choose_torch(facts.system, facts.machine, facts.driver, facts.amd, environ, facts.cards)
+        self.say("because_" + reason, folder=self.env.folder)
+        if choice.build == "none":
+            raise CannotInstall(choice.reason[0], **choice.reason[1])
+        self.say(choice.reason[0], **choice.reason[1])
+        if choice.left_out:
+            self.say("card_left_out", cards=", ".join(choice.left_out))
+        has_it = choice.cuda and choice.build == installed_torch_tag(self.env.folder)  # then pip fetches nothing from there
+        problem = facts.index_answers(choice.index_url) if choice.index_url and not has_it else None
+        if problem and choice.cuda:
+            raise CannotInstall("card_index_unreachable", index=choice.index_url, reason=problem)
+        if problem:
+            choice = self.plain(choice, say_text("index_unreachable", index=choice.index_url, reason=problem))
+        for obstacle in facts.obstacles(self.env.root):  # before gigabytes arrive
+            raise CannotInstall(obstacle.key, obstacle.fix, **obstacle.values)
+        if reason == "absent":
+            self.say("will_do", packages=len(set(map(name_of, needs.requirements))), megabytes=choice.megabytes + 220)
+            self.need_disk(choice)
+        return choice
+
+    def plain(self, choice, why):
+        self.say("fall_back", reason=why)
+        # On Linux PyPI's torch is the CUDA build whatever the card, unless pip is told of another place.
+        megabytes = 3000 if self.facts.system == "Linux" else 120
+        return choice._replace(index_url=None, build="pypi", megabytes=megabytes)
+
+    def need_disk(self, choice):
+        import shutil
+        import tempfile
+
+        needed_gb = (2.5 if choice.megabytes < 1000 else 9.0) + choice.megabytes / 1000
+        places = [(self.env.root, needed_gb)]
+        temporary = tempfile.gettempdir()  # where pip puts what it downloads, often on another drive
+        if os.stat(temporary).st_dev != os.stat(self.env.root).st_dev:
+            places.append((temporary, choice.megabytes / 1000 + 0.3))
+        for folder, gb in places:
+            free_gb = shutil.disk_usage(folder).free / 1e9
+            # PyPI's torch may turn out small (a local wheel): only what is surely too little stops here.
+            if free_gb < min(gb, 3.0 if folder == self.env.root or choice.index_url else 0.3):
+                raise CannotInstall("disk_full", free="%.1f" % free_gb, needed="%.0f" % gb, folder=folder)
+            if free_gb < gb:
+                self.say("disk_tight", free="%.1f" % free_gb, needed="%.0f" % gb, folder=folder)
+
+    def still_works(self):
+        """Whether .venv's interpreter starts and has pip; not so once the Python beneath is of another version."""
+        return os.path.exists(self.env.python) and self.ask([self.env.python, "-c", "import pip"]).out is not None
+
+    def need_venv(self):
+        import importlib.util
+
+        if not all(getattr(importlib.util.find_spec(name), "origin", None) for name in ("ensurepip", "venv")):
+            raise CannotInstall("no_venv", command=apt_line(self.facts.root_user))
+
+    def make_environment(self):
+        import shutil
+
+        if os.path.isdir(self.env.folder):
+            self.say("removing_old", folder=self.env.folder)
+            shutil.rmtree(self.env.folder, ignore_errors=True)
+        try:
+            os.makedirs(self.env.folder, exist_ok=True)
+        except OSError as error:
+            raise CannotInstall("cannot_write", folder=self.env.root, reason=error.strerror or error) from None
+        python = getattr(sys, "_base_executable", None) or sys.executable  # not the one in .venv, which has just gone
+        if self.run([python, "-m", "venv", self.env.folder], say_text("step_venv")):
+            raise CannotInstall("venv_failed", log=self.env.log)
+
+    def sweep_half_installed(self):
+        """Remove what a killed pip leaves: ~folders of a half-done uninstall, .dist-info without the RECORD written last."""
+        import glob
+        import shutil
+
+        for pattern in ("Lib/site-packages", "lib/python*/site-packages"):
+            for folder in glob.glob(os.path.join(self.env.folder, pattern)):
+                for name in os.listdir(folder):
+                    path = os.path.join(folder, name)
+                    recordless = name.endswith(".dist-info") and not os.path.exists(os.path.join(path, "RECORD"))
+                    if name.startswith("~") or recordless:
+                        shutil.rmtree(path, ignore_errors=True)
+
+    def install_torch(self, choice, needs):
+        wanted = [need for need in needs.requirements if name_of(need) == "torch"]
+        tag = installed_torch_tag(self.env.folder)
+        if must_remove(tag, choice):
+            self.pip(say_text("step_remove_torch", tag=tag or "PyPI"), ["uninstall", "-y", "torch"])
+        label = say_text("step_torch", build=say_text(build_name(choice.build)), megabytes=choice.megabytes)
+        if choice.index_url:
+            try:
+                self.pip(label, ["install", "--index-url", choice.index_url, *wanted])
+                return choice
+            except CannotInstall as problem:
+                if problem.key != "pip_failed":
+                    raise
+                if choice.cuda:  # PyPI's may not be able to use the card
+                    raise CannotInstall("card_torch_failed", index=choice.index_url, log=self.env.log) from None
+            choice = self.plain(choice, say_text("index_failed", index=choice.index_url, log=self.env.log))
+        beside = self.cpu_builds(wanted) if self.facts.system == "Linux" and choice.reason[0] in BY_THE_PROCESSOR else []
+        if beside:  # a tenth of what PyPI has for Linux, which brings CUDA along
+            choice, wanted = choice._replace(build="cpu", megabytes=200), [*wanted, "torch==" + beside[0]]
+        label = say_text("step_torch", build=say_text(build_name(choice.build)), megabytes=choice.megabytes)
+        self.pip(label, ["install", *wanted])
+        return choice
+
+    def cpu_builds(self, wanted):
+        """The versions of torch that pip finds marked +cpu, newest first: in PIP_FIND_LINKS, or an index of one's own."""
+        import re
+
+        listed = self.ask(self.pip_command(["index", "versions", "torch"])).out or ""
+        least = parse_version(wanted[0].partition(">=")[2])
+        return [found for found in re.findall(r"[\d.]+\+cpu\b", listed) if parse_version(found.partition("+")[0]) >= least]
+
+    def check(self):
+        """torch's version and CUDA, after reinstalling packages whose files are not as their RECORD says."""
+        for attempt in (1, 2):
+            self.say("step_check")
+            answer = self.ask([self.env.python, "-c", CHECK_PROGRAM], CHECK_S)
+            if answer.why:
+                self.keep(answer)
+            found = json.loads(answer.out) if answer.out else {"broken": [], "torch": {"error": answer.why}}
+            if not found["broken"]:
+                break
+            if attempt == 1:
+                self.pip(
+                    say_text("step_repair", packages=", ".join(found["broken"])),
+                    ["install", "--force-reinstall", "--no-deps", *found["broken"]],
+                )
+        else:
+            raise CannotInstall("broken_packages", packages=", ".join(found["broken"]), folder=self.env.folder)
+        if "error" in found["torch"]:
+            raise CannotInstall("torch_does_not_load", reason=found["torch"]["error"], log=self.env.log)
+        return found["torch"]
+
+    def keep(self, answer):
+        """In the log, all that a check which failed said."""
+        os.makedirs(os.path.dirname(self.env.log), exist_ok=True)
+        with open(self.env.log, "a", encoding="utf-8", newline="\n") as log:
+            log.write("\n%s\n%s\n" % (answer.why, answer.stderr))
+
+    def pip_command(self, arguments):
+        quiet = ["--disable-pip-version-check", "--no-input"]
+        bar = ["--progress-bar", self.bar] if arguments[0] == "install" else []
+        return [self.env.python, "-m", "pip", arguments[0], *quiet, *bar, *arguments[1:]]
+
+    def pip(self, label, arguments):
+        """Three tries, unless its own words name a cause that no other try mends. Raises CannotInstall."""
+        said = label
+        for attempt in range(1, TRIES + 1):
+            begun = size_of(self.env.log)
+            if self.run(self.pip_command(arguments), said) == 0:
+                return
+            cause = cause_of(read_from(self.env.log, begun))
+            if cause:
+                raise CannotInstall(cause, step=label, folder=self.env.root, log=self.env.log)
+            said = say_text("step_again", step=label, attempt=attempt + 1, tries=TRIES)
+        raise CannotInstall("pip_failed", step=label, log=self.env.log)
+
+
+TRIES = 3
+WITH_LOG = ("venv_failed", "pip_failed", "pip_disk_full", "pip_path_too_long", "card_torch_failed")  # they end with its last lines
+
+# What pip, Python and Windows (in its language, but with its number) say, by the cause that it means.
+CAUSES = (
+    ("pip_path_too_long", ("Windows Long Path support", "[WinError 206]")),
+    ("pip_disk_full", ("[Errno 28]", "[WinError 112]", "No space left on device")),
+)
+
+
+def cause_of(said):
+    """The key of what pip failed for, None where its words name none that is known."""
+    return next((key for key, words in CAUSES if any(word in said for word in words)), None)
+
+
+def size_of(file):
+    return os.path.getsize(file) if os.path.exists(file) else 0
+
+
+def read_from(file, begin):
+    if not os.path.exists(file):
+        return ""
+    with open(file, "rb") as opened:
+        opened.seek(begin)
+        return opened.read().decode("utf-8", "replace")
+
+
+def apt_line(root_user):
+    package = "python%d.%d-venv" % sys.version_info[:2]
+    return ("apt install " if root_user else "sudo apt install ") + package
+
+
+@contextmanager
+def one_installer(root):
+    """Two starts at once: the second waits until the first has installed. Freed by the system if that one dies."""
+    try:
+        file = open(os.path.join(root, ".install.lock"), "a+")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise CannotInstall("cannot_write", folder=root, reason=error.strerror or error) from None
+    with file:
+        if not try_lock(file):
+            say("waiting_for_other")
+            while not try_lock(file):
+                time.sleep(0.5)
+        yield
+
+
+def try_lock(file):
+    try:
+        if WINDOWS:
+            import msvcrt
+
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except OSError:
+        return False
+
+
+def ensure_environment(environment, with_tests=False, repair=False):
+    """Make .venv complete if it is not. False where it cannot be; the reason has been said."""
+    needs = environment.needs()
+
+    why = None
+
+    def reason():
+        return why_not_ready(environment.marker(), needs, environment.base(), nvidia_files_seen(), with_tests)
+
+    if not repair and reason() is None:
+        return True
+    if sys.version_info[:2] > NEWEST_TESTED:
+        say("python_untested", found="%d.%d" % sys.version_info[:2])
+    try:
+        with one_installer(environment.root):
+            why = reason()
+            if repair and why not in ("absent", "python_moved"):
+                why = "repair"
+            if why:
+                Installer(environment, LoggedRun(environment.log), ask, say, machine_facts()).install(why, needs, with_tests)
+        return True
+    except CannotInstall as problem:
+        for key in filter(None, (problem.key, problem.fix)):
+            say(key, to=sys.stderr, **problem.values)
+        if problem.key in WITH_LOG:
+            print_tail(environment.log)
+        # A card that appeared, and what it needs is not to be had now: nothing was touched, and all works as it did.
+        return why == "new_card" and reason() == why
+    except KeyboardInterrupt:
+        say("interrupted", to=sys.stderr)
+    return False
+
+
+def print_tail(log, lines=15):
+    try:
+        with open(log, encoding="utf-8", errors="replace") as file:
+            said = [line for line in file if not line.startswith("Progress ")]
+        print("".join("    " + line for line in said[-lines:]), file=sys.stderr)
+    except OSError:
+        pass

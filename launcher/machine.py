@@ -1,0 +1,163 @@
+"""What this machine has: its cards and their driver, and what would end an install on it."""
+
+import os
+from collections import namedtuple
+
+from launcher import ROOT, WINDOWS
+from launcher.sentences import say_text
+from launcher.torch_build import NvidiaCard, parse_version
+
+# What would end an install. name: of the doctor's finding; key, fix: of the catalogue, with their values.
+Obstacle = namedtuple("Obstacle", "name key fix values")
+
+# obstacles(folder): of_windows's there, else none.
+MachineFacts = namedtuple(
+    "MachineFacts",
+    "system machine driver cards amd nvidia environ root_user index_answers obstacles",
+    defaults=(lambda folder: (),),
+)
+
+
+def nvidia_files_seen():
+    """Whether an NVIDIA driver is installed, by a file of it; cheap enough for every start."""
+    if WINDOWS:
+        return os.path.exists(os.path.join(os.environ.get("SYSTEMROOT", r"C:\Windows"), "System32", "nvml.dll"))
+    return os.path.exists("/proc/driver/nvidia/version") or os.path.exists("/usr/lib/wsl/lib/nvidia-smi")
+
+
+def probe_nvidia():
+    """(driver version or None, NvidiaCards), from nvidia-smi, else from the driver's own file, which names no cards."""
+    import shutil
+    import subprocess
+
+    program = shutil.which("nvidia-smi")
+    for place in (r"C:\Windows\System32\nvidia-smi.exe", "/usr/lib/wsl/lib/nvidia-smi"):
+        program = program or (place if os.path.exists(place) else None)
+    if program:
+        query = [program, "--query-gpu=driver_version,compute_cap,name", "--format=csv,noheader"]
+        try:
+            done = subprocess.run(query, capture_output=True, text=True, timeout=20)
+            found = parse_nvidia_smi(done.stdout) if done.returncode == 0 else (None, ())
+        except (OSError, subprocess.SubprocessError):
+            found = (None, ())
+        if found[0]:
+            return found
+    try:
+        with open("/proc/driver/nvidia/version", encoding="utf-8", errors="replace") as file:
+            words = file.readline().split()
+        return next((word for word in words if word[:1].isdigit() and "." in word), None), ()
+    except OSError:
+        return None, ()
+
+
+def parse_nvidia_smi(output):
+    """Lines of "580.65.06, 8.9, NVIDIA GeForce RTX 4060" -> ("580.65.06", (NvidiaCard((8, 9), "NVIDIA GeForce RTX 4060"),))."""
+    driver, cards = None, []
+    for line in output.splitlines():
+        parts = [part.strip() for part in line.split(",", 2)]
+        if len(parts) == 3 and len(parse_version(parts[0])) >= 2:
+            driver = driver or parts[0]
+            capability = parse_version(parts[1])
+            cards.append(NvidiaCard(capability if len(capability) == 2 else None, parts[2]))
+    return driver, tuple(cards)
+
+
+def amd_card_seen():
+    """Linux only: an AMD device with a compute node. True for the graphics inside a Ryzen too."""
+    import glob
+
+    if not os.path.exists("/dev/kfd"):
+        return False
+    for path in glob.glob("/sys/class/drm/card*/device/vendor"):
+        try:
+            with open(path) as file:
+                if file.read().strip() == "0x1002":
+                    return True
+        except OSError:
+            pass
+    return False
+
+
+def index_answers(url, timeout_s=5.0):
+    """None if the wheel index can be reached, else why not. A name server that hangs counts as no after timeout_s."""
+    import threading
+
+    answer = []
+
+    def ask():
+        import ssl
+        import urllib.error
+        import urllib.request
+
+        request = urllib.request.Request(url.rstrip("/") + "/torch/", method="HEAD")
+        try:
+            urllib.request.urlopen(request, timeout=timeout_s).close()
+            answer.append(None)
+        except urllib.error.URLError as error:
+            # A certificate that only pip was told of (a company proxy) is pip's to judge.
+            certificate = isinstance(error.reason, ssl.SSLError)
+            answer.append(None if certificate else str(getattr(error, "code", None) or error.reason))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the reason shown
+            answer.append(str(error) or type(error).__name__)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(timeout_s + 1)
+    return answer[0] if answer else say_text("no_answer", seconds="%g" % timeout_s)
+
+
+def machine_facts():
+    import platform
+
+    driver, cards = probe_nvidia()
+    return MachineFacts(
+        system=platform.system(),
+        machine=platform.machine(),
+        driver=driver,
+        cards=cards,
+        amd=amd_card_seen(),
+        nvidia=bool(driver) or nvidia_files_seen(),
+        environ=dict(os.environ),
+        root_user=is_root(),
+        index_answers=index_answers,
+        obstacles=obstacles if WINDOWS else lambda folder: (),
+    )
+
+
+def is_root():
+    return hasattr(os, "geteuid") and os.geteuid() == 0
+
+
+def read_windows():
+    """core/system/windows.py as a module. It needs the standard library alone; core itself needs more, which may not be there yet."""
+    import importlib.util
+
+    file = os.path.join(ROOT, "core", "system", "windows.py")
+    spec = importlib.util.spec_from_file_location("lora_garage_windows", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def of_windows(folder, machine, long_paths, runtime):
+    """Obstacles to an install in folder. long_paths, runtime: as core/system/windows.py tells them."""
+    windows = read_windows()
+    found = []
+    if long_paths is False and len(folder) > windows.MOST_ROOT:
+        values = {"folder": folder, "found": len(folder), "most": windows.MOST_ROOT}
+        found.append(Obstacle("path", "path_too_long", "fix_path", values))
+    if runtime is not None and runtime < windows.LEAST_RUNTIME:
+        values = {
+            "needed": "%d.%d" % windows.LEAST_RUNTIME,
+            "url": windows.runtime_url(machine),
+            "found": ".".join(map(str, runtime)),
+        }
+        found.append(Obstacle("runtime", "runtime_old" if runtime else "runtime_missing", "fix_runtime", values))
+    return found
+
+
+def obstacles(folder):
+    import platform
+
+    windows = read_windows()
+    return of_windows(folder, platform.machine(), windows.long_paths(), windows.runtime_version())

@@ -1,0 +1,132 @@
+"""Start LoRA Garage: make or repair its environment in .venv, then start the app or a command in it.
+
+    python launch.py [--host H] [--port P] [--workspace DIR] [--no-browser] [--auth USER:PASS]
+    --host 0.0.0.0: other devices on the network may come in, with the printed key or the password of --auth
+    python launch.py COMMAND ...        doctor, plan, estimate, inspect, models, train, queue, runs, pause, resume,
+                                        chat, compare, export, trust
+    python launch.py --version
+    python launch.py check              what fails in seconds: lint, format, types, the rules of the house, equal catalogues
+    python launch.py test [--full] [pytest args]    --full: the long forms too, hours on a small machine
+    python launch.py test --windows [FILE ...]      on a Windows Python; elsewhere than on Windows under Wine (tests/windows)
+    python launch.py uninstall          remove the environment and what the start scripts fetched, after a list and a question; runs, data and
+                                        models stay [--workspace: those runs and data too] [--models: the hub's cache too] [--yes]
+    python launch.py --repair           check every package and choose torch again, then start
+    python launch.py --repair --cpu     likewise, with the torch for the processor although there is a card
+
+Standard library only; everything else runs in .venv. A start with a complete .venv reads two small files and hands
+over, without pip and without a network. `.venv/.lora-garage.json` is written last, so an install that was interrupted
+has none and is continued by the next start; pip's own words are in `.venv/install.log`.
+
+LORA_GARAGE_TORCH_INDEX overrules the choice of torch: a wheel index, "pypi", or "cpu".
+Exit status: that of what was started; 1 where the environment cannot be made; 2 for a word that is no command.
+"""
+
+import os
+import sys
+from contextlib import nullcontext, redirect_stdout
+
+from launcher import INSTALLED, ROOT
+from launcher.developers import run_checks, run_tests
+from launcher.doctor import doctor
+from launcher.environment import Environment
+from launcher.install import ensure_environment
+from launcher.running import hand_over
+from launcher.sentences import as_typed, say
+from launcher.uninstall import uninstall
+
+COMMANDS = (
+    "doctor",
+    "plan",
+    "estimate",
+    "inspect",
+    "data",
+    "models",
+    "train",
+    "queue",
+    "runs",
+    "pause",
+    "resume",
+    "further",
+    "chat",
+    "compare",
+    "sum",
+    "export",
+    "recipe",
+    "tools",
+    "trust",
+)
+
+FOR_DEVELOPERS = ("check", "test")
+
+UNINSTALL = "uninstall"
+
+
+def parse(arguments):
+    """(kind, rest): "app", "help", "version", "unknown", UNINSTALL, or one of FOR_DEVELOPERS or COMMANDS; --repair is taken out by main."""
+    if arguments[:1] in (["-h"], ["--help"]):
+        return "help", []
+    if arguments[:1] == ["--version"]:
+        return "version", []
+    if not arguments or arguments[0].startswith("-"):
+        return "app", arguments
+    if arguments[0] in (*FOR_DEVELOPERS, *COMMANDS, UNINSTALL):
+        return arguments[0], arguments[1:]
+    return "unknown", arguments
+
+
+def main(arguments=None):
+    """Exit status. arguments: None for those of the command line, as the wheel's command `lora-garage` calls it."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:2] == ["--repair", "--cpu"]:
+        os.environ["LORA_GARAGE_TORCH_INDEX"] = "cpu"
+        arguments = ["--repair", *arguments[2:]]
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            # Into a file or a pipe: UTF-8, as what runs in .venv writes there, whatever the code page.
+            stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="replace")
+    repair = "--repair" in arguments[:1]
+    kind, rest = parse(arguments[1:] if repair else arguments)
+    environment = Environment(ROOT)
+    if kind == "help":
+        print(as_typed(__doc__))
+        return 0
+    if kind == "version":
+        print("LoRA Garage " + environment.version())
+        return 0
+    if kind == "unknown":
+        import difflib
+
+        words = (*COMMANDS, UNINSTALL, *FOR_DEVELOPERS)
+        near, known = difflib.get_close_matches(rest[0], words, 1), ", ".join(words)
+        say("unknown_near" if near else "unknown", to=sys.stderr, found=rest[0], near="".join(near), known=known)
+        return 2
+    if kind in FOR_DEVELOPERS and not os.path.isdir(os.path.join(ROOT, "tests")):
+        say("for_developers", to=sys.stderr)
+        return 2
+    if kind == UNINSTALL:
+        return uninstall(environment, rest)
+    if INSTALLED:
+        if repair:
+            say("not_ours_to_repair", to=sys.stderr, python=sys.executable)
+            return 2
+        environment.python = sys.executable
+        return start(environment, kind, rest)
+    if kind == "doctor" and not repair:
+        return doctor(environment, rest)
+    # The stdout of a command is its own, often JSON: what is said here goes to stderr then.
+    with redirect_stdout(sys.stderr) if kind in COMMANDS else nullcontext():
+        ready = ensure_environment(environment, with_tests=kind in FOR_DEVELOPERS, repair=repair)
+    if not ready:
+        return 1
+    if kind == "test" and "--windows" in rest:
+        os.chdir(ROOT)
+        return hand_over(environment, ["-m", "tests.windows", *(word for word in rest if word != "--windows")])
+    if kind == "test":
+        return run_tests(environment, rest)
+    if kind == "check":
+        return run_checks(environment)
+    return start(environment, kind, rest)
+
+
+def start(environment, kind, rest):
+    return hand_over(environment, ["-m", "webui", *rest] if kind == "app" else ["-m", "core.commands", kind, *rest])

@@ -1,0 +1,54 @@
+"""The start's sentences, in the language of the person, read before any reader of YAML is installed."""
+
+import json
+import os
+import sys
+
+from launcher import INSTALLED, ROOT, WINDOWS
+
+LOCALES = os.path.join(ROOT, "core", "locales")
+
+
+def sentences(wanted):
+    """The catalogue core/locales/<wanted>/launch.yaml, or the section launch of core/locales/<wanted>.yaml, read as lines of
+    `key: "text"`: no YAML reader is installed yet."""
+    alone = os.path.join(LOCALES, wanted, "launch.yaml")
+    found, within = {}, os.path.exists(alone)
+    with open(alone if within else os.path.join(LOCALES, wanted + ".yaml"), encoding="utf-8") as file:
+        for line in file:
+            if line[0] not in " #\n" and line.rstrip().endswith(":"):
+                within = line.rstrip() == "launch:"
+            key, colon, value = line.strip().partition(": ")
+            if within and colon and not line.startswith("#"):
+                found[key] = json.loads(value)
+    return found
+
+
+class Forgiving(dict):
+    def __missing__(self, name):
+        return "{" + name + "}"
+
+
+def language():
+    """What LORA_GARAGE_LANG, the locale or Windows' display language says where it is spoken here, else "en"."""
+    for name in ("LORA_GARAGE_LANG", "LC_ALL", "LC_MESSAGES", "LANG"):
+        if os.environ.get(name):
+            wanted = os.environ[name][:2].lower()
+            return wanted if any(os.path.exists(os.path.join(LOCALES, wanted + end)) for end in ("", ".yaml")) else "en"
+    if WINDOWS:
+        import ctypes
+
+        return {0x04: "zh", 0x07: "de"}.get(ctypes.windll.kernel32.GetUserDefaultUILanguage() & 0x3FF, "en")
+    return "en"
+
+
+def say_text(key, **values):
+    return as_typed(sentences(language())[key].format_map(Forgiving(values)))
+
+
+def as_typed(text):
+    return text.replace("python launch.py", "lora-garage") if INSTALLED else text
+
+
+def say(key, to=None, **values):
+    print(say_text(key, **values), file=to or sys.stdout, flush=True)
