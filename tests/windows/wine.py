@@ -50,9 +50,9 @@ RUNTIME_SHA256 = "2e5fb14b7bf8540278f3614a12f0226e56a7cc9e64b81cbd976c6fcf2f71cb
 # asks for .NET and for a browser engine, and the debugger: a crash ends at once, as it does on Windows.
 RUNTIMES = "ucrtbase,vcruntime140,vcruntime140_1,msvcp140,msvcp140_1,msvcp140_2,msvcp140_atomic_wait,concrt140,vcomp140"
 FOR_WINDOWS = ("--only-binary", ":all:", "--platform", "win_amd64", "--implementation", "cp", "--python-version", "311")
-# The Linux side's own settings, which a Windows Python would take for its own.
+# The Linux side's own settings, which a Windows Python would take for its own. TMPDIR ends Debian's wine itself: "free(): invalid pointer".
 OURS = ("PYTHONHOME", "PYTHONPATH", "PYTHONUTF8", "PYTHONIOENCODING", "PYTHONSAFEPATH", "PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV",
-        "PIP_FIND_LINKS", "PIP_CONSTRAINT", "LANG", "LC_MESSAGES", "LC_CTYPE", "LORA_GARAGE_BROWSER", "LORA_GARAGE_HOME", "LORA_GARAGE_LANG")  # fmt: skip
+        "PIP_FIND_LINKS", "PIP_CONSTRAINT", "TMPDIR", "LANG", "LC_MESSAGES", "LC_CTYPE", "LORA_GARAGE_BROWSER", "LORA_GARAGE_HOME", "LORA_GARAGE_LANG")  # fmt: skip
 CHINESE = "zh_CN.UTF-8"
 DEBIAN = {"wine": ("wine", "wine64"), "Xvfb": ("xvfb",), "localedef": ("locales",)}
 
