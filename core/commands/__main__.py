@@ -12,7 +12,7 @@ import sys
 import typer
 
 from core import COMMAND
-from core.commands import checkup, comparing, data, estimating, hub_sets, models, running, sets, taking, tools, trust  # noqa: F401 - importing them adds their commands
+from core.commands import away, checkup, comparing, data, estimating, hub_sets, models, running, sets, taking, tools, trust  # noqa: F401 - importing them adds their commands
 from core.commands.terminal import app, say
 from core.errors import GarageError
 from core.messages import msg

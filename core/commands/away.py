@@ -1,0 +1,84 @@
+"""`pack`, `unpack`: a run that leaves this PC, and one that comes back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from core.commands.data import dataset_id, dataset_store
+from core.commands.terminal import JsonOption, SettingsOption, WorkspaceOption, app, print_json, say
+from core.data.reading.choices import Choices
+from core.errors import RecipeError
+from core.messages import msg
+from core.recipe import Recipe, apply_settings, read_yaml
+from core.runs.all import Runs
+from core.runs.away import job, packed
+from core.runs.cards import recipe_card
+from core.workspace import writable
+from core.workspace.folder import Workspace
+
+
+@app.command()
+def pack(
+    what: Annotated[str, typer.Argument(help="A recipe file, to train on another PC; or a run that is here, to open elsewhere.")],
+    out: Annotated[Path, typer.Option("--out", help="The archive that is written.")],
+    settings: SettingsOption = None,
+    without_data: Annotated[bool, typer.Option("--without-data", help="Of a run: not the data set it learned from.")] = False,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write one archive: of a recipe, all that another PC needs to train it; of a run, the run itself, for `unpack`."""
+    space = Workspace.open(workspace)
+    store, recipe = dataset_store(space), Path(what)
+    if recipe.is_file():
+        writable.require(space)
+        wanted = _settled(space, recipe, settings or [])
+        top = job.pack(wanted, store, out.absolute())
+        info = store.get(wanted.data.source)
+        said = [
+            msg("away.job_is", file=out.absolute(), megabytes=_megabytes(out), data=info.name, rows=info.rows or 0),
+            msg("away.job_use", folder=top),
+        ]
+        value = {"kind": "job", "file": str(out.absolute()), "folder": top, "bytes": out.stat().st_size, "data": info.id}
+    else:
+        if settings:
+            raise RecipeError("away.no_settings")
+        run = Runs(space).find(what)
+        manifest = packed.pack(space, store, run, out.absolute(), with_data=not without_data)
+        key = "away.run_with_data" if manifest.data else "away.run_is"
+        data = store.get(manifest.data).name if manifest.data else ""
+        said = [msg(key, name=run.name, file=out.absolute(), megabytes=_megabytes(out), data=data)]
+        value = {"kind": "run", "file": str(out.absolute()), "run": run.id, "bytes": out.stat().st_size, "data": manifest.data}
+    if as_json:
+        print_json(value)
+        return
+    for sentence in said:
+        say(sentence)
+
+
+@app.command()
+def unpack(file: Path, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """Open a packed run in this workspace, as a run like any other: to chat with, export, or resume."""
+    space = Workspace.open(workspace)
+    writable.require(space)
+    run = packed.unpack(space, file)
+    if as_json:
+        print_json({"run": run.id, "name": run.name, "state": run.status().state.value, "folder": str(run.path)})
+        return
+    say(msg("away.opened", name=run.name, run=run.id, state=msg(f"state.{run.status().state.value}")))
+
+
+def _settled(space: Workspace, file: Path, settings: list[str]) -> Recipe:
+    """With its data as an id of the store, in the version of now."""
+    value = recipe_card.recipe_in(read_yaml(file))
+    wanted = Recipe.parse(apply_settings(value, settings) if isinstance(value, dict) else value, where=file.name)
+    store = dataset_store(space)
+    source = dataset_id(space, wanted.data.source, file.absolute().parent, Choices.of(wanted.data))
+    kept = store.settled(source, Choices.of(wanted.data)).said
+    return wanted.model_copy(update={"data": store.pinned(wanted.data.model_copy(update={"source": source, **kept}))})
+
+
+def _megabytes(file: Path) -> float:
+    return round(file.stat().st_size / 1e6, 1)

@@ -1,0 +1,35 @@
+#!/bin/sh
+# Trains the recipe of this folder on this machine, without a page, and packs the run to be opened at home with `unpack`.
+# Written by LoRA Garage's command `pack`. Started again, after a machine that went away, it goes on from the newest checkpoint.
+# Arguments go to `train`, for example: sh bootstrap.sh --set train.num_train_epochs=1
+set -u
+cd -- "$(dirname -- "$0")" || exit 1
+
+python=
+for candidate in python3.12 python3.13 python3.11 python3; do
+    if "$candidate" -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
+        python=$candidate
+        break
+    fi
+done
+
+garage() { # COMMAND...: with the Python that is here, else with uv's
+    if [ -n "$python" ]; then "$python" app/launch.py "$@"; else sh app/start.sh "$@"; fi
+}
+
+here=$PWD
+run=$(ls -d "$here"/workspace/runs/[0-9]*/ 2>/dev/null | sort | tail -n 1)
+if [ -n "$run" ]; then
+    run=$(basename "$run")
+    echo "bootstrap: going on with $run"
+    garage resume "$run" --workspace "$here/workspace"
+else
+    garage train "$here/recipe.yaml" --workspace "$here/workspace" "$@"
+fi
+status=$? # 0 completed, 1 failed, 2 bad recipe, 3 stopped, 4 paused
+
+run=$(ls -d "$here"/workspace/runs/[0-9]*/ 2>/dev/null | sort | tail -n 1)
+[ -n "$run" ] || exit "$status"
+rm -f "$here/trained.zip"
+garage pack "$(basename "$run")" --without-data --out "$here/trained.zip" --workspace "$here/workspace" || exit 1
+exit "$status"

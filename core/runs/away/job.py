@@ -1,0 +1,81 @@
+"""What a borrowed PC needs to train one recipe, as a zip: NAME/recipe.yaml, NAME/workspace/datasets (the set, in the version that the recipe
+names), NAME/app (this app, with constraints.txt, the versions that were tested), NAME/bootstrap.sh, and sky.yaml for who rents by SkyPilot.
+
+No account, key or price is handled here. Of the base model only its name leaves: the other PC fetches it from the hub.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from core import INSTALLED
+from core.data.store import DatasetStore
+from core.errors import RunError
+from core.files import writing
+from core.models.library import ModelRef
+from core.presets import PRESETS, PROJECT
+from core.progress import Check, go_on
+from core.recipe import Recipe, to_yaml
+from core.runs.away.packed import Packer, add_set, new_archive
+from core.workspace.names import slug
+
+APP = (
+    "core",
+    "webui",
+    PRESETS.name,
+    "packaging/uv.txt",
+    "launch.py",
+    "launcher",
+    "start.sh",
+    "pyproject.toml",
+    "constraints.txt",
+    "LICENSE",
+    "README.md",
+)
+NOT_OURS = {"__pycache__", ".DS_Store"}
+
+
+def pack(recipe: Recipe, store: DatasetStore, target: Path, check: Check = go_on) -> str:
+    """recipe: its data.source an id of store, its version settled. Returns the folder's name in the archive. Raises RunError, DataError."""
+    if INSTALLED:
+        raise RunError("away.no_source")
+    if ModelRef.parse(recipe.model.id).kind == "library":
+        raise RunError("away.model_here_only", model=recipe.model.id)
+    top = slug(recipe.name or "run")
+    source = recipe.data.source
+    with new_archive(target) as archive:
+        packer = Packer(archive, check)
+        if source.startswith("library:"):  # a file of a folder that only this PC has
+            file = store.path(source)
+            packer.add(f"{top}/data/{file.name}", file)
+            recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"source": f"data/{file.name}"})})
+        elif not source.startswith("sample:"):  # those come with the app
+            add_set(packer, f"{top}/workspace/datasets/{source}", store, source)
+        packer.text(f"{top}/recipe.yaml", recipe.dump())
+        packer.text(f"{top}/bootstrap.sh", (Path(__file__).with_name("bootstrap.sh")).read_text("utf-8"), mode=0o755)
+        packer.text(f"{top}/sky.yaml", sky_task(top))
+        for part in APP:
+            _add_app(packer, f"{top}/app/{part}", PROJECT / part)
+    return top
+
+
+def sky_task(name: str) -> str:
+    """A task of SkyPilot for one card: `sky launch sky.yaml` in the folder, then `rsync` of trained.zip (docs.skypilot.co, task YAML)."""
+    return to_yaml(
+        {
+            "name": name,
+            "resources": {"accelerators": {"A10G": 1, "L4": 1, "RTX4090": 1}, "disk_size": 100},
+            "workdir": ".",
+            "run": "sh bootstrap.sh\n",
+        }
+    )
+
+
+def _add_app(packer: Packer, name: str, path: Path) -> None:
+    if path.is_file():
+        packer.add(name, path)
+        return
+    with writing(path):
+        for file in sorted(path.rglob("*")):
+            if file.is_file() and not NOT_OURS & set(file.parts) and file.suffix != ".pyc":
+                packer.add(f"{name}/{file.relative_to(path).as_posix()}", file)

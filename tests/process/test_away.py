@@ -1,0 +1,104 @@
+"""A run that is trained on somebody else's PC: packed at home, trained by bootstrap.sh from what the archive holds, and opened at home again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from core.commands import away
+from core.models import starter
+from core.runs.all import Runs
+from core.runs.states import State
+from core.workspace.folder import Workspace
+from tests.kit.files import link_or_copy
+from tests.kit.waits import PATIENCE
+from tests.process.test_commands import command
+
+RECIPE = """name: Away
+data: {source: mine.jsonl, eval_fraction: 0}
+adapter: {r: 4}
+train: {max_steps: 2, sample_seconds: 0, learning_rate: 1e-3, per_device_train_batch_size: 2, gradient_accumulation_steps: 1}
+"""
+# In the place of the other PC's Python: launch.py would first fetch an environment. All else is the archive's own.
+PYTHON = """#!/bin/sh
+if [ "$1" = app/launch.py ]; then
+    shift
+    PYTHONPATH="$PWD/app" exec "{python}" -m core.commands "$@"
+fi
+exec "{python}" "$@"
+"""
+
+
+def bootstrap(folder: Path, shims: Path, *arguments: str) -> subprocess.CompletedProcess:
+    shims.mkdir(exist_ok=True)
+    (shims / "python3.12").write_text(PYTHON.format(python=sys.executable), "utf-8")
+    (shims / "python3.12").chmod(0o755)
+    environment = os.environ | {"PATH": f"{shims}{os.pathsep}{os.environ['PATH']}", "LORA_GARAGE_LANG": "en"}
+    environment.pop("LORA_GARAGE_HOME", None)
+    return subprocess.run(
+        ["sh", str(folder / "bootstrap.sh"), *arguments], capture_output=True, text=True, env=environment, timeout=600 * PATIENCE
+    )
+
+
+def losses(run: Path) -> list[float]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text("utf-8").splitlines()]
+    return [line["loss"] for line in lines if line["kind"] == "train"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="bootstrap.sh is for a borrowed server: a shell")
+@pytest.mark.slow
+def test_a_run_is_trained_elsewhere_and_comes_home(
+    make_workspace: Callable[[], Workspace], starter_folder: Path, tmp_path: Path, full: bool, capsys: pytest.CaptureFixture
+) -> None:
+    home = make_workspace()
+    (tmp_path / "mine.jsonl").write_text(
+        "".join(json.dumps({"instruction": f"What is {n}?", "output": f"Arr, {n} be a number."}) + "\n" for n in range(8)), "utf-8"
+    )
+    (tmp_path / "away.yaml").write_text(RECIPE, "utf-8")
+    away.pack(str(tmp_path / "away.yaml"), tmp_path / "job.zip", workspace=home.root, as_json=True)
+    folder = tmp_path / "there" / json.loads(capsys.readouterr().out)["folder"]
+    with zipfile.ZipFile(tmp_path / "job.zip") as archive:
+        archive.extractall(tmp_path / "there")
+    there = Workspace.open(folder / "workspace")
+    target = starter.folder(there.models)
+    target.mkdir()
+    for file in starter_folder.iterdir():
+        link_or_copy(file, target / file.name)
+
+    trained = bootstrap(folder, tmp_path / "shims")
+    assert trained.returncode == 0, trained.stderr
+    there_run = next(Runs(there).folders())
+    assert Runs(there).status(there_run).state == State.COMPLETED and len(losses(there_run.path)) == 2
+
+    away.unpack(folder / "trained.zip", workspace=home.root, as_json=True)
+    run = Runs(home).get(json.loads(capsys.readouterr().out)["run"])
+    assert run.id == there_run.id and run.has_adapter() and Runs(home).status(run).state == State.COMPLETED
+    assert losses(run.path) == losses(there_run.path)
+    assert run.recipe().data.source in {path.name for path in home.datasets.iterdir()}, (
+        "the set it learned from is the one that is here"
+    )
+
+    if full:  # as it would have been at home, and resumed there
+        at_home = command("train", str(tmp_path / "away.yaml"), "--json", workspace=home.root)
+        here = Runs(home).get(json.loads(at_home.stdout)["run"])
+        assert losses(here.path) == losses(run.path)
+        weights = [(each.adapter / "adapter_model.safetensors").read_bytes() for each in (here, run)]
+        assert weights[0] == weights[1]
+        again = command("unpack", str(folder / "trained.zip"), workspace=home.root)
+        assert again.returncode == 2 and "is here already" in again.stderr
+        asked = command("chat", run.id, "--prompt", "What is 3?", "--json", workspace=home.root)
+        assert asked.returncode == 0, asked.stderr
+        shutil.rmtree(there_run.path / "adapter")
+        killed = json.loads((there_run.path / "state.json").read_text("utf-8")) | {"state": "interrupted"}
+        (there_run.path / "state.json").write_text(json.dumps(killed), "utf-8")
+        resumed = bootstrap(folder, tmp_path / "shims")
+        assert resumed.returncode == 0 and "going on with" in resumed.stdout, resumed.stderr
+        assert (there_run.adapter / "adapter_model.safetensors").read_bytes() == weights[1]
