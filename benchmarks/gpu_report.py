@@ -3,12 +3,13 @@
     python launch.py test --help                 (once: makes the environment, with what the tests need)
     .venv/bin/python -m benchmarks.gpu_report [--model ID] [--data FILE] [--folder gpu-report] [--with-peers] [--rounds 5]
 
-In this order: the doctor; a first run in an empty workspace; on Windows, the console closed over a training; less free memory than a
-plan needs; every optimizer with LoRA and QLoRA, paused and gone on with; a model of yours (--model: one of 1B to 8B, Gemma on a card
+In this order: the doctor; a first run in an empty workspace; what NVML tells of each card, and, of several, a run on each; on Windows, the console closed over a training; less free memory than a
+plan needs; every optimizer with LoRA, in 16 and in 8 bit, and QLoRA, paused and gone on with; a model of yours (--model: one of 1B to 8B, Gemma on a card
 before RTX 30); chat; exports; the tests marked gpu; the engine's benchmarks. Each part is kept in the folder as it ends, so that
 what broke off goes on where it was; a failed part is tried again. Delete the folder to begin anew; another card or version does too.
 
-The report, printed at the end too, names no person and no path. Exit status: 0 all is well, 1 a part failed, 2 there is no card: nothing here stands for a
+The report, printed at the end too, names no person and no path. What it cannot ask (a lid that is closed, a folder that Defender holds)
+stands at its end, from docs/gaming-pc.md. Exit status: 0 all is well, 1 a part failed, 2 there is no card: nothing here stands for a
 card that was not there.
 """
 
@@ -26,10 +27,11 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from benchmarks import child, machine
@@ -37,15 +39,22 @@ from core import __version__, files
 from core.presets import PRESETS, PROJECT
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
+from core.runs.run_json import RunFacts
 from core.runs.states import State
-from core.system import gpu
+from core.system import devices, gpu
 from core.system.processes import worker_environment
 from core.workspace.folder import Workspace
 
 OPTIMIZERS = ("adamw_torch", "adamw_8bit", "paged_adamw_8bit")
+BASES = {
+    "lora": ("adapter.method=lora",),
+    "lora in 8 bit": ("adapter.method=lora", "adapter.load_in_8bit=true"),
+    "qlora": ("adapter.method=qlora",),
+}
 STEPS, PAUSE_AT = 300, 20  # of each run that is paused; some 20 steps a second
 SHORT_OF = 0.95  # of what the first run needed is left free
 WELL, FAILED, LEFT_OUT = "well", "failed", "left out"
+BY_HAND = "**Seen only by who sits before it:**"
 MOST_LINES = 60  # of a part that failed
 
 
@@ -76,10 +85,10 @@ class Hour:
     def line(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "core.commands", *arguments, "--workspace", str(self.folder / "workspace")]
 
-    def command(self, *arguments: str) -> dict[str, Any]:
+    def command(self, *arguments: str, environment: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
         """What a command with --json says; a command that fails says it all the same. Raises NotWell where it says nothing."""
         done = subprocess.run(
-            self.line(*arguments, "--json"), cwd=PROJECT, env=worker_environment(), stdin=subprocess.DEVNULL, capture_output=True,
+            self.line(*arguments, "--json"), cwd=PROJECT, env=worker_environment() | dict(environment), stdin=subprocess.DEVNULL, capture_output=True,
             encoding="utf-8", errors="replace",
         )  # fmt: skip
         try:
@@ -98,9 +107,9 @@ class Hour:
             raise NotWell(f"exit status {done.returncode}: {last_of(done.stdout)}")
         return done.stdout.strip().splitlines()
 
-    def train(self, name: str, *settings: str) -> RunFolder:
+    def train(self, name: str, *settings: str, environment: Mapping[str, str] = MappingProxyType({})) -> RunFolder:
         """A run from its start to its end, or to where it failed."""
-        ended = self.command("train", str(self.recipe), *chosen(name, settings))
+        ended = self.command("train", str(self.recipe), *chosen(name, settings), environment=environment)
         return Runs(self.space).get(str(ended["run"]))
 
 
@@ -126,11 +135,23 @@ def learned(run: RunFolder) -> str:
         raise NotWell(f"{status.state.value}: {status.message}\n{run.log_tail(20)}")
     rates = sorted(line["tokens_per_second"] for line in run.all_metrics() if line.get("kind") == "train")
     peak = f"{facts.peak_memory_bytes / 2**30:.2f} GiB at most" if facts.peak_memory_bytes else "memory not measured"
-    said = f"loss {seen[0]:.3f} -> {seen[-1]:.3f}, {rates[len(rates) // 2]:,.0f} tokens/s, {peak}, {facts.dtype} on {facts.device}"
+    said = f"loss {seen[0]:.3f} -> {seen[-1]:.3f}, {rates[len(rates) // 2]:,.0f} tokens/s, {peak}, {facts.dtype} on {facts.device}{foretold(facts)}"
     if facts.device in (None, "cpu"):
         raise NotWell(f"it trained on the processor, not on the card: {said}")
     if not seen[-1] < seen[0] / 2:
         raise NotWell(f"it did not learn: {said}")
+    return said
+
+
+def foretold(facts: RunFacts) -> str:
+    """Memory and time, as they were said before and as they came. What was measured and is not torch's is CUDA's own."""
+    memory, time_ = facts.memory, facts.time
+    gib = (
+        {"foretold": memory.predicted_gib, "measured": memory.measured_gib, "of it torch's": memory.reserved_gib} if memory else {}
+    )
+    said = "".join(f", {name} {'unknown' if value is None else f'{value:.2f} GiB'}" for name, value in gib.items())
+    if time_ and time_.said_seconds and time_.took_seconds:
+        said += f"; {time_.said_seconds:.0f} s foretold after {time_.after_steps} steps, {time_.took_seconds:.0f} s taken"
     return said
 
 
@@ -152,6 +173,28 @@ def first_run(hour: Hour) -> list[str]:
     run = hour.train("First run")
     hour.kept["run"] = run.id
     return [learned(run), f"{time.monotonic() - started:.0f} s with the starter model"]
+
+
+def cards(hour: Hour) -> list[str]:
+    """What NVML tells, which WDDM does only in part; of several cards, that each one trains when it alone is shown."""
+    nvidia = devices.here()
+    lines: list[str] = []
+    wrong: list[str] = []
+    for card in nvidia.cards:
+        unknown = sorted(name for name, value in card if value is None and name != "left_out")
+        held = [holder.used_bytes for holder in card.holders or ()]
+        told = f"processes {len(held)}, {sum(size is not None for size in held)} of them with their memory"
+        lines.append(
+            f"{card.name}, {card.capability}, {card.left_out or 'used'}; {told}; not told: {', '.join(unknown) or 'nothing'}"
+        )
+        if len(nvidia.cards) > 1 and card.usable and card.uuid:
+            run = hour.train(f"On card {card.index} alone", "train.max_steps=40", environment={devices.VISIBLE: card.uuid})
+            (lines if run.facts().device_uuid == card.uuid else wrong).append(
+                f"card {card.index} alone: it trained on {run.facts().device_name}"
+            )
+    if wrong:
+        raise NotWell("\n".join([*lines, *wrong]))
+    return lines
 
 
 def closed_console(hour: Hour) -> list[str]:
@@ -193,12 +236,12 @@ def ballast(leaves_bytes: int) -> Iterator[str]:
 
 def optimizers(hour: Hour) -> list[str]:
     """Each undisturbed, then paused and gone on with: the numbers of both."""
-    return [paused_and_resumed(hour, method, optim) for method in ("lora", "qlora") for optim in OPTIMIZERS]
+    return [paused_and_resumed(hour, base, optim) for base in BASES for optim in OPTIMIZERS]
 
 
-def paused_and_resumed(hour: Hour, method: str, optim: str, steps: int = STEPS, pause_at: int = PAUSE_AT) -> str:
-    name = f"{method} {optim}"
-    settings = (f"adapter.method={method}", f"train.optim={optim}", f"train.max_steps={steps}", "train.sample_seconds=0")
+def paused_and_resumed(hour: Hour, base: str, optim: str, steps: int = STEPS, pause_at: int = PAUSE_AT) -> str:
+    name = f"{base} {optim}"
+    settings = (*BASES[base], f"train.optim={optim}", f"train.max_steps={steps}", "train.sample_seconds=0")
     whole = hour.train(name, *settings)
     said = learned(whole)
     run = pause(hour, f"{name} paused", settings, pause_at)
@@ -287,6 +330,7 @@ Part = Callable[[Hour], list[str]]
 PARTS: dict[str, Part] = {
     "The doctor": doctor,
     "A first run in an empty workspace": first_run,
+    "The cards": cards,
     "The console closed over a training": closed_console,
     "Less free memory than the plan needs": too_little_memory,
     "Every optimizer, paused and gone on with": optimizers,
@@ -343,7 +387,13 @@ def report(of: str, done: dict[str, Any]) -> str:
         f"## {title}: {each['how']}\n\n{each['seconds']:.0f} s\n\n```\n" + "\n".join(each["said"]) + "\n```\n"
         for title, each in done.items()
     ]
-    return "\n".join([f"# The first hour on a card\n\n{of}\n", *parts])
+    return "\n".join([f"# The first hour on a card\n\n{of}\n", *parts, f"## Not asked here\n\n{by_hand()}\n"])
+
+
+def by_hand() -> str:
+    """The list of docs/gaming-pc.md, so that a report says what it does not show."""
+    said = (PROJECT / "docs" / "gaming-pc.md").read_text("utf-8")
+    return said.split(BY_HAND, 1)[1].split("\n#", 1)[0].strip()
 
 
 def anonymous(line: str, folder: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,11 @@ from benchmarks import gpu_report
 from benchmarks.gpu_report import Hour, LeftOut, NotWell, anonymous, go_through
 from core.presets import PROJECT
 from core.runs.all import Runs
+from core.runs.folder import RunFolder
+from core.runs.run_json import MemoryFacts, RunFacts, TimeFacts
 from core.runs.states import State
+from core.system.gpu import Card, Nvidia
+from tests.kit.runs import ScriptedRun
 
 
 @pytest.fixture
@@ -79,6 +84,44 @@ def test_what_broke_off_goes_on_and_what_failed_is_tried_again(tmp_path: Path, c
     go_through(Hour(tmp_path), {"one": first}, "another card")
     assert done[-1] == "first", "another card's results are not gone on with"
     assert "another card" in (tmp_path / "report.md").read_text("utf-8")
+
+
+def test_what_only_a_real_machine_shows_is_a_part_or_stands_at_the_end_of_the_report() -> None:
+    said = (PROJECT / "docs" / "gaming-pc.md").read_text("utf-8").split("### What only a real machine can show")[1]
+    rows = [line for line in said.split(gpu_report.BY_HAND)[0].splitlines() if line.startswith("|")][2:]
+    assert {part for row in rows for part in re.findall(r"`([A-Z][^`]+)`", row)} == set(gpu_report.PARTS)
+    report = gpu_report.report("this card", {})
+    assert "fast user switching" in report and "## The first hour" not in report
+
+
+def test_each_of_two_cards_is_trained_on_and_one_that_is_not_used_is_found(hour: Hour, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs are not started: that a worker takes the card of its environment is test_cards.py."""
+    pc = Nvidia(driver="580.65.06", cards=tuple(Card(index=i, name=f"RTX {i}", uuid=f"GPU-{i}") for i in (0, 1)))
+    monkeypatch.setattr(gpu_report.devices, "here", lambda: pc)
+    shown: list[str] = []
+
+    def train(hour: Hour, name: str, *settings: str, environment: dict[str, str]) -> RunFolder:
+        shown.append(environment["CUDA_VISIBLE_DEVICES"])
+        run = ScriptedRun(hour.space, name, device=None).run
+        run.add_facts(RunFacts(device_uuid="GPU-0", device_name="RTX 0"))
+        return run
+
+    monkeypatch.setattr(Hour, "train", train)
+    with pytest.raises(NotWell, match="card 1 alone: it trained on RTX 0"):
+        gpu_report.cards(hour)
+    assert shown == ["GPU-0", "GPU-1"]
+    monkeypatch.setattr(gpu_report.devices, "here", lambda: pc.model_copy(update={"cards": pc.cards[:1]}))
+    (line,) = gpu_report.cards(hour)
+    assert "free_bytes" in line and len(shown) == 2, "what is not told is named; one card is no choice"
+
+
+def test_what_was_foretold_stands_beside_what_came() -> None:
+    facts = RunFacts(
+        memory=MemoryFacts(predicted_gib=1.5, measured_gib=2.0), time=TimeFacts(after_steps=3, said_seconds=10, took_seconds=12)
+    )
+    assert gpu_report.foretold(facts) == (
+        ", foretold 1.50 GiB, measured 2.00 GiB, of it torch's unknown; 10 s foretold after 3 steps, 12 s taken"
+    )
 
 
 def test_the_report_names_no_person_and_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
