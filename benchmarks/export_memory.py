@@ -25,7 +25,7 @@ from transformers import LlamaConfig
 
 from benchmarks import machine
 from core.engine import device
-from core.export import merge, proof, stored
+from core.export import merge, proof, safetensors_file, stored
 from core.export.llamacpp import make, tools
 from core.models import starter
 from core.models.adapters import TOKENIZER_FILES
@@ -83,7 +83,7 @@ def written(kind: str, shapes: Mapping[str, tuple[int, ...]], file: Path) -> Non
                 else torch.ones(shape, dtype=stored.FLOATS[kind])
             )
 
-    merge.write_safetensors(file, {name: (kind, shape) for name, shape in shapes.items()}, numbers())
+    safetensors_file.write(file, {name: (kind, shape) for name, shape in shapes.items()}, numbers())
 
 
 class Watch:

@@ -7,14 +7,13 @@ peft's merge_and_unload on the loaded model: 4 bytes a parameter, 2 where memory
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
-import struct
+import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from core import files
 from core.data.template import ChatTemplate
 from core.errors import ExportError
 from core.export.pairs import Pair, lora_pairs
+from core.export.safetensors_file import SafetensorsFile
 from core.export.stored import FLOATS, Base
 from core.models.adapters import TOKENIZER_FILES
 from core.models.weights import INDEX, open_tensors
@@ -36,10 +36,26 @@ Check = Callable[[], None]  # raises StopRequested
 KEPT = ("*.json", "*.jinja", "*.txt", "*.model", "LICENSE*", "NOTICE*", "USE_POLICY*")
 # chat_template.json: an older place of the template, which would stand against ours.
 NOT_KEPT = {INDEX, "starter.json", "adapter_config.json", "chat_template.json"}
-AT_ONCE = 1 << 20  # numbers that are merged at once: 4 MiB in float32, which the cache of a core holds and malloc keeps
+AT_ONCE = 1 << 20  # numbers that are merged at once: 4 MiB in float32, which the cache of a core holds
 MOST_CORES = 8  # a disk is no faster than they are
-Maker = Callable[[], torch.Tensor]
+Maker = Callable[[], torch.Tensor]  # of a piece, which lasts until its thread makes the next
 STORED = {dtype: name for name, dtype in FLOATS.items()}
+
+
+class _Scratch(threading.local):
+    """Where a thread works, again and again: malloc would fetch and clear the same pages from the system for each piece."""
+
+    def __init__(self) -> None:
+        self._kept: dict[torch.dtype, torch.Tensor] = {}
+
+    def copied(self, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        kept = self._kept.get(dtype)
+        if kept is None or kept.numel() < tensor.numel():
+            kept = self._kept[dtype] = torch.empty(tensor.numel(), dtype=dtype)
+        return kept[: tensor.numel()].view(tensor.shape).copy_(tensor)
+
+
+_scratch = _Scratch()
 
 
 def merge(base: Base, adapter: Path, target: Path, progress: Progress, check: Check) -> None:
@@ -89,84 +105,77 @@ def _merge_streaming(base: Base, adapter: Path, pairs: dict[str, Pair], target: 
             shapes = {
                 name: (STORED[base.written_as(name)] if t.dtype in FLOATS else t.dtype, t.shape) for name, t in stored.items()
             }
-
-            def makers(file: Path = file, names: Iterable[str] = stored) -> Iterator[Maker]:
-                nonlocal done
-                with open_tensors(file) as weights:
-                    for name in names:
-                        check()
-                        yield from _makers(weights.get_tensor(name), base.written_as(name), pairs.get(name), lora)
-                        done += 1
-                        progress(done / len(base.tensors))
-
-            with closing(_made(makers())) as pieces:
-                write_safetensors(target / file.name, shapes, pieces)
+            with open_tensors(file) as weights, SafetensorsFile(target / file.name, shapes) as written, _at_once() as start:
+                for name in stored:
+                    check()
+                    pieces = _pieces(weights.get_tensor(name), base.written_as(name), pairs.get(name), lora)
+                    place = written.places[name]
+                    for size, make in pieces:
+                        start(partial(_write, written, place, make))
+                        place += size
+                    done += 1
+                    progress(done / len(base.tensors))
             weight_map |= dict.fromkeys(stored, file.name)
     if len(set(weight_map.values())) > 1:
         total = sum((target / name).stat().st_size for name in set(weight_map.values()))
         files.replace_json(target / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
 
 
-def _makers(tensor: torch.Tensor, dtype: torch.dtype, pair: Pair | None, lora: Any) -> Iterator[Maker]:
-    """Of the merged tensor, some rows after others. lora: the adapter's file."""
+def _write(file: SafetensorsFile, place: int, make: Maker) -> None:
+    file.put(place, make())
+
+
+def _pieces(tensor: torch.Tensor, dtype: torch.dtype, pair: Pair | None, lora: Any) -> Iterator[tuple[int, Maker]]:
+    """Of the merged tensor, some rows after others: how many bytes, and what makes them. lora: the adapter's file."""
     if pair is None:
+        dtype = dtype if tensor.is_floating_point() else tensor.dtype
         for part in tensor.reshape(-1).split(AT_ONCE):
-            yield partial(part.to, dtype if part.is_floating_point() else part.dtype)
+            yield part.numel() * dtype.itemsize, partial(_as, part, dtype)
         return
     a, b = (lora.get_tensor(key).float() for key in (pair.a, pair.b))
     lengths = lora.get_tensor(pair.magnitude).float() if pair.magnitude else None
 
     def rows(start: int, stop: int) -> torch.Tensor:
-        tuned = tensor[start:stop].to(torch.float32, copy=True)  # else one in float32 would be changed where it is mapped, and stay
+        tuned = _scratch.copied(tensor[start:stop], torch.float32)
         if pair.experts:
-            tuned = torch.add(tuned, pair.product(a, b, start, stop), alpha=pair.scale)
+            tuned.add_(pair.product(a, b, start, stop), alpha=pair.scale)
         else:  # without B A in memory: a third of the time of a merge went into that
-            tuned = tuned.addmm_(b[start:stop], a, alpha=pair.scale)
+            tuned.addmm_(b[start:stop], a, alpha=pair.scale)
         if lengths is not None:  # DoRA: each row gets the length that was learned for it (arXiv:2402.09353)
             tuned *= lengths[start:stop, None] / torch.linalg.norm(tuned, dim=1, keepdim=True)
-        return tuned.to(dtype)
+        return _as(tuned, dtype)
 
-    at_once = max(1, AT_ONCE // max(1, math.prod(tensor.shape[1:])))
+    wide = math.prod(tensor.shape[1:])
+    at_once = max(1, AT_ONCE // max(1, wide))
     for start in range(0, len(tensor), at_once):
-        yield partial(rows, start, min(len(tensor), start + at_once))
+        stop = min(len(tensor), start + at_once)
+        yield (stop - start) * wide * dtype.itemsize, partial(rows, start, stop)
 
 
-def _made(makers: Iterable[Maker]) -> Generator[torch.Tensor]:
-    """What they make, in their order. The next ones are at work meanwhile, each on one core: torch's own threads wait for each other at
-    every small product, which on a busy PC was most of a merge."""
+def _as(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return tensor if tensor.dtype == dtype else _scratch.copied(tensor, dtype)
+
+
+@contextmanager
+def _at_once() -> Iterator[Callable[[Callable[[], None]], None]]:
+    """What is started here is done when it ends, or what the first of it raised is. Each on one core: torch's own threads wait for each
+    other at every small product, which on a busy PC was most of a merge. One more than there are cores: another may be waiting to write."""
     before, cores = torch.get_num_threads(), min(MOST_CORES, psutil.cpu_count(logical=False) or 1)
     torch.set_num_threads(1)
-    pool, coming = ThreadPoolExecutor(cores), deque[Future[torch.Tensor]]()
+    pool, coming = ThreadPoolExecutor(cores + 1), deque[Future[None]]()
+
+    def start(act: Callable[[], None]) -> None:
+        coming.append(pool.submit(act))
+        if len(coming) > 2 * cores:
+            coming.popleft().result()
+
     try:
-        for maker in makers:
-            coming.append(pool.submit(maker))
-            if len(coming) > cores:
-                yield coming.popleft().result()
+        yield start
         while coming:
-            yield coming.popleft().result()
+            coming.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(before)
-
-
-def write_safetensors(path: Path, shapes: dict[str, tuple[str, tuple[int, ...]]], tensors: Iterator[torch.Tensor]) -> None:
-    """A safetensors file written as tensors, or pieces of them, come, in the order of shapes (name: type, shape).
-
-    safetensors' own save_file wants all tensors of a file in memory at once, 15 GB for some 7B models. The format:
-    8 bytes little-endian length of the header, the header as JSON padded with spaces to 8 bytes, the raw values.
-    """
-    sizes = {"BF16": 2, "F16": 2, "F32": 4, "F64": 8, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for name, (dtype, shape) in shapes.items():
-        start, end = end, end + math.prod(shape) * sizes[dtype]
-        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
-    raw = json.dumps(header, separators=(",", ":")).encode()
-    raw += b" " * (-len(raw) % 8)
-    with open(path, "wb") as file:
-        file.write(struct.pack("<Q", len(raw)) + raw)
-        for tensor in tensors:
-            file.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 # ---- through peft -----------------------------------------------------------------------------------------------------

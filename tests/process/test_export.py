@@ -33,7 +33,7 @@ from core.engine.batches import collate
 from core.engine.device import Compute
 from core.engine.loss import summed_loss
 from core.errors import BusyError, ExportError, ModelError, RunError, StopRequested
-from core.export import elsewhere, gguf, jobs, layers, merge, pairs, proof, stored, worker
+from core.export import elsewhere, gguf, jobs, layers, merge, pairs, proof, safetensors_file, stored, worker
 from core.export import tensors as tensors_of_export
 from core.export.exports import Exports
 from core.export.jobs import JobFolder
@@ -245,7 +245,7 @@ def test_a_merged_folder_loads_with_plain_transformers_offline_with_processor_ge
 def test_safetensors_written_piece_by_piece_are_what_the_library_reads(tmp_path: Path) -> None:
     tensors = {"a": torch.arange(6, dtype=torch.bfloat16).reshape(2, 3), "b": torch.tensor([1, 2]), "c": torch.ones(())}
     shapes = {"a": ("BF16", (2, 3)), "b": ("I64", (2,)), "c": ("F32", ())}
-    merge.write_safetensors(tmp_path / "x.safetensors", shapes, iter(tensors.values()))
+    safetensors_file.write(tmp_path / "x.safetensors", shapes, iter(tensors.values()))
     read = load_file(tmp_path / "x.safetensors")
     assert all(torch.equal(read[name], tensor) for name, tensor in tensors.items())
 
