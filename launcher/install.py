@@ -11,6 +11,7 @@ from launcher.environment import MARKER_VERSION, name_of, why_not_ready
 from launcher.machine import machine_facts, nvidia_files_seen
 from launcher.running import CHECK_S, LoggedRun, ask
 from launcher.sentences import say, say_text
+from launcher.tools import BASE_PYTHON, Pip, Uv, is_uv
 from launcher.torch_build import (
     BY_THE_PROCESSOR,
     CPU_BY_YOU,
@@ -29,6 +30,10 @@ class CannotInstall(Exception):
     def __init__(self, key, fix=None, **values):
         super().__init__(key)
         self.key, self.fix, self.values = key, fix, values
+
+
+class UvFailed(Exception):
+    """With uv's last words; pip is tried then."""
 
 
 # Runs in .venv: packages whose files are missing or cut short, by the sizes in their own RECORD; then torch.
@@ -60,12 +65,13 @@ class Installer:
     """Brings an Environment to completeness, in steps of one line each.
 
     run(command, label) -> exit status, its output appended to the log; ask(command, limit_s) -> Answer. Both are handed
-    in, so that a test can play pip.
+    in, so that a test can play pip and uv. facts.uv: where uv is; without it, and where it fails, pip does all.
     """
 
     def __init__(self, environment, run, ask, say, facts):
         self.env, self.run, self.ask, self.say, self.facts = environment, run, ask, say, facts
-        self.bar = "off"
+        self.by_pip = Pip(environment.python)
+        self.tool = Uv(facts.uv, environment.python) if facts.uv else self.by_pip
 
     def install(self, reason, needs, with_tests):
         """Raises CannotInstall; leaves no marker unless everything is there."""
@@ -73,7 +79,7 @@ class Installer:
         marker = self.env.marker() or {}
         with_tests = with_tests or bool(marker.get("test"))
         works = self.still_works()
-        if not works:
+        if not works and self.tool is self.by_pip:
             self.need_venv()
         only_tests = reason == "tests_missing" and works
         stays_cpu = reason != "repair" and bool(marker.get("cpu"))
@@ -81,19 +87,18 @@ class Installer:
         if only_tests:
             self.say("because_tests_missing", folder=self.env.folder)
         self.env.drop_marker()
-        if not only_tests:
-            if not works:
-                self.make_environment()
-            self.sweep_half_installed()
-            # From 25.2 on pip goes on with a download that broke off; without it one of 3 GB begins again each time.
-            if self.run(self.pip_command(["install", "pip>=25.2"]), say_text("step_pip")) == 0:
-                self.bar = "raw"  # which an older one does not know: lines that LoggedRun reads
-            choice = self.install_torch(choice, needs)
-            label = say_text("step_packages", count=len(set(map(name_of, needs.requirements))))
-            self.pip(label, ["install", "-c", self.env.constraints, *needs.requirements])
-        if with_tests:
-            self.pip(say_text("step_tests"), ["install", "-c", self.env.constraints, *needs.test_requirements])
-        torch = self.check()
+        if self.tool is self.by_pip:
+            self.say("without_uv")
+        try:
+            choice = self.fetch(choice, needs, with_tests, works)
+            torch = self.check(choice)
+        except UvFailed as problem:
+            self.say("uv_failed", reason=problem)
+            self.tool = self.by_pip
+            if not self.still_works():
+                self.need_venv()
+            choice = self.fetch(choice, needs, with_tests, self.still_works())
+            torch = self.check(choice)
         said = torch_beside_card(torch.get("cuda"), torch.get("hip"), self.facts.driver)
         self.say(said, torch=torch.get("version"), cuda=torch.get("cuda"), hip=torch.get("hip"), driver=self.facts.driver)
         self.env.write_marker(
@@ -110,6 +115,23 @@ class Installer:
             }
         )
         self.say("ready", seconds="%.0f" % (time.monotonic() - start))
+
+    def fetch(self, choice, needs, with_tests, works):
+        """The environment and all its packages; choice as it came out. choice: None where the tests' alone are missing."""
+        if choice:
+            if not works:
+                self.make_environment()
+            self.sweep_half_installed()
+            if self.tool is self.by_pip or (choice.cuda and choice.index_url):
+                # From 25.2 on pip goes on with a download that broke off; without it one of 3 GB begins again each time.
+                if self.run(self.tool.install(["pip>=25.2"]), say_text("step_pip")) == 0:
+                    self.by_pip.bar = "raw"  # which an older one does not know: lines that LoggedRun reads
+            choice = self.install_torch(choice, needs)
+            label = say_text("step_packages", count=len(set(map(name_of, needs.requirements))))
+            self.do(label, self.tool.install(needs.requirements, constraints=self.env.constraints))
+        if with_tests:
+            self.do(say_text("step_tests"), self.tool.install(needs.test_requirements, constraints=self.env.constraints))
+        return choice
 
     def choose(self, reason, needs, stays_cpu):
         facts = self.facts
@@ -158,8 +180,10 @@ class Installer:
                 self.say("disk_tight", free="%.1f" % free_gb, needed="%.0f" % gb, folder=folder)
 
     def still_works(self):
-        """Whether .venv's interpreter starts and has pip; not so once the Python beneath is of another version."""
-        return os.path.exists(self.env.python) and self.ask([self.env.python, "-c", "import pip"]).out is not None
+        """Whether .venv's interpreter starts and has pip (if by ensurepip), which uv needs not; not so once the Python beneath is of
+        another version."""
+        wanted = [["-c", "import encodings"]] if self.tool is not self.by_pip else [["-c", "import pip"], ["-m", "ensurepip"]]
+        return os.path.exists(self.env.python) and any(self.ask([self.env.python, *what]).out is not None for what in wanted)
 
     def need_venv(self):
         import importlib.util
@@ -177,8 +201,9 @@ class Installer:
             os.makedirs(self.env.folder, exist_ok=True)
         except OSError as error:
             raise CannotInstall("cannot_write", folder=self.env.root, reason=error.strerror or error) from None
-        python = getattr(sys, "_base_executable", None) or sys.executable  # not the one in .venv, which has just gone
-        if self.run([python, "-m", "venv", self.env.folder], say_text("step_venv")):
+        if self.run(self.tool.make(self.env.folder), say_text("step_venv")):
+            if self.tool is not self.by_pip:
+                raise UvFailed(last_line(read_from(self.env.log, 0)))
             raise CannotInstall("venv_failed", log=self.env.log)
 
     def sweep_half_installed(self):
@@ -198,11 +223,14 @@ class Installer:
         wanted = [need for need in needs.requirements if name_of(need) == "torch"]
         tag = installed_torch_tag(self.env.folder)
         if must_remove(tag, choice):
-            self.pip(say_text("step_remove_torch", tag=tag or "PyPI"), ["uninstall", "-y", "torch"])
+            self.do(say_text("step_remove_torch", tag=tag or "PyPI"), self.tool.remove("torch"))
         label = say_text("step_torch", build=say_text(build_name(choice.build)), megabytes=choice.megabytes)
         if choice.index_url:
+            tool = self.by_pip if choice.cuda else self.tool
+            if tool is not self.tool:
+                self.say("torch_by_pip")
             try:
-                self.pip(label, ["install", "--index-url", choice.index_url, *wanted])
+                self.do(label, tool.install(wanted, index=choice.index_url), tool.tries)
                 return choice
             except CannotInstall as problem:
                 if problem.key != "pip_failed":
@@ -214,18 +242,19 @@ class Installer:
         if beside:  # a tenth of what PyPI has for Linux, which brings CUDA along
             choice, wanted = choice._replace(build="cpu", megabytes=200), [*wanted, "torch==" + beside[0]]
         label = say_text("step_torch", build=say_text(build_name(choice.build)), megabytes=choice.megabytes)
-        self.pip(label, ["install", *wanted])
+        self.do(label, self.tool.install(wanted))
         return choice
 
     def cpu_builds(self, wanted):
         """The versions of torch that pip finds marked +cpu, newest first: in PIP_FIND_LINKS, or an index of one's own."""
         import re
 
-        listed = self.ask(self.pip_command(["index", "versions", "torch"])).out or ""
+        pip = self.by_pip if self.tool is self.by_pip else Pip(BASE_PYTHON)  # uv lists none
+        listed = self.ask(pip.command("index", "versions", "torch")).out or ""
         least = parse_version(wanted[0].partition(">=")[2])
         return [found for found in re.findall(r"[\d.]+\+cpu\b", listed) if parse_version(found.partition("+")[0]) >= least]
 
-    def check(self):
+    def check(self, choice):
         """torch's version and CUDA, after reinstalling packages whose files are not as their RECORD says."""
         for attempt in (1, 2):
             self.say("step_check")
@@ -236,15 +265,20 @@ class Installer:
             if not found["broken"]:
                 break
             if attempt == 1:
-                self.pip(
-                    say_text("step_repair", packages=", ".join(found["broken"])),
-                    ["install", "--force-reinstall", "--no-deps", *found["broken"]],
-                )
+                self.reinstall(found["broken"], choice)
         else:
             raise CannotInstall("broken_packages", packages=", ".join(found["broken"]), folder=self.env.folder)
         if "error" in found["torch"]:
             raise CannotInstall("torch_does_not_load", reason=found["torch"]["error"], log=self.env.log)
         return found["torch"]
+
+    def reinstall(self, packages, choice):
+        """choice: where torch comes from, None for pip's own index."""
+        label = say_text("step_repair", packages=", ".join(packages))
+        of_torch = [package for package in packages if choice and choice.index_url and package.startswith("torch==")]
+        for some, index in ((of_torch, choice and choice.index_url), ([one for one in packages if one not in of_torch], None)):
+            if some:
+                self.do(label, self.tool.install(some, index=index, anew=True))
 
     def keep(self, answer):
         """In the log, all that a check which failed said."""
@@ -252,26 +286,23 @@ class Installer:
         with open(self.env.log, "a", encoding="utf-8", newline="\n") as log:
             log.write("\n%s\n%s\n" % (answer.why, answer.stderr))
 
-    def pip_command(self, arguments):
-        quiet = ["--disable-pip-version-check", "--no-input"]
-        bar = ["--progress-bar", self.bar] if arguments[0] == "install" else []
-        return [self.env.python, "-m", "pip", arguments[0], *quiet, *bar, *arguments[1:]]
-
-    def pip(self, label, arguments):
-        """Three tries, unless its own words name a cause that no other try mends. Raises CannotInstall."""
-        said = label
-        for attempt in range(1, TRIES + 1):
+    def do(self, label, command, tries=None):
+        """As often as its tool tries, unless its own words name a cause that no other try mends. Raises CannotInstall, for uv UvFailed."""
+        said, tries = label, tries or self.tool.tries
+        for attempt in range(1, tries + 1):
             begun = size_of(self.env.log)
-            if self.run(self.pip_command(arguments), said) == 0:
+            if self.run(command, said) == 0:
                 return
-            cause = cause_of(read_from(self.env.log, begun))
+            words = read_from(self.env.log, begun)
+            cause = cause_of(words)
             if cause:
                 raise CannotInstall(cause, step=label, folder=self.env.root, log=self.env.log)
-            said = say_text("step_again", step=label, attempt=attempt + 1, tries=TRIES)
+            said = say_text("step_again", step=label, attempt=attempt + 1, tries=tries)
+        if is_uv(command):
+            raise UvFailed(last_line(words))
         raise CannotInstall("pip_failed", step=label, log=self.env.log)
 
 
-TRIES = 3
 WITH_LOG = ("venv_failed", "pip_failed", "pip_disk_full", "pip_path_too_long", "card_torch_failed")  # they end with its last lines
 
 # What pip, Python and Windows (in its language, but with its number) say, by the cause that it means.
@@ -284,6 +315,10 @@ CAUSES = (
 def cause_of(said):
     """The key of what pip failed for, None where its words name none that is known."""
     return next((key for key, words in CAUSES if any(word in said for word in words)), None)
+
+
+def last_line(said):
+    return next((line.strip() for line in reversed(said.splitlines()) if line.strip()), "?")[:300]
 
 
 def size_of(file):

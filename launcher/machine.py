@@ -5,16 +5,17 @@ from collections import namedtuple
 
 from launcher import ROOT, WINDOWS
 from launcher.sentences import say_text
+from launcher.tools import find_uv
 from launcher.torch_build import NvidiaCard, parse_version
 
 # What would end an install. name: of the doctor's finding; key, fix: of the catalogue, with their values.
 Obstacle = namedtuple("Obstacle", "name key fix values")
 
-# obstacles(folder): of_windows's there, else none.
+# obstacles(folder): of_windows's there, else none. uv: its program.
 MachineFacts = namedtuple(
     "MachineFacts",
-    "system machine driver cards amd nvidia environ root_user index_answers obstacles",
-    defaults=(lambda folder: (),),
+    "system machine driver cards amd nvidia environ root_user index_answers obstacles uv",
+    defaults=(lambda folder: (), None),
 )
 
 
@@ -121,6 +122,7 @@ def machine_facts():
         root_user=is_root(),
         index_answers=index_answers,
         obstacles=obstacles if WINDOWS else lambda folder: (),
+        uv=find_uv(),
     )
 
 

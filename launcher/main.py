@@ -14,10 +14,10 @@
     python launch.py --repair --cpu     likewise, with the torch for the processor although there is a card
 
 Standard library only; everything else runs in .venv. A start with a complete .venv reads two small files and hands
-over, without pip and without a network. `.venv/.lora-garage.json` is written last, so an install that was interrupted
-has none and is continued by the next start; pip's own words are in `.venv/install.log`.
+over, without pip or uv and without a network. `.venv/.lora-garage.json` is written last, so an install that was interrupted
+has none and is continued by the next start; what pip and uv said is in `.venv/install.log`.
 
-LORA_GARAGE_TORCH_INDEX overrules the choice of torch: a wheel index, "pypi", or "cpu".
+LORA_GARAGE_TORCH_INDEX overrules the choice of torch: a wheel index, "pypi", or "cpu". LORA_GARAGE_INSTALLER=pip: not by uv.
 Exit status: that of what was started; 1 where the environment cannot be made; 2 for a word that is no command.
 """
 

@@ -6,18 +6,18 @@ import time
 from collections import namedtuple
 
 from launcher import ROOT, WINDOWS
+from launcher.progress import Progress
 from launcher.sentences import language, say, say_text
+from launcher.tools import environ_for, is_uv
 
 
 class LoggedRun:
     """Runs a command with its output in the log, and one line on the terminal that ends with how long it took."""
 
     def __init__(self, log):
-        self.log, self.file, self.first = log, "", (0, 0, 0)  # when a file was first seen, at which byte, of how many
+        self.log = log
 
     def __call__(self, command, label):
-        import subprocess
-
         start = time.monotonic()
         live = sys.stdout.isatty()
         print(one_row("  %s ..." % label) if live else "  %s ..." % label, end="", flush=True)
@@ -25,55 +25,81 @@ class LoggedRun:
         with open(self.log, "ab") as log:
             log.write(("\n$ " + " ".join(command) + "\n").encode())
             log.flush()
-            seen_from = log.tell()
-            environ = dict({"PIP_RESUME_RETRIES": "20"}, **os.environ)  # by an option, an older pip would refuse to start
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environ)
-            try:
-                while True:
-                    try:
-                        status = process.wait(1.0 if live else None)
-                        break
-                    except subprocess.TimeoutExpired:
-                        seconds = "%.0f s" % (time.monotonic() - start)
-                        print(
-                            "\r" + one_row("  %s %s ... %s" % (seconds, label, self.newest_download(seen_from, time.monotonic()))),
-                            end="",
-                            flush=True,
-                        )
-            except BaseException:
-                print(flush=True)
-                try:
-                    process.wait(10)  # pip got the same Ctrl-C and tidies up
-                except (subprocess.TimeoutExpired, KeyboardInterrupt):
-                    process.kill()
-                    process.wait()
-                raise
+            process, progress, copier = begin(command, log, live)
+            status = self.wait(process, progress, live and label, start, log.tell())
+            if copier:
+                copier.join(5)
         seconds = time.monotonic() - start
         end = say_text("step_done" if status == 0 else "step_failed", seconds="%.0f" % seconds)
         print("\r%s\r  %s ... %s" % (one_row(""), label, end) if live else " " + end, flush=True)
         return status
 
-    def newest_download(self, seen_from, now):
-        """The file that pip is fetching, shortened to stay on one line; by its lines "Progress BYTES of BYTES" how far it is."""
+    def wait(self, process, progress, label, start, seen_from):
+        """Its exit status. label: of the line that is drawn anew each second; none is where it is empty."""
+        import subprocess
+
+        try:
+            while True:
+                try:
+                    return process.wait(1.0 if label else None)
+                except subprocess.TimeoutExpired:
+                    now = time.monotonic()
+                    said = "  %.0f s %s ... %s" % (now - start, label, progress.of(self.lines(seen_from), now))
+                    print("\r" + one_row(said), end="", flush=True)
+        except BaseException:
+            print(flush=True)
+            try:
+                process.wait(10)  # it got the same Ctrl-C and tidies up
+            except (subprocess.TimeoutExpired, KeyboardInterrupt):
+                process.kill()
+                process.wait()
+            raise
+
+    def lines(self, seen_from):
         try:
             with open(self.log, "rb") as file:
                 file.seek(max(seen_from, os.path.getsize(self.log) - 4000))
-                lines = file.read().decode("utf-8", "replace").splitlines()
+                return file.read().decode("utf-8", "replace").splitlines()
         except OSError:
-            return ""
-        done = total = 0
-        for words in map(str.split, lines):
-            if words[:1] == ["Downloading"] and len(words) > 1:
-                self.file, done, total = words[1].rsplit("/", 1)[-1].split("-")[0], 0, 0
-            elif words[:1] == ["Progress"] and len(words) == 4 and words[1].isdigit() and words[3].isdigit():
-                done, total = int(words[1]), int(words[3])
-        if done >= total:
-            return self.file
-        if self.first[2] != total:
-            self.first = now, done, total
-        since, begun, _ = self.first
-        left = "%d:%02d" % divmod((total - done) * (now - since) / (done - begun), 60) if done > begun else "?"
-        return say_text("how_far", file=self.file, done="%.0f" % (done / 1e6), total="%.0f" % (total / 1e6), left=left)
+            return []
+
+
+def begin(command, log, live):
+    """(process, its Progress, the thread that fills the log or None). What it prints goes into log; uv draws on a terminal of its own, where there is one to look at."""
+    import subprocess
+
+    progress, environ = Progress(), environ_for(command)
+    if live and not WINDOWS and is_uv(command):
+        import fcntl
+        import pty
+        import struct
+        import termios
+        import threading
+
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 100, 120, 0, 0))  # rows enough for a bar a file
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs, env=environ)
+        os.close(theirs)
+        copier = threading.Thread(target=copy_from, args=(ours, log.name, progress), daemon=True)
+        copier.start()
+        return process, progress, copier
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environ), progress, None
+
+
+def copy_from(terminal, log, progress):
+    with os.fdopen(terminal, "rb", 0) as drawn, open(log, "ab", 0) as file:
+        rest = ""
+        while True:
+            try:
+                new = drawn.read(65536)
+            except OSError:  # Linux: nobody has its other end any more
+                return
+            if not new:
+                return
+            text = rest + new.decode("utf-8", "replace")
+            whole = text.rfind("\n") + 1 or (0 if len(text) < 8192 else len(text))
+            rest = text[whole:]
+            file.write(progress.draw(text[:whole]).encode())
 
 
 def one_row(text):

@@ -19,6 +19,7 @@ from core.presets import PROJECT
 from launcher import developers, doctor, install, main, running, sentences, torch_build, uninstall
 from launcher.environment import MARKER_VERSION, Environment, Needs, read_needs, why_not_ready
 from launcher.machine import MachineFacts, of_windows, parse_nvidia_smi, probe_nvidia
+from launcher.progress import Progress
 
 ROOT = PROJECT
 LAUNCHER = [file.relative_to(ROOT).as_posix() for file in sorted((ROOT / "launcher").glob("*.py"))]
@@ -454,12 +455,11 @@ def test_an_old_pip_that_stays_is_not_asked_for_what_it_does_not_know(tmp_path: 
 
 def test_a_step_tells_megabytes_and_the_time_that_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("LORA_GARAGE_LANG", "en")
-    log, run = tmp_path / "install.log", running.LoggedRun(str(tmp_path / "install.log"))
+    pip, told = Progress(), []
 
     def after(seconds: float, *lines: str) -> str:
-        with open(log, "a", encoding="utf-8") as file:
-            file.write("".join(line + "\n" for line in lines))
-        return run.newest_download(0, seconds)
+        told.extend(lines)
+        return pip.of(told, seconds)
 
     assert (
         after(0, "Collecting torch", "  Downloading https://x/torch-2.15.0.whl.metadata (31 kB)", "Progress 31000 of 31000")
