@@ -34,14 +34,23 @@ MOST_PROMPTS = 1000
 Verdict = Literal["left", "right", "equal", "both_bad"]
 
 
+Precision = Literal["trained", "16", "4"]  # of a base's weights, in bits
+
+
 class Contestant(Frozen):
-    """A run, as it ended or at a checkpoint, at a strength; or the base of it."""
+    """A run, as it ended or at a checkpoint, at a strength; or the base of it. other: in a run's place, base:<model> or adapter:<name>."""
 
     label: str
-    run: str
+    run: str = ""
+    other: str = ""
     column: Literal["base", "tuned"] = "tuned"
     checkpoint: str | None = None
     strength: float = Field(1.0, ge=STRENGTHS[0], le=STRENGTHS[1])
+    precision: Precision = "trained"
+
+    def is_same(self, other: Contestant) -> bool:
+        """Whatever people call them."""
+        return self.model_copy(update={"label": ""}) == other.model_copy(update={"label": ""})
 
 
 class Answered(BaseModel):
@@ -123,7 +132,7 @@ class PromptComparison:
             raise ChatError("compare.no_prompts")
         if len(prompts) > MOST_PROMPTS:
             raise ChatError("compare.too_many", found=len(prompts), most=MOST_PROMPTS)
-        if twice := [one.label for place, one in enumerate(contestants) if one in contestants[:place]]:
+        if twice := [one.label for place, one in enumerate(contestants) if any(map(one.is_same, contestants[:place]))]:
             raise ChatError("compare.twice", label=twice[0])
         lineup = Lineup(
             created=round(time.time(), 3), prompts=tuple(prompts), contestants=tuple(contestants), max_new_tokens=max_new_tokens

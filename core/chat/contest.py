@@ -8,14 +8,18 @@ from itertools import zip_longest
 from core.chat.answer import Column, Done, Piece, Sampling
 from core.chat.client import ChatClient, ChatTarget
 from core.chat.comparison import Answered, Contestant, PromptComparison
-from core.chat.questions import LOAD_TIMEOUT_S, target_of
+from core.chat.questions import LOAD_TIMEOUT_S, target_of, target_of_adapter
 from core.data.conversation import Turn
-from core.errors import ChatError
+from core.errors import ChatError, GarageError, RunError
+from core.models.library import ModelRef, Models
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
 from core.workspace.folder import Workspace
 
-NO_ROOM = ("chat.too_long", "chat.too_long_for_card", "chat.too_many_characters")
+# Why one prompt is not asked, and the others are: a model has no room for it, or a chat template that is not its own.
+LEFT_OUT = ("chat.too_long", "chat.too_long_for_card", "chat.too_many_characters", "template.cannot_render")
+# Why one contestant cannot answer, and the others can.
+ITS_OWN = ("adapter.other_base", "chat.not_finite", "chat.adapter_changes_base", "chat.no_strength")
 
 
 def pair_of(run: RunFolder, base_label: str, run_label: str) -> tuple[Contestant, Contestant]:
@@ -29,40 +33,76 @@ def alike(answer: str, expected: str) -> bool:
 
 
 def answer_missing(chat: ChatClient, workspace: Workspace, comparison: PromptComparison) -> Iterator[tuple[int, int]]:
-    """(answers there, answers wanted) as they come, each kept at once. A prompt that one of them has no room for is left out. Raises
-    ChatError and RunError; what is there stays."""
-    lineup = comparison.lineup
-    there = {answered for answered in comparison.answers() if answered[0] not in comparison.left_out()}
-    wanted = len(there) + len(comparison.missing())
-    yield len(there), wanted
-    for target, group in _groups(workspace, lineup.contestants):
-        missing = set(comparison.missing())
-        if not any((prompt, place) in missing for prompt in range(len(lineup.prompts)) for place in group):
-            continue
-        _have(chat, target)
-        for prompt in range(len(lineup.prompts)):
-            for places in _together(lineup.contestants, [place for place in group if (prompt, place) in missing]):
-                try:
-                    for answer in _ask(chat, comparison, prompt, places):
-                        comparison.add(answer)
-                except ChatError as error:
-                    if error.message.key not in NO_ROOM:
-                        raise
-                    comparison.leave_out(prompt, error.message)
-                    there = {answered for answered in there if answered[0] != prompt}
-                    wanted = len(there) + len(comparison.missing())
-                    yield len(there), wanted
-                    break
-                there |= {(prompt, place) for place in places.values()}
-                yield len(there), wanted
+    """(answers there, answers wanted) as they come, each kept at once. A prompt that one of them cannot be asked is left out. Raises
+    GarageError, where one of them cannot answer at all after the others have; what is there stays."""
+    there, wanted = _counts(comparison)
+    yield there, wanted
+    failed = list[GarageError]()
+    for target, group in _groups(workspace, comparison, failed):
+        try:
+            for added in _answer(chat, comparison, target, group):
+                there, wanted = (there + added, wanted) if added else _counts(comparison)
+                yield there, wanted
+        except ChatError as error:
+            if error.message.key not in ITS_OWN:
+                raise
+            failed.append(error)
+    if failed:
+        raise failed[0]
 
 
-def _groups(workspace: Workspace, contestants: tuple[Contestant, ...]) -> list[tuple[ChatTarget, list[int]]]:
-    """What is loaded once, and who is asked then."""
-    runs, groups = Runs(workspace), dict[ChatTarget, list[int]]()
-    for place, one in enumerate(contestants):
-        groups.setdefault(target_of(runs.get(one.run), one.checkpoint), []).append(place)
+def _answer(chat: ChatClient, comparison: PromptComparison, target: ChatTarget, group: list[int]) -> Iterator[int]:
+    """How many answers came, each time; 0 where a prompt was left out."""
+    lineup, missing = comparison.lineup, set(comparison.missing())
+    if not any((prompt, place) in missing for prompt in range(len(lineup.prompts)) for place in group):
+        return
+    _have(chat, target)
+    for prompt in range(len(lineup.prompts)):
+        for places in _together(lineup.contestants, [place for place in group if (prompt, place) in missing]):
+            try:
+                for answer in _ask(chat, comparison, prompt, places):
+                    comparison.add(answer)
+            except ChatError as error:
+                if error.message.key not in LEFT_OUT:
+                    raise
+                comparison.leave_out(prompt, error.message)
+                yield 0
+                break
+            yield len(places)
+
+
+def _counts(comparison: PromptComparison) -> tuple[int, int]:
+    gone = comparison.left_out()
+    there = sum(prompt not in gone for prompt, _ in comparison.answers())
+    return there, there + len(comparison.missing())
+
+
+def _groups(workspace: Workspace, comparison: PromptComparison, failed: list[GarageError]) -> list[tuple[ChatTarget, list[int]]]:
+    """What is loaded once, and who is asked then; failed gets why others cannot be."""
+    groups = dict[ChatTarget, list[int]]()
+    for place in sorted({place for _, place in comparison.missing()}):
+        try:
+            groups.setdefault(loaded_for(workspace, comparison.lineup.contestants[place]), []).append(place)
+        except GarageError as error:
+            failed.append(error)
     return list(groups.items())
+
+
+def loaded_for(workspace: Workspace, one: Contestant) -> ChatTarget:
+    """What has to be loaded for it to answer. Raises GarageError."""
+    four_bit = None if one.precision == "trained" else one.precision == "4"
+    if one.run:
+        try:
+            run = Runs(workspace).get(one.run)
+        except RunError:
+            raise ChatError("compare.gone", label=one.label) from None
+        return target_of(run, one.checkpoint, four_bit)
+    if one.other.startswith("adapter:"):
+        folder = Models(workspace).adapters().get(one.other)
+        if folder is None:
+            raise ChatError("compare.gone", label=one.label)
+        return target_of_adapter(workspace, folder, bool(four_bit))
+    return ChatTarget(ModelRef.parse(one.other.removeprefix("base:")).id, None, None, bool(four_bit), one.label)
 
 
 def _together(contestants: tuple[Contestant, ...], places: list[int]) -> list[dict[Column, int]]:

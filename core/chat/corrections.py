@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from core.chat.comparison import PromptComparison
+from core.chat.comparison import Contestant, PromptComparison
 from core.data.conversation import Turn
 from core.data.formats import Example
 from core.data.sets import working
@@ -100,6 +100,12 @@ def of_votes(comparison: PromptComparison) -> list[dict[str, Any]]:
     return found
 
 
+def learner(comparison: PromptComparison) -> Contestant:
+    """The last that was trained, or the last: what its votes are to teach."""
+    trained = [one for one in comparison.lineup.contestants if one.column == "tuned"]
+    return (trained or comparison.lineup.contestants)[-1]
+
+
 def answered_by(comparison: PromptComparison) -> str:
-    """The newest run of a comparison: what its votes are to teach."""
-    return f"run:{comparison.lineup.contestants[-1].run}"
+    one = learner(comparison)
+    return f"run:{one.run}" if one.run else one.other

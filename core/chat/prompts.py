@@ -51,9 +51,18 @@ def prompts_of(run: RunFolder, store: DatasetStore, count: int) -> list[Prompt]:
         if prompt := _of_row(rows[number], "kept_apart" if len(apart) else "trained"):
             found.setdefault(prompt.asked, prompt)
     is_chinese = any("\u4e00" <= sign <= "\u9fff" for prompt in found.values() for sign in prompt.asked)
-    neutral = neutral_prompts().prompts["zh" if is_chinese else "en"][:NEUTRAL]
-    others = [Prompt(turns=({"role": "user", "content": asked},), source="neutral") for asked in neutral]
-    return [*found.values(), *own, *others][:count]
+    return [*found.values(), *own, *neutral("zh" if is_chinese else "en")[:NEUTRAL]][:count]
+
+
+def neutral(language: str) -> list[Prompt]:
+    """What no data set is about; in English where nobody has written any in language."""
+    told = neutral_prompts().prompts
+    return [Prompt(turns=({"role": "user", "content": asked},), source="neutral") for asked in told.get(language, told["en"])]
+
+
+def own_prompts(lines: str) -> list[Prompt]:
+    """A question a line."""
+    return [Prompt(turns=({"role": "user", "content": line.strip()},), source="own") for line in lines.splitlines() if line.strip()]
 
 
 def _of_row(example: Example, source: Literal["kept_apart", "trained"]) -> Prompt | None:

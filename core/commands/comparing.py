@@ -15,7 +15,7 @@ from core.chat.answer import STRENGTHS
 from core.chat.client import ChatClient
 from core.chat.comparison import Contestant, PromptComparison, same_beginning
 from core.chat.contest import alike, answer_missing
-from core.chat.prompts import prompts_of, prompts_of_file
+from core.chat.prompts import Prompt, prompts_of, prompts_of_file
 from core.chat.questions import target_of
 from core.commands.data import dataset_store
 from core.commands.hub_sets import data
@@ -24,6 +24,7 @@ from core.errors import ChatError, ModelError, RecipeError
 from core.export import summed
 from core.messages import Message, msg, terminal_language
 from core.runs.all import Runs
+from core.runs.folder import RunFolder
 from core.workspace.folder import Workspace, expand
 
 
@@ -31,7 +32,9 @@ from core.workspace.folder import Workspace, expand
 def compare(
     contestants: Annotated[
         list[str] | None,
-        typer.Argument(help="RUN, RUN@checkpoint-40, RUN@0.8 (its strength), or `base`: that of the first run."),
+        typer.Argument(
+            help="RUN, RUN@checkpoint-40, RUN@0.8 (its strength), RUN@4bit or @16bit (of its base), `base`: that of the first run, or base:MODEL."
+        ),
     ] = None,
     prompts: Annotated[
         Path | None,
@@ -49,7 +52,7 @@ def compare(
         comparison = PromptComparison.open(space, resume)
     else:
         named = named_contestants(space, contestants or [])
-        asked = prompts_of_file(prompts) if prompts else prompts_of(Runs(space).get(named[0].run), dataset_store(space), count)
+        asked = prompts_of_file(prompts) if prompts else _prompts_of_first(space, named, count)
         comparison = PromptComparison.create(space, asked, named, max_new_tokens)
     line, chat = "", ChatClient(space)
     try:
@@ -75,7 +78,7 @@ def sum_of(
 ) -> None:
     """Write the weighed sum of two runs' adapters as one adapter, exact, of both ranks together."""
     space = Workspace.open(workspace)
-    if len(adapters) != 2 or "base" in adapters:
+    if len(adapters) != 2 or any(map(_is_base, adapters)):
         raise RecipeError("summed.two")
     first, second = (
         summed.Weighed(target_of(Runs(space).get(one.run), one.checkpoint).adapter or Path(), one.strength)
@@ -98,7 +101,7 @@ def pairs(
     """Keep a comparison's verdicts as pairs of a better and a worse answer, in the set of its run's corrections."""
     space = Workspace.open(workspace)
     store, judged = dataset_store(space), PromptComparison.open(space, comparison)
-    name = f"Corrections of {judged.lineup.contestants[-1].label}"
+    name = f"Corrections of {corrections.learner(judged).label}"
     info, added = corrections.keep(space, store, corrections.answered_by(judged), name, corrections.of_votes(judged))
     if as_json:
         print_json({"id": info.id, "added": added, "rows": info.good_rows})
@@ -106,27 +109,49 @@ def pairs(
         say(msg("corrections.added", added=added, id=info.id, rows=info.good_rows or 0))
 
 
-def named_contestants(space: Workspace, words: Sequence[str]) -> list[Contestant]:
-    """Raises RecipeError where none is a run, RunError for an unknown one, ChatError for a strength beyond the limits."""
-    runs, found = Runs(space), list[Contestant]()
-    first = next((runs.find(word.partition("@")[0]) for word in words if word != "base"), None)
+def _prompts_of_first(space: Workspace, named: Sequence[Contestant], count: int) -> list[Prompt]:
+    first = next((one.run for one in named if one.run), None)
     if first is None:
         raise RecipeError("compare.no_run")
-    for word in words:
+    return prompts_of(Runs(space).get(first), dataset_store(space), count)
+
+
+def named_contestants(space: Workspace, words: Sequence[str]) -> list[Contestant]:
+    """Raises RecipeError where `base` is that of no run, RunError for an unknown one, ChatError for a strength beyond the limits."""
+    runs, found = Runs(space), list[Contestant]()
+    of_base = list(map(_is_base, words))
+    first = next((runs.find(word.partition("@")[0]) for word, is_base in zip(words, of_base, strict=True) if not is_base), None)
+    if not words or first is None and any(word.partition("@")[0] == "base" for word in words):
+        raise RecipeError("compare.no_run")
+    for word, is_base in zip(words, of_base, strict=True):
         name, *how = word.split("@")
-        if word == "base":
-            found.append(Contestant(label="base", run=first.id, column="base"))
-            continue
-        run, strength, checkpoint = runs.find(name), 1.0, None
+        run = None if is_base else runs.find(name)
+        values: dict[str, Any] = {"label": word} if run is None else {"label": "@".join([run.name, *how]), "run": run.id}
+        if run is None:
+            values |= {"column": "base"} | ({"run": first.id} if name == "base" and first else {"other": name})
         for part in how:
-            try:
-                strength = float(part)
-            except ValueError:
-                checkpoint = run.checkpoint(part).name
-        if not STRENGTHS[0] <= strength <= STRENGTHS[1]:
-            raise ChatError("compare.strength", found=strength, low=STRENGTHS[0], high=STRENGTHS[1])
-        found.append(Contestant(label="@".join([run.name, *how]), run=run.id, checkpoint=checkpoint, strength=strength))
+            values |= _how(part, run)
+        found.append(Contestant(**values))
     return found
+
+
+def _is_base(word: str) -> bool:
+    return word.partition("@")[0] == "base" or word.startswith("base:")
+
+
+def _how(part: str, run: RunFolder | None) -> dict[str, Any]:
+    """What stands behind an @: bits of the base, and of a run its strength or a checkpoint."""
+    if part in ("4bit", "16bit"):
+        return {"precision": part.removesuffix("bit")}
+    if run is None:
+        raise RecipeError("compare.base_how", found=part[:40])
+    try:
+        strength = float(part)
+    except ValueError:
+        return {"checkpoint": run.checkpoint(part).name}
+    if not STRENGTHS[0] <= strength <= STRENGTHS[1]:
+        raise ChatError("compare.strength", found=strength, low=STRENGTHS[0], high=STRENGTHS[1])
+    return {"strength": strength}
 
 
 def as_object(comparison: PromptComparison) -> dict[str, Any]:

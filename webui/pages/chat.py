@@ -12,17 +12,18 @@ import gradio as gr
 from core.chat.answer import STRENGTHS, Done, Piece, Sampling
 from core.chat.client import ChatState, ChatTarget
 from core.chat.questions import target_of, target_of_adapter
-from core.errors import ChatError, GarageError, RunError
+from core.errors import ChatError, GarageError
 from core.models.library import ModelRef
 from core.runs.states import BUSY
 from webui.kit import format
 from webui.kit.html import Html, muted, notice, placeholder, tag
 from webui.kit.live import AT_ONCE, QUIET, LivePart, shown
 from webui.kit.wording import Wording
-from webui.pages.blind_duel import BlindDuel
+from webui.pages.chat_choices import LATEST, PRECISIONS, checkpoint_choices, run_id_of, strength_of, target_choices
 from webui.pages.chat_history import MOST_SYSTEM, Message, answered, turns_of, without_last
 from webui.pages.conversations import OPENED, ConversationShelf
 from webui.pages.corrections import CorrectionsPanel
+from webui.pages.duel.blind_duel import BlindDuel
 from webui.run.second_adapter import SecondAdapter
 from webui.state.services import Services
 from webui.state.snapshot import RunRow
@@ -30,8 +31,6 @@ from webui.state.snapshot import RunRow
 LOAD_POLL_S = 0.1
 LOAD_TIMEOUT_S = 3600.0  # a large model may have to be downloaded first
 MOST_SHOWN = 40_000  # characters of one answer, twice what 4,096 tokens are; a browser stands still over half a million
-LATEST = "adapter"  # the run's final adapter, beside its checkpoints
-PRECISIONS = ("trained", "16", "4")
 SEED = 7  # its place among target and sampling
 THINKING = {"trained": None, "on": True, "off": False}
 
@@ -56,9 +55,9 @@ class ChatPage:
                 target = w.named("chat_page.target", "chat-target")
                 self.target = gr.Dropdown(choices, value=choices[0][1], scale=3, min_width=260, **target)
                 self.checkpoint = gr.Dropdown(
-                    self._checkpoint_choices(choices[0][1]),
+                    checkpoint_choices(self.services, self.w, choices[0][1]),
                     value=LATEST,
-                    visible=self._run_id(choices[0][1]) is not None,
+                    visible=run_id_of(choices[0][1]) is not None,
                     scale=2,
                     min_width=200,
                     **w.named("chat_page.checkpoint", "chat-checkpoint"),
@@ -102,7 +101,7 @@ class ChatPage:
             with gr.Accordion(w.t("chat_page.settings"), open=False, elem_id="chat-settings"):
                 self._build_settings(snapshot.chat.thinks is not None)
                 self.second.build(snapshot.rows)
-        self.duel.build()
+        self.duel.build(snapshot.rows)
 
     def _build_settings(self, thinks: bool) -> None:
         """How both answer. thinks: whether the model that is loaded can be asked with and without."""
@@ -124,6 +123,7 @@ class ChatPage:
             LivePart(self.status, lambda look: gr.update(value=self._status(look.snapshot.chat, look.snapshot.busy))),
             LivePart(self.thinking, lambda look: gr.update(visible=look.snapshot.chat.thinks is not None)),
             self.second.part(),
+            *self.duel.parts(),
             LivePart(self.target, lambda look: gr.update(choices=self._target_choices(look.snapshot.rows))),
         ]
 
@@ -369,22 +369,22 @@ class ChatPage:
         choices = self._target_choices(self.services.snapshots.now().rows)
         state = self.services.chat.state()
         wanted = choices[0][1] if state.phase == "empty" else f"run:{state.target.run}" if state.target else ""
-        is_there = self._run_id(wanted) and wanted in (value for _, value in choices)
-        if chosen or base or opened or self._run_id(target) or not is_there:
+        is_there = run_id_of(wanted) and wanted in (value for _, value in choices)
+        if chosen or base or opened or run_id_of(target) or not is_there:
             return gr.skip()
         return gr.update(choices=choices, value=wanted)
 
     def choose(self, target: Any, opened: Any) -> list[Any]:
         """Inputs: target, the conversation. Outputs: checkpoint, the conversation, `view`. Another model than the conversation's begins an
         empty one."""
-        choices = self._checkpoint_choices(target)
-        checkpoint = gr.update(choices=choices, value=LATEST, visible=self._run_id(target) is not None)
+        choices = checkpoint_choices(self.services, self.w, target)
+        checkpoint = gr.update(choices=choices, value=LATEST, visible=run_id_of(target) is not None)
         return [checkpoint, *(self.shelf.of_target(target, opened) or ["", *self.start_over()])]
 
     # ---- ids from a browser, as what core wants -------------------------------------------------------------------
     def target_of(self, target: Any, checkpoint: Any, precision: Any) -> tuple[ChatTarget, bool]:
         """What to load, and whether it has a tuned column. Raises GarageError for an id that is not there."""
-        run_id = self._run_id(target)
+        run_id = run_id_of(target)
         if isinstance(target, str) and target.startswith("adapter:"):
             folder = self.services.models.adapters().get(target)
             if folder is None:
@@ -398,41 +398,8 @@ class ChatPage:
         four_bit = None if precision not in ("16", "4") else precision == "4"
         return target_of(self.services.runs.get(run_id), named, four_bit), True
 
-    @staticmethod
-    def _run_id(target: Any) -> str | None:
-        return target.removeprefix("run:") if isinstance(target, str) and target.startswith("run:") else None
-
     def _target_choices(self, rows: tuple[RunRow, ...]) -> list[tuple[str, str]]:
-        runs = [
-            (self.w.t("chat_page.choice_run", name=row.name, when=format.moment(row.created)), f"run:{row.id}")
-            for row in rows
-            if row.can_chat
-        ]
-        elsewhere = [
-            (self.w.t("chat_page.choice_adapter", name=id.removeprefix("adapter:")), id) for id in self.services.models.adapters()
-        ]
-        models = self.services.models.choices()
-        return [
-            *runs,
-            *elsewhere,
-            *((self.w.t("chat_page.choice_base", name=format.model_name(m, self.w)), f"base:{m}") for m in models),
-        ]
-
-    def _checkpoint_choices(self, target: Any) -> list[tuple[str, str]]:
-        latest = [(self.w.t("chat_page.checkpoint_latest"), LATEST)]
-        try:
-            run = self.services.runs.get(self._run_id(target) or "")
-        except RunError:
-            return latest
-        facts = run.facts()
-        best = facts.best_checkpoint
-        if facts.adapter_is_best:
-            latest = [(self.w.t("chat_page.checkpoint_kept_best", step=facts.adapter_step), LATEST)]
-        steps = []
-        for folder in reversed(run.checkpoints()):
-            key = "chat_page.checkpoint_best" if folder.name == best else "chat_page.checkpoint_step"
-            steps.append((self.w.t(key, step=int(folder.name.rsplit("-", 1)[-1])), folder.name))
-        return latest + steps if run.has_adapter() or not steps else [*latest, *steps]
+        return target_choices(self.services, self.w, rows)
 
 
 def sampling_of(temperature: Any, top_p: Any, max_new_tokens: Any, seed: Any, thinking: Any = "trained") -> Sampling:
@@ -449,13 +416,3 @@ def sampling_of(temperature: Any, top_p: Any, max_new_tokens: Any, seed: Any, th
         values[name] = int(value) if name in ("max_new_tokens", "seed") else float(value)
     drawn = values.get("temperature", 0) > 0
     return Sampling(do_sample=drawn, enable_thinking=THINKING.get(thinking if isinstance(thinking, str) else ""), **values)
-
-
-def strength_of(percent: Any) -> float:
-    """Of the adapter, from the form; emptied it is whole. Raises ChatError naming the limits."""
-    low, high = (round(100 * limit) for limit in STRENGTHS)
-    if percent is None:
-        return 1.0
-    if isinstance(percent, bool) or not isinstance(percent, int | float) or not low <= percent <= high:
-        raise ChatError("wizard.bad_number", field="strength", found=str(percent)[:40], low=low, high=high)
-    return float(percent) / 100

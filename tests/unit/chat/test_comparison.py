@@ -12,46 +12,19 @@ import pytest
 
 from core.chat import contest
 from core.chat.answer import Done, Piece, Sampling
-from core.chat.client import ChatState, ChatTarget
 from core.chat.comparison import PromptComparison, Score, all_of, same_beginning
 from core.chat.prompts import Prompt, prompts_of, prompts_of_file
 from core.commands import comparing
 from core.commands.data import dataset_store
 from core.errors import ChatError, GarageError
+from core.runs.all import Runs
+from core.runs.run_json import Parent, RunFacts
 from core.values import wilson
 from core.workspace.folder import Workspace
+from tests.kit.chat import Chat
 from tests.kit.runs import trained
 
 PROMPTS = [Prompt(turns=({"role": "user", "content": f"Question {number}?"},), expected="base 1.0") for number in range(3)]
-
-
-class Chat:
-    """Answers with what it was asked as; ends after so many questions, as a worker that is killed does."""
-
-    def __init__(self, questions: int = 1000):
-        self.loads: list[ChatTarget] = []
-        self.asked: list[tuple[bool, bool, float]] = []
-        self.questions, self.target = questions, None
-
-    def state(self) -> ChatState:
-        return ChatState("ready", self.target) if self.target else ChatState()
-
-    def load(self, target: ChatTarget) -> None:
-        self.loads.append(target)
-        self.target = target
-
-    def wait_ready(self, timeout_s: float) -> ChatState:
-        return self.state()
-
-    def unload(self) -> None: ...
-
-    @contextmanager
-    def ask(self, base: Any, tuned: Any, sampling: Sampling, strength: float) -> Iterator[list[Piece | Done]]:
-        if len(self.asked) == self.questions:
-            raise ChatError("chat.unloaded")
-        self.asked.append((bool(base), bool(tuned), strength))
-        columns = [column for column, turns in (("base", base), ("tuned", tuned)) if turns]
-        yield [item for column in columns for item in (Piece(column, f"{column} {strength}"), Done(column, 3, 0.5, "stop"))]
 
 
 @pytest.fixture
@@ -213,3 +186,100 @@ def test_a_question_that_a_model_has_no_room_for_is_left_out_and_the_others_are_
     assert both.next_for("me") == 2 and list(contest.answer_missing(Small(), space, both)) == [(4, 4)]
     [row] = [row for row in comparing.as_object(both)["prompts"] if "left_out" in row]
     assert row["prompt"] == "Question 1?" and row["answers"] == [None, None]
+
+
+def test_two_quantisations_of_a_base_are_loaded_by_turn(space: Workspace) -> None:
+    run, chat = trained(space, "Pirate"), Chat()
+    words = ["base@4bit", "base@16bit", "Pirate@0.5@4bit", "base:starter@16bit"]
+    made = PromptComparison.create(space, PROMPTS, comparing.named_contestants(space, words))
+    assert list(contest.answer_missing(chat, space, made))[-1] == (12, 12)
+    assert [(load.run, load.four_bit) for load in chat.loads] == [(run.id, True), (run.id, False), (None, False)]
+    assert chat.asked == [(True, True, 0.5)] * 3 + [(True, False, 1.0)] * 6  # the base in 4 bit beside the run in 4 bit
+    alone = comparing.named_contestants(space, ["base:starter@4bit", "base:starter@16bit"])
+    assert [one.run for one in alone] == ["", ""] and list(contest.answer_missing(Chat(), space, PromptComparison.create(space, PROMPTS, alone)))[-1] == (6, 6)  # fmt: skip
+    for words, key in ((["base:starter"], "no_run"), (["base@0.5", "Pirate"], "base_how"), (["base:starter@x"], "base_how")):
+        with pytest.raises(GarageError) as refused:
+            comparing.compare(words, workspace=space.root, prompts=None)
+        assert refused.value.message.key == f"compare.{key}"
+
+
+def test_a_further_run_its_parent_and_the_base_under_both(space: Workspace) -> None:
+    parent, child, chat = trained(space, "Pirate"), trained(space, "Pirate further"), Chat()
+    child.add_facts(RunFacts(parent=Parent(run=parent.id, name=parent.name, step=60)))
+    made = PromptComparison.create(space, PROMPTS, comparing.named_contestants(space, ["base", "Pirate", "Pirate further"]))
+    assert list(contest.answer_missing(chat, space, made))[-1] == (9, 9)
+    assert [load.run for load in chat.loads] == [parent.id, child.id] and not any(load.four_bit for load in chat.loads)
+    assert chat.loads[1].adapter == child.adapter, "its own adapter holds the parent's: on the bare base"
+
+
+class Failing(Chat):
+    """One run fails, at loading or at its answers, by this error."""
+
+    def __init__(self, run: str, error: GarageError, at_load: bool):
+        super().__init__()
+        self.run, self.error, self.at_load = run, error, at_load
+
+    def wait_ready(self, timeout_s: float) -> Any:
+        if self.at_load and self.target.run == self.run:
+            raise self.error
+        return super().wait_ready(timeout_s)
+
+    @contextmanager
+    def ask(self, base: Any, tuned: Any, sampling: Sampling, strength: float) -> Iterator[list[Piece | Done]]:
+        if self.target.run == self.run:
+            raise self.error
+        with super().ask(base, tuned, sampling, strength) as told:
+            yield told
+
+
+@pytest.mark.parametrize("what", ["nan logits", "an adapter of another base"])
+def test_one_that_cannot_answer_is_a_sentence_and_the_others_answer(space: Workspace, what: str) -> None:
+    """It ended the comparison where it stood, before those behind it were asked, at each start again."""
+    parent, spoilt, other = (trained(space, name) for name in ("Pirate", "Spoilt", "Other"))
+    at_load = what == "an adapter of another base"
+    why = ChatError("adapter.other_base", folder="adapter", found="a", model="b", first="c") if at_load else ChatError("chat.not_finite")  # fmt: skip
+    made = PromptComparison.create(space, PROMPTS, comparing.named_contestants(space, ["Pirate", "Spoilt", "Other"]))
+    for _ in range(2):
+        with pytest.raises(ChatError) as refused:
+            list(contest.answer_missing(Failing(spoilt.id, why, at_load), space, made))
+        assert refused.value.message.key == why.message.key
+        assert {place for _, place in made.answers()} == {0, 2} and made.missing() == [(0, 1), (1, 1), (2, 1)]
+    assert parent.id != other.id and list(contest.answer_missing(Chat(), space, made))[-1] == (9, 9), "mended, it goes on"
+
+
+def test_an_evaluation_whose_run_was_deleted_keeps_its_answers_and_is_judged(space: Workspace, both: PromptComparison) -> None:
+    """Its answers could not even be shown again by --resume."""
+    with pytest.raises(ChatError):
+        list(contest.answer_missing(Chat(questions=2), space, both))
+    Runs(space).delete(Runs(space).get(both.lineup.contestants[1].run))
+    with pytest.raises(ChatError) as refused:
+        list(contest.answer_missing(Chat(), space, both))
+    assert refused.value.message.key == "compare.gone" and "Base" in str(refused.value) and len(both.answers()) == 4
+    for place in (0, 1):
+        both.add(both.answers()[0, place].model_copy(update={"prompt": 2}))
+    assert list(contest.answer_missing(Chat(), space, both)) == [(6, 6)], "nothing is missing, so nobody is looked for"
+    both.vote(0, "left", "me")
+    assert both.score().decided == 1
+
+
+def test_prompts_of_another_template_are_left_out_with_its_words(space: Workspace, both: PromptComparison) -> None:
+    """One that a template refuses (a system prompt, roles that do not take turns) ended the comparison."""
+
+    class Strict(Chat):
+        @contextmanager
+        def ask(self, base: Any, tuned: Any, sampling: Sampling, strength: float) -> Iterator[list[Piece | Done]]:
+            if tuned[-1]["content"] == "Question 1?":
+                raise ChatError("template.cannot_render", reason="roles must alternate")
+            with super().ask(base, tuned, sampling, strength) as told:
+                yield told
+
+    assert list(contest.answer_missing(Strict(), space, both))[-1] == (4, 4)
+    assert "roles must alternate" in str(both.left_out()[1])
+
+
+def test_10_000_prompts_are_refused_before_anything_is_made(space: Workspace, tmp_path: Path) -> None:
+    trained(space, "Pirate")
+    (tmp_path / "many.txt").write_text("".join(f"Question {number}?\n" for number in range(10_000)), "utf-8")
+    with pytest.raises(ChatError) as refused:
+        comparing.compare(["base", "Pirate"], prompts=tmp_path / "many.txt", workspace=tmp_path)
+    assert refused.value.message.key == "compare.too_many" and "1000" in str(refused.value) and not list(all_of(space))

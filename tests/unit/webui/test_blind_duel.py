@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
 import pytest
 
+from core.chat import corrections
 from core.chat.comparison import Answered, PromptComparison, all_of
 from core.chat.contest import pair_of
 from core.chat.prompts import Prompt
@@ -15,11 +16,13 @@ from core.errors import ChatError
 from core.messages import msg
 from core.runs.folder import RunFolder
 from core.workspace.folder import Workspace
+from tests.kit.chat import Chat
 from tests.kit.runs import trained
 from webui.kit.wording import Wording
-from webui.pages.blind_duel import BlindDuel
+from webui.pages.duel.blind_duel import BlindDuel
 from webui.state.services import Services
 
+USUAL = ("", "adapter", 100, "trained")
 BASE, TUNED = "A light in the dark & nothing more.", "A light, arr! <b>Yo-ho-ho!</b>"
 
 
@@ -41,14 +44,11 @@ def duel(space: Workspace, run: RunFolder) -> BlindDuel:
     for prompt in range(2):
         for contestant, text in enumerate((BASE, TUNED)):
             made.add(Answered(prompt=prompt, contestant=contestant, text=text, tokens=9, seconds=1.0, finish_reason="stop"))
-    page = BlindDuel(Services.open(space), Wording("en"), lambda: None)
-    with gr.Blocks(analytics_enabled=False):
-        page.build()
-    return page
+    return BlindDuel(Services.open(space), Wording("en"), lambda: None)
 
 
 def begun(duel: BlindDuel, target: Any, voter: Any = "me", count: Any = 10) -> list[Any]:
-    return list(duel.start(target, "adapter", count, voter))[-1]
+    return list(duel.start(target, "adapter", count, "", *USUAL, *USUAL, voter))[-1]
 
 
 def test_two_answers_without_a_name_then_whose_they_were(duel: BlindDuel, run: RunFolder) -> None:
@@ -119,3 +119,42 @@ def test_a_question_that_was_left_out_is_not_asked_for_a_verdict_and_the_end_say
     assert at == 1
     *_, result, _, _ = duel.vote(opened, at, "left", "me")
     assert "left out" in result["value"] and "4096" in result["value"].replace(",", "")
+
+
+def test_any_two_stand_against_each_other_and_own_questions_are_asked(duel: BlindDuel, space: Workspace, run: RunFolder) -> None:
+    """It was base against tuned, and no two others."""
+    child, chat = trained(space, "Pirate further"), Chat()
+    duel.services = replace(duel.services, chat=chat)
+    first, second = (f"run:{run.id}", "adapter", 50, "trained"), (f"run:{child.id}", "adapter", None, "4")
+    view = list(duel.start("base:starter", "adapter", 10, "One?\n\n Two? \n", *first, *second, "me"))[-1]
+    found = PromptComparison.open(space, view[0])
+    assert [(one.run, one.strength, one.precision, one.label) for one in found.lineup.contestants] == [
+        (run.id, 0.5, "trained", "Pirate, 50 %"), (child.id, 1.0, "4", "Pirate further, 4 bit")
+    ]  # fmt: skip
+    assert [prompt.asked for prompt in found.lineup.prompts] == ["One?", "Two?"] and view[1] == 0
+    assert [(target.run, target.four_bit) for target in chat.loads] == [(run.id, False), (child.id, True)]
+    again = list(duel.start(None, None, 10, "One?\nTwo?", *first, *second, "you"))[-1]
+    assert again[:2] == [found.id, 0], "somebody else judges the same"
+    for at in (0, 1):
+        better = "left" if found.sides(at, "me")[0] == 1 else "right"
+        view = duel.vote(found.id, at, better, "me")
+    assert "“Pirate further, 4 bit” won 2, “Pirate, 50 %” won 0" in view[8]["value"]
+    assert corrections.answered_by(found) == f"run:{child.id}"
+
+
+def test_two_precisions_of_a_base_and_what_is_no_pair(duel: BlindDuel, space: Workspace, run: RunFolder) -> None:
+    chat = Chat()
+    duel.services = replace(duel.services, chat=chat)
+    base = ("base:starter", "adapter", 100)
+    view = list(duel.start("base:starter", "adapter", 5, "", *base, "16", *base, "4", "me"))[-1]
+    assert view[1] == 0 and [(target.adapter, target.four_bit) for target in chat.loads] == [(None, False), (None, True)]
+    assert [one.label for one in PromptComparison.open(space, view[0]).lineup.contestants] == [
+        "SmolLM2-135M-Instruct, 16 bit", "SmolLM2-135M-Instruct, 4 bit"
+    ]  # fmt: skip
+    twice = (f"run:{run.id}", "adapter", 100, "trained")
+    for first, second, said in (
+        (USUAL, ("base:starter", "adapter", 100, "4"), "Choose both models"), (twice, twice, "twice"), (("adapter:gone", "", 100, "4"), twice, "library folders"),
+        (USUAL, (*twice[:2], 900, "4"), "200"), (USUAL, (*twice[:2], "x", "4"), "200"), (USUAL, (*twice[:3], "8"), "precision"), (USUAL, ({"a": 1}, *twice[1:]), "Choose both models"),
+    ):  # fmt: skip
+        view = list(duel.start("base:starter", "adapter", 5, "", *first, *second, "me"))[-1]
+        assert view[0] is None and "lg-bad" in view[4] and said in view[4], (first, second)

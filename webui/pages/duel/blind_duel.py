@@ -1,4 +1,4 @@
-"""The blind duel: the same questions answered by base and tuned, two answers without a name, and whose they were at the end."""
+"""The blind duel: the same questions answered by two models, two answers without a name, and whose they were at the end."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ import gradio as gr
 from gradio.components import Component
 
 from core.chat import corrections
-from core.chat.comparison import PromptComparison, Score, all_of, same_beginning
-from core.chat.contest import alike, answer_missing, pair_of
-from core.chat.prompts import prompts_of
+from core.chat.comparison import Contestant, PromptComparison, Score, all_of, same_beginning
+from core.chat.contest import alike, answer_missing
+from core.chat.prompts import Prompt, neutral, own_prompts, prompts_of
 from core.errors import ChatError, GarageError
-from webui.kit import format
 from webui.kit.html import Html, join, muted, notice, tag
-from webui.kit.live import AT_ONCE, CONTROL, QUIET, Update, shown
+from webui.kit.live import AT_ONCE, CONTROL, QUIET, LivePart, Update, shown
 from webui.kit.wording import Wording
+from webui.pages.duel.contenders import Contender, two_of
 from webui.state.services import Services
+from webui.state.snapshot import RunRow
 
 COUNTS = (5, 10, 20, 50)
 ANSWER_TOKENS = 128  # a person reads two of them for each question
-MOST_VOTER = 64  # characters
+MOST_VOTER, MOST_OWN = 64, 40_000  # characters
 BUTTONS = ("left", "right", "equal", "both_bad")
 # Who votes is this browser: the same after a reload, and another one on another PC.
 VOTER = "(...given) => { given[given.length - 1] = loraGarageDuel.voter(); return given; }"
@@ -31,8 +32,9 @@ class BlindDuel:
     def __init__(self, services: Services, wording: Wording, refuse_while_training: Callable[[], None]):
         """refuse_while_training: raises ChatError while a run has the device."""
         self.services, self.w, self._refuse = services, wording, refuse_while_training
+        self.two = Contender(services, wording, "first"), Contender(services, wording, "second")
 
-    def build(self) -> None:
+    def build(self, rows: tuple[RunRow, ...] = ()) -> None:
         w = self.w
         self.opened, self.at = gr.State(None), gr.State(None)  # the comparison's id, and the prompt that is judged
         self.voter = gr.Textbox(visible=False)
@@ -42,6 +44,12 @@ class BlindDuel:
                 self.count = gr.Dropdown([(str(count), count) for count in COUNTS], value=10, min_width=140, scale=0, **w.named("blind_duel.count", "duel-count"))  # fmt: skip
                 self.begin = gr.Button(w.t("blind_duel.begin"), elem_id="duel-begin", scale=0, min_width=160)
                 self.halt = gr.Button(w.t("chat_page.stop"), variant="stop", visible=False, elem_id="duel-halt", scale=0, min_width=120)  # fmt: skip
+            with gr.Accordion(w.t("contenders.title"), open=False, elem_id="duel-contenders"):
+                with gr.Row():
+                    for each in self.two:
+                        each.build(rows)
+                own = w.named("contenders.own", "duel-own")
+                self.own = gr.Textbox(lines=3, max_lines=12, max_length=MOST_OWN, **own)
             self.said = gr.HTML(muted(w.t("blind_duel.about")), elem_id="duel-said")
             with gr.Column(visible=False, elem_id="duel-stage") as self.stage:
                 self.asked = gr.HTML("", elem_id="duel-asked")
@@ -54,6 +62,9 @@ class BlindDuel:
             self.result = gr.HTML("", visible=False, elem_id="duel-result")
             self.pairs = gr.Button(w.t("blind_duel.pairs"), visible=False, elem_id="duel-pairs")
             self.kept = gr.HTML("", visible=False, elem_id="duel-kept")
+
+    def parts(self) -> list[LivePart]:
+        return [each.part() for each in self.two]
 
     def wire(self, target: Component, checkpoint: Component, stop: Callable[[], None]) -> None:
         """stop: ends what is being written or loaded; what is answered stays."""
@@ -71,9 +82,10 @@ class BlindDuel:
             self.kept,
         ]
         once = QUIET | {"trigger_mode": "once"}
-        self.begin.click(
-            self.start, [target, checkpoint, self.count, self.voter], view, js=VOTER, concurrency_limit=2, concurrency_id="duel", **once
-        )  # fmt: skip
+        for each in self.two:
+            each.wire()
+        asked = [target, checkpoint, self.count, self.own, *self.two[0].fields, *self.two[1].fields, self.voter]
+        self.begin.click(self.start, asked, view, js=VOTER, concurrency_limit=2, concurrency_id="duel", **once)
         self.halt.click(stop, None, None, **AT_ONCE)
         for verdict, button in zip(BUTTONS, self.buttons, strict=True):
             vote = lambda opened, at, voter, verdict=verdict: self.vote(opened, at, verdict, voter)  # noqa: E731
@@ -82,12 +94,15 @@ class BlindDuel:
         self.pairs.click(self.keep_pairs, [self.opened], [self.kept], **CONTROL)
 
     # ---- what the buttons do ----------------------------------------------------------------------------------------
-    def start(self, target: Any, checkpoint: Any, count: Any, voter: Any) -> Iterator[list[Any]]:
-        """Inputs: target, checkpoint, count, voter. Outputs: the view, again as answers come. All are answered before the first is shown:
-        who is quicker would tell who is who."""
+    def start(self, target: Any, checkpoint: Any, count: Any, own: Any, *rest: Any) -> Iterator[list[Any]]:
+        """Inputs: target, checkpoint, count, own questions, the fields of both, voter. Outputs: the view, again as answers come. All are
+        answered before the first is shown: who is quicker would tell who is who."""
+        fields, voter = rest[:-1], rest[-1]
         w, services = self.w, self.services
         try:
-            comparison = self._comparison(target, checkpoint, count, _voter(voter))
+            half = len(fields) // 2
+            two = two_of(services, w, (target, checkpoint), fields[:half], fields[half:])
+            comparison = self._comparison(two, count, own, _voter(voter))
             if comparison.missing():
                 self._refuse()
             for done, wanted in answer_missing(services.chat, services.workspace, comparison):
@@ -115,33 +130,31 @@ class BlindDuel:
         w, services = self.w, self.services
         try:
             comparison = PromptComparison.open(services.workspace, str(opened))
-            name = w.t("corrections_view.set_name", name=comparison.lineup.contestants[-1].label)
+            name = w.t("corrections_view.set_name", name=corrections.learner(comparison).label)
             answered, rows = corrections.answered_by(comparison), corrections.of_votes(comparison)
             info, added = corrections.keep(services.workspace, services.datasets, answered, name, rows)
         except GarageError as error:
             return shown(notice(w.of(error.message), "warn"))
         return shown(notice(w.t("blind_duel.pairs_kept", added=added, name=info.name, rows=info.good_rows or 0), "ok"))
 
-    def _comparison(self, target: Any, checkpoint: Any, count: Any, voter: str) -> PromptComparison:
+    def _comparison(self, two: tuple[Contestant, Contestant], count: Any, own: Any, voter: str) -> PromptComparison:
         """The newest of the same contestants that is not at its end for this voter, or a new one. Raises GarageError."""
         services = self.services
-        if not isinstance(target, str) or not target.startswith("run:"):
-            raise ChatError("blind_duel.no_run")
         if count not in COUNTS:
             raise ChatError("wizard.bad_number", field="count", found=str(count)[:40], low=COUNTS[0], high=COUNTS[-1])
-        run = services.runs.get(target.removeprefix("run:"))
-        base, tuned = pair_of(run, format.model_name(run.recipe().model.id, self.w), run.name)
-        if isinstance(checkpoint, str) and checkpoint.startswith("checkpoint"):
-            tuned = tuned.model_copy(update={"checkpoint": run.checkpoint(checkpoint).name})
+        asked = own_prompts(own) if isinstance(own, str) else []
         for found in all_of(services.workspace):
             there = found.lineup.contestants
-            same = len(there) == 2 and [one.model_copy(update={"label": ""}) for one in there] == [
-                one.model_copy(update={"label": ""}) for one in (base, tuned)
-            ]
-            if same and len(found.lineup.prompts) <= count and (found.missing() or found.next_for(voter) is not None):
+            same = len(there) == 2 and all(map(Contestant.is_same, there, two))
+            of_same = list(found.lineup.prompts) == asked if asked else len(found.lineup.prompts) <= count
+            if same and of_same and (found.missing() or found.next_for(voter) is not None):
                 return found
-        prompts = prompts_of(run, services.datasets, count)
-        return PromptComparison.create(services.workspace, prompts, (base, tuned), ANSWER_TOKENS)
+        return PromptComparison.create(services.workspace, asked or self._prompts(two, count), two, ANSWER_TOKENS)
+
+    def _prompts(self, two: tuple[Contestant, Contestant], count: int) -> list[Prompt]:
+        """Of the data of the second one, or else of the first; neutral ones where neither is a run."""
+        run = next((one.run for one in reversed(two) if one.run), None)
+        return prompts_of(self.services.runs.get(run), self.services.datasets, count) if run else neutral(self.w.language)[:count]
 
     # ---- what is shown ----------------------------------------------------------------------------------------------
     def _next(self, comparison: PromptComparison, voter: str) -> list[Any]:
@@ -157,26 +170,26 @@ class BlindDuel:
 
     def _result(self, comparison: PromptComparison, voter: str) -> Html:
         w, score = self.w, comparison.score()
-        base, tuned = (one.label for one in comparison.lineup.contestants)
-        counts = w.t("blind_duel.counts", tuned=tuned, wins=score.wins[1], base=base, losses=score.wins[0], equal=score.equal, bad=score.both_bad)  # fmt: skip
+        names = {place: one.label for place, one in zip(("first", "second"), comparison.lineup.contestants, strict=True)}
+        counts = w.t("blind_duel.counts", **names, wins=score.wins[1], losses=score.wins[0], equal=score.equal, bad=score.both_bad)
         expected, gone = _expected(comparison), comparison.left_out()
         lines = [
             *(w.t("blind_duel.left_out", count=len(gone), reason=w.of(reason)) for reason in list(gone.values())[:1]),
             counts,
-            *self._share(score),
-            *([w.t("blind_duel.expected", **expected)] if expected["count"] else []),
+            *self._share(score, **names),
+            *([w.t("blind_duel.expected", **names, **expected)] if expected["count"] else []),
         ]
         if score.decided:
             lines.append(w.t("blind_duel.left_share", left=score.left_wins, decided=score.decided))
         return tag("div", tag("h3", w.t("blind_duel.over")), *(tag("p", line) for line in lines), self._rows(comparison, voter))
 
-    def _share(self, score: Score) -> Iterator[str]:
+    def _share(self, score: Score, first: str, second: str) -> Iterator[str]:
         if score.interval is None:
             return
         low, high = (round(100 * end) for end in score.interval)
-        yield self.w.t("blind_duel.share", percent=round(100 * score.wins[1] / score.decided), low=low, high=high)
+        yield self.w.t("blind_duel.share", second=second, percent=round(100 * score.wins[1] / score.decided), low=low, high=high)
         if score.is_clear:
-            yield self.w.t("blind_duel.clear_tuned" if score.wins[1] > score.wins[0] else "blind_duel.clear_base")
+            yield self.w.t("blind_duel.clear", better=second if score.wins[1] > score.wins[0] else first)
         else:
             yield self.w.t("blind_duel.unclear") if score.missing is None else self.w.t("blind_duel.missing", count=score.missing)
 
@@ -234,4 +247,4 @@ def _expected(comparison: PromptComparison) -> dict[str, int]:
         number: prompt.expected for number, prompt in prompts if prompt.expected and {(number, 0), (number, 1)} <= answers.keys()
     }
     hits = [sum(alike(answers[number, place].text, text) for number, text in wanted.items()) for place in (0, 1)]
-    return {"base": hits[0], "tuned": hits[1], "count": len(wanted)}
+    return {"first_hits": hits[0], "second_hits": hits[1], "count": len(wanted)}

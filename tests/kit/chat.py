@@ -1,0 +1,40 @@
+"""A chat without a worker: its answers say what was asked of whom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from core.chat.answer import Done, Piece, Sampling
+from core.chat.client import ChatState, ChatTarget
+from core.errors import ChatError
+
+
+class Chat:
+    """Answers with what it was asked as; ends after so many questions, as a worker that is killed does."""
+
+    def __init__(self, questions: int = 1000):
+        self.loads: list[ChatTarget] = []
+        self.asked: list[tuple[bool, bool, float]] = []
+        self.questions, self.target = questions, None
+
+    def state(self) -> ChatState:
+        return ChatState("ready", self.target) if self.target else ChatState()
+
+    def load(self, target: ChatTarget) -> None:
+        self.loads.append(target)
+        self.target = target
+
+    def wait_ready(self, timeout_s: float) -> ChatState:
+        return self.state()
+
+    def unload(self) -> None: ...
+
+    @contextmanager
+    def ask(self, base: Any, tuned: Any, sampling: Sampling, strength: float) -> Iterator[list[Piece | Done]]:
+        if len(self.asked) == self.questions:
+            raise ChatError("chat.unloaded")
+        self.asked.append((bool(base), bool(tuned), strength))
+        columns = [column for column, turns in (("base", base), ("tuned", tuned)) if turns]
+        yield [item for column in columns for item in (Piece(column, f"{column} {strength}"), Done(column, 3, 0.5, "stop"))]

@@ -1,0 +1,60 @@
+"""What can be talked with, as choices of a field: runs, adapters from elsewhere, bare bases; of a run its checkpoints, and a strength."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from core.chat.answer import STRENGTHS
+from core.chat.comparison import Precision
+from core.errors import ChatError, RunError
+from webui.kit import format
+from webui.kit.wording import Wording
+from webui.state.services import Services
+from webui.state.snapshot import RunRow
+
+LATEST = "adapter"  # the run's final adapter, beside its checkpoints
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+
+def run_id_of(target: Any) -> str | None:
+    return target.removeprefix("run:") if isinstance(target, str) and target.startswith("run:") else None
+
+
+def target_choices(services: Services, w: Wording, rows: tuple[RunRow, ...]) -> list[tuple[str, str]]:
+    """Ids: run:<id>, adapter:<name>, base:<model>."""
+    runs = [
+        (w.t("chat_page.choice_run", name=row.name, when=format.moment(row.created)), f"run:{row.id}")
+        for row in rows
+        if row.can_chat
+    ]
+    elsewhere = [(w.t("chat_page.choice_adapter", name=id.removeprefix("adapter:")), id) for id in services.models.adapters()]
+    models = services.models.choices()
+    return [*runs, *elsewhere, *((w.t("chat_page.choice_base", name=format.model_name(m, w)), f"base:{m}") for m in models)]
+
+
+def checkpoint_choices(services: Services, w: Wording, target: Any) -> list[tuple[str, str]]:
+    """The final adapter and each checkpoint of a run; the first alone where target is none."""
+    latest = [(w.t("chat_page.checkpoint_latest"), LATEST)]
+    try:
+        run = services.runs.get(run_id_of(target) or "")
+    except RunError:
+        return latest
+    facts = run.facts()
+    best = facts.best_checkpoint
+    if facts.adapter_is_best:
+        latest = [(w.t("chat_page.checkpoint_kept_best", step=facts.adapter_step), LATEST)]
+    steps = []
+    for folder in reversed(run.checkpoints()):
+        key = "chat_page.checkpoint_best" if folder.name == best else "chat_page.checkpoint_step"
+        steps.append((w.t(key, step=int(folder.name.rsplit("-", 1)[-1])), folder.name))
+    return latest + steps
+
+
+def strength_of(percent: Any) -> float:
+    """Of the adapter, from the form; emptied it is whole. Raises ChatError naming the limits."""
+    low, high = (round(100 * limit) for limit in STRENGTHS)
+    if percent is None:
+        return 1.0
+    if isinstance(percent, bool) or not isinstance(percent, int | float) or not low <= percent <= high:
+        raise ChatError("wizard.bad_number", field="strength", found=str(percent)[:40], low=low, high=high)
+    return float(percent) / 100

@@ -1,0 +1,104 @@
+"""Who stands in a blind duel: by itself the model above against its base; or any two, each at a checkpoint, a strength and a precision."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from core.chat.answer import STRENGTHS
+from core.chat.comparison import Contestant
+from core.errors import ChatError
+from core.models.library import ModelRef
+from webui.kit import format
+from webui.kit.live import AT_ONCE, LivePart
+from webui.kit.wording import Wording
+from webui.pages.chat_choices import LATEST, PRECISIONS, checkpoint_choices, run_id_of, strength_of, target_choices
+from webui.state.services import Services
+from webui.state.snapshot import RunRow
+
+AS_USUAL = ""  # of the first: the base of the second; of the second: the model above
+
+
+class Contender:
+    """The fields of one of the two. side: first or second."""
+
+    def __init__(self, services: Services, wording: Wording, side: str):
+        self.services, self.w, self.side = services, wording, side
+
+    def build(self, rows: tuple[RunRow, ...]) -> None:
+        w, low, high = self.w, *(round(100 * limit) for limit in STRENGTHS)
+        with gr.Column(min_width=260, elem_classes="lg-tight"):
+            named = {name: w.named(f"contenders.{name}", f"duel-{self.side}-{name}") for name in ("strength", "precision")}
+            self.model = gr.Dropdown(self._choices(rows), value=AS_USUAL, **w.named(f"contenders.{self.side}", f"duel-{self.side}"))  # fmt: skip
+            checkpoint = w.named("chat_page.checkpoint", f"duel-{self.side}-checkpoint") | {"info": None}
+            self.checkpoint = gr.Dropdown([(w.t("chat_page.checkpoint_latest"), LATEST)], value=LATEST, visible=False, **checkpoint)  # fmt: skip
+            has_one = self.side == "second"  # by itself the first is a base
+            self.strength = gr.Number(100, minimum=low, maximum=high, step=5, visible=has_one, **named["strength"])
+            precisions = [(w.t(f"chat_page.precision_{name}"), name) for name in PRECISIONS]
+            self.precision = gr.Dropdown(precisions, value="trained", **named["precision"])
+
+    def _choices(self, rows: tuple[RunRow, ...]) -> list[tuple[str, str]]:
+        return [(self.w.t(f"contenders.{self.side}_usual"), AS_USUAL), *target_choices(self.services, self.w, rows)]
+
+    def part(self) -> LivePart:
+        return LivePart(self.model, lambda look: gr.update(choices=self._choices(look.snapshot.rows)))
+
+    def wire(self) -> None:
+        self.model.change(self.chosen, self.model, [self.checkpoint, self.strength], **AT_ONCE)
+
+    def chosen(self, model: Any) -> list[Any]:
+        """Inputs: model. Outputs: checkpoint, strength."""
+        there = checkpoint_choices(self.services, self.w, model)
+        has_one = self.side == "second" if model == AS_USUAL else str(model).startswith(("run:", "adapter:"))
+        return [gr.update(choices=there, value=LATEST, visible=run_id_of(model) is not None), gr.update(visible=has_one)]
+
+    @property
+    def fields(self) -> list[Component]:
+        return [self.model, self.checkpoint, self.strength, self.precision]
+
+
+def two_of(
+    services: Services, w: Wording, above: tuple[Any, Any], first: tuple[Any, ...], second: tuple[Any, ...]
+) -> tuple[Contestant, Contestant]:
+    """above: target and checkpoint of the chat; first, second: values of a Contender's fields. Raises GarageError."""
+    model, checkpoint, *how = second
+    two = _contestant(services, w, *(above if model in (AS_USUAL, None) else (model, checkpoint)), *how)
+    model, checkpoint, *how = first
+    if model not in (AS_USUAL, None):
+        return _contestant(services, w, model, checkpoint, *how), two
+    if two.column == "base":
+        raise ChatError("blind_duel.no_run")
+    run = services.runs.get(two.run) if two.run else None
+    base = run.recipe().model.id if run else services.models.base_of(services.models.adapters()[two.other])
+    precision = two.precision if how[1] == "trained" else how[1]
+    one = _named(w, format.model_name(base, w), None, 1.0, precision, run=two.run, other=two.other, column="base")
+    return one.model_copy(update={"checkpoint": two.checkpoint}), two  # so that one load holds both
+
+
+def _contestant(services: Services, w: Wording, model: Any, checkpoint: Any, percent: Any, precision: Any) -> Contestant:
+    strength, run_id, model = strength_of(percent), run_id_of(model), model if isinstance(model, str) else ""
+    if run_id is not None:
+        run = services.runs.get(run_id)
+        step = run.checkpoint(checkpoint).name if isinstance(checkpoint, str) and checkpoint.startswith("checkpoint") else None
+        return _named(w, run.name, step, strength, precision, run=run.id)
+    if model.startswith("adapter:"):
+        if model not in services.models.adapters():
+            raise ChatError("chat_page.no_adapter", found=model[:100])
+        return _named(w, model.removeprefix("adapter:"), None, strength, precision, other=model)
+    if not model.startswith("base:"):
+        raise ChatError("blind_duel.no_run")
+    base = ModelRef.parse(model.removeprefix("base:")).id
+    return _named(w, format.model_name(base, w), None, 1.0, precision, other=f"base:{base}", column="base")
+
+
+def _named(w: Wording, name: str, checkpoint: str | None, strength: float, precision: Any, **whose: Any) -> Contestant:
+    """A contestant whose label says what distinguishes it."""
+    if precision not in PRECISIONS:
+        raise ChatError("wizard.bad_number", field="precision", found=str(precision)[:40], low=4, high=16)
+    how = [w.t("chat_page.checkpoint_step", step=int(checkpoint.rsplit("-", 1)[-1]))] if checkpoint else []
+    how += [f"{round(100 * strength)} %"] if strength != 1 else []
+    how += [w.t(f"chat_page.precision_{precision}")] if precision != "trained" else []
+    label = ", ".join([name, *how])
+    return Contestant(label=label, checkpoint=checkpoint, strength=strength, precision=precision, **whose)
