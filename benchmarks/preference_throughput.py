@@ -71,9 +71,13 @@ def table(results: dict[str, list[dict[str, Any]]], apart: dict[str, dict[str, A
         lines.append(
             f"| {name} | {child.spread(alone, '.2f')} | {child.spread(whole, '.2f')} | {child.spread(peak)} | {accuracy} | {apart[name]['margin']:.3f} |"
         )
-    of = {name: [(*rates(result), result["peak_mib"]) for result in found] for name, found in results.items()}
-    over = [child.ratio([one[i] for one in of["garage"]], [one[i] for one in of["trl"]]) for i in range(3)]
-    return [*lines, "", f"garage over trl: steps {over[0]}, with the reference {over[1]}, peak memory {over[2]}"]
+    of = {
+        name: [(*rates(result), result["peak_mib"], child.rate(result, "supervised", WARM_UP, "busy")) for result in found]
+        for name, found in results.items()
+    }
+    over = [child.ratio([one[i] for one in of["garage"]], [one[i] for one in of["trl"]]) for i in range(4)]
+    said = f"garage over trl: steps {over[0]}, with the reference {over[1]}, peak memory {over[2]}, steps by the processor's seconds {over[3]}"
+    return [*lines, "", said]
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ class Meter:
     def __init__(self, on_card: bool):
         self._on_card = on_card
         self._ends: list[float] = []
+        self._busy: list[float] = []
         self._supervised: list[int] = []
         self._computed: list[int] = []
         self._counted = (0, 0)
@@ -40,13 +41,14 @@ class Meter:
     def step_ended(self) -> None:
         wait_for_card(self._on_card)
         self._ends.append(time.perf_counter())
+        self._busy.append(time.process_time())
         self._supervised.append(self._counted[0])
         self._computed.append(self._counted[1])
         self._counted = (0, 0)
 
     def report(self, **facts: Any) -> None:
-        """ends: seconds, of each step's end; supervised, computed: tokens of each step; MiB while training."""
-        numbers = {"ends": self._ends, "supervised": self._supervised, "computed": self._computed}
+        """ends: seconds, of each step's end, and busy, of the processor until then; supervised, computed: tokens of each step; MiB while training."""
+        numbers = {"ends": self._ends, "busy": self._busy, "supervised": self._supervised, "computed": self._computed}
         memory = {"loaded_mib": self._loaded, "peak_mib": peak_mib(self._on_card)}
         say(numbers | memory | facts)
 
