@@ -234,8 +234,9 @@ class _ForBackward(torch.autograd.Function):
         all_a, scaled_b = _all_a(factors[: len(members)], x.dtype), _scaled_b(members, factors[len(members) :], x.dtype)
         rows = x.reshape(-1, x.shape[-1])
         grads = [g.reshape(-1, g.shape[-1]) for g in gradients]
-        grad_hidden = torch.cat([g @ b for g, b in zip(grads, scaled_b, strict=True)], dim=1)
-        grad_a = (grad_hidden.t() @ rows).split([m.A.shape[0] for m in members])
+        of_hidden = [g @ b for g, b in zip(grads, scaled_b, strict=True)]
+        grad_hidden = torch.cat(of_hidden, dim=1) if len(members) > 1 else of_hidden[0]
+        grad_a = (grad_hidden.t() @ rows).to(members[0].A.dtype).split([m.A.shape[0] for m in members])
         grad_b = [
             (g.t() @ h).to(m.B.dtype).mul_(m.scaling) for m, g, h in zip(members, grads, _by_member(hidden, members), strict=True)
         ]
@@ -270,12 +271,13 @@ class _Recomputed(torch.autograd.Function):
 # Both are made at each use: an optimizer that writes past PyTorch's version counters (bitsandbytes) would leave a kept copy stale.
 def _all_a(a: Sequence[torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
     """All A as one (sum of r, in) in dtype."""
-    return torch.cat([one.to(dtype) for one in a])
+    return (torch.cat(list(a)) if len(a) > 1 else a[0]).to(dtype)
 
 
 def _scaled_b(members: Sequence[_Member], b: Sequence[torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
     """Each s B (out, r) in dtype."""
-    return [(one * member.scaling).to(dtype) for member, one in zip(members, b, strict=True)]
+    made = [one.new_empty(one.shape, dtype=dtype) for one in b]
+    return [torch.mul(one, m.scaling, out=into) for m, one, into in zip(members, b, made, strict=True)]
 
 
 def _by_member(hidden: torch.Tensor, members: Sequence[_Member]) -> tuple[torch.Tensor, ...]:

@@ -16,6 +16,7 @@ from core.data.row_order import Schedule, best_fit
 from core.engine import adapter, attention, base_model, device
 from core.engine.batches import collate, collate_packed
 from core.engine.loss import summed_loss
+from core.engine.variants import blockwise
 from core.messages import msg
 from core.recipe import Adapter
 from tests.kit import families
@@ -116,14 +117,14 @@ def test_attention_within_a_window_equals_that_of_transformers() -> None:
 @pytest.mark.parametrize("window", [None, 1, 7, 64, 300])
 def test_attention_on_a_processor_equals_pytorchs(kv_heads: int, window: int | None) -> None:
     """Also where an example has several blocks, one token, or exactly a block; gradients of them all."""
-    lengths = (2 * attention.BLOCK + 40, 33, 1, attention.BLOCK)
+    lengths = (2 * blockwise.BLOCK + 40, 33, 1, blockwise.BLOCK)
     chance = torch.Generator().manual_seed(4)
 
     def heads(count: int) -> torch.Tensor:  # as a model hands them: heads inside, tokens outside
         return torch.randn(1, sum(lengths), count, 8, dtype=torch.float64, generator=chance).transpose(1, 2).requires_grad_()
 
     states = heads(4), heads(kv_heads), heads(kv_heads)
-    ours = attention.attend(*states, lengths, 0.3, window)
+    ours = blockwise.attend(*states, lengths, 0.3, window)
     theirs, _ = attention.packed_sdpa(None, *states, None, 0.3, 0.0, lengths, window)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
     incoming = torch.randn(ours.shape, dtype=torch.float64, generator=chance)
@@ -140,7 +141,7 @@ def test_attention_in_16_bit_is_as_near_the_truth_as_pytorchs() -> None:
     def result(dtype: torch.dtype, ours: bool) -> torch.Tensor:
         states = [state.to(dtype).requires_grad_() for state in wide]
         if ours:
-            output = attention.attend(*states, lengths, 0.125, None)
+            output = blockwise.attend(*states, lengths, 0.125, None)
         else:
             rows = zip(*(state.split(lengths, 2) for state in states), strict=True)
             parts = [torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True) for q, k, v in rows]

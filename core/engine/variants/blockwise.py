@@ -1,0 +1,121 @@
+"""Attention in 16-bit types on a processor, over examples that lie end to end: blocks of queries, each against the keys that it may see.
+Products run in 16 bits where that is fast, scores and softmax in fp32. Imports torch: workers only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.autograd.function import once_differentiable
+
+BLOCK = 128
+
+
+def attend(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: tuple[int, ...], scaling: float, window: int | None
+) -> torch.Tensor:
+    """query: (1, heads, T, d); key, value: (1, kv heads, T, d); lengths: of the examples, their sum is T. window: how many
+    tokens back, itself included, a token may look; None: all. Returns (1, T, heads, d)."""
+    return _Attention.apply(query, key, value, lengths, scaling, window)
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        lengths: tuple[int, ...],
+        scaling: float,
+        window: int | None,
+    ) -> torch.Tensor:
+        ctx.save_for_backward(query, key, value)
+        ctx.settings = lengths, scaling, window
+        _, heads, tokens, width = query.shape
+        q, k, v = _grouped(query, key.shape[1]), key[0], value[0]
+        output = query.new_empty(1, tokens, heads, v.shape[-1])
+        target = output.view(tokens, *q.shape[:2], v.shape[-1]).permute(1, 2, 0, 3)
+        for part in _blocks(lengths, window):
+            weights = part.weights(q, k, scaling)
+            target[:, :, part.queries] = torch.bmm(weights, v[:, part.keys]).view(*q.shape[:2], part.count, -1)
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        query, key, value = ctx.saved_tensors
+        lengths, scaling, window = ctx.settings
+        q, k, v = _grouped(query, key.shape[1]), key[0], value[0]
+        incoming = gradient.view(gradient.shape[1], *q.shape[:2], -1).permute(1, 2, 0, 3)
+        grad_query, grad_key, grad_value = (torch.empty_like(tensor) for tensor in (query, key, value))
+        grad_q = _grouped(grad_query, key.shape[1])
+        for begin, end, parts in _examples(lengths, window):
+            alone = len(parts) == 1  # else each block adds its share, in fp32
+            sums = None if alone else [torch.zeros_like(tensor[:, begin:end], dtype=torch.float32) for tensor in (k, v)]
+            for part in parts:
+                weights = part.weights(q, k, scaling)
+                above = incoming[:, :, part.queries].reshape(len(k), -1, v.shape[-1])
+                of_weights = torch.bmm(above, v[:, part.keys].transpose(1, 2))
+                of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype)
+                of_q = torch.bmm(of_scores, k[:, part.keys]).view(*q.shape[:2], part.count, -1)
+                grad_q[:, :, part.queries] = of_q.mul_(scaling)
+                of_k = torch.bmm(of_scores.transpose(1, 2), part.rows(q, scaling).to(of_scores.dtype))
+                of_v = torch.bmm(weights.transpose(1, 2), above)
+                if sums is None:
+                    grad_key[0, :, begin:end], grad_value[0, :, begin:end] = of_k, of_v
+                else:
+                    within = slice(part.keys.start - begin, part.keys.stop - begin)
+                    sums[0][:, within] += of_k
+                    sums[1][:, within] += of_v
+            if sums is not None:
+                grad_key[0, :, begin:end], grad_value[0, :, begin:end] = sums
+        return grad_query, grad_key, grad_value, None, None, None
+
+
+def _grouped(query: torch.Tensor, kv_heads: int) -> torch.Tensor:
+    """(1, heads, T, d) as (kv heads, query heads of each, T, d), the same memory."""
+    return query.view(kv_heads, -1, *query.shape[2:])
+
+
+class _Block:
+    """Queries start..end of the example that begins at `begin`, and the keys that they may see."""
+
+    def __init__(self, begin: int, start: int, end: int, window: int | None):
+        first = begin if window is None else max(begin, start - window + 1)
+        self.queries, self.keys, self.count, self.window = slice(start, end), slice(first, end), end - start, window
+
+    def rows(self, q: torch.Tensor, scaling: float) -> torch.Tensor:
+        """(kv heads, query heads of each x count, d) float32, scaled."""
+        own = q[:, :, self.queries].to(torch.float32, memory_format=torch.contiguous_format, copy=True)
+        return own.mul_(scaling).view(len(q), -1, q.shape[-1])
+
+    def weights(self, q: torch.Tensor, k: torch.Tensor, scaling: float) -> torch.Tensor:
+        """(kv heads, query heads of each x count, keys) in q's type: each row sums to 1."""
+        keys = k[:, self.keys].float()
+        scores = torch.bmm(self.rows(q, scaling), keys.transpose(1, 2))
+        scores.view(len(q), -1, self.count, keys.shape[1])[..., -self.count :].add_(_later_keys(self.count, scores))
+        if self.window is not None and keys.shape[1] > self.window:
+            behind = torch.arange(self.count)[:, None] + keys.shape[1] - self.count - torch.arange(keys.shape[1])
+            scores.view(-1, self.count, keys.shape[1]).masked_fill_(behind >= self.window, float("-inf"))
+        return torch.softmax(scores, -1).to(q.dtype)
+
+
+def _later_keys(count: int, like: torch.Tensor) -> torch.Tensor:
+    """(count, count) with -inf where the key comes after the query."""
+    return torch.full((count, count), float("-inf"), dtype=like.dtype, device=like.device).triu_(1)
+
+
+def _examples(lengths: tuple[int, ...], window: int | None) -> Iterator[tuple[int, int, list[_Block]]]:
+    begin = 0
+    for length in lengths:
+        end = begin + length
+        yield begin, end, [_Block(begin, start, min(start + BLOCK, end), window) for start in range(begin, end, BLOCK)]
+        begin = end
+
+
+def _blocks(lengths: tuple[int, ...], window: int | None) -> Iterator[_Block]:
+    for _, _, parts in _examples(lengths, window):
+        yield from parts
