@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import string
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from launcher import developers, doctor, install, main, running, sentences, torc
 from launcher.environment import MARKER_VERSION, Environment, Needs, read_needs, why_not_ready
 from launcher.machine import MachineFacts, of_windows, parse_nvidia_smi, probe_nvidia
 from launcher.progress import Progress
+from tools import lock
 
 ROOT = PROJECT
 LAUNCHER = [file.relative_to(ROOT).as_posix() for file in sorted((ROOT / "launcher").glob("*.py"))]
@@ -160,14 +162,29 @@ def test_other_requirements_or_other_tested_versions_change_the_digest():
 
 def test_constraints_admit_what_pyproject_asks_for_and_leave_torch_out():
     from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
 
     needs = read_needs((ROOT / "pyproject.toml").read_text("utf-8"), "")
     lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
-    tested = {r.name.lower(): str(r.specifier)[2:] for r in map(Requirement, (x for x in lines if x and x[0] != "#"))}
+    tested = {canonicalize_name(r.name): str(r.specifier)[2:] for r in map(Requirement, (x for x in lines if x and x[0] != "#"))}
     assert "torch" not in tested, "its build is chosen"
     for need in map(Requirement, needs.requirements + needs.test_requirements):
         if need.name not in ("torch", "pip"):
-            assert need.specifier.contains(tested[need.name.lower()]), need
+            assert need.specifier.contains(tested[canonicalize_name(need.name)]), need
+
+
+def test_constraints_are_derived_from_pyproject_by_one_command():
+    asked = lock.digest((ROOT / "pyproject.toml").read_text("utf-8"))
+    said = lock.LOCK.read_text("utf-8")
+    assert said.startswith(lock.HEADING.format(digest=asked)), "pyproject.toml asks for something else since: python tools/lock.py"
+    assert not [pin for pin in said.splitlines() if lock.LEFT_OUT.match(pin)]
+    assert "colorama==0.4.6 ; sys_platform == 'win32'" in said, "what another system alone needs is in it too"
+
+
+@pytest.mark.full
+@pytest.mark.skipif(not shutil.which("uv"), reason="no uv here")
+def test_deriving_the_constraints_again_changes_nothing():
+    assert lock.derive() == lock.LOCK.read_text("utf-8")
 
 
 # ---- installing, with a pip that is played ------------------------------------------------------------------------------
