@@ -276,7 +276,7 @@ class Train(_Section):
         description="Keep the adapter with the lowest validation loss instead of the last one; without a validation set, the last.",
     )
     sample_seconds: float = Field(
-        4.0, ge=0, le=600, description="Seconds for sample answers per evaluation, and held-out ones at both ends; 0: none."
+        4.0, ge=0, le=600, description="Seconds for sample answers, 5 % of a run at most, and for held-out questions; 0: none."
     )
     sample_prompts: tuple[
         Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=LONGEST_PROMPT)], ...

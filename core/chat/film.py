@@ -2,14 +2,16 @@
 
 At step 0, after the last step, and at evaluations in between (also where no rows are kept apart: then at the steps where they
 would be measured). All prompts are one batch, or several where one would hold more tokens than a step of the training does, so
-that the film is never what a run needs its memory for. The answers of a frame take train.sample_seconds at most, and are whole or
-not there: as many prompts are asked as the pace of this very moment can answer, the most telling first. Where not one was answered,
-a frame or more is left out: beside a busy program it rests. It changes nothing of the training: no weight, no random state, bit for
+that the film is never what a run needs its memory for. All frames together take 5 % of the run at most (core/chat/frame_time), and the
+answers of one train.sample_seconds; they are whole or not there: as many prompts are asked as the pace of this very moment
+can answer, the most telling first. Where not one was answered, a frame or more is left out: beside a busy program it rests. It
+changes nothing of the training: no weight, no random state, bit for
 bit on a processor. A model that cannot be asked this way is trained without a film, and the run says so.
 """
 
 from __future__ import annotations
 
+import math
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -20,9 +22,10 @@ from itertools import accumulate
 import torch
 
 from core.chat.decode import Decoder, keep_rows
+from core.chat.frame_time import FrameTime, texts_within
 from core.data.formats import Example
 from core.data.labels import Encoded
-from core.data.row_order import packed
+from core.data.row_order import Schedule, packed
 from core.data.tokenizer import Tokenizer
 from core.engine import attention
 from core.engine.device import random_states, set_random_states
@@ -37,7 +40,8 @@ from core.runs.scenes import ANSWER_TOKENS, Scenes
 
 UNFINISHED = "\ufffd"  # half a character
 NEUTRAL_SHARE = 0.25  # of a frame's time: where the texts take more, they are measured before and after only
-READING_SHARE = 0.5  # of a frame's time, for reading the prompts
+READING_SHARE = 0.5  # of a frame's time, for reading the prompts; the first may take all of it
+HOPELESS = 0.5  # of the time that the only answer still needs, going by the longest before: with less it is given up at once
 MOST_REST = 4  # frames that are left out in a row
 TELLING = ("own", "kept_apart", "trained", "neutral")  # one of each source, then the second of each, ...
 # What a family that is put together otherwise, or a full memory, may raise. Stop, Pause and a full disk go their own way.
@@ -79,10 +83,10 @@ class Shown:
 
 
 class Film:
-    """`begin` where an attempt begins, then `take` between its steps. total_steps, eval_every: of the training."""
+    """`begin` where an attempt begins, then `take` between its steps. schedule, eval_every: of the training."""
 
-    def __init__(self, step: Step, reporter: Reporter, shown: Shown, total_steps: int, eval_every: int):
-        self._step, self._reporter, self._total_steps = step, reporter, total_steps
+    def __init__(self, step: Step, reporter: Reporter, shown: Shown, schedule: Schedule, eval_every: int):
+        self._step, self._reporter, self._total_steps = step, reporter, schedule.total_steps
         self._tokenizer, self._seconds, self._clock = shown.tokenizer, shown.seconds, shown.clock
         self._model = step.tuned.get_base_model()
         self._decoder = Decoder(self._model, step.pad_token_id)
@@ -91,15 +95,19 @@ class Film:
             scene.ids(shown.tokenizer) for scene in shown.scenes.held_out
         ]  # at both ends alone, core/runs/cards/better
         whole = [shown.tokenizer.encode_whole(Example(text=words)) for words in shown.scenes.neutral_texts]
-        self._neutral = [Encoded(row.input_ids, row.learned) for row in whole]
+        run_tokens = sum(schedule.lengths) * schedule.total_steps / schedule.steps_per_epoch
+        affordable = texts_within([len(row.input_ids) for row in whole], run_tokens)
+        self._neutral = [Encoded(row.input_ids, row.learned) for row in whole[:affordable]]
         self._neutral_seconds = 0.0
         self._order = _telling_first([scene.source for scene in shown.scenes.scenes])
         self._usual = ANSWER_TOKENS  # tokens of the longest answer of the frame before
+        self._a_second = math.inf  # prompts that are asked for each second of a frame at most, by what the one before had time for
         self._rest, self._resting = 0, 0  # frames to leave out, and how many of those are still to come
         self._is_off = False
         self._is_there: int | None = None  # the step that this attempt begins at, where its frame is taken already
         self._at_once = 0
-        self.every = frames.every(eval_every, total_steps)
+        self.every = frames.every(eval_every, schedule.total_steps)
+        self._time = FrameTime(shown.seconds, self.every, schedule.total_steps)
 
     def begin(self, at: int, at_once: int) -> None:
         """at: the step that this attempt goes on from. at_once: the most tokens that a batch of the training has."""
@@ -111,26 +119,43 @@ class Film:
         at_its_turn = step % self.every == 0 or step == self._total_steps
         return at_its_turn and not self._is_off and step != self._is_there
 
-    def take(self, step: int) -> None:
-        """One frame, appended to film.jsonl. Stop and Pause are heard between two tokens, and between the layers of one."""
-        if self._resting and step not in (0, self._total_steps):
+    def take(self, step: int, steps_take: Callable[[float | None], float | None]) -> None:
+        """One frame, appended to film.jsonl. steps_take: seconds of all steps, by those of a token read where there was no step yet.
+        Stop and Pause are heard between two tokens, and between the layers of one."""
+        between = step not in (0, self._total_steps)
+        if between and self._resting:
             self._resting -= 1
             return
+        is_known = steps_take(self._a_token) is not None or not self._neutral  # else the texts tell how fast this PC is
+        self._seconds = self._seconds_for(step, steps_take)
+        if between and is_known and not self._seconds:
+            return
         self._reporter.stage("sampling")
-        started = self._clock()
+        started, spent = self._clock(), self._time.spent
         with self._unchanged(step):
             loss = self._neutral_loss(step)
-            answers = self._answers(self._clock() + self._seconds)
-            self._rest = (
-                0 if not answers or any(answer.why != "time" for answer in answers) else min(MOST_REST, max(1, 2 * self._rest))
-            )
-            self._resting = self._rest
-            attempt, seconds = self._reporter.status.attempt, round(self._clock() - started, 2)
-            frame = Frame(step=step, attempt=attempt, seconds=seconds, answers=tuple(answers), neutral_loss=loss)
+            self._time.spent = spent + self._clock() - started
+            self._seconds = self._seconds_for(step, steps_take)
+            answers = self._answers(self._clock() + self._seconds) if self._seconds else self._unanswered
+            answered = sum(answer.why != "time" for answer in answers)
+            self._a_second = (2 * answered or len(answers) / 4) / self._seconds if self._seconds else math.inf
+            self._rest = self._resting = 0 if answered or not answers else min(MOST_REST, max(1, 2 * self._rest))
+            attempt, seconds = self._reporter.status.attempt, self._clock() - started
+            self._time.spent = spent + seconds
+            frame = Frame(step=step, attempt=attempt, seconds=round(seconds, 2), answers=tuple(answers), neutral_loss=loss)
             frames.append(self._reporter.run, frame)
         if self._held_out and step in (0, self._total_steps):
             with self._unchanged(step):
-                better.append(self._reporter.run, step, self._answered(self._held_out, self._clock() + self._seconds))
+                better.append(self._reporter.run, step, self._answered(self._held_out, self._clock() + self._time.most))
+
+    def _seconds_for(self, step: int, steps_take: Callable[[float | None], float | None]) -> float:
+        return self._time.of(step, steps_take(self._a_token), self._neutral_seconds)
+
+    @property
+    def _a_token(self) -> float | None:
+        """Seconds of one that is read, as the neutral texts were; None before."""
+        tokens = sum(len(row.input_ids) for row in self._neutral)
+        return self._neutral_seconds / tokens if tokens and self._neutral_seconds else None
 
     @torch.no_grad()
     def rehearse(self) -> None:
@@ -187,24 +212,28 @@ class Film:
         return groups
 
     def _readable(self) -> list[int]:
-        """The prompts that can be read in their share of the time, by the pace at which the neutral texts were; the first in any case."""
-        a_token = self._neutral_seconds / max(1, sum(len(row.input_ids) for row in self._neutral))
-        seconds = list(accumulate(a_token * len(self._prompts[place]) for place in self._order))
-        return [
-            place
-            for place, until in zip(self._order, seconds, strict=True)
-            if until <= max(seconds[0], READING_SHARE * self._seconds)
+        """The prompts that can be read in their share of the time, by the pace at which the neutral texts were."""
+        seconds = list(accumulate((self._a_token or 0.0) * len(self._prompts[place]) for place in self._order))
+        most = [self._seconds, *[READING_SHARE * self._seconds] * len(seconds)]
+        return [place for place, until, share in zip(self._order, seconds, most, strict=False) if until <= share][
+            : int(min(len(self._prompts), max(1.0, self._a_second * self._seconds)))
         ]
+
+    @property
+    def _unanswered(self) -> list[FrameAnswer]:
+        return [FrameAnswer(text="", why="time")] * len(self._prompts)
 
     def _answers(self, end: float) -> list[FrameAnswer]:
         """One for each prompt, in their order; empty with "time" where there was none for it."""
-        groups = self._groups(self._readable() if self._prompts else ())
+        groups = self._groups(self._readable())
         with attention.set_aside(self._model):
             for rows in groups:
                 self._decode(rows, end)
-        found = {row.place: row for rows in groups for row in rows}
-        self._usual = max((len(row.ids) for row in found.values() if row.why), default=ANSWER_TOKENS)
-        return [found.get(place, _Writing(place, [])).answer(self._tokenizer) for place in range(len(self._prompts))]
+        found, answers = [row for rows in groups for row in rows], self._unanswered
+        self._usual = max((len(row.ids) for row in found if row.why), default=ANSWER_TOKENS)
+        for row in found:
+            answers[row.place] = row.answer(self._tokenizer)
+        return answers
 
     def _decode(self, rows: Sequence[_Writing], end: float) -> None:
         """Tokens for every row, the likeliest each time, until it is over or the time is; a row that is over leaves the batch, and so does
@@ -221,9 +250,10 @@ class Film:
                 row.take(token, is_finite, self._tokenizer.stop_ids)
             now, written = self._clock(), written + 1
             going_on = [i for i, row in enumerate(alive) if row.why is None]
-            if written > 1 and len(going_on) > 1:  # the first one read the prompts
+            if written > 1 and going_on:  # the first one read the prompts
                 needed = (now - before) * max(1, self._usual - written)
-                going_on = going_on[: max(1, int(len(going_on) * min(1.0, (end - now) / needed)))] if needed > 0 else going_on
+                share = min(1.0, (end - now) / needed) if needed > 0 else 1.0
+                going_on = going_on[: max(int(len(going_on) * share), len(going_on) > 1 or share >= HOPELESS)]
             before = now
             ids, mask = best[:, None], torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
             if going_on and len(going_on) < len(alive):
@@ -242,7 +272,7 @@ class Film:
 
     # ---- neutral texts ----------------------------------------------------------------------------------------------
     def _neutral_loss(self, step: int) -> float | None:
-        """None between the first frame and the last where it takes too long."""
+        """None between the first frame and the last where it takes too long, and in a run that is too short for a text."""
         if self._neutral_seconds > NEUTRAL_SHARE * self._seconds and step not in (0, self._total_steps):
             return None
         started = self._clock()
@@ -251,15 +281,15 @@ class Film:
         return loss
 
     def _measure_neutral(self) -> float | None:
-        """Mean loss over all tokens of the texts; None where it is no number."""
+        """Mean loss over all tokens of the texts; None where it is no number, or there are none."""
         lengths = [len(row.input_ids) for row in self._neutral]
         loss_sum, learned = 0.0, 0
-        for chosen in packed(range(len(lengths)), lengths, max(self._at_once, *lengths)):
+        for chosen in packed(range(len(lengths)), lengths, max([self._at_once, *lengths])):
             self._reporter.check()
             loss, count = self._step.measure([self._neutral[i] for i in chosen])
             loss_sum, learned = loss_sum + loss, learned + count
-        loss = loss_sum / learned
-        return round(loss, 6) if loss == loss and abs(loss) != float("inf") else None
+        loss = loss_sum / learned if learned else math.nan
+        return round(loss, 6) if math.isfinite(loss) else None
 
 
 def _telling_first(sources: Sequence[str]) -> list[int]:

@@ -80,6 +80,11 @@ class TimeLeft:
         pauses += statistics.fmean(shown) * self._due(step, self.film_every) if shown and self.film_every else 0.0
         return (self._tokens(self.total_steps) - self._tokens(step)) * rate + pauses
 
+    def steps_take(self, forward: float | None = None) -> float | None:
+        """Seconds of all steps of this attempt alone. forward: seconds of a token in a forward pass, for where there were no two steps."""
+        rate = self._seconds_a_token() or (forward and forward / EVALUATION_SHARE)
+        return rate and self._tokens(self.total_steps) * rate
+
     def _due(self, step: int, every: int) -> int:
         """How often something comes after `step`."""
         return self.total_steps // every - step // every + bool(self.total_steps % every and step < self.total_steps)

@@ -109,7 +109,7 @@ class Trainer:
         self.position = Position()
         self.checkpoints = Checkpoints(reporter.run, save_adapter, train.save_total_limit, train.save_total_gib)
         self.evaluation = Evaluation(self.step, data.evaluation, recipe, reporter)
-        self.film = Film(self.step, reporter, shown, total, self.eval_every) if shown else None
+        self.film = Film(self.step, reporter, shown, self.schedule, self.eval_every) if shown else None
         advice = (lambda: would_fit(self.ahead)) if would_fit else None
         self.recovery = Recovery(self.step, self.position, self.checkpoints, self._tell, self._save_and_go_on, advice)
         self._memory = MemoryUse(reporter, compute.on_card)
@@ -223,7 +223,7 @@ class Trainer:
             self.reporter.stage("training")
         if self.film and self.film.is_due(number):
             with self._clock.pause("film"):
-                self.film.take(number)
+                self.film.take(number, self._clock.steps_take)
             self.reporter.stage("training")
         if number and (last or (number % self.save_every == 0 and self.position.health.is_worth_saving)):
             self._save_and_go_on()

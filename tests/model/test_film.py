@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from core.advice import plan
-from core.chat import film
+from core.chat import film, frame_time
 from core.chat.film import Shown
 from core.commands import running
 from core.data.formats import ChatMessage, Example
@@ -65,6 +65,7 @@ def tokenizer(tiny_model: Path) -> Tokenizer:
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(film, "ANSWER_TOKENS", 4)
+    monkeypatch.setattr(frame_time, "MOST_OF_RUN", 1e6)  # of a run of five steps a twentieth is nothing
     monkeypatch.setattr(scenes, "ANSWER_TOKENS", 4)
 
 
@@ -190,7 +191,7 @@ def test_the_answers_are_those_of_transformers_own_generate_while_packed_and_fus
             torch.nn.init.normal_(parameter, std=0.02)
     fused = fused_lora.fuse(trainer.step.tuned)
     assert trainer.step.packed and fused.count and trainer.step.tuned.get_base_model().config._attn_implementation == attention.NAME
-    trainer.film.take(0)
+    trainer.film.take(0, long)
     assert trainer.step.tuned.get_base_model().config._attn_implementation == attention.NAME
     fused.release()
     [(_, answers, loss)] = shown_in(tmp_path)
@@ -215,11 +216,17 @@ def test_the_answers_are_those_of_transformers_own_generate_while_packed_and_fus
     assert loss == pytest.approx(expected / count, rel=1e-4) and 7 < loss < 10
 
 
+def long(forward: float | None) -> float:
+    """The steps of a run that bounds no frame."""
+    return 1e9
+
+
 @pytest.fixture
 def slow(tmp_path: Path, tiny_model: Path, tokenizer: Tokenizer, short: None) -> Trainer:
     """Its film's clock goes by the rows that are asked for a token: one is a second. Answers have four, and no end of their own."""
     now = [0.0]
     trainer = trainer_of(tmp_path, tiny_model, films=tokenizer, clock=lambda: now[0])
+    trainer.now = now
     trainer.film._tokenizer = SimpleNamespace(decode=lambda ids: "x" * len(ids), stop_ids=frozenset(), pad_token_id=2)
     trainer.film._at_once = 10_000  # all together
     forward = trainer.film._decoder.forward
@@ -234,8 +241,8 @@ def slow(tmp_path: Path, tiny_model: Path, tokenizer: Tokenizer, short: None) ->
 
 def answered(trainer: Trainer, step: int, seconds: float) -> list[int]:
     """The prompts that a frame of so many seconds answers; the others have not a word."""
-    trainer.film._seconds = seconds
-    trainer.film.take(step)
+    trainer.film._time.most = seconds
+    trainer.film.take(step, long)
     [answers] = [answers for at, answers, _ in shown_in(trainer.reporter.run.path) if at == step]
     assert {(answer.text, answer.why) for answer in answers} <= {("xxxx", "length"), ("", "time")}
     return [place for place, answer in enumerate(answers) if answer.text]
@@ -253,18 +260,47 @@ def test_no_more_prompts_are_read_than_the_pace_of_the_neutral_texts_allows(slow
     lengths, texts = [len(prompt) for prompt in slow.film._prompts], sum(len(row.input_ids) for row in slow.film._neutral)
     slow.film._seconds, slow.film._neutral_seconds = 2.0 * (lengths[0] + lengths[3]), texts  # a second a token, half the time
     assert slow.film._readable() == [0, 3]
+    slow.film._seconds = 1.5 * lengths[0]
+    assert slow.film._readable() == [0], "the first may take all of it"
     slow.film._seconds = 0.5
-    assert slow.film._readable() == [0]
+    assert slow.film._readable() == []
 
 
 def test_where_not_one_was_answered_it_rests_but_for_the_last_frame(slow: Trainer) -> None:
     assert answered(slow, 0, 3.0) == []
     for step in (1, 2, 3, 4):
-        slow.film.take(step)
+        slow.film.take(step, long)
     assert [step for step, _, _ in shown_in(slow.reporter.run.path)] == [0, 2], "one left out, then two"
     assert answered(slow, 5, 20.0) == [0, 1, 2, 3, 4], "the last is always taken"
-    slow.film.take(6)
+    slow.film.take(6, long)
     assert shown_in(slow.reporter.run.path)[-1][0] == 6
+
+
+def test_all_frames_together_take_a_twentieth_of_the_run_and_the_last_one_has_answers(
+    slow: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By counted time: a row's token is a second, each measurement of the texts three. Steps 0, 2, 4 and 5 have frames; all five answers
+    take twenty."""
+    monkeypatch.setattr(frame_time, "MOST_OF_RUN", 0.05)
+    film, now = slow.film, slow.film._clock
+
+    def measured() -> float:
+        slow.now[0] += 3.0
+        return 1.0
+
+    monkeypatch.setattr(film, "_measure_neutral", measured)
+    for run_seconds, answered_at in ((2000, [5, 3, 3, 5]), (1000, [2, 1, 2, 3]), (400, [0, 0, 0, 1]), (160, [0] * 4)):
+        (slow.reporter.run.path / frames.FILE).unlink(missing_ok=True)
+        film._time.spent, film._rest, film._resting, film._a_second, film._neutral_seconds, began = 0.0, 0, 0, 5.0, 0.0, now()
+        for step in (0, 2, 4, 5):
+            film.take(step, lambda forward, seconds=run_seconds: seconds)
+        shown = {step: sum(bool(answer.text) for answer in answers) for step, answers, _ in shown_in(slow.reporter.run.path)}
+        assert now() - began <= 0.05 * run_seconds and [shown.get(step, 0) for step in (0, 2, 4, 5)] == answered_at, run_seconds
+
+
+def test_a_run_too_short_for_all_neutral_texts_measures_those_it_can_afford_twice() -> None:
+    """A token read costs 0.4 of one trained: of 3,200 tokens half of 5 % reads 200, each text before and after."""
+    assert [frame_time.texts_within([60, 40, 50], run) for run in (0, 3_210, 3_190, 1_930, 1_910)] == [0, 2, 1, 1, 0]
 
 
 def test_no_batch_holds_more_tokens_than_a_step_of_the_training(tmp_path: Path, tiny_model: Path, tokenizer: Tokenizer) -> None:
@@ -421,10 +457,10 @@ def library(tmp_path: Path, tiny_model: Path) -> Workspace:
 
 
 def test_a_run_leaves_its_film(library: Workspace) -> None:
-    run = worked(library, sample_prompts=["What is a compass?"], sample_seconds=1.5)
+    run = worked(library, sample_prompts=["What is a compass?"], sample_seconds=1.5, max_steps=40, eval_steps=20)
     shown, found = scenes.read(run), frames.read(run)
     assert sources(shown) == ["kept_apart"] * 3 + ["own"] + ["neutral"] * 2
-    assert [each.step for each in found] in ([0, 1, 2], [0, 2]), "it rests where this PC is too busy for one answer"
+    assert [each.step for each in found] in ([0, 20, 40], [0, 40]), "it rests where this PC is too busy for one answer"
     assert all(len(each.answers) == 6 for each in found)
     assert all(answer.why != "time" or not answer.text for each in found for answer in each.answers)
     assert 7 < frames.forgetting(found).before < 10
@@ -452,7 +488,7 @@ def test_held_out_questions_are_asked_at_both_ends_and_a_sample_set_by_its_own_c
     half = recipe.model_copy(update={"data": recipe.data.model_copy(update={"eval_fraction": 0.5})})
     trainer = trainer_of(tmp_path, tiny_model, recipe=half, films=tokenizer)
     for step in (0, 2, 5):
-        trainer.film.take(step)
+        trainer.film.take(step, long)
     asked = [json.loads(line) for line in (tmp_path / better.FILE).read_text("utf-8").splitlines()]
     assert [(line["step"], len(line["answers"])) for line in asked] == [(0, 12), (5, 12)]
     assert asked[0]["answers"] == asked[1]["answers"], "nothing was learned between them"

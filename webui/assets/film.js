@@ -12,7 +12,7 @@ function add(parent, tag, name, text = '') {
 }
 
 function find() {
-  for (const name of ['body', 'title', 'about', 'strip', 'range', 'earlier', 'later', 'at', 'meter', 'scenes', 'unanswered']) at[name] = element.querySelector(`.fs-${name}`);
+  for (const name of ['body', 'title', 'about', 'strip', 'scrub', 'range', 'earlier', 'later', 'at', 'meter', 'scenes', 'unanswered']) at[name] = element.querySelector(`.fs-${name}`);
   at.title.textContent = words.title;
   at.about.textContent = words.about;
   at.range.setAttribute('aria-label', words.scrubber);
@@ -54,7 +54,7 @@ function go(wanted) {
   const count = scenes.filter((_, i) => !isAnswered(i)).length;
   const unanswered = count < scenes.length ? words.unanswered : words.unanswered_all;
   at.unanswered.textContent = count ? fill(unanswered, { count, all: scenes.length }) : '';
-  at.strip.hidden = count === scenes.length;
+  at.strip.hidden = at.scrub.hidden = count === scenes.length;
   // The loss chart beside it marks this step.
   dispatchEvent(new CustomEvent('lg-film-step', { detail: { run, step: frame.step } }));
 }
