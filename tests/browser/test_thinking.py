@@ -78,7 +78,7 @@ def test_thinking_and_tool_calls_are_seen_trained_and_asked_for(chrome: Browser,
     page.locator("#chat-max-new-tokens input").fill("8")
     page.locator("#chat-temperature input").fill("1")  # its likeliest word is white space, again and again
     page.locator("#chat-message textarea").fill("What is 2+2?")
-    page.locator("#chat-send").click()
+    page.locator("#chat-message textarea").press("Enter")  # as its placeholder says
     kit.expect(page.locator("#chat-tuned-note")).to_contain_text("词元", timeout=90_000)
     thought = page.locator("#chat-tuned details.lg-thought")
     kit.expect(thought.locator("summary")).to_have_text("思考过程")

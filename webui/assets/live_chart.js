@@ -54,6 +54,7 @@ function find() {
   reset.textContent = words.reset;
   reset.onclick = () => show(null);
   more.querySelector('summary').textContent = words.more;
+  [words.help, words.help_loss, words.help_eval].forEach((said, i) => { at('help').children[i].textContent = said; });
   more.open = remembered();
   more.ontoggle = () => { remember(more.open); draw(); };
   charts = [loss(at('plot'), at('legend')), ...Object.keys(SMALL).map(name => small(name, at('grid'))),

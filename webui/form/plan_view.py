@@ -143,8 +143,13 @@ def memory(estimate: Estimate | None, budget: Budget, w: Wording) -> Html | None
     spoken = w.t(
         "plan_view.bar_spoken", needed=gib(estimate.needed_gib), free=gib(free) if free is not None else w.t("plan_view.unknown")
     )
+    names = {"rest": "plan_view.mem_rest_cpu"} if budget.kind == "cpu" else {}
     legend = [
-        tag("li", tag("i", class_=f"lg-mem-{name}", aria_hidden="true"), w.t(f"plan_view.mem_{name}", gib=gib(size)))
+        tag(
+            "li",
+            tag("i", class_=f"lg-mem-{name}", aria_hidden="true"),
+            w.t(names.get(name, f"plan_view.mem_{name}"), gib=gib(size)),
+        )
         for name, size in pieces
         if size >= 0.005
     ]

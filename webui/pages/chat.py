@@ -88,7 +88,8 @@ class ChatPage:
             self.shelf.build_branches()
             self.notice = gr.HTML("", elem_id="chat-notice", visible=False)
             message = w.named("chat_page.message", "chat-message")
-            self.message = gr.Textbox(placeholder=w.t("chat_page.placeholder"), lines=2, max_lines=8, **message)
+            # One line, grown by the style sheet: of more gradio sends at Shift+Enter alone, and Enter is a new line.
+            self.message = gr.Textbox(placeholder=w.t("chat_page.placeholder"), lines=1, max_lines=8, **message)
             with gr.Row(elem_classes="lg-tight", elem_id="chat-buttons"):
                 self.send = gr.Button(w.t("chat_page.send"), variant="primary", min_width=120, elem_id="chat-send")
                 self.stop = gr.Button(w.t("chat_page.stop"), variant="stop", visible=False, min_width=120, elem_id="chat-stop")

@@ -20,13 +20,14 @@ from webui.state.services import Services
 POLL_MS, IDLE_POLL_MS = 1000, 3000
 WORDS = (
     "empty", "offline", "step", "loss", "smoothed", "eval", "rate", "norm", "speed", "memory",
-    "accuracy", "margin", "logps", "chosen", "rejected", "more", "reset", "newest", "nonfinite", "summary",
+    "accuracy", "margin", "logps", "chosen", "rejected", "more", "reset", "newest", "help", "help_loss", "help_eval", "nonfinite", "summary",
 )  # fmt: skip
 TEMPLATE = (
     "<p class='lc-note'></p>"
     "<div class='lc-body' hidden>"
     "<div class='lc-head'><p class='lc-legend'></p><button class='lc-reset' type='button' hidden></button></div>"
     "<div class='lc-plot' role='img' aria-label='-'></div>"
+    "<details class='lc-help'><summary></summary><p></p><p></p></details>"
     "<details class='lc-more'><summary></summary><div class='lc-grid'></div></details>"
     "</div>"
     "<div class='lc-spoken' role='status' aria-live='polite'></div>"
