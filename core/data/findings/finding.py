@@ -104,12 +104,14 @@ class Marked:
         if not self.rows:
             return []
         count = count or len(self)
+        share = 100 * count / max(1, of)
+        percent = f"{share:.1f}" if share >= 0.05 else "< 0.1"  # ten of a million are not 0.0 %
         return [
             Finding(
                 id=kind,
                 count=count,
                 of=of,
-                said=msg(f"finding.{kind}", count=count, rows=of, percent=f"{100 * count / max(1, of):.1f}", **said),
+                said=msg(f"finding.{kind}", count=count, rows=of, percent=percent, **said),
                 meaning=msg(f"finding.{kind}_means"),
                 examples=tuple(self.examples),
                 repairs=tuple(repairs),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from core.data.conversation import ChatMessage
-from core.data.findings.finding import Finding, Repair
+from core.data.findings.finding import Finding, Marked, Repair
 from core.data.findings.look import ONE_IN, Look, findings
 from core.data.findings.near import Near
 from core.data.findings.repairs import repaired
@@ -373,3 +373,11 @@ def test_inspect_says_what_was_found(tmp_path: Path) -> None:
     report = inspect_file(file)
     assert sorted(finding.id for finding in report.findings) == ["placeholders", "refusals"]
     assert report.model_validate_json(report.model_dump_json()) == report
+
+
+def test_a_few_rows_of_very_many_are_not_none_of_them() -> None:
+    """It read "(0.0 %)"."""
+    marked = Marked()
+    marked.add(0, "x")
+    told = [marked.finding("echoes", of, count=10)[0].said.params["percent"] for of in (59_500, 20_000, 100)]
+    assert told == ["< 0.1", "0.1", "10.0"]
