@@ -17,9 +17,9 @@ from core.errors import ExportError, GarageError, RecipeError
 from core.export.exports import Exports
 from core.export.llamacpp import tools
 from core.export.records import KINDS, ExportResult, ExportStatus, read_result
-from core.messages import Message, msg
+from core.messages import Message, msg, terminal_language
 from core.runs.all import Runs
-from core.runs.cards import recipe_card
+from core.runs.cards import picture, recipe_card
 from core.workspace.folder import Workspace, expand
 
 
@@ -130,7 +130,10 @@ def export(
 @app.command()
 def recipe(
     run: str,
-    card: Annotated[Path | None, typer.Option("--card", help="A file for another PC: the recipe, and what came of it.")] = None,
+    card: Annotated[
+        Path | None,
+        typer.Option("--card", help="A file for another PC: the recipe, and what came of it. FILE.svg is a picture of it."),
+    ] = None,
     workspace: WorkspaceOption = None,
 ) -> None:
     """Print a run's recipe, which `train` takes; or write its recipe card, which `train` and the page take too."""
@@ -140,6 +143,10 @@ def recipe(
         return
     if card.exists():
         raise RecipeError("recipe.card_exists", file=card)
+    if card.suffix.lower() == ".svg":
+        files.replace(card, picture.of_run(found, lambda words: words.render(terminal_language())))
+        print(card.absolute())
+        return
     files.replace(card, recipe_card.of_run(found).dump())
     say(msg("command.card_is", file=card.absolute()))
 

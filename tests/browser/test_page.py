@@ -421,6 +421,9 @@ def test_a_run_is_named_archived_deleted_only_when_sure_and_leaves_as_a_card(
     with page.expect_download() as saved:
         page.locator("#details-card-save").click()
     saved.value.save_as(tmp_path / saved.value.suggested_filename)
+    with page.expect_download() as drawn:
+        page.locator("#details-card-picture").click()
+    assert drawn.value.suggested_filename == "child.card.png" and drawn.value.path().read_bytes().startswith(b"\x89PNG")
     kit.go_to_tab(page, "Train")
     page.locator("#file input[type=file]").set_input_files(tmp_path / "child.card.yaml")
     kit.expect(page.locator("#file-notice")).to_contain_text("That run continued “old name”")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
 
 from core.errors import GarageError
-from core.runs.cards import recipe_card
+from core.runs.cards import picture, recipe_card
+from core.runs.folder import RunFolder
 from core.runs.states import may_resume
 from core.workspace.names import slug
 from webui.form import further
@@ -27,10 +29,20 @@ from webui.state.snapshot import RunRow, RunView
 # A file of the browser's own: nothing is served, so that no address gives a run away.
 SAVE = """(file) => {
   if (!file) return;
-  const link = Object.assign(document.createElement("a"), { download: file.name });
-  link.href = URL.createObjectURL(new Blob([file.text], { type: "application/yaml" }));
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  const save = (blob) => {
+    const link = Object.assign(document.createElement("a"), { download: file.name });
+    link.href = URL.createObjectURL(blob);
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  };
+  if (!file.name.endsWith(".png")) return save(new Blob([file.text], { type: "application/yaml" }));
+  const image = new Image(), canvas = document.createElement("canvas");
+  image.onload = () => {
+    [canvas.width, canvas.height] = [2 * image.width, 2 * image.height];
+    canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+    canvas.toBlob(save);
+  };
+  image.src = "data:image/svg+xml," + encodeURIComponent(file.text);
 }"""
 
 
@@ -74,7 +86,9 @@ class RunsPage:
                     self.further = gr.Button(w.t("further_card.further"), visible=False, elem_id="details-further")
                 with gr.Accordion(w.t("train_page.run_settings"), open=False, elem_id="details-settings-fold"):
                     self.settings = gr.HTML("", elem_id="details-settings")
-                    self.save_card = gr.Button(w.t("recipe_card.save"), size="sm", elem_id="details-card-save")
+                    with gr.Row(elem_classes="lg-tight"):
+                        self.save_card = gr.Button(w.t("recipe_card.save"), size="sm", elem_id="details-card-save")
+                        self.save_picture = gr.Button(w.t("recipe_card.picture"), size="sm", elem_id="details-card-picture")
                     self.card_file = gr.JSON(None, visible=False)
                 with gr.Accordion(w.t("train_page.story"), open=False):
                     self.story = gr.HTML("", elem_id="details-story")
@@ -122,8 +136,9 @@ class RunsPage:
         pulse.after(picked)
         self.open_chat.click(self.to_chat, [self.opened], [tabs, chat_target, chat_chosen], **AT_ONCE)
         pulse.after(self.resume.click(self.go_on, [self.opened], [self.run_notice, tabs], **CONTROL))
-        saved = self.save_card.click(self.recipe_card, [self.opened], [self.card_file, self.run_notice], **AT_ONCE)
-        saved.then(None, [self.card_file], None, js=SAVE, **QUIET)
+        for button, made in ((self.save_card, self.recipe_card), (self.save_picture, self.picture)):
+            saved = button.click(made, [self.opened], [self.card_file, self.run_notice], **AT_ONCE)
+            saved.then(None, [self.card_file], None, js=SAVE, **QUIET)
         self.manage.wire(pulse, self.chart, self.list, chat_target)
         self.way_out.wire(pulse)
 
@@ -163,9 +178,16 @@ class RunsPage:
 
     def recipe_card(self, run_id: str | None) -> tuple[Any, Any]:
         """Inputs: opened. Outputs: card_file (what the browser saves), run_notice."""
+        return self._card(run_id, "yaml", lambda run: recipe_card.of_run(run).dump())
+
+    def picture(self, run_id: str | None) -> tuple[Any, Any]:
+        """As recipe_card; the browser makes a PNG of it, which every chat takes."""
+        return self._card(run_id, "png", lambda run: picture.of_run(run, self.w.of))
+
+    def _card(self, run_id: str | None, ending: str, text: Callable[[RunFolder], str]) -> tuple[Any, Any]:
         try:
             run = self.services.runs.get(run_id or "")
-            return {"name": f"{slug(run.name)}.card.yaml", "text": recipe_card.of_run(run).dump()}, shown("")
+            return {"name": f"{slug(run.name)}.card.{ending}", "text": text(run)}, shown("")
         except GarageError as error:
             return None, shown(notice(self.w.of(error.message)))
 

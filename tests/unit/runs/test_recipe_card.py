@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import yaml
@@ -13,7 +14,7 @@ from core.commands.__main__ import main
 from core.errors import RecipeError
 from core.messages import msg
 from core.recipe import Recipe
-from core.runs.cards import recipe_card
+from core.runs.cards import picture, recipe_card
 from core.runs.folder import RunFolder
 from core.runs.run_json import MemoryFacts, Parent, RunFacts, TimeFacts
 from core.runs.states import State
@@ -47,6 +48,24 @@ def test_a_card_holds_what_another_pc_needs_and_no_row_of_the_data(run: RunFolde
     assert "lantern" not in said and "anna" not in said and str(tmp_path) not in said
     assert main(["recipe", run.id, "--card", str(file), "--workspace", str(run.path.parents[1])]) == 2, "it writes over no file"
     assert Recipe.parse(recipe_card.recipe_in(yaml.safe_load(said))) == recipe, "what `train` takes"
+
+
+def test_its_picture_shows_the_numbers_and_answers_and_no_row_of_the_data(run: RunFolder, tmp_path: Path) -> None:
+    file = tmp_path / "pirate.svg"
+    assert main(["recipe", run.id, "--card", str(file), "--workspace", str(run.path.parents[1])]) == 0
+    drawn = ElementTree.fromstring(file.read_bytes())
+    said = [text.text or "" for text in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert said[0] == "Pirate <b>" and "Validation loss 0.81" in said and "12 min, 3.2 GiB of memory" in said
+    assert "Write two sentences about the moon." in said and "lantern" not in " ".join(said)
+    assert len(list(drawn.iter("{http://www.w3.org/2000/svg}polyline"))) >= 1
+    assert "训练前" in picture.of_run(run, lambda words: words.render("zh"))
+
+
+def test_a_long_answer_ends_in_an_ellipsis_and_no_line_is_wider_than_the_picture() -> None:
+    for said in ("a word " * 99, "字" * 300, "x" * 300):
+        lines = picture._clipped(said, 3)
+        assert len(lines) == 3 and lines[-1].endswith(" …") and max(map(picture._wide, lines)) <= picture.COLUMNS + 2
+    assert picture._clipped("Arr,  matey!\n", 3) == ["Arr, matey!"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,120 @@
+"""A recipe card as a picture, for a chat or a forum: the same numbers and answers as its file, beside the curve. SVG, without a library.
+
+It shows what the card holds, so no row of the data; everything a person or a model wrote is escaped. No picture is read back: the file is
+what another PC takes.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Sequence
+from html import escape
+
+from core.messages import Message, msg
+from core.runs.cards import recipe_card
+from core.runs.cards.recipe_card import RecipeCard
+from core.runs.folder import RunFolder
+
+WIDTH, EDGE, LINE = 720, 36, 24
+CURVE_HEIGHT = 150
+COLUMNS, MOST_LINES = 74, 3  # of an answer, in letters of the alphabet; a Chinese one counts twice
+GROUND, INK, QUIET, LOSS, MEASURED = "#ffffff", "#292524", "#57534e", "#0072b2", "#b34700"
+FONT = "system-ui, 'Segoe UI', Roboto, 'Noto Sans', 'Noto Sans CJK SC', 'Microsoft YaHei', sans-serif"
+Points = Sequence[tuple[float, float]]  # (step, loss)
+
+
+def draw(card: RecipeCard, trained: Points, measured: Points, words: Callable[[Message], str]) -> str:
+    """An SVG file. trained, measured: losses of steps and of the validation set. words: a message in somebody's language."""
+    parts, y = [_text(EDGE, 56, card.name, 26, weight=700)], 84
+    for line in filter(None, (words(each) for each in _facts(card))):
+        parts.append(_text(EDGE, y, line, 15, QUIET))
+        y += LINE
+    if len(trained) > 1:
+        parts.append(_curve(trained, measured, y + 4))
+        y += CURVE_HEIGHT + 34
+    for answer in card.film[:2]:
+        for line in _clipped(answer.asked, 2, COLUMNS - 8):
+            parts.append(_text(EDGE, y, line, 16, weight=700))
+            y += LINE
+        for key, said in (("before", answer.before), ("after", answer.after)):
+            parts.append(_text(EDGE, y, words(msg(f"recipe_picture.{key}")), 14, QUIET))
+            for line in _clipped(said, MOST_LINES):
+                parts.append(_text(EDGE + 84, y, line, 14))
+                y += LINE - 4
+            y += 4
+        y += 10
+    parts.append(_text(EDGE, y + 6, words(msg("recipe_picture.made", date=card.made)), 12, QUIET))
+    height = y + 30
+    ground = f'<rect width="{WIDTH}" height="{height}" rx="16" fill="{GROUND}" stroke="#e2dfd9"/>'
+    size = f'width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" font-family="{escape(FONT)}"'
+    title = f"<title>{escape(card.name)}</title>"
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>{title}{ground}{"".join(parts)}</svg>\n'
+
+
+def of_run(run: RunFolder, words: Callable[[Message], str]) -> str:
+    """Raises RecipeError where its recipe cannot be read."""
+    told = run.all_metrics()
+
+    def points(kind: str, loss: str) -> Points:
+        return [(line["step"], line[loss]) for line in told if line.get("kind") == kind and isinstance(line.get(loss), float)]
+
+    return draw(recipe_card.of_run(run), points("train", "loss"), points("eval", "eval_loss"), words)
+
+
+def _facts(card: RecipeCard) -> list[Message]:
+    adapter, then, data = card.recipe.adapter, card.outcome, card.data
+    model = "SmolLM2-135M-Instruct" if card.recipe.model.id == "starter" else card.recipe.model.id.removeprefix("library:")
+    method = {"lora": "LoRA", "qlora": "QLoRA"}[adapter.method]
+    found = [msg("recipe_picture.model", method=method, rank=adapter.r, model=model)]
+    if data.rows:
+        found.append(
+            msg("recipe_picture.data", name=(data.name or card.recipe.data.source).removeprefix("sample:"), rows=data.rows)
+        )
+    found.append(msg("recipe_picture.steps", steps=then.step, device="CPU" if then.device == "cpu" else then.device or "?"))
+    if then.seconds and then.memory_gib:
+        found.append(msg("recipe_picture.took", minutes=max(1, round(then.seconds / 60)), gib=f"{then.memory_gib:.1f}"))
+    if then.first_loss is not None and then.last_loss is not None:
+        found.append(msg("recipe_picture.loss", first=f"{then.first_loss:.2f}", last=f"{then.last_loss:.2f}"))
+    if then.eval_loss is not None:
+        found.append(msg("recipe_picture.measured", loss=f"{then.eval_loss:.2f}"))
+    return found
+
+
+def _curve(trained: Points, measured: Points, top: int) -> str:
+    steps, losses = [step for step, _ in (*trained, *measured)], [loss for _, loss in (*trained, *measured)]
+    last, most, least = max(steps) or 1, max(losses), min(0.0, *losses)
+
+    def line(points: Points, colour: str, dashes: str) -> str:
+        """At most one point a pixel."""
+        thinned = points[:: max(1, len(points) // (WIDTH - 2 * EDGE))]
+        places = " ".join(
+            f"{EDGE + (WIDTH - 2 * EDGE) * step / last:.1f},{top + CURVE_HEIGHT * (1 - (loss - least) / ((most - least) or 1)):.1f}"
+            for step, loss in thinned
+        )
+        return f'<polyline points="{places}" fill="none" stroke="{colour}" stroke-width="2" stroke-dasharray="{dashes}"/>'
+
+    ground = f'<path d="M{EDGE} {top}V{top + CURVE_HEIGHT}H{WIDTH - EDGE}" fill="none" stroke="#d5d1ca"/>'
+    return ground + line(trained, LOSS, "") + (line(measured, MEASURED, "6 5") if len(measured) > 1 else "")
+
+
+def _text(x: int, y: int, said: str, size: int, colour: str = INK, weight: int = 400) -> str:
+    shown = "".join(letter for letter in said if letter.isprintable())
+    return f'<text x="{x}" y="{y}" font-size="{size}" font-weight="{weight}" fill="{colour}">{escape(shown)}</text>'
+
+
+def _clipped(said: str, most: int, columns: int = COLUMNS) -> list[str]:
+    """At most so many lines of so many columns; what is left out is told by an ellipsis."""
+    lines, used = [""], 0
+    for word in " ".join(said.split()).replace(" ", " \0").split("\0"):
+        pieces = [word] if _wide(word) <= columns and word.isascii() else list(word)  # without blanks a line breaks anywhere
+        for piece in pieces:
+            if used + _wide(piece) > columns:
+                lines.append("")
+                used = 0
+            lines[-1] += piece
+            used += _wide(piece)
+    return lines if len(lines) <= most else [*lines[: most - 1], lines[most - 1].rstrip() + " …"]
+
+
+def _wide(text: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
