@@ -74,7 +74,7 @@ class DataStep:
                 self.before = gr.Button(w.t("wizard.row_before"), size="sm", elem_id="row-before")
                 self.after = gr.Button(w.t("wizard.row_after"), size="sm", elem_id="row-after")
         self.row_at = gr.State(None)  # (data set, number of its row that is looked at)
-        self.next = gr.Button(w.t("wizard.next_sample"), elem_id="next-data", elem_classes="lg-next")
+        self.next = gr.Button(w.t("wizard.next"), elem_id="next-data", elem_classes="lg-next")
 
     def wire(self, form: FormHandle, pulse: Poller) -> None:
         self.findings.wire(form)
