@@ -13,6 +13,7 @@ from core.data.store import DatasetStore
 from core.messages import msg
 from core.presets import PRESETS
 from core.runs.all import Runs
+from core.runs.away import packed
 from core.runs.run_json import Parent
 from core.runs.states import State
 from core.workspace import lease
@@ -409,10 +410,19 @@ def test_a_run_is_named_archived_deleted_only_when_sure_and_leaves_as_a_card(
     kit.expect(page.locator("#delete-sure")).to_contain_text("trained further from it: child")
     page.locator("#delete-keep").click()
     kit.expect(page.locator("#delete-sure")).to_be_hidden()
+    away, store = tmp_path / "away.zip", DatasetStore(workspace.datasets, PRESETS)
+    packed.pack(workspace, store, Runs(workspace).find("新名字 <i>"), away)
     page.locator("#delete").click()
     page.locator("#delete-really").click()
     kit.expect(row).to_have_count(0)
     assert [run.name for run in Runs(workspace).list()] == ["child"]
+    kit.unfold(page, "#unpack-fold")
+    for _ in range(2):  # a second time it is here already
+        page.locator("#unpack input[type=file]").set_input_files(away)
+        kit.expect(row.locator(".rt-tag")).to_have_text(["voice", "<b>"])
+    kit.expect(page.locator("#unpack-notice")).to_contain_text("is here already")
+    kit.nothing_found(page)
+    page.locator("#runs-list label", has_text="child").click()
     page.locator("#details-duplicate").click()
     kit.expect(page.locator("#step-train")).to_contain_text("child · 2")
     kit.expect(page.locator("#further")).to_be_hidden()

@@ -18,6 +18,7 @@ from webui.kit.live import AT_ONCE, CONTROL, QUIET, LivePart, Poller, Update, Vi
 from webui.kit.wording import Wording
 from webui.pages.run_manage import ManageRun
 from webui.run import card
+from webui.run.away.unpacking import Unpacking
 from webui.run.chart import live_chart
 from webui.run.compare import PICKED, runs_table
 from webui.run.film import film_strip
@@ -53,6 +54,7 @@ class RunsPage:
         self.finding = RunFinding(services, wording, "details", self._view)
         self.way_out = WayOut(services, wording, opened)
         self.manage = ManageRun(services, wording, opened)
+        self.unpacking = Unpacking(services, wording)
 
     # ---- widgets --------------------------------------------------------------------------------------------------
     def build(self) -> None:
@@ -63,6 +65,7 @@ class RunsPage:
             self.none = gr.HTML(nothing, visible=not rows, elem_id="runs-empty")
             with gr.Column(visible=bool(rows)) as self.some:
                 self.list = runs_table(self.services, w)
+            self.unpacking.build()
         with gr.Row(equal_height=False, visible=False, elem_id="runs-side") as self.side:
             with gr.Column(scale=6, min_width=320):
                 self._build_details()
@@ -140,6 +143,7 @@ class RunsPage:
             saved = button.click(made, [self.opened], [self.card_file, self.run_notice], **AT_ONCE)
             saved.then(None, [self.card_file], None, js=SAVE, **QUIET)
         self.manage.wire(pulse, self.chart, self.list, chat_target)
+        self.unpacking.wire(pulse, lambda run_id: (gr.update(value=run_id), *self.open(run_id)), [self.list, *self.opening])
         self.way_out.wire(pulse)
 
     @property

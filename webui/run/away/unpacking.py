@@ -1,0 +1,46 @@
+"""A run that comes home: a packed run is dropped on the Runs page, and opened there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from core.errors import GarageError
+from core.runs.away import packed
+from webui.kit.html import notice
+from webui.kit.live import CONTROL, Poller, shown
+from webui.kit.wording import Wording
+from webui.state.services import Services
+
+
+class Unpacking:
+    def __init__(self, services: Services, wording: Wording):
+        self.services, self.w = services, wording
+
+    def build(self) -> None:
+        w = self.w
+        with gr.Accordion(w.t("runs_page.unpack"), open=False, elem_id="unpack-fold"):
+            self.file = gr.File(
+                label=w.t("runs_page.unpack_file"), file_types=[".zip"], height=90, elem_id="unpack", elem_classes="lg-drop"
+            )
+            self.notice = gr.HTML("", visible=False, elem_id="unpack-notice")
+
+    def wire(self, pulse: Poller, pick: Any, outputs: list[Any]) -> None:
+        """pick: of a run's id, what opening it changes (outputs)."""
+
+        def bring(file: Any) -> tuple[Any, ...]:
+            run_id, said = self.bring(file)
+            return gr.update(value=None), said, *(pick(run_id) if run_id else [gr.skip()] * len(outputs))
+
+        pulse.after(self.file.upload(bring, [self.file], [self.file, self.notice, *outputs], **CONTROL))
+
+    def bring(self, file: Any) -> tuple[str | None, Any]:
+        """The id of the run that is here now, None where there is none; and what is said of it."""
+        try:
+            run = packed.unpack(self.services.workspace, Path(str(file)))
+        except GarageError as error:
+            return None, shown(notice(self.w.of(error.message)))
+        self.services.snapshots.now(fresh=True)
+        return run.id, shown(notice(self.w.t("runs_page.unpacked", name=run.name), "ok"))
