@@ -153,7 +153,8 @@ class Grounds:
     """What advice stands on. shape and data are None where they could not be had: the advice then says less.
 
     corrections: what runs on this PC measured of this model. examples(max_length, long_examples, overlap): how many training makes
-    of the data (core.data.preview counts them). repeats: of its rows, asked for only where a recipe leaves such rows out.
+    of the data (core.data.preview counts them). repeats: of its rows, asked for only where a recipe leaves such rows out. continues:
+    that it starts from another run's adapter.
     """
 
     budget: Budget
@@ -162,6 +163,7 @@ class Grounds:
     corrections: Corrections | None = None
     examples: Callable[[int, LongExamples, int], int] | None = None
     repeats: Callable[[], Repeats | None] | None = None
+    continues: bool = False
 
     def trained_rows(self, recipe: Recipe) -> int | None:
         """None where no row is left out for what it says, or that is not known."""
@@ -184,6 +186,7 @@ class Case:
     corrections: Corrections = Corrections()
     examples: Callable[[int], int] | None = None
     trained_rows: int | None = None
+    continues: bool = False
 
     @classmethod
     def of(cls, recipe: Recipe, grounds: Grounds) -> Case:
@@ -201,6 +204,7 @@ class Case:
             grounds.corrections or Corrections(),
             examples,
             grounds.trained_rows(recipe),
+            grounds.continues,
         )
 
     @property

@@ -108,7 +108,7 @@ def pair_warnings(case: Case, draft: Recipe) -> Iterator[Message]:
         yield msg(
             "advise.warn_few_rated" if train.objective == "kto" else "advise.warn_few_pairs", pairs=case.data.rows, few=FEW_PAIRS
         )
-    if train.objective != "orpo" and not train.sft_weight:
+    if train.objective != "orpo" and not train.sft_weight and not case.continues:
         yield msg("advise.warn_sft_first", objective=train.objective)
 
 

@@ -150,7 +150,7 @@ class Planner:
         facts = preview.facts() if preview else None
         try:
             corrections = None if budgeted.planned else self._corrections(budgeted, recipe.model.id)
-            grounds = Grounds(budgeted, shape, facts, corrections)
+            grounds = Grounds(budgeted, shape, facts, corrections, continues=form.answers.parent is not None)
             if preview:
                 grounds = replace(grounds, examples=preview.examples, repeats=lambda: preview.repeats)
             made = plan.make(recipe, grounds, self._data_name(recipe, w))

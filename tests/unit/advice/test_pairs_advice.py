@@ -16,10 +16,10 @@ from core.models.known import shape_of_size
 from core.recipe import Recipe
 
 
-def made(pairs: int = 400, **train: Any) -> Plan:
+def made(pairs: int = 400, continues: bool = False, **train: Any) -> Plan:
     data = DataFacts(rows=pairs, tokens=400 * pairs, learned_tokens=200 * pairs, median_length=200, p99_length=371, longest=380)
     recipe = Recipe.parse({"data": {"source": "x"}, "train": {"objective": "dpo"} | train})
-    return plan.make(recipe, Grounds(planned(24, "Linux"), shape_of_size("3B"), data))
+    return plan.make(recipe, Grounds(planned(24, "Linux"), shape_of_size("3B"), data, continues=continues))
 
 
 def said(found: Plan, *fields: str) -> str:
@@ -41,7 +41,9 @@ def test_pairs_are_learned_slowly_and_seldom_and_few_are_said(pairs: int, epochs
     ("train", "is_said"), [({}, True), ({"sft_weight": 0.2}, False), ({"objective": "orpo"}, False), ({"objective": "simpo"}, True)]
 )
 def test_that_the_answers_are_to_be_learned_first_is_said_where_nothing_else_does(train: dict[str, Any], is_said: bool) -> None:
-    assert ("train on the better answers first" in said(made(**train))) == is_said
+    """It was said of a run that continues its sft run, too."""
+    assert ("Train on the better answers first" in said(made(**train))) == is_said
+    assert "Train on the better answers first" not in said(made(continues=True, **train))
 
 
 def test_a_pair_needs_what_two_examples_need_and_is_one_row_of_a_step() -> None:
