@@ -2,7 +2,7 @@
 
 <workspace>/comparisons/<id>/: comparison.json (prompts, contestants, length of an answer; written once), answers.jsonl (a line an answer,
 as they come), votes.jsonl (a line a verdict; the newest of a voter on a prompt counts), left_out.jsonl (prompts that a contestant has no room
-for, with the reason). A crash leaves at most an unfinished last line,
+for, with the reason), judged.jsonl (as votes, of a judge that somebody named: core/chat/judge). A crash leaves at most an unfinished last line,
 and what is missing is answered later (core/chat/contest).
 """
 
@@ -30,6 +30,7 @@ from core.workspace import names
 from core.workspace.folder import Workspace
 
 FILE, ANSWERS, VOTES, LEFT_OUT = "comparison.json", "answers.jsonl", "votes.jsonl", "left_out.jsonl"
+JUDGED = "judged.jsonl"
 MOST_PROMPTS = 1000
 Verdict = Literal["left", "right", "equal", "both_bad"]
 
@@ -192,15 +193,16 @@ class PromptComparison:
         """Who stands on the left and on the right: by chance, and the same for this voter whenever the page is opened again."""
         return pair if random.Random(f"{self.id}/{self.lineup.created}/{prompt}/{voter}").random() < 0.5 else pair[::-1]
 
-    def vote(self, prompt: int, verdict: Verdict, voter: str, pair: tuple[int, int] = (0, 1)) -> None:
+    def vote(self, prompt: int, verdict: Verdict, voter: str, pair: tuple[int, int] = (0, 1), file: str = VOTES) -> None:
+        """file: VOTES of people, JUDGED of a judge; so in all that follows."""
         left, right = self.sides(prompt, voter, pair)
         vote = Vote(prompt=prompt, left=left, right=right, verdict=verdict, voter=voter)
-        files.append_line(self.path / VOTES, vote.model_dump(mode="json") | {"time": round(time.time(), 3)})
+        files.append_line(self.path / file, vote.model_dump(mode="json") | {"time": round(time.time(), 3)})
 
-    def votes(self) -> list[Vote]:
+    def votes(self, file: str = VOTES) -> list[Vote]:
         """The newest of each voter on each prompt and pair, in the order of the prompts."""
         found: dict[tuple[int, str, frozenset[int]], Vote] = {}
-        for record in files.read_lines(self.path / VOTES, 0).records:
+        for record in files.read_lines(self.path / file, 0).records:
             with suppress(ValidationError):
                 vote = Vote.model_validate(record)
                 if vote.prompt < len(self.lineup.prompts):
@@ -212,8 +214,10 @@ class PromptComparison:
         judged = {vote.prompt for vote in self.votes() if vote.voter == voter} | self.left_out().keys()
         return next((prompt for prompt in range(len(self.lineup.prompts)) if prompt not in judged), None)
 
-    def score(self, pair: tuple[int, int] = (0, 1)) -> Score:
-        votes = [vote for vote in self.votes() if {vote.left, vote.right} == set(pair)]
+    def score(self, pair: tuple[int, int] = (0, 1), judge: str | None = None) -> Score:
+        """Of people, or of one judge."""
+        votes = self.votes() if judge is None else [vote for vote in self.votes(JUDGED) if vote.voter == judge]
+        votes = [vote for vote in votes if {vote.left, vote.right} == set(pair)]
         winners = [vote.left if vote.verdict == "left" else vote.right for vote in votes if vote.verdict in ("left", "right")]
         return Score(
             (winners.count(pair[0]), winners.count(pair[1])),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -11,10 +13,12 @@ from typing import Annotated, Any
 import typer
 
 from core.chat import corrections
+from core.chat import judge as judges
 from core.chat.answer import STRENGTHS
 from core.chat.client import ChatClient
 from core.chat.comparison import Contestant, PromptComparison, same_beginning
 from core.chat.contest import alike, answer_missing
+from core.chat.judge import Judge
 from core.chat.prompts import Prompt, prompts_of, prompts_of_file
 from core.chat.questions import target_of
 from core.commands.data import dataset_store
@@ -26,6 +30,8 @@ from core.messages import Message, msg, terminal_language
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
 from core.workspace.folder import Workspace, expand
+
+KEY = "LORA_GARAGE_JUDGE_KEY"  # of the environment: a command's words stand in the shell's history
 
 
 @app.command()
@@ -43,11 +49,20 @@ def compare(
     count: Annotated[int, typer.Option(min=1, max=1000, help="Prompts, where no file names them.")] = 10,
     max_new_tokens: Annotated[int, typer.Option(min=1, max=4096)] = 256,
     resume: Annotated[str | None, typer.Option(help="A comparison that was begun: its id.")] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            help=f"An address that speaks OpenAI's chat completions, as far as /v1, compares the answers; its key: {KEY}."
+        ),
+    ] = None,
+    model: Annotated[str, typer.Option(help="The judge's model, by its name there.")] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Send; else only what would be sent is said.")] = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Ask several contestants the same prompts, greedily, and show where their answers begin to differ."""
     space = Workspace.open(workspace)
+    named_judge = None if judge is None else Judge.named(judge, model, os.environ.get(KEY, ""))
     if resume is not None:
         comparison = PromptComparison.open(space, resume)
     else:
@@ -65,8 +80,38 @@ def compare(
         raise
     finally:
         chat.unload()
-    result = as_object(comparison)
+    why = _judged(named_judge, comparison, yes, as_json) if named_judge else None
+    result = as_object(comparison) | ({"judged": _verdicts(named_judge, comparison)} if named_judge else {})
     print_json(in_words(result)) if as_json else _show(result)
+    if why:
+        raise why
+
+
+def _judged(judge: Judge, comparison: PromptComparison, yes: bool, as_json: bool) -> ChatError | None:
+    """Says what leaves this PC, and with yes sends it; what came is kept whatever happens, and why it ended is returned."""
+    left = judges.missing(judge, comparison)
+    if left and not as_json:
+        body = judges.sent(judge, comparison, *left[0])
+        print(json.dumps(body, ensure_ascii=False, indent=1), file=sys.stderr)
+        say(msg("judge.leaves" if yes else "judge.ask_yes", count=len(left), url=judge.url))
+    if yes:
+        try:
+            for done, wanted in judges.judge_missing(judge, comparison):
+                if not as_json and sys.stderr.isatty():
+                    print(f"\r{done} / {wanted}", end="", file=sys.stderr, flush=True)
+        except ChatError as error:
+            return error
+    return None
+
+
+def _verdicts(judge: Judge, comparison: PromptComparison) -> list[dict[str, Any]]:
+    """Of each contestant against the first, apart from people's votes."""
+    found = []
+    for place, one in enumerate(comparison.lineup.contestants[1:], 1):
+        score = comparison.score((0, place), judge.name)
+        counts = {"wins": score.wins[1], "losses": score.wins[0], "equal": score.equal, "both_bad": score.both_bad}
+        found.append({"judge": judge.name, "label": one.label, **counts, "interval": score.interval, "told": plain(judges.told(judge, comparison, place))})  # fmt: skip
+    return found
 
 
 @app.command("sum")
@@ -199,4 +244,6 @@ def _show(result: dict[str, Any]) -> None:
     for one in result["contestants"]:
         expected = f", as expected {one['as_expected']}/{one['expected']}" if one["expected"] else ""
         print(f"[{one['label']}] {one['answers']} answers, {one['tokens']} tokens, {one['tokens_per_second']} tokens/s{expected}")
+    for judged in result.get("judged", ()):
+        print(Message.model_validate(judged["told"]).render(terminal_language()))
     print(result["folder"])

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from core.chat import corrections
+from core.chat import judge as judges
 from core.chat.comparison import Answered, PromptComparison, all_of
 from core.chat.contest import pair_of
 from core.chat.prompts import Prompt
@@ -20,6 +22,7 @@ from tests.kit.chat import Chat
 from tests.kit.runs import trained
 from webui.kit.wording import Wording
 from webui.pages.duel.blind_duel import BlindDuel
+from webui.pages.duel.judge_panel import JudgePanel
 from webui.state.services import Services
 
 USUAL = ("", "adapter", 100, "trained")
@@ -48,15 +51,15 @@ def duel(space: Workspace, run: RunFolder) -> BlindDuel:
 
 
 def begun(duel: BlindDuel, target: Any, voter: Any = "me", count: Any = 10) -> list[Any]:
-    return list(duel.start(target, "adapter", count, "", *USUAL, *USUAL, voter))[-1]
+    return list(duel.start(target, "adapter", count, "", 256, *USUAL, *USUAL, voter))[-1]
 
 
 def test_two_answers_without_a_name_then_whose_they_were(duel: BlindDuel, run: RunFolder) -> None:
-    opened, at, *_, asked, answers, _, _, _ = begun(duel, f"run:{run.id}")
+    opened, at, *_, asked, answers, _, _, _, _ = begun(duel, f"run:{run.id}")
     assert at == 0 and "What is &lt;i&gt;a lantern" in asked
     assert "Base" not in answers and "Pirate" not in answers and "&lt;b&gt;Yo-ho-ho!" in answers and "Answer A" in answers
     opened, at, *_ = duel.vote(opened, at, "left", "me")
-    *_, result, pairs, _ = duel.vote(opened, at, "both_bad", "me")
+    *_, result, pairs, _, _ = duel.vote(opened, at, "both_bad", "me")
     said = result["value"]
     assert "both bad 1" in said and "Pirate" in said and "Base" in said and "&lt;b&gt;" in said
     assert "Your vote: Both bad" in said and "What is &lt;i&gt;rain" in said
@@ -117,7 +120,7 @@ def test_a_question_that_was_left_out_is_not_asked_for_a_verdict_and_the_end_say
     found.leave_out(0, msg("chat.too_long_for_card", tokens=9000, max_new_tokens=128, context_limit=4096))
     opened, at, *_ = begun(duel, f"run:{run.id}")
     assert at == 1
-    *_, result, _, _ = duel.vote(opened, at, "left", "me")
+    *_, result, _, _, _ = duel.vote(opened, at, "left", "me")
     assert "left out" in result["value"] and "4096" in result["value"].replace(",", "")
 
 
@@ -126,14 +129,14 @@ def test_any_two_stand_against_each_other_and_own_questions_are_asked(duel: Blin
     child, chat = trained(space, "Pirate further"), Chat()
     duel.services = replace(duel.services, chat=chat)
     first, second = (f"run:{run.id}", "adapter", 50, "trained"), (f"run:{child.id}", "adapter", None, "4")
-    view = list(duel.start("base:starter", "adapter", 10, "One?\n\n Two? \n", *first, *second, "me"))[-1]
+    view = list(duel.start("base:starter", "adapter", 10, "One?\n\n Two? \n", 64, *first, *second, "me"))[-1]
     found = PromptComparison.open(space, view[0])
     assert [(one.run, one.strength, one.precision, one.label) for one in found.lineup.contestants] == [
         (run.id, 0.5, "trained", "Pirate, 50 %"), (child.id, 1.0, "4", "Pirate further, 4 bit")
     ]  # fmt: skip
     assert [prompt.asked for prompt in found.lineup.prompts] == ["One?", "Two?"] and view[1] == 0
     assert [(target.run, target.four_bit) for target in chat.loads] == [(run.id, False), (child.id, True)]
-    again = list(duel.start(None, None, 10, "One?\nTwo?", *first, *second, "you"))[-1]
+    again = list(duel.start(None, None, 10, "One?\nTwo?", 64, *first, *second, "you"))[-1]
     assert again[:2] == [found.id, 0], "somebody else judges the same"
     for at in (0, 1):
         better = "left" if found.sides(at, "me")[0] == 1 else "right"
@@ -146,7 +149,7 @@ def test_two_precisions_of_a_base_and_what_is_no_pair(duel: BlindDuel, space: Wo
     chat = Chat()
     duel.services = replace(duel.services, chat=chat)
     base = ("base:starter", "adapter", 100)
-    view = list(duel.start("base:starter", "adapter", 5, "", *base, "16", *base, "4", "me"))[-1]
+    view = list(duel.start("base:starter", "adapter", 5, "", None, *base, "16", *base, "4", "me"))[-1]
     assert view[1] == 0 and [(target.adapter, target.four_bit) for target in chat.loads] == [(None, False), (None, True)]
     assert [one.label for one in PromptComparison.open(space, view[0]).lineup.contestants] == [
         "SmolLM2-135M-Instruct, 16 bit", "SmolLM2-135M-Instruct, 4 bit"
@@ -156,5 +159,25 @@ def test_two_precisions_of_a_base_and_what_is_no_pair(duel: BlindDuel, space: Wo
         (USUAL, ("base:starter", "adapter", 100, "4"), "Choose both models"), (twice, twice, "twice"), (("adapter:gone", "", 100, "4"), twice, "library folders"),
         (USUAL, (*twice[:2], 900, "4"), "200"), (USUAL, (*twice[:2], "x", "4"), "200"), (USUAL, (*twice[:3], "8"), "precision"), (USUAL, ({"a": 1}, *twice[1:]), "Choose both models"),
     ):  # fmt: skip
-        view = list(duel.start("base:starter", "adapter", 5, "", *first, *second, "me"))[-1]
+        view = list(duel.start("base:starter", "adapter", 5, "", 128, *first, *second, "me"))[-1]
         assert view[0] is None and "lg-bad" in view[4] and said in view[4], (first, second)
+
+
+def test_a_judge_is_shown_what_leaves_then_asked_and_its_key_stays_nowhere(
+    duel: BlindDuel, space: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(judges, "_posted", lambda judge, body: asked.append(body) or '{"verdict": "tie"}')
+    (over,) = all_of(space)
+    panel, here, far = JudgePanel(duel.services, duel.w), *(SimpleNamespace(client=SimpleNamespace(host=host)) for host in ("127.0.0.1", "10.0.0.7"))  # fmt: skip
+    told = ("https://judge.example/v1", "big", "sk-planted")
+    judge, key, _, _, said = panel.shown_first(*told, over.id, far)
+    assert judge is None and key == "" and "127.0.0.1" in said["value"]
+    judge, key, send, _, said = panel.shown_first(*told, over.id, here)
+    assert key == "" and send["visible"] and not asked and "judge.example" in said["value"] and "lantern" in said["value"]
+    assert "sk-planted" not in str(said) and "Pirate" not in said["value"]
+    *_, (_, _, said) = panel.asked(judge, over.id)
+    assert len(asked) == 2 and "ties 2" in said["value"] and over.score(judge=judge.name).equal == 2 and not over.votes()
+    for given in ((None, over.id), (judge, "no-such"), ({"a": 1}, None)):
+        assert "lg-bad" in list(panel.asked(*given))[-1][2]["value"]
+    assert "lg-bad" in panel.shown_first({"a": 1}, None, [], over.id, here)[4]["value"]

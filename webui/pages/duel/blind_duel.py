@@ -17,11 +17,12 @@ from webui.kit.html import Html, join, muted, notice, tag
 from webui.kit.live import AT_ONCE, CONTROL, QUIET, LivePart, Update, shown
 from webui.kit.wording import Wording
 from webui.pages.duel.contenders import Contender, two_of
+from webui.pages.duel.judge_panel import JudgePanel
 from webui.state.services import Services
 from webui.state.snapshot import RunRow
 
 COUNTS = (5, 10, 20, 50)
-ANSWER_TOKENS = 128  # a person reads two of them for each question
+ANSWER_TOKENS, MOST_TOKENS = 128, 1024  # a person reads two of them for each question
 MOST_VOTER, MOST_OWN = 64, 40_000  # characters
 BUTTONS = ("left", "right", "equal", "both_bad")
 # Who votes is this browser: the same after a reload, and another one on another PC.
@@ -33,6 +34,7 @@ class BlindDuel:
         """refuse_while_training: raises ChatError while a run has the device."""
         self.services, self.w, self._refuse = services, wording, refuse_while_training
         self.two = Contender(services, wording, "first"), Contender(services, wording, "second")
+        self.judge = JudgePanel(services, wording)
 
     def build(self, rows: tuple[RunRow, ...] = ()) -> None:
         w = self.w
@@ -50,6 +52,8 @@ class BlindDuel:
                         each.build(rows)
                 own = w.named("contenders.own", "duel-own")
                 self.own = gr.Textbox(lines=3, max_lines=12, max_length=MOST_OWN, **own)
+                length = w.named("contenders.length", "duel-length")
+                self.length = gr.Number(ANSWER_TOKENS, minimum=1, maximum=MOST_TOKENS, precision=0, **length)
             self.said = gr.HTML(muted(w.t("blind_duel.about")), elem_id="duel-said")
             with gr.Column(visible=False, elem_id="duel-stage") as self.stage:
                 self.asked = gr.HTML("", elem_id="duel-asked")
@@ -62,6 +66,7 @@ class BlindDuel:
             self.result = gr.HTML("", visible=False, elem_id="duel-result")
             self.pairs = gr.Button(w.t("blind_duel.pairs"), visible=False, elem_id="duel-pairs")
             self.kept = gr.HTML("", visible=False, elem_id="duel-kept")
+            self.judge.build()
 
     def parts(self) -> list[LivePart]:
         return [each.part() for each in self.two]
@@ -80,29 +85,31 @@ class BlindDuel:
             self.result,
             self.pairs,
             self.kept,
+            self.judge.fold,
         ]
         once = QUIET | {"trigger_mode": "once"}
         for each in self.two:
             each.wire()
-        asked = [target, checkpoint, self.count, self.own, *self.two[0].fields, *self.two[1].fields, self.voter]
+        asked = [target, checkpoint, self.count, self.own, self.length, *self.two[0].fields, *self.two[1].fields, self.voter]
         self.begin.click(self.start, asked, view, js=VOTER, concurrency_limit=2, concurrency_id="duel", **once)
         self.halt.click(stop, None, None, **AT_ONCE)
         for verdict, button in zip(BUTTONS, self.buttons, strict=True):
             vote = lambda opened, at, voter, verdict=verdict: self.vote(opened, at, verdict, voter)  # noqa: E731
             button.click(vote, [self.opened, self.at, self.voter], view, js=VOTER, queue=False, **once)
 
+        self.judge.wire(self.opened)
         self.pairs.click(self.keep_pairs, [self.opened], [self.kept], **CONTROL)
 
     # ---- what the buttons do ----------------------------------------------------------------------------------------
-    def start(self, target: Any, checkpoint: Any, count: Any, own: Any, *rest: Any) -> Iterator[list[Any]]:
-        """Inputs: target, checkpoint, count, own questions, the fields of both, voter. Outputs: the view, again as answers come. All are
+    def start(self, target: Any, checkpoint: Any, count: Any, own: Any, length: Any, *rest: Any) -> Iterator[list[Any]]:
+        """Inputs: target, checkpoint, count, own questions, longest answer, the fields of both, voter. Outputs: the view, again as answers come. All are
         answered before the first is shown: who is quicker would tell who is who."""
         fields, voter = rest[:-1], rest[-1]
         w, services = self.w, self.services
         try:
             half = len(fields) // 2
             two = two_of(services, w, (target, checkpoint), fields[:half], fields[half:])
-            comparison = self._comparison(two, count, own, _voter(voter))
+            comparison = self._comparison(two, (count, length), own, _voter(voter))
             if comparison.missing():
                 self._refuse()
             for done, wanted in answer_missing(services.chat, services.workspace, comparison):
@@ -137,19 +144,22 @@ class BlindDuel:
             return shown(notice(w.of(error.message), "warn"))
         return shown(notice(w.t("blind_duel.pairs_kept", added=added, name=info.name, rows=info.good_rows or 0), "ok"))
 
-    def _comparison(self, two: tuple[Contestant, Contestant], count: Any, own: Any, voter: str) -> PromptComparison:
+    def _comparison(self, two: tuple[Contestant, Contestant], numbers: tuple[Any, Any], own: Any, voter: str) -> PromptComparison:
         """The newest of the same contestants that is not at its end for this voter, or a new one. Raises GarageError."""
-        services = self.services
+        services, (count, length) = self.services, numbers
         if count not in COUNTS:
             raise ChatError("wizard.bad_number", field="count", found=str(count)[:40], low=COUNTS[0], high=COUNTS[-1])
+        length = ANSWER_TOKENS if length is None else length
+        if isinstance(length, bool) or not isinstance(length, int) or not 1 <= length <= MOST_TOKENS:
+            raise ChatError("wizard.bad_number", field="max_new_tokens", found=str(length)[:40], low=1, high=MOST_TOKENS)
         asked = own_prompts(own) if isinstance(own, str) else []
         for found in all_of(services.workspace):
             there = found.lineup.contestants
-            same = len(there) == 2 and all(map(Contestant.is_same, there, two))
+            same = len(there) == 2 and all(map(Contestant.is_same, there, two)) and found.lineup.max_new_tokens == length
             of_same = list(found.lineup.prompts) == asked if asked else len(found.lineup.prompts) <= count
             if same and of_same and (found.missing() or found.next_for(voter) is not None):
                 return found
-        return PromptComparison.create(services.workspace, asked or self._prompts(two, count), two, ANSWER_TOKENS)
+        return PromptComparison.create(services.workspace, asked or self._prompts(two, count), two, length)
 
     def _prompts(self, two: tuple[Contestant, Contestant], count: int) -> list[Prompt]:
         """Of the data of the second one, or else of the first; neutral ones where neither is a run."""
@@ -227,7 +237,7 @@ class BlindDuel:
         answers: str = "",
         result: str = "",
     ) -> list[Any]:
-        return [opened, at, gr.update(visible=not writing), gr.update(visible=writing), said, gr.update(visible=at is not None), asked, answers, shown(result), gr.update(visible=bool(result)), shown("")]  # fmt: skip
+        return [opened, at, gr.update(visible=not writing), gr.update(visible=writing), said, gr.update(visible=at is not None), asked, answers, shown(result), gr.update(visible=bool(result)), shown(""), gr.update(visible=bool(result))]  # fmt: skip
 
 
 def _beside(parts: Iterable[tuple[str, str]]) -> Html:

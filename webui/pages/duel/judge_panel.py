@@ -1,0 +1,106 @@
+"""A judge for a blind test that is over: named by the person, shown what would leave this PC, asked only then; apart from people's votes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+
+from core.chat import judge as judges
+from core.chat.comparison import PromptComparison
+from core.chat.judge import Judge
+from core.errors import ChatError, GarageError
+from webui.kit.html import Html, join, muted, notice, tag
+from webui.kit.live import AT_ONCE, QUIET, shown
+from webui.kit.visitor import is_here
+from webui.kit.wording import Wording
+from webui.state.services import Services
+
+MOST_SHOWN = 8_000  # characters of the request that is shown
+MOST_TYPED = 512
+
+
+class JudgePanel:
+    def __init__(self, services: Services, wording: Wording):
+        self.services, self.w = services, wording
+
+    def build(self) -> None:
+        w = self.w
+        self.judge = gr.State(None)  # with its key: in memory alone
+        with gr.Accordion(w.t("judge_panel.title"), open=False, visible=False, elem_id="judge") as self.fold:
+            gr.HTML(muted(w.t("judge_panel.about")))
+            with gr.Row():
+                self.url = gr.Textbox(max_lines=1, max_length=MOST_TYPED, **w.named("judge_panel.url", "judge-url"))
+                self.model = gr.Textbox(max_lines=1, max_length=MOST_TYPED, **w.named("judge_panel.model", "judge-model"))
+                self.key = gr.Textbox(
+                    type="password", max_lines=1, max_length=MOST_TYPED, **w.named("judge_panel.key", "judge-key")
+                )
+            with gr.Row(elem_classes="lg-tight"):
+                self.show = gr.Button(w.t("judge_panel.show"), elem_id="judge-show")
+                self.send = gr.Button(w.t("judge_panel.send"), variant="primary", visible=False, elem_id="judge-send")
+                self.halt = gr.Button(w.t("chat_page.stop"), variant="stop", visible=False, elem_id="judge-halt")
+            self.said = gr.HTML("", visible=False, elem_id="judge-said")
+
+    def wire(self, opened: gr.State) -> None:
+        """opened: the id of the comparison that is over."""
+        view = [self.send, self.halt, self.said]
+        # Never through the queue, which keeps what it was given until the event has ended.
+        self.show.click(self.shown_first, [self.url, self.model, self.key, opened], [self.judge, self.key, *view], **AT_ONCE)
+        once = QUIET | {"trigger_mode": "once", "concurrency_limit": 4, "concurrency_id": "judge"}
+        asked = self.send.click(self.asked, [self.judge, opened], view, **once)
+        self.halt.click(self.halted, [self.judge, opened], view, cancels=[asked], **AT_ONCE)
+
+    def shown_first(self, url: Any, model: Any, key: Any, opened: Any, request: gr.Request) -> list[Any]:
+        """Inputs: address, model, key, comparison. Outputs: judge, key (emptied), send, halt, said: what would leave, to whom."""
+        w = self.w
+        try:
+            if not is_here(request):
+                raise ChatError("judge_panel.elsewhere")
+            judge, comparison = Judge.named(*(str(each or "")[:MOST_TYPED] for each in (url, model, key))), self._of(opened)
+            left = judges.missing(judge, comparison)
+            if not left:
+                return [judge, "", *self._view(self._score(judge, comparison))]
+            body = judges.sent(judge, comparison, *left[0])
+            size = sum(len(json.dumps(judges.sent(judge, comparison, *each), ensure_ascii=False)) for each in left)
+        except GarageError as error:
+            return [None, "", *self._view(notice(w.of(error.message)))]
+        text = json.dumps(body, ensure_ascii=False, indent=1)
+        said = tag("p", w.t("judge_panel.leaves", count=len(left), characters=size, url=judge.url))
+        return [judge, "", *self._view(join([said, tag("pre", text[:MOST_SHOWN], tabindex="0")]), may_send=True)]
+
+    def asked(self, judge: Any, opened: Any) -> Iterator[list[Any]]:
+        """Inputs: judge, comparison. Outputs: send, halt, said, again as verdicts come."""
+        w, why = self.w, Html("")
+        try:
+            if not isinstance(judge, Judge):
+                raise ChatError("judge.no_model")
+            comparison = self._of(opened)
+            try:
+                for done, wanted in judges.judge_missing(judge, comparison):
+                    said = notice(w.t("judge_panel.asking", done=done, wanted=wanted, judge=judge.name), "plain")
+                    yield self._view(said, asking=True)
+            except ChatError as error:
+                why = notice(w.of(error.message))
+        except GarageError as error:
+            yield self._view(notice(w.of(error.message)))
+            return
+        yield self._view(join([why, self._score(judge, comparison)]), may_send=bool(why))
+
+    def halted(self, judge: Any, opened: Any) -> list[Any]:
+        """Inputs: judge, comparison. Outputs: send, halt, said. What came stays."""
+        try:
+            said = self._score(judge, self._of(opened)) if isinstance(judge, Judge) else Html("")
+        except GarageError as error:
+            said = notice(self.w.of(error.message))
+        return self._view(said, may_send=isinstance(judge, Judge))
+
+    def _of(self, opened: Any) -> PromptComparison:
+        return PromptComparison.open(self.services.workspace, str(opened))
+
+    def _score(self, judge: Judge, comparison: PromptComparison) -> Html:
+        return tag("p", self.w.of(judges.told(judge, comparison)))
+
+    def _view(self, said: Html, may_send: bool = False, asking: bool = False) -> list[Any]:
+        return [gr.update(visible=may_send), gr.update(visible=asking), shown(said)]
