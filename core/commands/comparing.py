@@ -118,10 +118,13 @@ def _verdicts(judge: Judge, comparison: PromptComparison) -> list[dict[str, Any]
 def sum_of(
     adapters: Annotated[list[str], typer.Argument(help="Two runs of one base, each with its weight: RUN@0.7 OTHER@0.5.")],
     out: Annotated[Path, typer.Option(help="The folder that is made: one adapter in PEFT's format.")],
+    rank: Annotated[
+        int | None, typer.Option(help="The nearest of this rank (PEFT's svd); else exact, of both ranks together (cat).")
+    ] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the weighed sum of two runs' adapters as one adapter, exact, of both ranks together."""
+    """Write the weighed sum of two runs' adapters as one adapter: exact, or the nearest of a rank."""
     space = Workspace.open(workspace)
     if len(adapters) != 2 or any(map(_is_base, adapters)):
         raise RecipeError("summed.two")
@@ -131,10 +134,10 @@ def sum_of(
     )
     folder = expand(str(out))
     try:
-        rank = summed.write((first, second), folder)
+        made = summed.write((first, second), folder, rank)
     except OSError as error:
         raise ModelError("summed.cannot_write", folder=str(folder), reason=error.strerror or str(error)) from error
-    print_json({"folder": str(folder), "rank": rank}) if as_json else say(msg("summed.done", folder=str(folder), rank=rank))
+    print_json({"folder": str(folder), "rank": made}) if as_json else say(msg("summed.done", folder=str(folder), rank=made))
 
 
 @data.command()

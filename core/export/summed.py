@@ -1,4 +1,5 @@
-"""Two adapters on one base as one, each at a weight: PEFT's `add_weighted_adapter(..., "cat")` on files, exact and of both ranks together. No torch.
+"""Two adapters on one base as one, each at a weight: PEFT's `add_weighted_adapter` on files, no torch: "cat", exact and of both ranks together, or
+"svd", the nearest of a smaller rank.
 
 B A of the sum is w1 s1 B1 A1 + w2 s2 B2 A2: the rows of A below each other, weighed, the columns of B beside each other. A layer that only one
 of them has gets zeros for the other.
@@ -33,8 +34,8 @@ class Weighed:
     weight: float
 
 
-def write(parts: tuple[Weighed, Weighed], target: Path) -> int:
-    """target, made new, whole or not at all; its rank. Raises ModelError with what cannot be summed, OSError."""
+def write(parts: tuple[Weighed, Weighed], target: Path, rank: int | None = None) -> int:
+    """target, made new, whole or not at all; its rank: that of both together, or rank. Raises ModelError with what cannot be summed, OSError."""
     configs = [_config(part.folder) for part in parts]
     first, second = configs
     for name in ("base_model_name_or_path", "revision"):
@@ -47,8 +48,13 @@ def write(parts: tuple[Weighed, Weighed], target: Path) -> int:
         raise ModelError("summed.is_there", folder=str(target))
     ranks = [int(config["r"]) for config in configs]
     weights = _joined([_tensors(part.folder) for part in parts], ranks, [part.weight * _scale(config) for part, config in zip(parts, configs, strict=True)])  # fmt: skip
+    whole = sum(ranks)
+    if rank is not None and not 1 <= rank < whole:
+        raise ModelError("summed.rank", found=rank, high=whole - 1)
+    if rank is not None:
+        weights = _nearest(weights, rank)
     modules = sorted({name for config in configs for name in config["target_modules"]})
-    rank = sum(ranks)
+    rank = rank or whole
     config = first | {"r": rank, "lora_alpha": rank, "use_rslora": False, "init_lora_weights": True, "target_modules": modules}
     aside = target.with_name(f".{target.name}.part")
     shutil.rmtree(aside, ignore_errors=True)
@@ -107,6 +113,22 @@ def _joined(parts: list[dict[str, np.ndarray]], ranks: list[int], scales: list[f
             found.append(tensor * tensor.dtype.type(scale) if axis == 0 else tensor)
         joined[name] = np.ascontiguousarray(np.concatenate(found, axis))
     return joined
+
+
+def _nearest(weights: dict[str, np.ndarray], rank: int) -> dict[str, np.ndarray]:
+    """Of each B A the nearest of rank, by its singular values (Eckart and Young 1936); B A itself, as large as the layer, is never made: the values are
+    those of the small triangles that are left of B and A."""
+    found: dict[str, np.ndarray] = {}
+    for name in (name for name in weights if name.endswith(_ENDS[0])):
+        other = name.removesuffix(_ENDS[0]) + _ENDS[1]
+        q_b, r_b = np.linalg.qr(weights[other].astype(np.float32))
+        q_a, r_a = np.linalg.qr(weights[name].astype(np.float32).T)
+        u, values, v = np.linalg.svd(r_b @ r_a.T)
+        kept = min(rank, len(values))
+        b, a = np.zeros((len(q_b), rank), np.float32), np.zeros((rank, len(q_a)), np.float32)
+        b[:, :kept], a[:kept] = q_b @ (u[:, :kept] * values[:kept]), v[:kept] @ q_a.T
+        found[name], found[other] = a.astype(weights[name].dtype), b.astype(weights[other].dtype)
+    return found
 
 
 def _text(path: Path) -> str | None:

@@ -58,6 +58,23 @@ def test_the_sum_is_pefts_own_tensor_by_tensor_and_in_its_answers(tuned: PeftMod
         summed.write((Weighed(tmp_path / "first", 1), Weighed(tmp_path / "second", 1)), tmp_path / "sum")
 
 
+def test_the_nearest_of_a_rank_is_pefts_svd(tuned: PeftModel, tmp_path: Path) -> None:
+    """Its factors may differ in their signs; what they come to may not."""
+    parts = Weighed(tmp_path / "first", 0.7), Weighed(tmp_path / "second", -0.5)
+    assert summed.write(parts, tmp_path / "sum", rank=2) == 2
+    ours = load_file(tmp_path / "sum" / "adapter_model.safetensors")
+    tuned.add_weighted_adapter(["first", "second"], [0.7, -0.5], "theirs", combination_type="svd", svd_rank=2)
+    theirs = {name.replace(".theirs", ""): weight for name, weight in tuned.named_parameters() if ".theirs." in name}
+    names = [name for name in theirs if name.endswith("lora_A.weight")]
+    assert len(names) == 4 and {tuple(ours[name].shape) for name in names} == {(2, 16)}
+    for name in names:
+        other = name.replace("lora_A", "lora_B")
+        torch.testing.assert_close(ours[other] @ ours[name], theirs[other] @ theirs[name], rtol=1e-4, atol=1e-5)
+    for rank in (0, 7, 99):
+        with pytest.raises(ModelError, match="at most rank 6"):
+            summed.write(parts, tmp_path / "other", rank)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
