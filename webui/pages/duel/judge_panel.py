@@ -66,7 +66,8 @@ class JudgePanel:
             size = sum(len(json.dumps(judges.sent(judge, comparison, *each), ensure_ascii=False)) for each in left)
         except GarageError as error:
             return [None, "", *self._view(notice(w.of(error.message)))]
-        text = json.dumps(body, ensure_ascii=False, indent=1)
+        words = "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in body["messages"])
+        text = f"model: {body['model']}\n\n{words}"
         said = tag("p", w.t("judge_panel.leaves", count=len(left), characters=size, url=judge.url))
         return [judge, "", *self._view(join([said, tag("pre", text[:MOST_SHOWN], tabindex="0")]), may_send=True)]
 
