@@ -42,7 +42,7 @@ def test_a_run_that_did_not_use_the_card_is_found_and_the_parts_after_it_go_on(h
     assert first["how"] == "failed" and "on the processor, not on the card: loss" in first["said"][0]
     assert exports["how"] == "well" and len(exports["said"]) == 3 and all("proven" in line for line in exports["said"])
     report = (hour.folder / "report.md").read_text("utf-8")
-    assert report.count("\n## ") == 2 and str(hour.folder) not in report
+    assert report.count("\n## ") == 3 and str(hour.folder) not in report
     assert "failed: A first run" in capsys.readouterr().out
 
 
