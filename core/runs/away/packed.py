@@ -161,12 +161,12 @@ def read_manifest(archive: zipfile.ZipFile, file: str) -> Manifest:
         manifest = Manifest.model_validate_json(text)
     except (KeyError, ValidationError, *BROKEN) as error:
         raise RunError("away.not_one", file=file) from error
+    for name in manifest.files:  # before they are compared: on Windows zipfile reads every backslash of an archive as a slash
+        if not _is_safe(name, manifest):
+            raise RunError("away.unsafe", file=file, name=name[:200])
     inside = [info.filename for info in archive.infolist()]
     if sorted(inside) != sorted([MANIFEST, *manifest.files]):
         raise RunError("away.damaged", file=file, name=next(iter(set(inside) ^ {MANIFEST, *manifest.files}), MANIFEST)[:200])
-    for name in manifest.files:
-        if not _is_safe(name, manifest):
-            raise RunError("away.unsafe", file=file, name=name[:200])
     if len({name.casefold() for name in manifest.files}) < len(manifest.files):
         raise RunError("away.damaged", file=file, name=MANIFEST)
     return manifest

@@ -132,11 +132,11 @@ def rewritten(file: Path, change: Callable[[dict[str, bytes], dict], None], mode
     return target
 
 
-def named(name: str) -> Callable[[dict[str, bytes], dict], None]:
+def named(name: str, inside_as: str = "") -> Callable[[dict[str, bytes], dict], None]:
     """With one more file, which its manifest names as it should."""
 
     def change(inside: dict[str, bytes], manifest: dict) -> None:
-        inside[name] = b"x"
+        inside[inside_as or name] = b"x"
         manifest["files"][name] = {"bytes": 1, "sha256": "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"}
 
     return change
@@ -152,6 +152,7 @@ HOSTILE = {
     "from the root": (named("/etc/evil"), "unsafe"),
     "a drive": (named("run/C:evil"), "unsafe"),
     "backslashes": (named("run\\..\\evil"), "unsafe"),
+    "backslashes as zipfile reads them on Windows": (named("run\\..\\evil", inside_as="run/../evil"), "unsafe"),
     "a device of Windows": (named("run/NUL.txt"), "unsafe"),
     "hidden": (named("run/.evil"), "unsafe"),
     "a dot at the end": (named("run/evil."), "unsafe"),
