@@ -11,7 +11,10 @@ if sys.version_info < (3, 11):  # before anything that an older Python might not
         "for example: python3.11 launch.py" % sys.version_info[:2]
     )
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # python -I leaves it out, and in the wheel it lies one folder up
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, HERE)  # python -I leaves it out, and in the wheel it lies one folder up
+if not os.path.isdir(os.path.join(HERE, "launcher")):  # an update was killed between its last two steps
+    os.rename(os.path.join(HERE, ".update.old", "launcher"), os.path.join(HERE, "launcher"))
 
 from launcher.main import main
 

@@ -8,6 +8,9 @@
     python launch.py check              what fails in seconds: lint, format, types, the rules of the house, equal catalogues
     python launch.py test [--full] [pytest args]    --full: the long forms too, hours on a small machine
     python launch.py test --windows [FILE ...]      on a Windows Python; elsewhere than on Windows under Wine (tests/windows)
+    python launch.py update [--check] [--undo] [--from URL] [--at-start on|off]   a newer version, where somebody asks for one; runs, data
+                                        and settings stay, --undo brings the former version back
+    python launch.py shortcut [--remove]    an icon on the desktop
     python launch.py uninstall          remove the environment and what the start scripts fetched, after a list and a question; runs, data and
                                         models stay [--workspace: those runs and data too] [--models: the hub's cache too] [--yes]
     python launch.py --repair           check every package and choose torch again, then start
@@ -32,7 +35,9 @@ from launcher.environment import Environment
 from launcher.install import ensure_environment
 from launcher.running import hand_over
 from launcher.sentences import as_typed, say
+from launcher.shortcut import shortcut
 from launcher.uninstall import uninstall
+from launcher.update import look_at_start, mend, update
 
 COMMANDS = (
     "doctor",
@@ -60,18 +65,18 @@ COMMANDS = (
 
 FOR_DEVELOPERS = ("check", "test")
 
-UNINSTALL = "uninstall"
+HERE = ("update", "shortcut", "uninstall")  # done by the launcher itself
 
 
 def parse(arguments):
-    """(kind, rest): "app", "help", "version", "unknown", UNINSTALL, or one of FOR_DEVELOPERS or COMMANDS; --repair is taken out by main."""
+    """(kind, rest): "app", "help", "version", "unknown", or one of HERE, FOR_DEVELOPERS or COMMANDS; --repair is taken out by main."""
     if arguments[:1] in (["-h"], ["--help"]):
         return "help", []
     if arguments[:1] == ["--version"]:
         return "version", []
     if not arguments or arguments[0].startswith("-"):
         return "app", arguments
-    if arguments[0] in (*FOR_DEVELOPERS, *COMMANDS, UNINSTALL):
+    if arguments[0] in (*FOR_DEVELOPERS, *COMMANDS, *HERE):
         return arguments[0], arguments[1:]
     return "unknown", arguments
 
@@ -86,6 +91,8 @@ def main(arguments=None):
         if hasattr(stream, "reconfigure"):
             # Into a file or a pipe: UTF-8, as what runs in .venv writes there, whatever the code page.
             stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="replace")
+    if not INSTALLED and mend(ROOT):
+        return 1
     repair = "--repair" in arguments[:1]
     kind, rest = parse(arguments[1:] if repair else arguments)
     environment = Environment(ROOT)
@@ -98,15 +105,15 @@ def main(arguments=None):
     if kind == "unknown":
         import difflib
 
-        words = (*COMMANDS, UNINSTALL, *FOR_DEVELOPERS)
+        words = (*COMMANDS, *HERE, *FOR_DEVELOPERS)
         near, known = difflib.get_close_matches(rest[0], words, 1), ", ".join(words)
         say("unknown_near" if near else "unknown", to=sys.stderr, found=rest[0], near="".join(near), known=known)
         return 2
     if kind in FOR_DEVELOPERS and not os.path.isdir(os.path.join(ROOT, "tests")):
         say("for_developers", to=sys.stderr)
         return 2
-    if kind == UNINSTALL:
-        return uninstall(environment, rest)
+    if kind in HERE:
+        return {"update": update, "uninstall": uninstall}[kind](environment, rest) if kind != "shortcut" else shortcut(rest)
     if INSTALLED:
         if repair:
             say("not_ours_to_repair", to=sys.stderr, python=sys.executable)
@@ -120,6 +127,8 @@ def main(arguments=None):
         ready = ensure_environment(environment, with_tests=kind in FOR_DEVELOPERS, repair=repair)
     if not ready:
         return 1
+    if kind == "app":
+        look_at_start(environment)
     if kind == "test" and "--windows" in rest:
         os.chdir(ROOT)
         return hand_over(environment, ["-m", "tests.windows", *(word for word in rest if word != "--windows")])

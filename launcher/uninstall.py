@@ -20,7 +20,10 @@ def uninstall(environment, arguments):
         return 2
     home = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.join("~", ".cache"), "huggingface")
     cache = os.path.expanduser(os.environ.get("HF_HUB_CACHE") or os.path.join(os.environ.get("HF_HOME") or home, "hub"))
-    own = {os.path.join(environment.root, name): True for name in (".venv", ".uv", ".uv.part", ".install.lock")}
+    own = {
+        os.path.join(environment.root, name): True
+        for name in (".venv", ".uv", ".uv.part", ".install.lock", ".update.old", ".update.part", ".updates.json")
+    }
     workspace = os.environ.get("LORA_GARAGE_HOME") or os.path.join(environment.root, "workspace")
     places = {**own, workspace: "--workspace" in arguments, cache: "--models" in arguments}
     places = {path: goes for path, goes in places.items() if os.path.lexists(path)}

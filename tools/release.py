@@ -1,17 +1,19 @@
 """`python tools/release.py [FOLDER]`: the release archive of the last commit, for people who have no Python and no git.
 
 Contents: what is needed to run, and the docs without their pictures. Two calls give the same bytes: order, times and modes follow from the
-commit alone. Changes that are not committed are not in it. Prints every file with its size, then the archive's size and SHA-256.
+commit alone. Changes that are not committed are not in it. Beside it lora-garage.json, which `python launch.py update` asks for. Prints every file with its size, then the archive's size and SHA-256.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import json
 import subprocess
 import sys
 import tarfile
 import time
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -28,13 +30,14 @@ def git(*arguments: str) -> bytes:
     return subprocess.run(["git", *arguments], cwd=PROJECT, check=True, stdout=subprocess.PIPE).stdout
 
 
+def version() -> str:
+    return str(tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]["version"])
+
+
 def build(folder: Path) -> Path:
     """The archive in folder. Git applies the line ends of .gitattributes, so that cmd gets its own."""
-    sys.path.insert(0, str(PROJECT))
-    from core import __version__
-
     made = time.gmtime(int(git("log", "-1", "--format=%ct")))[:6]
-    target = folder / f"lora-garage-{__version__}.zip"
+    target = folder / f"lora-garage-{version()}.zip"
     folder.mkdir(parents=True, exist_ok=True)
     with (
         tarfile.open(fileobj=io.BytesIO(git("archive", "HEAD", *CONTENTS))) as tar,
@@ -48,12 +51,18 @@ def build(folder: Path) -> Path:
     return target
 
 
+def description(archive: Path) -> dict[str, str | int]:
+    said = archive.read_bytes()
+    return {"version": version(), "file": archive.name, "bytes": len(said), "sha256": hashlib.sha256(said).hexdigest()}
+
+
 def main(arguments: list[str]) -> int:
     target = build(Path(arguments[0]) if arguments else PROJECT / "dist")
     with zipfile.ZipFile(target) as archive:
         for info in archive.infolist():
             print(f"{info.file_size:>9,} {info.filename}")
     size = target.stat().st_size
+    (target.parent / "lora-garage.json").write_text(json.dumps(description(target)) + "\n", "utf-8")
     print(f"{size:>9,} {target}\nSHA-256 {hashlib.sha256(target.read_bytes()).hexdigest()}")
     if size > MOST_BYTES:
         print(f"The archive has {size:,} bytes, at most {MOST_BYTES:,} are meant: see above what grew.", file=sys.stderr)
