@@ -61,6 +61,7 @@ COMMANDS = (
     "unpack",
     "tools",
     "trust",
+    "workspace",
 )
 
 FOR_DEVELOPERS = ("check", "test")

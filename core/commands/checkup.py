@@ -1,16 +1,19 @@
-"""`doctor`: what is wrong with this PC, each problem with its fix."""
+"""`doctor`: what is wrong with this PC, each problem with its fix; `workspace`: where its files lie, and their move to another drive."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
-from core import __version__
-from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, print_json
+from core import COMMAND, __version__
+from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, print_json, say
 from core.export.llamacpp import tools
-from core.messages import terminal_language
+from core.messages import msg, terminal_language
 from core.system import checkup as checks
 from core.system.surroundings import result
-from core.workspace import preferences
+from core.workspace import moving, preferences
 from core.workspace.folder import LOG, Workspace
 
 
@@ -33,3 +36,31 @@ def doctor(workspace: WorkspaceOption = None, as_json: JsonOption = False, port:
             if finding.fix:
                 print(f"    {finding.fix.render(language)}")
     raise typer.Exit(0 if healthy else 1)
+
+
+@app.command()
+def workspace(
+    workspace: WorkspaceOption = None,
+    move: Annotated[
+        Path | None, typer.Option("--move", help="A new or empty folder that the workspace moves to, every file checked.")
+    ] = None,
+    delete_old: Annotated[
+        bool, typer.Option("--delete-old", help="Delete the copy that a move has left in the old folder.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say where the workspace is, or move it to another drive; the old copy is kept until --delete-old."""
+    space = Workspace.open(workspace)
+    if move is not None:
+        old = space.root
+        space = moving.move(space, str(move), moving.by_twentieths(say))
+        said = msg("moving.moved", folder=space.root, old=old, command=f"{COMMAND} workspace --delete-old")
+    elif delete_old:
+        said = msg("moving.freed", gb=f"{moving.forget_old(space) / 1e9:.2f}")
+    else:
+        said = msg("moving.here", folder=space.root, gb=f"{moving.size(space) / 1e9:.2f}")
+    old_copy = moving.old_copy(space)
+    if as_json:
+        print_json({"workspace": str(space.root), "bytes": moving.size(space), "old_copy": str(old_copy) if old_copy else None})
+    else:
+        print(said.render(terminal_language()))

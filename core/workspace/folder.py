@@ -1,6 +1,7 @@
 """The folder that holds everything the app writes: data, the starter model, runs, exports, the lease.
 
-`--workspace DIR` or LORA_GARAGE_HOME moves it; the default is `workspace` beside launch.py, for the wheel the user's data folder.
+`--workspace DIR` or LORA_GARAGE_HOME names another; the default is `workspace` beside launch.py, for the wheel the user's data folder.
+One that was moved (core/workspace/moving.py) says in `moved.json` where it is, and is found there by every name that it had.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from core import INSTALLED
+from core import INSTALLED, files
 from core.errors import RecipeError, reason_of
 from core.presets import PROJECT
 from core.workspace import settings
 
+MOVED = "moved.json"
 LOG = Path("logs", "app.log")
 FROM_GGUF = Path("models", "from-gguf")
 
@@ -38,8 +40,8 @@ class Workspace:
         if INSTALLED and not chosen:
             from platformdirs import user_data_path
 
-            return user_data_path("lora-garage", appauthor=False)
-        return expand(chosen or PROJECT / "workspace").absolute()
+            return _followed(user_data_path("lora-garage", appauthor=False))
+        return _followed(expand(chosen or PROJECT / "workspace").absolute())
 
     @classmethod
     def open(cls, folder: str | Path | None = None) -> Workspace:
@@ -89,6 +91,18 @@ class Workspace:
         folder = self.root / "cache"
         folder.mkdir(exist_ok=True)
         return folder
+
+
+def _followed(root: Path) -> Path:
+    """Where root's files are now. Raises RecipeError where they went to a drive that is not there: it is not made anew elsewhere."""
+    for _ in range(20):
+        to = files.read_object(root / MOVED).get("to")
+        if not isinstance(to, str):
+            break
+        if not Path(to).is_dir():
+            raise RecipeError("workspace.moved_away", folder=to, file=root / MOVED)
+        root = Path(to)
+    return root
 
 
 def _library_folders(root: Path) -> tuple[Path, ...]:

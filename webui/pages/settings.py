@@ -15,7 +15,7 @@ from webui.kit import format, hardware
 from webui.kit.html import Html, facts, join, muted, notice, tag
 from webui.kit.live import QUIET, LivePart, outcome, shown
 from webui.kit.wording import Wording
-from webui.pages.settings_cards import AloneSetting, AutomationCard, HubTokenCard, MeasuredMemory
+from webui.pages.settings_cards import AloneSetting, AutomationCard, HubTokenCard, MeasuredMemory, MoveCard
 from webui.run.signal import notify_switch
 from webui.server.language import PATHS, language_link
 from webui.shelf.disk import DiskCard
@@ -31,6 +31,7 @@ class SettingsPage:
         self.alone = AloneSetting(services, wording)
         self.hub_token = HubTokenCard(services, wording)
         self.disk = DiskCard(services, wording)
+        self.move = MoveCard(services, wording)
 
     def build(self) -> None:
         w = self.w
@@ -42,6 +43,7 @@ class SettingsPage:
                 with gr.Column(elem_classes="lg-card"):
                     gr.HTML(tag("h2", w.t("settings_page.places")))
                     self.places = gr.HTML(self._places(), elem_id="places")
+                    self.move.build()
                 self.disk.build()
                 self.alone.build()
                 self.hub_token.build()
@@ -113,10 +115,11 @@ class SettingsPage:
         self.automation.wire(page, tab)
         lists = [*self.presets, *self.datasets]
         for arrived in (page.load, tab.select):
-            arrived(self.fresh, None, [*lists, self.places], queue=False, **QUIET)
+            arrived(self.fresh, None, [*lists, self.places, *self.move.outputs], queue=False, **QUIET)
             self.measured.refresh_on(arrived)
         self.measured.wire(self.notice)
         self.disk.wire(tab)
+        self.move.wire()
         self.alone.wire()
         self.hub_token.wire()
         outputs = [*lists, self.notice]
@@ -128,8 +131,8 @@ class SettingsPage:
             button.click(self.forget(delete), [chosen], outputs, js=sure, **QUIET)
 
     def fresh(self) -> list[Any]:
-        """Outputs: what is shown of presets and of data sets, places."""
-        return [*self._lists(), self._places()]
+        """Outputs: what is shown of presets and of data sets, places, what is to be said of a move."""
+        return [*self._lists(), self._places(), *self.move.fresh()]
 
     def _lists(self, **chosen: None) -> list[Any]:
         """Both lists with their button as they are now, or the sentence in their place. chosen: value=None to choose nothing."""
