@@ -26,8 +26,10 @@ import pytest
 from core import __version__
 from core.messages import CORE_LOCALES, LANGUAGES, Catalogue
 from core.presets import PROJECT
+from launcher import main as launcher
 from tests.kit.browser import start_app
 from tools import release
+from webui.kit.wording import PAGE_LOCALES
 
 SCRIPTS = ("start.sh", "Start LoRA Garage.command", "Start LoRA Garage.bat")
 TOOLS = ("sh", "curl", "sed", "grep", "cut", "uname", "tar", "gzip", "mkdir", "mv", "rm", "dirname", "sha256sum", "python3")
@@ -307,3 +309,22 @@ def test_the_container_is_made_of_what_is_here() -> None:
     assert re.findall(r"whl/(\w+)$", said, re.MULTILINE) == ["cu130"] and "cu130" in (
         PROJECT / "launcher" / "torch_build.py"
     ).read_text("utf-8")
+
+
+def test_pinokio_starts_what_is_here() -> None:
+    """As far as that can be read: no Pinokio here has ever run it."""
+    folder = PROJECT / "packaging" / "pinokio"
+    menu = (folder / "pinokio.js").read_text("utf-8")
+    named = set(re.findall(r'"(\w+\.json)"', menu))
+    assert named == {file.name for file in folder.glob("*.json")} and menu.count("{") == menu.count("}")
+    assert shutil.which("node") is None or subprocess.run(["node", "--check", folder / "pinokio.js"]).returncode == 0
+    for name in named:
+        steps = json.loads((folder / name).read_text("utf-8"))["run"]
+        assert {step["method"] for step in steps} <= {"shell.run", "local.set"}
+        said = steps[0]["params"]["message"].split()
+        assert (folder / steps[0]["params"]["path"] / said[said.index("launch.py")]).is_file()
+        words = [word for word in said[said.index("launch.py") + 1 :] if word != "--repair"]
+        assert launcher.parse(words)[0] in ("app", "runs", "uninstall"), words
+    event = json.loads((folder / "start.json").read_text("utf-8"))["run"][0]["params"]["on"][0]["event"]
+    ready = Catalogue(PAGE_LOCALES).raw("page.ready", "en").format(url="http://127.0.0.1:7860/")
+    assert re.search(event[1:-1].replace("\\/", "/"), ready), "the line that the app prints"
