@@ -11,8 +11,8 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,8 @@ def run(
         try:
             while process.poll() is None:
                 check()
-                time.sleep(POLL_S)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(POLL_S)
         finally:
             if process.poll() is None:
                 kill_tree(process.pid)

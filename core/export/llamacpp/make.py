@@ -5,6 +5,7 @@ with the 16-bit file. What lies between is deleted as soon as it has served. Wor
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,7 +122,7 @@ def quantise(order: MakeOrder, sixteen: Path) -> tuple[Path, tuple[Message, ...]
     target = order.work / f"{order.quant}.gguf"
     request = {
         "do": "quantise", "folder": str(order.work), "runtime": str(order.tools.runtime), "source": sixteen.name, "target": target.name,
-        "kind": order.quant, "threads": child.threads(),
+        "kind": order.quant, "threads": os.cpu_count() or 2,  # as llama.cpp's own program: all that the system has, not a thread a core
     }  # fmt: skip
     look = growing(order, "quantising", target, BYTES_A_PARAMETER[order.quant] * sixteen.stat().st_size / 2)
     answer = child.ask("core.export.llamacpp.questions", request, order.work, order.log, look, target.name)
