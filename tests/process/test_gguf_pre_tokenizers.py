@@ -26,7 +26,7 @@ TEXTS = [*AWKWARD, "HTTPServer's McDonald camelCase ÉCOLE x1y22z333 4444 a/b//c
 ASK = """
 import json, sys
 from pathlib import Path
-from core.export.llamacpp.runtime import Library
+from core.export.llamacpp.library import Library
 library = Library(Path(sys.argv[1]))
 texts, found = json.loads(sys.argv[2]), {}
 for file in sys.argv[3:]:

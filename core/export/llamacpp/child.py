@@ -23,7 +23,7 @@ from core.errors import ExportError
 from core.system.lines import end_with_parent
 from core.system.processes import kill_tree, own_group, worker_environment
 
-POLL_S = 0.1
+POLL_S = 0.05
 LAST_WORDS = 2000
 ERROR = re.compile(r"(\w+\.)*\w*(Error|Exception|Interrupt)\b")
 
@@ -64,7 +64,7 @@ def ask(module: str, request: dict[str, Any], work: Path, log: Path, check: Call
     """
     asked, said = work / "request.json", work / "answer.json"
     said.unlink(missing_ok=True)
-    files.replace_json(asked, request)
+    files.replace(asked, json.dumps(request), lasting=False)
     code, words = run(["-m", module, str(asked), str(said)], log, check)
     answer = files.read_json(said)
     fell = not isinstance(answer, dict) or "refused" in answer
@@ -104,6 +104,6 @@ def answer(work: Callable[[dict[str, Any]], dict[str, Any]]) -> int:
         found = work(json.loads(asked.read_text("utf-8")))
     except Refused as refused:
         found = refused.answer
-    files.replace_json(said, found)
+    files.replace(said, json.dumps(found), lasting=False)
     sys.stdout.flush()
     os._exit(0)  # libraries of a runtime have been seen to fall over at the end of Python

@@ -1,4 +1,4 @@
-"""Real llama.cpp asked, in a process of its own that `child.ask` starts: quantise a file, or read texts with one and compare its
+"""Real llama.cpp asked, in a process of its own that `child.ask` starts: read texts with a file and compare its
 probabilities with those of another. What is handed over are names in the current folder.
 
     NAME.logs   float32 (positions, words), nothing else: the logarithm of each word's probability, of the adapter or of another file
@@ -7,7 +7,6 @@ probabilities with those of another. What is handed over are names in the curren
 from __future__ import annotations
 
 import os
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,26 +16,19 @@ import numpy as np
 from core.export.llamacpp import child
 from core.export.llamacpp.child import Refused
 from core.export.llamacpp.convert import NAMED
-from core.export.llamacpp.runtime import Library, LlamaError, LoadedGguf
+from core.export.llamacpp.library import Library, LlamaError
+from core.export.llamacpp.runtime import LoadedGguf
 
 AT_ONCE = 32  # positions
-FALLBACK = re.compile(r"(\d+) of (\d+) tensor\(s\) required fallback")  # llama.cpp's log at this build
 
 
 def work(request: dict[str, Any]) -> dict[str, Any]:
     os.chdir(request["folder"])
     library = Library(Path(request["runtime"]))
     try:
-        return {"quantise": quantise, "see": see, "ask": ask}[request["do"]](library, request)
+        return {"see": see, "ask": ask}[request["do"]](library, request)
     except LlamaError as error:
         raise Refused("llama_error", reason=str(error)[:300]) from error
-
-
-def quantise(library: Library, request: dict[str, Any]) -> dict[str, Any]:
-    """source, target, kind, threads. Returns larger, tensors: how many became a larger type than was asked for, of how many."""
-    library.quantise(request["source"], request["target"], request["kind"], request["threads"])
-    found = FALLBACK.search("".join(library.said))
-    return {"larger": int(found[1]) if found else 0, "tensors": int(found[2]) if found else 0}
 
 
 def see(library: Library, request: dict[str, Any]) -> dict[str, Any]:

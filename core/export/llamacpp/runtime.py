@@ -1,60 +1,16 @@
-"""llama.cpp's own library by the C bindings of llama-cpp-py-sync: quantise, load, every logit, a LoRA. In a process of its own only.
-
-A damaged file can end the process, and the library prints on its own. Paths are names in the current folder: what the library opens
-by C++ streams would not find letters beyond ASCII on Windows.
-"""
+"""A GGUF file loaded by llama.cpp's own library: every logit, a LoRA. In a process of its own only."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
-# llama.h: enum llama_ftype
-FILE_TYPES = {"f16": 1, "q8_0": 7, "q4_k_m": 15, "q5_k_m": 17, "q6_k": 18, "bf16": 32}
+from core.export.llamacpp.library import Library
+
 AT_ONCE = 256  # tokens that are computed at once: logits of all words of a long row are gigabytes
-MOST_SAID = 400  # lines of its log that are kept
-
-
-class LlamaError(Exception):
-    """With what llama.cpp said last about it."""
-
-
-class Library:
-    """Loaded once in a process. folder: the runtime's of `tools`."""
-
-    def __init__(self, folder: Path):
-        sys.path.insert(0, str(folder))
-        from llama_cpp_py_sync._cffi_bindings import get_ffi, get_lib
-
-        self.ffi: Any = get_ffi()
-        self.lib: Any = get_lib()
-        self.said: list[str] = []
-
-        def keep(level: int, words: Any, _: Any) -> None:
-            self.said.append(self.ffi.string(words).decode("utf-8", "replace"))
-            del self.said[:-MOST_SAID]
-
-        self.keep = self.ffi.callback("void(enum ggml_log_level, const char *, void *)")(keep)  # C holds only its address
-        self.lib.llama_log_set(self.keep, self.ffi.NULL)
-        self.lib.llama_backend_init()
-
-    def error(self, what: str) -> LlamaError:
-        lines = [line for line in "".join(self.said).splitlines() if "error" in line.lower() or "fail" in line.lower()]
-        return LlamaError(f"{what}: {'; '.join(lines[-3:]) or 'no reason given'}")
-
-    def quantise(self, source: str, target: str, kind: str, threads: int) -> dict[str, int]:
-        """kind -> how many tensors were written in another one, because their rows are no multiples of 256."""
-        params = self.lib.llama_model_quantize_default_params()
-        params.nthread, params.ftype, params.allow_requantize = threads, FILE_TYPES[kind], True
-        self.said.clear()
-        if self.lib.llama_model_quantize(source.encode(), target.encode(), self.ffi.new("llama_model_quantize_params *", params)):
-            raise self.error(f"cannot quantise {source}")
-        return {}
 
 
 class LoadedGguf:
@@ -99,9 +55,7 @@ class LoadedGguf:
 
     def load_tower(self, file: str, threads: int) -> None:
         """file: an mmproj. llama.cpp computes a picture or a sound once as it loads one, and lets it go again here."""
-        from llama_cpp_py_sync._cffi_bindings import get_mtmd_lib
-
-        towers: Any = get_mtmd_lib()
+        towers: Any = self._library.bindings.get_mtmd_lib()
         towers.mtmd_log_set(self._library.keep, self._ffi.NULL)
         params = towers.mtmd_context_params_default()
         params.use_gpu, params.n_threads, params.warmup = False, threads, True
