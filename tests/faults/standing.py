@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-from core.export.llamacpp import child, quantising, questions
-from core.export.llamacpp.library import Library
+from core.export.llamacpp import child, questions
+from core.export.llamacpp.library import Library, quantise
 from core.export.llamacpp.runtime import LoadedGguf
 
 
@@ -48,7 +48,7 @@ def work(request: dict[str, Any]) -> dict[str, Any]:
     os.chdir(request["folder"])
     library = Library(Path(request["runtime"]))
     library.said, Standing.pid, questions.LoadedGguf = Said(request["pid"]), request["pid"], Standing  # type: ignore[misc]
-    return {"quantise": quantising.quantise, "ask": questions.ask}[request["do"]](library, request)
+    return {"quantise": quantise, "ask": questions.ask}[request["do"]](library, request)
 
 
 if __name__ == "__main__":

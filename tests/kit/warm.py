@@ -40,7 +40,7 @@ from core.trial.pace import PaceProbe, StandIn
 KINDS = {
     "torch": (
         "core.training.worker", "core.training.ranks.worker", "core.chat.worker", "core.export.worker", "core.trial.dry_run_worker", "core.trial.pace_probe",
-        "core.export.llamacpp.convert", "core.export.llamacpp.quantising", "core.export.llamacpp.questions", "core.export.llamacpp.unpack",
+        "core.export.llamacpp.convert", "core.export.llamacpp.library", "core.export.llamacpp.questions", "core.export.llamacpp.unpack",
         "tests.faults.fake_worker", "tests.faults.forking", "tests.faults.instead",
     ),
     "web": ("webui", "tests.kit.hostile_app"),

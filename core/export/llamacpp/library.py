@@ -1,5 +1,5 @@
-"""llama.cpp's own library by the C bindings of llama-cpp-py-sync, and its quantiser. In a process of its own only; without numpy, which would
-be a tenth of the time of a small file's quantising.
+"""llama.cpp's own library by the C bindings of llama-cpp-py-sync, and its quantiser: a process that `child.ask` starts to make a file
+smaller. Without numpy, which would be a tenth of the time of a small file.
 
 A damaged file can end the process, and the library prints on its own. Paths are names in the current folder: what the library opens
 by C++ streams would not find letters beyond ASCII on Windows.
@@ -9,12 +9,18 @@ from __future__ import annotations
 
 import gc
 import importlib.util
+import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
+from core.export.llamacpp import child
+from core.export.llamacpp.child import Refused
+
 # llama.h: enum llama_ftype
 FILE_TYPES = {"f16": 1, "q8_0": 7, "q4_k_m": 15, "q5_k_m": 17, "q6_k": 18, "bf16": 32}
+FALLBACK = re.compile(r"(\d+) of (\d+) tensor\(s\) required fallback")  # llama.cpp's log at this build
 MOST_SAID = 400  # lines of its log that are kept
 
 
@@ -57,3 +63,22 @@ class Library:
         if self.lib.llama_model_quantize(source.encode(), target.encode(), self.ffi.new("llama_model_quantize_params *", params)):
             raise self.error(f"cannot quantise {source}")
         return {}
+
+
+def work(request: dict[str, Any]) -> dict[str, Any]:
+    os.chdir(request["folder"])
+    try:
+        return quantise(Library(Path(request["runtime"])), request)
+    except LlamaError as error:
+        raise Refused("llama_error", reason=str(error)[:300]) from error
+
+
+def quantise(library: Library, request: dict[str, Any]) -> dict[str, Any]:
+    """source, target, kind, threads. Returns larger, tensors: how many became a larger type than was asked for, of how many."""
+    library.quantise(request["source"], request["target"], request["kind"], request["threads"])
+    found = FALLBACK.search("".join(library.said))
+    return {"larger": int(found[1]) if found else 0, "tensors": int(found[2]) if found else 0}
+
+
+if __name__ == "__main__":
+    sys.exit(child.answer(work))

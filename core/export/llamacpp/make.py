@@ -125,7 +125,7 @@ def quantise(order: MakeOrder, sixteen: Path) -> tuple[Path, tuple[Message, ...]
         "kind": order.quant, "threads": os.cpu_count() or 2,  # as llama.cpp's own program: all that the system has, not a thread a core
     }  # fmt: skip
     look = growing(order, "quantising", target, BYTES_A_PARAMETER[order.quant] * sixteen.stat().st_size / 2)
-    answer = child.ask("core.export.llamacpp.quantising", request, order.work, order.log, look, target.name)
+    answer = child.ask("core.export.llamacpp.library", request, order.work, order.log, look, target.name)
     if not target.is_file():
         raise ExportError("gguf.no_file")
     if not answer["larger"]:
