@@ -52,9 +52,13 @@ SEE_WAY_OUT = """() => {
 # What was drawn before the first answer is put away until then: it would move under the hand (FIRST_STYLE; after two seconds it
 # is shown in any case).
 ARRIVED = "() => { requestAnimationFrame(() => requestAnimationFrame(() => document.body.classList.add('lg-arrived'))); }"
-# Before our sheet has come. Nor is gradio's own list of pages ever shown: the language link in the header is ours.
+# Before our sheet has come: the page has its width, and the scroll bar its room, as soon as gradio puts this into the head. Nor is
+# gradio's own list of pages ever shown: the language link in the header is ours.
 FIRST_STYLE = """<style>
+html { scrollbar-gutter: stable; }
 .nav-holder { display: none !important; }
+.gradio-container > .main > .wrap.translucent { position: fixed !important; inset: 0; } /* gradio's "Loading" */
+.gradio-container > .main { max-width: 1240px !important; width: 100% !important; margin: 0 auto !important; padding: 0 !important; }
 @keyframes lg-wait { from, to { visibility: hidden; } }
 body:not(.lg-arrived) :is(#left-runs, #pages) { animation: lg-wait 2s; }
 </style>"""
