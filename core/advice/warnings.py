@@ -20,6 +20,8 @@ from core.data.facts import DataFacts
 from core.memory import arithmetic
 from core.memory.arithmetic import Setup
 from core.messages import Message, msg
+from core.models.shapes.matrices import names_in
+from core.models.shapes.shape import HEAD
 from core.recipe import Recipe
 
 LONG = 4096  # tokens; from here on the document's "long-sequence task" is worth a word
@@ -62,6 +64,8 @@ def memory_warnings(case: Case, draft: Recipe, verdict: Verdict, others: tuple[A
         yield msg("advise.warn_above_table", billions=billions, largest=largest)
     if case.shape.is_unpacked:
         yield msg("advise.warn_unpacked", method=case.shape.quantised, gib=estimate.terms["weights"])
+    if case.shape.tie_word_embeddings and HEAD in names_in(draft.adapter.target_modules):
+        yield msg("advise.warn_tied_head", module=HEAD)
     if estimate.low_confidence:
         yield msg("advise.warn_low_confidence", margin=estimate.margin, why=list(estimate.low_confidence))
     if case.on_cpu and billions > SLOW_ON_CPU_BILLIONS:

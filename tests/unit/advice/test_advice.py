@@ -409,6 +409,8 @@ def test_other_warnings_come_where_they_belong() -> None:
     assert "warn_long_texts" not in keys(advise("7B", 24, data=facts()))
     assert "warn_beyond_model" in keys(recommend(STARTER, ROOMY, chosen={"max_length": 16384}))
     assert "warn_estimated_lengths" in keys(recommend(STARTER, ROOMY, facts(estimated=True)))
+    assert "warn_tied_head" in keys(recommend(STARTER, ROOMY, chosen={"target_modules": "q_proj,lm_head"}))
+    assert "warn_tied_head" not in keys(recommend(STARTER, ROOMY)) | keys(advise("7B", 24, chosen={"target_modules": "lm_head"}))
     unusual = STARTER.model_copy(update={"low_confidence": (Message(key="advise.unknown_model"),)})
     assert "warn_low_confidence" in keys(recommend(unusual, ROOMY))
     unpacked = ModelShape.from_config(STARTER.config() | {"quantization_config": {"quant_method": "fp8"}})
