@@ -1,7 +1,8 @@
 """Attention over examples that lie end to end in one row: each sees itself alone. Imports torch: workers only.
 
 transformers can isolate them too, by a mask of T x T; here each example is one causal `scaled_dot_product_attention`
-of its own, which never computes what the mask would throw away and runs on every platform; 16-bit types on a processor
+of its own, which never computes what the mask would throw away and runs on every platform, or all are one where a card has a kernel for
+that (core/engine/variants/varlen); 16-bit types on a processor
 take core/engine/variants/blockwise instead. Positions restart in the batch's position_ids. What a family does beyond that (hybrid layers, ALiBi,
 soft-capped attention) may not be isolated: `holds` finds out on the very model before it is trained.
 """
@@ -16,6 +17,7 @@ import torch
 from torch.nn import functional
 from transformers import AttentionInterface
 
+from core.engine.variants import varlen
 from core.engine.variants.blockwise import attend
 
 NAME = "lora_garage_packed"
@@ -43,6 +45,9 @@ def packed_sdpa(
     if query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.shape[0] == 1 and not dropout:
         width = query.shape[-1] ** -0.5 if scaling is None else scaling
         return attend(query, key, value, lengths or (query.shape[2],), width, sliding_window), None
+    if lengths and not dropout and (together := varlen.find(query, key, value, sliding_window)):
+        query, key, value = (whole[0].transpose(0, 1) for whole in (query, key, value))
+        return together(query, key, value, lengths, scaling, sliding_window)[None], None
     if (groups := query.shape[1] // key.shape[1]) > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     parts = [whole.split(lengths, 2) if lengths else (whole,) for whole in (query, key, value)]

@@ -1,0 +1,89 @@
+"""One attention for all examples of a packed row, by torch's kernel for rows of many lengths, where a card has it and it was seen to give the
+numbers of one attention for each. Keys and values of a group are read where they are, nothing is repeated. Imports torch: workers only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+# query (T, heads, d), key and value (T, kv heads, d), lengths of the examples, scale, window (tokens seen, itself included; None: all)
+# -> (T, heads, d)
+Kernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, tuple[int, ...], float | None, int | None], torch.Tensor]
+CARD = "cuda"
+TOLERANCE = 0.02  # of the largest number: 16-bit sums in another order
+LENGTHS, WINDOW = (9, 70, 1, 33), 5  # of the proof
+
+
+def find(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int | None) -> Kernel | None:
+    """The kernel for heads of this number, width and type on this device, proven at the first question; or None. As `packed_sdpa` has
+    them: (1, heads, T, d)."""
+    if query.device.type != CARD or query.dtype == torch.float32 or query.shape[-1] != value.shape[-1] or query.shape[0] != 1:
+        return None
+    return _found(query.device, query.dtype, query.shape[1], key.shape[1], query.shape[-1], window is not None)
+
+
+@lru_cache(maxsize=32)
+def _found(device: torch.device, dtype: torch.dtype, heads: int, kv_heads: int, width: int, has_window: bool) -> Kernel | None:
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    return proven(_of_torch(varlen_attn), device, dtype, (heads, kv_heads, kv_heads), width, WINDOW if has_window else None)
+
+
+def _of_torch(varlen_attn: Callable[..., Any]) -> Kernel:
+    def kernel(query: Any, key: Any, value: Any, lengths: Any, scale: Any, window: Any) -> torch.Tensor:
+        ends, longest = _ends(lengths, query.device), max(lengths)
+        behind = -1 if window is None or window >= longest else window - 1
+        return varlen_attn(
+            query, key, value, ends, ends, longest, longest, scale=scale, window_size=(behind, 0), enable_gqa=True
+        )  # fmt: skip
+
+    return kernel
+
+
+@lru_cache(maxsize=4)
+def _ends(lengths: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    """Where each example begins, and the end: sent to the card once for all layers of a micro-batch."""
+    return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
+
+
+def proven(
+    kernel: Kernel, device: torch.device, dtype: torch.dtype, heads: tuple[int, int, int], width: int, window: int | None
+) -> Kernel | None:
+    """kernel, if what it gives and the gradients of it are those of plain attention over each made-up example, and another first example
+    changes no bit of the others; else None."""
+    chance, tokens = torch.Generator().manual_seed(0), sum(LENGTHS)
+    states = [torch.randn(tokens, each, width, generator=chance).to(device, dtype).requires_grad_() for each in heads]
+    above = torch.randn(tokens, heads[0], width, generator=chance).to(device, dtype)
+    expected = _plainly(*states, window)
+    wanted = (expected, *torch.autograd.grad(expected, states, above))
+    try:
+        with torch.enable_grad():
+            query, key, value = states
+            given = kernel(query, key, value, LENGTHS, None, window)
+            found = (given, *torch.autograd.grad(given, states, above))
+            query, key, value = (torch.cat([each[: LENGTHS[0]] + 1, each[LENGTHS[0] :]]) for each in states)
+            other = kernel(query, key, value, LENGTHS, None, window)
+    except Exception:  # noqa: BLE001 - whatever a kernel that this card or this torch lacks raises, one attention each is there
+        return None
+    near = all((a - b).abs().max() <= TOLERANCE * b.abs().max() for a, b in zip(found, wanted, strict=True))
+    return kernel if near and torch.equal(given[LENGTHS[0] :], other[LENGTHS[0] :]) else None
+
+
+@torch.enable_grad()
+def _plainly(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int | None) -> torch.Tensor:
+    key, value = (each.repeat_interleave(query.shape[1] // each.shape[1], 1) for each in (key, value))
+    seen = []
+    for parts in zip(*(whole.split(LENGTHS) for whole in (query, key, value)), strict=True):
+        q, k, v = (part.transpose(0, 1)[None] for part in parts)
+        steps = torch.arange(q.shape[2], device=q.device)
+        behind = steps[:, None] - steps[None, :]
+        mask = (behind >= 0) & (behind < (window or len(steps)))
+        seen.append(functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)[0].transpose(0, 1))
+    return torch.cat(seen)
