@@ -11,6 +11,7 @@ from typing import Any
 from core.advice.case import RANKS, USUAL_RATE, Case, Method, Verdict, value_of, with_settings
 from core.data import row_order
 from core.data.facts import DataFacts
+from core.data.many import kept_apart
 from core.memory import arithmetic
 from core.memory.arithmetic import Setup
 from core.messages import Message, msg
@@ -338,7 +339,7 @@ def schedule_of(case: Case, data: DataFacts, draft: Recipe) -> row_order.Schedul
 
 @lru_cache(maxsize=16)
 def _trained_rows(rows: int, eval_fraction: float) -> int:
-    return len(row_order.split(rows, eval_fraction, seed=0)[0])
+    return rows - kept_apart.held(rows, eval_fraction)
 
 
 def capacity(case: Case, data: DataFacts, draft: Recipe) -> Message | None:

@@ -10,8 +10,9 @@ from typing import Any, Literal
 from pydantic import Field
 
 from core.data.formats import Example
+from core.data.many.kept_apart import split
 from core.data.reading.choices import Choices
-from core.data.row_order import mixed, split
+from core.data.row_order import mixed
 from core.data.store import DatasetStore
 from core.data.tokenizer import conversation
 from core.errors import ChatError

@@ -1,4 +1,4 @@
-"""Which rows are trained, which are kept apart, and in what order. Everything follows from the seed. No torch."""
+"""In what order rows are trained, and which of them together. Everything follows from the seed. No torch."""
 
 from __future__ import annotations
 
@@ -7,31 +7,19 @@ import random
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-import numpy as np
-
+from core.data.many.columns import Order, mapped
 from core.recipe import Recipe
 
-SMALLEST_SPLIT = 20  # rows; below it all are trained
 
-
-def split(rows: int, eval_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row numbers for training and for measuring, both in file order. Fewer than 20 rows are all trained."""
-    held = round(rows * eval_fraction) if rows >= SMALLEST_SPLIT else 0
-    if eval_fraction > 0 and rows >= SMALLEST_SPLIT:
-        held = max(2, held)
-    is_held = np.zeros(rows, bool)
-    is_held[np.array(random.Random(seed).sample(range(rows), held), np.int64)] = True
-    return np.flatnonzero(~is_held), np.flatnonzero(is_held)
-
-
-def shuffled(count: int, seed: int, epoch: int) -> array[int]:
-    return mixed(range(count), random.Random(f"{seed}/{epoch}"))
+def shuffled(count: int, seed: int, epoch: int, folder: Path | None = None) -> Order:
+    return mapped(mixed(range(count), random.Random(f"{seed}/{epoch}")), folder)
 
 
 def mixed(values: Iterable[int], chance: random.Random) -> array[int]:
-    """The order that a list of them would be shuffled to, in eight bytes each."""
-    order = array("q", values)
+    """The order that a list of them would be shuffled to, in four bytes each."""
+    order = array("i", values)
     chance.shuffle(order)
     return order
 
@@ -45,8 +33,8 @@ def packed(rows: Sequence[int], lengths: Sequence[int], capacity: int) -> list[l
 class Grouped(Sequence[list[int]]):
     """Batches of positions, in `order`: which stretch of so many positions each of them is."""
 
-    positions: array[int]
-    order: array[int]
+    positions: Order
+    order: Order
     batch_size: int
 
     def __len__(self) -> int:
@@ -57,14 +45,14 @@ class Grouped(Sequence[list[int]]):
         return self.positions[start : start + self.batch_size].tolist()
 
 
-def grouped(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> Grouped:
+def grouped(lengths: Sequence[int], batch_size: int, seed: int, epoch: int, folder: Path | None = None) -> Grouped:
     """Batches of positions in `lengths`, of similar length (little padding), in random order; each position once."""
     chance = random.Random(f"{seed}/{epoch}")
     order = mixed(range(len(lengths)), chance)
     pool = batch_size * 16
     for start in range(0, len(order), pool):
-        order[start : start + pool] = array("q", sorted(order[start : start + pool], key=lambda i: lengths[i], reverse=True))
-    return Grouped(order, mixed(range(-(-len(order) // batch_size)), chance), batch_size)
+        order[start : start + pool] = array("i", sorted(order[start : start + pool], key=lambda i: lengths[i], reverse=True))
+    return Grouped(mapped(order, folder), mapped(mixed(range(-(-len(order) // batch_size)), chance), folder), batch_size)
 
 
 @dataclass(frozen=True)
@@ -78,14 +66,15 @@ class Schedule:
     max_steps: int
     seed: int
     capacity: int | None = None  # tokens of a micro-batch that is packed; None: micro-batches are padded
+    folder: Path | None = None
 
     @classmethod
-    def of(cls, recipe: Recipe, lengths: Sequence[int], packed: bool) -> Schedule:
-        """lengths: tokens of the rows that are trained."""
+    def of(cls, recipe: Recipe, lengths: Sequence[int], packed: bool, folder: Path | None = None) -> Schedule:
+        """lengths: tokens of the rows that are trained. folder: where their order is mapped from."""
         train, size = recipe.train, recipe.train.per_device_train_batch_size
         capacity = size * recipe.row_length if packed else None
         epochs, accumulation = train.num_train_epochs, train.gradient_accumulation_steps
-        return cls(lengths, size, accumulation, epochs, train.max_steps, train.seed, capacity)
+        return cls(lengths, size, accumulation, epochs, train.max_steps, train.seed, capacity, folder)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -108,10 +97,10 @@ class Schedule:
     def _epoch(self, epoch: int) -> Callable[[int], list[list[int]]]:
         """Says of each step of an epoch which micro-batches it has; each row once."""
         if self.capacity is None:
-            batches = grouped(self.lengths, self.batch_size, self.seed, epoch)
+            batches = grouped(self.lengths, self.batch_size, self.seed, epoch, self.folder)
             within = self.accumulation
             return lambda step: [batches[i] for i in range(step * within, min((step + 1) * within, len(batches)))]
-        capacity, order = self.capacity, shuffled(len(self.lengths), self.seed, epoch)
+        capacity, order = self.capacity, shuffled(len(self.lengths), self.seed, epoch, self.folder)
         size = self.batch_size * self.accumulation
         return lambda step: packed(order[step * size : (step + 1) * size], self.lengths, capacity)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from core.data.many.kept_apart import SMALLEST_SPLIT, split
 from core.data.repeats import Repeats
-from core.data.row_order import SMALLEST_SPLIT, shuffled, split
+from core.data.row_order import shuffled
 from core.recipe import Recipe
 
 
@@ -39,19 +41,19 @@ class Chosen:
         return self.training[: self.enough]
 
 
-def choose(count: int, recipe: Recipe, repeats: Repeats | None = None) -> Chosen:
+def choose(count: int, recipe: Recipe, repeats: Repeats | None = None, folder: Path | None = None) -> Chosen:
     """repeats: of the examples; needed where the recipe leaves rows out for what they say, and used only there.
 
     Where max_steps read fewer rows than there are, a random choice of so many is trained, and no more are measured than
     are trained.
     """
-    data, seed = recipe.data, recipe.train.seed
-    rows = np.arange(count)
+    data, seed, repeated, leaked = recipe.data, recipe.train.seed, 0, 0
     if data.deduplicate and repeats is not None:
-        rows = rows[repeats.first == rows]
-    repeated = count - len(rows)
-    training, measuring = (rows[part] for part in split(len(rows), data.eval_fraction, seed))
-    leaked = 0
+        rows = np.flatnonzero(repeats.first == np.arange(count))
+        repeated = count - len(rows)
+        training, measuring = (rows[part] for part in split(len(rows), data.eval_fraction, seed))
+    else:
+        training, measuring = split(count, data.eval_fraction, seed, folder)
     if data.drop_leaked and repeats is not None:
         is_leaked = np.isin(repeats.first[training], repeats.first[measuring])
         leaked, training = int(is_leaked.sum()), training[~is_leaked]

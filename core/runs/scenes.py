@@ -18,8 +18,9 @@ from pydantic import BaseModel, ConfigDict
 
 from core import files
 from core.data.formats import Example
+from core.data.many.kept_apart import split
 from core.data.repeats import same_prompt_key
-from core.data.row_order import mixed, split
+from core.data.row_order import mixed
 from core.data.sets.heldout import AnswerCheck, load_heldout
 from core.data.shapes.tools import as_json
 from core.data.tokenizer import Tokenizer, conversation

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from core.data.many.columns import AT_ONCE
 from core.data.row_order import packed
 from core.data.sets.pieces import lengths_of
 from core.engine.step import Rows, Step
@@ -55,10 +56,12 @@ def batches_of(step: Step, rows: Rows, recipe: Recipe) -> Iterator[list[int]]:
     computed."""
     train, lengths = recipe.train, lengths_of(rows)
     size = min(train.per_device_eval_batch_size, train.per_device_train_batch_size)
-    if step.packed:
-        whole = packed(range(len(lengths)), lengths, size * recipe.row_length)
-    else:
-        order = np.argsort(np.asarray(lengths), kind="stable").tolist()
-        whole = [order[start : start + size] for start in range(0, len(order), size)]
-    for batch in whole:
-        yield from step.retreat.parts(batch, lengths)
+    for begin in range(0, len(lengths), AT_ONCE):
+        some = range(begin, min(begin + AT_ONCE, len(lengths)))
+        if step.packed:
+            whole = packed(some, lengths, size * recipe.row_length)
+        else:
+            order = (np.argsort(np.asarray(lengths[begin : some.stop]), kind="stable") + begin).tolist()
+            whole = [order[start : start + size] for start in range(0, len(order), size)]
+        for batch in whole:
+            yield from step.retreat.parts(batch, lengths)

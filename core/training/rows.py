@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,15 @@ import numpy as np
 from core.data.formats import Example
 from core.data.framing import Framing
 from core.data.labels import Encoded, Learning
+from core.data.many.columns import AT_ONCE
+from core.data.many.kept_apart import SMALLEST_SPLIT
+from core.data.many.laid_out import LaidOut, first_rows
 from core.data.repeats import Repeats, wanted
-from core.data.row_order import SMALLEST_SPLIT
 from core.data.selection import Chosen, choose
 from core.data.sets.pairs import Pairs, Rated
 from core.data.sets.pieces import Pieces
 from core.data.sets.rows import Examples
-from core.data.sets.tokens import Tokenised
+from core.data.sets.tokens import Tokenised, Tokens
 from core.data.shapes.refused import RefusedRows
 from core.data.tokenizer import Tokenizer, conversation
 from core.errors import DataError
@@ -45,6 +48,7 @@ class _Reading:
     reporter: Reporter
     limit: int
     framing: Framing
+    folder: Path | None
     expected: int  # rows that will be read, as far as is known
     read: int = 0
     long: Counter[str] = field(default_factory=Counter)  # examples longer than limit, by what was done to them
@@ -52,36 +56,37 @@ class _Reading:
     empty: int = 0  # examples with nothing to learn in what is left of them
     refused: RefusedRows = field(default_factory=RefusedRows)  # by the template, named among the rows that can be learned from
 
-    def rows(self, positions: np.ndarray, enough: int | None = None) -> Pieces:
-        """What is trained of these rows, in their order, until there is enough."""
-        read = len(positions) if enough is None else min(len(positions), enough)
-        while True:
-            found = self._pieces(positions[:read])
-            if enough is None or len(found) >= enough or read == len(positions):
-                break
-            read = min(len(positions), read + max(enough - len(found), read // 8))
-        if enough is not None and len(found) >= enough > 0:  # rows after the last of them are not asked for
-            read = int(found.tokens.row[found.example[enough - 1]]) + 1
-            found = self._pieces(positions[:read])
-        self._count(found, read)
-        return found.first(enough)
+    def rows(self, positions: np.ndarray, enough: int | None = None) -> tuple[Pieces, list[int]]:
+        """What is trained of these rows, in their order, until there is enough; and positions of the first of them."""
+        laid_out, first, at = LaidOut(self.folder), list[int](), 0
+        while not at or (at < len(positions) and enough != 0):
+            size = AT_ONCE if enough is None else min(AT_ONCE, max(enough, at // 8))
+            tokens, found = self._pieces(positions[at : at + size])
+            if enough and len(found) >= enough:  # rows after the last of them are not asked for
+                size = int(tokens.row[found.example[enough - 1]]) + 1
+                tokens, found = self._pieces(positions[at : at + size])
+            self._count(tokens, found)
+            enough = None if enough is None else max(0, enough - len(found))
+            laid_out.add(found := found.first(None if enough is None else len(found)))
+            first = first or first_rows(tokens, found, PROBE_ROWS)
+            at += size
+        return laid_out.pieces(), first
 
-    def _pieces(self, positions: np.ndarray) -> Pieces:
+    def _pieces(self, positions: np.ndarray) -> tuple[Tokens, Pieces]:
         tokens = self.tokenised.of(positions, self._tell, trains=True)
         if self.framing.learning.pairs:
-            return Pairs.within(tokens, self.limit)
+            return tokens, Pairs.within(tokens, self.limit)
         if self.framing.learning.rated:
-            return Rated.within(tokens, self.limit)
-        return Pieces.of(tokens, self.limit, self.data.long_examples, self.data.overlap)
+            return tokens, Rated.within(tokens, self.limit)
+        return tokens, Pieces.of(tokens, self.limit, self.data.long_examples, self.data.overlap)
 
     def _tell(self, ready: int) -> None:
         self.reporter.check()
         done = self.read + ready
         self.reporter.stage("tokenizing", Progress(done=done, total=max(self.expected, done), unit="rows"))
 
-    def _count(self, found: Pieces, read: int) -> None:
-        tokens = found.tokens
-        self.read += read
+    def _count(self, tokens: Tokens, found: Pieces) -> None:
+        self.read += len(tokens.positions)
         self.framing.add(tokens)
         for place, why in tokens.refused:
             self.refused.add(int(tokens.positions[place]) + 1, why)
@@ -100,23 +105,24 @@ class _Reading:
 
 
 def tokenize(
-    examples: Sequence[Example], recipe: Recipe, tokenizer: Tokenizer, reporter: Reporter
+    examples: Sequence[Example], recipe: Recipe, tokenizer: Tokenizer, reporter: Reporter, folder: Path | None = None
 ) -> tuple[Pieces, Sequence[Encoded]]:
-    """Rows to train and rows to measure. What is cut, split or left out is counted and said; nothing left is an error."""
+    """Rows to train and rows to measure. What is cut, split or left out is counted and said; nothing left is an error. folder: where what is by row is
+    mapped from, for as long as they are asked for; None: in memory."""
     data = recipe.data
     limit = tokenizer.limit(data.max_length)
     if limit < data.max_length:
         reporter.warn(msg("run.length_limited", wanted=data.max_length, limit=limit))
     repeats = Repeats.of(examples, reporter.check, data.drop_near_leaked) if wanted(data) else None
-    chosen = choose(len(examples), recipe, repeats)
+    chosen = choose(len(examples), recipe, repeats, folder)
     training, measuring, enough = chosen.training, chosen.measuring, chosen.enough
     expected = (len(training) if enough is None else enough) + len(measuring)
     rows = examples.rows if isinstance(examples, Examples) else list(enumerate(examples, 1))
     framing = Framing(tokenizer.template.dialect, Learning.of(recipe))
-    reading = _Reading(Tokenised(rows, tokenizer, framing.learning), data, reporter, limit, framing, expected)
-    train = reading.rows(training, enough)
-    evaluation = reading.rows(measuring)
-    used = [position for found in (evaluation, train) for position in _rows_of(found)]
+    tokenised = Tokenised(rows, tokenizer, framing.learning, mapped=True)
+    reading = _Reading(tokenised, data, reporter, limit, framing, folder, expected)
+    train, trained = reading.rows(training, enough)
+    evaluation, measured = reading.rows(measuring)
     if not train:
         train, evaluation = evaluation, evaluation.first(0)
     if not train:
@@ -125,7 +131,7 @@ def tokenize(
         _say_refused(reading)
         raise DataError("run.nothing_to_learn", rows=reading.read, max_length=limit)
     _say(reading, chosen, recipe, len(examples))
-    probes = [probe_row(examples[position]) for position in used[:PROBE_ROWS]]
+    probes = [probe_row(examples[position]) for position in (measured + trained)[:PROBE_ROWS]]
     reporter.run.add_facts(RunFacts(probe_rows=[probe for probe in probes if probe], enable_thinking=reading.framing.thinks))
     return train, evaluation
 
@@ -163,13 +169,6 @@ def _say(reading: _Reading, chosen: Chosen, recipe: Recipe, given: int) -> None:
 def _say_refused(reading: _Reading) -> None:
     for sentence in reading.refused.said(reading.read, "template.examples_refused"):
         reading.reporter.warn(sentence)
-
-
-def _rows_of(found: Pieces) -> list[int]:
-    """Positions of the first rows that pieces were made of."""
-    rows = found.tokens.row[found.example]
-    places = rows[np.flatnonzero(np.diff(rows, prepend=-1))[:PROBE_ROWS]]
-    return found.tokens.positions[places].tolist()
 
 
 def probe_row(example: Example) -> dict[str, Any] | None:

@@ -12,7 +12,8 @@ import torch
 
 from core.advice import plan
 from core.data.labels import Encoded
-from core.data.row_order import Schedule, grouped, split
+from core.data.many.kept_apart import split
+from core.data.row_order import Schedule, grouped
 from core.engine import adapter, device
 from core.engine.batches import collate
 from core.engine.loss import summed_loss

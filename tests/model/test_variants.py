@@ -22,7 +22,7 @@ from core.chat.client import ChatState, ChatTarget
 from core.chat.duel import Duel
 from core.chat.questions import target_of
 from core.data.labels import Encoded
-from core.data.row_order import split
+from core.data.many.kept_apart import split
 from core.data.tokenizer import Tokenizer
 from core.engine import adapter, attention, base_model, device, fused_lora, optimizer
 from core.engine.batches import Batch, collate, collate_packed

@@ -18,9 +18,9 @@ from core.advice.diagnosis import Diagnosis
 from core.advice.plan import Plan
 from core.advice.run_doctor import Planned
 from core.data.labels import Learning, LongExamples
+from core.data.many.kept_apart import SMALLEST_SPLIT
 from core.data.preview import Counts, Preview
 from core.data.reading.choices import Choices
-from core.data.row_order import SMALLEST_SPLIT
 from core.errors import GarageError
 from core.memory import budget
 from core.memory.budget import Budget

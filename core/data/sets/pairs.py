@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from core.data.labels import Encoded
 from core.data.sets.pieces import Pieces
-from core.data.sets.tokens import Tokens
+from core.data.sets.tokens import Placed, Tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,15 +36,8 @@ class Pairs(Pieces):
         ids = self.tokens.ids(example, 0, at) + self.tokens.ids(example + 1, 0, end)
         return Encoded(ids, self.tokens.flags(example, 0, at) + self.tokens.flags(example + 1, 0, end), second=at)
 
-    def first(self, count: int | None) -> Pairs:
-        return Pairs(
-            self.tokens, self.limit, self.how, self.example[:count], self.start[:count], self.end[:count], self.learned[:count]
-        )
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """(P,) tokens of both."""
-        return (self.end + self.tokens.lengths[self.example + 1]).astype(np.int32)
+    def lengths_at(self, index: np.ndarray) -> np.ndarray:
+        return (self.end[index] + self.tokens.lengths[self.example[index] + 1]).astype(np.int32)
 
     # ---- by example (E,): what is said of a pair is said of the better one
     @cached_property
@@ -72,28 +66,23 @@ class Rated(Pieces):
 
     def __getitem__(self, index: int) -> Encoded:  # type: ignore[override]  # no slice is ever asked for
         example, other = int(self.example[index]), int(self.example[index - 1])
-        end, asked, said = int(self.end[index]), self._answers(example), self._answers(other)
+        end, asked, said = int(self.end[index]), int(self._answers(example)), int(self._answers(other))
         after = min(int(self.tokens.lengths[other]), said + max(1, self.limit - asked))
         ids = self.tokens.ids(example, 0, end) + self.tokens.ids(example, 0, asked) + self.tokens.ids(other, said, after)
         flags = self.tokens.flags(example, 0, end) + [False] * asked + self.tokens.flags(other, said, after)
-        return Encoded(ids, flags, second=end, is_bad=bool(self.tokens.bad[self.tokens.row[example]]))
+        return Encoded(ids, flags, second=end, is_bad=bool(self.tokens.is_bad[example]))
 
-    def first(self, count: int | None) -> Rated:
-        arrays = (self.example[:count], self.start[:count], self.end[:count], self.learned[:count])
-        return Rated(self.tokens, self.limit, self.how, *arrays)
+    def _answers(self, example: Any) -> Any:
+        """Where the answer of an example begins, or of each of several."""
+        return self.tokens.runs[self.tokens.run_of(example), 1]
 
-    def _answers(self, example: int) -> int:
-        """Where the answer of an example begins."""
-        return int(self.tokens.runs[np.searchsorted(self.tokens.runs[:, 0], example), 1])
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """(P,) tokens of both."""
-        begins = self.tokens.runs[np.searchsorted(self.tokens.runs[:, 0], self.example), 1]
-        other = np.roll(self.end - begins, 1)
-        return (self.end + begins + np.minimum(other, np.maximum(1, self.limit - begins))).astype(np.int32)
+    def lengths_at(self, index: np.ndarray) -> np.ndarray:
+        begins, before = self._answers(self.example[index]), index - 1  # of the first the last
+        other = self.end[before] - self._answers(self.example[before])
+        return (self.end[index] + begins + np.minimum(other, np.maximum(1, self.limit - begins))).astype(np.int32)
 
 
-def _is_better(tokens: Tokens) -> np.ndarray:
-    """(E,) whether each is the first of its row."""
+def _is_better(tokens: Placed) -> np.ndarray:
+    """(E,) whether each is the first of its row. tokens: as they were counted, not laid out."""
+    assert isinstance(tokens, Tokens)
     return np.diff(tokens.row, prepend=-1) > 0

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from core.data.labels import Encoded, LongExamples
-from core.data.sets.tokens import Tokens
+from core.data.sets.tokens import Placed, Tokens
 from core.data.text_pieces import cuts, shown_again
 
 
@@ -19,10 +19,10 @@ class Pieces(Sequence[Encoded]):
 
     example, start, end, learned (P,): whose tokens, from where to where (exclusive), and how many of them the loss counts. limit: most tokens
     of a piece; how: what is done to longer examples; again: tokens of the piece before that those of plain text begin with and do not learn
-    again, besides its last. It holds some forty bytes a piece, and no ids.
+    again, besides its last. known_lengths (P,): where they are kept. It holds some forty bytes a piece, and no ids.
     """
 
-    tokens: Tokens
+    tokens: Placed
     limit: int
     how: LongExamples
     example: np.ndarray
@@ -30,6 +30,7 @@ class Pieces(Sequence[Encoded]):
     end: np.ndarray
     learned: np.ndarray
     again: int = 0
+    known_lengths: np.ndarray | None = None
 
     @classmethod
     def of(cls, tokens: Tokens, limit: int, how: LongExamples, overlap: int = 0) -> Pieces:
@@ -63,8 +64,9 @@ class Pieces(Sequence[Encoded]):
 
     def __getitem__(self, index: int) -> Encoded:  # type: ignore[override]  # no slice is ever asked for
         example, start, end = int(self.example[index]), int(self.start[index]), int(self.end[index])
-        cut = int(self.tokens.lengths[example]) - end if self._cuts[example] else 0
-        at = start + 1 + self.again if self.again and start and self.tokens.is_text[example] else start
+        is_text = bool(self.tokens.is_text[example])
+        cut = int(self.tokens.lengths[example]) - end if self.how == "cut" and not is_text else 0
+        at = start + 1 + self.again if self.again and start and is_text else start
         return Encoded(self.tokens.ids(example, start, end), [False] * (at - start) + self.tokens.flags(example, at, end), cut)
 
     def __eq__(self, other: object) -> bool:
@@ -74,13 +76,16 @@ class Pieces(Sequence[Encoded]):
 
     def first(self, count: int | None) -> Pieces:
         """The first so many of them."""
-        arrays = (self.example[:count], self.start[:count], self.end[:count], self.learned[:count])
-        return Pieces(self.tokens, self.limit, self.how, *arrays, self.again)
+        arrays = {name: getattr(self, name)[:count] for name in ("example", "start", "end", "learned")}
+        return replace(self, **arrays, known_lengths=None)
 
     @property
     def lengths(self) -> np.ndarray:
-        """(P,) tokens."""
-        return (self.end - self.start).astype(np.int32)
+        """(P,) tokens, of a pair those of both."""
+        return self.lengths_at(np.arange(len(self))) if self.known_lengths is None else self.known_lengths
+
+    def lengths_at(self, index: np.ndarray) -> np.ndarray:
+        return (self.end[index] - self.start[index]).astype(np.int32)
 
     # ---- by example (E,) --------------------------------------------------------------------------------------------
     @cached_property
@@ -96,14 +101,10 @@ class Pieces(Sequence[Encoded]):
     def is_kept(self) -> np.ndarray:
         return self.per_example > 0
 
-    @cached_property
-    def _cuts(self) -> np.ndarray:
-        """Which lose their end."""
-        return self.is_long & ~self.tokens.is_text & (self.how == "cut")
-
     @property
     def is_cut(self) -> np.ndarray:
-        return self._cuts & self.is_kept
+        """Which lose their end."""
+        return self.is_long & ~self.tokens.is_text & (self.how == "cut") & self.is_kept
 
     @property
     def is_split(self) -> np.ndarray:

@@ -47,7 +47,7 @@ class Rows(Sequence[tuple[int, Example]]):
         self._last: tuple[int, Any] = (-1, None)
         self._fetched = 0  # batches
         self._starts: list[int] = [0]
-        self._good: Any = None  # positions among all rows; None where every row is good
+        self._flawed: Any = None  # (F,) positions, among all rows, of those that cannot be learned from
         self._open()
 
     def _open(self) -> Any:
@@ -55,11 +55,12 @@ class Rows(Sequence[tuple[int, Example]]):
 
         if self._reader is None:
             self._map()
-            self._starts, good = [0], bytearray()
+            self._starts, flawed = [0], []
             for batch in self._each():
+                flawed.append(np.flatnonzero(batch.column("example").is_null()) + self._starts[-1])
                 self._starts.append(self._starts[-1] + batch.num_rows)
-                good += batch.column("example").is_valid().to_numpy(zero_copy_only=False).tobytes()
-            self._good = None if all(good) else np.flatnonzero(np.frombuffer(good, bool))
+            self._flawed = np.concatenate([np.empty(0, np.int64), *flawed])
+            self._before = self._flawed - np.arange(len(self._flawed))  # good rows before each
         return self._reader
 
     def _each(self) -> Iterator[Any]:
@@ -119,25 +120,29 @@ class Rows(Sequence[tuple[int, Example]]):
         return batch, position - self._starts[number]
 
     def __len__(self) -> int:
-        return self._starts[-1] if self._good is None else len(self._good)
+        return self._starts[-1] - len(self._flawed)
 
     def __getitem__(self, index: int) -> tuple[int, Example]:  # type: ignore[override]  # no slice is ever asked for
         if not 0 <= index < len(self):
             raise IndexError(index)
         return self._of_file(index)
 
+    def _good(self, index: int) -> tuple[Any, int]:
+        """Of those that can be learned from: the batch that has it, and where."""
+        return self._batch(index + (int(self._before.searchsorted(index, "right")) if len(self._before) else 0))
+
     def _of_file(self, index: int) -> tuple[int, Example]:
-        batch, at = self._batch(index if self._good is None else int(self._good[index]))
+        batch, at = self._good(index)
         return batch.column("row")[at].as_py(), example_of(batch.column("example")[at].as_py())
 
     def as_json(self, index: int) -> str:
         """What a row says, as `Example.as_json` writes it, in a tenth of the time that an example takes."""
-        batch, at = self._batch(index if self._good is None else int(self._good[index]))
+        batch, at = self._good(index)
         return batch.column("example")[at].as_py()
 
     def number(self, index: int) -> int:
         """Of a row that can be learned from, in its file."""
-        batch, at = self._batch(index if self._good is None else int(self._good[index]))
+        batch, at = self._good(index)
         return batch.column("row")[at].as_py()
 
     def numbers(self) -> Any:
@@ -149,7 +154,7 @@ class Rows(Sequence[tuple[int, Example]]):
             found = np.empty(self.stored, np.int64)
             for start, batch in zip(self._starts, self._each(), strict=False):
                 found[start : start + batch.num_rows] = batch.column("row")
-        return found if self._good is None else found[self._good]
+        return np.delete(found, self._flawed)
 
     def keys(self, positions: Any) -> Any:
         """By what is kept of each row; the same for the same row in every version."""
@@ -167,9 +172,7 @@ class Rows(Sequence[tuple[int, Example]]):
     @property
     def flawed(self) -> Any:
         """(F,) positions, among all rows of the file, of those that cannot be learned from."""
-        import numpy as np
-
-        return np.delete(np.arange(self.stored), slice(None) if self._good is None else self._good)
+        return self._flawed
 
     def entry(self, position: int) -> dict[str, Any]:
         """Of all rows, as it is kept: row, line, example, values, problem."""

@@ -9,6 +9,7 @@ DamagedError when what is wrong is asked for; whoever finds one removes it, and 
 from __future__ import annotations
 
 import json
+import mmap
 import zlib
 from array import array
 from collections.abc import Sequence
@@ -70,15 +71,18 @@ class Segment:
         refused: dict[int, Message],
         path: Path | None = None,
         places: dict[str, tuple[int, int, int]] | None = None,
+        mapped: bool = False,
     ):
-        """places: in the file at path, of arrays that are not here yet: where one begins, its bytes and their crc32."""
-        self._arrays, self.refused, self.path, self._places = arrays, refused, path, places or {}
+        """places: in the file at path, of arrays that are not here yet: where one begins, its bytes and their crc32. mapped: all of them, once they
+        are asked for; else the ids alone."""
+        self._arrays, self.refused, self.path, self._places, self._mapped = arrays, refused, path, places or {}, mapped
+        self._file: mmap.mmap | None = None
         keys = self["keys"]
         self._order = None if (keys[1:] > keys[:-1]).all() else np.argsort(keys, kind="stable")
         self._sorted = keys if self._order is None else keys[self._order]
 
     @classmethod
-    def read(cls, path: Path) -> Segment:
+    def read(cls, path: Path, mapped: bool = False) -> Segment:
         """Raises OSError, ValueError or DamagedError."""
         with open(path, "rb") as file:
             size = int.from_bytes(file.read(8), "little")
@@ -92,7 +96,7 @@ class Segment:
         if path.stat().st_size != begins + sum(size for _, size, _ in places.values()):
             raise ValueError("cut short")
         refused = {int(key): Message.model_validate(why) for key, why in header["refused"].items()}
-        return cls({}, refused, path, places)
+        return cls({}, refused, path, places, mapped)
 
     def __getitem__(self, name: str) -> np.ndarray:
         """One of the arrays. Raises DamagedError where it is damaged, or gone."""
@@ -101,22 +105,39 @@ class Segment:
                 self._arrays[name] = self._read(name, *self._places[name])
             except (OSError, ValueError) as error:
                 self._arrays.clear()  # Windows removes no file that is mapped
+                self._file, self._order, self._sorted = None, None, np.empty(0, np.int64)
                 raise DamagedError(self) from error
         return self._arrays[name]
 
     def _read(self, name: str, place: int, size: int, crc: int) -> np.ndarray:
         assert self.path is not None
         kind = np.dtype(NUMBERS[TYPES[name]])
-        if name == "ids" and size:
-            found: np.ndarray = np.memmap(self.path, kind, "r", place, (size // kind.itemsize,))
+        if self._mapped or name == "ids":
+            if self._file is None:
+                with open(self.path, "rb") as file:
+                    self._file = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            found = np.frombuffer(self._file, np.uint8, size, place)
         else:
             with open(self.path, "rb") as file:
                 file.seek(place)
-                found = np.frombuffer(file.read(size), kind)
+                found = np.frombuffer(file.read(size), np.uint8)
         if zlib.crc32(found.data) != crc:
             del found  # the error would hold it
             raise ValueError("damaged")
-        return found
+        return found.view(kind)
+
+    def check(self) -> None:
+        """Raises DamagedError where any of it is."""
+        for name in self._places:
+            self[name]
+        if self._file is not None and hasattr(
+            mmap, "MADV_DONTNEED"
+        ):  # all of it was read, and counts as memory of this process until it is let go
+            self._file.madvise(mmap.MADV_DONTNEED)
+
+    def may_have(self, low: int, high: int) -> bool:
+        """Whether a key from low to high may be here."""
+        return len(self._sorted) > 0 and low <= self._sorted[-1] and high >= self._sorted[0]
 
     def find(self, keys: np.ndarray) -> np.ndarray:
         """(N,) for each key the row here, -1 where it is not."""

@@ -16,6 +16,7 @@ from functools import cached_property
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,30 +38,17 @@ _VERSION = 1  # raised where the same tokenizer and template would give other to
 
 
 @dataclass(frozen=True, eq=False)
-class Tokens:
-    """Of some rows (N,) in their order, the examples (E,) that training makes of them, most often one of each.
-
-    positions (N,): of the rows; counts (N,) examples of each, 0 where the template refuses it; row (E,): of each example its place among
-    the rows; lengths (E,) in tokens; is_text, thinks (E,); unlearned (E,) earlier answers that are not learned; thoughts, system, bad (N,): core/data/
-    sets/segment; runs (R, 3): which example, first learned token, after the last. The first token of an example is never in a run.
-    refused: place among the rows, and why. An example's ids lie in segments[segment] from offset on; none where lengths are estimates.
+class Placed:
+    """Examples (E,): lengths in tokens; is_text; is_bad: a row's answer is marked as a bad one. runs (R, 3): which example, first learned token,
+    after the last; the first token of an example is never in a run. Its ids lie in segments[segment] from offset on; none where lengths are estimates.
     """
 
-    positions: np.ndarray
-    counts: np.ndarray
-    row: np.ndarray
     lengths: np.ndarray
     is_text: np.ndarray
-    thinks: np.ndarray
-    unlearned: np.ndarray
-    thoughts: np.ndarray
-    system: np.ndarray
-    bad: np.ndarray
+    is_bad: np.ndarray
     runs: np.ndarray
-    refused: tuple[tuple[int, Message], ...]
     segments: tuple[Segment, ...]
     segment: np.ndarray
-    example: np.ndarray
     offset: np.ndarray
 
     def __len__(self) -> int:
@@ -69,6 +57,38 @@ class Tokens:
     def ids(self, example: int, start: int, end: int) -> list[int]:
         begin = int(self.offset[example])
         return self.segments[self.segment[example]]["ids"][begin + start : begin + end].tolist()
+
+    def run_of(self, example: Any) -> Any:
+        """The first of its runs, or of each of several."""
+        return np.searchsorted(self.runs[:, 0], np.asarray(example, self.runs.dtype))  # of another type all of runs would be copied
+
+    def flags(self, example: int, start: int, end: int) -> list[bool]:
+        """Which of an example's tokens from start to end are learned."""
+        marks = np.zeros(end - start, bool)
+        first, last = self.run_of((example, example + 1))
+        for _, begin, after in self.runs[first:last]:
+            marks[max(0, begin - start) : max(0, after - start)] = True
+        return marks.tolist()
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens(Placed):
+    """Of some rows (N,) in their order, the examples (E,) that training makes of them, most often one of each.
+
+    positions (N,): of the rows; counts (N,) examples of each, 0 where the template refuses it; row (E,): of each example its place among
+    the rows; thinks (E,); unlearned (E,) earlier answers that are not learned; thoughts, system (N,): core/data/sets/segment. refused: place among
+    the rows, and why. example (E,): its place in the segment.
+    """
+
+    positions: np.ndarray
+    counts: np.ndarray
+    row: np.ndarray
+    thinks: np.ndarray
+    unlearned: np.ndarray
+    thoughts: np.ndarray
+    system: np.ndarray
+    refused: tuple[tuple[int, Message], ...]
+    example: np.ndarray
 
     def borders(self, example: int) -> Borders:
         return self.segments[self.segment[example]].borders(int(self.example[example]))
@@ -98,19 +118,13 @@ class Tokens:
         last = np.maximum(run - 1, 0)
         return np.where(run > 0, before[last] + np.minimum(places, ends[last]) - starts[last], 0)
 
-    def flags(self, example: int, start: int, end: int) -> list[bool]:
-        """Which of an example's tokens from start to end are learned."""
-        marks = np.zeros(end - start, bool)
-        first, last = np.searchsorted(self.runs[:, 0], (example, example + 1))
-        for _, begin, after in self.runs[first:last]:
-            marks[max(0, begin - start) : max(0, after - start)] = True
-        return marks.tolist()
-
 
 class Tokenised:
-    """The rows of a set as one tokenizer reads them; tokenizer: None estimates their lengths, and keeps nothing."""
+    """The rows of a set as one tokenizer reads them; tokenizer: None estimates their lengths, and keeps nothing. mapped: what is kept is not read
+    into memory but mapped, and Windows removes no such file: for a run, whose set must stay."""
 
-    def __init__(self, rows: Sequence[tuple[int, Example]], tokenizer: Tokenizer | None, learning: Learning):
+    def __init__(self, rows: Sequence[tuple[int, Example]], tokenizer: Tokenizer | None, learning: Learning, mapped: bool = False):
+        self._mapped = mapped
         self._rows, self._tokenizer, self._learning = rows, tokenizer, learning
         self._folder = self._place()
         self._segments: list[Segment] = []
@@ -118,7 +132,7 @@ class Tokenised:
         if self._folder is not None:
             for path in sorted(self._folder.glob("*.tokens")):
                 try:
-                    self._segments.append(Segment.read(path))
+                    self._segments.append(Segment.read(path, mapped))
                 except (OSError, ValueError, DamagedError):  # another version's too; one that was forgotten meanwhile
                     with contextlib.suppress(OSError):
                         path.unlink()
@@ -135,7 +149,7 @@ class Tokenised:
         """Of the rows at these positions, in this order.
 
         tell: is told how many of them are ready, often, and may raise; what was counted until then is kept. trains: their ids are wanted too,
-        and looked at beforehand.
+        and all that is kept of them looked at beforehand.
         """
         wanted = np.asarray(positions, np.int64)
         while True:
@@ -194,7 +208,7 @@ class Tokenised:
                 builder.write(path)
                 self._written.add(path)
                 try:
-                    self._segments.append(Segment.read(path))
+                    self._segments.append(Segment.read(path, self._mapped))
                     return
                 except (ValueError, DamagedError):  # a disk that does not give back what it took
                     pass
@@ -209,7 +223,10 @@ class Tokenised:
     def _where(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(N,) for each key the segment that has it, -1 where none does, and its row there."""
         segment, row = np.full(len(keys), -1, np.int32), np.zeros(len(keys), np.int64)
+        low, high = (int(keys.min()), int(keys.max())) if len(keys) else (0, -1)
         for number, held in enumerate(self._segments):
+            if not held.may_have(low, high):
+                continue
             found = held.find(keys)
             segment, row = np.where(found >= 0, number, segment).astype(np.int32), np.where(found >= 0, found, row)
         return segment, row
@@ -233,7 +250,7 @@ class Tokenised:
         for held, chosen in self._hit(segment):
             there = example[chosen]
             if trains:
-                held["ids"]
+                held.check()
             offset[chosen] = held["starts"][there]
             lengths[chosen] = held["starts"][there + 1] - offset[chosen]
             flags[chosen], unlearned[chosen] = held["flags"][there], held["unlearned"][there]
@@ -245,8 +262,9 @@ class Tokenised:
         for held, chosen in self._hit(segment[run_example]):
             runs[chosen, 1:] = held["runs"].reshape(-1, 2)[run_first[run_example[chosen]] + run_within[chosen]]
         return Tokens(
-            positions, counts, row, lengths, flags & TEXT > 0, flags & THINKS > 0, unlearned, row_flags & THOUGHTS > 0, row_flags & SYSTEM > 0, row_flags & BAD > 0,
-            runs, tuple(sorted(refused, key=lambda found: found[0])), tuple(self._segments), segment, example, offset,
+            lengths, flags & TEXT > 0, row_flags[row] & BAD > 0, runs, tuple(self._segments), segment, offset,
+            positions, counts, row, flags & THINKS > 0, unlearned, row_flags & THOUGHTS > 0, row_flags & SYSTEM > 0,
+            tuple(sorted(refused, key=lambda found: found[0])), example,
         )  # fmt: skip
 
     def _hit(self, numbers: np.ndarray) -> Iterator[tuple[Segment, np.ndarray]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
+import random
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,10 @@ from hypothesis import strategies as st
 from core import files
 from core.data.formats import ChatMessage, Example
 from core.data.labels import ANSWERS, Encoded, Learning, LongExamples, Whole, fit
+from core.data.many import columns, kept_apart, laid_out
+from core.data.many.kept_apart import split
 from core.data.preview import Preview
-from core.data.row_order import Schedule, split
+from core.data.row_order import Schedule
 from core.data.sets import tokens as tokens_module
 from core.data.sets.earliest import earliest
 from core.data.sets.pieces import Pieces, learned_of, lengths_of
@@ -28,6 +32,7 @@ from core.data.template import Rendered
 from core.data.tokenizer import Tokenizer
 from core.errors import StopRequested
 from core.recipe import Recipe
+from core.training import rows as rows_module
 from core.training.rows import tokenize
 from tests.kit.files import link_or_copy
 
@@ -49,6 +54,16 @@ class Counting:
     def encode_row(self, *args: Any) -> list[Whole]:
         self.encoded += 1
         return self._tokenizer.encode_row(*args)
+
+
+class AsTheFirst(Counting):
+    """To which each row is as long as the first."""
+
+    first: list[Whole] | None = None
+
+    def encode_row(self, *args: Any) -> list[Whole]:
+        self.first = self.first or super().encode_row(*args)
+        return self.first
 
 
 class Silent:
@@ -303,23 +318,65 @@ def test_a_segment_reads_what_a_builder_wrote(tmp_path: Path) -> None:
 # ---- many rows ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("packing", [True, False])
-def test_what_a_run_holds_of_its_rows_is_arrays_and_nothing_by_row(
-    store: DatasetStore, tmp_path: Path, tokenizer, packing: bool
-) -> None:
-    """A list holds 40 bytes where an array has 4, and what is collected looks at each: a million rows took a second at every step."""
-    recipe = Recipe.parse({"data": {"source": (name := added(store, tmp_path, count := 601))}})
-    rows = store.rows(name).examples
-    Tokenised(rows.rows, tokenizer, ANSWERS).of(at(*range(count)))
-    gc.collect()
-    before = {id(held) for held in gc.get_objects()}
-    train, measured = tokenize(rows, recipe, tokenizer, Silent())
-    steps = Schedule.of(recipe, lengths_of(train), packing).steps()
-    first = next(steps)
-    made = [held for held in gc.get_objects() if id(held) not in before and isinstance(held, list | tuple | set | dict)]
-    assert not [type(held) for held in made if held is not before and held is not made and len(held) > count // 2]
-    assert len(train) + len(measured) == count and first
-    assert isinstance(train.tokens.segments[0]["ids"], np.memmap)
+def test_what_a_run_holds_does_not_grow_with_its_rows(store, tmp_path: Path, tokenizer, monkeypatch) -> None:
+    """280 MiB of a million rows were 294 bytes a row. A number more in memory of each is 8 of them, a list of them 40."""
+    monkeypatch.setattr(columns, "IN_MEMORY_BYTES", 0)  # as of a file of 100,000 rows
+    held = {}
+    for count in (300, 300, 3000):  # the first reads what is read once
+        rows = store.rows(name := added(store, tmp_path, count)).examples
+        Tokenised(rows.rows, AsTheFirst(tokenizer), ANSWERS).of(np.arange(count))
+        gc.collect()
+        tracemalloc.start()
+        try:
+            recipe = Recipe.parse({"data": {"source": name}})
+            train, measured = tokenize(rows, recipe, tokenizer, Silent(), tmp_path)
+            steps = [Schedule.of(recipe, lengths_of(train), packing, tmp_path).steps() for packing in (True, False)]
+            assert len(train) + len(measured) == count and all(map(next, steps))
+            gc.collect()
+            held[count] = tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+    assert held[3000] - held[300] < 2700 * 4
+    assert not list(tmp_path.glob("tmp*")), "where a process is killed nothing of it is left"
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"long_examples": "split"}, {"max_steps": 9}, {"objective": "dpo"}, {"objective": "kto"}], ids=str
+)
+def test_rows_that_are_read_in_blocks_are_the_rows_read_at_once(store, tmp_path: Path, tokenizer, monkeypatch, more) -> None:
+    file = tmp_path / "mine.jsonl"
+    answers = [f"It is {i}. " * (1 + i % 9) for i in range(120)]
+    said = {
+        "dpo": lambda i: {"chosen": answers[i], "rejected": answers[i - 1]},
+        "kto": lambda i: {"completion": answers[i], "label": i % 3 > 0},
+    }
+    shape = said.get(more.get("objective"), lambda i: {"completion": answers[i]})
+    file.write_text("\n".join(json.dumps({"prompt": f"What is {i}?"} | shape(i)) for i in range(120)), "utf-8")
+    data = {name: value for name, value in more.items() if name == "long_examples"}
+    train = {name: value for name, value in more.items() if name != "long_examples"}
+    recipe = Recipe.parse({"data": {"source": store.import_file(file).id, "max_length": 80} | data, "train": train})
+    rows = store.rows(recipe.data.source).examples
+    told = []
+    for block, most in ((20_000, 1 << 20), (7, 0)):
+        for module in (columns, kept_apart, laid_out, rows_module):
+            monkeypatch.setattr(module, "AT_ONCE", block)
+        monkeypatch.setattr(columns, "IN_MEMORY_BYTES", most)
+        heard: list[Any] = []
+        reporter = Silent()
+        reporter.warn = heard.append  # type: ignore[attr-defined]
+        reporter.add_facts = heard.append  # type: ignore[attr-defined]
+        found = tokenize(rows, recipe, tokenizer, reporter, tmp_path)
+        told.append([heard, *([list(part), list(lengths_of(part)), list(learned_of(part))] for part in found)])
+    assert (
+        told[0] == told[1] and told[0][1][0] and told[0][2][0] and (told[0][1][1] == [len(row.input_ids) for row in told[0][1][0]])
+    )
+
+
+@pytest.mark.parametrize("rows", [20, 21, 100, 3000])
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.2, 0.5])
+def test_rows_that_are_kept_apart_are_those_of_earlier_versions(rows: int, share: float) -> None:
+    apart = split(rows, share, 7)[1].tolist()
+    assert apart == sorted(random.Random(7).sample(range(rows), max(2, round(rows * share))))
 
 
 def test_the_earliest_of_equal_values_is_found() -> None:

@@ -178,7 +178,7 @@ def test_rows_kept_apart_are_trained_where_nothing_else_can_be(tokenizer: Tokeni
     """All that can be learned lay among the rows kept apart, and the run failed with "nothing to learn"."""
     examples = [Example(prompt="a", completion="b " * 3)] * 20
     wanted = recipe({"eval_fraction": 0.1})
-    from core.data.row_order import split
+    from core.data.many.kept_apart import split
 
     _, apart = split(20, 0.1, wanted.train.seed)
     long = Example(prompt="word " * 600, completion="b")

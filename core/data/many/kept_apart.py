@@ -1,0 +1,48 @@
+"""Which rows are trained and which are kept apart for measuring: decided by their number and a seed. No torch."""
+
+from __future__ import annotations
+
+import math
+import random
+from array import array
+from pathlib import Path
+
+import numpy as np
+
+from core.data.many.columns import AT_ONCE, Column
+
+SMALLEST_SPLIT = 20  # rows; below it all are trained
+
+
+def held(rows: int, eval_fraction: float) -> int:
+    """How many are kept apart; of fewer than 20 none."""
+    if rows < SMALLEST_SPLIT or eval_fraction <= 0:
+        return 0
+    return max(2, round(rows * eval_fraction))
+
+
+def split(rows: int, eval_fraction: float, seed: int, folder: Path | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers for training and for measuring, both in file order. Fewer than 20 rows are all trained. folder: core/data/many/columns."""
+    is_held, parts = _drawn(rows, held(rows, eval_fraction), random.Random(seed)), []
+    for wanted in (False, True):
+        column = Column(np.int64, folder)
+        for start in range(0, rows, AT_ONCE):
+            column.append(np.flatnonzero(is_held[start : start + AT_ONCE] == wanted) + start)
+        parts.append(column.read())
+    return parts[0], parts[1]
+
+
+def _drawn(rows: int, count: int, chance: random.Random) -> np.ndarray:
+    """(R,) whether `random.sample` would have drawn it, with one byte a row where that takes up to a hundred."""
+    is_drawn = np.zeros(rows, bool)
+    if rows <= 21 + (4 ** math.ceil(math.log(count * 3, 4)) if count > 5 else 0):
+        pool = array("i", range(rows))
+        for drawn in range(count):
+            at = chance.randrange(rows - drawn)
+            is_drawn[pool[at]], pool[at] = True, pool[rows - drawn - 1]
+    else:
+        while count:
+            at = chance.randrange(rows)
+            count -= not is_drawn[at]
+            is_drawn[at] = True
+    return is_drawn
