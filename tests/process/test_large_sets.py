@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from core.data.large import apart, worker
@@ -29,7 +31,7 @@ def no_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
     """The work as the process does it, in this one; which acts were asked for."""
     asked: list[str] = []
 
-    def listen(module: str, path: Path, *arguments: str, errors: None) -> Iterator[Any]:
+    def listen(module: str, path: Path, *arguments: str, errors: None, waiting: Any) -> Iterator[Any]:
         asked.append(arguments[0])
         worker.main(str(path), *arguments)
         apart._here.clear()
@@ -66,6 +68,23 @@ def test_an_import_comes_to_the_same_and_is_cancelled_without_a_trace(tmp_path: 
     here = DatasetStore(tmp_path / "here", tmp_path)
     assert here.import_file(file, "many").id == id and here.report(id) == store.report(id)
     assert list(here.rows(id)) == list(store.rows(id)) and len(store.rows(id)) == 23
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no file on Windows keeps its reader waiting")
+def test_a_process_that_has_said_nothing_yet_is_cancelled_all_the_same(tmp_path: Path) -> None:
+    """While it began, 2.9 s on a busy PC, nobody asked whether it was still wanted."""
+    os.mkfifo(tmp_path / "never.jsonl")
+    asked: list[int] = []
+    before = set(psutil.Process().children())
+
+    def enough(rows: int = 0) -> None:
+        asked.append(rows)
+        if len(asked) > 3:
+            raise Enough
+
+    with pytest.raises(Enough):
+        apart.asked(tmp_path / "never.jsonl", "read", str(tmp_path / "rows.arrow"), "", "{}", check=enough)
+    assert asked == [0] * 4 and set(psutil.Process().children()) <= before
 
 
 def test_a_set_is_mended_and_looked_through_in_that_process_and_what_it_refuses_is_said(

@@ -31,10 +31,13 @@ def is_for(bytes: int = 0, rows: int = 0) -> bool:
 
 def asked(path: Path, act: str, *arguments: str, check: Check = go_on) -> Any:
     """What the process says that it has done. check: may raise, which ends it. Raises DataError, OSError."""
-    with contextlib.closing(apart.listen("core.data.large.worker", path, act, *arguments, errors=None)) as lines:
+    so_far = [0]
+    heard = apart.listen("core.data.large.worker", path, act, *arguments, errors=None, waiting=lambda: check(so_far[0]))
+    with contextlib.closing(heard) as lines:
         for line in lines:
             match line:
                 case {"rows": rows}:
+                    so_far[0] = rows
                     check(rows)
                 case {"done": done}:
                     return done

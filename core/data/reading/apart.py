@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import queue
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Generator
-from typing import Any
+from collections.abc import Callable, Generator, Iterator
+from typing import IO, Any
 
 import psutil
 
@@ -24,10 +25,17 @@ LONGEST_SILENCE_S = 600  # seconds in which it says nothing; a workbook of 2 GiB
 LOOK_S = 0.05
 
 
-def listen(module: str, path: Readable, *arguments: str, errors: int | None = subprocess.DEVNULL) -> Generator[Any]:
+def listen(
+    module: str,
+    path: Readable,
+    *arguments: str,
+    errors: int | None = subprocess.DEVNULL,
+    waiting: Callable[[], None] | None = None,
+) -> Generator[Any]:
     """What the process says, line by line; {"error": "memory" | "slow" | "broken"} at last where it came to no good end. It ends with the iterator.
 
-    errors: where its stderr goes; None: where that of this process goes.
+    errors: where its stderr goes; None: where that of this process goes. waiting: called each LOOK_S while it says nothing, and may raise;
+    for a process of few lines.
     """
     where = (os.path.abspath(str(path.archive)), path.name) if isinstance(path, Member) else (os.path.abspath(str(path)), "")
     process = subprocess.Popen(
@@ -41,7 +49,7 @@ def listen(module: str, path: Readable, *arguments: str, errors: int | None = su
     assert process.stdout
     watch = _Watch(process)
     try:
-        for line in process.stdout:
+        for line in _heard(process.stdout, waiting) if waiting else process.stdout:
             watch.heard_s = time.monotonic()
             if line.endswith(b"\n"):  # else it died while it wrote
                 yield json.loads(line)
@@ -54,6 +62,28 @@ def listen(module: str, path: Readable, *arguments: str, errors: int | None = su
         kill_tree(process.pid)
         process.wait()
         process.stdout.close()
+
+
+def _heard(stdout: IO[bytes], waiting: Callable[[], None]) -> Iterator[bytes]:
+    """Its lines. A thread waits for them: of a pipe nobody knows on Windows whether there is one."""
+    lines: queue.Queue[bytes] = queue.Queue()
+
+    def read() -> None:
+        with contextlib.suppress(ValueError):  # closed, since nobody listens any more
+            for line in stdout:
+                lines.put(line)
+        lines.put(b"")
+
+    threading.Thread(target=read, name="heard", daemon=True).start()
+    while True:
+        try:
+            line = lines.get(timeout=LOOK_S)
+        except queue.Empty:
+            waiting()
+            continue
+        if not line:
+            return
+        yield line
 
 
 class _Watch:

@@ -17,7 +17,7 @@ from core.data.findings.look import Look
 from core.data.reading.rows import DEFAULT_LIMITS
 from core.data.sets.edits import Edits
 from core.data.sets.inspection import CHECK_EVERY, DataReport, repeated
-from core.data.sets.rows import Rows
+from core.data.sets.rows import Rows, example_of
 from core.messages import msg
 from core.progress import Check, go_on
 
@@ -36,13 +36,13 @@ def report(base: DataReport, edits: Edits, version: int, as_added: Rows, check: 
     """base: of the set as it was added; as_added: its rows."""
     rows, look = edits.rows(as_added, version), Look()
     hashes, places = array("q"), array("q")
-    for index, number in enumerate(map(int, rows.numbers())):
+    for index, (number, said) in enumerate(rows.texts()):
         if index % CHECK_EVERY == 0:
             check(index)
-        hashes.append(hash(rows.as_json(index)))
+        hashes.append(hash(said))
         places.extend((number, 0))
         if look.is_next():
-            look.add(*rows[index])
+            look.add(number, example_of(said))
     again, duplicates = repeated(hashes, places, DEFAULT_LIMITS.problems)
     says_file = rows.keys(np.arange(len(rows))) >= 0
     named = np.array([problem.row for problem in base.problems], np.int64)

@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,16 @@ class Edited(Rows):
         if (source := int(self._says[index])) >= 0:
             return self.number(index), self._written[source]
         return self._of_file(int(self._places[index]))
+
+    def texts(self) -> Iterator[tuple[int, str]]:
+        file, at, of_file = super().texts(), -1, (0, "")
+        for number, source, place in zip(self._numbers, self._says, self._places, strict=True):
+            if source >= 0:
+                yield int(number), self._written[source].as_json()
+                continue
+            while at < place:  # rows of the file are never put in another order
+                at, of_file = at + 1, next(file)
+            yield of_file
 
     def as_json(self, index: int) -> str:
         if (source := int(self._says[index])) >= 0:

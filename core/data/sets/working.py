@@ -130,7 +130,7 @@ def mended(store: DatasetStore, id: str, kind: str, value: str = "", argument: s
     Of a large set in a process of its own. check: called often.
     """
     if apart.is_for(rows=len(store.rows(id))):
-        version = apart.asked(store.path(id), "mend", kind, value, argument)
+        version = apart.asked(store.path(id), "mend", kind, value, argument, check=check)
         return store.edits(id).changes[version]
     with store.editing(id) as (edits, base):
         now = edits.rows(base)

@@ -41,6 +41,9 @@ def store(tmp_path: Path) -> DatasetStore:
 def said(store: DatasetStore, id: str, version: int | None = None) -> list[tuple[int, str]]:
     rows = store.rows(id, choices=Choices(version=version))
     assert [rows.number(i) for i in range(len(rows))] == [number for number, _ in rows] == rows.numbers().tolist()
+    assert list(rows) == [rows[i] for i in range(len(rows))] and [said for _, said in rows.texts()] == [
+        rows.as_json(i) for i in range(len(rows))
+    ]
     return [(number, example.messages[-1].content) for number, example in rows]
 
 
