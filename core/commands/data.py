@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,6 +18,7 @@ from core.data.reading.rows import SUFFIXES
 from core.data.reading.sniff import probe
 from core.data.sets import gathered
 from core.data.sets.inspection import DataReport, examples_of, inspect_file
+from core.data.shapes.known import COLUMNS
 from core.data.shapes.roles import parse
 from core.data.store import DatasetStore
 from core.data.tokenizer import Tokenizer
@@ -27,6 +29,8 @@ from core.models.library import Models
 from core.presets import PRESETS
 from core.recipe import Data
 from core.workspace.folder import Workspace, expand
+
+SHOWN = 3  # rows that JSON shows as they are learned
 
 
 def dataset_store(space: Workspace) -> DatasetStore:
@@ -97,6 +101,7 @@ def inspect(
             found = _asked_of_header(probe(path, choices=choices).header, choices)
             print_json(in_words({"file": str(path), "good_rows": 0, "questions": [asked, *found]}))
         raise
+    first = [example for _, example in islice(examples_of(path, choices=choices), SHOWN)] if as_json and report.good_rows else []
     examples = list(examples_of(path, choices=choices)) if model is not None else []
     learned = what_is_learned(space, model, examples, max_length, long_examples) if model is not None else None
     if as_json:
@@ -104,6 +109,10 @@ def inspect(
         value = {
             "file": str(path),
             **report.model_dump(mode="json"),
+            "kind": _kind(report, first),
+            "file_kind": report.kind,
+            "columns": {name: _role(report, name) for name in report.columns},
+            "examples": [example.as_dict() for example in first],
             "people": chat["people"],
             "conversations": chat["conversations"],
             "questions": _asked_of_header(report.header, choices),
@@ -111,6 +120,22 @@ def inspect(
         print_json(in_words(value | ({"learned": learned} if learned else {})))
     else:
         _show(report, learned, terminal_language())
+    if not report.good_rows:
+        list(examples_of(path, choices=choices))  # says why, and that is an error
+
+
+def _kind(report: DataReport, examples: list[Example]) -> str:
+    if any(example.rejected for example in examples):
+        return "preference"
+    if report.chat is not None or report.format in ("messages", "sharegpt"):
+        return "chat"
+    return "text" if report.format == "text" else "instruction"
+
+
+def _role(report: DataReport, column: str) -> dict[str, Any]:
+    """What a column is for; null where it is none of the format's own, which is then left out or rewritten."""
+    ours = (name for name, names in COLUMNS[report.format].items() if column.lower() in names)
+    return {"role": report.roles.get(column) or next(ours, None), "guessed": report.guessed and column in report.roles}
 
 
 def _show(report: DataReport, learned: dict[str, Any] | None, language: str) -> None:

@@ -118,6 +118,8 @@ def test_the_commands_say_of_it_what_they_said_then(place: Path, workspace: Work
     # What it could not say then, and what it found nothing of.
     nothing: dict[str, Any] = {name: [] for name in ("left_out", "people", "questions", "findings")}
     nothing |= {"roles": {}, "guessed": False, "chat": None, "conversations": None, "header": None, "sheet": "", "sheets": []}
+    assert [said.pop("kind"), len(said.pop("examples"))] == ["chat" if then["format"] == "messages" else "instruction", 3]
+    assert list(said.pop("columns")) == then.pop("columns") and said.pop("file_kind") == then.pop("kind")
     assert said == then | nothing | {"learned": then["learned"] | {"rows_refused": 0, "refused": []}}
 
 

@@ -1,0 +1,88 @@
+"""`inspect FILE --json`: each key that programs read, and exit 2 with one sentence where nothing can be learned."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.commands.__main__ import main
+
+SAID = {"question": "Why is it so?", "answer": "Because it rains so much here."}
+
+
+@pytest.fixture
+def asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+    def ask(name: str, content: str, *more: str) -> tuple[int, dict[str, Any], str]:
+        (tmp_path / name).write_text(content, "utf-8")
+        code = main(["inspect", str(tmp_path / name), "--json", "--workspace", str(tmp_path / "ws"), *more])
+        told = capsys.readouterr()
+        return code, json.loads(told.out) if told.out else {}, told.err
+
+    return ask
+
+
+MESSAGES = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]
+CHAT = "\n".join(f"12/03/2025, {hour}:00 - {who}: {hour}" for hour, who in ((10, "Maria"), (11, "Jo"), (18, "Maria"), (19, "Jo")))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind", "columns"),
+    [
+        ("a.jsonl", json.dumps(SAID), "instruction", {"question": ("question", False), "answer": ("answer", False)}),
+        ("a.csv", "Frage;Antwort\nWas ist denn Regen?;Wasser vom Himmel da oben.\n", "instruction", {"Frage": ("question", True), "Antwort": ("answer", True)}),
+        ("a.jsonl", json.dumps({"messages": MESSAGES, "source": "web"}), "chat", {"messages": ("messages", False), "source": (None, False)}),
+        ("a.txt", CHAT, "chat", {"messages": ("messages", False)}),
+        ("a.txt", "One day it rained.\n\nThen it did not.", "text", {"text": ("text", False)}),
+        ("a.jsonl", json.dumps({"prompt": "Why?", "chosen": "Because.", "rejected": "No."}), "preference", None),
+    ],
+)  # fmt: skip
+def test_a_file_says_its_kind_its_columns_and_its_first_rows(asked, name: str, content: str, kind: str, columns: Any) -> None:
+    code, said, _ = asked(name, content)
+    assert (code, said["kind"], said["questions"]) == (0, kind, []) and 1 <= len(said["examples"]) <= 3
+    if columns:
+        assert {name: (each["role"], each["guessed"]) for name, each in said["columns"].items()} == columns
+
+
+def test_what_is_left_out_and_what_is_found_is_counted_with_its_reason(asked) -> None:
+    rows = [SAID | {"page": 3}, SAID | {"question": "Who are {{name}} and why?"}]
+    _, said, _ = asked("a.jsonl", "\n".join(map(json.dumps, rows)))
+    assert [(each["count"], "page" in each["what"]["sentence"], bool(each["why"]["sentence"])) for each in said["left_out"]] == [
+        (1, True, True)
+    ]
+    (found,) = said["findings"]
+    assert (found["id"], found["count"], found["of"], found["examples"][0]["row"]) == ("placeholders", 1, 2, 2)
+    assert found["repairs"][0]["argument"] == "{{name}}"
+
+
+def test_a_chat_names_its_people_and_is_read_in_another_voice_and_by_another_silence(asked) -> None:
+    _, said, _ = asked("a.txt", CHAT)
+    assert said["people"] == [{"name": "Maria", "messages": 2}, {"name": "Jo", "messages": 2}] and said["conversations"] == 2
+    _, said, _ = asked("a.txt", CHAT, "--voice", "Jo", "--gap-hours", "12")
+    assert (said["chat"]["voice"], said["chat"]["gap_hours"], said["conversations"]) == ("Jo", 12, 1)
+    assert asked("a.txt", CHAT, "--voice", "Nobody")[0] == 2
+
+
+def test_what_must_still_be_said_is_a_question_and_exit_2(asked) -> None:
+    code, said, _ = asked("a.csv", "a,b,c\none two three,four five six,seven eight nine\n")
+    assert (code, said["questions"][0]["id"], said["questions"][0]["columns"]) == (2, "columns", ["a", "b", "c"])
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{}", json.dumps(SAID | {"answer": ""}), json.dumps({"id": 3}), ",".join(f"c{i}" for i in range(10_001)) + "\n1"],
+)
+def test_where_nothing_can_be_learned_it_is_exit_2_and_one_sentence(asked, content: str) -> None:
+    code, _, err = asked("a.csv" if content.startswith("c0") else "a.jsonl", content)
+    assert code == 2 and len(err.strip().splitlines()) == 1 and len(err) < 1500, err[:300]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_a_table_of_ten_thousand_columns_is_read_by_those_that_say_something(asked, name: str) -> None:
+    wide = SAID | {f"c{i}": i for i in range(9_998)}
+    table = ",".join(wide) + "\n" + ",".join(map(str, wide.values()))
+    code, said, err = asked(name, table if name == "a.csv" else json.dumps(wide))
+    assert (code, said["good_rows"], said["examples"][0]["messages"][1]["content"]) == (0, 1, SAID["answer"]), err[:300]
+    assert sum(each["count"] for each in said["left_out"]) >= 1
