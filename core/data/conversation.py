@@ -21,7 +21,7 @@ Turn = Mapping[str, Any]  # a message as JSON values: `ChatMessage.as_dict`
 
 _ROLES: dict[str, Role] = {
     "system": "system", "developer": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant",
-    "chatgpt": "assistant", "model": "assistant", "bot": "assistant", "ai": "assistant", "agent": "assistant", "prompter": "user", "customer": "user", "function_call": "assistant", "tool": "tool", "function": "tool",
+    "chatgpt": "assistant", "model": "assistant", "bot": "assistant", "chatbot": "assistant", "ai": "assistant", "agent": "assistant", "prompter": "user", "customer": "user", "function_call": "assistant", "tool": "tool", "function": "tool",
     "observation": "tool", "ipython": "tool",
 }  # fmt: skip
 SPEAKS = ("role", "from", "speaker", "sender", "author")

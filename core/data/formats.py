@@ -186,6 +186,8 @@ def _system(values: Mapping[str, Any]) -> tuple[ChatMessage, ...]:
     value = values.get("system")
     if value is None or value == "":
         return ()
+    if isinstance(value, list) and all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in value):
+        value = "\n".join(part["text"] for part in value)  # as Bedrock has it
     if not isinstance(value, str):
         raise Flaw("data.wrong_type", column="system", found=type_name(value), expected=msg("data.type_text"))
     return (ChatMessage("system", value),) if value.strip() else ()

@@ -17,7 +17,7 @@ from core.data.chats import kinds
 from core.data.reading import encodings, several, spreadsheets, zips
 from core.data.reading.choices import NOTHING_SAID, Choices
 from core.data.reading.rows import DEFAULT_LIMITS, DOCUMENTS, SPREADSHEETS, SUFFIXES, FileKind, Limits, Raw, Readable, Source
-from core.data.reading.table_rows import csv_rows
+from core.data.reading.table_rows import ANKI, csv_rows
 from core.data.shapes import header
 from core.errors import DataError
 from core.messages import Message, msg
@@ -85,7 +85,7 @@ def probe(
             delimiter = _delimiter(path, encoding)
             if delimiter != ",":
                 notes.append(msg("data.note_delimiter", delimiter=msg(f"data.delimiter_{_DELIMITERS.index(delimiter)}")))
-            if not chat:
+            if not chat and not is_anki(path, encoding):
                 table = Source(path, kind, size, "", encoding, delimiter, header=False)
                 first = [[*raw.value.values()] for raw in islice(csv_rows(table, limits), header.LOOKED_AT) if isinstance(raw, Raw)]
                 named = _header(choices, header.holds_names(first[0], first[1:]) if first else True)
@@ -176,6 +176,12 @@ def _refuse_what_is_not_data(path: Readable, head: bytes) -> None:
         raise DataError("data.is_web_page", file=path.name)
 
 
+def is_anki(path: Readable, encoding: str) -> bool:
+    """Whether it is what Anki exports: lines that begin with # say what the columns are."""
+    with path.open(encoding=encoding, errors="replace") as file:
+        return file.readline(100).lower().startswith(ANKI)
+
+
 def _kind(path: Readable, encoding: str, limits: Limits) -> FileKind:
     """By content where that is clear, by the file's suffix otherwise."""
     by_suffix = SUFFIXES.get(path.suffix.lower())
@@ -196,7 +202,7 @@ def _kind(path: Readable, encoding: str, limits: Limits) -> FileKind:
     if by_suffix in DOCUMENTS:  # a text that is called so
         by_suffix = "txt"
     if by_suffix == "txt" and not _is(dict, first):
-        return "txt"
+        return "csv" if first.lower().startswith(ANKI) else "txt"
     if by_suffix == "jsonl" and len(lines) > 1 and all(line.startswith("[") for line in lines[:2]) and _is(list, first):
         return "jsonl"
     if by_suffix == "jsonl" and any(line.startswith("{") for line in lines) and first != "{" and not first.startswith("["):
@@ -222,6 +228,9 @@ def _delimiter(path: Readable, encoding: str) -> str:
     """The one of comma, semicolon and tab that splits the first records into the most equal columns."""
     with path.open(encoding=encoding, newline="", errors="replace") as file:
         sample = file.read(_HEAD)
+    if sample.lower().startswith(ANKI):
+        said = sample[len(ANKI) :].split("\n", 1)[0].strip().lower()
+        return {"comma": ",", "semicolon": ";"}.get(said, said if said in _DELIMITERS else "\t")
     if sample.lower().startswith("sep=") and sample[4:5] in _DELIMITERS:
         return sample[4]
     if len(sample) == _HEAD:

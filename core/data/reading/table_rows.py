@@ -18,6 +18,7 @@ from core.values import MIB
 
 # A paragraph of plain text that is longer becomes several rows: some 4,000 tokens, so that rows can be kept apart, shuffled and looked at.
 MOST_CHARACTERS = 16_000
+ANKI = "#separator:"  # with what its exports begin
 # Where, best first: the last line, sentence or word that ends in the second half of it (greedy, up to where it may look).
 _ENDS = tuple(
     re.compile(rf"[\s\S]{{{MOST_CHARACTERS // 2},}}(?:{end})")
@@ -61,7 +62,7 @@ def csv_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem | Loss]:
         lines = _CsvLines(file, limits.row_bytes)
         records = csv.reader(lines, delimiter=source.delimiter, strict=True)
         header: list[str] | None = None
-        row, is_row = 0, source.header is False
+        row, is_row, cards = 0, source.header is False, list[str]()
         while True:
             begins, lines.used = lines.number + 1, 0
             try:
@@ -89,6 +90,16 @@ def csv_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem | Loss]:
                     record.pop()  # Excel pads rows with empty cells
                 if not any(cell.strip() for cell in record) and (header is None or not record):
                     continue
+            if begins == 1 and record[0].lower().startswith(ANKI):
+                is_row, cards = True, ["Front", "Back"]
+                continue
+            if cards and header is None and record[0].startswith("#"):
+                if record[0].lower().startswith("#columns:"):
+                    cards = [record[0][len("#columns:") :], *record[1:]]
+                continue
+            if cards and header is None:
+                names = [*cards, *(f"column {place}" for place in range(len(cards) + 1, len(record) + 1))]
+                header = column_names(source.path.name, names[: len(record)], limits)
             if header is None:
                 if len(record) == 1 and begins == 1 and record[0].lower().startswith("sep="):
                     continue

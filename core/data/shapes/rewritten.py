@@ -4,6 +4,7 @@ preference          prompt | messages | instruction, chosen, rejected     messag
 TRL's conversations prompt and completion as lists of messages            messages
 SQuAD               question, context, answers: {text: [...]}             question, context, answer: the first
 turns               dialog | turns | ...: a list of texts, or of pairs    messages: user and assistant take turns
+Open WebUI          chat: {messages: [...]}                               messages
 two models          conversation_a, conversation_b, winner                messages: of the one that was preferred
 turns, Gemini       turns | contents | ...: a list of objects             messages
 
@@ -112,6 +113,16 @@ def _prompt_and_completion(values: Columns, notes: Notes) -> dict[str, Any] | No
     return {"messages": [*asked, *_turns(values[said], "assistant")]}
 
 
+def _open_webui(values: Columns, notes: Notes) -> dict[str, Any] | None:
+    """An export of its chats: what was said last stands beside a tree of all that was ever answered, which is left out by name."""
+    chat = values.peek("chat")
+    if not isinstance(chat, dict) or not isinstance(chat.get("messages"), list) or "messages" in values:
+        return None
+    values.take("chat")
+    notes.leave_unread("field", chat, ("messages",))
+    return {"messages": chat["messages"]}
+
+
 def _squad(values: Columns, notes: Notes) -> dict[str, Any] | None:
     answers = values.peek("answers")
     if "question" not in values or "answer" in values or not isinstance(answers, dict | list):
@@ -156,6 +167,7 @@ def _gemini_system(values: Columns) -> list[dict[str, Any]]:
 
 
 _SHAPES: tuple[Callable[[Columns, Notes], dict[str, Any] | None], ...] = (
+    _open_webui,
     _preference,
     _two_models,
     _prompt_and_completion,

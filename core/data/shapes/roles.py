@@ -24,10 +24,10 @@ LEAST_WORDS = 3  # a column of text says more than a name or a date, counted whe
 _WRITTEN: dict[Role, str] = {
     "question": """
         question questions q query prompt instruction input user human customer client problem ask request source src utterance frage fragen
-        anfrage eingabe kunde aufgabe pregunta consulta cliente entrada usuario demande domanda richiesta utente pergunta usuário вопрос запрос
+        front term begriff 术语 anfrage eingabe kunde aufgabe pregunta consulta cliente entrada usuario demande domanda richiesta utente pergunta usuário вопрос запрос
         问题 问 提问 用户 输入 題目 題 质问 質問 질문 입력 سؤال प्रश्न""",
     "answer": """
-        answer answers a response reply output completion target tgt bot assistant agent gpt solution summary translation highlights antwort
+        answer answers a response reply output completion target tgt bot assistant agent gpt solution summary translation highlights back definition 定义 antwort
         antworten ausgabe lösung zusammenfassung respuesta salida solución resumen réponse reponse sortie risposta uscita soluzione resposta
         saída ответ решение 回答 答案 答 输出 答复 解答 摘要 回复 答え 답변 대답 출력 جواب إجابة उत्तर""",
     "system": "system persona systemprompt система 系统 システム",
