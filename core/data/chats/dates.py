@@ -12,23 +12,9 @@ Numbers = tuple[int, int, int, int, int, int]  # the three of the date as they s
 # What stands for the second half of the day, lower case without dots and blanks; each other word for the first half.
 _AFTER_NOON = frozenset(["pm", "p", "下午", "晚上", "中午", "오후", "午後", "م", "μμ", "ch", "du"])
 _BEFORE_NOON = frozenset(["am", "a", "上午", "凌晨", "早上", "清晨", "오전", "午前", "ص", "πμ", "sa"])
-HALVES = "|".join(
-    (
-        "[ap][.\u00a0\u202f ]{0,2}m\\.?",
-        "上午",
-        "下午",
-        "凌晨",
-        "早上",
-        "清晨",
-        "中午",
-        "晚上",
-        "오전",
-        "오후",
-        "午前",
-        "午後",
-        "[صم]",
-    )
-)
+HALVES = "|".join((
+    "[ap][.\u00a0\u202f ]{0,2}m\\.?", "上午", "下午", "凌晨", "早上", "清晨", "中午", "晚上", "오전", "오후", "午前", "午後", "[صم]",
+))  # fmt: skip
 
 
 def hour_of(hour: int, half: str | None) -> int:

@@ -39,25 +39,9 @@ _REFUSALS = re.compile(
 )
 _QUICK = ("ai", "language", "sorry", "afraid", "apologi", "i can", "unable", "作为", "我是", "我只是", "抱歉", "对不起", "ki", "künstlich", "leid", "ia", "intelig", "sprachmodell")  # fmt: skip
 _NOTHING = {
-    "n/a",
-    "na",
-    "none",
-    "null",
-    "nan",
-    "nil",
-    "todo",
-    "tbd",
-    "undefined",
-    "empty",
-    "[deleted]",
-    "[removed]",
-    "无",
-    "暂无",
-    "略",
-    "无内容",
-    "test",
+    "n/a", "na", "none", "null", "nan", "nil", "todo", "tbd", "undefined", "empty", "[deleted]", "[removed]", "无", "暂无", "略", "无内容", "test",
     "asdf",
-}
+}  # fmt: skip
 SHORT, LONG_ENOUGH = 10, 60  # characters: of an answer that is short, of what nine in ten have where it is so
 POLITE = ("sure", "certainly", "of course", "absolutely", "great question", "okay", "i'd be happy to", "here is", "here's", "当然", "好的", "natürlich", "gerne", "selbstverständlich", "bien sûr", "claro", "as an")  # fmt: skip
 OPENING_WORDS, OPENING_CHARACTERS = 4, 8

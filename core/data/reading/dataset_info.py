@@ -26,12 +26,8 @@ _COLUMNS = {
 }
 _RANKED = {"chosen": "chosen", "rejected": "rejected"}
 _TAGS = {
-    "user_tag": "human",
-    "assistant_tag": "gpt",
-    "observation_tag": "observation",
-    "function_tag": "function_call",
-    "system_tag": "system",
-}
+    "user_tag": "human", "assistant_tag": "gpt", "observation_tag": "observation", "function_tag": "function_call", "system_tag": "system",
+}  # fmt: skip
 
 
 class Layout(Frozen):

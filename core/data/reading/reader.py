@@ -41,15 +41,9 @@ from core.errors import DataError
 
 Items = Iterator[Raw | Problem | Loss]
 _READERS: dict[str, Callable[[Source, Limits], Items]] = {
-    "json": json_rows,
-    "jsonl": jsonl_rows,
-    "csv": csv_rows,
-    "parquet": parquet_rows,
-    "txt": txt_rows,
-    "yaml": yaml_rows,
-    **dict.fromkeys(SPREADSHEETS, sheet_rows),
-    **dict.fromkeys(DOCUMENTS, document_rows),
-}
+    "json": json_rows, "jsonl": jsonl_rows, "csv": csv_rows, "parquet": parquet_rows, "txt": txt_rows, "yaml": yaml_rows,
+    **dict.fromkeys(SPREADSHEETS, sheet_rows), **dict.fromkeys(DOCUMENTS, document_rows),
+}  # fmt: skip
 
 
 def read_rows(path: str | Path | Source, limits: Limits = DEFAULT_LIMITS) -> Iterator[Row | Problem]:

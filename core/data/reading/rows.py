@@ -22,32 +22,11 @@ FileKind = Literal[
     "json", "jsonl", "csv", "parquet", "txt", "xlsx", "xls", "xlsb", "ods", "zip", "docx", "pdf", "epub", "html", "srt", "yaml"
 ]
 SUFFIXES: dict[str, FileKind] = {
-    ".json": "json",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".parquet": "parquet",
-    ".xlsx": "xlsx",
-    ".xlsm": "xlsx",
-    ".xls": "xls",
-    ".xlsb": "xlsb",
-    ".ods": "ods",
-    ".zip": "zip",
-    ".docx": "docx",
-    ".pdf": "pdf",
-    ".epub": "epub",
-    ".html": "html",
-    ".htm": "html",
-    ".xhtml": "html",
-    ".srt": "srt",
-    ".vtt": "srt",
-    ".txt": "txt",
-    ".mbox": "txt",
-    ".yaml": "yaml",
-    ".yml": "yaml",
-    ".md": "txt",
-}
+    ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".xlsx": "xlsx",
+    ".xlsm": "xlsx", ".xls": "xls", ".xlsb": "xlsb", ".ods": "ods", ".zip": "zip", ".docx": "docx", ".pdf": "pdf", ".epub": "epub",
+    ".html": "html", ".htm": "html", ".xhtml": "html", ".srt": "srt", ".vtt": "srt", ".txt": "txt", ".mbox": "txt", ".yaml": "yaml",
+    ".yml": "yaml", ".md": "txt",
+}  # fmt: skip
 SPREADSHEETS: tuple[FileKind, ...] = ("xlsx", "xls", "xlsb", "ods")
 DOCUMENTS: tuple[FileKind, ...] = ("docx", "pdf", "epub", "html", "srt")
 # What lies in a folder to tell of the rest of it, more often than to be learned.

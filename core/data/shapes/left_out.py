@@ -17,22 +17,8 @@ from core.values import Frozen
 MOST_NAMED = 100  # different things of one file; a file may have a million different columns
 LONGEST_NAME = 60
 Place = Literal[
-    "column",
-    "field",
-    "part",
-    "call",
-    "tool",
-    "answer",
-    "turn",
-    "row",
-    "branch",
-    "message",
-    "chat",
-    "above",
-    "beside",
-    "page",
-    "more",
-]
+    "column", "field", "part", "call", "tool", "answer", "turn", "row", "branch", "message", "chat", "above", "beside", "page", "more",
+]  # fmt: skip
 
 # Names under which files keep what no text holds, and worse answers.
 MEDIA = ("image", "images", "img", "picture", "pictures", "audio", "audios", "video", "videos", "files", "attachments", "image_url", "pixel_values")  # fmt: skip

@@ -167,13 +167,5 @@ def _gemini_system(values: Columns) -> list[dict[str, Any]]:
 
 
 _SHAPES: tuple[Callable[[Columns, Notes], dict[str, Any] | None], ...] = (
-    _open_webui,
-    _preference,
-    _two_models,
-    _prompt_and_completion,
-    _squad,
-    evals,
-    label_studio,
-    kobold,
-    _alternating,
-)
+    _open_webui, _preference, _two_models, _prompt_and_completion, _squad, evals, label_studio, kobold, _alternating,
+)  # fmt: skip

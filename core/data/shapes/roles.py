@@ -37,25 +37,7 @@ _WRITTEN: dict[Role, str] = {
         текст 文本 内容 正文 文章 本文 본문 텍스트 نص""",
 }
 # A last word of a name that says of what a column tells, and not what it says.
-_ABOUT = frozenset(
-    [
-        "id",
-        "ids",
-        "date",
-        "time",
-        "type",
-        "lang",
-        "language",
-        "name",
-        "model",
-        "count",
-        "length",
-        "tokens",
-        "score",
-        "rating",
-        "url",
-    ]
-)
+_ABOUT = frozenset(re.findall(r"\w+", "id ids date time type lang language name model count length tokens score rating url"))
 _NAMES = {role: frozenset(words.split()) for role, words in _WRITTEN.items()}
 _WORDS = re.compile(r"[^\W_]+")
 _LINK = re.compile(r"\s*https?://\S+\s*$")

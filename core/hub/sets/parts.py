@@ -27,14 +27,8 @@ _MEDIA = (
     ".mkv", ".avi", ".mov", ".tar", ".npz", ".npy",
 )  # fmt: skip
 _ABOUT_IT = {
-    "readme.txt",
-    "license.txt",
-    "requirements.txt",
-    "dataset_info.json",
-    "dataset_infos.json",
-    "state.json",
-    "config.json",
-}
+    "readme.txt", "license.txt", "requirements.txt", "dataset_info.json", "dataset_infos.json", "state.json", "config.json",
+}  # fmt: skip
 _WORDS = {"train": ("train", "training"), "validation": ("validation", "valid", "dev", "val"), "test": ("test", "testing", "eval", "evaluation")}  # fmt: skip
 _SAFE = re.compile(r"(?:(?!\.)[^\x00-\x1f<>:\"/\\|?*]{1,120}(?<![. ])/){0,6}(?!\.)[^\x00-\x1f<>:\"/\\|?*]{1,160}(?<![. ])")
 _OF_CONVERTED = re.compile(r"([^/]+)/(partial-)?([^/]+)/\d+\.parquet")
