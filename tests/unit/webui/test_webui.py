@@ -257,7 +257,7 @@ def client():
     from starlette.testclient import TestClient
 
     async def answer(request):
-        return PlainTextResponse(f"{request.url.path} {len(await request.body())}")
+        return PlainTextResponse(f"{request.url.path} {len(await request.body())}" + request.query_params.get("more", ""))
 
     routes = [Route(path, answer, methods=["GET", "POST"]) for path in (*PATHS.values(), "/assets/page-1a2b3c4d.js")]
     return TestClient(
@@ -306,6 +306,15 @@ def test_bodies_are_limited_with_and_without_a_length():
 def test_gradios_own_files_are_asked_for_once_and_nothing_else_is_kept():
     assert "immutable" in client().get("/assets/page-1a2b3c4d.js").headers["cache-control"]
     assert not any("cache-control" in client().get(path).headers for path in ("/zh", "/assets/gone.js"))
+
+
+def test_a_page_goes_over_the_line_packed_where_the_browser_takes_it():
+    path = f"/zh?more={'x' * 800}"
+    assert (
+        client().get(path).headers["content-encoding"] == "gzip"
+        and "default-src" in client().get(path).headers["content-security-policy"]
+    )
+    assert "content-encoding" not in client().get(path, headers={"accept-encoding": "identity"}).headers
 
 
 def test_the_first_visit_goes_to_the_browsers_language_and_the_link_is_remembered():
