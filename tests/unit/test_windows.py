@@ -55,6 +55,11 @@ def test_the_short_form_names_files_that_are_there_and_the_long_one_all_without_
         files_asked(["tests/unit/test_nothing.py"], full=False)
 
 
+def test_what_the_tables_of_the_gaming_pc_name_is_there() -> None:
+    named = set(re.findall(r"`(tests/[\w/]+\.py)`", (PROJECT / "docs" / "gaming-pc.md").read_text("utf-8")))
+    assert len(named) > 100 and [name for name in sorted(named) if not (PROJECT / name).exists()] == []
+
+
 def test_every_windows_package_is_pinned_by_hash_to_the_version_that_is_tested_here() -> None:
     lines = [line for line in wine.PINS.read_text("utf-8").splitlines() if not line.startswith("#")]
     assert len(lines) > 80 and all(re.fullmatch(r"[\w.-]+==\S+ --hash=sha256:[0-9a-f]{64}", line) for line in lines)
