@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import platform
 import traceback
 from collections.abc import Sequence
@@ -141,6 +142,7 @@ def _load(
 ) -> tuple[Trainer, Probe, Adapters]:
     """The base and its adapter on the device, as the newest checkpoint has them where there is one."""
     reporter.stage("loading_libraries")
+    gc.disable()  # what is read stays: looking through it again and again is a sixth of reading it
     import torch
 
     from core.engine import base_model, device
@@ -150,6 +152,7 @@ def _load(
     from core.training.memory.probe import Probe
     from core.training.trainer import Trainer, TrainingData
 
+    gc.enable()
     recipe, tokenizer, model_folder = prepared.recipe, prepared.tokenizer, prepared.model_folder
     threads = max(1, min(torch.get_num_threads(), cores.usable() - recipe.train.spare_cores) // recipe.train.ranks)
     torch.set_num_threads(threads)
