@@ -196,6 +196,17 @@ def test_settings_are_found_by_a_word_edited_and_given_back(chrome: Browser, app
     kit.expect(of_pairs["simpo_gamma"]).to_be_hidden()
     kit.expect(page.locator("#plan-card")).to_contain_text("Only 30 pairs")
     kit.expect(page.locator("#plan-more")).to_contain_text("as in the paper")
+    rated = [{"prompt": f"What is {i}?", "completion": f"It is {i}.", "label": i % 3 > 0} for i in range(33)]
+    (tmp_path / "rated.jsonl").write_text("\n".join(map(json.dumps, rated)), "utf-8")
+    page.locator("#file input[type=file]").set_input_files(tmp_path / "rated.jsonl")
+    kit.expect(page.locator("#data-report")).to_contain_text("33")
+    of_pairs["objective"].locator("input").click()
+    page.get_by_role("option").filter(has_text="KTO").click()
+    for weight in ("desirable_weight", "undesirable_weight"):
+        kit.expect(page.locator(f"#setting-{weight} input")).to_have_value("1")
+    kit.expect(of_pairs["loss_type"]).to_be_hidden()
+    kit.expect(of_pairs["beta"].locator("input, textarea")).to_have_value("0.1")
+    kit.expect(page.locator("#plan-card")).to_contain_text("Only 33 answers marked good or bad")
     watch.check()
     page.context.close()
 
