@@ -161,7 +161,12 @@ def test_settings_are_found_by_a_word_edited_and_given_back(chrome: Browser, app
     kit.unfold(page, "#all-settings")
     rate, steps, seed = (page.locator(f"#setting-{name} input") for name in ("learning_rate", "max_steps", "seed"))
     kit.expect(steps).to_have_value("80")
-    page.locator("#settings-search input, #settings-search textarea").first.press_sequentially("random seed")
+    search = page.locator("#settings-search input, #settings-search textarea").first
+    search.press_sequentially("overlap")
+    kit.expect(page.locator("#setting-overlap input")).to_be_visible()
+    kit.expect(seed).to_be_hidden()
+    search.fill("")
+    search.press_sequentially("random seed")
     kit.expect(rate).to_be_hidden()
     kit.expect(seed).to_be_visible()
     seed.fill("7")
@@ -174,7 +179,7 @@ def test_settings_are_found_by_a_word_edited_and_given_back(chrome: Browser, app
     kit.expect(page.locator(".lg-plan-head")).to_contain_text("rank 16")
     kit.expect(reasons).to_have_attribute("open", "")
     kit.choose(page, "#data", "sample:kettlewisp_facts")
-    page.locator("#settings-search input, #settings-search textarea").first.fill("")
+    search.fill("")
     kit.expect(steps).to_have_value("-1")
     kit.expect(seed).to_have_value("7")
     kit.expect(reasons).to_have_attribute("open", "")  # seen: the plan was drawn anew and folded itself while it was read
