@@ -6,7 +6,7 @@ import math
 import random
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from core.data.many.columns import Order, mapped
@@ -66,7 +66,7 @@ class Schedule:
     max_steps: int
     seed: int
     capacity: int | None = None  # tokens of a micro-batch that is packed; None: micro-batches are padded
-    folder: Path | None = None
+    folder: Path | None = field(default=None, compare=False)  # where its order is mapped from
 
     @classmethod
     def of(cls, recipe: Recipe, lengths: Sequence[int], packed: bool, folder: Path | None = None) -> Schedule:

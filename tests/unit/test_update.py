@@ -20,6 +20,7 @@ from core.presets import PROJECT
 from launcher import shortcut, update
 from launcher.environment import Environment
 from launcher.install import try_lock
+from tests.kit.waits import PATIENCE
 from tools import release
 
 KEPT = {"workspace/runs/a/recipe.yaml": "r: 8", ".venv/x": "torch", "preferences.json": "{}"}
@@ -219,6 +220,7 @@ def test_windows_is_handed_the_path_apart_from_the_program(monkeypatch: pytest.M
 def test_launch_finds_its_other_half_where_an_update_was_killed(tmp_path: Path) -> None:
     (tmp_path / "launch.py").write_text((PROJECT / "launch.py").read_text("utf-8"), "utf-8")
     (tmp_path / ".update.old" / "launcher").mkdir(parents=True)
+    (tmp_path / ".update.old" / "launcher" / "__init__.py").write_text("", "utf-8")  # else one on PYTHONPATH goes first
     (tmp_path / ".update.old" / "launcher" / "main.py").write_text("def main(words): print('here'); return 0", "utf-8")
-    done = subprocess.run([sys.executable, tmp_path / "launch.py"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, tmp_path / "launch.py"], capture_output=True, text=True, timeout=60 * PATIENCE)
     assert done.stdout == "here\n", done.stderr

@@ -134,7 +134,7 @@ def _ask(there: tools.Tools, asked: dict[str, Any], scratch: Path, log: Path, ch
     """llama.cpp's answer, from 16-bit weights that it unpacked itself."""
     common = {"runtime": str(there.runtime), "folder": str(scratch), "threads": child.threads()}
     unpacked = {"do": "quantise", "source": "file.gguf", "target": "sixteen.gguf", "kind": "f16"}
-    child.ask("core.export.llamacpp.questions", common | unpacked, scratch, log, check, "sixteen.gguf")
+    child.ask("core.export.llamacpp.library", common | unpacked, scratch, log, check, "sixteen.gguf")
     (scratch / "file.gguf").unlink()
     longest = max(len(ids) for ids in [*asked["prompts"], *(row["ids"] for row in asked["rows"])])
     question = {
