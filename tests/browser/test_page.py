@@ -423,6 +423,7 @@ def test_a_run_is_named_archived_deleted_only_when_sure_and_leaves_as_a_card(
     kit.expect(page.locator("#unpack-notice")).to_contain_text("is here already")
     kit.nothing_found(page)
     page.locator("#runs-list label", has_text="child").click()
+    kit.expect(page.locator("#details-card")).to_contain_text("child")
     page.locator("#details-duplicate").click()
     kit.expect(page.locator("#step-train")).to_contain_text("child · 2")
     kit.expect(page.locator("#further")).to_be_hidden()

@@ -139,14 +139,15 @@ def test_another_fault_inside_it_stays_what_it_is(tmp_path: Path, monkeypatch: p
 
 
 def test_the_peak_counts_memory_that_is_given_back_at_once() -> None:
-    before = psutil.Process().memory_info().rss
+    """Held against what is in use at the same moment: in a process of hours other memory is given back meanwhile."""
+    resident = psutil.Process().memory_info
     with ResidentPeak() as peak:
         held = torch.ones(300 << 20, dtype=torch.uint8)
-        wait_until(lambda: peak.bytes - before > 250 << 20, 5)
+        wait_until(lambda: peak.bytes > resident().rss - (50 << 20))
         del held
-    assert not peak.is_over
+    assert not peak.is_over and peak.bytes - resident().rss > 200 << 20
     with ResidentPeak(limit_bytes=1) as peak:
-        wait_until(lambda: peak.is_over, 5)
+        wait_until(lambda: peak.is_over)
 
 
 def test_a_peak_whose_thread_died_before_its_first_word_holds_nobody_up(monkeypatch: pytest.MonkeyPatch):
