@@ -46,7 +46,7 @@ from core.system import path_length
 from core.values import MIB
 from core.workspace.names import display_name, short_id, slug
 
-_IMPORTED = re.compile(r"[a-z0-9][a-z0-9-]{0,60}")
+IMPORTED = re.compile(r"[a-z0-9][a-z0-9-]{0,60}")  # the id of a set of the person's own, and its folder
 _SAMPLE_STEM = re.compile(r"[A-Za-z0-9_-]{1,60}")
 _STALE_S = 3600  # an import of 2 GiB takes minutes
 LOCK_S = 10.0
@@ -73,7 +73,7 @@ class DatasetStore:
     def get(self, id: str) -> DatasetInfo:
         """Raises DataError for an id that is not in the list."""
         path = self.path(id)
-        info = read_info(path.parent) if _IMPORTED.fullmatch(id) else self._info(id, path)
+        info = read_info(path.parent) if IMPORTED.fullmatch(id) else self._info(id, path)
         if info is None:
             raise _unknown(id)
         return info
@@ -88,7 +88,7 @@ class DatasetStore:
         """The data file of an id. Raises DataError for one that is not in the list, or leads out of its folder."""
         if not isinstance(id, str):
             raise _unknown(id)
-        if _IMPORTED.fullmatch(id):
+        if IMPORTED.fullmatch(id):
             folder = self.root / id
             found = next(iter(sorted(folder.glob("source.*"))), None) if read_info(folder) else None
             found = found if found and _inside(found, self.root) else None
@@ -101,7 +101,7 @@ class DatasetStore:
     def _imported(self) -> Iterator[DatasetInfo]:
         if self.root.is_dir():
             for folder in sorted(self.root.iterdir()):
-                if _IMPORTED.fullmatch(folder.name):
+                if IMPORTED.fullmatch(folder.name):
                     info = read_info(folder)
                     if info is not None:
                         yield info
@@ -225,7 +225,7 @@ class DatasetStore:
         for folder in self.root.iterdir():
             if folder.name.startswith(".trash-"):
                 shutil.rmtree(folder, ignore_errors=True)
-            elif _IMPORTED.fullmatch(folder.name) and folder.is_dir() and not (folder / "dataset.json").exists():
+            elif IMPORTED.fullmatch(folder.name) and folder.is_dir() and not (folder / "dataset.json").exists():
                 if self._abandoned(folder):
                     shutil.rmtree(folder, ignore_errors=True)
 
@@ -243,7 +243,7 @@ class DatasetStore:
     def delete(self, id: str) -> None:
         """Remove an imported set. Raises DataError for others, and where a program has its file open."""
         folder = self.path(id).parent
-        if not _IMPORTED.fullmatch(id):
+        if not IMPORTED.fullmatch(id):
             raise DataError("data.cannot_delete", id=id)
         trash = self.root / f".trash-{short_id()}"
         for opened in list(self._opened):  # Windows renames no folder with an open file in it
@@ -262,7 +262,7 @@ class DatasetStore:
         Raises DataError for sets that were not added, and where the file cannot be read so: then all stays as it was.
         """
         path, info = self.path(id), self.get(id)
-        if not _IMPORTED.fullmatch(id):
+        if not IMPORTED.fullmatch(id):
             raise DataError("data.cannot_choose", id=id)
         facts = facts_of(self._readings.report(path, None, choices))
         info = DatasetInfo.model_validate(info.model_dump() | {"choices": choices, **facts})
@@ -277,7 +277,7 @@ class DatasetStore:
         """How a set is to be read: as somebody says now, else as is kept with it. Raises DataError."""
         if not isinstance(id, str):
             raise _unknown(id)
-        if not _IMPORTED.fullmatch(id):
+        if not IMPORTED.fullmatch(id):
             return said
         chosen, path = said.over(self.get(id).choices), self.path(id)
         if chosen.header is None and next(path.parent.glob("edits-*.jsonl"), None):
@@ -344,13 +344,13 @@ class DatasetStore:
     def pinned(self, data: Data) -> Data:
         """With the version that is meant, of a set that can be changed: a run that is repeated finds it again."""
         version = self.version(data.source, data.format, Choices.of(data))
-        return data.model_copy(update={"version": version}) if _IMPORTED.fullmatch(data.source) else data
+        return data.model_copy(update={"version": version}) if IMPORTED.fullmatch(data.source) else data
 
     @contextlib.contextmanager
     def editing(self, id: str) -> Iterator[tuple[Edits, Rows]]:
         """An imported set to be changed by this program alone: its versions, and its rows as they were read. Raises DataError."""
         path = self.path(id)
-        if not _IMPORTED.fullmatch(id):
+        if not IMPORTED.fullmatch(id):
             raise DataError("sets.not_yours", id=id)
         base = self.rows(id, choices=Choices(version=0))
         try:

@@ -55,14 +55,13 @@ class Library:
         lines = [line for line in "".join(self.said).splitlines() if "error" in line.lower() or "fail" in line.lower()]
         return LlamaError(f"{what}: {'; '.join(lines[-3:]) or 'no reason given'}")
 
-    def quantise(self, source: str, target: str, kind: str, threads: int) -> dict[str, int]:
-        """kind -> how many tensors were written in another one, because their rows are no multiples of 256."""
+    def quantise(self, source: str, target: str, kind: str, threads: int) -> None:
+        """Raises LlamaError. What it says of tensors in another type is in `said`."""
         params = self.lib.llama_model_quantize_default_params()
         params.nthread, params.ftype, params.allow_requantize = threads, FILE_TYPES[kind], True
         self.said.clear()
         if self.lib.llama_model_quantize(source.encode(), target.encode(), self.ffi.new("llama_model_quantize_params *", params)):
             raise self.error(f"cannot quantise {source}")
-        return {}
 
 
 def work(request: dict[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from pydantic import Field, StringConstraints, ValidationError
 
 from core import __version__, files
 from core.data.sets.info import read_info
-from core.data.store import DatasetStore
+from core.data.store import IMPORTED, DatasetStore
 from core.errors import BusyError, RecipeError, RunError
 from core.files import writing
 from core.progress import Check, go_on
@@ -43,7 +43,6 @@ PIECE = 4 * MIB
 MOST_MANIFEST = 16 * MIB
 MOST_FILES = 20_000
 ROOM = 64 * MIB  # that stays free beside what is opened
-_SET_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,60}")
 _PART = re.compile(r'[^\x00-\x1f/\\:*?"<>|]{1,200}')
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
@@ -60,7 +59,7 @@ class Manifest(Frozen):
     run: str = Field(pattern=RUN_ID.pattern)
     name: str = Field("", max_length=200)
     app: str = Field("", max_length=60)
-    data: str | None = Field(None, pattern=_SET_ID.pattern)
+    data: str | None = Field(None, pattern=IMPORTED.pattern)
     files: dict[str, PackedFile] = Field(max_length=MOST_FILES)
 
 
@@ -131,7 +130,7 @@ def pack(
         if run.status().state != status.state:
             run.write_status(status)  # it was found interrupted, and nobody had written so yet
         data = run.facts().data
-        own = data.id if data and with_data and _SET_ID.fullmatch(data.id) and store.knows(data.id) else None
+        own = data.id if data and with_data and IMPORTED.fullmatch(data.id) and store.knows(data.id) else None
         with new_archive(target) as archive:
             packer = Packer(archive, check)
             packer.add_tree("run", run.path, STAYS_BEHIND)
