@@ -3,7 +3,7 @@
     python -m tests.faults.forking real|fake|export|gguf|tight    gguf: an export with llama.cpp scripted; tight: one that
     does not look for room beforehand
 
-A line of JSON in, on stdin:  {workspace, run, nth, act: "kill" | "full" | null, lasts, after_s}
+A line of JSON in, on stdin:  {workspace, run, nth, begins, act: "kill" | "full" | null, lasts, after_s}
     run: the id of a run, or the request.json of an export
 A line of JSON out, on stdout: {code, done: [operations], seconds}    code: as of subprocess, -9 for killed
 
@@ -50,7 +50,8 @@ class Forker:
         )
 
     def run(self, workspace: Path, run_id: str, **fault: Any) -> Trial:
-        asked = {"workspace": str(workspace), "run": run_id, "nth": None, "act": None, "lasts": False, "after_s": None} | fault
+        asked = {"workspace": str(workspace), "run": run_id, "nth": None, "begins": ""}
+        asked |= {"act": None, "lasts": False, "after_s": None} | fault
         self._process.stdin.write(json.dumps(asked).encode() + b"\n")
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
@@ -98,7 +99,7 @@ def child(kind: str, asked: dict[str, Any], told: int) -> int:
     main = export_worker.main if exports else worker.main
     sys.argv = ["worker", asked["run"]] if exports else ["worker", "--workspace", asked["workspace"], asked["run"]]
     act = layer.killed if asked["act"] == "kill" else layer.full_disk
-    fault = layer.Fault(folder, asked["nth"], act, asked["lasts"])
+    fault = layer.Fault(folder, asked["nth"], act, asked["lasts"], asked["begins"])
     try:
         with layer.injected(fault):
             code = main()

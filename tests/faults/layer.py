@@ -22,6 +22,7 @@ from typing import Any
 class Fault:
     """The n-th operation below root (from 1 on) and, where it lasts, every later one that takes space meets what act does.
 
+    begins: the n-th of those only whose name in `done` begins so.
     done: each operation that was seen, in order: what, and the file's name.
     """
 
@@ -29,7 +30,9 @@ class Fault:
     nth: int | None  # None: only count
     act: Callable[[str, str], None]
     lasts: bool = False
+    begins: str = ""
     done: list[str] = field(default_factory=list)
+    counted: int = 0
     bit: bool = False
 
     def meets(self, what: str, path: object, frees: bool = False, half: Callable[[], object] = lambda: None) -> None:
@@ -39,7 +42,9 @@ class Fault:
         if not name.startswith(str(self.root)):
             return
         self.done.append(f"{what} {os.path.basename(name)}")
-        here = self.nth is not None and (len(self.done) == self.nth or (self.lasts and len(self.done) > self.nth))
+        counts = self.done[-1].startswith(self.begins)
+        self.counted += counts
+        here = self.nth is not None and ((counts and self.counted == self.nth) or (self.lasts and self.counted >= self.nth))
         if here and (not frees or self.act is killed):
             self.bit = True
             half()

@@ -120,19 +120,21 @@ class Undisturbed:
         return back
 
 
-def places(whole: Undisturbed, count: int | None) -> list[int]:
-    """Numbers of operations to be killed in front of: all, or as many, some of them in each part of the run."""
+def places(whole: Undisturbed, count: int | None) -> list[dict]:
+    """Operations to be met by a fault, as layer.Fault takes them: all, or as many, some of them in each part of the run."""
     every = len(whole.operations)
     if count is None or count >= every:
-        return list(range(1, every + 1))
+        return [{"nth": nth} for nth in range(1, every + 1)]
     chance, width = random.Random(SEED), every / count
-    return [int(i * width) + chance.randint(1, max(1, int(width))) for i in range(count)]
+    return [{"nth": int(i * width) + chance.randint(1, max(1, int(width)))} for i in range(count)]
 
 
-def telling(whole: Undisturbed, *begins: str) -> list[int]:
-    """For each of them, an operation in the middle of those that begin so ("write metrics.jsonl")."""
-    found = [[n for n, done in enumerate(whole.operations, 1) if done.startswith(begin)] for begin in begins]
-    return [each[len(each) // 2] for each in found]
+def telling(whole: Undisturbed, *begins: str) -> list[dict]:
+    """For each of them, an operation in the middle of those that begin so ("write metrics.jsonl"). Counted among those alone: how often
+    a real worker writes something else meanwhile (its memory, the answers of a frame) is the clock's to say."""
+    found = {begin: sum(done.startswith(begin) for done in whole.operations) for begin in begins}
+    assert all(found.values()), found
+    return [{"nth": count // 2 + 1, "begins": begin} for begin, count in found.items()]
 
 
 def steps_back(run: RunFolder) -> int:

@@ -31,14 +31,14 @@ from tests.kit.waits import wait_until
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks workers: POSIX only")
 
 
-def disk_full(whole: Undisturbed, nth: int, lasts: bool) -> str | None:
-    """A run whose disk fills up at the nth operation, then has space again; returns what was said, if it had to stop."""
+def disk_full(whole: Undisturbed, place: dict, lasts: bool) -> str | None:
+    """A run whose disk fills up at that operation, then has space again; returns what was said, if it had to stop."""
     run = whole.new_run()
-    trial = whole.forker.run(whole.workspace.root, run.id, nth=nth, act="full", lasts=lasts)
+    trial = whole.forker.run(whole.workspace.root, run.id, act="full", lasts=lasts, **place)
     assert_whole(run, whole.reads, 1)
     said = None
     if run.status().state != State.COMPLETED:
-        assert trial.code == 1, (whole.operations[nth - 1], run.log_tail())
+        assert trial.code == 1, (place, run.log_tail())
         status = Runs(whole.workspace).status(run)
         said = status.message.key if status.message else status.state.value
         before = dict(numbers(run))
@@ -60,7 +60,7 @@ def test_the_scripted_worker_survives_a_full_disk_at_any_operation(
     with Forker("fake") as forker:
         whole = Undisturbed(forker, Workspace.open(tmp_path), fake_worker.recipe(5, SAVE), fake_worker.read_checkpoint)
         chosen = places(whole, None if full else 30)
-        said = {disk_full(whole, nth, lasts) for nth in chosen}
+        said = {disk_full(whole, place, lasts) for place in chosen}
     assert said - {None} <= SAID
     assert lasts or "run.disk_full" in said
     faults.add(f"disk full at an operation, {'and from there on' if lasts else 'once'}", "scripted worker", len(chosen))
@@ -74,7 +74,7 @@ def test_the_real_worker_survives_a_full_disk_at_any_operation(
     with Forker("real") as forker:
         whole = Undisturbed(forker, Workspace.open(tmp_path), real_recipe(), read_real)
         chosen = places(whole, None) if full else telling(whole, "write .run.json", "write film.jsonl", "open position.json")
-        said = {disk_full(whole, nth, lasts=number % 2 == 1) for number, nth in enumerate(chosen)}
+        said = {disk_full(whole, place, lasts=number % 2 == 1) for number, place in enumerate(chosen)}
     assert said - {None} <= SAID and "run.disk_full" in said
     faults.add("disk full at an operation, once or from there on", "worker, LoRA", len(chosen))
 

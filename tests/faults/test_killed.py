@@ -67,7 +67,7 @@ def test_the_scripted_worker_killed_in_front_of_any_operation_ends_in_the_same_a
     fake: Undisturbed, full: bool, faults: FaultTable
 ) -> None:
     chosen = places(fake, None if full else 50)
-    back = max(fake.killed({"nth": nth, "act": "kill"}) for nth in chosen)
+    back = max(fake.killed(place | {"act": "kill"}) for place in chosen)
     faults.add("SIGKILL in front of an operation on the disk, half of it done", "scripted worker", len(chosen), lost(back))
 
 
@@ -103,7 +103,7 @@ def test_the_real_worker_killed_in_front_of_operations_goes_on_bit_for_bit(
     real: Undisturbed, full: bool, faults: FaultTable
 ) -> None:
     chosen = places(real, None) if full else telling(real, "write metrics.jsonl", "replace .state.json", "open trainer.pt")
-    back = max(real.killed({"nth": nth, "act": "kill"}) for nth in chosen)
+    back = max(real.killed(place | {"act": "kill"}) for place in chosen)
     faults.add("SIGKILL in front of an operation on the disk, half of it done", "worker, LoRA", len(chosen), lost(back))
 
 
