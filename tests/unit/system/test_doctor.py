@@ -122,6 +122,16 @@ def test_a_machine_that_is_well_has_no_fix(changes: dict):
     assert all(finding.ok and finding.fix is None for finding in findings)
 
 
+def test_of_two_cards_it_is_said_how_both_are_used():
+    """It said that cards are used one at a time, when a run could train on several."""
+    found = {
+        finding.name: finding.found
+        for finding in checkup.examine(WELL.model_copy(update={"nvidia": gpu.Nvidia(driver="580.65.06", cards=(RTX, TURING))}))
+    }
+    assert "cards" not in {finding.name for finding in checkup.examine(WELL)}
+    assert all("train.ranks" in found["cards"].render(language) for language in ("en", "zh", "de"))
+
+
 # what is different -> which finding, which sentence, which fix
 FAULTS = {
     "python too old": ({"python": (3, 10, 4)}, "python", "python", "python_fix"),
