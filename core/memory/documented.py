@@ -1,4 +1,4 @@
-"""The documented table of graphics memory by model size and method, and the rules written with it. Data, no arithmetic.
+"""The documented table of VRAM by model size and method, and the rules written with it. Data, no arithmetic.
 
 `presets/vram_table.yaml` holds it; `core.presets.vram_table()` reads it. GB are sizes as sold; `core/memory/arithmetic` reckons in GiB.
 """

@@ -80,7 +80,7 @@ def test_somebody_who_comes_back_needs_two_actions(
     kit.expect(page.locator("#run-card")).to_contain_text("the first one")
     kit.expect(page.locator("#goal")).to_be_hidden()
     kit.choose(page, "#data", "sample:shop_messages")
-    kit.expect(page.locator("#step-goal > button")).to_contain_text({"en": "Sorting texts", "zh": "分类"}[language])
+    kit.expect(page.locator("#step-goal > button")).to_contain_text({"en": "Text classification", "zh": "分类"}[language])
     with kit.made_by_start(page, workspace) as run:
         kit.expect(page.locator("#frozen")).to_contain_text(run.name)
     assert run.recipe().goal == "classification" and run.recipe().data.source == "sample:shop_messages"
