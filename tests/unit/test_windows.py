@@ -55,6 +55,11 @@ def test_the_short_form_names_files_that_are_there_and_the_long_one_all_without_
         files_asked(["tests/unit/test_nothing.py"], full=False)
 
 
+def test_the_uv_of_a_first_start_is_the_one_that_the_start_scripts_fetch() -> None:
+    (version,) = re.findall(r"^version (\S+)$", (PROJECT / "packaging" / "uv.txt").read_text("utf-8"), re.MULTILINE)
+    assert wine.UV.startswith(f"uv=={version} --hash=sha256:")
+
+
 def test_what_the_tables_of_the_gaming_pc_name_is_there() -> None:
     named = set(re.findall(r"`(tests/[\w/]+\.py)`", (PROJECT / "docs" / "gaming-pc.md").read_text("utf-8")))
     assert len(named) > 100 and [name for name in sorted(named) if not (PROJECT / name).exists()] == []

