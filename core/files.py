@@ -70,6 +70,16 @@ def remove_tree(folder: Path, patience_s: float = 0.0) -> bool:
     return not folder.exists()
 
 
+def bytes_in(folder: Path) -> int:
+    """Of all its files, also while others work there: Path.rglob ends with an error where a folder goes away under it."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.stat(os.path.join(place, name)).st_size
+    return total
+
+
 def replace(path: Path, data: str | bytes, lasting: bool = True) -> None:
     """Write data beside path and rename it over path. Raises OSError (disk full, read-only) with path untouched.
 

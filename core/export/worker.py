@@ -225,7 +225,7 @@ class Exporter:
         if request.strength != 1:
             notes = (msg("export.at_strength", strength=f"{request.strength:g}"),)
         if request.kind == "adapter":
-            self._see_room(folder_bytes(adapter))
+            self._see_room(files.bytes_in(adapter))
             check, dtype = self._copy(adapter, out, rows)
         else:
             check, dtype, more = self._build(adapter, out, rows)
@@ -458,10 +458,6 @@ def need_bytes(request: ExportRequest, base: Base, with_tools: bool) -> int:
     from core.export.gguf import BYTES_A_PARAMETER
 
     return merged + int(BYTES_A_PARAMETER[request.quant or "q8_0"] * base.parameters)
-
-
-def folder_bytes(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 if __name__ == "__main__":

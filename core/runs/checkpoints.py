@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from core import files
+
 MARGIN = 32 << 20  # bytes that a save needs beside itself: events, numbers, the log
 PARTS = ("trainer.pt", "position.json", "adapter/adapter_model.safetensors")
 
@@ -32,13 +34,6 @@ def is_good(folder: Path) -> bool:
     return all(size in (None, found[name]) and found[name] > 0 for name, size in wanted.items())
 
 
-def bytes_of(folder: Path) -> int:
-    try:
-        return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    except OSError:  # it went away meanwhile
-        return 0
-
-
 def kept(complete: Sequence[Path], keep: int, most_bytes: float, best: str | None) -> list[Path]:
     """What stays of complete (oldest first), in the order in which it is worth its place.
 
@@ -50,9 +45,9 @@ def kept(complete: Sequence[Path], keep: int, most_bytes: float, best: str | Non
     if not good:
         return list(complete)
     stay = [good[-1]] + [folder for folder in good[:-1] if folder.name == best]
-    used = sum(map(bytes_of, stay))
+    used = sum(map(files.bytes_in, stay))
     for folder in reversed(good[-keep:]):
-        size = bytes_of(folder)
+        size = files.bytes_in(folder)
         if folder not in stay and used + size <= most_bytes:
             stay.append(folder)
             used += size

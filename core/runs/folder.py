@@ -236,7 +236,7 @@ class RunFolder:
         return True
 
     def bytes_used(self) -> int:
-        return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+        return files.bytes_in(self.path)
 
 
 def _finite(value: float | int | None) -> float | int | None:

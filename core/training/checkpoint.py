@@ -123,7 +123,7 @@ class Checkpoints:
         """Where the disk is short for the next one: old ones go first, then a warning, because the save may fail."""
         complete = self.run.checkpoints()
         # The last one tells what the next one takes; the first is an adapter and what the optimizer keeps of it.
-        needed = checkpoints.MARGIN + (checkpoints.bytes_of(complete[-1]) if complete else _bytes_in(states) * 3 // 2)
+        needed = checkpoints.MARGIN + (files.bytes_in(complete[-1]) if complete else _bytes_in(states) * 3 // 2)
         free, dropped = shutil.disk_usage(self.run.path).free, list[str]()
         if free < needed and complete:
             free, dropped = checkpoints.make_room(complete, needed, best)
@@ -139,7 +139,7 @@ class Checkpoints:
         checkpoints.drop(folder for folder in complete if folder not in stay)
         if len(stay) < min(self.keep, len(complete)) and not self._said:
             self._said.append("over_budget")  # once a run, not at every save
-            size_mb = checkpoints.bytes_of(complete[-1]) // 1_000_000
+            size_mb = files.bytes_in(complete[-1]) // 1_000_000
             told = msg("checkpoint.over_budget", kept=len(stay), keep=self.keep, size_mb=size_mb, budget_gib=self.budget_gib)
             self.run.log_event("warning", message=told)
 

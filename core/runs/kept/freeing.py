@@ -18,7 +18,7 @@ def spare_bytes(run: RunFolder) -> int:
     """What `drop_checkpoints` would free; 0 where they are still needed."""
     if not _is_over(run):
         return 0
-    return sum(file.stat().st_size for file in (run.path / "checkpoints").rglob("*") if file.is_file())
+    return files.bytes_in(run.path / "checkpoints")
 
 
 def _is_over(run: RunFolder) -> bool:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from core import values
+from core import files, values
 from core.runs import checkpoints as retention
 from core.runs.folder import RunFolder
 from core.training.checkpoint import Checkpoints, Position, name_of
@@ -102,7 +102,7 @@ def disk(monkeypatch: pytest.MonkeyPatch, run: RunFolder) -> Callable[[int], Non
 
     def set_size(size_kb: int) -> None:
         def usage(path: object) -> Disk:
-            used = sum(retention.bytes_of(folder) for folder in (run.path / "checkpoints").iterdir())
+            used = sum(files.bytes_in(folder) for folder in (run.path / "checkpoints").iterdir())
             return Disk(0, used, retention.MARGIN + size_kb * KB - used)
 
         monkeypatch.setattr(shutil, "disk_usage", usage)
@@ -127,7 +127,7 @@ def test_a_short_disk_costs_old_checkpoints_before_it_costs_a_save(run: RunFolde
 def test_a_short_disk_never_costs_the_best_one(run: RunFolder, disk: Callable[[int], None]) -> None:
     saved(run, [1, 2, 3], best=1)
     disk(1)
-    needed = retention.bytes_of(run.checkpoints()[-1]) + retention.MARGIN
+    needed = files.bytes_in(run.checkpoints()[-1]) + retention.MARGIN
     assert retention.make_room(run.checkpoints(), needed, name_of(1))[1] == [name_of(2)] and left(run) == [1, 3]
 
 
@@ -142,7 +142,7 @@ def test_a_checkpoint_whose_position_is_written_anew_is_still_good(run: RunFolde
 def test_the_last_good_one_never_goes_and_a_disk_that_stays_short_is_said(run: RunFolder, disk: Callable[[int], None]) -> None:
     saved(run, [1, 2])
     disk(250)
-    needed = retention.bytes_of(run.checkpoints()[-1])
+    needed = files.bytes_in(run.checkpoints()[-1])
     free, dropped = retention.make_room(run.checkpoints(), needed + retention.MARGIN, None)
     assert (dropped, left(run)) == ([name_of(1)], [2]) and free < needed + retention.MARGIN
     saved(run, [3])
