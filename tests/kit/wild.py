@@ -59,6 +59,8 @@ SILENT = {
     "parts with a picture": Shape("a.jsonl", Lines([{"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}, A]}, {"messages": [U, A]}]), PAIR),
     "preferences after a conversation": Shape("a.json", [{"conversations": [HUMAN], "chosen": GPT, "rejected": {"from": "gpt", "value": "No."}}], PAIR, ("rejected",)),
     "preferences of OpenAI": Shape("a.jsonl", Lines([{"input": {"messages": [U]}, "preferred_output": [A], "non_preferred_output": [B]}]), PAIR, ("non_preferred_output",)),
+    "preferences by other names": Shape("a.jsonl", Lines([{"prompt": "Why?", "rejected": "It rained, I think.", "accepted": "So."}]), PAIR, ("rejected",)),
+    "the better one by its number": Shape("a.jsonl", Lines([{"prompt": "Why?", "response_0": "No.", "response_1": "So.", "better_response_id": 1}]), PAIR, ("response_0",)),
     "answers marked as good or bad": Shape("a.jsonl", Lines([{"messages": [U, A], "label": True}, {"messages": [U, B], "label": False}]), PAIR, ("",)),
     "an answer of weight 0": Shape("a.jsonl", Lines([{"messages": [U, B | {"weight": 0}, U, A]}]), ["u Why? | a0 No. | u Why? | a So."]),
     "an unfilled placeholder": Shape("a.csv", "question,answer\nWhy?,I am {{name}}.\n", ["u Why? | a I am {{name}}."]),

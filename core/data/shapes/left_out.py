@@ -17,7 +17,7 @@ from core.values import Frozen
 MOST_NAMED = 100  # different things of one file; a file may have a million different columns
 LONGEST_NAME = 60
 Place = Literal[
-    "column", "field", "part", "call", "tool", "answer", "turn", "row", "branch", "message", "chat", "above", "beside", "page", "more",
+    "column", "field", "part", "call", "tool", "answer", "turn", "row", "branch", "message", "chat", "above", "beside", "page", "more", "worse",
 ]  # fmt: skip
 
 # Names under which files keep what no text holds, and worse answers.
@@ -41,14 +41,18 @@ class Loss(NamedTuple):
     name: str = ""
 
     def said(self, count: int) -> LeftOut:
-        what = f"left_out.chat_{self.name}" if self.place == "chat" else f"left_out.{self.place}"
+        what = (
+            f"left_out.chat_{self.name}"
+            if self.place == "chat"
+            else f"left_out.{'column' if self.place == 'worse' else self.place}"
+        )
         return LeftOut(what=msg(what, name=self.name), count=count, why=msg(self._why(), name=self.name))
 
     def _why(self) -> str:
         name = self.name.lower()
         if self.place == "chat":
             return f"left_out.why_chat_{name}"
-        if self.place in ("turn", "row", "more", "tool", "call", "answer", "branch", "message", "above", "beside", "page"):
+        if self.place in ("turn", "row", "more", "tool", "call", "answer", "branch", "message", "above", "beside", "page", "worse"):
             return f"left_out.why_{self.place}"
         if name in MEDIA:
             return "left_out.why_media"

@@ -22,12 +22,12 @@ from core.data.conversation import HOLDS, SPEAKS
 from core.data.reading.rows import Flaw
 from core.data.shapes.labelled import evals, label_studio, said_of_intent
 from core.data.shapes.left_out import Columns, Notes, says
+from core.data.shapes.ranked import ranked
 from core.data.shapes.stories import kobold
 
 TURNS = ("data", "dialog", "dialogue", "turns", "utterances", "contents", "messages", "conversations", "conversation")
 _ASKED = ("prompt", "messages", "conversations", "conversation", "question", "instruction", "query", "input")
 _CONVERSATIONS = TURNS[-3:]
-_RANKED = (("chosen", "rejected"), ("preferred_output", "non_preferred_output"))  # the second as OpenAI has it
 _ANSWERS = ("assistant", "gpt", "model", "bot")
 # Anthropic's hh-rlhf writes a conversation as one text.
 _HUMAN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
@@ -43,7 +43,7 @@ def rewritten(values: Columns, notes: Notes) -> Columns:
 
 
 def _preference(values: Columns, notes: Notes) -> dict[str, Any] | None:
-    better, worse = next((pair for pair in _RANKED if all(name in values for name in pair)), ("", "rejected"))
+    better, worse = ranked(values) or ("", "rejected")
     if not better:  # as this app writes a row
         said = values.peek("messages")
         if isinstance(said, list) and said and _speaker(said[-1]) in _ANSWERS and isinstance(values.peek(worse), list):
@@ -67,6 +67,9 @@ def _preference(values: Columns, notes: Notes) -> dict[str, Any] | None:
     whole, other = [*asked, *answer], _turns(values.peek(worse), "assistant") if says(values.peek(worse)) else []
     if other and _speaker(other[0]) in _ANSWERS:  # the answer alone
         other = [*(asked or whole[:-1]), *other]
+    if says(values.peek(worse)):
+        values.take(worse)
+        notes.leave("worse", worse)
     notes.worse = other
     return {"messages": whole}
 

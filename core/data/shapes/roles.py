@@ -38,6 +38,10 @@ _WRITTEN: dict[Role, str] = {
 }
 # A last word of a name that says of what a column tells, and not what it says.
 _ABOUT = frozenset(re.findall(r"\w+", "id ids date time type lang language name model count length tokens score rating url"))
+# A word of the names under which sets keep what is not to be said.
+_NOT_SAID = frozenset(
+    re.findall(r"\w+", "rejected reject dispreferred nonpreferred worse worst incorrect wrong loser losing bad distractor")
+)
 _NAMES = {role: frozenset(words.split()) for role, words in _WRITTEN.items()}
 _WORDS = re.compile(r"[^\W_]+")
 _LINK = re.compile(r"\s*https?://\S+\s*$")
@@ -49,7 +53,7 @@ def guess(rows: Sequence[Row]) -> dict[str, Role] | None:
     texts = _columns_of_text(rows)
     found: dict[str, Role] = {}
     for role in ("answer", "question", "context", "system"):
-        name = _named(texts, role, taken=found)
+        name = _named([name for name in texts if role != "answer" or not _is_not_said(name)], role, taken=found)
         if name is not None:
             found[name] = role
     if "answer" in found.values() and "question" not in found.values():
@@ -60,7 +64,9 @@ def guess(rows: Sequence[Row]) -> dict[str, Role] | None:
         return found
     long = [name for name, words in texts.items() if words >= LEAST_WORDS and found.get(name) not in ("system", "context")]
     if len(long) == 2:  # the longer one is the answer
-        asked, answered = sorted(long, key=lambda name: texts[name])
+        asked, answered = sorted(long, key=lambda name: (not _is_not_said(name), texts[name]))
+        if _is_not_said(asked):  # a worse answer where there is a question; else what is to be put right
+            asked = next((name for name, role in found.items() if role == "question"), asked)
         return {asked: "question", answered: "answer"}
     name = _named(texts, "text", taken={})
     return {name: "text"} if name is not None and len(long) <= 1 else None
@@ -72,6 +78,15 @@ def likely(rows: Sequence[Row]) -> dict[str, Role] | None:
     if len(longest) == 1:
         return {longest[0]: "text"}
     return {longest[0]: "question", longest[1]: "answer"} if longest else None
+
+
+def _is_not_said(name: str) -> bool:
+    """badAnswer, bad_answer 2, BAD-ANSWER."""
+    return not _NOT_SAID.isdisjoint(re.findall(r"[^\W\d_]+", _parted(name)))
+
+
+def _parted(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
 
 
 def _columns_of_text(rows: Sequence[Row]) -> dict[str, float]:
@@ -104,7 +119,7 @@ def _named(texts: Iterable[str], role: Role, taken: Mapping[str, Role]) -> str |
 
 
 def _last_meaning(name: str) -> Role | None:
-    parts = _WORDS.findall(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
+    parts = _WORDS.findall(_parted(name))
     if parts and parts[-1] in _ABOUT:
         return None
     if "system" in parts:  # a system prompt asks nothing

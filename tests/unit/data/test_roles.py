@@ -57,6 +57,9 @@ def test_columns_by_other_names_are_question_and_answer_and_that_is_said(columns
         ({"name": "Eva", "city": "Rome"}, None),
         ({"a": "one two three", "b": "one two three four", "c": "one two three four five"}, None),
         ({"foo": 1, "bar": 2}, None),
+        ({"prompt": "Why?", "wrong_answer": f"{A} No.", "right": A}, {"prompt": "question", "right": "answer"}),
+        ({"question": Q, "incorrect_answer": A, "correct_answer": A}, {"question": "question", "correct_answer": "answer"}),
+        ({"incorrect": f"{A} So be it.", "correct": A}, {"incorrect": "question", "correct": "answer"}),
         ({"body": "one two three four", "title": "one two three", "foot": "one two three"}, None),
     ],
 )
