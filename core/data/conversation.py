@@ -10,11 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, repeat
 from typing import Any, Literal
 
 from core.data.reading.rows import Flaw, type_name
 from core.data.shapes.left_out import Notes
-from core.data.shapes.tools import ToolCall, as_json, read_calls
+from core.data.shapes.tools import ToolCall, as_json, read_calls, without_parts
 
 Role = Literal["system", "user", "assistant", "tool"]
 Turn = Mapping[str, Any]  # a message as JSON values: `ChatMessage.as_dict`
@@ -27,6 +28,7 @@ _ROLES: dict[str, Role] = {
 SPEAKS = ("role", "from", "speaker", "sender", "author")
 HOLDS = ("content", "value", "text", "message", "parts")
 _REASONING = ("reasoning_content", "reasoning", "thinking")
+_LEARNED = ("train", "loss")  # axolotl, ms-swift: false for an answer that is read and not learned
 _SAID = ("text", "value", "content", "thinking", "reasoning")  # under which of these a part keeps its words
 _TEXT_PARTS = ("text", "input_text", "output_text")
 _FOLLOWS: dict[Role | None, tuple[Role, ...]] = {
@@ -81,7 +83,9 @@ def read_messages(turns: Sequence[Any], system: tuple[ChatMessage, ...], notes: 
     """The messages of a row's turns, a system column before them. Raises Flaw."""
     messages: list[ChatMessage] = []
     numbers: list[int] = []  # of the turn in the file that each message begins with
-    for number, turn in enumerate(turns, 1):
+    for number, turn in chain.from_iterable(
+        zip(repeat(number), without_parts(turn, notes)) for number, turn in enumerate(turns, 1)
+    ):
         message = _message(turn, number, notes)
         before = messages[-1] if messages else None
         is_call = bool(message.tool_calls) and not message.content.strip() and not message.reasoning
@@ -159,7 +163,12 @@ def _message(turn: Any, number: int, notes: Notes) -> ChatMessage:
     if spoken == "function_call" and not calls:
         calls, content = content, ""
     words, thought = _content(content, number, notes)
-    read = [speaks, holds, called, "weight"] if role == "assistant" else [speaks, holds]
+    flags = (
+        [name for name in _LEARNED if isinstance(turn.get(name), bool)]
+        if role == "assistant"
+        else [n for n in _LEARNED if turn.get(n) is False]
+    )
+    read = [speaks, holds, called, "weight", *flags] if role == "assistant" else [speaks, holds, *flags]
     if role != "assistant":
         read += ["tool_call_id", "name"] if role == "tool" else []
         notes.leave_unread("field", turn, read)
@@ -178,7 +187,8 @@ def _message(turn: Any, number: int, notes: Notes) -> ChatMessage:
     if not thought:
         thought, words = split_thinking(words)
     called_tools = read_calls(calls, number, notes)
-    return ChatMessage(role, words, thought.strip("\n"), called_tools, weight=_weight(turn.get("weight"), number))
+    weight = _weight(turn.get("weight"), number) if all(turn[name] for name in flags) else 0
+    return ChatMessage(role, words, thought.strip("\n"), called_tools, weight=weight)
 
 
 def _first(turn: Turn, *names: str) -> str:

@@ -128,6 +128,7 @@ def check_closely(row: Row, format: Format, left: Tally | None = None, rated: bo
         return None, [Problem(row=row.number, line=row.line, file=row.file, text=flaw.message)]
     if left is not None:
         left.add([Loss("row")] if is_bad and not rated else notes.losses)
+        left.assumed |= notes.assumed
     if is_bad and not rated:
         return None, []
     if is_bad:

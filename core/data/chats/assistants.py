@@ -1,6 +1,6 @@
 """Talks with assistants and characters: the archives of ChatGPT and Claude, SillyTavern's JSONL, Character.AI. Each talk is a thread of its own.
 
-ChatGPT keeps a tree (`mapping`) in which an answer that was asked for again is a branch: the newest is taken. What is no text of the person
+ChatGPT keeps a tree (`mapping`), Claude a list with `parent_message_uuid`, in which an answer that was asked for again is a branch: the newest is taken. What is no text of the person
 or the assistant (pictures, tools, hidden instructions) is named among what is left out.
 """
 
@@ -107,18 +107,33 @@ def claude(source: Source, limits: Limits) -> Iterator[Said | Problem]:
         thread, talk = item
         messages, notes = talk.get("chat_messages"), Notes()
         notes.leave_unread("column", talk, ("chat_messages",))
-        for message in messages if isinstance(messages, list) else ():
+        for message in _on_newest_branch(messages, notes) if isinstance(messages, list) else ():
             if not isinstance(message, dict):
                 notes.leave("message", "part")
                 continue
             text = "\n".join(_claude_parts(message.get("content"), notes)).strip() or message.get("text")
-            notes.leave_unread("field", message, ("sender", "content", "text", "uuid", "created_at", "updated_at"))
+            notes.leave_unread(
+                "field", message, ("sender", "content", "text", "uuid", "created_at", "updated_at", "parent_message_uuid")
+            )
             is_model, when = message.get("sender") == "assistant", dates.iso(message.get("created_at"))
             if message.get("sender") not in ("human", "assistant"):
                 notes.leave("message", str(message.get("sender")))
             elif isinstance(text, str) and text.strip():
                 yield Said("Claude" if is_model else YOU, text.strip(), when, thread, is_model=is_model)
         yield from _losses(notes, thread)
+
+
+def _on_newest_branch(messages: list[Any], notes: Notes) -> list[Any]:
+    """Where an answer was asked for again, the branch of the newest message; all of them where none was."""
+    known = [message for message in messages if isinstance(message, dict)]
+    nodes = {str(message.get("uuid")): {"parent": message.get("parent_message_uuid")} for message in known}
+    parents = [parent for node in nodes.values() if (parent := node["parent"]) is not None]
+    if len(set(parents)) == len(parents) or len(nodes) < len(messages):
+        return messages
+    newest = max(enumerate(known), key=lambda item: (dates.iso(item[1].get("created_at")) or 0.0, item[0]))[1]
+    branch = set(_branch(nodes, str(newest.get("uuid"))))
+    notes.leave("branch")
+    return [message for message in known if str(message.get("uuid")) in branch]
 
 
 def _claude_parts(content: Any, notes: Notes) -> Iterator[str]:

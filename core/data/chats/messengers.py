@@ -145,8 +145,9 @@ _SLACK_MARK = re.compile(r"<([@#!]?)([^<>|]+)(?:\|([^<>]*))?>")
 
 
 def slack(source: Source, limits: Limits) -> Iterator[Said]:
-    """One file of a channel. People are named by the profiles that messages carry, else by their ids."""
+    """One file of a channel. People are named by users.json beside the channels, else by the profiles that messages carry, else by their ids."""
     names = {user: name for _, message in objects(source, "item") if (found := _slack_name(message)) for user, name in [found]}
+    names |= source.people
     for _, message in objects(source, "item"):
         user = text_at(message, "user", "bot_id")
         person, stamp = names.get(user, user), message.get("ts")
@@ -159,6 +160,19 @@ def slack(source: Source, limits: Limits) -> Iterator[Said]:
             yield Said(person, text, when, left=APP)
             continue
         yield from _of_person(Said(person, text, when), says(message.get("files")))
+
+
+SLACK_USERS = "users.json"
+
+
+def slack_users(users: Any) -> dict[str, str]:
+    """{id: name} of a workspace's list of people."""
+    listed = [user for user in users if isinstance(user, dict)] if isinstance(users, list) else []
+    names = {
+        text_at(user, "id"): text_at(user.get("profile"), "display_name", "real_name") or text_at(user, "real_name", "name")
+        for user in listed
+    }
+    return {id: name for id, name in names.items() if id and name}
 
 
 def _slack_name(message: dict[str, Any]) -> tuple[str, str] | None:

@@ -24,6 +24,15 @@ _MEDIA = re.compile(
     r"^\u200e|^<[^<>]{3,40}>$|^\S+\.(?:jpe?g|png|webp|gif|opus|mp3|m4a|mp4|3gp|pdf|vcf|docx?)\s\([^()]{2,30}\)|^[\[［<＜][^<>\[\]]{2,12}(?:省略|생략)[\]］>＞]$",
     re.IGNORECASE,
 )
+# A place, a poll, and what the app says of calls, under the name of who called.
+_PLACE = re.compile(
+    r"^(?:\S+: ?)?https://(?:maps\.google\.com|maps\.app\.goo\.gl|foursquare\.com)/\S+$|^\w+:\n.+\n\w+: .+ \(\d+ \w+\)$", re.DOTALL
+)
+_CALL = re.compile(
+    r"^(?:(?:missed |silenced )?(?:group )?(?:voice|video) call|(?:verpasster )?(?:sprach|video)anruf|(?:llamada|videollamada) (?:de voz )?perdida|"
+    r"appel (?:vocal|vidéo) manqué|(?:ligação|chamada) de (?:voz|vídeo) perdida|(?:未接)?(?:语音|視訊|視頻|视频|語音)通[话話])[,.。，]?(?: \d.{0,20}| .{0,20}\d{2}:\d{2}.{0,5})?$",
+    re.IGNORECASE,
+)
 _DELETED = re.compile(r"^(?:this message was deleted|you deleted this message|diese nachricht wurde gelöscht|du hast diese nachricht gelöscht|se eliminó este mensaje|eliminaste este mensaje|ce message a été supprimé|mensagem apagada|questo messaggio è stato eliminato|сообщение удалено|삭제된 메시지입니다|このメッセージは削除されました|null|此消息已删除|您撤回了一条消息|您已刪除此訊息|此訊息已刪除)[.。]?$", re.IGNORECASE)  # fmt: skip
 _EDITED = re.compile(r"\s*\u200e?<[^<>]*(?:edited|bearbeitet|editado|modifi|编辑|編輯|수정)[^<>]*>\s*$", re.IGNORECASE)
 # Between the name and the message; some keyboards' languages write it wide.
@@ -77,7 +86,9 @@ def _whole(said: Said, more: list[str]) -> Said:
     text = "\n".join([said.text, *more]).strip("\n ")
     if not said.person:
         return said._replace(text=text, left=Loss("chat", "app"))
-    if _MEDIA.search(text):
+    if _CALL.match(text):
+        return said._replace(text=text, left=Loss("chat", "app"))
+    if _MEDIA.search(text) or _PLACE.match(text):
         return said._replace(text=text, left=Loss("chat", "media"))
     text = MARKS.sub("", _EDITED.sub("", text)).strip()
     left = Loss("chat", "deleted") if _DELETED.match(text) else left_of(text)

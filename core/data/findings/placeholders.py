@@ -1,4 +1,4 @@
-"""Placeholders that nobody filled: {{name}}, {author}, [YOUR NAME], <company>. A model says them as they stand.
+"""Placeholders that nobody filled: {{name}}, {author}, [YOUR NAME], <company>, and <image> where no picture is. A model says them as they stand.
 
 A double brace is one wherever it stands in prose; the other brackets only around a word of what people leave open, since braces, angles and
 brackets mean something else in code, markup, LaTeX and Markdown. What stands between backquotes is no prose.
@@ -20,6 +20,7 @@ _OPEN = (
     r"price|insert|your|my|age|location|place|team|school|university|department|signature|model)"
 )
 _WORD = re.compile(rf"(?:.*[ _-])?{_OPEN}s?(?:[ _-].*)?", re.IGNORECASE)
+_MEDIA = re.compile(r"<(?:image|picture|video|audio)>", re.IGNORECASE)  # where a set of pictures has lost them
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _CHINESE = re.compile(r"姓名|名字|名称|您的|你的|公司|作者|日期|地址|电话|邮箱|城市|单位|职位|用户|客户|学校|填写|此处|插入")
 _DOUBLE = re.compile(r"\{\{\s*([A-Za-z_\u4e00-\u9fff][\w .-]{0,30}?)\s*\}\}")
@@ -45,6 +46,8 @@ def placeholders(text: str, is_code: bool) -> Iterator[tuple[str, int, int]]:
         for m in _ANGLE.finditer(text):
             if _is_open(m[1]) and f"</{m[1].split()[0]}" not in text:
                 yield m[0], m.start(), m.end()
+        if "</" not in text:
+            yield from ((m[0], m.start(), m.end()) for m in _MEDIA.finditer(text))
 
 
 def _is_open(name: str) -> bool:

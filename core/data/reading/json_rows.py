@@ -26,6 +26,7 @@ from core.values import MIB
 # A list under one of these is a conversation, so the object around it is a row and no wrapper of rows.
 _CONVERSATIONS = {"messages", "conversations", "conversation"}
 _PARTS_OF_A_ROW = _CONVERSATIONS | {"paragraphs", "chosen", "rejected", "prompt", "chat_messages", "worldinfo"}
+_ABOUT_ROWS = {"features"}  # the datasets server says before its rows what their columns are
 _TURNS = _CONVERSATIONS | {"dialog", "dialogue", "turns", "utterances"}
 _WRAPPERS = {"data", "train", "rows", "examples", "items", "records", "dataset"}
 _QUESTION = re.compile(r"\S\s+\S|[?？؟]\s*$")  # of several words, as no column is called
@@ -183,7 +184,7 @@ def _object(stream: _Stream, events: Iterator[Event]) -> Iterator[Raw | Problem 
         name = key.lower()
         event, value = next(events)
         is_list = event == "start_array"
-        if is_list and used is None and name not in _PARTS_OF_A_ROW:
+        if is_list and used is None and name not in _PARTS_OF_A_ROW | _ABOUT_ROWS:
             stream.among(b'{"":[', 1)
             ahead = next(events)
             if name in _WRAPPERS or ahead[0] == "start_map":

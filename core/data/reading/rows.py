@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from pydantic import Field
@@ -122,6 +122,9 @@ class Source:
     choices: Choices = NOTHING_SAID
     parts: tuple[Source, ...] = ()  # of several files
     layout: Layout | None = None  # what dataset_info.json says of its columns
+    people: Mapping[str, str] = field(
+        default_factory=dict
+    )  # of a chat that calls them by ids: their names, where another file has them
     stored_as: str = ""  # the kind of the file as a whole, where this is a file inside of it
 
 

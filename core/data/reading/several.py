@@ -7,6 +7,7 @@ dataset_info.json names; otherwise every file of a kind that is read, by name. E
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 from collections import Counter
@@ -16,6 +17,7 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from core.data.chats import overview
+from core.data.chats.messengers import SLACK_USERS, slack_users
 from core.data.reading import dataset_info, zips
 from core.data.reading.choices import Choices
 from core.data.reading.rows import SUFFIXES, WRITING, Limits, Problem, Readable, Row, Source
@@ -101,10 +103,11 @@ def _source(path: Path, parts: Sequence[Part], limits: Limits, choices: Choices,
             read.append(replace(probe(part, limits, choices), layout=layouts.get(part.name)))
         except DataError as error:
             refused.append(error)
-    read = _of_one_archive(read)
+    read = _named(_of_one_archive(read), parts)
     if not read:
         raise refused[0] if refused else DataError("data.no_data_inside", file=path.name, suffixes=sorted(SUFFIXES))
-    others = [part.name for part in parts if part.name not in {str(source.path.name) for source in read}]
+    told = {str(source.path.name) for source in read} | ({SLACK_USERS} if any(source.people for source in read) else set())
+    others = [part.name for part in parts if part.name not in told]
     notes = (*(_once(read) if len(read) > 1 else ()), *_notes(others, refused))
     digest = sha256 or hashlib.sha256("".join(f"{source.path.name}\0{source.sha256}\0" for source in read).encode()).hexdigest()
     size = sum(part.size for part in parts)
@@ -145,6 +148,19 @@ def _of_one_archive(read: list[Source]) -> list[Source]:
     """Of an archive that an app made only what is its chat: other files of it tell of the account."""
     archive = [source for source in read if source.chat in ("chatgpt", "claude", "whatsapp", "slack", "meta", "google")]
     return [source for source in archive if source.chat == archive[0].chat] if archive else read
+
+
+def _named(read: list[Source], parts: Sequence[Part]) -> list[Source]:
+    """Slack's channels with the people that its users.json names."""
+    users = next((part for part in parts if part.name == SLACK_USERS and not part.flaw), None)
+    if users is None or not read or read[0].chat != "slack" or users.size > zips.MOST_HELD:
+        return read
+    with users.open("rb") as file:
+        try:
+            people = slack_users(json.load(file))
+        except (ValueError, RecursionError):
+            return read
+    return [replace(source, people=people) for source in read]
 
 
 def _once(read: Sequence[Source]) -> list[Message]:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from core.data.chats.messengers import SLACK_USERS
 from core.data.reading import dataset_info, several, sniff, zips
 from core.data.reading.choices import NOTHING_SAID, Choices
 from core.data.sets.info import DatasetInfo
@@ -58,6 +59,8 @@ def _clean(root: Path) -> None:
 
 def _of_folder(folder: Path, choices: Choices) -> list[tuple[str, Path]]:
     source = sniff.probe(folder, choices=choices)
-    wanted = {part.path.name for part in source.parts or (source,)}
+    wanted, is_slack = {part.path.name for part in source.parts or (source,)}, source.chat == "slack"
     found = [(path.relative_to(folder).as_posix(), path) for path in several.files_of(folder)]
-    return [(name, path) for name, path in found if name in wanted or path.name == dataset_info.NAME]
+    return [
+        (name, path) for name, path in found if name in wanted or path.name == dataset_info.NAME or is_slack and name == SLACK_USERS
+    ]

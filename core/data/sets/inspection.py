@@ -145,7 +145,14 @@ def inspect_file(
                 look.add(item.number, example or Example.of(turns or []))
             places.extend((item.number, item.line or 0))
     again, duplicates = repeated(hashes, places, limits.problems)
-    notes = [*source.notes, *several.of_files(source, files), *([chat.note()] if chat else []), *_unsaid(source, roles, choices)]
+    assumed = [msg(f"data.note_{name}") for name in sorted(left.assumed)]
+    notes = [
+        *source.notes,
+        *assumed,
+        *several.of_files(source, files),
+        *([chat.note()] if chat else []),
+        *_unsaid(source, roles, choices),
+    ]
     return DataReport(
         format=chosen,
         kind=source.kind,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from itertools import takewhile
 from typing import Any
 
+from core.data.reading.rows import Flaw
 from core.data.shapes.left_out import Columns, Notes, says
 
 _SAID_OF_INTENTS = (
@@ -87,15 +88,12 @@ def label_studio(values: Columns, notes: Notes) -> dict[str, Any] | None:
     text = next(
         (name for name in ("text", "question", "prompt") if name in texts), max(texts, key=lambda n: len(texts[n]), default=None)
     )
-    results = [
-        result
-        for one in values.peek(done)
-        if isinstance(one, dict)
-        for result in one.get("result") or ()
-        if isinstance(result, dict)
-    ]
+    given = [one for one in values.peek(done) if isinstance(one, dict) and one.get("was_cancelled") is not True]
+    results = [result for one in given for result in one.get("result") or () if isinstance(result, dict)]
     labels = [label for result in results for label in _chosen(result.get("value"))]
     if text is None or not labels:
+        if text is not None and len(given) < len(values.peek(done)):
+            raise Flaw("data.was_skipped")
         return None
     values.take("data", done)
     for name in task:

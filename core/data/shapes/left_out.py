@@ -112,10 +112,11 @@ class Columns(Mapping[str, Any]):
 
 
 class Notes:
-    """What the readers of one row have to say of it: warnings, what they left out, and the turns of the conversation with a worse answer."""
+    """What the readers of one row have to say of it: warnings, what they left out or assumed, and the turns of the conversation with a worse answer."""
 
     def __init__(self) -> None:
         self.worse: list[Any] = []
+        self.assumed: set[str] = set()  # what nobody said and the file does not
         self.warnings: list[Message] = []
         self.losses: list[Loss] = []
 
@@ -136,6 +137,7 @@ class Tally:
 
     def __init__(self) -> None:
         self._rows: Counter[Loss] = Counter()
+        self.assumed: set[str] = set()  # of any row
 
     def add(self, losses: Iterable[Loss]) -> None:
         for loss in {loss._replace(name=loss.name[:LONGEST_NAME]) for loss in losses}:

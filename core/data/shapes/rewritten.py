@@ -5,6 +5,7 @@ TRL's conversations prompt and completion as lists of messages            messag
 SQuAD               question, context, answers: {text: [...]}             question, context, answer: the first
 turns               dialog | turns | ...: a list of texts, or of pairs    messages: user and assistant take turns
 Open WebUI          chat: {messages: [...]}                               messages
+xLAM                query, tools, answers: calls                          messages, tools
 two models          conversation_a, conversation_b, winner                messages: of the one that was preferred
 turns, Gemini       turns | contents | ...: a list of objects             messages
 
@@ -13,6 +14,7 @@ Those of annotation tools are in core/data/shapes/labelled. Each is told by its 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from itertools import chain
@@ -116,6 +118,27 @@ def _prompt_and_completion(values: Columns, notes: Notes) -> dict[str, Any] | No
     return {"messages": [*asked, *_turns(values[said], "assistant")]}
 
 
+def _answered_by_calls(values: Columns, notes: Notes) -> dict[str, Any] | None:
+    """query, tools, answers, as xLAM has them: the answer is which tools are called."""
+    asked = next((name for name in ("query", "question", "instruction") if isinstance(values.peek(name), str)), None)
+    calls = values.peek("answers")
+    if asked is None or not says(values.peek("tools")) or not calls:
+        return None
+    if isinstance(calls, str):
+        try:
+            calls = json.loads(calls)
+        except (ValueError, RecursionError):
+            return None
+    if (
+        not isinstance(calls, list)
+        or not all(isinstance(call, dict) and {"name", "arguments"} <= call.keys() for call in calls)
+        or not calls
+    ):
+        return None
+    values.take(asked, "answers")
+    return {"messages": [{"role": "user", "content": values[asked]}, {"role": "assistant", "content": None, "tool_calls": calls}]}
+
+
 def _open_webui(values: Columns, notes: Notes) -> dict[str, Any] | None:
     """An export of its chats: what was said last stands beside a tree of all that was ever answered, which is left out by name."""
     chat = values.peek("chat")
@@ -156,7 +179,10 @@ def _alternating(values: Columns, notes: Notes) -> dict[str, Any] | None:
         said = list(chain.from_iterable(said))
     if name is None or not all(isinstance(turn, str) for turn in said) or len(said) < 2:
         return None
+    if "question_id" in values:  # a bench's questions, one after the other: no answer is among them
+        return None
     values.take(name)
+    notes.assumed.add("turns")
     return {"messages": [{"role": ("user", "assistant")[i % 2], "content": turn} for i, turn in enumerate(said)]}
 
 
@@ -170,5 +196,5 @@ def _gemini_system(values: Columns) -> list[dict[str, Any]]:
 
 
 _SHAPES: tuple[Callable[[Columns, Notes], dict[str, Any] | None], ...] = (
-    _open_webui, _preference, _two_models, _prompt_and_completion, _squad, evals, label_studio, kobold, _alternating,
+    _open_webui, _preference, _two_models, _prompt_and_completion, _answered_by_calls, _squad, evals, label_studio, kobold, _alternating,
 )  # fmt: skip

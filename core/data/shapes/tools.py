@@ -60,6 +60,28 @@ def _call(call: Any, number: int, notes: Notes) -> ToolCall:
     return ToolCall(inner["name"], as_json(arguments), str(id) if id else None)
 
 
+def without_parts(turn: Any, notes: Notes) -> list[Any]:
+    """A turn whose calls and results are parts of its content, as Anthropic writes them: calls beside the words, and a turn for each result."""
+    parts = turn.get("content") if isinstance(turn, dict) else None
+    kinds = [part.get("type") if isinstance(part, dict) else None for part in parts] if isinstance(parts, list) else []
+    if "tool_use" not in kinds and "tool_result" not in kinds:
+        return [turn]
+    calls, results, rest = [], [], []
+    for kind, part in zip(kinds, parts or (), strict=True):
+        if kind == "tool_use":
+            calls.append({"id": part.get("id"), "name": part.get("name"), "arguments": part.get("input")})
+            notes.leave_unread("part", part, ("type", "id", "name", "input"))
+        elif kind == "tool_result":
+            results.append({"role": "tool", "tool_call_id": part.get("tool_use_id"), "content": part.get("content")})
+            notes.leave_unread("part", part, ("type", "tool_use_id", "content"))
+        else:
+            rest.append(part)
+    if not rest and not calls:
+        notes.leave_unread("field", turn, ("role", "content"))
+        return results
+    return [*results, turn | {"content": rest} | ({"tool_calls": calls} if calls else {})]
+
+
 def read_tools(value: Any, notes: Notes) -> str | None:
     """A row's tools as the JSON of a list of {type: function, function}, None where it has none. Raises Flaw."""
     if isinstance(value, str) and value.strip():
@@ -78,6 +100,8 @@ def read_tools(value: Any, notes: Notes) -> str | None:
             raise Flaw("data.tool_without_name", number=number, found=as_json(tool)[:80])
         if inner is not tool:
             notes.leave_unread("tool", tool, ("type", "function"))
+        if "parameters" not in inner and isinstance(inner.get("input_schema"), dict):  # Anthropic
+            inner = {"parameters" if name == "input_schema" else name: part for name, part in inner.items()}
         tools.append({"type": "function", "function": inner})
     found = as_json(tools)
     if len(found) > MOST_TOOLS:

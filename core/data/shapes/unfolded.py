@@ -1,6 +1,7 @@
 """Rows that are written a level deeper than a row is, laid out as one before anything asks for its columns.
 
 a list          [{role, content}, ...] | ["Why?", "So.", ...]         turns: the list
+datasets server row_idx, row: {...}                                   the row
 translations    translation: {en: ..., de: ...}                       en, de
 Argilla         fields: {...}, responses: {name: [{value, status}]}   the fields, and for each question the first answer that was submitted
 """
@@ -19,6 +20,8 @@ def unfolded(value: Any) -> tuple[Any, tuple[Loss, ...]]:
         return ({"turns": value} if is_talk else value), ()
     if not isinstance(value, dict):
         return value, ()
+    if "row_idx" in value and isinstance(value.get("row"), dict):
+        value = value["row"] | ({"truncated_cells": value["truncated_cells"]} if value.get("truncated_cells") else {})
     pair = value.get("translation")
     if isinstance(pair, dict) and len(pair) > 1 and all(isinstance(text, str) for text in pair.values()):
         return pair | {name: rest for name, rest in value.items() if name != "translation"}, ()

@@ -381,3 +381,10 @@ def test_a_few_rows_of_very_many_are_not_none_of_them() -> None:
     marked.add(0, "x")
     told = [marked.finding("echoes", of, count=10)[0].said.params["percent"] for of in (59_500, 20_000, 100)]
     assert told == ["< 0.1", "0.1", "10.0"]
+
+
+def test_a_mark_of_a_picture_that_is_nowhere_is_a_placeholder() -> None:
+    """Seen: where no column says of pictures, <image> was learned without a word."""
+    marked, tag = pair("<image>\nWhat is it?", "A cat."), pair("What does <image>x</image> do in RSS?", "It is a tag.")
+    finding = found(marked, tag)["placeholders"]
+    assert [example.row for example in finding.examples] == [41]

@@ -151,3 +151,11 @@ def test_json_that_keeps_its_rows_in_another_way_is_rows(tmp_path, content: Any,
 
 def test_what_stands_at_a_question_that_the_answer_repeats_is_named() -> None:
     assert said({"prompt": [USER | {"name": "Eva"}], "chosen": [USER, GOOD], "rejected": [BAD]})[1] == {"rejected", "name"}
+
+
+def test_that_texts_without_speakers_take_turns_is_said(tmp_path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text(json.dumps({"dialog": [Q, A]}) + "\n" + json.dumps({"messages": [USER, GOOD]}))
+    assert [note.key for note in inspect_file(file).notes] == ["data.note_turns"]
+    file.write_text(json.dumps({"messages": [USER, GOOD]}))
+    assert not inspect_file(file).notes

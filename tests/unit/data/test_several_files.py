@@ -17,6 +17,7 @@ from core.data.sets import gathered
 from core.data.sets.inspection import DataReport, examples_of, inspect_file
 from core.data.store import DatasetStore
 from core.errors import DataError
+from core.presets import PRESETS
 from tests.kit.office import xlsx, zipped
 
 QA = [{"question": "Why?", "answer": "So."}, {"question": "How?", "answer": "Thus."}]
@@ -143,6 +144,19 @@ def test_a_slack_export_is_its_channels_and_one_voice(put) -> None:
     report = inspect_file(path, choices=Choices(voice="Max"))
     assert report.chat and report.chat.voice == "Max" and report.good_rows == 2 and report.chat.conversations == 2
     assert [example.messages[-1].content for _, example in examples_of(path, choices=Choices(voice="Max"))] == ["One.", "Two."]
+
+
+def test_slacks_people_go_by_their_names_in_users_json_which_an_added_folder_keeps(tmp_path: Path) -> None:
+    """Seen: a voice had to be chosen among ids, and who had a profile in one day's file alone was two people."""
+    folder = tmp_path / "export"
+    (folder / "general").mkdir(parents=True)
+    said = [{"type": "message", "user": f"U{i}", "text": "Well?", "ts": f"{1735689600 + i}.0"} for i in (1, 2)]
+    (folder / "general" / "2025-01-01.json").write_text(json.dumps(said))
+    (folder / "users.json").write_text(json.dumps([{"id": "U1", "name": "eva"}, {"id": "U2", "profile": {"real_name": "Max"}}]))
+    store = DatasetStore(tmp_path / "datasets", PRESETS)
+    info = gathered.add(store, [folder], choices=Choices(voice="Max"))
+    for chat in (inspect_file(folder).chat, store.report(info.id).chat):
+        assert chat and [person.name for person in chat.people] == ["eva", "Max"]
 
 
 def test_dataset_info_says_what_columns_are(put) -> None:
