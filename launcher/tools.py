@@ -6,6 +6,7 @@ which uv (0.13) begins again: so the one file of gigabytes, a torch with CUDA fr
 
 import os
 import sys
+from pathlib import Path
 
 from launcher import ROOT, WINDOWS
 from launcher.torch_build import WHEEL_INDEX
@@ -50,7 +51,7 @@ class Uv:
     def install(self, requirements, index=None, constraints=None, anew=False):
         backend = index and index.startswith(WHEEL_INDEX) and index[len(WHEEL_INDEX) :]
         more = ["--torch-backend", backend] if backend else ["--default-index", index] if index else []
-        more += ["-c", constraints] if constraints else []
+        more += ["-c", Path(constraints).as_uri()] if constraints else []  # a path with a blank is two to uv (0.4 to 0.12)
         more += (
             ["--reinstall", "--no-deps", "--no-cache"] if anew else []
         )  # its cache has the same files, linked, with the same fault

@@ -70,9 +70,9 @@ def by_its_commands(folder: Path) -> subprocess.CompletedProcess:
 
     begun = sorted(run.id for run in Runs(space).folders())
     done = garage("resume", begun[-1]) if begun else garage("train", str(folder / "recipe.yaml"))
-    (run,) = Runs(space).folders()
-    packed = garage("pack", run.id, "--without-data", "--out", str(folder / "trained.zip"))
-    assert packed.returncode == 0, packed.stderr
+    for run in Runs(space).folders():
+        packed = garage("pack", run.id, "--without-data", "--out", str(folder / "trained.zip"))
+        assert packed.returncode == 0, packed.stderr
     return done
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from urllib.request import url2pathname
 
 import pytest
 
@@ -40,6 +41,14 @@ def test_uv_makes_the_environment_and_fetches_all_of_it(machine: FakeMachine, mo
     assert "--torch-backend cpu" in torch and "peft" not in torch
     assert "constraints.txt" in packages and "gradio" in packages and "pytest" in tests
     assert machine.why(with_tests=True) is None and "without_uv" not in machine.said
+
+
+def test_uv_finds_the_constraints_in_a_folder_with_a_blank_in_its_name(tmp_path: Path) -> None:
+    """It took C:\\Users\\Anna Schmidt\\...\\constraints.txt for two files, found none, and pip did all of it again."""
+    file = tmp_path / "Zürich – LoRA Übung 中" / "constraints.txt"
+    command = tools.Uv("uv", "python").install(["gradio"], constraints=str(file))
+    said = command[command.index("-c") + 1]
+    assert not set(said) & set(" \t") and Path(url2pathname(said.removeprefix("file:"))) == file
 
 
 @pytest.mark.parametrize("step", ["venv", "--torch-backend", "gradio"])
