@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
-from benchmarks.heldout import load_heldout, passes
 from core.chat.comparison import Score
+from core.data.sets.heldout import load_heldout, passes
 from core.presets import PROJECT
 
 PAIRS = PROJECT / "benchmarks" / "pairs"
