@@ -9,7 +9,6 @@ from typing import Any
 import gradio as gr
 from starlette.middleware import Middleware
 
-from core.chat.conversations import Conversations
 from core.messages import LANGUAGES
 from webui.kit import hardware
 from webui.kit.html import Html, join, tag
@@ -193,7 +192,7 @@ def launch(services: Services, port: int, reach: Reach | None = None, keeper: Do
         Middleware(Guard, hosts=reach.names),
         *([Middleware(Door, keeper=keeper)] if keeper else []),
         Middleware(LanguageDoor),
-        Middleware(SetFile, sets=services.datasets, talks=Conversations(services.workspace)),
+        Middleware(SetFile, sets=services.datasets, workspace=services.workspace),
     ]
     with behind(layers):
         demo.launch(**options)

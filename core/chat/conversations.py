@@ -124,6 +124,12 @@ def _texts(conversation: Conversation) -> Iterator[str]:
     yield from (str(turn.get("content", "")) for branch in conversation.branches for turn in (*branch.base, *branch.tuned))
 
 
+def first_asked(conversations: Iterable[Conversation]) -> list[str]:
+    """The question that began each, in one line, once; a later one cannot be asked without what was said before it."""
+    began = (next((turn["content"] for turn in one.branch.told if turn["role"] == "user"), "") for one in conversations)
+    return list(dict.fromkeys(line for content in began if (line := " ".join(content.split()))))
+
+
 def lines(conversations: Iterable[Conversation]) -> Iterator[str]:
     """As JSONL that any trainer reads: {"messages": [...]} of the branch that is shown, as it was answered by what was tuned."""
     for one in conversations:

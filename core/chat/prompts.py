@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ from core.runs.scenes import neutral_prompts
 from core.values import Frozen
 
 MOST_CHARACTERS = 2000  # of a question from the data, that a person is to read twice
+MOST_BYTES = 16 << 20  # of a file: a thousand prompts of four pages each
 NEUTRAL = 2  # questions that no data set is about, at the end
 Source = Literal["kept_apart", "trained", "own", "neutral", "file"]
 
@@ -80,10 +82,19 @@ def _of_row(example: Example, source: Literal["kept_apart", "trained"]) -> Promp
     return Prompt(turns=said, source=source, expected=turns[first]["content"] or None)
 
 
+def lines(prompts: Iterable[Prompt]) -> Iterator[str]:
+    """As a .jsonl file has them: prompts_of_file reads the same."""
+    for one in prompts:
+        asked = {"prompt": one.asked} if len(one.turns) == 1 else {"messages": one.turns}
+        yield json.dumps(asked | ({} if one.expected is None else {"expected": one.expected}), ensure_ascii=False) + "\n"
+
+
 def prompts_of_file(path: Path) -> list[Prompt]:
-    """.txt: a prompt a line; .jsonl or .json: text, or objects with `prompt` (or `question`, `instruction`) and, where they like, `expected`
-    (or `answer`, `output`). Raises ChatError naming the line."""
+    """.txt: a prompt a line; .jsonl or .json: text, or objects with `prompt` (or `question`, `instruction`), or `messages` up to the question,
+    and, where they like, `expected` (or `answer`, `output`). Raises ChatError naming the line."""
     try:
+        if (size := path.stat().st_size) > MOST_BYTES:
+            raise ChatError("compare.too_large", file=path.name, found=size, most=MOST_BYTES)
         text = path.read_text("utf-8-sig")
     except UnicodeDecodeError:
         raise ChatError("compare.not_utf8", file=path.name) from None
@@ -94,7 +105,8 @@ def prompts_of_file(path: Path) -> list[Prompt]:
     else:
         try:
             whole = path.suffix.lower() == ".json"
-            values = json.loads(text) if whole else [json.loads(line) for line in text.splitlines() if line.strip()]
+            # Not splitlines: U+2028 may stand in a text.
+            values = json.loads(text) if whole else [json.loads(line) for line in text.split("\n") if line.strip()]
         except (ValueError, RecursionError) as error:
             raise ChatError("compare.no_json", file=path.name, reason=str(error)[:100]) from None
     if not isinstance(values, list):
@@ -106,6 +118,13 @@ def _of_value(value: Any, file: str, number: int) -> Prompt:
     given = {"prompt": value} if isinstance(value, str) else value if isinstance(value, dict) else {}
     asked = next((given[name] for name in ("prompt", "question", "instruction") if isinstance(given.get(name), str)), "")
     expected = next((given[name] for name in ("expected", "answer", "output") if isinstance(given.get(name), str)), None)
-    if not asked.strip():
+    turns: Any = given.get("messages") or [{"role": "user", "content": asked}]
+    is_asked = isinstance(turns, list) and all(map(_is_turn, turns)) and turns[-1]["role"] == "user"
+    if not is_asked or not turns[-1]["content"].strip():
         raise ChatError("compare.no_prompt", file=file, number=number)
-    return Prompt(turns=({"role": "user", "content": asked},), expected=expected)
+    return Prompt(turns=tuple({"role": turn["role"], "content": turn["content"]} for turn in turns), expected=expected)
+
+
+def _is_turn(value: Any) -> bool:
+    roles = ("system", "user", "assistant")
+    return isinstance(value, dict) and value.get("role") in roles and isinstance(value.get("content"), str)

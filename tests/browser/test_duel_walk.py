@@ -1,9 +1,12 @@
-"""The whole way in the browser, on the starter: train, vote blind, correct five answers, learn from them with DPO, and let the two runs meet."""
+"""The whole way in the browser, on the starter, in both languages: train, vote blind on ten questions, correct five answers, learn from them
+with DPO, and let the two runs meet over the same questions, saved as a file by the first test."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from os.path import commonprefix
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +19,7 @@ from core.runs.states import State
 from core.workspace.folder import Workspace
 from tests.kit import browser as kit
 from tests.kit.waits import wait_until
+from webui.kit import format
 from webui.kit.wording import Wording
 
 if TYPE_CHECKING:
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.full]  # 45 answers and two runs: minutes
 
 ANSWER_S = 600_000
+TEN = "\n".join(f"What is {number} + 1?" for number in range(10))
 
 
 @pytest.fixture
@@ -33,8 +38,10 @@ def app(make_workspace: Callable[[], Workspace]) -> Iterator[kit.App]:
     started.stop()
 
 
-@pytest.mark.parametrize("language", ["en"])
-def test_train_vote_correct_learn_from_it_and_let_both_runs_meet(chrome: Browser, app: kit.App, language: str) -> None:
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_train_vote_correct_learn_from_it_and_let_both_runs_meet(
+    chrome: Browser, app: kit.App, tmp_path: Path, language: str
+) -> None:
     w, space = Wording(language), Workspace.open(app.workspace)
     page, watch = kit.open_page(chrome, app, f"/?lang={language}")
     kit.choose(page, "#data", "sample:pirate_answers")
@@ -44,6 +51,11 @@ def test_train_vote_correct_learn_from_it_and_let_both_runs_meet(chrome: Browser
     page.locator("#run-open-chat").click()
     duel_of_ten(page, w, parent.name)
     assert [one.column for one in next(all_of(space)).lineup.contestants] == ["base", "tuned"]
+
+    with page.expect_download() as saved:
+        page.locator("#duel-save").click()
+    asked = tmp_path / saved.value.suggested_filename
+    saved.value.save_as(asked)
 
     kit.unfold(page, "#judge")
     page.locator("#judge-url input, #judge-url textarea").fill("http://127.0.0.1:9/v1")
@@ -56,10 +68,11 @@ def test_train_vote_correct_learn_from_it_and_let_both_runs_meet(chrome: Browser
 
     kit.unfold(page, "#chat-settings")
     page.locator("#chat-max-new-tokens input").fill("8")
+    told = re.compile(".*".join(map(re.escape, re.split(r"\{.*?\}", w.raw("chat_page.done")))))
     for number in range(5):
         page.locator("#chat-message textarea").fill(f"What is {number} + {number}?")
         page.locator("#chat-send").click()
-        kit.expect(page.locator("#chat-tuned-note")).to_contain_text(re.compile("tokens|词元"), timeout=ANSWER_S)
+        kit.expect(page.locator("#chat-tuned-note")).to_have_text(told, timeout=ANSWER_S)
         kit.expect(page.locator("#chat-send")).to_be_visible(timeout=ANSWER_S)
         page.locator("#chat-correct").click()
         page.locator("#chat-correction-text textarea").fill(f"Arr! {number + number}, ye landlubber.")
@@ -78,7 +91,7 @@ def test_train_vote_correct_learn_from_it_and_let_both_runs_meet(chrome: Browser
     kit.choose(page, "#data", corrections.id)
     settings_shown(page)
     page.locator("#setting-objective input").click()
-    page.get_by_role("option").filter(has_text="DPO").click()
+    page.get_by_role("option", name=w.t("wizard.choice_dpo"), exact=True).click()
     child = trained(page, w, space, max_steps="2", learning_rate="0.0001")
     assert child.recipe().train.objective == "dpo" and child.facts().parent.run == parent.id
     assert any({"rewards/accuracies", "rewards/margins"} <= record.keys() for record in child.metrics().records)
@@ -86,11 +99,16 @@ def test_train_vote_correct_learn_from_it_and_let_both_runs_meet(chrome: Browser
     page.locator("#run-open-chat").click()
     for side, run in (("first", parent), ("second", child)):
         page.locator(f"#duel-{side} input").click()
-        page.get_by_role("option").filter(has_text=f"{run.name} – ").click()
+        named = w.t("chat_page.choice_run", name=run.name, when=format.moment(run.facts().created))
+        page.get_by_role("option", name=named, exact=True).click()
+        kit.expect(page.get_by_role("option")).to_have_count(0)  # folded up, before the other one unfolds
         kit.expect(page.locator(f"#duel-{side}-checkpoint")).to_be_visible()
+    page.locator("#duel-file input[type=file]").set_input_files(asked)
+    kit.expect(page.locator("#duel-file-said")).to_have_text(w.t("contenders.file_said", name=asked.name, count=10, expected=0))
     kit.nothing_found(page, f"duel-of-two-{language}")
-    duel_of_ten(page, w, child.name)
+    duel_of_ten(page, w, child.name, own="")
     last = next(all_of(space))
+    assert [(one.source, one.asked) for one in last.lineup.prompts] == [("file", line) for line in TEN.splitlines()]
     assert [one.run for one in last.lineup.contestants] == [parent.id, child.id] and len(last.votes()) == 10
     watch.check()
     page.context.close()
@@ -111,7 +129,9 @@ def trained(page: Page, w: Wording, space: Workspace, **settings: str) -> RunFol
         box = page.locator(f"#setting-{name} input")
         box.fill(value)
         box.blur()
-    kit.expect(page.locator("#plan-card")).to_contain_text(re.compile(rf"{settings['max_steps']} (optimizer steps|个优化步)"))
+    steps = settings["max_steps"]
+    planned = [w.t("plan_view.time_unknown", steps=steps), w.t("plan_view.time", steps=steps, time="", source="")]
+    kit.expect(page.locator("#plan-card")).to_contain_text(commonprefix(planned))
     page.locator("#start").click()
     run = wait_until(lambda: next((run for run in Runs(space).list() if run.id not in before), None), 60)
     assert isinstance(run, RunFolder)
@@ -121,11 +141,11 @@ def trained(page: Page, w: Wording, space: Workspace, **settings: str) -> RunFol
     return run
 
 
-def duel_of_ten(page: Page, w: Wording, winner: str) -> None:
+def duel_of_ten(page: Page, w: Wording, winner: str, own: str = TEN) -> None:
     """Ten verdicts by key, each after its two answers are there, of a few tokens; then whose they were."""
     if not page.locator("#duel-length").is_visible():
         kit.unfold(page, "#duel-contenders")
-    page.locator("#duel-own textarea").fill("\n".join(f"What is {number} + 1?" for number in range(10)))
+    page.locator("#duel-own textarea").fill(own)
     page.locator("#duel-length input").fill("6")
     page.locator("#duel-length input").blur()
     page.locator("#duel-begin").click()

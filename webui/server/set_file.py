@@ -1,4 +1,4 @@
-"""A set of the workspace, or conversations, as a download: JSONL, written while it is sent, so that no copy lies anywhere."""
+"""A set of the workspace, conversations, or what a blind test asks, as a download: JSONL, written while it is sent, so that no copy lies anywhere."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from core.chat import prompts
+from core.chat.comparison import PromptComparison
 from core.chat.conversations import Conversations
 from core.chat.conversations import lines as jsonl
 from core.data.sets.rows import Rows
 from core.errors import GarageError
 from core.messages import LANGUAGES
+from core.workspace.folder import Workspace
 from core.workspace.names import slug
 from webui.kit.wording import Wording
 
-PATH, TALKS = "/set.jsonl", "/conversations.jsonl"
+FILES = PATH, TALKS, QUESTIONS = "/set.jsonl", "/conversations.jsonl", "/questions.jsonl"  # the guard lets these through
 ROWS_A_CHUNK = 200
 
 
@@ -34,13 +37,13 @@ def address(id: str, language: str, path: str = PATH) -> str:
 
 
 class SetFile:
-    """ASGI middleware, inside of Guard and Door: answers PATH and TALKS alone."""
+    """ASGI middleware, inside of Guard and Door: answers FILES alone."""
 
-    def __init__(self, app: ASGIApp, sets: Sets, talks: Conversations):
-        self.app, self.sets, self.talks = app, sets, talks
+    def __init__(self, app: ASGIApp, sets: Sets, workspace: Workspace):
+        self.app, self.sets, self.workspace = app, sets, workspace
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] not in (PATH, TALKS):
+        if scope["type"] != "http" or scope["path"] not in FILES:
             return await self.app(scope, receive, send)
         await self._answer(Request(scope))(scope, receive, send)
 
@@ -48,8 +51,10 @@ class SetFile:
         id, language = request.query_params.get("id", ""), request.query_params.get("in", "")
         try:
             if request.url.path == TALKS:  # no id: all of them
-                found = [self.talks.get(id)] if id else self.talks.find()
-                return _sent((line.encode("utf-8", "replace") for line in jsonl(found)), id or "conversations")
+                talks = Conversations(self.workspace)
+                return _sent(_bytes(jsonl([talks.get(id)] if id else talks.find())), id or "conversations")
+            if request.url.path == QUESTIONS:
+                return _sent(_bytes(prompts.lines(PromptComparison.open(self.workspace, id).lineup.prompts)), "questions")
             rows = self.sets.rows(id)
         except GarageError as error:
             return PlainTextResponse(Wording(language if language in LANGUAGES else "en").of(error.message), 404)
@@ -59,6 +64,10 @@ class SetFile:
 def _sent(content: Iterator[bytes], name: str) -> Response:
     kept = {"content-disposition": f'attachment; filename="{slug(name, fallback="set")}.jsonl"', "cache-control": "no-store"}
     return StreamingResponse(content, media_type="application/x-ndjson", headers=kept)
+
+
+def _bytes(lines: Iterator[str]) -> Iterator[bytes]:
+    return (line.encode("utf-8", "replace") for line in lines)
 
 
 def lines(rows: Rows) -> Iterator[bytes]:

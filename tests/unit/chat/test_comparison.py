@@ -13,7 +13,7 @@ import pytest
 from core.chat import contest
 from core.chat.answer import Done, Piece, Sampling
 from core.chat.comparison import PromptComparison, Score, all_of, same_beginning
-from core.chat.prompts import Prompt, prompts_of, prompts_of_file
+from core.chat.prompts import MOST_BYTES, Prompt, lines, prompts_of, prompts_of_file
 from core.commands import comparing
 from core.commands.data import dataset_store
 from core.errors import ChatError, GarageError
@@ -106,10 +106,27 @@ def test_prompts_of_a_file(tmp_path: Path) -> None:
     assert found == [[("One?", None), ("Two?", None)], [("One?", None), ("Two?", "2")], [("One?", "1")]]
 
 
+def test_prompts_that_were_written_are_read_as_they_were(tmp_path: Path) -> None:
+    turns = [
+        {"role": "system", "content": "Be short."},
+        {"role": "user", "content": "A\nline \u2028 more?"},
+        {"role": "assistant", "content": ""},
+    ]
+    given = [
+        Prompt(turns=(turns[1],)),
+        Prompt(turns=(*turns, turns[1]), expected=""),
+        Prompt(turns=(turns[1],), source="own", expected="雨"),
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(lines(given)), "utf-8")
+    assert prompts_of_file(tmp_path / "a.jsonl") == [one.model_copy(update={"source": "file"}) for one in given]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "key"),
     [
         ("a.jsonl", b"{", "no_json"), ("a.json", b'{"prompt": "x"}', "no_list"), ("a.jsonl", b'{"text": "x"}', "no_prompt"), ("a.jsonl", b"3", "no_prompt"),
+        ("a.jsonl", b'{"messages": [{"role": "assistant", "content": "x"}]}', "no_prompt"), ("a.jsonl", b'{"messages": {"0": 1}}', "no_prompt"),
+        ("a.jsonl", b'{"messages": [{"role": "user", "content": " "}]}', "no_prompt"), ("a.txt", b"x" * (MOST_BYTES + 1), "too_large"),
         ("a.txt", b"\xff\xfe\x00", "not_utf8"), ("a.json", b"[" * 100_000, "no_json"), ("missing.txt", None, "cannot_read"),
     ],
 )  # fmt: skip

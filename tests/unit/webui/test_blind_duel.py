@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import html
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.testclient import TestClient
 
 from core.chat import corrections
 from core.chat import judge as judges
 from core.chat.comparison import Answered, PromptComparison, all_of
 from core.chat.contest import pair_of
+from core.chat.conversations import Branch, Conversations
 from core.chat.prompts import Prompt
 from core.errors import ChatError
 from core.messages import msg
@@ -23,6 +29,8 @@ from tests.kit.runs import trained
 from webui.kit.wording import Wording
 from webui.pages.duel.blind_duel import BlindDuel
 from webui.pages.duel.judge_panel import JudgePanel
+from webui.server.guard import Guard
+from webui.server.set_file import QUESTIONS, SetFile, address
 from webui.state.services import Services
 
 USUAL = ("", "adapter", 100, "trained")
@@ -51,7 +59,7 @@ def duel(space: Workspace, run: RunFolder) -> BlindDuel:
 
 
 def begun(duel: BlindDuel, target: Any, voter: Any = "me", count: Any = 10) -> list[Any]:
-    return list(duel.start(target, "adapter", count, "", 256, *USUAL, *USUAL, voter))[-1]
+    return list(duel.start(target, "adapter", count, "", None, 256, *USUAL, *USUAL, voter))[-1]
 
 
 def test_two_answers_without_a_name_then_whose_they_were(duel: BlindDuel, run: RunFolder) -> None:
@@ -129,14 +137,14 @@ def test_any_two_stand_against_each_other_and_own_questions_are_asked(duel: Blin
     child, chat = trained(space, "Pirate further"), Chat()
     duel.services = replace(duel.services, chat=chat)
     first, second = (f"run:{run.id}", "adapter", 50, "trained"), (f"run:{child.id}", "adapter", None, "4")
-    view = list(duel.start("base:starter", "adapter", 10, "One?\n\n Two? \n", 64, *first, *second, "me"))[-1]
+    view = list(duel.start("base:starter", "adapter", 10, "One?\n\n Two? \n", None, 64, *first, *second, "me"))[-1]
     found = PromptComparison.open(space, view[0])
     assert [(one.run, one.strength, one.precision, one.label) for one in found.lineup.contestants] == [
         (run.id, 0.5, "trained", "Pirate, 50 %"), (child.id, 1.0, "4", "Pirate further, 4 bit")
     ]  # fmt: skip
     assert [prompt.asked for prompt in found.lineup.prompts] == ["One?", "Two?"] and view[1] == 0
     assert [(target.run, target.four_bit) for target in chat.loads] == [(run.id, False), (child.id, True)]
-    again = list(duel.start(None, None, 10, "One?\nTwo?", 64, *first, *second, "you"))[-1]
+    again = list(duel.start(None, None, 10, "One?\nTwo?", None, 64, *first, *second, "you"))[-1]
     assert again[:2] == [found.id, 0], "somebody else judges the same"
     for at in (0, 1):
         better = "left" if found.sides(at, "me")[0] == 1 else "right"
@@ -145,11 +153,46 @@ def test_any_two_stand_against_each_other_and_own_questions_are_asked(duel: Blin
     assert corrections.answered_by(found) == f"run:{child.id}"
 
 
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_questions_of_a_file_are_asked_and_what_was_asked_comes_as_a_file(
+    duel: BlindDuel, space: Workspace, run: RunFolder, tmp_path: Path, language: str
+) -> None:
+    """The link of a conversation's file was one that the guard let nobody through: here both stand before it."""
+    duel.w, duel.services = Wording(language), replace(duel.services, chat=Chat())
+    file = tmp_path / "mine.jsonl"
+    file.write_text('{"prompt": "One\\nand two?", "expected": "3"}\n{"messages": [{"role": "system", "content": "Ahoy"}, {"role": "user", "content": "雨?"}]}\n', "utf-8")  # fmt: skip
+    assert duel.w.t("contenders.file_said", name="mine.jsonl", count=2, expected=1) in duel.read(str(file))["value"]
+    view = list(duel.start(f"run:{run.id}", "adapter", 5, "Not this?", str(file), 64, *USUAL, *USUAL, "me"))[-1]
+    assert [one.asked for one in PromptComparison.open(space, view[0]).lineup.prompts] == ["One\nand two?", "雨?"]
+    again = list(duel.start(f"run:{run.id}", "adapter", 5, "", str(file), 64, *USUAL, *USUAL, "me"))[-1]
+    assert again[0] == view[0], "the same file goes on where it ended"
+    layers = [Middleware(Guard, hosts=("testserver",)), Middleware(SetFile, sets=duel.services.datasets, workspace=space)]
+    client, link = TestClient(Starlette(middleware=layers)), re.search('href="([^"]+)"', view[4])
+    assert link and duel.w.t("blind_duel.save") in view[4]
+    got = client.get(html.unescape(link[1]))
+    assert got.text == file.read_text("utf-8") and "questions.jsonl" in got.headers["content-disposition"]
+    assert client.get(address("../x", language, QUESTIONS)).status_code == 404
+    for name, content, key in (("a.jsonl", "{", "no_json"), ("b.txt", "\n", "no_prompts")):
+        (tmp_path / name).write_text(content)
+        wrong = duel.read(str(tmp_path / name))["value"], list(duel.start(f"run:{run.id}", "", 5, "x", str(tmp_path / name), 9, *USUAL, *USUAL, "me"))[-1][4]  # fmt: skip
+        assert all("lg-bad" in said and duel.w.raw(f"compare.{key}").rpartition("}")[2][:20] in said for said in wrong)
+    assert duel.read(None)["value"] == "" and "lg-bad" in duel.read("/nowhere/x.jsonl")["value"]
+
+
+def test_what_conversations_began_with_is_added_to_the_own_questions(duel: BlindDuel, space: Workspace) -> None:
+    kept = Conversations(space)
+    for asked in (("Rain?", "And why?"), ("A\nlong   one?",), ("Rain?",), ("x" * 3000,), ("Mine?",)):
+        kept.begin("base:starter", "Base", Branch(base=tuple({"role": "user", "content": text} for text in asked)))
+    found = duel.recall("Mine? \n\nYours?").splitlines()
+    assert found[:2] == ["Mine?", "Yours?"] and sorted(found[2:]) == ["A long one?", "Rain?"]
+    assert duel.recall({"a": 1}).count("Rain?") == 1 and duel.recall("\n".join(map(str, range(60)))).count("\n") == 59
+
+
 def test_two_precisions_of_a_base_and_what_is_no_pair(duel: BlindDuel, space: Workspace, run: RunFolder) -> None:
     chat = Chat()
     duel.services = replace(duel.services, chat=chat)
     base = ("base:starter", "adapter", 100)
-    view = list(duel.start("base:starter", "adapter", 5, "", None, *base, "16", *base, "4", "me"))[-1]
+    view = list(duel.start("base:starter", "adapter", 5, "", None, None, *base, "16", *base, "4", "me"))[-1]
     assert view[1] == 0 and [(target.adapter, target.four_bit) for target in chat.loads] == [(None, False), (None, True)]
     assert [one.label for one in PromptComparison.open(space, view[0]).lineup.contestants] == [
         "SmolLM2-135M-Instruct, 16 bit", "SmolLM2-135M-Instruct, 4 bit"
@@ -159,7 +202,7 @@ def test_two_precisions_of_a_base_and_what_is_no_pair(duel: BlindDuel, space: Wo
         (USUAL, ("base:starter", "adapter", 100, "4"), "Choose both models"), (twice, twice, "twice"), (("adapter:gone", "", 100, "4"), twice, "library folders"),
         (USUAL, (*twice[:2], 900, "4"), "200"), (USUAL, (*twice[:2], "x", "4"), "200"), (USUAL, (*twice[:3], "8"), "precision"), (USUAL, ({"a": 1}, *twice[1:]), "Choose both models"),
     ):  # fmt: skip
-        view = list(duel.start("base:starter", "adapter", 5, "", 128, *first, *second, "me"))[-1]
+        view = list(duel.start("base:starter", "adapter", 5, "", None, 128, *first, *second, "me"))[-1]
         assert view[0] is None and "lg-bad" in view[4] and said in view[4], (first, second)
 
 

@@ -18,6 +18,7 @@ from core.workspace.folder import Workspace
 from tests.kit.runs import trained
 from webui.kit.wording import Wording
 from webui.pages.conversations import BASE, NOTICE, TUNED, ConversationShelf
+from webui.server.guard import Guard
 from webui.server.set_file import TALKS, SetFile, address
 from webui.state.services import Services
 
@@ -88,7 +89,10 @@ def test_a_run_that_is_gone_is_a_sentence_and_its_conversation_is_read_and_expor
     shutil.rmtree(run.path)
     opened, chosen, *view = shelf.open(id, "base:starter")
     assert (opened, chosen) == (id, gr.skip()) and "“Pirate”" in view[NOTICE]["value"] and view[BASE] == talked("<b>Water</b>")
-    layers = [Middleware(SetFile, sets=shelf.services.datasets, talks=shelf.kept)]
+    layers = [
+        Middleware(Guard, hosts=("testserver",)),
+        Middleware(SetFile, sets=shelf.services.datasets, workspace=shelf.services.workspace),
+    ]
     client = TestClient(Starlette(middleware=layers))
     for link in (address(id, "en", TALKS), address("", "zh", TALKS)):
         assert client.get(link).text.count("<b>Water</b> arr") == 1

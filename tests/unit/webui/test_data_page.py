@@ -12,7 +12,6 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.testclient import TestClient
 
-from core.chat.conversations import Conversations
 from core.workspace.folder import Workspace
 from webui.kit import samples
 from webui.kit.wording import Wording
@@ -197,7 +196,7 @@ def test_a_set_comes_as_jsonl_as_it_is_now_and_an_unknown_one_is_refused(
     page.row.deleted(id, page.open_row(id, "1", "all", [0])[1])
     layers = [
         Middleware(Guard, hosts=(*LOOPBACK, "testserver")),
-        Middleware(SetFile, sets=services.datasets, talks=Conversations(services.workspace)),
+        Middleware(SetFile, sets=services.datasets, workspace=services.workspace),
     ]
     client = TestClient(Starlette(middleware=layers))
     answer = client.get(address(id, "en"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -11,13 +12,15 @@ from gradio.components import Component
 from core.chat import corrections
 from core.chat.comparison import Contestant, PromptComparison, Score, all_of, same_beginning
 from core.chat.contest import alike, answer_missing
-from core.chat.prompts import Prompt, neutral, own_prompts, prompts_of
+from core.chat.conversations import Conversations, first_asked
+from core.chat.prompts import MOST_CHARACTERS, Prompt, neutral, own_prompts, prompts_of, prompts_of_file
 from core.errors import ChatError, GarageError
 from webui.kit.html import Html, join, muted, notice, tag
 from webui.kit.live import AT_ONCE, CONTROL, QUIET, LivePart, Update, shown
 from webui.kit.wording import Wording
 from webui.pages.duel.contenders import Contender, two_of
 from webui.pages.duel.judge_panel import JudgePanel
+from webui.server.set_file import QUESTIONS, address
 from webui.state.services import Services
 from webui.state.snapshot import RunRow
 
@@ -52,6 +55,9 @@ class BlindDuel:
                         each.build(rows)
                 own = w.named("contenders.own", "duel-own")
                 self.own = gr.Textbox(lines=3, max_lines=12, max_length=MOST_OWN, **own)
+                self.asked_in_chat = gr.Button(w.t("contenders.asked_in_chat"), size="sm", elem_id="duel-asked-in-chat")
+                self.file = gr.File(label=w.t("contenders.file"), height=90, elem_id="duel-file", elem_classes="lg-drop")
+                self.file_said = gr.HTML("", visible=False, elem_id="duel-file-said")
                 length = w.named("contenders.length", "duel-length")
                 self.length = gr.Number(ANSWER_TOKENS, minimum=1, maximum=MOST_TOKENS, precision=0, **length)
             self.said = gr.HTML(muted(w.t("blind_duel.about")), elem_id="duel-said")
@@ -90,26 +96,55 @@ class BlindDuel:
         once = QUIET | {"trigger_mode": "once"}
         for each in self.two:
             each.wire()
-        asked = [target, checkpoint, self.count, self.own, self.length, *self.two[0].fields, *self.two[1].fields, self.voter]
+        asked = [
+            target,
+            checkpoint,
+            self.count,
+            self.own,
+            self.file,
+            self.length,
+            *self.two[0].fields,
+            *self.two[1].fields,
+            self.voter,
+        ]
         self.begin.click(self.start, asked, view, js=VOTER, concurrency_limit=2, concurrency_id="duel", **once)
         self.halt.click(stop, None, None, **AT_ONCE)
         for verdict, button in zip(BUTTONS, self.buttons, strict=True):
             vote = lambda opened, at, voter, verdict=verdict: self.vote(opened, at, verdict, voter)  # noqa: E731
             button.click(vote, [self.opened, self.at, self.voter], view, js=VOTER, queue=False, **once)
 
+        self.asked_in_chat.click(self.recall, self.own, self.own, **AT_ONCE)
+        gr.on([self.file.upload, self.file.clear], self.read, self.file, self.file_said, **QUIET)
         self.judge.wire(self.opened)
         self.pairs.click(self.keep_pairs, [self.opened], [self.kept], **CONTROL)
 
     # ---- what the buttons do ----------------------------------------------------------------------------------------
-    def start(self, target: Any, checkpoint: Any, count: Any, own: Any, length: Any, *rest: Any) -> Iterator[list[Any]]:
-        """Inputs: target, checkpoint, count, own questions, longest answer, the fields of both, voter. Outputs: the view, again as answers come. All are
-        answered before the first is shown: who is quicker would tell who is who."""
+    def recall(self, own: Any) -> str:
+        """Inputs: own questions. Outputs: the same, and below them what conversations began with, the newest first."""
+        there = [prompt.asked for prompt in own_prompts(own)] if isinstance(own, str) else []
+        known = first_asked(Conversations(self.services.workspace).find())
+        more = [asked for asked in known if len(asked) <= MOST_CHARACTERS and asked not in there]
+        return "\n".join([*there, *more[: max(0, COUNTS[-1] - len(there))]])
+
+    def read(self, file: Any) -> Update:
+        """Inputs: file. Outputs: what it holds, or what is wrong with it."""
+        w = self.w
+        try:
+            found = _given(file, "")
+        except GarageError as error:
+            return shown(notice(w.of(error.message)))
+        expected = sum(prompt.expected is not None for prompt in found)
+        return shown(muted(w.t("contenders.file_said", name=Path(file).name, count=len(found), expected=expected)) if file else "")
+
+    def start(self, target: Any, checkpoint: Any, count: Any, own: Any, file: Any, length: Any, *rest: Any) -> Iterator[list[Any]]:
+        """Inputs: target, checkpoint, count, own questions, a file of them, longest answer, the fields of both, voter. Outputs: the view, again as answers
+        come. All are answered before the first is shown: who is quicker would tell who is who."""
         fields, voter = rest[:-1], rest[-1]
         w, services = self.w, self.services
         try:
             half = len(fields) // 2
             two = two_of(services, w, (target, checkpoint), fields[:half], fields[half:])
-            comparison = self._comparison(two, (count, length), own, _voter(voter))
+            comparison = self._comparison(two, (count, length), _given(file, own), _voter(voter))
             if comparison.missing():
                 self._refuse()
             for done, wanted in answer_missing(services.chat, services.workspace, comparison):
@@ -144,15 +179,17 @@ class BlindDuel:
             return shown(notice(w.of(error.message), "warn"))
         return shown(notice(w.t("blind_duel.pairs_kept", added=added, name=info.name, rows=info.good_rows or 0), "ok"))
 
-    def _comparison(self, two: tuple[Contestant, Contestant], numbers: tuple[Any, Any], own: Any, voter: str) -> PromptComparison:
-        """The newest of the same contestants that is not at its end for this voter, or a new one. Raises GarageError."""
+    def _comparison(
+        self, two: tuple[Contestant, Contestant], numbers: tuple[Any, Any], asked: list[Prompt], voter: str
+    ) -> PromptComparison:
+        """The newest of the same contestants that is not at its end for this voter, or a new one; asked: none for questions of the data. Raises
+        GarageError."""
         services, (count, length) = self.services, numbers
         if count not in COUNTS:
             raise ChatError("wizard.bad_number", field="count", found=str(count)[:40], low=COUNTS[0], high=COUNTS[-1])
         length = ANSWER_TOKENS if length is None else length
         if isinstance(length, bool) or not isinstance(length, int) or not 1 <= length <= MOST_TOKENS:
             raise ChatError("wizard.bad_number", field="max_new_tokens", found=str(length)[:40], low=1, high=MOST_TOKENS)
-        asked = own_prompts(own) if isinstance(own, str) else []
         for found in all_of(services.workspace):
             there = found.lineup.contestants
             same = len(there) == 2 and all(map(Contestant.is_same, there, two)) and found.lineup.max_new_tokens == length
@@ -237,12 +274,26 @@ class BlindDuel:
         answers: str = "",
         result: str = "",
     ) -> list[Any]:
+        if opened and not writing:
+            link = tag(
+                "a", self.w.t("blind_duel.save"), href=address(opened, self.w.language, QUESTIONS), download=True, id="duel-save"
+            )
+            said = join([said, tag("p", link)])
         return [opened, at, gr.update(visible=not writing), gr.update(visible=writing), said, gr.update(visible=at is not None), asked, answers, shown(result), gr.update(visible=bool(result)), shown(""), gr.update(visible=bool(result))]  # fmt: skip
 
 
 def _beside(parts: Iterable[tuple[str, str]]) -> Html:
     sections = (tag("div", tag("h3", name), tag("p", text if text.strip() else "…")) for name, text in parts)
     return tag("div", *sections, class_="lg-duel")
+
+
+def _given(file: Any, own: Any) -> list[Prompt]:
+    """Of the file, or else of the lines; empty where there are neither. Raises ChatError."""
+    if not isinstance(file, str):
+        return own_prompts(own) if isinstance(own, str) else []
+    if not (found := prompts_of_file(Path(file))):
+        raise ChatError("compare.no_prompts")
+    return found
 
 
 def _voter(given: Any) -> str:
