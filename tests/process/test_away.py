@@ -91,9 +91,9 @@ def test_a_run_is_trained_elsewhere_and_comes_home(
     )
     (tmp_path / "away.yaml").write_text(RECIPE, "utf-8")
     away.pack(str(tmp_path / "away.yaml"), tmp_path / "job.zip", workspace=home.root, as_json=True)
-    folder = tmp_path / "there" / json.loads(capsys.readouterr().out)["folder"]
+    folder = tmp_path / "pc" / json.loads(capsys.readouterr().out)["folder"]
     with zipfile.ZipFile(tmp_path / "job.zip") as archive:
-        archive.extractall(tmp_path / "there")
+        archive.extractall(tmp_path / "pc")
     there = Workspace.open(folder / "workspace")
     target = starter.folder(there.models)
     target.mkdir()
