@@ -57,6 +57,7 @@ from core.workspace import lease, preferences
 from core.workspace.folder import Workspace
 
 if TYPE_CHECKING:  # they import torch
+    from core.engine.device import Compute
     from core.training.checkpoint import Position
     from core.training.memory.probe import Probe
     from core.training.trainer import Trainer
@@ -142,17 +143,14 @@ def _load(
 ) -> tuple[Trainer, Probe, Adapters]:
     """The base and its adapter on the device, as the newest checkpoint has them where there is one."""
     reporter.stage("loading_libraries")
-    gc.disable()  # what is read stays: looking through it again and again is a sixth of reading it
+    _read_libraries()
     import torch
 
-    from core.engine import base_model, device
-
-    device.read_bitsandbytes()
     from core.chat.film import Shown
+    from core.engine import device
     from core.training.memory.probe import Probe
     from core.training.trainer import Trainer, TrainingData
 
-    gc.enable()
     recipe, tokenizer, model_folder = prepared.recipe, prepared.tokenizer, prepared.model_folder
     threads = max(1, min(torch.get_num_threads(), cores.usable() - recipe.train.spare_cores) // recipe.train.ranks)
     torch.set_num_threads(threads)
@@ -170,26 +168,20 @@ def _load(
         probe.measure_context()
     reporter.check()
     reporter.stage("loading_model")
-    chosen, own_code = recipe.adapter, Trust(workspace).allows(recipe.model.id, model_folder)
+    own_code = Trust(workspace).allows(recipe.model.id, model_folder)
     dealt: dict[str, Any] = {}
     if ranks:
         from core.training.ranks.step import DealtStep
 
         dealt = {"step_of": partial(DealtStep.on, ranks, reporter.check)}
         ranks.load(recipe, model_folder, own_code, compute.dtype_name, tokenizer.pad_token_id, threads)
-    base, found = base_model.load_finite(model_folder, compute, chosen.method == "qlora", own_code, chosen.load_in_8bit)
-    if found != compute:
-        compute = found
-        run.add_facts(RunFacts(dtype=compute.dtype_name, dtype_reason=compute.reason))
-        run.log_event("decision", message=compute.reason)
-    if shape and shape.is_unpacked:
-        run.log_event("decision", message=msg("model.unpacked", model=recipe.model.id, method=shape.quantised))
-    elif (bits := base_model.bits(base)) != (asked := 4 if chosen.method == "qlora" else 8 if chosen.load_in_8bit else 16):
-        run.log_event("decision", message=msg("model.own_bits", model=recipe.model.id, bits=bits, asked=asked))
+    base, compute = _load_base(recipe, model_folder, own_code, compute, shape, run)
     reporter.check()
     base_name = recipe.model.id if recipe.model.id.count("/") == 1 and ":" not in recipe.model.id else str(model_folder)
     parent = run.facts().parent
-    tuned = adapter.add(base, chosen, base_name, recipe.model.revision, will_restore=before is not None or parent is not None)
+    tuned = adapter.add(
+        base, recipe.adapter, base_name, recipe.model.revision, will_restore=before is not None or parent is not None
+    )
     if parent:
         _start_from_parent(run, parent, tuned, tokenizer.template.fingerprint)
     trainable = sum(p.numel() for p in tuned.parameters() if p.requires_grad)
@@ -209,6 +201,39 @@ def _load(
     if reporter.status.attempt > 1:
         _restore(trainer, run, reporter)
     return trainer, probe, adapters
+
+
+def _read_libraries() -> None:
+    """Torch and what stands on it, into this process."""
+    gc.disable()  # what is read stays: looking through it again and again is a sixth of reading it
+    try:
+        from core.engine import device
+
+        device.read_bitsandbytes()
+        import core.chat.film
+        import core.training.memory.probe
+        import core.training.trainer  # noqa: F401
+    finally:
+        gc.enable()
+
+
+def _load_base(
+    recipe: Recipe, model_folder: Path, own_code: bool, compute: Compute, shape: ModelShape | None, run: RunFolder
+) -> tuple[Any, Compute]:
+    """The base, in the type that it is finite in; where that, or its bits, are others than were asked, the run says so."""
+    from core.engine import base_model
+
+    chosen = recipe.adapter
+    base, found = base_model.load_finite(model_folder, compute, chosen.method == "qlora", own_code, chosen.load_in_8bit)
+    if found != compute:
+        compute = found
+        run.add_facts(RunFacts(dtype=compute.dtype_name, dtype_reason=compute.reason))
+        run.log_event("decision", message=compute.reason)
+    if shape and shape.is_unpacked:
+        run.log_event("decision", message=msg("model.unpacked", model=recipe.model.id, method=shape.quantised))
+    elif (bits := base_model.bits(base)) != (asked := 4 if chosen.method == "qlora" else 8 if chosen.load_in_8bit else 16):
+        run.log_event("decision", message=msg("model.own_bits", model=recipe.model.id, bits=bits, asked=asked))
+    return base, compute
 
 
 def _shape(recipe: Recipe, workspace: Workspace) -> ModelShape | None:
