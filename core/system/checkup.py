@@ -24,6 +24,7 @@ from core.system.surroundings import CheckResult, Surroundings, result
 from core.values import Frozen
 
 LEAST_FOR_FLASH = (8, 0)  # compute capability: aten/src/ATen/native/transformers/cuda/sdp_utils.cpp
+TORCH_S = 600.0  # as launcher/running has it: its first import, which a virus scanner reads whole, from a hard disk
 # Oldest NVIDIA driver for a major version of CUDA, by minor version compatibility (docs.nvidia.com/deploy/
 # cuda-compatibility; 12.x on Windows from 528.33). A test holds launcher/torch_build.py's table against it.
 OLDEST_DRIVER = {11: (450,), 12: (525,), 13: (580,)}
@@ -249,7 +250,7 @@ print("\\n" + json.dumps(facts))
 """
 
 
-def ask_torch(program: str = _CHILD, timeout_s: float = 120.0) -> Torch:
+def ask_torch(program: str = _CHILD, timeout_s: float = TORCH_S) -> Torch:
     """torch's facts from a child process, so that a torch that crashes or hangs is a finding and not our end."""
     try:
         done = subprocess.run(

@@ -18,7 +18,7 @@ from core.system.surroundings import Surroundings
 from core.system.windows import PageFile, SleepAfter
 from core.workspace import preferences
 from core.workspace.folder import Workspace
-from launcher import torch_build
+from launcher import running, torch_build
 
 RTX = gpu.Card(index=0, name="RTX 4070", total_bytes=12 * 2**30, free_bytes=11 * 2**30, capability=(8, 9))
 TURING = gpu.Card(index=1, name="RTX 2060", total_bytes=6 * 2**30, free_bytes=5 * 2**30, capability=(7, 5))
@@ -254,6 +254,11 @@ def test_a_torch_that_crashes_hangs_or_babbles_is_a_finding():
     assert "0 s" in checkup.ask_torch("import time; time.sleep(60)", timeout_s=0.3).error
     assert checkup.ask_torch("print('hello')").error
     assert checkup.ask_torch("""print('noise'); print('{"version": "2.13.0"}')""") == checkup.Torch(version="2.13.0")
+
+
+def test_torch_has_as_long_to_load_as_at_an_install():
+    """Two minutes once, after which the doctor called for --repair of a torch that a scanner or a busy disk only kept waiting."""
+    assert checkup.TORCH_S == running.CHECK_S
 
 
 def test_a_taken_port_is_seen():
