@@ -122,7 +122,7 @@ def _made(
     if not found["divergence"] <= most:  # also where it is not a number
         raise ExportError("gguf.base_not_alike", found=f"{found['divergence']:.2g}", most=f"{most:g}")
     record = {"file": source, "bytes": file.stat().st_size, "divergence": found["divergence"], "texts": len(asked["texts"])}
-    files.replace_json(out / RECORD, record | {"llama_cpp": tools.RUNTIME_BUILD})
+    files.replace_json(out / RECORD, record | {"llama_cpp": there.answers})
     files.sync_tree(out)
     files.rename(out, target)
     files.sync_folder(target.parent)
@@ -132,7 +132,7 @@ def _made(
 
 def _ask(there: tools.Tools, asked: dict[str, Any], scratch: Path, log: Path, check: Callable[[], None]) -> dict[str, Any]:
     """llama.cpp's answer, from 16-bit weights that it unpacked itself."""
-    common = {"runtime": str(there.runtime), "folder": str(scratch), "threads": child.threads()}
+    common = {**there.runs_in, "folder": str(scratch), "threads": child.threads()}
     unpacked = {"do": "quantise", "source": "file.gguf", "target": "sixteen.gguf", "kind": "f16"}
     child.ask("core.export.llamacpp.library", common | unpacked, scratch, log, check, "sixteen.gguf")
     (scratch / "file.gguf").unlink()

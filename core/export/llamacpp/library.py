@@ -3,6 +3,9 @@ smaller. Without numpy, which would be a tenth of the time of a small file.
 
 A damaged file can end the process, and the library prints on its own. Paths are names in the current folder: what the library opens
 by C++ streams would not find letters beyond ASCII on Windows.
+
+A build of the person's own (tools.own_library) is called by what its own headers declare: structures change from build to build, and one that
+is filled by another's header is garbage without an error.
 """
 
 from __future__ import annotations
@@ -10,8 +13,10 @@ from __future__ import annotations
 import gc
 import importlib.util
 import os
+import platform
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +27,23 @@ from core.export.llamacpp.child import Refused
 FILE_TYPES = {"f16": 1, "q8_0": 7, "q4_k_m": 15, "q5_k_m": 17, "q6_k": 18, "bf16": 32}
 FALLBACK = re.compile(r"(\d+) of (\d+) tensor\(s\) required fallback")  # llama.cpp's log at this build
 MOST_SAID = 400  # lines of its log that are kept
+LIBRARIES = {"Linux": "lib{}.so", "Darwin": "lib{}.dylib", "Windows": "{}.dll"}
+# What is called here and in `runtime`, and where a checkout declares it.
+TYPES, LLAMA_H, MTMD_H = ("ggml/include/ggml.h", "ggml/include/ggml-backend.h"), "include/llama.h", "tools/mtmd/mtmd.h"
+CALLED = [
+    "llama_log_set", "llama_backend_init", "llama_model_quantize_default_params", "llama_model_quantize", "llama_model_default_params",
+    "llama_model_load_from_file", "llama_model_get_vocab", "llama_vocab_n_tokens", "llama_context_default_params", "llama_init_from_model",
+    "llama_free", "llama_model_free", "llama_adapter_lora_init", "llama_set_adapters_lora", "llama_model_meta_val_str",
+    "llama_vocab_is_eog", "llama_tokenize", "llama_get_memory", "llama_memory_clear", "llama_decode", "llama_get_logits_ith",
+    "llama_batch_init", "llama_batch_free",
+]  # fmt: skip
+OF_TOWERS = ["mtmd_log_set", "mtmd_context_params_default", "mtmd_init_from_file", "mtmd_free"]
+NO_CODE = re.compile(r"/\*.*?\*/|//[^\n]*|^[ \t]*#[^\n]*", re.DOTALL | re.MULTILINE)
+BODY = r"\{(?:[^{}]|\{[^{}]*\})*\}"
+DEFINED = re.compile(
+    rf"(?:typedef\s+)?(struct|enum)\s+(\w+)\s*{BODY}\s*\w*\s*;"
+    r"|typedef\s+[^;{}]*?(?:\(\*\s*)?\b(\w+)\s*(?:\)\s*\([^;{}]*\))?;"  # a function's pointer has its name in brackets
+)
 
 
 class LlamaError(Exception):
@@ -29,18 +51,14 @@ class LlamaError(Exception):
 
 
 class Library:
-    """Loaded once in a process. folder: the runtime's of `tools`."""
+    """Loaded once in a process. folder: the runtime's of `tools`. own: the library of the person's own checkout, in place of that one's."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, own: str | None = None):
         sys.path.insert(0, str(folder))
-        spec = importlib.util.spec_from_file_location("llama_cpp_bindings", folder / "llama_cpp_py_sync" / "_cffi_bindings.py")
-        assert spec and spec.loader
-        self.bindings = importlib.util.module_from_spec(spec)
-        gc.disable()  # the header's thousand lines are parsed into what stays: looking through it is a fifth of that
-        spec.loader.exec_module(self.bindings)  # not its package, which reads numpy and a chat of its own
-        gc.enable()
-        self.ffi: Any = self.bindings.get_ffi()
-        self.lib: Any = self.bindings.get_lib()
+        if own:
+            self._load_own(Path(own))
+        else:
+            self._load(folder)
         self.said: list[str] = []
 
         def keep(level: int, words: Any, _: Any) -> None:
@@ -50,6 +68,47 @@ class Library:
         self.keep = self.ffi.callback("void(enum ggml_log_level, const char *, void *)")(keep)  # C holds only its address
         self.lib.llama_log_set(self.keep, self.ffi.NULL)
         self.lib.llama_backend_init()
+
+    def _load(self, folder: Path) -> None:
+        spec = importlib.util.spec_from_file_location("llama_cpp_bindings", folder / "llama_cpp_py_sync" / "_cffi_bindings.py")
+        assert spec and spec.loader
+        bindings = importlib.util.module_from_spec(spec)
+        gc.disable()  # the header's thousand lines are parsed into what stays: looking through it is a fifth of that
+        spec.loader.exec_module(bindings)  # not its package, which reads numpy and a chat of its own
+        gc.enable()
+        self.ffi: Any = bindings.get_ffi()
+        self.lib: Any = bindings.get_lib()
+        self.towers = bindings.get_mtmd_lib
+
+    def _load_own(self, library: Path) -> None:
+        """Raises Refused with the reason, where that build cannot be called by its headers."""
+        from cffi import FFI
+        from cffi.error import CDefError, FFIError
+
+        checkout = next(folder for folder in library.parents if (folder / LLAMA_H).is_file())
+        name = LIBRARIES[platform.system()]
+        self.ffi = FFI()
+
+        def load(which: str) -> Any:
+            return self.ffi.dlopen(str(library.with_name(name.format(which))))
+
+        def towers() -> Any:
+            self.ffi.cdef(declared(checkout, [*TYPES, LLAMA_H, MTMD_H], OF_TOWERS), override=True)
+            return load("mtmd")
+
+        self.towers = towers
+        try:
+            self.ffi.cdef(declared(checkout, [*TYPES, LLAMA_H], CALLED))
+            self.ffi.cdef("size_t ggml_backend_reg_count(void); void ggml_backend_load_all_from_path(const char *);")
+            if hasattr(os, "add_dll_directory"):
+                os.add_dll_directory(str(library.parent))
+            self.lib, parts = load("llama"), load("ggml")
+            for function in CALLED:
+                getattr(self.lib, function)
+            if not parts.ggml_backend_reg_count():  # a build whose processors are libraries of their own
+                parts.ggml_backend_load_all_from_path(str(library.parent).encode())
+        except (OSError, AttributeError, CDefError, FFIError) as error:
+            raise Refused("own_build", folder=str(library.parent), reason=str(error).strip()[:300]) from error
 
     def error(self, what: str) -> LlamaError:
         lines = [line for line in "".join(self.said).splitlines() if "error" in line.lower() or "fail" in line.lower()]
@@ -64,10 +123,36 @@ class Library:
             raise self.error(f"cannot quantise {source}")
 
 
+def declared(checkout: Path, headers: Iterable[str], functions: Iterable[str]) -> str:
+    """What C declares of these functions, with all types that they need: those of ggml by name alone where they are structures.
+
+    Raises Refused where a function is not there."""
+    texts = [NO_CODE.sub("", (checkout / header).read_text("utf-8")) for header in headers]
+    code, named = "\n".join(texts), dict[str, re.Match[str]]()
+    for found in DEFINED.finditer(code):
+        name = found[2] or found[3]
+        if not (found[1] == "struct" and name.startswith("ggml_")):
+            named.setdefault(name, found)
+    wanted: list[str] = []
+    for function in functions:
+        prototype = re.search(rf"(?:LLAMA|MTMD)_API\s+([^;{{}}]*?\b{function}\s*\([^;]*\)\s*;)", code)
+        if not prototype:
+            raise Refused("own_build", folder=str(checkout), reason=f"{LLAMA_H}: {function}?")
+        wanted.append(prototype[1])
+    needed: set[str] = set()
+    looked = list(wanted)
+    while looked:
+        for word in set(re.findall(r"\w+", looked.pop())) & named.keys() - needed:
+            needed.add(word)
+            looked.append(named[word][0])
+    types = sorted((named[name] for name in needed), key=lambda found: found.start())
+    return "\n".join([*(found[0] for found in types), *wanted])
+
+
 def work(request: dict[str, Any]) -> dict[str, Any]:
     os.chdir(request["folder"])
     try:
-        return quantise(Library(Path(request["runtime"])), request)
+        return quantise(Library(Path(request["runtime"]), request.get("own")), request)
     except LlamaError as error:
         raise Refused("llama_error", reason=str(error)[:300]) from error
 

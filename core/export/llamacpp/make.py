@@ -121,7 +121,7 @@ def convert(order: MakeOrder, stop: str | None, is_tuned: bool = True) -> Path:
 def quantise(order: MakeOrder, sixteen: Path) -> tuple[Path, tuple[Message, ...]]:
     target = order.work / f"{order.quant}.gguf"
     request = {
-        "do": "quantise", "folder": str(order.work), "runtime": str(order.tools.runtime), "source": sixteen.name, "target": target.name,
+        "do": "quantise", "folder": str(order.work), **order.tools.runs_in, "source": sixteen.name, "target": target.name,
         "kind": order.quant, "threads": os.cpu_count() or 2,  # as llama.cpp's own program: all that the system has, not a thread a core
     }  # fmt: skip
     look = growing(order, "quantising", target, BYTES_A_PARAMETER[order.quant] * sixteen.stat().st_size / 2)

@@ -99,7 +99,7 @@ class Asking:
         prompts = [tokenizer.encode(text) for text in texts]
         longest = max(len(row["ids"]) for row in self.kept.rows)
         request = {
-            "do": "ask", "runtime": str(self.tools.runtime), "folder": str(self.folder), "file": file.name if file.parent == self.folder else str(file), "lora": lora,
+            "do": "ask", **self.tools.runs_in, "folder": str(self.folder), "file": file.name if file.parent == self.folder else str(file), "lora": lora,
             "texts": [*texts, *AWKWARD], "prompts": [*prompts, *map(tokenizer.encode, AWKWARD)],
             "rows": self.kept.rows, "words": self.kept.words, "against": against, "keep": keep,
             "stops": [stop for stop in [stop_of(tokenizer)] if stop is not None],
@@ -261,7 +261,7 @@ def found_of(
         own_prompts=work.own,
         passed=not reasons,
         differences=tuple(differences),
-        compute=f"llama.cpp {RUNTIME_BUILD}",
+        compute=f"llama.cpp {file.answer.get('own') or RUNTIME_BUILD}",
         quant=quant,
         divergence=file.divergence,
         divergence_16=sixteen.divergence,

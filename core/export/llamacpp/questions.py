@@ -24,7 +24,7 @@ AT_ONCE = 32  # positions
 
 def work(request: dict[str, Any]) -> dict[str, Any]:
     os.chdir(request["folder"])
-    library = Library(Path(request["runtime"]))
+    library = Library(Path(request["runtime"]), request.get("own"))
     try:
         return {"see": see, "ask": ask}[request["do"]](library, request)
     except LlamaError as error:
@@ -44,6 +44,7 @@ def ask(library: Library, request: dict[str, Any]) -> dict[str, Any]:
         alike = [model.tokenize(text) == ids for text, ids in zip(request["texts"], request["prompts"], strict=True)]
         found = compare(model, request) | {
             "alike": alike,
+            "own": request.get("own"),
             "named": model.meta(NAMED) is not None,
             "ends": [model.ends(token) for token in request["stops"]],
             "greedy": [model.greedy(ids, request["answer"]) for ids in request["prompts"][: request["answers"]]],

