@@ -30,6 +30,7 @@ from webui.server.gradio import behind, errors_to_log, half_characters, no_fetch
 from webui.server.guard import Guard
 from webui.server.language import PATHS, LanguageDoor, language_link
 from webui.server.reach import Reach
+from webui.server.run_file import RunFile
 from webui.server.script import quick_script
 from webui.server.set_file import SetFile
 from webui.state.services import Services
@@ -193,6 +194,7 @@ def launch(services: Services, port: int, reach: Reach | None = None, keeper: Do
         *([Middleware(Door, keeper=keeper)] if keeper else []),
         Middleware(LanguageDoor),
         Middleware(SetFile, sets=services.datasets, workspace=services.workspace),
+        Middleware(RunFile, store=services.datasets, workspace=services.workspace),
     ]
     with behind(layers):
         demo.launch(**options)

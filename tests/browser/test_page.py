@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,6 +93,10 @@ def test_used_pages_are_accessible_in_light_and_dark(chrome: Browser, app: kit.A
     kit.expect(page.locator("#details-card")).to_contain_text("Completed after 60 steps")
     wait_until(lambda: "step 60" in curve(page, "#details-chart").lower())
     kit.unfold(page, "#manage-fold")
+    with page.expect_download() as taken:
+        page.locator("#run-file a").first.click()
+    with zipfile.ZipFile(taken.value.path()) as archive:
+        assert {"lora-garage.json", "run/recipe.yaml", "run/metrics.jsonl"} <= set(archive.namelist())
     nothing_found_in_both_sizes(page, full)
     watch.check()
     page.context.close()
