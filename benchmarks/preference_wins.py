@@ -1,6 +1,6 @@
 """Does a dpo run beat the sft run that it trains further? 200 pairs, 40 questions about other things, judged by a machine that sees no names.
 
-    .venv/bin/python -m benchmarks.preference_wins --workspace FOLDER [--sft-rate 5e-4] [--dpo-rate 1e-4] [--epochs 3]   # half an hour on two cores
+    .venv/bin/python -m benchmarks.preference_wins --workspace FOLDER [--sft-rate 5e-4] [--dpo-rate 1e-4] [--epochs 3]   # half an hour on two quiet cores; again: goes on
 
 benchmarks/pairs/repair_cafe.jsonl: what a volunteer of a repair café answers, the verdict first and right, what to do, what to bring. Worse answers have the wrong
 verdict, bury it, or give none. The parent learns the better answers (objective sft), the child compares both (dpo). Then both are asked
@@ -14,13 +14,18 @@ import argparse
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from benchmarks import machine
 from core.chat.comparison import Score
 from core.data.sets.heldout import load_heldout, passes
+from core.errors import RunError
 from core.presets import PROJECT
+from core.runs.all import Runs
+from core.runs.states import State
+from core.workspace.folder import Workspace
 
 PAIRS = PROJECT / "benchmarks" / "pairs"
 
@@ -33,7 +38,12 @@ def command(*words: str | Path) -> Any:
 
 
 def trained(name: str, chosen: argparse.Namespace, rate: float, *more: str) -> str:
-    """A run on all pairs; its id."""
+    """A run on all pairs; its id. One that an earlier call began goes on where it was."""
+    with suppress(RunError):
+        there = Runs(Workspace.open(chosen.workspace)).find(name)
+        if there.status().state != State.COMPLETED:
+            command("resume", there.id, "--workspace", chosen.workspace)
+        return there.id
     recipe = chosen.workspace / f"{name}.yaml"
     train = {"num_train_epochs": chosen.epochs, "learning_rate": rate, "sample_seconds": 0}
     value = {"name": name, "model": {"id": chosen.model}, "data": {"source": str(PAIRS / "repair_cafe.jsonl")}, "train": train}
