@@ -46,10 +46,11 @@ class Sampling(BaseModel):
 
 @dataclass(frozen=True)
 class Piece:
-    """New text of one column; the pieces of a column, joined, are its answer."""
+    """New text of one column; the pieces of a column, joined, are its answer. question: which of those that were asked together."""
 
     column: Column
     text: str
+    question: int = 0
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Done:
     tokens: int
     seconds: float
     finish_reason: FinishReason
+    question: int = 0
 
 
 class Answer:

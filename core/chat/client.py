@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from core.chat.answer import Answer, Done, Piece, Sampling
+from core.chat.answer import COLUMNS, Answer, Done, Piece, Sampling
 from core.data.conversation import Turn, characters
 from core.errors import ChatError, GarageError
 from core.messages import Message, msg
@@ -45,6 +45,7 @@ class ChatTarget:
     run: str | None = None
 
 
+Asked = tuple[Sequence[Turn] | None, Sequence[Turn] | None]  # of the base, of the tuned one
 Phase = Literal["empty", "loading", "ready", "answering", "failed"]
 
 
@@ -175,7 +176,11 @@ class ChatClient:
     ) -> Answer:
         """Ask one or both columns; strength: of the tuned one's adapter. Raises ChatError: not ready, an answer is being written, nothing
         or too much asked."""
-        asked = [turns for turns in (base_turns, tuned_turns) if turns]
+        return self.ask_together([(base_turns, tuned_turns)], sampling, strength)
+
+    def ask_together(self, questions: Sequence[Asked], sampling: Sampling | None = None, strength: float = 1.0) -> Answer:
+        """As ask, of several questions at once: what comes says of which it is."""
+        asked = [turns for both in questions for turns in both if turns]
         if not asked or any(turns[-1]["role"] != "user" or not turns[-1]["content"].strip() for turns in asked):
             raise ChatError("chat.no_question")
         length = max(sum(map(characters, turns)) for turns in asked)
@@ -195,8 +200,10 @@ class ChatClient:
         worker.say(
             command="ask",
             id=answer.number,
-            base=base_turns and [dict(turn) for turn in base_turns],
-            tuned=tuned_turns and [dict(turn) for turn in tuned_turns],
+            questions=[
+                {column: turns and [dict(turn) for turn in turns] for column, turns in zip(COLUMNS, both, strict=True)}
+                for both in questions
+            ],
             sampling=(sampling or Sampling()).model_dump(),
             strength=strength,
         )
@@ -272,9 +279,9 @@ class ChatClient:
         if answer is None or answer.number != event["id"]:
             return
         if event["event"] == "piece":
-            answer.put(Piece(event["column"], event["text"]))
+            answer.put(Piece(event["column"], event["text"], event["question"]))
         elif event["event"] == "done":
-            answer.put(Done(event["column"], event["tokens"], event["seconds"], event["finish_reason"]))
+            answer.put(Done(event["column"], event["tokens"], event["seconds"], event["finish_reason"], event["question"]))
         elif event["event"] == "answered":
             self._end_answer(None)
         else:

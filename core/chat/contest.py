@@ -1,11 +1,13 @@
-"""Has the contestants of a comparison answer: one loaded model after the other, base and tuned of a pair together. No torch."""
+"""Has the contestants of a comparison answer: one loaded model after the other, several questions and base and tuned of a pair together. No torch.
+
+Runs of one base are asked after each other, an adapter each, and not as rows of one batch as PEFT could: docs/speed.md has why."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import zip_longest
 
-from core.chat.answer import Column, Done, Piece, Sampling
+from core.chat.answer import Column, Piece, Sampling
 from core.chat.client import ChatClient, ChatTarget
 from core.chat.comparison import Answered, Contestant, PromptComparison
 from core.chat.questions import LOAD_TIMEOUT_S, target_of, target_of_adapter
@@ -18,6 +20,7 @@ from core.workspace.folder import Workspace
 
 # Why one prompt is not asked, and the others are: a model has no room for it, or a chat template that is not its own.
 LEFT_OUT = ("chat.too_long", "chat.too_long_for_card", "chat.too_many_characters", "template.cannot_render")
+AT_ONCE = 8  # questions: a batch of them takes little longer than one, and so many answers are lost to a crash at most
 # Why one contestant cannot answer, and the others can.
 ITS_OWN = ("adapter.other_base", "chat.not_finite", "chat.adapter_changes_base", "chat.no_strength")
 
@@ -57,18 +60,34 @@ def _answer(chat: ChatClient, comparison: PromptComparison, target: ChatTarget, 
     if not any((prompt, place) in missing for prompt in range(len(lineup.prompts)) for place in group):
         return
     _have(chat, target)
-    for prompt in range(len(lineup.prompts)):
-        for places in _together(lineup.contestants, [place for place in group if (prompt, place) in missing]):
-            try:
-                for answer in _ask(chat, comparison, prompt, places):
-                    comparison.add(answer)
-            except ChatError as error:
-                if error.message.key not in LEFT_OUT:
-                    raise
-                comparison.leave_out(prompt, error.message)
-                yield 0
-                break
-            yield len(places)
+    for begin in range(0, len(lineup.prompts), AT_ONCE):
+        prompts = range(begin, min(begin + AT_ONCE, len(lineup.prompts)))
+        alike = list[tuple[dict[Column, int], list[int]]]()  # who is asked at once, and what: the same of all that is asked anew
+        for prompt in prompts:
+            for places in _together(lineup.contestants, [place for place in group if (prompt, place) in missing]):
+                same = next((asked for those, asked in alike if those == places), None)
+                alike.append((places, [prompt])) if same is None else same.append(prompt)
+        for places, asked in alike:
+            yield from _asked(chat, comparison, [prompt for prompt in asked if prompt not in comparison.left_out()], places)
+
+
+def _asked(chat: ChatClient, comparison: PromptComparison, prompts: list[int], places: dict[Column, int]) -> Iterator[int]:
+    """As _answer. Where one cannot be asked, each is asked alone."""
+    if not prompts:
+        return
+    try:
+        for answer in _ask(chat, comparison, prompts, places):
+            comparison.add(answer)
+            yield 1
+    except ChatError as error:
+        if error.message.key not in LEFT_OUT:
+            raise
+        if len(prompts) == 1:
+            comparison.leave_out(prompts[0], error.message)
+            yield 0
+        else:
+            for prompt in prompts:
+                yield from _asked(chat, comparison, [prompt], places)
 
 
 def _counts(comparison: PromptComparison) -> tuple[int, int]:
@@ -123,22 +142,23 @@ def _have(chat: ChatClient, target: ChatTarget) -> None:
         chat.wait_ready(LOAD_TIMEOUT_S)
 
 
-def _ask(chat: ChatClient, comparison: PromptComparison, prompt: int, places: dict[Column, int]) -> list[Answered]:
-    lineup = comparison.lineup
-    turns: list[Turn] = [dict(turn) for turn in lineup.prompts[prompt].turns]
+def _ask(chat: ChatClient, comparison: PromptComparison, prompts: list[int], places: dict[Column, int]) -> Iterator[Answered]:
+    """Each answer as it ends; its seconds are its share of what all questions took together."""
+    lineup, ended = comparison.lineup, 0
+    questions = list[tuple[list[Turn] | None, list[Turn] | None]]()
+    for prompt in prompts:
+        turns: list[Turn] = [dict(turn) for turn in lineup.prompts[prompt].turns]
+        questions.append((turns if "base" in places else None, turns if "tuned" in places else None))
     strength = lineup.contestants[places["tuned"]].strength if "tuned" in places else 1.0
-    asked = (turns if "base" in places else None, turns if "tuned" in places else None)
-    texts, ended = dict.fromkeys(places, ""), dict[Column, Done]()
-    with chat.ask(*asked, Sampling(max_new_tokens=lineup.max_new_tokens), strength) as stream:
+    texts = dict[tuple[int, Column], str]()
+    with chat.ask_together(questions, Sampling(max_new_tokens=lineup.max_new_tokens), strength) as stream:
         for item in stream:
+            of = item.question, item.column
             if isinstance(item, Piece):
-                texts[item.column] += item.text
-            else:
-                ended[item.column] = item
-    if set(ended) != set(places) or any(done.finish_reason == "stopped" for done in ended.values()):
+                texts[of] = texts.get(of, "") + item.text
+            elif item.finish_reason != "stopped":
+                ended += 1
+                prompt, place, seconds = prompts[item.question], places[item.column], round(item.seconds / len(prompts), 4)
+                yield Answered(prompt=prompt, contestant=place, text=texts.get(of, ""), tokens=item.tokens, seconds=seconds, finish_reason=item.finish_reason)  # fmt: skip
+    if ended < len(prompts) * len(places):
         raise ChatError("compare.stopped")
-    return [
-        Answered(prompt=prompt, contestant=place, text=texts[column], tokens=done.tokens, seconds=round(done.seconds, 3), finish_reason=done.finish_reason)
-        for column, place in places.items()
-        for done in [ended[column]]
-    ]  # fmt: skip

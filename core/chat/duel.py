@@ -2,7 +2,7 @@
 
 Both columns are rows of one batch: PEFT adds the adapter to the tuned row and leaves the base row as it is. On a
 memory-bound card the second row is nearly free; on the CPU one batch takes about 0.7 of two answers one after the
-other. Adapters that PEFT cannot mix (DoRA) are answered in turn. Never trains, never changes a weight.
+other. Several questions are more rows. Adapters that PEFT cannot mix (DoRA) are answered in turn. Never trains, never changes a weight.
 
 PEFT's own context leaves its hooks on the model when an exception passes through it, and every later answer is then
 wrong without a word; see `_adapter_rows`.
@@ -36,6 +36,7 @@ MOST_CONTEXT = 8192  # longer conversations cost more cache memory than an estim
 REPLACEMENT = "\ufffd"
 
 FREE_SHARE = 0.8  # of what a card has left, for conversations; the rest is for logits, and for a desktop that grows
+MOST_ROWS = 16  # of one batch: eight questions to both columns
 LEAST_CONTEXT = 512  # tokens; with less nobody could talk, and a full card says so itself
 
 Stopped = Callable[[], bool]
@@ -103,27 +104,52 @@ class Duel:
         stopped: Stopped = lambda: False,
         strength: float = 1.0,
     ) -> Generator[Piece | Done]:
-        """Pieces of each asked column as they are written, then its Done. strength: what the adapter adds is multiplied by it.
+        """As answer_all, of one question."""
+        return self.answer_all([turns], sampling, stopped, strength)
+
+    def answer_all(
+        self,
+        questions: Sequence[Mapping[Column, Sequence[Turn] | None]],
+        sampling: Sampling,
+        stopped: Stopped = lambda: False,
+        strength: float = 1.0,
+    ) -> Generator[Piece | Done]:
+        """Pieces of each asked column of each question as they are written, then its Done. strength: what the adapter adds is multiplied by it.
 
         stopped is asked before every layer, so that it also ends the reading of a long prompt. Raises ChatError
         (nothing asked, no room, no adapter, one without a strength, an answer still running, numbers that are not finite).
         """
-        asked: list[Column] = [column for column in COLUMNS if turns.get(column)]
+        asked = [
+            (number, column, turns) for number, one in enumerate(questions) for column in COLUMNS if (turns := one.get(column))
+        ]
         if not asked:
             raise ChatError("chat.no_question")
-        if "tuned" in asked and self._tuned is None:
+        if any(column == "tuned" for _, column, _ in asked) and self._tuned is None:
             raise ChatError("chat.no_adapter")
         if strength != 1 and self._tuned is not None and self._tuned.peft_config[ADAPTER].use_dora:
             raise ChatError("chat.no_strength")  # its magnitudes were trained, and are no part of what is multiplied
         if not self._one_at_a_time.acquire(blocking=False):
             raise ChatError("chat.already_answering")
         try:
-            rows = [self._row(column, turns[column] or (), sampling) for column in asked]
+            rows = [self._row(number, column, turns, sampling) for number, column, turns in asked]
+            in_turn = [rows] if self.mixed else [[row for row in rows if row.column == column] for column in COLUMNS]
             with at_strength(self._model, strength):
-                for together in [rows] if self.mixed else [[row] for row in rows]:
+                for together in (batch for rows in in_turn for batch in self._batches(rows, sampling.max_new_tokens)):
                     yield from self._decode(together, sampling, stopped)
         finally:
             self._one_at_a_time.release()
+
+    def _batches(self, rows: list[_Reply], max_new_tokens: int) -> Iterator[list[_Reply]]:
+        """As many as the room of two of the longest conversations holds: each row is as long as the longest of its batch."""
+        batch = list[_Reply]()
+        for row in rows:
+            longest = max(len(one.prompt) for one in [*batch, row]) + max_new_tokens
+            if batch and (len(batch) == MOST_ROWS or (len(batch) + 1) * longest > len(COLUMNS) * self.context_limit):
+                yield batch
+                batch = []
+            batch = [*batch, row]
+        if batch:
+            yield batch
 
     def _opening(self, column: Column, prompt: list[int]) -> str:
         """What of an answer the prompt has written already: the beginning of a thought, or ""."""
@@ -131,11 +157,11 @@ class Duel:
         openings = (OPEN.rstrip(), *(mark for mark, told in self._marks[column].items() if told == OPEN))
         return OPEN if end.endswith(openings) else ""
 
-    def _row(self, column: Column, turns: Sequence[Turn], sampling: Sampling) -> _Reply:
+    def _row(self, number: int, column: Column, turns: Sequence[Turn], sampling: Sampling) -> _Reply:
         prompt = self.prompt(column, turns, sampling.max_new_tokens, sampling.enable_thinking)
         generator = torch.Generator(self._model.device).manual_seed(sampling.seed)
         stream = TextStream(self.tokenizer, self._marks[column])
-        return _Reply(column, prompt, self._stop_ids[column], sampling.max_new_tokens, generator, stream)
+        return _Reply(number, column, prompt, self._stop_ids[column], sampling.max_new_tokens, generator, stream)
 
     def _decode(self, rows: list[_Reply], sampling: Sampling, stopped: Stopped) -> Iterator[Piece | Done]:
         ids, mask = self.decoder.left_padded([row.prompt for row in rows])
@@ -143,7 +169,7 @@ class Duel:
         for row in rows:
             row.since = time.perf_counter()
             if opening := self._opening(row.column, row.prompt):
-                yield Piece(row.column, opening)
+                yield Piece(row.column, opening, row.number)
         while rows:
             with self._as_rows([row.column for row in rows], stopped):
                 while not any(row.finish_reason for row in rows):
@@ -156,7 +182,7 @@ class Duel:
                     chosen = [choose(of_row, sampling, row.generator) for of_row, row in zip(logits, rows, strict=True)]
                     for row, token in zip(rows, chosen, strict=True):
                         if piece := row.take(token):
-                            yield Piece(row.column, piece)
+                            yield Piece(row.column, piece, row.number)
                     ids = torch.tensor(chosen, device=mask.device)[:, None]
                     mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
             for row in rows:
@@ -164,7 +190,7 @@ class Duel:
                     yield from row.finish()
             alive = [i for i, row in enumerate(rows) if not row.finish_reason]
             rows = [rows[i] for i in alive]
-            if rows:  # the other row goes on alone
+            if rows:  # the others go on alone
                 keep = torch.tensor(alive, device=mask.device)
                 ids, mask = ids[keep], mask[keep]
                 keep_rows(cache, keep)
@@ -292,6 +318,7 @@ class _Reply:
 
     def __init__(
         self,
+        number: int,
         column: Column,
         prompt: list[int],
         stop_ids: frozenset[int],
@@ -299,7 +326,7 @@ class _Reply:
         generator: torch.Generator,
         stream: TextStream,
     ):
-        self.column, self.prompt, self.generator = column, prompt, generator
+        self.number, self.column, self.prompt, self.generator = number, column, prompt, generator
         self.finish_reason: FinishReason | None = None
         self.since = 0.0
         self._stop_ids, self._max_new_tokens = stop_ids, max_new_tokens
@@ -318,9 +345,9 @@ class _Reply:
 
     def finish(self) -> Iterator[Piece | Done]:
         if rest := self._text.rest():
-            yield Piece(self.column, rest)
+            yield Piece(self.column, rest, self.number)
         assert self.finish_reason, "an answer is over for a reason"
-        yield Done(self.column, self._tokens, time.perf_counter() - self.since, self.finish_reason)
+        yield Done(self.column, self._tokens, time.perf_counter() - self.since, self.finish_reason, self.number)
 
 
 class TextStream:

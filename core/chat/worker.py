@@ -1,11 +1,12 @@
 """The process that answers in Chat: `python -m core.chat.worker --workspace DIR [--idle-minutes M]`.
 
 In lines (core.system.lines):
-  load {load, model_id, revision, adapter: folder or null, four_bit, eight_bit, run, doing}   ask {id, base, tuned: turns or null, sampling, strength}
+  load {load, model_id, revision, adapter: folder or null, four_bit, eight_bit, run, doing}
+  ask {id, questions: a list of {base, tuned: turns or null}, sampling, strength}
   stop {id}
 Out:
   loading {load, stage, progress, tight}   ready {load, dtype, reason, context_limit, stop, mixed, thinks, adapter, elsewhere}
-  piece {id, column, text}   done {id, column, tokens, seconds, finish_reason}   answered {id}
+  piece {id, column, text, question: its place}   done {id, column, tokens, seconds, finish_reason, question}   answered {id}
   error {load or id, text, advice}   idle {minutes}
 
 It holds the lease from load to its end. A load that fails ends it, so that a failure keeps no memory and no lease; an
@@ -239,9 +240,8 @@ class ChatWorker:
         answer, load = command["id"], self._load
         if self._duel is None:
             raise ChatError("chat.not_ready")
-        turns = {column: command[column] for column in COLUMNS}
-        pieces = self._duel.answer(
-            turns,
+        pieces = self._duel.answer_all(
+            [{column: one[column] for column in COLUMNS} for one in command["questions"]],
             Sampling.model_validate(command["sampling"]),
             lambda: self._commands.answer_stopped(answer, load),
             command["strength"],

@@ -17,6 +17,7 @@ class Chat:
     def __init__(self, questions: int = 1000):
         self.loads: list[ChatTarget] = []
         self.asked: list[tuple[bool, bool, float]] = []
+        self.together: list[int] = []  # questions of each batch
         self.questions, self.target = questions, None
 
     def state(self) -> ChatState:
@@ -32,9 +33,14 @@ class Chat:
     def unload(self) -> None: ...
 
     @contextmanager
-    def ask(self, base: Any, tuned: Any, sampling: Sampling, strength: float) -> Iterator[list[Piece | Done]]:
-        if len(self.asked) == self.questions:
-            raise ChatError("chat.unloaded")
-        self.asked.append((bool(base), bool(tuned), strength))
-        columns = [column for column, turns in (("base", base), ("tuned", tuned)) if turns]
-        yield [item for column in columns for item in (Piece(column, f"{column} {strength}"), Done(column, 3, 0.5, "stop"))]
+    def ask_together(self, questions: Any, sampling: Sampling, strength: float) -> Iterator[Iterator[Piece | Done]]:
+        self.together.append(len(questions))
+        yield self._answers(questions, strength)
+
+    def _answers(self, questions: Any, strength: float) -> Iterator[Piece | Done]:
+        for number, (base, tuned) in enumerate(questions):
+            if len(self.asked) == self.questions:
+                raise ChatError("chat.unloaded")
+            self.asked.append((bool(base), bool(tuned), strength))
+            for column in [column for column, turns in (("base", base), ("tuned", tuned)) if turns]:
+                yield from (Piece(column, f"{column} {strength}", number), Done(column, 3, 0.5, "stop", number))

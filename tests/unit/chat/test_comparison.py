@@ -43,7 +43,8 @@ def test_base_and_run_are_asked_at_once_and_every_strength_of_one_load(space: Wo
     half = tuned.model_copy(update={"label": "half", "strength": 0.5})
     made, chat = PromptComparison.create(space, PROMPTS, [tuned, base, half]), Chat()
     assert list(contest.answer_missing(chat, space, made))[-1] == (9, 9)
-    assert len(chat.loads) == 1 and chat.asked == [(True, True, 1.0), (False, True, 0.5)] * 3
+    assert len(chat.loads) == 1 and chat.asked == [(True, True, 1.0)] * 3 + [(False, True, 0.5)] * 3
+    assert chat.together == [3, 3]
     assert [made.answers()[0, place].text for place in range(3)] == ["tuned 1.0", "base 1.0", "tuned 0.5"]
 
 
@@ -53,9 +54,23 @@ def test_what_was_answered_before_the_worker_was_killed_is_not_asked_again(space
     with open(both.path / "answers.jsonl", "ab") as file:
         file.write(b'{"prompt": 2, "contestant": 0, "te')  # and a crash in the middle of a line
     again, chat = PromptComparison.open(space, both.id), Chat()
-    assert list(contest.answer_missing(chat, space, again)) == [(4, 6), (6, 6)]
+    assert list(contest.answer_missing(chat, space, again)) == [(4, 6), (5, 6), (6, 6)]
     assert len(chat.asked) == 1 and not again.missing()
     assert list(contest.answer_missing(chat, space, again)) == [(6, 6)] and len(chat.loads) == 1
+
+
+def test_eight_questions_are_asked_together_and_an_answer_is_kept_as_it_ends(space: Workspace) -> None:
+    prompts = [Prompt(turns=({"role": "user", "content": str(number)},)) for number in range(20)]
+    made, chat = (
+        PromptComparison.create(space, prompts, contest.pair_of(trained(space, "Pirate"), "Base", "Pirate")),
+        Chat(questions=11),
+    )
+    with pytest.raises(ChatError):
+        list(contest.answer_missing(chat, space, made))
+    assert chat.together == [8, 8] and {prompt for prompt, _ in made.answers()} == set(range(11))
+    chat = Chat()
+    assert list(contest.answer_missing(chat, space, made))[-1] == (40, 40) and chat.together == [5, 4]
+    assert {answer.seconds for (prompt, _), answer in made.answers().items() if prompt > 15} == {0.125}, "half a second, of four"
 
 
 def test_who_stands_where_stays_for_a_voter_and_is_chance_between_prompts(space: Workspace) -> None:
@@ -172,7 +187,7 @@ def test_the_command_names_contestants_and_counts_what_was_expected(
     comparing.compare(named, prompts=tmp_path / "asked.jsonl", max_new_tokens=8, workspace=tmp_path, as_json=True)
     told = json.loads(capsys.readouterr().out)
     assert [(one["label"], one["as_expected"], one["expected"], one["tokens_per_second"]) for one in told["contestants"]] == [
-        ("base", 3, 3, 6.0), ("Pirate", 0, 3, 6.0), ("Pirate@0.5", 0, 3, 6.0)
+        ("base", 3, 3, 18.0), ("Pirate", 0, 3, 18.0), ("Pirate@0.5", 0, 3, 18.0)
     ]  # fmt: skip
     assert told["prompts"][0]["answers"] == ["base 1.0", "tuned 1.0", "tuned 0.5"] and told["prompts"][0]["same_beginning"] == 0
     for words in ([], ["base"], ["nobody"], ["Pirate@3"], ["Pirate@checkpoint-7"]):
@@ -191,10 +206,10 @@ def test_a_question_that_a_model_has_no_room_for_is_left_out_and_the_others_are_
 
     class Small(Chat):
         @contextmanager
-        def ask(self, base: Any, tuned: Any, sampling: Sampling, strength: float) -> Iterator[list[Piece | Done]]:
-            if base[-1]["content"] == "Question 1?":
+        def ask_together(self, questions: Any, sampling: Sampling, strength: float) -> Iterator[Iterator[Piece | Done]]:
+            if any(base[-1]["content"] == "Question 1?" for base, _ in questions):
                 raise ChatError("chat.too_long_for_card", tokens=9000, max_new_tokens=256, context_limit=4096)
-            with super().ask(base, tuned, sampling, strength) as told:
+            with super().ask_together(questions, sampling, strength) as told:
                 yield told
 
     assert list(contest.answer_missing(Small(), space, both))[-1] == (4, 4) and not both.missing()
@@ -242,10 +257,10 @@ class Failing(Chat):
         return super().wait_ready(timeout_s)
 
     @contextmanager
-    def ask(self, base: Any, tuned: Any, sampling: Sampling, strength: float) -> Iterator[list[Piece | Done]]:
+    def ask_together(self, questions: Any, sampling: Sampling, strength: float) -> Iterator[Iterator[Piece | Done]]:
         if self.target.run == self.run:
             raise self.error
-        with super().ask(base, tuned, sampling, strength) as told:
+        with super().ask_together(questions, sampling, strength) as told:
             yield told
 
 
@@ -284,10 +299,10 @@ def test_prompts_of_another_template_are_left_out_with_its_words(space: Workspac
 
     class Strict(Chat):
         @contextmanager
-        def ask(self, base: Any, tuned: Any, sampling: Sampling, strength: float) -> Iterator[list[Piece | Done]]:
-            if tuned[-1]["content"] == "Question 1?":
+        def ask_together(self, questions: Any, sampling: Sampling, strength: float) -> Iterator[Iterator[Piece | Done]]:
+            if any(tuned[-1]["content"] == "Question 1?" for _, tuned in questions):
                 raise ChatError("template.cannot_render", reason="roles must alternate")
-            with super().ask(base, tuned, sampling, strength) as told:
+            with super().ask_together(questions, sampling, strength) as told:
                 yield told
 
     assert list(contest.answer_missing(Strict(), space, both))[-1] == (4, 4)
