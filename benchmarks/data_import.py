@@ -257,7 +257,7 @@ def told(kind: str, file: Path, repeats: int, place: Path, model: Path | None) -
 
 def main() -> int:
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    options.add_argument("--rows", type=int, default=1_000_000)
+    options.add_argument("--rows", type=int, default=1_000_000, help="of each file, some 430 bytes each")
     options.add_argument("--kinds", nargs="*", default=["jsonl", "csv"], choices=["jsonl", "csv"])
     options.add_argument("--repeats", type=int, default=3)
     options.add_argument("--folder", type=Path, default=None, help="where the files go; as much room as ten times the file")

@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 
+from core.data.large import apart
 from core.data.store import DatasetStore
 from core.models import starter
 from core.presets import PRESETS
@@ -81,6 +82,10 @@ def measure(file: Path, folder: Path, model: Path | None) -> None:
         try:
             with watching.during("at rest, a page open"):
                 time.sleep(3)
+            if file.stat().st_size >= apart.LARGE_BYTES:
+                _cancelled(page, file, workspace, app.process.pid)
+            else:
+                print("  not cancelled: a file of less than 64 MiB is read before anybody presses a button")
             with watching.during("import, to the tokens of a row in step 3"):
                 page.locator("#file input[type=file]").set_input_files(file)
                 page.locator("#learned-row .lg-row-text").wait_for()
@@ -97,6 +102,20 @@ def measure(file: Path, folder: Path, model: Path | None) -> None:
         finally:
             watching.over()
             app.stop()
+
+
+def _cancelled(page: Any, file: Path, workspace: Workspace, pid: int) -> None:
+    """Prints the seconds from the button to a page as it was, and what is left of the import then."""
+    page.locator("#file input[type=file]").set_input_files(file)
+    page.locator("#import-progress").wait_for()
+    begun = time.monotonic()
+    page.locator("#import-cancel").click()
+    page.locator("#file-notice").get_by_text("Nothing was added").wait_for()
+    page.locator("#import").wait_for(state="hidden")
+    seconds = time.monotonic() - begun
+    left = [path.name for path in workspace.datasets.rglob("*") if path.name == "importing" or path.name.startswith(".rows")]
+    reading = sum("core.data.large.worker" in child.cmdline() for child in psutil.Process(pid).children(recursive=True))
+    print(f"  cancelled on the page: {seconds:.2f} s, left behind: {left or 'nothing'}, processes that still read: {reading}")
 
 
 def _mended(page: Any, watching: Watching) -> None:

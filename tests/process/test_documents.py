@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from core.data.reading import apart
-from core.data.sets.inspection import inspect_file
+from core.data.sets.inspection import examples_of, inspect_file
 from core.errors import DataError
 from tests.kit.office import zipped
 
@@ -35,3 +35,10 @@ def test_a_page_is_read_through_the_process_and_one_that_says_nothing_is_ended(
     monkeypatch.setattr(apart, "LOOK_S", 0)
     with pytest.raises(DataError, match="takes too long"):
         inspect_file(tmp_path / "a.html")
+
+
+def test_a_paragraph_of_any_length_and_what_stands_behind_it_are_read(tmp_path: Path) -> None:
+    """Seen: behind a paragraph of 10 MB a page ended, without a word."""
+    (tmp_path / "a.html").write_text("<html><body><p>One.</p><p>" + "x " * 5_500_000 + "</p><p>Two.</p></body></html>")
+    texts = [example.text or "" for _, example in examples_of(tmp_path / "a.html")]
+    assert texts[0] == "One." and texts[-1] == "Two." and sum(map(len, texts)) > 10_900_000

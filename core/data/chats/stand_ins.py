@@ -37,7 +37,7 @@ _NO_NAMES = frozenset(
 LEAST_LETTERS = 3
 MOST_PHRASES = 200  # names of several words, in one expression; of larger groups they are replaced word by word
 
-_EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
+_EMAIL = re.compile(r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 _LINK = re.compile(r"(?:https?://|www\.)[^\s<>\"']+", re.IGNORECASE)
 _PHONE = re.compile(r"(?<![0-9A-Za-z_.,/])(?:\+|00)?\(?\d(?:[ ()\u00a0./-]{0,2}\d){6,14}(?![0-9A-Za-z_])")
 _DATE = re.compile(r"\d{1,4}([./-])\d{1,2}\1\d{1,4}")

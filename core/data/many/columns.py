@@ -45,6 +45,13 @@ class Column:
         return np.frombuffer(mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ), self._kind)
 
 
+def kept(numbers: np.ndarray, folder: Path | None) -> np.ndarray:
+    """The same numbers, as a column keeps them."""
+    column = Column(numbers.dtype, folder)
+    column.append(numbers)
+    return column.read()
+
+
 def mapped(order: array[int], folder: Path | None) -> Order:
     """Numbers of four bytes, as a column keeps them."""
     column = Column(np.int32, folder)

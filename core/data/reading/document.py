@@ -113,7 +113,7 @@ def _blocks(content: bytes) -> Iterator[str]:
     """What a browser shows of a page, block by block. content: in UTF-8."""
     import lxml.html
 
-    parser = lxml.html.HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True)
+    parser = lxml.html.HTMLParser(encoding="utf-8", remove_comments=True, remove_pis=True, huge_tree=True)
     body = lxml.html.document_fromstring(content, parser=parser).find("body") if content.strip() else None
     words: list[str] = []
     for kind, name, text in _walk(body) if body is not None else ():

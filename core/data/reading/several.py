@@ -158,7 +158,7 @@ def _named(read: list[Source], parts: Sequence[Part]) -> list[Source]:
     with users.open("rb") as file:
         try:
             people = slack_users(json.load(file))
-        except (ValueError, RecursionError):
+        except (*zips.BROKEN, RecursionError):
             return read
     return [replace(source, people=people) for source in read]
 

@@ -6,7 +6,8 @@ written-<reading>.jsonl  one line a row that somebody wrote: {row, example}; a c
 
 A row is named by its number in the file, whatever it says by now; one that was added by a number behind those of the file. Written rows are in
 place before the change that names them, so a crash leaves at most rows that nobody names. Who writes holds edits.lock (core/data/store). A version
-costs some 24 bytes a row while it is open, and no copy: a run finds the one that it learned from for as long as the set is here.
+costs no copy: a run finds the one that it learned from for as long as the set is here. While it is open, which row says what is mapped from files
+without a name, 24 bytes a row; of memory it holds 8 bytes for each row that somebody wrote.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import hashlib
 import json
 import os
 import time
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ import numpy as np
 
 from core import files
 from core.data.formats import Example
+from core.data.many.columns import kept
 from core.data.sets.rows import Rows
 from core.errors import DataError
 from core.messages import Message, msg
@@ -43,13 +46,15 @@ class Change:
 
 
 class Edited(Rows):
-    """The rows of a version: numbers (N,) by which they are named, source (N,) which written row each says, -1 what the file says."""
+    """The rows of a version: numbers (N,) by which they are named, source (N,) which written row each says, -1 what the file says. folder: where they
+    are mapped from. Raises OSError."""
 
-    def __init__(self, base: Rows, numbers: np.ndarray, source: np.ndarray, written: WrittenRows):
+    def __init__(self, base: Rows, numbers: np.ndarray, source: np.ndarray, written: WrittenRows, folder: Path):
         assert base.path is not None
         super().__init__(base.path)
-        self._numbers, self._says, self._written = numbers, source, written
-        self._places = np.searchsorted(base.numbers(), numbers)  # of rows of the file, among those that can be learned from
+        places = np.searchsorted(base.numbers(), numbers)  # of rows of the file, among those that can be learned from
+        self._numbers, self._says, self._places = (kept(column, folder) for column in (numbers, source, places))
+        self._written = written
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -92,10 +97,10 @@ class WrittenRows(Sequence[Example]):
 
     def __init__(self, path: Path):
         self._path = path
-        self._begins = [0]
+        self._begins = array("q", [0])
         if path.exists():
             with open(path, "rb") as file:
-                self._begins += [file.tell() for _ in iter(file.readline, b"")]
+                self._begins.extend(file.tell() for _ in iter(file.readline, b""))
 
     def __len__(self) -> int:
         return len(self._begins) - 1
@@ -155,7 +160,9 @@ class Edits:
                 source[place[there]] = written[there]
             added = np.array(change.add, np.int64)
             numbers, source = np.concatenate((numbers, base.stored + 1 + added)), np.concatenate((source, added))
-        return Edited(base, numbers, source, WrittenRows(self._pool))
+        return Edited(
+            base, numbers, source, WrittenRows(self._pool), self._pool.parent.parent
+        )  # not where Windows would keep the set for it
 
     def change(
         self,

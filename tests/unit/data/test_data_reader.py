@@ -3,6 +3,7 @@
 import codecs
 import json
 import re
+import tracemalloc
 
 import pytest
 
@@ -258,12 +259,18 @@ def test_a_broken_first_line_costs_only_that_line(tmp_path):
     assert [row.number for row in rows] == [2, 3] and problems[0].row == 1
 
 
-def test_a_line_of_50_mb_is_a_problem_and_not_held_in_memory(tmp_path):
-    huge = b'{"text": "' + b"x" * 50_000_000 + b'"}'
-    rows, problems = read(write(tmp_path, "a.jsonl", GOOD.encode() + b"\n" + huge + b"\n" + GOOD.encode()))
+def test_a_line_of_100_mb_is_a_problem_and_not_held_in_memory(tmp_path):
+    huge = b'{"text": "' + b"x" * 100_000_000 + b'"}'
+    path = write(tmp_path, "a.jsonl", GOOD.encode() + b"\n" + huge + b"\n" + GOOD.encode())
+    tracemalloc.start()
+    try:
+        rows, problems = read(path)
+        assert tracemalloc.get_traced_memory()[1] < 20 << 20 < path.stat().st_size
+    finally:
+        tracemalloc.stop()
     assert [row.number for row in rows] == [1, 3]
     assert str(problems[0].sentence) == (
-        "Row 2 (line 2): 47.7 MiB in one row; the limit is 4.0 MiB: split it into several rows, or check for a missing line break."
+        "Row 2 (line 2): 95.4 MiB in one row; the limit is 4.0 MiB: split it into several rows, or check for a missing line break."
     )
 
 
@@ -370,8 +377,6 @@ def test_emoji_written_in_halves_stay_what_they_are(tmp_path):
 
 def test_a_json_array_takes_no_more_memory_than_a_few_rows(tmp_path):
     """Seen: 8 MiB were read ahead for each row."""
-    import tracemalloc
-
     path = write(tmp_path, "a.json", json.dumps([{"text": "word " * 200, "n": i} for i in range(10_000)]))
     source = probe(path)
     tracemalloc.start()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,9 @@ import pytest
 from core.commands.__main__ import main as command
 from core.data.formats import ChatMessage, Example
 from core.data.labels import ANSWERS
+from core.data.many import columns
 from core.data.reading.choices import Choices
+from core.data.sets import rows as rows_module
 from core.data.sets import working
 from core.data.sets.edits import files_of
 from core.data.sets.tokens import Tokenised
@@ -49,6 +53,28 @@ def said(store: DatasetStore, id: str, version: int | None = None) -> list[tuple
 
 def row(answer: str) -> dict[str, str]:
     return {"question": "Q", "answer": answer}
+
+
+def test_a_version_holds_nothing_by_row_that_nobody_wrote(
+    store: DatasetStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """24 MB of a million rows were held. A number of each would be 8 bytes."""
+    for module in (columns, rows_module):  # as of 130,000 rows
+        monkeypatch.setattr(module, "IN_MEMORY_BYTES", 0)
+    held = {}
+    for turn, count in enumerate((300, 300, 3000)):  # the first reads what is read once
+        working.changed(store, id := added(store, tmp_path, count, turn=str(turn)), remove=[1], change=[(2, row("new"))])
+        gc.collect()
+        tracemalloc.start()
+        try:
+            rows = store.rows(id)
+            assert len(rows) == count - 2 and rows[0][1].messages[-1].content == "new" and rows.number(len(rows) - 1) == count
+            gc.collect()
+            held[count] = tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+    assert held[3000] - held[300] < 2700 * 4
+    assert [path.name for path in store.root.iterdir() if path.is_file() and path.name.startswith("tmp")] == []
 
 
 def test_each_change_is_a_version_and_every_version_stays(store: DatasetStore, tmp_path: Path) -> None:
