@@ -1,16 +1,20 @@
 """How long an export takes to write, beside copying the same bytes and beside llama.cpp's own script.
 
     .venv/bin/python -m benchmarks.export RUN [--workspace DIR] [--repeats 3]
+    .venv/bin/python -m benchmarks.export --wide 0.6 [--workspace DIR] [--repeats 3]
 
-RUN: a run with an adapter; its base is on this PC. In turns, so that what else is at work meets all alike: the base's weights copied (and synced);
+RUN: a run with an adapter; its base is on this PC. --wide: only the quantiser, of a random llama of that many GB in 16 bit, whose rows are
+multiples of 256 as those of most models are. In turns, so that what else is at work meets all alike: the base's weights copied (and synced);
 the same merged with the adapter; the merged folder converted by us, and by llama.cpp's convert_hf_to_gguf.py started bare; the 16-bit file
 quantised. Copies are of the base's own bytes: a base in float32 is halved by a merge. The proof is not in it: `export.json` has each phase.
-Seconds and ratios by the clock and by the processor's own count, which other programs do not touch; MB/s of 16-bit bytes a core while quantising.
+Seconds and ratios by the clock and by the processor's own count, which other programs do not touch; MB/s of 16-bit bytes a core while quantising, and
+how much of the processor's time llama.cpp's own loops take for the same numbers, called alone (`ggml_quantize_chunk`) in this process.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
 import shutil
 import subprocess
@@ -20,10 +24,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import gguf
+import numpy as np
 import psutil
 
 from benchmarks import machine
 from benchmarks.child import ratio, spread
+from benchmarks.export_memory import make_model
 from core import files
 from core.data.tokenizer import Tokenizer
 from core.engine import device
@@ -33,7 +40,7 @@ from core.export.llamacpp import make
 from core.export.llamacpp import tools as gguf_tools
 from core.export.llamacpp.child import threads
 from core.export.stored import Base
-from core.models import weights
+from core.models import starter, weights
 from core.models.library import Models
 from core.runs.all import Runs
 from core.system.processes import worker_environment
@@ -83,21 +90,59 @@ def bare(tools: gguf_tools.Tools, folder: Path, kind: str, target: Path) -> None
         raise RuntimeError(f"convert_hf_to_gguf.py ended with {done.returncode}:\n{done.stderr[-2000:]}")
 
 
-class Round:
-    """Everything once, in a folder that is deleted afterwards. seconds, processor_s: by what was done."""
+class Kernels:
+    """llama.cpp's own loops, each called alone on one core, once for each type. No importance matrix."""
 
-    def __init__(self, tools: gguf_tools.Tools, base: Base, adapter: Path, folder: Path):
+    ROWS, COLUMNS, TIMES = 512, 4096, 5
+
+    def __init__(self, tools: gguf_tools.Tools):
+        self._call = ctypes.CDLL(str(next(tools.runtime.glob("llama_cpp_py_sync/*ggml-base*")))).ggml_quantize_chunk
+        self._call.restype = ctypes.c_size_t
+        self._call.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * 3, ctypes.c_void_p]
+        self._numbers = np.random.default_rng(0).standard_normal((self.ROWS, self.COLUMNS), np.float32) * np.float32(0.02)
+        self.rates: dict[str, float] = {}
+
+    def rate(self, kind: gguf.GGMLQuantizationType) -> float:
+        """MB/s of 16-bit numbers by the processor's own count, the best of TIMES."""
+        if kind.name not in self.rates:
+            made, best = np.empty(4 * self._numbers.size, np.uint8), float("inf")
+            for _ in range(self.TIMES):
+                began = time.process_time()
+                self._call(kind, self._numbers.ctypes.data, made.ctypes.data, 0, self.ROWS, self.COLUMNS, None)
+                best = min(best, time.process_time() - began)
+            self.rates[kind.name] = 2 * self._numbers.size / MEGABYTE / best
+        return self.rates[kind.name]
+
+    def seconds(self, file: Path) -> float:
+        """What they alone take for all that is quantised in a file."""
+        plain = {gguf.GGMLQuantizationType[name] for name in ("F32", "F16", "BF16")}
+        found = [tensor for tensor in gguf.GGUFReader(file).tensors if tensor.tensor_type not in plain]
+        return sum(2 * int(tensor.n_elements) / MEGABYTE / self.rate(tensor.tensor_type) for tensor in found)
+
+
+class Round:
+    """Everything once, in a folder that is deleted afterwards. seconds, processor_s: by what was done. kernel_s: of llama.cpp's loops alone.
+    Without an adapter only what quantises."""
+
+    def __init__(self, tools: gguf_tools.Tools, kernels: Kernels, base: Base, adapter: Path | None, folder: Path):
         self.seconds: dict[str, float] = {}
         self.processor_s: dict[str, float] = {}
-        self._take("copy", lambda: copied(base, folder / "copy"))
-        self._take("merge", lambda: merged(base, adapter, folder / "merged"))
+        self.kernel_s: dict[str, float] = {}
+        if adapter:
+            self._take("copy", lambda: copied(base, folder / "copy"))
+            self._take("merge", lambda: merged(base, adapter, folder / "merged"))
+        else:
+            copied(base, folder / "merged")
+            for file in base.folder.glob("*.json"):
+                shutil.copyfile(file, folder / "merged" / file.name)
         kind = {"float16": "f16"}.get(base.dtype_name, "bf16")
-        stop = Tokenizer(adapter).template.stop
-        self._take("bare", lambda: bare(tools, folder / "merged", kind, folder / "bare.gguf"))
+        stop = Tokenizer(adapter).template.stop if adapter else None
+        if adapter:
+            self._take("bare", lambda: bare(tools, folder / "merged", kind, folder / "bare.gguf"))
         found: dict[str, Path] = {}
         for quant in (kind, *QUANTS):
             order = make.MakeOrder(
-                tools=tools, quant=quant, name="benchmark", base=base, adapter=adapter, merged=folder / "merged", target=folder / "out",
+                tools=tools, quant=quant, name="benchmark", base=base, adapter=adapter or base.folder, merged=folder / "merged", target=folder / "out",
                 work=folder / "work", log=folder / "log", rows=[], method=proof.Method(device.on_cpu()),
                 stage=lambda stage, fraction: None, check=lambda: None,
             )  # fmt: skip
@@ -105,7 +150,8 @@ class Round:
             if quant == kind:
                 self._take("convert", lambda order=order: found.update(sixteen=make.convert(order, stop)))  # type: ignore[misc]
             else:
-                self._take(quant, lambda order=order: make.quantise(order, found["sixteen"]))  # type: ignore[misc]
+                self._take(quant, lambda order=order: found.update(made=make.quantise(order, found["sixteen"])[0]))  # type: ignore[misc]
+                self.kernel_s[quant] = kernels.seconds(found["made"])
         self.sixteen_bytes = found["sixteen"].stat().st_size
         self.copied_bytes = sum(file.stat().st_size for file in weights.weight_files(base.folder))
 
@@ -113,40 +159,62 @@ class Round:
         self.seconds[what], self.processor_s[what] = timed(act)
 
 
-def report(rounds: list[Round], cores: int) -> str:
+def report(rounds: list[Round], cores: int, kernels: Kernels) -> str:
     def of(what: str, by: str = "seconds") -> list[float]:
         return [max(1e-9, getattr(each, by)[what]) for each in rounds]
 
     megabytes = rounds[0].copied_bytes / MEGABYTE, rounds[0].sixteen_bytes / MEGABYTE
     lines = [f"{megabytes[0]:,.0f} MB copied, {megabytes[1]:,.0f} MB of 16-bit GGUF; {len(rounds)} rounds; median (range)"]
-    lines += [f"{what:8} {spread(of(what), ',.2f')} s" for what in ("copy", "merge", "bare", "convert", *QUANTS)]
+    there = [what for what in ("copy", "merge", "bare", "convert", *QUANTS) if what in rounds[0].seconds]
+    lines += [f"{what:8} {spread(of(what), ',.2f')} s" for what in there]
     for what, beside in (("merge", "copy"), ("convert", "copy"), ("convert", "bare")):
+        if beside not in there:
+            continue
         by = [ratio(of(what, each), of(beside, each)) for each in ("seconds", "processor_s")]
         lines.append(f"{what} over {beside}: {by[0]} by the clock, {by[1]} by the processor's own count")
     for quant in QUANTS:
         clock = [each.sixteen_bytes / MEGABYTE / each.seconds[quant] / cores for each in rounds]
         own = [each.sixteen_bytes / MEGABYTE / max(1e-9, each.processor_s[quant]) for each in rounds]
         lines.append(f"{quant}: {spread(clock)} MB/s a core by the clock, {spread(own)} by the processor's own count")
+        loops = [each.kernel_s[quant] / max(1e-9, each.processor_s[quant]) for each in rounds]
+        alone = rounds[0].sixteen_bytes / MEGABYTE / rounds[0].kernel_s[quant]
+        lines.append(f"{quant}: llama.cpp's loops alone {alone:.0f} MB/s, {spread(loops, '.2f')} of the processor's time")
+    lines.append("loops alone, MB/s: " + ", ".join(f"{name} {rate:,.0f}" for name, rate in kernels.rates.items()))
     return "\n".join(lines)
+
+
+def of_run(workspace: Workspace, name: str) -> tuple[Base, Path]:
+    run = Runs(workspace).find(name)
+    model = run.recipe().model
+    base = stored.read_base(Models(workspace).obtain(model.id, model.revision, lambda *_: None, lambda: None, to_train=False))
+    return base, adapter_folder(run, None)
+
+
+def random_base(workspace: Workspace, gb: float, folder: Path) -> tuple[Base, None]:
+    known = starter.ensure(workspace.models, lambda *_: None, lambda: None)
+    return stored.read_base(make_model(folder, known, int(gb * 1e9 / 2), 49152)[0]), None
 
 
 def main() -> int:
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    asked.add_argument("run")
+    asked.add_argument("run", nargs="?")
+    asked.add_argument("--wide", type=float, metavar="GB")
     asked.add_argument("--workspace", default=None)
     asked.add_argument("--repeats", type=int, default=3)
     options = asked.parse_args()
+    if (options.run is None) == (options.wide is None):
+        asked.error("either RUN or --wide GB")
     workspace = Workspace.open(options.workspace)
-    run = Runs(workspace).find(options.run)
-    tools, model = gguf_tools.obtain(workspace), run.recipe().model
-    base = stored.read_base(Models(workspace).obtain(model.id, model.revision, lambda *_: None, lambda: None, to_train=False))
+    tools = gguf_tools.obtain(workspace)
+    kernels, rounds = Kernels(tools), []
     print(machine.line("torch", "transformers"))
     print(f"llama.cpp {tools.builds}; load of the last minute: {psutil.getloadavg()[0]:.1f}")
-    rounds = []
-    for _ in range(options.repeats):
-        with tempfile.TemporaryDirectory(dir=workspace.cache) as folder:
-            rounds.append(Round(tools, base, adapter_folder(run, None), Path(folder)))
-    print(report(rounds, threads()))
+    with tempfile.TemporaryDirectory(dir=workspace.cache) as made:
+        base, adapter = random_base(workspace, options.wide, Path(made)) if options.wide else of_run(workspace, options.run)
+        for _ in range(options.repeats):
+            with tempfile.TemporaryDirectory(dir=workspace.cache) as folder:
+                rounds.append(Round(tools, kernels, base, adapter, Path(folder)))
+    print(report(rounds, threads(), kernels))
     print(f"load of the last minute: {psutil.getloadavg()[0]:.1f}")
     return 0
 
