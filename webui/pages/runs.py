@@ -79,14 +79,14 @@ class RunsPage:
             self.card = gr.HTML("", visible=False, elem_id="details-card")
             self.finding.build()
             with gr.Column(visible=False, elem_id="details") as self.details:
-                self.chart = live_chart(self.services, w, None, "details-chart")
-                self.film = film_strip(self.services, w, None, "details-film")
                 self.run_notice = gr.HTML("", visible=False, elem_id="details-notice")
                 with gr.Row(elem_classes="lg-tight"):
                     self.resume = gr.Button(w.t("train_page.resume"), variant="primary", visible=False, elem_id="details-resume")
                     self.open_chat = gr.Button(w.t("runs_page.open_chat"), variant="primary", elem_id="details-chat")
                     self.duplicate = gr.Button(w.t("run_manage.duplicate"), elem_id="details-duplicate")
                     self.further = gr.Button(w.t("further_card.further"), visible=False, elem_id="details-further")
+                self.chart = live_chart(self.services, w, None, "details-chart")
+                self.film = film_strip(self.services, w, None, "details-film")
                 with gr.Accordion(w.t("train_page.run_settings"), open=False, elem_id="details-settings-fold"):
                     self.settings = gr.HTML("", elem_id="details-settings")
                     with gr.Row(elem_classes="lg-tight"):
@@ -144,7 +144,7 @@ class RunsPage:
             saved.then(None, [self.card_file], None, js=SAVE, **QUIET)
         self.manage.wire(pulse, self.chart, self.list, chat_target)
         self.unpacking.wire(pulse, lambda run_id: (gr.update(value=run_id), *self.open(run_id)), [self.list, *self.opening])
-        self.way_out.wire(pulse)
+        self.way_out.wire(pulse, picked)
 
     @property
     def opening(self) -> list[Any]:

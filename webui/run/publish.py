@@ -90,13 +90,14 @@ class PublishPanel:
         return named(result, self.w)
 
     # ---- wires ----------------------------------------------------------------------------------------------------
-    def wire(self, pulse: Poller, opened: gr.State) -> None:
+    def wire(self, pulse: Poller, opened: gr.State, picked: Any) -> None:
         given = [opened, self.which, self.repo, self.film]
         shows = [self.files, self.send, self.notice]
         self.look.click(self.list, [*given, self.who], shows, **AT_ONCE)
         for part in (self.which, self.repo, self.who, self.film):
             part.input(self.forget, None, shows, **AT_ONCE)
-        opened.change(lambda: (*self.forget(), gr.update(value=None)), None, [*shows, self.which], **AT_ONCE)
+        for event in (opened.change, picked.then):
+            event(lambda: (*self.forget(), gr.update(value=None)), None, [*shows, self.which], **AT_ONCE)
         pulse.after(self.send.click(self.begin, [*given, self.who], shows, **CONTROL))
         pulse.after(self.cancel.click(self.stop, [opened], [self.notice], **CONTROL))
 

@@ -142,13 +142,15 @@ class WayOut:
         return shown(join(exported.result(each, exports.folder(each), programs, self.w) for each in found))
 
     # ---- wires ----------------------------------------------------------------------------------------------------
-    def wire(self, pulse: Poller) -> None:
+    def wire(self, pulse: Poller, picked: Any) -> None:
+        """picked: the event by which another run is opened; gradio tells nobody of a State that an event beside its queue changed."""
         told = [self.about, self.form, self.fold, self.start, *self.finer.told]
         asked = [self.opened, self.where, self.finer.base]
         self.where.input(self.choose, asked, told, **AT_ONCE)
-        self.opened.change(self.choose, asked, told, **AT_ONCE)
+        for event in (self.opened.change, picked.then):
+            event(self.choose, asked, told, **AT_ONCE)
         self.where.input(lambda where: gr.update(visible=where == "hub"), [self.where], [self.hub.place], **AT_ONCE)
-        self.hub.wire(pulse, self.opened)
+        self.hub.wire(pulse, self.opened, picked)
         self.form.input(self.say, [self.opened, self.where, self.form], [self.about], **AT_ONCE)
         for field in (self.form, self.finer.base):
             field.input(self.finer.show, [self.form, self.finer.base], self.finer.told, **AT_ONCE)
