@@ -119,7 +119,7 @@ def component_for(key: Key, w: Wording) -> Component:
 
 def label_of(name: str, w: Wording) -> str:
     words = w.t(f"wizard.field_{name}")
-    return words if words.lower() == name else f"{words} ({name})"
+    return words if words.lower() == name or words.endswith(f"({name})") else f"{words} ({name})"
 
 
 def _choices(key: Key, kind: FieldKind, w: Wording) -> list[tuple[str, Any]]:

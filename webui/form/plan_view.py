@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from core.advice.case import Advice
 from core.advice.run_doctor import SAID_OF_PLANS
+from core.data.many.kept_apart import held
 from core.memory.arithmetic import Estimate
 from core.memory.budget import Budget
 from core.memory.documented import TableMethod, VramTable
@@ -70,6 +71,7 @@ def card(result: FormResult, w: Wording) -> Html:
             class_="lg-plan-head",
         ),
         memory(advice.estimate, advice.budget, w),
+        would_fit(advice, w),
         *(tag("p", w.of(reason.text)) for reason in advice.reasons if reason.field == "budget" and advice.budget.ranks > 1),
         dry_run_line(result.dry_run, advice, w),
         correction.corrected(advice.correction, w),
@@ -125,7 +127,9 @@ def learned_line(result: FormResult, w: Wording) -> Html | None:
     counts = counts_of(result.preview, result.plan.recipe.data)
     percent = f"{counts.learned_percent}"
     percent = percent if counts.exact else w.t("learned_view.about", number=percent)
-    return tag("p", w.t("plan_view.learned", rows=f"{counts.rows - counts.rows_dropped:,}", percent=percent))
+    rows = counts.rows - counts.rows_dropped
+    apart = held(rows, result.plan.recipe.data.eval_fraction)
+    return tag("p", w.t("plan_view.learned", rows=f"{rows - apart:,}", held=f"{apart:,}", percent=percent))
 
 
 def memory(estimate: Estimate | None, budget: Budget, w: Wording) -> Html | None:
@@ -186,6 +190,14 @@ def alternatives(advice: Advice, w: Wording) -> Html | None:
         return None
     lines = [tag("li", badge(other.verdict, w), " ", w.of(other.text)) for other in advice.alternatives]
     return fold(w.t("plan_view.alternatives"), tag("ul", *lines, class_="lg-plain-list"))
+
+
+def would_fit(advice: Advice, w: Wording) -> Html | None:
+    """What a plan that does not fit can be changed into, where it is read first."""
+    found = [tag("li", w.of(other.text)) for other in advice.alternatives if other.verdict == "fits"]
+    if advice.verdict not in ("tight", "does_not_fit") or not found:
+        return None
+    return tag("div", tag("p", tag("strong", w.t("plan_view.would_fit"))), tag("ul", *found))
 
 
 def documented(advice: Advice, table: VramTable, w: Wording) -> Html:

@@ -50,6 +50,7 @@ from webui.form.handle import IS_HERE, READING, Filling
 from webui.form.plan import PlanStep
 from webui.form.planner import HERE, PROCESSOR, Form, Planner, recipe_of
 from webui.form.reading.brought import BroughtReading
+from webui.kit.html import tag
 from webui.kit.wording import Wording, field_of
 from webui.state.services import Services
 
@@ -593,6 +594,23 @@ def test_a_plan_is_all_words_and_lights_the_row_that_applied(planner: Planner, w
     for prefix in ("plan_view.", "advise.", "wizard.", "None", "budget="):
         assert prefix not in shown, prefix
     assert shown.count('class="lg-lit"') == 1 and shown.count("lg-lit-cell") == 1
+
+
+@pytest.mark.parametrize("w", [EN, ZH], ids=["en", "zh"])
+def test_what_would_fit_stands_on_the_card_of_a_plan_that_does_not(planner: Planner, w: Wording) -> None:
+    picked = form(model="mistralai/Mistral-7B-Instruct-v0.3", memory="size:8", settings={"adapter.method": "lora"})
+    result = planner.look(picked, w)
+    assert result.plan.advice.verdict == "does_not_fit"
+    fitting = [other for other in result.plan.advice.alternatives if other.verdict == "fits"]
+    card = plan_view.card(result, w)
+    assert fitting and w.t("plan_view.would_fit") in card and all(str(tag("li", w.of(other.text))) in card for other in fitting)
+    fits = planner.look(replace(picked, answers=FormAnswers({})), w)
+    assert fits.plan.advice.verdict == "fits" and w.t("plan_view.would_fit") not in plan_view.card(fits, w)
+
+
+def test_rows_for_validation_are_not_counted_among_those_trained(planner: Planner) -> None:
+    result = planner.look(form(settings={"data.eval_fraction": 0.25}), EN)
+    assert "Trains on 51 rows, with 17 more for validation;" in plan_view.card(result, EN)  # of 68
 
 
 def test_the_two_gravest_warnings_stand_beside_the_form_and_the_others_in_a_fold(planner: Planner, wizard: Wizard) -> None:
