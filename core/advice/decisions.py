@@ -95,6 +95,8 @@ def method(case: Case, draft: Recipe) -> tuple[Method, Message]:
     lora = with_settings(draft, method="lora")
     facts = {"size": case.size_name, "gb": case.budget.sold_gb, **case.numbers(lora)}
     if case.on_cpu:
+        if case.holds(lora) is False and case.holds(with_settings(draft, method="qlora")):
+            return "qlora", msg("advise.qlora_lora_too_large", **facts)
         return "lora", msg("advise.lora_on_cpu")
     if case.shape is None:
         return "qlora", msg("advise.qlora_unknown_model")

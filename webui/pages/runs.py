@@ -76,8 +76,8 @@ class RunsPage:
         w = self.w
         with gr.Column(elem_classes="lg-card"):
             gr.HTML(tag("h2", w.t("runs_page.details")))
+            self.finding.build()  # first: what is wrong counts for more than what was
             self.card = gr.HTML("", visible=False, elem_id="details-card")
-            self.finding.build()
             with gr.Column(visible=False, elem_id="details") as self.details:
                 self.run_notice = gr.HTML("", visible=False, elem_id="details-notice")
                 with gr.Row(elem_classes="lg-tight"):
