@@ -113,7 +113,7 @@ def _cancelled(page: Any, file: Path, workspace: Workspace, pid: int) -> None:
     page.locator("#file-notice").get_by_text("Nothing was added").wait_for()
     page.locator("#import").wait_for(state="hidden")
     seconds = time.monotonic() - begun
-    left = [path.name for path in workspace.datasets.rglob("*") if path.name == "importing" or path.name.startswith(".rows")]
+    left = [path.name for path in workspace.datasets.rglob("*") if path.name == "importing" or path.name.startswith(".rows-")]
     reading = sum("core.data.large.worker" in child.cmdline() for child in psutil.Process(pid).children(recursive=True))
     print(f"  cancelled on the page: {seconds:.2f} s, left behind: {left or 'nothing'}, processes that still read: {reading}")
 
@@ -122,12 +122,13 @@ def _mended(page: Any, watching: Watching) -> None:
     if page.locator("#data-fill").is_visible():
         page.locator("#data-fill input, #data-fill textarea").first.fill("Kim")
     for number, label in enumerate(page.locator("[id^=data-mend-]:visible").all_inner_texts()[:MENDED]):
+        offered = page.locator("[id^=data-mend-]:visible").filter(has_text=label).first
         with watching.during(f"button “{label}”"):
             page.locator(f"#data-mend-{number}").click()
             page.locator("#data-undo:not([disabled])").wait_for()
         with watching.during("the set looked at anew"):
-            page.locator("#data-found").evaluate(kit.STILL, 2000)
+            offered.wait_for(state="hidden")
         with watching.during("undo"):
             page.locator("#data-undo").click()
             page.locator("#data-redo:not([disabled])").wait_for()
-            page.locator("#data-found").evaluate(kit.STILL, 2000)
+            offered.wait_for()  # or what is pressed next would be a button of the version that was left

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
 from core.runs.all import Runs
 from core.workspace.folder import Workspace
 from tests.kit import browser as kit
+from tests.kit.endless import LARGE_BYTES
+from tests.kit.waits import wait_until
 from tools.made_up_chat import made_up
 
 if TYPE_CHECKING:
@@ -48,6 +52,15 @@ def opened(chrome: Browser, app: kit.App, path: str = "/?lang=en", **options: An
 def upload(page: Page, file: Path, text: str) -> None:
     file.write_text(text, "utf-8")
     page.locator("#file input[type=file]").set_input_files(file)
+
+
+def readers(app: kit.App) -> list[int]:
+    """Processes that read a file for it."""
+    found = []
+    for child in psutil.Process(app.process.pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            found += [child.pid] if "tests.kit.endless" in child.cmdline() else []
+    return found
 
 
 def pick(page: Page, dropdown: str, option: str) -> None:
@@ -95,18 +108,31 @@ def test_a_chat_is_learned_in_the_voice_that_is_chosen(chrome: Browser, app: kit
     page.context.close()
 
 
-def test_a_file_that_is_being_read_is_cancelled_and_nothing_is_left_of_it(chrome: Browser, app: kit.App, tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [0, LARGE_BYTES], ids=["small", "large"])
+def test_a_file_that_is_being_read_is_cancelled_and_nothing_is_left_of_it(
+    chrome: Browser, app: kit.App, tmp_path: Path, size: int
+) -> None:
+    """A large one is read by a process of its own, which ends too."""
     page, watch = opened(chrome, app)
     kit.choose(page, "#data", "sample:pirate_answers")
     before = page.locator("#data label").all_inner_texts(), sorted(app.workspace.joinpath("datasets").glob("[!.]*"))
-    upload(page, tmp_path / "endless.csv", "question,answer\nWhy?,So.\n")
+    at_rest = readers(app)
+    upload(page, tmp_path / "endless.csv", "question,answer\nWhy?,So.\n" + "How?,Thus.\n" * (size // 10))
     kit.expect(page.locator("#import-progress")).to_contain_text("rows read so far")
+    assert len(readers(app)) == len(at_rest) + (size > 0)
     kit.nothing_found(page, "import")
     page.locator("#import-cancel").click()
     kit.expect(page.locator("#file-notice")).to_contain_text("Cancelled. Nothing was added")
     kit.expect(page.locator("#import")).to_be_hidden()
     kit.expect(page.locator("#data input:checked")).to_have_value("sample:pirate_answers")
     assert before == (page.locator("#data label").all_inner_texts(), sorted(app.workspace.joinpath("datasets").glob("[!.]*")))
+    wait_until(lambda: readers(app) == at_rest)
+    left = [
+        path.name
+        for path in app.workspace.joinpath("datasets").rglob("*")
+        if path.name == "importing" or path.name.startswith(".rows-")
+    ]
+    assert not left
     upload(page, tmp_path / "short.csv", "question,answer\nWhy?,So.\n")
     kit.expect(page.locator("#data-report")).to_contain_text("1 of 1")
     watch.check()

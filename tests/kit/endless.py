@@ -1,4 +1,6 @@
-"""Our app for which a CSV file that is called endless has rows without end: `python -m tests.kit.endless`, with the options of webui."""
+"""Our app for which a CSV file that is called endless has rows without end: `python -m tests.kit.endless`, with the options of webui.
+
+One of LARGE_BYTES or more is read by a process of its own, as a large file is, which is this module again: with the words of core.data.large.worker."""
 
 from __future__ import annotations
 
@@ -9,11 +11,12 @@ from dataclasses import replace
 from itertools import count
 from typing import Any
 
+LARGE_BYTES = 64 << 10
 
-def serve() -> int:
+
+def without_end() -> None:
     from core.data.reading import reader
     from core.data.reading.rows import Limits, Raw, Source
-    from webui.__main__ import main
 
     read = reader._READERS["csv"]
 
@@ -25,8 +28,30 @@ def serve() -> int:
             yield replace(found, row=row)
 
     reader._READERS["csv"] = rows
+
+
+def serve() -> int:
+    from core.data.large import apart as large
+    from core.data.reading import apart
+    from webui.__main__ import main
+
+    listen = apart.listen
+
+    def to_this(module: str, path: Any, *arguments: str, **more: Any) -> Any:
+        is_endless = module == "core.data.large.worker" and "endless" in path.name
+        return listen("tests.kit.endless" if is_endless else module, path, *arguments, **more)
+
+    large.LARGE_BYTES, apart.listen = LARGE_BYTES, to_this
     return main()
 
 
+def work(path: str, *arguments: str) -> int:
+    from core.data.large import worker
+
+    worker.main(path, *arguments)
+    return 0
+
+
 if __name__ == "__main__":
-    sys.exit(serve())
+    without_end()
+    sys.exit(serve() if sys.argv[1].startswith("-") else work(sys.argv[1], *sys.argv[3:]))
