@@ -110,6 +110,7 @@ def test_train_further_fills_the_form_names_the_run_and_can_be_undone(
     page.locator("#details-further").click()
     kit.expect(page.locator("#further-said")).to_contain_text("海盗 <b>x</b>")
     kit.expect(page.locator("#step-plan button").first).to_contain_text(re.compile("(rank|秩) 8"))
+    another_base_is_said_above_the_form(page)
     with lease.hold(workspace, msg("lease.somebody")):
         page.locator("#start").click()
         child = wait_until(lambda: next((run for run in Runs(workspace).list() if run.id != parent.id), None), 30)
@@ -121,6 +122,19 @@ def test_train_further_fills_the_form_names_the_run_and_can_be_undone(
     kit.expect(page.locator("#further")).to_be_hidden()  # the next Start continues nothing
     watch.check()
     page.context.close()
+
+
+def another_base_is_said_above_the_form(page: Page) -> None:
+    """Seen: "fix the problem above" where none was to be seen, with the names of two models in one line."""
+    kit.unfold(page, "#step-model")
+    base = page.locator("#model input")
+    before = base.input_value()
+    base.fill("owner/another")
+    base.press("Enter")
+    kit.expect(page.locator("#further-said .lg-notice")).to_contain_text("owner/another")
+    base.fill(before)
+    base.press("Enter")
+    kit.expect(page.locator("#further-said .lg-notice")).to_have_count(0)
 
 
 def a_run_that_is_over_is_a_short_card_and_the_form_is_in_reach(page: Page) -> None:

@@ -303,7 +303,7 @@ class Wizard:
             **self.model_step.download.draw(
                 form.model, model_step.download_bytes(form.model, result.shape) if result.shape else None
             ),
-            **self.further.draw(form.answers),
+            **self.further.draw(form.answers, result.problem),
             **data.reading.draw(form.data, read_as),
             **data.brought.draw(form.data, form.answers.reading),
             **data.findings.draw(result.findings),

@@ -8,10 +8,11 @@ from __future__ import annotations
 import gradio as gr
 
 from core.errors import GarageError
+from core.messages import Message
 from core.runs import further
 from webui.form.fields import FormAnswers
 from webui.form.handle import FormHandle, Given, Taken, Updates
-from webui.kit.html import Html, notice, tag
+from webui.kit.html import Html, join, notice, tag
 from webui.kit.live import CONTROL, QUIET, shown
 from webui.kit.wording import Wording
 from webui.state.services import Services
@@ -34,11 +35,14 @@ class FurtherForm:
             self.said = gr.HTML("", elem_id="further-said")
             self.undo = gr.Button(self.w.t("further_card.undo"), size="sm", elem_id="further-undo")
 
-    def draw(self, answers: FormAnswers) -> Updates:
-        """For every look at the form."""
+    def draw(self, answers: FormAnswers, problem: Message | None = None) -> Updates:
+        """For every look at the form. problem: what keeps it from starting; said here where it is another base than the run's."""
         if not answers.parent:
             return {self.column: gr.update(visible=False), self.said: ""}
-        return {self.column: gr.update(visible=True), self.said: self._about(answers.parent)}
+        about = self._about(answers.parent)
+        if problem is not None and problem.key == "further_card.other_base":
+            about = join([about, notice(self.w.of(problem))])
+        return {self.column: gr.update(visible=True), self.said: about}
 
     def _about(self, run_id: str) -> Html:
         try:
