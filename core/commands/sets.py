@@ -108,12 +108,15 @@ def fix(
     kind: Annotated[str, typer.Argument(help="A kind of problem that `inspect` names in `findings`, such as repeated.")],
     value: Annotated[str, typer.Option(help="What a placeholder becomes.")] = "",
     argument: Annotated[str, typer.Option(help="Which placeholder or kind of secret, where there are several.")] = "",
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Remove the rows that have it, where they could be rewritten too.")
+    ] = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Mend a kind of problem in all rows."""
     store = dataset_store(Workspace.open(workspace))
-    _told(store, id, working.mended(store, id, kind, value, argument), as_json)
+    _told(store, id, working.mended(store, id, kind, value, argument, "remove" if remove else ""), as_json)
 
 
 @data.command()

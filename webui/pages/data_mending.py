@@ -106,7 +106,7 @@ class Mending:
                 return gr.skip()
             kind, action, argument = offered[number]
             filled = str(value or "") if action == "fill" else ""
-            return self.told(lambda: working.mended(self.services.datasets, id, kind, filled, argument))
+            return self.told(lambda: working.mended(self.services.datasets, id, kind, filled, argument, action))
 
         return mend
 

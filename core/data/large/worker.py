@@ -50,8 +50,8 @@ def report(path: Path, format: str, choices: str) -> Any:
     return _store(path).report(path.parent.name, format or None, said, Telling()).model_dump(mode="json")  # type: ignore[arg-type]
 
 
-def mend(path: Path, kind: str, value: str, argument: str) -> Any:
-    return working.mended(_store(path), path.parent.name, kind, value, argument, Telling()).version
+def mend(path: Path, kind: str, value: str, argument: str, action: str) -> Any:
+    return working.mended(_store(path), path.parent.name, kind, value, argument, action, Telling()).version
 
 
 def _store(path: Path) -> DatasetStore:

@@ -124,17 +124,20 @@ def changed(
         return edits.change(what(len(gone), len(other), len(new)), base, gone, other, new)
 
 
-def mended(store: DatasetStore, id: str, kind: str, value: str = "", argument: str = "", check: Check = go_on) -> Change:
-    """A new version without a kind of problem, in every row. value: what fills a placeholder. Raises DataError where there is none of that kind.
+def mended(
+    store: DatasetStore, id: str, kind: str, value: str = "", argument: str = "", action: str = "", check: Check = go_on
+) -> Change:
+    """A new version without a kind of problem, in every row. value: what fills a placeholder. argument, action: of which of the kind's repairs
+    (Repair), "" for the first that there is. Raises DataError where there is none of that kind.
 
     Of a large set in a process of its own. check: called often.
     """
     if apart.is_for(rows=len(store.rows(id))):
-        version = apart.asked(store.path(id), "mend", kind, value, argument, check=check)
+        version = apart.asked(store.path(id), "mend", kind, value, argument, action, check=check)
         return store.edits(id).changes[version]
     with store.editing(id) as (edits, base):
         now = edits.rows(base)
-        repair = _repair(now, kind, argument, check)
+        repair = _repair(now, kind, argument, action, check)
         if repair.action == "remove":
             return edits.change(repair.label, base, remove=repair.rows)
         wanted = np.flatnonzero(np.isin(now.numbers(), np.array(repair.rows, np.int64)))
@@ -142,9 +145,10 @@ def mended(store: DatasetStore, id: str, kind: str, value: str = "", argument: s
         return edits.change(repair.label, base, change=[(number, example) for number, example in new if example is not None])
 
 
-def _repair(rows: Rows, kind: str, argument: str, check: Check) -> Repair:
+def _repair(rows: Rows, kind: str, argument: str, action: str, check: Check) -> Repair:
     found = {finding.id: finding for finding in findings(_told(rows, check), kind)}
-    repairs = [repair for repair in found[kind].repairs if argument in ("", repair.argument)] if kind in found else []
+    offered = found[kind].repairs if kind in found else ()
+    repairs = [each for each in offered if argument in ("", each.argument) and action in ("", each.action)]
     if not repairs:
         found = {finding.id: finding for finding in findings(_told(rows, check))}
         mendable = [finding.id for finding in found.values() if finding.repairs]

@@ -196,6 +196,24 @@ def test_a_kind_of_problem_is_mended_everywhere_and_undone(store: DatasetStore, 
     assert len(said(store, id)) == 11
 
 
+@pytest.mark.parametrize(
+    ("kind", "answer"),
+    [("placeholders", "I am {{{{name}}}}, number {i}."), ("secrets", "Write to anna{i}@mueller-sohn.de, number {i}.")],
+)
+def test_rows_that_could_be_rewritten_go_where_that_was_asked_for(
+    kind: str, answer: str, store: DatasetStore, tmp_path: Path
+) -> None:
+    """They were rewritten: the first repair of a kind was taken, whichever button was pressed."""
+    file = tmp_path / "mine.jsonl"
+    rows = [{"question": f"Who are you, {i}?", "answer": answer.format(i=i)} for i in range(3)]
+    file.write_text("\n".join(map(json.dumps, [*rows, {"question": "And you?", "answer": "Nobody in particular."}])), "utf-8")
+    id = store.import_file(file).id
+    finding = next(each for each in store.report(id).findings if each.id == kind)
+    assert [each.action for each in finding.repairs][-1] == "remove" and len(finding.repairs) > 1
+    change = working.mended(store, id, kind, value="Ada", action="remove")
+    assert change.what == finding.repairs[-1].label and said(store, id) == [(4, "Nobody in particular.")]
+
+
 def test_a_run_learns_from_the_version_that_it_was_begun_with(make_workspace, tmp_path: Path) -> None:
     space = make_workspace()
     store = DatasetStore(space.datasets, tmp_path)

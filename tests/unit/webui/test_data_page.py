@@ -207,6 +207,20 @@ def test_a_set_comes_as_jsonl_as_it_is_now_and_an_unknown_one_is_refused(
     assert client.get(address(id, "en"), headers={"origin": "http://evil.example"}).status_code == 403
 
 
+def test_a_button_removes_rows_that_another_of_the_same_kind_would_fill(
+    services: Services, page: DataPage, tmp_path: Path
+) -> None:
+    rows = [{"question": f"Who, {i}?", "answer": f"I am {{{{name}}}} of {i}."} for i in range(4)]
+    id = added(services, tmp_path, [*rows, *asked(30)])
+    looked = page.mending.look(id)
+    offered = looked[page.mending.outputs.index(page.mending.offered)]
+    number = offered.index(["placeholders", "remove", ""])
+    assert number > 0
+    page.mending._mend(number)(id, offered, "Kim")
+    assert "Kim" not in str([example.as_dict() for _, example in services.datasets.rows(id)])
+    assert len(services.datasets.rows(id)) == 30
+
+
 def test_a_kind_of_finding_shows_its_rows_until_none_has_it(services: Services, page: DataPage, tmp_path: Path) -> None:
     rows = asked(30)
     id = added(services, tmp_path, [*rows, *rows[:25], {"question": "", "answer": "nothing asked"}])
