@@ -15,6 +15,7 @@ from core.messages import msg
 from core.presets import PRESETS
 from core.runs.all import Runs
 from core.runs.away import packed
+from core.runs.folder import RunFolder
 from core.runs.run_json import Parent
 from core.runs.states import State
 from core.workspace import lease
@@ -100,6 +101,21 @@ def test_used_pages_are_accessible_in_light_and_dark(chrome: Browser, app: kit.A
     nothing_found_in_both_sizes(page, full)
     watch.check()
     page.context.close()
+
+
+def an_export_is_told_of_the_run_that_is_opened(page: Page, larger: RunFolder) -> None:
+    """Seen: what the run before it needs stayed beside another."""
+    (larger.adapter / "more.bin").write_bytes(bytes(7_000_000))
+    kit.go_to_tab(page, "Runs")
+    page.locator("#runs-list label", has_text="newest").click()
+    kit.expect(page.locator("#details-card")).to_contain_text("newest")
+    page.locator("#export-where input[value=garage]").click()
+    about = page.locator("#export-about")
+    kit.expect(about).to_be_visible()
+    kit.expect(about).not_to_contain_text("7 MB")
+    for name, is_larger in (("older", True), ("newest", False)):
+        page.locator("#runs-list label", has_text=name).click()
+        (kit.expect(about).to_contain_text if is_larger else kit.expect(about).not_to_contain_text)("7 MB")
 
 
 def nothing_found_in_both_sizes(page: Page, full: bool) -> None:
@@ -336,6 +352,7 @@ def test_the_chat_tab_offers_the_run_that_ended_since_and_keeps_what_a_person_ch
     kit.expect(target).to_have_value(re.compile("base"))
     target.click()
     page.get_by_role("option", name=re.compile("older")).first.click()
+    an_export_is_told_of_the_run_that_is_opened(page, older)
     for deleted, left in (("newest", "older"), ("older", "base")):
         kit.go_to_tab(page, "Runs")
         page.locator("#runs-list label", has_text=deleted).click()

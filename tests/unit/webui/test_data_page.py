@@ -207,9 +207,7 @@ def test_a_set_comes_as_jsonl_as_it_is_now_and_an_unknown_one_is_refused(
     assert client.get(address(id, "en"), headers={"origin": "http://evil.example"}).status_code == 403
 
 
-def test_a_button_removes_rows_that_another_of_the_same_kind_would_fill(
-    services: Services, page: DataPage, tmp_path: Path
-) -> None:
+def test_a_button_removes_rows_that_another_of_the_same_kind_would_fill(services: Services, page: DataPage, tmp_path: Path) -> None:
     rows = [{"question": f"Who, {i}?", "answer": f"I am {{{{name}}}} of {i}."} for i in range(4)]
     id = added(services, tmp_path, [*rows, *asked(30)])
     looked = page.mending.look(id)
