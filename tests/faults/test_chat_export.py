@@ -145,8 +145,8 @@ def test_an_answer_that_runs_out_of_memory_says_so_and_the_next_one_works(
     client: ChatClient, place: Place, monkeypatch: pytest.MonkeyPatch, faults: FaultTable
 ) -> None:
     before = (
-        "import core.chat.duel as duel\nreal, asked = duel.Duel.answer, []\n"
-        "def answer(*a):\n asked.append(1)\n if len(asked) == 1: raise MemoryError()\n return real(*a)\nduel.Duel.answer = answer"
+        "import core.chat.duel as duel\nreal, asked = duel.Duel.answer_all, []\n"
+        "def answer(*a):\n asked.append(1)\n if len(asked) == 1: raise MemoryError()\n return real(*a)\nduel.Duel.answer_all = answer"
     )
     run_instead(monkeypatch, "core.chat.worker", before)
     ready(client, place, place.run.adapter)
