@@ -1,6 +1,6 @@
 """Does a dpo run beat the sft run that it trains further? 200 pairs, 40 questions about other things, judged by a machine that sees no names.
 
-    .venv/bin/python -m benchmarks.preference_wins --workspace FOLDER [--sft-rate 5e-4] [--dpo-rate 1e-4] [--epochs 3]   # half an hour on two quiet cores; again: goes on
+    .venv/bin/python -m benchmarks.preference_wins --workspace FOLDER [--sft-rate 5e-4] [--dpo-rate 1e-4] [--sft-weight 0] [--epochs 3]   # half an hour on two quiet cores; again: goes on
 
 benchmarks/pairs/repair_cafe.jsonl: what a volunteer of a repair café answers, the verdict first and right, what to do, what to bring. Worse answers have the wrong
 verdict, bury it, or give none. The parent learns the better answers (objective sft), the child compares both (dpo). Then both are asked
@@ -57,12 +57,17 @@ def main() -> None:
     parser.add_argument("--model", default="starter", help="as in a recipe")
     parser.add_argument("--sft-rate", type=float, default=5e-4)
     parser.add_argument("--dpo-rate", type=float, default=1e-4)
+    parser.add_argument(
+        "--sft-weight", type=float, default=0, help="of the better answers' own loss beside dpo's, as the run doctor advises"
+    )
     parser.add_argument("--epochs", type=float, default=3)
     chosen = parser.parse_args()
     chosen.workspace.mkdir(parents=True, exist_ok=True)
     print(machine.line("torch", "transformers", "peft"), flush=True)
     parent = trained("cafe-sft", chosen, chosen.sft_rate)
-    child = trained("cafe-dpo", chosen, chosen.dpo_rate, "--from", parent, "--set", "train.objective=dpo")
+    weight = ("--set", f"train.sft_weight={chosen.sft_weight:g}") if chosen.sft_weight else ()
+    name = f"cafe-dpo at {chosen.dpo_rate:g}, weight {chosen.sft_weight:g}"
+    child = trained(name, chosen, chosen.dpo_rate, "--from", parent, "--set", "train.objective=dpo", *weight)
     heldout = load_heldout(PAIRS / "repair_cafe.heldout.yaml")
     prompts = chosen.workspace / "questions.jsonl"
     prompts.write_text("\n".join(json.dumps({"prompt": item.prompt}) for item in heldout), "utf-8")
