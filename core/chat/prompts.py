@@ -118,7 +118,7 @@ def _of_value(value: Any, file: str, number: int) -> Prompt:
     given = {"prompt": value} if isinstance(value, str) else value if isinstance(value, dict) else {}
     asked = next((given[name] for name in ("prompt", "question", "instruction") if isinstance(given.get(name), str)), "")
     expected = next((given[name] for name in ("expected", "answer", "output") if isinstance(given.get(name), str)), None)
-    turns: Any = given.get("messages") or [{"role": "user", "content": asked}]
+    turns: Any = [{"role": "user", "content": asked}] if asked.strip() else given.get("messages") or [{}]
     is_asked = isinstance(turns, list) and all(map(_is_turn, turns)) and turns[-1]["role"] == "user"
     if not is_asked or not turns[-1]["content"].strip():
         raise ChatError("compare.no_prompt", file=file, number=number)

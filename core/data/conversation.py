@@ -163,11 +163,7 @@ def _message(turn: Any, number: int, notes: Notes) -> ChatMessage:
     if spoken == "function_call" and not calls:
         calls, content = content, ""
     words, thought = _content(content, number, notes)
-    flags = (
-        [name for name in _LEARNED if isinstance(turn.get(name), bool)]
-        if role == "assistant"
-        else [n for n in _LEARNED if turn.get(n) is False]
-    )
+    flags = [name for name in _LEARNED if turn.get(name) is False or (role == "assistant" and turn.get(name) is True)]
     read = [speaks, holds, called, "weight", *flags] if role == "assistant" else [speaks, holds, *flags]
     if role != "assistant":
         read += ["tool_call_id", "name"] if role == "tool" else []

@@ -24,10 +24,9 @@ _MEDIA = re.compile(
     r"^\u200e|^<[^<>]{3,40}>$|^\S+\.(?:jpe?g|png|webp|gif|opus|mp3|m4a|mp4|3gp|pdf|vcf|docx?)\s\([^()]{2,30}\)|^[\[［<＜][^<>\[\]]{2,12}(?:省略|생략)[\]］>＞]$",
     re.IGNORECASE,
 )
-# A place, a poll, and what the app says of calls, under the name of who called.
-_PLACE = re.compile(
-    r"^(?:\S+: ?)?https://(?:maps\.google\.com|maps\.app\.goo\.gl|foursquare\.com)/\S+$|^\w+:\n.+\n\w+: .+ \(\d+ \w+\)$", re.DOTALL
-)
+# A place, a poll's first line and its last, and what the app says of calls, under the name of who called.
+_PLACE = re.compile(r"^(?:\S+: ?)?https://(?:maps\.google\.com|maps\.app\.goo\.gl|foursquare\.com)/\S+$")
+_ASKS, _OPTION = re.compile(r"\w+:"), re.compile(r"\w+: .+ \(\d+ \w+\)")
 _CALL = re.compile(
     r"^(?:(?:missed |silenced )?(?:group )?(?:voice|video) call|(?:verpasster )?(?:sprach|video)anruf|(?:llamada|videollamada) (?:de voz )?perdida|"
     r"appel (?:vocal|vidéo) manqué|(?:ligação|chamada) de (?:voz|vídeo) perdida|(?:未接)?(?:语音|視訊|視頻|视频|語音)通[话話])[,.。，]?(?: \d.{0,20}| .{0,20}\d{2}:\d{2}.{0,5})?$",
@@ -82,13 +81,20 @@ def _lines(source: Source) -> Iterator[tuple[int, str, dates.Numbers | None]]:
             )
 
 
+def _is_poll(text: str) -> bool:
+    """By its lines: an expression over all of them takes the square of a long message."""
+    first, _, rest = text.partition("\n")
+    question, _, last = rest.rpartition("\n")
+    return bool(question and _ASKS.fullmatch(first) and _OPTION.fullmatch(last))
+
+
 def _whole(said: Said, more: list[str]) -> Said:
     text = "\n".join([said.text, *more]).strip("\n ")
     if not said.person:
         return said._replace(text=text, left=Loss("chat", "app"))
     if _CALL.match(text):
         return said._replace(text=text, left=Loss("chat", "app"))
-    if _MEDIA.search(text) or _PLACE.match(text):
+    if _MEDIA.search(text) or _PLACE.match(text) or _is_poll(text):
         return said._replace(text=text, left=Loss("chat", "media"))
     text = MARKS.sub("", _EDITED.sub("", text)).strip()
     left = Loss("chat", "deleted") if _DELETED.match(text) else left_of(text)

@@ -41,11 +41,8 @@ class Loss(NamedTuple):
     name: str = ""
 
     def said(self, count: int) -> LeftOut:
-        what = (
-            f"left_out.chat_{self.name}"
-            if self.place == "chat"
-            else f"left_out.{'column' if self.place == 'worse' else self.place}"
-        )
+        place = "column" if self.place == "worse" else self.place
+        what = f"left_out.chat_{self.name}" if place == "chat" else f"left_out.{place}"
         return LeftOut(what=msg(what, name=self.name), count=count, why=msg(self._why(), name=self.name))
 
     def _why(self) -> str:

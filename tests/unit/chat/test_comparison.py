@@ -119,6 +119,9 @@ def test_prompts_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "c.json").write_text('[{"prompt": "One?", "expected": "1"}]', "utf-8")
     found = [[(one.asked, one.expected) for one in prompts_of_file(tmp_path / name)] for name in ("a.txt", "b.jsonl", "c.json")]
     assert found == [[("One?", None), ("Two?", None)], [("One?", None), ("Two?", "2")], [("One?", "1")]]
+    whole = [{"role": "user", "content": "Said?"}, {"role": "assistant", "content": "Said."}]  # as chat sets have both
+    (tmp_path / "d.jsonl").write_text(json.dumps({"prompt": "Asked?", "messages": whole}), "utf-8")
+    assert [one.asked for one in prompts_of_file(tmp_path / "d.jsonl")] == ["Asked?"]
 
 
 def test_prompts_that_were_written_are_read_as_they_were(tmp_path: Path) -> None:

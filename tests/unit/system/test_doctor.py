@@ -237,6 +237,10 @@ def test_launch_and_doctor_agree_on_the_oldest_drivers():
         assert row.linux >= oldest and row.windows >= oldest
 
 
+def test_launch_and_doctor_wait_as_long_for_torch():
+    assert checkup.TORCH_S == running.CHECK_S
+
+
 def test_sentences_are_the_same_in_both_languages():
     catalogue = core_catalogue()
     keys = [{key for key in catalogue.keys(language) if key.startswith("doctor.")} for language in ("en", "zh")]
