@@ -227,23 +227,23 @@ class Step:
         self.random = random_states(self.on_card)
 
     @torch.no_grad()
-    def measure(self, rows: Rows) -> tuple[float, int]:
-        """Summed loss and learned tokens of a batch; the model is as its `eval` or `train` left it."""
-        self.computing = rows
-        batch = self.batch(rows)
-        loss = float(summed_loss(self.tuned, batch, self.head))
+    def measure(self, rows: Rows, compares: bool = False) -> tuple[float, int]:
+        """Summed loss and learned tokens of a batch, or pairs where it compares them (`told` then has more); the model is as its `eval` or
+        `train` left it."""
+        self.computing, batch = rows, self.batch(rows)
+        if compares and self.preference:
+            loss, count = self._compared(batch, self.preference.sft_share([batch])), len(rows)
+        else:
+            loss, count = summed_loss(self.tuned, batch, self.head), batch.targets.numel()
+        found = float(loss), count
         self.computing = ()
-        return loss, batch.targets.numel()
+        return found
 
-    @torch.no_grad()
-    def measure_pairs(self, rows: Rows) -> tuple[float, int]:
-        """The same of a batch of pairs, which `told` has more of: summed loss and pairs."""
-        assert self.preference
-        self.computing = rows
-        batch = self.batch(rows)
-        loss = float(self._compared(batch, self.preference.sft_share([batch])))
-        self.computing = ()
-        return loss, len(rows)
+    def measured(self, batches: Iterator[Rows], check: Callable[[], None]) -> Iterator[tuple[int, float, int]]:
+        """Of each batch of an evaluation: rows, and what `measure` gives."""
+        for rows in batches:
+            check()
+            yield len(rows), *self.measure(rows, compares=True)
 
     @torch.no_grad()
     def log_probabilities(self, rows: Rows) -> list[float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -28,12 +28,11 @@ class Evaluation:
         self._step.tuned.eval()
         self._step.told()
         loss_sum, counted, done = 0.0, 0, 0
-        for chosen in self._batches():
+        self._reporter.stage("measuring", Progress(done=0, total=len(self._rows), unit="rows"))
+        batches = ([self._rows[i] for i in chosen] for chosen in self._batches())
+        for rows, loss, count in self._step.measured(batches, self._reporter.check):
+            loss_sum, counted, done = loss_sum + loss, counted + count, done + rows
             self._reporter.stage("measuring", Progress(done=done, total=len(self._rows), unit="rows"))
-            self._reporter.check()
-            done += len(chosen)
-            loss, count = self._measure(chosen)
-            loss_sum, counted = loss_sum + loss, counted + count
         return loss_sum / counted
 
     def rehearse(self) -> None:
@@ -41,11 +40,8 @@ class Evaluation:
         if self._rows:
             lengths = lengths_of(self._rows)
             self._step.tuned.eval()
-            self._measure(max(self._batches(), key=lambda chosen: max(int(lengths[i]) for i in chosen) * len(chosen)))
-
-    def _measure(self, chosen: Sequence[int]) -> tuple[float, int]:
-        rows = [self._rows[i] for i in chosen]
-        return self._step.measure_pairs(rows) if self._step.preference else self._step.measure(rows)
+            largest = max(self._batches(), key=lambda chosen: max(int(lengths[i]) for i in chosen) * len(chosen))
+            self._step.measure([self._rows[i] for i in largest], compares=True)
 
     def _batches(self) -> Iterator[list[int]]:
         return batches_of(self._step, self._rows, self._recipe)

@@ -53,7 +53,7 @@ def tuned_of(model: Path, recipe: Recipe) -> Any:
     return adapter.add(base_model.load(model, FP32, recipe.adapter.method == "qlora"), recipe.adapter, "tiny", None)
 
 
-def trainer_of(folder: Path, model: Path, recipe: Recipe, ranks: Ranks | None = None) -> Trainer:
+def trainer_of(folder: Path, model: Path, recipe: Recipe, ranks: Ranks | None = None, measured: int = 5) -> Trainer:
     """In folder, gone on from its newest checkpoint where an earlier one left one."""
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     if ranks:
@@ -64,7 +64,7 @@ def trainer_of(folder: Path, model: Path, recipe: Recipe, ranks: Ranks | None = 
         tuned.save_pretrained(target, save_embedding_layers=False)
 
     dealt = {"step_of": partial(DealtStep.on, ranks, reporter.check)} if ranks else {}
-    trainer = Trainer(tuned, recipe, TrainingData(rows(20), rows(5), 0), FP32, reporter, save, **dealt)
+    trainer = Trainer(tuned, recipe, TrainingData(rows(20), rows(measured), 0), FP32, reporter, save, **dealt)
     if saved := reporter.run.checkpoints():
         trainer.restore(checkpoint.read(saved[-1]))
     return trainer
@@ -96,13 +96,14 @@ class InThreads(Ranks):
     def _serve(self, step: Step, rank: tuple[int, int], orders: queue.SimpleQueue) -> None:
         group = RankGroup(self.meeting, *rank, step.parameters, EXTRA + rank[1])
         while order := orders.get():
-            serve(step, group, json.loads(order), rank, lambda: None)
+            serve(step, group, json.loads(order), rank, lambda **said: self._said.__setitem__(rank[0], said))
 
     def all_ready(self, parameters: int, check: Callable[[], None]) -> None: ...
 
     def order(self, of_ranks: Sequence[Any], **order: Any) -> None:
+        self._step += 1
         for orders, parts in zip(self._orders, of_ranks[1:], strict=True):
-            orders.put(json.dumps({"parts": parts, **order}))
+            orders.put(json.dumps({"number": self._step, "parts": parts, **order}))
 
     def close(self) -> None:
         for orders in self._orders:
@@ -197,6 +198,69 @@ def test_all_give_way_to_a_full_memory_of_one_and_the_curve_goes_on(tmp_path: Pa
         trainer.run()
     assert HALVE in trainer.position.retreats and ranks.steps[0].retreat.taken == trainer.position.retreats
     nearly_the_same(trainer, whole)
+
+
+@pytest.mark.parametrize("count", [2, pytest.param(3, marks=pytest.mark.full)])
+def test_an_evaluation_is_dealt_and_its_number_is_that_of_one_rank(count: int, tmp_path: Path, tiny_model: Path) -> None:
+    """Bit for bit: rank 0 adds what each batch gave in the order of one process. The ranks begin with another adapter than rank 0."""
+    recipe, batches = recipe_of(per_device_train_batch_size=2), dict[int, int]()
+
+    def measure(trainer: Trainer, name: int) -> float | None:
+        with torch.no_grad():
+            for parameter in trainer.step.parameters:
+                parameter.add_(0.05)
+        watch(trainer.step, name)
+        trainer.step.begin(1)
+        return trainer.recovery.attempt(0, trainer.evaluation.loss)
+
+    def watch(step: Step, name: int) -> None:
+        measures = step.measure
+
+        def counted(*arguments: Any, **others: Any) -> tuple[float, int]:
+            batches[name] = batches.get(name, 0) + 1
+            return measures(*arguments, **others)
+
+        step.measure = counted  # type: ignore[method-assign]
+
+    alone = measure(trainer_of(tmp_path / "alone", tiny_model, recipe, measured=50), -1)
+    with begun(InThreads(tmp_path / "ranks", lambda step: watch(step, 1 + len(ranks.steps))), count) as ranks:
+        assert measure(trainer_of(tmp_path / "ranks", tiny_model, recipe, ranks, measured=50), 0) == alone
+        assert sum(batches[rank] for rank in range(count)) == batches[-1] > 4 * count, "some times dealt"
+        assert all(batches[rank] >= batches[-1] // (count + 1) for rank in range(count))
+
+
+def test_a_full_memory_of_one_rank_in_an_evaluation_halves_the_batches_of_all(tmp_path: Path, tiny_model: Path) -> None:
+    def spoil(step: Step) -> None:
+        measures = step.measure
+
+        def full(rows: Any, compares: bool = False) -> tuple[float, int]:
+            if len(rows) > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return measures(rows, compares)
+
+        step.measure = full  # type: ignore[method-assign]
+
+    alone = trainer_of(tmp_path / "alone", tiny_model, recipe_of(), measured=20).evaluation.loss()
+    with begun(InThreads(tmp_path / "ranks", spoil), 2) as ranks:
+        trainer = trainer_of(tmp_path / "ranks", tiny_model, recipe_of(), ranks, measured=20)
+        assert trainer.recovery.attempt(0, trainer.evaluation.loss) == pytest.approx(alone, rel=1e-6)
+        assert HALVE in trainer.step.retreat.taken == ranks.steps[0].retreat.taken
+
+
+@pytest.mark.full
+def test_a_rank_that_is_killed_in_an_evaluation_ends_it_with_a_sentence(tmp_path: Path, tiny_model: Path) -> None:
+    with begun(Ranks(tmp_path, "tiny-run"), 2) as ranks:
+        trainer = trainer_of(tmp_path, tiny_model, recipe_of(), ranks, measured=50)
+        measures = trainer.step.measure
+
+        def kill_first(*arguments: Any, **others: Any) -> tuple[float, int]:
+            psutil.Process(ranks.pids[0]).kill()
+            return measures(*arguments, **others)
+
+        trainer.step.measure = kill_first  # type: ignore[method-assign]
+        with pytest.raises(RankError) as failed:
+            trainer.evaluation.loss()
+    assert failed.value.message.key == "ranks.gone"
 
 
 def test_a_killed_rank_ends_all_of_them_and_the_run_goes_on_with_one(tmp_path: Path, tiny_model: Path, whole: Trainer) -> None:

@@ -83,6 +83,10 @@ class Ranks:
         return 1 + len(self._children)
 
     @property
+    def _others(self) -> range:
+        return range(1, self.size)
+
+    @property
     def pids(self) -> list[int]:
         return [child.process.pid for child in self._children.values()]
 
@@ -112,6 +116,15 @@ class Ranks:
             work.wait()
         except RuntimeError:  # Gloo: the connection was closed, which is seen before the end of who held it
             self._until(lambda: False, check, END_S)
+
+    def answers(self, check: Callable[[], None], seconds: float = 0.0) -> list[dict[str, Any]]:
+        """What each has said of the last order, once all have. Raises as `wait` does."""
+        self._until(
+            lambda: all(self._said.get(rank, {}).get("done") == self._step for rank in self._others),
+            check,
+            self.patience_s + 10 * seconds,
+        )
+        return [self._said[rank] for rank in self._others]
 
     def _until(self, is_done: Callable[[], bool], check: Callable[[], None], seconds: float) -> None:
         end = time.monotonic() + seconds

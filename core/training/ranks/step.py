@@ -2,14 +2,16 @@
 
 The loss of a step is a mean over all that it learns, so each rank divides by what the whole step counts, and the sum is what one process
 would have computed, but for the order of its additions. A rank keeps nothing from one step to the next: it is given the weights each
-time. So optimizer, random states, checkpoints, and whatever takes a run back are rank 0's, as in a run of one.
+time. So optimizer, random states, checkpoints, and whatever takes a run back are rank 0's, as in a run of one. An evaluation is dealt too,
+some batches at a time: what each of them gives comes back in a line, and rank 0 adds it in the order of one process.
 """
 
 from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -22,6 +24,7 @@ from core.files import is_out_of_memory
 from core.training.ranks.group import RankGroup
 from core.training.ranks.helpers import Ranks
 
+MEASURED_AT_ONCE = 4  # batches of an evaluation a rank, so that the ranks seldom wait for each other
 EXTRA = 2 + len(SUMS)  # loss, pairs, what is told of them; then of each rank which of its micro-batches got no memory, from 1
 
 
@@ -63,6 +66,47 @@ class DealtStep(Step):
         self._told, self._pairs = sums[2:EXTRA], int(sums[1])
         return sums[0]
 
+    def measured(self, batches: Iterator[Rows], check: Callable[[], None]) -> Iterator[tuple[int, float, int]]:
+        is_first = True
+        while some := list(islice(batches, MEASURED_AT_ONCE * self.ranks.size)):
+            dealt = deal([self.tokens(rows) for rows in some], self.ranks.size)
+            self.ranks.order(
+                [[[vars(row) for row in some[number]] for number in numbers] for numbers in dealt],
+                measures=True, weights=is_first, taken=self.retreat.taken, room_for=self.retreat.room_for,
+            )  # fmt: skip
+            if is_first:
+                self.ranks.group.weights(lambda work: self.ranks.wait(work, check))
+            started, is_first = time.perf_counter(), False
+            own, failure = measured(self, [some[number] for number in dealt[0]], check)
+            answers = self.ranks.answers(check, time.perf_counter() - started)
+            found: dict[int, tuple[float, int]] = {}
+            for rank, (numbers, each) in enumerate(zip(dealt, [own, *(answer["measured"] for answer in answers)], strict=True)):
+                if len(each) < len(numbers):
+                    self.computing = some[numbers[len(each)]]
+                    raise failure or MemoryError(f"rank {rank}")
+                found |= dict(zip(numbers, each, strict=True))
+            for answer in answers:
+                self._told, self._pairs = self._told + torch.tensor(answer["told"]).to(self._told), self._pairs + answer["pairs"]
+            for number, rows in enumerate(some):
+                yield len(rows), *found[number]
+
+
+def measured(
+    step: Step, parts: Sequence[Rows], check: Callable[[], None] = lambda: None
+) -> tuple[list[tuple[float, int]], Exception | None]:
+    """What `Step.measure` gives of each of a rank's batches, as far as there was memory; and the error where there was not."""
+    found: list[tuple[float, int]] = []
+    for rows in parts:
+        check()
+        try:
+            found.append(step.measure(rows, compares=True))
+        except Exception as error:  # noqa: BLE001 - torch says "no memory" in several types; all others go on
+            if not is_out_of_memory(error):
+                raise
+            traceback.clear_frames(error.__traceback__)  # they hold the tensors that were too many
+            return found, error
+    return found, None
+
 
 def attempt(
     step: Step, parts: Sequence[Rows], batches: Sequence[Batch], whole: tuple[float, float], rank: tuple[int, int],
@@ -87,20 +131,28 @@ def attempt(
     return extra, failure
 
 
-def serve(step: Step, group: RankGroup, order: dict[str, Any], rank: tuple[int, int], done: Callable[[], None]) -> None:
-    """One step as another rank computes it."""
+def serve(step: Step, group: RankGroup, order: dict[str, Any], rank: tuple[int, int], say: Callable[..., None]) -> None:
+    """One step as another rank computes it, or its part of an evaluation. say: to rank 0, that it is done, and what was measured."""
     if [step.retreat.taken, step.retreat.room_for] != [order["taken"], order["room_for"]]:
         step.retreat.taken, step.retreat.room_for = order["taken"], order["room_for"]
         step.save_memory()
-    step.scaler.load_state_dict(order["scaler"])
-    torch.manual_seed(order["seed"] + rank[0])
-    group.weights(lambda work: work.wait())
     parts = [[Encoded(**row) for row in rows] for rows in order["parts"]]
     step.told()
-    extra, failure = attempt(step, parts, [step.batch(rows) for rows in parts], tuple(order["whole"]), rank)
-    done()
-    group.gradients(extra, lambda work: work.wait())
-    step.optimizer.zero_grad(set_to_none=True)
+    if order.get("measures"):
+        if order["weights"]:
+            group.weights(lambda work: work.wait())
+        step.tuned.eval()
+        found, failure = measured(step, parts)
+        say(done=order["number"], measured=found, told=step._told.tolist(), pairs=step._pairs)
+    else:
+        step.tuned.train()
+        step.scaler.load_state_dict(order["scaler"])
+        torch.manual_seed(order["seed"] + rank[0])
+        group.weights(lambda work: work.wait())
+        extra, failure = attempt(step, parts, [step.batch(rows) for rows in parts], tuple(order["whole"]), rank)
+        say(done=order["number"])
+        group.gradients(extra, lambda work: work.wait())
+        step.optimizer.zero_grad(set_to_none=True)
     if failure:
         step.forget()
 

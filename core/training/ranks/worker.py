@@ -4,7 +4,10 @@ no data set, no optimizer's state, no file of the run folder.
 In lines (core.system.lines), numbers beside them by the group:
   first {recipe, model_folder, own_code, dtype, pad_token_id, threads, meeting, rank, size}, then of each step
   {number, parts: rows of each of its micro-batches, whole, taken, room_for, scaler, seed}
-Out: ready {numbers that are trained}, done {number} once its part is computed, failed {a Message}. It leaves as soon as its stdin closes.
+and of some batches of an evaluation
+  {number, parts, measures: true, weights: whether rank 0's come first, taken, room_for}
+Out: ready {numbers that are trained}, done {number} once its part is computed, with measured [[loss, learned or pairs]], told and pairs of
+an evaluation, failed {a Message}. It leaves as soon as its stdin closes.
 """
 
 from __future__ import annotations
@@ -61,11 +64,9 @@ def _serve(parent: ToParent, orders: Orders) -> None:
     parent.say(ready=sum(parameter.numel() for parameter in step.parameters))
     group = RankGroup(Path(first["meeting"]), *rank, step.parameters, EXTRA + rank[1])
     step.begin(recipe.train.seed)
-    tuned.train()
     with neftune.noise(tuned, recipe.train.neftune_noise_alpha):
         while True:
-            order = orders.get()
-            serve(step, group, order, rank, lambda number=order["number"]: parent.say(done=number))  # type: ignore[misc]
+            serve(step, group, orders.get(), rank, parent.say)
 
 
 if __name__ == "__main__":
