@@ -103,7 +103,7 @@ class Mending:
         def mend(id: Any, offered: Any, value: Any) -> Update:
             """Inputs: sets, offered, value. Outputs: notice."""
             if not isinstance(offered, list) or number >= len(offered):
-                return gr.skip()
+                return shown(notice(self.w.t("data_page.stale"), "warn"))
             kind, action, argument = offered[number]
             filled = str(value or "") if action == "fill" else ""
             return self.told(lambda: working.mended(self.services.datasets, id, kind, filled, argument, action))

@@ -1,24 +1,30 @@
 """Versions of a set: what was changed, one line a change, over rows that stay as they were read. No torch.
 
-edits-<reading>.jsonl    one line a change: {version, parent, time, what, remove: [row], change: [[row, written]], add: [written]}; or, where
-                         somebody went back or forth, {head}. The last line says which version the set is at. Version 0 is the file.
+edits-<reading>.jsonl    one line a change: {version, parent, time, what, remove: [row], change: [[row, written]], add: [written]}, numbers that are
+                         many as _said writes them; or, where somebody went back or forth, {head}. The last line says which version the set is at.
+                         Version 0 is the file.
 written-<reading>.jsonl  one line a row that somebody wrote: {row, example}; a change names them by their number, from 0
+begins-<reading>         where each of its lines begins and the last ends, as int64, of a file with many; made again where it does not fit
 
 A row is named by its number in the file, whatever it says by now; one that was added by a number behind those of the file. Written rows are in
 place before the change that names them, so a crash leaves at most rows that nobody names. Who writes holds edits.lock (core/data/store). A version
 costs no copy: a run finds the one that it learned from for as long as the set is here. While it is open, which row says what is mapped from files
-without a name, 24 bytes a row; of memory it holds 8 bytes for each row that somebody wrote.
+without a name, 16 bytes a row and 8 for each row that somebody wrote; where each row is changed, as much again is held for each change.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
 import time
+import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,34 +32,33 @@ import numpy as np
 
 from core import files
 from core.data.formats import Example
-from core.data.many.columns import kept
+from core.data.many.columns import AT_ONCE, kept
 from core.data.sets.rows import Rows
 from core.errors import DataError
 from core.messages import Message, msg
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Change:
-    """remove: rows that go. change: (row, number of what was written in its place). add: numbers of written rows."""
+    """remove (R,): rows that go. change (C, 2): row, number of what was written in its place. add (A,): numbers of written rows. All int64."""
 
     version: int
     parent: int
     time: float
     what: Message
-    remove: tuple[int, ...] = ()
-    change: tuple[tuple[int, int], ...] = ()
-    add: tuple[int, ...] = ()
+    remove: np.ndarray
+    change: np.ndarray
+    add: np.ndarray
 
 
 class Edited(Rows):
-    """The rows of a version: numbers (N,) by which they are named, source (N,) which written row each says, -1 what the file says. folder: where they
-    are mapped from. Raises OSError."""
+    """The rows of a version. columns, which are taken out of the list: numbers (N,) by which rows are named, source (N,) which written row each says,
+    -1 what the file says, places (N,) among the rows of the file that can be learned from. folder: where they are mapped from. Raises OSError."""
 
-    def __init__(self, base: Rows, numbers: np.ndarray, source: np.ndarray, written: WrittenRows, folder: Path):
+    def __init__(self, base: Rows, columns: list[np.ndarray], written: WrittenRows, folder: Path):
         assert base.path is not None
         super().__init__(base.path)
-        places = np.searchsorted(base.numbers(), numbers)  # of rows of the file, among those that can be learned from
-        self._numbers, self._says, self._places = (kept(column, folder) for column in (numbers, source, places))
+        self._places, self._says, self._numbers = (kept(columns.pop(), folder) for _ in range(3))
         self._written = written
 
     def __len__(self) -> int:
@@ -89,7 +94,7 @@ class Edited(Rows):
 
     def keys(self, positions: np.ndarray) -> np.ndarray:
         source = self._says[positions]
-        return np.where(source < 0, self._places[positions], -1 - source)
+        return np.where(source < 0, self._places[positions], -1 - source).astype(np.int64)
 
 
 class WrittenRows(Sequence[Example]):
@@ -97,19 +102,61 @@ class WrittenRows(Sequence[Example]):
 
     def __init__(self, path: Path):
         self._path = path
-        self._begins = array("q", [0])
-        if path.exists():
-            with open(path, "rb") as file:
-                self._begins.extend(file.tell() for _ in iter(file.readline, b""))
+        self.begins = _begins(path)
 
     def __len__(self) -> int:
-        return len(self._begins) - 1
+        return len(self.begins) - 1
 
     def __getitem__(self, index: int) -> Example:  # type: ignore[override]
-        begin, end = self._begins[index], self._begins[index + 1]
+        begin, end = int(self.begins[index]), int(self.begins[index + 1])
         with open(self._path, "rb") as file:
             file.seek(begin)
             return Example.from_dict(json.loads(file.read(end - begin))["example"])
+
+
+def _begins(path: Path) -> np.ndarray:
+    """(N + 1,) where the lines of a file begin, and its end. Of many they are kept: a look at each change would read all of them."""
+    size = path.stat().st_size if path.exists() else 0
+    with suppress(OSError, ValueError):  # none, or not whole
+        known = np.fromfile(_beside(path), "<i8")
+        if len(known) and known[-1] == size:
+            return kept(known, path.parent.parent)
+    found = array("q", [0])
+    if size:
+        with open(path, "rb") as file:
+            found.extend(file.tell() for _ in iter(file.readline, b""))
+    return kept(np.frombuffer(found, np.int64), path.parent.parent)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(path.stem.replace("written-", "begins-"))
+
+
+AS_THEY_ARE = 10_000  # numbers in the log; more would be a list of Python's, 40 bytes each, at every look at the set
+
+
+def _said(numbers: np.ndarray) -> list[Any] | str:
+    """In the log. Many: their int64, zlib's, in base64."""
+    if numbers.size <= AS_THEY_ARE:
+        return numbers.tolist()
+    return base64.b64encode(zlib.compress(np.ascontiguousarray(numbers, "<i8").tobytes(), 1)).decode()
+
+
+def _heard(said: list[Any] | str) -> np.ndarray:
+    return np.frombuffer(zlib.decompress(base64.b64decode(said)), "<i8") if isinstance(said, str) else np.array(said, np.int64)
+
+
+def _found(numbers: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """numbers (N,) rise. Where those of `wanted` (W,) are that are among them, and which of `wanted` are: (F,), (W,) of bool."""
+    at = np.minimum(np.searchsorted(numbers, wanted), max(0, len(numbers) - 1))
+    there = numbers[at] == wanted if len(numbers) else np.zeros(len(wanted), bool)
+    return at[there], there
+
+
+def _named(numbers: np.ndarray, rows: np.ndarray) -> None:
+    """Raises DataError for the first of the rows that is not there. numbers rise."""
+    for row in rows[~_found(numbers, rows)[1]][:1].tolist():
+        raise DataError("sets.no_such_row", row=row, rows=len(numbers))
 
 
 class Edits:
@@ -126,7 +173,7 @@ class Edits:
             if "version" in record:
                 change = Change(
                     record["version"], record["parent"], record["time"], Message.model_validate(record["what"]),
-                    tuple(record["remove"]), tuple((row, written) for row, written in record["change"]), tuple(record["add"]),
+                    _heard(record["remove"]), _heard(record["change"]).reshape(-1, 2), _heard(record["add"]),
                 )  # fmt: skip
                 self.changes[change.version] = change
             self.head = record.get("head", record.get("version", self.head))
@@ -148,20 +195,23 @@ class Edits:
         if not story:
             return base
         numbers = base.numbers()
-        source = np.full(len(numbers), -1, np.int64)
-        for change in story:
-            stays = ~np.isin(numbers, change.remove)
-            numbers, source = numbers[stays], source[stays]
-            if change.change and len(numbers):
-                row, written = np.array(change.change, np.int64).T
-                order = np.argsort(numbers, kind="stable")
-                place = order[np.minimum(np.searchsorted(numbers, row, sorter=order), len(numbers) - 1)]
-                there = numbers[place] == row
-                source[place[there]] = written[there]
-            added = np.array(change.add, np.int64)
-            numbers, source = np.concatenate((numbers, base.stored + 1 + added)), np.concatenate((source, added))
+        places = np.arange(len(numbers), dtype=np.int32)  # of rows of the file, among those that can be learned from
+        source = np.full(len(numbers), -1, np.int32)
+        for change in story:  # numbers rise all the while: nothing that a million rows would take twice is sorted or kept
+            gone, _ = _found(numbers, change.remove)
+            if len(gone):
+                numbers, source, places = np.delete(numbers, gone), np.delete(source, gone), np.delete(places, gone)
+            for row, written in (part.T for part in np.array_split(change.change, 1 + len(change.change) // AT_ONCE)):
+                at, there = _found(numbers, row)
+                source[at] = written[there]
+            if len(change.add):
+                numbers = np.concatenate((numbers, base.stored + 1 + change.add))
+                source = np.concatenate((source, change.add.astype(np.int32)))
+                places = np.concatenate((places, np.zeros(len(change.add), np.int32)))
+        columns = [numbers, source, places]
+        del numbers, source, places
         return Edited(
-            base, numbers, source, WrittenRows(self._pool), self._pool.parent.parent
+            base, columns, WrittenRows(self._pool), self._pool.parent.parent
         )  # not where Windows would keep the set for it
 
     def change(
@@ -172,40 +222,57 @@ class Edits:
         change: Iterable[tuple[int, Example]] = (),
         add: Iterable[Example] = (),
     ) -> Change:
-        """A new version. Raises DataError for a row that the newest does not have, and where nothing would change; OSError."""
+        """A new version. change: one is held at a time. Raises DataError for a row that the newest does not have, and where nothing would change; OSError."""
         now = self.rows(base).numbers()
-        removed, changed = tuple(dict.fromkeys(remove)), dict(change)
-        asked = np.array([*removed, *changed], np.int64)
-        for row in asked[~np.isin(asked, now)][:1].tolist():
-            raise DataError("sets.no_such_row", row=row, rows=len(now))
-        new = list(add)
-        if not (removed or changed or new):
-            raise DataError("sets.nothing_to_change")
-        if len(now) + len(new) <= len(removed):
-            raise DataError("sets.nothing_left")
-        first = self._write([*changed.items(), *((0, example) for example in new)])
+        gone, new, changed = np.fromiter(dict.fromkeys(remove), np.int64), list(add), array("q")
+        _named(now, gone)
+
+        def written() -> Iterator[tuple[int, Example]]:
+            for row, example in change:
+                _named(now, np.array([row]))
+                changed.append(row)
+                yield row, example
+            if not (len(gone) or changed or new):
+                raise DataError("sets.nothing_to_change")
+            if len(now) + len(new) <= len(gone):
+                raise DataError("sets.nothing_left")
+            yield from ((0, example) for example in new)
+
+        first = self._write(written())
         behind = first + len(changed)
         made = Change(
-            max(self.changes, default=0) + 1, self.head, round(time.time(), 3), what, removed,
-            tuple(zip(changed, range(first, behind), strict=True)), tuple(range(behind, behind + len(new))),
+            max(self.changes, default=0) + 1, self.head, round(time.time(), 3), what, gone,
+            np.stack((np.frombuffer(changed, np.int64), np.arange(first, behind)), 1), np.arange(behind, behind + len(new)),
         )  # fmt: skip
         record: dict[str, Any] = {"version": made.version, "parent": made.parent, "time": made.time, "what": what.model_dump()}
-        files.append_line(self._log, record | {"remove": made.remove, "change": made.change, "add": made.add})
+        numbers = {"remove": _said(made.remove), "change": _said(made.change), "add": _said(made.add)}
+        files.append_line(self._log, record | numbers)
         self.changes[made.version], self.head = made, made.version
         return made
 
-    def _write(self, rows: Sequence[tuple[int, Example]]) -> int:
-        """The number of the first."""
-        first = len(WrittenRows(self._pool))
-        if rows:
-            with open(self._pool, "ab+") as file:
-                if file.seek(0, 2):
-                    file.seek(-1, 2)
-                    file.write(b"" if file.read(1) == b"\n" else b"\n")  # after half a line of a full disk or a crash
-                for row, example in rows:
+    def _write(self, rows: Iterator[tuple[int, Example]]) -> int:
+        """The number of the first. What `rows` raises leaves nothing behind."""
+        begins = array("q", WrittenRows(self._pool).begins.tobytes())
+        first, one = len(begins) - 1, next(rows, None)
+        if one is None:
+            return first
+        with open(self._pool, "ab+") as file:
+            size = file.seek(0, 2)
+            try:
+                if size and (file.seek(-1, 2), file.read(1))[1] != b"\n":
+                    file.write(b"\n")  # after half a line of a full disk or a crash
+                    begins[-1] += 1
+                for row, example in chain((one,), rows):
                     file.write(json.dumps({"row": row, "example": example.as_dict()}, ensure_ascii=False).encode() + b"\n")
+                    begins.append(file.tell())
                 file.flush()
                 os.fsync(file.fileno())
+            except BaseException:
+                file.truncate(size)
+                raise
+        if len(begins) > AT_ONCE:
+            with suppress(OSError):  # a full disk: it is read anew
+                files.replace(_beside(self._pool), np.frombuffer(begins, "<i8").tobytes())
         return first
 
     def undo(self) -> Change:

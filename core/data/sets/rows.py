@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 ROWS_A_BATCH = 1000
 BATCH_BYTES = 8 * MIB  # a row may have 4 MiB: a thousand of those would fill the memory
-MOST_MAPPED = 40  # batches, of up to 8 MiB and most often of half a MiB, until what was read is let go
+MOST_MAPPED = 8  # batches, of up to 8 MiB and most often of half a MiB, until what was read is let go
 IN_MEMORY_BYTES = 8 * MIB  # what is smaller is read, and its file not held open
 _STALE_S = 3600
 
@@ -162,10 +162,12 @@ class Rows(Sequence[tuple[int, Example]]):
 
         with self._guard:
             self._open()
-            found = np.empty(self.stored, np.int64)
-            for start, batch in zip(self._starts, self._each(), strict=False):
-                found[start : start + batch.num_rows] = batch.column("row")
-        return np.delete(found, self._flawed)
+            found, at = np.empty(len(self), np.int64), 0
+            for batch in self._each():
+                good = batch.column("row").filter(batch.column("example").is_valid())
+                found[at : at + len(good)] = good
+                at += len(good)
+        return found
 
     def keys(self, positions: Any) -> Any:
         """By what is kept of each row; the same for the same row in every version."""

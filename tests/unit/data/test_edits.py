@@ -16,6 +16,7 @@ from core.data.formats import ChatMessage, Example
 from core.data.labels import ANSWERS
 from core.data.many import columns
 from core.data.reading.choices import Choices
+from core.data.sets import edits as edits_module
 from core.data.sets import rows as rows_module
 from core.data.sets import working
 from core.data.sets.edits import files_of
@@ -23,6 +24,7 @@ from core.data.sets.tokens import Tokenised
 from core.data.store import DatasetStore
 from core.data.tokenizer import Tokenizer
 from core.errors import DataError
+from core.messages import msg
 from core.recipe import Recipe
 from core.runs.run_json import RunFacts, TrainedOn
 from core.training import worker
@@ -51,6 +53,10 @@ def said(store: DatasetStore, id: str, version: int | None = None) -> list[tuple
     return [(number, example.messages[-1].content) for number, example in rows]
 
 
+def example(answer: str) -> Example:
+    return Example(messages=(ChatMessage("user", "Q"), ChatMessage("assistant", answer)))
+
+
 def row(answer: str) -> dict[str, str]:
     return {"question": "Q", "answer": answer}
 
@@ -75,6 +81,67 @@ def test_a_version_holds_nothing_by_row_that_nobody_wrote(
             tracemalloc.stop()
     assert held[3000] - held[300] < 2700 * 4
     assert [path.name for path in store.root.iterdir() if path.is_file() and path.name.startswith("tmp")] == []
+
+
+def test_a_look_at_a_set_of_which_every_row_was_changed_holds_a_few_numbers_of_each(
+    store: DatasetStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list of Python's numbers in the log was some 250 bytes a row at each look."""
+    for module in (columns, rows_module):
+        monkeypatch.setattr(module, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(edits_module, "AS_THEY_ARE", 200)
+    monkeypatch.setattr(edits_module, "AT_ONCE", 200)
+    most = {}
+    for turn, count in enumerate((300, 300, 3000)):
+        id, chosen = added(store, tmp_path, count, turn=str(turn)), [n for n in range(1, count + 1) if n != 6]
+        with store.editing(id) as (edits, base):
+            edits.change(
+                msg("sets.change", removed=0, changed=count, added=0), base, change=((n, example(f"b{n}")) for n in chosen)
+            )
+        gc.collect()
+        tracemalloc.start()
+        try:
+            rows = store.rows(id)
+            assert rows[len(rows) - 1][1].messages[-1].content == f"b{count}"
+            most[count] = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert most[3000] - most[300] < 2700 * 80
+
+
+@pytest.mark.parametrize("beside", ["kept", "lost", "of another length", "broken"])
+def test_many_numbers_are_packed_and_where_lines_begin_is_kept(
+    store: DatasetStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beside: str
+) -> None:
+    monkeypatch.setattr(edits_module, "AS_THEY_ARE", 2)
+    monkeypatch.setattr(edits_module, "AT_ONCE", 2)
+    id, folder = added(store, tmp_path), store.root / "mine"
+    expected = dict(said(store, id))
+    working.changed(store, id, remove=[1, 2, 3], change=[(n, row(f"b{n}")) for n in (4, 7, 9)], add=[row(a) for a in "xyz"])
+    expected = {n: f"b{n}" if n in (4, 7, 9) else a for n, a in expected.items() if n > 3} | {16: "x", 17: "y", 18: "z"}
+    (log,), (begins,) = folder.glob("edits-*"), folder.glob("begins-*")
+    assert all(isinstance(json.loads(log.read_text())[name], str) for name in ("remove", "change", "add"))
+    assert np.fromfile(begins, "<i8")[-1] == next(folder.glob("written-*")).stat().st_size
+    match beside:
+        case "lost":
+            begins.unlink()
+        case "of another length":
+            begins.write_bytes(begins.read_bytes()[:-8])
+        case "broken":
+            begins.write_bytes(b"no numbers")
+    assert dict(said(store, id)) == expected
+    working.changed(store, id, change=[(17, row("Y"))])
+    assert dict(said(store, id)) == expected | {17: "Y"}
+    assert dict(said(store, id, 1)) == expected and len(store.edits(id).story()) == 2
+
+
+def test_what_ends_a_change_half_way_leaves_nothing_written(store: DatasetStore, tmp_path: Path) -> None:
+    id = added(store, tmp_path)
+    working.changed(store, id, add=[row("there")])
+    files = {file: file.read_bytes() for file in (store.root / id).iterdir() if file.name != "edits.lock"}
+    with pytest.raises(DataError, match="no row 99"), store.editing(id) as (edits, base):
+        edits.change(msg("sets.change", removed=0, changed=2, added=0), base, change=((n, example("b")) for n in (1, 99)))
+    assert {file: file.read_bytes() for file in files} == files
 
 
 def test_each_change_is_a_version_and_every_version_stays(store: DatasetStore, tmp_path: Path) -> None:

@@ -177,6 +177,7 @@ def test_what_is_found_is_mended_in_every_row_by_its_button(services: Services, 
     assert len(services.datasets.rows(id)) == 5
     assert ["repeated", "remove", ""] not in page.mending.look(id)[0]  # counted anew
     assert "can be fixed" in said(page.mending._mend(0)(id, looked[0], ""))  # by a page that still shows the button
+    assert all("earlier version" in said(page.mending._mend(5)(id, offered, "")) for offered in (looked[0], [], None))
 
 
 def test_a_sample_is_read_only_until_it_is_copied(services: Services, page: DataPage) -> None:
