@@ -19,6 +19,7 @@ import psutil
 from core.errors import BusyError, GarageError, RecipeError, RunError
 from core.messages import msg
 from core.queue.queue import Hold
+from core.queue.standby import Standby
 from core.queue.turns import Turns, busy
 from core.recipe import Recipe
 from core.runs import ended
@@ -61,7 +62,8 @@ def spawn_worker(workspace: Workspace, run: RunFolder) -> subprocess.Popen[bytes
 class Supervisor:
     """start() begins the thread, close() pauses what runs, then ends it.
 
-    before_start is called with the run just before its worker starts: the chat gives up the device there.
+    before_start is called with the run just before its worker starts: the chat gives up the device there. standby: what may have read the
+    libraries for that worker already.
     """
 
     def __init__(
@@ -71,14 +73,17 @@ class Supervisor:
         turns: Turns | None = None,
         spawn: Callable[[Workspace, RunFolder], subprocess.Popen[bytes]] | None = None,
         patience: Patience | None = None,
+        standby: Standby | None = None,
     ):
         self.workspace, self.runs = workspace, Runs(workspace)
         self.turns = turns or Turns(workspace)
         self.queue = self.turns.queue
         self._before_start, self._spawn, self._patience = before_start, spawn or spawn_worker, patience or Patience()
+        self._standby = standby
         self._beats: dict[str, tuple[int, float]] = {}  # of a run: its newest heartbeat, and when it was seen (monotonic)
         self._worker: tuple[RunFolder, subprocess.Popen[bytes], int] | None = None  # the number: which attempt it carries out
         self._watched: RunFolder | None = None  # at work for an app before this one
+        self._was_ready = False  # whether that worker had read its libraries before there was a run
         self._settled: dict[str, int] = {}
         self._stop_asked: dict[str, float] = {}
         self._submitting = threading.Lock()
@@ -175,6 +180,8 @@ class Supervisor:
     def close(self, wait_s: float = 30.0) -> None:
         """Pause what runs, begin nothing more, wait at most wait_s, end the thread. For Ctrl-C in the terminal."""
         self._closing.set()
+        if self._standby:
+            self._standby.close()
         deadline = time.monotonic() + wait_s
         worker = self._worker
         if worker and self.runs.status(worker[0]).state in BUSY:
@@ -186,7 +193,7 @@ class Supervisor:
         elif adopted := self._adopted():
             adopted.ask("pause", by="close")
             pid = adopted.status().pid
-            while (adopted.is_locked() or is_ours(pid, adopted.id)) and time.monotonic() < deadline:
+            while (adopted.is_locked() or is_ours(pid, adopted.id, adopted.facts().worker_mark)) and time.monotonic() < deadline:
                 time.sleep(0.1)
             ended.process_is_gone(adopted)
         self._over.set()
@@ -218,6 +225,8 @@ class Supervisor:
             self.turns.look(active, waiting, is_of_app)
             if active is None and (turn := self.turns.next(self._waiting(active))):  # a run that game mode lets go on now is new
                 self._begin(self.runs.get(turn))
+            if self._standby:
+                self._standby.look(lambda: active is None and self._worker is None and self.queue.read().game is None)
 
     def _at_work(self) -> tuple[RunFolder | None, bool]:
         """The run that somebody is about now, and whether it is this app's to watch. One that went away is settled."""
@@ -240,7 +249,7 @@ class Supervisor:
             if status.state in ACTIVE and self.runs.status(run).state == State.INTERRUPTED:
                 self._mark_interrupted(run)
             elif status.state in ACTIVE:  # a worker that another process started, or an app before this one: wait for it
-                if status.pid is not None and is_ours(status.pid, run.id):
+                if status.pid is not None and is_ours(status.pid, run.id, run.facts().worker_mark):
                     self._escalate(run, status.pid)
                 found = found or run
             elif not run.is_of_app and self.runs.status(run).state == State.QUEUED:
@@ -281,8 +290,11 @@ class Supervisor:
         self._stop_asked.pop(run.id, None)
         try:
             self._before_start(run)
-            run.add_facts(RunFacts(**this_process()))  # an app before this one may have queued it
-            self._worker = (run, self._spawn(self.workspace, run), run.status().attempt)
+            ready = self._standby.fitting(run) if self._standby else None
+            # An app before this one may have queued it.
+            run.add_facts(RunFacts(**this_process(), worker_mark=ready.mark if ready else None))
+            self._was_ready = ready is not None
+            self._worker = (run, ready.become(run) if ready else self._spawn(self.workspace, run), run.status().attempt)
         except Exception as error:  # noqa: BLE001 - whatever it was, the person must not wait for ever
             log.exception("a worker could not be started")
             reason = getattr(error, "strerror", None) or str(error)
@@ -296,6 +308,11 @@ class Supervisor:
         status = run.status()
         if status.state == State.QUEUED and run.asked():
             self._drop(run)
+        elif status.state == State.QUEUED and self._was_ready:
+            log.warning(
+                "what had waited for a run ended before it began with %s (%s): its worker is started anew", run.id, exit_code
+            )
+            return
         elif status.state == State.QUEUED:
             crashed = Failed(msg("run.never_started", code=exit_code), msg("advice.crashed"))
             run.write_status(ending(status, crashed, Left.of(run), time.time()))

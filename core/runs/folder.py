@@ -121,7 +121,7 @@ class RunFolder:
         try:
             return files.is_locked(self.path / "run.lock")
         except OSError:  # it cannot be opened
-            return is_ours(self.status().pid, self.id)
+            return is_ours(self.status().pid, self.id, self.facts().worker_mark)
 
     def heartbeat(self) -> int:
         """A number that changes each two seconds while the worker lives; 0 where there never was one."""

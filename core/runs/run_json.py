@@ -150,6 +150,7 @@ class RunFacts(_Part):
     launcher: str = ""
     launcher_pid: int | None = None
     launcher_started: float | None = None
+    worker_mark: str | None = None  # a word of its worker's command line, of one that had waited for a run (core/queue/standby)
     data: TrainedOn | None = None
     advice: dict[str, Any] | None = None
     wanted_device: str | None = None

@@ -56,21 +56,22 @@ class Child:
             _each_line(self._out, hear)
             code = self.process.wait()
             self._out.close()
-            self._close()
+            self.close()
             ended(code)
 
         threading.Thread(target=read, name="lines", daemon=True).start()
 
     def end(self, wait_s: float) -> None:
         """Politely, then by force; what it held is free when this returns."""
-        self._close()
+        self.close()
         try:
             self.process.wait(wait_s)
         except subprocess.TimeoutExpired:
             kill_tree(self.process.pid)
             self.process.wait()
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Nothing more is said to it."""
         with self._writing, contextlib.suppress(OSError, ValueError):
             self._in.close()
 
@@ -90,6 +91,10 @@ class ToParent:
     def say(self, **values: Any) -> None:
         self._output.write(json.dumps(values) + "\n")
         self._output.flush()
+
+    def close(self) -> None:
+        """Nothing more is said to whoever started it."""
+        self._output.close()
 
     def listen(self, hear: Callable[[Any], None], gone: Callable[[], None]) -> None:
         """From a thread of its own: what each line says, then that no more will come."""

@@ -100,10 +100,10 @@ def start_worker(module: str, *arguments: str, log: IO[bytes], cwd: Path, **envi
     )
 
 
-def is_ours(pid: int | None, argument: str) -> bool:
-    """Whether pid lives and was started with argument: a number alone may belong to another program by now."""
+def is_ours(pid: int | None, *arguments: str | None) -> bool:
+    """Whether pid lives and was started with one of arguments: a number alone may belong to another program by now."""
     try:
-        return pid is not None and argument in psutil.Process(pid).cmdline()
+        return pid is not None and any(word in arguments for word in psutil.Process(pid).cmdline())
     except psutil.Error:
         return False
 

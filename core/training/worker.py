@@ -143,7 +143,7 @@ def _load(
 ) -> tuple[Trainer, Probe, Adapters]:
     """The base and its adapter on the device, as the newest checkpoint has them where there is one."""
     reporter.stage("loading_libraries")
-    _read_libraries()
+    read_libraries()
     import torch
 
     from core.chat.film import Shown
@@ -203,7 +203,7 @@ def _load(
     return trainer, probe, adapters
 
 
-def _read_libraries() -> None:
+def read_libraries() -> None:
     """Torch and what stands on it, into this process."""
     gc.disable()  # what is read stays: looking through it again and again is a sixth of reading it
     try:

@@ -81,6 +81,9 @@ WhenAlone = Literal["go_on", "pause"]
 class Preferences(Frozen):
     v: int = 1
     when_alone: WhenAlone = Field("go_on", description="What a training does whose app has ended without a word.")
+    keep_ready: bool = Field(
+        True, description="Whether a process that has read the libraries waits for the next run while a page is open."
+    )
     automation: Automation = Field(Automation(), description="What happens by itself between runs, and game mode.")
 
 

@@ -39,7 +39,7 @@ from core.trial.pace import PaceProbe, StandIn
 
 KINDS = {
     "torch": (
-        "core.training.worker", "core.training.ranks.worker", "core.chat.worker", "core.export.worker", "core.trial.dry_run_worker", "core.trial.pace_probe",
+        "core.training.worker", "core.training.standby.worker", "core.training.ranks.worker", "core.chat.worker", "core.export.worker", "core.trial.dry_run_worker", "core.trial.pace_probe",
         "core.export.llamacpp.convert", "core.export.llamacpp.library", "core.export.llamacpp.questions", "core.export.llamacpp.unpack",
         "tests.faults.fake_worker", "tests.faults.forking", "tests.faults.instead",
     ),
@@ -282,7 +282,9 @@ def read_libraries(kind: str) -> None:
         import webui.__main__
         import webui.app
         import webui.state.services  # noqa: F401
+        from core.queue import standby
 
+        standby.OPEN_S = float("inf")  # nothing waits for a run beside what is tested; tests/process/test_standby has real ones
         del sys.modules["webui.__main__"]
         return
     import peft

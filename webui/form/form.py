@@ -262,6 +262,7 @@ class Wizard:
     def look(self, answer: Component) -> Callable[[Given], Updates]:
         def looked(given: Given) -> Updates:
             """Everything that follows from the form, and, for answer, the plan's values (assets/form.js puts them in)."""
+            self.services.standby.seen(touched=True)
             form = self.read(given)
             result = self.result_of(form)
             values = shown_in(result.plan.recipe) if result.plan else {}

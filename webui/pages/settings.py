@@ -15,7 +15,7 @@ from webui.kit import format, hardware
 from webui.kit.html import Html, facts, join, muted, notice, tag
 from webui.kit.live import QUIET, LivePart, outcome, shown
 from webui.kit.wording import Wording
-from webui.pages.settings_cards import AloneSetting, AutomationCard, HubTokenCard, MeasuredMemory, MoveCard
+from webui.pages.settings_cards import AloneSetting, AutomationCard, HubTokenCard, MeasuredMemory, MoveCard, ReadySetting
 from webui.run.signal import notify_switch
 from webui.server.language import PATHS, language_link
 from webui.shelf.disk import DiskCard
@@ -29,6 +29,7 @@ class SettingsPage:
         self.services, self.w = services, wording
         self.automation = AutomationCard(services, wording)
         self.alone = AloneSetting(services, wording)
+        self.ready = ReadySetting(services, wording)
         self.hub_token = HubTokenCard(services, wording)
         self.disk = DiskCard(services, wording)
         self.move = MoveCard(services, wording)
@@ -46,6 +47,7 @@ class SettingsPage:
                     self.move.build()
                 self.disk.build()
                 self.alone.build()
+                self.ready.build()
                 self.hub_token.build()
             with gr.Column(scale=6, min_width=320):
                 with gr.Column(elem_classes="lg-card"):
@@ -80,6 +82,7 @@ class SettingsPage:
         return [
             LivePart(self.hardware, lambda look: gr.update(value=self._hardware())),
             *self.alone.parts(),
+            *self.ready.parts(),
             *self.disk.parts(),
             *self.hub_token.parts(),
         ]
@@ -121,6 +124,7 @@ class SettingsPage:
         self.disk.wire(tab)
         self.move.wire()
         self.alone.wire()
+        self.ready.wire()
         self.hub_token.wire()
         outputs = [*lists, self.notice]
         sure = f"(id) => id && !confirm({json.dumps(self.w.t('settings_page.sure'), ensure_ascii=False)}) ? null : id"

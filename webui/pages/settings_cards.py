@@ -15,8 +15,10 @@ from core.messages import Message
 from core.queue import game_mode
 from core.queue.turns import card_of
 from core.system import awake, sleep
+from core.values import GIB
 from core.workspace import moving, preferences
 from core.workspace.preferences import Automation, parse_hours, parse_programs
+from webui.kit.format import gib
 from webui.kit.html import Html, join, muted, notice, tag
 from webui.kit.live import AT_ONCE, CONTROL, QUIET, LivePart, shown
 from webui.kit.visitor import is_here
@@ -134,6 +136,47 @@ class AloneSetting:
             preferences.choose(self.services.workspace, when_alone=choice)
         except GarageError as error:
             return shown(notice(self.w.of(error.message))), self.fresh()
+        return shown(notice(self.w.t("settings_page.saved"), "ok")), gr.skip()
+
+
+class ReadySetting:
+    """Whether a process waits for the next run (core/queue/standby), and what it holds now."""
+
+    def __init__(self, services: Services, wording: Wording):
+        self.services, self.w = services, wording
+
+    def build(self) -> None:
+        w = self.w
+        with gr.Column(elem_classes="lg-card"):
+            gr.HTML(tag("h2", w.t("settings_page.ready_title")))
+            self.choice = gr.Checkbox(self._chosen(), **w.named("settings_page.ready", "keep-ready"))
+            self.held = gr.HTML(self._held(), elem_id="ready-held")
+            self.notice = gr.HTML("", visible=False, elem_id="keep-ready-notice")
+
+    def parts(self) -> list[LivePart]:
+        return [
+            LivePart(self.choice, lambda look: gr.update(value=self._chosen())),
+            LivePart(self.held, lambda look: gr.update(value=self._held())),
+        ]
+
+    def wire(self) -> None:
+        self.choice.input(self.choose, [self.choice], [self.notice, self.choice], **QUIET)
+
+    def _chosen(self) -> bool:
+        return preferences.read(self.services.workspace).keep_ready
+
+    def _held(self) -> Html:
+        held = self.services.standby.held_bytes
+        if held is None:
+            return muted(self.w.t("settings_page.ready_none"))
+        return muted(self.w.t("settings_page.ready_held", used=gib(held / GIB)))
+
+    def choose(self, choice: Any) -> tuple[Any, Any]:
+        """Inputs: choice. Outputs: notice, choice (back to what holds where it was refused)."""
+        try:
+            preferences.choose(self.services.workspace, keep_ready=choice)
+        except GarageError as error:
+            return shown(notice(self.w.of(error.message))), gr.update(value=self._chosen())
         return shown(notice(self.w.t("settings_page.saved"), "ok")), gr.skip()
 
 

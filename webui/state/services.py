@@ -18,6 +18,7 @@ from core.messages import msg
 from core.models.library import Models
 from core.presets import PRESETS
 from core.queue.queue import Queue
+from core.queue.standby import Standby
 from core.queue.supervisor import Supervisor
 from core.queue.turns import Turns, busy
 from core.runs.all import Runs
@@ -40,6 +41,7 @@ class Services:
     workspace: Workspace
     runs: Runs
     supervisor: Supervisor
+    standby: Standby
     datasets: DatasetStore
     models: Models
     downloads: Downloads
@@ -73,10 +75,12 @@ class Services:
             pace_probe.rest()
             chat.unload(msg("chat.unloaded_for_run", name=run.name))
 
+        standby = Standby(workspace, monitor.newest, is_timing=lambda: pace_probe.busy)
         supervisor = Supervisor(
             workspace,
             before_start=make_room,
             turns=Turns(workspace, machine=monitor.newest),
+            standby=standby,
         )
         datasets, models = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders), Models(workspace)
         curves, downloads = Curves(runs), models.downloads(partial(adding.bring, datasets))
@@ -84,6 +88,7 @@ class Services:
             workspace=workspace,
             runs=runs,
             supervisor=supervisor,
+            standby=standby,
             datasets=datasets,
             models=models,
             downloads=downloads,

@@ -1,0 +1,78 @@
+"""What waits to be a run's worker: `python -m core.training.standby.worker MARK`. It reads the libraries, holds nothing else, writes nothing.
+
+In one line (core.system.lines): {log: the run's train.log, arguments: of core.training.worker}; from then on it is that worker, alone.
+Out: pid and ready, the bytes that end with it, or failed, a text. It leaves as soon as its stdin closes before that line. MARK tells it from others.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import queue
+import sys
+import threading
+from contextlib import suppress
+from typing import Any
+
+import psutil
+
+from core.system import cores, devices
+from core.system.lines import ToParent
+from core.system.processes import keep_freed_memory, leave
+
+PLATE = 1 << 16
+
+
+def main() -> int:
+    """What a worker does before it reads libraries comes before here too; nothing else of it does."""
+    parent, orders, is_taken = ToParent(), queue.SimpleQueue[dict[str, Any]](), threading.Event()
+
+    def hear(order: dict[str, Any]) -> None:
+        is_taken.set()
+        orders.put(order)
+
+    parent.listen(hear, lambda: None if is_taken.is_set() else os._exit(0))
+    cores.stand_back()
+    keep_freed_memory()
+    try:
+        from core.training import worker
+
+        worker.read_libraries()
+        from core.engine import base_model  # noqa: F401
+
+        with suppress(ImportError):
+            import pandas  # noqa: F401 - pyarrow reads it with the first rows that become numpy's
+    except Exception as error:  # noqa: BLE001 - a run that is started anew says it where it is read
+        parent.say(failed=f"{type(error).__name__}: {error}")
+        return 1
+    if is_on_a_card():
+        parent.say(failed="reading the libraries took memory of a card")
+        return 1
+    gc.collect()
+    gc.freeze()
+    parent.say(pid=os.getpid(), ready=psutil.Process().memory_full_info().uss)
+    order = orders.get()
+    parent.close()
+    take_over(order["log"])
+    sys.argv = ["core.training.worker", *order["arguments"]]
+    return worker.main()
+
+
+def is_on_a_card() -> bool:
+    """Whether NVML names this process among those that hold memory of a card. A container may number its processes otherwise."""
+    return any(holder.pid == os.getpid() for card in devices.here().cards for holder in card.holders or ())
+
+
+def take_over(log: str) -> None:
+    """From now on log is what is written to, as of a worker that was started with it; first what has been said."""
+    with open(log, "ab") as file:
+        os.lseek(2, 0, os.SEEK_SET)
+        while said := os.read(2, PLATE):
+            file.write(said)
+        file.flush()
+        for descriptor in (1, 2):
+            os.dup2(file.fileno(), descriptor)
+
+
+if __name__ == "__main__":
+    leave(main())
