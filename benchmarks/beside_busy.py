@@ -77,11 +77,11 @@ def _rate(run: RunFolder, seconds: float, worker: subprocess.Popen[bytes]) -> fl
     return (newer - tokens) / (ended - began)
 
 
-def until(is_so: Callable[[], bool], worker: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + PATIENCE_S
+def until(is_so: Callable[[], bool], worker: subprocess.Popen[bytes], patience_s: float = PATIENCE_S) -> None:
+    end = time.monotonic() + patience_s
     while not is_so():
         if worker.poll() is not None or time.monotonic() > end:
-            raise SystemExit(f"the training ended, or took no step for {PATIENCE_S:.0f} s; its train.log says why")
+            raise SystemExit(f"the training ended, or took no step for {patience_s:.0f} s; its train.log says why")
         time.sleep(LOOK_S)
 
 
