@@ -3,7 +3,9 @@
 Threads of one product wait for each other: while another program holds one core of two, two threads are slower than one, many times
 where they spin while they wait (core/system/processes). Nothing is believed without a trial: fewer, or again more, for TRIED steps,
 and they stay only where a step became FASTER by them; a trial whose first step is slower ends at once. What other programs use is
-only a reason to try. Each decision doubles the patience before the next, so that a load that comes and goes is not chased.
+only a reason to try, and fewer stay only while it is one. Each decision doubles the patience before the next, so that a load that comes and
+goes is not chased. A step that took JOLT times as long is reason enough for a trial at once: beside one busy program two threads of two cores
+take ten times as long, and three more such steps, to be sure of it, were two thirds of the first 50 s beside it.
 
 A change leaves a run's numbers alone: torch shares out rows of a product, not the sums in them. Seen bit for bit on steps of the starter
 (EPYC, bf16, 1 and 2 threads) and on products, attention and norms in bf16 and fp32 by 1, 2, 3 and 8; the one sum that differs is that
@@ -22,6 +24,7 @@ from core.messages import Message, msg
 
 TRIED = 3  # steps that a count is known by
 FASTER = 0.9  # of the time before, or less: below that it is chance
+JOLT = 2.0  # times as long as usual, of one step
 SLOWER = 1.3  # of the best time with this count, where other programs cannot be seen: a reason to try
 UNUSED = 0.4  # of a core that other programs may use without being in the way: a desktop's own
 SOONEST_S, LATEST_S, CALM_S = 5.0, 320.0, 600.0  # of steps between two decisions; after so long without one it is soon again
@@ -41,6 +44,7 @@ class Threads:
     _best: dict[int, float] = field(default_factory=dict)  # by count, where it was settled
     _before: tuple[int, float] | None = None  # of a trial: the count that it left, and its seconds a token
     _wait: float = SOONEST_S  # seconds of steps until the next look
+    _rest: float = 0.0  # and until a jolt counts, after a decision
     _patience: float = SOONEST_S
     _calm: float = 0.0  # seconds of steps since the last trial
     _has_reason: bool = False  # at the last look
@@ -57,23 +61,30 @@ class Threads:
             self._is_warm = True
             self.others()
             return None
-        self._recent.append(seconds / max(1.0, tokens))
-        self._wait, self._calm = self._wait - seconds, self._calm + seconds
+        took = seconds / max(1.0, tokens)
+        usual = statistics.median(self._recent) if self._recent else self._best.get(self.now, took)
+        self._recent.append(took)
+        self._wait, self._rest, self._calm = self._wait - seconds, self._rest - seconds, self._calm + seconds
         if self._before:
             return self._judge(*self._before)
-        if len(self._recent) == TRIED and self._wait <= 0:
+        if took > JOLT * usual and self._rest <= 0 and (wanted := self._beside(self.others())) < self.now:
+            self._before, self._has_reason = (self.now, took), False
+            self._go_to(wanted)
+        elif len(self._recent) == TRIED and self._wait <= 0:
             self._look()
         return None
+
+    def _beside(self, others: float | None) -> int:
+        """The count that leaves the cores to others that they use; the present one where that is not known."""
+        return self.now if others is None else max(1, min(self.most, self.cores - math.ceil(others - UNUSED)))
 
     def _look(self) -> None:
         """For a reason to try."""
         usual, others = statistics.median(self._recent), self.others()
         best = self._best[self.now] = min(usual, self._best.get(self.now, usual))
+        wanted = self._beside(others)
         if others is None:
-            wanted = self.now - 1 if usual > SLOWER * best else self.now + 1
-        else:
-            wanted = self.cores - math.ceil(others - UNUSED)
-        wanted = max(1, min(self.most, wanted))
+            wanted = max(1, min(self.most, self.now - 1 if usual > SLOWER * best else self.now + 1))
         is_sure, self._has_reason = self._has_reason, wanted != self.now
         self._wait = 0.0 if self._has_reason else SOONEST_S
         if self._has_reason and not is_sure:
@@ -87,8 +98,8 @@ class Threads:
         if len(self._recent) < TRIED and tried < usual:
             return None
         self._patience = SOONEST_S if self._calm > CALM_S else min(LATEST_S, 2 * self._patience)
-        self._before, self._wait, self._calm = None, self._patience, 0.0
-        if tried > FASTER * usual:
+        self._before, self._wait, self._rest, self._calm = None, self._patience, self._patience, 0.0
+        if tried > FASTER * usual or (self.now < count <= self._beside(self.others())):  # or they were gone again at once
             self._go_to(count)
             return None
         self._recent.clear()

@@ -48,6 +48,41 @@ def test_beside_a_busy_program_one_thread_fewer_is_found_and_told_once() -> None
     assert pc.counts.count(2) <= 1 + 2 * TRIED  # the first step, and two looks
 
 
+@pytest.mark.parametrize("begins", [20.0, 21.3, 23.9, 400.0])
+def test_of_the_slow_steps_beside_a_program_that_begins_one_or_two_are_computed_with_all_threads(begins: float) -> None:
+    """It took four or five: one to be noticed by, three to be sure. What others used is told as a mean since it was asked last."""
+    pc = Pc(2, lambda at: 1.0 if at >= begins else 0.0)
+    while pc.seconds < begins:
+        pc.steps(1)
+    before = pc.counts.count(2)
+    pc.steps(30)
+    assert pc.counts.count(2) - before in (1, 2) and pc.used == [2, 1]
+    assert pc.told == [(1, "threads.fewer")]
+
+
+def test_a_single_slow_step_changes_nothing_for_long() -> None:
+    """A program that was there for that step alone: fewer threads look better than it, and are given up all the same."""
+    used, at = [2], 0
+    threads = Threads(2, 2, lambda: 1.0 if at == 20 else 0.1, used.append)
+    for at in range(100):
+        assert threads.note(5.0 if at == 20 else 2.0 / used[-1], 100) is None
+    assert used == [2, 1, 2]
+
+
+def test_a_slow_step_soon_after_a_decision_is_no_reason_for_the_next() -> None:
+    used, slow = [2], False
+    threads = Threads(2, 2, lambda: 1.0 if slow else 0.1, used.append)
+    for at in range(400):
+        slow = at % 8 == 7
+        threads.note(5.0 if slow else 2.0 / used[-1], 100)
+    assert used.count(1) <= 7, "5, 10, 20, 40, 80, 160 and 320 s apart"
+
+
+def test_a_slow_step_of_which_no_other_program_is_the_cause_is_no_reason() -> None:
+    pc = Pc(2, quiet).steps(100, (1.0, 1.0, 1.0, 1.0, 5.0))
+    assert pc.used == [2]
+
+
 def test_the_threads_come_back_when_the_program_ends() -> None:
     pc = Pc(2, lambda at: 1.0 if at < 100 else 0.0).steps(200)
     assert pc.used == [2, 1, 2] and [key for _, key in pc.told] == ["threads.fewer", "threads.more"]
