@@ -31,7 +31,7 @@ from core.system.cores import usable
 from core.system.processes import kill_tree
 from core.workspace.folder import Workspace
 
-LOOK_S, PATIENCE_S = 0.2, 180.0
+LOOK_S, PATIENCE_S = 0.2, 900.0  # the latter on a PC that is not quiet, where only ratios mean something
 WARM_STEPS = 3
 QUIET_S = 15.0
 BUSY = "while True: pass"
@@ -77,11 +77,11 @@ def _rate(run: RunFolder, seconds: float, worker: subprocess.Popen[bytes]) -> fl
     return (newer - tokens) / (ended - began)
 
 
-def until(is_so: Callable[[], bool], worker: subprocess.Popen[bytes], patience_s: float = PATIENCE_S) -> None:
-    end = time.monotonic() + patience_s
+def until(is_so: Callable[[], bool], worker: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + PATIENCE_S
     while not is_so():
         if worker.poll() is not None or time.monotonic() > end:
-            raise SystemExit(f"the training ended, or took no step for {patience_s:.0f} s; its train.log says why")
+            raise SystemExit(f"the training ended, or took no step for {PATIENCE_S:.0f} s; its train.log says why")
         time.sleep(LOOK_S)
 
 

@@ -29,7 +29,6 @@ from core.system.processes import kill_tree
 from core.workspace.folder import Workspace
 
 WAYS = {"started anew": False, "that waited": True}
-PATIENCE_S = 900.0  # beside many other programs
 STAGES = ("reading_data", "tokenizing", "loading_libraries", "loading_model")
 
 
@@ -55,7 +54,7 @@ def measure(space: Workspace, waits: bool) -> dict[str, float]:
     began = time.time()
     worker = waiting.become(run) if waits else spawn_worker(space, run)
     try:
-        beside_busy.until(lambda: any(line["kind"] == "train" for line in run.metrics().records), worker, PATIENCE_S)
+        beside_busy.until(lambda: any(line["kind"] == "train" for line in run.metrics().records), worker)
         used = processor_s(run.status().pid or worker.pid) - (used if waits else 0.0)
     finally:
         kill_tree(worker.pid)

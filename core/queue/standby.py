@@ -127,6 +127,11 @@ class Standby:
         waiting = self._waiting
         return waiting.held_bytes if waiting else None
 
+    def for_a_run(self, machine: Machine) -> Machine:
+        """machine as the next run has it: what waits becomes that run, or ends for it."""
+        held, free = self.held_bytes, machine.ram_free_bytes
+        return machine.model_copy(update={"ram_free_bytes": free + held}) if held and free is not None else machine
+
     def look(self, is_free: Callable[[], bool]) -> None:
         """Begin, keep or end it. is_free: whether nothing trains, and game mode keeps nothing quiet."""
         now = self._steady()

@@ -199,7 +199,7 @@ class Planner:
 
     def budget(self, choice: Any) -> Budget:
         """Raises RecipeError for a size that cannot be; a card that went away becomes what is here."""
-        machine = self.services.monitor.newest()
+        machine = self.services.standby.for_a_run(self.services.monitor.newest())
         if isinstance(choice, str) and choice.startswith(SIZE):
             try:
                 size = float(choice.removeprefix(SIZE))

@@ -66,7 +66,7 @@ class ModelShelf:
     def draw(self, memory: Any, words: Any, fitting: Any, sell: Any, language: Any, model: Any) -> Html:
         """Inputs: plan-for, words, fitting, sell, language, model. Outputs: shown."""
         wish = Wish(fits=fitting is True, sell=sell is True, language=language if isinstance(language, str) and language else None)
-        machine = self.services.monitor.newest()
+        machine = self.services.standby.for_a_run(self.services.monitor.newest())
         text = words[:LONGEST] if isinstance(words, str) else ""
         found = shelf.find(text, self.budget_of(memory), wish, budgets.of_cpu(machine))
         paces = self.services.paces.on(found.budget)

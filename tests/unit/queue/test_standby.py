@@ -176,6 +176,15 @@ def test_where_no_process_can_be_started_the_app_goes_on(page: Page, monkeypatch
     assert page.open(3 * OPEN_S) is None
 
 
+def test_a_plan_may_use_what_waits(page: Page) -> None:
+    """Else a run that just fits would be refused the RAM that is kept for it."""
+    machine = Machine(system="Linux", ram_free_bytes=1 << 30)
+    assert page.standby.for_a_run(machine) == machine
+    held = page.ready().held_bytes
+    assert page.standby.for_a_run(machine).ram_free_bytes == (1 << 30) + held
+    assert page.standby.for_a_run(Machine(system="Linux")).ram_free_bytes is None
+
+
 def test_a_closed_one_begins_nothing(page: Page) -> None:
     waiting = page.ready()
     page.standby.close()
