@@ -368,7 +368,6 @@ def _of_objective(recipe: Recipe) -> list[Message]:
     train, objective = recipe.train, recipe.train.objective
     found = {
         "recipe.ranks_pissa": train.ranks > 1 and recipe.adapter.is_pissa,
-        "recipe.ranks_pairs": train.ranks > 1 and train.compares,  # parts are halved row by row there, and a pair is two
         "recipe.pairs_everything": train.compares and recipe.data.train_on == "everything",
         "recipe.rated_alone": recipe.data.rated is not None and recipe.data.rated != (objective == "kto"),
         "recipe.loss_type_alone": objective != "dpo" and train.loss_type != "sigmoid",

@@ -22,23 +22,7 @@ from core.runs.folder import RunFolder
 from core.training.checkpoint import read
 from core.training.preference.reference import Referenced
 from tests.kit import trainer as kit
-from tests.kit.trainer import FP32, adapter_of, trainer_of
-
-
-def pairs(count: int) -> list[Encoded]:
-    """Of prompts of two tokens, with answers of other lengths; for kto each third first one is a bad answer, and the second another row's."""
-    chance = torch.Generator().manual_seed(count)
-
-    def side(start: list[int], length: int) -> list[int]:
-        return start + torch.randint(3, 97, (length,), generator=chance).tolist()
-
-    found = []
-    for i in range(count):
-        asked = side([], 2)
-        better, worse = side(asked, 3 + i % 5), side(asked, 3 + i % 3)
-        learned = [False] * 2 + [True] * (len(better) - 2) + [False] * 2 + [True] * (len(worse) - 2)
-        found.append(Encoded(better + worse, learned, second=len(better), is_bad=i % 3 == 1))
-    return found
+from tests.kit.trainer import FP32, adapter_of, pairs, trainer_of
 
 
 @pytest.fixture

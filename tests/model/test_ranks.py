@@ -31,7 +31,7 @@ from core.training.ranks.group import RankGroup
 from core.training.ranks.helpers import RankError, Ranks
 from core.training.ranks.step import EXTRA, DealtStep, deal, divided, serve
 from core.training.trainer import Trainer, TrainingData
-from tests.kit.trainer import FP32, Pausing, adapter_of, rows
+from tests.kit.trainer import FP32, Pausing, adapter_of, pairs, rows
 from tests.kit.waits import wait_until
 
 
@@ -54,7 +54,7 @@ def tuned_of(model: Path, recipe: Recipe) -> Any:
 
 
 def trainer_of(folder: Path, model: Path, recipe: Recipe, ranks: Ranks | None = None, measured: int = 5) -> Trainer:
-    """In folder, gone on from its newest checkpoint where an earlier one left one."""
+    """In folder, gone on from its newest checkpoint where an earlier one left one. With pairs, where the recipe compares."""
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     if ranks:
         ranks.load(recipe, model, False, "float32", 0, threads=1)
@@ -64,7 +64,8 @@ def trainer_of(folder: Path, model: Path, recipe: Recipe, ranks: Ranks | None = 
         tuned.save_pretrained(target, save_embedding_layers=False)
 
     dealt = {"step_of": partial(DealtStep.on, ranks, reporter.check)} if ranks else {}
-    trainer = Trainer(tuned, recipe, TrainingData(rows(20), rows(measured), 0), FP32, reporter, save, **dealt)
+    make = pairs if recipe.train.compares else rows
+    trainer = Trainer(tuned, recipe, TrainingData(make(20), make(measured), 0), FP32, reporter, save, **dealt)
     if saved := reporter.run.checkpoints():
         trainer.restore(checkpoint.read(saved[-1]))
     return trainer
@@ -120,7 +121,13 @@ def begun(ranks: Ranks, count: int) -> Iterator[Ranks]:
 
 
 def nearly_the_same(trainer: Trainer, whole: Trainer) -> None:
+    """Whatever was told, but for who is ahead before anything was learned: both answers then are what they were to the last digits."""
     assert trainer.reporter.numbers == pytest.approx(whole.reporter.numbers, rel=2e-4)
+    assert trainer.reporter.told.keys() == whole.reporter.told.keys()
+    for (kind, step), expected in whole.reporter.told.items():
+        a_coin = {"rewards/accuracies", "eval_rewards/accuracies"} if step <= (kind == "train") else set()
+        told = {name: value for name, value in trainer.reporter.told[kind, step].items() if name not in a_coin}
+        assert told == pytest.approx({name: value for name, value in expected.items() if name not in a_coin}, rel=2e-3, abs=2e-4)
     torch.testing.assert_close(adapter_of(trainer), adapter_of(whole), rtol=1e-2, atol=1e-3)
     assert trainer.position.tokens_seen == whole.position.tokens_seen
 
@@ -141,10 +148,12 @@ def test_what_is_dealt_is_even_and_complete() -> None:
     assert divided([rows(1)], 2, len) == [rows(1)], "one row cannot be halved, and one rank then computes nothing"
 
 
-@pytest.mark.parametrize("objective", ["dpo", "orpo", "simpo", "kto"])
-def test_pairs_are_not_parted(objective: str) -> None:
-    with pytest.raises(RecipeError, match="preference training"):
-        recipe_of(ranks=2, objective=objective)
+def test_pairs_are_not_parted() -> None:
+    """The halves of a micro-batch are of whole pairs: each row goes to one rank with both of its answers and its reference."""
+    step = [pairs(5), pairs(2)]
+    dealt = divided(step, 3, lambda part: sum(len(row.input_ids) for row in part))
+    assert sorted(map(len, dealt)) == [2, 2, 3] and all(row.second for part in dealt for row in part)
+    assert sorted(row.input_ids for part in dealt for row in part) == sorted(row.input_ids for part in step for row in part)
 
 
 def test_pissa_changes_the_base_and_is_refused() -> None:
@@ -155,12 +164,23 @@ def test_pissa_changes_the_base_and_is_refused() -> None:
 CASES: dict[str, tuple[int, dict[str, Any]]] = {
     "packed": (2, {}),
     "padded, one micro-batch": (3, {"data": {"packing": False}, "gradient_accumulation_steps": 1}),
+    "dpo, also learning the better answers": (2, {"objective": "dpo", "sft_weight": 0.7}),
+    "simpo": (2, {"objective": "simpo"}),
 }
 LONG: dict[str, tuple[int, dict[str, Any]]] = {
     "qlora": (2, {"lora": {"method": "qlora"}}),
     "three, an uneven last step": (3, {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 7, "max_steps": 6}),
     "more ranks than rows": (4, {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}),
     "clipped, dora, lora+": (2, {"lora": {"use_dora": True}, "loraplus_lr_ratio": 4, "max_grad_norm": 0.1}),
+    "orpo, three": (3, {"objective": "orpo"}),
+    "kto, whose micro-batch is dealt whole": (
+        2,
+        {"objective": "kto", "gradient_accumulation_steps": 1, "per_device_train_batch_size": 6},
+    ),
+    "dpo, padded, qlora, one micro-batch": (
+        3,
+        {"data": {"packing": False}, "gradient_accumulation_steps": 1, "objective": "dpo", "lora": {"method": "qlora"}},
+    ),
     "checkpointed, 8-bit history": (2, {"gradient_checkpointing": True, "optim": "adamw_8bit"}),
 }
 
@@ -285,6 +305,7 @@ def test_a_killed_rank_ends_all_of_them_and_the_run_goes_on_with_one(tmp_path: P
     assert further.position.step == 3
     further.run()
     further.reporter.numbers = trainer.reporter.numbers | further.reporter.numbers
+    further.reporter.told = trainer.reporter.told | further.reporter.told
     nearly_the_same(further, whole)
 
 
@@ -314,6 +335,7 @@ def test_a_pause_within_any_step_goes_on_with_another_number_of_ranks(
         assert further.position.step == step - 1
         further.run()
     further.reporter.numbers = trainer.reporter.numbers | further.reporter.numbers
+    further.reporter.told = trainer.reporter.told | further.reporter.told
     nearly_the_same(further, whole)
 
 

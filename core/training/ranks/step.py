@@ -44,7 +44,9 @@ class DealtStep(Step):
         return step
 
     def compute(self, parts: Sequence[Rows], learning_rate: float, check: Callable[[], None] = lambda: None) -> Numbers:
-        return super().compute(divided(parts, self.ranks.size, self.tokens), learning_rate, check)
+        # KTO's loss holds each row against the rest of its micro-batch (engine/variants/preference): dealt whole it is that of one rank.
+        is_of_batch = self.preference and self.preference.objective == "kto"
+        return super().compute(parts if is_of_batch else divided(parts, self.ranks.size, self.tokens), learning_rate, check)
 
     def summed(self, parts: Sequence[Rows], batches: Sequence[Batch], check: Callable[[], None]) -> torch.Tensor:
         dealt, whole = deal([self.tokens(rows) for rows in parts], self.ranks.size), self.whole(batches)
@@ -158,7 +160,7 @@ def serve(step: Step, group: RankGroup, order: dict[str, Any], rank: tuple[int, 
 
 
 def divided(parts: Sequence[Rows], ranks: int, tokens: Callable[[Rows], int]) -> list[Rows]:
-    """parts, of which the largest are halved until each rank gets as many as any other, as far as there are rows."""
+    """parts, of which the largest are halved until each rank gets as many as any other, as far as there are rows. The two of a pair are one row."""
     found = [*parts]
     while len(found) % ranks:
         largest = max((rows for rows in found if len(rows) > 1), key=tokens, default=None)
