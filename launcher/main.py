@@ -2,7 +2,7 @@
 
     python launch.py [--host H] [--port P] [--workspace DIR] [--no-browser] [--auth USER:PASS]
     --host 0.0.0.0: other devices on the network may come in, with the printed key or the password of --auth
-    python launch.py COMMAND ...        doctor, plan, estimate, inspect, models, train, queue, runs, pause, resume,
+    python launch.py COMMAND ...        doctor, plan, estimate, inspect, models, train, queue, runs, pause, resume, join,
                                         chat, compare, export, pack, unpack, trust
     python launch.py --version
     python launch.py check              what fails in seconds: lint, format, types, the rules of the house, equal catalogues
@@ -47,6 +47,7 @@ COMMANDS = (
     "data",
     "models",
     "train",
+    "join",
     "queue",
     "runs",
     "pause",

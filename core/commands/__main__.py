@@ -14,6 +14,7 @@ import typer
 from core import COMMAND
 from core.commands import away, checkup, comparing, data, estimating, hub_sets, models, running, sets, taking, tools, trust  # noqa: F401 - importing them adds their commands
 from core.commands.terminal import app, say
+from core.commands.together import joining  # noqa: F401 - the same
 from core.errors import GarageError
 from core.messages import msg
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import typer
@@ -31,6 +33,8 @@ from core.commands.terminal import (
     say_finding,
     written_over,
 )
+from core.commands.together import joining, options
+from core.commands.together.options import MachinesOption, MainOption, RankOption
 from core.data.labels import Learning
 from core.data.preview import Preview, Previews
 from core.data.reading.choices import Choices
@@ -54,6 +58,7 @@ from core.runs.run_json import RunFacts, TrainedOn
 from core.runs.states import BUSY, TERMINAL, State
 from core.system import devices
 from core.system.gpu import Nvidia
+from core.system.linked import Gathering
 from core.system.machine import this_machine
 from core.system.processes import kill_tree
 from core.workspace import writable
@@ -70,19 +75,27 @@ def train(
     queue: Annotated[bool, typer.Option("--queue", help="Put it in the queue of the app instead, and return at once.")] = False,
     at: Annotated[str | None, typer.Option(help="With --queue: not before this time of day, e.g. 23:00.")] = None,
     cpu: CpuOption = False,
+    machines: MachinesOption = None,
+    rank: RankOption = 0,
+    main: MainOption = None,
 ) -> None:
     """Train one run in the foreground. Exit 0 completed, 1 failed, 2 bad recipe, 3 stopped, 4 paused."""
     if at is not None and not queue:
         raise RecipeError("queue.no_queue_at")
+    if queue and machines:
+        raise RecipeError("machines.no_queue")
     space = Workspace.open(workspace)
     value = recipe_card.recipe_in(read_yaml(recipe))
     wanted = Recipe.parse(apply_settings(value, settings or []) if isinstance(value, dict) else value, where=recipe.name)
     found = Runs(space).find(parent) if parent else None
+    together = options.gathering(machines, main, rank, wanted)
+    if together and rank:
+        raise typer.Exit(joining.by_recipe(space, wanted, recipe.absolute().parent, together.main, cpu))
     if found:
         wanted = wanted.model_copy(update={"name": wanted.name or further_runs.next_name(found.name)})
     run = prepared(space, wanted, recipe.absolute().parent, as_json, found, cpu, queue, at)
     if not queue:
-        carry_out(run, space, as_json)
+        carry_out(run, space, as_json, together)
 
 
 @app.command("further")
@@ -152,8 +165,10 @@ def prepared(
     return runs.create(made.recipe, "command", facts)
 
 
-def carry_out(run: RunFolder, space: Workspace, as_json: bool) -> None:
-    status = follow(run, space, quiet=as_json)
+def carry_out(run: RunFolder, space: Workspace, as_json: bool, together: Gathering | None = None) -> None:
+    if together:
+        options.announce(together)
+    status = follow(run, space, quiet=as_json, environment=together.environment if together else {})
     report_end(run, status, as_json)
     raise typer.Exit(EXIT.get(status.state, 1))
 
@@ -191,6 +206,8 @@ def resume(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
     ranks: Annotated[int | None, typer.Option(help="Resume on this many GPUs (train.ranks).")] = None,
+    machines: MachinesOption = None,
+    main: MainOption = None,
 ) -> None:
     """Go on with a run that was paused, interrupted or failed, in the foreground. Exit as `train`."""
     space = Workspace.open(workspace)
@@ -199,10 +216,11 @@ def resume(
     refuse_while_busy(runs)
     if ranks is not None:  # as the recipe would have had it
         Recipe.parse(apply_settings(found.recipe().model_dump(mode="json"), [f"train.ranks={ranks}"]), where=found.name)
+    together = options.gathering(machines, main, 0, found.recipe())
     runs.queue_again(found, "command")
     if ranks is not None:
         found.add_facts(RunFacts(ranks=ranks))
-    carry_out(found, space, as_json)
+    carry_out(found, space, as_json, together)
 
 
 def refuse_while_busy(runs: Runs) -> None:
@@ -230,9 +248,9 @@ def grounds_of(space: Workspace, wanted: Recipe, seen: Preview | None, cpu: bool
     return replace(grounds, data=seen.facts(), examples=seen.examples, repeats=lambda: seen.repeats) if seen else grounds
 
 
-def follow(run: RunFolder, space: Workspace, quiet: bool) -> Status:
-    """Drive the worker of run in the foreground with a progress line; Ctrl-C asks it to pause."""
-    process = spawn_worker(space, run)
+def follow(run: RunFolder, space: Workspace, quiet: bool, environment: Mapping[str, str] = MappingProxyType({})) -> Status:
+    """Drive the worker of run in the foreground with a progress line; Ctrl-C asks it to pause. environment: of it, beside the usual."""
+    process = spawn_worker(space, run, environment)
     runs = Runs(space)
     shown = ""
     while process.poll() is None:

@@ -11,8 +11,9 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import psutil
 
@@ -52,11 +53,13 @@ class Patience:
     fresh_s: float = 10.0
 
 
-def spawn_worker(workspace: Workspace, run: RunFolder) -> subprocess.Popen[bytes]:
-    """The worker of run; its output goes to train.log."""
-    arguments, environment = ("--workspace", str(workspace.root), run.id), run_process.environment(run)
+def spawn_worker(
+    workspace: Workspace, run: RunFolder, environment: Mapping[str, str] = MappingProxyType({})
+) -> subprocess.Popen[bytes]:
+    """The worker of run; its output goes to train.log. environment: beside that of its device."""
+    arguments, both = ("--workspace", str(workspace.root), run.id), {**run_process.environment(run), **environment}
     with open(run.path / "train.log", "ab") as log:
-        return start_worker("core.training.worker", *arguments, log=log, cwd=workspace.root, **environment)
+        return start_worker("core.training.worker", *arguments, log=log, cwd=workspace.root, **both)
 
 
 class Supervisor:

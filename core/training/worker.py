@@ -50,7 +50,7 @@ from core.system import cores
 from core.system.awake import KeepAwake
 from core.system.machine import library_versions
 from core.system.processes import keep_freed_memory, leave
-from core.training.ranks import helpers
+from core.training.ranks import begun
 from core.training.ranks.helpers import RankError, Ranks
 from core.training.rows import tokenize
 from core.workspace import lease, preferences
@@ -102,7 +102,7 @@ def carry_out(run: RunFolder, workspace: Workspace, reporter: Reporter) -> int:
 def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> Finished:
     run_process.require_device(run)
     prepared = _prepare(run, workspace, reporter)
-    with helpers.started(prepared.recipe, run) as ranks:
+    with begun.started(prepared.recipe, run, reporter) as ranks:
         trainer, probe, adapters = _load(prepared, run, workspace, reporter, ranks)
         _learn(trainer, probe, adapters, reporter)
     kept = adapters.keep(trainer.position, trainer.best_to_keep())

@@ -1,8 +1,9 @@
 """The numbers that the ranks of a run exchange: weights of the adapter from rank 0, gradients summed at rank 0. Imports torch: workers only.
 
 By torch.distributed's Gloo on every system and device: NCCL is not there on Windows and ends a whole process where a peer is gone, and
-what travels is the adapter alone, once a step each way. The group lives at 127.0.0.1, on ports that the system chooses; its ranks
-find each other by a file, so no port is ever taken and no firewall is asked.
+what travels is the adapter alone, once a step each way. The group of one PC lives at 127.0.0.1, on ports that the system chooses; its ranks
+find each other by a file, so no port is ever taken and no firewall is asked. That of several PCs (ranks/machines) lives at the addresses by which
+they reach each other, and finds itself by their lines.
 """
 
 from __future__ import annotations
@@ -16,19 +17,41 @@ from typing import Any
 import torch
 from torch import distributed
 
+from core.training.ranks.meeting import Meeting
+
 MEET = timedelta(seconds=60)  # each rank is ready when they meet
 WAIT = timedelta(days=1)  # of a rank for rank 0, which measures or saves between steps; when it is gone so is the connection
 Wait = Callable[[Any], None]  # for torch's Work
 
 
-class RankGroup:
-    """parameters: what is trained. extra: how many numbers are summed beside its gradients."""
+class _Store(distributed.Store):
+    """A Meeting as torch asks for one."""
 
-    def __init__(self, meeting: Path, rank: int, size: int, parameters: Sequence[torch.Tensor], extra: int):
+    def __init__(self, meeting: Meeting):
+        super().__init__()
+        self._meeting = meeting
+
+    def set(self, key: str, value: bytes) -> None:
+        self._meeting.put(key, value)
+
+    def get(self, key: str) -> bytes:
+        return self._meeting.get(key, MEET.total_seconds())
+
+    def wait(self, keys: list[str], timeout: timedelta = MEET) -> None:
+        self._meeting.wait(keys, timeout.total_seconds())
+
+
+class RankGroup:
+    """parameters: what is trained. extra: how many numbers are summed beside its gradients. host: this rank's own address."""
+
+    def __init__(
+        self, meeting: Path | Meeting, rank: int, size: int, parameters: Sequence[torch.Tensor], extra: int, host: str = "127.0.0.1"
+    ):
         gloo = distributed.ProcessGroupGloo
         options = gloo._Options()
-        options._devices, options._timeout = [gloo.create_device(hostname="127.0.0.1")], MEET
-        self._group = gloo(distributed.FileStore(str(meeting), size), rank, size, options)
+        options._devices, options._timeout = [gloo.create_device(hostname=host)], MEET
+        self._store = _Store(meeting) if isinstance(meeting, Meeting) else distributed.FileStore(str(meeting), size)
+        self._group = gloo(self._store, rank, size, options)
         self._group._set_default_timeout(WAIT)
         # Never taken apart: on Windows its end would wait for numbers on their way from a rank that was killed, before the worker could leave.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._group))

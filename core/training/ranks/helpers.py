@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from core.errors import RunError
 from core.messages import Message, msg
@@ -21,6 +21,7 @@ from core.runs import process as run_process
 from core.runs.folder import RunFolder
 from core.system import devices
 from core.system.lines import Child
+from core.training.ranks.meeting import Meeting
 
 if TYPE_CHECKING:
     from core.training.ranks.group import RankGroup
@@ -35,20 +36,6 @@ class RankError(RunError):
     """A rank failed, went away or fell silent; rank 0 holds all that was learned."""
 
 
-@contextmanager
-def started(recipe: Recipe, run: RunFolder) -> Iterator[Ranks | None]:
-    """The further ranks of a run, which read their libraries meanwhile; None where it has one alone."""
-    if recipe.train.ranks == 1:
-        yield None
-        return
-    ranks = Ranks(run.path, run.id)
-    try:
-        ranks.begin(environments(run, recipe.train.ranks))
-        yield ranks
-    finally:
-        ranks.close()
-
-
 def environments(run: RunFolder, size: int) -> list[dict[str, str]]:
     """Of the further ranks: a card each, those that the worker was started with. Raises RunError where they are too few."""
     if not run_process.is_for_card(run.facts()):
@@ -59,24 +46,41 @@ def environments(run: RunFolder, size: int) -> list[dict[str, str]]:
     return [{devices.VISIBLE: card} for card in cards[1:size]]
 
 
+class Spoken(Protocol):
+    """A rank as rank 0 has it: a process of this PC (core.system.lines), or one of another (ranks/machines)."""
+
+    def say(self, **values: Any) -> None: ...
+    def listen(self, hear: Callable[[Any], None], ended: Callable[[Any], None]) -> None: ...
+    def end(self, wait_s: float) -> None: ...
+
+
 class Ranks:
-    """Use close. group: once they have met."""
+    """Use close. group: once they have met. host: the address at which rank 0 exchanges numbers."""
 
     group: RankGroup
+    host = "127.0.0.1"
+    end_s = END_S
 
     def __init__(self, folder: Path, name: str, patience_s: float = PATIENCE_S):
         """name: in their command lines, for who looks for what belongs to a run."""
-        self.meeting, self._name, self.patience_s = folder / "ranks.store", name, patience_s
-        self._children: dict[int, Child] = {}
+        self._store, self._name, self.patience_s = folder / "ranks.store", name, patience_s
+        self.meeting: Path | Meeting = self._store
+        self._children: dict[int, Spoken] = {}
         self._said: dict[int, dict[str, Any]] = {}
-        self._ended: dict[int, int] = {}
+        self._ended: dict[int, int | str] = {}
         self._step = 0
 
     def begin(self, places: Sequence[Mapping[str, str]]) -> None:
-        self.meeting.unlink(missing_ok=True)
+        self._store.unlink(missing_ok=True)
         for rank, environment in enumerate(places, 1):
-            child = self._children[rank] = Child("core.training.ranks.worker", self._name, log=2, environment=environment)
-            child.listen(partial(self._said.__setitem__, rank), partial(self._ended.__setitem__, rank))
+            self._add(rank, Child("core.training.ranks.worker", self._name, log=2, environment=environment))
+
+    def _add(self, rank: int, child: Spoken) -> None:
+        self._children[rank] = child
+        child.listen(partial(self._hear, rank), partial(self._ended.__setitem__, rank))
+
+    def _hear(self, rank: int, said: dict[str, Any]) -> None:
+        self._said[rank] = said
 
     @property
     def size(self) -> int:
@@ -88,20 +92,29 @@ class Ranks:
 
     @property
     def pids(self) -> list[int]:
-        return [child.process.pid for child in self._children.values()]
+        """Of those of this PC."""
+        return [child.process.pid for child in self._children.values() if isinstance(child, Child)]
 
     def load(self, recipe: Recipe, model_folder: Path, own_code: bool, dtype: str, pad_token_id: int, threads: int) -> None:
         """Let them load the base, while rank 0 does."""
         what = {"recipe": recipe.model_dump(mode="json"), "model_folder": str(model_folder), "own_code": own_code, "dtype": dtype}
         for rank, child in self._children.items():
-            place = {"meeting": str(self.meeting), "rank": rank, "size": self.size, "threads": threads}
+            place = {"rank": rank, "size": self.size, "threads": threads, **self._place(rank, recipe, model_folder)}
             child.say(**what, **place, pad_token_id=pad_token_id)
+
+    def _place(self, rank: int, recipe: Recipe, model_folder: Path) -> dict[str, Any]:
+        """Where a rank meets the others."""
+        return {"meeting": str(self.meeting)}
 
     def all_ready(self, parameters: int, check: Callable[[], None]) -> None:
         self._until(lambda: all("ready" in self._said.get(rank, {}) for rank in self._children), check, LOAD_S)
         for rank, said in self._said.items():
             if said["ready"] != parameters:
                 raise RankError("ranks.differ", rank=rank, found=said["ready"], expected=parameters)
+
+    def meet(self, group: Callable[[], RankGroup]) -> None:
+        """Make the group, in which the ranks reach each other."""
+        self.group = group()
 
     def order(self, of_ranks: Sequence[Any], **order: Any) -> None:
         """To each what it is to compute, of_ranks[0] being rank 0's own."""
@@ -115,7 +128,7 @@ class Ranks:
         try:
             work.wait()
         except RuntimeError:  # Gloo: the connection was closed, which is seen before the end of who held it
-            self._until(lambda: False, check, END_S)
+            self._until(lambda: False, check, self.end_s)
 
     def answers(self, check: Callable[[], None], seconds: float = 0.0) -> list[dict[str, Any]]:
         """What each has said of the last order, once all have. Raises as `wait` does."""
@@ -129,18 +142,27 @@ class Ranks:
     def _until(self, is_done: Callable[[], bool], check: Callable[[], None], seconds: float) -> None:
         end = time.monotonic() + seconds
         while not is_done():
-            for rank, code in dict(self._ended).items():
-                reason = self._said.get(rank, {}).get("failed")
-                what = {"reason": Message.model_validate(reason)} if reason else {"code": code}
-                raise RankError("ranks.failed" if reason else "ranks.gone", msg("ranks.fewer"), rank=rank, ranks=self.size, **what)
-            check()
+            self._look(check)
             if time.monotonic() > end:
                 silent = [rank for rank, said in self._said.items() if said.get("done") != self._step] or [*self._children]
-                raise RankError("ranks.silent", msg("ranks.fewer"), rank=silent[0], ranks=self.size, seconds=round(seconds))
+                raise RankError("ranks.silent", self._advice(silent[0]), rank=silent[0], ranks=self.size, seconds=round(seconds))
             time.sleep(POLL_S)
+
+    def _look(self, check: Callable[[], None]) -> None:
+        for rank, code in dict(self._ended).items():
+            raise self._gone(rank, code)
+        check()
+
+    def _gone(self, rank: int, code: int | str) -> RankError:
+        reason = self._said.get(rank, {}).get("failed")
+        what = {"reason": Message.model_validate(reason)} if reason else {"code": code}
+        return RankError("ranks.failed" if reason else "ranks.gone", self._advice(rank), rank=rank, ranks=self.size, **what)
+
+    def _advice(self, rank: int) -> Message:
+        return msg("ranks.fewer")
 
     def close(self) -> None:
         for child in self._children.values():
             child.end(0)
         with suppress(OSError):  # Windows, while somebody still has it open: the next attempt removes it
-            self.meeting.unlink(missing_ok=True)
+            self._store.unlink(missing_ok=True)

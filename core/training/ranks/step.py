@@ -40,7 +40,7 @@ class DealtStep(Step):
         assert isinstance(step, cls)
         step.ranks = ranks
         ranks.all_ready(sum(parameter.numel() for parameter in step.parameters), check)
-        ranks.group = RankGroup(ranks.meeting, 0, ranks.size, step.parameters, EXTRA + ranks.size)
+        ranks.meet(lambda: RankGroup(ranks.meeting, 0, ranks.size, step.parameters, EXTRA + ranks.size, ranks.host))
         return step
 
     def compute(self, parts: Sequence[Rows], learning_rate: float, check: Callable[[], None] = lambda: None) -> Numbers:

@@ -1,8 +1,8 @@
 """A further rank of a run: `python -m core.training.ranks.worker RUN`. It holds the base and computes what rank 0 sends, and nothing else:
 no data set, no optimizer's state, no file of the run folder.
 
-In lines (core.system.lines), numbers beside them by the group:
-  first {recipe, model_folder, own_code, dtype, pad_token_id, threads, meeting, rank, size}, then of each step
+On one PC the ranks meet by a file, on several by lines: {store: [key, value]}, out and in. In lines (core.system.lines), numbers beside them by the group:
+  first {recipe, model_folder, own_code, dtype, pad_token_id, threads, meeting or host, rank, size}, then of each step
   {number, parts: rows of each of its micro-batches, whole, taken, room_for, scaler, seed}
 and of some batches of an evaluation
   {number, parts, measures: true, weights: whether rank 0's come first, taken, room_for}
@@ -23,24 +23,26 @@ from core.runs.ended import Failed
 from core.system import cores
 from core.system.lines import ToParent
 from core.system.processes import keep_freed_memory, leave
+from core.training.ranks.meeting import Meeting
 
 Orders = queue.SimpleQueue[dict[str, Any]]
 
 
 def main() -> int:
     parent, orders = ToParent(), Orders()
-    parent.listen(orders.put, lambda: os._exit(0))
+    meeting = Meeting(lambda key, value: parent.say(store=[key, value]))
+    parent.listen(lambda said: meeting.heard(*said["store"]) if "store" in said else orders.put(said), lambda: os._exit(0))
     cores.stand_back()
     keep_freed_memory()
     try:
-        _serve(parent, orders)
+        _serve(parent, orders, meeting)
     except Exception as error:  # noqa: BLE001 - whatever it was, rank 0 must know it and the log must have it
         traceback.print_exc()
         parent.say(failed=Failed.of(error, Path()).message.model_dump(mode="json"))
     return 1
 
 
-def _serve(parent: ToParent, orders: Orders) -> None:
+def _serve(parent: ToParent, orders: Orders, lines: Meeting) -> None:
     from core.engine import device
 
     device.read_bitsandbytes()
@@ -62,7 +64,8 @@ def _serve(parent: ToParent, orders: Orders) -> None:
     step = Step.of(tuned, recipe, compute, first["pad_token_id"])
     rank = first["rank"], first["size"]
     parent.say(ready=sum(parameter.numel() for parameter in step.parameters))
-    group = RankGroup(Path(first["meeting"]), *rank, step.parameters, EXTRA + rank[1])
+    meeting, host = (lines, first["host"]) if "host" in first else (Path(first["meeting"]), "127.0.0.1")
+    group = RankGroup(meeting, *rank, step.parameters, EXTRA + rank[1], host)
     step.begin(recipe.train.seed)
     with neftune.noise(tuned, recipe.train.neftune_noise_alpha):
         while True:

@@ -1,0 +1,31 @@
+"""The further ranks of a run, from its worker's point of view: none, those of this PC, or of several. No torch at the top."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from core.recipe import Recipe
+from core.runs.folder import RunFolder
+from core.runs.reporter import Reporter
+from core.system.linked import Gathering
+from core.training.ranks.helpers import Ranks, environments
+
+
+@contextmanager
+def started(recipe: Recipe, run: RunFolder, reporter: Reporter) -> Iterator[Ranks | None]:
+    """They read their libraries meanwhile; None where the run has one alone. Waits for the other PCs of a run that is to have some."""
+    gathering = Gathering.taken()
+    if gathering is None and recipe.train.ranks == 1:
+        yield None
+        return
+    ranks = Ranks(run.path, run.id)
+    if gathering:
+        from core.training.ranks.machines import RanksOfMachines
+
+        ranks = RanksOfMachines(run, gathering, reporter)
+    try:
+        ranks.begin(environments(run, recipe.train.ranks))
+        yield ranks
+    finally:
+        ranks.close()
