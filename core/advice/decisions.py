@@ -121,8 +121,11 @@ def effective_batch(case: Case) -> int:
 
 
 def micro_batch(case: Case, draft: Recipe) -> tuple[int, Message]:
-    """4, 2 or 1, whichever fits; 8 only pads more."""
-    useful = [size for size in MICRO_BATCHES if size <= effective_batch(case)]
+    """4, 2 or 1, whichever fits; 8 only pads more. Of pairs 2 or 1, which are 4 examples: 4 pairs take the same time and more
+    memory (docs/benchmarks.md). Rows of kto are 4 for another reason: its KL term is a mean over them."""
+    of_pairs = draft.train.compares and draft.train.objective != "kto"
+    most = min(effective_batch(case), 2 if of_pairs else MICRO_BATCHES[0])
+    useful = [size for size in MICRO_BATCHES if size <= most]
     value = next((size for size in useful if case.holds(with_settings(draft, micro_batch=size))), 1)
     if case.holds(draft) is None:
         return 1, msg("advise.batch_unknown")
