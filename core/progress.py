@@ -13,6 +13,17 @@ class Progress(Frozen):
     unit: str  # "bytes", "rows", "steps", "tensors"
 
 
+class RankUse(Frozen):
+    """What one of several ranks has in use. device: its card, or the processor; host: address of its PC where that is another. load_percent: of the
+    card, as the driver says; None of a processor, and where it is not told."""
+
+    device: str
+    used_bytes: int
+    total_bytes: int
+    load_percent: int | None = None
+    host: str | None = None
+
+
 class Check(Protocol):
     """Called often by whoever reads a file, and may raise, which ends it. rows: that were read so far, where they are counted."""
 

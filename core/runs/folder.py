@@ -31,7 +31,7 @@ from core import files
 from core.errors import RunError
 from core.files import Tail, read_lines, writing
 from core.messages import Message
-from core.progress import Progress
+from core.progress import Progress, RankUse
 from core.recipe import Recipe
 from core.runs.run_json import RunFacts
 from core.runs.states import State, may_move
@@ -59,6 +59,7 @@ class Status(Frozen):
     seconds_left: float | None = None
     seconds_total: float | None = None  # of training as a whole, what is over and what is left
     has_adapter: bool = False
+    ranks: tuple[RankUse, ...] = ()  # of a run that has several, rank 0's first
     awake: Message | None = None  # whether this PC may fall asleep under it
     pid: int | None = Field(None, ge=1, lt=2**31)
 

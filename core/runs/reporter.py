@@ -13,7 +13,7 @@ import time
 
 from core.errors import PauseRequested, StopRequested
 from core.messages import Message
-from core.progress import Progress
+from core.progress import Progress, RankUse
 from core.runs import ended
 from core.runs.ended import How, Left
 from core.runs.folder import RunFolder, Status
@@ -78,6 +78,9 @@ class Reporter(Job[Status]):
 
     def awake(self, how: Message) -> None:
         self._progress(awake=how)
+
+    def ranks(self, in_use: tuple[RankUse, ...]) -> None:
+        self._progress(ranks=in_use)
 
     def warn(self, message: Message) -> None:
         self.run.log_event("warning", message=message)

@@ -23,13 +23,16 @@ from core.engine import adapter, base_model
 from core.engine.out_of_memory import HALVE
 from core.engine.step import Step
 from core.errors import PauseRequested, RecipeError
+from core.progress import RankUse
 from core.recipe import Recipe
 from core.runs.folder import RunFolder
+from core.system.gpu import Card
 from core.training import checkpoint
-from core.training.ranks import helpers
+from core.training.ranks import helpers, use
 from core.training.ranks.group import RankGroup
 from core.training.ranks.helpers import RankError, Ranks
 from core.training.ranks.step import EXTRA, DealtStep, deal, divided, serve
+from core.training.ranks.use import UseOfRank
 from core.training.trainer import Trainer, TrainingData
 from tests.kit.trainer import FP32, Pausing, adapter_of, pairs, rows
 from tests.kit.waits import wait_until
@@ -287,6 +290,8 @@ def test_a_killed_rank_ends_all_of_them_and_the_run_goes_on_with_one(tmp_path: P
     with begun(Ranks(tmp_path, "tiny-run"), 2) as ranks:
         trainer = trainer_of(tmp_path, tiny_model, recipe_of(), ranks)
         (pid,) = ranks.pids
+        told: list[tuple[RankUse, ...]] = []
+        ranks.tell = told.append
         finished = trainer.step.finished
 
         def kill_in_the_third() -> None:
@@ -301,6 +306,7 @@ def test_a_killed_rank_ends_all_of_them_and_the_run_goes_on_with_one(tmp_path: P
     assert failed.value.message.key == "ranks.gone" and failed.value.message.params["rank"] == 1
     wait_until(lambda: not psutil.pid_exists(pid))
     assert not ranks.meeting.exists()
+    assert [used.used_bytes > 50 << 20 and used.total_bytes == psutil.virtual_memory().total for used in told[0]] == [True, True]
     further = trainer_of(tmp_path, tiny_model, recipe_of())
     assert further.position.step == 3
     further.run()
@@ -364,6 +370,24 @@ def test_a_rank_leaves_when_rank_0_is_killed(tmp_path: Path, tiny_model: Path) -
         (pid,) = ranks.pids
         ranks._children[1]._close()
         wait_until(lambda: not psutil.pid_exists(pid))
+
+
+def test_what_a_rank_has_in_use_is_asked_each_two_seconds_and_left_out_where_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    card, now = Card(index=0, name="RTX 3060", uuid="GPU-a"), [0.0]
+    monkeypatch.setattr(use.gpu, "newest", lambda card: card.model_copy(update={"utilization_percent": 98}))
+    asked = UseOfRank(card, lambda: (5, 12), lambda: now[0])
+    assert asked.look() == RankUse(device="RTX 3060", used_bytes=5, total_bytes=12, load_percent=98)
+    now[0] = 1.9
+    assert asked.look() is None
+    now[0] = 2.0
+    assert asked.look() is not None
+
+    def given_up() -> tuple[int, int]:
+        raise RuntimeError("CUDA error: unknown error")
+
+    assert UseOfRank(card, given_up).look() is None
+    monkeypatch.setattr(use.gpu, "newest", lambda card: None)
+    assert UseOfRank(card, lambda: (5, 12)).look() == RankUse(device="RTX 3060", used_bytes=5, total_bytes=12)
 
 
 def test_no_end_of_a_worker_waits_for_its_group_to_be_taken_apart(tmp_path: Path) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from core.progress import RankUse
+from core.runs.folder import Status
 from core.runs.run_json import MemoryFacts
 from core.runs.spill import sentence
 from core.runs.states import BUSY
+from core.values import GIB
 from webui.kit import correction, format
 from webui.kit.html import Html, notice, tag
 from webui.kit.wording import Wording
@@ -13,7 +16,7 @@ from webui.state.snapshot import RunView
 
 def lines(view: RunView, w: Wording) -> list[Html]:
     """Warnings first; nothing where nothing is known yet."""
-    found = [spill(view, w), memory(view.facts.memory, w), time(view, w)]
+    found = [spill(view, w), memory(view.facts.memory, w), ranks(view.row.status, w), time(view, w)]
     return [line for line in found if line is not None]
 
 
@@ -29,6 +32,20 @@ def memory(known: MemoryFacts | None, w: Wording) -> Html | None:
     if known.runs > 0 and known.factor is not None:
         said += w.t("language.between_sentences") + correction.said(known.factor, known.runs, w)
     return _line(said)
+
+
+def ranks(status: Status, w: Wording) -> Html | None:
+    """Of a run on several GPUs, while it is at work: "Process 0: RTX 3060, 7.9 of 12.0 GiB, 98 % load", a line each."""
+    if status.state not in BUSY or len(status.ranks) < 2:
+        return None
+    return tag("ul", *(tag("li", _rank(number, each, w)) for number, each in enumerate(status.ranks)), class_="lg-quiet lg-ranks")
+
+
+def _rank(number: int, each: RankUse, w: Wording) -> str:
+    device = each.device if each.host is None else w.t("run_memory.rank_elsewhere", device=each.device, host=each.host)
+    sizes = {"used": f"{each.used_bytes / GIB:.1f}", "total": f"{each.total_bytes / GIB:.1f}"}
+    said = w.t("run_memory.rank", number=number, device=device, **sizes)
+    return said if each.load_percent is None else said + w.t("run_memory.rank_load", load=each.load_percent)
 
 
 def time(view: RunView, w: Wording) -> Html | None:

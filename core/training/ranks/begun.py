@@ -16,6 +16,7 @@ from core.training.ranks.helpers import Ranks, environments
 def started(recipe: Recipe, run: RunFolder, reporter: Reporter) -> Iterator[Ranks | None]:
     """They read their libraries meanwhile; None where the run has one alone. Waits for the other PCs of a run that is to have some."""
     gathering = Gathering.taken()
+    reporter.ranks(())  # those of an attempt before
     if gathering is None and recipe.train.ranks == 1:
         yield None
         return
@@ -24,6 +25,7 @@ def started(recipe: Recipe, run: RunFolder, reporter: Reporter) -> Iterator[Rank
         from core.training.ranks.machines import RanksOfMachines
 
         ranks = RanksOfMachines(run, gathering, reporter)
+    ranks.tell = reporter.ranks
     try:
         ranks.begin(environments(run, recipe.train.ranks))
         yield ranks

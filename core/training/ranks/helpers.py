@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from core.errors import RunError
 from core.messages import Message, msg
+from core.progress import RankUse
 from core.recipe import Recipe
 from core.runs import process as run_process
 from core.runs.folder import RunFolder
@@ -68,6 +69,8 @@ class Ranks:
         self._children: dict[int, Spoken] = {}
         self._said: dict[int, dict[str, Any]] = {}
         self._ended: dict[int, int | str] = {}
+        self.use: dict[int, RankUse] = {}  # of each rank, as it was measured last
+        self.tell: Callable[[tuple[RankUse, ...]], None] = lambda use: None
         self._step = 0
 
     def begin(self, places: Sequence[Mapping[str, str]]) -> None:
@@ -80,7 +83,12 @@ class Ranks:
         child.listen(partial(self._hear, rank), partial(self._ended.__setitem__, rank))
 
     def _hear(self, rank: int, said: dict[str, Any]) -> None:
+        if "use" in said:
+            self.use[rank] = self._use_of(rank, RankUse.model_validate(said["use"]))
         self._said[rank] = said
+
+    def _use_of(self, rank: int, said: RankUse) -> RankUse:
+        return said
 
     @property
     def size(self) -> int:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from core.errors import RunError
 from core.messages import Message, msg
 from core.models import weights
+from core.progress import RankUse
 from core.recipe import Recipe
 from core.runs.folder import RunFolder
 from core.runs.reporter import Reporter
@@ -110,6 +111,10 @@ class RanksOfMachines(Ranks):
             self._ended[rank] = int(said["gone"])
         else:
             super()._hear(rank, said)
+
+    def _use_of(self, rank: int, said: RankUse) -> RankUse:
+        child = self._children[rank]
+        return said.model_copy(update={"host": child.link.there}) if isinstance(child, Guest) else said
 
     def _tell(self, source: int, key: str, value: str) -> None:
         for rank, child in self._children.items():

@@ -18,11 +18,14 @@ import torch
 
 from core.data.labels import Encoded
 from core.engine.batches import Batch
+from core.engine.device import card_of
 from core.engine.step import Numbers, Rows, Step
 from core.engine.variants.preference import SUMS
 from core.files import is_out_of_memory
+from core.system.machine import this_machine
 from core.training.ranks.group import RankGroup
 from core.training.ranks.helpers import Ranks
+from core.training.ranks.use import UseOfRank
 
 MEASURED_AT_ONCE = 4  # batches of an evaluation a rank, so that the ranks seldom wait for each other
 EXTRA = 2 + len(SUMS)  # loss, pairs, what is told of them; then of each rank which of its micro-batches got no memory, from 1
@@ -32,6 +35,7 @@ class DealtStep(Step):
     """That of rank 0."""
 
     ranks: Ranks
+    _in_use: UseOfRank
 
     @classmethod
     def on(cls, ranks: Ranks, check: Callable[[], None], *arguments: Any) -> DealtStep:
@@ -39,6 +43,7 @@ class DealtStep(Step):
         step = cls.of(*arguments)
         assert isinstance(step, cls)
         step.ranks = ranks
+        step._in_use = UseOfRank.here(step.on_card, card_of(this_machine()) if step.on_card else None)
         ranks.all_ready(sum(parameter.numel() for parameter in step.parameters), check)
         ranks.meet(lambda: RankGroup(ranks.meeting, 0, ranks.size, step.parameters, EXTRA + ranks.size, ranks.host))
         return step
@@ -67,6 +72,12 @@ class DealtStep(Step):
                 raise failure or MemoryError(f"rank {rank}")
         self._told, self._pairs = sums[2:EXTRA], int(sums[1])
         return sums[0]
+
+    def finished(self) -> None:
+        super().finished()
+        if own := self._in_use.look():
+            self.ranks.use[0] = own
+            self.ranks.tell(tuple(used for _, used in sorted(self.ranks.use.items())))
 
     def measured(self, batches: Iterator[Rows], check: Callable[[], None]) -> Iterator[tuple[int, float, int]]:
         is_first = True

@@ -7,7 +7,7 @@ On one PC the ranks meet by a file, on several by lines: {store: [key, value]}, 
 and of some batches of an evaluation
   {number, parts, measures: true, weights: whether rank 0's come first, taken, room_for}
 Out: ready {numbers that are trained}, done {number} once its part is computed, with measured [[loss, learned or pairs]], told and pairs of
-an evaluation, failed {a Message}. It leaves as soon as its stdin closes.
+an evaluation, and each two seconds use {core.progress.RankUse}, failed {a Message}. It leaves as soon as its stdin closes.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ def _serve(parent: ToParent, orders: Orders, lines: Meeting) -> None:
     from core.engine.variants import neftune
     from core.training.ranks.group import RankGroup
     from core.training.ranks.step import EXTRA, serve
+    from core.training.ranks.use import UseOfRank
 
     first = orders.get()
     recipe, folder = Recipe.model_validate(first["recipe"]), Path(first["model_folder"])
@@ -67,9 +68,14 @@ def _serve(parent: ToParent, orders: Orders, lines: Meeting) -> None:
     meeting, host = (lines, first["host"]) if "host" in first else (Path(first["meeting"]), "127.0.0.1")
     group = RankGroup(meeting, *rank, step.parameters, EXTRA + rank[1], host)
     step.begin(recipe.train.seed)
+    use = UseOfRank.here(compute.on_card, device.card_in_use(compute))
+
+    def say(**said: Any) -> None:
+        parent.say(**said, **({"use": found.model_dump()} if (found := use.look()) else {}))
+
     with neftune.noise(tuned, recipe.train.neftune_noise_alpha):
         while True:
-            serve(step, group, orders.get(), rank, parent.say)
+            serve(step, group, orders.get(), rank, say)
 
 
 if __name__ == "__main__":

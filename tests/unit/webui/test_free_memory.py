@@ -11,6 +11,7 @@ from core.advice.plan import Grounds, make
 from core.memory import budget
 from core.memory.record import Correction, Corrections
 from core.models.known import typical_shapes
+from core.progress import RankUse
 from core.recipe import Recipe
 from core.runs.folder import Status
 from core.runs.run_json import RunFacts
@@ -120,6 +121,23 @@ def test_predicted_and_measured_stand_beside_each_other() -> None:
     assert "orrected" not in said(view(memory=MEASURED))
     assert "measured 1.42 GiB before the first step, 1.60 GiB at peak" in said(view(memory=MEASURED | {"peak_gib": 1.6}))
     assert said(view(memory=MEASURED | {"measured_gib": None})) == "" == said(view())
+
+
+def test_each_process_of_a_run_on_several_gpus_has_its_line_while_it_is_at_work() -> None:
+    """As its driver says; what a processor does not tell is left out. One rank is told by the chart."""
+    used = (
+        RankUse(device="RTX 3060", used_bytes=int(7.9 * GIB), total_bytes=12 * GIB, load_percent=98),
+        RankUse(device="<Xeon>", used_bytes=GIB, total_bytes=23 * GIB, host="10.0.0.2"),
+    )
+
+    def of(state: State, *ranks: RankUse) -> str:
+        shown = view(state)
+        return said(replace(shown, row=replace(shown.row, status=shown.row.status.model_copy(update={"ranks": ranks}))))
+
+    lines = of(State.RUNNING, *used)
+    assert "Process 0: RTX 3060, 7.9 of 12.0 GiB, 98 % load" in lines
+    assert "Process 1: &lt;Xeon&gt; of 10.0.0.2, 1.0 of 23.0 GiB<" in lines
+    assert of(State.RUNNING, used[0]) == of(State.COMPLETED, *used) == ""
 
 
 def test_the_time_said_before_the_start_and_now_and_in_the_end() -> None:
