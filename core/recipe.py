@@ -49,14 +49,11 @@ class Model(_Section):
 
 class Data(_Section):
     source: str = Field(
-        min_length=1,
-        max_length=1000,
-        description="The dataset to train on: a sample, one you added, or (in a command) a file.",
+        min_length=1, max_length=1000, description="The dataset to train on: a sample, one you added, or (in a command) a file."
     )
     format: Format | None = Field(None, description="The format of the rows; empty means detected from the rows.")
     columns: dict[str, ColumnRole] | None = Field(
-        None,
-        description="What each column is, such as {Frage: question, Antwort: answer}; empty means by name, or guessed.",
+        None, description="What each column is, such as {Frage: question, Antwort: answer}; empty means by name, or guessed."
     )
     encoding: str | None = Field(
         None,
@@ -190,10 +187,7 @@ class Train(_Section):
         description="For dpo: sigmoid as in the paper; sigmoid_norm is length-normalized, so that long answers count no more; robust expects a share label_smoothing of the pairs to be swapped.",
     )
     label_smoothing: float = Field(
-        0.0,
-        ge=0,
-        lt=0.5,
-        description="Share of pairs that may be swapped: for dpo with loss_type robust, and for simpo.",
+        0.0, ge=0, lt=0.5, description="Share of pairs that may be swapped: for dpo with loss_type robust, and for simpo."
     )
     simpo_gamma: float = Field(
         0.5, ge=0, le=100, description="For simpo: the margin by which the better answer should win, per token."
@@ -227,10 +221,7 @@ class Train(_Section):
     )
     warmup_steps: int = Field(0, ge=0, le=1_000_000, description="Steps in which the learning rate rises from zero. Costs nothing.")
     warmup_ratio: float = Field(
-        0.0,
-        ge=0,
-        lt=1,
-        description="Warmup as a share of all steps, such as 0.03; used if warmup_steps is 0. Costs nothing.",
+        0.0, ge=0, lt=1, description="Warmup as a share of all steps, such as 0.03; used if warmup_steps is 0. Costs nothing."
     )
     neftune_noise_alpha: float | None = Field(
         None,
@@ -249,6 +240,12 @@ class Train(_Section):
     activation_offload: bool = Field(
         False,
         description="Keep activations in RAM instead of GPU memory: for the last gigabyte, which the plan does not count; slower.",
+    )
+    offload_layers: int = Field(
+        0,
+        ge=-1,
+        le=2048,
+        description="How many layers of the base model to keep in RAM instead of GPU memory, for a model larger than the GPU: each is copied to the GPU when it is needed, which takes time; the result is the same. -1: as few as fit requires.",
     )
     ranks: int = Field(
         1,
@@ -368,12 +365,17 @@ def _of_objective(recipe: Recipe) -> list[Message]:
     train, objective = recipe.train, recipe.train.objective
     found = {
         "recipe.ranks_pissa": train.ranks > 1 and recipe.adapter.is_pissa,
+        "recipe.offload_pissa": train.offload_layers != 0 and recipe.adapter.is_pissa,
+        "recipe.offload_eight_bit": train.offload_layers != 0 and recipe.adapter.load_in_8bit,
+        "recipe.offload_ranks": train.offload_layers != 0 and train.ranks > 1,
+        "recipe.offload_no_checkpointing": train.offload_layers != 0 and train.gradient_checkpointing is False,
         "recipe.pairs_everything": train.compares and recipe.data.train_on == "everything",
         "recipe.rated_alone": recipe.data.rated is not None and recipe.data.rated != (objective == "kto"),
         "recipe.loss_type_alone": objective != "dpo" and train.loss_type != "sigmoid",
         "recipe.smoothing_alone": train.label_smoothing > 0 and objective != "simpo" and train.loss_type != "robust",
     }
     facts = {
+        "offload": train.offload_layers,
         "ranks": train.ranks,
         "init": recipe.adapter.init_lora_weights,
         "objective": objective,

@@ -46,6 +46,7 @@ SETTINGS: dict[str, tuple[str, str]] = {
     "max_steps": ("train", "max_steps"),
     "gradient_checkpointing": ("train", "gradient_checkpointing"),
     "optim": ("train", "optim"),
+    "offload_layers": ("train", "offload_layers"),
     "use_dora": ("adapter", "use_dora"),
     "lora_dropout": ("adapter", "lora_dropout"),
     "load_in_8bit": ("adapter", "load_in_8bit"),
@@ -93,7 +94,7 @@ class Reason(Frozen):
 class Alternative(Frozen):
     """Another way that was weighed: with its own verdict and both numbers in its sentence.
 
-    model: id of a smaller model of presets/models.yaml, where that is the other way.
+    model: id of a smaller model of presets/models.yaml, where that is the other way; offload_layers: how many of this one are.
     """
 
     method: Method
@@ -102,6 +103,7 @@ class Alternative(Frozen):
     on_card_gib: float | None
     text: Message
     model: str | None = None
+    offload_layers: int = 0
 
 
 class Documented(Frozen):
@@ -124,6 +126,7 @@ class Advice(Frozen):
     estimate: Estimate | None = None
     correction: Correction | None = None  # of the estimate, by earlier runs on this PC
     planned_steps: int | None = None
+    bus_seconds: float | None = None  # of all steps: what offloaded layers take to the card, as assumed
     usual_rate: float = USUAL_RATE  # for a model of this size, whatever was chosen
     warnings: tuple[Message, ...] = ()
     budget: Budget

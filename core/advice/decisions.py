@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -12,8 +12,9 @@ from core.advice.case import RANKS, USUAL_RATE, Case, Method, Verdict, value_of,
 from core.data import row_order
 from core.data.facts import DataFacts
 from core.data.many import kept_apart
-from core.memory import arithmetic
+from core.memory import arithmetic, offloading
 from core.memory.arithmetic import Setup
+from core.memory.constants import memory_constants
 from core.messages import Message, msg
 from core.models.shapes.shape import ModelShape
 from core.recipe import Adapter, Data, Recipe, Train
@@ -92,7 +93,7 @@ def target_modules(case: Case, draft: Recipe) -> tuple[str, Message]:
 
 def method(case: Case, draft: Recipe) -> tuple[Method, Message]:
     """docs/design.md, section 5, rules 1, 2 and 8."""
-    lora = with_settings(draft, method="lora")
+    lora = with_settings(draft, method="lora", offload_layers=0)  # in 4 bit layers travel four times as fast
     facts = {"size": case.size_name, "gb": case.budget.sold_gb, **case.numbers(lora)}
     if case.on_cpu:
         if case.holds(lora) is False and case.holds(with_settings(draft, method="qlora")):
@@ -129,6 +130,8 @@ def micro_batch(case: Case, draft: Recipe) -> tuple[int, Message]:
     value = next((size for size in useful if case.holds(with_settings(draft, micro_batch=size))), 1)
     if case.holds(draft) is None:
         return 1, msg("advise.batch_unknown")
+    if case.shape and draft.train.offload_layers == case.shape.num_hidden_layers and (size := least_copied(case, draft, useful)):
+        return size, msg("advise.batch_offload", value=size)
     if value == useful[0]:
         return value, msg("advise.batch_fits", value=value, **case.numbers(with_settings(draft, micro_batch=value)))
     too_many = useful[useful.index(value) - 1]
@@ -137,6 +140,8 @@ def micro_batch(case: Case, draft: Recipe) -> tuple[int, Message]:
 
 def checkpointing(case: Case, draft: Recipe) -> tuple[bool, Message]:
     """Off where the memory suffices without it, for it costs a third of the time; whatever else needs memory comes first."""
+    if draft.train.offload_layers:
+        return True, msg("advise.checkpointing_offload")
     without = with_settings(draft, gradient_checkpointing=False)
     if case.holds(without):
         return False, msg("advise.checkpointing_off", **case.numbers(without))
@@ -266,6 +271,77 @@ def usual_rate_of_size(billions: float | None) -> float:
     return 1e-4 if billions is not None and billions >= 20 else USUAL_RATE
 
 
+def offloaded_at_first(case: Case, draft: Recipe) -> int:
+    """What the other decisions are made with: of as few as it takes (-1) all, where draft does not fit without."""
+    count = draft.train.offload_layers
+    if case.on_cpu or count >= 0:
+        return 0 if case.on_cpu else count
+    fits = case.shape is None or case.holds(with_settings(draft, offload_layers=0)) is not False
+    return 0 if fits or case.shape is None else case.shape.num_hidden_layers
+
+
+def offload_reason(case: Case, asked: int, draft: Recipe) -> Message | None:
+    """Why so many layers are offloaded, of draft when all is decided, for the price is one of all steps. asked: -1, as few as it takes."""
+    if not asked:
+        return None
+    if case.on_cpu:
+        return msg("advise.offload_on_cpu")
+    if case.shape is None:
+        return msg("advise.offload_unknown" if asked > 0 else "advise.offload_unknown_fit")
+    if not draft.train.offload_layers:
+        return msg("advise.offload_fits", **case.numbers(draft))
+    return msg("advise.offload_fewest" if asked < 0 else "advise.offload_chosen", **offload_facts(case, draft))
+
+
+def least_copied(case: Case, draft: Recipe, sizes: Sequence[int]) -> int | None:
+    """Of batch sizes the one with which the least is copied for each example: a larger one needs more layers offloaded, and has them
+    copied less often. None where none fits."""
+
+    def copied(size: int) -> float:
+        each = with_settings(draft, micro_batch=size)
+        fewest = fewest_offloaded(case, each)
+        if case.shape is None or fewest is None:
+            return math.inf
+        setup = Setup.of(with_settings(each, offload_layers=fewest), "card")
+        return offloading.bytes_a_batch(case.shape, setup) / size
+
+    best = min(sizes, key=copied)
+    return best if copied(best) < math.inf else None
+
+
+def fewest_offloaded(case: Case, draft: Recipe) -> int | None:
+    """None where draft does not fit with all of them, or nobody can tell."""
+    if case.shape is None or case.on_cpu or case.budget.free_gib is None:
+        return None
+    correction = case.corrections.of(draft.adapter.method)
+    return offloading.fewest(case.shape, Setup.of(draft, "card"), case.budget.free_gib, correction.factor if correction else 1.0)
+
+
+def offload_facts(case: Case, draft: Recipe) -> dict[str, Any]:
+    """For a sentence: layers, RAM and price of what draft offloads."""
+    assert case.shape
+    setup, most = Setup.of(draft, "card"), case.shape.num_hidden_layers
+    a_batch, speed = offloading.bytes_a_batch(case.shape, setup), memory_constants().bus.gb_per_s
+    price = {"gb": a_batch / 1e9, "speed": speed, "seconds": offloading.seconds(a_batch)}
+    if (whole := bus_seconds(case, draft)) is None:
+        said = msg("advise.offload_price_a_batch", **price)
+    else:
+        said = msg("advise.offload_price", minutes=whole / 60, **price)
+    ram = msg("advise.offload_ram", needed=offloading.ram_gib(case.shape, setup), free=case.budget.ram_gib)
+    if case.budget.ram_gib is None:
+        ram = msg("advise.offload_ram_unknown", needed=offloading.ram_gib(case.shape, setup))
+    return {"layers": min(draft.train.offload_layers, most), "of": most, "ram": ram, "price": said}
+
+
+def bus_seconds(case: Case, draft: Recipe) -> float | None:
+    """What offloaded layers take to the card in all steps; None where nothing is offloaded, or nobody knows how many steps."""
+    steps = planned_steps(case, draft)
+    if case.shape is None or case.on_cpu or not draft.train.offload_layers or steps is None:
+        return None
+    batches = steps * draft.train.gradient_accumulation_steps
+    return offloading.seconds(batches * offloading.bytes_a_batch(case.shape, Setup.of(draft, "card")))
+
+
 Decisions = Mapping[str, Callable[[Case, Recipe], tuple[Any, Message]]]
 DECISIONS: Decisions = {
     "max_length": max_length,
@@ -317,8 +393,8 @@ def judge(case: Case, draft: Recipe) -> tuple[Verdict, Message]:
         return "does_not_fit", msg("advise.does_not_fit", **facts)
     if estimate.needed_gib > free:
         return "tight", msg("advise.tight", **facts)
-    # The table's LoRA has a base in 16 bit.
-    if not draft.adapter.load_in_8bit and (minimum := case.too_small_for(draft.adapter.method)):
+    # The table's LoRA has a base in 16 bit, and all of it on the card.
+    if not (draft.adapter.load_in_8bit or draft.train.offload_layers) and (minimum := case.too_small_for(draft.adapter.method)):
         return "tight", msg("advise.tight_by_table", minimum=minimum, gb=case.budget.sold_gb, **facts)
     return "fits", msg("advise.fits", **facts)
 

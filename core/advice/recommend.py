@@ -27,21 +27,29 @@ from core.advice.case import (
 )
 from core.advice.decisions import (
     DECISIONS,
+    MICRO_BATCHES,
     PAIRS_RATE,
     Decisions,
+    bus_seconds,
     costs,
+    fewest_offloaded,
     judge,
     leanest_optimizer,
+    least_copied,
     longest_that_holds,
     method,
     micro_batch,
+    offload_facts,
+    offload_reason,
+    offloaded_at_first,
     planned_steps,
     shortest_acceptable,
     usual_rate,
     wanted_length,
 )
 from core.advice.warnings import warnings
-from core.memory.arithmetic import Estimate
+from core.memory.arithmetic import Estimate, Setup
+from core.memory.offloading import ram_gib
 from core.messages import msg
 from core.models.known import KnownModel, known_models
 from core.recipe import USUAL_BETA, Recipe
@@ -75,6 +83,7 @@ def recommend(recipe: Recipe, grounds: Grounds) -> Advice:
         estimate=case.estimate(filled),
         correction=case.corrections.of(filled.adapter.method) if grounds.shape else None,
         planned_steps=planned_steps(case, filled),
+        bus_seconds=bus_seconds(case, filled),
         usual_rate=usual_rate(case) * (PAIRS_RATE if filled.train.compares else 1),
         warnings=tuple(warnings(case, filled, verdict, others)),
         budget=budget,
@@ -95,7 +104,8 @@ _OF_MEMORY = {name: decision for name, decision in DECISIONS.items() if name not
 
 def decide(case: Case, recipe: Recipe, decisions: Decisions = DECISIONS) -> tuple[Recipe, list[Reason]]:
     """All settings, one after the other, and why each has its value. Until its turn comes a hole holds what costs least."""
-    chosen = {name for name in SETTINGS if is_set(recipe, name)}
+    asked = recipe.train.offload_layers
+    chosen = {name for name in SETTINGS if is_set(recipe, name)} - {"offload_layers"}
     cheapest = {
         "method": "lora" if case.on_cpu else "qlora",
         "max_length": wanted_length(case),
@@ -106,8 +116,11 @@ def decide(case: Case, recipe: Recipe, decisions: Decisions = DECISIONS) -> tupl
         "lora_alpha": 2 * RANKS[0],
     }
     draft = with_settings(recipe, **{name: value for name, value in cheapest.items() if name not in chosen})
+    draft = with_settings(draft, offload_layers=offloaded_at_first(case, draft))
     reasons = []
     for name, decision in decisions.items():
+        if name == "gradient_checkpointing" and asked < 0 and draft.train.offload_layers:  # what needs memory is decided
+            draft = with_settings(draft, offload_layers=fewest_offloaded(case, draft) or draft.train.offload_layers)
         if name in chosen:
             reasons.append(Reason(field=name, text=msg("advise.chosen")))
             continue
@@ -118,6 +131,8 @@ def decide(case: Case, recipe: Recipe, decisions: Decisions = DECISIONS) -> tupl
         value, why = micro_batch(case, draft)
         if value == draft.train.per_device_train_batch_size:
             reasons = [Reason(field="micro_batch", text=why) if reason.field == "micro_batch" else reason for reason in reasons]
+    if offloading := offload_reason(case, asked, draft):
+        reasons.append(Reason(field="offload_layers", text=offloading))
     reasons += [Reason(field=name, text=text) for name, text in costs(case, draft).items()]
     if "max_steps" in chosen:
         reasons.append(Reason(field="max_steps", text=msg("advise.chosen")))
@@ -139,13 +154,17 @@ def alternatives(case: Case, draft: Recipe, verdict: Verdict) -> tuple[Alternati
     if case.shape is None:
         return ()
     is_lora = draft.adapter.method == "lora"
-    swapped = with_settings(draft, method="qlora") if is_lora else with_settings(draft, method="lora", micro_batch=1)
+    swapped = (
+        with_settings(draft, method="qlora") if is_lora else with_settings(draft, method="lora", micro_batch=1, offload_layers=0)
+    )
     other = _alternative(case, swapped)
     if verdict != "does_not_fit":
         return (other,)
-    ways = [shorter(case, draft), smaller(case, draft)]
-    helping = [way for way in ways if way is not None]
-    return (other, *helping) if other.verdict in ("fits", "tight") else (*helping, other)
+    less, fits = shorter(case, draft), other.verdict in ("fits", "tight")
+    in_ram = None if fits or less else offloaded(case, draft)  # where nothing else fits: it costs time
+    larger = _alternative(case, in_ram) if in_ram else None
+    helping = [way for way in (less, smaller(case, draft), larger) if way is not None]
+    return (other, *helping) if fits else (*helping, other)
 
 
 def shorter(case: Case, draft: Recipe) -> Alternative | None:
@@ -153,6 +172,23 @@ def shorter(case: Case, draft: Recipe) -> Alternative | None:
     cheapest = with_settings(draft, method="lora" if case.on_cpu else "qlora", micro_batch=1)
     length = longest_that_holds(case, cheapest, shortest_acceptable(case))
     return _alternative(case, with_settings(cheapest, max_length=length)) if length else None
+
+
+def offloaded(case: Case, draft: Recipe) -> Recipe | None:
+    """Draft with as few layers in RAM as it takes, with the cheapest method and the batch size that copies least; None where there is not the RAM."""
+    train = draft.train
+    if case.shape is None or case.on_cpu or train.offload_layers or train.ranks > 1 or draft.adapter.is_pissa:
+        return None
+    an_update, every = train.per_device_train_batch_size * train.gradient_accumulation_steps, case.shape.num_hidden_layers
+    cheapest = with_settings(draft, method="qlora", load_in_8bit=False, gradient_checkpointing=True, offload_layers=every)
+    sizes = [size for size in MICRO_BATCHES if an_update % size == 0]
+    if (size := least_copied(case, cheapest, sizes)) is None:
+        return None
+    way = with_settings(cheapest, micro_batch=size, gradient_accumulation=an_update // size)
+    way = with_settings(way, offload_layers=fewest_offloaded(case, way))
+    if case.budget.ram_gib is not None and ram_gib(case.shape, Setup.of(way, "card")) > case.budget.ram_gib:
+        return None
+    return way
 
 
 def smaller(case: Case, draft: Recipe) -> Alternative | None:
@@ -166,7 +202,12 @@ def smaller(case: Case, draft: Recipe) -> Alternative | None:
     for known in sorted(below, key=lambda known: known.shape.params, reverse=True):
         other = replace(case, shape=known.shape, corrections=case.corrections.for_another_model)
         plain = with_settings(
-            draft, method="lora" if case.on_cpu else "qlora", target_modules="all-linear", micro_batch=1, target_parameters="none"
+            draft,
+            method="lora" if case.on_cpu else "qlora",
+            target_modules="all-linear",
+            micro_batch=1,
+            target_parameters="none",
+            offload_layers=0,
         )
         way = with_settings(plain, method=method(other, plain)[0])
         if judge(other, way)[0] == "fits":
@@ -178,7 +219,10 @@ def _alternative(case: Case, draft: Recipe, known: KnownModel | None = None) -> 
     verdict, why = judge(case, draft)
     estimate = case.estimate(draft)
     facts = {"method": METHOD_NAMES[draft.adapter.method], "max_length": draft.data.max_length, "verdict": why}
-    if known:
+    if draft.train.offload_layers and not known:
+        facts |= offload_facts(case, draft)
+        sentence = msg("advise.offload_way", micro=draft.train.per_device_train_batch_size, **facts)
+    elif known:
         sentence = msg("advise.smaller_model", model=known.title, billions=known.shape.params / 1e9, **facts)
     elif case.on_cpu and draft.adapter.method == "qlora":
         sentence = msg("advise.qlora_on_cpu", **facts)
@@ -193,6 +237,7 @@ def _alternative(case: Case, draft: Recipe, known: KnownModel | None = None) -> 
         on_card_gib=estimate.on_card_gib if estimate else None,
         text=sentence,
         model=known.id if known else None,
+        offload_layers=0 if known else draft.train.offload_layers,
     )
 
 

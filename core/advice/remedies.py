@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from core.advice.case import METHOD_NAMES, Case, with_settings
-from core.advice.decisions import LENGTH_STEP, longest_that_holds
-from core.advice.recommend import smaller
+from core.advice.decisions import LENGTH_STEP, longest_that_holds, offload_facts
+from core.advice.recommend import offloaded, smaller
 from core.memory.record import Correction, Corrections
 from core.messages import Message, msg
 from core.models.known import known_models
@@ -37,7 +37,7 @@ def ways(case: Case, draft: Recipe, lengths: Sequence[int]) -> list[Way]:
     found = [fewer_at_once(case, draft), checkpointing(case, draft), in_four_bit(case, draft), shorter(case, draft, lengths)]
     kept = [way for way in found if way is not None]
     if not kept:
-        kept = [way for way in (everything(case, draft, lengths),) if way is not None]
+        kept = [way for way in (everything(case, draft, lengths) or in_ram(case, draft),) if way is not None]
     if (other := smaller_model(case, draft)) is not None:
         kept.append(other)
     return kept[:MOST_WAYS]
@@ -95,6 +95,15 @@ def everything(case: Case, draft: Recipe, lengths: Sequence[int]) -> Way | None:
         least = cut.draft
     facts = {"method": METHOD_NAMES.get(least.adapter.method, least.adapter.method), "length": least.data.max_length}
     return Way(least, _said(case, least, "would_fit.everything", **facts))
+
+
+def in_ram(case: Case, draft: Recipe) -> Way | None:
+    """Layers of the base offloaded, where nothing else fits: it costs time, which is said."""
+    less = offloaded(case, draft)
+    if less is None:
+        return None
+    facts = {"method": METHOD_NAMES[less.adapter.method], "micro": less.train.per_device_train_batch_size}
+    return Way(less, _said(case, less, "would_fit.offload", **facts, **offload_facts(case, less)))
 
 
 def smaller_model(case: Case, draft: Recipe) -> Way | None:

@@ -147,11 +147,7 @@ def _message(turn: Any, number: int, notes: Notes) -> ChatMessage:
     """A turn written either way: role/content or from/value."""
     if not isinstance(turn, dict):
         raise Flaw("data.turn_not_an_object", turn=number, found=type_name(turn))
-    speaks, holds, called = (
-        _first(turn, *SPEAKS),
-        _first(turn, *HOLDS),
-        _first(turn, "tool_calls", "function_call"),
-    )
+    speaks, holds, called = (_first(turn, *SPEAKS), _first(turn, *HOLDS), _first(turn, "tool_calls", "function_call"))
     said, content, calls = turn.get(speaks), turn.get(holds), turn.get(called)
     if said is None or (holds not in turn and not calls):
         raise Flaw("data.turn_keys", turn=number, found=list(turn)[:10])

@@ -98,7 +98,7 @@ def load_finite(folder: Path, compute: Compute, *how: bool) -> tuple[PreTrainedM
     """`load`, and what it computes in: another type where the base's numbers go beyond float16, as Gemma 3's do (transformers' issue
     39972), seen by one forward of 16 tokens. The base is then read once more, because rounding to float16 has lost some."""
     base = load(folder, compute, *how)
-    if compute.dtype != torch.float16 or _is_finite(base):
+    if compute.dtype != torch.float16 or is_finite(base):
         return base, compute
     del base
     gc.collect()
@@ -109,7 +109,7 @@ def load_finite(folder: Path, compute: Compute, *how: bool) -> tuple[PreTrainedM
 
 
 @torch.no_grad()
-def _is_finite(model: Any) -> bool:
+def is_finite(model: Any) -> bool:
     config = model.config.get_text_config()
     ids = torch.randint(config.vocab_size, (1, 16), generator=torch.Generator().manual_seed(0))
     if isinstance(config.bos_token_id, int):
@@ -166,10 +166,7 @@ def _load(
 def nf4(dtype: torch.dtype, double_quant: bool = True) -> BitsAndBytesConfig:
     """How QLoRA's base is held; products are computed in dtype."""
     return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=double_quant,
-        bnb_4bit_compute_dtype=dtype,
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=double_quant, bnb_4bit_compute_dtype=dtype
     )
 
 

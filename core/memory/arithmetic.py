@@ -31,7 +31,7 @@ class Setup(Frozen):
     """One way to train. max_length and supervised_tokens: tokens of the longest row, and the most that one row learns
     (None: all of it). base_bytes: width of a 16-bit or fp32 base, and of what flows through it. stack: whose trainer
     (benchmarks/memory_stacks.py knows others); loss None: the one that it has. load_in_8bit: LLM.int8 instead of a 16-bit base; with qlora it counts for nothing. fp32_stream: hidden states in fp32 on a 16-bit base, as `prepare_model_for_kbit_training`
-    makes them. kept_layers: with checkpointing, the last ones that are not checkpointed. accumulates: gradients outlive a micro-batch. offloads: what layers leave for the backward lies in RAM."""
+    makes them. kept_layers: with checkpointing, the last ones that are not checkpointed. accumulates: gradients outlive a micro-batch. offloads: what layers leave for the backward lies in RAM. offload_layers: that lie in RAM themselves (core/engine/variants/streaming)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -58,6 +58,7 @@ class Setup(Frozen):
     accumulates: bool = True
     offloads: bool = False
     kept_layers: int = Field(0, ge=0)
+    offload_layers: int = Field(0, ge=0)
 
     @classmethod
     def of(cls, recipe: Recipe, device: Literal["card", "cpu"], **found: Any) -> Setup:
@@ -76,6 +77,7 @@ class Setup(Frozen):
             "lora_dropout": adapter.lora_dropout,
             "load_in_8bit": adapter.load_in_8bit,
             "target_parameters": adapter.target_parameters,
+            "offload_layers": max(0, train.offload_layers) if device == "card" else 0,
         }
         return cls(device=device, **(asked | found))
 
@@ -189,7 +191,20 @@ def trainable_params(shape: ModelShape, setup: Setup) -> int:
 
 
 def weights(shape: ModelShape, setup: Setup) -> float:
-    """W in bytes, section 1.1. QLoRA holds the matrices of the layers in 4 bit, LLM.int8 in 8 with an fp32 scale for each output;
+    """W in bytes, section 1.1, on the card: of layers that are offloaded two, on average."""
+    offloaded = min(setup.offload_layers, shape.num_hidden_layers)
+    whole = whole_weights(shape, setup)
+    return whole - (offloaded - OFFLOADED_THERE) * layer_weights(shape, setup) if offloaded > OFFLOADED_THERE else whole
+
+
+def layer_weights(shape: ModelShape, setup: Setup) -> float:
+    """Bytes of a layer, on average: all but embeddings, head and the last norm."""
+    beside = shape.embedding_params - shape.per_layer_params + shape.head_params + shape.hidden_size
+    return max(0.0, whole_weights(shape, setup) - beside * setup.base_bytes) / shape.num_hidden_layers
+
+
+def whole_weights(shape: ModelShape, setup: Setup) -> float:
+    """Bytes of the base, wherever its layers are. QLoRA holds the matrices of the layers in 4 bit, LLM.int8 in 8 with an fp32 scale for each output;
     embeddings, head, norms, routers, experts
     (3-D parameters, which bitsandbytes passes over) stay as they are; towers for pictures or sound are not there. A repository that is
     quantised already is as large as its files, or in 16 bit where it is unpacked. On a card embeddings in every layer stay in RAM."""
@@ -488,6 +503,7 @@ def _bends_scores(shape: ModelShape, setup: Setup) -> bool:
     return shape.model_type in memory_constants().eager_families and setup.trainer.by_transformers
 
 
+OFFLOADED_THERE = 2  # layers, of those that are offloaded: the one at work and the next
 CHUNK_BYTES = {"cpu": 32 * MIB, "card": 128 * MIB}  # of one copy in fp32
 LEAST = 16
 

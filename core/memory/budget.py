@@ -21,6 +21,7 @@ class Budget(Frozen):
     """kind "card": sold_gb is the size on the box (the documented table speaks of it), free_gib what can be had now.
     kind "cpu": no card; free_gib is free RAM. free_gib None: not known.
     planned: a card that is not in this PC; free_gib is then sold_gb less reserve_gib for the desktop.
+    ram_gib: of a PC with a card, its free RAM, where layers may be offloaded to; None: not known.
     ranks: cards, or processes, that a run is computed by; sizes are then those of the smallest, whose name is in `smallest`.
     """
 
@@ -29,6 +30,7 @@ class Budget(Frozen):
     sold_gb: float | None = None
     free_gib: float | None = None
     reserve_gib: float = 0.0
+    ram_gib: float | None = None
     capability: tuple[int, int] | None = None
     planned: bool = False
     card_index: int | None = None
@@ -50,16 +52,17 @@ def sold_gb(total_bytes: int) -> float:
 def of_machine(machine: Machine) -> Budget:
     """The best card, else this PC's RAM."""
     card = devices.best_card(machine.nvidia)
-    return of_cpu(machine) if card is None else of_card(card)
+    return of_cpu(machine) if card is None else of_card(card, machine.ram_free_bytes)
 
 
-def of_card(card: Card) -> Budget:
+def of_card(card: Card, ram_free_bytes: int | None = None) -> Budget:
     """A card in MIG mode has no known size: its instances have, and NVML tells the whole."""
     return Budget(
         kind="card",
         name=card.name,
         sold_gb=None if card.mig or card.total_bytes is None else sold_gb(card.total_bytes),
         free_gib=_gib(card.free_bytes),
+        ram_gib=_gib(ram_free_bytes),
         capability=card.capability,
         card_index=card.index,
         card_uuid=card.uuid,

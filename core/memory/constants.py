@@ -47,6 +47,11 @@ class KeptWhole(_Figures):
     widths: dict[str, float]
 
 
+class BusConstants(_Figures):
+    gb_per_s: float
+    process_gib: float
+
+
 class CpuConstants(_Figures):
     context_gib: float
     slack: float
@@ -71,6 +76,7 @@ class MemoryConstants(_Figures):
     eager_families: dict[str, dict[str, float]]
     kept_whole: KeptWhole
     besides_lora: dict[str, dict[str, dict[str, float]]]
+    bus: BusConstants
     cpu: CpuConstants
     margin: dict[str, float]
 

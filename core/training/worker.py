@@ -148,6 +148,7 @@ def _load(
 
     from core.chat.film import Shown
     from core.engine import device
+    from core.engine.variants import streaming
     from core.training.memory.probe import Probe
     from core.training.trainer import Trainer, TrainingData
 
@@ -166,6 +167,7 @@ def _load(
     run.log_event("decision", message=compute.reason)
     if compute.on_card:
         probe.measure_context()
+    probe.require_ram()
     reporter.check()
     reporter.stage("loading_model")
     own_code = Trust(workspace).allows(recipe.model.id, model_folder)
@@ -179,9 +181,10 @@ def _load(
     reporter.check()
     base_name = recipe.model.id if recipe.model.id.count("/") == 1 and ":" not in recipe.model.id else str(model_folder)
     parent = run.facts().parent
-    tuned = adapter.add(
-        base, recipe.adapter, base_name, recipe.model.revision, will_restore=before is not None or parent is not None
-    )
+    will_restore = before is not None or parent is not None
+    tuned = adapter.add(base, recipe.adapter, base_name, recipe.model.revision, will_restore)
+    if recipe.train.offload_layers:
+        run.log_event("decision", message=streaming.begin(tuned, compute.device, recipe.train.offload_layers).said)
     if parent:
         _start_from_parent(run, parent, tuned, tokenizer.template.fingerprint)
     trainable = sum(p.numel() for p in tuned.parameters() if p.requires_grad)
@@ -222,9 +225,11 @@ def _load_base(
 ) -> tuple[Any, Compute]:
     """The base, in the type that it is finite in; where that, or its bits, are others than were asked, the run says so."""
     from core.engine import base_model
+    from core.engine.variants import streaming
 
     chosen = recipe.adapter
-    base, found = base_model.load_finite(model_folder, compute, chosen.method == "qlora", own_code, chosen.load_in_8bit)
+    load = streaming.load if recipe.train.offload_layers else base_model.load_finite
+    base, found = load(model_folder, compute, chosen.method == "qlora", own_code, chosen.load_in_8bit)
     if found != compute:
         compute = found
         run.add_facts(RunFacts(dtype=compute.dtype_name, dtype_reason=compute.reason))

@@ -29,6 +29,7 @@ from core.engine.families import mended, parts
 from core.engine.loss import Head
 from core.engine.out_of_memory import Retreat
 from core.engine.step import Step
+from core.engine.variants import streaming
 from core.errors import GarageError, ModelError, first_line
 from core.memory import arithmetic
 from core.memory.arithmetic import Estimate, Setup
@@ -49,7 +50,9 @@ def dry_run(question: Question, check: Callable[[], None] = lambda: None) -> Dry
     config = _config(question.config)
     layers = config.get_text_config().num_hidden_layers
     kinds = _kinds(config, layers)
-    depths: tuple[int, ...] = (layers,) if question.setup.kept_layers else _depths(kinds)  # which are then not alike
+    depths: tuple[int, ...] = (
+        (layers,) if question.setup.kept_layers or question.setup.offload_layers else _depths(kinds)
+    )  # which are then not alike
     family = _Family(config, question.packing, check)
 
     def run(depth: int) -> _Count:
@@ -248,6 +251,8 @@ class _Model:
         )  # fmt: skip
         with META:
             self.tuned = adapter.add(model, wanted, "dry run", None).train()
+            if setup.offload_layers:  # what is in RAM then is on no list of what is held
+                streaming.begin(self.tuned, META, setup.offload_layers)
 
     def run(self) -> _Count:
         try:

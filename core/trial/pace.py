@@ -84,8 +84,9 @@ def _is_alike(run: RunFolder, wanted: Recipe, on_card: bool | None, device: str 
 
 def _kind(recipe: Recipe) -> tuple[str | int, ...]:
     """What a step's time depends on most."""
-    adapter = recipe.adapter
-    return recipe.model.id, adapter.method, adapter.load_in_8bit, adapter.use_dora, adapter.trains_experts, recipe.train.ranks
+    adapter, train = recipe.adapter, recipe.train
+    kind = recipe.model.id, adapter.method, adapter.load_in_8bit, adapter.use_dora, adapter.trains_experts
+    return *kind, train.ranks, train.offload_layers
 
 
 def tokens_per_second(run: RunFolder) -> float | None:
@@ -150,6 +151,11 @@ class StandIn(Frozen):
             use_dora=recipe.adapter.use_dora,
             device=device,
         )
+
+
+def with_bus(seconds: float, pace: Pace, bus_seconds: float | None) -> float:
+    """seconds at pace, of a run whose layers are copied to the card beside the work: the longer of the two. An earlier run has had them."""
+    return seconds if bus_seconds is None or pace.source.key == "pace.from_run" else max(seconds, bus_seconds)
 
 
 def from_step(tokens_per_second: float, measuring: float = 0.0) -> Pace:

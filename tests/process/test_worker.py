@@ -116,6 +116,19 @@ def test_the_same_recipe_twice_gives_the_same_losses(workspace: Workspace) -> No
     assert (first.adapter / name).read_bytes() == (second.adapter / name).read_bytes()
 
 
+def test_a_run_with_offloaded_layers_is_the_run_without_bit_for_bit(workspace: Workspace) -> None:
+    """The worker's own way, from the base that is read into RAM to the adapter; here the card is RAM too (tests/model/test_streaming)."""
+    found = []
+    for count in (0, 2):
+        steps = {"max_steps": 2, "eval_steps": 2, "gradient_checkpointing": True, "offload_layers": count}
+        run, code = carried_out(workspace, tiny_recipe(train=steps, adapter={"method": "qlora"}))
+        assert code == 0, run.log_tail()
+        found.append(((run.adapter / "adapter_model.safetensors").read_bytes(), losses(run)))
+    assert found[0] == found[1]
+    said = [event["message"]["key"] for event in run.events() if event["kind"] == "decision"]
+    assert "offload.begun" in said
+
+
 def test_accumulation_and_checkpointing_and_everything_else_run(workspace: Workspace) -> None:
     recipe = tiny_recipe(
         adapter={"use_dora": True, "target_modules": "q_proj,v_proj"},

@@ -96,7 +96,8 @@ class FormResult:
         """How long the planned steps take at the pace that is known; None where something is not."""
         if not (self.plan and self.preview and self.pace and self.plan.advice.planned_steps):
             return None
-        return pace.seconds(planned_tokens(self.plan, self.preview), self.pace)
+        computed = pace.seconds(planned_tokens(self.plan, self.preview), self.pace)
+        return pace.with_bus(computed, self.pace, self.plan.advice.bus_seconds)
 
 
 def counts_of(preview: Preview, data: Data) -> Counts:
@@ -211,7 +212,7 @@ class Planner:
         if isinstance(choice, str) and choice.startswith(CARD):
             for card in machine.nvidia.cards:
                 if card.uuid == choice.removeprefix(CARD) and card.usable:
-                    return budget.of_card(card)
+                    return budget.of_card(card, machine.ram_free_bytes)
         return budget.of_machine(machine)
 
     def budget_or_here(self, choice: Any) -> Budget:

@@ -1,5 +1,5 @@
-"""What a step can do without: how an adapter begins (PiSSA), noise on what is read (NEFTune), what lies in RAM meanwhile (offload), another
-library's loss (Liger), pairs of answers that are compared (preference), attention in
+"""What a step can do without: how an adapter begins (PiSSA), noise on what is read (NEFTune), what lies in RAM meanwhile (offload: activations;
+streaming: layers), another library's loss (Liger), pairs of answers that are compared (preference), attention in
 16-bit types on a processor (blockwise), one attention for all examples (varlen). Torch.
 
 Imports: as core.engine. A first reading of a step needs none of them.

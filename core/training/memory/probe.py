@@ -29,7 +29,7 @@ from core.engine.device import card_of
 from core.engine.step import LongestBatch, Step, stop_inside_layers
 from core.errors import DoesNotFitError
 from core.files import is_out_of_memory
-from core.memory import budget
+from core.memory import budget, offloading
 from core.memory.arithmetic import Setup, estimate, most_kept_layers
 from core.memory.record import MemoryRecord, Rig
 from core.messages import Message, msg
@@ -97,7 +97,8 @@ class Probe:
         """Where a card checkpoints, as many layers are not as it has room for, by the same arithmetic that planned the run: each saves
         its second forward. Whether they fit is then measured like all else; where not, all are checkpointed."""
         limit, retreat = self._limit(self._where(step.on_card)[0], step.on_card), step.retreat
-        if not (step.on_card and retreat.checkpointing and not retreat.offloads and self._shape and limit):
+        room = step.on_card and retreat.checkpointing and not retreat.offloads and not self._recipe.train.offload_layers
+        if not (room and self._shape and limit):
             return
         _, rig = self._where(step.on_card)
         factor = self._predict(step, longest, rig)["factor"]
@@ -117,6 +118,16 @@ class Probe:
         if before and now and before.used_bytes is not None and now.used_bytes is not None:
             used = now.used_bytes - before.used_bytes - torch.cuda.memory_reserved()
             self._context = min(LARGEST_CONTEXT, max(0, used))
+
+    def require_ram(self) -> None:
+        """Raises DoesNotFitError where layers are offloaded to RAM that is not there: the system would end this process without a word."""
+        if not (self._recipe.train.offload_layers and self._shape):
+            return
+        needed = offloading.ram_gib(self._shape, Setup.of(self._recipe, "card"))
+        limits = (psutil.virtual_memory().available, limit_of_process())
+        free = min(limit for limit in limits if limit is not None) / GIB
+        if needed > free:
+            raise DoesNotFitError("offload.no_ram", needed=needed, free=free)
 
     def watch(self, reporter: Reporter, on_card: bool) -> SpillWatch:
         """For the training that comes after it."""
@@ -299,7 +310,7 @@ class Probe:
         if self._shape is not None and limit is not None:
             step, size = ahead.step, self._recipe.row_length if ahead.step.packed else 1
             card, here = self._where(step.on_card)[0], budget.of_machine if step.on_card else budget.of_cpu
-            has = budget.of_card(card) if card else here(self._machine)
+            has = budget.of_card(card, self._machine.ram_free_bytes) if card else here(self._machine)
             this = Stopped(
                 self._shape, self._recipe, self._setup(step, longest), step.retreat.at_once // size, ahead.train,
                 has.model_copy(update={"free_gib": limit}), measured.whole / GIB if measured else limit, measured is not None,

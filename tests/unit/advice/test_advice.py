@@ -16,6 +16,7 @@ from core.data.facts import DataFacts
 from core.data.many.kept_apart import split
 from core.data.row_order import Schedule
 from core.errors import RecipeError
+from core.memory import offloading
 from core.memory.arithmetic import Setup, estimate
 from core.memory.budget import Budget, of_card, of_ranks, planned
 from core.messages import LANGUAGES, Message
@@ -172,6 +173,50 @@ def test_a_smaller_model_is_the_largest_known_one_that_fits_with_its_number() ->
     assert way.verdict == "fits" and f"{named.shape.params / 1e9:.1f} billion" in str(way.text)
     larger = [known.shape for known in known_models() if named.shape.params < known.shape.params < shape_of_size("33B").params]
     assert larger and all(recommend(shape, planned(16, "Linux")).verdict != "fits" for shape in larger)
+
+
+def test_a_model_larger_than_the_card_is_offered_with_as_few_layers_in_ram_as_it_takes_and_their_price() -> None:
+    card = Budget(kind="card", sold_gb=24.0, free_gib=23.3, ram_gib=60.0)
+    shape = shape_of_size("70B")
+    plain = recommend(shape, card, facts(p99_length=500))
+    assert plain.verdict == "does_not_fit" and not plain.recipe.train.offload_layers and plain.bus_seconds is None
+    way = next(other for other in plain.alternatives if other.offload_layers)
+    assert way.verdict == "fits" and way.method == "qlora" and 0 < way.offload_layers < shape.num_hidden_layers
+    said = str(way.text)
+    assert f"offload_layers {way.offload_layers}" in said and "60.0 GiB are free" in said and "12 GB/s" in said and " min " in said
+    taken = recommend(shape, card, facts(p99_length=500), chosen={"offload_layers": -1})
+    count = taken.recipe.train.offload_layers
+    assert taken.verdict == "fits" and taken.recipe.train.gradient_checkpointing and taken.recipe.adapter.method == "qlora"
+    less = recommend(shape, card, facts(p99_length=500), chosen=values_of(taken.recipe) | {"offload_layers": count - 1})
+    assert less.verdict == "tight", "one layer fewer, and it does not fit with its margin"
+    batches = taken.planned_steps * taken.recipe.train.gradient_accumulation_steps
+    a_batch = offloading.bytes_a_batch(shape, taken.setup)
+    assert taken.bus_seconds == pytest.approx(batches * a_batch / 12e9) and f"{taken.bus_seconds / 60:,.0f} min" in why(
+        taken, "offload_layers"
+    )
+
+
+def test_layers_are_not_offloaded_where_the_ram_or_the_need_is_missing() -> None:
+    shape, small = shape_of_size("70B"), Budget(kind="card", sold_gb=24.0, free_gib=23.3, ram_gib=30.0)
+    assert not any(other.offload_layers for other in recommend(shape, small, facts()).alternatives)
+    roomy = recommend(STARTER, small, facts(), chosen={"offload_layers": -1})
+    assert not roomy.recipe.train.offload_layers and why(roomy, "offload_layers").startswith("None:")
+    on_cpu = recommend(STARTER, ROOMY, facts(), chosen={"offload_layers": 5})
+    assert not on_cpu.recipe.train.offload_layers and "no GPU" in why(on_cpu, "offload_layers")
+    unknown = [recommend(None, small, facts(), chosen={"offload_layers": count}).recipe.train.offload_layers for count in (-1, 5)]
+    assert unknown == [0, 5]
+
+
+def test_the_batch_size_of_offloaded_layers_is_the_one_with_which_least_is_copied() -> None:
+    """More at once need more layers in RAM, and have them copied less often."""
+    shape, card = shape_of_size("70B"), Budget(kind="card", sold_gb=24.0, free_gib=23.3)
+    found = recommend(shape, card, facts(p99_length=500), chosen={"offload_layers": -1})
+    taken, copied = found.recipe.train.per_device_train_batch_size, {}
+    for size in (1, 2, 4):
+        setup = found.setup.model_copy(update={"micro_batch": size})
+        fewest = offloading.fewest(shape, setup, card.free_gib)
+        copied[size] = offloading.bytes_a_batch(shape, setup.model_copy(update={"offload_layers": fewest})) / size
+    assert copied[taken] == min(copied.values())
 
 
 def test_nothing_that_fits_is_said() -> None:
@@ -539,7 +584,7 @@ def test_what_run_json_and_plan_json_hold_of_an_advice_keeps_its_names() -> None
     value = advise("7B", 24).as_json()
     assert list(value)[: len(SETTINGS)] == list(SETTINGS) and "recipe" not in value
     assert {"verdict", "reasons", "alternatives", "documented", "estimate", "correction", "planned_steps", "usual_rate",
-            "warnings", "budget"} == set(value) - set(SETTINGS)  # fmt: skip
+            "bus_seconds", "warnings", "budget"} == set(value) - set(SETTINGS)  # fmt: skip
 
 
 def test_every_field_that_is_advised_on_is_one_of_a_recipe() -> None:

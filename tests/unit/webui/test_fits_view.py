@@ -20,8 +20,8 @@ from webui.kit.wording import Wording
 QWEN = next(model for model in known_models() if model.id == "qwen3-4b")
 
 
-def result(there: Budget) -> FormResult:
-    recipe = Recipe.parse({"name": "x", "model": {"id": QWEN.hub}, "data": {"source": "sample:pirate_answers"}})
+def result(there: Budget, **train: int) -> FormResult:
+    recipe = Recipe.parse({"name": "x", "model": {"id": QWEN.hub}, "data": {"source": "sample:pirate_answers"}, "train": train})
     return FormResult(plan.make(recipe, Grounds(there, QWEN.shape)), None, QWEN.shape)
 
 
@@ -58,6 +58,13 @@ def test_a_plan_for_several_cards_says_how_many_and_which_is_the_smallest(langua
     drawn = plan_view.card(result(both), Wording(language))
     assert said in drawn and "RTX 3060" in drawn and "RTX 4090" not in drawn
     assert said not in plan_view.card(result(both.model_copy(update={"ranks": 1})), Wording(language))
+
+
+def test_a_plan_with_offloaded_layers_says_on_its_card_what_they_need_and_take() -> None:
+    card = Budget(kind="card", name="RTX 3060", sold_gb=12.0, free_gib=11.0, ram_gib=50.0)
+    drawn = plan_view.card(result(card, offload_layers=10), Wording("en"))
+    assert "10 of" in drawn and "50.0 GiB are free" in drawn and "over PCIe" in drawn
+    assert "over PCIe" not in plan_view.card(result(card), Wording("en"))
 
 
 def test_the_planned_card_is_lit_among_the_others() -> None:

@@ -1,0 +1,40 @@
+"""A base that is larger than its card: how few of its layers must lie in RAM for a plan to fit, what they need there, and how long their
+way takes (core/engine/variants/streaming). No torch."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+from core.memory.arithmetic import OFFLOADED_THERE, Setup, estimate, layer_weights, whole_weights
+from core.memory.constants import memory_constants
+from core.models.shapes.shape import ModelShape
+from core.values import GIB
+
+
+def fewest(shape: ModelShape, setup: Setup, free_gib: float, factor: float = 1.0) -> int | None:
+    """Layers that must be offloaded for setup to fit with its margin; None where it does not even with all of them. factor: of earlier
+    runs, measured over predicted."""
+
+    def holds(count: int) -> bool:
+        return factor * estimate(shape, setup.model_copy(update={"offload_layers": count})).needed_gib <= free_gib
+
+    found = bisect_left(range(shape.num_hidden_layers + 1), True, key=holds)
+    return found if found <= shape.num_hidden_layers else None
+
+
+def ram_gib(shape: ModelShape, setup: Setup) -> float:
+    """Of RAM, while the base is loaded: all of it is there, before what the card holds goes to the card."""
+    in_every_layer = shape.per_layer_params * setup.base_bytes
+    return (whole_weights(shape, setup) + in_every_layer) / GIB + memory_constants().bus.process_gib
+
+
+def bytes_a_batch(shape: ModelShape, setup: Setup) -> float:
+    """To the card, in a micro-batch: each offloaded layer once in the forward and once in the backward, but for those that are still
+    there when either begins."""
+    offloaded = min(setup.offload_layers, shape.num_hidden_layers)
+    return 2 * max(0, offloaded - OFFLOADED_THERE) * layer_weights(shape, setup)
+
+
+def seconds(size: float) -> float:
+    """How long so many bytes take to the card, at the speed that is assumed."""
+    return size / (memory_constants().bus.gb_per_s * 1e9)
