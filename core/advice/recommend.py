@@ -74,6 +74,7 @@ def recommend(recipe: Recipe, grounds: Grounds) -> Advice:
         train, facts = filled.train, {"ranks": budget.ranks, "free": budget.free_gib, "card": budget.smallest or "?"}
         facts["effective"] = train.per_device_train_batch_size * train.gradient_accumulation_steps
         ground.append(Reason(field="budget", text=msg("advise.cards" if budget.kind == "card" else "advise.processes", **facts)))
+        ground += _of_unequal(recipe, filled, verdict, grounds)
     return Advice(
         recipe=filled,
         verdict=verdict,
@@ -96,6 +97,22 @@ def weigh(recipe: Recipe, grounds: Grounds) -> tuple[Recipe, Verdict, Estimate |
     case = Case.of(recipe, grounds)
     filled, _ = decide(case, recipe, _OF_MEMORY)
     return filled, judge(case, filled)[0], case.estimate(filled)
+
+
+def _of_unequal(recipe: Recipe, filled: Recipe, verdict: Verdict, grounds: Grounds) -> list[Reason]:
+    """What the largest of several cards would do alone, where the smallest costs the fit, or examples at once."""
+    budget, largest = grounds.budget, grounds.budget.largest
+    if largest is None or None in (largest.free_gib, budget.free_gib) or largest.free_gib == budget.free_gib:
+        return []
+    one = recipe.model_copy(update={"train": recipe.train.model_copy(update={"ranks": 1})})
+    alone, fits, _ = weigh(one, replace(grounds, budget=largest))
+    size, own = alone.train.per_device_train_batch_size, filled.train.per_device_train_batch_size
+    facts = {"largest": largest.name or "?", "free": largest.free_gib, "smallest": budget.smallest or "?"}
+    if fits == "fits" and verdict != "fits":
+        return [Reason(field="budget", text=msg("advise.largest_alone", **facts))]
+    if fits == verdict == "fits" and alone.adapter.method == filled.adapter.method and size > own:
+        return [Reason(field="budget", text=msg("advise.unequal_cards", **facts, size=size, own=own))]
+    return []
 
 
 _WITHOUT_MEMORY = ("lora_alpha", "num_train_epochs", "gradient_accumulation", "learning_rate")

@@ -23,6 +23,7 @@ class Budget(Frozen):
     planned: a card that is not in this PC; free_gib is then sold_gb less reserve_gib for the desktop.
     ram_gib: of a PC with a card, its free RAM, where layers may be offloaded to; None: not known.
     ranks: cards, or processes, that a run is computed by; sizes are then those of the smallest, whose name is in `smallest`.
+    largest: the one of several cards with most free memory, as it would be alone.
     """
 
     kind: Literal["card", "cpu"]
@@ -37,6 +38,7 @@ class Budget(Frozen):
     card_uuid: str | None = None
     ranks: int = 1
     smallest: str | None = None
+    largest: Budget | None = None
 
 
 def sold_gb(total_bytes: int) -> float:
@@ -84,7 +86,14 @@ def of_ranks(budget: Budget, nvidia: Nvidia, ranks: int) -> Budget:
     if len(others) < ranks - 1:
         raise RecipeError("ranks.too_few_cards", ranks=ranks, cards=1 + len(others))
     smallest = min([budget, *others], key=lambda each: each.free_gib or 0)
-    sizes = {"ranks": ranks, "smallest": smallest.name, "sold_gb": smallest.sold_gb, "free_gib": smallest.free_gib}
+    largest = max([budget, *others], key=lambda each: each.free_gib or 0)
+    sizes = {
+        "ranks": ranks,
+        "smallest": smallest.name,
+        "sold_gb": smallest.sold_gb,
+        "free_gib": smallest.free_gib,
+        "largest": largest,
+    }
     return budget.model_copy(update=sizes)
 
 

@@ -123,6 +123,28 @@ def test_several_cards_are_planned_for_the_smaller_one_with_the_same_effective_b
     assert shared.free_gib == 10.0 and "3 processes" in why(recommend(shape_of_size("7B"), shared), "budget")
 
 
+@pytest.mark.parametrize(
+    ("free", "size", "said"),
+    [
+        (4.0, "7B", ["RTX 3060 is what does not fit: RTX 4090 alone (22.0 GiB) has enough memory"]),
+        (5.0, "7B", ["RTX 4090 alone could take a batch size of 4", "RTX 3060 has room for 1, so all take 1"]),
+        (11.0, "7B", []),
+        (22.0, "7B", []),
+        (21.0, "0.5B", []),
+        (5.0, "70B", []),
+    ],
+)
+def test_of_unequal_cards_the_plan_says_what_the_smaller_one_costs(free: float, size: str, said: list[str]) -> None:
+    """Where the larger alone would do more; not where it makes no difference, or neither is enough."""
+    large, small = (
+        Card(index=index, name=name, uuid=f"GPU-{index}", total_bytes=24 * GIB, free_bytes=int(of * GIB))
+        for index, name, of in ((0, "RTX 4090", 22.0), (1, "RTX 3060", free))
+    )
+    advice = recommend(shape_of_size(size), of_ranks(of_card(large), Nvidia(cards=(large, small)), 2))
+    found = " ".join(str(reason.text) for reason in advice.reasons if reason.field == "budget")
+    assert all(words in found for words in said) and ("alone" in found) == bool(said)
+
+
 def test_a_verdict_is_tight_between_the_bare_need_and_the_need_with_its_margin() -> None:
     shape = shape_of_size("7B")
     whole = estimate(shape, Setup(method="qlora", r=8, optim="adamw_torch"))
