@@ -122,7 +122,7 @@ def report(
     speed = 2 * size / exchange
     for what, seconds in (
         ("2 x RTX 3060 in one PC", 2 * 4 * TRAINED * (2 / COPY + 1 / speed)),
-        ("2 PCs on 1 Gbit, each with one (not built)", 2 * 4 * TRAINED * (2 / COPY + 1 / ETHERNET)),
+        ("2 PCs on 1 Gbit, each with one (`train --machines 2`)", 2 * 4 * TRAINED * (2 / COPY + 1 / ETHERNET)),
     ):
         print(
             f"computed, not measured: {what}: {seconds:.2f} s of a step of {STEP_S / 2:.1f} s, efficiency {STEP_S / (STEP_S + 2 * seconds):.2f}"
