@@ -16,13 +16,15 @@ from core.data.chats.said import Said, left_of
 from core.data.reading.json_rows import json_rows, jsonl_rows
 from core.data.reading.rows import Limits, Problem, Source, left_beside
 from core.data.shapes.left_out import Loss, Notes, says
+from core.values import MIB
 
 YOU = "You"
+LARGEST_TALK = 16 * MIB  # with all its branches and what its tools answered
 
 
 def _objects(source: Source, limits: Limits) -> Iterator[tuple[str, dict[str, Any]] | Problem]:
     read = jsonl_rows if source.kind == "jsonl" else json_rows
-    for item in read(source, limits):
+    for item in read(source, limits.model_copy(update={"row_bytes": max(limits.row_bytes, LARGEST_TALK)})):
         if isinstance(item, Problem):
             yield item
         elif isinstance(item, Loss):

@@ -13,6 +13,7 @@ from core.data.reading.rows import Source
 from core.errors import DataError
 
 OPENING = 1 << 18  # characters in which an export says what it is
+AT_ONCE = 4 << 20  # characters; ijson looks at the beginning of a text again with each part that is read of it: at 100 MB in parts of 64 KiB for minutes
 
 
 # ijson 3.6's yajl2_c ends the whole process at an integer of more digits than Python's int() takes, 4,300 (seen 2026-11).
@@ -51,7 +52,7 @@ def objects(source: Source, place: str, thread: str = "") -> Iterator[tuple[str,
     builder = None
     with source.path.open(encoding=source.encoding, newline="") as file:
         try:
-            for prefix, event, value in ijson.parse(_Utf8(file), use_float=True):
+            for prefix, event, value in ijson.parse(_Utf8(file), buf_size=AT_ONCE, use_float=True):
                 if builder is None and prefix == place and event == "start_map":
                     builder = ijson.ObjectBuilder()
                 elif builder is None and thread and prefix == thread:

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from core.data.chats import assistants, line, mail, messengers, whatsapp
 from core.data.chats.json_stream import OPENING, keys_in
-from core.data.chats.said import Said
+from core.data.chats.said import MOST_SAID, Said
 from core.data.reading.rows import FileKind, Limits, Problem, Readable, Source
+from core.data.shapes.left_out import Loss
 
 _LOOKED_AT = 200  # lines, to tell a chat from another text
 
@@ -49,6 +50,8 @@ def messages(source: Source, limits: Limits) -> Iterator[Said | Problem]:
         # Slack writes a file for each day of a channel, which is a folder.
         within = PurePosixPath(part.path.name).parent if source.chat == "slack" else part.path.name
         for item in KINDS[source.chat].messages(part, limits):
+            if isinstance(item, Said) and len(item.text) > MOST_SAID:
+                item = item._replace(text="", left=Loss("chat", "long"))
             yield item._replace(thread=f"{within}/{item.thread}") if source.parts and isinstance(item, Said) else item
 
 

@@ -19,7 +19,7 @@ from core.data.reading.rows import Limits, Source
 from core.data.shapes.left_out import Loss
 from core.values import MIB
 
-MOST_BYTES = 2 * MIB
+MOST_BYTES = 2 * MIB  # more than MOST_SAID of text, in base64 too: what is cut here is named among what is left out
 _BEGINS = re.compile(rb"^From \S+.*\d{4}\s*$")
 _HEADER = re.compile(r"^[A-Za-z][A-Za-z0-9-]*:")
 _ID = re.compile(r"<[^<>\s]+>")

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from core.data.shapes.left_out import Loss
 
+MOST_SAID = 1 << 20  # characters of a message; what is longer nobody wrote
 MARKS = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")  # directions of text, around names and messages
 _LINK = re.compile(r"^https?://\S+$")
 

@@ -180,12 +180,13 @@ class Paragraph:
 
     def add(self, number: int, line: str) -> Iterator[tuple[int, str]]:
         self._begins = self._begins or number
-        self._text += line
-        while len(self._text) > MOST_CHARACTERS:
-            end = next((m.end() for pattern in _ENDS if (m := pattern.match(self._text, 0, MOST_CHARACTERS))), MOST_CHARACTERS)
-            part, self._text = self._text[:end], self._text[end:]
-            yield self._begins, part.strip("\n")
-            self._begins += part.count("\n")
+        for begin in range(0, len(line), MOST_CHARACTERS):  # or what is left of a line of 100 MB is written anew for each part of it
+            self._text += line[begin : begin + MOST_CHARACTERS]
+            while len(self._text) > MOST_CHARACTERS:
+                end = next((m.end() for pattern in _ENDS if (m := pattern.match(self._text, 0, MOST_CHARACTERS))), MOST_CHARACTERS)
+                part, self._text = self._text[:end], self._text[end:]
+                yield self._begins, part.strip("\n")
+                self._begins += part.count("\n")
 
     def end(self) -> Iterator[tuple[int, str]]:
         begins, text, self._begins, self._text = self._begins, self._text.strip("\n"), 0, ""

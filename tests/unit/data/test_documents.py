@@ -12,6 +12,7 @@ from core.data.reading import document, documents
 from core.data.reading.reader import read_rows
 from core.data.reading.rows import Row
 from core.data.reading.sniff import probe
+from core.data.reading.table_rows import MOST_CHARACTERS, Paragraph
 from core.data.sets.inspection import inspect_file
 from core.errors import DataError
 from tests.kit.office import zipped
@@ -161,3 +162,13 @@ def test_entities_that_grow_without_end_and_files_outside_stay_out(tmp_path: Pat
     laughs = '<!DOCTYPE a [<!ENTITY a "ha"><!ENTITY b "' + "&a;" * 10 + '"><!ENTITY s SYSTEM "file:///etc/passwd">]>'
     book = epub({"a.xhtml": laughs + "<html><body><p>x &b; &s; y</p></body></html>"})
     assert not [text for text in texts(tmp_path, "a.epub", book) if "root:" in text or "haha" in text]
+
+
+def test_a_line_of_a_hundred_megabytes_costs_what_its_parts_cost() -> None:
+    """Seen: what was left of it was written anew for each of its parts, for minutes."""
+    line, paragraph, parts = "word " * 400_000 + "\n", Paragraph(), []
+    for _, text in paragraph.add(1, line):
+        parts.append(text)
+        assert len(paragraph._text) <= MOST_CHARACTERS
+    parts += [text for _, text in paragraph.end()]
+    assert "".join(parts) == line.strip("\n") and len(parts) > 100

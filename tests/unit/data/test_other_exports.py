@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 from pathlib import Path
@@ -13,7 +14,7 @@ from core.data.reading.choices import Choices
 from core.data.reading.yaml_rows import MOST_BYTES
 from core.data.sets.inspection import examples_of, inspect_file
 from core.errors import DataError
-from tests.unit.data.test_chat_formats import left, turns, with_each_value_odd, written
+from tests.unit.data.test_chat_formats import left, telegram, turns, with_each_value_odd, written
 
 
 def turn(who: str, human: bool, minute: int, *answers: str, chosen: int = 0) -> dict[str, Any]:
@@ -108,6 +109,54 @@ def test_an_mbox_is_letters_in_threads_without_what_they_quote(tmp_path: Path) -
     assert report.chat and report.chat.app == "e-mail (mbox)"
     assert {person.name for person in report.chat.people} == {"Jo", "Maria López"} and left(report) == {"html": 1}
     assert turns(written(tmp_path, "renamed.txt", file.read_text("utf-8")), Choices(voice="Jo", pseudonyms=False)) == found
+
+
+@pytest.mark.parametrize("encoding", ["7bit", "base64"])
+def test_a_letter_that_nobody_wrote_by_hand_is_named_among_what_is_left_out(tmp_path: Path, encoding: str) -> None:
+    """Seen: of 100 MB in one letter the first 2 MiB were learned, without a word."""
+    text = "word " * 900_000
+    if encoding == "base64":
+        text = base64.encodebytes(text.encode()).decode()
+    letters = [letter("a@x.org", 0, "Hello?"), letter("b@x.org", 1, "Yes.", 0),
+               letter("a@x.org", 2, text, 1, Content_Transfer_Encoding=encoding), letter("b@x.org", 3, "Too long.", 2)]  # fmt: skip
+    file = written(tmp_path, "m.mbox", "".join(letters))
+    assert left(inspect_file(file, choices=Choices(voice="b@x.org"))) == {"long": 1}
+    assert turns(file, Choices(voice="b@x.org", pseudonyms=False)) == [["u Hello?", "a Yes.\nToo long."]]
+
+
+def test_a_message_of_telegram_that_nobody_wrote_by_hand_is_left_out(tmp_path: Path) -> None:
+    said = [
+        telegram("Maria", "Hello?", 1),
+        telegram("Jo", "Yes.", 2),
+        telegram("Maria", "word " * 220_000, 3),
+        telegram("Jo", "Hm.", 4),
+    ]
+    file = written(tmp_path, "result.json", {"name": "Maria", "type": "personal_chat", "id": 1, "messages": said})
+    report = inspect_file(file, choices=Choices(voice="Jo"))
+    assert left(report)["long"] == 1 and report.good_rows >= 1
+    assert max(len(text) for turn in turns(file, Choices(voice="Jo")) for text in turn) < 100
+
+
+def test_a_talk_with_an_assistant_may_be_larger_than_a_row(tmp_path: Path) -> None:
+    """Seen: the whole archive was refused for one talk of more than 4 MiB, which long ones have with what their tools answered."""
+
+    def node(id: int, role: str, text: str) -> dict[str, Any]:
+        message = {
+            "id": str(id),
+            "author": {"role": role},
+            "create_time": 1.7e9 + id,
+            "content": {"content_type": "text", "parts": [text]},
+        }
+        return {"id": str(id), "parent": str(id - 1) if id else None, "children": [str(id + 1)], "message": message}
+
+    nodes = {str(i): node(i, ("user", "assistant")[i % 2], "Why so? " * 16_000) for i in range(40)}
+    talks = [
+        {"title": "long", "mapping": nodes, "current_node": "39"},
+        {"title": "short", "mapping": {"0": node(0, "user", "Hi"), "1": node(1, "assistant", "Hello")}, "current_node": "1"},
+    ]
+    file = written(tmp_path, "conversations.json", talks)
+    assert file.stat().st_size > 4 << 20
+    assert sum(map(len, turns(file))) == 42 and inspect_file(file).error_count == 0
 
 
 CHATTERBOT = "categories:\n- jokes\nconversations:\n- - Tell me a joke\n  - Why did it cross the road?\n- - Hi\n  - Hello\n  - Bye\n  - See you\n"
