@@ -13,7 +13,7 @@ from core.data.reading.rows import Source
 from core.errors import DataError
 
 OPENING = 1 << 18  # characters in which an export says what it is
-AT_ONCE = 4 << 20  # characters; ijson looks at the beginning of a text again with each part that is read of it: at 100 MB in parts of 64 KiB for minutes
+AT_ONCE = 4 << 20  # characters: with each part that is read of a text ijson looks at it from its beginning, of 100 MB for minutes
 
 
 # ijson 3.6's yajl2_c ends the whole process at an integer of more digits than Python's int() takes, 4,300 (seen 2026-11).

@@ -180,7 +180,7 @@ class Paragraph:
 
     def add(self, number: int, line: str) -> Iterator[tuple[int, str]]:
         self._begins = self._begins or number
-        for begin in range(0, len(line), MOST_CHARACTERS):  # or what is left of a line of 100 MB is written anew for each part of it
+        for begin in range(0, len(line), MOST_CHARACTERS):  # what is left is written anew for each part
             self._text += line[begin : begin + MOST_CHARACTERS]
             while len(self._text) > MOST_CHARACTERS:
                 end = next((m.end() for pattern in _ENDS if (m := pattern.match(self._text, 0, MOST_CHARACTERS))), MOST_CHARACTERS)
