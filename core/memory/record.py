@@ -25,6 +25,7 @@ from core.values import Frozen
 from core.workspace.folder import Workspace
 
 NEWEST = 20  # runs that count; older ones may have been measured under other circumstances
+LARGE_GIB = 2.0  # from here on a run says something of other models: of less, what libraries take is a large part, which grows with no model
 PLAUSIBLE = (0.2, 5.0)  # measured / arithmetic; beyond it one of the two is broken, and nothing should be corrected by it
 
 
@@ -75,18 +76,19 @@ class Correction(Frozen):
 
 @dataclass(frozen=True)
 class Corrections:
-    """What is known on one rig for one base model. elsewhere: from other models, never below 1: what is true of one may make
-    another's estimate more careful, and only a model's own runs may make it smaller."""
+    """What is known on one rig for one base model. elsewhere: from its runs by other methods and large ones of other models, never below 1: what is
+    true of one may make another's estimate more careful, and only a model's own runs may make it smaller. of_large: from large ones alone."""
 
     own: Mapping[str, Correction] = field(default_factory=dict)  # by method
     elsewhere: Correction | None = None
+    of_large: Correction | None = None
 
     def of(self, method: str) -> Correction | None:
         return self.own.get(method) or self.elsewhere
 
     @property
     def for_another_model(self) -> Corrections:
-        return Corrections({}, self.elsewhere)
+        return Corrections({}, self.of_large, self.of_large)
 
 
 @dataclass(frozen=True)
@@ -119,10 +121,9 @@ class MemoryRecord:
             found = _correction([line for line in mine if (line.get("model"), line.get("method")) == (model, method)])
             if found is not None:
                 own[method] = found
-        pooled = _correction(mine)
-        if pooled is not None and pooled.factor < 1:
-            pooled = None
-        return Corrections(own, pooled)
+        large = [line for line in mine if _number(line.get("arithmetic_gib")) >= LARGE_GIB]
+        known = [line for line in mine if line.get("model") == model or _number(line.get("arithmetic_gib")) >= LARGE_GIB]
+        return Corrections(own, _more_careful(known), _more_careful(large))
 
     def count(self) -> int:
         """Runs whose measurement is kept, on whatever rig."""
@@ -136,6 +137,15 @@ class MemoryRecord:
 
     def _lines(self) -> list[dict[str, Any]]:
         return read_lines(self.file, 0).records
+
+
+def _number(said: Any) -> float:
+    return said if isinstance(said, int | float) else 0.0
+
+
+def _more_careful(lines: list[dict[str, Any]]) -> Correction | None:
+    found = _correction(lines)
+    return found if found and found.factor >= 1 else None
 
 
 def _correction(lines: list[dict[str, Any]]) -> Correction | None:
