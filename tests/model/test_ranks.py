@@ -28,6 +28,7 @@ from core.recipe import Recipe
 from core.runs.folder import RunFolder
 from core.system.gpu import Card
 from core.training import checkpoint
+from core.training.ranks import begun as starting
 from core.training.ranks import helpers, use
 from core.training.ranks.group import RankGroup
 from core.training.ranks.helpers import RankError, Ranks
@@ -370,6 +371,14 @@ def test_a_rank_leaves_when_rank_0_is_killed(tmp_path: Path, tiny_model: Path) -
         (pid,) = ranks.pids
         ranks._children[1]._close()
         wait_until(lambda: not psutil.pid_exists(pid))
+
+
+def test_a_run_that_goes_on_with_one_rank_clears_away_where_several_met(tmp_path: Path) -> None:
+    """Rank 0 was killed; the file stayed, and would have left with the run in an archive."""
+    (tmp_path / helpers.MEETING).write_bytes(b"x")
+    reporter = Pausing(RunFolder(tmp_path))
+    with starting.started(recipe_of(), reporter.run, reporter) as ranks:  # type: ignore[arg-type]
+        assert ranks is None and not (tmp_path / helpers.MEETING).exists()
 
 
 def test_what_a_rank_has_in_use_is_asked_each_two_seconds_and_left_out_where_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:

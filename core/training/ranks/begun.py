@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from core.recipe import Recipe
 from core.runs.folder import RunFolder
 from core.runs.reporter import Reporter
 from core.system.linked import Gathering
-from core.training.ranks.helpers import Ranks, environments
+from core.training.ranks.helpers import MEETING, Ranks, environments
 
 
 @contextmanager
@@ -18,6 +18,8 @@ def started(recipe: Recipe, run: RunFolder, reporter: Reporter) -> Iterator[Rank
     gathering = Gathering.taken()
     reporter.ranks(())  # those of an attempt before
     if gathering is None and recipe.train.ranks == 1:
+        with suppress(OSError):
+            (run.path / MEETING).unlink(missing_ok=True)  # of an attempt on several that was killed
         yield None
         return
     ranks = Ranks(run.path, run.id)

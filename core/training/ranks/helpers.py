@@ -27,6 +27,7 @@ from core.training.ranks.meeting import Meeting
 if TYPE_CHECKING:
     from core.training.ranks.group import RankGroup
 
+MEETING = "ranks.store"  # in the run folder: where the ranks of one PC find each other
 POLL_S = 0.001
 END_S = 2.0  # for a rank that is told to leave
 LOAD_S = 3600.0  # longest silence while a base is loaded from a slow disk
@@ -64,7 +65,7 @@ class Ranks:
 
     def __init__(self, folder: Path, name: str, patience_s: float = PATIENCE_S):
         """name: in their command lines, for who looks for what belongs to a run."""
-        self._store, self._name, self.patience_s = folder / "ranks.store", name, patience_s
+        self._store, self._name, self.patience_s = folder / MEETING, name, patience_s
         self.meeting: Path | Meeting = self._store
         self._children: dict[int, Spoken] = {}
         self._said: dict[int, dict[str, Any]] = {}
