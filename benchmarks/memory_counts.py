@@ -3,8 +3,8 @@
     .venv/bin/python -m benchmarks.memory_counts [--families llama qwen3 gemma3_text olmo2] [--stacks ours hf] [--targets all-linear]
     .venv/bin/python -m benchmarks.memory_counts --published [--families qwen3_5 gemma4_e]
 
-Runs one forward and backward of small models of several widths on the processor, in bf16, and follows every allocation and its
-end. Differences between lengths and numbers of layers leave what one layer keeps (kept) and what its own backward needs with it
+Runs one forward and backward of small models of several widths in bf16 (ours on tensors without data, as the dry run does, hf on the
+processor), and follows every allocation and its end. Differences between lengths and numbers of layers leave what one layer keeps (kept) and what its own backward needs with it
 (at work, with checkpointing), in values a token; both are solved for hidden size, queries, keys and MLP. ours: the app's layers
 with attention as a card computes it; hf: PEFT's own layers under autocast, transformers' loss. Minutes, some hundred MB of RAM.
 --published: instead, the arithmetic against the dry run for a published model of each family (benchmarks/published.py); minutes.
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import weakref
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 WIDTHS = ((256, 4, 4, 1024), (256, 4, 2, 1280), (256, 4, 1, 1024), (384, 6, 2, 1536), (512, 8, 4, 1536))  # h, heads, kv heads, I
@@ -71,19 +72,22 @@ def peak_bytes(family: str, stack: str, targets: str, sizes: tuple[int, ...], la
 
     from core.engine import fused_lora, loss
     from core.engine.batches import Batch
+    from core.engine.variants import elementwise
+    from core.trial import dry_run
 
-    tuned = model(family, stack, targets, sizes, layers)
+    ours = stack == "ours"
+    with dry_run.META if ours else nullcontext():
+        tuned = model(family, stack, targets, sizes, layers)
     if checkpointing:
         tuned.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         tuned.enable_input_require_grads()
-    ids = torch.arange(length)[None] % WORDS
-    ours = stack == "ours"
+    ids = torch.zeros(1, length, dtype=torch.int64, device=dry_run.META if ours else "cpu")
     if ours:
         fused_lora.fuse(tuned)
-    with Allocations() as seen:
+        elementwise.install(tuned)
+    with dry_run._as_on_a_card() if ours else nullcontext(), Allocations() as seen:
         if ours:
-            index = torch.arange(8)
-            batch = Batch(ids, index, ids[0, 1:9], length, position_ids=torch.arange(length)[None], lengths=(length,))
+            batch = Batch(ids, ids[0, :8], ids[0, 1:9], length, position_ids=ids, lengths=(length,))
             loss.summed_loss(tuned, batch).backward()
         else:
             with torch.autocast("cpu", torch.bfloat16):

@@ -24,6 +24,7 @@ from core.engine.batches import Batch, collate, collate_packed
 from core.engine.device import Compute, States, random_states, set_random_states
 from core.engine.loss import Head, summed_loss, token_losses
 from core.engine.out_of_memory import Retreat
+from core.engine.variants.elementwise import Elementwise, install
 from core.engine.variants.offload import Offload
 from core.engine.variants.preference import SUMS, Preference, log_probabilities
 from core.recipe import Recipe
@@ -71,6 +72,7 @@ class Step:
         self.parameters = [parameter for parameter in tuned.parameters() if parameter.requires_grad]
         self.scaler = self._new_scaler()
         self.fused: fused_lora.Fused | None = None
+        self.installed: tuple[fused_lora.Fused | Elementwise, ...] = ()
         self.computing: Rows = ()
         self.random: States | None = None
         self._max_grad_norm, self._offloading = max_grad_norm, offloading
@@ -107,10 +109,11 @@ class Step:
 
     def fuse(self) -> None:
         self.fused = fused_lora.fuse(self.tuned)
+        self.installed = self.fused, install(self.tuned)
 
     def release(self) -> None:
-        if self.fused:
-            self.fused.release()
+        for each in self.installed:
+            each.release()
 
     def save_memory(self) -> None:
         """As the recipe, and what was found since, have it."""
@@ -328,10 +331,7 @@ def stop_inside_layers(tuned: torch.nn.Module, check: Callable[[], None]) -> Ite
     def leaving(module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
         hidden = output[0] if isinstance(output, tuple) else output
         if isinstance(hidden, torch.Tensor) and hidden.requires_grad:
-            hidden.register_hook(_checking)
-
-    def _checking(gradient: torch.Tensor) -> None:
-        check()
+            hidden.register_hook(lambda gradient: check())
 
     from transformers.modeling_layers import GradientCheckpointingLayer
 

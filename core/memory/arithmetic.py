@@ -414,7 +414,9 @@ def dequantised(shape: ModelShape, setup: Setup) -> float:
         return 0.0
     largest = setup.base_bytes * max(matrix.d_in * matrix.d_out for matrix in shape.matrices)
     hidden = setup.tokens * setup.base_bytes * shape.active_width * (2 - _readers(shape, setup)["down"])
-    return max(0.0, largest - hidden)
+    # Ours: the worst place is where the gradient of what flowed into down_proj is made, for which that is unpacked.
+    last = shape.mlp_matrices[-1:] if setup.trainer.counted else ()
+    return max(0.0, largest - hidden, *(setup.base_bytes * matrix.d_in * matrix.d_out for matrix in last))
 
 
 # ---- outside the allocator's count ------------------------------------------------------------------------------------

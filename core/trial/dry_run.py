@@ -29,7 +29,7 @@ from core.engine.families import mended, parts
 from core.engine.loss import Head
 from core.engine.out_of_memory import Retreat
 from core.engine.step import Step
-from core.engine.variants import streaming
+from core.engine.variants import elementwise, streaming
 from core.errors import GarageError, ModelError, first_line
 from core.memory import arithmetic
 from core.memory.arithmetic import Estimate, Setup
@@ -355,19 +355,24 @@ def _count(model: Any) -> int:
 
 @contextmanager
 def _as_on_a_card() -> Iterator[None]:
-    """Attention and dropout by the kernels that a card takes: for tensors without data torch would compute them step by step. And no
+    """Attention, norms and dropout by the kernels that a card takes: for tensors without data torch would compute them step by step. And no
     autocast, which torch refuses for them even where code switches it off. Put in place of torch's own functions, because modes
     of torch's are off while a backward computes a checkpointed layer again."""
     functional = torch.nn.functional
-    own = functional.scaled_dot_product_attention, functional.dropout, torch.autocast
-    functional.scaled_dot_product_attention, functional.dropout = _attention, _dropout
+    own = functional.scaled_dot_product_attention, functional.dropout, torch.autocast, elementwise.kernel
+    functional.scaled_dot_product_attention, functional.dropout, elementwise.kernel = _attention, _dropout, _norm
     torch.autocast = lambda device_type, *args, **kwargs: (
         nullcontext() if device_type == "meta" else own[2](device_type, *args, **kwargs)
     )
     try:
         yield
     finally:
-        functional.scaled_dot_product_attention, functional.dropout, torch.autocast = own
+        functional.scaled_dot_product_attention, functional.dropout, torch.autocast, elementwise.kernel = own
+
+
+def _norm(rows: torch.Tensor, weight: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a card's kernel makes in one go, which torch would compute step by step: the rows, and one number in fp32 each."""
+    return rows * weight, rows.new_empty(len(rows), 1, dtype=torch.float32)
 
 
 def _dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -246,8 +247,9 @@ def test_the_loss_holds_8_bytes_a_logit_however_many_chunks_there_are(cap: float
     assert a_logit == pytest.approx(8, rel=0.01)
 
 
-def test_a_step_on_data_holds_what_the_same_step_without_data_holds(tiny_model: Path):
-    """The model, adapters, loss and checkpointing of a real step on the processor, with the attention of a card."""
+def test_a_step_on_data_holds_what_the_same_step_without_data_holds(tiny_model: Path, monkeypatch: pytest.MonkeyPatch):
+    """The model, adapters, loss and checkpointing of a real step on the processor, with the attention and the norm of a card: of its numbers
+    only their places matter here."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -255,11 +257,16 @@ def test_a_step_on_data_holds_what_the_same_step_without_data_holds(tiny_model: 
     from core.engine.loss import Head
     from core.engine.out_of_memory import Retreat
     from core.engine.step import Step
+    from core.engine.variants import elementwise
     from core.recipe import Adapter
     from core.trial import dry_run
     from core.trial.allocations import Allocations
 
     setup = Setup(max_length=64, optim="adamw_torch", accumulates=False)
+    monkeypatch.setattr(elementwise, "BLOCKWISE", ())
+    monkeypatch.setattr(elementwise, "kernel", dry_run._norm)
+    monkeypatch.setattr(elementwise, "kernel_back", lambda above, rows, weight, shrunk: above * weight)
+    monkeypatch.setattr(elementwise, "_norm_way", lambda module, faster: partial(elementwise._normed, eps=1e-6, offset=0.0))
 
     def peak(device: str) -> int:
         with torch.device(device):
@@ -406,22 +413,28 @@ def test_a_warm_process_answers_for_the_largest_model_soon(dry_runs: DryRuns):
 
 
 def test_torchs_functions_are_replaced_for_a_count_alone_and_still_are_what_is_replaced() -> None:
-    """_as_on_a_card stands in front of three functions of torch's; what it needs of them is looked at here, for the next torch."""
+    """_as_on_a_card stands in front of four functions of torch's; what it needs of them is looked at here, for the next torch."""
     import torch
     from torch.nn import functional
 
-    from core.trial.dry_run import _as_on_a_card, _attention
+    from core.engine.variants import elementwise
+    from core.trial.dry_run import _as_on_a_card, _attention, _norm
 
-    own = functional.scaled_dot_product_attention, functional.dropout, torch.autocast
+    own = functional.scaled_dot_product_attention, functional.dropout, torch.autocast, elementwise.kernel
     with pytest.raises(RuntimeError):
         torch.autocast("meta", enabled=False)  # once torch takes this, its replacement may go
     like = torch.empty(1, 2, 4, 8, dtype=torch.bfloat16, device="meta")
+    theirs, plain = (each(like[0, 0], like[0, 0, 0], 1e-6) for each in (elementwise.kernel, _norm))
+    assert [(each.shape, each.dtype) for each in theirs] == [(each.shape, each.dtype) for each in plain]
     options = {"attn_mask": None, "dropout_p": 0.0, "is_causal": True, "scale": None, "enable_gqa": False}
     assert own[0](like, like, like, **options).shape == _attention(like, like, like, **options).shape, (
         "torch's takes other arguments"
     )
     with pytest.raises(ZeroDivisionError), _as_on_a_card():
         assert functional.scaled_dot_product_attention is _attention and torch.autocast is not own[2]
+        assert elementwise.kernel is _norm
         with torch.autocast("meta", enabled=False), torch.autocast("cpu", enabled=False):
             raise ZeroDivisionError
-    assert own == (functional.scaled_dot_product_attention, functional.dropout, torch.autocast), "put back, whatever happened"
+    assert own == (functional.scaled_dot_product_attention, functional.dropout, torch.autocast, elementwise.kernel), (
+        "put back, whatever happened"
+    )

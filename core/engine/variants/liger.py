@@ -1,8 +1,10 @@
-"""Liger's fused loss of the head, where the library is installed and proven on the very head. Imports torch: workers only."""
+"""Liger's fused loss of the head, where the library is installed and proven on the very head, and its functions inside a layer, which
+core/engine/variants/elementwise proves. Imports torch: workers only."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.nn import functional
@@ -10,11 +12,12 @@ from torch.nn import functional
 # hidden (K, h), weight (V, h), targets (K,) -> summed loss, float32 scalar, differentiable in hidden
 Kernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 TOLERANCE = 0.02  # of the largest gradient: 16-bit products in another order
+CARD = "cuda"
 
 
 def find(weight: torch.Tensor, scale: float, cap: float | None) -> Kernel | None:
     """The kernel for heads of this width and type on this device, or None."""
-    if weight.device.type != "cuda":
+    if weight.device.type != CARD:
         return None
     return proven(_liger(scale, cap), weight, scale, cap)
 
@@ -31,6 +34,26 @@ def _liger(scale: float, cap: float | None) -> Kernel | None:
         return (found[0] if isinstance(found, tuple) else found).float()
 
     return kernel
+
+
+def layers(device: torch.device) -> dict[str, Callable[..., Any]]:
+    """By name, what takes the place of a function of elementwise on this device: `silu` and `gelu` (gate, up), `turned` (queries, keys, cos,
+    sin), `normed` (x, weight, eps) of a norm that adds 1 to its weight. {} where Liger is not installed. Not its plain norm, which makes
+    the gradient of a frozen weight too: torch's own kernel does not."""
+    if device.type != CARD:
+        return {}
+    try:
+        from liger_kernel.transformers import functional as of_liger
+
+        normed, turn = of_liger.liger_rms_norm, of_liger.liger_rope
+        return {
+            "silu": of_liger.liger_swiglu,
+            "gelu": of_liger.liger_geglu,
+            "turned": lambda *given: tuple(turn(*given)[:2]),
+            "normed": lambda x, weight, eps: normed(x, weight, eps, offset=1.0, casting_mode="gemma", in_place=False),
+        }
+    except (ImportError, AttributeError):  # another version, without one of them
+        return {}
 
 
 def proven(kernel: Kernel | None, weight: torch.Tensor, scale: float, cap: float | None) -> Kernel | None:

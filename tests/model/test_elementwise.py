@@ -1,0 +1,259 @@
+"""Norm, rotary and gate as one function each give transformers' numbers in fp32, are nearer to them in 16 bits than transformers is, leave alone
+what computes something else, and leave no trace."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import nn
+from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
+from transformers.models.llama import modeling_llama
+from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
+
+from core.engine.batches import collate
+from core.engine.families import mended, parts
+from core.engine.loss import Head, summed_loss
+from core.engine.step import checkpoint_layers
+from core.engine.variants import elementwise, liger
+from tests.kit import families
+
+CPU = torch.device("cpu")
+# (norms, gates, functions that turn) that have a form; GLM 4 joins gate and up and turns neighbours, Cohere's norm takes the mean away.
+FORMS = {
+    "llama": (9, 4, 1), "qwen3": (17, 4, 1), "gemma3_text": (37, 6, 1), "qwen3_5": (11, 4, 1), "gemma4": (25, 4, 1), "gemma3n": (54, 4, 1),
+    "lfm2": (11, 4, 1), "glm4": (17, 0, 0), "cohere2": (0, 4, 0),
+}  # fmt: skip
+
+
+def model_of(name: str) -> Any:
+    """In fp32, with norms that are not all ones."""
+    families.with_eyes()
+    torch.manual_seed(0)
+    kind = transformers.AutoModelForImageTextToText if families.FAMILIES[name].sees else transformers.AutoModelForCausalLM
+    model = mended.model(kind.from_config(mended.config(families.config(name, use_cache=False)), dtype=torch.float32))
+    parts.set_aside(model)
+    for named, parameter in model.requires_grad_(False).named_parameters():
+        if "norm" in named:
+            torch.nn.init.normal_(parameter, parameter.mean().item(), 0.2)
+    return families.tuned(model).train()
+
+
+def loss_and_gradients(tuned: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    tuned.zero_grad()
+    loss = summed_loss(tuned, collate(families.rows(), 0, CPU), Head.of_config(tuned.get_base_model().config))
+    loss.backward()
+    return loss.detach(), torch.cat([p.grad.flatten() for p in tuned.parameters() if p.requires_grad])
+
+
+IN_THE_GATE = ("llama", "qwen3", "gemma3_text", "lfm2", "glm4")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in IN_THE_GATE else pytest.param(name, marks=pytest.mark.full) for name in families.FAMILIES]
+)
+def test_loss_and_gradients_are_transformers_own(name: str) -> None:
+    tuned = model_of(name)
+    loss, gradients = loss_and_gradients(tuned)
+    random = torch.get_rng_state()
+    found = elementwise.install(tuned)
+    try:
+        assert torch.equal(torch.get_rng_state(), random)
+        assert name not in FORMS or (found.norms, found.gates, found.turns) == FORMS[name]
+        ours, mine = loss_and_gradients(tuned)
+        torch.testing.assert_close(ours, loss, rtol=1e-6, atol=0)
+        assert (mine - gradients).abs().max() <= 1e-4 * gradients.abs().max()
+        checkpoint_layers(tuned)
+        again, same = loss_and_gradients(tuned)
+        assert torch.equal(again, ours) and torch.equal(same, mine)
+    finally:
+        found.release()
+    assert "forward" not in {name for module in tuned.modules() for name in vars(module)}
+    assert name == "llama" or not hasattr(modeling_llama.apply_rotary_pos_emb, "turns")
+
+
+def asked(way: Any, *given: torch.Tensor) -> Iterator[torch.Tensor]:
+    yield from elementwise._asked(way, given)
+
+
+def farthest(found: Iterator[torch.Tensor], truth: list[torch.Tensor]) -> list[float]:
+    return [float((a.double() - b.double()).norm() / b.double().norm()) for a, b in zip(found, truth, strict=True)]
+
+
+@pytest.mark.parametrize("kind", [LlamaRMSNorm, Gemma3RMSNorm])
+def test_a_norm_in_16_bits_is_at_least_as_near_to_the_truth_as_transformers_own(kind: type) -> None:
+    torch.manual_seed(0)
+    norm = kind(64).requires_grad_(False)
+    norm.weight.normal_(1, 0.3)
+    norm = norm.to(torch.bfloat16)
+    x = torch.randn(300, 64).to(torch.bfloat16)
+    exact = kind(64).requires_grad_(False)
+    exact.weight.copy_(norm.weight)
+    truth = list(asked(exact, x.float()))
+    way = elementwise._norm_way(norm, {})
+    assert way is not None
+    own = farthest(asked(norm, x), truth)
+    for ours, theirs in zip(farthest(asked(lambda x: way(x, norm.weight), x), truth), own, strict=True):
+        assert ours <= 1.05 * theirs and ours < 0.004
+
+
+def test_a_gate_and_a_turn_in_16_bits_are_as_near_as_transformers_own() -> None:
+    torch.manual_seed(0)
+    gate, up = (torch.randn(200, 64).to(torch.bfloat16) for _ in range(2))
+    own = lambda gate, up: nn.functional.silu(gate) * up  # noqa: E731
+    truth = list(asked(own, gate.float(), up.float()))
+    ours = farthest(asked(lambda gate, up: elementwise._gated(gate * 1, up * 1, elementwise.ACTS["silu"]), gate, up), truth)
+    assert all(a <= 1.05 * b for a, b in zip(ours, farthest(asked(own, gate, up), truth), strict=True))
+    q, k, angle = torch.randn(1, 4, 50, 16), torch.randn(1, 2, 50, 16), torch.randn(1, 50, 8).repeat(1, 1, 2)
+    narrow = [each.to(torch.bfloat16) for each in (q, k, angle.cos(), angle.sin())]
+    wide = [each.float() for each in narrow]
+    turn = modeling_llama.apply_rotary_pos_emb
+    truth = list(asked(lambda q, k: turn(q, k, *wide[2:]), *wide[:2]))
+    ours = farthest(asked(lambda q, k: elementwise._turned(q, k, *narrow[2:]), *narrow[:2]), truth)
+    theirs = farthest(asked(lambda q, k: turn(q, k, *narrow[2:]), *narrow[:2]), truth)
+    assert all(a <= 1.05 * b for a, b in zip(ours, theirs, strict=True))
+
+
+class Clamped(LlamaRMSNorm):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x).clamp(-2, 2)
+
+
+class Halved(LlamaMLP):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) / 2
+
+
+def test_what_computes_something_else_keeps_its_own_forward(monkeypatch: pytest.MonkeyPatch) -> None:
+    tuned = model_of("llama")
+    layers = tuned.get_base_model().model.layers
+    layers[0].input_layernorm.__class__, layers[1].mlp.__class__ = Clamped, Halved
+    layers[2].input_layernorm.weight.requires_grad_()
+    neighbours = lambda q, k, cos, sin, unsqueeze_dim=1: (q * cos[:, None], k * sin[:, None])  # noqa: E731
+    monkeypatch.setattr(modeling_llama, elementwise.ROTARY, neighbours)
+    before = loss_and_gradients(tuned)[0]
+    found = elementwise.install(tuned)
+    assert (found.norms, found.gates, found.turns) == (7, 3, 0) and modeling_llama.apply_rotary_pos_emb is neighbours
+    torch.testing.assert_close(loss_and_gradients(tuned)[0], before, rtol=1e-6, atol=0)
+    found.release()
+
+
+def test_a_call_that_is_not_the_plain_one_and_a_second_model_of_the_family_are_as_before() -> None:
+    own = modeling_llama.apply_rotary_pos_emb
+    first, second = (elementwise.install(model_of("llama")) for _ in range(2))
+    assert (first.turns, second.turns) == (1, 0)
+    q, cos = torch.randn(1, 5, 4, 16), torch.randn(1, 5, 16)
+    for ours, theirs in zip(
+        modeling_llama.apply_rotary_pos_emb(q, q, cos, cos, unsqueeze_dim=2), own(q, q, cos, cos, 2), strict=True
+    ):
+        assert torch.equal(ours, theirs)
+    second.release()
+    assert modeling_llama.apply_rotary_pos_emb is not own
+    first.release()
+    first.release()
+    assert modeling_llama.apply_rotary_pos_emb is own
+
+
+@pytest.mark.parametrize(
+    ("kind", "off", "expected"), [(LlamaRMSNorm, 1.0, True), (Gemma3RMSNorm, 1.0, True), (LlamaRMSNorm, 1.1, False)]
+)
+def test_a_cards_kernel_is_taken_where_its_numbers_are_those_of_the_module(
+    kind: type, off: float, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stands in for torch's kernel, which no processor has. Other numbers: the module keeps its own forward."""
+
+    def back(above: torch.Tensor, rows: torch.Tensor, weight: torch.Tensor, shrunk: torch.Tensor) -> torch.Tensor:
+        n = rows.float() * shrunk
+        g = above.float() * weight
+        return off * (shrunk * (g - n * (g * n).mean(-1, keepdim=True))).to(rows.dtype)
+
+    monkeypatch.setattr(elementwise, "BLOCKWISE", ())
+    monkeypatch.setattr(elementwise, "kernel_back", back)
+    norm = kind(32).to(torch.bfloat16).requires_grad_(False)
+    assert (elementwise._norm_way(norm, {}) is not None) == expected
+
+
+def test_less_is_kept_for_the_way_back() -> None:
+    """A norm keeps one number a token beside its input, where transformers keeps an fp32 copy of it too."""
+    norm = LlamaRMSNorm(64).requires_grad_(False)
+    sizes: list[int] = []
+
+    def kept(way: Any) -> int:
+        sizes.clear()
+        with torch.autograd.graph.saved_tensors_hooks(lambda tensor: sizes.append(tensor.nbytes) or tensor, lambda tensor: tensor):
+            way(torch.randn(100, 64, requires_grad=True, dtype=torch.bfloat16))
+        return sum(sizes)
+
+    norm, weight = norm.to(torch.bfloat16), 64 * 2
+    way = elementwise._norm_way(norm, {})
+    assert kept(lambda x: way(x, norm.weight)) == 100 * (64 * 2 + 4) + weight < kept(norm) / 2
+
+
+class Library:
+    """Stands in for liger_kernel.transformers.functional, with its signatures: writes over what it is given, as Liger's kernels do. wrong: a
+    function whose numbers are off. spoils: it also changes what it was told to leave alone, which no single function shows."""
+
+    def __init__(self, wrong: str = "", spoils: bool = False):
+        self.wrong, self.spoils, self.calls = wrong, spoils, dict[str, int]()
+
+    def called(self, name: str) -> float:
+        self.calls[name] = self.calls.get(name, 0) + 1
+        return 1.2 if name == self.wrong else 1.0
+
+    def liger_swiglu(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return nn.functional.silu(a) * b * self.called("silu")
+
+    def liger_geglu(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return nn.functional.gelu(a, approximate="tanh") * b * self.called("gelu")
+
+    def liger_rope(self, q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, position_ids: Any = None,
+                   unsqueeze_dim: int = 1) -> tuple[torch.Tensor, ...]:  # fmt: skip
+        off = self.called("turned")
+        if self.spoils and q.shape[2] > elementwise.ROWS:
+            q = 50 * q.flip(2)
+        return tuple(each * off for each in elementwise._turned(q, k, cos, sin))
+
+    def liger_rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float, offset: float = 0.0, casting_mode: str = "llama",
+                       in_place: bool = True) -> torch.Tensor:  # fmt: skip
+        assert (offset, casting_mode, in_place) == (1.0, "gemma", False)
+        return elementwise._normed(x, weight, eps, offset) * self.called("normed")
+
+
+@pytest.mark.parametrize(
+    ("name", "library", "expected"),
+    [
+        ("llama", Library(), {"silu", "gelu", "turned", "normed"}),
+        ("gemma3_text", Library(), {"silu", "gelu", "turned", "normed"}),
+        ("llama", Library(wrong="silu"), {"gelu", "turned", "normed"}),
+        ("llama", Library(spoils=True), set()),
+        ("llama", None, set()),
+    ],
+    ids=["llama", "gemma", "wrong", "spoils", "not installed"],
+)
+def test_ligers_functions_are_taken_where_they_prove_themselves_on_the_model(
+    name: str, library: Library | None, expected: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No card has run Liger's own; the switch, the proof and the way back are what is shown."""
+    modules = {"liger_kernel": SimpleNamespace(), "liger_kernel.transformers": SimpleNamespace(functional=library)}
+    for module, stands_in in modules.items():
+        monkeypatch.setitem(sys.modules, module, stands_in if library else None)
+    tuned = model_of(name)
+    loss, gradients = loss_and_gradients(tuned)
+    monkeypatch.setattr(liger, "CARD", "cpu")
+    found = elementwise.install(tuned)
+    try:
+        assert set(found.by_liger) == expected and (found.norms, found.gates, found.turns) == FORMS[name]
+        if library:
+            library.calls.clear()
+        ours, mine = loss_and_gradients(tuned)
+        torch.testing.assert_close(ours, loss, rtol=1e-6, atol=0)
+        assert (mine - gradients).abs().max() <= 1e-4 * gradients.abs().max()
+        used = {"silu", "turned"} if name == "llama" else {"gelu", "turned", "normed"}
+        assert set(library.calls if library else ()) == used & expected
+    finally:
+        found.release()
