@@ -22,6 +22,7 @@ from core.recipe import Adapter, Data, Recipe, Train
 USUAL_RANK: int = Adapter.model_fields["r"].default
 USUAL_EPOCHS: float = Train.model_fields["num_train_epochs"].default
 MICRO_BATCHES = (4, 2, 1)
+OF_SHORT_ROWS, TOKENS_AT_ONCE = (16, 8), 4096  # twice what 4 rows of 512 are
 LENGTH_STEP = 64  # tokens
 GUESS_MARGIN = 2.5  # SmolLM2 on the three sample sets: real lengths are 1.3 times the guess; on Chinese up to twice and more
 LENGTH_WITHOUT_DATA: int = Data.model_fields["max_length"].default
@@ -123,7 +124,13 @@ def effective_batch(case: Case) -> int:
 
 def micro_batch(case: Case, draft: Recipe) -> tuple[int, Message]:
     """4, 2 or 1, whichever fits; 8 only pads more. Of pairs 2 or 1, which are 4 examples: 4 pairs take the same time and more
-    memory (docs/benchmarks.md). Rows of kto are 4 for another reason: its KL term is a mean over them."""
+    memory (docs/benchmarks.md). Rows of kto are 4 for another reason: its KL term is a mean over them. Of short rows that are packed on a
+    card 16 or 8: launches, and the unpacking of 4-bit weights, are once a micro-batch; not where gradient checkpointing would be the price."""
+    more = OF_SHORT_ROWS if draft.data.packing and not draft.train.compares and not case.on_cpu else ()
+    for many in more:
+        short = many <= effective_batch(case) and many * draft.data.max_length <= TOKENS_AT_ONCE
+        if short and case.holds(with_settings(draft, micro_batch=many, gradient_checkpointing=False, r=RANKS[-1])):
+            return many, msg("advise.batch_fits", value=many, **case.numbers(with_settings(draft, micro_batch=many)))
     of_pairs = draft.train.compares and draft.train.objective != "kto"
     most = min(effective_batch(case), 2 if of_pairs else MICRO_BATCHES[0])
     useful = [size for size in MICRO_BATCHES if size <= most]

@@ -305,6 +305,20 @@ def test_the_micro_batch_is_4_2_or_1_and_never_costs_a_correction_its_size() -> 
 
 
 @pytest.mark.parametrize(
+    ("length", "packing", "gib", "size"),
+    [(256, True, 24, 16), (512, True, 24, 8), (1024, True, 24, 4), (256, False, 24, 4), (256, True, 3, 4)],
+)
+def test_short_rows_that_are_packed_on_a_card_are_counted_in_tokens(length: int, packing: bool, gib: float, size: int) -> None:
+    """Never at the price of gradient checkpointing (3 GiB), and 16 examples are a correction as before."""
+    shape = next(model.shape for model in known_models() if model.id == "qwen3-0.6b")
+    chosen = {"method": "lora", "max_length": length, "packing": packing}
+    budgets = Budget(kind="card", sold_gb=24.0, free_gib=gib), Budget(kind="cpu", free_gib=gib)
+    on_card, on_cpu = (recommend(shape, each, facts(rows=2000), chosen=chosen).recipe.train for each in budgets)
+    assert on_card.per_device_train_batch_size == size and on_cpu.per_device_train_batch_size <= 4
+    assert on_card.per_device_train_batch_size * on_card.gradient_accumulation_steps == 16
+
+
+@pytest.mark.parametrize(
     ("rows", "learned", "goal_id", "r"),
     [
         (400, 40_000, "style", 8),  # the goal's floor: the starter has 305,280 parameters a rank
