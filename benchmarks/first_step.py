@@ -25,6 +25,7 @@ from core.queue.supervisor import spawn_worker
 from core.recipe import Recipe
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
+from core.runs.states import State
 from core.system.processes import kill_tree
 from core.workspace.folder import Workspace
 
@@ -41,7 +42,7 @@ def measure(space: Workspace, waits: bool) -> dict[str, float]:
     """Seconds since Start by stage, and what the processor was used for."""
     value = {"data": {"source": "sample:pirate_answers"}, "train": {"max_steps": 40}}
     run = Runs(space).create(plan.resolve(Recipe.parse(value), "start", has_card=False), "command")
-    found: dict[str, float] = {}
+    found, before = dict[str, float](), 0.0
     if waits:
         waiting = Waiting(space, {})
         while waiting.held_bytes is None:
@@ -50,15 +51,17 @@ def measure(space: Workspace, waits: bool) -> dict[str, float]:
             time.sleep(beside_busy.LOOK_S)
         assert waiting.pid
         found["held, MiB"] = waiting.held_bytes / 2**20
-        found["before Start, processor"] = used = processor_s(waiting.pid)
+        found["before Start, processor"] = before = processor_s(waiting.pid)
     began = time.time()
     worker = waiting.become(run) if waits else spawn_worker(space, run)
     try:
+        beside_busy.until(lambda: run.status().state == State.RUNNING, worker)
+        found["until running, processor"] = processor_s(run.status().pid or worker.pid) - before
         beside_busy.until(lambda: any(line["kind"] == "train" for line in run.metrics().records), worker)
-        used = processor_s(run.status().pid or worker.pid) - (used if waits else 0.0)
+        used = processor_s(run.status().pid or worker.pid) - before
     finally:
         kill_tree(worker.pid)
-    return found | told(run, began) | {"from Start, processor": used}
+    return found | told(run, began) | {"until the first step, processor": used}
 
 
 def told(run: RunFolder, began: float) -> dict[str, float]:
@@ -83,10 +86,11 @@ def main() -> None:
         for number in range(chosen.rounds + 1):
             for name, waits in WAYS.items():
                 found = measure(space, waits)
+                print(f"    a worker {name}: " + ", ".join(f"{what} {value:.2f}" for what, value in found.items()), flush=True)
                 if number:
                     rounds[name].append(found)
     print(
-        f"| seconds, median of {chosen.rounds} (range) | " + " | ".join(f"a worker {name}" for name in WAYS) + " |\n|---|---|---|"
+        f"\n| seconds, median of {chosen.rounds} (range) | " + " | ".join(f"a worker {name}" for name in WAYS) + " |\n|---|---|---|"
     )
     for what in list(rounds["that waited"][0]):
         print(f"| {what} | " + " | ".join(spread([each[what] for each in rounds[name] if what in each]) for name in WAYS) + " |")
