@@ -277,7 +277,15 @@ def test_whoever_is_killed_nobody_is_left_and_the_run_goes_on(
     assert end_of(process) == 1 and (end_of(joined) in (1, -signal.SIGKILL)), main.said("train") + other.said("join")
     wait_until(lambda: not rank.is_running() or rank.status() == psutil.STATUS_ZOMBIE)
     assert main.is_left_clean() and other.is_left_clean()
-    assert end_of(main.begin("resume", main.run.id)) == 0, main.said("resume")
+    if victim == "rank":  # and together again
+        again, joined = (
+            main.begin("resume", main.run.id, "--machines", "2", "--main", address),
+            other.begin("join", address, "--cpu"),
+        )
+        assert (end_of(again), end_of(joined)) == (0, 0), main.said("resume") + other.said("join")
+        assert (main.run.path / "events.jsonl").read_text("utf-8").count("machines.joined") == 2
+    else:
+        assert end_of(main.begin("resume", main.run.id)) == 0, main.said("resume")
     assert losses(main.run) == pytest.approx(alone, rel=2e-2)
 
 
