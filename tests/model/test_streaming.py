@@ -32,6 +32,7 @@ from core.trial.allocations import BLOCK, Allocations
 from core.trial.dry_run import dry_run
 from core.trial.dry_runs import Question
 from core.values import GIB
+from tests.kit import families
 from tests.kit.trainer import BF16, FP32, RECIPE, rows, tiny_base
 
 CPU = torch.device("cpu")
@@ -111,6 +112,25 @@ def test_training_with_offloaded_layers_is_that_without_bit_for_bit(
         assert streamed and len(streamed.layers) == count
         found, now = learned(step)
         assert found == numbers and torch.equal(now, weights), count
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", families.FAMILIES)
+def test_every_family_is_trained_bit_for_bit_as_without(name: str, tmp_path: Path, starter_folder: Path) -> None:
+    """Its layers with what is its own in them: experts, embeddings in each layer, shared keys, state spaces."""
+    made, found = families.make(name, tmp_path, starter_folder), []
+    for count in (0, 99):
+        base, compute = streaming.load(made, FP32, True)
+        torch.manual_seed(0)
+        tuned = families.tuned(base).train()
+        if count:
+            streaming.begin(tuned, CPU, count)
+        step = Step.of(tuned, recipe_of(), compute, 0)
+        step.begin(7)
+        numbers = [step.compute([families.rows()], 1e-2) for _ in range(2)]
+        found.append((numbers, torch.cat([p.grad.flatten() for p in step.parameters])))
+    assert found[0][0] == found[1][0] and torch.equal(found[0][1], found[1][1])
+    assert math.isfinite(found[0][0][0].loss)
 
 
 def test_a_micro_batch_copies_each_offloaded_layer_twice_but_for_those_that_are_still_there(folder: Path) -> None:
