@@ -23,6 +23,10 @@ from core.system.machine import SPILLING_SYSTEMS, driver_system
 ALLOCATOR_NAMES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
 
 
+# As many as a micro-batch has, which each of its layers asks for once more.
+KEPT_PRODUCTS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256", "LRU_CACHE_CAPACITY": "256"}
+
+
 def worker_environment() -> dict[str, str]:
     """Environment of every child process of ours.
 
@@ -34,11 +38,15 @@ def worker_environment() -> dict[str, str]:
     PYTORCH_ALLOC_CONF: every packed micro-batch has another length, and blocks that were cut for one fit no other. On Linux
     its segments grow instead, which torch cannot do on Windows; there, and in WSL, cached blocks go back at 0.8 of what
     `core.engine.device.stay_within_card` allows. Only a card's allocator reads it; a setting of the person's own stays.
+
+    KEPT_PRODUCTS: a processor's 16-bit products are compiled for each shape and kept, 1,024 by default and twice (oneDNN, ideep), at 0.3 MiB
+    each. Every packed micro-batch has another length, so none is met again: 361 MiB after 600 lengths of one layer of 64 x 64 (docs/benchmarks.md).
     """
     path = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))
     quiet = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1"}
     patient = {"GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "20000")}
-    return os.environ | quiet | patient | _allocator() | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+    kept = {name: os.environ.get(name, count) for name, count in KEPT_PRODUCTS.items()}
+    return os.environ | quiet | patient | kept | _allocator() | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
 
 
 def _allocator() -> dict[str, str]:
