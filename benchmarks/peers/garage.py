@@ -14,14 +14,16 @@ from benchmarks.peers.job import Job
 from benchmarks.peers.meter import Meter
 from core.engine.batches import Batch
 from core.system.machine import library_versions
+from core.system.processes import keep_freed_memory
 from core.training import trainer as trainers
 from core.training.trainer import Trainer
 
 
 def main() -> None:
     job = Job.read(sys.argv[1])
+    keep_freed_memory()  # as core.training.worker
     meter = Meter(job.on_card)
-    with engine.opened(job) as opened:
+    with engine.opened(job, job.checkpointing) as opened:
         count = engine.supervised if job.objective == "sft" else engine.pairs
         trainer = nearest(opened, job, count)
         steps = list(engine.batches(trainer))
@@ -52,13 +54,10 @@ def main() -> None:
 
 
 def nearest(opened: engine.Engine, job: Job, count: Callable[[list[Batch]], int]) -> Trainer:
-    """With the job's batch, or with four examples at once: whichever steps hold about as many examples as they should."""
+    """With the job's batch, or with four examples at once: whichever steps hold about as many examples as they should. Of pairs every layout
+    holds as many as it says: the job's."""
+    layouts = [(job.batch, job.accumulation), (4, job.examples // 4)] if job.objective == "sft" else [(job.batch, job.accumulation)]
     wanted = job.examples * (statistics.mean(row.learned_count for row in opened.rows) if job.objective == "sft" else 1)
-    layouts = [
-        (batch, accumulation) for batch in (1, 2, 4) for accumulation in (1, 2, 3, 4)
-    ]  # of pairs, each as long as two examples
-    if job.objective == "sft":
-        layouts = [(job.batch, job.accumulation), (4, job.examples // 4)]
     trainers = [
         opened.trainer(per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation)
         for batch, accumulation in layouts

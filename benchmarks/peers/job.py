@@ -34,6 +34,7 @@ class Job:
     max_grad_norm: float = 1.0
     seed: int = 42
     objective: str = "sft"
+    checkpointing: bool = False
 
     def write(self, path: Path) -> Path:
         path.write_text(json.dumps(asdict(self)), "utf-8")
