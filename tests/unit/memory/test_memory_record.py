@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from core.memory.arithmetic import Setup
 from core.memory.budget import Budget
 from core.memory.documented import vram_table
 from core.memory.record import Correction, Corrections, MemoryRecord, Rig
-from core.models.known import typical_shapes
+from core.models.known import shape_of_size, typical_shapes
 from core.system.gpu import Card, Nvidia
 from core.system.machine import Machine
 from core.values import GIB
@@ -138,6 +139,22 @@ def test_where_no_single_saving_is_enough_all_are_named_together() -> None:
     [together, *_] = remedies.ways(case(6.0), DRAFT, [2048])
     assert together.text.key == "would_fit.everything" and together.draft.train.per_device_train_batch_size == 1
     assert together.draft.adapter.method == "qlora" and together.draft.train.gradient_checkpointing
+
+
+def test_where_not_even_all_savings_are_enough_layers_are_offloaded_as_far_as_the_ram_goes() -> None:
+    large, draft = (
+        shape_of_size("70B"),
+        asked(method="qlora", max_length=512, optim="adamw_8bit", micro_batch=4, gradient_accumulation=1),
+    )
+    for ram_gib, is_named in ((None, True), (60.0, True), (20.0, False)):
+        here = replace(case(23.0), shape=large)
+        here = replace(here, budget=here.budget.model_copy(update={"ram_gib": ram_gib}))
+        found = {way.text.key: way for way in remedies.ways(here, draft, [500])}
+        assert ("would_fit.offload" in found) == is_named
+        if is_named:
+            less = found["would_fit.offload"].draft
+            assert here.holds(less) and not here.holds(with_settings(less, offload_layers=less.train.offload_layers - 1))
+            assert less.train.per_device_train_batch_size * less.train.gradient_accumulation_steps == 4
 
 
 def test_on_a_processor_qlora_is_no_way_out() -> None:

@@ -10,8 +10,10 @@ from core.advice import plan
 from core.advice.plan import Grounds
 from core.memory import arithmetic, budget
 from core.memory.budget import Budget
+from core.messages import msg
 from core.models.known import known_models
 from core.recipe import Recipe
+from core.trial import pace
 from webui.form import headroom_view, plan_view
 from webui.form.planner import FormResult
 from webui.kit.format import gib
@@ -65,6 +67,12 @@ def test_a_plan_with_offloaded_layers_says_on_its_card_what_they_need_and_take()
     drawn = plan_view.card(result(card, offload_layers=10), Wording("en"))
     assert "10 of" in drawn and "50.0 GiB are free" in drawn and "over PCIe" in drawn
     assert "over PCIe" not in plan_view.card(result(card), Wording("en"))
+
+
+def test_the_time_of_offloaded_layers_is_the_longer_of_copies_and_computing_unless_a_run_has_had_both() -> None:
+    timed, ran = pace.from_step(100.0), pace.Pace(tokens_per_second=100.0, source=msg("pace.from_run", run="Tiny"))
+    assert [pace.with_bus(60.0, timed, bus) for bus in (None, 20.0, 90.0)] == [60.0, 60.0, 90.0]
+    assert pace.with_bus(60.0, ran, 90.0) == 60.0
 
 
 def test_the_planned_card_is_lit_among_the_others() -> None:
