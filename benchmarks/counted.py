@@ -311,6 +311,7 @@ def main() -> None:
     ways: dict[str, Callable[[], Tally]] = {
         "ours, every layer checkpointed": lambda: ours(config, setup),
         f"ours, {layers // 4} of {layers} layers not checkpointed": lambda: ours(config, some),
+        "ours, 4-bit weights kept for the backward": lambda: ours(config, setup.model_copy(update={"keeps_unpacked": True})),
         "ours, one attention for all examples": lambda: ours(config, setup, True),
         "transformers + PEFT": lambda: plain(config, setup),
         "Unsloth's kernels, by reading": lambda: unsloth(shape, setup),

@@ -31,7 +31,7 @@ class Setup(Frozen):
     """One way to train. max_length and supervised_tokens: tokens of the longest row, and the most that one row learns
     (None: all of it). base_bytes: width of a 16-bit or fp32 base, and of what flows through it. stack: whose trainer
     (benchmarks/memory_stacks.py knows others); loss None: the one that it has. load_in_8bit: LLM.int8 instead of a 16-bit base; with qlora it counts for nothing. fp32_stream: hidden states in fp32 on a 16-bit base, as `prepare_model_for_kbit_training`
-    makes them. kept_layers: with checkpointing, the last ones that are not checkpointed. accumulates: gradients outlive a micro-batch. offloads: what layers leave for the backward lies in RAM. offload_layers: that lie in RAM themselves (core/engine/variants/streaming)."""
+    makes them. kept_layers: with checkpointing, the last ones that are not checkpointed. keeps_unpacked: 4-bit weights stay unpacked from a layer's second forward to its backward. accumulates: gradients outlive a micro-batch. offloads: what layers leave for the backward lies in RAM. offload_layers: that lie in RAM themselves (core/engine/variants/streaming)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -58,6 +58,7 @@ class Setup(Frozen):
     accumulates: bool = True
     offloads: bool = False
     kept_layers: int = Field(0, ge=0)
+    keeps_unpacked: bool = False
     offload_layers: int = Field(0, ge=0)
 
     @classmethod
@@ -416,7 +417,27 @@ def dequantised(shape: ModelShape, setup: Setup) -> float:
     hidden = setup.tokens * setup.base_bytes * shape.active_width * (2 - _readers(shape, setup)["down"])
     # Ours: the worst place is where the gradient of what flowed into down_proj is made, for which that is unpacked.
     last = shape.mlp_matrices[-1:] if setup.trainer.counted else ()
-    return max(0.0, largest - hidden, *(setup.base_bytes * matrix.d_in * matrix.d_out for matrix in last))
+    last_bytes = sum(setup.base_bytes * matrix.d_in * matrix.d_out for matrix in last)
+    return max(0.0, largest - hidden, last_bytes) + kept_unpacked(shape, setup)
+
+
+UNPACKED_ROWS = 1537  # from so many tokens on bitsandbytes' product unpacks its matrix first
+
+
+def kept_unpacked(shape: ModelShape, setup: Setup) -> float:
+    """Bytes of one layer's 4-bit matrices but the last, unpacked for its second forward and still there at its backward. Section 1.6."""
+    counts = setup.keeps_unpacked and setup.gradient_checkpointing and setup.base_bits == 4 and setup.tokens >= UNPACKED_ROWS
+    if not counts:
+        return 0.0
+    last = {matrix.name for matrix in shape.mlp_matrices[-1:]}
+    a_layer = [matrix for matrix in shape.targets(setup.target_modules) if matrix.name not in {HEAD, *last}]
+    return setup.base_bytes * sum(matrix.d_in * matrix.d_out * matrix.count for matrix in a_layer) / shape.num_hidden_layers
+
+
+def has_room_to_keep_unpacked(shape: ModelShape, setup: Setup, free_gib: float, factor: float = 1.0) -> bool:
+    """Whether that spares anything, and the memory has room for it by the estimate with its margin. factor: of earlier runs."""
+    kept = setup.model_copy(update={"keeps_unpacked": True})
+    return kept_unpacked(shape, kept) > 0 and factor * estimate(shape, kept).needed_gib <= free_gib
 
 
 # ---- outside the allocator's count ------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from core.engine.families import mended, parts
 from core.engine.loss import Head
 from core.engine.out_of_memory import Retreat
 from core.engine.step import Step
-from core.engine.variants import elementwise, streaming
+from core.engine.variants import elementwise, kept_weights, streaming
 from core.errors import GarageError, ModelError, first_line
 from core.memory import arithmetic
 from core.memory.arithmetic import Estimate, Setup
@@ -289,6 +289,8 @@ class _Model:
                 attention.switch(self.base, attention.NAME)
             step.save_memory()
             step.fuse()
+            if setup.keeps_unpacked:
+                kept_weights.keep(step)
         seen.truth = setup.micro_batch == 1  # asked whether nothing in a mask of rows side by side is padding
         with seen, _places(seen, self.base):
             with seen.making("gradients"):

@@ -27,10 +27,11 @@ from core.advice import stopped
 from core.advice.stopped import Stopped
 from core.engine.device import card_of
 from core.engine.step import LongestBatch, Step, stop_inside_layers
+from core.engine.variants import kept_weights
 from core.errors import DoesNotFitError
 from core.files import is_out_of_memory
 from core.memory import budget, offloading
-from core.memory.arithmetic import Setup, estimate, most_kept_layers
+from core.memory.arithmetic import Setup, estimate, has_room_to_keep_unpacked, kept_unpacked, most_kept_layers
 from core.memory.record import MemoryRecord, Rig
 from core.messages import Message, msg
 from core.models.shapes.shape import ModelShape
@@ -85,6 +86,7 @@ class Probe:
         self._run, self._workspace, self._recipe, self._shape = run, workspace, recipe, shape
         self._machine, self._context = this_machine(), 0
         self._kept: _Kept | None = None
+        self._unpacked: kept_weights.KeptWeights | None = None
 
     def __call__(self, ahead: Ahead) -> None:
         """Raises DoesNotFitError."""
@@ -94,14 +96,20 @@ class Probe:
                 raise refusal
 
     def _leave_layers(self, step: Step, longest: LongestBatch) -> None:
-        """Where a card checkpoints, as many layers are not as it has room for, by the same arithmetic that planned the run: each saves
-        its second forward. Whether they fit is then measured like all else; where not, all are checkpointed."""
+        """Where a card checkpoints, 4-bit weights stay unpacked for a layer's backward and as many layers are not checkpointed as it has
+        room for, by the same arithmetic that planned the run: each layer saves its second forward. Whether they fit is then measured like
+        all else; where not, all are checkpointed and unpacked anew."""
         limit, retreat = self._limit(self._where(step.on_card)[0], step.on_card), step.retreat
         room = step.on_card and retreat.checkpointing and not retreat.offloads and not self._recipe.train.offload_layers
         if not (room and self._shape and limit):
             return
         _, rig = self._where(step.on_card)
         factor = self._predict(step, longest, rig)["factor"]
+        if not retreat.taken and has_room_to_keep_unpacked(self._shape, self._setup(step, longest), limit / GIB, factor):
+            self._unpacked = kept_weights.keep(step)
+        if self._unpacked and self._unpacked.is_on:
+            size = kept_unpacked(self._shape, self._setup(step, longest)) / GIB
+            self._run.log_event("decision", message=msg("probe.kept_unpacked", size=size))
         retreat.room_for = most_kept_layers(self._shape, self._setup(step, longest), limit / GIB, factor)
         if retreat.kept_layers:
             step.save_memory()
@@ -217,6 +225,7 @@ class Probe:
             accumulates=longest.several,
             offloads=step.retreat.offloads,
             kept_layers=step.retreat.kept_layers,
+            keeps_unpacked=bool(self._unpacked and self._unpacked.is_on),
         )
 
     # ---- what it is -----------------------------------------------------------------------------------------------
