@@ -369,7 +369,7 @@ def test_a_rank_leaves_when_rank_0_is_killed(tmp_path: Path, tiny_model: Path) -
     with begun(ranks, 2):
         trainer_of(tmp_path, tiny_model, recipe_of(), ranks)
         (pid,) = ranks.pids
-        ranks._children[1]._close()
+        ranks._children[1].close()  # type: ignore[attr-defined]
         wait_until(lambda: not psutil.pid_exists(pid))
 
 

@@ -108,7 +108,7 @@ def test_it_ends_with_whoever_started_it_and_frees_the_model(hub: FakeHub, tmp_p
         assert question in lines.get(timeout=30)
         child.say(go=True)
     wait_until(lambda: hub.stalled.is_set() and incomplete(cache) >= STALL - (256 << 10))
-    child._close()  # what the system does to the pipe of a parent that was killed
+    child.close()  # what the system does to the pipe of a parent that was killed
     assert ended.get(timeout=30) == 1
     assert_goes_on(hub, cache)
 
