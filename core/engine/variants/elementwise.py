@@ -435,7 +435,7 @@ def _turning(own: Forward, faster: dict[str, Forward]) -> Forward | None:
         whole = len(args) == 4 and args[-1].shape[-1] == args[0].shape[-1]  # what Liger's does
         return faster["turned"](*args) if whole and "turned" in faster else _turned(*args)
 
-    turning.turns = proven  # type: ignore[attr-defined]
+    turning.turns, turning.own = proven, own  # type: ignore[attr-defined]
     return turning
 
 
