@@ -24,9 +24,9 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from core.errors import RunError
+from core.system.processes import GATHERING
 from core.values import Frozen
 
-GATHERING = "LORA_GARAGE_MACHINES"
 PROTOCOL = 1
 BEAT_S = 2.0
 SILENT_S = 30.0  # without a byte the other end is lost

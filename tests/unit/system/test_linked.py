@@ -15,6 +15,7 @@ import pytest
 
 from core.system import linked
 from core.system.linked import Entrance, Gathering, Link, LinkError, key_of, new_secret, parse, reach
+from core.system.processes import worker_environment
 from tests.kit.waits import wait_until
 
 SECRET = "abcd-efgh-2345-6789"
@@ -157,4 +158,5 @@ def test_the_worker_takes_what_it_is_started_with_once(monkeypatch: pytest.Monke
     given = Gathering(machines=2, main="10.0.0.1:29400", secret=SECRET)
     for name, value in given.environment.items():
         monkeypatch.setenv(name, value)
+    assert worker_environment().keys() & given.environment.keys() == set()  # what is started before it is taken
     assert Gathering.taken() == given and Gathering.taken() is None
