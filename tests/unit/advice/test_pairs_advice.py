@@ -55,8 +55,9 @@ def test_a_pair_needs_what_two_examples_need_and_is_one_row_of_a_step() -> None:
     assert pairs.recipe.row_length == 2 * pairs.recipe.data.max_length
 
 
-@pytest.mark.parametrize(("objective", "at_once", "a_step"), [("dpo", 2, 8), ("simpo", 2, 8), ("kto", 4, 8), ("sft", 4, 8)])
-def test_two_pairs_at_once_are_the_four_examples_of_sft(objective: str, at_once: int, a_step: int) -> None:
-    """Four were, eight examples, which took as long and more memory; kto's KL term is a mean over its micro-batch, and keeps four."""
+@pytest.mark.parametrize(("objective", "at_once", "a_step"), [("dpo", 2, 8), ("simpo", 2, 8), ("kto", 4, 8), ("sft", 8, 8)])
+def test_two_pairs_at_once_are_four_examples(objective: str, at_once: int, a_step: int) -> None:
+    """Four were, eight examples, which took as long and more memory; kto's KL term is a mean over its micro-batch, and keeps four. Short
+    rows of sft are eight at once on a card since they are counted in tokens."""
     train = made(objective=objective).recipe.train
     assert train.per_device_train_batch_size == at_once and train.gradient_accumulation_steps == a_step // at_once
