@@ -141,6 +141,12 @@ class App:
         return self.process.returncode
 
 
+def keep_nothing_ready(workspace: Path) -> None:
+    """No process waits for a run there, unless somebody has chosen (core/queue/standby): it is six seconds of a core for each app."""
+    if not (chosen := workspace / "preferences.json").exists():
+        chosen.write_text('{"v": 1, "keep_ready": false}', "utf-8")
+
+
 def start_app(
     workspace: Path, port: int | None = None, options: Sequence[str] = (), module: str = "webui", **environment: str
 ) -> App:
@@ -148,6 +154,7 @@ def start_app(
     output where it does not."""
     port = port or free_port()
     log = workspace / "app.log"
+    keep_nothing_ready(workspace)
     with open(log, "ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", module, "--port", str(port), "--workspace", str(workspace), "--no-browser", *options],

@@ -120,8 +120,11 @@ class ConversationShelf:
             return None, error
 
     def put(self, opened: Any, base: Any, tuned: Any) -> None:
-        """Inputs: opened, both histories, which a correction has changed."""
-        found = self.kept.get(opened)
+        """Inputs: opened, both histories, which a correction has changed. One that is not kept stays so."""
+        try:
+            found = self.kept.get(opened)
+        except ChatError:
+            return
         self.kept.save(found.with_branch(_branch(base, tuned)))
 
     # ---- found again ------------------------------------------------------------------------------------------------

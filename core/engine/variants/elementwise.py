@@ -366,6 +366,8 @@ def _gate_way(module: Any, faster: dict[str, Forward]) -> Forward | None:
     """How (gate, up) become what the last product reads, where module is a gated MLP; None for any other."""
     names = _parts(module)
     assert names
+    if any(isinstance(value, float) for value in vars(module).values()):  # a factor, as Falcon H1 has, which is 1 in few models
+        return None
     gate, up, down = names
     twin, sizes = _twin(module), {gate: (WIDTH, 2 * WIDTH), up: (WIDTH, 2 * WIDTH), down: (2 * WIDTH, WIDTH)}
     x, *weights = _made_up((ROWS, WIDTH), *((out, into) for into, out in sizes.values()))
