@@ -267,7 +267,7 @@ class Edits:
                     begins.append(file.tell())
                 file.flush()
                 os.fsync(file.fileno())
-            except BaseException:
+            except BaseException:  # a cancel and Ctrl-C too; all of them go on
                 file.truncate(size)
                 raise
         if len(begins) > AT_ONCE:
