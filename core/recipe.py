@@ -251,7 +251,7 @@ class Train(_Section):
         1,
         ge=1,
         le=16,
-        description="How many GPUs train together, each with its own copy of the base model; the result is the same as on one GPU. Besides the chosen GPU, those with the most free memory are used. Without a GPU: how many processes.",
+        description="How many GPUs train together, each with its own copy of the base model; the result is the same as on one GPU. Unless you choose which, those with the most free memory are used. Without a GPU: how many processes.",
     )
     spare_cores: int = Field(
         0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -21,6 +21,7 @@ from core.advice.run_doctor import Planned
 from core.commands.data import dataset_id, dataset_store
 from core.commands.estimating import corrections_here
 from core.commands.terminal import (
+    CardsOption,
     CpuOption,
     JsonOption,
     SettingsOption,
@@ -57,7 +58,7 @@ from core.runs.reporter import EXIT
 from core.runs.run_json import RunFacts, TrainedOn
 from core.runs.states import BUSY, TERMINAL, State
 from core.system import devices
-from core.system.gpu import Nvidia
+from core.system.gpu import Card, Nvidia
 from core.system.linked import Gathering
 from core.system.machine import this_machine
 from core.system.processes import kill_tree
@@ -75,6 +76,7 @@ def train(
     queue: Annotated[bool, typer.Option("--queue", help="Put it in the queue of the app instead, and return at once.")] = False,
     at: Annotated[str | None, typer.Option(help="With --queue: not before this time of day, e.g. 23:00.")] = None,
     cpu: CpuOption = False,
+    cards: CardsOption = None,
     machines: MachinesOption = None,
     rank: RankOption = 0,
     main: MainOption = None,
@@ -86,14 +88,15 @@ def train(
         raise RecipeError("machines.no_queue")
     space = Workspace.open(workspace)
     value = recipe_card.recipe_in(read_yaml(recipe))
-    wanted = Recipe.parse(apply_settings(value, settings or []) if isinstance(value, dict) else value, where=recipe.name)
+    chosen, settings = chosen_cards(cards, cpu, settings or [])
+    wanted = Recipe.parse(apply_settings(value, settings) if isinstance(value, dict) else value, where=recipe.name)
     found = Runs(space).find(parent) if parent else None
     together = options.gathering(machines, main, rank, wanted)
     if together and rank:
         raise typer.Exit(joining.by_recipe(space, wanted, recipe.absolute().parent, together.main, cpu))
     if found:
         wanted = wanted.model_copy(update={"name": wanted.name or further_runs.next_name(found.name)})
-    run = prepared(space, wanted, recipe.absolute().parent, as_json, found, cpu, queue, at)
+    run = prepared(space, wanted, recipe.absolute().parent, as_json, found, cpu, queue, at, chosen)
     if not queue:
         carry_out(run, space, as_json, together)
 
@@ -105,16 +108,28 @@ def further(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
     cpu: CpuOption = False,
+    cards: CardsOption = None,
 ) -> None:
     """Train an ended run further, as a new run that starts from its adapter, with its settings or others. Exit as `train`."""
     space = Workspace.open(workspace)
     found = Runs(space).find(run)
     value = further_runs.recipe_of(found).model_dump(mode="json")
-    names = {setting.partition("=")[0].strip() for setting in settings or []}
+    chosen, settings = chosen_cards(cards, cpu, settings or [])
+    names = {setting.partition("=")[0].strip() for setting in settings}
     if "train.num_train_epochs" in names and "train.max_steps" not in names:
         value["train"]["max_steps"] = -1  # who counts in epochs does not mean the parent's steps
-    wanted = Recipe.parse(apply_settings(value, settings or []), where=found.name)
-    carry_out(prepared(space, wanted, Path.cwd(), as_json, found, cpu), space, as_json)
+    wanted = Recipe.parse(apply_settings(value, settings), where=found.name)
+    carry_out(prepared(space, wanted, Path.cwd(), as_json, found, cpu, cards=chosen), space, as_json)
+
+
+def chosen_cards(said: str | None, cpu: bool, settings: list[str]) -> tuple[list[Card], list[str]]:
+    """What --cards names, and settings with as many ranks. Raises RecipeError."""
+    if said is None:
+        return [], settings
+    if cpu:
+        raise RecipeError("device.cards_or_cpu")
+    cards = devices.named([word.strip() for word in said.split(",")], devices.here())
+    return cards, [*settings, f"train.ranks={len(cards)}"]
 
 
 def prepared(
@@ -126,6 +141,7 @@ def prepared(
     cpu: bool = False,
     queue: bool = False,
     at: str | None = None,
+    cards: Sequence[Card] = (),
 ) -> RunFolder:
     """A run of wanted that is about to begin here, or waits in the app's line."""
     writable.require(space)
@@ -142,7 +158,7 @@ def prepared(
     of_run = dataset_store(space).pinned(wanted.data.model_copy(update={"source": source, **kept}))
     wanted = wanted.model_copy(update={"data": of_run})
     seen = preview_of(space, wanted)
-    made = plan.make(wanted, grounds_of(space, wanted, seen, cpu), info.name)
+    made = plan.make(wanted, grounds_of(space, wanted, seen, cpu, cards), info.name)
     if not as_json:
         for warning in made.advice.warnings:
             if warning.key not in run_doctor.SAID_OF_PLANS:
@@ -152,7 +168,7 @@ def prepared(
     runs = Runs(space)
     data = TrainedOn(id=source, name=info.name, sha256=info.sha256 or "", rows=info.rows, version=of_run.version or 0)
     device = devices.CPU if cpu else budget.device_of(made.advice.budget, devices.here())
-    facts = RunFacts(data=data, advice=made.advice.as_json(), wanted_device=device)
+    facts = RunFacts(data=data, advice=made.advice.as_json(), wanted_device=device, wanted_beside=made.advice.budget.beside)
     if parent:
         facts = facts.model_copy(update={"parent": further_runs.facts_of(parent).parent})
     if queue:
@@ -238,12 +254,13 @@ def preview_of(space: Workspace, wanted: Recipe) -> Preview | None:
     return None
 
 
-def grounds_of(space: Workspace, wanted: Recipe, seen: Preview | None, cpu: bool = False) -> Grounds:
+def grounds_of(space: Workspace, wanted: Recipe, seen: Preview | None, cpu: bool = False, cards: Sequence[Card] = ()) -> Grounds:
     """What this PC, the model and the data are. What cannot be had is left out: the plan says so, and the run says why."""
     machine, shape = this_machine(Nvidia() if cpu else None), None
     with contextlib.suppress(GarageError):
         shape = Models(space).shape(wanted.model.id, wanted.model.revision)
-    here = budget.of_ranks(budget.of_machine(machine), machine.nvidia, wanted.train.ranks)
+    here = budget.of_chosen(cards, machine.nvidia, machine.ram_free_bytes) if cards else budget.of_machine(machine)
+    here = budget.of_ranks(here, machine.nvidia, wanted.train.ranks)
     grounds = Grounds(here, shape, corrections=corrections_here(space, machine, wanted.model.id))
     return replace(grounds, data=seen.facts(), examples=seen.examples, repeats=lambda: seen.repeats) if seen else grounds
 

@@ -20,6 +20,12 @@ WorkspaceOption = Annotated[Path | None, typer.Option("--workspace", help="Folde
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Also the training step itself, counted without weights or card.")]
 CpuOption = Annotated[bool, typer.Option("--cpu", help="Plan for the processor and train on it, whatever card is here.")]
+CardsOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Which GPUs train: numbers as nvidia-smi has them, or UUIDs, e.g. 0,1. Several train together (train.ranks)."
+    ),
+]
 SettingsOption = Annotated[list[str] | None, typer.Option("--set", help="key=value, e.g. train.learning_rate=1e-3")]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 from core.errors import RecipeError
@@ -23,7 +24,7 @@ class Budget(Frozen):
     planned: a card that is not in this PC; free_gib is then sold_gb less reserve_gib for the desktop.
     ram_gib: of a PC with a card, its free RAM, where layers may be offloaded to; None: not known.
     ranks: cards, or processes, that a run is computed by; sizes are then those of the smallest, whose name is in `smallest`.
-    largest: the one of several cards with most free memory, as it would be alone.
+    beside: the cards of ranks 1 and on, uuid to name. largest: the one of several cards with most free memory, as it would be alone.
     """
 
     kind: Literal["card", "cpu"]
@@ -38,6 +39,7 @@ class Budget(Frozen):
     card_uuid: str | None = None
     ranks: int = 1
     smallest: str | None = None
+    beside: dict[str, str] = {}
     largest: Budget | None = None
 
 
@@ -75,14 +77,21 @@ def of_cpu(machine: Machine) -> Budget:
     return Budget(kind="cpu", name=machine.cpu, free_gib=_gib(machine.ram_free_bytes))
 
 
-def of_ranks(budget: Budget, nvidia: Nvidia, ranks: int) -> Budget:
-    """What each of so many ranks has, the first of them on budget. Raises RecipeError for more cards than there are."""
-    if ranks == 1 or budget.planned:
+def of_chosen(cards: Sequence[Card], nvidia: Nvidia, ram_free_bytes: int | None = None) -> Budget:
+    """A rank on each of cards, which are not none."""
+    uuids = [card.uuid or "" for card in cards]
+    return of_ranks(of_card(cards[0], ram_free_bytes), nvidia, len(cards), uuids)
+
+
+def of_ranks(budget: Budget, nvidia: Nvidia, ranks: int, chosen: Collection[str] = ()) -> Budget:
+    """What each of so many ranks has, the first of them on budget, the others on the cards of these uuids first. Raises RecipeError for
+    more cards than there are."""
+    if ranks == budget.ranks or budget.planned:
         return budget
     if budget.kind == "cpu":
         share = None if budget.free_gib is None else budget.free_gib / ranks
         return budget.model_copy(update={"ranks": ranks, "free_gib": share})
-    others = [of_card(card) for card in devices.beside(budget.card_uuid, nvidia)[: ranks - 1]] if budget.card_uuid else []
+    others = [of_card(card) for card in devices.beside(budget.card_uuid, nvidia, chosen)[: ranks - 1]] if budget.card_uuid else []
     if len(others) < ranks - 1:
         raise RecipeError("ranks.too_few_cards", ranks=ranks, cards=1 + len(others))
     smallest = min([budget, *others], key=lambda each: each.free_gib or 0)
@@ -90,6 +99,7 @@ def of_ranks(budget: Budget, nvidia: Nvidia, ranks: int) -> Budget:
     sizes = {
         "ranks": ranks,
         "smallest": smallest.name,
+        "beside": {other.card_uuid: other.name or "?" for other in others},
         "sold_gb": smallest.sold_gb,
         "free_gib": smallest.free_gib,
         "largest": largest,

@@ -50,18 +50,27 @@ class Launcher:
 def environment(run: RunFolder) -> dict[str, str]:
     """Of the process that trains run: what it was planned for, and nothing else. Where that cannot be had it finds this PC as it is,
     with what a person hides in it, and says what there is instead."""
-    wanted = run.facts().wanted_device
+    facts = run.facts()
+    wanted = facts.wanted_device
     if wanted in (None, devices.CPU):  # a driver that hangs is not asked in vain
         return devices.environment_of(wanted, Nvidia())
     nvidia = devices.here()
-    is_there = any(card.uuid == wanted and card.usable for card in nvidia.cards)
-    return devices.environment_of(wanted, nvidia, recipe_of(run).train.ranks) if is_there else {}
+    is_there = not missing(run, nvidia)
+    return devices.environment_of(wanted, nvidia, recipe_of(run).train.ranks, facts.wanted_beside) if is_there else {}
 
 
 def recipe_of(run: RunFolder) -> Recipe:
     """As it is trained now: with as many ranks as it was let go on with."""
     recipe, ranks = run.recipe(), run.facts().ranks
     return recipe.model_copy(update={"train": recipe.train.model_copy(update={"ranks": ranks})}) if ranks else recipe
+
+
+def missing(run: RunFolder, nvidia: Nvidia) -> dict[str, str]:
+    """Of the cards that run is to have, those that cannot be used now: uuid to name."""
+    facts = run.facts()
+    of_run = [*_wanted(facts).items()][: recipe_of(run).train.ranks if facts.wanted_beside else 1]
+    usable = {card.uuid for card in nvidia.cards if card.usable}
+    return {uuid: name for uuid, name in of_run if uuid not in usable}
 
 
 def environment_nearest(wanted: str | None) -> dict[str, str]:
@@ -77,12 +86,11 @@ def require_device(run: RunFolder) -> None:
         return
     if facts.wanted_device and nvidia.error is not None:  # a driver that was updated and not started anew: the card is in its place
         raise RunError("device.driver", msg("device.ask_doctor"), card=name_of(facts), reason=nvidia.error)
-    if wanted := facts.wanted_device:
+    for uuid, name in missing(run, nvidia).items():
         nameless = (card for card in nvidia.cards if card.lost and card.uuid is None)  # off the bus, it does not tell who it is
-        card = next((card for card in nvidia.cards if card.uuid == wanted), None) or next(nameless, None)
-        if card is None or not card.usable:
-            why = card and devices.why_left_out(card.model_copy(update={"name": name_of(facts)}))
-            raise _elsewhere(run, why or msg("device.gone", card=name_of(facts)), nvidia)
+        card = next((card for card in nvidia.cards if card.uuid == uuid), None) or next(nameless, None)
+        why = card and devices.why_left_out(card.model_copy(update={"name": name}))
+        raise _elsewhere(run, why or msg("device.gone", card=name), nvidia)
     build = devices.torch_build()
     if build and not build.knows_cards:
         raise RunError("device.torch_without_cuda", msg("device.repair"), card=name_of(facts), torch=build.version or "?")
@@ -132,19 +140,36 @@ def name_of(facts: RunFacts) -> str:
 
 
 def _elsewhere(run: RunFolder, why: Message, nvidia: Nvidia) -> RunError:
-    """why, with what there is instead; that is kept as an offer."""
-    other = devices.best_card(nvidia)
-    run.add_facts(RunFacts(offered_device=other.uuid if other and not other.mig else None))
-    advice = msg("device.offer", card=other.name or "?") if other and run.facts().offered_device else msg("device.plan_again")
-    return RunError(why, advice)
+    """why, with what there is instead: what is left of the run's own cards, else the best. That is kept as an offer."""
+    left = _left(run.facts(), nvidia)
+    best = devices.best_card(nvidia)
+    instead = left or ({best.uuid: best.name or "?"} if best and best.uuid and not best.mig else {})
+    run.add_facts(RunFacts(offered_device=next(iter(instead), None)))
+    return RunError(why, msg("device.offer", card=", ".join(instead.values())) if instead else msg("device.plan_again"))
+
+
+def _left(facts: RunFacts, nvidia: Nvidia) -> dict[str, str]:
+    usable = {card.uuid for card in nvidia.cards if card.usable}
+    return {uuid: name for uuid, name in _wanted(facts).items() if uuid in usable}
+
+
+def _wanted(facts: RunFacts) -> dict[str, str]:
+    return ({facts.wanted_device: name_of(facts)} if facts.wanted_device else {}) | facts.wanted_beside
 
 
 def taken(facts: RunFacts, nvidia: Nvidia) -> RunFacts:
-    """What changes when a run is let go on: the card that was offered is taken, unless the planned one is there again."""
+    """What changes when a run is let go on: what was offered is taken, unless the planned cards are there again."""
     if facts.offered_device is None:
         return RunFacts()
-    is_back = any(card.uuid == facts.wanted_device and card.usable for card in nvidia.cards)
-    return RunFacts(offered_device=None) if is_back else RunFacts(wanted_device=facts.offered_device, offered_device=None)
+    left = _left(facts, nvidia)
+    if len(left) == 1 + len(facts.wanted_beside):
+        return RunFacts(offered_device=None)
+    if not facts.wanted_beside:
+        return RunFacts(wanted_device=facts.offered_device, offered_device=None)
+    first, *others = left or {facts.offered_device: ""}
+    return RunFacts(
+        wanted_device=first, wanted_beside={uuid: left[uuid] for uuid in others}, ranks=1 + len(others), offered_device=None
+    )
 
 
 def elsewhere(facts: RunFacts, card: Card | None, on_card: bool) -> Message | None:

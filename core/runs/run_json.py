@@ -138,7 +138,7 @@ class AdviceFacts(_Part):
 
 class RunFacts(_Part):
     """In the order in which they become known. launcher: "app", or "command" with its process; advice: as it was when the run was
-    planned (core/advice); wanted_device: a card's uuid or "cpu"; offered_device: a card's, in place of one that is gone, taken by who
+    planned (core/advice); wanted_device: a card's uuid or "cpu"; wanted_beside: of several cards the others, uuid to name; offered_device: a card's, in place of one that is gone, taken by who
     lets the run go on; ranks: where the run goes on with others than its recipe's; memory_limit_gib: that the run may have, where it is to have less than there is; probe_rows: that an export is
     proven with; device, dtype: computed on and in, and why, device_uuid and device_name of the card; base_weights, template: their fingerprints;
     enable_thinking: whether its prompts ask the model to think, as most of what was learned; eval_steps, save_steps: resolved; peak_memory_bytes: torch's, or the process's; adapter_step: of the adapter that was kept,
@@ -154,6 +154,7 @@ class RunFacts(_Part):
     data: TrainedOn | None = None
     advice: dict[str, Any] | None = None
     wanted_device: str | None = None
+    wanted_beside: dict[str, str] = {}
     offered_device: str | None = None
     ranks: int | None = None
     predicted_seconds: float | None = None

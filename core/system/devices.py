@@ -11,10 +11,11 @@ import ast
 import importlib.util
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from core.errors import RecipeError
 from core.messages import Message, msg
 from core.system import gpu
 from core.system.gpu import Card, Nvidia
@@ -119,20 +120,47 @@ def nearest(wanted: str | None, nvidia: Nvidia) -> str | None:
     return wanted if is_there else wanted_of(best_card(nvidia), nvidia)
 
 
-def environment_of(wanted: str | None, nvidia: Nvidia, count: int = 1) -> dict[str, str]:
+def environment_of(wanted: str | None, nvidia: Nvidia, count: int = 1, chosen: Collection[str] = ()) -> dict[str, str]:
     """What every process of ours that computes is started with. The one card of a PC is found without being named. count: of cards, the
-    others those with most free memory."""
+    others as `beside` has them."""
     if wanted == CPU:
         return dict(NO_CARD)
     if not wanted or len(nvidia.cards) < 2:
         return {}
-    return {ORDER: "PCI_BUS_ID", VISIBLE: ",".join([wanted, *(card.uuid or "" for card in beside(wanted, nvidia)[: count - 1])])}
+    return {
+        ORDER: "PCI_BUS_ID",
+        VISIBLE: ",".join([wanted, *(card.uuid or "" for card in beside(wanted, nvidia, chosen)[: count - 1])]),
+    }
 
 
-def beside(wanted: str | None, nvidia: Nvidia) -> list[Card]:
-    """The other cards that a run on wanted may use too, those with most free memory first."""
-    others = (card for card in nvidia.cards if card.usable and card.uuid and card.uuid != wanted and not card.mig)
-    return sorted(others, key=lambda card: card.free_bytes or 0, reverse=True)
+def beside(wanted: str | None, nvidia: Nvidia, chosen: Collection[str] = ()) -> list[Card]:
+    """The other cards that a run on wanted may use too: those of these uuids first, then those with most free memory."""
+    others = (card for card in may_be_chosen(nvidia) if card.uuid != wanted)
+    return sorted(others, key=lambda card: (card.uuid not in chosen, -(card.free_bytes or 0)))
+
+
+def may_be_chosen(nvidia: Nvidia) -> list[Card]:
+    """Cards that a process can be given by name."""
+    return [card for card in nvidia.cards if card.usable and card.uuid and not card.mig]
+
+
+def named(words: Sequence[str], nvidia: Nvidia) -> list[Card]:
+    """The cards that these words name, those with most free memory first: numbers as NVML and nvidia-smi count, or beginnings of uuids.
+
+    Raises RecipeError for a word that names no card that can be used."""
+    there = may_be_chosen(nvidia)
+    found = {}
+    for word in words:
+        card = next(
+            (each for each in there if word == str(each.index) or (word.startswith("GPU-") and (each.uuid or "").startswith(word))),
+            None,
+        )
+        if card is None:
+            raise RecipeError(
+                "device.no_such_card", found=word[:60], cards=", ".join(f"{each.index} ({each.name})" for each in there) or "-"
+            )
+        found[card.index] = card
+    return sorted(found.values(), key=lambda card: -(card.free_bytes or 0))
 
 
 def why_left_out(card: Card) -> Message | None:

@@ -29,6 +29,7 @@ class Card(Frozen):
 
     mig: cut into instances (data-centre cards); memory is then the whole card's, and free is None because what one
     instance has left is not known. holders: None where the driver does not tell, () where nothing runs.
+    drives_display: whether a monitor is on (NVML's display active).
     lost: it fell off the bus, or was there and no longer answers (hardware.Monitor); only a restart brings it back.
     left_out: by CUDA_VISIBLE_DEVICES, or because torch has no code for it (core/system/devices).
     """
@@ -46,6 +47,7 @@ class Card(Frozen):
     power_limit_w: float | None = None
     holders: tuple[Holder, ...] | None = None
     mig: bool | None = None
+    drives_display: bool | None = None
     lost: bool = False
     left_out: Literal["hidden", "no_kernels"] | None = None
 
@@ -130,6 +132,7 @@ def _card(nvml: Any, index: int) -> Card:
     memory = ask("nvmlDeviceGetMemoryInfo", handle)  # the first version: its free is what can be had, reserves taken off
     mig = ask("nvmlDeviceGetMigMode", handle)
     in_instances = None if mig is None else bool(mig[0])
+    display = ask("nvmlDeviceGetDisplayActive", handle)
     card = Card(
         index=index,
         name=ask("nvmlDeviceGetName", handle),
@@ -144,6 +147,7 @@ def _card(nvml: Any, index: int) -> Card:
         power_limit_w=_watts(ask("nvmlDeviceGetEnforcedPowerLimit", handle)),
         holders=_holders(questions, handle),
         mig=in_instances,
+        drives_display=None if display is None else bool(display),
     )
     return card.model_copy(update={"lost": bool(questions.refused & GONE)})
 

@@ -94,6 +94,8 @@ int nvmlDeviceGetMigMode(Device card, unsigned *current, unsigned *pending) {
     return result;
 }
 
+int nvmlDeviceGetDisplayActive(Device card, unsigned *active) { return number(card, "display", active); }
+
 /* "4242:20480 77:-": pid and MiB; "-" is what Windows' display driver model says. */
 static int processes(Device card, const char *field, unsigned *count, Process *found) {
     char value[512], *rest = value, *word;

@@ -38,6 +38,7 @@ def card(index: int, name: str, total_mib: int, used_mib: int, capability: str =
         "compute": "",
         "graphics": "",
         "mig": "!3",
+        "display": 0,
     }
     return {f"{index}.{field}": value for field, value in (fields | more).items()}
 
@@ -60,7 +61,7 @@ NO_CARD = cards()
 EIGHT_GB = cards(card(0, "NVIDIA GeForce RTX 4060", 8188, 614))
 BUSY_24 = cards(card(0, "NVIDIA GeForce RTX 4090", 24564, 20994, compute="4194303:20480"))
 UNEQUAL = cards(
-    card(0, "NVIDIA GeForce RTX 3060", 12288, 6144, "8.6"),
+    card(0, "NVIDIA GeForce RTX 3060", 12288, 6144, "8.6", display=1),
     card(1, "NVIDIA GeForce RTX 4060", 8188, 614),
 )
 NOT_SUPPORTED: Scenario = {"count": 1, "0.name": "NVIDIA Something"}

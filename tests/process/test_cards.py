@@ -77,6 +77,13 @@ def test_the_card_that_was_planned_for_trains_chats_and_exports_and_the_plan_s_i
     assert (said["plan"], said["device"], said["trial.pace_probe"]) == ("NVIDIA GeForce RTX 4060", FREER, FREER)
 
 
+def test_several_cards_train_together_while_one_of_them_chats_and_exports(pc: Pc):
+    run = run_on(pc, FREER)
+    run.add_facts(RunFacts(wanted_beside={LARGER: "NVIDIA GeForce RTX 3060"}, ranks=2))
+    said = pc.ask(run)
+    assert (said["training"], said["chat"], said["export"]) == (f"{FREER},{LARGER}", FREER, FREER)
+
+
 def test_a_run_of_the_processor_stays_there(pc: Pc):
     assert seen(pc.ask(run_on(pc, "cpu"))) == {"-1"}
 

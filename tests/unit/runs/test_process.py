@@ -12,7 +12,7 @@ import pytest
 
 from core.chat.client import ChatClient, ChatState, ChatTarget
 from core.commands import running, taking
-from core.errors import RunError
+from core.errors import RecipeError, RunError
 from core.messages import msg
 from core.recipe import Recipe
 from core.runs import process
@@ -120,6 +120,13 @@ def test_a_command_s_run_is_for_the_best_card_or_for_the_processor(make_workspac
     assert (run.facts().wanted_device, run.facts().planned.budget.name) == ("GPU-1", "RTX 1")
     run = running.prepared(space, recipe.model_copy(update={"name": "other"}), tmp_path, True, None, cpu=True, queue=True)
     assert (run.facts().wanted_device, run.facts().planned.budget.kind) == ("cpu", "cpu")
+    chosen, settings = running.chosen_cards("0, GPU-1", False, [])
+    two = recipe.model_copy(update={"name": "both", "train": recipe.train.model_copy(update={"ranks": 2})})
+    both = running.prepared(space, two, tmp_path, True, None, queue=True, cards=chosen)
+    assert (both.facts().wanted_device, both.facts().wanted_beside, settings) == ("GPU-1", {"GPU-0": "RTX 0"}, ["train.ranks=2"])
+    assert both.facts().planned.budget.card_uuid == "GPU-1"
+    with pytest.raises(RecipeError, match="cannot be combined"):
+        running.chosen_cards("0", True, [])
     assert run.recipe().train.optim == "adamw_torch" and not run.recipe().train.gradient_checkpointing
 
 
@@ -239,3 +246,61 @@ def test_a_run_json_of_before_has_no_uuid_and_opens(tmp_path: Path):
     )
     facts = RunFolder(tmp_path).facts()
     assert (facts.device, facts.device_uuid, facts.planned.budget.kind) == ("cuda:0", None, None)
+
+
+def on_two(workspace: Workspace, **facts: object) -> RunFolder:
+    recipe = Recipe.parse({"name": "A run", "data": {"source": "sample:pirate_answers"}, "train": {"ranks": 2}})
+    of_two = {"wanted_device": "GPU-0", "wanted_beside": {"GPU-1": "RTX 1"}, "advice": PLAN}
+    return Runs(workspace).create(recipe, "command", RunFacts(**of_two, **facts))
+
+
+def test_a_run_of_several_cards_is_started_with_those_that_were_chosen(workspace: Workspace, here):
+    """By uuid, whatever their numbers are, and however much memory another has."""
+    more = C.model_copy(update={"free_bytes": 30 << 30})
+    here(more.model_copy(update={"index": 0}), B, A.model_copy(update={"index": 2}))
+    run = on_two(workspace)
+    assert process.environment(run)["CUDA_VISIBLE_DEVICES"] == "GPU-0,GPU-1"
+    process.require_device(run)
+    run.add_facts(RunFacts(ranks=1))
+    assert process.environment(run)["CUDA_VISIBLE_DEVICES"] == "GPU-0"
+    run.add_facts(RunFacts(ranks=3))
+    assert process.environment(run)["CUDA_VISIBLE_DEVICES"] == "GPU-0,GPU-1,GPU-2"
+
+
+@pytest.mark.parametrize(("left", "gone"), [(A, "RTX 1"), (B, "RTX 0")])
+def test_one_of_several_cards_that_is_gone_is_named_and_the_others_go_on_when_they_are_let(
+    workspace: Workspace, here, left: Card, gone: str
+):
+    """None that has more memory slips in."""
+    more = C.model_copy(update={"free_bytes": 30 << 30})
+    here(left, more)
+    run = on_two(workspace)
+    assert process.environment(run) == {}
+    with pytest.raises(RunError, match=f"{gone}, and that GPU is not available") as refusal:
+        process.require_device(run)
+    assert refusal.value.advice.params["card"] == left.name
+    fail(run)
+    Runs(workspace).queue_again(run, "command")
+    process.require_device(run)
+    assert process.environment(run)["CUDA_VISIBLE_DEVICES"] == left.uuid
+    assert process.recipe_of(run).train.ranks == 1 and run.recipe().train.ranks == 2
+
+
+def test_several_cards_that_are_back_are_all_used_and_none_left_is_offered_another(workspace: Workspace, here):
+    here(C)
+    run = on_two(workspace)
+    assert refused(run) == ("gone", "offer")
+    fail(run)
+    here(A, B, C)
+    Runs(workspace).queue_again(run, "command")
+    assert process.environment(run)["CUDA_VISIBLE_DEVICES"] == "GPU-0,GPU-1"
+    here(C)
+    assert refused(run) == ("gone", "offer")
+    fail(run)
+    Runs(workspace).queue_again(run, "command")
+    assert (run.facts().wanted_device, run.facts().wanted_beside, run.facts().ranks) == ("GPU-2", {}, 1)
+
+
+def test_a_run_with_fewer_ranks_asks_for_no_card_beyond_them(workspace: Workspace, here):
+    here(A)
+    process.require_device(on_two(workspace, ranks=1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from core.errors import RecipeError
 from core.memory import budget
 from core.system import devices
 from core.system.devices import CPU, ORDER, VISIBLE, TorchBuild
@@ -111,3 +112,24 @@ def test_why_a_card_is_not_used_is_said_beside_it(language: str, monkeypatch: py
     old = Nvidia(cards=(card(0), card(1, capability=(6, 1))))
     shown = hardware.details(Machine(system="Linux", nvidia=devices.judged(old, "GPU-1abc", CUDA_13)), Wording(language))
     assert "GPU-1abc" in shown and "2.15.0" in shown and "6.1" in shown
+
+
+def test_cards_are_named_by_number_or_uuid_and_the_one_with_most_free_memory_leads():
+    three = Nvidia(cards=(card(0), card(1, free=10), card(2, free=4, mig=True), card(3, lost=True)))
+    for words in (["0", "1"], ["GPU-1", "GPU-0abc"], ["1", "0", "GPU-1abc"]):
+        assert [each.index for each in devices.named(words, three)] == [1, 0]
+    for bad in ("2", "3", "7", "", "-1", "GPU-9", "card 0", "GPU-3"):
+        with pytest.raises(RecipeError, match=r"Available: 0 \(card 0\), 1 \(card 1\)"):
+            devices.named(["0", bad], three)
+
+
+def test_chosen_cards_are_planned_for_by_the_smallest_of_them():
+    three = Nvidia(cards=(card(0), card(1, free=10), card(2, free=20)))
+    planned = budget.of_chosen(devices.named(["0", "1"], three), three)
+    assert (planned.ranks, planned.card_uuid, planned.beside) == (2, "GPU-1abc", {"GPU-0abc": "card 0"})
+    assert (planned.free_gib, planned.smallest, planned.largest.name) == (8, "card 0", "card 1")
+    assert budget.of_ranks(planned, three, 2) is planned
+    alone = budget.of_chosen(devices.named(["0"], three), three)
+    assert (alone.ranks, alone.free_gib, alone.beside) == (1, 8, {})
+    by_itself = budget.of_ranks(budget.of_machine(Machine(system="Linux", nvidia=three)), three, 2)
+    assert (by_itself.card_uuid, by_itself.beside) == ("GPU-2abc", {"GPU-1abc": "card 1"})

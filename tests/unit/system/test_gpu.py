@@ -120,6 +120,11 @@ def test_no_driver_and_no_card_are_two_facts(child: Child):
     assert child.probe({"init": "!77"}).error_code == 77
 
 
+def test_which_card_drives_the_display_is_told_by_the_driver_or_unknown(child: Child):
+    assert [card.drives_display for card in child.probe(nvml.UNEQUAL).cards] == [True, False]
+    assert child.probe(nvml.NOT_SUPPORTED).cards[0].drives_display is None
+
+
 def test_the_free_memory_of_a_card_in_instances_is_unknown(child: Child):
     (card,) = child.probe(nvml.MIG).cards
     assert card.mig and card.total_bytes == 40960 * MIB and card.free_bytes is None
