@@ -24,7 +24,7 @@ class Budget(Frozen):
     planned: a card that is not in this PC; free_gib is then sold_gb less reserve_gib for the desktop.
     ram_gib: of a PC with a card, its free RAM, where layers may be offloaded to; None: not known.
     ranks: cards, or processes, that a run is computed by; sizes are then those of the smallest, whose name is in `smallest`.
-    beside: the cards of ranks 1 and on, uuid to name. largest: the one of several cards with most free memory, as it would be alone.
+    beside: the cards of ranks 1 and on, uuid and name. largest: the one of several cards with most free memory, as it would be alone.
     """
 
     kind: Literal["card", "cpu"]
@@ -39,7 +39,7 @@ class Budget(Frozen):
     card_uuid: str | None = None
     ranks: int = 1
     smallest: str | None = None
-    beside: dict[str, str] = {}
+    beside: tuple[tuple[str, str], ...] = ()
     largest: Budget | None = None
 
 
@@ -99,7 +99,7 @@ def of_ranks(budget: Budget, nvidia: Nvidia, ranks: int, chosen: Collection[str]
     sizes = {
         "ranks": ranks,
         "smallest": smallest.name,
-        "beside": {other.card_uuid: other.name or "?" for other in others},
+        "beside": tuple((other.card_uuid or "", other.name or "?") for other in others),
         "sold_gb": smallest.sold_gb,
         "free_gib": smallest.free_gib,
         "largest": largest,

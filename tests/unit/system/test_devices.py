@@ -126,10 +126,10 @@ def test_cards_are_named_by_number_or_uuid_and_the_one_with_most_free_memory_lea
 def test_chosen_cards_are_planned_for_by_the_smallest_of_them():
     three = Nvidia(cards=(card(0), card(1, free=10), card(2, free=20)))
     planned = budget.of_chosen(devices.named(["0", "1"], three), three)
-    assert (planned.ranks, planned.card_uuid, planned.beside) == (2, "GPU-1abc", {"GPU-0abc": "card 0"})
+    assert (planned.ranks, planned.card_uuid, planned.beside) == (2, "GPU-1abc", (("GPU-0abc", "card 0"),))
     assert (planned.free_gib, planned.smallest, planned.largest.name) == (8, "card 0", "card 1")
-    assert budget.of_ranks(planned, three, 2) is planned
+    assert budget.of_ranks(planned, three, 2) is planned and hash(planned)  # what fits is kept by it
     alone = budget.of_chosen(devices.named(["0"], three), three)
-    assert (alone.ranks, alone.free_gib, alone.beside) == (1, 8, {})
+    assert (alone.ranks, alone.free_gib, alone.beside) == (1, 8, ())
     by_itself = budget.of_ranks(budget.of_machine(Machine(system="Linux", nvidia=three)), three, 2)
-    assert (by_itself.card_uuid, by_itself.beside) == ("GPU-2abc", {"GPU-1abc": "card 1"})
+    assert (by_itself.card_uuid, by_itself.beside) == ("GPU-2abc", (("GPU-1abc", "card 1"),))
