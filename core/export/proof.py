@@ -48,6 +48,7 @@ from core.export.merge import Check, Progress
 from core.export.records import Difference, ExportCheck
 from core.export.stored import Base, empty, read_base
 from core.messages import msg
+from core.models.starter import parsed_once
 
 MAX_LOSS_GAP = 0.05  # nats, on the mean over all answer tokens
 # Starter model, CPU, 2026-11-25: sound exports 0.001 (merged, bf16) to 0.023 (q8_0); one zeroed matrix 0.132.
@@ -409,14 +410,16 @@ def _exported(kind: str, exported: Path, base: Base, compute: Compute) -> PreTra
     if kind == "merged":
         model = base_model.load(exported, replace(compute, dtype=base.dtype), four_bit=False).to(compute.dtype)
     else:
-        model = AutoModelForCausalLM.from_pretrained(
-            exported.parent,
-            gguf_file=exported.name,
-            quantization_config=GgufConfig(dequantize=True),  # else it calls itself quantised and refuses half of itself
-            dtype=compute.dtype,
-            attn_implementation="sdpa",
-            local_files_only=True,
-        ).to(compute.device)
+        with parsed_once():
+            model = AutoModelForCausalLM.from_pretrained(
+                exported.parent,
+                gguf_file=exported.name,
+                quantization_config=GgufConfig(dequantize=True),  # else it calls itself quantised and refuses half of itself
+                dtype=compute.dtype,
+                attn_implementation="sdpa",
+                local_files_only=True,
+            )
+        model = model.to(compute.device)
     model.generation_config = GenerationConfig()
     return model.eval()
 

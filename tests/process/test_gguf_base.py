@@ -69,15 +69,19 @@ def scaled_llama(folder: Path, starter: Path) -> Path:
     return found
 
 
-def test_a_model_with_scaled_positions_comes_back_as_it_was(
-    tools: Tools, starter_folder: Path, tmp_path: Path, unpacked_here: None
+def test_a_model_with_scaled_positions_comes_back_as_it_was_and_its_file_is_parsed_once(
+    tools: Tools, starter_folder: Path, tmp_path: Path, unpacked_here: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """transformers parses it for configuration, weights and tokenizer each; a vocabulary takes seconds."""
     made = scaled_llama(tmp_path / "scaled", starter_folder)
     file = as_gguf(made, tools, tmp_path)
+    parsed, reader = list[str](), gguf.GGUFReader
+    monkeypatch.setattr(gguf, "GGUFReader", lambda path: parsed.append(path) or reader(path))
     space = workspace_at(tmp_path)
     stages: list[str] = []
     found = base.bring(space, file, "Back again", lambda stage, _: stages.append(stage))
     assert found.id == "library:Back again" and found.divergence < 1e-5 and found.has_template
+    assert len(parsed) == 1
     config = AutoConfig.from_pretrained(found.folder)
     assert {key: config.rope_parameters[key] for key in LLAMA3} == LLAMA3
     before, after = families.weights(made), families.weights(found.folder)

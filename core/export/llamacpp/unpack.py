@@ -20,7 +20,7 @@ from core.export.llamacpp import child
 from core.export.llamacpp.child import Refused
 from core.export.llamacpp.proof import AWKWARD, QUESTIONS, KeptProbabilities
 from core.export.proof import ProofPrompt
-from core.models.starter import split_digits
+from core.models.starter import parsed_once, split_digits
 
 POSITIONS = 16  # of each question at which all probabilities are compared
 # transformers' `llama3` positions but for the factor, as every Llama of 3.1, 3.2 and 3.3 has them.
@@ -32,11 +32,12 @@ def work(request: dict[str, Any]) -> dict[str, Any]:
     """request: file, out (a folder that is made), logs (a file), exact (whether the comparison has room for float32). Returns what
     `questions.ask` takes, and has_template."""
     file, out = Path(request["file"]), Path(request["out"])
-    reader = gguf.GGUFReader(file)
-    parts = reader.fields.get("split.count")
-    if parts is not None and parts.contents() > 1:
-        raise Refused("base_split", file=file.name)
-    unpack(file, reader, out)
+    with parsed_once():
+        reader = gguf.GGUFReader(str(file))  # as transformers names it
+        parts = reader.fields.get("split.count")
+        if parts is not None and parts.contents() > 1:
+            raise Refused("base_split", file=file.name)
+        unpack(file, reader, out)
     return asked(out, Path(request["logs"]), bool(request["exact"]))
 
 
