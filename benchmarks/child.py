@@ -6,7 +6,7 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,26 @@ def environment() -> dict[str, str]:
     return worker_environment() | {"OMP_NUM_THREADS": str(cores), "HF_HUB_OFFLINE": "1"}
 
 
-def run(module: str, *arguments: str | Path, python: str | Path = sys.executable, log: Path | None = None) -> dict[str, Any]:
+def run(
+    module: str,
+    *arguments: str | Path,
+    python: str | Path = sys.executable,
+    log: Path | None = None,
+    more: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """The result that `PYTHON -m module arguments` says. Raises RuntimeError with the end of its output where it says none.
 
-    log: where its whole output is kept.
+    log: where its whole output is kept. more: of its environment.
     """
     command = [str(python), "-m", module, *map(str, arguments)]
     done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment(), text=True, errors="replace", check=False
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment() | dict(more or {}),
+        text=True,
+        errors="replace",
+        check=False,
     )
     if log:
         log.write_text(done.stdout, "utf-8")

@@ -86,7 +86,7 @@ def opened(job: Job, checkpointing: bool = False, adapter_folder: Path | None = 
             rows, _ = tokenize(worker.read_examples(recipe, workspace, reporter), recipe, tokenizer, reporter)
             torch.manual_seed(recipe.train.seed)
             compute = device.choose()
-            base = base_model.load(model_folder, compute, four_bit=False)
+            base = base_model.load(model_folder, compute, four_bit=job.four_bit)
             tuned = adapter.add(base, recipe.adapter, job.model, None)
             if adapter_folder:
                 tuned.load_adapter(str(adapter_folder), adapter.ADAPTER, is_trainable=True)

@@ -17,7 +17,6 @@ import argparse
 import json
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 from dataclasses import replace
@@ -147,12 +146,7 @@ def main() -> None:
         data = long_pairs(chosen.data, model, chosen.tokens, folder / "long.jsonl") if chosen.tokens else chosen.data
         train, apart = split(data, folder, chosen.steps * chosen.a_step)
         if chosen.random:
-            made = folder / "base"
-            layers = [str(chosen.layers)] if chosen.layers else []
-            subprocess.run(
-                [sys.executable, "-m", "benchmarks.random_base", chosen.random, str(model), str(made), *layers], check=True
-            )
-            model = made
+            model = rows.random_base(chosen.random, model, folder / "base", chosen.layers)
         base = Job(str(model), str(train), "", 1, 1, chosen.a_step, False, bool(gpu.probe().cards), objective="dpo")
         base = replace(base, learning_rate=chosen.learning_rate, max_length=chosen.tokens or chosen.max_length)
         jobs = {

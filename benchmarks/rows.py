@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +48,13 @@ class Rows:
         lines = [json.dumps({"messages": list(conversation(example))}, ensure_ascii=False) for example in self.examples]
         path.write_text("\n".join(lines) + "\n", "utf-8")
         return path
+
+
+def random_base(name: str, known: Path, folder: Path, layers: int | None) -> Path:
+    """A base of that shape of the catalogue with weights at random and known's tokenizer, written by a process of its own: torch stays out of this one."""
+    asked = [name, str(known), str(folder), *([str(layers)] if layers else [])]
+    subprocess.run([sys.executable, "-m", "benchmarks.random_base", *asked], check=True)
+    return folder
 
 
 def read(data: Path, model: Path, most: int, max_length: int | None) -> tuple[Rows, int]:

@@ -4,6 +4,8 @@
 
 The floor has no adapter and no optimizer, and computes no padding. It is taken twice: with transformers' own attention and
 mask, in packed rows of max_length (its padding, some per cent, is computed and named), and with our attention in our rows.
+Below both lie the matrix products alone: those of our own step, attention's and the adapter's among them, forward and back, asked for
+again with the same tensors in the same order and nothing between them. Their outputs are thrown away.
 Every contestant takes the same steps one after the other, in an order that turns with each round; the ratio is that of the
 floor's time to our step's in the same round: 1.0 would be an adapter, a loss and an optimizer that cost nothing.
 """
@@ -16,10 +18,13 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from benchmarks import child, engine, machine, rows
 from benchmarks.peers.job import Job
@@ -33,6 +38,9 @@ from core.system import gpu
 
 EXAMPLES, AT_ONCE = 16, 4
 Step = Callable[[int], None]
+# Products that torch's counter of multiplications does not know.
+PRODUCTS = ("aten::addmm_", "aten::baddbmm_", "aten::_scaled_dot_product_flash_attention_for_cpu",
+            "aten::_scaled_dot_product_flash_attention_for_cpu_backward")  # fmt: skip
 
 
 def frozen(base: Any) -> Any:
@@ -55,6 +63,24 @@ def filled_up(examples: Sequence[Encoded], max_length: int, device: torch.device
         index.append(part.index + row * width)
     targets = torch.cat([part.targets for part in parts])
     return _Rows(ids, torch.cat(index), targets, sum(part.tokens for part in parts), position_ids=positions)
+
+
+class Products(TorchDispatchMode):
+    """While it is entered: keeps each matrix product, attention's too, with its inputs, to be asked for again. They all stay in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[Callable[[], Any]] = []
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if operation._overloadpacket in flop_registry or operation._schema.name in PRODUCTS:
+            self.asked.append(partial(operation, *args, **(kwargs or {})))
+        return operation(*args, **(kwargs or {}))
+
+    @torch.no_grad()
+    def again(self) -> None:
+        for product in self.asked:
+            product()
 
 
 class _Rows(Batch):
@@ -117,6 +143,12 @@ def measure(opened: engine.Engine, job: Job, rounds: int, profile: bool) -> dict
     }
     for run in contestants.values():
         run(0)
+    products = []
+    for number in range(len(plan)):
+        with Products() as kept:
+            step(number)
+        products.append(kept)
+    contestants["the matrix products alone"] = lambda number: products[number].again()
     if profile:
         print(table_of(step))
         return {}

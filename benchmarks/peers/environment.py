@@ -48,7 +48,7 @@ def python_of(peer: Peer, cache: Path) -> Path:
     print(f"making {folder}", flush=True)
     shutil.rmtree(folder, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    requirements = [f"{peer.distribution}=={peer.version}", "peft", "psutil"]
+    requirements = [f"{peer.distribution}=={peer.version}", "peft", "psutil", "bitsandbytes"]
     subprocess.run([str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", *requirements], check=True)
     if peer.after:
         subprocess.run([str(python), "-c", peer.after], check=True)

@@ -54,9 +54,11 @@ def main() -> None:
 
 
 def nearest(opened: engine.Engine, job: Job, count: Callable[[list[Batch]], int]) -> Trainer:
-    """With the job's batch, or with four examples at once: whichever steps hold about as many examples as they should. Of pairs every layout
-    holds as many as it says: the job's."""
-    layouts = [(job.batch, job.accumulation), (4, job.examples // 4)] if job.objective == "sft" else [(job.batch, job.accumulation)]
+    """With the job's batch, or with four examples at once: whichever steps hold about as many examples as they should. One row at once is
+    meant, and of pairs every layout holds as many as it says: the job's."""
+    layouts = [(job.batch, job.accumulation)]
+    if job.objective == "sft" and job.batch > 1:
+        layouts.append((4, job.examples // 4))
     wanted = job.examples * (statistics.mean(row.learned_count for row in opened.rows) if job.objective == "sft" else 1)
     trainers = [
         opened.trainer(per_device_train_batch_size=batch, gradient_accumulation_steps=accumulation)

@@ -16,7 +16,7 @@ class Job:
     """model, output: folders. rows: a JSONL file of {"messages": [{role, content}, ...]}, none longer than max_length.
 
     batch x accumulation: examples, or packed rows of max_length where packing, in an optimizer step; examples: how many it
-    should hold on average either way. objective: as recipe.Train has it; with dpo rows are {prompt, chosen, rejected}.
+    should hold on average either way. four_bit: the base in NF4. objective: as recipe.Train has it; with dpo rows are {prompt, chosen, rejected}.
     """
 
     model: str
@@ -35,6 +35,7 @@ class Job:
     seed: int = 42
     objective: str = "sft"
     checkpointing: bool = False
+    four_bit: bool = False
 
     def write(self, path: Path) -> Path:
         path.write_text(json.dumps(asdict(self)), "utf-8")

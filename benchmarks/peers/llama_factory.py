@@ -59,6 +59,8 @@ def main() -> None:
         "use_cpu": not job.on_card,
         "seed": job.seed,
     }
+    if job.four_bit:
+        settings |= {"quantization_bit": 4}
     if job.packing:
         settings |= {"packing": True, "neat_packing": True}
     run_exp(settings, callbacks=[watch_transformers(meter)])

@@ -12,7 +12,7 @@ from importlib.metadata import version
 import torch
 from datasets import load_dataset
 from peft import LoraConfig
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from trl import SFTConfig, SFTTrainer
 
 from benchmarks.peers.job import Job
@@ -26,6 +26,10 @@ TEMPLATE = (
     "{% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}"
     "{% else %}{{ message['content'] + '<|im_end|>' }}{% endif %}{{ '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+NF4 = BitsAndBytesConfig(
+    load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16
 )
 
 
@@ -59,7 +63,9 @@ def main() -> None:
         disable_tqdm=True,
     )
     trainer = SFTTrainer(
-        model=AutoModelForCausalLM.from_pretrained(job.model, dtype=torch.bfloat16, attn_implementation="sdpa"),
+        model=AutoModelForCausalLM.from_pretrained(
+            job.model, dtype=torch.bfloat16, attn_implementation="sdpa", quantization_config=NF4 if job.four_bit else None
+        ),
         args=settings,
         train_dataset=load_dataset("json", data_files=job.rows, split="train"),
         processing_class=tokenizer,
