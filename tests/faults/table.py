@@ -1,4 +1,4 @@
-"""What was injected and what was lost: a table at the end of a test run, and with --fault-table FILE as a page of docs/."""
+"""What was injected and what was lost: a table at the end of a test run; --fault-table FILE also writes it as a page of docs/."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 
-INTRO = """# What was injected, and what was lost
+INTRO = """# Fault injection: what was injected and what was lost
 
-Written by `python launch.py test --full -k faults --fault-table docs/faults.md`; a run of a part of the tests brings its own rows up to
-date. Do not edit. Last on: {machine}
+Written by `python launch.py test --full -k faults --fault-table docs/faults.md`; running some of the tests updates their rows. Do not edit.
+Last run on: {machine}
 
-"Lost" is what the checks found missing or damaged afterwards. Steps that a resumed run has to do once more are "back": never more
-than one save interval. Form: what CI runs (short), or all of it (full).
+*Lost*: what the checks found missing or damaged afterwards. *Back*: steps that a resumed run has to repeat, never more
+than one save interval. *Form*: short is what CI runs, full is everything.
 
 """
 HEAD = ("injected", "into", "times", "lost", "form", "day")

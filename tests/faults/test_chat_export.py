@@ -223,7 +223,7 @@ def test_a_chat_that_died_in_the_middle_of_a_line_does_not_leave_its_page_waitin
     run_instead(monkeypatch, "core.chat.worker", half)
     client.load(target(place))
     wait_until(lambda: client.state().phase == "failed", 30)
-    faults.add("half a line of its own words, then dead", "chat")
+    faults.add("half a line of output, then the process dies", "chat")
 
 
 def test_a_chat_whose_app_died_in_the_middle_of_a_line_gives_the_device_back(place: Place, faults: FaultTable) -> None:
@@ -262,7 +262,7 @@ def test_while_a_run_trains_the_chat_is_refused_by_name_and_the_run_goes_on(
         worker.kill()
         worker.wait()
         shutil.rmtree(run.path)
-    faults.add("a chat is wanted while a run trains", "chat")
+    faults.add("a chat is requested during training", "chat")
 
 
 # ---- export -----------------------------------------------------------------------------------------------------------
@@ -330,7 +330,7 @@ class Exporting:
         return sorted(path.name for path in self.place.workspace.exports.iterdir() if not path.name.startswith("."))
 
 
-@pytest.mark.parametrize("earlier", [False, True], ids=["the first", "in place of an earlier one"])
+@pytest.mark.parametrize("earlier", [False, True], ids=["the first", "replacing an earlier one"])
 @pytest.mark.parametrize("act", ["kill", "full"])
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks workers: POSIX only")
 def test_an_export_that_is_killed_or_finds_the_disk_full_leaves_the_earlier_one_or_none_and_works_again(
@@ -387,9 +387,9 @@ def meets_faults(exporting: Exporting, act: str, earlier: bool, full: bool, faul
     assert not list(exporting.place.workspace.exports.glob(".jobs/*/.*")), (
         "one that was killed as it wrote its status left a part of it"
     )
-    what = "SIGKILL in front of an operation on the disk" if act == "kill" else "disk full at an operation, once"
+    what = "SIGKILL before a disk operation" if act == "kill" else "disk full at a disk operation, once"
     kind = "" if exporting.kind == "merged" else f" as {exporting.kind}"
-    faults.add(what, f"export{kind}, {'in place of an earlier one' if earlier else 'the first'}", len(chosen))
+    faults.add(what, f"export{kind}, {'replacing an earlier one' if earlier else 'the first'}", len(chosen))
 
 
 def test_an_export_whose_process_dies_at_once_does_not_say_starting_for_a_minute(
@@ -528,4 +528,4 @@ def test_an_export_beside_a_training_run_names_it(place: Place, monkeypatch: pyt
         assert time.monotonic() - started < LOAD_S
     with pytest.raises(GarageError):
         Exports(place.workspace).start(place.run, "nothing")
-    faults.add("an export is wanted while a run trains", "export")
+    faults.add("an export is requested during training", "export")

@@ -63,7 +63,7 @@ def test_the_scripted_worker_survives_a_full_disk_at_any_operation(
         said = {disk_full(whole, place, lasts) for place in chosen}
     assert said - {None} <= SAID
     assert lasts or "run.disk_full" in said
-    faults.add(f"disk full at an operation, {'and from there on' if lasts else 'once'}", "scripted worker", len(chosen))
+    faults.add(f"disk full at a disk operation, {'and from then on' if lasts else 'once'}", "scripted worker", len(chosen))
 
 
 @pytest.mark.slow
@@ -76,7 +76,7 @@ def test_the_real_worker_survives_a_full_disk_at_any_operation(
         chosen = places(whole, None) if full else telling(whole, "write .run.json", "write film.jsonl", "open position.json")
         said = {disk_full(whole, place, lasts=number % 2 == 1) for number, place in enumerate(chosen)}
     assert said - {None} <= SAID and "run.disk_full" in said
-    faults.add("disk full at an operation, once or from there on", "worker, LoRA", len(chosen))
+    faults.add("disk full at a disk operation, once or from then on", "worker, LoRA", len(chosen))
 
 
 @pytest.fixture

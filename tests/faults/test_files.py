@@ -39,8 +39,8 @@ GARBAGE: dict[str, bytes] = {
     "empty": b"",
     "half": b'{"kind": "tra',
     "NUL bytes": b"\0" * 5000,
-    "no UTF-8": b"\xff\xfe\xfa{}\xc3\n",
-    "another kind of JSON": b'["a", 1, null]\n',
+    "invalid UTF-8": b"\xff\xfe\xfa{}\xc3\n",
+    "another JSON type": b'["a", 1, null]\n',
     "ten thousand brackets": b"[" * 10_000 + b"\n",
     "wrong types": b'{"v": "x", "kind": ["train"], "state": 5, "command": {"a": 1}, "message": "?", "time": 1e300, "step": -1, '
     b'"attempt": "9", "loss": "inf", "doing": [], "created": "yesterday", "name": {"x": 1}, "pid": 99999999999999999999, "stage": []}\n',
@@ -198,7 +198,7 @@ def test_a_clock_that_jumps_stops_no_run_and_shows_no_nonsense(jump: Callable, w
     finally:
         supervisor.close()
     assert (run.adapter / "adapter_model.safetensors").read_bytes()[-32:] == fake_worker.learned(60)
-    faults.add("the clock jumps (a year on, an hour back, a year back)", "app with a run at work")
+    faults.add("the clock jumps (a year on, an hour back, a year back)", "app during a run")
 
 
 def test_a_heartbeat_is_judged_by_whether_it_changes_not_by_the_clock(

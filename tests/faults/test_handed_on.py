@@ -68,7 +68,7 @@ def test_a_file_for_lm_studio_is_the_earlier_one_or_the_new_one_and_what_a_kill_
         assert act is killed or [each.name for each in placed.parent.iterdir()] == ["a.gguf"]
     lmstudio.place(file, "Run", models)
     assert [each.name for each in placed.parent.iterdir()] == ["a.gguf"] and nth > 2
-    what = "SIGKILL in front of an operation on the disk" if act is killed else "disk full at an operation, once"
+    what = "SIGKILL before a disk operation" if act is killed else "disk full at a disk operation, once"
     faults.add(what, f"export into LM Studio, by {how}", nth - 1)
 
 

@@ -68,7 +68,7 @@ def test_the_scripted_worker_killed_in_front_of_any_operation_ends_in_the_same_a
 ) -> None:
     chosen = places(fake, None if full else 50)
     back = max(fake.killed(place | {"act": "kill"}) for place in chosen)
-    faults.add("SIGKILL in front of an operation on the disk, half of it done", "scripted worker", len(chosen), lost(back))
+    faults.add("SIGKILL halfway through a disk operation", "scripted worker", len(chosen), lost(back))
 
 
 def test_the_scripted_worker_killed_again_and_again_still_ends_in_the_same_adapter(
@@ -91,7 +91,7 @@ def test_the_scripted_worker_killed_again_and_again_still_ends_in_the_same_adapt
     if run.status().state != State.COMPLETED:
         assert fake.forker.run(fake.workspace.root, run.id).code == 0, run.log_tail()
     fake.assert_same(run)
-    faults.add("SIGKILL at a random moment, the same run again and again", "scripted worker", kills, lost(back))
+    faults.add("SIGKILL at a random moment, the same run repeatedly", "scripted worker", kills, lost(back))
 
 
 def lost(back: int) -> str:
@@ -104,7 +104,7 @@ def test_the_real_worker_killed_in_front_of_operations_goes_on_bit_for_bit(
 ) -> None:
     chosen = places(real, None) if full else telling(real, "write metrics.jsonl", "replace .state.json", "open trainer.pt")
     back = max(real.killed(place | {"act": "kill"}) for place in chosen)
-    faults.add("SIGKILL in front of an operation on the disk, half of it done", "worker, LoRA", len(chosen), lost(back))
+    faults.add("SIGKILL halfway through a disk operation", "worker, LoRA", len(chosen), lost(back))
 
 
 @pytest.mark.slow

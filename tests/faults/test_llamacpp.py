@@ -49,10 +49,10 @@ def standing(doing: str, nth: int, pid: Path) -> str:
 @pytest.mark.parametrize(
     ("kind", "doing", "nth", "what"),
     [
-        ("gguf", "quantise", 1, "quantises"),
-        ("gguf", "ask", 1, "asks the 16-bit file"),
-        ("gguf", "ask", 2, "asks the quantised file"),
-        ("gguf-lora", "ask", 1, "asks the base with the adapter"),
+        ("gguf", "quantise", 1, "quantizes"),
+        ("gguf", "ask", 1, "prompts the 16-bit file"),
+        ("gguf", "ask", 2, "prompts the quantized file"),
+        ("gguf-lora", "ask", 1, "prompts the base with the adapter"),
     ],
 )
 def test_real_llama_cpp_ends_with_its_export_in_the_middle_of_its_work(

@@ -95,7 +95,7 @@ def test_a_worker_that_hangs_on_a_stop_is_ended_and_its_checkpoints_stay(
         assert took >= least * 0.9, "it was not given the time that it has"
         for folder in run.checkpoints():
             fake_worker.read_checkpoint(folder)
-    hangs = {"deaf": "does not hear it", "stubborn": "ignores SIGTERM", "save_s": "saves for ever, its heart beating"}
+    hangs = {"deaf": "does not react", "stubborn": "ignores SIGTERM", "save_s": "keeps saving, with its heartbeat"}
     faults.add(f"a worker asked to {asks} that " + " and ".join(hangs[name] for name in script), "supervisor")
 
 
@@ -108,7 +108,7 @@ def test_a_worker_that_stands_still_is_ended_though_it_said_that_it_saves(tmp_pa
         os.kill(run.status().pid, signal.SIGSTOP)
         supervisor.stop(run)
         wait_until(lambda: run.status().state == State.INTERRUPTED, 60)
-    faults.add("a worker that stands still while it saves", "supervisor")
+    faults.add("a worker that freezes while it saves", "supervisor")
 
 
 APP = """
@@ -190,4 +190,4 @@ def test_an_app_that_died_just_after_it_started_a_worker_makes_no_second_trainin
     trained = [m["step"] for m in run.all_metrics() if m["kind"] == "train"]
     assert trained == list(range(1, 41)) and run.status().state == State.COMPLETED
     assert (run.adapter / "adapter_model.safetensors").read_bytes()[-32:] == fake_worker.learned(40)
-    faults.add("the app dies between starting a worker and hearing of it", "supervisor")
+    faults.add("the app dies after starting a worker, before it reports", "supervisor")
