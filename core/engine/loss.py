@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from core.engine.batches import Batch
 from core.engine.variants import liger
+from core.engine.variants.chunk import chunk_loss
 from core.memory.arithmetic import rows_at_once
 
 # Names under which configurations keep them; a scale of None, 1 or 1.0 is none.
@@ -70,12 +71,6 @@ class Head:
         if self.scale != 1.0:
             logits = logits * self.scale
         return logits if self.cap is None else torch.tanh(logits / self.cap) * self.cap
-
-    def bend_in_place(self, logits: torch.Tensor) -> torch.Tensor:
-        """The same of fp32 logits that nobody else needs, without a copy of them for every step of it."""
-        if self.scale != 1.0:
-            logits.mul_(self.scale)
-        return logits if self.cap is None else logits.div_(self.cap).tanh_().mul_(self.cap)
 
 
 def summed_loss(tuned: Any, batch: Batch, head: Head | None = None) -> torch.Tensor:
@@ -135,7 +130,7 @@ class _FrozenHead(torch.autograd.Function):
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         for chunk in _chunks(len(hidden), len(weight), hidden.device):
             into = None if gradient is None else gradient[chunk]
-            losses[chunk] = _chunk_loss(hidden[chunk], weight, bias, targets[chunk, None], head, into)
+            losses[chunk] = chunk_loss(hidden[chunk], weight, bias, targets[chunk, None], head.scale, head.cap, into)
         if gradient is not None:
             ctx.save_for_backward(gradient)
         return losses
@@ -146,35 +141,6 @@ class _FrozenHead(torch.autograd.Function):
         if of_losses.stride(0):  # each its own: in place, for beside them a product in fp32 would be twice as large
             return gradient.mul_(of_losses[:, None]), None, None, None, None
         return gradient * of_losses[0], None, None, None, None
-
-
-def _chunk_loss(
-    hidden: torch.Tensor,
-    weight: torch.Tensor,
-    bias: torch.Tensor | None,
-    aim: torch.Tensor,
-    head: Head,
-    gradient: torch.Tensor | None,
-) -> torch.Tensor:
-    """The losses of one chunk, aim (K, 1); their gradient is written into `gradient`. Holds 8 bytes a logit at most, which is why it
-    is a function: what it made is gone before the next chunk's logits come."""
-    # fp32 before the softmax, which would else make that copy beside the 16-bit logits.
-    logits = head.bend_in_place(functional.linear(hidden, weight, bias).float())
-    log_probability = torch.log_softmax(logits, -1)
-    if head.cap is None:
-        del logits
-    loss = -log_probability.gather(1, aim)[:, 0]
-    if gradient is None:
-        return loss
-    of_logits = log_probability.exp_()  # softmax - one at the target
-    of_logits.scatter_add_(1, aim, torch.full_like(aim, -1, dtype=torch.float32))
-    if head.cap is not None:
-        of_logits.mul_(logits.div_(head.cap).square_().neg_().add_(1))  # the slope of the cap
-        del logits
-    if head.scale != 1.0:
-        of_logits.mul_(head.scale)
-    torch.mm(of_logits.to(weight.dtype), weight, out=gradient)
-    return loss
 
 
 def _through(layer: Any, hidden: torch.Tensor, targets: torch.Tensor, head: Head) -> torch.Tensor:

@@ -393,11 +393,12 @@ def layer_at_work(shape: ModelShape, setup: Setup) -> float:
 
 
 def logits(shape: ModelShape, setup: Setup) -> float:
-    """Bytes of the logits and what is made of them, section 1.5. Ours: of one chunk."""
-    at_once = setup.tokens
+    """Bytes of the logits and what is made of them, section 1.5. Ours: of one chunk, on a processor written over by their gradient."""
+    at_once, a_logit = setup.tokens, setup.trainer.loss[setup.loss_name].vocabulary
     if setup.loss_name == "supervised":
         at_once = min(setup.learned, rows_at_once(shape.vocab_size, setup.device == "card"))
-    return at_once * shape.vocab_size * setup.trainer.loss[setup.loss_name].vocabulary
+        a_logit = setup.base_bytes if setup.device == "cpu" else a_logit
+    return at_once * shape.vocab_size * a_logit
 
 
 def head_at_work(shape: ModelShape, setup: Setup) -> float:

@@ -11,10 +11,11 @@ from torch.nn import functional
 from core.data.labels import Encoded
 from core.engine import adapter, attention
 from core.engine.batches import Batch, collate, collate_packed
-from core.engine.loss import Head, head_loss, summed_loss
-from core.engine.variants import liger
+from core.engine.loss import Head, head_loss, head_losses, summed_loss
+from core.engine.variants import chunk, liger
 from core.memory import arithmetic
 from core.recipe import Adapter
+from core.trial.allocations import Allocations
 
 CPU = torch.device("cpu")
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
@@ -179,6 +180,36 @@ def test_in_16_bit_the_gradient_is_as_near_the_truth_as_that_of_pytorch(small_ch
     truth = gradient(torch.float64, False)
     error = [(gradient(torch.bfloat16, ours) - truth).norm() / truth.norm() for ours in (True, False)]
     assert error[0] <= 1.2 * error[1] and error[1] > 1e-4
+
+
+@pytest.mark.parametrize("cap", [None, 0.5])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_processor_takes_a_few_rows_of_logits_at_once_and_gives_the_same_bits(
+    dtype: torch.dtype, cap: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(4)
+    layer = torch.nn.Linear(32, 97, bias=False).to(dtype).requires_grad_(False)
+    hidden, targets = (3 * torch.randn(50, 32)).to(dtype).requires_grad_(), torch.randint(97, (50,))
+    found = []
+    for at_once in (50 * 97, 3 * 97, 1):
+        monkeypatch.setattr(chunk, "IN_CACHE", at_once)
+        losses = head_losses(layer, hidden, targets, Head(cap=cap))
+        found.append((losses.detach(), *torch.autograd.grad(losses.square().sum(), hidden)))
+        with torch.no_grad():
+            assert torch.equal(head_losses(layer, hidden, targets, Head(cap=cap)), found[-1][0])
+    assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(other, found[0], strict=True))
+
+
+def test_a_processor_holds_the_logits_of_a_chunk_once_and_not_in_fp32_too() -> None:
+    """It held 8 bytes a logit: 76 MiB more with 49,152 words."""
+    words, rows = 1_000_000, arithmetic.rows_at_once(1_000_000, False)
+    layer = torch.nn.Linear(8, words, bias=False, dtype=torch.bfloat16).requires_grad_(False)
+    hidden = torch.ones(3 * rows, 8, dtype=torch.bfloat16, requires_grad=True)
+    with Allocations(words) as seen:
+        seen.hold([layer.weight], "weights")
+        head_loss(layer, hidden, torch.zeros(3 * rows, dtype=torch.int64), Head())
+    rows_in_cache = 1
+    assert seen.peak.bytes["logits"] <= (2 * rows + 8 * rows_in_cache) * words * 1.01
 
 
 # ---- a faster kernel --------------------------------------------------------------------------------------------------
