@@ -1,4 +1,4 @@
-"""What a recommendation is made from and what it holds: the case, a reason, an alternative, the whole advice. No torch."""
+"""The values of a recommendation: the case it is made for, a reason, an alternative, the whole advice. No torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The known models against what there is: for each one and each method, whether it fits and what it needs. No torch.
+"""Which known models fit: for each one and each method, whether it fits into what there is and what it needs. No torch.
 
 Each verdict is of the least that choosing the model would take: one row of 512 tokens at a time with gradient checkpointing, the rest as
 core.advice.recommend decides it without data.

@@ -1,4 +1,4 @@
-"""What is wrong with a run, by its curves. Pure: reads numbers that were written; changes nothing."""
+"""What is wrong with a run, judged by its curves. Pure: reads recorded numbers, changes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each setting's own decision, with its reason: method, lengths, batches, rank, learning rate, in the order in which memory is spent."""
+"""Each setting's recommendation (method, lengths, batches, rank, learning rate) with its reason, in the order in which memory is spent."""
 
 from __future__ import annotations
 

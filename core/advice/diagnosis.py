@@ -1,4 +1,4 @@
-"""What the run doctor found: what is wrong, how it shows, and the one remedy."""
+"""A finding of the run doctor: what is wrong, how it shows, and the one remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of a family of models beyond the usual, each with its source: presets/families.yaml. No torch."""
+"""What is special about a family of models, each fact with its source: presets/families.yaml. No torch."""
 
 from __future__ import annotations
 

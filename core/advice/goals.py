@@ -1,4 +1,4 @@
-"""What people want of a tuned model, and what LoRA is and is not good for: presets/goals/<id>.yaml."""
+"""The goals a person can choose, and what LoRA is and is not good for: presets/goals/<id>.yaml."""
 
 from __future__ import annotations
 

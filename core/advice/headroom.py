@@ -1,4 +1,4 @@
-"""What fits, counted and not guessed: how far one plan could be stretched here, and how it would do on other cards. No torch.
+"""How far a plan could be extended on this PC, and how it would do on other GPUs: each variant is calculated, not guessed. No torch.
 
 Everything is core.memory.arithmetic's arithmetic with its margin against free memory; verdicts on cards are core.advice.recommend's, so that
 the documented table has its say. Costs some milliseconds a card.

@@ -1,4 +1,4 @@
-"""A recipe with what was left out filled in, and the advice that filled it. After `make` no field is empty.
+"""Fills in what a recipe leaves open, and keeps the advice that did it. After `make` no field is empty.
 
 Whose word counts, first to last: what the person set; what comes along with a sample set (tried with the starter, so
 only there); the advice; the recipe's own defaults.

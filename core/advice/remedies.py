@@ -1,4 +1,4 @@
-"""What would fit instead of a run that does not, computed from what it really needed. No torch.
+"""What would fit in place of a plan that does not, computed from what that plan needs. No torch.
 
 Each way changes as little as it can: fewer examples at once (and as many in a step, so that the same is learned), checkpointing,
 QLoRA, shorter rows, a smaller model. The arithmetic's answer for each is scaled by measured / arithmetic of this very run.

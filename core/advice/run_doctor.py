@@ -1,4 +1,4 @@
-"""What is wrong with a plan, before it starts. Pure: reads a recipe and facts about the data."""
+"""What is wrong with a plan before it starts. Pure: reads a recipe and facts about the data."""
 
 from __future__ import annotations
 

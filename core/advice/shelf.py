@@ -1,4 +1,4 @@
-"""The shelf: the known models that a person's words ask for, each with whether it trains on this card. No torch, no network.
+"""The model search: the known models that match a person's words, each with whether it trains on this GPU. No torch, no network.
 
 For a page, at each pause of typing:
 

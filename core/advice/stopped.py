@@ -1,4 +1,4 @@
-"""What would fit, for a run that just did not: measured, with its very rows, where a plan reckons with typical ones. No torch."""
+"""What would fit, for a run that just ran out of memory: calculated with its actual rows, where a plan assumes typical ones. No torch."""
 
 from __future__ import annotations
 

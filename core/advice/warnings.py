@@ -1,4 +1,4 @@
-"""What a person should know before they start: the goal, the memory, the data."""
+"""Warnings before a start: about the goal, the memory, the data."""
 
 from __future__ import annotations
 

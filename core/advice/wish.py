@@ -1,4 +1,4 @@
-"""What a person's words for a model ask for: "small japanese for 6 GB", "calls tools under 4B", "日语小模型 可商用". No torch.
+"""Understands what a person asks of a model: "small japanese for 6 GB", "calls tools under 4B", "日语小模型 可商用". No torch.
 
 Words are looked up (presets/shelf.yaml) and not understood: a sentence is cut into cards, sizes, known words, and names, in that order;
 what means nothing is handed back. A misspelt word is read as the nearest known one (difflib) where one is near. Nothing is asked of anybody.

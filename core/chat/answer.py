@@ -1,4 +1,4 @@
-"""What an answer is asked with, and what comes back while it is written. No torch: page, command and worker share it."""
+"""The parameters of a generated answer, and its parts while it is written. No torch: page, command and worker share it."""
 
 from __future__ import annotations
 

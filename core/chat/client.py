@@ -1,4 +1,4 @@
-"""The chat as the page and the commands see it: one worker process behind a thread-safe object. No torch.
+"""The chat for the page and the commands: a thread-safe object in front of one worker process. No torch.
 
 load() and unload() move it between phases, state() is a frozen snapshot that every page may show, ask() gives the
 answer piece by piece. The worker's events are heard in a thread, so no page has to be open for them.

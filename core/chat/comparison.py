@@ -1,4 +1,4 @@
-"""A comparison: fixed prompts, the contestants that answer them, and which answer people like better without knowing whose it is. No torch.
+"""A comparison: fixed prompts, the contestants that answer them, and which answers people prefer in a blind test. No torch.
 
 <workspace>/comparisons/<id>/: comparison.json (prompts, contestants, length of an answer; written once), answers.jsonl (a line an answer,
 as they come), votes.jsonl (a line a verdict; the newest of a voter on a prompt counts), left_out.jsonl (prompts that a contestant has no room

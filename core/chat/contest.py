@@ -1,4 +1,4 @@
-"""Has the contestants of a comparison answer: one loaded model after the other, several questions and base and tuned of a pair together. No torch.
+"""Generates the answers of a comparison: one model after the other, several questions per batch, base and fine-tuned of a pair together. No torch.
 
 Runs of one base are asked after each other, an adapter each, and not as rows of one batch as PEFT could: docs/speed.md has why."""
 

@@ -1,4 +1,4 @@
-"""Conversations of the page Chat: <workspace>/conversations/<id>.json, one file each, written by rename. No torch.
+"""Saved conversations of the Chat page: one file each, <workspace>/conversations/<id>.json, replaced by rename. No torch.
 
 A conversation has a branch for each time its last question was asked again; each holds both columns from the beginning. A crash loses at
 most what is being written of an answer: its question is in the file before the first word is.

@@ -1,4 +1,4 @@
-"""What an answer should have been, as rows of a set: the better answer is learned, and the worse one stands beside it. No torch.
+"""Corrected answers as rows of a dataset: the better answer to train on, the worse one beside it for preference training. No torch.
 
 One set for each that answers (a run, a base, an adapter), made with its first row and a set as any other afterwards: its row is one for
 `sft` and a pair for `dpo`, `orpo` and `simpo`. A row is on the disk before anybody is told so.

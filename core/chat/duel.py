@@ -1,4 +1,4 @@
-"""Base and tuned answer side by side from one copy of the weights. Chat worker only (torch, peft).
+"""Base and fine-tuned answers side by side from one copy of the weights. Chat worker only (torch, peft).
 
 Both columns are rows of one batch: PEFT adds the adapter to the tuned row and leaves the base row as it is. On a
 memory-bound card the second row is nearly free; on the CPU one batch takes about 0.7 of two answers one after the

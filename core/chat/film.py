@@ -1,4 +1,4 @@
-"""A run's film while it is made: fixed prompts answered greedily between two steps, and the loss on neutral texts. Workers only.
+"""Sample answers during training (the film): fixed prompts decoded greedily between two steps, and the loss on neutral texts. Workers only.
 
 At step 0, after the last step, and at evaluations in between (also where no rows are kept apart: then at the steps where they
 would be measured). All prompts are one batch, or several where one would hold more tokens than a step of the training does, so

@@ -1,4 +1,4 @@
-"""How long a frame of a run's film may take: all of them together a small part of the run. No torch.
+"""How long the sample answers of one evaluation may take, so that all of them stay a small part of the run. No torch.
 
 The first frame and the last, which tell most, get twice what one between them gets; what a frame leaves of its part, or one that was
 left out, is the later ones'.

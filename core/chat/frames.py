@@ -1,4 +1,4 @@
-"""What a family writes around its thoughts and tool calls, told in the words that everybody else writes there. No torch.
+"""What a model family writes around its thoughts and tool calls, translated to one common form. No torch.
 
 gpt-oss and Gemma 4 put thoughts between special tokens, which a decoder leaves out, and the rest of the frame ("analysis", "thought")
 then stood in the answer. The frames are found by asking the template itself, once a model is loaded.

@@ -1,4 +1,4 @@
-"""What a comparison asks: questions of a run's data, or of a file. No torch."""
+"""The prompts of a comparison: from a run's data, or from a file. No torch."""
 
 from __future__ import annotations
 

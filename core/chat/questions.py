@@ -1,4 +1,4 @@
-"""Ask a run's model a list of things without a page: one chat worker, one question at a time, greedily."""
+"""Asks a run's model a list of questions without a page: one chat worker, one question at a time, greedily."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a chat fits into what is free, counted before its weights are read. No torch."""
+"""Whether a chat fits into the free memory, calculated before its weights are loaded. No torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The process that answers in Chat: `python -m core.chat.worker --workspace DIR [--idle-minutes M]`.
+"""The process behind Chat: `python -m core.chat.worker --workspace DIR [--idle-minutes M]`.
 
 In lines (core.system.lines):
   load {load, model_id, revision, adapter: folder or null, four_bit, eight_bit, run, doing}

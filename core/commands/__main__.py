@@ -1,4 +1,4 @@
-"""The journey without a browser: `python launch.py COMMAND`, which runs `python -m core.commands COMMAND`.
+"""The command line: `python launch.py COMMAND` runs `python -m core.commands COMMAND`.
 
 `--json` prints one JSON object on stdout and nothing else. A bad argument, file, recipe or name gives one sentence on
 stderr and exit status 2, never a traceback. Heavy libraries stay in the worker processes that the commands start.

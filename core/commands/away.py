@@ -1,4 +1,4 @@
-"""`pack`, `unpack`: a run that leaves this PC, and one that comes back."""
+"""`pack`, `unpack`: a run as one archive for another PC, and back."""
 
 from __future__ import annotations
 

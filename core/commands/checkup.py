@@ -1,4 +1,4 @@
-"""`doctor`: what is wrong with this PC, each problem with its fix; `workspace`: where its files lie, and their move to another drive."""
+"""`doctor`: what is wrong with this PC, each problem with its fix; `workspace`: where its files are, and moving them to another drive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`compare`: the same prompts asked of runs, checkpoints, strengths and the base, without a page."""
+"""`compare`: the same prompts for runs, checkpoints, strengths and the base, on the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`inspect`: what is in a file, and what would be learned of it."""
+"""`inspect`: what is in a file, and what of it would be trained."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `export --to ollama` and `--to lmstudio` do besides the file: the program looked for before the work, and given the file after it."""
+"""`export --to ollama` and `--to lmstudio`: finds the program before the export and gives it the file afterwards."""
 
 from __future__ import annotations
 

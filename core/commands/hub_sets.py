@@ -1,4 +1,4 @@
-"""`data search`, `data show`, `data add`: data sets of a hub, found, looked into before anything of them is downloaded, and had."""
+"""`data search`, `data show`, `data add`: datasets on the Hub: found, previewed before any download, added."""
 
 from __future__ import annotations
 

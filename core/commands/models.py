@@ -1,4 +1,4 @@
-"""`models`: what lies on this PC, what there is, what is on its way. The same files as the page's (core.hub.entry)."""
+"""`models`: models on this PC, known models, and downloads. Uses the same files as the page (core.hub.entry)."""
 
 from __future__ import annotations
 

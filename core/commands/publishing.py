@@ -1,4 +1,4 @@
-"""`export RUN --to hub`: a finished export, made first where there is none, published. Without --yes it only says what would leave."""
+"""`export RUN --to hub`: publishes an export, creating it first if needed. Without --yes it only lists what would be sent."""
 
 from __future__ import annotations
 

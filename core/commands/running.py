@@ -1,4 +1,4 @@
-"""`train`, `further`, `pause`, `resume`, `runs`: a run from its recipe to its end, and what there is."""
+"""`train`, `further`, `pause`, `resume`, `runs`: a run from its recipe to its end, and the list of runs."""
 
 from __future__ import annotations
 

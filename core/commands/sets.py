@@ -1,4 +1,4 @@
-"""`data list`, `rows`, `change`, `fix`, `undo`, `redo`, `versions`, `export`, `join`, `split`: the sets of a workspace, worked on in a terminal."""
+"""`data list`, `rows`, `change`, `fix`, `undo`, `redo`, `versions`, `export`, `join`, `split`: work on a workspace's datasets."""
 
 from __future__ import annotations
 

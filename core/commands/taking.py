@@ -1,4 +1,4 @@
-"""`chat`, `export` and `recipe`: what comes out of a run."""
+"""`chat`, `export` and `recipe`: the results of a run."""
 
 from __future__ import annotations
 

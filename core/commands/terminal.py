@@ -1,4 +1,4 @@
-"""How every command speaks: its options, its exit status, sentences or one JSON object."""
+"""What all commands share: options, exit status, output as sentences or as one JSON object."""
 
 from __future__ import annotations
 

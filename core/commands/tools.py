@@ -1,4 +1,4 @@
-"""`tools`: llama.cpp's converter and runtime in the workspace, which make and prove GGUF files."""
+"""`tools`: llama.cpp's converter and runtime in the workspace, which create and verify GGUF files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data sets, from a file that somebody owns to token ids in their order: rows, formats, chat template, labels. No torch.
+"""Datasets, from a file to token ids in training order: rows, formats, chat template, labels. No torch.
 
 Imports: models, workspace, system and the ground.
 Add a file type: a reader in `reading`. Add a data format: a shape and a function in `formats`, its name in `recipe.Format`. Add a

@@ -1,4 +1,4 @@
-"""What is said in a conversation: messages with their thinking and their tool calls, however a file writes them. No torch.
+"""A conversation: messages with thinking and tool calls, whatever notation a file uses. No torch.
 
 One message is {role, content, reasoning?, tool_calls?, tool_call_id?, name?, weight?}; `tools`, what may be called, stand beside the
 messages. Read are the names of OpenAI (tool_calls, function_call, tool_call_id, weight), of reasoning models (reasoning_content,

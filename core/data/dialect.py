@@ -1,4 +1,4 @@
-"""How one chat template wants to be asked, found by trying on the template itself what it writes down and what it leaves out. No torch."""
+"""What a chat template supports, and how it wants it: found by rendering test conversations with the template itself. No torch."""
 
 from __future__ import annotations
 

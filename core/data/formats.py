@@ -1,4 +1,4 @@
-"""What a row means: its format is recognised by its shape, and every format becomes one kind of Example.
+"""The format of a row, recognized by its shape; every format becomes one kind of Example.
 
 format              columns (case does not matter)                  what is learned
 messages            messages: [{role, content}, ...]                the assistant's turns

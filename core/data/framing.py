@@ -1,4 +1,4 @@
-"""How the rows of a set were framed by a template, counted, so that it can be said and so that a chat asks the same way. No torch."""
+"""How the template framed the rows of a dataset (thinking, system messages), counted, so that a chat asks the same way. No torch."""
 
 from __future__ import annotations
 

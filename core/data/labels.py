@@ -1,4 +1,4 @@
-"""Which tokens of a row are learned, and what is done to a row that is too long; no torch, no tokenizer.
+"""Which tokens of a row are trained, and what happens to a row that is too long; no torch, no tokenizer.
 
 `Encoded` is what training sees of one row: ids, which of them are learned, and how many were cut.
 """

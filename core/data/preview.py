@@ -1,4 +1,4 @@
-"""What would be learned of a data set under one model's tokenizer and template, shown before anything is trained.
+"""What of a dataset would be trained with one model's tokenizer and template, shown before training.
 
 A Preview keeps the arrays that training reads too (core/data/sets/tokens), so that every max_length is answered at once. It never downloads: where the
 model is not on this PC, lengths are estimated from characters and rows are not shown. Of a large set some rows, evenly

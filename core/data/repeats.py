@@ -1,4 +1,4 @@
-"""Rows that say what an earlier row says, word for word or but for case, width, spaces and marks at the end of words. No torch.
+"""Rows that repeat an earlier row, exactly or except for case, width, spaces and punctuation at the end of words. No torch.
 
 Two rows are the same only where everything they say is: questions that differ, or answers that differ, make different rows.
 Marks inside numbers and words (3.5, a-b, don't) count, so that "2+2" stays another text than "2-2".

@@ -1,4 +1,4 @@
-"""In what order rows are trained, and which of them together. Everything follows from the seed. No torch."""
+"""The order of the training rows, and which of them share a batch. Everything follows from the seed. No torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A place to render other people's Jinja in: what it may call, how much it may make, how long it may take.
+"""A sandbox for rendering other people's Jinja: limits what it may call, how much it may write, how long it may take.
 
 Chat templates come out of downloaded files and are rendered in the web process. Jinja's sandbox keeps them from Python's
 insides, but not from `'a' * 10**10`, from loops in loops, or from a value that holds itself twice, thirty times over; and

@@ -1,4 +1,4 @@
-"""Which rows are trained and which are kept apart for measuring: decided by counts and a seed alone. No torch."""
+"""Which rows are used for training and which for validation, decided only by counts and a seed. No torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with a run that compares answers, by its curves and its film. Pure: reads numbers that were written; changes nothing.
+"""What is wrong with a preference run, judged by its curves and sample answers. Pure: reads recorded numbers, changes nothing.
 
 Bounds are ours and no law: each is wider than what healthy runs of the starter showed, and every finding says its numbers.
 """

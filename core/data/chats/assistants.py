@@ -1,4 +1,4 @@
-"""Talks with assistants and characters: the archives of ChatGPT and Claude, SillyTavern's JSONL, Character.AI. Each talk is a thread of its own.
+"""Conversations with assistants and characters: archives of ChatGPT and Claude, SillyTavern's JSONL, Character.AI. One thread each.
 
 ChatGPT keeps a tree (`mapping`), Claude a list with `parent_message_uuid`, in which an answer that was asked for again is a branch: the newest is taken. What is no text of the person
 or the assistant (pictures, tools, hidden instructions) is named among what is left out.

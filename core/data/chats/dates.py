@@ -1,4 +1,4 @@
-"""Dates as apps write them for people: three numbers whose order is found out, a clock of 12 or 24 hours in several languages."""
+"""Dates as apps write them: three numbers whose order is inferred, and a 12 or 24 hour clock in several languages."""
 
 from __future__ import annotations
 

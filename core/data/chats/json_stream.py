@@ -1,4 +1,4 @@
-"""The messages of an export in JSON, one after another, however large the file is."""
+"""The messages of a JSON export, streamed, however large the file is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which app exported a chat, by what is in the file, and what is known of each."""
+"""Which app exported a chat, recognized by its contents, and what is known of each."""
 
 from __future__ import annotations
 

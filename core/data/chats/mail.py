@@ -1,4 +1,4 @@
-"""An mbox of e-mails: who answers whom stands in their headers, so each thread of letters is a conversation. No account, no network.
+"""An mbox of e-mails: the headers say who answers whom, so each thread is a conversation. No account, no network.
 
 Learned is what somebody wrote: without the letter that is quoted below it, and without the signature. A letter of HTML alone is left out. All
 texts of a file are held in memory, since an mbox is sorted by time and not by thread; attachments are not: of a letter MOST_BYTES are read.

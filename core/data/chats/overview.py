@@ -1,4 +1,4 @@
-"""What is in a chat before any row is made of it: who wrote how much, and how many conversations a silence makes."""
+"""A summary of a chat before rows are made: who wrote how much, and how many conversations each silence makes."""
 
 from __future__ import annotations
 

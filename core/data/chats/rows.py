@@ -1,4 +1,4 @@
-"""Rows out of a chat: the voice's messages are the answers, those of the others the questions. The one place that makes them, for every app.
+"""Makes rows of a chat, for every app: the voice's messages are the answers, everyone else's the questions.
 
 Messages of one side in a row are one turn; where there are several others, each line says whose it is. A silence begins a new conversation.
 A conversation goes out in rows of about ROW_TOKENS that begin with a question; a row after the first of a conversation begins with the turns

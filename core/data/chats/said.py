@@ -1,4 +1,4 @@
-"""One message of a chat, whatever exported it."""
+"""One message of a chat, whichever app exported it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names, telephone numbers, e-mail addresses and links of everybody but the voice, replaced by stand-ins that stay the same in a whole chat.
+"""Pseudonyms: names, phone numbers, e-mail addresses and links of everybody but the voice, replaced consistently throughout a chat.
 
 Replaced are names of those who write, wherever they stand, numbers and addresses wherever they stand (whose they are cannot be told), and
 links of the others. Not known, and left: nicknames, people who are only spoken of, places, and whatever else a sentence tells. So the rows

@@ -1,4 +1,4 @@
-"""What WhatsApp exports: lines that begin with a date, of either system, in any date order, clock and script of digits' words."""
+"""WhatsApp's export: lines that begin with a date, from Android or iOS, in any date order, clock and script."""
 
 from __future__ import annotations
 

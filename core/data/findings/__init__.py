@@ -1,4 +1,4 @@
-"""What is wrong with the rows of a set: pure looks over (row number, example), one pass, memory that hardly grows.
+"""Problems in the rows of a dataset: pure checks over (row number, example), in one pass, with almost constant memory.
 
 `look.Look` is handed row by row and says its findings at the end; a `finding.Finding` has a count, some rows as examples with a quote (secrets
 masked), and repairs as data, which `repairs.repaired` applies to a row. One file a kind: secrets, placeholders, answers, language, writing,

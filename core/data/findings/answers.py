@@ -1,4 +1,4 @@
-"""Answers that teach the wrong thing: refusals, none at all, the question again, and the same beginning in most rows."""
+"""Answers that teach the wrong thing: refusals, empty ones, the question repeated, the same opening in most rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One thing that is wrong with rows of a set, and what could be done about it, as values."""
+"""A finding: one problem with rows of a dataset, and what could be done about it."""
 
 from __future__ import annotations
 

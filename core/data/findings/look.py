@@ -1,4 +1,4 @@
-"""All looks at a set in one pass: handed each row that can be learned from, it says at the end what is wrong.
+"""All checks of a dataset in one pass: given each trainable row, it reports at the end what is wrong.
 
 The first EVERY_ROW rows are looked at, then one in ONE_IN; counts are of the rows that were looked at. `every_row` looks at all, as somebody
 does who is about to repair what was found. Cost: a row of 430 characters takes eight times as long as reading and keeping it does, a third of an

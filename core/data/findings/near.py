@@ -1,4 +1,4 @@
-"""Rows that say, word for word or nearly, what an earlier row says: MinHash with bands, in numpy, for whole batches of rows at once.
+"""Rows that repeat an earlier row, exactly or nearly: MinHash with bands, in numpy, for whole batches of rows at once.
 
 What is asked and what is answered are compared each for itself, as their windows of WINDOW bytes, cases and blanks aside. Of each of BINS parts
 of the hash range the smallest window is kept, as one byte (one permutation hashing, Li 2012; b-bit minhash, Li & König 2010): the share of

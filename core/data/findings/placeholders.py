@@ -1,4 +1,4 @@
-"""Placeholders that nobody filled: {{name}}, {author}, [YOUR NAME], <company>, and <image> where no picture is. A model says them as they stand.
+"""Unfilled placeholders: {{name}}, {author}, [YOUR NAME], <company>, and <image> without a picture. A model learns to write them as they are.
 
 A double brace is one wherever it stands in prose; the other brackets only around a word of what people leave open, since braces, angles and
 brackets mean something else in code, markup, LaTeX and Markdown. What stands between backquotes is no prose.

@@ -1,4 +1,4 @@
-"""What a repair makes of one row. Undoing it takes the row as it was before, which whoever applies it keeps."""
+"""Repairs one row. The caller keeps the row as it was, so that the repair can be undone."""
 
 from __future__ import annotations
 

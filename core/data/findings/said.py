@@ -1,4 +1,4 @@
-"""What a row says, in the parts that the looks ask for; made once a row."""
+"""The text of a row in the parts that the checks need; computed once per row."""
 
 from __future__ import annotations
 

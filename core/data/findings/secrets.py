@@ -1,4 +1,4 @@
-"""Secrets in a text: keys by the prefixes that their makers give them, tokens, and what names or reaches a person.
+"""Secrets in a text: API keys by their prefixes, tokens, and data that identifies or reaches a person.
 
 Numbers are believed only where their check digits are right and they are written, or introduced, as what they are: of random numbers of 16
 digits one in ten passes a card's check. What makers print as an example (AKIA...EXAMPLE, example.com, 4111 1111 ...) is none.

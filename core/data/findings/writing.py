@@ -1,4 +1,4 @@
-"""What a text was before it became a row: tags and entities of pages, and letters that were read in a wrong encoding (Ã¼, â€™).
+"""Traces of how a text was made: HTML tags and entities, and letters read in a wrong encoding (Ã¼, â€™).
 
 Markup counts in prose alone: where a row speaks of HTML, code or the like, or holds code, tags are what it is about. Wrong encodings are judged
 and mended by ftfy, which is asked only about rows with one of the pairs of characters that such a reading makes.

@@ -1,2 +1,2 @@
-"""Data sets of a hub where they become data of ours: `head` shows their first rows before a download, `adding` puts what came into the store.
+"""From the Hub to a dataset of the workspace: `head` shows the first rows before a download, `adding` adds the downloaded files.
 Imports: hub, and the rest of core.data."""

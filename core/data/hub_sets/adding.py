@@ -1,4 +1,4 @@
-"""A part of a hub's data set becomes a set of ours: what is too large said beforehand, what came read like any file, where it is from kept."""
+"""Adds a downloaded part of a Hub dataset: refuses what is too large beforehand, reads it like any file, and records where it is from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The first rows of a hub's data set before it is downloaded: as its datasets server has them, else from the head of its first file."""
+"""The first rows of a Hub dataset before it is downloaded: from the datasets server, otherwise from the start of its first file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Numbers by row, many more than anybody wants in memory: in files without a name, mapped. No torch.
+"""Columns of per-row numbers in unnamed, memory-mapped files. No torch.
 
 What is mapped the system takes back whenever it needs the room. A file is gone when nobody reads it any more, also where its process is killed;
 one that would be smaller than IN_MEMORY_BYTES is never made. Whoever appends gets OSError where the disk takes nothing more, never later.

@@ -1,4 +1,4 @@
-"""Which rows are trained and which are kept apart for measuring: decided by their number and a seed. No torch."""
+"""The split into training and validation rows, decided by row number and seed. No torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pieces of many rows, block after block, as one: where each lies and what of it is learned, mapped and not held (core/data/many/columns). No torch.
+"""The pieces of many rows, block by block: where each lies and what of it is trained; mapped, not held (core/data/many/columns). No torch.
 
 Some 70 bytes a piece on disk for as long as a run lasts, and none of memory by row.
 """

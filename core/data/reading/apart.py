@@ -1,4 +1,4 @@
-"""A reader that runs as a process of its own, since the library in it may take all memory, end its program, or never come to an end."""
+"""Runs a reader in a separate process, because its library may use up the memory, crash, or never finish."""
 
 from __future__ import annotations
 

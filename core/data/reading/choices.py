@@ -1,4 +1,4 @@
-"""What a person says of how a file is to be read: in a command, on the page, in a recipe; kept with the set.
+"""How a person wants a file to be read: from a command, the page or a recipe; kept with the dataset.
 
 Another choice is another reading of the same bytes, so whatever is kept of a reading goes by `key` too.
 Add a choice: a field here, one of the same name in recipe.Data.

@@ -1,4 +1,4 @@
-"""A process of its own that reads a document as text: `python -m core.data.reading.document FILE MEMBER KIND ENCODING`, told in JSON lines on its output.
+"""The process that reads a document as text: `python -m core.data.reading.document FILE MEMBER KIND ENCODING`; prints JSON lines.
 
 A line is a text, one block of the document each (a paragraph, a heading with "# ", a row of a table), "" between blocks; {"pages": n} for pages
 without any text; or {"error": ..., "reason": ...}. MEMBER: of a FILE that is a zip. ENCODING: of one that is a text. Libraries of the extra `documents` do

@@ -1,4 +1,4 @@
-"""How the bytes of a text become characters: its mark, UTF-8, UTF-16 without a mark, or what charset-normalizer finds to make most sense.
+"""Decodes a text: by its BOM, as UTF-8, as UTF-16 without BOM, or in the encoding that charset-normalizer finds most plausible.
 
 Nothing is guessed in silence: what is not UTF-8 is a note, and so is what would make as much sense. A text that is UTF-8 but for some bytes is
 damaged UTF-8 and nothing else.

@@ -1,4 +1,4 @@
-"""Rows out of JSON Lines and JSON: one object a line, one array, or an object around an array, read as a stream by ijson.
+"""Rows from JSON Lines and JSON: one object per line, one array, or an object around an array, streamed by ijson.
 
 ijson's events are put together here, since it tells no line, and of half a character ("\\ud83d" alone), NaN and numbers without end it makes
 something else, or gives up. A row in which it may have done so is decoded by `json` again, and so is a place at which it gives up, to say why.

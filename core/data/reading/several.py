@@ -1,4 +1,4 @@
-"""Several files that are one set: a folder, or a zip of one. Which of its files are data, and in which order.
+"""Several files as one dataset: a folder, or a zip of one. Which of its files are data, and in which order.
 
 An archive of ChatGPT or Claude is its conversations.json, one of WhatsApp its chat, a folder of LLaMA-Factory or easy-dataset what its
 dataset_info.json names; otherwise every file of a kind that is read, by name. Every other file is named.

@@ -1,4 +1,4 @@
-"""What a file is before any row of it is read: size, encoding, kind, delimiter, checksum; and what is refused for being no data."""
+"""What a file is, before any row is read: size, encoding, kind, delimiter, checksum; refuses files that are not data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process of its own that opens a spreadsheet: `python -m core.data.reading.workbook FILE MEMBER SHEET MOST_BYTES`, told in JSON lines on its output.
+"""The process that opens a spreadsheet: `python -m core.data.reading.workbook FILE MEMBER SHEET MOST_BYTES`; prints JSON lines.
 
 The first line: {"sheets": [[name, whether it is hidden], ...], "sheet": the one that is read, null where none has rows, "uncalculated": formulas
 without a stored value}, or {"error": ..., "reason": ...}. Then a line a row that has anything: [its number in the sheet, [its cells as text]], or

@@ -1,4 +1,4 @@
-"""Rows out of YAML: a list of objects, or an object around one, as bots keep what can be said to them (ChatterBot, Rasa).
+"""Rows from YAML: a list of objects, or an object around one, as chatbots store them (ChatterBot, Rasa).
 
 A file is held in memory as a whole, some thirty times its size, so it may have MOST_BYTES. An alias, which can stand for a thousand others,
 is refused before anything is made of it; nothing but plain values is made.

@@ -1,4 +1,4 @@
-"""Zip archives, by limits: nothing is unpacked to the disk, and what a directory claims is never believed."""
+"""Zip archives, with limits: nothing is unpacked to disk, and the sizes in the directory are never trusted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is in a version of a set that was changed: the report of its file, with what the rows say by now. No torch.
+"""The report of a changed dataset's version: that of its file, updated for the changed rows. No torch.
 
 Costs one look at every row of the version, once: it is kept beside the set, and goes with it.
 """

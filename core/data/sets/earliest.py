@@ -1,4 +1,4 @@
-"""Which of many values was there before, with eight bytes for each of them."""
+"""Which of many values occurred before, in eight bytes per value."""
 
 from __future__ import annotations
 

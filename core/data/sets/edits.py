@@ -1,4 +1,4 @@
-"""Versions of a set: what was changed, one line a change, over rows that stay as they were read. No torch.
+"""Versions of a dataset: a log with one line per change, over rows that stay as they were read. No torch.
 
 edits-<reading>.jsonl    one line a change: {version, parent, time, what, remove: [row], change: [[row, written]], add: [written]}, numbers that are
                          many as _said writes them; or, where somebody went back or forth, {head}. The last line says which version the set is at.

@@ -1,4 +1,4 @@
-"""Tokens of a row whose tokenizer is not at hand, from its characters; may be wrong by a factor of two. No torch."""
+"""Estimates a row's tokens from its characters if there is no tokenizer; may be wrong by a factor of two. No torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several files, or a folder, added as one set: they are packed into one archive, which is kept with the set like any other file."""
+"""Several files, or a folder, added as one dataset: packed into one archive, which is kept like any other file."""
 
 from __future__ import annotations
 

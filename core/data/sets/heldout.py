@@ -1,4 +1,4 @@
-"""Held-out prompts and the checks a machine can make on an answer: "did the model learn it?" as a number.
+"""Held-out prompts with checks that a machine can make on an answer: "did the model learn it?" as a number.
 
 Reads `presets/samples/<name>.heldout.yaml`: a list of
 

@@ -1,4 +1,4 @@
-"""What is known of a set: dataset.json of an imported one, and what lists and pages show of any."""
+"""What is known of a dataset: dataset.json of an imported one, and what lists and pages show of any."""
 
 from __future__ import annotations
 

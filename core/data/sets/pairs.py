@@ -1,4 +1,4 @@
-"""Two examples of a row within a length, as preference training sees them: its better and its worse answer, or a rated one beside another row's. No torch."""
+"""Pairs within the maximum length, for preference training: better and worse answer, or a rated answer beside another row's. No torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is trained of examples within a length: each whole, cut, in several pieces, or not at all. Read from where the tokens lie. No torch."""
+"""Examples within the maximum length: each whole, truncated, in several pieces, or dropped. Reads where the tokens lie. No torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was read of the files of a workspace, kept by their bytes and by how they were read: reports, and rows mapped from disk.
+"""A workspace's cache of read files, keyed by their bytes and how they were read: reports, and rows mapped from disk.
 
 <root>/<id>/rows-*.arrow    rows of an imported set as they were read, for each way of reading them; beside its source, so that they go with it
 <root>/.rows/<key>.arrow    the same of samples and library files

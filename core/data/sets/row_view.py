@@ -1,4 +1,4 @@
-"""One row as a model gets it: its text in runs of what is given, learned and cut. No torch."""
+"""One row as a model gets it: its text in runs that are given, trained or truncated. No torch."""
 
 from __future__ import annotations
 

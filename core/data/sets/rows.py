@@ -1,4 +1,4 @@
-"""The rows of a file as its reader gave them, once and for all, in an Arrow file that is mapped and never loaded. No torch.
+"""The rows of a file, stored once in an Arrow file that is mapped and never loaded. No torch.
 
 <name>.arrow: row (int64, its number in the file), line (int64, or null), and either example (the JSON of Example.as_dict()) or why there
 is none: problem (the JSON of a Problem, null for an answer that is marked as a bad one) and values (the JSON of its columns, where it has

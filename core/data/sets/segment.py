@@ -1,4 +1,4 @@
-"""Tokens of some rows in one file, which is mapped: their ids, and beside them all that counts are made of. No torch.
+"""Tokens of some rows in one mapped file: their ids, and what all counts are computed from. No torch.
 
 <name>.tokens: eight bytes with the length of what follows, a JSON object with type, number, place and crc32 of each array, then the arrays
 themselves. One writer: whoever counted them, who writes aside and renames. A file that was cut short, or whose bits are not those that were

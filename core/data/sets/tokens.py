@@ -1,4 +1,4 @@
-"""The tokens of a set under one tokenizer, template and way of learning: counted once, kept beside its rows, read by all. No torch.
+"""The tokens of a dataset for one tokenizer, template and labelling: computed once, stored beside its rows, read by all. No torch.
 
 The page counts some rows, a run those that it trains and measures; what one has counted the other finds (core/data/sets/segment). Kept by
 the row's own key, so that a row that was not changed is not counted again. Where nothing can be kept (rows in memory, a full disk), they are

@@ -1,4 +1,4 @@
-"""What a person does to a set: rows found, written, mended everywhere, taken out as a file, sets joined and split. No torch."""
+"""Work on a dataset: search, edit and repair rows, export, join and split. No torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which format a row has: known by its columns and the kind of their values, whatever the file is called."""
+"""The format of a row, recognized by its columns and the types of their values, whatever the file is called."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows as annotation tools and test benches write them, in the columns of our formats.
+"""Rows of annotation tools and benchmarks, converted to the columns of our formats.
 
 OpenAI evals     input: messages, ideal: a text or several                    messages: the first ideal answers
 Label Studio     data: {...}, annotations | completions: [{result: [...]}]     text, label: the first choice, or what was written

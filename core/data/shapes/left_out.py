@@ -1,4 +1,4 @@
-"""What a reader leaves out of a row: each value that no format reads is named, counted over the file, and said with what would use it.
+"""What is left out of a row: each value that no format uses is named, counted over the file, and reported with what would use it.
 
 A converter asks `Columns` for what it wants; what nobody asked for is left out. What is dropped deeper in a row (a field of a message,
 of a part, of a call) its reader names itself. Values that say nothing (null, "", an empty list) are no loss.

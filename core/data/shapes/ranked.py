@@ -1,4 +1,4 @@
-"""Which of a row's columns hold the better and the worse of two answers, under whatever names sets have them."""
+"""Which columns hold the better and the worse of two answers, whatever they are called."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows that the model's chat template refuses: each is a problem of that row, counted by its reason, named and left out. No torch."""
+"""Rows that the model's chat template refuses: counted by reason, named and left out. No torch."""
 
 from __future__ import annotations
 

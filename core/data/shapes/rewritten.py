@@ -1,4 +1,4 @@
-"""Rows of shapes that say the same as one of our formats in other columns, written as a row of that format.
+"""Converts rows that say the same as one of our formats in other columns.
 
 preference          prompt | messages | instruction, chosen, rejected     messages, that end with the chosen answer; the other beside them (Notes.worse)
 TRL's conversations prompt and completion as lists of messages            messages

@@ -1,4 +1,4 @@
-"""What the columns of a table are for, where their names are none that a format has: guessed from names in many languages and from contents.
+"""Guesses the roles of columns whose names match no format: from names in many languages, and from their contents.
 
 A guess is made only where no format fits, and it is said. Two columns that a format needs must be found: a question and its answer, or one column
 of text alone.

@@ -1,4 +1,4 @@
-"""A story of KoboldAI: `prompt` and `actions`, one after the other; where it was written as a chat, its marks say who is asked to write."""
+"""A KoboldAI story: `prompt` and `actions` in order; if it was written as a chat, its markers say who writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tools: the calls of an answer, and what may be called, in every way that files write them. No torch."""
+"""Tools: their definitions and the calls in an answer, in every notation that files use. No torch."""
 
 from __future__ import annotations
 

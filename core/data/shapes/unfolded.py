@@ -1,4 +1,4 @@
-"""Rows that are written a level deeper than a row is, laid out as one before anything asks for its columns.
+"""Flattens rows whose fields are nested one level deeper, before their columns are looked at.
 
 a list          [{role, content}, ...] | ["Why?", "So.", ...]         turns: the list
 datasets server row_idx, row: {...}                                   the row
