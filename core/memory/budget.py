@@ -78,9 +78,9 @@ def of_cpu(machine: Machine) -> Budget:
 
 
 def of_chosen(cards: Sequence[Card], nvidia: Nvidia, ram_free_bytes: int | None = None) -> Budget:
-    """A rank on each of cards, which are not none."""
-    uuids = [card.uuid or "" for card in cards]
-    return of_ranks(of_card(cards[0], ram_free_bytes), nvidia, len(cards), uuids)
+    """A rank on each of cards, of which there is one at least; the first has the one with most free memory."""
+    first = max(cards, key=lambda card: card.free_bytes or 0)
+    return of_ranks(of_card(first, ram_free_bytes), nvidia, len(cards), [card.uuid or "" for card in cards])
 
 
 def of_ranks(budget: Budget, nvidia: Nvidia, ranks: int, chosen: Collection[str] = ()) -> Budget:

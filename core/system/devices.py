@@ -145,7 +145,7 @@ def may_be_chosen(nvidia: Nvidia) -> list[Card]:
 
 
 def named(words: Sequence[str], nvidia: Nvidia) -> list[Card]:
-    """The cards that these words name, those with most free memory first: numbers as NVML and nvidia-smi count, or beginnings of uuids.
+    """The cards that these words name: numbers as NVML and nvidia-smi count, or beginnings of uuids.
 
     Raises RecipeError for a word that names no card that can be used."""
     there = may_be_chosen(nvidia)
@@ -160,7 +160,7 @@ def named(words: Sequence[str], nvidia: Nvidia) -> list[Card]:
                 "device.no_such_card", found=word[:60], cards=", ".join(f"{each.index} ({each.name})" for each in there) or "-"
             )
         found[card.index] = card
-    return sorted(found.values(), key=lambda card: -(card.free_bytes or 0))
+    return [*found.values()]
 
 
 def why_left_out(card: Card) -> Message | None:

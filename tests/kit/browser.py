@@ -23,7 +23,7 @@ Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
                 #learned-row, #row-before, #row-after, #next-data
                 of a chat #chat-choices > #chat-voice, #chat-gap, #chat-pseudonyms, #chat-about; of a table #column-choices > #first-rows,
                 #column-<number>; #reading-notice
-                plan: #plan-for, #method, #rank, #all-settings > #settings-search, #setting-<name>, #reset-settings,
+                plan: #plan-for, #cards (checkboxes, of two cards and more), #cards-now, #method, #rank, #all-settings > #settings-search, #setting-<name>, #reset-settings,
                 #save-preset > #preset-name, #preset-save, #preset-notice, #next-plan
                 train: #run-name; always there: #start, #start-notice, and beside the steps #plan-beside > #plan-card, #plan-more
   downloads     below the form, while there are any: #downloads > #downloads-list (li, button[data-act]), #downloads-notice

@@ -24,7 +24,7 @@
   }, true);
 
   const isState = (value) => value !== null && typeof value === "object" && "explicit" in value && "revision" in value;
-  const isEmpty = (value) => value === null || value === undefined || value === "";
+  const isEmpty = (value) => value === null || value === undefined || value.length === 0;
   const isTyped = "input:not([type=radio]):not([type=checkbox]), textarea";
   const isTyping = (id) => document.activeElement?.matches(isTyped) && document.activeElement.closest("#" + id) !== null;
 
@@ -97,7 +97,7 @@
         const update = answer.values[name];
         if (update === undefined || isKept(name) || isClicked(id) || (answer.is_look && isTyping(id))) return undefined;
         const value = update !== null && typeof update === "object" ? update.value : update;
-        if (value === now[at]) return undefined;
+        if (JSON.stringify(value) === JSON.stringify(now[at])) return undefined;
         return value === update ? update : { __type__: "update", ...update };
       });
       if (!answer.is_look) form.revision++;  // looks that are on their way know nothing of it

@@ -47,6 +47,7 @@ FOLDED: tuple[Key, ...] = tuple(
 )
 FIELDS: tuple[Key, ...] = (("adapter", "method"), ("adapter", "r"), ("train", "objective"), *FOLDED)
 LOCKED_NAMES = frozenset(f"{section}.{name}" for section, name in LOCKED)
+CARDS = "cards"  # an answer of this PC beside the settings: a recipe has the number of cards alone
 AUTO = ""  # a choice left to the plan
 NONE: set[Key] = {("train", "loraplus_lr_ratio"), ("train", "neftune_noise_alpha")}  # empty means off: no plan turns it on
 MOST_LINE = LONGEST_PROMPT  # characters of a line, where a field takes several
@@ -242,6 +243,12 @@ class FormAnswers:
         if parent:
             explicit = {name: value for name, value in explicit.items() if name not in LOCKED_NAMES}
         return cls(explicit, parent, revision if isinstance(revision, int) else 0, BroughtReading.of_state(state.get("reading")))
+
+    @property
+    def cards(self) -> tuple[str, ...]:
+        """Uuids of the cards that were chosen; () where none were."""
+        found = self.explicit.get(CARDS)
+        return tuple(uuid for uuid in found if isinstance(uuid, str)) if isinstance(found, list) else ()
 
     def state(self) -> dict[str, Any]:
         reading = self.reading.state() if self.reading else None

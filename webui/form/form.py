@@ -27,7 +27,7 @@ from webui.form import findings, memory_view, plan_view
 from webui.form import goal as goal_step
 from webui.form import model as model_step
 from webui.form.data import DataStep
-from webui.form.fields import FIELDS, FormAnswers, edited, name_of, shown_in
+from webui.form.fields import CARDS, FIELDS, FormAnswers, edited, name_of, shown_in
 from webui.form.filling import Fillings
 from webui.form.further import FurtherForm
 from webui.form.goal import GoalStep
@@ -120,7 +120,10 @@ class Wizard:
 
     @property
     def _settings(self) -> dict[str, Component]:
-        return {name_of(key): field for key, field in zip(FIELDS, self.plan_step.fields, strict=True)}
+        """Also the cards, which a recipe does not name."""
+        return {CARDS: self.plan_step.cards} | {
+            name_of(key): field for key, field in zip(FIELDS, self.plan_step.fields, strict=True)
+        }
 
     @property
     def _drawn(self) -> Parts:
@@ -129,7 +132,7 @@ class Wizard:
         return {
             *self.folds.values(), self.goal_step.about, self.model_step.about, data.report, data.learned, data.counters, data.row,
             data.turning, data.next, data.left_out, *data.reading.parts, *data.brought.draw(None, None), plan.card, plan.more, plan.holders, plan.recheck, plan.drawn_from, plan.reset, self.start_step.button, self.start_step.said,
-            self.again, plan.experts, *plan.of_pairs.values(), *self.model_step.download.draw(None, None), *self.further.draw(FormAnswers()), *data.findings.draw(()), *plan.findings.draw(()),
+            self.again, plan.choice_of_cards, plan.cards_now, plan.ranks, plan.experts, *plan.of_pairs.values(), *self.model_step.download.draw(None, None), *self.further.draw(FormAnswers()), *data.findings.draw(()), *plan.findings.draw(()),
         }  # fmt: skip
 
     def wire(self, page: gr.Blocks, pulse: Poller, run_notice: gr.HTML, planning: gr.State) -> None:
@@ -138,7 +141,7 @@ class Wizard:
         fillings = self.fillings
         self._wire_look()
         self._wire_acts()
-        for pressed in model.shelf.wire(page, plan.memory, model.model):
+        for pressed in model.shelf.wire(page, plan.memory, plan.cards, model.model):
             self.redraw_after(pressed)
         pressed, fetched = model.download, {model.download.notice, model.download.button}
         pulse.after(pressed.button.click(self.download, {model.model, self.state}, fetched, js=SENT, **CONTROL))
@@ -147,7 +150,8 @@ class Wizard:
         self.further.wire()
         moved = gr.JSON(None, visible=False)
         # Unchecked by gradio, whose refusal of half a character ends in a traceback where nothing waits in a queue.
-        ticked = plan.clock.tick(self.memory_has_moved, [plan.drawn_from, plan.memory], [moved], preprocess=False, **AT_ONCE)
+        asked, told = [plan.drawn_from, plan.memory, plan.cards], [moved, plan.cards_now]
+        ticked = plan.clock.tick(self.memory_has_moved, asked, told, preprocess=False, **AT_ONCE)
         ticked.then(None, [moved], None, js=LOOK_IF, **QUIET)
         self.redraw_after(plan.recheck.click(self.services.monitor.look_again, None, None, **QUIET))
         self.fills(
@@ -170,7 +174,7 @@ class Wizard:
             {start.start_at, planning, start.notice, run_notice, *self.folds.values()}, js=SENT, **CONTROL,
         )  # fmt: skip
         pulse.after(begun)
-        arrived = page.load(self.arrive, None, {model.model, data.data, goal.preset, plan.memory}, **AT_ONCE)
+        arrived = page.load(self.arrive, None, {model.model, data.data, goal.preset, plan.memory, plan.cards}, **AT_ONCE)
         arrived.then(None, None, None, js=ARRIVED, **QUIET)
 
     def _wire_look(self) -> None:
@@ -254,6 +258,7 @@ class Wizard:
             data.data: data.choices(),
             goal.preset: goal.preset_choices(),
             plan.memory: plan.memory_choices(self.services.monitor.newest()),
+            plan.cards: plan.card_choices(self.services.monitor.newest()),
         }
         # What the page was served with is left alone: drawn anew, a group would lose the click that is just being made.
         changed = {field: [*map(tuple, field.choices)] != new for field, new in now.items()}
@@ -268,6 +273,7 @@ class Wizard:
             values = shown_in(result.plan.recipe) if result.plan else {}
             if (rank := values.get("adapter.r")) is not None:
                 values["adapter.r"] = {"value": rank, "choices": rank_choices(rank)}
+            values |= self.plan_step.cards_filled(result, self.services.monitor.newest())
             answers = {"explicit": dict(form.answers.explicit)}
             filled = {"is_look": True, "revision": form.answers.revision, "values": values, "answers": answers}
             return {answer: filled, **self._draw(form, result, given[self.data_step.row_at])}
@@ -295,6 +301,7 @@ class Wizard:
             plan.holders: shown(memory_view.holders(result, self.services.monitor.newest(), w)),
             plan.recheck: gr.update(visible=memory_view.is_short(result)),
             plan.drawn_from: memory_view.mark(result),
+            **plan.draw_cards(form.memory, self.services.monitor.newest()),
             plan.experts: gr.update(visible=plan.asks_for_experts(result, explicit)),
             **plan.draw_of_pairs(result, explicit, form.data),
             plan.reset: gr.update(visible=bool(explicit), value=w.t("wizard.reset", count=len(explicit))),
@@ -311,17 +318,20 @@ class Wizard:
             **plan.findings.draw(result.findings),
         }
 
-    def memory_has_moved(self, drawn: Any, memory: Any) -> dict[str, bool]:
-        """Inputs: what the card was drawn from, plan-for. Outputs: whether the free memory is so much another that a look is due."""
+    def memory_has_moved(self, drawn: Any, memory: Any, cards: Any = ()) -> tuple[dict[str, bool], Any]:
+        """Inputs: what the card was drawn from, plan-for, cards. Outputs: whether the free memory is so much another that a look is due; the
+        cards as they are, where one may be chosen."""
         has_moved = False
         if self.services.snapshots.now().busy is None:
             with suppress(GarageError):
-                has_moved = memory_view.has_moved(drawn, self.planner.budget(memory).free_gib)
-        return {"has_moved": has_moved}
+                has_moved = memory_view.has_moved(drawn, self.planner.budget(memory, cards).free_gib)
+        machine = self.services.monitor.newest()
+        return {"has_moved": has_moved}, self.plan_step.draw_cards(memory, machine)[self.plan_step.cards_now]
 
     def read(self, given: Given) -> Form:
         asked = {name: given[field] for name, field in self._asked.items()}
-        return Form(**asked, memory=given[self.plan_step.memory], answers=FormAnswers.of_state(given[self.state]))
+        memory, answers = given[self.plan_step.memory], FormAnswers.of_state(given[self.state])
+        return Form(**asked, memory=memory, answers=answers, cards=self.planner.cards_of(memory, answers.cards))
 
     def result_of(self, form: Form) -> FormResult:
         return self.planner.look(form, self.w)

@@ -43,11 +43,12 @@ def holders(result: FormResult, machine: Machine, w: Wording) -> Html | str:
 
 def _on_card(here: Budget, machine: Machine, w: Wording) -> list[tuple[str, str]] | None:
     """None where the driver does not tell who is there."""
-    card = next((card for card in machine.nvidia.cards if card.uuid == here.card_uuid), None)
-    if card is None or card.holders is None:
+    uuids = {here.card_uuid, *(uuid for uuid, _ in here.beside)}
+    told = [card.holders for card in machine.nvidia.cards if card.uuid in uuids]
+    if not told or None in told:
         return None
     found = []
-    for holder in card.holders[:MOST_HOLDERS]:
+    for holder in [holder for holders in told for holder in holders or ()][:MOST_HOLDERS]:
         used = w.t("free_memory.amount_unknown") if holder.used_bytes is None else f"{gib(holder.used_bytes / GIB)} GiB"
         found.append((holder.name or w.t("free_memory.process", pid=str(holder.pid)), used))
     return found

@@ -10,17 +10,20 @@ import gradio as gr
 from gradio.components import Component
 
 from core.errors import GarageError
+from core.system import devices
 from core.system.machine import Machine
-from webui.form.fields import FIELDS, FOLDED, SEARCH, SECTIONS, Key, component_for, name_of
+from webui.form.fields import CARDS, FIELDS, FOLDED, SEARCH, SECTIONS, Key, component_for, name_of
 from webui.form.findings import PlanFindings
-from webui.form.planner import CARD, HERE, PROCESSOR, SIZE, FormResult
-from webui.kit.html import tag
+from webui.form.planner import HERE, PROCESSOR, SIZE, FormResult
+from webui.kit import hardware
+from webui.kit.html import Html, tag
 from webui.kit.live import AT_ONCE
 from webui.kit.wording import Wording, field_of
 from webui.state.services import Services
 
 FOLLOW_S = 2.0  # as often as the hardware is looked at
 EXPERTS: Key = ("adapter", "target_parameters")
+RANKS: Key = ("train", "ranks")
 OF_PAIRS = (
     "objective",
     "beta",
@@ -62,6 +65,11 @@ class PlanStep:
             info=w.t("wizard.memory_info"),
             elem_id="plan-for",
         )
+        machine = self.services.monitor.newest()
+        choices = self.card_choices(machine)
+        with gr.Column(visible=len(choices) > 1, elem_id="choice-of-cards") as self.choice_of_cards:
+            self.cards = gr.CheckboxGroup(choices, label=w.t("wizard.cards"), info=w.t("wizard.cards_info"), elem_id="cards")
+            self.cards_now = gr.HTML(self.cards_as_they_are(machine), elem_id="cards-now")
         self.method = gr.Radio(
             [(w.t("wizard.lora"), "lora"), (w.t("wizard.qlora"), "qlora")],
             value=field_of("adapter", "method").default,
@@ -106,6 +114,11 @@ class PlanStep:
         field: Component = self.fields[FIELDS.index(EXPERTS)]
         return field
 
+    @property
+    def ranks(self) -> Component:
+        field: Component = self.fields[FIELDS.index(RANKS)]
+        return field
+
     @staticmethod
     def asks_for_experts(result: FormResult, explicit: Mapping[str, Any]) -> bool:
         """Also where a model without them is chosen after it was set, so that it can be taken back."""
@@ -141,15 +154,35 @@ class PlanStep:
             return False
 
     def memory_choices(self, machine: Machine) -> list[tuple[str, str]]:
-        """This PC as it is, its other cards, its processor, and cards that are only planned for."""
+        """This PC as it is, its processor, and cards that are only planned for."""
         w = self.w
-        cards = [card for card in machine.nvidia.cards if card.uuid and card.usable]
-        several = (
-            [(w.t("wizard.memory_card", name=card.name or "?"), f"{CARD}{card.uuid}") for card in cards] if len(cards) > 1 else []
-        )
-        processor = [(w.t("wizard.memory_cpu"), PROCESSOR)] if cards else []
+        has_card = any(card.uuid and card.usable for card in machine.nvidia.cards)
+        processor = [(w.t("wizard.memory_cpu"), PROCESSOR)] if has_card else []
         sizes = [(w.t("wizard.memory_size", gb=size), f"{SIZE}{size}") for size in SIZES]
-        return [(w.t("wizard.memory_here"), HERE), *several, *processor, *sizes]
+        return [(w.t("wizard.memory_here"), HERE), *processor, *sizes]
+
+    def card_choices(self, machine: Machine) -> list[tuple[str, str]]:
+        return [(hardware.titled(card, self.w), card.uuid or "") for card in devices.may_be_chosen(machine.nvidia)]
+
+    def cards_as_they_are(self, machine: Machine) -> Html:
+        lines = [tag("li", hardware.as_it_is(card, self.w)) for card in devices.may_be_chosen(machine.nvidia)]
+        return tag("ul", *lines, class_="lg-quiet lg-holders")
+
+    def draw_cards(self, choice: Any, machine: Machine) -> dict[Component, Any]:
+        """The choice where there is one; it stands for the number of cards then."""
+        is_shown = choice == HERE and len(devices.may_be_chosen(machine.nvidia)) > 1
+        return {
+            self.choice_of_cards: gr.update(visible=is_shown),
+            self.cards_now: self.cards_as_they_are(machine) if is_shown else gr.skip(),
+            self.ranks: gr.update(visible=not is_shown),
+        }
+
+    def cards_filled(self, result: FormResult, machine: Machine) -> dict[str, Any]:
+        """Those that the plan is for, as the form's answer has them."""
+        if result.plan is None or (here := result.plan.advice.budget).card_uuid is None:
+            return {}
+        choices, planned = self.card_choices(machine), {here.card_uuid, *(uuid for uuid, _ in here.beside)}
+        return {CARDS: {"value": [uuid for _, uuid in choices if uuid in planned], "choices": choices}}
 
 
 def rank_choices(value: int) -> list[tuple[str, int]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -44,7 +45,7 @@ from webui.kit import samples
 from webui.kit.wording import Wording
 from webui.state.services import Services
 
-HERE, PROCESSOR, CARD, SIZE = "here", "cpu", "card:", "size:"
+HERE, PROCESSOR, SIZE = "here", "cpu", "size:"
 FAILURE_KEPT_S = 60.0
 
 
@@ -55,9 +56,10 @@ class Form:
     goal: Any
     model: Any
     data: Any
-    memory: Any  # HERE, PROCESSOR, "card:<uuid>" or "size:<GB>"
+    memory: Any  # HERE, PROCESSOR or "size:<GB>"
     name: Any
     answers: FormAnswers
+    cards: tuple[str, ...] = ()  # uuids of those that were chosen and can be used (Planner.cards_of)
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ class Planner:
             recipe = recipe_of(form)
             recipe, other_base = self._continued(recipe, form)
             nvidia = self.services.monitor.newest().nvidia
-            budgeted = budget.of_ranks(self.budget(form.memory), nvidia, recipe.train.ranks)
+            budgeted = budget.of_ranks(self.budget(form.memory, form.cards), nvidia, recipe.train.ranks)
         except GarageError as error:
             return FormResult(missing=missing, problem=error.message)
         shape, shape_problem = self._shape(recipe)
@@ -163,7 +165,7 @@ class Planner:
             problem = msg("wizard.only_planned", gb=f"{budgeted.sold_gb:g}")
         known_pace = self._pace(made, shape, preview) if preview and not budgeted.planned else None
         return FormResult(
-            made, preview, shape, known_pace, missing, problem, shape_problem, preview_problem, self._note(budgeted, form.memory),
+            made, preview, shape, known_pace, missing, problem, shape_problem, preview_problem, self._note(budgeted, form),
             measuring=self.services.pace_probe.busy,
             findings=tuple(run_doctor.before(Planned.of(made.recipe, made.advice, preview))) if preview else (),
             dry_run=self._dry_run(made, shape),
@@ -174,13 +176,15 @@ class Planner:
         kept = self.services.datasets.settled(recipe.data.source, Choices.of(recipe.data))
         return recipe.model_copy(update={"data": recipe.data.model_copy(update=dict(kept.said))})
 
-    def _note(self, budgeted: Budget, choice: Any) -> Message | None:
-        """Why a card will not be used that is planned for, or that a person expects to be."""
+    def _note(self, budgeted: Budget, form: Form) -> Message | None:
+        """Why a card will not be used that is planned for or was chosen, or that a person expects to be."""
         build = devices.torch_build()
         if budgeted.kind == "card" and not budgeted.planned and build and not build.knows_cards:
             return msg("wizard.torch_without_cuda", torch=build.version or "?")
-        cards = self.services.monitor.newest().nvidia.cards if budgeted.kind == "cpu" and choice != PROCESSOR else ()
-        return next((why for card in cards if (why := devices.why_left_out(card))), None)
+        expects_any = budgeted.kind == "cpu" and form.memory != PROCESSOR
+        cards = self.services.monitor.newest().nvidia.cards
+        expected = (card for card in cards if expects_any or (form.memory == HERE and card.uuid in form.answers.cards))
+        return next((why for card in expected if (why := devices.why_left_out(card))), None)
 
     def _continued(self, recipe: Recipe, form: Form) -> tuple[Recipe, Message | None]:
         """recipe with what belongs to the run that it continues, and what is wrong with the base that was chosen."""
@@ -193,13 +197,17 @@ class Planner:
             other = msg("further_card.other_base", name=parent.name, then=then.model.id, now=recipe.model.id)
         return further.held_to(recipe, then), other
 
-    def device(self, choice: Any) -> str | None:
-        """What a run's process is told that is to have what was chosen (core/system/devices)."""
-        nvidia = self.services.monitor.newest().nvidia
-        return devices.CPU if choice == PROCESSOR else budget.device_of(self.budget(choice), nvidia)
+    def device(self, choice: Any, budgeted: Budget) -> str | None:
+        """What a run's process is told that is to have what it was planned for (core/system/devices)."""
+        return devices.CPU if choice == PROCESSOR else budget.device_of(budgeted, self.services.monitor.newest().nvidia)
 
-    def budget(self, choice: Any) -> Budget:
-        """Raises RecipeError for a size that cannot be; a card that went away becomes what is here."""
+    def cards_of(self, choice: Any, chosen: Sequence[str]) -> tuple[str, ...]:
+        """Those of chosen that can be used, where there is a choice."""
+        there = {card.uuid for card in devices.may_be_chosen(self.services.monitor.newest().nvidia)}
+        return tuple(uuid for uuid in chosen if uuid in there) if choice == HERE and len(there) > 1 else ()
+
+    def budget(self, choice: Any, cards: Any = ()) -> Budget:
+        """cards: uuids. Raises RecipeError for a size that cannot be; without a card that is there it is what is here."""
         machine = self.services.standby.for_a_run(self.services.monitor.newest())
         if isinstance(choice, str) and choice.startswith(SIZE):
             try:
@@ -209,16 +217,14 @@ class Planner:
             return budget.planned(size, platform.system())
         if choice == PROCESSOR:
             return budget.of_cpu(machine)
-        if isinstance(choice, str) and choice.startswith(CARD):
-            for card in machine.nvidia.cards:
-                if card.uuid == choice.removeprefix(CARD) and card.usable:
-                    return budget.of_card(card, machine.ram_free_bytes)
-        return budget.of_machine(machine)
+        wanted = cards if isinstance(cards, list | tuple) else ()
+        chosen = [card for card in devices.may_be_chosen(machine.nvidia) if card.uuid in wanted]
+        return budget.of_chosen(chosen, machine.nvidia, machine.ram_free_bytes) if chosen else budget.of_machine(machine)
 
-    def budget_or_here(self, choice: Any) -> Budget:
+    def budget_or_here(self, choice: Any, cards: Any = ()) -> Budget:
         """For lists beside the plan, whose card says what is wrong with a size that cannot be."""
         try:
-            return self.budget(choice)
+            return self.budget(choice, cards)
         except GarageError:
             return self.budget(HERE)
 
@@ -336,6 +342,6 @@ def recipe_of(form: Form) -> Recipe:
         "data": sections.get("data", {})
         | {**brought, "source": form.data if isinstance(form.data, str) and form.data else NO_DATA},
         "adapter": sections.get("adapter", {}),
-        "train": sections.get("train", {}),
+        "train": sections.get("train", {}) | ({"ranks": len(form.cards)} if form.cards else {}),
     }
     return Recipe.parse(value, where="form")

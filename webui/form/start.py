@@ -120,7 +120,8 @@ class StartStep:
         facts = RunFacts(
             data=TrainedOn(id=info.id, name=name, sha256=report.sha256, rows=report.good_rows, version=recipe.data.version or 0),
             advice=advice.as_json(),
-            wanted_device=self.planner.device(form.memory),
+            wanted_device=self.planner.device(form.memory, advice.budget),
+            wanted_beside=dict(advice.budget.beside),
             predicted_seconds=seconds,
         )
         if parent := parent_of(self.services, form.answers):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from core.memory.budget import sold_gb
 from core.system.devices import best_card, why_left_out
 from core.system.gpu import Card, Holder, Nvidia
 from core.system.machine import Machine
@@ -104,6 +105,24 @@ def _power(card: Card, w: Wording) -> str:
     if card.power_w is None or card.power_limit_w is None:
         return _with_unit(card.power_w and round(card.power_w), "W", w)
     return w.t("hardware_view.watts", now=round(card.power_w), limit=round(card.power_limit_w))
+
+
+def titled(card: Card, w: Wording) -> str:
+    """ "GPU 0: NVIDIA GeForce RTX 3060, 12 GB", as nvidia-smi counts."""
+    title = w.t("hardware_view.numbered", index=card.index, about=card.name or "?")
+    return title if card.total_bytes is None else f"{title}{w.t('run_memory.comma')}{sold_gb(card.total_bytes):g} GB"
+
+
+def as_it_is(card: Card, w: Wording) -> str:
+    """ "GPU 0: 6.0 of 12.0 GiB free, 7 % load, drives the display" """
+    known = card.free_bytes is not None and card.total_bytes is not None
+    sizes = {"free": gib(card.free_bytes or 0), "total": gib(card.total_bytes or 0)}
+    parts = [w.t("hardware_view.ram_free", **sizes) if known else w.t("hardware_view.memory_unknown")]
+    if card.utilization_percent is not None:
+        parts.append(w.t("hardware_view.load", load=card.utilization_percent))
+    if card.drives_display:
+        parts.append(w.t("hardware_view.drives_display"))
+    return w.t("hardware_view.numbered", index=card.index, about=w.t("run_memory.comma").join(parts))
 
 
 def _holders(holders: tuple[Holder, ...] | None, w: Wording) -> str:

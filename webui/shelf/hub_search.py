@@ -32,23 +32,23 @@ class HubSearch:
         self.ask = gr.Button(label, size="sm", elem_id="ask-hub")
         self.found = gr.HTML("", visible=False, elem_id="hub-found", js_on_load=CHOOSE, apply_default_css=False)
 
-    def wire(self, memory: Component, words: Component, model: Component) -> Dependency:
+    def wire(self, memory: Component, cards: Component, words: Component, model: Component) -> Dependency:
         """Gives the press of a row."""
         words.change(None, None, [self.found], js=GONE, **QUIET)  # what was found for other words
         self.ask.click(
-            self.asked, [memory, words, model], [self.found], show_progress="minimal", show_progress_on=[self.ask],
+            self.asked, [memory, words, model, cards], [self.found], preprocess=False, show_progress="minimal", show_progress_on=[self.ask],
             concurrency_limit=2, api_visibility="private",
         )  # fmt: skip
         return self.found.select(None, None, [model], js=CHOSEN, **QUIET)
 
-    def asked(self, memory: Any, words: Any, model: Any) -> Update:
-        """Inputs: plan-for, words, model. Outputs: found."""
+    def asked(self, memory: Any, words: Any, model: Any, cards: Any = ()) -> Update:
+        """Inputs: plan-for, words, model, cards. Outputs: found."""
         text = words if isinstance(words, str) else ""
         try:
             found = search(text)
         except GarageError as error:
             return shown(notice(self.w.of(error.message), "warn"))
-        budget = self.budget_of(memory)
+        budget = self.budget_of(memory, cards)
         rows = shelf.of_hub(found, budget)
         marks = Marks(model if isinstance(model, str) else None, self.services.models.here(), self.services.paces.on(budget))
         return shown(Html(hub_rows.found(rows, text.strip(), marks, self.w)))

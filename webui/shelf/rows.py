@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from core.advice.catalogue import Fit
 from core.advice.shelf import HubRow, Shelf, ShelfRow
@@ -19,7 +18,7 @@ from webui.kit.format import METHODS, gib, where
 from webui.kit.html import Html, join, tag
 from webui.kit.wording import Wording
 
-BudgetOf = Callable[[Any], Budget]
+BudgetOf = Callable[..., Budget]
 
 # The press of a row's button, with the model's hub id; the script of the event gets no data, so the form keeps it (assets/form.js).
 CHOOSE = """

@@ -51,24 +51,28 @@ class ModelShelf:
         codes = sorted(set(spoken), key=lambda code: (-spoken.count(code), code))
         return [(self.w.t("shelf_view.any_language"), ANY), *((self.w.of(language_name(code)), code) for code in codes)]
 
-    def wire(self, page: gr.Blocks, memory: gr.Dropdown, model: gr.Dropdown) -> Sequence[Dependency]:
-        """memory: what is planned for; model: the field that a press fills. Gives the presses."""
-        asked = [memory, self.words, self.fitting, self.sell, self.language, model]
+    def wire(self, page: gr.Blocks, memory: gr.Dropdown, cards: gr.CheckboxGroup, model: gr.Dropdown) -> Sequence[Dependency]:
+        """memory, cards: what is planned for; model: the field that a press fills. Gives the presses."""
+        asked = [memory, self.words, self.fitting, self.sell, self.language, model, cards]
         # Before the list is drawn anew: gradio runs what hangs on one event in turn, and what the hub answered meanwhile would go.
-        pressed = self.hub.wire(memory, self.words, model)
+        pressed = self.hub.wire(memory, cards, self.words, model)
         # One event for all: two of them answer in any order, and the list of what was typed first would stay.
         # A text box of gradio 6.31 has `input` at a key press alone: none at Backspace, at a paste, or from a Chinese input method.
-        triggers = [page.load, self.words.change, *(field.input for field in (memory, self.fitting, self.sell, self.language))]
-        gr.on(triggers, self.draw, asked, [self.shown], trigger_mode="always_last", queue=False, **QUIET)
+        triggers = [
+            page.load,
+            self.words.change,
+            *(field.input for field in (memory, cards, self.fitting, self.sell, self.language)),
+        ]
+        gr.on(triggers, self.draw, asked, [self.shown], trigger_mode="always_last", queue=False, preprocess=False, **QUIET)
         model.change(None, [model], None, js=MARK, **QUIET)
         return self.shown.select(None, None, [model], js=CHOSEN, **QUIET), pressed
 
-    def draw(self, memory: Any, words: Any, fitting: Any, sell: Any, language: Any, model: Any) -> Html:
-        """Inputs: plan-for, words, fitting, sell, language, model. Outputs: shown."""
+    def draw(self, memory: Any, words: Any, fitting: Any, sell: Any, language: Any, model: Any, cards: Any = ()) -> Html:
+        """Inputs: plan-for, words, fitting, sell, language, model, cards. Outputs: shown."""
         wish = Wish(fits=fitting is True, sell=sell is True, language=language if isinstance(language, str) and language else None)
         machine = self.services.standby.for_a_run(self.services.monitor.newest())
         text = words[:LONGEST] if isinstance(words, str) else ""
-        found = shelf.find(text, self.budget_of(memory), wish, budgets.of_cpu(machine))
+        found = shelf.find(text, self.budget_of(memory, cards), wish, budgets.of_cpu(machine))
         paces = self.services.paces.on(found.budget)
         marks = Marks(model if isinstance(model, str) else None, self.services.models.here(), paces)
         return rows.shelf(found, wish, marks, self.w)

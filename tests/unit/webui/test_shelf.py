@@ -118,11 +118,11 @@ def test_the_starter_is_said_to_be_on_this_pc_only_once_it_was_fetched(tmp_path:
 def test_one_event_draws_the_shelf_and_what_the_hub_found_is_cleared_before(tmp_path: Path) -> None:
     """Two events answer in any order, and the list of what was typed first stayed; what hangs on one event runs in turn, and what
     the hub answered while the list was drawn went with it (both seen)."""
-    made = ModelShelf(Services.open(Workspace.open(tmp_path)), lambda _: EIGHT, EN)
+    made = ModelShelf(Services.open(Workspace.open(tmp_path)), lambda *_: EIGHT, EN)
     with gr.Blocks(analytics_enabled=False) as page:
         memory, model = gr.Dropdown(elem_id="memory"), gr.Dropdown(elem_id="model")
         made.build()
-        made.wire(page, memory, model)
+        made.wire(page, memory, gr.CheckboxGroup(elem_id="cards"), model)
     calls = page.get_config_file()["dependencies"]
     assert len([call for call in calls if call["outputs"] == [made.shown._id]]) == 1
     typed = [call for call in calls if (made.words._id, "change") in map(tuple, call["targets"])]

@@ -48,7 +48,7 @@ from webui.form.fields import (
 from webui.form.form import Wizard
 from webui.form.handle import IS_HERE, READING, Filling
 from webui.form.plan import PlanStep
-from webui.form.planner import HERE, PROCESSOR, Form, Planner, recipe_of
+from webui.form.planner import HERE, PROCESSOR, Form, FormResult, Planner, recipe_of
 from webui.form.reading.brought import BroughtReading
 from webui.kit.html import tag
 from webui.kit.wording import Wording, field_of
@@ -83,14 +83,58 @@ def two_cards(services: Services, monkeypatch: pytest.MonkeyPatch, visible: str 
 def test_a_run_gets_the_card_that_its_plan_is_for(services: Services, planner: Planner, monkeypatch: pytest.MonkeyPatch) -> None:
     two_cards(services, monkeypatch)
     result = planner.look(form(), EN)
-    assert (result.plan.advice.budget.name, planner.device(HERE), result.note) == ("RTX 4060", "GPU-1", None)
-    assert planner.device(PROCESSOR) == "cpu" and planner.look(form(memory=PROCESSOR), EN).note is None
-    assert planner.device("card:GPU-0") == "GPU-1", "torch has no code for it"
+    assert (result.plan.advice.budget.name, device(planner), result.note) == ("RTX 4060", "GPU-1", None)
+    assert device(planner, PROCESSOR) == "cpu" and planner.look(form(memory=PROCESSOR), EN).note is None
+    assert planner.cards_of(HERE, ["GPU-1"]) == (), "torch has no code for the other, so that there is no choice"
     assert [value for _, value in PlanStep(services, EN).memory_choices(services.monitor.newest())][:3] == [
         HERE,
         PROCESSOR,
         "size:6",
     ]
+
+
+def device(planner: Planner, choice: str = HERE) -> str | None:
+    return planner.device(choice, planner.budget(choice))
+
+
+def chosen(planner: Planner, *uuids: str, **more: object) -> FormResult:
+    return planner.look(replace(form(**more), answers=FormAnswers({"cards": [*uuids]}), cards=planner.cards_of(HERE, uuids)), EN)
+
+
+def test_the_cards_that_are_chosen_are_planned_for_by_the_smallest_and_no_other(
+    services: Services, planner: Planner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two_cards(services, monkeypatch, build="12.6")  # which has code for both
+    monkeypatch.setattr(devices, "torch_build", lambda: TorchBuild(version="2.15.0", cuda="12.6"))
+    alone, both = chosen(planner, "GPU-1"), chosen(planner, "GPU-1", "GPU-0")
+    of_one, of_both = alone.plan.advice.budget, both.plan.advice.budget
+    assert (of_one.name, of_one.free_gib, of_one.beside, alone.plan.recipe.train.ranks) == ("RTX 4060", 7, (), 1)
+    assert (of_both.card_uuid, of_both.free_gib, of_both.smallest) == ("GPU-0", 7, "RTX 4060")
+    assert (of_both.beside, both.plan.recipe.train.ranks) == ((("GPU-1", "RTX 4060"),), 2)
+    assert "Trains on 2 GPUs together" in plan_view.card(both, EN)
+    by_recipe = planner.look(replace(form(), answers=FormAnswers({"train.ranks": 2})), EN)
+    assert by_recipe.plan.advice.budget.beside == of_both.beside, "the two with most free memory"
+    assert planner.cards_of(PROCESSOR, ["GPU-0"]) == planner.cards_of("size:24", ["GPU-0"]) == ()
+    assert planner.cards_of(HERE, ["GPU-9", "GPU-1"]) == ("GPU-1",)
+
+
+def test_a_chosen_card_that_is_lost_is_said_and_what_is_left_is_planned_for(
+    services: Services, planner: Planner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two_cards(services, monkeypatch, build="12.6")
+    seen = services.monitor._newest
+    lost = seen.nvidia.cards[1].model_copy(update={"lost": True})
+    services.monitor._newest = seen.model_copy(update={"nvidia": Nvidia(cards=(seen.nvidia.cards[0], lost))})
+    result = chosen(planner, "GPU-1", "GPU-0")
+    assert result.plan.advice.budget.name == "GTX 1060" and result.plan.recipe.train.ranks == 1
+    assert "RTX 4060 no longer responds" in EN.of(result.note)
+    assert chosen(planner, "GPU-0").note is None, "it is missed by nobody"
+
+
+@pytest.mark.parametrize("cards", [None, "GPU-1", {"a": 1}, [3, None, ["GPU-1"]], ["x" * 9999], [{}]])
+def test_cards_are_whatever_a_browser_sends(planner: Planner, cards: object) -> None:
+    answers = FormAnswers.of_state({"explicit": {"cards": cards}, "revision": 1})
+    assert planner.cards_of(HERE, answers.cards) == () and planner.budget(HERE, cards).kind == "cpu"
 
 
 @pytest.mark.parametrize(("visible", "build", "said"), [("-1", "13.0", "CUDA_VISIBLE_DEVICES"), (None, None, "built without CUDA")])
@@ -101,7 +145,7 @@ def test_a_card_that_will_not_be_used_is_said_beside_the_plan(
     two_cards(services, monkeypatch, visible, build)
     result = planner.look(form(), EN)
     assert said in EN.of(result.note) and "{" not in ZH.of(result.note)
-    assert planner.device(HERE) == ("cpu" if visible else "GPU-0")
+    assert device(planner) == ("cpu" if visible else "GPU-0")
 
 
 def test_run_chat_and_export_end_a_measurement_before_they_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,7 +356,7 @@ def test_a_family_that_cannot_be_trained_is_told_at_the_model_step(config: dict,
 
 def test_the_processor_may_be_chosen(planner: Planner) -> None:
     assert planner.look(form(memory=PROCESSOR), EN).plan.advice.budget.kind == "cpu"
-    assert planner.device(PROCESSOR) == "cpu" and planner.device(HERE) is None
+    assert device(planner, PROCESSOR) == "cpu" and device(planner) is None
 
 
 @pytest.mark.slow
@@ -382,7 +426,7 @@ def test_one_look_draws_every_part_and_says_what_each_field_is_to_show(wizard: W
     answer, drawn = look(wizard, revision=5, settings={"train.seed": 7})
     assert set(drawn) == wizard._drawn - (wizard.data_step.reading.parts - wizard.data_step.reading.draw(None).keys())
     assert answer["is_look"] and answer["revision"] == 5 and answer["answers"] == {"explicit": {"train.seed": 7}}
-    assert set(answer["values"]) == {name_of(key) for key in FIELDS}
+    assert set(answer["values"]) == {name_of(key) for key in FIELDS}, "no cards: there is none"
     assert (answer["values"]["train.max_steps"], answer["values"]["train.seed"]) == (80, 7)
     assert answer["values"]["adapter.r"]["value"] == 8 and drawn[wizard.plan_step.reset]["visible"] is True
     assert json.dumps(answer), "it goes to the browser as it is"
@@ -396,11 +440,11 @@ def test_a_rank_that_is_not_offered_is_offered_with_its_value(wizard: Wizard) ->
 def test_the_plan_is_looked_at_anew_when_free_memory_has_moved(wizard: Wizard, monkeypatch: pytest.MonkeyPatch) -> None:
     _, drawn = look(wizard)
     mark = drawn[wizard.plan_step.drawn_from]
-    monkeypatch.setattr(wizard.planner, "budget", lambda choice: SimpleNamespace(free_gib=mark["free"]))
-    assert wizard.memory_has_moved(mark, HERE) == {"has_moved": False}
-    assert wizard.memory_has_moved(mark | {"free": mark["free"] + 50}, HERE) == {"has_moved": True}
+    monkeypatch.setattr(wizard.planner, "budget", lambda choice, cards: SimpleNamespace(free_gib=mark["free"]))
+    assert wizard.memory_has_moved(mark, HERE)[0] == {"has_moved": False}
+    assert wizard.memory_has_moved(mark | {"free": mark["free"] + 50}, HERE)[0] == {"has_moved": True}
     monkeypatch.undo()
-    assert wizard.memory_has_moved(mark | {"free": 1e6}, "size:huge") == {"has_moved": False}, "a size that cannot be"
+    assert wizard.memory_has_moved(mark | {"free": 1e6}, "size:huge")[0] == {"has_moved": False}, "a size that cannot be"
 
 
 def test_a_setting_that_cannot_be_is_left_in_its_field(wizard: Wizard) -> None:
