@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import gradio as gr
@@ -199,14 +200,17 @@ class DataPage:
         ]
 
     def _place(self, page: Page, rows: Rows, number: int) -> Html:
-        said = self.w.t("data_page.place", page=number, shown=len(page.rows), rows=len(rows))
+        said = self.w.t(
+            "data_page.place", page=number, shown=format.rows(self.w, len(page.rows)), rows=format.rows(self.w, len(rows))
+        )
         return muted(said if page.rows else self.w.t("data_page.no_rows"))
 
     def _line(self, row: ShownRow) -> str:
-        """Two lines: its number with the question, the answer; or why it cannot be learned from."""
+        """Its number with the question, then the answer; or its number, why it cannot be trained, and its values."""
         if row.example is None:
             why = self.w.of(row.problem) if row.problem else self.w.t("data_page.bad_answer")
-            return f"{row.number:,} · {why}\n{_short(str(row.values or ''))}"
+            values = json.dumps(row.values, ensure_ascii=False) if row.values else ""
+            return f"{self.w.t('data_page.row', row=row.number)}\n{why}\n{_short(values)}"
         example = row.example
         if example.text is not None:
             return f"{row.number:,} · {_short(example.text)}"

@@ -79,7 +79,7 @@ def test_words_are_sought_and_rows_that_cannot_be_learned_from_are_shown_with_th
     id = added(services, tmp_path, [*asked(12), {"question": "And this?", "answer": ""}])
     assert numbers(draw(page, id, words="NUMBER 7?")) == ["7"]
     bad = draw(page, id, show="problems")
-    assert numbers(bad) == ["13"] and "13 · " in bad[ROWS]["choices"][0][0]
+    assert numbers(bad) == ["13"] and "Row 13\nthe answer is empty" in bad[ROWS]["choices"][0][0]
     opened = page.open_row(id, "13", "problems", [0])
     assert opened[1]["number"] == 0 and "And this?" in opened[5]["value"]  # as a new row, in JSON
     mended = page.row.saved(id, opened[1], "", '{"question": "And this?", "answer": "This."}')
