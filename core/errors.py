@@ -1,4 +1,4 @@
-"""What a person can act on. Everything else is a bug and keeps its traceback in the log.
+"""Errors that a person can act on. Everything else is a bug and keeps its traceback in the log.
 
 GarageError
 ├── RecipeError      a recipe, a setting or an argument that cannot be

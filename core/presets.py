@@ -1,4 +1,4 @@
-"""Where the data lies that comes with the app (presets/), read by the room that it is about."""
+"""Where the data that ships with the app is (presets/); each room reads its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far something is that takes a while: a download, tokenising, saving."""
+"""Progress of something slow: a download, tokenizing, saving."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values that pass between rooms: their base, and units of memory."""
+"""The base class of values that pass between rooms, and units of memory."""
 
 from __future__ import annotations
 

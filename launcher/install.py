@@ -1,4 +1,4 @@
-"""Making .venv complete, in steps of one line each."""
+"""Completes .venv, with one line of output per step."""
 
 import json
 import os

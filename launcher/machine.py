@@ -1,4 +1,4 @@
-"""What this machine has: its cards and their driver, and what would end an install on it."""
+"""What this machine has: its GPUs and their driver, and what would prevent an install."""
 
 import os
 from collections import namedtuple

@@ -1,4 +1,4 @@
-"""How far the downloads of pip and uv are, by what they print: pip's lines, uv's lines, and the bars that uv draws on a terminal."""
+"""Download progress of pip and uv, parsed from their output: pip's lines, uv's lines and its terminal bars."""
 
 import re
 

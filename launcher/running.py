@@ -1,4 +1,4 @@
-"""Commands that are run: with a line on the terminal, to be answered, or in the place of this program."""
+"""Runs commands: with a line on the terminal, for their output, or in place of this program."""
 
 import os
 import sys

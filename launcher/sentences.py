@@ -1,4 +1,4 @@
-"""The start's sentences, in the language of the person, read before any reader of YAML is installed."""
+"""The launcher's sentences in the person's language, read before any YAML reader is installed."""
 
 import json
 import os

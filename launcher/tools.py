@@ -1,4 +1,4 @@
-"""pip and uv as commands, and what uv has to be told of a pip that somebody has set up.
+"""pip and uv as commands, and the options that carry a person's pip settings over to uv.
 
 uv fetches many files at once and needs nothing of Debian's to make an environment. pip goes on with a file that broke off,
 which uv (0.13) begins again: so the one file of gigabytes, a torch with CUDA from PyTorch's own index, is pip's in any case.

@@ -1,4 +1,4 @@
-"""Which build of torch a machine gets, and why."""
+"""Which build of torch this machine gets, and why."""
 
 import os
 from collections import namedtuple

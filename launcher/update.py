@@ -1,4 +1,4 @@
-"""`python launch.py update`: a newer release in the place of this one. Nothing is asked or sent unless somebody asks, or has switched it on.
+"""`python launch.py update`: installs a newer release. Nothing is checked or sent unless somebody asks, or has switched it on.
 
 FROM is the address of a release's description, as tools/release.py writes it: {"version", "file", "bytes", "sha256"}; the archive lies beside it.
 What the archive has takes the place of what is here; runs, settings, models and .venv are not in it. The former version is kept in `.update.old`:

@@ -1,4 +1,4 @@
-"""How a finished export is used from where it lies: for each program, what is typed there. Told by the page and by the command alike. No torch.
+"""How to use a finished export: for each program, the commands to type. Used by the page and the command line. No torch.
 
 Another program: a line here, its sentence `in_` in elsewhere.yaml.
 """

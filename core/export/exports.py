@@ -1,4 +1,4 @@
-"""Take it home: the adapter, a merged 16-bit folder, or a GGUF file with an Ollama Modelfile, each proven before it counts.
+"""Exports: the adapter, a merged 16-bit folder, or a GGUF file with an Ollama Modelfile, each verified before it counts.
 
 What an export is and how to ask for one; the work is done by `core.export.worker` in a process of its own. No torch.
 

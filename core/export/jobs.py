@@ -1,4 +1,4 @@
-"""The folder of one attempt, from both sides: whether its worker lives, how it is ended, what a killed one left (core.export.exports tells the files)."""
+"""The folder of one export attempt: whether its worker lives, how to end it, what a killed one left (files: core.export.exports)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A forward through a model that does not fit into memory: one layer at a time is read from the disk, used and forgotten.
+"""A forward pass through a model that does not fit into memory: each layer is read from disk, used and released.
 
 The model is built without weights (transformers knows how, for every family), and accelerate's hooks ask for those of a layer
 just before it runs. So memory holds one layer, or the embedding, and what flows between them; all rows go through together, so

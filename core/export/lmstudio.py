@@ -1,4 +1,4 @@
-"""LM Studio's folder of models: found, and given a GGUF file as MAKER/MODEL/FILE.gguf, the only way in which it sees one. No torch.
+"""Finds LM Studio's models folder and puts a GGUF file there as MAKER/MODEL/FILE.gguf, the only layout it reads. No torch.
 
 A hard link where both lie on one disk, so that the file takes its room once, and a copy elsewhere. What is deleted on one side stays on the other.
 """

@@ -1,4 +1,4 @@
-"""Which factors of an adapter's file belong to which tensor of the base's files, and by which scale: W + scale * B @ A. Workers only (torch)."""
+"""Maps the factors in an adapter's file to the tensors of the base's files, each with its scale: W + scale * B @ A. Workers only (torch)."""
 
 from __future__ import annotations
 

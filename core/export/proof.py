@@ -1,4 +1,4 @@
-"""The proof of an export. Which of three was made stands in export.json and on the page.
+"""Verifies an export. export.json and the page say which of three checks was made.
 
 bytes: an adapter is a copy, and is compared as one. Nothing is loaded.
 whole: a merged model or a GGUF file is compared tensor by tensor with W + s * B @ A (core.export.tensors), then loaded again

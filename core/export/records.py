@@ -1,4 +1,4 @@
-"""What is asked of an export, what is known of one at work, and what is left of one: request.json, status.json, export.json. No torch."""
+"""The records of an export: its request, its progress, its result: request.json, status.json, export.json. No torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an export takes, told before it begins: bytes of the result, disk and memory while it works, and how long one took on this PC. No torch.
+"""What an export needs, estimated before it begins: size of the result, disk, memory, and time by earlier ones on this PC. No torch.
 
 Sizes follow from the number of parameters; seconds are an earlier export's own, or there are none.
 """

@@ -1,4 +1,4 @@
-"""A base model's weights as they lie on disk, read from the headers of their files alone, and their names in the model. Workers only (torch)."""
+"""A base model's weights on disk, from the headers of their files alone, with their names in the model. Workers only (torch)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The proof that needs no room: what was written, read back from the disk and compared tensor by tensor with what it should be.
+"""Verifies an export with little memory: reads it back from disk and compares it tensor by tensor with what it should be.
 
 An adapter is a copy: its bytes are the run's. Of a merged model and a GGUF file every number is compared with W + s * B @ A
 (DoRA: with the lengths it has learned) of base and adapter, a few rows at a time: it may be off by one place in the type it is

@@ -1,4 +1,4 @@
-"""What a hub answers when it gives nothing, as one sentence each: what was found, what to try."""
+"""A hub's error answers as one sentence each: what was found, what to try."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of a hub model lies in the ordinary Hugging Face cache: which files make it whole, and where. No network."""
+"""Which files of a hub model are in the Hugging Face cache, and which it needs to be complete. No network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the card and the tags of a repository tell. Anybody writes them: what has another form than it should tells nothing."""
+"""What a repository's card and tags say. Anybody can write them: a value in an unexpected form is ignored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a hub says of one model: its commit, month, gate, licence, languages, parameters. One request, kept nowhere."""
+"""Facts about one hub model: its commit, month, gate, licence, languages, parameters. One request, not stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a repository of the hub holds at one commit, and the refusals that need no weights.
+"""The files of a hub repository at one commit, and the refusals that need no weights.
 
 Only safetensors and the files around them are ever named for a download: no pickles, no Python.
 """

@@ -1,4 +1,4 @@
-"""Models of the hub by words: what the hub itself tells of each, in one request. Nothing is asked before a person asks.
+"""Searches models on the hub: what the hub says of each, in one request. Only when a person asks.
 
 A search is one request of at most MOST rows, within about peek.PEEK_S. Why not `HfApi.list_models`: it has no time limit, and
 asks five times again where the hub says 429 or 500, sleeping between, when a person waits for the sentence. Its own ModelInfo

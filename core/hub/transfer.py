@@ -1,4 +1,4 @@
-"""One model's needed files, from the hub into its ordinary cache: several at once, each going on where it ended. Blocks; killed to stop.
+"""Downloads one model's files from the hub into the cache: several at once, each resumed. Blocks; killed to stop.
 
 Listing and refusals first, then config.json and what `accept` says to it, then the index, the room on the disk, and the rest.
 The bytes come by huggingface_hub's `http_get` or its Xet storage. Why not its `hf_hub_download`: in 2.4 a broken or killed download starts

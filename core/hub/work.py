@@ -1,4 +1,4 @@
-"""The work on one download, by whoever holds its lock: told once a second, and tried again by itself where its line breaks."""
+"""Runs one download for the holder of its lock: reports once a second, and retries after a broken connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The hub's own storage, read as a stream from where a file ends: parallel inside, and gone on with after a kill.
+"""Reads the hub's Xet storage as a stream from any offset: in parallel, and resumable after a kill.
 
 `xet_get` of huggingface_hub writes a file anew each time; `hf_xet`, which it uses, also streams from any byte. Where the package or
 the storage cannot be had (a mirror, a firewall), the same bytes come over plain HTTP.

@@ -1,4 +1,4 @@
-"""Adapters as folders on disk, in PEFT's format: what one says of itself, and whether it is whole. No torch."""
+"""Adapters as folders on disk, in PEFT's format: what one contains, and whether it is complete. No torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adds a model to the catalogue, or reads one anew, from a hub or a local folder. No torch.
+"""Adds a model to the catalogue, or updates its entry, from a hub or a local folder. No torch.
 
     python -m core.models.catalogue_entry OWNER/NAME           prints its entry; HF_ENDPOINT, HF_TOKEN count as everywhere
     python -m core.models.catalogue_entry FOLDER --hub OWNER/NAME

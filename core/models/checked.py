@@ -1,4 +1,4 @@
-"""Whether an entry of the catalogue agrees with itself: billions, parameters in its files and shape, each against the others. No torch.
+"""Whether a catalogue entry is consistent: its billions, the parameters in its files, and its shape. No torch.
 
 What is allowed: billions within 1 % of the shape (pages round to three digits). Parameters in files within 0.15 % of the shape
 (biases and the norms inside attention are not counted there, and buffers are counted by the hub), or more by what `beside` names: a

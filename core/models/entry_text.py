@@ -1,4 +1,4 @@
-"""One entry of presets/models.yaml as text: written as the file has them, put in place of the old one or behind the last. No torch.
+"""One entry of presets/models.yaml as text: formatted as the file is, replacing the old entry or appended. No torch.
 
 The file is kept by people: its comments, its order and every other entry stay as they are, byte for byte.
 """

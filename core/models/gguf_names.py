@@ -1,4 +1,4 @@
-"""Which model of the catalogue a GGUF file on this PC was made from, by what its store calls it. No file is opened.
+"""Which catalogue model a GGUF file on this PC was made from, by the name its program gives it. Opens no file.
 
 Why not by its metadata: `general.base_model` names what the model itself was tuned from (Qwen3-4B-Base of a Qwen3-4B), not what was
 converted. How a GGUF file itself becomes a base: docs/families.md.

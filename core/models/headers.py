@@ -1,4 +1,4 @@
-"""What weight files hold, out of their headers: safetensors in a folder or on the hub, and GGUF. No weights are read. No torch.
+"""What weight files contain, from their headers: safetensors in a folder or on the hub, and GGUF. Reads no weights. No torch.
 
 A safetensors file begins with its header's length (8 bytes) and a JSON of names, types and shapes; a GGUF file with its
 settings and a list of tensors. `held` counts what QLoRA would hold in 4 bit and what stays as it is, and tells repositories

@@ -1,4 +1,4 @@
-"""The shape of a hub model out of its own weight files' headers, before anything is downloaded. No torch.
+"""A hub model's shape from the headers of its weight files, before any download. No torch.
 
 Reads config.json, the index of a sharded model, and the first kilobytes of its files, several at once. Why not
 `huggingface_hub.get_safetensors_metadata`: it reads 100 kB of every file, keeps the index in the cache, and of a server that

@@ -1,4 +1,4 @@
-"""The models that the catalogue knows, with their shapes: presets/models.yaml."""
+"""The models of the catalogue, with their shapes: presets/models.yaml."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One door for every base model: the starter, a hub model, or a folder of the person's library.
+"""The one entry point for base models: the starter, a hub model, or a folder of the person's library.
 
 `obtain` returns a local folder with config.json, safetensors and a tokenizer, downloading what is missing; it runs in
 a worker. Everything else here is quick and serves the page. No torch.

@@ -1,4 +1,4 @@
-"""The Python by which a model or an adapter is loaded outside this app, by transformers' class for the base as its makers ship it. No torch."""
+"""The Python code that loads a model or an adapter outside this app, with transformers' class for the unmodified base. No torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What models lie on this PC: the hub's cache, the starter, the library folders, and what LM Studio and Ollama have. No network.
+"""Models on this PC: the hub's cache, the starter, the library folders, LM Studio and Ollama. No network.
 
 Of the hub's cache and of what the app made itself of GGUF files anything is deleted, and only a whole model: the cache is shared with every
 other tool, so a person does it, by name. The others' stores are read: a row of theirs says what is there and how large it is.

@@ -1,4 +1,4 @@
-"""Repositories that are quantised already: which can be trained, and which model they were made of. No torch.
+"""Repositories that are already quantized: which can be trained, and which model they were made from. No torch.
 
 bitsandbytes' are: what they hold is what QLoRA itself makes of a base. FP8 and MXFP4 are unpacked to 16 bit as they load, need that memory,
 and are less exact than what they were made of. Of the others (GPTQ, AWQ, compressed-tensors, ...) transformers has kernels without

@@ -1,4 +1,4 @@
-"""Models whose repository brings Python of its own: refused, unless that very Python was trusted on the command line.
+"""Models whose repository has its own Python code: refused unless exactly that code was trusted on the command line.
 
 `python launch.py trust MODEL` shows the files and keeps their sha256 in <workspace>/trusted.json; nothing on the page can. Each
 load compares: a file that was changed, added or taken away is refused. What a model may do once it is trusted: everything

@@ -1,4 +1,4 @@
-"""Game mode: whether training should make room now, and when it may go on. Off until somebody asks for it (core/workspace/preferences).
+"""Game mode: whether training should make room now, and when it may resume. Off by default (core/workspace/preferences).
 
 Two things are decided here, both without a thread or a clock of their own: `wish_of_card` says who wants the card, out of what
 NVML tells, or why that cannot be known; `decide` makes a verdict out of it that neither a picture viewer nor a loading screen

@@ -1,4 +1,4 @@
-"""The queue: the runs that wait for their turn in the app, in `<workspace>/line.json`.
+"""The queue: the runs that wait in the app, in `<workspace>/line.json`.
 
     {"v": 1, "runs": [{"run": id, "not_before": seconds, "now": false}, ...], "hold": {...}, "game": {...}, "ignore_game": false,
      "sleep_at": seconds, "said": sentence, "app": {"pid": 1, "started": seconds}}

@@ -1,4 +1,4 @@
-"""A process that has read torch and what stands on it while a page is open, and becomes the worker of the next run. No torch here.
+"""The standby: a process that imports torch and the libraries while a page is open, and becomes the next run's worker. No torch here.
 
 Reading the libraries is half of what Start takes to the first step on a small model. What waits has no model, no context on a card and no
 lease, and has written nothing (core/training/standby). It is begun once a page has been open for OPEN_S and nothing trains or is timed, and

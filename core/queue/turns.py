@@ -1,4 +1,4 @@
-"""Whose turn it is: what the supervisor asks between two runs, and what it tells when one has ended.
+"""Which run is next: what the supervisor asks between two runs, and reports when one has ended.
 
 Everything lasting is in line.json (core/queue/queue); only what game mode must see twice before it believes it is kept in memory. One
 thread calls this, the supervisor's; pages and commands change line.json beside it.

@@ -1,4 +1,4 @@
-"""Runs as folders of plain files: what was asked, what is going on, what came out; how they end and how another goes on from one. No torch.
+"""Runs as folders of plain files: request, progress, results; how they end and how another continues from one. No torch.
 
 Imports: data, models, system, workspace and the ground. docs/map.md has the folder's files and who writes them.
 Add a state: `states`, and `state.<name>` in both catalogues. Add a fact of run.json: a field of its model in `run_json`.

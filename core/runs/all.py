@@ -1,4 +1,4 @@
-"""All runs of a workspace: making, finding, naming and deleting their folders. Never trains, never imports torch."""
+"""All runs of a workspace: creates, finds, renames and deletes their folders. Never trains, never imports torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The best state of a run, as the rows kept apart measured it: when to stop looking for a better one, and which one is kept. No torch."""
+"""Early stopping and the best checkpoint, by validation loss. No torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a run ended, and in which words: one table for the worker, the app and the commands (`ending`). And what is asked about it afterwards.
+"""How a run ended, in words: one table for the worker, the app and the commands (`ending`), and the questions asked afterwards.
 
 How long a pause took, from asking to the device being free, is measured: the worker says it first, with its last words; whoever
 then sees the process go (an app's supervisor, a command) puts the whole time in its place. Where nobody watches, the worker's

@@ -1,4 +1,4 @@
-"""One run on disk: the interface between the process that trains and everything that looks at it.
+"""One run on disk: the interface between the process that trains and everything that reads it.
 
 recipe.yaml             written once at submission
 run.json                made with it; then the holder of run.lock (core/runs/run_json)

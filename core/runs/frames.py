@@ -1,4 +1,4 @@
-"""The frames of a run's film: what its model answered at one step after the other. No torch.
+"""A run's sample answers: what its model answered at each evaluation. No torch.
 
 film.jsonl, one line a frame, appended by the worker: v, step, attempt, time, seconds (that it took), answers (in the order of
 film_scenes.json: text, and why it ends), neutral_loss (mean over the neutral texts; absent where it was not measured). A crash

@@ -1,4 +1,4 @@
-"""Train further: a new run that starts from the adapter of an ended one. Weights only; the optimizer begins anew. No torch.
+"""Train further: a new run that starts from a finished run's adapter. Only the weights; the optimizer starts fresh. No torch.
 
 The parent stands in the child's run.json, not in its recipe: a recipe is shareable, and elsewhere nobody has that run.
 

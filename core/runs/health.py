@@ -1,4 +1,4 @@
-"""Whether a step can be believed: a loss or a gradient that is no number, or a loss that ran away. No torch.
+"""Whether a step is healthy: detects a non-finite loss or gradient, and a diverging loss. No torch.
 
 A step without a number is left out: nothing is learned of it. After three in a row, or where the loss stays far above that of
 the start, the run goes back to its last good checkpoint, once, and on with half the learning rate; the next time it ends.

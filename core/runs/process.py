@@ -1,4 +1,4 @@
-"""The process of a run: whoever started it, and which device it has. No torch.
+"""The process of a run: who started it, and on which device. No torch.
 
 run.json names who started it (launcher_pid, launcher_started): an app or a command that may end without a word while the run goes on. A
 worker is alone once that process is gone and no app owns the workspace; an app that starts later finds the worker and watches it, and

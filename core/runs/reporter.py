@@ -1,4 +1,4 @@
-"""The worker's only way out: state, progress, numbers and events into its run folder, and the person's wish back in.
+"""The worker's only output: state, progress, numbers and events in its run folder; and the person's commands as input.
 
 A watch thread polls control.json. While the worker can save nothing yet (download, load, tokenising) it ends the
 process by itself when the main thread does not come back in time, so that Stop works within two seconds in libraries

@@ -1,4 +1,4 @@
-"""run.json: what is known of a run beside its recipe and its state, from how it was planned to which adapter was kept.
+"""run.json: the facts of a run beside its recipe and state, from its plan to the adapter that was kept.
 
 Made by `Runs.create` with what the form or the command knows; from then on its one writer is the holder of run.lock, by
 `RunFolder.add_facts`: the worker while it lives, else the supervisor or the command that lets the run go on. It is replaced whole,

@@ -1,4 +1,4 @@
-"""What a run's film asks: prompts that are chosen at its start and never again, so that its answers can be compared. No torch.
+"""The prompts of a run's sample answers: chosen at its start and then fixed, so that answers can be compared. No torch.
 
 film_scenes.json, written once by the worker: {"v": 1, "scenes": [Scene, ...], "neutral_texts": [str, ...]}. Up to three rows of
 the data (kept apart where some are: nobody learns them), up to three questions of the person's own, and two neutral ones from

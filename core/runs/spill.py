@@ -1,4 +1,4 @@
-"""Whether training has begun to live in the wrong memory: a card's overflow in the PC's RAM (Windows), or RAM's on the disk.
+"""Detects training in slow memory: GPU memory that overflows into RAM (Windows), or RAM swapped to disk.
 
 On Windows the NVIDIA driver (536.40 and later) does not refuse memory that a card has not: it takes RAM, and a step becomes many
 times slower without a word. What gives it away is a jump of the step's time while what was reserved, beside what others hold, is

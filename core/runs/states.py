@@ -1,4 +1,4 @@
-"""The states of a run and the one table of legal moves between them: worker, supervisor and buttons all read it."""
+"""The states of a run and the one table of legal transitions: worker, supervisor and buttons all use it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many threads a training on the processor computes with, changed between steps by what the steps took. No torch.
+"""How many threads a training on the CPU uses, adapted between steps to the time they take. No torch.
 
 Threads of one product wait for each other: while another program holds one core of two, two threads are slower than one, many times
 where they spin while they wait (core/system/processes). Nothing is believed without a trial: fewer, or again more, for TRIED steps,

@@ -1,4 +1,4 @@
-"""How long a run still takes: seconds a token of its own steps, and what its measurements, checkpoints and film take. No torch.
+"""How long a run still takes: from the seconds per token of its own steps, and the time of its evaluations, checkpoints and sample answers. No torch.
 
 Every step's size is known beforehand, so a step that reads more is expected to take longer. The slow first steps do not
 count, and a single step that hung (the PC slept) counts as a slow one. Simulated over recorded series in tests/unit/runs/test_time_left.py.

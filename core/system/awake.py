@@ -1,4 +1,4 @@
-"""Keeping this PC awake while something of ours is at work, each system asked in its own way. Nothing outlives the process that asked.
+"""Keeps this PC awake during a training or an export, in each system's own way. Nothing outlives the process that asked.
 
 Windows: SetThreadExecutionState, which holds for as long as the thread that asked lives. Linux: `systemd-inhibit` around a `cat` whose
 standard input comes from us, so that it ends with us, however that happens. macOS: `caffeinate`, which watches our process. The lid does

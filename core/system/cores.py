@@ -1,4 +1,4 @@
-"""The processor's cores: how many this process may use, how many other programs use now, and standing back behind them. No torch."""
+"""CPU cores: how many this process may use, how many other programs use now, and how to give way to them. No torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which device a process gets: which cards may be used, which one is meant, and the environment that makes it the one that CUDA finds.
+"""Which device a process gets: which GPUs may be used, which one is meant, and the environment that makes CUDA use it.
 
 What is wanted is the uuid of a card, "cpu", or None where nothing was chosen or nothing can be told apart. A card is named by its uuid
 because CUDA numbers cards by speed and NVML by bus. Numbers in a person's CUDA_VISIBLE_DEVICES count as NVML's and nvidia-smi's do.

@@ -1,4 +1,4 @@
-"""A folder in the system's own window of files: Explorer, Finder, or whatever a Linux desktop opens folders with."""
+"""Opens a folder in the system's file manager: Explorer, Finder, or that of the Linux desktop."""
 
 from __future__ import annotations
 

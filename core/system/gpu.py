@@ -1,4 +1,4 @@
-"""NVIDIA cards as the driver's own library (NVML) sees them. No torch, no CUDA context; a probe takes milliseconds.
+"""NVIDIA GPUs as the driver's library (NVML) reports them. No torch, no CUDA context; a query takes milliseconds.
 
 Unknown stays None, a card that answers nothing still counts, and nothing here raises: a missing driver is a fact.
 """

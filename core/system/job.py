@@ -1,4 +1,4 @@
-"""A worker that tells how it stands in a status file and is asked by a control file, which a thread of it looks for.
+"""A worker that reports in a status file and takes commands from a control file, which one of its threads watches.
 
 Which files those are, what is in them and what a crash leaves of them is said where their folder is: core/runs/folder and
 core/export/jobs. What is asked is heard here even while the main thread is deep inside a library.

@@ -1,4 +1,4 @@
-"""A process that is spoken to in lines: one JSON object a line, in on its stdin, out on its stdout. Both ends of it.
+"""A process that exchanges lines: one JSON object per line, on stdin and stdout. Both ends.
 
 It ends when its stdin closes: whoever started it is gone, or has no more use for it.
 """

@@ -1,4 +1,4 @@
-"""This PC as a plan and a page need it: processor, RAM, cards. No torch; a look takes some milliseconds."""
+"""This PC's hardware for plans and pages: CPU, RAM, GPUs. No torch; a look takes some milliseconds."""
 
 from __future__ import annotations
 

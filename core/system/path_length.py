@@ -1,4 +1,4 @@
-"""Paths that Windows does not take for their length, said before anything is begun that would end in one."""
+"""Paths that are too long for Windows, reported before anything begins that would fail on one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes: the environment that ours get, their own group, how they end, and who holds how much memory. Windows and POSIX."""
+"""Processes: the environment of ours, process groups, how to end them, and who uses how much memory. Windows and POSIX."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which instructions this PC's processor has, asked before a library is loaded that would end in an illegal one. Milliseconds; no torch."""
+"""Which instructions this CPU has, checked before a library is loaded that would crash on a missing one. Milliseconds; no torch."""
 
 from __future__ import annotations
 

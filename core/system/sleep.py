@@ -1,4 +1,4 @@
-"""Putting this PC to sleep when the queue is empty. Asked of the operating system; nothing here runs as another user."""
+"""Puts this PC to sleep when the queue is empty. Asks the operating system; nothing runs as another user."""
 
 from __future__ import annotations
 

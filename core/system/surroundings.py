@@ -1,4 +1,4 @@
-"""What the doctor finds around the program: where files lie, and what the system does with them, with memory and with a PC left alone.
+"""The doctor's checks around the program: folders and what the system does with them, memory, sleep.
 
 `gather` looks once, `examine` judges and is a pure function, as in `checkup`, which calls both. What is not known gives no finding.
 """

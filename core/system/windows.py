@@ -1,4 +1,4 @@
-"""What Windows says of itself that decides whether an install or a training goes well. One question to the system a function.
+"""Windows settings that decide whether an install or a training succeeds. One query per function.
 
 Standard library only, and nothing of ours is imported: launch.py reads this file before there is a .venv. Call these on Windows alone.
 None where Windows does not tell.

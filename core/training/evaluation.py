@@ -1,4 +1,4 @@
-"""The loss on the rows kept apart. Imports torch: workers only."""
+"""The loss on the validation split. Imports torch: workers only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The learning rate of each step: warm-up, then the scheduler's decay. No torch."""
+"""The learning rate of each step: warmup, then the scheduler's decay. No torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a trainer does where a step fails: again with less memory, or back to where it was good. Imports torch: workers only.
+"""Recovers from a failed step: retries with less memory, or goes back to the last good state. Imports torch: workers only.
 
 Which way is core/engine/out_of_memory's to say, and whether a step can be believed core/runs/health's; here it is done to the step
 and the position.

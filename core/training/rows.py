@@ -1,4 +1,4 @@
-"""Examples as pieces of token ids, ready to train: no more of them than the planned steps need. No torch.
+"""Training examples as pieces of token ids: no more than the planned steps need. No torch.
 
 One process, one row after the other, so that it can be left at any time, shows where it is, and works the same on Windows. What the page or
 an earlier run has counted is not counted again (core/data/sets/tokens).

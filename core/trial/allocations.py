@@ -1,4 +1,4 @@
-"""What a piece of torch code has in memory at its worst moment, by kind: every storage from when it is made until it goes.
+"""The memory that a piece of torch code has in use at its peak, by kind: follows every storage from creation to release.
 
 The code may run on tensors without data (device meta): their storages have sizes and ends as real ones do. A size counts as
 PyTorch's allocator for cards counts it, in blocks of 512 bytes. What a kernel takes and gives back inside itself is not

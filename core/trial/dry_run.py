@@ -1,4 +1,4 @@
-"""A step of training without a card and without weights, every allocation counted: what core/memory/arithmetic reckons, seen.
+"""A training step without GPU and weights, every allocation counted: observes what core/memory/arithmetic estimates.
 
 The model is built by its own code from its config.json, on tensors that have a size and no data (device meta), gets adapters,
 4-bit layers, checkpointing, the fused product, the loss and the optimizer as a run has them, and makes one step (core/engine/step)

@@ -1,4 +1,4 @@
-"""The process that makes dry runs: `python -m core.trial.dry_run_worker`. Warm, it answers in seconds; its start takes as long again.
+"""The process behind dry runs: `python -m core.trial.dry_run_worker`. Once warm it answers in seconds; its start takes as long again.
 
 In lines (core.system.lines): {"id", "question"} (dry_runs.Question); out {"id", "answer"} (DryRun), or {"id", "why"} (a Message).
 A newer question ends the one at work, which then is not answered. It touches no card, no file and no network, and computes in one thread.

@@ -1,4 +1,4 @@
-"""Dry runs for the app and the commands, made one at a time by a process that stays warm. No torch here.
+"""Dry runs for the app and the commands, one at a time, in a process that stays warm. No torch here.
 
 `look` returns at once with what is known of a question, and has it counted where nothing is. Who wants an answer looks again now
 and then: a question that nobody looked at for PATIENCE_S is outdated, and gives way to the next. Answers are kept by question.

@@ -1,4 +1,4 @@
-"""What the paces of this PC that are known already tell of models which nobody has tried here. No torch; nothing is measured for it.
+"""Estimates the pace of models never tried on this PC from the paces it knows. No torch; nothing is measured.
 
 Known are the steps that were timed for earlier plans (cache/pace.json, core/trial/pace) and the runs that ended. A model that was
 trained here is told by its own run. Any other is told by the nearest step or run of the same method on the same device, scaled by the

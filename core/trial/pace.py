@@ -1,4 +1,4 @@
-"""How fast this PC trains: from its own earlier runs, else from a step of the plan, timed for a second. No torch here.
+"""How fast this PC trains: by its own earlier runs, otherwise by timing a step of the plan for a second. No torch here.
 
 The measurement (core/trial/pace_probe) runs in a child process and is kept in cache/pace.json, by step, processor or card, and
 version of torch.

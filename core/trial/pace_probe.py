@@ -1,4 +1,4 @@
-"""How long this PC takes for a step of a plan, in a process of its own: `python -m core.trial.pace_probe JSON` (pace.StandIn).
+"""Times a step of a plan, in its own process: `python -m core.trial.pace_probe JSON` (pace.StandIn).
 
 Prints one JSON line {"device": "cpu", "dtype": "bfloat16", "tokens_per_second": 340.0}. What is timed is a step as the run will
 do it (forward, backward, AdamW) through two layers of the model's own widths, or one where they are large, with random weights;

@@ -1,4 +1,4 @@
-"""The workspace to another folder, mostly on another drive: every file copied and read back, then the old folder points to the new one.
+"""Moves the workspace to another folder or drive: copies every file, reads it back, then leaves a pointer in the old folder.
 
     <old>/move.json       wish: what the page asked for, done by the next start; problem: why that one did not
     <old>/moved.json      to: where the workspace is. Written last: until then the old one is the workspace, whatever is killed

@@ -1,4 +1,4 @@
-"""Names for folders, made from names that people chose (which may be Chinese, empty, hostile or reserved)."""
+"""Folder names made from names that people choose (which may be Chinese, empty, hostile or reserved)."""
 
 from __future__ import annotations
 

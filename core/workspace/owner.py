@@ -1,4 +1,4 @@
-"""Which app has a workspace: the first one that opened it. A second start opens the page of the first, and ends.
+"""Which app owns a workspace: the first that opened it. A second start opens the first one's page and exits.
 
 `app.lock` is held by the operating system for the app that owns the workspace (a crash frees it); `app.owner.json`,
 written by the owner, says who that is and where its page is. Commands (`train` and the others) do not take part: the

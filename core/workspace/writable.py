@@ -1,4 +1,4 @@
-"""Whether the workspace can be written: asked once at the start with a real file, later again and again without one.
+"""Whether the workspace can be written: checked with a real file at the start, later repeatedly without one.
 
 A folder becomes unwritable in the middle when a USB drive or a network share goes, when a disk with errors is remounted
 read-only, or when a sync tool takes the rights away.

@@ -1,4 +1,4 @@
-"""What leaves this PC when an export is published: its files, but for our own record, with a card made for it. No network.
+"""The files that publishing sends: the export without our own record, with a model card made for it. No network.
 
 The record (export.json) stays: it holds rows that the proof asked. An adapter's config leaves with the name of its base in place of the folder
 where the base lies here.

@@ -1,4 +1,4 @@
-"""Publishing as a job in a process of its own: asked for, how far it is, cancelled; from the page and from a command. No torch.
+"""Publishing as a job in its own process: started, followed and cancelled from the page and from a command. No torch.
 
     <workspace>/exports/.jobs/<the export's name>-hub/     as core.export.exports has it; a crash leaves a job whose lock is free
 

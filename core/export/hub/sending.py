@@ -1,4 +1,4 @@
-"""A parcel to the hub by huggingface_hub's own upload: who the token is, the repository, each large file, one commit. Blocks; killed to stop.
+"""Sends a parcel with huggingface_hub's own upload: checks the token, creates the repository, uploads large files, commits. Blocks; killed to stop.
 
 Nothing of it is seen on the hub before the commit, which takes all files at once. What has arrived is not sent again: whole files by the hub's
 large file storage, pieces of files by its Xet storage, which is tried first. No sentence holds text of a server or a library.

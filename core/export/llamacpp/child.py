@@ -1,4 +1,4 @@
-"""A process that may be ended at any moment, and that may end itself: pip, llama.cpp's converter, its quantiser and its runtime. No torch.
+"""Runs a process that may be ended, or crash, at any moment: pip, llama.cpp's converter, quantizer and runtime. No torch.
 
 Its standard input is a pipe to whoever started it: when that one is killed it ends too, and lets go of the model that it holds.
 """

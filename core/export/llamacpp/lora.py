@@ -1,4 +1,4 @@
-"""An adapter as a GGUF file of its own, by llama.cpp's converter, proven beside its base in real llama.cpp. Workers only (torch).
+"""An adapter as its own GGUF file, converted by llama.cpp and verified with its base in real llama.cpp. Workers only (torch).
 
 Scales are folded into B: the file's own alpha / rank knows no rsLoRA and no pattern, and upstream's script says nothing of that. Factors
 go by the names that the base's files have, so that they take the way of the base's own matrices.

@@ -1,4 +1,4 @@
-"""Which adapters can leave as a LoRA in GGUF, told before any work. No torch.
+"""Which adapters can be exported as a LoRA in GGUF, decided before any work. No torch.
 
 llama.cpp computes W x + B A x for matrices that it multiplies with an adapter in mind, and knows nothing else of one.
 """

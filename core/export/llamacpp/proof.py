@@ -1,4 +1,4 @@
-"""Whether a GGUF file answers as the adapter does, in real llama.cpp. Workers only (torch).
+"""Verifies a GGUF file: whether it answers as the adapter does, in real llama.cpp. Workers only (torch).
 
 1. The merged tensors are compared with W + s * B @ A one by one (core.export.tensors).
 2. The 16-bit file against the base with its adapter in transformers, in float32, each sum rounded once as the file's numbers are (without

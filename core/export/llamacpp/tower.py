@@ -1,4 +1,4 @@
-"""What a model sees or hears by, as an mmproj file beside the one of its text: training leaves it as the base has it. Workers only.
+"""The vision or audio part of a model as an mmproj file beside its text part: training leaves it unchanged. Workers only.
 
 It is written by llama.cpp's converter from the merged folder and loaded by llama.cpp beside the text, where it computes a picture once;
 what it sees in one is not compared with transformers. Where it cannot be had the text leaves alone, and that is said with the reason.

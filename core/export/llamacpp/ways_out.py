@@ -1,4 +1,4 @@
-"""How a model leaves when it is tuned, by its config.json alone: as GGUF too, or as a merged folder and its adapter. No torch.
+"""Which exports a model allows, by its config.json alone: also GGUF, or only a merged folder and its adapter. No torch.
 
 What llama.cpp's converter knows is data (presets/gguf.yaml), so that a family which it does not know is told before a model is
 downloaded, let alone merged. A person's own checkout of llama.cpp is asked itself: its lists are read, not run.

@@ -1,4 +1,4 @@
-"""The training template as a template for Ollama: rendered with sentinel words in the place of texts, and taken apart at them.
+"""Derives an Ollama template from the training template: renders it with sentinel words as texts, and splits the result at them.
 
 What stands between two texts depends only on who speaks before and after; thinking and tool calls stand within an answer. What was derived
 is believed only when it renders a battery of conversations to the same characters as the training template, but for how the JSON of

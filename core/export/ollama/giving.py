@@ -1,4 +1,4 @@
-"""An export on its way into Ollama while a page looks on: one at a time, in a thread of the process that serves the page. No torch.
+"""Adds an export to Ollama while the page shows progress: one at a time, in a thread of the web process. No torch.
 
 Nothing of it is kept on disk: after a restart Ollama has the model, or the button is pressed again.
 """

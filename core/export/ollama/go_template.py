@@ -1,4 +1,4 @@
-"""A template for Ollama as a tree: written in Go's template language, and rendered here as Ollama would render it. No torch.
+"""An Ollama template as a tree: written as Go template text, and rendered here as Ollama would. No torch.
 
 Only what `deriving` needs: the fields that Ollama hands over (.System, .Tools, .Messages, .Think, .IsThinkSet; of a message .Role,
 .Content, .Thinking, .ToolCalls), `if`, `range`, and two variables that say which message came before and which question was the last.

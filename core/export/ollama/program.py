@@ -1,4 +1,4 @@
-"""Ollama's own program: found, its version asked, a finished export given to it and asked for a first answer. No torch.
+"""Ollama's own program: finds it, asks its version, gives it an export and requests a first answer. No torch.
 
 Its server has to run already; it is not started here. Whatever it does (hang, write without end, end well without a model), each call ends:
 at its time limit, or when `check` raises.

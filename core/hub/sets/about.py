@@ -1,4 +1,4 @@
-"""What the hub tells of one data set before anything of it is downloaded: its parts with rows and sizes, its licence, its gate.
+"""Details of one hub dataset before a download: its parts with rows and sizes, its licence, its gate.
 
 Three requests at once, each within about peek.PEEK_S: the repository, the hub's Parquet of it, the datasets server's sizes.
 """

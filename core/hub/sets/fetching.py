@@ -1,4 +1,4 @@
-"""A part of a data set, fetched into the folder of its download by the process that fetches models too (core.hub.fetch_worker)."""
+"""Downloads a part of a dataset into its download folder, in the process that also downloads models (core.hub.fetch_worker)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One file of several of one kind: shards of Parquet, files of lines, tables with one header; packed ones unpacked. Memory stays at one group of rows."""
+"""Joins several files of one kind: Parquet shards, line files, tables with one header; unpacks compressed ones. Holds one group of rows in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a data set of a hub is written: by people owner/name[:config][:split], in the list of downloads datasets/owner/name:config:split[:rows]."""
+"""The name of a hub dataset: owner/name[:config][:split] for people, datasets/owner/name:config:split[:rows] in the list of downloads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which files of a repository are which part (configuration and split) of its data set, and why there are none that can be read.
+"""Which files of a repository belong to which part (configuration and split) of its dataset, or why none can be read.
 
 The hub converts most sets into Parquet, on a branch of its own (`refs/convert/parquet`, <config>/<split>/0000.parquet; "partial-<split>"
 where it stopped at 5 GB). Where it has not, the repository's own files are sorted as its card says (`configs`), else by the names that

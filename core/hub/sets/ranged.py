@@ -1,4 +1,4 @@
-"""A file of a hub as a seekable file, read by ranges: what Parquet needs to give its first rows without the rest of it."""
+"""A hub file as a seekable file, read by HTTP ranges, so that Parquet gives its first rows without the rest."""
 
 from __future__ import annotations
 

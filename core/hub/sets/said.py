@@ -1,4 +1,4 @@
-"""The sentences of core.hub.answers where they are said of a data set: the same kinds of failures, other things to try."""
+"""The sentences of core.hub.answers for a dataset: the same failures, other things to try."""
 
 from __future__ import annotations
 

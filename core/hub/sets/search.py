@@ -1,4 +1,4 @@
-"""Data sets of the hub by words, in one request: rows, size, licence, gate, likes of each, as far as the hub tells."""
+"""Searches datasets on the hub in one request: rows, size, licence, gate and likes of each, if the hub knows them."""
 
 from __future__ import annotations
 

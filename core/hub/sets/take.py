@@ -1,4 +1,4 @@
-"""The first rows of a part, without the rest of its files: of Parquet group by group, of text line by line, until there are enough.
+"""The first rows of a part without the rest of its files: Parquet group by group, text line by line, until there are enough.
 
 What has come of Parquet lies in pieces of up to PIECE rows, each there only when it is whole, so that a kill or a pause costs one piece. Text begins
 anew: 20,000 lines are a few megabytes.

@@ -1,4 +1,4 @@
-"""What the datasets server (the viewer of the hub's own pages) tells of a set: rows and sizes by part, and the first rows as they stand.
+"""What the datasets server (the viewer on the hub's pages) says of a dataset: rows and sizes by part, and the first rows.
 
 It stands beside huggingface.co alone; a mirror has none, and a hub of one's own may name one in HF_DATASETS_SERVER. Nothing depends on it:
 where it is silent, off, or not ready, sizes are those of the files and rows are read from the head of a file (core.data.hub_sets).

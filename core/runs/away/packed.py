@@ -1,4 +1,4 @@
-"""A run as one file: written here or on a borrowed PC, checked whole and opened in another workspace.
+"""A run as one file: written here or on another PC, checked as a whole and opened in another workspace.
 
 A zip. `lora-garage.json` is a Manifest; `run/...` the run's folder without its lock and what it was last asked; `data/...` the folder of the
 set it learned from (core/data/store), where that is one of the person's own and was wanted. The manifest names each file with its bytes and

@@ -1,4 +1,4 @@
-"""Whether a run answers better, or only differently: questions that it never learned, asked before its first step and after its last. No torch.
+"""Whether a run answers better, or only differently: validation questions, asked before its first step and after its last. No torch.
 
 film_scenes.json holds the questions beside the film's (`held_out`: of a sample set its own with their checks, else rows kept apart whose
 answer is short enough to be written), or why there are none. held_out.jsonl, a line a time by the film: v, step, answers. Both are bound by

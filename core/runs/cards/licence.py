@@ -1,4 +1,4 @@
-"""The licence of a base model, as a card's header names it, and what the catalogue knows of selling what is made from it. Nothing is guessed."""
+"""A base model's licence for a card's header, and whether models made from it may be sold, as far as the catalogue knows. Nothing is guessed."""
 
 from __future__ import annotations
 

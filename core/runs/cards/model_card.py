@@ -1,4 +1,4 @@
-"""README.md of what a run made, an adapter or an export of it, as the hub reads it: what it is, what of, how it was made, how to load it.
+"""The model card (README.md) of an adapter or export, in the hub's format: what it is, its base, how it was made, how to load it.
 
 The one place that makes it, for folders here and for what is published. Of the data it holds counts only: no row, no name and no path of a
 file; of the film only what a person ticked, and of that only questions that are no rows of the data. English, as the hub's cards are.

@@ -1,4 +1,4 @@
-"""A recipe card as a picture, for a chat or a forum: the same numbers and answers as its file, beside the curve. SVG, without a library.
+"""A recipe card as an SVG picture, to share in a chat or forum: its numbers and answers, and the loss curve. No library.
 
 It shows what the card holds, so no row of the data; everything a person or a model wrote is escaped. No picture is read back: the file is
 what another PC takes.

@@ -1,4 +1,4 @@
-"""One file of a run for somebody else's PC: what it was asked for and what came of it. YAML, read with the same care as a recipe.
+"""A recipe card: one YAML file of a run for another PC, with its settings and results, read as carefully as a recipe.
 
 lora_garage_card: 1, and the fields of RecipeCard. It holds no row of the data: of the film only questions that are none, and the data's name,
 fingerprint and counts. The recipe in it names the revision of the base that was trained, where that is known.

@@ -1,4 +1,4 @@
-"""What is kept of runs: `label`, a person's words for one; `freeing`, what of one that is over may go.
+"""Keeping and deleting runs: `label` is a person's words for one, `freeing` what of a finished one can be deleted.
 
 Imports: as core/runs.
 """

@@ -1,4 +1,4 @@
-"""What of a run that is over may go, and who stands on it."""
+"""What of a finished run can be deleted, and which runs depend on it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person said of a run that is there: its tags and a note beside its name, and whether it is in the list.
+"""A person's label for a run: tags, a note, and whether it is archived.
 
 label.json   a Label, as far as it was given; another version's keys stay as they are
 """

@@ -1,1 +1,1 @@
-"""What a run needs that compares answers, besides a step of it: what the adapter was before (reference). Imports torch: workers only."""
+"""What a preference run needs besides its steps: the reference log-probabilities. Imports torch: workers only."""

@@ -1,4 +1,4 @@
-"""What waits to be a run's worker: `python -m core.training.standby.worker MARK`. It reads the libraries, holds nothing else, writes nothing.
+"""The standby process: `python -m core.training.standby.worker MARK`. Imports the libraries, holds nothing else, writes nothing.
 
 In one line (core.system.lines): {log: the run's train.log, arguments: of core.training.worker}; from then on it is that worker, alone.
 Out: pid and ready, the bytes that end with it, or failed, a text. It leaves as soon as its stdin closes before that line. MARK tells it from others.
