@@ -13,9 +13,11 @@ from core.data.reading.choices import Choices
 from core.errors import RecipeError
 from core.messages import msg
 from core.recipe import Recipe, apply_settings, read_yaml
+from core.runs import further
 from core.runs.all import Runs
 from core.runs.away import job, packed
 from core.runs.cards import recipe_card
+from core.runs.folder import RunFolder
 from core.workspace import writable
 from core.workspace.folder import Workspace
 
@@ -25,6 +27,7 @@ def pack(
     what: Annotated[str, typer.Argument(help="A recipe file, to train on another PC; or a run that is here, to open elsewhere.")],
     out: Annotated[Path, typer.Option("--out", help="The archive that is written.")],
     settings: SettingsOption = None,
+    parent: Annotated[str | None, typer.Option("--from", help="Of a recipe: it starts from the adapter of this ended run.")] = None,
     without_data: Annotated[bool, typer.Option("--without-data", help="Of a run: not the data set it learned from.")] = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
@@ -34,8 +37,9 @@ def pack(
     store, recipe = dataset_store(space), Path(what)
     if recipe.is_file():
         writable.require(space)
-        wanted = _settled(space, recipe, settings or [])
-        top = job.pack(wanted, store, out.absolute())
+        found = Runs(space).find(parent) if parent else None
+        wanted = _settled(space, recipe, settings or [], found)
+        top = job.pack(wanted, store, out.absolute(), parent=found)
         info = store.get(wanted.data.source)
         said = [
             msg("away.job_is", file=out.absolute(), megabytes=_megabytes(out), data=info.name, rows=info.rows or 0),
@@ -43,7 +47,7 @@ def pack(
         ]
         value = {"kind": "job", "file": str(out.absolute()), "folder": top, "bytes": out.stat().st_size, "data": info.id}
     else:
-        if settings:
+        if settings or parent:
             raise RecipeError("away.no_settings")
         run = Runs(space).find(what)
         manifest = packed.pack(space, store, run, out.absolute(), with_data=not without_data)
@@ -70,10 +74,15 @@ def unpack(file: Path, workspace: WorkspaceOption = None, as_json: JsonOption = 
     say(msg("away.opened", name=run.name, run=run.id, state=msg(f"state.{run.status().state.value}")))
 
 
-def _settled(space: Workspace, file: Path, settings: list[str]) -> Recipe:
-    """With its data as an id of the store, in the version of now."""
+def _settled(space: Workspace, file: Path, settings: list[str], parent: RunFolder | None) -> Recipe:
+    """With its data as an id of the store, in the version of now, and with what belongs to the run that it continues."""
     value = recipe_card.recipe_in(read_yaml(file))
     wanted = Recipe.parse(apply_settings(value, settings) if isinstance(value, dict) else value, where=file.name)
+    if parent:
+        of_parent = further.check(parent)
+        further.require_alike(wanted, of_parent, parent.name)
+        named = {"name": wanted.name or further.next_name(parent.name)}
+        wanted = further.held_to(wanted, of_parent).model_copy(update=named)
     store = dataset_store(space)
     source = dataset_id(space, wanted.data.source, file.absolute().parent, Choices.of(wanted.data))
     kept = store.settled(source, Choices.of(wanted.data)).said

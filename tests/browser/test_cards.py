@@ -58,12 +58,3 @@ def test_of_two_cards_one_or_both_are_chosen_and_the_plan_and_the_run_have_them(
     kit.expect(page.locator("#choice-of-cards")).to_have_count(0)
     watch.check()
     page.context.close()
-
-
-def test_one_card_is_no_choice(chrome: Browser, card_app: kit.App):
-    page, watch = kit.open_page(chrome, card_app)
-    kit.unfold(page, "#step-plan")
-    kit.expect(page.locator("#plan-for")).to_be_visible()
-    kit.expect(page.locator("#cards, #cards-now")).to_have_count(0)
-    watch.check()
-    page.context.close()

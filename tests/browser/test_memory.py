@@ -35,6 +35,7 @@ def test_a_card_that_fills_up_turns_fits_into_does_not_fit_and_back(chrome: Brow
     kit.expect(plan).to_contain_text("fits")
     kit.expect(plan).not_to_contain_text("does not fit")
     kit.expect(page.locator("#memory-holders")).to_be_hidden()
+    kit.expect(page.locator("#cards, #cards-now")).to_have_count(0)  # one card is no choice
     holder = "4194303:5000"
     nvml.write(cards, {**nvml.EIGHT_GB, "0.used": 6140, "0.compute": holder})  # 2 GiB are left
     kit.expect(plan).to_contain_text("does not fit", **soon)

@@ -69,8 +69,12 @@ def by_its_commands(folder: Path) -> subprocess.CompletedProcess:
         )
 
     begun = sorted(run.id for run in Runs(space).folders())
-    done = garage("resume", begun[-1]) if begun else garage("train", str(folder / "recipe.yaml"))
-    for run in Runs(space).folders():
+    parent = (folder / "parent.txt").read_text("utf-8").split() if (folder / "parent.txt").exists() else []
+    begun = [run for run in begun if run not in parent]
+    start = ("--from", *parent) if parent else ()
+    done = garage("resume", begun[-1]) if begun else garage("train", str(folder / "recipe.yaml"), *start)
+    (folder / "trained.zip").unlink(missing_ok=True)
+    for run in (run for run in Runs(space).folders() if run.id not in parent):
         packed = garage("pack", run.id, "--without-data", "--out", str(folder / "trained.zip"))
         assert packed.returncode == 0, packed.stderr
     return done
@@ -129,3 +133,35 @@ def test_a_run_is_trained_elsewhere_and_comes_home(
         resumed = bootstrap(folder, tmp_path / "shims")
         assert resumed.returncode == 0 and ("going on with" in resumed.stdout or os.name == "nt"), resumed.stderr
         assert (there_run.adapter / "adapter_model.safetensors").read_bytes() == weights[1]
+
+
+@pytest.mark.full
+def test_a_run_is_continued_elsewhere_and_comes_home(
+    make_workspace: Callable[[], Workspace], starter_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    home = make_workspace()
+    rows = [json.dumps({"instruction": f"What is {n}?", "output": f"Arr, {n} be a number."}) for n in range(8)]
+    (tmp_path / "mine.jsonl").write_text("\n".join(rows), "utf-8")
+    (tmp_path / "away.yaml").write_text(RECIPE, "utf-8")
+    parent = json.loads(command("train", str(tmp_path / "away.yaml"), "--json", workspace=home.root).stdout)["run"]
+    (tmp_path / "away.yaml").write_text(RECIPE.replace("name: Away\n", ""), "utf-8")
+    away.pack(str(tmp_path / "away.yaml"), tmp_path / "job.zip", parent=parent, workspace=home.root, as_json=True)
+    folder = tmp_path / "pc" / json.loads(capsys.readouterr().out)["folder"]
+    with zipfile.ZipFile(tmp_path / "job.zip") as archive:
+        archive.extractall(tmp_path / "pc")
+    there = Workspace.open(folder / "workspace")
+    (target := starter.folder(there.models)).mkdir()
+    for file in starter_folder.iterdir():
+        link_or_copy(file, target / file.name)
+    done = bootstrap(folder, tmp_path / "shims")
+    assert done.returncode == 0, done.stderr
+    again = bootstrap(folder, tmp_path / "shims")  # an ended run is not begun anew, and neither is its parent
+    assert again.returncode != 0 and len([*Runs(there).folders()]) == 2
+
+    away.unpack(folder / "trained.zip", workspace=home.root, as_json=True)
+    run = Runs(home).get(json.loads(capsys.readouterr().out)["run"])
+    at_home = json.loads(command("train", str(tmp_path / "away.yaml"), "--from", parent, "--json", workspace=home.root).stdout)[
+        "run"
+    ]
+    assert run.facts().parent == Runs(home).get(at_home).facts().parent and run.facts().parent.run == parent
+    assert run.name == "Away · 2" and losses(run.path) == losses(Runs(home).get(at_home).path)

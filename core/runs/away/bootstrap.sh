@@ -18,17 +18,23 @@ garage() { # COMMAND...: with the Python that is here, else with uv's
 }
 
 here=$PWD
-run=$(ls -d "$here"/workspace/runs/[0-9]*/ 2>/dev/null | sort | tail -n 1)
+parent=$(cat parent.txt 2>/dev/null) # the run that is continued, which lies beside the one that is trained
+
+newest() {
+    ls -d "$here"/workspace/runs/[0-9]*/ 2>/dev/null | grep -vF "/runs/${parent:-none}/" | sort | tail -n 1
+}
+
+run=$(newest)
 if [ -n "$run" ]; then
     run=$(basename "$run")
     echo "bootstrap: going on with $run"
     garage resume "$run" --workspace "$here/workspace"
 else
-    garage train "$here/recipe.yaml" --workspace "$here/workspace" "$@"
+    garage train "$here/recipe.yaml" --workspace "$here/workspace" ${parent:+--from "$parent"} "$@"
 fi
 status=$? # 0 completed, 1 failed, 2 bad recipe, 3 stopped, 4 paused
 
-run=$(ls -d "$here"/workspace/runs/[0-9]*/ 2>/dev/null | sort | tail -n 1)
+run=$(newest)
 [ -n "$run" ] || exit "$status"
 rm -f "$here/trained.zip"
 garage pack "$(basename "$run")" --without-data --out "$here/trained.zip" --workspace "$here/workspace" || exit 1

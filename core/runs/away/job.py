@@ -1,11 +1,12 @@
 """What a borrowed PC needs to train one recipe, as a zip: NAME/recipe.yaml, NAME/workspace/datasets (the set, in the version that the recipe
-names), NAME/app (this app, with constraints.txt, the versions that were tested), NAME/bootstrap.sh, and sky.yaml for who rents by SkyPilot.
+names), of a run that is continued NAME/workspace/runs (its adapter) and NAME/parent.txt (its id), NAME/app (this app, with constraints.txt, the versions that were tested), NAME/bootstrap.sh, and sky.yaml for who rents by SkyPilot.
 
 No account, key or price is handled here. Of the base model only its name leaves: the other PC fetches it from the hub.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from core import INSTALLED
@@ -16,7 +17,10 @@ from core.models.library import ModelRef
 from core.presets import PRESETS, PROJECT
 from core.progress import Check, go_on
 from core.recipe import Recipe, to_yaml
+from core.runs import further
 from core.runs.away.packed import Packer, add_set, new_archive
+from core.runs.folder import RunFolder
+from core.runs.run_json import RunFacts
 from core.workspace.names import slug
 
 APP = (
@@ -35,8 +39,9 @@ APP = (
 NOT_OURS = {"__pycache__", ".DS_Store"}
 
 
-def pack(recipe: Recipe, store: DatasetStore, target: Path, check: Check = go_on) -> str:
-    """recipe: its data.source an id of store, its version settled. Returns the folder's name in the archive. Raises RunError, DataError."""
+def pack(recipe: Recipe, store: DatasetStore, target: Path, check: Check = go_on, parent: RunFolder | None = None) -> str:
+    """recipe: its data.source an id of store, its version settled. parent: a run whose adapter it starts from. Returns the folder's name in the
+    archive. Raises RunError, DataError."""
     if INSTALLED:
         raise RunError("away.no_source")
     if ModelRef.parse(recipe.model.id).kind == "library":
@@ -51,12 +56,30 @@ def pack(recipe: Recipe, store: DatasetStore, target: Path, check: Check = go_on
             recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"source": f"data/{file.name}"})})
         elif not source.startswith("sample:"):  # those come with the app
             add_set(packer, f"{top}/workspace/datasets/{source}", store, source)
+        if parent:
+            _add_parent(packer, top, parent)
         packer.text(f"{top}/recipe.yaml", recipe.dump())
         packer.text(f"{top}/bootstrap.sh", (Path(__file__).with_name("bootstrap.sh")).read_text("utf-8"), mode=0o755)
         packer.text(f"{top}/sky.yaml", sky_task(top))
         for part in APP:
             _add_app(packer, f"{top}/app/{part}", PROJECT / part)
     return top
+
+
+def _add_parent(packer: Packer, top: str, parent: RunFolder) -> None:
+    """A run as far as `train --from` asks for it (core/runs/further): of its rows nothing. Raises RunError, RecipeError."""
+    recipe, facts = further.check(parent), parent.facts()
+    place = f"{top}/workspace/runs/{parent.id}"
+    kept = RunFacts(
+        name=parent.name, created=facts.created, launcher="command",
+        template=facts.template, model_folder=facts.model_folder, adapter_step=facts.adapter_step,
+    )  # fmt: skip
+    packer.text(f"{top}/parent.txt", f"{parent.id}\n")
+    packer.text(f"{place}/recipe.yaml", recipe.dump())
+    packer.text(f"{place}/run.json", json.dumps(kept.given()))
+    for name in ("state.json", "metrics.jsonl", *(f"adapter/{file}" for file in further.FILES)):
+        if (parent.path / name).exists():
+            packer.add(f"{place}/{name}", parent.path / name)
 
 
 def sky_task(name: str) -> str:

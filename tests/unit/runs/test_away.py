@@ -17,13 +17,14 @@ from core.data.store import DatasetStore
 from core.errors import GarageError, RunError
 from core.presets import PRESETS, PROJECT
 from core.recipe import Recipe
+from core.runs import further
 from core.runs.all import Runs
 from core.runs.away import job, packed
 from core.runs.folder import RunFolder
 from core.runs.run_json import RunFacts, TrainedOn
 from core.runs.states import State
 from core.workspace.folder import Workspace
-from tests.kit.runs import ScriptedRun, trained
+from tests.kit.runs import ScriptedRun, ended, trained
 
 ROWS = "".join(json.dumps({"instruction": f"Question {n}?", "output": f"Answer {n}."}) + "\n" for n in range(12))
 
@@ -251,6 +252,35 @@ def test_a_disk_that_fills_up_leaves_nothing(
         patch.setattr(packed.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 1000}))
         packed.unpack(elsewhere, archive[1])
     assert failure.value.message.key == "away.no_room" and nothing_of_it(elsewhere)
+
+
+def test_a_job_that_continues_a_run_brings_its_adapter_and_nothing_of_its_rows(
+    home: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`train --from` had nothing to start from on the other PC, and said that there is no such run."""
+    monkeypatch.setattr(job, "APP", ())
+    parent, id = trained(home, "Mine"), own_set(home)
+    rows = [{"messages": [{"role": "user", "content": "A row of the parent's"}]}]
+    parent.add_facts(RunFacts(template="t1", adapter_step=40, probe_rows=rows))
+    recipe = further.held_to(Recipe.parse({"name": "On", "data": {"source": id, "version": 0}}), parent.recipe())
+    top = job.pack(recipe, store_of(home), tmp_path / "job.zip", parent=parent)
+    with zipfile.ZipFile(tmp_path / "job.zip") as archive:
+        archive.extractall(tmp_path / "pc")
+    there = Workspace.open(tmp_path / "pc" / top / "workspace")
+    brought = Runs(there).find((tmp_path / "pc" / top / "parent.txt").read_text("utf-8").strip())
+    assert brought.id == parent.id and "A row of" not in (brought.path / "run.json").read_text("utf-8")
+    assert further.facts_of(brought) == further.facts_of(parent)
+    child = Runs(there).create(Recipe.parse(yaml.safe_load(recipe.dump())), "command", further.facts_of(brought))
+    for file in further.FILES:
+        assert (child.path / "start" / file).read_bytes() == (parent.adapter / file).read_bytes()
+    assert not (brought.path / "checkpoints").exists(), "they are large, and nobody asks for them"
+
+
+def test_a_job_cannot_continue_what_has_no_adapter(home: Workspace, tmp_path: Path) -> None:
+    recipe = Recipe.parse({"name": "On", "data": {"source": own_set(home), "version": 0}})
+    with pytest.raises(RunError, match="adapter"):
+        job.pack(recipe, store_of(home), tmp_path / "job.zip", parent=ended(home, "Bare", 3))
+    assert not (tmp_path / "job.zip").exists()
 
 
 def test_a_job_holds_recipe_data_app_and_the_way_back(home: Workspace, tmp_path: Path) -> None:
