@@ -1,4 +1,4 @@
-"""The page: Gradio, and nothing but the page. Work is in core; this package builds widgets, words and wires.
+"""The page: Gradio only. Work is done in core; this package builds widgets, words and event handlers.
 
 Importing it prepares the environment for gradio, which therefore must not be imported before it.
 """

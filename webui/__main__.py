@@ -1,4 +1,4 @@
-"""`python -m webui`: serve the page and open the browser. Exit 0 after Ctrl-C, 2 for what cannot be.
+"""`python -m webui`: serves the page and opens the browser. Exit 0 after Ctrl-C, 2 if it cannot start.
 
 Where the workspace is open in another app, it opens the page of that one instead, and exits with 0.
 

@@ -1,4 +1,4 @@
-"""The app as a whole: one Gradio app with a page for each language, and the flags it is served with."""
+"""The whole app: one Gradio app with a page for each language, and the options it is served with."""
 
 from __future__ import annotations
 

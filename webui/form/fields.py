@@ -1,4 +1,4 @@
-"""All settings: one component for each field of a recipe, made from the field itself, and the way back to a recipe.
+"""All settings: one component for each field of a recipe, made from the field itself, and back to a recipe.
 
 A field that nobody touched follows the plan; one that was edited is an answer of the person, and its own event says so
 (`edited`, assets/form.js). `FormAnswers` are what was edited.

@@ -1,4 +1,4 @@
-"""What fills the form in one go: a recipe that is opened or dropped, a preset, a run; and the form kept as a preset."""
+"""Fills the whole form: from a recipe that is opened or dropped, a preset, a run; and saves the form as a preset."""
 
 from __future__ import annotations
 

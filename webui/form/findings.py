@@ -1,4 +1,4 @@
-"""What the run doctor finds in a plan, beside the step of the form that it is about, each with its button."""
+"""The run doctor's findings for a plan, each beside its step of the form, with its button."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The form of the Train page: five numbered steps that fold to a line each, the plan beside them, and Start.
+"""The form of the Train page: five steps that each fold to one line, the plan beside them, and Start.
 
 Every act of a person asks for one `look` at the whole form (planner), which draws what follows from it and puts the plan's values
 into the fields that nobody edited. What was edited, the fields' own events record in the browser (assets/form.js), and it travels

@@ -1,4 +1,4 @@
-"""Train further: a button fills the form with an ended run's settings; a line above the form says so, and undoes it.
+"""Train further: a button fills the form with a finished run's settings; a line above the form says so and undoes it.
 
 The run that is continued travels with the form's answers, as every other answer does; the server checks it each time.
 """

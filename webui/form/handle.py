@@ -1,4 +1,4 @@
-"""What the parts around the form may ask of it: they know this, and not how the form is made."""
+"""The interface of the form for the parts around it, which do not know how it is built."""
 
 from __future__ import annotations
 

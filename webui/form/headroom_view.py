@@ -1,4 +1,4 @@
-"""What would fit, as words, a curve and a table: pure functions of a FormResult and a Wording. Drawn inside the plan's card."""
+"""What would fit, as sentences, a curve and a table, inside the plan's card: pure functions of a FormResult and a Wording."""
 
 from __future__ import annotations
 

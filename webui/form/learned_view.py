@@ -1,4 +1,4 @@
-"""What will be learned, as HTML: the counts in words, the lengths as bars, and a row with its marks. Pure functions."""
+"""What will be trained, as HTML: the counts in words, the lengths as bars, and a row with its marks. Pure functions."""
 
 from __future__ import annotations
 

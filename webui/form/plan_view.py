@@ -1,4 +1,4 @@
-"""A plan as words and bars: pure functions of a FormResult and a Wording."""
+"""A plan as sentences and bars: pure functions of a FormResult and a Wording."""
 
 from __future__ import annotations
 

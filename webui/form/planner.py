@@ -1,4 +1,4 @@
-"""What the Train page's form amounts to: one look at its answers gives the plan, the preview, and what is missing.
+"""Computes the plan from the whole form: one look at its answers gives the plan, the preview, and what is missing.
 
 No gradio. Nothing is downloaded here except a model's config.json (hub, for its shape), whose failure is remembered for a
 minute so that typing goes on.

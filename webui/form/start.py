@@ -1,4 +1,4 @@
-"""Step 5 and the bar below it: what the run is called, when it may begin, and Start."""
+"""Step 5 and the bar below it: the run's name, its start time, and Start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every page is made of: escaped HTML, numbers as text, looks, words, parts that follow the clock.
+"""What all pages share: escaped HTML, numbers as text, theme, words, parts that update with the clock.
 
 Imports: state, core. Add a sentence: both catalogues in webui/locales, equal keys.
 """

@@ -1,4 +1,4 @@
-"""How earlier runs correct an estimate, in words. Pure functions."""
+"""How earlier runs corrected an estimate, in words. Pure functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A finding of the run doctor as words and HTML."""
+"""A finding of the run doctor as HTML."""
 
 from __future__ import annotations
 

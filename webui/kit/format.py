@@ -1,4 +1,4 @@
-"""Numbers as people read them. Pure functions; what is not known is shown as unknown, never as 0."""
+"""Numbers as text for people. Pure functions; an unknown number is shown as unknown, never as 0."""
 
 from __future__ import annotations
 

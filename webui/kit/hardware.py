@@ -1,4 +1,4 @@
-"""This PC's hardware as HTML: pure functions of a Machine and a Wording. What is not known is said to be unknown, never 0."""
+"""This PC's hardware as HTML: pure functions of a Machine and a Wording. Unknown values are shown as unknown, never as 0."""
 
 from __future__ import annotations
 

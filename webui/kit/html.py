@@ -1,4 +1,4 @@
-"""HTML that is safe by construction: whatever is not Html already is escaped, text and attributes alike.
+"""HTML that is safe by construction: everything that is not Html already is escaped, text and attributes alike.
 
 gr.HTML shows its value as raw HTML, and run names, file names and error messages come from people and files.
 """

@@ -1,4 +1,4 @@
-"""What a page shows of the changing world: parts that follow the clock, each sent only when it has changed."""
+"""Parts of a page that update with the clock, each sent only when it has changed."""
 
 from __future__ import annotations
 

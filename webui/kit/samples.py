@@ -1,4 +1,4 @@
-"""What comes along with a sample set: its title, what it teaches, and the settings that were tried with it."""
+"""What ships with a sample dataset: its title, what it teaches, and the settings it was tested with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands above all tabs: that the workspace cannot be written; and runs that were left half-way."""
+"""The banner above all tabs: a workspace that cannot be written, and runs that were interrupted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chat: the base model and the tuned one side by side, asked the same thing, streaming together."""
+"""Chat: the base model and the fine-tuned model side by side, with the same message, streaming together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be talked with, as choices of a field: runs, adapters from elsewhere, bare bases; of a run its checkpoints, and a strength."""
+"""The models that Chat offers: runs with their checkpoints and a strength, adapters from elsewhere, base models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A conversation as the page holds it: gradio's messages, the turns that a model reads, and what is folded in an answer."""
+"""A conversation on the page: gradio's messages, the turns that a model reads, and the folded parts of an answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The conversations of the page Chat: kept while they are held, found again, named, taken home as a file, deleted."""
+"""The saved conversations of the Chat page: saved while chatting, searched, renamed, downloaded, deleted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people make of an answer in Chat: written as it should be, or of two the better one, kept as a row of a set."""
+"""Feedback on an answer in Chat: its corrected text, or the better of two, saved as a row of a dataset."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Data: all sets; the rows of one, a page at a time, found, written anew, mended everywhere, and taken home as a file."""
+"""Data: all datasets; the rows of one, a page at a time, searched, edited, repaired, exported."""
 
 from __future__ import annotations
 

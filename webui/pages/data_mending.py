@@ -1,4 +1,4 @@
-"""What is wrong with the rows of a set, each with the button that mends it in every row; back and forth between versions."""
+"""Problems in the rows of a dataset, each with the button that repairs every row; undo and redo of versions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sets made of sets on the Data page: one with others joined to it, or its rows parted in two. The sets that they are made of stay."""
+"""Joining and splitting datasets on the Data page. The originals stay."""
 
 from __future__ import annotations
 

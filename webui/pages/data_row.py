@@ -1,4 +1,4 @@
-"""One row of a set on the Data page: read into fields, written anew, added, deleted."""
+"""One row of a dataset on the Data page: opened, edited, added, deleted."""
 
 from __future__ import annotations
 

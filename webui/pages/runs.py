@@ -1,4 +1,4 @@
-"""Runs: all of them as a table, newest first; one opened, with its curve, its settings, what happened, and what can be done with it."""
+"""Runs: all of them in a table, newest first; one opened with its curves, settings, events and actions."""
 
 from __future__ import annotations
 

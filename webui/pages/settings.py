@@ -1,4 +1,4 @@
-"""Settings: this PC, where things lie, and what was kept here: presets and data sets of one's own."""
+"""Settings: this PC, folders, and a person's own presets and datasets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The keyboard's shortcuts: a button in the header, and the sheet that it opens. What the keys do: assets/shortcuts.js."""
+"""Keyboard shortcuts: a button in the header and the help sheet it opens. The keys: assets/shortcuts.js."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Train: the wizard on the left and its plan on the right; while something trains its frozen settings, and what it is doing.
+"""Train: the form on the left and its plan on the right; during a run its frozen settings and its progress.
 
 While something trains, "Plan the next run" brings the form back; its Start then puts the run in the queue. Whether a visitor plans
 is a gr.State of the page: a reload shows what trains.

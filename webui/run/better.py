@@ -1,4 +1,4 @@
-"""Whether a run answers better, or only differently, on its card: core/runs/cards/better's sentences, read again when its files have changed."""
+"""On a run's card: whether it answers better, or only differently; core/runs/cards/better's sentences, read again when its files change."""
 
 from __future__ import annotations
 

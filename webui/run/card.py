@@ -1,4 +1,4 @@
-"""What a run says of itself, as HTML: pure functions of a RunView and a Wording."""
+"""A run's card as HTML: pure functions of a RunView and a Wording."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The curves of a run on the page: uPlot in gr.HTML, polled by cursor, one request for all charts.
+"""A run's curves on the page: uPlot in gr.HTML, polled from the last point on, one request for all charts.
 
 Why not gr.LinePlot: at 5,000 points it takes a second of the browser per refresh; what this takes at 50,000 is measured
 by benchmarks/live_chart.py. The template is constant and holds no data: gradio would run data in it as code.

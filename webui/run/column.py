@@ -1,4 +1,4 @@
-"""In the right half of the Train page: the run that is at work, else the newest, with its card, Stop, and its curves."""
+"""The right half of the Train page: the current run, otherwise the newest, with its card, Stop, and its curves."""
 
 from __future__ import annotations
 

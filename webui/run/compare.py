@@ -1,4 +1,4 @@
-"""All runs as a table on the page, to be searched and opened, and some of them laid over each other, with what differs in their settings.
+"""All runs as a table to search and open; several overlaid, with their differing settings.
 
 The rows are asked for while the table can be seen, and sent where they changed; names reach the page as text (assets/runs_table.js).
 """

@@ -1,4 +1,4 @@
-"""Exports as people see them: one at work with its phase and the time left; one that is done with its proof, the commands that use it and its buttons.
+"""Exports on the page: a current one with its phase and time left; a finished one with its verification, the commands to use it and its buttons.
 Pure functions of what core.export wrote."""
 
 from __future__ import annotations

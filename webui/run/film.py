@@ -1,4 +1,4 @@
-"""The film of a run beside its loss: a strip of frames, a scrubber, and what was forgotten, in words.
+"""A run's sample answers beside its loss: a strip of evaluations, a slider, and what was forgotten, in words.
 
 Polled like the curves, whole whenever film.jsonl has changed (a run has at most core/runs/frames' MOST_FRAMES). Prompts and answers
 reach the page as JSON and through textContent only: what a model writes can run nothing. The template holds no data.

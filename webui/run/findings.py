@@ -1,4 +1,4 @@
-"""What the run doctor says, with its button: of the form's plan in the steps that it is about, of a run beside its card.
+"""The run doctor's findings with their buttons: for a plan in its steps of the form, for a run beside its card.
 
 Each finding is worked out anew on the server when its button is pressed: nothing of it comes from the browser.
 """

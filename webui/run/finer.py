@@ -1,4 +1,4 @@
-"""How strongly what was learned counts in an export, and which base a LoRA in GGUF is tried with: what few change, folded below the forms."""
+"""Rarely used export options, folded below the forms: the adapter's strength, and which base a LoRA in GGUF is tested with."""
 
 from __future__ import annotations
 

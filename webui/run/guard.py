@@ -1,4 +1,4 @@
-"""What a run did of itself, on its card: it saved memory, left steps out, went back, kept the best. Pure functions."""
+"""What a run did by itself, on its card: saved memory, skipped steps, went back, kept the best. Pure functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run's card says of memory and time: predicted beside measured, before the start beside now. Pure functions."""
+"""Memory and time on a run's card: predicted and measured, before the start and now. Pure functions."""
 
 from __future__ import annotations
 

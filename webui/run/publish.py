@@ -1,4 +1,4 @@
-"""A finished export published on the hub: which, as what, seen by whom; the files are shown before any of them leaves. Of the run that is open.
+"""Publishes a finished export on the hub: repository, form, visibility; its files are listed before any is sent. For the opened run.
 
 Placed below the other answers to where a run is to be used (`way_out`). What is sent is packed anew on the server: nothing of it comes from the
 browser but the choices, and whoever changes one of those is shown the files again first.

@@ -1,4 +1,4 @@
-"""The queue on the Train page: what it waits for and what the person can say to that, and the runs in it, to be moved or taken out."""
+"""The queue on the Train page: what it waits for and the answers to that, and its runs, to be moved or removed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A second run beside the one that answers in Chat: both adapters of one base at once, each at its own strength."""
+"""A second adapter in Chat: both adapters of one base at once, each at its own strength."""
 
 from __future__ import annotations
 

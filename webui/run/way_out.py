@@ -1,4 +1,4 @@
-"""Where a run is to be used, and the export that this needs: what it is, takes and costs is said before it is made. Of the run that the Runs page has open.
+"""The export of a run: where it will be used and the form this needs; what it is, takes and costs before it is made. For the run opened in Runs.
 
 Another place to use it: a line in FORMS, its sentences `where_` and `after_` in way_out.yaml, its commands in `exported`.
 """

@@ -1,4 +1,4 @@
-"""Who may come in, where the page is served beyond this PC (or was started with --auth): one key or one password for everybody.
+"""Access control if the page is open beyond this PC (or started with --auth): one key or one password for everybody.
 
 ASGI middleware inside the Guard, before every route that there is: pages, /config, static files, the queue, uploads, files.
 gradio's own `auth` is not used: it leaves /gradio_api/cancel, /reset, /heartbeat, /startup-events, static files and the

@@ -1,4 +1,4 @@
-"""What has to be settled before `import gradio`: what its environment variables may widen, and its start-up time."""
+"""Settings that gradio needs before it is imported: limits its environment variables, and its start-up time."""
 
 from __future__ import annotations
 

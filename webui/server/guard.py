@@ -1,4 +1,4 @@
-"""What a page still has to be guarded from where nobody but its owner can reach it: other web pages open in the same browser.
+"""Guards the page on this PC against other web pages open in the same browser.
 
 * Host must be one of ours, else a name that an attacker points at this PC reads everything (DNS rebinding).
 * Origin must be the Host wherever a browser names one, and only a click may lead here from another site; else any web page

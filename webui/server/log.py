@@ -1,4 +1,4 @@
-"""The web process's log, logs/app.log below the workspace: what went wrong, for a terminal that has been closed.
+"""The web process's log, logs/app.log in the workspace, for when the terminal is closed.
 
 Three files of 1 MiB at most, the newest without a number. The terminal keeps what it was shown before: warnings and tracebacks.
 Into the file goes nothing that is secret. What a person typed never does: of an exception the file has its type and where it was

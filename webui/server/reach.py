@@ -1,4 +1,4 @@
-"""At which names and addresses the page answers: loopback alone, or what --host opens to the network."""
+"""The names and addresses the page answers at: loopback only, or what --host opens to the network."""
 
 from __future__ import annotations
 

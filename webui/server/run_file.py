@@ -1,4 +1,4 @@
-"""A run as one file, for another PC, as a download: packed aside (core/runs/away), sent, and gone from here again."""
+"""Downloads a run as one file for another PC: packed in the workspace (core/runs/away), sent, and deleted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""gradio's own script, served with two of its searches made quick (gradio 6.31, assets/core-*.js).
+"""gradio's own script with two slow searches made fast (gradio 6.31, assets/core-*.js).
 
 Each answer of the server sets the state of some hundred components, and for each the script walked through all 900 of the page, over
 proxies, to find one by its id; while the page was built it went through all events for each component. That was half of what the

@@ -1,4 +1,4 @@
-"""A set of the workspace, conversations, or what a blind test asks, as a download: JSONL, written while it is sent, so that no copy lies anywhere."""
+"""Downloads a dataset, conversations, or the questions of a blind test: JSONL, written while it is sent, with no copy on disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Beside the chosen model: what its download takes and what is free, and the button that begins it before any run needs it."""
+"""Beside the chosen model: the size of its download, the free space, and the button that starts it."""
 
 from __future__ import annotations
 

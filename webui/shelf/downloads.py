@@ -1,4 +1,4 @@
-"""The list of downloads on the page: how far each is, and its buttons. Only there while something is in it; it follows the page's clock.
+"""The list of downloads on the page: progress and buttons. Shown only while it has entries; updates with the clock.
 
 It stands below the form and stays while a run trains. What a button does is core/hub/downloads'.
 """

@@ -1,4 +1,4 @@
-"""What the hub found, as rows like the shelf's own. Pure functions of rows and a Wording."""
+"""Hub search results, as rows like those of the catalogue. Pure functions of rows and a Wording."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The same words asked of the hub, by a button: what it finds, as rows below the shelf, or in a sentence why it gave nothing."""
+"""Searches the hub with the same words, by a button: results as rows below the catalogue's, or a sentence why there are none."""
 
 from __future__ import annotations
 

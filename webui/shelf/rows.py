@@ -1,4 +1,4 @@
-"""Models as rows of HTML: what a person chooses by, in as few words as it takes. Pure functions of rows and a Wording."""
+"""Models as rows of HTML, with what a person chooses by, in few words. Pure functions of rows and a Wording."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The curves of runs for any number of pages: each metrics.jsonl is read once, new lines only, and kept in memory.
+"""The curves of runs for any number of pages: reads each metrics.jsonl once, then only new lines, and keeps them in memory.
 
 A page asks `since` with the cursor of its last answer and gets the new points of every chart, or the whole curves,
 thinned, where its cursor does not belong to what is here. No gradio; a poll costs one open() and the new lines. A run of

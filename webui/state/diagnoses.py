@@ -1,4 +1,4 @@
-"""What the run doctor finds in the curves of runs, for all pages: worked out anew when there is a new number."""
+"""The run doctor's findings in runs' curves, for all pages: computed again when there is a new number."""
 
 from __future__ import annotations
 

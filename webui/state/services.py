@@ -1,4 +1,4 @@
-"""Everything a page may ask of the app, made once by whoever starts it and handed in."""
+"""Everything that pages may use of the app, created once at the start and passed in."""
 
 from __future__ import annotations
 

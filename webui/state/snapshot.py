@@ -1,4 +1,4 @@
-"""One look at the workspace, shared by every page that asks within the same half second.
+"""One look at the workspace, shared by all pages that ask within the same half second.
 
 What pages show is a function of a Moment and of nothing else, so a reload, a second tab, a phone and a restarted server
 show the same.

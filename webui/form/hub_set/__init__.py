@@ -1,2 +1,2 @@
-"""Step 3, from the hub: `panel` finds a data set, shows it and brings a part of it; `view` draws it.
+"""Step 3, *From the hub*: `panel` finds a dataset, previews it and downloads a part; `view` renders it.
 Imports: shelf, and what webui/form may."""

@@ -1,4 +1,4 @@
-"""A data set of the hub in step 3: words, rows, one set with its parts and first rows, a button that brings one, and then it is chosen.
+"""A hub dataset in step 3: search, results, one dataset with its parts and first rows, and a button that downloads and chooses it.
 
 The hub is asked by presses alone. What was told of the set that is looked at, and which download is waited for, this page keeps; the
 download itself is the list's (core/hub/downloads) and goes on without it.

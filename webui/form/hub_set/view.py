@@ -1,4 +1,4 @@
-"""What the hub tells of data sets, as HTML: rows that were found, one set, its first rows. Pure functions of what was told and a Wording."""
+"""Hub datasets as HTML: search results, one dataset, its first rows. Pure functions of the hub's answers and a Wording."""
 
 from __future__ import annotations
 

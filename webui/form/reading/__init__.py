@@ -1,1 +1,1 @@
-"""In step 3, how the chosen set is read: what a person says of it, and what a recipe brings. Imports as webui/form does."""
+"""In step 3, how the chosen dataset is read: a person's choices, and those of a recipe. Imports as webui/form does."""

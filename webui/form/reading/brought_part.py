@@ -1,4 +1,4 @@
-"""A line in step 3 where a recipe reads the set otherwise than it is kept now, with a button for each way back."""
+"""A line in step 3 if the recipe reads the dataset differently from how it is stored now, with a button for each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said where a recipe card is opened: what this PC lacks for it, and what came of the run where it was made."""
+"""What is shown when a recipe card is opened: what this PC lacks for it, and its results where it was made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""In step 3, a file that is being read: how many rows so far, and a button that ends it and leaves everything as it was.
+"""In step 3, the import of a file: its progress, and a button that cancels it and leaves everything unchanged.
 
 What takes less than a second shows nothing of it. The clock alone shows and hides, so that no late answer leaves it standing.
 """

@@ -1,4 +1,4 @@
-"""The blind duel: the same questions answered by two models, two answers without a name, and whose they were at the end."""
+"""The blind A/B test: two models answer the same questions, unlabelled, and the end tells which model wrote which."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who stands in a blind duel: by itself the model above against its base; or any two, each at a checkpoint, a strength and a precision."""
+"""The two models of a blind A/B test: by default the chat's model and its base, or any two, each with a checkpoint, strength and precision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A judge for a blind test that is over: named by the person, shown what would leave this PC, asked only then; apart from people's votes."""
+"""A judge for a finished blind A/B test: named by the person, asked only after showing what would be sent; kept apart from people's votes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that comes home: a packed run is dropped on the Runs page, and opened there."""
+"""Opens a packed run that is dropped on the Runs page."""
 
 from __future__ import annotations
 
