@@ -313,11 +313,17 @@ def test_the_container_is_made_of_what_is_here() -> None:
 
 def test_pinokio_starts_what_is_here() -> None:
     """As far as that can be read: no Pinokio here has ever run it."""
-    folder = PROJECT / "packaging" / "pinokio"
+    folder = PROJECT / "pinokio"
     menu = (folder / "pinokio.js").read_text("utf-8")
     named = set(re.findall(r'"(\w+\.json)"', menu))
     assert named == {file.name for file in folder.glob("*.json")} and menu.count("{") == menu.count("}")
-    assert shutil.which("node") is None or subprocess.run(["node", "--check", folder / "pinokio.js"]).returncode == 0
+    if shutil.which("node"):
+        at = "(installed, runs, url) => require(process.argv[1]).menu({}, { exists: () => installed, running: () => runs, local: () => ({ url }) })"
+        states = "[[false, false], [true, false], [true, true], [true, true, 'http://127.0.0.1:7860/']]"
+        first = f"Promise.all({states}.map(each => ({at})(...each))).then(all => console.log(all.map(menu => menu.find(each => each.default).href).join()))"
+        shown = subprocess.run(["node", "-e", first, folder / "pinokio.js"], stdout=subprocess.PIPE, text=True, check=True).stdout
+        assert shown.strip() == "install.json,start.json,start.json,http://127.0.0.1:7860/"
+    assert json.loads((folder / "start.json").read_text("utf-8"))["daemon"] is True, "else Pinokio ends it after its last step"
     for name in named:
         steps = json.loads((folder / name).read_text("utf-8"))["run"]
         assert {step["method"] for step in steps} <= {"shell.run", "local.set"}
