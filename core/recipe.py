@@ -253,6 +253,10 @@ class Train(_Section):
         le=16,
         description="How many GPUs train together, each with its own copy of the base model; the result is the same as on one GPU. Unless you choose which, those with the most free memory are used. Without a GPU: how many processes.",
     )
+    fsdp: bool = Field(
+        False,
+        description="FSDP2: the GPUs of a run (ranks) hold the base model together, each a part of every layer, for a model larger than one GPU; layers are gathered while they compute, which takes time; the result is the same.",
+    )
     spare_cores: int = Field(
         0,
         ge=0,
@@ -352,12 +356,8 @@ def clashes(adapter: Adapter) -> list[Message]:
         "recipe.experts_dropout": adapter.trains_experts and adapter.lora_dropout > 0,
     }
     facts = {
-        "bits": base_bits,
-        "init": adapter.init_lora_weights,
-        "r": adapter.r,
-        "most": MOST_RANK // 2,
-        "dropout": adapter.lora_dropout,
-    }
+        "bits": base_bits, "init": adapter.init_lora_weights, "r": adapter.r, "most": MOST_RANK // 2, "dropout": adapter.lora_dropout,
+    }  # fmt: skip
     return [msg(key, **facts) for key, is_so in found.items() if is_so]
 
 
@@ -369,19 +369,19 @@ def _of_objective(recipe: Recipe) -> list[Message]:
         "recipe.offload_eight_bit": train.offload_layers != 0 and recipe.adapter.load_in_8bit,
         "recipe.offload_ranks": train.offload_layers != 0 and train.ranks > 1,
         "recipe.offload_no_checkpointing": train.offload_layers != 0 and train.gradient_checkpointing is False,
+        "recipe.fsdp_alone": train.fsdp and train.ranks == 1,
+        "recipe.fsdp_eight_bit": train.fsdp and recipe.adapter.load_in_8bit,
+        "recipe.fsdp_experts": train.fsdp and recipe.adapter.trains_experts,
+        "recipe.fsdp_offload": train.fsdp and train.activation_offload,
         "recipe.pairs_everything": train.compares and recipe.data.train_on == "everything",
         "recipe.rated_alone": recipe.data.rated is not None and recipe.data.rated != (objective == "kto"),
         "recipe.loss_type_alone": objective != "dpo" and train.loss_type != "sigmoid",
         "recipe.smoothing_alone": train.label_smoothing > 0 and objective != "simpo" and train.loss_type != "robust",
     }
     facts = {
-        "offload": train.offload_layers,
-        "ranks": train.ranks,
-        "init": recipe.adapter.init_lora_weights,
-        "objective": objective,
-        "loss_type": train.loss_type,
-        "label_smoothing": train.label_smoothing,
-    }
+        "offload": train.offload_layers, "ranks": train.ranks, "init": recipe.adapter.init_lora_weights, "objective": objective,
+        "loss_type": train.loss_type, "label_smoothing": train.label_smoothing,
+    }  # fmt: skip
     return [msg(key, **facts) for key, is_so in found.items() if is_so]
 
 

@@ -160,6 +160,9 @@ def estimate(
         Literal["none", "experts"], typer.Option(help="experts: adapters on the routed experts too.")
     ] = USUAL.target_parameters,
     offload_layers: Annotated[int, typer.Option(min=0, max=2048, help="Layers of the base that are kept in RAM.")] = 0,
+    shards: Annotated[
+        int, typer.Option(min=1, max=16, help="GPUs that hold the base model together (train.fsdp); numbers are those of each.")
+    ] = 1,
     dry_run: DryRunOption = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
@@ -171,7 +174,7 @@ def estimate(
         method=method, r=r, target_modules=target_modules, micro_batch=micro_batch, max_length=max_length, optim=optim,
         supervised_tokens=supervised_tokens, gradient_checkpointing=gradient_checkpointing, loss=loss, double_quant=double_quant,
         adapter_dtype=adapter_dtype, attention=attention, use_dora=dora, lora_dropout=lora_dropout,
-        load_in_8bit=load_in_8bit, target_parameters=target_parameters, offload_layers=offload_layers,
+        load_in_8bit=load_in_8bit, target_parameters=target_parameters, offload_layers=offload_layers, shards=shards,
     )  # fmt: skip
     if found := clashes(Adapter(use_dora=dora, lora_dropout=lora_dropout, target_parameters=target_parameters)):
         raise RecipeError("recipe.clashes", problems=found)

@@ -231,7 +231,8 @@ def resume(
     found = runs.find(run)
     refuse_while_busy(runs)
     if ranks is not None:  # as the recipe would have had it
-        Recipe.parse(apply_settings(found.recipe().model_dump(mode="json"), [f"train.ranks={ranks}"]), where=found.name)
+        now = [f"train.ranks={ranks}", *(["train.fsdp=false"] if ranks == 1 else [])]  # as core.runs.process.recipe_of has it
+        Recipe.parse(apply_settings(found.recipe().model_dump(mode="json"), now), where=found.name)
     together = options.gathering(machines, main, 0, found.recipe())
     runs.queue_again(found, "command")
     if ranks is not None:

@@ -37,7 +37,7 @@ class Retreat:
 
     @classmethod
     def of(cls, recipe: Recipe, is_packed: bool, on_card: bool) -> Retreat:
-        train = recipe.train
+        train, on_card = recipe.train, on_card and not recipe.train.fsdp  # whose weights cannot be told from activations
         whole = train.per_device_train_batch_size * (recipe.row_length if is_packed else 1)
         return cls(whole, is_packed, on_card, bool(train.gradient_checkpointing), train.activation_offload and on_card)
 

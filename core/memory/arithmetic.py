@@ -31,7 +31,8 @@ class Setup(Frozen):
     """One way to train. max_length and supervised_tokens: tokens of the longest row, and the most that one row learns
     (None: all of it). base_bytes: width of a 16-bit or fp32 base, and of what flows through it. stack: whose trainer
     (benchmarks/memory_stacks.py knows others); loss None: the one that it has. load_in_8bit: LLM.int8 instead of a 16-bit base; with qlora it counts for nothing. fp32_stream: hidden states in fp32 on a 16-bit base, as `prepare_model_for_kbit_training`
-    makes them. kept_layers: with checkpointing, the last ones that are not checkpointed. keeps_unpacked: 4-bit weights stay unpacked from a layer's second forward to its backward. accumulates: gradients outlive a micro-batch. offloads: what layers leave for the backward lies in RAM. offload_layers: that lie in RAM themselves (core/engine/variants/streaming)."""
+    makes them. kept_layers: with checkpointing, the last ones that are not checkpointed. keeps_unpacked: 4-bit weights stay unpacked from a layer's second forward to its backward. accumulates: gradients outlive a micro-batch. offloads: what layers leave for the backward lies in RAM. offload_layers: that lie in RAM themselves (core/engine/variants/streaming).
+    shards: ranks that hold the base together (core/engine/variants/fsdp)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -60,6 +61,7 @@ class Setup(Frozen):
     kept_layers: int = Field(0, ge=0)
     keeps_unpacked: bool = False
     offload_layers: int = Field(0, ge=0)
+    shards: int = Field(1, ge=1)
 
     @classmethod
     def of(cls, recipe: Recipe, device: Literal["card", "cpu"], **found: Any) -> Setup:
@@ -79,6 +81,7 @@ class Setup(Frozen):
             "load_in_8bit": adapter.load_in_8bit,
             "target_parameters": adapter.target_parameters,
             "offload_layers": max(0, train.offload_layers) if device == "card" else 0,
+            "shards": train.ranks if train.fsdp else 1,
         }
         return cls(device=device, **(asked | found))
 
@@ -192,9 +195,12 @@ def trainable_params(shape: ModelShape, setup: Setup) -> int:
 
 
 def weights(shape: ModelShape, setup: Setup) -> float:
-    """W in bytes, section 1.1, on the card: of layers that are offloaded two, on average."""
+    """W in bytes, section 1.1, on the card: of layers that are offloaded two, on average; of a base in parts one of them, and two layers whole."""
     offloaded = min(setup.offload_layers, shape.num_hidden_layers)
     whole = whole_weights(shape, setup)
+    if setup.shards > 1:
+        in_parts = sharded_weights(shape, setup)
+        return whole - in_parts + in_parts / setup.shards + GATHERED_THERE * in_parts / shape.num_hidden_layers
     return whole - (offloaded - OFFLOADED_THERE) * layer_weights(shape, setup) if offloaded > OFFLOADED_THERE else whole
 
 
@@ -202,6 +208,13 @@ def layer_weights(shape: ModelShape, setup: Setup) -> float:
     """Bytes of a layer, on average: all but embeddings, head and the last norm."""
     beside = shape.embedding_params - shape.per_layer_params + shape.head_params + shape.hidden_size
     return max(0.0, whole_weights(shape, setup) - beside * setup.base_bytes) / shape.num_hidden_layers
+
+
+def sharded_weights(shape: ModelShape, setup: Setup) -> float:
+    """Bytes of what the ranks of a run hold in parts: the layers, but for the scales of 4-bit matrices."""
+    four_bit = setup.base_bits == 4 and not shape.is_unpacked
+    scales = memory_constants().four_bit_bytes["double" if setup.double_quant else "single"] - 0.5
+    return layer_weights(shape, setup) * shape.num_hidden_layers - (shape.four_bit_params * scales if four_bit else 0.0)
 
 
 def whole_weights(shape: ModelShape, setup: Setup) -> float:
@@ -527,6 +540,7 @@ def _bends_scores(shape: ModelShape, setup: Setup) -> bool:
     return shape.model_type in memory_constants().eager_families and setup.trainer.by_transformers
 
 
+GATHERED_THERE = 2  # layers, of those that are in parts: one that is gathered and one that computes
 OFFLOADED_THERE = 2  # layers, of those that are offloaded: the one at work and the next
 CHUNK_BYTES = {"cpu": 32 * MIB, "card": 128 * MIB}  # of one copy in fp32
 LEAST = 16

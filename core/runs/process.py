@@ -62,7 +62,10 @@ def environment(run: RunFolder) -> dict[str, str]:
 def recipe_of(run: RunFolder) -> Recipe:
     """As it is trained now: with as many ranks as it was let go on with."""
     recipe, ranks = run.recipe(), run.facts().ranks
-    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"ranks": ranks})}) if ranks else recipe
+    if not ranks:
+        return recipe
+    now = {"ranks": ranks, "fsdp": recipe.train.fsdp and ranks > 1}  # one alone has nobody to hold a part
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update=now)})
 
 
 def missing(run: RunFolder, nvidia: Nvidia) -> dict[str, str]:

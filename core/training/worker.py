@@ -228,7 +228,7 @@ def _load_base(
     from core.engine.variants import streaming
 
     chosen = recipe.adapter
-    load = streaming.load if recipe.train.offload_layers else base_model.load_finite
+    load = streaming.load if recipe.train.offload_layers or recipe.train.fsdp else base_model.load_finite
     base, found = load(model_folder, compute, chosen.method == "qlora", own_code, chosen.load_in_8bit)
     if found != compute:
         compute = found

@@ -51,7 +51,7 @@ def dry_run(question: Question, check: Callable[[], None] = lambda: None) -> Dry
     layers = config.get_text_config().num_hidden_layers
     kinds = _kinds(config, layers)
     depths: tuple[int, ...] = (
-        (layers,) if question.setup.kept_layers or question.setup.offload_layers else _depths(kinds)
+        (layers,) if question.setup.kept_layers or question.setup.offload_layers or question.setup.shards > 1 else _depths(kinds)
     )  # which are then not alike
     family = _Family(config, question.packing, check)
 
@@ -253,6 +253,19 @@ class _Model:
             self.tuned = adapter.add(model, wanted, "dry run", None).train()
             if setup.offload_layers:  # what is in RAM then is on no list of what is held
                 streaming.begin(self.tuned, META, setup.offload_layers)
+        self.in_parts: set[int]
+        self.part: list[torch.Tensor]
+        self.in_parts, self.part = self._in_parts() if setup.shards > 1 else (set(), [])
+
+    def _in_parts(self) -> tuple[set[int], list[torch.Tensor]]:
+        """What a run would hold in parts (core/engine/variants/fsdp), by its ids, and in its place one rank's part and the layers that are whole."""
+        from core.engine.variants import fsdp
+
+        layers = streaming.layers_of(self.base)
+        found = fsdp.in_parts(layers)
+        size = sum(each.nbytes for own in found for each in own)
+        there = size // self.setup.shards + arithmetic.GATHERED_THERE * size // len(layers)
+        return {id(each) for own in found for each in own}, [torch.empty(there, dtype=torch.uint8, device=META)]
 
     def run(self) -> _Count:
         try:
@@ -278,8 +291,9 @@ class _Model:
         trained = {id(p) for p in parameters}
         in_ram = parts.per_layer_embeddings(self.base)  # as core/engine/base_model leaves it
         elsewhere = trained | {id(p) for p in self.base.get_submodule(in_ram).parameters()} if in_ram else trained
+        elsewhere = elsewhere | self.in_parts
         seen.hold((p for p in self.tuned.parameters() if id(p) not in elsewhere), "weights")
-        seen.hold(self.tuned.buffers(), "weights")
+        seen.hold([*self.tuned.buffers(), *self.part], "weights")
         seen.hold(_scales(self.base), "weights")
         seen.hold(parameters, "adapter")
         with seen:  # as a run does before its first step

@@ -31,6 +31,8 @@ def gathering(machines: int | None, main: str | None, rank: int, wanted: Recipe)
         raise RecipeError("machines.both", command=COMMAND)
     if not 2 <= machines <= MOST or not 0 <= rank < machines:
         raise RecipeError("machines.bad_count", machines=machines, rank=rank, most=MOST)
+    if wanted.train.fsdp:
+        raise RecipeError("fsdp.machines")
     # As one PC would have it with as many ranks: what cannot be dealt, and too many of them.
     ranks = wanted.train.ranks + machines - 1
     Recipe.parse(apply_settings(wanted.model_dump(mode="json"), [f"train.ranks={ranks}"]), where=wanted.name or "--machines")

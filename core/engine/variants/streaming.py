@@ -58,12 +58,9 @@ def begin(tuned: Any, card: torch.device, count: int, bus: Bus | None = None) ->
     if not layers:
         raise ModelError("offload.no_layers", model_type=base.config.model_type)
     chosen = spread(len(layers), count)
-    held = Counter(id(parameter) for layer in layers for parameter in layer.parameters())
+    held = held_by(layers)
     away = [_Layer.of(layers[number], list(_frozen(layers[number], held))) for number in chosen]
-    in_ram = parts.per_layer_embeddings(base)
-    _bring(tuned, card, {id(p) for p in base.get_submodule(in_ram).parameters()} if in_ram else set())
-    if in_ram:
-        base_model.look_up_in_ram(base)
+    bring_rest(tuned, card)
     return Streaming(base, away, bus or Bus(card), card)
 
 
@@ -99,17 +96,28 @@ def _frozen(layer: torch.nn.Module, held: Counter[int]) -> Iterator[tuple[torch.
             yield scales.absmax, partial(setattr, scales, "absmax")
 
 
-def _bring(tuned: Any, card: torch.device, in_ram: set[int]) -> None:
-    """Whatever `_Layer.of` has not taken away, which has left nothing of it behind."""
+def held_by(layers: Sequence[torch.nn.Module]) -> Counter[int]:
+    """By how many of layers each parameter is held, by its id."""
+    return Counter(id(parameter) for layer in layers for parameter in layer.parameters())
+
+
+def bring_rest(tuned: Any, card: torch.device) -> None:
+    """To the card, whatever `_Layer.of` has not taken away, which has left nothing of it behind, and FSDP2 has not taken apart; but for an
+    embedding in every layer, which is looked up in RAM."""
+    base = tuned.get_base_model()
+    name = parts.per_layer_embeddings(base)
+    in_ram = {id(parameter) for parameter in base.get_submodule(name).parameters()} if name else set()
     for module in tuned.modules():
         for parameter in module.parameters(recurse=False):
-            if id(parameter) in in_ram:
+            if id(parameter) in in_ram or hasattr(parameter, "device_mesh"):
                 continue
             parameter.data = parameter.data.to(card)
             if state := getattr(parameter, "quant_state", None):
                 state.to(card)
-        for name, buffer in module.named_buffers(recurse=False):
-            module._buffers[name] = buffer.to(card)
+        for own, buffer in module.named_buffers(recurse=False):
+            module._buffers[own] = buffer.to(card)
+    if name:
+        base_model.look_up_in_ram(base)
 
 
 @dataclass(frozen=True)

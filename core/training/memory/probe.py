@@ -128,14 +128,14 @@ class Probe:
             self._context = min(LARGEST_CONTEXT, max(0, used))
 
     def require_ram(self) -> None:
-        """Raises DoesNotFitError where layers are offloaded to RAM that is not there: the system would end this process without a word."""
-        if not (self._recipe.train.offload_layers and self._shape):
+        """Raises DoesNotFitError where a base is loaded into RAM that is not there: the system would end this process without a word."""
+        if not ((self._recipe.train.offload_layers or self._recipe.train.fsdp) and self._shape):
             return
         needed = offloading.ram_gib(self._shape, Setup.of(self._recipe, "card"))
         limits = (psutil.virtual_memory().available, limit_of_process())
         free = min(limit for limit in limits if limit is not None) / GIB
         if needed > free:
-            raise DoesNotFitError("offload.no_ram", needed=needed, free=free)
+            raise DoesNotFitError("fsdp.no_ram" if self._recipe.train.fsdp else "offload.no_ram", needed=needed, free=free)
 
     def watch(self, reporter: Reporter, on_card: bool) -> SpillWatch:
         """For the training that comes after it."""

@@ -28,6 +28,7 @@ def started(recipe: Recipe, run: RunFolder, reporter: Reporter) -> Iterator[Rank
 
         ranks = RanksOfMachines(run, gathering, reporter)
     ranks.tell = reporter.ranks
+    ranks.decided = lambda message: run.log_event("decision", message=message)
     try:
         ranks.begin(environments(run, recipe.train.ranks))
         yield ranks

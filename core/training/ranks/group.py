@@ -41,20 +41,36 @@ class _Store(distributed.Store):
         self._meeting.wait(keys, timeout.total_seconds())
 
 
+def _gloo(store: Any, rank: int, size: int, host: str) -> Any:
+    gloo = distributed.ProcessGroupGloo
+    options = gloo._Options()
+    options._devices, options._timeout = [gloo.create_device(hostname=host)], MEET
+    group = gloo(store, rank, size, options)
+    group._set_default_timeout(WAIT)
+    # Never taken apart: on Windows its end would wait for numbers on their way from a rank that was killed, before the worker could leave.
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(group))
+    return group
+
+
+def mesh(meeting: Path, rank: int, size: int, device_type: str) -> Any:
+    """All ranks of one PC, as FSDP2 wants them: torch's default process group, of the same kind and at the same address as a RankGroup."""
+    kind = "loopback"
+    if kind not in distributed.Backend.backend_list:
+        made = lambda store, rank, size, timeout: _gloo(store, rank, size, "127.0.0.1")  # noqa: E731
+        distributed.Backend.register_backend(kind, made, devices=["cpu", "cuda"])
+    store = distributed.PrefixStore("mesh", distributed.FileStore(str(meeting), size))
+    distributed.init_process_group(kind, store=store, rank=rank, world_size=size)
+    return distributed.device_mesh.DeviceMesh(device_type, range(size))
+
+
 class RankGroup:
     """parameters: what is trained. extra: how many numbers are summed beside its gradients. host: this rank's own address."""
 
     def __init__(
         self, meeting: Path | Meeting, rank: int, size: int, parameters: Sequence[torch.Tensor], extra: int, host: str = "127.0.0.1"
     ):
-        gloo = distributed.ProcessGroupGloo
-        options = gloo._Options()
-        options._devices, options._timeout = [gloo.create_device(hostname=host)], MEET
         self._store = _Store(meeting) if isinstance(meeting, Meeting) else distributed.FileStore(str(meeting), size)
-        self._group = gloo(self._store, rank, size, options)
-        self._group._set_default_timeout(WAIT)
-        # Never taken apart: on Windows its end would wait for numbers on their way from a rank that was killed, before the worker could leave.
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._group))
+        self._group = _gloo(self._store, rank, size, host)
         self._rank, self._parameters = rank, parameters
         self._sizes = [parameter.numel() for parameter in parameters]
         self._flat = torch.zeros(sum(self._sizes) + extra)  # all that travels, in RAM

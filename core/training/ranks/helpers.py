@@ -72,6 +72,7 @@ class Ranks:
         self._ended: dict[int, int | str] = {}
         self.use: dict[int, RankUse] = {}  # of each rank, as it was measured last
         self.tell: Callable[[tuple[RankUse, ...]], None] = lambda use: None
+        self.decided: Callable[[Message], None] = lambda message: None  # for the run's events
         self._step = 0
 
     def begin(self, places: Sequence[Mapping[str, str]]) -> None:
@@ -121,6 +122,17 @@ class Ranks:
             if said["ready"] != parameters:
                 raise RankError("ranks.differ", rank=rank, found=said["ready"], expected=parameters)
 
+    def assemble(self, check: Callable[[], None]) -> None:
+        """All have read their libraries, and go on to meet before they load (core/engine/variants/fsdp)."""
+        self._until(lambda: len(self._said) == len(self._children), check, LOAD_S)
+        self.tell_all(meet=True)
+
+    def in_turn(self, check: Callable[[], None]) -> None:
+        """Rank after rank loads, so that RAM never holds the base more than once."""
+        for rank, child in self._children.items():
+            child.say(turn=True)
+            self._until(lambda rank=rank: "ready" in self._said[rank], check, LOAD_S)  # type: ignore[misc]
+
     def meet(self, group: Callable[[], RankGroup]) -> None:
         """Make the group, in which the ranks reach each other."""
         self.group = group()
@@ -130,6 +142,14 @@ class Ranks:
         self._step += 1
         for rank, child in self._children.items():
             child.say(number=self._step, parts=of_ranks[rank], **order)
+
+    def tell_all(self, **order: Any) -> None:
+        for child in self._children.values():
+            child.say(**order)
+
+    def gather(self, layer: int) -> None:
+        """Let the others take part in what rank 0 alone has use for (core/engine/variants/fsdp)."""
+        self.tell_all(gather=layer)
 
     def wait(self, work: Any, check: Callable[[], None], seconds: float = 0.0) -> None:
         """For numbers on their way. seconds: that rank 0's part took. Raises RankError, and what check raises."""

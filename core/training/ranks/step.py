@@ -11,8 +11,10 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -23,9 +25,12 @@ from core.engine.step import Numbers, Rows, Step
 from core.engine.variants.preference import SUMS
 from core.files import is_out_of_memory
 from core.system.machine import this_machine
-from core.training.ranks.group import RankGroup
+from core.training.ranks.group import RankGroup, mesh
 from core.training.ranks.helpers import Ranks
 from core.training.ranks.use import UseOfRank
+
+if TYPE_CHECKING:
+    from core.engine.variants.fsdp import Sharded
 
 MEASURED_AT_ONCE = 4  # batches of an evaluation a rank, so that the ranks seldom wait for each other
 EXTRA = 2 + len(SUMS)  # loss, pairs, what is told of them; then of each rank which of its micro-batches got no memory, from 1
@@ -35,18 +40,36 @@ class DealtStep(Step):
     """That of rank 0."""
 
     ranks: Ranks
+    sharded: Sharded | None = None
     _in_use: UseOfRank
 
     @classmethod
     def on(cls, ranks: Ranks, check: Callable[[], None], *arguments: Any) -> DealtStep:
         """arguments: of Step.of."""
+        tuned, recipe, compute, _ = arguments
+        sharded = None
+        if recipe.train.fsdp:
+            from core.engine.variants.fsdp import shard
+
+            assert isinstance(ranks.meeting, Path)
+            ranks.assemble(check)
+            among = mesh(ranks.meeting, 0, ranks.size, compute.device.type)
+            sharded = shard(tuned, compute.device, among, lambda work: ranks.wait(work, check))
+            sharded.lead = ranks.gather
+            ranks.decided(sharded.said)
+            ranks.in_turn(check)
         step = cls.of(*arguments)
         assert isinstance(step, cls)
-        step.ranks = ranks
+        step.ranks, step.sharded = ranks, sharded
         step._in_use = UseOfRank.here(step.on_card, card_of(this_machine()) if step.on_card else None)
         ranks.all_ready(sum(parameter.numel() for parameter in step.parameters), check)
         ranks.meet(lambda: RankGroup(ranks.meeting, 0, ranks.size, step.parameters, EXTRA + ranks.size, ranks.host))
         return step
+
+    def begin(self, seed: int) -> None:
+        super().begin(seed)  # as the others do
+        if self.sharded:
+            self.sharded.together = False
 
     def compute(self, parts: Sequence[Rows], learning_rate: float, check: Callable[[], None] = lambda: None) -> Numbers:
         # KTO's loss holds each row against the rest of its micro-batch (engine/variants/preference): dealt whole it is that of one rank.
@@ -55,15 +78,17 @@ class DealtStep(Step):
 
     def summed(self, parts: Sequence[Rows], batches: Sequence[Batch], check: Callable[[], None]) -> torch.Tensor:
         dealt, whole = deal([self.tokens(rows) for rows in parts], self.ranks.size), self.whole(batches)
+        passes = max(map(len, dealt))
         self.ranks.order(
-            [[[vars(row) for row in parts[number]] for number in numbers] for numbers in dealt],
+            [[[vars(row) for row in parts[number]] for number in numbers] for numbers in dealt], passes=passes,
             whole=whole, taken=self.retreat.taken, room_for=self.retreat.room_for, scaler=self.scaler.state_dict(),
             seed=int(torch.randint(2**31, ())),
         )  # fmt: skip
         self.ranks.group.weights(lambda work: self.ranks.wait(work, check))
         started = time.perf_counter()
         rows, own = [parts[number] for number in dealt[0]], [batches[number] for number in dealt[0]]
-        extra, failure = attempt(self, rows, own, whole, (0, self.ranks.size), check)
+        with shared(self.sharded, passes):
+            extra, failure = attempt(self, rows, own, whole, (0, self.ranks.size), check)
         took = time.perf_counter() - started
         sums = self.ranks.group.gradients(extra, lambda work: self.ranks.wait(work, check, took))
         for rank, at in enumerate(sums[EXTRA:].int().tolist()):
@@ -85,12 +110,13 @@ class DealtStep(Step):
             dealt = deal([self.tokens(rows) for rows in some], self.ranks.size)
             self.ranks.order(
                 [[[vars(row) for row in some[number]] for number in numbers] for numbers in dealt],
-                measures=True, weights=is_first, taken=self.retreat.taken, room_for=self.retreat.room_for,
+                passes=max(map(len, dealt)), measures=True, weights=is_first, taken=self.retreat.taken, room_for=self.retreat.room_for,
             )  # fmt: skip
             if is_first:
                 self.ranks.group.weights(lambda work: self.ranks.wait(work, check))
             started, is_first = time.perf_counter(), False
-            own, failure = measured(self, [some[number] for number in dealt[0]], check)
+            with shared(self.sharded, max(map(len, dealt)), trains=False):
+                own, failure = measured(self, [some[number] for number in dealt[0]], check)
             answers = self.ranks.answers(check, time.perf_counter() - started)
             found: dict[int, tuple[float, int]] = {}
             for rank, (numbers, each) in enumerate(zip(dealt, [own, *(answer["measured"] for answer in answers)], strict=True)):
@@ -102,6 +128,16 @@ class DealtStep(Step):
                 self._told, self._pairs = self._told + torch.tensor(answer["told"]).to(self._told), self._pairs + answer["pairs"]
             for number, rows in enumerate(some):
                 yield len(rows), *found[number]
+
+
+@contextmanager
+def shared(sharded: Sharded | None, passes: int, trains: bool = True) -> Iterator[None]:
+    """What a rank computes of a step or of an evaluation, where the base is in parts: afterwards the ranks are at one again."""
+    if sharded:
+        sharded.begin()
+    yield
+    if sharded:
+        sharded.complete(passes, trains)
 
 
 def measured(
@@ -144,8 +180,18 @@ def attempt(
     return extra, failure
 
 
-def serve(step: Step, group: RankGroup, order: dict[str, Any], rank: tuple[int, int], say: Callable[..., None]) -> None:
-    """One step as another rank computes it, or its part of an evaluation. say: to rank 0, that it is done, and what was measured."""
+def serve(
+    step: Step,
+    group: RankGroup,
+    order: dict[str, Any],
+    rank: tuple[int, int],
+    say: Callable[..., None],
+    sharded: Sharded | None = None,
+) -> None:
+    """One step as another rank computes it, or its part of an evaluation; or a layer that rank 0 has use for alone. say: to rank 0, that it is done,
+    and what was measured."""
+    if sharded and "gather" in order:
+        return sharded.repeat(order["gather"])
     if [step.retreat.taken, step.retreat.room_for] != [order["taken"], order["room_for"]]:
         step.retreat.taken, step.retreat.room_for = order["taken"], order["room_for"]
         step.save_memory()
@@ -155,14 +201,16 @@ def serve(step: Step, group: RankGroup, order: dict[str, Any], rank: tuple[int, 
         if order["weights"]:
             group.weights(lambda work: work.wait())
         step.tuned.eval()
-        found, failure = measured(step, parts)
+        with shared(sharded, order["passes"], trains=False):
+            found, failure = measured(step, parts)
         say(done=order["number"], measured=found, told=step._told.tolist(), pairs=step._pairs)
     else:
         step.tuned.train()
         step.scaler.load_state_dict(order["scaler"])
         torch.manual_seed(order["seed"] + rank[0])
         group.weights(lambda work: work.wait())
-        extra, failure = attempt(step, parts, [step.batch(rows) for rows in parts], tuple(order["whole"]), rank)
+        with shared(sharded, order["passes"]):
+            extra, failure = attempt(step, parts, [step.batch(rows) for rows in parts], tuple(order["whole"]), rank)
         say(done=order["number"])
         group.gradients(extra, lambda work: work.wait())
         step.optimizer.zero_grad(set_to_none=True)

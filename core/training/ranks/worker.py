@@ -6,6 +6,7 @@ On one PC the ranks meet by a file, on several by lines: {store: [key, value]}, 
   {number, parts: rows of each of its micro-batches, whole, taken, room_for, scaler, seed}
 and of some batches of an evaluation
   {number, parts, measures: true, weights: whether rank 0's come first, taken, room_for}
+With a base that the ranks hold together they say here, meet at the word of rank 0, and load in turn; orders have also passes, the most micro-batches that a rank has of them, and between steps gather, the number of a layer.
 Out: ready {numbers that are trained}, done {number} once its part is computed, with measured [[loss, learned or pairs]], told and pairs of
 an evaluation, and each two seconds use {core.progress.RankUse}, failed {a Message}. It leaves as soon as its stdin closes.
 """
@@ -50,8 +51,8 @@ def _serve(parent: ToParent, orders: Orders, lines: Meeting) -> None:
 
     from core.engine import adapter, base_model
     from core.engine.step import Step
-    from core.engine.variants import neftune
-    from core.training.ranks.group import RankGroup
+    from core.engine.variants import neftune, streaming
+    from core.training.ranks.group import RankGroup, mesh
     from core.training.ranks.step import EXTRA, serve
     from core.training.ranks.use import UseOfRank
 
@@ -60,11 +61,23 @@ def _serve(parent: ToParent, orders: Orders, lines: Meeting) -> None:
     torch.set_num_threads(first["threads"])
     chosen, compute = recipe.adapter, device.choose(first["dtype"])
     four_bit = chosen.method == "qlora"
-    base, compute = base_model.load_finite(folder, compute, four_bit, first["own_code"], chosen.load_in_8bit)
+    if recipe.train.fsdp:
+        parent.say(here=True)
+        orders.get()
+        among = mesh(Path(first["meeting"]), first["rank"], first["size"], compute.device.type)
+        orders.get()
+    load = streaming.load if recipe.train.fsdp else base_model.load_finite
+    base, compute = load(folder, compute, four_bit, first["own_code"], chosen.load_in_8bit)
     tuned = adapter.add(base, chosen, str(folder), None)
+    rank, sharded = (first["rank"], first["size"]), None
+    ready = {"ready": sum(parameter.numel() for parameter in tuned.parameters() if parameter.requires_grad)}
+    if recipe.train.fsdp:
+        from core.engine.variants.fsdp import shard
+
+        sharded = shard(tuned, compute.device, among, lambda work: work.wait())
+        parent.say(**ready)
     step = Step.of(tuned, recipe, compute, first["pad_token_id"])
-    rank = first["rank"], first["size"]
-    parent.say(ready=sum(parameter.numel() for parameter in step.parameters))
+    parent.say(**ready)
     meeting, host = (lines, first["host"]) if "host" in first else (Path(first["meeting"]), "127.0.0.1")
     group = RankGroup(meeting, *rank, step.parameters, EXTRA + rank[1], host)
     step.begin(recipe.train.seed)
@@ -75,7 +88,7 @@ def _serve(parent: ToParent, orders: Orders, lines: Meeting) -> None:
 
     with neftune.noise(tuned, recipe.train.neftune_noise_alpha):
         while True:
-            serve(step, group, orders.get(), rank, say)
+            serve(step, group, orders.get(), rank, say, sharded)
 
 
 if __name__ == "__main__":

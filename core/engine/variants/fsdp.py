@@ -1,0 +1,150 @@
+"""A frozen base that the ranks of a run hold together, by PyTorch's FSDP2 (torch.distributed.fsdp.fully_shard): of each matrix of a decoder layer
+every rank has its part, and for as long as a layer computes it is gathered whole. Workers only.
+
+The adapter is no part of it: it is small, every rank has all of it, and its gradients travel as they do with a whole base. So are norms, biases,
+embeddings, head and what several layers share. NF4 is gathered as the bytes it is; its scales (a 32nd of it) stay whole with each rank.
+
+A gather needs every rank. In a step each has as many as any other: who computes less, or got no memory, takes part in what is left by `complete`. What one rank
+computes alone (sample answers, a batch that is tried out) the others take part in by `repeat`, each time that `lead` tells them to.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import distributed
+from torch.distributed.fsdp import fully_shard
+
+from core.engine import base_model
+from core.engine.variants import streaming
+from core.errors import ModelError
+from core.messages import Message, msg
+from core.values import GIB
+
+Wait = Callable[[Any], None]  # for torch's Work
+
+
+def shard(tuned: Any, card: torch.device, mesh: Any, wait: Wait) -> Sharded:
+    """Take a model and its adapter, all of it in RAM, to the card, layer after layer, but for what the other ranks of mesh hold: no card ever has
+    the whole base. Call it in every rank, before an optimizer is made. Raises ModelError for a family whose layers cannot be found, or that is held in 8 bit."""
+    base = tuned.get_base_model()
+    if base_model.bits(base) == 8:
+        raise ModelError("fsdp.eight_bit")
+    layers = streaming.layers_of(base)
+    if not layers:
+        raise ModelError("fsdp.no_layers", model_type=base.config.model_type)
+    sharded = Sharded(base.get_decoder(), layers, wait)
+    inside = set[torch.nn.Parameter]()
+    for number, (layer, own) in enumerate(zip(layers, in_parts(layers), strict=True)):
+        sharded.bytes += sum(each.nbytes for each in own)
+        scales = _scales(layer, card)
+        fully_shard(layer, mesh=mesh, ignored_params={*layer.parameters()} - own)
+        _give(scales)
+        layer.register_forward_pre_hook(partial(_give, scales))
+        layer.set_custom_all_gather(_Gather(sharded, number))
+        inside |= {*layer.parameters()}
+    fully_shard(sharded.root, mesh=mesh, ignored_params={*sharded.root.parameters()} - inside)
+    # What it says may be lost is the gather of the root's own parameters, of which there are none.
+    warnings.filterwarnings("ignore", rf".*\({type(sharded.root).__name__}\) returned a view tensor")
+    sharded.root.register_forward_pre_hook(lambda *_: sharded.reset(), prepend=True)
+    sharded.root.register_forward_hook(lambda *_: setattr(sharded, "has_computed", True), always_call=True)
+    streaming.bring_rest(tuned, card)
+    return sharded
+
+
+def in_parts(layers: Sequence[torch.nn.Module]) -> list[set[torch.nn.Parameter]]:
+    """Of each layer what the ranks hold in parts: its frozen matrices, but for those that another layer has too."""
+    held = streaming.held_by(layers)
+    return [
+        {each for each in layer.parameters() if not each.requires_grad and each.dim() > 1 and held[id(each)] == 1}
+        for layer in layers
+    ]
+
+
+def _scales(layer: torch.nn.Module, card: torch.device) -> dict[torch.nn.Module, Any]:
+    """Of its 4-bit matrices, on the card."""
+    found = {}
+    for module in layer.modules():
+        if state := getattr(getattr(module, "weight", None), "quant_state", None):
+            state.to(card)
+            found[module] = state
+    return found
+
+
+def _give(scales: dict[torch.nn.Module, Any], *_: Any) -> None:
+    """FSDP2 makes plain parameters of bitsandbytes', one that is in parts and one that is whole."""
+    for module, state in scales.items():
+        module.weight.quant_state = state
+
+
+@dataclass
+class Sharded:
+    """A base of which this rank holds its part. wait: for a gather. bytes: of all that is in parts, of the whole base. gathered: layers, since `begin`.
+    together: whether all know what comes; else lead tells the others which layer this rank, the first, is about to gather alone."""
+
+    root: Any
+    layers: list[Any]
+    wait: Wait
+    bytes: int = 0
+    gathered: int = 0
+    together: bool = True
+    has_computed: bool = False
+    lead: Callable[[int], None] | None = None
+
+    @property
+    def said(self) -> Message:
+        """What is done, for the run's events."""
+        ranks = distributed.get_world_size()
+        return msg("fsdp.begun", layers=len(self.layers), gib=self.bytes / GIB, ranks=ranks, each=self.bytes / ranks / GIB)
+
+    def begin(self) -> None:
+        """Passes that all ranks compute together: `complete` ends them."""
+        self.gathered, self.together = 0, True
+
+    def complete(self, passes: int, trains: bool) -> None:
+        """Take part in what the others have still to gather of so many micro-batches. trains: with a backward."""
+        forward = [*range(len(self.layers))]
+        left = ((forward + forward[::-1] if trains else forward) * passes)[self.gathered :]
+        if left:
+            self.reset()
+        for number in left:
+            self.repeat(number)
+        self.together = False
+
+    def repeat(self, number: int) -> None:
+        """Take part in a gather of another rank."""
+        self.layers[number].unshard()
+        self.layers[number].reshard()
+
+    def reset(self) -> None:
+        """Forget a forward or backward that was left half-way."""
+        if self.has_computed:
+            self.root.reset_iter_state()
+
+    def gather(self, number: int, whole: torch.Tensor, own: torch.Tensor, group: Any) -> None:
+        """whole: (ranks * n,), to be filled with every rank's own (n,)."""
+        if self.lead and not self.together:
+            self.lead(number)
+        here = whole if whole.device.type == "cpu" else torch.empty_like(whole, device="cpu", pin_memory=True)
+        self.wait(distributed.all_gather_into_tensor(here, own.to(here.device), group=group, async_op=True))
+        if here is not whole:
+            whole.copy_(here)
+        self.gathered += 1
+
+
+class _Gather:
+    """How FSDP2 gathers a layer (set_custom_all_gather)."""
+
+    def __init__(self, sharded: Sharded, number: int):
+        self._gather = partial(sharded.gather, number)
+
+    def allocate(self, size: Any, *, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+        return torch.empty(*size, dtype=dtype, device=device)
+
+    def __call__(self, output_tensor: torch.Tensor, input_tensor: torch.Tensor, group: Any, async_op: bool = False) -> None:
+        self._gather(output_tensor, input_tensor, group)

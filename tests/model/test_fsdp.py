@@ -1,0 +1,259 @@
+"""A base that several ranks hold together by FSDP2, in processes of this PC: what they learn is what one process learns, and none of them ever has the
+whole. Rank 0 is this process."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from torch import distributed
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from core.engine import base_model
+from core.engine.out_of_memory import HALVE
+from core.engine.variants import fsdp, streaming
+from core.errors import ModelError, PauseRequested, RecipeError
+from core.memory.arithmetic import Setup, sharded_weights, weights
+from core.models.known import known_models
+from core.recipe import Recipe
+from core.training.ranks.helpers import RankError, Ranks
+from core.training.ranks.step import DealtStep
+from core.training.trainer import Ahead, Trainer
+from core.values import GIB
+from tests.model.test_ranks import begun, nearly_the_same, recipe_of, trainer_of
+
+LAYERS = 6
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    folder = tmp_path_factory.mktemp("six")
+    torch.manual_seed(3)
+    config = LlamaConfig(
+        vocab_size=97, hidden_size=64, intermediate_size=128, num_hidden_layers=LAYERS, num_attention_heads=4, num_key_value_heads=2,
+        use_cache=False,
+    )  # fmt: skip
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def no_group_is_left() -> Iterator[None]:
+    yield
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def alone(where: Path, model: Path, **settings: Any) -> Trainer:
+    trainer = trainer_of(where, model, recipe_of(**settings))
+    trainer.run()
+    return trainer
+
+
+class Counted:
+    """Bytes of 4-bit matrices that are alive in this process, in parts, gathered or on their way: the most of them, while rank 0 computes its longest
+    batch alone. Counted is all of their type that has come since it was made, but for random states and scales, which are smaller."""
+
+    def __init__(self) -> None:
+        self.before = {tensor.untyped_storage().data_ptr() for tensor in tensors()}
+        self.most, self.random = 0, torch.get_rng_state().nbytes
+
+    def __call__(self, ahead: Ahead) -> None:
+        """Forward and backward, as the probe has it."""
+        assert isinstance(ahead.step, DealtStep) and ahead.step.sharded
+        sharded = ahead.step.sharded
+        hooks = [layer.register_forward_pre_hook(self._look) for layer in sharded.layers]
+        gathers = sharded.gather
+
+        def gather(*arguments: Any) -> None:
+            self._look()
+            gathers(*arguments)
+            self._look()
+
+        sharded.wait, waits = (lambda work: (self._look(), waits(work))), sharded.wait
+        ahead.step.rehearse(ahead.longest())
+        sharded.wait = waits
+        for hook in hooks:
+            hook.remove()
+
+    def _look(self, *_: Any) -> None:
+        held = {each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in tensors()}
+        of_matrices = (size for place, size in held.items() if place not in self.before and size >= 512 and size != self.random)
+        self.most = max(self.most, sum(of_matrices))
+
+
+def tensors() -> list[torch.Tensor]:
+    found = (each for each in gc.get_objects() if type(each) in (torch.Tensor, torch.nn.Parameter))
+    return [each for each in found if each.device.type == "cpu" and each.dtype == torch.uint8 and each.untyped_storage().nbytes()]
+
+
+CASES: dict[str, tuple[int, dict[str, Any]]] = {
+    "4-bit, two micro-batches of one rank against one": (
+        2,
+        {"lora": {"method": "qlora"}, "per_device_train_batch_size": 1, "gradient_checkpointing": True},
+    ),
+}
+LONG: dict[str, tuple[int, dict[str, Any]]] = {
+    "16-bit, without checkpointing": (2, {}),
+    "three, an uneven last step": (
+        3,
+        {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 7, "max_steps": 6, "gradient_checkpointing": True},
+    ),
+    "padded, one micro-batch, dora": (
+        3,
+        {"data": {"packing": False}, "gradient_accumulation_steps": 1, "lora": {"use_dora": True}, "gradient_checkpointing": True},
+    ),
+    "dpo, 4-bit, whose reference rank 0 computes alone": (2, {"objective": "dpo", "lora": {"method": "qlora"}}),
+    "4-bit, padded, without checkpointing": (2, {"data": {"packing": False}, "lora": {"method": "qlora"}}),
+}
+
+
+@pytest.mark.parametrize(
+    ("count", "settings"), [*CASES.values(), *(pytest.param(*each, marks=pytest.mark.full) for each in LONG.values())],
+    ids=[*CASES, *LONG],
+)  # fmt: skip
+def test_a_base_in_parts_is_trained_as_a_whole_one(count: int, settings: dict[str, Any], tmp_path: Path, folder: Path) -> None:
+    """A rank holds its part, and of a layer two beside it: what is counted of 4-bit matrices is, to the byte, what the plan reckons with."""
+    whole = alone(tmp_path / "whole", folder, **settings)
+    with begun(Ranks(tmp_path / "ranks", "tiny-run"), count) as ranks:
+        counted = Counted()
+        trainer = trainer_of(tmp_path / "ranks", folder, recipe_of(ranks=count, fsdp=True, **settings), ranks)
+        trainer.run(counted)
+        sharded = trainer.step.sharded  # type: ignore[attr-defined]
+    nearly_the_same(trainer, whole)
+    assert trainer.step.fused and trainer.step.fused.reason == whole.step.fused.reason  # type: ignore[union-attr]
+    if settings.get("lora", {}).get("method") == "qlora" and settings.get("gradient_checkpointing"):
+        assert counted.most == sharded.bytes / count + 2 * sharded.bytes / LAYERS
+
+
+def full_where(trainer: Trainer, of_rows: int, on_the_way_back: bool) -> None:
+    """This rank has no room for so many rows in its fourth layer."""
+    layer = streaming.layers_of(trainer.step.tuned.get_base_model())[3]
+    collate = trainer.step.batch
+    size = [0]
+
+    def batch(rows: Any) -> Any:
+        found = collate(rows)
+        size[0] = len(found.examples)
+        return found
+
+    def full(*_: Any) -> None:
+        if size[0] >= of_rows:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def leaving(module: Any, given: Any, output: torch.Tensor) -> None:
+        if output.requires_grad:
+            output.register_hook(full)
+
+    trainer.step.batch = batch  # type: ignore[method-assign]
+    (layer.register_forward_hook(leaving) if on_the_way_back else layer.mlp.register_forward_hook(full))
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("on_the_way_back", [False, True], ids=["forward", "backward"])
+def test_a_full_memory_of_one_rank_in_the_middle_of_a_layer_halves_the_batches_of_all(
+    on_the_way_back: bool, tmp_path: Path, folder: Path
+) -> None:
+    settings = {"gradient_accumulation_steps": 1, "per_device_train_batch_size": 6, "eval_steps": 100}
+    whole = alone(tmp_path / "whole", folder, **settings)
+    with begun(Ranks(tmp_path / "ranks", "tiny-run"), 2) as ranks:
+        trainer = trainer_of(
+            tmp_path / "ranks", folder, recipe_of(ranks=2, fsdp=True, gradient_checkpointing=True, **settings), ranks
+        )
+        full_where(trainer, 3, on_the_way_back)
+        trainer.run()
+    assert HALVE in trainer.position.retreats
+    nearly_the_same(trainer, whole)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("then", [1, 3])
+def test_a_killed_rank_loses_nothing_and_the_run_goes_on_with_another_number(then: int, tmp_path: Path, folder: Path) -> None:
+    whole = alone(tmp_path / "whole", folder)
+    with begun(Ranks(tmp_path / "ranks", "tiny-run"), 2) as ranks:
+        trainer = trainer_of(tmp_path / "ranks", folder, recipe_of(ranks=2, fsdp=True), ranks)
+        (pid,) = ranks.pids
+        layer = streaming.layers_of(trainer.step.tuned.get_base_model())[2]
+
+        def kill(*_: Any) -> None:
+            if trainer.position.step == 2 and psutil.pid_exists(pid):
+                psutil.Process(pid).kill()
+
+        layer.register_forward_pre_hook(kill)
+        with pytest.raises(RankError) as failed:
+            trainer.run()
+        trainer.checkpoint()  # as the worker does
+    assert failed.value.message.key == "ranks.gone" and trainer.position.step == 2
+    distributed.destroy_process_group()
+    if then == 1:
+        further = trainer_of(tmp_path / "ranks", folder, recipe_of())
+        further.run()
+    else:
+        with begun(Ranks(tmp_path / "ranks", "tiny-run"), then) as ranks:
+            further = trainer_of(tmp_path / "ranks", folder, recipe_of(ranks=then, fsdp=True), ranks)
+            further.run()
+    further.reporter.numbers = trainer.reporter.numbers | further.reporter.numbers
+    further.reporter.told = trainer.reporter.told | further.reporter.told
+    nearly_the_same(further, whole)
+
+
+@pytest.mark.full
+def test_a_pause_between_two_layers_ends_all_and_keeps_the_last_finished_step(tmp_path: Path, folder: Path) -> None:
+    with begun(Ranks(tmp_path, "tiny-run"), 2) as ranks:
+        trainer = trainer_of(tmp_path, folder, recipe_of(ranks=2, fsdp=True), ranks)
+        summed = trainer.step.summed
+
+        def asked(*arguments: Any) -> torch.Tensor:
+            if trainer.position.step == 2:
+                trainer.reporter.at = trainer.reporter.checks + 5
+            return summed(*arguments)
+
+        trainer.step.summed = asked  # type: ignore[method-assign]
+        with pytest.raises(PauseRequested):
+            trainer.run()
+        pids = ranks.pids
+        trainer.checkpoint()
+    assert trainer.position.step == 2 and not any(map(psutil.pid_exists, pids))
+
+
+def test_the_plan_reckons_with_a_part_and_two_layers() -> None:
+    shape = next(model.shape for model in known_models() if model.id == "llama-3.1-8b-instruct")
+    for method, parts in (("lora", 13.0), ("qlora", 3.25)):
+        setup = Setup(method=method)  # type: ignore[arg-type]
+        whole, of_layers = weights(shape, setup), sharded_weights(shape, setup)
+        assert of_layers / GIB == pytest.approx(parts, rel=0.01), "6.98 billion numbers"
+        for ranks in (2, 3):
+            part = weights(shape, setup.model_copy(update={"shards": ranks}))
+            assert part == pytest.approx(whole - of_layers * (1 - 1 / ranks - 2 / 32))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"train": {"ranks": 1}}, {"adapter": {"load_in_8bit": True}}, {"adapter": {"target_parameters": "experts"}},
+        {"train": {"activation_offload": True}}, {"train": {"offload_layers": 3}}, {"adapter": {"init_lora_weights": "pissa"}},
+    ],
+)  # fmt: skip
+def test_what_cannot_go_with_a_base_in_parts_is_said(more: dict[str, Any]) -> None:
+    value = {"data": {"source": "x"}} | more
+    Recipe.parse(value)
+    with pytest.raises(RecipeError, match=r"fsdp|ranks 2"):
+        Recipe.parse(value | {"train": {"ranks": 2, "fsdp": True} | more.get("train", {})})
+
+
+def test_a_base_whose_layers_cannot_be_in_parts_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = SimpleNamespace(config=SimpleNamespace(model_type="odd"))
+    tuned = SimpleNamespace(get_base_model=lambda: base)
+    monkeypatch.setattr(base_model, "bits", lambda base: 8)
+    with pytest.raises(ModelError, match="8 bit"):
+        fsdp.shard(tuned, torch.device("cpu"), None, lambda work: None)
+    monkeypatch.undo()
+    monkeypatch.setattr(streaming, "layers_of", lambda base: [])
+    with pytest.raises(ModelError, match="odd"):
+        fsdp.shard(tuned, torch.device("cpu"), None, lambda work: None)
