@@ -1,5 +1,5 @@
-"""Files that appear complete or not at all, lines that are appended whole, patience with what Windows refuses for a moment, and the
-disk's own limits in words.
+"""Files that appear complete or not at all, lines that are appended whole, retries for what Windows refuses for a moment, and
+disk errors in words.
 
 A crash between the two steps of `replace` leaves a `.<name>.tmp-*` file beside the old, still complete one. A crash or a
 full disk inside `append_line` leaves half a line, which the next one does not run into.

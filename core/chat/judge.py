@@ -1,5 +1,5 @@
-"""A judge that a person names: an endpoint that speaks OpenAI's chat completions (theirs, Ollama's, llama.cpp's) reads two answers without names
-and says which is better. Nobody is asked by default, and `sent` shows every word beforehand. The key is in memory alone. No torch.
+"""A judge named by the person: an endpoint with OpenAI's chat completions (theirs, Ollama's, llama.cpp's) that reads two unlabelled answers
+and says which is better. None is asked by default, and `sent` shows every word beforehand. The key is kept only in memory. No torch.
 
 Its verdicts are lines of judged.jsonl beside the comparison, apart from people's votes (core/chat/comparison); what it could not say is asked again.
 """

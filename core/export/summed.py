@@ -1,5 +1,5 @@
-"""Two adapters on one base as one, each at a weight: PEFT's `add_weighted_adapter` on files, no torch: "cat", exact and of both ranks together, or
-"svd", the nearest of a smaller rank.
+"""Combines two weighted adapters of one base into one: PEFT's `add_weighted_adapter` on files, no torch. "cat" is exact, with the sum of both ranks;
+"svd" is the nearest of a smaller rank.
 
 B A of the sum is w1 s1 B1 A1 + w2 s2 B2 A2: the rows of A below each other, weighed, the columns of B beside each other. A layer that only one
 of them has gets zeros for the other.

@@ -1,5 +1,5 @@
-"""The list of downloads of a workspace, models and parts of data sets: begun, paused, gone on with and cancelled from anywhere, three at
-once, beside a run that trains.
+"""The list of downloads of a workspace, models and parts of datasets: started, paused, resumed and cancelled from anywhere, three at
+once, also during a run.
 
 Whoever asks writes a wish (core.hub.entry); whoever works on it holds its lock: the app's thread, a command in the foreground, or the
 worker of a run that needs the model. Two that want one model work on it once, and the second follows. A line that breaks after

@@ -1,5 +1,5 @@
-"""One download as files, so that a page, a command and the next start see the same: <workspace>/downloads/<owner>--<name>[@revision]/,
-of a part of a data set (core.hub.sets.name.PartName) set-<name>-<mark>/, where what comes of it lies until it is a set of ours.
+"""One download as files, so that a page, a command and the next start see the same: <workspace>/downloads/<owner>--<name>[@revision]/.
+For a part of a dataset (core.hub.sets.name.PartName) it is set-<name>-<mark>/, which holds the files until they are a dataset of ours.
 
   wish.json   what a person wants of it; written by whoever asks
   told.json   how far it is; written by whoever holds `lock`, once a second at most

@@ -1,4 +1,4 @@
-"""Which families of models the installed transformers knows, and which of them it can train to write a text on: read from its own
+"""Which model families the installed transformers supports, and which of them it can train to generate text: read from its own
 lists, without importing it. No torch."""
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Under the plan's card: who holds memory that the plan lacks; and whether the free memory has moved so far since the card was
-drawn that it must be drawn anew. Pure functions, but for `holders`, which looks.
+"""Under the plan's card: which programs hold the memory that the plan lacks, and whether the free memory has changed so much that the
+card must be drawn again. Pure functions, except `holders`, which looks.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""The plan: what it comes to, which stands beside the form all the time; and step 4, what can be set: what it is planned for, and
-every setting there is."""
+"""The plan, which always stands beside the form, and step 4, where it can be changed: the hardware it is planned for, and
+every setting."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What is done with the run that the Runs page has open: its name, tags and note, out of the list and back, taken along as one file, checkpoints
-or all of it deleted.
+"""Managing the run that the Runs page has open: its name, tags and note, archiving it, saving it as one file, deleting its checkpoints
+or all of it.
 What goes for good is asked about first, with what it frees and what depends on it."""
 
 from __future__ import annotations

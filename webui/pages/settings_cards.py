@@ -1,5 +1,5 @@
-"""The cards of the Settings page that each own their widgets: what happens by itself, the hub's token, a training that is alone, measured memory,
-the workspace's move."""
+"""The cards of the Settings page with their own widgets: automation, the hub token, what happens to training if the app ends, memory measurements,
+moving the workspace."""
 
 from __future__ import annotations
 

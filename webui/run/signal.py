@@ -1,5 +1,5 @@
-"""What a run does, for whoever looks at another tab: hidden parts of the header that assets/signal.js turns into the tab's title, its
-picture, and a notification where this browser was asked for one.
+"""A run's progress for somebody on another browser tab: hidden parts of the header that assets/signal.js turns into the tab's title, its
+icon, and a notification if this browser allows it.
 """
 
 from __future__ import annotations

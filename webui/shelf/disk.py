@@ -1,5 +1,5 @@
-"""What models lie on this PC, on the Settings page: size, last use, by which runs; those of the hub's cache can be deleted, and a GGUF file
-of LM Studio or Ollama can become a base.
+"""Models on this PC, on the Settings page: size, last use, by which runs. Those of the hub's cache can be deleted, and a GGUF file
+of LM Studio or Ollama can become a base model.
 
 The disk is looked at when the tab is opened, and when this app changed what lies there: a download ended, a GGUF file became a base, a model
 was deleted, on this page or another. Never by the clock, which only asks whether something of that happened.

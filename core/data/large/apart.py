@@ -1,5 +1,5 @@
-"""Work on a whole large set in a process of its own (core/data/large/worker): what a million rows take is given back when it ends, and the
-page answers meanwhile. Cost: a start of about a second, for what takes more than three.
+"""Work on a whole large dataset in a separate process (core/data/large/worker), which returns its memory when it ends, while the
+page stays responsive. Cost: a start of about a second, for work that takes more than three.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Whether the first row of a table holds the names of its columns, or is a row like the others. What nothing tells is asked, never decided
-in silence: the reader says what it took, and `header` of Choices says otherwise."""
+"""Whether the first row of a table holds the column names, or is a row like the others. A doubtful case is reported, never decided
+silently: the reader says what it assumed, and `header` of Choices overrides it."""
 
 from __future__ import annotations
 

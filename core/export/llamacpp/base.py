@@ -1,4 +1,4 @@
-"""A GGUF file as a base model: the way back. Its weights become an ordinary 16-bit folder of the library, which counts only when real llama.cpp
+"""A GGUF file as a base model, the reverse of an export. Its weights become a 16-bit folder of the library, which counts only if real llama.cpp
 answers from the file as transformers does from the folder.
 
     <workspace>/models/from-gguf/NAME/     complete and proven, or not there

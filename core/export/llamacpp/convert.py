@@ -1,4 +1,4 @@
-"""A merged Hugging Face folder, or an adapter, as GGUF by llama.cpp's own converter, in a process of its own without network: `child.ask` starts it.
+"""Converts a merged Hugging Face folder, or an adapter, to GGUF with llama.cpp's own converter, in a separate process without network, which `child.ask` starts.
 
 The folder is ours, made for this: its files may be reworded. What upstream's script gets wrong with such folders is mended here and in
 `hub_words`, each where it says so; what it does not know is refused with the reason that it gives.

@@ -1,5 +1,5 @@
-"""config.json as the hub has it, where transformers 5 says it otherwise: llama.cpp's converter reads it by transformers, and compares with the
-words of the hub, or asks for what transformers no longer writes."""
+"""config.json in the hub's notation, where transformers 5 writes it differently: llama.cpp's converter reads it through transformers, but compares
+with the hub's values, or asks for fields that transformers no longer writes."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""llama.cpp's own library by the C bindings of llama-cpp-py-sync, and its quantiser: a process that `child.ask` starts to make a file
-smaller. Without numpy, which would be a tenth of the time of a small file.
+"""llama.cpp's own library, through the C bindings of llama-cpp-py-sync, and its quantizer: a process that `child.ask` starts to make a file
+smaller. Without numpy, whose import would be a tenth of the time of a small file.
 
 A damaged file can end the process, and the library prints on its own. Paths are names in the current folder: what the library opens
 by C++ streams would not find letters beyond ASCII on Windows.

@@ -1,5 +1,5 @@
-"""A GGUF file from a merged folder, by llama.cpp's own tools, proven on the way: converted to 16 bit, compared with the adapter, quantised, compared
-with the 16-bit file. What lies between is deleted as soon as it has served. Workers only (torch).
+"""Makes a GGUF file from a merged folder with llama.cpp's own tools and verifies it on the way: converted to 16 bit, compared with the adapter, quantized,
+compared with the 16-bit file. Intermediate files are deleted as soon as they are no longer needed. Workers only (torch).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""How llama.cpp calls the way in which a byte-level tokenizer splits text, by the structure of tokenizer.json: for one whose hash its converter
-does not know, as of a vocabulary that was changed. Nothing is guessed: a structure that is none of these has no name, and what a name is
-worth the ids of awkward text show (core.export.llamacpp.proof)."""
+"""llama.cpp's name for how a byte-level tokenizer splits text, derived from the structure of tokenizer.json, for a tokenizer whose hash its
+converter does not know, such as one with a changed vocabulary. Nothing is guessed: an unknown structure has no name, and whether a name is
+right is tested with the ids of difficult texts (core.export.llamacpp.proof)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Real llama.cpp asked, in a process of its own that `child.ask` starts: read texts with a file and compare its
-probabilities with those of another. What is handed over are names in the current folder.
+"""Prompts real llama.cpp in a separate process that `child.ask` starts: reads texts with one file and compares its
+probabilities with those of another. Files are named relative to the current folder.
 
     NAME.logs   float32 (positions, words), nothing else: the logarithm of each word's probability, of the adapter or of another file
 """

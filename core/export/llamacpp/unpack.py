@@ -1,5 +1,5 @@
-"""A GGUF file as an ordinary 16-bit folder, in a process of its own that `child.ask` starts: dequantised by transformers' reader, with what
-that reader leaves out of a file put back or refused, and asked a few texts for llama.cpp to be compared with.
+"""Unpacks a GGUF file to a 16-bit folder, in a separate process that `child.ask` starts: dequantized by transformers' reader; what
+that reader leaves out is put back or refused; then a few texts are run, to compare with llama.cpp.
 
 Left out by transformers 5.24: the table by which Llama 3.1 and later scale positions (`rope_freqs.weight`), any other scaled positions, and
 the digits that "smollm" takes one by one. What else it might read otherwise shows in the comparison (core.export.llamacpp.base).

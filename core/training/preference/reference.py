@@ -1,4 +1,4 @@
-"""What DPO holds the adapter against: the log-probabilities of all answers as the model gave them before the first step. Imports torch:
+"""The reference of DPO and KTO: the log-probabilities of all answers under the model before the first step. Imports torch:
 workers only.
 
 reference.npy, (P, 2) float32: chosen and rejected, of the pairs that are trained and after them of those kept apart. One writer: the worker,
