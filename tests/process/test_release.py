@@ -294,7 +294,7 @@ def test_the_wheel_is_well_and_serves_its_page(wheel: Path, tmp_path: Path) -> N
 
 
 def test_the_container_is_made_of_what_is_here() -> None:
-    """As far as that can be read: no docker here has ever built it."""
+    """As far as that can be read; what built it once stands at its head."""
     said = (PROJECT / "packaging" / "Dockerfile").read_text("utf-8")
     lines = [line.split(maxsplit=1) for line in said.splitlines() if line and line[0] != "#"]
     assert {word for word, _ in lines} <= {"FROM", "ARG", "RUN", "COPY", "ENV", "VOLUME", "EXPOSE", "ENTRYPOINT", "CMD"}
