@@ -118,6 +118,9 @@ def report(
         f"one rank {one:.2f} s a step ({min(alone):.2f} to {max(alone):.2f}), {ranks} ranks {several:.2f} ({min(together):.2f} to {max(together):.2f})"
     )
     print(f"efficiency {one / (ranks * several):.2f}; rank 0 waited {waited:.2f} s a step, for numbers and for slower ranks")
+    print(
+        f"exposed, as nothing is sent while a rank computes: {several - one / ranks:.2f} s a step beyond an equal share, of which the exchange {exchange:.2f}"
+    )
     print(f"{size / 1e6:.1f} MB travel each way and rank a step; both ways alone, with their lines, take {exchange * 1000:.0f} ms")
     speed = 2 * size / exchange
     for what, seconds in (

@@ -118,13 +118,31 @@ def test_training_with_offloaded_layers_is_that_without_bit_for_bit(
 @pytest.mark.parametrize("name", families.FAMILIES)
 def test_every_family_is_trained_bit_for_bit_as_without(name: str, tmp_path: Path, starter_folder: Path) -> None:
     """Its layers with what is its own in them: experts, embeddings in each layer, shared keys, state spaces."""
-    made, found = families.make(name, tmp_path, starter_folder), []
+    trained_as_without(families.make(name, tmp_path, starter_folder), four_bit=True)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("four_bit", [False, True], ids=["16-bit", "4-bit"])
+@pytest.mark.parametrize("name", ["qwen3_moe", "gpt_oss", "mixtral"])
+def test_experts_that_are_offloaded_are_trained_by_adapters_of_their_own(
+    name: str, four_bit: bool, tmp_path: Path, starter_folder: Path
+) -> None:
+    """Each is one parameter, which an adapter computes with as a whole (target_parameters)."""
+    trained_as_without(families.make(name, tmp_path, starter_folder), four_bit, target_parameters="experts")
+
+
+def trained_as_without(made: Path, four_bit: bool, **settings: Any) -> None:
+    found = []
     for count in (0, 99):
-        base, compute = streaming.load(made, FP32, True)
+        base, compute = streaming.load(made, FP32, four_bit)
         torch.manual_seed(0)
-        tuned = families.tuned(base).train()
+        tuned = families.tuned(base, **settings).train()
         if count:
             streaming.begin(tuned, CPU, count)
+            experts = [p for name, p in tuned.named_parameters() if ".experts." in name and "lora_" not in name]
+            assert not settings or (experts and all(p.isnan().all() for p in experts)), (
+                "a layer that is away is NaN, its experts too"
+            )
         step = Step.of(tuned, recipe_of(), compute, 0)
         step.begin(7)
         numbers = [step.compute([families.rows()], 1e-2) for _ in range(2)]
