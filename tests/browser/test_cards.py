@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from core.progress import RankUse
+from core.runs.states import State
+from core.values import GIB
 from core.workspace.folder import Workspace
 from tests.kit import browser as kit
 from tests.kit import nvml
+from tests.kit.runs import ScriptedRun
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -56,5 +60,21 @@ def test_of_two_cards_one_or_both_are_chosen_and_the_plan_and_the_run_have_them(
     nvml.write(cards, nvml.dead(nvml.UNEQUAL, 0))
     kit.expect(plan).to_contain_text("RTX 3060 no longer responds")
     kit.expect(page.locator("#choice-of-cards")).to_have_count(0)
+    nvml.write(cards, nvml.UNEQUAL)
+    with ScriptedRun(workspace, "on both") as at_work:
+        use = (("NVIDIA GeForce RTX 4060", 7.1, 8, 98), ("NVIDIA GeForce RTX 3060", 6.4, 12, 95))
+        ranks = tuple(
+            RankUse(device=name, used_bytes=int(used * GIB), total_bytes=of * GIB, load_percent=load)
+            for name, used, of, load in use
+        )
+        at_work.to(State.RUNNING, ranks=ranks)
+        kit.expect(page.locator("#run-card .lg-ranks li")).to_have_text(
+            [
+                "Process 0: NVIDIA GeForce RTX 4060, 7.1 of 8.0 GiB, 98 % load",
+                "Process 1: NVIDIA GeForce RTX 3060, 6.4 of 12.0 GiB, 95 % load",
+            ]
+        )
+        kit.nothing_found(page, "ranks")
+        at_work.to(State.STOPPED)
     watch.check()
     page.context.close()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import queue
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -122,6 +123,27 @@ def test_a_run_with_other_pcs_learns_what_one_learns_and_they_hear_its_end(
     for other in others:
         other.join(10)
         assert other.last == {"over": True}
+
+
+@pytest.mark.full
+def test_clocks_that_are_years_apart_and_jump_change_nothing(
+    tmp_path: Path, tiny_model: Path, whole: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the links nor the ranks ask for the time of day."""
+    real, asked = time.time, []
+
+    def wrong() -> float:
+        asked.append(None)
+        return real() + (-1) ** len(asked) * 1e8
+
+    monkeypatch.setattr(time, "time", wrong)
+    other = OtherPC(tiny_model)
+    with gathered(tmp_path / "run", other) as ranks:
+        trainer = trainer_of(tmp_path / "run", tiny_model, recipe_of(), ranks)
+        trainer.run()
+    nearly_the_same(trainer, whole)
+    other.join(10)
+    assert other.last == {"over": True}
 
 
 def test_a_pc_that_is_lost_ends_the_others_with_a_sentence_and_the_run_goes_on_alone(
