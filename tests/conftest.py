@@ -21,13 +21,21 @@ from tests.kit import browser as kit
 from tests.kit import tiny
 from tests.kit.durations import Durations, cache
 from tests.kit.files import link_or_copy
-from tests.kit.warm import KINDS, Elsewhere, Popen, Servers
+from tests.kit.warm import KINDS, Elsewhere, Popen, Servers, saved_at_once
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 # Here a browser, an app and one or two torch processes share two cores: one thread each is fastest (docs/memory.md, measured here).
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_waits_for_the_disk(request: pytest.FixtureRequest) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        if HERE / "faults" not in request.path.parents:
+            patch.setattr(os, "fsync", saved_at_once)
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,10 +18,8 @@ from tests.kit.trainer import BF16, FP32
 
 @pytest.fixture(scope="module", autouse=True)
 def nothing_beside_the_numbers() -> Iterator[None]:
-    """In this process no save waits for the disk (power cuts: tests/faults), and peft draws no model card where a test saves without
-    core.engine.adapter: together half of what a checkpoint of a tiny model takes."""
+    """Where a test saves without core.engine.adapter peft draws no model card, which nobody reads."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda fd: None)
         patch.setattr(PeftModel, "create_or_update_model_card", lambda self, folder: None)
         yield
 
