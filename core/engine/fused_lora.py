@@ -4,7 +4,8 @@ PEFT's own layer copies its input to fp32, multiplies, scales, adds and copies b
 numbers. Here base(x) + s x A^T B^T is made at once for all layers that read the same x (q, k, v; gate, up): the
 factors are cast to x's type, not x to theirs; x @ A^T is one product for all of them; what is added is added in place;
 and the input gradient of all is summed inside the products. Kept for the backward: x once (PEFT: an fp32 copy for each
-layer) and x A^T. Plain PyTorch, no compiler; runs on any device.
+layer), or where x knows what it was made of (core/engine/variants/elementwise) nothing that is not kept anyway, and x A^T. Plain
+PyTorch, no compiler; runs on any device.
 
 Left to PEFT: dropout, variants (DoRA and the like), biases of their own, embeddings, several adapters in a layer; and
 for a call, whatever is not the plain case: disabled, merged, mixed by adapter_names, autocast.
@@ -222,21 +223,23 @@ class _ForBackward(torch.autograd.Function):
         hidden = x.reshape(-1, x.shape[-1]) @ _all_a(factors[: len(members)], x.dtype).t()
         ctx.mark_non_differentiable(hidden)
         ctx.set_materialize_grads(False)  # no zeros for hidden; those of the outputs always come
-        ctx.members = members
-        ctx.save_for_backward(x, hidden, *factors)
+        again, *made_of = getattr(x, "made_of", (lambda x: x, x))
+        ctx.members, ctx.again, ctx.count, ctx.shape = members, again, len(made_of), x.shape
+        ctx.save_for_backward(*made_of, hidden, *factors)
         return hidden, *(x.new_empty(()).expand(*x.shape[:-1], member.B.shape[0]) for member in members)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, _of_hidden: None, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        members = ctx.members
-        x, hidden, *factors = ctx.saved_tensors
-        all_a, scaled_b = _all_a(factors[: len(members)], x.dtype), _scaled_b(members, factors[len(members) :], x.dtype)
-        rows = x.reshape(-1, x.shape[-1])
+        members, dtype = ctx.members, gradients[0].dtype
+        kept = ctx.saved_tensors
+        made_of, (hidden, *factors) = kept[: ctx.count], kept[ctx.count :]
+        all_a, scaled_b = _all_a(factors[: len(members)], dtype), _scaled_b(members, factors[len(members) :], dtype)
         grads = [g.reshape(-1, g.shape[-1]) for g in gradients]
         of_hidden = [g @ b for g, b in zip(grads, scaled_b, strict=True)]
         grad_hidden = torch.cat(of_hidden, dim=1) if len(members) > 1 else of_hidden[0]
-        grad_a = (grad_hidden.t() @ rows).to(members[0].A.dtype).split([m.A.shape[0] for m in members])
+        grad_a = grad_hidden.t() @ ctx.again(*made_of).reshape(-1, ctx.shape[-1])
+        grad_a = grad_a.to(members[0].A.dtype).split([m.A.shape[0] for m in members])
         grad_b = [
             (g.t() @ h).to(m.B.dtype).mul_(m.scaling) for m, g, h in zip(members, grads, _by_member(hidden, members), strict=True)
         ]
@@ -244,8 +247,8 @@ class _ForBackward(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             grad_x = grad_hidden @ all_a
             for member, g in zip(members, grads, strict=True):
-                grad_x.addmm_(g, member.base_weight(x.dtype))
-            grad_x = grad_x.view_as(x)
+                grad_x.addmm_(g, member.base_weight(dtype))
+            grad_x = grad_x.view(ctx.shape)
         return grad_x, None, *(g.to(m.A.dtype) for m, g in zip(members, grad_a, strict=True)), *grad_b
 
 

@@ -282,7 +282,18 @@ def kept(shape: ModelShape, setup: Setup) -> Widths:
         found["routed"] = found.get("routed", 0) + 1
         found["expert"] = -readers["down"]
         found["hidden"] -= 0 if shape.mlp_matrices else readers["up"]
+    elif _makes_again(shape, setup):
+        found["hidden"] -= readers["attention"] + readers["up"]
+        found["mlp"] -= readers["down"] + 1
     return found
+
+
+def _makes_again(shape: ModelShape, setup: Setup) -> bool:
+    """Whether what a norm and a gate give, and what the gate makes on the way, is made again in the backward: on a processor, where it flows
+    into plain LoRA."""
+    plain = setup.device == "cpu" and setup.trainer.counted and setup.method != "full" and not _special(setup)
+    others = memory_constants().cpu.keeps_as_a_card
+    return plain and shape.mlp == "gated" and not shape.num_experts and shape.model_type not in others
 
 
 def layer_kept(shape: ModelShape, setup: Setup) -> float:
@@ -390,7 +401,8 @@ def layer_at_work(shape: ModelShape, setup: Setup) -> float:
     if (wide := shape.wide) and not shape.per_layer_size:
         return max(layer_at_work(wide, setup), layer_at_work(shape.model_copy(update={"wide_layers": 0}), setup))
     constants = memory_constants()
-    product = _values(shape, setup.trainer.moving) - shape.active_width * _readers(shape, setup)["down"]
+    gone = 0 if _makes_again(shape, setup) else _readers(shape, setup)["down"]
+    product = _values(shape, setup.trainer.moving) - shape.active_width * gone
     norm = _values(shape, constants.norm_after_mlp.moving) if shape.model_type in constants.norm_after_mlp.families else 0.0
     besides = windows(shape, setup) + scans(shape, setup)
     again = layer_kept(shape, setup) + besides if setup.gradient_checkpointing else 0.0

@@ -55,6 +55,7 @@ class BusConstants(_Figures):
 class CpuConstants(_Figures):
     context_gib: float
     slack: float
+    keeps_as_a_card: tuple[str, ...]
 
 
 class MemoryConstants(_Figures):

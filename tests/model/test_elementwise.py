@@ -16,6 +16,7 @@ from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
 from transformers.models.llama import modeling_llama
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
+from core.engine import fused_lora
 from core.engine.batches import collate
 from core.engine.families import mended, parts
 from core.engine.loss import Head, summed_loss
@@ -192,6 +193,47 @@ def test_less_is_kept_for_the_way_back() -> None:
     norm, weight = norm.to(torch.bfloat16), 64 * 2
     way = elementwise._norm_way(norm, {})
     assert kept(lambda x: way(x, norm.weight)) == 100 * (64 * 2 + 4) + weight < kept(norm) / 2
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_what_a_norm_and_a_gate_give_is_made_again_with_the_same_bits(checkpointing: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In bf16, beside a step that keeps it: less is kept, and nothing else changes."""
+    tuned = model_of("llama").to(torch.bfloat16)
+    trained = [parameter for parameter in tuned.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.data = nn.init.normal_(parameter.data.float(), std=0.05)
+    fused, found = fused_lora.fuse(tuned), elementwise.install(tuned)
+    if checkpointing:
+        checkpoint_layers(tuned)
+
+    def step() -> tuple[torch.Tensor, torch.Tensor, int]:
+        sizes: dict[int, int] = {}
+
+        def note(tensor: torch.Tensor) -> torch.Tensor:
+            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            return *loss_and_gradients(tuned), sum(sizes.values())
+
+    try:
+        loss, gradients, kept = step()
+        again = fused_lora._ForBackward.forward
+
+        def keeping(ctx: Any, x: torch.Tensor, *rest: Any) -> Any:
+            vars(x).pop("made_of", None)
+            return again(ctx, x, *rest)
+
+        monkeypatch.setattr(fused_lora._ForBackward, "forward", staticmethod(keeping))
+        loss_kept, gradients_kept, all_kept = step()
+    finally:
+        found.release()
+        fused.release()
+    assert torch.equal(loss, loss_kept) and torch.equal(gradients, gradients_kept) and gradients.abs().max() > 0
+    config, tokens = tuned.get_base_model().config, collate(families.rows(), 0, CPU).input_ids.numel()
+    layers, hidden, mlp = config.num_hidden_layers, config.hidden_size, config.intermediate_size
+    spared = 2 * tokens * ((2 * layers - 1) * hidden + layers * mlp)  # the first norm's input learns nothing, so it keeps none
+    assert checkpointing or all_kept - kept == spared
 
 
 class Library:

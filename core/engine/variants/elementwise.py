@@ -1,7 +1,9 @@
 """Norm, rotary and gate of a layer as one autograd function each: less kept for the way back, fewer launches, written in place. Torch.
 
 transformers writes RMSNorm as eight operations on an fp32 copy that is kept, and the turning of queries and keys as ten. Here a norm
-keeps its input and one number a token; on a card it is torch's own kernel, on a processor it goes through cache-sized blocks. What a
+keeps its input and one number a token; on a card it is torch's own kernel, on a processor it goes through cache-sized blocks. There what
+comes out of a norm or a gate is not kept at all: it has `made_of`, a function and the tensors that it takes to make the same bits again,
+which the product that reads it keeps in its place (core/engine/fused_lora); a gate keeps the two that flow into it. What a
 layer computes is not read from its name: a twin of each module, its class's own forward on few made-up numbers, shows whether a form
 here gives the same values and gradients in fp32. A module without such a form keeps its own forward; so does a call that is not the
 plain one. In 16 bits results are rounded once, from fp32, where transformers rounds twice.
@@ -26,7 +28,7 @@ from torch.nn import functional
 from core.engine.variants import liger
 
 EXACT, NEAR = 1e-5, 0.02  # of the largest number: sums in another order, in fp32 and in 16 bits
-BLOCKWISE = ("cpu",)  # devices without torch's own kernel
+BLOCKWISE = ("cpu",)  # devices without torch's own kernel, where memory is dearer than passes over it
 BLOCK = 1 << 18  # numbers of a norm that they take at once: 1 MiB in fp32
 ROTARY = "apply_rotary_pos_emb"
 PARTS = (("gate_proj", "up_proj", "down_proj"), ("w1", "w3", "w2"))  # as they are called in one family or another
@@ -259,23 +261,25 @@ def _norm_forward(module: Any, way: Forward) -> Forward:
 
 
 def _normed(x: torch.Tensor, weight: torch.Tensor, eps: float, offset: float) -> torch.Tensor:
-    return _Norm.apply(x, weight, eps, offset)
+    beside: list[torch.Tensor] = []
+    output: Any = _Norm.apply(x, weight, eps, offset, beside)
+    if output.requires_grad and x.device.type in BLOCKWISE:
+        output.made_of = partial(_norm_again, eps=eps, offset=offset), x, weight, *beside
+    return output
 
 
 class _Norm(torch.autograd.Function):
-    """x / rms(x) * (weight + offset) of x (..., h). Keeps x and 1 / rms(x), fp32 (rows, 1)."""
+    """x / rms(x) * (weight + offset) of x (..., h). Keeps x and 1 / rms(x), fp32 (rows, 1), which goes into beside too."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, eps: float, offset: float) -> torch.Tensor:
-        ctx.offset, rows = offset, x.reshape(-1, x.shape[-1])
-        if x.device.type in BLOCKWISE:
-            output, shrunk = _blockwise(rows, weight, eps, offset)
-        elif offset:
-            output, shrunk = kernel(rows.float(), weight.float() + offset, eps)
-        else:
-            output, shrunk = kernel(rows, weight, eps)
+    def forward(
+        ctx: Any, x: torch.Tensor, weight: torch.Tensor, eps: float, offset: float, beside: list[torch.Tensor]
+    ) -> torch.Tensor:
+        ctx.offset = offset
+        output, shrunk = _norm(x, weight, eps, offset)
+        beside.append(shrunk)
         ctx.save_for_backward(x, weight, shrunk)
-        return output.to(x.dtype).view(x.shape)
+        return output
 
     @staticmethod
     @once_differentiable
@@ -288,7 +292,25 @@ class _Norm(torch.autograd.Function):
             output = kernel_back(above.float(), rows.float(), weight.float() + ctx.offset, shrunk)
         else:
             output = kernel_back(above, rows, weight, shrunk)
-        return output.to(x.dtype).view(x.shape), None, None, None
+        return output.to(x.dtype).view(x.shape), None, None, None, None
+
+
+def _norm(
+    x: torch.Tensor, weight: torch.Tensor, eps: float, offset: float, known: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What x is normed, and 1 / rms(x), which may be known."""
+    rows = x.reshape(-1, x.shape[-1])
+    if x.device.type in BLOCKWISE:
+        output, shrunk = _blockwise(rows, weight, eps, offset, known)
+    elif offset:
+        output, shrunk = kernel(rows.float(), weight.float() + offset, eps)
+    else:
+        output, shrunk = kernel(rows, weight, eps)
+    return output.to(x.dtype).view(x.shape), shrunk
+
+
+def _norm_again(x: torch.Tensor, weight: torch.Tensor, shrunk: torch.Tensor, eps: float, offset: float) -> torch.Tensor:
+    return _norm(x, weight, eps, offset, shrunk)[0]
 
 
 def kernel(rows: torch.Tensor, weight: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -309,13 +331,16 @@ def _blocks(rows: torch.Tensor, spare: int) -> Iterator[tuple[slice, list[torch.
         yield some, [block[: some.stop - start] for block in blocks]
 
 
-def _blockwise(rows: torch.Tensor, weight: torch.Tensor, eps: float, offset: float) -> tuple[torch.Tensor, torch.Tensor]:
+def _blockwise(
+    rows: torch.Tensor, weight: torch.Tensor, eps: float, offset: float, known: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
     wide, width = weight.float() + offset, rows.shape[1]
-    output, shrunk = torch.empty_like(rows), rows.new_empty(len(rows), 1, dtype=torch.float32)
+    output, shrunk = torch.empty_like(rows), rows.new_empty(len(rows), 1, dtype=torch.float32) if known is None else known
     for some, (block,) in _blocks(rows, 1):
         block.copy_(rows[some])
-        torch.linalg.vector_norm(block, dim=-1, keepdim=True, out=shrunk[some])
-        shrunk[some].square_().div_(width).add_(eps).rsqrt_()
+        if known is None:
+            torch.linalg.vector_norm(block, dim=-1, keepdim=True, out=shrunk[some])
+            shrunk[some].square_().div_(width).add_(eps).rsqrt_()
         output[some] = block.mul_(shrunk[some]).mul_(wide)
     return output, shrunk
 
@@ -397,23 +422,38 @@ def _mlp(module: Any, names: tuple[str, str, str], way: Forward, x: torch.Tensor
 
 
 def _gated(gate: torch.Tensor, up: torch.Tensor, act: Act) -> torch.Tensor:
-    return _Gate.apply(gate, up, act)
+    acted: list[torch.Tensor] = []
+    product: Any = _Gate.apply(gate, up, act, acted)
+    if product.requires_grad and gate.device.type in BLOCKWISE:
+        product.made_of = partial(_gate_again, act=act, acted=acted), gate, up
+    return product
+
+
+def _gate_again(gate: torch.Tensor, up: torch.Tensor, act: Act, acted: list[torch.Tensor]) -> torch.Tensor:
+    """In acted is left what the gate's own way back, which comes next, would make once more."""
+    acted.append(act.there(gate))
+    return acted[0] * up
 
 
 class _Gate(torch.autograd.Function):
-    """act(gate) * up. Keeps all three as autograd would; the way back writes over them, where it would make three more."""
+    """act(gate) * up. Keeps all three as autograd would, on a processor gate and up; the way back writes over them, where it would make three more."""
 
     @staticmethod
-    def forward(ctx: Any, gate: torch.Tensor, up: torch.Tensor, act: Act) -> torch.Tensor:
-        ctx.act, acted = act, act.there(gate)
-        ctx.save_for_backward(gate, up, acted)
-        return acted * up
+    def forward(ctx: Any, gate: torch.Tensor, up: torch.Tensor, act: Act, acted: list[torch.Tensor]) -> torch.Tensor:
+        ctx.act, ctx.acted, flowed = act, acted, act.there(gate)
+        if gate.device.type in BLOCKWISE:
+            ctx.save_for_backward(gate, up)
+            return flowed.mul_(up)
+        ctx.save_for_backward(gate, up, flowed)
+        return flowed * up
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        gate, up, acted = ctx.saved_tensors
-        return ctx.act.back_in_place(up.mul_(gradient), gate), acted.mul_(gradient), None
+        gate, up, *flowed = ctx.saved_tensors
+        flowed = flowed or ctx.acted
+        acted = flowed.pop() if flowed else ctx.act.there(gate)
+        return ctx.act.back_in_place(up.mul_(gradient), gate), acted.mul_(gradient), None, None
 
 
 # ---- rotary -----------------------------------------------------------------------------------------------------------
