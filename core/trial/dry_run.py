@@ -253,19 +253,15 @@ class _Model:
             self.tuned = adapter.add(model, wanted, "dry run", None).train()
             if setup.offload_layers:  # what is in RAM then is on no list of what is held
                 streaming.begin(self.tuned, META, setup.offload_layers)
-        self.in_parts: set[int]
-        self.part: list[torch.Tensor]
-        self.in_parts, self.part = self._in_parts() if setup.shards > 1 else (set(), [])
+        self.spared = self._held_by_others() if setup.shards > 1 else 0
 
-    def _in_parts(self) -> tuple[set[int], list[torch.Tensor]]:
-        """What a run would hold in parts (core/engine/variants/fsdp), by its ids, and in its place one rank's part and the layers that are whole."""
+    def _held_by_others(self) -> int:
+        """Bytes of the layers that a rank has not there, where several hold the base together (core/engine/variants/fsdp)."""
         from core.engine.variants import fsdp
 
         layers = streaming.layers_of(self.base)
-        found = fsdp.in_parts(layers)
-        size = sum(each.nbytes for own in found for each in own)
-        there = size // self.setup.shards + arithmetic.GATHERED_THERE * size // len(layers)
-        return {id(each) for own in found for each in own}, [torch.empty(there, dtype=torch.uint8, device=META)]
+        size = sum(each.nbytes for own in fsdp.in_parts(layers) for each in own)
+        return size - size // self.setup.shards - arithmetic.GATHERED_THERE * size // max(1, len(layers))
 
     def run(self) -> _Count:
         try:
@@ -291,9 +287,8 @@ class _Model:
         trained = {id(p) for p in parameters}
         in_ram = parts.per_layer_embeddings(self.base)  # as core/engine/base_model leaves it
         elsewhere = trained | {id(p) for p in self.base.get_submodule(in_ram).parameters()} if in_ram else trained
-        elsewhere = elsewhere | self.in_parts
         seen.hold((p for p in self.tuned.parameters() if id(p) not in elsewhere), "weights")
-        seen.hold([*self.tuned.buffers(), *self.part], "weights")
+        seen.hold(self.tuned.buffers(), "weights")
         seen.hold(_scales(self.base), "weights")
         seen.hold(parameters, "adapter")
         with seen:  # as a run does before its first step
@@ -327,6 +322,8 @@ class _Model:
             with seen.making("optimizer"):
                 step.apply(is_good=True)
         step.release()
+        for found in (idle, seen.peak.bytes):
+            found["weights"] -= self.spared
         return _Count(_count(self.base), sum(p.numel() for p in parameters), idle, seen.peak)
 
 

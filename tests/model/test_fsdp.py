@@ -19,12 +19,14 @@ from core.engine import base_model
 from core.engine.out_of_memory import HALVE
 from core.engine.variants import fsdp, streaming
 from core.errors import ModelError, PauseRequested, RecipeError
-from core.memory.arithmetic import Setup, sharded_weights, weights
+from core.memory.arithmetic import Setup, estimate, sharded_weights, weights
 from core.models.known import known_models
 from core.recipe import Recipe
 from core.training.ranks.helpers import RankError, Ranks
 from core.training.ranks.step import DealtStep
 from core.training.trainer import Ahead, Trainer
+from core.trial.dry_run import dry_run
+from core.trial.dry_runs import Question
 from core.values import GIB
 from tests.model.test_ranks import begun, nearly_the_same, recipe_of, trainer_of
 
@@ -231,6 +233,17 @@ def test_the_plan_reckons_with_a_part_and_two_layers() -> None:
         for ranks in (2, 3):
             part = weights(shape, setup.model_copy(update={"shards": ranks}))
             assert part == pytest.approx(whole - of_layers * (1 - 1 / ranks - 2 / 32))
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("model", "method"), [("qwen3-0.6b", "lora"), ("llama-3.1-8b-instruct", "qlora")])
+def test_the_arithmetic_of_a_part_is_within_1_percent_of_the_dry_run(model: str, method: str) -> None:
+    shape = next(known.shape for known in known_models() if known.id == model)
+    setup = Setup(method=method, max_length=256, shards=2)  # type: ignore[arg-type]
+    counted = dry_run(Question(config=shape.config(), setup=setup)).estimate
+    found = estimate(shape, setup)
+    assert found.allocated_gib == pytest.approx(counted.allocated_gib, rel=0.01)
+    assert found.terms["weights"] == pytest.approx(counted.terms["weights"], rel=0.001)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -52,6 +52,7 @@ def shard(tuned: Any, card: torch.device, mesh: Any, wait: Wait) -> Sharded:
     # What it says may be lost is the gather of the root's own parameters, of which there are none.
     warnings.filterwarnings("ignore", rf".*\({type(sharded.root).__name__}\) returned a view tensor")
     sharded.root.register_forward_pre_hook(lambda *_: sharded.reset(), prepend=True)
+    sharded.root.register_forward_hook(lambda *_: sharded.learn_order())
     sharded.root.register_forward_hook(lambda *_: setattr(sharded, "has_computed", True), always_call=True)
     streaming.bring_rest(tuned, card)
     return sharded
@@ -85,7 +86,7 @@ def _give(scales: dict[torch.nn.Module, Any], *_: Any) -> None:
 @dataclass
 class Sharded:
     """A base of which this rank holds its part. wait: for a gather. bytes: of all that is in parts, of the whole base. gathered: layers, since `begin`.
-    together: whether all know what comes; else lead tells the others which layer this rank, the first, is about to gather alone."""
+    order: of the layers in a forward, as the first one had it, before any step. together: whether all know what comes; else lead tells the others which layer this rank, the first, is about to gather alone."""
 
     root: Any
     layers: list[Any]
@@ -94,6 +95,8 @@ class Sharded:
     gathered: int = 0
     together: bool = True
     has_computed: bool = False
+    order: tuple[int, ...] = ()
+    _seen: list[int] = field(default_factory=list)
     lead: Callable[[int], None] | None = None
 
     @property
@@ -108,13 +111,15 @@ class Sharded:
 
     def complete(self, passes: int, trains: bool) -> None:
         """Take part in what the others have still to gather of so many micro-batches. trains: with a backward."""
-        forward = [*range(len(self.layers))]
-        left = ((forward + forward[::-1] if trains else forward) * passes)[self.gathered :]
+        left = ((self.order + self.order[::-1] if trains else self.order) * passes)[self.gathered :]
         if left:
             self.reset()
         for number in left:
             self.repeat(number)
         self.together = False
+
+    def learn_order(self) -> None:
+        self.order = self.order or tuple(self._seen)
 
     def repeat(self, number: int) -> None:
         """Take part in a gather of another rank."""
@@ -123,6 +128,7 @@ class Sharded:
 
     def reset(self) -> None:
         """Forget a forward or backward that was left half-way."""
+        self._seen.clear()
         if self.has_computed:
             self.root.reset_iter_state()
 
@@ -135,6 +141,8 @@ class Sharded:
         if here is not whole:
             whole.copy_(here)
         self.gathered += 1
+        if not self.order:
+            self._seen.append(number)
 
 
 class _Gather:
