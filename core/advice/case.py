@@ -95,6 +95,7 @@ class Alternative(Frozen):
     """Another way that was weighed: with its own verdict and both numbers in its sentence.
 
     model: id of a smaller model of presets/models.yaml, where that is the other way; offload_layers: how many of this one are.
+    shards: GPUs that hold the base together.
     """
 
     method: Method
@@ -104,6 +105,7 @@ class Alternative(Frozen):
     text: Message
     model: str | None = None
     offload_layers: int = 0
+    shards: int = 1
 
 
 class Documented(Frozen):

@@ -401,7 +401,8 @@ def judge(case: Case, draft: Recipe) -> tuple[Verdict, Message]:
     if estimate.needed_gib > free:
         return "tight", msg("advise.tight", **facts)
     # The table's LoRA has a base in 16 bit, and all of it on the card.
-    if not (draft.adapter.load_in_8bit or draft.train.offload_layers) and (minimum := case.too_small_for(draft.adapter.method)):
+    is_elsewhere = draft.train.offload_layers or draft.train.fsdp
+    if not (draft.adapter.load_in_8bit or is_elsewhere) and (minimum := case.too_small_for(draft.adapter.method)):
         return "tight", msg("advise.tight_by_table", minimum=minimum, gb=case.budget.sold_gb, **facts)
     return "fits", msg("advise.fits", **facts)
 

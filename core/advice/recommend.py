@@ -48,7 +48,7 @@ from core.advice.decisions import (
     wanted_length,
 )
 from core.advice.warnings import warnings
-from core.memory.arithmetic import Estimate, Setup
+from core.memory.arithmetic import Estimate, Setup, sharded_weights
 from core.memory.offloading import ram_gib
 from core.messages import msg
 from core.models.known import KnownModel, known_models
@@ -73,7 +73,10 @@ def recommend(recipe: Recipe, grounds: Grounds) -> Advice:
     if budget.ranks > 1:
         train, facts = filled.train, {"ranks": budget.ranks, "free": budget.free_gib, "card": budget.smallest or "?"}
         facts["effective"] = train.per_device_train_batch_size * train.gradient_accumulation_steps
-        ground.append(Reason(field="budget", text=msg("advise.cards" if budget.kind == "card" else "advise.processes", **facts)))
+        of_cards = "advise.cards_fsdp" if train.fsdp else "advise.cards"
+        of_processes = "advise.processes_fsdp" if train.fsdp else "advise.processes"
+        key = of_cards if budget.kind == "card" else of_processes
+        ground.append(Reason(field="budget", text=msg(key, **facts)))
         ground += _of_unequal(recipe, filled, verdict, grounds)
     return Advice(
         recipe=filled,
@@ -180,7 +183,8 @@ def alternatives(case: Case, draft: Recipe, verdict: Verdict) -> tuple[Alternati
     less, fits = shorter(case, draft), other.verdict in ("fits", "tight")
     in_ram = None if fits or less else offloaded(case, draft)  # where nothing else fits: it costs time
     larger = _alternative(case, in_ram) if in_ram else None
-    helping = [way for way in (less, smaller(case, draft), larger) if way is not None]
+    together = None if fits or less else in_parts(case, draft)
+    helping = [way for way in (less, smaller(case, draft), together, larger) if way is not None]
     return (other, *helping) if fits else (*helping, other)
 
 
@@ -206,6 +210,37 @@ def offloaded(case: Case, draft: Recipe) -> Recipe | None:
     if case.budget.ram_gib is not None and ram_gib(case.shape, Setup.of(way, "card")) > case.budget.ram_gib:
         return None
     return way
+
+
+def in_parts(case: Case, draft: Recipe) -> Alternative | None:
+    """Draft with all equal cards, or those that were chosen, holding the base together, with the cheapest method; None where there is one card, where
+    it does not fit either, or where there is not the RAM."""
+    train, budget, shape = draft.train, case.budget, case.shape
+    ranks = train.ranks if train.ranks > 1 else 1 + budget.equal_cards
+    taken = train.fsdp or train.offload_layers or train.activation_offload or draft.adapter.is_pissa or draft.adapter.trains_experts
+    if shape is None or case.on_cpu or ranks == 1 or taken:
+        return None
+    an_update = train.per_device_train_batch_size * train.gradient_accumulation_steps
+    cheapest = with_settings(
+        draft, method="qlora", load_in_8bit=False, gradient_checkpointing=True, micro_batch=1, gradient_accumulation=an_update
+    )
+    way = cheapest.model_copy(update={"train": cheapest.train.model_copy(update={"ranks": ranks, "fsdp": True})})
+    free = budget.free_gib if train.ranks > 1 else budget.equal_free_gib
+    of_all = replace(case, budget=budget.model_copy(update={"ranks": ranks, "free_gib": free}))
+    verdict, why = judge(of_all, way)
+    setup, estimate = Setup.of(way, "card"), of_all.estimate(way)
+    needed = ram_gib(shape, setup)
+    if verdict == "does_not_fit" or (budget.ram_gib is not None and needed > budget.ram_gib):
+        return None
+    ram = msg("advise.offload_ram_unknown", needed=needed)
+    if budget.ram_gib is not None:
+        ram = msg("advise.offload_ram", needed=needed, free=budget.ram_gib)
+    facts = {"method": METHOD_NAMES["qlora"], "max_length": way.data.max_length, "verdict": why, "ram": ram, "ranks": ranks}
+    a_batch = 2 * sharded_weights(shape, setup) * (1 - 1 / ranks) / 1e9
+    return Alternative(
+        method="qlora", max_length=way.data.max_length, verdict=verdict, on_card_gib=estimate.on_card_gib if estimate else None,
+        text=msg("advise.fsdp_way", gb=a_batch, **facts), shards=ranks,
+    )  # fmt: skip
 
 
 def smaller(case: Case, draft: Recipe) -> Alternative | None:

@@ -25,6 +25,7 @@ class Budget(Frozen):
     ram_gib: of a PC with a card, its free RAM, where layers may be offloaded to; None: not known.
     ranks: cards, or processes, that a run is computed by; sizes are then those of the smallest, whose name is in `smallest`.
     beside: the cards of ranks 1 and on, uuid and name. largest: the one of several cards with most free memory, as it would be alone.
+    equal_cards: further ones of this PC that are sold with as much memory; equal_free_gib: the least that is free on any of them and this one.
     """
 
     kind: Literal["card", "cpu"]
@@ -41,6 +42,8 @@ class Budget(Frozen):
     smallest: str | None = None
     beside: tuple[tuple[str, str], ...] = ()
     largest: Budget | None = None
+    equal_cards: int = 0
+    equal_free_gib: float | None = None
 
 
 def sold_gb(total_bytes: int) -> float:
@@ -87,7 +90,7 @@ def of_ranks(budget: Budget, nvidia: Nvidia, ranks: int, chosen: Collection[str]
     """What each of so many ranks has, the first of them on budget, the others on the cards of these uuids first. Raises RecipeError for
     more cards than there are."""
     if ranks == budget.ranks or budget.planned:
-        return budget
+        return budget if ranks > 1 or budget.planned else _with_equals(budget, nvidia)
     if budget.kind == "cpu":
         share = None if budget.free_gib is None else budget.free_gib / ranks
         return budget.model_copy(update={"ranks": ranks, "free_gib": share})
@@ -105,6 +108,15 @@ def of_ranks(budget: Budget, nvidia: Nvidia, ranks: int, chosen: Collection[str]
         "largest": largest,
     }
     return budget.model_copy(update=sizes)
+
+
+def _with_equals(budget: Budget, nvidia: Nvidia) -> Budget:
+    others = [of_card(card) for card in devices.beside(budget.card_uuid, nvidia)] if budget.card_uuid else []
+    equal = [each for each in others if each.sold_gb == budget.sold_gb and each.free_gib is not None]
+    if not equal or budget.free_gib is None:
+        return budget
+    least = min([budget, *equal], key=lambda each: each.free_gib or 0).free_gib
+    return budget.model_copy(update={"equal_cards": len(equal), "equal_free_gib": least})
 
 
 def device_of(budget: Budget, nvidia: Nvidia) -> str | None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from core.advice.case import SETTINGS, Advice, is_set, value_of, values_of
+from core.advice import recommend as advice_room
+from core.advice.case import SETTINGS, Advice, Grounds, all_holes, is_set, value_of, values_of
 from core.advice.decisions import DECISIONS
 from core.advice.goals import goal_of, goals
 from core.commands import __main__ as commands
@@ -216,6 +217,29 @@ def test_a_model_larger_than_the_card_is_offered_with_as_few_layers_in_ram_as_it
     assert taken.bus_seconds == pytest.approx(batches * a_batch / 12e9) and f"{taken.bus_seconds / 60:,.0f} min" in why(
         taken, "offload_layers"
     )
+
+
+def test_equal_cards_that_hold_a_base_together_are_offered_where_one_is_too_small() -> None:
+    """33 billion numbers need more than 16 GB: two of them hold it. A third, smaller one is not counted, and alone there is nobody to share with."""
+    first, second = (
+        Card(index=n, name="RTX 4060 Ti", uuid=f"GPU-{n}", total_bytes=16 * GIB, free_bytes=(15 - n) * GIB) for n in (0, 1)
+    )
+    less = Card(index=2, name="RTX 3050", uuid="GPU-2", total_bytes=8 * GIB, free_bytes=8 * GIB)
+    shape, ram = shape_of_size("33B"), int(64 * GIB)
+    both = of_ranks(of_card(first, ram), Nvidia(cards=(first, second, less)), 1)
+    assert (both.equal_cards, both.equal_free_gib) == (1, pytest.approx(14.0))
+    advice = recommend(shape, both, facts(p99_length=500))
+    assert advice.verdict == "does_not_fit"
+    (way,) = [other for other in advice.alternatives if other.shards > 1]
+    said = way.text.render("en")
+    assert way.shards == 2 and way.method == "qlora" and "ranks 2, fsdp" in said and "has not been measured" in said
+    two = of_ranks(of_card(first, ram), Nvidia(cards=(first, second)), 2)
+    holes = all_holes()
+    wanted = holes.model_copy(update={"train": holes.train.model_copy(update={"ranks": 2, "fsdp": True})})
+    taken = advice_room.recommend(wanted, Grounds(two, shape, facts(p99_length=500)))
+    assert taken.verdict in ("fits", "tight") and "hold the base model together" in why(taken, "budget")
+    for budget in (of_card(first, ram), of_card(first, int(8 * GIB)).model_copy(update={"equal_cards": 1, "equal_free_gib": 14.0})):
+        assert not any(other.shards > 1 for other in recommend(shape, budget, facts(p99_length=500)).alternatives)
 
 
 def test_layers_are_not_offloaded_where_the_ram_or_the_need_is_missing() -> None:
