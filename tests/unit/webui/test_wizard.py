@@ -50,6 +50,7 @@ from webui.form.handle import IS_HERE, READING, Filling
 from webui.form.plan import PlanStep
 from webui.form.planner import HERE, PROCESSOR, Form, FormResult, Planner, recipe_of
 from webui.form.reading.brought import BroughtReading
+from webui.form.start import StartStep
 from webui.kit.html import tag
 from webui.kit.wording import Wording, field_of
 from webui.state.services import Services
@@ -116,6 +117,16 @@ def test_the_cards_that_are_chosen_are_planned_for_by_the_smallest_and_no_other(
     assert by_recipe.plan.advice.budget.beside == of_both.beside, "the two with most free memory"
     assert planner.cards_of(PROCESSOR, ["GPU-0"]) == planner.cards_of("size:24", ["GPU-0"]) == ()
     assert planner.cards_of(HERE, ["GPU-9", "GPU-1"]) == ("GPU-1",)
+
+
+def test_a_run_is_submitted_with_the_cards_of_its_plan(
+    services: Services, planner: Planner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two_cards(services, monkeypatch, build="12.6")
+    both, asked = chosen(planner, "GPU-1", "GPU-0"), form()
+    monkeypatch.setattr(services.supervisor, "submit", lambda recipe, facts, not_before: (recipe, facts))
+    recipe, facts = StartStep(services, planner, EN)._submit(both.plan, None, asked, None)
+    assert (facts.wanted_device, facts.wanted_beside, recipe.train.ranks) == ("GPU-0", {"GPU-1": "RTX 4060"}, 2)
 
 
 def test_a_chosen_card_that_is_lost_is_said_and_what_is_left_is_planned_for(
