@@ -70,19 +70,9 @@ class Counted:
         """Forward and backward, as the probe has it."""
         assert isinstance(ahead.step, DealtStep) and ahead.step.sharded
         sharded = ahead.step.sharded
-        hooks = [layer.register_forward_pre_hook(self._look) for layer in sharded.layers]
-        gathers = sharded.gather
-
-        def gather(*arguments: Any) -> None:
-            self._look()
-            gathers(*arguments)
-            self._look()
-
         sharded.wait, waits = (lambda work: (self._look(), waits(work))), sharded.wait
         ahead.step.rehearse(ahead.longest())
         sharded.wait = waits
-        for hook in hooks:
-            hook.remove()
 
     def _look(self, *_: Any) -> None:
         held = {each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in tensors()}
