@@ -480,7 +480,7 @@ def test_whatever_a_model_writes_runs_nothing_and_fetches_nothing(chrome: Browse
         assert len(shown) > {"long": 30_000, "image": -1, "form": -1}.get(asked, 0), (asked, len(shown))
         if asked == "script":
             for link in page.locator("#chat-base [data-testid=bot] a").all():
-                link.click(timeout=2000, no_wait_after=True)
+                link.click(no_wait_after=True)
         if asked != "form":
             page.click("#chat-clear")
             page.locator("#chat-empty").wait_for()
