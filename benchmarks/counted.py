@@ -30,7 +30,7 @@ from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
 from benchmarks import machine
 from core.engine.variants import varlen
-from core.memory.arithmetic import Setup
+from core.memory.setup import Setup
 from core.models.known import known_models
 from core.recipe import Adapter
 from core.trial import dry_run

@@ -13,8 +13,8 @@ from typing import Literal, Self
 import yaml
 from pydantic import model_validator
 
-from core.memory.arithmetic import Setup
 from core.memory.constants import Stack
+from core.memory.setup import Setup
 
 
 class OthersSetup(Setup):

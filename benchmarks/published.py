@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from core.memory.arithmetic import Setup, estimate
+from core.memory.arithmetic import estimate
+from core.memory.setup import Setup
 from core.models.headers import Tensor, held
 from core.models.known import known_models
 from core.models.shapes.shape import ModelShape

@@ -14,10 +14,11 @@ from core.data.labels import LongExamples
 from core.data.repeats import Repeats, wanted
 from core.data.selection import choose
 from core.memory import arithmetic
-from core.memory.arithmetic import Estimate, Setup
+from core.memory.arithmetic import Estimate
 from core.memory.budget import Budget
 from core.memory.documented import SizeClass, VramTable, vram_table
 from core.memory.record import Correction, Corrections
+from core.memory.setup import Setup
 from core.messages import Message
 from core.models.shapes.shape import ModelShape
 from core.recipe import Recipe, Train

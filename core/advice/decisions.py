@@ -13,8 +13,8 @@ from core.data import row_order
 from core.data.facts import DataFacts
 from core.data.many import kept_apart
 from core.memory import arithmetic, offloading
-from core.memory.arithmetic import Setup
 from core.memory.constants import memory_constants
+from core.memory.setup import Setup
 from core.messages import Message, msg
 from core.models.shapes.shape import ModelShape
 from core.recipe import Adapter, Data, Recipe, Train

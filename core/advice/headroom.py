@@ -16,8 +16,8 @@ from core.advice.case import Advice, Grounds, Method, Verdict, all_holes, value_
 from core.advice.decisions import LENGTH_STEP
 from core.data.facts import DataFacts
 from core.memory import arithmetic, budget
-from core.memory.arithmetic import Setup
 from core.memory.budget import Budget
+from core.memory.setup import Setup
 from core.models.known import KnownModel, known_models
 from core.models.shapes.shape import ModelShape
 

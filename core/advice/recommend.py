@@ -48,8 +48,9 @@ from core.advice.decisions import (
     wanted_length,
 )
 from core.advice.warnings import warnings
-from core.memory.arithmetic import Estimate, Setup, sharded_weights
+from core.memory.arithmetic import Estimate, sharded_weights
 from core.memory.offloading import ram_gib
+from core.memory.setup import Setup
 from core.messages import msg
 from core.models.known import KnownModel, known_models
 from core.recipe import USUAL_BETA, Recipe

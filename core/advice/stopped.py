@@ -12,9 +12,10 @@ from core.data.facts import DataFacts
 from core.data.labels import Encoded
 from core.data.sets.pieces import learned_of, lengths_of
 from core.errors import DoesNotFitError
-from core.memory.arithmetic import Setup, estimate
+from core.memory.arithmetic import estimate
 from core.memory.budget import Budget
 from core.memory.documented import vram_table
+from core.memory.setup import Setup
 from core.messages import Message, msg
 from core.models.shapes.shape import ModelShape
 from core.recipe import Recipe

@@ -18,7 +18,7 @@ from core.advice.decisions import (
 )
 from core.data.facts import DataFacts
 from core.memory import arithmetic
-from core.memory.arithmetic import Setup
+from core.memory.setup import Setup
 from core.messages import Message, msg
 from core.models.shapes.matrices import names_in
 from core.models.shapes.shape import HEAD

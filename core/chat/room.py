@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from core.memory.arithmetic import Setup, weights
+from core.memory.arithmetic import weights
+from core.memory.setup import Setup
 from core.messages import Message, msg
 from core.models.shapes.shape import ModelShape
 from core.values import GIB

@@ -34,7 +34,7 @@ from core.data.template import ChatTemplate
 from core.data.tokenizer import Tokenizer
 from core.errors import ChatError, GarageError, StopRequested, first_line
 from core.files import is_out_of_memory, is_page_file_full
-from core.memory.arithmetic import Setup
+from core.memory.setup import Setup
 from core.messages import Message, msg
 from core.models.adapters import AdapterFacts, check_whole, describe
 from core.models.library import Models

@@ -19,9 +19,9 @@ from core.data.facts import DataFacts
 from core.data.preview import Preview, Previews
 from core.errors import ModelError, RecipeError
 from core.memory import arithmetic, budget
-from core.memory.arithmetic import Setup
 from core.memory.documented import vram_table
 from core.memory.record import Corrections, MemoryRecord, Rig
+from core.memory.setup import Setup
 from core.messages import Message, in_language, msg, terminal_language
 from core.models.library import ModelRef, Models, config_of, shape_of
 from core.models.shapes.shape import ModelShape

@@ -2,5 +2,5 @@
 
 Imports: models, workspace, system and the ground.
 Add a family that keeps more in its layers: `kept_besides` in presets/memory.yaml. A number of the arithmetic: presets/memory.yaml,
-read by `constants`, used by `arithmetic`.
+read by `constants`, used by `arithmetic` (a step) and `layers` (what one layer keeps) for a `setup`.
 """

@@ -12,115 +12,27 @@ from __future__ import annotations
 
 from bisect import bisect
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 
-from core.memory.constants import Stack, memory_constants
+from core.memory.constants import memory_constants
+from core.memory.layers import (
+    experts_at_work,
+    experts_kept,
+    layer_at_work,
+    layer_kept,
+    per_layer_inputs,
+    readers_of,
+    scans,
+    windows,
+)
+from core.memory.setup import Setup
 from core.messages import Message
 from core.models.shapes.shape import HEAD, ModelShape
-from core.recipe import Adapter, Data, Recipe
-from core.values import GIB, MIB, Frozen
+from core.values import GIB, MIB
 
 Terms = dict[str, float]
-Widths = dict[str, float]  # how many values of each width of a layer: hidden, query, key_value, mlp
-LossName = Literal["supervised", "chunked", "full", "fused"]
-
-
-class Setup(Frozen):
-    """One way to train. max_length and supervised_tokens: tokens of the longest row, and the most that one row learns
-    (None: all of it). base_bytes: width of a 16-bit or fp32 base, and of what flows through it. stack: whose trainer
-    (benchmarks/memory_stacks.py knows others); loss None: the one that it has. load_in_8bit: LLM.int8 instead of a 16-bit base; with qlora it counts for nothing. fp32_stream: hidden states in fp32 on a 16-bit base, as `prepare_model_for_kbit_training`
-    makes them. kept_layers: with checkpointing, the last ones that are not checkpointed. keeps_unpacked: 4-bit weights stay unpacked from a layer's second forward to its backward. accumulates: gradients outlive a micro-batch. offloads: what layers leave for the backward lies in RAM. offload_layers: that lie in RAM themselves (core/engine/variants/streaming).
-    shards: ranks that hold the base together (core/engine/variants/fsdp)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    method: Literal["lora", "qlora", "full"] = "lora"
-    r: int = Field(Adapter.model_fields["r"].default, ge=1)
-    target_modules: str = Adapter.model_fields["target_modules"].default
-    micro_batch: int = Field(1, ge=1)
-    max_length: int = Field(Data.model_fields["max_length"].default, ge=1)
-    supervised_tokens: int | None = Field(None, ge=0)
-    optim: Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit"] = "adamw_8bit"
-    gradient_checkpointing: bool = True
-    loss: LossName | None = None
-    base_bytes: Literal[2, 4] = 2
-    device: Literal["card", "cpu"] = "card"
-    stack: Literal["ours"] = "ours"
-    double_quant: bool = True
-    adapter_dtype: Literal["fp32", "bf16"] = "fp32"
-    attention: Literal["sdpa", "eager"] = "sdpa"
-    use_dora: bool = False
-    lora_dropout: float = Field(0.0, ge=0, lt=1)
-    load_in_8bit: bool = False
-    target_parameters: Literal["none", "experts"] = "none"
-    fp32_stream: bool = False
-    accumulates: bool = True
-    offloads: bool = False
-    kept_layers: int = Field(0, ge=0)
-    keeps_unpacked: bool = False
-    offload_layers: int = Field(0, ge=0)
-    shards: int = Field(1, ge=1)
-
-    @classmethod
-    def of(cls, recipe: Recipe, device: Literal["card", "cpu"], **found: Any) -> Setup:
-        """How recipe trains on device: the only way from settings to the arithmetic. found: fields that are known better than a
-        recipe knows them, such as a batch of its data."""
-        adapter, train = recipe.adapter, recipe.train
-        asked = {
-            "method": adapter.method,
-            "r": adapter.r,
-            "target_modules": adapter.target_modules,
-            "micro_batch": train.per_device_train_batch_size * (2 if train.compares else 1),  # the two of a pair
-            "max_length": recipe.data.max_length,
-            "optim": train.optim or "adamw_torch",
-            "gradient_checkpointing": bool(train.gradient_checkpointing),
-            "use_dora": adapter.use_dora,
-            "lora_dropout": adapter.lora_dropout,
-            "load_in_8bit": adapter.load_in_8bit,
-            "target_parameters": adapter.target_parameters,
-            "offload_layers": max(0, train.offload_layers) if device == "card" else 0,
-            "shards": train.ranks if train.fsdp else 1,
-        }
-        return cls(device=device, **(asked | found))
-
-    @property
-    def tokens(self) -> int:
-        """T: the most that a micro-batch holds, packed or padded to the longest."""
-        return self.micro_batch * self.max_length
-
-    @property
-    def learned(self) -> int:
-        """K, of T."""
-        a_row = self.max_length if self.supervised_tokens is None else min(self.supervised_tokens, self.max_length)
-        return self.micro_batch * a_row
-
-    @property
-    def trains_experts(self) -> bool:
-        return self.target_parameters == "experts" and self.method != "full"
-
-    @property
-    def base_bits(self) -> int:
-        """Of the matrices of the layers; 16 stands for what base_bytes says."""
-        return {"qlora": 4, "lora": 8 if self.load_in_8bit else 16, "full": 16}[self.method]
-
-    @property
-    def trainer(self) -> Stack:
-        return memory_constants().trainer
-
-    @property
-    def loss_name(self) -> str:
-        """The loss, or the first that the stack's data names."""
-        return self.loss or next(iter(self.trainer.loss))
-
-    @property
-    def adapter_bytes(self) -> int:
-        return self.base_bytes if self.method == "full" else 4 if self.adapter_dtype == "fp32" else 2
-
-    @property
-    def stream_bytes(self) -> int:
-        return 4 if self.fp32_stream else self.base_bytes
 
 
 class Estimate(BaseModel):
@@ -261,61 +173,6 @@ def gradients(n: int, stored: float, setup: Setup) -> float:
     return whole if setup.accumulates else max(0.0, whole - stored)
 
 
-def kept(shape: ModelShape, setup: Setup) -> Widths:
-    """Values that one layer keeps for its backward, a token, by width; section 1.4."""
-    found, constants = Widths(setup.trainer.kept[shape.mlp]), memory_constants()
-    whole = shape.model_type in constants.kept_whole.families and shape.num_key_value_heads == shape.num_attention_heads
-    for more in (
-        constants.kept_besides.get(shape.model_type),
-        constants.kept_whole.widths if whole and setup.trainer.by_transformers else None,
-        constants.kept_with_per_layer_inputs if shape.per_layer_size and setup.trainer.counted else None,
-        setup.trainer.kept_4bit if setup.method == "qlora" else None,
-    ):
-        for width, times in (more or {}).items():
-            found[width] = found.get(width, 0) + times
-    readers = _readers(shape, setup)
-    found["hidden"] += readers["attention"] + readers["up"]
-    found["query"] += readers["output"]
-    found["mlp"] += readers["down"]
-    if shape.num_experts and setup.trainer.counted:
-        # Of each expert that a token passes what comes out, weighed; what flows into its last product is kept by nothing trained.
-        found["routed"] = found.get("routed", 0) + 1
-        found["expert"] = -readers["down"]
-        found["hidden"] -= 0 if shape.mlp_matrices else readers["up"]
-    elif _makes_again(shape, setup):
-        found["hidden"] -= readers["attention"] + readers["up"]
-        found["mlp"] -= readers["down"] + 1
-    return found
-
-
-def _makes_again(shape: ModelShape, setup: Setup) -> bool:
-    """Whether what a norm and a gate give, and what the gate makes on the way, is made again in the backward: on a processor, where it flows
-    into plain LoRA."""
-    plain = setup.device == "cpu" and setup.trainer.counted and setup.method != "full" and not _special(setup)
-    others = memory_constants().cpu.keeps_as_a_card
-    return plain and shape.mlp == "gated" and not shape.num_experts and shape.model_type not in others
-
-
-def layer_kept(shape: ModelShape, setup: Setup) -> float:
-    """Bytes that one layer keeps for its backward, a token, without what some layers keep besides (`windows`, `scans`); section 1.4."""
-    return setup.base_bytes * (_values(shape, kept(shape, setup)) + _by_adapters(shape, setup)) + _scores("kept", shape, setup)
-
-
-def windows(shape: ModelShape, setup: Setup) -> float:
-    """Bytes a token of the mask that a layer keeps which sees a window only, where a row is longer: a number for each pair of tokens."""
-    cuts = shape.window_layers and setup.max_length > shape.window and setup.trainer.counted
-    return setup.base_bytes * setup.max_length if cuts and not _bends_scores(shape, setup) else 0.0
-
-
-def scans(shape: ModelShape, setup: Setup) -> float:
-    """Bytes a token that Mamba 2's scan keeps in a layer, mostly in fp32. Section 1.4."""
-    if not (shape.scan_layers and setup.trainer.counted):
-        return 0.0
-    states = shape.scan_state * shape.scan_head_dim / max(1, shape.scan_chunk)
-    sizes = {"chunk": shape.scan_chunk, "state": shape.scan_state, "head": shape.scan_head_dim, "states": states}
-    return shape.scan_heads * sum(times * sizes[name] for name, times in memory_constants().scan.items())
-
-
 def layers_stored(shape: ModelShape, setup: Setup) -> float:
     """Bytes that all layers keep at once: everything, or with checkpointing each layer's input. Section 1.4."""
     if setup.offloads:
@@ -364,59 +221,6 @@ def most_kept_layers(shape: ModelShape, setup: Setup, free_gib: float, factor: f
     return max(0, bisect(counts, free_gib, key=needed) - 1)
 
 
-def per_layer_inputs(place: str, shape: ModelShape, setup: Setup) -> float:
-    """Bytes of the rows that an embedding in every layer gives a text, for all layers. Section 1.4."""
-    a_token = shape.num_hidden_layers * shape.per_layer_size * setup.base_bytes
-    return memory_constants().per_layer_inputs[place] * setup.tokens * a_token if setup.trainer.counted else 0.0
-
-
-def experts_kept(shape: ModelShape, setup: Setup) -> float:
-    """Bytes that one layer keeps where its experts are trained: peft makes W + BA of all of them, whatever a token needs, out of A and
-    B in the base's type; and beside them what flows into each product, which its gradient needs. Section 1.4."""
-    if not setup.trains_experts:
-        return 0.0
-    factors = setup.r * shape.expert_width / max(1, shape.expert_layers)
-    inputs = setup.tokens * shape.experts_per_token * (shape.hidden_size + shape.expert_size)
-    return setup.base_bytes * (3 * _expert_matrix(shape) + factors + inputs)
-
-
-def experts_at_work(shape: ModelShape, setup: Setup) -> float:
-    """Bytes of one layer's experts in its backward: with checkpointing made again, and the gradient of down in full. Section 1.4."""
-    if not setup.trains_experts:
-        return 0.0
-    again = experts_kept(shape, setup) if setup.gradient_checkpointing or setup.offloads else 0.0
-    return again + setup.base_bytes * _expert_matrix(shape)
-
-
-def _expert_matrix(shape: ModelShape) -> int:
-    """Numbers of gate, up or down of all experts of a layer."""
-    return shape.num_experts * shape.hidden_size * shape.expert_size
-
-
-def layer_at_work(shape: ModelShape, setup: Setup) -> float:
-    """Bytes of one layer's own backward, and with checkpointing what it computed again. The worst place is the product of
-    gate and up, when what down_proj kept has gone, or a norm after the MLP, when nothing has. Section 1.4."""
-    # Where embeddings lie in every layer, wider heads share keys and values of earlier layers: counted, a layer with its own is the largest
-    # (dry run, 4,096 tokens, QLoRA: E2B 2.3 % off and E4B 0.7, with the wider one 5.8 and 3.0).
-    if (wide := shape.wide) and not shape.per_layer_size:
-        return max(layer_at_work(wide, setup), layer_at_work(shape.model_copy(update={"wide_layers": 0}), setup))
-    constants = memory_constants()
-    gone = 0 if _makes_again(shape, setup) else _readers(shape, setup)["down"]
-    product = _values(shape, setup.trainer.moving) - shape.active_width * gone
-    norm = _values(shape, constants.norm_after_mlp.moving) if shape.model_type in constants.norm_after_mlp.families else 0.0
-    besides = windows(shape, setup) + scans(shape, setup)
-    again = layer_kept(shape, setup) + besides if setup.gradient_checkpointing else 0.0
-    # An embedding in every layer comes in behind the MLP: what it kept has gone when backward is there.
-    behind = (
-        _values(shape, constants.kept_with_per_layer_inputs) if again and shape.per_layer_size and setup.trainer.counted else 0.0
-    )
-    at_mlp, scores = again + setup.base_bytes * (max(product, norm) - behind), _scores("moving", shape, setup)
-    if not _bends_scores(shape, setup):
-        return max(setup.tokens * (at_mlp + scores), setup.tokens * again + _magnitudes(shape, setup))
-    done = setup.base_bytes * kept(shape, setup)["mlp"] * shape.active_width  # the MLP's, at the softmax's backward
-    return setup.tokens * max(at_mlp, again - done + scores)
-
-
 def logits(shape: ModelShape, setup: Setup) -> float:
     """Bytes of the logits and what is made of them, section 1.5. Ours: of one chunk, on a processor written over by their gradient."""
     at_once, a_logit = setup.tokens, setup.trainer.loss[setup.loss_name].vocabulary
@@ -440,7 +244,7 @@ def dequantised(shape: ModelShape, setup: Setup) -> float:
     if setup.base_bits == 16 or not shape.four_bit_params:
         return 0.0
     largest = setup.base_bytes * max(matrix.d_in * matrix.d_out for matrix in shape.matrices)
-    hidden = setup.tokens * setup.base_bytes * shape.active_width * (2 - _readers(shape, setup)["down"])
+    hidden = setup.tokens * setup.base_bytes * shape.active_width * (2 - readers_of(shape, setup)["down"])
     # Ours: the worst place is where the gradient of what flowed into down_proj is made, for which that is unpacked.
     last = shape.mlp_matrices[-1:] if setup.trainer.counted else ()
     last_bytes = sum(setup.base_bytes * matrix.d_in * matrix.d_out for matrix in last)
@@ -482,74 +286,6 @@ def slack(moving: float, of_logits: float, setup: Setup) -> float:
     share = setup.trainer.slack
     chunk = setup.loss_name == "supervised"  # a chunk is of one size in every step
     return share["activations"] * moving + (0.0 if chunk else share["logits"] * of_logits)
-
-
-def _readers(shape: ModelShape, setup: Setup) -> dict[str, int]:
-    """How often the inputs of a layer's parts are kept because something trained reads them."""
-    if setup.method == "full":
-        return {"attention": 1, "output": 1, "up": 1, "down": 1}
-    if _special(setup) and setup.base_bits != 8:  # bitsandbytes' 8-bit product keeps its input
-        return {"attention": 0, "output": 0, "up": 0, "down": 0}
-    targets = {matrix.name for matrix in shape.targets(setup.target_modules)}
-    attention, mlp = [m.name for m in shape.attention_matrices], [m.name for m in shape.mlp_matrices]
-    if not mlp and shape.num_experts and "all-linear" in setup.target_modules:
-        mlp, targets = ["gate_up", "down"], targets | {"gate_up", "down"}  # experts: all-linear reaches them
-
-    def count(names: list[str]) -> int:
-        found = len(targets & set(names))
-        return min(1, found) if setup.trainer.inputs == "once" else found
-
-    return {"attention": count(attention[:-1]), "output": count(attention[-1:]), "up": count(mlp[:-1]), "down": count(mlp[-1:])}
-
-
-def _values(shape: ModelShape, widths: Widths) -> float:
-    """Numbers a token, where widths says how many times each."""
-    sizes = {"hidden": shape.hidden_size, "query": shape.q_width, "key_value": shape.kv_width, "mlp": shape.active_width}
-    sizes |= {"routed": shape.experts_run * shape.hidden_size, "expert": shape.experts_run * shape.expert_size}
-    sizes |= {"per_layer": shape.per_layer_size}
-    return sum(times * sizes[name] for name, times in widths.items())
-
-
-def _special(setup: Setup) -> str | None:
-    """What makes the adapters other than plain LoRA."""
-    return None if setup.method == "full" else "dora" if setup.use_dora else "dropout" if setup.lora_dropout else None
-
-
-def _by_adapters(shape: ModelShape, setup: Setup) -> float:
-    """Values a token that the adapters of one layer keep where they are not plain LoRA; those of plain LoRA are in `kept`."""
-    special = _special(setup)
-    if special is None:
-        return 0.0
-    copies = memory_constants().besides_lora[setup.trainer.inputs][special]
-    targets = [matrix for matrix in shape.targets(setup.target_modules) if matrix.name != HEAD]
-    a_layer = sum(matrix.count * (copies["input"] * matrix.d_in + copies["output"] * matrix.d_out) for matrix in targets)
-    return a_layer / shape.num_hidden_layers
-
-
-def _magnitudes(shape: ModelShape, setup: Setup) -> float:
-    """Bytes while DoRA takes the norm of a whole matrix, in fp32: an identity as wide as its input, A and B multiplied out and
-    turned, the weight, and their sum. Where the forward of a layer comes to its largest matrix. Counted by the dry run."""
-    if not (setup.use_dora and setup.trainer.counted and setup.method != "full"):
-        return 0.0
-    targets = [matrix for matrix in shape.targets(setup.target_modules) if matrix.name != HEAD]
-    return max((4 * m.d_in * (m.d_in + 4 * m.d_out) for m in targets), default=0)
-
-
-def _scores(place: str, shape: ModelShape, setup: Setup) -> float:
-    """Bytes a token of the scores that eager attention makes of every pair of tokens. Section 1.4."""
-    constants = memory_constants()
-    if _bends_scores(shape, setup):
-        times = constants.eager_families[shape.model_type][place]
-    elif setup.attention == "eager":
-        times = constants.eager[place]
-    else:
-        return 0.0
-    return setup.base_bytes * times * shape.num_attention_heads * setup.max_length
-
-
-def _bends_scores(shape: ModelShape, setup: Setup) -> bool:
-    """Whether attention is eager because nothing else computes this family's."""
-    return shape.model_type in memory_constants().eager_families and setup.trainer.by_transformers
 
 
 GATHERED_THERE = 2  # layers, of those that are in parts: one that is gathered and one that computes

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from bisect import bisect_left
 
-from core.memory.arithmetic import OFFLOADED_THERE, Setup, estimate, layer_weights, whole_weights
+from core.memory.arithmetic import OFFLOADED_THERE, estimate, layer_weights, whole_weights
 from core.memory.constants import memory_constants
+from core.memory.setup import Setup
 from core.models.shapes.shape import ModelShape
 from core.values import GIB
 

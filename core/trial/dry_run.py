@@ -32,8 +32,9 @@ from core.engine.step import Step
 from core.engine.variants import elementwise, kept_weights, streaming
 from core.errors import GarageError, ModelError, first_line
 from core.memory import arithmetic
-from core.memory.arithmetic import Estimate, Setup
+from core.memory.arithmetic import Estimate
 from core.memory.constants import memory_constants
+from core.memory.setup import Setup
 from core.recipe import Adapter
 from core.trial.allocations import Allocations, Peak
 from core.trial.dry_runs import DryRun, Question

@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict
 
-from core.memory.arithmetic import Estimate, Setup
+from core.memory.arithmetic import Estimate
+from core.memory.setup import Setup
 from core.messages import Message, msg
 from core.recipe import Recipe
 from core.runs.folder import RunFolder

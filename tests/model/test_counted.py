@@ -7,7 +7,7 @@ import warnings
 import torch
 
 from benchmarks import counted
-from core.memory.arithmetic import Setup
+from core.memory.setup import Setup
 from core.models.shapes.shape import ModelShape
 
 SHAPE = ModelShape(

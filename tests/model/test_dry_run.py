@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from core.commands import __main__ as commands
-from core.memory.arithmetic import Estimate, Setup, estimate
+from core.memory.arithmetic import Estimate, estimate
+from core.memory.setup import Setup
 from core.messages import msg
 from core.models.known import known_models
 from core.models.shapes.shape import ModelShape

@@ -29,7 +29,8 @@ from core.export import worker as export_worker
 from core.export.exports import Exports
 from core.export.jobs import JobFolder
 from core.memory import budget
-from core.memory.arithmetic import Setup, estimate
+from core.memory.arithmetic import estimate
+from core.memory.setup import Setup
 from core.messages import LANGUAGES
 from core.models import headers
 from core.models.known import known_models, shape_of_size

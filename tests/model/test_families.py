@@ -38,7 +38,8 @@ from core.export import merge, pairs, stored
 from core.export import worker as export_worker
 from core.export.exports import Exports
 from core.export.jobs import JobFolder
-from core.memory.arithmetic import Setup, estimate
+from core.memory.arithmetic import estimate
+from core.memory.setup import Setup
 from core.models import families as known_families
 from core.models import headers
 from core.models.shapes.matrices import ROUTERS, TAKEN_PAST_THE_LAYER, WITHOUT_ADAPTER

@@ -19,7 +19,8 @@ from core.engine import base_model
 from core.engine.out_of_memory import HALVE
 from core.engine.variants import fsdp, streaming
 from core.errors import ModelError, PauseRequested, RecipeError
-from core.memory.arithmetic import Setup, estimate, sharded_weights, weights
+from core.memory.arithmetic import estimate, sharded_weights, weights
+from core.memory.setup import Setup
 from core.models.known import known_models
 from core.recipe import Recipe
 from core.training.ranks.helpers import RankError, Ranks

@@ -15,7 +15,8 @@ from core.engine.batches import collate
 from core.engine.loss import summed_loss
 from core.engine.out_of_memory import EVERY_LAYER, Retreat
 from core.engine.step import checkpoint_layers
-from core.memory.arithmetic import Setup, estimate, most_kept_layers
+from core.memory.arithmetic import estimate, most_kept_layers
+from core.memory.setup import Setup
 from core.messages import msg
 from core.models.known import known_models
 from core.recipe import Adapter

@@ -21,7 +21,8 @@ from core.engine.out_of_memory import HALVE
 from core.engine.step import checkpoint_layers
 from core.engine.variants import kept_weights
 from core.memory import arithmetic
-from core.memory.arithmetic import Setup, estimate, has_room_to_keep_unpacked, kept_unpacked
+from core.memory.arithmetic import estimate, has_room_to_keep_unpacked, kept_unpacked
+from core.memory.setup import Setup
 from core.models.known import known_models
 from core.recipe import Adapter
 from core.runs.run_json import RunFacts

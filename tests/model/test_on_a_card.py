@@ -130,7 +130,8 @@ def test_ligers_loss_is_used_where_it_is_installed_and_gives_the_same_gradient(
 def test_a_run_learns_and_its_memory_is_what_was_estimated(method: str, optim: str, make_workspace: Callable) -> None:
     from core.advice import plan
     from core.commands.running import follow
-    from core.memory.arithmetic import Setup, estimate
+    from core.memory.arithmetic import estimate
+    from core.memory.setup import Setup
     from core.models.known import known_models
     from core.runs.all import Runs
     from core.runs.states import State

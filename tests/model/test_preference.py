@@ -294,7 +294,7 @@ def test_the_dry_run_of_a_pair_counts_what_its_step_holds(method: str, monkeypat
 
     from transformers import LlamaConfig
 
-    from core.memory.arithmetic import Setup
+    from core.memory.setup import Setup
     from core.trial import dry_run as counting
     from core.trial.dry_runs import Question
 
@@ -330,7 +330,7 @@ def test_what_would_fit_instead_is_reckoned_with_pairs_of_two_examples(
 ) -> None:
     """Seen: two pairs at once were taken for four, each as long as both its answers and doubled again."""
     from core.advice import remedies
-    from core.memory.arithmetic import Setup
+    from core.memory.setup import Setup
     from core.models.shapes.shape import ModelShape
     from core.training.memory.probe import Probe
     from core.workspace.folder import Workspace

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from benchmarks import published
-from core.memory.arithmetic import Setup, estimate
+from core.memory.arithmetic import estimate
+from core.memory.setup import Setup
 from core.models.known import known_models
 from core.trial.dry_run import dry_run
 from core.trial.dry_runs import Question

@@ -24,7 +24,8 @@ from core.engine.variants import streaming
 from core.engine.variants.streaming import Bus, Streaming, spread
 from core.errors import DoesNotFitError, ModelError, RecipeError
 from core.memory import offloading
-from core.memory.arithmetic import Setup, estimate
+from core.memory.arithmetic import estimate
+from core.memory.setup import Setup
 from core.models.known import known_models
 from core.recipe import Adapter, Recipe
 from core.training.memory import probe

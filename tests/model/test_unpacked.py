@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import save_file
 
 from core.engine import base_model
-from core.memory.arithmetic import Setup, estimate, weights
+from core.memory.arithmetic import estimate, weights
+from core.memory.setup import Setup
 from core.models import headers
 from core.models.shapes.shape import ModelShape
 from core.models.weights import weight_files

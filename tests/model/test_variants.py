@@ -30,7 +30,7 @@ from core.engine.loss import summed_loss
 from core.engine.variants import neftune, pissa
 from core.errors import ModelError, PauseRequested, RecipeError
 from core.memory import arithmetic, budget
-from core.memory.arithmetic import Setup
+from core.memory.setup import Setup
 from core.messages import LANGUAGES, msg
 from core.models.known import known_models, shape_of_size
 from core.recipe import Adapter, Recipe

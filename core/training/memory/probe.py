@@ -31,8 +31,9 @@ from core.engine.variants import kept_weights
 from core.errors import DoesNotFitError
 from core.files import is_out_of_memory
 from core.memory import budget, offloading
-from core.memory.arithmetic import Setup, estimate, has_room_to_keep_unpacked, kept_unpacked, most_kept_layers
+from core.memory.arithmetic import estimate, has_room_to_keep_unpacked, kept_unpacked, most_kept_layers
 from core.memory.record import MemoryRecord, Rig
+from core.memory.setup import Setup
 from core.messages import Message, msg
 from core.models.shapes.shape import ModelShape
 from core.recipe import Recipe

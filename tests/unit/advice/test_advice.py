@@ -18,8 +18,9 @@ from core.data.many.kept_apart import split
 from core.data.row_order import Schedule
 from core.errors import RecipeError
 from core.memory import offloading
-from core.memory.arithmetic import Setup, estimate
+from core.memory.arithmetic import estimate
 from core.memory.budget import Budget, of_card, of_ranks, planned
+from core.memory.setup import Setup
 from core.messages import LANGUAGES, Message
 from core.models.known import known_models, shape_of_size
 from core.models.shapes.shape import ModelShape

@@ -10,8 +10,8 @@ from core.advice import plan
 from core.advice.case import Grounds
 from core.advice.plan import Plan
 from core.data.facts import DataFacts
-from core.memory.arithmetic import Setup
 from core.memory.budget import planned
+from core.memory.setup import Setup
 from core.models.known import shape_of_size
 from core.recipe import Recipe
 

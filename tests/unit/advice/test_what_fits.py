@@ -7,7 +7,7 @@ import pytest
 from core.advice import headroom
 from core.advice.headroom import CARDS_GB
 from core.memory import arithmetic, budget
-from core.memory.arithmetic import Setup
+from core.memory.setup import Setup
 from core.models.known import KnownModel, known_models
 from tests.kit.advice import recommend
 

@@ -10,7 +10,7 @@ import pytest
 
 from core.chat.client import ChatClient, ChatState, ChatTarget
 from core.chat.room import needed_bytes, too_little
-from core.memory.arithmetic import Setup
+from core.memory.setup import Setup
 from core.messages import msg
 from core.models.shapes.shape import ModelShape
 from core.values import GIB

@@ -11,8 +11,9 @@ import pytest
 from benchmarks.memory_stacks import OthersSetup
 from core.commands import __main__ as commands
 from core.errors import RecipeError
-from core.memory.arithmetic import Estimate, Setup, estimate
+from core.memory.arithmetic import Estimate, estimate
 from core.memory.constants import memory_constants
+from core.memory.setup import Setup
 from core.messages import core_catalogue
 from core.models.known import known_models, shape_of_size
 from core.models.shapes.shape import ModelShape

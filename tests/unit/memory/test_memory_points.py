@@ -25,7 +25,8 @@ from pydantic import ValidationError
 from benchmarks import memory_cases
 from benchmarks.memory_stacks import OthersSetup
 from core.commands import __main__ as commands
-from core.memory.arithmetic import Setup, estimate
+from core.memory.arithmetic import estimate
+from core.memory.setup import Setup
 from core.models.known import shape_of_size
 from core.models.shapes.shape import ModelShape
 from core.presets import PROJECT

@@ -11,10 +11,10 @@ from core.advice import remedies
 from core.advice.case import Case, with_settings
 from core.advice.decisions import planned_steps
 from core.memory import arithmetic, budget
-from core.memory.arithmetic import Setup
 from core.memory.budget import Budget
 from core.memory.documented import vram_table
 from core.memory.record import Correction, Corrections, MemoryRecord, Rig
+from core.memory.setup import Setup
 from core.models.known import shape_of_size, typical_shapes
 from core.system.gpu import Card, Nvidia
 from core.system.machine import Machine

@@ -12,7 +12,8 @@ import pytest
 
 from core.errors import ModelError
 from core.hub import cached
-from core.memory.arithmetic import Setup, estimate
+from core.memory.arithmetic import estimate
+from core.memory.setup import Setup
 from core.models import headers, hub_shapes
 from core.models.known import known_models
 from core.models.library import Models, shape_of

@@ -1,0 +1,186 @@
+"""How much memory one decoder layer takes: what it keeps for its backward, and what it needs while that is computed. Section 1.4 of
+docs/memory.md; symbols as in core/memory/arithmetic.py. No torch."""
+
+from __future__ import annotations
+
+from core.memory.constants import memory_constants
+from core.memory.setup import Setup
+from core.models.shapes.shape import HEAD, ModelShape
+
+Widths = dict[str, float]  # how many values of each width of a layer: hidden, query, key_value, mlp
+
+
+def kept(shape: ModelShape, setup: Setup) -> Widths:
+    """Values that one layer keeps for its backward, a token, by width; section 1.4."""
+    found, constants = Widths(setup.trainer.kept[shape.mlp]), memory_constants()
+    whole = shape.model_type in constants.kept_whole.families and shape.num_key_value_heads == shape.num_attention_heads
+    for more in (
+        constants.kept_besides.get(shape.model_type),
+        constants.kept_whole.widths if whole and setup.trainer.by_transformers else None,
+        constants.kept_with_per_layer_inputs if shape.per_layer_size and setup.trainer.counted else None,
+        setup.trainer.kept_4bit if setup.method == "qlora" else None,
+    ):
+        for width, times in (more or {}).items():
+            found[width] = found.get(width, 0) + times
+    readers = readers_of(shape, setup)
+    found["hidden"] += readers["attention"] + readers["up"]
+    found["query"] += readers["output"]
+    found["mlp"] += readers["down"]
+    if shape.num_experts and setup.trainer.counted:
+        # Of each expert that a token passes what comes out, weighed; what flows into its last product is kept by nothing trained.
+        found["routed"] = found.get("routed", 0) + 1
+        found["expert"] = -readers["down"]
+        found["hidden"] -= 0 if shape.mlp_matrices else readers["up"]
+    elif _makes_again(shape, setup):
+        found["hidden"] -= readers["attention"] + readers["up"]
+        found["mlp"] -= readers["down"] + 1
+    return found
+
+
+def _makes_again(shape: ModelShape, setup: Setup) -> bool:
+    """Whether what a norm and a gate give, and what the gate makes on the way, is made again in the backward: on a processor, where it flows
+    into plain LoRA."""
+    plain = setup.device == "cpu" and setup.trainer.counted and setup.method != "full" and not _special(setup)
+    others = memory_constants().cpu.keeps_as_a_card
+    return plain and shape.mlp == "gated" and not shape.num_experts and shape.model_type not in others
+
+
+def layer_kept(shape: ModelShape, setup: Setup) -> float:
+    """Bytes that one layer keeps for its backward, a token, without what some layers keep besides (`windows`, `scans`); section 1.4."""
+    return setup.base_bytes * (_values(shape, kept(shape, setup)) + _by_adapters(shape, setup)) + _scores("kept", shape, setup)
+
+
+def windows(shape: ModelShape, setup: Setup) -> float:
+    """Bytes a token of the mask that a layer keeps which sees a window only, where a row is longer: a number for each pair of tokens."""
+    cuts = shape.window_layers and setup.max_length > shape.window and setup.trainer.counted
+    return setup.base_bytes * setup.max_length if cuts and not _bends_scores(shape, setup) else 0.0
+
+
+def scans(shape: ModelShape, setup: Setup) -> float:
+    """Bytes a token that Mamba 2's scan keeps in a layer, mostly in fp32. Section 1.4."""
+    if not (shape.scan_layers and setup.trainer.counted):
+        return 0.0
+    states = shape.scan_state * shape.scan_head_dim / max(1, shape.scan_chunk)
+    sizes = {"chunk": shape.scan_chunk, "state": shape.scan_state, "head": shape.scan_head_dim, "states": states}
+    return shape.scan_heads * sum(times * sizes[name] for name, times in memory_constants().scan.items())
+
+
+def per_layer_inputs(place: str, shape: ModelShape, setup: Setup) -> float:
+    """Bytes of the rows that an embedding in every layer gives a text, for all layers. Section 1.4."""
+    a_token = shape.num_hidden_layers * shape.per_layer_size * setup.base_bytes
+    return memory_constants().per_layer_inputs[place] * setup.tokens * a_token if setup.trainer.counted else 0.0
+
+
+def experts_kept(shape: ModelShape, setup: Setup) -> float:
+    """Bytes that one layer keeps where its experts are trained: peft makes W + BA of all of them, whatever a token needs, out of A and
+    B in the base's type; and beside them what flows into each product, which its gradient needs. Section 1.4."""
+    if not setup.trains_experts:
+        return 0.0
+    factors = setup.r * shape.expert_width / max(1, shape.expert_layers)
+    inputs = setup.tokens * shape.experts_per_token * (shape.hidden_size + shape.expert_size)
+    return setup.base_bytes * (3 * _expert_matrix(shape) + factors + inputs)
+
+
+def experts_at_work(shape: ModelShape, setup: Setup) -> float:
+    """Bytes of one layer's experts in its backward: with checkpointing made again, and the gradient of down in full. Section 1.4."""
+    if not setup.trains_experts:
+        return 0.0
+    again = experts_kept(shape, setup) if setup.gradient_checkpointing or setup.offloads else 0.0
+    return again + setup.base_bytes * _expert_matrix(shape)
+
+
+def _expert_matrix(shape: ModelShape) -> int:
+    """Numbers of gate, up or down of all experts of a layer."""
+    return shape.num_experts * shape.hidden_size * shape.expert_size
+
+
+def layer_at_work(shape: ModelShape, setup: Setup) -> float:
+    """Bytes of one layer's own backward, and with checkpointing what it computed again. The worst place is the product of
+    gate and up, when what down_proj kept has gone, or a norm after the MLP, when nothing has. Section 1.4."""
+    # Where embeddings lie in every layer, wider heads share keys and values of earlier layers: counted, a layer with its own is the largest
+    # (dry run, 4,096 tokens, QLoRA: E2B 2.3 % off and E4B 0.7, with the wider one 5.8 and 3.0).
+    if (wide := shape.wide) and not shape.per_layer_size:
+        return max(layer_at_work(wide, setup), layer_at_work(shape.model_copy(update={"wide_layers": 0}), setup))
+    constants = memory_constants()
+    gone = 0 if _makes_again(shape, setup) else readers_of(shape, setup)["down"]
+    product = _values(shape, setup.trainer.moving) - shape.active_width * gone
+    norm = _values(shape, constants.norm_after_mlp.moving) if shape.model_type in constants.norm_after_mlp.families else 0.0
+    besides = windows(shape, setup) + scans(shape, setup)
+    again = layer_kept(shape, setup) + besides if setup.gradient_checkpointing else 0.0
+    # An embedding in every layer comes in behind the MLP: what it kept has gone when backward is there.
+    behind = (
+        _values(shape, constants.kept_with_per_layer_inputs) if again and shape.per_layer_size and setup.trainer.counted else 0.0
+    )
+    at_mlp, scores = again + setup.base_bytes * (max(product, norm) - behind), _scores("moving", shape, setup)
+    if not _bends_scores(shape, setup):
+        return max(setup.tokens * (at_mlp + scores), setup.tokens * again + _magnitudes(shape, setup))
+    done = setup.base_bytes * kept(shape, setup)["mlp"] * shape.active_width  # the MLP's, at the softmax's backward
+    return setup.tokens * max(at_mlp, again - done + scores)
+
+
+def readers_of(shape: ModelShape, setup: Setup) -> dict[str, int]:
+    """How often the inputs of a layer's parts are kept because something trained reads them."""
+    if setup.method == "full":
+        return {"attention": 1, "output": 1, "up": 1, "down": 1}
+    if _special(setup) and setup.base_bits != 8:  # bitsandbytes' 8-bit product keeps its input
+        return {"attention": 0, "output": 0, "up": 0, "down": 0}
+    targets = {matrix.name for matrix in shape.targets(setup.target_modules)}
+    attention, mlp = [m.name for m in shape.attention_matrices], [m.name for m in shape.mlp_matrices]
+    if not mlp and shape.num_experts and "all-linear" in setup.target_modules:
+        mlp, targets = ["gate_up", "down"], targets | {"gate_up", "down"}  # experts: all-linear reaches them
+
+    def count(names: list[str]) -> int:
+        found = len(targets & set(names))
+        return min(1, found) if setup.trainer.inputs == "once" else found
+
+    return {"attention": count(attention[:-1]), "output": count(attention[-1:]), "up": count(mlp[:-1]), "down": count(mlp[-1:])}
+
+
+def _values(shape: ModelShape, widths: Widths) -> float:
+    """Numbers a token, where widths says how many times each."""
+    sizes = {"hidden": shape.hidden_size, "query": shape.q_width, "key_value": shape.kv_width, "mlp": shape.active_width}
+    sizes |= {"routed": shape.experts_run * shape.hidden_size, "expert": shape.experts_run * shape.expert_size}
+    sizes |= {"per_layer": shape.per_layer_size}
+    return sum(times * sizes[name] for name, times in widths.items())
+
+
+def _special(setup: Setup) -> str | None:
+    """What makes the adapters other than plain LoRA."""
+    return None if setup.method == "full" else "dora" if setup.use_dora else "dropout" if setup.lora_dropout else None
+
+
+def _by_adapters(shape: ModelShape, setup: Setup) -> float:
+    """Values a token that the adapters of one layer keep where they are not plain LoRA; those of plain LoRA are in `kept`."""
+    special = _special(setup)
+    if special is None:
+        return 0.0
+    copies = memory_constants().besides_lora[setup.trainer.inputs][special]
+    targets = [matrix for matrix in shape.targets(setup.target_modules) if matrix.name != HEAD]
+    a_layer = sum(matrix.count * (copies["input"] * matrix.d_in + copies["output"] * matrix.d_out) for matrix in targets)
+    return a_layer / shape.num_hidden_layers
+
+
+def _magnitudes(shape: ModelShape, setup: Setup) -> float:
+    """Bytes while DoRA takes the norm of a whole matrix, in fp32: an identity as wide as its input, A and B multiplied out and
+    turned, the weight, and their sum. Where the forward of a layer comes to its largest matrix. Counted by the dry run."""
+    if not (setup.use_dora and setup.trainer.counted and setup.method != "full"):
+        return 0.0
+    targets = [matrix for matrix in shape.targets(setup.target_modules) if matrix.name != HEAD]
+    return max((4 * m.d_in * (m.d_in + 4 * m.d_out) for m in targets), default=0)
+
+
+def _scores(place: str, shape: ModelShape, setup: Setup) -> float:
+    """Bytes a token of the scores that eager attention makes of every pair of tokens. Section 1.4."""
+    constants = memory_constants()
+    if _bends_scores(shape, setup):
+        times = constants.eager_families[shape.model_type][place]
+    elif setup.attention == "eager":
+        times = constants.eager[place]
+    else:
+        return 0.0
+    return setup.base_bytes * times * shape.num_attention_heads * setup.max_length
+
+
+def _bends_scores(shape: ModelShape, setup: Setup) -> bool:
+    """Whether attention is eager because nothing else computes this family's."""
+    return shape.model_type in memory_constants().eager_families and setup.trainer.by_transformers

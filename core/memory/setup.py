@@ -1,0 +1,109 @@
+"""One way to train, as the arithmetic of memory takes it. No torch."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from core.memory.constants import Stack, memory_constants
+from core.recipe import Adapter, Data, Recipe
+from core.values import Frozen
+
+LossName = Literal["supervised", "chunked", "full", "fused"]
+
+
+class Setup(Frozen):
+    """One way to train. max_length and supervised_tokens: tokens of the longest row, and the most that one row learns
+    (None: all of it). base_bytes: width of a 16-bit or fp32 base, and of what flows through it. stack: whose trainer
+    (benchmarks/memory_stacks.py knows others); loss None: the one that it has. load_in_8bit: LLM.int8 instead of a 16-bit base; with qlora it counts for nothing. fp32_stream: hidden states in fp32 on a 16-bit base, as `prepare_model_for_kbit_training`
+    makes them. kept_layers: with checkpointing, the last ones that are not checkpointed. keeps_unpacked: 4-bit weights stay unpacked from a layer's second forward to its backward. accumulates: gradients outlive a micro-batch. offloads: what layers leave for the backward lies in RAM. offload_layers: that lie in RAM themselves (core/engine/variants/streaming).
+    shards: ranks that hold the base together (core/engine/variants/fsdp)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    method: Literal["lora", "qlora", "full"] = "lora"
+    r: int = Field(Adapter.model_fields["r"].default, ge=1)
+    target_modules: str = Adapter.model_fields["target_modules"].default
+    micro_batch: int = Field(1, ge=1)
+    max_length: int = Field(Data.model_fields["max_length"].default, ge=1)
+    supervised_tokens: int | None = Field(None, ge=0)
+    optim: Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit"] = "adamw_8bit"
+    gradient_checkpointing: bool = True
+    loss: LossName | None = None
+    base_bytes: Literal[2, 4] = 2
+    device: Literal["card", "cpu"] = "card"
+    stack: Literal["ours"] = "ours"
+    double_quant: bool = True
+    adapter_dtype: Literal["fp32", "bf16"] = "fp32"
+    attention: Literal["sdpa", "eager"] = "sdpa"
+    use_dora: bool = False
+    lora_dropout: float = Field(0.0, ge=0, lt=1)
+    load_in_8bit: bool = False
+    target_parameters: Literal["none", "experts"] = "none"
+    fp32_stream: bool = False
+    accumulates: bool = True
+    offloads: bool = False
+    kept_layers: int = Field(0, ge=0)
+    keeps_unpacked: bool = False
+    offload_layers: int = Field(0, ge=0)
+    shards: int = Field(1, ge=1)
+
+    @classmethod
+    def of(cls, recipe: Recipe, device: Literal["card", "cpu"], **found: Any) -> Setup:
+        """How recipe trains on device: the only way from settings to the arithmetic. found: fields that are known better than a
+        recipe knows them, such as a batch of its data."""
+        adapter, train = recipe.adapter, recipe.train
+        asked = {
+            "method": adapter.method,
+            "r": adapter.r,
+            "target_modules": adapter.target_modules,
+            "micro_batch": train.per_device_train_batch_size * (2 if train.compares else 1),  # the two of a pair
+            "max_length": recipe.data.max_length,
+            "optim": train.optim or "adamw_torch",
+            "gradient_checkpointing": bool(train.gradient_checkpointing),
+            "use_dora": adapter.use_dora,
+            "lora_dropout": adapter.lora_dropout,
+            "load_in_8bit": adapter.load_in_8bit,
+            "target_parameters": adapter.target_parameters,
+            "offload_layers": max(0, train.offload_layers) if device == "card" else 0,
+            "shards": train.ranks if train.fsdp else 1,
+        }
+        return cls(device=device, **(asked | found))
+
+    @property
+    def tokens(self) -> int:
+        """T: the most that a micro-batch holds, packed or padded to the longest."""
+        return self.micro_batch * self.max_length
+
+    @property
+    def learned(self) -> int:
+        """K, of T."""
+        a_row = self.max_length if self.supervised_tokens is None else min(self.supervised_tokens, self.max_length)
+        return self.micro_batch * a_row
+
+    @property
+    def trains_experts(self) -> bool:
+        return self.target_parameters == "experts" and self.method != "full"
+
+    @property
+    def base_bits(self) -> int:
+        """Of the matrices of the layers; 16 stands for what base_bytes says."""
+        return {"qlora": 4, "lora": 8 if self.load_in_8bit else 16, "full": 16}[self.method]
+
+    @property
+    def trainer(self) -> Stack:
+        return memory_constants().trainer
+
+    @property
+    def loss_name(self) -> str:
+        """The loss, or the first that the stack's data names."""
+        return self.loss or next(iter(self.trainer.loss))
+
+    @property
+    def adapter_bytes(self) -> int:
+        return self.base_bytes if self.method == "full" else 4 if self.adapter_dtype == "fp32" else 2
+
+    @property
+    def stream_bytes(self) -> int:
+        return 4 if self.fp32_stream else self.base_bytes
