@@ -26,7 +26,7 @@ from webui.run import card
 from webui.run.chart import uplot_head
 from webui.run.signal import signal
 from webui.server.door import Door, Doorkeeper
-from webui.server.gradio import behind, errors_to_log, half_characters, no_fetching, one_app, skips_for_nothing
+from webui.server.gradio import behind, errors_to_log, half_characters, looks_less_often, no_fetching, one_app, skips_for_nothing
 from webui.server.guard import Guard
 from webui.server.language import PATHS, LanguageDoor, language_link
 from webui.server.reach import Reach
@@ -80,6 +80,7 @@ def _build(services: Services) -> gr.Blocks:
             with demo.route(Wording(language).t("language.name"), PATHS[language], show_in_navbar=False):
                 build_page(services, Wording(language), demo)
     demo.queue(api_open=False, max_size=64, default_concurrency_limit=8)
+    looks_less_often(demo)
     return demo
 
 

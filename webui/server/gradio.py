@@ -157,6 +157,13 @@ def skips_for_nothing() -> None:
     blocks.Blocks.postprocess_data = postprocess_data
 
 
+def looks_less_often(demo: Any) -> None:
+    """After demo.queue(). Gradio looks a thousand times a second whether an event has come, and a hundred times for its progress, on Windows
+    20 and 10 times: an app that nobody used took 6 % of a core, and takes 1.8 %. An event waits 5 ms longer."""
+    demo._queue.sleep_when_free = max(demo._queue.sleep_when_free, 0.01)
+    demo._queue.progress_update_sleep_when_free = 0.1
+
+
 def _whole(value: Any) -> Any:
     if isinstance(value, str):
         return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")  # two halves that meet are a character

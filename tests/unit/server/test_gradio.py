@@ -196,3 +196,18 @@ def test_no_statistics_are_made_after_every_event(gradio) -> None:
     from gradio import queueing
 
     assert "GRADIO_ANALYTICS_CACHE_FREQUENCY" in inspect.getsource(queueing), "the variable has another name: see prepare"
+
+
+def test_the_queue_is_not_looked_at_a_thousand_times_a_second(gradio) -> None:
+    """looks_less_often: an app that nobody used took 6 % of a core."""
+    from gradio import queueing
+
+    from webui.server.gradio import looks_less_often
+
+    with gradio.Blocks() as demo:
+        gradio.Markdown("x")
+    demo.queue()
+    looks_less_often(demo)
+    assert (demo._queue.sleep_when_free >= 0.01, demo._queue.progress_update_sleep_when_free) == (True, 0.1)
+    source = inspect.getsource(queueing.Queue)
+    assert "asyncio.sleep(self.sleep_when_free)" in source and "asyncio.sleep(self.progress_update_sleep_when_free)" in source
