@@ -130,11 +130,13 @@ def main() -> None:
     parser.add_argument("--random", metavar="MODEL", help="of the catalogue, with weights at random, instead of the starter")
     parser.add_argument("--layers", type=int, help="of it, instead of all")
     parser.add_argument("--tokens", type=int, help="make examples of at most that many tokens out of the answers of data")
+    parser.add_argument("--trl-in-our-environment", action="store_true", help="keeps as few compiled products as our own process")
     parser.add_argument("--learning-rate", type=float, default=1e-4)
     parser.add_argument("--peers-cache", type=Path, default=DEFAULT_CACHE)
     parser.add_argument("--workspace", type=Path, help="a workspace that has, or gets, the starter model")
     chosen = parser.parse_args()
     model, python = rows.starter(chosen.workspace), trl_python(chosen.peers_cache)
+    as_it_is = {} if chosen.trl_in_our_environment else child.AS_SHIPPED
     at_once = {"garage": chosen.garage_at_once, "trl": chosen.trl_at_once}
     said = {
         name: f"{count} x {chosen.a_step // count}{', checkpointing' * (name in chosen.checkpointing)}"
@@ -159,7 +161,8 @@ def main() -> None:
                 place = folder / f"{name}-{number}"
                 place.mkdir()
                 job = replace(jobs[name], output=str(place / "adapter")).write(place / "job.json")
-                result = child.run(MODULES[name], job, python=python if name == "trl" else sys.executable, log=place / "output.txt")
+                interpreter, more = (python, as_it_is) if name == "trl" else (sys.executable, {})
+                result = child.run(MODULES[name], job, python=interpreter, log=place / "output.txt", more=more)
                 results[name].append(result)
                 alone, whole = rates(result)
                 memory = f"{result['loaded_mib']:,.0f} MiB before the first step, {result['peak_mib']:,.0f} at most"

@@ -9,7 +9,8 @@ Everyone trains the starter (bf16, LoRA r 8 on all linear layers, alpha 16, one 
 seed 42) for one epoch over the same rows, none longer than max_length, in a process and an environment of its own, one
 after the other, in an order that turns with each round. A step holds so many examples on average: 4 at once where rows are padded;
 packed rows come in whole numbers, and the supervised tokens a step are printed. Rates are of the steps after the first.
-LoRA Garage keeps what it frees (mallopt); the rows named "keeping" are peers to whom glibc is told the same by its variables.
+Peers run as they are; in the rows named "with our environment" glibc is told to keep what they free, and oneDNN to keep fewer products, as our own
+process has it.
 Each tenth row is kept apart; the loss on them is measured by our own engine on each trainer's saved adapter.
 Peers are installed from PyPI below --peers-cache the first time. Prints one line a run, then a table.
 """
@@ -43,10 +44,10 @@ class Contestant:
     packing: bool
     how: str
     at_once: int = 4
-    more: Mapping[str, str] = field(default_factory=dict)
+    more: Mapping[str, str] = field(default_factory=lambda: child.AS_SHIPPED)
 
 
-# What keep_freed_memory says to glibc in our own process, as its environment.
+# What keep_freed_memory says to glibc in our own process, as its environment; the rest is in child.environment.
 KEEPING = {"MALLOC_MMAP_THRESHOLD_": str(LARGEST_IN_HEAP), "MALLOC_TRIM_THRESHOLD_": str(MOST_KEPT)}
 CONTESTANTS = {
     "garage": Contestant("LoRA Garage", None, True, "as the app trains on a PC like this; no checkpointing"),
@@ -76,7 +77,7 @@ CONTESTANTS = {
     ),
 }
 CONTESTANTS |= {
-    f"{name}_keeping": replace(CONTESTANTS[name], title=f"{CONTESTANTS[name].title}, keeping", more=KEEPING)
+    f"{name}_keeping": replace(CONTESTANTS[name], title=f"{CONTESTANTS[name].title}, with our environment", more=KEEPING)
     for name in ("trl", "llamafactory")
 }
 
