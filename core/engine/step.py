@@ -72,7 +72,7 @@ class Step:
         self.parameters = [parameter for parameter in tuned.parameters() if parameter.requires_grad]
         self.scaler = self._new_scaler()
         self.fused: fused_lora.Fused | None = None
-        self.installed: tuple[fused_lora.Fused | Elementwise, ...] = ()
+        self.elementwise: Elementwise | None = None
         self.computing: Rows = ()
         self.random: States | None = None
         self._max_grad_norm, self._offloading = max_grad_norm, offloading
@@ -109,11 +109,12 @@ class Step:
 
     def fuse(self) -> None:
         self.fused = fused_lora.fuse(self.tuned)
-        self.installed = self.fused, install(self.tuned)
+        self.elementwise = install(self.tuned)
 
     def release(self) -> None:
-        for each in self.installed:
-            each.release()
+        if self.fused and self.elementwise:
+            self.fused.release()
+            self.elementwise.release()
 
     def save_memory(self) -> None:
         """As the recipe, and what was found since, have it."""
@@ -264,9 +265,8 @@ class Step:
         self.optimizer.zero_grad(set_to_none=True)
         if self.fused:
             self.fused.forget()
-        scaler = self._new_scaler()  # the old one may be half-way through a step
-        scaler.load_state_dict(self.scaler.state_dict())
-        self.scaler = scaler
+        state, self.scaler = self.scaler.state_dict(), self._new_scaler()  # the old one may be half-way through a step
+        self.scaler.load_state_dict(state)
         if self.random:
             set_random_states(self.random)
         gc.collect()
@@ -289,8 +289,7 @@ class Step:
     def longest(self, steps: Iterable[Sequence[Sequence[int]]], rows: Rows) -> LongestBatch:
         """The micro-batch of steps with most tokens, padding included; of several the one that learns most. steps: positions in rows."""
         lengths, learned = lengths_of(rows), learned_of(rows)
-        best: tuple[tuple[int, int], list[int]] = ((-1, -1), [])
-        several = False
+        best, several = ((-1, -1), list[int]()), False
         for step in steps:
             parts = [part for chosen in step for part in self.retreat.parts(chosen, lengths)]
             several |= len(parts) > 1

@@ -114,8 +114,8 @@ class Trainer:
         self.recovery = Recovery(self.step, self.position, self.checkpoints, self._tell, self._save_and_go_on, advice)
         self._memory = MemoryUse(reporter, compute.on_card)
         may_change = not compute.on_card and train.ranks == 1 and "OMP_NUM_THREADS" not in os.environ  # who sets that has chosen
-        count, use = torch.get_num_threads(), torch.set_num_threads
-        self._threads = Threads(count, cores.usable(), cores.Elsewhere(), use) if may_change else None
+        here = torch.get_num_threads(), cores.usable(), cores.Elsewhere(), torch.set_num_threads
+        self._threads = Threads(*here) if may_change else None
 
     def run(self, before_first_step: Callable[[Ahead], None] | None = None) -> Position:
         """Train to the end; before_first_step may refuse to (core/training/memory/probe). Raises StopRequested or PauseRequested (adapter as it

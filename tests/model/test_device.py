@@ -79,8 +79,24 @@ def test_both_types_are_timed_by_turns(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(torch.nn.functional, "linear", linear)
     monkeypatch.setattr(device.time, "perf_counter", lambda: clock[0])
-    assert device._bf16_to_fp32_time() == 1.5
-    assert asked[::2] == [torch.bfloat16] * 31 and asked[1::2] == [torch.float32] * 31
+    monkeypatch.setattr(device.time, "thread_time", lambda: clock[0])
+    threads = torch.get_num_threads()
+    assert device._bf16_to_fp32_time() == 1.5 and torch.get_num_threads() == threads
+    assert asked[::2] == [torch.bfloat16] * 121 and asked[1::2] == [torch.float32] * 121
+
+
+def test_a_processor_that_other_programs_keep_busy_is_asked_until_bf16_is_clearly_faster(monkeypatch: pytest.MonkeyPatch):
+    """Seen at load 20: all of the first thirty in bf16 were disturbed, and a run computed in fp32."""
+    clock, asked = [0.0], []
+
+    def linear(x: torch.Tensor, weight: torch.Tensor) -> None:
+        asked.append(weight.dtype)
+        clock[0] += 2.0 if weight.dtype == torch.float32 else 1.0 + 2.0 * (len(asked) < 80)
+
+    monkeypatch.setattr(torch.nn.functional, "linear", linear)
+    monkeypatch.setattr(device.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(device.time, "thread_time", lambda: clock[0])
+    assert device._bf16_to_fp32_time() == 0.5 and len(asked) == 82
 
 
 def test_bitsandbytes_is_read_without_torchs_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -98,7 +98,7 @@ def test_numbers_are_the_same_and_each_weight_is_unpacked_once_and_let_go(monkey
     products.clear()
     assert torch.equal(gradients(made), expected) and len(products) == 13 * LAYERS and not kept.is_on
     made.retreat.taken.clear()
-    made.installed[0].release()
+    made.fused.release()
     assert not any("forward" in vars(layer) for layer in made.tuned.modules()) and kept._layers
     assert not any("base_weight" in vars(member) for member in kept._layers)
 

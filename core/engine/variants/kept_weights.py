@@ -70,6 +70,5 @@ class KeptWeights:
 def keep(step: Any) -> KeptWeights:
     """Begin it for a step whose layers are fused."""
     kept = KeptWeights(step)
-    fused = replace(step.fused, groups=(*step.fused.groups, kept))
-    step.fused, step.installed = fused, (fused, *step.installed[1:])
+    step.fused = replace(step.fused, groups=(*step.fused.groups, kept))
     return kept
