@@ -249,7 +249,7 @@ def test_the_loss_holds_8_bytes_a_logit_however_many_chunks_there_are(cap: float
 
 
 def test_a_step_on_data_holds_what_the_same_step_without_data_holds(tiny_model: Path, monkeypatch: pytest.MonkeyPatch):
-    """The model, adapters, loss and checkpointing of a real step on the processor, with the attention and the norm of a card: of its numbers
+    """The model, adapters, loss and checkpointing of a real step on the processor, with the attention, the norm and the head of a card: of its numbers
     only their places matter here."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -258,13 +258,14 @@ def test_a_step_on_data_holds_what_the_same_step_without_data_holds(tiny_model: 
     from core.engine.loss import Head
     from core.engine.out_of_memory import Retreat
     from core.engine.step import Step
-    from core.engine.variants import elementwise
+    from core.engine.variants import chunk, elementwise
     from core.recipe import Adapter
     from core.trial import dry_run
     from core.trial.allocations import Allocations
 
     setup = Setup(max_length=64, optim="adamw_torch", accumulates=False)
     monkeypatch.setattr(elementwise, "BLOCKWISE", ())
+    monkeypatch.setattr(chunk, "FEW_AT_ONCE", ())
     monkeypatch.setattr(elementwise, "kernel", dry_run._norm)
     monkeypatch.setattr(elementwise, "kernel_back", lambda above, rows, weight, shrunk: above * weight)
     monkeypatch.setattr(elementwise, "_norm_way", lambda module, faster: partial(elementwise._normed, eps=1e-6, offset=0.0))

@@ -178,12 +178,14 @@ class Planner:
 
     def _note(self, budgeted: Budget, form: Form) -> Message | None:
         """Why a card will not be used that is planned for or was chosen, or that a person expects to be."""
+        cards = self.services.monitor.newest().nvidia.cards
+        chosen = (card for card in cards if form.memory == HERE and card.uuid in form.answers.cards)
+        if gone := next((why for card in chosen if (why := devices.why_left_out(card))), None):
+            return gone
         build = devices.torch_build()
         if budgeted.kind == "card" and not budgeted.planned and build and not build.knows_cards:
             return msg("wizard.torch_without_cuda", torch=build.version or "?")
-        expects_any = budgeted.kind == "cpu" and form.memory != PROCESSOR
-        cards = self.services.monitor.newest().nvidia.cards
-        expected = (card for card in cards if expects_any or (form.memory == HERE and card.uuid in form.answers.cards))
+        expected = cards if budgeted.kind == "cpu" and form.memory != PROCESSOR else ()
         return next((why for card in expected if (why := devices.why_left_out(card))), None)
 
     def _continued(self, recipe: Recipe, form: Form) -> tuple[Recipe, Message | None]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
+FEW_AT_ONCE = ("cpu",)  # devices that softmax a few rows at once
 IN_CACHE = 1 << 18  # logits that a processor softmaxes at once: 1 MiB in fp32
 
 
@@ -19,7 +20,7 @@ def chunk_loss(
 ) -> torch.Tensor:  # fmt: skip
     """(K,) float32 of hidden (K, h), aim (K, 1), logits bent as core.engine.loss.Head says; what hidden's gradient is goes into gradient."""
     learns = gradient is not None
-    if hidden.device.type != "cpu":
+    if hidden.device.type not in FEW_AT_ONCE:
         # fp32 before the softmax, which would else make that copy beside the 16-bit logits.
         loss, of_logits = _softmaxed(functional.linear(hidden, weight, bias).float(), aim, scale, cap, learns)
         of_logits = of_logits.to(weight.dtype)
