@@ -131,8 +131,7 @@ def test_a_row_goes_on_alone_as_it_would_have_after_the_other_ended(duel):
     assert told(both, "tuned")[0] == told(duel.answer({"tuned": OTHER}, sampling), "tuned")[0]
 
 
-@pytest.mark.parametrize("room", [None, 80])
-def test_questions_asked_together_are_answered_as_each_alone(duel, monkeypatch, room):
+def test_questions_asked_together_are_answered_as_each_alone(duel, monkeypatch):
     """In fp32. Of several lengths, one that ends before the others, one column alone; also where two rows fill the room."""
     longer = [*QUESTION, {"role": "assistant", "content": "Paris."}, *OTHER]
     asked = [{"base": QUESTION, "tuned": OTHER}, {"base": longer}, {"base": OTHER, "tuned": QUESTION}, {"tuned": longer}]
@@ -140,13 +139,15 @@ def test_questions_asked_together_are_answered_as_each_alone(duel, monkeypatch, 
     rows = list[int]()
     forward = duel.decoder.forward
     monkeypatch.setattr(duel.decoder, "forward", lambda ids, mask, cache: rows.append(len(ids)) or forward(ids, mask, cache))
-    monkeypatch.setattr(duel, "context_limit", room or duel.context_limit)
-    together = list(duel.answer_all(asked, SHORT))
-    for n, column, (text, done) in alone:
-        said, ended = told([item for item in together if item.question == n], column)
-        assert (said, ended.tokens, ended.finish_reason) == (text, done.tokens, done.finish_reason)
-    assert max(rows) == (6 if room is None else 2) and hooks(duel) == 0
-    assert len(rows) <= SHORT.max_new_tokens * (1 if room is None else 3), "a forward for all of a batch"
+    for room, widest, batches in ((duel.context_limit, 6, 1), (80, 2, 3)):
+        rows.clear()
+        monkeypatch.setattr(duel, "context_limit", room)
+        together = list(duel.answer_all(asked, SHORT))
+        for n, column, (text, done) in alone:
+            said, ended = told([item for item in together if item.question == n], column)
+            assert (said, ended.tokens, ended.finish_reason) == (text, done.tokens, done.finish_reason)
+        assert max(rows) == widest and hooks(duel) == 0
+        assert len(rows) <= SHORT.max_new_tokens * batches, "a forward for all of a batch"
 
 
 def test_dora_is_answered_in_turn_and_says_so(starter_folder, tokenizer, never_saw_an_adapter):
