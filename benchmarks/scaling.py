@@ -107,7 +107,7 @@ def main() -> None:
 
 
 def idle_order(step: DealtStep) -> dict[str, object]:
-    return {"whole": (1.0, 0.0), "taken": [], "room_for": 0, "scaler": step.scaler.state_dict(), "seed": 0}
+    return {"passes": 0, "whole": (1.0, 0.0), "taken": [], "room_for": 0, "scaler": step.scaler.state_dict(), "seed": 0}
 
 
 def report(
