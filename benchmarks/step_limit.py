@@ -143,15 +143,14 @@ def measure(opened: engine.Engine, job: Job, rounds: int, profile: bool) -> dict
     }
     for run in contestants.values():
         run(0)
-    products = []
-    for number in range(len(plan)):
-        with Products() as kept:
-            step(number)
-        products.append(kept)
-    contestants["the matrix products alone"] = lambda number: products[number].again()
     if profile:
         print(table_of(step))
         return {}
+    products = [Products() for _ in plan]
+    for number, kept in enumerate(products):
+        with kept:
+            step(number)
+    contestants["the matrix products alone"] = lambda number: products[number].again()
     supervised = sum(batch.targets.numel() for batches in in_our_rows for batch in batches)
     tokens = sum(batch.tokens for batches in in_our_rows for batch in batches)
     computed = sum(batch.input_ids.numel() for batches in in_their_rows for batch in batches)
