@@ -24,6 +24,20 @@ def make(folder: Path, starter: Path, words: int = FEW_WORDS) -> Path:
     return folder
 
 
+def of_layers(layers: int, folder: Path) -> Path:
+    """A llama of so many layers, 64 wide, without a tokenizer."""
+    import torch
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    torch.manual_seed(3)
+    config = LlamaConfig(
+        vocab_size=97, hidden_size=64, intermediate_size=128, num_hidden_layers=layers, num_attention_heads=4, num_key_value_heads=2,
+        use_cache=False,
+    )  # fmt: skip
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return folder
+
+
 def write_tokenizer(folder: Path, starter: Path, words: int) -> None:
     """The starter's words are numbered in the order of their merges, after the special ones and the letters: every text can be written."""
     whole = json.loads((starter / "tokenizer.json").read_text("utf-8"))

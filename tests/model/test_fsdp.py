@@ -13,7 +13,6 @@ import psutil
 import pytest
 import torch
 from torch import distributed
-from transformers import AutoModelForCausalLM, LlamaConfig
 
 from core.engine import base_model
 from core.engine.out_of_memory import HALVE
@@ -29,6 +28,7 @@ from core.training.trainer import Ahead, Trainer
 from core.trial.dry_run import dry_run
 from core.trial.dry_runs import Question
 from core.values import GIB
+from tests.kit import tiny
 from tests.model.test_ranks import begun, nearly_the_same, recipe_of, trainer_of
 
 LAYERS = 6
@@ -36,14 +36,7 @@ LAYERS = 6
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
-    folder = tmp_path_factory.mktemp("six")
-    torch.manual_seed(3)
-    config = LlamaConfig(
-        vocab_size=97, hidden_size=64, intermediate_size=128, num_hidden_layers=LAYERS, num_attention_heads=4, num_key_value_heads=2,
-        use_cache=False,
-    )  # fmt: skip
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    return folder
+    return tiny.of_layers(LAYERS, tmp_path_factory.mktemp("six"))
 
 
 @pytest.fixture(autouse=True)

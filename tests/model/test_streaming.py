@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import torch
 from torch.utils._pytree import tree_leaves
-from transformers import AutoModelForCausalLM, LlamaConfig
 
 from core.engine import adapter, base_model
 from core.engine.device import Compute
@@ -33,7 +32,7 @@ from core.trial.allocations import BLOCK, Allocations
 from core.trial.dry_run import dry_run
 from core.trial.dry_runs import Question
 from core.values import GIB
-from tests.kit import families
+from tests.kit import families, tiny
 from tests.kit.trainer import BF16, FP32, RECIPE, rows, tiny_base
 
 CPU = torch.device("cpu")
@@ -43,14 +42,7 @@ KNOWN = {model.id: model.shape for model in known_models()}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("seven")
-    torch.manual_seed(3)
-    config = LlamaConfig(
-        vocab_size=97, hidden_size=64, intermediate_size=128, num_hidden_layers=LAYERS, num_attention_heads=4, num_key_value_heads=2,
-        use_cache=False,
-    )  # fmt: skip
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    return folder
+    return tiny.of_layers(LAYERS, tmp_path_factory.mktemp("seven"))
 
 
 def recipe_of(**train: Any) -> Recipe:
