@@ -161,12 +161,13 @@ def serve(options: argparse.Namespace, workspace: Workspace, ownership: Ownershi
         raise port_taken(reach, options.port, error, w) from error
     log.also_of_the_server(to_file)
     log.log.info("serving %s", url)
-    print(w.t("page.ready", url=url), flush=True)
-    if reach.elsewhere:
-        first, *others = (f"http://{address}:{options.port}/" for address in reach.elsewhere)
-        print(w.t("page.other_devices", url=keeper.address(first) if keeper else first), flush=True)
-        if others:
-            print(w.t("page.other_addresses", addresses=others), flush=True)
+    urls = [url, *(f"http://{address}:{options.port}/" for address in reach.elsewhere)]
+    here, *elsewhere = map(keeper.address, urls) if keeper else urls
+    print(w.t("page.ready", url=here), flush=True)
+    if elsewhere:
+        print(w.t("page.other_devices", url=elsewhere[0]), flush=True)
+    if elsewhere[1:]:
+        print(w.t("page.other_addresses", addresses=elsewhere[1:]), flush=True)
     if not options.no_browser:
         ours = keeper.ticket(url) if keeper and options.secret.user is None else url
         threading.Thread(target=webbrowser.open, args=(ours,), daemon=True).start()

@@ -4,7 +4,7 @@ ASGI middleware inside the Guard, before every route that there is: pages, /conf
 gradio's own `auth` is not used: it leaves /gradio_api/cancel, /reset, /heartbeat, /startup-events, static files and the
 login check itself open (6.31).
 
-* Without --auth a random key is made at each start and printed once, in the address (`?key=...`). Opening it sets a cookie that
+* Without --auth a random key is made at each start and printed in each address (`?key=...`). Opening it sets a cookie that
   is a second random value: HttpOnly, SameSite=Strict, good until this app ends, its name of the port (cookies know no ports).
   The answer is a small page that leads on by itself, because a Strict cookie is not sent along a redirect that began elsewhere
   (a link in a chat).

@@ -17,12 +17,13 @@ ANY = ("0.0.0.0", "::")
 @dataclass(frozen=True)
 class Reach:
     """host: what is listened on. names: what may stand in a Host header, IPv6 in brackets. here: for the browser on this PC.
-    elsewhere: for other devices, the likeliest first; empty where nobody else can reach it."""
+    elsewhere: for other devices, the likeliest first; empty too where this PC has no network now, but may get one."""
 
     host: str
     names: tuple[str, ...]
     here: str
     elsewhere: tuple[str, ...]
+    is_this_pc_only: bool
 
     @classmethod
     def of(cls, host: str) -> Reach:
@@ -30,15 +31,14 @@ class Reach:
         host = host.strip().removeprefix("[").removesuffix("]")
         addresses = {str(found[4][0]) for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)} if host else {"0.0.0.0"}
         if all(ipaddress.ip_address(address.partition("%")[0]).is_loopback for address in addresses):
-            return cls(host, LOOPBACK, _bracketed(host), ())
+            return cls(host, LOOPBACK, _bracketed(host), (), is_this_pc_only=True)
         mine = _own_addresses() if host in ANY or not host else [host]
         names = [*LOOPBACK, *map(_bracketed, mine), *_own_names(), _bracketed(host)]
         here = "[::1]" if host == "::" else "127.0.0.1" if host in ANY else _bracketed(host)
-        return cls(host, tuple(dict.fromkeys(name.lower() for name in names)), here, tuple(map(_bracketed, mine)))
-
-    @property
-    def is_this_pc_only(self) -> bool:
-        return not self.elsewhere
+        # asyncio listens on one family where the address names one: at "::" nothing of IPv4 is answered either.
+        asked = [address for address in mine if host not in ANY or (":" in address) == (":" in host)]
+        once = tuple(dict.fromkeys(name.lower() for name in names))
+        return cls(host, once, here, tuple(map(_bracketed, asked)), is_this_pc_only=False)
 
     @property
     def bound(self) -> str:

@@ -18,6 +18,8 @@ from starlette.testclient import TestClient
 from core.workspace.folder import Workspace
 from tests.kit import browser as kit
 from tests.kit.waits import wait_until
+from webui.__main__ import secret_of
+from webui.kit.wording import Wording
 from webui.server import guard
 from webui.server.door import Door, Doorkeeper, Secret, Wrongs
 from webui.server.guard import LOOPBACK, Guard
@@ -187,8 +189,16 @@ def test_on_the_network_it_answers_to_its_own_addresses_and_names_alone(monkeypa
     monkeypatch.setattr("socket.gethostname", lambda: "Gaming-PC.lan")
     reach = Reach.of("0.0.0.0")
     assert set(reach.names) == {*LOOPBACK, "0.0.0.0", "192.0.2.5", "[2001:db8::5]", "gaming-pc.lan", "gaming-pc", "gaming-pc.local"}
-    assert reach.elsewhere == ("192.0.2.5", "[2001:db8::5]") and reach.here == "127.0.0.1"
+    assert reach.elsewhere == ("192.0.2.5",) and reach.here == "127.0.0.1", "asyncio listens on one family"
+    assert Reach.of("::").elsewhere == ("[2001:db8::5]",) and Reach.of("::").here == "[::1]"
     assert Reach.of("192.0.2.9").elsewhere == ("192.0.2.9",)
+
+
+def test_where_there_is_no_network_yet_there_is_a_door_all_the_same(monkeypatch: pytest.MonkeyPatch):
+    """It was left open: a PC whose network came after the start was open to all of it."""
+    monkeypatch.setattr("webui.server.reach._own_addresses", list)
+    reach = Reach.of("0.0.0.0")
+    assert reach.elsewhere == () and secret_of(None, reach, Wording("en")) is not None
 
 
 # ---- the whole app ----------------------------------------------------------------------------------------------------
@@ -208,6 +218,13 @@ def open_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[kit.App]:
 
 def key_of(app: kit.App) -> str:
     return re.search(r"[?]key=([\w-]+)", app.log.read_text("utf-8"))[1]
+
+
+def test_every_printed_address_opens_the_door(open_app: kit.App):
+    """Those after the first came without the key, and with IPv6, which nothing listened on."""
+    wait_until(lambda: "?key=" in open_app.log.read_text("utf-8"))
+    printed = re.findall(r"http://[^\s,]+", open_app.log.read_text("utf-8"))
+    assert printed and {urllib.request.urlopen(url, timeout=10).status for url in printed} == {200}
 
 
 def test_the_printed_key_is_not_in_the_log(open_app: kit.App):
