@@ -1,27 +1,30 @@
-"""Start LoRA Garage: make or repair its environment in .venv, then start the app or a command in it.
+"""Start LoRA Garage: create or repair its environment in .venv, then start the app or run a command.
 
     python launch.py [--host H] [--port P] [--workspace DIR] [--no-browser] [--auth USER:PASS]
-    --host 0.0.0.0: other devices on the network may come in, with the printed key or the password of --auth
-    python launch.py COMMAND ...        doctor, plan, estimate, inspect, models, train, queue, runs, pause, resume, join,
-                                        chat, compare, export, pack, unpack, trust
+                                        --host 0.0.0.0: also for other devices on the network, with the printed key or
+                                        the password of --auth
+    python launch.py COMMAND ...        train, join, further, queue, runs, pause, resume, chat, compare, sum, export, recipe,
+                                        pack, unpack, plan, estimate, inspect, data, models, tools, trust, workspace, doctor;
+                                        COMMAND --help lists its options
     python launch.py --version
-    python launch.py check              what fails in seconds: lint, format, types, the rules of the house, equal catalogues
-    python launch.py test [--full] [pytest args]    --full: the long forms too, hours on a small machine
-    python launch.py test --windows [FILE ...]      on a Windows Python; elsewhere than on Windows under Wine (tests/windows)
-    python launch.py update [--check] [--undo] [--from URL] [--at-start on|off]   a newer version, where somebody asks for one; runs, data
-                                        and settings stay, --undo brings the former version back
+    python launch.py --repair [--cpu]   check every package, choose torch again, then start; --cpu: the CPU build of torch,
+                                        even if there is a GPU
+    python launch.py update [--check] [--undo] [--from URL] [--at-start on|off]    install a newer version if there is one;
+                                        runs, data and settings stay; --undo returns to the previous version
     python launch.py shortcut [--remove]    an icon on the desktop
-    python launch.py uninstall          remove the environment and what the start scripts fetched, after a list and a question; runs, data and
-                                        models stay [--workspace: those runs and data too] [--models: the hub's cache too] [--yes]
-    python launch.py --repair           check every package and choose torch again, then start
-    python launch.py --repair --cpu     likewise, with the torch for the processor although there is a card
+    python launch.py uninstall [--workspace] [--models] [--yes]    list what is removed, ask, and remove the environment and what
+                                        the start scripts downloaded; runs, data and models stay
+                                        (--workspace: also remove runs and data; --models: also the Hub cache)
+    python launch.py check              for developers: lint, format, types, import rules, catalogues, in seconds
+    python launch.py test [--full] [pytest args]    all tests; --full: also the long forms, hours on a small PC
+    python launch.py test --windows [FILE ...]      on a Windows Python; on other systems under Wine (tests/windows)
 
-Standard library only; everything else runs in .venv. A start with a complete .venv reads two small files and hands
-over, without pip or uv and without a network. `.venv/.lora-garage.json` is written last, so an install that was interrupted
-has none and is continued by the next start; what pip and uv said is in `.venv/install.log`.
+Standard library only; everything else runs in .venv. A start with a complete .venv reads two small files and hands over,
+without pip, uv or a network. `.venv/.lora-garage.json` is written last: an interrupted install has none, and the next start
+continues it. The output of pip and uv is in `.venv/install.log`.
 
-LORA_GARAGE_TORCH_INDEX overrules the choice of torch: a wheel index, "pypi", or "cpu". LORA_GARAGE_INSTALLER=pip: not by uv.
-Exit status: that of what was started; 1 where the environment cannot be made; 2 for a word that is no command.
+LORA_GARAGE_TORCH_INDEX overrides the choice of torch: a wheel index, "pypi", or "cpu". LORA_GARAGE_INSTALLER=pip: without uv.
+Exit status: that of the command; 1 if the environment cannot be created; 2 for an unknown command.
 """
 
 import os

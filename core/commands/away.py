@@ -24,15 +24,15 @@ from core.workspace.folder import Workspace
 
 @app.command()
 def pack(
-    what: Annotated[str, typer.Argument(help="A recipe file, to train on another PC; or a run that is here, to open elsewhere.")],
-    out: Annotated[Path, typer.Option("--out", help="The archive that is written.")],
+    what: Annotated[str, typer.Argument(help="A recipe file, to train on another PC; or a run, to open on another PC.")],
+    out: Annotated[Path, typer.Option("--out", help="The archive to write.")],
     settings: SettingsOption = None,
-    parent: Annotated[str | None, typer.Option("--from", help="Of a recipe: it starts from the adapter of this ended run.")] = None,
-    without_data: Annotated[bool, typer.Option("--without-data", help="Of a run: not the data set it learned from.")] = False,
+    parent: Annotated[str | None, typer.Option("--from", help="For a recipe: start from the adapter of this finished run.")] = None,
+    without_data: Annotated[bool, typer.Option("--without-data", help="For a run: leave out its dataset.")] = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write one archive: of a recipe, all that another PC needs to train it; of a run, the run itself, for `unpack`."""
+    """Write one archive: for a recipe, everything another PC needs to train it; for a run, the run itself, for `unpack`."""
     space = Workspace.open(workspace)
     store, recipe = dataset_store(space), Path(what)
     if recipe.is_file():
@@ -64,7 +64,7 @@ def pack(
 
 @app.command()
 def unpack(file: Path, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """Open a packed run in this workspace, as a run like any other: to chat with, export, or resume."""
+    """Add a packed run to this workspace, where you can chat with it, export it or resume it."""
     space = Workspace.open(workspace)
     writable.require(space)
     run = packed.unpack(space, file)

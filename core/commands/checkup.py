@@ -19,7 +19,7 @@ from core.workspace.folder import LOG, Workspace
 
 @app.command()
 def doctor(workspace: WorkspaceOption = None, as_json: JsonOption = False, port: int = 7860) -> None:
-    """Check this PC: interpreter, torch, cards, paths, disks, sleep, port; each problem with its fix."""
+    """Check this PC: Python, torch, GPUs, paths, disks, sleep, port. Each problem comes with its fix."""
     root = Workspace.place(workspace)
     findings = checks.run(root, root / LOG, port, preferences.read(Workspace(root)).automation.keep_awake)
     findings.append(result("gguf_tools", tools.state(Workspace(root))))
@@ -42,14 +42,12 @@ def doctor(workspace: WorkspaceOption = None, as_json: JsonOption = False, port:
 def workspace(
     workspace: WorkspaceOption = None,
     move: Annotated[
-        Path | None, typer.Option("--move", help="A new or empty folder that the workspace moves to, every file checked.")
+        Path | None, typer.Option("--move", help="Move the workspace to this new or empty folder; every file is verified.")
     ] = None,
-    delete_old: Annotated[
-        bool, typer.Option("--delete-old", help="Delete the copy that a move has left in the old folder.")
-    ] = False,
+    delete_old: Annotated[bool, typer.Option("--delete-old", help="Delete the copy that a move left in the old folder.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Say where the workspace is, or move it to another drive; the old copy is kept until --delete-old."""
+    """Show where the workspace is, or move it to another drive; the old copy is kept until --delete-old."""
     space = Workspace.open(workspace)
     if move is not None:
         old = space.root

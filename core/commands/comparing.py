@@ -39,28 +39,28 @@ def compare(
     contestants: Annotated[
         list[str] | None,
         typer.Argument(
-            help="RUN, RUN@checkpoint-40, RUN@0.8 (its strength), RUN@4bit or @16bit (of its base), `base`: that of the first run, or base:MODEL."
+            help="RUN, RUN@checkpoint-40, RUN@0.8 (adapter strength), RUN@4bit or RUN@16bit (its base), base (of the first run) or base:MODEL."
         ),
     ] = None,
     prompts: Annotated[
         Path | None,
-        typer.Option(help="A prompt a line, or JSONL with prompt and expected; else questions of the first run's data."),
+        typer.Option(help="One prompt per line, or JSONL with prompt and expected. Default: questions from the first run's data."),
     ] = None,
-    count: Annotated[int, typer.Option(min=1, max=1000, help="Prompts, where no file names them.")] = 10,
-    max_new_tokens: Annotated[int, typer.Option(min=1, max=4096)] = 256,
-    resume: Annotated[str | None, typer.Option(help="A comparison that was begun: its id.")] = None,
+    count: Annotated[int, typer.Option(min=1, max=1000, help="Number of prompts if --prompts is not given.")] = 10,
+    max_new_tokens: Annotated[int, typer.Option(min=1, max=4096, help="Tokens per answer, at most.")] = 256,
+    resume: Annotated[str | None, typer.Option(help="The id of an unfinished comparison.")] = None,
     judge: Annotated[
         str | None,
         typer.Option(
-            help=f"An address that speaks OpenAI's chat completions, as far as /v1, compares the answers; its key: {KEY}."
+            help=f"URL of a server with OpenAI's chat completions API, up to /v1, that judges the answers. API key: {KEY}."
         ),
     ] = None,
-    model: Annotated[str, typer.Option(help="The judge's model, by its name there.")] = "",
-    yes: Annotated[bool, typer.Option("--yes", help="Send; else only what would be sent is said.")] = False,
+    model: Annotated[str, typer.Option(help="The judge's model, as its server names it.")] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Send it. Without, only what would be sent is shown.")] = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask several contestants the same prompts, greedily, and show where their answers begin to differ."""
+    """Give several runs, checkpoints or bases the same prompts (greedy decoding) and show where their answers first differ."""
     space = Workspace.open(workspace)
     named_judge = None if judge is None else Judge.named(judge, model, os.environ.get(KEY, ""))
     if resume is not None:
@@ -116,15 +116,15 @@ def _verdicts(judge: Judge, comparison: PromptComparison) -> list[dict[str, Any]
 
 @app.command("sum")
 def sum_of(
-    adapters: Annotated[list[str], typer.Argument(help="Two runs of one base, each with its weight: RUN@0.7 OTHER@0.5.")],
-    out: Annotated[Path, typer.Option(help="The folder that is made: one adapter in PEFT's format.")],
+    adapters: Annotated[list[str], typer.Argument(help="Two runs with the same base, each weighted: RUN@0.7 OTHER@0.5.")],
+    out: Annotated[Path, typer.Option(help="The folder to create, with one adapter in PEFT's format.")],
     rank: Annotated[
-        int | None, typer.Option(help="The nearest of this rank (PEFT's svd); else exact, of both ranks together (cat).")
+        int | None, typer.Option(help="Approximate at this rank (svd). Default: exact, with the sum of both ranks (cat).")
     ] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the weighed sum of two runs' adapters as one adapter: exact, or the nearest of a rank."""
+    """Write the weighted sum of two runs' adapters as one adapter, exactly or at a lower rank."""
     space = Workspace.open(workspace)
     if len(adapters) != 2 or any(map(_is_base, adapters)):
         raise RecipeError("summed.two")
@@ -142,11 +142,11 @@ def sum_of(
 
 @data.command()
 def pairs(
-    comparison: Annotated[str, typer.Argument(help="A comparison that was judged, by its id.")],
+    comparison: Annotated[str, typer.Argument(help="The id of a comparison that was judged.")],
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Keep a comparison's verdicts as pairs of a better and a worse answer, in the set of its run's corrections."""
+    """Save a comparison's verdicts as pairs of a better and a worse answer, in the run's dataset of corrections."""
     space = Workspace.open(workspace)
     store, judged = dataset_store(space), PromptComparison.open(space, comparison)
     name = f"Corrections of {corrections.learner(judged).label}"

@@ -60,23 +60,23 @@ def dataset_id(space: Workspace, source: str, relative_to: Path, choices: Choice
 
 @app.command()
 def inspect(
-    data: str,
-    model: str | None = None,
+    data: Annotated[str, typer.Argument(help="A file, a folder, a zip, or a dataset's id.")],
+    model: Annotated[str | None, typer.Option(help="Count tokens for this model and show what would be trained.")] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
-    columns: Annotated[str, typer.Option(help="what columns are for: question=Frage,answer=Antwort")] = "",
-    encoding: Annotated[str | None, typer.Option(help="of a text: utf-8, gb18030, cp1252, ...")] = None,
-    sheet: Annotated[str | None, typer.Option(help="which sheet of a spreadsheet is read")] = None,
-    header: Annotated[Literal["yes", "no"] | None, typer.Option(help="of a table: whether its first row names the columns")] = None,
-    voice: Annotated[str | None, typer.Option(help="of a chat: whose messages are the answers")] = None,
+    columns: Annotated[str, typer.Option(help="What each column is, e.g. question=Frage,answer=Antwort.")] = "",
+    encoding: Annotated[str | None, typer.Option(help="Text encoding: utf-8, gb18030, cp1252, ...")] = None,
+    sheet: Annotated[str | None, typer.Option(help="Which sheet of a workbook to read.")] = None,
+    header: Annotated[Literal["yes", "no"] | None, typer.Option(help="Whether the first row has the column names.")] = None,
+    voice: Annotated[str | None, typer.Option(help="In a chat: whose messages are the answers.")] = None,
     gap_hours: Annotated[
-        float | None, typer.Option(min=0.25, max=8760, help="of a chat: a silence that begins a conversation")
+        float | None, typer.Option(min=0.25, max=8760, help="In a chat: a pause this long starts a new conversation.")
     ] = None,
-    pseudonyms: Annotated[bool | None, typer.Option(help="of a chat: stand-ins for the others' names, numbers, addresses")] = None,
+    pseudonyms: Annotated[bool | None, typer.Option(help="In a chat: replace others' names, numbers and addresses.")] = None,
     max_length: int = Data.model_fields["max_length"].default,
-    long_examples: Annotated[LongExamples, typer.Option(help="what is done to longer rows")] = "cut",
+    long_examples: Annotated[LongExamples, typer.Option(help="What to do with rows longer than --max-length.")] = "cut",
 ) -> None:
-    """What is in a data file, a folder or a zip of them, what is wrong with it by row, and (with --model) what would be learned."""
+    """Show what is in a data file, folder or zip, its problems row by row, and (with --model) what would be trained."""
     space = Workspace.open(workspace)
     path = expand(data)
     roles = parse(columns) if columns else None

@@ -40,14 +40,16 @@ NUMBERS = {"trainable_params", "idle_gib", "allocated_gib", "on_card_gib", "term
 @app.command("plan")
 def plan_command(
     model: Annotated[str, typer.Option(help="A known model, owner/name, a folder, a config.json, or a size such as 7B.")],
-    data: Annotated[str | None, typer.Option(help="A data set or a file; its lengths decide max_length and more.")] = None,
-    goal: Annotated[str | None, typer.Option(help="What the model should become better at, such as style.")] = None,
-    vram: Annotated[float | None, typer.Option(help="Plan for a card of so many GB, as sold, instead of this PC.")] = None,
+    data: Annotated[str | None, typer.Option(help="A dataset or a file; its lengths decide max_length and more.")] = None,
+    goal: Annotated[str | None, typer.Option(help="What the model should improve at, e.g. style.")] = None,
+    vram: Annotated[
+        float | None, typer.Option(help="Plan for a GPU with this many GB of VRAM, as sold, instead of this PC.")
+    ] = None,
     dry_run: DryRunOption = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """What to train a model with on a card, why, and whether it fits; its weights are not downloaded."""
+    """Recommend settings for a model on this PC or another GPU, with reasons, and whether they fit. Downloads no weights."""
     space, machine = Workspace.open(workspace), this_machine()
     models, wanted = Models(space), goal_of(goal).id if goal else None
     memory = budget.of_machine(machine) if vram is None else budget.planned(vram, platform.system())
@@ -135,39 +137,39 @@ def plan_page(advice: Advice, language: str) -> list[str]:
 
 @app.command()
 def estimate(
-    model: Annotated[str, typer.Option(help="An id, a hub name, a folder, a config.json, a GGUF file, or a size such as 7B.")],
+    model: Annotated[str, typer.Option(help="A known model, owner/name, folder, config.json, GGUF file, or a size such as 7B.")],
     method: Annotated[Literal["lora", "qlora", "full"], typer.Option()] = "lora",
-    r: Annotated[int, typer.Option("--r", min=1, max=4096, help="Rank of the adapter.")] = USUAL.r,
-    target_modules: Annotated[str, typer.Option(help="all-linear, or names with commas.")] = USUAL.target_modules,
-    micro_batch: Annotated[int, typer.Option(min=1, max=4096, help="Rows computed at once.")] = USUAL.micro_batch,
-    max_length: Annotated[int, typer.Option(min=1, max=10_000_000, help="Tokens of the longest row.")] = USUAL.max_length,
+    r: Annotated[int, typer.Option("--r", min=1, max=4096, help="LoRA rank.")] = USUAL.r,
+    target_modules: Annotated[str, typer.Option(help="all-linear, or module names separated by commas.")] = USUAL.target_modules,
+    micro_batch: Annotated[int, typer.Option(min=1, max=4096, help="Examples per micro-batch.")] = USUAL.micro_batch,
+    max_length: Annotated[int, typer.Option(min=1, max=10_000_000, help="Tokens of the longest example.")] = USUAL.max_length,
     supervised_tokens: Annotated[
-        int | None, typer.Option(min=0, max=10_000_000, help="The most that one row learns; left out: all of it.")
+        int | None, typer.Option(min=0, max=10_000_000, help="Trained tokens per example, at most. Default: all.")
     ] = None,
     optim: Annotated[Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit"], typer.Option()] = USUAL.optim,
     gradient_checkpointing: bool = USUAL.gradient_checkpointing,
     loss: Annotated[
         Literal["supervised", "chunked", "full", "fused"] | None,
-        typer.Option(help="Logits of the learned tokens alone (what is trained with), in pieces, all at once, or never."),
+        typer.Option(help="Logits held at once: of trained tokens only (as in training), of a chunk, of all tokens, or none."),
     ] = None,
-    double_quant: Annotated[bool, typer.Option(help="QLoRA: scales of the 4-bit weights in 8 bit.")] = True,
-    adapter_dtype: Annotated[Literal["fp32", "bf16"], typer.Option(help="Type of adapter, gradients and torch's states.")] = "fp32",
-    attention: Annotated[Literal["sdpa", "eager"], typer.Option(help="eager makes scores of every pair of tokens.")] = "sdpa",
-    dora: Annotated[bool, typer.Option("--dora", help="DoRA. rsLoRA changes a factor and no memory.")] = False,
-    lora_dropout: Annotated[float, typer.Option(min=0, max=0.99)] = 0.0,
-    load_in_8bit: Annotated[bool, typer.Option("--load-in-8bit", help="LoRA on a base in 8 bit (LLM.int8).")] = False,
+    double_quant: Annotated[bool, typer.Option(help="QLoRA: quantize the scales of the 4-bit weights to 8 bits.")] = True,
+    adapter_dtype: Annotated[Literal["fp32", "bf16"], typer.Option(help="Dtype of adapter, gradients and states.")] = "fp32",
+    attention: Annotated[Literal["sdpa", "eager"], typer.Option(help="eager keeps the scores of all token pairs.")] = "sdpa",
+    dora: Annotated[bool, typer.Option("--dora", help="DoRA. (rsLoRA needs no more memory than LoRA.)")] = False,
+    lora_dropout: Annotated[float, typer.Option(min=0, max=0.99, help="LoRA dropout.")] = 0.0,
+    load_in_8bit: Annotated[bool, typer.Option("--load-in-8bit", help="LoRA on an 8-bit base (LLM.int8).")] = False,
     target_parameters: Annotated[
-        Literal["none", "experts"], typer.Option(help="experts: adapters on the routed experts too.")
+        Literal["none", "experts"], typer.Option(help="experts: also put adapters on routed experts.")
     ] = USUAL.target_parameters,
-    offload_layers: Annotated[int, typer.Option(min=0, max=2048, help="Layers of the base that are kept in RAM.")] = 0,
+    offload_layers: Annotated[int, typer.Option(min=0, max=2048, help="Layers of the base model offloaded to RAM.")] = 0,
     shards: Annotated[
-        int, typer.Option(min=1, max=16, help="GPUs that hold the base model together (train.fsdp); numbers are those of each.")
+        int, typer.Option(min=1, max=16, help="GPUs that share the base model (train.fsdp); the result is for each of them.")
     ] = 1,
     dry_run: DryRunOption = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """How much memory a training would need on a card: the arithmetic, and with --dry-run the step itself; nothing is loaded."""
+    """Estimate the memory that training needs on a GPU; with --dry-run also count a training step. Loads no weights."""
     models = Models(Workspace.open(workspace))
     shape = shape_of(models, model)
     setup = Setup(

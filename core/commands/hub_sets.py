@@ -24,18 +24,18 @@ from core.messages import Message, msg, terminal_language
 from core.models.library import Models
 from core.workspace.folder import Workspace
 
-data = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Data sets: of a hub, and your own.")
+data = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Datasets: those of the Hub, and your own.")
 app.add_typer(data, name="data")
-NameArgument = Annotated[str, typer.Argument(help="owner/name, and :configuration:split where it has several.")]
+NameArgument = Annotated[str, typer.Argument(help="owner/name, with :configuration:split if it has several.")]
 CELL = 60  # characters of a cell that is shown
 
 
 @data.command()
 def search(
-    words: Annotated[list[str], typer.Argument(help="What the set is about, or a part of its name.")],
+    words: Annotated[list[str], typer.Argument(help="What the dataset is about, or part of its name.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Find data sets of the hub by words, the most downloaded first."""
+    """Search datasets on the Hub, the most downloaded first."""
     found = hub_search.search(" ".join(words))
     if as_json:
         print_json(in_words({"sets": [plain(asdict(row)) for row in found]}))
@@ -48,7 +48,7 @@ def search(
 
 @data.command()
 def show(name: NameArgument, as_json: JsonOption = False) -> None:
-    """What a data set of the hub has: its parts with rows and sizes, licence, gate, and first rows. Downloads nothing."""
+    """Show a dataset on the Hub: parts, rows, sizes, licence, gate and first rows. Downloads nothing."""
     asked = SetName.parse(name)
     told = about(asked)
     chosen = told.part(asked.named)
@@ -81,12 +81,12 @@ def show(name: NameArgument, as_json: JsonOption = False) -> None:
 @data.command()
 def add(
     name: NameArgument,
-    rows: Annotated[int | None, typer.Option(min=1, help="Only so many rows from its beginning; left out: all.")] = None,
-    columns: Annotated[str, typer.Option(help="what columns are for: question=frage,answer=antwort")] = "",
+    rows: Annotated[int | None, typer.Option(min=1, help="Only this many rows from the beginning. Default: all.")] = None,
+    columns: Annotated[str, typer.Option(help="What each column is, e.g. question=Frage,answer=Antwort.")] = "",
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Download a part of a data set of the hub and add it to your own; Ctrl-C pauses it, and the same command goes on."""
+    """Download a part of a dataset on the Hub and add it to your own. Ctrl-C pauses; the same command resumes."""
     space, asked = Workspace.open(workspace), SetName.parse(name)
     store = dataset_store(space)
     downloads = Models(space).downloads(partial(adding.bring, store))

@@ -37,12 +37,12 @@ from core.workspace.folder import Workspace
 
 models = typer.Typer(invoke_without_command=True, no_args_is_help=False, rich_markup_mode=None)
 app.add_typer(models, name="models")
-RevisionOption = Annotated[str | None, typer.Option("--revision", help="A branch, a tag or a commit; else main.")]
+RevisionOption = Annotated[str | None, typer.Option("--revision", help="A branch, tag or commit. Default: main.")]
 
 
 @models.callback()
 def there(context: typer.Context, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """What models lie on this PC, in whose store, and which runs stand on them."""
+    """List the models on this PC, where they are, and which runs need them."""
     if context.invoked_subcommand is not None:
         return
     space = Workspace.open(workspace)
@@ -63,13 +63,13 @@ def there(context: typer.Context, workspace: WorkspaceOption = None, as_json: Js
 
 @models.command()
 def search(
-    words: Annotated[list[str], typer.Argument(help="As one would say it: qwen3 4b, small japanese model.")],
-    fits: Annotated[bool, typer.Option("--fits", help="Only what trains on this PC.")] = False,
-    vram: Annotated[float | None, typer.Option(help="For a card of so many GB, as sold, instead of this PC.")] = None,
-    hub: Annotated[bool, typer.Option("--hub", help="Ask the hub, too: the only way of this that needs a network.")] = False,
+    words: Annotated[list[str], typer.Argument(help="In your own words: qwen3 4b, small japanese model.")],
+    fits: Annotated[bool, typer.Option("--fits", help="Only models that can be trained on this PC.")] = False,
+    vram: Annotated[float | None, typer.Option(help="For a GPU with this many GB of VRAM, as sold.")] = None,
+    hub: Annotated[bool, typer.Option("--hub", help="Also search the Hub; needs a network.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Find known models by words, what trains here first; with --hub also what the hub has of such a name."""
+    """Search the known models, those that can be trained here first; with --hub also the Hub."""
     machine = this_machine()
     memory = budget.of_machine(machine) if vram is None else budget.planned(vram, machine.system)
     asked = " ".join(words)
@@ -91,7 +91,7 @@ def search(
 
 @models.command()
 def download(name: str, revision: RevisionOption = None, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """Download a model: a known one, or owner/name of the hub. Ctrl-C pauses it; what has come is kept."""
+    """Download a known model, or owner/name from the Hub. Ctrl-C pauses; what was downloaded is kept."""
     space = Workspace.open(workspace)
     here = Models(space)
     repo, downloads = here.hub_id(name), here.downloads()
@@ -105,12 +105,12 @@ def download(name: str, revision: RevisionOption = None, workspace: WorkspaceOpt
 
 @models.command()
 def add(
-    file: Annotated[Path, typer.Argument(help="A GGUF file, such as one of LM Studio.")],
-    name: Annotated[str | None, typer.Option(help="What the model is called here; else the file's name.")] = None,
+    file: Annotated[Path, typer.Argument(help="A GGUF file, e.g. one from LM Studio.")],
+    name: Annotated[str | None, typer.Option(help="The model's name here. Default: the file's name.")] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Turn a GGUF file into a base that can be trained, compared with real llama.cpp first. The file stays as it is."""
+    """Create a trainable base model from a GGUF file, verified against llama.cpp. The file stays unchanged."""
     space, told = Workspace.open(workspace), ""
 
     def show(stage: str, _: float | None) -> None:
@@ -168,7 +168,7 @@ def in_list(here: Models, name: str) -> str:
 
 @models.command()
 def downloads(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """The list of downloads: what is on its way, paused, failed."""
+    """List the downloads: running, paused and failed."""
     rows = Models(Workspace.open(workspace)).downloads().rows()
     if as_json:
         print_json(in_words({"downloads": [download_json(row) for row in rows]}))
@@ -183,7 +183,7 @@ def downloads(workspace: WorkspaceOption = None, as_json: JsonOption = False) ->
 
 @models.command()
 def pause(name: str, revision: RevisionOption = None, workspace: WorkspaceOption = None) -> None:
-    """Pause a download, whoever works on it; what has come is kept."""
+    """Pause a download, also one started by the app; what was downloaded is kept."""
     here = Models(Workspace.open(workspace))
     here.downloads().pause(in_list(here, name), revision)
     say(msg("models.paused", model=in_list(here, name).removeprefix(PAGES)))
@@ -191,7 +191,7 @@ def pause(name: str, revision: RevisionOption = None, workspace: WorkspaceOption
 
 @models.command()
 def resume(name: str, revision: RevisionOption = None, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """Go on with a download that is paused or failed, where it was."""
+    """Resume a paused or failed download where it stopped."""
     here = Models(Workspace.open(workspace))
     here.downloads().resume(here.hub_id(name), revision)
     download(name, revision, workspace, as_json)
@@ -199,7 +199,7 @@ def resume(name: str, revision: RevisionOption = None, workspace: WorkspaceOptio
 
 @models.command()
 def cancel(name: str, revision: RevisionOption = None, workspace: WorkspaceOption = None) -> None:
-    """End a download and throw away what it brought; one that is done only leaves the list."""
+    """Cancel a download and delete its partial files; a finished one is only removed from the list."""
     here = Models(Workspace.open(workspace))
     here.downloads().cancel(in_list(here, name), revision)
     say(msg("models.cancelled", model=in_list(here, name).removeprefix(PAGES)))
@@ -208,11 +208,11 @@ def cancel(name: str, revision: RevisionOption = None, workspace: WorkspaceOptio
 @models.command()
 def delete(
     name: str,
-    yes: Annotated[bool, typer.Option("--yes", help="Delete it without being asked.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before deleting.")] = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete a model of the hub's cache, which other programs use too, or one made of a GGUF file; not while a run needs it."""
+    """Delete a model from the Hub cache (shared with other programs) or one made from a GGUF file, unless a run needs it."""
     space = Workspace.open(workspace)
     repo = Models(space).hub_id(name)
     if not yes and not asked_whether(repo):

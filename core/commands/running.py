@@ -24,6 +24,7 @@ from core.commands.terminal import (
     CardsOption,
     CpuOption,
     JsonOption,
+    RunArgument,
     SettingsOption,
     WorkspaceOption,
     app,
@@ -68,12 +69,12 @@ from core.workspace.folder import Workspace
 
 @app.command()
 def train(
-    recipe: Path,
+    recipe: Annotated[Path, typer.Argument(help="A recipe file or recipe card (YAML).")],
     settings: SettingsOption = None,
-    parent: Annotated[str | None, typer.Option("--from", help="Start from the adapter of this ended run.")] = None,
+    parent: Annotated[str | None, typer.Option("--from", help="Start from the adapter of this finished run.")] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
-    queue: Annotated[bool, typer.Option("--queue", help="Put it in the queue of the app instead, and return at once.")] = False,
+    queue: Annotated[bool, typer.Option("--queue", help="Add it to the app's queue and return at once.")] = False,
     at: Annotated[str | None, typer.Option(help="With --queue: not before this time of day, e.g. 23:00.")] = None,
     cpu: CpuOption = False,
     cards: CardsOption = None,
@@ -103,14 +104,14 @@ def train(
 
 @app.command("further")
 def further(
-    run: str,
+    run: RunArgument,
     settings: SettingsOption = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
     cpu: CpuOption = False,
     cards: CardsOption = None,
 ) -> None:
-    """Train an ended run further, as a new run that starts from its adapter, with its settings or others. Exit as `train`."""
+    """Continue training a finished run: a new run with its adapter and settings; --set changes them. Exits like `train`."""
     space = Workspace.open(workspace)
     found = Runs(space).find(run)
     value = further_runs.recipe_of(found).model_dump(mode="json")
@@ -192,12 +193,12 @@ def carry_out(run: RunFolder, space: Workspace, as_json: bool, together: Gatheri
 @app.command("queue")
 def show_queue(
     action: Annotated[line_commands.Action, typer.Argument(help="list, up, down, remove or at with a run; go, hold")] = "list",
-    run: Annotated[str | None, typer.Argument(help="A run that waits: its id, or its name.")] = None,
+    run: Annotated[str | None, typer.Argument(help="A queued run: its id or name.")] = None,
     at: Annotated[str | None, typer.Argument(help="For `at`: a time of day such as 23:00, or now.")] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """The queue of runs that the app trains one after the other; `train RECIPE --queue` puts one in."""
+    """Show or change the queue of runs that the app trains one after another; `train RECIPE --queue` adds one."""
     space = Workspace.open(workspace)
     said = line_commands.act(space, action, run, at)
     if as_json:
@@ -208,8 +209,8 @@ def show_queue(
 
 
 @app.command()
-def pause(run: str, workspace: WorkspaceOption = None) -> None:
-    """Ask a run at work, here or in the app, to save where it is and give the device free."""
+def pause(run: RunArgument, workspace: WorkspaceOption = None) -> None:
+    """Pause a run, here or in the app: it saves a checkpoint and frees the GPU."""
     runs = Runs(Workspace.open(workspace))
     found = runs.find(run)
     runs.pause(found)
@@ -218,14 +219,14 @@ def pause(run: str, workspace: WorkspaceOption = None) -> None:
 
 @app.command()
 def resume(
-    run: str,
+    run: RunArgument,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
     ranks: Annotated[int | None, typer.Option(help="Resume on this many GPUs (train.ranks).")] = None,
     machines: MachinesOption = None,
     main: MainOption = None,
 ) -> None:
-    """Go on with a run that was paused, interrupted or failed, in the foreground. Exit as `train`."""
+    """Resume a paused, interrupted or failed run in the foreground. Exits like `train`."""
     space = Workspace.open(workspace)
     runs = Runs(space)
     found = runs.find(run)
@@ -351,11 +352,11 @@ def summary(run: RunFolder, status: Status) -> dict[str, Any]:
 
 @app.command()
 def runs(
-    run: Annotated[str | None, typer.Argument(help="One run: its id, or its name; with what the run doctor finds.")] = None,
+    run: Annotated[str | None, typer.Argument(help="Show one run (id or name), with the run doctor's findings.")] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List the runs of the workspace, newest first; or show one."""
+    """List the runs of the workspace, newest first, or show one."""
     found = Runs(Workspace.open(workspace))
     chosen = [found.find(run)] if run else found.list()
     rows = [summary(each, found.status(each)) for each in chosen]

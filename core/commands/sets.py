@@ -21,14 +21,14 @@ from core.messages import msg, terminal_language
 from core.runs.all import Runs
 from core.workspace.folder import Workspace, expand
 
-IdArgument = Annotated[str, typer.Argument(help="A set, by the id that `data list` shows.")]
-VersionOption = Annotated[int | None, typer.Option(min=0, help="Of a set that was changed; left out: the newest.")]
+IdArgument = Annotated[str, typer.Argument(help="A dataset, by the id that `data list` shows.")]
+VersionOption = Annotated[int | None, typer.Option(min=0, help="A version of a changed dataset. Default: the newest.")]
 CELL = 70
 
 
 @data.command("list")
 def show_list(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """All sets: yours, the samples, and those in library folders, with their rows and the runs that learned from them."""
+    """List all datasets (yours, samples, library folders) with their rows and the runs trained on them."""
     space = Workspace.open(workspace)
     used = _used(space)
     found = [info.model_dump(mode="json") | {"runs": used.get(info.id, [])} for info in dataset_store(space).list()]
@@ -53,15 +53,15 @@ def _used(space: Workspace) -> dict[str, list[str]]:
 @data.command()
 def rows(
     id: IdArgument,
-    begin: Annotated[int, typer.Option("--from", min=0, help="Where to begin; `next` of the answer goes on.")] = 0,
-    count: Annotated[int, typer.Option(min=1, max=1000)] = 20,
-    search: Annotated[str, typer.Option(help="Only rows with these words in them.")] = "",
-    problems: Annotated[bool, typer.Option("--problems", help="Only rows that cannot be learned from, with the reason.")] = False,
+    begin: Annotated[int, typer.Option("--from", min=0, help="First row to show; --json gives the next page's as `next`.")] = 0,
+    count: Annotated[int, typer.Option(min=1, max=1000, help="Rows to show.")] = 20,
+    search: Annotated[str, typer.Option(help="Only rows that contain this text.")] = "",
+    problems: Annotated[bool, typer.Option("--problems", help="Only rows that cannot be trained, with the reason.")] = False,
     version: VersionOption = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """A page of a set's rows."""
+    """Show a page of a dataset's rows."""
     found = dataset_store(Workspace.open(workspace)).rows(id, choices=Choices(version=version))
     shown = working.problems(found, begin, count) if problems else working.page(found, begin, count, search)
     if as_json:
@@ -89,15 +89,15 @@ def _cell(row: ShownRow) -> str:
 @data.command()
 def change(
     id: IdArgument,
-    remove: Annotated[list[int] | None, typer.Option(help="The number of a row that goes; may be given again.")] = None,
+    remove: Annotated[list[int] | None, typer.Option(help="The number of a row to remove; can be repeated.")] = None,
     row: Annotated[
-        list[str] | None, typer.Option("--set", help='5={"question": ..., "answer": ...}: what row 5 is to say.')
+        list[str] | None, typer.Option("--set", help='New contents of a row, e.g. 5={"question": ..., "answer": ...}.')
     ] = None,
-    add: Annotated[list[str] | None, typer.Option(help="A new row, as JSON.")] = None,
+    add: Annotated[list[str] | None, typer.Option(help="A new row as JSON; can be repeated.")] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove, rewrite and add rows: together one new version, which `undo` takes back. The file that was added stays as it is."""
+    """Remove, change and add rows, as one new version that `undo` reverts. The imported file stays unchanged."""
     store = dataset_store(Workspace.open(workspace))
     _told(store, id, working.changed(store, id, remove or (), map(_set, row or ()), map(_json, add or ())), as_json)
 
@@ -105,23 +105,21 @@ def change(
 @data.command()
 def fix(
     id: IdArgument,
-    kind: Annotated[str, typer.Argument(help="A kind of problem that `inspect` names in `findings`, such as repeated.")],
-    value: Annotated[str, typer.Option(help="What a placeholder becomes.")] = "",
-    argument: Annotated[str, typer.Option(help="Which placeholder or kind of secret, where there are several.")] = "",
-    remove: Annotated[
-        bool, typer.Option("--remove", help="Remove the rows that have it, where they could be rewritten too.")
-    ] = False,
+    kind: Annotated[str, typer.Argument(help="A kind of problem from `findings` of `inspect`, e.g. repeated.")],
+    value: Annotated[str, typer.Option(help="The text that replaces a placeholder.")] = "",
+    argument: Annotated[str, typer.Option(help="Which placeholder or kind of secret, if there are several.")] = "",
+    remove: Annotated[bool, typer.Option("--remove", help="Remove the affected rows instead of rewriting them.")] = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Mend a kind of problem in all rows."""
+    """Fix one kind of problem in all rows."""
     store = dataset_store(Workspace.open(workspace))
     _told(store, id, working.mended(store, id, kind, value, argument, "remove" if remove else ""), as_json)
 
 
 @data.command()
 def undo(id: IdArgument, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """Take the last change back."""
+    """Undo the last change."""
     store = dataset_store(Workspace.open(workspace))
     with store.editing(id) as (edits, _):
         undone = edits.undo()
@@ -130,7 +128,7 @@ def undo(id: IdArgument, workspace: WorkspaceOption = None, as_json: JsonOption 
 
 @data.command()
 def redo(id: IdArgument, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """Do again what was taken back last."""
+    """Redo the last change that was undone."""
     store = dataset_store(Workspace.open(workspace))
     with store.editing(id) as (edits, _):
         again = edits.redo()
@@ -139,7 +137,7 @@ def redo(id: IdArgument, workspace: WorkspaceOption = None, as_json: JsonOption 
 
 @data.command()
 def versions(id: IdArgument, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """What was changed, and at which version the set is."""
+    """List the changes of a dataset and its current version."""
     edits = dataset_store(Workspace.open(workspace)).edits(id)
     story = [
         {"version": change.version, "parent": change.parent, "time": change.time, "what": plain(change.what)}
@@ -155,12 +153,12 @@ def versions(id: IdArgument, workspace: WorkspaceOption = None, as_json: JsonOpt
 @data.command()
 def export(
     id: IdArgument,
-    file: Annotated[Path, typer.Argument(help="Where the rows go, as JSONL.")],
+    file: Annotated[Path, typer.Argument(help="The JSONL file to write.")],
     version: VersionOption = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a set's rows to a file that any trainer reads."""
+    """Write a dataset's rows to a file that any trainer can read."""
     target = expand(str(file))
     if target.exists():
         raise DataError("sets.file_exists", file=str(target))
@@ -177,12 +175,12 @@ def export(
 
 @data.command()
 def join(
-    ids: Annotated[list[str], typer.Argument(help="Two sets or more.")],
-    name: Annotated[str, typer.Option(help="Of the new set.")] = "joined",
+    ids: Annotated[list[str], typer.Argument(help="Two or more datasets.")],
+    name: Annotated[str, typer.Option(help="Name of the new dataset.")] = "joined",
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make one new set of several; they stay."""
+    """Join datasets into a new one; the originals stay."""
     space = Workspace.open(workspace)
     _made(as_json, working.joined(dataset_store(space), ids, name, space.cache / "sets"))
 
@@ -190,13 +188,13 @@ def join(
 @data.command()
 def split(
     id: IdArgument,
-    share: Annotated[float, typer.Option(help="Of the rows, for the second set.")] = 0.1,
-    count: Annotated[int | None, typer.Option(help="Of rows for the second set, in place of a share.")] = None,
-    seed: int = 42,
+    share: Annotated[float, typer.Option(help="Share of the rows for the second dataset.")] = 0.1,
+    count: Annotated[int | None, typer.Option(help="Number of rows for the second dataset, instead of a share.")] = None,
+    seed: Annotated[int, typer.Option(help="Random seed of the split.")] = 42,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make two new sets of one, the second with a share of the rows held out; it stays."""
+    """Split a dataset into two new ones, the second with the held-out rows; the original stays."""
     space = Workspace.open(workspace)
     store = dataset_store(space)
     name = store.get(id).name

@@ -12,7 +12,7 @@ from core import files
 from core.chat.questions import answer, opened, target_of, target_of_adapter
 from core.commands.handing import Receiver
 from core.commands.publishing import PublishWish, to_hub
-from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, plain, print_json, say
+from core.commands.terminal import JsonOption, RunArgument, WorkspaceOption, app, in_words, plain, print_json, say
 from core.errors import ExportError, GarageError, RecipeError
 from core.export.exports import Exports
 from core.export.llamacpp import tools
@@ -25,18 +25,18 @@ from core.workspace.folder import Workspace, expand
 
 @app.command()
 def chat(
-    run: str,
-    prompt: Annotated[str, typer.Option("--prompt", help="What to ask.")],
-    base: Annotated[bool, typer.Option("--base", help="Ask the base model too.")] = False,
-    checkpoint: str | None = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, max=4096)] = 256,
+    run: Annotated[str, typer.Argument(help="A run (id or name), or an adapter folder.")],
+    prompt: Annotated[str, typer.Option("--prompt", help="The prompt.")],
+    base: Annotated[bool, typer.Option("--base", help="Also show the base model's answer.")] = False,
+    checkpoint: Annotated[str | None, typer.Option(help="E.g. checkpoint-40. Default: the finished adapter.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, max=4096, help="Tokens per answer, at most.")] = 256,
     thinking: Annotated[
-        bool | None, typer.Option("--thinking/--no-thinking", help="Ask it to think first, or not; left out: as it was trained.")
+        bool | None, typer.Option("--thinking/--no-thinking", help="With or without thinking. Default: as it was trained.")
     ] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask a run's model (or an adapter folder's) one thing, greedily; with --base also the model it was made from."""
+    """Send one prompt to the model of a run or an adapter folder (greedy decoding); with --base also to its base model."""
     if not prompt.strip():
         raise RecipeError("command.empty_prompt")
     space = Workspace.open(workspace)
@@ -60,28 +60,26 @@ def chat(
 
 @app.command()
 def export(
-    run: str,
-    to: Annotated[str, typer.Option("--to", help="adapter, merged, gguf, gguf-lora, ollama, lmstudio or hub")],
+    run: RunArgument,
+    to: Annotated[str, typer.Option("--to", help="adapter, merged, gguf, gguf-lora, ollama, lmstudio or hub.")],
     quant: Annotated[str | None, typer.Option(help="Precision of a GGUF file: q4_k_m, q5_k_m, q6_k, q8_0, f16 or bf16.")] = None,
-    checkpoint: str | None = None,
-    strength: Annotated[
-        float, typer.Option(help="How much of the adapter the base takes; 1 is all of it, as it was trained.")
-    ] = 1.0,
+    checkpoint: Annotated[str | None, typer.Option(help="E.g. checkpoint-40. Default: the finished adapter.")] = None,
+    strength: Annotated[float, typer.Option(help="Adapter strength; 1 is the adapter as it was trained.")] = 1.0,
     base_gguf: Annotated[
-        Path | None, typer.Option(help="With gguf-lora: your own GGUF file of the base, beside which the adapter is proven.")
+        Path | None, typer.Option(help="With gguf-lora: your own GGUF file of the base, to verify the adapter with.")
     ] = None,
-    keep_unproven: Annotated[bool, typer.Option(help="Keep an export that does not prove itself.")] = False,
-    repo: Annotated[str | None, typer.Option(help="With --to hub: owner/name.")] = None,
-    kind: Annotated[str, typer.Option(help="With --to hub: adapter, merged or gguf.")] = "adapter",
-    private: Annotated[bool, typer.Option("--private/--public", help="With --to hub: who sees it.")] = True,
+    keep_unproven: Annotated[bool, typer.Option(help="Keep an export that fails verification.")] = False,
+    repo: Annotated[str | None, typer.Option(help="With --to hub: the repository, owner/name.")] = None,
+    kind: Annotated[str, typer.Option(help="With --to hub: what to publish: adapter, merged or gguf.")] = "adapter",
+    private: Annotated[bool, typer.Option("--private/--public", help="With --to hub: the repository's visibility.")] = True,
     film: Annotated[
-        bool, typer.Option("--film", help="With --to hub: the film's answers on the card, without rows of the data.")
+        bool, typer.Option("--film", help="With --to hub: show sample answers on the model card; never rows of the data.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="With --to hub: send it. Without, the files are only listed.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --to hub: publish. Without it, the files are only listed.")] = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Take a run home: its adapter, a merged model, or a GGUF file; each is compared with the adapter first."""
+    """Export a run as adapter, merged model or GGUF file, verified against base and adapter; or publish it on the Hub."""
 
     def show(status: ExportStatus) -> None:
         if not as_json and status.stage not in shown:
@@ -129,14 +127,14 @@ def export(
 
 @app.command()
 def recipe(
-    run: str,
+    run: RunArgument,
     card: Annotated[
         Path | None,
-        typer.Option("--card", help="A file for another PC: the recipe, and what came of it. FILE.svg is a picture of it."),
+        typer.Option("--card", help="Write a recipe card for another PC: recipe and results in one file. FILE.svg: as a picture."),
     ] = None,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Print a run's recipe, which `train` takes; or write its recipe card, which `train` and the page take too."""
+    """Print a run's recipe, or write its recipe card; `train` accepts both, and so does the page."""
     found = Runs(Workspace.open(workspace)).find(run)
     if card is None:
         print(found.recipe().dump(), end="")

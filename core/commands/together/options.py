@@ -16,9 +16,9 @@ from core.system.linked import Gathering, key_of, new_secret, parse, written
 
 SECRET = "LORA_GARAGE_SECRET"
 MOST = 8  # PCs
-MachinesOption = Annotated[int | None, typer.Option(help="Train on this many PCs together, this one included.")]
-MainOption = Annotated[str | None, typer.Option(help="HOST:PORT of the main PC, by which the others reach it.")]
-RankOption = Annotated[int, typer.Option(help="Of this PC: 0 is the main one, any other joins it.")]
+MachinesOption = Annotated[int | None, typer.Option(help="Train on this many PCs together, including this one.")]
+MainOption = Annotated[str | None, typer.Option(help="HOST:PORT at which the others reach the main PC.")]
+RankOption = Annotated[int, typer.Option(help="Rank of this PC: 0 is the main PC, any other joins it.")]
 
 
 def gathering(machines: int | None, main: str | None, rank: int, wanted: Recipe) -> Gathering | None:
