@@ -126,6 +126,28 @@ def sync_tree(folder: Path) -> None:
     sync_folder(folder)
 
 
+@contextlib.contextmanager
+def folder_aside(folder: Path) -> Iterator[Path]:
+    """Where to make what shall stand at folder: `.<name>.part` beside it, not there yet. At the end all of it is synced and takes the place
+    of what stood there; what ends it earlier leaves that as it was, and nothing beside it."""
+    aside, old = (folder.with_name(f".{folder.name}.{end}") for end in ("part", "old"))
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        yield aside
+        sync_tree(aside)
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            rename(folder, old)
+        rename(aside, folder)
+    except BaseException:  # a stop and Ctrl-C too; all of them go on
+        shutil.rmtree(aside, ignore_errors=True)  # a full disk must not stay full of halves
+        if old.exists() and not folder.exists():
+            rename(old, folder)
+        raise
+    sync_folder(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def replace_json(path: Path, value: Any) -> None:
     replace(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
 

@@ -406,32 +406,6 @@ def read_yaml(path: Path) -> Any:
         raise RecipeError("recipe.unreadable", file=path, reason=error.strerror or error) from None
 
 
-def apply_settings(value: dict[str, Any], settings: list[str]) -> dict[str, Any]:
-    for setting in settings:
-        name, equals, raw = setting.partition("=")
-        keys = name.strip().split(".")
-        if not equals or not all(keys):
-            raise RecipeError("recipe.bad_setting", setting=setting[:200])
-        section = value
-        for key in keys[:-1]:
-            section = section.setdefault(key, {}) if isinstance(section, dict) else None
-        if not isinstance(section, dict):
-            raise RecipeError("recipe.bad_setting", setting=setting[:200])
-        try:
-            section[keys[-1]] = yaml_scalar(raw)
-        except yaml.YAMLError:
-            raise RecipeError("recipe.bad_setting", setting=setting[:200]) from None
-    return value
-
-
-def yaml_scalar(raw: str) -> Any:
-    """A value as people type it: YAML, but 1e-3 is a number (YAML 1.1 wants 1.0e-3)."""
-    try:
-        return float(raw) if "e" in raw.lower() and not raw.strip().isalpha() else yaml.safe_load(raw)
-    except ValueError:
-        return yaml.safe_load(raw)
-
-
 def _problem(item: Mapping[str, Any]) -> str:
     where = ".".join(str(part) for part in item["loc"])
     found = reprlib.repr(item.get("input"))  # repr would unfold a YAML bomb of aliases

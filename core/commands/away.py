@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from core.commands.data import dataset_id, dataset_store
-from core.commands.terminal import JsonOption, SettingsOption, WorkspaceOption, app, print_json, say
+from core.commands.terminal import JsonOption, SettingsOption, WorkspaceOption, app, apply_settings, print_json, say
 from core.data.reading.choices import Choices
 from core.errors import RecipeError
 from core.messages import msg
-from core.recipe import Recipe, apply_settings, read_yaml
+from core.recipe import Recipe, read_yaml
 from core.runs import further
 from core.runs.all import Runs
 from core.runs.away import job, packed

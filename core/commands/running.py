@@ -28,6 +28,7 @@ from core.commands.terminal import (
     SettingsOption,
     WorkspaceOption,
     app,
+    apply_settings,
     in_words,
     print_json,
     progress_line,
@@ -49,7 +50,7 @@ from core.queue import queue as line_commands
 from core.queue.queue import Queue
 from core.queue.supervisor import spawn_worker
 from core.queue.turns import busy
-from core.recipe import Recipe, apply_settings, read_yaml
+from core.recipe import Recipe, read_yaml
 from core.runs import ended, frames
 from core.runs import further as further_runs
 from core.runs.all import Runs

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import yaml
 
 from core.advice.diagnosis import Diagnosis
+from core.errors import RecipeError
 from core.messages import Message, msg, terminal_language
 from core.runs.folder import Status
 
@@ -26,6 +28,33 @@ CardsOption = Annotated[
 ]
 RunArgument = Annotated[str, typer.Argument(help="A run: its id or name.")]
 SettingsOption = Annotated[list[str] | None, typer.Option("--set", help="key=value, e.g. train.learning_rate=1e-3; repeatable.")]
+
+
+def apply_settings(value: dict[str, Any], settings: list[str]) -> dict[str, Any]:
+    """value, a parsed recipe, with what --set says, in place. Raises RecipeError."""
+    for setting in settings:
+        name, equals, raw = setting.partition("=")
+        keys = name.strip().split(".")
+        if not equals or not all(keys):
+            raise RecipeError("recipe.bad_setting", setting=setting[:200])
+        section = value
+        for key in keys[:-1]:
+            section = section.setdefault(key, {}) if isinstance(section, dict) else None
+        if not isinstance(section, dict):
+            raise RecipeError("recipe.bad_setting", setting=setting[:200])
+        try:
+            section[keys[-1]] = yaml_scalar(raw)
+        except yaml.YAMLError:
+            raise RecipeError("recipe.bad_setting", setting=setting[:200]) from None
+    return value
+
+
+def yaml_scalar(raw: str) -> Any:
+    """A value as people type it: YAML, but 1e-3 is a number (YAML 1.1 wants 1.0e-3)."""
+    try:
+        return float(raw) if "e" in raw.lower() and not raw.strip().isalpha() else yaml.safe_load(raw)
+    except ValueError:
+        return yaml.safe_load(raw)
 
 
 def say(message: Message | str) -> None:

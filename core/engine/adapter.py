@@ -83,10 +83,8 @@ def named(layers: Sequence[str], names: Sequence[str]) -> list[str]:
 
 
 def save(tuned: PeftModel, folder: Path, model_folder: Path, card: str, template: str) -> None:
-    """Adapter, tokenizer, chat template and model card, complete or not at all: written aside, then renamed."""
-    aside = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(aside, ignore_errors=True)
-    try:
+    """Adapter, tokenizer, chat template and model card, complete or not at all."""
+    with files.folder_aside(folder) as aside:
         # peft would draw a model card, half the time of a small checkpoint, which ours replaces.
         tuned.create_or_update_model_card = lambda folder: None
         # "auto", peft's default, would ask the hub about the base at every save.
@@ -100,35 +98,13 @@ def save(tuned: PeftModel, folder: Path, model_folder: Path, card: str, template
                 shutil.copyfile(model_folder / name, aside / name)
         (aside / "chat_template.jinja").write_text(template, "utf-8", newline="\n")
         (aside / "README.md").write_text(card, "utf-8", newline="\n")
-        files.sync_tree(aside)
-    except BaseException:  # a stop and Ctrl-C too; all of them go on
-        shutil.rmtree(aside, ignore_errors=True)  # a full disk must not stay full of halves
-        raise
-    _put(aside, folder)
 
 
 def copy(source: Path, folder: Path, card: str) -> None:
     """A saved adapter once more, byte for byte, with a model card of its own; complete or not at all."""
-    aside = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(aside, ignore_errors=True)
-    try:
+    with files.folder_aside(folder) as aside:
         shutil.copytree(source, aside)
         (aside / "README.md").write_text(card, "utf-8", newline="\n")
-        files.sync_tree(aside)
-    except BaseException:  # as in save
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
-    _put(aside, folder)
-
-
-def _put(aside: Path, folder: Path) -> None:
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        files.rename(folder, old)
-    files.rename(aside, folder)
-    files.sync_folder(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def start_from(tuned: PeftModel, folder: Path) -> None:

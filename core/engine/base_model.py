@@ -12,20 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
-from transformers.quantizers.base import get_keys_to_not_convert
 
 from core.engine import device
 from core.engine.device import Compute
 from core.engine.families import mended, parts
 from core.errors import ModelError, first_line
 from core.files import is_out_of_memory
-from core.models.shapes.matrices import ROUTERS
 from core.models.shapes.shape import UNPACKED
-
-# Layers whose weights a family changes in place in its forward, which packed bytes do not bear.
-_NOT_QUANTISED = {"gemma3n_text": ("prediction_coefs", "correction_coefs")}
 
 
 def load(
@@ -46,11 +40,11 @@ def load(
                 settings["dequantize"] = True  # on every device: their kernels have no gradients
         quantised = None if is_stored_so else nf4(compute.dtype) if four_bit else _int8() if eight_bit else None
         if quantised and not own_code:
-            quantised.llm_int8_skip_modules = _skipped(kind, config)
-        places = {"": compute.device} if own_code else _places(kind, config, compute)
+            quantised.llm_int8_skip_modules = parts.skipped(kind, config)
+        places = {"": compute.device} if own_code else parts.places(kind, config, compute.device)
         model = mended.model(_load(kind, folder, config, compute, quantised, own_code, places))
         if "" not in places:
-            look_up_in_ram(model)
+            parts.look_up_in_ram(model)
         if not (whole or own_code):  # what lies beside the text is a guess in code of anywhere
             parts.set_aside(model)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
@@ -64,29 +58,6 @@ def load(
         close_cpu_gradient_trap(model)
         compute_4_bit_in(model, compute.dtype)
     return model.eval()
-
-
-def _places(kind: Any, config: Any, compute: Compute) -> dict[str, torch.device]:
-    """Where transformers is to put what. On a card all but an embedding in every layer, of which a text needs a few rows and which
-    would take half of the card (Gemma 4 E4B: 5.3 of 15 GiB); what a device_map does not name stays in RAM, without accelerate's hooks,
-    which would bring all of it to the card at each forward (so transformers does itself with its Qwen4's)."""
-    if not (compute.on_card and getattr(config.get_text_config(), "hidden_size_per_layer_input", None)):
-        return {"": compute.device}
-    with init_empty_weights():
-        model = kind.from_config(config)
-    left_out = parts.per_layer_embeddings(model)
-    return dict.fromkeys(parts.all_but(model, left_out), compute.device) if left_out else {"": compute.device}
-
-
-def look_up_in_ram(model: Any) -> None:
-    """Let the embedding in every layer be looked up where it lies; only the rows of a text travel to where the text is."""
-    embedding = model.get_submodule(parts.per_layer_embeddings(model))
-    look_up = embedding.forward
-
-    def forward(ids: torch.Tensor) -> torch.Tensor:
-        return look_up(ids.to(embedding.weight.device)).to(ids.device)
-
-    embedding.forward = forward
 
 
 def bits(base: torch.nn.Module) -> int:
@@ -115,20 +86,6 @@ def is_finite(model: Any) -> bool:
     if isinstance(config.bos_token_id, int):
         ids[0, 0] = config.bos_token_id  # where the largest numbers are met
     return bool(model(input_ids=ids.to(model.device), use_cache=False).logits.isfinite().all())
-
-
-def _skipped(kind: Any, config: Any) -> list[str] | None:
-    """None: what transformers leaves out itself (the head), which it does only where nothing is named."""
-    if config.get_text_config() is config and config.model_type not in {*_NOT_QUANTISED, *ROUTERS}:
-        return None
-    with init_empty_weights():
-        return not_quantised(kind.from_config(config))
-
-
-def not_quantised(model: Any) -> list[str]:
-    """Names of what stays in 16 bit where the linear layers do not: the head, towers, routers, and what a family's forward writes into."""
-    named = _NOT_QUANTISED.get(model.config.get_text_config().model_type, ())
-    return [*get_keys_to_not_convert(model), *parts.beside(model), *parts.routers(model), *named]
 
 
 def _load(

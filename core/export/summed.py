@@ -56,19 +56,13 @@ def write(parts: tuple[Weighed, Weighed], target: Path, rank: int | None = None)
     modules = sorted({name for config in configs for name in config["target_modules"]})
     rank = rank or whole
     config = first | {"r": rank, "lora_alpha": rank, "use_rslora": False, "init_lora_weights": True, "target_modules": modules}
-    aside = target.with_name(f".{target.name}.part")
-    shutil.rmtree(aside, ignore_errors=True)
-    try:
+    with files.folder_aside(target) as aside:
         aside.mkdir(parents=True)
         for name in TOKENIZER_FILES:
             if (parts[0].folder / name).exists():
                 shutil.copyfile(parts[0].folder / name, aside / name)
         save_file(weights, aside / "adapter_model.safetensors", metadata={"format": "pt"})
         files.replace_json(aside / "adapter_config.json", config)
-        files.sync_tree(aside)
-        files.rename(aside, target)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return rank
 
 

@@ -230,10 +230,8 @@ class RunFolder:
         """Make the newest checkpoint's adapter the run's own, where it has none: an earlier attempt had learned it."""
         if self.has_adapter() or not (saved := self.checkpoints()):
             return self.has_adapter()
-        aside = self.path / ".adapter.part"
-        shutil.rmtree(aside, ignore_errors=True)
-        shutil.copytree(saved[-1] / "adapter", aside)
-        files.rename(aside, self.adapter)
+        with files.folder_aside(self.adapter) as aside:
+            shutil.copytree(saved[-1] / "adapter", aside)
         return True
 
     def bytes_used(self) -> int:

@@ -81,23 +81,15 @@ class Checkpoints:
             files.replace_json(target / "position.json", asdict(position))
             files.replace(target / "COMPLETE", checkpoints.sizes(target))  # which has that file's size too
             return
-        aside = target.with_name(f".{target.name}.part")
-        shutil.rmtree(aside, ignore_errors=True)
         shutil.rmtree(target, ignore_errors=True)
-        self._make_room(states, position.best_checkpoint)
-        aside.mkdir(parents=True)
-        try:
+        with files.folder_aside(target) as aside:
+            self._make_room(states, position.best_checkpoint)
+            aside.mkdir(parents=True)
             self.save_adapter(aside / "adapter")
             torch.save(states, aside / "trainer.pt")
             (aside / "position.json").write_text(json.dumps(asdict(position)), "utf-8", newline="\n")
             files.sync_tree(aside)  # else a power cut leaves the marker beside halves
             (aside / "COMPLETE").write_text(checkpoints.sizes(aside), "utf-8", newline="\n")
-            files.sync_tree(aside)
-        except BaseException:  # a stop and Ctrl-C too; all of them go on
-            shutil.rmtree(aside, ignore_errors=True)  # a full disk must not stay full of halves
-            raise
-        files.rename(aside, target)
-        files.sync_folder(target.parent)
         self.run.log_event("checkpoint", step=position.step, checkpoint=target.name)
         self._drop_old(position.best_checkpoint)
 

@@ -175,7 +175,7 @@ def _hold_in_four_bit(model: Any, setup: Setup, dtype: torch.dtype) -> None:
     from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 
     settings = base_model.nf4(dtype, setup.double_quant)
-    replace_with_bnb_linear(model, base_model.not_quantised(model), quantization_config=settings)
+    replace_with_bnb_linear(model, parts.not_quantised(model), quantization_config=settings)
     with META:
         for layer in model.modules():
             if not isinstance(layer, Linear4bit):

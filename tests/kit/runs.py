@@ -13,8 +13,9 @@ from filelock import FileLock
 from safetensors.numpy import save_file
 
 from core.advice import plan
+from core.commands.terminal import apply_settings
 from core.messages import Message, msg
-from core.recipe import Recipe, apply_settings
+from core.recipe import Recipe
 from core.runs import checkpoints, frames, scenes
 from core.runs.all import Runs
 from core.runs.folder import RunFolder, Status

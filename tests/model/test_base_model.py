@@ -177,13 +177,13 @@ def test_on_a_card_all_but_the_embedding_of_every_layer_goes_there(tmp_path: Pat
     config = AutoConfig.from_pretrained(folder)
     kind = parts.auto_class(config)
     card = Compute(torch.device("cuda:0"), torch.bfloat16, msg("device.cpu_fp32"))
-    places = base_model._places(kind, config, card)
+    places = parts.places(kind, config, card.device)
     whole = base_model.load(folder, FP32, four_bit=False, whole=True)
     put = expand_device_map(places, [name for name, _ in (*whole.named_parameters(), *whole.named_buffers())])
     left = {name for name, device in put.items() if device == "cpu"}
     embedding = parts.per_layer_embeddings(whole)
     assert left == {f"{embedding}.weight", f"{embedding}.embed_scale"} and set(put.values()) == {card.device, "cpu"}
-    assert base_model._places(kind, config, FP32) == {"": FP32.device}
+    assert parts.places(kind, config, FP32.device) == {"": FP32.device}
     split = kind.from_pretrained(folder, dtype=torch.float32, device_map=dict.fromkeys(places, "meta"))
     there = {name for name, parameter in split.named_parameters() if parameter.device.type != "meta"}
     assert there == {f"{embedding}.weight"} and not any(hasattr(module, "_hf_hook") for module in split.modules())
@@ -204,7 +204,7 @@ def test_looked_up_in_ram_it_gives_the_same_rows_and_they_come_to_where_the_text
     expected.backward()
     then = {name: p.grad.clone() for name, p in base.named_parameters() if p.grad is not None}
     base.zero_grad()
-    base_model.look_up_in_ram(base.get_base_model())
+    parts.look_up_in_ram(base.get_base_model())
     found = base(input_ids=ids, labels=ids).loss
     found.backward()
     assert torch.equal(found, expected) and then
@@ -227,5 +227,5 @@ def test_ids_go_to_ram_and_rows_to_the_card() -> None:
     model = SimpleNamespace(
         named_modules=lambda: [("model.embed_tokens_per_layer", embedding)], get_submodule=lambda name: embedding
     )
-    base_model.look_up_in_ram(model)
+    parts.look_up_in_ram(model)
     assert embedding.forward(Anywhere("card")).came == ("ram", "card")

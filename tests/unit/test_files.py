@@ -85,3 +85,30 @@ def test_a_folder_is_weighed_while_another_program_tidies_it(tmp_path: Path, mon
         patched.setattr(os, "scandir", scandir)
         assert files.bytes_in(tmp_path) == 10
     assert not (tmp_path / "pip-unpack").exists()
+
+
+def test_a_folder_takes_the_place_of_another_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An adapter that was saved once stays where saving it again ends early, or the new one cannot be renamed."""
+    folder, real = tmp_path / "adapter", files.rename
+
+    def write(text: str) -> None:
+        with files.folder_aside(folder) as aside:
+            aside.mkdir()
+            (aside / "weights").write_text(text)
+            if text == "half":
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+    def refusing(source: Path, target: Path) -> None:
+        if source.suffix == ".part":
+            raise PermissionError("somebody has it open")
+        real(source, target)
+
+    write("first")
+    with pytest.raises(OSError):
+        write("half")
+    with monkeypatch.context() as patched, pytest.raises(PermissionError):
+        patched.setattr(files, "rename", refusing)
+        write("refused")
+    assert (folder / "weights").read_text() == "first" and [left.name for left in tmp_path.iterdir()] == ["adapter"]
+    write("second")
+    assert (folder / "weights").read_text() == "second" and [left.name for left in tmp_path.iterdir()] == ["adapter"]

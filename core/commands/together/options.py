@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from core import COMMAND
-from core.commands.terminal import say
+from core.commands.terminal import apply_settings, say
 from core.errors import RecipeError
 from core.messages import msg
-from core.recipe import Recipe, apply_settings
+from core.recipe import Recipe
 from core.system.linked import Gathering, key_of, new_secret, parse, written
 
 SECRET = "LORA_GARAGE_SECRET"

@@ -1,7 +1,8 @@
 """Which parts a model has beside those that read and write text: towers for pictures and sound, heads that guess ahead. Torch.
 
 A model that also sees is loaded as its makers ship it, so that its weights have the names of its files. Nobody here shows it
-a picture: its towers stay as they are, get no adapter and no 4 bit, and give their memory back.
+a picture: its towers stay as they are, get no adapter and no 4 bit, and give their memory back. What of the text part lies in RAM, or
+keeps its 16 bits, is here too.
 """
 
 from __future__ import annotations
@@ -10,13 +11,18 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 import transformers
+from accelerate import init_empty_weights
 from torch import nn
 from transformers.pytorch_utils import Conv1D
+from transformers.quantizers.base import get_keys_to_not_convert
 
 from core.models.shapes.matrices import ROUTERS, WITHOUT_ADAPTER
 
 PER_LAYER = "embed_tokens_per_layer"
+# Layers whose weights a family changes in place in its forward, which packed bytes do not bear.
+_NOT_QUANTISED = {"gemma3n_text": ("prediction_coefs", "correction_coefs")}
 
 
 def auto_class(config: Any) -> Any:
@@ -78,6 +84,29 @@ def _own(module: nn.Module, name: str) -> Iterator[str]:
         yield f"{name}.{own}" if name else own
 
 
+def places(kind: Any, config: Any, device: torch.device) -> dict[str, torch.device]:
+    """Where transformers is to put what. On a card all but an embedding in every layer, of which a text needs a few rows and which
+    would take half of the card (Gemma 4 E4B: 5.3 of 15 GiB); what a device_map does not name stays in RAM, without accelerate's hooks,
+    which would bring all of it to the card at each forward (so transformers does itself with its Qwen4's)."""
+    if not (device.type == "cuda" and getattr(config.get_text_config(), "hidden_size_per_layer_input", None)):
+        return {"": device}
+    with init_empty_weights():
+        model = kind.from_config(config)
+    left_out = per_layer_embeddings(model)
+    return dict.fromkeys(all_but(model, left_out), device) if left_out else {"": device}
+
+
+def look_up_in_ram(model: Any) -> None:
+    """Let the embedding in every layer be looked up where it lies; only the rows of a text travel to where the text is."""
+    embedding = model.get_submodule(per_layer_embeddings(model))
+    look_up = embedding.forward
+
+    def forward(ids: torch.Tensor) -> torch.Tensor:
+        return look_up(ids.to(embedding.weight.device)).to(ids.device)
+
+    embedding.forward = forward
+
+
 # Gemma 3n looks there whether a token is one of a picture or a sound.
 ASKED_FOR_TEXT = {"gemma3n": ("embed_vision", "embed_audio")}
 
@@ -121,6 +150,20 @@ def routers(model: Any) -> list[str]:
     names = ROUTERS.get(getattr(model.config, "model_type", ""), ())
     inside = {id(module) for module in text(model).modules()}
     return [name for name, module in model.named_modules() if id(module) in inside and name.rpartition(".")[2] in names]
+
+
+def skipped(kind: Any, config: Any) -> list[str] | None:
+    """What bitsandbytes is told to leave out; None: what transformers leaves out itself (the head), which it does only where nothing is named."""
+    if config.get_text_config() is config and config.model_type not in {*_NOT_QUANTISED, *ROUTERS}:
+        return None
+    with init_empty_weights():
+        return not_quantised(kind.from_config(config))
+
+
+def not_quantised(model: Any) -> list[str]:
+    """Names of what stays in 16 bit where the linear layers do not: the head, towers, routers, and what a family's forward writes into."""
+    named = _NOT_QUANTISED.get(model.config.get_text_config().model_type, ())
+    return [*get_keys_to_not_convert(model), *beside(model), *routers(model), *named]
 
 
 def expert_parameters(model: Any) -> list[str]:

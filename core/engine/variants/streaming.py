@@ -117,7 +117,7 @@ def bring_rest(tuned: Any, card: torch.device) -> None:
         for own, buffer in module.named_buffers(recurse=False):
             module._buffers[own] = buffer.to(card)
     if name:
-        base_model.look_up_in_ram(base)
+        parts.look_up_in_ram(base)
 
 
 @dataclass(frozen=True)
