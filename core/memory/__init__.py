@@ -1,6 +1,6 @@
-"""How many GiB a training step needs, counted beforehand, and what there is to use. No torch. docs/memory.md has the sources.
+"""Estimates how many GiB a training step needs, and how much memory is available. No torch. Sources: docs/memory.md.
 
 Imports: models, workspace, system and the ground.
-Add a family that keeps more in its layers: `kept_besides` in presets/memory.yaml. A number of the arithmetic: presets/memory.yaml,
-read by `constants`, used by `arithmetic` (a step) and `layers` (what one layer keeps) for a `setup`.
+Add a family whose layers keep more: `kept_besides` in presets/memory.yaml, which holds every constant of the estimate. `constants`
+reads it; `arithmetic` (a step) and `layers` (one layer) use it for a `setup`.
 """

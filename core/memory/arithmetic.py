@@ -1,11 +1,11 @@
-"""How much memory a training step needs, counted before anything is loaded: a page of arithmetic. No torch.
+"""Estimates the memory of a training step before anything is loaded, by arithmetic. No torch.
 
-Symbols: T tokens in a micro-batch, K of them learned, L layers, h hidden size, V vocabulary, n trainable parameters. Each term
-is a function that names the section of docs/memory.md it comes from; its numbers stand in presets/memory.yaml,
-with what each was counted or fitted on. They describe the step that core.engine.base_model, core.engine.adapter, core.engine.fused_lora,
-core.engine.loss and core.training.trainer build; a change there is a change here.
+Symbols: T tokens in a micro-batch, K of them trained (with a label), L layers, h hidden size, V vocabulary, n trainable parameters. Each term
+is a function that names the section of docs/memory.md it comes from; its constants are in presets/memory.yaml, each with its
+source. They describe the step built by core.engine.base_model, core.engine.adapter, core.engine.fused_lora,
+core.engine.loss and core.training.trainer; a change there needs one here.
 
-At the peak of a step, all that the layers keep is there, and beside it either one layer's own backward or the head's.
+The peak of a step: everything the layers keep for the backward, plus the backward of either one layer or the head.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ Terms = dict[str, float]
 
 
 class Estimate(BaseModel):
-    """GiB. idle: between steps. allocated: at the peak of a step. on_card: with context and allocator; for device cpu
-    the memory of the whole process. terms add up to on_card_gib. margin: what the arithmetic may be wrong by."""
+    """GiB. idle: between steps. allocated: at the peak of a step. on_card: with CUDA context and allocator; on a CPU, of the whole
+    process. terms add up to on_card_gib. margin: the possible error."""
 
     trainable_params: int
     idle_gib: float
@@ -65,7 +65,7 @@ class Estimate(BaseModel):
         return self.on_card_gib * (1 + self.margin)
 
 
-@lru_cache(maxsize=4096)  # advice weighs the same few setups again and again
+@lru_cache(maxsize=4096)  # the advice compares the same few setups repeatedly
 def estimate(shape: ModelShape, setup: Setup) -> Estimate:
     """The memory of one training step. Raises RecipeError for target modules that the model does not have."""
     if shape.is_unpacked and setup.base_bits < 16:
@@ -99,7 +99,7 @@ def estimate(shape: ModelShape, setup: Setup) -> Estimate:
 
 
 def trainable_params(shape: ModelShape, setup: Setup) -> int:
-    """n, section 1.2; DoRA adds one magnitude for each output of a trained layer."""
+    """n, section 1.2; DoRA adds one magnitude per output of a layer with an adapter."""
     if setup.method == "full":
         return shape.params
     outputs = sum(matrix.d_out * matrix.count for matrix in shape.targets(setup.target_modules)) if setup.use_dora else 0
@@ -107,7 +107,7 @@ def trainable_params(shape: ModelShape, setup: Setup) -> int:
 
 
 def weights(shape: ModelShape, setup: Setup) -> float:
-    """W in bytes, section 1.1, on the card: of layers that are offloaded two, on average; of a base in parts one of them, and two layers whole."""
+    """W in bytes, section 1.1, on the GPU. Of offloaded layers: two average ones. Of a sharded base: its own shard, and two whole layers."""
     offloaded = min(setup.offload_layers, shape.num_hidden_layers)
     whole = whole_weights(shape, setup)
     if setup.shards > 1:
@@ -117,13 +117,13 @@ def weights(shape: ModelShape, setup: Setup) -> float:
 
 
 def layer_weights(shape: ModelShape, setup: Setup) -> float:
-    """Bytes of a layer, on average: all but embeddings, head and the last norm."""
+    """Bytes of an average layer; without embeddings, head and the last norm."""
     beside = shape.embedding_params - shape.per_layer_params + shape.head_params + shape.hidden_size
     return max(0.0, whole_weights(shape, setup) - beside * setup.base_bytes) / shape.num_hidden_layers
 
 
 def sharded_weights(shape: ModelShape, setup: Setup) -> float:
-    """Bytes of what the ranks of a run hold in parts: the layers, but for the scales of 4-bit matrices."""
+    """Bytes that FSDP2 shards over the ranks: the layers, except the scales of 4-bit matrices."""
     four_bit = setup.base_bits == 4 and not shape.is_unpacked
     scales = memory_constants().four_bit_bytes["double" if setup.double_quant else "single"] - 0.5
     return layer_weights(shape, setup) * shape.num_hidden_layers - (shape.four_bit_params * scales if four_bit else 0.0)
@@ -159,7 +159,7 @@ def optimizer(n: int, setup: Setup) -> float:
 
 
 def workspace(setup: Setup) -> float:
-    """What cuBLAS keeps for its products, in bytes."""
+    """The workspace of cuBLAS, in bytes."""
     return memory_constants().workspace_gib * GIB if setup.device == "card" else 0.0
 
 
@@ -167,8 +167,8 @@ def workspace(setup: Setup) -> float:
 
 
 def gradients(n: int, stored: float, setup: Setup) -> float:
-    """G in bytes, section 1.3; a gradient has the type of its parameter. Those of a single micro-batch come as what the
-    layers kept goes."""
+    """G in bytes, section 1.3; a gradient has the dtype of its parameter. With a single micro-batch they grow while saved
+    activations are freed."""
     whole = n * setup.adapter_bytes
     return whole if setup.accumulates else max(0.0, whole - stored)
 
@@ -189,8 +189,8 @@ def layers_stored(shape: ModelShape, setup: Setup) -> float:
 
 
 def at_work(shape: ModelShape, setup: Setup) -> float:
-    """Bytes of the layer that needs most in its own backward, beside what all layers keep. Where some are not checkpointed: one of
-    those, or the first that is, when what those kept has gone."""
+    """Bytes that the backward of the most expensive layer needs beyond what all layers keep. If the last layers are not
+    checkpointed: of one of those, or of the first checkpointed one, once theirs are freed."""
     if not (share := _kept_share(shape, setup)):
         return layer_at_work(shape, setup) + experts_at_work(shape, setup) + per_layer_inputs("moving", shape, setup)
     gone = share * (layers_stored(shape, _kept(setup)) - layers_stored(shape, _not_kept(setup)))
@@ -198,7 +198,7 @@ def at_work(shape: ModelShape, setup: Setup) -> float:
 
 
 def _kept_share(shape: ModelShape, setup: Setup) -> float:
-    """Of the layers: those that are not checkpointed where the rest is."""
+    """Share of the layers that are not checkpointed although the others are."""
     counts = setup.gradient_checkpointing and not setup.offloads
     return min(1.0, setup.kept_layers / shape.num_hidden_layers) if counts else 0.0
 
@@ -212,7 +212,7 @@ def _not_kept(setup: Setup) -> Setup:
 
 
 def most_kept_layers(shape: ModelShape, setup: Setup, free_gib: float, factor: float = 1.0) -> int:
-    """How many layers the memory has room to leave without checkpointing, by the estimate with its margin. factor: of earlier runs."""
+    """How many layers fit without checkpointing, by the estimate with its margin. factor: the correction from earlier runs."""
     counts = range(shape.num_hidden_layers + 1)
 
     def needed(count: int) -> float:
@@ -222,7 +222,7 @@ def most_kept_layers(shape: ModelShape, setup: Setup, free_gib: float, factor: f
 
 
 def logits(shape: ModelShape, setup: Setup) -> float:
-    """Bytes of the logits and what is made of them, section 1.5. Ours: of one chunk, on a processor written over by their gradient."""
+    """Bytes of the logits and their derivatives, section 1.5. In our loss: of one chunk; on a CPU the gradient overwrites them."""
     at_once, a_logit = setup.tokens, setup.trainer.loss[setup.loss_name].vocabulary
     if setup.loss_name == "supervised":
         at_once = min(setup.learned, rows_at_once(shape.vocab_size, setup.device == "card"))
@@ -231,7 +231,7 @@ def logits(shape: ModelShape, setup: Setup) -> float:
 
 
 def head_at_work(shape: ModelShape, setup: Setup) -> float:
-    """Bytes at the loss: the logits with the hidden states they come from, or after them the last norm's own backward.
+    """Bytes at the loss: logits and their hidden states, or afterwards the backward of the last norm, whichever is more.
     Section 1.5."""
     loss, wide = setup.trainer.loss[setup.loss_name], shape.hidden_size * setup.base_bytes / 2
     at_logits = logits(shape, setup) + wide * (setup.tokens * loss.hidden + setup.learned * loss.learned)
@@ -239,8 +239,8 @@ def head_at_work(shape: ModelShape, setup: Setup) -> float:
 
 
 def dequantised(shape: ModelShape, setup: Setup) -> float:
-    """Bytes of the largest 4-bit or 8-bit matrix, unpacked for its product: so far as the place where the layer needs most, at which
-    nothing is unpacked, does not hide it. Section 1.6."""
+    """Bytes of the largest 4-bit or 8-bit matrix, dequantized for its product, as far as they exceed the layer's peak, at which
+    nothing is dequantized. Section 1.6."""
     if setup.base_bits == 16 or not shape.four_bit_params:
         return 0.0
     largest = setup.base_bytes * max(matrix.d_in * matrix.d_out for matrix in shape.matrices)
@@ -251,11 +251,11 @@ def dequantised(shape: ModelShape, setup: Setup) -> float:
     return max(0.0, largest - hidden, last_bytes) + kept_unpacked(shape, setup)
 
 
-UNPACKED_ROWS = 1537  # from so many tokens on bitsandbytes' product unpacks its matrix first
+UNPACKED_ROWS = 1537  # from this many tokens on, bitsandbytes dequantizes the matrix before the product
 
 
 def kept_unpacked(shape: ModelShape, setup: Setup) -> float:
-    """Bytes of one layer's 4-bit matrices but the last, unpacked for its second forward and still there at its backward. Section 1.6."""
+    """Bytes of one layer's 4-bit matrices, except the last, that stay dequantized from its second forward to its backward. Section 1.6."""
     counts = setup.keeps_unpacked and setup.gradient_checkpointing and setup.base_bits == 4 and setup.tokens >= UNPACKED_ROWS
     if not counts:
         return 0.0
@@ -265,7 +265,7 @@ def kept_unpacked(shape: ModelShape, setup: Setup) -> float:
 
 
 def has_room_to_keep_unpacked(shape: ModelShape, setup: Setup, free_gib: float, factor: float = 1.0) -> bool:
-    """Whether that spares anything, and the memory has room for it by the estimate with its margin. factor: of earlier runs."""
+    """Whether that saves work and fits, by the estimate with its margin. factor: the correction from earlier runs."""
     kept = setup.model_copy(update={"keeps_unpacked": True})
     return kept_unpacked(shape, kept) > 0 and factor * estimate(shape, kept).needed_gib <= free_gib
 
@@ -279,8 +279,8 @@ def context(setup: Setup) -> float:
 
 
 def slack(moving: float, of_logits: float, setup: Setup) -> float:
-    """Bytes that the allocator holds beyond what was asked of it: a share of what comes and goes, and a larger one of logits,
-    whose blocks fit nothing else. Section 1.6."""
+    """Bytes that the allocator reserves beyond what was requested: a share of temporary tensors, and a larger one of logits, whose
+    blocks are seldom reused. Section 1.6."""
     if setup.device == "cpu":
         return memory_constants().cpu.slack * moving
     share = setup.trainer.slack

@@ -1,4 +1,4 @@
-"""How much memory a plan may use: a card's, as sold and as free now; a card that is only planned; or this PC's RAM."""
+"""How much memory a plan may use: that of a GPU (as sold, and free now), of a GPU that is not here, or this PC's RAM."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from core.system.machine import Machine
 from core.values import GIB, Frozen
 
 SOLD_SIZES_GB = (1, 2, 3, 4, 5, 6, 8, 10, 11, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 141, 180, 192, 288)
-# What a desktop takes of a card that is not in this PC, GiB (docs/memory.md, 1.6).
+# What a desktop uses of a GPU that is not in this PC, GiB (docs/memory.md, 1.6).
 DESKTOP_GIB = {"Windows": 1.3}
 DESKTOP_GIB_ELSEWHERE = 0.7
 

@@ -1,4 +1,4 @@
-"""The numbers of the memory arithmetic, with their sources: presets/memory.yaml."""
+"""The constants of the memory estimate; presets/memory.yaml has their values and sources."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class _Figures(BaseModel):
 
 
 class LossBytes(_Figures):
-    """Bytes a (token, vocabulary entry), a (token, hidden value) and a (learned token, hidden value)."""
+    """Bytes per logit, per hidden value of a token, and per hidden value of a trained token."""
 
     vocabulary: float
     hidden: float

@@ -1,4 +1,4 @@
-"""How much memory one decoder layer takes: what it keeps for its backward, and what it needs while that is computed. Section 1.4 of
+"""The memory of one decoder layer: what it keeps for its backward, and what that backward needs. Section 1.4 of
 docs/memory.md; symbols as in core/memory/arithmetic.py. No torch."""
 
 from __future__ import annotations
@@ -7,11 +7,11 @@ from core.memory.constants import memory_constants
 from core.memory.setup import Setup
 from core.models.shapes.shape import HEAD, ModelShape
 
-Widths = dict[str, float]  # how many values of each width of a layer: hidden, query, key_value, mlp
+Widths = dict[str, float]  # number of values per width of a layer: hidden, query, key_value, mlp
 
 
 def kept(shape: ModelShape, setup: Setup) -> Widths:
-    """Values that one layer keeps for its backward, a token, by width; section 1.4."""
+    """Values per token that one layer keeps for its backward, by width; section 1.4."""
     found, constants = Widths(setup.trainer.kept[shape.mlp]), memory_constants()
     whole = shape.model_type in constants.kept_whole.families and shape.num_key_value_heads == shape.num_attention_heads
     for more in (
@@ -27,7 +27,7 @@ def kept(shape: ModelShape, setup: Setup) -> Widths:
     found["query"] += readers["output"]
     found["mlp"] += readers["down"]
     if shape.num_experts and setup.trainer.counted:
-        # Of each expert that a token passes what comes out, weighed; what flows into its last product is kept by nothing trained.
+        # Of each expert a token uses, the weighted output. Nothing trained keeps the input of its last product.
         found["routed"] = found.get("routed", 0) + 1
         found["expert"] = -readers["down"]
         found["hidden"] -= 0 if shape.mlp_matrices else readers["up"]
@@ -38,26 +38,26 @@ def kept(shape: ModelShape, setup: Setup) -> Widths:
 
 
 def _makes_again(shape: ModelShape, setup: Setup) -> bool:
-    """Whether what a norm and a gate give, and what the gate makes on the way, is made again in the backward: on a processor, where it flows
-    into plain LoRA."""
+    """Whether the outputs of norm and gate, and the gate's intermediate, are recomputed in the backward: on a CPU, if plain LoRA
+    reads them."""
     plain = setup.device == "cpu" and setup.trainer.counted and setup.method != "full" and not _special(setup)
     others = memory_constants().cpu.keeps_as_a_card
     return plain and shape.mlp == "gated" and not shape.num_experts and shape.model_type not in others
 
 
 def layer_kept(shape: ModelShape, setup: Setup) -> float:
-    """Bytes that one layer keeps for its backward, a token, without what some layers keep besides (`windows`, `scans`); section 1.4."""
+    """Bytes per token that one layer keeps for its backward, without `windows` and `scans`; section 1.4."""
     return setup.base_bytes * (_values(shape, kept(shape, setup)) + _by_adapters(shape, setup)) + _scores("kept", shape, setup)
 
 
 def windows(shape: ModelShape, setup: Setup) -> float:
-    """Bytes a token of the mask that a layer keeps which sees a window only, where a row is longer: a number for each pair of tokens."""
+    """Bytes per token of the mask that a sliding-window layer keeps if a row is longer: one value per pair of tokens."""
     cuts = shape.window_layers and setup.max_length > shape.window and setup.trainer.counted
     return setup.base_bytes * setup.max_length if cuts and not _bends_scores(shape, setup) else 0.0
 
 
 def scans(shape: ModelShape, setup: Setup) -> float:
-    """Bytes a token that Mamba 2's scan keeps in a layer, mostly in fp32. Section 1.4."""
+    """Bytes per token that a layer's Mamba 2 scan keeps, mostly in fp32. Section 1.4."""
     if not (shape.scan_layers and setup.trainer.counted):
         return 0.0
     states = shape.scan_state * shape.scan_head_dim / max(1, shape.scan_chunk)
@@ -66,14 +66,14 @@ def scans(shape: ModelShape, setup: Setup) -> float:
 
 
 def per_layer_inputs(place: str, shape: ModelShape, setup: Setup) -> float:
-    """Bytes of the rows that an embedding in every layer gives a text, for all layers. Section 1.4."""
+    """Bytes of a text's rows of the per-layer embeddings, for all layers. Section 1.4."""
     a_token = shape.num_hidden_layers * shape.per_layer_size * setup.base_bytes
     return memory_constants().per_layer_inputs[place] * setup.tokens * a_token if setup.trainer.counted else 0.0
 
 
 def experts_kept(shape: ModelShape, setup: Setup) -> float:
-    """Bytes that one layer keeps where its experts are trained: peft makes W + BA of all of them, whatever a token needs, out of A and
-    B in the base's type; and beside them what flows into each product, which its gradient needs. Section 1.4."""
+    """Bytes that one layer keeps if its experts are trained: peft computes W + BA of all experts, whichever a token uses, from A
+    and B in the base's dtype; plus the input of each product for its gradient. Section 1.4."""
     if not setup.trains_experts:
         return 0.0
     factors = setup.r * shape.expert_width / max(1, shape.expert_layers)
@@ -82,7 +82,7 @@ def experts_kept(shape: ModelShape, setup: Setup) -> float:
 
 
 def experts_at_work(shape: ModelShape, setup: Setup) -> float:
-    """Bytes of one layer's experts in its backward: with checkpointing made again, and the gradient of down in full. Section 1.4."""
+    """Bytes of one layer's experts in its backward: recomputed with checkpointing, plus the full gradient of down. Section 1.4."""
     if not setup.trains_experts:
         return 0.0
     again = experts_kept(shape, setup) if setup.gradient_checkpointing or setup.offloads else 0.0
@@ -90,7 +90,7 @@ def experts_at_work(shape: ModelShape, setup: Setup) -> float:
 
 
 def _expert_matrix(shape: ModelShape) -> int:
-    """Numbers of gate, up or down of all experts of a layer."""
+    """Values in gate, up or down of all experts of a layer."""
     return shape.num_experts * shape.hidden_size * shape.expert_size
 
 
@@ -107,7 +107,7 @@ def layer_at_work(shape: ModelShape, setup: Setup) -> float:
     norm = _values(shape, constants.norm_after_mlp.moving) if shape.model_type in constants.norm_after_mlp.families else 0.0
     besides = windows(shape, setup) + scans(shape, setup)
     again = layer_kept(shape, setup) + besides if setup.gradient_checkpointing else 0.0
-    # An embedding in every layer comes in behind the MLP: what it kept has gone when backward is there.
+    # Per-layer embeddings enter after the MLP: what they kept is freed when the backward reaches it.
     behind = (
         _values(shape, constants.kept_with_per_layer_inputs) if again and shape.per_layer_size and setup.trainer.counted else 0.0
     )
@@ -119,7 +119,7 @@ def layer_at_work(shape: ModelShape, setup: Setup) -> float:
 
 
 def readers_of(shape: ModelShape, setup: Setup) -> dict[str, int]:
-    """How often the inputs of a layer's parts are kept because something trained reads them."""
+    """How often the inputs of a layer's parts are kept, because something trained reads them."""
     if setup.method == "full":
         return {"attention": 1, "output": 1, "up": 1, "down": 1}
     if _special(setup) and setup.base_bits != 8:  # bitsandbytes' 8-bit product keeps its input
@@ -137,7 +137,7 @@ def readers_of(shape: ModelShape, setup: Setup) -> dict[str, int]:
 
 
 def _values(shape: ModelShape, widths: Widths) -> float:
-    """Numbers a token, where widths says how many times each."""
+    """Values per token; widths says how many of each."""
     sizes = {"hidden": shape.hidden_size, "query": shape.q_width, "key_value": shape.kv_width, "mlp": shape.active_width}
     sizes |= {"routed": shape.experts_run * shape.hidden_size, "expert": shape.experts_run * shape.expert_size}
     sizes |= {"per_layer": shape.per_layer_size}
@@ -145,12 +145,12 @@ def _values(shape: ModelShape, widths: Widths) -> float:
 
 
 def _special(setup: Setup) -> str | None:
-    """What makes the adapters other than plain LoRA."""
+    """Why the adapters are not plain LoRA."""
     return None if setup.method == "full" else "dora" if setup.use_dora else "dropout" if setup.lora_dropout else None
 
 
 def _by_adapters(shape: ModelShape, setup: Setup) -> float:
-    """Values a token that the adapters of one layer keep where they are not plain LoRA; those of plain LoRA are in `kept`."""
+    """Values per token that the adapters of one layer keep if they are not plain LoRA, which `kept` counts."""
     special = _special(setup)
     if special is None:
         return 0.0
@@ -170,7 +170,7 @@ def _magnitudes(shape: ModelShape, setup: Setup) -> float:
 
 
 def _scores(place: str, shape: ModelShape, setup: Setup) -> float:
-    """Bytes a token of the scores that eager attention makes of every pair of tokens. Section 1.4."""
+    """Bytes per token of eager attention's scores, one per pair of tokens. Section 1.4."""
     constants = memory_constants()
     if _bends_scores(shape, setup):
         times = constants.eager_families[shape.model_type][place]
@@ -182,5 +182,5 @@ def _scores(place: str, shape: ModelShape, setup: Setup) -> float:
 
 
 def _bends_scores(shape: ModelShape, setup: Setup) -> bool:
-    """Whether attention is eager because nothing else computes this family's."""
+    """Whether attention is eager because no other kernel supports this family's."""
     return shape.model_type in memory_constants().eager_families and setup.trainer.by_transformers

@@ -1,8 +1,8 @@
-"""What runs measured of their memory beside what the arithmetic had said of them; it corrects the next estimate. No torch.
+"""Memory as measured by runs and as estimated for them; it corrects the next estimate. No torch.
 
 <workspace>/memory.jsonl, a line for each probe before a first step (core/training/memory/probe): v, time, run, rig, model, method,
 arithmetic_gib (uncorrected, of the batch that was measured) and measured_gib. The worker appends while it holds the device; the
-person may clear it. A crash leaves at most an unfinished last line, which is passed over.
+person may clear it. A crash leaves at most an unfinished last line, which is ignored.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from core.system.machine import Machine, driver_system
 from core.values import Frozen
 from core.workspace.folder import Workspace
 
-NEWEST = 20  # runs that count; older ones may have been measured under other circumstances
+NEWEST = 20  # the newest runs that count; older ones may be out of date
 LARGE_GIB = 2.0  # from here on a run says something of other models: of less, what libraries take is a large part, which grows with no model
-PLAUSIBLE = (0.2, 5.0)  # measured / arithmetic; beyond it one of the two is broken, and nothing should be corrected by it
+PLAUSIBLE = (0.2, 5.0)  # measured / arithmetic; beyond these limits one of them is wrong, and it corrects nothing
 
 
 class Rig(Frozen):
-    """What a measurement holds for: device (name of the card, or of the processor), system, driver of the card, stack."""
+    """What a measurement is valid for: device (GPU or CPU name), operating system, GPU driver, library versions."""
 
     device: str
     system: str
@@ -46,7 +46,7 @@ class Rig(Frozen):
 
 
 def _stack() -> str:
-    """By versions, because importing torch takes seconds; a new arithmetic makes old ratios meaningless."""
+    """From package metadata, because importing torch takes seconds; a changed arithmetic invalidates old ratios."""
     found = []
     for name in ("torch", "transformers", "peft", "bitsandbytes"):
         try:
@@ -57,7 +57,7 @@ def _stack() -> str:
 
 
 class Correction(Frozen):
-    """factor: median of measured / arithmetic over so many runs."""
+    """factor: median of measured / arithmetic over this many runs."""
 
     factor: float
     runs: int
@@ -126,11 +126,11 @@ class MemoryRecord:
         return Corrections(own, _more_careful(known), _more_careful(large))
 
     def count(self) -> int:
-        """Runs whose measurement is kept, on whatever rig."""
+        """Number of recorded runs, on any rig."""
         return len({line.get("run") for line in self._lines()})
 
     def clear(self) -> int:
-        """Forget everything; how many runs that were. Raises OSError where the file cannot be removed."""
+        """Delete the record; returns the number of runs. Raises OSError if the file cannot be removed."""
         count = self.count()
         self.file.unlink(missing_ok=True)
         return count

@@ -1,4 +1,4 @@
-"""One way to train, as the arithmetic of memory takes it. No torch."""
+"""The settings that the memory estimate depends on. No torch."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ class Setup(Frozen):
 
     @classmethod
     def of(cls, recipe: Recipe, device: Literal["card", "cpu"], **found: Any) -> Setup:
-        """How recipe trains on device: the only way from settings to the arithmetic. found: fields that are known better than a
-        recipe knows them, such as a batch of its data."""
+        """The setup of a recipe on a device, the only way from settings to the estimate. found: fields that are better known than
+        from the recipe, such as a batch of its data."""
         adapter, train = recipe.adapter, recipe.train
         asked = {
             "method": adapter.method,
@@ -73,7 +73,7 @@ class Setup(Frozen):
 
     @property
     def tokens(self) -> int:
-        """T: the most that a micro-batch holds, packed or padded to the longest."""
+        """T: tokens of the largest micro-batch, packed, or padded to the longest."""
         return self.micro_batch * self.max_length
 
     @property
@@ -88,7 +88,7 @@ class Setup(Frozen):
 
     @property
     def base_bits(self) -> int:
-        """Of the matrices of the layers; 16 stands for what base_bytes says."""
+        """Of the layers' matrices; 16 stands for the width in base_bytes."""
         return {"qlora": 4, "lora": 8 if self.load_in_8bit else 16, "full": 16}[self.method]
 
     @property
@@ -97,7 +97,7 @@ class Setup(Frozen):
 
     @property
     def loss_name(self) -> str:
-        """The loss, or the first that the stack's data names."""
+        """The chosen loss, or else the first of the stack."""
         return self.loss or next(iter(self.trainer.loss))
 
     @property
