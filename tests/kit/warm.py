@@ -291,6 +291,9 @@ def read_libraries(kind: str) -> None:
         standby.OPEN_S = float("inf")  # nothing waits for a run beside what is tested; tests/process/test_standby has real ones
         del sys.modules["webui.__main__"]
         return
+    from core.engine import device
+
+    device.read_bitsandbytes()
     import peft
     import peft.utils.transformers_weight_conversion
     import torch  # noqa: F401

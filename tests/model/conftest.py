@@ -9,11 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from peft import PeftModel
 
-from core.engine import base_model
-from core.engine.variants import elementwise
-from tests.kit.trainer import BF16, FP32
+from core.engine import device
+
+device.read_bitsandbytes()  # before peft does, as the workers do
+
+from peft import PeftModel  # noqa: E402
+
+from core.engine import base_model  # noqa: E402
+from core.engine.variants import elementwise  # noqa: E402
+from tests.kit.trainer import BF16, FP32  # noqa: E402
 
 
 @pytest.fixture(scope="module", autouse=True)
