@@ -21,6 +21,7 @@ from core.queue.game_mode import Sight, Standing
 from core.queue.queue import App, Game, Hold, Order, Queue, first
 from core.runs.all import Runs
 from core.runs.folder import RunFolder, Status
+from core.runs.process import recipe_of
 from core.runs.run_json import RunFacts
 from core.runs.states import ACTIVE, State, may_pause, may_resume
 from core.system import devices, sleep
@@ -144,11 +145,13 @@ class Turns:
             return Sight(minute, wish)
         at_work = active is not None and active.status().state in ACTIVE
         run = active or self._paused_by_game()
-        card = card_of(self._machine(), run)
         worker = active.status().pid if active else None
         ours = game_mode.our_processes() | ({worker} if worker else set())
-        wish, unknown = game_mode.wish_of_card(card, ours, at_work, bytes_of(active) if active else None, wanted.min_gib)
-        return Sight(minute, wish, unknown)
+        sights = [
+            game_mode.wish_of_card(card, ours, at_work, bytes_of(active, card) if active else None, wanted.min_gib)
+            for card in cards_of(self._machine(), run)
+        ]
+        return Sight(minute, *(next(filter(None, told), None) for told in zip(*sights, strict=True)))
 
     def _paused_by_game(self) -> RunFolder | None:
         game = self.queue.read().game
@@ -176,20 +179,23 @@ def _renewed(game: Game | None, why: Message | None, until: float | None, now: f
     return game if same_time and same_reason else game.model_copy(update={"why": why or game.why, "until": until})
 
 
-def card_of(machine: Machine, run: RunFolder | None) -> Card | None:
-    """The card that run computes on, or would: the one it was given, else the best. None on the processor."""
+def cards_of(machine: Machine, run: RunFolder | None) -> list[Card | None]:
+    """The cards that run computes on, or would: those it was given, else the best. None for one that is not there, and for the processor."""
     facts = run.facts() if run else RunFacts()
     if devices.CPU in (facts.wanted_device, facts.device):
-        return None
-    wanted = facts.wanted_device or facts.device_uuid
-    best = devices.best_card(machine.nvidia)
-    return next((card for card in machine.nvidia.cards if card.uuid == wanted), None) if wanted else best
+        return [None]
+    if not (wanted := facts.wanted_device or facts.device_uuid):
+        return [devices.best_card(machine.nvidia)]
+    ranks = recipe_of(run).train.ranks if run and facts.wanted_beside else 1
+    there = {card.uuid: card for card in machine.nvidia.cards}
+    return [there.get(uuid) for uuid in [wanted, *facts.wanted_beside][:ranks]]
 
 
-def bytes_of(run: RunFolder) -> int | None:
-    """What the run's newest line says of its memory; None where there is none yet."""
+def bytes_of(run: RunFolder, card: Card | None) -> int | None:
+    """What the run last said of its memory on card; None where it has not yet. Of cards of one name it does not say which is whose: the most."""
+    of_ranks = [rank.used_bytes for rank in run.status().ranks if card and rank.host is None and rank.device == card.name]
     lines = [line for line in run.newest_metrics() if line.get("kind") == "gpu"]
-    value = lines[-1].get("memory_bytes") if lines else None
+    value = max(of_ranks) if of_ranks else lines[-1].get("memory_bytes") if lines else None
     return int(value) if isinstance(value, int | float) else None
 
 

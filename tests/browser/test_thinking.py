@@ -116,6 +116,8 @@ def correct(page: Page, app: kit.App) -> None:
 
 def duel(page: Page) -> None:
     """Blind: both answer everything, a verdict by button and one by key, a reload between them, and whose they were at the end."""
+    about, begin = (page.locator(f"#duel-{name}").bounding_box() for name in ("about", "begin"))
+    assert about["y"] + about["height"] <= begin["y"], "what it is stands above what begins it"
     page.locator("#duel-begin").click()
     kit.expect(page.locator("#duel-answers h3")).to_have_text(["回答 A", "回答 B"], timeout=120_000)
     kit.expect(page.locator("#duel-said")).to_contain_text("第 1 题，共 3 题")

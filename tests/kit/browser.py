@@ -38,7 +38,7 @@ Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
                 #chat-conversations-said, #chat-conversation-name, #chat-conversation-rename, #chat-conversation-delete, #chat-conversation-really,
                 #chat-settings (accordion), #chat-system, #chat-temperature, #chat-top-p, #chat-max-new-tokens,
                 #chat-thinking (radio: trained, on, off; where the template knows it), #chat-seed, #chat-second-run, #chat-second-strength; details.lg-thought, details.lg-call in an answer
-                blind: #duel-begin, #duel-contenders > #duel-first, #duel-second (each with -checkpoint, -strength, -precision), #duel-own, #duel-asked-in-chat,
+                blind: #duel-about, #duel-begin, #duel-contenders > #duel-first, #duel-second (each with -checkpoint, -strength, -precision), #duel-own, #duel-asked-in-chat,
                 #duel-file, #duel-file-said, #duel-length; #duel-said, #duel-save, #duel-asked, #duel-answers, #duel-left, #duel-right, #duel-equal, #duel-both-bad, #duel-result, #duel-pairs; #judge > #judge-url, #judge-model, #judge-key,
                 #judge-show, #judge-send, #judge-said
   Data          #data-sets (radio, value = data set id), #data-head > #data-export (link), #data-notice, #data-copy, #data-undo, #data-redo, #data-add,

@@ -68,7 +68,10 @@ class PlanStep:
         machine = self.services.monitor.newest()
         choices = self.card_choices(machine)
         with gr.Column(visible=len(choices) > 1, elem_id="choice-of-cards") as self.choice_of_cards:
-            self.cards = gr.CheckboxGroup(choices, label=w.t("wizard.cards"), info=w.t("wizard.cards_info"), elem_id="cards")
+            # Until the first look has filled it: a box ticked before would choose that card alone.
+            self.cards = gr.CheckboxGroup(
+                choices, label=w.t("wizard.cards"), info=w.t("wizard.cards_info"), elem_id="cards", interactive=False
+            )
             self.cards_now = gr.HTML(self.cards_as_they_are(machine), elem_id="cards-now")
         self.method = gr.Radio(
             [(w.t("wizard.lora"), "lora"), (w.t("wizard.qlora"), "qlora")],
@@ -182,7 +185,7 @@ class PlanStep:
         if result.plan is None or (here := result.plan.advice.budget).card_uuid is None:
             return {}
         choices, planned = self.card_choices(machine), {here.card_uuid, *(uuid for uuid, _ in here.beside)}
-        return {CARDS: {"value": [uuid for _, uuid in choices if uuid in planned], "choices": choices}}
+        return {CARDS: {"value": [uuid for _, uuid in choices if uuid in planned], "choices": choices, "interactive": True}}
 
 
 def rank_choices(value: int) -> list[tuple[str, int]]:

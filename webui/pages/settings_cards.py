@@ -13,7 +13,7 @@ from core.errors import GarageError, ModelError, RecipeError
 from core.memory.record import MemoryRecord
 from core.messages import Message
 from core.queue import game_mode
-from core.queue.turns import card_of
+from core.queue.turns import cards_of
 from core.system import awake, sleep
 from core.values import GIB
 from core.workspace import moving, preferences
@@ -56,7 +56,7 @@ class AutomationCard:
 
     def _doubt(self) -> Html:
         """Why the card cannot be watched on this PC; "" where it can, as far as can be told while nothing trains."""
-        card = card_of(self.services.monitor.newest(), None)
+        card = cards_of(self.services.monitor.newest(), None)[0]
         unknown = game_mode.wish_of_card(card, game_mode.our_processes(), False, None, 1.0)[1]
         if unknown is None and card is not None and card.holders and all(holder.used_bytes is None for holder in card.holders):
             return notice(self.w.t("automation_card.whole_card"), "plain")

@@ -13,8 +13,10 @@ import pytest
 from core.errors import RecipeError
 from core.messages import msg
 from core.presets import PROJECT
+from core.progress import RankUse
 from core.queue import game_mode
 from core.queue.game_mode import Sight, Standing, decide, wish_of_card, wish_of_programs
+from core.runs.run_json import RunFacts
 from core.runs.states import State
 from core.system.gpu import Card, Holder, Nvidia
 from core.system.machine import Machine
@@ -358,3 +360,31 @@ def test_a_card_that_another_program_fills_pauses_the_run(world: World) -> None:
     seen = idle
     world.look(after_s=3)
     assert world.look(after_s=11) == "a"
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize(("ranks", "is_held"), [(2, True), (1, False)])
+def test_a_run_on_two_cards_makes_room_on_either_and_one_on_the_first_alone_on_that(
+    world: World, ranks: int, is_held: bool, told: bool
+) -> None:
+    """The second one was not looked at. told: whether the driver tells whose the memory is, as Windows' does not."""
+    preferences.choose(world.space, automation=Automation(watch_card=True, wanted_s=5, free_s=10))
+
+    def two(game_gib: float) -> Machine:
+        worker, game = (os.getpid(), 2.5 if told else None), (999_999, game_gib if told else None)
+        cards = (card(3.1, worker), card(3.1 + game_gib, worker, *([game] if game_gib else [])))
+        named = (each.model_copy(update={"index": i, "uuid": f"GPU-{i}", "name": f"RTX {i}"}) for i, each in enumerate(cards))
+        return Machine(system="Linux", nvidia=Nvidia(cards=tuple(named)))
+
+    world.supervisor.turns._machine = lambda: seen
+    seen = two(0.0)
+    a = world.submit("a")
+    a.add_facts(RunFacts(wanted_device="GPU-0", wanted_beside={"GPU-1": "RTX 1"}, ranks=ranks))
+    assert world.look(after_s=5) == "a"
+    use = tuple(RankUse(device=f"RTX {i}", used_bytes=int(2.5 * GIB), total_bytes=24 * GIB) for i in range(2))
+    a.write_status(a.status().model_copy(update={"ranks": use}))
+    assert [world.look(after_s=6) for _ in range(3)] == ["a", "a", "a"]
+    seen = two(6.0)
+    for _ in range(3):
+        world.look(after_s=6)
+    assert (a.status().state == State.PAUSED) == is_held

@@ -443,6 +443,15 @@ def test_one_look_draws_every_part_and_says_what_each_field_is_to_show(wizard: W
     assert json.dumps(answer), "it goes to the browser as it is"
 
 
+def test_cards_can_be_ticked_once_those_of_the_plan_are(
+    wizard: Wizard, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A box that was ticked before the first look chose that card alone."""
+    two_cards(services, monkeypatch, build="12.6")
+    cards = look(wizard)[0]["values"]["cards"]
+    assert wizard.plan_step.cards.interactive is False and cards["interactive"] is True and cards["value"] == ["GPU-0"]
+
+
 def test_a_rank_that_is_not_offered_is_offered_with_its_value(wizard: Wizard) -> None:
     answer, _ = look(wizard, settings={"adapter.r": 12})
     assert answer["values"]["adapter.r"]["value"] == 12 and ("12", 12) in answer["values"]["adapter.r"]["choices"]

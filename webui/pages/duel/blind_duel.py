@@ -44,7 +44,7 @@ class BlindDuel:
         self.opened, self.at = gr.State(None), gr.State(None)  # the comparison's id, and the prompt that is judged
         self.voter = gr.Textbox(visible=False)
         with gr.Column(elem_classes="lg-card", elem_id="duel"):
-            gr.HTML(tag("h2", w.t("blind_duel.title")))
+            gr.HTML(join([tag("h2", w.t("blind_duel.title")), muted(w.t("blind_duel.about"))]), elem_id="duel-about")
             with gr.Row(elem_id="duel-begin-row"):
                 self.count = gr.Dropdown([(str(count), count) for count in COUNTS], value=10, min_width=140, scale=0, **w.named("blind_duel.count", "duel-count"))  # fmt: skip
                 self.begin = gr.Button(w.t("blind_duel.begin"), elem_id="duel-begin", scale=0, min_width=160)
@@ -60,7 +60,7 @@ class BlindDuel:
                 self.file_said = gr.HTML("", visible=False, elem_id="duel-file-said")
                 length = w.named("contenders.length", "duel-length")
                 self.length = gr.Number(ANSWER_TOKENS, minimum=1, maximum=MOST_TOKENS, precision=0, **length)
-            self.said = gr.HTML(muted(w.t("blind_duel.about")), elem_id="duel-said")
+            self.said = gr.HTML("", elem_id="duel-said")
             with gr.Column(visible=False, elem_id="duel-stage") as self.stage:
                 self.asked = gr.HTML("", elem_id="duel-asked")
                 self.answers = gr.HTML("", elem_id="duel-answers")
