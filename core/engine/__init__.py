@@ -4,6 +4,6 @@ Torch may be imported here, in core/training and in the few files of other rooms
 them run in processes of their own.
 
 Imports: data, memory, models and the ground; never runs, so that nothing here knows of a run folder.
-Add a variant of LoRA: `adapter`, with its field in core/recipe. Add a family that bends its logits by a new name: `loss`. What a
-family does in its attention: `attention`.
+Add a variant of LoRA: `adapter`, with its field in core/recipe. A family with a new name for scaling or capping its logits: `loss`.
+A family's attention: `attention`.
 """

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-ADAPTER = "default"  # the name under which peft holds the one adapter
+ADAPTER = "default"  # peft's name of the only adapter
 
 
 def add(model: PreTrainedModel, settings: Adapter, base_name: str, revision: str | None, will_restore: bool = False) -> PeftModel:
-    """A fresh adapter in float32 on a frozen base; the first answers are the base's.
+    """Add a new float32 adapter to a frozen base; before training it changes no output.
 
-    will_restore: `restore` or `start_from` follows, so that nothing needs to be computed to begin with (PiSSA).
+    will_restore: `restore` or `start_from` follows, so the initialization need not be computed (PiSSA).
     """
     from peft import LoraConfig, get_peft_model
 
@@ -48,7 +48,7 @@ def add(model: PreTrainedModel, settings: Adapter, base_name: str, revision: str
         lora_alpha=settings.lora_alpha or 2 * settings.r,
         lora_dropout=settings.lora_dropout,
         target_modules=targets,
-        # By the ends of their names, so that the class of text alone and that of the model as shipped read the same adapter.
+        # By the ends of their names, so that the text-only class and the published class can load the same adapter.
         target_parameters=sorted({".".join(name.split(".")[-3:]) for name in experts}) or None,
         use_rslora=settings.use_rslora,
         use_dora=settings.use_dora,
@@ -59,14 +59,14 @@ def add(model: PreTrainedModel, settings: Adapter, base_name: str, revision: str
     except TypeError as error:
         if not settings.is_pissa:
             raise
-        # A repository that is quantised already: what PiSSA takes out of the weights must be there as it is.
+        # A quantized repository: PiSSA needs the original weights.
         raise ModelError("adapter.pissa_quantised", reason=reason_of(error)) from error
     except ValueError as error:
         raise ModelError("model.bad_targets", targets=names, reason=str(error)[:200]) from error
-    # What a finished adapter names as its base must load on this machine without a network.
+    # The base that a saved adapter names must load on this PC without a network.
     tuned.peft_config[ADAPTER].base_model_name_or_path = base_name
     tuned.peft_config[ADAPTER].revision = revision
-    tuned.peft_config[ADAPTER].exclude_modules = parts.absent(model) or None  # layers of a tower may be called as these are
+    tuned.peft_config[ADAPTER].exclude_modules = parts.absent(model) or None  # layers of a tower may have the same names
     if settings.is_pissa:
         from core.engine.variants import pissa
 
@@ -77,17 +77,17 @@ def add(model: PreTrainedModel, settings: Adapter, base_name: str, revision: str
 
 
 def named(layers: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Those of layers whose name ends so, and names that none of them has, for peft to find or refuse."""
+    """The layers whose names end in target_modules; unmatched names are passed on for peft to find or refuse."""
     found = [layer for layer in layers if any(f".{layer}".endswith(f".{name}") for name in names)]
     return [*found, *(name for name in names if not any(f".{layer}".endswith(f".{name}") for layer in layers))]
 
 
 def save(tuned: PeftModel, folder: Path, model_folder: Path, card: str, template: str) -> None:
-    """Adapter, tokenizer, chat template and model card, complete or not at all."""
+    """Write adapter, tokenizer, chat template and model card, all or nothing."""
     with files.folder_aside(folder) as aside:
-        # peft would draw a model card, half the time of a small checkpoint, which ours replaces.
+        # peft would write a model card (half the time of a small checkpoint), which ours replaces.
         tuned.create_or_update_model_card = lambda folder: None
-        # "auto", peft's default, would ask the hub about the base at every save.
+        # "auto", peft's default, would query the Hub about the base at every save.
         tuned.save_pretrained(aside, safe_serialization=True, save_embedding_layers=False)
         if begun := getattr(tuned, "pissa", None):
             from core.engine.variants import pissa
@@ -101,14 +101,14 @@ def save(tuned: PeftModel, folder: Path, model_folder: Path, card: str, template
 
 
 def copy(source: Path, folder: Path, card: str) -> None:
-    """A saved adapter once more, byte for byte, with a model card of its own; complete or not at all."""
+    """Copy a saved adapter byte for byte, with a new model card; all or nothing."""
     with files.folder_aside(folder) as aside:
         shutil.copytree(source, aside)
         (aside / "README.md").write_text(card, "utf-8", newline="\n")
 
 
 def start_from(tuned: PeftModel, folder: Path) -> None:
-    """Give the fresh adapter of tuned the weights saved in folder, bit for bit. Raises ModelError where they are not its own."""
+    """Load the weights saved in folder into tuned's new adapter, bit for bit. Raises ModelError if they do not match it."""
     weights = _read(folder)
     if misfits := _misfits(tuned, weights):
         raise ModelError("adapter.other_base", folder=folder.name, count=len(misfits), first=misfits[0])
@@ -116,7 +116,7 @@ def start_from(tuned: PeftModel, folder: Path) -> None:
 
 
 def _misfits(tuned: PeftModel, weights: Mapping[str, Any]) -> list[str]:
-    """Which of an adapter's weights have no place in that of tuned, or another shape there, and which of its own are not among them."""
+    """Weights of an adapter that tuned's lacks or has in another shape, and those of tuned's that are missing from it."""
     from peft import get_peft_model_state_dict
 
     own = get_peft_model_state_dict(tuned, save_embedding_layers=False)
@@ -140,8 +140,8 @@ def _read(folder: Path) -> dict[str, Any]:
 
 
 def restore(tuned: PeftModel, weights: dict[str, Any]) -> None:
-    """The adapter of tuned, and with PiSSA its base, as they were when weights were saved; bit for bit. Raises ModelError where
-    weights are of an adapter on other layers."""
+    """Restore tuned's adapter, and with PiSSA its base, to the state in which weights were saved; bit for bit. Raises ModelError if
+    weights belong to other layers."""
     from peft import set_peft_model_state_dict
 
     if misfits := _misfits(tuned, weights):
@@ -156,14 +156,14 @@ def restore(tuned: PeftModel, weights: dict[str, Any]) -> None:
 
 
 def begin_anew(tuned: PeftModel, start: dict[str, Any]) -> None:
-    """start: what the adapter of tuned began with, by peft's names; the base stays as it is."""
+    """start: tuned's adapter as it was initialized, by peft's names; the base stays unchanged."""
     from peft import set_peft_model_state_dict
 
     set_peft_model_state_dict(tuned, start)
 
 
 def attach(model: PreTrainedModel, folder: Path) -> PeftModel:
-    """A saved adapter on a loaded base. Raises ModelError where not every weight of it found its place, or a place stayed empty."""
+    """Load a saved adapter onto a loaded base. Raises ModelError if any of its weights, or of the adapter's layers, has no counterpart."""
     from peft import PeftConfig, PeftModelForCausalLM, set_peft_model_state_dict
 
     from core.engine.families import parts
@@ -177,7 +177,7 @@ def attach(model: PreTrainedModel, folder: Path) -> PeftModel:
     )  # peft warns where nothing is excluded
     layers = {name for name, _ in model.named_modules()}
     fit(config, layers)
-    # What others have trained in a tower changes no text.
+    # Adapters that others trained on a tower do not affect text.
     weights = {
         key: tensor for key, tensor in renamed(_read(folder), layers).items() if not re.fullmatch(there, key.removeprefix(PREFIX))
     }
@@ -190,7 +190,7 @@ def attach(model: PreTrainedModel, folder: Path) -> PeftModel:
         if is_out_of_memory(error):
             raise
         _take_off(model)
-        # torch says a line for each shape; peft one for all layers that it has not found.
+        # torch reports one line per shape mismatch; peft one line for all missing layers.
         misfits = [line.strip() for line in str(error).splitlines() if "size mismatch" in line] or [reason_of(error)[:200]]
     if misfits:
         _take_off(model)
@@ -199,7 +199,7 @@ def attach(model: PreTrainedModel, folder: Path) -> PeftModel:
 
 
 def _take_off(model: PreTrainedModel) -> None:
-    """The base as it was, after peft has put layers of an adapter on some of it."""
+    """Restore the base after peft has wrapped some of its layers."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     for name, module in list(model.named_modules()):

@@ -1,10 +1,9 @@
-"""Attention over examples that lie end to end in one row: each sees itself alone. Imports torch: workers only.
+"""Attention over packed examples (end to end in one row): each attends only to itself. Imports torch: workers only.
 
 transformers can isolate them too, by a mask of T x T; here each example is one causal `scaled_dot_product_attention`
-of its own, which never computes what the mask would throw away and runs on every platform, or all are one where a card has a kernel for
-that (core/engine/variants/varlen); 16-bit types on a processor
-take core/engine/variants/blockwise instead. Positions restart in the batch's position_ids. What a family does beyond that (hybrid layers, ALiBi,
-soft-capped attention) may not be isolated: `holds` finds out on the very model before it is trained.
+of its own, which computes nothing that the mask would discard and runs on every platform; or one kernel for all, if the GPU has it
+(core/engine/variants/varlen). 16-bit types on a CPU use core/engine/variants/blockwise. Positions restart in the batch's position_ids. Hybrid
+layers, ALiBi or soft-capped attention may not be isolated: `holds` tests the model itself before training.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from core.engine.variants import varlen
 from core.engine.variants.blockwise import attend
 
 NAME = "lora_garage_packed"
-FIRST, SECOND = 9, 7  # tokens of the two examples of the proof
+FIRST, SECOND = 9, 7  # tokens of the two examples of the test
 
 
 def packed_sdpa(
@@ -36,8 +35,8 @@ def packed_sdpa(
     sliding_window: int | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """query: (B, heads, T, d); key, value: (B, kv heads, T, d). lengths: of the examples in each row, their sum is T;
-    None: one example a row. Returns (B, T, heads, d). Raises NotImplementedError for attention that it does not compute.
+    """query: (B, heads, T, d); key, value: (B, kv heads, T, d). lengths: of the examples in each row, with sum T; None: one example
+    per row. Returns (B, T, heads, d). Raises NotImplementedError for unsupported attention.
     """
     bent = attention_mask is not None or kwargs.get("softcap") is not None or kwargs.get("position_bias") is not None
     if bent or query.shape[2] != key.shape[2]:
@@ -75,7 +74,7 @@ def _window(query: torch.Tensor, window: int | None) -> torch.Tensor | None:
 
 
 def enable(model: Any) -> bool:
-    """Make model compute packed rows, if it provably isolates their examples; else leave it as it was and say False."""
+    """Switch model to packed rows if `holds` shows that it isolates their examples; otherwise leave it unchanged and return False."""
     before = model.config._attn_implementation
     own = _own_hidden(model)
     windows: list[int | None] = []
@@ -91,7 +90,7 @@ def enable(model: Any) -> bool:
             model.attention_before = before
             return True
     except (NotImplementedError, ValueError, TypeError, KeyError, AttributeError, RuntimeError):
-        pass  # a family that is put together otherwise: it is trained on padded batches
+        pass  # a family with another structure: it is trained on padded batches
     finally:
         AttentionInterface.register(NAME, packed_sdpa)
     switch(model, before)
@@ -99,7 +98,7 @@ def enable(model: Any) -> bool:
 
 
 def switch(model: Any, name: str) -> None:
-    """The text's attention; towers keep their own, or transformers would warn of each that is not there (core/engine/families/parts)."""
+    """Set the text model's attention; towers keep theirs, or transformers would warn of each that was removed (core/engine/families/parts)."""
     parts, text = ((key, getattr(model.config, key, None)) for key in model.config.sub_configs), model.config.get_text_config()
     own = {key: name if part is text else part._attn_implementation for key, part in parts if part is not None}
     model.set_attn_implementation({"": name} | own)
@@ -107,8 +106,8 @@ def switch(model: Any, name: str) -> None:
 
 @contextmanager
 def set_aside(model: Any) -> Iterator[None]:
-    """While it lasts, model has the attention that it had before `enable`: with a mask and a cache, to decode. Nothing changes
-    where nothing was enabled."""
+    """Context manager: model has its attention from before `enable`, with mask and cache, for decoding. Does nothing if nothing was
+    enabled."""
     if model.config._attn_implementation != NAME:
         yield
         return
@@ -120,7 +119,7 @@ def set_aside(model: Any) -> Iterator[None]:
 
 
 def _sees_a_part(config: Any) -> bool:
-    """Whether some layer looks back over a window or a chunk only. Families that keep that in the mask alone would lose it."""
+    """Whether some layer attends only to a window or a chunk. Families that express that only in the mask would lose it."""
     kinds = set(getattr(config, "layer_types", None) or ())
     if kinds:
         return bool(kinds - {"full_attention"})
@@ -136,9 +135,9 @@ def _probe(model: Any) -> torch.Tensor:
 
 @contextmanager
 def _rows_apart(model: Any) -> Iterator[list[Any]]:
-    """In eval mode, and with LLM.int8 (its layers' states are given) each row of a product rounded by itself: else a column in which
-    any row has an outlier is left out of the 8-bit product for all rows, in a padded batch too, and an example changes the others'
-    rounding by 3 to 6 % of the maximum (starter), whatever attention sees. A leak is 40 %."""
+    """Context manager: eval mode, and with LLM.int8 (its layers' states are given) each row of a product is rounded by itself.
+    Otherwise an outlier in any row takes its column out of the 8-bit product for all rows, in a padded batch too, and one example
+    changes the others' rounding by 3 to 6 % of the maximum (starter). A leak is 40 %."""
     was_training = model.training
     states = [module.state for module in model.modules() if hasattr(getattr(module, "state", None), "threshold")]
     thresholds = [state.threshold for state in states]
@@ -155,7 +154,7 @@ def _rows_apart(model: Any) -> Iterator[list[Any]]:
 
 @torch.no_grad()
 def _own_hidden(model: Any) -> torch.Tensor | None:
-    """What the first example is to the model with its own attention; None for a family that is put together otherwise."""
+    """The first example's hidden states with the model's own attention; None for a family with another structure."""
     with _rows_apart(model), suppress(ValueError, TypeError, KeyError, AttributeError, RuntimeError):
         return model.get_decoder()(input_ids=_probe(model)[:, :FIRST], use_cache=False).last_hidden_state.float()
     return None
@@ -163,21 +162,21 @@ def _own_hidden(model: Any) -> torch.Tensor | None:
 
 @torch.no_grad()
 def holds(model: Any, own: torch.Tensor) -> bool:
-    """Two examples in one row: each as if it were alone, the first as with the model's own attention, and a change of the
-    first changes nothing of the second."""
+    """Test two examples in one row: each as if it were alone, the first as with the model's own attention, and changing the first
+    does not affect the second."""
     with _rows_apart(model) as in_8_bit:
         ids = _probe(model)
         vocabulary = model.config.get_text_config().vocab_size
         changed = torch.cat([(ids[:, :FIRST] + 1) % vocabulary, ids[:, FIRST:]], 1)
         together, other = (_hidden(model, row, (FIRST, SECOND)) for row in (ids, changed))
         if together.is_meta:
-            return True  # without data (core/trial/dry_run) there is nothing to compare; that it runs is all there is to see
+            return True  # on the meta device (core/trial/dry_run) there is nothing to compare, only that it runs
         alone = torch.cat([_hidden(model, row, (row.shape[1],)) for row in (ids[:, :FIRST], ids[:, FIRST:])], 1)
         expected = torch.cat([own, alone[:, FIRST:]], 1)
-        allowed = (0.15 if in_8_bit else 0.02) * expected.abs().max()  # 16-bit sums in another order, by which 8 bits are rounded
+        allowed = (0.15 if in_8_bit else 0.02) * expected.abs().max()  # 16-bit sums in another order, before rounding to 8 bits
         close = (together - alone).abs().max() <= allowed and (together - expected).abs().max() <= allowed
         touched = (together[:, FIRST:] - other[:, FIRST:]).abs().max()
-        # Experts are computed in groups, and the first example changes how large those of the second are: sums in another order.
+        # Experts compute their tokens as groups; the first example changes the second's group sizes, and so the order of sums.
         rounding = 1e-5 * expected.abs().max() if next(model.parameters()).dtype == torch.float32 else 0
         return bool(close) and bool(touched <= rounding)
 

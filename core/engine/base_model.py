@@ -1,4 +1,4 @@
-"""Load a frozen base: 16-bit (or fp32 where that is faster), LLM.int8, or NF4 with double quantisation. Workers only.
+"""Load a frozen base: 16-bit (or fp32 if that is faster), LLM.int8, or NF4 with double quantization. Workers only.
 
 No `prepare_model_for_kbit_training`: its fp32 copies of embeddings and head cost 0.5 GiB at 7B (../docs/map.md).
 Never trains, never adds adapters.
@@ -25,15 +25,15 @@ from core.models.shapes.shape import UNPACKED
 def load(
     folder: Path, compute: Compute, four_bit: bool, own_code: bool = False, eight_bit: bool = False, whole: bool = False
 ) -> PreTrainedModel:
-    """The base on compute.device in eval mode, all parameters frozen. Raises ModelError with what was wrong.
+    """The base on compute.device in eval mode, all parameters frozen. Raises ModelError with the reason.
 
-    own_code: run the folder's own Python, which core.models.trust has allowed a moment ago. whole: with the weights of its towers
-    (core/engine/families/parts), which nothing here computes with.
+    own_code: run the folder's own Python, which core.models.trust has just allowed. whole: keep the weights of its towers
+    (core/engine/families/parts), which nothing here uses.
     """
     try:
         config = mended.config(AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=own_code))
         kind = AutoModelForCausalLM if own_code else parts.auto_class(config)
-        is_stored_so = False  # and stays so, whatever is asked for
+        is_stored_so = False  # and stays quantized, whatever the recipe says
         for settings in filter(None, (getattr(each, "quantization_config", None) for each in (config, config.get_text_config()))):
             is_stored_so = True
             if settings.get("quant_method") in UNPACKED:
@@ -45,7 +45,7 @@ def load(
         model = mended.model(_load(kind, folder, config, compute, quantised, own_code, places))
         if "" not in places:
             parts.look_up_in_ram(model)
-        if not (whole or own_code):  # what lies beside the text is a guess in code of anywhere
+        if not (whole or own_code):  # in foreign code the parts beside the text can only be guessed
             parts.set_aside(model)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         if is_out_of_memory(error):
@@ -61,13 +61,13 @@ def load(
 
 
 def bits(base: torch.nn.Module) -> int:
-    """How its layers are held: 4, 8 or 16 (also where that is 32). A repository that is quantised already keeps its own."""
+    """Bits of its layers: 4, 8 or 16 (which also stands for 32). A quantized repository keeps its own."""
     return 4 if getattr(base, "is_loaded_in_4bit", False) else 8 if getattr(base, "is_loaded_in_8bit", False) else 16
 
 
 def load_finite(folder: Path, compute: Compute, *how: bool) -> tuple[PreTrainedModel, Compute]:
-    """`load`, and what it computes in: another type where the base's numbers go beyond float16, as Gemma 3's do (transformers' issue
-    39972), seen by one forward of 16 tokens. The base is then read once more, because rounding to float16 has lost some."""
+    """`load`, and the dtype used: another one if the base overflows float16, as Gemma 3 does (transformers issue 39972), detected
+    by a forward of 16 tokens. The base is then loaded again, because rounding to float16 has lost values."""
     base = load(folder, compute, *how)
     if compute.dtype != torch.float16 or is_finite(base):
         return base, compute
@@ -84,7 +84,7 @@ def is_finite(model: Any) -> bool:
     config = model.config.get_text_config()
     ids = torch.randint(config.vocab_size, (1, 16), generator=torch.Generator().manual_seed(0))
     if isinstance(config.bos_token_id, int):
-        ids[0, 0] = config.bos_token_id  # where the largest numbers are met
+        ids[0, 0] = config.bos_token_id  # where the largest activations occur
     return bool(model(input_ids=ids.to(model.device), use_cache=False).logits.isfinite().all())
 
 
@@ -117,18 +117,18 @@ def _load(
     except ValueError as error:
         if "attn_implementation" not in str(error):
             raise
-        return attempt("eager")  # families such as Gemma 2, whose soft-capped scores sdpa cannot compute
+        return attempt("eager")  # families such as Gemma 2, whose soft-capped scores sdpa does not support
 
 
 def nf4(dtype: torch.dtype, double_quant: bool = True) -> BitsAndBytesConfig:
-    """How QLoRA's base is held; products are computed in dtype."""
+    """The quantization of QLoRA's base; products are computed in dtype."""
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=double_quant, bnb_4bit_compute_dtype=dtype
     )
 
 
 def compute_4_bit_in(model: torch.nn.Module, dtype: torch.dtype) -> None:
-    """A repository in 4 bit brings a type of its own for its products, mostly bfloat16, which RTX 20 cards only emulate."""
+    """A 4-bit repository has its own compute dtype, mostly bfloat16, which RTX 20 GPUs only emulate; use dtype instead."""
     from bitsandbytes.nn import Linear4bit
 
     for module in model.modules():
@@ -137,7 +137,7 @@ def compute_4_bit_in(model: torch.nn.Module, dtype: torch.dtype) -> None:
 
 
 def _int8() -> BitsAndBytesConfig:
-    # It warns at every product that is not in float16: ten thousand lines in a run's log, of what LLM.int8 always does.
+    # It warns at every product not in float16: ten thousand lines in a run's log about what LLM.int8 always does.
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     return BitsAndBytesConfig(load_in_8bit=True)
 
@@ -145,7 +145,7 @@ def _int8() -> BitsAndBytesConfig:
 def close_cpu_gradient_trap(model: torch.nn.Module) -> None:
     """Keep bitsandbytes from repacking 4-bit weights on CPUs with AVX512_BF16.
 
-    There, the first forward in eval mode repacks each weight for a product that has no gradient, and it stays packed:
+    There, the first forward in eval mode repacks each weight for a kernel without gradients, and it stays repacked:
     every later training step is silently wrong (gradient cosine 0.15 against the truth), and merging gives garbage.
     Costs a third of the 4-bit generation speed on such CPUs. Seen in bitsandbytes 0.50.2.
     """

@@ -1,4 +1,4 @@
-"""A batch of rows as tensors, with the places where something is learned. Imports torch: workers only."""
+"""A batch of rows as tensors, with the positions that are trained. Imports torch: workers only."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from core.data.labels import Encoded
 
 @dataclass(frozen=True)
 class Batch:
-    """input_ids: (B, T) int64. Learned tokens are addressed in the flattened (B*T,) grid: index: (K,) positions whose
-    hidden state predicts, targets: (K,) the ids they should predict.
+    """input_ids: (B, T) int64. Trained tokens are addressed in the flattened (B*T,) grid: index: (K,) positions whose hidden states
+    predict targets: (K,) token ids.
 
-    Padded: attention_mask (B, T) int64 tells the padding. Packed: B is 1, position_ids (1, T) restart with each example
-    and lengths are their tokens, in order. tokens: without padding. examples: how many tokens of each are learned, in order; of a pair the
-    chosen one comes first. reference: (N,) log-probabilities of their answers before anything was trained, 0 where nobody asks. is_bad: (N / 2,)
-    of rated rows.
+    Padded: attention_mask (B, T) int64 marks padding. Packed: B is 1, position_ids (1, T) restart with each example, lengths are
+    their tokens in order. tokens: without padding. examples: trained tokens of each, in order; of a pair chosen comes first.
+    reference: (N,) log-probabilities of the answers before training, 0 if not needed. is_bad: (N / 2,), for rated rows.
     """
 
     input_ids: torch.Tensor
@@ -34,7 +33,7 @@ class Batch:
     is_bad: torch.Tensor | None = None
 
     def inputs(self) -> dict[str, Any]:
-        """What a model's forward is given."""
+        """The arguments of a model's forward."""
         if self.lengths is None:
             return {"input_ids": self.input_ids, "attention_mask": self.attention_mask, "use_cache": False}
         packed = {"position_ids": self.position_ids, "lengths": self.lengths}
@@ -42,7 +41,7 @@ class Batch:
 
 
 def collate(rows: Sequence[Encoded], pad_token_id: int, device: torch.device) -> Batch:
-    """Right-padded rows, of a pair one for each answer. Padding is told by the mask alone, because pad is often the end token itself."""
+    """Right-padded rows; a pair has one for each answer. Only the mask marks padding, because the pad token is often the end token."""
     examples = [example for row in rows for example in row.examples]
     width = max(len(row.input_ids) for row in examples)
     input_ids = torch.full((len(examples), width), pad_token_id, dtype=torch.int64)
@@ -58,7 +57,7 @@ def collate(rows: Sequence[Encoded], pad_token_id: int, device: torch.device) ->
 
 
 def collate_packed(rows: Sequence[Encoded], device: torch.device) -> Batch:
-    """Rows end to end in one, for a model whose attention keeps them apart (core/engine/attention); the two of a pair as well."""
+    """All rows packed into one, for a model whose attention isolates them (core/engine/attention); so are the two answers of a pair."""
     examples = [example for row in rows for example in row.examples]
     lengths = tuple(len(row.input_ids) for row in examples)
     input_ids = torch.tensor([token for row in examples for token in row.input_ids])[None]
@@ -80,7 +79,7 @@ def _is_bad(rows: Sequence[Encoded], device: torch.device) -> torch.Tensor | Non
 
 
 def _learned(rows: Iterable[tuple[int, Encoded]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """index and targets of rows that begin at the given places of the grid. The first token of a row has no one before it."""
+    """index and targets of rows that begin at the given grid positions. Nothing predicts the first token of a row."""
     index, targets = [], []
     for start, row in rows:
         for t in range(1, len(row.input_ids)):

@@ -1,4 +1,4 @@
-"""Where to compute and in which 16-bit (or 32-bit) type, each with its reason. Imports torch: workers only."""
+"""Chooses the device and the 16-bit (or 32-bit) dtype, each with its reason. Imports torch: workers only."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from core.messages import Message, msg
 from core.system.gpu import Card
 from core.system.machine import SPILLING_SYSTEMS, Machine, driver_system, this_machine
 
-SPARE_BYTES = 512 << 20  # of what is free: the CUDA context, which torch does not count, and a desktop that grows
+SPARE_BYTES = 512 << 20  # left free for the CUDA context, which torch does not count, and a growing desktop
 
 
 @dataclass(frozen=True)
 class Compute:
-    """device: "cuda:0" or "cpu"; dtype: of the frozen base and of what flows through it; adapters stay float32."""
+    """device: "cuda:0" or "cpu"; dtype: of the frozen base and of activations; adapters stay float32."""
 
     device: torch.device
     dtype: torch.dtype
@@ -34,8 +34,8 @@ class Compute:
 
 
 def choose(before: str | None = None) -> Compute:
-    """bf16 on cards from Ampere on and on CPUs that multiply it natively, fp16 on older cards, else fp32. Call it before anything is
-    on the card: what is free there then is what this process may have. before: the dtype of an earlier attempt of the same run, which is kept, whatever a product takes today.
+    """bf16 on GPUs from Ampere on and on CPUs that compute it natively, fp16 on older GPUs, otherwise fp32. Call it before using the GPU: what is
+    free then is what this process may use. before: the dtype of an earlier attempt of the same run, which is kept whatever the timing says today.
     """
     chosen = _choose()
     if chosen.on_card:
@@ -46,8 +46,8 @@ def choose(before: str | None = None) -> Compute:
 
 
 def read_bitsandbytes() -> None:
-    """Before peft or transformers read it. As it is read it hands torch.compile four fallbacks of kernels, which here are never what
-    computes, and that reads torch's compiler: 1.4 of the 6.9 s of a processor that all libraries take (2026-11-28, torch 2.15)."""
+    """Import bitsandbytes before peft or transformers do. Its import registers four kernel fallbacks with torch.compile, which are
+    never used here but import torch's compiler: 1.4 of the 6.9 s of CPU time of all imports (2026-11-28, torch 2.15)."""
     compiled = torch.compile
     torch.compile = lambda function=None, **_: function or (lambda each: each)
     try:
@@ -58,15 +58,15 @@ def read_bitsandbytes() -> None:
 
 
 def beyond_float16(compute: Compute) -> Compute:
-    """For a base with numbers above 65,504: bfloat16 has float32's range in the same memory, and torch emulates it on older cards."""
+    """For a base with values above 65,504: bfloat16 has float32's range in the same memory, and torch emulates it on older GPUs."""
     emulated = compute.on_card and torch.cuda.is_bf16_supported()
     dtype, key = (torch.bfloat16, "device.overflow_bf16") if emulated else (torch.float32, "device.overflow_fp32")
     return Compute(compute.device, dtype, msg(key))
 
 
 def stay_within_card(machine: Machine, system: str) -> None:
-    """So that a card that is full is an error on Windows and WSL too, where the driver would give RAM in its place, many times slower
-    and without a word: torch then gives back what it only caches, tries again, and raises OutOfMemoryError as on Linux."""
+    """Make a full GPU an error on Windows and WSL too, where the driver would silently use RAM instead, many times slower: torch
+    then frees its cache, tries again, and raises OutOfMemoryError as on Linux."""
     card = card_of(machine)
     if system not in SPILLING_SYSTEMS or card is None or card.free_bytes is None:
         return
@@ -75,7 +75,7 @@ def stay_within_card(machine: Machine, system: str) -> None:
 
 
 def card_of(machine: Machine) -> Card | None:
-    """NVML's record of the first card that torch sees: by its uuid, else where there is only one."""
+    """NVML's record of the first GPU that torch sees: by its uuid, or if there is only one."""
     uuid = str(getattr(torch.cuda.get_device_properties(0), "uuid", ""))
     cards = [card for card in machine.nvidia.cards if not card.lost]
     found = next((card for card in cards if uuid and card.uuid and card.uuid.removeprefix("GPU-") == uuid), None)
@@ -107,8 +107,8 @@ def on_cpu() -> Compute:
 
 
 def _bf16_to_fp32_time(size: int = 576, rounds: int = 30) -> float:
-    """Time of one bf16 linear over that of the same in fp32, by one thread, the best of each; by turns, so that other programs disturb both. Where
-    bf16 does not come out clearly faster, four times as many: beside twenty programs a worker once took fp32 where bf16 takes half the time."""
+    """Time of one bf16 linear over that of the same in fp32, on one thread, the best of each; alternating, so that other programs disturb both. If
+    bf16 is not clearly faster, four times as often: beside twenty programs a worker once chose fp32 where bf16 takes half the time."""
     clock = time.thread_time if time.get_clock_info("thread_time").resolution < 1e-6 else time.perf_counter  # Windows' has 16 ms
     factors = {dtype: torch.ones(size, size, dtype=dtype) for dtype in (torch.bfloat16, torch.float32)}
     best, threads, number = dict.fromkeys(factors, float("inf")), torch.get_num_threads(), 0
@@ -117,7 +117,7 @@ def _bf16_to_fp32_time(size: int = 576, rounds: int = 30) -> float:
         for dtype, factor in factors.items():
             start = clock()
             torch.nn.functional.linear(factor[:256], factor)
-            best[dtype] = min(best[dtype], clock() - start)  # the first, which has more to do, is never the best
+            best[dtype] = min(best[dtype], clock() - start)  # the first call, which sets things up, is never the best
         number += 1
     torch.set_num_threads(threads)
     return best[torch.bfloat16] / best[torch.float32]

@@ -1,4 +1,4 @@
-"""Where a family is not as the rest: which parts it has beside its text, and what transformers does otherwise than its makers. Torch.
+"""Exceptions for some families: their parts besides the text model, and where transformers differs from their authors. Torch.
 
 Imports: as core.engine. Add what a family's forward needs: `mended`; where its text, routers and towers are, and what keeps its bits: `parts`.
 """

@@ -1,6 +1,6 @@
-"""Families of transformers 5.24 that do not do what their makers' files say, or ask for what nothing here computes with. Workers only.
+"""Fixes for families that transformers 5.24 computes differently from their authors, or that need parts unused here. Workers only.
 
-Each is known by its model_type; `config` mends before a model is made of it, `model` afterwards. Never changes a file.
+Each is recognized by its model_type; `config` applies before the model is created, `model` afterwards. Never changes a file.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 
 class NoTower(PreTrainedModel):
-    """Stands for Gemma 3n's eyes. transformers makes them with timm, which brings torchvision, and no text passes through them."""
+    """Replaces Gemma 3n's vision tower. transformers builds it with timm, which requires torchvision, and no text passes through it."""
 
     config_class = transformers.Gemma3nVisionConfig
 
@@ -23,7 +23,7 @@ class NoTower(PreTrainedModel):
 
 
 def config(found: Any) -> Any:
-    """A configuration as its family is to be made of it, changed in place."""
+    """Fix a configuration in place before the model is created."""
     text = found.get_text_config()
     if text.model_type == "lfm3":
         _turn_by_half(text)
@@ -33,7 +33,7 @@ def config(found: Any) -> Any:
 
 
 def model(made: Any) -> Any:
-    """A model whose class ends a forward in an error, calls the text with its head the decoder, or keeps what nothing asks for."""
+    """Fix a model whose class fails in its forward, returns the text model with its head as decoder, or keeps unused tensors."""
     if made.config.model_type in ("llama4", "llama4_text"):
         made.get_decoder = MethodType(_text_alone, made)
         if hasattr(made, "language_model"):
@@ -44,22 +44,22 @@ def model(made: Any) -> Any:
 
 
 def _share_nothing(made: Any) -> None:
-    """Gemma 4's last layer of each kind leaves its keys and values where a drafter would look for them. Computed again for a backward, they
-    hold all that they were made of until the step ends: 0.6 GiB of the 12B at 8,192 tokens, by the dry run."""
+    """Gemma 4's last layer of each kind stores its keys and values for a draft model. Recomputed for a backward, they keep their
+    whole graph until the step ends: 0.6 GiB of the 12B at 8,192 tokens, by the dry run."""
     for layer in made.modules():
         if hasattr(layer, "store_full_length_kv"):
             layer.store_full_length_kv = False
 
 
 def lacks_tower(made: Any) -> bool:
-    """Whether a model that is written down would not be the one that was shipped."""
+    """Whether saving the model would lose parts of the published one."""
     return any(isinstance(module, NoTower) for module in made.modules())
 
 
 def _turn_by_half(text: Any) -> None:
-    """LFM3 turns half of each head by its position, and its released config.json calls that rope_type "default" with a
-    partial_rotary_factor, which transformers 5.24 does not read: it turns all of it, and says nothing. The type that reads it is
-    "proportional", which transformers' own default for LFM3 names."""
+    """LFM3 rotates half of each head. Its released config.json says so by rope_type "default" with a partial_rotary_factor, which
+    transformers 5.24 ignores: it rotates the whole head, without an error. The type that uses the factor is "proportional",
+    transformers' own default for LFM3."""
     for how in (getattr(text, "rope_parameters", None) or {}).values():
         if isinstance(how, dict) and how.get("rope_type") == "default" and how.get("partial_rotary_factor", 1.0) != 1.0:
             how["rope_type"] = "proportional"
@@ -70,6 +70,6 @@ def _text_alone(made: Any) -> Any:
 
 
 def _without_pictures(text: Any, given: Any, output: Any) -> Any:
-    """Llama4ForConditionalGeneration asks what its text part answers for `image_outputs`, which it never has."""
+    """Llama4ForConditionalGeneration reads `image_outputs` of its text model's output, which never has it."""
     output.image_outputs = None
     return output

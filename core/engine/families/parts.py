@@ -1,7 +1,7 @@
-"""Which parts a model has beside those that read and write text: towers for pictures and sound, heads that guess ahead. Torch.
+"""The parts of a model besides its text model: vision and audio towers, multi-token prediction heads. Torch.
 
-A model that also sees is loaded as its makers ship it, so that its weights have the names of its files. Nobody here shows it
-a picture: its towers stay as they are, get no adapter and no 4 bit, and give their memory back. What of the text part lies in RAM, or
+A multimodal model is loaded with its published class, so that its weights have the names of its files. It is trained on text only:
+its towers stay unchanged, get no adapter, are not quantized, and their memory is freed. What of the text part lies in RAM, or
 keeps its 16 bits, is here too.
 """
 
@@ -21,13 +21,13 @@ from transformers.quantizers.base import get_keys_to_not_convert
 from core.models.shapes.matrices import ROUTERS, WITHOUT_ADAPTER
 
 PER_LAYER = "embed_tokens_per_layer"
-# Layers whose weights a family changes in place in its forward, which packed bytes do not bear.
+# Layers whose weights a family's forward changes in place, which is impossible for packed 4-bit weights.
 _NOT_QUANTISED = {"gemma3n_text": ("prediction_coefs", "correction_coefs")}
 
 
 def auto_class(config: Any) -> Any:
-    """The class of transformers that makes what config.architectures names: causal language models, and those that also see or hear,
-    where that is how they are shipped or the only way to have them."""
+    """The Auto class for config.architectures: causal language models, or multimodal ones if the model is published as one or has
+    no other class."""
     kinds = (transformers.AutoModelForCausalLM, transformers.AutoModelForImageTextToText, transformers.AutoModelForMultimodalLM)
     made = [(kind, _name(kind._model_mapping.get(type(config), None))) for kind in kinds]
     there = [kind for kind, name in made if name]
@@ -45,7 +45,7 @@ def text(model: Any) -> nn.Module:
 
 
 def beside(model: Any) -> list[str]:
-    """Names of the largest modules with weights that text does not pass through; none for a plain causal model."""
+    """Names of the outermost modules with weights that text does not pass through; none for a plain causal model."""
     decoder, head = text(model), model.get_output_embeddings()
     used = {id(module) for part in (decoder, head) if part is not None for module in part.modules()}
 
@@ -60,13 +60,13 @@ def beside(model: Any) -> list[str]:
 
 
 def per_layer_embeddings(model: Any) -> str | None:
-    """The name of the embedding that gives each layer a row of its own (Gemma 3n and 4 E), which is as large as all layers together."""
+    """The name of the per-layer embedding (Gemma 3n and 4 E), which is as large as all layers together."""
     return next((name for name, _ in model.named_modules() if name.rpartition(".")[2] == PER_LAYER), None)
 
 
 def all_but(model: Any, left_out: str) -> list[str]:
-    """Names that cover every weight and buffer of the model but those of one module: modules, as large as can be, and weights where a
-    module's name is how the other's begins (embed_tokens), which transformers, that compares beginnings, would take for it too."""
+    """Names that cover every weight and buffer of the model except one module's: modules, as large as possible; or weights, if a
+    module's name is a prefix of the other's (embed_tokens), because transformers compares prefixes."""
 
     def found(module: nn.Module, name: str) -> list[str]:
         if name == left_out:
@@ -85,9 +85,9 @@ def _own(module: nn.Module, name: str) -> Iterator[str]:
 
 
 def places(kind: Any, config: Any, device: torch.device) -> dict[str, torch.device]:
-    """Where transformers is to put what. On a card all but an embedding in every layer, of which a text needs a few rows and which
-    would take half of the card (Gemma 4 E4B: 5.3 of 15 GiB); what a device_map does not name stays in RAM, without accelerate's hooks,
-    which would bring all of it to the card at each forward (so transformers does itself with its Qwen4's)."""
+    """The device_map. Everything goes to the GPU except per-layer embeddings, of which a text needs a few rows and which would take
+    much of the GPU (Gemma 4 E4B: 5.3 of 15 GiB). What a device_map does not name stays in RAM, without accelerate's hooks, which
+    would copy all of it to the GPU in each forward (transformers itself does so for its Qwen4)."""
     if not (device.type == "cuda" and getattr(config.get_text_config(), "hidden_size_per_layer_input", None)):
         return {"": device}
     with init_empty_weights():
@@ -97,7 +97,7 @@ def places(kind: Any, config: Any, device: torch.device) -> dict[str, torch.devi
 
 
 def look_up_in_ram(model: Any) -> None:
-    """Let the embedding in every layer be looked up where it lies; only the rows of a text travel to where the text is."""
+    """Look up per-layer embeddings in RAM; only the rows that a text needs are copied to its device."""
     embedding = model.get_submodule(per_layer_embeddings(model))
     look_up = embedding.forward
 
@@ -107,16 +107,16 @@ def look_up_in_ram(model: Any) -> None:
     embedding.forward = forward
 
 
-# Gemma 3n looks there whether a token is one of a picture or a sound.
+# Gemma 3n reads it to tell image and audio tokens.
 ASKED_FOR_TEXT = {"gemma3n": ("embed_vision", "embed_audio")}
 
 
 class Absent(nn.Module):
-    """Stands where a part was that nothing is asked of."""
+    """Takes the place of a removed part that is never called."""
 
 
 def set_aside(model: Any) -> None:
-    """Let go of what `beside` names, and of its memory."""
+    """Remove the modules that `beside` names and free their memory."""
     for name in beside(model):
         if name.rpartition(".")[2] in ASKED_FOR_TEXT.get(model.config.model_type, ()):
             continue
@@ -125,15 +125,14 @@ def set_aside(model: Any) -> None:
 
 
 def absent(model: Any) -> str:
-    """A regular expression for names of layers in what was set aside; of no name where nothing was."""
+    """A regular expression for the names of layers in removed parts; matches nothing if there are none."""
     places = [name for name, module in model.named_modules() if isinstance(module, Absent)]
     return "|".join(rf"{re.escape(place)}\..*" for place in places)
 
 
 def linear_layers(model: Any) -> list[str]:
-    """Names of the layers that all-linear means: every linear layer of the text part that can have an adapter. Not the head; not a
-    router; not experts that are one parameter, nor, where peft takes a dense layer of this family for such
-    experts by its name, that one."""
+    """The layers of all-linear: every linear layer of the text model that can have an adapter. Not the head, routers, experts
+    stored as one parameter, or dense layers that peft takes for such experts because of their names."""
     decoder, kind = text(model), getattr(model.config, "model_type", "")
     passed_over = WITHOUT_ADAPTER.get(kind, ())
     head = model.get_output_embeddings()
@@ -146,14 +145,14 @@ def linear_layers(model: Any) -> list[str]:
 
 
 def routers(model: Any) -> list[str]:
-    """Names of the linear layers that choose experts or weigh the shared one, of those that are no class of their own."""
+    """Names of the linear layers that route tokens to experts or gate the shared one, if they have no class of their own."""
     names = ROUTERS.get(getattr(model.config, "model_type", ""), ())
     inside = {id(module) for module in text(model).modules()}
     return [name for name, module in model.named_modules() if id(module) in inside and name.rpartition(".")[2] in names]
 
 
 def skipped(kind: Any, config: Any) -> list[str] | None:
-    """What bitsandbytes is told to leave out; None: what transformers leaves out itself (the head), which it does only where nothing is named."""
+    """What bitsandbytes is told to leave out; None: transformers' own choice (the head), which it makes only if nothing is named."""
     if config.get_text_config() is config and config.model_type not in {*_NOT_QUANTISED, *ROUTERS}:
         return None
     with init_empty_weights():
@@ -161,14 +160,14 @@ def skipped(kind: Any, config: Any) -> list[str] | None:
 
 
 def not_quantised(model: Any) -> list[str]:
-    """Names of what stays in 16 bit where the linear layers do not: the head, towers, routers, and what a family's forward writes into."""
+    """Modules that stay in 16 bits when the linear layers are quantized: head, towers, routers, and weights that a family's forward writes to."""
     named = _NOT_QUANTISED.get(model.config.get_text_config().model_type, ())
     return [*get_keys_to_not_convert(model), *beside(model), *routers(model), *named]
 
 
 def expert_parameters(model: Any) -> list[str]:
-    """Names of the parameters that hold the routed experts of the text part, all of a layer in one (experts, ., .): what peft's
-    target_parameters reach. Of a parameter of two dimensions, as biases are, nothing."""
+    """Names of the parameters with the text model's routed experts, all of a layer in one (experts, ., .), for peft's
+    target_parameters. None of two dimensions (biases)."""
     inside = {id(module) for module in text(model).modules()}
     return [
         f"{name}.{own}"
