@@ -1,14 +1,13 @@
-"""A faster product for PEFT's LoRA layers: same parameters, same files, same mathematics, fewer passes. Workers only.
+"""A faster forward and backward for PEFT's LoRA layers: same parameters, files and mathematics, fewer memory passes. Workers only.
 
-PEFT's own layer copies its input to fp32, multiplies, scales, adds and copies back, each of them a pass over (tokens, out)
-numbers. Here base(x) + s x A^T B^T is made at once for all layers that read the same x (q, k, v; gate, up): the
-factors are cast to x's type, not x to theirs; x @ A^T is one product for all of them; what is added is added in place;
-and the input gradient of all is summed inside the products. Kept for the backward: x once (PEFT: an fp32 copy for each
-layer), or where x knows what it was made of (core/engine/variants/elementwise) nothing that is not kept anyway, and x A^T. Plain
-PyTorch, no compiler; runs on any device.
+PEFT's own layer copies its input to fp32, multiplies, scales, adds and copies back, each a pass over (tokens, out) values. Here
+base(x) + s x A^T B^T is computed at once for all layers that read the same x (q, k, v; gate, up): A and B are cast to x's dtype,
+not x to theirs; x @ A^T is one product for all; additions are in place; the input gradients are summed inside the products. Saved
+for the backward: x A^T, and x once (PEFT: an fp32 copy per layer), or nothing if x can be recomputed from tensors that are saved
+anyway (core/engine/variants/elementwise). Plain PyTorch, no compiler; runs on any device.
 
-Left to PEFT: dropout, variants (DoRA and the like), biases of their own, embeddings, several adapters in a layer; and
-for a call, whatever is not the plain case: disabled, merged, mixed by adapter_names, autocast.
+Left to PEFT: dropout, variants (DoRA etc.), LoRA biases, embeddings, several adapters in a layer; and calls with a disabled or
+merged adapter, adapter_names or autocast.
 """
 
 from __future__ import annotations
@@ -35,12 +34,12 @@ class Fused:
     groups: tuple[_Group, ...]
 
     def forget(self) -> None:
-        """Drop what a forward that was left half-way had made for layers that then were not called."""
+        """Drop outputs that an interrupted forward computed for layers that were never called."""
         for group in self.groups:
             group.forget()
 
     def release(self) -> None:
-        """Give every layer its own forward back; twice does no harm."""
+        """Restore every layer's own forward; can be called twice."""
         for group in self.groups:
             group.release()
 
@@ -61,7 +60,7 @@ def fuse(tuned: Any) -> Fused:
 
 
 def _obstacle(layer: LoraLayer) -> str | None:
-    """The key of the sentence that says why this layer keeps PEFT's product."""
+    """The message key for why this layer keeps PEFT's product."""
     base: Any = layer.get_base_layer()
     four_bit = _is_bits(layer, 4)
     quantised = four_bit or (_is_bits(layer, 8) and not base.state.has_fp16_weights)
@@ -87,7 +86,7 @@ def _is_bits(layer: LoraLayer, bits: int) -> bool:
 
 
 def _dequantises_plainly(base: Any) -> bool:
-    """Not repacked for processors (a product without gradients, see base_model), and stored as (out, in)."""
+    """Not repacked for CPUs (a kernel without gradients, see base_model), and stored as (out, in)."""
     state = getattr(base.weight, "quant_state", None)
     packed = getattr(state, "packing_format_for_cpu", False)
     return state is not None and not packed and tuple(state.shape) == (base.out_features, base.in_features)
@@ -95,9 +94,9 @@ def _dequantises_plainly(base: Any) -> bool:
 
 @torch.no_grad()
 def _readers_of_one_input(tuned: Any, layers: Sequence[LoraLayer]) -> list[list[LoraLayer]]:
-    """layers, those together that were handed the very same tensor in a forward of 8 tokens; the rest alone."""
+    """Groups of layers that got the same tensor in a forward of 8 tokens; all others alone."""
     seen: dict[int, list[LoraLayer]] = {}
-    inputs = []  # kept until the end, so that no two have the same id
+    inputs = []  # kept alive, so that ids are unique
 
     def note(layer: Any, args: tuple[Any, ...]) -> None:
         inputs.append(args[0])
@@ -109,7 +108,7 @@ def _readers_of_one_input(tuned: Any, layers: Sequence[LoraLayer]) -> list[list[
     try:
         model.get_decoder()(input_ids=ids, use_cache=False)
     except (AttributeError, TypeError, RuntimeError):
-        seen.clear()  # a family that is put together otherwise: each layer alone is always right
+        seen.clear()  # a family with another structure: each layer alone is always right
     finally:
         for hook in hooks:
             hook.remove()
@@ -120,14 +119,14 @@ def _readers_of_one_input(tuned: Any, layers: Sequence[LoraLayer]) -> list[list[
 
 
 def _autocasts(device_type: str) -> bool:
-    # Tensors without data (core/trial/dry_run) have a device for which torch refuses the second question.
+    # On the meta device (core/trial/dry_run) torch refuses the second question.
     return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
 
 
 class _Group:
-    """Layers that read one input. The first that is called computes for all; the others hand out what is theirs.
+    """Layers with the same input. The first one called computes for all; the others return their part.
 
-    What nobody fetched is dropped at the next call with another tensor, so that nothing outlives its step by more than that.
+    Parts that were not fetched are dropped at the next call with another tensor, so nothing outlives its step for long.
     """
 
     def __init__(self, layers: Sequence[LoraLayer]):
@@ -153,7 +152,7 @@ class _Group:
 
     def _output(self, index: int, x: torch.Tensor) -> torch.Tensor:
         if self.given is not x or index not in self.ready:
-            # Only the first member starts for all: one that comes with a tensor of its own is computed alone.
+            # Only the first member computes for all; one called with another tensor is computed alone.
             members = self.members if index == 0 and all(m.is_plain() for m in self.members) else [self.members[index]]
             outputs = _product(x, members)
             if len(members) == 1:
@@ -169,7 +168,7 @@ class _Group:
 
 
 class _Member:
-    """One LoRA layer as what the product needs of it."""
+    """What the product needs of one LoRA layer."""
 
     def __init__(self, layer: Any):
         self.layer = layer
@@ -192,7 +191,7 @@ class _Member:
         return self.layer.scaling[self.name]
 
     def base_weight(self, dtype: torch.dtype) -> torch.Tensor:
-        """(out, in) in dtype; of a 4-bit or 8-bit base a fresh copy, as bitsandbytes' own backward makes it."""
+        """(out, in) in dtype; for a 4-bit or 8-bit base a dequantized copy, as in bitsandbytes' own backward."""
         base = self.layer.get_base_layer()
         weight = base.weight
         if _is_bits(self.layer, 8):
@@ -207,16 +206,16 @@ class _Member:
 def _product(x: torch.Tensor, members: Sequence[_Member]) -> tuple[torch.Tensor, ...]:
     """(base_i(x) + s_i x A_i^T B_i^T for each member i) of x (..., in), with A_i (r_i, in) and B_i (out_i, r_i).
 
-    Products run in x's type with the sums inside them in fp32; the gradients of A and B are returned in theirs. Two nodes: what the
-    way back needs is kept before the large products are made. Gradient checkpointing ends its second computing of a layer at the last
-    tensor that is kept, so that what nobody reads there (in most families the base product of down_proj) is not made again.
+    Products run in x's dtype with fp32 accumulation; the gradients of A and B have their dtype. Two autograd nodes, so that tensors
+    for the backward are saved before the large products. Gradient checkpointing stops recomputing a layer at its last saved tensor,
+    so products that nobody reads there (in most families down_proj's base product) are not recomputed.
     """
     hidden, *ways_back = _ForBackward.apply(x, members, *(m.A for m in members), *(m.B for m in members))
     return _Recomputed.apply((x, hidden), members, *ways_back)
 
 
 class _ForBackward(torch.autograd.Function):
-    """x A^T (tokens, sum of r), and for each member a tensor (..., out) without numbers of its own, whose gradient is that of the output."""
+    """x A^T (tokens, sum of r), and for each member a tensor (..., out) without storage of its own, whose gradient is the output's."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, members: Sequence[_Member], *factors: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -253,7 +252,7 @@ class _ForBackward(torch.autograd.Function):
 
 
 class _Recomputed(torch.autograd.Function):
-    """The outputs. Keeps nothing: what comes back for them is handed to `_Hidden` as it is."""
+    """The outputs. Saves nothing: their gradients are passed to `_Hidden` unchanged."""
 
     @staticmethod
     def forward(
@@ -271,7 +270,7 @@ class _Recomputed(torch.autograd.Function):
         return None, None, *gradients
 
 
-# Both are made at each use: an optimizer that writes past PyTorch's version counters (bitsandbytes) would leave a kept copy stale.
+# Computed at each use: bitsandbytes' optimizers bypass PyTorch's version counters and would leave a cached copy stale.
 def _all_a(a: Sequence[torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
     """All A as one (sum of r, in) in dtype."""
     return (torch.cat(list(a)) if len(a) > 1 else a[0]).to(dtype)

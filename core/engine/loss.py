@@ -1,12 +1,11 @@
-"""The loss on what should be learned, with the head applied only there, some hundred positions at a time.
+"""The loss on trained tokens, with the head applied only there, some hundred positions at a time.
 
 Hidden states are picked by an integer index (a boolean mask has no fixed shape) before they meet the head, so the
-vocabulary multiplies the learned tokens of a chunk and never the sequence. Of each chunk the gradient of its hidden states is
-made while its logits are there; neither logits nor softmax are kept, and no fp32 copy of the head is made.
+vocabulary multiplies the trained tokens of a chunk, never the sequence. The gradient of a chunk's hidden states is computed
+together with its logits; neither logits nor softmax are saved, and the head is not copied to fp32.
 
-What a family does to its logits after the head, a factor (Cohere, Granite, Falcon-H1) or a soft cap (Gemma), is read from
-its configuration and proven on the very model before it is relied on; where the proof fails, the model's own forward is
-asked for the logits of the learned positions. Imports torch: workers only.
+A family's logit scale (Cohere, Granite, Falcon-H1) or soft cap (Gemma) is read from its configuration and tested on the model
+itself; if the test fails, the model's own forward computes the logits of the trained positions. Imports torch: workers only.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from core.engine.variants import liger
 from core.engine.variants.chunk import chunk_loss
 from core.memory.arithmetic import rows_at_once
 
-# Names under which configurations keep them; a scale of None, 1 or 1.0 is none.
+# Their names in configurations; a scale of None, 1 or 1.0 is none.
 _FACTORS = ("logit_scale", "lm_head_multiplier", "output_multiplier_scale")
 _DIVISORS = ("logits_scaling",)
 _CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
@@ -35,8 +34,8 @@ _CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
 class Head:
     """logits = cap * tanh(scale * head(hidden) / cap), without the cap where it is None.
 
-    alone: whether that was proven, so that the head may be applied to a few positions; else the model's own forward is
-    used. kernel: Liger's, where there is one and it was proven too.
+    alone: whether the test passed, so that the head may be applied to a few positions; otherwise the model's own forward is used.
+    kernel: Liger's, if it passed its test.
     """
 
     scale: float = 1.0
@@ -46,7 +45,7 @@ class Head:
 
     @classmethod
     def of_config(cls, config: Any) -> Head:
-        """What the configuration says, unproven."""
+        """As the configuration says, untested."""
         configs = (config, config.get_text_config())
 
         def named(names: Sequence[str]) -> float | None:
@@ -58,7 +57,7 @@ class Head:
 
     @classmethod
     def of(cls, model: Any) -> Head:
-        """What model really does, tried on 8 tokens. model: a causal LM without a peft wrapper."""
+        """As the model really computes, tested on 8 tokens. model: a causal LM without a peft wrapper."""
         claimed = cls.of_config(model.config)
         if not _agrees(model, claimed):
             return cls(alone=False)
@@ -66,7 +65,7 @@ class Head:
         return replace(claimed, kernel=liger.find(weight, claimed.scale, claimed.cap))
 
     def bend(self, logits: torch.Tensor) -> torch.Tensor:
-        """fp32 logits out of what the head gave."""
+        """fp32 logits from the head's output."""
         logits = logits.float()
         if self.scale != 1.0:
             logits = logits * self.scale
@@ -74,15 +73,15 @@ class Head:
 
 
 def summed_loss(tuned: Any, batch: Batch, head: Head | None = None) -> torch.Tensor:
-    """Cross-entropy summed over the learned tokens of batch, float32 scalar; divide by batch.targets.numel().
+    """Cross-entropy summed over the trained tokens of batch, float32 scalar; divide by batch.targets.numel().
 
-    tuned: a causal LM, with or without a peft wrapper. head: None believes the configuration.
+    tuned: a causal LM, with or without a peft wrapper. head: None for the configuration's.
     """
     return _of_batch(tuned, batch, head, head_loss).sum()
 
 
 def token_losses(tuned: Any, batch: Batch, head: Head | None = None) -> torch.Tensor:
-    """(K,) float32: that of each learned token, for whoever weighs them."""
+    """(K,) float32: the loss of each trained token."""
     return _of_batch(tuned, batch, head, head_losses)
 
 
@@ -104,7 +103,7 @@ def head_loss(layer: Any, hidden: torch.Tensor, targets: torch.Tensor, head: Hea
 
 
 def head_losses(layer: Any, hidden: torch.Tensor, targets: torch.Tensor, head: Head) -> torch.Tensor:
-    """(K,): the same of each token."""
+    """(K,): the same per token."""
     if not _is_frozen(layer):
         return _through(layer, hidden, targets, head)
     return _FrozenHead.apply(hidden, layer.weight, layer.bias, targets, head)
@@ -120,7 +119,7 @@ def _chunks(rows: int, vocab_size: int, device: torch.device) -> list[slice]:
 
 
 class _FrozenHead(torch.autograd.Function):
-    """The losses (K,) of a head that is not trained. What is kept for the backward is a gradient of each, (K, h) in hidden's type."""
+    """The losses (K,) of a head that is not trained. Saves each loss's gradient for the backward, (K, h) in hidden's dtype."""
 
     @staticmethod
     def forward(
@@ -144,7 +143,7 @@ class _FrozenHead(torch.autograd.Function):
 
 
 def _through(layer: Any, hidden: torch.Tensor, targets: torch.Tensor, head: Head) -> torch.Tensor:
-    """Through a head that is trained or has an adapter: each chunk's logits are computed again in the backward."""
+    """For a head that is trained or has an adapter: each chunk's logits are recomputed in the backward."""
 
     def loss(hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return functional.cross_entropy(head.bend(layer(hidden)), targets, reduction="none")
@@ -157,7 +156,7 @@ def _through(layer: Any, hidden: torch.Tensor, targets: torch.Tensor, head: Head
 
 
 def _own_logits(model: Any, batch: Batch) -> torch.Tensor:
-    """(K, V): the model's own logits at the learned positions, of every position only where it can give no fewer."""
+    """(K, V): the model's own logits at the trained positions; it computes all positions only if it supports no selection."""
     inputs, width = batch.inputs(), batch.input_ids.shape[1]
     if "logits_to_keep" not in inspect.signature(model.forward).parameters:
         return model(**inputs).logits.flatten(0, 1).index_select(0, batch.index)
@@ -167,7 +166,7 @@ def _own_logits(model: Any, batch: Batch) -> torch.Tensor:
 
 @torch.no_grad()
 def _agrees(model: Any, head: Head) -> bool:
-    """Whether head gives what the model itself answers: the proof for families that nobody listed."""
+    """Whether head gives the model's own logits: the test for unlisted families."""
     device = next(model.parameters()).device
     ids = torch.arange(5, 13, device=device)[None] % model.config.get_text_config().vocab_size
     was_training = model.training
@@ -175,9 +174,9 @@ def _agrees(model: Any, head: Head) -> bool:
     try:
         own = model(input_ids=ids, use_cache=False).logits.float()
         ours = head.bend(model.get_output_embeddings()(model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state))
-        # Without data (core/trial/dry_run) there is nothing to compare.
+        # On the meta device (core/trial/dry_run) there is nothing to compare.
         return own.shape == ours.shape and (own.is_meta or bool((own - ours).abs().max() <= 0.01 * own.abs().max()))
     except (AttributeError, TypeError, RuntimeError):
-        return False  # a family that is put together otherwise: its own forward is always right
+        return False  # a family with another structure: its own forward is always right
     finally:
         model.train(was_training)

@@ -1,6 +1,6 @@
-"""The optimizer of a run: AdamW over the adapter, and with LoRA+ matrices B that learn faster than A. Workers only.
+"""The optimizer of a run: AdamW on the adapter; with LoRA+, matrices B have a higher learning rate than A. Workers only.
 
-A group's `lr_ratio` is what its learning rate is of the run's; checkpoints keep it with the group.
+A group's learning rate is the run's times its `lr_ratio`, which checkpoints store with the group.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ def make(tuned: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def of_name(optim: str | None, groups: list[dict[str, Any]], **settings: float) -> torch.optim.Optimizer:
-    """AdamW in fp32, or bitsandbytes' 8-bit and paged 8-bit ones (about 2 bytes a parameter instead of 8); where nothing can be
-    paged, adamw_8bit is paged_adamw_8bit's equal in all else."""
+    """AdamW in fp32, or bitsandbytes' 8-bit and paged 8-bit ones (about 2 bytes per parameter instead of 8). If paging is not
+    possible, paged_adamw_8bit becomes adamw_8bit, otherwise its equal."""
     if optim in (None, "adamw_torch"):
         return torch.optim.AdamW(groups, fused=True, **settings)
     import bitsandbytes
@@ -33,14 +33,13 @@ def of_name(optim: str | None, groups: list[dict[str, Any]], **settings: float) 
 
 
 def can_page(parameter: torch.Tensor) -> bool:
-    """Whether the states of parameter may lie in memory that its card and the PC share at once: not as Windows' driver has it
-    (CUDA programming guide, CONCURRENT_MANAGED_ACCESS), and not without a card."""
+    """Whether the states of parameter may be in unified memory: not with Windows' driver (CUDA programming guide,
+    CONCURRENT_MANAGED_ACCESS), and not without a GPU."""
     return parameter.is_cuda and driver_system() == "Linux"
 
 
 def groups_of(tuned: torch.nn.Module, loraplus_lr_ratio: float | None) -> list[dict[str, Any]]:
-    """All that is trained in one group; with LoRA+ in two, those of peft's create_loraplus_optimizer: B, and DoRA's magnitudes,
-    apart from A."""
+    """One parameter group; with LoRA+ two, as in peft's create_loraplus_optimizer: A, and B with DoRA's magnitudes."""
     trained = [(name, p) for name, p in tuned.named_parameters() if p.requires_grad]
     if loraplus_lr_ratio is None:
         return [{"params": [p for _, p in trained], "lr_ratio": 1.0}]
@@ -50,6 +49,6 @@ def groups_of(tuned: torch.nn.Module, loraplus_lr_ratio: float | None) -> list[d
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
-    """The run's learning rate, to each group its part of it."""
+    """Set each group's learning rate from the run's."""
     for group in optimizer.param_groups:
-        group["lr"] = value * group.get("lr_ratio", 1.0)  # of before LoRA+: a checkpoint has none
+        group["lr"] = value * group.get("lr_ratio", 1.0)  # missing in checkpoints from before LoRA+

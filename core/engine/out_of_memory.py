@@ -1,9 +1,9 @@
-"""What a run does when the memory is not enough in the middle of it, in this order, until it is: every layer checkpointed where some were
-left out, less computed at once, gradient checkpointing, activations in RAM. No torch.
+"""What a run does when it gets out of memory, in this order, until it fits: checkpoint layers that were exempt, smaller
+micro-batches, gradient checkpointing, activation offloading. No torch.
 
-Fewer examples at once make as many micro-batches more, so a step learns of the same rows and, weighted by their learned tokens,
-makes the same correction but for rounding: the curve goes on. What was taken is part of a checkpoint's position, so that a later
-attempt goes on with it, and computes what this one would have.
+Smaller micro-batches are more micro-batches, weighted by their trained tokens, so a step has the same rows and the same update
+except for rounding: the curve continues. The choice is part of a checkpoint's position, so that a resumed run keeps it and computes
+the same.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ HALVE, CHECKPOINTING, OFFLOAD, EVERY_LAYER = "halve", "gradient_checkpointing", 
 
 
 class NothingLeftError(DoesNotFitError):
-    """The memory is not enough in the middle of a run that saves all it can; the adapter holds the last finished step."""
+    """Out of memory with nothing left to save; the adapter is that of the last finished step."""
 
 
 class Retreat:
-    """How a step is computed now. is_packed: whether examples lie end to end in a micro-batch, so that its tokens are what counts.
+    """How a step is computed now. is_packed: whether examples are packed, so that a micro-batch is measured in tokens.
 
-    whole: of them, or of examples, in a micro-batch of the plan. taken: the ways so far, HALVE as often as that was halved. room_for: the
-    last layers that there is room to leave without checkpointing.
+    whole: tokens, or examples, in a planned micro-batch. taken: the ways taken so far, HALVE once per halving. room_for: how many
+    of the last layers fit without checkpointing.
     """
 
     def __init__(self, whole: int, is_packed: bool, on_card: bool, checkpointing: bool = False, offloads: bool = False):
@@ -37,13 +37,13 @@ class Retreat:
 
     @classmethod
     def of(cls, recipe: Recipe, is_packed: bool, on_card: bool) -> Retreat:
-        train, on_card = recipe.train, on_card and not recipe.train.fsdp  # whose weights cannot be told from activations
+        train, on_card = recipe.train, on_card and not recipe.train.fsdp  # whose weights cannot be distinguished from activations
         whole = train.per_device_train_batch_size * (recipe.row_length if is_packed else 1)
         return cls(whole, is_packed, on_card, bool(train.gradient_checkpointing), train.activation_offload and on_card)
 
     @property
     def at_once(self) -> int:
-        """The most that a micro-batch may hold: tokens where they are packed, else examples."""
+        """The size limit of a micro-batch: tokens if packed, otherwise examples."""
         return max(1, self._whole >> self.taken.count(HALVE))
 
     @property
@@ -52,7 +52,7 @@ class Retreat:
 
     @property
     def kept_layers(self) -> int:
-        """The last ones, which are not checkpointed where the others are."""
+        """The number of last layers that are not checkpointed although the others are."""
         return self.room_for if self.checkpointing and not self.offloads and EVERY_LAYER not in self.taken else 0
 
     @property
@@ -60,7 +60,7 @@ class Retreat:
         return self._offloads or OFFLOAD in self.taken
 
     def parts(self, rows: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
-        """A micro-batch of the plan as those it is computed in now. rows: positions in lengths (tokens of the examples)."""
+        """Split a planned micro-batch into those computed now. rows: positions in lengths (tokens of the examples)."""
         return self._parts(rows, lengths, self.at_once) if HALVE in self.taken else [list(rows)]
 
     def _parts(self, rows: Sequence[int], lengths: Sequence[int], most: int) -> list[list[int]]:
@@ -69,9 +69,9 @@ class Retreat:
         return [list(rows[start : start + most]) for start in range(0, len(rows), most)]
 
     def go_on(self, failed: Sequence[int], lengths: Sequence[int], what: Message, measuring: bool = False) -> Message | None:
-        """Take the next way, the first that helps the micro-batch that failed; says which, None where none is left.
+        """Take the first way that helps the failed micro-batch; returns it, or None if none is left.
 
-        what: where it was not enough. measuring: nothing is kept for a way back then, so only less at once helps.
+        what: where memory ran out. measuring: an evaluation saves nothing for a backward, so only smaller batches help.
         """
         if self.kept_layers and not measuring:
             self.taken.append(EVERY_LAYER)

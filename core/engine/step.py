@@ -1,8 +1,8 @@
-"""One optimizer step: what the trainer, a dry run and the measurement of the pace have in common. Imports torch: workers only.
+"""One optimizer step, shared by the trainer, the dry run and the pace measurement. Imports torch: workers only.
 
-Micro-batches weighted by their learned tokens (so accumulating equals one large batch), gradient norm clipped, AdamW. A step
-knows how it is computed now (core/engine/out_of_memory) and how to undo what it has touched; which rows come next, how fast to learn
-and whether its numbers can be believed is for others to say.
+Micro-batches weighted by their trained tokens (so accumulation equals one large batch), gradient clipping, AdamW. A step knows how
+it is computed now (core/engine/out_of_memory) and how to undo itself; others decide which rows come next, the learning rate, and
+whether its values are plausible.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ Rows = Sequence[Encoded]
 
 @dataclass(frozen=True)
 class Numbers:
-    """Of a step. loss: mean over its learned tokens, or over its pairs. grad_norm: before it was clipped. tokens: read, without padding.
-    is_finite: whether the adapter may learn of it."""
+    """Of a step. loss: mean over its trained tokens, or its pairs. grad_norm: before clipping. tokens: read, without padding.
+    is_finite: whether the update may be applied."""
 
     loss: float
     grad_norm: float
@@ -57,8 +57,8 @@ class LongestBatch:
 class Step:
     """tuned: the peft model on device, its base of dtype, adapters float32. packed: whether rows lie end to end (core/engine/attention).
 
-    preference: where rows are pairs that are compared. offloading: makes the context that puts activations aside. computing: the rows of the micro-batch that is being computed; none
-    while what is going on cannot be done again. random: states at the end of the last finished step, None before the first attempt.
+    preference: for rows that are pairs. offloading: creates the context that offloads activations. computing: the rows of the current micro-batch;
+    none while a failure could not be repeated. random: RNG states at the end of the last finished step, None before the first attempt.
     """
 
     def __init__(
@@ -83,8 +83,8 @@ class Step:
 
     @classmethod
     def of(cls, tuned: Any, recipe: Recipe, compute: Compute, pad_token_id: int) -> Step:
-        """That of a run. Make it before an attempt is restored: what the adapter is now is what every attempt began with, and a
-        copy of it is kept in RAM."""
+        """The step of a run. Create it before an attempt is restored: the current adapter is the initial one of every attempt; a
+        copy is kept in RAM."""
         base = tuned.get_base_model()
         packed = recipe.data.packing and attention.enable(base)
         optimizer, head = optimizers.make(tuned, recipe), Head.of(base)
@@ -99,7 +99,7 @@ class Step:
 
     # ---- from one attempt to the next -----------------------------------------------------------------------------
     def begin(self, seed: int) -> None:
-        """Before the first step of an attempt. `release` gives the model back."""
+        """Before the first step of an attempt. `release` undoes it."""
         torch.manual_seed(seed)
         self._random_at_start = random_states(self.on_card)
         self.random = self.random or self._random_at_start
@@ -117,18 +117,18 @@ class Step:
             self.elementwise.release()
 
     def save_memory(self) -> None:
-        """As the recipe, and what was found since, have it."""
+        """Apply the memory settings of the recipe and of the retreats since."""
         if self.retreat.checkpointing:
             checkpoint_layers(self.tuned, self.retreat.kept_layers)
         if self.retreat.offloads and self._offload is None:
             self._offload = self._offloading(self.tuned)
 
     def states(self) -> States:
-        """Everything that the next step depends on beside the adapter, as it was at the end of the last finished one."""
+        """Everything besides the adapter that the next step depends on, as of the end of the last finished one."""
         return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), "random": self.random}
 
     def restore(self, weights: dict[str, torch.Tensor], states: States) -> None:
-        """weights: of the adapter, by PEFT's names. Bit for bit on a processor."""
+        """weights: of the adapter, by PEFT's names. Bit for bit on a CPU."""
         adapter.restore(self.tuned, weights)
         self.optimizer.load_state_dict(states["optimizer"])
         self.scaler.load_state_dict(states["scaler"])
@@ -136,7 +136,7 @@ class Step:
 
     # ---- a step ---------------------------------------------------------------------------------------------------
     def parts(self, rows: Rows) -> list[list[Encoded]]:
-        """A micro-batch of the plan as those it is computed in now."""
+        """Split a planned micro-batch into those computed now."""
         chosen = self.retreat.parts(range(len(rows)), [len(row.input_ids) for row in rows])
         return [[rows[i] for i in part] for part in chosen]
 
@@ -150,7 +150,7 @@ class Step:
         return collate(rows, self.pad_token_id, self.device)
 
     def compute(self, parts: Sequence[Rows], learning_rate: float, check: Callable[[], None] = lambda: None) -> Numbers:
-        """Forward and backward of every part; `apply` then learns of it, or not. check is asked before each, and may raise.
+        """Forward and backward of every part, before `apply`. check is called before each and may raise.
 
         A step that is left on the way has touched gradients only: the adapter is that of the step before.
         """
@@ -163,12 +163,12 @@ class Step:
         grad_norm = float(self.clip())
         learned = sum(batch.targets.numel() for batch in batches)
         loss = float(loss_sum) / self.whole(batches)[0]
-        may_overflow = self.scaler.is_enabled() and self.scaler.get_scale() > 1  # float16's own: it leaves the step out itself
+        may_overflow = self.scaler.is_enabled() and self.scaler.get_scale() > 1  # float16's GradScaler: it skips the step itself
         is_finite = math.isfinite(loss) and (math.isfinite(grad_norm) or may_overflow)
         return Numbers(loss, grad_norm, sum(batch.tokens for batch in batches), learned, is_finite)
 
     def summed(self, parts: Sequence[Rows], batches: Sequence[Batch], check: Callable[[], None]) -> torch.Tensor:
-        """`backward` of all of a step; what it is at stands in `computing`."""
+        """`backward` of a whole step; `computing` is its current part."""
 
         def entering(number: int) -> None:
             check()
@@ -180,9 +180,9 @@ class Step:
         self, batches: Sequence[Batch], entering: Callable[[int], None] = lambda number: None, is_scaled: bool = True,
         whole: tuple[float, float] | None = None,
     ) -> torch.Tensor:  # fmt: skip
-        """Forward and backward of every micro-batch, weighted by its learned tokens, or pairs. Returns the summed loss, a scalar without
-        gradient; what is added to the gradients is that of the mean. entering is called with the number of each, from 0. whole: of the
-        step that batches are a part of."""
+        """Forward and backward of every micro-batch, weighted by its trained tokens, or pairs. Returns the summed loss, a scalar
+        without gradient; the gradients are those of the mean. entering is called with each one's number, from 0. whole: of the step
+        that batches belong to."""
         counted, share = whole or self.whole(batches)
         loss_sum = torch.zeros((), device=self.device)
         for number, batch in enumerate(batches):
@@ -194,7 +194,7 @@ class Step:
         return loss_sum
 
     def whole(self, batches: Sequence[Batch]) -> tuple[float, float]:
-        """Of a step: what its loss is the mean over, and of pairs the share of sft in it."""
+        """The count that a step's loss is averaged over, and for pairs the weight of SFT in it."""
         if self.preference:
             return sum(len(batch.examples) // 2 for batch in batches), self.preference.sft_share(batches)
         return max(1, sum(batch.targets.numel() for batch in batches)), 0.0
@@ -206,19 +206,19 @@ class Step:
         return loss
 
     def told(self) -> dict[str, float]:
-        """What pairs say beside their loss, a mean each over those since it was last asked; {} where none were compared."""
+        """Metrics of pairs besides their loss, averaged since the last call; {} without pairs."""
         told, pairs = self._told.tolist(), self._pairs
         self._told, self._pairs = torch.zeros(len(SUMS)), 0
         return self.preference.told(told, pairs) if self.preference and pairs else {}
 
     def clip(self) -> torch.Tensor:
-        """Hold the gradients to the norm of the recipe (None or 0: to none). Returns the norm that they had."""
+        """Clip the gradients to the recipe's max_grad_norm (None or 0: not at all). Returns their norm before."""
         self.scaler.unscale_(self.optimizer)
         return torch.nn.utils.clip_grad_norm_(self.parameters, self._max_grad_norm or math.inf)
 
     def apply(self, is_good: bool, is_first: bool = False) -> None:
-        """Learn of what was computed, where it is good, and forget the gradients. is_first: of all that were learned of; then the
-        optimizer makes its state, which can be undone; later it changes it."""
+        """Apply the update if it is good, and clear the gradients. is_first: of all updates; the optimizer then creates its state,
+        which can be undone; later it changes it."""
         if not is_first:
             self.computing = ()
         if is_good:
@@ -227,13 +227,13 @@ class Step:
         self.optimizer.zero_grad(set_to_none=True)
 
     def finished(self) -> None:
-        """This step stands: the next one begins with the random states of now."""
+        """Mark the step as done: the next one begins with the current RNG states."""
         self.random = random_states(self.on_card)
 
     @torch.no_grad()
     def measure(self, rows: Rows, compares: bool = False) -> tuple[float, int]:
-        """Summed loss and learned tokens of a batch, or pairs where it compares them (`told` then has more); the model is as its `eval` or
-        `train` left it."""
+        """Summed loss and trained tokens, or pairs, of a batch (`told` then has more); the model's train or eval mode is not
+        changed."""
         self.computing, batch = rows, self.batch(rows)
         if compares and self.preference:
             loss, count = self._compared(batch, self.preference.sft_share([batch])), len(rows)
@@ -244,7 +244,7 @@ class Step:
         return found
 
     def measured(self, batches: Iterator[Rows], check: Callable[[], None]) -> Iterator[tuple[int, float, int]]:
-        """Of each batch of an evaluation: rows, and what `measure` gives."""
+        """For each batch of an evaluation: its rows, and the result of `measure`."""
         for rows in batches:
             check()
             yield len(rows), *self.measure(rows, compares=True)
@@ -260,12 +260,12 @@ class Step:
 
     # ---- undone ---------------------------------------------------------------------------------------------------
     def forget(self) -> None:
-        """What a step that failed half-way has touched; its memory is free again."""
+        """Undo what an unfinished step has changed, and free its memory."""
         self.computing = ()
         self.optimizer.zero_grad(set_to_none=True)
         if self.fused:
             self.fused.forget()
-        state, self.scaler = self.scaler.state_dict(), self._new_scaler()  # the old one may be half-way through a step
+        state, self.scaler = self.scaler.state_dict(), self._new_scaler()  # the old one may be in the middle of a step
         self.scaler.load_state_dict(state)
         if self.random:
             set_random_states(self.random)
@@ -275,7 +275,7 @@ class Step:
 
     @torch.no_grad()
     def unlearn(self) -> None:
-        """As before the first step of all."""
+        """Back to before the first step."""
         pissa = getattr(self.tuned, "pissa", None)
         if pissa and pissa.start:  # the base lacks what the adapter then began with
             adapter.begin_anew(self.tuned, pissa.start)
@@ -287,7 +287,7 @@ class Step:
 
     # ---- tried out beforehand (core/training/memory/probe) ---------------------------------------------------------------
     def longest(self, steps: Iterable[Sequence[Sequence[int]]], rows: Rows) -> LongestBatch:
-        """The micro-batch of steps with most tokens, padding included; of several the one that learns most. steps: positions in rows."""
+        """The micro-batch with most tokens, padding included; of several the one with most trained tokens. steps: positions in rows."""
         lengths, learned = lengths_of(rows), learned_of(rows)
         best, several = ((-1, -1), list[int]()), False
         for step in steps:
@@ -299,10 +299,10 @@ class Step:
         return LongestBatch(tuple(rows[i] for i in best[1]), *best[0], several=several)
 
     def rehearse(self, longest: LongestBatch) -> None:
-        """Forward and backward as in a step, thrown away: random states and gradients are afterwards as they were before."""
+        """Forward and backward as in a step, discarded: RNG states and gradients are the same afterwards."""
         states = random_states(self.on_card)
         self.tuned.train()
-        if longest.several:  # in a step all but the first micro-batch find gradients
+        if longest.several:  # in a step, all micro-batches but the first add to existing gradients
             for parameter in self.parameters:
                 parameter.grad = torch.zeros_like(parameter)
         try:
@@ -319,7 +319,7 @@ def padded(lengths: Sequence[int], packed: bool) -> int:
 
 @contextmanager
 def stop_inside_layers(tuned: torch.nn.Module, check: Callable[[], None]) -> Iterator[None]:
-    """Let `check` raise between the layers of a forward and of a backward.
+    """Let `check` raise between two layers of a forward or backward.
 
     A step that is left has touched gradients only: the adapter is that of the step before.
     """
@@ -345,12 +345,12 @@ def stop_inside_layers(tuned: torch.nn.Module, check: Callable[[], None]) -> Ite
 
 
 def checkpoint_layers(tuned: Any, kept: int = 0) -> None:
-    """Of each layer keep the input alone, and compute the rest again in the backward; but for the last `kept` ones, whose backward
-    comes first: what they keep is gone when the others begin to compute again."""
+    """Gradient checkpointing: save only each layer's input and recompute the rest in the backward; except for the last `kept`
+    layers, whose backward comes first: their memory is freed before the others recompute."""
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     tuned.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    tuned.enable_input_require_grads()  # else nothing below the first checkpoint gets a gradient
+    tuned.enable_input_require_grads()  # otherwise nothing below the first checkpoint gets a gradient
     if kept:
         layers = [
             module for module in tuned.get_base_model().get_decoder().modules() if isinstance(module, GradientCheckpointingLayer)

@@ -1,5 +1,5 @@
-"""Attention in 16-bit types on a processor, over examples that lie end to end: blocks of queries, each against the keys that it may see.
-Products run in 16 bits where that is fast, scores and softmax in fp32. Imports torch: workers only.
+"""16-bit attention over packed examples on a CPU, in blocks of queries against the keys they may attend to. Products run in 16 bits
+where that is fast, scores and softmax in fp32. Imports torch: workers only.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ BLOCK = 128
 def attend(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: tuple[int, ...], scaling: float, window: int | None
 ) -> torch.Tensor:
-    """query: (1, heads, T, d); key, value: (1, kv heads, T, d); lengths: of the examples, their sum is T. window: how many
-    tokens back, itself included, a token may look; None: all. Returns (1, T, heads, d)."""
+    """query: (1, heads, T, d); key, value: (1, kv heads, T, d); lengths: of the examples, their sum is T. window: how many tokens
+    back, including itself, a token attends to; None: all. Returns (1, T, heads, d)."""
     return _Attention.apply(query, key, value, lengths, scaling, window)
 
 
@@ -81,7 +81,7 @@ def _grouped(query: torch.Tensor, kv_heads: int) -> torch.Tensor:
 
 
 class _Block:
-    """Queries start..end of the example that begins at `begin`, and the keys that they may see."""
+    """Queries start..end of the example that begins at `begin`, and the keys they attend to."""
 
     def __init__(self, begin: int, start: int, end: int, window: int | None):
         first = begin if window is None else max(begin, start - window + 1)

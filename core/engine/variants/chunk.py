@@ -1,8 +1,8 @@
-"""The losses of one chunk of positions and their gradient, by a head that is not trained. Imports torch: workers only.
+"""Losses and gradient of one chunk of positions, for a head that is not trained. Imports torch: workers only.
 
-A card holds 8 bytes a logit at most: fp32 logits and their softmax, which becomes their gradient. A processor holds the logits once, in the
-head's own type: it bends and softmaxes a few rows at once, which stay in its cache, and writes their gradient over them. The same bits
-either way.
+A GPU holds at most 8 bytes per logit: fp32 logits and their softmax, which becomes their gradient. A CPU holds the logits once, in
+the head's dtype: it scales, caps and softmaxes a few rows at a time, which stay in its cache, and overwrites them with their
+gradient. The same bits either way.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-FEW_AT_ONCE = ("cpu",)  # devices that softmax a few rows at once
-IN_CACHE = 1 << 18  # logits that a processor softmaxes at once: 1 MiB in fp32
+FEW_AT_ONCE = ("cpu",)  # devices that softmax a few rows at a time
+IN_CACHE = 1 << 18  # logits that a CPU softmaxes at a time: 1 MiB in fp32
 
 
 def chunk_loss(
     hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, aim: torch.Tensor, scale: float, cap: float | None,
     gradient: torch.Tensor | None,
 ) -> torch.Tensor:  # fmt: skip
-    """(K,) float32 of hidden (K, h), aim (K, 1), logits bent as core.engine.loss.Head says; what hidden's gradient is goes into gradient."""
+    """(K,) float32 losses of hidden (K, h), aim (K, 1), logits as core.engine.loss.Head computes them; hidden's gradient is written to gradient."""
     learns = gradient is not None
     if hidden.device.type not in FEW_AT_ONCE:
         # fp32 before the softmax, which would else make that copy beside the 16-bit logits.
@@ -40,7 +40,7 @@ def chunk_loss(
 def _softmaxed(
     logits: torch.Tensor, aim: torch.Tensor, scale: float, cap: float | None, learns: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The losses of fp32 logits that nobody else needs, and, where it learns, the gradient of what the head gave."""
+    """The losses of fp32 logits, which are overwritten, and if wanted the gradient of the head's output."""
     if scale != 1.0:
         logits.mul_(scale)
     if cap is not None:
