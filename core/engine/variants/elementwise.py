@@ -1,14 +1,14 @@
-"""Norm, rotary and gate of a layer as one autograd function each: less kept for the way back, fewer launches, written in place. Torch.
+"""Norm, rotary and gate of a layer as one autograd function each: less saved for the backward, fewer kernel launches, in place. Torch.
 
-transformers writes RMSNorm as eight operations on an fp32 copy that is kept, and the turning of queries and keys as ten. Here a norm
-keeps its input and one number a token; on a card it is torch's own kernel, on a processor it goes through cache-sized blocks. There what
-comes out of a norm or a gate is not kept at all: it has `made_of`, a function and the tensors that it takes to make the same bits again,
-which the product that reads it keeps in its place (core/engine/fused_lora); a gate keeps the two that flow into it. What a
-layer computes is not read from its name: a twin of each module, its class's own forward on few made-up numbers, shows whether a form
-here gives the same values and gradients in fp32. A module without such a form keeps its own forward; so does a call that is not the
-plain one. In 16 bits results are rounded once, from fp32, where transformers rounds twice.
+transformers implements RMSNorm as eight operations on an fp32 copy that is saved, and rotary embeddings as ten. Here a norm saves
+its input and one value per token; on a GPU it is torch's own kernel, on a CPU it runs in cache-sized blocks. On a CPU the output of
+a norm or gate is not saved: it has `made_of`, a function and the tensors to recompute the same bits from, which the product that
+reads it saves instead (core/engine/fused_lora); a gate saves its two inputs. What a module computes is not read from its name: a
+copy of it runs its own forward on a few made-up values, to test that an implementation here gives the same values and gradients in
+fp32. A module that matches none keeps its own forward; so does a call with other arguments. In 16 bits, results are rounded once,
+from fp32, where transformers rounds twice.
 
-Where Liger is installed and its kernels give the same on this card, they are taken (core/engine/variants/liger).
+If Liger is installed and its kernels agree on this GPU, they are used (core/engine/variants/liger).
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from torch.nn import functional
 
 from core.engine.variants import liger
 
-EXACT, NEAR = 1e-5, 0.02  # of the largest number: sums in another order, in fp32 and in 16 bits
-BLOCKWISE = ("cpu",)  # devices without torch's own kernel, where memory is dearer than passes over it
-BLOCK = 1 << 18  # numbers of a norm that they take at once: 1 MiB in fp32
+EXACT, NEAR = 1e-5, 0.02  # of the largest value: sums in another order, in fp32 and in 16 bits
+BLOCKWISE = ("cpu",)  # devices without torch's own kernel, where saving memory is worth another pass
+BLOCK = 1 << 18  # values per block of a norm there: 1 MiB in fp32
 ROTARY = "apply_rotary_pos_emb"
-PARTS = (("gate_proj", "up_proj", "down_proj"), ("w1", "w3", "w2"))  # as they are called in one family or another
-ROWS, WIDTH = 3, 16  # of the made-up numbers
+PARTS = (("gate_proj", "up_proj", "down_proj"), ("w1", "w3", "w2"))  # their names in different families
+ROWS, WIDTH = 3, 16  # of the made-up values
 Forward = Callable[..., Any]
 
 
 @dataclass(frozen=True)
 class Elementwise:
-    """What `install` changed: how many norms, gates and functions that turn; what gives each its own back; which functions are Liger's."""
+    """What `install` replaced: numbers of norms, gates and rotary functions; how to restore each; which are Liger's."""
 
     norms: int
     gates: int
@@ -47,14 +47,14 @@ class Elementwise:
     by_liger: tuple[str, ...] = ()
 
     def release(self) -> None:
-        """Twice does no harm."""
+        """Can be called twice."""
         for each in self.undo:
             each()
 
 
 def install(tuned: Any) -> Elementwise:
-    """Replace what is proven in the text part of a peft model, until `release`. Costs a few made-up numbers for each kind of module; where
-    there is Liger, two forwards and backwards of 8 tokens."""
+    """Replace what passes its test in the text model of a peft model, until `release`. Costs a tiny test per kind of module; with
+    Liger, two forwards and backwards of 8 tokens."""
     faster = _faster(tuned.get_base_model())
     found = _install(tuned, {})
     if not faster:
@@ -74,7 +74,7 @@ def install(tuned: Any) -> Elementwise:
 
 def _install(tuned: Any, faster: dict[str, Forward]) -> Elementwise:
     decoder = tuned.get_base_model().get_decoder()
-    seen: dict[Any, Any] = {}  # modules alike in all but their numbers are proven once
+    seen: dict[Any, Any] = {}  # modules that differ only in their weights are tested once
 
     def proven(module: Any, prove: Callable[..., Forward | None]) -> Forward | None:
         settings = {name: value for name, value in vars(module).items() if isinstance(value, _PLAIN)}
@@ -126,13 +126,13 @@ def _put(code: Any, forward: Forward, own: Forward) -> Callable[[], None]:
 
 
 def _made_up(*shapes: Sequence[int]) -> list[torch.Tensor]:
-    """fp32, of unequal sizes, the same at each call; nobody else's random numbers are touched."""
+    """fp32 values of different magnitudes, the same at each call; the global RNG is not used."""
     chance = torch.Generator().manual_seed(0)
     return [torch.randn(tuple(shape), generator=chance) * 1.7 + 0.3 for shape in shapes]
 
 
 def _same(own: Forward, ours: Forward, given: Sequence[torch.Tensor]) -> bool:
-    """Whether both give the same tensors and the same gradients of given; False where one cannot be asked so."""
+    """Whether both give the same tensors and the same gradients of given; False if one fails on these arguments."""
     tolerance = EXACT if given[0].dtype == torch.float32 else NEAR
     try:
         wanted, found = (list(_asked(each, given)) for each in (own, ours))
@@ -155,7 +155,7 @@ def _asked(way: Forward, given: Sequence[torch.Tensor]) -> Iterator[torch.Tensor
 
 
 def _faster(model: Any) -> dict[str, Forward]:
-    """Those of Liger's functions that give our numbers on this device, in the model's type."""
+    """The Liger functions that agree with ours on this device, in the model's dtype."""
     parameters = model.get_decoder().parameters()
     like = next((each for each in parameters if each.is_floating_point() and each.device.type == liger.CARD), None)
     offered = liger.layers(like.device) if like is not None else {}
@@ -189,7 +189,7 @@ def _faster(model: Any) -> dict[str, Forward]:
 
 @torch.enable_grad()
 def _answers(tuned: Any) -> list[torch.Tensor]:
-    """What 8 tokens are to the whole model, and the gradients of its adapter, as one."""
+    """The model's output for 8 tokens and its adapter's gradients, as one tensor."""
     model, was_training = tuned.get_base_model(), tuned.training
     ids = torch.arange(5, 13, device=model.device)[None] % model.config.get_text_config().vocab_size
     trained = [each for each in tuned.parameters() if each.requires_grad]
@@ -203,12 +203,12 @@ def _answers(tuned: Any) -> list[torch.Tensor]:
 
 
 def _near(a: torch.Tensor, b: torch.Tensor, exact: bool) -> bool:
-    """Rounding adds up over the layers; exact: of fp32, else of 16 bits, where what is wrong by less than a tenth is not seen here."""
+    """Rounding adds up over the layers; exact: for fp32, otherwise 16 bits, where errors below a tenth go unnoticed here."""
     return bool((a - b).norm() <= (1e-3 if exact else 0.1) * b.norm())
 
 
 def _twin(module: torch.nn.Module) -> Any:
-    """The same attributes, whose parameters and children may be others; hooks and replaced forwards stay behind."""
+    """A shallow copy whose parameters and children can be exchanged; without hooks and replaced forwards."""
     twin: Any = object.__new__(type(module))
     vars(twin).update(vars(module))
     for name in ("_parameters", "_modules", "_buffers"):
@@ -229,11 +229,11 @@ def _may_be_norm(module: Any) -> bool:
 
 
 def _norm_way(module: Any, faster: dict[str, Forward]) -> Forward | None:
-    """How (x, weight) is normed as module does it: proven in fp32 on a twin, then in its type where it lies. None for
-    what is no root-mean-square norm."""
+    """The function of (x, weight) that computes module: tested in fp32 on a copy, then in its dtype on its device. None if module
+    is not an RMSNorm."""
     twin, own = _twin(module), type(module).forward
     x, weight = _made_up((ROWS, module.weight.shape[0]), module.weight.shape)
-    x *= torch.tensor([[1e-3], [1.0], [30.0]])  # eps is seen in the first
+    x *= torch.tensor([[1e-3], [1.0], [30.0]])  # the first shows the effect of eps
     twin._parameters["weight"] = torch.nn.Parameter(weight, requires_grad=False)
     for eps in {value for value in vars(module).values() if isinstance(value, float) and value < 0.1}:
         for offset in (0.0, 1.0):
@@ -242,7 +242,7 @@ def _norm_way(module: Any, faster: dict[str, Forward]) -> Forward | None:
                 way = partial(liger_way, eps=eps) if liger_way else partial(_normed, eps=eps, offset=offset)
                 if module.weight.is_meta:
                     return way
-                x, weight = x.to(module.weight), weight.to(module.weight)  # its own may be elsewhere yet (streaming)
+                x, weight = x.to(module.weight), weight.to(module.weight)  # its own may still be on another device (streaming)
                 twin._parameters["weight"] = torch.nn.Parameter(weight, requires_grad=False)
                 return way if _same(partial(own, twin), partial(way, weight=weight), [x]) else None
     return None
@@ -269,7 +269,7 @@ def _normed(x: torch.Tensor, weight: torch.Tensor, eps: float, offset: float) ->
 
 
 class _Norm(torch.autograd.Function):
-    """x / rms(x) * (weight + offset) of x (..., h). Keeps x and 1 / rms(x), fp32 (rows, 1), which goes into beside too."""
+    """x / rms(x) * (weight + offset) of x (..., h). Saves x and 1 / rms(x), fp32 (rows, 1), which is also written to beside."""
 
     @staticmethod
     def forward(
@@ -298,7 +298,7 @@ class _Norm(torch.autograd.Function):
 def _norm(
     x: torch.Tensor, weight: torch.Tensor, eps: float, offset: float, known: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What x is normed, and 1 / rms(x), which may be known."""
+    """x normalized, and 1 / rms(x), which may be given."""
     rows = x.reshape(-1, x.shape[-1])
     if x.device.type in BLOCKWISE:
         output, shrunk = _blockwise(rows, weight, eps, offset, known)
@@ -323,7 +323,7 @@ def kernel_back(above: torch.Tensor, rows: torch.Tensor, weight: torch.Tensor, s
 
 
 def _blocks(rows: torch.Tensor, spare: int) -> Iterator[tuple[slice, list[torch.Tensor]]]:
-    """Slices of rows, and for each so many fp32 blocks to write into, which are the same memory again."""
+    """Slices of rows, each with that many fp32 scratch blocks, which share the same memory."""
     count = min(len(rows), max(1, BLOCK // rows.shape[1]))
     blocks = [rows.new_empty(count, rows.shape[1], dtype=torch.float32) for _ in range(spare)]
     for start in range(0, len(rows), count):
@@ -363,7 +363,7 @@ def _blockwise_back(
 
 @dataclass(frozen=True)
 class Act:
-    """An activation and its way back, which writes the gradient of what flowed in over it: (gradient, flowed in)."""
+    """An activation and its backward, which overwrites the input with its gradient: (gradient, input)."""
 
     there: Callable[[torch.Tensor], torch.Tensor]
     back_in_place: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -388,10 +388,10 @@ def _parts(module: torch.nn.Module) -> tuple[str, str, str] | None:
 
 
 def _gate_way(module: Any, faster: dict[str, Forward]) -> Forward | None:
-    """How (gate, up) become what the last product reads, where module is a gated MLP; None for any other."""
+    """The function of (gate, up) that gives down_proj's input, if module is a gated MLP; otherwise None."""
     names = _parts(module)
     assert names
-    if any(isinstance(value, float) for value in vars(module).values()):  # a factor, as Falcon H1 has, which is 1 in few models
+    if any(isinstance(value, float) for value in vars(module).values()):  # a factor, as in Falcon H1, where it is seldom 1
         return None
     gate, up, down = names
     twin, sizes = _twin(module), {gate: (WIDTH, 2 * WIDTH), up: (WIDTH, 2 * WIDTH), down: (2 * WIDTH, WIDTH)}
@@ -430,13 +430,13 @@ def _gated(gate: torch.Tensor, up: torch.Tensor, act: Act) -> torch.Tensor:
 
 
 def _gate_again(gate: torch.Tensor, up: torch.Tensor, act: Act, acted: list[torch.Tensor]) -> torch.Tensor:
-    """In acted is left what the gate's own way back, which comes next, would make once more."""
+    """Leaves in acted what the gate's backward, which comes next, would otherwise recompute."""
     acted.append(act.there(gate))
     return acted[0] * up
 
 
 class _Gate(torch.autograd.Function):
-    """act(gate) * up. Keeps all three as autograd would, on a processor gate and up; the way back writes over them, where it would make three more."""
+    """act(gate) * up. Saves all three as autograd would, on a CPU gate and up; the backward overwrites them instead of allocating three more."""
 
     @staticmethod
     def forward(ctx: Any, gate: torch.Tensor, up: torch.Tensor, act: Act, acted: list[torch.Tensor]) -> torch.Tensor:
@@ -460,8 +460,8 @@ class _Gate(torch.autograd.Function):
 
 
 def _turning(own: Forward, faster: dict[str, Forward]) -> Forward | None:
-    """A function in the place of own, which turns queries and keys, or one of them, by the first numbers of each head or by all; None
-    where own does something else."""
+    """A replacement for own, which applies rotary embeddings to queries and keys, or to one of them, on all or the first values of
+    each head; None if own does something else."""
     shapes = ((1, 4, ROWS, WIDTH), (1, 2, ROWS, WIDTH))
     proven = set()
     for count, width in itertools.product((2, 1), (WIDTH, WIDTH // 2)):
@@ -474,7 +474,7 @@ def _turning(own: Forward, faster: dict[str, Forward]) -> Forward | None:
     def turning(*args: Any, **kwargs: Any) -> Any:
         if kwargs or not _is_plain(args, proven):
             return own(*args, **kwargs)
-        whole = len(args) == 4 and args[-1].shape[-1] == args[0].shape[-1]  # what Liger's does
+        whole = len(args) == 4 and args[-1].shape[-1] == args[0].shape[-1]  # as Liger's does
         return faster["turned"](*args) if whole and "turned" in faster else _turned(*args)
 
     turning.turns, turning.own = proven, own  # type: ignore[attr-defined]
@@ -482,7 +482,7 @@ def _turning(own: Forward, faster: dict[str, Forward]) -> Forward | None:
 
 
 def _is_plain(given: tuple[Any, ...], proven: set[tuple[int, bool]]) -> bool:
-    """Whether these are states, cos and sin, of one type, in numbers and widths that were proven."""
+    """Whether these are states, cos and sin of one dtype, with a tested count and width."""
     if len(given) < 3 or not all(isinstance(each, torch.Tensor) for each in given):
         return False
     *states, cos, sin = given
@@ -501,7 +501,7 @@ def _turned(*given: torch.Tensor) -> Any:
 
 
 class _Turn(torch.autograd.Function):
-    """Each of states (B, heads, T, d) turned by cos and sin (B, 1, T, d)."""
+    """Each of states (B, heads, T, d) rotated by cos and sin (B, 1, T, d)."""
 
     @staticmethod
     def forward(ctx: Any, cos: torch.Tensor, sin: torch.Tensor, *states: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -516,8 +516,8 @@ class _Turn(torch.autograd.Function):
 
 
 def _turn(state: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, back: bool) -> torch.Tensor:
-    """Of the first numbers of each head, as many as cos has, the halves (a, b) as (a cos - b sin, b cos + a sin), each with its own cos and
-    sin; the rest as it is. back: the transpose of that."""
+    """Rotate the first values of each head, as many as cos has: halves (a, b) become (a cos - b sin, b cos + a sin), each with its
+    own cos and sin; the rest is unchanged. back: the transpose."""
     width, half = cos.shape[-1], cos.shape[-1] // 2
     turned = torch.empty_like(state)
     torch.mul(state[..., :width], cos, out=turned[..., :width])

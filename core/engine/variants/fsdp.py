@@ -1,11 +1,11 @@
-"""A frozen base that the ranks of a run hold together, by PyTorch's FSDP2 (torch.distributed.fsdp.fully_shard): of each matrix of a decoder layer
-every rank has its part, and for as long as a layer computes it is gathered whole. Workers only.
+"""A frozen base sharded over the ranks of a run by PyTorch's FSDP2 (torch.distributed.fsdp.fully_shard): every rank has a part of
+each matrix of a decoder layer, and a layer is gathered while it computes. Workers only.
 
-The adapter is no part of it: it is small, every rank has all of it, and its gradients travel as they do with a whole base. So are norms, biases,
-embeddings, head and what several layers share. NF4 is gathered as the bytes it is; its scales (a 32nd of it) stay whole with each rank.
+The adapter is not sharded: it is small, every rank has all of it, and its gradients are exchanged as with a whole base. Nor are norms,
+biases, embeddings, head and what several layers share. NF4 is gathered as packed bytes; its scales (a 32nd of it) are whole on each rank.
 
-A gather needs every rank. In a step each has as many as any other: who computes less, or got no memory, takes part in what is left by `complete`. What one rank
-computes alone (sample answers, a batch that is tried out) the others take part in by `repeat`, each time that `lead` tells them to.
+A gather needs every rank. In a step all have the same number of them: a rank that computes less, or ran out of memory, joins the remaining ones by
+`complete`. If one rank computes alone (sample answers, a batch that is tried out), the others join by `repeat` each time `lead` tells them to.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ Wait = Callable[[Any], None]  # for torch's Work
 
 
 def shard(tuned: Any, card: torch.device, mesh: Any, wait: Wait) -> Sharded:
-    """Take a model and its adapter, all of it in RAM, to the card, layer after layer, but for what the other ranks of mesh hold: no card ever has
-    the whole base. Call it in every rank, before an optimizer is made. Raises ModelError for a family whose layers cannot be found, or that is held in 8 bit."""
+    """Move a model and its adapter from RAM to the GPU, layer by layer, without the parts of the other ranks of mesh: no GPU ever has the whole base.
+    Call it on every rank, before an optimizer is created. Raises ModelError for a family whose layers cannot be found, or an 8-bit base."""
     base = tuned.get_base_model()
     if base_model.bits(base) == 8:
         raise ModelError("fsdp.eight_bit")
@@ -49,7 +49,7 @@ def shard(tuned: Any, card: torch.device, mesh: Any, wait: Wait) -> Sharded:
         layer.set_custom_all_gather(_Gather(sharded, number))
         inside |= {*layer.parameters()}
     fully_shard(sharded.root, mesh=mesh, ignored_params={*sharded.root.parameters()} - inside)
-    # What it says may be lost is the gather of the root's own parameters, of which there are none.
+    # The warning is about gathering the root's own parameters; there are none.
     warnings.filterwarnings("ignore", rf".*\({type(sharded.root).__name__}\) returned a view tensor")
     sharded.root.register_forward_pre_hook(lambda *_: sharded.reset(), prepend=True)
     sharded.root.register_forward_hook(lambda *_: sharded.learn_order())
@@ -59,7 +59,7 @@ def shard(tuned: Any, card: torch.device, mesh: Any, wait: Wait) -> Sharded:
 
 
 def in_parts(layers: Sequence[torch.nn.Module]) -> list[set[torch.nn.Parameter]]:
-    """Of each layer what the ranks hold in parts: its frozen matrices, but for those that another layer has too."""
+    """The sharded parameters of each layer: its frozen matrices, except those shared with another layer."""
     held = streaming.held_by(layers)
     return [
         {each for each in layer.parameters() if not each.requires_grad and each.dim() > 1 and held[id(each)] == 1}
@@ -68,7 +68,7 @@ def in_parts(layers: Sequence[torch.nn.Module]) -> list[set[torch.nn.Parameter]]
 
 
 def _scales(layer: torch.nn.Module, card: torch.device) -> dict[torch.nn.Module, Any]:
-    """Of its 4-bit matrices, on the card."""
+    """The scales of its 4-bit matrices, on the GPU."""
     found = {}
     for module in layer.modules():
         if state := getattr(getattr(module, "weight", None), "quant_state", None):
@@ -78,15 +78,15 @@ def _scales(layer: torch.nn.Module, card: torch.device) -> dict[torch.nn.Module,
 
 
 def _give(scales: dict[torch.nn.Module, Any], *_: Any) -> None:
-    """FSDP2 makes plain parameters of bitsandbytes', one that is in parts and one that is whole."""
+    """FSDP2 replaces bitsandbytes' parameters with plain ones, a sharded and a whole one."""
     for module, state in scales.items():
         module.weight.quant_state = state
 
 
 @dataclass
 class Sharded:
-    """A base of which this rank holds its part. wait: for a gather. bytes: of all that is in parts, of the whole base. gathered: layers, since `begin`.
-    order: of the layers in a forward, as the first one had it, before any step. together: whether all know what comes; else lead tells the others which layer this rank, the first, is about to gather alone."""
+    """This rank's part of a sharded base. wait: for a gather. bytes: of all shards. gathered: layers since `begin`. order: of the layers in a
+    forward, from the first one. together: whether all ranks know what comes; otherwise lead tells the others what this one, the first, gathers."""
 
     root: Any
     layers: list[Any]
@@ -101,16 +101,16 @@ class Sharded:
 
     @property
     def said(self) -> Message:
-        """What is done, for the run's events."""
+        """A message for the run's events."""
         ranks = distributed.get_world_size()
         return msg("fsdp.begun", layers=len(self.layers), gib=self.bytes / GIB, ranks=ranks, each=self.bytes / ranks / GIB)
 
     def begin(self) -> None:
-        """Passes that all ranks compute together: `complete` ends them."""
+        """Begin passes that all ranks compute together, until `complete`."""
         self.gathered, self.together = 0, True
 
     def complete(self, passes: int, trains: bool) -> None:
-        """Take part in what the others have still to gather of so many micro-batches. trains: with a backward."""
+        """Join the remaining gathers of so many micro-batches. trains: with a backward."""
         left = ((self.order + self.order[::-1] if trains else self.order) * passes)[self.gathered :]
         if left:
             self.reset()
@@ -122,18 +122,18 @@ class Sharded:
         self.order = self.order or tuple(self._seen)
 
     def repeat(self, number: int) -> None:
-        """Take part in a gather of another rank."""
+        """Join a gather of another rank."""
         self.layers[number].unshard()
         self.layers[number].reshard()
 
     def reset(self) -> None:
-        """Forget a forward or backward that was left half-way."""
+        """Reset after an interrupted forward or backward."""
         self._seen.clear()
         if self.has_computed:
             self.root.reset_iter_state()
 
     def gather(self, number: int, whole: torch.Tensor, own: torch.Tensor, group: Any) -> None:
-        """whole: (ranks * n,), to be filled with every rank's own (n,)."""
+        """whole: (ranks * n,), filled with every rank's own (n,)."""
         if self.lead and not self.together:
             self.lead(number)
         here = whole if whole.device.type == "cpu" else torch.empty_like(whole, device="cpu", pin_memory=True)

@@ -1,9 +1,9 @@
-"""4-bit weights kept unpacked from a layer's second forward to its backward, where a card has room for one layer of them. Workers only.
+"""4-bit weights that stay dequantized from a layer's second forward to its backward, if the GPU has room for one layer. Workers only.
 
-With gradient checkpointing a layer is computed twice, and each time and in the backward each of its matrices is unpacked. The second
-forward and the backward follow each other: what the first of them unpacked the other takes, and lets go. From so many
-rows as UNPACKED_ROWS says bitsandbytes' own product unpacks first too, and with fewer nothing is kept. down_proj, whose product is not made again
-(core/engine/fused_lora), is unpacked as before. Any way to save memory that a run takes later ends it.
+With gradient checkpointing, each matrix of a layer is dequantized in both forwards and in the backward. The second forward and the
+backward follow each other, so the backward reuses what the forward dequantized, and frees it. Below UNPACKED_ROWS rows bitsandbytes
+does not dequantize for its product, and nothing is kept. down_proj, whose product is not recomputed (core/engine/fused_lora), is
+dequantized as before. It ends when a run has to save memory in any way.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from core.memory import arithmetic
 
 
 class KeptWeights:
-    """Of the layers of step.fused, until `release`; stands among its groups."""
+    """For the layers of step.fused, until `release`; one of its groups."""
 
     members: tuple[Any, ...] = ()
 
@@ -40,7 +40,7 @@ class KeptWeights:
 
     def _product(self, number: int, base: Any) -> Callable[[torch.Tensor], torch.Tensor]:
         def forward(x: torch.Tensor) -> torch.Tensor:
-            again = torch._C._current_graph_task_id() != -1  # in a backward, which computes a layer again
+            again = torch._C._current_graph_task_id() != -1  # in a backward, which recomputes a layer
             plain = base.compute_dtype in (None, x.dtype)
             if not (again and plain and self.is_on and x.numel() >= arithmetic.UNPACKED_ROWS * x.shape[-1]):
                 return type(base).forward(base, x)
@@ -57,7 +57,7 @@ class KeptWeights:
         return base_weight
 
     def forget(self) -> None:
-        """What a step that was left half-way had unpacked."""
+        """Drop what an interrupted step had dequantized."""
         self._kept.clear()
 
     def release(self) -> None:
@@ -68,7 +68,7 @@ class KeptWeights:
 
 
 def keep(step: Any) -> KeptWeights:
-    """Begin it for a step whose layers are fused."""
+    """Start it for a step whose layers are fused."""
     kept = KeptWeights(step)
     step.fused = replace(step.fused, groups=(*step.fused.groups, kept))
     return kept

@@ -1,5 +1,5 @@
-"""Liger's fused loss of the head, where the library is installed and proven on the very head, and its functions inside a layer, which
-core/engine/variants/elementwise proves. Imports torch: workers only."""
+"""Liger's fused loss, if the library is installed and passes a test on the model's head, and its functions inside a layer, which
+core/engine/variants/elementwise tests. Imports torch: workers only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CARD = "cuda"
 
 
 def find(weight: torch.Tensor, scale: float, cap: float | None) -> Kernel | None:
-    """The kernel for heads of this width and type on this device, or None."""
+    """The kernel for heads of this width and dtype on this device, or None."""
     if weight.device.type != CARD:
         return None
     return proven(_liger(scale, cap), weight, scale, cap)
@@ -37,9 +37,9 @@ def _liger(scale: float, cap: float | None) -> Kernel | None:
 
 
 def layers(device: torch.device) -> dict[str, Callable[..., Any]]:
-    """By name, what takes the place of a function of elementwise on this device: `silu` and `gelu` (gate, up), `turned` (queries, keys, cos,
-    sin), `normed` (x, weight, eps) of a norm that adds 1 to its weight. {} where Liger is not installed. Not its plain norm, which makes
-    the gradient of a frozen weight too: torch's own kernel does not."""
+    """By name, replacements for functions of elementwise on this device: `silu` and `gelu` (gate, up), `turned` (queries, keys,
+    cos, sin), `normed` (x, weight, eps) for norms that add 1 to their weight. {} if Liger is not installed. Not its plain norm: it
+    also computes a frozen weight's gradient, which torch's kernel does not."""
     if device.type != CARD:
         return {}
     try:
@@ -52,12 +52,12 @@ def layers(device: torch.device) -> dict[str, Callable[..., Any]]:
             "turned": lambda *given: tuple(turn(*given)[:2]),
             "normed": lambda x, weight, eps: normed(x, weight, eps, offset=1.0, casting_mode="gemma", in_place=False),
         }
-    except (ImportError, AttributeError):  # another version, without one of them
+    except (ImportError, AttributeError):  # a version without one of them
         return {}
 
 
 def proven(kernel: Kernel | None, weight: torch.Tensor, scale: float, cap: float | None) -> Kernel | None:
-    """kernel, if its loss and gradient on 8 made-up positions are those of plain PyTorch; else None."""
+    """kernel, if its loss and gradient on 8 made-up positions equal plain PyTorch's; otherwise None."""
     if kernel is None:
         return None
     chance = torch.Generator().manual_seed(0)

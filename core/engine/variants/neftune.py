@@ -1,8 +1,8 @@
-"""NEFTune: uniform noise on the embeddings while training, so that answers are learned less to the letter. Workers only.
+"""NEFTune: uniform noise on the embeddings during training, against overfitting to exact wording. Workers only.
 
-Each number of an example of L tokens and width d gets noise of at most alpha / sqrt(L d), as in the paper's own code (Jain et al.,
-2310.05914): L is the example's own length, without its padding, and packed the length of each example by itself. The
-noise is PyTorch's random numbers, which a checkpoint keeps: a run that goes on hears what it would have heard. None in eval mode.
+Each embedding value of an example of L tokens and width d gets noise of at most alpha / sqrt(L d), as in the paper's own code (Jain et al.,
+2310.05914): L is the example's own length, without padding, also when packed. The noise comes from PyTorch's RNG, whose state a
+checkpoint saves: a resumed run gets the same noise. None in eval mode.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 
 @contextmanager
 def noise(tuned: Any, alpha: float | None) -> Iterator[None]:
-    """While it lasts, the embeddings of tuned (a peft model) are noisy in train mode; alpha None: nothing."""
+    """Context manager: the embeddings of tuned (a peft model) are noisy in train mode; alpha None: no noise."""
     if alpha is None:
         yield
         return
@@ -31,7 +31,7 @@ def noise(tuned: Any, alpha: float | None) -> Iterator[None]:
             return embedded
         lengths = lengths_of(embedded, told.get("lengths"), told.get("mask"))
         most = alpha / (lengths * embedded.shape[-1]).sqrt()
-        # Drawn in the embeddings' own type: in fp32 it would be the largest tensor of a small step.
+        # Drawn in the embeddings' dtype: in fp32 it would be the largest tensor of a small step.
         return embedded + torch.empty_like(embedded).uniform_(-1, 1) * most[..., None].to(embedded.dtype)
 
     hooks = [
@@ -46,7 +46,7 @@ def noise(tuned: Any, alpha: float | None) -> Iterator[None]:
 
 
 def lengths_of(embedded: torch.Tensor, lengths: tuple[int, ...] | None, mask: torch.Tensor | None) -> torch.Tensor:
-    """(B, T): of each token, how many tokens the example has that it belongs to."""
+    """(B, T): for each token, the length of its example."""
     rows, width, _ = embedded.shape
     if lengths is not None:
         counts = torch.tensor(lengths, device=embedded.device)

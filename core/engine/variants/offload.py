@@ -1,8 +1,8 @@
-"""What layers leave for the way back, kept in RAM instead of on the card, for the last gigabyte. Imports torch: workers only.
+"""Activation offloading: what layers save for the backward is kept in RAM instead of on the GPU. Imports torch: workers only.
 
-Each large tensor that autograd saves is copied into pinned RAM and fetched when its layer is computed again; weights, which
-are on the card anyway, and small tensors stay. With gradient checkpointing those are the inputs of the layers alone. Costs
-the copies (twice tokens x layers x hidden size x 2 bytes a step over PCIe); on a processor there is nothing to gain.
+Each large tensor that autograd saves is copied to pinned RAM and back when its layer's backward needs it; weights, which are on the
+GPU anyway, and small tensors stay. With gradient checkpointing these are only the layers' inputs. Costs the copies (twice tokens x
+layers x hidden size x 2 bytes per step over PCIe); useless on a CPU.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class _Aside:
 
 
 class Offload(torch.autograd.graph.saved_tensors_hooks):
-    """A context around forward and backward. moved_bytes: of all that it has put aside so far."""
+    """A context around forward and backward. moved_bytes: offloaded so far."""
 
     def __init__(self, model: torch.nn.Module, pin_memory: bool = True):
         super().__init__(self._put_aside, self._fetch)

@@ -1,10 +1,10 @@
-"""PiSSA: the adapter begins with the largest parts of the weights, and the base lacks them meanwhile. Saved as plain LoRA.
+"""PiSSA: the adapter starts with the weights' principal singular components, which the base lacks during training. Saved as plain LoRA.
 
-When training begins, W = W_res + s B0 A0; later it is W_res + s B A. So what was learned is s [B, -B0] [A; A0]: a plain LoRA of
-twice the rank on the untouched W. That is what peft's own conversion writes (save_pretrained with
-path_initial_model_for_weight_conversion), number for number; it is done on the files here, because peft's loads a second adapter into the
-model at every save and draws random numbers for it. Both halves are kept bit for bit, so what is saved is also what a run goes
-on from. In 16 bit W_res is rounded: converted, the model differs from the trained one by that rounding. Imports torch: workers only.
+When training begins, W = W_res + s B0 A0; later it is W_res + s B A. So the change is s [B, -B0] [A; A0]: a plain LoRA of twice the
+rank on the original W. peft's own conversion (save_pretrained with path_initial_model_for_weight_conversion) writes the same
+values; here it is done on the files, because peft's loads a second adapter into the model at every save and draws random numbers
+for it. Both halves are stored bit for bit, so a run can resume from them. In 16 bits W_res is rounded: the converted model differs
+from the trained one by that rounding. Imports torch: workers only.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ Weights = dict[str, torch.Tensor]  # of an adapter, by peft's names in a file
 
 @dataclass
 class Pissa:
-    """What a model's PiSSA adapter began with, in `tuned.pissa`. start: A0 and B0, on the processor; None while W is whole."""
+    """The initial PiSSA adapter of a model, in `tuned.pissa`. start: A0 and B0, on the CPU; None while W is unchanged."""
 
     start: Weights | None = None
 
 
 def note_start(tuned: Any, r: int) -> None:
-    """After peft has taken A0 and B0 out of the weights. Raises ModelError where a layer has less than r of them."""
+    """Call it after peft has subtracted B0 A0 from the weights. Raises ModelError if a layer has a rank below r."""
     own = get_peft_model_state_dict(tuned, save_embedding_layers=False)
     start = {name: weight.detach().to("cpu", copy=True).contiguous() for name, weight in own.items()}
     least = min(min(weight.shape) for weight in start.values())
@@ -44,7 +44,7 @@ def note_start(tuned: Any, r: int) -> None:
 
 
 def go_on(tuned: Any, saved: Weights) -> None:
-    """Adapter and base as they were when saved (in plain form) was written; the base is changed once."""
+    """Restore adapter and base to when saved (plain LoRA) was written; changes the base once."""
     now, start = halves(saved)
     if tuned.pissa.start is None:
         _take_out(tuned, start)
@@ -66,7 +66,7 @@ def halves(saved: Weights) -> tuple[Weights, Weights]:
 
 @torch.no_grad()
 def _take_out(tuned: Any, start: Weights) -> None:
-    """W becomes W_res by the very operations of peft's pissa_init, so that its bits are those of the first time."""
+    """Turn W into W_res by the same operations as peft's pissa_init, so that its bits are the same."""
     for name, layer in tuned.named_modules():
         if not isinstance(layer, LoraLayer):
             continue
@@ -80,7 +80,7 @@ def _take_out(tuned: Any, start: Weights) -> None:
 
 
 def convert(folder: Path, start: Weights) -> None:
-    """The adapter that peft has saved into folder, as plain LoRA on the untouched base."""
+    """Convert the adapter that peft saved in folder to plain LoRA on the original base."""
     file, config_file = folder / "adapter_model.safetensors", folder / "adapter_config.json"
     plain = {}
     for name, weight in load_file(file, backend=backend()).items():

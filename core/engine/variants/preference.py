@@ -1,11 +1,11 @@
-"""Preference training: a pair of answers, and a loss that prefers the better one. Imports torch: workers only.
+"""Preference training: pairs of answers, with a loss that prefers the better one. Imports torch: workers only.
 
-A pair is two examples (chosen, rejected), isolated from each other and packed like all others; of each the log-probabilities of its
-learned tokens are summed, out of the same chunks of the head as any loss here. Names and formulas are TRL 1.16's, and a test holds loss,
+A pair is two examples (chosen, rejected), isolated from each other and packed like any others; the log-probabilities of each one's
+trained tokens are summed, from the same chunks of the head as other losses. Names and formulas are TRL 1.16's, and a test holds loss,
 gradients and numbers against its trainers: dpo (arXiv 2305.18290; sigmoid_norm by the mean of a token, robust: 2403.00409), simpo
 (2405.14734; CPOTrainer), orpo (2403.07691; its SFT term is over the answer as in the paper's equation 6, where TRL 1.16 counts the
-prompt too), kto (2402.01306, of rated rows: a second example beside each is another row's answer). What DPO and KTO hold the adapter against is what it was before the first step, base or parent's adapter: core/training/preference/reference
-computes it once, so a step holds nothing of it and costs one forward less.
+prompt too), kto (2402.01306, of rated rows: a second example beside each is another row's answer). The reference of DPO and KTO is the model before the first
+step (base, or parent run's adapter): core/training/preference/reference computes it once, so a step needs no memory for it and one forward less.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from torch.nn import functional
 from core.engine.batches import Batch
 from core.recipe import USUAL_BETA, Train
 
-# What is told of pairs, each a mean over them, by TRL's names.
+# Metrics of pairs, averaged over them, by TRL's names.
 TOLD = ("rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected")
 SUMS = (
     *TOLD,
     "kl",
     "good",
     "bad",
-)  # what is summed for it: of kto also how far the model has moved, and how many rows are of each kind
+)  # what is summed for them; for kto also the KL term and the number of rows of each kind
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Preference:
 
     @classmethod
     def of(cls, train: Train) -> Preference | None:
-        """None where rows are not compared."""
+        """None if rows are not pairs."""
         if not train.compares:
             return None
         beta = train.beta or USUAL_BETA[train.objective]
@@ -57,13 +57,13 @@ class Preference:
         return self.objective in ("dpo", "kto")
 
     def sft_share(self, batches: Sequence[Batch]) -> float:
-        """By what the loss of a chosen token is multiplied in a sum over the pairs of batches, so that their mean has sft_weight times the
-        mean over chosen tokens."""
+        """Factor for the loss of a chosen token in the sum over the pairs of batches, so that their mean contains sft_weight times
+        the mean over chosen tokens."""
         counts = [count for batch in batches for count in batch.examples]
         return self.sft_weight * (len(counts) / 2) / max(1, sum(counts[0::2]))
 
     def summed(self, losses: torch.Tensor, batch: Batch, sft_share: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """losses (K,): of the learned tokens of batch. Returns the loss summed over pairs, and the sums of what SUMS names."""
+        """losses (K,): of the trained tokens of batch. Returns the loss summed over pairs, and the sums of what SUMS names."""
         logps, lengths = log_probabilities(losses, batch), torch.tensor(batch.examples, device=losses.device).clamp(min=1)
         if not self.needs_reference:
             logps = logps / lengths
@@ -81,9 +81,9 @@ class Preference:
         return total, torch.stack([*(each.sum() for each in told), *torch.zeros(3, device=losses.device)])
 
     def _rated(self, ratios: torch.Tensor, logps: torch.Tensor, is_bad: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """kto, arXiv 2402.01306, equation 7. ratios, logps (N,): of each row's own answer and of another row's after its question; the second
-        ones say how far the model has moved on the whole, and get no gradient. That is of a micro-batch, as in TRL: it is no mean over rows, so
-        a step in other parts is another step."""
+        """kto, arXiv 2402.01306, equation 7. ratios, logps (N,): of each row's own answer, and of another row's answer to its
+        question. The latter estimate the KL divergence from the reference and get no gradient. The estimate is per micro-batch, as
+        in TRL, so other micro-batches give another step."""
         assert is_bad is not None
         moved = ratios[1::2].mean().detach().clamp(min=0)
         own, sign = ratios[0::2], 1.0 - 2.0 * is_bad.float()
@@ -96,8 +96,8 @@ class Preference:
         return total, torch.stack([each.sum() for each in told])
 
     def told(self, sums: Sequence[float], pairs: int) -> dict[str, float]:
-        """Means of what was summed over so many pairs, or rows. Of rated rows each is over those of its kind and the margin is the difference of
-        the two; the accuracy (rows on their side of what the model moved on the whole) is ours, TRL tells none."""
+        """Means of the sums over so many pairs, or rows. For rated rows each mean is over rows of its kind, and the margin is their
+        difference; the accuracy (rows on their side of the KL estimate) is ours, TRL has none."""
         found = dict(zip(SUMS, sums, strict=True))
         if self.objective != "kto":
             return {name: found[name] / pairs for name in TOLD}
@@ -124,12 +124,12 @@ class Preference:
 
 
 def log_probabilities(losses: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """(N,) of each example's learned tokens together. losses: (K,)."""
+    """(N,) sums over each example's trained tokens. losses: (K,)."""
     return -torch.stack([part.sum() for part in losses.split(batch.examples)])
 
 
 def _log_of_rest(logps: torch.Tensor) -> torch.Tensor:
-    """log(1 - e^x) of x <= 0, without loss of digits at either end (Maechler 2012); 0 itself, of a token that is certain, is kept off."""
+    """log(1 - e^x) of x <= 0, accurate at both ends (Maechler 2012); avoids 0 itself, a certain token."""
     logps = logps.clamp(max=-torch.finfo(torch.float32).tiny)
     near = logps > -0.6931472
     return torch.where(near, torch.log(-torch.expm1(logps)), torch.log1p(-torch.exp(torch.where(near, -1.0, logps))))

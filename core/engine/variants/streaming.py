@@ -1,13 +1,13 @@
-"""Layers of a frozen base that lie in RAM and visit the card, one ahead of the work: for a model that is larger than the card. Workers only.
+"""Layers of a frozen base offloaded to RAM and prefetched to the GPU one ahead: for a model larger than the GPU. Workers only.
 
-Each offloaded layer has its frozen tensors, 4-bit scales with them, in one piece of pinned RAM. The card has two places, of the size of
-the largest; layer i always goes to the place i % 2, so that whatever kept a view of it in the forward finds the same numbers there when the
-layer is computed again. While one layer computes, the next is copied by a stream of its own: the following one in a forward, the one
-before in a backward, where gradient checkpointing computes each layer again. The last two are still there when the backward begins, and the
-first two when the next forward does: N layers travel 2 (N - 2) times a micro-batch. Everything else, the adapter of each layer with its gradients
-and the optimizer too, stays on the card. A layer that is not there is NaN on the card: no number that its place could make up passes for one.
+The frozen tensors of each offloaded layer, 4-bit scales included, are one piece of pinned RAM. The GPU has two buffers of the size
+of the largest layer; layer i always goes to buffer i % 2, so that views of it saved in the forward are valid when the layer is
+recomputed. While one layer computes, another is copied on a separate stream: the next one in a forward, the previous one in a
+backward, where gradient checkpointing recomputes each layer. The last two are still there when the backward begins, and the first
+two when the next forward does: N layers are copied 2 (N - 2) times per micro-batch. Everything else, including adapters, gradients
+and optimizer, stays on the GPU. A layer that is not in a buffer reads as NaN, so a wrong one cannot go unnoticed.
 
-Nothing is written back, for nothing there is trained. Same products, same order: bit for bit those of a base that is there as a whole.
+Nothing is copied back, because nothing there is trained. Results equal those of a base that is all on the GPU, bit for bit.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from core.errors import ModelError
 from core.messages import Message, msg
 from core.values import GIB
 
-ALIGNED = 512  # bytes; as torch's allocator begins its blocks, which is more than any kernel asks for
+ALIGNED = 512  # bytes; the alignment of torch's allocator, more than any kernel needs
 PLACES = 2
 
 
 def load(folder: Path, compute: Compute, *how: bool) -> tuple[Any, Compute]:
-    """As base_model.load_finite, but into RAM, where 4-bit layers are quantised too: `begin` takes to the card what is to be there."""
+    """As base_model.load_finite, but into RAM, where 4-bit layers are quantized too; `begin` moves the rest to the GPU."""
     in_ram = replace(compute, device=torch.device("cpu"))
     base = base_model.load(folder, in_ram, *how)
     if compute.dtype != torch.float16 or base_model.is_finite(base):
@@ -48,9 +48,9 @@ def load(folder: Path, compute: Compute, *how: bool) -> tuple[Any, Compute]:
 
 
 def begin(tuned: Any, card: torch.device, count: int, bus: Bus | None = None) -> Streaming:
-    """Take a model and its adapter, all of it in RAM, to the card, but for `count` of its layers, evenly spread: what lies between two of
-    them computes while the next one travels. Call it before an optimizer is made. Raises ModelError for a family whose layers cannot
-    be found, or that is held in 8 bit."""
+    """Move a model and its adapter from RAM to the GPU, except for `count` evenly spread layers: those between two of them compute
+    while the next one is copied. Call it before an optimizer is created. Raises ModelError for a family whose layers cannot be
+    found, or an 8-bit base."""
     base = tuned.get_base_model()
     if base_model.bits(base) == 8:
         raise ModelError("offload.eight_bit")
@@ -65,7 +65,7 @@ def begin(tuned: Any, card: torch.device, count: int, bus: Bus | None = None) ->
 
 
 def layers_of(base: Any) -> list[torch.nn.Module]:
-    """The decoder's layers, in the order of their names; blocks inside blocks are one."""
+    """The decoder's layers, in the order of their names; nested blocks count as one."""
     found: list[torch.nn.Module] = []
     inside: set[int] = set()
     for module in parts.text(base).modules():
@@ -76,7 +76,7 @@ def layers_of(base: Any) -> list[torch.nn.Module]:
 
 
 def spread(layers: int, count: int) -> list[int]:
-    """Numbers of `count` layers (all, where there are fewer), as far from each other as they can be."""
+    """Indices of `count` layers (or all, if fewer), as far apart as possible."""
     count = min(count, layers)
     return [number for number in range(layers) if (number + 1) * count // layers > number * count // layers]
 
@@ -85,8 +85,8 @@ Put = Callable[[torch.Tensor], None]
 
 
 def _frozen(layer: torch.nn.Module, held: Counter[int]) -> Iterator[tuple[torch.Tensor, Put]]:
-    """What a layer holds that is not trained, and how it is given another tensor in its place. What several layers share (held: by how
-    many each parameter is, by its id) stays where it is."""
+    """The frozen tensors of a layer, and how to replace each. What several layers share stays on the GPU (held: number of layers
+    per parameter id)."""
     for parameter in layer.parameters():
         if parameter.requires_grad or held[id(parameter)] > 1:
             continue
@@ -97,13 +97,13 @@ def _frozen(layer: torch.nn.Module, held: Counter[int]) -> Iterator[tuple[torch.
 
 
 def held_by(layers: Sequence[torch.nn.Module]) -> Counter[int]:
-    """By how many of layers each parameter is held, by its id."""
+    """How many layers hold each parameter, by its id."""
     return Counter(id(parameter) for layer in layers for parameter in layer.parameters())
 
 
 def bring_rest(tuned: Any, card: torch.device) -> None:
-    """To the card, whatever `_Layer.of` has not taken away, which has left nothing of it behind, and FSDP2 has not taken apart; but for an
-    embedding in every layer, which is looked up in RAM."""
+    """Move to the GPU what `_Layer.of` has not offloaded and FSDP2 has not sharded, except per-layer embeddings, which are looked
+    up in RAM."""
     base = tuned.get_base_model()
     name = parts.per_layer_embeddings(base)
     in_ram = {id(parameter) for parameter in base.get_submodule(name).parameters()} if name else set()
@@ -126,7 +126,7 @@ class _Piece:
 
     put: Put
     start: int
-    like: torch.Tensor  # of its size and type, without data
+    like: torch.Tensor  # of its size and dtype, without data
 
     @property
     def bytes(self) -> slice:
@@ -146,7 +146,7 @@ class _Layer:
 
     @classmethod
     def of(cls, module: torch.nn.Module, tensors: Sequence[tuple[torch.Tensor, Put]]) -> _Layer:
-        """Its tensors are copied into one piece, and what it had given back."""
+        """Copies its tensors into one piece and frees the originals."""
         size, parts_of_it = 0, []
         for tensor, put in tensors:
             parts_of_it.append(_Piece(put, size, tensor.new_empty(tensor.shape, device="meta")))
@@ -154,13 +154,13 @@ class _Layer:
         home = torch.empty(size, dtype=torch.uint8, device=tensors[0][0].device if tensors else "cpu")
         for (tensor, _), part in zip(tensors, parts_of_it, strict=True):
             part.within(home).copy_(tensor)
-            part.put(tensor.new_empty(0))  # what it had is free before the next layer is copied
+            part.put(tensor.new_empty(0))  # freed before the next layer is copied
         return cls(module, home, tuple(parts_of_it))
 
 
 @dataclass
 class _Place:
-    """On the card. holds: the number of the layer that is there, or on its way; shown: whether the layer computes with it."""
+    """A buffer on the GPU. holds: the layer that is in it, or being copied; shown: whether the layer computes with it."""
 
     bytes: torch.Tensor
     holds: int | None = None
@@ -169,20 +169,20 @@ class _Place:
 
 
 class Bus:
-    """How a layer comes to the card. On a card: by a stream of its own, from pinned RAM, so that nothing waits for it but who needs it."""
+    """Copies layers to the GPU on a separate stream, from pinned RAM, so that only their users wait for them."""
 
     def __init__(self, card: torch.device):
         self._side = torch.cuda.Stream(card) if card.type == "cuda" else None
 
     def pin(self, home: torch.Tensor) -> bool:
-        """Whether the copies of home can run beside the work. Registered where it lies: torch's own pinned memory comes in powers of two,
-        which would be up to twice the model."""
+        """Whether copies of home can run beside the computation. Registered in place: torch's own pinned memory comes in powers of
+        two, which would be up to twice the model."""
         if self._side is None:
             return True
         return int(torch.cuda.cudart().cudaHostRegister(home.data_ptr(), home.nbytes, 0)) == 0
 
     def send(self, home: torch.Tensor, place: torch.Tensor) -> Any:
-        """Begin to copy; what to wait for. What is queued now still finds in place what was there."""
+        """Start to copy; returns what to wait for. Work queued before still finds the old contents."""
         if self._side is None:
             return place.copy_(home)
         self._side.wait_stream(torch.cuda.current_stream(place.device))
@@ -191,15 +191,15 @@ class Bus:
             return self._side.record_event()
 
     def arrived(self, arrival: Any) -> None:
-        """What is queued from now on finds what was sent."""
+        """Work queued from now on finds the new contents."""
         if self._side is not None:
             torch.cuda.current_stream(self._side.device).wait_event(arrival)
 
 
 @dataclass
 class Streaming:
-    """layers: those that are offloaded, in the order of a forward. moved_bytes, copies: to the card so far. unpinned: layers whose RAM the
-    system did not pin; their copies hold up the work."""
+    """layers: the offloaded ones, in the order of a forward. moved_bytes, copies: to the GPU so far. unpinned: layers whose RAM the
+    system did not pin; their copies block the computation."""
 
     base: Any
     layers: Sequence[_Layer]
@@ -213,7 +213,7 @@ class Streaming:
 
     @property
     def said(self) -> Message:
-        """What is done, for the run's events."""
+        """A message for the run's events."""
         of, size = len(layers_of(self.base)), sum(layer.home.numel() for layer in self.layers) / GIB
         key = "offload.unpinned" if self.unpinned else "offload.begun"
         return msg(key, layers=len(self.layers), of=of, gib=size, unpinned=self.unpinned)
@@ -224,7 +224,7 @@ class Streaming:
             place = torch.empty(size, dtype=torch.uint8, device=self.card)
             self.base.register_buffer(
                 f"offloaded_layer_{number}", place, persistent=False
-            )  # whoever counts what the model has there sees it
+            )  # so that counts of the model's memory include it
             self.places.append(_Place(place))
         for number, layer in enumerate(self.layers):
             self.unpinned += not self.bus.pin(layer.home)
@@ -240,13 +240,13 @@ class Streaming:
         self._bring(number, number + 1)
 
     def _forward_ends(self, number: int, layer: Any, given: Any, output: Any) -> None:
-        """transformers checkpoints what is inside a layer's hooks: that it is about to be computed again its output's gradient tells."""
+        """transformers checkpoints inside a layer's hooks: the gradient of its output tells that it is about to be recomputed."""
         hidden = output[0] if isinstance(output, tuple) else output
         if hidden.requires_grad:
             hidden.register_hook(lambda gradient: self._bring(number, number - 1))
 
     def _bring(self, number: int, after: int) -> None:
-        """Before a layer computes: it is there, and the one that comes after it on its way."""
+        """Before a layer computes: make it available and start to copy the next one."""
         place = self.places[number % PLACES]
         if place.holds != number:
             self._send(number)

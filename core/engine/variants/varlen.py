@@ -1,5 +1,5 @@
-"""One attention for all examples of a packed row, by torch's kernel for rows of many lengths, where a card has it and it was seen to give the
-numbers of one attention for each. Keys and values of a group are read where they are, nothing is repeated. Imports torch: workers only."""
+"""One attention for all examples of a packed row, by torch's variable-length kernel, if the GPU has it and it agrees with one
+attention per example. Grouped keys and values are not repeated. Imports torch: workers only."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from torch.nn import functional
 # -> (T, heads, d)
 Kernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, tuple[int, ...], float | None, int | None], torch.Tensor]
 CARD = "cuda"
-TOLERANCE = 0.02  # of the largest number: 16-bit sums in another order
-LENGTHS, WINDOW = (9, 70, 1, 33), 5  # of the proof
+TOLERANCE = 0.02  # of the largest value: 16-bit sums in another order
+LENGTHS, WINDOW = (9, 70, 1, 33), 5  # of the test
 
 
 def find(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int | None) -> Kernel | None:
-    """The kernel for heads of this number, width and type on this device, proven at the first question; or None. As `packed_sdpa` has
-    them: (1, heads, T, d)."""
+    """The kernel for this number, width and dtype of heads on this device, tested at the first call; or None. Shapes as in
+    `packed_sdpa`: (1, heads, T, d)."""
     if query.device.type != CARD or query.dtype == torch.float32 or query.shape[-1] != value.shape[-1] or query.shape[0] != 1:
         return None
     return _found(query.device, query.dtype, query.shape[1], key.shape[1], query.shape[-1], window is not None)
@@ -49,15 +49,15 @@ def _of_torch(varlen_attn: Callable[..., Any]) -> Kernel:
 
 @lru_cache(maxsize=4)
 def _ends(lengths: tuple[int, ...], device: torch.device) -> torch.Tensor:
-    """Where each example begins, and the end: sent to the card once for all layers of a micro-batch."""
+    """Where each example begins, and the end: copied to the GPU once for all layers of a micro-batch."""
     return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
 
 
 def proven(
     kernel: Kernel, device: torch.device, dtype: torch.dtype, heads: tuple[int, int, int], width: int, window: int | None
 ) -> Kernel | None:
-    """kernel, if what it gives and the gradients of it are those of plain attention over each made-up example, and another first example
-    changes no bit of the others; else None."""
+    """kernel, if its output and gradients equal those of plain attention over each made-up example, and changing the first example
+    changes no bit of the others; otherwise None."""
     chance, tokens = torch.Generator().manual_seed(0), sum(LENGTHS)
     states = [torch.randn(tokens, each, width, generator=chance).to(device, dtype).requires_grad_() for each in heads]
     above = torch.randn(tokens, heads[0], width, generator=chance).to(device, dtype)
