@@ -1,4 +1,4 @@
-"""One run in a process of its own: load, train, measure, save. Imports torch; nobody imports this room.
+"""One run in its own process: load, train, evaluate, save. Imports torch; nobody imports this room.
 
 Imports: engine, runs, advice, data, memory, models, system, workspace and the ground. Read `worker`, then `trainer`.
 Add a setting of training: a field in core/recipe with its description, `help_train_<name>` in core/locales/zh/recipe.yaml; use it in

@@ -5,7 +5,7 @@ checkpoints/checkpoint-<step>/adapter/       PEFT's format; a chat loads it too
                               position.json  Position
                               COMPLETE       written last: a folder without it does not exist for anyone; each file's bytes
 
-A crash while one is written leaves a hidden `.checkpoint-*.part`, which the next write clears away.
+A crash during a write leaves a hidden `.checkpoint-*.part`, which the next write deletes.
 """
 
 from __future__ import annotations
@@ -38,11 +38,10 @@ T = TypeVar("T", bound="DataclassInstance")
 
 @dataclass
 class Position:
-    """Where a run stands: saved with each checkpoint, so that a later attempt can go on from it.
+    """The position of a run, saved with each checkpoint, so that a later attempt can resume from it.
 
-    measured_step: the last step whose rows kept apart were measured; None before the first measurement. retreats: what
-    was given up for memory on the way (core/engine/out_of_memory). health: core/runs/health's.
-    since_best: measurements after the best one.
+    measured_step: the last step with an evaluation; None before the first. retreats: what was given up to save memory
+    (core/engine/out_of_memory). health: core/runs/health's. since_best: evaluations after the best one.
     """
 
     step: int = 0
@@ -55,7 +54,7 @@ class Position:
     health: Health = field(default_factory=Health)
 
     def go_to(self, other: Position) -> None:
-        """Stand where other stands. Whoever holds a run's position holds this one, whatever the run goes back to."""
+        """Take over other's values in place, so that all references to a run's position stay valid when it goes back."""
         for each in fields(self):
             setattr(self, each.name, getattr(other, each.name))
 
@@ -66,7 +65,7 @@ def name_of(step: int) -> str:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """save_adapter(folder) writes it in PEFT's format. keep: how many, the best one besides; budget_gib: what they may take."""
+    """save_adapter(folder) writes it in PEFT's format. keep: how many, besides the best one; budget_gib: disk space they may take."""
 
     run: RunFolder
     save_adapter: Callable[[Path], None]
@@ -75,11 +74,11 @@ class Checkpoints:
     _said: list[str] = field(default_factory=list)
 
     def write(self, position: Position, states: States) -> None:
-        """The checkpoint of position.step; where there is one already, only what was measured since is added."""
+        """Write the checkpoint of position.step; if it exists, only add the evaluations since."""
         target = self.run.path / "checkpoints" / name_of(position.step)
         if (target / "COMPLETE").exists():
             files.replace_json(target / "position.json", asdict(position))
-            files.replace(target / "COMPLETE", checkpoints.sizes(target))  # which has that file's size too
+            files.replace(target / "COMPLETE", checkpoints.sizes(target))  # which contains that file's size too
             return
         shutil.rmtree(target, ignore_errors=True)
         with files.folder_aside(target) as aside:
@@ -88,13 +87,13 @@ class Checkpoints:
             self.save_adapter(aside / "adapter")
             torch.save(states, aside / "trainer.pt")
             (aside / "position.json").write_text(json.dumps(asdict(position)), "utf-8", newline="\n")
-            files.sync_tree(aside)  # else a power cut leaves the marker beside halves
+            files.sync_tree(aside)  # otherwise a power cut could leave the marker beside partial files
             (aside / "COMPLETE").write_text(checkpoints.sizes(aside), "utf-8", newline="\n")
         self.run.log_event("checkpoint", step=position.step, checkpoint=target.name)
         self._drop_old(position.best_checkpoint)
 
     def last_good(self, until_step: int) -> Saved | None:
-        """The newest that can be read, is of until_step or an earlier one, and was healthy then."""
+        """The newest readable checkpoint up to until_step whose run was healthy."""
         for folder in reversed(self.run.checkpoints()):
             try:
                 saved = read(folder)
@@ -105,16 +104,16 @@ class Checkpoints:
         return None
 
     def forget_after(self, position: Position) -> None:
-        """Drop what was saved later than position, to which the run went back, and what is said of the best of it."""
+        """Delete checkpoints later than position, to which the run went back, and a best one among them."""
         checkpoints.drop(folder for folder in self.run.checkpoints() if folder.name > name_of(position.step))
         if position.best_checkpoint not in [folder.name for folder in self.run.checkpoints()]:
             position.best_checkpoint = position.best_eval_loss = None
         self.run.add_facts(RunFacts(best_checkpoint=position.best_checkpoint, best_eval_loss=position.best_eval_loss))
 
     def _make_room(self, states: States, best: str | None) -> None:
-        """Where the disk is short for the next one: old ones go first, then a warning, because the save may fail."""
+        """If the disk is short: delete old checkpoints first, then warn that the save may fail."""
         complete = self.run.checkpoints()
-        # The last one tells what the next one takes; the first is an adapter and what the optimizer keeps of it.
+        # Estimated from the last one; the first is an adapter with its optimizer states.
         needed = checkpoints.MARGIN + (files.bytes_in(complete[-1]) if complete else _bytes_in(states) * 3 // 2)
         free, dropped = shutil.disk_usage(self.run.path).free, list[str]()
         if free < needed and complete:
@@ -130,14 +129,14 @@ class Checkpoints:
         stay = checkpoints.kept(complete, self.keep, self.budget_gib * values.GIB, best)
         checkpoints.drop(folder for folder in complete if folder not in stay)
         if len(stay) < min(self.keep, len(complete)) and not self._said:
-            self._said.append("over_budget")  # once a run, not at every save
+            self._said.append("over_budget")  # once per run, not at every save
             size_mb = files.bytes_in(complete[-1]) // 1_000_000
             told = msg("checkpoint.over_budget", kept=len(stay), keep=self.keep, size_mb=size_mb, budget_gib=self.budget_gib)
             self.run.log_event("warning", message=told)
 
 
 def _known(kind: type[T], value: dict[str, Any]) -> T:
-    """A dataclass of which an earlier version wrote fewer fields, a later one more."""
+    """Read a dataclass that another version may have written with fewer or more fields."""
     return kind(**{one.name: value[one.name] for one in fields(kind) if one.name in value})
 
 
@@ -159,7 +158,7 @@ class Saved:
 
 
 def read(folder: Path) -> Saved:
-    """Raises RunError for a checkpoint that cannot be gone on from."""
+    """Raises RunError for a checkpoint that cannot be resumed from."""
     try:
         value = json.loads((folder / "position.json").read_text("utf-8"))
         value["health"] = _known(Health, value.get("health") or {})

@@ -16,13 +16,13 @@ from core.runs.reporter import Reporter
 
 
 class Evaluation:
-    """rows: kept apart. Stop and Pause are heard between two batches."""
+    """rows: of the validation split. Stop and Pause take effect between two batches."""
 
     def __init__(self, step: Step, rows: Rows, recipe: Recipe, reporter: Reporter):
         self._step, self._rows, self._recipe, self._reporter = step, rows, recipe, reporter
 
     def loss(self) -> float | None:
-        """Mean over their learned tokens, or over pairs; None where none are kept apart."""
+        """Mean over their trained tokens, or over pairs; None without a validation split."""
         if not self._rows:
             return None
         self._step.tuned.eval()
@@ -36,7 +36,7 @@ class Evaluation:
         return loss_sum / counted
 
     def rehearse(self) -> None:
-        """The largest batch, thrown away."""
+        """Compute the largest batch and discard it."""
         if self._rows:
             lengths = lengths_of(self._rows)
             self._step.tuned.eval()
@@ -48,8 +48,7 @@ class Evaluation:
 
 
 def batches_of(step: Step, rows: Rows, recipe: Recipe) -> Iterator[list[int]]:
-    """Positions in rows, no more at once than in training, which the plan has reckoned with; what lies on disk is read when it is
-    computed."""
+    """Positions in rows, in batches no larger than in training, for which the plan has memory; rows on disk are read when needed."""
     train, lengths = recipe.train, lengths_of(rows)
     size = min(train.per_device_eval_batch_size, train.per_device_train_batch_size)
     for begin in range(0, len(lengths), AT_ONCE):

@@ -10,7 +10,7 @@ from core.recipe import Train
 def schedule_factor(done: int, total: int, warmup: int, kind: str) -> float:
     """Share of learning_rate for the step after `done` ones, 0 to 1. The decay is that of transformers' schedulers.
 
-    The warm-up rises from 1/(warmup + 1), not from zero as theirs, so that the first step already learns.
+    The warmup rises from 1/(warmup + 1), not from zero as theirs, so that the first step already learns.
     """
     if done < warmup:
         return (done + 1) / (warmup + 1)
@@ -23,5 +23,5 @@ def schedule_factor(done: int, total: int, warmup: int, kind: str) -> float:
 
 
 def warmup_steps(train: Train, total: int) -> int:
-    """As transformers counted them: warmup_ratio of all steps, rounded up, where warmup_steps says nothing."""
+    """As in transformers: warmup_ratio of all steps, rounded up, unless warmup_steps is given."""
     return train.warmup_steps or math.ceil(train.warmup_ratio * total)

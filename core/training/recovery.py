@@ -1,7 +1,7 @@
 """Recovers from a failed step: retries with less memory, or goes back to the last good state. Imports torch: workers only.
 
-Which way is core/engine/out_of_memory's to say, and whether a step can be believed core/runs/health's; here it is done to the step
-and the position.
+core/engine/out_of_memory decides how to save memory, core/runs/health whether a step is plausible; this module applies it to step
+and position.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ T = TypeVar("T")
 
 
 class NotFiniteError(GarageError):
-    """Steps give no number any more, or the loss ran away, again (core/runs/health); the adapter holds the last good step."""
+    """NaN or infinite values, or a diverging loss, once more (core/runs/health); the adapter is that of the last good step."""
 
 
 class Recovery:
-    """tell: what the run did of itself, in which step, for its timeline and its card. save: writes a checkpoint of where it stands.
-    would_fit: what to try where nothing is left."""
+    """tell: reports what the run did by itself, and in which step. save: writes a checkpoint of the current position. would_fit:
+    what to try if nothing is left."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Recovery:
 
     # ---- the memory is not enough -----------------------------------------------------------------------------------
     def attempt(self, number: int, act: Callable[[], T]) -> T:
-        """act; and again with less of the memory each time that it is not enough. Raises NothingLeftError where less is none."""
+        """Call act, and again with less memory each time it is not enough. Raises NothingLeftError if nothing more can be saved."""
         while True:
             try:
                 return act()
@@ -51,21 +51,21 @@ class Recovery:
                 failed = self._step.computing
                 if not failed or not is_out_of_memory(error):
                     raise
-                traceback.clear_frames(error.__traceback__)  # they hold the tensors that were too many
+                traceback.clear_frames(error.__traceback__)  # the traceback holds the tensors
             self._step_back(number, failed)
 
     def _step_back(self, number: int, failed: Rows) -> None:
-        """To the end of the last finished step, and on with less: forward and backward have touched gradients alone."""
+        """Return to the end of the last finished step and save memory: forward and backward have changed only gradients."""
         if not self._position.step:
             self._step.unlearn()
         self._step.forget()
         measuring = number == self._position.step
         if not self._save_memory(failed, msg("retreat.in_step", step=number), number, measuring):
             raise NothingLeftError("retreat.nothing_left", self._would_fit() if self._would_fit else None, step=number)
-        self._save()  # so that an attempt that is cut off goes on from here, and with what was learned of the memory
+        self._save()  # so that an interrupted attempt resumes from here, with the same memory settings
 
     def save_memory_beforehand(self, longest: Rows) -> bool:
-        """For a longest batch that does not fit: whether there was a way left, which is then taken."""
+        """For a longest batch that does not fit: take the next way to save memory; returns whether there was one."""
         return self._save_memory(longest, msg("retreat.beforehand"), self._position.step)
 
     def _save_memory(self, failed: Rows, what: Message, number: int, measuring: bool = False) -> bool:
@@ -78,17 +78,17 @@ class Recovery:
 
     # ---- a step cannot be believed ----------------------------------------------------------------------------------
     def go_back(self, number: int, numbers: dict[str, Any], is_end: bool) -> None:
-        """To the last good checkpoint, where the run goes on with half the learning rate; at the end only where the adapter itself
-        went bad. Raises NotFiniteError at the end."""
+        """Return to the last good checkpoint and continue with half the learning rate. is_end: end the run with NotFiniteError
+        instead, after going back if the loss diverged, so that the adapter is good."""
         step, position, health = self._step, self._position, self._position.health
         facts = {"step": number, **as_words(numbers)}
         if is_end and not health.ran_away:
             if not step.optimizer.state:
-                position.step = 0  # nothing was learned that could be kept
+                position.step = 0  # nothing good was learned
             raise NotFiniteError("run.not_finite" if position.step else "run.not_finite_at_once", **facts)
         saved = self._checkpoints.last_good(number - health.suspects)
         if saved:
-            step.restore(saved.weights, saved.states)  # but for what was given up: the memory has not become more
+            step.restore(saved.weights, saved.states)  # except what was given up: there is no more memory than before
             position.go_to(saved.position)
         else:
             step.unlearn()
@@ -102,5 +102,5 @@ class Recovery:
 
 
 def as_words(numbers: dict[str, Any]) -> dict[str, str]:
-    """For a sentence, where a number may be none."""
+    """For a sentence, also if a value is NaN or infinite."""
     return {name: f"{numbers[name]:.4g}" for name in ("loss", "grad_norm")}

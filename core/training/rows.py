@@ -1,7 +1,7 @@
-"""Training examples as pieces of token ids: no more than the planned steps need. No torch.
+"""Reads the training examples as token ids, no more than the planned steps need. No torch.
 
-One process, one row after the other, so that it can be left at any time, shows where it is, and works the same on Windows. What the page or
-an earlier run has counted is not counted again (core/data/sets/tokens).
+One process, one row at a time, so that it can be interrupted, shows progress, and works the same on Windows. Rows that the page or
+an earlier run has tokenized are reused (core/data/sets/tokens).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ PROBE_ROWS = 8
 
 @dataclass
 class _Reading:
-    """Reads rows as tokens, and counts what became of them."""
+    """Tokenizes rows and counts what became of them."""
 
     tokenised: Tokenised
     data: Data
@@ -49,20 +49,20 @@ class _Reading:
     limit: int
     framing: Framing
     folder: Path | None
-    expected: int  # rows that will be read, as far as is known
+    expected: int  # estimated number of rows to read
     read: int = 0
     long: Counter[str] = field(default_factory=Counter)  # examples longer than limit, by what was done to them
     pieces: Counter[bool] = field(default_factory=Counter)  # of those that were split: of plain text, and of others
-    empty: int = 0  # examples with nothing to learn in what is left of them
-    refused: RefusedRows = field(default_factory=RefusedRows)  # by the template, named among the rows that can be learned from
+    empty: int = 0  # examples with nothing to train in what is left of them
+    refused: RefusedRows = field(default_factory=RefusedRows)  # by the template, although the format accepts them
 
     def rows(self, positions: np.ndarray, enough: int | None = None) -> tuple[Pieces, list[int]]:
-        """What is trained of these rows, in their order, until there is enough; and positions of the first of them."""
+        """The trained pieces of these rows, in order, until there are enough; and positions of the first of them."""
         laid_out, first, at = LaidOut(self.folder), list[int](), 0
         while not at or (at < len(positions) and enough != 0):
             size = AT_ONCE if enough is None else min(AT_ONCE, max(enough, at // 8))
             tokens, found = self._pieces(positions[at : at + size])
-            if enough and len(found) >= enough:  # rows after the last of them are not asked for
+            if enough and len(found) >= enough:  # rows after the last of them are not read
                 size = int(tokens.row[found.example[enough - 1]]) + 1
                 tokens, found = self._pieces(positions[at : at + size])
             self._count(tokens, found)
@@ -107,8 +107,8 @@ class _Reading:
 def tokenize(
     examples: Sequence[Example], recipe: Recipe, tokenizer: Tokenizer, reporter: Reporter, folder: Path | None = None
 ) -> tuple[Pieces, Sequence[Encoded]]:
-    """Rows to train and rows to measure. What is cut, split or left out is counted and said; nothing left is an error. folder: where what is by row is
-    mapped from, for as long as they are asked for; None: in memory."""
+    """The rows of training and validation. What is truncated, split or left out is counted and reported; no rows at all is an
+    error. folder: where per-row arrays are memory-mapped, while the rows are used; None: in memory."""
     data = recipe.data
     limit = tokenizer.limit(data.max_length)
     if limit < data.max_length:
@@ -172,7 +172,7 @@ def _say_refused(reading: _Reading) -> None:
 
 
 def probe_row(example: Example) -> dict[str, Any] | None:
-    """A row as the conversation an export is later asked about; plain text has none."""
+    """A row as a conversation, with which an export is verified later; plain text has none."""
     if example.text is not None:
         return None
     return {"messages": [dict(turn) for turn in conversation(example)]} | (

@@ -1,8 +1,8 @@
-"""The training loop: which rows come next, how fast to learn, what is due after a step. Hands in everything it needs; its only way out
-is the Reporter.
+"""The training loop: which rows come next, the learning rate, what is due after a step. Everything it needs is passed in; it
+reports only through the Reporter.
 
-How a step is computed is core/engine/step's, what happens where one fails core/training/recovery's. Does not load, tokenise or
-decide; does not know about processes.
+How a step is computed: core/engine/step; what happens if one fails: core/training/recovery. Does not load, tokenize or plan; knows
+nothing of processes.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from core.training.memory.use import MemoryUse
 from core.training.preference.reference import Referenced, know
 from core.training.recovery import Recovery, as_words
 
-STEPS_LOOKED_AT = 20_000  # for the longest batch: a second; a run of more steps reads every row in them several times
+STEPS_LOOKED_AT = 20_000  # steps searched for the longest batch, about a second; longer runs read every row several times in them
 TOLD_AFTER = 20  # steps
 
 
@@ -58,10 +58,10 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class Ahead:
-    """What a run is about to compute, for whoever tries it out first (core/training/memory/probe).
+    """What a run is about to compute, for the probe (core/training/memory/probe).
 
-    longest: the largest micro-batch of the coming steps, as it is computed now. rehearsals: of what comes between steps, thrown
-    away. save_memory: compute rows that do not fit with less from here on; False where less is none.
+    longest: the largest micro-batch of the coming steps, as it is computed now. rehearsals: of what comes between steps.
+    save_memory: use less memory for rows that do not fit, from now on; False if nothing more can be saved.
     """
 
     step: Step
@@ -72,9 +72,9 @@ class Ahead:
 
 
 class Trainer:
-    """tuned: the peft model on compute.device, adapters float32. save_adapter(folder) writes it in PEFT's format. shown: what the run's
-    film shows. spill: watches the memory. would_fit: what to try where a step gets no memory and there is nothing left to save. step_of:
-    makes another step than that of one rank (core/training/ranks)."""
+    """tuned: the peft model on compute.device, adapters float32. save_adapter(folder) writes it in PEFT's format. shown: the sample
+    answers. spill: watches the memory. would_fit: what to try if a step runs out of memory and nothing more can be saved. step_of:
+    creates a step for several ranks (core/training/ranks)."""
 
     def __init__(
         self,
@@ -113,16 +113,16 @@ class Trainer:
         advice = (lambda: would_fit(self.ahead)) if would_fit else None
         self.recovery = Recovery(self.step, self.position, self.checkpoints, self._tell, self._save_and_go_on, advice)
         self._memory = MemoryUse(reporter, compute.on_card)
-        may_change = not compute.on_card and train.ranks == 1 and "OMP_NUM_THREADS" not in os.environ  # who sets that has chosen
+        may_change = not compute.on_card and train.ranks == 1 and "OMP_NUM_THREADS" not in os.environ  # a set value stays
         here = torch.get_num_threads(), cores.usable(), cores.Elsewhere(), torch.set_num_threads
         self._threads = Threads(*here) if may_change else None
 
     def run(self, before_first_step: Callable[[Ahead], None] | None = None) -> Position:
-        """Train to the end; before_first_step may refuse to (core/training/memory/probe). Raises StopRequested or PauseRequested (adapter as it
-        stands after the last finished step), NotFiniteError or NothingLeftError (adapter of the last good step)."""
+        """Train to the end; before_first_step may refuse (core/training/memory/probe). Raises StopRequested or PauseRequested (the
+        adapter is that of the last finished step), NotFiniteError or NothingLeftError (of the last good step)."""
         train, tuned, goes_on = self.recipe.train, self.step.tuned, self.position.step < self.schedule.total_steps
         self.reporter.has_something_to_save()
-        if self.film:  # a run that goes on for what was still due after its last step has no batch to compare with
+        if self.film:  # a run resumed only for what is due after its last step has no batch to try
             self.film.begin(self.position.step, self.longest().tokens if goes_on else self.recipe.data.max_length)
         self.step.begin(train.seed)
         if self.step.fused and self.step.fused.reason:
@@ -174,7 +174,7 @@ class Trainer:
             self._after(number)
 
     def _coming(self) -> Iterator[tuple[int, list[list[int]]]]:
-        """Numbers and micro-batches of the steps to come; begins anew where the run was taken back meanwhile."""
+        """Numbers and micro-batches of the coming steps; restarts if the run goes back meanwhile."""
         while self.position.step < self.schedule.total_steps and not self.has_stopped_improving:
             for number, micro_batches in enumerate(self.schedule.steps(self.position.step), self.position.step + 1):
                 yield number, micro_batches
@@ -182,7 +182,7 @@ class Trainer:
                     break
 
     def _step(self, number: int, micro_batches: Sequence[Sequence[int]]) -> dict[str, Any]:
-        """One optimizer step; returns its numbers, and what they are worth. Nothing of the adapter changes unless they are good."""
+        """One optimizer step; returns its numbers and their verdict. The adapter changes only if they are good."""
         started = time.perf_counter()  # time.monotonic moves each 15.6 ms on Windows: some steps would take 0 s
         learning_rate = self._learning_rate(number)
         parts = [part for rows in micro_batches for part in self.step.parts(self._rows(rows))]
@@ -215,7 +215,7 @@ class Trainer:
 
     # ---- after a step ---------------------------------------------------------------------------------------------
     def _after(self, number: int) -> None:
-        """What is due once a step is finished, and still due when a run that was paused in it goes on."""
+        """What is due after a finished step; a run paused in the middle of it does the rest when resumed."""
         last = number == self.schedule.total_steps
         if (number % self.eval_every == 0 or last) and self.position.measured_step != number:
             with self._clock.pause("evaluation"):
@@ -229,7 +229,7 @@ class Trainer:
             self._save_and_go_on()
 
     def _measure(self, number: int) -> None:
-        """A measurement that gets no memory is left out: hours of training are worth more."""
+        """An evaluation that runs out of memory is skipped: hours of training are worth more."""
         position = self.position
         try:
             loss = self.recovery.attempt(number, self.evaluation.loss)
@@ -249,20 +249,20 @@ class Trainer:
             position.best_eval_loss, position.since_best = loss, 0
             position.best_checkpoint = checkpoint.name_of(number)
             self.reporter.run.add_facts(RunFacts(best_checkpoint=position.best_checkpoint, best_eval_loss=loss))
-            if number % self.save_every or not position.health.is_worth_saving:  # else it is saved right after this
+            if number % self.save_every or not position.health.is_worth_saving:  # otherwise it is saved right after this
                 self.checkpoint()
 
     @property
     def has_stopped_improving(self) -> bool:
-        """On the rows kept apart: no measurement was better than the best one for as long as the recipe waits."""
+        """Early stopping: no evaluation has improved on the best one for as long as the recipe's patience."""
         return 0 < self.patience <= self.position.since_best
 
     def best_to_keep(self) -> str | None:
-        """The checkpoint that the run should keep instead of its last state."""
+        """The checkpoint to keep as the result instead of the last state."""
         return best.to_keep(self.reporter.run, self.recipe, self.position.best_checkpoint, self.position.since_best)
 
     def checkpoint(self) -> None:
-        """Everything that the next step depends on, as it was at the end of the last finished one."""
+        """Save everything that the next step depends on, as of the end of the last finished one."""
         self.reporter.stage("saving")
         self.position.retreats = list(self.step.retreat.taken)
         self.checkpoints.write(self.position, self.step.states())
@@ -274,18 +274,18 @@ class Trainer:
         self.reporter.stage("training")
 
     def restore(self, saved: Saved) -> None:
-        """Go on from a checkpoint, bit for bit on a processor."""
+        """Resume from a checkpoint, bit for bit on a CPU."""
         self.step.restore(saved.weights, saved.states)
         self.position.go_to(saved.position)
         self.step.retreat.taken = list(saved.position.retreats)
 
     # ---- what is told and foreseen --------------------------------------------------------------------------------
     def _tell(self, what: str, step: int, message: Message) -> None:
-        """What the run did of itself, for its timeline and its card."""
+        """Report what the run did by itself, for its timeline and its card."""
         self.reporter.run.log_event("guard", what=what, step=step, message=message)
 
     def _tell_time(self, number: int) -> None:
-        """To the state, and after 20 steps (of this attempt) to run.json: what was said then is held against what it took."""
+        """Write the remaining time to the state, and after 20 steps (of this attempt) to run.json, to compare it with the time taken."""
         left, total = self._clock.seconds_left(number), self.schedule.total_steps
         whole = None if left is None else self._clock.spent + left
         self.reporter.step(number, total, left, whole)

@@ -1,7 +1,7 @@
-"""One run, in a process of its own: `python -m core.training.worker --workspace DIR RUN_ID`.
+"""One run in its own process: `python -m core.training.worker --workspace DIR RUN_ID`.
 
-Obtain the model, read and tokenise the data, load the base, train, save. Writes nothing but the run folder; what any
-library prints goes to train.log, which whoever starts this process opens as its output. Exit: 0 completed, 1 failed,
+Gets the model, reads and tokenizes the data, loads the base, trains, saves. Writes only to the run folder; the output of libraries
+goes to train.log, which the starting process opens as this one's output. Exit: 0 completed, 1 failed,
 3 stopped, 4 paused.
 """
 
@@ -62,7 +62,7 @@ if TYPE_CHECKING:  # they import torch
     from core.training.memory.probe import Probe
     from core.training.trainer import Trainer
 
-LEASE_WAIT_S = 10.0  # a chat that was asked to leave needs a moment
+LEASE_WAIT_S = 10.0  # a chat that was asked to exit needs a moment
 
 
 def main() -> int:
@@ -83,7 +83,7 @@ def main() -> int:
 
 
 def carry_out(run: RunFolder, workspace: Workspace, reporter: Reporter) -> int:
-    """The run from queued to its end, whatever happens on the way; returns the exit status."""
+    """Carry out the run from queued to its end, whatever happens; returns the exit status."""
     try:
         try:
             reporter.state(State.PREPARING)
@@ -91,7 +91,7 @@ def carry_out(run: RunFolder, workspace: Workspace, reporter: Reporter) -> int:
                 return reporter.end(_train(run, workspace, reporter))
         except PauseRequested:
             return reporter.end("pause")
-    except StopRequested:  # also where it came after Pause, at the last moment
+    except StopRequested:  # also if it came after Pause, at the last moment
         return reporter.end("stop")
     except Exception as error:  # noqa: BLE001 - whatever it was, the person must see it and the log must have it
         if not isinstance(error, GarageError):
@@ -112,7 +112,7 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> Finished
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a run reads before it needs torch. asked: the tokenizer that asks as was learned. scenes: what its film shows."""
+    """What a run reads before it needs torch. asked: the tokenizer that prompts as in training. scenes: of the sample answers."""
 
     recipe: Recipe
     model_folder: Path
@@ -125,7 +125,7 @@ class Prepared:
 
 def _prepare(run: RunFolder, workspace: Workspace, reporter: Reporter) -> Prepared:
     recipe = run_process.recipe_of(run)
-    begins = not run.saved_step()  # what has trained already may go on, whatever a new run of its base is told
+    begins = not run.saved_step()  # a run that has trained already may continue, whatever holds for a new one
     model_folder = Models(workspace).obtain(recipe.model.id, recipe.model.revision, reporter.stage, reporter.check, to_train=begins)
     tokenizer = Tokenizer(model_folder)
     if reporter.status.attempt > 1:
@@ -141,7 +141,7 @@ def _prepare(run: RunFolder, workspace: Workspace, reporter: Reporter) -> Prepar
 def _load(
     prepared: Prepared, run: RunFolder, workspace: Workspace, reporter: Reporter, ranks: Ranks | None
 ) -> tuple[Trainer, Probe, Adapters]:
-    """The base and its adapter on the device, as the newest checkpoint has them where there is one."""
+    """Load base and adapter to the device, from the newest checkpoint if there is one."""
     reporter.stage("loading_libraries")
     read_libraries()
     import torch
@@ -156,7 +156,7 @@ def _load(
     threads = max(1, min(torch.get_num_threads(), cores.usable() - recipe.train.spare_cores) // recipe.train.ranks)
     torch.set_num_threads(threads)
     shape = _shape(recipe, workspace)
-    probe = Probe(run, workspace, recipe, shape)  # before torch touches a card: what others hold there is read now
+    probe = Probe(run, workspace, recipe, shape)  # before torch uses a GPU: it reads what others hold there
     torch.manual_seed(recipe.train.seed)
     before = run.facts() if reporter.status.attempt > 1 and run.checkpoints() else None
     compute = device.choose(before.dtype if before else None)
@@ -207,8 +207,8 @@ def _load(
 
 
 def read_libraries() -> None:
-    """Torch and what stands on it, into this process."""
-    gc.disable()  # what is read stays: looking through it again and again is a sixth of reading it
+    """Import torch and the libraries that need it."""
+    gc.disable()  # imported objects stay: collecting garbage among them takes a sixth of the import time
     try:
         from core.engine import device
 
@@ -223,7 +223,7 @@ def read_libraries() -> None:
 def _load_base(
     recipe: Recipe, model_folder: Path, own_code: bool, compute: Compute, shape: ModelShape | None, run: RunFolder
 ) -> tuple[Any, Compute]:
-    """The base, in the type that it is finite in; where that, or its bits, are others than were asked, the run says so."""
+    """Load the base in a dtype without overflow; if that, or its bits, differ from the recipe, the run says so."""
     from core.engine import base_model
     from core.engine.variants import streaming
 
@@ -242,15 +242,14 @@ def _load_base(
 
 
 def _shape(recipe: Recipe, workspace: Workspace) -> ModelShape | None:
-    """None of a family whose shape cannot be read, which is trained all the same."""
+    """None for a family whose shape cannot be read, which is trained anyway."""
     with contextlib.suppress(GarageError):
         return Models(workspace).shape(recipe.model.id, recipe.model.revision)
     return None
 
 
 def _learn(trainer: Trainer, probe: Probe, adapters: Adapters, reporter: Reporter) -> None:
-    """To the end, or until somebody or something ends it; then what was learned is kept, but for a pause, which goes on from its
-    checkpoint."""
+    """Train until the end or an interruption; then save what was learned, except after a pause, which resumes from its checkpoint."""
     from core.engine.out_of_memory import NothingLeftError
     from core.training.recovery import NotFiniteError
 
@@ -272,7 +271,7 @@ def _learn(trainer: Trainer, probe: Probe, adapters: Adapters, reporter: Reporte
     except (NotFiniteError, NothingLeftError):
         adapters.keep(position)
         raise
-    except RankError:  # rank 0 holds all that was learned
+    except RankError:  # rank 0 has everything that was learned
         if position.step:
             trainer.checkpoint()
         raise
@@ -282,7 +281,7 @@ def _learn(trainer: Trainer, probe: Probe, adapters: Adapters, reporter: Reporte
 
 @dataclass(frozen=True)
 class Adapters:
-    """Writes the adapter of a run as it stands, with its card, for a checkpoint or for good. template: of the chat, its source."""
+    """Writes the current adapter of a run with its model card, for a checkpoint or as the result. template: source of the chat template."""
 
     run: RunFolder
     reporter: Reporter
@@ -295,7 +294,7 @@ class Adapters:
         adapter.save(self.tuned, folder, self.model_folder, self._card(), self.template)
 
     def keep(self, position: Position, chosen: str | None = None) -> int:
-        """As the run's own, once it learned something. chosen: the name of a checkpoint; None: as it stands. Returns its step."""
+        """Save it as the run's result, if it learned anything. chosen: the name of a checkpoint; None: the current adapter. Returns its step."""
         if not position.step:
             return 0
         self.reporter.stage("saving")
@@ -322,7 +321,7 @@ def _start_from_parent(run: RunFolder, parent: Parent, tuned: Any, template: str
 
 
 def _restore(trainer: Trainer, run: RunFolder, reporter: Reporter) -> None:
-    """From the newest checkpoint that can be read. Raises RunError where there are some and none can be."""
+    """From the newest readable checkpoint. Raises RunError if there are checkpoints but none is readable."""
     from core.training import checkpoint
 
     failure = None
@@ -332,14 +331,14 @@ def _restore(trainer: Trainer, run: RunFolder, reporter: Reporter) -> None:
         except RunError as error:
             failure = failure or error
             reporter.warn(error.message)
-            (folder / "COMPLETE").unlink(missing_ok=True)  # it is none, and must not be taken for one again
+            (folder / "COMPLETE").unlink(missing_ok=True)  # it is unusable, and must not be tried again
             continue
         run.log_event("decision", message=msg("run.resumed", step=trainer.position.step))
         break
     else:
         if failure:
             raise failure
-    if run.has_adapter():  # of an attempt that failed later than where this one goes on
+    if run.has_adapter():  # of an attempt that failed later than this one resumes
         files.rename(run.adapter, run.adapter.with_name(f"adapter-attempt-{reporter.status.attempt - 1}"))
         run.add_facts(RunFacts(adapter_step=None, adapter_is_best=None))
 
@@ -348,7 +347,7 @@ def read_examples(recipe: Recipe, workspace: Workspace, reporter: Reporter) -> E
     reporter.stage("reading_data")
     store = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders)
     said, trained_on = Choices.of(recipe.data), reporter.run.facts().data
-    if said.version is None and trained_on is not None:  # the set may have been changed since the run was begun
+    if said.version is None and trained_on is not None:  # the dataset may have changed since the run began
         said = said.model_copy(update={"version": trained_on.version})
     return store.rows(recipe.data.source, recipe.data.format, said, reporter.check).examples
 

@@ -1,4 +1,4 @@
-"""The memory of a run: its longest batch tried before the first step (`probe`), and what it uses meanwhile (`use`). Torch.
+"""The memory of a run: a trial of its longest batch before the first step (`probe`), and its use during training (`use`). Torch.
 
-Imports: as core.training. What a full card does to a step is core/engine/out_of_memory.
+Imports: as core.training. Running out of memory in a step: core/engine/out_of_memory.
 """

@@ -1,12 +1,12 @@
-"""Before the first step: the longest batch that the data can make, computed once and thrown away, to see what it needs.
+"""Before the first step: computes the longest batch of the data once, to measure its memory, and discards it.
 
-One forward and backward of a step's largest micro-batch, with room held for the optimizer's state and the gradients, and the
-largest batch of an evaluation, and a frame of the film. What was measured replaces the estimate, goes into the workspace's record
-(core/memory/record) and corrects the next one. A run that does not fit saves memory first, as it would later (core/engine/out_of_memory), and
-ends here, with what would fit, where that is not enough. Random states, gradients and adapter are as
-before: a run has the same numbers with and without it, bit for bit. Costs less than a step and an evaluation batch. A run that
-goes on is probed as well: the memory of another day is another. Imports torch: workers only.
-What was found stands in run.json (`MemoryFacts`).
+One forward and backward of the largest micro-batch, with memory reserved for optimizer states and gradients; the largest batch of
+an evaluation; and sample answers. The measurement replaces the estimate, goes into the workspace's record (core/memory/record) and
+corrects the next estimate. A run that does not fit first saves memory as it would later (core/engine/out_of_memory); if that is not
+enough it ends here, saying what would fit. RNG states, gradients and adapter are restored: a run has the same results with and
+without it, bit for bit. Costs less than a step and an evaluation batch. A resumed run is probed again: free memory may have
+changed. Imports torch: workers only.
+The result is stored in run.json (`MemoryFacts`).
 """
 
 from __future__ import annotations
@@ -49,18 +49,18 @@ from core.training.trainer import Ahead
 from core.values import GIB
 from core.workspace.folder import Workspace
 
-STATE_BYTES = {"adamw_torch": 8.0, None: 8.0}  # of the optimizer, a trainable parameter; the 8-bit ones: 2.03
-TOLERANCE = 1.01  # a card that reports more used than there is, spilled
+STATE_BYTES = {"adamw_torch": 8.0, None: 8.0}  # of optimizer states per trainable parameter; 8-bit: 2.03
+TOLERANCE = 1.01  # a GPU that reports more than this in use has spilled to RAM
 LARGEST_CONTEXT = GIB  # docs/memory.md, 1.6: 141 MiB to 0.6 GiB
 
 
 class _Over(Exception):
-    """More than there is, seen between two layers."""
+    """More memory in use than available, noticed between two layers."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Bytes. whole: of the process on a processor; on a card what this process has there, its CUDA context counted in."""
+    """Bytes. whole: of the process on a CPU; on a GPU this process's memory there, including its CUDA context."""
 
     whole: int
     allocated: int | None = None
@@ -72,7 +72,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class _Kept:
-    """What went into the record; context: bytes that torch's own count leaves out."""
+    """What was recorded; context: bytes that torch does not count."""
 
     rig: Rig
     arithmetic_gib: float
@@ -81,7 +81,7 @@ class _Kept:
 
 
 class Probe:
-    """Make it before torch touches a card: what others hold there is read then. Call it with what a run is about to compute."""
+    """Create it before torch uses the GPU, so that it can read what other programs hold there. Call it with what a run is about to compute."""
 
     def __init__(self, run: RunFolder, workspace: Workspace, recipe: Recipe, shape: ModelShape | None):
         self._run, self._workspace, self._recipe, self._shape = run, workspace, recipe, shape
@@ -97,9 +97,9 @@ class Probe:
                 raise refusal
 
     def _leave_layers(self, step: Step, longest: LongestBatch) -> None:
-        """Where a card checkpoints, 4-bit weights stay unpacked for a layer's backward and as many layers are not checkpointed as it has
-        room for, by the same arithmetic that planned the run: each layer saves its second forward. Whether they fit is then measured like
-        all else; where not, all are checkpointed and unpacked anew."""
+        """On a GPU with gradient checkpointing, keep 4-bit weights dequantized for a layer's backward and leave as many layers
+        without checkpointing as fit by the plan's arithmetic; each saves its second forward. The probe then measures whether they
+        fit; if not, all are checkpointed and dequantized as usual."""
         limit, retreat = self._limit(self._where(step.on_card)[0], step.on_card), step.retreat
         room = step.on_card and retreat.checkpointing and not retreat.offloads and not self._recipe.train.offload_layers
         if not (room and self._shape and limit):
@@ -118,8 +118,8 @@ class Probe:
             self._run.log_event("decision", message=msg("probe.kept_layers", **facts))
 
     def measure_context(self) -> None:
-        """Bytes of CUDA's own on the card, which torch does not count: what is used more there, by NVML's count, once the context and
-        cuBLAS are made. Call it before the model is loaded; later, what other programs took meanwhile would be in it."""
+        """CUDA's own bytes on the GPU, which torch does not count: the increase by NVML's count when the context and cuBLAS are
+        created. Call it before the model is loaded, so that other programs change it less."""
         before = card_of(self._machine)
         torch.cuda.current_blas_handle()
         torch.cuda.synchronize()
@@ -129,7 +129,7 @@ class Probe:
             self._context = min(LARGEST_CONTEXT, max(0, used))
 
     def require_ram(self) -> None:
-        """Raises DoesNotFitError where a base is loaded into RAM that is not there: the system would end this process without a word."""
+        """Raises DoesNotFitError if RAM is too small for loading the base: the system would kill this process without an error."""
         if not ((self._recipe.train.offload_layers or self._recipe.train.fsdp) and self._shape):
             return
         needed = offloading.ram_gib(self._shape, Setup.of(self._recipe, "card"))
@@ -139,7 +139,7 @@ class Probe:
             raise DoesNotFitError("fsdp.no_ram" if self._recipe.train.fsdp else "offload.no_ram", needed=needed, free=free)
 
     def watch(self, reporter: Reporter, on_card: bool) -> SpillWatch:
-        """For the training that comes after it."""
+        """The watch for the following training."""
         card, rig = self._where(on_card)
         where = rig.system if on_card and rig else "unknown" if on_card else "cpu"
         return SpillWatch(reporter, where, partial(memory_now, card, torch.cuda.memory_reserved if on_card else None))
@@ -149,7 +149,7 @@ class Probe:
         return card, Rig.of(self._machine, card) if card or not on_card else None
 
     def _try(self, ahead: Ahead) -> DoesNotFitError | None:
-        """The longest batch as it is computed now; why it does not fit, None where it does."""
+        """Try the longest batch as it is computed now; returns why it does not fit, or None."""
         on_card = ahead.step.on_card
         card, rig = self._where(on_card)
         longest = ahead.longest()
@@ -166,7 +166,7 @@ class Probe:
         if measured and rig and predicted:
             self._kept = _Kept(rig, predicted["arithmetic_gib"], measured.whole / GIB, measured.context)
             self._keep(rig, predicted["arithmetic_gib"], measured.whole / GIB)
-        # A card on Linux says itself when it is full; on Windows it takes RAM instead, and only the count tells.
+        # On Linux a full GPU raises an error; on Windows the driver uses RAM instead, and only the count shows it.
         counts = not on_card or rig is None or rig.system in SPILLING_SYSTEMS or self._run.facts().memory_limit_gib
         if measured is None or (limit is not None and counts and measured.whole > limit * (TOLERANCE if on_card else 1)):
             return self._refusal(ahead, longest, measured, limit)
@@ -174,8 +174,8 @@ class Probe:
         return None
 
     def finish(self) -> None:
-        """After the run, however it ended: where it needed more in the end than its longest batch did, that is what is kept. A
-        processor's library keeps something for every new length that it meets, half a gigabyte in 80 packed steps of the starter.
+        """After the run, however it ended: record its peak if it is above the longest batch's. The CPU's math library caches
+        something for every new length, half a gigabyte in 80 packed steps of the starter.
         """
         if self._kept is None:
             return
@@ -190,11 +190,11 @@ class Probe:
 
     # ---- what there is --------------------------------------------------------------------------------------------
     def _limit(self, card: Card | None, on_card: bool) -> int | None:
-        """Bytes that this process may have in all; None where that is not known. memory_limit_gib of run.json makes it less."""
+        """Bytes that this process may use in all; None if unknown. memory_limit_gib of run.json lowers it."""
         given = self._run.facts().memory_limit_gib
         limits = [int(given * GIB) if given else None]
         if on_card:
-            # What others held before this process came to the card is theirs.
+            # Subtract what others held before this process used the GPU.
             limits.append(card.free_bytes if card else None)
         else:
             mine = psutil.Process().memory_info().rss
@@ -203,7 +203,7 @@ class Probe:
 
     # ---- what was predicted ---------------------------------------------------------------------------------------
     def _predict(self, step: Step, longest: LongestBatch, rig: Rig | None) -> dict[str, Any]:
-        """The arithmetic for the very batch that is measured, and the same as earlier runs correct it; {} without a shape."""
+        """The estimate for the measured batch, and the same as corrected by earlier runs; {} without a shape."""
         if self._shape is None:
             return {}
         method = self._recipe.adapter.method
@@ -213,7 +213,7 @@ class Probe:
         return {"arithmetic_gib": arithmetic, "predicted_gib": arithmetic * correction["factor"], **correction}
 
     def _setup(self, step: Step, longest: LongestBatch) -> Setup:
-        """As the arithmetic is asked: rows as wide as the widest, or, packed, one row of all tokens."""
+        """The setup for the estimate: rows of the longest length, or, packed, one row of all tokens."""
         together = 1 if step.packed else len(longest.rows)
         return Setup.of(
             self._recipe,
@@ -231,7 +231,7 @@ class Probe:
 
     # ---- what it is -----------------------------------------------------------------------------------------------
     def _measure(self, ahead: Ahead, longest: LongestBatch, limit: int | None) -> Measured | None:
-        """None where the memory was not enough. Stop and Pause are heard meanwhile."""
+        """None if out of memory. Stop and Pause take effect meanwhile."""
         measure = self._on_card if ahead.step.on_card else self._on_processor
         try:
             return measure(ahead, longest, limit)
@@ -240,7 +240,7 @@ class Probe:
         except Exception as error:  # noqa: BLE001 - torch says "no memory" in several types; all others go on
             if not is_out_of_memory(error):
                 raise
-            traceback.clear_frames(error.__traceback__)  # they hold the tensors that were too many
+            traceback.clear_frames(error.__traceback__)  # the traceback holds the tensors
             ahead.step.forget()
             return None
 
@@ -257,7 +257,7 @@ class Probe:
         return Measured(peak.bytes, seconds=seconds)
 
     def _on_card(self, ahead: Ahead, longest: LongestBatch, limit: int | None) -> Measured:
-        # What an earlier try, or the loading, has left in the allocator would count as this one's: its peak begins at what is held now.
+        # Empty the cache of loading and earlier tries: otherwise the peak would include it.
         gc.collect()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -278,7 +278,7 @@ class Probe:
 
     @contextmanager
     def _room_for_state(self, step: Step) -> Iterator[None]:
-        """Hold as much as the optimizer will, which makes its state in the first step only; a run that goes on has it."""
+        """Allocate as much as the optimizer will, which creates its states in the first step; a resumed run has them."""
         count = sum(p.numel() for p in step.parameters)
         bytes_each = STATE_BYTES.get(self._recipe.train.optim, 2.03)
         size = 0 if step.optimizer.state else int(count * bytes_each)
@@ -293,7 +293,7 @@ class Probe:
         model, method = self._recipe.model.id, self._recipe.adapter.method
         try:
             MemoryRecord(self._workspace).add(self._run.id, rig, model, method, arithmetic_gib, measured_gib)
-        except OSError:  # a full disk: the run says so where it matters
+        except OSError:  # a full disk: the run reports it where it matters
             traceback.print_exc()
 
     def _say(self, facts: dict[str, Any]) -> None:
@@ -307,12 +307,12 @@ class Probe:
         return stopped.refusal(needed, most, advice, rows=len(longest.rows), tokens=longest.tokens)
 
     def would_fit(self, ahead: Ahead) -> Message:
-        """In the middle of a run that has no way left to save memory; others may hold more of it now than at the start."""
+        """For a run that has no way left to save memory; other programs may use more of it than at the start."""
         on_card = ahead.step.on_card
         card = card_of(this_machine()) if on_card else None
         limit = self._limit(card, on_card)
         if limit is not None and card is not None:
-            limit += torch.cuda.memory_reserved()  # what is free on a card is free beside this process
+            limit += torch.cuda.memory_reserved()  # free memory of a GPU is in addition to this process's
         return self._advice(ahead, ahead.longest(), None, limit / GIB if limit else None)
 
     def _advice(self, ahead: Ahead, longest: LongestBatch, measured: Measured | None, limit: float | None) -> Message:

@@ -5,7 +5,7 @@ memory_bytes        what torch's allocator holds on the card (the driver's own c
 memory_total_bytes  of the card, or of the machine
 peak_memory_bytes   (run.json) the most of memory_bytes; on a card the allocator's own record, so a spike inside a step counts
 
-A look costs some ten microseconds, one each two seconds. What cannot be asked is left out; nothing here ends a run.
+Each query takes some ten microseconds, one every two seconds. What cannot be read is left out; nothing here ends a run.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class MemoryUse:
         self._peak: int | None = None
 
     def note(self, step: int, last: bool = False) -> None:
-        """After each step; writes a line at the first one, at most one each EVERY_S, and at the last one."""
+        """Call it after each step; writes a line at the first, at the last, and at most one every EVERY_S."""
         now = self._clock()
         if self._looked_at is not None and now - self._looked_at < EVERY_S and not last:
             return
@@ -52,7 +52,7 @@ class MemoryUse:
             self._reporter.metrics("gpu", step, **{name: value for name, value in numbers.items() if value is not None})
 
     def keep_peak(self) -> None:
-        """However the run ended, also with a full disk, which is then told by whatever ended it."""
+        """However the run ended; a full disk is ignored here, because whatever ended the run reports it."""
         self._look()
         peak = max((value for value in (self._peak, _known(self._most)) if value is not None), default=None)
         if peak is not None:
@@ -68,5 +68,5 @@ class MemoryUse:
 def _known(ask: Ask) -> int | None:
     try:
         return ask()
-    except (psutil.Error, OSError, RuntimeError):  # torch raises RuntimeError where the driver has given up
+    except (psutil.Error, OSError, RuntimeError):  # torch raises RuntimeError if the driver fails
         return None

@@ -1,9 +1,9 @@
 """The reference of DPO and KTO: the log-probabilities of all answers under the model before the first step. Imports torch:
 workers only.
 
-reference.npy, (P, 2) float32: chosen and rejected, of the pairs that are trained and after them of those kept apart. One writer: the worker,
-before its first step, whole or not at all. Computed once and not in each step, so that no step holds or costs anything of it, later epochs
-are as fast as sft, and a run that trains another one further is held against that one's adapter. Costs one forward over all pairs.
+reference.npy, (P, 2) float32: chosen and rejected, of the training pairs followed by the validation pairs. One writer: the worker,
+before its first step, all or nothing. Computed once, so steps need no memory or time for it, later epochs are as fast as sft, and a
+run that continues another one has that one's adapter as its reference. Costs one forward over all pairs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from core.training.evaluation import batches_of
 
 
 class Referenced(Sequence[Encoded]):
-    """Pairs with their log-probabilities, (P, 2), 0 until they are known."""
+    """Pairs with their log-probabilities, (P, 2), 0 until computed."""
 
     def __init__(self, rows: Sequence[Encoded]):
         self.rows, self.lengths, self.learned = rows, lengths_of(rows), learned_of(rows)
@@ -42,7 +42,7 @@ class Referenced(Sequence[Encoded]):
 
 
 def know(parts: Sequence[Referenced], step: Step, recipe: Recipe, reporter: Reporter, has_learned: bool) -> None:
-    """Fill in what is known of an earlier attempt, or else compute it. Raises RunError where the adapter has_learned already."""
+    """Load the values of an earlier attempt, or compute them. Raises RunError if the adapter has_learned already."""
     path, done, total = reporter.run.path / "reference.npy", 0, sum(map(len, parts))
     found = _read(path, total)
     if found is None:
@@ -67,6 +67,6 @@ def know(parts: Sequence[Referenced], step: Step, recipe: Recipe, reporter: Repo
 def _read(path: Path, total: int) -> np.ndarray | None:
     try:
         found = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):  # none yet, or not what was written
+    except (OSError, ValueError, EOFError):  # missing or damaged
         return None
     return found if found.shape == (total, 2) else None

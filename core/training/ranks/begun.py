@@ -1,4 +1,4 @@
-"""The further ranks of a run, from its worker's point of view: none, those of this PC, or of several. No torch at the top."""
+"""The other ranks of a run, as its worker sees them: none, those of this PC, or of several. No torch at the top."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from core.training.ranks.helpers import MEETING, Ranks, environments
 
 @contextmanager
 def started(recipe: Recipe, run: RunFolder, reporter: Reporter) -> Iterator[Ranks | None]:
-    """They read their libraries meanwhile; None where the run has one alone. Waits for the other PCs of a run that is to have some."""
+    """Start them, so that they import their libraries meanwhile; None for a run of one rank. Waits for the other PCs, if the run has any."""
     gathering = Gathering.taken()
-    reporter.ranks(())  # those of an attempt before
+    reporter.ranks(())  # those of an earlier attempt
     if gathering is None and recipe.train.ranks == 1:
         with suppress(OSError):
             (run.path / MEETING).unlink(missing_ok=True)  # of an attempt on several that was killed

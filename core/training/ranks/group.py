@@ -1,9 +1,9 @@
-"""The numbers that the ranks of a run exchange: weights of the adapter from rank 0, gradients summed at rank 0. Imports torch: workers only.
+"""Communication of a run's ranks: adapter weights from rank 0, gradients summed at rank 0. Imports torch: workers only.
 
-By torch.distributed's Gloo on every system and device: NCCL is not there on Windows and ends a whole process where a peer is gone, and
-what travels is the adapter alone, once a step each way. The group of one PC lives at 127.0.0.1, on ports that the system chooses; its ranks
-find each other by a file, so no port is ever taken and no firewall is asked. That of several PCs (ranks/machines) lives at the addresses by which
-they reach each other, and finds itself by their lines.
+By torch.distributed's Gloo on every system and device: NCCL does not exist on Windows and ends the process if a peer is gone, and
+only the adapter is exchanged, once per step each way. On one PC the group uses 127.0.0.1 and ports chosen by the system; its ranks
+find each other by a file, so no port is in use already and no firewall asks. On several PCs (ranks/machines) it uses the addresses
+at which they reach each other, and they find each other by their lines.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from torch import distributed
 
 from core.training.ranks.meeting import Meeting
 
-MEET = timedelta(seconds=60)  # each rank is ready when they meet
+MEET = timedelta(seconds=60)  # timeout; each rank is ready when they meet
 WAIT = timedelta(days=1)  # of a rank for rank 0, which measures or saves between steps; when it is gone so is the connection
 Wait = Callable[[Any], None]  # for torch's Work
 
 
 class _Store(distributed.Store):
-    """A Meeting as torch asks for one."""
+    """A Meeting with the interface of torch's Store."""
 
     def __init__(self, meeting: Meeting):
         super().__init__()
@@ -47,7 +47,7 @@ def _gloo(store: Any, rank: int, size: int, host: str) -> Any:
     options._devices, options._timeout = [gloo.create_device(hostname=host)], MEET
     group = gloo(store, rank, size, options)
     group._set_default_timeout(WAIT)
-    # Never taken apart: on Windows its end would wait for numbers on their way from a rank that was killed, before the worker could leave.
+    # Never destroyed: on Windows that would wait for messages of a killed rank, and the worker could not exit.
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(group))
     return group
 
@@ -64,7 +64,7 @@ def mesh(meeting: Path, rank: int, size: int, device_type: str) -> Any:
 
 
 class RankGroup:
-    """parameters: what is trained. extra: how many numbers are summed beside its gradients. host: this rank's own address."""
+    """parameters: the trained ones. extra: how many values are summed besides their gradients. host: this rank's own address."""
 
     def __init__(
         self, meeting: Path | Meeting, rank: int, size: int, parameters: Sequence[torch.Tensor], extra: int, host: str = "127.0.0.1"
@@ -73,7 +73,7 @@ class RankGroup:
         self._group = _gloo(self._store, rank, size, host)
         self._rank, self._parameters = rank, parameters
         self._sizes = [parameter.numel() for parameter in parameters]
-        self._flat = torch.zeros(sum(self._sizes) + extra)  # all that travels, in RAM
+        self._flat = torch.zeros(sum(self._sizes) + extra)  # everything exchanged, in RAM
         self.extra = extra
 
     @property
@@ -83,7 +83,7 @@ class RankGroup:
 
     @torch.no_grad()
     def weights(self, wait: Wait) -> None:
-        """Everybody's become those of rank 0."""
+        """Every rank gets those of rank 0."""
         flat, options = self._flat[: sum(self._sizes)], distributed.BroadcastOptions()
         if self._rank == 0:
             for parameter, place in self._places():
@@ -95,7 +95,7 @@ class RankGroup:
                 parameter.copy_(place)
 
     def gradients(self, extra: torch.Tensor, wait: Wait) -> torch.Tensor:
-        """At rank 0 they become the sum of everybody's. Returns the sum of extra, which is true there alone too."""
+        """Sum those of all ranks at rank 0. Returns the sum of extra, also valid only there."""
         for parameter, place in self._places():
             place.zero_() if parameter.grad is None else place.copy_(parameter.grad)
         told, options = self._flat[sum(self._sizes) :], distributed.ReduceOptions()

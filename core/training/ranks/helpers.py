@@ -1,7 +1,7 @@
-"""Rank 0's end of the others: starts them, tells them in lines what to compute, and notices when one ends, fails or falls silent.
+"""Rank 0's side of the others: starts them, tells them in lines what to compute, and notices when one ends, fails or no longer responds.
 
-Nothing is agreed on with a rank that is to end: a stop, a pause or a failure of rank 0 closes its stdin, and it leaves at once, also where
-rank 0 was killed. No torch at the top: a worker reads this before it needs any.
+To end a rank, its stdin is closed (on a stop, a pause, a failure or the death of rank 0), and it exits at once. No torch at the
+top: a worker imports this before it needs torch.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
 MEETING = "ranks.store"  # in the run folder: where the ranks of one PC find each other
 POLL_S = 0.001
 END_S = 2.0  # for a rank that is told to leave
-LOAD_S = 3600.0  # longest silence while a base is loaded from a slow disk
+LOAD_S = 3600.0  # longest silence while a base loads from a slow disk
 PATIENCE_S = 600.0  # and in a step, beyond ten times what rank 0's part took
 
 
 class RankError(RunError):
-    """A rank failed, went away or fell silent; rank 0 holds all that was learned."""
+    """A rank failed, ended or no longer responds; rank 0 has everything that was learned."""
 
 
 def environments(run: RunFolder, size: int) -> list[dict[str, str]]:
-    """Of the further ranks: a card each, those that the worker was started with. Raises RunError where they are too few."""
+    """For the other ranks: one GPU each, of those the worker was started with. Raises RunError if they are too few."""
     if not run_process.is_for_card(run.facts()):
         return [{}] * (size - 1)
     cards = os.environ.get(devices.VISIBLE, "").split(",")
@@ -49,7 +49,7 @@ def environments(run: RunFolder, size: int) -> list[dict[str, str]]:
 
 
 class Spoken(Protocol):
-    """A rank as rank 0 has it: a process of this PC (core.system.lines), or one of another (ranks/machines)."""
+    """A rank as rank 0 sees it: a process of this PC (core.system.lines), or of another (ranks/machines)."""
 
     def say(self, **values: Any) -> None: ...
     def listen(self, hear: Callable[[Any], None], ended: Callable[[Any], None]) -> None: ...
@@ -57,20 +57,20 @@ class Spoken(Protocol):
 
 
 class Ranks:
-    """Use close. group: once they have met. host: the address at which rank 0 exchanges numbers."""
+    """Use close. group: once they have met. host: rank 0's address for torch.distributed."""
 
     group: RankGroup
     host = "127.0.0.1"
     end_s = END_S
 
     def __init__(self, folder: Path, name: str, patience_s: float = PATIENCE_S):
-        """name: in their command lines, for who looks for what belongs to a run."""
+        """name: shown in their command lines, to tell which run they belong to."""
         self._store, self._name, self.patience_s = folder / MEETING, name, patience_s
         self.meeting: Path | Meeting = self._store
         self._children: dict[int, Spoken] = {}
         self._said: dict[int, dict[str, Any]] = {}
         self._ended: dict[int, int | str] = {}
-        self.use: dict[int, RankUse] = {}  # of each rank, as it was measured last
+        self.use: dict[int, RankUse] = {}  # the latest measurement of each rank
         self.tell: Callable[[tuple[RankUse, ...]], None] = lambda use: None
         self.decided: Callable[[Message], None] = lambda message: None  # for the run's events
         self._step = 0
@@ -106,14 +106,14 @@ class Ranks:
         return [child.process.pid for child in self._children.values() if isinstance(child, Child)]
 
     def load(self, recipe: Recipe, model_folder: Path, own_code: bool, dtype: str, pad_token_id: int, threads: int) -> None:
-        """Let them load the base, while rank 0 does."""
+        """Let them load the base while rank 0 does."""
         what = {"recipe": recipe.model_dump(mode="json"), "model_folder": str(model_folder), "own_code": own_code, "dtype": dtype}
         for rank, child in self._children.items():
             place = {"rank": rank, "size": self.size, "threads": threads, **self._place(rank, recipe, model_folder)}
             child.say(**what, **place, pad_token_id=pad_token_id)
 
     def _place(self, rank: int, recipe: Recipe, model_folder: Path) -> dict[str, Any]:
-        """Where a rank meets the others."""
+        """How a rank finds the others."""
         return {"meeting": str(self.meeting)}
 
     def all_ready(self, parameters: int, check: Callable[[], None]) -> None:
@@ -123,22 +123,22 @@ class Ranks:
                 raise RankError("ranks.differ", rank=rank, found=said["ready"], expected=parameters)
 
     def assemble(self, check: Callable[[], None]) -> None:
-        """All have read their libraries, and go on to meet before they load (core/engine/variants/fsdp)."""
+        """All have imported their libraries; they meet before they load the base (core/engine/variants/fsdp)."""
         self._until(lambda: len(self._said) == len(self._children), check, LOAD_S)
         self.tell_all(meet=True)
 
     def in_turn(self, check: Callable[[], None]) -> None:
-        """Rank after rank loads, so that RAM never holds the base more than once."""
+        """Ranks load one after another, so that RAM never holds the base twice."""
         for rank, child in self._children.items():
             child.say(turn=True)
             self._until(lambda rank=rank: "ready" in self._said[rank], check, LOAD_S)  # type: ignore[misc]
 
     def meet(self, group: Callable[[], RankGroup]) -> None:
-        """Make the group, in which the ranks reach each other."""
+        """Create the group of all ranks."""
         self.group = group()
 
     def order(self, of_ranks: Sequence[Any], **order: Any) -> None:
-        """To each what it is to compute, of_ranks[0] being rank 0's own."""
+        """Tell each rank what to compute; of_ranks[0] is rank 0's own part."""
         self._step += 1
         for rank, child in self._children.items():
             child.say(number=self._step, parts=of_ranks[rank], **order)
@@ -148,19 +148,19 @@ class Ranks:
             child.say(**order)
 
     def gather(self, layer: int) -> None:
-        """Let the others take part in what rank 0 alone has use for (core/engine/variants/fsdp)."""
+        """Let the others join a gather that only rank 0 needs (core/engine/variants/fsdp)."""
         self.tell_all(gather=layer)
 
     def wait(self, work: Any, check: Callable[[], None], seconds: float = 0.0) -> None:
-        """For numbers on their way. seconds: that rank 0's part took. Raises RankError, and what check raises."""
+        """Wait for a transfer. seconds: what rank 0's part took. Raises RankError, and what check raises."""
         self._until(work.is_completed, check, self.patience_s + 10 * seconds)
         try:
             work.wait()
-        except RuntimeError:  # Gloo: the connection was closed, which is seen before the end of who held it
+        except RuntimeError:  # Gloo: the closed connection is noticed before the peer's end
             self._until(lambda: False, check, self.end_s)
 
     def answers(self, check: Callable[[], None], seconds: float = 0.0) -> list[dict[str, Any]]:
-        """What each has said of the last order, once all have. Raises as `wait` does."""
+        """Every rank's answer to the last order, once all have answered. Raises as `wait` does."""
         self._until(
             lambda: all(self._said.get(rank, {}).get("done") == self._step for rank in self._others),
             check,
@@ -193,5 +193,5 @@ class Ranks:
     def close(self) -> None:
         for child in self._children.values():
             child.end(0)
-        with suppress(OSError):  # Windows, while somebody still has it open: the next attempt removes it
+        with suppress(OSError):  # Windows, while it is still open: the next attempt removes it
             self._store.unlink(missing_ok=True)

@@ -1,8 +1,7 @@
-"""Ranks on other PCs, as rank 0 has them: each came by itself (`python launch.py join`), knows the secret (core.system.linked), and holds the same base.
+"""Ranks on other PCs, as rank 0 sees them: each connected by itself (`python launch.py join`), knows the secret (core.system.linked), and has the same base.
 
 One rank a PC, beside those of this one. What is computed, and what happens when one is lost, is as with ranks of this PC.
-The lines are bound to the secret; the numbers of torch.distributed's Gloo travel beside them, neither encrypted nor
-signed: for a network that is trusted. No torch at the top.
+The lines are authenticated by the secret; Gloo's own traffic is neither encrypted nor signed: for a trusted network. No torch at the top.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ from core.training.ranks.meeting import Meeting
 if TYPE_CHECKING:
     from core.training.ranks.group import RankGroup
 
-ARRIVAL_S = 60.0  # for a PC that has come to say what it is
-MOST_TOLD = 5  # that were refused: whoever tries again and again fills no file
+ARRIVAL_S = 60.0  # for a PC that has connected, to identify itself
+MOST_TOLD = 5  # refused attempts that are logged, so that repeated ones fill no file
 
 
 class Guest:
@@ -60,7 +59,7 @@ class RanksOfMachines(Ranks):
         self._turned_away = 0
 
     def begin(self, places: Sequence[Mapping[str, str]]) -> None:
-        """Returns when all are there. Raises LinkError where nobody can be waited for, RunError for a PC that does not fit to this one."""
+        """Returns when all are connected. Raises LinkError if it cannot listen, RunError for a PC that does not match this one."""
         main = self._gathering.main
         self._entrance = Entrance(parse(main), self._gathering.secret, self._refused)
         self._reporter.stage("waiting_for_machines")
@@ -89,7 +88,7 @@ class RanksOfMachines(Ranks):
         there, here = dict(said.get("versions", {})), library_versions()
         for name, own in here.items():
             other = str(there.get(name))[:40]
-            if _public(other) != _public(own):  # 2.13.0+cpu computes with 2.13.0+cu130
+            if _public(other) != _public(own):  # 2.13.0+cpu works with 2.13.0+cu130
                 self._send_away(guest, msg("machines.other_version", host=guest.link.there, name=name, there=other, here=own))
         facts, model = self._run.facts(), self._run.recipe().model.id
         if said.get("data") and facts.data and facts.data.sha256 and said["data"] != facts.data.sha256:

@@ -1,5 +1,5 @@
-"""Where the ranks of a run on several PCs find each other: what torch.distributed's store holds, told by the lines that they have anyway, so that no further
-port is open. Every rank has one; what one of them puts in reaches all. No torch."""
+"""The key-value store by which the ranks of a run on several PCs find each other (torch.distributed's Store), sent over their
+existing lines, so that no further port is open. Every rank has one; what one sets reaches all. No torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 
 class Meeting:
-    """tell: passes on what this rank puts in. Values that arrive before anybody asks are kept."""
+    """tell: sends what this rank sets. Values that arrive before they are needed are kept."""
 
     def __init__(self, tell: Callable[[str, str], None]):
         self._tell, self._known, self._changed = tell, dict[str, bytes](), threading.Condition()
@@ -18,7 +18,7 @@ class Meeting:
         self._tell(key, value.hex())
 
     def heard(self, key: str, value: str) -> None:
-        """value: in hexadecimal digits, as it is in a line."""
+        """value: hexadecimal digits, as in a line."""
         with self._changed:
             self._known[key] = bytes.fromhex(value)
             self._changed.notify_all()

@@ -1,9 +1,9 @@
-"""A step on several ranks: its micro-batches are dealt out, the gradients summed at rank 0, which alone learns. Imports torch: workers only.
+"""A step on several ranks: micro-batches are divided among them, gradients are summed at rank 0, which alone updates the adapter. Imports torch: workers only.
 
-The loss of a step is a mean over all that it learns, so each rank divides by what the whole step counts, and the sum is what one process
-would have computed, but for the order of its additions. A rank keeps nothing from one step to the next: it is given the weights each
-time. So optimizer, random states, checkpoints, and whatever takes a run back are rank 0's, as in a run of one. An evaluation is dealt too,
-some batches at a time: what each of them gives comes back in a line, and rank 0 adds it in the order of one process.
+The loss of a step is a mean over its trained tokens, so each rank divides by the count of the whole step, and the sum equals that
+of one process except for the order of additions. A rank keeps nothing between steps: it gets the weights each time. So optimizer,
+RNG states, checkpoints and recovery are rank 0's, as in a run of one rank. An evaluation is divided too, some batches at a time:
+results come back in lines, and rank 0 adds them in the order of one process.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from core.training.ranks.use import UseOfRank
 if TYPE_CHECKING:
     from core.engine.variants.fsdp import Sharded
 
-MEASURED_AT_ONCE = 4  # batches of an evaluation a rank, so that the ranks seldom wait for each other
-EXTRA = 2 + len(SUMS)  # loss, pairs, what is told of them; then of each rank which of its micro-batches got no memory, from 1
+MEASURED_AT_ONCE = 4  # evaluation batches per rank, so that ranks seldom wait for each other
+EXTRA = 2 + len(SUMS)  # loss, pairs, their metrics; then for each rank which micro-batch ran out of memory, from 1
 
 
 class DealtStep(Step):
-    """That of rank 0."""
+    """The step of rank 0."""
 
     ranks: Ranks
     sharded: Sharded | None = None
@@ -72,7 +72,7 @@ class DealtStep(Step):
             self.sharded.together = False
 
     def compute(self, parts: Sequence[Rows], learning_rate: float, check: Callable[[], None] = lambda: None) -> Numbers:
-        # KTO's loss holds each row against the rest of its micro-batch (engine/variants/preference): dealt whole it is that of one rank.
+        # KTO's loss depends on the whole micro-batch (engine/variants/preference): kept whole, it equals that of one rank.
         is_of_batch = self.preference and self.preference.objective == "kto"
         return super().compute(parts if is_of_batch else divided(parts, self.ranks.size, self.tokens), learning_rate, check)
 
@@ -132,7 +132,7 @@ class DealtStep(Step):
 
 @contextmanager
 def shared(sharded: Sharded | None, passes: int, trains: bool = True) -> Iterator[None]:
-    """What a rank computes of a step or of an evaluation, where the base is in parts: afterwards the ranks are at one again."""
+    """Context of a rank's part of a step or evaluation, for a sharded base: afterwards the ranks are in sync."""
     if sharded:
         sharded.begin()
     yield
@@ -143,7 +143,7 @@ def shared(sharded: Sharded | None, passes: int, trains: bool = True) -> Iterato
 def measured(
     step: Step, parts: Sequence[Rows], check: Callable[[], None] = lambda: None
 ) -> tuple[list[tuple[float, int]], Exception | None]:
-    """What `Step.measure` gives of each of a rank's batches, as far as there was memory; and the error where there was not."""
+    """The results of `Step.measure` for a rank's batches, up to an out-of-memory error, and that error."""
     found: list[tuple[float, int]] = []
     for rows in parts:
         check()
@@ -161,7 +161,7 @@ def attempt(
     step: Step, parts: Sequence[Rows], batches: Sequence[Batch], whole: tuple[float, float], rank: tuple[int, int],
     check: Callable[[], None] = lambda: None,
 ) -> tuple[torch.Tensor, Exception | None]:  # fmt: skip
-    """Forward and backward of a rank's part; what is to be summed of it, and the error where it got no memory. rank: which of how many."""
+    """Forward and backward of a rank's part; returns the values to sum, and an out-of-memory error. rank: which of how many."""
     extra, failure, at = torch.zeros(EXTRA + rank[1]), None, 0
 
     def entering(number: int) -> None:
@@ -188,8 +188,8 @@ def serve(
     say: Callable[..., None],
     sharded: Sharded | None = None,
 ) -> None:
-    """One step as another rank computes it, or its part of an evaluation; or a layer that rank 0 has use for alone. say: to rank 0, that it is done,
-    and what was measured."""
+    """On another rank: compute its part of a step or evaluation, or join a gather that only rank 0 needs. say: reports to rank 0
+    that it is done, with results."""
     if sharded and "gather" in order:
         return sharded.repeat(order["gather"])
     if [step.retreat.taken, step.retreat.room_for] != [order["taken"], order["room_for"]]:
@@ -219,19 +219,19 @@ def serve(
 
 
 def divided(parts: Sequence[Rows], ranks: int, tokens: Callable[[Rows], int]) -> list[Rows]:
-    """parts, of which the largest are halved until each rank gets as many as any other, as far as there are rows. The two of a pair are one row."""
+    """parts, the largest halved until every rank gets the same number, as far as there are rows. A pair is one row."""
     found = [*parts]
     while len(found) % ranks:
         largest = max((rows for rows in found if len(rows) > 1), key=tokens, default=None)
         if largest is None:
             break
         at = next(number for number, rows in enumerate(found) if rows is largest)
-        found[at : at + 1] = [largest[0::2], largest[1::2]]  # by turns: they come by length
+        found[at : at + 1] = [largest[0::2], largest[1::2]]  # alternating: they are sorted by length
     return found
 
 
 def deal(sizes: Sequence[int], ranks: int) -> list[list[int]]:
-    """Numbers of sizes for each rank: the largest first, to the one that has least."""
+    """Indices of sizes for each rank: the largest first, to the rank with the least."""
     dealt: list[list[int]] = [[] for _ in range(ranks)]
     held = [0] * ranks
     for number in sorted(range(len(sizes)), key=lambda each: -sizes[each]):

@@ -1,4 +1,4 @@
-"""What a rank has in use, measured by itself. Imports torch where it computes on a card."""
+"""A rank's memory and load, measured by itself. Imports torch if it computes on a GPU."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ EVERY_S = 2.0
 
 
 class UseOfRank:
-    """card: that this process computes on; None: a processor, or a card that the driver does not name. reserved: bytes of the allocator on a card, and
-    what the card has; None: a processor."""
+    """card: the GPU of this process; None: a CPU, or a GPU unknown to the driver. reserved: the allocator's bytes and the GPU's
+    total; None: a CPU."""
 
     def __init__(
         self, card: Card | None, reserved: Callable[[], tuple[int, int]] | None = None, clock: Callable[[], float] = time.monotonic
@@ -35,7 +35,7 @@ class UseOfRank:
         return cls(card, lambda: (cuda.memory_reserved(0), cuda.mem_get_info()[1]))
 
     def look(self) -> RankUse | None:
-        """At most one each EVERY_S, between them None; and where it cannot be asked."""
+        """At most once every EVERY_S, otherwise None; also None if it cannot be read."""
         if self._clock() - self._looked_at < EVERY_S:
             return None
         self._looked_at = self._clock()
@@ -43,7 +43,7 @@ class UseOfRank:
             used, total = (
                 self._reserved() if self._reserved else (psutil.Process().memory_info().rss, psutil.virtual_memory().total)
             )
-        except (psutil.Error, OSError, RuntimeError):  # torch raises RuntimeError where the driver has given up
+        except (psutil.Error, OSError, RuntimeError):  # torch raises RuntimeError if the driver fails
             return None
         now = gpu.newest(self._card) if self._card else None
         return RankUse(

@@ -1,14 +1,14 @@
-"""A further rank of a run: `python -m core.training.ranks.worker RUN`. It holds the base and computes what rank 0 sends, and nothing else:
-no data set, no optimizer's state, no file of the run folder.
+"""Another rank of a run: `python -m core.training.ranks.worker RUN`. It has the base and computes what rank 0 sends; it has no
+dataset, no optimizer states, and uses no file of the run folder.
 
-On one PC the ranks meet by a file, on several by lines: {store: [key, value]}, out and in. In lines (core.system.lines), numbers beside them by the group:
-  first {recipe, model_folder, own_code, dtype, pad_token_id, threads, meeting or host, rank, size}, then of each step
+On one PC the ranks meet by a file, on several by lines: {store: [key, value]}, out and in. Orders in lines (core.system.lines), tensors by the group:
+  first {recipe, model_folder, own_code, dtype, pad_token_id, threads, meeting or host, rank, size}, then for each step
   {number, parts: rows of each of its micro-batches, whole, taken, room_for, scaler, seed}
-and of some batches of an evaluation
+and for some batches of an evaluation
   {number, parts, measures: true, weights: whether rank 0's come first, taken, room_for}
-With a base that the ranks hold together they say here, meet at the word of rank 0, and load in turn; orders have also passes, the most micro-batches that a rank has of them, and between steps gather, the number of a layer.
-Out: ready {numbers that are trained}, done {number} once its part is computed, with measured [[loss, learned or pairs]], told and pairs of
-an evaluation, and each two seconds use {core.progress.RankUse}, failed {a Message}. It leaves as soon as its stdin closes.
+With a sharded base they say here, meet when told to, and load in turn; orders also have passes (most micro-batches of any rank) and, between steps, gather (a layer).
+Out: ready {trainable parameters}, done {number} once its part is computed, with measured [[loss, tokens or pairs]], told and pairs
+of an evaluation, and every two seconds use {core.progress.RankUse}, failed {a Message}. It exits as soon as its stdin closes.
 """
 
 from __future__ import annotations

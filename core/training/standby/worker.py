@@ -1,7 +1,7 @@
 """The standby process: `python -m core.training.standby.worker MARK`. Imports the libraries, holds nothing else, writes nothing.
 
-In one line (core.system.lines): {log: the run's train.log, arguments: of core.training.worker}; from then on it is that worker, alone.
-Out: pid and ready, the bytes that end with it, or failed, a text. It leaves as soon as its stdin closes before that line. MARK tells it from others.
+In, one line (core.system.lines): {log: the run's train.log, arguments: of core.training.worker}; from then on it is only that worker. Out: pid and
+ready, the bytes freed by its end, or failed, a text. It exits if its stdin closes before that line. MARK distinguishes it from others.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PLATE = 1 << 16
 
 
 def main() -> int:
-    """What a worker does before it reads libraries comes before here too; nothing else of it does."""
+    """What a worker does before its imports is done first here too, and nothing else of it."""
     parent, orders, is_taken = ToParent(), queue.SimpleQueue[dict[str, Any]](), threading.Event()
 
     def hear(order: dict[str, Any]) -> None:
@@ -59,22 +59,22 @@ def main() -> int:
 
 
 def held_bytes() -> int:
-    """What ends with this process: what no other shares; Windows' private bytes, or all of it, where the system does not tell (Wine)."""
+    """Memory that this process's end would free: what no other process shares; on Windows its private bytes, or all of it if the system does not tell (Wine)."""
     process = psutil.Process()
     try:
         return process.memory_full_info().uss
     except (OSError, psutil.Error):
         memory = process.memory_info()
-        return getattr(memory, "private", 0) or memory.rss  # Wine tells 0
+        return getattr(memory, "private", 0) or memory.rss  # Wine reports 0
 
 
 def is_on_a_card() -> bool:
-    """Whether NVML names this process among those that hold memory of a card. A container may number its processes otherwise."""
+    """Whether NVML lists this process among those that use a GPU. A container may have other process ids."""
     return any(holder.pid == os.getpid() for card in devices.here().cards for holder in card.holders or ())
 
 
 def take_over(log: str) -> None:
-    """From now on log is what is written to, as of a worker that was started with it; first what has been said."""
+    """From now on write to log, like a worker started with it; first the output so far."""
     with open(log, "ab") as file:
         os.lseek(2, 0, os.SEEK_SET)
         while said := os.read(2, PLATE):
