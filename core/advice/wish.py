@@ -309,7 +309,7 @@ def _names(text: str, found: dict[str, Any], is_question: bool) -> tuple[list[tu
         name = squashed(token)
         if not any(char.isalnum() for char in name) or (len(name) < 2 and name.isascii()):
             continue
-        if _is_named(name):
+        if any(is_part(name, about) for about in _all_names()):
             _take_name(token, found)
             continue
         near = [] if _CJK.search(name) else get_close_matches(name, _names_known(), n=3, cutoff=NEAR)
@@ -330,10 +330,6 @@ def _is_likely(written: str, word: str) -> bool:
     """Whether a word that is near is meant: of two that begin alike, letters that changed places, or nearly all the same."""
     alike = SequenceMatcher(None, written, word).ratio() >= CLOSE or sorted(written) == sorted(word)
     return len(written) > 3 and written[0] == word[0] and alike
-
-
-def _is_named(name: str) -> bool:
-    return any(is_part(name, about) for about in _all_names())
 
 
 def about(model: KnownModel) -> str:

@@ -15,7 +15,6 @@ from core.data.conversation import Turn
 from core.errors import ChatError, GarageError, RunError
 from core.models.library import ModelRef, Models
 from core.runs.all import Runs
-from core.runs.folder import RunFolder
 from core.workspace.folder import Workspace
 
 # Why one prompt is not asked, and the others are: a model has no room for it, or a chat template that is not its own.
@@ -23,11 +22,6 @@ LEFT_OUT = ("chat.too_long", "chat.too_long_for_card", "chat.too_many_characters
 AT_ONCE = 8  # questions: a batch of them takes little longer than one, and so many answers are lost to a crash at most
 # Why one contestant cannot answer, and the others can.
 ITS_OWN = ("adapter.other_base", "chat.not_finite", "chat.adapter_changes_base", "chat.no_strength")
-
-
-def pair_of(run: RunFolder, base_label: str, run_label: str) -> tuple[Contestant, Contestant]:
-    """The base of a run, and the run."""
-    return Contestant(label=base_label, run=run.id, column="base"), Contestant(label=run_label, run=run.id)
 
 
 def alike(answer: str, expected: str) -> bool:

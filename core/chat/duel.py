@@ -264,12 +264,10 @@ def _interruptible(model: torch.nn.Module, stopped: Stopped) -> Iterator[None]:
             raise _StopNow
 
     blocks = [block for layers in model.modules() if isinstance(layers, torch.nn.ModuleList) for block in layers]
-    handles = [block.register_forward_pre_hook(ask) for block in blocks or [model]]
-    try:
+    with ExitStack() as hooks:
+        for block in blocks or [model]:
+            hooks.enter_context(block.register_forward_pre_hook(ask))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def free_on_card(device: torch.device) -> int | None:

@@ -37,6 +37,7 @@ from core.errors import DataError, TemplateError
 from core.messages import Message, msg
 from core.models.library import Models
 from core.recipe import Format
+from core.values import round_up
 
 MOST_ROWS = 1_000
 MOST_COMPARED = 200_000  # rows; about ten seconds once
@@ -198,7 +199,7 @@ class Preview:
     def histogram(self, max_length: int) -> tuple[Bin, ...]:
         """At most MOST_BINS bins, equally wide but for the last, which takes what is far longer than most rows."""
         shortest, top = int(self._sorted[0]), min(self.longest, 2 * self.p99)
-        width = _round_up((top - shortest) / (MOST_BINS - 1))  # one more, for no edge begins at the shortest
+        width = int(round_up(max(1.0, (top - shortest) / (MOST_BINS - 1))))  # one more, for no edge begins at the shortest
         first = shortest // width
         edges = [width * i for i in range(first, max(first + 1, math.ceil(top / width)) + 1)]
         edges[-1] = max(edges[-1], self.longest)
@@ -326,9 +327,3 @@ def _spread(rows: Rows) -> np.ndarray:
 
 def _characters(example: Example) -> int:
     return len(example.text) if example.text is not None else sum(map(characters, conversation(example)))
-
-
-def _round_up(width: float) -> int:
-    """The next of 1, 2, 5, 10, 20, 50, ... that is not below width."""
-    magnitude = 10 ** max(0, math.floor(math.log10(max(1.0, width))))
-    return next(step * magnitude for step in (1, 2, 5, 10) if step * magnitude >= width)

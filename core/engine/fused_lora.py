@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,16 +103,15 @@ def _readers_of_one_input(tuned: Any, layers: Sequence[LoraLayer]) -> list[list[
         inputs.append(args[0])
         seen.setdefault(id(args[0]), []).append(layer)
 
-    hooks = [layer.register_forward_pre_hook(note) for layer in layers]
     model = tuned.get_base_model()
     ids = torch.arange(5, 13, device=model.device)[None] % model.config.get_text_config().vocab_size
-    try:
-        model.get_decoder()(input_ids=ids, use_cache=False)
-    except (AttributeError, TypeError, RuntimeError):
-        seen.clear()  # a family with another structure: each layer alone is always right
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as hooks:
+        for layer in layers:
+            hooks.enter_context(layer.register_forward_pre_hook(note))
+        try:
+            model.get_decoder()(input_ids=ids, use_cache=False)
+        except (AttributeError, TypeError, RuntimeError):
+            seen.clear()  # a family with another structure: each layer alone is always right
     calls = Counter(layer for readers in seen.values() for layer in readers)
     together = [[layer for layer in readers if calls[layer] == 1] for readers in seen.values()]
     grouped = {layer for readers in together for layer in readers}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -335,13 +335,11 @@ def stop_inside_layers(tuned: torch.nn.Module, check: Callable[[], None]) -> Ite
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     layers = [module for module in tuned.modules() if isinstance(module, GradientCheckpointingLayer)]
-    hooks = [layer.register_forward_pre_hook(entering) for layer in layers]
-    hooks += [layer.register_forward_hook(leaving) for layer in layers]
-    try:
+    with ExitStack() as hooks:
+        for layer in layers:
+            hooks.enter_context(layer.register_forward_pre_hook(entering))
+            hooks.enter_context(layer.register_forward_hook(leaving))
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def checkpoint_layers(tuned: Any, kept: int = 0) -> None:

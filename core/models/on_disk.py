@@ -71,10 +71,8 @@ class Kept:
 def on_disk(workspace: Workspace, uses: Mapping[str, Sequence[Use]] | None = None) -> list[Kept]:
     """All of them, the largest first. uses: by model id (core.runs.all.Runs.uses)."""
     rows = [*_hub(), *_starter(workspace), *_library(workspace), *_lm_studio(), *_ollama()]
-    known = uses or {}
-    return sorted(
-        (row if row.id not in known else _with_uses(row, known[row.id]) for row in rows), key=lambda row: (-row.size, row.id)
-    )
+    used = (replace(row, uses=tuple(found)) if (found := (uses or {}).get(row.id)) else row for row in rows)
+    return sorted(used, key=lambda row: (-row.size, row.id))
 
 
 def delete(workspace: Workspace, repo_id: str, uses: Mapping[str, Sequence[Use]]) -> int:
@@ -106,10 +104,6 @@ def delete(workspace: Workspace, repo_id: str, uses: Mapping[str, Sequence[Use]]
     except Timeout:
         raise ModelError("on_disk.downloading", model=repo_id) from None
     return size
-
-
-def _with_uses(row: Kept, uses: Sequence[Use]) -> Kept:
-    return replace(row, uses=tuple(uses))
 
 
 def _hub() -> Iterator[Kept]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -443,13 +443,11 @@ def _places(seen: Allocations, model: Any) -> Iterator[None]:
 
         return hook
 
-    hooks = [layer.register_forward_pre_hook(entering(number)) for number, layer in enumerate(layers)]
-    hooks += [layer.register_forward_hook(leaving(number)) for number, layer in enumerate(layers)]
-    try:
+    with ExitStack() as hooks:
+        for number, layer in enumerate(layers):
+            hooks.enter_context(layer.register_forward_pre_hook(entering(number)))
+            hooks.enter_context(layer.register_forward_hook(leaving(number)))
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 # ---- what it comes to -------------------------------------------------------------------------------------------------

@@ -8,7 +8,9 @@ from typing import Any
 
 from core.chat.answer import Done, Piece, Sampling
 from core.chat.client import ChatState, ChatTarget
+from core.chat.comparison import Contestant
 from core.errors import ChatError
+from core.runs.folder import RunFolder
 
 
 class Chat:
@@ -44,3 +46,8 @@ class Chat:
             self.asked.append((bool(base), bool(tuned), strength))
             for column in [column for column, turns in (("base", base), ("tuned", tuned)) if turns]:
                 yield from (Piece(column, f"{column} {strength}", number), Done(column, 3, 0.5, "stop", number))
+
+
+def pair_of(run: RunFolder, base_label: str, run_label: str) -> tuple[Contestant, Contestant]:
+    """The base of a run, and the run."""
+    return Contestant(label=base_label, run=run.id, column="base"), Contestant(label=run_label, run=run.id)

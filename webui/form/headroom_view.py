@@ -11,6 +11,7 @@ from core.advice import headroom
 from core.advice.case import Advice
 from core.advice.headroom import Headroom, LengthCurve, OnCard
 from core.models.known import KnownModel, known_models
+from core.values import round_up
 from webui.form.planner import FormResult
 from webui.kit.format import METHODS, badge, gib
 from webui.kit.html import Html, join, tag
@@ -75,7 +76,7 @@ def drawing(curves: Sequence[LengthCurve], free: float | None, now: int, w: Word
     lengths = curves[0].lengths
     most = max(max(curve.needed_gib) for curve in curves)
     top = min(most, 3 * free) if free else most
-    step = _nice(top / MOST_TICKS)
+    step = round_up(top / MOST_TICKS)
     top = step * math.ceil(top / step)
 
     def across(length: int) -> float:
@@ -112,12 +113,6 @@ def drawing(curves: Sequence[LengthCurve], free: float | None, now: int, w: Word
 def _labelled(lengths: Sequence[int], now: int) -> list[int]:
     """Powers of two; this plan's own length has a line of its own, and is named in the legend of the table."""
     return [length for length in lengths if length & (length - 1) == 0 and (length >= 512 or len(lengths) < 7)]
-
-
-def _nice(value: float) -> float:
-    """value rounded up to 1, 2 or 5 times a power of ten."""
-    power = 10 ** math.floor(math.log10(value))
-    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= value)
 
 
 def _legend(free: float | None, w: Wording) -> Html:

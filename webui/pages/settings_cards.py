@@ -104,20 +104,15 @@ def _joined(values: tuple[Any, ...]) -> str:
     return ", ".join(str(value) for value in values)
 
 
-class AloneSetting:
+class KeptSetting:
+    """A choice that is kept as soon as it is made. name: of the preference."""
+
+    name: str
+    choice: gr.Radio | gr.Checkbox
+    notice: gr.HTML
+
     def __init__(self, services: Services, wording: Wording):
         self.services, self.w = services, wording
-
-    def build(self) -> None:
-        w = self.w
-        with gr.Column(elem_classes="lg-card"):
-            gr.HTML(tag("h2", w.t("settings_page.alone_title")))
-            self.choice = gr.Radio(
-                [(w.t(f"settings_page.alone_{choice}"), choice) for choice in get_args(preferences.WhenAlone)],
-                value=preferences.read(self.services.workspace).when_alone,
-                **w.named("settings_page.alone", "when-alone"),
-            )
-            self.notice = gr.HTML("", visible=False, elem_id="when-alone-notice")
 
     def parts(self) -> list[LivePart]:
         """Sent when it was changed elsewhere; sending it on each visit would undo what a quick hand has just chosen."""
@@ -126,61 +121,58 @@ class AloneSetting:
     def wire(self) -> None:
         self.choice.input(self.choose, [self.choice], [self.notice, self.choice], **QUIET)
 
+    def _kept(self) -> Any:
+        return getattr(preferences.read(self.services.workspace), self.name)
+
     def fresh(self) -> Any:
         """Outputs: choice, as it is on disk."""
-        return gr.update(value=preferences.read(self.services.workspace).when_alone)
+        return gr.update(value=self._kept())
 
     def choose(self, choice: Any) -> tuple[Any, Any]:
         """Inputs: choice. Outputs: notice, choice (back to what holds where it was refused)."""
         try:
-            preferences.choose(self.services.workspace, when_alone=choice)
+            preferences.choose(self.services.workspace, **{self.name: choice})
         except GarageError as error:
             return shown(notice(self.w.of(error.message))), self.fresh()
         return shown(notice(self.w.t("settings_page.saved"), "ok")), gr.skip()
 
 
-class ReadySetting:
+class AloneSetting(KeptSetting):
+    name = "when_alone"
+
+    def build(self) -> None:
+        w = self.w
+        with gr.Column(elem_classes="lg-card"):
+            gr.HTML(tag("h2", w.t("settings_page.alone_title")))
+            self.choice = gr.Radio(
+                [(w.t(f"settings_page.alone_{choice}"), choice) for choice in get_args(preferences.WhenAlone)],
+                value=self._kept(),
+                **w.named("settings_page.alone", "when-alone"),
+            )
+            self.notice = gr.HTML("", visible=False, elem_id="when-alone-notice")
+
+
+class ReadySetting(KeptSetting):
     """Whether a process waits for the next run (core/queue/standby), and what it holds now."""
 
-    def __init__(self, services: Services, wording: Wording):
-        self.services, self.w = services, wording
+    name = "keep_ready"
 
     def build(self) -> None:
         w = self.w
         with gr.Column(elem_classes="lg-card"):
             gr.HTML(tag("h2", w.t("settings_page.ready_title")))
-            self.choice = gr.Checkbox(self._chosen(), **w.named("settings_page.ready", "keep-ready"))
+            self.choice = gr.Checkbox(self._kept(), **w.named("settings_page.ready", "keep-ready"))
             self.held = gr.HTML(self._held(), elem_id="ready-held")
             self.notice = gr.HTML("", visible=False, elem_id="keep-ready-notice")
 
     def parts(self) -> list[LivePart]:
-        return [
-            LivePart(self.choice, lambda look: gr.update(value=self._chosen())),
-            LivePart(self.held, lambda look: gr.update(value=self._held())),
-        ]
-
-    def wire(self) -> None:
-        self.choice.input(self.choose, [self.choice], [self.notice, self.choice], **QUIET)
-
-    def _chosen(self) -> bool:
-        return preferences.read(self.services.workspace).keep_ready
+        return [*super().parts(), LivePart(self.held, lambda look: gr.update(value=self._held()))]
 
     def _held(self) -> Html:
         held = self.services.standby.held_bytes
         if held is None:
             return muted(self.w.t("settings_page.ready_none"))
         return muted(self.w.t("settings_page.ready_held", used=gib(held / GIB)))
-
-    def choose(self, choice: Any) -> tuple[Any, Any]:
-        """Inputs: choice. Outputs: notice, choice (back to what holds where it was refused)."""
-        try:
-            preferences.choose(self.services.workspace, keep_ready=choice)
-        except GarageError as error:
-            return shown(notice(self.w.of(error.message))), gr.update(value=self._chosen())
-        return shown(notice(self.w.t("settings_page.saved"), "ok")), gr.skip()
-
-
-# Never through the queue, which keeps what it was given until the event has ended.
 
 
 class HubTokenCard:

@@ -68,7 +68,7 @@ def secrets(text: str) -> Iterator[FoundSecret]:
         yield from _each("private_key", _PRIVATE, text, _is_random)
     if "@" in text:
         yield from _each("email", _EMAIL, text, lambda found: not _NO_EMAIL.search(found))
-    if _has_digits(text):
+    if _SEVEN_DIGITS.search(text):
         yield from _each("iban", _IBAN, text, is_iban)
         cards = [*_each("card", _CARD, text, is_card)]
         yield from (
@@ -79,10 +79,6 @@ def secrets(text: str) -> Iterator[FoundSecret]:
 
 
 _SEVEN_DIGITS = re.compile(r"\d[\d ()/.-]{5,}\d")
-
-
-def _has_digits(text: str) -> bool:
-    return _SEVEN_DIGITS.search(text) is not None
 
 
 def _each(what: str, pattern: re.Pattern[str], text: str, is_real: Callable[[str], bool]) -> Iterator[FoundSecret]:

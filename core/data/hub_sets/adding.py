@@ -45,7 +45,7 @@ def bring(store: DatasetStore, part: PartName, came: Arrived, said: dict[str, An
     file = came.files[0]
     if came.kind == "json" and (len(came.files) > 1 or part.rows):
         file = _as_lines(came.files, part.rows, check)
-    origin = Origin(origin_name=origin_of(part), revision=came.commit, licence=came.licence)
+    origin = Origin(origin_name=str(part).removeprefix("datasets/"), revision=came.commit, licence=came.licence)
     return store.import_file(file, name_of(part), Choices.model_validate(said), lambda rows=0: check(), origin).id
 
 
@@ -53,10 +53,6 @@ def name_of(part: PartName) -> str:
     """ "pirate-talk:en:train", for the screen."""
     config = "" if part.config == "default" else f":{part.config}"
     return f"{part.repo.partition('/')[2]}{config}:{part.split}" + (f"[:{part.rows}]" if part.rows else "")
-
-
-def origin_of(part: PartName) -> str:
-    return str(part).removeprefix("datasets/")
 
 
 def here(store: DatasetStore, name: SetName) -> DatasetInfo | None:

@@ -10,7 +10,7 @@ import contextlib
 import difflib
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from core.data.reading import apart
@@ -69,7 +69,7 @@ def sheet_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem | Loss]
         named = first[at][1] or [] if first else []
         names = column_names(source.path.name, named, limits, is_row)
         row = 0
-        for number, cells, *size in _both(first[at + (not is_row) :], lines):
+        for number, cells, *size in chain(first[at + (not is_row) :], lines):
             if cells is None:
                 row += 1
                 yield too_big(row, number, size[0], limits)
@@ -78,11 +78,6 @@ def sheet_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem | Loss]
                 # Where a column has no name, an empty cell is none of the row's.
                 kept = {name: cell for name, cell, given in zip(names, cells, named, strict=False) if given.strip() or cell.strip()}
                 yield Raw(row, kept, number)
-
-
-def _both(first: list[Any], rest: Iterator[Any]) -> Iterator[Any]:
-    yield from first
-    yield from rest
 
 
 def _names_at(rows: Sequence[list[str]], is_row: bool) -> int:

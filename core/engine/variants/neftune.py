@@ -34,15 +34,9 @@ def noise(tuned: Any, alpha: float | None) -> Iterator[None]:
         # Drawn in the embeddings' dtype: in fp32 it would be the largest tensor of a small step.
         return embedded + torch.empty_like(embedded).uniform_(-1, 1) * most[..., None].to(embedded.dtype)
 
-    hooks = [
-        model.get_decoder().register_forward_pre_hook(note, with_kwargs=True),
-        model.get_input_embeddings().register_forward_hook(add),
-    ]
-    try:
+    decoder, embeddings = model.get_decoder(), model.get_input_embeddings()
+    with decoder.register_forward_pre_hook(note, with_kwargs=True), embeddings.register_forward_hook(add):
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def lengths_of(embedded: torch.Tensor, lengths: tuple[int, ...] | None, mask: torch.Tensor | None) -> torch.Tensor:

@@ -112,12 +112,8 @@ def _own(listing: Listing) -> Iterable[Part]:
 def kind_of(name: str) -> str:
     """ "" for what is no file of rows."""
     stem = next((name[: -len(ending)] for ending in PACKED if name.lower().endswith(ending)), name)
-    kind = KINDS.get(_suffix(stem), "")
+    kind = KINDS.get("." + stem.rpartition("/")[2].rpartition(".")[2].lower(), "")
     return "" if stem != name and kind == "parquet" else kind
-
-
-def _suffix(name: str) -> str:
-    return "." + name.rpartition("/")[2].rpartition(".")[2].lower()
 
 
 def _by_card(card: Any, names: list[str]) -> dict[tuple[str, str], list[str]]:

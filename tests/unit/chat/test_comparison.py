@@ -21,7 +21,7 @@ from core.runs.all import Runs
 from core.runs.run_json import Parent, RunFacts
 from core.values import wilson
 from core.workspace.folder import Workspace
-from tests.kit.chat import Chat
+from tests.kit.chat import Chat, pair_of
 from tests.kit.runs import trained
 
 PROMPTS = [Prompt(turns=({"role": "user", "content": f"Question {number}?"},), expected="base 1.0") for number in range(3)]
@@ -34,12 +34,12 @@ def space(tmp_path: Path) -> Workspace:
 
 @pytest.fixture
 def both(space: Workspace) -> PromptComparison:
-    return PromptComparison.create(space, PROMPTS, contest.pair_of(trained(space, "Pirate"), "Base", "Pirate"))
+    return PromptComparison.create(space, PROMPTS, pair_of(trained(space, "Pirate"), "Base", "Pirate"))
 
 
 def test_base_and_run_are_asked_at_once_and_every_strength_of_one_load(space: Workspace) -> None:
     run = trained(space, "Pirate")
-    base, tuned = contest.pair_of(run, "Base", "Pirate")
+    base, tuned = pair_of(run, "Base", "Pirate")
     half = tuned.model_copy(update={"label": "half", "strength": 0.5})
     made, chat = PromptComparison.create(space, PROMPTS, [tuned, base, half]), Chat()
     assert list(contest.answer_missing(chat, space, made))[-1] == (9, 9)
@@ -62,7 +62,7 @@ def test_what_was_answered_before_the_worker_was_killed_is_not_asked_again(space
 def test_eight_questions_are_asked_together_and_an_answer_is_kept_as_it_ends(space: Workspace) -> None:
     prompts = [Prompt(turns=({"role": "user", "content": str(number)},)) for number in range(20)]
     made, chat = (
-        PromptComparison.create(space, prompts, contest.pair_of(trained(space, "Pirate"), "Base", "Pirate")),
+        PromptComparison.create(space, prompts, pair_of(trained(space, "Pirate"), "Base", "Pirate")),
         Chat(questions=11),
     )
     with pytest.raises(ChatError):
@@ -75,7 +75,7 @@ def test_eight_questions_are_asked_together_and_an_answer_is_kept_as_it_ends(spa
 
 def test_who_stands_where_stays_for_a_voter_and_is_chance_between_prompts(space: Workspace) -> None:
     prompts = [Prompt(turns=({"role": "user", "content": str(number)},)) for number in range(200)]
-    made = PromptComparison.create(space, prompts, contest.pair_of(trained(space, "Pirate"), "Base", "Pirate"))
+    made = PromptComparison.create(space, prompts, pair_of(trained(space, "Pirate"), "Base", "Pirate"))
     sides = [made.sides(number, "me") for number in range(200)]
     assert sides == [PromptComparison.open(space, made.id).sides(number, "me") for number in range(200)]
     assert 60 < sides.count((0, 1)) < 140 and sides != [made.sides(number, "you") for number in range(200)]
@@ -166,7 +166,7 @@ def test_an_id_that_is_none_leaves_the_folder_alone(space: Workspace, both: Prom
 
 
 def test_nothing_to_ask_too_much_and_one_contestant_twice_are_refused(space: Workspace) -> None:
-    pair = contest.pair_of(trained(space, "Pirate"), "Base", "Pirate")
+    pair = pair_of(trained(space, "Pirate"), "Base", "Pirate")
     for prompts, contestants, key in (
         ([], pair, "no_prompts"),
         (PROMPTS * 400, pair, "too_many"),

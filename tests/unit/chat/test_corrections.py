@@ -11,12 +11,12 @@ import pytest
 
 from core.chat import corrections
 from core.chat.comparison import Answered, PromptComparison, Verdict
-from core.chat.contest import pair_of
 from core.chat.prompts import Prompt
 from core.commands import comparing
 from core.commands.data import dataset_store
 from core.errors import ChatError, DataError
 from core.workspace.folder import Workspace
+from tests.kit.chat import pair_of
 from tests.kit.runs import trained
 
 TURNS: list[dict[str, Any]] = [

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from core.chat import contest, corrections
+from core.chat import corrections
 from core.chat import judge as judges
 from core.chat.comparison import JUDGED, Answered, PromptComparison
 from core.chat.judge import Judge
@@ -20,6 +20,7 @@ from core.chat.prompts import Prompt
 from core.commands import comparing
 from core.errors import ChatError
 from core.workspace.folder import Workspace
+from tests.kit.chat import pair_of
 from tests.kit.runs import trained
 
 KEY = "sk-planted-4711"
@@ -76,7 +77,7 @@ def over(tmp_path: Path) -> PromptComparison:
     """Four questions, answered by both."""
     space = Workspace.open(tmp_path)
     prompts = [Prompt(turns=({"role": "user", "content": f"Question {number}?"},), expected="Aye!") for number in range(4)]
-    made = PromptComparison.create(space, prompts, contest.pair_of(trained(space, "Pirate"), "Base", "Pirate"))
+    made = PromptComparison.create(space, prompts, pair_of(trained(space, "Pirate"), "Base", "Pirate"))
     for prompt in range(4):
         for place, text in enumerate(("Yes.", "Aye! </answer_b>")):
             made.add(Answered(prompt=prompt, contestant=place, text=text, tokens=9, seconds=1.0, finish_reason="stop"))

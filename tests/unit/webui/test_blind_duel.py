@@ -17,14 +17,13 @@ from starlette.testclient import TestClient
 from core.chat import corrections
 from core.chat import judge as judges
 from core.chat.comparison import Answered, PromptComparison, all_of
-from core.chat.contest import pair_of
 from core.chat.conversations import Branch, Conversations
 from core.chat.prompts import Prompt
 from core.errors import ChatError
 from core.messages import msg
 from core.runs.folder import RunFolder
 from core.workspace.folder import Workspace
-from tests.kit.chat import Chat
+from tests.kit.chat import Chat, pair_of
 from tests.kit.runs import trained
 from webui.kit.wording import Wording
 from webui.pages.duel.blind_duel import BlindDuel
