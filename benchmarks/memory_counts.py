@@ -70,9 +70,9 @@ def peak_bytes(family: str, stack: str, targets: str, sizes: tuple[int, ...], la
     """Bytes at the peak of one forward and backward, beyond the parameters."""
     import torch
 
-    from core.engine import fused_lora, loss
+    from core.engine import loss
     from core.engine.batches import Batch
-    from core.engine.variants import elementwise
+    from core.engine.variants import elementwise, fused_lora
     from core.trial import dry_run
 
     ours = stack == "ours"

@@ -18,12 +18,13 @@ import torch
 
 from core.data.labels import Encoded
 from core.data.sets.pieces import learned_of, lengths_of
-from core.engine import adapter, attention, fused_lora
+from core.engine import adapter, attention
 from core.engine import optimizer as optimizers
 from core.engine.batches import Batch, collate, collate_packed
 from core.engine.device import Compute, States, random_states, set_random_states
 from core.engine.loss import Head, summed_loss, token_losses
 from core.engine.out_of_memory import Retreat
+from core.engine.variants import fused_lora
 from core.engine.variants.elementwise import Elementwise, install
 from core.engine.variants.offload import Offload
 from core.engine.variants.preference import SUMS, Preference, log_probabilities

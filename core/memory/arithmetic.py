@@ -2,7 +2,7 @@
 
 Symbols: T tokens in a micro-batch, K of them trained (with a label), L layers, h hidden size, V vocabulary, n trainable parameters. Each term
 is a function that names the section of docs/memory.md it comes from; its constants are in presets/memory.yaml, each with its
-source. They describe the step built by core.engine.base_model, core.engine.adapter, core.engine.fused_lora,
+source. They describe the step built by core.engine.base_model, core.engine.adapter, core.engine.variants.fused_lora,
 core.engine.loss and core.training.trainer; a change there needs one here.
 
 The peak of a step: everything the layers keep for the backward, plus the backward of either one layer or the head.

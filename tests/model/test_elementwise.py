@@ -16,12 +16,11 @@ from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
 from transformers.models.llama import modeling_llama
 from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
-from core.engine import fused_lora
 from core.engine.batches import collate
 from core.engine.families import mended, parts
 from core.engine.loss import Head, summed_loss
 from core.engine.step import checkpoint_layers
-from core.engine.variants import elementwise, liger
+from core.engine.variants import elementwise, fused_lora, liger
 from tests.kit import families
 
 CPU = torch.device("cpu")

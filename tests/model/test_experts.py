@@ -18,11 +18,12 @@ from core.advice import headroom, plan
 from core.advice.case import Grounds
 from core.chat.duel import Duel
 from core.data.tokenizer import Tokenizer
-from core.engine import adapter, attention, base_model, fused_lora
+from core.engine import adapter, attention, base_model
 from core.engine.batches import collate, collate_packed
 from core.engine.families import parts
 from core.engine.loss import Head, summed_loss
 from core.engine.step import checkpoint_layers
+from core.engine.variants import fused_lora
 from core.errors import ModelError, RecipeError
 from core.export import layers, merge, pairs, stored, tensors
 from core.export import worker as export_worker

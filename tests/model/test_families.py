@@ -28,11 +28,12 @@ from core.chat.answer import Done, Sampling
 from core.chat.decode import keep_rows
 from core.chat.duel import Duel
 from core.data.tokenizer import Tokenizer
-from core.engine import adapter, attention, base_model, fused_lora
+from core.engine import adapter, attention, base_model
 from core.engine.batches import collate, collate_packed
 from core.engine.families import mended, parts
 from core.engine.loss import Head, summed_loss
 from core.engine.step import checkpoint_layers
+from core.engine.variants import fused_lora
 from core.errors import ExportError, ModelError, RecipeError
 from core.export import merge, pairs, stored
 from core.export import worker as export_worker

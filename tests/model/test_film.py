@@ -19,7 +19,8 @@ from core.commands import running
 from core.data.formats import ChatMessage, Example
 from core.data.labels import Encoded
 from core.data.tokenizer import Tokenizer
-from core.engine import adapter, attention, base_model, device, fused_lora
+from core.engine import adapter, attention, base_model, device
+from core.engine.variants import fused_lora
 from core.errors import PauseRequested, RecipeError
 from core.messages import msg
 from core.queue.supervisor import spawn_worker

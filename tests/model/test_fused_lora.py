@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from core.data.labels import Encoded
-from core.engine import adapter, base_model, device, fused_lora
+from core.engine import adapter, base_model, device
 from core.engine.batches import Batch, collate
 from core.engine.loss import summed_loss
+from core.engine.variants import fused_lora
 from core.messages import LANGUAGES, msg
 from core.recipe import Adapter
 

@@ -10,11 +10,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from core.engine import adapter, fused_lora
+from core.engine import adapter
 from core.engine.batches import collate
 from core.engine.loss import summed_loss
 from core.engine.out_of_memory import EVERY_LAYER, Retreat
 from core.engine.step import checkpoint_layers
+from core.engine.variants import fused_lora
 from core.memory.arithmetic import estimate, most_kept_layers
 from core.memory.setup import Setup
 from core.messages import msg

@@ -14,12 +14,12 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 
 from benchmarks import counted
-from core.engine import adapter, base_model, fused_lora
+from core.engine import adapter, base_model
 from core.engine.batches import collate
 from core.engine.loss import summed_loss
 from core.engine.out_of_memory import HALVE
 from core.engine.step import checkpoint_layers
-from core.engine.variants import kept_weights
+from core.engine.variants import fused_lora, kept_weights
 from core.memory import arithmetic
 from core.memory.arithmetic import estimate, has_room_to_keep_unpacked, kept_unpacked
 from core.memory.setup import Setup

@@ -72,8 +72,9 @@ def test_the_card_decides_the_dtype_and_says_why() -> None:
 def test_packed_and_fused_gradients_are_those_of_peft_on_padded_rows(
     four_bit: bool, checkpointing: bool, starter_folder: Path, examples: list[Encoded]
 ) -> None:
-    from core.engine import attention, fused_lora
+    from core.engine import attention
     from core.engine.batches import collate, collate_packed
+    from core.engine.variants import fused_lora
 
     tuned = adapted(starter_folder, four_bit)
     if checkpointing:

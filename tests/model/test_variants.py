@@ -24,10 +24,10 @@ from core.chat.questions import target_of
 from core.data.labels import Encoded
 from core.data.many.kept_apart import split
 from core.data.tokenizer import Tokenizer
-from core.engine import adapter, attention, base_model, device, fused_lora, optimizer
+from core.engine import adapter, attention, base_model, device, optimizer
 from core.engine.batches import Batch, collate, collate_packed
 from core.engine.loss import summed_loss
-from core.engine.variants import neftune, pissa
+from core.engine.variants import fused_lora, neftune, pissa
 from core.errors import ModelError, PauseRequested, RecipeError
 from core.memory import arithmetic, budget
 from core.memory.setup import Setup

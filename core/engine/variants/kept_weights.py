@@ -2,7 +2,7 @@
 
 With gradient checkpointing, each matrix of a layer is dequantized in both forwards and in the backward. The second forward and the
 backward follow each other, so the backward reuses what the forward dequantized, and frees it. Below UNPACKED_ROWS rows bitsandbytes
-does not dequantize for its product, and nothing is kept. down_proj, whose product is not recomputed (core/engine/fused_lora), is
+does not dequantize for its product, and nothing is kept. down_proj, whose product is not recomputed (core/engine/variants/fused_lora), is
 dequantized as before. It ends when a run has to save memory in any way.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from core.engine import fused_lora
+from core.engine.variants import fused_lora
 from core.memory import arithmetic
 
 
