@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Literal
 
@@ -55,7 +56,8 @@ class BusConstants(_Figures):
 class CpuConstants(_Figures):
     context_gib: float
     slack: float
-    keeps_as_a_card: tuple[str, ...]
+    keeps_norms: Mapping[str, int]
+    keeps_gates: tuple[str, ...]
 
 
 class MemoryConstants(_Figures):

@@ -32,17 +32,17 @@ def kept(shape: ModelShape, setup: Setup) -> Widths:
         found["expert"] = -readers["down"]
         found["hidden"] -= 0 if shape.mlp_matrices else readers["up"]
     elif _makes_again(shape, setup):
-        found["hidden"] -= readers["attention"] + readers["up"]
-        found["mlp"] -= readers["down"] + 1
+        cpu = memory_constants().cpu
+        found["hidden"] -= max(0, readers["attention"] + readers["up"] - cpu.keeps_norms.get(shape.model_type, 0))
+        if shape.model_type not in cpu.keeps_gates:
+            found["mlp"] -= readers["down"] + 1
     return found
 
 
 def _makes_again(shape: ModelShape, setup: Setup) -> bool:
-    """Whether the outputs of norm and gate, and the gate's intermediate, are recomputed in the backward: on a CPU, if plain LoRA
-    reads them."""
+    """Whether the outputs of norms and gates, and a gate's activation, are computed again in the backward: on a CPU, where plain LoRA reads them."""
     plain = setup.device == "cpu" and setup.trainer.counted and setup.method != "full" and not _special(setup)
-    others = memory_constants().cpu.keeps_as_a_card
-    return plain and shape.mlp == "gated" and not shape.num_experts and shape.model_type not in others
+    return plain and shape.mlp == "gated" and not shape.num_experts
 
 
 def layer_kept(shape: ModelShape, setup: Setup) -> float:
@@ -102,7 +102,8 @@ def layer_at_work(shape: ModelShape, setup: Setup) -> float:
     if (wide := shape.wide) and not shape.per_layer_size:
         return max(layer_at_work(wide, setup), layer_at_work(shape.model_copy(update={"wide_layers": 0}), setup))
     constants = memory_constants()
-    gone = 0 if _makes_again(shape, setup) else readers_of(shape, setup)["down"]
+    again_made = _makes_again(shape, setup) and shape.model_type not in constants.cpu.keeps_gates
+    gone = 0 if again_made else readers_of(shape, setup)["down"]
     product = _values(shape, setup.trainer.moving) - shape.active_width * gone
     norm = _values(shape, constants.norm_after_mlp.moving) if shape.model_type in constants.norm_after_mlp.families else 0.0
     besides = windows(shape, setup) + scans(shape, setup)

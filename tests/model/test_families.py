@@ -33,13 +33,14 @@ from core.engine.batches import collate, collate_packed
 from core.engine.families import mended, parts
 from core.engine.loss import Head, summed_loss
 from core.engine.step import checkpoint_layers
-from core.engine.variants import fused_lora
+from core.engine.variants import elementwise, fused_lora
 from core.errors import ExportError, ModelError, RecipeError
 from core.export import merge, pairs, stored
 from core.export import worker as export_worker
 from core.export.exports import Exports
 from core.export.jobs import JobFolder
 from core.memory.arithmetic import estimate
+from core.memory.layers import kept
 from core.memory.setup import Setup
 from core.models import families as known_families
 from core.models import headers
@@ -66,6 +67,7 @@ IN_THE_GATE = (
 )  # fmt: skip
 # One of each kind: state-space layers and experts, embeddings in every layer, experts in a form of their own, linear attention, sight.
 RUN_IN_THE_GATE = ("granitemoehybrid", "gemma4_e", "gpt_oss", "qwen3_5", "qwen2_5_vl")
+SIZES = {"hidden": "hidden_size", "mlp": "intermediate_size"}  # of a layer, as presets/memory.yaml and config.json call them
 NAMES = [name if name in IN_THE_GATE else pytest.param(name, marks=pytest.mark.full) for name in families.FAMILIES]
 
 
@@ -144,6 +146,46 @@ def test_loss_and_gradients_equal_those_of_transformers_and_peft(family: tuple[s
         if other.requires_grad:
             assert mine.grad is not None and other.grad is not None, name
             torch.testing.assert_close(mine.grad, other.grad, rtol=1e-3, atol=1e-4 * float(other.grad.abs().max()) + 1e-7, msg=name)
+
+
+def test_what_a_cpu_computes_again_is_what_the_estimate_leaves_out(
+    family: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes of every tensor kept for the backward, beside the same step whose products keep the outputs of norms and gates, as on a GPU."""
+    name, folder = family
+    shape = ModelShape.from_config(json.loads((folder / "config.json").read_text("utf-8")))
+    ours = tuned(base_model.load(folder, FP32, four_bit=False))
+    is_packed = attention.enable(ours.get_base_model())
+    batch = collate_packed(rows(), FP32.device) if is_packed else collate(rows(), 2, FP32.device)
+    ours.train()
+    fused_lora.fuse(ours)
+    gates = elementwise.install(ours).gates
+
+    def kept_numbers() -> int:
+        """A token, in fp32."""
+        seen: dict[int, torch.UntypedStorage] = {}
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            seen[storage.data_ptr()] = storage
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            loss = summed_loss(ours, batch, Head.of(ours.get_base_model()))
+        loss.backward()
+        return sum(storage.nbytes() for storage in seen.values()) // 4 // batch.input_ids.numel()
+
+    lean = kept_numbers()
+    monkeypatch.setattr(
+        fused_lora, "getattr", lambda found, name, other: other if name == "made_of" else getattr(found, name, other), raising=False
+    )
+    counted = kept_numbers() - lean + gates * shape.intermediate_size  # a GPU keeps a gate's activation besides
+    here, on_gpu = (kept(shape, Setup(method="lora", r=4, max_length=64, device=device)) for device in ("cpu", "card"))
+    said = sum((on_gpu[width] - here[width]) * getattr(shape, size) for width, size in SIZES.items()) * shape.num_hidden_layers
+    first = shape.hidden_size  # the first norm reads what needs no gradient, and its output is kept
+    assert said - first <= counted
+    if said:
+        assert counted <= said + shape.num_hidden_layers * shape.hidden_size
 
 
 def test_base_and_tuned_answer_side_by_side_as_each_would_alone(family: tuple[str, Path]) -> None:
