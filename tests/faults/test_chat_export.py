@@ -23,12 +23,12 @@ from core.errors import BusyError, ChatError, GarageError, ModelError
 from core.export.exports import ExportJob, Exports
 from core.export.records import ExportStatus
 from core.messages import msg
-from core.presets import PROJECT
 from core.queue.supervisor import spawn_worker
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
 from core.runs.run_json import RunFacts
 from core.runs.states import State
+from core.system.processes import worker_environment
 from core.workspace import lease
 from core.workspace.folder import Workspace
 from tests.faults import fake_worker
@@ -234,7 +234,7 @@ def test_a_chat_whose_app_died_in_the_middle_of_a_line_gives_the_device_back(pla
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env=os.environ | {"PYTHONPATH": str(PROJECT)},
+        env=worker_environment(),
     )
     load = {"command": "load", "load": 1, "model_id": "library:tiny", "revision": None, "adapter": None, "four_bit": False}
     worker.stdin.write(json.dumps(load | {"doing": msg("x").model_dump()}).encode() + b"\n" + b'{"command": "as')

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import mmap
-import os
 import subprocess
 import sys
 import threading
@@ -23,7 +22,6 @@ from core.advice import plan
 from core.errors import DoesNotFitError, PauseRequested
 from core.memory.record import MemoryRecord, Rig
 from core.models.shapes.shape import ModelShape
-from core.presets import PROJECT
 from core.queue.supervisor import spawn_worker
 from core.recipe import Recipe
 from core.runs.all import Runs
@@ -218,16 +216,15 @@ try:
     trainer.run(probe)
 except DoesNotFitError as error:
     print("REFUSED", error.message.key, trainer.position.step, error)
+sys.exit()
 """
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a limit on data alone: Linux")
 def test_where_the_system_itself_refuses_the_memory_the_sentence_is_the_same(tmp_path: Path) -> None:
     """A process of its own, whose allocator really gets no more."""
-    paths = str(PROJECT)
-    child = subprocess.run(
-        [sys.executable, "-c", REFUSED, str(tmp_path)], env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True
-    )
+    command = [sys.executable, "-m", "tests.faults.instead", "core.training.worker", REFUSED, str(tmp_path)]
+    child = subprocess.run(command, env=processes.worker_environment(), capture_output=True, text=True)
     assert "REFUSED probe.does_not_fit" in child.stdout and "needs more than the" in child.stdout, child.stderr
     assert " 0 Stopped before the first step" in child.stdout
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -28,6 +27,7 @@ from core.models import starter
 from core.presets import PROJECT
 from core.recipe import Adapter
 from core.runs.run_json import RunFacts
+from core.system.processes import worker_environment
 from core.workspace import lease
 from core.workspace.folder import Workspace
 from tests.kit.files import link_or_copy
@@ -346,7 +346,7 @@ def start_worker(workspace: Workspace, before: str | None = None) -> subprocess.
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env=os.environ | {"PYTHONPATH": str(PROJECT)},
+        env=worker_environment(),
     )
 
 
