@@ -65,7 +65,7 @@ def page_of(status: int) -> Iterator[str]:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         try:
             yield f"http://127.0.0.1:{server.server_port}/"
@@ -74,8 +74,14 @@ def page_of(status: int) -> Iterator[str]:
             thread.join()
 
 
+@pytest.fixture
+def asked_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first has the workspace all along: whoever waits a second for it learns no more."""
+    monkeypatch.setattr(owner, "CLAIM_S", 0.02)
+
+
 @pytest.mark.parametrize("status", [200, 401])
-def test_the_second_finds_the_page_of_the_first(tmp_path: Path, status: int) -> None:
+def test_the_second_finds_the_page_of_the_first(tmp_path: Path, status: int, asked_soon: None) -> None:
     space = Workspace.open(tmp_path)
     first, second = Ownership(space), Ownership(space)
     with page_of(status) as address:
@@ -89,7 +95,7 @@ def test_the_second_finds_the_page_of_the_first(tmp_path: Path, status: int) -> 
 @pytest.mark.parametrize(
     "why", ["answers something else", "nobody there", "another PC", "a version that gave no address", "no file"]
 )
-def test_a_first_that_does_not_answer_is_named(tmp_path: Path, why: str) -> None:
+def test_a_first_that_does_not_answer_is_named(tmp_path: Path, why: str, asked_soon: None) -> None:
     space = Workspace.open(tmp_path)
     first = Ownership(space)
     with page_of(500 if why == "answers something else" else 200) as address:
