@@ -59,7 +59,7 @@ def test_the_scripted_worker_survives_a_full_disk_at_any_operation(
 ) -> None:
     with Forker("fake") as forker:
         whole = Undisturbed(forker, Workspace.open(tmp_path), fake_worker.recipe(5, SAVE), fake_worker.read_checkpoint)
-        chosen = places(whole, None if full else 30)
+        chosen = places(whole, None if full else 16)
         said = {disk_full(whole, place, lasts) for place in chosen}
     assert said - {None} <= SAID
     assert lasts or "run.disk_full" in said

@@ -66,7 +66,7 @@ def real(forker: Forker, library: Workspace) -> Undisturbed:
 def test_the_scripted_worker_killed_in_front_of_any_operation_ends_in_the_same_adapter(
     fake: Undisturbed, full: bool, faults: FaultTable
 ) -> None:
-    chosen = places(fake, None if full else 50)
+    chosen = places(fake, None if full else 26)
     back = max(fake.killed(place | {"act": "kill"}) for place in chosen)
     faults.add("SIGKILL halfway through a disk operation", "scripted worker", len(chosen), lost(back))
 
