@@ -26,7 +26,16 @@ from webui.run import card
 from webui.run.chart import uplot_head
 from webui.run.signal import signal
 from webui.server.door import Door, Doorkeeper
-from webui.server.gradio import behind, errors_to_log, half_characters, looks_less_often, no_fetching, one_app, skips_for_nothing
+from webui.server.gradio import (
+    behind,
+    errors_to_log,
+    half_characters,
+    looks_less_often,
+    no_fetching,
+    no_links_to_states,
+    one_app,
+    skips_for_nothing,
+)
 from webui.server.guard import Guard
 from webui.server.language import PATHS, LanguageDoor, language_link
 from webui.server.reach import Reach
@@ -163,6 +172,7 @@ def launch(services: Services, port: int, reach: Reach | None = None, keeper: Do
     half_characters()
     quick_script()
     skips_for_nothing()
+    no_links_to_states()
     errors_to_log()
     demo = build(services)
     options: dict[str, Any] = {

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import wraps
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from starlette.middleware import Middleware
@@ -155,6 +155,22 @@ def skips_for_nothing() -> None:
         return told
 
     blocks.Blocks.postprocess_data = postprocess_data
+
+
+def no_links_to_states() -> None:
+    """Keep no copy of all components' settings for each page. gradio makes one at a page's first event and follows it from there (6.31), for
+    links that open a page as it stands, of which there are none here."""
+    from gradio.state_holder import SessionState
+
+    kept: Any = SessionState
+    real = getattr(kept.__init__, "__wrapped__", kept.__init__)
+
+    @wraps(real)
+    def __init__(self: Any, blocks: Any) -> None:
+        real(self, SimpleNamespace(default_config=blocks.default_config, blocks={}))
+
+    kept.__init__ = __init__
+    kept._update_config = kept._update_value_in_config = lambda *_: None
 
 
 def looks_less_often(demo: Any) -> None:
