@@ -118,52 +118,18 @@ def test_two_choices_within_one_look_both_stand(opened: Page) -> None:
     edits(opened, 0)
 
 
-def test_what_is_pasted_or_taken_out_counts_as_typed(opened: Page) -> None:
-    """Seen: a text box tells gradio of key presses alone, and the next look put back what the plan said."""
-    option(opened, "#data", PIRATE).click()
+def test_what_counts_as_edited_is_what_a_person_typed_pasted_or_took_out_and_nothing_else(opened: Page) -> None:
+    option(opened, "#data", SHOP).click()
     kit.unfold(opened, "#step-plan")
     kit.unfold(opened, "#all-settings")
-    kit.expect(setting(opened, "max_steps")).to_have_value("80")
-    box = setting(opened, "eval_steps")
-    box.fill("7")  # as a paste does
-    box.blur()
-    edits(opened, 1)
-    kit.expect(box).to_have_value("7")
-    box.press("End")
-    box.press("Backspace")
-    box.blur()
-    edits(opened, 0)
-
-
-@held("load")
-def test_a_choice_before_the_page_has_arrived_is_looked_at_once(opened: Page) -> None:
-    """Seen: the same look again, once the page's own call was answered; it stood at the gate in place of the one that was meant."""
-    option(opened, "#data", PIRATE).click()
-    kit.expect(plan(opened)).to_contain_text("80 steps")
-    gate.open(opened, "load")
-    gate.answered(opened, "load")
-    option(opened, "#data", SHOP).click()
     kit.expect(plan(opened)).to_contain_text("102 steps")
-    assert opened.evaluate("gate.asked('look')") == 2
+    a_number_that_is_being_typed_is_not_written_over(opened)
+    what_is_pasted_or_taken_out_counts_as_typed(opened)
+    a_field_that_is_only_passed_by_is_not_edited(opened)
 
 
-def test_the_last_of_two_data_sets_brings_its_goal(opened: Page) -> None:
-    gate.close(opened, "look")
-    option(opened, "#data", SHOP).click()
-    gate.wait(opened, "look")
-    option(opened, "#data", "sample:kettlewisp_facts").click()
-    gate.open(opened, "look")
-    kit.expect(opened.locator("#step-goal > button")).to_contain_text("Question-and-answer")
-    kit.expect(option(opened, "#data", "sample:kettlewisp_facts")).to_be_checked()
-    kit.expect(opened.locator("#step-data > button")).to_contain_text("Kettlewisp", ignore_case=True)
-
-
-def test_a_number_that_is_being_typed_is_not_written_over(opened: Page) -> None:
+def a_number_that_is_being_typed_is_not_written_over(opened: Page) -> None:
     """Seen: a field that was emptied had the plan's number put before what was typed then."""
-    option(opened, "#data", SHOP).click()
-    kit.unfold(opened, "#step-plan")
-    kit.unfold(opened, "#all-settings")
-    kit.expect(plan(opened)).to_contain_text("102 steps")
     rate = setting(opened, "learning_rate")
     gate.close(opened, "look")
     option(opened, "#data", PIRATE).click()
@@ -187,11 +153,21 @@ def test_a_number_that_is_being_typed_is_not_written_over(opened: Page) -> None:
     edits(opened, 0)
 
 
-def test_a_field_that_is_only_passed_by_is_not_edited(opened: Page) -> None:
-    option(opened, "#data", PIRATE).click()
-    kit.unfold(opened, "#step-plan")
-    kit.unfold(opened, "#all-settings")
+def what_is_pasted_or_taken_out_counts_as_typed(opened: Page) -> None:
+    """Seen: a text box tells gradio of key presses alone, and the next look put back what the plan said."""
     kit.expect(setting(opened, "max_steps")).to_have_value("80")
+    box = setting(opened, "eval_steps")
+    box.fill("7")  # as a paste does
+    box.blur()
+    edits(opened, 1)
+    kit.expect(box).to_have_value("7")
+    box.press("End")
+    box.press("Backspace")
+    box.blur()
+    edits(opened, 0)
+
+
+def a_field_that_is_only_passed_by_is_not_edited(opened: Page) -> None:
     for name in ("optim", "lr_scheduler_type", "seed"):
         setting(opened, name).focus()
         setting(opened, name).blur()
@@ -200,6 +176,29 @@ def test_a_field_that_is_only_passed_by_is_not_edited(opened: Page) -> None:
     optim.click()
     opened.get_by_role("option").filter(has_text="(adamw_8bit)").click()
     edits(opened, 1)
+
+
+@held("load")
+def test_a_choice_before_the_page_has_arrived_is_looked_at_once(opened: Page) -> None:
+    """Seen: the same look again, once the page's own call was answered; it stood at the gate in place of the one that was meant."""
+    option(opened, "#data", PIRATE).click()
+    kit.expect(plan(opened)).to_contain_text("80 steps")
+    gate.open(opened, "load")
+    gate.answered(opened, "load")
+    option(opened, "#data", SHOP).click()
+    kit.expect(plan(opened)).to_contain_text("102 steps")
+    assert opened.evaluate("gate.asked('look')") == 2
+
+
+def test_the_last_of_two_data_sets_brings_its_goal(opened: Page) -> None:
+    gate.close(opened, "look")
+    option(opened, "#data", SHOP).click()
+    gate.wait(opened, "look")
+    option(opened, "#data", "sample:kettlewisp_facts").click()
+    gate.open(opened, "look")
+    kit.expect(opened.locator("#step-goal > button")).to_contain_text("Question-and-answer")
+    kit.expect(option(opened, "#data", "sample:kettlewisp_facts")).to_be_checked()
+    kit.expect(opened.locator("#step-data > button")).to_contain_text("Kettlewisp", ignore_case=True)
 
 
 def test_what_was_set_after_a_preset_was_chosen_stays_and_the_rest_is_filled(opened: Page) -> None:

@@ -18,6 +18,7 @@ from core.runs import frames
 from core.runs.all import Runs
 from core.runs.states import State
 from core.workspace.folder import Workspace
+from tests.kit import browser as kit
 from tests.kit.browser import App, browser, choose, go_to_tab, open_page, set_dark, start_app, unfold, violations
 from tests.kit.runs import with_settings
 from tests.kit.waits import wait_until
@@ -133,6 +134,7 @@ def test_stop_pause_reload_and_chat_give_the_device_to_each_other(app: App, full
         choose(page, "#data", "sample:pirate_answers")
         unfold(page, "#step-plan")
         unfold(page, "#all-settings")
+        learned_and_cut_tokens_are_marked_and_zero_learned_is_refused(page)
         fill(page, "max_steps", "5000")
         fill(page, "sample_seconds", "0")
         choose(page, "#method", "qlora")
@@ -162,6 +164,25 @@ def test_stop_pause_reload_and_chat_give_the_device_to_each_other(app: App, full
         assert run.status().state == State.STOPPED and run.has_adapter()
         expect(page.locator("#run-open-chat")).to_be_visible(timeout=20_000)
         watch.check()
+
+
+def learned_and_cut_tokens_are_marked_and_zero_learned_is_refused(page: Page) -> None:
+    marked, counters = page.locator("#learned-row mark.lg-learned"), page.locator("#learned-counters")
+    kit.expect(marked.first).to_contain_text("Arr, matey! Rome be the capital of Italy")
+    kit.expect(counters).to_contain_text("42.4 %")
+    page.locator("#row-after").click()
+    kit.expect(page.locator("#learned-row")).to_contain_text("2 of 68")
+    kit.expect(page.locator("#setting-max_length input")).to_have_value("128")
+    fill(page, "max_length", "50")
+    kit.expect(page.locator("#learned-row .lg-cut").first).to_be_visible()
+    fill(page, "max_length", "16")
+    kit.expect(counters).to_contain_text("68")
+    page.locator("#start").click()
+    kit.expect(page.locator("#start-notice")).to_contain_text(
+        "None of the 68 rows has anything to train on within the first 16 tokens"
+    )
+    fill(page, "max_length", "128")
+    kit.expect(counters).to_contain_text("42.4 %")
 
 
 @pytest.mark.full

@@ -20,6 +20,7 @@ from core.runs.run_json import Parent
 from core.runs.states import State
 from core.workspace import lease
 from core.workspace.folder import Workspace
+from tests.browser.test_queue import order, waiting
 from tests.kit import browser as kit
 from tests.kit.runs import ScriptedRun, ended, trained
 from tests.kit.waits import wait_until
@@ -506,10 +507,15 @@ def test_an_app_ends_quietly_and_a_restarted_one_shows_the_same_on_the_page_that
         wait_until(lambda: "step 30" in curve(page))
         assert app.stop(20) == 0 and "Traceback" not in app.log.read_text("utf-8")
         kit.expect(page.locator("#live-chart .lc-note")).to_contain_text("Lost contact", timeout=15_000)
+        waiting(workspace, "alpha", "beta")
         app = kit.start_app(workspace.root, app.port)
         kit.expect(page.locator("#live-chart .lc-note")).to_have_text("", timeout=15_000)
         kit.expect(page.locator("#run-card")).to_contain_text("survivor")
         assert "step 30" in curve(page)
+        page.reload()
+        kit.expect(page.locator("#queue-says")).to_contain_text("waiting since LoRA Garage was closed: 2")
+        assert order(page) == "ab"
+        assert {run.status().state for run in Runs(workspace).list()} == {State.COMPLETED, State.QUEUED}, "nothing has begun"
         page.context.close()
     finally:
         app.stop()

@@ -108,7 +108,7 @@ def test_a_chat_is_learned_in_the_voice_that_is_chosen(chrome: Browser, app: kit
     page.context.close()
 
 
-@pytest.mark.parametrize("size", [0, LARGE_BYTES], ids=["small", "large"])
+@pytest.mark.parametrize("size", [pytest.param(0, marks=pytest.mark.full), LARGE_BYTES], ids=["small", "large"])
 def test_a_file_that_is_being_read_is_cancelled_and_nothing_is_left_of_it(
     chrome: Browser, app: kit.App, tmp_path: Path, size: int
 ) -> None:

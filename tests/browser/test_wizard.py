@@ -216,37 +216,6 @@ def test_settings_are_found_by_a_word_edited_and_given_back(chrome: Browser, app
     page.context.close()
 
 
-@pytest.mark.slow
-def test_learned_and_cut_tokens_are_marked_and_zero_learned_is_refused(
-    chrome: Browser, make_workspace: Callable[[], Workspace], request: pytest.FixtureRequest
-):
-    app = kit.start_app(make_workspace().root)
-    request.addfinalizer(app.stop)
-    page, watch = kit.open_page(chrome, app)
-    kit.choose(page, "#data", "sample:pirate_answers")
-    marked = page.locator("#learned-row mark.lg-learned")
-    kit.expect(marked.first).to_contain_text("Arr, matey! Rome be the capital of Italy")
-    kit.expect(page.locator("#learned-counters")).to_contain_text("42.4 %")
-    page.locator("#row-after").click()
-    kit.expect(page.locator("#learned-row")).to_contain_text("2 of 68")
-    kit.unfold(page, "#step-plan")
-    kit.unfold(page, "#all-settings")
-    longest = page.locator("#setting-max_length input")
-    kit.expect(longest).to_have_value("128")
-    longest.fill("50")
-    longest.blur()
-    kit.expect(page.locator("#learned-row .lg-cut").first).to_be_visible()
-    longest.fill("16")
-    longest.blur()
-    kit.expect(page.locator("#learned-counters")).to_contain_text("68")
-    page.locator("#start").click()
-    kit.expect(page.locator("#start-notice")).to_contain_text(
-        "None of the 68 rows has anything to train on within the first 16 tokens"
-    )
-    watch.check()
-    page.context.close()
-
-
 def test_a_card_that_dies_while_watched_is_said_and_nothing_breaks(chrome: Browser, card_app: kit.App, cards: Path):
     page, watch = kit.open_page(chrome, card_app)
     kit.expect(page.locator("#header-hardware")).to_contain_text("0.6 of 8.0 GiB")
