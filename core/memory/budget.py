@@ -19,13 +19,12 @@ DESKTOP_GIB_ELSEWHERE = 0.7
 
 
 class Budget(Frozen):
-    """kind "card": sold_gb is the size on the box (the documented table speaks of it), free_gib what can be had now.
-    kind "cpu": no card; free_gib is free RAM. free_gib None: not known.
-    planned: a card that is not in this PC; free_gib is then sold_gb less reserve_gib for the desktop.
-    ram_gib: of a PC with a card, its free RAM, where layers may be offloaded to; None: not known.
-    ranks: cards, or processes, that a run is computed by; sizes are then those of the smallest, whose name is in `smallest`.
-    beside: the cards of ranks 1 and on, uuid and name. largest: the one of several cards with most free memory, as it would be alone.
-    equal_cards: further ones of this PC that are sold with as much memory; equal_free_gib: the least that is free on any of them and this one.
+    """kind "card": a GPU; sold_gb is the size on the box (as in the documented table), free_gib what is available now. kind "cpu":
+    no GPU; free_gib is free RAM. free_gib None: unknown. planned: a GPU that is not in this PC; free_gib is then sold_gb less
+    reserve_gib for the desktop. ram_gib: of a PC with a GPU, its free RAM, to which layers may be offloaded; None: unknown. ranks:
+    GPUs, or processes, of a run; sizes are those of the smallest, named in `smallest`. beside: the GPUs of ranks 1 and up, uuid and
+    name. largest: of several GPUs the one with most free memory, as if alone. equal_cards: other GPUs of this PC with the same sold
+    size; equal_free_gib: the least that is free on any of them.
     """
 
     kind: Literal["card", "cpu"]
@@ -47,7 +46,7 @@ class Budget(Frozen):
 
 
 def sold_gb(total_bytes: int) -> float:
-    """The size on the box: 79.6 GiB reported is an 80 GB card, 23.6 a 24 GB card.
+    """The size on the box: 79.6 GiB reported is an 80 GB GPU, 23.6 a 24 GB GPU.
 
     That is the smallest size sold that is no more than 0.35 GiB below what the driver reports: it keeps a little back, and
     error correction up to a sixteenth (an L4 of 24 GB reports 22.5).
@@ -57,13 +56,13 @@ def sold_gb(total_bytes: int) -> float:
 
 
 def of_machine(machine: Machine) -> Budget:
-    """The best card, else this PC's RAM."""
+    """The best GPU, or else this PC's RAM."""
     card = devices.best_card(machine.nvidia)
     return of_cpu(machine) if card is None else of_card(card, machine.ram_free_bytes)
 
 
 def of_card(card: Card, ram_free_bytes: int | None = None) -> Budget:
-    """A card in MIG mode has no known size: its instances have, and NVML tells the whole."""
+    """A GPU in MIG mode has no known size: only its instances have, and NVML reports the whole."""
     return Budget(
         kind="card",
         name=card.name,
@@ -81,14 +80,14 @@ def of_cpu(machine: Machine) -> Budget:
 
 
 def of_chosen(cards: Sequence[Card], nvidia: Nvidia, ram_free_bytes: int | None = None) -> Budget:
-    """A rank on each of cards, of which there is one at least; the first has the one with most free memory."""
+    """One rank on each of cards (at least one); the first rank gets the GPU with most free memory."""
     first = max(cards, key=lambda card: card.free_bytes or 0)
     return of_ranks(of_card(first, ram_free_bytes), nvidia, len(cards), [card.uuid or "" for card in cards])
 
 
 def of_ranks(budget: Budget, nvidia: Nvidia, ranks: int, chosen: Collection[str] = ()) -> Budget:
-    """What each of so many ranks has, the first of them on budget, the others on the cards of these uuids first. Raises RecipeError for
-    more cards than there are."""
+    """What each of several ranks has: the first on budget, the others preferably on the GPUs with these uuids. Raises RecipeError
+    for more GPUs than there are."""
     if ranks == budget.ranks or budget.planned:
         return budget if ranks > 1 or budget.planned else _with_equals(budget, nvidia)
     if budget.kind == "cpu":
@@ -120,13 +119,13 @@ def _with_equals(budget: Budget, nvidia: Nvidia) -> Budget:
 
 
 def device_of(budget: Budget, nvidia: Nvidia) -> str | None:
-    """What a process is told that is to have it (core/system/devices)."""
+    """What a process that uses it is told (core/system/devices)."""
     card = next((card for card in nvidia.cards if budget.kind == "card" and card.index == budget.card_index), None)
     return None if budget.planned else devices.wanted_of(card, nvidia)
 
 
 def planned(gb: float, system: str) -> Budget:
-    """A card of gb as sold that is not here, in a PC with this operating system (platform.system()).
+    """A GPU that is not here, of gb as sold, in a PC with this operating system (platform.system()).
 
     Raises RecipeError for anything but 1 to 1000.
     """

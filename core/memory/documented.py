@@ -21,7 +21,7 @@ class _Value(BaseModel):
 
 
 class Cell(_Value):
-    """minimum_gb: of a card as sold; None where no single card is enough. shown: by language, as the document writes it."""
+    """minimum_gb: of a GPU as sold; None if no single GPU is enough. shown: by language, as in the document."""
 
     minimum_gb: float | None
     shown: dict[str, str]
@@ -52,7 +52,7 @@ class DocumentSource(_Value):
 
 
 class VramTable(_Value):
-    """rows: smallest class first. qlora_up_to_gb: up to this card size the document knows QLoRA only."""
+    """rows: smallest class first. qlora_up_to_gb: up to this GPU size the document knows only QLoRA."""
 
     source: DocumentSource
     rows: tuple[SizeClass, ...]
@@ -65,7 +65,7 @@ class VramTable(_Value):
         return next((row for row in self.rows if row.billions[0] <= billions <= row.billions[1]), None)
 
     def minimum(self, row: SizeClass | None, method: TableMethod) -> float | None:
-        """GB as sold that the table asks for; None without a row, or where no single card is enough."""
+        """GB as sold that the table requires; None without a row, or if no single GPU is enough."""
         return getattr(row, method).minimum_gb if row else None
 
     def shown(self, row_name: str, method: TableMethod, language: str) -> str:

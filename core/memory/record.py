@@ -39,7 +39,7 @@ class Rig(Frozen):
 
     @classmethod
     def of(cls, machine: Machine, card: Card | None) -> Rig:
-        """card: None for the processor."""
+        """card: None for the CPU."""
         if card is None:
             return cls(device=machine.cpu or "processor", system=driver_system(), stack=_stack())
         return cls(device=card.name or "card", system=driver_system(), driver=machine.nvidia.driver, stack=_stack())

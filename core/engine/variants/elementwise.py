@@ -122,7 +122,7 @@ def _put(code: Any, forward: Forward, own: Forward) -> Callable[[], None]:
     return undo
 
 
-# ---- proof ------------------------------------------------------------------------------------------------------------
+# ---- tests of the replacements --------------------------------------------------------------------------------------
 
 
 def _made_up(*shapes: Sequence[int]) -> list[torch.Tensor]:

@@ -1,9 +1,9 @@
 """Memory while training, as `gpu` lines of metrics.jsonl and one fact of run.json; the chart draws the lines.
 
-memory_bytes        what torch's allocator holds on the card (the driver's own context, 0.3 to 0.6 GiB, comes on top);
+memory_bytes        what torch's allocator holds on the GPU (without the driver's own context, 0.3 to 0.6 GiB);
                     on the CPU the resident memory of the process
-memory_total_bytes  of the card, or of the machine
-peak_memory_bytes   (run.json) the most of memory_bytes; on a card the allocator's own record, so a spike inside a step counts
+memory_total_bytes  of the GPU, or of the PC
+peak_memory_bytes   (run.json) the largest memory_bytes; on a GPU the allocator's own peak, which includes spikes within a step
 
 Each query takes some ten microseconds, one every two seconds. What cannot be read is left out; nothing here ends a run.
 """
@@ -24,7 +24,7 @@ Ask = Callable[[], int | None]
 
 
 class MemoryUse:
-    """on_card: whether the run computes on the first CUDA card. clock: seconds, stands in for the wall's in tests."""
+    """on_card: whether the run computes on the first CUDA GPU. clock: in seconds, replaced in tests."""
 
     def __init__(self, reporter: Reporter, on_card: bool, clock: Callable[[], float] = time.monotonic):
         self._reporter, self._clock = reporter, clock
