@@ -97,16 +97,6 @@ class Duel:
             raise ChatError(self._too_long, tokens=len(ids), max_new_tokens=max_new_tokens, context_limit=self.context_limit)
         return ids
 
-    def answer(
-        self,
-        turns: Mapping[Column, Sequence[Turn] | None],
-        sampling: Sampling,
-        stopped: Stopped = lambda: False,
-        strength: float = 1.0,
-    ) -> Generator[Piece | Done]:
-        """As answer_all, of one question."""
-        return self.answer_all([turns], sampling, stopped, strength)
-
     def answer_all(
         self,
         questions: Sequence[Mapping[Column, Sequence[Turn] | None]],

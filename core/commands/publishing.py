@@ -61,7 +61,7 @@ def _made(exports: Exports, run: RunFolder, wish: PublishWish) -> ExportResult:
     try:
         status = job.wait(on_status=None if wish.as_json else _Stages().show)
     except KeyboardInterrupt:
-        status = exports.cancel(run.id, wish.kind, wish.quant, wish.checkpoint, wish.strength) or job.status()
+        status = exports.cancel(job.request.name) or job.status()
         say(_ending(status))
         raise typer.Exit(3) from None
     job.process.wait()

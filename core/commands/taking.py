@@ -101,7 +101,7 @@ def export(
     try:
         status = job.wait(on_status=show)
     except KeyboardInterrupt:
-        status = exports.cancel(chosen.id, to, quant, checkpoint, strength) or job.status()
+        status = exports.cancel(job.request.name) or job.status()
         say(status.message or msg("export.cancelled"))
         raise typer.Exit(3) from None
     job.process.wait()

@@ -177,13 +177,6 @@ class Exports:
         """What a GGUF file is written in where nothing was said."""
         return QUANTS[0] if tools.why_none(self.workspace) is None else WITHOUT_TOOLS
 
-    def status(
-        self, run_id: str, to: str, quant: str | None = None, checkpoint: str | None = None, strength: float = 1.0
-    ) -> ExportStatus | None:
-        """Of the newest attempt, or None where there never was one (or its words cannot be a request)."""
-        name = self.request(self.runs.get(run_id), to, quant, checkpoint, strength=strength).name
-        return self._job(name).status(self._started.get(name))
-
     def attempts(self, run_id: str) -> Sequence[tuple[ExportRequest, ExportStatus]]:
         """The newest attempt at each export of a run, of whatever strength, that is at work or came to nothing."""
         found = []
@@ -194,11 +187,8 @@ class Exports:
                 found += [(asked, status)] if status and status.state != "done" else []
         return found
 
-    def cancel(
-        self, run_id: str, to: str, quant: str | None = None, checkpoint: str | None = None, strength: float = 1.0
-    ) -> ExportStatus | None:
-        """From any process: an earlier finished export stays, and nothing of this one."""
-        name = self.request(self.runs.get(run_id), to, quant, checkpoint, strength=strength).name
+    def cancel(self, name: str) -> ExportStatus | None:
+        """From any process: an earlier finished export stays, and nothing of this one. name: of its request."""
         return self._job(name).end(self._started.get(name), msg("export.cancelled"))
 
     def finished(

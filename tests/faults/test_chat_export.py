@@ -314,7 +314,7 @@ class Exporting:
         return {name: (folder / name).read_bytes() for name in names if name != "export.json"}
 
     def status(self) -> ExportStatus:
-        return self.exports.status(self.place.run.id, self.kind, self.quant)
+        return self.exports._job(ask_name(self)).status()
 
     def a_minute_later(self) -> None:
         """One that was killed before it could say "running" says "starting", and the process here is a forked one."""
@@ -398,8 +398,9 @@ def test_an_export_whose_process_dies_at_once_does_not_say_starting_for_a_minute
     exports = Exports(place.workspace)
     with monkeypatch.context() as patch:
         run_instead(patch, "core.export.worker", "import os\nos._exit(9)")
-        exports.start(place.run, "adapter").process.wait()
-    assert exports.status(place.run.id, "adapter").message.key == "export.went_away"
+        job = exports.start(place.run, "adapter")
+        job.process.wait()
+    assert job.status().message.key == "export.went_away"
     faults.add("its process dies before its first word", "export")
 
 
@@ -490,7 +491,7 @@ def test_llama_cpp_ends_with_the_export_that_started_it_and_leaves_nothing_half_
             job.process.wait()
             wait_until(lambda: job.status().message == msg("export.went_away"))
         else:
-            assert exports.cancel(place.run.id, "gguf", "q4_k_m").state == "cancelled"
+            assert exports.cancel(job.request.name).state == "cancelled"
         theirs.wait(30)
         Exports(place.workspace)  # as the app does when it is started again
         assert not job.job.build.exists() and (earlier / "export.json").read_text("utf-8") == "{}"

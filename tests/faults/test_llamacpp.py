@@ -75,7 +75,7 @@ def test_real_llama_cpp_ends_with_its_export_in_the_middle_of_its_work(
             job.process.wait()
             wait_until(lambda: job.status().message == msg("export.went_away"))
         else:
-            assert exports.cancel(run.id, kind, "q4_k_m").state == "cancelled"
+            assert exports.cancel(job.request.name).state == "cancelled"
         theirs.wait(30)
         Exports(equipped.workspace)  # as the app does when it is started again
         assert not job.job.build.exists() and (earlier / "export.json").read_text("utf-8") == "{}"

@@ -183,6 +183,7 @@ class Cancelled:
         monkeypatch.setattr(jobs, "kill_tree", self._kill)
         monkeypatch.setattr(JobFolder, "ask_cancel", lambda job: self._told(job))
         self.job, self.killed, self._ends_by_itself = self.exports._job(request.name), [], ends_by_itself
+        self._name = request.name
         self.job.build.mkdir(parents=True)
         self.file = self.job.build / "model.gguf"
         self.file.write_bytes(b"GGUF")
@@ -200,7 +201,7 @@ class Cancelled:
         self._lock.release()
 
     def cancel(self) -> ExportStatus | None:
-        return self.exports.cancel("run", "gguf")
+        return self.exports.cancel(self._name)
 
 
 def hold(clock: Clock, monkeypatch: pytest.MonkeyPatch, until_s: float) -> None:

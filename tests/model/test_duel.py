@@ -70,6 +70,11 @@ def told(items: Iterable[Piece | Done], column: Column) -> tuple[str, Done]:
     return "".join(item.text for item in items if isinstance(item, Piece) and item.column == column), done[0]
 
 
+def answer(duel: Duel, turns, *how, **more):
+    """Of one question."""
+    return duel.answer_all([turns], *how, **more)
+
+
 def hooks(duel: Duel) -> int:
     model = duel._tuned or duel._model
     return sum(len(module._forward_pre_hooks) + len(module._forward_hooks) for module in model.modules())
@@ -97,7 +102,7 @@ def test_in_fp32_the_base_column_writes_the_tokens_of_a_model_that_never_saw_the
     written: dict[Column, list[int]] = {"base": [], "tuned": []}
     take = duel_module._Reply.take
     monkeypatch.setattr(duel_module._Reply, "take", lambda row, token: written[row.column].append(token) or take(row, token))
-    list(duel.answer({"base": turns, "tuned": QUESTION}, SHORT))
+    list(answer(duel, {"base": turns, "tuned": QUESTION}, SHORT))
     assert written["base"] == greedy_tokens(never_saw_an_adapter, tokenizer, turns)
     assert written["tuned"] == greedy_tuned
     assert hooks(duel) == 0
@@ -115,27 +120,27 @@ def test_in_bf16_prefill_logits_of_equal_prompts_are_bit_equal_to_those_of_the_p
 
 
 def test_the_tuned_column_differs_and_each_column_is_the_same_alone(duel):
-    together = list(duel.answer({"base": QUESTION, "tuned": QUESTION}, SHORT))
+    together = list(answer(duel, {"base": QUESTION, "tuned": QUESTION}, SHORT))
     base, tuned_text = told(together, "base")[0], told(together, "tuned")[0]
     assert base != tuned_text
-    assert told(duel.answer({"base": QUESTION}, SHORT), "base")[0] == base
-    assert told(duel.answer({"tuned": QUESTION}, SHORT), "tuned")[0] == tuned_text
+    assert told(answer(duel, {"base": QUESTION}, SHORT), "base")[0] == base
+    assert told(answer(duel, {"tuned": QUESTION}, SHORT), "tuned")[0] == tuned_text
 
 
 def test_a_row_goes_on_alone_as_it_would_have_after_the_other_ended(duel):
     """The base answers "Paris" and stops after 8 tokens; the tuned row is told a longer story meanwhile."""
     sampling = Sampling(max_new_tokens=12)
-    both = list(duel.answer({"base": QUESTION, "tuned": OTHER}, sampling))
+    both = list(answer(duel, {"base": QUESTION, "tuned": OTHER}, sampling))
     assert told(both, "base")[1].finish_reason == "stop"
     assert told(both, "tuned")[1].tokens > told(both, "base")[1].tokens
-    assert told(both, "tuned")[0] == told(duel.answer({"tuned": OTHER}, sampling), "tuned")[0]
+    assert told(both, "tuned")[0] == told(answer(duel, {"tuned": OTHER}, sampling), "tuned")[0]
 
 
 def test_questions_asked_together_are_answered_as_each_alone(duel, monkeypatch):
     """In fp32. Of several lengths, one that ends before the others, one column alone; also where two rows fill the room."""
     longer = [*QUESTION, {"role": "assistant", "content": "Paris."}, *OTHER]
     asked = [{"base": QUESTION, "tuned": OTHER}, {"base": longer}, {"base": OTHER, "tuned": QUESTION}, {"tuned": longer}]
-    alone = [(n, column, told(duel.answer({column: one[column]}, SHORT), column)) for n, one in enumerate(asked) for column in one]
+    alone = [(n, column, told(answer(duel, {column: one[column]}, SHORT), column)) for n, one in enumerate(asked) for column in one]
     rows = list[int]()
     forward = duel.decoder.forward
     monkeypatch.setattr(duel.decoder, "forward", lambda ids, mask, cache: rows.append(len(ids)) or forward(ids, mask, cache))
@@ -153,12 +158,12 @@ def test_questions_asked_together_are_answered_as_each_alone(duel, monkeypatch):
 def test_dora_is_answered_in_turn_and_says_so(starter_folder, tokenizer, never_saw_an_adapter):
     dora = Duel(tuned(plain(starter_folder), starter_folder, use_dora=True, target_modules="q_proj,v_proj"), tokenizer)
     assert not dora.mixed
-    answers = list(dora.answer({"base": QUESTION, "tuned": QUESTION}, SHORT))
-    bare = Duel(never_saw_an_adapter, tokenizer).answer({"base": QUESTION}, SHORT)
+    answers = list(answer(dora, {"base": QUESTION, "tuned": QUESTION}, SHORT))
+    bare = answer(Duel(never_saw_an_adapter, tokenizer), {"base": QUESTION}, SHORT)
     assert told(answers, "base")[0] == told(bare, "base")[0] != told(answers, "tuned")[0]
     assert dora._tuned.get_model_status().enabled is True
     with pytest.raises(ChatError) as refused:
-        next(dora.answer({"tuned": QUESTION}, SHORT, strength=0.5))
+        next(answer(dora, {"tuned": QUESTION}, SHORT, strength=0.5))
     assert refused.value.message.key == "chat.no_strength"
     assert hooks(dora) == 0
 
@@ -178,28 +183,28 @@ def test_at_strength_0_the_adapter_is_the_base_and_at_1_it_is_as_trained_bit_for
 
 
 def test_an_answer_at_another_strength_leaves_the_adapter_as_it_was(duel):
-    full = told(duel.answer({"tuned": QUESTION}, SHORT), "tuned")[0]
-    base = told(duel.answer({"base": QUESTION}, SHORT), "base")[0]
-    at_0 = list(duel.answer({"base": QUESTION, "tuned": QUESTION}, SHORT, strength=0.0))
+    full = told(answer(duel, {"tuned": QUESTION}, SHORT), "tuned")[0]
+    base = told(answer(duel, {"base": QUESTION}, SHORT), "base")[0]
+    at_0 = list(answer(duel, {"base": QUESTION, "tuned": QUESTION}, SHORT, strength=0.0))
     assert told(at_0, "tuned")[0] == base == told(at_0, "base")[0]
-    begun = duel.answer({"tuned": QUESTION}, SHORT, strength=-0.5)
+    begun = answer(duel, {"tuned": QUESTION}, SHORT, strength=-0.5)
     next(begun)
     begun.close()
-    assert told(duel.answer({"tuned": QUESTION}, SHORT), "tuned")[0] == full != base
+    assert told(answer(duel, {"tuned": QUESTION}, SHORT), "tuned")[0] == full != base
 
 
 def test_a_four_bit_base_answers_in_both_columns(starter_in_4_bit, starter_folder, tokenizer):
     four_bit = Duel(tuned(starter_in_4_bit(), starter_folder), tokenizer)
-    answers = list(four_bit.answer({"base": QUESTION, "tuned": QUESTION}, SHORT))
+    answers = list(answer(four_bit, {"base": QUESTION, "tuned": QUESTION}, SHORT))
     assert "Paris" in told(answers, "base")[0]
     assert told(answers, "tuned")[1].tokens > 0
 
 
 def test_without_an_adapter_only_the_base_can_be_asked(never_saw_an_adapter, tokenizer):
     bare = Duel(never_saw_an_adapter, tokenizer)
-    assert "Paris" in told(bare.answer({"base": QUESTION, "tuned": None}, SHORT), "base")[0]
+    assert "Paris" in told(answer(bare, {"base": QUESTION, "tuned": None}, SHORT), "base")[0]
     with pytest.raises(ChatError, match="no fine-tuned model"):
-        list(bare.answer({"tuned": QUESTION}, SHORT))
+        list(answer(bare, {"tuned": QUESTION}, SHORT))
 
 
 # ---- nothing stays on the model -------------------------------------------------------------------------------------
@@ -217,29 +222,29 @@ def fail_in_layer(duel: Duel) -> Callable[[], None]:
 
 def test_a_failed_answer_leaves_no_hooks_and_the_next_is_right(duel):
     """PEFT alone left 210 hooks, and a later batch answered row 0 from the base without a word."""
-    before = told(duel.answer({"base": QUESTION, "tuned": QUESTION}, SHORT), "tuned")[0]
+    before = told(answer(duel, {"base": QUESTION, "tuned": QUESTION}, SHORT), "tuned")[0]
     mend = fail_in_layer(duel)
     with pytest.raises(RuntimeError, match="a layer failed"):
-        list(duel.answer({"base": QUESTION, "tuned": QUESTION}, SHORT))
+        list(answer(duel, {"base": QUESTION, "tuned": QUESTION}, SHORT))
     mend()
     assert hooks(duel) == 0
-    assert told(duel.answer({"tuned": QUESTION}, SHORT), "tuned")[0] == before
+    assert told(answer(duel, {"tuned": QUESTION}, SHORT), "tuned")[0] == before
 
 
 def test_an_answer_closed_half_way_leaves_no_hooks(duel):
-    pieces = duel.answer({"base": OTHER, "tuned": OTHER}, SHORT)
+    pieces = answer(duel, {"base": OTHER, "tuned": OTHER}, SHORT)
     next(pieces)
     assert hooks(duel) > 0
     with pytest.raises(ChatError, match="still generating an answer"):
-        next(duel.answer({"base": OTHER}, SHORT))
+        next(answer(duel, {"base": OTHER}, SHORT))
     pieces.close()
     assert hooks(duel) == 0
-    assert told(duel.answer({"base": QUESTION}, SHORT), "base")[1].tokens > 0
+    assert told(answer(duel, {"base": QUESTION}, SHORT), "base")[1].tokens > 0
 
 
 def test_stop_ends_both_columns_even_while_the_prompt_is_read(duel):
     asked = []
-    answers = list(duel.answer({"base": OTHER, "tuned": OTHER}, SHORT, stopped=lambda: asked.append(1) or len(asked) > 5))
+    answers = list(answer(duel, {"base": OTHER, "tuned": OTHER}, SHORT, stopped=lambda: asked.append(1) or len(asked) > 5))
     assert [told(answers, column)[1].finish_reason for column in ("base", "tuned")] == ["stopped", "stopped"]
     assert len(asked) < 10  # layers, not tokens: the first forward was left
     assert hooks(duel) == 0
@@ -249,7 +254,7 @@ def test_numbers_that_are_not_finite_are_said(duel):
     layer = duel._model.model.norm
     handle = layer.register_forward_hook(lambda module, inputs, output: output * float("nan"))
     with pytest.raises(ChatError, match="NaN or infinite"):
-        list(duel.answer({"base": QUESTION, "tuned": QUESTION}, SHORT))
+        list(answer(duel, {"base": QUESTION, "tuned": QUESTION}, SHORT))
     handle.remove()
     assert hooks(duel) == 0
 
@@ -259,16 +264,16 @@ def test_numbers_that_are_not_finite_are_said(duel):
 
 def test_the_same_seed_gives_the_same_answer_and_another_seed_another(duel):
     turns = {"base": OTHER, "tuned": OTHER}
-    first = list(duel.answer(turns, SAMPLED))
-    again = list(duel.answer(turns, SAMPLED))
-    other = list(duel.answer(turns, SAMPLED.model_copy(update={"seed": 8})))
+    first = list(answer(duel, turns, SAMPLED))
+    again = list(answer(duel, turns, SAMPLED))
+    other = list(answer(duel, turns, SAMPLED.model_copy(update={"seed": 8})))
     assert told(first, "base")[0] == told(again, "base")[0] != told(other, "base")[0]
     assert told(first, "tuned")[0] == told(again, "tuned")[0]
 
 
 def test_a_sampled_base_answer_does_not_depend_on_the_tuned_column(duel):
-    both = told(duel.answer({"base": OTHER, "tuned": QUESTION}, SAMPLED), "base")[0]
-    assert both == told(duel.answer({"base": OTHER}, SAMPLED), "base")[0]
+    both = told(answer(duel, {"base": OTHER, "tuned": QUESTION}, SAMPLED), "base")[0]
+    assert both == told(answer(duel, {"base": OTHER}, SAMPLED), "base")[0]
 
 
 def test_top_p_draws_only_from_the_likeliest_tokens():
@@ -310,9 +315,9 @@ def test_half_a_surrogate_pair_in_a_question_does_no_harm(duel):
 def test_a_conversation_without_room_is_refused_with_the_numbers(duel):
     long = [{"role": "user", "content": "word " * 9000}]
     with pytest.raises(ChatError, match=r"has 90\d\d tokens .* may take 8, .* is 8192"):
-        list(duel.answer({"base": long}, SHORT))
+        list(answer(duel, {"base": long}, SHORT))
     with pytest.raises(ChatError, match="nothing to answer"):
-        list(duel.answer({"base": [*QUESTION, {"role": "assistant", "content": "Paris"}]}, SHORT))
+        list(answer(duel, {"base": [*QUESTION, {"role": "assistant", "content": "Paris"}]}, SHORT))
 
 
 LLAMA_8B = SimpleNamespace(

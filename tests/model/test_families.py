@@ -194,7 +194,7 @@ def test_base_and_tuned_answer_side_by_side_as_each_would_alone(family: tuple[st
     tokenizer = Tokenizer(folder)
     duel = Duel(found, tokenizer)
     turns = {"base": [{"role": "user", "content": "Hi"}], "tuned": [{"role": "user", "content": "Tell me of the sea, please"}]}
-    said = {piece.column: piece for piece in duel.answer(turns, Sampling(max_new_tokens=4)) if isinstance(piece, Done)}
+    said = {piece.column: piece for piece in duel.answer_all([turns], Sampling(max_new_tokens=4)) if isinstance(piece, Done)}
     assert set(said) == {"base", "tuned"} and all(done.tokens for done in said.values())
     ids = {column: duel.prompt(column, turns[column], 4) for column in ("base", "tuned")}
     alone = {}

@@ -315,7 +315,7 @@ def test_gguf_export_in_its_process_proves_itself_and_comes_with_a_modelfile(mod
     assert (result.kind, result.quant, folder.name) == ("gguf", "q8_0", f"{trained.run.id}-gguf-q8_0")
     assert {"merging", "writing_gguf", "proving_export"} <= {stage for stage, _ in result.phases} and seen
     assert "gguf.without_tools" in [note.key for note in result.notes], "which proof it was, and why no other"
-    assert exports.status(trained.run.id, "gguf").state == "done"
+    assert job.status().state == "done"
     assert exports.list(trained.run.id)[0] == result and exports.list("2026-01-01_other_aaaaaa") == []
     words = (folder / "Modelfile").read_text("utf-8")
     assert f"FROM ./{next(folder.glob('*.gguf')).name}" in words
@@ -829,7 +829,7 @@ def test_cancel_in_the_middle_leaves_nothing(untrained: Trained) -> None:
     with pytest.raises(BusyError):
         exports.start(untrained.run, "gguf", "bf16")
     wait_until(lambda: job.status().stage in ("merging", "writing_gguf", "proving_adapter"), 120)
-    assert exports.cancel(untrained.run.id, "gguf", "bf16").state == "cancelled"
+    assert exports.cancel(job.request.name).state == "cancelled"
     wait_until(lambda: job.process.poll() is not None, 10)
     assert not job.job.build.exists() and not job.folder.exists()
     with lease.hold(untrained.workspace, msg("export.lease", name="test")):
@@ -880,7 +880,7 @@ def test_a_killed_worker_is_told_from_one_at_work(untrained: Trained) -> None:
     job.process.kill()
     job.process.wait()
     assert job.status().message.key == "export.went_away"
-    assert untrained.exports().status(untrained.run.id, "merged").state == "failed"
+    assert untrained.exports()._job(job.request.name).status().state == "failed"
 
 
 def test_a_worker_that_takes_minutes_to_start_is_at_work_and_one_whose_disk_was_full_to_its_last_byte_is_told_so(

@@ -289,7 +289,7 @@ class WayOut:
             self.services.ollama.cancel()
             for asked, status in self.services.snapshots.exports(opened or "")[1]:
                 if status.active:
-                    self.services.exports.cancel(asked.run, asked.kind, asked.quant, asked.checkpoint, asked.strength)
+                    self.services.exports.cancel(asked.name)
 
         return outcome(self.w, cancel)
 

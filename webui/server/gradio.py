@@ -8,9 +8,9 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import wraps
+from functools import partial, wraps
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType, SimpleNamespace
@@ -43,14 +43,8 @@ def one_app() -> Iterator[None]:
 
     Four needless ones cost 0.25 s of the start (2 cores, November 2026).
     """
-    from gradio.routes import App
-
-    real = App.__dict__["create_app"]
-    App.create_app = staticmethod(lambda *arguments, **options: None)
-    try:
+    with _making_apps(lambda make, *arguments, **options: None):
         yield
-    finally:
-        App.create_app = real
 
 
 @contextmanager
@@ -59,17 +53,24 @@ def behind(layers: Sequence[Middleware]) -> Iterator[None]:
 
     launch(app_kwargs={"middleware": ...}) puts them inside gradio's own, whose CORS layer answers preflights by itself.
     """
-    from gradio.routes import App
 
-    real = App.__dict__["create_app"]
-
-    def create_app(*arguments: Any, **options: Any) -> Any:
-        app = real.__func__(*arguments, **options)
+    def within(make: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        app = make(*arguments, **options)
         for layer in reversed(layers):
             app.add_middleware(layer.cls, *layer.args, **layer.kwargs)
         return app
 
-    App.create_app = staticmethod(create_app)
+    with _making_apps(within):
+        yield
+
+
+@contextmanager
+def _making_apps(how: Callable[..., Any]) -> Iterator[None]:
+    """how: called in place of App.create_app, which it is given first."""
+    from gradio.routes import App
+
+    real = App.__dict__["create_app"]
+    App.create_app = staticmethod(partial(how, real.__func__))
     try:
         yield
     finally:
@@ -97,20 +98,15 @@ def half_characters() -> None:
     from gradio import routes
     from gradio.components import json_component
 
-    class Orjson:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(orjson, name)
-
-        @staticmethod
-        def dumps(value: Any, **options: Any) -> bytes:
-            try:
-                return orjson.dumps(value, **options)
-            except TypeError:
-                return orjson.dumps(_whole(value), **options)
+    def dumps(value: Any, **options: Any) -> bytes:
+        try:
+            return orjson.dumps(value, **options)
+        except TypeError:
+            return orjson.dumps(_whole(value), **options)
 
     modules: tuple[Any, ...] = (routes, json_component)
     for module in modules:
-        module.orjson = Orjson()
+        module.orjson = SimpleNamespace(**vars(orjson) | {"dumps": dumps})
     modules[0].JSONResponse = routes.ORJSONResponse  # else a refusal that repeats one is an exception of its own
 
 
@@ -118,15 +114,10 @@ def errors_to_log() -> None:
     """Let what gradio catches of our handlers reach the log. It prints tracebacks to a terminal that may be closed (gradio 6.31)."""
     from gradio import queueing, routes
 
-    class Traceback:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(traceback, name)
+    def print_exc() -> None:
+        logging.getLogger("gradio").error("a handler failed", exc_info=True)
 
-        @staticmethod
-        def print_exc() -> None:
-            logging.getLogger("gradio").error("a handler failed", exc_info=True)
-
-    queueing.traceback = routes.traceback = Traceback()
+    queueing.traceback = routes.traceback = SimpleNamespace(**vars(traceback) | {"print_exc": print_exc})
 
 
 def skips_for_nothing() -> None:
