@@ -213,9 +213,9 @@ def offloaded(case: Case, draft: Recipe) -> Recipe | None:
     return way
 
 
-def in_parts(case: Case, draft: Recipe) -> Alternative | None:
-    """Draft with all equal cards, or those that were chosen, holding the base together, with the cheapest method; None where there is one card, where
-    it does not fit either, or where there is not the RAM."""
+def with_equal_cards(case: Case, draft: Recipe) -> tuple[Case, Recipe] | None:
+    """Draft with all equal cards, or those that were chosen, holding the base together, with the cheapest method, and the case of each of them; None
+    where there is one card, where it does not fit either, or where there is not the RAM."""
     train, budget, shape = draft.train, case.budget, case.shape
     ranks = train.ranks if train.ranks > 1 else 1 + budget.equal_cards
     taken = train.fsdp or train.offload_layers or train.activation_offload or draft.adapter.is_pissa or draft.adapter.trains_experts
@@ -227,15 +227,22 @@ def in_parts(case: Case, draft: Recipe) -> Alternative | None:
     )
     way = cheapest.model_copy(update={"train": cheapest.train.model_copy(update={"ranks": ranks, "fsdp": True})})
     free = budget.free_gib if train.ranks > 1 else budget.equal_free_gib
-    of_all = replace(case, budget=budget.model_copy(update={"ranks": ranks, "free_gib": free}))
-    verdict, why = judge(of_all, way)
-    setup, estimate = Setup.of(way, "card"), of_all.estimate(way)
-    needed = ram_gib(shape, setup)
-    if verdict == "does_not_fit" or (budget.ram_gib is not None and needed > budget.ram_gib):
+    of_each = replace(case, budget=budget.model_copy(update={"ranks": ranks, "free_gib": free}))
+    has_ram = budget.ram_gib is None or ram_gib(shape, Setup.of(way, "card")) <= budget.ram_gib
+    return (of_each, way) if has_ram and judge(of_each, way)[0] != "does_not_fit" else None
+
+
+def in_parts(case: Case, draft: Recipe) -> Alternative | None:
+    if (found := with_equal_cards(case, draft)) is None:
         return None
-    ram = msg("advise.offload_ram_unknown", needed=needed)
-    if budget.ram_gib is not None:
-        ram = msg("advise.offload_ram", needed=needed, free=budget.ram_gib)
+    of_each, way = found
+    verdict, why = judge(of_each, way)
+    setup, estimate, shape, free = Setup.of(way, "card"), of_each.estimate(way), of_each.shape, case.budget.ram_gib
+    assert shape is not None
+    ram = msg("advise.offload_ram_unknown", needed=ram_gib(shape, setup))
+    if free is not None:
+        ram = msg("advise.offload_ram", needed=ram_gib(shape, setup), free=free)
+    ranks = way.train.ranks
     facts = {"method": METHOD_NAMES["qlora"], "max_length": way.data.max_length, "verdict": why, "ram": ram, "ranks": ranks}
     a_batch = 2 * sharded_weights(shape, setup) * (1 - 1 / ranks) / 1e9
     return Alternative(

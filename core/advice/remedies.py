@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from core.advice.case import METHOD_NAMES, Case, with_settings
 from core.advice.decisions import LENGTH_STEP, longest_that_holds, offload_facts
-from core.advice.recommend import offloaded, smaller
+from core.advice.recommend import offloaded, smaller, with_equal_cards
 from core.memory.record import Correction, Corrections
 from core.messages import Message, msg
 from core.models.known import known_models
@@ -37,7 +37,8 @@ def ways(case: Case, draft: Recipe, lengths: Sequence[int]) -> list[Way]:
     found = [fewer_at_once(case, draft), checkpointing(case, draft), in_four_bit(case, draft), shorter(case, draft, lengths)]
     kept = [way for way in found if way is not None]
     if not kept:
-        kept = [way for way in (everything(case, draft, lengths) or in_ram(case, draft),) if way is not None]
+        least = everything(case, draft, lengths)
+        kept = [way for way in ([least] if least else [in_parts(case, draft), in_ram(case, draft)]) if way is not None]
     if (other := smaller_model(case, draft)) is not None:
         kept.append(other)
     return kept[:MOST_WAYS]
@@ -104,6 +105,14 @@ def in_ram(case: Case, draft: Recipe) -> Way | None:
         return None
     facts = {"method": METHOD_NAMES[less.adapter.method], "micro": less.train.per_device_train_batch_size}
     return Way(less, _said(case, less, "would_fit.offload", **facts, **offload_facts(case, less)))
+
+
+def in_parts(case: Case, draft: Recipe) -> Way | None:
+    """The base held by several GPUs together, where one has no room for it."""
+    if (found := with_equal_cards(case, draft)) is None:
+        return None
+    of_each, way = found
+    return Way(way, _said(of_each, way, "would_fit.fsdp", method=METHOD_NAMES["qlora"], ranks=way.train.ranks))
 
 
 def smaller_model(case: Case, draft: Recipe) -> Way | None:

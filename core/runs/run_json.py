@@ -126,6 +126,8 @@ class BudgetFacts(_Part):
     kind: Literal["card", "cpu"] | None = None
     name: str | None = None
     card_uuid: str | None = None
+    equal_cards: int = 0
+    equal_free_gib: float | None = None
 
 
 class AdviceFacts(_Part):

@@ -4,7 +4,7 @@ whole. Rank 0 is this process."""
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,12 +16,14 @@ from torch import distributed
 
 from core.engine import base_model
 from core.engine.out_of_memory import HALVE
+from core.engine.step import Step
 from core.engine.variants import fsdp, streaming
 from core.errors import ModelError, PauseRequested, RecipeError
 from core.memory.arithmetic import estimate, sharded_weights, weights
 from core.memory.setup import Setup
 from core.models.known import known_models
 from core.recipe import Recipe
+from core.system.lines import Child
 from core.training.ranks.helpers import RankError, Ranks
 from core.training.ranks.step import DealtStep
 from core.training.trainer import Ahead, Trainer
@@ -40,7 +42,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def no_group_is_left() -> Iterator[None]:
+def nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No group, and no gather that full_where had fail."""
+    monkeypatch.setattr(fsdp._Gather, "allocate", fsdp._Gather.allocate)
     yield
     if distributed.is_initialized():
         distributed.destroy_process_group()
@@ -118,10 +122,10 @@ def test_a_base_in_parts_is_trained_as_a_whole_one(count: int, settings: dict[st
         assert counted.most == sharded.bytes / count + 2 * sharded.bytes / LAYERS
 
 
-def full_where(trainer: Trainer, of_rows: int, on_the_way_back: bool) -> None:
-    """This rank has no room for so many rows in its fourth layer."""
-    layer = streaming.layers_of(trainer.step.tuned.get_base_model())[3]
-    collate = trainer.step.batch
+def full_where(step: Step, where: str, for_good: bool = False) -> Step:
+    """This rank has no room for three rows in its fourth layer, or for the layer itself: for_good also when what it held is free."""
+    layer = streaming.layers_of(step.tuned.get_base_model())[3]
+    collate = step.batch
     size = [0]
 
     def batch(rows: Any) -> Any:
@@ -130,32 +134,73 @@ def full_where(trainer: Trainer, of_rows: int, on_the_way_back: bool) -> None:
         return found
 
     def full(*_: Any) -> None:
-        if size[0] >= of_rows:
+        if size[0] >= 3:
+            size[0] = size[0] if for_good else 0
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     def leaving(module: Any, given: Any, output: torch.Tensor) -> None:
         if output.requires_grad:
             output.register_hook(full)
 
-    trainer.step.batch = batch  # type: ignore[method-assign]
-    (layer.register_forward_hook(leaving) if on_the_way_back else layer.mlp.register_forward_hook(full))
+    step.batch = batch  # type: ignore[method-assign]
+    if where == "gather":
+        allocate = fsdp._Gather.allocate
+        fsdp._Gather.allocate = lambda gather, *size, **how: (  # type: ignore[method-assign]
+            full() if gather._gather.args == (3,) else None, allocate(gather, *size, **how)
+        )[1]  # fmt: skip
+    else:
+        layer.register_forward_hook(leaving) if where == "backward" else layer.mlp.register_forward_hook(full)
+    return step
+
+
+class FullElsewhere(Ranks):
+    """Whose other ranks have no room."""
+
+    def __init__(self, folder: Path, where: str, for_good: bool = False):
+        super().__init__(folder, "tiny-run")
+        self._before = f"""
+from core.engine.step import Step
+from tests.model.test_fsdp import full_where
+made = Step.of
+Step.of = lambda *given: full_where(made(*given), {where!r}, {for_good})"""
+
+    def begin(self, places: Sequence[Mapping[str, str]]) -> None:
+        for rank, environment in enumerate(places, 1):
+            command = "core.training.ranks.worker", self._before, self._name
+            self._add(rank, Child("tests.faults.instead", *command, log=2, environment=environment))
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("on_the_way_back", [False, True], ids=["forward", "backward"])
+@pytest.mark.parametrize("where", ["forward", "backward", "gather"])
+@pytest.mark.parametrize("rank", [0, 1])
 def test_a_full_memory_of_one_rank_in_the_middle_of_a_layer_halves_the_batches_of_all(
-    on_the_way_back: bool, tmp_path: Path, folder: Path
+    rank: int, where: str, tmp_path: Path, folder: Path
 ) -> None:
     settings = {"gradient_accumulation_steps": 1, "per_device_train_batch_size": 6, "eval_steps": 100}
     whole = alone(tmp_path / "whole", folder, **settings)
-    with begun(Ranks(tmp_path / "ranks", "tiny-run"), 2) as ranks:
+    with begun(FullElsewhere(tmp_path / "ranks", where) if rank else Ranks(tmp_path / "ranks", "tiny-run"), 2) as ranks:
         trainer = trainer_of(
             tmp_path / "ranks", folder, recipe_of(ranks=2, fsdp=True, gradient_checkpointing=True, **settings), ranks
         )
-        full_where(trainer, 3, on_the_way_back)
+        if not rank:
+            full_where(trainer.step, where)
         trainer.run()
     assert HALVE in trainer.position.retreats
     nearly_the_same(trainer, whole)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_without_memory_for_a_layer_ends_all_at_once_with_a_sentence(rank: int, tmp_path: Path, folder: Path) -> None:
+    """Where it was rank 0 the other waited for it, ten minutes, and was said to be silent."""
+    settings = {"gradient_accumulation_steps": 1, "per_device_train_batch_size": 6, "eval_steps": 100}
+    with begun(FullElsewhere(tmp_path, "gather", True) if rank else Ranks(tmp_path, "tiny-run"), 2) as ranks:
+        trainer = trainer_of(tmp_path, folder, recipe_of(ranks=2, fsdp=True, gradient_checkpointing=True, **settings), ranks)
+        if not rank:
+            full_where(trainer.step, "gather", for_good=True)
+        with pytest.raises(RankError, match="memory") as failed:
+            trainer.run()
+    assert (failed.value.message.key, failed.value.message.params["rank"]) == ("ranks.failed", rank)
 
 
 @pytest.mark.full

@@ -129,4 +129,10 @@ def test_what_would_fit_is_said_for_the_card_in_use(probed: Make, monkeypatch: p
     asked: list[Stopped] = []
     monkeypatch.setattr(probe.stopped, "advice", lambda this, on_card: asked.append(this) or msg("probe.advice_nothing"))
     found.would_fit(trainer.ahead)
-    assert (asked[0].budget.name, asked[0].budget.sold_gb) == ("RTX", 8)
+    assert (asked[0].budget.name, asked[0].budget.sold_gb, asked[0].budget.equal_cards) == ("RTX", 8, 0)
+    plan = {"budget": {"kind": "card", "equal_cards": 1, "equal_free_gib": 3.0}}
+    found._run.add_facts(RunFacts(advice=plan))
+    found.would_fit(trainer.ahead)
+    assert (asked[1].budget.equal_cards, asked[1].budget.equal_free_gib) == (1, 3.0), (
+        "as planned: this process sees its own card alone"
+    )

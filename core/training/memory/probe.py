@@ -321,8 +321,10 @@ class Probe:
             step, size = ahead.step, self._recipe.row_length if ahead.step.packed else 1
             card, here = self._where(step.on_card)[0], budget.of_machine if step.on_card else budget.of_cpu
             has = budget.of_card(card, self._machine.ram_free_bytes) if card else here(self._machine)
+            planned = self._run.facts().planned.budget  # whose further cards are hidden from this process
+            equal = {"equal_cards": planned.equal_cards, "equal_free_gib": min(limit, planned.equal_free_gib or 0.0)}
             this = Stopped(
                 self._shape, self._recipe, self._setup(step, longest), step.retreat.at_once // size, ahead.train,
-                has.model_copy(update={"free_gib": limit}), measured.whole / GIB if measured else limit, measured is not None,
+                has.model_copy(update={"free_gib": limit} | equal), measured.whole / GIB if measured else limit, measured is not None,
             )  # fmt: skip
         return stopped.advice(this, ahead.step.on_card)

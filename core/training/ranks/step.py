@@ -24,9 +24,11 @@ from core.engine.device import card_of
 from core.engine.step import Numbers, Rows, Step
 from core.engine.variants.preference import SUMS
 from core.files import is_out_of_memory
+from core.messages import msg
+from core.runs.ended import Failed
 from core.system.machine import this_machine
 from core.training.ranks.group import RankGroup, mesh
-from core.training.ranks.helpers import Ranks
+from core.training.ranks.helpers import RankError, Ranks
 from core.training.ranks.use import UseOfRank
 
 if TYPE_CHECKING:
@@ -87,7 +89,7 @@ class DealtStep(Step):
         self.ranks.group.weights(lambda work: self.ranks.wait(work, check))
         started = time.perf_counter()
         rows, own = [parts[number] for number in dealt[0]], [batches[number] for number in dealt[0]]
-        with shared(self.sharded, passes):
+        with self._together(passes):
             extra, failure = attempt(self, rows, own, whole, (0, self.ranks.size), check)
         took = time.perf_counter() - started
         sums = self.ranks.group.gradients(extra, lambda work: self.ranks.wait(work, check, took))
@@ -97,6 +99,18 @@ class DealtStep(Step):
                 raise failure or MemoryError(f"rank {rank}")
         self._told, self._pairs = sums[2:EXTRA], int(sums[1])
         return sums[0]
+
+    @contextmanager
+    def _together(self, passes: int, trains: bool = True) -> Iterator[None]:
+        """As `shared`. Raises RankError where this rank has no memory even for a layer: the others would wait for it in vain."""
+        try:
+            with shared(self.sharded, passes, trains):
+                yield
+        except Exception as error:  # noqa: BLE001 - torch says "no memory" in several types; all others go on
+            if not is_out_of_memory(error):
+                raise
+            reason = Failed.of(error, Path()).message
+            raise RankError("ranks.failed", msg("ranks.fewer"), rank=0, ranks=self.ranks.size, reason=reason) from error
 
     def finished(self) -> None:
         super().finished()
@@ -115,7 +129,7 @@ class DealtStep(Step):
             if is_first:
                 self.ranks.group.weights(lambda work: self.ranks.wait(work, check))
             started, is_first = time.perf_counter(), False
-            with shared(self.sharded, max(map(len, dealt)), trains=False):
+            with self._together(max(map(len, dealt)), trains=False):
                 own, failure = measured(self, [some[number] for number in dealt[0]], check)
             answers = self.ranks.answers(check, time.perf_counter() - started)
             found: dict[int, tuple[float, int]] = {}

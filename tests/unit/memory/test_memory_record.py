@@ -157,6 +157,28 @@ def test_where_not_even_all_savings_are_enough_layers_are_offloaded_as_far_as_th
             assert less.train.per_device_train_batch_size * less.train.gradient_accumulation_steps == 4
 
 
+def test_where_one_card_is_too_small_whatever_is_saved_two_equal_ones_hold_the_base_together() -> None:
+    """As the plan offers it. Where each has less than its part needs, or a run on several holds it together already, it is not named."""
+    large = shape_of_size("33B")
+    draft = asked(method="qlora", max_length=512, optim="adamw_8bit", micro_batch=2, gradient_accumulation=3)
+    for free_gib, cards, is_named in ((14.0, 1, True), (14.0, 0, False), (6.0, 1, False)):
+        here = case(15.0)
+        sizes = {"ram_gib": 64.0, "equal_cards": cards, "equal_free_gib": free_gib}
+        here = replace(here, shape=large, budget=here.budget.model_copy(update=sizes))
+        found = {way.text.key: way for way in remedies.ways(here, draft, [500])}
+        assert ("would_fit.fsdp" in found) == is_named
+        if is_named:
+            train = found["would_fit.fsdp"].draft.train
+            assert (train.ranks, train.fsdp, train.per_device_train_batch_size, train.gradient_accumulation_steps) == (
+                2,
+                True,
+                1,
+                6,
+            )
+            assert all("fsdp" in found["would_fit.fsdp"].text.render(language) for language in ("en", "zh", "de"))
+            assert "would_fit.fsdp" not in {way.text.key for way in remedies.ways(here, found["would_fit.fsdp"].draft, [500])}
+
+
 def test_on_a_processor_qlora_is_no_way_out() -> None:
     draft = asked(method="lora", max_length=512, optim="adamw_torch", micro_batch=2, gradient_checkpointing=True)
     assert remedies.in_four_bit(case(8.0, "cpu"), draft) is None
