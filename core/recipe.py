@@ -1,8 +1,8 @@
-"""What a person asks for, complete and shareable: recipe.yaml.
+"""The settings of a run, complete and shareable: recipe.yaml.
 
-Every field is the only home of its default and carries the sentence that the page shows beside it. Names are those
-of peft and transformers, so that people can search for them. `None` means "resolved by core.advice.plan before Start"; what
-depends on the number of steps (eval_steps, save_steps) is resolved by the worker, which writes it to run.json.
+Every field is the only place of its default and has the help text that the page shows. Names are those of peft and transformers, so
+that people can search for them. `None` means "resolved by core.advice.plan before Start"; eval_steps and save_steps, which depend
+on the number of steps, are resolved by the worker, which writes them to run.json.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ Goal = Literal[
     "style", "question_answer", "instructions", "chatbot", "writing", "classification",
     "domain_knowledge", "code_math", "function_calling", "agents",
 ]  # fmt: skip
-# Tried in this order where the recipe names none; core/data/formats says what each looks like.
+# Tried in this order if the recipe names none; core/data/formats describes each.
 Format = Literal["messages", "sharegpt", "alpaca", "question_answer", "prompt_completion", "text_label", "text"]
 ColumnRole = Literal["question", "answer", "system", "context", "text", "ignore"]
 MOST_RANK = 256
-USUAL_BETA = {"dpo": 0.1, "orpo": 0.1, "simpo": 2.0, "kto": 0.1}  # TRL's; SimPO's of its paper, where it is 2 to 10
-LONGEST_PROMPT = 500  # characters of a question of the person's own
+USUAL_BETA = {"dpo": 0.1, "orpo": 0.1, "simpo": 2.0, "kto": 0.1}  # TRL's; SimPO's from its paper, which uses 2 to 10
+LONGEST_PROMPT = 500  # characters of a user's own question
 
 
 class _Section(BaseModel):
@@ -289,7 +289,7 @@ class Train(_Section):
 
     @property
     def compares(self) -> bool:
-        """Whether a row is a pair of answers; with kto its own and another row's."""
+        """Whether a row is a pair of answers (with kto its own and another row's)."""
         return self.objective != "sft"
 
 
@@ -304,7 +304,7 @@ class Recipe(_Section):
 
     @classmethod
     def parse(cls, value: Any, where: str = "recipe") -> Recipe:
-        """value (parsed YAML) as a Recipe. Raises RecipeError that lists every problem, not only the first."""
+        """Turn value (parsed YAML) into a Recipe. Raises RecipeError with every problem, not only the first."""
         if not isinstance(value, dict):
             raise RecipeError("recipe.not_a_mapping", where=where, found=type(value).__name__)
         try:
@@ -331,7 +331,7 @@ class Recipe(_Section):
 
     @property
     def row_length(self) -> int:
-        """The most tokens of what is trained as one: an example, or the two of a pair."""
+        """Maximum tokens of what is trained together: an example, or both of a pair."""
         return self.data.max_length * (2 if self.train.compares else 1)
 
     @property
@@ -340,17 +340,17 @@ class Recipe(_Section):
 
 
 def clashes(adapter: Adapter) -> list[Message]:
-    """A sentence for each two settings that cannot be together."""
+    """A message for each two settings that cannot be combined."""
     base_bits = 4 if adapter.method == "qlora" else 8 if adapter.load_in_8bit else 16
     found = {
         "recipe.two_bases": adapter.method == "qlora" and adapter.load_in_8bit,
-        # peft raises a TypeError: the parts are taken out of the weights, which must be there as they are.
+        # peft raises a TypeError: PiSSA subtracts its components from the weights, which must be unquantized.
         "recipe.pissa_quantised": adapter.is_pissa and base_bits < 16,
-        # Its magnitudes belong to the rest that PiSSA leaves; peft's conversion drops them.
+        # DoRA's magnitudes would belong to PiSSA's residual weights; peft's conversion drops them.
         "recipe.pissa_dora": adapter.is_pissa and adapter.use_dora,
-        # Converted it has twice the rank, of which 256 is the most.
+        # Its conversion has twice the rank, at most 256.
         "recipe.pissa_rank": adapter.is_pissa and adapter.r > MOST_RANK // 2,
-        # peft's layer on a parameter makes W + BA of it, so there is no input of A that could be dropped, and it knows no variant.
+        # peft's layer on a parameter computes W + BA, so A has no input for dropout, and it supports no variant.
         "recipe.experts_dora": adapter.trains_experts and adapter.use_dora,
         "recipe.experts_pissa": adapter.trains_experts and adapter.is_pissa,
         "recipe.experts_dropout": adapter.trains_experts and adapter.lora_dropout > 0,
@@ -408,5 +408,5 @@ def read_yaml(path: Path) -> Any:
 
 def _problem(item: Mapping[str, Any]) -> str:
     where = ".".join(str(part) for part in item["loc"])
-    found = reprlib.repr(item.get("input"))  # repr would unfold a YAML bomb of aliases
+    found = reprlib.repr(item.get("input"))  # repr would expand a YAML bomb of aliases
     return f"{where}: {item['msg']}" + (f" (found {found[:60]})" if item["type"] != "missing" else "")

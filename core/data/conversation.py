@@ -1,8 +1,8 @@
 """A conversation: messages with thinking and tool calls, whatever notation a file uses. No torch.
 
-One message is {role, content, reasoning?, tool_calls?, tool_call_id?, name?, weight?}; `tools`, what may be called, stand beside the
-messages. Read are the names of OpenAI (tool_calls, function_call, tool_call_id, weight), of reasoning models (reasoning_content,
-reasoning, thinking, and <think> within the content) and of ShareGPT (function_call, observation).
+One message is {role, content, reasoning?, tool_calls?, tool_call_id?, name?, weight?}; `tools` (the available ones) are beside the
+messages. Supported are the names of OpenAI (tool_calls, function_call, tool_call_id, weight), of reasoning models
+(reasoning_content, reasoning, thinking, and <think> in the content) and of ShareGPT (function_call, observation).
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _ROLES: dict[str, Role] = {
 SPEAKS = ("role", "from", "speaker", "sender", "author")
 HOLDS = ("content", "value", "text", "message", "parts")
 _REASONING = ("reasoning_content", "reasoning", "thinking")
-_LEARNED = ("train", "loss")  # axolotl, ms-swift: false for an answer that is read and not learned
-_SAID = ("text", "value", "content", "thinking", "reasoning")  # under which of these a part keeps its words
+_LEARNED = ("train", "loss")  # axolotl, ms-swift: false for an answer that is context and not trained
+_SAID = ("text", "value", "content", "thinking", "reasoning")  # keys for the text of a part
 _TEXT_PARTS = ("text", "input_text", "output_text")
 _FOLLOWS: dict[Role | None, tuple[Role, ...]] = {
     None: ("user",), "system": ("user",), "user": ("assistant",), "assistant": ("user", "tool"), "tool": ("assistant", "tool"),
@@ -39,7 +39,7 @@ _THOUGHT = re.compile(r"\s*<think>(.*?)</think>(.*)|(.*?)\n</think>\n(.*)", re.D
 
 @dataclass(frozen=True, slots=True)
 class ChatMessage:
-    """tool_call_id, name: of a tool's result, which call it answers. weight: 0 for an answer that is read and not learned."""
+    """tool_call_id, name: for a tool's result, the call that it answers. weight: 0 for an answer that is context and not trained."""
 
     role: Role
     content: str
@@ -50,7 +50,7 @@ class ChatMessage:
     weight: int = 1
 
     def as_dict(self) -> dict[str, Any]:
-        """What it has, as JSON values; `ChatMessage.from_dict` is the way back."""
+        """Its fields as JSON values; the inverse of `ChatMessage.from_dict`."""
         more: dict[str, Any] = {"reasoning": self.reasoning, "tool_calls": [call.as_dict() for call in self.tool_calls]}
         more |= {"tool_call_id": self.tool_call_id, "name": self.name}
         kept = {name: value for name, value in more.items() if value}
@@ -63,13 +63,13 @@ class ChatMessage:
 
 
 def characters(turn: Turn) -> int:
-    """How much a turn says, its thinking and its calls included."""
+    """Length of a turn, including thinking and tool calls."""
     calls = turn.get("tool_calls")
     return len(turn["content"]) + len(turn.get("reasoning", "")) + (len(as_json(calls)) if calls else 0)
 
 
 def split_thinking(content: str) -> tuple[str, str]:
-    """(thinking, the rest) of an answer that begins with <think> ... </think>, or with a thought that its prompt opened; else ("", content)."""
+    """(thinking, the rest) of an answer that begins with <think> ... </think>, or with thinking that its prompt opened; otherwise ("", content)."""
     found = _THOUGHT.match(content)
     if found is None or "<think>" in (found[3] or ""):
         return "", content
@@ -80,9 +80,9 @@ def split_thinking(content: str) -> tuple[str, str]:
 
 
 def read_messages(turns: Sequence[Any], system: tuple[ChatMessage, ...], notes: Notes) -> tuple[ChatMessage, ...]:
-    """The messages of a row's turns, a system column before them. Raises Flaw."""
+    """The messages of a row's turns, after those of a system column. Raises Flaw."""
     messages: list[ChatMessage] = []
-    numbers: list[int] = []  # of the turn in the file that each message begins with
+    numbers: list[int] = []  # index of the turn in the file where each message begins
     for number, turn in chain.from_iterable(
         zip(repeat(number), without_parts(turn, notes)) for number, turn in enumerate(turns, 1)
     ):
@@ -90,7 +90,7 @@ def read_messages(turns: Sequence[Any], system: tuple[ChatMessage, ...], notes: 
         before = messages[-1] if messages else None
         is_call = bool(message.tool_calls) and not message.content.strip() and not message.reasoning
         if before and before.role == "assistant" and is_call and message.weight == before.weight:
-            messages[-1] = replace(before, tool_calls=before.tool_calls + message.tool_calls)  # ShareGPT: a turn for the call
+            messages[-1] = replace(before, tool_calls=before.tool_calls + message.tool_calls)  # ShareGPT: the call is a turn
         else:
             messages.append(message)
             numbers.append(number)
@@ -129,7 +129,7 @@ def _check_order(messages: Sequence[ChatMessage], numbers: Sequence[int]) -> Non
 
 
 def _linked(messages: Sequence[ChatMessage]) -> tuple[ChatMessage, ...]:
-    """Each tool's result with the name of the call that it answers: that of its id, else the next in order."""
+    """Add to each tool result the name of the call that it answers: by its id, or else the next in order."""
     linked: list[ChatMessage] = []
     waiting: list[ToolCall] = []
     for message in messages:
@@ -144,7 +144,7 @@ def _linked(messages: Sequence[ChatMessage]) -> tuple[ChatMessage, ...]:
 
 
 def _message(turn: Any, number: int, notes: Notes) -> ChatMessage:
-    """A turn written either way: role/content or from/value."""
+    """A turn in either notation: role/content or from/value."""
     if not isinstance(turn, dict):
         raise Flaw("data.turn_not_an_object", turn=number, found=type_name(turn))
     speaks, holds, called = (_first(turn, *SPEAKS), _first(turn, *HOLDS), _first(turn, "tool_calls", "function_call"))
@@ -170,7 +170,7 @@ def _message(turn: Any, number: int, notes: Notes) -> ChatMessage:
         return ChatMessage(role, words, tool_call_id=id, name=name)
     thinks = next((name for name in _REASONING if isinstance(turn.get(name), str) and turn[name].strip()), None)
     if thinks is not None:
-        # The same thought is often written under two names.
+        # The same thinking is often stored under two names.
         read += [name for name in _REASONING if turn.get(name) == turn[thinks]]
         if thought and thought.strip() != turn[thinks].strip():
             notes.leave("part", "thinking")
@@ -184,12 +184,12 @@ def _message(turn: Any, number: int, notes: Notes) -> ChatMessage:
 
 
 def _first(turn: Turn, *names: str) -> str:
-    """The first of the names that has a value, else the first that is there at all."""
+    """The first of the names with a value, or else the first that exists at all."""
     return next((n for n in names if turn.get(n) is not None), next((n for n in names if n in turn), names[0]))
 
 
 def _content(content: Any, number: int, notes: Notes) -> tuple[str, str]:
-    """The words of a turn, and the thinking that stands as a part beside them."""
+    """The text of a turn, and thinking stored as a separate part."""
     if isinstance(content, str):
         return content, ""
     if content is None:

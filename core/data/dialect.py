@@ -1,4 +1,4 @@
-"""What a chat template supports, and how it wants it: found by rendering test conversations with the template itself. No torch."""
+"""What a chat template supports, and in which notation: found by rendering test conversations with it. No torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from core.errors import TemplateError
 
 # (messages, tools, thinking, add_generation_prompt) -> text; raises TemplateError.
 Render = Callable[[list[dict[str, Any]], list[Any] | None, bool | None, bool], str]
-SWITCHES = ("enable_thinking", "thinking")  # what templates call the choice whether to think
+SWITCHES = ("enable_thinking", "thinking")  # template variables that turn thinking on and off
 INLINE = "<think>"
 OPEN, CLOSE = "<think>\n", "\n</think>\n\n"
 
@@ -31,10 +31,10 @@ _TOOL = {"type": "function", "function": {"name": _NAME, "description": _VALUE, 
 
 @dataclass(frozen=True)
 class Dialect:
-    """system: it knows a system message. parts: contents are lists of parts. reasoning: the key of an answer's thinking, INLINE where
-    it stands in the content, None where it is dropped. calls: it writes tool calls and results; their arguments as text, with an id
-    even where the data has none, and beside null instead of "". tools: it lists what may be called. switch: the variable that turns
-    thinking on and off, with what it is where nobody sets it; thinks: it can be asked to think.
+    """system: supports a system message. parts: contents are lists of parts. reasoning: the key of an answer's thinking, INLINE if
+    it is in the content, None if it is dropped. calls: supports tool calls and results; arguments as text, with an id even if the
+    data has none, and with null content instead of "". tools: lists the available tools. switch: the variable that turns thinking
+    on and off, with its default; thinks: it can be prompted to think.
     """
 
     system: bool = True
@@ -49,7 +49,7 @@ class Dialect:
     thinks: bool = False
 
     def messages(self, turns: Sequence[Turn]) -> list[dict[str, Any]]:
-        """The turns as the template reads them."""
+        """The turns in the template's notation."""
         if not self.system and turns and turns[0]["role"] == "system":
             folded = {**turns[1], "content": f"{turns[0]['content']}\n\n{turns[1]['content']}"} if len(turns) > 1 else {}
             turns = [folded, *turns[2:]] if folded else []
@@ -80,7 +80,7 @@ class Dialect:
 
 
 def find(render: Render, source: str) -> Dialect:
-    """The dialect of the template behind render, whose Jinja is source; what it cannot write is False or None there."""
+    """The dialect of the template behind render, whose Jinja is source; unsupported features are False or None."""
 
     until = time.thread_time() + SECONDS
 
@@ -93,12 +93,10 @@ def find(render: Render, source: str) -> Dialect:
             text = render(dialect.messages(turns), tools, thinking, False)
         except TemplateError as error:
             if isinstance(error.__context__, TooMuch):
-                raise  # it would do so two dozen times
+                raise  # otherwise two dozen times
             return False
         places = [text.find(word) for word in words]
-        return (
-            -1 not in places and places == sorted(places) and f"'{_KEY}'" not in text
-        )  # Python's own way to write is none of JSON
+        return -1 not in places and places == sorted(places) and f"'{_KEY}'" not in text  # Python's own notation is not JSON
 
     user, answer = _TURN_USER, _TURN_ANSWER
     plain = Dialect()
@@ -129,7 +127,7 @@ def _with_calls(plain: Dialect, shows: Callable[..., bool]) -> Dialect:
 
 
 def _reasoning(plain: Dialect, shows: Callable[..., bool]) -> str | None:
-    """A key that is written in an answer, or at least before a call, goes before tags in the content, which any template pastes in."""
+    """A key that is rendered in an answer, or at least before a call, is preferred to tags in the content, which every template renders."""
     answer = [_TURN_USER, {**_TURN_ANSWER, "reasoning": _THOUGHT}]
     call = [_TURN_USER, {"role": "assistant", "content": "", "tool_calls": [_CALL], "reasoning": _THOUGHT}]
     tries = [(key, answer, (_THOUGHT, _ANSWER)) for key in _KEYS] + [(key, call, (_THOUGHT, _VALUE)) for key in _KEYS]

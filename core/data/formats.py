@@ -1,6 +1,6 @@
-"""The format of a row, recognized by its shape; every format becomes one kind of Example.
+"""The format of a row, recognized by its columns; every format is converted to an Example.
 
-format              columns (case does not matter)                  what is learned
+format              columns (case does not matter)                  what is trained
 messages            messages: [{role, content}, ...]                the assistant's turns
 sharegpt            conversations: [{from, value}, ...]             the assistant's turns
 alpaca              instruction, input (optional), output           output, as the assistant's answer
@@ -9,9 +9,9 @@ prompt_completion   prompt, completion                              completion, 
 text_label          text, label                                     label, as the assistant's answer
 text                text                                            all of it
 
-A `system` column is honoured in all of them but the last and prompt_completion, `tools` in the first two; what a message may hold is in
-core/data/conversation, what becomes of all other columns in core.data.shapes.left_out. A row whose `label` or `kto_tag` is false is never
-learned. A row with a worse answer beside the one that is learned keeps both: preference training compares them. Other columns that say the same are written as these by core/data/shapes/rewritten. Adding a format means: a name in recipe.Format, its columns in core/data/shapes/known, and a function in _CONVERT.
+A `system` column is used in all of them but the last and prompt_completion, `tools` in the first two; fields of a message: core/data/conversation,
+other columns: core.data.shapes.left_out. A row whose `label` or `kto_tag` is false is trained only by kto. A row with a better and a worse answer
+keeps both for preference training. core/data/shapes/rewritten converts equivalent columns to these. To add a format: a name in recipe.Format, its columns in core/data/shapes/known, and a function in _CONVERT.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from core.messages import msg
 from core.recipe import Format
 
 _GOOD_OR_BAD = ("label", "kto_tag")
-_ENCODE = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps makes one for each row
+_ENCODE = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would create one for each row
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One thing to learn from: messages, or prompt and completion (used as they stand), or text. tools: the JSON of what may be called.
+    """One training example: messages, or prompt and completion (used verbatim), or text. tools: JSON of the available tools.
 
-    rejected: beside messages, the same conversation with a worse answer, whole. is_bad: its answer is marked as a bad one."""
+    rejected: the whole conversation again, with the worse answer. is_bad: its answer is marked as bad."""
 
     messages: tuple[ChatMessage, ...] = ()
     prompt: str | None = None
@@ -56,7 +56,7 @@ class Example:
             raise ValueError("an Example has exactly one of messages, prompt with completion, text")
 
     def as_dict(self) -> dict[str, Any]:
-        """What it has, as JSON values; `Example.from_dict` is the way back."""
+        """Its fields as JSON values; the inverse of `Example.from_dict`."""
         bad = {"is_bad": True} if self.is_bad else {}
         if self.messages:
             tools = {"tools": json.loads(self.tools)} if self.tools else {}
@@ -84,7 +84,7 @@ class Example:
 
 @dataclass(slots=True)
 class Read:
-    """What became of one row. example: the JSON of one. values: its columns; None where it is no row at all. problems: warnings, where it has an example."""
+    """The result of reading a row. example: as JSON. values: its columns; None if it is not a row. problems: warnings, if it has an example."""
 
     number: int
     line: int | None
@@ -97,9 +97,9 @@ class Read:
 
 
 def check(row: Row, format: Format, left: Tally | None = None, rated: bool = False) -> tuple[Example | None, list[Problem]]:
-    """The example in a row and warnings about it; or None and the error; or None alone for an answer that is marked as a bad one.
+    """The example in a row and warnings about it; or None and the error; or only None for an answer marked as bad.
 
-    left: counts what was left out of the row. rated: an answer that is marked as a bad one is an example too, and says so.
+    left: counts what was left out of the row. rated: an answer marked as bad is an example too, with is_bad set.
     """
     if said := plain(row.values, format):
         if left is not None and row.left:
@@ -109,7 +109,7 @@ def check(row: Row, format: Format, left: Tally | None = None, rated: bool = Fal
 
 
 def check_closely(row: Row, format: Format, left: Tally | None = None, rated: bool = False) -> tuple[Example | None, list[Problem]]:
-    """The same of a row that is not `plain`."""
+    """The same for a row that is not `plain`."""
     if left is not None:
         left.add_each(row.left)
     notes, values = Notes(), Columns(row.values)
@@ -137,7 +137,7 @@ def check_closely(row: Row, format: Format, left: Tally | None = None, rated: bo
 
 
 def _worse(notes: Notes, system: tuple[ChatMessage, ...]) -> tuple[ChatMessage, ...]:
-    """The conversation with the worse answer; () with a warning where it is none: the better one can be learned all the same."""
+    """The conversation with the worse answer; () with a warning if it is invalid: the better one can still be trained."""
     try:
         return read_messages(notes.worse, system, Notes())
     except Flaw as flaw:
@@ -146,7 +146,7 @@ def _worse(notes: Notes, system: tuple[ChatMessage, ...]) -> tuple[ChatMessage, 
 
 
 def _is_bad(values: Columns) -> bool:
-    """Whether a row says of its answer that it is a bad one, as sets for KTO do. A number is no such mark: it may be a class."""
+    """Whether a row marks its answer as bad, as datasets for KTO do. A number is not such a mark: it may be a class."""
     for name in _GOOD_OR_BAD:
         if (mark := str(values.peek(name)).strip().lower()) in ("true", "false"):
             values.take(name)
@@ -160,7 +160,7 @@ def _texts(example: Example) -> Iterator[str]:
 
 
 def _name_of(values: Mapping[str, Any], format: Format, column: str) -> str:
-    """Under which name a row has one of a format's columns."""
+    """The name under which a row has one of a format's columns."""
     aliases = COLUMNS[format][column]
     name = next((alias for alias in aliases if alias in values), None)
     if name is None:
@@ -169,7 +169,7 @@ def _name_of(values: Mapping[str, Any], format: Format, column: str) -> str:
 
 
 def _cell(values: Mapping[str, Any], format: Format, column: str) -> str:
-    """The text in one of a format's columns, "" where it is missing and need not be there."""
+    """The text of one of a format's columns, "" if it is missing and optional."""
     if column in OPTIONAL and not any(alias in values for alias in COLUMNS[format][column]):
         return ""
     name = _name_of(values, format, column)
@@ -177,7 +177,7 @@ def _cell(values: Mapping[str, Any], format: Format, column: str) -> str:
     if value is None:
         return ""
     if isinstance(value, bool | int | float) and column in ("label", "answer", "output", "completion"):
-        return str(value)  # a class number, or the answer to a sum
+        return str(value)  # a class number, or the answer to a calculation
     if not isinstance(value, str):
         raise Flaw("data.wrong_type", column=name, found=type_name(value), expected=msg("data.type_text"))
     return value
@@ -210,7 +210,7 @@ def _history(values: Columns) -> Iterator[ChatMessage]:
     is_pairs = isinstance(pairs, list) and all(
         isinstance(p, list) and len(p) == 2 and all(isinstance(s, str) and s.strip() for s in p) for p in pairs
     )
-    if not is_pairs:  # named among what is left out
+    if not is_pairs:  # reported as left out
         return
     for question, answer in values["history"]:
         yield from (ChatMessage("user", question), ChatMessage("assistant", answer))

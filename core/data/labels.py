@@ -1,6 +1,6 @@
 """Which tokens of a row are trained, and what happens to a row that is too long; no torch, no tokenizer.
 
-`Encoded` is what training sees of one row: ids, which of them are learned, and how many were cut.
+`Encoded` is one row as in training: ids, which of them are trained, and how many were truncated.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ LongExamples = Literal["cut", "split", "drop"]
 
 @dataclass(frozen=True)
 class Learning:
-    """What of a row is learned, as the fields of recipe.Data of these names say. pairs: its better and its worse answer, an example each,
-    of which nothing but what comes after their common turns is learned. rated: the last answer alone, which may be marked as a bad one."""
+    """What of a row is trained, by the fields of recipe.Data with these names. pairs: its better and its worse answer, one example
+    each, trained only after their common turns. rated: only the last answer, which may be marked as bad."""
 
     train_on: str = "assistant"
     enable_thinking: bool | None = None
@@ -44,11 +44,11 @@ ANSWERS = Learning()
 
 @dataclass(frozen=True)
 class Encoded:
-    """input_ids: (T,) token ids; learned: (T,) True where the next-token loss counts this token; cut: tokens lost.
+    """input_ids: (T,) token ids; learned: (T,) True where the loss counts this token; cut: tokens lost by truncation.
 
-    second: of a pair, where the example with the worse answer begins, of a rated row that with another row's; 0: this is one example. is_bad: its
-    answer is marked as a bad one. reference: log-probabilities of the pair's
-    two answers before anything was trained, where they are known.
+    second: of a pair, where the example with the worse answer begins; of a rated row, the one with another row's answer; 0: a
+    single example. is_bad: its answer is marked as bad. reference: log-probabilities of the pair's two answers before training, if
+    known.
     """
 
     input_ids: list[int]
@@ -60,7 +60,7 @@ class Encoded:
 
     @property
     def learned_count(self) -> int:
-        """The first token of an example has nothing before it to be predicted from."""
+        """Without the first token of an example, which nothing predicts."""
         return sum(self.learned[1:]) - (self.second > 0 and self.learned[self.second])
 
     @property
@@ -71,11 +71,11 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Whole:
-    """One row before anything is cut, for those who look at it.
+    """One row before truncation, for display.
 
-    input_ids, learned: (T,) as in Encoded. text: what was encoded, with the special tokens that stand around plain text.
-    offsets: (T,) the characters of text (start, end exclusive) that each token stands for; tokens that are parts of one
-    character have the same or overlapping ranges. rendered: of a conversation, what the template made of it; None of plain text.
+    input_ids, learned: (T,) as in Encoded. text: what was encoded, including special tokens around plain text. offsets: (T,) the
+    characters of text (start, end exclusive) of each token; tokens that are parts of one character have equal or overlapping
+    ranges. rendered: the template's output for a conversation; None for plain text.
     """
 
     input_ids: list[int]
@@ -90,25 +90,25 @@ class Whole:
 
 
 def learned(offsets: Sequence[tuple[int, int]], spans: Iterable[tuple[int, int]]) -> list[bool]:
-    """(T,) whether each token lies in what the assistant says. offsets: its characters (start, end exclusive); spans: the
-    assistant's (ChatTemplate.spans), in order."""
+    """(T,) whether each token is in a span of the assistant. offsets: its characters (start, end exclusive); spans: the assistant's
+    (ChatTemplate.spans), in order."""
     labels, rest = [], iter(spans)
     start, end = next(rest, (0, 0))
     for token_start, token_end in offsets:
         while token_start >= end and (following := next(rest, None)):
             start, end = following
-        # An all-space token may have an empty range where the tokenizer trims its offsets.
+        # A white-space token may have an empty range if the tokenizer trims its offsets.
         labels.append(start <= token_start < end and token_end <= end)
     return labels
 
 
 def fit(whole: Whole, max_length: int, long_examples: LongExamples = "cut", overlap: int = 0) -> list[Encoded]:
-    """A row as it is trained within max_length tokens: one, several pieces or none; those with nothing to learn included.
+    """A row fitted to max_length tokens: one piece, several or none, including those with nothing to train.
 
-    Plain text is one stream: it is split whether cut or split is asked for, at paragraphs and sentences (core.data.text_pieces), and a piece
-    shows overlap tokens of the one before again, without learning them again.
-    cut: its first max_length tokens. split: pieces of max_length tokens, each beginning with the last token of the one
-    before, so that every learned token is learned once; a later piece does not see what was asked. drop: none if longer.
+    Plain text is always split unless dropped, at paragraphs and sentences (core.data.text_pieces); a piece repeats overlap tokens
+    of the one before as context, without training them again. cut: the first max_length tokens. split: pieces of max_length tokens,
+    each beginning with the last token of the one before, so that every token is trained once; later pieces do not contain the
+    question. drop: nothing if longer.
     """
     ids, learned = whole.input_ids, whole.learned
     if len(ids) <= max_length:

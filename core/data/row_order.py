@@ -18,14 +18,14 @@ def shuffled(count: int, seed: int, epoch: int, folder: Path | None = None) -> O
 
 
 def mixed(values: Iterable[int], chance: random.Random) -> array[int]:
-    """The order that a list of them would be shuffled to, in four bytes each."""
+    """The same order as shuffling a list of them, in four bytes each."""
     order = array("i", values)
     chance.shuffle(order)
     return order
 
 
 def packed(rows: Sequence[int], lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """rows (positions in lengths) as micro-batches of at most capacity tokens."""
+    """Pack rows (positions in lengths) into micro-batches of at most capacity tokens."""
     return [[rows[i] for i in chosen] for chosen in best_fit([int(lengths[row]) for row in rows], capacity)]
 
 
@@ -65,12 +65,12 @@ class Schedule:
     num_train_epochs: float
     max_steps: int
     seed: int
-    capacity: int | None = None  # tokens of a micro-batch that is packed; None: micro-batches are padded
-    folder: Path | None = field(default=None, compare=False)  # where its order is mapped from
+    capacity: int | None = None  # tokens of a packed micro-batch; None: micro-batches are padded
+    folder: Path | None = field(default=None, compare=False)  # where its order is memory-mapped from
 
     @classmethod
     def of(cls, recipe: Recipe, lengths: Sequence[int], packed: bool, folder: Path | None = None) -> Schedule:
-        """lengths: tokens of the rows that are trained. folder: where their order is mapped from."""
+        """lengths: tokens of the training rows. folder: where their order is memory-mapped from."""
         train, size = recipe.train, recipe.train.per_device_train_batch_size
         capacity = size * recipe.row_length if packed else None
         epochs, accumulation = train.num_train_epochs, train.gradient_accumulation_steps
@@ -95,7 +95,7 @@ class Schedule:
             yield of_epoch(within)
 
     def _epoch(self, epoch: int) -> Callable[[int], list[list[int]]]:
-        """Says of each step of an epoch which micro-batches it has; each row once."""
+        """The micro-batches of each step of an epoch; each row once."""
         if self.capacity is None:
             batches = grouped(self.lengths, self.batch_size, self.seed, epoch, self.folder)
             within = self.accumulation
@@ -106,9 +106,9 @@ class Schedule:
 
 
 def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Positions in `lengths` as bins of at most `capacity` tokens, each put where it leaves the least room.
+    """Best-fit packing: positions in `lengths` in bins of at most `capacity` tokens, each where it leaves the least room.
 
-    Deterministic: equal lengths in order of position, equally full bins in order of their making. An example longer than
+    Deterministic: equal lengths in order of position, equally full bins in order of creation. An example longer than
     capacity gets a bin of its own.
     """
     bins: list[list[int]] = []

@@ -14,7 +14,7 @@ from core.recipe import Recipe
 
 
 def needed(recipe: Recipe) -> int | None:
-    """Rows that max_steps read; None where epochs decide."""
+    """Rows that max_steps need; None if epochs decide."""
     train = recipe.train
     if train.max_steps <= 0:
         return None
@@ -23,10 +23,10 @@ def needed(recipe: Recipe) -> int | None:
 
 @dataclass(frozen=True)
 class Chosen:
-    """Which examples are trained and which are measured, by their positions, in the order in which they are read.
+    """Which examples are for training and which for validation, by position, in reading order.
 
-    enough: rows of training that the steps read, where those are fewer. repeated: left out, for saying what an earlier one
-    says. leaked: left out of training, for saying, or nearly saying, what one that is measured says.
+    enough: number of training rows that the steps need, if fewer. repeated: left out as duplicates of earlier ones. leaked: left
+    out of training as duplicates or near-duplicates of validation rows.
     """
 
     training: np.ndarray
@@ -37,15 +37,14 @@ class Chosen:
 
     @property
     def read(self) -> np.ndarray:
-        """Those of training that the steps read, as long as each of them makes one row."""
+        """The training rows that the steps need, if each gives one example."""
         return self.training[: self.enough]
 
 
 def choose(count: int, recipe: Recipe, repeats: Repeats | None = None, folder: Path | None = None) -> Chosen:
-    """repeats: of the examples; needed where the recipe leaves rows out for what they say, and used only there.
+    """repeats: of the examples; needed, and used, only if the recipe removes duplicates or leaked rows.
 
-    Where max_steps read fewer rows than there are, a random choice of so many is trained, and no more are measured than
-    are trained.
+    If max_steps need fewer rows than there are, that many are chosen at random, and validation gets no more than training.
     """
     data, seed, repeated, leaked = recipe.data, recipe.train.seed, 0, 0
     if data.deduplicate and repeats is not None:

@@ -1,10 +1,10 @@
 """The chat template: one object for preview, training, chat and export.
 
-It renders a conversation with the model's own Jinja template in a sandbox (core/data/sandbox), asked in its own dialect
-(core/data/dialect), and says which characters are learned. Those of an answer are exactly what the model will have to write after the
-prompt that it will be given at that point: the rendering up to there, with add_generation_prompt and the same choice of thinking, must
-be how the learned text begins. An answer that a longer conversation renders otherwise than it was written (most templates drop the
-thinking of earlier turns) is an example of its own, or is not learned. No torch, no transformers: the web process previews with it.
+It renders a conversation with the model's own Jinja template in a sandbox (core/data/sandbox), in its own dialect
+(core/data/dialect), and marks which characters are trained. For an answer these are exactly what the model has to generate after
+its prompt at that point: the prompt, rendered with add_generation_prompt and the same choice of thinking, must be a prefix of the
+training text. An answer that a longer conversation renders differently (most templates drop the thinking of earlier turns) becomes
+an example of its own, or is not trained. No torch, no transformers: the web process uses it for previews.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from core.data.sandbox import Sandbox
 from core.errors import TemplateError, reason_of
 
 MAX_TEMPLATE_BYTES = 256 << 10
-# Markers that survive rendering as text; private-use characters, removed from whatever the conversation holds.
+# Markers that survive rendering; private-use characters, which are removed from the conversation itself.
 _OPEN, _CLOSE = "\ue0f0", "\ue0f1"
 _OURS = str.maketrans("", "", _OPEN + _CLOSE)
 _ANSWER = "an7Q"
 
-# For base models that come without a template: plain words, ended by the model's own end token.
+# For base models without a template: plain text, ended by the model's own end token.
 PLAIN = (
     "{% for message in messages %}{% if message['role'] == 'system' %}{{ message['content'] + '\n\n' }}"
     "{% elif message['role'] == 'user' %}{{ '### User:\n' + message['content'] + '\n\n' }}"
@@ -43,7 +43,7 @@ PLAIN = (
 
 
 class _Generation(jinja2.ext.Extension):
-    """`{% generation %} ... {% endgeneration %}`: the assistant's own words, framed by two marker characters."""
+    """`{% generation %} ... {% endgeneration %}`: the assistant's own text, between two marker characters."""
 
     tags = {"generation"}
 
@@ -56,22 +56,22 @@ class _Generation(jinja2.ext.Extension):
         return _OPEN + caller() + _CLOSE
 
 
-# What a template of somebody else's may end in, besides jinja's own errors.
+# What an arbitrary template may raise, besides jinja's own errors.
 _ITS_FAULT = (
     jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, NameError, RuntimeError, SyntaxError,
     MemoryError, AssertionError,
 )  # fmt: skip
 
 
-Part = Literal["", "thinking", "call"]  # of an answer; "" are its words
+Part = Literal["", "thinking", "call"]  # parts of an answer; "" is its text
 Mark = tuple[int, int, Part]  # characters: start, end exclusive
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """A conversation as text, and the character ranges (start, end exclusive) that are learned. unlearned: answers that are not, because
-    this text renders them otherwise than they were written. thinks: whether its prompts ask the model to think. marks: what is thinking
-    and what a tool call in it."""
+    """A conversation as text, and the trained character ranges (start, end exclusive). unlearned: answers that are not trained,
+    because this text renders them differently from their prompt. thinks: whether its prompts ask for thinking. marks: ranges of
+    thinking and tool calls."""
 
     text: str
     spans: tuple[tuple[int, int], ...]
@@ -82,7 +82,7 @@ class Rendered:
 
 @dataclass(frozen=True)
 class _Written:
-    """One answer at its place: text[start:end] is what the model writes after the prompt text[:start]."""
+    """One answer in its context: text[start:end] is what the model generates after the prompt text[:start]."""
 
     text: str
     start: int
@@ -116,7 +116,7 @@ class ChatTemplate:
 
     @property
     def without_markers(self) -> str:
-        """The source for programs that do not know `{% generation %}` (llama.cpp, Ollama); renders the same."""
+        """The source for programs that do not support `{% generation %}` (llama.cpp, Ollama); renders the same."""
         return re.sub(r"\{%([-+]?)\s*(?:end)?generation\s*([-+]?)%\}", r"{%\1 if true \2%}{%\1 endif \2%}", self.source)
 
     @cached_property
@@ -135,7 +135,7 @@ class ChatTemplate:
         return dialect.find(self._render, self.source)
 
     def asking(self, thinks: bool) -> ChatTemplate:
-        """The same template for programs that do not say whether to think: it is asked as thinks says."""
+        """The same template for programs without a thinking option: thinks becomes its default."""
         name, value = self.dialect.switch, "true" if thinks else "false"
         if name is None or self.dialect.thinks == thinks:
             return self
@@ -162,21 +162,21 @@ class ChatTemplate:
     def render(
         self, turns: Sequence[Turn], add_generation_prompt: bool = False, tools: list[Any] | None = None, thinks: bool | None = None
     ) -> str:
-        """The conversation as the model reads it; thinks: None as the template does by itself. Raises TemplateError where it refuses."""
+        """The conversation as the model reads it; thinks: None for the template's default. Raises TemplateError if it refuses."""
         messages = self.dialect.messages(_clean(turns))
         return self._render(messages, _clean(tools) or None, thinks, add_generation_prompt).translate(_OURS)
 
     def spans(self, turns: Sequence[Turn], tools: list[Any] | None = None, thinks: bool | None = None) -> Rendered:
-        """The conversation to its last answer, with what is learned of it. thinks and errors: as in `conversations`."""
+        """The conversation up to its last answer, with its trained ranges. thinks and errors: as in `conversations`."""
         return self.conversations(turns, tools, thinks, mask_history=True)[0]
 
     def conversations(
         self, turns: Sequence[Turn], tools: list[Any] | None = None, thinks: bool | None = None, mask_history: bool = False
     ) -> list[Rendered]:
-        """Texts in which each answer of weight 1 is learned once, most often one; with mask_history only the last of them.
+        """Texts in which each answer of weight 1 is trained once, usually one text; with mask_history only the last answer.
 
-        thinks: whether answers are asked with thinking; False leaves the data's thinking out, None thinks where an answer has any.
-        Raises TemplateError where the template leaves out or rewrites what is said.
+        thinks: whether prompts ask for thinking; False leaves the data's thinking out, None asks where an answer has some. Raises
+        TemplateError if the template drops or rewrites content.
         """
         turns = _clean(turns)
         if tools and not self.dialect.tools:
@@ -202,7 +202,7 @@ class ChatTemplate:
         return found
 
     def _written(self, turns: list[dict[str, Any]], tools: list[Any] | None, thinks: bool | None) -> _Written:
-        """The last of the turns, an answer."""
+        """Render the last of the turns, an answer."""
         answer = turns[-1]
         thought = answer.get("reasoning", "").strip()
         asked = self.dialect.thinks if not self.dialect.switch else bool(thought) if thinks is None else thinks
@@ -225,8 +225,8 @@ class ChatTemplate:
         return _Written(text if text.startswith(whole) else whole, len(prompt), len(whole), asked, marks)
 
     def _moved(self, turns: list[dict[str, Any]], prompt: str, text: str, tools: list[Any] | None, thinks: bool | None) -> str:
-        """The answer that text ends with, as it goes on from a prompt that text does not begin with: the template writes earlier turns, or
-        the thought that the prompt opens or closes, otherwise once it is answered."""
+        """The last answer of text, continued from a prompt that is not a prefix of text: the template renders earlier turns, or
+        thinking that the prompt opens or closes, differently once there is an answer."""
         before, answer = self.render(turns[:-1], False, tools, thinks), turns[-1]
         frame = prompt.removeprefix(before) if prompt.startswith(before) else ""
         opened = frame.rfind("<think>")
@@ -241,7 +241,7 @@ class ChatTemplate:
         return body
 
     def _ended(self, turns: list[dict[str, Any]], tools: list[Any] | None, thinks: bool | None) -> tuple[str, int]:
-        """The turns as text, and where the answer ends that is their last: after its end token, where there is one."""
+        """The turns as text, and where their last answer ends: after its end token, if there is one."""
         text = self._render(self.dialect.messages(turns), tools, thinks, False)
         if not self.has_markers:
             end = len(text.rstrip())
@@ -258,7 +258,7 @@ class ChatTemplate:
 
     @cached_property
     def _tail(self) -> str:
-        """What a template without markers writes after the last answer."""
+        """What a template without markers renders after the last answer."""
         turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _ANSWER}]
         _, found, tail = self.render(turns).rpartition(_ANSWER)
         if not found:
@@ -266,7 +266,7 @@ class ChatTemplate:
         return tail
 
     def _end_of_turn(self, after: str) -> str:
-        """The special tokens that close an answer (with white space before them), or "" where there are none."""
+        """The special tokens that end an answer (with white space before them), or "" if there are none."""
         found = after[: len(after) - len(after.lstrip())]
         while token := next((token for token in self._longest_first if after.startswith(found + token)), ""):
             found += token
@@ -277,9 +277,9 @@ class ChatTemplate:
         return sorted(filter(None, self.all_special), key=len, reverse=True)
 
     def _with_stop(self, text: str, turns: list[dict[str, Any]], tools: list[Any] | None, thinks: bool | None) -> str:
-        """text, an answer without end token, with what ends it: what begins the turn after it, or the model's own end token; else no
-        model would learn to stop."""
-        turns = _without_thinking(turns)  # which is rewritten once it is answered
+        """text, an answer without an end token, with one added: the beginning of the next turn, or the model's own end token;
+        otherwise no model would learn to stop."""
+        turns = _without_thinking(turns)  # which is rendered differently once there is an answer
         after = {"role": "tool" if turns[-1].get("tool_calls") else "user", "content": _ANSWER}
         try:
             shorter, longer = (self.render(said, False, tools, thinks) for said in (turns, [*turns, after]))
@@ -290,13 +290,13 @@ class ChatTemplate:
 
     @cached_property
     def stop(self) -> str:
-        """What a model writes when its answer is over ("" where the template has no such token)."""
+        """What a model generates at the end of its answer ("" if the template has no such token)."""
         rendered = self.spans([{"role": "user", "content": "a"}, {"role": "assistant", "content": _ANSWER}])
         return rendered.text[: rendered.spans[-1][1]].rpartition(_ANSWER)[2].strip()
 
 
 def _clean(value: Any) -> Any:
-    """value without the characters that are our markers."""
+    """value without our marker characters."""
     if isinstance(value, str):
         return value.translate(_OURS)
     if isinstance(value, Mapping):
@@ -309,7 +309,7 @@ def _without_thinking(turns: Sequence[Turn]) -> list[dict[str, Any]]:
 
 
 def _said(answer: Turn) -> list[str]:
-    """What an answer must show, in order: its thinking, its words, the tools that it calls."""
+    """What a rendered answer must contain, in order: its thinking, its text, the tools that it calls."""
     parts = (
         answer.get("reasoning", "").strip(),
         answer["content"].strip(),
@@ -319,7 +319,7 @@ def _said(answer: Turn) -> list[str]:
 
 
 def _marks(body: str, answer: Turn) -> Iterator[Mark]:
-    """Where in an answer as it is written its thinking and its tool calls stand, with the words that frame these."""
+    """Where the thinking and tool calls of a rendered answer are, including their tags."""
     thought, said = answer.get("reasoning", "").strip(), answer["content"].strip()
     at = body.find(thought) + len(thought)
     if thought:
@@ -331,7 +331,7 @@ def _marks(body: str, answer: Turn) -> Iterator[Mark]:
 
 
 def _size(value: Any) -> int:
-    """Characters that a message or tools bring along."""
+    """Number of characters of a message or tools."""
     if isinstance(value, str):
         return len(value)
     if isinstance(value, Mapping):

@@ -1,6 +1,6 @@
 """Text to token ids, with the model's own tokenizer.json and its chat template; no torch, no transformers.
 
-Which of the ids are learned is in core/data/labels.
+Which of the ids are trained: core/data/labels.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from core.errors import ModelError, TemplateError
 
 
 class Tokenizer:
-    """One model's tokenizer folder. pad may equal eos: padding is told by the attention mask, never by the id."""
+    """One model's tokenizer folder. pad may equal eos: only the attention mask marks padding."""
 
     def __init__(self, folder: Path):
         file, self._folder = folder / "tokenizer.json", folder.name
@@ -52,12 +52,12 @@ class Tokenizer:
 
     @property
     def fingerprint(self) -> str:
-        """The same for what gives the same tokens of the same rows."""
+        """Equal for tokenizers that give the same tokens for the same rows."""
         said = (self._file.read_bytes(), self.template.fingerprint.encode(), repr(sorted(self.special.items())).encode())
         return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in said)).hexdigest()
 
     def limit(self, max_length: int) -> int:
-        """max_length as training uses it: no more than the model can read at once."""
+        """max_length as training uses it: no more than the model's context length."""
         return min(max_length, self.position_limit or max_length)
 
     def _id(self, token: str | None) -> int | None:
@@ -69,16 +69,16 @@ class Tokenizer:
         return frozenset(i for i in ids if isinstance(i, int))
 
     def encode(self, text: str) -> list[int]:
-        """Ids of text that already holds its special tokens (a rendered template): none are added."""
+        """Ids of text that already contains its special tokens (a rendered template): none are added."""
         return self._encoding(text).ids
 
     def _encoding(self, text: str, with_special: bool = False) -> Any:
-        """Raises ModelError where the tokenizer's own patterns run away: its engine gives a match ten million steps (0.6 s) and then panics,
-        which is no Exception."""
+        """Raises ModelError if the tokenizer's own patterns take too long: its engine stops a match after ten million steps (0.6 s)
+        with a panic, which is not an Exception."""
         try:
             return self._fast.encode(text, add_special_tokens=with_special)
         except BaseException as error:
-            if type(error).__name__ != "PanicException":  # what Rust panics with has no name to import; all others go on
+            if type(error).__name__ != "PanicException":  # Rust's panic class cannot be imported; all others are raised
                 raise
             raise ModelError("model.tokenizer_runs_away", folder=self._folder, reason=str(error)[:200]) from None
 
@@ -86,25 +86,25 @@ class Tokenizer:
         return self._fast.decode(list(ids), skip_special_tokens=skip_special_tokens)
 
     def asking(self, thinks: bool) -> Tokenizer:
-        """The same, whose prompts ask for thinking or not where nobody says."""
+        """The same tokenizer with another default for thinking in prompts."""
         asked = copy(self)
         asked.template = self.template.asking(thinks)
         return asked
 
     def prompt(self, turns: Sequence[Turn], tools: list[Any] | None = None) -> list[int]:
-        """(T,) ids of the conversation up to where the assistant begins, exactly as training framed it."""
+        """(T,) ids of the conversation up to where the assistant begins, exactly as in training."""
         return self.encode(self.template.render(turns, True, tools))
 
     def encode_example(self, example: Example, max_length: int, train_on: str = "assistant") -> Encoded:
-        """One row as training sees it, cut at its end to max_length tokens. Raises TemplateError."""
+        """One row as in training, truncated to max_length tokens. Raises TemplateError."""
         return fit(self.encode_whole(example, train_on), max_length)[0]
 
     def encode_whole(self, example: Example, train_on: str = "assistant") -> Whole:
-        """One row as training would see it if it were never cut, in one piece. Raises TemplateError."""
+        """One row as in training, but never truncated or split. Raises TemplateError."""
         return self.encode_row(example, Learning(train_on, mask_history=True))[0]
 
     def encode_row(self, example: Example, learning: Learning) -> list[Whole]:
-        """The examples that training makes of a row, before any is cut: most often one (ChatTemplate.conversations). Raises TemplateError."""
+        """The training examples of a row before truncation, usually one (ChatTemplate.conversations). Raises TemplateError."""
         if learning.pairs:
             return self._encode_pair(example, learning)
         if learning.rated:
@@ -119,13 +119,13 @@ class Tokenizer:
         return [self._encode(rendered, everything) for rendered in found]
 
     def _encode_pair(self, example: Example, learning: Learning) -> list[Whole]:
-        """The better and the worse answer after the turns that they share. Raises TemplateError where a row is no pair."""
+        """The better and the worse answer after their common turns. Raises TemplateError if a row is not a pair."""
         tools = json.loads(example.tools) if example.tools else None
         found = [self.template.spans(turns, tools, learning.enable_thinking) for turns in sides(example)]
         return [self._encode(rendered, False) for rendered in found]
 
     def _encode_rated(self, example: Example, learning: Learning) -> Whole:
-        """The last answer after all turns before it. Raises TemplateError where there is none."""
+        """The last answer after all turns before it. Raises TemplateError if there is none."""
         if example.text is not None:
             raise TemplateError("template.no_rated")
         *before, answer = conversation(example)
@@ -134,11 +134,11 @@ class Tokenizer:
         return self._encode(self.template.spans([*read, answer], tools, learning.enable_thinking), False)
 
     def _encode_text(self, text: str) -> Whole:
-        """text between the special tokens that the tokenizer adds, and an end token where it adds none."""
+        """text between the special tokens that the tokenizer adds, with an end token if it adds none."""
         encoding = self._encoding(text, with_special=True)
         ids, added = encoding.ids, encoding.special_tokens_mask
         if self.eos_token_id is not None and (not ids or ids[-1] != self.eos_token_id):
-            ids.append(self.eos_token_id)  # else a model trained on texts never learns where one ends
+            ids.append(self.eos_token_id)  # otherwise a model trained on texts never learns to stop
             added.append(1)
         offsets = encoding.offsets + [(0, 0)] * (len(ids) - len(encoding))
         begin = next((i for i, special in enumerate(added) if not special), 0)
@@ -161,8 +161,8 @@ class Tokenizer:
 
 
 def sides(example: Example) -> list[list[Turn]]:
-    """The conversations with the better and with the worse answer, their common answers of weight 0. Raises TemplateError where there is no
-    worse one, or none that differs."""
+    """The conversations with the better and with the worse answer; their common answers get weight 0. Raises TemplateError if there
+    is no worse answer, or both are the same."""
     better, worse = example.messages, example.rejected
     if not worse:
         raise TemplateError("template.no_pair")
@@ -174,7 +174,7 @@ def sides(example: Example) -> list[list[Turn]]:
 
 
 def conversation(example: Example) -> list[Turn]:
-    """Prompt and completion become a question and its answer: chat will ask in the same frame."""
+    """Turn prompt and completion into a question and its answer, as in chat."""
     if example.messages:
         return [message.as_dict() for message in example.messages]
     thought, said = split_thinking(example.completion or "")
@@ -194,7 +194,7 @@ def _template_source(folder: Path, config: dict[str, Any]) -> str:
 
 
 def _token_text(token: object) -> str | None:
-    """A special token is written as a string or as {"content": string, ...}."""
+    """A special token is stored as a string or as {"content": string, ...}."""
     if isinstance(token, dict):
         token = token.get("content")
     return token if isinstance(token, str) else None

@@ -1,6 +1,6 @@
-"""Which checkpoints of a run stay: the newest good one and the best in any case, others within a budget. No torch.
+"""Which checkpoints of a run are kept: the newest good one and the best one always, others within a budget. No torch.
 
-Only folders are looked at and removed here; what a checkpoint holds is core/training/checkpoint's.
+Handles only folders; the contents of a checkpoint: core/training/checkpoint.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from pathlib import Path
 
 from core import files
 
-MARGIN = 32 << 20  # bytes that a save needs beside itself: events, numbers, the log
+MARGIN = 32 << 20  # bytes needed besides a save: events, metrics, the log
 PARTS = ("trainer.pt", "position.json", "adapter/adapter_model.safetensors")
 
 
 def sizes(folder: Path) -> str:
-    """What the marker COMPLETE says: every file of folder with its bytes, as JSON."""
+    """The contents of the marker COMPLETE: every file of folder with its size, as JSON."""
     found = {file.relative_to(folder).as_posix(): file.stat().st_size for file in sorted(folder.rglob("*")) if file.is_file()}
     return json.dumps({name: size for name, size in found.items() if name != "COMPLETE"})
 
 
 def is_good(folder: Path) -> bool:
-    """Whether every file is there with the bytes that its marker tells of (an older marker tells of none)."""
+    """Whether every file exists with the size in the marker (older markers have none)."""
     try:
         told = json.loads((folder / "COMPLETE").read_text("utf-8"))
         wanted = told if isinstance(told, dict) else dict.fromkeys(PARTS)
@@ -35,11 +35,11 @@ def is_good(folder: Path) -> bool:
 
 
 def kept(complete: Sequence[Path], keep: int, most_bytes: float, best: str | None) -> list[Path]:
-    """What stays of complete (oldest first), in the order in which it is worth its place.
+    """Which of complete (oldest first) are kept, in order of value.
 
-    The newest good one and the best always, because the run may need either; then the rest of the newest `keep`, while the
-    budget lasts.
-    Where none is good all of them stay: one that only looks damaged may be all there is.
+    Always the newest good one and the best one, because the run may need either; then the rest of the newest `keep`, within the
+    budget.
+    If none is good, all are kept: one that only looks damaged may be the only one.
     """
     good = [folder for folder in complete if is_good(folder)]
     if not good:
@@ -55,17 +55,17 @@ def kept(complete: Sequence[Path], keep: int, most_bytes: float, best: str | Non
 
 
 def drop(folders: Iterable[Path]) -> None:
-    """The marker goes first: half a deletion must not look like a checkpoint."""
+    """Delete the marker first: a partial deletion must not look like a checkpoint."""
     for folder in folders:
-        with suppress(OSError):  # open elsewhere: the next time
+        with suppress(OSError):  # in use: deleted next time
             (folder / "COMPLETE").unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def make_room(complete: Sequence[Path], needed: int, best: str | None) -> tuple[int, list[str]]:
-    """Drop old checkpoints, the best and the newest good one never, until needed bytes are free (or no more can go).
+    """Delete old checkpoints, except the best and the newest good one, until needed bytes are free (or none is left).
 
-    Returns the bytes that are free then, and the names of what was dropped. complete: oldest first, at least one.
+    Returns the bytes that are then free, and the names of deleted checkpoints. complete: oldest first, at least one.
     """
     place = complete[-1].parent
     newest = next((folder for folder in reversed(complete) if is_good(folder)), complete[-1])

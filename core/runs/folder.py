@@ -2,15 +2,15 @@
 
 recipe.yaml             written once at submission
 run.json                made with it; then the holder of run.lock (core/runs/run_json)
-start/                  the parent's adapter, copied at submission, of a run that trains another one further
-label.json              what a person said of it later: name, tags, note, archived (written by the page)
-left.json               that a person does not want to be asked about this attempt again (written by the page)
+start/                  the parent's adapter, copied at submission, for a run that continues another one
+label.json              what a person added later: name, tags, note, archived (written by the page)
+left.json               the page should not ask about this attempt again (written by the page)
 state.json              whoever holds run.lock: the worker while it lives, then the supervisor
-control.json            the newest command asked; written by pages and commands, read by the worker
+control.json            the latest command; written by pages and commands, read by the worker
 film_scenes.json, film.jsonl, held_out.jsonl            the worker (core/runs/scenes, core/runs/frames, core/runs/cards/better)
-reference.npy           the worker, of a run that is held against what its model was before (core/training/preference/reference)
+reference.npy           the worker, for preference training with a reference model (core/training/preference/reference)
 metrics.jsonl, events.jsonl, train.log, checkpoints/, adapter/     the worker
-run.lock                held by the worker for as long as it lives; its mtime is the heartbeat
+run.lock                held by the worker while it lives; its mtime is the heartbeat
 
 A crash leaves at most an unfinished last line, a hidden `.name.tmp-pid` file, or a checkpoint without COMPLETE.
 """
@@ -40,7 +40,7 @@ from core.values import Frozen
 
 RUN_ID = re.compile(r"\d{4}-\d{2}-\d{2}_[a-z0-9][a-z0-9-]{0,39}_[a-z0-9]{6}")
 COMMANDS = ("pause", "stop")  # later ones win over earlier ones
-MOST_NAME = 200  # characters; what the app gives is shorter, a file may hold anything
+MOST_NAME = 200  # characters; the app's own are shorter, a file may contain anything
 
 
 class Status(Frozen):
@@ -57,10 +57,10 @@ class Status(Frozen):
     step: int = 0
     total_steps: int = 0
     seconds_left: float | None = None
-    seconds_total: float | None = None  # of training as a whole, what is over and what is left
+    seconds_total: float | None = None  # of the whole training: elapsed and left
     has_adapter: bool = False
-    ranks: tuple[RankUse, ...] = ()  # of a run that has several, rank 0's first
-    awake: Message | None = None  # whether this PC may fall asleep under it
+    ranks: tuple[RankUse, ...] = ()  # of a run with several ranks, rank 0 first
+    awake: Message | None = None  # whether this PC may go to sleep during it
     pid: int | None = Field(None, ge=1, lt=2**31)
 
 
@@ -80,12 +80,12 @@ class RunFolder:
         return RunFacts.of(files.read_object(self.path / "run.json"))
 
     def add_facts(self, facts: RunFacts) -> None:
-        """What is given of facts (None too), beside what stands there; by the holder of run.lock. Raises OSError."""
+        """Add the fields that are set in facts (also to None) to run.json; by the holder of run.lock. Raises OSError."""
         files.add_to_object(self.path / "run.json", facts.given())
 
     @property
     def is_of_app(self) -> bool:
-        """Whether the app's supervisor starts it; else the command that made it does."""
+        """Whether the app's supervisor starts it; otherwise the command that created it does."""
         return self.facts().launcher == "app"
 
     @property
@@ -108,7 +108,7 @@ class RunFolder:
         )
 
     def write_status(self, status: Status) -> None:
-        """Raises RunError for a move that the table of states does not know. What cannot be read forbids nothing."""
+        """Raises RunError for a transition that is not in the table of states. An unreadable state forbids nothing."""
         old = files.read_model(Status, self.path / "state.json")
         if old and not may_move(old.state, status.state):
             raise RunError("run.illegal_move", run=self.id, old=old.state.value, new=status.state.value)
@@ -125,7 +125,7 @@ class RunFolder:
             return is_ours(self.status().pid, self.id, self.facts().worker_mark)
 
     def heartbeat(self) -> int:
-        """A number that changes each two seconds while the worker lives; 0 where there never was one."""
+        """A number that changes every two seconds while the worker lives; 0 if there never was one."""
         try:
             return (self.path / "run.lock").stat().st_mtime_ns
         except OSError:
@@ -133,10 +133,10 @@ class RunFolder:
 
     # ---- commands -------------------------------------------------------------------------------------------------
     def ask(self, command: str, by: str = "person") -> None:
-        """Leave a command for the worker; a weaker one never replaces a stronger one.
+        """Write a command for the worker; a weaker one never replaces a stronger one.
 
-        Raises RunError where it cannot be written. by: "close" where the app is being closed, "alone" where a worker whose app has gone
-        asks itself, "game" where game mode makes room (core/queue/turns).
+        Raises RunError where it cannot be written. by: "close" if the app is closing, "alone" if a worker without its app asks
+        itself, "game" if game mode makes room (core/queue/turns).
         """
         assert command in COMMANDS, command
         current = self.asked()
@@ -153,11 +153,11 @@ class RunFolder:
 
     @property
     def asked_by(self) -> str | None:
-        """As `ask` has it. What game mode asked, it also lets go on."""
+        """As in `ask`. What game mode paused, it also resumes."""
         return files.read_object(self.path / "control.json").get("by")
 
     def forget_asked(self) -> None:
-        """Before a new attempt: what was asked of the one before is done."""
+        """Before a new attempt: delete the command for the previous one."""
         (self.path / "control.json").unlink(missing_ok=True)
 
     # ---- lines ----------------------------------------------------------------------------------------------------
@@ -180,7 +180,7 @@ class RunFolder:
         return files.read_newest(self.path / "metrics.jsonl", most_bytes)
 
     def all_metrics(self) -> list[dict[str, Any]]:
-        """Every line there is now, however long the run."""
+        """All lines so far, however long the run."""
         records, offset = [], 0
         while (tail := self.metrics(offset)).offset > offset:
             records += tail.records
@@ -188,11 +188,11 @@ class RunFolder:
         return records
 
     def events(self, most_bytes: int = 256 << 10) -> list[dict[str, Any]]:
-        """The newest, about two thousand of them: a long run writes a million."""
+        """The newest two thousand or so: a long run writes a million."""
         return files.read_newest(self.path / "events.jsonl", most_bytes)
 
     def log_tail(self, lines: int = 40) -> str:
-        """The end of the worker's output, at most 64 KiB of it."""
+        """The end of the worker's output, at most 64 KiB."""
         try:
             with open(self.path / "train.log", "rb") as file:
                 file.seek(0, 2)
@@ -227,7 +227,7 @@ class RunFolder:
         raise RunError("run.no_checkpoint", run=self.name, checkpoint=name[:80])
 
     def keep_newest_checkpoint(self) -> bool:
-        """Make the newest checkpoint's adapter the run's own, where it has none: an earlier attempt had learned it."""
+        """Make the newest checkpoint's adapter, from an earlier attempt, the run's result if it has none."""
         if self.has_adapter() or not (saved := self.checkpoints()):
             return self.has_adapter()
         with files.folder_aside(self.adapter) as aside:

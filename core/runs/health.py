@@ -1,8 +1,8 @@
 """Whether a step is healthy: detects a non-finite loss or gradient, and a diverging loss. No torch.
 
-A step without a number is left out: nothing is learned of it. After three in a row, or where the loss stays far above that of
-the start, the run goes back to its last good checkpoint, once, and on with half the learning rate; the next time it ends.
-A learning rate that is merely somewhat too hot is core/advice/run_doctor's.
+A non-finite step is skipped. After three in a row, or if the loss stays far above its start, the run goes back to its last good
+checkpoint, once, and continues with half the learning rate; the next time it ends. A learning rate that is only somewhat too high
+is a finding of core/advice/run_doctor.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ NO_NUMBERS = 3  # steps in a row
 # Nats above the start. A loss 3 above is one twenty times less sure of each token; single rows differ by 1 to 2 from each other.
 FAR = 3.0
 FAR_STEPS = 5  # in a row
-NEAR = 1.0  # nats above the start: what is worth going back to has at least not lost what the base knew
+NEAR = 1.0  # nats above the start: a checkpoint worth going back to has at least not lost what the base knew
 MOST_BACK = 1  # times
 
 
 @dataclass
 class Health:
-    """Saved with each checkpoint. started_at: loss before anything was learned, the higher of the first step's and the first
-    measurement's. loss: of the last step that gave one. no_numbers, far: steps in a row until now. back: how often the run went back, each time to half the
-    learning rate."""
+    """Saved with each checkpoint. started_at: loss before training, the higher of the first step's and the first evaluation's.
+    loss: of the last finite step. no_numbers, far: consecutive steps so far. back: how often the run went back, each time halving
+    the learning rate."""
 
     started_at: float | None = None
     loss: float | None = None
@@ -34,7 +34,7 @@ class Health:
 
     @property
     def is_worth_saving(self) -> bool:
-        """Not while it is in doubt: checkpoints from before would make room for it."""
+        """Not while in doubt: earlier checkpoints would be deleted for it."""
         return not self.no_numbers and not self.far
 
     @property
@@ -51,7 +51,7 @@ class Health:
             self.started_at = max(loss, self.started_at or loss)
 
     def judge(self, loss: float, is_finite: bool, step: int) -> StepVerdict:
-        """Of a step whose gradients are there and not used yet. loss: the mean of its learned tokens."""
+        """Judge a step whose gradients are computed but not applied. loss: mean over its trained tokens."""
         if not is_finite:
             self.no_numbers += 1
             if self.no_numbers < NO_NUMBERS:
@@ -72,5 +72,5 @@ class Health:
 
     @property
     def suspects(self) -> int:
-        """How many of the newest steps are to be taken back at least: the first bad loss is of what the step before it made."""
+        """How many of the latest steps to undo at least: the first bad loss is caused by the step before it."""
         return 1 + (FAR_STEPS if self.ran_away else NO_NUMBERS)

@@ -1,8 +1,7 @@
-"""The worker's only output: state, progress, numbers and events in its run folder; and the person's commands as input.
+"""The worker's only output: state, progress, metrics and events in its run folder; and its input: commands.
 
-A watch thread polls control.json. While the worker can save nothing yet (download, load, tokenising) it ends the
-process by itself when the main thread does not come back in time, so that Stop works within two seconds in libraries
-that cannot be interrupted.
+A watch thread polls control.json. While there is nothing to save yet (download, load, tokenizing) it ends the process itself if the
+main thread does not respond in time, so that Stop works within two seconds in libraries that cannot be interrupted.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ from core.runs.process import Launcher
 from core.runs.states import MOVES, State
 from core.system.job import Job
 
-GRACE_S = 1.0  # how long the main thread may take to notice a stop while there is nothing to save
+GRACE_S = 1.0  # time for the main thread to notice a stop while there is nothing to save
 HEARTBEAT_S = 2.0
-EXIT = {State.COMPLETED: 0, State.FAILED: 1, State.STOPPED: 3, State.PAUSED: 4}  # status of the process, by how its run ended
+EXIT = {State.COMPLETED: 0, State.FAILED: 1, State.STOPPED: 3, State.PAUSED: 4}  # exit status of the process, by how its run ended
 
 
 class Reporter(Job[Status]):
@@ -41,7 +40,7 @@ class Reporter(Job[Status]):
         self.run.write_status(status)
 
     def state(self, state: State, message: Message | None = None, advice: Message | None = None, **changes: object) -> None:
-        """Raises what was asked instead of beginning to train, or of pausing, when it was announced at the last moment."""
+        """Raises a command that came at the last moment, instead of starting to train or pausing."""
         changes |= {"has_adapter": self.run.has_adapter()}
         with self._guard:
             if state in (State.RUNNING, State.PAUSED) and self._status.state == State.STOPPING:
@@ -52,7 +51,7 @@ class Reporter(Job[Status]):
         self.run.log_event("state", state=state.value, message=message)
 
     def end(self, how: How) -> int:
-        """The run's last word (core/runs/ended); returns the exit status. Raises StopRequested for a pause that Stop came after."""
+        """Write the run's end (core/runs/ended); returns the exit status. Raises StopRequested for a pause followed by Stop."""
         if how == "stop":
             self.run.keep_newest_checkpoint()
         with self._guard:
@@ -60,20 +59,20 @@ class Reporter(Job[Status]):
             if status.state == State.PAUSED and self._status.state == State.STOPPING:
                 raise StopRequested
             announced = {State.PAUSED: State.PAUSING, State.STOPPED: State.STOPPING}.get(status.state)
-            if announced and status.state not in MOVES[self._status.state]:  # what was asked is heard, and not written down yet
+            if announced and status.state not in MOVES[self._status.state]:  # the command was received, but is not stored yet
                 self.state(announced)
             self._put(**dict(status))
         self.run.log_event("state", state=status.state.value, message=status.message)
         return EXIT[status.state]
 
     def stage(self, stage: str, progress: Progress | None = None) -> None:
-        """What is going on now, as catalogue key `stage.<stage>`."""
+        """Set the current stage, as catalogue key `stage.<stage>`."""
         if stage != self._status.stage:
             self.run.log_event("stage", stage=stage)
         self._progress(stage=stage, progress=progress)
 
     def step(self, step: int, total_steps: int, seconds_left: float | None, seconds_total: float | None = None) -> None:
-        """seconds_total: of the whole training as far as this attempt goes, which seconds_left is the rest of."""
+        """seconds_total: of the whole training in this attempt, including seconds_left."""
         self._progress(step=step, total_steps=total_steps, seconds_left=seconds_left, seconds_total=seconds_total)
 
     def awake(self, how: Message) -> None:
@@ -90,7 +89,7 @@ class Reporter(Job[Status]):
 
     # ---- in -------------------------------------------------------------------------------------------------------
     def check(self) -> None:
-        """Call between sub-steps. Raises StopRequested or PauseRequested once the person has asked for it; stopping wins."""
+        """Call between sub-steps. Raises StopRequested or PauseRequested once it was asked for; stopping wins."""
         if self._stop.is_set():
             raise StopRequested
         if self._pause.is_set():
@@ -101,7 +100,7 @@ class Reporter(Job[Status]):
         return self._stop.is_set()
 
     def has_something_to_save(self) -> None:
-        """From here on a stop is the main thread's to carry out, because the adapter must be kept."""
+        """From now on only the main thread stops, because the adapter must be saved."""
         self._nothing_to_save = False
 
     def _look(self, now: float) -> None:
@@ -123,13 +122,13 @@ class Reporter(Job[Status]):
         if not wish.is_set():
             self._asked_at = now
             wish.set()
-        # Asked anew each time: a disk that was full has not written it down yet.
+        # Asked again each time: a full disk may have prevented storing it.
         with self._guard:
             if state in MOVES[self._status.state]:
                 self.state(state)
 
     def _leave(self) -> None:
-        """End the process, whatever its main thread is in: there is nothing that could be lost."""
+        """End the process, whatever its main thread is doing: there is nothing to lose."""
         stopped = self._stop.is_set()
         try:
             self.end("stop" if stopped else "pause")

@@ -1,4 +1,4 @@
-"""The states of a run and the one table of legal transitions: worker, supervisor and buttons all use it."""
+"""The states of a run and the only table of legal transitions, for worker, supervisor and buttons."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def may_move(old: State, new: State) -> bool:
 
 
 def may_pause(state: State) -> bool:
-    """Whether a worker is there that can save where it is and give the device free."""
+    """Whether there is a worker that can save its position and free the device."""
     return S.PAUSING in MOVES[state]
 
 
@@ -50,5 +50,5 @@ def may_resume(state: State) -> bool:
 
 
 def may_stop(state: State) -> bool:
-    """Whether a Stop button means anything: a queued run is dropped, a live one asked to stop and save."""
+    """Whether Stop applies: a queued run is removed, a live one asked to stop and save."""
     return S.STOPPING in MOVES[state] or state == S.QUEUED

@@ -314,7 +314,7 @@ def _norm_again(x: torch.Tensor, weight: torch.Tensor, shrunk: torch.Tensor, eps
 
 
 def kernel(rows: torch.Tensor, weight: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """torch's own for cards; sums in fp32."""
+    """torch's own for GPUs; sums in fp32."""
     return torch.ops.aten._fused_rms_norm(rows, [rows.shape[-1]], weight, eps)
 
 
