@@ -52,7 +52,7 @@ function go(wanted) {
     if (scene.expected) told(item, 'fs-expected', words.expected, [scene.expected, '']);
   });
   const count = scenes.filter((_, i) => !isAnswered(i)).length;
-  const unanswered = count < scenes.length ? words.unanswered : words.unanswered_all;
+  const unanswered = count < scenes.length ? words.unanswered : shown.at_work ? words.unanswered_yet : words.unanswered_all;
   at.unanswered.textContent = count ? fill(unanswered, { count, all: scenes.length }) : '';
   at.strip.hidden = at.scrub.hidden = count === scenes.length;
   // The loss chart beside it marks this step.

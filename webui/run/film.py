@@ -23,8 +23,8 @@ from webui.state.services import Services
 POLL_MS, IDLE_POLL_MS = 2000, 4000
 MOST_TEXT = 2000  # characters of a prompt or an answer that are sent
 WORDS = (
-    "title", "about", "scrubber", "at_step", "of_frames", "expected", "no_time", "unanswered", "unanswered_all", "nothing", "earlier",
-    "later", "strip",
+    "title", "about", "scrubber", "at_step", "of_frames", "expected", "no_time", "unanswered", "unanswered_all", "unanswered_yet", "nothing",
+    "earlier", "later", "strip",
 )  # fmt: skip
 TEMPLATE = (
     "<section class='fs-body' hidden>"
@@ -52,8 +52,8 @@ def film_strip(services: Services, w: Wording, value: str | None, elem_id: str) 
             run = services.runs.get(run_id)
         except RunError:
             return {"run": "", "mark": "", "scenes": [], "frames": []} | wait
-        mark = f"{run.id} {_stamp(run)}"
-        return wait | ({"same": True} if asked.get("mark") == mark else {"mark": mark} | reel(run, w))
+        mark = f"{run.id} {at_work} {_stamp(run)}"
+        return wait | ({"same": True} if asked.get("mark") == mark else {"mark": mark, "at_work": at_work} | reel(run, w))
 
     words = {name: w.raw(f"film_view.{name}") for name in WORDS}
     return gr.HTML(
