@@ -1,8 +1,9 @@
-"""The base class of values that pass between rooms, and units of memory."""
+"""The base class of values that pass between rooms, units of memory, and small arithmetic of what is shown."""
 
 from __future__ import annotations
 
 import math
+import unicodedata
 
 from pydantic import BaseModel, ConfigDict
 
@@ -13,6 +14,11 @@ class Frozen(BaseModel):
     """An immutable value that is written as JSON. Files may hold keys of a later version; they are ignored."""
 
     model_config = ConfigDict(frozen=True)
+
+
+def width(text: str) -> int:
+    """Columns of a terminal; a Chinese character takes two."""
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
 
 
 def round_up(value: float) -> float:

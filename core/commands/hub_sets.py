@@ -10,7 +10,7 @@ import typer
 
 from core.commands.data import dataset_store
 from core.commands.models import to_its_end
-from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, plain, print_json, say, width
+from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, plain, print_json, say
 from core.data.hub_sets import adding
 from core.data.hub_sets.head import SetHead, cell, head_of, is_recognised
 from core.data.shapes.roles import parse
@@ -22,6 +22,7 @@ from core.hub.sets.name import SetName
 from core.hub.sets.search import FoundSet
 from core.messages import Message, msg, terminal_language
 from core.models.library import Models
+from core.values import width
 from core.workspace.folder import Workspace
 
 data = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Datasets: those of the Hub, and your own.")

@@ -14,7 +14,7 @@ from core import files
 from core.advice import shelf
 from core.advice.shelf import Shelf
 from core.advice.wish import Wish
-from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, plain, print_json, say, width, written_over
+from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, plain, print_json, say, written_over
 from core.errors import ModelError
 from core.export.llamacpp import base, tools
 from core.export.llamacpp.ways_out import FamilyWayOut, way_of, way_out
@@ -32,6 +32,7 @@ from core.models.on_disk import Kept
 from core.progress import Progress
 from core.runs.all import Runs
 from core.system.machine import this_machine
+from core.values import width
 from core.workspace import owner
 from core.workspace.folder import Workspace
 

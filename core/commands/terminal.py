@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import unicodedata
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +14,7 @@ from core.advice.diagnosis import Diagnosis
 from core.errors import RecipeError
 from core.messages import Message, msg, terminal_language
 from core.runs.folder import Status
+from core.values import width
 
 app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -98,11 +98,6 @@ def plain(value: Any) -> Any:
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")
     return {k: plain(v) for k, v in value.items()} if isinstance(value, dict) else value
-
-
-def width(text: str) -> int:
-    """Columns of a terminal; a Chinese character takes two."""
-    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
 
 
 def columns(*cells: str) -> str:

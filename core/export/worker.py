@@ -122,11 +122,12 @@ def main() -> int:
     folder = JobFolder(file.parent)
     workspace = Workspace.open(request.workspace)
 
-    def wanted() -> bool:
-        return preferences.read(workspace).automation.keep_awake
-
     try:
-        with folder.lock().acquire(timeout=5), ExportReporter(folder) as job, KeepAwake(wanted, job.awake):
+        with (
+            folder.lock().acquire(timeout=5),
+            ExportReporter(folder) as job,
+            KeepAwake(lambda: preferences.read(workspace).automation.keep_awake, job.awake),
+        ):
             return carry_out(request, job)
     except Timeout:
         return 1  # another worker has this job, and its status stands

@@ -71,6 +71,10 @@ def known_models() -> tuple[KnownModel, ...]:
     return tuple(model_of(dict(entry), content["spoken"]) for entry in content["models"])
 
 
+def of_hub(hub: str) -> KnownModel | None:
+    return next((model for model in known_models() if model.hub == hub), None)
+
+
 @lru_cache(maxsize=1)
 def typical_shapes() -> dict[str, ModelShape]:
     """What bare sizes such as 7B stand for."""

@@ -75,10 +75,11 @@ def main() -> int:
     workspace = Workspace.open(arguments.workspace)
     run = Runs(workspace).get(arguments.run_id)
 
-    def wanted() -> bool:
-        return preferences.read(workspace).automation.keep_awake
-
-    with run.lock().acquire(timeout=10), Reporter(run, Launcher(run, workspace)) as reporter, KeepAwake(wanted, reporter.awake):
+    with (
+        run.lock().acquire(timeout=10),
+        Reporter(run, Launcher(run, workspace)) as reporter,
+        KeepAwake(lambda: preferences.read(workspace).automation.keep_awake, reporter.awake),
+    ):
         return carry_out(run, workspace, reporter)
 
 

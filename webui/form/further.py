@@ -14,8 +14,7 @@ from webui.form.fields import FormAnswers
 from webui.form.handle import FormHandle, Given, Taken, Updates
 from webui.kit.html import Html, join, notice, tag
 from webui.kit.live import CONTROL, QUIET, shown
-from webui.kit.wording import Wording
-from webui.state.services import Services
+from webui.kit.panel import Panel
 from webui.state.snapshot import RunRow
 
 UNDO = "() => { loraGarageForm.undo(); loraGarageForm.look(); }"
@@ -26,10 +25,7 @@ def may_continue(row: RunRow | None) -> bool:
     return bool(row and further.may_continue(row.status.state) and row.status.has_adapter)
 
 
-class FurtherForm:
-    def __init__(self, services: Services, wording: Wording):
-        self.services, self.w = services, wording
-
+class FurtherForm(Panel):
     def build(self) -> None:
         with gr.Column(visible=False, elem_id="further", elem_classes="lg-card") as self.column:
             self.said = gr.HTML("", elem_id="further-said")

@@ -7,16 +7,13 @@ import gradio as gr
 from core.advice.goals import Goal, goals
 from webui.kit.format import goal_name
 from webui.kit.html import Html, join, notice, tag
+from webui.kit.panel import Panel
 from webui.kit.wording import Wording
-from webui.state.services import Services
 
 FIRST = "style"
 
 
-class GoalStep:
-    def __init__(self, services: Services, wording: Wording):
-        self.services, self.w = services, wording
-
+class GoalStep(Panel):
     def build(self) -> None:
         w = self.w
         self.goal = gr.Radio(

@@ -10,7 +10,7 @@ from dataclasses import replace
 from core.advice import headroom
 from core.advice.case import Advice
 from core.advice.headroom import Headroom, LengthCurve, OnCard
-from core.models.known import KnownModel, known_models
+from core.models.known import KnownModel, of_hub
 from core.values import round_up
 from webui.form.planner import FormResult
 from webui.kit.format import METHODS, badge, gib
@@ -28,7 +28,7 @@ def stretched(result: FormResult, w: Wording) -> Html | None:
     if plan is None or shape is None or (free_gib := plan.advice.budget.free_gib) is None:
         return None
     advice = plan.advice
-    known = _known(plan.recipe.model.id)
+    known = of_hub(plan.recipe.model.id)
     found = headroom.limits(shape, advice.setup, free_gib / advice.factor, known)
     lines = [tag("li", sentence) for sentence in _limits(found, advice, known, w)]
     return tag("div", tag("p", w.t("fits_view.stretched_info"), class_="lg-quiet"), tag("ul", *lines))
@@ -50,10 +50,6 @@ def _limits(found: Headroom, advice: Advice, known: KnownModel | None, w: Wordin
         else:
             said.append(w.t("fits_view.same_model" if same else "fits_view.model", model=found.model.title))
     return said
-
-
-def _known(model_id: str) -> KnownModel | None:
-    return next((model for model in known_models() if model.hub == model_id), None)
 
 
 # ---- memory against length ----------------------------------------------------------------------------------------------

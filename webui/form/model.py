@@ -12,7 +12,7 @@ from core.export.llamacpp import base
 from core.export.llamacpp.ways_out import way_out
 from core.memory.budget import Budget
 from core.models import starter
-from core.models.known import KnownModel, known_models
+from core.models.known import of_hub
 from core.models.library import ModelRef
 from core.models.shapes.shape import ModelShape
 from webui.form.planner import FormResult, Planner
@@ -52,16 +52,12 @@ class ModelStep:
 
     def _label(self, model_id: str, budget: Budget) -> str:
         """ "Qwen3 4B · 4.0B parameters · QLoRA fits" """
-        w, model = self.w, known(model_id)
+        w, model = self.w, of_hub(model_id)
         if model is None:
             return format.model_name(model_id, w)
         recipe, verdict, _ = recommend.weigh(all_holes(), Grounds(budget, model.shape))
         said = w.t("wizard.model_verdict", method=METHODS[recipe.adapter.method], verdict=w.t(f"plan_view.verdict_{verdict}"))
         return " · ".join([model.title, format.parameters(w, model.shape.params), said])
-
-
-def known(model_id: str) -> KnownModel | None:
-    return next((model for model in known_models() if model.hub == model_id), None)
 
 
 def about(model_id: object, result: FormResult, services: Services, w: Wording) -> Html:
@@ -74,7 +70,7 @@ def about(model_id: object, result: FormResult, services: Services, w: Wording) 
     except GarageError as error:
         return notice(w.of(error.message))
     lines: list[Html | None] = []
-    model = known(model_id)
+    model = of_hub(model_id)
     if model_id == "starter":
         lines.append(tag("p", w.t("wizard.starter_about")))
     elif model is not None:
@@ -102,13 +98,13 @@ def download_bytes(model_id: object, shape: ModelShape) -> int:
     """Of its weights, two bytes a parameter; with its towers, where the catalogue has counted them."""
     if model_id == "starter":
         return starter.WHEEL_BYTES
-    model = known(model_id.strip()) if isinstance(model_id, str) else None
+    model = of_hub(model_id.strip()) if isinstance(model_id, str) else None
     return 2 * ((model.in_files if model else None) or shape.in_files)
 
 
 def summary(model_id: object, result: FormResult, w: Wording) -> str:
     if not isinstance(model_id, str) or not model_id.strip():
         return w.t("wizard.none_yet")
-    model = known(model_id.strip())
+    model = of_hub(model_id.strip())
     name = model.title if model else format.model_name(model_id.strip(), w)
     return f"{name} · {format.parameters(w, result.shape.params)}" if result.shape else name

@@ -16,7 +16,7 @@ from core.errors import GarageError
 from webui.kit.html import notice
 from webui.kit.wording import Wording
 from webui.state.services import Services
-from webui.state.snapshot import Snapshot
+from webui.state.snapshot import RunRow, Snapshot
 
 TICK_S = 1.0
 # Options of an event: what it changes is all there is to see. Gradio would else tell each of its parts, and all that they hold, that it is
@@ -38,6 +38,11 @@ class ViewContext:
     snapshot: Snapshot
     opened: str | None
     planning: bool = False
+
+    @property
+    def row(self) -> RunRow | None:
+        """Of the run that is opened; None where none is, or it has gone."""
+        return next((row for row in self.snapshot.rows if row.id == self.opened), None)
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,12 @@ from core.runs import ended
 from core.runs.ended import LeftRun
 from webui.kit.html import Html, join, notice, tag
 from webui.kit.live import CONTROL, LivePart, Poller, Update, ViewContext, outcome, shown
-from webui.kit.wording import Wording
-from webui.state.services import Services
+from webui.kit.panel import Panel
 from webui.state.snapshot import Snapshot
 
 
-class WriteNotice:
+class WriteNotice(Panel):
     """One sentence that the workspace cannot be written any more; nothing while it can."""
-
-    def __init__(self, services: Services, wording: Wording):
-        self.services, self.w = services, wording
 
     def build(self) -> None:
         self.banner = gr.HTML(self._said(), visible=bool(self._said()), elem_id="workspace-notice")
@@ -35,11 +31,8 @@ class WriteNotice:
         return tag("div", tag("p", tag("strong", self.w.of(problem))), class_="lg-notice lg-warn lg-banner", role="status")
 
 
-class LeftRuns:
+class LeftRuns(Panel):
     """Runs that went away, each with what would be lost; go on with one, or leave it for good."""
-
-    def __init__(self, services: Services, wording: Wording):
-        self.services, self.w = services, wording
 
     def build(self) -> None:
         w, found = self.w, self._found(self.services.snapshots.now())

@@ -13,17 +13,13 @@ from core.errors import ChatError, GarageError
 from webui.kit import format
 from webui.kit.html import Html, notice, tag
 from webui.kit.live import AT_ONCE, CONTROL, shown
-from webui.kit.wording import Wording
+from webui.kit.panel import Panel
 from webui.pages.chat_history import MOST_SYSTEM, Message, answered, last_answer, without_last
-from webui.state.services import Services
 
 MOST_ANSWER = 40_000  # characters
 
 
-class CorrectionsPanel:
-    def __init__(self, services: Services, wording: Wording):
-        self.services, self.w = services, wording
-
+class CorrectionsPanel(Panel):
     def build_button(self) -> None:
         self.open = gr.Button(self.w.t("corrections_view.open"), min_width=100, elem_id="chat-correct")
 

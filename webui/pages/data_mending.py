@@ -13,18 +13,14 @@ from core.data.sets.edits import Change
 from core.errors import GarageError
 from webui.kit.html import Html, join, muted, notice, tag
 from webui.kit.live import SET_WORK, Update, shown
-from webui.kit.wording import Wording
-from webui.state.services import Services
+from webui.kit.panel import Panel
 
 BUTTONS = 6  # what else can be mended is offered when these were
 QUOTED = 3
 ALL, PROBLEMS = "all", "problems"  # rows to show; else those with a kind of finding
 
 
-class Mending:
-    def __init__(self, services: Services, wording: Wording):
-        self.services, self.w = services, wording
-
+class Mending(Panel):
     def build(self) -> None:
         w = self.w
         self.offered = gr.State([])  # [kind, action, argument] of each button

@@ -13,16 +13,12 @@ from core.errors import GarageError
 from webui.kit import format, samples
 from webui.kit.html import notice, tag
 from webui.kit.live import SET_WORK, Update, shown
-from webui.kit.wording import Wording
-from webui.state.services import Services
+from webui.kit.panel import Panel
 
 PERCENT, ROWS = "percent", "rows"
 
 
-class Parting:
-    def __init__(self, services: Services, wording: Wording):
-        self.services, self.w = services, wording
-
+class Parting(Panel):
     def build(self) -> None:
         w = self.w
         with (

@@ -13,8 +13,7 @@ from core.data.sets import working
 from core.errors import DataError, GarageError
 from webui.kit.html import notice, tag
 from webui.kit.live import AT_ONCE, SET_WORK, Update, shown
-from webui.kit.wording import Wording
-from webui.state.services import Services
+from webui.kit.panel import Panel
 
 Kind = Literal["chat", "completion", "text", "json"]
 Opened = dict[str, Any]  # number: of the row, 0 for a new one; row: as it was read; kind
@@ -62,10 +61,7 @@ def written(opened: Opened, first: str, second: str) -> Any:
         raise DataError("sets.no_json", found=second[:80]) from None
 
 
-class RowEditor:
-    def __init__(self, services: Services, wording: Wording):
-        self.services, self.w = services, wording
-
+class RowEditor(Panel):
     def build(self) -> None:
         w = self.w
         self.opened = gr.State(None)

@@ -48,16 +48,13 @@ class ManageRun:
     # ---- what follows the clock -----------------------------------------------------------------------------------
     def parts(self) -> list[LivePart]:
         return [
-            LivePart(self.free, lambda look: gr.update(visible=bool((row := self._row(look)) and row.spare_bytes))),
+            LivePart(self.free, lambda look: gr.update(visible=bool((row := look.row) and row.spare_bytes))),
             LivePart(self.archive, self._archive_button),
-            LivePart(self.as_file, lambda look: gr.update(value=self._as_file(self._row(look)))),
+            LivePart(self.as_file, lambda look: gr.update(value=self._as_file(look.row))),
         ]
 
-    def _row(self, look: ViewContext) -> RunRow | None:
-        return next((row for row in look.snapshot.rows if row.id == look.opened), None)
-
     def _archive_button(self, look: ViewContext) -> Update:
-        row = self._row(look)
+        row = look.row
         return gr.update(value=self.w.t("run_manage.bring_back" if row and row.label.archived else "run_manage.archive"))
 
     def _as_file(self, row: RunRow | None) -> str:

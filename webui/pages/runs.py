@@ -25,7 +25,7 @@ from webui.run.film import film_strip
 from webui.run.findings import RunFinding
 from webui.run.way_out import WayOut
 from webui.state.services import Services
-from webui.state.snapshot import RunRow, RunView
+from webui.state.snapshot import RunView
 
 # A file of the browser's own: nothing is served, so that no address gives a run away.
 SAVE = """(file) => {
@@ -103,32 +103,29 @@ class RunsPage:
         return [
             LivePart(self.none, lambda look: gr.update(visible=not look.snapshot.rows)),
             LivePart(self.some, lambda look: gr.update(visible=bool(look.snapshot.rows))),
-            LivePart(self.side, lambda look: gr.update(visible=self._row(look) is not None)),
-            LivePart(self.details, lambda look: gr.update(visible=self._row(look) is not None)),
+            LivePart(self.side, lambda look: gr.update(visible=look.row is not None)),
+            LivePart(self.details, lambda look: gr.update(visible=look.row is not None)),
             LivePart(self.card, lambda look: self._about(look, card.card)),
             *self.finding.parts(),
-            LivePart(self.film, lambda look: gr.update(value=look.opened if self._row(look) else None)),
+            LivePart(self.film, lambda look: gr.update(value=look.opened if look.row else None)),
             LivePart(self.settings, lambda look: self._about(look, card.settings)),
             LivePart(self.story, lambda look: self._about(look, card.story)),
-            LivePart(self.resume, lambda look: gr.update(visible=bool((row := self._row(look)) and may_resume(row.status.state)))),
-            LivePart(self.open_chat, lambda look: gr.update(visible=bool((row := self._row(look)) and row.can_chat))),
+            LivePart(self.resume, lambda look: gr.update(visible=bool((row := look.row) and may_resume(row.status.state)))),
+            LivePart(self.open_chat, lambda look: gr.update(visible=bool((row := look.row) and row.can_chat))),
             LivePart(
                 self.further,
-                lambda look: gr.update(visible=look.snapshot.busy is None and further.may_continue(self._row(look))),
+                lambda look: gr.update(visible=look.snapshot.busy is None and further.may_continue(look.row)),
             ),
             *self.manage.parts(),
             *self.way_out.parts(),
         ]
-
-    def _row(self, look: ViewContext) -> RunRow | None:
-        return next((row for row in look.snapshot.rows if row.id == look.opened), None)
 
     def _about(self, look: ViewContext, show: Any) -> Update:
         view = self._view(look)
         return shown(show(view, self.w) if view else "")
 
     def _view(self, look: ViewContext) -> RunView | None:
-        return self.services.snapshots.view(look.opened) if self._row(look) else None
+        return self.services.snapshots.view(look.opened) if look.row else None
 
     # ---- wires ----------------------------------------------------------------------------------------------------
     def wire(self, pulse: Poller, tabs: gr.Tabs, chat_target: gr.Dropdown, chat_chosen: gr.State) -> None:

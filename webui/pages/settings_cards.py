@@ -21,6 +21,7 @@ from core.workspace.preferences import Automation, parse_hours, parse_programs
 from webui.kit.format import gib
 from webui.kit.html import Html, join, muted, notice, tag
 from webui.kit.live import AT_ONCE, CONTROL, QUIET, LivePart, shown
+from webui.kit.panel import Panel
 from webui.kit.visitor import is_here
 from webui.kit.wording import Wording
 from webui.state.services import Services
@@ -28,10 +29,7 @@ from webui.state.services import Services
 MOST_GIB = 100.0
 
 
-class AutomationCard:
-    def __init__(self, services: Services, wording: Wording):
-        self.services, self.w = services, wording
-
+class AutomationCard(Panel):
     def build(self) -> None:
         w, now = self.w, preferences.read(self.services.workspace).automation
         with gr.Column(elem_classes="lg-card", elem_id="automation"):
@@ -104,15 +102,12 @@ def _joined(values: tuple[Any, ...]) -> str:
     return ", ".join(str(value) for value in values)
 
 
-class KeptSetting:
+class KeptSetting(Panel):
     """A choice that is kept as soon as it is made. name: of the preference."""
 
     name: str
     choice: gr.Radio | gr.Checkbox
     notice: gr.HTML
-
-    def __init__(self, services: Services, wording: Wording):
-        self.services, self.w = services, wording
 
     def parts(self) -> list[LivePart]:
         """Sent when it was changed elsewhere; sending it on each visit would undo what a quick hand has just chosen."""
@@ -175,10 +170,7 @@ class ReadySetting(KeptSetting):
         return muted(self.w.t("settings_page.ready_held", used=gib(held / GIB)))
 
 
-class HubTokenCard:
-    def __init__(self, services: Services, wording: Wording):
-        self.services, self.w = services, wording
-
+class HubTokenCard(Panel):
     def build(self) -> None:
         w = self.w
         with gr.Column(elem_classes="lg-card"):
@@ -271,11 +263,8 @@ class MeasuredMemory:
         return muted(self.w.t(f"free_memory.{key}", count=count))
 
 
-class MoveCard:
+class MoveCard(Panel):
     """Moves the workspace: what is asked for here the next start does, since this app has the files open."""
-
-    def __init__(self, services: Services, wording: Wording):
-        self.services, self.w = services, wording
 
     def build(self) -> None:
         w = self.w

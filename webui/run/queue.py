@@ -14,9 +14,9 @@ from core.runs.folder import RunFolder
 from webui.kit.format import at_time
 from webui.kit.html import Html, join, muted, notice, tag
 from webui.kit.live import AT_ONCE, CONTROL, LivePart, Poller, ViewContext, outcome, shown
+from webui.kit.panel import Panel
 from webui.kit.wording import Wording
 from webui.run import card
-from webui.state.services import Services
 from webui.state.snapshot import Snapshot
 
 # What the browser puts in place of the first value of a button's request: the run whose circle is filled when the button is
@@ -32,10 +32,7 @@ CHOSEN = """(_, ...rest) => {
 }"""
 
 
-class QueuePanel:
-    def __init__(self, services: Services, wording: Wording):
-        self.services, self.w = services, wording
-
+class QueuePanel(Panel):
     def build_says(self) -> None:
         """Above the run: only there while the queue waits for something, or the PC is about to sleep."""
         w = self.w

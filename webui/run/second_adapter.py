@@ -16,17 +16,13 @@ from core.errors import ChatError, ModelError
 from core.export import summed
 from core.export.summed import Weighed
 from webui.kit.live import LivePart
-from webui.kit.wording import Wording
-from webui.state.services import Services
+from webui.kit.panel import Panel
 from webui.state.snapshot import RunRow
 
 NONE = ""
 
 
-class SecondAdapter:
-    def __init__(self, services: Services, wording: Wording):
-        self.services, self.w = services, wording
-
+class SecondAdapter(Panel):
     def build(self, rows: tuple[RunRow, ...]) -> None:
         low, high = (round(100 * limit) for limit in STRENGTHS)
         run, strength = (self.w.named(f"second_adapter.{name}", f"chat-second-{name}") for name in ("run", "strength"))

@@ -80,7 +80,7 @@ class WayOut:
     # ---- what follows the clock -----------------------------------------------------------------------------------
     def parts(self) -> list[LivePart]:
         return [
-            LivePart(self.place, lambda look: gr.update(visible=self._row(look) is not None)),
+            LivePart(self.place, lambda look: gr.update(visible=look.row is not None)),
             LivePart(self.asking, lambda look: gr.update(visible=self._can(look))),
             LivePart(self.lacking, lambda look: gr.update(visible=not self._can(look))),
             LivePart(self.start, self._start_button),
@@ -91,19 +91,16 @@ class WayOut:
             *self.hub.parts(),
         ]
 
-    def _row(self, look: ViewContext) -> RunRow | None:
-        return next((row for row in look.snapshot.rows if row.id == look.opened), None)
-
     def _can(self, look: ViewContext) -> bool:
-        return bool((row := self._row(look)) and row.status.has_adapter)
+        return bool((row := look.row) and row.status.has_adapter)
 
     def _start_button(self, look: ViewContext) -> Update:
-        row = self._row(look)
+        row = look.row
         return gr.update(interactive=bool(row and row.status.has_adapter and row.status.state not in BUSY))
 
     def _found(self, look: ViewContext) -> Found:
         """Exports of the run that is open, read once for all parts of one look."""
-        row = self._row(look)
+        row = look.row
         if row is None:
             return (), ()
         known = self._looked
@@ -119,7 +116,7 @@ class WayOut:
         return bool(given and given.active) or any(status.active for _, status in self._found(look)[1])
 
     def _progress(self, look: ViewContext) -> Update:
-        row, attempts = self._row(look), self._found(look)[1]
+        row, attempts = look.row, self._found(look)[1]
         if row is None or not attempts:
             return shown("")
         before = self.services.exports.list() if any(status.active for _, status in attempts) else ()

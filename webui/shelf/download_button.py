@@ -14,14 +14,10 @@ from core.models.library import ModelRef
 from webui.kit import format
 from webui.kit.html import Html, muted, notice
 from webui.kit.live import Update, shown
-from webui.kit.wording import Wording
-from webui.state.services import Services
+from webui.kit.panel import Panel
 
 
-class DownloadButton:
-    def __init__(self, services: Services, wording: Wording):
-        self.services, self.w = services, wording
-
+class DownloadButton(Panel):
     def build(self) -> None:
         self.room = gr.HTML("", visible=False, elem_id="download-room")
         self.button = gr.Button(self.w.t("downloads_view.start"), size="sm", visible=False, elem_id="download-model")

@@ -15,8 +15,8 @@ from core.hub.entry import ENDED, Download
 from webui.kit import format
 from webui.kit.html import Html, bar, join, notice, tag
 from webui.kit.live import CONTROL, LivePart, Poller, Update, ViewContext, shown
+from webui.kit.panel import Panel
 from webui.kit.wording import Wording
-from webui.state.services import Services
 
 # A press of a row's button. The list is drawn anew each second, maybe while a button is held down: the same button under the pointer when
 # it is let go is a press all the same, and the button that had the focus keeps it.
@@ -49,10 +49,7 @@ ACTS: dict[str, tuple[str, ...]] = {
 }
 
 
-class DownloadsCard:
-    def __init__(self, services: Services, wording: Wording):
-        self.services, self.w = services, wording
-
+class DownloadsCard(Panel):
     def build(self) -> None:
         with gr.Column(elem_classes="lg-card", visible=False, elem_id="downloads") as self.card:
             gr.HTML(tag("h2", self.w.t("downloads_view.title")))

@@ -28,11 +28,12 @@ def main() -> int:
     request = PublishRequest.model_validate_json(file.read_text("utf-8"))
     folder, workspace = JobFolder(file.parent), Workspace.open(request.workspace)
 
-    def wanted() -> bool:
-        return preferences.read(workspace).automation.keep_awake
-
     try:
-        with folder.lock().acquire(timeout=5), ExportReporter(folder, CANCELLED) as job, KeepAwake(wanted, job.awake):
+        with (
+            folder.lock().acquire(timeout=5),
+            ExportReporter(folder, CANCELLED) as job,
+            KeepAwake(lambda: preferences.read(workspace).automation.keep_awake, job.awake),
+        ):
             return publish(request, workspace, job)
     except Timeout:
         return 1  # another worker has this job, and its status stands

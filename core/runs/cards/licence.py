@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from core.messages import Message, msg
-from core.models.known import LICENCES, Commercial, known_models
+from core.models.known import LICENCES, Commercial, of_hub
 
 # What the hub takes as `license:` of those that models have; all others stand there as `other` with their name.
 _OF_THE_HUB = {
@@ -50,7 +50,7 @@ class Licence:
 
 def of(model_id: str, folder: Path | None) -> Licence:
     """model_id: as a recipe has it. folder: where the base lies, whose own card is believed first."""
-    known = next((model for model in known_models() if model.hub == model_id), None)
+    known = of_hub(model_id)
     card = header_of(folder / "README.md") if folder else {}
     named = _word(card.get("license_name")) if card.get("license") == "other" else _word(card.get("license"))
     pipeline = card.get("pipeline_tag")

@@ -6,7 +6,6 @@ what another PC takes.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Sequence
 from html import escape
 
@@ -14,6 +13,7 @@ from core.messages import Message, msg
 from core.runs.cards import recipe_card
 from core.runs.cards.recipe_card import RecipeCard
 from core.runs.folder import RunFolder
+from core.values import width
 
 WIDTH, EDGE, LINE = 720, 36, 24
 CURVE_HEIGHT = 150
@@ -106,15 +106,11 @@ def _clipped(said: str, most: int, columns: int = COLUMNS) -> list[str]:
     """At most so many lines of so many columns; what is left out is told by an ellipsis."""
     lines, used = [""], 0
     for word in " ".join(said.split()).replace(" ", " \0").split("\0"):
-        pieces = [word] if _wide(word) <= columns and word.isascii() else list(word)  # without blanks a line breaks anywhere
+        pieces = [word] if width(word) <= columns and word.isascii() else list(word)  # without blanks a line breaks anywhere
         for piece in pieces:
-            if used + _wide(piece) > columns:
+            if used + width(piece) > columns:
                 lines.append("")
                 used = 0
             lines[-1] += piece
-            used += _wide(piece)
+            used += width(piece)
     return lines if len(lines) <= most else [*lines[: most - 1], lines[most - 1].rstrip() + " …"]
-
-
-def _wide(text: str) -> int:
-    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)

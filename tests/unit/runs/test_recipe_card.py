@@ -18,6 +18,7 @@ from core.runs.cards import picture, recipe_card
 from core.runs.folder import RunFolder
 from core.runs.run_json import MemoryFacts, Parent, RunFacts, TimeFacts
 from core.runs.states import State
+from core.values import width
 from core.workspace.folder import Workspace
 from tests.kit.runs import ScriptedRun
 from webui.form.reading.card_told import CardTold
@@ -64,7 +65,7 @@ def test_its_picture_shows_the_numbers_and_answers_and_no_row_of_the_data(run: R
 def test_a_long_answer_ends_in_an_ellipsis_and_no_line_is_wider_than_the_picture() -> None:
     for said in ("a word " * 99, "字" * 300, "x" * 300):
         lines = picture._clipped(said, 3)
-        assert len(lines) == 3 and lines[-1].endswith(" …") and max(map(picture._wide, lines)) <= picture.COLUMNS + 2
+        assert len(lines) == 3 and lines[-1].endswith(" …") and max(map(width, lines)) <= picture.COLUMNS + 2
     assert picture._clipped("Arr,  matey!\n", 3) == ["Arr, matey!"]
 
 

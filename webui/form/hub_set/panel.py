@@ -25,8 +25,7 @@ from webui.form.hub_set import view
 from webui.kit import samples
 from webui.kit.html import Html, notice, tag
 from webui.kit.live import CONTROL, QUIET, TICK_S, Poller, Update, shown
-from webui.kit.wording import Wording
-from webui.state.services import Services
+from webui.kit.panel import Panel
 
 # The press of a row's button; the script of the event gets no data, so the page keeps it.
 PRESS = """
@@ -42,10 +41,7 @@ PRESSED = "() => [window.loraGarageHubSet ?? '']"
 ASKING: dict[str, Any] = {"show_progress": "minimal", "concurrency_limit": 2, "api_visibility": "private"}
 
 
-class HubSetPanel:
-    def __init__(self, services: Services, wording: Wording):
-        self.services, self.w = services, wording
-
+class HubSetPanel(Panel):
     def build(self) -> None:
         w = self.w
         with gr.Accordion(w.t("hub_set_view.title"), open=False, elem_id="hub-set", elem_classes="lg-fold"):

@@ -20,14 +20,10 @@ from webui.form.reading.brought import BroughtReading
 from webui.form.reading.importing import ImportPart
 from webui.kit.html import Html, join, notice
 from webui.kit.live import QUIET, shown
-from webui.kit.wording import Wording
-from webui.state.services import Services
+from webui.kit.panel import Panel
 
 
-class BroughtPart:
-    def __init__(self, services: Services, wording: Wording):
-        self.services, self.w = services, wording
-
+class BroughtPart(Panel):
     def build(self) -> None:
         self.said = gr.HTML("", visible=False, elem_id="brought")
         with gr.Row(elem_classes="lg-tight", visible=False) as self.ways:

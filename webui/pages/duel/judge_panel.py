@@ -14,18 +14,14 @@ from core.chat.judge import Judge
 from core.errors import ChatError, GarageError
 from webui.kit.html import Html, join, muted, notice, tag
 from webui.kit.live import AT_ONCE, QUIET, shown
+from webui.kit.panel import Panel
 from webui.kit.visitor import is_here
-from webui.kit.wording import Wording
-from webui.state.services import Services
 
 MOST_SHOWN = 8_000  # characters of the request that is shown
 MOST_TYPED = 512
 
 
-class JudgePanel:
-    def __init__(self, services: Services, wording: Wording):
-        self.services, self.w = services, wording
-
+class JudgePanel(Panel):
     def build(self) -> None:
         w = self.w
         self.judge = gr.State(None)  # with its key: in memory alone

@@ -11,14 +11,10 @@ from core.errors import GarageError
 from core.runs.away import packed
 from webui.kit.html import notice
 from webui.kit.live import CONTROL, Poller, shown
-from webui.kit.wording import Wording
-from webui.state.services import Services
+from webui.kit.panel import Panel
 
 
-class Unpacking:
-    def __init__(self, services: Services, wording: Wording):
-        self.services, self.w = services, wording
-
+class Unpacking(Panel):
     def build(self) -> None:
         w = self.w
         with gr.Accordion(w.t("runs_page.unpack"), open=False, elem_id="unpack-fold"):
