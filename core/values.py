@@ -16,6 +16,12 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
+class Strict(Frozen):
+    """Where a key that is not known is a mistake: presets, and what the app makes itself."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
 def width(text: str) -> int:
     """Columns of a terminal; a Chinese character takes two."""
     return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)

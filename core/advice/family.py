@@ -5,18 +5,12 @@ from __future__ import annotations
 from functools import lru_cache
 from importlib.util import find_spec
 
-from pydantic import ConfigDict
-
 from core.messages import Message, msg
 from core.presets import load
-from core.values import Frozen
+from core.values import Strict
 
 
-class _Entry(Frozen):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Note(_Entry):
+class Note(Strict):
     """A sentence in both languages, and where it was read."""
 
     en: str
@@ -39,7 +33,7 @@ class Kernels(Note):
         return [package for module, package in self.packages.items() if find_spec(module) is None]
 
 
-class Family(_Entry):
+class Family(Strict):
     """One entry of presets/families.yaml. r, learning_rate: what settings_source takes; None: nothing but the usual."""
 
     title: str

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from core import files
 from core.chat.answer import STRENGTHS, FinishReason
@@ -54,9 +54,7 @@ class Contestant(Frozen):
         return self.model_copy(update={"label": ""}) == other.model_copy(update={"label": ""})
 
 
-class Answered(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
+class Answered(Frozen):
     prompt: int = Field(ge=0)
     contestant: int = Field(ge=0)
     text: str
@@ -65,10 +63,8 @@ class Answered(BaseModel):
     finish_reason: FinishReason
 
 
-class Vote(BaseModel):
+class Vote(Frozen):
     """left, right: contestants, as they stood."""
-
-    model_config = ConfigDict(frozen=True)
 
     prompt: int = Field(ge=0)
     left: int = Field(ge=0)

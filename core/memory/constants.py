@@ -6,16 +6,11 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from core.presets import load
+from core.values import Strict
 
 
-class _Figures(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class LossBytes(_Figures):
+class LossBytes(Strict):
     """Bytes per logit, per hidden value of a token, and per hidden value of a trained token."""
 
     vocabulary: float
@@ -23,7 +18,7 @@ class LossBytes(_Figures):
     learned: float = 0
 
 
-class Stack(_Figures):
+class Stack(Strict):
     """How a trainer spends memory: presets/memory.yaml, which says what each number means."""
 
     counted: bool = False
@@ -38,29 +33,29 @@ class Stack(_Figures):
     context_gib: float
 
 
-class NormAfterMlp(_Figures):
+class NormAfterMlp(Strict):
     families: tuple[str, ...]
     moving: dict[str, float]
 
 
-class KeptWhole(_Figures):
+class KeptWhole(Strict):
     families: tuple[str, ...]
     widths: dict[str, float]
 
 
-class BusConstants(_Figures):
+class BusConstants(Strict):
     gb_per_s: float
     process_gib: float
 
 
-class CpuConstants(_Figures):
+class CpuConstants(Strict):
     context_gib: float
     slack: float
     keeps_norms: Mapping[str, int]
     keeps_gates: tuple[str, ...]
 
 
-class MemoryConstants(_Figures):
+class MemoryConstants(Strict):
     """presets/memory.yaml: the numbers of core.memory.arithmetic and what they describe."""
 
     version: int

@@ -8,26 +8,21 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from core.messages import Message, in_language, msg
 from core.presets import load
+from core.values import Strict
 
 TableMethod = Literal["full", "lora", "qlora"]
 
 
-class _Value(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Cell(_Value):
+class Cell(Strict):
     """minimum_gb: of a GPU as sold; None if no single GPU is enough. shown: by language, as in the document."""
 
     minimum_gb: float | None
     shown: dict[str, str]
 
 
-class SizeClass(_Value):
+class SizeClass(Strict):
     """One size class. billions: parameters to one decimal, both ends included."""
 
     name: str
@@ -37,7 +32,7 @@ class SizeClass(_Value):
     qlora: Cell
 
 
-class Rule(_Value):
+class Rule(Strict):
     """A sentence of the document, by language, and the section that it is from."""
 
     id: str
@@ -45,13 +40,13 @@ class Rule(_Value):
     text: dict[str, str]
 
 
-class DocumentSource(_Value):
+class DocumentSource(Strict):
     document: dict[str, str]
     file: str
     section: dict[str, str]
 
 
-class VramTable(_Value):
+class VramTable(Strict):
     """rows: smallest class first. qlora_up_to_gb: up to this GPU size the document knows only QLoRA."""
 
     source: DocumentSource

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from core.memory.constants import Stack, memory_constants
 from core.recipe import Adapter, Data, Recipe
-from core.values import Frozen
+from core.values import Strict
 
 LossName = Literal["supervised", "chunked", "full", "fused"]
 
 
-class Setup(Frozen):
+class Setup(Strict):
     """One way to train. max_length and supervised_tokens: tokens of the longest row, and the most that one row learns
     (None: all of it). base_bytes: width of a 16-bit or fp32 base, and of what flows through it. stack: whose trainer
     (benchmarks/memory_stacks.py knows others); loss None: the one that it has. load_in_8bit: LLM.int8 instead of a 16-bit base; with qlora it counts for nothing. fp32_stream: hidden states in fp32 on a 16-bit base, as `prepare_model_for_kbit_training`
     makes them. kept_layers: with checkpointing, the last ones that are not checkpointed. keeps_unpacked: 4-bit weights stay unpacked from a layer's second forward to its backward. accumulates: gradients outlive a micro-batch. offloads: what layers leave for the backward lies in RAM. offload_layers: that lie in RAM themselves (core/engine/variants/streaming).
     shards: ranks that hold the base together (core/engine/variants/fsdp)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     method: Literal["lora", "qlora", "full"] = "lora"
     r: int = Field(Adapter.model_fields["r"].default, ge=1)

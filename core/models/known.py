@@ -6,11 +6,12 @@ import re
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from core.errors import ModelError
 from core.models.shapes.shape import Held, ModelShape
 from core.presets import load
+from core.values import Strict
 
 SIZE = re.compile(r"\s*(\d{1,4}(?:\.\d{1,3})?)\s*([bm])\s*", re.IGNORECASE | re.ASCII)
 SMALLEST, LARGEST = 50e6, 500e9
@@ -28,7 +29,7 @@ LICENCES = {
 }  # fmt: skip
 
 
-class KnownModel(BaseModel):
+class KnownModel(Strict):
     """A model of presets/models.yaml. hub: what a recipe names as model.id (`starter` for the one that comes along).
 
     family: models of one name in several sizes. billions: parameters of its text part, as the model's own page tells. in_files:
@@ -40,8 +41,6 @@ class KnownModel(BaseModel):
     language, why one would take it. source: where its shape was read.
     config: as much of its config.json as its class needs, where its size does not follow from widths alone.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str
     hub: str

@@ -14,8 +14,6 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from core import files
 from core.data.formats import Example
 from core.data.many.kept_apart import split
@@ -28,7 +26,7 @@ from core.errors import TemplateError
 from core.presets import PRESETS, load
 from core.recipe import Recipe
 from core.runs.folder import RunFolder
-from core.values import Frozen
+from core.values import Frozen, Strict
 
 FILE = "film_scenes.json"
 ROWS = 3  # of the data
@@ -165,10 +163,8 @@ def _fits(scene: Scene, tokenizer: Tokenizer, most: int | None) -> bool:
         return False
 
 
-class Neutral(BaseModel):
+class Neutral(Strict):
     """presets/neutral.yaml: prompts and texts by language that no data set is about (core/runs/scenes)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     prompts: dict[str, tuple[str, ...]]
     texts: dict[str, tuple[str, ...]]

@@ -18,15 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from core.data.repeats import same_prompt_key
+from core.values import Strict
 
 
-class AnswerCheck(BaseModel):
+class AnswerCheck(Strict):
     """What an answer must look like. Words are whole words: `7` is not found in `17`, nor `art` in `party`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     contains_all: tuple[str, ...] = Field((), description="Every one of these words or phrases is in the answer.")
     contains_any: tuple[str, ...] = Field((), description="At least one of these words or phrases is in the answer.")
@@ -61,10 +60,8 @@ class AnswerCheck(BaseModel):
         return self
 
 
-class HeldOut(BaseModel):
+class HeldOut(Strict):
     """One question that is not in the training file, and what its answer must look like."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     prompt: str = Field(min_length=1)
     check: AnswerCheck

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from core.errors import ModelError, RecipeError
 from core.messages import Message
 from core.models.shapes.config import NEEDED, TIED_BY_DEFAULT, derived, doubts_about, read
 from core.models.shapes.matrices import WITHOUT_ADAPTER, Matrix, attention_of, mlp_of, names_in, names_of
+from core.values import Strict
 
 ALL_LINEAR = "all-linear"
 HEAD = "lm_head"
@@ -30,13 +31,11 @@ UNPACKED = (
 _LEARNED_POSITIONS = {"gpt2", "gpt_bigcode", "gpt_neo", "opt"}
 
 
-class Held(BaseModel):
+class Held(Strict):
     """What the weight files themselves hold (core/models/headers), in parameters. params: of the text, without beside, the towers for
     pictures and sound, which give their memory back (core/engine/families/parts). four_bit: in matrices that QLoRA would
     hold in 4 bit. lora_width: inputs and outputs of all layers that all-linear means, 0 where that is not known; widths: by their names, as far as known.
     expert_width: inputs and outputs of all routed experts that are one parameter; None where that is not known. stored_bytes: of a repository that is quantised already, by `quantised`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     params: int = Field(ge=1)
     beside: int = Field(default=0, ge=0)
@@ -48,13 +47,11 @@ class Held(BaseModel):
     quantised: str | None = None
 
 
-class ModelShape(BaseModel):
+class ModelShape(Strict):
     """Widths and counts of one model, named as in config.json. Sizes without unit are numbers of parameters.
 
     held: what its files hold, where that was read; it then counts, and what is computed from the widths does not.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     model_type: str = Field(min_length=1, max_length=60)
     hidden_size: _Width

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from core import files
 from core.data.sets.heldout import passes
@@ -21,16 +21,14 @@ from core.runs import frames, scenes
 from core.runs.folder import RunFolder
 from core.runs.frames import FrameAnswer
 from core.runs.scenes import ANSWER_TOKENS, LEAST_HELD_OUT, Scene
-from core.values import wilson
+from core.values import Frozen, wilson
 
 FILE = "held_out.jsonl"
 SHORTER, LONGER = 0.9, 1.1  # of the length before: what lies between is about as long
 
 
-class AskedApart(BaseModel):
+class AskedApart(Frozen):
     """answers: in the order of the questions."""
-
-    model_config = ConfigDict(frozen=True)
 
     v: Literal[1] = 1
     step: int = Field(ge=0)
