@@ -15,6 +15,7 @@ import gradio as gr
 
 from core.errors import GarageError
 from core.recipe import Recipe
+from core.runs.run_json import Parent
 from core.runs.states import BUSY, State
 from webui.form.fields import FIELDS, label_of
 from webui.kit import format
@@ -110,14 +111,21 @@ def told_of(row: RunRow, w: Wording) -> dict[str, Any]:
 
 
 def laid_over(services: Services, ids: Sequence[str], w: Wording) -> dict[str, Any]:
-    """runs: id, name and points of each; differ: settings that are not the same in all, with the value in each."""
+    """runs: id, name and points of each; differ: settings that are not the same in all, with the value in each, and
+    the run that each continues."""
     runs = []
     for run_id in ids:
         with suppress(GarageError):  # deleted meanwhile
             run = services.runs.get(run_id)
             runs.append((run, run.recipe(), services.curves.overlaid(run_id)))
     points = [{"id": run.id, "name": run.name, **curve} for run, _, curve in runs]
-    return {"runs": points, "differ": differing([recipe for _, recipe, _ in runs], w)}
+    started = [_started(run.facts().parent, w) for run, _, _ in runs]
+    continues = [[w.t("further_card.continues_short"), *started]] if len(set(started)) > 1 else []
+    return {"runs": points, "differ": [*continues, *differing([recipe for _, recipe, _ in runs], w)]}
+
+
+def _started(parent: Parent | None, w: Wording) -> str:
+    return w.t("further_card.continues_from", name=parent.name, step=parent.step) if parent else "–"
 
 
 def differing(recipes: Sequence[Recipe], w: Wording) -> list[list[str]]:

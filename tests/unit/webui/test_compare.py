@@ -12,6 +12,7 @@ from core.messages import msg
 from core.recipe import Recipe
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
+from core.runs.run_json import Parent, RunFacts
 from core.runs.states import State
 from core.workspace.folder import Workspace
 from tests.kit.runs import ScriptedRun
@@ -92,3 +93,7 @@ def test_a_row_is_all_words_and_is_json(tmp_path: Path, w: Wording) -> None:
     assert "runs_page." not in json.dumps(told, ensure_ascii=False)
     over = compare.laid_over(services, [made.run.id, "gone"], w)
     assert [run["name"] for run in over["runs"]] == ["<b>x</b>"] and over["differ"] == []
+    with ScriptedRun(services.workspace, "y") as further:
+        further.run.add_facts(RunFacts(parent=Parent(run=made.run.id, name="<b>x</b>", step=20)))
+    [_, none, parent], *_ = compare.laid_over(services, [made.run.id, further.run.id], w)["differ"]
+    assert none == "–" and "<b>x</b>" in parent and "20" in parent, "its curve begins where the other's ended"
