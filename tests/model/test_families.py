@@ -415,14 +415,17 @@ def test_the_families_that_transformers_knows_are_read_out_of_its_list() -> None
     assert set(CONFIG_MAPPING_NAMES) - known_families.known() == {"gpt-sw3"} and known_families.known() <= set(CONFIG_MAPPING_NAMES)
 
 
-def test_the_families_that_write_are_those_whose_class_has_a_forward_for_text() -> None:
-    """Of transformers' own lists."""
+def test_the_families_that_write_are_those_whose_class_has_a_forward_for_text(full: bool) -> None:
+    """Of transformers' own lists. In the gate the classes that are said to write are not read: each is two hundredths of a second."""
     lists = [
         getattr(modeling_auto, f"MODEL_FOR_{kind}_MAPPING_NAMES") for kind in ("CAUSAL_LM", "IMAGE_TEXT_TO_TEXT", "MULTIMODAL_LM")
     ]
     listed = {name: kind for each in reversed(lists) for name, kind in each.items()}
-    without = {name for name, kind in listed.items() if getattr(transformers, kind).forward is torch.nn.Module.forward}
-    assert set(listed) - known_families.that_write() == without | {
+    silent = set(listed) - known_families.that_write()
+    without = {
+        name for name in (listed if full else silent) if getattr(transformers, listed[name]).forward is torch.nn.Module.forward
+    }
+    assert silent == without | {
         "gemma4_assistant",
         "gemma4_unified_assistant",
     }  # which read what another model has made
