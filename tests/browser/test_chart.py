@@ -34,7 +34,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedRun]:
 
 @pytest.fixture(scope="module")
 def app(run: ScriptedRun) -> Iterator[kit.App]:
-    started = kit.start_app(Path(run.run.path).parent.parent)
+    started = kit.start_app(Path(run.run.path).parent.parent, **kit.ENGLISH)
     yield started
     started.stop()
 

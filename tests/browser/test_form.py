@@ -31,7 +31,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[kit.App]:
         "name: Mine\ngoal: writing\nmodel: {id: starter}\nadapter: {r: 32}\ntrain: {seed: 7}\n", "utf-8"
     )
     trained(workspace, "the parent")
-    started = kit.start_app(workspace.root)
+    started = kit.start_app(workspace.root, **kit.ENGLISH)
     yield started
     started.stop()
 

@@ -43,7 +43,9 @@ def test_a_set_of_the_hub_is_found_looked_into_brought_and_trained_on(
 ) -> None:
     words, workspace = WORDS[language], Workspace.open(tmp_path / "workspace")
     (workspace.root / "settings.yaml").write_text(json.dumps({"library_folders": [str(tiny_model.parent)]}), "utf-8")
-    environment = {"HF_ENDPOINT": hub.url, "HF_DATASETS_SERVER": f"{hub.url}/viewer", "HF_HOME": str(tmp_path / "hub")}
+    environment = {"HF_ENDPOINT": hub.url, "HF_DATASETS_SERVER": f"{hub.url}/viewer", "HF_HOME": str(tmp_path / "hub")} | (
+        {} if full else kit.ENGLISH
+    )
     app = kit.start_app(workspace.root, **environment)
     try:
         page, watch = kit.open_page(chrome, app, f"/?lang={language}", viewport=viewport)

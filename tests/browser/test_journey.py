@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 @pytest.fixture
 def app(make_workspace: Callable[[], Workspace]) -> Iterator[App]:
-    started = start_app(make_workspace().root)
+    started = start_app(make_workspace().root, **kit.ENGLISH)
     yield started
     started.stop()
 

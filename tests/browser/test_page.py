@@ -501,14 +501,14 @@ def test_runs_are_searched_and_laid_over_each_other_with_the_settings_that_diffe
 def test_an_app_ends_quietly_and_a_restarted_one_shows_the_same_on_the_page_that_stayed_open(chrome: Browser, tmp_path: Path):
     workspace = Workspace.open(tmp_path / "workspace")
     ended(workspace, "survivor", 30)
-    app = kit.start_app(workspace.root)
+    app = kit.start_app(workspace.root, **kit.ENGLISH)
     try:
         page, _ = kit.open_page(chrome, app)
         wait_until(lambda: "step 30" in curve(page))
         assert app.stop(20) == 0 and "Traceback" not in app.log.read_text("utf-8")
         kit.expect(page.locator("#live-chart .lc-note")).to_contain_text("Lost contact", timeout=15_000)
         waiting(workspace, "alpha", "beta")
-        app = kit.start_app(workspace.root, app.port)
+        app = kit.start_app(workspace.root, app.port, **kit.ENGLISH)
         kit.expect(page.locator("#live-chart .lc-note")).to_have_text("", timeout=15_000)
         kit.expect(page.locator("#run-card")).to_contain_text("survivor")
         assert "step 30" in curve(page)

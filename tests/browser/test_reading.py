@@ -31,11 +31,11 @@ TABLE = "datum;kundin;wir;notiz\n" + "".join(
 
 
 @pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[kit.App]:
+def app(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, full: bool) -> Iterator[kit.App]:
     """With a library that has a tiny model, whose tokenizer shows the rows; a file that is called endless never ends."""
     workspace = tmp_path_factory.mktemp("reading")
     (workspace / "settings.yaml").write_text(json.dumps({"library_folders": [str(tiny_model.parent)]}), "utf-8")
-    started = kit.start_app(Workspace.open(workspace).root, module="tests.kit.endless")
+    started = kit.start_app(Workspace.open(workspace).root, module="tests.kit.endless", **({} if full else kit.ENGLISH))
     yield started
     started.stop()
 

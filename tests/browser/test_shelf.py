@@ -55,7 +55,7 @@ def test_a_model_is_found_downloaded_trained_asked_and_deleted(
     chrome: Browser, hub: FakeHub, tmp_path: Path, language: str, viewport: dict, full: bool
 ) -> None:
     words, workspace = WORDS[language], Workspace.open(tmp_path / "workspace")
-    environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hub")}
+    environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hub")} | ({} if full else kit.ENGLISH)
     app = kit.start_app(workspace.root, **environment)
     try:
         page, watch = kit.open_page(chrome, app, f"/?lang={language}", viewport=viewport)

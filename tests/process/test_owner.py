@@ -182,7 +182,7 @@ def queued(workspace: Workspace) -> RunFolder:
 
 def start_app(workspace: Workspace) -> kit.App:
     """An app whose person has pressed "let the queue go on": what waits when it starts is held until then."""
-    app = kit.start_app(workspace.root)
+    app = kit.start_app(workspace.root, **kit.ENGLISH)
     line = Queue(workspace)
     wait_until(lambda: line.read().app_is_open, 30)
     line.put(hold=None)
@@ -213,7 +213,7 @@ def test_by_default_it_goes_on_the_next_app_watches_it_and_closing_that_one_paus
         wait_until(lambda: told(run) == ["launcher.alone_go_on"], 30)
         step = run.status().step
         wait_until(lambda: run.status().step > step, 30)
-        again = kit.start_app(workspace.root)
+        again = kit.start_app(workspace.root, **kit.ENGLISH)
         wait_until(lambda: told(run)[-1] == "launcher.back", 30)
         status = run.status()
         assert (status.pid, status.attempt, workers(workspace)) == (pid, 1, [pid]), "not started a second time"

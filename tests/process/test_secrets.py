@@ -42,7 +42,7 @@ def test_a_token_reaches_the_hub_and_no_file(tmp_path: Path, tiny_model: Path, m
         places = {name: str(tmp_path / "tmp") for name in ("TMPDIR", "TEMP", "TMP")} | {"HF_HOME": str(tmp_path / "hf")}
         (tmp_path / "tmp").mkdir()
         here = {"HF_ENDPOINT": server.url, "NO_PROXY": "127.0.0.1,localhost", "HF_TOKEN": FROM_SHELL}
-        app = kit.start_app(workspace.root, **places, **here)
+        app = kit.start_app(workspace.root, **places, **here, **kit.ENGLISH)
         try:
             refused(workspace)
             assert any(FROM_SHELL in str(token) for token in server.tokens), "the shell's token was not used: nothing is tested"
