@@ -32,7 +32,7 @@ SERVED = re.compile(
     rf"{'|'.join([*PATHS.values(), *map(re.escape, (*FILES, run_file.PATH))])}|"
     r"/door|/config/?|/theme\.css|/favicon\.ico|/manifest\.json|/robots\.txt|/(?:assets|static|svelte)/[^\0]*|"
     r"/gradio_api/(?:queue/join|queue/data|heartbeat/[\w-]+|cancel|reset|upload|upload_progress|component_server|run/predict|"
-    r"startup-events|theme\.css)/?"
+    r"startup-events|app_id|theme\.css)/?"
 )
 UPLOAD = "/gradio_api/upload"  # the only route whose body may be larger: gradio cuts it off at max_file_size
 # gr.HTML needs unsafe-inline and unsafe-eval; nothing of a person's data is ever put where they would matter.
