@@ -257,6 +257,7 @@ class Train(_Section):
         False,
         description="FSDP2: the GPUs of a run (ranks) hold the base model together, each a part of every layer, for a model larger than one GPU; layers are gathered while they compute, which takes time; the result is the same.",
     )
+    torch_compile: bool = Field(False, description="torch.compile for norm and gate, if a try before the first step is faster.")
     spare_cores: int = Field(
         0,
         ge=0,
@@ -369,6 +370,7 @@ def _of_objective(recipe: Recipe) -> list[Message]:
         "recipe.offload_eight_bit": train.offload_layers != 0 and recipe.adapter.load_in_8bit,
         "recipe.offload_ranks": train.offload_layers != 0 and train.ranks > 1,
         "recipe.offload_no_checkpointing": train.offload_layers != 0 and train.gradient_checkpointing is False,
+        "recipe.compile_ranks": train.torch_compile and train.ranks > 1,
         "recipe.fsdp_alone": train.fsdp and train.ranks == 1,
         "recipe.fsdp_eight_bit": train.fsdp and recipe.adapter.load_in_8bit,
         "recipe.fsdp_experts": train.fsdp and recipe.adapter.trains_experts,

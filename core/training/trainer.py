@@ -27,7 +27,7 @@ from core.engine import optimizer
 from core.engine.device import Compute
 from core.engine.out_of_memory import NothingLeftError
 from core.engine.step import LongestBatch, Rows, Step, padded, stop_inside_layers
-from core.engine.variants import neftune
+from core.engine.variants import compiled, neftune
 from core.messages import Message, msg
 from core.recipe import Recipe
 from core.runs import best
@@ -132,6 +132,8 @@ class Trainer:
                 if before_first_step and goes_on:
                     self.reporter.stage("probing")
                     before_first_step(self.ahead)
+                if train.torch_compile and goes_on:
+                    self._compile()
                 if self._referenced:
                     step = self.position.step
                     self.recovery.attempt(step, partial(know, self._referenced, self.step, self.recipe, self.reporter, step > 0))
@@ -146,6 +148,17 @@ class Trainer:
             self.step.release()
             self._memory.keep_peak()
         return self.position
+
+    def _compile(self) -> None:
+        """Decided once, before a run's first step: a resumed run computes as it began."""
+        if (before := self.reporter.run.facts().torch_compile) is False:
+            return
+        self.reporter.stage("compiling")
+        like = torch.empty(0, dtype=self.step.dtype, device=self.step.device)
+        found = compiled.trial(partial(self.step.rehearse, self.longest()), like, self.reporter.check, again=before is True)
+        self.reporter.run.log_event("decision", message=found.message)
+        if before is None:
+            self.reporter.run.add_facts(RunFacts(torch_compile=found.is_used))
 
     # ---- steps ----------------------------------------------------------------------------------------------------
     def _steps(self) -> None:

@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.autograd.function import once_differentiable
@@ -36,6 +36,19 @@ ROWS, WIDTH = 3, 16  # of the made-up values
 Forward = Callable[..., Any]
 
 
+class Ways(NamedTuple):
+    """The arithmetic of the functions below, compiled (core/engine/variants/compiled). Shapes as there; turn writes into its first argument."""
+
+    norm: Callable[..., tuple[torch.Tensor, torch.Tensor]]
+    norm_again: Callable[..., torch.Tensor]
+    norm_back: Callable[..., torch.Tensor]
+    gates: dict[str, tuple[Callable[..., torch.Tensor], Callable[..., tuple[torch.Tensor, torch.Tensor]]]]  # by name in ACTS
+    turn: Callable[..., None] | None
+
+
+ways: Ways | None = None  # in use instead of the plain functions, in this process
+
+
 @dataclass(frozen=True)
 class Elementwise:
     """What `install` replaced: numbers of norms, gates and rotary functions; how to restore each; which are Liger's."""
@@ -48,6 +61,8 @@ class Elementwise:
 
     def release(self) -> None:
         """Can be called twice."""
+        global ways
+        ways = None
         for each in self.undo:
             each()
 
@@ -286,13 +301,7 @@ class _Norm(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight, shrunk = ctx.saved_tensors
         rows, above = (each.reshape(-1, x.shape[-1]) for each in (x, gradient))
-        if x.device.type in BLOCKWISE:
-            output = _blockwise_back(rows, above, weight, shrunk, ctx.offset)
-        elif ctx.offset:
-            output = kernel_back(above.float(), rows.float(), weight.float() + ctx.offset, shrunk)
-        else:
-            output = kernel_back(above, rows, weight, shrunk)
-        return output.to(x.dtype).view(x.shape), None, None, None, None
+        return _norm_back(rows, above, weight, shrunk, ctx.offset).to(x.dtype).view(x.shape), None, None, None, None
 
 
 def _norm(
@@ -300,7 +309,11 @@ def _norm(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """x normalized, and 1 / rms(x), which may be given."""
     rows = x.reshape(-1, x.shape[-1])
-    if x.device.type in BLOCKWISE:
+    if ways:
+        output, shrunk = (
+            ways.norm(rows, weight, eps, offset) if known is None else (ways.norm_again(rows, weight, known, offset), known)
+        )
+    elif x.device.type in BLOCKWISE:
         output, shrunk = _blockwise(rows, weight, eps, offset, known)
     elif offset:
         output, shrunk = kernel(rows.float(), weight.float() + offset, eps)
@@ -311,6 +324,16 @@ def _norm(
 
 def _norm_again(x: torch.Tensor, weight: torch.Tensor, shrunk: torch.Tensor, eps: float, offset: float) -> torch.Tensor:
     return _norm(x, weight, eps, offset, shrunk)[0]
+
+
+def _norm_back(rows: torch.Tensor, above: torch.Tensor, weight: torch.Tensor, shrunk: torch.Tensor, offset: float) -> torch.Tensor:
+    if ways:
+        return ways.norm_back(rows, above, weight, shrunk, offset)
+    if rows.device.type in BLOCKWISE:
+        return _blockwise_back(rows, above, weight, shrunk, offset)
+    if offset:
+        return kernel_back(above.float(), rows.float(), weight.float() + offset, shrunk)
+    return kernel_back(above, rows, weight, shrunk)
 
 
 def kernel(rows: torch.Tensor, weight: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -365,6 +388,7 @@ def _blockwise_back(
 class Act:
     """An activation and its backward, which overwrites the input with its gradient: (gradient, input)."""
 
+    name: str
     there: Callable[[torch.Tensor], torch.Tensor]
     back_in_place: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -378,8 +402,8 @@ def _gelu_back(above: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 
 
 ACTS = {
-    "silu": Act(functional.silu, _silu_back),
-    "gelu": Act(partial(functional.gelu, approximate="tanh"), _gelu_back),
+    "silu": Act("silu", functional.silu, _silu_back),
+    "gelu": Act("gelu", partial(functional.gelu, approximate="tanh"), _gelu_back),
 }
 
 
@@ -431,6 +455,8 @@ def _gated(gate: torch.Tensor, up: torch.Tensor, act: Act) -> torch.Tensor:
 
 def _gate_again(gate: torch.Tensor, up: torch.Tensor, act: Act, acted: list[torch.Tensor]) -> torch.Tensor:
     """Leaves in acted what the gate's backward, which comes next, would otherwise recompute."""
+    if ways:
+        return ways.gates[act.name][0](gate, up)
     acted.append(act.there(gate))
     return acted[0] * up
 
@@ -440,7 +466,11 @@ class _Gate(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, gate: torch.Tensor, up: torch.Tensor, act: Act, acted: list[torch.Tensor]) -> torch.Tensor:
-        ctx.act, ctx.acted, flowed = act, acted, act.there(gate)
+        ctx.act, ctx.acted, ctx.ways = act, acted, ways
+        if ways:
+            ctx.save_for_backward(gate, up)
+            return ways.gates[act.name][0](gate, up)
+        flowed = act.there(gate)
         if gate.device.type in BLOCKWISE:
             ctx.save_for_backward(gate, up)
             return flowed.mul_(up)
@@ -451,6 +481,8 @@ class _Gate(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         gate, up, *flowed = ctx.saved_tensors
+        if ctx.ways:
+            return *ctx.ways.gates[ctx.act.name][1](gradient, gate, up), None, None
         flowed = flowed or ctx.acted
         acted = flowed.pop() if flowed else ctx.act.there(gate)
         return ctx.act.back_in_place(up.mul_(gradient), gate), acted.mul_(gradient), None, None
@@ -520,6 +552,9 @@ def _turn(state: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, back: bool)
     own cos and sin; the rest is unchanged. back: the transpose."""
     width, half = cos.shape[-1], cos.shape[-1] // 2
     turned = torch.empty_like(state)
+    if ways and ways.turn:
+        ways.turn(turned, state, cos, sin, back)
+        return turned
     torch.mul(state[..., :width], cos, out=turned[..., :width])
     sines = sin[..., :half], sin[..., half:]
     of_second, of_first = (sines[1], sines[0]) if back else sines

@@ -1,0 +1,176 @@
+"""Norm and gate, on a GPU rotary too, compiled by torch.compile (`train.torch_compile`), where that makes a run faster. Torch: workers only.
+
+Each is a few operations over the same memory, which a compiler fuses into one pass: Inductor's C++ on a CPU, Triton on a GPU. Only the
+arithmetic inside the functions of core/engine/variants/elementwise is replaced, so what is kept for the backward stays the same. Nothing
+depends on it: `trial` compares values with the plain functions, then the time of the run's longest micro-batch, and leaves the plain ones
+in place if they are as fast, or if there is no working compiler. Results are rounded once, in another place than the plain functions round.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from statistics import median
+from typing import Any, NamedTuple
+
+import torch
+from torch.nn import functional
+
+from core.engine.variants import elementwise
+from core.errors import PauseRequested, StopRequested, first_line
+from core.messages import Message, msg
+
+TRIED = 3  # passes of each, in turn
+ROWS, WIDTH = 6, 32  # of the made-up values
+FASTER = 0.98  # of the plain time, or less
+EXACT, NEAR = 1e-4, 0.03  # of the largest value: in fp32 and in 16 bits, where both round
+
+
+class Compiled(NamedTuple):
+    """is_used: from now on, until elementwise is released."""
+
+    is_used: bool
+    message: Message
+
+
+def trial(rehearse: Callable[[], None], like: torch.Tensor, check: Callable[[], None], again: bool = False) -> Compiled:
+    """Compile, compare and time; what is used from now on is in elementwise.ways. rehearse: a forward and backward that leave nothing
+    behind. like: a tensor with the run's device and dtype. check may raise between two functions. again: a run that used them is resumed, and
+    has to use them again."""
+    began = time.perf_counter()
+    try:
+        ways = _made(like.device.type == "cuda")
+        for same in _compared(ways, like):
+            check()
+            if not same:
+                return Compiled(False, msg("compiled.other_numbers"))
+        with _using(ways):
+            rehearse()
+        compiling = time.perf_counter() - began
+        plain, compiled = (0.0, 0.0) if again else _timed(rehearse, ways, like.device)
+    except (StopRequested, PauseRequested):
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever a compiler raises, our own functions are there
+        return Compiled(False, msg("compiled.impossible", reason=first_line(error)))
+    facts = {"seconds": compiling, "compiled": compiled, "plain": plain}
+    if not again and compiled > FASTER * plain:
+        return Compiled(False, msg("compiled.no_faster", **facts))
+    elementwise.ways = ways
+    return Compiled(True, msg("compiled.again" if again else "compiled.faster", **facts, share=1 - compiled / (plain or 1.0)))
+
+
+@contextmanager
+def _using(ways: elementwise.Ways | None) -> Iterator[None]:
+    before, elementwise.ways = elementwise.ways, ways
+    try:
+        yield
+    finally:
+        elementwise.ways = before
+
+
+def _timed(rehearse: Callable[[], None], ways: elementwise.Ways, device: torch.device) -> tuple[float, float]:
+    """Seconds of a pass with the plain functions and with ways, medians of TRIED in turn."""
+    took: tuple[list[float], list[float]] = [], []
+    for _ in range(TRIED):
+        for each, seconds in zip((None, ways), took, strict=True):
+            with _using(each):
+                began = time.perf_counter()
+                rehearse()
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
+                seconds.append(time.perf_counter() - began)
+    return median(took[0]), median(took[1])
+
+
+def _made(on_card: bool) -> elementwise.Ways:
+    """Without rotary on a CPU, where its compiled form took twice the time of the plain one."""
+    # One process (no pool that outlives a step), any number of rows, and as many threads as torch has at each call.
+    torch._inductor.config.compile_threads = 1
+    compiled = partial(torch.compile, dynamic=True, options={"cpp.dynamic_threads": True})
+    gates = {name: (compiled(partial(_gate, act=act)), compiled(partial(_gate_back, act=act))) for name, act in ACTS.items()}
+    return elementwise.Ways(
+        compiled(_norm), compiled(_norm_again), compiled(_norm_back), gates, compiled(_turn) if on_card else None
+    )
+
+
+def _compared(ways: elementwise.Ways, like: torch.Tensor) -> Iterator[bool]:
+    """Of each function, whether it gives what the plain one does, on made-up values of the run's dtype on its device."""
+    chance = torch.Generator().manual_seed(0)
+
+    def made_up(*shape: int) -> torch.Tensor:
+        return (torch.randn(shape, generator=chance) * 1.7 + 0.3).to(like)
+
+    rows, above, weight = made_up(ROWS, WIDTH), made_up(ROWS, WIDTH), made_up(WIDTH)
+    for offset in (0.0, 1.0):
+        plain, shrunk = elementwise._norm(rows, weight, 1e-6, offset)
+        found, of_compiled = ways.norm(rows, weight, 1e-6, offset)
+        again = ways.norm_again(rows, weight, of_compiled, offset)
+        yield _near(found, plain) and _near(of_compiled, shrunk) and torch.equal(again, found)
+        back = elementwise._norm_back(rows, above, weight, shrunk, offset)
+        yield _near(ways.norm_back(rows, above, weight, of_compiled, offset), back)
+    gate, up, above = (made_up(ROWS, WIDTH) for _ in range(3))
+    for name, act in elementwise.ACTS.items():
+        there, back = ways.gates[name]
+        yield _near(there(gate, up), act.there(gate) * up)
+        wanted = act.back_in_place(above * up, gate.clone()), act.there(gate) * above
+        yield all(map(_near, back(above, gate.clone(), up.clone()), wanted))
+    for width in (WIDTH, WIDTH // 2):
+        state, cos, sin = made_up(2, 3, ROWS, WIDTH), made_up(2, 1, ROWS, width), made_up(2, 1, ROWS, width)
+        for back in (False, True):
+            plain = elementwise._turn(state, cos, sin, back)
+            with _using(ways):
+                yield _near(elementwise._turn(state, cos, sin, back), plain)
+
+
+def _near(found: torch.Tensor, wanted: torch.Tensor) -> bool:
+    tolerance = EXACT if wanted.dtype == torch.float32 else NEAR
+    return bool((found.float() - wanted.float()).abs().max() <= tolerance * wanted.float().abs().max())
+
+
+# ---- what is compiled: fp32 inside, rounded once -----------------------------------------------------------------------------
+
+
+def _norm(rows: torch.Tensor, weight: torch.Tensor, eps: float, offset: float) -> tuple[torch.Tensor, torch.Tensor]:
+    shrunk = torch.rsqrt(rows.float().square().mean(-1, keepdim=True) + eps)
+    return _norm_again(rows, weight, shrunk, offset), shrunk
+
+
+def _norm_again(rows: torch.Tensor, weight: torch.Tensor, shrunk: torch.Tensor, offset: float) -> torch.Tensor:
+    return (rows.float() * shrunk * (weight.float() + offset)).to(rows.dtype)
+
+
+def _norm_back(rows: torch.Tensor, above: torch.Tensor, weight: torch.Tensor, shrunk: torch.Tensor, offset: float) -> torch.Tensor:
+    normed, wide = rows.float() * shrunk, above.float() * (weight.float() + offset)
+    return ((wide - normed * (wide * normed).mean(-1, keepdim=True)) * shrunk).to(rows.dtype)
+
+
+ACTS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "silu": (functional.silu, torch.ops.aten.silu_backward),
+    "gelu": (partial(functional.gelu, approximate="tanh"), partial(torch.ops.aten.gelu_backward, approximate="tanh")),
+}
+
+
+def _gate(gate: torch.Tensor, up: torch.Tensor, act: tuple[Callable[..., Any], Callable[..., Any]]) -> torch.Tensor:
+    return (act[0](gate.float()) * up.float()).to(gate.dtype)
+
+
+def _gate_back(
+    above: torch.Tensor, gate: torch.Tensor, up: torch.Tensor, act: tuple[Callable[..., Any], Callable[..., Any]]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The gradients of gate and up, written over them."""
+    wide, x, factor = above.float(), gate.float(), up.float()
+    of_gate, of_up = act[1](wide * factor, x), wide * act[0](x)
+    return gate.copy_(of_gate), up.copy_(of_up)
+
+
+def _turn(turned: torch.Tensor, state: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, back: bool) -> None:
+    """elementwise._turn into turned."""
+    half, width = cos.shape[-1] // 2, cos.shape[-1]
+    first, second = state[..., :half].float(), state[..., half:width].float()
+    of_second, of_first = (-sin[..., half:], -sin[..., :half]) if back else (sin[..., :half], sin[..., half:])
+    turned[..., :half] = first * cos[..., :half] - second * of_second
+    turned[..., half:width] = second * cos[..., half:] + first * of_first
+    if width < state.shape[-1]:
+        turned[..., width:] = state[..., width:]
