@@ -83,12 +83,13 @@ class KnownExports:
 
 
 def disk_line(rows: Sequence[RunRow], exports: int, w: Wording) -> str:
-    """ "Disk space: runs 1.2 GB, exports 0 B. You can free 800 MB …"; "" where there is none."""
+    """ "Disk space: runs 1.2 GB, exports 0 B. You can free 800 MB …, most of it in …"; "" where there is none."""
     if not rows:
         return ""
     used, spare = (sum(getattr(row, name) for row in rows) for name in ("bytes_used", "spare_bytes"))
     said = w.t("runs_table.disk_used", runs=format.bytes_used(used), exports=format.bytes_used(exports))
-    return f"{said} {w.t('runs_table.disk_spare', spare=format.bytes_used(spare))}" if spare else said
+    most = max(rows, key=lambda row: row.spare_bytes).name
+    return f"{said} {w.t('runs_table.disk_spare', spare=format.bytes_used(spare), name=most)}" if spare else said
 
 
 def told_of(row: RunRow, w: Wording) -> dict[str, Any]:

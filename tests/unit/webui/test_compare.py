@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,9 @@ def test_a_row_is_all_words_and_is_json(tmp_path: Path, w: Wording) -> None:
     told = compare.told_of(services.snapshots.now(fresh=True).rows[0], w)
     assert told["name"] == "<b>x</b>" and len(told["course"]) > 10 and told["eval"] == "1.578"  # 2.4 e^(-20/25) + 0.5
     assert "runs_page." not in json.dumps(told, ensure_ascii=False)
+    [row] = services.snapshots.now().rows
+    rows = [replace(row, name=name, spare_bytes=size * 1_000_000) for name, size in (("few", 1), ("most", 30), ("none", 0))]
+    assert "31" in compare.disk_line(rows, 0, w) and "“most”" in compare.disk_line(rows, 0, w), "of which nobody knew in which run"
     over = compare.laid_over(services, [made.run.id, "gone"], w)
     assert [run["name"] for run in over["runs"]] == ["<b>x</b>"] and over["differ"] == []
     with ScriptedRun(services.workspace, "y") as further:
