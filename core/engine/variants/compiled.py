@@ -1,9 +1,9 @@
 """Norm and gate, on a GPU rotary too, compiled by torch.compile (`train.torch_compile`), where that makes a run faster. Torch: workers only.
 
 Each is a few operations over the same memory, which a compiler fuses into one pass: Inductor's C++ on a CPU, Triton on a GPU. Only the
-arithmetic inside the functions of core/engine/variants/elementwise is replaced, so what is kept for the backward stays the same. Nothing
-depends on it: `trial` compares values with the plain functions, then the time of the run's longest micro-batch, and leaves the plain ones
-in place if they are as fast, or if there is no working compiler. Results are rounded once, in another place than the plain functions round.
+arithmetic inside the functions of core/engine/variants/elementwise is replaced: as much is kept for the backward, on a GPU a gate's activation
+less. `trial` compares values with the plain functions, then the time of the run's longest micro-batch, and leaves the plain ones in place
+if they are as fast, or if there is no working compiler. Results are rounded once, in another place than the plain functions round.
 """
 
 from __future__ import annotations
