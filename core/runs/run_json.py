@@ -101,7 +101,7 @@ class MemoryFacts(_Part):
 
 
 class TimeFacts(_Part):
-    """Of the whole training: said after so many steps of an attempt, and what it took."""
+    """said: of the whole training, after so many steps of an attempt. took: all attempts so far, a killed one up to its last checkpoint."""
 
     after_steps: int | None = None
     said_seconds: float | None = None

@@ -9,9 +9,12 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import accumulate
+
+from core.runs.folder import RunFolder
+from core.runs.run_json import RunFacts, TimeFacts
 
 SLOW_START = 1.25  # a first step that takes so many times the median warms something up
 MOST_SLOW_STARTS = 5
@@ -26,7 +29,7 @@ class TimeLeft:
 
     done: steps before this attempt. eval_every, save_every: steps between two of them, and both once more after the last.
     evaluation_size: tokens of a measurement; 0: there is none. film_every: as eval_every, of the film's frames; 0: there is none.
-    spent_before: seconds of this attempt before this clock.
+    spent_before: seconds of training before this clock, those of earlier attempts too.
     """
 
     total_steps: int
@@ -64,7 +67,7 @@ class TimeLeft:
 
     @property
     def spent(self) -> float:
-        """Seconds since this attempt began to train."""
+        """Seconds of training so far."""
         return self.spent_before + self.clock() - self._began
 
     def seconds_left(self, step: int) -> float | None:
@@ -106,3 +109,16 @@ class TimeLeft:
         place = max(0, step - self.done)
         known = min(place, len(self.sizes))
         return self._upto[known] + (place - known) * self._mean
+
+
+def taken(run: RunFolder) -> float:
+    """Seconds of training in the attempts so far; one that was killed counts up to its last checkpoint."""
+    told = run.facts().time
+    return (told and told.took_seconds) or 0.0
+
+
+def keep(run: RunFolder, **values: float) -> None:
+    """Add to the run's TimeFacts. A full disk is ignored, as for the peak of memory: the checkpoint reports it."""
+    told = run.facts().time or TimeFacts()
+    with suppress(OSError):
+        run.add_facts(RunFacts(time=told.model_copy(update={name: round(value, 1) for name, value in values.items()})))

@@ -30,12 +30,11 @@ from core.engine.step import LongestBatch, Rows, Step, padded, stop_inside_layer
 from core.engine.variants import compiled, neftune
 from core.messages import Message, msg
 from core.recipe import Recipe
-from core.runs import best
+from core.runs import best, time_left
 from core.runs.reporter import Reporter
-from core.runs.run_json import RunFacts, TimeFacts
+from core.runs.run_json import RunFacts
 from core.runs.spill import SpillWatch
 from core.runs.threads import Threads
-from core.runs.time_left import TimeLeft
 from core.system import cores
 from core.training import checkpoint
 from core.training.checkpoint import Checkpoints, Position, Saved
@@ -122,6 +121,7 @@ class Trainer:
         adapter is that of the last finished step), NotFiniteError or NothingLeftError (of the last good step)."""
         train, tuned, goes_on = self.recipe.train, self.step.tuned, self.position.step < self.schedule.total_steps
         self.reporter.has_something_to_save()
+        self._clock = self._new_clock(spent_before=time_left.taken(self.reporter.run))
         if self.film:  # a run resumed only for what is due after its last step has no batch to try
             self.film.begin(self.position.step, self.longest().tokens if goes_on else self.recipe.data.max_length)
         self.step.begin(train.seed)
@@ -137,16 +137,14 @@ class Trainer:
                 if self._referenced:
                     step = self.position.step
                     self.recovery.attempt(step, partial(know, self._referenced, self.step, self.recipe, self.reporter, step > 0))
-                self._clock = self._new_clock()
+                self._clock = self._new_clock(self._clock.spent_before)
                 self._after(self.position.step)
                 self._steps()
-                told = self.reporter.run.facts().time
-                if told and not self.has_stopped_improving:
-                    took = told.model_copy(update={"took_seconds": round(self._clock.spent, 1)})
-                    self.reporter.run.add_facts(RunFacts(time=took))
         finally:
             self.step.release()
             self._memory.keep_peak()
+            if self.position.step:
+                time_left.keep(self.reporter.run, took_seconds=self._clock.spent)
         return self.position
 
     def _compile(self) -> None:
@@ -198,7 +196,7 @@ class Trainer:
         """One optimizer step; returns its numbers and their verdict. The adapter changes only if they are good."""
         started = time.perf_counter()  # time.monotonic moves each 15.6 ms on Windows: some steps would take 0 s
         learning_rate = self._learning_rate(number)
-        parts = [part for rows in micro_batches for part in self.step.parts(self._rows(rows))]
+        parts = [part for rows in micro_batches for part in self.step.parts([self.data.train[i] for i in rows])]
         found = self.step.compute(parts, learning_rate, self.reporter.check)
         verdict = self.position.health.judge(found.loss, found.is_finite, number)
         self.step.apply(verdict == "good", is_first=not self.position.step)
@@ -284,6 +282,7 @@ class Trainer:
         if self.position.step:
             with self._clock.pause("saving"):
                 self.checkpoint()
+                time_left.keep(self.reporter.run, took_seconds=self._clock.spent)
         self.reporter.stage("training")
 
     def restore(self, saved: Saved) -> None:
@@ -303,22 +302,19 @@ class Trainer:
         whole = None if left is None else self._clock.spent + left
         self.reporter.step(number, total, left, whole)
         if whole is not None and number - self._clock.done == TOLD_AFTER:
-            self.reporter.run.add_facts(RunFacts(time=TimeFacts(after_steps=TOLD_AFTER, said_seconds=round(whole, 1))))
+            time_left.keep(self.reporter.run, after_steps=TOLD_AFTER, said_seconds=whole)
 
-    def _new_clock(self, spent_before: float = 0.0) -> TimeLeft:
+    def _new_clock(self, spent_before: float = 0.0) -> time_left.TimeLeft:
         sizes = [sum(self._tokens(batch) for batch in step) for step in self._looked_at()]
         measured = int(sum(lengths_of(self.data.evaluation)))
         done, total = self.position.step, self.schedule.total_steps
-        return TimeLeft(
+        return time_left.TimeLeft(
             total, sizes, done=done, eval_every=self.eval_every, save_every=self.save_every,
             film_every=self.film.every if self.film else 0, evaluation_size=measured, spent_before=spent_before,
         )  # fmt: skip
 
     def _looked_at(self) -> Iterator[list[list[int]]]:
         return islice(self.schedule.steps(self.position.step), STEPS_LOOKED_AT)
-
-    def _rows(self, chosen: Sequence[int]) -> list[Encoded]:
-        return [self.data.train[i] for i in chosen]
 
     def _tokens(self, chosen: Sequence[int]) -> int:
         """Of a micro-batch, padding included."""

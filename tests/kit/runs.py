@@ -166,6 +166,6 @@ def trained(workspace: Workspace, name: str) -> RunFolder:
 
 def ended(workspace: Workspace, name: str, steps: int) -> RunFolder:
     """A run that is done, without an adapter."""
-    with ScriptedRun(workspace, name) as run:
+    with ScriptedRun(workspace, name, total_steps=steps) as run:
         run.to(State.RUNNING).train(steps).to(State.COMPLETED, msg("run.completed", step=steps))
     return run.run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -20,10 +21,12 @@ from core.messages import msg
 from core.queue.supervisor import Supervisor, spawn_worker
 from core.recipe import Recipe
 from core.runs import ended as pausing
+from core.runs import time_left
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
-from core.runs.run_json import RunFacts
+from core.runs.run_json import RunFacts, TimeFacts
 from core.runs.states import State
+from core.runs.time_left import TimeLeft
 from core.training.checkpoint import read
 from core.workspace import lease
 from core.workspace.folder import Workspace
@@ -76,6 +79,30 @@ def test_paused_more_than_once_it_is_still_the_same(pauses: list[int], uninterru
     expected, adapter_then, _ = uninterrupted
     numbers, weights = run_paused(tmp_path, pauses)
     assert numbers == expected and torch.equal(weights, adapter_then)
+
+
+def test_every_attempt_counts_in_the_time_that_a_run_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However it ends; an attempt that is killed leaves what it wrote with its last checkpoint. The clock goes on a second each time it is asked."""
+    run, ticks = RunFolder(tmp_path), itertools.count()
+    monkeypatch.setattr(time_left, "TimeLeft", partial(TimeLeft, clock=lambda: float(next(ticks))))
+
+    def took() -> float:
+        told = run.facts().time
+        assert told and told.took_seconds is not None
+        return told.took_seconds
+
+    run_paused(tmp_path, [30])
+    ended = took()
+    assert 0 < ended < next(ticks)
+    run.add_facts(RunFacts(time=TimeFacts(after_steps=20, said_seconds=7.0, took_seconds=1000.0)))
+    again = trainer_of(tmp_path, None, max_steps=30, early_stopping_patience=3, learning_rate=1.0)
+    again.restore(read(run.checkpoints()[-1]))
+    seen = []
+    again.reporter.stage = lambda *name: seen.append(took())  # also after each checkpoint
+    again.run()
+    assert again.has_stopped_improving and again.position.step < 30
+    assert seen[0] == 1000 and 1000 < seen[-1] < took() < 1000 + next(ticks)
+    assert run.facts().time.said_seconds == 7.0
 
 
 def test_dropout_goes_on_with_the_same_random_numbers(tmp_path: Path) -> None:

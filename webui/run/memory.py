@@ -49,14 +49,15 @@ def _rank(number: int, each: RankUse, w: Wording) -> str:
 
 
 def time(view: RunView, w: Wording) -> Html | None:
-    """ "Time: about 4 min predicted before the start, about 5 min now"; what it took, once it is over."""
+    """ "Time: about 4 min predicted before the start, about 5 min now"; then what it took, alone where it did not do all steps."""
     before, told, status = view.facts.predicted_seconds, view.facts.time, view.row.status
-    parts = [w.t("run_memory.before", time=format.about(w, before))] if before is not None else []
+    is_whole = status.state in BUSY or status.step == status.total_steps
+    parts = [w.t("run_memory.before", time=format.about(w, before))] if before is not None and is_whole else []
     if status.state in BUSY:
         if status.seconds_total is not None:
             parts.append(w.t("run_memory.now", time=format.about(w, status.seconds_total)))
     elif told and told.took_seconds is not None:
-        if told.said_seconds is not None:
+        if told.said_seconds is not None and is_whole:
             parts.append(w.t("run_memory.after_steps", steps=told.after_steps, time=format.about(w, told.said_seconds)))
         parts.append(w.t("run_memory.took", time=format.duration(w, told.took_seconds)))
     return _line(w.t("run_memory.time", parts=w.t("run_memory.comma").join(parts))) if parts else None

@@ -145,6 +145,10 @@ def test_the_time_said_before_the_start_and_now_and_in_the_end() -> None:
     assert "before" not in said(view(seconds_total=300))
     over = view(State.COMPLETED, predicted_seconds=240, time={"after_steps": 20, "said_seconds": 300, "took_seconds": 310})
     assert "about 4 min estimated before the start, about 5 min estimated after 20 steps, took 5 min" in said(over)
+    for ended in (State.STOPPED, State.COMPLETED):  # completed: nothing had improved for long enough
+        short = view(ended, predicted_seconds=240, time={"after_steps": 20, "said_seconds": 300, "took_seconds": 61})
+        early = replace(short, row=replace(short.row, status=short.row.status.model_copy(update={"step": 30, "total_steps": 90})))
+        assert "Time: took 1 min" in said(early) and "estimated" not in said(early)
 
 
 def test_a_spill_is_on_the_card_while_it_lasts() -> None:
