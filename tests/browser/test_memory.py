@@ -41,6 +41,7 @@ def test_a_card_that_fills_up_turns_fits_into_does_not_fit_and_back(chrome: Brow
     kit.expect(plan).to_contain_text("does not fit", **soon)
     kit.expect(page.locator("#memory-holders")).to_contain_text("4.9 GiB")
     assert kit.violations(page) == [] and kit.overflow(page) <= 0
+    kit.expect(page.locator("#plan-beside")).to_have_css("position", "sticky")
     # Another program takes what one gave back: nothing that a page follows has moved, and the button looks all the same.
     nvml.write(cards, {**nvml.EIGHT_GB, "0.used": 6140, "0.compute": "4194302:3000"})
     page.locator("#recheck-memory").click()
@@ -66,6 +67,7 @@ def test_predicted_stands_beside_measured_and_a_measurement_corrects_the_plan_un
     page, watch = kit.open_page(chrome, app)
     kit.expect(page.locator("#run-card")).to_contain_text("estimated 1.31 GiB, measured 1.42 GiB")
     kit.expect(page.locator("#run-card")).to_contain_text("about 4 min estimated before the start")
+    kit.expect(page.locator("#plan-beside")).not_to_have_css("position", "sticky")  # it does not cover the run's card
     kit.choose(page, "#data", "sample:pirate_answers")
     kit.unfold(page, "#step-plan")
     kit.expect(page.locator("#plan-card")).to_contain_text("Adjusted by measurements of 3 runs on this PC: ×1.04.")
