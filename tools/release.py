@@ -6,6 +6,7 @@ commit alone. Changes that are not committed are not in it. Beside it lora-garag
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import io
 import json
@@ -57,7 +58,9 @@ def description(archive: Path) -> dict[str, str | int]:
 
 
 def main(arguments: list[str]) -> int:
-    target = build(Path(arguments[0]) if arguments else PROJECT / "dist")
+    parser = argparse.ArgumentParser(description="the release archive of the last commit")
+    parser.add_argument("folder", type=Path, nargs="?", default=PROJECT / "dist", help="where it is written; default: dist")
+    target = build(parser.parse_args(arguments).folder)
     with zipfile.ZipFile(target) as archive:
         for info in archive.infolist():
             print(f"{info.file_size:>9,} {info.filename}")
