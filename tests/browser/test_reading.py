@@ -139,6 +139,22 @@ def test_a_file_that_is_being_read_is_cancelled_and_nothing_is_left_of_it(
     page.context.close()
 
 
+def test_a_file_dropped_while_another_is_read_waits_for_it_and_is_read_too(chrome: Browser, app: kit.App, tmp_path: Path) -> None:
+    page, watch = opened(chrome, app)
+    upload(page, tmp_path / "endless.csv", "question,answer\nWhy?,So.\n" + "How?,Thus.\n" * (LARGE_BYTES // 10))
+    kit.expect(page.locator("#import-progress")).to_contain_text("rows read so far")
+    upload(page, tmp_path / "afterwards.csv", "question,answer\nWhen?,Afterwards.\n")
+    kit.expect(page.locator("#file")).not_to_contain_text("afterwards")  # it was taken
+    kit.expect(page.locator("#import-progress")).to_contain_text("rows read so far")
+    page.locator("#import-cancel").click()
+    kit.expect(page.locator("#data-report")).to_contain_text("1 of 1")
+    kit.expect(page.locator("#import")).to_be_hidden()
+    kit.expect(page.locator("#data label", has_text="afterwards")).to_have_count(1)
+    kit.expect(page.locator("#data label", has_text="endless")).to_have_count(0)
+    watch.check()
+    page.context.close()
+
+
 @pytest.mark.full
 def test_a_table_is_learned_by_the_columns_that_a_person_says(chrome: Browser, app: kit.App, tmp_path: Path) -> None:
     page, watch = opened(chrome, app)

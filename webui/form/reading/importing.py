@@ -16,21 +16,33 @@ from webui.kit.html import muted, notice
 from webui.kit.live import AT_ONCE, TICK_S, Update, shown
 from webui.kit.wording import Wording
 
+EACH = {"trigger_mode": "multiple"}  # a file that is dropped while another is read is read too; by itself gradio forgets the second
+
 
 class ImportCancelled(Exception):
     """Raised where a file is read, so that no `except` for files that cannot be read takes it for one."""
 
 
 class Import:
-    """One of one page; the `check` of whoever reads. dropped: where gradio has what was dropped."""
+    """One of one page; the `check` of whoever reads. dropped: where gradio has what was dropped. before: the one that it followed."""
 
-    def __init__(self, dropped: Any = None):
-        self.dropped, self.rows, self.is_cancelled, self.is_over = dropped, 0, False, False
+    def __init__(self, dropped: Any = None, before: Import | None = None):
+        self.dropped, self.before, self.rows = dropped, before, 0
+        self.is_begun = self.is_cancelled = self.is_over = False
 
     def __call__(self, rows: int = 0) -> None:
         self.rows = max(self.rows, rows)
         if self.is_cancelled:
             raise ImportCancelled
+
+
+def unfinished(now: Any) -> list[Import]:
+    """Those of a page, the newest first. now: its newest, or None."""
+    found = []
+    while isinstance(now, Import):
+        found += [] if now.is_over else [now]
+        now = now.before
+    return found
 
 
 class ImportPart:
@@ -51,14 +63,14 @@ class ImportPart:
 
     def before(self, listen: Listen, file: gr.File | None = None) -> Listen:
         """The same event, once this part knows that a file is about to be read. file: is empty by then, and may be dropped on again."""
-        begin = (
-            (lambda dropped: [Import(dropped), gr.Timer(active=True), None]) if file else lambda: [Import(), gr.Timer(active=True)]
-        )
+
+        def begin(now: Any, dropped: Any = None) -> list[Any]:
+            return [Import(dropped, next(iter(unfinished(now)), None)), gr.Timer(active=True), *([None] if file else [])]
 
         def begun(fn: Callable[..., Any], inputs: Parts, outputs: Parts, **options: Any) -> Any:
             files = [file] if file else []
-            first = listen(begin, files, [self.now, self.clock, *files], **AT_ONCE)
-            return first.then(fn, inputs | {self.now}, outputs, **options)
+            first = listen(begin, [self.now, *files], [self.now, self.clock, *files], **EACH, **AT_ONCE)
+            return first.then(fn, inputs | {self.now}, outputs, **EACH, **options)
 
         return begun
 
@@ -66,7 +78,11 @@ class ImportPart:
         """take with what it reads under this page's eye: cancelled, it fills nothing in. file: what was dropped there is given to it."""
 
         def taken(given: Given) -> Taken:
-            now = given[self.now] if isinstance(given[self.now], Import) else Import()
+            due = (
+                one for one in reversed(unfinished(given[self.now])) if not one.is_begun and (one.dropped is None) == (file is None)
+            )
+            now = next(due, Import())
+            now.is_begun = True
             try:
                 return take({**given, file: now.dropped} if file else given, now)
             except ImportCancelled:
@@ -79,13 +95,18 @@ class ImportPart:
     # ---- handlers -------------------------------------------------------------------------------------------------
     def look(self, now: Any) -> list[Update]:
         """Inputs: now. Outputs: row, said, clock."""
-        if not isinstance(now, Import) or now.is_over:
+        reading = self.shown(now)
+        if reading is None:
             return [gr.update(visible=False), gr.skip(), gr.Timer(active=False)]
-        key = "import_ends" if now.is_cancelled else "import_rows" if now.rows else "import_looks"
-        return [gr.update(visible=True), muted(self.w.t(f"wizard.{key}", rows=f"{now.rows:,}")), gr.skip()]
+        key = "import_ends" if reading.is_cancelled else "import_rows" if reading.rows else "import_looks"
+        return [gr.update(visible=True), muted(self.w.t(f"wizard.{key}", rows=f"{reading.rows:,}")), gr.skip()]
 
     def cancelled(self, now: Any) -> list[Update]:
         """Inputs: now. Outputs: row, said, clock."""
-        if isinstance(now, Import):
-            now.is_cancelled = True
+        if reading := self.shown(now):
+            reading.is_cancelled = True
         return self.look(now)
+
+    def shown(self, now: Any) -> Import | None:
+        """Of several, which the store adds one after the other, the first that nobody cancelled."""
+        return min(reversed(unfinished(now)), key=lambda one: one.is_cancelled, default=None)
