@@ -59,13 +59,16 @@ def over(page: Page) -> dict[str, float]:
 
 
 def step_at(page: Page, share: float) -> int:
-    """The step that the legend tells with the pointer at this share of the plot's width."""
-    box = over(page)
-    page.mouse.move(box["x"] + share * box["width"], box["y"] + box["height"] / 2)
+    """The step that the legend tells with the pointer at this share of the plot's width, which stood still meanwhile: what comes above it moves it."""
+    box = None
+    while box != (box := over(page)):
+        page.mouse.move(box["x"] + share * box["width"], box["y"] + box["height"] / 2)
+        page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
     return int(page.locator("#live-chart .lc-legend b").first.inner_text())
 
 
 def drag(page: Page, start: float, end: float) -> None:
+    step_at(page, start)  # it stands still
     box = over(page)
     y = box["y"] + box["height"] / 2
     page.mouse.move(box["x"] + start * box["width"], y)
