@@ -38,7 +38,7 @@ from webui.form.planner import HERE, Form, FormResult, Planner
 from webui.form.reading.brought import choices_for
 from webui.form.start import StartStep
 from webui.kit.findings import counted
-from webui.kit.live import AT_ONCE, CONTROL, QUIET, Poller, shown
+from webui.kit.live import AT_ONCE, CONTROL, LAST, QUIET, Poller, shown
 from webui.kit.visitor import is_here
 from webui.kit.wording import Wording
 from webui.state.services import Services
@@ -158,8 +158,8 @@ class Wizard:
             data.importing.before(data.file.upload, data.file), data.importing.taking(fillings.add_file, data.notice, data.file), set(), {data.notice},
             concurrency_limit=2, **QUIET,
         )  # fmt: skip
-        self.fills(goal.recipe.upload, fillings.open_recipe, {goal.recipe}, {goal.recipe}, **QUIET)
-        self.fills(goal.preset.select, fillings.take_preset, {goal.preset}, set(), trigger_mode="always_last", **QUIET)
+        self.fills(goal.recipe.upload, fillings.open_recipe, {goal.recipe}, {goal.recipe}, **LAST, **QUIET)
+        self.fills(goal.preset.select, fillings.take_preset, {goal.preset}, set(), **LAST, **QUIET)
         forget = Template(FORGET).substitute(sure=json.dumps(self.w.t("wizard.reset_sure")))
         plan.reset.click(None, None, None, js=forget, **QUIET)
         plan.save.click(
@@ -183,7 +183,7 @@ class Wizard:
         answer = gr.JSON(None, visible=False)
         looked = gr.on(
             [asked.click, self.again.tick], self.look(answer), self.inputs, self._drawn | {answer},
-            trigger_mode="always_last", js=SENT, **QUIET,
+            js=SENT, **LAST, **QUIET,
         )  # fmt: skip
         self._take(looked, answer, self._settings)
 

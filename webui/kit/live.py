@@ -27,6 +27,9 @@ AT_ONCE = {**QUIET, "queue": False}  # and it waits behind nothing
 CONTROL = {**QUIET, "concurrency_limit": 1, "concurrency_id": "control"}
 # Of those that read or write a whole set, which may take a minute: no run is stopped behind one.
 SET_WORK = {**CONTROL, "concurrency_id": "sets"}
+# By itself gradio forgets an event whose predecessor is still at work, which is right for a button that is pressed twice.
+EACH = {"trigger_mode": "multiple"}  # acts that say what they mean, files: every one is done
+LAST = {"trigger_mode": "always_last"}  # choices and what is drawn from them: the newest is done afterwards
 Update = str | dict[str, Any]
 
 

@@ -12,7 +12,7 @@ from core.chat.conversations import Branch, Conversation, Conversations
 from core.errors import ChatError, GarageError
 from webui.kit import format
 from webui.kit.html import notice, tag
-from webui.kit.live import AT_ONCE, CONTROL, outcome, shown
+from webui.kit.live import AT_ONCE, CONTROL, LAST, outcome, shown
 from webui.kit.wording import Wording
 from webui.pages.chat_history import Message, answered, as_written, content_of, turns_of
 from webui.server.set_file import TALKS, address
@@ -64,9 +64,9 @@ class ConversationShelf:
         """view: the chat's; its own target.change begins a conversation where it is not the opened one's."""
         drawn, place = [self.opened, self.words], [self.opened, target, *view]
         restored = page.load(self.restore, [target, self.opened], place, js=OPENED, **AT_ONCE)
-        for event in (restored, self.list.input(self.open, [self.list, target], place, **AT_ONCE)):
-            event.then(self.draw, drawn, self.listed, **AT_ONCE)
-        self.words.submit(self.draw, drawn, self.listed, **AT_ONCE)
+        for event in (restored, self.list.input(self.open, [self.list, target], place, **LAST, **AT_ONCE)):
+            event.then(self.draw, drawn, self.listed, **LAST, **AT_ONCE)
+        self.words.submit(self.draw, drawn, self.listed, **LAST, **AT_ONCE)
         self.opened.change(self.draw, drawn, self.listed, js=KEEPS, **AT_ONCE)
         for button, step in ((self.before, -1), (self.after, 1)):
             turn = lambda opened, target, step=step: self.turned(opened, target, step)  # noqa: E731

@@ -14,7 +14,7 @@ from core.data.sets.working import Page, ShownRow
 from core.errors import GarageError
 from webui.kit import format, samples
 from webui.kit.html import Html, facts, join, muted, notice, placeholder, tag
-from webui.kit.live import AT_ONCE, QUIET, SET_WORK, shown
+from webui.kit.live import AT_ONCE, LAST, QUIET, SET_WORK, shown
 from webui.kit.wording import Wording
 from webui.pages.data_mending import ALL, PROBLEMS, Mending
 from webui.pages.data_parting import Parting
@@ -79,21 +79,21 @@ class DataPage:
         ]  # fmt: skip
 
         def redraw(event: Any) -> None:
-            looked = event.then(self.draw, shows, drawn, **AT_ONCE)
-            looked.then(self.mending.look, [self.sets], self.mending.outputs, **QUIET)
+            looked = event.then(self.draw, shows, drawn, **LAST, **AT_ONCE)
+            looked.then(self.mending.look, [self.sets], self.mending.outputs, **LAST, **QUIET)
 
         for arrived in (page.load, tab.select):
             arrived(self.draw, shows, drawn, **AT_ONCE)
         opened = [self.begins, self.words, show, self.parting.others, self.notice, *self.row.outputs]
-        redraw(self.sets.input(self.opened, None, opened, **AT_ONCE))
-        self.words.submit(lambda: [0], None, [self.begins], **AT_ONCE).then(self.draw, shows, drawn, **AT_ONCE)
-        show.input(lambda: [0], None, [self.begins], **AT_ONCE).then(self.draw, shows, drawn, **AT_ONCE)
+        redraw(self.sets.input(self.opened, None, opened, **LAST, **AT_ONCE))
+        self.words.submit(lambda: [0], None, [self.begins], **AT_ONCE).then(self.draw, shows, drawn, **LAST, **AT_ONCE)
+        show.input(lambda: [0], None, [self.begins], **AT_ONCE).then(self.draw, shows, drawn, **LAST, **AT_ONCE)
         self.next.click(self.further, [self.begins, self.next_begin], [self.begins], **AT_ONCE).then(
-            self.draw, shows, drawn, **AT_ONCE
+            self.draw, shows, drawn, **LAST, **AT_ONCE
         )
-        self.before.click(self.back, [self.begins], [self.begins], **AT_ONCE).then(self.draw, shows, drawn, **AT_ONCE)
+        self.before.click(self.back, [self.begins], [self.begins], **AT_ONCE).then(self.draw, shows, drawn, **LAST, **AT_ONCE)
         one = [self.notice, *self.row.outputs]
-        self.rows.input(self.open_row, [self.sets, self.rows, show, self.begins], one, **AT_ONCE).then(
+        self.rows.input(self.open_row, [self.sets, self.rows, show, self.begins], one, **LAST, **AT_ONCE).then(
             None, None, None, js=TO_THE_ROW, **QUIET
         )
         self.add.click(self.new_row, [self.sets], one, **AT_ONCE)

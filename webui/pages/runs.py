@@ -14,7 +14,7 @@ from core.runs.states import may_resume
 from core.workspace.names import slug
 from webui.form import further
 from webui.kit.html import notice, placeholder, tag
-from webui.kit.live import AT_ONCE, CONTROL, QUIET, LivePart, Poller, Update, ViewContext, shown
+from webui.kit.live import AT_ONCE, CONTROL, LAST, QUIET, LivePart, Poller, Update, ViewContext, shown
 from webui.kit.wording import Wording
 from webui.pages.run_manage import ManageRun
 from webui.run import card
@@ -131,7 +131,7 @@ class RunsPage:
     def wire(self, pulse: Poller, tabs: gr.Tabs, chat_target: gr.Dropdown, chat_chosen: gr.State) -> None:
         # The last one counts: a person may press before the newest, which the page opens by itself, has come.
         picked = self.list.select(
-            self.pick, [self.list, self.opened], [self.list, *self.opening], js=PICKED, trigger_mode="always_last", **AT_ONCE
+            self.pick, [self.list, self.opened], [self.list, *self.opening], js=PICKED, **LAST, **AT_ONCE
         )  # fmt: skip
         pulse.after(picked)
         self.open_chat.click(self.to_chat, [self.opened], [tabs, chat_target, chat_chosen], **AT_ONCE)

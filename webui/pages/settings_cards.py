@@ -20,7 +20,7 @@ from core.workspace import moving, preferences
 from core.workspace.preferences import Automation, parse_hours, parse_programs
 from webui.kit.format import gib
 from webui.kit.html import Html, join, muted, notice, tag
-from webui.kit.live import AT_ONCE, CONTROL, QUIET, LivePart, shown
+from webui.kit.live import AT_ONCE, CONTROL, LAST, QUIET, LivePart, shown
 from webui.kit.panel import Panel
 from webui.kit.visitor import is_here
 from webui.kit.wording import Wording
@@ -114,7 +114,7 @@ class KeptSetting(Panel):
         return [LivePart(self.choice, lambda look: self.fresh())]
 
     def wire(self) -> None:
-        self.choice.input(self.choose, [self.choice], [self.notice, self.choice], **QUIET)
+        self.choice.input(self.choose, [self.choice], [self.notice, self.choice], **LAST, **QUIET)
 
     def _kept(self) -> Any:
         return getattr(preferences.read(self.services.workspace), self.name)

@@ -24,7 +24,7 @@ from core.runs.states import BUSY
 from core.system import file_window
 from webui.kit import format
 from webui.kit.html import Html, facts, join, muted, notice, tag
-from webui.kit.live import AT_ONCE, CONTROL, LivePart, Poller, Update, ViewContext, outcome, shown
+from webui.kit.live import AT_ONCE, CONTROL, EACH, LAST, LivePart, Poller, Update, ViewContext, outcome, shown
 from webui.kit.visitor import is_here
 from webui.kit.wording import Wording
 from webui.run import exported
@@ -143,17 +143,17 @@ class WayOut:
         """picked: the event by which another run is opened; gradio tells nobody of a State that an event beside its queue changed."""
         told = [self.about, self.form, self.fold, self.start, *self.finer.told]
         asked = [self.opened, self.where, self.finer.base]
-        self.where.input(self.choose, asked, told, **AT_ONCE)
+        self.where.input(self.choose, asked, told, **LAST, **AT_ONCE)
         for event in (self.opened.change, picked.then):
-            event(self.choose, asked, told, **AT_ONCE)
-        self.where.input(lambda where: gr.update(visible=where == "hub"), [self.where], [self.hub.place], **AT_ONCE)
+            event(self.choose, asked, told, **LAST, **AT_ONCE)
+        self.where.input(lambda where: gr.update(visible=where == "hub"), [self.where], [self.hub.place], **LAST, **AT_ONCE)
         self.hub.wire(pulse, self.opened, picked)
-        self.form.input(self.say, [self.opened, self.where, self.form], [self.about], **AT_ONCE)
+        self.form.input(self.say, [self.opened, self.where, self.form], [self.about], **LAST, **AT_ONCE)
         for field in (self.form, self.finer.base):
-            field.input(self.finer.show, [self.form, self.finer.base], self.finer.told, **AT_ONCE)
+            field.input(self.finer.show, [self.form, self.finer.base], self.finer.told, **LAST, **AT_ONCE)
         pulse.after(self.start.click(self.begin, [self.opened, self.where, self.form, *self.finer.asked], [self.notice], **CONTROL))
         pulse.after(self.cancel.click(self.cancel_all, [self.opened], [self.notice], **CONTROL))
-        pulse.after(self.results.select(self.act, [self.pressed], [self.notice], js=exported.PRESSED, **CONTROL))
+        pulse.after(self.results.select(self.act, [self.pressed], [self.notice], js=exported.PRESSED, **EACH, **CONTROL))
 
     def forms(self, where: Any) -> tuple[str, ...]:
         """The recommended one first; "" for what is no place."""

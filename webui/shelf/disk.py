@@ -18,7 +18,7 @@ from core.hub.entry import ENDED
 from core.models.on_disk import Kept, delete, on_disk
 from webui.kit import format
 from webui.kit.html import Html, join, muted, notice, tag
-from webui.kit.live import CONTROL, QUIET, LivePart, Update, ViewContext, shown
+from webui.kit.live import CONTROL, EACH, QUIET, LivePart, Update, ViewContext, shown
 from webui.kit.wording import Wording
 from webui.state.gguf_bases import Making
 from webui.state.services import Services
@@ -55,7 +55,9 @@ class DiskCard:
         tab.select(self.drawn, None, [self.list], **QUIET)
         sure = json.dumps(self.w.raw("disk_view.sure"), ensure_ascii=False)
         for pressed in (self.list, self.making):
-            pressed.select(self.act, [*self.pressed], [self.list, self.notice], js=PRESSED.replace("$sure", sure), **CONTROL)
+            pressed.select(
+                self.act, [*self.pressed], [self.list, self.notice], js=PRESSED.replace("$sure", sure), **EACH, **CONTROL
+            )
 
     def parts(self) -> list[LivePart]:
         return [

@@ -14,7 +14,7 @@ from core.errors import GarageError, ModelError
 from core.hub.entry import ENDED, Download
 from webui.kit import format
 from webui.kit.html import Html, bar, join, notice, tag
-from webui.kit.live import CONTROL, LivePart, Poller, Update, ViewContext, shown
+from webui.kit.live import CONTROL, EACH, LivePart, Poller, Update, ViewContext, shown
 from webui.kit.panel import Panel
 from webui.kit.wording import Wording
 
@@ -68,7 +68,7 @@ class DownloadsCard(Panel):
 
     def wire(self, pulse: Poller) -> None:
         sure = json.dumps(self.w.t("downloads_view.sure"), ensure_ascii=False)
-        pulse.after(self.list.select(self.act, [self.pressed], [self.notice], js=PRESSED.replace("$sure", sure), **CONTROL))
+        pulse.after(self.list.select(self.act, [self.pressed], [self.notice], js=PRESSED.replace("$sure", sure), **EACH, **CONTROL))
 
     def act(self, pressed: Any) -> Update:
         """Input: what the button is of. Output: notice."""

@@ -16,7 +16,7 @@ from core.advice.wish import LONGEST, Wish, language_name
 from core.memory import budget as budgets
 from core.models.known import known_models
 from webui.kit.html import Html
-from webui.kit.live import QUIET
+from webui.kit.live import AT_ONCE, LAST, QUIET
 from webui.kit.wording import Wording
 from webui.shelf import rows
 from webui.shelf.hub_search import HubSearch
@@ -63,7 +63,7 @@ class ModelShelf:
             self.words.change,
             *(field.input for field in (memory, cards, self.fitting, self.sell, self.language)),
         ]
-        gr.on(triggers, self.draw, asked, [self.shown], trigger_mode="always_last", queue=False, preprocess=False, **QUIET)
+        gr.on(triggers, self.draw, asked, [self.shown], preprocess=False, **LAST, **AT_ONCE)
         model.change(None, [model], None, js=MARK, **QUIET)
         return self.shown.select(None, None, [model], js=CHOSEN, **QUIET), pressed
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -377,14 +379,32 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path):
     assert result.returncode == 2 and str(port) in result.stderr and "--port" in result.stderr and "Traceback" not in result.stderr
 
 
-def test_building_the_whole_page_loads_no_torch(tmp_path: Path):
+@pytest.fixture(scope="module")
+def whole_page(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Of a process that built it: the heavy libraries that it has loaded, and its events that call it."""
+    folder = str(tmp_path_factory.mktemp("page") / "workspace")
     script = (
-        "import sys; from core.workspace.folder import Workspace; from webui.state.services import Services; from webui.app import build;"
-        f"build(Services.open(Workspace.open({str(tmp_path)!r})));"
-        "print([m for m in ('torch', 'transformers', 'peft', 'datasets', 'bitsandbytes') if m in sys.modules])"
+        "import json, sys; from core.workspace.folder import Workspace; from webui.state.services import Services; from webui.app import build;"
+        f"page = build(Services.open(Workspace.open({folder!r}))).get_config_file();"
+        "names = {each['id']: each['props'].get('elem_id') for each in page['components']};"
+        "print(json.dumps({'loaded': [m for m in ('torch', 'transformers', 'peft', 'datasets', 'bitsandbytes') if m in sys.modules],"
+        "'events': [([(names.get(at), name) for at, name in each['targets']], each['trigger_mode'])"
+        " for each in page['dependencies'] if each['backend_fn'] and each['inputs']]}))"
     )
     environment = os.environ | {"LORA_GARAGE_LANGUAGES": "en"}  # the others are the same page with other words
     result = subprocess.run(
         [sys.executable, "-c", script], cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=120
     )
-    assert result.stdout.strip().splitlines()[-1:] == ["[]"], result.stderr
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.strip().splitlines()[-1])
+
+
+def test_building_the_whole_page_loads_no_torch(whole_page: dict[str, Any]):
+    assert whole_page["loaded"] == []
+
+
+def test_no_choice_and_no_file_is_forgotten_while_the_one_before_is_at_work(whole_page: dict[str, Any]):
+    """As gradio does by itself ("once"). Enter in the chat's box and at the token is a button that is pressed."""
+    told = [(name, event, mode) for targets, mode in whole_page["events"] for name, event in targets]
+    chosen = [each for each in told if each[1] in ("input", "upload", "submit") and each[0] not in ("chat-message", "hub-token")]
+    assert len(chosen) > 15 and [each for each in chosen if each[2] == "once"] == []

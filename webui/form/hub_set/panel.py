@@ -24,7 +24,7 @@ from webui.form.handle import Filling, FormHandle, Given, Taken
 from webui.form.hub_set import view
 from webui.kit import samples
 from webui.kit.html import Html, notice, tag
-from webui.kit.live import CONTROL, QUIET, TICK_S, Poller, Update, shown
+from webui.kit.live import CONTROL, LAST, QUIET, TICK_S, Poller, Update, shown
 from webui.kit.panel import Panel
 
 # The press of a row's button; the script of the event gets no data, so the page keeps it.
@@ -38,7 +38,7 @@ element.addEventListener("click", (event) => {
 """
 PRESSED = "() => [window.loraGarageHubSet ?? '']"
 # Of buttons that ask the hub, and take some seconds.
-ASKING: dict[str, Any] = {"show_progress": "minimal", "concurrency_limit": 2, "api_visibility": "private"}
+ASKING: dict[str, Any] = {"show_progress": "minimal", "concurrency_limit": 2, "api_visibility": "private", **LAST}
 
 
 class HubSetPanel(Panel):

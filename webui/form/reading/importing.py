@@ -13,10 +13,8 @@ import gradio as gr
 from core.progress import Check
 from webui.form.handle import Given, Listen, Parts, Take, Taken
 from webui.kit.html import muted, notice
-from webui.kit.live import AT_ONCE, TICK_S, Update, shown
+from webui.kit.live import AT_ONCE, EACH, TICK_S, Update, shown
 from webui.kit.wording import Wording
-
-EACH = {"trigger_mode": "multiple"}  # a file that is dropped while another is read is read too; by itself gradio forgets the second
 
 
 class ImportCancelled(Exception):

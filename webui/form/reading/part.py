@@ -30,7 +30,7 @@ from webui.form.handle import Filling, FormHandle, Given, Parts, Take, Taken, Up
 from webui.form.reading.brought import choices_for
 from webui.form.reading.file_part import FilePart
 from webui.kit.html import Html, join, notice, tag
-from webui.kit.live import QUIET, shown
+from webui.kit.live import LAST, QUIET, shown
 from webui.kit.wording import Wording
 from webui.state.services import Services
 
@@ -94,7 +94,7 @@ class ReadingPart:
 
         of_chat: Parts = {self.voice, self.gap, self.pseudonyms}
         outputs: Parts = {self.said}
-        options = {**QUIET, "trigger_mode": "always_last", "concurrency_id": "reading", "concurrency_limit": 1}
+        options = {**QUIET, **LAST, "concurrency_id": "reading", "concurrency_limit": 1}
         for events, inputs, read in (
             ([edited(field) for field in (self.voice, self.gap, self.pseudonyms)], of_chat, self._of_chat),
             ([edited(column) for column in self.columns], {*self.columns, self.sheet_of}, self._of_columns),

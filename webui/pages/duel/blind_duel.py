@@ -16,7 +16,7 @@ from core.chat.conversations import Conversations, first_asked
 from core.chat.prompts import MOST_CHARACTERS, Prompt, neutral, own_prompts, prompts_of, prompts_of_file
 from core.errors import ChatError, GarageError
 from webui.kit.html import Html, join, muted, notice, tag
-from webui.kit.live import AT_ONCE, CONTROL, QUIET, LivePart, Update, shown
+from webui.kit.live import AT_ONCE, CONTROL, LAST, QUIET, LivePart, Update, shown
 from webui.kit.wording import Wording
 from webui.pages.duel.contenders import Contender, two_of
 from webui.pages.duel.judge_panel import JudgePanel
@@ -114,7 +114,7 @@ class BlindDuel:
             button.click(vote, [self.opened, self.at, self.voter], view, js=VOTER, queue=False, **once)
 
         self.asked_in_chat.click(self.recall, self.own, self.own, **AT_ONCE)
-        gr.on([self.file.upload, self.file.clear], self.read, self.file, self.file_said, **QUIET)
+        gr.on([self.file.upload, self.file.clear], self.read, self.file, self.file_said, **LAST, **QUIET)
         self.judge.wire(self.opened)
         self.pairs.click(self.keep_pairs, [self.opened], [self.kept], **CONTROL)
 

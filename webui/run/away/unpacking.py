@@ -10,7 +10,7 @@ import gradio as gr
 from core.errors import GarageError
 from core.runs.away import packed
 from webui.kit.html import notice
-from webui.kit.live import CONTROL, Poller, shown
+from webui.kit.live import CONTROL, EACH, Poller, shown
 from webui.kit.panel import Panel
 
 
@@ -30,7 +30,7 @@ class Unpacking(Panel):
             run_id, said = self.bring(file)
             return gr.update(value=None), said, *(pick(run_id) if run_id else [gr.skip()] * len(outputs))
 
-        pulse.after(self.file.upload(bring, [self.file], [self.file, self.notice, *outputs], **CONTROL))
+        pulse.after(self.file.upload(bring, [self.file], [self.file, self.notice, *outputs], **EACH, **CONTROL))
 
     def bring(self, file: Any) -> tuple[str | None, Any]:
         """The id of the run that is here now, None where there is none; and what is said of it."""
