@@ -275,6 +275,7 @@ class Trainer:
     def checkpoint(self) -> None:
         """Save everything that the next step depends on, as of the end of the last finished one."""
         self.reporter.stage("saving")
+        time_left.keep(self.reporter.run, took_seconds=self._clock.spent)  # first: the checkpoint's card says it
         self.position.retreats = list(self.step.retreat.taken)
         self.checkpoints.write(self.position, self.step.states())
 
@@ -282,7 +283,6 @@ class Trainer:
         if self.position.step:
             with self._clock.pause("saving"):
                 self.checkpoint()
-                time_left.keep(self.reporter.run, took_seconds=self._clock.spent)
         self.reporter.stage("training")
 
     def restore(self, saved: Saved) -> None:

@@ -236,6 +236,19 @@ def test_an_answer_to_an_older_press_fills_nothing(opened: Page) -> None:
     kit.expect(plan(opened)).to_contain_text("rank 8")
 
 
+def test_of_several_files_that_are_read_the_newest_that_can_be_is_chosen(opened: Page) -> None:
+    """By what form.js is told of their answers, in any order; one that cannot be read has none."""
+    kit.expect(plan(opened)).to_contain_text("rank 8")
+    chosen = opened.evaluate("""() => {
+        const drop = () => loraGarageForm.drop({ explicit: {}, revision: 0 })[0].revision;
+        const answered = (revision, value) => loraGarageForm.take([["data", "data"]], value && { revision, values: { data: value }, answers: {} }, [null])[0] ?? null;
+        const [good, unreadable] = [drop(), drop()], first = [answered(unreadable, null), answered(good, "good")];
+        const [slow, quick] = [drop(), drop()];
+        return [...first, answered(quick, "quick"), answered(slow, "slow")];
+    }""")
+    assert chosen == [None, "good", "quick", None]
+
+
 def test_a_preset_that_is_only_passed_by_is_not_taken_again(opened: Page) -> None:
     kit.expect(plan(opened)).to_contain_text("rank 8")
     choose_preset(opened)

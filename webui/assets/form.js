@@ -8,6 +8,7 @@
   const form = { explicit: {}, parent: null, reading: null, revision: 0 };
   const touched = {};  // field -> the act by which a person last set it
   let pressed = 0;     // the last act that asked for the form to be filled
+  let answered = 0;    // the newest act whose answer filled it
   let wanted;          // the model whose row was pressed
   let isAsked = false, hasLooked = false;
   let clicked = { field: null, revision: -1 };  // the button of choice that was last clicked, of which gradio tells a moment later
@@ -33,11 +34,13 @@
   const touch = (name) => { touched[name] = ++form.revision; };
   const sent = (...values) => values.map((value) => (isState(value) ? JSON.parse(JSON.stringify(form)) : value));
   const press = (...values) => { pressed = ++form.revision; return sent(...values); };
+  const drop = (...values) => { form.revision++; return sent(...values); };  // of several files that are read the newest that can be counts
 
   window.loraGarageForm = {
     touch,
     sent,
     press,
+    drop,
 
     // A person edited a field. A setting that is emptied goes back to the plan. What is typed is looked at when the field is left.
     act(name, value, isSetting, isTyped) {
@@ -79,8 +82,9 @@
     // fields: [name, elem_id] of each component that may be filled, in the order of now, which has their values.
     // Gives what each of them is to become; undefined leaves it as it is.
     take(fields, answer, now) {
-      const isOld = !answer || (answer.is_look ? answer.revision !== form.revision : answer.revision < pressed);
+      const isOld = !answer || (answer.is_look ? answer.revision !== form.revision : answer.revision < Math.max(pressed, answered));
       if (isOld) return fields.map(() => undefined);
+      if (!answer.is_look) answered = answer.revision;
       const isKept = (name) => (touched[name] ?? 0) > answer.revision;
       const { explicit, parent, reading } = answer.answers;
       if (explicit !== undefined) {

@@ -38,7 +38,7 @@ from webui.form.planner import HERE, Form, FormResult, Planner
 from webui.form.reading.brought import choices_for
 from webui.form.start import StartStep
 from webui.kit.findings import counted
-from webui.kit.live import AT_ONCE, CONTROL, LAST, QUIET, Poller, shown
+from webui.kit.live import AT_ONCE, CONTROL, EACH, LAST, QUIET, Poller, shown
 from webui.kit.visitor import is_here
 from webui.kit.wording import Wording
 from webui.state.services import Services
@@ -50,6 +50,7 @@ FOCUS = "() => setTimeout(() => document.querySelector('#step-$step button')?.fo
 LOOK = "() => loraGarageForm.look()"
 SENT = "(...values) => loraGarageForm.sent(...values)"
 PRESS = "(...values) => loraGarageForm.press(...values)"
+DROP = "(...values) => loraGarageForm.drop(...values)"
 ARRIVED = "() => loraGarageForm.arrived()"
 LOOK_IF = "(memory) => { if (memory?.has_moved) loraGarageForm.look(); }"
 FORGET = "() => { if (confirm($sure)) { loraGarageForm.forget(); loraGarageForm.look(); } }"
@@ -156,9 +157,9 @@ class Wizard:
         self.redraw_after(plan.recheck.click(self.services.monitor.look_again, None, None, **QUIET))
         self.fills(
             data.importing.before(data.file.upload, data.file), data.importing.taking(fillings.add_file, data.notice, data.file), set(), {data.notice},
-            concurrency_limit=2, **QUIET,
+            js=DROP, concurrency_limit=2, **QUIET,
         )  # fmt: skip
-        self.fills(goal.recipe.upload, fillings.open_recipe, {goal.recipe}, {goal.recipe}, **LAST, **QUIET)
+        self.fills(goal.recipe.upload, fillings.open_recipe, {goal.recipe}, {goal.recipe}, **EACH, **QUIET)
         self.fills(goal.preset.select, fillings.take_preset, {goal.preset}, set(), **LAST, **QUIET)
         forget = Template(FORGET).substitute(sure=json.dumps(self.w.t("wizard.reset_sure")))
         plan.reset.click(None, None, None, js=forget, **QUIET)

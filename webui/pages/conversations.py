@@ -64,7 +64,7 @@ class ConversationShelf:
         """view: the chat's; its own target.change begins a conversation where it is not the opened one's."""
         drawn, place = [self.opened, self.words], [self.opened, target, *view]
         restored = page.load(self.restore, [target, self.opened], place, js=OPENED, **AT_ONCE)
-        for event in (restored, self.list.input(self.open, [self.list, target], place, **LAST, **AT_ONCE)):
+        for event in (restored, self.list.input(self.open, [self.list, target], place, **AT_ONCE)):
             event.then(self.draw, drawn, self.listed, **LAST, **AT_ONCE)
         self.words.submit(self.draw, drawn, self.listed, **LAST, **AT_ONCE)
         self.opened.change(self.draw, drawn, self.listed, js=KEEPS, **AT_ONCE)

@@ -195,7 +195,7 @@ class DataPage:
             gr.update(choices=[(self._line(row), str(row.number)) for row in page.rows], value=None, visible=bool(page.rows)),
             gr.update(visible=len(begins) > 1),
             gr.update(visible=page.next is not None),
-            shown_now,
+            gr.skip() if shown_now == show else shown_now,  # it may have been chosen anew meanwhile
             *self.parting.drawn(id, choices),
         ]
 

@@ -24,7 +24,7 @@ from core.runs.states import BUSY
 from core.system import file_window
 from webui.kit import format
 from webui.kit.html import Html, facts, join, muted, notice, tag
-from webui.kit.live import AT_ONCE, CONTROL, EACH, LAST, LivePart, Poller, Update, ViewContext, outcome, shown
+from webui.kit.live import AT_ONCE, CONTROL, LAST, LivePart, Poller, Update, ViewContext, outcome, shown
 from webui.kit.visitor import is_here
 from webui.kit.wording import Wording
 from webui.run import exported
@@ -153,7 +153,7 @@ class WayOut:
             field.input(self.finer.show, [self.form, self.finer.base], self.finer.told, **LAST, **AT_ONCE)
         pulse.after(self.start.click(self.begin, [self.opened, self.where, self.form, *self.finer.asked], [self.notice], **CONTROL))
         pulse.after(self.cancel.click(self.cancel_all, [self.opened], [self.notice], **CONTROL))
-        pulse.after(self.results.select(self.act, [self.pressed], [self.notice], js=exported.PRESSED, **EACH, **CONTROL))
+        pulse.after(self.results.select(self.act, [self.pressed], [self.notice], js=exported.PRESSED, **CONTROL))
 
     def forms(self, where: Any) -> tuple[str, ...]:
         """The recommended one first; "" for what is no place."""

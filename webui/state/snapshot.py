@@ -227,7 +227,7 @@ def _read_row(run: RunFolder, status: Status) -> RunRow:
         checkpoints=tuple(folder.name for folder in run.checkpoints()),
         launcher=facts.launcher,
         eval_loss=facts.best_eval_loss if facts.best_eval_loss is not None else _newest(newest, "eval", "eval_loss"),
-        seconds=facts.time.took_seconds if facts.time else None,
+        seconds=facts.time.took_seconds if facts.time and status.state not in BUSY else None,
         course=course(run),
         label=Label.of(run),
         spare_bytes=_bytes(lambda: spare_bytes(run)),

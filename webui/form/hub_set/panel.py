@@ -38,7 +38,7 @@ element.addEventListener("click", (event) => {
 """
 PRESSED = "() => [window.loraGarageHubSet ?? '']"
 # Of buttons that ask the hub, and take some seconds.
-ASKING: dict[str, Any] = {"show_progress": "minimal", "concurrency_limit": 2, "api_visibility": "private", **LAST}
+ASKING: dict[str, Any] = {"show_progress": "minimal", "concurrency_limit": 2, "api_visibility": "private"}
 
 
 class HubSetPanel(Panel):
@@ -76,8 +76,8 @@ class HubSetPanel(Panel):
         opened = [self.failure, self.one, self.about, self.part, self.told, *self._of_part]
         for pressed in (self.ask.click, self.words.submit):
             pressed(self.asked, [self.words], [self.found, *opened], show_progress_on=[self.ask], **ASKING)
-        self.found.select(self.open, [self.pressed], opened, js=PRESSED, show_progress_on=[self.found], **ASKING)
-        self.part.input(self.chosen, [self.told, self.part], self._of_part, show_progress_on=[self.part], **ASKING)
+        self.found.select(self.open, [self.pressed], opened, js=PRESSED, show_progress_on=[self.found], **LAST, **ASKING)
+        self.part.input(self.chosen, [self.told, self.part], self._of_part, show_progress_on=[self.part], **LAST, **ASKING)
         begun = [self.waited_for, self.clock, self.progress, self.failure]
         for button, rows in ((self.add, 0), (self.take, FIRST_ROWS)):
             pulse.after(button.click(self.begin(rows), [self.told, self.part, self.question, self.answer], begun, **CONTROL))

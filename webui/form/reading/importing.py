@@ -63,7 +63,9 @@ class ImportPart:
         """The same event, once this part knows that a file is about to be read. file: is empty by then, and may be dropped on again."""
 
         def begin(now: Any, dropped: Any = None) -> list[Any]:
-            return [Import(dropped, next(iter(unfinished(now)), None)), gr.Timer(active=True), *([None] if file else [])]
+            begins = dropped or not file
+            now = Import(dropped, next(iter(unfinished(now)), None)) if begins else now
+            return [now, gr.Timer(active=True), *([None] if file else [])]
 
         def begun(fn: Callable[..., Any], inputs: Parts, outputs: Parts, **options: Any) -> Any:
             files = [file] if file else []
