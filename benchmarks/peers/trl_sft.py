@@ -1,7 +1,7 @@
 """TRL's SFTTrainer at its best, in TRL's own environment: `PYTHON -m benchmarks.peers.trl_sft JOB.json`.
 
 Packing "bfd" (best fit, no attention between examples), its default loss (no full logits, in chunks, of the assistant's
-tokens alone), a bf16 base with its own bf16 mode, sdpa, no checkpointing (its default is on), fused AdamW, little logging.
+tokens alone), a bf16 base with its own bf16 mode, sdpa, no checkpointing unless the job says so (its default is on), fused AdamW, little logging.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def main() -> None:
         max_grad_norm=job.max_grad_norm,
         optim="adamw_torch_fused",
         bf16=True,
-        gradient_checkpointing=False,
+        gradient_checkpointing=job.checkpointing,
         use_cpu=not job.on_card,
         seed=job.seed,
         save_strategy="no",
