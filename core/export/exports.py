@@ -51,6 +51,8 @@ from core.system.processes import start_worker
 from core.workspace import names
 from core.workspace.folder import Workspace
 
+LEAVE_S = 5.0  # a worker that has said its last word has its lock for a moment more
+
 
 @dataclass(frozen=True)
 class ExportJob:
@@ -113,7 +115,9 @@ class Exports:
         path_length.refuse(job.build, ExportError, len(longest))
         with writing(self.workspace.exports):
             job.path.mkdir(parents=True, exist_ok=True)
-        status = job.status(self._started.get(request.name))
+        status, deadline = job.status(self._started.get(request.name)), time.monotonic() + LEAVE_S
+        while job.is_locked() and status and not status.active and time.monotonic() < deadline:
+            time.sleep(0.05)
         if job.is_locked() or (status and status.active):
             raise BusyError("export.already_running", name=run.name, kind=request.kind)
         self._clear_leftovers()

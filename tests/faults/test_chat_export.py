@@ -408,12 +408,21 @@ def test_an_export_whose_process_dies_at_once_does_not_say_starting_for_a_minute
 def test_an_export_that_runs_out_of_memory_says_so(
     whose: str, place: Place, monkeypatch: pytest.MonkeyPatch, faults: FaultTable
 ) -> None:
+    """The next one may be asked for at once, though the process of this one is slow to leave."""
     exports = Exports(place.workspace)
-    before = f"import core.export.merge as merge\ndef fails(*a, **k): raise {OUT_OF_MEMORY[whose]}\nmerge.merge = fails"
+    before = (
+        f"import time\nimport core.export.merge as merge\ndef fails(*a, **k): raise {OUT_OF_MEMORY[whose]}\nmerge.merge = fails\n"
+        "from core.export.jobs import JobFolder\nwrite = JobFolder.write\n"
+        "JobFolder.write = lambda self, status: (write(self, status), status.active or time.sleep(1))"
+    )
     with monkeypatch.context() as patch:
         run_instead(patch, "core.export.worker", before)
         status = exports.start(place.run, "merged").wait(LOAD_S)
-    assert (status.state, status.message.key) == ("failed", "export.out_of_memory")
+        assert (status.state, status.message.key) == ("failed", "export.out_of_memory")
+        run_instead(patch, "core.export.worker", "import os\nos._exit(9)")
+        next_one = exports.start(place.run, "merged")
+        next_one.process.wait()
+        (next_one.job.path / "status.json").unlink()
     assert lease_is_free(place.workspace)
     faults.add("out of memory while it merges", "export")
 
