@@ -494,7 +494,7 @@ def test_llama_cpp_ends_with_the_export_that_started_it_and_leaves_nothing_half_
     try:
         job = exports.start(place.run, "gguf", "q4_k_m")
         theirs = psutil.Process(int(wait_until(lambda: pid.exists() and pid.read_text("utf-8"), LOAD_S)))
-        assert job.status().stage == "converting_gguf" and list(job.job.build.rglob("*.gguf"))
+        wait_until(lambda: job.status().stage == "converting_gguf" and list(job.job.build.rglob("*.gguf")))
         if how == "killed":
             job.process.kill()
             job.process.wait()
