@@ -86,8 +86,8 @@ class DataPage:
             arrived(self.draw, shows, drawn, **AT_ONCE)
         opened = [self.begins, self.words, show, self.parting.others, self.notice, *self.row.outputs]
         redraw(self.sets.input(self.opened, None, opened, **LAST, **AT_ONCE))
-        self.words.submit(lambda: [0], None, [self.begins], **AT_ONCE).then(self.draw, shows, drawn, **LAST, **AT_ONCE)
-        show.input(lambda: [0], None, [self.begins], **AT_ONCE).then(self.draw, shows, drawn, **LAST, **AT_ONCE)
+        self.words.submit(lambda: [0], None, [self.begins], **LAST, **AT_ONCE).then(self.draw, shows, drawn, **LAST, **AT_ONCE)
+        show.input(lambda: [0], None, [self.begins], **LAST, **AT_ONCE).then(self.draw, shows, drawn, **LAST, **AT_ONCE)
         self.next.click(self.further, [self.begins, self.next_begin], [self.begins], **AT_ONCE).then(
             self.draw, shows, drawn, **LAST, **AT_ONCE
         )
