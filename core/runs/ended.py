@@ -174,6 +174,7 @@ class LeftRun:
 
     id: str
     name: str
+    created: float
     step: int
     saved: int
 
@@ -194,7 +195,8 @@ def left_run(run: RunFolder, status: Status) -> LeftRun | None:
     good = [folder for folder in run.checkpoints() if checkpoints.is_good(folder)]
     # state.json is written five times a second at most; metrics.jsonl has every step.
     steps = [n for line in run.newest_metrics() if line.get("kind") == "train" and isinstance(n := line.get("step"), int)]
-    return LeftRun(run.id, run.name, max([status.step, *steps[-1:]]), int(good[-1].name[-6:]) if good else 0)
+    saved = int(good[-1].name[-6:]) if good else 0
+    return LeftRun(run.id, run.name, run.facts().created, max([status.step, *steps[-1:]]), saved)
 
 
 def leave(run: RunFolder) -> None:

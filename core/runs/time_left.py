@@ -13,8 +13,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import accumulate
 
-from core.runs.folder import RunFolder
+from core.runs.folder import RunFolder, Status
 from core.runs.run_json import RunFacts, TimeFacts
+from core.runs.states import BUSY
 
 SLOW_START = 1.25  # a first step that takes so many times the median warms something up
 MOST_SLOW_STARTS = 5
@@ -115,6 +116,11 @@ def taken(run: RunFolder) -> float:
     """Seconds of training in the attempts so far; one that was killed counts up to its last checkpoint."""
     told = run.facts().time
     return (told and told.took_seconds) or 0.0
+
+
+def took(facts: RunFacts, status: Status) -> float | None:
+    """Seconds of training of a run that is over; of one at work its newest checkpoint would say a stale time."""
+    return facts.time.took_seconds if facts.time and status.state not in BUSY else None
 
 
 def keep(run: RunFolder, **values: float) -> None:

@@ -87,7 +87,8 @@ def drawing(curves: Sequence[LengthCurve], free: float | None, now: int, w: Word
         y = f"{up(count * step):.1f}"
         parts.append(tag("line", x1=LEFT, x2=WIDE - RIGHT, y1=y, y2=y, class_="fv-grid"))
         parts.append(tag("text", f"{count * step:g}", x=LEFT - 5, y=f"{up(count * step) + 4:.1f}", text_anchor="end"))
-    for length in _labelled(lengths, now):
+    # Powers of two; this plan's own length has a line of its own, and is named in the legend of the table.
+    for length in (each for each in lengths if each & (each - 1) == 0 and (each >= 512 or len(lengths) < 7)):
         x = f"{across(length):.1f}"
         parts.append(tag("text", f"{length:,}", x=x, y=HIGH - BOTTOM + 16, text_anchor="middle"))
     parts.append(tag("line", x1=f"{across(now):.1f}", x2=f"{across(now):.1f}", y1=TOP, y2=HIGH - BOTTOM, class_="fv-now"))
@@ -104,11 +105,6 @@ def drawing(curves: Sequence[LengthCurve], free: float | None, now: int, w: Word
     parts.append(tag("text", w.t("fits_view.axis_gib"), x=4, y=10))
     parts.append(tag("text", w.t("fits_view.axis_length"), x=WIDE - RIGHT, y=HIGH - 2, text_anchor="end"))
     return tag("svg", *parts, viewBox=f"0 0 {WIDE} {HIGH}", class_="fv-drawing", role="img", aria_label=w.t("fits_view.drawing"))
-
-
-def _labelled(lengths: Sequence[int], now: int) -> list[int]:
-    """Powers of two; this plan's own length has a line of its own, and is named in the legend of the table."""
-    return [length for length in lengths if length & (length - 1) == 0 and (length >= 512 or len(lengths) < 7)]
 
 
 def _legend(free: float | None, w: Wording) -> Html:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core.advice.case import Advice, Reason
+from core.advice.case import Advice
 from core.advice.run_doctor import SAID_OF_PLANS
 from core.data.many.kept_apart import held
 from core.memory.arithmetic import Estimate
@@ -63,6 +63,7 @@ def card(result: FormResult, w: Wording) -> Html:
     if result.plan is None:
         return notice(w.of(result.problem)) if result.problem else tag("p", w.t("plan_view.no_plan"), class_="lg-quiet")
     advice = result.plan.advice
+    read_unasked = {"offload_layers", *(["budget"] if advice.budget.ranks > 1 else [])}  # they change so much
     parts = [
         tag(
             "p",
@@ -72,7 +73,7 @@ def card(result: FormResult, w: Wording) -> Html:
         ),
         memory(advice.estimate, advice.budget, w),
         would_fit(advice, w),
-        *(tag("p", w.of(reason.text)) for reason in advice.reasons if _is_on_card(reason, advice)),
+        *(tag("p", w.of(reason.text)) for reason in advice.reasons if reason.field in read_unasked),
         dry_run_line(result.dry_run, advice, w),
         correction.corrected(advice.correction, w),
         time_line(result, w),
@@ -84,11 +85,6 @@ def card(result: FormResult, w: Wording) -> Html:
         *_warnings(advice, w)[:MOST_WARNINGS],
     ]
     return tag("div", join(parts), class_="lg-plan")
-
-
-def _is_on_card(reason: Reason, advice: Advice) -> bool:
-    """Whether it changes so much that it is read without being asked for."""
-    return reason.field == "offload_layers" or (reason.field == "budget" and advice.budget.ranks > 1)
 
 
 def _warnings(advice: Advice, w: Wording) -> list[Html]:

@@ -10,6 +10,7 @@ import gradio as gr
 from core.errors import GarageError
 from core.runs import ended
 from core.runs.ended import LeftRun
+from webui.kit.format import moment
 from webui.kit.html import Html, join, notice, tag
 from webui.kit.live import CONTROL, LivePart, Poller, Update, ViewContext, outcome, shown
 from webui.kit.panel import Panel
@@ -60,10 +61,11 @@ class LeftRuns(Panel):
         if not found:
             return Html("")
         title = w.t("left_runs_card.left_one") if len(found) == 1 else w.t("left_runs_card.left_many", count=len(found))
-        return join([tag("h2", title), tag("ul", *(tag("li", w.of(run.words)) for run in found), class_="lg-plain-list")])
+        each = (tag("li", w.of(run.words), " ", tag("span", moment(run.created), class_="lg-quiet")) for run in found)
+        return join([tag("h2", title), tag("ul", *each, class_="lg-plain-list")])
 
     def _choices(self, found: Sequence[LeftRun]) -> list[tuple[str, str]]:
-        return [(run.name, run.id) for run in found]
+        return [(f"{run.name} · {moment(run.created)}", run.id) for run in found]
 
     def parts(self) -> list[LivePart]:
         return [

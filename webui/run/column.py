@@ -8,7 +8,7 @@ import gradio as gr
 
 from core.runs.further import may_continue
 from core.runs.states import BUSY, State, may_pause, may_resume, may_stop
-from webui.kit.html import Html, notice, tag
+from webui.kit.html import notice, tag
 from webui.kit.live import CONTROL, LivePart, Poller, ViewContext, outcome, shown
 from webui.kit.wording import Wording
 from webui.run import card
@@ -43,7 +43,9 @@ class RunColumn:
                 self.open_chat = gr.Button(w.t("train_page.open_chat"), variant="primary", elem_id="run-open-chat")
                 self.take_out = gr.Button(w.t("way_out.open_here"), visible=False, elem_id="run-way-out")
                 self.further = gr.Button(w.t("further_card.further"), visible=False, elem_id="run-further")
-            gr.HTML(self._unfold(), elem_id="run-unfold")
+            # On a phone a run that is over is a short card, and the form stands below it.
+            unfold = tag("button", w.t("train_page.unfold"), type="button", class_="lg-small", aria_expanded="false")
+            gr.HTML(unfold, elem_id="run-unfold")
             with gr.Column(elem_id="run-chart"):
                 self.chart = live_chart(self.services, w, "", "live-chart")
                 film_strip(self.services, w, "", "live-film")
@@ -53,10 +55,6 @@ class RunColumn:
                 self.settings = gr.HTML("", elem_id="run-settings")
             with gr.Accordion(w.t("train_page.story"), open=False, visible=False, elem_id="run-story-fold") as self.story_fold:
                 self.story = gr.HTML("", elem_id="run-story")
-
-    def _unfold(self) -> Html:
-        """On a phone a run that is over is a short card, and the form stands below it."""
-        return tag("button", self.w.t("train_page.unfold"), type="button", class_="lg-small", aria_expanded="false")
 
     def parts(self) -> list[LivePart]:
         return [

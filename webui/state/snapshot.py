@@ -22,6 +22,7 @@ from core.hub.downloads import Downloads
 from core.hub.entry import Download
 from core.queue.queue import Order, Queue, QueuedRun, arranged, first
 from core.recipe import Recipe
+from core.runs import time_left
 from core.runs.all import Runs
 from core.runs.ended import LeftRun, left_run
 from core.runs.folder import RunFolder, Status
@@ -227,7 +228,7 @@ def _read_row(run: RunFolder, status: Status) -> RunRow:
         checkpoints=tuple(folder.name for folder in run.checkpoints()),
         launcher=facts.launcher,
         eval_loss=facts.best_eval_loss if facts.best_eval_loss is not None else _newest(newest, "eval", "eval_loss"),
-        seconds=facts.time.took_seconds if facts.time and status.state not in BUSY else None,
+        seconds=time_left.took(facts, status),
         course=course(run),
         label=Label.of(run),
         spare_bytes=_bytes(lambda: spare_bytes(run)),

@@ -118,11 +118,6 @@ def _readers_of_one_input(tuned: Any, layers: Sequence[LoraLayer]) -> list[list[
     return [readers for readers in together if readers] + [[layer] for layer in layers if layer not in grouped]
 
 
-def _autocasts(device_type: str) -> bool:
-    # On the meta device (core/trial/dry_run) torch refuses the second question.
-    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
-
-
 class _Group:
     """Layers with the same input. The first one called computes for all; the others return their part.
 
@@ -144,7 +139,9 @@ class _Group:
     def _forward_of(self, index: int) -> Callable[..., torch.Tensor]:
         def forward(x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
             member = self.members[index]
-            if args or kwargs or not member.is_plain() or _autocasts(x.device.type):
+            device = x.device.type  # of the meta device (core/trial/dry_run) torch refuses the second question
+            autocasts = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+            if args or kwargs or not member.is_plain() or autocasts:
                 return type(member.layer).forward(member.layer, x, *args, **kwargs)
             return self._output(index, x)
 

@@ -15,10 +15,9 @@ from pydantic import ConfigDict, Field, StringConstraints, ValidationError
 from core.errors import RecipeError
 from core.hub.cached import COMMIT
 from core.recipe import Recipe, read_yaml, to_yaml
-from core.runs import frames, scenes
+from core.runs import frames, scenes, time_left
 from core.runs.folder import RunFolder
 from core.runs.run_json import RunFacts
-from core.runs.states import BUSY
 from core.values import GIB, Frozen
 
 MARK, VERSION = "lora_garage_card", 1
@@ -111,7 +110,7 @@ def _outcome(run: RunFolder, facts: RunFacts) -> CardOutcome:
     return CardOutcome(
         state=status.state.value, step=facts.adapter_step or status.step, device=(facts.device_name or facts.device or "")[:300],
         dtype=(facts.dtype or "")[:300], memory_gib=round(gib, 2) if gib else None,
-        seconds=facts.time.took_seconds if facts.time and status.state not in BUSY else None, tokens=max(tokens, default=None),
+        seconds=time_left.took(facts, status), tokens=max(tokens, default=None),
         first_loss=losses[0] if losses else None, last_loss=losses[-1] if losses else None, eval_loss=facts.best_eval_loss,
         forgetting=round(forgot.change, 4) if forgot else None, continues=facts.parent.name[:300] if facts.parent else None,
     )  # fmt: skip
