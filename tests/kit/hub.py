@@ -113,6 +113,7 @@ class FakeHub:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # a head and its small body are two packets, and the second waited 40 ms for the first's receipt
     fake: FakeHub
 
     def log_message(self, *_: object) -> None: ...

@@ -58,7 +58,7 @@ def transformers_own_rotary(monkeypatch: pytest.MonkeyPatch) -> None:
     """A test that fused a step and let it go without a release leaves its family's function replaced (core/engine/variants/elementwise)."""
     from core.engine.variants import elementwise
 
-    for name, code in list(sys.modules.items()):
-        found = vars(code).get(elementwise.ROTARY) if name.startswith("transformers.models.") else None
+    for code in [sys.modules[name] for name in sys.modules if ".modeling_" in name]:
+        found = vars(code).get(elementwise.ROTARY)
         if hasattr(found, "turns"):
             monkeypatch.setattr(code, elementwise.ROTARY, found.own)

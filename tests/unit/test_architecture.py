@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from core.presets import PROJECT
+from tests.kit.source import tree_of
 
 # What may be loaded only inside a worker process. tokenizers and datasets are fine, transformers pulls torch in.
 HEAVY = {"torch", "transformers", "peft", "bitsandbytes", "accelerate"}
@@ -73,11 +74,6 @@ def imports(tree: ast.AST | list[ast.stmt]) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             yield node.module
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-@cache
-def tree_of(file: Path) -> ast.Module:
-    return ast.parse(file.read_text("utf-8"))
 
 
 def packages(file: Path, top_level_only: bool = False) -> set[str]:

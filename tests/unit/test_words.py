@@ -20,6 +20,7 @@ from core.presets import PROJECT
 from core.recipe import Adapter, Data, Model, Recipe, Train
 from core.runs.folder import Status
 from core.runs.states import State
+from tests.kit.source import tree_of
 
 CATALOGUE = Catalogue(CORE_LOCALES, PROJECT / "webui" / "locales")
 HELP = {f"recipe.help_{section}_{name}" for section, model in
@@ -99,7 +100,7 @@ def literal_keys() -> set[str]:
     """First arguments of msg("a.b"), SomeError("a.b"), w.t("a.b") that are written out."""
     found = set()
     for file in [*(PROJECT / "core").rglob("*.py"), *(PROJECT / "webui").rglob("*.py")]:
-        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        for node in ast.walk(tree_of(file)):
             if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
                 name = getattr(node.func, "id", getattr(node.func, "attr", ""))
                 value = node.args[0].value
@@ -114,14 +115,15 @@ def literal_keys() -> set[str]:
 
 
 def test_every_key_written_in_the_code_has_its_sentence() -> None:
-    assert len(literal_keys()) > 100, "the search finds them"
-    assert literal_keys() - CATALOGUE.keys("en") == set()
+    keys = literal_keys()
+    assert len(keys) > 100, "the search finds them"
+    assert keys - CATALOGUE.keys("en") == set()
 
 
 def test_every_sentence_is_one_that_the_code_can_name() -> None:
     """Its key stands there, or an f-string makes it of names that stand there. `_info` and `_kept` are put behind a key, `launch.` before."""
     files = [*(file for folder in ("core", "webui", "launcher") for file in (PROJECT / folder).rglob("*.py"))]
-    nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text("utf-8")))]
+    nodes = [node for file in files for node in ast.walk(tree_of(file))]
     written = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     named = {node.target.id for node in nodes if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)}
     words = written | named | {key.rpartition(".")[2] for key in written}
@@ -156,7 +158,7 @@ def test_the_languages_that_are_wanted_are_spoken_and_english(wanted: str, spoke
 def test_every_state_and_every_stage_has_words() -> None:
     stages = set()
     for file in (PROJECT / "core").rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        for node in ast.walk(tree_of(file)):
             if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
                 if getattr(node.func, "attr", getattr(node.func, "id", "")) in ("stage", "report"):
                     stages.add(node.args[0].value)

@@ -16,6 +16,7 @@ from core.commands import __main__ as commands
 from core.commands import taking
 from core.commands.terminal import columns, written_over
 from core.presets import PROJECT
+from tests.kit.source import tree_of
 
 
 def test_a_line_covers_the_one_before_whatever_letters_it_had() -> None:
@@ -34,7 +35,7 @@ def test_nothing_is_written_in_escape_sequences(folder: str) -> None:
     texts = [
         f"{file.name}:{node.lineno}"
         for file in (PROJECT / folder).rglob("*.py")
-        for node in ast.walk(ast.parse(file.read_text("utf-8")))
+        for node in ast.walk(tree_of(file))
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and "\x1b[" in node.value
     ]
     assert texts == []

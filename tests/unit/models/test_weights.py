@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from core.models import weights
 from core.presets import PROJECT
+from tests.kit.source import tree_of
 
 
 def test_windows_reserves_no_page_file_for_weights_that_are_read() -> None:
@@ -32,7 +33,7 @@ def test_what_is_read_is_what_was_written_on_both(tmp_path: Path, system: str, m
 def test_every_file_of_weights_is_opened_that_way() -> None:
     opened = []
     for path in (PROJECT / "core").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("safe_open", "load_file"):
                 opened.append(path.name)
                 assert [keyword.arg for keyword in node.keywords] == ["backend"], path

@@ -17,6 +17,7 @@ from core.recipe import Recipe
 from core.runs.all import Runs
 from core.system import processes
 from core.workspace.folder import Workspace
+from tests.kit.source import tree_of
 
 # Runs a module as a program; at the import of torch, and of transformers and numpy before it, it looks at descriptor 0 and ends.
 LOOK = """
@@ -117,7 +118,7 @@ def endings_left_to_the_system(file: Path) -> list[str]:
     import ast
 
     found = []
-    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+    for node in ast.walk(tree_of(file)):
         if not isinstance(node, ast.Call):
             continue
         name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
