@@ -6,3 +6,9 @@ Imports: workspace, system and the ground. What a model is good for is `core/mod
 `sets` is the same for data sets.
 Add what a hub may answer: a sentence in `answers`. What of a repository is fetched: `listing`, `cached`. Where the token comes from: `token`.
 """
+
+from huggingface_hub import constants
+
+# Else a process first asks the Hub what harnesses of agents there are, waits 3 s for it and keeps the answer in the person's own cache;
+# what a mirror answers that is no such list then ends every question of a day (huggingface_hub 2.4).
+constants.HF_HUB_DISABLE_TELEMETRY = True

@@ -78,7 +78,8 @@ class Downloads:
         row, wish = self._row(entry), entry.wish()
         if row is not None and row.state in ("waiting", "running", "again"):
             return row
-        is_first = wish.is_first if wish and wish.wanted != "cancel" else not _lies_here(repo)
+        lies_here = PartName.parse(repo) is None and CachedRepo(repo, cache_folder(None)).folder.exists()
+        is_first = wish.is_first if wish and wish.wanted != "cancel" else not lies_here
         entry.ask(wish_now(repo, revision, "run", is_first, said if said is not None or wish is None else wish.said))
         self._wake.set()
         found = entry.row()
@@ -295,10 +296,6 @@ def with_nearest(repo: str, message: Message, known: Sequence[str]) -> Message:
     """What is said of a model; of a name that the hub does not have also which it may have been."""
     near = nearest(repo, known) if message.key == "hub.missing" else []
     return msg("downloads.missing_near", missing=message, near=near) if near else message
-
-
-def _lies_here(repo: str) -> bool:
-    return PartName.parse(repo) is None and CachedRepo(repo, cache_folder(None)).folder.exists()
 
 
 def nearest(name: str, known: Sequence[str]) -> list[str]:

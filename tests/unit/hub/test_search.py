@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
 from core.errors import ModelError
 from core.hub import peek
 from core.hub.search import search
+from core.presets import PROJECT
 from tests.kit.hub import FakeHub
 from tests.unit.hub.conftest import SECRET
 
@@ -137,3 +141,15 @@ def test_a_stale_token_does_not_keep_from_searching(hub, monkeypatch):
 @pytest.mark.parametrize("words", ["", "   ", "a" * 101, "a\x00b"])
 def test_what_are_no_words_is_refused_without_a_request(hub, words):
     assert refusal(hub, words).message.key == "hub_search.bad_words" and hub.requests == []
+
+
+def test_a_process_asks_the_hub_for_nothing_else_and_leaves_nothing_in_the_home_of_its_cache(hub, tmp_path):
+    """Seen: huggingface_hub's question for a list of agents' harnesses, whose answer, a list of another kind, ended every question after it."""
+    hub.body = b"[]"
+    code = "import huggingface_hub; from core.hub.search import search; print(search('qwen3'))"
+    telling = ("HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK", "DISABLE_TELEMETRY")
+    environment = {name: value for name, value in os.environ.items() if name not in telling}
+    environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path), "PYTHONPATH": str(PROJECT)}
+    said = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert said.stdout == "[]\n", said.stderr
+    assert hub.requests == ["GET /api/models"] and not any(tmp_path.iterdir())

@@ -155,8 +155,9 @@ class ReadingPart:
         w = self.w
         people = [person for number, person in enumerate(chat.people) if number < MOST_PEOPLE or person.name == chat.voice]
         names = [(w.t("reading_choices.person", name=person.name, count=f"{person.messages:,}"), person.name) for person in people]
+        ladder = {*chat.ladder, *([(chat.gap_hours, chat.conversations)] if chat.gap_hours else [])}  # and the one that is chosen
         silences = [
-            (w.t("reading_choices.silence", hours=f"{hours:g}", count=f"{count:,}"), hours) for hours, count in _silences(chat)
+            (w.t("reading_choices.silence", hours=f"{hours:g}", count=f"{count:,}"), hours) for hours, count in sorted(ladder)
         ]
         said = [w.t("reading_choices.voice_guessed", voice=chat.voice)] if chat.guessed else []
         if len(people) < chat.count:
@@ -222,11 +223,6 @@ def offered(file: Path | Source, problem: DataError) -> dict[str, Role] | None:
     if problem.message.key != "data.unknown_format":
         return None
     return likely([row for row in islice(read_rows(file), SAMPLE_ROWS) if isinstance(row, Row)])
-
-
-def _silences(chat: Chat) -> list[tuple[float, int]]:
-    """To choose from, and the one that is chosen."""
-    return sorted({*chat.ladder, *([(chat.gap_hours, chat.conversations)] if chat.gap_hours else [])})
 
 
 def _cell(value: Any) -> str:
