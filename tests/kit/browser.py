@@ -57,7 +57,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -76,6 +75,7 @@ from core.runs.folder import RunFolder
 from core.runs.states import State
 from core.workspace import lease
 from core.workspace.folder import Workspace
+from tests.kit.ports import free_port
 from tests.kit.waits import PATIENCE, wait_until
 from tests.windows import console
 
@@ -112,12 +112,6 @@ def chromium() -> str | None:
         if path and Path(path).exists():
             return path
     return None
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @dataclass

@@ -16,7 +16,6 @@ import threading
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -31,6 +30,7 @@ from core.runs.states import State
 from core.workspace.folder import Workspace
 from tests.kit import browser as kit
 from tests.kit.hostile_app import answers
+from tests.kit.ports import free_port
 from tests.kit.runs import ScriptedRun
 from tests.kit.waits import wait_until
 
@@ -104,21 +104,11 @@ class Server:
         return status, said
 
 
-def two_free_ports() -> int:
-    """The first of two beside each other: plain gradio serves a page with a login on the second."""
-    while True:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            with suppress(OSError):
-                second.bind(("127.0.0.1", first.getsockname()[1] + 1))
-                return first.getsockname()[1]
-
-
 def start(kind: str, home: Path, sink: str) -> Server:
     for name in ("tmp", "workspace"):
         (home / name).mkdir(parents=True)
     (home / "canary.txt").write_text(SECRET, "utf-8")
-    port, log = two_free_ports(), home / "app.log"
+    port, log = free_port(in_a_row=2), home / "app.log"  # plain gradio serves a page with a login on the second
     environment = os.environ | {"PYTHONPATH": str(kit.PROJECT), "LORA_GARAGE_LANG": "en"}
     if kind == "plain":  # so it is not forked from a process that has read ours, and patched gradio
         environment |= {"GRADIO_ANALYTICS_ENABLED": "False"}

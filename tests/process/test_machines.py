@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -24,6 +23,7 @@ from core.runs.states import State
 from core.system.linked import new_secret
 from core.workspace import lease
 from core.workspace.folder import Workspace
+from tests.kit.ports import free_port
 from tests.kit.trainer import losses
 from tests.kit.waits import PATIENCE, wait_until
 from tests.kit.workers import at_work
@@ -98,8 +98,7 @@ def two(tmp_path: Path, tiny_model: Path) -> tuple[Computer, Computer]:
 
 
 def free_address(host: str = "127.0.0.1") -> str:
-    with socket.create_server((host, 0)) as server:
-        return f"{host}:{server.getsockname()[1]}"
+    return f"{host}:{free_port(host)}"
 
 
 def test_two_pcs_learn_what_one_learns_and_nobody_stays(two: tuple[Computer, Computer], alone: dict[int, float]) -> None:

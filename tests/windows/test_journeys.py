@@ -17,7 +17,7 @@ import pytest
 
 from core.runs.folder import RunFolder
 from core.runs.states import State
-from tests.kit import browser as kit
+from tests.kit.ports import free_port
 from tests.windows import console
 from tests.windows.place import LIMIT_S, Place, adapter_of, wait_for
 
@@ -105,7 +105,7 @@ def test_a_run_outlives_the_command_that_started_it(place: Place, ends: list) ->
 def test_closing_the_console_of_the_app_leaves_its_training_alive(place: Place, ends: list) -> None:
     """W2: app and worker ended at once, the run without a checkpoint. Before that a second app finds the first, and afterwards the
     worker can still be asked from elsewhere."""
-    ends.append(place.in_a_console("webui", "--no-browser", "--port", str(kit.free_port())))
+    ends.append(place.in_a_console("webui", "--no-browser", "--port", str(free_port())))
     app = ends[0]
     wait_for(lambda: app.poll() is not None or "http://" in (place.root / "webui.log").read_text("utf-8"))
     assert app.poll() is None, (place.root / "webui.log").read_text("utf-8")

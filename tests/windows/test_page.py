@@ -19,7 +19,8 @@ from core.presets import PROJECT
 from core.runs.all import Runs
 from core.runs.states import State
 from core.workspace.folder import Workspace
-from tests.kit.browser import App, browser, free_port, open_page, unfold
+from tests.kit.browser import App, browser, open_page, unfold
+from tests.kit.ports import free_port
 from tests.kit.waits import wait_until
 from tests.windows.place import NAME
 from tests.windows.wine import Wine, as_windows

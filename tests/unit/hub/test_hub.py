@@ -23,6 +23,7 @@ from core.messages import CORE_LOCALES, Catalogue
 from core.progress import Progress
 from tests.kit.fetching import fetch_here, incomplete
 from tests.kit.hub import CHUNK, FakeHub, commit_of, tiny_model
+from tests.kit.ports import free_port
 from tests.kit.waits import wait_until
 from tests.unit.hub.conftest import SECRET
 
@@ -67,12 +68,6 @@ def stop_when(event: threading.Event, cache=None, least: int = 0):
 
 def partials(cache: Path) -> list[Path]:
     return list(cache.rglob("*.incomplete"))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 # --- a download that goes well

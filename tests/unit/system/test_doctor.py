@@ -19,6 +19,7 @@ from core.system.windows import PageFile, SleepAfter
 from core.workspace import preferences
 from core.workspace.folder import Workspace
 from launcher import running, torch_build
+from tests.kit.ports import free_port
 
 RTX = gpu.Card(index=0, name="RTX 4070", total_bytes=12 * 2**30, free_bytes=11 * 2**30, capability=(8, 9))
 TURING = gpu.Card(index=1, name="RTX 2060", total_bytes=6 * 2**30, free_bytes=5 * 2**30, capability=(7, 5))
@@ -267,9 +268,9 @@ def test_torch_has_as_long_to_load_as_at_an_install():
 
 def test_a_taken_port_is_seen():
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
+        port = free_port()
+        taken.bind(("127.0.0.1", port))
         taken.listen()
-        port = taken.getsockname()[1]
         assert not surroundings.port_is_free(port)
     assert surroundings.port_is_free(port)
 

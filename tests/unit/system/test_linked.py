@@ -16,6 +16,7 @@ import pytest
 from core.system import linked
 from core.system.linked import Entrance, Gathering, Link, LinkError, key_of, new_secret, parse, reach
 from core.system.processes import worker_environment
+from tests.kit.ports import free_port
 from tests.kit.waits import wait_until
 
 SECRET = "abcd-efgh-2345-6789"
@@ -143,11 +144,9 @@ def test_every_way_not_to_get_there_is_a_sentence(entrance: Entrance) -> None:
         Entrance(entrance.address, SECRET)
     with pytest.raises(LinkError, match="no address of this PC"):
         Entrance(("192.0.2.1", 0), SECRET)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        free = silent.getsockname()
     asked: list[int] = []
     with pytest.raises(LinkError, match="cannot be reached"):
-        reach(free, SECRET, 0.2, lambda: asked.append(1))
+        reach(("127.0.0.1", free_port()), SECRET, 0.2, lambda: asked.append(1))
     assert asked, "it is tried again meanwhile"
     with pytest.raises(LinkError, match=r"No PC named nowhere\.invalid"):
         reach(("nowhere.invalid", 1), SECRET, 0.0)
