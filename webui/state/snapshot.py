@@ -118,7 +118,7 @@ class Snapshots:
         self._taken_at = float("-inf")
         self._moment: Snapshot | None = None
         self._rows: dict[str, tuple[tuple[Any, ...], RunRow]] = {}
-        self._events: dict[str, tuple[tuple[int, int], list[dict[str, Any]]]] = {}
+        self._events: dict[str, tuple[tuple[int, ...], list[dict[str, Any]]]] = {}
 
     def now(self, fresh: bool = False) -> Snapshot:
         """fresh: after a button, whose effect must be seen at once."""
@@ -172,9 +172,10 @@ class Snapshots:
             return None
 
     def _row(self, run: RunFolder) -> RunRow:
+        # First: what is written meanwhile is read again by the next look.
+        stamps = [_stamp(run, name) for name in ("state.json", "label.json", "metrics.jsonl", "checkpoints")]
         status = self._runs.status(run)
-        stamp = (*(_stamp(run, name) for name in ("state.json", "label.json", "metrics.jsonl", "checkpoints")), status.state)
-        known = self._rows.get(run.id)
+        stamp, known = (*stamps, status.state), self._rows.get(run.id)
         if known is None or known[0] != stamp:
             known = (stamp, _read_row(run, status))
             self._rows[run.id] = known
@@ -199,12 +200,12 @@ class Snapshots:
         return known[1]
 
 
-def _stamp(run: RunFolder, name: str) -> tuple[int, int]:
+def _stamp(run: RunFolder, name: str) -> tuple[int, ...]:
     try:
         found = (run.path / name).stat()
     except OSError:
-        return (0, 0)
-    return (found.st_mtime_ns, found.st_size)
+        return ()
+    return (found.st_mtime_ns, found.st_size, found.st_ino)  # a file that is replaced within a tick of the clock is another one
 
 
 def _read_row(run: RunFolder, status: Status) -> RunRow:

@@ -59,7 +59,7 @@ def _found(row: DatasetInfo) -> FoundSet:
     return FoundSet(
         id=row.id,
         rows=_rows_of_card(row.card_data),
-        about_rows=next((_range(found) for tag in tags if (found := _SIZE.fullmatch(tag))), ""),
+        about_rows=next((f"{n[1]}{n[2]}" if n[1] else f"{n[3]}-{n[4]}" for tag in tags if (n := _SIZE.fullmatch(tag))), ""),
         bytes=row.main_size,
         likes=row.likes,
         downloads=row.downloads,
@@ -89,11 +89,6 @@ def _rows_of_card(card: Any) -> int | None:
 
 def _list(value: Any) -> Iterable[Any]:
     return value if isinstance(value, list) else ()
-
-
-def _range(found: re.Match[str]) -> str:
-    """ "10K-100K", "<1K", ">1T"."""
-    return f"{found[1]}{found[2]}" if found[1] else f"{found[3]}-{found[4]}"
 
 
 def _why_not(tags: list[str]) -> Message | None:

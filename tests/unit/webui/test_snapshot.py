@@ -1,0 +1,31 @@
+"""What the page knows of the runs is what stands in their folders, also where a worker writes while they are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from core.runs.all import Runs
+from core.runs.folder import RunFolder, Status
+from core.runs.states import State
+from core.workspace.folder import Workspace
+from tests.kit.runs import ScriptedRun
+from webui.state.services import Services
+
+
+def test_what_is_written_while_a_run_is_read_is_seen_by_the_next_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was not until the run wrote again, which one that is over never does."""
+    services = Services.open(Workspace.open(tmp_path))
+    with ScriptedRun(services.workspace, "quick") as scripted:
+        scripted.to(State.RUNNING).train(3)
+        read = Runs.status
+
+        def late(runs: Runs, run: RunFolder) -> Status:
+            status = read(runs, run)
+            if status.step == 3:
+                scripted.train(2)
+            return status
+
+        monkeypatch.setattr(Runs, "status", late)
+        assert [services.snapshots.now(fresh=True).rows[0].status.step for _ in range(2)] == [3, 5]
