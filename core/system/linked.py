@@ -199,8 +199,11 @@ class Entrance:
         while True:
             try:
                 connection, there = self._listener.accept()
-            except OSError:  # closed
-                return
+            except OSError:
+                if self._closed:
+                    return
+                time.sleep(BEAT_S)  # too many files are open, say: whoever waits outside is let in afterwards
+                continue
             if not self._room.acquire(blocking=False):
                 connection.close()
                 continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import queue
@@ -59,6 +60,31 @@ def test_another_secret_is_turned_away_at_both_ends_and_the_next_may_come(entran
         reach(entrance.address, "a" * 16, 5.0)
     assert wait_until(lambda: entrance.refusals) == ["127.0.0.1"]  # type: ignore[attr-defined]
     pair(entrance)
+
+
+class FullOnce:
+    """A listening socket whose first accept finds that this process may open no more files."""
+
+    def __init__(self, server: socket.socket):
+        self.server, self.is_full = server, True
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        if self.is_full:
+            self.is_full = False
+            raise OSError(errno.EMFILE, "Too many open files")
+        return self.server.accept()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.server, name)
+
+
+def test_who_comes_while_too_many_files_are_open_is_let_in_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    make = socket.create_server
+    monkeypatch.setattr(socket, "create_server", lambda *rest, **options: FullOnce(make(*rest, **options)))
+    monkeypatch.setattr(linked, "BEAT_S", 0.05)
+    made = Entrance(("127.0.0.1", 0), SECRET)
+    pair(made)
+    made.close()
 
 
 def test_neither_the_secret_nor_its_key_is_on_the_wire_and_no_greeting_is_good_twice(entrance: Entrance) -> None:
