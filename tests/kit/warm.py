@@ -7,7 +7,7 @@ arguments, environment, folder and files that it was given; everything else is s
 not the seconds in which Python reads torch; an app or a command is there without the second in which it reads its libraries, and
 forks its workers in the same way. What a spawn itself is to show is marked `spawn` and gets a real one.
 Linux and macOS only. A server ends when its standard input does. Asked, one message each: {"argv", "env", "cwd", "servers"} with
-three files -> {"pid"}; {"code": pid} -> {"code": int | null}.
+three files -> {"pid", "number"}; {"code": number} -> {"code": int | null}.
 """
 
 from __future__ import annotations
@@ -97,11 +97,11 @@ class Warm:
         assert answer, "the warm process is gone"
         return json.loads(answer)
 
-    def code(self, pid: int) -> int | None:
+    def code(self, number: int) -> int | None:
         """The exit status of what was forked, None while it runs. After `close` nobody is there who could tell: it counts as running, as
         a worker does that lives on."""
         with self._guard:
-            return None if self._socket.fileno() < 0 else self._asked({"code": pid})["code"]
+            return None if self._socket.fileno() < 0 else self._asked({"code": number})["code"]
 
     def close(self) -> None:
         with self._guard:
@@ -189,7 +189,8 @@ class Popen(subprocess.Popen):
         asked = {"argv": list(args[2:]), "env": environment, "cwd": str(options.get("cwd") or os.getcwd())}
         if kind != "torch":
             asked["servers"] = [{"torch": self.servers.begin("torch")}, {"torch": dict(self.servers.environments["torch"])}]
-        self.pid = self.warm.ask(asked, tuple(files))["pid"]
+        told = self.warm.ask(asked, tuple(files))
+        self.pid, self._number = told["pid"], told["number"]
         for each in ours:
             os.close(each)
 
@@ -215,7 +216,7 @@ class Popen(subprocess.Popen):
         if not self._forked:
             return super().poll()
         if self.returncode is None:
-            self.returncode = self.warm.code(self.pid)
+            self.returncode = self.warm.code(self._number)
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
@@ -232,7 +233,8 @@ class Popen(subprocess.Popen):
         if not self._forked:
             super().send_signal(sig)
         elif self.poll() is None:
-            os.kill(self.pid, sig)
+            with suppress(ProcessLookupError):  # it has ended just now, as in the base class
+                os.kill(self.pid, sig)
 
     def communicate(self, input: Any = None, timeout: float | None = None) -> tuple[Any, Any]:
         if not self._forked:
@@ -336,8 +338,8 @@ def main() -> None:
     listens = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listens.bind(address)
     listens.listen(64)
-    codes: dict[int, int] = {}
-    signal.signal(signal.SIGCHLD, lambda *_: reap(codes))
+    children = Children()
+    signal.signal(signal.SIGCHLD, lambda *_: children.reap())
     waits = selectors.DefaultSelector()
     waits.register(listens, selectors.EVENT_READ)
     waits.register(sys.stdin.buffer, selectors.EVENT_READ)
@@ -350,13 +352,42 @@ def main() -> None:
                 one, _ = listens.accept()
                 asking.add(one)
                 waits.register(one, selectors.EVENT_READ)
-            elif not answer(key.fileobj, codes, [listens, *asking]):
+            elif not answer(key.fileobj, children, [listens, *asking]):
                 waits.unregister(key.fileobj)
                 asking.discard(key.fileobj)
                 key.fileobj.close()
 
 
-def answer(asks: socket.socket, codes: dict[int, int], ours: list[socket.socket]) -> bool:
+class Children:
+    """What was forked here, each by a number of its own: a system gives a pid again, here after 32,768 others, and who asks for the code of
+    one that had it before would hear of the new one, or of the new one that it has ended."""
+
+    def __init__(self) -> None:
+        self._alive: dict[int, int] = {}  # pid -> number
+        self._codes: list[int | None] = []
+
+    def add(self, pid: int) -> int:
+        """With SIGCHLD blocked since the fork."""
+        self._alive[pid] = len(self._codes)
+        self._codes.append(None)
+        return self._alive[pid]
+
+    def code(self, number: int) -> int | None:
+        return self._codes[number]
+
+    def reap(self) -> None:
+        """At once, so that nobody takes a process that has ended for one that lives."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            self._codes[self._alive.pop(pid)] = os.waitstatus_to_exitcode(status)
+
+
+def answer(asks: socket.socket, children: Children, ours: list[socket.socket]) -> bool:
     """One message; False when that side is gone. ours: what a forked process does not keep."""
     try:
         said, files, _, _ = receive(asks)
@@ -364,8 +395,8 @@ def answer(asks: socket.socket, codes: dict[int, int], ours: list[socket.socket]
             return False
         asked = json.loads(said)
         if "code" in asked:
-            reap(codes)
-            asks.send(json.dumps({"code": codes.get(asked["code"])}).encode())
+            children.reap()
+            asks.send(json.dumps({"code": children.code(asked["code"])}).encode())
             return True
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
         pid = os.fork()
@@ -373,10 +404,11 @@ def answer(asks: socket.socket, codes: dict[int, int], ours: list[socket.socket]
             for each in ours:
                 each.close()
             child(asked, list(files))
+        number = children.add(pid)
         for file in files:
             os.close(file)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
-        asks.send(json.dumps({"pid": pid}).encode())
+        asks.send(json.dumps({"pid": pid, "number": number}).encode())
         return True
     except ConnectionError:
         return False
@@ -389,18 +421,6 @@ def receive(asks: socket.socket) -> tuple[bytes, array.array, int, Any]:
             return said, array.array("i", files), flags, address
         except InterruptedError:
             continue
-
-
-def reap(codes: dict[int, int]) -> None:
-    """At once, so that nobody takes a process that has ended for one that lives."""
-    while True:
-        try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return
-        if pid == 0:
-            return
-        codes[pid] = os.waitstatus_to_exitcode(status)
 
 
 def read_hub_again() -> None:
