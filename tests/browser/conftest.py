@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from core.files import remove_tree
 from core.runs.all import Runs
 from core.runs.states import BUSY
 from core.workspace.folder import Workspace
@@ -78,7 +79,7 @@ def empty(workspace: Workspace) -> None:
     for run in runs.folders():
         runs.delete(run)
     for folder in (*workspace.datasets.glob("[!.]*"), *workspace.exports.iterdir()):
-        shutil.rmtree(folder)
+        assert remove_tree(folder, 10)  # the app may answer a last look of the page that was closed
     for name in WRITTEN:
         path = workspace.root / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

@@ -59,13 +59,13 @@ def test_the_strip_is_scrubbed_by_key_and_by_click_and_runs_nothing_of_what_was_
     assert kit.violations(page) == [] and kit.overflow(page) <= 0
 
     film_of(run.run, 60)
-    kit.expect(page.locator(f"{film} .fs-frame")).to_have_count(4, timeout=15_000)
+    kit.expect(page.locator(f"{film} .fs-frame")).to_have_count(4)
     kit.expect(page.locator(f"{film} .fs-at")).to_have_text("step 0")  # whoever looks at an old frame goes on looking at it
     page.locator(f"{film} .fs-frame").last.click()
     kit.expect(page.locator(f"{film} .fs-at")).to_have_text("step 60")
     kit.expect(page.locator(f"{film} .fs-meter")).to_have_class("fs-meter fs-warn")
     film_of(run.run, 80)
-    kit.expect(page.locator(f"{film} .fs-at")).to_have_text("step 80", timeout=15_000)  # the newest is followed
+    kit.expect(page.locator(f"{film} .fs-at")).to_have_text("step 80")  # the newest is followed
     kit.nothing_found(page)
 
     kit.go_to_tab(page, "Runs")

@@ -276,11 +276,11 @@ def test_pause_and_stop_on_the_page_reach_the_run_and_a_paused_run_offers_to_go_
         asks_for_notifications(page)
         kit.expect(page.locator("#resume")).to_be_hidden()
         page.locator("#pause").click()
-        wait_until(lambda: run.run.asked() == "pause", 10)
+        wait_until(lambda: run.run.asked() == "pause")
         run.to(State.PAUSING)
         kit.expect(page.locator("#pause")).to_be_disabled()
         page.locator("#stop").click()  # stopping wins over pausing
-        wait_until(lambda: run.run.asked() == "stop", 10)
+        wait_until(lambda: run.run.asked() == "stop")
         run.to(State.PAUSED, msg("run.paused", step=5))
     kit.expect(page.locator("#run-card")).to_contain_text("Paused at step 5")
     kit.expect(page.locator("#resume")).to_be_visible()
@@ -505,8 +505,8 @@ def test_an_app_ends_quietly_and_a_restarted_one_shows_the_same_on_the_page_that
     try:
         page, _ = kit.open_page(chrome, app)
         wait_until(lambda: "step 30" in curve(page))
-        assert app.stop(20) == 0 and "Traceback" not in app.log.read_text("utf-8")
-        kit.expect(page.locator("#live-chart .lc-note")).to_contain_text("Lost contact", timeout=15_000)
+        assert app.stop() == 0 and "Traceback" not in app.log.read_text("utf-8")
+        kit.expect(page.locator("#live-chart .lc-note")).to_contain_text("Lost contact")
         waiting(workspace, "alpha", "beta")
         app = kit.start_app(workspace.root, app.port, **kit.ENGLISH)
         # Seen: gradio asks which app is there now, the guard answered that nothing is, and the page did nothing more but draw its chart.

@@ -19,7 +19,7 @@ from core.messages import msg
 from core.presets import PROJECT
 from core.queue.supervisor import Patience, Supervisor
 from core.runs.all import Runs
-from core.runs.folder import RunFolder
+from core.runs.folder import RunFolder, Status
 from core.runs.reporter import Reporter
 from core.runs.run_json import RunFacts
 from core.runs.states import State
@@ -131,14 +131,19 @@ def test_a_worker_whose_state_was_overwritten_writes_it_anew_and_hears_the_stop_
         told.state(State.STOPPED)
 
 
+def is_at_work(status: Status, attempt: int) -> bool:
+    return status.state == State.RUNNING and status.attempt == attempt
+
+
 def test_a_run_whose_state_was_lost_goes_on_from_its_checkpoint(workspace: Workspace, faults: FaultTable) -> None:
     """Its attempts count on from what its numbers say: else the chart would show the old ones over the new."""
     supervisor = Supervisor(workspace, spawn=fake_worker.spawn)
     supervisor.start()
     try:
-        run = supervisor.submit(fake_worker.recipe(60, 10), RunFacts.of({"script": {"step_s": 0.01}}))
+        run = supervisor.submit(fake_worker.recipe(120, 10), RunFacts.of({"script": {"step_s": 0.02}}))
         for attempt in (1, 2):
-            wait_until(lambda n=attempt: run.saved_step() >= 10 * n and run.status().attempt == n, 60)
+            saved = run.saved_step()
+            wait_until(lambda n=attempt, before=saved: is_at_work(run.status(), n) and run.saved_step() > before, 60)
             os.kill(run.status().pid, 9)
             wait_until(lambda: run.status().state == State.INTERRUPTED, 30)
             if attempt == 1:
@@ -151,7 +156,7 @@ def test_a_run_whose_state_was_lost_goes_on_from_its_checkpoint(workspace: Works
         wait_until(lambda: run.status().state == State.COMPLETED, 60)
     finally:
         supervisor.close()
-    assert (run.adapter / "adapter_model.safetensors").read_bytes()[-32:] == fake_worker.learned(60)
+    assert (run.adapter / "adapter_model.safetensors").read_bytes()[-32:] == fake_worker.learned(120)
     faults.add("state.json overwritten with NUL bytes, half a value", "a run that was killed twice")
 
 

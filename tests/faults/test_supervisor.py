@@ -29,7 +29,7 @@ from tests.faults.table import FaultTable
 from tests.kit.waits import wait_until
 from tests.kit.workers import at_work
 
-IMPATIENT = Patience(terminate_s=1.0, kill_s=2.0, saving_s=4.0, fresh_s=3.0)
+IMPATIENT = Patience(terminate_s=1.0, kill_s=2.0, saving_s=4.0, fresh_s=10.0)
 Ask = Callable[[Supervisor, RunFolder], None]
 POSIX = pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
 
@@ -164,7 +164,7 @@ def test_an_app_that_dies_leaves_its_worker_to_the_next_one_which_starts_no_seco
 
 def test_an_app_that_dies_with_its_worker_says_so_when_it_is_started_again(tmp_path: Path, faults: FaultTable) -> None:
     workspace = Workspace.open(tmp_path)
-    app, run = other_app(workspace, 120)
+    app, run = other_app(workspace, 300)
     try:
         wait_until(lambda: run.saved_step() >= 5, 60)
     finally:
@@ -175,7 +175,7 @@ def test_an_app_that_dies_with_its_worker_says_so_when_it_is_started_again(tmp_p
         assert run.status().advice.key == "run.interrupted_checkpoint"
         supervisor.resume(run)
         wait_until(lambda: run.status().state == State.COMPLETED, 60)
-    assert (run.adapter / "adapter_model.safetensors").read_bytes()[-32:] == fake_worker.learned(120)
+    assert (run.adapter / "adapter_model.safetensors").read_bytes()[-32:] == fake_worker.learned(300)
     faults.add("the app and its worker die together, the app is started again", "supervisor")
 
 

@@ -168,7 +168,7 @@ def test_a_workspace_on_another_drive_with_spaces_and_chinese_in_its_path_does_t
 ) -> None:
     """A rename from one drive to another fails; so each file must be made where it is to lie."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    tempfile.tempdir = None
+    monkeypatch.setattr(tempfile, "tempdir", None)
     space = Workspace.open(other_drive / "My Läufe 一")
     (space.root / "settings.yaml").write_text(json.dumps({"library_folders": [str(tiny_model.parent)]}), "utf-8")
     space = Workspace.open(space.root)

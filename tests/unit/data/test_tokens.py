@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core import files
@@ -103,6 +103,7 @@ def without_first(row: Encoded) -> tuple[list[int], list[bool], int]:
     return row.input_ids, row.learned[1:], row.cut
 
 
+@settings(derandomize=True, database=None, deadline=None)
 @given(
     wholes=st.lists(
         st.lists(st.booleans(), min_size=1, max_size=40).flatmap(lambda flags: st.tuples(st.just(flags), st.booleans())), max_size=6

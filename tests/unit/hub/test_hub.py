@@ -13,6 +13,7 @@ import threading
 import time
 import traceback
 from collections import namedtuple
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -261,7 +262,7 @@ def test_stop_before_the_hub_has_answered_at_all(cache):
 
         with pytest.raises(StopRequested):
             get(f"http://127.0.0.1:{silent.getsockname()[1]}", cache, check=check)
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 8, "it waited for the ten seconds that an answer has"
 
 
 def test_a_connection_that_drops_is_taken_up_again_in_the_same_call(cache):
@@ -367,9 +368,10 @@ def test_several_files_are_on_their_way_at_once(cache):
         growing_now: list[int] = []
 
         def check() -> None:
-            growing_now.append(sum(path.is_file() and path.stat().st_size == CHUNK for path in partials(cache)))
-            if growing_now[-1] == 3:
-                server.release.set()
+            with suppress(FileNotFoundError):  # one has arrived, and its name with it
+                growing_now.append(sum(path.stat().st_size == CHUNK for path in partials(cache)))
+                if growing_now[-1] == 3:
+                    server.release.set()
 
         folder = get(server, cache, check=check)
     assert 3 in growing_now and {path.name: path.read_bytes() for path in folder.iterdir()} == files
