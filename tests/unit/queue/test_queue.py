@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from pathlib import Path
@@ -26,7 +27,7 @@ from core.workspace import preferences
 from core.workspace.folder import Workspace
 from core.workspace.preferences import Automation, parse_hours
 from tests.kit.queue import HELD, NOW, FakeWorker, World, order
-from tests.kit.runs import with_settings
+from tests.kit.runs import ScriptedRun, with_settings
 from tests.kit.waits import wait_until
 
 
@@ -437,3 +438,16 @@ def test_two_real_runs_train_one_after_the_other(tmp_path: Path, tiny_model: Pat
         supervisor.close()
     times = {run.name: [event["time"] for event in run.events() if event["kind"] == "state"] for run in (a, b)}
     assert a.status().state == State.COMPLETED and times["a"][-1] <= times["b"][0] and a.has_adapter() and b.has_adapter()
+
+
+def test_a_run_that_is_resumed_within_a_tick_of_the_clock_is_seen(workspace: Workspace) -> None:
+    """Linux before 6.13 writes the time of a file to four milliseconds, FAT to two seconds."""
+    looks = Supervisor(workspace)
+    with ScriptedRun(workspace, "back at once") as scripted:
+        scripted.to(State.PAUSED, msg("run.paused", step=5))
+    file = scripted.run.path / "state.json"
+    before = file.stat()
+    assert looks._unsettled() == []
+    looks.runs.queue_again(scripted.run, "app")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert [run.id for run, _ in looks._unsettled()] == [scripted.run.id]
