@@ -210,9 +210,9 @@ class RunFolder:
         return (self.adapter / "adapter_config.json").exists() and (self.adapter / "adapter_model.safetensors").exists()
 
     def checkpoints(self) -> list[Path]:
-        """Complete checkpoints, oldest first. One without its COMPLETE marker does not exist."""
+        """Complete checkpoints, oldest first. One without its COMPLETE marker does not exist, nor a person's "checkpoint-000120 - Copy"."""
         folders = sorted((self.path / "checkpoints").glob("checkpoint-*"))
-        return [folder for folder in folders if (folder / "COMPLETE").exists()]
+        return [folder for folder in folders if folder.name[11:].isdecimal() and (folder / "COMPLETE").exists()]
 
     def saved_step(self) -> int:
         """The step of the newest complete checkpoint, 0 where there is none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -29,3 +30,14 @@ def test_what_is_written_while_a_run_is_read_is_seen_by_the_next_look(tmp_path: 
 
         monkeypatch.setattr(Runs, "status", late)
         assert [services.snapshots.now(fresh=True).rows[0].status.step for _ in range(2)] == [3, 5]
+
+
+def test_a_checkpoint_that_a_person_copied_is_none(tmp_path: Path) -> None:
+    """ "checkpoint-000020 - Copy" ended every look of every page, and the next start."""
+    services = Services.open(Workspace.open(tmp_path))
+    with ScriptedRun(services.workspace, "precious") as scripted:
+        scripted.to(State.RUNNING).train(30).save(20)
+    [saved] = scripted.run.checkpoints()
+    shutil.copytree(saved, saved.with_name(f"{saved.name} - Copy"))
+    shutil.copytree(saved, saved.with_name("checkpoint-"))
+    assert [left.saved for left in services.snapshots.now(fresh=True).left] == [20] and scripted.run.saved_step() == 20
