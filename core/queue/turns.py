@@ -96,6 +96,8 @@ class Turns:
             return order
 
         self.queue.change(after)
+        if status.state == State.PAUSED and self.queue.read().game is None:  # "all the same" was said while it paused
+            self._again(run)
 
     # ---- between ------------------------------------------------------------------------------------------------------
     def look(self, active: RunFolder | None, waiting: Sequence[str], is_of_app: bool = True) -> None:
@@ -126,7 +128,7 @@ class Turns:
             self.queue.put(ignore_game=False)
         if not verdict.hold:
             if order.game:
-                self._let_go_on(order.game)
+                self._let_go_on()
             return
         until = None if verdict.seconds_left is None else self.clock() + verdict.seconds_left
 
@@ -160,14 +162,17 @@ class Turns:
         except GarageError:
             return None
 
-    def _let_go_on(self, game: Game) -> None:
-        """In front and at once, unless somebody has done something else with it meanwhile."""
-        run = self._paused_by_game()
-        if run is not None and may_resume(self.runs.status(run).state) and run.asked_by == "game":
+    def _let_go_on(self) -> None:
+        if run := self._paused_by_game():
+            self._again(run)
+        self.queue.put(game=None)
+
+    def _again(self, run: RunFolder) -> None:
+        """What game mode paused, in front and at once, unless somebody has done something else with it meanwhile."""
+        if may_resume(self.runs.status(run).state) and run.asked_by == "game":
             with self.queue.locked():
                 self.runs.queue_again(run, "app")
                 self.queue.add(run.id, [entry.run for entry in self.queue.read().runs], now=True)
-        self.queue.put(game=None)
 
 
 def _renewed(game: Game | None, why: Message | None, until: float | None, now: float) -> Game:

@@ -289,6 +289,22 @@ def test_continue_anyway_lets_it_train_beside_the_game_until_the_next_one(world:
     assert a.status().state == State.PAUSED
 
 
+def test_continue_anyway_counts_while_it_is_still_being_paused(world: World) -> None:
+    """It was lost: the run stood still for good, and the ones behind it began in its place."""
+    with_programs(world, "game")
+    a = world.submit("a")
+    world.submit("b")
+    world.look()
+    poll, world.workers[-1].poll = world.workers[-1].poll, lambda: None  # it saves, which takes its time
+    world.programs = {"game"}
+    for _ in range(4):
+        world.look(after_s=6)
+    assert a.asked_by == "game" and world.line.read().game.run is None
+    world.supervisor.continue_anyway()
+    world.workers[-1].poll = poll
+    assert world.look() == "a" and world.look(after_s=600) == "a" and world.waiting() == ["b"]
+
+
 def test_resume_on_the_run_itself_means_the_same(world: World) -> None:
     a = paused_by_game(world)
     world.supervisor.resume(a)
