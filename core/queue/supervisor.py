@@ -96,6 +96,7 @@ class Supervisor:
 
     def start(self) -> None:
         self.turns.app_started([run.id for run in self.runs.waiting()])
+        threading.Thread(target=self.runs.clear, name="clear", daemon=True).start()
         self._thread.start()
 
     # ---- what pages ask -------------------------------------------------------------------------------------------
@@ -283,7 +284,7 @@ class Supervisor:
                 status = run.status()
                 if status.state in BUSY:
                     found.append((run, status))
-                else:
+                elif status.message is None or status.message.key != "run.state_unreadable":  # a scanner may hold it for a moment
                     self._settled[run.id] = stamp
         return sorted(found, key=lambda pair: pair[1].since)
 

@@ -195,6 +195,11 @@ class Runs:
         except OSError as error:
             raise RunError("run.cannot_delete", run=run.id, reason=error.strerror or error) from error
 
+    def clear(self) -> None:
+        """What deletions have left that were cut off, or that Windows refused for a moment. While nobody else deletes."""
+        for left in (*self.workspace.runs.glob(".*.deleted"), *self.workspace.runs.glob("*/.checkpoints.deleted")):
+            files.remove_tree(left)
+
 
 def this_process() -> dict[str, Any]:
     """For RunFacts."""

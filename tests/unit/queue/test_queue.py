@@ -451,3 +451,18 @@ def test_a_run_that_is_resumed_within_a_tick_of_the_clock_is_seen(workspace: Wor
     looks.runs.queue_again(scripted.run, "app")
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert [run.id for run, _ in looks._unsettled()] == [scripted.run.id]
+
+
+def test_a_queued_run_whose_state_cannot_be_read_for_a_moment_is_begun_afterwards(workspace: Workspace) -> None:
+    """As where a scanner holds the file. It waited until the app started again, and what came later waited behind it."""
+    looks = Supervisor(workspace)
+    with ScriptedRun(workspace, "held") as scripted:
+        pass
+    file = scripted.run.path / "state.json"
+    said, before = file.read_bytes(), file.stat()
+    file.write_bytes(b"{")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert looks._unsettled() == []
+    file.write_bytes(said)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert [run.id for run, _ in looks._unsettled()] == [scripted.run.id]

@@ -11,11 +11,13 @@ from filelock import FileLock
 from core import files
 from core.errors import BusyError, RunError
 from core.messages import msg
+from core.queue.supervisor import Supervisor
 from core.runs.all import Runs
 from core.runs.states import State
 from core.workspace import lease
 from core.workspace.folder import Workspace
 from tests.kit.runs import ScriptedRun
+from tests.kit.waits import wait_until
 
 
 def test_two_looks_at_a_free_lock_do_not_take_each_other_for_its_holder(tmp_path: Path):
@@ -65,3 +67,23 @@ def test_a_run_whose_end_is_being_written_down_is_deleted_when_it_is(tmp_path: P
     Runs(space).delete(scripted.run)
     assert not scripted.run.path.exists()
     writer.join()
+
+
+def test_what_a_deletion_left_that_was_cut_off_is_removed_when_the_app_starts(tmp_path: Path) -> None:
+    space = Workspace.open(tmp_path)
+    with ScriptedRun(space, "kept") as scripted:
+        scripted.to(State.RUNNING).train(5).save(5)
+    left = [
+        space.runs / ".2026-11-29_gone_abc123.deleted" / "adapter",
+        scripted.run.path / ".checkpoints.deleted" / "checkpoint-000003",
+    ]
+    for folder in left:
+        folder.mkdir(parents=True)
+        (folder / "weights.bin").write_bytes(bytes(100))
+    looks = Supervisor(space)
+    looks.start()
+    try:
+        wait_until(lambda: not any(folder.parent.exists() for folder in left))
+    finally:
+        looks.close()
+    assert [run.name for run in Runs(space).list()] == ["kept"] and scripted.run.saved_step() == 5
