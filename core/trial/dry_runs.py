@@ -123,6 +123,7 @@ class DryRuns:
         with self._changed:
             if self._worker is worker:
                 self._take(worker, self._number, Looked(why=msg("dry_run.failed", reason=f"exit status {code}")))
+            if self._worker is worker:  # and not yet the next one, for a question that waited
                 self._worker = None
 
     def _take(self, worker: Child, number: int, looked: Looked) -> None:

@@ -326,6 +326,14 @@ def test_a_process_that_dies_is_a_sentence_and_the_next_question_starts_another(
     assert dry_runs.wait(asked(KNOWN["starter"], r=5)).answer
 
 
+def test_a_question_that_waited_for_a_process_that_dies_is_answered_by_the_next(dry_runs: DryRuns):
+    """It was "being counted" for ever, by a process that nobody heard."""
+    first, second = asked(KNOWN["qwen3-32b"], r=6), asked(KNOWN["starter"], r=6)
+    assert dry_runs.look(first).is_counting and dry_runs.look(second).is_counting
+    dry_runs._worker.process.kill()
+    wait_until(lambda: dry_runs.look(second).answer, PATIENT_S)
+
+
 def test_it_waits_for_a_run_that_needs_the_processor(tmp_path: Path):
     class Running:
         def facts(self) -> RunFacts:
