@@ -114,3 +114,12 @@ def test_whatever_arrives_from_a_page_is_a_choice_or_none(odd: Any, step: DataSt
     assert columns.columns == {}
     hidden = {part.chat, part.table, *part.file.parts}
     assert part.draw(odd) == dict.fromkeys(hidden, gr.update(visible=False))
+
+
+def test_a_table_that_is_deleted_and_added_anew_shows_its_new_rows(step: DataStep, tmp_path: Path) -> None:
+    """It has the id of the old one, whose rows and names of columns stood there until the app started again."""
+    id, _ = added(step, tmp_path, "table.csv", "first,second\none two three,four five six\n")
+    assert id and [set(row.values) for row in step.reading.first_rows(id, Choices())] == [{"first", "second"}]
+    step.services.datasets.delete(id)
+    again, _ = added(step, tmp_path, "table.csv", "question,answer\nseven eight,nine ten eleven\n")
+    assert again == id and [set(row.values) for row in step.reading.first_rows(id, Choices())] == [{"question", "answer"}]

@@ -45,7 +45,7 @@ class ReadingPart:
     def __init__(self, services: Services, wording: Wording):
         self.services, self.w = services, wording
         self.file = FilePart(wording)
-        self._first_rows: dict[tuple[str, str], list[Row]] = {}  # of the sets that were looked at last
+        self._first_rows: dict[tuple[str, str, int, int], list[Row]] = {}  # of the sets that were looked at last
 
     # ---- widgets --------------------------------------------------------------------------------------------------
     def build(self) -> None:
@@ -177,12 +177,15 @@ class ReadingPart:
         """Of a table, without rows that cannot be read. Raises DataError."""
         store = self.services.datasets
         choices = store.choices(data, choices)
-        key = (data, choices.key)
-        if key not in self._first_rows:
-            source = sniff.probe(store.path(data), choices=choices)
+        path = store.path(data)
+        with sniff.translated(path):
+            status = path.stat()  # a set that is deleted and added anew has the id of the old one
+        key = (data, choices.key, status.st_size, status.st_mtime_ns)
+        if (found := self._first_rows.get(key)) is None:
+            source = sniff.probe(path, choices=choices)
             found = list(islice((row for row in read_rows(source) if isinstance(row, Row)), FIRST_ROWS))
             self._first_rows = {**dict(list(self._first_rows.items())[-7:]), key: found}
-        return self._first_rows[key]
+        return found
 
     def _drawn_table(self, rows: list[Row], report: DataReport) -> Updates:
         w = self.w
