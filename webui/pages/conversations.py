@@ -98,9 +98,13 @@ class ConversationShelf:
             yield [*untouched[:NOTICE], shown(notice(self.w.of(failed.message))), *untouched[NOTICE:]]
 
     def _saved(self, conversation: Conversation) -> ChatError | None:
-        """Why it could not be; the answer goes on."""
+        """Why it could not be; the answer goes on. What was renamed meanwhile keeps its name, what was deleted is not there again."""
         try:
-            self.kept.save(conversation)
+            name = self.kept.get(conversation.id).name
+        except ChatError:
+            return None
+        try:
+            self.kept.save(conversation.model_copy(update={"name": name}))
         except ChatError as error:
             return error
         return None

@@ -107,3 +107,18 @@ def test_a_full_disk_is_a_sentence_beside_the_answer(shelf: ConversationShelf, r
     monkeypatch.setattr("core.files.rename", full)
     *_, last = shelf.keeping(views("", "Water"), "", f"run:{run.id}", "Pirate", [], False)
     assert "No space left" in last[NOTICE]["value"]
+
+
+def test_what_is_renamed_or_deleted_while_it_is_answered_stays_so(shelf: ConversationShelf, run: RunFolder) -> None:
+    held = shelf.keeping(views("", "Wa", "Water"), "", f"run:{run.id}", "Pirate", [], False)
+    next(held), next(held)
+    [kept] = shelf.kept.find()
+    shelf.kept.rename(kept.id, "About rain")
+    list(held)
+    found = shelf.kept.get(kept.id)
+    assert found.name == "About rain" and found.branch.tuned[-1]["content"] == "Water arr"
+    held = shelf.keeping(views("", "We", "Wet"), kept.id, f"run:{run.id}", "Pirate", [], True)
+    next(held), next(held)
+    shelf.kept.delete(kept.id)
+    list(held)
+    assert shelf.kept.find() == []
