@@ -25,6 +25,8 @@ QUIET: dict[str, Any] = {"show_progress": "hidden", "show_progress_on": [], "api
 AT_ONCE = {**QUIET, "queue": False}  # and it waits behind nothing
 # Of buttons that change something for everybody: one after the other.
 CONTROL = {**QUIET, "concurrency_limit": 1, "concurrency_id": "control"}
+# Stop and Pause: they write a word, and wait behind nothing that deletes gigabytes.
+ENDS = {**CONTROL, "concurrency_id": "ends"}
 # Of those that read or write a whole set, which may take a minute: no run is stopped behind one.
 SET_WORK = {**CONTROL, "concurrency_id": "sets"}
 # By itself gradio forgets an event whose predecessor is still at work, which is right for a button that is pressed twice.

@@ -9,7 +9,7 @@ import gradio as gr
 from core.runs.further import may_continue
 from core.runs.states import BUSY, State, may_pause, may_resume, may_stop
 from webui.kit.html import notice, tag
-from webui.kit.live import CONTROL, LivePart, Poller, ViewContext, outcome, shown
+from webui.kit.live import CONTROL, ENDS, LivePart, Poller, ViewContext, outcome, shown
 from webui.kit.wording import Wording
 from webui.run import card
 from webui.run.chart import live_chart
@@ -110,8 +110,8 @@ class RunColumn:
         return row if row and snapshot.busy is None and may_resume(row.status.state) else None
 
     def wire(self, pulse: Poller) -> None:
-        pulse.after(self.stop.click(self.stop_run, None, [self.notice], **CONTROL))
-        pulse.after(self.pause.click(self.pause_run, None, [self.notice], **CONTROL))
+        pulse.after(self.stop.click(self.stop_run, None, [self.notice], **ENDS))
+        pulse.after(self.pause.click(self.pause_run, None, [self.notice], **ENDS))
         pulse.after(self.resume.click(self.resume_run, None, [self.notice], **CONTROL))
 
     def pause_run(self) -> Any:

@@ -385,11 +385,12 @@ def whole_page(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = str(tmp_path_factory.mktemp("page") / "workspace")
     script = (
         "import json, sys; from core.workspace.folder import Workspace; from webui.state.services import Services; from webui.app import build;"
-        f"page = build(Services.open(Workspace.open({folder!r}))).get_config_file();"
+        f"blocks = build(Services.open(Workspace.open({folder!r}))); page = blocks.get_config_file();"
         "names = {each['id']: each['props'].get('elem_id') for each in page['components']};"
         "print(json.dumps({'loaded': [m for m in ('torch', 'transformers', 'peft', 'datasets', 'bitsandbytes') if m in sys.modules],"
         "'events': [([(names.get(at), name) for at, name in each['targets']], each['trigger_mode'])"
-        " for each in page['dependencies'] if each['backend_fn'] and each['inputs']]}))"
+        " for each in page['dependencies'] if each['backend_fn'] and each['inputs']],"
+        "'lines': {names.get(at): each.concurrency_id for each in blocks.fns.values() for at, _ in each.targets}}))"
     )
     environment = os.environ | {"LORA_GARAGE_LANGUAGES": "en"}  # the others are the same page with other words
     result = subprocess.run(
@@ -409,3 +410,11 @@ def test_no_choice_and_no_file_is_forgotten_while_the_one_before_is_at_work(whol
     pressed = ("chat-message", "hub-token", "hub-set-words", "chat-conversations-list")
     chosen = [each for each in told if each[1] in ("input", "upload", "submit") and each[0] not in pressed]
     assert len(chosen) > 15 and [each for each in chosen if each[2] == "once"] == []
+
+
+def test_stop_and_pause_wait_behind_nothing_but_each_other(whole_page: dict[str, Any]):
+    """They stood in one line with what deletes gigabytes."""
+    lines = whole_page["lines"]
+    assert [name for name, line in lines.items() if line == lines["stop"]] == ["stop", "pause"] and lines[
+        "delete-really"
+    ] == "control"
