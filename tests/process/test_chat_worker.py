@@ -205,7 +205,7 @@ def test_stop_ends_an_answer_and_the_reading_of_a_prompt_at_once(client, full):
             *pieces, last = items
             took = time.perf_counter() - start
         assert isinstance(last, Done) and last.finish_reason == "stopped" and writing.done["base"] == last
-        assert len(pieces) < 200, "of 2,000 tokens"
+        assert len(pieces) < 20, "of 2,000 tokens"
         return took
 
     answer, prompt = ([stopped(turns) for _ in range(3)] for turns in (STORY, long_prompt))
@@ -321,7 +321,7 @@ def test_unload_while_loading_frees_everything_within_seconds(client, workspace,
     wait_until(lambda: "loading_libraries" in stages, 120)
     start = time.perf_counter()
     client.unload()
-    assert time.perf_counter() - start < 30
+    assert time.perf_counter() - start < 5
     assert lease_is_free(workspace) and client.state().phase == "empty"
 
 

@@ -262,7 +262,7 @@ def test_stop_before_the_hub_has_answered_at_all(cache):
 
         with pytest.raises(StopRequested):
             get(f"http://127.0.0.1:{silent.getsockname()[1]}", cache, check=check)
-        assert time.monotonic() - started < 8, "it waited for the ten seconds that an answer has"
+        assert time.monotonic() - started < 2
 
 
 def test_a_connection_that_drops_is_taken_up_again_in_the_same_call(cache):
