@@ -40,6 +40,7 @@ def uninstall(environment, arguments):
         if input(say_text("uninstall_sure") + " ").strip().lower() not in ("y", "yes", "是"):
             say("uninstall_kept")
             return 1
+    status = 0
     for path in going:
         try:  # renamed first: where a file of it is in use, Windows refuses that, and nothing is half removed
             os.rename(path, path + ".removed")
@@ -49,9 +50,10 @@ def uninstall(environment, arguments):
                 os.unlink(path + ".removed")
         except OSError as error:
             say("uninstall_failed", to=sys.stderr, path=path, reason=error.strerror or error)
-            return 1
-    say("uninstall_done", folder=environment.root)
-    return 0
+            status = 1
+    if status == 0:
+        say("uninstall_done", folder=environment.root)
+    return status
 
 
 def bytes_below(path):

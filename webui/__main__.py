@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import logging
 import signal
 import socket
 import sys
@@ -25,6 +26,7 @@ from core.workspace.owner import Ownership
 from webui.kit.wording import Wording
 from webui.server import log
 from webui.server.door import LEAST_PASSWORD, Doorkeeper, Secret
+from webui.server.gradio import without_proxy
 from webui.server.reach import Reach
 
 
@@ -142,7 +144,8 @@ def serve(options: argparse.Namespace, workspace: Workspace, ownership: Ownershi
     for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), lambda number, frame: over.set())
-    from webui.app import launch  # gradio, which takes most of the start
+    with without_proxy():
+        from webui.app import launch  # gradio, which takes most of the start
     from webui.state.services import Services
 
     reach, keeper = options.reach, None
@@ -155,11 +158,14 @@ def serve(options: argparse.Namespace, workspace: Workspace, ownership: Ownershi
     services = Services.open(workspace)
     services.begin()
     try:
-        demo = launch(services, options.port, reach, keeper)
+        with without_proxy():
+            demo = launch(services, options.port, reach, keeper)
     except OSError as error:
         services.close()
         raise port_taken(reach, options.port, error, w) from error
-    log.also_of_the_server(to_file)
+    logging.getLogger("uvicorn").addHandler(
+        to_file
+    )  # only now: its settings cut its logger off from all others; its requests stay out
     log.log.info("serving %s", url)
     urls = [url, *(f"http://{address}:{options.port}/" for address in reach.elsewhere)]
     here, *elsewhere = map(keeper.address, urls) if keeper else urls

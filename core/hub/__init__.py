@@ -7,7 +7,13 @@ Imports: workspace, system and the ground. What a model is good for is `core/mod
 Add what a hub may answer: a sentence in `answers`. What of a repository is fetched: `listing`, `cached`. Where the token comes from: `token`.
 """
 
+import os
+
 from huggingface_hub import constants
+
+for _name in ("ALL_PROXY", "all_proxy"):  # as GNOME writes it; httpx, by which the Hub is asked, knows it as socks5 alone
+    if (_proxy := os.environ.get(_name, "")).startswith("socks://"):
+        os.environ[_name] = "socks5" + _proxy.removeprefix("socks")
 
 # Else a process first asks the Hub what harnesses of agents there are, waits 3 s for it and keeps the answer in the person's own cache;
 # what a mirror answers that is no such list then ends every question of a day (huggingface_hub 2.4).

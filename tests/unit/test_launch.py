@@ -800,6 +800,10 @@ def test_an_environment_in_use_is_left_whole(
     monkeypatch.setattr(os, "rename", refused)
     assert uninstall.uninstall(installed, ["--yes"]) == 1 and left(installed) == before
     assert "used by another process" in capsys.readouterr().err
+    rename = os.replace
+    monkeypatch.setattr(os, "rename", lambda old, new: refused() if old.endswith(".venv") else rename(old, new))
+    assert uninstall.uninstall(installed, ["--workspace", "--yes"]) == 1, "what is in use keeps nothing else"
+    assert os.path.isdir(os.path.join(installed.root, ".venv")) and not os.path.exists(os.path.join(installed.root, "workspace"))
 
 
 @pytest.mark.parametrize(("name", "below"), [("HF_HOME", ""), ("XDG_CACHE_HOME", "huggingface")])

@@ -77,6 +77,20 @@ def _making_apps(how: Callable[..., Any]) -> Iterator[None]:
         App.create_app = real
 
 
+@contextmanager
+def without_proxy() -> Iterator[None]:
+    """While gradio is imported, when it makes a client that it does not use here, and launched, when it asks its own server: a proxy does not
+    reach that, and one of a kind that httpx does not know (socks://) is an error (gradio 6.31)."""
+    from httpx import _client
+
+    kept: Any = _client
+    real, kept.get_environment_proxies = kept.get_environment_proxies, dict
+    try:
+        yield
+    finally:
+        kept.get_environment_proxies = real
+
+
 def no_fetching() -> None:
     """Take from gradio the function by which it fetches an address that stands where a file should: this app fetches nothing."""
     import gradio as gr

@@ -50,11 +50,6 @@ def begin(file: Path, secrets: Secrets = lambda: ()) -> logging.Handler:
     return to_file
 
 
-def also_of_the_server(to_file: logging.Handler) -> None:
-    """Call once uvicorn serves: its settings cut its own logger off from all others. Its list of requests stays out."""
-    logging.getLogger("uvicorn").addHandler(to_file)
-
-
 def _uncaught(kind: type[BaseException], error: BaseException | None, where: TracebackType | None) -> None:
     if error is None or issubclass(kind, KeyboardInterrupt | SystemExit):
         sys.__excepthook__(kind, error or kind(), where)

@@ -31,7 +31,9 @@ class Reach:
         host = host.strip().removeprefix("[").removesuffix("]")
         addresses = {str(found[4][0]) for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)} if host else {"0.0.0.0"}
         if all(ipaddress.ip_address(address.partition("%")[0]).is_loopback for address in addresses):
-            return cls(host, LOOPBACK, _bracketed(host), (), is_this_pc_only=True)
+            return cls(
+                host, tuple(dict.fromkeys((*LOOPBACK, _bracketed(host).lower()))), _bracketed(host), (), is_this_pc_only=True
+            )
         mine = _own_addresses() if host in ANY or not host else [host]
         names = [*LOOPBACK, *map(_bracketed, mine), *_own_names(), _bracketed(host)]
         here = "[::1]" if host == "::" else "127.0.0.1" if host in ANY else _bracketed(host)

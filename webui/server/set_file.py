@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Protocol
 from urllib.parse import quote
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -45,7 +46,7 @@ class SetFile:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] not in FILES:
             return await self.app(scope, receive, send)
-        await self._answer(Request(scope))(scope, receive, send)
+        await (await run_in_threadpool(self._answer, Request(scope)))(scope, receive, send)
 
     def _answer(self, request: Request) -> Response:
         id, language = request.query_params.get("id", ""), request.query_params.get("in", "")

@@ -182,6 +182,8 @@ def test_loopback_has_no_door_and_no_other_name():
     for host in ("127.0.0.1", "localhost", "::1", "[::1]"):
         assert Reach.of(host).is_this_pc_only and Reach.of(host).names == LOOPBACK
     assert Reach.of("::1").bound == "[::1]"
+    other = Reach.of("127.0.0.2")  # as Debian's 127.0.1.1 of the PC's own name: it was answered to nobody
+    assert other.is_this_pc_only and other.names == (*LOOPBACK, "127.0.0.2")
 
 
 def test_on_the_network_it_answers_to_its_own_addresses_and_names_alone(monkeypatch: pytest.MonkeyPatch):

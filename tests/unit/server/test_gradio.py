@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -240,3 +241,20 @@ def test_the_queue_is_not_looked_at_a_thousand_times_a_second(gradio) -> None:
     assert (demo._queue.sleep_when_free >= 0.01, demo._queue.progress_update_sleep_when_free) == (True, 0.1)
     source = inspect.getsource(queueing.Queue)
     assert "asyncio.sleep(self.sleep_when_free)" in source and "asyncio.sleep(self.progress_update_sleep_when_free)" in source
+
+
+@pytest.mark.parametrize(
+    "proxy", [{"ALL_PROXY": "socks://127.0.0.1:9"}, {"ALL_PROXY": "socks5://127.0.0.1:9"}, {"HTTP_PROXY": "http://127.0.0.1:9"}]
+)
+def test_the_app_starts_where_a_proxy_is_set(proxy: dict[str, str]) -> None:
+    """without_proxy: gradio makes a client at its import, which refused SOCKS, and asks its own server at the launch, by the proxy."""
+    code = (
+        "import os, httpx\nfrom webui.server.gradio import prepare, without_proxy\nprepare()\n"
+        "with without_proxy():\n    import gradio as gr\n    with gr.Blocks() as demo: gr.HTML('one')\n"
+        "    demo.launch(prevent_thread_lock=True, quiet=True, _frontend=False)\ndemo.close()\n"
+        "import core.hub\nhttpx.Client().close()\nprint(os.environ.get('ALL_PROXY'))\n"
+    )
+    clean = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, env=clean | proxy, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split()[-1] == str("socks5://127.0.0.1:9" if "ALL_PROXY" in proxy else None)
