@@ -169,12 +169,17 @@ def read_object(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def add_to_object(path: Path, more: dict[str, Any]) -> None:
-    """more beside what the JSON object in path holds. Raises OSError, with path untouched, where what stands there cannot be read."""
+def object_to_change(path: Path) -> dict[str, Any]:
+    """As `read_object`, for what is written again afterwards. Raises OSError where what stands there cannot be read: it is not empty."""
     held = None
     with contextlib.suppress(FileNotFoundError, ValueError, RecursionError), patiently(lambda: open(path, "rb")) as file:
         held = json.loads(file.read(min(OURS, os.fstat(file.fileno()).st_size)))  # reading allocates what it is asked for
-    replace_json(path, (held if isinstance(held, dict) else {}) | more)
+    return held if isinstance(held, dict) else {}
+
+
+def add_to_object(path: Path, more: dict[str, Any]) -> None:
+    """more beside what the JSON object in path holds. Raises OSError, with path untouched, where what stands there cannot be read."""
+    replace_json(path, object_to_change(path) | more)
 
 
 def read_model(kind: type[Model], path: Path) -> Model | None:
@@ -183,6 +188,15 @@ def read_model(kind: type[Model], path: Path) -> Model | None:
         return kind.model_validate(read_json(path, OURS))
     except ValidationError:
         return None
+
+
+def stamp(path: Path) -> tuple[int, ...]:
+    """Equal while a file, or what a folder lists, was not written; () where it is missing or cannot be asked."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_mtime_ns, found.st_size, found.st_ino  # what is replaced within a tick of the clock is another one
 
 
 def is_locked(path: Path) -> bool:
@@ -338,8 +352,9 @@ class Tail:
     bad_lines: int
 
 
-def read_lines(path: Path, offset: int, limit_bytes: int = 64 << 20) -> Tail:
-    """Whole JSON lines from a byte offset on. A bad line is counted, an unfinished last one left for next time."""
+def read_lines(path: Path, offset: int, limit_bytes: int = 64 << 20, is_needed: bool = False) -> Tail:
+    """Whole JSON lines from a byte offset on. A bad line is counted, an unfinished last one left for next time. is_needed: raises OSError
+    where what is there cannot be read, which else is taken for empty."""
     try:
         with patiently(lambda: open(path, "rb"), MOMENT_S) as file:
             size = file.seek(0, 2)
@@ -348,7 +363,9 @@ def read_lines(path: Path, offset: int, limit_bytes: int = 64 << 20) -> Tail:
             file.seek(offset)
             # Never more than is there: reading allocates what it is asked for, eight MB for each new line of a poll.
             data = file.read(min(limit_bytes, max(0, size - offset)))
-    except OSError:
+    except OSError as error:
+        if is_needed and not isinstance(error, FileNotFoundError):
+            raise
         return Tail([], 0, 0)
     end = data.rfind(b"\n") + 1
     if end == 0 and len(data) == limit_bytes:  # one line longer than the limit: step over it

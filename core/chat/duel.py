@@ -52,10 +52,7 @@ class Duel:
         self.tokenizer = tokenizer
         self._tuned = model if isinstance(model, PeftModel) else None
         self._model: torch.nn.Module = model.get_base_model() if isinstance(model, PeftModel) else model
-        self._templates: dict[Column, ChatTemplate] = {
-            "base": tokenizer.template,
-            "tuned": tuned_template or tokenizer.template,
-        }
+        self._templates: dict[Column, ChatTemplate] = {"base": tokenizer.template, "tuned": tuned_template or tokenizer.template}
         self._stop_ids = {column: tokenizer.stop_ids | self._end_of_turn(column) for column in COLUMNS}
         self._marks = {column: marks_of(self._templates[column]) for column in COLUMNS}
         longest = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)

@@ -130,15 +130,16 @@ class ChatWorker:
                 continue  # superseded by the next load, or by quit
             except GarageError as error:
                 self._emit("error", **about, text=error.message.model_dump(), advice=None)
-                if command["command"] == "load":
-                    return 1
+                goes_on = True
             except Exception as error:  # noqa: BLE001 - whatever it was, the person must see it and the log must have it
                 traceback.print_exc()
                 message, advice, goes_on = explain(error)
                 self._emit("error", **about, text=message.model_dump(), advice=advice.model_dump())
-                if command["command"] == "load" or not goes_on:
-                    return 1
-                self._free_memory()
+            else:
+                continue
+            if not goes_on or (command["command"] == "load" and not self._commands.load_superseded(self._load)):
+                return 1
+            self._free_memory()
 
     def _emit(self, event: str, **values: Any) -> None:
         self._parent.say(event=event, **values)

@@ -228,10 +228,6 @@ def _question_answer(values: Columns, notes: Notes) -> Example:
     return _pair(values, question, _cell(values, "question_answer", "answer"))
 
 
-def _text_label(values: Columns, notes: Notes) -> Example:
-    return _pair(values, _cell(values, "text_label", "text"), _cell(values, "text_label", "label"))
-
-
 def _prompt_completion(values: Columns, notes: Notes) -> Example:
     prompt = _cell(values, "prompt_completion", "prompt")
     completion = _cell(values, "prompt_completion", "completion")
@@ -266,6 +262,6 @@ _CONVERT: dict[Format, Callable[[Columns, Notes], Example]] = {
     "alpaca": _alpaca,
     "question_answer": _question_answer,
     "prompt_completion": _prompt_completion,
-    "text_label": _text_label,
+    "text_label": lambda values, notes: _pair(values, _cell(values, "text_label", "text"), _cell(values, "text_label", "label")),
     "text": _text,
 }

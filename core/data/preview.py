@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from core import files
 from core.data.conversation import characters
 from core.data.facts import DataFacts
 from core.data.formats import Example
@@ -279,14 +280,12 @@ class Previews:
     ) -> Preview:
         """Built by whoever asks first; others who ask meanwhile wait for it. Raises DataError, ModelError or TemplateError."""
         path = self._store.path(dataset_id)
-        try:
-            status = path.stat()
-        except OSError:
-            raise DataError("data.missing_file", file=path.name) from None
+        if not (stamp := files.stamp(path)):
+            raise DataError("data.missing_file", file=path.name)
         folder = self._models.local_folder(model_id)
         choices = self._store.choices(dataset_id, choices)
         version = self._store.version(dataset_id, format, choices)
-        key = (folder, path, status.st_size, status.st_mtime_ns, learning, format, choices.key, version)
+        key = (folder, path, stamp, learning, format, choices.key, version)
         with self._lock:
             future = self._kept.pop(key, None)
             is_first = future is None

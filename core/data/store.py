@@ -144,12 +144,7 @@ class DatasetStore:
     # --- importing and deleting ---------------------------------------------------------------------------------
 
     def import_file(
-        self,
-        path: str | Path,
-        name: str = "",
-        choices: Choices = NOTHING_SAID,
-        check: Check = go_on,
-        origin: Origin = OWN,
+        self, path: str | Path, name: str = "", choices: Choices = NOTHING_SAID, check: Check = go_on, origin: Origin = OWN
     ) -> DatasetInfo:
         """Copy a file into the store under an id of ours, with its rows; a file with the same sha256 is not stored twice, if the choices
         are the same.

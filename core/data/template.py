@@ -107,10 +107,6 @@ class ChatTemplate:
             raise TemplateError("template.too_large", bytes=len(self.source), limit=MAX_TEMPLATE_BYTES)
 
     @property
-    def has_markers(self) -> bool:
-        return re.search(r"\{%-?\+?\s*generation\b", self.source) is not None
-
-    @property
     def fingerprint(self) -> str:
         return hashlib.sha256(self.source.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
@@ -243,7 +239,7 @@ class ChatTemplate:
     def _ended(self, turns: list[dict[str, Any]], tools: list[Any] | None, thinks: bool | None) -> tuple[str, int]:
         """The turns as text, and where their last answer ends: after its end token, if there is one."""
         text = self._render(self.dialect.messages(turns), tools, thinks, False)
-        if not self.has_markers:
+        if not re.search(r"\{%-?\+?\s*generation\b", self.source):  # the template does not mark them itself
             end = len(text.rstrip())
             if text.endswith(self._tail):
                 end = len(text) - len(self._tail) + len(self._end_of_turn(self._tail))

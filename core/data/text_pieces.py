@@ -12,16 +12,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 
 # Best first: what a piece may end after.
-_ENDS = tuple(
-    map(
-        re.compile,
-        (
-            r"\n[^\S\n]*\n\s*",
-            r"\n|[.!?…][\"'”’»)\]]*(?=\s)|[。！？][”’」』）]*",
-            r"\s(?=\S)|[，、；：,;:]",
-        ),
-    )
-)
+_ENDS = tuple(map(re.compile, (r"\n[^\S\n]*\n\s*", r"\n|[.!?…][\"'”’»)\]]*(?=\s)|[。！？][”’」』）]*", r"\s(?=\S)|[，、；：,;:]")))
 
 Borders = tuple[Sequence[int], ...]
 

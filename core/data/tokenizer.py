@@ -125,10 +125,12 @@ class Tokenizer:
         return [self._encode(rendered, False) for rendered in found]
 
     def _encode_rated(self, example: Example, learning: Learning) -> Whole:
-        """The last answer after all turns before it. Raises TemplateError if there is none."""
+        """The last answer that is to be learned after all turns before it. Raises TemplateError if there is none."""
         if example.text is not None:
             raise TemplateError("template.no_rated")
-        *before, answer = conversation(example)
+        turns = conversation(example)
+        learned = [number for number, turn in enumerate(turns) if turn["role"] == "assistant" and turn.get("weight", 1)]
+        *before, answer = turns[: learned[-1] + 1 if learned else None]
         read = [{**turn, "weight": 0} if turn["role"] == "assistant" else turn for turn in before]
         tools = json.loads(example.tools) if example.tools else None
         return self._encode(self.template.spans([*read, answer], tools, learning.enable_thinking), False)

@@ -15,10 +15,7 @@ from core.models import loading
 def commands(done: ExportResult, folder: Path) -> list[tuple[str, str]]:
     """For what (a key below `elsewhere.`), and what is typed. The first is what it was most likely made for."""
     if done.kind == "adapter":
-        return [
-            ("in_garage", f'{COMMAND} chat "{folder}" --prompt "Hello!"'),
-            ("in_peft", _with_peft(folder)),
-        ]
+        return [("in_garage", f'{COMMAND} chat "{folder}" --prompt "Hello!"'), ("in_peft", _with_peft(folder))]
     if done.kind == "merged":
         return [("in_transformers", loading.of_model(folder, str(folder))), ("in_vllm", f'vllm serve "{folder}"')]
     if done.kind == "gguf-lora":

@@ -16,7 +16,6 @@ A crash leaves a job folder whose lock is free; the next start clears it, and a 
 from __future__ import annotations
 
 import contextlib
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -51,6 +50,7 @@ from core.system.processes import start_worker
 from core.workspace import names
 from core.workspace.folder import Workspace
 
+DELETED = ".deleted"  # the end of the name of what is being deleted
 LEAVE_S = 5.0  # a worker that has said its last word has its lock for a moment more
 
 
@@ -89,7 +89,9 @@ class Exports:
         self._clear_leftovers()
 
     def _clear_leftovers(self) -> None:
-        """What a worker that was killed left, or could not delete on Windows."""
+        """What a worker that was killed left, or could not delete on Windows; and what a deletion that was cut off did."""
+        for left in self.workspace.exports.glob(f".*{DELETED}"):
+            files.remove_tree(left)
         for job in (self.workspace.exports / ".jobs").glob("*"):
             folder = JobFolder(job)
             with contextlib.suppress(OSError):  # a file that is none of ours, or one that is open elsewhere
@@ -138,6 +140,10 @@ class Exports:
         (job.path / "export.log").write_bytes(b"")
         with open(job.path / "export.log", "ab") as log:  # llama.cpp's processes write into it too
             return start_worker("core.export.worker", request, log=log, cwd=self.workspace.root, **environment)
+
+    def begun(self) -> bool:
+        """Whether a worker that was started here lives: in its first seconds it does not hold the device yet."""
+        return any(process.poll() is None for process in list(self._started.values()))
 
     def request(
         self,
@@ -216,10 +222,12 @@ class Exports:
         return self.workspace.exports / result.name
 
     def delete(self, result: ExportResult) -> None:
-        try:
-            shutil.rmtree(self.folder(result))
+        aside = self.workspace.exports / f".{names.short_id()}{DELETED}"
+        try:  # Windows renames no folder of which a program has a file open: all of it is deleted, or nothing
+            files.rename(self.folder(result), aside, files.MOMENT_S)
         except OSError as error:
             raise ExportError("export.cannot_delete", name=result.name, reason=error.strerror or error) from error
+        files.remove_tree(aside)
 
     def _job(self, name: str) -> JobFolder:
         return JobFolder(self.workspace.exports / ".jobs" / name)

@@ -97,12 +97,7 @@ class _Weights(Mapping[str, torch.Tensor]):
     """What the hooks ask: by the names of a model with or without an adapter, read at that moment."""
 
     def __init__(
-        self,
-        model: PreTrainedModel,
-        read: Read,
-        there: Collection[str],
-        device: torch.device,
-        extra: Mapping[str, torch.Tensor],
+        self, model: PreTrainedModel, read: Read, there: Collection[str], device: torch.device, extra: Mapping[str, torch.Tensor]
     ):
         self._names = [name for name, _ in model.named_parameters()]
         self._tied, self._read, self._there, self._device, self._extra = _tied(model), read, there, device, extra

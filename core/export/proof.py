@@ -190,14 +190,7 @@ def prove_copy(exported: Path, adapter: Path, rows: Sequence[Any], progress: Rep
 
 
 def prove(
-    kind: str,
-    exported: Path,
-    base: Base,
-    adapter: Path,
-    rows: Sequence[Any],
-    method: Method,
-    progress: Report,
-    check: Check,
+    kind: str, exported: Path, base: Base, adapter: Path, rows: Sequence[Any], method: Method, progress: Report, check: Check
 ) -> ExportCheck:
     """exported: the merged folder, or the .gguf file, that was made from base and adapter."""
     tokenizer = Tokenizer(adapter)
@@ -327,11 +320,7 @@ def answer(model: Any, probes: Sequence[ProofPrompt], tokenizer: Tokenizer, chec
         input_ids=torch.tensor(prompts, device=model.device),
         attention_mask=torch.tensor(mask, device=model.device),
         generation_config=GenerationConfig(
-            do_sample=False,
-            max_new_tokens=ANSWER_TOKENS,
-            use_cache=True,
-            eos_token_id=sorted(stops) or None,
-            pad_token_id=pad,
+            do_sample=False, max_new_tokens=ANSWER_TOKENS, use_cache=True, eos_token_id=sorted(stops) or None, pad_token_id=pad
         ),
         stopping_criteria=StoppingCriteriaList([_Cancelled(check)]),
     )

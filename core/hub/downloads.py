@@ -251,6 +251,8 @@ class Downloads:
             wish = entry.wish()
             if wish is not None and wish.wanted == "cancel":
                 entry.throw_away(wish)
+                if entry.wish() != wish:  # asked for anew meanwhile
+                    return
             (entry.folder / "wish.json").unlink(missing_ok=True)
         finally:
             lock.release()

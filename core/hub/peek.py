@@ -24,10 +24,7 @@ PEEK_S = 8.0
 
 
 def fetch_config(
-    repo_id: str,
-    revision: str | None = None,
-    endpoint: str | None = None,
-    cache_dir: str | Path | None = None,
+    repo_id: str, revision: str | None = None, endpoint: str | None = None, cache_dir: str | Path | None = None
 ) -> dict[str, Any]:
     """config.json alone: from the cache, else over the network within about PEEK_S, kept nowhere.
 
@@ -52,11 +49,7 @@ def fetch_config(
 
 
 def fetch_start(
-    repo_id: str,
-    name: str,
-    revision: str | None = None,
-    endpoint: str | None = None,
-    first: int | None = None,
+    repo_id: str, name: str, revision: str | None = None, endpoint: str | None = None, first: int | None = None
 ) -> bytes:
     """A small file of a repository, or the first bytes of any, within about PEEK_S; kept nowhere.
 

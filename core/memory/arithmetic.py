@@ -180,7 +180,8 @@ def layers_stored(shape: ModelShape, setup: Setup) -> float:
     if share := _kept_share(shape, setup):
         return share * layers_stored(shape, _kept(setup)) + (1 - share) * layers_stored(shape, _not_kept(setup))
     if setup.gradient_checkpointing:
-        return setup.tokens * shape.num_hidden_layers * setup.stream_bytes * shape.hidden_size * shape.streams
+        width = 4 if setup.fp32_stream else setup.base_bytes
+        return setup.tokens * shape.num_hidden_layers * width * shape.hidden_size * shape.streams
     wide, others = shape.wide, shape.num_hidden_layers - shape.wide_layers
     kept_by_layers = setup.tokens * others * layer_kept(shape, setup)
     kept_by_layers += setup.tokens * shape.wide_layers * layer_kept(wide, setup) if wide else 0.0

@@ -101,7 +101,3 @@ class Setup(Strict):
     @property
     def adapter_bytes(self) -> int:
         return self.base_bytes if self.method == "full" else 4 if self.adapter_dtype == "fp32" else 2
-
-    @property
-    def stream_bytes(self) -> int:
-        return 4 if self.fp32_stream else self.base_bytes

@@ -70,11 +70,6 @@ def layer_of(key: str) -> str:
     return _WRAPPED.sub("", key.removeprefix(PREFIX).partition(".lora_")[0])
 
 
-def is_of_experts(key: str) -> bool:
-    """Whether a weight in an adapter's file belongs to the routed experts of a layer, all of them in one."""
-    return layer_of(key).endswith(".experts")
-
-
 def renamed(weights: Mapping[str, T], layers: Collection[str]) -> dict[str, T]:
     """An adapter's weights by their names on a model of these layers."""
     return {key.replace(layer := layer_of(key), name_in(layers, layer), 1): weight for key, weight in weights.items()}

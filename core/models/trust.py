@@ -43,11 +43,11 @@ class Trust:
 
     def pin(self, model_id: str, pins: Pins) -> None:
         entry = {"files": pins, "when": datetime.now().astimezone().isoformat(timespec="seconds")}
-        files.replace_json(self.file, files.read_object(self.file) | {model_id: entry})
+        files.add_to_object(self.file, {model_id: entry})
 
     def forget(self, model_id: str) -> bool:
         """Whether there was something to forget."""
-        entries = files.read_object(self.file)
+        entries = files.object_to_change(self.file)
         found = entries.pop(model_id, None) is not None
         if found:
             files.replace_json(self.file, entries)

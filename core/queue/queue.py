@@ -157,13 +157,13 @@ class Queue:
 
     def change(self, make: Callable[[Order], Order]) -> Order:
         with self.locked():
-            old = self.read()
-            new = make(old)
-            if new != old:
-                try:
+            try:
+                files.object_to_change(self.path)  # one that cannot be read now is not taken for an empty one and written over
+                old = self.read()
+                if (new := make(old)) != old:
                     files.replace(self.path, new.model_dump_json(indent=1) + "\n")
-                except OSError as error:
-                    raise RunError("queue.cannot_write", file=self.path, reason=error.strerror or str(error)) from error
+            except OSError as error:
+                raise RunError("queue.cannot_write", file=self.path, reason=error.strerror or str(error)) from error
             return new
 
     def put(self, **changes: Any) -> Order:

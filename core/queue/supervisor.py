@@ -17,6 +17,7 @@ from types import MappingProxyType
 
 import psutil
 
+from core import files
 from core.errors import BusyError, GarageError, RecipeError, RunError
 from core.messages import msg
 from core.queue.queue import Hold
@@ -87,7 +88,7 @@ class Supervisor:
         self._worker: tuple[RunFolder, subprocess.Popen[bytes], int] | None = None  # the number: which attempt it carries out
         self._watched: RunFolder | None = None  # at work for an app before this one
         self._was_ready = False  # whether that worker had read its libraries before there was a run
-        self._settled: dict[str, tuple[int, int]] = {}
+        self._settled: dict[str, tuple[int, ...]] = {}
         self._stop_asked: dict[str, float] = {}
         self._submitting = threading.Lock()
         self._trouble = ""
@@ -278,8 +279,7 @@ class Supervisor:
         """Runs that wait or work, the longest waiting first. One that ended is read again only when its state changes."""
         found = []
         for run in self.runs.folders():
-            file = (run.path / "state.json").stat()
-            stamp = file.st_mtime_ns, file.st_ino  # resumed within a tick of the clock it is another file
+            stamp = files.stamp(run.path / "state.json")
             if self._settled.get(run.id) != stamp:
                 status = run.status()
                 if status.state in BUSY:

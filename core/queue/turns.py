@@ -37,7 +37,7 @@ LATE_S = 30.0  # the clock jumped past the countdown: the PC slept already, or s
 
 
 class Turns:
-    """machine, programs, clock, steady, put_to_sleep: the world, for tests to replace. steady never jumps; clock is the wall's."""
+    """exporting: whether an export was begun. machine, programs, clock, steady, put_to_sleep: the world, for tests to replace. steady never jumps; clock is the wall's."""
 
     def __init__(
         self,
@@ -47,9 +47,10 @@ class Turns:
         clock: Callable[[], float] = time.time,
         steady: Callable[[], float] = time.monotonic,
         put_to_sleep: Callable[[], Message | None] = sleep.now,
+        exporting: Callable[[], bool] = lambda: False,
     ):
         self.workspace, self.queue, self.runs = workspace, Queue(workspace), Runs(workspace)
-        self._machine, self._programs, self._put_to_sleep = machine, programs, put_to_sleep
+        self._machine, self._programs, self._put_to_sleep, self._exporting = machine, programs, put_to_sleep, exporting
         self.clock, self._steady = clock, steady
         self._standing = Standing()
         self._looked_at = float("-inf")
@@ -71,7 +72,8 @@ class Turns:
         if chosen and (wanted := preferences.read(self.workspace).automation).game_mode:
             self._watch_game(self.queue.read(), wanted, None, True)  # what was saved since the last look counts before it begins
             chosen = self._first(waiting)
-        if chosen and lease.is_held(self.workspace) and (holder := lease.owner(self.workspace)) and holder.key == "export.lease":
+        holder = lease.owner(self.workspace) if chosen and lease.is_held(self.workspace) else None
+        if chosen and (self._exporting() or (holder and holder.key == "export.lease")):
             return None  # an export is waited for; the chat gives the device up when a run begins
         return chosen
 

@@ -140,7 +140,7 @@ class Runs:
     def _queue_again(self, run: RunFolder, status: Status, launcher: str) -> None:
         if run.status().state != status.state:
             run.write_status(status)  # it was found interrupted, or left in the queue, and nobody had written so yet
-        run.forget_asked()
+        (run.path / "control.json").unlink(missing_ok=True)  # what was asked of the attempt before
         facts = run.facts()
         device_now = run_process.taken(facts, devices.here()) if facts.offered_device else RunFacts()
         run.add_facts(RunFacts(launcher=launcher, **this_process(), **device_now.given()))

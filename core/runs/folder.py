@@ -156,10 +156,6 @@ class RunFolder:
         """As in `ask`. What game mode paused, it also resumes."""
         return files.read_object(self.path / "control.json").get("by")
 
-    def forget_asked(self) -> None:
-        """Before a new attempt: delete the command for the previous one."""
-        (self.path / "control.json").unlink(missing_ok=True)
-
     # ---- lines ----------------------------------------------------------------------------------------------------
     def log_metrics(self, kind: str, attempt: int, step: int, **numbers: float | int | None) -> None:
         """One line of metrics.jsonl. A number that is not finite is written as null, with "nonfinite": true."""

@@ -57,7 +57,7 @@ def _check_adapter(parent: RunFolder, recipe: Recipe) -> None:
         with open_tensors(parent.adapter / "adapter_model.safetensors", "np") as opened:  # refuses a header that is not its file's
             factors = [name for name in opened.keys() if name.endswith(".lora_A.weight")]  # noqa: SIM118 - no mapping
             # Those of experts lie one below the other.
-            ranks = {opened.get_slice(name).get_shape()[0] for name in factors if not adapters.is_of_experts(name)}
+            ranks = {opened.get_slice(name).get_shape()[0] for name in factors if not adapters.layer_of(name).endswith(".experts")}
     except ModelError as error:
         raise RunError("further.damaged", name=parent.name, reason=error.message) from error
     except Exception as error:  # noqa: BLE001 - safetensors raises its own kind for whatever is wrong with a file

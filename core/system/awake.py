@@ -40,10 +40,6 @@ class Battery:
     def __init__(self, percent: float, plugged: bool | None):
         self.percent, self.plugged = round(percent), plugged
 
-    @property
-    def is_low(self) -> bool:
-        return self.plugged is False and self.percent < LOW_PERCENT
-
 
 def battery() -> Battery | None:
     """None on a PC without one, or where it cannot be asked."""
@@ -157,7 +153,8 @@ class KeepAwake:
         if not self._wanted():
             return msg("awake.unwanted")
         found = battery()
-        return msg("awake.battery", percent=found.percent) if found is not None and found.is_low else None
+        runs_down = found and found.plugged is False and found.percent < LOW_PERCENT
+        return msg("awake.battery", percent=found.percent) if found and runs_down else None
 
 
 def can_hold(system: str | None = None) -> Message | None:

@@ -166,4 +166,6 @@ def read(folder: Path) -> Saved:
         states = torch.load(folder / "trainer.pt", weights_only=True, map_location="cpu")
         return Saved(position, states, load_file(folder / "adapter" / "adapter_model.safetensors", backend=backend()))
     except Exception as error:  # noqa: BLE001 - torch.load raises pickle, zip and runtime errors for a damaged file
+        if isinstance(error, PermissionError) or files.is_out_of_memory(error):
+            raise  # another attempt may read it
         raise RunError("run.bad_checkpoint", checkpoint=folder.name, reason=reason_of(error)) from error

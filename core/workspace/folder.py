@@ -96,7 +96,10 @@ class Workspace:
 def _followed(root: Path) -> Path:
     """Where root's files are now. Raises RecipeError where they went to a drive that is not there: it is not made anew elsewhere."""
     for _ in range(20):
-        to = files.read_object(root / MOVED).get("to")
+        try:
+            to = files.object_to_change(root / MOVED).get("to")
+        except OSError as error:
+            raise RecipeError("workspace.cannot_make", folder=root, reason=error.strerror or error) from error
         if not isinstance(to, str):
             break
         if not Path(to).is_dir():

@@ -94,9 +94,11 @@ def read(workspace: Workspace) -> Preferences:
 
 def choose(workspace: Workspace, **changes: object) -> Preferences:
     """Raises RecipeError for what is no choice, and where it cannot be written."""
+    file = workspace.root / "preferences.json"
     try:
+        files.object_to_change(file)  # one that cannot be read now is not taken for the defaults and written over
         chosen = Preferences.model_validate(read(workspace).model_dump() | changes)
-        files.replace_json(workspace.root / "preferences.json", chosen.model_dump())
+        files.replace_json(file, chosen.model_dump())
     except ValidationError:
         raise RecipeError("preferences.no_choice", found=str(changes)[:100]) from None
     except OSError as error:

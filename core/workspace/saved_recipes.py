@@ -59,11 +59,7 @@ class UserPresets:
         same = next((preset.id for preset in self.list() if preset.title == shown), None)
         slugged = slug(shown, fallback="preset")
         preset_id = same or (f"{slugged}-{short_id()}" if self._path(slugged).exists() else slugged)
-        value = recipe.model_dump(
-            mode="json",
-            exclude_unset=True,
-            exclude={"name": True, "data": OF_ITS_DATA},
-        )
+        value = recipe.model_dump(mode="json", exclude_unset=True, exclude={"name": True, "data": OF_ITS_DATA})
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             files.replace(self._path(preset_id), to_yaml({"title": shown} | value))

@@ -61,6 +61,7 @@ class World:
     def __init__(self, space: Workspace, monkeypatch: pytest.MonkeyPatch):
         self.space, self.workers, self.slept = space, [], []
         self.programs: set[str] = set()
+        self.exporting = False
         self.time = time.time()
         self._patch = monkeypatch
         self.open()
@@ -69,7 +70,12 @@ class World:
         """The app starts, also once more."""
         self._patch.setattr("core.queue.supervisor.spawn_worker", self._spawn)
         turns = Turns(
-            self.space, programs=lambda: self.programs, clock=lambda: self.time, steady=lambda: self.time, put_to_sleep=self._sleep
+            self.space,
+            programs=lambda: self.programs,
+            clock=lambda: self.time,
+            steady=lambda: self.time,
+            put_to_sleep=self._sleep,
+            exporting=lambda: self.exporting,
         )
         self.supervisor = Supervisor(self.space, turns=turns)
         turns.app_started([run.id for run in self.supervisor.runs.waiting()])

@@ -10,7 +10,9 @@ import subprocess
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -28,6 +30,7 @@ from core.runs.folder import RunFolder
 from core.runs.run_json import RunFacts, TimeFacts
 from core.runs.states import State
 from core.runs.time_left import TimeLeft
+from core.training import worker
 from core.training.checkpoint import read
 from core.workspace import lease
 from core.workspace.folder import Workspace
@@ -283,6 +286,31 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(killed_run: tupl
     assert "run.bad_checkpoint" in said and "run.resumed" in said
     second = [line["step"] for line in run.all_metrics() if line["attempt"] == 2 and line["kind"] == "train"]
     assert second[0] == int(before.name[-6:]) + 1 and run.status().state == State.COMPLETED
+
+
+@pytest.mark.parametrize(
+    ("fault", "is_damaged"),
+    [
+        (PermissionError(13, "held by a scanner"), False),
+        (RuntimeError("not enough memory: you tried to allocate 16 bytes."), False),
+        (OSError("The paging file is too small for this operation to complete. (os error 1455)"), False),
+        (RuntimeError("PytorchStreamReader failed reading zip archive"), True),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_read_now_is_not_given_up(
+    space: Workspace, fault: Exception, is_damaged: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of a run's were, one after the other, where the memory was short, and its next attempt began at step 0."""
+    with ScriptedRun(space, "hours") as scripted:
+        folder = scripted.run.path / "checkpoints" / "checkpoint-000005"
+        folder.mkdir(parents=True)
+        (folder / "position.json").write_text("{}", "utf-8")
+        (folder / "COMPLETE").write_text("{}", "utf-8")
+        monkeypatch.setattr(torch, "load", Mock(side_effect=fault))
+        told = SimpleNamespace(warn=lambda message: None)
+        with pytest.raises(RunError if is_damaged else type(fault)):
+            worker._restore(Mock(), scripted.run, told)  # type: ignore[arg-type]
+        assert bool(scripted.run.checkpoints()) != is_damaged
 
 
 def test_data_that_changed_in_between_is_refused(space: Workspace, tmp_path: Path) -> None:

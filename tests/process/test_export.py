@@ -825,12 +825,14 @@ def test_too_little_disk_is_said_with_both_numbers_before_the_work(tiny: Trained
 
 def test_cancel_in_the_middle_leaves_nothing(untrained: Trained) -> None:
     exports = untrained.exports()
+    assert not exports.begun()
     job = exports.start(untrained.run, "gguf", "bf16")
+    assert exports.begun()
     with pytest.raises(BusyError):
         exports.start(untrained.run, "gguf", "bf16")
     wait_until(lambda: job.status().stage in ("merging", "writing_gguf", "proving_adapter"), 120)
     assert exports.cancel(job.request.name).state == "cancelled"
-    wait_until(lambda: job.process.poll() is not None, 10)
+    wait_until(lambda: not exports.begun(), 10)
     assert not job.job.build.exists() and not job.folder.exists()
     with lease.hold(untrained.workspace, msg("export.lease", name="test")):
         pass

@@ -6,12 +6,18 @@ import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from core import files
 from core.chat import worker as chat_worker
+from core.errors import RecipeError, RunError
+from core.models.trust import Trust
+from core.queue.queue import Queue
 from core.runs.ended import Failed
+from core.workspace import preferences
+from core.workspace.folder import Workspace
 
 OUT_OF_MEMORY = [
     MemoryError(),
@@ -112,3 +118,26 @@ def test_a_folder_takes_the_place_of_another_whole_or_not_at_all(tmp_path: Path,
     assert (folder / "weights").read_text() == "first" and [left.name for left in tmp_path.iterdir()] == ["adapter"]
     write("second")
     assert (folder / "weights").read_text() == "second" and [left.name for left in tmp_path.iterdir()] == ["adapter"]
+
+
+def test_what_cannot_be_read_for_a_moment_is_not_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scanner that holds a file for longer than a look waits: the queue, the preferences, the models whose code is trusted."""
+    space = Workspace.open(tmp_path / "ws")
+    order, trust = Queue(space), Trust(space)
+    order.add("first", [])
+    preferences.choose(space, keep_ready=False)
+    trust.pin("owner/model", {"model.py": "0" * 64})
+    with monkeypatch.context() as patched:
+        refuse = Mock(side_effect=PermissionError(errno.EACCES, "held by a scanner"))
+        patched.setattr(Path, "read_text", refuse)
+        patched.setattr(files, "open", lambda path, mode: refuse() if mode == "rb" else open(path, mode), raising=False)
+        for change, said in (
+            (lambda: order.add("second", ["first"]), RunError),
+            (lambda: preferences.choose(space, when_alone="pause"), RecipeError),
+            (lambda: trust.pin("owner/other", {}), PermissionError),
+            (lambda: trust.forget("owner/model"), PermissionError),
+        ):
+            with pytest.raises(said, match="held by a scanner"):
+                change()
+    assert [entry.run for entry in order.read().runs] == ["first"] and not preferences.read(space).keep_ready
+    assert trust.pins("owner/model") and trust.pins("owner/other") is None

@@ -13,6 +13,7 @@ from core.data.reading.rows import Source
 from core.errors import DataError
 
 OPENING = 1 << 18  # characters in which an export says what it is
+DEEPEST = 200  # levels; an export has ten
 AT_ONCE = 4 << 20  # characters: with each part that is read of a text ijson looks at it from its beginning, of 100 MB for minutes
 
 
@@ -34,11 +35,26 @@ class _Utf8:
         return text.encode("utf-8", "replace")
 
 
+def _placed(file: _Utf8, **how: Any) -> Iterator[tuple[str, str, Any]]:
+    """As ijson.parse, which keeps the whole path of each level: of 60,000 brackets gigabytes. Raises ValueError below DEEPEST."""
+    path = [""]
+    for event, value in ijson.basic_parse(file, **how):
+        if event in ("end_map", "end_array"):
+            path.pop()
+        elif event == "map_key":
+            path[-1] = f"{path[-2]}.{value}" if path[-2] else value
+        yield path[-2 if event == "map_key" else -1], event, value
+        if event in ("start_map", "start_array"):
+            path.append("" if event == "start_map" else f"{path[-1]}.item" if path[-1] else "item")
+            if len(path) > DEEPEST:
+                raise ValueError("too deep")
+
+
 def keys_in(head: str, is_lines: bool) -> set[str]:
     """Where values stand at the beginning of a JSON text, as paths: "messages.item.from_id"."""
     found: set[str] = set()
     try:
-        for prefix, event, _ in ijson.parse(_Utf8(io.StringIO(head)), multiple_values=is_lines):
+        for prefix, event, _ in _placed(_Utf8(io.StringIO(head)), multiple_values=is_lines):
             if event not in ("map_key", "end_map", "end_array"):
                 found.add(prefix)
     except (ijson.JSONError, ValueError, ArithmeticError):  # it goes on behind the head, or is broken, which its reader says
@@ -52,7 +68,7 @@ def objects(source: Source, place: str, thread: str = "") -> Iterator[tuple[str,
     builder = None
     with source.path.open(encoding=source.encoding, newline="") as file:
         try:
-            for prefix, event, value in ijson.parse(_Utf8(file), buf_size=AT_ONCE, use_float=True):
+            for prefix, event, value in _placed(_Utf8(file), buf_size=AT_ONCE, use_float=True):
                 if builder is None and prefix == place and event == "start_map":
                     builder = ijson.ObjectBuilder()
                 elif builder is None and thread and prefix == thread:

@@ -15,9 +15,9 @@ _BLANK = r"[\s\u202f\u00a0]"
 _HEAD = re.compile(
     rf"""^[\u200e\u200f\ufeff]*\[?
     (\d{{1,4}})(?:[./-]|\.{_BLANK}|[年년]{_BLANK}*)(\d{{1,2}})(?:[./-]|\.{_BLANK}|[月월]{_BLANK}*)(\d{{1,4}})[日일]?\.?[,،]?
-    {_BLANK}+(?:星期.|周.|[(（].[)）])?{_BLANK}*(?P<before>{dates.HALVES})?{_BLANK}*
-    (\d{{1,2}})[:.](\d{{2}})(?:[:.](\d{{2}}))?{_BLANK}*(?P<after>{dates.HALVES})?
-    (?:\]{_BLANK}|{_BLANK}+-{_BLANK}+|,{_BLANK})(?P<rest>.*)$""",
+    {_BLANK}++(?:星期.|周.|[(（].[)）])?{_BLANK}*+(?P<before>{dates.HALVES})?{_BLANK}*+
+    (\d{{1,2}})[:.](\d{{2}})(?:[:.](\d{{2}}))?(?:{_BLANK}*+(?P<after>{dates.HALVES}))?
+    (?:\]{_BLANK}|{_BLANK}++-{_BLANK}++|,{_BLANK})(?P<rest>.*)$""",
     re.IGNORECASE | re.DOTALL | re.VERBOSE,
 )
 _MEDIA = re.compile(

@@ -60,17 +60,14 @@ class Writing:
     def add(self, said: RowWords) -> None:
         text = said.everything
         if ("<" in text or "&" in text or "[" in text) and _TAG.search(text):
-            self._add_markup(said)
+            if not said.is_code and (match := _TAG.search(said.prose)) and not _ABOUT.search(_TAG.sub("", said.prose)):
+                self._markup.add(said.row, said.quote(said.prose, match.start(), match.end()))
         if text.isascii():
             return
         if match := _LOST.search(text):
             self._lost.add(said.row, said.quote(text, match.start(), match.end()))
         elif match := _is_mojibake(text):
             self._mojibake.add(said.row, said.quote(text, match.start(), match.end()))
-
-    def _add_markup(self, said: RowWords) -> None:
-        if not said.is_code and (match := _TAG.search(said.prose)) and not _ABOUT.search(_TAG.sub("", said.prose)):
-            self._markup.add(said.row, said.quote(said.prose, match.start(), match.end()))
 
     def found(self, of: int) -> list[Finding]:
         markup, mojibake, lost = self._markup, self._mojibake, self._lost

@@ -26,11 +26,7 @@ LOOK_S = 0.05
 
 
 def listen(
-    module: str,
-    path: Readable,
-    *arguments: str,
-    errors: int | None = subprocess.DEVNULL,
-    waiting: Callable[[], None] | None = None,
+    module: str, path: Readable, *arguments: str, errors: int | None = subprocess.DEVNULL, waiting: Callable[[], None] | None = None
 ) -> Generator[Any]:
     """What the process says, line by line; {"error": "memory" | "slow" | "broken"} at last where it came to no good end. It ends with the iterator.
 

@@ -197,11 +197,7 @@ def _subtitles(content: str) -> Iterator[Any]:
         yield text
 
 
-_READERS: dict[str, Callable[[IO[bytes]], Iterator[Any]]] = {
-    "docx": _docx,
-    "pdf": _pdf,
-    "epub": _epub,
-}
+_READERS: dict[str, Callable[[IO[bytes]], Iterator[Any]]] = {"docx": _docx, "pdf": _pdf, "epub": _epub}
 _TEXTS: dict[str, Callable[[str], Iterator[Any]]] = {"html": _html, "srt": _subtitles}
 
 if __name__ == "__main__":

@@ -31,7 +31,8 @@ _MOST_NAMED, _MOST_FILES_NAMED = 10, 20
 _OF_SYSTEMS = ("__MACOSX", "Thumbs.db", "desktop.ini")
 # What lies beside data and tells of it.
 _ABOUT = re.compile(
-    r"(?:readme|license|licence|changelog|dataset_infos?|dataset_dict|state|config|package(?:-lock)?)\b[^/]*$", re.IGNORECASE
+    r"(?:(?:readme|changelog)\b[^/]*|(?:licen[sc]e|dataset_infos?|dataset_dict|state|config|package(?:-lock)?)(?:[._-]\w{2,6})?(?:\.\w+)?)$",
+    re.IGNORECASE,
 )
 Probe = Callable[[Readable, Limits, Choices], Source]
 
@@ -86,7 +87,7 @@ def _is_own(name: str) -> bool:
 
 def by_name(name: str) -> list[tuple[int, str]]:
     """chapter 2 before chapter 10."""
-    return [(int(part), "") if part.isdecimal() else (0, part.lower()) for part in re.split(r"(\d+)", name)]
+    return [(int(part), "") if part.isdecimal() and len(part) < 20 else (0, part.lower()) for part in re.split(r"(\d+)", name)]
 
 
 def _source(path: Path, parts: Sequence[Part], limits: Limits, choices: Choices, probe: Probe, sha256: str) -> Source:

@@ -7,6 +7,7 @@ is refused before anything is made of it; nothing but plain values is made.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,6 +23,19 @@ MOST_BYTES = 8 * MIB
 _OPENS = (yaml.SequenceStartEvent, yaml.MappingStartEvent)
 _CLOSES = (yaml.SequenceEndEvent, yaml.MappingEndEvent)
 _ITEM = "- "  # Rasa writes a list of texts as one text
+
+
+class _Loader(yaml.CSafeLoader):
+    """What is no true, false, null or plain integer is a text as it is written: "yes", "18:30" and 010 too, which YAML 1.1 takes for others."""
+
+
+_Loader.yaml_implicit_resolvers = {}
+for _tag, _plain_words, _first in (
+    ("bool", "true|false", "tf"),
+    ("null", "~|null|", ["~", "n", ""]),
+    ("int", r"0|-?[1-9]\d{0,17}", "-0123456789"),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_plain_words})$"), list(_first))
 
 
 def yaml_rows(source: Source, limits: Limits) -> Iterator[Raw | Loss]:
@@ -73,7 +87,7 @@ def _loaded(file: Readable, encoding: str, limits: Limits) -> Any:
         raise DataError("data.yaml_too_large", file=file.name, limit_mib=MOST_BYTES // MIB)
     try:
         _check(file, text, limits)
-        value = yaml.load(text, Loader=yaml.CSafeLoader)  # noqa: S506 - it makes plain values alone
+        value = yaml.load(text, Loader=_Loader)  # noqa: S506 - it makes plain values alone
         return json.loads(json.dumps(value, default=str))
     except (yaml.YAMLError, ValueError, TypeError) as error:
         mark = getattr(error, "problem_mark", None)

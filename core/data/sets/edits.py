@@ -169,7 +169,11 @@ class Edits:
         if folder is None:
             return
         self._log, self._pool = files_of(folder, reading)
-        for record in files.read_lines(self._log, 0, limit_bytes=1 << 30).records:
+        try:
+            records = files.read_lines(self._log, 0, limit_bytes=1 << 30, is_needed=True).records
+        except OSError as error:  # taken for no version, the next edit would be written as the first one
+            raise DataError("data.cannot_read", file=self._log.name, reason=error.strerror or str(error)) from error
+        for record in records:
             if "version" in record:
                 change = Change(
                     record["version"], record["parent"], record["time"], Message.model_validate(record["what"]),

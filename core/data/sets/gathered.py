@@ -22,11 +22,7 @@ _STALE_S = 3600  # packing 2 GiB takes minutes
 
 
 def add(
-    store: DatasetStore,
-    paths: Sequence[Path],
-    name: str = "",
-    choices: Choices = NOTHING_SAID,
-    check: Check = go_on,
+    store: DatasetStore, paths: Sequence[Path], name: str = "", choices: Choices = NOTHING_SAID, check: Check = go_on
 ) -> DatasetInfo:
     """One set of all that is given; of a folder, the files that are read of it. Raises DataError."""
     if len(paths) == 1 and not paths[0].is_dir():

@@ -34,15 +34,15 @@ class Readings:
 
     def __init__(self, root: Path):
         self.root = root
-        # (path, size, mtime_ns) -> sha256, so that listing does not read files again; lost with the process.
-        self._hashes: dict[tuple[str, int, int], str] = {}
+        # Path and stamp -> sha256, so that listing does not read files again; lost with the process.
+        self._hashes: dict[tuple[Path, tuple[int, ...]], str] = {}
 
     def _sha256(self, path: Path) -> str:
         """As dataset.json has it, where the file is ours and as long as then; else it is read once in the life of a process."""
         info = read_info(path.parent) if path.parent.parent == self.root else None
         if info and info.sha256 and info.bytes == path.stat().st_size:
             return info.sha256
-        stamp = _stamp(path)
+        stamp = path, files.stamp(path)
         if stamp not in self._hashes:
             self._hashes[stamp] = sniff.probe(path).sha256
         return self._hashes[stamp]
@@ -55,7 +55,7 @@ class Readings:
         return known
 
     def known_report(self, path: Path) -> DataReport | None:
-        sha256 = self._hashes.get(_stamp(path))
+        sha256 = self._hashes.get((path, files.stamp(path)))
         return self._read_report(sha256, None) if sha256 else None
 
     def _read_report(self, sha256: str, format: Format | None, choices: Choices = NOTHING_SAID) -> DataReport | None:
@@ -143,8 +143,3 @@ def _rows_name(sha256: str, format: Format | None, choices: Choices) -> str:
 
 def reading_key(sha256: str, format: Format | None, choices: Choices) -> str:
     return hashlib.sha256(f"{sha256}|{format}|{_REPORT_VERSION}|{choices.key}".encode()).hexdigest()
-
-
-def _stamp(path: Path) -> tuple[str, int, int]:
-    status = path.stat()
-    return str(path), status.st_size, status.st_mtime_ns

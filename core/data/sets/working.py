@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from core.data.store import DatasetStore
 from core.errors import DataError
 from core.messages import Message, msg
 from core.progress import Check, go_on
+from core.workspace.names import short_id
 
 LOOKED_AT = 200_000  # rows that a search goes through before it answers with what it has
 
@@ -208,13 +210,16 @@ def split(
 
 
 def _added(store: DatasetStore, rows: Iterable[tuple[int, Example]], name: str, folder: Path) -> DatasetInfo:
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{name or 'set'}.jsonl".replace("/", "-").replace("\\", "-")
+    file = folder / f"{short_id()}.jsonl"  # a name may hold what no file's may, or be too long for one
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         write(_of_one_kind(rows), file)
-        return store.import_file(file, name)
+        return store.import_file(file, name or "set")
+    except OSError as error:
+        raise DataError("data.cannot_store", name=name, reason=error.strerror or str(error)) from error
     finally:
-        file.unlink(missing_ok=True)
+        with suppress(OSError):
+            file.unlink()
 
 
 def _of_one_kind(rows: Iterable[tuple[int, Example]]) -> Iterator[tuple[int, Example]]:

@@ -89,7 +89,9 @@ def label_studio(values: Columns, notes: Notes) -> dict[str, Any] | None:
         (name for name in ("text", "question", "prompt") if name in texts), max(texts, key=lambda n: len(texts[n]), default=None)
     )
     given = [one for one in values.peek(done) if isinstance(one, dict) and one.get("was_cancelled") is not True]
-    results = [result for one in given for result in one.get("result") or () if isinstance(result, dict)]
+    results = [
+        result for one in given if isinstance(one.get("result"), list) for result in one["result"] if isinstance(result, dict)
+    ]
     labels = [label for result in results for label in _chosen(result.get("value"))]
     if text is None or not labels:
         if text is not None and len(given) < len(values.peek(done)):

@@ -30,7 +30,7 @@ class ToolCall:
 
 
 def as_json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False, default=str)  # a Parquet file's dates, decimals and bytes
 
 
 def read_calls(calls: Any, number: int, notes: Notes) -> tuple[ToolCall, ...]:

@@ -271,7 +271,8 @@ class ModelShape(Strict):
         held = [name for name, _ in self.held.widths] if self.held else []
         there = dict.fromkeys([HEAD, *held] if held else [matrix.name for matrix in matrices])
         # Of layers that the arithmetic does not model nobody knows the names before the files are read.
-        unknown = names - there.keys() if held or not self._is_hybrid else set()
+        is_modelled = not any(doubt.key in ("shape.hybrid", "shape.latent_attention") for doubt in self.low_confidence)
+        unknown = names - there.keys() if held or is_modelled else set()
         if unknown or not names:
             raise RecipeError("shape.unknown_targets", found=sorted(unknown) or target_modules, expected=[ALL_LINEAR, *there])
         return tuple(matrix for matrix in matrices if matrix.name in names)
@@ -289,7 +290,3 @@ class ModelShape(Strict):
         found, known = self.targets(target_modules), dict(self.held.widths) if self.held else {}
         more = sum(known.get(name, 0) for name in names_in(target_modules))
         return r * (more + sum((m.d_in + m.d_out) * m.count for m in found if m.name not in known))
-
-    @property
-    def _is_hybrid(self) -> bool:
-        return any(doubt.key in ("shape.hybrid", "shape.latent_attention") for doubt in self.low_confidence)

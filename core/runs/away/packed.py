@@ -270,6 +270,8 @@ def _take_set(space: Workspace, id: str, aside: Path, file: str) -> None:
     if info is None or not any(aside.glob("source.*")):
         raise RunError("away.damaged", file=file, name="data/dataset.json")
     here = read_info(space.datasets / id)
+    if here is None and (told := space.datasets / id / "dataset.json").exists():
+        raise RunError("away.data_unreadable", file=file, data=id, told=told)
     if here is None:
         shutil.rmtree(space.datasets / id, ignore_errors=True)  # an import that never finished
         files.sync_tree(aside)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import ijson
 import pytest
 
-from core.data.chats.json_stream import OPENING
+from core.data.chats import mail
+from core.data.chats.json_stream import DEEPEST, OPENING, _placed, keys_in
 from core.data.chats.kinds import KINDS
 from core.data.conversation import ChatMessage
 from core.data.reading.choices import Choices
@@ -295,3 +299,33 @@ def test_claudes_archive_is_conversations(tmp_path) -> None:
         assert [example.messages for _, example in examples_of(file)] == [TOLD]
         named = {one.what.params["name"] for one in inspect_file(file).left_out}
         assert named == {"uuid", "name", "tool_use", "files"}
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+@pytest.mark.parametrize("opens", ["[", '{"a":'])
+def test_nothing_but_brackets_takes_no_memory_for_each_level(tmp_path: Path, name: str, opens: str) -> None:
+    """ijson kept the whole path of each level: of a file of 60 KB gigabytes."""
+    text = opens * (OPENING // len(opens))
+    tracemalloc.start()
+    try:
+        assert len(keys_in(text, name.endswith("l"))) <= 1 + DEEPEST
+        with pytest.raises(DataError):
+            inspect_file(written(tmp_path, name, text))
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_paths_in_json_are_those_of_ijson() -> None:
+    value = {"a": {"b": [1, {"c": [], "": {}}], "d": "x"}, "": [[1], {"e.f": None}]}
+    for text, several in ((json.dumps(value), False), (json.dumps(value) * 2, True), (json.dumps([value, 3]), False), ("7", False)):
+        raw = text.encode()
+        assert [*_placed(io.BytesIO(raw), multiple_values=several)] == [*ijson.parse(io.BytesIO(raw), multiple_values=several)]
+
+
+def test_blanks_behind_a_date_and_addresses_one_after_the_other_are_looked_at_once(tmp_path: Path) -> None:
+    """Expressions that tried each way to share them among three stood still for minutes."""
+    blanks = "1.1.24" + " " * 4000
+    assert inspect_file(written(tmp_path, "a.txt", f"{blanks}\n{blanks}x\n1.1.24 10:00{blanks}\n")).chat is None
+    assert mail._QUOTE_BEGINS.match("From: " + " <a@b>" * 20_000 + "x") is None
+    assert mail._QUOTE_BEGINS.match("From: Jo Doe <jo@example.org>")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from core import files
 from core.commands.__main__ import main as command
 from core.data.formats import ChatMessage, Example
 from core.data.labels import ANSWERS
@@ -393,11 +394,41 @@ def test_sets_are_written_joined_and_split(store: DatasetStore, tmp_path: Path) 
     with pytest.raises(DataError, match="leaves one of the two datasets empty"):
         working.split(store, id, 0.01, 1, ("a", "b"), tmp_path / "work")
     assert [part.good_rows for part in working.split(store, id, 1, 1, ("10", "1"), tmp_path / "work")] == [10, 1]
+    odd = (
+        "owner/pirate-talk:train",
+        "长名" * 100,
+    )  # no names of files: those of a hub's sets on Windows, two long ones joined anywhere
+    assert [part.good_rows for part in working.split(store, id, 1, 1, odd, tmp_path / "work")] == [10, 1]
     (tmp_path / "plain.jsonl").write_text('{"text": "Only a text."}\n' * 3, "utf-8")
     text, before = store.import_file(tmp_path / "plain.jsonl"), len(store.list())
     with pytest.raises(DataError, match="conversations, others plain text"):  # its three rows were lost
         working.joined(store, [id, text.id], "mixed", tmp_path / "work")
     assert len(store.list()) == before and not list((tmp_path / "work").iterdir())
+    with pytest.raises(DataError, match="could not be saved"):
+        working.joined(store, [id, other.id], "both", tmp_path / "plain.jsonl")
+
+
+def test_versions_that_cannot_be_read_for_a_moment_are_not_taken_for_none(
+    store: DatasetStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next change was written as the first one, and the versions before it were other rows."""
+    id = added(store, tmp_path, 4)
+    working.changed(store, id, remove=[1])
+    before = said(store, id)
+
+    def refused(path: Path, mode: str) -> Any:
+        if path.name.startswith("edits-") and mode == "rb":
+            raise PermissionError(13, "held by a scanner")
+        return open(path, mode)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "open", refused, raising=False)
+        for act in (lambda: working.changed(store, id, remove=[2]), lambda: store.rows(id)):
+            with pytest.raises(DataError, match="held by a scanner"):
+                act()
+    assert said(store, id) == before
+    working.changed(store, id, remove=[2])
+    assert said(store, id, 1) == before and len(said(store, id, 2)) == len(before) - 1
 
 
 def test_the_commands_say_it_in_json_and_refuse_in_a_sentence(make_workspace, tmp_path: Path, capsys) -> None:

@@ -83,3 +83,11 @@ def test_a_list_of_texts_is_a_set_of_texts(tmp_path: Path) -> None:
     assert [example.text for _, example in examples_of(file)] == ["Be kind.", "Go home."]
     file.write_text(json.dumps([{"text": "Be kind."}, "Go home."]), "utf-8")
     assert inspect_file(file).error_count == 1, "a text among objects is a mistake"
+
+
+def test_results_that_are_no_list_are_no_labels(tmp_path: Path) -> None:
+    file = tmp_path / "odd.json"
+    odd = [{"data": {"text": "One."}, "annotations": [{"result": wrong}]} for wrong in (5, "x", None, {"a": 1})]
+    good = {"data": {"text": "Two."}, "annotations": [{"result": [{"value": {"choices": ["good"]}}]}]}
+    file.write_text(json.dumps([*odd, good]), "utf-8")
+    assert [said(example)[-1] for _, example in examples_of(file)] == [("assistant", "good")]

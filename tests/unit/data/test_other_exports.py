@@ -173,6 +173,14 @@ def test_yaml_of_bots_is_conversations_and_intents(tmp_path: Path) -> None:
     assert turns(rows) == [["u When?", "a 2024-01-02"], ["u Who?", "a Me"]]
 
 
+@pytest.mark.parametrize("word", ["yes", "no", "Off", "18:30", "010", "1_000", "1.10", "0x1F", ".inf", "~5", "=", "7"])
+def test_words_of_yaml_are_trained_as_they_are_written(tmp_path: Path, word: str) -> None:
+    """YAML 1.1 made True of yes, 1110 of 18:30 and 8 of 010."""
+    assert turns(written(tmp_path, "a.yaml", f"- question: Now?\n  answer: {word}\n")) == [["u Now?", f"a {word}"]]
+    if word != "7":  # a plain number is one there
+        assert turns(written(tmp_path, "b.yaml", f"- - Now?\n  - {word}\n")) == [["u Now?", f"a {word}"]]
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [

@@ -45,6 +45,21 @@ def test_bad_answers_are_left_out_and_said_but_for_kto_which_has_them_marked(sto
     assert sets.rows(source) != rated and len(sets.rows(source)) == 15, "the other reading is still there"
 
 
+def test_the_rated_answer_is_the_last_that_is_to_be_learned(tmp_path: Path, starter_folder: Path) -> None:
+    """One row whose last answer had weight 0 ended preview, plan and run of the whole set in an IndexError."""
+    said = [("user", "Who?", 1), ("assistant", "Me, said early.", 1), ("user", "Sure?", 1), ("assistant", "Not to be learned.", 0)]
+    row = {"messages": [{"role": role, "content": text, "weight": weight} for role, text, weight in said], "label": True}
+    (tmp_path / "rated.jsonl").write_text(
+        "\n".join(map(json.dumps, [row, *({"messages": row["messages"][:2], "label": False},) * 3])), "utf-8"
+    )
+    store, tokenizer = DatasetStore(tmp_path / "sets", PRESETS), Tokenizer(starter_folder)
+    rows = store.rows(store.import_file(tmp_path / "rated.jsonl").id, None, Choices(rated=True))
+    train, _ = tokenize([example for _, example in rows], kto(), tokenizer, Listener())
+    first = train[0].examples[0]
+    assert "said early" in tokenizer.decode([t for t, yes in zip(first.input_ids, first.learned, strict=True) if yes])
+    assert "Not to be learned" not in tokenizer.decode(first.input_ids)
+
+
 def test_each_row_has_the_answer_of_the_one_before_beside_it(store: tuple[DatasetStore, str], starter_folder: Path) -> None:
     sets, source = store
     tokenizer, rows = Tokenizer(starter_folder), [example for _, example in sets.rows(source, None, Choices(rated=True))]

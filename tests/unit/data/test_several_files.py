@@ -95,6 +95,19 @@ def test_writing_is_read_where_nothing_else_is(put) -> None:
     assert inspect_file(put({"note.md": "One.\n\nTwo.", "README.md": "about"})).good_rows == 2
 
 
+def test_data_that_begins_as_what_tells_of_data_is_read(put) -> None:
+    names = (
+        "State of the Union 1990.txt",
+        "License plates.txt",
+        "package tours.txt",
+        "config.json",
+        "LICENSE-MIT.txt",
+        "README (2).txt",
+    )
+    report = inspect_file(put(dict.fromkeys(names, "A text.")))
+    assert report.good_rows == 3 and "Files that are not read: 3" in notes(report)
+
+
 def test_an_archive_of_chatgpt_is_its_conversations(put) -> None:
     def node(id: str, parent: str | None, role: str, text: str) -> dict:
         message = {"author": {"role": role}, "content": {"content_type": "text", "parts": [text]}, "create_time": 1.0}

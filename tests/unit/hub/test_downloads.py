@@ -16,7 +16,7 @@ from filelock import FileLock
 from core.errors import ModelError, RunError, StopRequested
 from core.hub import answers, cached, download, growing, work
 from core.hub.downloads import Downloads, nearest
-from core.hub.entry import Download, Entry
+from core.hub.entry import Download, Entry, WantedDownload
 from core.workspace.folder import Workspace
 from tests.kit.fetching import fetch_here, here_holds_its_file, incomplete
 from tests.kit.hub import CHUNK, FakeHub, tiny_model
@@ -184,6 +184,21 @@ def test_a_cancelled_download_leaves_nothing_of_what_it_brought(hub: FakeHub, ap
     assert app.row(REPO) is None
     wait_until(lambda: not Entry.of(app.workspace, REPO, "main").folder.exists())
     assert not (cache / "models--owner--model").exists()
+
+
+def test_a_download_wanted_again_while_its_cancelling_deletes_stays(
+    hub: FakeHub, space: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    downloads, throw_away = Downloads(space), Entry.throw_away
+
+    def meanwhile(entry: Entry, wish: WantedDownload) -> None:
+        throw_away(entry, wish)
+        downloads.start(REPO)
+
+    monkeypatch.setattr(Entry, "throw_away", meanwhile)
+    downloads.start(REPO)
+    downloads.cancel(REPO)
+    assert state(downloads) == "waiting"
 
 
 @here_holds_its_file

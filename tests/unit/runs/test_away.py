@@ -94,6 +94,10 @@ def test_what_is_here_stays(archive: tuple[RunFolder, Path], home: Workspace, el
     with pytest.raises(RunError) as failure:
         packed.unpack(elsewhere, file)
     assert failure.value.message.key == "away.other_data" and not list(elsewhere.runs.iterdir())
+    (elsewhere.datasets / other / "dataset.json").write_text("{", "utf-8")
+    with pytest.raises(RunError) as failure:
+        packed.unpack(elsewhere, file)
+    assert failure.value.message.key == "away.data_unreadable" and list((elsewhere.datasets / other).glob("source.*"))
     assert {path.name for path in elsewhere.datasets.iterdir() if not path.name.startswith(".r")} == {other}
 
 

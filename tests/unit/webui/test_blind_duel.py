@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gradio as gr
 import pytest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -223,3 +224,14 @@ def test_a_judge_is_shown_what_leaves_then_asked_and_its_key_stays_nowhere(
     for given in ((None, over.id), (judge, "no-such"), ({"a": 1}, None)):
         assert "lg-bad" in list(panel.asked(*given))[-1][2]["value"]
     assert "lg-bad" in panel.shown_first({"a": 1}, None, [], over.id, here)[4]["value"]
+
+
+def test_what_was_shown_of_one_comparison_is_not_sent_of_the_next(duel: BlindDuel) -> None:
+    with gr.Blocks() as page:
+        target, checkpoint = gr.Textbox(), gr.Textbox()
+        duel.build()
+        duel.wire(target, checkpoint, lambda: None)
+    [forget] = [each for each in page.fns.values() if (duel.opened._id, "change") in each.targets]
+    assert forget.outputs[:2] == [duel.judge.judge, duel.judge.send]
+    judge, send, halt, said = forget.fn()
+    assert judge is None and not send["visible"] and not halt["visible"] and not said["visible"]

@@ -172,12 +172,14 @@ def test_what_another_page_did_meanwhile_is_told_and_kept(services: Services, pa
 def test_what_is_found_is_mended_in_every_row_by_its_button(services: Services, page: DataPage, tmp_path: Path) -> None:
     id = added(services, tmp_path, [*asked(5), *asked(3)])
     looked = page.mending.look(id)
-    assert looked[0][0] == ["repeated", "remove", ""] and "(3)" in looked[5]["value"]
+    assert looked[0][0] == ["repeated", "remove", "", id] and "(3)" in looked[5]["value"]
     assert "Remove these rows (3)" in said(page.mending._mend(0)(id, looked[0], ""))
     assert len(services.datasets.rows(id)) == 5
-    assert ["repeated", "remove", ""] not in page.mending.look(id)[0]  # counted anew
+    assert ["repeated", "remove", "", id] not in page.mending.look(id)[0]  # counted anew
     assert "can be fixed" in said(page.mending._mend(0)(id, looked[0], ""))  # by a page that still shows the button
     assert all("earlier version" in said(page.mending._mend(5)(id, offered, "")) for offered in (looked[0], [], None))
+    other = added(services, tmp_path, [*asked(5), *asked(4)])
+    assert "earlier version" in said(page.mending._mend(0)(other, looked[0], "")) and len(services.datasets.rows(other)) == 9
 
 
 def test_a_sample_is_read_only_until_it_is_copied(services: Services, page: DataPage) -> None:
@@ -213,7 +215,7 @@ def test_a_button_removes_rows_that_another_of_the_same_kind_would_fill(services
     id = added(services, tmp_path, [*rows, *asked(30)])
     looked = page.mending.look(id)
     offered = looked[page.mending.outputs.index(page.mending.offered)]
-    number = offered.index(["placeholders", "remove", ""])
+    number = offered.index(["placeholders", "remove", "", id])
     assert number > 0
     page.mending._mend(number)(id, offered, "Kim")
     assert "Kim" not in str([example.as_dict() for _, example in services.datasets.rows(id)])
@@ -229,7 +231,7 @@ def test_a_kind_of_finding_shows_its_rows_until_none_has_it(services: Services, 
     assert numbers(first) == [str(i) for i in range(31, 51)] and "value" not in first[SHOW], "the choice is left as it is"
     assert numbers(draw(page, id, [0, first[NEXT_BEGIN]], show="repeated")) == [str(i) for i in range(51, 56)]
     assert numbers(draw(page, id, words="NUMBER 7?", show="repeated")) == ["37"]
-    page.mending._mend(0)(id, [["repeated", "remove", ""]], "")
+    page.mending._mend(0)(id, [["repeated", "remove", "", id]], "")
     mended = draw(page, id, show="repeated")
     assert len(numbers(mended)) == 20 and mended[SHOW] == "all"
     for odd in ([], 7, "near", None, {"a": 1}):

@@ -6,9 +6,12 @@ import json
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
+from core import files
+from core.errors import ExportError
 from core.export import elsewhere
 from core.export.exports import Exports
 from core.export.jobs import JobFolder
@@ -182,3 +185,26 @@ def test_a_lora_in_gguf_is_started_beside_its_base_and_never_given_to_ollama_or_
     shown = exported.result(done("gguf-lora", None, files=files), tmp_path, True, EN)
     assert 'data-act="lmstudio"' not in shown and EN.t("way_out.other_programs") not in shown and "koboldcpp --model" in shown
     assert "gguf-lora" in way_out.FORMS["programs"] and not {"gguf-lora"} & {*way_out.FORMS["ollama"], *way_out.FORMS["lmstudio"]}
+
+
+def test_an_export_goes_whole_or_stays_whole_where_a_program_has_a_file_of_it_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows: its record was deleted first, and the gigabytes stayed where nothing showed them."""
+    space = Workspace.open(tmp_path)
+    made, exports = done(name="pirates-gguf"), Exports(space)
+    folder = space.exports / made.name
+    folder.mkdir()
+    (folder / "pirates-q4_k_m.gguf").write_bytes(b"weights")
+    (folder / "export.json").write_text(made.model_dump_json(), "utf-8")
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "rename", Mock(side_effect=PermissionError(13, "open in another program")))
+        with pytest.raises(ExportError, match="open in another program"):
+            exports.delete(made)
+    assert [one.name for one in exports.list()] == [made.name] and len(list(folder.iterdir())) == 2
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "remove_tree", lambda folder: False)  # it is cut off there
+        exports.delete(made)
+    assert exports.list() == [] and len(list(space.exports.iterdir())) == 1
+    Exports(space)
+    assert not list(space.exports.iterdir())

@@ -9,7 +9,9 @@ import re
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -211,6 +213,20 @@ def test_the_header_counts_steps_also_while_a_run_measures(workspace: Workspace)
     with run.lock():
         shown = Snapshots(Runs(workspace), ChatClient(workspace), Exports(workspace)).now().shown
         assert "60 %" in card.headline(shown, EN)
+
+
+def test_the_queue_names_the_run_that_begins_first():
+    """It named the one that was queued first, at its time."""
+    from core.queue.queue import Order, QueuedRun
+    from webui.run.queue import next_in_queue
+
+    def told(*times: float | None) -> str:
+        waiting = [(SimpleNamespace(name=name), QueuedRun(run=name, not_before=at)) for name, at in zip("ABC", times, strict=False)]
+        snapshot = SimpleNamespace(queue=SimpleNamespace(waiting=waiting, order=Order()), busy=None)
+        return re.findall("“(.)”", next_in_queue(snapshot, EN))[0]
+
+    now = time.time()
+    assert told(now + 7200, now + 3600) == "B" and told(now + 3600, None, None) == "B" and told(None, now - 9) == "A"
 
 
 @pytest.mark.parametrize("state", list(State))

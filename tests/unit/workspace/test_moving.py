@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -56,12 +57,15 @@ def test_a_moved_workspace_is_found_by_its_old_name_and_the_old_copy_goes_when_t
     assert back.root == space.root and held(back.root) == before and Workspace.open(new.root).root == space.root
 
 
-@pytest.mark.parametrize("step", range(7))
+@pytest.mark.parametrize("step", range(8))
 def test_a_move_that_is_killed_leaves_the_old_one_in_use_and_the_next_goes_on(
     space: Workspace, tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed at the step-th rename of a file: what arrives, and what points."""
-    before, real, left = held(space.root), files.rename, step
+    real, left, gone = files.rename, step, space.root / "datasets" / "given up" / "source.jsonl"
+    gone.parent.mkdir()
+    gone.write_text("{}")
+    before = held(space.root)
 
     def killed(source: Path, target: Path, *rest: float) -> None:
         nonlocal left
@@ -77,6 +81,11 @@ def test_a_move_that_is_killed_leaves_the_old_one_in_use_and_the_next_goes_on(
         moving.move(space, new, quiet)
     monkeypatch.setattr(files, "rename", real)
     assert Workspace.open(space.root).root == space.root and held(space.root) == before
+    gone.unlink()  # by the person, who went on working; the next move does not bring it back, nor takes what is none of its own
+    del before["datasets/given up/source.jsonl"]
+    if (Path(new) / moving.MOVING).exists():
+        (Path(new) / "mine.txt").write_text("mine")
+        before["mine.txt"] = b"mine"
     assert moving.move(space, new, quiet).root == Path(new) and held(Path(new)) == before
 
 
@@ -155,6 +164,20 @@ def test_a_drive_that_is_not_plugged_in_is_not_made_anew(space: Workspace, tmp_p
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a link needs a right there that users have not")
+def test_a_word_of_where_it_went_that_cannot_be_read_makes_no_new_one(
+    space: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moving.move(space, str(tmp_path / "new"), quiet)
+    there = sorted(space.root.iterdir())
+    with monkeypatch.context() as patched:
+        refuse = Mock(side_effect=PermissionError(13, "held by a scanner"))
+        patched.setattr(Path, "read_text", refuse)
+        patched.setattr(files, "open", refuse, raising=False)
+        with pytest.raises(RecipeError, match="held by a scanner"):
+            Workspace.open(space.root)
+    assert sorted(space.root.iterdir()) == there and Workspace.open(space.root).root == tmp_path / "new"
+
+
 def test_links_arrive_as_links(space: Workspace, tmp_path: Path) -> None:
     os.link(space.root / NAMES[0], space.root / "runs" / "same")
     (space.root / "runs" / "link").symlink_to("2026-11-28_a", target_is_directory=True)
