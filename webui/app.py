@@ -102,7 +102,8 @@ def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
         gr.HTML(tag("div", tag("h1", "LoRA Garage"), class_="lg-header"))
         status = gr.HTML(headline(services.snapshots.now(), w), elem_id="header-status")
         chip = gr.HTML(hardware.chip(services.monitor.newest(), w), elem_id="header-hardware")
-        gr.HTML(other_languages(w) + shortcuts(w), elem_id="language")
+        others = [language_link(language, class_="lg-language") for language in LANGUAGES if language != w.language]
+        gr.HTML(join([*others, shortcuts(w)]), elem_id="language")
     unwritable, left = WriteNotice(services, w), LeftRuns(services, w)
     unwritable.build()
     left.build()
@@ -158,10 +159,6 @@ def headline(snapshot: Snapshot, w: Wording) -> Html:
 
 def scripts(*names: str) -> str:
     return "".join(f"<script>{(ASSETS / name).read_text('utf-8')}</script>" for name in names)
-
-
-def other_languages(w: Wording) -> str:
-    return join([language_link(language, class_="lg-language") for language in LANGUAGES if language != w.language])
 
 
 def launch(services: Services, port: int, reach: Reach | None = None, keeper: Doorkeeper | None = None) -> gr.Blocks:

@@ -33,8 +33,7 @@ CELL = 60  # characters of a cell that is shown
 
 @data.command()
 def search(
-    words: Annotated[list[str], typer.Argument(help="What the dataset is about, or part of its name.")],
-    as_json: JsonOption = False,
+    words: Annotated[list[str], typer.Argument(help="What the dataset is about, or part of its name.")], as_json: JsonOption = False
 ) -> None:
     """Search datasets on the Hub, the most downloaded first."""
     found = hub_search.search(" ".join(words))

@@ -53,6 +53,11 @@ def test_an_adapter_is_published_after_its_files_were_seen(chrome: Browser, tmp_
             page.locator("#publish-who input[value=public]").click()
             kit.expect(page.locator("#publish-send")).to_be_hidden()  # another choice is shown first
             page.locator("#publish-who input[value=private]").click()
+            page.locator("#publish-look").click()
+            kit.expect(page.locator("#publish-send")).to_be_visible()
+            page.locator("#publish-repo textarea, #publish-repo input").first.fill("anna/other")  # as a paste does
+            kit.expect(page.locator("#publish-send")).to_be_hidden()
+            page.locator("#publish-repo textarea, #publish-repo input").first.fill("anna/pirate")
             assert hub.requests == [] and kit.overflow(page) <= 0
             page.locator("#publish-look").click()
             page.locator("#publish-send").click()

@@ -87,11 +87,14 @@ def test_thinking_and_tool_calls_are_seen_trained_and_asked_for(chrome: Browser,
     kit.expect(page.locator("#chat-thinking")).to_be_visible()
     assert kit.violations(page) == [] and kit.overflow(page) <= 0
     kit.choose(page, "#chat-thinking", "off")
+    page.locator("#chat-message textarea").fill("And then?")
     page.locator("#chat-regenerate").click()
     kit.expect(thought).to_have_count(0)
     kit.expect(page.locator("#chat-send")).to_be_visible(timeout=60_000)
     kit.expect(page.locator("#chat-tuned-note")).to_contain_text("词元")
     kit.expect(thought).to_have_count(0)
+    kit.expect(page.locator("#chat-message textarea")).to_have_value("And then?")  # nobody sent it
+    page.locator("#chat-message textarea").fill("")
     correct(page, app)
     duel(page)
     watch.check()
@@ -138,6 +141,10 @@ def duel(page: Page) -> None:
     page.locator("#duel-begin").click()
     kit.expect(page.locator("#duel-said")).to_contain_text("第 2 题")
     page.locator("#duel-asked").click()
+    page.keyboard.press("?")
+    kit.expect(page.locator("#shortcuts-sheet")).to_be_visible()
+    page.keyboard.press("1")  # no vote behind the open sheet, which lists it
+    page.keyboard.press("Escape")
     page.keyboard.press("3")
     kit.expect(page.locator("#duel-said")).to_contain_text("第 3 题")
     page.keyboard.press("4")

@@ -22,7 +22,7 @@ const loraGarageDuel = {
 };
 document.addEventListener("keydown", (event) => {
   const button = ["left", "right", "equal", "both-bad"][Number(event.key) - 1];
-  if (!button || event.ctrlKey || event.altKey || event.metaKey || event.target.closest?.("input, textarea, [contenteditable]")) return;
+  if (!button || !loraGarageKeys.isOn(event) || event.target.closest?.("input, textarea, [contenteditable]")) return;
   const found = document.getElementById("duel-" + button);
   if (found?.offsetParent) found.click();
 });

@@ -24,6 +24,16 @@
     if (field) typedIn.add(field.id);
   }, true);
 
+  // A list of gradio 6.31 tells of no choice made by Enter: that becomes one made by mouse. The model may be typed, and its row be an old one.
+  document.addEventListener("keydown", (event) => {
+    const box = event.target;
+    if (event.key !== "Enter" || event.isComposing || box.getAttribute?.("role") !== "combobox" || box.closest("#model")) return;
+    const option = document.getElementById(box.getAttribute("aria-activedescendant") ?? "");
+    if (!option) return;
+    event.stopPropagation();
+    option.dispatchEvent(new MouseEvent("mousedown", { bubbles: true, cancelable: true }));
+  }, true);
+
   const isState = (value) => value !== null && typeof value === "object" && "explicit" in value && "revision" in value;
   const isEmpty = (value) => value === null || value === undefined || value.length === 0;
   const isTyped = "input:not([type=radio]):not([type=checkbox]), textarea";

@@ -1,9 +1,15 @@
 // Keys that act on the page, and the sheet that lists them (pages/shortcuts.py). Never while somebody types, nor over an open sheet.
+const loraGarageKeys = {
+  isOff: () => { try { return "loraGarageKeysOff" in localStorage; } catch { return false; } },
+  isOn(event) {
+    return !(this.isOff() || event.isComposing || event.repeat || event.ctrlKey || event.altKey || event.metaKey
+      || (document.querySelector("dialog[open]") && event.key !== "?"));
+  },
+};
 (() => {
   const OFF = "loraGarageKeysOff", TABS = ["train", "chat", "data", "runs", "settings"];
   const SEARCHES = "input[type=search], #shelf-words :is(input, textarea), #settings-search :is(input, textarea), #data-search :is(input, textarea)";
   const $ = (where) => document.querySelector(where);
-  const isOff = () => { try { return OFF in localStorage; } catch { return false; } };
   const tab = (name) => $(`#tab-${name}-button`)?.click();
   const seen = (where) => [...document.querySelectorAll(where)].find((found) => found.offsetParent);
   // A tab's parts are drawn a moment after it is chosen.
@@ -12,7 +18,7 @@
   function toggle() {
     const sheet = $("#shortcuts-sheet");
     if (sheet.open) return sheet.close();
-    $("#shortcuts-on").checked = !isOff();
+    $("#shortcuts-on").checked = !loraGarageKeys.isOff();
     sheet.showModal();
   }
   function search() {
@@ -30,8 +36,7 @@
   document.addEventListener("keydown", (event) => {
     const isTyped = event.target.closest?.("input:not([type=radio], [type=checkbox], [type=range]), textarea, select, [contenteditable]");
     const act = acts[event.key.toLowerCase()];
-    if (!act || isTyped || isOff() || event.isComposing || event.repeat || event.ctrlKey || event.altKey || event.metaKey) return;
-    if (document.querySelector("dialog[open]") && event.key !== "?") return;
+    if (!act || isTyped || !loraGarageKeys.isOn(event)) return;
     event.preventDefault();
     act();
   });

@@ -182,12 +182,7 @@ def row(view: RowView | None, w: Wording) -> Html:
     if view.examples > 1:
         how_much += " " + w.t("learned_view.row_pair" if view.is_pair else "learned_view.row_examples", examples=view.examples)
     text_of_row = tag(
-        "div",
-        *(_piece(piece, view, w) for piece in view.pieces),
-        class_="lg-row-text",
-        tabindex=0,
-        role="region",
-        aria_label=where,
+        "div", *(_piece(piece, view, w) for piece in view.pieces), class_="lg-row-text", tabindex=0, role="region", aria_label=where
     )
     return tag(
         "div",

@@ -234,6 +234,7 @@ class ChatPage:
         views = self.talk(question, before_base, before_tuned, *rest)
         label = self._label(rest[0])
         for view in self.shelf.keeping(views, opened, rest[0], label, before_base, is_another=known["answer"] != ""):
+            view[8] = gr.skip()  # the message: what is being written there was not asked
             yield [*view, *closed]
         if isinstance(view[3], list) and isinstance(view[4], list):
             yield [*view, *self.corrections.offered(known, view[4] or view[3])]

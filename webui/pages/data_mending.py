@@ -67,7 +67,7 @@ class Mending(Panel):
         buttons = [gr.update(visible=True, value=self._label(repair)) for repair in repairs]
         sampled = [muted(self.w.t("wizard.rows_sampled", looked_at=looked_at, rows=rows))] if looked_at < rows else []
         return [
-            [[repair.kind, repair.action, repair.argument] for repair in repairs],
+            [[repair.kind, repair.action, repair.argument, id] for repair in repairs],
             gr.update(visible=True),
             join([*sampled, *map(self._told, found)]) if found else muted(self.w.t("data_page.nothing_found")),
             gr.update(visible=any(repair.action == "fill" for repair in repairs)),
@@ -98,9 +98,9 @@ class Mending(Panel):
     def _mend(self, number: int) -> Callable[..., Update]:
         def mend(id: Any, offered: Any, value: Any) -> Update:
             """Inputs: sets, offered, value. Outputs: notice."""
-            if not isinstance(offered, list) or number >= len(offered):
+            if not isinstance(offered, list) or number >= len(offered) or offered[number][3] != id:  # of the set before
                 return shown(notice(self.w.t("data_page.stale"), "warn"))
-            kind, action, argument = offered[number]
+            kind, action, argument, _ = offered[number]
             filled = str(value or "") if action == "fill" else ""
             return self.told(lambda: working.mended(self.services.datasets, id, kind, filled, argument, action))
 

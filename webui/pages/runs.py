@@ -112,10 +112,7 @@ class RunsPage:
             LivePart(self.story, lambda look: self._about(look, card.story)),
             LivePart(self.resume, lambda look: gr.update(visible=bool((row := look.row) and may_resume(row.status.state)))),
             LivePart(self.open_chat, lambda look: gr.update(visible=bool((row := look.row) and row.can_chat))),
-            LivePart(
-                self.further,
-                lambda look: gr.update(visible=look.snapshot.busy is None and further.may_continue(look.row)),
-            ),
+            LivePart(self.further, lambda look: gr.update(visible=look.snapshot.busy is None and further.may_continue(look.row))),
             *self.manage.parts(),
             *self.way_out.parts(),
         ]

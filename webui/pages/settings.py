@@ -119,7 +119,7 @@ class SettingsPage:
         lists = [*self.presets, *self.datasets]
         for arrived in (page.load, tab.select):
             arrived(self.fresh, None, [*lists, self.places, *self.move.outputs], queue=False, **QUIET)
-            self.measured.refresh_on(arrived)
+            arrived(self.measured.fresh, None, [self.measured.about, self.measured.forget], queue=False, **QUIET)
         self.measured.wire(self.notice)
         self.disk.wire(tab)
         self.move.wire()

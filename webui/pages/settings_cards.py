@@ -234,9 +234,6 @@ class MeasuredMemory:
                 self.w.t("free_memory.forget"), size="sm", visible=self.record.count() > 0, elem_id="forget-memory"
             )
 
-    def refresh_on(self, event: Any) -> None:
-        event(self.fresh, None, [self.about, self.forget], queue=False, **QUIET)
-
     def wire(self, said: gr.HTML) -> None:
         sure = f"(about) => confirm({json.dumps(self.w.t('free_memory.sure'))}) ? about : null"
         self.forget.click(self.forget_all, [self.about], [self.about, self.forget, said], js=sure, **QUIET)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
+from core import files
 from core.messages import Message
 from core.runs import frames, scenes
 from core.runs.cards import better
@@ -20,20 +21,12 @@ def lines(view: RunView, w: Wording) -> list[Html]:
     if view.row.status.state != State.COMPLETED:
         return []
     said = _said(
-        view.folder, tuple(_stamp(Path(view.folder) / name) for name in (scenes.FILE, better.FILE, frames.FILE, "run.json"))
+        view.folder, tuple(files.stamp(Path(view.folder) / name) for name in (scenes.FILE, better.FILE, frames.FILE, "run.json"))
     )
     told = [tag("p", w.of(sentence)) for sentence in said]
     return [tag("div", tag("p", tag("strong", w.t("train_page.better"))), *told, class_="lg-better")] if told else []
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    try:
-        found = path.stat()
-    except OSError:
-        return (0, 0)
-    return found.st_mtime_ns, found.st_size
-
-
 @lru_cache(maxsize=16)
-def _said(folder: str, stamps: tuple[tuple[int, int], ...]) -> tuple[Message, ...]:
+def _said(folder: str, stamps: tuple[tuple[int, ...], ...]) -> tuple[Message, ...]:
     return tuple(better.sentences(RunFolder(Path(folder))))

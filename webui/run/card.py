@@ -16,13 +16,7 @@ from webui.kit.wording import Wording, field_of
 from webui.run import better, guard, memory
 from webui.state.snapshot import RunRow, RunView
 
-TONES = {
-    State.COMPLETED: "ok",
-    State.STOPPED: "ok",
-    State.PAUSED: "plain",
-    State.FAILED: "bad",
-    State.INTERRUPTED: "warn",
-}
+TONES = {State.COMPLETED: "ok", State.STOPPED: "ok", State.PAUSED: "plain", State.FAILED: "bad", State.INTERRUPTED: "warn"}
 MOST_EVENTS = 60
 # Settings shown without unfolding, in this order; the rest of the recipe is in its file.
 SUMMARY = (
@@ -32,15 +26,12 @@ SUMMARY = (
 )  # fmt: skip
 
 
-def state_badge(status: Status, w: Wording) -> Html:
-    return tag("span", w.t(f"state.{status.state.value}"), class_=f"lg-badge lg-{TONES.get(status.state, 'active')}")
-
-
 def card(view: RunView, w: Wording) -> Html:
     """Name, state, phase with its numbers, minutes left; or how it ended and what to try."""
     status = view.row.status
+    badge = tag("span", w.t(f"state.{status.state.value}"), class_=f"lg-badge lg-{TONES.get(status.state, 'active')}")
     lines = [
-        tag("div", tag("h3", view.row.name), state_badge(status, w), class_="lg-run-head"),
+        tag("div", tag("h3", view.row.name), badge, class_="lg-run-head"),
         muted(" · ".join(filter(None, (model_line(view.row, w), objective_name(view, w))))),
     ]
     lines += _at_work(status, w) if status.state in BUSY else _over(view, w)

@@ -12,6 +12,7 @@ from typing import Any
 
 import gradio as gr
 
+from core import files
 from core.errors import RunError
 from core.runs import frames, scenes
 from core.runs.folder import RunFolder
@@ -52,7 +53,7 @@ def film_strip(services: Services, w: Wording, value: str | None, elem_id: str) 
             run = services.runs.get(run_id)
         except RunError:
             return {"run": "", "mark": "", "scenes": [], "frames": []} | wait
-        mark = f"{run.id} {at_work} {_stamp(run)}"
+        mark = f"{run.id} {at_work} {files.stamp(run.path / frames.FILE)}"
         return wait | ({"same": True} if asked.get("mark") == mark else {"mark": mark, "at_work": at_work} | reel(run, w))
 
     words = {name: w.raw(f"film_view.{name}") for name in WORDS}
@@ -65,14 +66,6 @@ def film_strip(services: Services, w: Wording, value: str | None, elem_id: str) 
         apply_default_css=False,
         elem_id=elem_id,
     )
-
-
-def _stamp(run: RunFolder) -> str:
-    try:
-        found = (run.path / frames.FILE).stat()
-    except OSError:
-        return ""
-    return f"{found.st_mtime_ns} {found.st_size}"
 
 
 def reel(run: RunFolder, w: Wording) -> dict[str, Any]:

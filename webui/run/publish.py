@@ -94,8 +94,8 @@ class PublishPanel:
         given = [opened, self.which, self.repo, self.film]
         shows = [self.files, self.send, self.notice]
         self.look.click(self.list, [*given, self.who], shows, **AT_ONCE)
-        for part in (self.which, self.repo, self.who, self.film):
-            part.input(self.forget, None, shows, **AT_ONCE)
+        for event in (self.which.input, self.repo.change, self.who.input, self.film.input):  # a box's input is key presses alone
+            event(self.forget, None, shows, **AT_ONCE)
         for event in (opened.change, picked.then):
             event(lambda: (*self.forget(), gr.update(value=None)), None, [*shows, self.which], **AT_ONCE)
         pulse.after(self.send.click(self.begin, [*given, self.who], shows, **CONTROL))

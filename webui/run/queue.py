@@ -92,19 +92,16 @@ class QueuePanel(Panel):
             (self.anyway, self.services.supervisor.continue_anyway),
             (self.stay, self.services.supervisor.stay_paused),
             (self.awake, lambda: self.services.queue.put(sleep_at=None)),
+            (self.hold, lambda: self.services.queue.put(hold=Hold(why="person", since=time.time()))),
         ):
-            pulse.after(button.click(lambda act=act: outcome(self.w, act), None, [self.says_notice], **CONTROL))
-        pulse.after(self.hold.click(self.hold_queue, None, [self.notice], **CONTROL))
+            notice = self.notice if button is self.hold else self.says_notice
+            pulse.after(button.click(lambda act=act: outcome(self.w, act), None, [notice], **CONTROL))
         self.list.input(None, [self.list], None, js=REMEMBER, **AT_ONCE)
         for button, way in ((self.up, -1), (self.down, 1)):
             pulse.after(button.click(self.move(way), [self.chosen], [self.notice], js=CHOSEN, **CONTROL))
         taken = self.out.click(self.take_out, [self.chosen], [self.list, self.notice], js=CHOSEN, **CONTROL)
         pulse.after(taken.then(None, None, None, js=FORGET, **AT_ONCE))
         pulse.after(self.set.click(self.set_time, [self.chosen, self.time], [self.time, self.notice], js=CHOSEN, **CONTROL))
-
-    def hold_queue(self) -> Any:
-        """Outputs: notice."""
-        return outcome(self.w, lambda: self.services.queue.put(hold=Hold(why="person", since=time.time())))
 
     def move(self, way: int) -> Callable[[Any], Any]:
         def moved(chosen: Any) -> Any:
@@ -193,8 +190,9 @@ def next_in_queue(snapshot: Snapshot, w: Wording) -> Html:
     queue = snapshot.queue
     if not queue.waiting or queue.order.hold or queue.order.game:
         return Html("")
-    row, entry = next(((r, e) for r, e in queue.waiting if not e.not_before or e.not_before <= time.time()), queue.waiting[0])
-    timed = entry.not_before is not None and entry.not_before > time.time()
+    now = time.time()
+    row, entry = min(queue.waiting, key=lambda each: max(each[1].not_before or 0, now))
+    timed = entry.not_before is not None and entry.not_before > now
     values = {"name": row.name, "time": at_time(w, entry.not_before), "busy": snapshot.busy.name if snapshot.busy else ""}
     key = ("next_timed" if timed else "next") if snapshot.busy else ("alone_timed" if timed else "alone")
     return muted(w.t(f"queue_panel.{key}", **values))

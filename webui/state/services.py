@@ -79,7 +79,7 @@ class Services:
         supervisor = Supervisor(
             workspace,
             before_start=make_room,
-            turns=Turns(workspace, machine=monitor.newest),
+            turns=Turns(workspace, machine=monitor.newest, exporting=exports.begun),
             standby=standby,
         )
         datasets, models = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders), Models(workspace)

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from core import files
 from core.chat.client import ChatClient, ChatState
 from core.errors import GarageError
 from core.export.exports import Exports
@@ -173,7 +174,7 @@ class Snapshots:
 
     def _row(self, run: RunFolder) -> RunRow:
         # First: what is written meanwhile is read again by the next look.
-        stamps = [_stamp(run, name) for name in ("state.json", "label.json", "metrics.jsonl", "checkpoints")]
+        stamps = [files.stamp(run.path / name) for name in ("state.json", "label.json", "metrics.jsonl", "checkpoints")]
         status = self._runs.status(run)
         stamp, known = (*stamps, status.state), self._rows.get(run.id)
         if known is None or known[0] != stamp:
@@ -191,21 +192,13 @@ class Snapshots:
 
     def _newest_events(self, run: RunFolder) -> list[dict[str, Any]]:
         """Read again only when the file has changed."""
-        stamp = _stamp(run, "events.jsonl")
+        stamp = files.stamp(run.path / "events.jsonl")
         known = self._events.get(run.id)
         if known is None or known[0] != stamp:
             if known is None and len(self._events) >= KEPT_EVENTS:
                 self._events.pop(next(iter(self._events)))
             known = self._events[run.id] = (stamp, run.events())
         return known[1]
-
-
-def _stamp(run: RunFolder, name: str) -> tuple[int, ...]:
-    try:
-        found = (run.path / name).stat()
-    except OSError:
-        return ()
-    return (found.st_mtime_ns, found.st_size, found.st_ino)  # a file that is replaced within a tick of the clock is another one
 
 
 def _read_row(run: RunFolder, status: Status) -> RunRow:

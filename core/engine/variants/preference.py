@@ -21,12 +21,7 @@ from core.recipe import USUAL_BETA, Train
 
 # Metrics of pairs, averaged over them, by TRL's names.
 TOLD = ("rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected")
-SUMS = (
-    *TOLD,
-    "kl",
-    "good",
-    "bad",
-)  # what is summed for them; for kto also the KL term and the number of rows of each kind
+SUMS = (*TOLD, "kl", "good", "bad")  # what is summed for them; for kto also the KL term and the number of rows of each kind
 
 
 @dataclass(frozen=True)

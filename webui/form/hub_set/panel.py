@@ -77,7 +77,7 @@ class HubSetPanel(Panel):
         for pressed in (self.ask.click, self.words.submit):
             pressed(self.asked, [self.words], [self.found, *opened], show_progress_on=[self.ask], **ASKING)
         self.found.select(self.open, [self.pressed], opened, js=PRESSED, show_progress_on=[self.found], **LAST, **ASKING)
-        self.part.input(self.chosen, [self.told, self.part], self._of_part, show_progress_on=[self.part], **LAST, **ASKING)
+        self.part.select(self.chosen, [self.told, self.part], self._of_part, show_progress_on=[self.part], **LAST, **ASKING)
         begun = [self.waited_for, self.clock, self.progress, self.failure]
         for button, rows in ((self.add, 0), (self.take, FIRST_ROWS)):
             pulse.after(button.click(self.begin(rows), [self.told, self.part, self.question, self.answer], begun, **CONTROL))

@@ -69,13 +69,7 @@ def about(told: AboutSet, w: Wording) -> Html:
     ]
     page = tag("a", w.t("hub_set_view.page"), href=told.page, target="_blank", rel="noopener noreferrer")
     gate = notice(w.t("hub_set_view.gated"), "warn") if told.gated else None
-    return join(
-        [
-            tag("h2", told.repo),
-            tag("p", " · ".join(fact for fact in facts if fact) + " · ", page, class_="lg-quiet"),
-            gate,
-        ]
-    )
+    return join([tag("h2", told.repo), tag("p", " · ".join(fact for fact in facts if fact) + " · ", page, class_="lg-quiet"), gate])
 
 
 def part_label(each: AboutPart, w: Wording) -> str:

@@ -15,6 +15,7 @@ from typing import Any, get_args
 import gradio as gr
 from gradio.components import Component
 
+from core import files
 from core.data.chats.overview import Chat
 from core.data.reading import sniff
 from core.data.reading.choices import NOTHING_SAID, Choices
@@ -45,7 +46,7 @@ class ReadingPart:
     def __init__(self, services: Services, wording: Wording):
         self.services, self.w = services, wording
         self.file = FilePart(wording)
-        self._first_rows: dict[tuple[str, str, int, int], list[Row]] = {}  # of the sets that were looked at last
+        self._first_rows: dict[tuple[str, str, tuple[int, ...]], list[Row]] = {}  # of the sets that were looked at last
 
     # ---- widgets --------------------------------------------------------------------------------------------------
     def build(self) -> None:
@@ -178,9 +179,7 @@ class ReadingPart:
         store = self.services.datasets
         choices = store.choices(data, choices)
         path = store.path(data)
-        with sniff.translated(path):
-            status = path.stat()  # a set that is deleted and added anew has the id of the old one
-        key = (data, choices.key, status.st_size, status.st_mtime_ns)
+        key = (data, choices.key, files.stamp(path))  # a set that is deleted and added anew has the id of the old one
         if (found := self._first_rows.get(key)) is None:
             source = sniff.probe(path, choices=choices)
             found = list(islice((row for row in read_rows(source) if isinstance(row, Row)), FIRST_ROWS))

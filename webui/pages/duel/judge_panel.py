@@ -42,6 +42,7 @@ class JudgePanel(Panel):
     def wire(self, opened: gr.State) -> None:
         """opened: the id of the comparison that is over."""
         view = [self.send, self.halt, self.said]
+        opened.change(lambda: [None, *self._view(Html(""))], None, [self.judge, *view], **AT_ONCE)  # another's were not shown
         # Never through the queue, which keeps what it was given until the event has ended.
         self.show.click(self.shown_first, [self.url, self.model, self.key, opened], [self.judge, self.key, *view], **AT_ONCE)
         once = QUIET | {"trigger_mode": "once", "concurrency_limit": 4, "concurrency_id": "judge"}
