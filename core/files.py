@@ -169,23 +169,26 @@ def read_object(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def object_to_change(path: Path) -> dict[str, Any]:
+def object_to_change(path: Path, patience_s: float = MOMENT_S) -> dict[str, Any]:
     """As `read_object`, for what is written again afterwards. Raises OSError where what stands there cannot be read: it is not empty."""
     held = None
-    with contextlib.suppress(FileNotFoundError, ValueError, RecursionError), patiently(lambda: open(path, "rb")) as file:
+    with (
+        contextlib.suppress(FileNotFoundError, ValueError, RecursionError),
+        patiently(lambda: open(path, "rb"), patience_s) as file,
+    ):
         held = json.loads(file.read(min(OURS, os.fstat(file.fileno()).st_size)))  # reading allocates what it is asked for
     return held if isinstance(held, dict) else {}
 
 
 def add_to_object(path: Path, more: dict[str, Any]) -> None:
     """more beside what the JSON object in path holds. Raises OSError, with path untouched, where what stands there cannot be read."""
-    replace_json(path, object_to_change(path) | more)
+    replace_json(path, object_to_change(path, PATIENCE_S) | more)
 
 
-def read_model(kind: type[Model], path: Path) -> Model | None:
-    """A file of ours that holds one value of this kind; None where it does not."""
+def read_model(kind: type[Model], path: Path, to_change: bool = False) -> Model | None:
+    """A file of ours that holds one value of this kind; None where it does not. to_change: as `object_to_change`."""
     try:
-        return kind.model_validate(read_json(path, OURS))
+        return kind.model_validate(object_to_change(path) if to_change else read_json(path, OURS))
     except ValidationError:
         return None
 

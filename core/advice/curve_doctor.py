@@ -248,7 +248,7 @@ def overfitting(recipe: Recipe, series: Series, at_work: bool, usual: float) -> 
             rows=series.measured_rows, then=float(then.mean()), now=float(now.mean()),
         ),
         meaning=msg("run_doctor.overfitting_means"),
-        remedy=msg("run_doctor.stop_keep_best", step=step) if at_work else msg("run_doctor.again_with_steps", steps=steps),
+        remedy=_stop(recipe, series) if at_work else msg("run_doctor.again_with_steps", steps=steps),
         fix={} if at_work else {"train.max_steps": steps},
         action="stop" if at_work else None,
         step=step,
@@ -272,11 +272,19 @@ def plateau(recipe: Recipe, series: Series, at_work: bool, usual: float) -> Diag
         return None
     else:
         steps = max(step, FEWEST_STEPS)
-        remedy = msg("run_doctor.stop_keep_best", step=step) if at_work else msg("run_doctor.again_with_steps", steps=steps)
+        remedy = _stop(recipe, series) if at_work else msg("run_doctor.again_with_steps", steps=steps)
         means, fix = msg("run_doctor.plateau_means"), {} if at_work else {"train.max_steps": steps}
     return Diagnosis(
         id="plateau", evidence=evidence, meaning=means, remedy=remedy, fix=fix, action="stop" if at_work else None, step=step
     )
+
+
+def _stop(recipe: Recipe, series: Series) -> Message:
+    """With what is kept by it: the best measured state that a checkpoint has (core/runs/best), else the last one."""
+    saved = series.eval_steps > 0
+    if not recipe.train.load_best_model_at_end or not saved.any():
+        return msg("run_doctor.stop_keep_last")
+    return msg("run_doctor.stop_keep_best", step=int(series.eval_steps[saved][series.eval_losses[saved].argmin()]))
 
 
 def _while_learning(series: Series) -> float:

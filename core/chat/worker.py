@@ -137,8 +137,11 @@ class ChatWorker:
                 self._emit("error", **about, text=message.model_dump(), advice=advice.model_dump())
             else:
                 continue
-            if not goes_on or (command["command"] == "load" and not self._commands.load_superseded(self._load)):
+            is_load = command["command"] == "load"
+            if not (is_load and self._commands.load_superseded(self._load)) and (is_load or not goes_on):
                 return 1
+            if is_load:
+                self._duel = self._base = None  # half of it may be done
             self._free_memory()
 
     def _emit(self, event: str, **values: Any) -> None:

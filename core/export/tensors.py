@@ -132,12 +132,6 @@ def read_all(file: Path) -> dict[str, torch.Tensor]:
         return {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118 - it is no mapping
 
 
-def dtype_of(file: Path) -> str:
-    """Of its first tensor: "float32"."""
-    with open_tensors(file) as opened:
-        return str(opened.get_tensor(next(iter(opened.keys()))).dtype).removeprefix("torch.")
-
-
 def compare(tuned: Tuned, written: Written, progress: Progress, check: Check) -> Comparison:
     """Every tensor that is there or should be."""
     off = sorted(set(written.names) ^ set(written.expected))

@@ -259,12 +259,13 @@ class Exporter:
 
     def _copy(self, adapter: Path, out: Path, rows: Sequence[Any]) -> tuple[ExportCheck, str]:
         """Neither the base nor memory for a model is needed for it."""
-        from core.export import proof, tensors
+        from core.export import proof
 
         self.job.stage("copying")
         shutil.copytree(adapter, out)
         self.job.check()
-        dtype = tensors.dtype_of(adapter / "adapter_model.safetensors")
+        with weights.open_tensors(adapter / "adapter_model.safetensors") as opened:  # its first tensor's
+            dtype = str(opened.get_tensor(next(iter(opened.keys()))).dtype).removeprefix("torch.")
         return proof.prove_copy(out, adapter, rows, self.job.stage), dtype
 
     def _build(self, adapter: Path, out: Path, rows: Sequence[Any]) -> tuple[ExportCheck, str, tuple[Message, ...]]:

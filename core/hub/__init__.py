@@ -11,7 +11,7 @@ import os
 
 from huggingface_hub import constants
 
-for _name in ("ALL_PROXY", "all_proxy"):  # as GNOME writes it; httpx, by which the Hub is asked, knows it as socks5 alone
+for _name in ("ALL_PROXY", "all_proxy"):  # as GNOME writes it; httpx2, by which the Hub is asked, knows it as socks5 alone
     if (_proxy := os.environ.get(_name, "")).startswith("socks://"):
         os.environ[_name] = "socks5" + _proxy.removeprefix("socks")
 

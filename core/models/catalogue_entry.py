@@ -109,7 +109,10 @@ def entry_of(seen: Seen, kept: Mapping[str, Any] | None, note: Mapping[str, str]
         "beside": beside,
         "released": kept.get("released") or seen.told.created,
         "licence": licence,
-        "commercial": kept.get("commercial") if licence == kept.get("licence") else _commercial(str(licence)),
+        # As for the other models of this licence; limited for one that nobody has read yet.
+        "commercial": kept.get("commercial")
+        if licence == kept.get("licence")
+        else next((model.commercial for model in known.known_models() if model.licence == str(licence)), "limited"),  # fmt: skip
         "gated": seen.told.gated if seen.told.commit else kept.get("gated", False),
         "languages": _languages(seen, kept.get("languages")),
         "thinking": kept.get("thinking") or _thinking(seen.template),
@@ -213,11 +216,6 @@ def _licence(told: str | None) -> str | None:
         return None
     spdx = {model.licence.lower(): model.licence for model in known.known_models()}
     return known.LICENCES.get(told) or spdx.get(told.lower()) or told
-
-
-def _commercial(licence: str) -> str:
-    """As for the other models of this licence; limited for one that nobody has read yet."""
-    return next((model.commercial for model in known.known_models() if model.licence == licence), "limited")
 
 
 def _languages(seen: Seen, kept: Any) -> Any:

@@ -48,8 +48,7 @@ class Trust:
     def forget(self, model_id: str) -> bool:
         """Whether there was something to forget."""
         entries = files.object_to_change(self.file)
-        found = entries.pop(model_id, None) is not None
-        if found:
+        if found := entries.pop(model_id, None) is not None:
             files.replace_json(self.file, entries)
         return found
 

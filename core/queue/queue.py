@@ -158,8 +158,7 @@ class Queue:
     def change(self, make: Callable[[Order], Order]) -> Order:
         with self.locked():
             try:
-                files.object_to_change(self.path)  # one that cannot be read now is not taken for an empty one and written over
-                old = self.read()
+                old = files.read_model(Order, self.path, to_change=True) or Order()
                 if (new := make(old)) != old:
                     files.replace(self.path, new.model_dump_json(indent=1) + "\n")
             except OSError as error:

@@ -27,9 +27,5 @@ def to_keep(run: RunFolder, recipe: Recipe, best: str | None, since: int) -> str
     return best if best in [folder.name for folder in run.checkpoints()] else None
 
 
-def is_best(step: int, checkpoint: str | None) -> bool:
-    return checkpoint is not None and step == step_of(checkpoint)
-
-
 def step_of(checkpoint: str) -> int:
     return int(checkpoint.rsplit("-", 1)[-1])

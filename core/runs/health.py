@@ -69,8 +69,3 @@ class Health:
     @property
     def ran_away(self) -> bool:
         return self.far >= FAR_STEPS
-
-    @property
-    def suspects(self) -> int:
-        """How many of the latest steps to undo at least: the first bad loss is caused by the step before it."""
-        return 1 + (FAR_STEPS if self.ran_away else NO_NUMBERS)

@@ -16,8 +16,7 @@ from typing import Any, Literal
 
 from core import files
 from core.data.formats import Example
-from core.data.many.kept_apart import split
-from core.data.repeats import same_prompt_key
+from core.data.repeats import kept_apart, same_prompt_key
 from core.data.row_order import mixed
 from core.data.sets.heldout import AnswerCheck, load_heldout
 from core.data.shapes.tools import as_json
@@ -91,9 +90,9 @@ def ensure(run: RunFolder, recipe: Recipe, examples: Sequence[Example], has_kept
 
 def choose(recipe: Recipe, examples: Sequence[Example], has_kept_apart: bool, tokenizer: Tokenizer) -> Scenes:
     """The same for the same recipe and data. has_kept_apart: whether rows were really kept apart; else trained ones are asked."""
-    kept_apart = split(len(examples), recipe.data.eval_fraction, recipe.train.seed)[1].tolist() if has_kept_apart else []
-    source: SceneSource = "kept_apart" if len(kept_apart) else "trained"
-    numbers = mixed(kept_apart if len(kept_apart) else range(len(examples)), random.Random(f"{recipe.train.seed}/film"))
+    apart = kept_apart(examples, recipe).tolist() if has_kept_apart else []
+    source: SceneSource = "kept_apart" if len(apart) else "trained"
+    numbers = mixed(apart if len(apart) else range(len(examples)), random.Random(f"{recipe.train.seed}/film"))
     rows = _short_ones((examples[number] for number in numbers[:LOOKED_AT]), source, tokenizer)
     own = [Scene(source="own", turns=(_question(asked),)) for asked in recipe.train.sample_prompts]
     neutral = neutral_prompts()
@@ -101,10 +100,8 @@ def choose(recipe: Recipe, examples: Sequence[Example], has_kept_apart: bool, to
     is_chinese = len(re.findall(r"[\u4e00-\u9fff]", asked)) > len(re.findall(r"[A-Za-z]", asked)) / 4  # a word has four letters
     others = [Scene(source="neutral", turns=(_question(asked),)) for asked in neutral.prompts["zh" if is_chinese else "en"]]
     texts = tuple(text for texts in neutral.texts.values() for text in texts)
-    held_out = _held_out(recipe, [examples[number] for number in (numbers[:LOOKED_AT] if len(kept_apart) else ())], tokenizer)
-    why: Literal["none_held_out", "few_held_out"] | None = (
-        None if held_out else "few_held_out" if len(kept_apart) else "none_held_out"
-    )
+    held_out = _held_out(recipe, [examples[number] for number in (numbers[:LOOKED_AT] if len(apart) else ())], tokenizer)
+    why: Literal["none_held_out", "few_held_out"] | None = None if held_out else "few_held_out" if len(apart) else "none_held_out"
     fitting = [scene for scene in (*rows, *own, *others) if _fits(scene, tokenizer, tokenizer.position_limit)]
     return Scenes(scenes=tuple(fitting), neutral_texts=texts, held_out=held_out, not_asked=why)
 

@@ -163,8 +163,10 @@ def read(folder: Path) -> Saved:
         value = json.loads((folder / "position.json").read_text("utf-8"))
         value["health"] = _known(Health, value.get("health") or {})
         position = _known(Position, value)
+        weights = folder / "adapter" / "adapter_model.safetensors"
+        files.patiently(lambda: open(weights, "rb")).close()  # safetensors says of one that is held elsewhere that it is not there
         states = torch.load(folder / "trainer.pt", weights_only=True, map_location="cpu")
-        return Saved(position, states, load_file(folder / "adapter" / "adapter_model.safetensors", backend=backend()))
+        return Saved(position, states, load_file(weights, backend=backend()))
     except Exception as error:  # noqa: BLE001 - torch.load raises pickle, zip and runtime errors for a damaged file
         if isinstance(error, PermissionError) or files.is_out_of_memory(error):
             raise  # another attempt may read it

@@ -15,7 +15,7 @@ from core.engine.step import Rows, Step
 from core.errors import GarageError
 from core.files import is_out_of_memory
 from core.messages import Message, msg
-from core.runs.health import Health
+from core.runs.health import FAR_STEPS, NO_NUMBERS, Health
 from core.training.checkpoint import Checkpoints, Position
 
 T = TypeVar("T")
@@ -86,7 +86,8 @@ class Recovery:
             if not step.optimizer.state:
                 position.step = 0  # nothing good was learned
             raise NotFiniteError("run.not_finite" if position.step else "run.not_finite_at_once", **facts)
-        saved = self._checkpoints.last_good(number - health.suspects)
+        # The first bad loss is caused by the step before it.
+        saved = self._checkpoints.last_good(number - 1 - (FAR_STEPS if health.ran_away else NO_NUMBERS))
         if saved:
             step.restore(saved.weights, saved.states)  # except what was given up: there is no more memory than before
             position.go_to(saved.position)

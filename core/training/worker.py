@@ -299,8 +299,8 @@ class Adapters:
         if not position.step:
             return 0
         self.reporter.stage("saving")
-        step = best.step_of(chosen) if chosen else position.step
-        self.run.add_facts(RunFacts(adapter_step=step, adapter_is_best=best.is_best(step, position.best_checkpoint)))
+        step, lowest = best.step_of(chosen) if chosen else position.step, position.best_checkpoint
+        self.run.add_facts(RunFacts(adapter_step=step, adapter_is_best=lowest is not None and step == best.step_of(lowest)))
         if chosen:
             adapter.copy(self.run.checkpoint(chosen) / "adapter", self.run.adapter, self._card())
         else:

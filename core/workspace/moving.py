@@ -184,11 +184,7 @@ def _copy_all(root: Path, target: Path, report: Report) -> None:
     """Raises OSError."""
     target.mkdir(parents=True, exist_ok=True)
     files.replace_json(target / MOVING, {"from": str(root)})
-    here = {path.relative_to(root): size for path, size in _parts(root)}
-    for to in [path.relative_to(target) for path, _ in _parts(target)]:
-        if to not in here and (root / to.parts[0]).is_dir():
-            (target / to).unlink()  # of a move that was cut off, and deleted where people went on working
-    total, done = sum(here.values()), 0
+    total, done = sum(size for _, size in _parts(root)), 0
     first_name: dict[tuple[int, int], Path] = {}
     for folder in (path for path in root.rglob("*") if path.is_dir() and not path.is_symlink()):
         if folder.relative_to(root).parts[0] not in STAYS:

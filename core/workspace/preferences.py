@@ -96,8 +96,8 @@ def choose(workspace: Workspace, **changes: object) -> Preferences:
     """Raises RecipeError for what is no choice, and where it cannot be written."""
     file = workspace.root / "preferences.json"
     try:
-        files.object_to_change(file)  # one that cannot be read now is not taken for the defaults and written over
-        chosen = Preferences.model_validate(read(workspace).model_dump() | changes)
+        kept = files.read_model(Preferences, file, to_change=True) or Preferences()
+        chosen = Preferences.model_validate(kept.model_dump() | changes)
         files.replace_json(file, chosen.model_dump())
     except ValidationError:
         raise RecipeError("preferences.no_choice", found=str(changes)[:100]) from None

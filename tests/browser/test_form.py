@@ -272,10 +272,7 @@ def test_a_preset_that_is_only_passed_by_is_not_taken_again(opened: Page) -> Non
     kit.unfold(opened, "#step-goal")
     kit.unfold(opened, "#start-from")
     preset = opened.locator("#preset input")
-    preset.focus()
-    kit.expect(opened.get_by_role("option")).to_have_count(2)
-    preset.press("End")
-    kit.expect(preset).to_have_attribute("aria-activedescendant", re.compile("option-1$"))
+    preset.fill("Mine")  # as a paste does: the list below is drawn a moment later, or not at all
     preset.press("Enter")
     kit.expect(plan(opened)).to_contain_text("rank 32")
     kit.unfold(opened, "#step-plan")

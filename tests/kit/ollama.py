@@ -10,20 +10,20 @@ import zipfile
 from importlib.resources import files
 from pathlib import Path
 
-# As Ollama behaves: `create` keeps a model, `show` knows it afterwards, `run` answers with the signs that move a terminal's cursor.
+# As Ollama behaves: `create` keeps a model, `show` knows it afterwards, `run` answers behind a wheel that turns, with the signs that move a terminal's cursor.
 GOOD = """
 store = here / "models"
 if verb == "--version": print("ollama version is 0.40.12")
 elif verb == "create": store.write_text(words[1]); print("\\x1b[?25lgathering model components\\r\\x1b[Ksuccess")
 elif verb == "show": sys.exit(print("FROM /blobs/sha256-1")) if store.exists() else sys.exit("Error: model not found")
-elif verb == "run": print("\\x1b[?25hArr, matey!\\n")
+elif verb == "run": print("\\x1b[?25l\\x1b[1G\u2819 \\x1b[K\\x1b[1G\u2839 \\x1b[K\\x1b[2K\\x1b[1G\\x1b[?25hArr, matey!\\n")
 """
 
 
 def script(folder: Path, behaviour: str = GOOD) -> Path:
     """An executable in folder, of the name that Ollama's has; what it is asked is kept beside it in `asked`."""
     folder.mkdir(exist_ok=True)
-    head = "import sys, time, pathlib\nhere, verb, words = pathlib.Path(sys.argv[0]).parent, sys.argv[1], sys.argv[1:]\n"
+    head = "import sys, time, pathlib\nsys.stdout.reconfigure(encoding='utf-8')\nhere, verb, words = pathlib.Path(sys.argv[0]).parent, sys.argv[1], sys.argv[1:]\n"
     log = '(here / "asked").open("a", encoding="utf-8").write(repr(words) + "\\n")\n'
     first, rest = f"#!{sys.executable}\n".encode(), f"{head}{log}{behaviour}".encode()
     if os.name != "nt":

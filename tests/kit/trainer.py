@@ -17,6 +17,8 @@ from core.errors import PauseRequested
 from core.messages import Message, msg
 from core.recipe import Adapter, Recipe
 from core.runs.folder import RunFolder
+from core.system.lines import Child
+from core.training.ranks.helpers import Ranks
 from core.training.trainer import Trainer, TrainingData
 
 FP32 = device.Compute(torch.device("cpu"), torch.float32, msg("device.cpu_fp32"))
@@ -116,6 +118,11 @@ def trainer_of(
     reporter = Pausing(RunFolder(folder), pause_at)
     data = TrainingData(rows(20), rows(5), 0)
     return Trainer(tuned, recipe, data, FP32, reporter, save)
+
+
+def pids_of(ranks: Ranks) -> list[int]:
+    """Of those of this PC."""
+    return [child.process.pid for child in ranks._children.values() if isinstance(child, Child)]
 
 
 def adapter_of(trainer: Trainer) -> torch.Tensor:

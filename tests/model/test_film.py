@@ -18,6 +18,7 @@ from core.chat.film import Shown
 from core.commands import running
 from core.data.formats import ChatMessage, Example
 from core.data.labels import Encoded
+from core.data.many.kept_apart import split
 from core.data.tokenizer import Tokenizer
 from core.engine import adapter, attention, base_model, device
 from core.engine.variants import fused_lora
@@ -361,7 +362,7 @@ def test_prompts_are_of_rows_kept_apart_the_persons_own_and_neutral_ones(tokeniz
     shown = scenes.ensure(RunFolder(tmp_path), recipe, EXAMPLES, True, tokenizer)
     assert sources(shown) == ["kept_apart"] * 3 + ["own"] * 2 + ["neutral"] * 2
     assert [scene.asked for scene in shown.scenes[3:5]] == ["Who are you?", "Say hello."]
-    apart = {EXAMPLES[i].messages[0].content for i in scenes.split(24, 0.2, recipe.train.seed)[1]}
+    apart = {EXAMPLES[i].messages[0].content for i in split(24, 0.2, recipe.train.seed)[1]}
     assert {scene.asked for scene in shown.scenes[:3]} <= apart and shown.scenes[0].answer.startswith("Number ")
     again = scenes.ensure(RunFolder(tmp_path), recipe_of(), EXAMPLES[:3], False, tokenizer)
     assert again == shown, "fixed at the start"
@@ -487,6 +488,11 @@ def test_held_out_questions_are_asked_at_both_ends_and_a_sample_set_by_its_own_c
     assert len(checked.held_out) == 20 and all(scene.check for scene in checked.held_out) and checked.not_asked is None
     assert Scenes.model_validate(json.loads(checked.model_dump_json())) == checked
     half = recipe.model_copy(update={"data": recipe.data.model_copy(update={"eval_fraction": 0.5})})
+    once, twice = half.model_copy(update={"data": half.data.model_copy(update={"deduplicate": True})}), [*EXAMPLES[:1], *EXAMPLES]
+    apart = scenes.choose(half, EXAMPLES, True, tokenizer).held_out
+    assert apart and scenes.choose(once, twice, True, tokenizer).held_out == apart, (
+        "a duplicate that is not trained parts nothing else"
+    )
     trainer = trainer_of(tmp_path, tiny_model, recipe=half, films=tokenizer)
     for step in (0, 2, 5):
         trainer.film.take(step, long)

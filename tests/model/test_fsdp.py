@@ -31,6 +31,7 @@ from core.trial.dry_run import dry_run
 from core.trial.dry_runs import Question
 from core.values import GIB
 from tests.kit import tiny
+from tests.kit.trainer import pids_of
 from tests.model.test_ranks import begun, nearly_the_same, recipe_of, trainer_of
 
 LAYERS = 6
@@ -209,7 +210,7 @@ def test_a_killed_rank_loses_nothing_and_the_run_goes_on_with_another_number(the
     whole = alone(tmp_path / "whole", folder)
     with begun(Ranks(tmp_path / "ranks", "tiny-run"), 2) as ranks:
         trainer = trainer_of(tmp_path / "ranks", folder, recipe_of(ranks=2, fsdp=True), ranks)
-        (pid,) = ranks.pids
+        (pid,) = pids_of(ranks)
         layer = streaming.layers_of(trainer.step.tuned.get_base_model())[2]
 
         def kill(*_: Any) -> None:
@@ -248,7 +249,7 @@ def test_a_pause_between_two_layers_ends_all_and_keeps_the_last_finished_step(tm
         trainer.step.summed = asked  # type: ignore[method-assign]
         with pytest.raises(PauseRequested):
             trainer.run()
-        pids = ranks.pids
+        pids = pids_of(ranks)
         trainer.checkpoint()
     assert trainer.position.step == 2 and not any(map(psutil.pid_exists, pids))
 

@@ -30,7 +30,7 @@ from core.runs.folder import RunFolder
 from core.runs.run_json import RunFacts, TimeFacts
 from core.runs.states import State
 from core.runs.time_left import TimeLeft
-from core.training import worker
+from core.training import checkpoint, worker
 from core.training.checkpoint import read
 from core.workspace import lease
 from core.workspace.folder import Workspace
@@ -306,11 +306,22 @@ def test_a_checkpoint_that_cannot_be_read_now_is_not_given_up(
         folder.mkdir(parents=True)
         (folder / "position.json").write_text("{}", "utf-8")
         (folder / "COMPLETE").write_text("{}", "utf-8")
+        (folder / "adapter").mkdir()
+        (folder / "adapter" / "adapter_model.safetensors").write_bytes(b"")
         monkeypatch.setattr(torch, "load", Mock(side_effect=fault))
         told = SimpleNamespace(warn=lambda message: None)
         with pytest.raises(RunError if is_damaged else type(fault)):
             worker._restore(Mock(), scripted.run, told)  # type: ignore[arg-type]
         assert bool(scripted.run.checkpoints()) != is_damaged
+
+
+def test_weights_that_another_program_has_open_are_not_said_to_be_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """safetensors does of each file that cannot be opened."""
+    (tmp_path / "position.json").write_text("{}", "utf-8")
+    monkeypatch.setattr(torch, "load", Mock())
+    monkeypatch.setattr(checkpoint, "open", Mock(side_effect=PermissionError(13, "held by a scanner")), raising=False)
+    with pytest.raises(PermissionError):
+        read(tmp_path)
 
 
 def test_data_that_changed_in_between_is_refused(space: Workspace, tmp_path: Path) -> None:

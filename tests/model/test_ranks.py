@@ -35,7 +35,7 @@ from core.training.ranks.helpers import RankError, Ranks
 from core.training.ranks.step import EXTRA, DealtStep, deal, divided, serve
 from core.training.ranks.use import UseOfRank
 from core.training.trainer import Trainer, TrainingData
-from tests.kit.trainer import FP32, Pausing, adapter_of, pairs, rows
+from tests.kit.trainer import FP32, Pausing, adapter_of, pairs, pids_of, rows
 from tests.kit.waits import wait_until
 
 
@@ -278,7 +278,7 @@ def test_a_rank_that_is_killed_in_an_evaluation_ends_it_with_a_sentence(tmp_path
         measures = trainer.step.measure
 
         def kill_first(*arguments: Any, **others: Any) -> tuple[float, int]:
-            psutil.Process(ranks.pids[0]).kill()
+            psutil.Process(pids_of(ranks)[0]).kill()
             return measures(*arguments, **others)
 
         trainer.step.measure = kill_first  # type: ignore[method-assign]
@@ -290,7 +290,7 @@ def test_a_rank_that_is_killed_in_an_evaluation_ends_it_with_a_sentence(tmp_path
 def test_a_killed_rank_ends_all_of_them_and_the_run_goes_on_with_one(tmp_path: Path, tiny_model: Path, whole: Trainer) -> None:
     with begun(Ranks(tmp_path, "tiny-run"), 2) as ranks:
         trainer = trainer_of(tmp_path, tiny_model, recipe_of(), ranks)
-        (pid,) = ranks.pids
+        (pid,) = pids_of(ranks)
         told: list[tuple[RankUse, ...]] = []
         ranks.tell = told.append
         finished = trainer.step.finished
@@ -333,7 +333,7 @@ def test_a_pause_within_any_step_goes_on_with_another_number_of_ranks(
         trainer.step.summed = asked  # type: ignore[method-assign]
         with pytest.raises(PauseRequested):
             trainer.run()
-        pids = ranks.pids
+        pids = pids_of(ranks)
         if trainer.position.step:
             trainer.checkpoint()
     assert not any(map(psutil.pid_exists, pids))
@@ -350,7 +350,7 @@ def test_a_pause_within_any_step_goes_on_with_another_number_of_ranks(
 def test_a_rank_that_hangs_and_one_that_cannot_load_end_with_a_sentence(tmp_path: Path, tiny_model: Path) -> None:
     with begun(Ranks(tmp_path, "tiny-run", patience_s=1.0), 2) as ranks:
         trainer = trainer_of(tmp_path, tiny_model, recipe_of(), ranks)
-        (pid,) = ranks.pids
+        (pid,) = pids_of(ranks)
         psutil.Process(pid).suspend()
         with pytest.raises(RankError) as failed:
             trainer.run()
@@ -368,7 +368,7 @@ def test_a_rank_leaves_when_rank_0_is_killed(tmp_path: Path, tiny_model: Path) -
     ranks = Ranks(tmp_path, "tiny-run")
     with begun(ranks, 2):
         trainer_of(tmp_path, tiny_model, recipe_of(), ranks)
-        (pid,) = ranks.pids
+        (pid,) = pids_of(ranks)
         ranks._children[1].close()  # type: ignore[attr-defined]
         wait_until(lambda: not psutil.pid_exists(pid))
 

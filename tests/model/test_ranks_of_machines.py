@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ from core.system.machine import library_versions
 from core.training.ranks import group as groups
 from core.training.ranks import machines
 from core.training.ranks.group import RankGroup
-from core.training.ranks.helpers import RankError
+from core.training.ranks.helpers import LOAD_S, RankError
 from core.training.ranks.machines import RanksOfMachines
 from core.training.ranks.meeting import Meeting
 from core.training.ranks.step import EXTRA, serve
@@ -192,6 +193,18 @@ def test_pcs_that_cannot_exchange_numbers_are_told_of_their_firewalls(monkeypatc
     with gathered(tmp_path) as ranks, pytest.raises(RankError) as failed:
         ranks.meet(lambda: RankGroup(meeting, 0, 2, [torch.zeros(1)], EXTRA))
     assert failed.value.message.key == "machines.not_met" and failed.value.advice == msg("machines.firewall")
+
+
+def test_a_rank_that_is_ready_first_waits_for_those_that_still_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only rank 0 comes to the group when all are ready; another one gave up after its minute, and the run ended."""
+    waits = []
+    real = torch.distributed.ProcessGroupGloo
+    fake = Mock(side_effect=lambda store, rank, size, options: waits.append(options._timeout) or Mock())
+    fake._Options, fake.create_device = real._Options, real.create_device
+    monkeypatch.setattr(torch.distributed, "ProcessGroupGloo", fake)
+    for rank in (0, 1):
+        groups._gloo(None, rank, 2, "127.0.0.1")
+    assert waits == [groups.MEET, groups.LATE] and groups.LATE.total_seconds() >= LOAD_S
 
 
 def test_the_port_that_is_taken_is_said_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

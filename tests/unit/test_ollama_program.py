@@ -59,7 +59,7 @@ def test_a_model_is_created_and_answers(ollama: Ollama, modelfile: Path) -> None
         (instead("create", "sys.exit('Error: unsupported architecture')"), "ollama.failed"),
         (instead("create", "sys.exit('Error: could not connect to ollama server')"), "ollama.not_running"),
         (instead("create", "print('success')"), "ollama.no_model"),
-        (instead("run", "print('\\x1b[?25h\\n \\n')"), "ollama.no_answer"),
+        (instead("run", "print('\\x1b[1G\u2819 \\x1b[K\\x1b[1G\u2839 \\x1b[K\\x1b[2K\\x1b[1G\\x1b[?25h\\n \\n')"), "ollama.no_answer"),
         (instead("run", "sys.exit(3)"), "ollama.failed"),
         (instead("create", "[sys.stdout.write('\\x00\\xff' * 9999) for _ in iter(int, 1)]"), "ollama.babbles"),
     ],

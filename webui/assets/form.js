@@ -22,13 +22,19 @@
   document.addEventListener("input", (event) => {
     const field = event.target.closest?.("[id^=setting-], #run-name");
     if (field) typedIn.add(field.id);
+    typed = event.target;
   }, true);
 
   // A list of gradio 6.31 tells of no choice made by Enter: that becomes one made by mouse. The model may be typed, and its row be an old one.
+  // What was typed or pasted counts as it stands there, though the list may be drawn a moment later.
+  let typed = null;
+  document.addEventListener("focusin", () => { typed = null; }, true);
   document.addEventListener("keydown", (event) => {
     const box = event.target;
-    if (event.key !== "Enter" || event.isComposing || box.getAttribute?.("role") !== "combobox" || box.closest("#model")) return;
-    const option = document.getElementById(box.getAttribute("aria-activedescendant") ?? "");
+    if (event.key !== "Enter" || event.isComposing || event.keyCode === 229 || box.getAttribute?.("role") !== "combobox" || box.closest("#model")) return;
+    const fits = (one) => one && (typed !== box || one.getAttribute("aria-label").toLowerCase().includes(box.value.toLowerCase()));
+    const all = [...(document.getElementById(box.getAttribute("aria-controls"))?.querySelectorAll("[role=option]") ?? [])];
+    const option = [document.getElementById(box.getAttribute("aria-activedescendant") ?? ""), ...(typed === box ? all : [])].find(fits);
     if (!option) return;
     event.stopPropagation();
     option.dispatchEvent(new MouseEvent("mousedown", { bubbles: true, cancelable: true }));

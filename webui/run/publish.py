@@ -15,11 +15,12 @@ from core.errors import ExportError
 from core.export.records import ExportResult, ExportStatus
 from webui.kit import format
 from webui.kit.html import Html, bar, join, muted, notice, tag
-from webui.kit.live import AT_ONCE, CONTROL, LivePart, Poller, Update, ViewContext, outcome, shown
+from webui.kit.live import AT_ONCE, CONTROL, QUIET, LivePart, Poller, Update, ViewContext, outcome, shown
 from webui.kit.wording import Wording
 from webui.run.exported import named
 from webui.state.services import Services
 
+FORGET = "() => [{__type__: 'update', value: '', visible: false}, {__type__: 'update', visible: false}, {__type__: 'update', value: '', visible: false}]"
 MOST_SHOWN = 200  # files
 Finished = Callable[[ViewContext], Any]
 
@@ -95,7 +96,7 @@ class PublishPanel:
         shows = [self.files, self.send, self.notice]
         self.look.click(self.list, [*given, self.who], shows, **AT_ONCE)
         for event in (self.which.input, self.repo.change, self.who.input, self.film.input):  # a box's input is key presses alone
-            event(self.forget, None, shows, **AT_ONCE)
+            event(None, None, shows, js=FORGET, **QUIET)  # on the page: no answer to it comes after that to a look
         for event in (opened.change, picked.then):
             event(lambda: (*self.forget(), gr.update(value=None)), None, [*shows, self.which], **AT_ONCE)
         pulse.after(self.send.click(self.begin, [*given, self.who], shows, **CONTROL))

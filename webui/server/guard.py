@@ -94,7 +94,9 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
             return 403, "Refused: the request came from another site."
-        if headers.get("sec-fetch-site") in STRANGERS and not _is_a_click(method, headers):
+        # A link on another site that is followed into a tab of its own shows our page to the person, and nothing to that site.
+        is_click = method == "GET" and headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+        if headers.get("sec-fetch-site") in STRANGERS and not is_click:
             return 403, "Refused: the request came from another site."
         length = headers.get("content-length", "0")
         if not is_upload and (not length.isdecimal() or int(length) > self.most_bytes):
@@ -114,11 +116,6 @@ class Guard:
             return message
 
         return counted
-
-
-def _is_a_click(method: str, headers: dict[str, str]) -> bool:
-    """A link on another site that is followed into a tab of its own shows our page to the person, and nothing to that site."""
-    return method == "GET" and headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
 
 
 PATIENCE_S = 5.0

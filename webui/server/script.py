@@ -36,7 +36,8 @@ NAMES = (
     "if(name)all.has(id)?all.get(id).push(name):all.set(id,[name])}}}}}}let {names}=[...all.get({node}.id)??[]];"
 )
 # The stream of answers ends with the last one that the server knows of. Where the next event was told to be waiting before the page had read
-# that end, the page waited for its answer in a stream that is closed, until something else was done.
+# that end, the page waited for its answer in a stream that is closed, until something else was done. The server ends no stream in which
+# something is waited for, so that the events need to be known until the next one is open alone.
 CLOSED = re.compile(
     r"(unclosed_events:(\w+),(?:(?!unclosed_events).)*?if\(\w+\.msg===`close_stream`\)\{\w+\(\w+,(\w+)\.abort_controller\));return\}"
 )
@@ -44,7 +45,7 @@ CLOSED = re.compile(
 
 def quickened(script: str) -> str:
     """As it is where this gradio searches in another way (tests/unit/server/test_script.py says so)."""
-    script = CLOSED.sub(r"\1;\2.size&&\3.open_stream();return}", script)
+    script = CLOSED.sub(r"\1;\2.size&&(\2.clear(),\3.open_stream());return}", script)
     script = SEARCH.sub(lambda found: PLACES.format(name=found[1]), script)
     return EVENTS.sub(lambda found: NAMES.format(node=found[1], events=found[2], names=found[3]), script)
 

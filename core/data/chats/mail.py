@@ -27,7 +27,7 @@ _SUBJECT = re.compile(r"^(?:(?:re|fwd?|aw|wg|sv|antw|tr|rif|回复|转发|答复
 # What stands above a quoted letter: "On ... Jo wrote:", or the header that Outlook repeats.
 _QUOTE_BEGINS = re.compile(
     r"^(?:(?:On|Am|Le|El|Il|Op|Em|在).{5,200}(?:wrote|schrieb|a écrit|escribió|ha scritto|schreef|escreveu|写道)\s*[:：]"
-    r"|-{3,} ?(?:Original Message|Ursprüngliche Nachricht|Forwarded message|原始邮件).{0,20}|_{20,}|From: [^<>]+ <[^<>@]+@[^<>]+>)\s*$"
+    r"|-{3,} ?(?:Original Message|Ursprüngliche Nachricht|Forwarded message|原始邮件).{0,20}|_{20,}|From: [^<>]+ <[^<>@]+@[^<>]+(?:<[^<>]+>)?>)\s*$"
 )
 
 

@@ -105,10 +105,6 @@ def _paragraphs(lines: list[str]) -> Iterator[str]:
 
 
 # ---- web pages and books ----------------------------------------------------------------------------------------------
-def _html(text: str) -> Iterator[Any]:
-    yield from _blocks(text.encode("utf-8", "replace"))
-
-
 def _blocks(content: bytes) -> Iterator[str]:
     """What a browser shows of a page, block by block. content: in UTF-8."""
     import lxml.html
@@ -198,7 +194,10 @@ def _subtitles(content: str) -> Iterator[Any]:
 
 
 _READERS: dict[str, Callable[[IO[bytes]], Iterator[Any]]] = {"docx": _docx, "pdf": _pdf, "epub": _epub}
-_TEXTS: dict[str, Callable[[str], Iterator[Any]]] = {"html": _html, "srt": _subtitles}
+_TEXTS: dict[str, Callable[[str], Iterator[Any]]] = {
+    "html": lambda text: _blocks(text.encode("utf-8", "replace")),
+    "srt": _subtitles,
+}
 
 if __name__ == "__main__":
     # Some of the libraries write to the output, which belongs to the lines.

@@ -31,7 +31,7 @@ _MOST_NAMED, _MOST_FILES_NAMED = 10, 20
 _OF_SYSTEMS = ("__MACOSX", "Thumbs.db", "desktop.ini")
 # What lies beside data and tells of it.
 _ABOUT = re.compile(
-    r"(?:(?:readme|changelog)\b[^/]*|(?:licen[sc]e|dataset_infos?|dataset_dict|state|config|package(?:-lock)?)(?:[._-]\w{2,6})?(?:\.\w+)?)$",
+    r"(?:(?:readme|changelog)\b[^/]*|(?:licen[sc]e(?:[-.][\w.-]+)?|dataset_infos?|dataset_dict|state|config|package(?:-lock)?)(?: \(\d+\))?(?:\.\w+)?)$",
     re.IGNORECASE,
 )
 Probe = Callable[[Readable, Limits, Choices], Source]

@@ -85,7 +85,9 @@ def probe(
             delimiter = _delimiter(path, encoding)
             if delimiter != ",":
                 notes.append(msg("data.note_delimiter", delimiter=msg(f"data.delimiter_{_DELIMITERS.index(delimiter)}")))
-            if not chat and not is_anki(path, encoding):
+            with path.open(encoding=encoding, errors="replace") as file:
+                is_anki = file.readline(100).lower().startswith(ANKI)  # its lines that begin with # say what the columns are
+            if not chat and not is_anki:
                 table = Source(path, kind, size, "", encoding, delimiter, header=False)
                 first = [[*raw.value.values()] for raw in islice(csv_rows(table, limits), header.LOOKED_AT) if isinstance(raw, Raw)]
                 named = _header(choices, header.holds_names(first[0], first[1:]) if first else True)
@@ -174,12 +176,6 @@ def _refuse_what_is_not_data(path: Readable, head: bytes) -> None:
             raise DataError(f"data.is_{name}", file=path.name)
     if _WEB_PAGE.match(head.decode("utf-8", "replace")) and SUFFIXES.get(path.suffix.lower()) != "html":
         raise DataError("data.is_web_page", file=path.name)
-
-
-def is_anki(path: Readable, encoding: str) -> bool:
-    """Whether it is what Anki exports: lines that begin with # say what the columns are."""
-    with path.open(encoding=encoding, errors="replace") as file:
-        return file.readline(100).lower().startswith(ANKI)
 
 
 def _kind(path: Readable, encoding: str, limits: Limits) -> FileKind:

@@ -30,12 +30,14 @@ class _Loader(yaml.CSafeLoader):
 
 
 _Loader.yaml_implicit_resolvers = {}
-for _tag, _plain_words, _first in (
-    ("bool", "true|false", "tf"),
-    ("null", "~|null|", ["~", "n", ""]),
-    ("int", r"0|-?[1-9]\d{0,17}", "-0123456789"),
-):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_plain_words})$"), list(_first))
+for _tag, _plainly in {
+    "bool": "true|True|TRUE|false|False|FALSE",
+    "null": "~|null|Null|NULL|",
+    "int": r"0|-?[1-9]\d{0,17}",
+}.items():
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_plainly})$"), None)
+# Beside an answer they are no words: whether it is to be learned, and whether it is a good one.
+_MARKS = {"yes": True, "on": True, "no": False, "off": False, "0.0": 0, "1.0": 1}
 
 
 def yaml_rows(source: Source, limits: Limits) -> Iterator[Raw | Loss]:
@@ -79,6 +81,15 @@ def _plain(item: Any) -> Any:
     return item
 
 
+def _marked(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_marked(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    marks = ("train", "loss", "weight", *(("label",) if "completion" in value else ()))
+    return {name: _MARKS.get(str(one).lower(), one) if name in marks else _marked(one) for name, one in value.items()}
+
+
 def _loaded(file: Readable, encoding: str, limits: Limits) -> Any:
     """What JSON could hold too. Raises DataError."""
     with file.open(encoding=encoding) as opened:
@@ -88,7 +99,7 @@ def _loaded(file: Readable, encoding: str, limits: Limits) -> Any:
     try:
         _check(file, text, limits)
         value = yaml.load(text, Loader=_Loader)  # noqa: S506 - it makes plain values alone
-        return json.loads(json.dumps(value, default=str))
+        return _marked(json.loads(json.dumps(value, default=str)))
     except (yaml.YAMLError, ValueError, TypeError) as error:
         mark = getattr(error, "problem_mark", None)
         raise DataError("data.broken_yaml", file=file.name, line=mark.line + 1 if mark else 1) from None

@@ -56,10 +56,10 @@ class Manifest(Frozen):
     """run: its id; name: for the screen; data: the id of the set whose folder is inside."""
 
     lora_garage_run: Literal[1] = 1
-    run: str = Field(pattern=RUN_ID.pattern)
+    run: str = Field(pattern=f"^(?:{RUN_ID.pattern})$")  # pydantic looks for it anywhere
     name: str = Field("", max_length=200)
     app: str = Field("", max_length=60)
-    data: str | None = Field(None, pattern=IMPORTED.pattern)
+    data: str | None = Field(None, pattern=f"^(?:{IMPORTED.pattern})$")
     files: dict[str, PackedFile] = Field(max_length=MOST_FILES)
 
 
@@ -82,13 +82,6 @@ class Packer:
                 target.write(piece)
                 done += len(piece)
         self.files[name] = PackedFile(bytes=done, sha256=digest.hexdigest())
-
-    def add_tree(self, top: str, folder: Path, left_out: frozenset[str] | set[str] = frozenset()) -> None:
-        for path in sorted(folder.rglob("*")):
-            below = path.relative_to(folder)
-            hidden = any(part.startswith(".") for part in below.parts)  # half-written files, and caches
-            if path.is_file() and not hidden and below.as_posix() not in left_out:
-                self.add(f"{top}/{below.as_posix()}", path)
 
     def text(self, name: str, text: str, mode: int = 0o644) -> None:
         info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
@@ -133,7 +126,11 @@ def pack(
         own = data.id if data and with_data and IMPORTED.fullmatch(data.id) and store.knows(data.id) else None
         with new_archive(target) as archive:
             packer = Packer(archive, check)
-            packer.add_tree("run", run.path, STAYS_BEHIND)
+            for path in sorted(run.path.rglob("*")):
+                below = path.relative_to(run.path)
+                hidden = any(part.startswith(".") for part in below.parts)  # half-written files, and caches
+                if path.is_file() and not hidden and below.as_posix() not in STAYS_BEHIND:
+                    packer.add(f"run/{below.as_posix()}", path)
             if own:
                 add_set(packer, "data", store, own)
             manifest = Manifest(run=run.id, name=run.name, app=__version__, data=own, files=packer.files)

@@ -19,7 +19,8 @@ from torch import distributed
 
 from core.training.ranks.meeting import Meeting
 
-MEET = timedelta(seconds=60)  # timeout; each rank is ready when they meet
+MEET = timedelta(seconds=60)  # of rank 0, which comes when all are ready
+LATE = timedelta(hours=1)  # of the others, which come when they are ready themselves; without rank 0 they end
 WAIT = timedelta(days=1)  # of a rank for rank 0, which measures or saves between steps; when it is gone so is the connection
 Wait = Callable[[Any], None]  # for torch's Work
 
@@ -44,7 +45,7 @@ class _Store(distributed.Store):
 def _gloo(store: Any, rank: int, size: int, host: str) -> Any:
     gloo = distributed.ProcessGroupGloo
     options = gloo._Options()
-    options._devices, options._timeout = [gloo.create_device(hostname=host)], MEET
+    options._devices, options._timeout = [gloo.create_device(hostname=host)], MEET if rank == 0 else LATE
     group = gloo(store, rank, size, options)
     group._set_default_timeout(WAIT)
     # Never destroyed: on Windows that would wait for messages of a killed rank, and the worker could not exit.

@@ -100,11 +100,6 @@ class Ranks:
     def _others(self) -> range:
         return range(1, self.size)
 
-    @property
-    def pids(self) -> list[int]:
-        """Of those of this PC."""
-        return [child.process.pid for child in self._children.values() if isinstance(child, Child)]
-
     def load(self, recipe: Recipe, model_folder: Path, own_code: bool, dtype: str, pad_token_id: int, threads: int) -> None:
         """Let them load the base while rank 0 does."""
         what = {"recipe": recipe.model_dump(mode="json"), "model_folder": str(model_folder), "own_code": own_code, "dtype": dtype}

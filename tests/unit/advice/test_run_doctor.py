@@ -20,7 +20,7 @@ from core.commands import running
 from core.data.preview import Preview, Previews
 from core.data.store import DatasetStore
 from core.memory.budget import Budget
-from core.messages import LANGUAGES
+from core.messages import LANGUAGES, msg
 from core.models.library import Models
 from core.presets import PRESETS, PROJECT
 from core.queue.supervisor import spawn_worker
@@ -244,6 +244,11 @@ def test_a_loss_that_stays_while_the_rate_is_high_is_a_plateau_and_one_that_fall
     evals = {0: 3.0, 30: 1.6, 60: 1.595, 90: 1.6, 120: 1.601}
     [finding] = curve_doctor.of_run(recipe, made_up(flat, evals), True)
     assert (finding.id, finding.step, finding.fix) == ("plateau", 30, {})
+    assert finding.remedy == msg("run_doctor.stop_keep_best", step=60), "that is the lowest, which is kept"
+    last = Recipe.parse({"data": {"source": "x"}, "train": {"load_best_model_at_end": False}})
+    for asked, measured in ((recipe, {}), (last, evals)):
+        [finding] = curve_doctor.of_run(asked, made_up(flat, measured), True)
+        assert finding.remedy == msg("run_doctor.stop_keep_last"), "no checkpoint is the best"
     [over] = curve_doctor.of_run(recipe, made_up(flat, evals), False)
     assert over.fix == {"train.max_steps": 30}
     assert curve_doctor.of_run(recipe, made_up(flat, {}), True)[0].id == "plateau"

@@ -14,7 +14,7 @@ from core.errors import ModelError
 from core.workspace.folder import Workspace
 
 
-@pytest.mark.parametrize("failure", [ModelError("hub.bad_id", found="x"), MemoryError()], ids=["a sentence", "no memory"])
+@pytest.mark.parametrize("failure", [ModelError("hub.bad_id", found="x"), MemoryError(), KeyError("x")], ids=str)
 def test_a_load_that_fails_after_another_was_asked_for_does_not_end_that_one(
     failure: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -328,4 +328,4 @@ def test_blanks_behind_a_date_and_addresses_one_after_the_other_are_looked_at_on
     blanks = "1.1.24" + " " * 4000
     assert inspect_file(written(tmp_path, "a.txt", f"{blanks}\n{blanks}x\n1.1.24 10:00{blanks}\n")).chat is None
     assert mail._QUOTE_BEGINS.match("From: " + " <a@b>" * 20_000 + "x") is None
-    assert mail._QUOTE_BEGINS.match("From: Jo Doe <jo@example.org>")
+    assert all(mail._QUOTE_BEGINS.match(f"From: Jo Doe <jo@a.org{link}>") for link in ("", "<mailto:jo@a.org>"))

@@ -181,6 +181,19 @@ def test_words_of_yaml_are_trained_as_they_are_written(tmp_path: Path, word: str
         assert turns(written(tmp_path, "b.yaml", f"- - Now?\n  - {word}\n")) == [["u Now?", f"a {word}"]]
 
 
+def test_marks_beside_an_answer_in_yaml_are_no_words(tmp_path: Path) -> None:
+    said = "- messages:\n  - {role: user, content: no}\n  - {role: assistant, content: Yes, train: MARK}\n"
+    for mark, weight in (("no", 0), ("False", 0), ("off", 0), ("yes", 1), ("TRUE", 1)):
+        rows = said.replace("MARK", mark) + "  - {role: user, content: And?}\n  - {role: assistant, content: Good., weight: 1.0}\n"
+        [(_, example)] = examples_of(written(tmp_path, "a.yaml", rows))
+        assert [(m.content, m.weight) for m in example.messages][1::2] == [("Yes", weight), ("Good.", 1)], mark
+    rated = written(
+        tmp_path, "b.yaml", "- {prompt: Who?, completion: Me., label: no}\n- {prompt: Why?, completion: So., label: yes}\n"
+    )
+    assert [example.is_bad for _, example in examples_of(rated, choices=Choices(rated=True))] == [True, False]
+    assert turns(written(tmp_path, "c.yaml", "- {text: Buy now!, label: no}\n")) == [["u Buy now!", "a no"]]
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [

@@ -171,6 +171,8 @@ HOSTILE = {
     "of another run": (lambda inside, manifest: manifest.update(run="../../evil"), "not_one"),
     "of a newer app": (lambda inside, manifest: manifest.update(lora_garage_run=2), "not_one"),
     "another set": (lambda inside, manifest: manifest.update(data="other"), "damaged"),
+    "a set in the place of all runs": (lambda inside, manifest: manifest.update(data="../runs"), "not_one"),
+    "a run beside its id": (lambda inside, manifest: manifest.update(run=manifest["run"] + "/../../evil"), "not_one"),
 }  # fmt: skip
 
 

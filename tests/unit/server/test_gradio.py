@@ -252,7 +252,7 @@ def test_the_app_starts_where_a_proxy_is_set(proxy: dict[str, str]) -> None:
         "import os, httpx\nfrom webui.server.gradio import prepare, without_proxy\nprepare()\n"
         "with without_proxy():\n    import gradio as gr\n    with gr.Blocks() as demo: gr.HTML('one')\n"
         "    demo.launch(prevent_thread_lock=True, quiet=True, _frontend=False)\ndemo.close()\n"
-        "import core.hub\nhttpx.Client().close()\nprint(os.environ.get('ALL_PROXY'))\n"
+        "import core.hub\nfrom huggingface_hub.utils import get_session\nget_session()\nprint(os.environ.get('ALL_PROXY'))\n"
     )
     clean = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
     done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, env=clean | proxy, capture_output=True, text=True, timeout=120)
