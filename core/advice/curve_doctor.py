@@ -281,10 +281,10 @@ def plateau(recipe: Recipe, series: Series, at_work: bool, usual: float) -> Diag
 
 def _stop(recipe: Recipe, series: Series) -> Message:
     """With what is kept by it: the best measured state that a checkpoint has (core/runs/best), else the last one."""
-    saved = series.eval_steps > 0
-    if not recipe.train.load_best_model_at_end or not saved.any():
+    steps, losses = series.eval_steps[series.eval_steps > 0], series.eval_losses[series.eval_steps > 0]
+    if not recipe.train.load_best_model_at_end or not len(steps) or losses.argmin() == len(steps) - 1:
         return msg("run_doctor.stop_keep_last")
-    return msg("run_doctor.stop_keep_best", step=int(series.eval_steps[saved][series.eval_losses[saved].argmin()]))
+    return msg("run_doctor.stop_keep_best", step=int(steps[losses.argmin()]))
 
 
 def _while_learning(series: Series) -> float:

@@ -31,10 +31,13 @@
   document.addEventListener("focusin", () => { typed = null; }, true);
   document.addEventListener("keydown", (event) => {
     const box = event.target;
+    if (/^(Arrow|Home|End|Page)/.test(event.key)) typed = null;
     if (event.key !== "Enter" || event.isComposing || event.keyCode === 229 || box.getAttribute?.("role") !== "combobox" || box.closest("#model")) return;
-    const fits = (one) => one && (typed !== box || one.getAttribute("aria-label").toLowerCase().includes(box.value.toLowerCase()));
+    const active = document.getElementById(box.getAttribute("aria-activedescendant") ?? ""), words = box.value.toLowerCase();
     const all = [...(document.getElementById(box.getAttribute("aria-controls"))?.querySelectorAll("[role=option]") ?? [])];
-    const option = [document.getElementById(box.getAttribute("aria-activedescendant") ?? ""), ...(typed === box ? all : [])].find(fits);
+    const label = (one) => one?.getAttribute("aria-label").toLowerCase() ?? "";
+    const written = () => all.find((one) => label(one) === words) ?? [active, ...all].find((one) => one && label(one).includes(words));
+    const option = typed === box ? written() : active;
     if (!option) return;
     event.stopPropagation();
     option.dispatchEvent(new MouseEvent("mousedown", { bubbles: true, cancelable: true }));

@@ -45,6 +45,7 @@ class PublishPanel:
             self.film = gr.Checkbox(value=False, **w.named("publish_panel.film", "publish-film"))
             with gr.Row(elem_classes="lg-tight"):
                 self.look = gr.Button(w.t("publish_panel.look"), elem_id="publish-look")
+            self.listed = gr.State(None)  # of which choices
             self.files = gr.HTML("", visible=False, elem_id="publish-files")
             with gr.Row(elem_classes="lg-tight"):
                 self.send = gr.Button(w.t("publish_panel.send"), variant="primary", visible=False, elem_id="publish-send")
@@ -94,12 +95,12 @@ class PublishPanel:
     def wire(self, pulse: Poller, opened: gr.State, picked: Any) -> None:
         given = [opened, self.which, self.repo, self.film]
         shows = [self.files, self.send, self.notice]
-        self.look.click(self.list, [*given, self.who], shows, **AT_ONCE)
+        self.look.click(self.list, [*given, self.who], [*shows, self.listed], **AT_ONCE)
         for event in (self.which.input, self.repo.change, self.who.input, self.film.input):  # a box's input is key presses alone
             event(None, None, shows, js=FORGET, **QUIET)  # on the page: no answer to it comes after that to a look
         for event in (opened.change, picked.then):
             event(lambda: (*self.forget(), gr.update(value=None)), None, [*shows, self.which], **AT_ONCE)
-        pulse.after(self.send.click(self.begin, [*given, self.who], shows, **CONTROL))
+        pulse.after(self.send.click(self.begin, [self.listed, *given, self.who], [*shows, self.listed], **CONTROL))
         pulse.after(self.cancel.click(self.stop, [opened], [self.notice], **CONTROL))
 
     def forget(self) -> tuple[Any, ...]:
@@ -107,7 +108,7 @@ class PublishPanel:
         return shown(""), gr.update(visible=False), shown("")
 
     def list(self, opened: str | None, which: Any, repo: Any, film: Any, who: Any) -> tuple[Any, ...]:
-        """Inputs: opened, which, repo, film, who. Outputs: files, send, notice. Asks nobody."""
+        """Inputs: opened, which, repo, film, who. Outputs: files, send, notice, listed. Asks nobody."""
         w, said = self.w, ""
 
         def pack() -> None:
@@ -121,16 +122,18 @@ class PublishPanel:
             said = join([tag("p", tag("strong", head)), tag("ul", *rows), *rest, *(muted(w.of(note)) for note in parcel.notes)])
 
         told = outcome(w, pack)
-        return shown(said), gr.update(visible=bool(said)), told
+        return shown(said), gr.update(visible=bool(said)), told, [opened, which, repo, film, who]
 
-    def begin(self, opened: str | None, which: Any, repo: Any, film: Any, who: Any) -> tuple[Any, ...]:
-        """Inputs: opened, which, repo, film, who. Outputs: files, send, notice."""
+    def begin(self, listed: Any, opened: str | None, which: Any, repo: Any, film: Any, who: Any) -> tuple[Any, ...]:
+        """Inputs: listed, opened, which, repo, film, who. Outputs: files, send, notice, listed. What was chosen since is listed first."""
+        if listed != [opened, which, repo, film, who]:
+            return self.list(opened, which, repo, film, who)
 
         def start() -> None:
             result = self._meant(opened, which)
             self.services.publishing.start(result, self._repo(repo), private=who != "public", with_film=film is True)
 
-        return shown(""), gr.update(visible=False), outcome(self.w, start)
+        return shown(""), gr.update(visible=False), outcome(self.w, start), None
 
     def stop(self, opened: str | None) -> Update:
         """Input: opened. Output: notice."""

@@ -31,7 +31,8 @@ _MOST_NAMED, _MOST_FILES_NAMED = 10, 20
 _OF_SYSTEMS = ("__MACOSX", "Thumbs.db", "desktop.ini")
 # What lies beside data and tells of it.
 _ABOUT = re.compile(
-    r"(?:(?:readme|changelog)\b[^/]*|(?:licen[sc]e(?:[-.][\w.-]+)?|dataset_infos?|dataset_dict|state|config|package(?:-lock)?)(?: \(\d+\))?(?:\.\w+)?)$",
+    r"(?:(?:readme|changelog)\b[^/]*|(?:licen[sc]e(?:[-.](?:mit|apache|bsd|[al]?gpl|mpl|cc|isc)[\w.-]*)?|dataset_infos?|dataset_dict|state(?:_dict)?|config|package(?:-lock)?)"
+    r"(?: \(\d+\))?(?:\.\w+){0,2})$",
     re.IGNORECASE,
 )
 Probe = Callable[[Readable, Limits, Choices], Source]

@@ -30,14 +30,10 @@ class _Loader(yaml.CSafeLoader):
 
 
 _Loader.yaml_implicit_resolvers = {}
-for _tag, _plainly in {
-    "bool": "true|True|TRUE|false|False|FALSE",
-    "null": "~|null|Null|NULL|",
-    "int": r"0|-?[1-9]\d{0,17}",
-}.items():
+for _tag, _plainly in {"bool": "true|false", "null": "~|null|", "int": r"0|-?[1-9]\d{0,17}"}.items():
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_plainly})$"), None)
 # Beside an answer they are no words: whether it is to be learned, and whether it is a good one.
-_MARKS = {"yes": True, "on": True, "no": False, "off": False, "0.0": 0, "1.0": 1}
+_MARKS = {"yes": True, "on": True, "true": True, "no": False, "off": False, "false": False, "0.0": 0, "1.0": 1}
 
 
 def yaml_rows(source: Source, limits: Limits) -> Iterator[Raw | Loss]:
@@ -86,8 +82,9 @@ def _marked(value: Any) -> Any:
         return [_marked(one) for one in value]
     if not isinstance(value, dict):
         return value
-    marks = ("train", "loss", "weight", *(("label",) if "completion" in value else ()))
-    return {name: _MARKS.get(str(one).lower(), one) if name in marks else _marked(one) for name, one in value.items()}
+    marks = ("train", "loss", "weight", "kto_tag", *(() if value.keys() & {"text", "sentence", "文本"} else ("label",)))
+    marked = {name: _MARKS.get(one.lower(), one) for name, one in value.items() if name in marks and isinstance(one, str)}
+    return {name: marked.get(name, _marked(one)) for name, one in value.items()}
 
 
 def _loaded(file: Readable, encoding: str, limits: Limits) -> Any:

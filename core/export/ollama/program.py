@@ -27,9 +27,8 @@ LAST_WORDS = 400
 QUESTION = "Hello! Who are you?"  # none of the person's data: other programs see what a program is started with
 _VERSION = re.compile(r"version is v?(\d{1,4})\.(\d{1,4})\.(\d{1,4})")
 _TERMINAL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[@-_]")
-_TAKEN_BACK = re.compile(
-    r"[^\n]*\x1b\[1?G"
-)  # what stood in a line whose beginning the cursor goes back to: a wheel that turns while it loads
+# What stood in a line whose beginning the cursor goes back to: a wheel that turns while it loads.
+_TAKEN_BACK = re.compile(r"^[^\n]*\x1b\[1?G", re.MULTILINE)
 _NOT_RUNNING = re.compile(r"could not connect|connection refused|is (?:it|ollama) running", re.IGNORECASE)
 
 Version = tuple[int, int, int]

@@ -173,7 +173,9 @@ def test_yaml_of_bots_is_conversations_and_intents(tmp_path: Path) -> None:
     assert turns(rows) == [["u When?", "a 2024-01-02"], ["u Who?", "a Me"]]
 
 
-@pytest.mark.parametrize("word", ["yes", "no", "Off", "18:30", "010", "1_000", "1.10", "0x1F", ".inf", "~5", "=", "7"])
+@pytest.mark.parametrize(
+    "word", ["yes", "no", "Off", "18:30", "010", "1_000", "1.10", "0x1F", ".inf", "~5", "=", "Null", "TRUE", "7"]
+)
 def test_words_of_yaml_are_trained_as_they_are_written(tmp_path: Path, word: str) -> None:
     """YAML 1.1 made True of yes, 1110 of 18:30 and 8 of 010."""
     assert turns(written(tmp_path, "a.yaml", f"- question: Now?\n  answer: {word}\n")) == [["u Now?", f"a {word}"]]
@@ -187,10 +189,15 @@ def test_marks_beside_an_answer_in_yaml_are_no_words(tmp_path: Path) -> None:
         rows = said.replace("MARK", mark) + "  - {role: user, content: And?}\n  - {role: assistant, content: Good., weight: 1.0}\n"
         [(_, example)] = examples_of(written(tmp_path, "a.yaml", rows))
         assert [(m.content, m.weight) for m in example.messages][1::2] == [("Yes", weight), ("Good.", 1)], mark
-    rated = written(
-        tmp_path, "b.yaml", "- {prompt: Who?, completion: Me., label: no}\n- {prompt: Why?, completion: So., label: yes}\n"
-    )
-    assert [example.is_bad for _, example in examples_of(rated, choices=Choices(rated=True))] == [True, False]
+    [(_, around)] = examples_of(written(tmp_path, "around.yaml", "train:\n" + rows))
+    assert around == example
+    for columns in (
+        "prompt: Who?, completion: Me., label",
+        "question: Who?, answer: Me., label",
+        "question: Who?, answer: Me., kto_tag",
+    ):
+        rated = written(tmp_path, "b.yaml", f"- {{{columns}: no}}\n- {{{columns}: TRUE}}\n".replace("Who?", "Why?", 1))
+        assert [example.is_bad for _, example in examples_of(rated, choices=Choices(rated=True))] == [True, False]
     assert turns(written(tmp_path, "c.yaml", "- {text: Buy now!, label: no}\n")) == [["u Buy now!", "a no"]]
 
 

@@ -96,8 +96,23 @@ def test_writing_is_read_where_nothing_else_is(put) -> None:
 
 
 def test_data_that_begins_as_what_tells_of_data_is_read(put) -> None:
-    data = ("State of the Union 1990.txt", "state_2020.txt", "License plates.txt", "license_plates.txt", "package tours.txt")
-    about = ("config.json", "config (1).json", "LICENSE (1).txt", "LICENSE-APACHE-2.0.txt", "README (2).txt", "state.txt")
+    data = (
+        "State of the Union 1990.txt",
+        "state_2020.txt",
+        "License plates.txt",
+        "license_plates.txt",
+        "package tours.txt",
+        "license-exam.txt",
+    )
+    about = (
+        "config.json",
+        "config (1).json",
+        "LICENSE (1).txt",
+        "LICENSE-APACHE-2.0.txt",
+        "README (2).txt",
+        "state_dict.txt",
+        "config.dev.txt",
+    )
     path = put({name: name for name in (*data, *about)})
     assert sorted(example.text for _, example in examples_of(path)) == sorted(data)
     assert f"Files that are not read: {len(about)}" in notes(inspect_file(path))

@@ -249,7 +249,7 @@ def test_the_queue_is_not_looked_at_a_thousand_times_a_second(gradio) -> None:
 def test_the_app_starts_where_a_proxy_is_set(proxy: dict[str, str]) -> None:
     """without_proxy: gradio makes a client at its import, which refused SOCKS, and asks its own server at the launch, by the proxy."""
     code = (
-        "import os, httpx\nfrom webui.server.gradio import prepare, without_proxy\nprepare()\n"
+        "import os\nfrom webui.server.gradio import prepare, without_proxy\nprepare()\n"
         "with without_proxy():\n    import gradio as gr\n    with gr.Blocks() as demo: gr.HTML('one')\n"
         "    demo.launch(prevent_thread_lock=True, quiet=True, _frontend=False)\ndemo.close()\n"
         "import core.hub\nfrom huggingface_hub.utils import get_session\nget_session()\nprint(os.environ.get('ALL_PROXY'))\n"

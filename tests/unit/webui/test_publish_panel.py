@@ -44,7 +44,7 @@ def test_the_files_are_listed_with_who_sees_them_and_only_then_there_is_a_button
 ) -> None:
     for language, private, public in (("en", "visible only to you", "visible to everyone"), ("zh", "只有你", "所有人可见")):
         shows = panel(workspace, language)
-        files, send, told = shows.list(result.run, result.name, " anna/pirate ", False, "private")
+        files, send, told, _ = shows.list(result.run, result.name, " anna/pirate ", False, "private")
         assert "adapter_model.safetensors" in files["value"] and "README.md" in files["value"] and private in files["value"]
         assert "Apache-2.0" in files["value"] and send["visible"] and not told["visible"]
         assert public in shows.list(result.run, result.name, "anna/pirate", False, "public")[0]["value"]
@@ -60,7 +60,7 @@ def test_the_files_are_listed_with_who_sees_them_and_only_then_there_is_a_button
 def test_what_cannot_be_is_a_sentence_and_no_button(
     workspace: Workspace, result: ExportResult, which: object, repo: object, said: str
 ) -> None:
-    files, send, told = panel(workspace).list(result.run, result.name if which == "own" else which, repo, [], {})
+    files, send, told, _ = panel(workspace).list(result.run, result.name if which == "own" else which, repo, [], {})
     assert not files["visible"] and not send["visible"] and said in told["value"] and "<img" not in told["value"]
 
 
@@ -70,14 +70,17 @@ def test_what_is_sent_is_what_the_choices_say_private_unless_public_was_chosen(
     shows, asked = panel(workspace), []
     monkeypatch.setattr(shows.services.publishing, "start", lambda result, repo, **how: asked.append((result.name, repo, how)))
     for who in ("private", "public", None):
-        shows.begin(result.run, result.name, "anna/pirate", True, who)
+        chosen = (result.run, result.name, "anna/pirate", True, who)
+        for listed in (None, [*chosen[:4], "other"]):
+            assert shows.begin(listed, *chosen)[1]["visible"], "what was chosen since is listed first"
+        shows.begin([*chosen], *chosen)
     assert asked == [
         (result.name, "anna/pirate", {"private": who != "public", "with_film": True}) for who in ("private", "public", None)
     ]
     monkeypatch.setattr(
         shows.services.publishing, "start", lambda *_, **__: (_ for _ in ()).throw(BusyError("publish.at_work", name="x"))
     )
-    assert "already being published" in shows.begin(result.run, result.name, "anna/pirate", False, "private")[2]["value"]
+    assert "already being published" in shows.begin([*chosen], *chosen)[2]["value"]
 
 
 def test_how_far_it_is_and_how_it_ended_is_told(workspace: Workspace, result: ExportResult) -> None:
