@@ -31,7 +31,7 @@
   document.addEventListener("focusin", () => { typed = null; }, true);
   document.addEventListener("keydown", (event) => {
     const box = event.target;
-    if (/^(Arrow|Home|End|Page)/.test(event.key)) typed = null;
+    if (["ArrowUp", "ArrowDown", "Home", "End"].includes(event.key)) typed = null;  // they go to another row
     if (event.key !== "Enter" || event.isComposing || event.keyCode === 229 || box.getAttribute?.("role") !== "combobox" || box.closest("#model")) return;
     const active = document.getElementById(box.getAttribute("aria-activedescendant") ?? ""), words = box.value.toLowerCase();
     const all = [...(document.getElementById(box.getAttribute("aria-controls"))?.querySelectorAll("[role=option]") ?? [])];

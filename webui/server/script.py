@@ -35,9 +35,8 @@ NAMES = (
     "for(let one of {events}){{let seen=new Set;for(let[id,name]of one.targets)if(!seen.has(id)){{seen.add(id);"
     "if(name)all.has(id)?all.get(id).push(name):all.set(id,[name])}}}}}}let {names}=[...all.get({node}.id)??[]];"
 )
-# The stream of answers ends with the last one that the server knows of. Where the next event was told to be waiting before the page had read
-# that end, the page waited for its answer in a stream that is closed, until something else was done. The server ends no stream in which
-# something is waited for, so that the events need to be known until the next one is open alone.
+# The stream of answers ends with the last one that the server knows of. Where the next event was told to be waiting before the page had read that
+# end, its answer came in no stream until something else was done. Once the next is open, the server ends it with nothing waiting.
 CLOSED = re.compile(
     r"(unclosed_events:(\w+),(?:(?!unclosed_events).)*?if\(\w+\.msg===`close_stream`\)\{\w+\(\w+,(\w+)\.abort_controller\));return\}"
 )

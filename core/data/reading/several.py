@@ -31,8 +31,8 @@ _MOST_NAMED, _MOST_FILES_NAMED = 10, 20
 _OF_SYSTEMS = ("__MACOSX", "Thumbs.db", "desktop.ini")
 # What lies beside data and tells of it.
 _ABOUT = re.compile(
-    r"(?:(?:readme|changelog)\b[^/]*|(?:licen[sc]e(?:[-.](?:mit|apache|bsd|[al]?gpl|mpl|cc|isc)[\w.-]*)?|dataset_infos?|dataset_dict|state(?:_dict)?|config|package(?:-lock)?)"
-    r"(?: \(\d+\))?(?:\.\w+){0,2})$",
+    r"(?:(?:readme|changelog)\b[^/]*|(?:licen[sc]e(?:[-.](?:mit|apache|bsd|[al]?gpl|mpl|cc|isc)(?:[-_.\d][\w.-]*)?)?|dataset_infos?|dataset_dict|state(?:_dict)?|config(?:\.\w+)?|package(?:-lock)?)"
+    r"(?: \(\d+\))?(?:\.\w+)?)$",
     re.IGNORECASE,
 )
 Probe = Callable[[Readable, Limits, Choices], Source]

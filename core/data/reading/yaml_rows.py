@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from core.data.reading.rows import Limits, Raw, Readable, Source
+from core.data.shapes.known import COLUMNS
 from core.data.shapes.labelled import several
 from core.data.shapes.left_out import Loss, says
 from core.errors import DataError
@@ -30,8 +31,9 @@ class _Loader(yaml.CSafeLoader):
 
 
 _Loader.yaml_implicit_resolvers = {}
-for _tag, _plainly in {"bool": "true|false", "null": "~|null|", "int": r"0|-?[1-9]\d{0,17}"}.items():
+for _tag, _plainly in {"bool": "true|false", "null": "~|null|Null|NULL|", "int": r"0|-?[1-9]\d{0,17}"}.items():
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_plainly})$"), None)
+_ANSWERS = {alias for columns in COLUMNS.values() for ours in columns.keys() & {"messages", "output", "answer", "completion"} for alias in columns[ours]}  # fmt: skip
 # Beside an answer they are no words: whether it is to be learned, and whether it is a good one.
 _MARKS = {"yes": True, "on": True, "true": True, "no": False, "off": False, "false": False, "0.0": 0, "1.0": 1}
 
@@ -78,11 +80,9 @@ def _plain(item: Any) -> Any:
 
 
 def _marked(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_marked(one) for one in value]
     if not isinstance(value, dict):
-        return value
-    marks = ("train", "loss", "weight", "kto_tag", *(() if value.keys() & {"text", "sentence", "文本"} else ("label",)))
+        return [_marked(one) for one in value] if isinstance(value, list) else value
+    marks = ("train", "loss", "weight", "kto_tag", *(("label",) if _ANSWERS & {name.lower() for name in value} else ()))
     marked = {name: _MARKS.get(one.lower(), one) for name, one in value.items() if name in marks and isinstance(one, str)}
     return {name: marked.get(name, _marked(one)) for name, one in value.items()}
 

@@ -173,9 +173,7 @@ def test_yaml_of_bots_is_conversations_and_intents(tmp_path: Path) -> None:
     assert turns(rows) == [["u When?", "a 2024-01-02"], ["u Who?", "a Me"]]
 
 
-@pytest.mark.parametrize(
-    "word", ["yes", "no", "Off", "18:30", "010", "1_000", "1.10", "0x1F", ".inf", "~5", "=", "Null", "TRUE", "7"]
-)
+@pytest.mark.parametrize("word", ["yes", "no", "Off", "18:30", "010", "1_000", "1.10", "0x1F", ".inf", "~5", "=", "TRUE", "7"])
 def test_words_of_yaml_are_trained_as_they_are_written(tmp_path: Path, word: str) -> None:
     """YAML 1.1 made True of yes, 1110 of 18:30 and 8 of 010."""
     assert turns(written(tmp_path, "a.yaml", f"- question: Now?\n  answer: {word}\n")) == [["u Now?", f"a {word}"]]
@@ -195,10 +193,15 @@ def test_marks_beside_an_answer_in_yaml_are_no_words(tmp_path: Path) -> None:
         "prompt: Who?, completion: Me., label",
         "question: Who?, answer: Me., label",
         "question: Who?, answer: Me., kto_tag",
+        "prompt: Who?, completion: Me., text: x, label",
     ):
         rated = written(tmp_path, "b.yaml", f"- {{{columns}: no}}\n- {{{columns}: TRUE}}\n".replace("Who?", "Why?", 1))
         assert [example.is_bad for _, example in examples_of(rated, choices=Choices(rated=True))] == [True, False]
-    assert turns(written(tmp_path, "c.yaml", "- {text: Buy now!, label: no}\n")) == [["u Buy now!", "a no"]]
+    for name in ("text", "Text"):  # there it is a class
+        assert turns(written(tmp_path, "c.yaml", f"- {{{name}: Buy now!, label: no}}\n")) == [["u Buy now!", "a no"]]
+    said_so = Choices(columns={"review": "question", "label": "answer"})
+    [(_, named)] = examples_of(written(tmp_path, "d.yaml", "- {review: It was dull, label: no}\n"), choices=said_so)
+    assert named.messages[-1].content == "no"
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,8 @@ def test_data_that_begins_as_what_tells_of_data_is_read(put) -> None:
         "License plates.txt",
         "license_plates.txt",
         "package tours.txt",
-        "license-exam.txt",
+        "license-ccna.txt",
+        "state.2020.txt",
     )
     about = (
         "config.json",
