@@ -163,9 +163,8 @@ def serve(options: argparse.Namespace, workspace: Workspace, ownership: Ownershi
     except OSError as error:
         services.close()
         raise port_taken(reach, options.port, error, w) from error
-    logging.getLogger("uvicorn").addHandler(
-        to_file
-    )  # only now: its settings cut its logger off from all others; its requests stay out
+    # Only now: uvicorn's settings cut its logger off from all others. Its list of requests stays out.
+    logging.getLogger("uvicorn").addHandler(to_file)
     log.log.info("serving %s", url)
     urls = [url, *(f"http://{address}:{options.port}/" for address in reach.elsewhere)]
     here, *elsewhere = map(keeper.address, urls) if keeper else urls

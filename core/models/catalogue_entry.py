@@ -112,7 +112,7 @@ def entry_of(seen: Seen, kept: Mapping[str, Any] | None, note: Mapping[str, str]
         # As for the other models of this licence; limited for one that nobody has read yet.
         "commercial": kept.get("commercial")
         if licence == kept.get("licence")
-        else next((model.commercial for model in known.known_models() if model.licence == str(licence)), "limited"),  # fmt: skip
+        else next((model.commercial for model in known.known_models() if model.licence == str(licence)), "limited"),
         "gated": seen.told.gated if seen.told.commit else kept.get("gated", False),
         "languages": _languages(seen, kept.get("languages")),
         "thinking": kept.get("thinking") or _thinking(seen.template),

@@ -46,7 +46,7 @@ READABLE = ("core/recipe.py", "core/data/conversation.py", "core/data/formats.py
             "core/data/selection.py", "core/engine/*.py", "core/training/*.py", "core/runs/folder.py", "core/runs/states.py",
             "core/runs/reporter.py", "core/runs/checkpoints.py", "core/runs/health.py")  # fmt: skip
 # Lines. They are to shrink; where a part honestly needs more, the commit that raises them says what it brings (git log -S tells it).
-MOST_READABLE, MOST_IN_ALL = 5_193, 64_519
+MOST_READABLE, MOST_IN_ALL = 5_193, 64_518
 
 
 def name_of(file: Path) -> str:
