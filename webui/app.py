@@ -17,6 +17,7 @@ from webui.kit.theme import ASSETS, styles, theme
 from webui.kit.wording import Wording
 from webui.pages.banner import LeftRuns, WriteNotice
 from webui.pages.chat import ChatPage
+from webui.pages.conversations import CHOSEN
 from webui.pages.data import DataPage
 from webui.pages.runs import RunsPage
 from webui.pages.settings import SettingsPage
@@ -137,12 +138,12 @@ def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
     train.wizard.further.wire_button(train.wizard, runs.duplicate, opened, tabs, runs.run_notice, anew=True)
     train.run.finding.wire(train.wizard, None, tabs, train.run.notice)
     runs.finding.wire(train.wizard, opened, tabs, runs.run_notice)
-    runs.wire(pulse, tabs, chat.target, chat.chosen)
+    runs.wire(pulse, tabs, chat.target)
     settings.wire(demo, settings_tab)
     data.wire(demo, data_tab)
     train.run.open_chat.click(
         lambda: runs.to_chat(shown.row.id if (shown := services.snapshots.now().shown) else None),
-        None, [tabs, chat.target, chat.chosen], **AT_ONCE
+        None, [tabs, chat.target], js=CHOSEN, **AT_ONCE
     )  # fmt: skip
     pulse.after(
         train.run.take_out.click(

@@ -22,6 +22,7 @@ from core.workspace import lease
 from core.workspace.folder import Workspace
 from tests.browser.test_queue import order, waiting
 from tests.kit import browser as kit
+from tests.kit import gate
 from tests.kit.runs import ScriptedRun, ended, trained
 from tests.kit.waits import wait_until
 
@@ -327,12 +328,12 @@ def test_the_chat_tab_offers_the_run_that_ended_since_and_keeps_what_a_person_ch
     def tells_of_the_tab_first(route: Route) -> None:
         """As a browser now and then does: the tab is there, the model in the form is still the one before."""
         sent = route.request.post_data_json
-        sent["data"][1] = "base:starter"
+        sent["data"][0] = "base:starter"
         route.continue_(post_data=json.dumps(sent))
 
     def arrives(request: Request) -> bool:
         data = (request.post_data_json or {}).get("data", []) if request.method == "POST" else []
-        return len(data) == 4 and data[0] is None and str(data[1]).startswith(("run:", "base:"))
+        return len(data) == 3 and str(data[0]).startswith(("run:", "base:"))
 
     page.route("**/gradio_api/**", lambda route: tells_of_the_tab_first(route) if arrives(route.request) else route.continue_())
     with page.expect_response(lambda response: arrives(response.request)):
@@ -345,10 +346,15 @@ def test_the_chat_tab_offers_the_run_that_ended_since_and_keeps_what_a_person_ch
     page.reload()
     kit.go_to_tab(page, "Chat")
     kit.expect(target).to_have_value(re.compile("newest"))
+    page.evaluate(gate.script("chat-target"))  # seen: what the choice itself tells came after the tab's question, which undid it
     target.click()
     page.get_by_role("option", name=re.compile("base")).first.click()
     kit.go_to_tab(page, "Train")
     kit.go_to_tab(page, "Chat")
+    page.wait_for_function("() => gate.asked('tab-chat')")
+    gate.answered(page, "tab-chat")
+    kit.expect(target).to_have_value(re.compile("base"))
+    gate.open(page, "chat-target")
     kit.expect(page.locator("#chat-checkpoint")).not_to_be_visible()
     kit.expect(target).to_have_value(re.compile("base"))
     target.click()

@@ -1,4 +1,5 @@
-// The blind duel: who votes is this browser, and a verdict may be a key. Which conversation is open is this browser's too.
+// The blind duel: who votes is this browser, and a verdict may be a key. Which conversation is open is this browser's too,
+// and that its person chose a model: told to the server by a request of its own, it could come after the question that needs it.
 const loraGarageDuel = {
   voter() {
     try {
@@ -18,6 +19,12 @@ const loraGarageDuel = {
     try {
       localStorage.lgConversation = id;
     } catch {}  // a browser that keeps nothing: a reload begins empty
+  },
+  choose() {
+    this.chosen = true;
+  },
+  taken() {
+    return this.chosen ? "chosen" : this.opened();
   },
 };
 document.addEventListener("keydown", (event) => {

@@ -21,7 +21,7 @@ from webui.kit.live import AT_ONCE, QUIET, LivePart, shown
 from webui.kit.wording import Wording
 from webui.pages.chat_choices import LATEST, PRECISIONS, checkpoint_choices, run_id_of, strength_of, target_choices
 from webui.pages.chat_history import MOST_SYSTEM, Message, answered, turns_of, without_last
-from webui.pages.conversations import OPENED, ConversationShelf
+from webui.pages.conversations import CHOSEN, OPENED, TAKEN, ConversationShelf
 from webui.pages.corrections import CorrectionsPanel
 from webui.pages.duel.blind_duel import BlindDuel
 from webui.run.second_adapter import SecondAdapter
@@ -48,7 +48,6 @@ class ChatPage:
         w = self.w
         snapshot = self.services.snapshots.now()
         choices = self._target_choices(snapshot.rows)
-        self.chosen = gr.State(False)  # by this person; kept on the server, so that what the browser sends late does not undo it
         with gr.Column(elem_classes="lg-card"):
             gr.HTML(tag("h2", w.t("chat_page.title")))
             with gr.Row(elem_id="chat-choose"):
@@ -160,9 +159,9 @@ class ChatPage:
 
     # ---- wires ----------------------------------------------------------------------------------------------------
     def wire(self, page: gr.Blocks, tab: gr.Tab) -> None:
-        self.target.input(lambda: True, None, self.chosen, **AT_ONCE)
+        self.target.input(None, js=CHOSEN, **QUIET)
         opened = self.shelf.opened
-        tab.select(self.arrive, [self.chosen, self.target, self.base, opened], self.target, js=OPENED, **AT_ONCE)
+        tab.select(self.arrive, [self.target, self.base, opened], self.target, js=TAKEN, **AT_ONCE)
         target = [self.target, self.checkpoint, self.precision]
         sampling = [self.system, self.temperature, self.top_p, self.max_new_tokens, self.seed, self.thinking, self.strength, self.second.run, self.second.strength]  # fmt: skip
         room = [self.empty, self.columns, self.tuned_column, self.base, self.tuned, self.base_note, self.tuned_note]
@@ -365,16 +364,15 @@ class ChatPage:
             return shown(notice(self.w.of(error.message))), gr.skip()
         return shown(""), self._status(self.services.chat.state())
 
-    def arrive(self, chosen: bool, target: Any, base: list[Message] | None, opened: Any = "") -> Any:
-        """Inputs: chosen (by this person), target, its history, the conversation that this browser has open. Outputs: target. The run that is loaded, or where nothing is, one that
-        ended since the page was made, is what one comes to talk with; what a person has chosen or asked stays."""
+    def arrive(self, target: Any, base: list[Message] | None, taken: Any) -> Any:
+        """Inputs: target, its history, what this browser's person has opened or chosen. Outputs: target. The run that is loaded, or where
+        nothing is, one that ended since the page was made, is what one comes to talk with; what a person has chosen or asked stays."""
         choices = self._target_choices(self.services.snapshots.now().rows)
         state = self.services.chat.state()
         wanted = choices[0][1] if state.phase == "empty" else f"run:{state.target.run}" if state.target else ""
         is_there = run_id_of(wanted) and wanted in (value for _, value in choices)
-        if chosen or base or opened or run_id_of(target) or not is_there:
-            return gr.skip()
-        return gr.update(choices=choices, value=wanted)
+        stays = base or taken or run_id_of(target) or not is_there
+        return gr.skip() if stays else gr.update(choices=choices, value=wanted)
 
     def choose(self, target: Any, opened: Any) -> list[Any]:
         """Inputs: target, the conversation. Outputs: checkpoint, the conversation, `view`. Another model than the conversation's begins an

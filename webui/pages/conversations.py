@@ -22,6 +22,8 @@ MOST_LISTED = 50
 BASE, TUNED, NOTICE = 3, 4, 7  # places in ChatPage's view
 # Which conversation is open is known to this browser alone: a reload shows it again.
 OPENED = "(...given) => { given[given.length - 1] = loraGarageDuel.opened(); return given; }"
+TAKEN = "(...given) => { given[given.length - 1] = loraGarageDuel.taken(); return given; }"
+CHOSEN = "(...given) => { loraGarageDuel.choose(); return given; }"
 KEEPS = "(...given) => { loraGarageDuel.open(given[0]); return given; }"
 
 

@@ -16,6 +16,7 @@ from webui.form import further
 from webui.kit.html import notice, placeholder, tag
 from webui.kit.live import AT_ONCE, CONTROL, LAST, QUIET, LivePart, Poller, Update, ViewContext, shown
 from webui.kit.wording import Wording
+from webui.pages.conversations import CHOSEN
 from webui.pages.run_manage import ManageRun
 from webui.run import card
 from webui.run.away.unpacking import Unpacking
@@ -125,13 +126,11 @@ class RunsPage:
         return self.services.snapshots.view(look.opened) if look.row else None
 
     # ---- wires ----------------------------------------------------------------------------------------------------
-    def wire(self, pulse: Poller, tabs: gr.Tabs, chat_target: gr.Dropdown, chat_chosen: gr.State) -> None:
+    def wire(self, pulse: Poller, tabs: gr.Tabs, chat_target: gr.Dropdown) -> None:
         # The last one counts: a person may press before the newest, which the page opens by itself, has come.
-        picked = self.list.select(
-            self.pick, [self.list, self.opened], [self.list, *self.opening], js=PICKED, **LAST, **AT_ONCE
-        )  # fmt: skip
+        picked = self.list.select(self.pick, [self.list, self.opened], [self.list, *self.opening], js=PICKED, **LAST, **AT_ONCE)
         pulse.after(picked)
-        self.open_chat.click(self.to_chat, [self.opened], [tabs, chat_target, chat_chosen], **AT_ONCE)
+        self.open_chat.click(self.to_chat, [self.opened], [tabs, chat_target], js=CHOSEN, **AT_ONCE)
         pulse.after(self.resume.click(self.go_on, [self.opened], [self.run_notice, tabs], **CONTROL))
         for button, made in ((self.save_card, self.recipe_card), (self.save_picture, self.picture)):
             saved = button.click(made, [self.opened], [self.card_file, self.run_notice], **AT_ONCE)
@@ -164,11 +163,11 @@ class RunsPage:
         return found, gr.update(value=found), *self.manage.opened_values(view), shown(""), shown("")
 
     def to_chat(self, run_id: str | None) -> tuple[Any, ...]:
-        """Inputs: opened. Outputs: tabs, chat_target, chat_chosen (the chat tab, arrived at, leaves this choice alone)."""
+        """Inputs: opened. Outputs: tabs, chat_target."""
         row = next((row for row in self.services.snapshots.now(fresh=True).rows if row.id == run_id), None)
         if row is None or not row.can_chat:
-            return gr.skip(), gr.skip(), gr.skip()
-        return gr.update(selected="chat"), gr.update(value=f"run:{row.id}"), True
+            return gr.skip(), gr.skip()
+        return gr.update(selected="chat"), gr.update(value=f"run:{row.id}")
 
     def to_way_out(self, run_id: str | None) -> tuple[Any, ...]:
         """Inputs: the run. Outputs: tabs, list, opening."""
