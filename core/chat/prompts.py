@@ -11,8 +11,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from core.data.formats import Example
+from core.data.many.kept_apart import rows_apart
 from core.data.reading.choices import Choices
-from core.data.repeats import kept_apart
 from core.data.row_order import mixed
 from core.data.store import DatasetStore
 from core.data.tokenizer import conversation
@@ -44,7 +44,7 @@ def prompts_of(run: RunFolder, store: DatasetStore, count: int) -> list[Prompt]:
     The same for the same run. Raises DataError where its set is gone."""
     recipe, facts = run.recipe(), run.facts()
     rows = store.rows(recipe.data.source, recipe.data.format, Choices.of(recipe.data)).examples
-    apart = kept_apart(rows, recipe) if facts.rows_measured else ()
+    apart = rows_apart(rows, recipe) if facts.rows_measured else ()
     order = mixed(apart if len(apart) else range(len(rows)), random.Random(f"{recipe.train.seed}/comparison"))
     own = [Prompt(turns=({"role": "user", "content": asked},), source="own") for asked in recipe.train.sample_prompts]
     found: dict[str, Prompt] = {}

@@ -67,7 +67,7 @@ def print_json(value: dict[str, Any]) -> None:
 
 def in_words(value: Any) -> Any:
     """JSON values in which each Text also carries its sentence in English."""
-    if isinstance(value, dict) and set(value) == {"key", "params"}:
+    if isinstance(value, dict) and (len(value), type(value.get("key")), type(value.get("params"))) == (2, str, dict):
         return value | {"sentence": Message.model_validate(value).render("en")}
     if isinstance(value, dict):
         return {k: in_words(v) for k, v in value.items()}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,9 +18,8 @@ import numpy as np
 from core.data.findings.near import Near
 from core.data.findings.said import RowWords
 from core.data.formats import Example
-from core.data.many.kept_apart import split
 from core.data.sets.earliest import earliest
-from core.recipe import Data, Recipe
+from core.recipe import Data
 
 CHECK_EVERY = 1000  # rows
 _QUOTES = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "„": '"', "«": '"', "»": '"'})
@@ -94,11 +93,3 @@ def plain(content: str) -> str:
 def same_prompt_key(prompt: str) -> str:
     """prompt without case, punctuation and spacing: two prompts with equal keys are the same question."""
     return re.sub(r"[\W_]+", " ", prompt).casefold().strip()
-
-
-def kept_apart(examples: Sequence[Example], recipe: Recipe) -> np.ndarray:
-    """Positions of the rows that are kept apart for validation, also of a run that trains without the duplicates among them."""
-    if not recipe.data.deduplicate:
-        return split(len(examples), recipe.data.eval_fraction, recipe.train.seed)[1]
-    rows = np.flatnonzero(Repeats.of(examples).first == np.arange(len(examples)))
-    return rows[split(len(rows), recipe.data.eval_fraction, recipe.train.seed)[1]]

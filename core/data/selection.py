@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from core.data.many.kept_apart import SMALLEST_SPLIT, split
+from core.data.many.kept_apart import SMALLEST_SPLIT, parted
 from core.data.repeats import Repeats
 from core.data.row_order import shuffled
 from core.recipe import Recipe
@@ -46,13 +46,9 @@ def choose(count: int, recipe: Recipe, repeats: Repeats | None = None, folder: P
 
     If max_steps need fewer rows than there are, that many are chosen at random, and validation gets no more than training.
     """
-    data, seed, repeated, leaked = recipe.data, recipe.train.seed, 0, 0
-    if data.deduplicate and repeats is not None:
-        rows = np.flatnonzero(repeats.first == np.arange(count))
-        repeated = count - len(rows)
-        training, measuring = (rows[part] for part in split(len(rows), data.eval_fraction, seed))
-    else:
-        training, measuring = split(count, data.eval_fraction, seed, folder)
+    data, seed, leaked = recipe.data, recipe.train.seed, 0
+    training, measuring = parted(count, recipe, repeats, folder)
+    repeated = count - len(training) - len(measuring)
     if data.drop_leaked and repeats is not None:
         is_leaked = np.isin(repeats.first[training], repeats.first[measuring])
         leaked, training = int(is_leaked.sum()), training[~is_leaked]
@@ -62,6 +58,6 @@ def choose(count: int, recipe: Recipe, repeats: Repeats | None = None, folder: P
     enough = needed(recipe)
     if enough is None or enough >= len(training):
         return Chosen(training, measuring, None, repeated, leaked)
-    training = training[shuffled(len(training), seed, epoch=0)]
-    measuring = measuring[shuffled(len(measuring), seed, epoch=0)][: max(enough, SMALLEST_SPLIT)]
+    training = training[np.asarray(shuffled(len(training), seed, epoch=0))]
+    measuring = measuring[np.asarray(shuffled(len(measuring), seed, epoch=0))][: max(enough, SMALLEST_SPLIT)]
     return Chosen(training, measuring, enough, repeated, leaked)

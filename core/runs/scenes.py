@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 from core import files
 from core.data.formats import Example
-from core.data.repeats import kept_apart, same_prompt_key
+from core.data.many.kept_apart import rows_apart
+from core.data.repeats import same_prompt_key
 from core.data.row_order import mixed
 from core.data.sets.heldout import AnswerCheck, load_heldout
 from core.data.shapes.tools import as_json
@@ -90,7 +91,7 @@ def ensure(run: RunFolder, recipe: Recipe, examples: Sequence[Example], has_kept
 
 def choose(recipe: Recipe, examples: Sequence[Example], has_kept_apart: bool, tokenizer: Tokenizer) -> Scenes:
     """The same for the same recipe and data. has_kept_apart: whether rows were really kept apart; else trained ones are asked."""
-    apart = kept_apart(examples, recipe).tolist() if has_kept_apart else []
+    apart = rows_apart(examples, recipe).tolist() if has_kept_apart else []
     source: SceneSource = "kept_apart" if len(apart) else "trained"
     numbers = mixed(apart if len(apart) else range(len(examples)), random.Random(f"{recipe.train.seed}/film"))
     rows = _short_ones((examples[number] for number in numbers[:LOOKED_AT]), source, tokenizer)

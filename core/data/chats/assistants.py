@@ -65,7 +65,7 @@ def chatgpt(source: Source, limits: Limits) -> Iterator[Said | Problem]:
 
 def _branch(nodes: Mapping[str, Any], last: Any) -> list[str]:
     """The ids from the first message to the last: the one that was open, else the newest that has no answer."""
-    if last not in nodes:
+    if not isinstance(last, str) or last not in nodes:
         leaves = [id for id, node in nodes.items() if not node.get("children")]
         last = max(leaves, key=lambda id: _time(nodes[id].get("message")) or 0.0, default=None)
     found: dict[str, None] = {}
@@ -76,8 +76,7 @@ def _branch(nodes: Mapping[str, Any], last: Any) -> list[str]:
 
 
 def _time(message: Any) -> float | None:
-    time = message.get("create_time") if isinstance(message, dict) else None
-    return float(time) if isinstance(time, int | float) else None
+    return dates.counted(message.get("create_time")) if isinstance(message, dict) else None
 
 
 def _chatgpt_text(message: Any, notes: Notes) -> tuple[str, str] | None:
@@ -129,7 +128,7 @@ def _on_newest_branch(messages: list[Any], notes: Notes) -> list[Any]:
     """Where an answer was asked for again, the branch of the newest message; all of them where none was."""
     known = [message for message in messages if isinstance(message, dict)]
     nodes = {str(message.get("uuid")): {"parent": message.get("parent_message_uuid")} for message in known}
-    parents = [parent for node in nodes.values() if (parent := node["parent"]) is not None]
+    parents = [parent for node in nodes.values() if isinstance(parent := node["parent"], str)]
     if len(set(parents)) == len(parents) or len(nodes) < len(messages):
         return messages
     newest = max(enumerate(known), key=lambda item: (dates.iso(item[1].get("created_at")) or 0.0, item[0]))[1]
@@ -177,7 +176,7 @@ def tavern(source: Source, limits: Limits) -> Iterator[Said | Problem]:
 def _sent(written: Any) -> float | None:
     """ "2023-11-6 @12h 34m 56s", "June 19, 2023 2:20pm", ISO's, or milliseconds since 1970."""
     if isinstance(written, int | float):
-        return float(written) / 1000
+        return dates.counted(written, 1000)
     if not isinstance(written, str):
         return None
     tries: Iterable[str] = ("%Y-%m-%d @%Hh %Mm %Ss", "%Y-%m-%d@%Hh%Mm%Ss", "%B %d, %Y %I:%M%p")

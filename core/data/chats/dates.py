@@ -55,6 +55,11 @@ def seconds(numbers: Numbers, order: Order) -> float | None:
         return None
 
 
+def counted(stamp: object, per_second: int = 1) -> float | None:
+    """Seconds of a number of them, or of parts of them; None for what is no number, and for one that no clock shows."""
+    return stamp / per_second if isinstance(stamp, int | float) and abs(stamp) < 1e18 else None
+
+
 def iso(written: object) -> float | None:
     """Seconds of what ISO 8601 says; of fractions more digits than Python takes may stand there."""
     if not isinstance(written, str):

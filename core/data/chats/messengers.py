@@ -44,7 +44,7 @@ def telegram(source: Source, limits: Limits) -> Iterator[Said]:
 def _of_telegram(message: dict[str, Any], thread: str) -> Iterator[Said]:
     person = text_at(message, "from", "actor") or str(message.get("from_id") or "")
     stamp = message.get("date_unixtime")
-    when = float(stamp) if isinstance(stamp, str) and stamp.isdigit() else dates.iso(message.get("date"))
+    when = float(stamp) if isinstance(stamp, str) and stamp.isdecimal() else dates.iso(message.get("date"))
     text = runs(message.get("text")).strip()
     if message.get("type") == "service" or not person:
         yield Said(person, text, when, thread, APP)
@@ -117,19 +117,14 @@ _META_MEDIA = ("photos", "videos", "audio_files", "gifs", "sticker", "files", "s
 
 def meta(source: Source, limits: Limits) -> Iterator[Said]:
     """Newest first, and each byte of UTF-8 written as a character of Latin-1."""
-    found = [message for _, message in objects(source, "messages.item")]
-    for message in sorted(found, key=lambda message: _at(message) or 0.0):
-        person, text, when = _unmangled(text_at(message, "sender_name")), _unmangled(text_at(message, "content")), _at(message)
+    found = [(dates.counted(message.get("timestamp_ms"), 1000), message) for _, message in objects(source, "messages.item")]
+    for when, message in sorted(found, key=lambda each: each[0] or 0.0):
+        person, text = _unmangled(text_at(message, "sender_name")), _unmangled(text_at(message, "content"))
         has_media = any(says(message.get(name)) for name in _META_MEDIA)
         if has_media:
             yield Said(person, "", when, left=MEDIA)
         if text or not has_media:
             yield Said(person, text, when, left=left_of(text) if person else APP)
-
-
-def _at(message: dict[str, Any]) -> float | None:
-    stamp = message.get("timestamp_ms")
-    return stamp / 1000 if isinstance(stamp, int | float) else None
 
 
 def _unmangled(text: str) -> str:
@@ -226,10 +221,10 @@ def _of_signal(message: dict[str, Any]) -> Iterator[Said]:
         said = Said(text_at(message, "sender"), text_at(message, "body"), dates.iso(message.get("date")))
         yield from _of_person(said, any(says(message.get(name)) for name in ("attachments", "sticker")))
         return
-    synced, stamp = message.get("syncMessage"), message.get("timestamp")
+    synced, when = message.get("syncMessage"), dates.counted(message.get("timestamp"), 1000)
     sent = synced.get("sentMessage") if isinstance(synced, dict) else None  # written on another device of the same person
     content = sent if isinstance(sent, dict) else message.get("dataMessage")
-    person, when = text_at(message, "sourceName", "sourceNumber", "source"), stamp / 1000 if isinstance(stamp, int) else None
+    person = text_at(message, "sourceName", "sourceNumber", "source")
     if not isinstance(content, dict):  # somebody types, has read, calls
         yield Said(person, "", when, left=APP)
         return

@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 import random
 from array import array
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from core.data.formats import Example
 from core.data.many.columns import AT_ONCE, Column
+from core.data.repeats import Repeats
+from core.recipe import Recipe
 
 SMALLEST_SPLIT = 20  # rows; below it all are trained
 
@@ -30,6 +34,21 @@ def split(rows: int, eval_fraction: float, seed: int, folder: Path | None = None
             column.append(np.flatnonzero(is_held[start : start + AT_ONCE] == wanted) + start)
         parts.append(column.read())
     return parts[0], parts[1]
+
+
+def parted(count: int, recipe: Recipe, repeats: Repeats | None, folder: Path | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of a recipe's rows for training and for validation, without repeated ones where it removes them and `repeats` are given."""
+    data, seed = recipe.data, recipe.train.seed
+    if not data.deduplicate or repeats is None:
+        return split(count, data.eval_fraction, seed, folder)
+    rows = np.flatnonzero(repeats.first == np.arange(count))
+    training, measuring = split(len(rows), data.eval_fraction, seed)
+    return rows[training], rows[measuring]
+
+
+def rows_apart(examples: Sequence[Example], recipe: Recipe) -> np.ndarray:
+    """Positions of those that a run of recipe keeps apart for validation."""
+    return parted(len(examples), recipe, Repeats.of(examples) if recipe.data.deduplicate else None)[1]
 
 
 def _drawn(rows: int, count: int, chance: random.Random) -> np.ndarray:

@@ -46,6 +46,12 @@ def test_a_file_says_its_kind_its_columns_and_its_first_rows(asked, name: str, c
         assert {name: (each["role"], each["guessed"]) for name, each in said["columns"].items()} == columns
 
 
+def test_columns_of_the_names_that_a_kept_sentence_has_are_columns(asked) -> None:
+    row = {"key": SAID["question"], "params": SAID["answer"]}
+    code, said, _ = asked("a.jsonl", json.dumps(row), "--columns", "question=key,answer=params")
+    assert code == 0 and {name: each["role"] for name, each in said["columns"].items()} == {"key": "question", "params": "answer"}
+
+
 def test_what_is_left_out_and_what_is_found_is_counted_with_its_reason(asked) -> None:
     rows = [SAID | {"page": 3}, SAID | {"question": "Who are {{name}} and why?"}]
     _, said, _ = asked("a.jsonl", "\n".join(map(json.dumps, rows)))

@@ -154,7 +154,7 @@ def test_a_characters_chat_is_learned_as_the_character_though_the_person_wrote_l
         {"name": "Seraphina", "is_user": False, "is_system": False, "send_date": "March 12, 2024 9:14pm", "mes": "*smiles* Welcome."},
         {"name": "Anna", "is_user": True, "send_date": "2024-3-12 @21h 15m 10s 5ms", "mes": "Where am I?"},
         {"name": "Seraphina", "is_user": False, "send_date": 1710278110000, "mes": "In the glade.", "swipes": ["In a wood.", "In the glade."], "swipe_id": 1},
-        {"name": "Anna", "is_user": True, "mes": "Thanks"},
+        {"name": "Anna", "is_user": True, "mes": "Thanks", "send_date": 10**310},
         {"name": "System", "is_system": True, "is_user": False, "mes": "Chat hidden"},
     ]  # fmt: skip
     file = written(tmp_path, "Seraphina.jsonl", "\n".join(map(json.dumps, lines)))
@@ -259,7 +259,7 @@ CHATGPT = tree(
     node("root", None, None),
     node("s", "root", "system", ["Hidden."], metadata={"is_visually_hidden_from_conversation": True}),
     node("q", "s", "user", ["What is a crêpe?"]),
-    node("a", "q", "assistant", ["A worse answer."]),
+    node("a", "q", "assistant", ["A worse answer."], create_time=10**310),
     node("a2", "q", "assistant", kind="code"),
     node("t2", "a2", "tool", ["42"]),
     node("b22", "t2", "assistant", ["A thin pancake."]),
@@ -274,8 +274,8 @@ TOLD = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("more", [{"current_node": "c4444"}, {}])
-def test_of_chatgpts_tree_the_newest_branch_is_learned_and_the_rest_is_named(more: dict[str, str], tmp_path) -> None:
+@pytest.mark.parametrize("more", [{"current_node": "c4444"}, {}, {"current_node": ["c4444"]}])
+def test_of_chatgpts_tree_the_newest_branch_is_learned_and_the_rest_is_named(more: dict[str, Any], tmp_path) -> None:
     file = tmp_path / "conversations.json"
     file.write_text(json.dumps([CHATGPT | more, CHATGPT | more | {"title": "Again"}]))
     assert [example.messages for _, example in examples_of(file)] == [TOLD, TOLD]

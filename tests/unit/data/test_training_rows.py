@@ -9,8 +9,9 @@ import pytest
 
 from core.data.formats import Example
 from core.data.labels import Encoded, Learning, Whole, fit
+from core.data.many.kept_apart import rows_apart
 from core.data.preview import Preview
-from core.data.repeats import Repeats, kept_apart
+from core.data.repeats import Repeats
 from core.data.selection import choose
 from core.data.sets.tokens import TOLD_EACH
 from core.data.template import Rendered
@@ -205,8 +206,8 @@ def test_repeated_rows_are_left_out_and_counted(tokenizer: Tokenizer) -> None:
     alone, measured = tokenize(questions(60), recipe(), tokenizer, Listener())
     assert (train, evaluation) == (alone, measured), "as if they had not been in the file"
     chosen = choose(len(examples), recipe({"deduplicate": True}), Repeats.of(examples))
-    assert kept_apart(examples, recipe({"deduplicate": True})).tolist() == chosen.measuring.tolist()
-    assert kept_apart(examples, recipe()).tolist() == choose(len(examples), recipe()).measuring.tolist()
+    assert rows_apart(examples, recipe({"deduplicate": True})).tolist() == chosen.measuring.tolist()
+    assert rows_apart(examples, recipe()).tolist() == choose(len(examples), recipe()).measuring.tolist()
     both, _ = tokenize(examples, recipe(), tokenizer, Listener())
     assert len(both) == 82, "only where it was asked for"
 
