@@ -146,6 +146,18 @@ def test_pages_name_no_module_and_no_folder_that_is_not_there() -> None:
     assert [(page, path) for page, path in named if not any((PROJECT / each).exists() for each in (path, f"{path}.py"))] == []
 
 
+def test_a_test_that_a_page_names_is_there() -> None:
+    """Seen: the table of bad inputs named four files that had moved long ago."""
+    files = list((PROJECT / "tests").rglob("*.py"))
+    known = {file.stem for file in files} | {
+        name for file in files for name in re.findall(r"def (test_\w+)", file.read_text("utf-8"))
+    }
+    named = [(page.name, *found) for page in PAGES for found in re.findall(r"\b(test_\w+)(\.\.\.)?", page.read_text("utf-8"))]
+    assert len(named) > 50
+    gone = [one for one in named if not (any(name.startswith(one[1]) for name in known) if one[2] else one[1] in known)]
+    assert not gone
+
+
 def test_every_dependency_is_on_its_page_with_its_range_and_its_reason() -> None:
     page = (PROJECT / "docs" / "dependencies.md").read_text("utf-8")
     to_run = dict(re.findall(r"^\| ([\w-]+) \| ([^|]*[<>=][^|]*) \| [^|]+ \| [^|]{15,} \|$", page, re.MULTILINE))
