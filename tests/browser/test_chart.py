@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.browser
 OBSERVE = """window.drawn = [];
-new PerformanceObserver(list => list.getEntries().forEach(entry => window.drawn.push(entry.name)))
-    .observe({ entryTypes: ['measure'] });"""
+window.told = entries => entries.forEach(entry => window.drawn.push(entry.name));
+window.observer = new PerformanceObserver(list => window.told(list.getEntries()));
+window.observer.observe({ entryTypes: ['measure'] });"""
+DRAWN = "() => { window.told(window.observer.takeRecords()); return window.drawn.splice(0); }"
 SMALL = ("rate", "norm", "speed", "memory")
 
 
@@ -48,8 +50,7 @@ def more_rows(page: Page, run: ScriptedRun, count: int) -> None:
 
 def drawn(page: Page) -> set[str]:
     """Which charts were drawn since the last call."""
-    page.wait_for_timeout(50)  # entries reach their observer in a task of their own
-    return {name.removeprefix("lc-draw-") for name in page.evaluate("window.drawn.splice(0)") if name.startswith("lc-draw-")}
+    return {name.removeprefix("lc-draw-") for name in page.evaluate(DRAWN) if name.startswith("lc-draw-")}
 
 
 def over(page: Page) -> dict[str, float]:

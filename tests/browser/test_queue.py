@@ -50,7 +50,7 @@ def test_the_line_is_shown_moved_timed_held_and_planned_for(chrome: Browser, tmp
             ids = waiting(workspace, "alpha", "beta", "gamma")
             page, watch = kit.open_page(chrome, app)
             kit.expect(page.locator("#queue-next")).to_contain_text("“alpha” starts when “at work” completes", timeout=20_000)
-            assert order(page) == "abg"
+            wait_until(lambda: order(page) == "abg")
             kit.choose(page, "#queue-list", ids["gamma"])
             page.locator("#queue-up").click()
             wait_until(lambda: order(page) == "agb")
@@ -105,7 +105,7 @@ def test_the_line_is_shown_moved_timed_held_and_planned_for(chrome: Browser, tmp
         kit.expect(page.locator("#queue-says")).to_contain_text("Training is off during these hours", timeout=20_000)
         kit.expect(page.locator("#queue-anyway")).to_be_visible()
         kit.expect(page.locator("#start")).to_be_visible()
-        assert order(page) == "gbP"
+        wait_until(lambda: order(page) == "gbP")
         watch.check()
         other_watch.check()
         states = {run.status().state for run in Runs(workspace).list()}

@@ -189,7 +189,7 @@ def test_a_clock_that_jumps_stops_no_run_and_shows_no_nonsense(jump: Callable, w
     supervisor = Supervisor(workspace, spawn=fake_worker.spawn)
     supervisor.start()
     try:
-        run = supervisor.submit(fake_worker.recipe(60, 10), RunFacts.of({"script": {"step_s": 0.01}}))
+        run = supervisor.submit(fake_worker.recipe(60, 10), RunFacts.of({"script": {"step_s": 0.05}}))
         wait_until(lambda: run.status().step >= 5, 60)
         jump()
         snapshot = snapshots(workspace).now(fresh=True)

@@ -299,7 +299,7 @@ def go_to_tab(page: Page, name: str) -> None:
 
 # Until nothing has changed inside of an element for so many milliseconds.
 STILL = """(part, ms) => new Promise(done => {
-    const end = () => { watching.disconnect(); done(); };
+    const end = () => { watching.disconnect(); requestAnimationFrame(() => done()); };  // after gradio's own of that frame
     let timer = setTimeout(end, ms);
     const watching = new MutationObserver(() => { clearTimeout(timer); timer = setTimeout(end, ms); });
     watching.observe(part, { attributes: true, characterData: true, childList: true, subtree: true });

@@ -208,11 +208,13 @@ def test_begin_returns_at_once_and_a_child_that_failed_is_not_tried_again(worksp
 
 
 def test_of_settings_that_are_tried_one_after_the_other_only_the_last_is_measured(workspace: Workspace, child: Child):
-    probe = PaceProbe(workspace, here, rest_s=0.3)
+    now = [0.0]
+    probe = PaceProbe(workspace, here, rest_s=0.3, steady=lambda: now[0])
     tried = [stand_in(adapter={"r": r}) for r in (8, 16, 32)]
     for step in tried:
         probe.begin(step)
         assert probe.busy
+    now[0] = 1.0
     wait_until(lambda: not probe.busy, 5)
     assert child.asked == 1 and [probe.measured(step) for step in tried] == [None, None, 0.25]
 

@@ -335,9 +335,9 @@ def test_a_four_bit_base_is_loaded_on_request(client, adapters):
 def test_an_idle_chat_leaves_and_says_why(workspace, client):
     client.unload()
     idle = ChatClient(workspace, idle_minutes=0.01)
-    ready(idle)
-    wait_until(lambda: idle.state().phase == "empty", 20)
-    assert "without a question" in str(idle.state().why_unloaded)
+    idle.load(ChatTarget("starter"))
+    wait_until(lambda: idle.state().why_unloaded, 120)
+    assert idle.state().phase == "empty" and "without a question" in str(idle.state().why_unloaded)
     wait_until(lambda: lease_is_free(workspace), 10)
 
 

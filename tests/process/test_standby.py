@@ -115,7 +115,7 @@ time.sleep(600)
 
 def supervised(space: Workspace) -> tuple[Supervisor, Standby]:
     """A supervisor at work, and what is ready for it."""
-    made = Standby(space, lambda: Machine(system="Linux"))
+    made = Standby(space, lambda: Machine(system="Linux"), free_bytes=lambda: 8 << 30)
     made.seen(touched=True)
     made._opened_at -= standby.OPEN_S  # the page was opened a while ago
     supervisor = Supervisor(space, standby=made)

@@ -97,12 +97,13 @@ def test_a_page_that_is_no_hub_is_said(hub, body):
 
 def test_a_hub_that_is_slow_or_not_there_is_said(hub, monkeypatch):
     hub.silent = True
-    monkeypatch.setattr(peek, "PEEK_S", 0.2)
-    with pytest.raises(DataError) as caught:
-        search("pirates")
-    assert caught.value.message.key == "hub_set.search_slow"
-    hub.stalls_listings = True
-    assert why(NAME) == "hub_set.slow"
+    with monkeypatch.context() as short:
+        short.setattr(peek, "PEEK_S", 0.2)
+        with pytest.raises(DataError) as caught:
+            search("pirates")
+        assert caught.value.message.key == "hub_set.search_slow"
+        hub.stalls_listings = True
+        assert why(NAME) == "hub_set.slow"
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     assert why(NAME) == "hub_set.no_network"
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)

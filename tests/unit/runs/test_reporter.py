@@ -59,7 +59,9 @@ def test_a_full_disk_does_not_make_the_worker_deaf(run: RunFolder, monkeypatch: 
         told.has_something_to_save()
         told.state(State.PREPARING)
         told.state(State.RUNNING)
-        monkeypatch.setattr(files, "replace", lambda path, data: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        monkeypatch.setattr(
+            files, "replace", lambda path, data, **how: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+        )
         (run.path / "control.json").write_text('{"command": "stop"}', "utf-8")
 
         def heard() -> bool:
