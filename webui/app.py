@@ -96,7 +96,7 @@ def _build(services: Services) -> gr.Blocks:
 
 def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
     gr.Navbar(visible=False)
-    opened, planning = gr.State(None), gr.State(False)
+    opened, planning = gr.Textbox(visible="hidden"), gr.State(False)
     train, chat, runs = TrainPage(services, w, planning), ChatPage(services, w), RunsPage(services, w, opened)
     settings, data = SettingsPage(services, w), DataPage(services, w)
     with gr.Row(elem_id="header-row"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from core.runs.all import Runs
 from core.runs.states import State
 from core.workspace.folder import Workspace
 from tests.kit import browser as kit
-from tests.kit import hub_sets
+from tests.kit import gate, hub_sets
 from tests.kit.hub import FakeHub
 from tests.kit.waits import wait_until
 
@@ -60,6 +61,7 @@ def test_a_set_of_the_hub_is_found_looked_into_brought_and_trained_on(
         page.locator("#hub-set-add").click()
         kit.expect(page.locator("#data input:checked")).to_have_value("pirate-talk-en-train", timeout=60_000)
         kit.expect(page.locator("#data-report")).to_contain_text(words["from"])
+        what_is_chosen_while_another_comes_stays(page)
         ask_for_two_steps(page, words)
         if full:
             page.locator("#start").click()
@@ -71,6 +73,21 @@ def test_a_set_of_the_hub_is_found_looked_into_brought_and_trained_on(
         page.context.close()
     finally:
         app.stop()
+
+
+def what_is_chosen_while_another_comes_stays(page: Page) -> None:
+    """Seen: after minutes the set that arrived was put in the place of the one that had been chosen since."""
+    page.evaluate(gate.script("timer"))
+    page.locator("#hub-set-found button", has_text=NAME).click()
+    page.locator("#hub-set-part input").click()
+    page.get_by_role("option", name=re.compile("de")).first.click()
+    kit.expect(page.locator("#hub-set-head td").first).to_be_visible()
+    page.locator("#hub-set-add").click()
+    kit.choose(page, "#data", "sample:pirate_answers")
+    gate.open(page, "timer")
+    kit.expect(page.locator("#data input[value=pirate-talk-de-train]")).to_have_count(1, timeout=60_000)
+    kit.expect(page.locator("#data input:checked")).to_have_value("sample:pirate_answers")
+    kit.choose(page, "#data", "pirate-talk-en-train")
 
 
 def search(page: Page, words: str) -> None:

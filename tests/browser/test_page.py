@@ -357,8 +357,16 @@ def test_the_chat_tab_offers_the_run_that_ended_since_and_keeps_what_a_person_ch
     gate.open(page, "chat-target")
     kit.expect(page.locator("#chat-checkpoint")).not_to_be_visible()
     kit.expect(target).to_have_value(re.compile("base"))
+    page.reload()
+    page.evaluate(gate.script("tab-chat"))  # an answer that comes after the choice does not undo it either
+    kit.go_to_tab(page, "Chat")
+    gate.wait(page, "tab-chat")
     target.click()
     page.get_by_role("option", name=re.compile("older")).first.click()
+    gate.open(page, "tab-chat")
+    gate.answered(page, "tab-chat")
+    page.wait_for_function("() => gate.isQuiet('timer')")
+    kit.expect(target).to_have_value(re.compile("older"))
     an_export_is_told_of_the_run_that_is_opened(page, older)
     for deleted, left in (("newest", "older"), ("older", "base")):
         kit.go_to_tab(page, "Runs")
@@ -429,6 +437,9 @@ def test_a_run_is_named_archived_deleted_only_when_sure_and_leaves_as_a_card(
     page.get_by_role("searchbox").fill("")
     kit.nothing_found(page)
     page.locator("#archive").click()
+    kit.expect(page.locator("#manage-notice")).to_contain_text(
+        "rchive"
+    )  # its own answer: a second press before it would be forgotten
     kit.expect(row).to_be_hidden()
     page.locator(".rt-state").first.select_option("*archived")
     kit.expect(page.locator("#runs-list tbody tr:visible")).to_have_count(1)
@@ -517,7 +528,7 @@ def test_an_app_ends_quietly_and_a_restarted_one_shows_the_same_on_the_page_that
         app = kit.start_app(workspace.root, app.port, **kit.ENGLISH)
         # Seen: gradio asks which app is there now, the guard answered that nothing is, and the page did nothing more but draw its chart.
         kit.expect(page.locator("#queue-says")).to_contain_text("waiting since LoRA Garage was closed: 2", timeout=30_000)
-        assert order(page) == "ab"
+        wait_until(lambda: order(page) == "ab")
         kit.expect(page.locator("#live-chart .lc-note")).to_have_text("")
         kit.expect(page.locator("#run-card")).to_contain_text("survivor")
         wait_until(lambda: "step 30" in curve(page))

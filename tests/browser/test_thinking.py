@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from core.chat.conversations import Conversations
 from core.commands.data import dataset_store
 from core.runs.all import Runs
 from core.runs.states import State
@@ -79,6 +80,8 @@ def test_thinking_and_tool_calls_are_seen_trained_and_asked_for(chrome: Browser,
     page.locator("#chat-temperature input").fill("1")  # its likeliest word is white space, again and again
     page.locator("#chat-message textarea").fill("What is 2+2?")
     page.locator("#chat-message textarea").press("Enter")  # as its placeholder says
+    kit.expect(page.locator("#chat-stop")).to_be_visible()
+    page.locator("#chat-message textarea").fill("And then?")  # while the model loads; seen: the answer's first word emptied the box
     kit.expect(page.locator("#chat-tuned-note")).to_contain_text("词元", timeout=90_000)
     thought = page.locator("#chat-tuned details.lg-thought")
     kit.expect(thought.locator("summary")).to_have_text("思考过程")
@@ -87,7 +90,6 @@ def test_thinking_and_tool_calls_are_seen_trained_and_asked_for(chrome: Browser,
     kit.expect(page.locator("#chat-thinking")).to_be_visible()
     assert kit.violations(page) == [] and kit.overflow(page) <= 0
     kit.choose(page, "#chat-thinking", "off")
-    page.locator("#chat-message textarea").fill("And then?")
     page.locator("#chat-regenerate").click()
     kit.expect(thought).to_have_count(0)
     kit.expect(page.locator("#chat-send")).to_be_visible(timeout=60_000)
@@ -97,6 +99,7 @@ def test_thinking_and_tool_calls_are_seen_trained_and_asked_for(chrome: Browser,
     page.locator("#chat-message textarea").fill("")
     correct(page, app)
     duel(page)
+    opened_during_an_answer(page, app)
     watch.check()
     page.context.close()
 
@@ -115,6 +118,41 @@ def correct(page: Page, app: kit.App) -> None:
     kit.expect(page.locator("#chat-tuned [data-testid=bot]")).to_have_text("Four.")
     [kept] = [info for info in dataset_store(Workspace.open(app.workspace)).list() if info.corrects]
     assert kept.name.endswith("的纠正") and kept.good_rows == 2
+
+
+def opened_during_an_answer(page: Page, app: kit.App) -> None:
+    """Seen: the next piece of the answer took the screen back, and a correction that was open was saved for the other conversation."""
+    message, asked = page.locator("#chat-message textarea"), page.locator("#chat-base [data-testid=user]")
+    listed = page.locator("#chat-conversations-list label")
+    kit.unfold(page, "#chat-settings")
+    page.locator("#chat-max-new-tokens input").fill("8")
+    page.locator("#chat-temperature input").fill("1")
+    page.locator("#chat-clear").click()
+    kit.expect(asked).to_have_count(0)
+    message.fill("Who?")
+    message.press("Enter")
+    kit.expect(page.locator("#chat-tuned-note")).to_contain_text("词元", timeout=60_000)
+    kit.expect(message).to_have_value("")
+    page.locator("#chat-correct").click()
+    kit.expect(page.locator("#chat-correction-text")).to_be_visible()
+    listed.filter(has_text="What is 2+2?").click()
+    kit.expect(asked).to_have_text("What is 2+2?")
+    kit.expect(page.locator("#chat-correction-text")).to_be_hidden()
+    listed.filter(has_text="Who?").click()
+    kit.expect(asked).to_have_text("Who?")
+    page.locator("#chat-max-new-tokens input").fill("400")
+    message.fill("More?")
+    message.press("Enter")
+    kit.expect(asked).to_have_count(2)
+    listed.filter(has_text="What is 2+2?").click()
+    kit.expect(page.locator("#chat-send")).to_be_visible()
+    kit.expect(asked).to_have_text("What is 2+2?")
+
+    def kept() -> dict[str, list[str]]:
+        found = Conversations(Workspace.open(app.workspace)).find()
+        return {one.name: [turn["content"] for turn in one.branch.base if turn["role"] == "user"] for one in found}
+
+    wait_until(lambda: kept() == {"What is 2+2?": ["What is 2+2?"], "Who?": ["Who?", "More?"]})
 
 
 def duel(page: Page) -> None:

@@ -8,6 +8,7 @@
   const form = { explicit: {}, parent: null, reading: null, revision: 0 };
   const touched = {};  // field -> the act by which a person last set it
   let pressed = 0;     // the last act that asked for the form to be filled
+  let ordered = 0;     // the act that asked for a download, whose set is chosen when it is there unless another was since
   let answered = 0;    // the newest act whose answer filled it
   let wanted;          // the model whose row was pressed
   let isAsked = false, hasLooked = false;
@@ -55,11 +56,16 @@
   const press = (...values) => { pressed = ++form.revision; return sent(...values); };
   const drop = (...values) => { form.revision++; return sent(...values); };  // of several files that are read the newest that can be counts
 
+  const order = (...values) => { ordered = ++form.revision; return values; };
+  const delivered = (...values) => sent(...values).map((value) => (isState(value) ? { ...value, revision: ordered } : value));
+
   window.loraGarageForm = {
     touch,
     sent,
     press,
     drop,
+    order,
+    delivered,
 
     // A person edited a field. A setting that is emptied goes back to the plan. What is typed is looked at when the field is left.
     act(name, value, isSetting, isTyped) {

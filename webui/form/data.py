@@ -73,7 +73,7 @@ class DataStep:
             with gr.Row(elem_classes="lg-tight", visible=False) as self.turning:
                 self.before = gr.Button(w.t("wizard.row_before"), size="sm", elem_id="row-before")
                 self.after = gr.Button(w.t("wizard.row_after"), size="sm", elem_id="row-after")
-        self.row_at = gr.State(None)  # (data set, number of its row that is looked at)
+        self.row_at = gr.JSON(None, visible=False)  # (data set, number of its row that is looked at)
         self.next = gr.Button(w.t("wizard.next"), elem_id="next-data", elem_classes="lg-next")
 
     def wire(self, form: FormHandle, pulse: Poller) -> None:
@@ -193,11 +193,13 @@ class DataStep:
 
     def row_shown(self, row_at: Any, data: Any) -> int:
         """The number of the row that is looked at: of other data, the first."""
-        return row_at[1] if row_at and row_at[0] == data else 0
+        return (
+            row_at[1] if isinstance(row_at, list) and len(row_at) == 2 and row_at[0] == data and isinstance(row_at[1], int) else 0
+        )
 
-    def turned(self, way: int, row_at: Any, data: Any) -> tuple[Any, int]:
+    def turned(self, way: int, row_at: Any, data: Any) -> list[Any]:
         """Inputs: row_at, data. Outputs: row_at."""
-        return data, self.row_shown(row_at, data) + way
+        return [data, self.row_shown(row_at, data) + way]
 
     def row_of(self, preview: Preview, index: int, max_length: int, long_examples: LongExamples, overlap: int = 0) -> Html:
         """One row with its tokens marked; before the first comes the last. "" where the model's tokenizer is not on this PC yet."""

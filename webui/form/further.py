@@ -6,6 +6,7 @@ The run that is continued travels with the form's answers, as every other answer
 from __future__ import annotations
 
 import gradio as gr
+from gradio.components import Component
 
 from core.errors import GarageError
 from core.messages import Message
@@ -52,7 +53,7 @@ class FurtherForm(Panel):
         self.undo.click(None, None, None, js=UNDO, **QUIET)
 
     def wire_button(
-        self, form: FormHandle, button: gr.Button, opened: gr.State | None, tabs: gr.Tabs, said: gr.HTML, anew: bool = False
+        self, form: FormHandle, button: gr.Button, opened: Component | None, tabs: gr.Tabs, said: gr.HTML, anew: bool = False
     ) -> None:
         """opened: the run that is meant; None: the one that the Train page shows. said: where a refusal is told. anew: the same
         settings once more, from the base model."""

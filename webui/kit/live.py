@@ -23,10 +23,12 @@ TICK_S = 1.0
 # on its way, again at every event of the page: a page at rest took a third more of this PC for it.
 QUIET: dict[str, Any] = {"show_progress": "hidden", "show_progress_on": [], "api_visibility": "private"}
 AT_ONCE = {**QUIET, "queue": False}  # and it waits behind nothing
-# Of buttons that change something for everybody: one after the other.
+# Of buttons that change something for everybody: one after the other. None is given a State, which gradio reads only when its turn has come.
 CONTROL = {**QUIET, "concurrency_limit": 1, "concurrency_id": "control"}
 # Stop and Pause: they write a word, and wait behind nothing that deletes gigabytes.
 ENDS = {**CONTROL, "concurrency_id": "ends"}
+# A row of a conversation: it waits behind nothing after which another may be open.
+CORRECTS = {**CONTROL, "concurrency_id": "corrections"}
 # Of those that read or write a whole set, which may take a minute: no run is stopped behind one.
 SET_WORK = {**CONTROL, "concurrency_id": "sets"}
 # By itself gradio forgets an event whose predecessor is still at work, which is right for a button that is pressed twice.
@@ -61,7 +63,7 @@ class LivePart:
 class Poller:
     """All live parts of one page behind one handler, so that a page costs one small request a second."""
 
-    def __init__(self, services: Services, parts: Sequence[LivePart], opened: gr.State, planning: gr.State):
+    def __init__(self, services: Services, parts: Sequence[LivePart], opened: Component, planning: gr.State):
         self._services, self._parts, self._opened, self._planning = services, parts, opened, planning
         self._seen = gr.State([])
 
@@ -85,7 +87,7 @@ class Poller:
 
     def _beat(self, seen: list[str] | None, look: ViewContext) -> list[Any]:
         updates = [part.show(look) for part in self._parts]
-        marks = [_mark(update) for update in updates]
+        marks = [mark(update) for update in updates]
         if marks == seen:
             return [gr.skip() for _ in range(len(updates) + 1)]
         old = seen if seen and len(seen) == len(marks) else [""] * len(marks)
@@ -106,7 +108,7 @@ class Poller:
         return event.then(self.now, self.inputs, self.outputs, **AT_ONCE)
 
 
-def _mark(update: Update) -> str:
+def mark(update: Any) -> str:
     return hashlib.blake2b(json.dumps(update, default=str, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 

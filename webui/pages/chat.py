@@ -21,7 +21,7 @@ from webui.kit.live import AT_ONCE, QUIET, LivePart, shown
 from webui.kit.wording import Wording
 from webui.pages.chat_choices import LATEST, PRECISIONS, checkpoint_choices, run_id_of, strength_of, target_choices
 from webui.pages.chat_history import MOST_SYSTEM, Message, answered, turns_of, without_last
-from webui.pages.conversations import CHOSEN, OPENED, TAKEN, ConversationShelf
+from webui.pages.conversations import BASE, CHOSEN, OFFERED, OPENED, SENT, TAKEN, TUNED, ConversationShelf
 from webui.pages.corrections import CorrectionsPanel
 from webui.pages.duel.blind_duel import BlindDuel
 from webui.run.second_adapter import SecondAdapter
@@ -32,6 +32,8 @@ LOAD_POLL_S = 0.1
 LOAD_TIMEOUT_S = 3600.0  # a large model may have to be downloaded first
 MOST_SHOWN = 40_000  # characters of one answer, twice what 4,096 tokens are; a browser stands still over half a million
 SEED = 7  # its place among target and sampling
+# Outputs: message, emptied where it is still what was sent.
+LEAVES = "(sent, now) => sent && now === sent ? '' : undefined"
 THINKING = {"trained": None, "on": True, "off": False}
 
 
@@ -61,6 +63,7 @@ class ChatPage:
                     min_width=200,
                     **w.named("chat_page.checkpoint", "chat-checkpoint"),
                 )
+            self.offered = gr.Textbox("", visible="hidden")  # to whom it may be shown is known to the page alone
             precisions = [(w.t(f"chat_page.precision_{name}"), name) for name in PRECISIONS]
             self.precision = gr.Radio(precisions, value="trained", **w.named("chat_page.precision", "chat-precision"))
             with gr.Row(elem_id="chat-load-row"):
@@ -68,15 +71,8 @@ class ChatPage:
                 self.status = gr.HTML(self._status(snapshot.chat), elem_id="chat-status")
         with gr.Column(elem_classes="lg-card", elem_id="chat-room"):
             self.empty = gr.HTML(placeholder(w.t("chat_page.empty_text"), w.t("chat_page.empty_title")), elem_id="chat-empty")
-            bot = {
-                "height": 420,
-                "buttons": ["copy"],
-                "feedback_options": None,
-                "allow_tags": False,
-                "latex_delimiters": [],
-                "sanitize_html": True,
-                "min_width": 260,
-            }
+            as_text = {"allow_tags": False, "latex_delimiters": [], "sanitize_html": True}
+            bot = as_text | {"height": 420, "buttons": ["copy"], "feedback_options": None, "min_width": 260}
             with gr.Row(visible=False, elem_id="chat-columns") as self.columns:
                 with gr.Column(min_width=260, elem_classes="lg-tight"):
                     self.base = gr.Chatbot(label=w.t("chat_page.base"), elem_id="chat-base", **bot)
@@ -87,6 +83,7 @@ class ChatPage:
             self.shelf.build_branches()
             self.notice = gr.HTML("", elem_id="chat-notice", visible=False)
             message = w.named("chat_page.message", "chat-message")
+            self.sent = gr.Textbox("", visible="hidden")  # the question that is being answered: it alone leaves the message box
             # One line, grown by the style sheet: of more gradio sends at Shift+Enter alone, and Enter is a new line.
             self.message = gr.Textbox(placeholder=w.t("chat_page.placeholder"), lines=1, max_lines=8, **message)
             with gr.Row(elem_classes="lg-tight", elem_id="chat-buttons"):
@@ -161,11 +158,14 @@ class ChatPage:
     def wire(self, page: gr.Blocks, tab: gr.Tab) -> None:
         self.target.input(None, js=CHOSEN, **QUIET)
         opened = self.shelf.opened
-        tab.select(self.arrive, [self.target, self.base, opened], self.target, js=TAKEN, **AT_ONCE)
+        offered = [self.target, self.offered]
+        arrived = tab.select(self.arrive, [self.target, self.base, opened], offered, js=TAKEN, **AT_ONCE)
+        arrived.then(None, self.offered, self.target, js=OFFERED, **QUIET)
         target = [self.target, self.checkpoint, self.precision]
         sampling = [self.system, self.temperature, self.top_p, self.max_new_tokens, self.seed, self.thinking, self.strength, self.second.run, self.second.strength]  # fmt: skip
         room = [self.empty, self.columns, self.tuned_column, self.base, self.tuned, self.base_note, self.tuned_note]
-        view = [*room, self.notice, self.message, self.send, self.stop]
+        view = [*room, self.notice, self.sent, self.send, self.stop]
+        self.sent.change(None, [self.sent, self.message], self.message, js=LEAVES, **QUIET)
         waits = {"show_progress_on": [self.base, self.tuned]}  # a bubble of three dots until the first word
         talk = QUIET | waits | {"trigger_mode": "once", "concurrency_limit": 4, "concurrency_id": "chat"}
         asked = [self.base, self.tuned, *target, *sampling]
@@ -174,15 +174,15 @@ class ChatPage:
         again = self.again.click(self.talk_again, [*known, opened, *asked], [*view, opened, *self.corrections.outputs], **talk)
         ends = AT_ONCE | {"cancels": [said, again]}
         self.stop.click(self.halt, None, None, **AT_ONCE)
-        self.undo.click(self.take_back, [self.base, self.tuned], view, **ends)
+        self.undo.click(self.take_back, [self.base, self.tuned], [*view, self.message], **ends)
         self.clear.click(lambda: [*self.start_over(), ""], None, [*view, opened], **ends)
         self.load.click(self.load_now, target, [self.notice, self.status], **QUIET)
         self.target.change(self.choose, [self.target, opened], [self.checkpoint, opened, *view], js=OPENED, **ends)
 
-        self.shelf.wire(page, self.target, view)
+        opens = self.shelf.wire(page, self.target, view, ends)
         keep: Any = lambda event: event.then(self.shelf.put, [opened, self.base, self.tuned], None, **AT_ONCE)  # noqa: E731
         self.corrections.wire(keep, self.base, self.tuned, self.target, self.system)
-        leaves = [self.send.click, self.message.submit, self.undo.click, self.clear.click, self.target.change]
+        leaves = [self.send.click, self.message.submit, self.undo.click, self.clear.click, self.target.change, *opens]
         gr.on(leaves, self.corrections.closed, None, self.corrections.outputs, **AT_ONCE)
         self.duel.wire(self.target, self.checkpoint, self.halt)
 
@@ -210,7 +210,7 @@ class ChatPage:
             if not isinstance(message, str) or not message.strip():
                 raise ChatError("chat.no_question")
             wanted, strength = self.second.beside(wanted, strength_of(strength), second, strength_of(beside))
-            yield self._view(base, tuned, both, sentence=self.w.t("chat_page.loading"), writing=True)
+            yield self._view(base, tuned, both, sentence=self.w.t("chat_page.loading"), sent="", writing=True)
             yield from self._load(wanted, base, tuned, both)
             question = {"role": "user", "content": message}
             base, tuned = [*(base or []), question], [*(tuned or []), question]
@@ -219,7 +219,7 @@ class ChatPage:
         except GarageError as error:
             yield self._view(base, tuned, None, sentence=self.w.of(error.message), tone="bad")
             return
-        yield from self._write(answer, base, tuned, both)
+        yield from self._write(answer, base, tuned, both, message)
 
     def talk_again(self, earlier: Any, opened: Any, base: list[Message], tuned: list[Message], *rest: Any) -> Iterator[list[Any]]:
         """Inputs: what was asked again before, the conversation, both histories, target, sampling. Outputs: `view`, the conversation,
@@ -233,10 +233,10 @@ class ChatPage:
         views = self.talk(question, before_base, before_tuned, *rest)
         label = self._label(rest[0])
         for view in self.shelf.keeping(views, opened, rest[0], label, before_base, is_another=known["answer"] != ""):
-            view[8] = gr.skip()  # the message: what is being written there was not asked
+            view[SENT] = gr.skip()  # what is being written there was not asked
             yield [*view, *closed]
-        if isinstance(view[3], list) and isinstance(view[4], list):
-            yield [*view, *self.corrections.offered(known, view[4] or view[3])]
+        if isinstance(view[BASE], list) and isinstance(view[TUNED], list):
+            yield [*view, *self.corrections.offered(known, view[TUNED] or view[BASE])]
 
     def _load(self, wanted: ChatTarget, base: list[Message], tuned: list[Message], both: bool) -> Iterator[list[Any]]:
         """Until `wanted` is loaded. Raises ChatError with what went wrong."""
@@ -263,12 +263,12 @@ class ChatPage:
         if busy is not None and busy.status.state in BUSY:
             raise ChatError("chat_page.training", name=busy.name)
 
-    def _write(self, answer: Any, base: list[Message], tuned: list[Message], both: bool) -> Iterator[list[Any]]:
+    def _write(self, answer: Any, base: list[Message], tuned: list[Message], both: bool, sent: str) -> Iterator[list[Any]]:
         texts = {"base": "", "tuned": ""}
         done: dict[str, Done] = {}
         sentence = ""
         yield self._view(
-            self._answered(base, ""), self._answered(tuned, "") if both else [], both, message="", writing=True, done=done
+            self._answered(base, ""), self._answered(tuned, "") if both else [], both, sent=sent, writing=True, done=done
         )
         try:
             with answer:
@@ -289,14 +289,9 @@ class ChatPage:
         self, base: list[Message], tuned: list[Message], texts: dict[str, str], both: bool
     ) -> tuple[list[Message], list[Message]]:
         """Both histories with what is written; of an answer without end only its beginning, and that it was cut."""
-
-        def shown_of(column: str) -> str:
-            text = texts[column]
-            return (
-                text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}\n\n{self.w.t('chat_page.cut', most=f'{MOST_SHOWN:,}')}"
-            )
-
-        return self._answered(base, shown_of("base")), self._answered(tuned, shown_of("tuned")) if both else []
+        cut = self.w.t("chat_page.cut", most=f"{MOST_SHOWN:,}")
+        told = {column: text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}\n\n{cut}" for column, text in texts.items()}
+        return self._answered(base, told["base"]), self._answered(tuned, told["tuned"]) if both else []
 
     def _answered(self, history: list[Message] | None, answer: str) -> list[Message]:
         return answered(history, answer, self.w.t("chat_page.thought"), self.w.t("chat_page.tool_call"))
@@ -309,10 +304,10 @@ class ChatPage:
         sentence: str = "",
         tone: str = "plain",
         writing: bool = False,
-        message: str | None = None,
+        sent: str | None = None,
         done: dict[str, Done] | None = None,
     ) -> list[Any]:
-        """Values for `view`. both None leaves the columns, message None the message box as they are."""
+        """Values for `view`. both None leaves the columns, sent None the message box as they are; sent: what leaves it."""
         talked = bool(base or tuned)
         notes = [gr.skip(), gr.skip()] if done is None else [self._note(done.get("base")), self._note(done.get("tuned"))]
         histories = [gr.skip() if both is None else base or [], gr.skip() if both is None else tuned or []]
@@ -323,7 +318,7 @@ class ChatPage:
             *histories,
             *notes,
             shown(notice(sentence, tone)),
-            gr.skip() if message is None else message,
+            gr.skip() if sent is None else sent,
             gr.update(visible=not writing),
             gr.update(visible=writing),
         ]
@@ -345,10 +340,10 @@ class ChatPage:
             chat.unload()
 
     def take_back(self, base: list[Message], tuned: list[Message]) -> list[Any]:
-        """Inputs: both histories. Outputs: `view`, with the question back in the box."""
+        """Inputs: both histories. Outputs: `view`, the message: the question is back in the box."""
         left_base, question = without_last(base)
         left_tuned, _ = without_last(tuned)
-        return self._view(left_base, left_tuned, bool(tuned) or not left_base, done={}, message=question or None)
+        return [*self._view(left_base, left_tuned, bool(tuned) or not left_base, done={}), question or gr.skip()]
 
     def start_over(self) -> list[Any]:
         """Outputs: `view`. The answer that is being written ends, because its event is cancelled."""
@@ -364,15 +359,16 @@ class ChatPage:
             return shown(notice(self.w.of(error.message))), gr.skip()
         return shown(""), self._status(self.services.chat.state())
 
-    def arrive(self, target: Any, base: list[Message] | None, taken: Any) -> Any:
-        """Inputs: target, its history, what this browser's person has opened or chosen. Outputs: target. The run that is loaded, or where
-        nothing is, one that ended since the page was made, is what one comes to talk with; what a person has chosen or asked stays."""
+    def arrive(self, target: Any, base: list[Message] | None, taken: Any) -> tuple[Any, str]:
+        """Inputs: target, its history, what this browser's person has opened or chosen. Outputs: target's choices, offered. The run that is
+        loaded, or where nothing is, one that ended since the page was made, is what one comes to talk with; what a person has chosen or
+        asked stays, also what was chosen since this was asked."""
         choices = self._target_choices(self.services.snapshots.now().rows)
         state = self.services.chat.state()
         wanted = choices[0][1] if state.phase == "empty" else f"run:{state.target.run}" if state.target else ""
         is_there = run_id_of(wanted) and wanted in (value for _, value in choices)
         stays = base or taken or run_id_of(target) or not is_there
-        return gr.skip() if stays else gr.update(choices=choices, value=wanted)
+        return (gr.skip(), "") if stays else (gr.update(choices=choices), wanted)
 
     def choose(self, target: Any, opened: Any) -> list[Any]:
         """Inputs: target, the conversation. Outputs: checkpoint, the conversation, `view`. Another model than the conversation's begins an

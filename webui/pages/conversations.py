@@ -19,11 +19,12 @@ from webui.server.set_file import TALKS, address
 from webui.state.services import Services
 
 MOST_LISTED = 50
-BASE, TUNED, NOTICE = 3, 4, 7  # places in ChatPage's view
+BASE, TUNED, NOTICE, SENT = 3, 4, 7, 8  # places in ChatPage's view
 # Which conversation is open is known to this browser alone: a reload shows it again.
 OPENED = "(...given) => { given[given.length - 1] = loraGarageDuel.opened(); return given; }"
 TAKEN = "(...given) => { given[given.length - 1] = loraGarageDuel.taken(); return given; }"
 CHOSEN = "(...given) => { loraGarageDuel.choose(); return given; }"
+OFFERED = "offered => offered && !loraGarageDuel.taken() ? offered : undefined"
 KEEPS = "(...given) => { loraGarageDuel.open(given[0]); return given; }"
 
 
@@ -62,21 +63,23 @@ class ConversationShelf:
     def listed(self) -> list[Component]:
         return [self.list, self.said, self.tools, self.name, self.really, self.branches, self.which]
 
-    def wire(self, page: gr.Blocks, target: Component, view: list[Component]) -> None:
-        """view: the chat's; its own target.change begins a conversation where it is not the opened one's."""
+    def wire(self, page: gr.Blocks, target: Component, view: list[Component], ends: dict[str, Any]) -> list[Any]:
+        """view: the chat's; its own target.change begins a conversation where it is not the opened one's. ends: options of what ends an
+        answer that is being written. Gives what opens another conversation, or another answer of it."""
         drawn, place = [self.opened, self.words], [self.opened, target, *view]
         restored = page.load(self.restore, [target, self.opened], place, js=OPENED, **AT_ONCE)
-        for event in (restored, self.list.input(self.open, [self.list, target], place, **AT_ONCE)):
+        for event in (restored, self.list.input(self.open, [self.list, target], place, **ends)):
             event.then(self.draw, drawn, self.listed, **LAST, **AT_ONCE)
         self.words.submit(self.draw, drawn, self.listed, **LAST, **AT_ONCE)
         self.opened.change(self.draw, drawn, self.listed, js=KEEPS, **AT_ONCE)
         for button, step in ((self.before, -1), (self.after, 1)):
             turn = lambda opened, target, step=step: self.turned(opened, target, step)  # noqa: E731
-            button.click(turn, [self.opened, target], place, **AT_ONCE).then(self.draw, drawn, self.listed, **AT_ONCE)
+            button.click(turn, [self.opened, target], place, **ends).then(self.draw, drawn, self.listed, **AT_ONCE)
         renamed = self.rename.click(self.renamed, [self.opened, self.name], [self.notice], **CONTROL)
         renamed.then(self.draw, drawn, self.listed, **AT_ONCE)
         self.delete.click(lambda: gr.update(visible=True), None, [self.really], **AT_ONCE)
         self.really.click(self.deleted, [self.opened], [self.notice, self.opened], **CONTROL)
+        return [self.list.input, self.before.click, self.after.click]
 
     # ---- kept while it is held --------------------------------------------------------------------------------------
     def keeping(self, views: Iterator[list[Any]], opened: Any, target: Any, label: str, before: Any, is_another: bool) -> Iterator[list[Any]]:  # fmt: skip
@@ -211,7 +214,8 @@ class ConversationShelf:
         """As ChatPage's."""
         talked = bool(base or tuned)
         both = gr.skip() if not talked else gr.update(visible=bool(tuned))
-        return [gr.update(visible=not talked), gr.update(visible=talked), both, base, tuned, "", "", said, gr.skip(), gr.skip(), gr.skip()]  # fmt: skip
+        send, stop = gr.update(visible=True), gr.update(visible=False)  # an answer that was being written has ended
+        return [gr.update(visible=not talked), gr.update(visible=talked), both, base, tuned, "", "", said, gr.skip(), send, stop]
 
     # ---- named, deleted ---------------------------------------------------------------------------------------------
     def renamed(self, opened: Any, name: Any) -> Any:

@@ -12,7 +12,7 @@ from core.chat import corrections
 from core.errors import ChatError, GarageError
 from webui.kit import format
 from webui.kit.html import Html, notice, tag
-from webui.kit.live import AT_ONCE, CONTROL, shown
+from webui.kit.live import AT_ONCE, CORRECTS, shown
 from webui.kit.panel import Panel
 from webui.pages.chat_history import MOST_SYSTEM, Message, answered, last_answer, without_last
 
@@ -49,10 +49,10 @@ class CorrectionsPanel(Panel):
         self.open.click(self.opened, [base, tuned], self.outputs, **AT_ONCE)
         self.close.click(self.closed, None, self.outputs, **AT_ONCE)
         kept = [*self.outputs, base, tuned]
-        keep(self.save.click(self.saved, [self.text, *talked], kept, **CONTROL))
+        keep(self.save.click(self.saved, [self.text, *talked], kept, **CORRECTS))
         for button, is_now in ((self.now_better, True), (self.before_better, False)):
             prefer = lambda earlier, *rest, is_now=is_now: self.preferred(is_now, earlier, *rest)  # noqa: E731
-            keep(button.click(prefer, [self.earlier, *talked], kept, **CONTROL))
+            keep(button.click(prefer, [self.earlier, *talked], kept, **CORRECTS))
 
     # ---- what is shown ----------------------------------------------------------------------------------------------
     def closed(self, said: Html | str = "") -> list[Any]:

@@ -25,6 +25,7 @@ from webui.state.services import Services
 A_PAGE = 20
 A_LINE = 160  # characters of a question, and of an answer, in the list
 RUNS_NAMED = 3
+DRAW = "() => document.querySelector('#data-draw').click()"
 TO_THE_ROW = "() => document.querySelector('#data-row')?.scrollIntoView({block: 'nearest'})"  # it stands above a long list
 
 
@@ -78,26 +79,28 @@ class DataPage:
             self.place, self.rows, self.before, self.next, show, *self.parting.outputs,
         ]  # fmt: skip
 
-        def redraw(event: Any) -> None:
-            looked = event.then(self.draw, shows, drawn, **LAST, **AT_ONCE)
-            looked.then(self.mending.look, [self.sets], self.mending.outputs, **LAST, **QUIET)
+        # One listener for all that is drawn, so that the newest comes last. What is found in the rows follows: counted once a version.
+        asked = gr.Button("", visible="hidden", elem_id="data-draw")  # pressed by DRAW alone
+        looked = asked.click(self.draw, shows, drawn, **LAST, **AT_ONCE)
+        looked.then(self.mending.look, [self.sets], self.mending.outputs, **LAST, **QUIET)
 
-        for arrived in (page.load, tab.select):
-            arrived(self.draw, shows, drawn, **AT_ONCE)
+        def redraw(event: Any) -> None:
+            event.then(None, None, None, js=DRAW, **QUIET)
+
+        page.load(self.draw, shows, drawn, **AT_ONCE)
+        tab.select(None, None, None, js=DRAW, **QUIET)
         opened = [self.begins, self.words, show, self.parting.others, self.notice, *self.row.outputs]
         redraw(self.sets.input(self.opened, None, opened, **LAST, **AT_ONCE))
-        self.words.submit(lambda: [0], None, [self.begins], **LAST, **AT_ONCE).then(self.draw, shows, drawn, **LAST, **AT_ONCE)
-        show.input(lambda: [0], None, [self.begins], **LAST, **AT_ONCE).then(self.draw, shows, drawn, **LAST, **AT_ONCE)
-        self.next.click(self.further, [self.begins, self.next_begin], [self.begins], **AT_ONCE).then(
-            self.draw, shows, drawn, **LAST, **AT_ONCE
-        )
-        self.before.click(self.back, [self.begins], [self.begins], **AT_ONCE).then(self.draw, shows, drawn, **LAST, **AT_ONCE)
+        for changed in (self.words.submit, show.input):
+            redraw(changed(lambda: [0], None, [self.begins], **LAST, **AT_ONCE))
+        redraw(self.next.click(self.further, [self.begins, self.next_begin], [self.begins], **AT_ONCE))
+        redraw(self.before.click(self.back, [self.begins], [self.begins], **AT_ONCE))
         one = [self.notice, *self.row.outputs]
         self.rows.input(self.open_row, [self.sets, self.rows, show, self.begins], one, **LAST, **AT_ONCE).then(
             None, None, None, js=TO_THE_ROW, **QUIET
         )
         self.add.click(self.new_row, [self.sets], one, **AT_ONCE)
-        self.row.wire(self.sets, self.notice, redraw)
+        self.row.wire(self.notice, redraw)
         self.mending.wire(self.sets, self.notice, redraw)
         self.parting.wire(self.sets, self.notice, redraw)
         for button, act in ((self.undo, self.mending.undo), (self.redo, self.mending.redo)):

@@ -23,7 +23,7 @@ ALL, PROBLEMS = "all", "problems"  # rows to show; else those with a kind of fin
 class Mending(Panel):
     def build(self) -> None:
         w = self.w
-        self.offered = gr.State([])  # [kind, action, argument] of each button
+        self.offered = gr.JSON([], visible=False)  # [kind, action, argument, set] of each button, as it was on screen
         with gr.Column(visible=False, elem_id="data-mending", elem_classes="lg-card") as self.column:
             gr.HTML(tag("h2", w.t("data_page.found")))
             self.said = gr.HTML("", elem_id="data-found")

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import gradio as gr
 
 from core.data.formats import Example
 from core.data.sets import working
+from core.data.sets.edits import Change
 from core.errors import DataError, GarageError
 from webui.kit.html import notice, tag
-from webui.kit.live import AT_ONCE, SET_WORK, Update, shown
+from webui.kit.live import AT_ONCE, SET_WORK, Update, mark, shown
 from webui.kit.panel import Panel
 
 Kind = Literal["chat", "completion", "text", "json"]
-Opened = dict[str, Any]  # number: of the row, 0 for a new one; row: as it was read; kind
 NEW: dict[Kind, dict[str, Any]] = {
     "chat": {"messages": [{"role": "user", "content": ""}, {"role": "assistant", "content": ""}]},
     "completion": {"prompt": "", "completion": ""},
@@ -45,9 +45,8 @@ def fields_of(row: dict[str, Any], kind: Kind) -> tuple[str, str]:
     return "", row["text"] if kind == "text" else json.dumps(row, ensure_ascii=False, indent=2)
 
 
-def written(opened: Opened, first: str, second: str) -> Any:
+def written(row: dict[str, Any], kind: Kind, first: str, second: str) -> Any:
     """The row with what the fields say. Raises DataError where that is no JSON."""
-    row, kind = opened["row"], opened["kind"]
     if kind == "chat":
         question, answer = row["messages"][-2:]
         return {"messages": [*row["messages"][:-2], question | {"content": first}, answer | {"content": second}]}
@@ -64,7 +63,8 @@ def written(opened: Opened, first: str, second: str) -> Any:
 class RowEditor(Panel):
     def build(self) -> None:
         w = self.w
-        self.opened = gr.State(None)
+        # set, number (0 for a new row), kind, mark: of the row that was on the screen, sent with the press.
+        self.opened = gr.JSON(None, visible=False)
         with gr.Column(visible=False, elem_id="data-row", elem_classes="lg-card") as self.column:
             self.title = gr.HTML("", elem_id="data-row-title")
             self.first = gr.Textbox(lines=3, max_lines=12, **w.named("data_page.question", "data-row-first"))
@@ -78,11 +78,11 @@ class RowEditor(Panel):
     def outputs(self) -> list[Any]:
         return [self.opened, self.column, self.title, self.first, self.second, self.save, self.delete]
 
-    def wire(self, chosen: gr.Radio, notice_: gr.HTML, redraw: Callable[[Any], Any]) -> None:
+    def wire(self, notice_: gr.HTML, redraw: Callable[[Any], Any]) -> None:
         """redraw: shows what an event changed."""
-        fields = [chosen, self.opened, self.first, self.second]
+        fields = [self.opened, self.first, self.second]
         redraw(self.save.click(self.saved, fields, [notice_, *self.outputs], **SET_WORK))
-        redraw(self.delete.click(self.deleted, [chosen, self.opened], [notice_, *self.outputs], **SET_WORK))
+        redraw(self.delete.click(self.deleted, self.opened, [notice_, *self.outputs], **SET_WORK))
         self.close.click(self.closed, None, self.outputs, **AT_ONCE)
 
     # ---- what is shown --------------------------------------------------------------------------------------------
@@ -98,7 +98,7 @@ class RowEditor(Panel):
         two = kind in ("chat", "completion")
         title = w.t("data_page.row", row=number) if number else w.t("data_page.new_row")
         return [
-            {"number": number, "row": row, "kind": kind},
+            {"set": id, "number": number, "kind": kind, "mark": mark(row)},
             gr.update(visible=True),
             tag("h3", title),
             gr.update(value=first, visible=two, interactive=may),
@@ -123,46 +123,41 @@ class RowEditor(Panel):
         return self.show(id, 0, NEW.get(kind, NEW["chat"]))
 
     # ---- what is done ---------------------------------------------------------------------------------------------
-    def saved(self, id: Any, opened: Opened | None, first: Any, second: Any) -> list[Any]:
-        """Inputs: sets, opened, first, second. Outputs: notice, outputs. A row that another page has changed is shown, not overwritten."""
-        if not opened or not isinstance(id, str):
+    def saved(self, opened: Any, first: Any, second: Any) -> list[Any]:
+        """Inputs: opened, first, second. Outputs: notice, outputs. A row that another page has changed is shown, not overwritten."""
+
+        def act(id: str, number: int, row: dict[str, Any], kind: Kind) -> Change:
+            new = written(row, kind, str(first or ""), str(second or ""))
+            return working.changed(
+                self.services.datasets, id, change=[(number, new)] if number else (), add=() if number else [new]
+            )
+
+        return self._done(opened, act)
+
+    def deleted(self, opened: Any) -> list[Any]:
+        """Inputs: opened. Outputs: notice, outputs."""
+        return self._done(opened, lambda id, number, *_: working.changed(self.services.datasets, id, remove=[number]))
+
+    def _done(self, opened: Any, act: Callable[[str, int, dict[str, Any], Kind], Change]) -> list[Any]:
+        known: dict[str, Any] = opened if isinstance(opened, dict) else {}
+        id, number, kind = known.get("set"), known.get("number"), cast(Kind, str(known.get("kind")))
+        if not isinstance(id, str) or not isinstance(number, int):
             return [gr.skip(), *self.closed()]
-        number = opened["number"]
-
-        def act() -> str:
-            row = written(opened, str(first or ""), str(second or ""))
-            if number:
-                change = working.changed(self.services.datasets, id, change=[(number, row)])
-            else:
-                change = working.changed(self.services.datasets, id, add=[row])
-            return self.w.t("data_page.done", version=change.version, what=self.w.of(change.what))
-
-        return self._done(id, opened, act)
-
-    def deleted(self, id: Any, opened: Opened | None) -> list[Any]:
-        """Inputs: sets, opened. Outputs: notice, outputs."""
-        if not opened or not opened["number"] or not isinstance(id, str):
-            return [gr.skip(), *self.closed()]
-
-        def act() -> str:
-            change = working.changed(self.services.datasets, id, remove=[opened["number"]])
-            return self.w.t("data_page.done", version=change.version, what=self.w.of(change.what))
-
-        return self._done(id, opened, act)
-
-    def _done(self, id: str, opened: Opened, act: Callable[[], str]) -> list[Any]:
-        stays = [gr.skip()] * len(self.outputs)
         try:
-            if opened["number"]:
-                now = self._now(id, opened["number"])
+            row = NEW.get(kind, {})
+            if number:
+                now = self._now(id, number)
                 if now is None:
-                    return [self._gone(opened["number"]), *self.closed()]
-                if now.as_dict() != opened["row"]:
-                    said = notice(self.w.t("data_page.changed_meanwhile", row=opened["number"]), "warn")
-                    return [shown(said), *self.show(id, opened["number"], now.as_dict())]
-            return [shown(notice(act(), "ok")), *self.closed()]
+                    return [self._gone(number), *self.closed()]
+                row = now.as_dict()
+                if mark(row) != known.get("mark"):
+                    said = notice(self.w.t("data_page.changed_meanwhile", row=number), "warn")
+                    return [shown(said), *self.show(id, number, row)]
+            change = act(id, number, row, kind_of(row) if number else kind)
+            done = self.w.t("data_page.done", version=change.version, what=self.w.of(change.what))
+            return [shown(notice(done, "ok")), *self.closed()]
         except GarageError as error:
-            return [shown(notice(self.w.of(error.message))), *stays]
+            return [shown(notice(self.w.of(error.message))), *[gr.skip()] * len(self.outputs)]
 
     def _now(self, id: str, number: int) -> Example | None:
         """None where the row was deleted meanwhile. Raises DataError where the set has gone."""

@@ -23,7 +23,7 @@ from webui.state.snapshot import RunRow, RunView
 
 
 class ManageRun:
-    def __init__(self, services: Services, wording: Wording, opened: gr.State):
+    def __init__(self, services: Services, wording: Wording, opened: gr.Textbox):
         self.services, self.w, self.opened = services, wording, opened
 
     def build(self) -> None:

@@ -49,8 +49,8 @@ SAVE = """(file) => {
 
 
 class RunsPage:
-    def __init__(self, services: Services, wording: Wording, opened: gr.State):
-        """opened: the id of the run this page has open, kept by the server for each visitor."""
+    def __init__(self, services: Services, wording: Wording, opened: gr.Textbox):
+        """opened: the id of the run this page has open, sent with every press: a press that waits acts on what was on screen."""
         self.services, self.w, self.opened = services, wording, opened
         self.finding = RunFinding(services, wording, "details", self._view)
         self.way_out = WayOut(services, wording, opened)

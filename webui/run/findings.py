@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import gradio as gr
+from gradio.components import Component
 
 from core.advice.diagnosis import applied
 from core.errors import GarageError
@@ -42,7 +43,7 @@ class RunFinding:
         found = self.services.diagnoses.of(self.view(look))
         return gr.update(visible=True, value=self.w.of(found.remedy)) if found else gr.update(visible=False)
 
-    def wire(self, form: FormHandle, opened: gr.State | None, tabs: gr.Tabs, said: gr.HTML) -> None:
+    def wire(self, form: FormHandle, opened: Component | None, tabs: gr.Tabs, said: gr.HTML) -> None:
         """opened: the run that is meant; None: the one that the Train page shows. said: where a refusal is told."""
 
         def take(given: Given) -> Taken:

@@ -45,7 +45,7 @@ class PublishPanel:
             self.film = gr.Checkbox(value=False, **w.named("publish_panel.film", "publish-film"))
             with gr.Row(elem_classes="lg-tight"):
                 self.look = gr.Button(w.t("publish_panel.look"), elem_id="publish-look")
-            self.listed = gr.State(None)  # of which choices
+            self.listed = gr.JSON(None, visible=False)  # of which choices
             self.files = gr.HTML("", visible=False, elem_id="publish-files")
             with gr.Row(elem_classes="lg-tight"):
                 self.send = gr.Button(w.t("publish_panel.send"), variant="primary", visible=False, elem_id="publish-send")
@@ -92,7 +92,7 @@ class PublishPanel:
         return named(result, self.w)
 
     # ---- wires ----------------------------------------------------------------------------------------------------
-    def wire(self, pulse: Poller, opened: gr.State, picked: Any) -> None:
+    def wire(self, pulse: Poller, opened: gr.Textbox, picked: Any) -> None:
         given = [opened, self.which, self.repo, self.film]
         shows = [self.files, self.send, self.notice]
         self.look.click(self.list, [*given, self.who], [*shows, self.listed], **AT_ONCE)

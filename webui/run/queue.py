@@ -13,7 +13,7 @@ from core.queue.queue import Game, Hold, time_of_day
 from core.runs.folder import RunFolder
 from webui.kit.format import at_time
 from webui.kit.html import Html, join, muted, notice, tag
-from webui.kit.live import AT_ONCE, CONTROL, LivePart, Poller, ViewContext, outcome, shown
+from webui.kit.live import AT_ONCE, CONTROL, EACH, LivePart, Poller, ViewContext, outcome, shown
 from webui.kit.panel import Panel
 from webui.kit.wording import Wording
 from webui.run import card
@@ -98,7 +98,7 @@ class QueuePanel(Panel):
             pulse.after(button.click(lambda act=act: outcome(self.w, act), None, [notice], **CONTROL))
         self.list.input(None, [self.list], None, js=REMEMBER, **AT_ONCE)
         for button, way in ((self.up, -1), (self.down, 1)):
-            pulse.after(button.click(self.move(way), [self.chosen], [self.notice], js=CHOSEN, **CONTROL))
+            pulse.after(button.click(self.move(way), [self.chosen], [self.notice], js=CHOSEN, **EACH, **CONTROL))
         taken = self.out.click(self.take_out, [self.chosen], [self.list, self.notice], js=CHOSEN, **CONTROL)
         pulse.after(taken.then(None, None, None, js=FORGET, **AT_ONCE))
         pulse.after(self.set.click(self.set_time, [self.chosen, self.time], [self.time, self.notice], js=CHOSEN, **CONTROL))

@@ -48,7 +48,7 @@ Found = tuple[Sequence[ExportResult], Sequence[tuple[ExportRequest, ExportStatus
 
 
 class WayOut:
-    def __init__(self, services: Services, wording: Wording, opened: gr.State):
+    def __init__(self, services: Services, wording: Wording, opened: gr.Textbox):
         self.services, self.w, self.opened = services, wording, opened
         self.finer = Finer(wording)
         self.hub = PublishPanel(services, wording, lambda look: self._found(look)[0])

@@ -1,4 +1,5 @@
-"""gradio's own script with two slow searches made fast, and none of its answers lost (gradio 6.31, assets/core-*.js, index-*.js).
+"""gradio's own script with two slow searches made fast, none of its answers lost, and no late piece of a
+cancelled one shown (gradio 6.31, assets/core-*.js, index-*.js, Blocks-*.js).
 
 Each answer of the server sets the state of some hundred components, and for each the script walked through all 900 of the page, over
 proxies, to find one by its id; while the page was built it went through all events for each component. That was half of what the
@@ -14,7 +15,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-NAME = re.compile(r"(?:core|index)-[\w-]+\.js")
+NAME = re.compile(r"(?:core|index|Blocks)-[\w-]+\.js")
 # function find(node, id): node itself, else the first below it
 SEARCH = re.compile(
     r"function (\w+)\((\w+),(\w+)\)\{if\(\2\.id===\3\)return \2;if\(\2\.children\)for\(let (\w+) of \2\.children\)"
@@ -40,11 +41,15 @@ NAMES = (
 CLOSED = re.compile(
     r"(unclosed_events:(\w+),(?:(?!unclosed_events).)*?if\(\w+\.msg===`close_stream`\)\{\w+\(\w+,(\w+)\.abort_controller\));return\}"
 )
+# What ends an answer told the server so, while pieces that were on their way went on to the page, over what was opened in its place.
+CANCEL = re.compile(r"async cancel\((\w+)\)\{if\(\1\)for\(let (\w+) of \1\)\{let (\w+)=this\.submissions\.get\(\2\);if\(\3\)\{")
+PIECES = re.compile(r"(for await\(let \w+ of (\w+\.data)\))(?=if\()")
 
 
 def quickened(script: str) -> str:
     """As it is where this gradio searches in another way (tests/unit/server/test_script.py says so)."""
     script = CLOSED.sub(r"\1;\2.size&&(\2.clear(),\3.open_stream());return}", script)
+    script = PIECES.sub(r"\1if(\2.isOver)break;else ", CANCEL.sub(r"\g<0>\3.isOver=!0;", script))
     script = SEARCH.sub(lambda found: PLACES.format(name=found[1]), script)
     return EVENTS.sub(lambda found: NAMES.format(node=found[1], events=found[2], names=found[3]), script)
 

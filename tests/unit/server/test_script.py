@@ -42,6 +42,25 @@ def test_both_searches_are_where_gradio_had_them(gradios: str) -> None:
     assert not {"places", "attached"} & {*gradios.replace("=", " ").split()}, "the names are taken"
 
 
+def test_an_answer_that_was_cancelled_shows_nothing_more() -> None:
+    """Seen on a busy PC: a conversation that was opened during an answer was replaced by the answer's next piece (tests/browser/test_thinking)."""
+    import gradio
+
+    (file,) = Path(gradio.__file__).parent.glob("templates/frontend/assets/Blocks-*.js")
+    blocks = file.read_text("utf-8")
+    assert len(script.CANCEL.findall(blocks)) == len(script.PIECES.findall(blocks)) == 1, (
+        "gradio cancels in another way: read script anew"
+    )
+    cancel = re.compile(r"async cancel\(\w+\)\{.*?\}(?=dispatch_load_events\()").search(script.quickened(blocks))[0]
+    code = f"""
+        const page = {{submissions: new Map([[7, {{cancel: async () => {{ over.push(page.submissions.get(7).isOver); }}}}]]), submission_trigger_ids: new Map(),
+                      dependencies_by_fn: new Map(), update_loading_status() {{}}, update_loading_stati_state() {{}}, clear_submission() {{}}, {cancel}}};
+        const over = [];
+        page.cancel([7]).then(() => console.log(JSON.stringify(over)));"""
+    done = subprocess.run([compute_driver_executable()[0], "-e", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and json.loads(done.stdout) == [True], done.stderr[-2000:]
+
+
 def test_what_is_found_is_the_same(gradios: str) -> None:
     """Moved, replaced, new, of no id: the places that were noted are looked at, never believed."""
 

@@ -69,7 +69,7 @@ def test_a_page_of_rows_follows_the_other_and_leads_back(services: Services, pag
     assert numbers(last) == ["41", "42", "43", "44", "45"] and not last[NEXT]["visible"]
     assert numbers(draw(page, id, page.back(begins)))[0] == "21"
     for number in range(41, 46):
-        page.row.deleted(id, page.open_row(id, str(number), "all", begins)[1])
+        page.row.deleted(page.open_row(id, str(number), "all", begins)[1])
     assert numbers(draw(page, id, begins))[0] == "21"  # the last page has gone
 
 
@@ -82,7 +82,7 @@ def test_words_are_sought_and_rows_that_cannot_be_learned_from_are_shown_with_th
     assert numbers(bad) == ["13"] and "Row 13\nthe answer is empty" in bad[ROWS]["choices"][0][0]
     opened = page.open_row(id, "13", "problems", [0])
     assert opened[1]["number"] == 0 and "And this?" in opened[5]["value"]  # as a new row, in JSON
-    mended = page.row.saved(id, opened[1], "", '{"question": "And this?", "answer": "This."}')
+    mended = page.row.saved(opened[1], "", '{"question": "And this?", "answer": "This."}')
     assert "Saved as version 1" in said(mended[0]) and len(services.datasets.rows(id)) == 13
 
 
@@ -90,13 +90,13 @@ def test_a_row_is_rewritten_added_and_deleted_and_each_is_a_version(services: Se
     id = added(services, tmp_path, asked(3))
     opened = page.open_row(id, "2", "all", [0])
     assert opened[4]["value"] == "What is number 2?"
-    page.row.saved(id, opened[1], "Who?", "Me.")
+    page.row.saved(opened[1], "Who?", "Me.")
     assert services.datasets.rows(id)[1][1].as_dict()["messages"][1]["content"] == "Me."
-    page.row.saved(id, page.new_row(id)[1], "And?", "So.")
-    page.row.deleted(id, page.open_row(id, "1", "all", [0])[1])
+    page.row.saved(page.new_row(id)[1], "And?", "So.")
+    page.row.deleted(page.open_row(id, "1", "all", [0])[1])
     drawn = draw(page, id)
     assert numbers(drawn) == ["2", "3", "5"] and "3: 1 removed" in drawn[HEAD] and drawn[UNDO]["interactive"]
-    page.row.saved(id, page.new_row(id)[1], "More?", "More.")
+    page.row.saved(page.new_row(id)[1], "More?", "More.")
     assert "4 rows" in samples.choice(services.datasets.get(id), Wording("en"))[0], "seen in step 3: the rows of the file"
     page.mending.undo(id)
     page.mending.undo(id)
@@ -141,15 +141,15 @@ def test_a_row_that_is_saved_unchanged_says_what_it_said(
     opened = page.open_row(id, "1", "all", [0])
     was = services.datasets.rows(id)[0][1]
     assert opened[1]["kind"] == kind
-    page.row.saved(id, opened[1], opened[4]["value"], opened[5]["value"])
+    page.row.saved(opened[1], opened[4]["value"], opened[5]["value"])
     assert services.datasets.get(id).version == 1 and services.datasets.rows(id)[0][1] == was
 
 
 def test_bad_input_is_a_sentence_and_changes_nothing(services: Services, page: DataPage, tmp_path: Path) -> None:
     id = added(services, tmp_path, asked(2))
     opened = page.open_row(id, "1", "all", [0])[1]
-    assert "cannot be used" in said(page.row.saved(id, opened, "Who?", "")[0])
-    assert "is not JSON" in said(page.row.saved(id, opened | {"kind": "json"}, "", "{")[0])
+    assert "cannot be used" in said(page.row.saved(opened, "Who?", "")[0])
+    assert "is not JSON" in said(page.row.saved(page.new_row(id)[1] | {"kind": "json"}, "", "{")[0])
     assert "no changes to undo" in said(page.mending.undo(id))
     assert services.datasets.get(id).version == 0
 
@@ -157,16 +157,16 @@ def test_bad_input_is_a_sentence_and_changes_nothing(services: Services, page: D
 def test_what_another_page_did_meanwhile_is_told_and_kept(services: Services, page: DataPage, tmp_path: Path) -> None:
     id = added(services, tmp_path, asked(3))
     mine, other = (page.open_row(id, "2", "all", [0])[1] for _ in range(2))
-    page.row.saved(id, other, "Theirs?", "Theirs.")
-    told = page.row.saved(id, mine, "Mine?", "Mine.")
+    page.row.saved(other, "Theirs?", "Theirs.")
+    told = page.row.saved(mine, "Mine?", "Mine.")
     assert "changed elsewhere" in said(told[0]) and told[4]["value"] == "Theirs?"
     assert services.datasets.get(id).version == 1
-    page.row.deleted(id, told[1])
-    assert "deleted elsewhere" in said(page.row.saved(id, told[1], "Mine?", "Mine.")[0])
+    page.row.deleted(told[1])
+    assert "deleted elsewhere" in said(page.row.saved(told[1], "Mine?", "Mine.")[0])
     assert "There is no row 2" in said(page.open_row(id, "2", "all", [0])[0])
     services.datasets.delete(id)
     assert "no longer there" in draw(page, id)[HEAD]
-    assert said(page.row.saved(id, told[1], "Mine?", "Mine.")[0]) and page.mending.look(id)[0] == []
+    assert said(page.row.saved(told[1], "Mine?", "Mine.")[0]) and page.mending.look(id)[0] == []
 
 
 def test_what_is_found_is_mended_in_every_row_by_its_button(services: Services, page: DataPage, tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_a_set_comes_as_jsonl_as_it_is_now_and_an_unknown_one_is_refused(
     services: Services, page: DataPage, tmp_path: Path
 ) -> None:
     id = added(services, tmp_path, asked(450))
-    page.row.deleted(id, page.open_row(id, "1", "all", [0])[1])
+    page.row.deleted(page.open_row(id, "1", "all", [0])[1])
     layers = [
         Middleware(Guard, hosts=(*LOOPBACK, "testserver")),
         Middleware(SetFile, sets=services.datasets, workspace=services.workspace),

@@ -406,6 +406,10 @@ def whole_page(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "print(json.dumps({'loaded': [m for m in ('torch', 'transformers', 'peft', 'datasets', 'bitsandbytes') if m in sys.modules],"
         "'events': [([(names.get(at), name) for at, name in each['targets']], each['trigger_mode'])"
         " for each in page['dependencies'] if each['backend_fn'] and each['inputs']],"
+        "'kept': {names.get(at): [type(one).__name__ for one in each.inputs] for each in blocks.fns.values() for at, _ in each.targets"
+        " if each.concurrency_id in ('control', 'sets')},"
+        "'draws': [[(names.get(at), name) for at, name in each.targets] for each in blocks.fns.values()"
+        " if any(names.get(out._id) == 'data-head' for out in each.outputs)],"
         "'lines': {names.get(at): each.concurrency_id for each in blocks.fns.values() for at, _ in each.targets}}))"
     )
     environment = os.environ | {"LORA_GARAGE_LANGUAGES": "en"}  # the others are the same page with other words
@@ -426,6 +430,18 @@ def test_no_choice_and_no_file_is_forgotten_while_the_one_before_is_at_work(whol
     pressed = ("chat-message", "hub-token", "hub-set-words", "chat-conversations-list")
     chosen = [each for each in told if each[1] in ("input", "upload", "submit") and each[0] not in pressed]
     assert len(chosen) > 15 and [each for each in chosen if each[2] == "once"] == []
+
+
+def test_one_listener_alone_draws_a_data_set(whole_page: dict[str, Any]):
+    """Of two that are on their way the older could be answered last, and show one set's rows below the name of the other."""
+    assert whole_page["draws"] == [[["data-draw", "click"]], [[None, "load"]]]
+
+
+def test_what_waits_acts_on_what_was_on_the_screen_when_it_was_pressed(whole_page: dict[str, Any]):
+    """Seen: gradio reads a State when the line reaches the event, and Delete, pressed while a run was unpacked, deleted the unpacked one."""
+    waiting = whole_page["kept"]
+    assert len(waiting) > 30 and {"delete-really", "data-row-save", "data-mend-0", "export-start"} <= waiting.keys()
+    assert [name for name, inputs in waiting.items() if "State" in inputs] == []
 
 
 def test_stop_and_pause_wait_behind_nothing_but_each_other(whole_page: dict[str, Any]):

@@ -36,7 +36,11 @@ element.addEventListener("click", (event) => {
   trigger("select", { value: button.dataset.set });
 });
 """
+ORDER = "(...values) => loraGarageForm.order(...values)"
+DELIVERED = "(...values) => loraGarageForm.delivered(...values)"
 PRESSED = "() => [window.loraGarageHubSet ?? '']"
+# A download begins behind nothing after which another set may be looked at.
+BEGINS = {**CONTROL, "concurrency_id": "hub-set"}
 # Of buttons that ask the hub, and take some seconds.
 ASKING: dict[str, Any] = {"show_progress": "minimal", "concurrency_limit": 2, "api_visibility": "private"}
 
@@ -80,9 +84,10 @@ class HubSetPanel(Panel):
         self.part.select(self.chosen, [self.told, self.part], self._of_part, show_progress_on=[self.part], **LAST, **ASKING)
         begun = [self.waited_for, self.clock, self.progress, self.failure]
         for button, rows in ((self.add, 0), (self.take, FIRST_ROWS)):
-            pulse.after(button.click(self.begin(rows), [self.told, self.part, self.question, self.answer], begun, **CONTROL))
+            asked = [self.told, self.part, self.question, self.answer]
+            pulse.after(button.click(self.begin(rows), asked, begun, js=ORDER, **BEGINS))
         self.clock.tick(self.looked, [self.waited_for], [self.clock, self.progress, self.failure, self.arrived], **QUIET)
-        form.fills(self.arrived.change, self.taken, {self.arrived}, {data, self.one, self.failure}, **QUIET)
+        form.fills(self.arrived.change, self.taken, {self.arrived}, {data, self.one, self.failure}, js=DELIVERED, **QUIET)
 
     @property
     def _of_part(self) -> list[Component]:

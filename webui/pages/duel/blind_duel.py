@@ -41,7 +41,8 @@ class BlindDuel:
 
     def build(self, rows: tuple[RunRow, ...] = ()) -> None:
         w = self.w
-        self.opened, self.at = gr.State(None), gr.State(None)  # the comparison's id, and the prompt that is judged
+        self.opened = gr.Textbox(visible="hidden")  # the comparison's id
+        self.at = gr.JSON(None, visible=False)  # the prompt that is judged: sent with the verdict, of the pair that was on screen
         self.voter = gr.Textbox(visible=False)
         with gr.Column(elem_classes="lg-card", elem_id="duel"):
             gr.HTML(join([tag("h2", w.t("blind_duel.title")), muted(w.t("blind_duel.about"))]), elem_id="duel-about")
@@ -79,34 +80,13 @@ class BlindDuel:
 
     def wire(self, target: Component, checkpoint: Component, stop: Callable[[], None]) -> None:
         """stop: ends what is being written or loaded; what is answered stays."""
-        view = [
-            self.opened,
-            self.at,
-            self.begin,
-            self.halt,
-            self.said,
-            self.stage,
-            self.asked,
-            self.answers,
-            self.result,
-            self.pairs,
-            self.kept,
-            self.judge.fold,
-        ]
+        view = [self.opened, self.at, self.begin, self.halt, self.said, self.stage, self.asked, self.answers]
+        view += [self.result, self.pairs, self.kept, self.judge.fold]
         once = QUIET | {"trigger_mode": "once"}
         for each in self.two:
             each.wire()
-        asked = [
-            target,
-            checkpoint,
-            self.count,
-            self.own,
-            self.file,
-            self.length,
-            *self.two[0].fields,
-            *self.two[1].fields,
-            self.voter,
-        ]
+        fields = [*self.two[0].fields, *self.two[1].fields]
+        asked = [target, checkpoint, self.count, self.own, self.file, self.length, *fields, self.voter]
         self.begin.click(self.start, asked, view, js=VOTER, concurrency_limit=2, concurrency_id="duel", **once)
         self.halt.click(stop, None, None, **AT_ONCE)
         for verdict, button in zip(BUTTONS, self.buttons, strict=True):

@@ -39,7 +39,7 @@ class JudgePanel(Panel):
                 self.halt = gr.Button(w.t("chat_page.stop"), variant="stop", visible=False, elem_id="judge-halt")
             self.said = gr.HTML("", visible=False, elem_id="judge-said")
 
-    def wire(self, opened: gr.State) -> None:
+    def wire(self, opened: gr.Textbox) -> None:
         """opened: the id of the comparison that is over."""
         view = [self.send, self.halt, self.said]
         opened.change(lambda: [None, *self._view(Html(""))], None, [self.judge, *view], **AT_ONCE)  # another's were not shown
