@@ -324,6 +324,9 @@ def test_the_chat_tab_offers_the_run_that_ended_since_and_keeps_what_a_person_ch
     trained(workspace, "newest")
     kit.go_to_tab(page, "Runs")
     page.locator("#runs-list label", has_text="older").click()
+    kit.expect(page.locator("#details-card")).to_contain_text(
+        "older"
+    )  # until then the page shows the newest, and its button is that one's
 
     def tells_of_the_tab_first(route: Route) -> None:
         """As a browser now and then does: the tab is there, the model in the form is still the one before."""
@@ -371,6 +374,7 @@ def test_the_chat_tab_offers_the_run_that_ended_since_and_keeps_what_a_person_ch
     for deleted, left in (("newest", "older"), ("older", "base")):
         kit.go_to_tab(page, "Runs")
         page.locator("#runs-list label", has_text=deleted).click()
+        kit.expect(page.locator("#details-card")).to_contain_text(deleted)
         if deleted == "newest":
             kit.unfold(page, "#manage-fold")
         page.locator("#delete").click()
