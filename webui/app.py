@@ -173,25 +173,11 @@ def launch(services: Services, port: int, reach: Reach | None = None, keeper: Do
     no_links_to_states()
     errors_to_log()
     demo = build(services)
-    options: dict[str, Any] = {
-        "server_name": reach.bound,
-        "server_port": port,
-        "share": False,
-        "mcp_server": False,
-        "ssr_mode": False,
-        "pwa": False,
-        "run_history": False,
-        "enable_monitoring": False,
-        "strict_cors": True,
-        "max_file_size": LARGEST_UPLOAD,
-        "allowed_paths": [],
-        "blocked_paths": [],
-        "root_path": "",
-        "show_error": True,
-        "footer_links": [],
-        "quiet": True,
-        "inbrowser": False,
-        "prevent_thread_lock": True,
+    off = ("share", "mcp_server", "ssr_mode", "pwa", "run_history", "enable_monitoring", "inbrowser")
+    options: dict[str, Any] = dict.fromkeys(off, False) | dict.fromkeys(("allowed_paths", "blocked_paths", "footer_links"), [])
+    options |= dict.fromkeys(("strict_cors", "show_error", "quiet", "prevent_thread_lock"), True)
+    options |= {"server_name": reach.bound, "server_port": port, "root_path": "", "max_file_size": LARGEST_UPLOAD}
+    options |= {
         "_frontend": False,  # else it asks its own page, and a PC that takes three seconds for it does not start (it has answered before)
         "theme": theme(),
         "css": styles(),

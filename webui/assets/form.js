@@ -56,7 +56,7 @@
   const press = (...values) => { pressed = ++form.revision; return sent(...values); };
   const drop = (...values) => { form.revision++; return sent(...values); };  // of several files that are read the newest that can be counts
 
-  const order = (...values) => { ordered = ++form.revision; return values; };
+  const order = (...values) => { ordered = form.revision; return values; };
   const delivered = (...values) => sent(...values).map((value) => (isState(value) ? { ...value, revision: ordered } : value));
 
   window.loraGarageForm = {

@@ -22,7 +22,7 @@ from webui.kit.wording import Wording
 from webui.pages.chat_choices import LATEST, PRECISIONS, checkpoint_choices, run_id_of, strength_of, target_choices
 from webui.pages.chat_history import MOST_SYSTEM, Message, answered, turns_of, without_last
 from webui.pages.conversations import BASE, CHOSEN, OFFERED, OPENED, SENT, TAKEN, TUNED, ConversationShelf
-from webui.pages.corrections import CorrectionsPanel
+from webui.pages.corrections import CLOSES, CorrectionsPanel
 from webui.pages.duel.blind_duel import BlindDuel
 from webui.run.second_adapter import SecondAdapter
 from webui.state.services import Services
@@ -55,14 +55,9 @@ class ChatPage:
             with gr.Row(elem_id="chat-choose"):
                 target = w.named("chat_page.target", "chat-target")
                 self.target = gr.Dropdown(choices, value=choices[0][1], scale=3, min_width=260, **target)
-                self.checkpoint = gr.Dropdown(
-                    checkpoint_choices(self.services, self.w, choices[0][1]),
-                    value=LATEST,
-                    visible=run_id_of(choices[0][1]) is not None,
-                    scale=2,
-                    min_width=200,
-                    **w.named("chat_page.checkpoint", "chat-checkpoint"),
-                )
+                known, is_run = checkpoint_choices(self.services, self.w, choices[0][1]), run_id_of(choices[0][1]) is not None
+                checkpoint = w.named("chat_page.checkpoint", "chat-checkpoint") | {"scale": 2, "min_width": 200}
+                self.checkpoint = gr.Dropdown(known, value=LATEST, visible=is_run, **checkpoint)
             self.offered = gr.Textbox("", visible="hidden")  # to whom it may be shown is known to the page alone
             precisions = [(w.t(f"chat_page.precision_{name}"), name) for name in PRECISIONS]
             self.precision = gr.Radio(precisions, value="trained", **w.named("chat_page.precision", "chat-precision"))
@@ -167,23 +162,24 @@ class ChatPage:
         view = [*room, self.notice, self.sent, self.send, self.stop]
         self.sent.change(None, [self.sent, self.message], self.message, js=LEAVES, **QUIET)
         waits = {"show_progress_on": [self.base, self.tuned]}  # a bubble of three dots until the first word
-        talk = QUIET | waits | {"trigger_mode": "once", "concurrency_limit": 4, "concurrency_id": "chat"}
+        # First, and on the page: a correction that is open when another question is sent is none of its answer.
+        leaves = [self.send.click, self.message.submit, self.undo.click, self.clear.click, self.target.change]
+        gr.on(leaves, None, None, self.corrections.outputs, js=CLOSES, **QUIET)
+        keep: Any = lambda event: event.success(self.shelf.put, [opened, self.base, self.tuned], None, **AT_ONCE)  # noqa: E731
+        corrects = self.corrections.wire(keep, self.base, self.tuned, self.target, self.system)
+        talk = QUIET | waits | {"trigger_mode": "once", "concurrency_limit": 4, "concurrency_id": "chat", "cancels": corrects}
         asked = [self.base, self.tuned, *target, *sampling]
         said = gr.on([self.send.click, self.message.submit], self.talk_on, [self.message, opened, *asked], [*view, opened], **talk)
-        known = [self.corrections.earlier]
-        again = self.again.click(self.talk_again, [*known, opened, *asked], [*view, opened, *self.corrections.outputs], **talk)
-        ends = AT_ONCE | {"cancels": [said, again]}
+        earlier, outputs = self.corrections.earlier, [*view, opened, *self.corrections.outputs]
+        again = self.again.click(self.talk_again, [earlier, opened, *asked], outputs, **talk)
+        ends = AT_ONCE | {"cancels": [said, again, *corrects]}
         self.stop.click(self.halt, None, None, **AT_ONCE)
         self.undo.click(self.take_back, [self.base, self.tuned], [*view, self.message], **ends)
         self.clear.click(lambda: [*self.start_over(), ""], None, [*view, opened], **ends)
         self.load.click(self.load_now, target, [self.notice, self.status], **QUIET)
         self.target.change(self.choose, [self.target, opened], [self.checkpoint, opened, *view], js=OPENED, **ends)
-
         opens = self.shelf.wire(page, self.target, view, ends)
-        keep: Any = lambda event: event.then(self.shelf.put, [opened, self.base, self.tuned], None, **AT_ONCE)  # noqa: E731
-        self.corrections.wire(keep, self.base, self.tuned, self.target, self.system)
-        leaves = [self.send.click, self.message.submit, self.undo.click, self.clear.click, self.target.change, *opens]
-        gr.on(leaves, self.corrections.closed, None, self.corrections.outputs, **AT_ONCE)
+        gr.on(opens, None, None, self.corrections.outputs, js=CLOSES, **QUIET)
         self.duel.wire(self.target, self.checkpoint, self.halt)
 
     def talk_on(self, message: str, opened: Any, base: list[Message], tuned: list[Message], *rest: Any) -> Iterator[list[Any]]:
@@ -267,9 +263,8 @@ class ChatPage:
         texts = {"base": "", "tuned": ""}
         done: dict[str, Done] = {}
         sentence = ""
-        yield self._view(
-            self._answered(base, ""), self._answered(tuned, "") if both else [], both, sent=sent, writing=True, done=done
-        )
+        begun = self._so_far(base, tuned, texts, both)
+        yield self._view(*begun, both, sent=sent, writing=True, done=done)
         try:
             with answer:
                 for gathered in answer.batches():

@@ -17,6 +17,8 @@ from webui.kit.panel import Panel
 from webui.pages.chat_history import MOST_SYSTEM, Message, answered, last_answer, without_last
 
 MOST_ANSWER = 40_000  # characters
+# Outputs: outputs, as `closed` has them.
+CLOSES = "() => [{__type__: 'update', visible: false}, undefined, undefined, {__type__: 'update', visible: false}, undefined, {__type__: 'update', value: '', visible: false}]"
 
 
 class CorrectionsPanel(Panel):
@@ -43,16 +45,21 @@ class CorrectionsPanel(Panel):
     def outputs(self) -> list[Component]:
         return [self.panel, self.text, self.earlier, self.choice, self.before, self.notice]
 
-    def wire(self, keep: Callable[[Any], Any], base: Component, tuned: Component, target: Component, system: Component) -> None:
-        """keep: writes the conversation down after an event that changed it."""
+    def wire(
+        self, keep: Callable[[Any], Any], base: Component, tuned: Component, target: Component, system: Component
+    ) -> list[Any]:
+        """keep: writes the conversation down after an event that changed it. Gives these events, for what opens another to cancel."""
         talked = [base, tuned, target, system]
         self.open.click(self.opened, [base, tuned], self.outputs, **AT_ONCE)
         self.close.click(self.closed, None, self.outputs, **AT_ONCE)
         kept = [*self.outputs, base, tuned]
-        keep(self.save.click(self.saved, [self.text, *talked], kept, **CORRECTS))
+        told = [self.save.click(self.saved, [self.text, *talked], kept, **CORRECTS)]
         for button, is_now in ((self.now_better, True), (self.before_better, False)):
             prefer = lambda earlier, *rest, is_now=is_now: self.preferred(is_now, earlier, *rest)  # noqa: E731
-            keep(button.click(prefer, [self.earlier, *talked], kept, **CORRECTS))
+            told.append(button.click(prefer, [self.earlier, *talked], kept, **CORRECTS))
+        for event in told:
+            keep(event)
+        return told
 
     # ---- what is shown ----------------------------------------------------------------------------------------------
     def closed(self, said: Html | str = "") -> list[Any]:

@@ -98,9 +98,10 @@ class Mending(Panel):
     def _mend(self, number: int) -> Callable[..., Update]:
         def mend(id: Any, offered: Any, value: Any) -> Update:
             """Inputs: sets, offered, value. Outputs: notice."""
-            if not isinstance(offered, list) or number >= len(offered) or offered[number][3] != id:  # of the set before
+            chosen = offered[number] if isinstance(offered, list) and number < len(offered) else None
+            if not isinstance(chosen, list) or len(chosen) != 4 or chosen[3] != id:  # of the set before
                 return shown(notice(self.w.t("data_page.stale"), "warn"))
-            kind, action, argument, _ = offered[number]
+            kind, action, argument, _ = chosen
             filled = str(value or "") if action == "fill" else ""
             return self.told(lambda: working.mended(self.services.datasets, id, kind, filled, argument, action))
 

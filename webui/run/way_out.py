@@ -140,7 +140,7 @@ class WayOut:
 
     # ---- wires ----------------------------------------------------------------------------------------------------
     def wire(self, pulse: Poller, picked: Any) -> None:
-        """picked: the event by which another run is opened; gradio tells nobody of a State that an event beside its queue changed."""
+        """picked: the event by which another run is opened; also where the same is picked again, of which `opened` tells nobody."""
         told = [self.about, self.form, self.fold, self.start, *self.finer.told]
         asked = [self.opened, self.where, self.finer.base]
         self.where.input(self.choose, asked, told, **LAST, **AT_ONCE)

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from webui.server import run_file
+from webui.server import run_file, script
 from webui.server.language import PATHS
 from webui.server.set_file import FILES
 
@@ -49,7 +49,7 @@ HEADERS = [
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
 ]
-# The names of these files hold a hash of what is in them: a page that is loaded again, and a phone's second visit, asks for none of eighty.
+# The names of these files hold a hash of what is in them, but for those rewritten here: a page that is loaded again asks for none of eighty.
 FOR_GOOD = [(b"cache-control", b"public, max-age=31536000, immutable")]
 # No proxy stands before this app, so whoever sends these wants gradio to take the app for another address.
 PROXYS = (b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-prefix", b"x-gradio-server")
@@ -79,7 +79,8 @@ class Guard:
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 kept = [pair for pair in message.get("headers", []) if not pair[0].lower().startswith(b"access-control-")]
-                is_for_good = message["status"] == 200 and scope["path"].startswith("/assets/")
+                asset = scope["path"].removeprefix("/assets/")
+                is_for_good = message["status"] == 200 and asset != scope["path"] and not script.NAME.fullmatch(asset)
                 message = {**message, "headers": [*kept, *HEADERS, *(FOR_GOOD if is_for_good else ())]}
             await send(message)
 

@@ -41,15 +41,22 @@ NAMES = (
 CLOSED = re.compile(
     r"(unclosed_events:(\w+),(?:(?!unclosed_events).)*?if\(\w+\.msg===`close_stream`\)\{\w+\(\w+,(\w+)\.abort_controller\));return\}"
 )
-# What ends an answer told the server so, while pieces that were on their way went on to the page, over what was opened in its place.
-CANCEL = re.compile(r"async cancel\((\w+)\)\{if\(\1\)for\(let (\w+) of \1\)\{let (\w+)=this\.submissions\.get\(\2\);if\(\3\)\{")
+# What ends an answer told the server so after it had been drawn itself, while pieces of the answer went on to the page, over what was opened in
+# its place. Now it ends first, shows nothing more, and no later one of the same event is taken off the books for it.
+CANCEL = re.compile(
+    r"(async cancel\((\w+)\)\{if\(\2\)for\(let (\w+) of \2\)\{let (\w+)=this\.submissions\.get\(\3\);if\(\4\)\{)(.*?this\.clear_submission\(\3)\)"
+)
 PIECES = re.compile(r"(for await\(let \w+ of (\w+\.data)\))(?=if\()")
+FIRST = re.compile(
+    r"(for\(let (\w+)=0;\2<\((\w+)\?\.length\|\|0\);\2\+\+\)\{let (\w+)=\3\?\3\[\2\]:void 0;if\(\4\)\{)this\.cancel\(\4\.cancels\);"
+)
 
 
 def quickened(script: str) -> str:
     """As it is where this gradio searches in another way (tests/unit/server/test_script.py says so)."""
     script = CLOSED.sub(r"\1;\2.size&&(\2.clear(),\3.open_stream());return}", script)
-    script = PIECES.sub(r"\1if(\2.isOver)break;else ", CANCEL.sub(r"\g<0>\3.isOver=!0;", script))
+    script = PIECES.sub(r"\1if(\2.isOver)break;else ", CANCEL.sub(r"\1\4.isOver=!0;\5,\4)", script))
+    script = FIRST.sub(r"\3?.forEach(one=>this.cancel(one.cancels));\1", script)
     script = SEARCH.sub(lambda found: PLACES.format(name=found[1]), script)
     return EVENTS.sub(lambda found: NAMES.format(node=found[1], events=found[2], names=found[3]), script)
 
@@ -61,6 +68,7 @@ def quick_script() -> None:
         response = route_utils.file_response(folder, path)
         if not NAME.fullmatch(str(path)):
             return response
-        return Response(quickened(Path(response.path).read_text("utf-8")), media_type="text/javascript")
+        text = quickened(Path(response.path).read_text("utf-8"))  # under a name that does not tell of the next version's changes
+        return Response(text, media_type="text/javascript", headers={"cache-control": "no-cache"})
 
     routes.file_response = send

@@ -48,17 +48,16 @@ def test_an_answer_that_was_cancelled_shows_nothing_more() -> None:
 
     (file,) = Path(gradio.__file__).parent.glob("templates/frontend/assets/Blocks-*.js")
     blocks = file.read_text("utf-8")
-    assert len(script.CANCEL.findall(blocks)) == len(script.PIECES.findall(blocks)) == 1, (
-        "gradio cancels in another way: read script anew"
-    )
+    for known in (script.CANCEL, script.PIECES, script.FIRST):
+        assert len(known.findall(blocks)) == 1, "gradio cancels in another way: read script anew"
     cancel = re.compile(r"async cancel\(\w+\)\{.*?\}(?=dispatch_load_events\()").search(script.quickened(blocks))[0]
     code = f"""
         const page = {{submissions: new Map([[7, {{cancel: async () => {{ over.push(page.submissions.get(7).isOver); }}}}]]), submission_trigger_ids: new Map(),
-                      dependencies_by_fn: new Map(), update_loading_status() {{}}, update_loading_stati_state() {{}}, clear_submission() {{}}, {cancel}}};
-        const over = [];
+                      dependencies_by_fn: new Map(), update_loading_status() {{}}, update_loading_stati_state() {{}}, clear_submission(id, one) {{ over.push(id, one === first); }}, {cancel}}};
+        const over = [], first = page.submissions.get(7);
         page.cancel([7]).then(() => console.log(JSON.stringify(over)));"""
     done = subprocess.run([compute_driver_executable()[0], "-e", code], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0 and json.loads(done.stdout) == [True], done.stderr[-2000:]
+    assert done.returncode == 0 and json.loads(done.stdout) == [True, 7, True], done.stderr[-2000:]
 
 
 def test_what_is_found_is_the_same(gradios: str) -> None:

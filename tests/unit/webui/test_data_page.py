@@ -177,7 +177,9 @@ def test_what_is_found_is_mended_in_every_row_by_its_button(services: Services, 
     assert len(services.datasets.rows(id)) == 5
     assert ["repeated", "remove", "", id] not in page.mending.look(id)[0]  # counted anew
     assert "can be fixed" in said(page.mending._mend(0)(id, looked[0], ""))  # by a page that still shows the button
-    assert all("earlier version" in said(page.mending._mend(5)(id, offered, "")) for offered in (looked[0], [], None))
+    assert all(
+        "earlier version" in said(page.mending._mend(5)(id, offered, "")) for offered in (looked[0], [], None, [None] * 6, [[]] * 6)
+    )
     other = added(services, tmp_path, [*asked(5), *asked(4)])
     assert "earlier version" in said(page.mending._mend(0)(other, looked[0], "")) and len(services.datasets.rows(other)) == 9
 

@@ -323,6 +323,9 @@ def test_bodies_are_limited_with_and_without_a_length():
 
 def test_gradios_own_files_are_asked_for_once_and_nothing_else_is_kept():
     assert "immutable" in client().get("/assets/page-1a2b3c4d.js").headers["cache-control"]
+    assert "immutable" not in client().get("/assets/Blocks-1a2b3c4d.js").headers.get("cache-control", ""), (
+        "rewritten under gradio's name"
+    )
     assert not any("cache-control" in client().get(path).headers for path in ("/zh", "/assets/gone.js"))
 
 

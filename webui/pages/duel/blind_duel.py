@@ -42,7 +42,9 @@ class BlindDuel:
     def build(self, rows: tuple[RunRow, ...] = ()) -> None:
         w = self.w
         self.opened = gr.Textbox(visible="hidden")  # the comparison's id
-        self.at = gr.JSON(None, visible=False)  # the prompt that is judged: sent with the verdict, of the pair that was on screen
+        self.at = gr.Number(
+            precision=0, visible=False
+        )  # the prompt that is judged: sent with the verdict, of the pair that was on screen
         self.voter = gr.Textbox(visible=False)
         with gr.Column(elem_classes="lg-card", elem_id="duel"):
             gr.HTML(join([tag("h2", w.t("blind_duel.title")), muted(w.t("blind_duel.about"))]), elem_id="duel-about")
