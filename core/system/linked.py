@@ -185,6 +185,7 @@ class Entrance:
         self._key, self._refused, self._silent_s = key_of(secret), refused, silent_s
         self.arrived = queue.SimpleQueue[Link]()
         self._room, self._closed = threading.BoundedSemaphore(GREETINGS_AT_ONCE), False
+        self._waiting = threading.Thread(target=self._wait, name="entrance", daemon=True)
         try:
             family = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0][0]
             self._listener = socket.create_server(address, family=family, reuse_port=False)
@@ -193,16 +194,14 @@ class Entrance:
             key = "machines.port_taken" if taken else "machines.not_an_address_here"
             raise LinkError(key, address=written(address), port=address[1], host=address[0]) from error
         self.address: Address = self._listener.getsockname()[:2]
-        threading.Thread(target=self._wait, name="entrance", daemon=True).start()
+        self._waiting.start()
 
     def _wait(self) -> None:
-        while True:
+        while not self._closed:
             try:
                 connection, there = self._listener.accept()
-            except OSError:
-                if self._closed:
-                    return
-                time.sleep(BEAT_S)  # too many files are open, say: whoever waits outside is let in afterwards
+            except OSError:  # it is closed; or too many files are open, say: whoever waits outside is let in afterwards
+                time.sleep(0 if self._closed else BEAT_S)
                 continue
             if not self._room.acquire(blocking=False):
                 connection.close()
@@ -226,6 +225,7 @@ class Entrance:
         self._closed = True
         with contextlib.suppress(OSError):  # wakes who accepts, on Linux
             self._listener.shutdown(socket.SHUT_RDWR)
+            self._waiting.join(1.0)  # before another listener has its number, whose visitors it would turn away
         self._listener.close()
 
 

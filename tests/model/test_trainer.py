@@ -323,8 +323,10 @@ def test_4bit_gradients_are_right_after_an_evaluation(starter_in_4_bit: Callable
 
     It looked like this: cosine 0.15 against a dequantised reference, the run learned nothing, and nothing was said.
     """
-    base = starter_in_4_bit()
-    reference = starter_in_4_bit().dequantize()
+    base, reference = starter_in_4_bit(), starter_in_4_bit()
+    for model in (base, reference):
+        del model.model.layers[6:]
+    reference = reference.dequantize()
     ids = torch.arange(100, 148).reshape(2, 24).tolist()
     batch = collate([Encoded(row, [True] * 24) for row in ids], 0, FP32.device)
     with torch.no_grad():

@@ -91,9 +91,7 @@ def train(workspace: Workspace, model_folder: Path, settings: dict, steps: int, 
     rows = [tokenizer.encode_example(Example.from_dict(row), 256) for row in MESSAGES]
     batch = collate(rows, tokenizer.pad_token_id, FLOAT32.device)
     torch.manual_seed(1)
-    compute = Compute(FLOAT32.device, torch.bfloat16, FLOAT32.reason)
-    four_bit, eight_bit = recipe.adapter.method == "qlora", recipe.adapter.load_in_8bit
-    base = base_model.load(model_folder, FLOAT32 if four_bit or eight_bit else compute, four_bit, eight_bit=eight_bit)
+    base = base_model.load(model_folder, FLOAT32, recipe.adapter.method == "qlora", eight_bit=recipe.adapter.load_in_8bit)
     tuned = engine_adapter.add(base, recipe.adapter, str(model_folder), None).train()
     optimizer = torch.optim.AdamW([p for p in tuned.parameters() if p.requires_grad], lr=rate)
     for _ in range(steps):

@@ -9,6 +9,7 @@ import json
 import queue
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,14 +27,14 @@ SECRET = "abcd-efgh-2345-6789"
 @pytest.fixture
 def entrance() -> Iterator[Entrance]:
     refused: list[str] = []
-    made = Entrance(("127.0.0.1", 0), SECRET, refused.append, silent_s=1.0)
+    made = Entrance(("127.0.0.1", 0), SECRET, refused.append)
     made.refusals = refused  # type: ignore[attr-defined]
     yield made
     made.close()
 
 
-def pair(entrance: Entrance) -> tuple[Link, Link]:
-    other = reach(entrance.address, SECRET.upper().replace("-", " "), 5.0, silent_s=1.0)
+def pair(entrance: Entrance, silent_s: float = linked.SILENT_S) -> tuple[Link, Link]:
+    other = reach(entrance.address, SECRET.upper().replace("-", " "), 5.0, silent_s=silent_s)
     return entrance.arrived.get(timeout=10), other
 
 
@@ -60,6 +61,31 @@ def test_another_secret_is_turned_away_at_both_ends_and_the_next_may_come(entran
         reach(entrance.address, "a" * 16, 5.0)
     assert wait_until(lambda: entrance.refusals) == ["127.0.0.1"]  # type: ignore[attr-defined]
     pair(entrance)
+
+
+class Unhurried:
+    """A listening socket whose accept returns, or raises, a while after it could."""
+
+    def __init__(self, server: socket.socket):
+        self.server = server
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        try:
+            return self.server.accept()
+        finally:
+            time.sleep(0.2)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.server, name)
+
+
+def test_nobody_waits_at_a_door_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen, beside five busy processes: who waited at the door of before met who came to the next, whose listener had the same number,
+    and turned them away."""
+    make, before = socket.create_server, set(threading.enumerate())
+    monkeypatch.setattr(socket, "create_server", lambda *rest, **options: Unhurried(make(*rest, **options)))
+    Entrance(("127.0.0.1", 0), SECRET).close()
+    assert set(threading.enumerate()) <= before
 
 
 class FullOnce:
@@ -140,10 +166,13 @@ def test_a_line_that_is_not_the_one_that_was_sent_ends_the_link(how: str, entran
     assert at_main.get(timeout=10) == "damaged" and at_main.empty()
 
 
-def test_an_end_that_falls_silent_is_lost_and_one_that_only_waits_is_not(entrance: Entrance) -> None:
-    main, other = pair(entrance)
+def test_an_end_that_falls_silent_is_lost_and_one_that_only_waits_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linked, "BEAT_S", 0.1)
+    made = Entrance(("127.0.0.1", 0), SECRET, silent_s=2.0)
+    main, other = pair(made, 2.0)
+    made.close()
     at_main, at_other = heard(main), heard(other)
-    wait_until(lambda: other._sent >= 6)  # beats, a quarter of what it may be silent apart
+    assert wait_until(lambda: other._sent > 20), "beats, for longer than it may be silent"
     assert at_main.empty() and at_other.empty()
     other._closed.set()  # no beat any more, the connection stays: as with a cable that is cut
     assert at_main.get(timeout=10) == "silent" and at_other.get(timeout=10) == "closed"
