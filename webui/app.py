@@ -29,6 +29,7 @@ from webui.run.signal import signal
 from webui.server.door import Door, Doorkeeper
 from webui.server.gradio import (
     behind,
+    choices_that_have_gone,
     errors_to_log,
     half_characters,
     looks_less_often,
@@ -171,6 +172,7 @@ def launch(services: Services, port: int, reach: Reach | None = None, keeper: Do
     quick_script()
     skips_for_nothing()
     no_links_to_states()
+    choices_that_have_gone()
     errors_to_log()
     demo = build(services)
     off = ("share", "mcp_server", "ssr_mode", "pwa", "run_history", "enable_monitoring", "inbrowser")

@@ -318,11 +318,8 @@ def _spread(rows: Rows) -> np.ndarray:
         return np.arange(count) * len(rows) // count
 
     counted = chosen(min(len(rows), MOST_ROWS))
-    characters = sum(_characters(rows[int(i)][1]) for i in counted)
-    if characters > MOST_CHARACTERS:
-        counted = chosen(max(1, len(counted) * MOST_CHARACTERS // characters))
+    given = (rows[int(i)][1] for i in counted)
+    length = sum(len(row.text) if row.text is not None else sum(map(characters, conversation(row))) for row in given)
+    if length > MOST_CHARACTERS:
+        counted = chosen(max(1, len(counted) * MOST_CHARACTERS // length))
     return counted
-
-
-def _characters(example: Example) -> int:
-    return len(example.text) if example.text is not None else sum(map(characters, conversation(example)))

@@ -15,7 +15,9 @@ from core.models import loading
 def commands(done: ExportResult, folder: Path) -> list[tuple[str, str]]:
     """For what (a key below `elsewhere.`), and what is typed. The first is what it was most likely made for."""
     if done.kind == "adapter":
-        return [("in_garage", f'{COMMAND} chat "{folder}" --prompt "Hello!"'), ("in_peft", _with_peft(folder))]
+        base = str(files.read_object(folder / "adapter_config.json").get("base_model_name_or_path") or "")
+        used = loading.of_adapter(Path(base) if base else None, base, str(folder))
+        return [("in_garage", f'{COMMAND} chat "{folder}" --prompt "Hello!"'), ("in_peft", used)]
     if done.kind == "merged":
         return [("in_transformers", loading.of_model(folder, str(folder))), ("in_vllm", f'vllm serve "{folder}"')]
     if done.kind == "gguf-lora":
@@ -43,8 +45,3 @@ def ollama_name(done: ExportResult) -> str:
 
 def ollama_create(done: ExportResult, folder: Path) -> str:
     return f'ollama create {ollama_name(done)} -f "{folder / "Modelfile"}"'
-
-
-def _with_peft(folder: Path) -> str:
-    base = str(files.read_object(folder / "adapter_config.json").get("base_model_name_or_path") or "")
-    return loading.of_adapter(Path(base) if base else None, base, str(folder))

@@ -130,7 +130,9 @@ class Turns:
             self.queue.put(ignore_game=False)
         if not verdict.hold:
             if order.game:
-                self._let_go_on()
+                if run := self._paused_by_game():
+                    self._again(run)
+                self.queue.put(game=None)
             return
         until = None if verdict.seconds_left is None else self.clock() + verdict.seconds_left
 
@@ -163,11 +165,6 @@ class Turns:
             return self.runs.get(game.run) if game and game.run else None
         except GarageError:
             return None
-
-    def _let_go_on(self) -> None:
-        if run := self._paused_by_game():
-            self._again(run)
-        self.queue.put(game=None)
 
     def _again(self, run: RunFolder) -> None:
         """What game mode paused, in front and at once, unless somebody has done something else with it meanwhile."""

@@ -27,7 +27,7 @@ from tests.kit.runs import ScriptedRun, ended, trained
 from tests.kit.waits import wait_until
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page, Request, Route
+    from playwright.sync_api import Browser, Locator, Page, Request, Route
 
 pytestmark = pytest.mark.browser
 LOOKS = [("en", kit.DESKTOP), ("zh", kit.PHONE), ("de", kit.PHONE)]
@@ -101,6 +101,45 @@ def test_used_pages_are_accessible_in_light_and_dark(chrome: Browser, app: kit.A
     with zipfile.ZipFile(taken.value.path()) as archive:
         assert {"lora-garage.json", "run/recipe.yaml", "run/metrics.jsonl"} <= set(archive.namelist())
     nothing_found_in_both_sizes(page, full)
+    watch.check()
+    page.context.close()
+
+
+def test_what_was_chosen_in_chat_and_deleted_since_is_said(chrome: Browser, app: kit.App, workspace: Workspace):
+    """Seen: the field empty, and at whatever was pressed gradio's "is not in the list of choices", in English."""
+    chosen, second, newest = (trained(workspace, name) for name in ("chosen", "second", "newest"))
+    page, watch = kit.open_page(chrome, app)
+    target, notice, other = page.locator("#chat-target input"), page.locator("#chat-notice"), page.locator("#chat-second-run input")
+    kit.go_to_tab(page, "Chat")
+
+    def choose(field: Locator, name: str) -> None:
+        field.click()
+        page.get_by_role("option", name=re.compile(name)).first.click()
+        kit.expect(field).to_have_value(re.compile(name))
+
+    def delete(run: RunFolder, field: Locator) -> None:
+        Runs(workspace).delete(run)  # as a command, or another window
+        kit.expect(field).to_have_value("")
+
+    choose(target, "chosen")
+    kit.go_to_tab(page, "Train")
+    delete(chosen, target)
+    kit.go_to_tab(page, "Chat")
+    kit.expect(target).to_have_value(re.compile("newest|second"))  # begun within one second, either is the newest
+    choose(target, "newest")
+    kit.unfold(page, "#chat-settings")
+    choose(other, "second")
+    delete(second, other)
+    page.locator("#chat-message textarea").fill("Hello?")
+    page.locator("#chat-send").click()
+    kit.expect(notice).to_contain_text("The second adapter that was chosen is no longer here")
+    choose(other, "none")
+    delete(newest, target)
+    page.locator("#chat-load").click()
+    kit.expect(notice).to_contain_text("The model that was chosen is no longer here")
+    kit.expect(page.locator("#chat-message textarea")).to_have_value("Hello?")
+    choose(target, "base")
+    kit.expect(notice).to_be_hidden()
     watch.check()
     page.context.close()
 

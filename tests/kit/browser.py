@@ -56,6 +56,7 @@ A chart's newest numbers are the aria-label of its `.lc-plot`; its sentence is `
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -307,8 +308,13 @@ STILL = """(part, ms) => new Promise(done => {
 
 
 def unfold(page: Page, fold: str) -> None:
-    """Open an accordion. Gradio draws its fields once more at the end of the opening: what is typed before is lost."""
-    page.locator(f"{fold} button").first.click()
+    """Open an accordion, or close it. By key: a click is lost where the page moves between press and release, as while steps appear above it.
+    Gradio draws its fields once more at the end of the opening: what is typed before is lost."""
+    label = page.locator(f"{fold} button").first
+    expect(label).to_be_visible()
+    was_open, word = label.evaluate("label => label.classList.contains('open')"), re.compile(r"\bopen\b")
+    label.press("Enter")
+    (expect(label).not_to_have_class if was_open else expect(label).to_have_class)(word)
     page.locator(fold).evaluate(STILL, 100)
 
 

@@ -26,6 +26,12 @@ const loraGarageDuel = {
   taken() {
     return this.chosen ? "chosen" : this.opened();
   },
+  // What is offered is taken where nobody has chosen. In place of a model that has gone, named in the second line, it is taken all the
+  // same, but not if another has been chosen since.
+  offered(now, offered) {
+    const [wanted, gone] = offered.split("\n");
+    return wanted && (gone === undefined ? !this.taken() : gone === now) ? wanted : undefined;
+  },
 };
 document.addEventListener("keydown", (event) => {
   const button = ["left", "right", "equal", "both-bad"][Number(event.key) - 1];

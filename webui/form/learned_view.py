@@ -89,9 +89,10 @@ def histogram(preview: Preview, max_length: int, w: Wording) -> Html:
         "learned_view.lengths" if preview.exact else "learned_view.lengths_estimated",
         median=f"{preview.median:,}", p99=f"{preview.p99:,}", longest=f"{preview.longest:,}", max_length=f"{limit:,}",
     )  # fmt: skip
+    stripe = tag("path", d="M0 6 L6 0", class_="lg-hatch")
     drawing = tag(
         "svg",
-        tag("defs", _hatching()),
+        tag("defs", tag("pattern", stripe, id="lg-hatch", width=6, height=6, patternUnits="userSpaceOnUse")),
         *_bars(bins),
         *_axis(bins, w),
         *_limit_line(bins, limit, w),
@@ -101,11 +102,6 @@ def histogram(preview: Preview, max_length: int, w: Wording) -> Html:
         class_="lg-lengths",
     )
     return tag("figure", drawing, tag("figcaption", said, aria_hidden="true"), class_="lg-lengths-figure")
-
-
-def _hatching() -> Html:
-    stripe = tag("path", d="M0 6 L6 0", class_="lg-hatch")
-    return tag("pattern", stripe, id="lg-hatch", width=6, height=6, patternUnits="userSpaceOnUse")
 
 
 def _bar_width(bins: Sequence[Bin]) -> float:

@@ -35,6 +35,8 @@ SET_WORK = {**CONTROL, "concurrency_id": "sets"}
 EACH = {"trigger_mode": "multiple"}  # acts that say what they mean, files: every one is done
 LAST = {"trigger_mode": "always_last"}  # choices and what is drawn from them: the newest is done afterwards
 Update = str | dict[str, Any]
+# A class of a Dropdown whose choices follow the clock: what has gone from them reaches the handler, which can say so (webui/server/gradio).
+FOLLOWS = "lg-follows"
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,12 @@ from core.chat.answer import STRENGTHS, Done, Piece, Sampling
 from core.chat.client import ChatState, ChatTarget
 from core.chat.questions import target_of, target_of_adapter
 from core.errors import ChatError, GarageError
-from core.models.library import ModelRef
 from core.runs.states import BUSY
 from webui.kit import format
 from webui.kit.html import Html, muted, notice, placeholder, tag
-from webui.kit.live import AT_ONCE, QUIET, LivePart, shown
+from webui.kit.live import AT_ONCE, FOLLOWS, QUIET, LivePart, shown
 from webui.kit.wording import Wording
-from webui.pages.chat_choices import LATEST, PRECISIONS, checkpoint_choices, run_id_of, strength_of, target_choices
+from webui.pages.chat_choices import LATEST, PRECISIONS, checkpoint_choices, must_be_there, run_id_of, strength_of, target_choices
 from webui.pages.chat_history import MOST_SYSTEM, Message, answered, turns_of, without_last
 from webui.pages.conversations import BASE, CHOSEN, OFFERED, OPENED, SENT, TAKEN, TUNED, ConversationShelf
 from webui.pages.corrections import CLOSES, CorrectionsPanel
@@ -49,15 +48,15 @@ class ChatPage:
     def build(self) -> None:
         w = self.w
         snapshot = self.services.snapshots.now()
-        choices = self._target_choices(snapshot.rows)
+        choices = target_choices(self.services, w, snapshot.rows)
         with gr.Column(elem_classes="lg-card"):
             gr.HTML(tag("h2", w.t("chat_page.title")))
             with gr.Row(elem_id="chat-choose"):
                 target = w.named("chat_page.target", "chat-target")
-                self.target = gr.Dropdown(choices, value=choices[0][1], scale=3, min_width=260, **target)
+                self.target = gr.Dropdown(choices, value=choices[0][1], scale=3, min_width=260, elem_classes=FOLLOWS, **target)
                 known, is_run = checkpoint_choices(self.services, self.w, choices[0][1]), run_id_of(choices[0][1]) is not None
                 checkpoint = w.named("chat_page.checkpoint", "chat-checkpoint") | {"scale": 2, "min_width": 200}
-                self.checkpoint = gr.Dropdown(known, value=LATEST, visible=is_run, **checkpoint)
+                self.checkpoint = gr.Dropdown(known, value=LATEST, visible=is_run, elem_classes=FOLLOWS, **checkpoint)
             self.offered = gr.Textbox("", visible="hidden")  # to whom it may be shown is known to the page alone
             precisions = [(w.t(f"chat_page.precision_{name}"), name) for name in PRECISIONS]
             self.precision = gr.Radio(precisions, value="trained", **w.named("chat_page.precision", "chat-precision"))
@@ -116,7 +115,7 @@ class ChatPage:
             LivePart(self.thinking, lambda look: gr.update(visible=look.snapshot.chat.thinks is not None)),
             self.second.part(),
             *self.duel.parts(),
-            LivePart(self.target, lambda look: gr.update(choices=self._target_choices(look.snapshot.rows))),
+            LivePart(self.target, lambda look: gr.update(choices=target_choices(self.services, self.w, look.snapshot.rows))),
         ]
 
     def _status(self, state: ChatState, busy: RunRow | None = None) -> Html:
@@ -155,7 +154,7 @@ class ChatPage:
         opened = self.shelf.opened
         offered = [self.target, self.offered]
         arrived = tab.select(self.arrive, [self.target, self.base, opened], offered, js=TAKEN, **AT_ONCE)
-        arrived.then(None, self.offered, self.target, js=OFFERED, **QUIET)
+        arrived.then(None, offered, self.target, js=OFFERED, **QUIET)
         target = [self.target, self.checkpoint, self.precision]
         sampling = [self.system, self.temperature, self.top_p, self.max_new_tokens, self.seed, self.thinking, self.strength, self.second.run, self.second.strength]  # fmt: skip
         room = [self.empty, self.columns, self.tuned_column, self.base, self.tuned, self.base_note, self.tuned_note]
@@ -192,7 +191,7 @@ class ChatPage:
         return {id: name for name, id in self._targets()}.get(target, str(target)[:100])
 
     def _targets(self) -> list[tuple[str, str]]:
-        return self._target_choices(self.services.snapshots.now().rows)
+        return target_choices(self.services, self.w, self.services.snapshots.now().rows)
 
     def talk(self, message: str, base: list[Message], tuned: list[Message], *rest: Any) -> Iterator[list[Any]]:
         """Inputs: message, both histories, target, sampling. Outputs: `view`, again and again while the answer is written.
@@ -227,8 +226,7 @@ class ChatPage:
             rest = (*rest[:SEED], (int(seed) + known["tries"]) % 2**32, *rest[SEED + 1 :])
         closed, view = self.corrections.closed(), list[Any]()
         views = self.talk(question, before_base, before_tuned, *rest)
-        label = self._label(rest[0])
-        for view in self.shelf.keeping(views, opened, rest[0], label, before_base, is_another=known["answer"] != ""):
+        for view in self.shelf.keeping(views, opened, rest[0], self._label(rest[0]), before_base, is_another=known["answer"] != ""):
             view[SENT] = gr.skip()  # what is being written there was not asked
             yield [*view, *closed]
         if isinstance(view[BASE], list) and isinstance(view[TUNED], list):
@@ -323,9 +321,8 @@ class ChatPage:
             return Html("")
         rate = f"{done.tokens / done.seconds:.1f}" if done.seconds > 0 else "?"
         values = {"tokens": done.tokens, "seconds": f"{done.seconds:.1f}", "rate": rate}
-        return tag(
-            "p", self.w.t("chat_page.done", **values, why=self.w.t(f"chat_page.why_{done.finish_reason}")), class_="lg-quiet"
-        )
+        why = self.w.t(f"chat_page.why_{done.finish_reason}")
+        return tag("p", self.w.t("chat_page.done", **values, why=why), class_="lg-quiet")
 
     def halt(self) -> None:
         """What is written stays; a load that is under way ends."""
@@ -357,13 +354,14 @@ class ChatPage:
     def arrive(self, target: Any, base: list[Message] | None, taken: Any) -> tuple[Any, str]:
         """Inputs: target, its history, what this browser's person has opened or chosen. Outputs: target's choices, offered. The run that is
         loaded, or where nothing is, one that ended since the page was made, is what one comes to talk with; what a person has chosen or
-        asked stays, also what was chosen since this was asked."""
-        choices = self._target_choices(self.services.snapshots.now().rows)
-        state = self.services.chat.state()
+        asked stays, also what was chosen since this was asked. In place of a model that has gone anything is offered."""
+        choices, state = self._targets(), self.services.chat.state()
         wanted = choices[0][1] if state.phase == "empty" else f"run:{state.target.run}" if state.target else ""
-        is_there = run_id_of(wanted) and wanted in (value for _, value in choices)
-        stays = base or taken or run_id_of(target) or not is_there
-        return (gr.skip(), "") if stays else (gr.update(choices=choices), wanted)
+        known = [value for _, value in choices]
+        wanted = wanted if run_id_of(wanted) and wanted in known else ""
+        if target not in known and not base:
+            return gr.update(choices=choices), f"{wanted or known[0]}\n{target}"
+        return (gr.skip(), "") if base or taken or run_id_of(target) or not wanted else (gr.update(choices=choices), wanted)
 
     def choose(self, target: Any, opened: Any) -> list[Any]:
         """Inputs: target, the conversation. Outputs: checkpoint, the conversation, `view`. Another model than the conversation's begins an
@@ -375,22 +373,15 @@ class ChatPage:
     # ---- ids from a browser, as what core wants -------------------------------------------------------------------
     def target_of(self, target: Any, checkpoint: Any, precision: Any) -> tuple[ChatTarget, bool]:
         """What to load, and whether it has a tuned column. Raises GarageError for an id that is not there."""
-        run_id = run_id_of(target)
-        if isinstance(target, str) and target.startswith("adapter:"):
-            folder = self.services.models.adapters().get(target)
-            if folder is None:
-                raise ChatError("chat_page.no_adapter", found=target[:100])
+        must_be_there(self.services, self.w, target)
+        if (folder := self.services.models.adapters().get(target)) is not None:
             return target_of_adapter(self.services.workspace, folder, precision == "4"), True
-        if run_id is None:
-            model_id = target.removeprefix("base:") if isinstance(target, str) else "starter"
-            ModelRef.parse(model_id)
+        if (run_id := run_id_of(target)) is None:
+            model_id = target.removeprefix("base:")
             return ChatTarget(model_id, None, None, precision == "4", format.model_name(model_id, self.w)), False
         named = None if checkpoint in (None, LATEST) else str(checkpoint)
         four_bit = None if precision not in ("16", "4") else precision == "4"
         return target_of(self.services.runs.get(run_id), named, four_bit), True
-
-    def _target_choices(self, rows: tuple[RunRow, ...]) -> list[tuple[str, str]]:
-        return target_choices(self.services, self.w, rows)
 
 
 def sampling_of(temperature: Any, top_p: Any, max_new_tokens: Any, seed: Any, thinking: Any = "trained") -> Sampling:
@@ -398,9 +389,7 @@ def sampling_of(temperature: Any, top_p: Any, max_new_tokens: Any, seed: Any, th
     given = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens, "seed": seed}
     limits = {"temperature": (0, 2), "top_p": (0.01, 1), "max_new_tokens": (1, 4096), "seed": (0, 2**32 - 1)}
     values: dict[str, Any] = {}
-    for name, value in given.items():
-        if value is None:
-            continue
+    for name, value in ((name, value) for name, value in given.items() if value is not None):
         low, high = limits[name]
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not low <= value <= high:
             raise ChatError("wizard.bad_number", field=name, found=str(value)[:40], low=low, high=high)

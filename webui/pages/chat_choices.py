@@ -32,6 +32,12 @@ def target_choices(services: Services, w: Wording, rows: tuple[RunRow, ...]) -> 
     return [*runs, *elsewhere, *((w.t("chat_page.choice_base", name=format.model_name(m, w)), f"base:{m}") for m in models)]
 
 
+def must_be_there(services: Services, w: Wording, target: Any) -> None:
+    """Raises ChatError for what Chat does not offer: it may have been deleted since it was chosen."""
+    if target not in [id for _, id in target_choices(services, w, services.snapshots.now().rows)]:
+        raise ChatError("chat_page.gone")
+
+
 def checkpoint_choices(services: Services, w: Wording, target: Any) -> list[tuple[str, str]]:
     """The final adapter and each checkpoint of a run; the first alone where target is none."""
     latest = [(w.t("chat_page.checkpoint_latest"), LATEST)]

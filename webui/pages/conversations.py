@@ -24,7 +24,7 @@ BASE, TUNED, NOTICE, SENT = 3, 4, 7, 8  # places in ChatPage's view
 OPENED = "(...given) => { given[given.length - 1] = loraGarageDuel.opened(); return given; }"
 TAKEN = "(...given) => { given[given.length - 1] = loraGarageDuel.taken(); return given; }"
 CHOSEN = "(...given) => { loraGarageDuel.choose(); return given; }"
-OFFERED = "offered => offered && !loraGarageDuel.taken() ? offered : undefined"
+OFFERED = "(now, offered) => loraGarageDuel.offered(now, offered)"
 KEEPS = "(...given) => { loraGarageDuel.open(given[0]); return given; }"
 
 

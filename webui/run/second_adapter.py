@@ -15,7 +15,7 @@ from core.chat.questions import target_of
 from core.errors import ChatError, ModelError
 from core.export import summed
 from core.export.summed import Weighed
-from webui.kit.live import LivePart
+from webui.kit.live import FOLLOWS, LivePart
 from webui.kit.panel import Panel
 from webui.state.snapshot import RunRow
 
@@ -26,7 +26,7 @@ class SecondAdapter(Panel):
     def build(self, rows: tuple[RunRow, ...]) -> None:
         low, high = (round(100 * limit) for limit in STRENGTHS)
         run, strength = (self.w.named(f"second_adapter.{name}", f"chat-second-{name}") for name in ("run", "strength"))
-        self.run = gr.Dropdown(self._choices(rows), value=NONE, **run)
+        self.run = gr.Dropdown(self._choices(rows), value=NONE, elem_classes=FOLLOWS, **run)
         self.strength = gr.Slider(low, high, value=100, step=5, **strength)
 
     def part(self) -> LivePart:
@@ -40,6 +40,8 @@ class SecondAdapter(Panel):
         cache and holds the strengths in it. Raises GarageError where the two are none."""
         if not isinstance(second, str) or second == NONE:
             return target, strength
+        if second not in (row.id for row in self.services.snapshots.now().rows):
+            raise ChatError("second_adapter.gone")
         other = target_of(self.services.runs.get(second))
         if target.adapter is None or other.adapter is None:
             raise ChatError("second_adapter.no_first")

@@ -124,6 +124,22 @@ def half_characters() -> None:
     modules[0].JSONResponse = routes.ORJSONResponse  # else a refusal that repeats one is an exception of its own
 
 
+def choices_that_have_gone() -> None:
+    """Let a Dropdown of the class FOLLOWS hand on a choice that has gone. Gradio refuses it in English, before any handler (6.31)."""
+    from gradio.components import Dropdown
+
+    from webui.kit.live import FOLLOWS
+
+    kept: Any = Dropdown
+    real = getattr(kept.preprocess, "__wrapped__", kept.preprocess)
+
+    @wraps(real)
+    def preprocess(self: Any, payload: Any) -> Any:
+        return payload if isinstance(payload, str) and FOLLOWS in self.elem_classes else real(self, payload)
+
+    kept.preprocess = preprocess
+
+
 def errors_to_log() -> None:
     """Let what gradio catches of our handlers reach the log. It prints tracebacks to a terminal that may be closed (gradio 6.31)."""
     from gradio import queueing, routes

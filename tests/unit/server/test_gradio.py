@@ -23,6 +23,7 @@ from starlette.middleware import Middleware
 from core.presets import PROJECT
 from core.system.checkup import missing_requirements
 from webui import app
+from webui.kit.live import FOLLOWS
 from webui.server import gradio as patches
 from webui.server.guard import Guard
 
@@ -38,12 +39,12 @@ def gradio():
 def as_before(gradio) -> Iterator[None]:
     """What a patch replaces for good is put back."""
     from gradio import blocks, processing_utils, queueing, routes
-    from gradio.components import json_component
+    from gradio.components import Dropdown, json_component
     from gradio.state_holder import SessionState
 
     places = [(processing_utils, name) for name in ("async_ssrf_protected_get", "async_ssrf_protected_download")]
     places += [(routes, "orjson"), (json_component, "orjson"), (queueing, "traceback"), (routes, "traceback")]
-    places += [(routes, "JSONResponse"), (blocks.Blocks, "postprocess_data")]
+    places += [(routes, "JSONResponse"), (blocks.Blocks, "postprocess_data"), (Dropdown, "preprocess")]
     places += [(SessionState, name) for name in ("__init__", "_update_config", "_update_value_in_config")]
     before = [(place, name, getattr(place, name)) for place, name in places]
     yield
@@ -131,6 +132,19 @@ def test_half_a_character_reaches_the_page_as_the_sign_for_one(gradio, as_before
         assert module.orjson.dumps({"whole": "😀"}) == '{"whole":"😀"}'.encode() and module.orjson.OPT_SERIALIZE_NUMPY
     refused = routes.JSONResponse(content={"error": "Value: \ud800 is not in the list"}, status_code=500)  # ended in a traceback
     assert json.loads(refused.body) == {"error": "Value: � is not in the list"}
+
+
+def test_a_choice_that_has_gone_reaches_the_handler(gradio, as_before) -> None:
+    """choices_that_have_gone: a run chosen in Chat and deleted since. Gradio said "is not in the list of choices", whatever was pressed."""
+    ours, other = gradio.Dropdown(["here"], elem_classes=FOLLOWS), gradio.Dropdown(["here"])
+    with pytest.raises(gradio.Error):
+        ours.preprocess("gone")  # once this passes, choices_that_have_gone may go
+    for _ in range(2):
+        patches.choices_that_have_gone()
+        assert [ours.preprocess(given) for given in ("gone", "here", None)] == ["gone", "here", None]
+        for one, given in ((other, "gone"), (ours, ["gone"]), (ours, {"gone": 1}), (ours, 1)):
+            with pytest.raises(gradio.Error):
+                one.preprocess(given)
 
 
 def test_an_output_that_is_left_as_it_is_is_not_built_anew(gradio, as_before, monkeypatch) -> None:

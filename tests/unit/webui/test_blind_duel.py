@@ -199,8 +199,8 @@ def test_two_precisions_of_a_base_and_what_is_no_pair(duel: BlindDuel, space: Wo
     ]  # fmt: skip
     twice = (f"run:{run.id}", "adapter", 100, "trained")
     for first, second, said in (
-        (USUAL, ("base:starter", "adapter", 100, "4"), "Choose both models"), (twice, twice, "twice"), (("adapter:gone", "", 100, "4"), twice, "library folders"),
-        (USUAL, (*twice[:2], 900, "4"), "200"), (USUAL, (*twice[:2], "x", "4"), "200"), (USUAL, (*twice[:3], "8"), "precision"), (USUAL, ({"a": 1}, *twice[1:]), "Choose both models"),
+        (USUAL, ("base:starter", "adapter", 100, "4"), "Choose both models"), (twice, twice, "twice"), (("adapter:gone", "", 100, "4"), twice, "no longer here"),
+        (USUAL, (*twice[:2], 900, "4"), "200"), (USUAL, (*twice[:2], "x", "4"), "200"), (USUAL, (*twice[:3], "8"), "precision"), (USUAL, ({"a": 1}, *twice[1:]), "no longer here"),
     ):  # fmt: skip
         view = list(duel.start("base:starter", "adapter", 5, "", None, 128, *first, *second, "me"))[-1]
         assert view[0] is None and "lg-bad" in view[4] and said in view[4], (first, second)

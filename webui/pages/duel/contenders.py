@@ -10,11 +10,10 @@ from gradio.components import Component
 from core.chat.answer import STRENGTHS
 from core.chat.comparison import Contestant
 from core.errors import ChatError
-from core.models.library import ModelRef
 from webui.kit import format
-from webui.kit.live import AT_ONCE, LivePart
+from webui.kit.live import AT_ONCE, FOLLOWS, LivePart
 from webui.kit.wording import Wording
-from webui.pages.chat_choices import LATEST, PRECISIONS, checkpoint_choices, run_id_of, strength_of, target_choices
+from webui.pages.chat_choices import LATEST, PRECISIONS, checkpoint_choices, must_be_there, run_id_of, strength_of, target_choices
 from webui.state.services import Services
 from webui.state.snapshot import RunRow
 
@@ -31,9 +30,9 @@ class Contender:
         w, low, high = self.w, *(round(100 * limit) for limit in STRENGTHS)
         with gr.Column(min_width=260, elem_classes="lg-tight"):
             named = {name: w.named(f"contenders.{name}", f"duel-{self.side}-{name}") for name in ("strength", "precision")}
-            self.model = gr.Dropdown(self._choices(rows), value=AS_USUAL, **w.named(f"contenders.{self.side}", f"duel-{self.side}"))  # fmt: skip
+            self.model = gr.Dropdown(self._choices(rows), value=AS_USUAL, elem_classes=FOLLOWS, **w.named(f"contenders.{self.side}", f"duel-{self.side}"))  # fmt: skip
             checkpoint = w.named("chat_page.checkpoint", f"duel-{self.side}-checkpoint") | {"info": None}
-            self.checkpoint = gr.Dropdown([(w.t("chat_page.checkpoint_latest"), LATEST)], value=LATEST, visible=False, **checkpoint)  # fmt: skip
+            self.checkpoint = gr.Dropdown([(w.t("chat_page.checkpoint_latest"), LATEST)], value=LATEST, visible=False, elem_classes=FOLLOWS, **checkpoint)  # fmt: skip
             has_one = self.side == "second"  # by itself the first is a base
             self.strength = gr.Number(100, minimum=low, maximum=high, step=5, visible=has_one, **named["strength"])
             precisions = [(w.t(f"chat_page.precision_{name}"), name) for name in PRECISIONS]
@@ -78,18 +77,15 @@ def two_of(
 
 
 def _contestant(services: Services, w: Wording, model: Any, checkpoint: Any, percent: Any, precision: Any) -> Contestant:
-    strength, run_id, model = strength_of(percent), run_id_of(model), model if isinstance(model, str) else ""
+    must_be_there(services, w, model)
+    strength, run_id = strength_of(percent), run_id_of(model)
     if run_id is not None:
         run = services.runs.get(run_id)
         step = run.checkpoint(checkpoint).name if isinstance(checkpoint, str) and checkpoint.startswith("checkpoint") else None
         return _named(w, run.name, step, strength, precision, run=run.id)
     if model.startswith("adapter:"):
-        if model not in services.models.adapters():
-            raise ChatError("chat_page.no_adapter", found=model[:100])
         return _named(w, model.removeprefix("adapter:"), None, strength, precision, other=model)
-    if not model.startswith("base:"):
-        raise ChatError("blind_duel.no_run")
-    base = ModelRef.parse(model.removeprefix("base:")).id
+    base = model.removeprefix("base:")
     return _named(w, format.model_name(base, w), None, 1.0, precision, other=f"base:{base}", column="base")
 
 
