@@ -47,7 +47,8 @@ def write(parts: tuple[Weighed, Weighed], target: Path, rank: int | None = None)
     if target.exists():
         raise ModelError("summed.is_there", folder=str(target))
     ranks = [int(config["r"]) for config in configs]
-    weights = _joined([_tensors(part.folder) for part in parts], ranks, [part.weight * _scale(config) for part, config in zip(parts, configs, strict=True)])  # fmt: skip
+    scales = [float(one["lora_alpha"]) / (math.sqrt(one["r"]) if one.get("use_rslora") else one["r"]) for one in configs]
+    weights = _joined([_tensors(part.folder) for part in parts], ranks, [part.weight * scale for part, scale in zip(parts, scales, strict=True)])  # fmt: skip
     whole = sum(ranks)
     if rank is not None and not 1 <= rank < whole:
         raise ModelError("summed.rank", found=rank, high=whole - 1)
@@ -77,10 +78,6 @@ def _config(folder: Path) -> dict[str, Any]:
     if found:
         raise ModelError("summed.cannot", folder=folder.name, found=found)
     return config
-
-
-def _scale(config: dict[str, Any]) -> float:
-    return float(config["lora_alpha"]) / (math.sqrt(config["r"]) if config.get("use_rslora") else config["r"])
 
 
 def _tensors(folder: Path) -> dict[str, np.ndarray]:

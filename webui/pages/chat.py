@@ -18,7 +18,7 @@ from webui.kit import format
 from webui.kit.html import Html, muted, notice, placeholder, tag
 from webui.kit.live import AT_ONCE, FOLLOWS, QUIET, LivePart, shown
 from webui.kit.wording import Wording
-from webui.pages.chat_choices import LATEST, PRECISIONS, checkpoint_choices, must_be_there, run_id_of, strength_of, target_choices
+from webui.pages.chat_choices import LATEST, PRECISIONS, checkpoint_choices, is_there, run_id_of, strength_of, target_choices
 from webui.pages.chat_history import MOST_SYSTEM, Message, answered, turns_of, without_last
 from webui.pages.conversations import BASE, CHOSEN, OFFERED, OPENED, SENT, TAKEN, TUNED, ConversationShelf
 from webui.pages.corrections import CLOSES, CorrectionsPanel
@@ -219,8 +219,7 @@ class ChatPage:
     def talk_again(self, earlier: Any, opened: Any, base: list[Message], tuned: list[Message], *rest: Any) -> Iterator[list[Any]]:
         """Inputs: what was asked again before, the conversation, both histories, target, sampling. Outputs: `view`, the conversation,
         `corrections.outputs`. Asks the last question once more, drawn from another seed, and then which answer is the better one."""
-        before_base, question = without_last(base)
-        before_tuned, _ = without_last(tuned)
+        (before_base, question), (before_tuned, _) = without_last(base), without_last(tuned)
         known, seed = self.corrections.begin_again(earlier, tuned or base), rest[SEED]
         if isinstance(seed, int | float) and math.isfinite(seed):
             rest = (*rest[:SEED], (int(seed) + known["tries"]) % 2**32, *rest[SEED + 1 :])
@@ -354,12 +353,12 @@ class ChatPage:
     def arrive(self, target: Any, base: list[Message] | None, taken: Any) -> tuple[Any, str]:
         """Inputs: target, its history, what this browser's person has opened or chosen. Outputs: target's choices, offered. The run that is
         loaded, or where nothing is, one that ended since the page was made, is what one comes to talk with; what a person has chosen or
-        asked stays, also what was chosen since this was asked. In place of a model that has gone anything is offered."""
+        asked stays, also what was chosen since this was asked. In place of a model that has gone, anything is."""
         choices, state = self._targets(), self.services.chat.state()
         wanted = choices[0][1] if state.phase == "empty" else f"run:{state.target.run}" if state.target else ""
         known = [value for _, value in choices]
         wanted = wanted if run_id_of(wanted) and wanted in known else ""
-        if target not in known and not base:
+        if not is_there(self.services, self.w, target) and not base and taken in (None, "", "chosen"):
             return gr.update(choices=choices), f"{wanted or known[0]}\n{target}"
         return (gr.skip(), "") if base or taken or run_id_of(target) or not wanted else (gr.update(choices=choices), wanted)
 
@@ -373,7 +372,8 @@ class ChatPage:
     # ---- ids from a browser, as what core wants -------------------------------------------------------------------
     def target_of(self, target: Any, checkpoint: Any, precision: Any) -> tuple[ChatTarget, bool]:
         """What to load, and whether it has a tuned column. Raises GarageError for an id that is not there."""
-        must_be_there(self.services, self.w, target)
+        if not is_there(self.services, self.w, target):
+            raise ChatError("chat_page.gone")
         if (folder := self.services.models.adapters().get(target)) is not None:
             return target_of_adapter(self.services.workspace, folder, precision == "4"), True
         if (run_id := run_id_of(target)) is None:

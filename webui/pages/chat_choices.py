@@ -32,10 +32,10 @@ def target_choices(services: Services, w: Wording, rows: tuple[RunRow, ...]) -> 
     return [*runs, *elsewhere, *((w.t("chat_page.choice_base", name=format.model_name(m, w)), f"base:{m}") for m in models)]
 
 
-def must_be_there(services: Services, w: Wording, target: Any) -> None:
-    """Raises ChatError for what Chat does not offer: it may have been deleted since it was chosen."""
-    if target not in [id for _, id in target_choices(services, w, services.snapshots.now().rows)]:
-        raise ChatError("chat_page.gone")
+def is_there(services: Services, w: Wording, target: Any) -> bool:
+    """Whether Chat offers it, or it is a run at work or in the queue, which is offered again when it ends."""
+    rows = services.snapshots.now().rows
+    return target in [id for _, id in target_choices(services, w, rows)] or run_id_of(target) in [row.id for row in rows]
 
 
 def checkpoint_choices(services: Services, w: Wording, target: Any) -> list[tuple[str, str]]:

@@ -14,6 +14,7 @@ from webui.kit import format
 from webui.kit.html import Html, notice, tag
 from webui.kit.live import AT_ONCE, CORRECTS, shown
 from webui.kit.panel import Panel
+from webui.pages.chat_choices import is_there
 from webui.pages.chat_history import MOST_SYSTEM, Message, answered, last_answer, without_last
 
 MOST_ANSWER = 40_000  # characters
@@ -107,8 +108,10 @@ class CorrectionsPanel(Panel):
         w, history = self.w, tuned or base
         try:
             turns, answer = last_answer(history)
-            if not answer or not isinstance(target, str):
+            if not answer:
                 raise ChatError("corrections.nothing")
+            if not is_there(self.services, w, target):
+                raise ChatError("chat_page.gone")
             told = system.strip()[:MOST_SYSTEM] if isinstance(system, str) else ""
             turns = [*([{"role": "system", "content": told}] if told else []), *turns]
             rows = [corrections.row(turns, better[:MOST_ANSWER], worse)]

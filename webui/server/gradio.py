@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from functools import partial, wraps
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from types import ModuleType, SimpleNamespace
+from types import MethodType, ModuleType, SimpleNamespace
 from typing import Any
 
 from starlette.middleware import Middleware
@@ -130,14 +130,13 @@ def choices_that_have_gone() -> None:
 
     from webui.kit.live import FOLLOWS
 
+    def text(given: Any) -> str | None:
+        return given if isinstance(given, str) else None
+
     kept: Any = Dropdown
-    real = getattr(kept.preprocess, "__wrapped__", kept.preprocess)
-
-    @wraps(real)
-    def preprocess(self: Any, payload: Any) -> Any:
-        return payload if isinstance(payload, str) and FOLLOWS in self.elem_classes else real(self, payload)
-
-    kept.preprocess = preprocess
+    real = vars(kept)["preprocess"]
+    if not isinstance(real, property):  # no function around it, which would stand in the traceback of each refusal
+        kept.preprocess = property(lambda self: text if FOLLOWS in vars(self).get("elem_classes", ()) else MethodType(real, self))
 
 
 def errors_to_log() -> None:

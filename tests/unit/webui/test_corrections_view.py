@@ -62,7 +62,7 @@ def test_of_two_answers_the_better_one_is_kept_and_stays(page: CorrectionsPanel,
     assert "temperature" in said["value"], "the same answer again is no pair"
 
 
-@pytest.mark.parametrize("target", [None, {"a": 1}, "run:", "run:../x", "run:gone"])
+@pytest.mark.parametrize("target", [None, {"a": 1}, "run:", "run:../x", "run:gone", "base:../x", "adapter:gone"])
 @pytest.mark.parametrize("text", [None, "Wet <b>arr</b>", "Better."])
 def test_what_cannot_be_kept_is_a_sentence_and_the_conversation_stays(page: CorrectionsPanel, target: Any, text: Any) -> None:
     *_, said, base, tuned = page.saved(text, BASE, TUNED, target, None)

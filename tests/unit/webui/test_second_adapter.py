@@ -53,7 +53,7 @@ def test_what_is_no_sum_is_a_sentence(tmp_path: Path, changes: dict[str, object]
     page = SecondAdapter(Services.open(space), Wording("en"))
     for target, wanted, why in (
         (target_of(first), second.id, said),
-        (target_of(first), "../gone", "gone"),
+        (target_of(first), "../gone", "second_adapter.gone"),
         (ChatTarget("starter"), first.id, "no_first"),
     ):
         with pytest.raises(GarageError, match=why):

@@ -13,7 +13,7 @@ from core.errors import ChatError
 from webui.kit import format
 from webui.kit.live import AT_ONCE, FOLLOWS, LivePart
 from webui.kit.wording import Wording
-from webui.pages.chat_choices import LATEST, PRECISIONS, checkpoint_choices, must_be_there, run_id_of, strength_of, target_choices
+from webui.pages.chat_choices import LATEST, PRECISIONS, checkpoint_choices, is_there, run_id_of, strength_of, target_choices
 from webui.state.services import Services
 from webui.state.snapshot import RunRow
 
@@ -62,6 +62,8 @@ def two_of(
     services: Services, w: Wording, above: tuple[Any, Any], first: tuple[Any, ...], second: tuple[Any, ...]
 ) -> tuple[Contestant, Contestant]:
     """above: target and checkpoint of the chat; first, second: values of a Contender's fields. Raises GarageError."""
+    if [one for one, *_ in (first, second) if one not in (AS_USUAL, None) and not is_there(services, w, one)]:
+        raise ChatError("contenders.gone")
     model, checkpoint, *how = second
     two = _contestant(services, w, *(above if model in (AS_USUAL, None) else (model, checkpoint)), *how)
     model, checkpoint, *how = first
@@ -77,7 +79,8 @@ def two_of(
 
 
 def _contestant(services: Services, w: Wording, model: Any, checkpoint: Any, percent: Any, precision: Any) -> Contestant:
-    must_be_there(services, w, model)
+    if not is_there(services, w, model):
+        raise ChatError("chat_page.gone")
     strength, run_id = strength_of(percent), run_id_of(model)
     if run_id is not None:
         run = services.runs.get(run_id)

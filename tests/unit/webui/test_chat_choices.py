@@ -1,0 +1,69 @@
+"""What is chosen in Chat and has gone since, or has begun to train again."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from core.runs.all import Runs
+from core.runs.states import State
+from core.workspace.folder import Workspace
+from tests.kit.runs import ScriptedRun, trained
+from webui.kit.wording import Wording
+from webui.pages.chat import ChatPage
+from webui.state.services import Services
+
+TALK: Any = [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Arr."}]
+STAYS = (gr.skip(), "")
+
+
+def test_a_run_that_goes_on_has_not_gone_and_stays_chosen(tmp_path: Path) -> None:
+    space = Workspace.open(tmp_path)
+    newest = trained(space, "newest")
+    page = ChatPage(Services.open(space), Wording("en"))
+    with ScriptedRun(space, "again") as again:
+        shutil.copytree(newest.adapter, again.run.adapter)
+        again.to(State.RUNNING, has_adapter=True)
+        chosen = f"run:{again.run.id}"
+        assert chosen not in [id for _, id in page._targets()], "it is offered no more"
+        assert page.arrive(chosen, [], "chosen") == STAYS
+        assert "“again” is training" in page.load_now(chosen, "adapter", "trained")[0]["value"]
+
+
+def test_in_place_of_what_has_gone_one_that_is_there_is_offered_unless_there_is_a_conversation(tmp_path: Path) -> None:
+    space = Workspace.open(tmp_path)
+    gone, newest = trained(space, "gone"), trained(space, "newest")
+    Runs(space).delete(gone)
+    page, target = ChatPage(Services.open(space), Wording("en")), f"run:{gone.id}"
+    for taken in ("", "chosen", None):
+        update, offered = page.arrive(target, [], taken)
+        assert offered == f"run:{newest.id}\n{target}" and offered.split("\n")[0] in [id for _, id in update["choices"]]
+    assert page.arrive(target, TALK, "chosen") == STAYS == page.arrive(target, [], "the id of one that is opened")
+
+
+def test_nothing_that_is_not_there_is_loaded_or_compared(tmp_path: Path) -> None:
+    space = Workspace.open(tmp_path)
+    run = trained(space, "Pirate")
+    page = ChatPage(Services.open(space), Wording("en"))
+    usual, there = ("", "adapter", 100, "trained"), f"run:{run.id}"
+    for hostile in (
+        "run:gone",
+        "run:../x",
+        "adapter:../x",
+        "base:../x",
+        "base:gone/model",
+        "",
+        "x" * 10**6,
+        None,
+        ["base:starter"],
+        {},
+    ):
+        assert "no longer here" in page.load_now(hostile, "adapter", "trained")[0]["value"], hostile
+        above = list(page.duel.start(hostile, "adapter", 5, "", None, None, *usual, *usual, "me"))[-1][4]
+        assert "The model that was chosen is no longer here" in above, hostile
+        if hostile not in ("", None):  # which are the usual ones
+            below = list(page.duel.start(there, "adapter", 5, "", None, None, *usual, hostile, *usual[1:], "me"))[-1][4]
+            assert "under “Choose both models” is no longer here" in below, hostile
