@@ -125,7 +125,10 @@ def test_what_was_chosen_in_chat_and_deleted_since_is_said(chrome: Browser, app:
     kit.go_to_tab(page, "Train")
     delete(chosen, target)
     kit.go_to_tab(page, "Chat")
-    kit.expect(target).to_have_value(re.compile("newest|second"))  # begun within one second, either is the newest
+    kit.expect(target).to_have_value(re.compile("newest"))
+    offer = "now => loraGarageDuel.offered(now, 'run:newest\\nrun:chosen') ?? null"
+    assert page.evaluate(offer, "run:chosen") == "run:newest"
+    assert page.evaluate(offer, "run:second") is None, "chosen since, while the offer was on its way"
     choose(target, "newest")
     kit.unfold(page, "#chat-settings")
     choose(other, "second")
