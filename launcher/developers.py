@@ -79,7 +79,7 @@ def run_tests(environment, arguments):
     return hand_over(environment, ["-m", "pytest", *side_by_side(arguments), *arguments])
 
 
-# Each in .venv's Python, in ROOT, the quickest first. The tests are those of the house itself: floors, sizes, catalogues.
+# Each in .venv's Python, in ROOT, the quickest first. The tests are those of the house itself: floors, catalogues.
 CHECKS = {
     "ruff check": ("ruff", "check", "."),
     "ruff format": ("ruff", "format", "--check", "."),
