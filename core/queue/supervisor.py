@@ -228,7 +228,7 @@ class Supervisor:
         waiting = self._waiting(active)
         if not self._closing.is_set():
             self.turns.look(active, waiting, is_of_app)
-            if active is None and (turn := self.turns.next(self._waiting(active))):  # a run that game mode lets go on now is new
+            if active is None and (turn := self.turns.next(lambda: self._waiting(None))):
                 self._begin(self.runs.get(turn))
             if self._standby:
                 self._standby.look(lambda: active is None and self._worker is None and self.queue.read().game is None)

@@ -64,9 +64,9 @@ class Turns:
         hold = Hold(why="restart", since=self.clock()) if waiting else None
         self.queue.put(app=here, hold=hold, game=None, ignore_game=False, sleep_at=None, said=None)
 
-    def next(self, waiting: Sequence[str]) -> str | None:
-        """The run to begin now, the device being free of other runs. waiting: ids, the longest waiting first."""
-        if not waiting:
+    def next(self, waiting: Callable[[], Sequence[str]]) -> str | None:
+        """The run to begin now, the device being free of other runs. waiting: reads the ids, the longest waiting first."""
+        if not waiting():
             return None
         chosen = self._first(waiting)
         if chosen and (wanted := preferences.read(self.workspace).automation).game_mode:
@@ -77,9 +77,9 @@ class Turns:
             return None  # an export is waited for; the chat gives the device up when a run begins
         return chosen
 
-    def _first(self, waiting: Sequence[str]) -> str | None:
-        with self.queue.locked():  # a run that is just being added is seen with its time
-            return first(self.queue.read(), waiting, self.clock())
+    def _first(self, waiting: Callable[[], Sequence[str]]) -> str | None:
+        with self.queue.locked():  # both are read inside: a run that is just being added or resumed is seen, with its place
+            return first(self.queue.read(), waiting(), self.clock())
 
     def ended(self, run: RunFolder, status: Status, waiting: Sequence[str]) -> None:
         """A run that this app trained came to its end, or stands still. waiting: those behind it."""

@@ -6,6 +6,7 @@ import json
 import os
 import threading
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -217,6 +218,31 @@ def test_a_pause_gives_the_device_free_so_the_line_waits_and_goes_on_with_the_ru
     assert world.look() == "a" and world.line.read().hold is None
     world.end()
     assert world.look() == "b"
+
+
+def test_a_run_that_is_resumed_while_the_supervisor_waits_for_the_lock_comes_first(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had listed who waits before it got the lock, so the run behind began and the resumed one waited."""
+    a, _ = world.submit("a"), world.submit("b")
+    world.look()
+    world.supervisor.pause(a)
+    world.look()
+    looks, locked = threading.Thread(target=world.supervisor._look), world.line.locked
+    at_lock = threading.Event()
+
+    def announced() -> AbstractContextManager[None]:
+        if threading.current_thread() is looks:
+            at_lock.set()
+        return locked()
+
+    monkeypatch.setattr(world.line, "locked", announced)
+    with world.line.locked():
+        looks.start()
+        assert at_lock.wait(30)
+        world.supervisor.resume(a)
+    looks.join()
+    assert world.workers[-1].run == a and world.waiting() == ["b"]
 
 
 def test_the_line_can_go_on_without_the_run_that_was_paused_which_comes_next_when_it_is_asked_for(world: World) -> None:
