@@ -48,7 +48,7 @@ class Runs:
             if facts and facts.parent:
                 further.bring_start(self._parent(facts.parent), aside)
             recipe.write(aside / "recipe.yaml")
-            created = RunFacts(v=1, name=recipe.name, created=time.time(), launcher=launcher, **this_process())
+            created = RunFacts(v=1, name=self._free_name(recipe.name), created=time.time(), launcher=launcher, **this_process())
             files.replace_json(aside / "run.json", created.given() | (facts.given() if facts else {}))
             run.write_status(Status(state=State.QUEUED, since=time.time()))
             files.rename(aside, self.workspace.runs / folder)
@@ -60,6 +60,13 @@ class Runs:
             shutil.rmtree(aside, ignore_errors=True)
             raise RunError("run.cannot_create", folder=self.workspace.runs, reason=error.strerror or error) from error
         return RunFolder(self.workspace.runs / folder)
+
+    def _free_name(self, name: str) -> str:
+        """name, or the next numbered one that no run here has: curves, queue and chat tell runs apart by it."""
+        taken = {run.name for run in self.folders()}
+        while name in taken:
+            name = further.next_name(name)
+        return name
 
     def _parent(self, parent: Parent) -> RunFolder:
         try:

@@ -34,6 +34,15 @@ def test_tags_note_archive_and_name_do_not_write_over_each_other(workspace: Work
     assert Label.of(run) == Label() and run.name == "two"
 
 
+def test_two_runs_of_one_name_are_told_apart_and_keep_their_recipes(workspace: Workspace) -> None:
+    """The queue said “Pirate answers” starts when “Pirate answers” completes, and both curves of a comparison had one name."""
+    runs = [trained(workspace, "Pirate answers") for _ in range(3)]
+    assert [run.name for run in runs] == ["Pirate answers", "Pirate answers · 2", "Pirate answers · 3"]
+    assert {run.recipe().name for run in runs} == {"Pirate answers"}
+    Runs(workspace).delete(runs[1])
+    assert trained(workspace, "Pirate answers").name == "Pirate answers · 2"
+
+
 @pytest.mark.parametrize(
     "held", [[], {"tags": "x", "note": 3, "archived": "yes"}, {"tags": [1, "t" * 99, *map(str, range(99))], "note": "n" * 9999}]
 )
