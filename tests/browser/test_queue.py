@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from core.advice import plan
+from core.messages import msg
+from core.queue.queue import Hold, Queue
 from core.recipe import Recipe
 from core.runs.all import Runs
 from core.runs.folder import Status
 from core.runs.states import State
-from core.workspace import preferences
+from core.workspace import lease, preferences
 from core.workspace.folder import Workspace
 from tests.kit import browser as kit
 from tests.kit.runs import ScriptedRun
@@ -114,6 +118,43 @@ def test_the_line_is_shown_moved_timed_held_and_planned_for(chrome: Browser, tmp
         chinese.context.close()
     finally:
         app.stop()
+
+
+def test_a_paused_run_is_resumed_from_the_first_screen_and_comes_before_the_queue(
+    chrome: Browser, workspace: Workspace, app: kit.App
+) -> None:
+    """Resume lay below a card as tall as the form, the header said that nothing trains, and the run behind began instead."""
+    line = Queue(workspace)
+    line.put(hold=Hold(why="person", since=time.time()))  # until all of it is there
+    with lease.hold(workspace, msg("lease.somebody")), ScriptedRun(workspace, "lantern", launcher="app") as paused:
+        paused.to(State.RUNNING).train(25).save(25)
+        paused.to(State.PAUSED)
+        behind = Runs(workspace).get(waiting(workspace, "behind")["behind"])
+        line.put(hold=Hold(why="paused", since=time.time(), run=paused.run.id))
+        page, watch = kit.open_page(chrome, app)
+        kit.unfold(page, "#step-model")
+        kit.expect(page.locator("#header-status")).to_contain_text(re.compile("paused.*lantern.*25 %"))
+        resume = page.get_by_role("button", name="Resume", exact=True).first
+        kit.expect(resume).to_be_in_viewport(ratio=1)
+        kit.expect(page.locator("#queue-go-on")).to_have_text("Start the next run instead")
+        kit.nothing_found(page, "queue-awaited")
+        # A process that is not quite gone keeps the press waiting with the queue locked, until the supervisor has listed who waits:
+        # it interrupts what has no process just before, or it stands at the lock already.
+        resume.click()
+        wait_until(lambda: line.read().hold is None)
+        gone = ScriptedRun(workspace, "gone").to(State.RUNNING).run
+        with suppress(AssertionError):
+            wait_until(lambda: gone.status().state == State.INTERRUPTED, 1)
+        paused._lock.release()
+        begun = wait_until(lambda: [run for run in (paused.run, behind) if run.status().state == State.PREPARING], 120)
+        assert begun == [paused.run]
+        kit.expect(page.locator("#queue-says-card")).to_be_hidden()
+        assert order(page) == "b"
+        for run in (behind, paused.run):
+            run.ask("stop")
+        wait_until(lambda: {run.status().state for run in (behind, paused.run)} == {State.STOPPED}, 120)
+        watch.check()
+    page.context.close()
 
 
 def test_a_choice_that_has_gone_is_said_and_no_other_run_is_taken_for_it(

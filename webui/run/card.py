@@ -193,17 +193,17 @@ def _sentence(event: dict[str, Any], w: Wording) -> tuple[str, str]:
 
 def headline(view: RunView | None, w: Wording) -> Html:
     """For the page's header: what is going on, in one short line."""
-    if view is None or view.row.status.state not in BUSY:
+    if view is None or view.row.status.state not in (*BUSY, State.PAUSED):
         return tag("span", w.t("page.idle"), class_="lg-quiet")
     status = view.row.status
     # Of all steps, also while something else is counted: measuring three rows is not 0 % of a run.
-    running = status.state == State.RUNNING and status.total_steps
+    running = status.state in (State.RUNNING, State.PAUSED) and status.total_steps
     percent = f"{round(100 * min(1.0, status.step / status.total_steps))} %" if running else ""
     state = w.t(f"state.{status.state.value}")
     parts = [part for part in (percent, format.time_left(w, status.seconds_left)) if part]
     return join(
         [
-            tag("span", state, class_="lg-badge lg-active"),
+            tag("span", state, class_=f"lg-badge lg-{TONES.get(status.state, 'active')}"),
             tag("span", view.row.name, class_="lg-name"),
             tag("span", " · ".join(parts), class_="lg-quiet"),
         ]

@@ -15,6 +15,7 @@ from webui.run import card
 from webui.run.chart import live_chart
 from webui.run.film import film_strip
 from webui.run.findings import RunFinding
+from webui.run.queue import awaited
 from webui.run.signal import notify_switch
 from webui.state.services import Services
 from webui.state.snapshot import RunRow, Snapshot
@@ -61,7 +62,7 @@ class RunColumn:
             LivePart(self.box, lambda look: gr.update(visible=look.snapshot.shown is not None)),
             LivePart(self.card, lambda look: self._about(look, card.card)),
             *self.finding.parts(),
-            LivePart(self.resume, lambda look: gr.update(visible=self._resumable(look.snapshot) is not None)),
+            LivePart(self.resume, self._resume_button),
             LivePart(self.pause, self._pause_button),
             LivePart(self.stop, self._stop_button),
             LivePart(self.notify, lambda look: gr.update(visible=look.snapshot.busy is not None)),
@@ -79,6 +80,10 @@ class RunColumn:
 
     def _about(self, look: ViewContext, show: Any) -> dict[str, Any]:
         return gr.update(value=show(look.snapshot.shown, self.w) if look.snapshot.shown else "")
+
+    def _resume_button(self, look: ViewContext) -> dict[str, Any]:
+        """Where the queue waits for the run, it stands beside that sentence instead."""
+        return gr.update(visible=self._resumable(look.snapshot) is not None and awaited(look.snapshot) is None)
 
     def _stop_button(self, look: ViewContext) -> dict[str, Any]:
         """Says what it would do now; cannot be pressed where there is nothing to stop any more."""

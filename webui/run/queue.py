@@ -11,13 +11,14 @@ import gradio as gr
 from core.errors import GarageError, RunError
 from core.queue.queue import Game, Hold, time_of_day
 from core.runs.folder import RunFolder
+from core.runs.states import may_resume
 from webui.kit.format import at_time
 from webui.kit.html import Html, join, muted, notice, tag
 from webui.kit.live import AT_ONCE, CONTROL, EACH, LivePart, Poller, ViewContext, outcome, shown
 from webui.kit.panel import Panel
 from webui.kit.wording import Wording
 from webui.run import card
-from webui.state.snapshot import Snapshot
+from webui.state.snapshot import RunRow, Snapshot
 
 # What the browser puts in place of the first value of a button's request: the run whose circle is filled when the button is
 # pressed. Where none is any more, because the run that was chosen has begun, it is that one all the same, once: the server says
@@ -39,6 +40,7 @@ class QueuePanel(Panel):
         with gr.Column(elem_classes="lg-card", visible=False, elem_id="queue-says-card") as self.says_card:
             self.says = gr.HTML("", elem_id="queue-says")
             with gr.Row(elem_classes="lg-tight"):
+                self.resume = gr.Button(w.t("train_page.resume"), variant="primary", visible=False, elem_id="queue-resume")
                 self.go_on = gr.Button(w.t("queue_panel.go_on"), variant="primary", visible=False, elem_id="queue-go-on")
                 self.anyway = gr.Button(w.t("queue_panel.anyway"), visible=False, elem_id="queue-anyway")
                 self.stay = gr.Button(w.t("queue_panel.stay"), visible=False, elem_id="queue-stay")
@@ -75,7 +77,8 @@ class QueuePanel(Panel):
         return [
             LivePart(self.says_card, seen(lambda snapshot: says(snapshot, self.w))),
             LivePart(self.says, lambda look: gr.update(value=says(look.snapshot, self.w))),
-            LivePart(self.go_on, seen(lambda m: m.queue.order.hold and m.queue.waiting)),
+            LivePart(self.resume, seen(awaited)),
+            LivePart(self.go_on, self._go_on),
             LivePart(self.anyway, seen(lambda m: m.queue.order.game and not m.queue.order.game.run)),
             LivePart(self.stay, seen(lambda m: m.queue.order.game and m.queue.order.game.run)),
             LivePart(self.awake, seen(lambda m: m.queue.order.sleep_at)),
@@ -85,9 +88,17 @@ class QueuePanel(Panel):
             LivePart(self.hold, seen(lambda m: not m.queue.order.hold)),
         ]
 
+    def _go_on(self, look: ViewContext) -> dict[str, Any]:
+        """Beside Resume it is the other choice: the queue without the run that is paused."""
+        queue, is_beside = look.snapshot.queue, awaited(look.snapshot) is not None
+        label = self.w.t("queue_panel.without" if is_beside else "queue_panel.go_on")
+        is_seen = bool(queue.order.hold and queue.waiting)
+        return gr.update(value=label, visible=is_seen, variant="secondary" if is_beside else "primary")
+
     # ---- wires ----------------------------------------------------------------------------------------------------
     def wire(self, pulse: Poller) -> None:
         for button, act in (
+            (self.resume, self.resume_awaited),
             (self.go_on, lambda: self.services.queue.put(hold=None)),
             (self.anyway, self.services.supervisor.continue_anyway),
             (self.stay, self.services.supervisor.stay_paused),
@@ -109,6 +120,12 @@ class QueuePanel(Panel):
             return outcome(self.w, lambda: self.services.queue.move(self._run(chosen).id, way, self._waiting()))
 
         return moved
+
+    def resume_awaited(self) -> None:
+        """Raises RunError where the queue waits for no run any more."""
+        if (row := awaited(self.services.snapshots.now(fresh=True))) is None:
+            raise RunError("train_page.nothing_to_resume")
+        self.services.supervisor.resume(self.services.runs.get(row.id))
 
     def take_out(self, chosen: Any) -> list[Any]:
         """Inputs: chosen. Outputs: list (nothing chosen any more), notice."""
@@ -143,6 +160,13 @@ class QueuePanel(Panel):
         if run.id not in waiting:
             raise RunError("queue.not_in_queue", run=run.name)
         return run
+
+
+def awaited(snapshot: Snapshot) -> RunRow | None:
+    """The paused run that keeps back those who wait."""
+    hold, is_needed = snapshot.queue.order.hold, bool(snapshot.queue.waiting)
+    held = hold.run if hold and hold.why == "paused" and is_needed else None
+    return next((row for row in snapshot.rows if row.id == held and may_resume(row.status.state)), None)
 
 
 # ---- words ------------------------------------------------------------------------------------------------------------
