@@ -14,6 +14,10 @@ from core.models.shapes.shape import ModelShape
 
 # Of the file, a parameter; quantised matrices and the vectors and embeddings that stay larger, as llama.cpp writes models of 1B up.
 BYTES_A_PARAMETER = {"f16": 2.0, "bf16": 2.0, "q8_0": 1.07, "q6_k": 0.83, "q5_k_m": 0.72, "q4_k_m": 0.62}
+# The same where rows are no multiple of 256 numbers long, which the small blocks of these types hold: llama.cpp then takes larger ones.
+# Measured on SmolLM2-135M (rows of 576): 105, 112 and 138 MB.
+BYTES_UNEVEN = BYTES_A_PARAMETER | {"q6_k": 1.03, "q5_k_m": 0.84, "q4_k_m": 0.79}
+BLOCK = 256
 # Of a merged folder, a parameter.
 MERGED = 2
 # Places in the texts of the proof at which the probabilities of all words are compared, in float32 and of two files.
@@ -54,7 +58,7 @@ def of_model(
     """Of a merged folder or a GGUF file. base: as recipes name it; done: what was exported on this PC, newest first; adapter: bytes of its
     weights, which a LoRA in GGUF has in half as many, and to prove it the base becomes a file of 16 bit."""
     parameters = shape.params
-    size, disk = int(bytes_a_parameter(quant) * parameters), MERGED * parameters
+    size, disk = int(bytes_a_parameter(quant, shape.hidden_size) * parameters), MERGED * parameters
     if kind == "gguf":
         disk = gguf_disk(quant or QUANTS[0], parameters, shape.vocab_size)
     elif kind == "gguf-lora":
@@ -68,8 +72,8 @@ def of_model(
     return Room(size, disk, memory, like[0].seconds * like[1] if like else None)
 
 
-def bytes_a_parameter(quant: str | None) -> float:
-    return BYTES_A_PARAMETER.get(quant or "", MERGED)
+def bytes_a_parameter(quant: str | None, hidden_size: int = BLOCK) -> float:
+    return (BYTES_UNEVEN if hidden_size % BLOCK else BYTES_A_PARAMETER).get(quant or "", MERGED)
 
 
 def before(
