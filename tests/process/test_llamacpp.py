@@ -34,6 +34,7 @@ from tests.kit.files import link_or_copy, tools_of_cache
 from tests.process.test_export import FLOAT32, MESSAGES, Trained, train
 
 PROBES = 4  # three rows of the run and a question
+TOLD: list[tuple[str, float | None]] = []  # how far the orders here said that they are: stage and fraction
 
 
 def with_tools(root: Path, library: Path | None = None) -> Workspace:
@@ -112,7 +113,7 @@ def order_of(tuned: Trained, tools: Tools, merged: Path, work: Path) -> make.Mak
     return make.MakeOrder(
         tools=tools, quant="bf16", name="Pirate phi3", base=tuned.base, adapter=tuned.run.adapter, merged=merged,
         target=work / "done.gguf", work=work, log=work / "log", rows=MESSAGES, method=Method(FLOAT32),
-        stage=lambda *_: None, check=lambda: None,
+        stage=lambda stage, done: TOLD.append((stage, done)), check=lambda: None,
     )  # fmt: skip
 
 
@@ -121,6 +122,9 @@ def test_the_16_bit_file_of_the_tuned_starter_is_the_adapter_in_llama_cpp(made: 
     verdict = made.of_sixteen
     assert verdict.reasons == () and verdict.divergence < proof.MOST_DIVERGENCE["bf16"]
     assert len(verdict.answer["alike"]) == PROBES + len(proof.AWKWARD) and verdict.answer["ends"] == [True]
+    # It stood without a percentage for its longest part, a minute and a half.
+    done = [done for stage, done in TOLD if stage == "asking_llamacpp" and done is not None]
+    assert len(set(done)) >= 3 and max(done) > 0.5
 
 
 @pytest.mark.parametrize("quant", ["q4_k_m", "q8_0"])

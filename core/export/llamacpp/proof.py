@@ -98,14 +98,23 @@ class Asking:
         texts = [tokenizer.template.render(p.turns, True, p.tools) for p in self.work.probes]
         prompts = [tokenizer.encode(text) for text in texts]
         longest = max(len(row["ids"]) for row in self.kept.rows)
+        counted, total = self.folder / "counted", len(self.kept.rows) * (2 if lora else 1) + answers
+        counted.unlink(missing_ok=True)
+
+        def look() -> None:
+            self.check()
+            if counted.exists():  # the model is loaded
+                self.work.progress("asking_llamacpp", min(1.0, counted.stat().st_size / total))
+
         request = {
             "do": "ask", **self.tools.runs_in, "folder": str(self.folder), "file": file.name if file.parent == self.folder else str(file), "lora": lora,
             "texts": [*texts, *AWKWARD], "prompts": [*prompts, *map(tokenizer.encode, AWKWARD)],
             "rows": self.kept.rows, "words": self.kept.words, "against": against, "keep": keep,
             "stops": [stop for stop in [stop_of(tokenizer)] if stop is not None],
             "length": longest + proof.ANSWER_TOKENS, "answer": proof.ANSWER_TOKENS, "answers": answers, "threads": child.threads(),
+            "counted": counted.name,
         }  # fmt: skip
-        return child.ask("core.export.llamacpp.questions", request, self.folder, self.log, self.check, file.name)
+        return child.ask("core.export.llamacpp.questions", request, self.folder, self.log, look, file.name)
 
 
 def stop_of(tokenizer: Any) -> int | None:

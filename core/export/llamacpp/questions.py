@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -39,23 +40,34 @@ def see(library: Library, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def ask(library: Library, request: dict[str, Any]) -> dict[str, Any]:
-    """file, lora, texts, rows (ids and the positions that are looked at), stops, words, against and keep (names of .logs), length, threads."""
-    with LoadedGguf(library, request["file"], request["length"], request["threads"], request.get("lora")) as model:
+    """file, lora, texts, rows (ids and the positions that are looked at), stops, words, against and keep (names of .logs), length, threads,
+    counted (a file that gets a byte for each row that is read and each answer that is written)."""
+    with (
+        LoadedGguf(library, request["file"], request["length"], request["threads"], request.get("lora")) as model,
+        open(request.get("counted", os.devnull), "wb", buffering=0) as counted,
+    ):
         alike = [model.tokenize(text) == ids for text, ids in zip(request["texts"], request["prompts"], strict=True)]
-        found = compare(model, request) | {
+        found = compare(model, request, counted) | {
             "alike": alike,
             "own": request.get("own"),
             "named": model.meta(NAMED) is not None,
             "ends": [model.ends(token) for token in request["stops"]],
-            "greedy": [model.greedy(ids, request["answer"]) for ids in request["prompts"][: request["answers"]]],
+            "greedy": [written(model, ids, request, counted) for ids in request["prompts"][: request["answers"]]],
         }
         if request.get("lora"):
             model.use_lora(0.0)
-            found["moved"] = compare(model, request | {"keep": None})["divergence"]
+            found["moved"] = compare(model, request | {"keep": None}, counted)["divergence"]
         return found
 
 
-def compare(model: LoadedGguf, request: dict[str, Any]) -> dict[str, Any]:
+def written(model: LoadedGguf, ids: list[int], request: dict[str, Any], counted: FileIO) -> list[int]:
+    """Its answer to a prompt, the likeliest token each time."""
+    tokens = model.greedy(ids, request["answer"])
+    counted.write(b".")
+    return tokens
+
+
+def compare(model: LoadedGguf, request: dict[str, Any], counted: FileIO) -> dict[str, Any]:
     """Mean Kullback-Leibler divergence from what request["against"] holds, losses and first words."""
     words = request["words"]
     if model.words < words:
@@ -70,6 +82,7 @@ def compare(model: LoadedGguf, request: dict[str, Any]) -> dict[str, Any]:
             kept.write(chosen.data)
             done += len(chosen)
             rows.append(measured(logs, row))
+            counted.write(b".")
     return {"divergence": divergence / done, "rows": rows}
 
 
