@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from core import files
-from core.messages import msg
+from core.messages import LANGUAGES, msg
 from core.runs import frames, scenes
 from core.runs.cards import better
 from core.runs.folder import RunFolder
@@ -70,3 +70,11 @@ def test_what_cannot_be_said_is_said_with_its_reason(run: RunFolder) -> None:
     asked(run, 0, *["x"] * 10)
     asked(run, 40, *[""] * 10, why="time")
     assert better.sentences(run)[0] == msg("better.no_time", answered=0, count=10)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_setting_is_called_by_its_label(language: str) -> None:
+    """A run's card said that “train.sample_seconds is short”."""
+    w = Wording(language)
+    assert w.t("wizard.field_sample_seconds") in w.of(msg("better.no_time", answered=0, count=10))
+    assert w.t("wizard.field_eval_fraction") in w.of(msg("better.none_held_out", least=8, tokens=48))

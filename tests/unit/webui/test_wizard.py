@@ -675,6 +675,8 @@ def test_what_would_fit_stands_on_the_card_of_a_plan_that_does_not(planner: Plan
 def test_rows_for_validation_are_not_counted_among_those_trained(planner: Planner) -> None:
     result = planner.look(form(settings={"data.eval_fraction": 0.25}), EN)
     assert "Trains on 51 rows, with 17 more for validation;" in plan_view.card(result, EN)  # of 68
+    result = planner.look(form(settings={"data.eval_fraction": 0.0}), EN)
+    assert "Trains on 68 rows, with none held out for validation;" in plan_view.card(result, EN)
 
 
 def test_the_two_gravest_warnings_stand_beside_the_form_and_the_others_in_a_fold(planner: Planner, wizard: Wizard) -> None:
