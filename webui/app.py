@@ -12,7 +12,7 @@ from starlette.middleware import Middleware
 from core.messages import LANGUAGES
 from webui.kit import hardware
 from webui.kit.html import Html, join, tag
-from webui.kit.live import AT_ONCE, QUIET, TICK_S, LivePart, Poller
+from webui.kit.live import AT_ONCE, QUIET, SHOW_CHAT, TICK_S, LivePart, Poller
 from webui.kit.theme import ASSETS, styles, theme
 from webui.kit.wording import Wording
 from webui.pages.banner import LeftRuns, WriteNotice
@@ -135,6 +135,7 @@ def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
     left.wire(pulse, tabs)
     train.wizard.further.wire()
     train.wizard.further.wire_button(train.wizard, train.run.further, None, tabs, train.run.notice)
+    train.wizard.further.wire_button(train.wizard, train.run.again, None, tabs, train.run.notice, anew=True)
     train.wizard.further.wire_button(train.wizard, runs.further, opened, tabs, runs.run_notice)
     train.wizard.further.wire_button(train.wizard, runs.duplicate, opened, tabs, runs.run_notice, anew=True)
     train.run.finding.wire(train.wizard, None, tabs, train.run.notice)
@@ -145,7 +146,7 @@ def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
     train.run.open_chat.click(
         lambda: runs.to_chat(shown.row.id if (shown := services.snapshots.now().shown) else None),
         None, [tabs, chat.target], js=CHOSEN, **AT_ONCE
-    )  # fmt: skip
+    ).then(None, js=SHOW_CHAT)  # fmt: skip
     pulse.after(
         train.run.take_out.click(
             lambda: runs.to_way_out(shown.row.id if (shown := services.snapshots.now().shown) else None),
@@ -183,7 +184,10 @@ def launch(services: Services, port: int, reach: Reach | None = None, keeper: Do
         "_frontend": False,  # else it asks its own page, and a PC that takes three seconds for it does not start (it has answered before)
         "theme": theme(),
         "css": styles(),
-        "head": FIRST_STYLE + HTML_LANG + uplot_head() + scripts("folds.js", "form.js", "duel.js", "signal.js", "shortcuts.js"),
+        "head": FIRST_STYLE
+        + HTML_LANG
+        + uplot_head()
+        + scripts("focus.js", "folds.js", "form.js", "duel.js", "signal.js", "shortcuts.js"),
         "app_kwargs": {"docs_url": None, "redoc_url": None, "openapi_url": None},
     }
     layers = [

@@ -28,7 +28,7 @@ Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
                 train: #run-name; always there: #start, #start-notice, and beside the steps #plan-beside > #plan-card, #plan-more
   downloads     below the form, while there are any: #downloads > #downloads-list (li, button[data-act]), #downloads-notice
   Train, run    #frozen (the run's own five steps, while it is at work), #run-card (name, state, phase, progress bar), #run-notice,
-                #stop, #run-open-chat, #live-chart, #run-settings-fold > #run-settings, #run-story-fold > #run-story
+                #stop, #run-again, #run-open-chat, #live-chart, #run-settings-fold > #run-settings, #run-story-fold > #run-story
   Settings      #disk-list (li, button[data-kept]), #disk-notice, #hardware, #places, #languages, #kept-preset, #delete-preset, #kept-dataset, #delete-dataset, #settings-notice
   Chat          #chat-target, #chat-checkpoint, #chat-precision, #chat-load, #chat-status, #chat-empty, #chat-columns,
                 #chat-base, #chat-tuned ([data-testid=bot], [data-testid=user]), #chat-base-note, #chat-tuned-note,

@@ -284,7 +284,7 @@ function tell() {
 }
 
 function take(reply) {
-  if (reply.run !== run) { show(null); saidAt = 0; }
+  if (reply.run !== run) { show(null); saidAt = 0; spoken.textContent = ''; }
   if (reply.reset) held = nothing();
   const { mx, my, x, ex, bx } = reply;
   for (const name of ['x', 'y', 's', 'rate', 'norm', 'speed', 'ex', 'ey', 'mx', 'bx', ...OF_PAIRS]) held[name].push(...reply[name]);
@@ -293,7 +293,7 @@ function take(reply) {
   run = reply.run;
   cursor = Math.max(held.x.length, held.ex.length, held.mx.length) > MOST_HELD ? null : reply.cursor;
   const some = held.x.length + held.ex.length + held.bx.length > 0;
-  note.textContent = held.bx.length ? fill(words.nonfinite, { step: held.bx.at(-1) }) : some ? '' : words.empty;
+  note.textContent = held.bx.length ? fill(words.nonfinite, { step: held.bx.at(-1) }) : some ? '' : reply.run && !reply.at_work ? words.none : words.empty;
   note.classList.toggle('lc-bad', held.bx.length > 0);
   body.hidden = !some;
   if (!some) charts.forEach(drop);

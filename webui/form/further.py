@@ -14,12 +14,11 @@ from core.runs import further
 from webui.form.fields import FormAnswers
 from webui.form.handle import FormHandle, Given, Taken, Updates
 from webui.kit.html import Html, join, notice, tag
-from webui.kit.live import CONTROL, QUIET, shown
+from webui.kit.live import CONTROL, QUIET, SHOW_FORM, SHOW_FURTHER, shown
 from webui.kit.panel import Panel
 from webui.state.snapshot import RunRow
 
 UNDO = "() => { loraGarageForm.undo(); loraGarageForm.look(); }"
-SHOW = "() => setTimeout(() => document.querySelector('#further')?.scrollIntoView({block: 'center'}), 150)"
 
 
 def may_continue(row: RunRow | None) -> bool:
@@ -65,8 +64,7 @@ class FurtherForm(Panel):
             return self.take(form, view.row.id if view else None, tabs, said, anew)
 
         taken = form.fills(button.click, take, {opened} if opened is not None else set(), {said, tabs}, **CONTROL)
-        if not anew:
-            taken.then(None, None, None, js=SHOW, **QUIET)
+        taken.then(None, None, None, js=SHOW_FORM if anew else SHOW_FURTHER, **QUIET)
 
     def take(self, form: FormHandle, run_id: str | None, tabs: gr.Tabs, said: gr.HTML, anew: bool = False) -> Taken:
         """The form with the settings of a run; or why not. Either way the Train page is told in its own place."""

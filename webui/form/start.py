@@ -25,8 +25,14 @@ from webui.kit.html import Html, notice, tag
 from webui.kit.live import shown
 from webui.kit.wording import Wording
 from webui.state.services import Services
+from webui.state.snapshot import Snapshot
 
 MISSING_IN = {"wizard.missing_data": "data", "wizard.missing_model": "model"}
+
+
+def waits(snapshot: Snapshot) -> bool:
+    """Whether a run that is started now goes into the queue instead."""
+    return bool(snapshot.busy or snapshot.queue.order.game)
 
 
 class StartStep:
@@ -66,8 +72,7 @@ class StartStep:
             key = "start_only_planned" if result.problem.key == "wizard.only_planned" else "start_problem"
         else:
             key = "start"
-        snapshot = self.services.snapshots.now()
-        label = "queue_panel.add" if key == "start" and (snapshot.busy or snapshot.queue.order.game) else f"wizard.{key}"
+        label = "queue_panel.add" if key == "start" and waits(self.services.snapshots.now()) else f"wizard.{key}"
         return gr.update(value=self.w.t(label), variant="primary" if key == "start" else "secondary")
 
     def begin(self, form: FormHandle, folds: Mapping[str, Component], run_notice: Component, planning: Component) -> Take:

@@ -34,6 +34,8 @@ SET_WORK = {**CONTROL, "concurrency_id": "sets"}
 # By itself gradio forgets an event whose predecessor is still at work, which is right for a button that is pressed twice.
 EACH = {"trigger_mode": "multiple"}  # acts that say what they mean, files: every one is done
 LAST = {"trigger_mode": "always_last"}  # choices and what is drawn from them: the newest is done afterwards
+# After a press that opens something elsewhere (assets/focus.js): its top is shown, and has the focus.
+SHOW_CHAT, SHOW_FORM, SHOW_FURTHER = (f"() => loraGarageShow('#{part}')" for part in ("tab-chat", "form-column", "further"))
 Update = str | dict[str, Any]
 # A class of a Dropdown whose choices follow the clock: what has gone from them reaches the handler, which can say so (webui/server/gradio).
 FOLLOWS = "lg-follows"

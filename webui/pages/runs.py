@@ -14,7 +14,7 @@ from core.runs.states import may_resume
 from core.workspace.names import slug
 from webui.form import further
 from webui.kit.html import notice, placeholder, tag
-from webui.kit.live import AT_ONCE, CONTROL, LAST, QUIET, LivePart, Poller, Update, ViewContext, shown
+from webui.kit.live import AT_ONCE, CONTROL, LAST, QUIET, SHOW_CHAT, LivePart, Poller, Update, ViewContext, shown
 from webui.kit.wording import Wording
 from webui.pages.conversations import CHOSEN
 from webui.pages.run_manage import ManageRun
@@ -130,7 +130,7 @@ class RunsPage:
         # The last one counts: a person may press before the newest, which the page opens by itself, has come.
         picked = self.list.select(self.pick, [self.list, self.opened], [self.list, *self.opening], js=PICKED, **LAST, **AT_ONCE)
         pulse.after(picked)
-        self.open_chat.click(self.to_chat, [self.opened], [tabs, chat_target], js=CHOSEN, **AT_ONCE)
+        self.open_chat.click(self.to_chat, [self.opened], [tabs, chat_target], js=CHOSEN, **AT_ONCE).then(None, js=SHOW_CHAT)
         pulse.after(self.resume.click(self.go_on, [self.opened], [self.run_notice, tabs], **CONTROL))
         for button, made in ((self.save_card, self.recipe_card), (self.save_picture, self.picture)):
             saved = button.click(made, [self.opened], [self.card_file, self.run_notice], **AT_ONCE)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import gradio as gr
 
-from webui.form.form import Wizard
+from webui.form import start
+from webui.form.form import LOOK, Wizard
 from webui.kit.html import muted, tag
-from webui.kit.live import AT_ONCE, LivePart, Poller, Update, ViewContext
+from webui.kit.live import AT_ONCE, QUIET, LivePart, Poller, Update, ViewContext
 from webui.kit.wording import Wording
 from webui.run import card
 from webui.run.column import RunColumn
@@ -27,6 +28,7 @@ class TrainPage:
 
     def build(self) -> None:
         w = self.w
+        self.start_waits = gr.Textbox("", visible="hidden")  # what Start says follows from it
         self.intro = gr.HTML(muted(w.t("wizard.intro")), elem_id="train-intro")
         with gr.Row(elem_id="train-columns", equal_height=False):
             with gr.Column(scale=6, min_width=320, elem_id="left-column"):
@@ -51,6 +53,7 @@ class TrainPage:
     def parts(self) -> list[LivePart]:
         return [
             LivePart(self.intro, lambda look: gr.update(visible=look.snapshot.busy is None)),
+            LivePart(self.start_waits, lambda look: gr.update(value="yes" if start.waits(look.snapshot) else "")),
             LivePart(self.form_column, self._plans),
             LivePart(self.wizard.plan_step.beside, self._plans),
             LivePart(self.plan_bar, lambda look: gr.update(visible=look.snapshot.busy is not None)),
@@ -75,6 +78,7 @@ class TrainPage:
 
     def wire(self, page: gr.Blocks, pulse: Poller) -> None:
         self.wizard.wire(page, pulse, self.run.notice, self.planning)
+        self.start_waits.change(None, None, None, js=LOOK, **QUIET)
         self.run.wire(pulse)
         self.line.wire(pulse)
         self.downloads.wire(pulse)

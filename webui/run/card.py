@@ -18,6 +18,14 @@ from webui.state.snapshot import RunRow, RunView
 
 TONES = {State.COMPLETED: "ok", State.STOPPED: "ok", State.PAUSED: "plain", State.FAILED: "bad", State.INTERRUPTED: "warn"}
 MOST_EVENTS = 60
+
+
+def tone_of(status: Status) -> str:
+    """The colour of how it stands; a run that was stopped with nothing to show for it is no success."""
+    is_without = status.state == State.STOPPED and not status.has_adapter
+    return "plain" if is_without else TONES.get(status.state, "active")
+
+
 # Settings shown without unfolding, in this order; the rest of the recipe is in its file.
 SUMMARY = (
     ("adapter", "r"), ("adapter", "lora_alpha"), ("train", "learning_rate"), ("train", "num_train_epochs"),
@@ -29,7 +37,7 @@ SUMMARY = (
 def card(view: RunView, w: Wording) -> Html:
     """Name, state, phase with its numbers, minutes left; or how it ended and what to try."""
     status = view.row.status
-    badge = tag("span", w.t(f"state.{status.state.value}"), class_=f"lg-badge lg-{TONES.get(status.state, 'active')}")
+    badge = tag("span", w.t(f"state.{status.state.value}"), class_=f"lg-badge lg-{tone_of(status)}")
     lines = [
         tag("div", tag("h3", view.row.name), badge, class_="lg-run-head"),
         muted(" · ".join(filter(None, (model_line(view.row, w), objective_name(view, w))))),
@@ -89,7 +97,7 @@ def ended_with(status: Status, w: Wording) -> str:
 def _over(view: RunView, w: Wording) -> list[Html]:
     status, row = view.row.status, view.row
     said = ended_with(status, w)
-    tone = TONES.get(status.state, "plain")
+    tone = tone_of(status)
     lines = [tag("p", tag("strong", w.t("train_page.what_happened") + " ") if tone in ("bad", "warn") else None, said)]
     if status.advice:
         lines.append(tag("p", tag("strong", w.t("train_page.what_to_try") + " "), w.of(status.advice)))
@@ -203,7 +211,7 @@ def headline(view: RunView | None, w: Wording) -> Html:
     parts = [part for part in (percent, format.time_left(w, status.seconds_left)) if part]
     return join(
         [
-            tag("span", state, class_=f"lg-badge lg-{TONES.get(status.state, 'active')}"),
+            tag("span", state, class_=f"lg-badge lg-{tone_of(status)}"),
             tag("span", view.row.name, class_="lg-name"),
             tag("span", " · ".join(parts), class_="lg-quiet"),
         ]

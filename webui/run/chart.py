@@ -19,7 +19,7 @@ from webui.state.services import Services
 
 POLL_MS, IDLE_POLL_MS = 1000, 3000
 WORDS = (
-    "empty", "offline", "step", "loss", "smoothed", "eval", "rate", "norm", "speed", "memory",
+    "empty", "none", "offline", "step", "loss", "smoothed", "eval", "rate", "norm", "speed", "memory",
     "accuracy", "margin", "logps", "chosen", "rejected", "more", "reset", "newest", "help", "help_loss", "help_eval", "nonfinite", "summary",
 )  # fmt: skip
 TEMPLATE = (
@@ -52,7 +52,10 @@ def live_chart(services: Services, w: Wording, value: str | None, elem_id: str) 
         """Any JSON may arrive here: what is no run id and cursor gets an empty curve, or all of it."""
         asked = asked if isinstance(asked, dict) else {}
         run_id, at_work = services.snapshots.now().followed(asked.get("run"))
-        return services.curves.since(run_id, asked.get("cursor")) | {"wait_ms": POLL_MS if at_work else IDLE_POLL_MS}
+        return services.curves.since(run_id, asked.get("cursor")) | {
+            "at_work": at_work,
+            "wait_ms": POLL_MS if at_work else IDLE_POLL_MS,
+        }
 
     words = {name: w.raw(f"chart.{name}") for name in WORDS}
     return gr.HTML(

@@ -38,6 +38,7 @@ class RunColumn:
             with gr.Row(elem_classes="lg-tight"):
                 self.resume = gr.Button(w.t("train_page.resume"), variant="primary", visible=False, elem_id="resume")
                 self.pause = gr.Button(w.t("train_page.pause"), visible=False, elem_id="pause")
+                self.again = gr.Button(w.t("train_page.again"), visible=False, elem_id="run-again")
                 self.stop = gr.Button(w.t("train_page.stop"), variant="stop", visible=False, elem_id="stop")
             self.notify = gr.HTML(notify_switch(w), visible=False, elem_id="run-notify")
             with gr.Row(visible=False, elem_id="run-actions") as self.actions:
@@ -63,6 +64,7 @@ class RunColumn:
             LivePart(self.card, lambda look: self._about(look, card.card)),
             *self.finding.parts(),
             LivePart(self.resume, self._resume_button),
+            LivePart(self.again, self._again_button),
             LivePart(self.pause, self._pause_button),
             LivePart(self.stop, self._stop_button),
             LivePart(self.notify, lambda look: gr.update(visible=look.snapshot.busy is not None)),
@@ -84,6 +86,11 @@ class RunColumn:
     def _resume_button(self, look: ViewContext) -> dict[str, Any]:
         """Where the queue waits for the run, it stands beside that sentence instead."""
         return gr.update(visible=self._resumable(look.snapshot) is not None and awaited(look.snapshot) is None)
+
+    def _again_button(self, look: ViewContext) -> dict[str, Any]:
+        """Of a run that was stopped, which is over; one that failed or is paused goes on by Resume."""
+        row = look.snapshot.shown.row if look.snapshot.shown else None
+        return gr.update(visible=bool(row and look.snapshot.busy is None and row.status.state == State.STOPPED))
 
     def _stop_button(self, look: ViewContext) -> dict[str, Any]:
         """Says what it would do now; cannot be pressed where there is nothing to stop any more."""

@@ -21,7 +21,7 @@ from webui.form.fields import FIELDS, label_of
 from webui.kit import format
 from webui.kit.theme import ASSETS
 from webui.kit.wording import Wording
-from webui.run.card import TONES, model_line
+from webui.run.card import model_line, tone_of
 from webui.run.chart import IDLE_POLL_MS, POLL_MS
 from webui.state.services import Services
 from webui.state.snapshot import RunRow
@@ -100,7 +100,7 @@ def told_of(row: RunRow, w: Wording) -> dict[str, Any]:
         "name": row.name,
         "about": " · ".join(part for part in (model_line(row, w), steps, format.moment(row.created)) if part),
         "state": w.t(f"state.{state.value}"),
-        "tone": TONES.get(state, "active" if state != State.QUEUED else "plain"),
+        "tone": "plain" if state == State.QUEUED else tone_of(row.status),
         "course": row.course,
         "eval": format.loss(row.eval_loss),
         "minutes": format.duration(w, row.seconds) or "–",

@@ -16,7 +16,7 @@ from core.runs import further
 from webui.form.handle import FormHandle, Given, Taken
 from webui.kit.findings import told
 from webui.kit.html import notice
-from webui.kit.live import CONTROL, LivePart, Update, ViewContext, shown
+from webui.kit.live import CONTROL, QUIET, SHOW_FORM, LivePart, Update, ViewContext, shown
 from webui.kit.wording import Wording
 from webui.state.services import Services
 from webui.state.snapshot import RunView
@@ -51,7 +51,8 @@ class RunFinding:
             run_id = given[opened] if opened is not None else shown_now.row.id if shown_now else None
             return self._take(form, self.services.snapshots.view(run_id), tabs, said)
 
-        form.fills(self.button.click, take, {opened} if opened is not None else set(), {said, tabs}, **CONTROL)
+        taken = form.fills(self.button.click, take, {opened} if opened is not None else set(), {said, tabs}, **CONTROL)
+        taken.then(None, None, None, js=SHOW_FORM, **QUIET)
 
     def _take(self, form: FormHandle, view: RunView | None, tabs: gr.Tabs, said: gr.HTML) -> Taken:
         found = self.services.diagnoses.of(view)

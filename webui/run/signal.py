@@ -9,7 +9,7 @@ from typing import Any
 from core.runs.states import BUSY, State
 from webui.kit.html import Html, join, tag
 from webui.kit.wording import Wording
-from webui.run.card import TONES, ended_with
+from webui.run.card import ended_with, tone_of
 from webui.state.snapshot import RunRow, Snapshot
 
 
@@ -23,7 +23,7 @@ def signal(snapshot: Snapshot, w: Wording) -> Html:
         percent = round(100 * min(1.0, busy.status.step / steps)) if steps else 0
         told[0] = {"data_title": _title(busy, w, f"{percent} %" if steps else ""), "data_percent": percent, "data_run": busy.id}
     if last:
-        told[1] = {"data_title": _title(last, w), "data_tone": TONES.get(last.status.state, "plain"), "data_run": last.id}
+        told[1] = {"data_title": _title(last, w), "data_tone": tone_of(last.status), "data_run": last.id}
         told[1]["data_said"] = ended_with(last.status, w)
     return join(
         tag("span", hidden=True, class_=f"lg-{name}", **each) for name, each in zip(("at-work", "ended"), told, strict=True)

@@ -63,6 +63,11 @@ class RunRow:
     spare_bytes: int = 0  # of its bytes_used, of checkpoints that nothing goes on from
 
     @property
+    def was_dropped(self) -> bool:
+        """Whether it was removed from the queue before it ever began."""
+        return self.status.state == State.STOPPED and self.status.stage == "waiting"
+
+    @property
     def can_chat(self) -> bool:
         return self.status.state not in BUSY and (self.status.has_adapter or bool(self.checkpoints))
 
@@ -159,7 +164,7 @@ class Snapshots:
         chosen = (
             busy
             or next((row for row in rows if row.id in awaited), None)
-            or next((row for row in rows if row.id not in waiting and not row.label.archived), None)
+            or next((row for row in rows if not (row.id in waiting or row.was_dropped or row.label.archived)), None)
         )
         view = self._view(*there[chosen.id]) if chosen else None
         left = tuple(found for run, row in there.values() if (found := self._left(run, row)))

@@ -1,0 +1,33 @@
+// Where the keyboard and the eye go when a press takes away what had the focus, or opens something elsewhere.
+(() => {
+  const isSeen = (part) => part?.checkVisibility();
+  // times: frames in which check is asked again; the page is drawn some moments after the server has answered.
+  const soon = (check, times) => { if (!check() && times) requestAnimationFrame(() => soon(check, times - 1)); };
+
+  function focus(part) {
+    part.tabIndex = -1;
+    part.focus({ preventScroll: true });
+  }
+
+  // The part that a press has opened: its top is shown (with all that stands above it, where that fits), and has the focus.
+  window.loraGarageShow = (selector) => soon(() => {
+    const part = document.querySelector(selector);
+    if (!isSeen(part)) return false;
+    const top = part.getBoundingClientRect().top + scrollY;
+    scrollTo({ top: top < innerHeight / 3 ? 0 : top - 12 });
+    focus(part);
+    return true;
+  }, 600);
+
+  // These vanish when they are pressed: the focus goes to the run, whose card says what became of it, or to the form that comes in its place.
+  document.addEventListener("click", (event) => {
+    const pressed = event.target.closest?.("#start, #resume, #queue-resume, #pause, #plan-back, #plan-next");
+    if (pressed) soon(() => {
+      if (document.activeElement !== pressed && document.activeElement !== document.body) return true;  // it went on by itself
+      const next = document.querySelector(pressed.id === "plan-next" ? "#form-column" : "#run-box");
+      if (isSeen(pressed) || !isSeen(next)) return false;
+      focus(next);
+      return true;
+    }, 600);
+  });
+})();
