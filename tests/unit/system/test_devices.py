@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import struct
+from pathlib import Path
+
 import pytest
 
 from core.errors import RecipeError
@@ -83,6 +87,33 @@ def test_launch_and_core_agree_on_the_code_of_a_build():
         row.build: (row.low, row.high) for row in torch_build.CUDA_BUILDS
     }
     assert torch_build.LEAST == devices.LEAST_FOR_BITSANDBYTES
+
+
+def architectures(library: bytes) -> set[tuple[int, int]]:
+    """Compute capabilities of the machine code in a CUDA library: entries of kind 2 of its fat binaries (fatbinary.h's layout)."""
+    found, at = set(), 0
+    while (at := library.find(b"\x50\xed\x55\xba", at)) >= 0:
+        header, size = struct.unpack_from("<HQ", library, at + 6)
+        entry = at + header
+        at = end = entry + size
+        while entry < end:
+            kind, header, size = struct.unpack_from("<HxxIQ", library, entry)
+            if kind == 2:
+                found.add(divmod(struct.unpack_from("<I", library, entry + 28)[0], 10))
+            entry += header + size
+    return found
+
+
+@pytest.mark.parametrize("cuda", devices.KERNELS)
+def test_bitsandbytes_has_code_for_every_card_that_is_used(cuda: tuple[int, int]):
+    """Its launches end the process where it has none."""
+    folder = Path(importlib.util.find_spec("bitsandbytes").origin).parent
+    library = folder / f"libbitsandbytes_cuda{cuda[0]}{cuda[1]}.so"
+    if not library.exists():
+        pytest.skip("this wheel has no libraries for CUDA on Linux")
+    has, low = architectures(library.read_bytes()), devices.KERNELS[cuda][0]
+    assert min(has) <= max(low, devices.LEAST_FOR_BITSANDBYTES)
+    assert cuda != (12, 6) or min(has) == devices.LEAST_FOR_BITSANDBYTES, "no card is left out that it has code for"
 
 
 def test_how_torch_was_built_is_read_without_importing_it():
