@@ -42,6 +42,9 @@ def imports(hour: Hour) -> str:
 
     holders = [holder for card in devices.here().cards for holder in card.holders or () if holder.pid == os.getpid()]
     begun = "CUDA is initialized" if torch.cuda.is_initialized() else "CUDA is not initialized"
+    has_context = getattr(torch._C, "_cuda_hasPrimaryContext", None)
+    if has_context and torch.cuda.is_initialized():  # in a container NVML knows other process ids
+        begun += f", a context of its own: {has_context(0)}"
     if not holders:
         return f"{begun}, NVML does not list this process: the standby waits and holds no memory of the GPU"
     return f"{begun}, NVML lists this process with {holders[0].used_bytes} bytes: the standby ends at once; bitsandbytes must be imported only as a run begins"
