@@ -1,6 +1,7 @@
 """Checks of one part, each kept as it ends: `python -m benchmarks.gpu_report.child MODULE TITLE FOLDER CHECK...`
 
-MODULE has PARTS. A line of results.jsonl: {part, check, how, seconds, said}; `running` writes it for a check whose process is gone.
+MODULE has PARTS. A line of results.jsonl: {part, check, how, seconds, said}; `running` writes it for a check whose process
+is gone.
 """
 
 from __future__ import annotations

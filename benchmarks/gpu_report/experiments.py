@@ -1,4 +1,4 @@
-"""What nobody can decide without a card: each experiment answers in seconds and says what follows from its outcome. Imports torch.
+"""What only a card decides: each experiment answers in seconds and says what follows from its outcome. Imports torch.
 
 The names are those of the desk check's suspicions; P8 needs no card.
 """
@@ -47,7 +47,8 @@ def imports(hour: Hour) -> str:
         begun += f", a context of its own: {has_context(0)}"
     if not holders:
         return f"{begun}, NVML does not list this process: the standby waits and holds no memory of the GPU"
-    return f"{begun}, NVML lists this process with {holders[0].used_bytes} bytes: the standby ends at once; bitsandbytes must be imported only as a run begins"
+    follows = "the standby ends at once; bitsandbytes must be imported only as a run begins"
+    return f"{begun}, NVML lists this process with {holders[0].used_bytes} bytes: {follows}"
 
 
 def neighbours(hour: Hour) -> str:
@@ -139,7 +140,8 @@ def cosines(hour: Hour) -> str:
         said.append(f"{here.dtype_name} {cosine:.6f}")
         if dtype == torch.float32 and not cosine > 0.9999:
             raise NotWell(f"cosine {'; '.join(said)}: packed rows are wrong, not only rounded")
-    return f"cosine {'; '.join(said)}: the tests' 0.999 in 16 bit {'holds' if min(map(float, (each.split()[1] for each in said))) > 0.999 else 'is too strict'}"
+    holds = min(float(each.split()[1]) for each in said) > 0.999
+    return f"cosine {'; '.join(said)}: the tests' 0.999 in 16 bit {'holds' if holds else 'is too strict'}"
 
 
 def emulated_bf16(hour: Hour, tokens: int = 2048) -> str:

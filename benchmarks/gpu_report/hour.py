@@ -33,8 +33,8 @@ class LeftOut(Exception):
 
 @dataclass(frozen=True)
 class Hour:
-    """folder: results.jsonl, report.md, the workspace. recipe: of the short runs. model: a person's own, "" for none. device: "cpu" to
-    try the checks themselves where there is no card."""
+    """folder: results.jsonl, report.md, the workspace. recipe: of the short runs. model: a person's own, "" for none.
+    device: "cpu" to try the checks themselves where there is no card."""
 
     folder: Path
     recipe: Path = PRESETS / "recipes" / "quickstart.yaml"
@@ -66,7 +66,7 @@ class Hour:
         return [sys.executable, "-m", "core.commands", *arguments, "--workspace", str(self.folder / "workspace")]
 
     def command(self, *arguments: str, environment: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
-        """What a command with --json says; a command that fails says it all the same. Raises NotWell where it says nothing."""
+        """The object that a command with --json prints, also where it fails. Raises NotWell where it prints none."""
         done = subprocess.run(
             self.line(*arguments, "--json"), cwd=PROJECT, env=worker_environment() | dict(environment), stdin=subprocess.DEVNULL, capture_output=True,
             encoding="utf-8", errors="replace",
@@ -106,8 +106,8 @@ def last_of(said: str) -> str:
 
 @dataclass(frozen=True)
 class Check:
-    """A function of a module, which only the process that carries it out imports: it takes the Hour, and settings. It returns its line,
-    or lines, for the report, and raises NotWell or LeftOut, or whatever went wrong."""
+    """A function of a module, which only the process that carries it out imports: it takes the Hour, and settings. It
+    returns its line, or lines, for the report, and raises NotWell or LeftOut, or whatever went wrong."""
 
     module: str
     function: str

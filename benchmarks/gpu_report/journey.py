@@ -36,7 +36,7 @@ def learned(run: RunFolder) -> str:
     """What a run came to. Raises NotWell unless it ended well, on the card, with half of its loss gone."""
     status, facts, seen = run.status(), run.facts(), losses(run)
     if status.state != State.COMPLETED:
-        raise NotWell(f"{status.state.value}: {status.message}\n{run.log_tail(20)}")
+        raise NotWell(f"{run.log_tail(20)}\n{status.state.value}: {status.message}")
     rates = sorted(line["tokens_per_second"] for line in run.all_metrics() if line.get("kind") == "train")
     peak = f"{facts.peak_memory_bytes / 2**30:.2f} GiB at most" if facts.peak_memory_bytes else "memory not measured"
     said = f"loss {seen[0]:.3f} -> {seen[-1]:.3f}, {rates[len(rates) // 2]:,.0f} tokens/s, {peak}, {facts.dtype} on {facts.device}{foretold(facts)}"
@@ -61,8 +61,9 @@ def foretold(facts: RunFacts) -> str:
 
 def doctor(hour: Hour) -> list[str]:
     found = hour.command("doctor")
-    lines = [f"{'ok' if each['ok'] else '!!'} {each['name']}: {each['found']['sentence']}" for each in found["findings"]]
-    lines.append(f"the program's path has {len(str(PROJECT))} characters")
+    findings = sorted(found["findings"], key=lambda each: not each["ok"])  # what is wrong comes last, where the table shows it
+    lines = [f"the program's path has {len(str(PROJECT))} characters"]
+    lines += [f"{'ok' if each['ok'] else '!!'} {each['name']}: {each['found']['sentence']}" for each in findings]
     if not found["ok"]:
         raise NotWell("\n".join(lines))
     return lines
@@ -203,7 +204,7 @@ def pairs(hour: Hour) -> str:
     run = hour.train("Pairs", f"data.source={source}", "train.objective=dpo", "train.max_steps=40", "train.sample_seconds=0")
     status, seen = run.status(), losses(run)
     if status.state != State.COMPLETED or not seen[-1] < seen[0]:
-        raise NotWell(f"{status.state.value}, loss {seen[:1]} -> {seen[-1:]}: {status.message}\n{run.log_tail(20)}")
+        raise NotWell(f"{run.log_tail(20)}\n{status.state.value}, loss {seen[:1]} -> {seen[-1:]}: {status.message}")
     return f"loss {seen[0]:.3f} -> {seen[-1]:.3f} on {run.facts().device}"
 
 

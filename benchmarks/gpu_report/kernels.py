@@ -52,7 +52,7 @@ def layers(hour: Hour) -> str:
 
 
 def one_attention(hour: Hour) -> str:
-    """Torch's kernel for rows of several examples. Without it each example has an attention of its own, which is slower and right."""
+    """Torch's kernel for rows of several examples. Without it each has an attention of its own, which is slower and right."""
     compute = compute_of(hour)
     if not compute.on_card:
         raise LeftOut("needs a GPU")

@@ -1,4 +1,4 @@
-"""The parts in their order: what ends everything else comes first, and what people do most comes next. Data alone; no torch.
+"""The parts in their order: first what ends everything else, then what people do most. Data alone; no torch.
 
 The seconds of all parts are 30 minutes, those of --quick five (tests/process/test_gpu_report), beside those of --model.
 """

@@ -1,4 +1,4 @@
-"""Goes through the parts, each in processes of its own, and writes the report. No torch: nothing that a part breaks is here."""
+"""Goes through the parts, each in processes of its own, and writes the report. No torch: no part can break it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MOST_LETTERS = 400  # of a cell
 
 
 def go_through(hour: Hour, module: str, of: str, seconds: float, quick: bool = False) -> int:
-    """The exit status. module: of PARTS. of: what the results are of; those of something else are not gone on with. seconds: for all."""
+    """The exit status. module: of PARTS. of: the card and versions; results of others are dropped. seconds: for all parts."""
     hour.write()
     if files.read_object(hour.folder / "of.json").get("of") != of:
         for name in ("results.jsonl", "kept.json"):
@@ -69,7 +69,8 @@ def carry_out(hour: Hour, module: str, part: Part, seconds: float) -> None:
         left = left[len(new) :]
         if left and (not new or new[-1]["how"] != FAILED):  # the process went in the middle of this one
             said = [*last_of(log.read_text("utf-8", "replace")).splitlines(), reason]
-            keep(hour, part.title, left.pop(0), FAILED, time.monotonic() - began, said)
+            since = time.monotonic() - began - sum(each["seconds"] for each in new)
+            keep(hour, part.title, left.pop(0), FAILED, since, said)
         for result in lines(hour)[seen:]:
             print(f"  {result['check']}: {result['how']}, {result['seconds']:.0f} s", flush=True)
 

@@ -1,4 +1,4 @@
-"""What a step of an 8B's shape costs: four of its layers with random weights in NF4, 2,048 tokens of four examples. Imports torch."""
+"""What a step of an 8B's shape costs: four of its layers, random weights in NF4, 2,048 tokens of four examples. Torch."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ def eight_b(hour: Hour, kept: bool = False) -> list[str]:
     head = pace_probe.head_seconds(shape, compute)
     whole = seconds * shape.num_hidden_layers / layers + head
     return [
-        f"{'packed' if step.packed else 'not packed'}; {layers} layers {1e3 * seconds:.0f} ms a step ({shape.length / seconds:,.0f} tokens/s), head {1e3 * head:.0f} ms",
+        f"{'packed' if step.packed else 'not packed'}; {layers} layers {1e3 * seconds:.0f} ms a step "
+        f"({shape.length / seconds:,.0f} tokens/s), head {1e3 * head:.0f} ms",
         f"reckoned for {shape.num_hidden_layers} layers: {shape.length / whole:,.0f} tokens/s; peak of {layers} layers {peak}",
         f"{launches / layers:.0f} launches a layer, {len(syncs)} waits for the card a step"
         + "".join(f"; {each}" for each in syncs[:3]),
@@ -53,7 +54,7 @@ def eight_b(hour: Hour, kept: bool = False) -> list[str]:
 
 
 def waits(once: Any, on_card: bool) -> list[str]:
-    """Where a step waits for the card: each synchronizing call of torch, as torch names it, without repetitions of the same text."""
+    """Where a step waits for the card: file and line of each synchronizing call that torch warns of."""
     if not on_card:
         once()
         return []

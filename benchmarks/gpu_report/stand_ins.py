@@ -1,4 +1,4 @@
-"""Models of random weights that checks compute with, made in a second where they compute, and how they are timed. Imports torch."""
+"""Models of random weights that checks compute with, made where they compute, and how they are timed. Imports torch."""
 
 from __future__ import annotations
 
@@ -98,5 +98,6 @@ def seconds_of(once: Callable[[], Any], on: torch.device) -> float:
 
 
 def kernels_by_time(events: Iterable[Any]) -> list[tuple[float, str]]:
-    """Time on the card and name of a profile's kernels, the longest first; the operations that launched them have it too, and are left out."""
+    """Time on the card and name of a profile's kernels, the longest first. The operations that launched them have that time
+    too, and are left out."""
     return sorted(((each.self_device_time_total, each.key) for each in events if each.device_type == DeviceType.CUDA), reverse=True)

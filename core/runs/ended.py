@@ -25,7 +25,7 @@ from core.runs.states import State
 
 MOST_S = 3600.0  # beyond that a clock has jumped
 # What to try after a foreseen error, as a key of the catalogue `advice`.
-# The last line of a worker in which a kernel of bitsandbytes failed: it prints this and exits (the macro CUDA_CHECK_RETURN, 0.50.2).
+# The last line of a worker in which a kernel of bitsandbytes failed: its macro CUDA_CHECK_RETURN prints this and exits (0.50.2).
 KERNEL_ERROR = re.compile(r"Error (.+) at line \d+ in file .+")
 ADVICE = {DataError: "data", ModelError: "model", TemplateError: "template", BusyError: "busy", RecipeError: "recipe"}
 

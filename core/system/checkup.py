@@ -250,7 +250,7 @@ except Exception as e:  # a broken library raises what it likes, and what it sai
     facts["error"] = (str(e) or type(e).__name__)[:300]
 else:
     try:
-        from bitsandbytes.cextension import lib  # where its library for CUDA cannot be loaded, an object that raises when it is called
+        from bitsandbytes.cextension import lib  # without its library for CUDA an object that raises when it is called
         if facts["sees_card"] and not lib.compiled_with_cuda:
             facts["bitsandbytes_on_cpu"] = str(vars(lib).get("error_msg") or "only its library for the CPU was loaded")[:300]
     except Exception as e:  # likewise

@@ -25,11 +25,11 @@ CPU = "cpu"
 VISIBLE, ORDER = "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"
 NO_CARD = {VISIBLE: "-1"}  # an environment; "" may read as unset on Windows
 # The lowest and the highest compute capability that torch's wheels for a version of CUDA have code for; a test holds it against
-# launcher/torch_build.py's table. PyPI has more minor versions (torch 2.15.0: CUDA 13.2): each counts as the nearest of its major
-# version here. A build for another major version is taken to have code for all.
+# launcher/torch_build.py's table. PyPI has more minor versions (torch 2.15.0: CUDA 13.2): each counts as the nearest of its
+# major version here. A build for another major version is taken to have code for all.
 KERNELS = {(12, 6): ((5, 0), (9, 0)), (12, 8): ((7, 5), (12, 1)), (13, 0): ((7, 5), (99, 0))}
-# What each bitsandbytes library for CUDA has code for at the least (0.50.2: sm_60 in that for 12.6, sm_70 and sm_75 in the others).
-# Its kernels do not raise where they have none: they end the process.
+# The lowest compute capability that a bitsandbytes library for CUDA has code for (0.50.2: sm_60 in that for 12.6, sm_70 and
+# sm_75 in the others). Where it has none its kernels do not raise: they end the process.
 LEAST_FOR_BITSANDBYTES = (6, 0)
 
 
@@ -89,7 +89,7 @@ def judged(nvidia: Nvidia, visible: str | None, build: TorchBuild | None) -> Nvi
 
 
 def is_too_old(card: Card) -> bool:
-    """Whether bitsandbytes has no code for it: QLoRA, 8-bit weights and 8-bit optimizers would end their process without an error."""
+    """Whether bitsandbytes has no code for it: QLoRA and 8-bit optimizers would end their process without an error."""
     return card.capability is not None and card.capability < LEAST_FOR_BITSANDBYTES
 
 

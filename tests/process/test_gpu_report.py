@@ -1,4 +1,4 @@
-"""The first half hour on a card, without one: what its parts find, that none takes another along, and what its report tells of a person."""
+"""The first half hour on a card, without one: what its parts find, that none takes another along, what it tells."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def hows(hour: Hour) -> dict[str, str]:
 
 
 def test_a_check_that_fails_crashes_or_hangs_takes_no_other_along(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The whole report was one process: a kernel that ended it ended the hour, and what had come until then was not told."""
+    """All checks were in one process: a kernel that ended it ended the report."""
     hour = Hour(tmp_path)
     assert go_through(hour, FAKE, "this card", seconds=600) == 1
     assert hows(hour) == {

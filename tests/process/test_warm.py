@@ -19,7 +19,7 @@ def test_processes_are_forked_here_unless_there_is_a_card() -> None:
 
 
 def test_nothing_is_forked_where_there_is_a_card(tmp_path: Path) -> None:
-    """Importing bitsandbytes initializes CUDA, and a forked worker ended with "Cannot re-initialize CUDA in forked subprocess"."""
+    """bitsandbytes' import initializes CUDA: forked workers ended with "Cannot re-initialize CUDA in forked subprocess"."""
     cards = fake_nvml.write(tmp_path / "cards.txt", fake_nvml.EIGHT_GB)
     environment = {**os.environ, **fake_nvml.environment(fake_nvml.compile(tmp_path), cards)}
     this = f"{Path(__file__).relative_to(PROJECT)}::{test_processes_are_forked_here_unless_there_is_a_card.__name__}"
@@ -29,7 +29,7 @@ def test_nothing_is_forked_where_there_is_a_card(tmp_path: Path) -> None:
 
 
 def test_nothing_of_the_program_forks() -> None:
-    """A process that has initialized CUDA cannot be forked into one that uses it: workers are started, each as a Python of its own."""
+    """What is forked from a process that has initialized CUDA cannot use it."""
     forks = {"fork", "forkpty", "multiprocessing", "ProcessPoolExecutor"}
     found = []
     for file in (file for room in ("core", "webui", "launcher") for file in (PROJECT / room).rglob("*.py")):

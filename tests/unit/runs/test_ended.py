@@ -123,7 +123,7 @@ def run(tmp_path: Path) -> RunFolder:
 
 
 def test_a_kernel_that_ended_the_process_is_the_reason_of_this_attempt_alone(run: RunFolder) -> None:
-    """bitsandbytes prints one line and exits where CUDA refuses a kernel: the run was interrupted, and nobody knew why."""
+    """bitsandbytes prints one line and exits where CUDA refuses a kernel: the run was interrupted without a reason."""
     line = "Error no kernel image is available for execution on the device at line 461 in file /src/csrc/ops.cu\n"
     (run.path / "train.log").write_text("step 1\n" + line, "utf-8")
     for state in WAYS[State.RUNNING]:

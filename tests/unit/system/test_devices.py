@@ -68,7 +68,7 @@ def test_a_card_without_code_is_skipped_however_large_it_is():
      ("13.2", (7, 5), (6, 1)), ("13.9", (12, 0), (7, 0))],
 )  # fmt: skip
 def test_a_minor_version_of_cuda_that_the_table_lacks_counts_as_the_nearest_of_its_major(cuda: str, has: tuple, lacks: tuple):
-    """torch 2.15.0 of PyPI is built for CUDA 13.2, which was taken to have code for every card: a GTX 10xx counted as usable."""
+    """PyPI's torch 2.15.0, built for CUDA 13.2, was taken to have code for every card: a GTX 10xx counted as usable."""
     assert TorchBuild(cuda=cuda).has_kernels(has) and not TorchBuild(cuda=cuda).has_kernels(lacks)
 
 
@@ -90,7 +90,7 @@ def test_launch_and_core_agree_on_the_code_of_a_build():
 
 
 def architectures(library: bytes) -> set[tuple[int, int]]:
-    """Compute capabilities of the machine code in a CUDA library: entries of kind 2 of its fat binaries (fatbinary.h's layout)."""
+    """Compute capabilities of the machine code in a CUDA library: entries of kind 2 of its fat binaries (fatbinary.h)."""
     found, at = set(), 0
     while (at := library.find(b"\x50\xed\x55\xba", at)) >= 0:
         header, size = struct.unpack_from("<HQ", library, at + 6)

@@ -284,7 +284,7 @@ torch._C._cuda_getCurrentRawStream = lambda card: 0
     ("cards", "reason"), [(1, "libcublas.so"), (0, "for the CPU")], ids=["its library cannot be loaded", "it took that of the CPU"]
 )
 def test_a_bitsandbytes_that_was_loaded_without_its_library_for_the_card_is_a_finding(cards: int, reason: str):
-    """Its import succeeds all the same: an object that raises at the first product takes the library's place, and the doctor called that fine."""
+    """Its import succeeds all the same, and the doctor called that fine; the first product raises."""
     torch = checkup.ask_torch(PRETENDED.replace("CARDS", str(cards)) + checkup._CHILD)
     assert torch.error is None and torch.bitsandbytes_error is None and reason in torch.bitsandbytes_on_cpu
 
