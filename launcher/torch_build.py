@@ -7,6 +7,7 @@ from collections import namedtuple
 # minor version compatibility: 525.60.13 and 528.33; docs.nvidia.com/deploy/cuda-compatibility, the table that uv uses).
 # low, high: compute capabilities it has kernels for (PyTorch's RELEASE.md, 2.9 to 2.15): CUDA 13 dropped the GTX 10xx
 # (6.1), CUDA 12.6 never knew the RTX 50xx (12.0). cu128 ends with torch 2.11, cu126 with torch 2.14. First match wins.
+# LEAST: bitsandbytes has no code for older cards (GTX 750 Ti and 9xx), so they are not used, though cu126 has some for 5.0.
 CudaBuild = namedtuple("CudaBuild", "build linux windows low high")
 
 CUDA_BUILDS = (
@@ -15,12 +16,13 @@ CUDA_BUILDS = (
     CudaBuild("cu126", (525, 60, 13), (528, 33), (5, 0), (9, 0)),
 )
 
+LEAST = (6, 0)
 WHEEL_INDEX = "https://download.pytorch.org/whl/"
 
 CPU_BY_YOU = "torch_cpu_by_you"
 
 # Reasons of choose_torch for the processor's build where PyTorch's own index was asked for it, and could not be reached.
-BY_THE_PROCESSOR = (CPU_BY_YOU, "torch_no_card", "torch_amd", "torch_old_driver", "torch_unknown_card")
+BY_THE_PROCESSOR = (CPU_BY_YOU, "torch_no_card", "torch_amd", "torch_old_driver", "torch_old_card", "torch_unknown_card")
 
 # index_url: None for pip's own index. build: "pypi", "cpu", "cu126", ..., the last part of its index. cuda: whether it
 # should use a card. megabytes: about what is downloaded, at most. reason: a key and values of the catalogue launch.yaml.
@@ -51,14 +53,17 @@ def choose_torch(system, machine, driver_version, amd, environ, cards=()):
             return TorchChoice(None, ("torch_intel_mac", {}), "none", False, 0)
         return TorchChoice(None, ("torch_mac", {}), "pypi", False, 80)
     if driver_version and (x86 or (system == "Linux" and arm)):
-        capabilities = [card.capability for card in cards if card.capability]
-        found = {"driver": driver_version, "card": "%d.%d" % max(capabilities) if capabilities else ""}
-        row = best_cuda_build(system, parse_version(driver_version), capabilities)
+        known = [card.capability for card in cards if card.capability]
+        found = {"driver": driver_version, "card": "%d.%d" % max(known) if known else ""}
+        if known and len(known) == len(cards) and max(known) < LEAST:
+            return TorchChoice(WHEEL_INDEX + "cpu", ("torch_old_card", dict(found, least="%d.%d" % LEAST)), "cpu", False, 200)
+        row = best_cuda_build(system, parse_version(driver_version), [each for each in known if each >= LEAST])
         if row is None:
             too_old = parse_version(driver_version) < (525,)
             reason = "torch_old_driver" if too_old else "torch_unknown_card"
             return TorchChoice(WHEEL_INDEX + "cpu", (reason, found), "cpu", False, 200)
-        left_out = tuple(card.name for card in cards if card.capability and not row.low <= card.capability <= row.high)
+        low = max(row.low, LEAST)
+        left_out = tuple(card.name for card in cards if card.capability and not low <= card.capability <= row.high)
         if row.build == "cu130" and system == "Linux" and x86:  # what PyPI has for Linux is a CUDA 13 build already
             return TorchChoice(None, ("torch_pypi_cuda", found), "pypi", True, 3000, left_out)
         reason = ("torch_cuda", dict(found, build=row.build))

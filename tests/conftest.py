@@ -21,7 +21,7 @@ from tests.kit import browser as kit
 from tests.kit import tiny
 from tests.kit.durations import Durations, cache
 from tests.kit.files import link_or_copy
-from tests.kit.warm import KINDS, Elsewhere, Popen, Servers, saved_at_once
+from tests.kit.warm import KINDS, Elsewhere, Popen, Servers, may_fork, saved_at_once
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -63,7 +63,7 @@ def environments() -> dict[str, dict[str, str]]:
 @pytest.fixture(scope="session", autouse=True)
 def forked(pytestconfig: pytest.Config) -> Iterator[None]:
     """Workers and apps are forked from warm processes (tests/kit/warm); what a spawn itself is to show is marked `spawn`."""
-    if not hasattr(os, "fork"):
+    if not may_fork():
         yield
         return
     warm = getattr(pytestconfig, "workerinput", {}).get("warm")
@@ -78,7 +78,7 @@ def forked(pytestconfig: pytest.Config) -> Iterator[None]:
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
     """The processes of xdist fork from the same ones, which the process that prints has begun."""
-    if hasattr(os, "fork"):
+    if may_fork():
         if SERVERS not in node.config.stash:
             node.config.stash[SERVERS] = Servers(environments())
         node.workerinput["warm"] = {kind: node.config.stash[SERVERS].begin(kind) for kind in KINDS}

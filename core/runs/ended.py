@@ -7,6 +7,7 @@ number stays.
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from core.runs.states import State
 
 MOST_S = 3600.0  # beyond that a clock has jumped
 # What to try after a foreseen error, as a key of the catalogue `advice`.
+# The last line of a worker in which a kernel of bitsandbytes failed: its macro CUDA_CHECK_RETURN prints this and exits (0.50.2).
+KERNEL_ERROR = re.compile(r"Error (.+) at line \d+ in file .+")
 ADVICE = {DataError: "data", ModelError: "model", TemplateError: "template", BusyError: "busy", RecipeError: "recipe"}
 
 
@@ -83,13 +86,15 @@ How = Literal["pause", "stop", "gone"] | Finished | Failed
 @dataclass(frozen=True)
 class Left:
     """What there is when a run ends. adapter_step: what its adapter has learned, where that is known. checkpoint: the newest.
-    full_bytes: what is free on a disk that is full. waited_s: since the person asked, None where that is not known."""
+    full_bytes: what is free on a disk that is full. waited_s: since the person asked, None where that is not known. kernel_error:
+    CUDA's error with which a kernel of bitsandbytes ended the process."""
 
     has_adapter: bool = False
     adapter_step: int | None = None
     checkpoint: str | None = None
     full_bytes: int | None = None
     waited_s: float | None = None
+    kernel_error: str | None = None
 
     @classmethod
     def of(cls, run: RunFolder) -> Left:
@@ -100,7 +105,18 @@ class Left:
             checkpoint=saved[-1].name if saved else None,
             full_bytes=free_when_full(run.path),
             waited_s=seconds_since_asked(run),
+            kernel_error=kernel_error(run),
         )
+
+
+def kernel_error(run: RunFolder) -> str | None:
+    """From train.log, unless its last line is older than the run's state: that of an earlier attempt."""
+    found = KERNEL_ERROR.fullmatch(run.log_tail(1))
+    try:
+        is_new = (run.path / "train.log").stat().st_mtime >= run.status().since
+    except OSError:
+        return None
+    return found[1] if found and is_new else None
 
 
 def ending(status: Status, how: How, left: Left, now: float) -> Status:
@@ -115,7 +131,8 @@ def ending(status: Status, how: How, left: Left, now: float) -> Status:
     elif isinstance(how, Finished):
         state, message, seconds_left = State.COMPLETED, how.words, 0.0
     elif how == "gone":
-        state, message = State.INTERRUPTED, msg("run.interrupted", step=status.step, total=status.total_steps)
+        key = "run.interrupted_kernel" if left.kernel_error else "run.interrupted"
+        state, message = State.INTERRUPTED, msg(key, step=status.step, total=status.total_steps, reason=left.kernel_error)
         if left.full_bytes is not None:  # then the worker could not even say so
             advice = msg("faults.interrupted_disk_full", free_mb=left.full_bytes // 10**6)
         elif left.checkpoint:

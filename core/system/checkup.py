@@ -19,7 +19,7 @@ from pathlib import Path
 
 from core.messages import msg
 from core.presets import PROJECT
-from core.system import gpu, surroundings
+from core.system import devices, gpu, surroundings
 from core.system.surroundings import CheckResult, Surroundings, result
 from core.values import Frozen
 
@@ -40,7 +40,8 @@ class Torch(Frozen):
     flash: bool | None = None  # whether this build has flash attention
     arches: tuple[str, ...] = ()
     error: str | None = None
-    bitsandbytes_error: str | None = None
+    bitsandbytes_error: str | None = None  # why it cannot be imported
+    bitsandbytes_on_cpu: str | None = None  # why it has no library for the card that torch sees
 
 
 class Facts(Frozen):
@@ -94,6 +95,8 @@ def _of_the_card(facts: Facts) -> Iterator[CheckResult]:
     """The cards, torch against them (at most one problem, the first that stands in the way), and what else computes."""
     torch, nvidia = facts.torch, facts.nvidia
     yield from map(_card, nvidia.cards)
+    old = [card for card in nvidia.cards if devices.is_too_old(card)]
+    yield from (result("gpu", devices.too_old(card)) for card in old)
     if torch.error is not None:
         yield result("torch", msg("doctor.torch_error", reason=torch.error), msg("doctor.repair_fix"))
     elif nvidia.driver is None:
@@ -101,7 +104,8 @@ def _of_the_card(facts: Facts) -> Iterator[CheckResult]:
         yield result("torch", msg(key, version=torch.version, cuda=torch.cuda, hip=torch.hip))
     elif not nvidia.cards:
         yield result("gpu", msg("doctor.no_cards", driver=nvidia.driver), msg("doctor.no_cards_fix"))
-    else:
+    elif len(old) < len(nvidia.cards):
+        nvidia = nvidia.model_copy(update={"cards": tuple(card for card in nvidia.cards if card not in old)})
         yield _torch_beside_driver(torch, nvidia)
         strangers = _without_kernels(torch, nvidia)
         for card in strangers if len(strangers) < len(nvidia.cards) else ():  # the others are used
@@ -119,6 +123,9 @@ def _of_the_card(facts: Facts) -> Iterator[CheckResult]:
         yield result("bitsandbytes", msg("doctor.no_bitsandbytes"), msg("doctor.repair_fix"))
     elif torch.bitsandbytes_error:
         found = msg("doctor.bitsandbytes_error", version=facts.bitsandbytes, reason=torch.bitsandbytes_error)
+        yield result("bitsandbytes", found, msg("doctor.repair_fix"))
+    elif torch.bitsandbytes_on_cpu:
+        found = msg("doctor.bitsandbytes_on_cpu", version=facts.bitsandbytes, reason=torch.bitsandbytes_on_cpu)
         yield result("bitsandbytes", found, msg("doctor.repair_fix"))
     else:
         yield result("bitsandbytes", msg("doctor.bitsandbytes", version=facts.bitsandbytes))
@@ -243,7 +250,9 @@ except Exception as e:  # a broken library raises what it likes, and what it sai
     facts["error"] = (str(e) or type(e).__name__)[:300]
 else:
     try:
-        import bitsandbytes
+        from bitsandbytes.cextension import lib  # without its library for CUDA an object that raises when it is called
+        if facts["sees_card"] and not lib.compiled_with_cuda:
+            facts["bitsandbytes_on_cpu"] = str(vars(lib).get("error_msg") or "only its library for the CPU was loaded")[:300]
     except Exception as e:  # likewise
         facts["bitsandbytes_error"] = (str(e) or type(e).__name__)[:300]
 print("\\n" + json.dumps(facts))

@@ -25,8 +25,12 @@ CPU = "cpu"
 VISIBLE, ORDER = "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"
 NO_CARD = {VISIBLE: "-1"}  # an environment; "" may read as unset on Windows
 # The lowest and the highest compute capability that torch's wheels for a version of CUDA have code for; a test holds it against
-# launcher/torch_build.py's table. Any other build is taken to have code for all.
-KERNELS = {"12.6": ((5, 0), (9, 0)), "12.8": ((7, 5), (12, 1)), "13.0": ((7, 5), (99, 0))}
+# launcher/torch_build.py's table. PyPI has more minor versions (torch 2.15.0: CUDA 13.2): each counts as the nearest of its
+# major version here. A build for another major version is taken to have code for all.
+KERNELS = {(12, 6): ((5, 0), (9, 0)), (12, 8): ((7, 5), (12, 1)), (13, 0): ((7, 5), (99, 0))}
+# The lowest compute capability that a bitsandbytes library for CUDA has code for (0.50.2: sm_60 in that for 12.6, sm_70 and
+# sm_75 in the others). Where it has none its kernels do not raise: they end the process.
+LEAST_FOR_BITSANDBYTES = (6, 0)
 
 
 class TorchBuild(Frozen):
@@ -42,7 +46,10 @@ class TorchBuild(Frozen):
 
     def has_kernels(self, capability: tuple[int, int] | None) -> bool:
         """True too where it cannot be told."""
-        low, high = KERNELS.get(self.cuda or "", ((0, 0), (99, 9)))
+        numbers = re.findall(r"\d+", self.cuda or "")
+        major, minor = (int(number) for number in (*numbers, 0, 0)[:2])
+        near = min((known for known in KERNELS if known[0] == major), key=lambda known: abs(known[1] - minor), default=None)
+        low, high = KERNELS[near] if near else ((0, 0), (99, 9))
         return capability is None or low <= capability <= high
 
 
@@ -75,9 +82,15 @@ def judged(nvidia: Nvidia, visible: str | None, build: TorchBuild | None) -> Nvi
 
     def judge(card: Card) -> Card:
         has_code = build is None or build.has_kernels(card.capability)
-        return card.model_copy(update={"left_out": "hidden" if card.index not in shown else None if has_code else "no_kernels"})
+        why = "hidden" if card.index not in shown else "too_old" if is_too_old(card) else None if has_code else "no_kernels"
+        return card.model_copy(update={"left_out": why})
 
     return nvidia.model_copy(update={"cards": tuple(map(judge, nvidia.cards))})
+
+
+def is_too_old(card: Card) -> bool:
+    """Whether bitsandbytes has no code for it: QLoRA and 8-bit optimizers would end their process without an error."""
+    return card.capability is not None and card.capability < LEAST_FOR_BITSANDBYTES
 
 
 def _shown(cards: Sequence[Card], visible: str | None) -> set[int]:
@@ -169,7 +182,14 @@ def why_left_out(card: Card) -> Message | None:
         return msg("device.lost", card=card.name or card.index)
     if card.left_out == "hidden":
         return msg("device.hidden", card=card.name or card.index, value=os.environ.get(VISIBLE, ""))
+    if card.left_out == "too_old":
+        return too_old(card)
     if card.left_out == "no_kernels":
         build, capability = torch_build(), "{}.{}".format(*(card.capability or (0, 0)))
         return msg("device.no_kernels", card=card.name or card.index, torch=(build and build.version) or "?", capability=capability)
     return None
+
+
+def too_old(card: Card) -> Message:
+    capability, least = ("{}.{}".format(*each) for each in (card.capability or (0, 0), LEAST_FOR_BITSANDBYTES))
+    return msg("device.too_old", card=card.name or card.index, capability=capability, least=least)

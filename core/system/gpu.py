@@ -31,7 +31,7 @@ class Card(Frozen):
     instance has left is not known. holders: None where the driver does not tell, () where nothing runs.
     drives_display: whether a monitor is on (NVML's display active).
     lost: it fell off the bus, or was there and no longer answers (hardware.Monitor); only a restart brings it back.
-    left_out: by CUDA_VISIBLE_DEVICES, or because torch has no code for it (core/system/devices).
+    left_out: by CUDA_VISIBLE_DEVICES, or because torch or bitsandbytes has no code for it (core/system/devices).
     """
 
     index: int
@@ -49,7 +49,7 @@ class Card(Frozen):
     mig: bool | None = None
     drives_display: bool | None = None
     lost: bool = False
-    left_out: Literal["hidden", "no_kernels"] | None = None
+    left_out: Literal["hidden", "no_kernels", "too_old"] | None = None
 
     @property
     def usable(self) -> bool:

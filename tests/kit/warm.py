@@ -6,8 +6,8 @@
 arguments, environment, folder and files that it was given; everything else is started as ever. A worker then takes what it does,
 not the seconds in which Python reads torch; an app or a command is there without the second in which it reads its libraries, and
 forks its workers in the same way. What a spawn itself is to show is marked `spawn` and gets a real one.
-Linux and macOS only. A server ends when its standard input does. Asked, one message each: {"argv", "env", "cwd", "servers"} with
-three files -> {"pid", "number"}; {"code": number} -> {"code": int | null}.
+Linux and macOS only, and only without a card (`may_fork`). A server ends when its standard input does.
+Asked, one message each: {"argv", "env", "cwd", "servers"} with three files -> {"pid", "number"}; {"code": number} -> {"code": int | null}.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from typing import Any
 from core import files
 from core.messages import core_catalogue
 from core.models.known import known_models
-from core.system import cores
+from core.system import cores, gpu
 from core.trial.pace import PaceProbe, StandIn
 
 KINDS = {
@@ -56,6 +56,11 @@ cores.NICENESS = 0  # for what is forked here: a worker that comes after every o
 ROOM = "." * 4000  # in a server's command line, for that of its children
 POLL_S = 0.01
 START_S = 120.0
+
+
+def may_fork() -> bool:
+    """Not where a card is: importing bitsandbytes initializes CUDA, which no forked process can use after that."""
+    return hasattr(os, "fork") and not gpu.probe().cards
 
 
 def kind_of(command: Any) -> str | None:

@@ -79,6 +79,24 @@ def test_what_other_programs_take_while_a_model_is_loaded_is_not_the_context(
     assert memory.measured_gib == pytest.approx(3.0 + counted, abs=0.01) and memory.reserved_gib == pytest.approx(3.0, abs=0.01)
 
 
+def test_what_the_kernels_of_the_first_step_take_belongs_to_the_context(probed: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA loads a kernel's code when it is first called: it was on the card, and no plan knew of it."""
+    cuda = FakeCuda(context=0.4)
+    monkeypatch.setattr(probe.gpu, "probe", lambda: cuda.machine().nvidia)
+    monkeypatch.setattr("core.memory.record.driver_system", lambda: "Windows")
+    trainer, found = probed(cuda, {False: 3.0})
+    used = trainer.step.rehearse
+
+    def first_step(longest: object) -> None:
+        cuda.context = 0.65
+        used(longest)
+
+    monkeypatch.setattr(trainer.step, "rehearse", first_step)
+    found.measure_context()
+    found(trainer.ahead)
+    assert trainer.reporter.run.facts().memory.measured_gib == pytest.approx(3.65, abs=0.01)
+
+
 @pytest.mark.parametrize(("system", "gives"), [("Windows", 6.5), ("WSL", 6.5), ("Linux", 8.0)])
 def test_torch_may_have_what_was_free_before_it_came(system: str, gives: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 8 GiB others hold 1, and half a GiB is spared. Then a full card is an error, after what was cached is given back."""

@@ -42,6 +42,8 @@ CHOICES = {
     "linux, RTX 30 with a driver of 2024": ("Linux", "x86_64", "550.54.14", (8, 6), False, {}, cu(126), "cu126", "torch_cuda"),
     "linux, RTX 50 with its first driver": ("Linux", "x86_64", "570.86.16", (12, 0), False, {}, cu(128), "cu128", "torch_cuda"),
     "linux, GTX 1080 with a new driver: CUDA 13 has no code for it": ("Linux", "x86_64", "580.65.06", (6, 1), False, {}, cu(126), "cu126", "torch_cuda"),
+    "linux, GTX 970: bitsandbytes has no code for it": ("Linux", "x86_64", "580.65.06", (5, 2), False, {}, CPU, "cpu", "torch_old_card"),
+    "windows, GTX 750 Ti": ("Windows", "AMD64", "572.16", (5, 0), False, {}, CPU, "cpu", "torch_old_card"),
     "linux, driver just too old": ("Linux", "x86_64", "525.60.11", (8, 6), False, {}, CPU, "cpu", "torch_unknown_card"),
     "linux, driver of 2022": ("Linux", "x86_64", "470.42.01", (8, 6), False, {}, CPU, "cpu", "torch_old_driver"),
     "linux, RTX 50 reported by too old a driver": ("Linux", "x86_64", "565.10", (12, 0), False, {}, CPU, "cpu", "torch_unknown_card"),
@@ -86,6 +88,8 @@ def test_a_card_never_gets_a_build_without_code_for_it(system: str):
         ("560.81", [(6, 1), (12, 0)], "cu126", ["12.0"]),  # this driver runs none for the newer card
         ("580.65", [None, (12, 0)], "cu130", []),
         ("560.81", [(3, 5), (12, 0)], "cpu", []),
+        ("580.65", [(5, 2), (8, 9)], "cu130", ["5.2"]),  # it had CUDA 12.6 for the sake of a card that is not used
+        ("560.81", [(5, 2), (6, 1)], "cu126", ["5.2"]),
     ],
 )
 def test_of_unequal_cards_the_better_one_gets_its_torch(driver: str, capabilities: list, build: str, left_out: list[str]):

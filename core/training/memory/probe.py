@@ -119,14 +119,24 @@ class Probe:
 
     def measure_context(self) -> None:
         """CUDA's own bytes on the GPU, which torch does not count: the increase by NVML's count when the context and cuBLAS are
-        created. Call it before the model is loaded, so that other programs change it less."""
-        before = card_of(self._machine)
+        created. Call it before the model is loaded, so that other programs change it less. The kernels of the first step are loaded
+        when they are called: `_on_card` adds what they take."""
+        card = card_of(self._machine)
         torch.cuda.current_blas_handle()
         torch.cuda.synchronize()
-        now = gpu.newest(before) if before else None
-        if before and now and before.used_bytes is not None and now.used_bytes is not None:
-            used = now.used_bytes - before.used_bytes - torch.cuda.memory_reserved()
-            self._context = min(LARGEST_CONTEXT, max(0, used))
+        self._add_to_context(card.used_bytes if card else None)
+
+    def _add_to_context(self, before: int | None) -> None:
+        """before: `_beside_torch` of a moment ago."""
+        now = self._beside_torch()
+        if before is not None and now is not None:
+            self._context = min(LARGEST_CONTEXT, self._context + max(0, now - before))
+
+    def _beside_torch(self) -> int | None:
+        """Bytes on the GPU that torch does not count: CUDA's own, and those of other programs. None if NVML does not tell."""
+        card = card_of(self._machine)
+        now = gpu.newest(card) if card else None
+        return None if now is None or now.used_bytes is None else now.used_bytes - torch.cuda.memory_reserved()
 
     def require_ram(self) -> None:
         """Raises DoesNotFitError if RAM is too small for loading the base: the system would kill this process without an error."""
@@ -261,8 +271,12 @@ class Probe:
         gc.collect()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-        seconds = self._rehearse(ahead, longest)
-        torch.cuda.synchronize()
+        before = self._beside_torch()
+        try:
+            seconds = self._rehearse(ahead, longest)
+            torch.cuda.synchronize()
+        finally:
+            self._add_to_context(before)
         free, total = torch.cuda.mem_get_info()
         most = torch.cuda.max_memory_reserved()
         return Measured(most + self._context, torch.cuda.max_memory_allocated(), most, total - free, self._context, seconds)

@@ -31,9 +31,9 @@ HOWS: dict[str, How] = {
     "best": BEST,
 }
 LEFT = [
-    Left(has_adapter, adapter_step, checkpoint, full, waited)
-    for has_adapter, adapter_step, checkpoint, full, waited in product(
-        (False, True), (None, 3, 5), (None, "checkpoint-000003"), (None, 4_000_000), (None, 1.23)
+    Left(has_adapter, adapter_step, checkpoint, full, waited, kernel)
+    for has_adapter, adapter_step, checkpoint, full, waited, kernel in product(
+        (False, True), (None, 3, 5), (None, "checkpoint-000003"), (None, 4_000_000), (None, 1.23), (None, "invalid device function")
     )
 ]
 
@@ -54,7 +54,10 @@ TABLE = {
             else "run.stopped_kept"
         ),
     ),
-    (None, "gone"): (State.INTERRUPTED, lambda left, attempt: "run.interrupted"),
+    (None, "gone"): (
+        State.INTERRUPTED,
+        lambda left, attempt: "run.interrupted_kernel" if left.kernel_error else "run.interrupted",
+    ),
     (None, "failed"): (State.FAILED, lambda left, attempt: "run.crashed"),
     (None, "done"): (State.COMPLETED, lambda left, attempt: "run.completed"),
     (None, "early"): (State.COMPLETED, lambda left, attempt: "run.completed_early"),
@@ -117,6 +120,22 @@ def run(tmp_path: Path) -> RunFolder:
     made = Runs(Workspace.open(tmp_path)).create(Recipe.parse({"data": {"source": "sample:x"}, "name": "x"}), "command", {})
     (made.path / "run.lock").touch()
     return made
+
+
+def test_a_kernel_that_ended_the_process_is_the_reason_of_this_attempt_alone(run: RunFolder) -> None:
+    """bitsandbytes prints one line and exits where CUDA refuses a kernel: the run was interrupted without a reason."""
+    line = "Error no kernel image is available for execution on the device at line 461 in file /src/csrc/ops.cu\n"
+    (run.path / "train.log").write_text("step 1\n" + line, "utf-8")
+    for state in WAYS[State.RUNNING]:
+        run.write_status(run.status().model_copy(update={"since": 0.0, "state": state}))
+    left = Left.of(run)
+    assert left.kernel_error == "no kernel image is available for execution on the device"
+    assert left.kernel_error in ending(run.status(), "gone", left, 0.0).message.render("en")
+    run.write_status(run.status().model_copy(update={"since": 2e10}))
+    assert Left.of(run).kernel_error is None, "the line is of an attempt before this one"
+    (run.path / "train.log").write_text(line + "step 1\n", "utf-8")
+    run.write_status(run.status().model_copy(update={"since": 0.0}))
+    assert Left.of(run).kernel_error is None, "the process went on after it"
 
 
 WAYS = {

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
+import struct
+from pathlib import Path
+
 import pytest
 
 from core.errors import RecipeError
@@ -15,7 +19,7 @@ from launcher import torch_build
 from webui.kit import hardware
 from webui.kit.wording import Wording
 
-CUDA_13 = TorchBuild(version="2.15.0", cuda="13.0")
+CUDA_13 = TorchBuild(version="2.15.0", cuda="13.2")  # as PyPI has it for Linux
 
 
 def card(index: int, free: float = 8, capability: tuple[int, int] | None = (8, 9), **more: object) -> Card:
@@ -54,14 +58,62 @@ def test_a_card_without_code_is_skipped_however_large_it_is():
     assert left_out(devices.judged(old, None, CUDA_13)) == ["no_kernels", None]
     assert devices.best_card(devices.judged(old, None, CUDA_13)).index == 1
     assert devices.best_card(devices.judged(old, None, TorchBuild(cuda="12.6"))).index == 0
-    for unknown in (None, TorchBuild(cuda="12.9"), TorchBuild(version="2.13.0+cpu")):
+    for unknown in (None, TorchBuild(cuda="14.0"), TorchBuild(version="2.13.0+cpu")):
         assert left_out(devices.judged(old, None, unknown)) == [None, None]
 
 
+@pytest.mark.parametrize(
+    ("cuda", "has", "lacks"),
+    [("12.1", (6, 1), (12, 0)), ("12.6", (6, 1), (12, 0)), ("12.8", (12, 0), (6, 1)), ("12.9", (12, 0), (6, 1)), ("13.0", (7, 5), (6, 1)),
+     ("13.2", (7, 5), (6, 1)), ("13.9", (12, 0), (7, 0))],
+)  # fmt: skip
+def test_a_minor_version_of_cuda_that_the_table_lacks_counts_as_the_nearest_of_its_major(cuda: str, has: tuple, lacks: tuple):
+    """PyPI's torch 2.15.0, built for CUDA 13.2, was taken to have code for every card: a GTX 10xx counted as usable."""
+    assert TorchBuild(cuda=cuda).has_kernels(has) and not TorchBuild(cuda=cuda).has_kernels(lacks)
+
+
+@pytest.mark.parametrize("language", ["en", "de", "zh"])
+def test_a_card_that_bitsandbytes_has_no_code_for_is_left_out_with_both_numbers(language: str):
+    """A GTX 970: torch for CUDA 12.6 has code for it, and QLoRA's first kernel ended the worker without an error."""
+    for build in (None, TorchBuild(cuda="12.6")):
+        old, least = devices.judged(Nvidia(cards=(card(0, capability=(5, 2)), card(1, capability=(6, 0)))), None, build).cards
+        assert (old.left_out, least.left_out) == ("too_old", None)
+        said = devices.why_left_out(old).render(language)
+        assert "5.2" in said and "6.0" in said and "bitsandbytes" in said
+
+
 def test_launch_and_core_agree_on_the_code_of_a_build():
-    assert {f"cu{cuda.replace('.', '')}": span for cuda, span in devices.KERNELS.items()} == {
+    assert {f"cu{major}{minor}": span for (major, minor), span in devices.KERNELS.items()} == {
         row.build: (row.low, row.high) for row in torch_build.CUDA_BUILDS
     }
+    assert torch_build.LEAST == devices.LEAST_FOR_BITSANDBYTES
+
+
+def architectures(library: bytes) -> set[tuple[int, int]]:
+    """Compute capabilities of the machine code in a CUDA library: entries of kind 2 of its fat binaries (fatbinary.h)."""
+    found, at = set(), 0
+    while (at := library.find(b"\x50\xed\x55\xba", at)) >= 0:
+        header, size = struct.unpack_from("<HQ", library, at + 6)
+        entry = at + header
+        at = end = entry + size
+        while entry < end:
+            kind, header, size = struct.unpack_from("<HxxIQ", library, entry)
+            if kind == 2:
+                found.add(divmod(struct.unpack_from("<I", library, entry + 28)[0], 10))
+            entry += header + size
+    return found
+
+
+@pytest.mark.parametrize("cuda", devices.KERNELS)
+def test_bitsandbytes_has_code_for_every_card_that_is_used(cuda: tuple[int, int]):
+    """Its launches end the process where it has none."""
+    folder = Path(importlib.util.find_spec("bitsandbytes").origin).parent
+    library = folder / f"libbitsandbytes_cuda{cuda[0]}{cuda[1]}.so"
+    if not library.exists():
+        pytest.skip("this wheel has no libraries for CUDA on Linux")
+    has, low = architectures(library.read_bytes()), devices.KERNELS[cuda][0]
+    assert min(has) <= max(low, devices.LEAST_FOR_BITSANDBYTES)
+    assert cuda != (12, 6) or min(has) == devices.LEAST_FOR_BITSANDBYTES, "no card is left out that it has code for"
 
 
 def test_how_torch_was_built_is_read_without_importing_it():

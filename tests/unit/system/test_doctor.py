@@ -23,6 +23,7 @@ from tests.kit.ports import free_port
 
 RTX = gpu.Card(index=0, name="RTX 4070", total_bytes=12 * 2**30, free_bytes=11 * 2**30, capability=(8, 9))
 TURING = gpu.Card(index=1, name="RTX 2060", total_bytes=6 * 2**30, free_bytes=5 * 2**30, capability=(7, 5))
+MAXWELL = gpu.Card(index=0, name="GTX 970", total_bytes=4 * 2**30, free_bytes=4 * 2**30, capability=(5, 2))
 GTX = gpu.Card(index=0, name="GTX 1080", total_bytes=8 * 2**30, free_bytes=8 * 2**30, capability=(6, 1))
 CUDA_13 = checkup.Torch(version="2.13.0", cuda="13.0", sees_card=True, arches=("sm_75", "sm_80", "sm_86", "sm_90", "sm_120"))
 CPU = checkup.Torch(version="2.13.0+cpu")
@@ -96,6 +97,8 @@ NO_CARD = {"torch": CPU, "nvidia": gpu.Nvidia(error="NVML Shared Library Not Fou
         {"torch": CUDA_13.model_copy(update={"flash": False})},
         {"torch": CUDA_13.model_copy(update={"flash": True}), "nvidia": gpu.Nvidia(driver="580.65.06", cards=(TURING,))},
         {"nvidia": gpu.Nvidia(driver="580.65.06", cards=(RTX, TURING))},
+        {"nvidia": gpu.Nvidia(driver="580.65.06", cards=(MAXWELL,)), "torch": CPU},
+        {"nvidia": gpu.Nvidia(driver="580.65.06", cards=(MAXWELL, RTX))},
     ],
     ids=[
         "gaming PC",
@@ -113,6 +116,8 @@ NO_CARD = {"torch": CPU, "nvidia": gpu.Nvidia(error="NVML Shared Library Not Fou
         "without it",
         "without it by the card",
         "two cards",
+        "a card too old to be used",
+        "the same beside another",
     ],
 )
 def test_a_machine_that_is_well_has_no_fix(changes: dict):
@@ -162,6 +167,12 @@ FAULTS = {
     "torch blind": ({"torch": CUDA_13.model_copy(update={"sees_card": False})}, "torch", "torch_blind", "torch_blind_fix"),
     "driver without a card": ({"nvidia": gpu.Nvidia(driver="580.65.06")}, "gpu", "no_cards", "no_cards_fix"),
     "bitsandbytes missing": ({"bitsandbytes": None}, "bitsandbytes", "no_bitsandbytes", "repair_fix"),
+    "bitsandbytes without CUDA": (
+        {"torch": CUDA_13.model_copy(update={"bitsandbytes_on_cpu": "libcudart.so.13: cannot open shared object file"})},
+        "bitsandbytes",
+        "bitsandbytes_on_cpu",
+        "repair_fix",
+    ),
     "bitsandbytes broken": (
         {"torch": CUDA_13.model_copy(update={"bitsandbytes_error": "no such file"})},
         "bitsandbytes",
@@ -259,6 +270,23 @@ def test_a_torch_that_crashes_hangs_or_babbles_is_a_finding():
     assert "0 s" in checkup.ask_torch("import time; time.sleep(60)", timeout_s=0.3).error
     assert checkup.ask_torch("print('hello')").error
     assert checkup.ask_torch("""print('noise'); print('{"version": "2.13.0"}')""") == checkup.Torch(version="2.13.0")
+
+
+PRETENDED = """
+import torch
+torch.cuda.is_available, torch.cuda.get_arch_list, torch.version.cuda = lambda: True, list, "13.0"
+torch.cuda.device_count, torch.cuda.get_device_capability = lambda: CARDS, lambda card: (8, 9)
+torch._C._cuda_getCurrentRawStream = lambda card: 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("cards", "reason"), [(1, "libcublas.so"), (0, "for the CPU")], ids=["its library cannot be loaded", "it took that of the CPU"]
+)
+def test_a_bitsandbytes_that_was_loaded_without_its_library_for_the_card_is_a_finding(cards: int, reason: str):
+    """Its import succeeds all the same, and the doctor called that fine; the first product raises."""
+    torch = checkup.ask_torch(PRETENDED.replace("CARDS", str(cards)) + checkup._CHILD)
+    assert torch.error is None and torch.bitsandbytes_error is None and reason in torch.bitsandbytes_on_cpu
 
 
 def test_torch_has_as_long_to_load_as_at_an_install():
