@@ -176,7 +176,7 @@ class Edits:
         for record in records:
             if "version" in record:
                 change = Change(
-                    record["version"], record["parent"], record["time"], Message.model_validate(record["what"]),
+                    record["version"], record["parent"], record["time"], _what(record["what"]),
                     _heard(record["remove"]), _heard(record["change"]).reshape(-1, 2), _heard(record["add"]),
                 )  # fmt: skip
                 self.changes[change.version] = change
@@ -307,6 +307,13 @@ def files_of(folder: Path, reading: str) -> tuple[Path, Path]:
     return folder / f"edits-{key}.jsonl", folder / f"written-{key}.jsonl"
 
 
-def what(removed: int, changed: int, added: int) -> Message:
-    """Of a change, in a sentence."""
-    return msg("sets.change", removed=removed, changed=changed, added=added)
+def what(removed: int = 0, changed: int = 0, added: int = 0) -> Message:
+    """A change in words, without what did not happen."""
+    counts = {"removed": removed, "changed": changed, "added": added}
+    return msg("sets.change", parts=[msg(f"sets.{name}", rows=rows) for name, rows in counts.items() if rows])
+
+
+def _what(logged: Any) -> Message:
+    """From the log. Versions before 0.2 wrote the three numbers of `what`."""
+    found = Message.model_validate(logged)
+    return what(**found.params) if "removed" in found.params else found
