@@ -81,3 +81,39 @@ def test_a_set_is_mended_edited_undone_and_taken_home(
     kit.expect(page.locator("#data-place")).to_contain_text("20")  # of 28, the first of the two
     watch.check()
     page.context.close()
+
+
+def test_an_empty_answer_is_written_where_it_lacks(chrome: Browser, app: kit.App, workspace: Workspace, tmp_path: Path) -> None:
+    """The row was opened as a new one, in JSON, without a Delete; saved, it was added, and the bad one stayed."""
+    rows = [{"question": f"What is number {i}?", "answer": f"It is the number {i}, said in words."} for i in range(1, 6)]
+    bad = [{"question": "Empty?", "answer": ""}, {"question": "Another?", "answer": " "}]
+    (tmp_path / "broken.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, *bad]), "utf-8")
+    store = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders)
+    id = store.import_file(tmp_path / "broken.jsonl", "broken").id
+    page, watch = kit.open_page(chrome, app, "/?lang=en")
+    kit.go_to_tab(page, "Data")
+    kit.choose(page, "#data-sets", id)
+    kit.expect(page.locator("#data-found")).to_contain_text("2 rows are not used for training")
+    kit.choose(page, "#data-show", "problems")
+    kit.expect(page.locator("#data-rows label")).to_have_count(2)
+    kit.choose(page, "#data-rows", "6")
+    kit.expect(page.locator("#data-row-title")).to_contain_text("Row 6")
+    kit.expect(page.locator("#data-row-title")).to_contain_text("the answer is empty")
+    kit.expect(page.locator("#data-row-first textarea")).to_have_value("Empty?")
+    kit.expect(page.locator("#data-row-delete")).to_be_visible()
+    kit.nothing_found(page)
+    page.locator("#data-row-second textarea").fill("No longer.")
+    page.locator("#data-row-save").click()
+    kit.expect(page.locator("#data-notice")).to_contain_text("1 row rewritten")
+    kit.expect(page.locator("#data-rows label")).to_have_count(1)
+    kit.choose(page, "#data-rows", "7")
+    kit.expect(page.locator("#data-row-title")).to_contain_text("Row 7")
+    page.locator("#data-row-delete").click()
+    kit.expect(page.locator("#data-notice")).to_contain_text("1 row removed")
+    kit.expect(page.locator("#data-show input[value=all]")).to_be_checked()
+    kit.expect(page.locator("#data-rows label")).to_have_count(6)
+    kit.expect(page.locator("#data-rows label", has_text="No longer.")).to_have_count(1)
+    kit.expect(page.locator("#data-found")).to_contain_text("No problems were found")
+    assert [number for number, _ in store.rows(id)] == [1, 2, 3, 4, 5, 6]
+    watch.check()
+    page.context.close()

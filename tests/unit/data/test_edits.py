@@ -188,7 +188,6 @@ def test_undo_and_redo_go_back_and_forth_and_a_new_change_loses_no_version(store
     ("asked", "told"),
     [
         ({"remove": [99]}, "no row 99"),
-        ({"remove": [6]}, "no row 6"),  # cannot be learned from, so it is in no version
         ({"change": [(3, row(""))]}, "the answer is empty"),
         ({"add": ["text"]}, "a JSON object"),
         ({"add": [{"what": 1}]}, "do not match any known format"),
@@ -312,6 +311,60 @@ def test_columns_that_were_guessed_and_columns_that_a_recipe_says_are_one_set(st
     assert said.columns and len(store.rows(id, choices=said)) == len(store.rows(id)) == 4
     recipe = Recipe.parse({"data": {"source": id, "columns": dict(said.columns)}})
     assert store.pinned(recipe.data).version == 1
+
+
+def test_a_change_that_version_0_1_logged_is_told_without_what_did_not_happen(store: DatasetStore, tmp_path: Path) -> None:
+    """It stood on the page as "0 removed, 0 rewritten, 1 added"."""
+    id = added(store, tmp_path)
+    working.changed(store, id, add=[row("one")])
+    (log,) = (store.root / id).glob("edits-*")
+    record = json.loads(log.read_text("utf-8"))
+    record["what"] = {"key": "sets.change", "params": {"removed": 0, "changed": 0, "added": 1}}
+    log.write_text(json.dumps(record) + "\n", "utf-8")
+    assert [change.what.render(language) for change in store.edits(id).story() for language in ("en", "de")] == [
+        "1 row added", "1 Zeile hinzugefügt",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("at_once", [2, edits_module.AT_ONCE])
+def test_rows_that_cannot_be_learned_from_are_mended_in_their_places_and_removed(
+    store: DatasetStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(edits_module, "AT_ONCE", at_once)
+    file = tmp_path / "some.jsonl"
+    file.write_text("\n".join(json.dumps(row("" if i % 2 else f"a{i}")) for i in range(1, 13)) + "\n{broken\n", "utf-8")
+    id = store.import_file(file).id
+
+    def state() -> tuple[list[int], list[int], int, int, int]:
+        rows, report = store.rows(id), store.report(id)
+        assert [number for number, _ in rows] == [number for number, _ in rows.texts()] == rows.numbers().tolist()
+        assert report.good_rows == len(rows) == store.get(id).good_rows
+        listed = [problem.row for problem in report.problems if problem.severity == "error"]
+        flawed = [shown.number for shown in working.problems(rows).rows]
+        assert listed == flawed == rows.flawed_numbers().tolist()
+        return rows.numbers().tolist(), flawed, report.rows, report.error_count, report.problem_count
+
+    good = [2, 4, 6, 8, 10, 12]
+    at_first = (good, [1, 3, 5, 7, 9, 11, 13], 13, 7, 7)
+    assert state() == at_first
+    working.changed(store, id, change=[(9, row("nine")), (4, row("four")), (1, row("one")), (13, row("last"))], remove=[2, 3])
+    mended = ([1, 4, 6, 8, 9, 10, 12, 13], [5, 7, 11], 11, 3, 3)
+    assert state() == mended
+    assert said(store, id)[0] == (1, "one") and said(store, id)[4] == (9, "nine") and said(store, id)[-1] == (13, "last")
+    for gone in (2, 3, 14):
+        with pytest.raises(DataError, match=f"no row {gone}"):
+            working.changed(store, id, change=[(gone, row("x"))])
+    working.changed(store, id, change=[(9, row("better"))], remove=[1, 5], add=[row("new")])
+    assert state() == ([4, 6, 8, 9, 10, 12, 13, 19], [7, 11], 10, 2, 2)
+    assert dict(said(store, id))[9] == "better" and dict(said(store, id))[19] == "new"
+    with pytest.raises(DataError, match="No rows would be left"):
+        working.changed(store, id, remove=[4, 6, 8, 9, 10, 12, 13, 19])
+    working.changed(store, id, remove=[4, 6, 8, 9, 10, 12, 13, 19], change=[(7, row("seven"))])
+    assert state() == ([7], [11], 2, 1, 1)
+    for _ in range(2):
+        with store.editing(id) as (edits, _base):
+            edits.undo()
+    assert state() == mended
 
 
 def test_a_page_is_found_by_words_and_says_where_the_next_begins(store: DatasetStore, tmp_path: Path) -> None:
