@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from core.chat import corrections
 from core.data.store import DatasetStore
 from core.presets import PRESETS
 from core.workspace.folder import Workspace
@@ -115,5 +116,33 @@ def test_an_empty_answer_is_written_where_it_lacks(chrome: Browser, app: kit.App
     kit.expect(page.locator("#data-rows label", has_text="No longer.")).to_have_count(1)
     kit.expect(page.locator("#data-found")).to_contain_text("No problems were found")
     assert [number for number, _ in store.rows(id)] == [1, 2, 3, 4, 5, 6]
+    watch.check()
+    page.context.close()
+
+
+def test_a_correction_and_a_removed_row_are_in_train_without_a_reload(chrome: Browser, app: kit.App, workspace: Workspace) -> None:
+    """The notice in Chat says that the dataset can be chosen there; its list, and every number of rows, were those of the last load."""
+    store = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders)
+    page, watch = kit.open_page(chrome, app, "/?lang=en")
+    kit.expect(page.locator("#data input").first).to_be_visible()
+    for number in range(3):  # as Chat keeps them
+        asked = [{"role": "user", "content": f"What is number {number}?"}]
+        row = corrections.row(asked, f"It is {number}.", f"No idea, {number}.")
+        made, _ = corrections.keep(workspace, store, "base:starter", "Corrections", [row])
+    kit.go_to_tab(page, "Chat")
+    kit.go_to_tab(page, "Train")
+    of_set = page.locator("#data label", has=page.locator(f"input[value='{made.id}']"))
+    kit.expect(of_set).to_contain_text("3 rows")
+    kit.choose(page, "#data", made.id)
+    kit.expect(page.locator("#data-report")).to_contain_text("3 of 3 rows")
+    kit.go_to_tab(page, "Data")
+    kit.choose(page, "#data-sets", made.id)
+    kit.choose(page, "#data-rows", "2")
+    page.locator("#data-row-delete").click()
+    kit.expect(page.locator("#data-rows label")).to_have_count(2)
+    kit.go_to_tab(page, "Train")
+    kit.expect(of_set).to_contain_text("2 rows")
+    kit.expect(page.locator("#data-report")).to_contain_text("2 of 2 rows")
+    kit.expect(page.locator(f"#data input[value='{made.id}']")).to_be_checked()
     watch.check()
     page.context.close()

@@ -33,7 +33,7 @@ from webui.form.reading.part import ReadingPart, offered
 from webui.kit import format, samples
 from webui.kit.findings import counted
 from webui.kit.html import Html, join, notice, tag
-from webui.kit.live import Poller
+from webui.kit.live import AT_ONCE, LAST, Poller, mark
 from webui.kit.wording import Wording
 from webui.state.services import Services
 
@@ -58,6 +58,7 @@ class DataStep:
     def build(self) -> None:
         w = self.w
         self.data = gr.Radio(self.choices(), value=None, label=w.t("wizard.data"), info=w.t("wizard.data_info"), elem_id="data")
+        self.seen = gr.JSON(None, visible=False)  # the mark of the sets that the page shows
         self.file = gr.File(label=w.t("wizard.file"), file_count="multiple", height=90, elem_id="file", elem_classes="lg-drop")
         self.importing.build()
         self.notice = gr.HTML("", elem_id="file-notice", visible=False)
@@ -82,6 +83,19 @@ class DataStep:
         self.importing.wire()
         self.brought.wire(form, self.data, self.choices, self.importing, self.notice)
         self.reading.wire(form, self.data, self.choices)
+
+    def follow(self, form: FormHandle, tab: gr.Tab) -> None:
+        """Show what became of the sets on other tabs, whenever this one is opened."""
+        form.redraw_after(tab.select(self.now, [self.seen], [self.seen, self.data], **LAST, **AT_ONCE))
+
+    def mark(self) -> list[str]:
+        """Another one as soon as a set comes, goes or has other rows."""
+        return [mark([(info.id, info.version, samples.choice(info, self.w)) for info in self.services.datasets.list()])]
+
+    def now(self, seen: Any) -> list[Any]:
+        """Inputs: seen. Outputs: seen, data. The list stays as it is where nothing changed: drawn anew, it would lose a click."""
+        now = self.mark()
+        return [gr.skip(), gr.skip()] if now == seen else [now, gr.update(choices=self.choices())]
 
     def choices(self) -> list[tuple[str, str]]:
         return [samples.choice(info, self.w) for info in self.services.datasets.list()]

@@ -175,7 +175,7 @@ class Wizard:
             {start.start_at, planning, start.notice, run_notice, *self.folds.values()}, js=SENT, **CONTROL,
         )  # fmt: skip
         pulse.after(begun)
-        arrived = page.load(self.arrive, None, {model.model, data.data, goal.preset, plan.memory, plan.cards}, **AT_ONCE)
+        arrived = page.load(self.arrive, None, {model.model, data.data, data.seen, goal.preset, plan.memory, plan.cards}, **AT_ONCE)
         arrived.then(None, None, None, js=ARRIVED, **QUIET)
 
     def _wire_look(self) -> None:
@@ -254,6 +254,7 @@ class Wizard:
     def arrive(self) -> Updates:
         """The choices as they are now."""
         model, data, goal, plan = self.model_step, self.data_step, self.goal_step, self.plan_step
+        seen = data.mark()
         now = {
             model.model: model.choices(self.planner.budget(HERE)),
             data.data: data.choices(),
@@ -263,7 +264,9 @@ class Wizard:
         }
         # What the page was served with is left alone: drawn anew, a group would lose the click that is just being made.
         changed = {field: [*map(tuple, field.choices)] != new for field, new in now.items()}
-        return {field: gr.update(choices=new) if changed[field] else gr.skip() for field, new in now.items()}
+        return {data.seen: seen} | {
+            field: gr.update(choices=new) if changed[field] else gr.skip() for field, new in now.items()
+        }
 
     def look(self, answer: Component) -> Callable[[Given], Updates]:
         def looked(given: Given) -> Updates:

@@ -73,8 +73,9 @@ class TrainPage:
         busy = look.snapshot.busy
         return gr.update(value=muted(self.w.t("queue_panel.plan_says", name=busy.name)) if busy else "")
 
-    def wire(self, page: gr.Blocks, pulse: Poller) -> None:
+    def wire(self, page: gr.Blocks, pulse: Poller, tab: gr.Tab) -> None:
         self.wizard.wire(page, pulse, self.run.notice, self.planning)
+        self.wizard.data_step.follow(self.wizard, tab)
         self.run.wire(pulse)
         self.line.wire(pulse)
         self.downloads.wire(pulse)

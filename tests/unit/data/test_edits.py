@@ -25,7 +25,6 @@ from core.data.sets.tokens import Tokenised
 from core.data.store import DatasetStore
 from core.data.tokenizer import Tokenizer
 from core.errors import DataError
-from core.messages import msg
 from core.recipe import Recipe
 from core.runs.run_json import RunFacts, TrainedOn
 from core.training import worker
