@@ -205,7 +205,7 @@ class DataPage:
         return muted(said if page.rows else self.w.t("data_page.no_rows"))
 
     def _line(self, row: ShownRow) -> str:
-        """Its number with the question, then the answer; or its number, why it cannot be trained, and its values."""
+        """Its number with the last question, then the answer to it; or its number, why it cannot be trained, and its values."""
         if row.example is None:
             why = self.w.of(row.problem) if row.problem else self.w.t("data_page.bad_answer")
             values = json.dumps(row.values, ensure_ascii=False) if row.values else ""
@@ -214,8 +214,8 @@ class DataPage:
         if example.text is not None:
             return f"{row.number:,} · {_short(example.text)}"
         if example.messages:
-            said = [message.content for message in example.messages if message.role != "system"]
-            return f"{row.number:,} · {_short(said[0])}\n{_short(said[-1])}"
+            asked = next((message.content for message in reversed(example.messages) if message.role == "user"), "")
+            return f"{row.number:,} · {_short(asked)}\n{_short(example.messages[-1].content)}"
         return f"{row.number:,} · {_short(example.prompt or '')}\n{_short(example.completion or '')}"
 
     def _head(self, info: DatasetInfo, rows: Rows, last: str) -> Html:

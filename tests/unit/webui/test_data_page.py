@@ -190,6 +190,15 @@ def test_a_row_that_is_saved_unchanged_says_what_it_said(
     assert services.datasets.get(id).version == 1 and services.datasets.rows(id)[0][1] == was
 
 
+def test_a_row_of_several_turns_is_listed_with_the_question_that_its_answer_is_to(
+    services: Services, page: DataPage, tmp_path: Path
+) -> None:
+    """A correction late in a conversation stood there with the first question of it."""
+    said_by = [("system", "Be brief."), ("user", "First?"), ("assistant", "One."), ("user", "Second?"), ("assistant", "Two.")]
+    id = added(services, tmp_path, [{"messages": [{"role": role, "content": content} for role, content in said_by]}])
+    assert draw(page, id)[ROWS]["choices"] == [("1 · Second?\nTwo.", "1")]
+
+
 def test_bad_input_is_a_sentence_and_changes_nothing(services: Services, page: DataPage, tmp_path: Path) -> None:
     id = added(services, tmp_path, asked(2))
     opened = page.open_row(id, "1")[1]
