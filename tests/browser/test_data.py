@@ -13,6 +13,7 @@ from core.data.store import DatasetStore
 from core.presets import PRESETS
 from core.workspace.folder import Workspace
 from tests.kit import browser as kit
+from tests.kit.runs import trained
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -144,5 +145,35 @@ def test_a_correction_and_a_removed_row_are_in_train_without_a_reload(chrome: Br
     kit.expect(of_set).to_contain_text("2 rows")
     kit.expect(page.locator("#data-report")).to_contain_text("2 of 2 rows")
     kit.expect(page.locator(f"#data input[value='{made.id}']")).to_be_checked()
+    watch.check()
+    page.context.close()
+
+
+def test_preference_training_is_offered_in_words_where_rows_have_a_worse_answer(
+    chrome: Browser, app: kit.App, workspace: Workspace
+) -> None:
+    """It was to be found by "set train.objective to dpo", the worse answers stood under "Not used" once it was chosen, and nothing said that it
+    begins at the base model."""
+    store = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders)
+    parent = trained(workspace, "my tuned one")
+    for number in range(24):
+        asked = [{"role": "user", "content": f"What is number {number}?"}]
+        row = corrections.row(asked, f"Number {number} it is, said in some words.", f"No idea, {number}.")
+        made, _ = corrections.keep(workspace, store, f"run:{parent.id}", "Corrections", [row])
+    page, watch = kit.open_page(chrome, app, "/?lang=en")
+    kit.choose(page, "#data", made.id)
+    kit.expect(page.locator("#comparing-said")).to_contain_text("leaves the worse ones out")
+    kit.expect(page.locator("#data-report")).not_to_contain_text("train.objective")
+    page.locator("#comparing-choose", has_text="prefer the better answer").click()
+    kit.expect(page.locator("#comparing-said")).to_contain_text("DPO (preference training): Training compares")
+    kit.expect(page.locator("#comparing-said")).to_contain_text("not from “my tuned one”")
+    kit.expect(page.locator("#data-report")).not_to_contain_text("Not used")
+    kit.expect(page.locator("#reset-settings")).to_contain_text("1 changed by you")
+    kit.nothing_found(page)
+    with kit.made_by_start(page, workspace) as run:
+        assert run.recipe().train.objective == "dpo" and run.recipe().data.source == made.id
+    page.locator("#comparing-choose", has_text="better answers only").click()
+    kit.expect(page.locator("#comparing-said")).to_contain_text("leaves the worse ones out")
+    kit.expect(page.locator("#reset-settings")).to_be_hidden()
     watch.check()
     page.context.close()

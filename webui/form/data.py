@@ -21,6 +21,7 @@ from core.messages import msg
 from core.progress import Check, go_on
 from webui.form import goal as goal_step
 from webui.form import learned_view
+from webui.form.comparing import READ_BY, Comparing
 from webui.form.findings import PlanFindings, in_rows
 from webui.form.handle import FormHandle
 from webui.form.hub_set import view as hub_set
@@ -51,7 +52,7 @@ class DataStep:
     def __init__(self, services: Services, wording: Wording):
         self.services, self.w = services, wording
         self.reading, self.brought = ReadingPart(services, wording), BroughtPart(services, wording)
-        self.importing = ImportPart(wording)
+        self.importing, self.comparing = ImportPart(wording), Comparing(services, wording)
         self.findings = PlanFindings(wording, ("few_rows", "duplicates", "leakage", "near_leakage"))
         self.hub_set = HubSetPanel(services, wording)
 
@@ -66,6 +67,7 @@ class DataStep:
         self.brought.build()
         self.reading.build()
         self.report = gr.HTML("", elem_id="data-report", visible=False)
+        self.comparing.build()
         self.findings.build()
         self.left_out = gr.HTML("", elem_id="data-left-out", visible=False)
         with gr.Column(visible=False, elem_id="learned") as self.learned:
@@ -81,6 +83,7 @@ class DataStep:
         self.findings.wire(form)
         self.hub_set.wire(form, self.data, pulse)
         self.importing.wire()
+        self.comparing.wire(form)
         self.brought.wire(form, self.data, self.choices, self.importing, self.notice)
         self.reading.wire(form, self.data, self.choices)
 
@@ -150,8 +153,8 @@ class DataStep:
         found = counted(result.findings, self.findings.ids, self.w)
         return " · ".join(part for part in (samples.title(info, self.w), said, found) if part)
 
-    def report_of(self, data: Any, choices: Choices = NOTHING_SAID) -> Html:
-        """What is in a data set and what is wrong with it, by row."""
+    def report_of(self, data: Any, choices: Choices = NOTHING_SAID, result: FormResult | None = None) -> Html:
+        """What is in a data set and what is wrong with it, by row. result: of the form, whose findings say what there is of duplicates."""
         w = self.w
         if not isinstance(data, str) or not data:
             return Html("")
@@ -169,24 +172,25 @@ class DataStep:
             hub_set.origin(info, w),
             *(tag("p", w.of(note), class_="lg-quiet") for note in report.notes),
             *self._left_out(report),
-            *in_rows(report, w),
+            *in_rows(_without_duplicates(report) if result and _tells_of_duplicates(result) else report, w),
         ]
-        if report.problem_count:
-            first = report.problems[:SHOWN_PROBLEMS]
-            lines.append(tag("p", tag("strong", w.t("wizard.problems", count=report.problem_count))))
+        if count := report.problem_count - report.duplicates:
+            first = [problem for problem in report.problems if problem.text.key != "data.duplicate"][:SHOWN_PROBLEMS]
+            lines.append(tag("p", tag("strong", w.t("wizard.problems", count=count))))
             lines.append(tag("ul", *(tag("li", w.of(problem.sentence)) for problem in first)))
-            if report.problem_count > len(first):
-                lines.append(tag("p", w.t("wizard.more_problems", count=report.problem_count - len(first)), class_="lg-quiet"))
+            if count > len(first):
+                lines.append(tag("p", w.t("wizard.more_problems", count=count - len(first)), class_="lg-quiet"))
         return tag("div", join(lines), class_="lg-report")
 
     def _left_out(self, report: DataReport) -> list[Html]:
-        """What no format reads in the rows, and what would be needed to use it."""
+        """What no format reads in the rows, and what would be needed to use it. Of answers to compare, `comparing` speaks."""
         w = self.w
-        if not report.left_out:
+        left_out = [left for left in report.left_out if left.why.key not in READ_BY]
+        if not left_out:
             return []
-        first = report.left_out[:SHOWN_PROBLEMS]
+        first = left_out[:SHOWN_PROBLEMS]
         lines = (msg("left_out.line", what=left.what, count=left.count, why=left.why) for left in first)
-        more = len(report.left_out) - len(first)
+        more = len(left_out) - len(first)
         return [
             tag("p", tag("strong", w.t("wizard.rows_left_out"))),
             tag("ul", *(tag("li", w.of(line)) for line in lines), class_="lg-left-out"),
@@ -221,6 +225,17 @@ class DataStep:
             return learned_view.row(preview.row(index % max(1, len(preview.rows)), max_length, long_examples, overlap), self.w)
         except GarageError as error:
             return notice(self.w.of(error.message))
+
+
+def _tells_of_duplicates(result: FormResult) -> bool:
+    """With the button that leaves them out, or with what it left out."""
+    leaves_out = result.plan is not None and result.plan.recipe.data.deduplicate
+    return leaves_out or any(finding.id == "duplicates" for finding in result.findings)
+
+
+def _without_duplicates(report: DataReport) -> DataReport:
+    kept = (finding for finding in report.findings if finding.id not in ("repeated", "near_repeated"))
+    return report.model_copy(update={"findings": tuple(kept)})
 
 
 def sample_for(goal: Any) -> str:

@@ -132,7 +132,7 @@ class Wizard:
         data, plan = self.data_step, self.plan_step
         return {
             *self.folds.values(), self.goal_step.about, self.model_step.about, data.report, data.learned, data.counters, data.row,
-            data.turning, data.next, data.left_out, *data.reading.parts, *data.brought.draw(None, None), plan.card, plan.more, plan.holders, plan.recheck, plan.drawn_from, plan.reset, self.start_step.button, self.start_step.said,
+            data.turning, data.next, data.left_out, *data.reading.parts, *data.comparing.parts, *data.brought.draw(None, None), plan.card, plan.more, plan.holders, plan.recheck, plan.drawn_from, plan.reset, self.start_step.button, self.start_step.said,
             self.again, plan.choice_of_cards, plan.cards_now, plan.ranks, plan.experts, *plan.of_pairs.values(), *self.model_step.download.draw(None, None), *self.further.draw(FormAnswers()), *data.findings.draw(()), *plan.findings.draw(()),
         }  # fmt: skip
 
@@ -264,9 +264,7 @@ class Wizard:
         }
         # What the page was served with is left alone: drawn anew, a group would lose the click that is just being made.
         changed = {field: [*map(tuple, field.choices)] != new for field, new in now.items()}
-        return {data.seen: seen} | {
-            field: gr.update(choices=new) if changed[field] else gr.skip() for field, new in now.items()
-        }
+        return {data.seen: seen} | {field: gr.update(choices=new) if changed[field] else gr.skip() for field, new in now.items()}
 
     def look(self, answer: Component) -> Callable[[Given], Updates]:
         def looked(given: Given) -> Updates:
@@ -293,7 +291,7 @@ class Wizard:
             **{self.folds[step]: gr.update(label=self._title(step, line)) for step, line in titles},
             self.goal_step.about: goal_step.about(goal_step.chosen(form.goal), w),
             self.model_step.about: model_step.about(form.model, result, self.services, w),
-            data.report: shown(data.report_of(form.data, read_as)),
+            data.report: shown(data.report_of(form.data, read_as, result)),
             data.learned: gr.update(visible=preview is not None),
             data.counters: data.counters_of(preview, *result.limits) if preview else "",
             data.row: data.row_of(preview, data.row_shown(row_at, form.data), *result.limits) if preview else "",
@@ -317,6 +315,7 @@ class Wizard:
             ),
             **self.further.draw(form.answers, result.problem),
             **data.reading.draw(form.data, read_as),
+            **data.comparing.draw(form),
             **data.brought.draw(form.data, form.answers.reading),
             **data.findings.draw(result.findings),
             **plan.findings.draw(result.findings),
