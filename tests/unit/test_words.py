@@ -185,6 +185,20 @@ def test_a_sentence_that_is_empty_in_a_language_is_not_the_english_one() -> None
     assert [CATALOGUE.render(msg("language.between_sentences"), language) for language in ("en", "zh")] == [" ", ""]
 
 
+NEVER_ONE = {"data.too_many_rows", "hub_set.too_large", "hub_set.rows_at_least", "hub_set_view.too_large", "learned_view.projected",
+             "wizard.bad_lines", "wizard.import_rows", "wizard.rows_sampled"}  # fmt: skip  # limits, and numbers of large sets
+
+
+@pytest.mark.parametrize(
+    ("language", "nouns"), [("en", "(?:usable )?(?:rows|pairs)"), ("de", "(?:verwendbare )?(?:Zeilen|Paaren?)")]
+)
+def test_rows_and_pairs_are_singular_where_there_is_one(language: str, nouns: str) -> None:
+    """ "1 pairs", "Trains on 1 rows"."""
+    plural = re.compile(rf"\{{\w+(?::,)?\}} {nouns}\b(?!\}})")
+    found = {key for key in CATALOGUE.keys(language) if plural.search(CATALOGUE.raw(key, language))}
+    assert sorted(found - NEVER_ONE) == [] and len(found) >= 6
+
+
 @pytest.mark.parametrize(
     ("rows", "english", "german"),
     [(1, "1 row added", "1 Zeile hinzugefügt"), (1200, "1,200 rows added", None), (0, "0 rows added", None)],

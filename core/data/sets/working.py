@@ -147,10 +147,10 @@ def mended(
         now = edits.rows(base)
         repair = _repair(now, kind, argument, action, check)
         if repair.action == "remove":
-            return edits.change(repair.label, base, remove=repair.rows)
+            return edits.change(repair.done, base, remove=repair.rows)
         wanted = np.flatnonzero(np.isin(now.numbers(), np.array(repair.rows, np.int64)))
         new = ((number, repaired(example, repair, value)) for number, example in map(now.__getitem__, wanted.tolist()))
-        return edits.change(repair.label, base, change=((number, example) for number, example in new if example is not None))
+        return edits.change(repair.done, base, change=((number, example) for number, example in new if example is not None))
 
 
 def _repair(rows: Rows, kind: str, argument: str, action: str, check: Check) -> Repair:

@@ -278,7 +278,7 @@ def test_rows_that_could_be_rewritten_go_where_that_was_asked_for(
     finding = next(each for each in store.report(id).findings if each.id == kind)
     assert [each.action for each in finding.repairs][-1] == "remove" and len(finding.repairs) > 1
     change = working.mended(store, id, kind, value="Ada", action="remove")
-    assert change.what == finding.repairs[-1].label and said(store, id) == [(4, "Nobody in particular.")]
+    assert change.what == finding.repairs[-1].done and said(store, id) == [(4, "Nobody in particular.")]
 
 
 def test_a_run_learns_from_the_version_that_it_was_begun_with(make_workspace, tmp_path: Path) -> None:

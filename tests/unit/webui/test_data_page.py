@@ -227,7 +227,7 @@ def test_what_is_found_is_mended_in_every_row_by_its_button(services: Services, 
     id = added(services, tmp_path, [*asked(5), *asked(3)])
     looked = page.mending.look(id)
     assert looked[0][0] == ["repeated", "remove", "", id] and "(3)" in looked[5]["value"]
-    assert "Remove these rows (3)" in said(page.mending._mend(0)(id, looked[0], ""))
+    assert "“3 rows removed”" in said(page.mending._mend(0)(id, looked[0], ""))
     assert len(services.datasets.rows(id)) == 5
     assert ["repeated", "remove", "", id] not in page.mending.look(id)[0]  # counted anew
     assert "can be fixed" in said(page.mending._mend(0)(id, looked[0], ""))  # by a page that still shows the button
