@@ -172,8 +172,11 @@ def test_preference_training_is_offered_in_words_where_rows_have_a_worse_answer(
     kit.nothing_found(page)
     with kit.made_by_start(page, workspace) as run:
         assert run.recipe().train.objective == "dpo" and run.recipe().data.source == made.id
-    page.locator("#comparing-choose", has_text="better answers only").click()
-    kit.expect(page.locator("#comparing-said")).to_contain_text("leaves the worse ones out")
+    kit.choose(page, "#data", "sample:pirate_answers")
+    kit.expect(page.locator("#comparing-said")).to_contain_text("has no answers to compare")
+    page.locator("#comparing-choose", has_text="good answers only").click()
+    kit.expect(page.locator("#comparing")).to_be_hidden()
     kit.expect(page.locator("#reset-settings")).to_be_hidden()
+    kit.expect(page.locator("#start")).to_be_enabled()
     watch.check()
     page.context.close()

@@ -43,10 +43,9 @@ class Comparing(Panel):
 
     def draw(self, form: Form) -> Updates:
         """For every look at the form."""
-        kind = self._kind(form)
-        if kind is None:
+        kind, objective = self._kind(form), self._objective(form)
+        if kind is None and not (objective and form.data):
             return {self.column: gr.update(visible=False), self.said: gr.skip(), self.button: gr.skip()}
-        objective = self._objective(form)
         button = "comparing.better_only" if objective else f"comparing.choose_{kind}"
         return {
             self.column: gr.update(visible=True),
@@ -66,8 +65,10 @@ class Comparing(Panel):
         chosen = form.answers.explicit.get(SETTING)
         return chosen if isinstance(chosen, str) and chosen != Train().objective else ""
 
-    def _said(self, kind: Kind, objective: str, form: Form) -> Html:
+    def _said(self, kind: Kind | None, objective: str, form: Form) -> Html:
         w = self.w
+        if kind is None:  # another dataset was chosen since
+            return tag("p", w.t("comparing.nothing", objective=w.t(f"wizard.choice_{objective}")))
         used = [tag("strong", w.t(f"wizard.choice_{objective}")), ": ", w.t(f"comparing.used_{kind}")]
         said = used if objective else [w.t(f"comparing.left_out_{kind}")]
         return join([tag("p", *said), tag("p", self._starts_from(form))])
@@ -95,11 +96,9 @@ class Comparing(Panel):
             """Choose the objective that compares, or go back to the better answers with all that was set for it."""
             asked = form.read(given)
             kind, explicit = self._kind(asked), dict(asked.answers.explicit)
-            if kind is None:
-                return None, {}
             if self._objective(asked):
                 explicit = {name: value for name, value in explicit.items() if name not in SETTINGS}
-            else:
+            elif kind:
                 explicit[SETTING] = kind
             return Filling(answers={"explicit": explicit}), {}
 

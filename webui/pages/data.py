@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from core.data.sets import working
+from core.data.sets.draft import draft_of
 from core.data.sets.info import DatasetInfo
 from core.data.sets.rows import Rows
 from core.data.sets.working import Page, ShownRow
@@ -18,7 +19,7 @@ from webui.kit.live import AT_ONCE, LAST, QUIET, SET_WORK, shown
 from webui.kit.wording import Wording
 from webui.pages.data_mending import ALL, PROBLEMS, Mending
 from webui.pages.data_parting import Parting
-from webui.pages.data_row import RowEditor
+from webui.pages.data_row import RowEditor, fields_of, kind_of
 from webui.server.set_file import address
 from webui.state.services import Services
 
@@ -205,11 +206,14 @@ class DataPage:
         return muted(said if page.rows else self.w.t("data_page.no_rows"))
 
     def _line(self, row: ShownRow) -> str:
-        """Its number with the last question, then the answer to it; or its number, why it cannot be trained, and its values."""
+        """Its number with the last question, then the answer to it; or its number, why it cannot be trained, and what it says."""
         if row.example is None:
             why = self.w.of(row.problem) if row.problem else self.w.t("data_page.bad_answer")
-            values = json.dumps(row.values, ensure_ascii=False) if row.values else ""
-            return f"{self.w.t('data_page.row', row=row.number)}\n{why}\n{_short(values)}"
+            draft = draft_of(row.values or {})
+            said = (
+                " ".join(fields_of(draft, kind_of(draft))) if draft else json.dumps(row.values or "", ensure_ascii=False).strip('"')
+            )
+            return f"{self.w.t('data_page.row', row=row.number)}\n{why}\n{_short(said)}"
         example = row.example
         if example.text is not None:
             return f"{row.number:,} · {_short(example.text)}"
