@@ -34,11 +34,12 @@ from webui.form.reading.part import ReadingPart, offered
 from webui.kit import format, samples
 from webui.kit.findings import counted
 from webui.kit.html import Html, join, notice, tag
-from webui.kit.live import AT_ONCE, LAST, Poller, mark
+from webui.kit.live import AT_ONCE, LAST, QUIET, Poller, mark
 from webui.kit.wording import Wording
 from webui.state.services import Services
 
 SHOWN_PROBLEMS = 8
+LOOK_IF_NEW = "(is_new) => { if (is_new?.length) loraGarageForm.look(); }"
 FALLBACK_SAMPLE = "sample:pirate_answers"
 RECIPES = (".yaml", ".yml")
 
@@ -60,6 +61,7 @@ class DataStep:
         w = self.w
         self.data = gr.Radio(self.choices(), value=None, label=w.t("wizard.data"), info=w.t("wizard.data_info"), elem_id="data")
         self.seen = gr.JSON(None, visible=False)  # the mark of the sets that the page shows
+        self.is_new = gr.JSON([], visible=False)  # whether it was another one as the tab was opened
         self.file = gr.File(label=w.t("wizard.file"), file_count="multiple", height=90, elem_id="file", elem_classes="lg-drop")
         self.importing.build()
         self.notice = gr.HTML("", elem_id="file-notice", visible=False)
@@ -87,18 +89,23 @@ class DataStep:
         self.brought.wire(form, self.data, self.choices, self.importing, self.notice)
         self.reading.wire(form, self.data, self.choices)
 
-    def follow(self, form: FormHandle, tab: gr.Tab) -> None:
+    def follow(self, tab: gr.Tab) -> None:
         """Show what became of the sets on other tabs, whenever this one is opened."""
-        form.redraw_after(tab.select(self.now, [self.seen], [self.seen, self.data], **LAST, **AT_ONCE))
+        outputs = [self.seen, self.data, self.is_new]
+        opened = tab.select(self.now, [self.seen], outputs, **LAST, **AT_ONCE)
+        opened.then(None, [self.is_new], None, js=LOOK_IF_NEW, **QUIET)
 
     def mark(self) -> list[str]:
         """Another one as soon as a set comes, goes or has other rows."""
         return [mark([(info.id, info.version, samples.choice(info, self.w)) for info in self.services.datasets.list()])]
 
     def now(self, seen: Any) -> list[Any]:
-        """Inputs: seen. Outputs: seen, data. The list stays as it is where nothing changed: drawn anew, it would lose a click."""
+        """Inputs: seen, None until the page has arrived. Outputs: seen, data, is_new. The list stays as it is where nothing changed: drawn anew, it
+        would lose a click."""
         now = self.mark()
-        return [gr.skip(), gr.skip()] if now == seen else [now, gr.update(choices=self.choices())]
+        if seen is None or seen == now:
+            return [gr.skip(), gr.skip(), []]
+        return [now, gr.update(choices=self.choices()), now]
 
     def choices(self) -> list[tuple[str, str]]:
         return [samples.choice(info, self.w) for info in self.services.datasets.list()]

@@ -75,7 +75,7 @@ class TrainPage:
 
     def wire(self, page: gr.Blocks, pulse: Poller, tab: gr.Tab) -> None:
         self.wizard.wire(page, pulse, self.run.notice, self.planning)
-        self.wizard.data_step.follow(self.wizard, tab)
+        self.wizard.data_step.follow(tab)
         self.run.wire(pulse)
         self.line.wire(pulse)
         self.downloads.wire(pulse)
