@@ -45,7 +45,7 @@ def test_an_answer_is_corrected_and_the_conversation_goes_on_from_it(page: Corre
     panel, text, *_ = page.opened(BASE, TUNED)
     assert panel["visible"] and text == "Wet <b>arr</b>"
     *_, said, base, tuned = page.saved("Water, arr!", BASE, TUNED, f"run:{run.id}", " Be brief. ")
-    assert "Corrections of Pirate" in said["value"] and "1 rows" in said["value"]
+    assert "Corrections of Pirate" in said["value"] and "now 1 row." in said["value"]
     assert kept(page) == [("Be brief.", "Water, arr!", "Wet <b>arr</b>")]
     assert last_answer(tuned) == ([{"role": "user", "content": "Rain?"}], "Water, arr!") and base == gr.skip()
 
