@@ -112,7 +112,7 @@ def test_bars_and_line_lie_where_the_lengths_are() -> None:
 
 def test_a_max_length_beyond_all_rows_is_shown_at_the_edge_with_an_arrow() -> None:
     html = learned_view.histogram(preview([30, 40]), 4096, ZH)
-    assert "max_length 4,096 →" in html and "lg-bar-cut" not in html
+    assert "最大长度 4,096 →" in html and "lg-bar-cut" not in html
 
 
 def test_rows_of_one_length_and_one_row_alone_can_be_drawn() -> None:
