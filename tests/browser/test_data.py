@@ -173,7 +173,7 @@ def test_preference_training_is_offered_in_words_where_rows_have_a_worse_answer(
     with kit.made_by_start(page, workspace) as run:
         assert run.recipe().train.objective == "dpo" and run.recipe().data.source == made.id
     kit.choose(page, "#data", "sample:pirate_answers")
-    kit.expect(page.locator("#comparing-said")).to_contain_text("has no answers to compare")
+    kit.expect(page.locator("#comparing-said")).to_contain_text("do not suit it")
     page.locator("#comparing-choose", has_text="good answers only").click()
     kit.expect(page.locator("#comparing")).to_be_hidden()
     kit.expect(page.locator("#reset-settings")).to_be_hidden()

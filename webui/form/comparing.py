@@ -67,14 +67,15 @@ class Comparing(Panel):
 
     def _said(self, kind: Kind | None, objective: str, form: Form) -> Html:
         w = self.w
-        if kind is None:  # another dataset was chosen since
-            return tag("p", w.t("comparing.nothing", objective=w.t(f"wizard.choice_{objective}")))
+        if objective and kind != ("kto" if objective == "kto" else "dpo"):  # another dataset was chosen since
+            return tag("p", w.t("comparing.unsuitable", objective=w.t(f"wizard.choice_{objective}")))
         used = [tag("strong", w.t(f"wizard.choice_{objective}")), ": ", w.t(f"comparing.used_{kind}")]
         said = used if objective else [w.t(f"comparing.left_out_{kind}")]
-        return join([tag("p", *said), tag("p", self._starts_from(form))])
+        starts_from = self._starts_from(form, bool(objective))
+        return join([tag("p", *said), tag("p", starts_from) if starts_from else None])
 
-    def _starts_from(self, form: Form) -> str:
-        """From which weights: a person who corrected the answers of a run may well think that it is that run's."""
+    def _starts_from(self, form: Form, compares: bool) -> str:
+        """From which weights: a person who corrected the answers of a run may well think that it is that run's. "" where nobody would."""
         w = self.w
         if form.answers.parent:
             return w.t("comparing.from_run", name=self._name(form.answers.parent))
@@ -82,7 +83,7 @@ class Comparing(Panel):
         corrected = self.services.datasets.get(form.data).corrects or ""
         if corrected.startswith("run:") and (name := self._name(corrected.removeprefix("run:"))):
             return w.t("comparing.from_base_not_run", model=base, name=name)
-        return w.t("comparing.from_base", model=base)
+        return w.t("comparing.from_base", model=base) if compares else ""
 
     def _name(self, run: str) -> str:
         """ "" where it has gone."""
