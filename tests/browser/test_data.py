@@ -122,7 +122,7 @@ def test_an_empty_answer_is_written_where_it_lacks(chrome: Browser, app: kit.App
 
 
 def test_a_correction_and_a_removed_row_are_in_train_without_a_reload(chrome: Browser, app: kit.App, workspace: Workspace) -> None:
-    """The notice in Chat says that the dataset can be chosen there; its list, and every number of rows, were those of the last load."""
+    """Chat says that the dataset can be chosen there; its list, and all numbers of rows, were those of the last load."""
     store = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders)
     page, watch = kit.open_page(chrome, app, "/?lang=en")
     kit.expect(page.locator("#data input").first).to_be_visible()
@@ -152,8 +152,8 @@ def test_a_correction_and_a_removed_row_are_in_train_without_a_reload(chrome: Br
 def test_preference_training_is_offered_in_words_where_rows_have_a_worse_answer(
     chrome: Browser, app: kit.App, workspace: Workspace
 ) -> None:
-    """It was to be found by "set train.objective to dpo", the worse answers stood under "Not used" once it was chosen, and nothing said that it
-    begins at the base model."""
+    """It was to be found by "set train.objective to dpo", the worse answers stood under "Not used" once it was chosen, and
+    nothing said that it begins at the base model."""
     store = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders)
     parent = trained(workspace, "my tuned one")
     for number in range(24):

@@ -61,7 +61,7 @@ class Comparing(Panel):
 
     @staticmethod
     def _objective(form: Form) -> str:
-        """Of the form, where it compares answers; else ""."""
+        """The chosen objective where it compares answers, else ""."""
         chosen = form.answers.explicit.get(SETTING)
         return chosen if isinstance(chosen, str) and chosen != Train().objective else ""
 
@@ -75,7 +75,10 @@ class Comparing(Panel):
         return join([tag("p", *said), tag("p", starts_from) if starts_from else None])
 
     def _starts_from(self, form: Form, compares: bool) -> str:
-        """From which weights: a person who corrected the answers of a run may well think that it is that run's. "" where nobody would."""
+        """The weights that training starts from, in a sentence; "" where nobody would think of others.
+
+        A person who corrected the answers of a run may expect that run's weights.
+        """
         w = self.w
         if form.answers.parent:
             return w.t("comparing.from_run", name=self._name(form.answers.parent))
@@ -86,7 +89,7 @@ class Comparing(Panel):
         return w.t("comparing.from_base", model=base) if compares else ""
 
     def _name(self, run: str) -> str:
-        """ "" where it has gone."""
+        """The name of a run; "" where it has gone."""
         try:
             return self.services.runs.get(run).name
         except GarageError:

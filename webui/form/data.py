@@ -96,12 +96,14 @@ class DataStep:
         opened.then(None, [self.is_new], None, js=LOOK_IF_NEW, **QUIET)
 
     def mark(self) -> list[str]:
-        """Another one as soon as a set comes, goes or has other rows."""
+        """A value that changes as soon as a set comes, goes or has other rows."""
         return [mark([(info.id, info.version, samples.choice(info, self.w)) for info in self.services.datasets.list()])]
 
     def now(self, seen: Any) -> list[Any]:
-        """Inputs: seen, None until the page has arrived. Outputs: seen, data, is_new. The list stays as it is where nothing changed: drawn anew, it
-        would lose a click."""
+        """Inputs: seen, None until the page has arrived. Outputs: seen, data, is_new.
+
+        The list stays as it is where nothing changed: drawn anew, it would lose a click.
+        """
         now = self.mark()
         if seen is None or seen == now:
             return [gr.skip(), gr.skip(), []]
@@ -161,7 +163,10 @@ class DataStep:
         return " · ".join(part for part in (samples.title(info, self.w), said, found) if part)
 
     def report_of(self, data: Any, choices: Choices = NOTHING_SAID, result: FormResult | None = None) -> Html:
-        """What is in a data set and what is wrong with it, by row. result: of the form, whose findings say what there is of duplicates."""
+        """The contents of a data set and its problems, by row.
+
+        result: of the form; duplicates are not told again where it tells of them.
+        """
         w = self.w
         if not isinstance(data, str) or not data:
             return Html("")
@@ -190,7 +195,7 @@ class DataStep:
         return tag("div", join(lines), class_="lg-report")
 
     def _left_out(self, report: DataReport) -> list[Html]:
-        """What no format reads in the rows, and what would be needed to use it. Of answers to compare, `comparing` speaks."""
+        """The parts of the rows that no format reads, and what would be needed to use them; worse answers are comparing's."""
         w = self.w
         left_out = [left for left in report.left_out if left.why.key not in READ_BY]
         if not left_out:
@@ -235,7 +240,7 @@ class DataStep:
 
 
 def _tells_of_duplicates(result: FormResult) -> bool:
-    """With the button that leaves them out, or with what it left out."""
+    """Whether the button that leaves duplicates out is shown, or what it left out."""
     leaves_out = result.plan is not None and result.plan.recipe.data.deduplicate
     return leaves_out or any(finding.id == "duplicates" for finding in result.findings)
 

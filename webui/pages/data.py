@@ -206,7 +206,7 @@ class DataPage:
         return muted(said if page.rows else self.w.t("data_page.no_rows"))
 
     def _line(self, row: ShownRow) -> str:
-        """Its number with the last question, then the answer to it; or its number, why it cannot be trained, and what it says."""
+        """The number with the last question, then the answer to it; or the number, why it cannot be trained, and its words."""
         if row.example is None:
             why = self.w.of(row.problem) if row.problem else self.w.t("data_page.bad_answer")
             draft = draft_of(row.values or {})

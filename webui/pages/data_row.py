@@ -123,7 +123,7 @@ class RowEditor(Panel):
         return self.show(id, 0, row, kind_of(row))
 
     def _laid_out(self, row: ShownRow, rows: Rows) -> tuple[dict[str, Any], Kind]:
-        """The row as its fields show it. One that cannot be used has empty fields where it lacks texts; where more is wrong with it, it is JSON."""
+        """The row as its fields show it: empty where a text is missing, JSON where something else is wrong with it."""
         if row.example is not None:
             found = row.example.as_dict()
         elif row.values is None:  # not even its columns could be read

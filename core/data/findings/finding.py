@@ -61,9 +61,9 @@ class Repair(Frozen):
 
     @property
     def _argument(self) -> str | Message:
-        return (
-            msg(f"finding.secret_{self.argument}", count=self.count) if self.kind == "secrets" and self.argument else self.argument
-        )
+        if self.kind == "secrets" and self.argument:
+            return msg(f"finding.secret_{self.argument}", count=self.count)
+        return self.argument
 
 
 class Finding(Frozen):

@@ -43,7 +43,8 @@ def placeholders(text: str, is_code: bool) -> Iterator[tuple[str, int, int]]:
     if "{" in text and not _MATHS.search(text):
         yield from ((m[0], m.start(), m.end()) for m in _SINGLE.finditer(text) if _is_open(m[1]))
     if "[" in text:
-        yield from ((m[0], m.start(), m.end()) for m in _SQUARE.finditer(text) if _is_open(m[1]) and m[0] not in _STAND_INS)
+        found = (m for m in _SQUARE.finditer(text) if _is_open(m[1]) and m[0] not in _STAND_INS)
+        yield from ((m[0], m.start(), m.end()) for m in found)
     if "<" in text:
         for m in _ANGLE.finditer(text):
             if _is_open(m[1]) and f"</{m[1].split()[0]}" not in text:

@@ -48,8 +48,9 @@ def report(base: DataReport, edits: Edits, version: int, as_added: Rows, check: 
     named = np.array([problem.row for problem in base.problems], np.int64)
     untouched = set(named[np.isin(named, np.concatenate((rows.numbers()[says_file], rows.flawed_numbers())))].tolist())
     of_file = [problem for problem in base.problems if problem.text.key != "data.duplicate"]
-    stay = [problem for problem in of_file if not problem.row or problem.row in untouched]
-    warned = sum(problem.severity == "warning" for problem in of_file) - sum(problem.severity == "warning" for problem in stay)
+    gone = {problem.row for problem in of_file if problem.row} - untouched
+    stay = [problem for problem in of_file if problem.row not in gone]
+    warned = sum(problem.severity == "warning" for problem in of_file if problem.row in gone)
     mended = np.setdiff1d(as_added.flawed, rows.flawed).tolist()  # or removed
     errors = sum(as_added.entry(position)["problem"] is not None for position in mended)
     return base.model_copy(

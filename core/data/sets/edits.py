@@ -6,8 +6,9 @@ edits-<reading>.jsonl    one line a change: {version, parent, time, what, remove
 written-<reading>.jsonl  one line a row that somebody wrote: {row, example}; a change names them by their number, from 0
 begins-<reading>         where each of its lines begins and the last ends, as int64, of a file with many; made again where it does not fit
 
-A row is named by its number in the file, whatever it says by now; one that was added by a number behind those of the file. A row of the file that
-cannot be learned from is changed and removed as any other, and counts among the rows once it is changed. Written rows are in
+A row is named by its number in the file, whatever it says by now; one that was added by a number behind those of the
+file. A row of the file that cannot be learned from is changed and removed as any other, and counts among the rows once it
+is changed. Written rows are in
 place before the change that names them, so a crash leaves at most rows that nobody names. Who writes holds edits.lock (core/data/store). A version
 costs no copy: a run finds the one that it learned from for as long as the set is here. While it is open, which row says what is mapped from files
 without a name, 16 bytes a row and 8 for each row that somebody wrote; where each row is changed, as much again is held for each change.
@@ -54,8 +55,8 @@ class Change:
 
 class Edited(Rows):
     """The rows of a version. columns, which are taken out of the list: numbers (N,) by which rows are named, source (N,) which written row each says,
-    -1 what the file says, places (N,) among the rows of the file that can be learned from. is_flawed (F,): which of those that could not be learned
-    from still cannot. folder: where they are mapped from. Raises OSError."""
+    -1 what the file says, places (N,) among the rows of the file that can be learned from. is_flawed (F,) of bool: which
+    of the rows that could not be learned from still cannot. folder: where they are mapped from. Raises OSError."""
 
     def __init__(self, base: Rows, columns: list[np.ndarray], is_flawed: np.ndarray, written: WrittenRows, folder: Path):
         assert base.path is not None
@@ -164,8 +165,10 @@ def _found(numbers: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _named(rows: np.ndarray, numbers: np.ndarray, flawed: np.ndarray) -> None:
-    """Raises DataError for the first of rows that a set does not have. numbers, flawed: of its rows, and of those that cannot be learned from; both
-    rise."""
+    """Raise DataError for the first of rows that a set does not have.
+
+    numbers: of its rows, rising; flawed: of those that cannot be learned from, rising.
+    """
     for row in rows[~(_found(numbers, rows)[1] | _found(flawed, rows)[1])][:1].tolist():
         raise DataError("sets.no_such_row", row=row, rows=len(numbers))
 

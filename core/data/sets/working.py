@@ -98,7 +98,7 @@ def _flawed(entry: Mapping[str, Any]) -> ShownRow:
 
 
 def row_of(rows: Rows, number: int) -> ShownRow:
-    """A row by the number that names it, one that cannot be learned from too. Raises DataError where the set has it no more."""
+    """A row by its number, also one that cannot be learned from. Raises DataError where the set has it no more."""
     for place in (rows.numbers() == number).nonzero()[0][:1].tolist():
         return ShownRow(number, rows[place][1])
     for place in rows.flawed[rows.flawed_numbers() == number][:1].tolist():

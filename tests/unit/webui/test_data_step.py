@@ -26,7 +26,7 @@ def services(tmp_path: Path) -> Services:
 
 
 def test_duplicates_are_told_once(services: Services, tmp_path: Path) -> None:
-    """Five of them stood row by row under "Problems found", as a possible problem in the rows, and beside the button that leaves them out."""
+    """Five stood row by row under "Problems found", as a possible problem in the rows, and beside the button for them."""
     rows = [{"question": f"What is number {i}?", "answer": f"It is the number {i}, said in words."} for i in range(36)]
     (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, *rows[:5]]), "utf-8")
     id, step = services.datasets.import_file(tmp_path / "mine.jsonl", "mine").id, DataStep(services, Wording("en"))
