@@ -1,7 +1,8 @@
 """Sentences for people, kept as a key and its numbers until somebody reads them.
 
 A `Message` crosses processes and files (state.json, events.jsonl) and is rendered in the reader's language at the
-last moment. Catalogues are YAML files `<folder>/<language>/*.yaml` of `key: sentence with {placeholders}`;
+last moment. Catalogues are YAML files `<folder>/<language>/*.yaml` of `key: sentence with {placeholders}`, in which
+`{rows:,} {rows:row|rows}` gives "1 row" and "2 rows";
 the file name is the first part of each of its keys (`data.yaml` holds `data.empty_file`). English and Chinese are written so, with the code; a
 further language is one file, `core/locales/<code>.yaml`, whose sections are the names of those files, the page's too.
 """
@@ -116,6 +117,9 @@ class _Forgiving(string.Formatter):
         return kwargs.get(str(key), "{" + str(key) + "}")
 
     def format_field(self, value: Any, format_spec: str) -> Any:
+        one, is_counted, several = format_spec.partition("|")
+        if is_counted:
+            return one if str(value) == "1" else several
         try:
             return super().format_field(value, format_spec)
         except ValueError:

@@ -110,7 +110,7 @@ def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
     unwritable.build()
     left.build()
     with gr.Tabs(elem_id="pages") as tabs:
-        with gr.Tab(w.t("page.train"), id="train", elem_id="tab-train"):
+        with gr.Tab(w.t("page.train"), id="train", elem_id="tab-train") as train_tab:
             train.build()
         with gr.Tab(w.t("page.chat"), id="chat", elem_id="tab-chat") as chat_tab:
             chat.build()
@@ -130,7 +130,7 @@ def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
         opened,
         planning,
     )
-    train.wire(demo, pulse)
+    train.wire(demo, pulse, train_tab)
     chat.wire(demo, chat_tab)
     left.wire(pulse, tabs)
     train.wizard.further.wire()

@@ -113,7 +113,7 @@ def pair_warnings(case: Case, draft: Recipe) -> Iterator[Message]:
             "advise.warn_few_rated" if train.objective == "kto" else "advise.warn_few_pairs", pairs=case.data.rows, few=FEW_PAIRS
         )
     if train.objective != "orpo" and not train.sft_weight and not case.continues:
-        yield msg("advise.warn_sft_first", objective=train.objective)
+        yield msg("advise.warn_sft_first")
 
 
 def cut_rows(data: DataFacts, length: int) -> Message | None:

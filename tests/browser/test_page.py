@@ -272,7 +272,7 @@ def a_file_of_ones_own_is_added_chosen_and_its_problems_told_by_row(page: Page, 
     kit.expect(page.locator("#data-report")).to_contain_text("Row 2")
     kit.expect(page.locator("#data-report")).to_contain_text("2 of 4 rows")
     kit.expect(page.locator("#data input:checked")).to_have_count(1)
-    kit.expect(page.locator("#data label", has=page.locator("input:checked"))).to_contain_text("yours, 4 rows")
+    kit.expect(page.locator("#data label", has=page.locator("input:checked"))).to_contain_text("yours, 2 rows")
 
 
 # ---- runs, as they go -------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
                 model: #shelf-words, #shelf-fitting, #shelf-sell, #shelf-language, #shelf (li, button[data-model]), #ask-hub, #hub-found,
                 #model, #model-about, #download-room, #download-model, #download-notice, #next-model
                 data: #data (radio, value = data set id), #file (input[type=file]), #import > #import-progress, #import-cancel; #file-notice, #hub-set > #hub-set-words, #hub-set-ask, #hub-set-found (button[data-set]),
-                #hub-set-failure, #hub-set-one > #hub-set-part, #hub-set-head, #hub-set-said, #hub-set-columns > #hub-set-question, #hub-set-answer; #hub-set-add, #hub-set-take; #hub-set-progress; #data-report, #learned > #learned-counters,
+                #hub-set-failure, #hub-set-one > #hub-set-part, #hub-set-head, #hub-set-said, #hub-set-columns > #hub-set-question, #hub-set-answer; #hub-set-add, #hub-set-take; #hub-set-progress; #data-report, #comparing > #comparing-said, #comparing-choose; #learned > #learned-counters,
                 #learned-row, #row-before, #row-after, #next-data
                 of a chat #chat-choices > #chat-voice, #chat-gap, #chat-pseudonyms, #chat-about; of a table #column-choices > #first-rows,
                 #column-<number>; #reading-notice

@@ -185,6 +185,31 @@ def test_a_sentence_that_is_empty_in_a_language_is_not_the_english_one() -> None
     assert [CATALOGUE.render(msg("language.between_sentences"), language) for language in ("en", "zh")] == [" ", ""]
 
 
+NEVER_ONE = {"data.too_many_rows", "hub_set.too_large", "hub_set.rows_at_least", "hub_set_view.too_large", "learned_view.projected",
+             "wizard.bad_lines", "wizard.import_rows", "wizard.rows_sampled"}  # fmt: skip  # limits, and numbers of large sets
+
+
+@pytest.mark.parametrize(
+    ("language", "nouns"), [("en", "(?:usable )?(?:rows|pairs)"), ("de", "(?:verwendbare )?(?:Zeilen|Paaren?)")]
+)
+def test_rows_and_pairs_are_singular_where_there_is_one(language: str, nouns: str) -> None:
+    """ "1 pairs", "Trains on 1 rows"."""
+    plural = re.compile(rf"\{{\w+(?::,)?\}} {nouns}\b(?!\}})")
+    found = {key for key in CATALOGUE.keys(language) if plural.search(CATALOGUE.raw(key, language))}
+    assert sorted(found - NEVER_ONE) == [] and len(found) >= 6
+
+
+@pytest.mark.parametrize(
+    ("rows", "english", "german"),
+    [(1, "1 row added", "1 Zeile hinzugefügt"), (1200, "1,200 rows added", None), (0, "0 rows added", None)],
+)
+def test_a_noun_is_singular_where_its_number_is_one(rows: int, english: str, german: str | None) -> None:
+    """ "now 1 rows"."""
+    assert CATALOGUE.render(msg("sets.added", rows=rows), "en") == english
+    assert german is None or CATALOGUE.render(msg("sets.added", rows=rows), "de") == german
+    assert "{rows}" in CATALOGUE.render(msg("sets.added"), "en")
+
+
 def test_an_unknown_key_and_a_missing_value_are_shown_and_never_raise() -> None:
     assert "future.key" in Message(key="future.key", params={"n": 1}).render("zh")
     assert "{file}" in Message(key="recipe.missing").render("en")

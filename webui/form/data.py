@@ -21,6 +21,7 @@ from core.messages import msg
 from core.progress import Check, go_on
 from webui.form import goal as goal_step
 from webui.form import learned_view
+from webui.form.comparing import READ_BY, Comparing
 from webui.form.findings import PlanFindings, in_rows
 from webui.form.handle import FormHandle
 from webui.form.hub_set import view as hub_set
@@ -33,11 +34,12 @@ from webui.form.reading.part import ReadingPart, offered
 from webui.kit import format, samples
 from webui.kit.findings import counted
 from webui.kit.html import Html, join, notice, tag
-from webui.kit.live import Poller
+from webui.kit.live import AT_ONCE, LAST, QUIET, Poller, mark
 from webui.kit.wording import Wording
 from webui.state.services import Services
 
 SHOWN_PROBLEMS = 8
+LOOK_IF_NEW = "(is_new) => { if (is_new?.length) loraGarageForm.look(); }"
 FALLBACK_SAMPLE = "sample:pirate_answers"
 RECIPES = (".yaml", ".yml")
 
@@ -51,13 +53,15 @@ class DataStep:
     def __init__(self, services: Services, wording: Wording):
         self.services, self.w = services, wording
         self.reading, self.brought = ReadingPart(services, wording), BroughtPart(services, wording)
-        self.importing = ImportPart(wording)
+        self.importing, self.comparing = ImportPart(wording), Comparing(services, wording)
         self.findings = PlanFindings(wording, ("few_rows", "duplicates", "leakage", "near_leakage"))
         self.hub_set = HubSetPanel(services, wording)
 
     def build(self) -> None:
         w = self.w
         self.data = gr.Radio(self.choices(), value=None, label=w.t("wizard.data"), info=w.t("wizard.data_info"), elem_id="data")
+        self.seen = gr.JSON(None, visible=False)  # the mark of the sets that the page shows
+        self.is_new = gr.JSON([], visible=False)  # whether it was another one as the tab was opened
         self.file = gr.File(label=w.t("wizard.file"), file_count="multiple", height=90, elem_id="file", elem_classes="lg-drop")
         self.importing.build()
         self.notice = gr.HTML("", elem_id="file-notice", visible=False)
@@ -65,6 +69,7 @@ class DataStep:
         self.brought.build()
         self.reading.build()
         self.report = gr.HTML("", elem_id="data-report", visible=False)
+        self.comparing.build()
         self.findings.build()
         self.left_out = gr.HTML("", elem_id="data-left-out", visible=False)
         with gr.Column(visible=False, elem_id="learned") as self.learned:
@@ -80,8 +85,29 @@ class DataStep:
         self.findings.wire(form)
         self.hub_set.wire(form, self.data, pulse)
         self.importing.wire()
+        self.comparing.wire(form)
         self.brought.wire(form, self.data, self.choices, self.importing, self.notice)
         self.reading.wire(form, self.data, self.choices)
+
+    def follow(self, tab: gr.Tab) -> None:
+        """Show what became of the sets on other tabs, whenever this one is opened."""
+        outputs = [self.seen, self.data, self.is_new]
+        opened = tab.select(self.now, [self.seen], outputs, **LAST, **AT_ONCE)
+        opened.then(None, [self.is_new], None, js=LOOK_IF_NEW, **QUIET)
+
+    def mark(self) -> list[str]:
+        """A value that changes as soon as a set comes, goes or has other rows."""
+        return [mark([(info.id, info.version, samples.choice(info, self.w)) for info in self.services.datasets.list()])]
+
+    def now(self, seen: Any) -> list[Any]:
+        """Inputs: seen, None until the page has arrived. Outputs: seen, data, is_new.
+
+        The list stays as it is where nothing changed: drawn anew, it would lose a click.
+        """
+        now = self.mark()
+        if seen is None or seen == now:
+            return [gr.skip(), gr.skip(), []]
+        return [now, gr.update(choices=self.choices()), now]
 
     def choices(self) -> list[tuple[str, str]]:
         return [samples.choice(info, self.w) for info in self.services.datasets.list()]
@@ -136,8 +162,11 @@ class DataStep:
         found = counted(result.findings, self.findings.ids, self.w)
         return " · ".join(part for part in (samples.title(info, self.w), said, found) if part)
 
-    def report_of(self, data: Any, choices: Choices = NOTHING_SAID) -> Html:
-        """What is in a data set and what is wrong with it, by row."""
+    def report_of(self, data: Any, choices: Choices = NOTHING_SAID, result: FormResult | None = None) -> Html:
+        """The contents of a data set and its problems, by row.
+
+        result: of the form; duplicates are not told again where it tells of them.
+        """
         w = self.w
         if not isinstance(data, str) or not data:
             return Html("")
@@ -155,24 +184,25 @@ class DataStep:
             hub_set.origin(info, w),
             *(tag("p", w.of(note), class_="lg-quiet") for note in report.notes),
             *self._left_out(report),
-            *in_rows(report, w),
+            *in_rows(_without_duplicates(report) if result and _tells_of_duplicates(result) else report, w),
         ]
-        if report.problem_count:
-            first = report.problems[:SHOWN_PROBLEMS]
-            lines.append(tag("p", tag("strong", w.t("wizard.problems", count=report.problem_count))))
+        if count := report.problem_count - report.duplicates:
+            first = [problem for problem in report.problems if problem.text.key != "data.duplicate"][:SHOWN_PROBLEMS]
+            lines.append(tag("p", tag("strong", w.t("wizard.problems", count=count))))
             lines.append(tag("ul", *(tag("li", w.of(problem.sentence)) for problem in first)))
-            if report.problem_count > len(first):
-                lines.append(tag("p", w.t("wizard.more_problems", count=report.problem_count - len(first)), class_="lg-quiet"))
+            if count > len(first):
+                lines.append(tag("p", w.t("wizard.more_problems", count=count - len(first)), class_="lg-quiet"))
         return tag("div", join(lines), class_="lg-report")
 
     def _left_out(self, report: DataReport) -> list[Html]:
-        """What no format reads in the rows, and what would be needed to use it."""
+        """The parts of the rows that no format reads, and what would be needed to use them; worse answers are comparing's."""
         w = self.w
-        if not report.left_out:
+        left_out = [left for left in report.left_out if left.why.key not in READ_BY]
+        if not left_out:
             return []
-        first = report.left_out[:SHOWN_PROBLEMS]
+        first = left_out[:SHOWN_PROBLEMS]
         lines = (msg("left_out.line", what=left.what, count=left.count, why=left.why) for left in first)
-        more = len(report.left_out) - len(first)
+        more = len(left_out) - len(first)
         return [
             tag("p", tag("strong", w.t("wizard.rows_left_out"))),
             tag("ul", *(tag("li", w.of(line)) for line in lines), class_="lg-left-out"),
@@ -207,6 +237,17 @@ class DataStep:
             return learned_view.row(preview.row(index % max(1, len(preview.rows)), max_length, long_examples, overlap), self.w)
         except GarageError as error:
             return notice(self.w.of(error.message))
+
+
+def _tells_of_duplicates(result: FormResult) -> bool:
+    """Whether the button that leaves duplicates out is shown, or what it left out."""
+    leaves_out = result.plan is not None and result.plan.recipe.data.deduplicate
+    return leaves_out or any(finding.id == "duplicates" for finding in result.findings)
+
+
+def _without_duplicates(report: DataReport) -> DataReport:
+    kept = (finding for finding in report.findings if finding.id not in ("repeated", "near_repeated"))
+    return report.model_copy(update={"findings": tuple(kept)})
 
 
 def sample_for(goal: Any) -> str:

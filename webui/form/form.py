@@ -132,7 +132,7 @@ class Wizard:
         data, plan = self.data_step, self.plan_step
         return {
             *self.folds.values(), self.goal_step.about, self.model_step.about, data.report, data.learned, data.counters, data.row,
-            data.turning, data.next, data.left_out, *data.reading.parts, *data.brought.draw(None, None), plan.card, plan.more, plan.holders, plan.recheck, plan.drawn_from, plan.reset, self.start_step.button, self.start_step.said,
+            data.turning, data.next, data.left_out, *data.reading.parts, *data.comparing.parts, *data.brought.draw(None, None), plan.card, plan.more, plan.holders, plan.recheck, plan.drawn_from, plan.reset, self.start_step.button, self.start_step.said,
             self.again, plan.choice_of_cards, plan.cards_now, plan.ranks, plan.experts, *plan.of_pairs.values(), *self.model_step.download.draw(None, None), *self.further.draw(FormAnswers()), *data.findings.draw(()), *plan.findings.draw(()),
         }  # fmt: skip
 
@@ -175,7 +175,7 @@ class Wizard:
             {start.start_at, planning, start.notice, run_notice, *self.folds.values()}, js=SENT, **CONTROL,
         )  # fmt: skip
         pulse.after(begun)
-        arrived = page.load(self.arrive, None, {model.model, data.data, goal.preset, plan.memory, plan.cards}, **AT_ONCE)
+        arrived = page.load(self.arrive, None, {model.model, data.data, data.seen, goal.preset, plan.memory, plan.cards}, **AT_ONCE)
         arrived.then(None, None, None, js=ARRIVED, **QUIET)
 
     def _wire_look(self) -> None:
@@ -254,6 +254,7 @@ class Wizard:
     def arrive(self) -> Updates:
         """The choices as they are now."""
         model, data, goal, plan = self.model_step, self.data_step, self.goal_step, self.plan_step
+        seen = data.mark()
         now = {
             model.model: model.choices(self.planner.budget(HERE)),
             data.data: data.choices(),
@@ -263,7 +264,7 @@ class Wizard:
         }
         # What the page was served with is left alone: drawn anew, a group would lose the click that is just being made.
         changed = {field: [*map(tuple, field.choices)] != new for field, new in now.items()}
-        return {field: gr.update(choices=new) if changed[field] else gr.skip() for field, new in now.items()}
+        return {data.seen: seen} | {field: gr.update(choices=new) if changed[field] else gr.skip() for field, new in now.items()}
 
     def look(self, answer: Component) -> Callable[[Given], Updates]:
         def looked(given: Given) -> Updates:
@@ -290,7 +291,7 @@ class Wizard:
             **{self.folds[step]: gr.update(label=self._title(step, line)) for step, line in titles},
             self.goal_step.about: goal_step.about(goal_step.chosen(form.goal), w),
             self.model_step.about: model_step.about(form.model, result, self.services, w),
-            data.report: shown(data.report_of(form.data, read_as)),
+            data.report: shown(data.report_of(form.data, read_as, result)),
             data.learned: gr.update(visible=preview is not None),
             data.counters: data.counters_of(preview, *result.limits) if preview else "",
             data.row: data.row_of(preview, data.row_shown(row_at, form.data), *result.limits) if preview else "",
@@ -314,6 +315,7 @@ class Wizard:
             ),
             **self.further.draw(form.answers, result.problem),
             **data.reading.draw(form.data, read_as),
+            **data.comparing.draw(form),
             **data.brought.draw(form.data, form.answers.reading),
             **data.findings.draw(result.findings),
             **plan.findings.draw(result.findings),

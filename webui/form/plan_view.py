@@ -130,8 +130,9 @@ def learned_line(result: FormResult, w: Wording) -> Html | None:
     percent = percent if counts.exact else w.t("learned_view.about", number=percent)
     rows = counts.rows - counts.rows_dropped
     apart = held(rows, result.plan.recipe.data.eval_fraction)
-    key = "plan_view.learned" if apart else "plan_view.learned_all"
-    return tag("p", w.t(key, rows=format.rows(w, rows - apart), held=f"{apart:,}", percent=percent))
+    if not apart:
+        return tag("p", w.t("plan_view.learned_all", rows=f"{rows:,}", percent=percent))
+    return tag("p", w.t("plan_view.learned", rows=f"{rows - apart:,}", held=f"{apart:,}", percent=percent))
 
 
 def memory(estimate: Estimate | None, budget: Budget, w: Wording) -> Html | None:

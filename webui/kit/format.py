@@ -41,7 +41,7 @@ def number(value: float | int) -> str:
 
 
 def rows(wording: Wording, count: int) -> str:
-    return wording.t("wizard.row_one") if count == 1 else wording.t("wizard.rows", rows=count)
+    return wording.t("wizard.rows", rows=count)
 
 
 def time_left(wording: Wording, seconds: float | None) -> str:

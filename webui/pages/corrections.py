@@ -123,7 +123,7 @@ class CorrectionsPanel(Panel):
         now = answered(
             [*before, {"role": "user", "content": asked}], better.strip(), w.t("chat_page.thought"), w.t("chat_page.tool_call")
         )
-        said = notice(w.t("corrections_view.kept", name=info.name, rows=format.rows(w, info.good_rows or 0)), "ok")
+        said = notice(w.t("corrections_view.kept", name=info.name, rows=info.good_rows or 0), "ok")
         return [*self.closed(said), gr.skip() if tuned else now, now if tuned else gr.skip()]
 
     def _name(self, target: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from core.data.sets import working
+from core.data.sets.draft import draft_of
 from core.data.sets.info import DatasetInfo
 from core.data.sets.rows import Rows
 from core.data.sets.working import Page, ShownRow
@@ -18,7 +19,7 @@ from webui.kit.live import AT_ONCE, LAST, QUIET, SET_WORK, shown
 from webui.kit.wording import Wording
 from webui.pages.data_mending import ALL, PROBLEMS, Mending
 from webui.pages.data_parting import Parting
-from webui.pages.data_row import RowEditor
+from webui.pages.data_row import RowEditor, fields_of, kind_of
 from webui.server.set_file import address
 from webui.state.services import Services
 
@@ -96,7 +97,7 @@ class DataPage:
         redraw(self.next.click(self.further, [self.begins, self.next_begin], [self.begins], **AT_ONCE))
         redraw(self.before.click(self.back, [self.begins], [self.begins], **AT_ONCE))
         one = [self.notice, *self.row.outputs]
-        self.rows.input(self.open_row, [self.sets, self.rows, show, self.begins], one, **LAST, **AT_ONCE).then(
+        self.rows.input(self.open_row, [self.sets, self.rows], one, **LAST, **AT_ONCE).then(
             None, None, None, js=TO_THE_ROW, **QUIET
         )
         self.add.click(self.new_row, [self.sets], one, **AT_ONCE)
@@ -117,14 +118,10 @@ class DataPage:
     def back(self, begins: list[int]) -> list[int]:
         return begins[:-1] or [0]
 
-    def open_row(self, id: Any, number: Any, show: Any, begins: Any) -> list[Any]:
-        """Inputs: sets, rows, show, begins. Outputs: notice, the row's outputs."""
+    def open_row(self, id: Any, number: Any) -> list[Any]:
+        """Inputs: sets, rows. Outputs: notice, the row's outputs."""
         try:
-            found = (
-                self.row.open_problem(id, int(number), working.problems(self.services.datasets.rows(id), begins[-1], A_PAGE))
-                if show == PROBLEMS
-                else self.row.open_row(id, int(number))
-            )
+            found = self.row.open_row(id, int(number))
         except GarageError as error:
             return [shown(notice(self.w.of(error.message), "warn")), *self.row.closed()]
         except (TypeError, ValueError):  # nothing chosen, or not by this page
@@ -150,7 +147,7 @@ class DataPage:
         return [shown(said), gr.update(choices=self._choices(), value=made.id)]
 
     # ---- what is shown --------------------------------------------------------------------------------------------
-    def draw(self, id: Any, begins: Any, words: Any, show: Any) -> list[Any]:
+    def draw(self, id: Any, begins: Any, words: Any, chosen: Any) -> list[Any]:
         """Inputs: sets, begins, words, show. Outputs: sets, head, copy, tools, undo, redo, table, begins, next_begin, place, rows,
         before, next, show, what the parting shows."""
         choices, hidden = self._choices(), gr.update(visible=False)
@@ -161,7 +158,7 @@ class DataPage:
             info, rows = self.services.datasets.get(id), self.services.datasets.rows(id)
             edits = self.services.datasets.edits(id)
             story = edits.story()
-            wanted = self.mending.rows_with(id, show)
+            show, wanted = chosen, self.mending.rows_with(id, chosen)
         except GarageError as error:
             there = any(id == known for _, known in choices)
             listed = gr.update(choices=choices) if there else gr.update(choices=choices, value=None)
@@ -169,7 +166,7 @@ class DataPage:
             return [listed, notice(said, "warn"), *nothing]
         own = info.origin == "imported"
         begins = [begin for begin in begins if isinstance(begin, int)] or [0] if isinstance(begins, list) else [0]
-        shown_now = show if wanted is not None or show == PROBLEMS else ALL  # the last of a kind was mended
+        show = show if wanted is not None or (show == PROBLEMS and len(rows.flawed)) else ALL  # the last of a kind was mended
         sought = words.strip() if isinstance(words, str) else ""
 
         def page_at(begin: int) -> Page:
@@ -198,7 +195,7 @@ class DataPage:
             gr.update(choices=[(self._line(row), str(row.number)) for row in page.rows], value=None, visible=bool(page.rows)),
             gr.update(visible=len(begins) > 1),
             gr.update(visible=page.next is not None),
-            gr.skip() if shown_now == show else shown_now,  # it may have been chosen anew meanwhile
+            gr.skip() if show == chosen else show,  # it may have been chosen anew meanwhile
             *self.parting.drawn(id, choices),
         ]
 
@@ -209,17 +206,20 @@ class DataPage:
         return muted(said if page.rows else self.w.t("data_page.no_rows"))
 
     def _line(self, row: ShownRow) -> str:
-        """Its number with the question, then the answer; or its number, why it cannot be trained, and its values."""
+        """The number with the last question, then the answer to it; or the number, why it cannot be trained, and its words."""
         if row.example is None:
             why = self.w.of(row.problem) if row.problem else self.w.t("data_page.bad_answer")
-            values = json.dumps(row.values, ensure_ascii=False) if row.values else ""
-            return f"{self.w.t('data_page.row', row=row.number)}\n{why}\n{_short(values)}"
+            draft = draft_of(row.values or {})
+            said = (
+                " ".join(fields_of(draft, kind_of(draft))) if draft else json.dumps(row.values or "", ensure_ascii=False).strip('"')
+            )
+            return f"{self.w.t('data_page.row', row=row.number)}\n{why}\n{_short(said)}"
         example = row.example
         if example.text is not None:
             return f"{row.number:,} · {_short(example.text)}"
         if example.messages:
-            said = [message.content for message in example.messages if message.role != "system"]
-            return f"{row.number:,} · {_short(said[0])}\n{_short(said[-1])}"
+            asked = next((message.content for message in reversed(example.messages) if message.role == "user"), "")
+            return f"{row.number:,} · {_short(asked)}\n{_short(example.messages[-1].content)}"
         return f"{row.number:,} · {_short(example.prompt or '')}\n{_short(example.completion or '')}"
 
     def _head(self, info: DatasetInfo, rows: Rows, last: str) -> Html:

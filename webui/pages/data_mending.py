@@ -34,12 +34,14 @@ class Mending(Panel):
 
     def build_filter(self) -> None:
         """Beside the rows: all of them, those that cannot be learned from, or those that have what was found."""
-        self.show = gr.Radio(self._filters(()), value=ALL, **self.w.named("data_page.show", "data-show"))
+        self.show = gr.Radio(self._filters((), 0), value=ALL, **self.w.named("data_page.show", "data-show"))
 
-    def _filters(self, found: Sequence[Finding]) -> list[tuple[str, str]]:
+    def _filters(self, found: Sequence[Finding], unusable: int) -> list[tuple[str, str]]:
+        """unusable: rows that cannot be learned from."""
         w = self.w
+        problems = [(f"{w.t('data_page.problems')} ({unusable:,})", PROBLEMS)] if unusable else []
         kinds = [(f"{w.t(f'data_page.kind_{finding.id}')} ({finding.count:,})", finding.id) for finding in found if finding.rows]
-        return [(w.t("data_page.show_all"), ALL), (w.t("data_page.problems"), PROBLEMS), *kinds]
+        return [(w.t("data_page.show_all"), ALL), *problems, *kinds]
 
     def rows_with(self, id: str, kind: Any) -> set[int] | None:
         """Numbers of the rows that have what was found; None where nothing of that kind is in the set (any more). Raises DataError."""
@@ -59,28 +61,26 @@ class Mending(Panel):
         """Inputs: sets. Outputs: outputs. The report of a version is made once, when it is first asked for."""
         hidden = [gr.update(visible=False)] * BUTTONS
         try:
-            found, looked_at, rows = self._found(id)
+            report = self.services.datasets.report(id)
             may = self.services.datasets.get(id).origin == "imported"
         except GarageError:  # said above already, by the head of the set
-            return [[], gr.update(visible=False), "", gr.update(visible=False), gr.update(choices=self._filters(())), *hidden]
+            return [[], gr.update(visible=False), "", gr.update(visible=False), gr.update(choices=self._filters((), 0)), *hidden]
+        found, rows, unusable = report.findings, report.good_rows, report.rows - report.good_rows
+        looked_at = found[0].of if found else rows
         repairs = [repair for finding in found for repair in finding.repairs][:BUTTONS] if may else []
         buttons = [gr.update(visible=True, value=self._label(repair)) for repair in repairs]
         sampled = [muted(self.w.t("wizard.rows_sampled", looked_at=looked_at, rows=rows))] if looked_at < rows else []
+        left_out = [tag("p", self.w.t("data_page.unusable", rows=unusable))] if unusable else []
+        told = [*left_out, *sampled, *map(self._told, found)]
         return [
             [[repair.kind, repair.action, repair.argument, id] for repair in repairs],
             gr.update(visible=True),
-            join([*sampled, *map(self._told, found)]) if found else muted(self.w.t("data_page.nothing_found")),
+            join(told) if told else muted(self.w.t("data_page.nothing_found")),
             gr.update(visible=any(repair.action == "fill" for repair in repairs)),
-            gr.update(choices=self._filters(found)),
+            gr.update(choices=self._filters(found, unusable)),
             *buttons,
             *hidden[len(buttons) :],
         ]
-
-    def _found(self, id: Any) -> tuple[tuple[Finding, ...], int, int]:
-        """What was found, in how many rows that were looked at, of how many."""
-        report = self.services.datasets.report(id)
-        found, rows = report.findings, report.good_rows
-        return found, found[0].of if found else rows, rows
 
     def _label(self, repair: Repair) -> str:
         return self.w.t("data_page.mend", what=self.w.t(f"data_page.kind_{repair.kind}"), how=self.w.of(repair.label))

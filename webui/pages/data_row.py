@@ -8,11 +8,14 @@ from typing import Any, Literal, cast
 
 import gradio as gr
 
-from core.data.formats import Example
 from core.data.sets import working
+from core.data.sets.draft import draft_of
 from core.data.sets.edits import Change
+from core.data.sets.rows import Rows
+from core.data.sets.working import ShownRow
 from core.errors import DataError, GarageError
-from webui.kit.html import notice, tag
+from core.messages import Message, msg
+from webui.kit.html import join, notice, tag
 from webui.kit.live import AT_ONCE, SET_WORK, Update, mark, shown
 from webui.kit.panel import Panel
 
@@ -25,7 +28,7 @@ NEW: dict[Kind, dict[str, Any]] = {
 
 
 def kind_of(row: dict[str, Any]) -> Kind:
-    """chat: a question and an answer, with or without instructions before them. Whatever has more in it is shown as it is stored."""
+    """chat: a question and an answer, with or without instructions before them. Whatever has more in it is shown as JSON."""
     if set(row) == {"text"}:
         return "text"
     if set(row) == {"prompt", "completion"}:
@@ -90,9 +93,9 @@ class RowEditor(Panel):
         """Outputs: outputs."""
         return [None, gr.update(visible=False), *([gr.skip()] * 5)]
 
-    def show(self, id: str, number: int, row: dict[str, Any], kind: Kind | None = None) -> list[Any]:
-        """Outputs: outputs. number: 0 for a row that is not in the set."""
-        w, kind = self.w, kind or kind_of(row)
+    def show(self, id: str, number: int, row: dict[str, Any], kind: Kind, why: Message | None = None) -> list[Any]:
+        """Outputs: outputs. number: 0 for a row that is not in the set. why: it cannot be used."""
+        w = self.w
         first, second = fields_of(row, kind)
         may = self.services.datasets.get(id).origin == "imported"
         two = kind in ("chat", "completion")
@@ -100,7 +103,7 @@ class RowEditor(Panel):
         return [
             {"set": id, "number": number, "kind": kind, "mark": mark(row)},
             gr.update(visible=True),
-            tag("h3", title),
+            join([tag("h3", title), notice(w.t("data_page.not_used", why=w.of(why)), "warn") if why else None]),
             gr.update(value=first, visible=two, interactive=may),
             gr.update(value=second, label=w.t(f"data_page.{'answer' if two else kind}"), interactive=may),
             gr.update(visible=may),
@@ -109,18 +112,30 @@ class RowEditor(Panel):
 
     def open_row(self, id: str, number: int) -> list[Any]:
         """Outputs: outputs. Raises DataError where the set, or the row, has gone."""
-        return self.show(id, number, working.row_of(self.services.datasets.rows(id), number).as_dict())
-
-    def open_problem(self, id: str, number: int, page: working.Page) -> list[Any]:
-        """Outputs: outputs. A row that cannot be learned from, to be added mended: as JSON, for it has no other form yet."""
-        found = next((row.values for row in page.rows if row.number == number), None)
-        return self.show(id, 0, found or {}, "json")
+        rows = self.services.datasets.rows(id)
+        shown_row = working.row_of(rows, number)
+        why = None if shown_row.example else shown_row.problem or msg("data_page.bad_answer")
+        return self.show(id, number, *self._laid_out(shown_row, rows), why)
 
     def new(self, id: str) -> list[Any]:
         """Outputs: outputs. A row such as the set has."""
-        rows = self.services.datasets.rows(id)
-        kind = kind_of(rows[0][1].as_dict())
-        return self.show(id, 0, NEW.get(kind, NEW["chat"]))
+        row = self._blank(self.services.datasets.rows(id))
+        return self.show(id, 0, row, kind_of(row))
+
+    def _laid_out(self, row: ShownRow, rows: Rows) -> tuple[dict[str, Any], Kind]:
+        """The row as its fields show it: empty where a text is missing, JSON where something else is wrong with it."""
+        if row.example is not None:
+            found = row.example.as_dict()
+        elif row.values is None:  # not even its columns could be read
+            found = self._blank(rows)
+        elif (draft := draft_of(row.values)) is None:
+            return row.values, "json"
+        else:
+            found = draft
+        return found, kind_of(found)
+
+    def _blank(self, rows: Rows) -> dict[str, Any]:
+        return NEW.get(kind_of(rows[0][1].as_dict()), NEW["chat"])
 
     # ---- what is done ---------------------------------------------------------------------------------------------
     def saved(self, opened: Any, first: Any, second: Any) -> list[Any]:
@@ -146,22 +161,22 @@ class RowEditor(Panel):
         try:
             row = NEW.get(kind, {})
             if number:
-                now = self._now(id, number)
+                rows = self.services.datasets.rows(id)
+                now = self._now(rows, number)
                 if now is None:
                     return [self._gone(number), *self.closed()]
-                row = now.as_dict()
+                row, kind = self._laid_out(now, rows)
                 if mark(row) != known.get("mark"):
                     said = notice(self.w.t("data_page.changed_meanwhile", row=number), "warn")
-                    return [shown(said), *self.show(id, number, row)]
-            change = act(id, number, row, kind_of(row) if number else kind)
+                    return [shown(said), *self.open_row(id, number)]
+            change = act(id, number, row, kind)
             done = self.w.t("data_page.done", version=change.version, what=self.w.of(change.what))
             return [shown(notice(done, "ok")), *self.closed()]
         except GarageError as error:
             return [shown(notice(self.w.of(error.message))), *[gr.skip()] * len(self.outputs)]
 
-    def _now(self, id: str, number: int) -> Example | None:
-        """None where the row was deleted meanwhile. Raises DataError where the set has gone."""
-        rows = self.services.datasets.rows(id)
+    def _now(self, rows: Rows, number: int) -> ShownRow | None:
+        """None where the row was deleted meanwhile."""
         try:
             return working.row_of(rows, number)
         except DataError:

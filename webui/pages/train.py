@@ -76,9 +76,10 @@ class TrainPage:
         busy = look.snapshot.busy
         return gr.update(value=muted(self.w.t("queue_panel.plan_says", name=busy.name)) if busy else "")
 
-    def wire(self, page: gr.Blocks, pulse: Poller) -> None:
+    def wire(self, page: gr.Blocks, pulse: Poller, tab: gr.Tab) -> None:
         self.wizard.wire(page, pulse, self.run.notice, self.planning)
         self.start_waits.change(None, None, None, js=LOOK, **QUIET)
+        self.wizard.data_step.follow(tab)
         self.run.wire(pulse)
         self.line.wire(pulse)
         self.downloads.wire(pulse)

@@ -49,7 +49,21 @@ class Repair(Frozen):
     @property
     def label(self) -> Message:
         what = f"finding.repair_{self.action}" + (f"_{self.kind}" if self.action == "replace" else "")
-        return msg(what, count=self.count, argument=self.argument)
+        return msg(what, count=self.count, argument=self._argument)
+
+    @property
+    def done(self) -> Message:
+        """The label once it is done."""
+        if self.action == "remove":
+            return msg("sets.removed", rows=self.count)
+        what = "finding.done_fill" if self.action == "fill" else f"finding.done_{self.kind}"
+        return msg(what, count=self.count, argument=self._argument)
+
+    @property
+    def _argument(self) -> str | Message:
+        if self.kind == "secrets" and self.argument:
+            return msg(f"finding.secret_{self.argument}", count=self.count)
+        return self.argument
 
 
 class Finding(Frozen):

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from core.data.findings.finding import Finding, Marked
 from core.data.findings.said import RowWords
+from core.data.findings.secrets import STAND_IN
 
 MOST_NAMED = 20  # different ones that get a repair of their own
 MOST_COUNTED = 500
@@ -19,6 +20,7 @@ _OPEN = (
     r"developer|creator|product|brand|customer|client|recipient|sender|position|job|title|link|url|website|topic|subject|number|amount|"
     r"price|insert|your|my|age|location|place|team|school|university|department|signature|model)"
 )
+_STAND_INS = frozenset(STAND_IN.values())  # what a person has put in place of a secret is no blank to be filled
 _WORD = re.compile(rf"(?:.*[ _-])?{_OPEN}s?(?:[ _-].*)?", re.IGNORECASE)
 _MEDIA = re.compile(r"<(?:image|picture|video|audio)>", re.IGNORECASE)  # where a set of pictures has lost them
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
@@ -41,7 +43,8 @@ def placeholders(text: str, is_code: bool) -> Iterator[tuple[str, int, int]]:
     if "{" in text and not _MATHS.search(text):
         yield from ((m[0], m.start(), m.end()) for m in _SINGLE.finditer(text) if _is_open(m[1]))
     if "[" in text:
-        yield from ((m[0], m.start(), m.end()) for m in _SQUARE.finditer(text) if _is_open(m[1]))
+        found = (m for m in _SQUARE.finditer(text) if _is_open(m[1]) and m[0] not in _STAND_INS)
+        yield from ((m[0], m.start(), m.end()) for m in found)
     if "<" in text:
         for m in _ANGLE.finditer(text):
             if _is_open(m[1]) and f"</{m[1].split()[0]}" not in text:

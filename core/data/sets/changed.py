@@ -46,20 +46,21 @@ def report(base: DataReport, edits: Edits, version: int, as_added: Rows, check: 
     again, duplicates = repeated(hashes, places, DEFAULT_LIMITS.problems)
     says_file = rows.keys(np.arange(len(rows))) >= 0
     named = np.array([problem.row for problem in base.problems], np.int64)
-    untouched = set(named[np.isin(named, rows.numbers()[says_file])].tolist())
-    stay = [
-        problem
-        for problem in base.problems
-        if problem.severity == "error" or not problem.row or (problem.text.key != "data.duplicate" and problem.row in untouched)
-    ]
+    untouched = set(named[np.isin(named, np.concatenate((rows.numbers()[says_file], rows.flawed_numbers())))].tolist())
     of_file = [problem for problem in base.problems if problem.text.key != "data.duplicate"]
+    gone = {problem.row for problem in of_file if problem.row} - untouched
+    stay = [problem for problem in of_file if problem.row not in gone]
+    warned = sum(problem.severity == "warning" for problem in of_file if problem.row in gone)
+    mended = np.setdiff1d(as_added.flawed, rows.flawed).tolist()  # or removed
+    errors = sum(as_added.entry(position)["problem"] is not None for position in mended)
     return base.model_copy(
         update={
-            "rows": base.rows - base.good_rows + len(rows),
+            "rows": len(rows.flawed) + len(rows),
             "good_rows": len(rows),
             "duplicates": duplicates,
             "problems": tuple(sorted(stay + again, key=lambda problem: problem.row)[: DEFAULT_LIMITS.problems]),
-            "problem_count": base.problem_count - base.duplicates - len(of_file) + len(stay) + duplicates,
+            "problem_count": base.problem_count - base.duplicates - warned - errors + duplicates,
+            "error_count": base.error_count - errors,
             "findings": look.found(),
             "notes": (*base.notes, msg("sets.note_version", version=version, what=edits.story(version)[-1].what)),
         }

@@ -6,7 +6,9 @@ edits-<reading>.jsonl    one line a change: {version, parent, time, what, remove
 written-<reading>.jsonl  one line a row that somebody wrote: {row, example}; a change names them by their number, from 0
 begins-<reading>         where each of its lines begins and the last ends, as int64, of a file with many; made again where it does not fit
 
-A row is named by its number in the file, whatever it says by now; one that was added by a number behind those of the file. Written rows are in
+A row is named by its number in the file, whatever it says by now; one that was added by a number behind those of the
+file. A row of the file that cannot be learned from is changed and removed as any other, and counts among the rows once it
+is changed. Written rows are in
 place before the change that names them, so a crash leaves at most rows that nobody names. Who writes holds edits.lock (core/data/store). A version
 costs no copy: a run finds the one that it learned from for as long as the set is here. While it is open, which row says what is mapped from files
 without a name, 16 bytes a row and 8 for each row that somebody wrote; where each row is changed, as much again is held for each change.
@@ -53,11 +55,13 @@ class Change:
 
 class Edited(Rows):
     """The rows of a version. columns, which are taken out of the list: numbers (N,) by which rows are named, source (N,) which written row each says,
-    -1 what the file says, places (N,) among the rows of the file that can be learned from. folder: where they are mapped from. Raises OSError."""
+    -1 what the file says, places (N,) among the rows of the file that can be learned from. is_flawed (F,) of bool: which
+    of the rows that could not be learned from still cannot. folder: where they are mapped from. Raises OSError."""
 
-    def __init__(self, base: Rows, columns: list[np.ndarray], written: WrittenRows, folder: Path):
+    def __init__(self, base: Rows, columns: list[np.ndarray], is_flawed: np.ndarray, written: WrittenRows, folder: Path):
         assert base.path is not None
         super().__init__(base.path)
+        self._is_flawed = is_flawed
         self._places, self._says, self._numbers = (kept(columns.pop(), folder) for _ in range(3))
         self._written = written
 
@@ -91,6 +95,13 @@ class Edited(Rows):
 
     def numbers(self) -> np.ndarray:
         return self._numbers
+
+    @property
+    def flawed(self) -> np.ndarray:
+        return super().flawed[self._is_flawed]
+
+    def flawed_numbers(self) -> np.ndarray:
+        return super().flawed_numbers()[self._is_flawed]
 
     def keys(self, positions: np.ndarray) -> np.ndarray:
         source = self._says[positions]
@@ -153,9 +164,12 @@ def _found(numbers: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndar
     return at[there], there
 
 
-def _named(numbers: np.ndarray, rows: np.ndarray) -> None:
-    """Raises DataError for the first of the rows that is not there. numbers rise."""
-    for row in rows[~_found(numbers, rows)[1]][:1].tolist():
+def _named(rows: np.ndarray, numbers: np.ndarray, flawed: np.ndarray) -> None:
+    """Raise DataError for the first of rows that a set does not have.
+
+    numbers: of its rows, rising; flawed: of those that cannot be learned from, rising.
+    """
+    for row in rows[~(_found(numbers, rows)[1] | _found(flawed, rows)[1])][:1].tolist():
         raise DataError("sets.no_such_row", row=row, rows=len(numbers))
 
 
@@ -176,7 +190,7 @@ class Edits:
         for record in records:
             if "version" in record:
                 change = Change(
-                    record["version"], record["parent"], record["time"], Message.model_validate(record["what"]),
+                    record["version"], record["parent"], record["time"], _what(record["what"]),
                     _heard(record["remove"]), _heard(record["change"]).reshape(-1, 2), _heard(record["add"]),
                 )  # fmt: skip
                 self.changes[change.version] = change
@@ -201,22 +215,32 @@ class Edits:
         numbers = base.numbers()
         places = np.arange(len(numbers), dtype=np.int32)  # of rows of the file, among those that can be learned from
         source = np.full(len(numbers), -1, np.int32)
+        flawed = base.flawed_numbers()
+        is_flawed = np.ones(len(flawed), bool)
         for change in story:  # numbers rise all the while: nothing that a million rows would take twice is sorted or kept
+            for named in (change.remove, change.change[:, 0]):
+                is_flawed[_found(flawed, named)[0]] = False
             gone, _ = _found(numbers, change.remove)
             if len(gone):
                 numbers, source, places = np.delete(numbers, gone), np.delete(source, gone), np.delete(places, gone)
             for row, written in (part.T for part in np.array_split(change.change, 1 + len(change.change) // AT_ONCE)):
                 at, there = _found(numbers, row)
                 source[at] = written[there]
+                if not there.all():  # rows that could not be learned from take their places
+                    row, written = (part[~there][np.argsort(row[~there])] for part in (row, written))
+                    at = np.searchsorted(numbers, row)
+                    numbers, source, places = (
+                        np.insert(column, at, new).astype(column.dtype)
+                        for column, new in ((numbers, row), (source, written), (places, 0))
+                    )
             if len(change.add):
                 numbers = np.concatenate((numbers, base.stored + 1 + change.add))
                 source = np.concatenate((source, change.add.astype(np.int32)))
                 places = np.concatenate((places, np.zeros(len(change.add), np.int32)))
         columns = [numbers, source, places]
         del numbers, source, places
-        return Edited(
-            base, columns, WrittenRows(self._pool), self._pool.parent.parent
-        )  # not where Windows would keep the set for it
+        folder = self._pool.parent.parent  # not where Windows would keep the set for it
+        return Edited(base, columns, is_flawed, WrittenRows(self._pool), folder)
 
     def change(
         self,
@@ -227,18 +251,20 @@ class Edits:
         add: Iterable[Example] = (),
     ) -> Change:
         """A new version. change: one is held at a time. Raises DataError for a row that the newest does not have, and where nothing would change; OSError."""
-        now = self.rows(base).numbers()
+        newest = self.rows(base)
+        now, flawed = newest.numbers(), newest.flawed_numbers()
         gone, new, changed = np.fromiter(dict.fromkeys(remove), np.int64), list(add), array("q")
-        _named(now, gone)
+        _named(gone, now, flawed)
 
         def written() -> Iterator[tuple[int, Example]]:
             for row, example in change:
-                _named(now, np.array([row]))
+                _named(np.array([row]), now, flawed)
                 changed.append(row)
                 yield row, example
             if not (len(gone) or changed or new):
                 raise DataError("sets.nothing_to_change")
-            if len(now) + len(new) <= len(gone):
+            mended = len(_found(flawed, np.frombuffer(changed, np.int64))[0])
+            if len(now) + mended + len(new) <= len(_found(now, gone)[0]):
                 raise DataError("sets.nothing_left")
             yield from ((0, example) for example in new)
 
@@ -307,6 +333,13 @@ def files_of(folder: Path, reading: str) -> tuple[Path, Path]:
     return folder / f"edits-{key}.jsonl", folder / f"written-{key}.jsonl"
 
 
-def what(removed: int, changed: int, added: int) -> Message:
-    """Of a change, in a sentence."""
-    return msg("sets.change", removed=removed, changed=changed, added=added)
+def what(removed: int = 0, changed: int = 0, added: int = 0) -> Message:
+    """A change in words, without what did not happen."""
+    counts = {"removed": removed, "changed": changed, "added": added}
+    return msg("sets.change", parts=[msg(f"sets.{name}", rows=rows) for name, rows in counts.items() if rows])
+
+
+def _what(logged: Any) -> Message:
+    """From the log. Versions before 0.2 wrote the three numbers of `what`."""
+    found = Message.model_validate(logged)
+    return what(**found.params) if "removed" in found.params else found

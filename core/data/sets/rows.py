@@ -158,15 +158,20 @@ class Rows(Sequence[tuple[int, Example]]):
 
     def numbers(self) -> Any:
         """(N,) of all of them."""
+        return self._numbers_of(self._starts[-1] - len(self._flawed), is_good=True)
+
+    def _numbers_of(self, count: int, is_good: bool) -> Any:
+        """(count,) numbers in the file of the rows that can be learned from, or of those that cannot."""
         import numpy as np
 
         with self._guard:
             self._open()
-            found, at = np.empty(len(self), np.int64), 0
+            found, at = np.empty(count, np.int64), 0
             for batch in self._each():
-                good = batch.column("row").filter(batch.column("example").is_valid())
-                found[at : at + len(good)] = good
-                at += len(good)
+                example = batch.column("example")
+                rows = batch.column("row").filter(example.is_valid() if is_good else example.is_null())
+                found[at : at + len(rows)] = rows
+                at += len(rows)
         return found
 
     def keys(self, positions: Any) -> Any:
@@ -186,6 +191,10 @@ class Rows(Sequence[tuple[int, Example]]):
     def flawed(self) -> Any:
         """(F,) positions, among all rows of the file, of those that cannot be learned from."""
         return self._flawed
+
+    def flawed_numbers(self) -> Any:
+        """(F,) numbers in the file of those at `flawed`."""
+        return self._numbers_of(len(self._flawed), is_good=False)
 
     def entry(self, position: int) -> dict[str, Any]:
         """Of all rows, as it is kept: row, line, example, values, problem."""

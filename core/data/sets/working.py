@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,19 +84,25 @@ def picked(rows: Rows, numbers: Iterable[int], begin: int = 0, count: int = 50, 
 
 def problems(rows: Rows, begin: int = 0, count: int = 50) -> Page:
     """Rows of the file that cannot be learned from, each with its reason. begin: among all rows of the file."""
-    found: list[ShownRow] = []
-    places = rows.flawed[np.searchsorted(rows.flawed, begin) :][: count + 1].tolist()
-    for entry in map(rows.entry, places[:count]):
-        problem = problem_of(entry["problem"])
-        values = json.loads(entry["values"]) if entry["values"] else None
-        found.append(ShownRow(entry["row"], None, values, problem.text if problem else None))
+    flawed = rows.flawed
+    places = flawed[np.searchsorted(flawed, begin) :][: count + 1].tolist()
+    found = [_flawed(rows.entry(place)) for place in places[:count]]
     return Page(found, places[count] if len(places) > count else None)
 
 
-def row_of(rows: Rows, number: int) -> Example:
-    """By the number that names it. Raises DataError where the set has it no more."""
+def _flawed(entry: Mapping[str, Any]) -> ShownRow:
+    """entry: of Rows."""
+    problem = problem_of(entry["problem"])
+    values = json.loads(entry["values"]) if entry["values"] else None
+    return ShownRow(entry["row"], None, values, problem.text if problem else None)
+
+
+def row_of(rows: Rows, number: int) -> ShownRow:
+    """A row by its number, also one that cannot be learned from. Raises DataError where the set has it no more."""
     for place in (rows.numbers() == number).nonzero()[0][:1].tolist():
-        return rows[place][1]
+        return ShownRow(number, rows[place][1])
+    for place in rows.flawed[rows.flawed_numbers() == number][:1].tolist():
+        return _flawed(rows.entry(place))
     raise DataError("sets.no_such_row", row=number, rows=len(rows))
 
 
@@ -141,10 +147,10 @@ def mended(
         now = edits.rows(base)
         repair = _repair(now, kind, argument, action, check)
         if repair.action == "remove":
-            return edits.change(repair.label, base, remove=repair.rows)
+            return edits.change(repair.done, base, remove=repair.rows)
         wanted = np.flatnonzero(np.isin(now.numbers(), np.array(repair.rows, np.int64)))
         new = ((number, repaired(example, repair, value)) for number, example in map(now.__getitem__, wanted.tolist()))
-        return edits.change(repair.label, base, change=((number, example) for number, example in new if example is not None))
+        return edits.change(repair.done, base, change=((number, example) for number, example in new if example is not None))
 
 
 def _repair(rows: Rows, kind: str, argument: str, action: str, check: Check) -> Repair:

@@ -263,6 +263,16 @@ def test_each_placeholder_has_a_repair_of_its_own_that_fills_it() -> None:
         repaired(rows[0], finding.repairs[0], " ")
 
 
+def test_what_stands_in_for_a_secret_that_was_taken_out_is_no_new_problem() -> None:
+    """A row in which a phone number was redacted came back as one with a placeholder, "[phone]"."""
+    rows = [pair(f"How to reach {what}?", f"So: {before}{secret}, and so on.") for what, (before, secret) in SECRETS.items()]
+    repairs = [repair for repair in found(*rows)["secrets"].repairs if repair.action == "replace"]
+    assert {repair.argument for repair in repairs} == set(SECRETS)
+    for repair in repairs:
+        rows = [repaired(row, repair) or row for row in rows]
+    assert all("[" in row.messages[1].content for row in rows) and found(*rows) == {}
+
+
 def test_rests_of_pages_are_found_and_taken_out() -> None:
     row = pair("How was it?", "It was good.<br/>We&nbsp;saw <b>much</b> &amp; more.</p>")
     finding = found(row)["markup"]

@@ -70,7 +70,7 @@ def test_what_is_no_pair_and_what_is_too_long_is_left_out_and_said(tokenizer: To
     train, _ = tokenize(rows, RECIPE, tokenizer, listener)
     assert [learned(row, tokenizer) for row in train] == [["b", "c"], ["e", "f"]]
     said = " ".join(map(str, listener.said))
-    assert "no rejected answer" in said and "are the same" in said and "1 rows are longer than 64 tokens and were skipped" in said
+    assert "no rejected answer" in said and "are the same" in said and "1 row is longer than 64 tokens and was skipped" in said
     seen = Preview.measure(list(enumerate(rows, 1)), tokenizer, PAIRS)
     counts = seen.counts(64)
     assert (counts.pieces, counts.rows_dropped, counts.rows_refused, counts.first_dropped) == (2, 1, 2, (4,))
@@ -89,7 +89,7 @@ def test_without_a_tokenizer_both_answers_are_estimated() -> None:
 def test_a_set_without_pairs_is_refused_for_it(tokenizer: Tokenizer) -> None:
     with pytest.raises(TemplateError) as refused:
         tokenize([Example(messages=conversation("a", "b"))], RECIPE, tokenizer, Listener())
-    assert "objective to sft" in str(refused.value.message)
+    assert "Choose SFT as the training objective" in str(refused.value.message)
 
 
 def test_a_pair_survives_the_file_that_this_app_writes(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_a_page_of_rows_follows_the_other_and_leads_back(services: Services, pag
     assert numbers(last) == ["41", "42", "43", "44", "45"] and not last[NEXT]["visible"]
     assert numbers(draw(page, id, page.back(begins)))[0] == "21"
     for number in range(41, 46):
-        page.row.deleted(page.open_row(id, str(number), "all", begins)[1])
+        page.row.deleted(page.open_row(id, str(number))[1])
     assert numbers(draw(page, id, begins))[0] == "21"  # the last page has gone
 
 
@@ -79,23 +79,71 @@ def test_words_are_sought_and_rows_that_cannot_be_learned_from_are_shown_with_th
     id = added(services, tmp_path, [*asked(12), {"question": "And this?", "answer": ""}])
     assert numbers(draw(page, id, words="NUMBER 7?")) == ["7"]
     bad = draw(page, id, show="problems")
-    assert numbers(bad) == ["13"] and "Row 13\nthe answer is empty" in bad[ROWS]["choices"][0][0]
-    opened = page.open_row(id, "13", "problems", [0])
-    assert opened[1]["number"] == 0 and "And this?" in opened[5]["value"]  # as a new row, in JSON
-    mended = page.row.saved(opened[1], "", '{"question": "And this?", "answer": "This."}')
-    assert "Saved as version 1" in said(mended[0]) and len(services.datasets.rows(id)) == 13
+    assert (
+        numbers(bad) == ["13"]
+        and bad[ROWS]["choices"][0][0] == "Row 13\nthe answer is empty: write one, or remove the row.\nAnd this?"
+    )
+    assert "the answer is empty" in page.open_row(id, "13")[3]
+
+
+@pytest.mark.parametrize(
+    ("bad", "question"),
+    [
+        ({"question": "And this?", "answer": " "}, "And this?"),
+        ({"question": "And this?", "answer": None}, "And this?"),
+        ({"question": "", "answer": ""}, ""),
+        ({"instruction": "Say this.", "input": "", "output": ""}, "Say this."),
+        ({"conversations": [{"from": "human", "value": "And this?"}, {"from": "gpt", "value": ""}]}, "And this?"),
+        (
+            {"system": None, "messages": [{"role": "user", "content": "And this?"}, {"role": "assistant", "content": ""}]},
+            "And this?",
+        ),
+        ({"question": "And this?", "answer": "No.", "label": False}, "And this?"),
+    ],
+)
+def test_a_row_that_cannot_be_used_is_mended_in_its_fields_and_no_longer_listed(
+    services: Services, page: DataPage, tmp_path: Path, bad: dict[str, Any], question: str
+) -> None:
+    """It was opened as a new row, in JSON, and saving added a second one."""
+    rows = asked(3)
+    rows.insert(1, bad)
+    id = added(services, tmp_path, rows)
+    opened = page.open_row(id, "2")
+    assert "Row 2" in opened[3] and opened[4]["visible"] and opened[4]["value"] == question
+    assert opened[7]["visible"], "it can be deleted"
+    assert "Saved as version 1: “1 row rewritten”" in said(page.row.saved(opened[1], "And this?", "This.")[0])
+    mended = draw(page, id, show="problems")
+    assert mended[SHOW] == "all" and numbers(mended) == ["1", "2", "3", "4"]
+    assert services.datasets.rows(id)[1][1].messages[-1].content == "This."
+
+
+def test_rows_that_cannot_be_used_are_counted_beside_what_else_was_found(
+    services: Services, page: DataPage, tmp_path: Path
+) -> None:
+    """ "No problems were found" stood beside two of them."""
+    id = added(services, tmp_path, [*asked(3), {"question": "And this?", "answer": ""}])
+
+    def told() -> tuple[str, list[str]]:
+        looked = dict(zip(page.mending.outputs, page.mending.look(id), strict=True))
+        return looked[page.mending.said], [label for label, _ in looked[page.mending.show]["choices"]]
+
+    assert "1 row is not used for training" in told()[0] and "Cannot be used (1)" in told()[1]
+    page.row.deleted(page.open_row(id, "4")[1])
+    assert told() == ('<p class="lg-quiet">No problems were found in the rows.</p>', ["All rows"])
+    page.mending.undo(id)
+    assert "1 row is not used" in told()[0]
 
 
 def test_a_row_is_rewritten_added_and_deleted_and_each_is_a_version(services: Services, page: DataPage, tmp_path: Path) -> None:
     id = added(services, tmp_path, asked(3))
-    opened = page.open_row(id, "2", "all", [0])
+    opened = page.open_row(id, "2")
     assert opened[4]["value"] == "What is number 2?"
     page.row.saved(opened[1], "Who?", "Me.")
     assert services.datasets.rows(id)[1][1].as_dict()["messages"][1]["content"] == "Me."
     page.row.saved(page.new_row(id)[1], "And?", "So.")
-    page.row.deleted(page.open_row(id, "1", "all", [0])[1])
+    page.row.deleted(page.open_row(id, "1")[1])
     drawn = draw(page, id)
-    assert numbers(drawn) == ["2", "3", "5"] and "3: 1 removed" in drawn[HEAD] and drawn[UNDO]["interactive"]
+    assert numbers(drawn) == ["2", "3", "5"] and "3: 1 row removed</" in drawn[HEAD] and drawn[UNDO]["interactive"]
     page.row.saved(page.new_row(id)[1], "More?", "More.")
     assert "4 rows" in samples.choice(services.datasets.get(id), Wording("en"))[0], "seen in step 3: the rows of the file"
     page.mending.undo(id)
@@ -138,16 +186,25 @@ def test_a_row_that_is_saved_unchanged_says_what_it_said(
     services: Services, page: DataPage, tmp_path: Path, row: dict[str, Any], kind: str
 ) -> None:
     id = added(services, tmp_path, [row])
-    opened = page.open_row(id, "1", "all", [0])
+    opened = page.open_row(id, "1")
     was = services.datasets.rows(id)[0][1]
     assert opened[1]["kind"] == kind
     page.row.saved(opened[1], opened[4]["value"], opened[5]["value"])
     assert services.datasets.get(id).version == 1 and services.datasets.rows(id)[0][1] == was
 
 
+def test_a_row_of_several_turns_is_listed_with_the_question_that_its_answer_is_to(
+    services: Services, page: DataPage, tmp_path: Path
+) -> None:
+    """A correction late in a conversation stood there with the first question of it."""
+    said_by = [("system", "Be brief."), ("user", "First?"), ("assistant", "One."), ("user", "Second?"), ("assistant", "Two.")]
+    id = added(services, tmp_path, [{"messages": [{"role": role, "content": content} for role, content in said_by]}])
+    assert draw(page, id)[ROWS]["choices"] == [("1 · Second?\nTwo.", "1")]
+
+
 def test_bad_input_is_a_sentence_and_changes_nothing(services: Services, page: DataPage, tmp_path: Path) -> None:
     id = added(services, tmp_path, asked(2))
-    opened = page.open_row(id, "1", "all", [0])[1]
+    opened = page.open_row(id, "1")[1]
     assert "cannot be used" in said(page.row.saved(opened, "Who?", "")[0])
     assert "is not JSON" in said(page.row.saved(page.new_row(id)[1] | {"kind": "json"}, "", "{")[0])
     assert "no changes to undo" in said(page.mending.undo(id))
@@ -156,14 +213,14 @@ def test_bad_input_is_a_sentence_and_changes_nothing(services: Services, page: D
 
 def test_what_another_page_did_meanwhile_is_told_and_kept(services: Services, page: DataPage, tmp_path: Path) -> None:
     id = added(services, tmp_path, asked(3))
-    mine, other = (page.open_row(id, "2", "all", [0])[1] for _ in range(2))
+    mine, other = (page.open_row(id, "2")[1] for _ in range(2))
     page.row.saved(other, "Theirs?", "Theirs.")
     told = page.row.saved(mine, "Mine?", "Mine.")
     assert "changed elsewhere" in said(told[0]) and told[4]["value"] == "Theirs?"
     assert services.datasets.get(id).version == 1
     page.row.deleted(told[1])
     assert "deleted elsewhere" in said(page.row.saved(told[1], "Mine?", "Mine.")[0])
-    assert "There is no row 2" in said(page.open_row(id, "2", "all", [0])[0])
+    assert "There is no row 2" in said(page.open_row(id, "2")[0])
     services.datasets.delete(id)
     assert "no longer there" in draw(page, id)[HEAD]
     assert said(page.row.saved(told[1], "Mine?", "Mine.")[0]) and page.mending.look(id)[0] == []
@@ -173,7 +230,7 @@ def test_what_is_found_is_mended_in_every_row_by_its_button(services: Services, 
     id = added(services, tmp_path, [*asked(5), *asked(3)])
     looked = page.mending.look(id)
     assert looked[0][0] == ["repeated", "remove", "", id] and "(3)" in looked[5]["value"]
-    assert "Remove these rows (3)" in said(page.mending._mend(0)(id, looked[0], ""))
+    assert "“3 rows removed”" in said(page.mending._mend(0)(id, looked[0], ""))
     assert len(services.datasets.rows(id)) == 5
     assert ["repeated", "remove", "", id] not in page.mending.look(id)[0]  # counted anew
     assert "can be fixed" in said(page.mending._mend(0)(id, looked[0], ""))  # by a page that still shows the button
@@ -187,7 +244,7 @@ def test_what_is_found_is_mended_in_every_row_by_its_button(services: Services, 
 def test_a_sample_is_read_only_until_it_is_copied(services: Services, page: DataPage) -> None:
     drawn = draw(page, "sample:pirate_answers")
     assert drawn[COPY]["visible"] and not drawn[TOOLS]["visible"] and "Add a copy" in drawn[HEAD]
-    assert not page.open_row("sample:pirate_answers", "1", "all", [0])[6]["visible"]
+    assert not page.open_row("sample:pirate_answers", "1")[6]["visible"]
     assert page.mending.look("sample:pirate_answers")[0] == []
     copy = page.copied("sample:pirate_answers")[1]["value"]
     assert draw(page, copy)[TOOLS]["visible"]
@@ -198,7 +255,7 @@ def test_a_set_comes_as_jsonl_as_it_is_now_and_an_unknown_one_is_refused(
     services: Services, page: DataPage, tmp_path: Path
 ) -> None:
     id = added(services, tmp_path, asked(450))
-    page.row.deleted(page.open_row(id, "1", "all", [0])[1])
+    page.row.deleted(page.open_row(id, "1")[1])
     layers = [
         Middleware(Guard, hosts=(*LOOPBACK, "testserver")),
         Middleware(SetFile, sets=services.datasets, workspace=services.workspace),

@@ -58,7 +58,7 @@ def test_what_was_not_counted_exactly_is_said_to_be_estimated(wording: Wording, 
     assert estimated not in plain(learned_view.counters(COUNTS, wording))
 
 
-@pytest.mark.parametrize(("wording", "said"), [(EN, "1 of 2 rows are skipped"), (ZH, "2 行中有 1 行已跳过")])
+@pytest.mark.parametrize(("wording", "said"), [(EN, "1 of 2 rows is skipped"), (ZH, "2 行中有 1 行已跳过")])
 def test_rows_that_the_template_refuses_are_told_of_beside_what_is_learned(wording: Wording, said: str) -> None:
     step, found = DataStep(None, wording), preview([40, 60])
     assert said not in plain(step.counters_of(found, 64, "cut"))
@@ -112,7 +112,7 @@ def test_bars_and_line_lie_where_the_lengths_are() -> None:
 
 def test_a_max_length_beyond_all_rows_is_shown_at_the_edge_with_an_arrow() -> None:
     html = learned_view.histogram(preview([30, 40]), 4096, ZH)
-    assert "max_length 4,096 →" in html and "lg-bar-cut" not in html
+    assert "最大长度 4,096 →" in html and "lg-bar-cut" not in html
 
 
 def test_rows_of_one_length_and_one_row_alone_can_be_drawn() -> None:

@@ -15,7 +15,6 @@ from core.chat.contest import alike, answer_missing
 from core.chat.conversations import Conversations, first_asked
 from core.chat.prompts import MOST_CHARACTERS, Prompt, neutral, own_prompts, prompts_of, prompts_of_file
 from core.errors import ChatError, GarageError
-from webui.kit import format
 from webui.kit.html import Html, join, muted, notice, tag
 from webui.kit.live import AT_ONCE, CONTROL, LAST, QUIET, LivePart, Update, shown
 from webui.kit.wording import Wording
@@ -160,9 +159,7 @@ class BlindDuel:
             info, added = corrections.keep(services.workspace, services.datasets, answered, name, rows)
         except GarageError as error:
             return shown(notice(w.of(error.message), "warn"))
-        return shown(
-            notice(w.t("blind_duel.pairs_kept", added=added, name=info.name, rows=format.rows(w, info.good_rows or 0)), "ok")
-        )
+        return shown(notice(w.t("blind_duel.pairs_kept", added=added, name=info.name, rows=info.good_rows or 0), "ok"))
 
     def _comparison(
         self, two: tuple[Contestant, Contestant], numbers: tuple[Any, Any], asked: list[Prompt], voter: str

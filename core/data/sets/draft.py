@@ -1,0 +1,43 @@
+"""A row that cannot be learned from, laid out for a person to mend."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from core.data.formats import check
+from core.data.reading.rows import Row
+from core.data.shapes.known import recognise
+from core.errors import DataError
+
+_EMPTY = "\ue000"  # of the private use area of Unicode: a missing text, while its row is read
+_WRITTEN = re.compile(rf"(?:\\n\\n)?{_EMPTY}(?:\\n\\n)?")  # in JSON: a missing text, and what joins it to the next
+
+
+def draft_of(values: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The row as `Example.as_dict` gives it, with "" for each text that is missing; None where something else is wrong with it.
+
+    values: the columns of the row. An answer that is marked as bad is taken for one to be mended.
+    """
+    for missing in (("",), ("", None)):
+        row = Row(1, {name: _filled(value, missing) for name, value in values.items()})
+        with suppress(DataError):
+            example, _ = check(row, recognise([row]), rated=True)
+            if example is not None:
+                draft = json.loads(_WRITTEN.sub("", json.dumps(example.as_dict(), ensure_ascii=False)))
+                draft.pop("is_bad", None)
+                for side in draft.keys() & {"messages", "rejected"}:
+                    draft[side] = [turn for turn in draft[side] if turn["role"] != "system" or turn["content"]]
+                return draft
+    return None
+
+
+def _filled(value: Any, missing: tuple[str | None, ...]) -> Any:
+    if isinstance(value, dict):
+        return {name: _filled(part, missing) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_filled(part, missing) for part in value]
+    return _EMPTY if (value.strip() if isinstance(value, str) else value) in missing else value

@@ -1,0 +1,68 @@
+"""Step 3 of the form without a browser: what it says of a dataset."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pytest
+
+from core.advice.diagnosis import Diagnosis
+from core.messages import msg
+from core.workspace.folder import Workspace
+from webui.form.comparing import Comparing
+from webui.form.data import DataStep
+from webui.form.fields import FormAnswers
+from webui.form.planner import Form, FormResult
+from webui.kit.wording import Wording
+from webui.state.services import Services
+
+
+@pytest.fixture
+def services(tmp_path: Path) -> Services:
+    return Services.open(Workspace.open(tmp_path / "ws"))
+
+
+def test_duplicates_are_told_once(services: Services, tmp_path: Path) -> None:
+    """Five stood row by row under "Problems found", as a possible problem in the rows, and beside the button for them."""
+    rows = [{"question": f"What is number {i}?", "answer": f"It is the number {i}, said in words."} for i in range(36)]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, *rows[:5]]), "utf-8")
+    id, step = services.datasets.import_file(tmp_path / "mine.jsonl", "mine").id, DataStep(services, Wording("en"))
+    alone = step.report_of(id)
+    assert "5 of 41 rows (12.2 %) repeat an earlier row" in alone
+    assert "identical to row" not in alone and "Problems found" not in alone
+    found = Diagnosis(
+        id="duplicates", evidence=msg("run_doctor.none"), meaning=msg("run_doctor.none"), remedy=msg("run_doctor.none")
+    )
+    assert "repeat an earlier row" not in step.report_of(id, result=FormResult(findings=(found,)))
+
+
+@pytest.mark.parametrize(
+    ("row", "objective", "said", "button"),
+    [
+        ({"chosen": "Yes.", "rejected": "No."}, None, "leaves the worse ones out", "prefer the better answer"),
+        ({"chosen": "Yes.", "rejected": "No."}, "simpo", "SimPO (preference training, length-normalized)</strong>: Training compares", "good answers only"),
+        ({"chosen": "Yes.", "rejected": "No."}, "kto", "do not suit it", "good answers only"),
+        ({"answer": "Yes.", "label": False}, None, "marked as bad. Training leaves them out", "(KTO)"),
+        ({"answer": "Yes.", "label": False}, "kto", "uses the good and the bad answers", "good answers only"),
+        ({"answer": "Yes."}, "dpo", "do not suit it", "good answers only"),
+        ({"answer": "Yes."}, None, None, None),
+    ],
+)  # fmt: skip
+def test_what_becomes_of_worse_answers_is_said_with_the_way_to_change_it(
+    services: Services, tmp_path: Path, row: dict[str, Any], objective: str | None, said: str | None, button: str | None
+) -> None:
+    good = row | ({"label": True} if "label" in row else {})
+    rows = [{"question": f"Is {i} a number?"} | (row if i % 2 else good) for i in range(10)]
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows), "utf-8")
+    id, part = services.datasets.import_file(tmp_path / "mine.jsonl", "mine").id, Comparing(services, Wording("en"))
+    with gr.Blocks():
+        part.build()
+    answers = FormAnswers(explicit={"train.objective": objective} if objective else {})
+    drawn = part.draw(Form(goal="style", model="starter", data=id, memory="here", name="", answers=answers))
+    assert drawn[part.column]["visible"] == (said is not None)
+    if said and button:
+        assert said in drawn[part.said] and button in drawn[part.button]["value"]
+        assert ("starts from the base model" in drawn[part.said]) == (objective is not None and "suit" not in said)

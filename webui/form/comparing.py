@@ -1,0 +1,109 @@
+"""Preference training in step 3: offered in words where rows have a worse answer too, or are marked good and bad."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import gradio as gr
+
+from core.data.sets.inspection import DataReport
+from core.errors import GarageError
+from core.recipe import Train
+from webui.form.handle import Filling, FormHandle, Given, Parts, Taken, Updates
+from webui.form.plan import OF_PAIRS
+from webui.form.planner import Form
+from webui.form.reading.brought import choices_for
+from webui.kit import format
+from webui.kit.html import Html, join, tag
+from webui.kit.live import QUIET
+from webui.kit.panel import Panel
+
+SETTING = "train.objective"
+SETTINGS = [f"train.{name}" for name in OF_PAIRS]  # with those that depend on it
+Kind = Literal["dpo", "kto"]
+# Of what a report lists as left out: what the objective that compares reads.
+READ_BY: dict[str, Kind] = {"left_out.why_worse": "dpo", "left_out.why_row": "kto"}
+
+
+def kind_of(report: DataReport) -> Kind | None:
+    """The objective that makes use of all answers of a set; None where each row has a single good one."""
+    found = {READ_BY[left.why.key] for left in report.left_out if left.why.key in READ_BY}
+    return "dpo" if "dpo" in found else "kto" if found else None
+
+
+class Comparing(Panel):
+    def build(self) -> None:
+        with gr.Column(visible=False, elem_id="comparing") as self.column:
+            self.said = gr.HTML("", elem_id="comparing-said")
+            self.button = gr.Button("", size="sm", elem_id="comparing-choose", elem_classes="lg-remedy")
+
+    @property
+    def parts(self) -> Parts:
+        return {self.column, self.said, self.button}
+
+    def draw(self, form: Form) -> Updates:
+        """For every look at the form."""
+        kind, objective = self._kind(form), self._objective(form)
+        if kind is None and not (objective and form.data):
+            return {self.column: gr.update(visible=False), self.said: gr.skip(), self.button: gr.skip()}
+        button = "comparing.better_only" if objective else f"comparing.choose_{kind}"
+        return {
+            self.column: gr.update(visible=True),
+            self.said: self._said(kind, objective, form),
+            self.button: gr.update(value=self.w.t(button)),
+        }
+
+    def _kind(self, form: Form) -> Kind | None:
+        try:
+            return kind_of(self.services.datasets.report(form.data, choices=choices_for(form.data, form.answers.reading)))
+        except (GarageError, TypeError):  # none is chosen, or whatever a browser sends
+            return None
+
+    @staticmethod
+    def _objective(form: Form) -> str:
+        """The chosen objective where it compares answers, else ""."""
+        chosen = form.answers.explicit.get(SETTING)
+        return chosen if isinstance(chosen, str) and chosen != Train().objective else ""
+
+    def _said(self, kind: Kind | None, objective: str, form: Form) -> Html:
+        w = self.w
+        if objective and kind != ("kto" if objective == "kto" else "dpo"):  # another dataset was chosen since
+            return tag("p", w.t("comparing.unsuitable", objective=w.t(f"wizard.choice_{objective}")))
+        used = [tag("strong", w.t(f"wizard.choice_{objective}")), ": ", w.t(f"comparing.used_{kind}")]
+        said = used if objective else [w.t(f"comparing.left_out_{kind}")]
+        starts_from = self._starts_from(form, bool(objective))
+        return join([tag("p", *said), tag("p", starts_from) if starts_from else None])
+
+    def _starts_from(self, form: Form, compares: bool) -> str:
+        """The weights that training starts from, in a sentence; "" where nobody would think of others.
+
+        A person who corrected the answers of a run may expect that run's weights.
+        """
+        w = self.w
+        if form.answers.parent:
+            return w.t("comparing.from_run", name=self._name(form.answers.parent))
+        base = format.model_name(form.model if isinstance(form.model, str) and form.model else "starter", w)
+        corrected = self.services.datasets.get(form.data).corrects or ""
+        if corrected.startswith("run:") and (name := self._name(corrected.removeprefix("run:"))):
+            return w.t("comparing.from_base_not_run", model=base, name=name)
+        return w.t("comparing.from_base", model=base) if compares else ""
+
+    def _name(self, run: str) -> str:
+        """The name of a run; "" where it has gone."""
+        try:
+            return self.services.runs.get(run).name
+        except GarageError:
+            return ""
+
+    def wire(self, form: FormHandle) -> None:
+        def take(given: Given) -> Taken:
+            """Choose the objective that compares, or go back to the better answers with all that was set for it."""
+            asked = form.read(given)
+            kind, explicit = self._kind(asked), dict(asked.answers.explicit)
+            if self._objective(asked):
+                explicit = {name: value for name, value in explicit.items() if name not in SETTINGS}
+            elif kind:
+                explicit[SETTING] = kind
+            return Filling(answers={"explicit": explicit}), {}
+
+        form.fills(self.button.click, take, form.inputs, set(), **QUIET)
