@@ -6,6 +6,7 @@ gives RAM instead, so that nothing refuses but a fraction that was set. Tensors 
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -107,12 +108,12 @@ class PlayedRuntime(TorchDispatchMode):
     As a context, every operation of its thread is a kernel. A call of the runtime that fails is remembered, and the next kernel
     raises it, as the real one does (`cudaGetLastError`); torch's own allocation of pinned RAM raises at once and leaves nothing.
     What is queued on another stream than the current one happens when an event after it is waited for, and not before.
-    pins: whether RAM may be pinned. pinned: the bytes of each allocation. calls: of streams and events, in order.
+    pins: how many times RAM may be pinned. pinned: the bytes of each. calls: of streams and events, in order.
     """
 
     OUT_OF_MEMORY = "CUDA error: out of memory"
 
-    def __init__(self, pins: bool = True):
+    def __init__(self, pins: float = math.inf):
         super().__init__()
         self.pins, self.pinned = pins, list[int]()
         self.last_error: str | None = None
@@ -130,7 +131,7 @@ class PlayedRuntime(TorchDispatchMode):
 
     def register(self, pointer: int, size: int, flags: int) -> int:
         """cudaHostRegister, as torch's binding calls it: returns the error and leaves it."""
-        if self.pins:
+        if len(self.pinned) < self.pins:
             self.pinned.append(size)
             return 0
         self.last_error = self.OUT_OF_MEMORY
@@ -139,7 +140,7 @@ class PlayedRuntime(TorchDispatchMode):
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         if kwargs.pop("pin_memory", None):
-            if not self.pins:
+            if len(self.pinned) >= self.pins:
                 raise torch.AcceleratorError(self.OUT_OF_MEMORY)
             made = operation(*args, **kwargs)
             self.pinned.append(made.nbytes)

@@ -374,7 +374,7 @@ def test_where_pinned_ram_is_refused_a_run_is_slower_and_says_so_and_nothing_els
 ) -> None:
     """The refusal of `cudaHostRegister` stayed CUDA's last error, and the next kernel ended the run as out of memory."""
     numbers, weights = learned(begun(folder, 0, False)[0])
-    runtime = PlayedRuntime(pins=False)
+    runtime = PlayedRuntime(pins=0)
     runtime.stand_in(monkeypatch)
     with runtime:
         step, streamed = begun(folder, LAYERS, False, bus=Bus(CARD))
