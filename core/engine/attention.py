@@ -9,13 +9,14 @@ layers, ALiBi or soft-capped attention may not be isolated: `holds` tests the mo
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch.nn import functional
 from transformers import AttentionInterface
 
+from core.engine.families import unlike
 from core.engine.variants import varlen
 from core.engine.variants.blockwise import attend
 
@@ -85,12 +86,11 @@ def enable(model: Any) -> bool:
 
     AttentionInterface.register(NAME, noting)
     try:
-        switch(model, NAME)
-        if own is not None and holds(model, own) and (any(windows) or not _sees_a_part(model.config.get_text_config())):
-            model.attention_before = before
-            return True
-    except (NotImplementedError, ValueError, TypeError, KeyError, AttributeError, RuntimeError):
-        pass  # a family with another structure: it is trained on padded batches
+        with unlike.tried():  # a family with another structure is trained on padded batches
+            switch(model, NAME)
+            if own is not None and holds(model, own) and (any(windows) or not _sees_a_part(model.config.get_text_config())):
+                model.attention_before = before
+                return True
     finally:
         AttentionInterface.register(NAME, packed_sdpa)
     switch(model, before)
@@ -155,7 +155,7 @@ def _rows_apart(model: Any) -> Iterator[list[Any]]:
 @torch.no_grad()
 def _own_hidden(model: Any) -> torch.Tensor | None:
     """The first example's hidden states with the model's own attention; None for a family with another structure."""
-    with _rows_apart(model), suppress(ValueError, TypeError, KeyError, AttributeError, RuntimeError):
+    with _rows_apart(model), unlike.tried():
         return model.get_decoder()(input_ids=_probe(model)[:, :FIRST], use_cache=False).last_hidden_state.float()
     return None
 
