@@ -32,7 +32,7 @@ class Offload(torch.autograd.graph.saved_tensors_hooks):
         self._pin = pin_memory
         self._weights = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
 
-    def __enter__(self) -> Offload:  # type: ignore[override]  # torch's returns None
+    def __enter__(self) -> Offload:  # torch's returns None
         super().__enter__()
         return self
 
