@@ -66,6 +66,13 @@ def test_a_pad_token_without_a_row_is_replaced_because_only_the_mask_marks_paddi
     assert numbers[0] == numbers[1]
 
 
+def test_a_family_whose_embedding_is_not_found_is_trained_unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_base()
+    monkeypatch.setattr(model, "get_input_embeddings", lambda: None)
+    vocabulary.require_rows_of(model, with_token(ROWS))
+    assert vocabulary.padding(model, ROWS) == ROWS
+
+
 def test_rows_whose_files_have_no_such_token_are_not_read_for_it(starter_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     examples = [(number, Example(prompt="What is it?", completion=f"It is {number}.")) for number in range(3)]
     tokens = Tokenised(examples, Tokenizer(starter_folder), Learning("assistant")).of(torch.arange(3).numpy(), trains=True)

@@ -5,15 +5,20 @@ A GPU notices one in the middle of a kernel, which ends the process's use of it 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from core.data.labels import Encoded
+from core.engine.families import unlike
 from core.errors import ModelError
 
 
-def rows_of(model: Any) -> int:
-    return model.get_input_embeddings().weight.shape[0]
+def rows_of(model: Any) -> float:
+    """Tokens that the embedding of model has a row for; infinite for a family whose embedding is not found."""
+    with unlike.tried():
+        return int(model.get_input_embeddings().weight.shape[0])
+    return math.inf
 
 
 def padding(model: Any, token: int) -> int:
