@@ -327,10 +327,11 @@ def writing(folder: Path) -> Iterator[None]:
         raise RunError("faults.cannot_write", folder=folder, reason=error.strerror or str(error)) from error
 
 
-# Of torch's allocator for the CPU on Linux and on Windows, of CUDA itself (pinned memory, a context), and of cuBLAS, which needs some of
-# its own on a card that is full.
+# Of torch's allocator for the CPU on Linux and on Windows, of CUDA itself (pinned memory, a context; the fourth where Windows has no more
+# to pin), and of cuBLAS, which needs some of its own on a card that is full.
 _MEMORY_SIGNS = (
-    "can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_NOT_INITIALIZED",
+    "can't allocate memory", "not enough memory", "out of memory", "resource already mapped", "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_NOT_INITIALIZED",
 )  # fmt: skip
 
 

@@ -12,19 +12,22 @@ from typing import Any
 
 import torch
 
+from core.engine.families import vocabulary
+
 
 class Decoder:
     """model: a causal LM without a peft wrapper, its adapters as they are active."""
 
     def __init__(self, model: torch.nn.Module, pad_token_id: int):
-        self._model, self._pad_token_id = model, pad_token_id
+        self._model, self.pad_token_id = model, vocabulary.padding(model, pad_token_id)
         self._takes = set(inspect.signature(model.forward).parameters)
         self._cache = "cache" if "cache" in self._takes else "past_key_values"  # renamed in transformers 5
 
     def left_padded(self, prompts: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, T) ids and (B, T) mask, 0 where there is only padding."""
+        """(B, T) ids and (B, T) mask, 0 where there is only padding. Raises ModelError for a token that the model does not know."""
+        vocabulary.require_rows(self._model, prompts)
         longest = max(map(len, prompts))
-        ids = [[self._pad_token_id] * (longest - len(prompt)) + prompt for prompt in prompts]
+        ids = [[self.pad_token_id] * (longest - len(prompt)) + prompt for prompt in prompts]
         mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
         return torch.tensor(ids, device=self._model.device), torch.tensor(mask, device=self._model.device)
 

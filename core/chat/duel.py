@@ -196,7 +196,7 @@ class Duel:
     def _can_mix(self) -> bool:
         """Whether PEFT computes this adapter and the bare base in one batch; it refuses DoRA and some layer kinds. Three tokens a row,
         because experts and routers see all tokens of a batch as its rows: of one each there would be two, as expected."""
-        ids, mask = self.decoder.left_padded([[self.tokenizer.pad_token_id] * 3] * 2)
+        ids, mask = self.decoder.left_padded([[self.decoder.pad_token_id] * 3] * 2)
         try:
             with _adapter_rows(self._tuned, COLUMNS):
                 self.decoder.forward(ids, mask, None)

@@ -30,6 +30,7 @@ from core.data.tokenizer import Tokenizer
 from core.engine import attention
 from core.engine.device import random_states, set_random_states
 from core.engine.step import Step
+from core.errors import ModelError
 from core.files import is_out_of_memory
 from core.messages import msg
 from core.runs import frames
@@ -44,8 +45,9 @@ READING_SHARE = 0.5  # of a frame's time, for reading the prompts; the first may
 HOPELESS = 0.5  # of the time that the only answer still needs, going by the longest before: with less it is given up at once
 MOST_REST = 4  # frames that are left out in a row
 TELLING = ("own", "kept_apart", "trained", "neutral")  # one of each source, then the second of each, ...
-# What a family that is put together otherwise, or a full memory, may raise. Stop, Pause and a full disk go their own way.
-FAULTS = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
+# What a family that is put together otherwise, a prompt with a token that the model does not know, or a full memory, may raise. Stop, Pause
+# and a full disk go their own way.
+FAULTS = (ArithmeticError, AttributeError, LookupError, MemoryError, ModelError, RuntimeError, TypeError, ValueError)
 
 
 @dataclass
@@ -163,7 +165,7 @@ class Film:
         with self._unchanged(None), attention.set_aside(self._model):
             if self._prompts:
                 widest = max(self._groups(), key=lambda rows: len(rows) * max(len(row.prompt) for row in rows))
-                pad = [self._tokenizer.pad_token_id] * ANSWER_TOKENS
+                pad = [self._decoder.pad_token_id] * ANSWER_TOKENS
                 ids, mask = self._decoder.left_padded([row.prompt + pad for row in widest])
                 self._decoder.forward(ids, mask, None)
         with self._unchanged(None):

@@ -20,6 +20,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from core.engine.batches import Batch
+from core.engine.families import unlike
 from core.engine.variants import liger
 from core.engine.variants.chunk import chunk_loss
 from core.memory.arithmetic import rows_at_once
@@ -172,11 +173,11 @@ def _agrees(model: Any, head: Head) -> bool:
     was_training = model.training
     model.eval()
     try:
-        own = model(input_ids=ids, use_cache=False).logits.float()
-        ours = head.bend(model.get_output_embeddings()(model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state))
-        # On the meta device (core/trial/dry_run) there is nothing to compare.
-        return own.shape == ours.shape and (own.is_meta or bool((own - ours).abs().max() <= 0.01 * own.abs().max()))
-    except (AttributeError, TypeError, RuntimeError):
+        with unlike.tried():
+            own = model(input_ids=ids, use_cache=False).logits.float()
+            ours = head.bend(model.get_output_embeddings()(model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state))
+            # On the meta device (core/trial/dry_run) there is nothing to compare.
+            return own.shape == ours.shape and (own.is_meta or bool((own - ours).abs().max() <= 0.01 * own.abs().max()))
         return False  # a family with another structure: its own forward is always right
     finally:
         model.train(was_training)

@@ -22,6 +22,7 @@ from core.engine import adapter, attention
 from core.engine import optimizer as optimizers
 from core.engine.batches import Batch, collate, collate_packed
 from core.engine.device import Compute, States, random_states, set_random_states
+from core.engine.families import vocabulary
 from core.engine.loss import Head, summed_loss, token_losses
 from core.engine.out_of_memory import Retreat
 from core.engine.variants import fused_lora
@@ -90,8 +91,8 @@ class Step:
         packed = recipe.data.packing and attention.enable(base)
         optimizer, head = optimizers.make(tuned, recipe), Head.of(base)
         retreat, device, dtype = Retreat.of(recipe, packed, compute.on_card), compute.device, compute.dtype
-        limit, preference = recipe.train.max_grad_norm, Preference.of(recipe.train)
-        step = cls(tuned, device, dtype, optimizer, head, retreat, packed, pad_token_id, limit, preference=preference)
+        limit, preference, pad = recipe.train.max_grad_norm, Preference.of(recipe.train), vocabulary.padding(base, pad_token_id)
+        step = cls(tuned, device, dtype, optimizer, head, retreat, packed, pad, limit, preference=preference)
         step._untrained = [parameter.detach().to("cpu", copy=True) for parameter in step.parameters]
         return step
 

@@ -24,9 +24,11 @@ def fewest(shape: ModelShape, setup: Setup, free_gib: float, factor: float = 1.0
 
 
 def ram_gib(shape: ModelShape, setup: Setup) -> float:
-    """RAM while the base is loaded: all of it, before the GPU's part is copied there."""
+    """RAM while the base is loaded: all of it, before the GPU's part is copied there, and the staging buffers, one for each layer
+    that is on the GPU at a time."""
     in_every_layer = shape.per_layer_params * setup.base_bytes
-    return (whole_weights(shape, setup) + in_every_layer) / GIB + memory_constants().bus.process_gib
+    staging = min(setup.offload_layers, OFFLOADED_THERE) * layer_weights(shape, setup)
+    return (whole_weights(shape, setup) + in_every_layer + staging) / GIB + memory_constants().bus.process_gib
 
 
 def bytes_a_batch(shape: ModelShape, setup: Setup) -> float:

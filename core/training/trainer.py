@@ -25,6 +25,7 @@ from core.data.row_order import Schedule
 from core.data.sets.pieces import lengths_of
 from core.engine import optimizer
 from core.engine.device import Compute
+from core.engine.families import vocabulary
 from core.engine.out_of_memory import NothingLeftError
 from core.engine.step import LongestBatch, Rows, Step, padded, stop_inside_layers
 from core.engine.variants import compiled, neftune
@@ -91,6 +92,7 @@ class Trainer:
     ):
         train = recipe.train
         self.step = step_of(tuned, recipe, compute, data.pad_token_id)
+        vocabulary.require_rows_of(tuned.get_base_model(), data.train, data.evaluation)
         self._referenced: tuple[Referenced, ...] = ()
         if self.step.preference and self.step.preference.needs_reference:
             self._referenced = Referenced(data.train), Referenced(data.evaluation)

@@ -6,10 +6,17 @@ gives RAM instead, so that nothing refuses but a fraction that was set. Tensors 
 
 from __future__ import annotations
 
+import math
+import threading
+from collections.abc import Callable
+from contextlib import contextmanager
+from functools import partial
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from core.system.gpu import Card, Nvidia
 from core.system.machine import Machine
@@ -93,3 +100,102 @@ class FakeCuda:
 
     def set_per_process_memory_fraction(self, fraction: float, device: object = 0) -> None:
         self.fraction = fraction
+
+
+class PlayedRuntime(TorchDispatchMode):
+    """CUDA's runtime as far as core/engine/variants/streaming uses it: streams, events, pinned RAM and the last error.
+
+    As a context, every operation of its thread is a kernel. A call of the runtime that fails is remembered, and the next kernel
+    raises it, as the real one does (`cudaGetLastError`); torch's own allocation of pinned RAM raises at once and leaves nothing.
+    What is queued on another stream than the current one happens when an event after it is waited for, and not before.
+    pins: how many times RAM may be pinned. pinned: the bytes of each. calls: of streams and events, in order.
+    """
+
+    OUT_OF_MEMORY = "CUDA error: out of memory"
+
+    def __init__(self, pins: float = math.inf):
+        super().__init__()
+        self.pins, self.pinned = pins, list[int]()
+        self.last_error: str | None = None
+        self.calls: list[str] = []
+        self.work = PlayedStream(self, "work")
+
+    def stand_in(self, patch: pytest.MonkeyPatch) -> None:
+        """For torch.cuda."""
+        side = partial(PlayedStream, self, "side")
+        for name, value in (
+            ("Stream", lambda device: side()), ("current_stream", lambda device=None: self.work), ("stream", queued_on),
+            ("Event", PlayedEvent), ("cudart", lambda: SimpleNamespace(cudaHostRegister=self.register)),
+        ):  # fmt: skip
+            patch.setattr(torch.cuda, name, value)
+
+    def register(self, pointer: int, size: int, flags: int) -> int:
+        """cudaHostRegister, as torch's binding calls it: returns the error and leaves it."""
+        if len(self.pinned) < self.pins:
+            self.pinned.append(size)
+            return 0
+        self.last_error = self.OUT_OF_MEMORY
+        return 2
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if kwargs.pop("pin_memory", None):
+            if len(self.pinned) >= self.pins:
+                raise torch.AcceleratorError(self.OUT_OF_MEMORY)
+            made = operation(*args, **kwargs)
+            self.pinned.append(made.nbytes)
+            return made
+        if error := self.last_error:
+            self.last_error = None
+            raise torch.AcceleratorError(error)
+        return operation(*args, **kwargs)
+
+
+class PlayedStream:
+    """queue: what was not waited for so far, the oldest first. done: how many went before."""
+
+    def __init__(self, runtime: PlayedRuntime, name: str):
+        self.runtime, self.name, self.device = runtime, name, torch.device("cuda:0")
+        self.queue: list[Callable[[], object]] = []
+        self.done, self.lock = 0, threading.Lock()
+
+    def record_event(self, event: PlayedEvent | None = None) -> PlayedEvent:
+        event = event or PlayedEvent()
+        event.stream, event.after = self, self.done + len(self.queue)
+        return event
+
+    def wait_event(self, event: PlayedEvent) -> None:
+        self.runtime.calls.append(f"{self.name} waits for {event.stream.name}")
+        event.catch_up()
+
+    def wait_stream(self, other: PlayedStream) -> None:
+        self.wait_event(other.record_event())
+
+
+class PlayedEvent:
+    stream: PlayedStream
+    after: int
+
+    def __init__(self, blocking: bool = False): ...
+
+    def catch_up(self) -> None:
+        with self.stream.lock:
+            while self.stream.done < self.after:
+                self.stream.queue.pop(0)()
+                self.stream.done += 1
+
+    def synchronize(self) -> None:
+        self.catch_up()
+
+
+@contextmanager
+def queued_on(stream: PlayedStream):
+    """For torch.cuda.stream: operations are queued, not done."""
+
+    class Queued(TorchDispatchMode):
+        def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            stream.queue.append(partial(operation, *args, **(kwargs or {})))
+            return args[0]
+
+    with Queued():
+        yield

@@ -31,6 +31,7 @@ from core.trial.dry_run import dry_run
 from core.trial.dry_runs import Question
 from core.values import GIB
 from tests.kit import tiny
+from tests.kit.cuda import PlayedRuntime
 from tests.kit.trainer import pids_of
 from tests.model.test_ranks import begun, nearly_the_same, recipe_of, trainer_of
 
@@ -121,6 +122,17 @@ def test_a_base_in_parts_is_trained_as_a_whole_one(count: int, settings: dict[st
     assert trainer.step.fused and trainer.step.fused.reason == whole.step.fused.reason  # type: ignore[union-attr]
     if settings.get("lora", {}).get("method") == "qlora" and settings.get("gradient_checkpointing"):
         assert counted.most == sharded.bytes / count + 2 * sharded.bytes / LAYERS
+
+
+def test_a_layer_is_gathered_through_ordinary_ram_where_the_system_pins_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    gathered: list[torch.Tensor] = []
+    monkeypatch.setattr(fsdp.distributed, "all_gather_into_tensor", lambda here, *_, **__: gathered.append(here))
+    whole, own = torch.empty(8, dtype=torch.uint8, device="meta"), torch.zeros(4, dtype=torch.uint8)
+    sharded = fsdp.Sharded(None, [], lambda work: None)
+    for pins, pinned in ((1, [8]), (0, [])):
+        with PlayedRuntime(pins) as runtime:
+            sharded.gather(0, whole, own, None)
+        assert runtime.pinned == pinned and gathered[-1].shape == whole.shape and gathered[-1].device.type == "cpu"
 
 
 def full_where(step: Step, where: str, for_good: bool = False) -> Step:

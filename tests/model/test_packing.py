@@ -193,6 +193,21 @@ def test_the_proof_notices_a_leak(monkeypatch: pytest.MonkeyPatch) -> None:
     assert attention.enable(tiny("llama"))
 
 
+def test_a_kernel_that_adds_in_another_order_at_each_call_is_no_leak(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU's product may do so; rows were then padded, because an example's numbers changed with its neighbour's tokens."""
+    plain, chance = attention._hidden, torch.Generator().manual_seed(0)
+
+    def noisy(*given: Any) -> torch.Tensor:
+        found = plain(*given)
+        return found * (1 + 0.002 * torch.randn(found.shape, generator=chance))
+
+    monkeypatch.setattr(attention, "_hidden", noisy)
+    assert attention.enable(tiny("llama").to(torch.bfloat16))
+    isolating = attention.packed_sdpa
+    monkeypatch.setattr(attention, "packed_sdpa", lambda *states, lengths=None, **kwargs: isolating(*states, **kwargs))
+    assert not attention.enable(tiny("llama").to(torch.bfloat16)), "a leak is larger than that"
+
+
 def test_16_bit_models_are_isolated_too_and_a_cache_is_refused() -> None:
     model = tiny("llama").to(torch.bfloat16)
     assert attention.enable(model)

@@ -24,6 +24,7 @@ from core.recipe import Adapter, Recipe
 from core.runs.run_json import RunFacts
 from core.training.learning_rate import schedule_factor
 from core.training.trainer import Trainer, TrainingData
+from tests.kit.cuda import PlayedRuntime
 
 FP32 = device.Compute(torch.device("cpu"), torch.float32, msg("device.cpu_fp32"))
 
@@ -299,8 +300,7 @@ def test_what_is_put_aside_in_ram_changes_no_gradient_and_no_weight_moves(
     summed_loss(tuned, batch).backward()
     expected = gradients(tuned)
     tuned.zero_grad()
-    aside = offload.Offload(tuned, pin_memory=False)
-    with aside:
+    with offload.Offload(tuned, pin_memory=False) as aside:
         summed_loss(tuned, batch).backward()
     assert torch.equal(gradients(tuned), expected)
     width = batch.input_ids.numel() * 32 * 4
@@ -313,9 +313,26 @@ def test_what_is_put_aside_are_no_weights(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(offload, "SMALLEST_BYTES", 1)
     layer = torch.nn.Linear(64, 64)
     x = torch.ones(2, 64, requires_grad=True)
-    with (aside := offload.Offload(layer, pin_memory=False)):
+    with offload.Offload(layer, pin_memory=False) as aside:
         (layer(x * 2) ** 2).sum().backward()
     assert 0 < aside.moved_bytes < layer.weight.numel() * 4
+
+
+def test_what_is_put_aside_lies_in_ordinary_ram_where_the_system_pins_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside a full card under Windows the run ended, although there was RAM."""
+    monkeypatch.setattr(offload, "SMALLEST_BYTES", 1)
+    layer = torch.nn.Linear(64, 64)
+
+    def gradient(granted: int) -> torch.Tensor:
+        x, runtime = torch.ones(2, 64, requires_grad=True), PlayedRuntime(granted)
+        with runtime, offload.Offload(layer) as aside:
+            hidden = layer(x * 2) ** 2
+            (hidden * hidden).sum().backward()
+        assert len(runtime.pinned) == min(granted, 4) and aside.moved_bytes == 4 * 2 * 64 * 4
+        return x.grad
+
+    everything, first, nothing = (gradient(granted) for granted in (99, 1, 0))
+    assert torch.equal(everything, first) and torch.equal(everything, nothing)
 
 
 def test_4bit_gradients_are_right_after_an_evaluation(starter_in_4_bit: Callable[[], Any]) -> None:

@@ -158,6 +158,13 @@ def test_a_test_that_a_page_names_is_there() -> None:
     assert not gone
 
 
+def test_only_a_transformers_is_installed_that_keeps_a_layers_hooks_out_of_its_checkpoint() -> None:
+    """Before 5.23 they ran again in each backward: offloaded layers were copied twice as often, in the wrong order
+    (tests/model/test_streaming.py counts the copies)."""
+    [allowed] = [need.specifier for need in map(Requirement, METADATA["dependencies"]) if need.name == "transformers"]
+    assert allowed.contains("5.23.0") and allowed.contains("5.24.0") and not allowed.contains("5.22.2")
+
+
 def test_every_dependency_is_on_its_page_with_its_range_and_its_reason() -> None:
     page = (PROJECT / "docs" / "dependencies.md").read_text("utf-8")
     to_run = dict(re.findall(r"^\| ([\w-]+) \| ([^|]*[<>=][^|]*) \| [^|]+ \| [^|]{15,} \|$", page, re.MULTILINE))

@@ -25,7 +25,9 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from core.engine.families import unlike
 from core.engine.variants import liger
+from core.files import is_out_of_memory
 
 EXACT, NEAR = 1e-5, 0.02  # of the largest value: sums in another order, in fp32 and in 16 bits
 BLOCKWISE = ("cpu",)  # devices without torch's own kernel, where saving memory is worth another pass
@@ -81,8 +83,9 @@ def install(tuned: Any) -> Elementwise:
         exact = next(iter(tuned.get_base_model().get_decoder().parameters())).dtype == torch.float32
         if all(_near(*each, exact) for each in zip(_answers(tuned), plain, strict=True)):
             return found
-    except Exception:  # noqa: BLE001 - whatever a foreign kernel or its compiler raises, our own functions are there
-        pass
+    except Exception as error:  # noqa: BLE001 - whatever a foreign kernel or its compiler raises, our own functions are there
+        if is_out_of_memory(error):
+            raise
     found.release()
     return _install(tuned, {})
 
@@ -149,14 +152,13 @@ def _made_up(*shapes: Sequence[int]) -> list[torch.Tensor]:
 def _same(own: Forward, ours: Forward, given: Sequence[torch.Tensor]) -> bool:
     """Whether both give the same tensors and the same gradients of given; False if one fails on these arguments."""
     tolerance = EXACT if given[0].dtype == torch.float32 else NEAR
-    try:
+    with unlike.tried(Exception):  # in the code of a hundred families, called as it may not expect it
         wanted, found = (list(_asked(each, given)) for each in (own, ours))
-    except Exception:  # noqa: BLE001 - in the code of a hundred families, asked as it may not expect it
-        return False
-    return len(wanted) == len(found) and all(
-        a.shape == b.shape and a.dtype == b.dtype and bool((a - b).abs().max() <= tolerance * a.abs().max().clamp(min=1e-3))
-        for a, b in zip(wanted, found, strict=True)
-    )
+        return len(wanted) == len(found) and all(
+            a.shape == b.shape and a.dtype == b.dtype and bool((a - b).abs().max() <= tolerance * a.abs().max().clamp(min=1e-3))
+            for a, b in zip(wanted, found, strict=True)
+        )
+    return False
 
 
 @torch.enable_grad()

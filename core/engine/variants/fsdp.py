@@ -21,7 +21,7 @@ from torch import distributed
 from torch.distributed.fsdp import fully_shard
 
 from core.engine import base_model
-from core.engine.variants import streaming
+from core.engine.variants import pinned, streaming
 from core.errors import ModelError
 from core.messages import Message, msg
 from core.values import GIB
@@ -136,7 +136,9 @@ class Sharded:
         """whole: (ranks * n,), filled with every rank's own (n,)."""
         if self.lead and not self.together:
             self.lead(number)
-        here = whole if whole.device.type == "cpu" else torch.empty_like(whole, device="cpu", pin_memory=True)
+        here = whole if whole.device.type == "cpu" else pinned.empty(whole.shape, whole.dtype)
+        if here is None:
+            here = torch.empty_like(whole, device="cpu")
         self.wait(distributed.all_gather_into_tensor(here, own.to(here.device), group=group, async_op=True))
         if here is not whole:
             whole.copy_(here)

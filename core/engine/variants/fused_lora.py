@@ -22,6 +22,7 @@ import torch
 from peft.tuners.lora.layer import Linear, LoraLayer
 from torch.autograd.function import once_differentiable
 
+from core.engine.families import unlike
 from core.messages import Message, msg
 
 
@@ -108,10 +109,12 @@ def _readers_of_one_input(tuned: Any, layers: Sequence[LoraLayer]) -> list[list[
     with ExitStack() as hooks:
         for layer in layers:
             hooks.enter_context(layer.register_forward_pre_hook(note))
-        try:
+        complete = False
+        with unlike.tried():
             model.get_decoder()(input_ids=ids, use_cache=False)
-        except (AttributeError, TypeError, RuntimeError):
-            seen.clear()  # a family with another structure: each layer alone is always right
+            complete = True
+    if not complete:
+        seen.clear()  # a family with another structure: each layer alone is always right
     calls = Counter(layer for readers in seen.values() for layer in readers)
     together = [[layer for layer in readers if calls[layer] == 1] for readers in seen.values()]
     grouped = {layer for readers in together for layer in readers}

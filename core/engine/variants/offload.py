@@ -2,7 +2,8 @@
 
 Each large tensor that autograd saves is copied to pinned RAM and back when its layer's backward needs it; weights, which are on the
 GPU anyway, and small tensors stay. With gradient checkpointing these are only the layers' inputs. Costs the copies (twice tokens x
-layers x hidden size x 2 bytes per step over PCIe); useless on a CPU.
+layers x hidden size x 2 bytes per step over PCIe); useless on a CPU. Ordinary RAM, which is slower, from when the system first
+refuses to pin more.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+
+from core.engine.variants import pinned
 
 SMALLEST_BYTES = 1 << 20  # below it a copy costs more than it saves
 
@@ -29,11 +32,17 @@ class Offload(torch.autograd.graph.saved_tensors_hooks):
         self._pin = pin_memory
         self._weights = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
 
+    def __enter__(self) -> Offload:  # torch's returns None
+        super().__enter__()
+        return self
+
     def _put_aside(self, tensor: torch.Tensor) -> torch.Tensor | _Aside:
         size = tensor.numel() * tensor.element_size()
         if size < SMALLEST_BYTES or tensor.untyped_storage().data_ptr() in self._weights:
             return tensor
-        copy = torch.empty(tensor.size(), dtype=tensor.dtype, device="cpu", pin_memory=self._pin)
+        copy = pinned.empty(tensor.size(), tensor.dtype) if self._pin else None
+        if copy is None:
+            self._pin, copy = False, torch.empty(tensor.size(), dtype=tensor.dtype, device="cpu")
         copy.copy_(tensor)
         self.moved_bytes += size
         return _Aside(copy, tensor.device)

@@ -1,11 +1,15 @@
 """Layers of a frozen base offloaded to RAM and prefetched to the GPU one ahead: for a model larger than the GPU. Workers only.
 
-The frozen tensors of each offloaded layer, 4-bit scales included, are one piece of pinned RAM. The GPU has two buffers of the size
+The frozen tensors of each offloaded layer, 4-bit scales included, are one piece of ordinary RAM. The GPU has two buffers of the size
 of the largest layer; layer i always goes to buffer i % 2, so that views of it saved in the forward are valid when the layer is
-recomputed. While one layer computes, another is copied on a separate stream: the next one in a forward, the previous one in a
-backward, where gradient checkpointing recomputes each layer. The last two are still there when the backward begins, and the first
-two when the next forward does: N layers are copied 2 (N - 2) times per micro-batch. Everything else, including adapters, gradients
-and optimizer, stays on the GPU. A layer that is not in a buffer reads as NaN, so a wrong one cannot go unnoticed.
+recomputed. While one layer computes, another is copied: the next one in a forward, the previous one in a backward, where gradient
+checkpointing recomputes each layer. A thread copies it to a staging buffer in pinned RAM, a separate stream from there to the GPU.
+The last two are still there when the backward begins, and the first two when the next forward does: N layers are copied 2 (N - 2)
+times per micro-batch. Everything else, including adapters, gradients and optimizer, stays on the GPU. A layer that is not in a
+buffer reads as NaN, so a wrong one cannot go unnoticed.
+
+Only the two staging buffers are pinned, because Windows and WSL refuse to pin as much RAM as all layers take. If even these are
+refused, each layer is copied from ordinary RAM, and the computation waits for it.
 
 Nothing is copied back, because nothing there is trained. Results equal those of a base that is all on the GPU, bit for bit.
 """
@@ -16,8 +20,10 @@ import gc
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +33,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from core.engine import base_model, device
 from core.engine.device import Compute
 from core.engine.families import parts
+from core.engine.variants import pinned
 from core.errors import ModelError
 from core.messages import Message, msg
 from core.values import GIB
@@ -168,38 +175,64 @@ class _Place:
     arrival: Any = None
 
 
+@dataclass
+class _Staging:
+    """A buffer in pinned RAM. read: the event after which the GPU has read its last layer from it."""
+
+    bytes: torch.Tensor
+    read: Any = None
+
+
 class Bus:
-    """Copies layers to the GPU on a separate stream, from pinned RAM, so that only their users wait for them."""
+    """Copies layers to the GPU while it computes, if it has staging buffers; otherwise the computation waits for each copy.
+
+    One thread fills the staging buffers and starts the copies from them. It ends when its bus is no longer used.
+    """
 
     def __init__(self, card: torch.device):
-        self._side = torch.cuda.Stream(card) if card.type == "cuda" else None
+        self._side: Any = torch.cuda.Stream(card) if card.type == "cuda" else None
+        self._thread = ThreadPoolExecutor(1, "offloaded-layers")
+        self._staging: Iterator[_Staging] | None = None
 
-    def pin(self, home: torch.Tensor) -> bool:
-        """Whether copies of home can run beside the computation. Registered in place: torch's own pinned memory comes in powers of
-        two, which would be up to twice the model."""
+    def prepare(self, size: int) -> bool:
+        """Reserve the staging buffers, for layers of at most size bytes. False if the system refuses to pin them."""
         if self._side is None:
             return True
-        return int(torch.cuda.cudart().cudaHostRegister(home.data_ptr(), home.nbytes, 0)) == 0
+        buffers = [pinned.empty((size,), torch.uint8) for _ in range(PLACES)]
+        granted = [_Staging(buffer) for buffer in buffers if buffer is not None]
+        self._staging = cycle(granted) if len(granted) == PLACES else None
+        return self._staging is not None
 
     def send(self, home: torch.Tensor, place: torch.Tensor) -> Any:
-        """Start to copy; returns what to wait for. Work queued before still finds the old contents."""
-        if self._side is None:
-            return place.copy_(home)
-        self._side.wait_stream(torch.cuda.current_stream(place.device))
+        """Start to copy; returns what `arrived` needs. Work queued before still finds the old contents."""
+        if self._staging is None:
+            place.copy_(home)
+            return None
+        queued = torch.cuda.current_stream(self._side.device).record_event()
+        return self._thread.submit(self._carry, home, next(self._staging), place, queued)
+
+    def _carry(self, home: torch.Tensor, staging: _Staging, place: torch.Tensor, queued: Any) -> Any:
+        """In the thread: copy a layer to the staging buffer and start its copy to the GPU. Returns the event of its arrival."""
+        if staging.read is not None:
+            staging.read.synchronize()
+        passing = staging.bytes[: home.numel()].copy_(home)
+        self._side.wait_event(queued)
         with torch.cuda.stream(self._side):
-            place.copy_(home, non_blocking=True)
-            return self._side.record_event()
+            place.copy_(passing, non_blocking=True)
+        # Blocking: the thread sleeps in `synchronize` instead of occupying a core.
+        staging.read = self._side.record_event(torch.cuda.Event(blocking=True))
+        return staging.read
 
     def arrived(self, arrival: Any) -> None:
-        """Work queued from now on finds the new contents."""
-        if self._side is not None:
-            torch.cuda.current_stream(self._side.device).wait_event(arrival)
+        """Work queued from now on finds the new contents. Raises the error of a copy that failed in the thread."""
+        if arrival is not None:
+            torch.cuda.current_stream(self._side.device).wait_event(arrival.result())
 
 
 @dataclass
 class Streaming:
-    """layers: the offloaded ones, in the order of a forward. moved_bytes, copies: to the GPU so far. unpinned: layers whose RAM the
-    system did not pin; their copies block the computation."""
+    """layers: the offloaded ones, in the order of a forward. moved_bytes, copies: to the GPU so far. waits: whether the system
+    refused pinned RAM, so that the computation waits for each copy."""
 
     base: Any
     layers: Sequence[_Layer]
@@ -207,7 +240,7 @@ class Streaming:
     card: torch.device
     moved_bytes: int = 0
     copies: int = 0
-    unpinned: int = 0
+    waits: bool = False
     places: list[_Place] = field(default_factory=list)
     _nothing: dict[torch.dtype, torch.Tensor] = field(default_factory=dict)
 
@@ -215,8 +248,7 @@ class Streaming:
     def said(self) -> Message:
         """A message for the run's events."""
         of, size = len(layers_of(self.base)), sum(layer.home.numel() for layer in self.layers) / GIB
-        key = "offload.unpinned" if self.unpinned else "offload.begun"
-        return msg(key, layers=len(self.layers), of=of, gib=size, unpinned=self.unpinned)
+        return msg("offload.unpinned" if self.waits else "offload.begun", layers=len(self.layers), of=of, gib=size)
 
     def __post_init__(self) -> None:
         for number in range(min(PLACES, len(self.layers))):
@@ -226,8 +258,8 @@ class Streaming:
                 f"offloaded_layer_{number}", place, persistent=False
             )  # so that counts of the model's memory include it
             self.places.append(_Place(place))
+        self.waits = not self.bus.prepare(max((layer.home.numel() for layer in self.layers), default=0))
         for number, layer in enumerate(self.layers):
-            self.unpinned += not self.bus.pin(layer.home)
             self._take_away(number)
             layer.module.register_forward_pre_hook(partial(self._forward_begins, number))
             layer.module.register_forward_hook(partial(self._forward_ends, number))

@@ -1,8 +1,10 @@
 """One attention for all examples of a packed row, by torch's variable-length kernel, if the GPU has it and it agrees with one
-attention per example. Grouped keys and values are not repeated. Imports torch: workers only."""
+attention per example. Grouped keys and values are repeated only before torch 2.12, whose kernel takes them as they are. Imports
+torch: workers only."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import lru_cache
 from itertools import accumulate
@@ -10,6 +12,8 @@ from typing import Any
 
 import torch
 from torch.nn import functional
+
+from core.files import is_out_of_memory
 
 # query (T, heads, d), key and value (T, kv heads, d), lengths of the examples, scale, window (tokens seen, itself included; None: all)
 # -> (T, heads, d)
@@ -37,14 +41,21 @@ def _found(device: torch.device, dtype: torch.dtype, heads: int, kv_heads: int, 
 
 
 def _of_torch(varlen_attn: Callable[..., Any]) -> Kernel:
+    more = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
+
     def kernel(query: Any, key: Any, value: Any, lengths: Any, scale: Any, window: Any) -> torch.Tensor:
         ends, longest = _ends(lengths, query.device), max(lengths)
         behind = -1 if window is None or window >= longest else window - 1
-        return varlen_attn(
-            query, key, value, ends, ends, longest, longest, scale=scale, window_size=(behind, 0), enable_gqa=True
-        )  # fmt: skip
+        if not more:
+            key, value = (_repeated(each, query.shape[1]) for each in (key, value))
+        return varlen_attn(query, key, value, ends, ends, longest, longest, scale=scale, window_size=(behind, 0), **more)
 
     return kernel
+
+
+def _repeated(states: torch.Tensor, heads: int) -> torch.Tensor:
+    """(T, kv heads, d) to (T, heads, d): each one for all heads of its group."""
+    return states.repeat_interleave(heads // states.shape[1], 1)
 
 
 @lru_cache(maxsize=4)
@@ -70,7 +81,9 @@ def proven(
             found = (given, *torch.autograd.grad(given, states, above))
             query, key, value = (torch.cat([each[: LENGTHS[0]] + 1, each[LENGTHS[0] :]]) for each in states)
             other = kernel(query, key, value, LENGTHS, None, window)
-    except Exception:  # noqa: BLE001 - whatever a kernel that this card or this torch lacks raises, one attention each is there
+    except Exception as error:  # noqa: BLE001 - whatever a kernel that this card or this torch lacks raises, one attention each is there
+        if is_out_of_memory(error):
+            raise
         return None
     near = all((a - b).abs().max() <= TOLERANCE * b.abs().max() for a, b in zip(found, wanted, strict=True))
     return kernel if near and torch.equal(given[LENGTHS[0] :], other[LENGTHS[0] :]) else None
@@ -78,7 +91,7 @@ def proven(
 
 @torch.enable_grad()
 def _plainly(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int | None) -> torch.Tensor:
-    key, value = (each.repeat_interleave(query.shape[1] // each.shape[1], 1) for each in (key, value))
+    key, value = (_repeated(each, query.shape[1]) for each in (key, value))
     seen = []
     for parts in zip(*(whole.split(LENGTHS) for whole in (query, key, value)), strict=True):
         q, k, v = (part.transpose(0, 1)[None] for part in parts)
