@@ -77,10 +77,9 @@ class ExportCheck(Frozen):
     passed: bool
     differences: tuple[Difference, ...] = ()
     compute: str = ""  # device and dtype of both sides, or the build of llama.cpp
-    quant: str | None = (
-        None  # of a proof in llama.cpp; with it the mean divergence (nats) of the file from the 16-bit file that it was
-    )
-    divergence: float | None = None  # made of, and of that one from the adapter
+    # Of a proof in llama.cpp, with the divergence (nats) of the file from the 16-bit file that it was made of, and of that one from the adapter.
+    quant: str | None = None
+    divergence: float | None = None
     divergence_16: float | None = None
     reasons: tuple[Message, ...] = ()  # why a proof in llama.cpp failed
 

@@ -36,7 +36,8 @@ def ask(module: str, request: dict[str, Any], work: Path, log: Path, check: Call
         (work / request["keep"]).write_bytes(bytes(64))
     said = {"first_log": -1.0, "expected_log": -1.0, "answer_loss": 1.0, "answer_tokens": 1, "text_loss": 1.0, "text_tokens": 1}
     return {
-        "alike": [True] * len(request["texts"]), "named": False, "ends": [True], "divergence": 0.0, "moved": 1.0,
+        "alike": [True] * len(request["texts"]), "named": False, "ends": [True], "divergence": 0.0,
+        "closest_divergence": 0.0, "moved": 1.0,
         "rows": [said | {"first": row["first"]} for row in request["rows"]], "greedy": [[1]] * request["answers"],
     }  # fmt: skip
 

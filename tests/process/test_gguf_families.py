@@ -124,7 +124,9 @@ def dress(name: str, folder: Path, tools: Tools) -> None:
 
 
 def said(answer: dict, quant: str, probes: int, family: str) -> str:
-    most = LOOSER.get(family, MOST_OF_TINY) if quant == "bf16" else proof.MOST_DIVERGENCE[quant]
+    most = proof.MOST_DIVERGENCE[quant]
+    if quant == "bf16":
+        most, answer = LOOSER.get(family, MOST_OF_TINY), answer | {"closest_divergence": answer["divergence"]}
     verdict = proof.judge(answer, most, probes + len(proof.AWKWARD), None)
     print(quant, verdict.divergence, [reason.render("en") for reason in verdict.reasons])
     keys = [reason.key.removeprefix("gguf.reason_") for reason in verdict.reasons]

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import gguf
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -22,7 +23,7 @@ from core.export import merge, worker
 from core.export import proof as exports_proof
 from core.export.exports import Exports
 from core.export.jobs import JobFolder
-from core.export.llamacpp import child, library, make, proof
+from core.export.llamacpp import child, library, make, proof, questions
 from core.export.llamacpp.tools import Tools, own_library
 from core.export.proof import Method, Work
 from core.export.records import QUANTS, ExportCheck, ExportRequest, ExportResult, ExportStatus
@@ -236,15 +237,30 @@ def tensor_of(reader: gguf.GGUFReader, name: str) -> Any:
     return next(tensor for tensor in reader.tensors if tensor.name == name)
 
 
+def transposed(reader: gguf.GGUFReader, made: Made) -> None:
+    """What the adapter adds to the square matrices, the wrong way round: W + s * (B A)^T."""
+    from core.export.tensors import Reader
+
+    with Reader(made.tuned.base) as base:
+        for layer in range(30):
+            weight = base.whole(f"model.layers.{layer}.self_attn.o_proj.weight").float()
+            tensor = tensor_of(reader, f"blk.{layer}.attn_output.weight")
+            tuned = torch.from_numpy(tensor.data.copy()).view(torch.bfloat16).reshape(weight.shape).float()
+            wrong = (weight + (tuned - weight).T).bfloat16().contiguous()
+            tensor.data[:] = wrong.view(dtype=torch.uint8).numpy().reshape(tensor.data.shape)
+
+
 DAMAGES = {
     "one matrix zeroed": zeroed("blk.3.attn_v.weight"),
     "rope theta": number("llama.rope.freq_base", 2.0),
     "rms eps": number("llama.attention.layer_norm_rms_epsilon", 100.0),
     "the base instead of the tuned model": untuned,
+    "the adapter transposed": transposed,
 }
+IN_EVERY_GATE = ("rms eps", "the base instead of the tuned model", "the adapter transposed")
 
 
-@pytest.mark.parametrize("damage", [pytest.param(name, marks=[] if name == "rms eps" else pytest.mark.full) for name in DAMAGES])
+@pytest.mark.parametrize("damage", [pytest.param(n, marks=[] if n in IN_EVERY_GATE else pytest.mark.full) for n in DAMAGES])
 def test_a_damaged_file_does_not_prove_itself(made: Made, damage: str) -> None:
     """Seen: the proof of before let another rms eps pass."""
     broken = made.sixteen.with_name("broken.gguf")
@@ -255,6 +271,22 @@ def test_a_damaged_file_does_not_prove_itself(made: Made, damage: str) -> None:
     del reader
     verdict = made.judged(broken, "bf16")
     assert "gguf.reason_divergence" in [reason.key for reason in verdict.reasons]
+
+
+@pytest.mark.parametrize(
+    ("quant", "damage"),
+    [("q8_0", zeroed("blk.3.attn_v.weight")), ("q4_k_m", zeroed("blk.29.ffn_down.weight"))],
+    ids=["a matrix of zeros", "the last matrix of zeros"],
+)
+def test_a_quantised_file_that_is_damaged_does_not_prove_itself(made: Made, quant: str, damage: Any) -> None:
+    """Although the tenth of the positions that differs most is left out."""
+    broken = made.files[quant].with_name("broken.gguf")
+    shutil.copyfile(made.files[quant], broken)
+    reader = gguf.GGUFReader(broken, "r+")
+    damage(reader, made)
+    reader.data.flush()
+    del reader
+    assert [reason.key for reason in made.judged(broken, quant, "sixteen.logs").reasons] == ["gguf.reason_quantised"]
 
 
 def test_a_file_that_is_cut_short_is_said_and_ends_nothing_else(made: Made) -> None:
@@ -352,7 +384,7 @@ def test_a_lora_of_less_strength_is_tried_beside_the_persons_own_base(tools: Too
 
 # ---- sentences, without llama.cpp -------------------------------------------------------------------------------------
 def answer_of(**changes: Any) -> dict[str, Any]:
-    return {"alike": [True, True], "ends": [True], "divergence": 1e-5, "rows": []} | changes
+    return {"alike": [True, True], "ends": [True], "divergence": 1e-5, "closest_divergence": 1e-5, "rows": []} | changes
 
 
 @pytest.mark.parametrize(
@@ -361,7 +393,7 @@ def answer_of(**changes: Any) -> dict[str, Any]:
         ({}, (2.0, 2.01), []),
         ({"alike": [True, False]}, None, ["gguf.reason_ids"]),
         ({"ends": [False]}, None, ["gguf.reason_end"]),
-        ({"divergence": float("nan")}, None, ["gguf.reason_quantised"]),
+        ({"closest_divergence": float("nan")}, None, ["gguf.reason_quantised"]),
         ({"divergence": 0.0013}, (2.0, float("nan")), ["gguf.reason_divergence", "gguf.reason_loss"]),
     ],
 )
@@ -385,7 +417,7 @@ def test_a_type_that_loses_too_much_is_said_with_the_one_to_take(
 ) -> None:
     """It said "or another type", and of the starter's the next one up loses more. Not where it is the 16-bit file that is off."""
     sixteen = proof.judge(answer_of(divergence=1e-5 if larger else 1e-3), proof.MOST_DIVERGENCE["bf16"], 2, (1.0, 1.0))
-    file = proof.judge(answer_of(divergence=off), proof.MOST_DIVERGENCE[quant], 2, None)
+    file = proof.judge(answer_of(closest_divergence=off), proof.MOST_DIVERGENCE[quant], 2, None)
     check = ExportCheck(
         proof="llamacpp", quant=quant, prompts_read_alike=2, prompts=2, own_prompts=True, passed=False, divergence=off,
         reasons=(*sixteen.reasons, *file.reasons),
@@ -397,6 +429,19 @@ def test_a_type_that_loses_too_much_is_said_with_the_one_to_take(
     for language in ("en", "zh"):
         said = worker.not_proven(result).render(language)
         assert (larger is None or larger in said) and ("0.28" in said) == bool(larger) and "{" not in said
+
+
+def test_a_quantised_file_is_judged_by_the_positions_that_rounding_does_not_decide() -> None:
+    """Seen: a sound q8_0 file was refused with a mean of 0.024 on one processor; computed with the instructions of others it was 0.018 to
+    0.021, and two thirds of it came from a twentieth of the positions. Those of that file:"""
+    sound = np.repeat([0.0003, 0.003, 0.03, 0.35], [60, 25, 10, 5])
+    assert sound.mean() > proof.MOST_DIVERGENCE["q8_0"]
+    everywhere = np.full(100, 0.03)
+    broken = np.where(np.arange(100) == 7, np.nan, sound)
+    for divergences, keys in ((sound, []), (everywhere, ["gguf.reason_quantised"]), (broken, ["gguf.reason_quantised"])):
+        answer = answer_of(divergence=float(divergences.mean()), closest_divergence=questions.mean_of_closest(divergences))
+        assert [reason.key for reason in proof.judge(answer, proof.MOST_DIVERGENCE["q8_0"], 2, None).reasons] == keys
+        assert proof.judge(answer, proof.MOST_DIVERGENCE["bf16"], 2, (1.0, 1.0)).reasons, "a 16-bit file by all positions"
 
 
 def test_awkward_text_that_llama_cpp_splits_otherwise_is_a_note_for_what_it_knows_and_a_refusal_for_what_we_named() -> None:

@@ -78,6 +78,14 @@ def test_a_model_card_names_the_version_that_trained_and_none_where_the_run_does
         assert "made with LoRA Garage.\n" in model_card.write(recipe, RunFacts.of(facts), [])
 
 
+def test_the_readme_begins_with_the_commands_of_the_app_and_of_its_tests_which_the_gate_ends_with() -> None:
+    block = (PROJECT / "README.md").read_text("utf-8").split("```")[1].strip()
+    app, tests = (line.partition("#")[0].split() for line in block.splitlines())
+    assert app == ["python", "launch.py"] and tests == ["python", "launch.py", "test"]
+    gate = PROJECT / ".ci" / "run"
+    assert not gate.exists() or gate.read_text("utf-8").splitlines()[-1].split() == ["exec", "python3", *tests[1:]]
+
+
 def test_hooks_clone_nothing() -> None:
     hooks = yaml.safe_load((PROJECT / ".pre-commit-config.yaml").read_text("utf-8"))
     assert [repo["repo"] for repo in hooks["repos"]] == ["local"] and len(hooks["repos"][0]["hooks"]) == 3

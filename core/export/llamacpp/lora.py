@@ -29,7 +29,7 @@ from core.messages import Message, msg
 from core.models.adapters import PREFIX
 from core.models.weights import open_tensors
 
-MOST_OF_OWN = 0.25  # divergence of the 16-bit file that a base of the person's own may have: as q4_k_m
+MOST_OF_OWN = 0.25  # divergence of the 16-bit file that a base of the person's own may have: somewhat more than q4_k_m
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ probabilities with those of another. Files are named relative to the current fol
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from io import FileIO
@@ -68,22 +69,30 @@ def written(model: LoadedGguf, ids: list[int], request: dict[str, Any], counted:
 
 
 def compare(model: LoadedGguf, request: dict[str, Any], counted: FileIO) -> dict[str, Any]:
-    """Mean Kullback-Leibler divergence from what request["against"] holds, losses and first words."""
+    """Kullback-Leibler divergence from what request["against"] holds: its mean over all positions, and over the closest nine tenths of
+    them; losses and first words of each row."""
     words = request["words"]
     if model.words < words:
         raise LlamaError(f"{model.words} words in the file, {words} in the model")
-    rows, divergence, done = [], 0.0, 0
+    rows, divergences = [], []
     with open(request["against"], "rb") as expected, open(request["keep"] or os.devnull, "wb") as kept:
         for row in request["rows"]:
             logs = log_probabilities(model.logits(row["ids"])[:, :words])
             chosen = logs[row["positions"]]
             wanted = np.fromfile(expected, np.float32, chosen.size).reshape(chosen.shape).astype(np.float64)
-            divergence += float((np.exp(wanted) * (wanted - chosen)).sum())
+            divergences.append((np.exp(wanted) * (wanted - chosen)).sum(-1))
             kept.write(chosen.data)
-            done += len(chosen)
             rows.append(measured(logs, row))
             counted.write(b".")
-    return {"divergence": divergence / done, "rows": rows}
+    by_position = np.concatenate(divergences)
+    return {"divergence": float(by_position.mean()), "closest_divergence": mean_of_closest(by_position), "rows": rows}
+
+
+def mean_of_closest(divergences: np.ndarray, share: float = 0.9) -> float:
+    """Mean of the smallest divergences, a share of all; not a number if any of all is not finite."""
+    if not np.isfinite(divergences).all():
+        return float("nan")
+    return float(np.sort(divergences)[: math.ceil(share * len(divergences))].mean())
 
 
 def measured(logs: np.ndarray, row: dict[str, Any]) -> dict[str, Any]:
