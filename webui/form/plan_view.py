@@ -68,7 +68,8 @@ def card(result: FormResult, w: Wording) -> Html:
         tag(
             "p",
             tag("strong", w.t("plan_view.method_rank", method=method_name(result.plan.recipe.adapter), r=advice.recipe.adapter.r)),
-            badge(advice.verdict, w),
+            badge(advice.verdict, w, is_plain=result.is_long),
+            tag("span", w.t("plan_view.takes_long"), class_="lg-badge lg-warn") if result.is_long else None,
             class_="lg-plan-head",
         ),
         memory(advice.estimate, advice.budget, w),
@@ -77,6 +78,7 @@ def card(result: FormResult, w: Wording) -> Html:
         dry_run_line(result.dry_run, advice, w),
         correction.corrected(advice.correction, w),
         time_line(result, w),
+        notice(w.t("plan_view.long", time=format.about(w, result.seconds)), "warn") if result.is_long else None,
         learned_line(result, w),
         notice(w.of(result.note), "warn") if result.note else None,
         tag("p", w.t("plan_view.shape_unknown", why=w.of(result.shape_problem)), class_="lg-quiet")

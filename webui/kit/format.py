@@ -46,15 +46,15 @@ def rows(wording: Wording, count: int) -> str:
 
 def time_left(wording: Wording, seconds: float | None) -> str:
     """ "about 25 min left"; "" while it is not known."""
-    return _roughly(wording, seconds, "seconds_left", "minutes_left", "hours_left")
+    return _roughly(wording, seconds, "seconds_left", "minutes_left", "hours_left", "days_left")
 
 
 def about(wording: Wording, seconds: float | None) -> str:
     """ "about 25 min": a duration that is only estimated; "" while it is not known."""
-    return _roughly(wording, seconds, "about_seconds", "about_minutes", "about_hours")
+    return _roughly(wording, seconds, "about_seconds", "about_minutes", "about_hours", "about_days")
 
 
-def _roughly(wording: Wording, seconds: float | None, in_seconds: str, in_minutes: str, in_hours: str) -> str:
+def _roughly(wording: Wording, seconds: float | None, in_seconds: str, in_minutes: str, in_hours: str, in_days: str) -> str:
     if seconds is None or seconds != seconds or seconds < 0:
         return ""
     if seconds < 50:
@@ -62,7 +62,9 @@ def _roughly(wording: Wording, seconds: float | None, in_seconds: str, in_minute
     minutes = max(1, round(seconds / 60))
     if minutes < 90:
         return wording.t(f"units.{in_minutes}", minutes=minutes)
-    return wording.t(f"units.{in_hours}", hours=minutes // 60, minutes=minutes % 60)
+    if minutes < 48 * 60:
+        return wording.t(f"units.{in_hours}", hours=minutes // 60, minutes=minutes % 60)
+    return wording.t(f"units.{in_days}", days=round(minutes / 60 / 24))
 
 
 def duration(wording: Wording, seconds: float | None) -> str:
@@ -120,8 +122,9 @@ VARIANTS = {"load_in_8bit": "int8", "use_dora": "DoRA", "is_pissa": "PiSSA", "us
 TONES = {"fits": "ok", "tight": "warn", "does_not_fit": "bad", "unknown": "plain"}
 
 
-def badge(verdict: str, w: Wording) -> Html:
-    return tag("span", w.t(f"plan_view.verdict_{verdict}"), class_=f"lg-badge lg-{TONES[verdict]}")
+def badge(verdict: str, w: Wording, is_plain: bool = False) -> Html:
+    """is_plain: without the verdict's colour."""
+    return tag("span", w.t(f"plan_view.verdict_{verdict}"), class_=f"lg-badge lg-{'plain' if is_plain else TONES[verdict]}")
 
 
 def method_name(settings: Adapter) -> str:

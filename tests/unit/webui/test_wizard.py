@@ -317,6 +317,17 @@ def test_a_card_that_is_only_planned_for_cannot_be_trained_on(planner: Planner) 
     assert result.problem.key == "wizard.only_planned" and result.plan.advice.budget.planned and result.seconds is None
 
 
+def test_a_large_model_has_a_computed_time_before_a_step_was_timed_and_on_a_planned_card(planner: Planner) -> None:
+    """Seen: 31B "fits" on two cores, Start green, no time; and none for a planned GPU."""
+    large = planner.look(form(model="google/gemma-4-31B-it"), EN)
+    assert large.pace.source.key == "pace.computed" and large.seconds > 600
+    assert planner.look(form(), EN).seconds is None, "a small one is timed in a second"
+    days = planner.look(form(model="google/gemma-4-31B-it", settings={"train.max_steps": 10**6}), EN)
+    assert days.is_long and days.is_doubtful and "takes very long" in plan_view.card(days, EN)
+    there = planner.look(form(model="Qwen/Qwen3-8B", memory="size:12"), EN)
+    assert "RTX 3060" in plan_view.card(there, EN) and there.seconds > 10
+
+
 @pytest.mark.parametrize(("method", "problem"), [("gptq", "model.quantised_of"), ("bitsandbytes", None)])
 def test_a_base_that_is_quantised_otherwise_is_no_plan(
     method: str, problem: str | None, tmp_path: Path, starter_folder: Path
