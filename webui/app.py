@@ -183,7 +183,10 @@ def launch(services: Services, port: int, reach: Reach | None = None, keeper: Do
         "_frontend": False,  # else it asks its own page, and a PC that takes three seconds for it does not start (it has answered before)
         "theme": theme(),
         "css": styles(),
-        "head": FIRST_STYLE + HTML_LANG + uplot_head() + scripts("folds.js", "form.js", "duel.js", "signal.js", "shortcuts.js"),
+        "head": FIRST_STYLE
+        + HTML_LANG
+        + uplot_head()
+        + scripts("folds.js", "choices.js", "form.js", "duel.js", "signal.js", "shortcuts.js"),
         "app_kwargs": {"docs_url": None, "redoc_url": None, "openapi_url": None},
     }
     layers = [

@@ -133,6 +133,12 @@ def topic_name(topic: str) -> Message:
     return msg("advise.said", en=names["en"], zh=names["zh"])
 
 
+def cards_of(gb: int) -> tuple[str, ...]:
+    """Cards that are sold with so much, as they are called: "RTX 3060", "RTX 4070 Ti"."""
+    found = (str(name).partition(" ")[::2] for name, sold in _presets()["cards"].items() if sold == gb)
+    return tuple(f"{'RTX' if int(number) >= 2000 else 'GTX'} {f'{number} {more}'.title().strip()}" for number, more in found)
+
+
 def topic_words(topic: str) -> tuple[str, ...]:
     """What the sentence or the name of a model says that is liked for it."""
     return tuple(_presets()["topics"][topic]["in"])

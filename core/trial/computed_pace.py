@@ -10,7 +10,6 @@ from __future__ import annotations
 from core.memory.budget import Budget
 from core.messages import msg
 from core.models.shapes.shape import ModelShape
-from core.recipe import Recipe
 from core.trial.known_paces import products_of
 from core.trial.pace import Pace
 
@@ -28,12 +27,16 @@ CARDS = (
     (48, "RTX A6000", 155.0),
     (80, "A100", 312.0),
 )
+LARGE = 1e9  # parameters; a smaller model waits for other things than its products
 SHARE = 0.4  # of that, in training; trainers that are published reach 0.3 to 0.6
 
 
-def of(budget: Budget, shape: ModelShape, recipe: Recipe, cores: int) -> Pace | None:
-    """On this PC's processor, or on a GPU that is only planned for; None for a GPU that is here, and one of a size that is not in CARDS."""
-    flop = 2.0 * products_of(shape) * (3 if recipe.train.gradient_checkpointing else 2)
+def of(budget: Budget, shape: ModelShape, recomputes: bool, cores: int) -> Pace | None:
+    """On this PC's processor, or on a GPU that is only planned for. None for a small model, for a GPU that is here, and for one of a size
+    that is not in CARDS. recomputes: gradient checkpointing."""
+    if shape.params <= LARGE:
+        return None
+    flop = 2.0 * products_of(shape) * (3 if recomputes else 2)
     if budget.kind == "cpu":
         return Pace(tokens_per_second=1e9 * GFLOPS_A_CORE * cores / flop, source=msg("pace.computed"))
     named = next(((name, tflops) for gb, name, tflops in CARDS if budget.planned and gb == budget.sold_gb), None)

@@ -44,8 +44,8 @@ def test_what_fits_is_seen_before_anything_is_downloaded(chrome: Browser, card_a
     card = page.locator("#plan-more")
     folds = card.locator("details.lg-fold > summary")
     names = {
-        "en": ("Headroom on this PC", "Memory by sequence length", "This plan on other GPUs"),
-        "zh": ("在这里还能调到多大", "内存随序列长度的变化", "本方案在其他显卡上"),
+        "en": ("Headroom", "Memory by sequence length", "This plan on other GPUs"),
+        "zh": ("还能调到多大", "内存随序列长度的变化", "本方案在其他显卡上"),
     }[language]
     for name in names:
         folds.filter(has_text=name).click()

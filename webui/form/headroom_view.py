@@ -150,7 +150,11 @@ def on_cards(result: FormResult, w: Wording) -> Html | None:
 
 
 def _card(card: OnCard, here: bool, w: Wording) -> list[Html]:
-    numbers = tag("span", w.t("fits_view.of", needed=gib(card.needed_gib), free=gib(card.free_gib)), class_="lg-quiet")
+    is_bare = card.verdict == "tight" and card.needed_gib > card.free_gib  # "7.8 of 7.3" would be over
+    needed = gib(card.bare_gib if is_bare else card.needed_gib)
+    numbers = tag(
+        "span", w.t("fits_view.of_bare" if is_bare else "fits_view.of", needed=needed, free=gib(card.free_gib)), class_="lg-quiet"
+    )
     length = f"{card.max_length:,}" if card.max_length else w.t("fits_view.none")
     there = card.advised
     if there.verdict == "does_not_fit":

@@ -23,6 +23,8 @@ BAR = (
     ("work", ("activations", "logits")),
     ("rest", ("workspace", "context", "slack")),
 )
+# As findings of the plan, and as the reason for the length; that a length is estimated is nothing to warn a newcomer of.
+SAID_ELSEWHERE = (*SAID_OF_PLANS, "advise.warn_estimated_lengths")
 MOST_WARNINGS = 2  # beside the form; the others are in a fold
 # What would fit, each in a fold of its own.
 FITS = (("stretched", headroom_view.stretched), ("by_length", headroom_view.by_length), ("on_cards", headroom_view.on_cards))
@@ -42,11 +44,14 @@ def summary(result: FormResult, w: Wording) -> str:
 
 
 def verdict_line(advice: Advice, w: Wording) -> str:
-    """ "fits: 5.2 of 7.3 GiB" with the margin counted in; the word alone where a number is not known."""
+    """ "fits: 5.2 of 7.3 GiB" with the margin counted in, but where only that is too much; the word alone where a number is not known."""
     word = w.t(f"plan_view.verdict_{advice.verdict}")
     if advice.estimate is None or advice.budget.free_gib is None:
         return word
-    return w.t("plan_view.verdict_numbers", verdict=word, needed=gib(advice.estimate.needed_gib), free=gib(advice.budget.free_gib))
+    needed, free = advice.estimate.needed_gib, advice.budget.free_gib
+    if advice.verdict == "tight" and needed > free:  # "7.8 of 7.3" would be over
+        return w.t("plan_view.verdict_bare", verdict=word, needed=gib(advice.estimate.on_card_gib), free=gib(free))
+    return w.t("plan_view.verdict_numbers", verdict=word, needed=gib(needed), free=gib(free))
 
 
 def steps_and_time(result: FormResult, w: Wording) -> list[str]:
@@ -90,7 +95,7 @@ def card(result: FormResult, w: Wording) -> Html:
 
 
 def _warnings(advice: Advice, w: Wording) -> list[Html]:
-    return [notice(w.of(warning), "warn") for warning in advice.warnings if warning.key not in SAID_OF_PLANS]
+    return [notice(w.of(warning), "warn") for warning in advice.warnings if warning.key not in SAID_ELSEWHERE]
 
 
 def more(result: FormResult, table: VramTable, w: Wording) -> Html:

@@ -18,7 +18,6 @@ from core.advice.case import Grounds
 from core.advice.diagnosis import Diagnosis
 from core.advice.plan import Plan
 from core.advice.run_doctor import Planned
-from core.advice.warnings import SLOW_ON_CPU_BILLIONS
 from core.data.labels import Learning, LongExamples
 from core.data.many.kept_apart import SMALLEST_SPLIT
 from core.data.preview import Counts, Preview
@@ -301,10 +300,8 @@ class Planner:
         planned for, computed for a large model, else None."""
         recipe = made.recipe
         budgeted = made.advice.budget
-        is_large = (
-            shape is not None and shape.params > 1e9 * SLOW_ON_CPU_BILLIONS
-        )  # a small one waits for other things than its products
-        computed = computed_pace.of(budgeted, shape, recipe, cores.usable()) if shape and is_large else None
+        recomputes = bool(recipe.train.gradient_checkpointing)
+        computed = computed_pace.of(budgeted, shape, recomputes, cores.usable()) if shape else None
         if budgeted.planned:
             return computed
         device = budget.device_of(budgeted, self.services.monitor.newest().nvidia)

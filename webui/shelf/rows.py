@@ -12,6 +12,8 @@ from core.export.llamacpp.ways_out import way_of
 from core.memory.budget import Budget
 from core.models.known import KnownModel
 from core.models.shapes.shape import ModelShape
+from core.system import cores
+from core.trial import computed_pace, pace
 from core.trial.known_paces import Paces
 from webui.kit import format
 from webui.kit.format import METHODS, gib, where
@@ -38,11 +40,13 @@ TONES = {"lora": "ok", "qlora": "ok", "tight": "warn", "no": "bad", "unknown": "
 
 @dataclass(frozen=True)
 class Marks:
-    """What of the rows is so on this page: the model that is chosen, those that are on this PC, how fast it is known to train."""
+    """What of the rows is so on this page: the model that is chosen, those that are on this PC, how fast it is known to train, and what
+    the verdicts are of."""
 
     chosen: str | None
     here: Collection[str]
     paces: Paces = Paces()
+    budget: Budget | None = None
 
 
 def shelf(found: Shelf, controls: Wish, marks: Marks, w: Wording) -> Html:
@@ -64,10 +68,15 @@ def of_minutes(w: Wording) -> Html:
 
 
 def minutes(each: ShelfRow | HubRow, model: str, shape: ModelShape, marks: Marks, w: Wording) -> str:
-    """ "about 25 min"; "" where it does not fit, or this PC's paces do not tell."""
+    """ "about 25 min", by this PC's paces, else computed; "" where it does not fit, or neither tells."""
     if each.verdict == "no":
         return ""
-    return format.about(w, marks.paces.seconds(EXAMPLES * TOKENS_EACH, model, shape, each.method))
+    tokens = EXAMPLES * TOKENS_EACH
+    known = marks.paces.seconds(tokens, model, shape, each.method)
+    if known is None and marks.budget is not None:
+        computed = computed_pace.of(marks.budget, shape, marks.budget.kind == "card", cores.usable())
+        known = computed and pace.seconds(tokens, computed)
+    return format.about(w, known)
 
 
 def listed(rows: Sequence[Html], w: Wording) -> Html:
