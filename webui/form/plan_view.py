@@ -12,7 +12,7 @@ from core.trial.dry_runs import Looked
 from webui.form import headroom_view
 from webui.form.planner import FormResult, counts_of
 from webui.kit import correction, format
-from webui.kit.format import METHODS, badge, gib, method_name, where
+from webui.kit.format import METHODS, badge, gib, grouped, method_name, where
 from webui.kit.html import Html, join, notice, tag
 from webui.kit.wording import Wording
 
@@ -133,11 +133,11 @@ def learned_line(result: FormResult, w: Wording) -> Html | None:
     if result.plan is None or result.preview is None:
         return None
     counts = counts_of(result.preview, result.plan.recipe.data)
-    percent = f"{counts.learned_percent}"
+    percent = counts.learned_percent
     percent = percent if counts.exact else w.t("learned_view.about", number=percent)
     rows = counts.rows - counts.rows_dropped
     apart = held(rows, result.plan.recipe.data.eval_fraction)
-    return tag("p", w.t("plan_view.learned", rows=f"{rows - apart:,}", held=f"{apart:,}", percent=percent))
+    return tag("p", w.t("plan_view.learned", rows=grouped(rows - apart), held=grouped(apart), percent=percent))
 
 
 def memory(estimate: Estimate | None, budget: Budget, w: Wording) -> Html | None:

@@ -15,6 +15,7 @@ from core.chat.questions import target_of, target_of_adapter
 from core.errors import ChatError, GarageError
 from core.runs.states import BUSY
 from webui.kit import format
+from webui.kit.format import grouped
 from webui.kit.html import Html, muted, notice, placeholder, tag
 from webui.kit.live import AT_ONCE, FOLLOWS, QUIET, LivePart, shown
 from webui.kit.wording import Wording
@@ -304,7 +305,7 @@ class ChatPage:
         self, base: list[Message], tuned: list[Message], texts: dict[str, str], both: bool
     ) -> tuple[list[Message], list[Message]]:
         """Both histories with what is written; of an answer without end only its beginning, and that it was cut."""
-        cut = self.w.t("chat_page.cut", most=f"{MOST_SHOWN:,}")
+        cut = self.w.t("chat_page.cut", most=grouped(MOST_SHOWN))
         told = {column: text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}\n\n{cut}" for column, text in texts.items()}
         return self._answered(base, told["base"]), self._answered(tuned, told["tuned"]) if both else []
 

@@ -10,13 +10,14 @@ from core.advice.shelf import HubRow, Shelf, ShelfRow
 from core.advice.wish import Wish, language_name
 from core.export.llamacpp.ways_out import way_of
 from core.memory.budget import Budget
+from core.messages import Figures
 from core.models.known import KnownModel
 from core.models.shapes.shape import ModelShape
 from core.system import cores
 from core.trial import computed_pace, pace
 from core.trial.known_paces import Paces
 from webui.kit import format
-from webui.kit.format import METHODS, gib, where
+from webui.kit.format import METHODS, gib, grouped, where
 from webui.kit.html import Html, join, tag
 from webui.kit.wording import Wording
 
@@ -64,7 +65,7 @@ def shelf(found: Shelf, controls: Wish, marks: Marks, w: Wording) -> Html:
 
 def of_minutes(w: Wording) -> Html:
     """What the minutes of the rows are of."""
-    return tag("p", w.t("shelf_view.minutes_of", examples=f"{EXAMPLES:,}", tokens=TOKENS_EACH), class_="lg-quiet")
+    return tag("p", w.t("shelf_view.minutes_of", examples=grouped(EXAMPLES), tokens=TOKENS_EACH), class_="lg-quiet")
 
 
 def minutes(each: ShelfRow | HubRow, model: str, shape: ModelShape, marks: Marks, w: Wording) -> str:
@@ -140,8 +141,8 @@ def _gib(fit: Fit) -> str:
     return gib(fit.needed_gib)
 
 
-def billions(model: KnownModel) -> str:
-    return f"{model.billions:.2g}" if model.billions < 10 else f"{model.billions:.0f}"
+def billions(model: KnownModel) -> Figures:
+    return Figures(f"{model.billions:.2g}" if model.billions < 10 else f"{model.billions:.0f}")
 
 
 def licence(model: KnownModel, w: Wording) -> str:
