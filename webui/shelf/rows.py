@@ -113,7 +113,7 @@ def row(each: ShelfRow, language: str | None, marks: Marks, w: Wording) -> Html:
     return tag(
         "li",
         head(model.hub, model.title, verdict(each, w), marks, w),
-        tag("p", w.preset(model.note)),
+        tag("p", w.preset(model.note, f"model_{model.id}_note")),
         tag("p", " · ".join(fact for fact in facts if fact), class_="lg-quiet"),
         tag("p", w.of(way.why), class_="lg-quiet") if way.why else None,
         gate(each.gate, w),

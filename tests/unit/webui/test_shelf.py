@@ -65,6 +65,12 @@ def test_a_row_tells_minutes_where_this_pcs_pace_is_known_and_none_elsewhere() -
     assert "about 10 min" not in drawn(words, Budget(kind="card", free_gib=1.0), marks=Marks(None, (), paces)), "does not fit"
 
 
+def test_a_model_is_described_in_german_on_the_german_page() -> None:
+    """Seen: English sentences about every model."""
+    said = drawn("qwen3 8b", language="de")
+    assert "Fine-Tuning-Vergleich" in said and "twelve small models" not in said
+
+
 def test_a_large_model_that_was_never_timed_tells_what_its_size_tells() -> None:
     """Seen: "Times are for one epoch" above rows without a time."""
     processor = Budget(kind="cpu", free_gib=64.0)
