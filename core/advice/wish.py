@@ -85,13 +85,15 @@ class Wish:
 @dataclass(frozen=True)
 class ReadWish:
     """wish: what the words ask for. corrected: (as written, as read). unknown: words that mean nothing, each with names that are near.
-    asks_of_gate: the words ask whether there is one. asks_for_pictures: or sound, which nothing is trained on here."""
+    asks_of_gate: the words ask whether there is one. asks_for_pictures: or sound, which nothing is trained on here.
+    asks_for_uncensored: for a model without refusals, of which the list has none."""
 
     wish: Wish
     corrected: tuple[tuple[str, str], ...] = ()
     unknown: tuple[tuple[str, tuple[str, ...]], ...] = ()
     asks_of_gate: bool = False
     asks_for_pictures: bool = False
+    asks_for_uncensored: bool = False
 
     def told(self) -> tuple[Message, ...]:
         """For a person: what was read otherwise than written, and what not at all."""
@@ -100,6 +102,8 @@ class ReadWish:
             found.append(msg("shelf.unknown_near", words=words, near=near) if near else msg("shelf.unknown", words=words))
         if self.asks_for_pictures:
             found.append(msg("shelf.text_alone"))
+        if self.asks_for_uncensored:
+            found.append(msg("shelf.uncensored"))
         return tuple(found)
 
 
@@ -114,8 +118,12 @@ def read(words: str, wish: Wish | None = None) -> ReadWish:
     for kind, value in meanings:
         _take(kind, value, found, is_question)
     corrected, unknown = _names(text, found, is_question)
-    pictures, of_gate = found.pop("pictures", False), is_question and ("ask", "gated") in meanings
-    return ReadWish(replace(wish or Wish(), **found), tuple(corrected), tuple(unknown), of_gate, pictures)
+    pictures, uncensored, of_gate = (
+        found.pop("pictures", False),
+        found.pop("uncensored", False),
+        is_question and ("ask", "gated") in meanings,
+    )
+    return ReadWish(replace(wish or Wish(), **found), tuple(corrected), tuple(unknown), of_gate, pictures, uncensored)
 
 
 def squashed(text: str) -> str:

@@ -322,6 +322,12 @@ def test_a_question_that_was_asked_of_this_card_before_needs_no_arithmetic(monke
     assert not counted
 
 
+def test_uncensored_is_understood_and_answered_with_every_model() -> None:
+    for words in ("uncensored", "unzensiert 8b", "无审查"):
+        found = wish.read(words)
+        assert not found.unknown and [said.key for said in found.told()] == ["shelf.uncensored"], words
+
+
 def test_a_language_and_a_topic_are_called_as_the_reader_calls_them() -> None:
     """Seen: English names of languages on the German page."""
     japanese = wish.language_name("ja")
