@@ -133,8 +133,8 @@ def learned_line(result: FormResult, w: Wording) -> Html | None:
     if result.plan is None or result.preview is None:
         return None
     counts = counts_of(result.preview, result.plan.recipe.data)
-    percent = counts.learned_percent
-    percent = percent if counts.exact else w.t("learned_view.about", number=percent)
+    exact = counts.learned_percent
+    percent = exact if counts.exact else w.t("learned_view.about", number=exact)
     rows = counts.rows - counts.rows_dropped
     apart = held(rows, result.plan.recipe.data.eval_fraction)
     return tag("p", w.t("plan_view.learned", rows=grouped(rows - apart), held=grouped(apart), percent=percent))

@@ -18,7 +18,7 @@ from webui.state.snapshot import RunRow
 NARROW = "\u00a0"  # keeps "80 MB" together
 
 
-def grouped(count: int) -> Figures:
+def grouped(count: float) -> Figures:
     """ "1,962"; a catalogue writes it as its language does."""
     return Figures(f"{count:,}")
 
