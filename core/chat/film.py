@@ -43,7 +43,7 @@ UNFINISHED = "\ufffd"  # half a character
 NEUTRAL_SHARE = 0.25  # of a frame's time: where the texts take more, they are measured before and after only
 READING_SHARE = 0.5  # of a frame's time, for reading the prompts; the first may take all of it
 HOPELESS = 0.5  # of the time that the only answer still needs, going by the longest before: with less it is given up at once
-CERTAIN_S = 60.0  # for the one answer that the first frame and the last always have; after that it ends where it is
+CERTAIN_S = 30.0  # for the one answer that the first frame and the last always have; after that it ends where it is
 MOST_REST = 4  # frames that are left out in a row
 TELLING = ("own", "kept_apart", "trained", "neutral")  # one of each source, then the second of each, ...
 # What a family that is put together otherwise, or a full memory, may raise. Stop, Pause and a full disk go their own way.

@@ -150,7 +150,7 @@ def a_number_that_is_being_typed_is_not_written_over(opened: Page) -> None:
     kit.expect(rate).to_have_value("0.003")
     rate.fill("")
     rate.blur()
-    kit.expect(rate).to_have_value("0.0007")
+    kit.expect(rate).to_have_value("0.0008")
     edits(opened, 0)
 
 

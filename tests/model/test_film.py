@@ -315,7 +315,9 @@ def test_the_first_frame_and_the_last_have_an_answer_however_short_the_run_and_s
     monkeypatch.setattr("core.chat.film.CERTAIN_S", 2.0)
     film.take(5, nothing)
     [cut, *others] = shown_in(slow.reporter.run.path)[-1][1]
-    assert (cut.text, cut.why) == ("xx", "length") and {answer.why for answer in others} == {"time"}, "what there is after a minute"
+    assert (cut.text, cut.why) == ("xx", "length") and {answer.why for answer in others} == {"time"}, (
+        "what there is when its seconds are over"
+    )
 
 
 def test_a_run_that_stops_early_ends_with_a_frame(tmp_path: Path, tiny_model: Path, tokenizer: Tokenizer, short: None) -> None:

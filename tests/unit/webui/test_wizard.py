@@ -246,7 +246,7 @@ def test_a_recipe_that_was_opened_brings_only_what_it_sets() -> None:
 
 def test_a_sample_set_brings_its_own_settings_with_the_starter_only(planner: Planner) -> None:
     tried = planner.look(form(), EN).plan
-    assert (tried.recipe.train.max_steps, tried.recipe.train.learning_rate, tried.recipe.train.warmup_steps) == (48, 7e-4, 4)
+    assert (tried.recipe.train.max_steps, tried.recipe.train.learning_rate, tried.recipe.train.warmup_steps) == (48, 8e-4, 4)
     assert "tested with the starter" in " ".join(EN.of(reason.text) for reason in tried.advice.reasons if reason.field == "r")
     large = planner.look(form(model="Qwen/Qwen3-8B", memory="size:12"), EN).plan
     assert (large.recipe.train.max_steps, large.recipe.adapter.method) == (-1, "qlora") and large.recipe.train.learning_rate < 1e-3
