@@ -29,6 +29,9 @@ LANGUAGES = (
     *(code for code in ("zh", *sorted(file.stem for file in CORE_LOCALES.glob("*.yaml"))) if not _WANTED or code in _WANTED),
 )
 
+DECIMAL_COMMA = frozenset({"de"})  # languages that write 1.962,5 where code formats 1,962.5
+_SWAPPED = str.maketrans(",.", ".,")
+
 YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -48,6 +51,18 @@ class Message(Frozen):
 def msg(key: str, **params: Any) -> Message:
     """A Message whose nested Messages and Paths are made serialisable."""
     return Message(key=key, params={k: _plain(v) for k, v in params.items()})
+
+
+class Figures(str):
+    """A number that code formatted, "1,962" or "2.2 GB", for a catalogue to write as its language does. What is no number and only
+    looks so, a version, is none."""
+
+    __slots__ = ()
+
+
+def figures(text: str, language: str) -> str:
+    """text, which is a number as code formats it, as a language writes it."""
+    return str(text).translate(_SWAPPED) if language in DECIMAL_COMMA else str(text)
 
 
 def in_language(texts: Mapping[str, str], language: str) -> str:
@@ -99,7 +114,7 @@ class Catalogue:
         if sentence is None:
             return f"{message.key} {message.params or ''}".strip()
         values = {name: self._value(value, language) for name, value in message.params.items()}
-        return _Forgiving().vformat(sentence, (), values)
+        return _Forgiving(language).vformat(sentence, (), values)
 
     def _value(self, value: Any, language: str) -> Any:
         if isinstance(value, dict) and "key" in value:
@@ -111,7 +126,10 @@ class Catalogue:
 
 
 class _Forgiving(string.Formatter):
-    """A placeholder without a value stays visible instead of raising while an error is being reported."""
+    """Writes numbers as the language does. A placeholder without a value stays visible instead of raising while an error is being reported."""
+
+    def __init__(self, language: str):
+        self._language = language
 
     def get_value(self, key: int | str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         return kwargs.get(str(key), "{" + str(key) + "}")
@@ -120,10 +138,12 @@ class _Forgiving(string.Formatter):
         one, is_counted, several = format_spec.partition("|")
         if is_counted:
             return one if str(value) == "1" else several
+        is_number = isinstance(value, int | float | Figures) and not isinstance(value, bool)
         try:
-            return super().format_field(value, format_spec)
+            text = super().format_field(value, format_spec)
         except ValueError:
-            return str(value)
+            text = str(value)
+        return figures(text, self._language) if is_number else text
 
 
 @lru_cache(maxsize=1)

@@ -187,7 +187,7 @@ def launch(services: Services, port: int, reach: Reach | None = None, keeper: Do
         "head": FIRST_STYLE
         + HTML_LANG
         + uplot_head()
-        + scripts("focus.js", "folds.js", "form.js", "duel.js", "signal.js", "shortcuts.js"),
+        + scripts("focus.js", "folds.js", "choices.js", "form.js", "duel.js", "signal.js", "shortcuts.js"),
         "app_kwargs": {"docs_url": None, "redoc_url": None, "openapi_url": None},
     }
     layers = [

@@ -46,11 +46,12 @@ class Headroom:
 
 @dataclass(frozen=True)
 class OnCard:
-    """A plan on a card of gb GB as sold: the plan as it is, how long its rows could be, and what would be advised there."""
+    """A plan on a card of gb GB as sold, with its need with and without the margin: the plan as it is, how long its rows could be, and what would be advised there."""
 
     gb: int
     verdict: Verdict
     needed_gib: float
+    bare_gib: float
     free_gib: float
     max_length: int | None
     advised: Advice
@@ -118,6 +119,7 @@ def _on_card(plan: Advice, shape: ModelShape, there: Budget, data: DataFacts | N
         gb=int(there.sold_gb),
         verdict=same.verdict,
         needed_gib=same.estimate.needed_gib,
+        bare_gib=same.estimate.on_card_gib,
         free_gib=there.free_gib,
         max_length=longest(shape, same.setup, there.free_gib),
         advised=recommend.recommend(free, grounds),

@@ -85,13 +85,15 @@ class Wish:
 @dataclass(frozen=True)
 class ReadWish:
     """wish: what the words ask for. corrected: (as written, as read). unknown: words that mean nothing, each with names that are near.
-    asks_of_gate: the words ask whether there is one. asks_for_pictures: or sound, which nothing is trained on here."""
+    asks_of_gate: the words ask whether there is one. asks_for_pictures: or sound, which nothing is trained on here.
+    asks_for_uncensored: for a model without refusals, of which the list has none."""
 
     wish: Wish
     corrected: tuple[tuple[str, str], ...] = ()
     unknown: tuple[tuple[str, tuple[str, ...]], ...] = ()
     asks_of_gate: bool = False
     asks_for_pictures: bool = False
+    asks_for_uncensored: bool = False
 
     def told(self) -> tuple[Message, ...]:
         """For a person: what was read otherwise than written, and what not at all."""
@@ -100,6 +102,8 @@ class ReadWish:
             found.append(msg("shelf.unknown_near", words=words, near=near) if near else msg("shelf.unknown", words=words))
         if self.asks_for_pictures:
             found.append(msg("shelf.text_alone"))
+        if self.asks_for_uncensored:
+            found.append(msg("shelf.uncensored"))
         return tuple(found)
 
 
@@ -114,8 +118,12 @@ def read(words: str, wish: Wish | None = None) -> ReadWish:
     for kind, value in meanings:
         _take(kind, value, found, is_question)
     corrected, unknown = _names(text, found, is_question)
-    pictures, of_gate = found.pop("pictures", False), is_question and ("ask", "gated") in meanings
-    return ReadWish(replace(wish or Wish(), **found), tuple(corrected), tuple(unknown), of_gate, pictures)
+    pictures, uncensored, of_gate = (
+        found.pop("pictures", False),
+        found.pop("uncensored", False),
+        is_question and ("ask", "gated") in meanings,
+    )
+    return ReadWish(replace(wish or Wish(), **found), tuple(corrected), tuple(unknown), of_gate, pictures, uncensored)
 
 
 def squashed(text: str) -> str:
@@ -125,12 +133,21 @@ def squashed(text: str) -> str:
 
 def language_name(code: str) -> Message:
     names = _presets()["languages"].get(code)
-    return msg("advise.said", en=names["en"], zh=names["zh"]) if names else msg("advise.said", en=code, zh=code)
+    return msg(
+        "language.of_name",
+        **{tongue: names[tongue] for tongue in ("en", "zh", "de")} if names else dict.fromkeys(("en", "zh", "de"), code),
+    )
 
 
 def topic_name(topic: str) -> Message:
     names = _presets()["topics"][topic]
-    return msg("advise.said", en=names["en"], zh=names["zh"])
+    return msg("language.of_name", en=names["en"], zh=names["zh"], de=names["de"])
+
+
+def cards_of(gb: int) -> tuple[str, ...]:
+    """Cards that are sold with so much, as they are called: "RTX 3060", "RTX 4070 Ti"."""
+    found = (str(name).partition(" ")[::2] for name, sold in _presets()["cards"].items() if sold == gb)
+    return tuple(f"{'RTX' if int(number) >= 2000 else 'GTX'} {f'{number} {more}'.title().strip()}" for number, more in found)
 
 
 def topic_words(topic: str) -> tuple[str, ...]:
@@ -149,11 +166,11 @@ _GB = re.compile(r"(?<![a-z0-9.])(\d{1,3}(?:\.\d)?)\s*(?:gib|gigs?|gb|g)(?![a-z0
 _CARD = re.compile(r"(?<![a-z0-9.-])(?:rtx|gtx)?\s*(\d{4})\s*-?\s*((?:ti)?\s*(?:super)?)(?![a-z0-9.-])")
 _UNIT = r"\s*(b|billion|bn|m|million|亿)(?![a-z0-9])"
 _NUMBER = r"(\d{1,4}(?:\.\d{1,3})?)"
-_MOST = r"under|below|up to|at most|max|maximum|less than|smaller than|no more than|<=?|≤|不超过|不大于|小于|低于|最多|至多"
-_LEAST = r"over|above|at least|more than|larger than|bigger than|>=?|≥|大于|超过|不小于|至少"
+_MOST = r"under|below|up to|at most|max|maximum|less than|smaller than|no more than|<=?|≤|unter|bis zu|bis|höchstens|maximal|weniger als|kleiner als|不超过|不大于|小于|低于|最多|至多"
+_LEAST = r"over|above|at least|more than|larger than|bigger than|>=?|≥|über|ab|mindestens|mehr als|größer als|大于|超过|不小于|至少"
 _RANGE = re.compile(rf"(?<![a-z0-9.-]){_NUMBER}\s*(?:b|billion)?\s*(?:-|–|to|~|到|至)\s*{_NUMBER}{_UNIT}")
 _SIZE = re.compile(
-    rf"(?:({_MOST})|({_LEAST}))?\s*(?<![a-z0-9.-]){_NUMBER}{_UNIT}\s*(?:(or less|or smaller|以下|以内)|(or more|or larger|以上))?"
+    rf"(?:({_MOST})|({_LEAST}))?\s*(?<![a-z0-9.-]){_NUMBER}{_UNIT}\s*(?:(or less|or smaller|oder weniger|oder kleiner|以下|以内)|(or more|or larger|oder mehr|oder größer|以上))?"
 )
 
 
@@ -221,7 +238,7 @@ def _vocabulary() -> dict[str, tuple[str, str]]:
     presets = _presets()
     words: dict[str, tuple[str, str]] = {str(word).lower(): ("filler", "") for word in presets["fillers"]}
     for code, names in presets["languages"].items():
-        for word in (names["en"], names["zh"], *names["words"]):
+        for word in (names["en"], names["zh"], names["de"], *names["words"]):
             words[word.lower()] = ("language", code)
     for kind, entries in (("topic", {key: entry["words"] for key, entry in presets["topics"].items()}), ("licence", presets["licences"]),
                           ("ask", presets["asks"])):  # fmt: skip

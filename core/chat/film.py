@@ -4,7 +4,8 @@ At step 0, after the last step, and at evaluations in between (also where no row
 would be measured). All prompts are one batch, or several where one would hold more tokens than a step of the training does, so
 that the film is never what a run needs its memory for. All frames together take 5 % of the run at most (core/chat/frame_time), and the
 answers of one train.sample_seconds; they are whole or not there: as many prompts are asked as the pace of this very moment
-can answer, the most telling first. Where not one was answered, a frame or more is left out: beside a busy program it rests. It
+can answer, the most telling first. Outside that time the first frame and the last always answer the most telling prompt, so that no run
+ends without an answer before and after. Where not one was answered, a frame or more is left out: beside a busy program it rests. It
 changes nothing of the training: no weight, no random state, bit for
 bit on a processor. A model that cannot be asked this way is trained without a film, and the run says so.
 """
@@ -43,6 +44,7 @@ UNFINISHED = "\ufffd"  # half a character
 NEUTRAL_SHARE = 0.25  # of a frame's time: where the texts take more, they are measured before and after only
 READING_SHARE = 0.5  # of a frame's time, for reading the prompts; the first may take all of it
 HOPELESS = 0.5  # of the time that the only answer still needs, going by the longest before: with less it is given up at once
+CERTAIN_S = 30.0  # for the one answer that the first frame and the last always have; after that it ends where it is
 MOST_REST = 4  # frames that are left out in a row
 TELLING = ("own", "kept_apart", "trained", "neutral")  # one of each source, then the second of each, ...
 # What a family that is put together otherwise, a prompt with a token that the model does not know, or a full memory, may raise. Stop, Pause
@@ -105,6 +107,7 @@ class Film:
         self._usual = ANSWER_TOKENS  # tokens of the longest answer of the frame before
         self._a_second = math.inf  # prompts that are asked for each second of a frame at most, by what the one before had time for
         self._rest, self._resting = 0, 0  # frames to leave out, and how many of those are still to come
+        self._beyond = 0.0  # seconds of a frame that its certain answer took once its time was over
         self._is_off = False
         self._is_there: int | None = None  # the step that this attempt begins at, where its frame is taken already
         self._at_once = 0
@@ -116,15 +119,15 @@ class Film:
         self._is_there = at if any(frame.step == at for frame in frames.read(self._reporter.run)) else None
         self._at_once = at_once
 
-    def is_due(self, step: int) -> bool:
-        """Not where this attempt goes on from a step whose frame is there already."""
-        at_its_turn = step % self.every == 0 or step == self._total_steps
+    def is_due(self, step: int, stops_early: bool = False) -> bool:
+        """Not where this attempt goes on from a step whose frame is there already. stops_early: this step is the run's last."""
+        at_its_turn = step % self.every == 0 or step == self._total_steps or stops_early
         return at_its_turn and not self._is_off and step != self._is_there
 
-    def take(self, step: int, steps_take: Callable[[float | None], float | None]) -> None:
+    def take(self, step: int, steps_take: Callable[[float | None], float | None], stops_early: bool = False) -> None:
         """One frame, appended to film.jsonl. steps_take: seconds of all steps, by those of a token read where there was no step yet.
-        Stop and Pause are heard between two tokens, and between the layers of one."""
-        between = step not in (0, self._total_steps)
+        stops_early: this step is the run's last. Stop and Pause are heard between two tokens, and between the layers of one."""
+        between = 0 < step < self._total_steps and not stops_early
         if between and self._resting:
             self._resting -= 1
             return
@@ -135,18 +138,19 @@ class Film:
         self._reporter.stage("sampling")
         started, spent = self._clock(), self._time.spent
         with self._unchanged(step):
-            loss = self._neutral_loss(step)
+            loss = self._neutral_loss(between)
             self._time.spent = spent + self._clock() - started
             self._seconds = self._seconds_for(step, steps_take)
-            answers = self._answers(self._clock() + self._seconds) if self._seconds else self._unanswered
-            answered = sum(answer.why != "time" for answer in answers)
+            self._beyond = 0.0
+            answers = self._answers(self._clock() + self._seconds, has_certain=not between)
+            answered = sum(answer.why != "time" for answer in answers) - (self._beyond > 0)  # within its time
             self._a_second = (2 * answered or len(answers) / 4) / self._seconds if self._seconds else math.inf
             self._rest = self._resting = 0 if answered or not answers else min(MOST_REST, max(1, 2 * self._rest))
             attempt, seconds = self._reporter.status.attempt, self._clock() - started
-            self._time.spent = spent + seconds
+            self._time.spent = spent + seconds - self._beyond
             frame = Frame(step=step, attempt=attempt, seconds=round(seconds, 2), answers=tuple(answers), neutral_loss=loss)
             frames.append(self._reporter.run, frame)
-        if self._held_out and step in (0, self._total_steps):
+        if self._held_out and not between:
             with self._unchanged(step):
                 better.append(self._reporter.run, step, self._answered(self._held_out, self._clock() + self._time.most))
 
@@ -225,25 +229,28 @@ class Film:
     def _unanswered(self) -> list[FrameAnswer]:
         return [FrameAnswer(text="", why="time")] * len(self._prompts)
 
-    def _answers(self, end: float) -> list[FrameAnswer]:
-        """One for each prompt, in their order; empty with "time" where there was none for it."""
-        groups = self._groups(self._readable())
+    def _answers(self, end: float, has_certain: bool) -> list[FrameAnswer]:
+        """One for each prompt, in their order; empty with "time" where there was none for it. has_certain: the most telling one is answered
+        even where there is none."""
+        chosen = self._readable() if self._seconds else []
+        groups = self._groups(chosen or (self._order[:1] if has_certain else []))
+        certain = groups[0][0] if groups and has_certain else None
         with attention.set_aside(self._model):
             for rows in groups:
-                self._decode(rows, end)
+                self._decode(rows, end, certain)
         found, answers = [row for rows in groups for row in rows], self._unanswered
         self._usual = max((len(row.ids) for row in found if row.why), default=ANSWER_TOKENS)
         for row in found:
             answers[row.place] = row.answer(self._tokenizer)
         return answers
 
-    def _decode(self, rows: Sequence[_Writing], end: float) -> None:
+    def _decode(self, rows: Sequence[_Writing], end: float, certain: _Writing | None = None) -> None:
         """Tokens for every row, the likeliest each time, until it is over or the time is; a row that is over leaves the batch, and so does
-        the last one where the time will not do for all, going by the token before."""
+        the last one where the time will not do for all, going by the token before. certain: has CERTAIN_S more; it is the first row, or over."""
         alive = list(rows)
         ids, mask = self._decoder.left_padded([row.prompt for row in alive])
         cache, before, written = None, self._clock(), 0
-        while alive and before < end:
+        while alive and (before < end or alive[0] is certain):
             self._reporter.check()
             logits, cache = self._decoder.forward(ids, mask, cache)
             value, best = logits.max(dim=-1)
@@ -255,7 +262,14 @@ class Film:
             if written > 1 and going_on:  # the first one read the prompts
                 needed = (now - before) * max(1, self._usual - written)
                 share = min(1.0, (end - now) / needed) if needed > 0 else 1.0
-                going_on = going_on[: max(int(len(going_on) * share), len(going_on) > 1 or share >= HOPELESS)]
+                is_open = certain is not None and certain.why is None
+                going_on = going_on[: max(int(len(going_on) * share), len(going_on) > 1 or share >= HOPELESS or is_open)]
+            if before >= end:
+                self._beyond += now - before
+            if now >= end:
+                going_on = [i for i in going_on if alive[i] is certain]
+            if certain is not None and now >= end + CERTAIN_S:
+                certain.why, going_on = certain.why or "length", []
             before = now
             ids, mask = best[:, None], torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
             if going_on and len(going_on) < len(alive):
@@ -273,9 +287,9 @@ class Film:
         return [row.answer(self._tokenizer) for row in rows]
 
     # ---- neutral texts ----------------------------------------------------------------------------------------------
-    def _neutral_loss(self, step: int) -> float | None:
+    def _neutral_loss(self, between: bool) -> float | None:
         """None between the first frame and the last where it takes too long, and in a run that is too short for a text."""
-        if self._neutral_seconds > NEUTRAL_SHARE * self._seconds and step not in (0, self._total_steps):
+        if self._neutral_seconds > NEUTRAL_SHARE * self._seconds and between:
             return None
         started = self._clock()
         loss = self._measure_neutral()

@@ -234,9 +234,9 @@ class Trainer:
             with self._clock.pause("evaluation"):
                 self._measure(number)
             self.reporter.stage("training")
-        if self.film and self.film.is_due(number):
+        if self.film and self.film.is_due(number, self.has_stopped_improving):
             with self._clock.pause("film"):
-                self.film.take(number, self._clock.steps_take)
+                self.film.take(number, self._clock.steps_take, self.has_stopped_improving)
             self.reporter.stage("training")
         if number and (last or (number % self.save_every == 0 and self.position.health.is_worth_saving)):
             self._save_and_go_on()

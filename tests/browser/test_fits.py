@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.browser
 FITS = {"en": "fits", "zh": "放得下"}
 WORDS = {"en": "qwen3 under 5B", "zh": "qwen3 不超过5B"}
+START = "Start training"
 UNDERSTOOD = {"en": "at most 5B", "zh": "不超过 5B"}
 
 
@@ -43,8 +44,8 @@ def test_what_fits_is_seen_before_anything_is_downloaded(chrome: Browser, card_a
     card = page.locator("#plan-more")
     folds = card.locator("details.lg-fold > summary")
     names = {
-        "en": ("Headroom on this PC", "Memory by sequence length", "This plan on other GPUs"),
-        "zh": ("在这里还能调到多大", "内存随序列长度的变化", "本方案在其他显卡上"),
+        "en": ("Headroom", "Memory by sequence length", "This plan on other GPUs"),
+        "zh": ("还能调到多大", "内存随序列长度的变化", "本方案在其他显卡上"),
     }[language]
     for name in names:
         folds.filter(has_text=name).click()
@@ -78,5 +79,27 @@ def test_the_dry_run_arrives_beside_the_rule_of_thumb(
     kit.expect(page.locator("#plan-card .lg-dry-run")).to_have_text(re.compile(numbers), timeout=90_000)
     assert kit.overflow(page) <= 0
     assert not kit.violations(page)
+    watch.check()
+    page.context.close()
+
+
+def test_a_model_that_would_train_for_days_says_how_long_and_start_is_not_green(chrome: Browser, app: kit.App):
+    """Seen: a 31B model "fits" on two cores, Start was green, and nothing said that it takes days. No step of it has to be timed for that."""
+    page, watch = kit.open_page(chrome, app)
+    kit.choose(page, "#data", "sample:pirate_answers")
+    kit.expect(page.locator("#start")).to_have_class(re.compile("primary"))
+    kit.unfold(page, "#step-model")
+    page.locator("#model input").fill("google/gemma-4-31B-it")
+    page.locator("#model input").press("Enter")
+    kit.unfold(page, "#step-plan")
+    kit.unfold(page, "#all-settings")
+    steps = page.locator("#setting-max_steps input")
+    steps.fill("1000000")
+    steps.blur()
+    plan = page.locator("#plan-card")
+    kit.expect(plan).to_contain_text(re.compile("1,?000,?000 optimizer steps, about [\\d,]+ days"))
+    kit.expect(plan.locator(".lg-badge.lg-ok")).to_have_count(0)
+    kit.expect(page.locator("#start")).to_have_class(re.compile("secondary"))
+    kit.expect(page.locator("#start")).to_have_text(START)
     watch.check()
     page.context.close()

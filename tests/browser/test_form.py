@@ -86,11 +86,11 @@ def test_choices_of_the_first_second_stand(opened: Page) -> None:
     kit.unfold(opened, "#step-plan")
     option(opened, "#rank", 16).click()
     gate.open(opened, "look")
-    kit.expect(plan(opened)).to_contain_text(re.compile("rank 16.*80 steps"), timeout=60_000)  # the first look of this app
+    kit.expect(plan(opened)).to_contain_text(re.compile("rank 16.*48 steps"), timeout=60_000)  # the first look of this app
     kit.expect(option(opened, "#data", PIRATE)).to_be_checked()
     kit.expect(option(opened, "#rank", 16)).to_be_checked()
     kit.unfold(opened, "#all-settings")
-    kit.expect(setting(opened, "max_steps")).to_have_value("80")
+    kit.expect(setting(opened, "max_steps")).to_have_value("48")
     kit.expect(setting(opened, "gradient_accumulation_steps")).to_have_value("1")
     edits(opened, 1)
 
@@ -98,7 +98,7 @@ def test_choices_of_the_first_second_stand(opened: Page) -> None:
 def test_two_choices_within_one_look_both_stand(opened: Page) -> None:
     option(opened, "#data", PIRATE).click()
     kit.unfold(opened, "#step-plan")
-    kit.expect(plan(opened)).to_contain_text(re.compile("rank 8.*80 steps"))
+    kit.expect(plan(opened)).to_contain_text(re.compile("rank 8.*48 steps"))
     gate.close(opened, "look")
     option(opened, "#data", SHOP).click()
     gate.wait(opened, "look")
@@ -137,7 +137,7 @@ def a_number_that_is_being_typed_is_not_written_over(opened: Page) -> None:
     gate.wait(opened, "look")
     rate.fill("")
     gate.let_one(opened, "look")
-    kit.expect(plan(opened)).to_contain_text("80 steps")  # the answer is here, and has another rate
+    kit.expect(plan(opened)).to_contain_text("48 steps")  # the answer is here, and has another rate
     kit.expect(rate).to_have_value("")
     rate.press_sequentially("0.00")
     opened.evaluate("loraGarageForm.look()")  # as the clock does while somebody types
@@ -150,13 +150,13 @@ def a_number_that_is_being_typed_is_not_written_over(opened: Page) -> None:
     kit.expect(rate).to_have_value("0.003")
     rate.fill("")
     rate.blur()
-    kit.expect(rate).to_have_value("0.001")
+    kit.expect(rate).to_have_value("0.0008")
     edits(opened, 0)
 
 
 def what_is_pasted_or_taken_out_counts_as_typed(opened: Page) -> None:
     """Seen: a text box tells gradio of key presses alone, and the next look put back what the plan said."""
-    kit.expect(setting(opened, "max_steps")).to_have_value("80")
+    kit.expect(setting(opened, "max_steps")).to_have_value("48")
     box = setting(opened, "eval_steps")
     box.fill("7")  # as a paste does
     box.blur()
@@ -200,7 +200,7 @@ def a_choice_by_keyboard_counts_as_one_by_mouse(opened: Page) -> None:
 def test_a_choice_before_the_page_has_arrived_is_looked_at_once(opened: Page) -> None:
     """Seen: the same look again, once the page's own call was answered; it stood at the gate in place of the one that was meant."""
     option(opened, "#data", PIRATE).click()
-    kit.expect(plan(opened)).to_contain_text("80 steps")
+    kit.expect(plan(opened)).to_contain_text("48 steps")
     gate.open(opened, "load")
     gate.answered(opened, "load")
     option(opened, "#data", SHOP).click()
@@ -223,7 +223,7 @@ def test_what_was_set_after_a_preset_was_chosen_stays_and_the_rest_is_filled(ope
     option(opened, "#data", PIRATE).click()
     kit.unfold(opened, "#step-plan")
     kit.unfold(opened, "#all-settings")
-    kit.expect(plan(opened)).to_contain_text("80 steps")
+    kit.expect(plan(opened)).to_contain_text("48 steps")
     gate.close(opened, "preset")
     choose_preset(opened)
     gate.wait(opened, "preset")

@@ -50,7 +50,7 @@ def fill(page: Page, setting: str, value: str) -> None:
 
 @pytest.mark.parametrize("method", ["lora", pytest.param("qlora", marks=pytest.mark.full)])
 def test_from_a_sample_set_to_a_tuned_model_answering_beside_its_base(app: App, method: str, full: bool) -> None:
-    """The plan's steps learn the voice, and held-out prompts are answered in it; with --full its own 80, else a fifth of them with half
+    """The plan's steps learn the voice, and held-out prompts are answered in it; with --full its own 48, else a fifth of them with half
     the rows at five times the rate. Nobody watches meanwhile."""
     from playwright.sync_api import expect
 
@@ -59,7 +59,7 @@ def test_from_a_sample_set_to_a_tuned_model_answering_beside_its_base(app: App, 
         choose(page, "#data", "sample:pirate_answers")
         expect(page.locator("#data-report")).to_contain_text("68")
         unfold(page, "#step-plan")
-        expect(page.locator("#plan-card")).to_contain_text("80 optimizer steps")
+        expect(page.locator("#plan-card")).to_contain_text("48 optimizer steps")
         unfold(page, "#all-settings")
         if method == "qlora":
             choose(page, "#method", "qlora")

@@ -49,7 +49,7 @@ def test_a_newcomer_gets_to_a_run_with_next_and_start_alone(
     kit.expect(page.locator("#goal")).to_be_hidden()  # has its answer, and is a line
     kit.expect(page.locator("#next-data")).to_contain_text({"en": "Pirate answers", "zh": "海盗"}[language])
     page.locator("#next-data").click()
-    kit.expect(plan).to_contain_text(re.compile("80 (optimizer steps|个优化步)"))
+    kit.expect(plan).to_contain_text(re.compile("48 (optimizer steps|个优化步)"))
     kit.expect(plan).to_contain_text("RTX 4060" if card else {"en": "no GPU is used", "zh": "不使用显卡"}[language])
     kit.unfold(page, "#plan-more")
     page.locator("#plan-more summary").first.click()
@@ -62,7 +62,7 @@ def test_a_newcomer_gets_to_a_run_with_next_and_start_alone(
     with kit.made_by_start(page, workspace) as run:
         kit.expect(page.locator("#frozen")).to_contain_text(run.name)
     recipe, facts = run.recipe(), run.facts()
-    assert (recipe.goal, recipe.data.source, recipe.train.max_steps) == ("style", "sample:pirate_answers", 80)
+    assert (recipe.goal, recipe.data.source, recipe.train.max_steps) == ("style", "sample:pirate_answers", 48)
     assert recipe.train.optim == "adamw_torch"  # on the card too: its states are a trifle
     assert facts.advice["budget"]["kind"] == ("card" if card else "cpu")
     watch.check()
@@ -98,14 +98,14 @@ def test_the_whole_way_to_a_run_goes_by_keyboard(chrome: Browser, app: kit.App, 
         passed += tab_to(page, f"next-{step}")
         page.keyboard.press("Enter")
         kit.expect(page.locator(f"#step-{following} > button")).to_be_focused()  # not back at the top of the page
-    kit.expect(page.locator("#step-plan > button")).to_contain_text(re.compile("LoRA.*rank 8.*80 steps"))
+    kit.expect(page.locator("#step-plan > button")).to_contain_text(re.compile("LoRA.*rank 8.*48 steps"))
     passed += tab_to(page, "start")
     assert {"goal", "model", "data", "file", "plan-for", "method", "rank", "run-name"} <= set(passed)
     kit.expect(page.locator("#start")).to_have_text(START["en"])
     with kit.made_by_start(page, workspace) as run:
         kit.expect(page.locator("#frozen")).to_contain_text(run.name)
     recipe = run.recipe()
-    assert (recipe.goal, recipe.data.source, recipe.train.max_steps) == ("style", "sample:pirate_answers", 80)
+    assert (recipe.goal, recipe.data.source, recipe.train.max_steps) == ("style", "sample:pirate_answers", 48)
     assert run.facts().advice["budget"]["kind"] == "cpu"
     watch.check()
     page.context.close()
@@ -160,7 +160,7 @@ def test_settings_are_found_by_a_word_edited_and_given_back(chrome: Browser, app
     kit.unfold(page, "#step-plan")
     kit.unfold(page, "#all-settings")
     rate, steps, seed = (page.locator(f"#setting-{name} input") for name in ("learning_rate", "max_steps", "seed"))
-    kit.expect(steps).to_have_value("80")
+    kit.expect(steps).to_have_value("48")
     search = page.locator("#settings-search input, #settings-search textarea").first
     search.press_sequentially("overlap")
     kit.expect(page.locator("#setting-overlap input")).to_be_visible()

@@ -43,7 +43,7 @@ KINDS = {
         "core.export.llamacpp.convert", "core.export.llamacpp.library", "core.export.llamacpp.questions", "core.export.llamacpp.unpack",
         "tests.faults.fake_worker", "tests.faults.forking", "tests.faults.instead",
     ),
-    "web": ("webui", "tests.kit.hostile_app"),
+    "web": ("webui", "tests.kit.hostile_app", "tests.kit.endless_base"),
     "commands": ("core.commands", "core.data.large.worker"),
 }  # fmt: skip
 # What libraries read as they load; "HF_" is read again (read_hub_again). An app sets gradio's, which its workers do not know.

@@ -269,10 +269,10 @@ def test_no_more_prompts_are_read_than_the_pace_of_the_neutral_texts_allows(slow
 
 
 def test_where_not_one_was_answered_it_rests_but_for_the_last_frame(slow: Trainer) -> None:
-    assert answered(slow, 0, 3.0) == []
-    for step in (1, 2, 3, 4):
+    assert answered(slow, 1, 3.0) == []
+    for step in (2, 3, 4):
         slow.film.take(step, long)
-    assert [step for step, _, _ in shown_in(slow.reporter.run.path)] == [0, 2], "one left out, then two"
+    assert [step for step, _, _ in shown_in(slow.reporter.run.path)] == [1, 3], "one left out, then two"
     assert answered(slow, 5, 20.0) == [0, 1, 2, 3, 4], "the last is always taken"
     slow.film.take(6, long)
     assert shown_in(slow.reporter.run.path)[-1][0] == 6
@@ -282,7 +282,7 @@ def test_all_frames_together_take_a_twentieth_of_the_run_and_the_last_one_has_an
     slow: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By counted time: a row's token is a second, each measurement of the texts three. Steps 0, 2, 4 and 5 have frames; all five answers
-    take twenty."""
+    take twenty, and the one that steps 0 and 5 answer in any case four, outside of that."""
     monkeypatch.setattr(frame_time, "MOST_OF_RUN", 0.05)
     film, now = slow.film, slow.film._clock
 
@@ -291,13 +291,41 @@ def test_all_frames_together_take_a_twentieth_of_the_run_and_the_last_one_has_an
         return 1.0
 
     monkeypatch.setattr(film, "_measure_neutral", measured)
-    for run_seconds, answered_at in ((2000, [5, 3, 3, 5]), (1000, [2, 1, 2, 3]), (400, [0, 0, 0, 1]), (160, [0] * 4)):
+    for run_seconds, answered_at in ((2000, [5, 3, 3, 5]), (1000, [2, 1, 2, 3]), (400, [1, 0, 0, 1]), (160, [1, 0, 0, 1])):
         (slow.reporter.run.path / frames.FILE).unlink(missing_ok=True)
         film._time.spent, film._rest, film._resting, film._a_second, film._neutral_seconds, began = 0.0, 0, 0, 5.0, 0.0, now()
         for step in (0, 2, 4, 5):
             film.take(step, lambda forward, seconds=run_seconds: seconds)
         shown = {step: sum(bool(answer.text) for answer in answers) for step, answers, _ in shown_in(slow.reporter.run.path)}
-        assert now() - began <= 0.05 * run_seconds and [shown.get(step, 0) for step in (0, 2, 4, 5)] == answered_at, run_seconds
+        assert now() - began - 2 * 4 <= 0.05 * run_seconds and [shown.get(step, 0) for step in (0, 2, 4, 5)] == answered_at, (
+            run_seconds
+        )
+
+
+def test_the_first_frame_and_the_last_have_an_answer_however_short_the_run_and_slow_the_pc(
+    slow: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen: "Watch it learn" never showed an answer, run after run."""
+    film, nothing = slow.film, lambda forward: None
+    monkeypatch.setattr(film, "_neutral", [])  # a run too short for them: its time is known after two steps
+    film.take(0, nothing)
+    film.take(3, nothing, stops_early=True)
+    whole = {step: [answer.text for answer in answers] for step, answers, _ in shown_in(slow.reporter.run.path)}
+    assert whole == {0: ["xxxx", "", "", "", ""], 3: ["xxxx", "", "", "", ""]} and film._time.spent == 0.0
+    monkeypatch.setattr("core.chat.film.CERTAIN_S", 2.0)
+    film.take(5, nothing)
+    [cut, *others] = shown_in(slow.reporter.run.path)[-1][1]
+    assert (cut.text, cut.why) == ("xx", "length") and {answer.why for answer in others} == {"time"}, (
+        "what there is when its seconds are over"
+    )
+
+
+def test_a_run_that_stops_early_ends_with_a_frame(tmp_path: Path, tiny_model: Path, tokenizer: Tokenizer, short: None) -> None:
+    trainer = trainer_of(tmp_path, tiny_model, films=tokenizer, recipe=recipe_of(max_steps=40, eval_steps=1))
+    assert trainer.film.every == 2, "not at every evaluation"
+    trainer.patience, trainer.evaluation.loss = 1, iter([3.0, 2.5, 2.0, 2.5]).__next__
+    trainer.run()
+    assert trainer.position.step == 3 and [step for step, _, _ in shown_in(tmp_path)] == [0, 2, 3]
 
 
 def test_a_run_too_short_for_all_neutral_texts_measures_those_it_can_afford_twice() -> None:

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from core import files
+from core.memory import budget
 from core.memory.budget import Budget
 from core.messages import msg
-from core.models.known import known_models
+from core.models.known import known_models, shape_of_size
 from core.models.shapes.shape import ModelShape
 from core.recipe import Recipe
 from core.runs.all import Runs
@@ -23,7 +24,7 @@ from core.runs.run_json import RunFacts
 from core.runs.states import State
 from core.system.gpu import Card, Nvidia
 from core.system.machine import Machine
-from core.trial import pace
+from core.trial import computed_pace, known_paces, pace
 from core.trial.known_paces import KnownPaces
 from core.trial.pace import PaceProbe, StandIn
 from core.workspace import lease
@@ -418,3 +419,21 @@ def test_a_models_own_run_counts_before_a_step_and_what_it_said_is_read_once(wor
     assert paces.on(CPU).seconds(6_000, "starter", starter, "lora") == pytest.approx(60)
     card = Budget(kind="card", name="a card", card_uuid="GPU-1")
     assert paces.on(card).known == (), "it was trained on a processor"
+
+
+def test_a_pace_is_computed_for_a_processor_and_for_planned_gpus_from_the_size_of_the_model_alone():
+    """8 billion multiplications a token, twice as many operations, three passes of them where activations are recomputed."""
+    shape = shape_of_size("8B")
+    flop = 6 * known_paces.products_of(shape)
+    assert flop == pytest.approx(6 * 8e9, rel=0.1)
+    here = computed_pace.of(Budget(kind="cpu"), shape, recomputes=True, cores=4)
+    assert here.tokens_per_second == pytest.approx(4 * 50e9 / flop) and here.source.key == "pace.computed"
+    there = computed_pace.of(budget.planned(12, "Linux"), shape, recomputes=True, cores=4)
+    assert there.source == msg("pace.computed_for", card="RTX 3060") and there.tokens_per_second == pytest.approx(
+        0.4 * 25e12 / flop
+    )
+    assert computed_pace.of(Budget(kind="card", sold_gb=12.0), shape, recomputes=True, cores=4) is None, "it is here: it is timed"
+    assert computed_pace.of(budget.planned(13, "Linux"), shape, recomputes=True, cores=4) is None
+    assert computed_pace.of(Budget(kind="cpu"), shape_of_size("600M"), recomputes=True, cores=4) is None, (
+        "a second's timing tells more"
+    )

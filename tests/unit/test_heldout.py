@@ -173,3 +173,10 @@ def test_settings_have_both_languages_and_real_recipe_fields(name):
         {"goal": settings["goal"], "data": {"source": name}, "adapter": settings["adapter"], "train": settings["train"]}
     )
     assert recipe.adapter.r == settings["adapter"]["r"]
+
+
+def test_the_quick_start_trains_as_the_sample_does() -> None:
+    """They are written in two places, and only one of them was measured."""
+    quick = yaml.safe_load((PRESETS / "recipes" / "quickstart.yaml").read_text("utf-8"))
+    sample = yaml.safe_load((SAMPLES / "pirate_answers.yaml").read_text("utf-8"))
+    assert quick["train"] == sample["train"] and quick["adapter"] == {"method": "lora", **sample["adapter"]}

@@ -37,7 +37,8 @@
     const active = document.getElementById(box.getAttribute("aria-activedescendant") ?? ""), words = box.value.toLowerCase();
     const all = [...(document.getElementById(box.getAttribute("aria-controls"))?.querySelectorAll("[role=option]") ?? [])];
     const label = (one) => one?.getAttribute("aria-label").toLowerCase() ?? "";
-    const written = () => all.find((one) => label(one) === words) ?? [active, ...all].find((one) => one && label(one).includes(words));
+    const names = (one) => label(one).split(/[:：,、]\s*/).some((name) => name.endsWith(` ${words}`));  // "rtx 3060 ti" is no 3060
+    const written = () => all.find((one) => label(one) === words) ?? all.find(names) ?? [active, ...all].find((one) => one && label(one).includes(words));
     const option = typed === box ? written() : active;
     if (!option) return;
     event.stopPropagation();

@@ -115,7 +115,14 @@ def component_for(key: Key, w: Wording) -> Component:
         return gr.Textbox(
             "", max_lines=1, max_length=20, placeholder=w.t("wizard.none" if key in NONE else "wizard.auto"), **options
         )
-    return gr.Number(default, **options)
+    return gr.Number(default, step=step_of(default), **options)
+
+
+def step_of(default: float | int) -> float | int:
+    """By how much an arrow key changes a number: one in the last place of its default, at most 1; a hundredth where that is 0."""
+    if isinstance(default, int):
+        return 1
+    return min(1.0, 10.0 ** math.floor(math.log10(default))) if default else 0.01
 
 
 def label_of(name: str, w: Wording) -> str:

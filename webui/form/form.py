@@ -307,7 +307,7 @@ class Wizard:
             plan.experts: gr.update(visible=plan.asks_for_experts(result, explicit)),
             **plan.draw_of_pairs(result, explicit, form.data),
             plan.reset: gr.update(visible=bool(explicit), value=w.t("wizard.reset", count=len(explicit))),
-            self.start_step.button: self.start_step.label(result),
+            self.start_step.button: self.start_step.label(result) | ({"variant": "secondary"} if result.is_doubtful else {}),
             self.start_step.said: self.start_step.verdict(plan_view.summary(result, w)),
             self.again: gr.Timer(active=result.unsettled),
             **self.model_step.download.draw(

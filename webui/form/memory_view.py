@@ -31,7 +31,11 @@ def holders(result: FormResult, machine: Machine, w: Wording) -> Html | str:
     if result.plan is None or not is_short(result):
         return ""
     here = result.plan.advice.budget
-    by_ram = [(name, f"{gib(size / GIB)} GiB") for name, size in top_by_ram(MOST_HOLDERS)] if here.kind == "cpu" else None
+    by_ram = (
+        [(name, w.t("fits_view.gib", gib=gib(size / GIB))) for name, size in top_by_ram(MOST_HOLDERS)]
+        if here.kind == "cpu"
+        else None
+    )
     held = by_ram if here.kind == "cpu" else _on_card(here, machine, w)
     if held is None:
         return tag("p", w.t("free_memory.holders_unknown"), class_="lg-quiet")
@@ -49,7 +53,11 @@ def _on_card(here: Budget, machine: Machine, w: Wording) -> list[tuple[str, str]
         return None
     found = []
     for holder in [holder for holders in told for holder in holders or ()][:MOST_HOLDERS]:
-        used = w.t("free_memory.amount_unknown") if holder.used_bytes is None else f"{gib(holder.used_bytes / GIB)} GiB"
+        used = (
+            w.t("free_memory.amount_unknown")
+            if holder.used_bytes is None
+            else w.t("fits_view.gib", gib=gib(holder.used_bytes / GIB))
+        )
         found.append((holder.name or w.t("free_memory.process", pid=str(holder.pid)), used))
     return found
 

@@ -76,7 +76,7 @@ def about(model_id: object, result: FormResult, services: Services, w: Wording) 
     elif model is not None:
         gated = w.t("wizard.gated") if model.gated else w.t("wizard.open_licence")
         lines.append(tag("p", w.t("wizard.model_about", licence=model.licence, access=gated)))
-        lines.append(tag("p", w.preset(model.note)) if model.note else None)
+        lines.append(tag("p", w.preset(model.note, f"model_{model.id}_note")) if model.note else None)
     if result.shape is not None:
         size = format.parameters(w, result.shape.params)
         download = format.bytes_used(download_bytes(model_id, result.shape))

@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
+from core.advice.wish import cards_of
 from core.errors import GarageError
 from core.system import devices
 from core.system.machine import Machine
@@ -161,8 +162,15 @@ class PlanStep:
         w = self.w
         has_card = any(card.uuid and card.usable for card in machine.nvidia.cards)
         processor = [(w.t("wizard.memory_cpu"), PROCESSOR)] if has_card else []
-        sizes = [(w.t("wizard.memory_size", gb=size), f"{SIZE}{size}") for size in SIZES]
+        sizes = [(self._size(size), f"{SIZE}{size}") for size in SIZES]
         return [(w.t("wizard.memory_here"), HERE), *processor, *sizes]
+
+    def _size(self, gb: int) -> str:
+        """With the names of common cards, which is what people type."""
+        names = cards_of(gb)
+        if not names:
+            return self.w.t("wizard.memory_size", gb=gb)
+        return self.w.t("wizard.memory_size_as", gb=gb, cards=self.w.t("shelf_view.comma").join(names))
 
     def card_choices(self, machine: Machine) -> list[tuple[str, str]]:
         return [(hardware.titled(card, self.w), card.uuid or "") for card in devices.may_be_chosen(machine.nvidia)]

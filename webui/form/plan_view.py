@@ -12,7 +12,7 @@ from core.trial.dry_runs import Looked
 from webui.form import headroom_view
 from webui.form.planner import FormResult, counts_of
 from webui.kit import correction, format
-from webui.kit.format import METHODS, badge, gib, method_name, where
+from webui.kit.format import METHODS, badge, gib, grouped, method_name, where
 from webui.kit.html import Html, join, notice, tag
 from webui.kit.wording import Wording
 
@@ -23,6 +23,8 @@ BAR = (
     ("work", ("activations", "logits")),
     ("rest", ("workspace", "context", "slack")),
 )
+# As findings of the plan, and as the reason for the length; that a length is estimated is nothing to warn a newcomer of.
+SAID_ELSEWHERE = (*SAID_OF_PLANS, "advise.warn_estimated_lengths")
 MOST_WARNINGS = 2  # beside the form; the others are in a fold
 # What would fit, each in a fold of its own.
 FITS = (("stretched", headroom_view.stretched), ("by_length", headroom_view.by_length), ("on_cards", headroom_view.on_cards))
@@ -42,11 +44,14 @@ def summary(result: FormResult, w: Wording) -> str:
 
 
 def verdict_line(advice: Advice, w: Wording) -> str:
-    """ "fits: 5.2 of 7.3 GiB" with the margin counted in; the word alone where a number is not known."""
+    """ "fits: 5.2 of 7.3 GiB" with the margin counted in, but where only that is too much; the word alone where a number is not known."""
     word = w.t(f"plan_view.verdict_{advice.verdict}")
     if advice.estimate is None or advice.budget.free_gib is None:
         return word
-    return w.t("plan_view.verdict_numbers", verdict=word, needed=gib(advice.estimate.needed_gib), free=gib(advice.budget.free_gib))
+    needed, free = advice.estimate.needed_gib, advice.budget.free_gib
+    if advice.verdict == "tight" and needed > free:  # "7.8 of 7.3" would be over
+        return w.t("plan_view.verdict_bare", verdict=word, needed=gib(advice.estimate.on_card_gib), free=gib(free))
+    return w.t("plan_view.verdict_numbers", verdict=word, needed=gib(needed), free=gib(free))
 
 
 def steps_and_time(result: FormResult, w: Wording) -> list[str]:
@@ -68,7 +73,8 @@ def card(result: FormResult, w: Wording) -> Html:
         tag(
             "p",
             tag("strong", w.t("plan_view.method_rank", method=method_name(result.plan.recipe.adapter), r=advice.recipe.adapter.r)),
-            badge(advice.verdict, w),
+            badge(advice.verdict, w, is_plain=result.is_long),
+            tag("span", w.t("plan_view.takes_long"), class_="lg-badge lg-warn") if result.is_long else None,
             class_="lg-plan-head",
         ),
         memory(advice.estimate, advice.budget, w),
@@ -77,6 +83,7 @@ def card(result: FormResult, w: Wording) -> Html:
         dry_run_line(result.dry_run, advice, w),
         correction.corrected(advice.correction, w),
         time_line(result, w),
+        notice(w.t("plan_view.long", time=format.about(w, result.seconds)), "warn") if result.is_long else None,
         learned_line(result, w),
         notice(w.of(result.note), "warn") if result.note else None,
         tag("p", w.t("plan_view.shape_unknown", why=w.of(result.shape_problem)), class_="lg-quiet")
@@ -88,7 +95,7 @@ def card(result: FormResult, w: Wording) -> Html:
 
 
 def _warnings(advice: Advice, w: Wording) -> list[Html]:
-    return [notice(w.of(warning), "warn") for warning in advice.warnings if warning.key not in SAID_OF_PLANS]
+    return [notice(w.of(warning), "warn") for warning in advice.warnings if warning.key not in SAID_ELSEWHERE]
 
 
 def more(result: FormResult, table: VramTable, w: Wording) -> Html:
@@ -126,13 +133,13 @@ def learned_line(result: FormResult, w: Wording) -> Html | None:
     if result.plan is None or result.preview is None:
         return None
     counts = counts_of(result.preview, result.plan.recipe.data)
-    percent = f"{counts.learned_percent}"
-    percent = percent if counts.exact else w.t("learned_view.about", number=percent)
+    exact = counts.learned_percent
+    percent = exact if counts.exact else w.t("learned_view.about", number=exact)
     rows = counts.rows - counts.rows_dropped
     apart = held(rows, result.plan.recipe.data.eval_fraction)
     if not apart:
-        return tag("p", w.t("plan_view.learned_all", rows=f"{rows:,}", percent=percent))
-    return tag("p", w.t("plan_view.learned", rows=f"{rows - apart:,}", held=f"{apart:,}", percent=percent))
+        return tag("p", w.t("plan_view.learned_all", rows=grouped(rows), percent=percent))
+    return tag("p", w.t("plan_view.learned", rows=grouped(rows - apart), held=grouped(apart), percent=percent))
 
 
 def memory(estimate: Estimate | None, budget: Budget, w: Wording) -> Html | None:

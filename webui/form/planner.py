@@ -34,8 +34,8 @@ from core.recipe import Data, Recipe
 from core.runs import further
 from core.runs.folder import RunFolder
 from core.runs.time_left import EVALUATION_SHARE
-from core.system import devices
-from core.trial import pace
+from core.system import cores, devices
+from core.trial import computed_pace, pace
 from core.trial.dry_runs import Looked, Question
 from core.trial.pace import Pace, StandIn
 from core.workspace.saved_recipes import NO_DATA
@@ -47,6 +47,7 @@ from webui.state.services import Services
 
 HERE, PROCESSOR, SIZE = "here", "cpu", "size:"
 FAILURE_KEPT_S = 60.0
+LONG_S = 12 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,16 @@ class FormResult:
             return None
         computed = pace.seconds(planned_tokens(self.plan, self.preview), self.pace)
         return pace.with_bus(computed, self.pace, self.plan.advice.bus_seconds)
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it would take longer than a night, as the best pace that is known tells."""
+        return (self.seconds or 0.0) > LONG_S
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether Start may be pressed and should not look as if all were well."""
+        return self.is_long or bool(self.plan and self.plan.advice.verdict == "does_not_fit")
 
 
 def counts_of(preview: Preview, data: Data) -> Counts:
@@ -163,7 +174,7 @@ class Planner:
         problem = problem or other_base
         if problem is None and missing is None and budgeted.planned:
             problem = msg("wizard.only_planned", gb=f"{budgeted.sold_gb:g}")
-        known_pace = self._pace(made, shape, preview) if preview and not budgeted.planned else None
+        known_pace = self._pace(made, shape, preview) if preview else None
         return FormResult(
             made, preview, shape, known_pace, missing, problem, shape_problem, preview_problem, self._note(budgeted, form),
             measuring=self.services.pace_probe.busy,
@@ -285,9 +296,14 @@ class Planner:
             return ""
 
     def _pace(self, made: Plan, shape: ModelShape | None, preview: Preview) -> Pace | None:
-        """From a run of the same kind on this PC, else from a step of this plan that is timed now (None until it was)."""
+        """From a run of the same kind on this PC, else from a step of this plan that is timed now. Until it was, and for a GPU that is only
+        planned for, computed for a large model, else None."""
         recipe = made.recipe
         budgeted = made.advice.budget
+        recomputes = bool(recipe.train.gradient_checkpointing)
+        computed = computed_pace.of(budgeted, shape, recomputes, cores.usable()) if shape else None
+        if budgeted.planned:
+            return computed
         device = budget.device_of(budgeted, self.services.monitor.newest().nvidia)
         found = pace.from_runs(self.services.runs, recipe, budgeted.kind == "card", device)
         if (
@@ -297,7 +313,9 @@ class Planner:
         counts = counts_of(preview, recipe.data)
         step = StandIn.of(shape, recipe, counts.tokens / max(1, counts.pieces), counts.learned_percent / 100, device)
         speed = self.services.pace_probe.look(step)
-        return None if speed is None else pace.from_step(speed, measuring_share(made, preview))
+        if speed is None:
+            return computed
+        return pace.from_step(speed, measuring_share(made, preview))
 
     def _dry_run(self, made: Plan, shape: ModelShape | None) -> Looked | None:
         """What the step itself would hold, as far as it is known; it is asked for, never waited for."""

@@ -8,6 +8,7 @@ from datetime import date, datetime, timedelta
 from core.advice.goals import Goal
 from core.data.sample_sets import sample_of
 from core.memory.budget import Budget
+from core.messages import Figures
 from core.progress import Progress
 from core.recipe import Adapter
 from webui.kit.html import Html, tag
@@ -17,13 +18,18 @@ from webui.state.snapshot import RunRow
 NARROW = "\u00a0"  # keeps "80 MB" together
 
 
-def bytes_used(count: float) -> str:
+def grouped(count: float) -> Figures:
+    """ "1,962"; a catalogue writes it as its language does."""
+    return Figures(f"{count:,}")
+
+
+def bytes_used(count: float) -> Figures:
     """Decimal units, as disks are sold: 31 MB, 1.2 GB."""
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= size:
             value = count / size
-            return f"{value:.1f} {unit}" if value < 10 and unit == "GB" else f"{value:.0f} {unit}"
-    return f"{count:.0f} B"
+            return Figures(f"{value:.1f} {unit}" if value < 10 and unit == "GB" else f"{value:.0f} {unit}")
+    return Figures(f"{count:.0f} B")
 
 
 def loss(value: float | None) -> str:
@@ -46,15 +52,17 @@ def rows(wording: Wording, count: int) -> str:
 
 def time_left(wording: Wording, seconds: float | None) -> str:
     """ "about 25 min left"; "" while it is not known."""
-    return _roughly(wording, seconds, "seconds_left", "minutes_left", "hours_left")
+    return _roughly(wording, seconds, "seconds_left", "minutes_left", "hours_left", "days_left")
 
 
 def about(wording: Wording, seconds: float | None) -> str:
     """ "about 25 min": a duration that is only estimated; "" while it is not known."""
-    return _roughly(wording, seconds, "about_seconds", "about_minutes", "about_hours")
+    if seconds is not None and 10 * 3600 <= seconds < 48 * 3600:
+        return wording.t("units.about_whole_hours", hours=round(seconds / 3600))
+    return _roughly(wording, seconds, "about_seconds", "about_minutes", "about_hours", "about_days")
 
 
-def _roughly(wording: Wording, seconds: float | None, in_seconds: str, in_minutes: str, in_hours: str) -> str:
+def _roughly(wording: Wording, seconds: float | None, in_seconds: str, in_minutes: str, in_hours: str, in_days: str) -> str:
     if seconds is None or seconds != seconds or seconds < 0:
         return ""
     if seconds < 50:
@@ -62,7 +70,9 @@ def _roughly(wording: Wording, seconds: float | None, in_seconds: str, in_minute
     minutes = max(1, round(seconds / 60))
     if minutes < 90:
         return wording.t(f"units.{in_minutes}", minutes=minutes)
-    return wording.t(f"units.{in_hours}", hours=minutes // 60, minutes=minutes % 60)
+    if minutes < 48 * 60:
+        return wording.t(f"units.{in_hours}", hours=minutes // 60, minutes=minutes % 60)
+    return wording.t(f"units.{in_days}", days=round(minutes / 60 / 24))
 
 
 def duration(wording: Wording, seconds: float | None) -> str:
@@ -81,7 +91,7 @@ def progress(wording: Wording, value: Progress | None) -> str:
         return ""
     if value.unit == "bytes":
         if not value.total:
-            return bytes_used(value.done)
+            return wording.figures(bytes_used(value.done))
         return wording.t("units.of", done=bytes_used(value.done), total=bytes_used(value.total))
     unit = wording.t(f"units.{value.unit}") if wording.knows(f"units.{value.unit}") else value.unit
     return wording.t("units.of_unit", done=round(value.done), total=round(value.total), unit=unit)
@@ -111,7 +121,7 @@ def _local(seconds_since_1970: object) -> time.struct_time | None:
 
 def parameters(wording: Wording, count: int) -> str:
     """ "135M parameters", "7.2B parameters": as models are spoken of."""
-    value = f"{count / 1e6:.0f}M" if count < 0.9995e9 else f"{count / 1e9:.1f}B"
+    value = Figures(f"{count / 1e6:.0f}M" if count < 0.9995e9 else f"{count / 1e9:.1f}B")
     return wording.t("units.parameters", count=value)
 
 
@@ -120,8 +130,9 @@ VARIANTS = {"load_in_8bit": "int8", "use_dora": "DoRA", "is_pissa": "PiSSA", "us
 TONES = {"fits": "ok", "tight": "warn", "does_not_fit": "bad", "unknown": "plain"}
 
 
-def badge(verdict: str, w: Wording) -> Html:
-    return tag("span", w.t(f"plan_view.verdict_{verdict}"), class_=f"lg-badge lg-{TONES[verdict]}")
+def badge(verdict: str, w: Wording, is_plain: bool = False) -> Html:
+    """is_plain: without the verdict's colour."""
+    return tag("span", w.t(f"plan_view.verdict_{verdict}"), class_=f"lg-badge lg-{'plain' if is_plain else TONES[verdict]}")
 
 
 def method_name(settings: Adapter) -> str:
@@ -129,9 +140,9 @@ def method_name(settings: Adapter) -> str:
     return " · ".join([METHODS[settings.method], *(word for name, word in VARIANTS.items() if getattr(settings, name, False))])
 
 
-def gib(value: float) -> str:
+def gib(value: float) -> Figures:
     """As few figures as matter: 0.03, 5.2, 120."""
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 0.095 else f"{value:.2f}"
+    return Figures(f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 0.095 else f"{value:.2f}")
 
 
 def where(budget: Budget, w: Wording) -> str:

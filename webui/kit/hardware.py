@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from core.memory.budget import sold_gb
+from core.messages import Figures
 from core.system.devices import best_card, why_left_out
 from core.system.gpu import Card, Holder, Nvidia
 from core.system.machine import Machine
@@ -137,12 +138,12 @@ def _holders(holders: tuple[Holder, ...] | None, w: Wording) -> str:
 
 
 def _holder(holder: Holder, w: Wording) -> str:
-    used = w.t("hardware_view.memory_unknown") if holder.used_bytes is None else f"{gib(holder.used_bytes)} GiB"
+    used = w.t("hardware_view.memory_unknown") if holder.used_bytes is None else w.t("fits_view.gib", gib=gib(holder.used_bytes))
     return w.t("hardware_view.holder", name=holder.name or w.t("hardware_view.some_program"), pid=str(holder.pid), used=used)
 
 
-def gib(count: int) -> str:
-    return f"{count / GIB:.1f}"
+def gib(count: int) -> Figures:
+    return Figures(f"{count / GIB:.1f}")
 
 
 def _ram(machine: Machine, key: str, w: Wording) -> str:

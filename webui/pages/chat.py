@@ -15,10 +15,20 @@ from core.chat.questions import target_of, target_of_adapter
 from core.errors import ChatError, GarageError
 from core.runs.states import BUSY
 from webui.kit import format
+from webui.kit.format import grouped
 from webui.kit.html import Html, muted, notice, placeholder, tag
 from webui.kit.live import AT_ONCE, FOLLOWS, QUIET, LivePart, shown
 from webui.kit.wording import Wording
-from webui.pages.chat_choices import LATEST, PRECISIONS, checkpoint_choices, is_there, run_id_of, strength_of, target_choices
+from webui.pages.chat_choices import (
+    LATEST,
+    PRECISIONS,
+    checkpoint_choices,
+    first_choice,
+    is_there,
+    run_id_of,
+    strength_of,
+    target_choices,
+)
 from webui.pages.chat_history import MOST_SYSTEM, Message, answered, turns_of, without_last
 from webui.pages.conversations import BASE, CHOSEN, OFFERED, OPENED, SENT, TAKEN, TUNED, ConversationShelf
 from webui.pages.corrections import CLOSES, CorrectionsPanel
@@ -33,6 +43,15 @@ MOST_SHOWN = 40_000  # characters of one answer, twice what 4,096 tokens are; a 
 SEED = 7  # its place among target and sampling
 # Outputs: message, emptied where it is still what was sent.
 LEAVES = "(sent, now) => sent && now === sent ? '' : undefined"
+# The next question may be sent while the base still writes: its answer ends, and the question goes once that one is over.
+SENDS = """() => {
+  const [send, stop] = ["#chat-send", "#chat-stop"].map((id) => document.querySelector(id));
+  window.loraGarageSends = Boolean(send?.checkVisibility() && stop?.checkVisibility());
+  if (window.loraGarageSends) stop.click();
+}"""
+SENDS_NOW = """() => {
+  if (window.loraGarageSends) document.querySelector("#chat-send").click();
+}"""
 THINKING = {"trained": None, "on": True, "off": False}
 
 
@@ -53,14 +72,16 @@ class ChatPage:
             gr.HTML(tag("h2", w.t("chat_page.title")))
             with gr.Row(elem_id="chat-choose"):
                 target = w.named("chat_page.target", "chat-target")
-                self.target = gr.Dropdown(choices, value=choices[0][1], scale=3, min_width=260, elem_classes=FOLLOWS, **target)
-                known, is_run = checkpoint_choices(self.services, self.w, choices[0][1]), run_id_of(choices[0][1]) is not None
+                first = first_choice(choices, snapshot.rows)
+                self.target = gr.Dropdown(choices, value=first, scale=3, min_width=260, elem_classes=FOLLOWS, **target)
+                known, is_run = checkpoint_choices(self.services, self.w, first), run_id_of(first) is not None
                 checkpoint = w.named("chat_page.checkpoint", "chat-checkpoint") | {"scale": 2, "min_width": 200}
                 self.checkpoint = gr.Dropdown(known, value=LATEST, visible=is_run, elem_classes=FOLLOWS, **checkpoint)
             self.offered = gr.Textbox("", visible="hidden")  # to whom it may be shown is known to the page alone
             precisions = [(w.t(f"chat_page.precision_{name}"), name) for name in PRECISIONS]
-            self.precision = gr.Radio(precisions, value="trained", **w.named("chat_page.precision", "chat-precision"))
             with gr.Row(elem_id="chat-load-row"):
+                precision = w.named("chat_page.precision", "chat-precision") | {"scale": 0, "min_width": 430}
+                self.precision = gr.Radio(precisions, value="trained", **precision)
                 self.load = gr.Button(w.t("chat_page.load"), elem_id="chat-load", scale=0, min_width=160)
                 self.status = gr.HTML(self._status(snapshot.chat), elem_id="chat-status")
         with gr.Column(elem_classes="lg-card", elem_id="chat-room"):
@@ -169,8 +190,11 @@ class ChatPage:
         talk = QUIET | waits | {"trigger_mode": "once", "concurrency_limit": 4, "concurrency_id": "chat", "cancels": corrects}
         asked = [self.base, self.tuned, *target, *sampling]
         said = gr.on([self.send.click, self.message.submit], self.talk_on, [self.message, opened, *asked], [*view, opened], **talk)
+        gr.on([self.send.click, self.message.submit], None, None, None, js=SENDS, **QUIET)
         earlier, outputs = self.corrections.earlier, [*view, opened, *self.corrections.outputs]
         again = self.again.click(self.talk_again, [earlier, opened, *asked], outputs, **talk)
+        for event in (said, again):
+            event.then(None, None, None, js=SENDS_NOW, **QUIET)
         ends = AT_ONCE | {"cancels": [said, again, *corrects]}
         self.stop.click(self.halt, None, None, **AT_ONCE)
         self.undo.click(self.take_back, [self.base, self.tuned], [*view, self.message], **ends)
@@ -281,7 +305,7 @@ class ChatPage:
         self, base: list[Message], tuned: list[Message], texts: dict[str, str], both: bool
     ) -> tuple[list[Message], list[Message]]:
         """Both histories with what is written; of an answer without end only its beginning, and that it was cut."""
-        cut = self.w.t("chat_page.cut", most=f"{MOST_SHOWN:,}")
+        cut = self.w.t("chat_page.cut", most=grouped(MOST_SHOWN))
         told = {column: text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}\n\n{cut}" for column, text in texts.items()}
         return self._answered(base, told["base"]), self._answered(tuned, told["tuned"]) if both else []
 
@@ -299,7 +323,8 @@ class ChatPage:
         sent: str | None = None,
         done: dict[str, Done] | None = None,
     ) -> list[Any]:
-        """Values for `view`. both None leaves the columns, sent None the message box as they are; sent: what leaves it."""
+        """Values for `view`. both None leaves the columns, sent None the message box as they are; sent: what leaves it. The next question may
+        be sent as soon as the tuned answer is there."""
         talked = bool(base or tuned)
         notes = [gr.skip(), gr.skip()] if done is None else [self._note(done.get("base")), self._note(done.get("tuned"))]
         histories = [gr.skip() if both is None else base or [], gr.skip() if both is None else tuned or []]
@@ -311,7 +336,7 @@ class ChatPage:
             *notes,
             shown(notice(sentence, tone)),
             gr.skip() if sent is None else sent,
-            gr.update(visible=not writing),
+            gr.update(visible=not writing or bool(both and done and "tuned" in done)),
             gr.update(visible=writing),
         ]
 
@@ -355,11 +380,12 @@ class ChatPage:
         loaded, or where nothing is, one that ended since the page was made, is what one comes to talk with; what a person has chosen or
         asked stays, also what was chosen since this was asked. In place of a model that has gone, anything is."""
         choices, state = self._targets(), self.services.chat.state()
-        wanted = choices[0][1] if state.phase == "empty" else f"run:{state.target.run}" if state.target else ""
+        first = first_choice(choices, self.services.snapshots.now().rows)
+        wanted = first if state.phase == "empty" else f"run:{state.target.run}" if state.target else ""
         known = [value for _, value in choices]
         wanted = wanted if run_id_of(wanted) and wanted in known else ""
         if not is_there(self.services, self.w, target) and not base and taken in (None, "", "chosen"):
-            return gr.update(choices=choices), f"{wanted or known[0]}\n{target}"
+            return gr.update(choices=choices), f"{wanted or first}\n{target}"
         return (gr.skip(), "") if base or taken or run_id_of(target) or not wanted else (gr.update(choices=choices), wanted)
 
     def choose(self, target: Any, opened: Any) -> list[Any]:

@@ -32,6 +32,13 @@ def target_choices(services: Services, w: Wording, rows: tuple[RunRow, ...]) -> 
     return [*runs, *elsewhere, *((w.t("chat_page.choice_base", name=format.model_name(m, w)), f"base:{m}") for m in models)]
 
 
+def first_choice(choices: list[tuple[str, str]], rows: tuple[RunRow, ...]) -> str:
+    """The newest run that has ended, else the first choice: of a paused one a single step may be all there is."""
+    offered = [value for _, value in choices]
+    ended = (f"run:{row.id}" for row in rows if row.status.has_adapter)
+    return next((value for value in ended if value in offered), offered[0])
+
+
 def is_there(services: Services, w: Wording, target: Any) -> bool:
     """Whether Chat offers it, or it is a run at work or in the queue, which is offered again when it ends."""
     rows = services.snapshots.now().rows

@@ -123,7 +123,7 @@ def rows(kept: Sequence[Kept], w: Wording) -> Html:
 
 def row(each: Kept, w: Wording) -> Html:
     facts = [
-        format.bytes_used(each.size),
+        w.figures(format.bytes_used(each.size)),
         w.t("disk_view.last_used", when=format.moment(each.last_used)),
         w.t(f"disk_view.store_{each.store}"),
         "" if each.is_whole else w.t("disk_view.incomplete"),

@@ -13,6 +13,7 @@ import gradio as gr
 from core.errors import GarageError, ModelError
 from core.hub.entry import ENDED, Download
 from webui.kit import format
+from webui.kit.format import grouped
 from webui.kit.html import Html, bar, join, notice, tag
 from webui.kit.live import CONTROL, EACH, LivePart, Poller, Update, ViewContext, shown
 from webui.kit.panel import Panel
@@ -125,8 +126,8 @@ def numbers(each: Download, w: Wording) -> str:
         return w.t("downloads_view.size_unknown") if each.state == "running" else ""
     in_rows = each.unit == "rows"
     if each.state == "done":
-        return format.rows(w, each.total) if in_rows else format.bytes_used(each.total)
-    done, total = (f"{each.done:,}", format.rows(w, each.total)) if in_rows else map(format.bytes_used, (each.done, each.total))
+        return format.rows(w, each.total) if in_rows else w.figures(format.bytes_used(each.total))
+    done, total = (grouped(each.done), format.rows(w, each.total)) if in_rows else map(format.bytes_used, (each.done, each.total))
     parts = [
         w.t("units.of", done=done, total=total),
         f"{int(100 * each.done / each.total)} %",

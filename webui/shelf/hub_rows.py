@@ -10,7 +10,7 @@ from core.advice.shelf import HubRow
 from core.hub.answers import host_of, page
 from core.hub.search import Found
 from webui.kit import format
-from webui.kit.format import METHODS, gib
+from webui.kit.format import METHODS, gib, grouped
 from webui.kit.html import Html, join, tag
 from webui.kit.wording import Wording
 from webui.shelf.rows import TONES, Marks, gate, head, listed, minutes, of_minutes, spoken
@@ -62,7 +62,7 @@ def facts(each: HubRow, marks: Marks, w: Wording) -> list[str]:
         about_minutes(each, marks, w),
         model.license or w.t("hub_rows_view.no_licence"),
         languages(model, w),
-        w.t("hub_rows_view.liked", downloads=f"{model.downloads or 0:,}", likes=f"{model.likes or 0:,}"),
+        w.t("hub_rows_view.liked", downloads=grouped(model.downloads or 0), likes=grouped(model.likes or 0)),
         model.modified or "",
     ]
 

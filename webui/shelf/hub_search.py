@@ -50,5 +50,7 @@ class HubSearch:
             return shown(notice(self.w.of(error.message), "warn"))
         budget = self.budget_of(memory, cards)
         rows = shelf.of_hub(found, budget)
-        marks = Marks(model if isinstance(model, str) else None, self.services.models.here(), self.services.paces.on(budget))
+        marks = Marks(
+            model if isinstance(model, str) else None, self.services.models.here(), self.services.paces.on(budget), budget
+        )
         return shown(Html(hub_rows.found(rows, text.strip(), marks, self.w)))

@@ -10,11 +10,14 @@ from core.advice.shelf import HubRow, Shelf, ShelfRow
 from core.advice.wish import Wish, language_name
 from core.export.llamacpp.ways_out import way_of
 from core.memory.budget import Budget
+from core.messages import Figures
 from core.models.known import KnownModel
 from core.models.shapes.shape import ModelShape
+from core.system import cores
+from core.trial import computed_pace, pace
 from core.trial.known_paces import Paces
 from webui.kit import format
-from webui.kit.format import METHODS, gib, where
+from webui.kit.format import METHODS, gib, grouped, where
 from webui.kit.html import Html, join, tag
 from webui.kit.wording import Wording
 
@@ -38,11 +41,13 @@ TONES = {"lora": "ok", "qlora": "ok", "tight": "warn", "no": "bad", "unknown": "
 
 @dataclass(frozen=True)
 class Marks:
-    """What of the rows is so on this page: the model that is chosen, those that are on this PC, how fast it is known to train."""
+    """What of the rows is so on this page: the model that is chosen, those that are on this PC, how fast it is known to train, and what
+    the verdicts are of."""
 
     chosen: str | None
     here: Collection[str]
     paces: Paces = Paces()
+    budget: Budget | None = None
 
 
 def shelf(found: Shelf, controls: Wish, marks: Marks, w: Wording) -> Html:
@@ -60,14 +65,19 @@ def shelf(found: Shelf, controls: Wish, marks: Marks, w: Wording) -> Html:
 
 def of_minutes(w: Wording) -> Html:
     """What the minutes of the rows are of."""
-    return tag("p", w.t("shelf_view.minutes_of", examples=f"{EXAMPLES:,}", tokens=TOKENS_EACH), class_="lg-quiet")
+    return tag("p", w.t("shelf_view.minutes_of", examples=grouped(EXAMPLES), tokens=TOKENS_EACH), class_="lg-quiet")
 
 
 def minutes(each: ShelfRow | HubRow, model: str, shape: ModelShape, marks: Marks, w: Wording) -> str:
-    """ "about 25 min"; "" where it does not fit, or this PC's paces do not tell."""
+    """ "about 25 min", by this PC's paces, else computed; "" where it does not fit, or neither tells."""
     if each.verdict == "no":
         return ""
-    return format.about(w, marks.paces.seconds(EXAMPLES * TOKENS_EACH, model, shape, each.method))
+    tokens = EXAMPLES * TOKENS_EACH
+    known = marks.paces.seconds(tokens, model, shape, each.method)
+    if known is None and marks.budget is not None:
+        computed = computed_pace.of(marks.budget, shape, marks.budget.kind == "card", cores.usable())
+        known = pace.seconds(tokens, computed) if computed else None
+    return format.about(w, known)
 
 
 def listed(rows: Sequence[Html], w: Wording) -> Html:
@@ -103,7 +113,7 @@ def row(each: ShelfRow, language: str | None, marks: Marks, w: Wording) -> Html:
     return tag(
         "li",
         head(model.hub, model.title, verdict(each, w), marks, w),
-        tag("p", w.preset(model.note)),
+        tag("p", w.preset(model.note, f"model_{model.id}_note")),
         tag("p", " · ".join(fact for fact in facts if fact), class_="lg-quiet"),
         tag("p", w.of(way.why), class_="lg-quiet") if way.why else None,
         gate(each.gate, w),
@@ -131,8 +141,8 @@ def _gib(fit: Fit) -> str:
     return gib(fit.needed_gib)
 
 
-def billions(model: KnownModel) -> str:
-    return f"{model.billions:.2g}" if model.billions < 10 else f"{model.billions:.0f}"
+def billions(model: KnownModel) -> Figures:
+    return Figures(f"{model.billions:.2g}" if model.billions < 10 else f"{model.billions:.0f}")
 
 
 def licence(model: KnownModel, w: Wording) -> str:

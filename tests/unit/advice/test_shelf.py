@@ -88,6 +88,10 @@ READINGS: dict[str, Wish] = {
     "不思考的模型": Wish(thinks=False),
     "会调用工具的韩语模型": Wish(tools=True, language="ko"),
     "deutsch": Wish(language="de"),
+    "kleines Modell, das ich verkaufen darf": Wish(billions=(0.0, wish.MEANT["small"][1]), sell=True),
+    "höchstens 4B, spricht Japanisch und Deutsch": Wish(billions=(0.0, 4.0), language="ja", languages=("de",)),
+    "neuestes für Geschichten, ohne Grafikkarte": Wish(order="newest", topic="stories", billions=(0.0, 1.3), processor=True),
+    "kann Werkzeuge aufrufen, ab 7B": Wish(tools=True, billions=(7.0, float("inf"))),
     "nemo français": Wish(language="fr", names=("nemo",)),
     "english and japanese": Wish(language="en", languages=("ja",)),
     "without tools": Wish(),
@@ -316,3 +320,17 @@ def test_a_question_that_was_asked_of_this_card_before_needs_no_arithmetic(monke
     for words in ("", "german", "qwen", "calls tools under 4B"):
         assert shelf.find(words, trembling).rows
     assert not counted
+
+
+def test_uncensored_is_understood_and_answered_with_every_model() -> None:
+    for words in ("uncensored", "unzensiert 8b", "无审查"):
+        found = wish.read(words)
+        assert not found.unknown and [said.key for said in found.told()] == ["shelf.uncensored"], words
+
+
+def test_a_language_and_a_topic_are_called_as_the_reader_calls_them() -> None:
+    """Seen: English names of languages on the German page."""
+    japanese = wish.language_name("ja")
+    assert [japanese.render(language) for language in ("en", "zh", "de")] == ["Japanese", "日语", "Japanisch"]
+    assert wish.topic_name("stories").render("de") == "Geschichten"
+    assert wish.language_name("xx").render("de") == "xx"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
@@ -14,6 +15,7 @@ from core.workspace.folder import Workspace
 from tests.kit.runs import ScriptedRun, trained
 from webui.kit.wording import Wording
 from webui.pages.chat import ChatPage
+from webui.pages.chat_choices import first_choice
 from webui.state.services import Services
 
 TALK: Any = [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Arr."}]
@@ -67,3 +69,14 @@ def test_nothing_that_is_not_there_is_loaded_or_compared(tmp_path: Path) -> None
         if hostile not in ("", None):  # which are the usual ones
             below = list(page.duel.start(there, "adapter", 5, "", None, None, *usual, hostile, *usual[1:], "me"))[-1][4]
             assert "under “Choose both models” is no longer here" in below, hostile
+
+
+def test_a_run_that_has_ended_is_offered_first_and_not_a_newer_one_that_was_paused() -> None:
+    """Seen: Chat opened with a paused run of one step."""
+    rows = tuple(
+        SimpleNamespace(id=name, status=SimpleNamespace(has_adapter=name != "paused")) for name in ("paused", "whole", "older")
+    )
+    choices = [(name, f"run:{name}") for name in ("paused", "whole", "older")]
+    assert first_choice(choices, rows) == "run:whole"
+    assert first_choice(choices[:1], rows[:1]) == "run:paused", "where there is no other"
+    assert first_choice([("x", "base:starter")], ()) == "base:starter"

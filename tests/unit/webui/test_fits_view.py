@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 
 import pytest
 
@@ -87,3 +88,17 @@ def test_without_a_shape_nothing_is_drawn() -> None:
         plan.make(Recipe.parse({"name": "x", "data": {"source": "sample:pirate_answers"}}), Grounds(budget.planned(12, "Linux")))
     )
     assert headroom_view.by_length(unknown, Wording("en")) is headroom_view.on_cards(unknown, Wording("en")) is None
+
+
+def test_a_plan_that_is_only_tight_is_not_said_to_need_more_than_there_is() -> None:
+    """Seen: "7.8 of 7.3 GiB, tight"."""
+    estimate = SimpleNamespace(needed_gib=7.8, on_card_gib=7.1)
+
+    def line(verdict: str, free: float) -> str:
+        return plan_view.verdict_line(
+            SimpleNamespace(verdict=verdict, estimate=estimate, budget=Budget(kind="cpu", free_gib=free)), Wording("en")
+        )
+
+    assert line("tight", 7.3) == "tight: 7.1 of 7.3 GiB without the margin"
+    assert line("tight", 8.0) == "tight: 7.8 of 8.0 GiB", "by the documented table"
+    assert line("does_not_fit", 7.0) == "does not fit: 7.8 of 7.0 GiB"

@@ -65,6 +65,19 @@ def test_a_row_tells_minutes_where_this_pcs_pace_is_known_and_none_elsewhere() -
     assert "about 10 min" not in drawn(words, Budget(kind="card", free_gib=1.0), marks=Marks(None, (), paces)), "does not fit"
 
 
+def test_a_model_is_described_in_german_on_the_german_page() -> None:
+    """Seen: English sentences about every model."""
+    said = drawn("qwen3 8b", language="de")
+    assert "Fine-Tuning-Vergleich" in said and "twelve small models" not in said
+
+
+def test_a_large_model_that_was_never_timed_tells_what_its_size_tells() -> None:
+    """Seen: "Times are for one epoch" above rows without a time."""
+    processor = Budget(kind="cpu", free_gib=64.0)
+    assert re.search(r"about \d+ (min|h|days)", drawn("qwen3 14b", processor, marks=Marks(None, (), budget=processor)))
+    assert "one epoch" not in drawn("smollm2 135m", processor, marks=Marks(None, (), budget=processor)), "timed in a second"
+
+
 def test_what_was_understood_is_said_and_what_a_control_asks_for_is_not_said_again() -> None:
     found = drawn("small japanese for 6 GB", wish=Wish(fits=True))
     said = re.search(r'role="status">(.*?)</div>', found)

@@ -246,7 +246,7 @@ def test_a_recipe_that_was_opened_brings_only_what_it_sets() -> None:
 
 def test_a_sample_set_brings_its_own_settings_with_the_starter_only(planner: Planner) -> None:
     tried = planner.look(form(), EN).plan
-    assert (tried.recipe.train.max_steps, tried.recipe.train.learning_rate, tried.recipe.train.warmup_steps) == (80, 1e-3, 4)
+    assert (tried.recipe.train.max_steps, tried.recipe.train.learning_rate, tried.recipe.train.warmup_steps) == (48, 8e-4, 4)
     assert "tested with the starter" in " ".join(EN.of(reason.text) for reason in tried.advice.reasons if reason.field == "r")
     large = planner.look(form(model="Qwen/Qwen3-8B", memory="size:12"), EN).plan
     assert (large.recipe.train.max_steps, large.recipe.adapter.method) == (-1, "qlora") and large.recipe.train.learning_rate < 1e-3
@@ -255,7 +255,7 @@ def test_a_sample_set_brings_its_own_settings_with_the_starter_only(planner: Pla
 def test_an_edited_setting_wins_over_sample_and_advice(planner: Planner) -> None:
     made = planner.look(form(settings={"adapter.r": 16, "train.num_train_epochs": 2}), EN).plan
     assert (made.recipe.adapter.r, made.recipe.adapter.lora_alpha) == (16, 32), "the sample's alpha belonged to its own rank"
-    assert (made.recipe.train.num_train_epochs, made.recipe.train.max_steps) == (2, -1), "counted in epochs, not in its 80 steps"
+    assert (made.recipe.train.num_train_epochs, made.recipe.train.max_steps) == (2, -1), "counted in epochs, not in its 48 steps"
 
 
 def test_a_plan_leaves_no_field_open_but_those_that_wait_for_the_steps_or_mean_off(planner: Planner) -> None:
@@ -315,6 +315,17 @@ def test_the_form_refuses_in_a_sentence(planner: Planner, changes: dict, said: s
 def test_a_card_that_is_only_planned_for_cannot_be_trained_on(planner: Planner) -> None:
     result = planner.look(form(memory="size:24"), EN)
     assert result.problem.key == "wizard.only_planned" and result.plan.advice.budget.planned and result.seconds is None
+
+
+def test_a_large_model_has_a_computed_time_before_a_step_was_timed_and_on_a_planned_card(planner: Planner) -> None:
+    """Seen: 31B "fits" on two cores, Start green, no time; and none for a planned GPU."""
+    large = planner.look(form(model="google/gemma-4-31B-it"), EN)
+    assert large.pace.source.key == "pace.computed" and large.seconds > 600
+    assert planner.look(form(), EN).seconds is None, "a small one is timed in a second"
+    days = planner.look(form(model="google/gemma-4-31B-it", settings={"train.max_steps": 10**6}), EN)
+    assert days.is_long and days.is_doubtful and "takes very long" in plan_view.card(days, EN)
+    there = planner.look(form(model="Qwen/Qwen3-8B", memory="size:12"), EN)
+    assert "RTX 3060" in plan_view.card(there, EN) and there.seconds > 10
 
 
 @pytest.mark.parametrize(("method", "problem"), [("gptq", "model.quantised_of"), ("bitsandbytes", None)])
@@ -391,7 +402,7 @@ def test_the_time_is_that_of_the_last_run_of_the_same_kind(services: Services, p
     done.to(State.COMPLETED)
     result = planner.look(form(), EN)
     assert result.pace.tokens_per_second == pytest.approx(125)
-    tokens = 80 * 4 * result.preview.counts(128).tokens / 68
+    tokens = 48 * 4 * result.preview.counts(128).tokens / 68
     assert result.seconds == pytest.approx(tokens / 125)
 
 
@@ -438,7 +449,7 @@ def test_one_look_draws_every_part_and_says_what_each_field_is_to_show(wizard: W
     assert set(drawn) == wizard._drawn - (wizard.data_step.reading.parts - wizard.data_step.reading.draw(None).keys())
     assert answer["is_look"] and answer["revision"] == 5 and answer["answers"] == {"explicit": {"train.seed": 7}}
     assert set(answer["values"]) == {name_of(key) for key in FIELDS}, "no cards: there is none"
-    assert (answer["values"]["train.max_steps"], answer["values"]["train.seed"]) == (80, 7)
+    assert (answer["values"]["train.max_steps"], answer["values"]["train.seed"]) == (48, 7)
     assert answer["values"]["adapter.r"]["value"] == 8 and drawn[wizard.plan_step.reset]["visible"] is True
     assert json.dumps(answer), "it goes to the browser as it is"
 
@@ -505,8 +516,8 @@ def test_start_makes_a_run_with_the_plan_and_its_reasons(wizard: Wizard, service
     filling, updates = start(wizard, name="海盗", settings={"adapter.r": 4})
     [run] = services.runs.list()
     recipe, facts = run.recipe(), run.facts()
-    assert (run.name, recipe.goal, recipe.adapter.r, recipe.train.max_steps) == ("海盗", "style", 4, 80)
-    assert facts.advice["verdict"] == "fits" and facts.advice["planned_steps"] == 80 and facts.data.rows == 68
+    assert (run.name, recipe.goal, recipe.adapter.r, recipe.train.max_steps) == ("海盗", "style", 4, 48)
+    assert facts.advice["verdict"] == "fits" and facts.advice["planned_steps"] == 48 and facts.data.rows == 68
     assert filling == Filling({"name": ""}, {"parent": None}), "the next one has no name yet, and continues nothing"
     assert updates["planning"] is False and updates[wizard.start_step.notice]["visible"] is False
 

@@ -23,6 +23,7 @@ from core.hub.sets.name import PartName, SetName
 from webui.form.handle import Filling, FormHandle, Given, Taken
 from webui.form.hub_set import view
 from webui.kit import samples
+from webui.kit.format import grouped
 from webui.kit.html import Html, notice, tag
 from webui.kit.live import CONTROL, LAST, QUIET, TICK_S, Poller, Update, shown
 from webui.kit.panel import Panel
@@ -67,7 +68,7 @@ class HubSetPanel(Panel):
                         self.answer = gr.Dropdown([], **w.named("hub_set_view.answer", "hub-set-answer"))
                 with gr.Row(elem_classes="lg-tight"):
                     self.add = gr.Button(w.t("hub_set_view.add"), size="sm", variant="primary", elem_id="hub-set-add")
-                    self.take = gr.Button(w.t("hub_set_view.take", rows=f"{FIRST_ROWS:,}"), size="sm", elem_id="hub-set-take")
+                    self.take = gr.Button(w.t("hub_set_view.take", rows=grouped(FIRST_ROWS)), size="sm", elem_id="hub-set-take")
             self.progress = gr.HTML("", visible=False, elem_id="hub-set-progress")
         self.told = gr.State(None)  # AboutSet of the one that is looked at
         self.waited_for = gr.State(None)  # its name in the list of downloads

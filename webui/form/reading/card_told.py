@@ -48,7 +48,7 @@ class CardTold:
         """ "It was trained on NVIDIA GeForce RTX 4060: 7.1 GiB, 12 min, eval loss 0.812." """
         w, then = self.w, self.card.outcome
         parts = [
-            f"{format.gib(then.memory_gib)} GiB" if then.memory_gib else "",
+            w.t("fits_view.gib", gib=format.gib(then.memory_gib)) if then.memory_gib else "",
             format.duration(w, then.seconds),
             w.t("recipe_card.eval_loss", loss=format.loss(then.eval_loss)) if then.eval_loss is not None else "",
         ]

@@ -12,6 +12,7 @@ import gradio as gr
 
 from core.progress import Check
 from webui.form.handle import Given, Listen, Parts, Take, Taken
+from webui.kit.format import grouped
 from webui.kit.html import muted, notice
 from webui.kit.live import AT_ONCE, EACH, TICK_S, Update, shown
 from webui.kit.wording import Wording
@@ -99,7 +100,7 @@ class ImportPart:
         if reading is None:
             return [gr.update(visible=False), gr.skip(), gr.Timer(active=False)]
         key = "import_ends" if reading.is_cancelled else "import_rows" if reading.rows else "import_looks"
-        return [gr.update(visible=True), muted(self.w.t(f"wizard.{key}", rows=f"{reading.rows:,}")), gr.skip()]
+        return [gr.update(visible=True), muted(self.w.t(f"wizard.{key}", rows=grouped(reading.rows))), gr.skip()]
 
     def cancelled(self, now: Any) -> list[Update]:
         """Inputs: now. Outputs: row, said, clock."""

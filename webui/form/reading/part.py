@@ -30,6 +30,7 @@ from webui.form.fields import edited
 from webui.form.handle import Filling, FormHandle, Given, Parts, Take, Taken, Updates
 from webui.form.reading.brought import choices_for
 from webui.form.reading.file_part import FilePart
+from webui.kit.format import grouped
 from webui.kit.html import Html, join, notice, tag
 from webui.kit.live import LAST, QUIET, shown
 from webui.kit.wording import Wording
@@ -155,10 +156,12 @@ class ReadingPart:
     def _drawn_chat(self, chat: Chat) -> Updates:
         w = self.w
         people = [person for number, person in enumerate(chat.people) if number < MOST_PEOPLE or person.name == chat.voice]
-        names = [(w.t("reading_choices.person", name=person.name, count=f"{person.messages:,}"), person.name) for person in people]
+        names = [
+            (w.t("reading_choices.person", name=person.name, count=grouped(person.messages)), person.name) for person in people
+        ]
         ladder = {*chat.ladder, *([(chat.gap_hours, chat.conversations)] if chat.gap_hours else [])}  # and the one that is chosen
         silences = [
-            (w.t("reading_choices.silence", hours=f"{hours:g}", count=f"{count:,}"), hours) for hours, count in sorted(ladder)
+            (w.t("reading_choices.silence", hours=f"{hours:g}", count=grouped(count)), hours) for hours, count in sorted(ladder)
         ]
         said = [w.t("reading_choices.voice_guessed", voice=chat.voice)] if chat.guessed else []
         if len(people) < chat.count:

@@ -1,0 +1,45 @@
+"""The pace of a plan computed from the size of its model, for where nothing was measured: the first look at a large model on a processor,
+and a GPU that is not in this PC. No torch; nothing is timed.
+
+A token of LoRA takes two passes through the model (forward, and the gradients of what flows; frozen weights have none), and a third where
+activations are recomputed. The speeds are what a step may come to, not what the box says, so a time is right within a factor of two.
+"""
+
+from __future__ import annotations
+
+from core.memory.budget import Budget
+from core.messages import msg
+from core.models.shapes.shape import ModelShape
+from core.trial.known_paces import products_of
+from core.trial.pace import Pace
+
+# One thread of an EPYC with AVX-512 does 95 in bf16 (tests/data/series, 200 tokens/s of the starter); without those instructions half of it.
+GFLOPS_A_CORE = 50.0
+# The slowest common GPU of each size in GB, and its dense fp16 with fp32 sums in TFLOP/s, by NVIDIA's whitepapers.
+CARDS = (
+    (6, "RTX 2060", 26.0),
+    (8, "RTX 3050", 18.0),
+    (10, "RTX 3080", 59.0),
+    (12, "RTX 3060", 25.0),
+    (16, "RTX 4060 Ti", 44.0),
+    (24, "RTX 3090", 71.0),
+    (32, "RTX 5090", 209.0),
+    (48, "RTX A6000", 155.0),
+    (80, "A100", 312.0),
+)
+LARGE = 1e9  # parameters; a smaller model waits for other things than its products
+SHARE = 0.4  # of that, in training; trainers that are published reach 0.3 to 0.6
+
+
+def of(budget: Budget, shape: ModelShape, recomputes: bool, cores: int) -> Pace | None:
+    """On this PC's processor, or on a GPU that is only planned for. None for a small model, for a GPU that is here, and for one of a size
+    that is not in CARDS. recomputes: gradient checkpointing."""
+    if shape.params <= LARGE:
+        return None
+    flop = 2.0 * products_of(shape) * (3 if recomputes else 2)
+    if budget.kind == "cpu":
+        return Pace(tokens_per_second=1e9 * GFLOPS_A_CORE * cores / flop, source=msg("pace.computed"))
+    named = next(((name, tflops) for gb, name, tflops in CARDS if budget.planned and gb == budget.sold_gb), None)
+    if named is None:
+        return None
+    return Pace(tokens_per_second=1e12 * SHARE * named[1] / flop, source=msg("pace.computed_for", card=named[0]))

@@ -1,0 +1,53 @@
+"""Chat as a hand uses it: what is in view, and when the next question may be asked. The models are made up (tests/kit/endless_base)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from core.workspace.folder import Workspace
+from tests.kit import browser as kit
+from tests.kit.runs import trained
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from playwright.sync_api import Browser
+
+pytestmark = pytest.mark.browser
+
+
+def test_the_next_question_is_asked_in_view_while_the_base_still_writes(chrome: Browser, tmp_path: Path) -> None:
+    """Seen: Send was blocked for 117 s after the tuned answer, until the base had looped through 256 tokens, and lay below the fold."""
+    workspace = Workspace.open(tmp_path / "workspace")
+    trained(workspace, "Pirate")
+    app = kit.start_app(workspace.root, module="tests.kit.endless_base", **kit.ENGLISH)
+    try:
+        page, watch = kit.open_page(chrome, app)
+        kit.go_to_tab(page, "Chat")
+        message, send, stop = (page.locator(f"#chat-{part}") for part in ("message textarea", "send", "stop"))
+        answers = page.locator("#chat-tuned [data-testid=bot]")
+        message.fill("What is rain?")
+        send.click()
+        kit.expect(page.locator("#chat-tuned-note")).to_contain_text("3 tokens")
+        kit.expect(answers).to_have_text(["Aye 1."])
+        kit.expect(stop).to_be_visible()
+        for part in (message, send):
+            kit.expect(part).to_be_in_viewport(ratio=1)
+        message.fill("And snow?")
+        send.click()
+        kit.expect(answers).to_have_text(["Aye 1.", "Aye 2."])
+        kit.expect(page.locator("#chat-base [data-testid=bot]")).to_have_text(["and on and on"] * 2)
+        kit.expect(message).to_have_value("")
+        message.fill("And hail?")
+        message.press("Enter")
+        kit.expect(answers).to_have_text(["Aye 1.", "Aye 2.", "Aye 3."])
+        stop.click()
+        kit.expect(stop).to_be_hidden()
+        kit.expect(page.locator("#chat-base-note")).to_contain_text("stopped")
+        kit.expect(answers).to_have_count(3)
+        watch.check()
+        page.context.close()
+    finally:
+        app.stop()
