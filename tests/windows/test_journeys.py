@@ -72,7 +72,8 @@ def test_a_dry_run_counts_a_step(place: Place) -> None:
     """W1, in the other worker that is spoken to in lines."""
     done = place.command("estimate", "--model", "library:tiny", "--dry-run", "--json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["dry_run"]["on_card_gib"] > 0
+    said = json.loads(done.stdout)["dry_run"]
+    assert said.get("on_card_gib", 0) > 0, said
 
 
 def test_ctrl_c_pauses_and_the_run_goes_on_to_the_same_adapter(place: Place, undisturbed: RunFolder, ends: list) -> None:
