@@ -109,7 +109,7 @@ def on_cpu() -> Compute:
 def _bf16_to_fp32_time(size: int = 576, rounds: int = 30) -> float:
     """Time of one bf16 linear over that of the same in fp32, on one thread, the best of each; alternating, so that other programs disturb both. If
     bf16 is not clearly faster, four times as often: beside twenty programs a worker once chose fp32 where bf16 takes half the time."""
-    clock = time.thread_time if time.get_clock_info("thread_time").resolution < 1e-6 else time.perf_counter  # Windows' has 16 ms
+    clock = time.thread_time if len({time.thread_time() for _ in range(100)}) > 10 else time.perf_counter  # Windows': each 16 ms
     factors = {dtype: torch.ones(size, size, dtype=dtype) for dtype in (torch.bfloat16, torch.float32)}
     best, threads, number = dict.fromkeys(factors, float("inf")), torch.get_num_threads(), 0
     torch.set_num_threads(1)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -97,6 +100,23 @@ def test_a_processor_that_other_programs_keep_busy_is_asked_until_bf16_is_clearl
     monkeypatch.setattr(device.time, "perf_counter", lambda: clock[0])
     monkeypatch.setattr(device.time, "thread_time", lambda: clock[0])
     assert device._bf16_to_fp32_time() == 0.5 and len(asked) == 82
+
+
+def test_a_product_is_timed_where_the_clock_of_threads_moves_each_16_ms(monkeypatch: pytest.MonkeyPatch):
+    """Seen on a Windows Python, where its resolution is said to be 1e-7 s: each product took 0 s, and each run failed with
+    ZeroDivisionError."""
+    real = time.thread_time
+    monkeypatch.setattr(time, "thread_time", lambda: int(real() * 64) / 64)
+    monkeypatch.setattr(time, "get_clock_info", lambda name: SimpleNamespace(resolution=1e-7))
+    assert 0 < device._bf16_to_fp32_time(rounds=5) < float("inf")
+
+
+def test_a_product_is_timed_by_the_clock_of_threads_where_it_moves(monkeypatch: pytest.MonkeyPatch):
+    """Other programs do not disturb that clock."""
+    calls = itertools.count()
+    monkeypatch.setattr(time, "thread_time", lambda: next(calls) * 1e-6)
+    monkeypatch.setattr(time, "perf_counter", lambda: pytest.fail("other programs disturb this clock"))
+    assert device._bf16_to_fp32_time(rounds=1) == pytest.approx(1.0)
 
 
 def test_bitsandbytes_is_read_without_torchs_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

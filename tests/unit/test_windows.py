@@ -77,6 +77,19 @@ def test_every_windows_package_is_pinned_by_hash_to_the_version_that_is_tested_h
     assert more - pinned.keys() == {"ruff", "mypy", "types-pyyaml", "types-psutil", "hatchling"}, "not to run it"
 
 
+def test_the_program_is_copied_anew_into_a_folder_with_an_umlaut_and_an_en_dash(tmp_path: Path) -> None:
+    program = wine.Wine(tmp_path).program
+    assert (
+        program.name
+        == "Z\N{LATIN SMALL LETTER U WITH DIAERESIS}rich \N{EN DASH} LoRA \N{LATIN CAPITAL LETTER U WITH DIAERESIS}bung"
+    )
+    program.mkdir()
+    (program / "of_yesterday.py").touch()
+    wine.Wine(tmp_path).unpack()
+    assert (program / "launch.py").read_bytes() == (PROJECT / "launch.py").read_bytes()
+    assert not {"of_yesterday.py", ".git", ".venv", "workspace"} & {file.name for file in program.iterdir()}
+
+
 def test_a_folder_for_temporary_files_of_this_side_is_not_handed_to_wine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With TMPDIR Debian's wine ended before it began, each file of a run with "free(): invalid pointer"."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))

@@ -36,6 +36,7 @@ OF_CODE_PAGE_936 = "tests/windows/test_encodings.py"
 SHORT = (
     *JOURNEYS[:2], "tests/faults/test_refusals.py", "tests/unit/runs/test_reporter.py", "tests/unit/test_files.py", "tests/unit/test_launch.py",
     "tests/unit/system/test_child.py", "tests/unit/hub/test_hub.py", "tests/unit/runs/test_deletion.py", "tests/process/test_trust.py",
+    "tests/model/test_device.py",
     "tests/model/test_trainer.py",
 )  # fmt: skip
 ALL = ("unit", "model", "process", "faults")
@@ -128,7 +129,8 @@ def on_wine(wine: Wine, file: str, full: bool, log: Path) -> int | None:
         "PYTHONUTF8": "1",
         "COLUMNS": "300",
     }
-    return wine.run(wine.interpreter, *pytest_of(file, full), limit_s=limit_of(file), log=log, locale=locale, more=more)
+    command = (wine.interpreter, *pytest_of(file, full))
+    return wine.run(*command, limit_s=limit_of(file), log=log, cwd=wine.program, locale=locale, more=more)
 
 
 def here(file: str, full: bool, log: Path) -> int | None:
@@ -184,6 +186,7 @@ def main(arguments: Sequence[str]) -> int:
             wine = Wine().ready()
             held.enter_context(wine.alone())
             wine.end()  # what a run that was killed has left
+            wine.unpack()
             held.enter_context(wine.on_a_screen())
             run, heading = partial(on_wine, wine), f"Windows Python under {wine.version()}"
         heading += f", {time.strftime('%Y-%m-%d')}, {commit()}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,7 +20,9 @@ from core.workspace.folder import Workspace
 from tests.kit import waits
 from tests.windows import console
 
-NAME = "Zürich – LoRA Übung 中"
+PROGRAM = "Zürich – LoRA Übung"  # an en dash
+NAME = f"{PROGRAM} 中"
+LEFT_OUT = shutil.ignore_patterns(".git", ".venv", ".cache", ".ruff_cache", "__pycache__", "*.pyc")
 LIMIT_S = 600.0  # of one command: reading torch takes 10 s under Wine, and 100 s where the PC is busy with other tests
 
 
@@ -28,11 +31,23 @@ def wait_for(condition: Callable[[], object]) -> None:
     waits.wait_until(condition, LIMIT_S, every_s=0.25)
 
 
+def unpack(folder: Path) -> Path:
+    """The program as a person has it who has just unpacked it. Returns folder, which must not exist."""
+    shutil.copytree(
+        PROJECT,
+        folder,
+        ignore=lambda inside, names: LEFT_OUT(inside, names) | ({"workspace"} if Path(inside) == PROJECT else set()),
+    )
+    return folder
+
+
 @dataclass(frozen=True)
 class Place:
-    """A folder with everything of one person, and the commands as `launch.py` would start them."""
+    """A folder with everything of one person, and the commands as `launch.py` would start them. bf16: whether torch says that the
+    processor has the instructions AVX512_BF16; None: as it is."""
 
     root: Path
+    bf16: bool | None = None
 
     @classmethod
     def make(cls, folder: Path, library: Path) -> Place:
@@ -55,6 +70,9 @@ class Place:
             "PYTHONPATH": str(PROJECT),
             "PYTHONUTF8": "1",
         }
+        if self.bf16 is not None:
+            path = os.pathsep.join((str(Path(__file__).with_name("processor")), str(PROJECT)))
+            ours |= {"PYTHONPATH": path, "LORA_GARAGE_TEST_BF16": str(int(self.bf16))}
         return os.environ | ours
 
     def command(self, *arguments: str, limit_s: float = LIMIT_S) -> subprocess.CompletedProcess[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from core.presets import PROJECT
-from tests.windows.place import NAME
+from tests.windows.place import NAME, PROGRAM
 
 pytestmark = pytest.mark.skipif(os.name != "nt", reason="on a Windows Python: python launch.py test --windows")
 LAUNCHER = (
@@ -37,6 +37,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def only_under_wine() -> None:
+    if not hasattr(ctypes.WinDLL("ntdll"), "wine_get_version"):
+        pytest.skip(f"Windows itself, code page {ctypes.WinDLL('kernel32').GetACP()}")
+
+
 def said_into_a_file(place: Path, *command: str, language: str = "zh") -> tuple[bytes, int]:
     """What a person has who starts it with `> log.txt 2>&1`."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")} | {
@@ -51,11 +56,17 @@ def said_into_a_file(place: Path, *command: str, language: str = "zh") -> tuple[
 
 def test_the_code_page_is_one_that_cannot_write_umlauts() -> None:
     """Under Wine; else these tests show nothing."""
-    if not hasattr(ctypes.WinDLL("ntdll"), "wine_get_version"):
-        pytest.skip(f"Windows itself, code page {ctypes.WinDLL('kernel32').GetACP()}")
+    only_under_wine()
     assert ctypes.WinDLL("kernel32").GetACP() == 936
     with pytest.raises(UnicodeEncodeError):
         "Ü".encode("gbk")
+
+
+def test_the_program_itself_is_in_a_folder_that_the_code_page_cannot_write() -> None:
+    only_under_wine()
+    assert PROJECT.name == PROGRAM
+    with pytest.raises(UnicodeEncodeError):
+        PROGRAM.encode("gbk")
 
 
 def test_the_launcher_writes_utf_8_into_a_file(place: Path) -> None:

@@ -18,16 +18,14 @@ from pathlib import Path
 import pytest
 
 from core.models import starter
-from core.presets import PROJECT
 from tests.kit.files import link_or_copy
-from tests.windows.place import NAME
+from tests.windows.place import NAME, unpack
 
 pytestmark = [
     pytest.mark.full,
     pytest.mark.skipif(os.name != "nt", reason="on a Windows Python: python launch.py test --windows --full"),
 ]
 INSTALL_S, LIMIT_S = 2000.0, 300.0
-LEFT_OUT = shutil.ignore_patterns(".git", ".venv", ".cache", ".ruff_cache", "__pycache__", "*.pyc")
 
 
 @pytest.fixture(params=["uv", "pip"])
@@ -48,12 +46,7 @@ def place(tool: str, starter_folder: Path) -> Iterator[Path]:
     """The program as it is unpacked, and the starter model, so that this test asks one host less. In the user's folder: pytest's own are
     too long by a letter or two where long paths are off, which the first start says."""
     outer = Path(tempfile.mkdtemp(dir=Path.home()))
-    folder = outer / NAME / "LoRA Garage"
-    shutil.copytree(
-        PROJECT,
-        folder,
-        ignore=lambda inside, names: LEFT_OUT(inside, names) | ({"workspace"} if Path(inside) == PROJECT else set()),
-    )
+    folder = unpack(outer / NAME / "LoRA Garage")
     target = starter.folder(folder / "workspace" / "models")
     target.mkdir(parents=True)
     for file in starter_folder.iterdir():

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -58,11 +59,21 @@ def test_chat_answers_from_both_models(place: Place, undisturbed: RunFolder) -> 
     assert said["base"] and said["tuned"] and said["base"] != said["tuned"]
 
 
+@pytest.mark.parametrize(("bf16", "reasons"), [(True, {"device.cpu_bf16", "device.cpu_fp32_timed"}), (False, {"device.cpu_fp32"})])
+def test_a_processor_with_and_without_bf16_instructions_trains(place: Place, bf16: bool, reasons: set[str]) -> None:
+    """With them the types are timed, and each run ended with ZeroDivisionError (W19)."""
+    name = f"Instructions {bf16}"
+    done = replace(place, bf16=bf16).command("train", place.recipe(name, 3), "--json")
+    assert done.returncode == 0 and json.loads(done.stdout)["state"] == "completed", done
+    assert place.run(name).facts().dtype_reason.key in reasons
+
+
 def test_a_dry_run_counts_a_step(place: Place) -> None:
     """W1, in the other worker that is spoken to in lines."""
     done = place.command("estimate", "--model", "library:tiny", "--dry-run", "--json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["dry_run"]["on_card_gib"] > 0
+    said = json.loads(done.stdout)["dry_run"]
+    assert said.get("on_card_gib", 0) > 0, said
 
 
 def test_ctrl_c_pauses_and_the_run_goes_on_to_the_same_adapter(place: Place, undisturbed: RunFolder, ends: list) -> None:

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from core.presets import PROJECT
 from core.runs.all import Runs
 from core.runs.states import State
 from core.workspace.folder import Workspace
@@ -38,9 +37,9 @@ def app(make_workspace: Callable[[], Workspace], tmp_path: Path) -> Iterator[App
     place = make_workspace().root.rename(tmp_path / NAME)
     wine, port, log = Wine(), free_port(), place / "app.log"
     command = ["wine", str(wine.interpreter), "-m", "webui", "--port", str(port), "--workspace", as_windows(place), "--no-browser"]
-    ours = {"PYTHONUTF8": "1", "PYTHONPATH": as_windows(PROJECT), "LORA_GARAGE_LANG": "en"}
+    ours = {"PYTHONUTF8": "1", "PYTHONPATH": as_windows(wine.program), "LORA_GARAGE_LANG": "en"}
     with open(log, "wb") as output:
-        process = subprocess.Popen(command, cwd=PROJECT, env=wine.environment() | ours, stdout=output, stderr=output)
+        process = subprocess.Popen(command, cwd=wine.program, env=wine.environment() | ours, stdout=output, stderr=output)
     url = f"http://127.0.0.1:{port}"
 
     def answers() -> bool:

@@ -4,6 +4,7 @@
 
     python/    CPython for Windows with venv and pip, and Microsoft's Visual C++ runtime
     prefix/    Wine's drive C: and its registry, with Microsoft's ucrtbase.dll. The whole Linux file system is drive Z:
+    Zürich – LoRA Übung/    the program, copied anew for each run of tests
     venv/      the packages of packages.txt, torch's processor build among them
     uv.exe     of the version that the start scripts fetch (packaging/uv.txt), for a first start
 
@@ -38,6 +39,7 @@ from filelock import FileLock, Timeout
 
 from core.presets import PROJECT
 from tests.kit.durations import cache
+from tests.windows.place import PROGRAM, unpack
 
 PINS = Path(__file__).with_name("packages.txt")
 VERSION = "3.11.9"  # of the interpreter in the first of these
@@ -78,6 +80,7 @@ class Wine:
         self.prefix = self.folder / "prefix"
         self.venv = self.folder / "venv"
         self.uv = self.folder / "uv.exe"
+        self.program = self.folder / PROGRAM
         self.screen = ""
 
     @property
@@ -192,6 +195,11 @@ class Wine:
             self._make_uv()
             (self.folder / "cache").mkdir(exist_ok=True)
         return self
+
+    def unpack(self) -> None:
+        """The program of today into the folder `program`, in which the tests run as a person's own commands do."""
+        shutil.rmtree(self.program, ignore_errors=True)
+        unpack(self.program)
 
     def _make_python(self) -> None:
         if sha256(self.python) == PYTHON_SHA256:

@@ -137,6 +137,15 @@ def test_a_rendering_that_takes_too_long_ends_at_its_next_step(monkeypatch: pyte
         ChatTemplate("{% for i in range(100) %}{{ i }}{% endfor %}").render(MESSAGES)
 
 
+def test_a_rendering_ends_in_time_by_a_clock_that_moves_each_16_ms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the clock of threads does on Windows."""
+    real = time.thread_time
+    monkeypatch.setattr(time, "thread_time", lambda: int(real() * 64) / 64)
+    monkeypatch.setattr(sandbox, "SECONDS", 0.02)
+    with pytest.raises(TemplateError, match="longer than"):
+        ChatTemplate("{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}").render(MESSAGES)
+
+
 @pytest.mark.parametrize(
     "source",
     [
