@@ -32,3 +32,10 @@ def test_what_only_looks_like_a_number_stays() -> None:
     assert "2.13" in msg("doctor.bitsandbytes", version="2.13").render("de"), "a version"
     assert figures("1,962.5", "de") == "1.962,5" and figures("1,962.5", "en") == "1,962.5"
     assert isinstance(msg("x", n=Figures("2.2")).params["n"], Figures)
+
+
+def test_a_number_can_be_typed_as_german_writes_it() -> None:
+    from webui.form import fields
+
+    assert fields.setting_of(("train", "neftune_noise_alpha"), "1,5") == 1.5
+    assert fields.setting_of(("train", "neftune_noise_alpha"), "1.5") == 1.5
