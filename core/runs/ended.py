@@ -131,8 +131,11 @@ def ending(status: Status, how: How, left: Left, now: float) -> Status:
     elif isinstance(how, Finished):
         state, message, seconds_left = State.COMPLETED, how.words, 0.0
     elif how == "gone":
-        key = "run.interrupted_kernel" if left.kernel_error else "run.interrupted"
-        state, message = State.INTERRUPTED, msg(key, step=status.step, total=status.total_steps, reason=left.kernel_error)
+        state, reached = State.INTERRUPTED, {"step": status.step, "total": status.total_steps}
+        if left.kernel_error:
+            message = msg("run.interrupted_kernel", **reached, reason=left.kernel_error)
+        else:
+            message = msg("run.interrupted", **reached)
         if left.full_bytes is not None:  # then the worker could not even say so
             advice = msg("faults.interrupted_disk_full", free_mb=left.full_bytes // 10**6)
         elif left.checkpoint:
