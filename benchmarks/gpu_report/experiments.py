@@ -1,6 +1,6 @@
-"""What only a card decides: each experiment answers in seconds and says what follows from its outcome. Imports torch.
+"""Experiments that only a card decides. Each answers in seconds and says what follows from its outcome. Imports torch.
 
-The names are those of the desk check's suspicions; P8 needs no card.
+P1 to P11 are the suspicions of docs/gaming-pc.md; P5 and P8 need none.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from benchmarks.gpu_report.journey import learned
 from benchmarks.gpu_report.stand_ins import SMALL, compute_of, examples, gradient, kernels_by_time, step_of, tuned_of
 from core import files
 from core.engine import attention
-from core.engine.batches import collate, collate_packed
+from core.engine.batches import collate_packed
 from core.engine.device import Compute
 from core.engine.variants import streaming
 from core.messages import msg
@@ -72,7 +72,7 @@ def neighbours(hour: Hour) -> str:
 def pinning_beside_a_full_card(hour: Hour) -> str:
     """P2: Windows counts pinned RAM against the card's."""
     compute = on_card(hour)
-    held = []
+    held: list[torch.Tensor] = []
     while torch.cuda.mem_get_info()[0] > NOT_PINNED + 64 * MIB:
         try:
             held.append(torch.empty(64 * MIB, dtype=torch.uint8, device=compute.device))
@@ -84,11 +84,14 @@ def pinning_beside_a_full_card(hour: Hour) -> str:
     except RuntimeError as error:
         known = "known as out of memory" if files.is_out_of_memory(error) else "not known as out of memory"
         return f"{said}: not pinned ({str(error).splitlines()[0]}), {known}: activation offload must fall back to pageable RAM"
+    finally:
+        held.clear()
+        torch.cuda.empty_cache()
     return f"{said}: 0.5 GiB pinned: activation offload may pin"
 
 
 def flash(hour: Hour) -> str:
-    """P3."""
+    """P3: whether this build has flash attention, which Windows' wheels may lack."""
     compute = on_card(hour)
     query, key = (torch.randn(1, heads, 512, 128, device=compute.device, dtype=compute.dtype) for heads in (32, 8))
     there = torch.backends.cuda.is_flash_attention_available()
@@ -117,31 +120,6 @@ def enabled_again(hour: Hour) -> str:
     if all(found):
         return f"{times} of {times}: packing holds in NF4"
     raise NotWell(f"{sum(found)} of {times}: `holds` must allow the last bits, because the 4-bit product is not deterministic")
-
-
-def cosines(hour: Hour) -> str:
-    """P5: packed and fused gradients against padded ones, in 16 bit and in fp32."""
-    compute, said = compute_of(hour), []
-    for dtype in {compute.dtype: None, torch.float32: None}:
-        here = Compute(compute.device, dtype, compute.reason)
-        shape = SMALL.model_copy(update={"four_bit": False, "gradient_checkpointing": False})
-        tuned = tuned_of(shape, here)
-        rows = examples(SMALL.length)
-        padded = step_of(tuned, shape, here)
-        attention.switch(tuned.get_base_model(), tuned.get_base_model().attention_before)
-        expected = gradient(padded, [collate(rows, 0, compute.device)])
-        step = step_of(tuned, shape, here)
-        step.begin(0)
-        try:
-            found = gradient(step, [collate_packed(rows, compute.device)])
-        finally:
-            step.release()
-        cosine = float(functional.cosine_similarity(found, expected, 0))
-        said.append(f"{here.dtype_name} {cosine:.6f}")
-        if dtype == torch.float32 and not cosine > 0.9999:
-            raise NotWell(f"cosine {'; '.join(said)}: packed rows are wrong, not only rounded")
-    holds = min(float(each.split()[1]) for each in said) > 0.999
-    return f"cosine {'; '.join(said)}: the tests' 0.999 in 16 bit {'holds' if holds else 'is too strict'}"
 
 
 def emulated_bf16(hour: Hour, tokens: int = 2048) -> str:
@@ -189,14 +167,14 @@ def context(hour: Hour) -> str:
 
 
 def sharded(hour: Hour) -> str:
-    """P9."""
+    """P9: a QLoRA run whose layers two GPUs share by FSDP2."""
     if len(gpu.probe().cards) < 2:
         raise LeftOut("needs two GPUs")
     settings = ("adapter.method=qlora", "train.ranks=2", "train.fsdp=true", "train.max_steps=20", "train.sample_seconds=0")
     return learned(hour.train("Sharded over two", *settings))
 
 
-# Layers of 180 MB in NF4: another program's streamed backward was wrong from 165 MiB on.
+# Layers of 180 MB in NF4, 3 of them.
 WIDE = StandIn(
     hidden_size=5120, intermediate_size=20480, num_attention_heads=40, num_key_value_heads=8, head_dim=128, vocab_size=512,
     num_hidden_layers=3, rows=1, length=512, learned=512, r=8, four_bit=True, gradient_checkpointing=True,
@@ -204,7 +182,8 @@ WIDE = StandIn(
 
 
 def streamed(hour: Hour) -> str:
-    """P11: gradients with all layers in RAM against those with all on the card, bit for bit."""
+    """P11: gradients with all layers in RAM against those with all on the card, bit for bit. In another
+    trainer the gradients of streamed layers of 165 MiB were wrong, because bitsandbytes' backward had kept the packed weights."""
     compute = compute_of(hour)
     shape = WIDE if compute.on_card else SMALL.model_copy(update={"num_hidden_layers": 3})
     in_ram, found, moved = Compute(torch.device("cpu"), torch.bfloat16, msg("device.cpu_fp32")), [], 0

@@ -1,4 +1,4 @@
-"""What each check has at hand: the folder, what was chosen, the program's commands. No torch."""
+"""The tools of each check: the folder of results, the options, the program's commands. No torch."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ SUDDENLY_FREE = 64 << 20  # bytes, once another program takes the rest in the mi
 
 
 def losses(run: RunFolder) -> list[float]:
-    """By step, each once: what an attempt that broke off did again counts as it ended."""
+    """Losses by step. A step that a later attempt did again counts once, as it ended."""
     found = {line["step"]: line["loss"] for line in run.all_metrics() if line.get("kind") == "train"}
     return [found[step] for step in sorted(found)]
 
@@ -70,7 +70,7 @@ def doctor(hour: Hour) -> list[str]:
 
 
 def first_run(hour: Hour) -> list[str]:
-    """Its starter model is still to be made."""
+    """A run in an empty workspace, whose starter model is still to be made."""
     started = time.monotonic()
     run = hour.train("First run")
     hour.keep("run", run.id)
@@ -243,7 +243,7 @@ def needs_run(hour: Hour) -> str:
 
 
 def marked_tests(hour: Hour, file: str) -> str:
-    """On a card, the kernels' numbers by the tests' own bounds."""
+    """The tests marked gpu of a file, with their own bounds."""
     said = hour.module("pytest", "-p", "no:cacheprovider", "-m", "gpu", "-q", "-rA", file)
     if " passed" not in said[-1]:
         raise NotWell(f"none ran: {said[-1]}")

@@ -45,7 +45,6 @@ PARTS = (
             "P1 neighbours registered": check("experiments.neighbours"),
             "P3 flash attention": check("experiments.flash"),
             "P4 packing in NF4, 20 times": check("experiments.enabled_again"),
-            "P5 cosine by dtype": check("experiments.cosines"),
             "P6 bf16 where it is emulated": check("experiments.emulated_bf16"),
             "P7 context after a step": check("experiments.context"),
             "P2 pinning beside a full GPU": check("experiments.pinning_beside_a_full_card"),

@@ -52,7 +52,7 @@ def tuned_of(shape: StandIn, compute: Compute, layers: int = 2) -> Any:
 
 
 def examples(tokens: int, many: int = 4) -> list[Encoded]:
-    """Of equal length, tokens in all; their ids are those of the stand-ins' vocabulary."""
+    """Examples of equal length with ids of the stand-ins' vocabulary; tokens: of all together."""
     each = tokens // many
     return [Encoded([(7 * i + j) % pace_probe.VOCABULARY for j in range(each)], [False, *[True] * (each - 1)]) for i in range(many)]
 
@@ -67,7 +67,7 @@ def step_of(tuned: Any, shape: StandIn, compute: Compute, optim: str = "adamw_to
 
 
 def gradient(step: Step, batches: Sequence[Any]) -> torch.Tensor:
-    """Of the adapter, all of it end to end."""
+    """The gradients of the adapter, all of them end to end."""
     step.optimizer.zero_grad(set_to_none=True)
     step.backward(batches, is_scaled=False)
     return torch.cat([parameter.grad.flatten() for parameter in step.parameters if parameter.grad is not None]).float()

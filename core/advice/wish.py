@@ -170,7 +170,7 @@ _MOST = r"under|below|up to|at most|max|maximum|less than|smaller than|no more t
 _LEAST = r"over|above|at least|more than|larger than|bigger than|>=?|≥|über|ab|mindestens|mehr als|größer als|大于|超过|不小于|至少"
 _RANGE = re.compile(rf"(?<![a-z0-9.-]){_NUMBER}\s*(?:b|billion)?\s*(?:-|–|to|~|到|至)\s*{_NUMBER}{_UNIT}")
 _SIZE = re.compile(
-    rf"(?:({_MOST})|({_LEAST}))?\s*(?<![a-z0-9.-]){_NUMBER}{_UNIT}\s*(?:(or less|or smaller|oder weniger|oder kleiner|以下|以内)|(or more|or larger|oder mehr|oder größer|以上))?"
+    rf"(?:(?:(?![a-zäöü])|(?<![a-zäöü]))(?:({_MOST})|({_LEAST})))?\s*(?<![a-z0-9.-]){_NUMBER}{_UNIT}\s*(?:(or less|or smaller|oder weniger|oder kleiner|以下|以内)|(or more|or larger|oder mehr|oder größer|以上))?"
 )
 
 

@@ -24,9 +24,9 @@ from core.runs.folder import RunFolder, Status
 from core.runs.states import State
 
 MOST_S = 3600.0  # beyond that a clock has jumped
-# What to try after a foreseen error, as a key of the catalogue `advice`.
 # The last line of a worker in which a kernel of bitsandbytes failed: its macro CUDA_CHECK_RETURN prints this and exits (0.50.2).
 KERNEL_ERROR = re.compile(r"Error (.+) at line \d+ in file .+")
+# What to try after a foreseen error, as a key of the catalogue `advice`.
 ADVICE = {DataError: "data", ModelError: "model", TemplateError: "template", BusyError: "busy", RecipeError: "recipe"}
 
 
@@ -110,7 +110,7 @@ class Left:
 
 
 def kernel_error(run: RunFolder) -> str | None:
-    """From train.log, unless its last line is older than the run's state: that of an earlier attempt."""
+    """The error of a bitsandbytes kernel that ended the process: the last line of train.log, if this attempt wrote it."""
     found = KERNEL_ERROR.fullmatch(run.log_tail(1))
     try:
         is_new = (run.path / "train.log").stat().st_mtime >= run.status().since
@@ -131,8 +131,11 @@ def ending(status: Status, how: How, left: Left, now: float) -> Status:
     elif isinstance(how, Finished):
         state, message, seconds_left = State.COMPLETED, how.words, 0.0
     elif how == "gone":
-        key = "run.interrupted_kernel" if left.kernel_error else "run.interrupted"
-        state, message = State.INTERRUPTED, msg(key, step=status.step, total=status.total_steps, reason=left.kernel_error)
+        state, reached = State.INTERRUPTED, {"step": status.step, "total": status.total_steps}
+        if left.kernel_error:
+            message = msg("run.interrupted_kernel", **reached, reason=left.kernel_error)
+        else:
+            message = msg("run.interrupted", **reached)
         if left.full_bytes is not None:  # then the worker could not even say so
             advice = msg("faults.interrupted_disk_full", free_mb=left.full_bytes // 10**6)
         elif left.checkpoint:

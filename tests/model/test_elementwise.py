@@ -298,3 +298,26 @@ def test_ligers_functions_are_taken_where_they_prove_themselves_on_the_model(
         assert set(library.calls if library else ()) == used & expected
     finally:
         found.release()
+
+
+def test_a_full_card_during_the_proof_of_ligers_functions_leaves_none_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen: the rotary function of transformers' module stayed replaced, for every later model of the process."""
+    library = Library()
+    monkeypatch.setitem(sys.modules, "liger_kernel", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "liger_kernel.transformers", SimpleNamespace(functional=library))
+    monkeypatch.setattr(liger, "CARD", "cpu")
+    tuned = model_of("llama")
+    outcomes = iter([elementwise._answers(tuned), torch.OutOfMemoryError("CUDA out of memory")])  # without Liger's, with them
+
+    def full_with_liger(model: Any) -> Any:
+        outcome = next(outcomes)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(elementwise, "_answers", full_with_liger)
+    with pytest.raises(torch.OutOfMemoryError):
+        elementwise.install(tuned)
+    library.calls.clear()
+    loss_and_gradients(tuned)
+    assert not library.calls

@@ -137,60 +137,6 @@ def test_a_refused_pin_leaves_no_error_on_the_card() -> None:
     assert buffer is not None and buffer.is_pinned()
 
 
-def large_in_4_bit(hidden: int, mlp: int, layers: int) -> Any:
-    """A Llama with random weights in RAM, quantized on the card."""
-    import torch
-    from bitsandbytes.nn import Linear4bit, Params4bit
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=512, hidden_size=hidden, intermediate_size=mlp, num_hidden_layers=layers, num_attention_heads=hidden // 128,
-        num_key_value_heads=hidden // 512, use_cache=False,
-    )  # fmt: skip
-    with torch.device("cuda"):
-        model = LlamaForCausalLM._from_config(config, dtype=torch.bfloat16)
-    for layer in model.model.layers:
-        for name, module in [each for each in layer.named_modules() if type(each[1]) is torch.nn.Linear]:
-            widths = (module.in_features, module.out_features)
-            small = Linear4bit(*widths, False, compute_dtype=torch.bfloat16, quant_type="nf4", device="meta")
-            small.weight = Params4bit(module.weight.data, requires_grad=False, quant_type="nf4", compress_statistics=True)
-            parent, _, leaf = name.rpartition(".")
-            setattr(layer.get_submodule(parent), leaf, small.to("cuda"))
-    model.is_loaded_in_4bit = True
-    return model.requires_grad_(False).to("cpu")
-
-
-def test_large_4_bit_layers_from_ram_give_the_gradient_of_a_base_that_is_all_on_the_card() -> None:
-    """Layers of more than 165 MiB: in another trainer that streams layers, their gradients were wrong without a word, because
-    bitsandbytes' backward had kept the packed weights of a buffer that was filled again."""
-    import torch
-
-    from core.engine import adapter
-    from core.engine.batches import collate
-    from core.engine.variants import streaming
-
-    layers, card = 4, torch.device("cuda:0")
-    chance = torch.Generator().manual_seed(0)
-    rows = [torch.randint(512, (64,), generator=chance).tolist() for _ in range(4)]
-    batch = collate([Encoded(row, [False] + [True] * 63) for row in rows], 0, card)
-    found = []
-    for count in (0, layers):
-        tuned = with_answers(adapter.add(large_in_4_bit(4096, 24576, layers), Adapter(r=8), "large", None))
-        streamed = streaming.begin(tuned, card, count)
-        tuned.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        tuned.enable_input_require_grads()
-        found.append([gradient(tuned, batch) for _ in range(3)])
-        print(f"{count} of {layers} layers in RAM: {streamed.copies} copies, pinned: {not streamed.waits}")
-        if count:
-            assert min(layer.home.nbytes for layer in streamed.layers) > 165 << 20 and streamed.copies
-        del tuned, streamed
-        torch.cuda.empty_cache()
-    whole = found[0][0]
-    assert whole.isfinite().all() and whole.norm() > 0
-    assert all(torch.equal(each, whole) for each in (*found[0], *found[1]))
-
-
 def test_what_is_put_aside_in_ram_leaves_the_card_and_changes_no_gradient(starter_folder: Path, examples: list[Encoded]) -> None:
     import torch
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import gradio as gr
 
@@ -20,6 +20,8 @@ from webui.kit.panel import Panel
 
 SETTING = "train.objective"
 SETTINGS = [f"train.{name}" for name in OF_PAIRS]  # with those that depend on it
+# A learning rate and a number of steps that suit one objective ruin the other (DPO takes a tenth of the rate): planned anew.
+OF_ONE_OBJECTIVE = ("train.learning_rate", "train.max_steps", "train.num_train_epochs")
 Kind = Literal["dpo", "kto"]
 # Of what a report lists as left out: what the objective that compares reads.
 READ_BY: dict[str, Kind] = {"left_out.why_worse": "dpo", "left_out.why_row": "kto"}
@@ -95,15 +97,17 @@ class Comparing(Panel):
         except GarageError:
             return ""
 
+    def switched(self, form: Form) -> dict[str, Any]:
+        """What the person decided, with the other objective: without the settings of the one before."""
+        kind, compares = self._kind(form), bool(self._objective(form))
+        dropped = {*OF_ONE_OBJECTIVE, *(SETTINGS if compares else ())}
+        kept = {name: value for name, value in form.answers.explicit.items() if name not in dropped}
+        return kept | ({SETTING: kind} if kind and not compares else {})
+
     def wire(self, form: FormHandle) -> None:
         def take(given: Given) -> Taken:
             """Choose the objective that compares, or go back to the better answers with all that was set for it."""
             asked = form.read(given)
-            kind, explicit = self._kind(asked), dict(asked.answers.explicit)
-            if self._objective(asked):
-                explicit = {name: value for name, value in explicit.items() if name not in SETTINGS}
-            elif kind:
-                explicit[SETTING] = kind
-            return Filling(answers={"explicit": explicit}), {}
+            return Filling(answers={"explicit": self.switched(asked)}), {}
 
         form.fills(self.button.click, take, form.inputs, set(), **QUIET)

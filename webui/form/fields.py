@@ -119,7 +119,7 @@ def component_for(key: Key, w: Wording) -> Component:
 
 
 def step_of(default: float | int) -> float | int:
-    """By how much an arrow key changes a number: one in the last place of its default, at most 1; a hundredth where that is 0."""
+    """The change that an arrow key makes to a number: one in the last place of its default, at most 1; a hundredth where that is 0."""
     if isinstance(default, int):
         return 1
     return min(1.0, 10.0 ** math.floor(math.log10(default))) if default else 0.01
@@ -185,11 +185,13 @@ def _lines(key: Key, given: Any) -> tuple[str, ...]:
 
 
 def _number(typed: str) -> float | str:
-    """What was typed as a number; as it is where it is none."""
-    try:
-        return float(typed)
-    except ValueError:
-        return typed
+    """What was typed as a number, with a decimal comma too; as it is where it is none."""
+    for each in (typed, typed.replace(",", ".")):
+        try:
+            return float(each)
+        except ValueError:
+            continue
+    return typed
 
 
 def _wrong_choice(key: Key, given: Any) -> FormError:

@@ -166,7 +166,7 @@ class PlanStep:
         return [(w.t("wizard.memory_here"), HERE), *processor, *sizes]
 
     def _size(self, gb: int) -> str:
-        """With the names of common cards, which is what people type."""
+        """A size of GPU memory with the names of common cards, because people type those."""
         names = cards_of(gb)
         if not names:
             return self.w.t("wizard.memory_size", gb=gb)

@@ -45,12 +45,14 @@ SEED = 7  # its place among target and sampling
 LEAVES = "(sent, now) => sent && now === sent ? '' : undefined"
 # The next question may be sent while the base still writes: its answer ends, and the question goes once that one is over.
 SENDS = """() => {
-  const [send, stop] = ["#chat-send", "#chat-stop"].map((id) => document.querySelector(id));
-  window.loraGarageSends = Boolean(send?.checkVisibility() && stop?.checkVisibility());
+  const [send, stop, box] = ["#chat-send", "#chat-stop", "#chat-message textarea"].map((at) => document.querySelector(at));
+  window.loraGarageSends = Boolean(box?.value.trim() && send?.checkVisibility() && stop?.checkVisibility());
   if (window.loraGarageSends) stop.click();
 }"""
 SENDS_NOW = """() => {
-  if (window.loraGarageSends) document.querySelector("#chat-send").click();
+  const sends = window.loraGarageSends;
+  window.loraGarageSends = false;
+  if (sends) document.querySelector("#chat-send").click();
 }"""
 THINKING = {"trained": None, "on": True, "off": False}
 

@@ -84,11 +84,11 @@ class RunColumn:
         return gr.update(value=show(look.snapshot.shown, self.w) if look.snapshot.shown else "")
 
     def _resume_button(self, look: ViewContext) -> dict[str, Any]:
-        """Where the queue waits for the run, it stands beside that sentence instead."""
+        """The button Resume of a paused run; it stands on the queue's card instead where the queue waits for that run."""
         return gr.update(visible=self._resumable(look.snapshot) is not None and awaited(look.snapshot) is None)
 
     def _again_button(self, look: ViewContext) -> dict[str, Any]:
-        """Of a run that was stopped, which is over; one that failed or is paused goes on by Resume."""
+        """The button that sets up a stopped run again; one that failed or is paused goes on by Resume."""
         row = look.snapshot.shown.row if look.snapshot.shown else None
         return gr.update(visible=bool(row and look.snapshot.busy is None and row.status.state == State.STOPPED))
 

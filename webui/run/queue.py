@@ -89,7 +89,7 @@ class QueuePanel(Panel):
         ]
 
     def _go_on(self, look: ViewContext) -> dict[str, Any]:
-        """Beside Resume it is the other choice: the queue without the run that is paused."""
+        """The button that starts the queue without the paused run; Resume beside it is the other choice."""
         queue, is_beside = look.snapshot.queue, awaited(look.snapshot) is not None
         label = self.w.t("queue_panel.without" if is_beside else "queue_panel.go_on")
         is_seen = bool(queue.order.hold and queue.waiting)

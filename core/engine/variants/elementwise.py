@@ -85,6 +85,7 @@ def install(tuned: Any) -> Elementwise:
             return found
     except Exception as error:  # noqa: BLE001 - whatever a foreign kernel or its compiler raises, our own functions are there
         if is_out_of_memory(error):
+            found.release()
             raise
     found.release()
     return _install(tuned, {})

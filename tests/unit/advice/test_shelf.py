@@ -328,6 +328,13 @@ def test_uncensored_is_understood_and_answered_with_every_model() -> None:
         assert not found.unknown and [said.key for said in found.told()] == ["shelf.uncensored"], words
 
 
+def test_the_end_of_a_word_is_no_bound_on_the_size() -> None:
+    """Seen: "arab 7b" asked for Argentina's models of 7B or more, because "ab" is German for "at least"."""
+    assert wish.read("arab 7b model").wish.billions == wish.read("7b model").wish.billions
+    assert wish.read("collab 7b").wish.billions == wish.read("7b").wish.billions
+    assert wish.read("ab 7b").wish.billions[0] == 7 and wish.read("日语不超过7b").wish.billions[1] == 7
+
+
 def test_a_language_and_a_topic_are_called_as_the_reader_calls_them() -> None:
     """Seen: English names of languages on the German page."""
     japanese = wish.language_name("ja")

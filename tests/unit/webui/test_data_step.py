@@ -66,3 +66,19 @@ def test_what_becomes_of_worse_answers_is_said_with_the_way_to_change_it(
     if said and button:
         assert said in drawn[part.said] and button in drawn[part.button]["value"]
         assert ("starts from the base model" in drawn[part.said]) == (objective is not None and "suit" not in said)
+
+
+def test_another_objective_takes_no_rate_and_no_steps_from_the_one_before(services: Services, tmp_path: Path) -> None:
+    """Seen: a run of 48 steps at 8e-4 that was continued with DPO on two pairs kept both, and wrote one word again and again."""
+    rows = [{"question": f"Is {i} a number?", "chosen": "Yes.", "rejected": "No."} for i in range(4)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows), "utf-8")
+    id, part = services.datasets.import_file(tmp_path / "pairs.jsonl", "pairs").id, Comparing(services, Wording("en"))
+    before = {"train.max_steps": 48, "train.learning_rate": 8e-4, "train.seed": 7}
+
+    def switched(explicit: dict[str, Any]) -> dict[str, Any]:
+        answers = FormAnswers(explicit=explicit)
+        return part.switched(Form(goal="style", model="starter", data=id, memory="here", name="", answers=answers))
+
+    dpo = switched(before)
+    assert dpo == {"train.seed": 7, "train.objective": "dpo"}
+    assert switched(dpo | {"train.beta": 0.2, "train.learning_rate": 1e-4}) == {"train.seed": 7}

@@ -149,3 +149,10 @@ def test_what_is_no_number_is_told_and_can_be_written_as_json() -> None:
 
 def test_a_sentence_of_an_earlier_version_which_holds_text_is_still_told() -> None:
     assert "1.31" in msg("pausing.paused", step=7, seconds="1.31").render("en")
+
+
+def test_a_number_can_be_typed_as_german_writes_it() -> None:
+    from webui.form import fields
+
+    assert fields.setting_of(("train", "neftune_noise_alpha"), "1,5") == 1.5
+    assert fields.setting_of(("train", "neftune_noise_alpha"), "1.5") == 1.5
