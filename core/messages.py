@@ -2,13 +2,14 @@
 
 A `Message` crosses processes and files (state.json, events.jsonl) and is rendered in the reader's language at the
 last moment. Catalogues are YAML files `<folder>/<language>/*.yaml` of `key: sentence with {placeholders}`, in which
-`{rows:,} {rows:row|rows}` gives "1 row" and "2 rows";
+`{rows:,} {rows:row|rows}` gives "1 row" and "2 rows". They are handed numbers, and write them as their language does: 1.962,5 in German;
 the file name is the first part of each of its keys (`data.yaml` holds `data.empty_file`). English and Chinese are written so, with the code; a
 further language is one file, `core/locales/<code>.yaml`, whose sections are the names of those files, the page's too.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import string
 from collections.abc import Mapping, Sequence
@@ -53,16 +54,16 @@ def msg(key: str, **params: Any) -> Message:
     return Message(key=key, params={k: _plain(v) for k, v in params.items()})
 
 
-class Figures(str):
-    """A number that code formatted, "1,962" or "2.2 GB", for a catalogue to write as its language does. What is no number and only
-    looks so, a version, is none."""
-
-    __slots__ = ()
-
-
 def figures(text: str, language: str) -> str:
-    """text, which is a number as code formats it, as a language writes it."""
-    return str(text).translate(_SWAPPED) if language in DECIMAL_COMMA else str(text)
+    """A number that code formatted, "1,962" or "2.2 GB", as a language writes it."""
+    return text.translate(_SWAPPED) if language in DECIMAL_COMMA else text
+
+
+def as_typed(value: float | int) -> str:
+    """0.0002, 8 and 64 as a person types them: no exponent where nobody would write one, no trailing zeros."""
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.10f}".rstrip("0").rstrip(".") if 1e-6 <= abs(value) < 1e6 else f"{value:g}"
 
 
 def in_language(texts: Mapping[str, str], language: str) -> str:
@@ -75,6 +76,8 @@ def _plain(value: Any) -> Any:
         return {"key": value.key, "params": value.params}
     if isinstance(value, list | tuple):
         return [_plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON has no word for it
     if isinstance(value, str | int | float | bool) or value is None:
         return value
     return str(value)
@@ -138,9 +141,9 @@ class _Forgiving(string.Formatter):
         one, is_counted, several = format_spec.partition("|")
         if is_counted:
             return one if str(value) == "1" else several
-        is_number = isinstance(value, int | float | Figures) and not isinstance(value, bool)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
         try:
-            text = super().format_field(value, format_spec)
+            text = as_typed(value) if is_number and not format_spec else super().format_field(value, format_spec)
         except ValueError:
             text = str(value)
         return figures(text, self._language) if is_number else text

@@ -19,7 +19,7 @@ from core.memory.budget import Budget
 from core.memory.documented import SizeClass, VramTable, vram_table
 from core.memory.record import Correction, Corrections
 from core.memory.setup import Setup
-from core.messages import Message
+from core.messages import Message, msg
 from core.models.shapes.shape import ModelShape
 from core.recipe import Recipe, Train
 from core.values import Frozen
@@ -230,9 +230,9 @@ class Case:
         return self.table.row_of(self.shape.params) if self.shape else None
 
     @property
-    def size_name(self) -> str:
+    def size_name(self) -> str | Message:
         """ "7B" for what reads a row of the table, else the count itself, as in "3.2B"."""
-        return self.row.name if self.row else f"{self.billions or 0:.2g}B"
+        return self.row.name if self.row else msg("advise.size", billions=self.billions or 0)
 
     @property
     def for_qlora_only(self) -> bool:

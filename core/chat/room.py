@@ -27,4 +27,4 @@ def too_little(shape: ModelShape, setup: Setup, free_bytes: int) -> Message | No
     is_smallest = setup.base_bits == 4 or shape.quantised is not None  # what is stored quantised stays as it is
     advice = msg("chat.close_others" if is_smallest else "chat.choose_4_bit")
     key = "chat.tight_card" if setup.device == "card" else "chat.tight_ram"
-    return msg(key, need_gib=f"{need / GIB:.1f}", free_gib=f"{free_bytes / GIB:.1f}", advice=advice)
+    return msg(key, need_gib=need / GIB, free_gib=free_bytes / GIB, advice=advice)

@@ -54,9 +54,9 @@ def workspace(
         space = moving.move(space, str(move), moving.by_twentieths(say))
         said = msg("moving.moved", folder=space.root, old=old, command=f"{COMMAND} workspace --delete-old")
     elif delete_old:
-        said = msg("moving.freed", gb=f"{moving.forget_old(space) / 1e9:.2f}")
+        said = msg("moving.freed", gb=moving.forget_old(space) / 1e9)
     else:
-        said = msg("moving.here", folder=space.root, gb=f"{moving.size(space) / 1e9:.2f}")
+        said = msg("moving.here", folder=space.root, gb=moving.size(space) / 1e9)
     old_copy = moving.old_copy(space)
     if as_json:
         print_json({"workspace": str(space.root), "bytes": moving.size(space), "old_copy": str(old_copy) if old_copy else None})

@@ -98,7 +98,7 @@ def add(
     if as_json:
         print_json(in_words({"id": info.id, **info.model_dump(mode="json")}))
     else:
-        say(msg("hub_set.added", part=row.name, id=info.id, good=f"{info.good_rows:,}", rows=f"{info.rows:,}"))
+        say(msg("hub_set.added", part=row.name, id=info.id, good=info.good_rows, rows=info.rows))
 
 
 def facts(told: AboutSet) -> list[str | Message]:
@@ -107,7 +107,7 @@ def facts(told: AboutSet) -> list[str | Message]:
         msg("hub_set.licence", licence=told.licence) if told.licence else msg("hub_set.no_licence"),
         *([", ".join(told.languages[:5])] if told.languages else []),
         *([msg("hub_set.is_gated", page=told.page)] if told.gated else []),
-        msg("hub_set.liked", downloads=f"{told.downloads or 0:,}", likes=f"{told.likes or 0:,}"),
+        msg("hub_set.liked", downloads=told.downloads or 0, likes=told.likes or 0),
     ]
 
 
@@ -152,12 +152,15 @@ def _line(name: str, *cells: str) -> str:
 def _cells(row: FoundSet) -> list[str]:
     if row.why_not:
         return [_said(row.why_not)]
-    rows = f"{row.rows:,}" if row.rows is not None else row.about_rows
-    cells = [_said(msg("hub_set.rows", rows=rows)) if rows else "", size_in_words(row.bytes) if row.bytes is not None else ""]
+    rows = row.rows if row.rows is not None else row.about_rows
+    cells = [
+        _said(msg("hub_set.rows", rows=rows)) if rows else "",
+        _said(size_in_words(row.bytes)) if row.bytes is not None else "",
+    ]
     return [*cells, row.licence, *([_said(msg("hub_set.gated_word"))] if row.gated else [])]
 
 
 def _part_cells(each: AboutPart) -> list[str]:
     key = "hub_set.rows_at_least" if each.at_least else "hub_set.rows"
-    rows = _said(msg(key, rows=f"{each.rows:,}")) if each.rows is not None else ""
-    return [rows, size_in_words(each.part.bytes), each.part.kind]
+    rows = _said(msg(key, rows=each.rows)) if each.rows is not None else ""
+    return [rows, _said(size_in_words(each.part.bytes)), each.part.kind]

@@ -57,7 +57,7 @@ def there(context: typer.Context, workspace: WorkspaceOption = None, as_json: Js
         notes += [msg("models.used", runs=used[:3]).render(terminal_language())] if used else []
         store = msg(f"models.store_{row.store}").render(terminal_language())
         day = time.strftime("%Y-%m-%d", time.localtime(row.last_used))
-        print(row_of(row.id, size_in_words(row.size), day, store, *notes))
+        print(row_of(row.id, size_in_words(row.size).render(terminal_language()), day, store, *notes))
     if not rows:
         say(msg("models.none"))
 
@@ -83,9 +83,8 @@ def search(
         say(said)
     for row in found.rows:
         verdict = msg(f"models.{row.verdict}", gib=row.needed_gib).render(terminal_language())
-        print(
-            row_of(row.model.hub, size_in_words(row.download_bytes), verdict, row.model.licence, *([row.gate] if row.gate else []))
-        )
+        size = size_in_words(row.download_bytes).render(terminal_language())
+        print(row_of(row.model.hub, size, verdict, row.model.licence, *([row.gate] if row.gate else [])))
     for other in of_hub:
         print(row_of(other.id, *hub_cells(other)))
 
@@ -242,7 +241,7 @@ def progress_of(row: Download) -> str:
     state = msg(f"models.state_{row.state}")
     if not row.total:  # the hub has not been asked yet, or did not answer
         return state.render(terminal_language())
-    total = size_in_words(row.total) if row.unit == "bytes" else msg("hub_set.rows", rows=f"{row.total:,}")
+    total = size_in_words(row.total) if row.unit == "bytes" else msg("hub_set.rows", rows=row.total)
     said = {"state": state, "percent": int(100 * row.done / row.total), "total": total}
     if row.unit == "bytes" and row.state == "running" and row.bytes_per_s and row.seconds_left is not None:
         said |= {"speed": size_in_words(row.bytes_per_s), "minutes": row.seconds_left / 60}

@@ -100,7 +100,7 @@ class _Stages:
 
 def _list(parcel: Parcel, wish: PublishWish) -> None:
     for piece in parcel.pieces:
-        print(f"{size_in_words(piece.size):>10}  {piece.name}")
+        print(f"{size_in_words(piece.size).render(terminal_language()):>10}  {piece.name}")
     key = "publish.leaves_private" if wish.private else "publish.leaves_public"
     say(msg(key, files=len(parcel.pieces), size=size_in_words(parcel.size), repo=wish.repo))
     for note in parcel.notes:

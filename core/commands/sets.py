@@ -37,7 +37,7 @@ def show_list(workspace: WorkspaceOption = None, as_json: JsonOption = False) ->
         return
     language = terminal_language()
     for info in found:
-        said = msg("sets.line", rows="?" if info["good_rows"] is None else f"{info['good_rows']:,}", runs=len(info["runs"]))
+        said = msg("sets.line", rows="?" if info["good_rows"] is None else info["good_rows"], runs=len(info["runs"]))
         print(columns(info["id"], said.render(language)) + (f"  {info['name']}" if info["name"] != info["id"] else ""))
 
 

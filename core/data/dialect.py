@@ -88,7 +88,7 @@ def find(render: Render, source: str) -> Dialect:
         dialect: Dialect, turns: Sequence[Turn], *words: str, tools: list[Any] | None = None, thinking: bool | None = None
     ) -> bool:
         if time.thread_time() > until:
-            raise TemplateError("template.too_slow", seconds=f"{SECONDS:g}")
+            raise TemplateError("template.too_slow", seconds=SECONDS)
         try:
             text = render(dialect.messages(turns), tools, thinking, False)
         except TemplateError as error:

@@ -102,8 +102,8 @@ def on_cpu() -> Compute:
     # By AMX, or AVX512_BF16 of an EPYC, a product takes 0.2 to 0.5 of the fp32 one; by AVX512_BF16 of a Xeon without AMX 1.8 to 2.8 times
     # it, emulated 5 times (measured, torch 2.13 and 2.15): 1 lies far from all of them.
     if ratio > 1:
-        return Compute(cpu, torch.float32, msg("device.cpu_fp32_timed", ratio=f"{ratio:.1f}"))
-    return Compute(cpu, torch.bfloat16, msg("device.cpu_bf16", ratio=f"{ratio:.2f}"))
+        return Compute(cpu, torch.float32, msg("device.cpu_fp32_timed", ratio=ratio))
+    return Compute(cpu, torch.bfloat16, msg("device.cpu_bf16", ratio=ratio))
 
 
 def _bf16_to_fp32_time(size: int = 576, rounds: int = 30) -> float:

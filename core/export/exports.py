@@ -165,7 +165,7 @@ class Exports:
         adapters.describe(folder)
         adapters.check_whole(folder)
         if not 0 < strength <= MOST_STRENGTH:
-            raise ExportError("export.strength", found=f"{strength:g}", most=f"{MOST_STRENGTH:g}")
+            raise ExportError("export.strength", found=strength, most=MOST_STRENGTH)
         if base_gguf is not None and (kind != "gguf-lora" or quant is not None):
             raise ExportError("export.base_gguf")
         if kind == "gguf-lora":

@@ -165,7 +165,7 @@ def choose(base: Base, adapter: Path, is_gguf: bool, in_float32: bool = False) -
 
 
 def no_memory(need: float, free: float) -> ExportError:
-    return ExportError("export.no_memory", need_gib=f"{need / 2**30:.1f}", free_gib=f"{free / 2**30:.1f}")
+    return ExportError("export.no_memory", need_gib=need / 2**30, free_gib=free / 2**30)
 
 
 Report = Callable[[str, float], None]  # stage and fraction

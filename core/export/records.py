@@ -93,7 +93,7 @@ class ExportCheck(Frozen):
             key = "export.found_copy" if self.proof == "bytes" else "export.found_tensors"
             parts.append(msg(key, right=max(0, self.tensors - len(self.tensors_off)), tensors=self.tensors))
         if self.mean_loss_adapter is not None:
-            losses = {"export": loss_text(self.mean_loss_export), "adapter": loss_text(self.mean_loss_adapter)}
+            losses = {"export": shown_loss(self.mean_loss_export), "adapter": shown_loss(self.mean_loss_adapter)}
             parts.append(msg("export.found_losses", **losses))
         if self.first_tokens_equal is not None:
             parts.append(msg("export.found_words", equal=self.first_tokens_equal, prompts=self.prompts))
@@ -113,7 +113,7 @@ class ExportCheck(Frozen):
         more = more_loss(self)
         values = {"quant": self.type_text, "equal": self.first_tokens_equal, "prompts": self.prompts}
         parts = [msg("gguf.found_words", **values)]
-        parts.append(msg("gguf.found_higher" if more >= 0 else "gguf.found_lower", loss=f"{abs(more):.2f}"))
+        parts.append(msg("gguf.found_higher" if more >= 0 else "gguf.found_lower", loss=abs(more)))
         if self.tensors:
             parts.append(msg("export.found_tensors", right=max(0, self.tensors - len(self.tensors_off)), tensors=self.tensors))
         return [*parts, msg("gguf.found_where", compute=self.compute)]
@@ -126,8 +126,8 @@ def more_loss(check: ExportCheck) -> float:
     return (check.mean_text_loss_export or 0.0) - (check.mean_text_loss_adapter or 0.0)
 
 
-def loss_text(loss: float | None) -> str:
-    return "?" if loss is None else f"{loss:.3f}"
+def shown_loss(loss: float | None) -> float | str:
+    return "?" if loss is None else loss
 
 
 class ExportResult(Frozen):

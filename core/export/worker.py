@@ -26,7 +26,7 @@ from core.errors import BusyError, ExportError, GarageError, RunError, StopReque
 from core.export.exports import adapter_folder
 from core.export.jobs import REPLACED, JobFolder
 from core.export.llamacpp import lora_kinds
-from core.export.records import GGUF_KINDS, QUANTS, ExportCheck, ExportRequest, ExportResult, ExportStatus, State, loss_text
+from core.export.records import GGUF_KINDS, QUANTS, ExportCheck, ExportRequest, ExportResult, ExportStatus, State, shown_loss
 from core.export.room import MERGED, gguf_disk
 from core.files import is_disk_full, is_out_of_memory, is_page_file_full
 from core.messages import Message, msg
@@ -176,10 +176,10 @@ def not_proven(result: ExportResult) -> Message:
         reasons.append(msg(key, off=len(check.tensors_off), tensors=check.tensors, first=check.tensors_off[0]))
     if check.mean_loss_adapter is not None:
         reasons.append(
-            msg("export.reason_answers", adapter=loss_text(check.mean_loss_adapter), export=loss_text(check.mean_loss_export))
+            msg("export.reason_answers", adapter=shown_loss(check.mean_loss_adapter), export=shown_loss(check.mean_loss_export))
         )
     if check.mean_text_loss_adapter is not None:
-        losses = {"adapter": loss_text(check.mean_text_loss_adapter), "export": loss_text(check.mean_text_loss_export)}
+        losses = {"adapter": shown_loss(check.mean_text_loss_adapter), "export": shown_loss(check.mean_text_loss_export)}
         reasons.append(msg("export.reason_rows", **losses, equal=check.first_tokens_equal, prompts=check.prompts))
     reasons.append(msg("export.reason_read", alike=check.prompts_read_alike, prompts=check.prompts))
     key = "export.copy_differs" if check.proof == "bytes" else "export.not_proven"
@@ -224,7 +224,7 @@ class Exporter:
         rows = self.run_folder.facts().probe_rows
         notes: tuple[Message, ...] = ()
         if request.strength != 1:
-            notes = (msg("export.at_strength", strength=f"{request.strength:g}"),)
+            notes = (msg("export.at_strength", strength=request.strength),)
         if request.kind == "adapter":
             self._see_room(files.bytes_in(adapter))
             check, dtype = self._copy(adapter, out, rows)

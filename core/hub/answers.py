@@ -21,6 +21,7 @@ from huggingface_hub.utils import parse_ratelimit_headers
 
 from core.errors import ModelError
 from core.hub.cached import REPO_ID, REVISION, cache_folder
+from core.messages import Message, msg
 
 
 def page(repo_id: str) -> str:
@@ -40,12 +41,12 @@ class Interrupted(Exception):
 
 
 # --- what a person is told
-def in_words(size: float) -> str:
-    """Decimal units, as disks and the hub's pages have them."""
+def in_words(size: float) -> Message:
+    """A size in decimal units, as disks and the hub's pages have them: "2.3 GB"."""
     for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if size >= unit:
-            return f"{size / unit:.1f} {name}"
-    return f"{size:.0f} B"
+            return msg("hub.size", value=size / unit, unit=name)
+    return msg("hub.bytes", value=round(size))
 
 
 def endpoint_of(endpoint: str | None = None) -> str:

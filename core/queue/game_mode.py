@@ -104,13 +104,13 @@ def wish_of_card(
         return None, msg("game.cannot_tell")
     ours_gib = (our_bytes or 0) / GIB + CONTEXT_GIB if at_work else 0.0
     others_gib = card.used_bytes / GIB - ours_gib - DESKTOP_GIB
-    return (msg("game.somebody", gib=f"{others_gib + DESKTOP_GIB:.1f}") if others_gib >= min_gib else None), None
+    return (msg("game.somebody", gib=others_gib + DESKTOP_GIB) if others_gib >= min_gib else None), None
 
 
 def _most_wanting(card: Card, others: list[Holder], at_work: bool, min_gib: float) -> Message | None:
     most = max(others, key=lambda holder: holder.used_bytes or 0, default=None)
     if most is not None and most.used_bytes is not None and most.used_bytes >= min_gib * GIB:
-        return msg("game.program", program=most.name or msg("game.process", pid=most.pid), gib=f"{most.used_bytes / GIB:.1f}")
+        return msg("game.program", program=most.name or msg("game.process", pid=most.pid), gib=most.used_bytes / GIB)
     if not at_work and (card.utilization_percent or 0) >= BUSY_PERCENT:
         return msg("game.computing", percent=card.utilization_percent)
     return None

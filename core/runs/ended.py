@@ -165,7 +165,7 @@ def ending(status: Status, how: How, left: Left, now: float) -> Status:
 
 
 def paused_words(step: int, seconds: float | None) -> Message:
-    return msg("run.paused", step=step) if seconds is None else msg("pausing.paused", step=step, seconds=f"{seconds:.1f}")
+    return msg("run.paused", step=step) if seconds is None else msg("pausing.paused", step=step, seconds=seconds)
 
 
 def process_is_gone(run: RunFolder) -> None:

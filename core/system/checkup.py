@@ -145,8 +145,8 @@ def _card(card: gpu.Card) -> CheckResult:
         "doctor.gpu",
         index=card.index,
         name=card.name or unknown,
-        total=unknown if card.total_bytes is None else f"{card.total_bytes / 2**30:.1f}",
-        free=unknown if card.free_bytes is None else f"{card.free_bytes / 2**30:.1f}",
+        total=unknown if card.total_bytes is None else card.total_bytes / 2**30,
+        free=unknown if card.free_bytes is None else card.free_bytes / 2**30,
         capability=unknown if card.capability is None else "{}.{}".format(*card.capability),
     )
     return result("gpu", found)

@@ -128,16 +128,16 @@ def _disks(around: Surroundings) -> Iterator[CheckResult]:
         yield result("disk", msg("doctor.disk_unknown", folder=around.workspace))
     else:
         free = around.free_bytes / GB
-        fix = msg("doctor.disk_fix", needed=f"{LEAST_FREE_GB:.0f}") if free < LEAST_FREE_GB else None
-        yield result("disk", msg("doctor.disk", free=f"{free:.1f}", folder=around.workspace), fix)
+        fix = msg("doctor.disk_fix", needed=LEAST_FREE_GB) if free < LEAST_FREE_GB else None
+        yield result("disk", msg("doctor.disk", free=free, folder=around.workspace), fix)
     if around.models is not None and around.models_free_bytes is not None:
         free = around.models_free_bytes / GB
-        fix = msg("doctor.models_disk_fix", needed=f"{LEAST_FREE_GB:.0f}") if free < LEAST_FREE_GB else None
-        yield result("models", msg("doctor.models_disk", free=f"{free:.1f}", folder=around.models), fix)
+        fix = msg("doctor.models_disk_fix", needed=LEAST_FREE_GB) if free < LEAST_FREE_GB else None
+        yield result("models", msg("doctor.models_disk", free=free, folder=around.models), fix)
     if around.temporary is not None and around.temporary_free_bytes is not None:
         free = around.temporary_free_bytes / GB
-        fix = msg("doctor.temporary_fix", needed=f"{LEAST_TEMPORARY_GB:.1f}") if free < LEAST_TEMPORARY_GB else None
-        yield result("temporary", msg("doctor.temporary", free=f"{free:.1f}", folder=around.temporary), fix)
+        fix = msg("doctor.temporary_fix", needed=LEAST_TEMPORARY_GB) if free < LEAST_TEMPORARY_GB else None
+        yield result("temporary", msg("doctor.temporary", free=free, folder=around.temporary), fix)
 
 
 def _synced(around: Surroundings) -> Iterator[CheckResult]:
@@ -161,7 +161,7 @@ def _page_file(around: Surroundings) -> Iterator[CheckResult]:
     if most_mb is None:
         yield result("page_file", msg("doctor.page_file"))
         return
-    values = {"ram": f"{around.ram_bytes / 2**30:.0f}", "page": f"{most_mb / 1024:.1f}", "needed": str(LEAST_COMMIT_GIB)}
+    values = {"ram": around.ram_bytes / 2**30, "page": most_mb / 1024, "needed": LEAST_COMMIT_GIB}
     enough = around.ram_bytes / 2**30 + most_mb / 1024 >= LEAST_COMMIT_GIB
     yield result("page_file", msg("doctor.page_file_limited", **values), None if enough else msg("doctor.page_file_fix"))
 

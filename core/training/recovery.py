@@ -81,7 +81,7 @@ class Recovery:
         """Return to the last good checkpoint and continue with half the learning rate. is_end: end the run with NotFiniteError
         instead, after going back if the loss diverged, so that the adapter is good."""
         step, position, health = self._step, self._position, self._position.health
-        facts = {"step": number, **as_words(numbers)}
+        facts = {"step": number, **loss_and_norm(numbers)}
         if is_end and not health.ran_away:
             if not step.optimizer.state:
                 position.step = 0  # nothing good was learned
@@ -102,6 +102,6 @@ class Recovery:
             raise NotFiniteError("run.ran_away" if position.step else "run.ran_away_at_once", **facts)
 
 
-def as_words(numbers: dict[str, Any]) -> dict[str, str]:
-    """For a sentence, also if a value is NaN or infinite."""
-    return {name: f"{numbers[name]:.4g}" for name in ("loss", "grad_norm")}
+def loss_and_norm(numbers: dict[str, Any]) -> dict[str, Any]:
+    """The two numbers of a step that a sentence about it names."""
+    return {name: numbers[name] for name in ("loss", "grad_norm")}

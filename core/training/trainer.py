@@ -43,7 +43,7 @@ from core.training.evaluation import Evaluation
 from core.training.learning_rate import schedule_factor, warmup_steps
 from core.training.memory.use import MemoryUse
 from core.training.preference.reference import Referenced, know
-from core.training.recovery import Recovery, as_words
+from core.training.recovery import Recovery, loss_and_norm
 
 STEPS_LOOKED_AT = 20_000  # steps searched for the longest batch, about a second; longer runs read every row several times in them
 TOLD_AFTER = 20  # steps
@@ -174,7 +174,7 @@ class Trainer:
                 self._go_back(number, numbers, is_end=verdict == "stop")
                 continue
             if verdict == "leave_out":
-                self._tell("left_out", number, msg("sanity.left_out", step=number, **as_words(numbers)))
+                self._tell("left_out", number, msg("sanity.left_out", step=number, **loss_and_norm(numbers)))
             self.position.step, self.position.tokens_seen = number, numbers["tokens_seen"]
             self.step.finished()
             self._memory.note(number, last=number == total)
@@ -222,7 +222,9 @@ class Trainer:
         self.recovery.go_back(number, numbers, is_end)
         key = "sanity.ran_away" if health.ran_away else "sanity.no_numbers"
         back, rate = self.position.step, self._learning_rate(self.position.step + 1)
-        self._tell("went_back", number, msg(key, step=number, back=back, start=health.started_at, rate=rate, **as_words(numbers)))
+        self._tell(
+            "went_back", number, msg(key, step=number, back=back, start=health.started_at, rate=rate, **loss_and_norm(numbers))
+        )
         self._clock = self._new_clock(self._clock.spent)
         self._save_and_go_on()
 

@@ -45,7 +45,7 @@ def by_twentieths(say: Callable[[Message], None]) -> Report:
         nonlocal told
         if total and 20 * done // total > told:
             told = 20 * done // total
-            say(msg("moving.progress", done=f"{done / 1e9:.2f}", total=f"{total / 1e9:.2f}"))
+            say(msg("moving.progress", done=done / 1e9, total=total / 1e9))
 
     return report
 
@@ -103,7 +103,7 @@ def fit_for(workspace: Workspace, folder: str) -> Path:
     except (OSError, StopIteration, RuntimeError) as error:
         raise RecipeError("moving.cannot_write", folder=target, reason=reason_of(error)) from error
     if needed + SPARE > free + held:
-        raise RecipeError("moving.no_room", folder=target, needed=f"{needed / 1e9:.1f}", free=f"{free / 1e9:.1f}")
+        raise RecipeError("moving.no_room", folder=target, needed=needed / 1e9, free=free / 1e9)
     return target
 
 

@@ -36,7 +36,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedRun]:
 
 @pytest.fixture(scope="module")
 def app(run: ScriptedRun) -> Iterator[kit.App]:
-    started = kit.start_app(Path(run.run.path).parent.parent, **kit.ENGLISH)
+    started = kit.start_app(Path(run.run.path).parent.parent, LORA_GARAGE_LANGUAGES="en de")
     yield started
     started.stop()
 
@@ -133,5 +133,15 @@ def test_only_what_can_be_seen_is_drawn(chrome: Browser, app: kit.App, run: Scri
     assert drawn(page) == set()
     kit.go_to_tab(page, "Train")
     wait_until(lambda: step_at(page, 0.999) == run.step)
+    watch.check()
+    page.context.close()
+
+
+def test_the_numbers_of_the_curves_are_written_as_the_page_s_language_does(chrome: Browser, app: kit.App, run: ScriptedRun):
+    """Seen: 1.234 beside the sentences of a German page; the axes had the browser's language, whatever the page's."""
+    page, watch = kit.open_page(chrome, app, "/?lang=de")
+    kit.expect(page.locator("#live-chart .lc-legend b").nth(1)).to_have_text(re.compile(r"^\d,\d+$"))
+    label = page.locator("#live-chart .lc-plot").get_attribute("aria-label") or ""
+    assert re.search(r"\d,\d", label) and not re.search(r"\d\.\d", label), label
     watch.check()
     page.context.close()

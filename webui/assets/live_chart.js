@@ -33,10 +33,13 @@ const colours = () => isDark()
   ? { loss: '#56B4E9', eval: '#E69F00', small: '#2BC49A', bad: '#ff8a8a' }
   : { loss: '#0072B2', eval: '#D55E00', small: '#009E73', bad: '#b91c1c' };
 const fill = (sentence, values) => sentence.replace(/\{(\w+)\}/g, (all, name) => name in values ? values[name] : all);
-const short = value => value == null ? '–' : String(Number(value.toPrecision(4)));
-// Along an axis; uPlot itself would write a learning rate of 0.0001 as 0.
-const tick = value => value && Math.abs(value) < 1e-3 ? Number(value.toPrecision(4)).toExponential() : short(value);
-const values = (plot, ticks) => ticks.map(tick);
+// Numbers as the page's language writes them: uPlot's own are of the browser's language, and a learning rate of 0.0001 would be 0.
+const language = document.documentElement.lang || 'en', point = (0.5).toLocaleString(language)[1];
+const four = new Intl.NumberFormat(language, { maximumSignificantDigits: 4 }), whole = new Intl.NumberFormat(language);
+const exponential = value => Number(value.toPrecision(4)).toExponential().replace('.', point);
+const short = value => value == null ? '–' : value && Math.abs(value) < 1e-6 ? exponential(value) : four.format(value);
+const tick = value => value && Math.abs(value) < 1e-3 ? exponential(value) : short(value);
+const values = (plot, ticks) => ticks.map(tick), steps = (plot, ticks) => ticks.map(whole.format);
 const dots = column => ({ show: () => held[column].length === 1 }); // one point makes no line
 const known = column => column.some(value => value != null);
 
@@ -84,7 +87,7 @@ function loss(host, legend) {
       const of = colours(), line = { spanGaps: true, points: dots('x') };
       return {
         height: Math.min(320, Math.max(220, innerHeight * 0.38)),
-        axes: [{ incrs: WHOLE, label: words.step, labelSize: 18, size: 34 }, { values, label: words.loss, labelSize: 18, size: 50 }],
+        axes: [{ incrs: WHOLE, values: steps, label: words.step, labelSize: 18, size: 34 }, { values, label: words.loss, labelSize: 18, size: 50 }],
         series: [
           {},
           { ...line, stroke: of.loss + '99', width: 1 },
@@ -120,7 +123,7 @@ function small(name, grid) {
     table: () => [held[SMALL[name]], held[name]],
     options: () => ({
       height: 150,
-      axes: [{ incrs: WHOLE, size: 28 }, { values, size: 52 }],
+      axes: [{ incrs: WHOLE, values: steps, size: 28 }, { values, size: 52 }],
       scales: { y: { range: (plot, low, high) => [0, high > 0 ? high * 1.1 : 1] } },
       series: [{}, { stroke: colours().small, width: 2, spanGaps: name === 'memory', points: dots(SMALL[name]) }],
     }),
@@ -152,7 +155,7 @@ function paired(name, grid) {
       const of = colours(), hues = [of.small, of.eval], line = { width: 2, spanGaps: true };
       return {
         height: 150,
-        axes: [{ incrs: WHOLE, size: 28 }, { values, size: 52 }],
+        axes: [{ incrs: WHOLE, values: steps, size: 28 }, { values, size: 52 }],
         scales: name === 'accuracy' ? { y: { range: [0, 1.05] } } : {},
         series: [
           {}, ...sides.map((side, i) => ({ ...line, stroke: hues[i], points: dots('px') })),

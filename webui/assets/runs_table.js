@@ -10,7 +10,11 @@ const isDark = () => document.body.classList.contains('dark');
 const css = name => getComputedStyle(document.body).getPropertyValue(name).trim() || '#888';
 // Okabe and Ito's colours, as in live_chart.js; the dark ones on white.
 const colours = () => isDark() ? ['#56B4E9', '#E69F00', '#2BC49A', '#F0E442', '#E48BC0', '#edebe8'] : ['#0072B2', '#D55E00', '#009E73', '#8A6D00', '#A0477F', '#292524'];
-const short = value => value == null ? '–' : Math.abs(value) && Math.abs(value) < 1e-3 ? Number(value.toPrecision(4)).toExponential() : String(Number(value.toPrecision(4)));
+// Numbers as the page's language writes them, as in live_chart.js.
+const language = document.documentElement.lang || 'en', point = (0.5).toLocaleString(language)[1];
+const four = new Intl.NumberFormat(language, { maximumSignificantDigits: 4 }), whole = new Intl.NumberFormat(language);
+const exponential = value => Number(value.toPrecision(4)).toExponential().replace('.', point);
+const short = value => value == null ? '–' : value && Math.abs(value) < 1e-3 ? exponential(value) : four.format(value);
 function add(parent, tag, name = '', text = '') {
   const made = parent.appendChild(document.createElement(tag));
   if (name) made.className = name;
@@ -190,7 +194,7 @@ function draw() {
   const axis = { stroke: css('--body-text-color-subdued'), grid: { stroke: css('--border-color-primary'), width: 1 }, ticks: { show: false } };
   plot = new uPlot({
     width: at.plot.clientWidth, height: 300, padding: [8, 20, 0, 0], legend: { show: false }, scales: { x: { time: false } },
-    axes: [{ ...axis, label: words[at.x.value], labelSize: 18, size: 34 }, { ...axis, values: (all, ticks) => ticks.map(short), size: 60 }],
+    axes: [{ ...axis, values: (all, ticks) => ticks.map(whole.format), label: words[at.x.value], labelSize: 18, size: 34 }, { ...axis, values: (all, ticks) => ticks.map(short), size: 60 }],
     series: [{}, ...lines.map(([x], i) => ({ stroke: of[i], width: 2, dash: DASHES[i], spanGaps: true, points: { show: x.length === 1 } }))],
     cursor: { y: false, drag: { x: false } },
   }, uPlot.join(lines), at.plot);

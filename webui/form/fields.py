@@ -17,10 +17,10 @@ from gradio.components import Component
 from pydantic import BaseModel
 
 from core.errors import GarageError
+from core.messages import as_typed
 from core.recipe import LONGEST_PROMPT, Adapter, Data, Model, Recipe, Train
 from core.runs.further import LOCKED
 from webui.form.reading.brought import BroughtReading
-from webui.kit import format
 from webui.kit.wording import Wording, field_of
 
 Key = tuple[str, str]  # section and name of a recipe's field
@@ -150,7 +150,7 @@ def shown_value(key: Key, value: Any) -> Any:
     if kind.choices or kind.type is str:
         return AUTO if value is None else value
     if kind.optional:
-        return AUTO if value is None else format.number(value)
+        return AUTO if value is None else as_typed(value)
     return value
 
 
@@ -205,9 +205,9 @@ def number_for(key: Key, given: Any) -> int | float:
     good = isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given)
     if good and (low < given or (low_counts and given == low)) and given <= high and (not whole or given == int(given)):
         return int(given) if whole else float(given)
-    shown = format.number(given) if isinstance(given, int | float) else str(given)[:40]
+    shown = given if isinstance(given, int | float) else str(given)[:40]
     sentence = "wizard.bad_whole_number" if whole else "wizard.bad_number"
-    raise FormError(sentence, field=key[1], found=shown, low=format.number(low), high=format.number(high))
+    raise FormError(sentence, field=key[1], found=shown, low=low, high=high)
 
 
 def limits(key: Key) -> tuple[float, float, bool]:

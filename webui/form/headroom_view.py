@@ -13,7 +13,7 @@ from core.advice.headroom import Headroom, LengthCurve, OnCard
 from core.models.known import KnownModel, of_hub
 from core.values import round_up
 from webui.form.planner import FormResult
-from webui.kit.format import METHODS, badge, gib, grouped
+from webui.kit.format import METHODS, badge, gib, grouped, number
 from webui.kit.html import Html, join, tag
 from webui.kit.wording import Wording
 
@@ -37,7 +37,7 @@ def stretched(result: FormResult, w: Wording) -> Html | None:
 def _limits(found: Headroom, advice: Advice, known: KnownModel | None, w: Wording) -> list[str]:
     other = METHODS["lora" if advice.recipe.adapter.method == "qlora" else "qlora"]
     said = [
-        w.t("fits_view.longest", value=grouped(found.max_length), now=grouped(advice.recipe.data.max_length))
+        w.t("fits_view.longest", value=grouped(w, found.max_length), now=grouped(w, advice.recipe.data.max_length))
         if found.max_length
         else w.t("fits_view.no_length"),
         w.t("fits_view.largest_r", value=found.r, now=advice.recipe.adapter.r) if found.r else w.t("fits_view.no_r"),
@@ -86,11 +86,11 @@ def drawing(curves: Sequence[LengthCurve], free: float | None, now: int, w: Word
     for count in range(round(top / step) + 1):
         y = f"{up(count * step):.1f}"
         parts.append(tag("line", x1=LEFT, x2=WIDE - RIGHT, y1=y, y2=y, class_="fv-grid"))
-        parts.append(tag("text", w.figures(f"{count * step:g}"), x=LEFT - 5, y=f"{up(count * step) + 4:.1f}", text_anchor="end"))
+        parts.append(tag("text", number(w, count * step), x=LEFT - 5, y=f"{up(count * step) + 4:.1f}", text_anchor="end"))
     # Powers of two; this plan's own length has a line of its own, and is named in the legend of the table.
     for length in (each for each in lengths if each & (each - 1) == 0 and (each >= 512 or len(lengths) < 7)):
         x = f"{across(length):.1f}"
-        parts.append(tag("text", w.figures(grouped(length)), x=x, y=HIGH - BOTTOM + 16, text_anchor="middle"))
+        parts.append(tag("text", grouped(w, length), x=x, y=HIGH - BOTTOM + 16, text_anchor="middle"))
     parts.append(tag("line", x1=f"{across(now):.1f}", x2=f"{across(now):.1f}", y1=TOP, y2=HIGH - BOTTOM, class_="fv-now"))
     for curve in curves:
         points = " ".join(
@@ -110,7 +110,7 @@ def drawing(curves: Sequence[LengthCurve], free: float | None, now: int, w: Word
 def _legend(free: float | None, w: Wording) -> Html:
     entries = [("lora", "LoRA"), ("qlora", "QLoRA"), ("now", w.t("fits_view.now"))]
     if free is not None:
-        entries.append(("free", w.t("fits_view.free", gib=gib(free))))
+        entries.append(("free", w.t("fits_view.free", gib=gib(w, free))))
     return tag(
         "ul",
         *(tag("li", tag("i", class_=f"fv-key-{key}", aria_hidden="true"), name) for key, name in entries),
@@ -126,8 +126,8 @@ def _numbers(curves: Sequence[LengthCurve], free: float | None, w: Wording) -> H
         for curve in curves:
             needed = curve.needed_gib[index]
             too_much = free is not None and needed > free
-            cells.append(tag("td", w.t("fits_view.gib_too_much" if too_much else "fits_view.gib", gib=gib(needed))))
-        rows.append(tag("tr", tag("th", w.figures(grouped(length)), scope="row"), *cells))
+            cells.append(tag("td", w.t("fits_view.gib_too_much" if too_much else "fits_view.gib", gib=gib(w, needed))))
+        rows.append(tag("tr", tag("th", grouped(w, length), scope="row"), *cells))
     return table([head], rows, w.t("fits_view.by_length"))
 
 
@@ -151,11 +151,13 @@ def on_cards(result: FormResult, w: Wording) -> Html | None:
 
 def _card(card: OnCard, here: bool, w: Wording) -> list[Html]:
     is_bare = card.verdict == "tight" and card.needed_gib > card.free_gib  # "7.8 of 7.3" would be over
-    needed = gib(card.bare_gib if is_bare else card.needed_gib)
+    needed = gib(w, card.bare_gib if is_bare else card.needed_gib)
     numbers = tag(
-        "span", w.t("fits_view.of_bare" if is_bare else "fits_view.of", needed=needed, free=gib(card.free_gib)), class_="lg-quiet"
+        "span",
+        w.t("fits_view.of_bare" if is_bare else "fits_view.of", needed=needed, free=gib(w, card.free_gib)),
+        class_="lg-quiet",
     )
-    length = w.figures(grouped(card.max_length)) if card.max_length else w.t("fits_view.none")
+    length = grouped(w, card.max_length) if card.max_length else w.t("fits_view.none")
     there = card.advised
     if there.verdict == "does_not_fit":
         advised = w.t("fits_view.nothing")
@@ -164,7 +166,7 @@ def _card(card: OnCard, here: bool, w: Wording) -> list[Html]:
             "fits_view.advice",
             method=METHODS[there.recipe.adapter.method],
             r=there.recipe.adapter.r,
-            max_length=grouped(there.recipe.data.max_length),
+            max_length=grouped(w, there.recipe.data.max_length),
         )
     name = [f"{card.gb} GB", tag("span", w.t("fits_view.yours"), class_="lg-badge lg-active") if here else None]
     return [

@@ -32,10 +32,10 @@ def counters(counts: Counts, w: Wording) -> Html:
     is_projected = counts.counted < counts.rows
 
     def number(value: float) -> str:
-        shown = grouped(value)
+        shown = grouped(w, value)
         return shown if counts.exact and not is_projected else w.t("learned_view.about", number=shown)
 
-    values = {"all": grouped(counts.rows), "max_length": grouped(counts.max_length)}
+    values = {"all": grouped(w, counts.rows), "max_length": grouped(w, counts.max_length)}
     learned = w.t("learned_view.learned", learned=number(counts.learned), tokens=number(counts.tokens))
     cut = w.t("learned_view.cut", tokens=number(counts.tokens_cut), **values) if counts.rows_cut else w.t("learned_view.cut_none")
     if counts.rows_split:
@@ -43,14 +43,14 @@ def counters(counts: Counts, w: Wording) -> Html:
     left_out = "learned_view.too_long" if counts.long_examples == "drop" else "learned_view.dropped"
     dropped = w.t(left_out, **values) if counts.rows_dropped else w.t("learned_view.dropped_none")
     if counts.first_dropped:
-        listed = ", ".join(w.figures(grouped(row)) for row in counts.first_dropped)
+        listed = ", ".join(grouped(w, row) for row in counts.first_dropped)
         more = ", …" if counts.rows_dropped > len(counts.first_dropped) else ""
         dropped += " " + w.t("learned_view.dropped_rows", rows=listed + more)
     notes = []
     if not counts.exact:
         notes.append(w.t("learned_view.estimated"))
     if is_projected:
-        notes.append(w.t("learned_view.projected", counted=grouped(counts.counted), rows=grouped(counts.rows)))
+        notes.append(w.t("learned_view.projected", counted=grouped(w, counts.counted), rows=grouped(w, counts.rows)))
     return tag(
         "div",
         tag(
@@ -88,7 +88,7 @@ def histogram(preview: Preview, max_length: int, w: Wording) -> Html:
     bins = preview.histogram(max_length)
     said = w.t(
         "learned_view.lengths" if preview.exact else "learned_view.lengths_estimated",
-        median=grouped(preview.median), p99=grouped(preview.p99), longest=grouped(preview.longest), max_length=grouped(limit),
+        median=grouped(w, preview.median), p99=grouped(w, preview.p99), longest=grouped(w, preview.longest), max_length=grouped(w, limit),
     )  # fmt: skip
     stripe = tag("path", d="M0 6 L6 0", class_="lg-hatch")
     drawing = tag(
@@ -131,9 +131,9 @@ def _axis(bins: Sequence[Bin], w: Wording) -> Iterator[Html]:
     for i in range(0, len(bins) - every // 2, every):
         anchor = "start" if i == 0 else "middle"
         x = f"{LEFT + i * _bar_width(bins):.1f}"
-        yield tag("text", w.figures(grouped(bins[i].start)), x=x, y=floor + 14, text_anchor=anchor, class_="lg-tick")
-    yield tag("text", w.figures(grouped(bins[-1].end)), x=WIDTH - RIGHT, y=floor + 14, text_anchor="end", class_="lg-tick")
-    caption = w.t("learned_view.axis", rows=grouped(max(b.rows for b in bins)))
+        yield tag("text", grouped(w, bins[i].start), x=x, y=floor + 14, text_anchor=anchor, class_="lg-tick")
+    yield tag("text", grouped(w, bins[-1].end), x=WIDTH - RIGHT, y=floor + 14, text_anchor="end", class_="lg-tick")
+    caption = w.t("learned_view.axis", rows=grouped(w, max(b.rows for b in bins)))
     yield tag("text", caption, x=WIDTH / 2, y=floor + 31, text_anchor="middle", class_="lg-tick")
 
 
@@ -141,10 +141,10 @@ def _limit_line(bins: Sequence[Bin], limit: int, w: Wording) -> Iterator[Html]:
     """Where max_length lies; at the edge where it is below or, with an arrow, beyond all rows."""
     at = next((i for i, b in enumerate(bins) if limit < b.end), None)
     if at is None:
-        x, label = float(WIDTH - RIGHT), w.t("learned_view.limit_beyond", max_length=grouped(limit))
+        x, label = float(WIDTH - RIGHT), w.t("learned_view.limit_beyond", max_length=grouped(w, limit))
     else:
         share = max(0, limit - bins[at].start) / (bins[at].end - bins[at].start)
-        x, label = LEFT + (at + share) * _bar_width(bins), w.t("learned_view.limit", max_length=grouped(limit))
+        x, label = LEFT + (at + share) * _bar_width(bins), w.t("learned_view.limit", max_length=grouped(w, limit))
     yield tag("line", x1=f"{x:.1f}", x2=f"{x:.1f}", y1=TOP - 8, y2=HEIGHT - BOTTOM, class_="lg-limit")
     right_half = x > WIDTH / 2
     yield tag("text", label, x=f"{x:.1f}", y=TOP - 13, text_anchor="end" if right_half else "start", class_="lg-limit-label")
@@ -172,8 +172,8 @@ def row(view: RowView | None, w: Wording) -> Html:
     if view is None:
         return notice(w.t("learned_view.no_tokenizer"), "plain")
     counts = {"length": view.length, "learned": view.learned, "cut": view.cut, "parts": view.parts}
-    numbers = {name: grouped(number) for name, number in counts.items()}
-    where = w.t("learned_view.row", row=grouped(view.row_number), index=grouped(view.index + 1), of=grouped(view.of))
+    numbers = {name: grouped(w, number) for name, number in counts.items()}
+    where = w.t("learned_view.row", row=grouped(w, view.row_number), index=grouped(w, view.index + 1), of=grouped(w, view.of))
     key = "row_split" if view.parts > 1 else "row_cut" if view.cut else "row_whole"
     how_much = w.t(f"learned_view.{key}", **numbers)
     if view.examples > 1:
@@ -194,7 +194,7 @@ def row(view: RowView | None, w: Wording) -> Html:
 def _piece(piece: Span, view: RowView, w: Wording) -> Html:
     special = view.special
     if piece.kind == "more":
-        return tag("span", w.t("learned_view.more", characters=grouped(int(piece.text))), class_="lg-more")
+        return tag("span", w.t("learned_view.more", characters=grouped(w, int(piece.text))), class_="lg-more")
     if piece.kind == "example":
         side = "example" if not view.is_pair else "better" if piece.text == "1" else "worse"
         return tag("span", w.t(f"learned_view.{side}", number=piece.text), class_="lg-more lg-next-example")

@@ -32,7 +32,7 @@ def holders(result: FormResult, machine: Machine, w: Wording) -> Html | str:
         return ""
     here = result.plan.advice.budget
     by_ram = (
-        [(name, w.t("fits_view.gib", gib=gib(size / GIB))) for name, size in top_by_ram(MOST_HOLDERS)]
+        [(name, w.t("fits_view.gib", gib=gib(w, size / GIB))) for name, size in top_by_ram(MOST_HOLDERS)]
         if here.kind == "cpu"
         else None
     )
@@ -56,7 +56,7 @@ def _on_card(here: Budget, machine: Machine, w: Wording) -> list[tuple[str, str]
         used = (
             w.t("free_memory.amount_unknown")
             if holder.used_bytes is None
-            else w.t("fits_view.gib", gib=gib(holder.used_bytes / GIB))
+            else w.t("fits_view.gib", gib=gib(w, holder.used_bytes / GIB))
         )
         found.append((holder.name or w.t("free_memory.process", pid=str(holder.pid)), used))
     return found

@@ -79,7 +79,7 @@ def about(model_id: object, result: FormResult, services: Services, w: Wording) 
         lines.append(tag("p", w.preset(model.note, f"model_{model.id}_note")) if model.note else None)
     if result.shape is not None:
         size = format.parameters(w, result.shape.params)
-        download = format.bytes_used(download_bytes(model_id, result.shape))
+        download = format.bytes_used(w, download_bytes(model_id, result.shape))
         key = "wizard.model_size_here" if services.models.local_folder(model_id) else "wizard.model_size"
         lines.append(tag("p", w.t(key, size=size, download=download), class_="lg-quiet"))
         family = family_of(result.shape.model_type)

@@ -50,8 +50,8 @@ def verdict_line(advice: Advice, w: Wording) -> str:
         return word
     needed, free = advice.estimate.needed_gib, advice.budget.free_gib
     if advice.verdict == "tight" and needed > free:  # "7.8 of 7.3" would be over
-        return w.t("plan_view.verdict_bare", verdict=word, needed=gib(advice.estimate.on_card_gib), free=gib(free))
-    return w.t("plan_view.verdict_numbers", verdict=word, needed=gib(needed), free=gib(free))
+        return w.t("plan_view.verdict_bare", verdict=word, needed=gib(w, advice.estimate.on_card_gib), free=gib(w, free))
+    return w.t("plan_view.verdict_numbers", verdict=word, needed=gib(w, needed), free=gib(w, free))
 
 
 def steps_and_time(result: FormResult, w: Wording) -> list[str]:
@@ -138,8 +138,8 @@ def learned_line(result: FormResult, w: Wording) -> Html | None:
     rows = counts.rows - counts.rows_dropped
     apart = held(rows, result.plan.recipe.data.eval_fraction)
     if not apart:
-        return tag("p", w.t("plan_view.learned_all", rows=grouped(rows), percent=percent))
-    return tag("p", w.t("plan_view.learned", rows=grouped(rows - apart), held=grouped(apart), percent=percent))
+        return tag("p", w.t("plan_view.learned_all", rows=grouped(w, rows), percent=percent))
+    return tag("p", w.t("plan_view.learned", rows=grouped(w, rows - apart), held=grouped(w, apart), percent=percent))
 
 
 def memory(estimate: Estimate | None, budget: Budget, w: Wording) -> Html | None:
@@ -155,14 +155,16 @@ def memory(estimate: Estimate | None, budget: Budget, w: Wording) -> Html | None
     if free is not None:
         bar.append(tag("div", class_="lg-mem-free", style=f"left:{min(100.0, 100 * free / whole):.2f}%"))
     spoken = w.t(
-        "plan_view.bar_spoken", needed=gib(estimate.needed_gib), free=gib(free) if free is not None else w.t("plan_view.unknown")
+        "plan_view.bar_spoken",
+        needed=gib(w, estimate.needed_gib),
+        free=gib(w, free) if free is not None else w.t("plan_view.unknown"),
     )
     names = {"rest": "plan_view.mem_rest_cpu"} if budget.kind == "cpu" else {}
     legend = [
         tag(
             "li",
             tag("i", class_=f"lg-mem-{name}", aria_hidden="true"),
-            w.t(names.get(name, f"plan_view.mem_{name}"), gib=gib(size)),
+            w.t(names.get(name, f"plan_view.mem_{name}"), gib=gib(w, size)),
         )
         for name, size in pieces
         if size >= 0.005
@@ -170,7 +172,7 @@ def memory(estimate: Estimate | None, budget: Budget, w: Wording) -> Html | None
     place = where(budget, w)
     return tag(
         "div",
-        tag("p", w.t("plan_view.needs", needed=gib(estimate.needed_gib), place=place)),
+        tag("p", w.t("plan_view.needs", needed=gib(w, estimate.needed_gib), place=place)),
         tag("div", *bar, class_="lg-mem", role="img", aria_label=spoken),
         tag("ul", *legend, class_="lg-mem-legend"),
     )
@@ -180,7 +182,7 @@ def reasons(advice: Advice, w: Wording) -> Html:
     """Why each setting has its value."""
     lines = []
     for reason in advice.reasons:
-        value = value_of(getattr(advice, reason.field, None))
+        value = value_of(getattr(advice, reason.field, None), w)
         name = w.t(f"plan_view.field_{reason.field}") if w.knows(f"plan_view.field_{reason.field}") else reason.field
         shown = w.t(f"plan_view.verdict_{value}") if reason.field == "verdict" else METHODS.get(value, value)
         lines.append(tag("dt", name, tag("b", shown) if shown else None))
@@ -188,11 +190,11 @@ def reasons(advice: Advice, w: Wording) -> Html:
     return fold(w.t("plan_view.why"), tag("dl", *lines, class_="lg-reasons"))
 
 
-def value_of(value: object) -> str:
+def value_of(value: object, w: Wording) -> str:
     """A number or a word; "" for what the reason's own sentence says."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return ""
-    return format.number(value) if isinstance(value, int | float) else value
+    return format.number(w, value) if isinstance(value, int | float) else value
 
 
 def alternatives(advice: Advice, w: Wording) -> Html | None:
@@ -263,17 +265,17 @@ def dry_run_line(looked: Looked | None, advice: Advice, w: Wording) -> Html | No
     fits by the rule of thumb alone."""
     if looked is None or advice.arithmetic_gib is None:
         return None
-    thumb = gib(advice.arithmetic_gib)
+    thumb = gib(w, advice.arithmetic_gib)
     if looked.is_counting:
         return _quiet(w.t("dry_run_view.counting", thumb=thumb))
     if looked.answer is None:
         return _quiet(w.t("dry_run_view.none", why=w.of(looked.why)))
     counted = looked.answer.estimate
-    said = w.t("dry_run_view.counted", gib=gib(counted.on_card_gib), thumb=thumb, where=w.of(looked.answer.where))
+    said = w.t("dry_run_view.counted", gib=gib(w, counted.on_card_gib), thumb=thumb, where=w.of(looked.answer.where))
     free = advice.budget.free_gib
     needed = counted.needed_gib * advice.factor
     if advice.verdict == "fits" and free is not None and needed > free:
-        return join([_quiet(said), notice(w.t("dry_run_view.too_much", needed=gib(needed), free=gib(free)), "warn")])
+        return join([_quiet(said), notice(w.t("dry_run_view.too_much", needed=gib(w, needed), free=gib(w, free)), "warn")])
     return _quiet(said)
 
 

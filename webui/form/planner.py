@@ -173,7 +173,7 @@ class Planner:
         problem = preview.problem(made.recipe.data.max_length, made.recipe.data.long_examples) if preview else preview_problem
         problem = problem or other_base
         if problem is None and missing is None and budgeted.planned:
-            problem = msg("wizard.only_planned", gb=f"{budgeted.sold_gb:g}")
+            problem = msg("wizard.only_planned", gb=budgeted.sold_gb)
         known_pace = self._pace(made, shape, preview) if preview else None
         return FormResult(
             made, preview, shape, known_pace, missing, problem, shape_problem, preview_problem, self._note(budgeted, form),

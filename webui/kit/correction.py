@@ -15,4 +15,4 @@ def corrected(correction: Correction | None, w: Wording) -> Html | None:
 
 
 def said(factor: float, runs: int, w: Wording) -> str:
-    return w.t("free_memory.corrected_one" if runs == 1 else "free_memory.corrected", runs=runs, factor=f"{factor:.2f}")
+    return w.t("free_memory.corrected_one" if runs == 1 else "free_memory.corrected", runs=runs, factor=factor)

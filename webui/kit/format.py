@@ -1,4 +1,5 @@
-"""Numbers as text for people. Pure functions; an unknown number is shown as unknown, never as 0."""
+"""Numbers as text for people, as the page's language writes them: no other module formats one. Pure functions; an unknown number is
+shown as unknown, never as 0."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from datetime import date, datetime, timedelta
 from core.advice.goals import Goal
 from core.data.sample_sets import sample_of
 from core.memory.budget import Budget
-from core.messages import Figures
+from core.messages import as_typed, figures
 from core.progress import Progress
 from core.recipe import Adapter
 from webui.kit.html import Html, tag
@@ -18,32 +19,35 @@ from webui.state.snapshot import RunRow
 NARROW = "\u00a0"  # keeps "80 MB" together
 
 
-def grouped(count: float) -> Figures:
-    """ "1,962"; a catalogue writes it as its language does."""
-    return Figures(f"{count:,}")
+def grouped(w: Wording, count: float) -> str:
+    """ "1,962", in German "1.962"."""
+    return figures(f"{count:,}", w.language)
 
 
-def bytes_used(count: float) -> Figures:
+def decimals(w: Wording, value: float, places: int) -> str:
+    """ "2.20", in German "2,20"."""
+    return figures(f"{value:.{places}f}", w.language)
+
+
+def bytes_used(w: Wording, count: float) -> str:
     """Decimal units, as disks are sold: 31 MB, 1.2 GB."""
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= size:
             value = count / size
-            return Figures(f"{value:.1f} {unit}" if value < 10 and unit == "GB" else f"{value:.0f} {unit}")
-    return Figures(f"{count:.0f} B")
+            return f"{decimals(w, value, 1 if value < 10 and unit == 'GB' else 0)} {unit}"
+    return f"{count:.0f} B"
 
 
-def loss(value: float | None) -> str:
+def loss(w: Wording, value: float | None) -> str:
     """Three decimals; what is not a finite number is said as such by the caller, and unknown is a dash."""
     if value is None or value != value or abs(value) == float("inf"):
         return "–"
-    return f"{value:.3f}" if abs(value) < 1000 else f"{value:.3g}"
+    return figures(f"{value:.3f}" if abs(value) < 1000 else f"{value:.3g}", w.language)
 
 
-def number(value: float | int) -> str:
-    """0.0002 and 64 as they were typed: no exponent where a person would not write one, no trailing zeros."""
-    if isinstance(value, bool) or not isinstance(value, float):
-        return str(value)
-    return f"{value:.10f}".rstrip("0").rstrip(".") if 1e-6 <= abs(value) < 1e6 else f"{value:g}"
+def number(w: Wording, value: float | int) -> str:
+    """The value of a setting, 0.0002 or 64, as it was typed."""
+    return figures(as_typed(value), w.language)
 
 
 def rows(wording: Wording, count: int) -> str:
@@ -91,8 +95,8 @@ def progress(wording: Wording, value: Progress | None) -> str:
         return ""
     if value.unit == "bytes":
         if not value.total:
-            return wording.figures(bytes_used(value.done))
-        return wording.t("units.of", done=bytes_used(value.done), total=bytes_used(value.total))
+            return bytes_used(wording, value.done)
+        return wording.t("units.of", done=bytes_used(wording, value.done), total=bytes_used(wording, value.total))
     unit = wording.t(f"units.{value.unit}") if wording.knows(f"units.{value.unit}") else value.unit
     return wording.t("units.of_unit", done=round(value.done), total=round(value.total), unit=unit)
 
@@ -121,7 +125,7 @@ def _local(seconds_since_1970: object) -> time.struct_time | None:
 
 def parameters(wording: Wording, count: int) -> str:
     """ "135M parameters", "7.2B parameters": as models are spoken of."""
-    value = Figures(f"{count / 1e6:.0f}M" if count < 0.9995e9 else f"{count / 1e9:.1f}B")
+    value = f"{count / 1e6:.0f}M" if count < 0.9995e9 else f"{decimals(wording, count / 1e9, 1)}B"
     return wording.t("units.parameters", count=value)
 
 
@@ -140,16 +144,16 @@ def method_name(settings: Adapter) -> str:
     return " · ".join([METHODS[settings.method], *(word for name, word in VARIANTS.items() if getattr(settings, name, False))])
 
 
-def gib(value: float) -> Figures:
+def gib(w: Wording, value: float) -> str:
     """As few figures as matter: 0.03, 5.2, 120."""
-    return Figures(f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 0.095 else f"{value:.2f}")
+    return decimals(w, value, 0 if value >= 100 else 1 if value >= 0.095 else 2)
 
 
 def where(budget: Budget, w: Wording) -> str:
     """What there is: "7.3 GiB free on the NVIDIA GeForce RTX 4060"."""
-    free = gib(budget.free_gib) if budget.free_gib is not None else w.t("plan_view.unknown")
+    free = gib(w, budget.free_gib) if budget.free_gib is not None else w.t("plan_view.unknown")
     if budget.planned:
-        return w.t("plan_view.place_planned", gb=f"{budget.sold_gb:g}", free=free, reserve=gib(budget.reserve_gib))
+        return w.t("plan_view.place_planned", gb=budget.sold_gb, free=free, reserve=gib(w, budget.reserve_gib))
     if budget.kind == "cpu":
         return w.t("plan_view.place_cpu", free=free)
     return w.t("plan_view.place_card", name=budget.smallest or budget.name or w.t("plan_view.unknown"), free=free)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from core.memory.budget import sold_gb
-from core.messages import Figures
 from core.system.devices import best_card, why_left_out
 from core.system.gpu import Card, Holder, Nvidia
 from core.system.machine import Machine
 from core.values import GIB
-from webui.kit.format import number
+from webui.kit.format import decimals, number
 from webui.kit.html import Html, facts, join, muted, notice, tag
 from webui.kit.wording import Wording
 
@@ -36,7 +35,7 @@ def _short_memory(card: Card, w: Wording) -> str:
         return w.t("hardware_view.mig_short")
     if card.used_bytes is None or card.total_bytes is None:
         return w.t("hardware_view.memory_unknown")
-    return w.t("hardware_view.used", used=gib(card.used_bytes), total=gib(card.total_bytes))
+    return w.t("hardware_view.used", used=gib(w, card.used_bytes), total=gib(w, card.total_bytes))
 
 
 def _meter(card: Card) -> Html | None:
@@ -95,10 +94,10 @@ def _numbers(card: Card, w: Wording) -> list[tuple[str, str]]:
 
 def _memory(card: Card, w: Wording) -> str:
     if card.mig:
-        return w.t("hardware_view.mig", total=gib(card.total_bytes) if card.total_bytes else _unknown(w))
+        return w.t("hardware_view.mig", total=gib(w, card.total_bytes) if card.total_bytes else _unknown(w))
     if card.total_bytes is None or card.used_bytes is None or card.free_bytes is None:
         return _unknown(w)
-    sizes = {"used": gib(card.used_bytes), "total": gib(card.total_bytes), "free": gib(card.free_bytes)}
+    sizes = {"used": gib(w, card.used_bytes), "total": gib(w, card.total_bytes), "free": gib(w, card.free_bytes)}
     return w.t("hardware_view.used_and_free", **sizes)
 
 
@@ -111,13 +110,13 @@ def _power(card: Card, w: Wording) -> str:
 def titled(card: Card, w: Wording) -> str:
     """ "GPU 0: NVIDIA GeForce RTX 3060, 12 GB", as nvidia-smi counts."""
     title = w.t("hardware_view.numbered", index=card.index, about=card.name or "?")
-    return title if card.total_bytes is None else f"{title}{w.t('run_memory.comma')}{sold_gb(card.total_bytes):g} GB"
+    return title if card.total_bytes is None else f"{title}{w.t('run_memory.comma')}{number(w, sold_gb(card.total_bytes))} GB"
 
 
 def as_it_is(card: Card, w: Wording) -> str:
     """ "GPU 0: 6.0 of 12.0 GiB free, 7 % load, drives the display" """
     known = card.free_bytes is not None and card.total_bytes is not None
-    sizes = {"free": gib(card.free_bytes or 0), "total": gib(card.total_bytes or 0)}
+    sizes = {"free": gib(w, card.free_bytes or 0), "total": gib(w, card.total_bytes or 0)}
     parts = [w.t("hardware_view.ram_free", **sizes) if known else w.t("hardware_view.memory_unknown")]
     if card.utilization_percent is not None:
         parts.append(w.t("hardware_view.load", load=card.utilization_percent))
@@ -138,22 +137,22 @@ def _holders(holders: tuple[Holder, ...] | None, w: Wording) -> str:
 
 
 def _holder(holder: Holder, w: Wording) -> str:
-    used = w.t("hardware_view.memory_unknown") if holder.used_bytes is None else w.t("fits_view.gib", gib=gib(holder.used_bytes))
+    used = w.t("hardware_view.memory_unknown") if holder.used_bytes is None else w.t("fits_view.gib", gib=gib(w, holder.used_bytes))
     return w.t("hardware_view.holder", name=holder.name or w.t("hardware_view.some_program"), pid=str(holder.pid), used=used)
 
 
-def gib(count: int) -> Figures:
-    return Figures(f"{count / GIB:.1f}")
+def gib(w: Wording, count: int) -> str:
+    return decimals(w, count / GIB, 1)
 
 
 def _ram(machine: Machine, key: str, w: Wording) -> str:
     if machine.ram_free_bytes is None or machine.ram_total_bytes is None:
         return _unknown(w)
-    return w.t(f"hardware_view.{key}", free=gib(machine.ram_free_bytes), total=gib(machine.ram_total_bytes))
+    return w.t(f"hardware_view.{key}", free=gib(w, machine.ram_free_bytes), total=gib(w, machine.ram_total_bytes))
 
 
 def _with_unit(value: float | None, unit: str, w: Wording) -> str:
-    return _unknown(w) if value is None else f"{number(value)} {unit}"
+    return _unknown(w) if value is None else f"{number(w, value)} {unit}"
 
 
 def _name(card: Card, w: Wording) -> str:

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from core.messages import CORE_LOCALES, Catalogue, Message, figures, in_language, msg
+from core.messages import CORE_LOCALES, Catalogue, Message, in_language, msg
 from core.recipe import Recipe
 
 PAGE_LOCALES = Path(__file__).parent.parent / "locales"
@@ -34,10 +34,6 @@ class Wording:
         if message is None:
             return ""
         return catalogue().render(message if isinstance(message, Message) else Message.model_validate(message), self.language)
-
-    def figures(self, text: str) -> str:
-        """A number that stands alone, as webui.kit.format has it, as this language writes it."""
-        return figures(text, self.language)
 
     def knows(self, key: str) -> bool:
         return key in catalogue().keys(self.language)  # noqa: SIM118 - a method, not a mapping

@@ -307,7 +307,7 @@ class ChatPage:
         self, base: list[Message], tuned: list[Message], texts: dict[str, str], both: bool
     ) -> tuple[list[Message], list[Message]]:
         """Both histories with what is written; of an answer without end only its beginning, and that it was cut."""
-        cut = self.w.t("chat_page.cut", most=grouped(MOST_SHOWN))
+        cut = self.w.t("chat_page.cut", most=grouped(self.w, MOST_SHOWN))
         told = {column: text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}\n\n{cut}" for column, text in texts.items()}
         return self._answered(base, told["base"]), self._answered(tuned, told["tuned"]) if both else []
 
@@ -345,8 +345,8 @@ class ChatPage:
     def _note(self, done: Done | None) -> Html:
         if done is None:
             return Html("")
-        rate = f"{done.tokens / done.seconds:.1f}" if done.seconds > 0 else "?"
-        values = {"tokens": done.tokens, "seconds": f"{done.seconds:.1f}", "rate": rate}
+        rate = done.tokens / done.seconds if done.seconds > 0 else "?"
+        values = {"tokens": done.tokens, "seconds": done.seconds, "rate": rate}
         why = self.w.t(f"chat_page.why_{done.finish_reason}")
         return tag("p", self.w.t("chat_page.done", **values, why=why), class_="lg-quiet")
 

@@ -214,20 +214,20 @@ class DataPage:
                 " ".join(fields_of(draft, kind_of(draft))) if draft else json.dumps(row.values or "", ensure_ascii=False).strip('"')
             )
             return f"{self.w.t('data_page.row', row=row.number)}\n{why}\n{_short(said)}"
-        example = row.example
+        example, number = row.example, format.grouped(self.w, row.number)
         if example.text is not None:
-            return f"{row.number:,} · {_short(example.text)}"
+            return f"{number} · {_short(example.text)}"
         if example.messages:
             asked = next((message.content for message in reversed(example.messages) if message.role == "user"), "")
-            return f"{row.number:,} · {_short(asked)}\n{_short(example.messages[-1].content)}"
-        return f"{row.number:,} · {_short(example.prompt or '')}\n{_short(example.completion or '')}"
+            return f"{number} · {_short(asked)}\n{_short(example.messages[-1].content)}"
+        return f"{number} · {_short(example.prompt or '')}\n{_short(example.completion or '')}"
 
     def _head(self, info: DatasetInfo, rows: Rows, last: str) -> Html:
         w = self.w
         version = w.t("data_page.version_is", version=info.version, what=last) if last else w.t("data_page.version_none")
         pairs: list[tuple[str, str]] = [
             (w.t("data_page.rows_count"), format.rows(w, len(rows))),
-            (w.t("data_page.size"), format.bytes_used(info.bytes)),
+            (w.t("data_page.size"), format.bytes_used(w, info.bytes)),
             (w.t("data_page.origin"), info.origin_name or w.t(f"data_page.origin_{info.origin}")),
             (w.t("data_page.used_by"), self._used_by(info.id) or w.t("data_page.no_run")),
         ]
@@ -254,7 +254,7 @@ class DataPage:
     def _set_line(self, info: DatasetInfo) -> str:
         w = self.w
         rows = format.rows(w, info.good_rows) if info.good_rows is not None else w.t("data_page.rows_unknown")
-        parts = [rows, format.bytes_used(info.bytes), w.t(f"data_page.origin_{info.origin}")]
+        parts = [rows, format.bytes_used(w, info.bytes), w.t(f"data_page.origin_{info.origin}")]
         return f"{samples.title(info, w)}\n{' · '.join(parts)}"
 
 

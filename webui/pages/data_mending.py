@@ -11,6 +11,7 @@ from core.data.findings.finding import Finding, Repair
 from core.data.sets import working
 from core.data.sets.edits import Change
 from core.errors import GarageError
+from webui.kit.format import grouped
 from webui.kit.html import Html, join, muted, notice, tag
 from webui.kit.live import SET_WORK, Update, shown
 from webui.kit.panel import Panel
@@ -39,8 +40,12 @@ class Mending(Panel):
     def _filters(self, found: Sequence[Finding], unusable: int) -> list[tuple[str, str]]:
         """unusable: rows that cannot be learned from."""
         w = self.w
-        problems = [(f"{w.t('data_page.problems')} ({unusable:,})", PROBLEMS)] if unusable else []
-        kinds = [(f"{w.t(f'data_page.kind_{finding.id}')} ({finding.count:,})", finding.id) for finding in found if finding.rows]
+        problems = [(f"{w.t('data_page.problems')} ({grouped(w, unusable)})", PROBLEMS)] if unusable else []
+        kinds = [
+            (f"{w.t(f'data_page.kind_{finding.id}')} ({grouped(w, finding.count)})", finding.id)
+            for finding in found
+            if finding.rows
+        ]
         return [(w.t("data_page.show_all"), ALL), *problems, *kinds]
 
     def rows_with(self, id: str, kind: Any) -> set[int] | None:

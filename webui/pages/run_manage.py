@@ -127,7 +127,7 @@ class ManageRun:
         view = self.services.snapshots.view(run_id)
         if view is None:
             return gr.skip(), gr.skip(), gr.skip(), gr.skip()
-        said = self.w.t("run_manage.free_sure", size=format.bytes_used(view.row.spare_bytes))
+        said = self.w.t("run_manage.free_sure", size=format.bytes_used(self.w, view.row.spare_bytes))
         return self._asked(said, gr.update(visible=False), gr.update(visible=True))
 
     def _asked(self, said: str, really: Update, free_really: Update) -> tuple[Any, ...]:
@@ -136,12 +136,12 @@ class ManageRun:
     def _lost(self, view: RunView) -> list[str]:
         """What goes and what stays, a sentence each."""
         w, services, row = self.w, self.services, view.row
-        said = [w.t("runs_page.delete_sure", name=row.name, size=format.bytes_used(row.bytes_used))]
+        said = [w.t("runs_page.delete_sure", name=row.name, size=format.bytes_used(w, row.bytes_used))]
         run = services.runs.get(row.id)
         if children := freeing.continued_by(services.runs, run):
             said.append(w.t("run_manage.continued_by", runs=w.t("shelf_view.comma").join(children)))
         if exports := services.exports.list(row.id):
-            size = format.bytes_used(sum(done.bytes for done in exports))
+            size = format.bytes_used(w, sum(done.bytes for done in exports))
             said.append(w.t("run_manage.exports_stay", count=len(exports), size=size))
         if self._is_in_chat(run.path):
             said.append(w.t("run_manage.in_chat"))
@@ -159,7 +159,7 @@ class ManageRun:
         """Inputs: opened. Outputs: sure, notice."""
         try:
             run: RunFolder = self.services.runs.get(run_id or "")
-            size = format.bytes_used(freeing.spare_bytes(run))
+            size = format.bytes_used(self.w, freeing.spare_bytes(run))
             self._out_of_chat(run.path / "checkpoints")
             freeing.drop_checkpoints(run)
         except GarageError as error:

@@ -93,7 +93,7 @@ class SettingsPage:
     def _places(self) -> Html:
         w, workspace = self.w, self.services.workspace
         try:
-            free: str = format.bytes_used(shutil.disk_usage(workspace.root).free)
+            free: str = format.bytes_used(w, shutil.disk_usage(workspace.root).free)
         except OSError:
             free = w.t("settings_page.unknown")
         named = [folder for folder in workspace.library_folders if folder != workspace.from_gguf]

@@ -167,7 +167,7 @@ class ReadySetting(KeptSetting):
         held = self.services.standby.held_bytes
         if held is None:
             return muted(self.w.t("settings_page.ready_none"))
-        return muted(self.w.t("settings_page.ready_held", used=gib(held / GIB)))
+        return muted(self.w.t("settings_page.ready_held", used=gib(self.w, held / GIB)))
 
 
 class HubTokenCard(Panel):
@@ -326,4 +326,4 @@ class MoveCard(Panel):
             )
         if said == "move_asked":  # fresh says it
             return self.fresh()
-        return self.fresh(notice(w.t(f"settings_page.{said}", gb=f"{(found or 0) / 1e9:.2f}"), "ok"))
+        return self.fresh(notice(w.t(f"settings_page.{said}", gb=(found or 0) / 1e9), "ok"))

@@ -102,7 +102,7 @@ def _over(view: RunView, w: Wording) -> list[Html]:
     if status.advice:
         lines.append(tag("p", tag("strong", w.t("train_page.what_to_try") + " "), w.of(status.advice)))
     if row.last_loss is not None:
-        lines.append(muted(w.t("train_page.last_numbers", loss=format.loss(row.last_loss), step=status.step)))
+        lines.append(muted(w.t("train_page.last_numbers", loss=format.loss(w, row.last_loss), step=status.step)))
     if view.log_tail:
         pre = tag("pre", view.log_tail, tabindex=0, role="region", aria_label=w.t("train_page.log"))
         lines.append(tag("details", tag("summary", w.t("train_page.log")), pre))
@@ -122,7 +122,7 @@ def settings(view: RunView, w: Wording) -> Html:
     if objective := objective_name(view, w):
         pairs += [
             (w.t("wizard.field_objective"), objective),
-            (w.t("wizard.field_beta"), format.number(view.recipe.train.beta or 0)),
+            (w.t("wizard.field_beta"), format.number(w, view.recipe.train.beta or 0)),
         ]
     for section, name in SUMMARY:
         value = getattr(getattr(view.recipe, section), name)
@@ -130,7 +130,7 @@ def settings(view: RunView, w: Wording) -> Html:
             continue
         if (section, name) == ("train", "num_train_epochs") and view.recipe.train.max_steps > 0:
             continue
-        pairs.append((w.t(f"wizard.field_{name}"), "–" if value is None else format.number(value)))
+        pairs.append((w.t(f"wizard.field_{name}"), "–" if value is None else format.number(w, value)))
     pairs += _learned(view.facts, w)
     return facts(pairs)
 
@@ -162,7 +162,7 @@ def _learned(facts: RunFacts, w: Wording) -> list[tuple[str, str]]:
         said = w.t("further_card.continues_from", name=parent.name, step=parent.step)
         found.append((w.t("further_card.continues_short"), said))
     if facts.trainable_params is not None:
-        found.append((w.t("train_page.trainable"), f"{facts.trainable_params:,}"))
+        found.append((w.t("train_page.trainable"), format.grouped(w, facts.trainable_params)))
     if facts.dtype:
         device = w.t("train_page.device_cpu") if facts.device == "cpu" else str(facts.device)
         found.append((w.t("train_page.computed_in"), f"{facts.dtype}, {device}"))

@@ -87,9 +87,9 @@ def disk_line(rows: Sequence[RunRow], exports: int, w: Wording) -> str:
     if not rows:
         return ""
     used, spare = (sum(getattr(row, name) for row in rows) for name in ("bytes_used", "spare_bytes"))
-    said = w.t("runs_table.disk_used", runs=format.bytes_used(used), exports=format.bytes_used(exports))
+    said = w.t("runs_table.disk_used", runs=format.bytes_used(w, used), exports=format.bytes_used(w, exports))
     most = max(rows, key=lambda row: row.spare_bytes).name
-    return f"{said} {w.t('runs_table.disk_spare', spare=format.bytes_used(spare), name=most)}" if spare else said
+    return f"{said} {w.t('runs_table.disk_spare', spare=format.bytes_used(w, spare), name=most)}" if spare else said
 
 
 def told_of(row: RunRow, w: Wording) -> dict[str, Any]:
@@ -102,9 +102,9 @@ def told_of(row: RunRow, w: Wording) -> dict[str, Any]:
         "state": w.t(f"state.{state.value}"),
         "tone": "plain" if state == State.QUEUED else tone_of(row.status),
         "course": row.course,
-        "eval": format.loss(row.eval_loss),
+        "eval": format.loss(w, row.eval_loss),
         "minutes": format.duration(w, row.seconds) or "–",
-        "size": format.bytes_used(row.bytes_used),
+        "size": format.bytes_used(w, row.bytes_used),
         "tags": row.label.tags,
         "note": row.label.note,
         "archived": row.label.archived and state not in BUSY,
@@ -145,4 +145,4 @@ def _value(value: Any, w: Wording) -> str:
         return w.t("wizard.choice_yes" if value else "wizard.choice_no")
     if isinstance(value, tuple):
         return ", ".join(value) or "–"
-    return "–" if value is None else format.number(value)
+    return "–" if value is None else format.number(w, value)

@@ -48,7 +48,7 @@ def name_of(form: str, w: Wording) -> str:
 def named(what: ExportRequest | ExportResult, w: Wording) -> str:
     """As `name_of`, with the strength that is not the usual one: "Merged model × 0.8"."""
     name = name_of(form_of(what.kind, what.quant), w)
-    return name if what.strength == 1 else f"{name} × {what.strength:g}"
+    return name if what.strength == 1 else f"{name} × {format.number(w, what.strength)}"
 
 
 def attempt(name: str, status: ExportStatus, left: tuple[float | None, float | None], w: Wording) -> Html:
@@ -74,7 +74,7 @@ def attempt(name: str, status: ExportStatus, left: tuple[float | None, float | N
 
 def result(done: ExportResult, folder: Path, programs: Collection[str], w: Wording) -> Html:
     """What was made, the proof, where it lies, how it is used from there. programs: of ollama and lmstudio, what is on this PC."""
-    size = w.t("way_out.files", files=len(done.files), size=format.bytes_used(done.bytes))
+    size = w.t("way_out.files", files=len(done.files), size=format.bytes_used(w, done.bytes))
     told, shown = elsewhere.commands(done, folder), 2 if done.kind == "gguf-lora" else 1
     first, others = told[:shown], told[shown:]
     return tag(
@@ -121,7 +121,7 @@ def _buttons(done: ExportResult, programs: Collection[str], w: Wording) -> Html:
         label = w.t(f"way_out.{act}")
         return tag("button", label, type="button", data_act=act, data_name=done.name, class_="lg-small", **more)
 
-    sure = w.t("way_out.sure", name=done.name, size=format.bytes_used(done.bytes))
+    sure = w.t("way_out.sure", name=done.name, size=format.bytes_used(w, done.bytes))
     return tag(
         "div",
         *(button(each) for each in ("ollama", "lmstudio") if done.kind == "gguf" and each in programs),

@@ -103,7 +103,7 @@ def meter(of_run: Sequence[Frame], step: int, w: Wording) -> tuple[str, str]:
     found = forgetting(list(of_run), step)
     if found is None:
         first = next((frame.neutral_loss for frame in of_run if frame.step == 0), None)
-        return (w.t("film_view.meter_first", loss=f"{first:.2f}"), "plain") if first is not None else ("", "plain")
-    values = {"before": f"{found.before:.2f}", "now": f"{found.now:.2f}", "percent": round(abs(100 * found.change))}
+        return (w.t("film_view.meter_first", loss=first), "plain") if first is not None else ("", "plain")
+    values = {"before": found.before, "now": found.now, "percent": round(abs(100 * found.change))}
     tone = {"some": "warn", "much": "bad"}.get(found.forgot, "plain")
     return w.t(f"film_view.meter_{found.forgot}", **values), tone

@@ -46,7 +46,7 @@ class Finer:
     def read(self, form: str, strength: Any, base: Any, file: Any) -> dict[str, Any]:
         """What of `Exports.start` follows from the fields. Raises ExportError."""
         if not isinstance(strength, int | float):
-            raise ExportError("export.strength", found="-", most=f"{MOST_STRENGTH:g}")
+            raise ExportError("export.strength", found="-", most=MOST_STRENGTH)
         found: dict[str, Any] = {"strength": float(strength)}
         if form != "gguf-lora" or base == ANY:
             return found

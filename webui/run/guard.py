@@ -32,7 +32,7 @@ def kept(view: RunView, w: Wording) -> Html | None:
     is_said = status.message is not None and status.message.key in ("run.completed_best", "run.completed_early", "run.stopped_best")
     if is_said or not view.facts.adapter_is_best or not status.has_adapter or loss is None:
         return None
-    return muted(w.t("run_guard.kept_best", step=step, loss=f"{loss:.3f}"))
+    return muted(w.t("run_guard.kept_best", step=step, loss=loss))
 
 
 def sentence(message: Any, w: Wording) -> str:

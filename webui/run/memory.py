@@ -25,10 +25,10 @@ def memory(known: MemoryFacts | None, w: Wording) -> Html | None:
     if known is None or known.measured_gib is None:
         return None
     if known.predicted_gib is None:
-        return _line(w.t("run_memory.measured_alone", measured=f"{known.measured_gib:.2f}"))
-    numbers = {"predicted": f"{known.predicted_gib:.2f}", "measured": f"{known.measured_gib:.2f}"}
+        return _line(w.t("run_memory.measured_alone", measured=known.measured_gib))
+    numbers = {"predicted": known.predicted_gib, "measured": known.measured_gib}
     peak = known.peak_gib
-    said = w.t("run_memory.measured_more", peak=f"{peak:.2f}", **numbers) if peak else w.t("run_memory.measured", **numbers)
+    said = w.t("run_memory.measured_more", peak=peak, **numbers) if peak else w.t("run_memory.measured", **numbers)
     if known.runs > 0 and known.factor is not None:
         said += w.t("language.between_sentences") + correction.said(known.factor, known.runs, w)
     return _line(said)
@@ -43,7 +43,7 @@ def ranks(status: Status, w: Wording) -> Html | None:
 
 def _rank(number: int, each: RankUse, w: Wording) -> str:
     device = each.device if each.host is None else w.t("run_memory.rank_elsewhere", device=each.device, host=each.host)
-    sizes = {"used": f"{each.used_bytes / GIB:.1f}", "total": f"{each.total_bytes / GIB:.1f}"}
+    sizes = {"used": each.used_bytes / GIB, "total": each.total_bytes / GIB}
     said = w.t("run_memory.rank", number=number, device=device, **sizes)
     return said if each.load_percent is None else said + w.t("run_memory.rank_load", load=each.load_percent)
 

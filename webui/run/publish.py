@@ -63,7 +63,7 @@ class PublishPanel:
 
     def _which(self, look: ViewContext) -> Update:
         made = [
-            (f"{self._name(each)} · {format.bytes_used(each.bytes)}", each.name)
+            (f"{self._name(each)} · {format.bytes_used(self.w, each.bytes)}", each.name)
             for each in self._finished(look)
             if each.check.passed
         ]
@@ -114,10 +114,12 @@ class PublishPanel:
         def pack() -> None:
             nonlocal said
             parcel = self.services.publishing.pack(self._meant(opened, which), self._repo(repo), film is True)
-            rows = [tag("li", tag("code", piece.name), " ", format.bytes_used(piece.size)) for piece in parcel.pieces[:MOST_SHOWN]]
+            rows = [
+                tag("li", tag("code", piece.name), " ", format.bytes_used(w, piece.size)) for piece in parcel.pieces[:MOST_SHOWN]
+            ]
             more = len(parcel.pieces) - len(rows)
             key = "publish.leaves_public" if who == "public" else "publish.leaves_private"
-            head = w.t(key, files=len(parcel.pieces), size=format.bytes_used(parcel.size), repo=parcel.repo)
+            head = w.t(key, files=len(parcel.pieces), size=format.bytes_used(w, parcel.size), repo=parcel.repo)
             rest = [muted(w.t("publish_panel.more", more=more))] if more > 0 else []
             said = join([tag("p", tag("strong", head)), tag("ul", *rows), *rest, *(muted(w.of(note)) for note in parcel.notes)])
 

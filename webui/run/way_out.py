@@ -180,7 +180,7 @@ class WayOut:
 
     def _form_line(self, form: str, told: room.Room | None) -> str:
         name = self.w.t(f"way_out.form_{form.replace(':', '_')}")
-        return self.w.t("way_out.form_sized", form=name, size=format.bytes_used(told.size)) if told else name
+        return self.w.t("way_out.form_sized", form=name, size=format.bytes_used(self.w, told.size)) if told else name
 
     def say(self, opened: str | None, where: Any, form: Any) -> Update:
         """Inputs: opened, where, form. Output: about: what is made, what it takes and costs, what comes afterwards."""
@@ -193,7 +193,7 @@ class WayOut:
         told = self._room(row, form, shape, self.services.exports.list())
         pairs = [(w.t("way_out.makes"), w.t(f"way_out.makes_{form.partition(':')[0]}", form=exported.name_of(form, w)))]
         if told:
-            pairs += [(w.t("way_out.size"), w.t("way_out.about", value=format.bytes_used(told.size))), *self._needs(told)]
+            pairs += [(w.t("way_out.size"), w.t("way_out.about", value=format.bytes_used(w, told.size))), *self._needs(told)]
         pairs += [(w.t("way_out.costs"), w.t(f"way_out.costs_{form.replace(':', '_')}"))]
         pairs += [(w.t("way_out.afterwards"), w.t(f"way_out.after_{form if form == 'gguf-lora' else where}"))]
         return shown(join([facts(pairs), *self._before(told, form, where)]))
@@ -212,9 +212,9 @@ class WayOut:
     def _needs(self, told: room.Room) -> list[tuple[str, str]]:
         w = self.w
         free = self._free()
-        parts = [w.t("way_out.disk", need=format.bytes_used(told.disk), free=format.bytes_used(free[0]))]
+        parts = [w.t("way_out.disk", need=format.bytes_used(w, told.disk), free=format.bytes_used(w, free[0]))]
         if told.memory:
-            parts.append(w.t("way_out.memory", need=format.gib(told.memory / 2**30), free=format.gib(free[1] / 2**30)))
+            parts.append(w.t("way_out.memory", need=format.gib(w, told.memory / 2**30), free=format.gib(w, free[1] / 2**30)))
         takes = format.about(w, told.seconds)
         takes = w.t("way_out.as_before", time=takes) if takes else w.t("way_out.not_measured")
         return [(w.t("way_out.needs"), w.t("way_out.joined", parts=parts)), (w.t("way_out.takes"), takes)]
@@ -300,7 +300,7 @@ class WayOut:
         try:
             if act == "delete":
                 exports.delete(result)
-                return shown(notice(self.w.t("way_out.deleted", size=format.bytes_used(result.bytes)), "ok"))
+                return shown(notice(self.w.t("way_out.deleted", size=format.bytes_used(self.w, result.bytes)), "ok"))
             if act == "open":
                 return self._show(result, request)
             if act == "ollama":

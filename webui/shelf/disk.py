@@ -102,7 +102,7 @@ class DiskCard:
         row = self.services.downloads.row(pressed)
         if row is not None and row.state == "done":
             self.services.downloads.cancel(pressed)  # the list says that it is here
-        said = self.w.t("disk_view.deleted", model=pressed, size=format.bytes_used(freed))
+        said = self.w.t("disk_view.deleted", model=pressed, size=format.bytes_used(self.w, freed))
         self.services.deleted.append(pressed)
         return self.drawn(), shown(notice(said, "ok"))
 
@@ -110,7 +110,7 @@ class DiskCard:
 def rows(kept: Sequence[Kept], w: Wording) -> Html:
     if not kept:
         return muted(w.t("disk_view.none"))
-    key, size = "total_one" if len(kept) == 1 else "total", format.bytes_used(sum(each.size for each in kept))
+    key, size = "total_one" if len(kept) == 1 else "total", format.bytes_used(w, sum(each.size for each in kept))
     total = w.t(f"disk_view.{key}", count=len(kept), size=size)
     lines = [tag("li", row(each, w)) for each in kept]
     first = tag("ul", *lines[:OPEN_ROWS], class_="lg-downloads")
@@ -123,7 +123,7 @@ def rows(kept: Sequence[Kept], w: Wording) -> Html:
 
 def row(each: Kept, w: Wording) -> Html:
     facts = [
-        w.figures(format.bytes_used(each.size)),
+        format.bytes_used(w, each.size),
         w.t("disk_view.last_used", when=format.moment(each.last_used)),
         w.t(f"disk_view.store_{each.store}"),
         "" if each.is_whole else w.t("disk_view.incomplete"),

@@ -50,7 +50,7 @@ class DownloadButton(Panel):
         except OSError:
             return Html("")
         needed = size * DISK_MARGIN
-        said = {"free": format.bytes_used(free), "needed": format.bytes_used(needed), "folder": str(folder)}
+        said = {"free": format.bytes_used(self.w, free), "needed": format.bytes_used(self.w, needed), "folder": str(folder)}
         return (
             notice(self.w.t("downloads_view.no_room", **said), "warn")
             if needed > free

@@ -126,12 +126,13 @@ def numbers(each: Download, w: Wording) -> str:
         return w.t("downloads_view.size_unknown") if each.state == "running" else ""
     in_rows = each.unit == "rows"
     if each.state == "done":
-        return format.rows(w, each.total) if in_rows else w.figures(format.bytes_used(each.total))
-    done, total = (grouped(each.done), format.rows(w, each.total)) if in_rows else map(format.bytes_used, (each.done, each.total))
+        return format.rows(w, each.total) if in_rows else format.bytes_used(w, each.total)
+    amount = grouped if in_rows else format.bytes_used
+    total = format.rows(w, each.total) if in_rows else format.bytes_used(w, each.total)
     parts = [
-        w.t("units.of", done=done, total=total),
+        w.t("units.of", done=amount(w, each.done), total=total),
         f"{int(100 * each.done / each.total)} %",
-        w.t("downloads_view.speed", speed=format.bytes_used(each.bytes_per_s)) if each.bytes_per_s and not in_rows else "",
+        w.t("downloads_view.speed", speed=format.bytes_used(w, each.bytes_per_s)) if each.bytes_per_s and not in_rows else "",
         format.time_left(w, each.seconds_left) if each.state not in (*ENDED, "paused") else "",
     ]
     return " · ".join(part for part in parts if part)

@@ -62,7 +62,7 @@ def facts(each: HubRow, marks: Marks, w: Wording) -> list[str]:
         about_minutes(each, marks, w),
         model.license or w.t("hub_rows_view.no_licence"),
         languages(model, w),
-        w.t("hub_rows_view.liked", downloads=grouped(model.downloads or 0), likes=grouped(model.likes or 0)),
+        w.t("hub_rows_view.liked", downloads=grouped(w, model.downloads or 0), likes=grouped(w, model.likes or 0)),
         model.modified or "",
     ]
 
@@ -74,7 +74,7 @@ def needs(each: HubRow, w: Wording) -> str:
             return w.t("hub_rows_view.packed")
         return "" if each.found.params else w.t("hub_rows_view.no_size")
     key = "hub_rows_view.needs_about" if each.is_about else "shelf_view.needs"
-    return w.t(key, **{method: gib(fit.needed_gib) for method, fit in each.fits.items()})
+    return w.t(key, **{method: gib(w, fit.needed_gib) for method, fit in each.fits.items()})
 
 
 def languages(model: Found, w: Wording) -> str:

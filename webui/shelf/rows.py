@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from core.advice.catalogue import Fit
 from core.advice.shelf import HubRow, Shelf, ShelfRow
 from core.advice.wish import Wish, language_name
 from core.export.llamacpp.ways_out import way_of
 from core.memory.budget import Budget
-from core.messages import Figures
 from core.models.known import KnownModel
 from core.models.shapes.shape import ModelShape
 from core.system import cores
 from core.trial import computed_pace, pace
 from core.trial.known_paces import Paces
 from webui.kit import format
-from webui.kit.format import METHODS, gib, grouped, where
+from webui.kit.format import METHODS, decimals, gib, grouped, number, where
 from webui.kit.html import Html, join, tag
 from webui.kit.wording import Wording
 
@@ -65,7 +63,7 @@ def shelf(found: Shelf, controls: Wish, marks: Marks, w: Wording) -> Html:
 
 def of_minutes(w: Wording) -> Html:
     """What the minutes of the rows are of."""
-    return tag("p", w.t("shelf_view.minutes_of", examples=grouped(EXAMPLES), tokens=TOKENS_EACH), class_="lg-quiet")
+    return tag("p", w.t("shelf_view.minutes_of", examples=grouped(w, EXAMPLES), tokens=TOKENS_EACH), class_="lg-quiet")
 
 
 def minutes(each: ShelfRow | HubRow, model: str, shape: ModelShape, marks: Marks, w: Wording) -> str:
@@ -100,7 +98,7 @@ def row(each: ShelfRow, language: str | None, marks: Marks, w: Wording) -> Html:
     """language: the one that was asked for, which is then named. The whole row is the button's to press (shelf.css)."""
     model, way = each.model, way_of(each.model)
     facts = [
-        w.t("shelf_view.billions", billions=billions(model)),
+        w.t("shelf_view.billions", billions=billions(model, w)),
         needs(each, w),
         minutes(each, model.hub, model.shape, marks, w),
         licence(model, w),
@@ -134,15 +132,11 @@ def verdict(each: ShelfRow, w: Wording) -> Html:
 
 def needs(each: ShelfRow, w: Wording) -> str:
     """ "LoRA 9.1 GiB, QLoRA 4.3 GiB" """
-    return w.t("shelf_view.needs", lora=_gib(each.lora), qlora=_gib(each.qlora))
+    return w.t("shelf_view.needs", lora=gib(w, each.lora.needed_gib), qlora=gib(w, each.qlora.needed_gib))
 
 
-def _gib(fit: Fit) -> str:
-    return gib(fit.needed_gib)
-
-
-def billions(model: KnownModel) -> Figures:
-    return Figures(f"{model.billions:.2g}" if model.billions < 10 else f"{model.billions:.0f}")
+def billions(model: KnownModel, w: Wording) -> str:
+    return number(w, float(f"{model.billions:.2g}")) if model.billions < 10 else decimals(w, model.billions, 0)
 
 
 def licence(model: KnownModel, w: Wording) -> str:

@@ -45,9 +45,8 @@ class Chat(Frozen):
     ladder: tuple[tuple[float, int], ...] = ()
 
     def note(self) -> Message:
-        listed = [f"{person.name} ({person.messages:,})" for person in self.people[:MOST_SHOWN]]
-        hours = f"{self.gap_hours:g}" if self.gap_hours else None
-        gap = msg("data.note_chat_gap", hours=hours) if hours else msg("data.note_chat_whole")
+        listed = [msg("data.counted", name=person.name, count=person.messages) for person in self.people[:MOST_SHOWN]]
+        gap = msg("data.note_chat_gap", hours=self.gap_hours) if self.gap_hours else msg("data.note_chat_whole")
         how = msg("data.note_chat_guessed" if self.guessed else "data.note_chat_said", voice=self.voice)
         private = msg("data.note_chat_stand_ins" if self.pseudonyms else "data.note_chat_as_it_is")
         return msg("data.note_chat", app=self.app, people=listed, count=self.count, how=how, gap=gap,

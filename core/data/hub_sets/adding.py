@@ -33,8 +33,8 @@ def part_of(repo: str, told: AboutPart, rows: int) -> PartName:
     name = PartName(repo, told.part.config, told.part.split, rows)
     if not rows and is_too_large(told):
         raise DataError(
-            "hub_set.too_large", part=name.shown, rows=f"{told.rows:,}" if told.rows is not None else "?",
-            size=in_words(max(told.part.bytes, told.memory or 0)), most_rows=f"{DEFAULT_LIMITS.rows:,}",
+            "hub_set.too_large", part=name.shown, rows=told.rows if told.rows is not None else "?",
+            size=in_words(max(told.part.bytes, told.memory or 0)), most_rows=DEFAULT_LIMITS.rows,
             most_size=in_words(DEFAULT_LIMITS.bytes), first=FIRST_ROWS,
         )  # fmt: skip
     return name

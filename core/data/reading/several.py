@@ -179,7 +179,7 @@ def _notes(others: Sequence[str], refused: Sequence[DataError]) -> tuple[Message
     endings = Counter(PurePosixPath(name).suffix.lower() or PurePosixPath(name).name for name in others)
     said = [msg("data.note_refused_file", why=error.message) for error in refused[:_MOST_NAMED]]
     if endings:
-        listed = [f"{ending} ({count:,})" for ending, count in endings.most_common(_MOST_NAMED)]
+        listed = [msg("data.counted", name=ending, count=count) for ending, count in endings.most_common(_MOST_NAMED)]
         said.append(msg("data.note_other_files", count=len(others), endings=listed))
     return tuple(said)
 
@@ -230,7 +230,7 @@ def of_files(source: Source, rows: Counter[str]) -> list[Message]:
     """Which files a set comes from, and what was assumed of chats among them."""
     if not source.parts:
         return []
-    named = [f"{name} ({count:,})" for name, count in list(rows.items())[:_MOST_FILES_NAMED] if name]
+    named = [msg("data.counted", name=name, count=count) for name, count in list(rows.items())[:_MOST_FILES_NAMED] if name]
     said = [
         msg(
             "data.note_files", count=len(source.parts), files=named or [part.path.name for part in source.parts[:_MOST_FILES_NAMED]]

@@ -120,7 +120,7 @@ def _made(
         raise ExportError("gguf.base_other_ids", alike=alike, texts=len(asked["texts"]), first=asked["texts"][first][:60])
     most = MOST_DIVERGENCE if exact else MOST_IN_16_BIT
     if not found["divergence"] <= most:  # also where it is not a number
-        raise ExportError("gguf.base_not_alike", found=f"{found['divergence']:.2g}", most=f"{most:g}")
+        raise ExportError("gguf.base_not_alike", found=found["divergence"], most=most)
     record = {"file": source, "bytes": file.stat().st_size, "divergence": found["divergence"], "texts": len(asked["texts"])}
     files.replace_json(out / RECORD, record | {"llama_cpp": there.answers})
     files.sync_tree(out)
@@ -146,7 +146,7 @@ def _ask(there: tools.Tools, asked: dict[str, Any], scratch: Path, log: Path, ch
 
 def told(made: Brought) -> Message:
     values = {"megabytes": round(made.bytes / 1e6), "folder": made.folder, "texts": made.texts}
-    return msg("gguf.base_is", id=made.id, divergence=f"{made.divergence:.1g}", **values)
+    return msg("gguf.base_is", id=made.id, divergence=made.divergence, **values)
 
 
 def warning(workspace: Workspace, model_id: str) -> Message | None:

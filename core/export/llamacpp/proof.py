@@ -31,7 +31,7 @@ from core.export.llamacpp import child
 from core.export.llamacpp.tools import RUNTIME_BUILD, Tools
 from core.export.merge import Check
 from core.export.proof import PromptResult, ProofPrompt, Work
-from core.export.records import Difference, ExportCheck, loss_text
+from core.export.records import Difference, ExportCheck
 from core.export.stored import Base, empty, read_base
 from core.messages import Message, msg
 
@@ -220,9 +220,9 @@ def judge(answer: dict[str, Any], most: float, texts: int, losses: tuple[float, 
     divergence = float(answer["divergence" if losses else "closest_divergence"])
     if not divergence <= most:  # also where it is not a number
         key = "gguf.reason_divergence" if losses else "gguf.reason_quantised"
-        reasons.append(msg(key, found=f"{divergence:.2g}", most=f"{most:g}"))
+        reasons.append(msg(key, found=divergence, most=most))
     if losses and not abs(losses[0] - losses[1]) <= proof.MAX_TEXT_LOSS_GAP:
-        reasons.append(msg("gguf.reason_loss", adapter=loss_text(losses[0]), export=loss_text(losses[1])))
+        reasons.append(msg("gguf.reason_loss", adapter=losses[0], export=losses[1]))
     return FileVerdict(divergence, answer, tuple(reasons), tuple(notes))
 
 

@@ -128,7 +128,7 @@ def _call(program: Path, arguments: list[str], limit_s: float, check: Callable[[
                 if os.fstat(out.fileno()).st_size > MOST_BYTES:
                     raise ExportError("ollama.babbles", what=what, mb=MOST_BYTES >> 20)
                 if time.monotonic() > until:
-                    raise ExportError("ollama.hangs", what=what, minutes=f"{limit_s / 60:g}")
+                    raise ExportError("ollama.hangs", what=what, minutes=limit_s / 60)
                 time.sleep(POLL_S)
         finally:
             if process.poll() is None:

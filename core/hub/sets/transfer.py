@@ -89,7 +89,7 @@ class SetTransfer(Transfer):
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            said = {"done": f"{self._rows.done:,}", "total": f"{self.part.rows:,}", "folder": self.cached.cache}
+            said = {"done": self._rows.done, "total": self.part.rows, "folder": self.cached.cache}
             raise DataError("hub_set.disk_full_in_rows", repo=self.part.repo, **said) from None
 
     def _place(self, part: Part) -> Path:

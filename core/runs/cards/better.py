@@ -69,7 +69,7 @@ def sentences(run: RunFolder) -> list[Message]:
     else:
         told += _of_answers(asked.held_out, found[0], found[-1], facts.parent is not None)
     if forgot := frames.forgetting(frames.read(run)):
-        told.append(msg("better.neutral", percent=f"{100 * forgot.change:+.1f}", words=msg(f"better.forgot_{forgot.forgot}")))
+        told.append(msg("better.neutral", percent=100 * forgot.change, words=msg(f"better.forgot_{forgot.forgot}")))
     if told and facts.adapter_is_best and found and facts.adapter_step not in (None, found[-1].step):
         told.append(msg("better.of_last_step", step=found[-1].step, kept=facts.adapter_step))
     return told

@@ -72,11 +72,11 @@ def _facts(card: RecipeCard) -> list[Message]:
         )
     found.append(msg("recipe_picture.steps", steps=then.step, device="CPU" if then.device == "cpu" else then.device or "?"))
     if then.seconds and then.memory_gib:
-        found.append(msg("recipe_picture.took", minutes=max(1, round(then.seconds / 60)), gib=f"{then.memory_gib:.1f}"))
+        found.append(msg("recipe_picture.took", minutes=max(1, round(then.seconds / 60)), gib=then.memory_gib))
     if then.first_loss is not None and then.last_loss is not None:
-        found.append(msg("recipe_picture.loss", first=f"{then.first_loss:.2f}", last=f"{then.last_loss:.2f}"))
+        found.append(msg("recipe_picture.loss", first=then.first_loss, last=then.last_loss))
     if then.eval_loss is not None:
-        found.append(msg("recipe_picture.measured", loss=f"{then.eval_loss:.2f}"))
+        found.append(msg("recipe_picture.measured", loss=then.eval_loss))
     return found
 
 

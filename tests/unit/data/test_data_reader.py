@@ -270,7 +270,7 @@ def test_a_line_of_100_mb_is_a_problem_and_not_held_in_memory(tmp_path):
         tracemalloc.stop()
     assert [row.number for row in rows] == [1, 3]
     assert str(problems[0].sentence) == (
-        "Row 2 (line 2): 95.4 MiB in one row; the limit is 4.0 MiB: split it into several rows, or check for a missing line break."
+        "Row 2 (line 2): 95.4 MiB in one row; the limit is 4 MiB: split it into several rows, or check for a missing line break."
     )
 
 
@@ -305,12 +305,12 @@ def test_a_book_without_empty_lines_is_rows_that_end_with_a_sentence_and_lose_no
 def test_a_huge_row_is_refused_in_every_kind(tmp_path, name):
     rows = [{"text": "a"}, {"text": "x" * 5_000_000}, {"text": "b"}]
     if name == "a.json":
-        assert "Row 2 of a.json (line 1) is larger than 4.0 MiB" in refused(write(tmp_path, name, json.dumps(rows)))
+        assert "Row 2 of a.json (line 1) is larger than 4 MiB" in refused(write(tmp_path, name, json.dumps(rows)))
         return
     path = as_parquet(tmp_path / name, rows) if name == "a.parquet" else write(tmp_path, name, as_csv(rows))
     found, problems = read(path)
     assert [row.number for row in found] == [1, 3]
-    assert problems[0].row == 2 and "4.8 MiB in one row; the limit is 4.0 MiB" in str(problems[0].text)
+    assert problems[0].row == 2 and "4.8 MiB in one row; the limit is 4 MiB" in str(problems[0].text)
 
 
 @pytest.mark.parametrize(

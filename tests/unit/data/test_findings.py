@@ -389,8 +389,9 @@ def test_a_few_rows_of_very_many_are_not_none_of_them() -> None:
     """It read "(0.0 %)"."""
     marked = Marked()
     marked.add(0, "x")
-    told = [marked.finding("echoes", of, count=10)[0].said.params["percent"] for of in (59_500, 20_000, 100)]
-    assert told == ["< 0.1", "0.1", "10.0"]
+    told = [marked.finding("echoes", of, count=10)[0].said for of in (59_500, 20_000, 100)]
+    for said, percent in zip(told, ("< 0.1 %", "0.1 %", "10.0 %"), strict=True):
+        assert f"({percent})" in str(said) and f"({percent.replace('.', ',')})" in said.render("de")
 
 
 def test_a_mark_of_a_picture_that_is_nowhere_is_a_placeholder() -> None:

@@ -261,7 +261,7 @@ def test_a_disk_that_fills_up_among_the_first_rows_counts_rows(hub, app, monkeyp
     part = PartName(NAME, "default", "train", 200)
     app.start(str(part))
     message = until(app, part, "failed").message
-    assert message.key == "hub_set.disk_full_in_rows" and (message.params["done"], message.params["total"]) == ("100", "200")
+    assert message.key == "hub_set.disk_full_in_rows" and (message.params["done"], message.params["total"]) == (100, 200)
 
 
 @pytest.mark.parametrize("token", ["", "hf_aTokenOfSomebodyElse"])

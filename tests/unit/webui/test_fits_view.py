@@ -44,7 +44,7 @@ def test_the_table_says_what_the_arithmetic_says() -> None:
     setup = found.plan.advice.setup
     for method in ("lora", "qlora"):
         needed = arithmetic.estimate(QWEN.shape, setup.model_copy(update={"method": method, "max_length": 2048})).needed_gib
-        assert f"{gib(needed)} GiB" in drawn
+        assert f"{gib(Wording('en'), needed)} GiB" in drawn
 
 
 def test_no_point_of_a_curve_lies_outside_of_the_picture() -> None:

@@ -85,21 +85,21 @@ def test_every_key_that_the_page_names_exists():
     ("value", "shown"), [(0, "0 B"), (999, "999 B"), (31e6, "31 MB"), (1.24e9, "1.2 GB"), (93_412_000, "93 MB"), (45e9, "45 GB")]
 )
 def test_bytes_as_disks_are_sold(value: float, shown: str):
-    assert format.bytes_used(value) == shown
+    assert format.bytes_used(EN, value) == shown
 
 
 @pytest.mark.parametrize(
     ("value", "shown"), [(1.23456, "1.235"), (None, "–"), (math.nan, "–"), (math.inf, "–"), (12345.0, "1.23e+04")]
 )
 def test_an_unknown_loss_is_a_dash_and_never_0(value: float | None, shown: str):
-    assert format.loss(value) == shown
+    assert format.loss(EN, value) == shown
 
 
 @pytest.mark.parametrize(
     ("value", "shown"), [(2e-4, "0.0002"), (1e-3, "0.001"), (3.0, "3"), (64, "64"), (1e-9, "1e-09"), (True, "True")]
 )
 def test_numbers_as_they_were_typed(value: float, shown: str):
-    assert format.number(value) == shown
+    assert format.number(EN, value) == shown
 
 
 @pytest.mark.parametrize(

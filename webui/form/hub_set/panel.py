@@ -68,7 +68,7 @@ class HubSetPanel(Panel):
                         self.answer = gr.Dropdown([], **w.named("hub_set_view.answer", "hub-set-answer"))
                 with gr.Row(elem_classes="lg-tight"):
                     self.add = gr.Button(w.t("hub_set_view.add"), size="sm", variant="primary", elem_id="hub-set-add")
-                    self.take = gr.Button(w.t("hub_set_view.take", rows=grouped(FIRST_ROWS)), size="sm", elem_id="hub-set-take")
+                    self.take = gr.Button(w.t("hub_set_view.take", rows=grouped(w, FIRST_ROWS)), size="sm", elem_id="hub-set-take")
             self.progress = gr.HTML("", visible=False, elem_id="hub-set-progress")
         self.told = gr.State(None)  # AboutSet of the one that is looked at
         self.waited_for = gr.State(None)  # its name in the list of downloads

@@ -46,13 +46,13 @@ def row(each: FoundSet, w: Wording) -> Html:
     """What holds no text is no button, and says why."""
     if each.why_not is not None:
         return tag("li", tag("p", tag("strong", each.id)), tag("p", w.of(each.why_not), class_="lg-quiet"))
-    rows = grouped(each.rows) if each.rows is not None else each.about_rows
+    rows = grouped(w, each.rows) if each.rows is not None else each.about_rows
     facts = [
         w.t("hub_set.rows", rows=rows) if rows else "",
-        w.figures(format.bytes_used(each.bytes)) if each.bytes is not None else "",
+        format.bytes_used(w, each.bytes) if each.bytes is not None else "",
         each.licence or w.t("hub_set.no_licence"),
         ", ".join(each.languages[:4]),
-        w.t("hub_set.liked", downloads=grouped(each.downloads or 0), likes=grouped(each.likes or 0)),
+        w.t("hub_set.liked", downloads=grouped(w, each.downloads or 0), likes=grouped(w, each.likes or 0)),
         each.modified,
     ]
     gate = tag("span", w.t("hub_set.gated_word"), class_="lg-badge lg-warn") if each.gated else None
@@ -66,7 +66,7 @@ def about(told: AboutSet, w: Wording) -> Html:
     facts = [
         w.t("hub_set.licence", licence=told.licence) if told.licence else w.t("hub_set.no_licence"),
         ", ".join(told.languages[:5]),
-        w.t("hub_set.liked", downloads=grouped(told.downloads or 0), likes=grouped(told.likes or 0)),
+        w.t("hub_set.liked", downloads=grouped(w, told.downloads or 0), likes=grouped(w, told.likes or 0)),
     ]
     page = tag("a", w.t("hub_set_view.page"), href=told.page, target="_blank", rel="noopener noreferrer")
     gate = notice(w.t("hub_set_view.gated"), "warn") if told.gated else None
@@ -76,10 +76,8 @@ def about(told: AboutSet, w: Wording) -> Html:
 def part_label(each: AboutPart, w: Wording) -> str:
     """ "en · train · 1,500 rows · 2.3 MB" """
     key = "hub_set.rows_at_least" if each.at_least else "hub_set.rows"
-    rows = w.t(key, rows=grouped(each.rows)) if each.rows is not None else ""
-    return " · ".join(
-        part for part in (each.part.config, each.part.split, rows, w.figures(format.bytes_used(each.part.bytes))) if part
-    )
+    rows = w.t(key, rows=grouped(w, each.rows)) if each.rows is not None else ""
+    return " · ".join(part for part in (each.part.config, each.part.split, rows, format.bytes_used(w, each.part.bytes)) if part)
 
 
 def head(told: SetHead, w: Wording) -> Html:
@@ -111,7 +109,7 @@ def origin(info: DatasetInfo, w: Wording) -> Html | None:
 
 
 def too_large(w: Wording) -> Html:
-    return notice(w.t("hub_set_view.too_large", rows=grouped(FIRST_ROWS)), "warn")
+    return notice(w.t("hub_set_view.too_large", rows=grouped(w, FIRST_ROWS)), "warn")
 
 
 def progress(row: Download, w: Wording) -> Html:

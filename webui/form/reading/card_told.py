@@ -48,9 +48,9 @@ class CardTold:
         """ "It was trained on NVIDIA GeForce RTX 4060: 7.1 GiB, 12 min, eval loss 0.812." """
         w, then = self.w, self.card.outcome
         parts = [
-            w.t("fits_view.gib", gib=format.gib(then.memory_gib)) if then.memory_gib else "",
+            w.t("fits_view.gib", gib=format.gib(w, then.memory_gib)) if then.memory_gib else "",
             format.duration(w, then.seconds),
-            w.t("recipe_card.eval_loss", loss=format.loss(then.eval_loss)) if then.eval_loss is not None else "",
+            w.t("recipe_card.eval_loss", loss=format.loss(w, then.eval_loss)) if then.eval_loss is not None else "",
         ]
         device = w.t("train_page.device_cpu") if then.device == "cpu" else then.device or "?"
         return w.t("recipe_card.outcome", device=device, numbers=", ".join(filter(None, parts)) or "–")

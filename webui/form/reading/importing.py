@@ -100,7 +100,7 @@ class ImportPart:
         if reading is None:
             return [gr.update(visible=False), gr.skip(), gr.Timer(active=False)]
         key = "import_ends" if reading.is_cancelled else "import_rows" if reading.rows else "import_looks"
-        return [gr.update(visible=True), muted(self.w.t(f"wizard.{key}", rows=grouped(reading.rows))), gr.skip()]
+        return [gr.update(visible=True), muted(self.w.t(f"wizard.{key}", rows=grouped(self.w, reading.rows))), gr.skip()]
 
     def cancelled(self, now: Any) -> list[Update]:
         """Inputs: now. Outputs: row, said, clock."""

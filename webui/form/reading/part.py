@@ -157,11 +157,11 @@ class ReadingPart:
         w = self.w
         people = [person for number, person in enumerate(chat.people) if number < MOST_PEOPLE or person.name == chat.voice]
         names = [
-            (w.t("reading_choices.person", name=person.name, count=grouped(person.messages)), person.name) for person in people
+            (w.t("reading_choices.person", name=person.name, count=grouped(w, person.messages)), person.name) for person in people
         ]
         ladder = {*chat.ladder, *([(chat.gap_hours, chat.conversations)] if chat.gap_hours else [])}  # and the one that is chosen
         silences = [
-            (w.t("reading_choices.silence", hours=f"{hours:g}", count=grouped(count)), hours) for hours, count in sorted(ladder)
+            (w.t("reading_choices.silence", hours=hours, count=grouped(w, count)), hours) for hours, count in sorted(ladder)
         ]
         said = [w.t("reading_choices.voice_guessed", voice=chat.voice)] if chat.guessed else []
         if len(people) < chat.count:
