@@ -7,6 +7,7 @@ A field that nobody touched follows the plan; one that was edited is an answer o
 from __future__ import annotations
 
 import math
+import re
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -184,14 +185,15 @@ def _lines(key: Key, given: Any) -> tuple[str, ...]:
     return lines
 
 
+GROUPED = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
+
+
 def _number(typed: str) -> float | str:
-    """What was typed as a number, with a decimal comma too; as it is where it is none."""
-    for each in (typed, typed.replace(",", ".")):
-        try:
-            return float(each)
-        except ValueError:
-            continue
-    return typed
+    """What was typed as a number, with a decimal comma too; as it is where it is none, or may be two: "2,000"."""
+    try:
+        return float(typed if GROUPED.fullmatch(typed.strip()) else typed.replace(",", "."))
+    except ValueError:
+        return typed
 
 
 def _wrong_choice(key: Key, given: Any) -> FormError:
