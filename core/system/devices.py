@@ -89,7 +89,7 @@ def judged(nvidia: Nvidia, visible: str | None, build: TorchBuild | None) -> Nvi
 
 
 def is_too_old(card: Card) -> bool:
-    """Whether bitsandbytes has no code for it: QLoRA and 8-bit optimizers would end their process without an error."""
+    """A GPU for which bitsandbytes has no code: QLoRA and 8-bit optimizers would end their process without an error."""
     return card.capability is not None and card.capability < LEAST_FOR_BITSANDBYTES
 
 

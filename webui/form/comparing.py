@@ -44,7 +44,7 @@ class Comparing(Panel):
         return {self.column, self.said, self.button}
 
     def draw(self, form: Form) -> Updates:
-        """For every look at the form."""
+        """Text and button for one look at the form."""
         kind, objective = self._kind(form), self._objective(form)
         if kind is None and not (objective and form.data):
             return {self.column: gr.update(visible=False), self.said: gr.skip(), self.button: gr.skip()}
@@ -98,7 +98,7 @@ class Comparing(Panel):
             return ""
 
     def switched(self, form: Form) -> dict[str, Any]:
-        """What the person decided, with the other objective: without the settings of the one before."""
+        """The person's decisions for the other objective: without the settings that suit only the present one."""
         kind, compares = self._kind(form), bool(self._objective(form))
         dropped = {*OF_ONE_OBJECTIVE, *(SETTINGS if compares else ())}
         kept = {name: value for name, value in form.answers.explicit.items() if name not in dropped}

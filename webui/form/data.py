@@ -240,7 +240,7 @@ class DataStep:
 
 
 def _tells_of_duplicates(result: FormResult) -> bool:
-    """Whether the button that leaves duplicates out is shown, or what it left out."""
+    """True if the button that leaves duplicates out is shown, or was used."""
     leaves_out = result.plan is not None and result.plan.recipe.data.deduplicate
     return leaves_out or any(finding.id == "duplicates" for finding in result.findings)
 

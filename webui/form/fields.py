@@ -189,7 +189,7 @@ GROUPED = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 
 
 def _number(typed: str) -> float | str:
-    """What was typed as a number, with a decimal comma too; as it is where it is none, or may be two: "2,000"."""
+    """A typed number, also with a decimal comma; the text itself if it is no number, or could be two ("2,000")."""
     try:
         return float(typed if GROUPED.fullmatch(typed.strip()) else typed.replace(",", "."))
     except ValueError:

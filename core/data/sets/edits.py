@@ -340,6 +340,6 @@ def what(removed: int = 0, changed: int = 0, added: int = 0) -> Message:
 
 
 def _what(logged: Any) -> Message:
-    """From the log. Versions before 0.2 wrote the three numbers of `what`."""
+    """A change as the log has it. Versions before 0.2 wrote the three numbers of `what`."""
     found = Message.model_validate(logged)
     return what(**found.params) if "removed" in found.params else found

@@ -212,7 +212,7 @@ class Bus:
         return self._thread.submit(self._carry, home, next(self._staging), place, queued)
 
     def _carry(self, home: torch.Tensor, staging: _Staging, place: torch.Tensor, queued: Any) -> Any:
-        """In the thread: copy a layer to the staging buffer and start its copy to the GPU. Returns the event of its arrival."""
+        """Copy a layer to the staging buffer and start its copy to the GPU; runs in the thread. Returns the event of its arrival."""
         if staging.read is not None:
             staging.read.synchronize()
         passing = staging.bytes[: home.numel()].copy_(home)

@@ -127,7 +127,7 @@ class Probe:
         self._add_to_context(card.used_bytes if card else None)
 
     def _add_to_context(self, before: int | None) -> None:
-        """before: `_beside_torch` of a moment ago."""
+        """Add the growth of what NVML shows beside torch's memory since `before` was taken, in bytes."""
         now = self._beside_torch()
         if before is not None and now is not None:
             self._context = min(LARGEST_CONTEXT, self._context + max(0, now - before))
