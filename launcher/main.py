@@ -18,6 +18,7 @@
     python launch.py check              for developers: lint, format, types, import rules, catalogues, in seconds
     python launch.py test [--full] [pytest args]    all tests; --full: also the long forms, hours on a small PC
     python launch.py test --windows [FILE ...]      on a Windows Python; on other systems under Wine (tests/windows)
+    python launch.py test --card [FILE ...]         on the CUDA build of torch and a GPU that is none (docs/null-card.md)
 
 Standard library only; everything else runs in .venv. A start with a complete .venv reads two small files and hands over,
 without pip, uv or a network. `.venv/.lora-garage.json` is written last: an interrupted install has none, and the next start
@@ -134,9 +135,10 @@ def main(arguments=None):
         return 1
     if kind == "app":
         look_at_start(environment)
-    if kind == "test" and "--windows" in rest:
-        os.chdir(ROOT)
-        return hand_over(environment, ["-m", "tests.windows", *(word for word in rest if word != "--windows")])
+    for option, module in (("--windows", "tests.windows"), ("--card", "tests.card")):
+        if kind == "test" and option in rest:
+            os.chdir(ROOT)
+            return hand_over(environment, ["-m", module, *(word for word in rest if word != option)])
     if kind == "test":
         return run_tests(environment, rest)
     if kind == "check":

@@ -150,7 +150,7 @@ def full(pytestconfig: pytest.Config) -> bool:
 
 TABLE, SERVERS = pytest.StashKey[FaultTable](), pytest.StashKey[Servers]()
 HERE = Path(__file__).parent
-FOLDERS = ("unit", "model", "process", "faults", "browser", "windows")
+FOLDERS = ("unit", "model", "process", "faults", "browser", "windows", "card")
 
 
 def pytest_configure(config: pytest.Config) -> None:

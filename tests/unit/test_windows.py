@@ -12,8 +12,9 @@ import pytest
 from packaging.requirements import Requirement
 
 from core.presets import PROJECT
+from tests.kit.one_by_one import Row
 from tests.windows import wine
-from tests.windows.__main__ import JOURNEYS, SHORT, Row, files_asked
+from tests.windows.__main__ import JOURNEYS, SHORT, files_asked
 
 LOG = """collecting ... collected 4 items
 

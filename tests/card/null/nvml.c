@@ -1,0 +1,141 @@
+/* The null card as NVML tells of it: memory in use by all processes that share NULLCARD_STATE. */
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "card.h"
+typedef uint64_t u64;
+enum { OK = 0, NOT_SUPPORTED = 3, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7, GPU_IS_LOST = 15 };
+static int handle;
+struct process {
+    unsigned pid;
+    u64 used;
+    unsigned gpu_instance, compute_instance;
+};
+#define TEXT(function, text)                                                                                           \
+    int function(void *d, char *s, unsigned n) {                                                                       \
+        snprintf(s, n, "%s", text);                                                                                    \
+        return OK;                                                                                                     \
+    }
+static const char *name(void) {
+    const char *n, *u;
+    int a, b;
+    nullcard_identity(&n, &u, &a, &b);
+    return n;
+}
+static const char *uuid(void) {
+    static char s[64];
+    const char *n, *u;
+    int a, b;
+    nullcard_identity(&n, &u, &a, &b);
+    snprintf(s, 64, "GPU-%s", u);
+    return s;
+}
+int nvmlInit(void) { return OK; }
+int nvmlInit_v2(void) { return OK; }
+int nvmlInitWithFlags(unsigned f) { return OK; }
+int nvmlShutdown(void) { return OK; }
+const char *nvmlErrorString(int e) {
+    return e == OK              ? "Success"
+           : e == NOT_SUPPORTED ? "Not Supported"
+           : e == NOT_FOUND     ? "Not Found"
+                                : "Null card error";
+}
+int nvmlSystemGetDriverVersion(char *s, unsigned n) {
+    snprintf(s, n, "600.00.01");
+    return OK;
+}
+int nvmlSystemGetCudaDriverVersion(int *v) {
+    *v = nullcard_driver();
+    return OK;
+}
+int nvmlSystemGetCudaDriverVersion_v2(int *v) {
+    *v = nullcard_driver();
+    return OK;
+}
+int nvmlDeviceGetCount(unsigned *n) {
+    *n = 1;
+    return OK;
+}
+int nvmlDeviceGetCount_v2(unsigned *n) {
+    *n = 1;
+    return OK;
+}
+int nvmlDeviceGetHandleByIndex_v2(unsigned i, void **d) {
+    *d = &handle;
+    return i ? NOT_FOUND : OK;
+}
+int nvmlDeviceGetHandleByPciBusId_v2(const char *s, void **d) {
+    *d = &handle;
+    return OK;
+}
+int nvmlDeviceGetHandleByUUID(const char *s, void **d) {
+    *d = &handle;
+    return strcmp(s, uuid()) ? NOT_FOUND : OK;
+}
+int nvmlDeviceGetIndex(void *d, unsigned *i) {
+    *i = 0;
+    return OK;
+}
+TEXT(nvmlDeviceGetName, name())
+TEXT(nvmlDeviceGetUUID, uuid())
+struct memory {
+    u64 total, free, used;
+};
+int nvmlDeviceGetMemoryInfo(void *d, struct memory *m) {
+    if (nullcard_is_gone()) return GPU_IS_LOST;
+    u64 c = nullcard_capacity(), u = nullcard_used();
+    *m = (struct memory){c, u > c ? 0 : c - u, u};
+    return OK;
+}
+int nvmlDeviceGetMigMode(void *d, unsigned *a, unsigned *b) { return NOT_SUPPORTED; }
+int nvmlDeviceGetDisplayActive(void *d, int *a) {
+    *a = 0;
+    return OK;
+}
+int nvmlDeviceGetCudaComputeCapability(void *d, int *a, int *b) {
+    const char *n, *u;
+    nullcard_identity(&n, &u, a, b);
+    return OK;
+}
+int nvmlDeviceGetUtilizationRates(void *d, unsigned *u) {
+    u[0] = 7;
+    u[1] = 3;
+    return OK;
+}
+int nvmlDeviceGetTemperature(void *d, int kind, unsigned *t) {
+    *t = 41;
+    return OK;
+}
+int nvmlDeviceGetPowerUsage(void *d, unsigned *w) {
+    *w = 23450;
+    return OK;
+}
+int nvmlDeviceGetEnforcedPowerLimit(void *d, unsigned *w) {
+    *w = 170000;
+    return OK;
+}
+static int compute(unsigned *n, struct process *p) {
+    unsigned room = *n, found = 0;
+    int pid;
+    u64 used;
+    for (int i = 0; i < 64; i++)
+        if (nullcard_holder(i, &pid, &used)) {
+            if (found < room && p) p[found] = (struct process){pid, used, ~0u, ~0u};
+            found++;
+        }
+    *n = found;
+    return found > room ? INSUFFICIENT_SIZE : OK;
+}
+int nvmlDeviceGetComputeRunningProcesses(void *d, unsigned *n, struct process *p) { return compute(n, p); }
+int nvmlDeviceGetComputeRunningProcesses_v2(void *d, unsigned *n, struct process *p) { return compute(n, p); }
+int nvmlDeviceGetComputeRunningProcesses_v3(void *d, unsigned *n, struct process *p) { return compute(n, p); }
+int nvmlDeviceGetGraphicsRunningProcesses_v3(void *d, unsigned *n, struct process *p) {
+    *n = 0;
+    return OK;
+}
+#define REFUSES(function)                                                                                              \
+    int function(void) { return NOT_SUPPORTED; }
+REFUSES(nvmlDeviceGetGpuFabricInfoV)
+REFUSES(nvmlDeviceGetNvLinkRemoteDeviceType) REFUSES(nvmlDeviceGetNvLinkRemotePciInfo_v2)
+    REFUSES(nvmlDeviceGetP2PStatus)
