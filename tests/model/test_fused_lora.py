@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from core.data.labels import Encoded
-from core.engine import adapter, base_model, device
+from core.engine import base_model, device
 from core.engine.batches import Batch, collate
 from core.engine.loss import summed_loss
 from core.engine.variants import fused_lora
 from core.messages import LANGUAGES, msg
-from core.recipe import Adapter
+from tests.kit.adapters import adapted
 
 CPU = torch.device("cpu")
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
@@ -40,15 +40,6 @@ def batch() -> Batch:
     return collate([Encoded(row, [False] * 3 + [True] * (len(row) - 3)) for row in ids], 0, CPU)
 
 
-def adapted(model: Any, **settings: Any) -> Any:
-    torch.manual_seed(2)
-    tuned = adapter.add(model, Adapter(**({"r": 4} | settings)), "tiny", None)
-    for name, parameter in tuned.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.05)
-    return tuned.train()
-
-
 def loss_and_gradients(tuned: Any, example: Batch | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     tuned.zero_grad()
     loss = summed_loss(tuned, example or batch())
@@ -59,7 +50,7 @@ def loss_and_gradients(tuned: Any, example: Batch | None = None) -> tuple[torch.
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_loss_and_gradients_equal_those_of_peft(family: str, checkpointing: bool) -> None:
-    tuned = adapted(tiny(family))
+    tuned = adapted(tiny(family)).train()
     if checkpointing:
         tuned.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         tuned.enable_input_require_grads()
@@ -73,7 +64,7 @@ def test_loss_and_gradients_equal_those_of_peft(family: str, checkpointing: bool
 def test_a_checkpointed_layer_is_not_computed_again_beyond_what_is_kept(family: str, spared: int) -> None:
     """Counted: the base products of a step. Of each of two layers seven are made, and all but down_proj once more: after it nothing is
     kept. Gemma 2 has a norm there, which keeps its input."""
-    tuned = adapted(tiny(family))
+    tuned = adapted(tiny(family)).train()
     fused_lora.fuse(tuned)
     calls: list[str] = []
     for name, module in tuned.named_modules():
@@ -92,19 +83,19 @@ def test_a_checkpointed_layer_is_not_computed_again_beyond_what_is_kept(family: 
     "settings", [{"use_rslora": True, "r": 8}, {"lora_alpha": 3}, {"target_modules": "q_proj,v_proj,down_proj"}]
 )
 def test_scaling_and_targets_are_those_of_the_adapter(settings: dict) -> None:
-    tuned = adapted(tiny(), **settings)
+    tuned = adapted(tiny(), **settings).train()
     expected = loss_and_gradients(tuned)
     assert fused_lora.fuse(tuned).reason is None
     torch.testing.assert_close(loss_and_gradients(tuned), expected)
 
 
 def test_layers_that_read_the_same_tensor_are_computed_together() -> None:
-    groups = sorted(len(group.members) for group in fused_lora.fuse(adapted(tiny())).groups)
+    groups = sorted(len(group.members) for group in fused_lora.fuse(adapted(tiny()).train()).groups)
     assert groups == [1, 1, 1, 1, 2, 2, 3, 3], "o and down alone; gate and up; q, k and v; in each of 2 layers"
 
 
 def test_after_release_every_layer_is_pefts_again() -> None:
-    tuned = adapted(tiny())
+    tuned = adapted(tiny()).train()
     expected = loss_and_gradients(tuned)
     fused = fused_lora.fuse(tuned)
     fused.release()
@@ -129,7 +120,7 @@ def test_without_the_adapter_the_base_answers() -> None:
 
 @pytest.mark.parametrize(("settings", "key"), [({"lora_dropout": 0.1}, "dropout"), ({"use_dora": True}, "variant")])
 def test_what_it_does_not_know_keeps_pefts_product_and_says_so(settings: dict, key: str) -> None:
-    tuned = adapted(tiny(), **settings)
+    tuned = adapted(tiny(), **settings).train()
     fused = fused_lora.fuse(tuned)
     assert fused.count == 0 and not fused.groups
     assert fused.reason and fused.reason.params["reasons"][0]["key"] == f"fused_lora.{key}"
@@ -139,7 +130,7 @@ def test_what_it_does_not_know_keeps_pefts_product_and_says_so(settings: dict, k
 
 def test_an_interrupted_forward_leaves_nothing_wrong_behind() -> None:
     """A stop between q and k left q's partner outputs waiting; the next step must not hand them out."""
-    tuned = adapted(tiny())
+    tuned = adapted(tiny()).train()
     expected = loss_and_gradients(tuned)
     fused_lora.fuse(tuned)
     layer = tuned.get_base_model().model.layers[0].self_attn
@@ -162,7 +153,7 @@ def example_of_starter() -> Batch:
 
 @pytest.fixture(scope="module")
 def of_peft(starter_in_4_bit_fp32: Callable[[], Any], example_of_starter: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    return loss_and_gradients(adapted(starter_in_4_bit_fp32().dequantize()), example_of_starter)
+    return loss_and_gradients(adapted(starter_in_4_bit_fp32().dequantize()).train(), example_of_starter)
 
 
 @pytest.mark.slow
@@ -175,7 +166,7 @@ def test_4_bit_gradients_equal_those_of_peft_on_the_dequantised_base(
 ) -> None:
     """Also after an evaluation, where the trap of CPUs with AVX512_BF16 would have closed (core/engine/base_model)."""
     example, expected = example_of_starter, of_peft
-    tuned = adapted(starter_in_4_bit_fp32())
+    tuned = adapted(starter_in_4_bit_fp32()).train()
     assert fused_lora.fuse(tuned).reason is None
     with torch.no_grad():
         summed_loss(tuned.eval(), example)
@@ -202,7 +193,7 @@ def test_a_step_in_16_bit_is_as_near_the_truth_as_that_of_peft(starter_folder: P
         compute = device.Compute(CPU, dtype, msg("device.cpu_fp32"))
         base = base_model.load(starter_folder, compute, four_bit=False)
         del base.model.layers[5:]
-        tuned = adapted(base)
+        tuned = adapted(base).train()
         if fuse:
             assert fused_lora.fuse(tuned).reason is None
         found = []
