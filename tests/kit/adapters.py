@@ -11,7 +11,8 @@ from core.recipe import Adapter
 
 
 def adapted(base: Any, std: float = 0.05, seed: int = 2, **settings: Any) -> Any:
-    """base with a LoRA of rank 4, unless settings of Adapter say otherwise, whose B is filled."""
+    """base with a LoRA of rank 4, unless settings of Adapter say otherwise, whose B is filled; the same each time."""
+    torch.manual_seed(seed)
     return fill_b(adapter.add(base, Adapter(**({"r": 4} | settings)), "tiny", None), std, seed)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +12,15 @@ import pytest
 import torch
 
 from core.data.labels import Encoded
-from core.engine import base_model, device
+from core.engine import base_model
 from core.engine.batches import Batch, collate
+from core.engine.device import Compute
 from core.engine.loss import summed_loss
 from core.engine.variants import fused_lora
-from core.messages import LANGUAGES, msg
+from core.messages import LANGUAGES
+from tests.kit import tiny as tiny_kit
 from tests.kit.adapters import adapted
+from tests.kit.trainer import BF16, FP32
 
 CPU = torch.device("cpu")
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
@@ -145,69 +149,46 @@ def test_an_interrupted_forward_leaves_nothing_wrong_behind() -> None:
     torch.testing.assert_close(loss_and_gradients(tuned), expected)
 
 
-@pytest.fixture(scope="module")
-def example_of_starter() -> Batch:
-    ids = torch.arange(100, 148).reshape(2, 24).tolist()
-    return collate([Encoded(row, [True] * 24) for row in ids], 0, CPU)
-
-
-@pytest.fixture(scope="module")
-def of_peft(starter_in_4_bit_fp32: Callable[[], Any], example_of_starter: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    return loss_and_gradients(adapted(starter_in_4_bit_fp32().dequantize()).train(), example_of_starter)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_4_bit_gradients_equal_those_of_peft_on_the_dequantised_base(
-    starter_in_4_bit_fp32: Callable[[], Any],
-    example_of_starter: Batch,
-    of_peft: tuple[torch.Tensor, torch.Tensor],
-    checkpointing: bool,
-) -> None:
+def test_4_bit_gradients_equal_those_of_peft_on_the_dequantised_base(in_4_bit: Callable[[Any], Any], checkpointing: bool) -> None:
     """Also after an evaluation, where the trap of CPUs with AVX512_BF16 would have closed (core/engine/base_model)."""
-    example, expected = example_of_starter, of_peft
-    tuned = adapted(starter_in_4_bit_fp32()).train()
+    expected = loss_and_gradients(adapted(in_4_bit(FP32).dequantize()).train())
+    tuned = adapted(in_4_bit(FP32)).train()
     assert fused_lora.fuse(tuned).reason is None
     with torch.no_grad():
-        summed_loss(tuned.eval(), example)
+        summed_loss(tuned.eval(), batch())
     tuned.train()
     if checkpointing:
         tuned.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         tuned.enable_input_require_grads()
-    loss, gradient = loss_and_gradients(tuned, example)
-    torch.testing.assert_close(loss, expected[0], rtol=1e-3, atol=0)
-    assert torch.nn.functional.cosine_similarity(gradient, expected[1], 0) > 0.9999
+    loss, gradient = loss_and_gradients(tuned)
+    torch.testing.assert_close(loss, expected[0], rtol=1e-5, atol=0)
+    torch.testing.assert_close(gradient, expected[1], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.slow
-def test_a_step_in_16_bit_is_as_near_the_truth_as_that_of_peft(starter_folder: Path, full: bool) -> None:
-    """On five layers of the starter. The factors are rounded to the base's type, where PEFT copies the input to theirs; seen: 1.00 of
-    PEFT's error in the median. Of a single batch it is chance on a processor without bfloat16 instructions: 0.3 to 2.2 there."""
+def test_a_step_in_16_bit_is_as_near_the_truth_as_that_of_peft(tmp_path: Path, full: bool) -> None:
+    """The factors are rounded to the base's type, where PEFT copies the input to theirs. Which of two gradients is nearer is chance:
+    0.83 to 1.36 of PEFT's error in single batches, 1.00 to 1.11 in the medians of eight. So the errors of 32 are taken together as a
+    root mean square: 1.057 and 1.092 in two draws, 1.074 of both (AVX512_BF16, torch 2.13). The bound is four times that spread away."""
     if not full and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        pytest.skip("minutes, where the processor has no instructions for 16 bit: python launch.py test --full")
+        pytest.skip("a single batch is 0.3 to 2.2 where the processor has no instructions for 16 bit: python launch.py test --full")
     random = torch.Generator().manual_seed(0)
-    rows = [torch.arange(100, 196).reshape(4, 24), *(torch.randint(100, 40_000, (4, 24), generator=random) for _ in range(7))]
-    batches = [collate([Encoded(row, [True] * 24) for row in batch.tolist()], 0, CPU) for batch in rows]
+    rows = [torch.randint(3, 97, (4, 24), generator=random).tolist() for _ in range(32)]
+    batches = [collate([Encoded(row, [True] * 24) for row in each], 0, CPU) for each in rows]
+    folder = tiny_kit.of_layers(4, tmp_path / "base")
+    base_model.load(folder, BF16, four_bit=False).save_pretrained(folder)  # weights that both types can hold
 
-    def gradients(dtype: torch.dtype, fuse: bool) -> list[torch.Tensor]:
-        compute = device.Compute(CPU, dtype, msg("device.cpu_fp32"))
-        base = base_model.load(starter_folder, compute, four_bit=False)
-        del base.model.layers[5:]
-        tuned = adapted(base).train()
+    def gradients(compute: Compute, fuse: bool) -> list[torch.Tensor]:
+        tuned = adapted(base_model.load(folder, compute, four_bit=False)).train()
         if fuse:
             assert fused_lora.fuse(tuned).reason is None
-        found = []
-        for batch in batches:
-            tuned.zero_grad()
-            found.append(loss_and_gradients(tuned, batch)[1].double())
-        return found
+        return [loss_and_gradients(tuned, batch)[1].double() for batch in batches]
 
-    truths = gradients(torch.float32, False)
+    truths = gradients(FP32, False)
 
     def error(fuse: bool) -> float:
-        return statistics.median(
-            float((got - truth).norm() / truth.norm()) for got, truth in zip(gradients(torch.bfloat16, fuse), truths, strict=True)
-        )
+        found = zip(gradients(BF16, fuse), truths, strict=True)
+        return math.sqrt(statistics.fmean(float((got - truth).norm() / truth.norm()) ** 2 for got, truth in found))
 
     ours, theirs = error(True), error(False)
-    assert ours <= 1.1 * theirs and theirs > 1e-4
+    assert ours <= 1.15 * theirs and 1e-4 < theirs < 0.05
