@@ -88,7 +88,7 @@ def test_the_project_itself_is_read_and_a_worker_reaches_its_journeys() -> None:
     assert len(tests) > 50
 
 
-def test_the_launcher_hands_over_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_launcher_hands_over_to_it_and_to_the_full_lane(monkeypatch: pytest.MonkeyPatch) -> None:
     from launcher import developers
 
     begun: list[list[str]] = []
@@ -98,5 +98,9 @@ def test_the_launcher_hands_over_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(developers.ROOT)
     monkeypatch.setenv("LORA_GARAGE_NO_BROWSER", "kept by monkeypatch")
     monkeypatch.setenv("LORA_GARAGE_BROWSER", "kept by monkeypatch")
-    developers.run_tests(type("Environment", (), {"log": None})(), ["--changed", "HEAD~3", "-x"])
-    assert begun == [["-m", "tests.changed", "HEAD~3", "-x"]]
+    environment = type("Environment", (), {"log": None})()
+    developers.run_tests(environment, ["--changed", "HEAD~3", "-x"])
+    developers.run_tests(environment, ["--full"])
+    developers.run_tests(environment, ["--full", "-k", "words"])
+    assert begun[:2] == [["-m", "tests.changed", "HEAD~3", "-x"], ["-m", "tests.full"]]
+    assert begun[2][:2] == ["-m", "pytest"] and begun[2][-3:] == ["--full", "-k", "words"]
