@@ -76,6 +76,10 @@ def run_tests(environment, arguments):
     # pytest runs in ROOT; what names a file from where the person stands keeps its meaning.
     arguments = [os.path.abspath(a) if os.path.exists(a.split("::")[0]) and not a.startswith("-") else a for a in arguments]
     os.chdir(ROOT)
+    if arguments == ["--full"]:
+        return hand_over(environment, ["-m", "tests.full"])
+    if "--changed" in arguments:
+        return hand_over(environment, ["-m", "tests.changed", *(word for word in arguments if word != "--changed")])
     return hand_over(environment, ["-m", "pytest", *side_by_side(arguments), *arguments])
 
 

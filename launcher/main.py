@@ -16,7 +16,9 @@
                                         the start scripts downloaded; runs, data and models stay
                                         (--workspace: also remove runs and data; --models: also the Hub cache)
     python launch.py check              for developers: lint, format, types, import rules, catalogues, in seconds
-    python launch.py test [--full] [pytest args]    all tests; --full: also the long forms, hours on a small PC
+    python launch.py test [pytest args]             the gate: what every change runs
+    python launch.py test --full                    also the long forms, hours on a small PC; goes on where it was ended
+    python launch.py test --changed [COMMIT]        those that a change can reach, nearest first, in about 90 seconds
     python launch.py test --windows [FILE ...]      on a Windows Python; on other systems under Wine (tests/windows)
     python launch.py test --card [FILE ...]         on the CUDA build of torch and a GPU that is none (docs/null-card.md)
 

@@ -20,7 +20,7 @@ import webbrowser
 from core.errors import GarageError
 from core.messages import terminal_language
 from core.system.processes import share_one_heap
-from core.workspace import moving, writable
+from core.workspace import writable
 from core.workspace.folder import Workspace
 from core.workspace.owner import Ownership
 from webui.kit.wording import Wording
@@ -46,7 +46,6 @@ def main(arguments: list[str] | None = None) -> int:
         options = parse(arguments, w)
         workspace = Workspace.open(options.workspace)
         writable.require(workspace)
-        workspace = moving.move_where_asked(workspace, moving.by_twentieths(lambda said: print(w.of(said), flush=True)))
         return open_or_serve(options, workspace, w)
     except _Refusal as refusal:
         print(refusal, file=sys.stderr)

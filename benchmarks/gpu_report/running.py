@@ -17,7 +17,7 @@ from core.presets import PROJECT
 from core.system.processes import kill_tree
 
 Results = dict[tuple[str, str], dict[str, Any]]  # by part and check
-BY_HAND = "**Seen only by who sits before it:**"
+BY_HAND = "**What only a person at the PC can see:**"
 MOST_LETTERS = 400  # of a cell
 
 

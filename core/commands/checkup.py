@@ -1,4 +1,4 @@
-"""`doctor`: what is wrong with this PC, each problem with its fix; `workspace`: where its files are, and moving them to another drive."""
+"""`doctor`: what is wrong with this PC, each problem with its fix; `workspace`: where its files are, and which folder is used."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from typing import Annotated
 
 import typer
 
-from core import COMMAND, __version__
-from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, print_json, say
+from core import COMMAND, __version__, files
+from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, print_json
+from core.errors import BusyError
 from core.export.llamacpp import tools
 from core.messages import msg, terminal_language
 from core.system import checkup as checks
 from core.system.surroundings import result
-from core.workspace import moving, preferences
+from core.workspace import folder, preferences
 from core.workspace.folder import LOG, Workspace
+from core.workspace.owner import Ownership
 
 
 @app.command()
@@ -41,24 +43,25 @@ def doctor(workspace: WorkspaceOption = None, as_json: JsonOption = False, port:
 @app.command()
 def workspace(
     workspace: WorkspaceOption = None,
-    move: Annotated[
-        Path | None, typer.Option("--move", help="Move the workspace to this new or empty folder; every file is verified.")
+    new: Annotated[
+        Path | None, typer.Option("--use", help="Use this folder from now on, to which you have copied the workspace.")
     ] = None,
-    delete_old: Annotated[bool, typer.Option("--delete-old", help="Delete the copy that a move left in the old folder.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show where the workspace is, or move it to another drive; the old copy is kept until --delete-old."""
+    """Show where the workspace is, or use a copy of it in another folder, for example on a larger drive."""
     space = Workspace.open(workspace)
-    if move is not None:
-        old = space.root
-        space = moving.move(space, str(move), moving.by_twentieths(say))
-        said = msg("moving.moved", folder=space.root, old=old, command=f"{COMMAND} workspace --delete-old")
-    elif delete_old:
-        said = msg("moving.freed", gb=moving.forget_old(space) / 1e9)
+    if new is None:
+        said = msg("workspace.here", folder=space.root, gb=files.bytes_in(space.root) / 1e9, command=f"{COMMAND} workspace --use")
     else:
-        said = msg("moving.here", folder=space.root, gb=moving.size(space) / 1e9)
-    old_copy = moving.old_copy(space)
+        owner = Ownership(space)
+        try:
+            if owner.claim("", patience_s=0.0):
+                raise BusyError("workspace.app_open")
+            said = msg("workspace.used", folder=folder.use(space.root, new), old=space.root, file=folder.MOVED)
+        finally:
+            owner.release()
     if as_json:
-        print_json({"workspace": str(space.root), "bytes": moving.size(space), "old_copy": str(old_copy) if old_copy else None})
+        root = Workspace.open(workspace).root
+        print_json({"workspace": str(root), "bytes": files.bytes_in(root)})
     else:
         print(said.render(terminal_language()))

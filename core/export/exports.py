@@ -33,7 +33,6 @@ from core.export.records import (
     MMPROJ,
     MOST_STRENGTH,
     QUANTS,
-    WITHOUT_TOOLS,
     ExportRequest,
     ExportResult,
     ExportStatus,
@@ -112,6 +111,8 @@ class Exports:
     ) -> ExportJob:
         """Begin an export in a child process. Raises ExportError for what cannot be, BusyError while it is at work."""
         request = self.request(run, to, quant, checkpoint, keep_unproven, strength, base_gguf)
+        if request.kind in GGUF_KINDS and (reason := tools.why_none(self.workspace)):
+            raise ExportError("gguf.needs_tools", reason=reason)
         job = self._job(request.name)
         longest = f"out/{MMPROJ}{names.slug(run.name)}-q4_k_m.gguf" if request.kind in GGUF_KINDS else LONGEST_MERGED
         path_length.refuse(job.build, ExportError, len(longest))
@@ -170,22 +171,16 @@ class Exports:
             raise ExportError("export.base_gguf")
         if kind == "gguf-lora":
             lora_kinds.refuse(folder, {})
-            if reason := tools.why_none(self.workspace):
-                raise ExportError("gguf.lora_needs_tools", reason=reason)
         return ExportRequest(
             workspace=str(self.workspace.root),
             run=run.id,
             kind=kind,
-            quant=(quant or self.usual_quant()) if kind == "gguf" else quant,
+            quant=(quant or QUANTS[0]) if kind == "gguf" else quant,
             checkpoint=checkpoint,
             keep_unproven=keep_unproven,
             strength=strength,
             base_gguf=str(base_gguf.absolute()) if base_gguf else None,
         )
-
-    def usual_quant(self) -> str:
-        """What a GGUF file is written in where nothing was said."""
-        return QUANTS[0] if tools.why_none(self.workspace) is None else WITHOUT_TOOLS
 
     def attempts(self, run_id: str) -> Sequence[tuple[ExportRequest, ExportStatus]]:
         """The newest attempt at each export of a run, of whatever strength, that is at work or came to nothing."""

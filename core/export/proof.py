@@ -1,7 +1,7 @@
 """Verifies an export. export.json and the page say which of three checks was made.
 
 bytes: an adapter is a copy, and is compared as one. Nothing is loaded.
-whole: a merged model or a GGUF file is compared tensor by tensor with W + s * B @ A (core.export.tensors), then loaded again
+whole: a merged model is compared tensor by tensor with W + s * B @ A (core.export.tensors), then loaded again
 and asked the same questions as the adapter on the same 16-bit base, one model after the other.
 layers: where no model fits, the same tensors, and one forward of each through the disk, layer by layer (core.export.layers);
 answers are not written then.
@@ -26,15 +26,7 @@ from typing import Any
 import psutil
 import torch
 from torch.nn import functional
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    GenerationConfig,
-    GgufConfig,
-    PreTrainedModel,
-    StoppingCriteria,
-    StoppingCriteriaList,
-)
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 
 from core.data.conversation import Turn
 from core.data.formats import Example
@@ -43,12 +35,11 @@ from core.engine import base_model, device
 from core.engine.adapter import attach
 from core.engine.device import Compute
 from core.errors import ExportError, StopRequested, TemplateError
-from core.export import gguf, layers, pairs, tensors
+from core.export import layers, pairs, tensors
 from core.export.merge import Check, Progress
 from core.export.records import Difference, ExportCheck
 from core.export.stored import Base, empty, read_base
 from core.messages import msg
-from core.models.starter import parsed_once
 
 MAX_LOSS_GAP = 0.05  # nats, on the mean over all answer tokens
 # Starter model, CPU, 2026-11-25: sound exports 0.001 (merged, bf16) to 0.023 (q8_0); one zeroed matrix 0.132.
@@ -134,21 +125,19 @@ class Method:
     by_layer: bool = False
 
 
-def choose(base: Base, adapter: Path, is_gguf: bool, in_float32: bool = False) -> Method:
+def choose(base: Base, adapter: Path, in_float32: bool = False) -> Method:
     """Whole models where they fit and are quick, else layer by layer, by what is free now. Raises ExportError with both numbers
     where nothing is enough. in_float32: on a card too, where that is compared with llama.cpp's."""
     memory = psutil.virtual_memory().available
     whole = base.parameters * 2.3 + (600 << 20)
-    # transformers reads a GGUF into float32 before it casts.
-    read = base.parameters * 4.6 + (600 << 20) if is_gguf else 0
     compute = device.choose()
     free = torch.cuda.mem_get_info()[0] if compute.on_card else 0
     # Numbers of a bfloat16 base may lie beyond the float16 in which cards before Ampere compute.
     is_wide = in_float32 or (compute.dtype == torch.float16 and base.dtype != torch.float16)
-    if free > (2 * whole if is_wide else whole) and memory > read:
+    if free > (2 * whole if is_wide else whole):
         return Method(replace(compute, dtype=torch.float32 if is_wide else base.dtype))
     exact = Compute(torch.device("cpu"), torch.float32, msg("export.proof_on_cpu"))
-    roomy = memory > max(2 * whole, read)
+    roomy = memory > 2 * whole
     if roomy and base.parameters <= MOST_WHOLE_ON_CPU:
         return Method(exact)
     layered = layers.need_bytes(base, adapter)
@@ -159,9 +148,9 @@ def choose(base: Base, adapter: Path, is_gguf: bool, in_float32: bool = False) -
         raise no_memory(layered, memory)
     if roomy:
         return Method(exact)
-    if memory > max(whole, read) and device.on_cpu().dtype == torch.bfloat16:  # emulated, it would take five times as long
+    if memory > whole and device.on_cpu().dtype == torch.bfloat16:  # emulated, it would take five times as long
         return Method(replace(exact, dtype=base.dtype))
-    raise no_memory(max(2 * whole, read), memory)
+    raise no_memory(2 * whole, memory)
 
 
 def no_memory(need: float, free: float) -> ExportError:
@@ -177,7 +166,7 @@ def prove_copy(exported: Path, adapter: Path, rows: Sequence[Any], progress: Rep
     tokenizer = Tokenizer(adapter)
     probes, own = prompts_of(rows, tokenizer)
     found = tensors.same_bytes(adapter, exported)
-    alike = sum(_reads_alike("adapter", exported, probes, tokenizer))
+    alike = sum(_reads_alike(exported, probes, tokenizer))
     return ExportCheck(
         proof="bytes",
         tensors=found.tensors,
@@ -190,13 +179,13 @@ def prove_copy(exported: Path, adapter: Path, rows: Sequence[Any], progress: Rep
 
 
 def prove(
-    kind: str, exported: Path, base: Base, adapter: Path, rows: Sequence[Any], method: Method, progress: Report, check: Check
+    merged: Path, base: Base, adapter: Path, rows: Sequence[Any], method: Method, progress: Report, check: Check
 ) -> ExportCheck:
-    """exported: the merged folder, or the .gguf file, that was made from base and adapter."""
+    """merged: the folder that was made from base and adapter."""
     tokenizer = Tokenizer(adapter)
     work = Work(method, tokenizer, *prompts_of(rows, tokenizer), progress, check)
     try:
-        return _prove(kind, exported, base, adapter, work)
+        return _prove(merged, base, adapter, work)
     finally:
         let_go()  # of what is mapped too: Windows moves no folder in which a file is open
 
@@ -222,28 +211,24 @@ class Work:
         return lambda done: self.progress(stage, done)
 
 
-def _prove(kind: str, exported: Path, base: Base, adapter: Path, work: Work) -> ExportCheck:
+def _prove(merged: Path, base: Base, adapter: Path, work: Work) -> ExportCheck:
     found_pairs, compared = pairs.lora_pairs(base, adapter), None
     if work.method.by_layer:
         work = replace(work, probes=few(work.probes))
     progress = work.of("comparing")
     with ExitStack() as held:
         original = held.enter_context(tensors.Reader(base))
-        written: tensors.Written
-        if kind == "merged":
-            written = held.enter_context(tensors.MergedFolder(read_base(exported), base))
-        else:
-            written = gguf.WrittenGguf(exported, gguf.examine(base.folder), base)
+        written = held.enter_context(tensors.MergedFolder(read_base(merged), base))
         if found_pairs is not None:
             compared = tensors.compare(tensors.Tuned(original, adapter, found_pairs), written, progress, work.check)
-        alike = sum(_reads_alike(kind, exported, work.probes, work.tokenizer))
+        alike = sum(_reads_alike(merged, work.probes, work.tokenizer))
         if work.method.by_layer:
             expected = adapter_by_layer(original, adapter, work)
-            found = _export_by_layer(kind, exported, written, work)
+            found = _export_by_layer(merged, written, work)
     if not work.method.by_layer:
         probes, expected = of_adapter(base, adapter, work)
         work = replace(work, probes=probes)
-        found = _of_export(kind, exported, base, work)
+        found = _of_export(merged, base, work)
     return judge(work, expected, found, alike, compared)
 
 
@@ -374,10 +359,10 @@ def of_adapter(base: Base, adapter: Path, work: Work) -> tuple[list[ProofPrompt]
     return asked, measure_all(model, asked, answers, progress, work)
 
 
-def _of_export(kind: str, exported: Path, base: Base, work: Work) -> list[PromptResult]:
+def _of_export(merged: Path, base: Base, work: Work) -> list[PromptResult]:
     progress = work.of("proving_export")
     let_go()
-    model = _exported(kind, exported, base, work.method.compute)
+    model = _merged(merged, base, work.method.compute)
     answers = answer(model, work.probes, work.tokenizer, work.check)
     return measure_all(model, work.probes, answers, progress, work)
 
@@ -395,20 +380,8 @@ def _adapter_on_base(base: Base, adapter: Path, compute: Compute) -> Any:
     return attach(model, adapter)
 
 
-def _exported(kind: str, exported: Path, base: Base, compute: Compute) -> PreTrainedModel:
-    if kind == "merged":
-        model = base_model.load(exported, replace(compute, dtype=base.dtype), four_bit=False).to(compute.dtype)
-    else:
-        with parsed_once():
-            model = AutoModelForCausalLM.from_pretrained(
-                exported.parent,
-                gguf_file=exported.name,
-                quantization_config=GgufConfig(dequantize=True),  # else it calls itself quantised and refuses half of itself
-                dtype=compute.dtype,
-                attn_implementation="sdpa",
-                local_files_only=True,
-            )
-        model = model.to(compute.device)
+def _merged(folder: Path, base: Base, compute: Compute) -> PreTrainedModel:
+    model = base_model.load(folder, replace(compute, dtype=base.dtype), four_bit=False).to(compute.dtype)
     model.generation_config = GenerationConfig()
     return model.eval()
 
@@ -436,12 +409,9 @@ def adapter_by_layer(base: tensors.Reader, adapter: Path, work: Work) -> list[Pr
     return forward_by_layer("layers_of_adapter", model, list(names), read, extra, work)
 
 
-def _export_by_layer(kind: str, exported: Path, written: tensors.Written, work: Work) -> list[PromptResult]:
+def _export_by_layer(merged: Path, written: tensors.MergedFolder, work: Work) -> list[PromptResult]:
     """The model that the export itself describes."""
-    if kind == "merged":
-        model, names = empty(exported), read_base(exported).stored_names
-    else:
-        model, names = empty(exported.parent, gguf_file=exported.name), {name: name for name in written.names}
+    model, names = empty(merged), read_base(merged).stored_names
     return forward_by_layer("layers_of_export", model, list(names), lambda name: written.whole(names[name]), {}, work)
 
 
@@ -465,11 +435,9 @@ def forward_by_layer(
     return [_result(found, probe, []) for found, probe in zip(rows, work.probes, strict=True)]
 
 
-def _reads_alike(kind: str, exported: Path, probes: Sequence[ProofPrompt], ours: Tokenizer) -> list[bool]:
+def _reads_alike(exported: Path, probes: Sequence[ProofPrompt], ours: Tokenizer) -> list[bool]:
     """Whether the export's own tokenizer and template, as transformers reads them, give the ids of our chat."""
-    where = {"gguf_file": exported.name} if kind == "gguf" else {}
-    folder = exported.parent if kind == "gguf" else exported
-    theirs = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **where)
+    theirs = AutoTokenizer.from_pretrained(exported, local_files_only=True, trust_remote_code=False)
     read = [
         theirs.apply_chat_template(
             ours.template.dialect.messages(probe.turns),

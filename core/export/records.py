@@ -16,13 +16,12 @@ KINDS: dict[str, ExportKind] = {"adapter": "adapter", "merged": "merged", "gguf"
 QUANTS = ("q4_k_m", "q5_k_m", "q6_k", "q8_0", "f16", "bf16")
 # How the name of a file begins that holds what a model sees or hears by; LM Studio and llama.cpp know it by that.
 MMPROJ = "mmproj-"
-WITHOUT_TOOLS = "q8_0"  # what is written where llama.cpp's tools cannot be had
 GGUF_KINDS = ("gguf", "gguf-lora")
 MOST_STRENGTH = 4.0
 LONGEST_MERGED = "out/model-00001-of-00004.safetensors"
 State = Literal["starting", "running", "done", "failed", "cancelled"]
 # Stages of the worker's own; the others (a model being fetched) have their sentence under `stage.`.
-STAGES = frozenset({"starting", "copying", "copying_base", "fetching_tools", "merging", "writing_gguf", "comparing", "proving_adapter", "proving_export",
+STAGES = frozenset({"starting", "copying", "copying_base", "fetching_tools", "merging", "comparing", "proving_adapter", "proving_export",
                     "layers_of_adapter", "layers_of_export", "publishing", "asking_hub", "sending", "committing", "converting_gguf", "unpacking_gguf", "quantising", "asking_llamacpp"})  # fmt: skip
 
 

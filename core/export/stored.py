@@ -147,9 +147,9 @@ def read_base(folder: Path) -> Base:
     return Base(folder, tensors)
 
 
-def empty(folder: Path, **where: str) -> PreTrainedModel:
-    """The model that a folder describes, all of its weights on the meta device. where: gguf_file, to ask a file in it."""
-    config = mended.config(AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **where))
+def empty(folder: Path) -> PreTrainedModel:
+    """The model that a folder describes, all of its weights on the meta device."""
+    config = mended.config(AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False))
     config.use_cache = False
 
     def attempt(attention: str) -> Any:

@@ -1,6 +1,6 @@
 """Verifies an export with little memory: reads it back from disk and compares it tensor by tensor with what it should be.
 
-An adapter is a copy: its bytes are the run's. Of a merged model and a GGUF file every number is compared with W + s * B @ A
+An adapter is a copy: its bytes are the run's. Of a merged model every number is compared with W + s * B @ A
 (DoRA: with the lengths it has learned) of base and adapter, a few rows at a time: it may be off by one place in the type it is
 written in, because two products of the same numbers may round differently, and such places may not be many. So a matrix of
 zeros, the base's own, or one that belongs elsewhere is found, however little it changes what a model says. Workers only (torch).
@@ -13,11 +13,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import torch
 
-from core.export.gguf import one_step
 from core.export.merge import Check, Progress
 from core.export.pairs import Pair
 from core.export.stored import FLOATS, Base
@@ -37,27 +36,6 @@ class Comparison:
 
     tensors: int
     off: tuple[str, ...]
-
-
-class Written(Protocol):
-    """An export's tensors under the names of the base."""
-
-    names: list[str]  # that it has
-    expected: list[str]  # that it should have
-
-    def shape(self, name: str) -> tuple[int, ...]: ...
-
-    def rows(self, name: str, start: int, stop: int) -> torch.Tensor: ...
-
-    def whole(self, name: str) -> torch.Tensor: ...
-
-    def rounded(self, name: str, rows: torch.Tensor) -> torch.Tensor:
-        """rows as they should have been written, in float32."""
-        ...
-
-    def step(self, name: str, rounded: torch.Tensor) -> torch.Tensor:
-        """How far one more or one less at the last place is, at most."""
-        ...
 
 
 class Reader:
@@ -88,7 +66,7 @@ class Reader:
 
 
 class MergedFolder(Reader):
-    """A merged model, as it lies on the disk."""
+    """A merged model, as it lies on the disk. names: the tensors that it has; expected: those of the base, which it should have."""
 
     def __init__(self, written: Base, base: Base):
         super().__init__(written)
@@ -99,9 +77,11 @@ class MergedFolder(Reader):
         return self.base.tensors[name].shape
 
     def rounded(self, name: str, rows: torch.Tensor) -> torch.Tensor:
+        """rows as they should have been written, in float32."""
         return rows.to(self._original.written_as(name)).float() if rows.is_floating_point() else rows
 
     def step(self, name: str, rounded: torch.Tensor) -> torch.Tensor:
+        """How far one more or one less at the last place is, at most."""
         return one_step(rounded, self._original.written_as(name)) if rounded.is_floating_point() else torch.zeros_like(rounded)
 
 
@@ -127,12 +107,18 @@ class Tuned:
         return tuned * (self.adapter[pair.magnitude][start:stop].float() / tuned.norm(dim=1))[:, None]
 
 
+def one_step(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Distance between neighbours of dtype at values, at most; float32."""
+    limits = torch.finfo(dtype)
+    return values.abs() * limits.eps + limits.smallest_normal * limits.eps
+
+
 def read_all(file: Path) -> dict[str, torch.Tensor]:
     with open_tensors(file) as opened:
         return {name: opened.get_tensor(name).clone() for name in opened.keys()}  # noqa: SIM118 - it is no mapping
 
 
-def compare(tuned: Tuned, written: Written, progress: Progress, check: Check) -> Comparison:
+def compare(tuned: Tuned, written: MergedFolder, progress: Progress, check: Check) -> Comparison:
     """Every tensor that is there or should be."""
     off = sorted(set(written.names) ^ set(written.expected))
     both = [name for name in written.expected if name not in off]
@@ -144,7 +130,7 @@ def compare(tuned: Tuned, written: Written, progress: Progress, check: Check) ->
     return Comparison(len(both), tuple(off))
 
 
-def _alike(tuned: Tuned, written: Written, name: str, shape: tuple[int, ...], check: Check) -> bool:
+def _alike(tuned: Tuned, written: MergedFolder, name: str, shape: tuple[int, ...], check: Check) -> bool:
     others = total = 0
     for start, stop in _pieces(shape):
         check()

@@ -48,7 +48,6 @@ from core.workspace.folder import Workspace
 
 if TYPE_CHECKING:
     from core.engine.device import Compute
-    from core.export import gguf
     from core.export.llamacpp.make import MakeOrder
     from core.export.llamacpp.tools import Tools
     from core.export.proof import Method
@@ -269,57 +268,74 @@ class Exporter:
         return proof.prove_copy(out, adapter, rows, self.job.stage), dtype
 
     def _build(self, adapter: Path, out: Path, rows: Sequence[Any]) -> tuple[ExportCheck, str, tuple[Message, ...]]:
-        """A merged folder or a GGUF file in out, and what was found of it."""
-        job, request, recipe = self.job, self.request, self.run_folder.recipe()
-        model, models = recipe.model, Models(self.workspace)
-        model_folder = models.obtain(model.id, model.revision, job.counted, job.check, to_train=False)
-        if Trust(self.workspace).allows(recipe.model.id, model_folder):
+        """A merged folder or a GGUF file in out, its proof, the type it is computed in, and what is said beside it."""
+        from core.export import proof, stored
+
+        job, request = self.job, self.request
+        base = stored.read_base(self._obtain_base(adapter))
+        tools = self._tools() if request.kind in GGUF_KINDS else None
+        method = proof.choose(base, adapter, in_float32=tools is not None)
+        self._see_room(need_bytes(request, base))
+        notes: tuple[Message, ...] = ()
+        if tools is None:
+            self._merge(base, adapter, out)
+            check = proof.prove(out, base, adapter, rows, method, job.stage, job.check)
+        else:
+            check, notes = self._make_gguf(tools, base, adapter, out, method)
+        card = model_card.of_run(self.run_folder, self._form(base.dtype_name), base.folder)
+        (out / "README.md").write_text(card, "utf-8", newline="\n")
+        if elsewhere := self._elsewhere(method.compute):
+            notes = (*notes, elsewhere)
+        return check, base.dtype_name, notes
+
+    def _obtain_base(self, adapter: Path) -> Path:
+        """The folder of the base, once it is sure that it is the one that was trained on and can become what is asked for."""
+        job, model = self.job, self.run_folder.recipe().model
+        folder = Models(self.workspace).obtain(model.id, model.revision, job.counted, job.check, to_train=False)
+        if Trust(self.workspace).allows(model.id, folder):
             raise ExportError("trust.export")
         job.stage("starting")
         trained_on = self.run_folder.facts().base_weights
-        if trained_on and trained_on != weights.sampled(model_folder):
-            raise ExportError("export.base_changed", model=model.id, folder=model_folder)
-        if request.kind in GGUF_KINDS:
+        if trained_on and trained_on != weights.sampled(folder):
+            raise ExportError("export.base_changed", model=model.id, folder=folder)
+        if self.request.kind in GGUF_KINDS:
             from core.export.llamacpp.tools import see_family
 
-            see_family(self.workspace, model_folder)
-        if request.kind == "gguf-lora":
-            self._see_lora(adapter, model_folder)
-        elif lora_kinds.trains_tied_head(lora_kinds.names_in(adapter), files.read_object(model_folder / "config.json")):
+            see_family(self.workspace, folder)
+        if self.request.kind == "gguf-lora":
+            self._see_lora(adapter, folder)
+        elif lora_kinds.trains_tied_head(lora_kinds.names_in(adapter), files.read_object(folder / "config.json")):
             raise ExportError("export.tied_head")
+        return folder
 
-        from core.export import merge, proof, stored
+    def _tools(self) -> Tools:
+        from core.export.llamacpp.tools import obtain
 
-        base = stored.read_base(model_folder)
-        tools, source, notes = self._way_to_gguf(model_folder) if request.kind in GGUF_KINDS else (None, None, ())
-        method = proof.choose(base, adapter, source is not None, in_float32=tools is not None)
-        self._see_room(need_bytes(request, base, tools is not None))
-        merged = out if request.kind == "merged" else job.folder.build / "merged"
-        exported, made = out, None
-        if request.kind != "gguf-lora":
-            job.stage("merging", 0)
-            merge.merge(base, adapter, merged, lambda fraction: job.stage("merging", fraction), job.check)
-        if tools:
-            from core.export.llamacpp import make
+        try:
+            return obtain(self.workspace, self.job.stage, self.job.check)
+        except (ExportError, RunError) as error:
+            raise ExportError("gguf.needs_tools", reason=error.message) from error
 
-            exported = self._gguf_file(out)
-            order = self._order(tools, base, adapter, merged, exported, method)
-            made, more = self._make_lora(order) if request.kind == "gguf-lora" else make.make(order)
-            notes += more
-        elif source:
-            exported = self._gguf_file(out)
-            self._write_gguf(source, merged, exported)
-            shutil.rmtree(merged)
-        if request.kind == "gguf":
-            model_type = files.read_object(base.folder / "config.json").get("model_type")
-            notes += self._write_modelfile(adapter, exported, str(model_type))
-        card = model_card.of_run(self.run_folder, self._form(base.dtype_name), base.folder)
-        (out / "README.md").write_text(card, "utf-8", newline="\n")
-        job.check()
-        if elsewhere := self._elsewhere(method.compute):
-            notes = (*notes, elsewhere)
-        check = made or proof.prove(request.kind, exported, base, adapter, rows, method, job.stage, job.check)
-        return check, base.dtype_name, notes
+    def _merge(self, base: Base, adapter: Path, merged: Path) -> None:
+        from core.export import merge
+
+        self.job.stage("merging", 0)
+        merge.merge(base, adapter, merged, lambda fraction: self.job.stage("merging", fraction), self.job.check)
+
+    def _make_gguf(
+        self, tools: Tools, base: Base, adapter: Path, out: Path, method: Method
+    ) -> tuple[ExportCheck, tuple[Message, ...]]:
+        from core.export.llamacpp import make
+
+        merged = self.job.folder.build / "merged"
+        out.mkdir(parents=True)
+        order = self._order(tools, base, adapter, merged, out / self._gguf_name(), method)
+        if self.request.kind == "gguf-lora":
+            return self._make_lora(order)
+        self._merge(base, adapter, merged)
+        check, notes = make.make(order)
+        model_type = files.read_object(base.folder / "config.json").get("model_type")
+        return check, (*notes, *self._write_modelfile(adapter, order.target, str(model_type)))
 
     def _see_room(self, need: int) -> None:
         free = shutil.disk_usage(self.workspace.exports).free
@@ -329,27 +345,6 @@ class Exporter:
 
     def _ollama_name(self) -> str:
         return names.slug(self.run_folder.name, fallback=f"tuned-{self.run_folder.id[-6:]}")
-
-    def _way_to_gguf(self, model_folder: Path) -> tuple[Tools | None, gguf.ModelFiles | None, tuple[Message, ...]]:
-        """llama.cpp's own tools; where they cannot be had, our own writer for what it can, with the reason; what it cannot is said
-        before the work."""
-        from core.export.llamacpp import tools
-
-        try:
-            return tools.obtain(self.workspace, self.job.stage, self.job.check), None, ()
-        except (ExportError, RunError) as error:
-            from core.export import gguf
-
-            if self.request.kind == "gguf-lora":
-                raise ExportError("gguf.lora_needs_tools", reason=error.message) from error
-            quant = self.request.quant or ""
-            if quant not in gguf.TYPES:
-                raise ExportError("gguf.needs_tools", quant=quant.upper(), own=list(gguf.TYPES), reason=error.message) from error
-            return None, gguf.examine(model_folder), (msg("gguf.without_tools", reason=error.message),)
-
-    def _gguf_file(self, out: Path) -> Path:
-        out.mkdir(parents=True)
-        return out / self._gguf_name()
 
     def _gguf_name(self) -> str:
         return f"{self._ollama_name()}-{'lora' if self.request.kind == 'gguf-lora' else self.request.quant}.gguf"
@@ -396,15 +391,6 @@ class Exporter:
             check=job.check,
         )
 
-    def _write_gguf(self, source: gguf.ModelFiles, merged: Path, file: Path) -> None:
-        """By our own writer."""
-        from core.export import gguf, stored
-
-        job, quant = self.job, self.request.quant or "q8_0"
-        job.stage("writing_gguf", 0)
-        told = self.run_folder.name, lambda fraction: job.stage("writing_gguf", fraction), job.check
-        gguf.write(source, stored.read_base(merged), file, quant, *told)
-
     def _write_modelfile(self, adapter: Path, file: Path, model_type: str) -> tuple[Message, ...]:
         """What Ollama needs beside the file; returns what it cannot do."""
         from core.data.tokenizer import Tokenizer
@@ -449,17 +435,12 @@ class Exporter:
         return result
 
 
-def need_bytes(request: ExportRequest, base: Base, with_tools: bool) -> int:
-    """Disk space while it works; a GGUF is written from a merged folder that lies beside it until then."""
-    merged = MERGED * base.parameters
+def need_bytes(request: ExportRequest, base: Base) -> int:
+    """Disk space while it works; a GGUF is converted from a merged folder that lies beside it until then."""
     if request.kind == "merged":
-        return merged
-    if with_tools:
-        words = max(tensor.shape[0] for tensor in base.tensors.values() if len(tensor.shape) == 2)
-        return gguf_disk(request.quant or ("bf16" if request.kind == "gguf-lora" else QUANTS[0]), base.parameters, words)
-    from core.export.gguf import BYTES_A_PARAMETER
-
-    return merged + int(BYTES_A_PARAMETER[request.quant or "q8_0"] * base.parameters)
+        return MERGED * base.parameters
+    words = max(tensor.shape[0] for tensor in base.tensors.values() if len(tensor.shape) == 2)
+    return gguf_disk(request.quant or ("bf16" if request.kind == "gguf-lora" else QUANTS[0]), base.parameters, words)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The folder that holds everything the app writes: data, the starter model, runs, exports, the lease.
 
 `--workspace DIR` or LORA_GARAGE_HOME names another; the default is `workspace` beside launch.py, for the wheel the user's data folder.
-One that was moved (core/workspace/moving.py) says in `moved.json` where it is, and is found there by every name that it had.
+A file `moved.json` in it names the folder that is used instead (`use`), so that a workspace on another drive is found as before.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from core.presets import PROJECT
 from core.workspace import settings
 
 MOVED = "moved.json"
+PARTS = ("datasets", "models", "runs", "exports")
 LOG = Path("logs", "app.log")
 FROM_GGUF = Path("models", "from-gguf")
 
@@ -26,6 +27,22 @@ def expand(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         raise RecipeError("workspace.no_home", path=str(path)[:200]) from None
+
+
+def use(old: Path, folder: Path) -> Path:
+    """From now on the workspace of `old` is the one in folder, to which a person has copied it. Raises RecipeError."""
+    new = expand(folder).absolute()
+    if new == old or old in new.parents or new in old.parents:
+        raise RecipeError("workspace.inside", folder=new, workspace=old)
+    missing = [name for name in PARTS if not (new / name).is_dir()]
+    if missing:
+        raise RecipeError("workspace.not_copied", folder=new, workspace=old, missing=missing)
+    try:
+        (new / MOVED).unlink(missing_ok=True)  # of a workspace that comes back to where it once was
+        files.replace_json(old / MOVED, {"to": str(new)})
+    except OSError as error:
+        raise RecipeError("workspace.cannot_make", folder=old, reason=reason_of(error)) from error
+    return new
 
 
 @dataclass(frozen=True)
@@ -48,7 +65,7 @@ class Workspace:
         """Make the folders that are missing. Raises RecipeError where they cannot be made or settings.yaml is broken."""
         root = cls.place(folder)
         try:
-            for name in ("datasets", "models", "runs", "exports"):
+            for name in PARTS:
                 (root / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RecipeError("workspace.cannot_make", folder=root, reason=error.strerror or error) from error

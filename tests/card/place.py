@@ -18,6 +18,7 @@ from core.runs.states import BUSY, State
 from core.workspace.folder import Workspace
 from tests.card.card import NullCard
 from tests.kit import waits
+from tests.kit.files import tools_of_cache
 
 LIMIT_S = 600.0  # of one command on a busy PC; most take half a minute
 NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
@@ -33,8 +34,8 @@ class Place:
     @classmethod
     def make(cls, root: Path, library: Path) -> Place:
         (root / "workspace").mkdir(parents=True)
-        settings = {"library_folders": [str(library)], "llama_cpp": "never"}
-        (root / "workspace" / "settings.yaml").write_text(json.dumps(settings), "utf-8")
+        (root / "workspace" / "settings.yaml").write_text(json.dumps({"library_folders": [str(library)]}), "utf-8")
+        tools_of_cache(root / "workspace")
         return cls(root, NullCard())
 
     @property

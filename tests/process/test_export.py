@@ -33,14 +33,14 @@ from core.engine.batches import collate
 from core.engine.device import Compute
 from core.engine.loss import summed_loss
 from core.errors import BusyError, ExportError, ModelError, RunError, StopRequested
-from core.export import elsewhere, gguf, jobs, layers, merge, pairs, proof, safetensors_file, stored, worker
+from core.export import jobs, layers, merge, pairs, proof, safetensors_file, stored, worker
 from core.export import tensors as tensors_of_export
 from core.export.exports import Exports
 from core.export.jobs import JobFolder
 from core.export.llamacpp import tools
 from core.export.records import ExportCheck, ExportRequest, ExportResult, ExportStatus
 from core.export.tensors import Comparison, MergedFolder, Reader, Tuned, compare
-from core.messages import CORE_LOCALES, msg
+from core.messages import CORE_LOCALES, LANGUAGES, msg
 from core.models import adapters, starter, weights
 from core.recipe import Recipe
 from core.runs.all import Runs
@@ -107,7 +107,7 @@ def train(workspace: Workspace, model_folder: Path, settings: dict, steps: int, 
 
 def of_starter(root: Path, starter_folder: Path, steps: int) -> Trained:
     workspace = Workspace.open(root)
-    (workspace.root / "settings.yaml").write_text("llama_cpp: never\n", "utf-8")  # our own writer; tests/process/test_llamacpp.py
+    (workspace.root / "settings.yaml").write_text("llama_cpp: never\n", "utf-8")  # GGUF: tests/process/test_llamacpp.py
     target = starter.folder(workspace.models)
     target.mkdir()
     for file in starter_folder.iterdir():
@@ -176,19 +176,12 @@ def asked(tokenizer: Tokenizer) -> torch.Tensor:
     return torch.tensor([tokenizer.encode_example(Example.from_dict(MESSAGES[0]), 256).input_ids])
 
 
-def prove(trained: Trained, kind: str, exported: Path, adapter: Path | None = None, by_layer: bool = False) -> ExportCheck:
+def prove(trained: Trained, exported: Path, adapter: Path | None = None, by_layer: bool = False) -> ExportCheck:
     adapter = adapter or trained.run.adapter
-    check = proof.prove(
-        kind, exported, trained.base, adapter, MESSAGES, proof.Method(FLOAT32, by_layer), lambda *_: None, lambda: None
-    )
+    method = proof.Method(FLOAT32, by_layer)
+    check = proof.prove(exported, trained.base, adapter, MESSAGES, method, lambda *_: None, lambda: None)
     print(check)  # pytest shows it where a claim fails
     return check
-
-
-def write_gguf(merged: Path, target: Path, quant: str, model: Path) -> Path:
-    source = gguf.examine(model)
-    gguf.write(source, stored.read_base(merged), target, quant, "Pirate", lambda fraction: None, lambda: None)
-    return target
 
 
 # ---- merged -----------------------------------------------------------------------------------------------------------
@@ -279,7 +272,7 @@ def test_other_kinds_of_lora_prove_themselves_merged(tiny: Trained, learned: Lea
     run, merged = learned(settings)
     streams = pairs.lora_pairs(tiny.base, run.adapter) is not None
     assert streams  # DoRA too, with no more memory than a tensor takes
-    assert prove(tiny, "merged", merged, run.adapter).passed
+    assert prove(tiny, merged, run.adapter).passed
 
 
 @pytest.mark.parametrize("settings", [{"method": "qlora"}, pytest.param({"load_in_8bit": True}, marks=pytest.mark.full)])
@@ -288,62 +281,11 @@ def test_an_adapter_trained_on_4_or_8_bit_is_merged_into_the_16_bit_base(tiny: T
     with safe_open(merged / "model.safetensors", "pt") as file:
         assert {file.get_slice(name).get_dtype() for name in file.keys()} == {"BF16"}  # noqa: SIM118
     assert "quantization_config" not in json.loads((merged / "config.json").read_text())
-    assert prove(tiny, "merged", merged, run.adapter).passed
+    assert prove(tiny, merged, run.adapter).passed
 
 
 # ---- GGUF -------------------------------------------------------------------------------------------------------------
-def test_bf16_gguf_computes_exactly_what_the_merged_folder_computes(tiny: Trained, merged: Path, tmp_path: Path) -> None:
-    file = write_gguf(merged, tmp_path / "a.gguf", "bf16", tiny.model)
-    tokenizer = Tokenizer(tiny.run.adapter)
-    from_gguf = logits(proof._exported("gguf", file, tiny.base, FLOAT32), asked(tokenizer))
-    assert torch.equal(from_gguf, logits(base_model.load(merged, FLOAT32, four_bit=False), asked(tokenizer)))
-
-
-@pytest.mark.parametrize("model", ["tiny", pytest.param("trained", marks=pytest.mark.full)])
-def test_gguf_export_in_its_process_proves_itself_and_comes_with_a_modelfile(model: str, request: pytest.FixtureRequest) -> None:
-    trained = request.getfixturevalue(model)
-    seen: list[ExportStatus] = []
-    exports = trained.exports()
-    job = exports.start(trained.run, "ollama")
-    assert job.wait(on_status=seen.append).state == "done"
-    job.process.wait()
-    result, folder = exports.list(trained.run.id)[0], job.folder
-    assert exports.folder(result) == folder
-    assert result.check.passed and result.check.own_prompts and result.check.prompts == 3
-    assert (result.kind, result.quant, folder.name) == ("gguf", "q8_0", f"{trained.run.id}-gguf-q8_0")
-    assert {"merging", "writing_gguf", "proving_export"} <= {stage for stage, _ in result.phases} and seen
-    assert "gguf.without_tools" in [note.key for note in result.notes], "which proof it was, and why no other"
-    assert job.status().state == "done"
-    assert exports.list(trained.run.id)[0] == result and exports.list("2026-01-01_other_aaaaaa") == []
-    words = (folder / "Modelfile").read_text("utf-8")
-    assert f"FROM ./{next(folder.glob('*.gguf')).name}" in words
-    assert 'PARAMETER stop "<|im_end|>"' in words and "TEMPLATE" in words
-    assert elsewhere.ollama_create(result, folder) == f'ollama create lora-garage/pirate -f "{folder / "Modelfile"}"'
-    assert model == "tiny" or "apache-2.0" in (folder / "README.md").read_text("utf-8")
-    assert not (trained.workspace.exports / ".jobs" / folder.name / "build").exists()
-
-
-@pytest.mark.parametrize(
-    ("config", "key"),
-    [
-        ({"architectures": ["Qwen2ForCausalLM"]}, "export.other_family"),
-        ({"architectures": ["GPT2LMHeadModel"]}, "export.other_family"),
-        ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5}}, "export.rope_scaling"),
-        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "export.rope_scaling"),
-        ({"hidden_act": "gelu"}, "export.other_activation"),
-        ({"vocab_size": 100}, "export.vocabulary"),
-    ],
-)
-def test_what_gguf_cannot_hold_is_said_before_the_work(tiny: Trained, tmp_path: Path, config: dict, key: str) -> None:
-    shutil.copyfile(tiny.model / "tokenizer.json", tmp_path / "tokenizer.json")
-    known = json.loads((tiny.model / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(known | config))
-    with pytest.raises(ExportError) as error:
-        gguf.examine(tmp_path)
-    assert error.value.message.key == key
-
-
-def test_a_model_of_another_family_is_merged_but_gets_its_sentence_for_gguf(tmp_path: Path, starter_folder: Path) -> None:
+def test_a_model_of_another_family_is_merged_and_proves_itself(tmp_path: Path, starter_folder: Path) -> None:
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     workspace = Workspace.open(tmp_path / "w")
@@ -367,8 +309,6 @@ def test_a_model_of_another_family_is_merged_but_gets_its_sentence_for_gguf(tmp_
     engine_adapter.save(tuned, run.adapter, folder, "# card", Tokenizer(folder).template.source)
     workspace = Workspace.open(tmp_path / "w")
 
-    status, _ = carry_out(workspace, run, "gguf")
-    assert status.state == "failed" and "Qwen2ForCausalLM" in status.message.render("en")
     # A float32 base: the export is bf16, and no row of the data is known: three built-in questions.
     status, job = carry_out(workspace, run, "merged")
     assert status.state == "done", status.message
@@ -407,12 +347,24 @@ def test_a_converter_that_says_done_without_a_file_and_a_runtime_that_crashes_ar
         assert "{" not in said and (answers or str(code) in said)
 
 
-def test_a_type_that_only_llama_cpp_writes_is_refused_before_the_work_where_it_is_not_wanted(tiny: Trained) -> None:
-    status, _ = carry_out(tiny.workspace, tiny.run, "gguf", quant="q4_k_m")
-    assert status.state == "failed" and status.message.key == "gguf.needs_tools"
-    for language in ("en", "zh"):
-        said = status.message.render(language)
-        assert "Q4_K_M" in said and "settings.yaml" in said and "{" not in said
+def test_without_llama_cpp_s_tools_a_gguf_file_is_refused_before_the_work_with_what_to_do_instead(
+    tiny: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for to in ("gguf", "gguf-lora"):
+        with pytest.raises(ExportError) as error:
+            tiny.exports().start(tiny.run, to)
+        assert error.value.message.key == "gguf.needs_tools"
+        for language in LANGUAGES:
+            words = error.value.message.render(language)
+            assert "settings.yaml" in words and "{" not in words
+
+    def refused(*_: object) -> None:
+        raise ExportError("gguf.tools_not_fetched", reason="no network")
+
+    monkeypatch.setattr("core.export.llamacpp.tools.obtain", refused)
+    status, job = carry_out(tiny.workspace, tiny.run, "gguf", quant="q4_k_m")
+    assert (status.state, status.message.key) == ("failed", "gguf.needs_tools") and not job.build.exists()
+    assert "no network" in status.message.render("en")
 
 
 def carry_out(workspace: Workspace, run: RunFolder, to: str, **more: object) -> tuple[ExportStatus, JobFolder]:
@@ -425,24 +377,6 @@ def carry_out(workspace: Workspace, run: RunFolder, to: str, **more: object) -> 
     return folder.status(), folder
 
 
-def test_pre_tokenizer_is_named_by_evidence_only(tiny: Trained) -> None:
-    known = json.loads((tiny.model / "tokenizer.json").read_text())
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-    digits = {"type": "Digits", "individual_digits": True}
-
-    def named(pre_tokenizer: dict) -> str:
-        return gguf.pre_tokenizer(known | {"pre_tokenizer": pre_tokenizer})
-
-    assert gguf.examine(tiny.model).pre == "smollm"
-    assert named(byte_level) == "gpt-2"
-    assert named({"type": "Sequence", "pretokenizers": [digits, byte_level]}) == "smollm"
-    for unknown in (byte_level | {"add_prefix_space": True}, {"type": "Sequence", "pretokenizers": [digits]}, {}):
-        with pytest.raises(ExportError):
-            named(unknown)
-    with pytest.raises(ExportError):
-        gguf.pre_tokenizer(known | {"normalizer": {"type": "NFC"}})
-
-
 # ---- the proof bites --------------------------------------------------------------------------------------------------
 @pytest.mark.full
 def test_one_matrix_of_zeros_moves_the_losses_of_the_starter(trained: Trained, tmp_path: Path) -> None:
@@ -450,7 +384,7 @@ def test_one_matrix_of_zeros_moves_the_losses_of_the_starter(trained: Trained, t
     tensors = load((broken / "model.safetensors").read_bytes())  # not mapped: Windows writes over no mapped file
     tensors["model.layers.3.mlp.down_proj.weight"].zero_()
     save_file(tensors, broken / "model.safetensors", {"format": "pt"})
-    check = prove(trained, "merged", broken)
+    check = prove(trained, broken)
     assert not check.passed
     assert abs(check.mean_text_loss_export - check.mean_text_loss_adapter) > proof.MAX_TEXT_LOSS_GAP
 
@@ -462,7 +396,7 @@ def test_a_broken_export_fails_its_proof(tiny: Trained, merged: Path, tmp_path: 
         shutil.copyfile(tiny.model / "model.safetensors", broken / "model.safetensors")
     else:
         (broken / "chat_template.jinja").write_text(ChatTemplate(PLAIN).without_markers)
-    check = prove(tiny, "merged", broken)
+    check = prove(tiny, broken)
     assert not check.passed
     if damage == "other template":
         assert check.prompts_read_alike == 0 and check.first_tokens_equal == check.prompts
@@ -473,7 +407,7 @@ def test_a_broken_export_fails_its_proof(tiny: Trained, merged: Path, tmp_path: 
 def test_the_first_model_is_gone_before_the_second_is_loaded(tiny: Trained, merged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Seen: the name in the caller kept the adapter's model alive, so that every export needed room for two."""
     alive: list[weakref.ref[torch.nn.Parameter]] = []
-    load, load_export = proof._adapter_on_base, proof._exported
+    load, load_export = proof._adapter_on_base, proof._merged
 
     def first(*of: object) -> torch.nn.Module:
         model = load(*of)
@@ -485,8 +419,8 @@ def test_the_first_model_is_gone_before_the_second_is_loaded(tiny: Trained, merg
         return load_export(*of)
 
     monkeypatch.setattr(proof, "_adapter_on_base", first)
-    monkeypatch.setattr(proof, "_exported", second)
-    assert prove(tiny, "merged", merged).passed
+    monkeypatch.setattr(proof, "_merged", second)
+    assert prove(tiny, merged).passed
 
 
 DAMAGES = {
@@ -499,26 +433,22 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize(("kind", "damages"), [("merged", [*DAMAGES]), ("q8_0", [*DAMAGES][:4]), ("bf16", ["one number"])])
 def test_every_tensor_is_compared_with_base_plus_adapter(
-    tiny: Trained, merged: Path, tmp_path: Path, kind: str, damages: list[str], monkeypatch: pytest.MonkeyPatch
+    tiny: Trained, merged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each damage to a tensor of its own; the others are as they should be. Seen: a zeroed matrix of an adapter trained for nine steps
     moved the losses by 0.0495 of the 0.05 allowed."""
-    monkeypatch.setattr(gguf, "_add_tokenizer", lambda *_: None)  # thousands of words, which take a while to read
     in_pieces(monkeypatch)
     broken = shutil.copytree(merged, tmp_path / "broken")
-    assert compared(tiny, broken, kind).off == ()
+    assert compared(tiny, broken).off == ()
     tensors = load((broken / "model.safetensors").read_bytes())  # not mapped: Windows writes over no mapped file
     base = load_file(tiny.model / "model.safetensors")
     places = ("0.self_attn.k", "0.self_attn.q", "1.self_attn.k", "0.self_attn.v", "1.self_attn.q", "1.self_attn.v")
-    damaged = {
-        f"model.layers.{place}_proj.weight": damage for place, damage in zip(places, DAMAGES, strict=True) if damage in damages
-    }
+    damaged = {f"model.layers.{place}_proj.weight": damage for place, damage in zip(places, DAMAGES, strict=True)}
     for name, damage in damaged.items():
         DAMAGES[damage](name, tensors, base)
     save_file(tensors, broken / "model.safetensors", {"format": "pt"})
-    assert set(compared(tiny, broken, kind).off) == set(damaged)
+    assert set(compared(tiny, broken).off) == set(damaged)
 
 
 @pytest.mark.parametrize(("found", "alike"), [(1.3e-9, True), (1e-6, False), (math.nan, False)])
@@ -530,7 +460,9 @@ def test_a_number_that_nearly_cancels_out_may_differ_by_what_float32_leaves(foun
     written[0, 5] = found
     tuned = SimpleNamespace(rows=lambda *_: expected, changes=lambda name: True)
     disk = SimpleNamespace(
-        rounded=lambda name, rows: rows, rows=lambda *_: written, step=lambda name, rows: gguf.one_step(rows, torch.bfloat16)
+        rounded=lambda name, rows: rows,
+        rows=lambda *_: written,
+        step=lambda name, rows: tensors_of_export.one_step(rows, torch.bfloat16),
     )
     assert tensors_of_export._alike(tuned, disk, "w", (1, 201), lambda: None) is alike
     tuned.changes = lambda name: False
@@ -542,7 +474,7 @@ def test_one_wrong_number_that_no_answer_shows_fails_the_proof(tiny: Trained, me
     tensors = load((broken / "model.safetensors").read_bytes())
     tensors["model.layers.1.self_attn.k_proj.weight"].view(-1)[7] *= 1.1
     save_file(tensors, broken / "model.safetensors", {"format": "pt"})
-    check = prove(tiny, "merged", broken, by_layer=True)
+    check = prove(tiny, broken, by_layer=True)
     assert check.tensors_off == ("model.layers.1.self_attn.k_proj.weight",) and not check.passed
     assert check.first_tokens_equal == check.prompts == check.prompts_read_alike
     assert abs(check.mean_loss_export - check.mean_loss_adapter) < proof.MAX_LOSS_GAP
@@ -550,15 +482,12 @@ def test_one_wrong_number_that_no_answer_shows_fails_the_proof(tiny: Trained, me
 
 @pytest.mark.parametrize("settings", [DORA, PISSA])
 def test_other_kinds_of_lora_are_compared_in_pieces(
-    tiny: Trained, learned: Learned, tmp_path: Path, settings: dict, monkeypatch: pytest.MonkeyPatch
+    tiny: Trained, learned: Learned, settings: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gguf, "_add_tokenizer", lambda *_: None)
     in_pieces(monkeypatch)
     run, made = learned(settings)
-    merged = shutil.copytree(made, tmp_path / "merged")
-    for kind in ("merged", "q8_0"):
-        found = compared(tiny, merged, kind, run.adapter)
-        assert found.off == () and found.tensors == len(tiny.base.tensors)
+    found = compared(tiny, made, run.adapter)
+    assert found.off == () and found.tensors == len(tiny.base.tensors)
 
 
 def in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -572,14 +501,12 @@ def in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tensors_of_export, "_pieces", small)
 
 
-def compared(of: Trained, merged: Path, kind: str, adapter: Path | None = None) -> Comparison:
-    """kind: merged, or the precision of a GGUF file that is made of it. adapter: of's own, where it is not another."""
+def compared(of: Trained, merged: Path, adapter: Path | None = None) -> Comparison:
+    """adapter: of's own, where it is not another."""
     adapter = adapter or of.run.adapter
     found = pairs.lora_pairs(of.base, adapter)
     assert found
     with Reader(of.base) as base, MergedFolder(stored.read_base(merged), of.base) as written:
-        if kind != "merged":
-            written = gguf.WrittenGguf(write_gguf(merged, merged / f"{kind}.gguf", kind, of.model), gguf.examine(of.model), of.base)
         return compare(Tuned(base, adapter, found), written, lambda fraction: None, lambda: None)
 
 
@@ -590,7 +517,7 @@ def test_layer_by_layer_gives_the_numbers_of_whole_models(
 ) -> None:
     in_pieces(monkeypatch)
     run, exported = learned(settings)
-    whole, layers = (prove(tiny, "merged", exported, run.adapter, by_layer) for by_layer in (False, True))
+    whole, layers = (prove(tiny, exported, run.adapter, by_layer) for by_layer in (False, True))
     assert (whole.proof, layers.proof) == ("whole", "layers") and layers.passed and not layers.differences
     same = ("tensors", "tensors_off", "first_tokens_equal", "prompts_read_alike", "prompts")
     assert {name: getattr(whole, name) for name in same} == {name: getattr(layers, name) for name in same}
@@ -603,14 +530,8 @@ def test_as_many_rows_as_go_through_at_once_are_asked_layer_by_layer(
 ) -> None:
     """Seen: of eight rows that read alike three were asked, and eight were not three."""
     monkeypatch.setattr(layers, "MOST_TOKENS", 175)
-    check = prove(tiny, "merged", merged, by_layer=True)
+    check = prove(tiny, merged, by_layer=True)
     assert check.passed and check.prompts == check.prompts_read_alike == check.first_tokens_equal == 2
-
-
-def test_a_gguf_file_is_proven_layer_by_layer_as_it_describes_itself(tiny: Trained, merged: Path, tmp_path: Path) -> None:
-    file = write_gguf(merged, tmp_path / "a.gguf", "q8_0", tiny.model)
-    check = prove(tiny, "gguf", file, by_layer=True)
-    assert check.passed and (check.proof, check.tensors) == ("layers", 20)
 
 
 def test_layer_by_layer_holds_one_layer_or_the_embedding(tiny: Trained, merged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -627,7 +548,7 @@ def test_layer_by_layer_holds_one_layer_or_the_embedding(tiny: Trained, merged: 
         return tensor
 
     monkeypatch.setattr(layers._Weights, "__getitem__", counted)
-    check = prove(tiny, "merged", merged, by_layer=True)
+    check = prove(tiny, merged, by_layer=True)
     assert check.passed and check.proof == "layers" and len(held) >= 2 * 20
     print(together)
     assert max(map(len, together)) == 1
@@ -644,7 +565,7 @@ def test_an_export_without_room_is_finished_and_says_how_it_was_proven(tiny: Tra
 
 def test_built_in_questions_need_no_answer_layer_by_layer(tiny: Trained, merged: Path) -> None:
     method = proof.Method(FLOAT32, by_layer=True)
-    check = proof.prove("merged", merged, tiny.base, tiny.run.adapter, [], method, lambda *_: None, lambda: None)
+    check = proof.prove(merged, tiny.base, tiny.run.adapter, [], method, lambda *_: None, lambda: None)
     assert check.mean_loss_adapter is None and check.prompts == 3 and check.mean_text_loss_adapter is not None
     assert abs(check.mean_text_loss_adapter - check.mean_text_loss_export) < proof.MAX_TEXT_LOSS_GAP
     for language in ("en", "zh"):
@@ -821,11 +742,11 @@ def test_too_little_disk_is_said_with_both_numbers_before_the_work(tiny: Trained
 def test_cancel_in_the_middle_leaves_nothing(untrained: Trained) -> None:
     exports = untrained.exports()
     assert not exports.begun()
-    job = exports.start(untrained.run, "gguf", "bf16")
+    job = exports.start(untrained.run, "merged")
     assert exports.begun()
     with pytest.raises(BusyError):
-        exports.start(untrained.run, "gguf", "bf16")
-    wait_until(lambda: job.status().stage in ("merging", "writing_gguf", "proving_adapter"), 120)
+        exports.start(untrained.run, "merged")
+    wait_until(lambda: job.status().stage in ("merging", "proving_adapter"), 120)
     assert exports.cancel(job.request.name).state == "cancelled"
     wait_until(lambda: not exports.begun(), 10)
     assert not job.job.build.exists() and not job.folder.exists()

@@ -13,14 +13,12 @@ import pytest
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from core.errors import ExportError
-from core.export.gguf import PRE_TOKENIZERS
 from core.export.llamacpp import pre_tokenizers as named
 from core.export.llamacpp import tools as gguf_tools
 from core.export.llamacpp.proof import AWKWARD
 from core.workspace.folder import Workspace
 from tests.kit.durations import cache
 
-PATTERNS = {**named.NAMES, "llama-bpe": (PRE_TOKENIZERS["llama-bpe"][0]["pattern"]["Regex"], True)}
 SPLIT_OTHERWISE = ("tekken", "gpt-4o")  # by llama.cpp b11739: letters with marks, capitals after an accented one
 TEXTS = [*AWKWARD, "HTTPServer's McDonald camelCase ÉCOLE x1y22z333 4444 a/b//c\n/d naïvety", "هذا ١٢٣ ทดสอบ क्या है"]
 ASK = """
@@ -76,11 +74,10 @@ def test_a_pre_tokenizer_that_is_named_by_its_structure_gives_the_same_ids_in_ll
         tools = gguf_tools.obtain(Workspace.open(cache()))
     except ExportError as error:
         pytest.skip(str(error))
-    made = {name: tokenizer_of(*PATTERNS[name]) for name in PATTERNS}
+    made = {name: tokenizer_of(*named.NAMES[name]) for name in named.NAMES}
     for name, tokenizer in made.items():
         (tmp_path / "tokenizer.json").write_text(tokenizer.to_str(), "utf-8")
-        if name in named.NAMES:
-            assert named.name_of(tmp_path) == name
+        assert named.name_of(tmp_path) == name
     files = [write(tokenizer, name, tmp_path / f"{name}.gguf") for name, tokenizer in made.items()]
     files.append(write(made["qwen2"], "gpt-2", tmp_path / "wrong.gguf"))
     asked = subprocess.run(
@@ -95,6 +92,24 @@ def test_a_pre_tokenizer_that_is_named_by_its_structure_gives_the_same_ids_in_ll
         known = {text for text in TEXTS if name in SPLIT_OTHERWISE and any(word in text for word in ("हि", "ÉCOLE", "क्या"))}
         assert set(odd) == known, name
     assert found["wrong"] != [made["qwen2"].encode(text).ids for text in TEXTS], "a wrong name shows"
+
+
+def test_a_tokenizer_that_byte_level_splits_has_its_name_and_the_starter_counts_digits_one_by_one(tmp_path: Path) -> None:
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    digits = {"type": "Digits", "individual_digits": True}
+    known = json.loads(tokenizer_of(*named.NAMES["qwen2"]).to_str()) | {"normalizer": None}
+
+    def name_of(**change: object) -> str | None:
+        (tmp_path / "tokenizer.json").write_text(json.dumps(known | change), "utf-8")
+        return named.name_of(tmp_path)
+
+    assert name_of(pre_tokenizer=byte_level) == "gpt-2"
+    assert name_of(pre_tokenizer={"type": "Sequence", "pretokenizers": [digits, byte_level]}) == "smollm"
+    for unknown in (byte_level | {"add_prefix_space": True}, {"type": "Sequence", "pretokenizers": [digits]}, {}):
+        assert name_of(pre_tokenizer=unknown) is None
+    assert name_of(pre_tokenizer=byte_level, normalizer={"type": "NFC"}) is None
+    (tmp_path / "starter.json").touch()
+    assert name_of(pre_tokenizer=byte_level) == "smollm"
 
 
 @pytest.mark.parametrize(

@@ -319,7 +319,7 @@ def test_a_tiny_model_leaves_through_the_worker_and_says_how_it_was_proven(tools
     place.mkdir(parents=True)
     workspace = with_tools(place / "w", tiny_model.parent)
     run = train(workspace, tiny_model, {}, steps=3, rate=1e-2)
-    assert Exports(workspace).usual_quant() == QUANTS[0] == "q4_k_m"
+    assert Exports(workspace).request(run, "gguf").quant == QUANTS[0] == "q4_k_m"
     status, job = carry_out(workspace, run, "q4_k_m")
     assert status.state == "done", status.message
     (result,) = Exports(workspace).list(run.id)

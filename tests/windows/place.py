@@ -53,9 +53,7 @@ class Place:
     def make(cls, folder: Path, library: Path) -> Place:
         root = folder / NAME
         (root / "workspace").mkdir(parents=True)
-        (root / "workspace" / "settings.yaml").write_text(
-            json.dumps({"library_folders": [str(library)], "llama_cpp": "never"}), "utf-8"
-        )
+        (root / "workspace" / "settings.yaml").write_text(json.dumps({"library_folders": [str(library)]}), "utf-8")
         return cls(root)
 
     @property

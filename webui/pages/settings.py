@@ -10,12 +10,12 @@ from typing import Any
 
 import gradio as gr
 
-from core import __version__
+from core import COMMAND, __version__
 from webui.kit import format, hardware
 from webui.kit.html import Html, facts, join, muted, notice, tag
 from webui.kit.live import QUIET, LivePart, outcome, shown
 from webui.kit.wording import Wording
-from webui.pages.settings_cards import AloneSetting, AutomationCard, HubTokenCard, MeasuredMemory, MoveCard, ReadySetting
+from webui.pages.settings_cards import AloneSetting, AutomationCard, HubTokenCard, MeasuredMemory, ReadySetting
 from webui.run.signal import notify_switch
 from webui.server.language import PATHS, language_link
 from webui.shelf.disk import DiskCard
@@ -32,7 +32,6 @@ class SettingsPage:
         self.ready = ReadySetting(services, wording)
         self.hub_token = HubTokenCard(services, wording)
         self.disk = DiskCard(services, wording)
-        self.move = MoveCard(services, wording)
 
     def build(self) -> None:
         w = self.w
@@ -44,7 +43,6 @@ class SettingsPage:
                 with gr.Column(elem_classes="lg-card"):
                     gr.HTML(tag("h2", w.t("settings_page.places")))
                     self.places = gr.HTML(self._places(), elem_id="places")
-                    self.move.build()
                 self.disk.build()
                 self.alone.build()
                 self.ready.build()
@@ -107,7 +105,9 @@ class SettingsPage:
                 ", ".join([f"LoRA Garage {__version__}", *(f"{name} {version(name)}" for name in VERSIONS)]),
             ),
         ]
-        return join([facts(pairs), muted(w.t("settings_page.library_how", file=str(workspace.root / "settings.yaml")))])
+        elsewhere = w.t("settings_page.workspace_how", command=f"{COMMAND} workspace --use D:/lora-garage")
+        libraries_how = w.t("settings_page.library_how", file=str(workspace.root / "settings.yaml"))
+        return join([facts(pairs), muted(elsewhere), muted(libraries_how)])
 
     def _languages(self) -> Html:
         links = [tag("li", language_link(code, aria_current="true" if code == self.w.language else None)) for code in PATHS]
@@ -118,11 +118,10 @@ class SettingsPage:
         self.automation.wire(page, tab)
         lists = [*self.presets, *self.datasets]
         for arrived in (page.load, tab.select):
-            arrived(self.fresh, None, [*lists, self.places, *self.move.outputs], queue=False, **QUIET)
+            arrived(self.fresh, None, [*lists, self.places], queue=False, **QUIET)
             arrived(self.measured.fresh, None, [self.measured.about, self.measured.forget], queue=False, **QUIET)
         self.measured.wire(self.notice)
         self.disk.wire(tab)
-        self.move.wire()
         self.alone.wire()
         self.ready.wire()
         self.hub_token.wire()
@@ -135,8 +134,8 @@ class SettingsPage:
             button.click(self.forget(delete), [chosen], outputs, js=sure, **QUIET)
 
     def fresh(self) -> list[Any]:
-        """Outputs: what is shown of presets and of data sets, places, what is to be said of a move."""
-        return [*self._lists(), self._places(), *self.move.fresh()]
+        """Outputs: what is shown of presets and of data sets, places."""
+        return [*self._lists(), self._places()]
 
     def _lists(self, **chosen: None) -> list[Any]:
         """Both lists with their button as they are now, or the sentence in their place. chosen: value=None to choose nothing."""

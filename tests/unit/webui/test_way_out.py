@@ -98,10 +98,9 @@ def test_every_place_and_every_form_has_its_sentences() -> None:
         assert [key for key in wanted if not words.knows(key)] == []
 
 
-@pytest.mark.parametrize(("usual", "first"), [("q4_k_m", "gguf:q4_k_m"), ("q8_0", "gguf:q8_0")])
-def test_the_recommended_form_is_what_can_be_made_on_this_pc(usual: str, first: str) -> None:
-    page = way_out.WayOut(SimpleNamespace(exports=SimpleNamespace(usual_quant=lambda: usual)), EN, None)
-    assert page.forms("ollama")[0] == first and sorted(page.forms("ollama")) == sorted(way_out.GGUF)
+def test_the_recommended_form_is_the_first() -> None:
+    page = way_out.WayOut(SimpleNamespace(), EN, None)
+    assert page.forms("ollama")[0] == "gguf:q4_k_m" and sorted(page.forms("ollama")) == sorted(way_out.GGUF)
     assert page.forms("garage") == ("adapter",) and page.forms("hub")[0] == "adapter"
     assert page.forms("nowhere") == page.forms(None) == page.forms(["x"]) == ()
 
@@ -128,9 +127,6 @@ class Started(list):
 
     def start(self, run: object, kind: str, **more: object) -> None:
         self.append((kind, more))
-
-    def usual_quant(self) -> str:
-        return "q4_k_m"
 
 
 def test_strength_and_the_base_of_a_lora_reach_the_export_or_are_one_sentence(tmp_path: Path) -> None:

@@ -1,0 +1,106 @@
+"""`python launch.py test --changed`: which tests a change reaches, and which of them are run."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.changed import FAR_S, NEAR, NEAR_S, Choice
+from tests.kit.reach import Change, Project
+
+FILES = {
+    "launch.py": "",
+    "core/files.py": "def write(text):\n    return text\n\n\ndef read():\n    return 1\n",
+    "core/folder.py": "from core import files\n\n\nclass Folder:\n    def save(self):\n        files.write('x')\n",
+    "core/worker.py": "from core.folder import Folder\n\nFolder().save()\n",
+    "core/table.py": "def rows():\n    return open('presets/table.yaml')\n",
+    "core/words.py": "def title():\n    return msg('page.title')\n",
+    "core/locales/en/page.yaml": "title: Start\nother: End\n",
+    "presets/table.yaml": "rows: 1\n",
+    "tests/conftest.py": "import pytest\n\nfrom core.folder import Folder\n\n\n@pytest.fixture\ndef folder():\n    return Folder()\n",
+    "tests/test_files.py": "from core.files import read, write\n\n\ndef test_write():\n    write('')\n\n\ndef test_read():\n    read()\n",
+    "tests/test_folder.py": "def test_save(folder):\n    folder.save()\n",
+    "tests/test_worker.py": "def test_start():\n    start('core.worker')\n",
+    "tests/test_table.py": "from core import table\n\n\ndef test_rows():\n    table.rows()\n",
+    "tests/test_words.py": "from core.words import title\n\n\ndef test_title():\n    title()\n",
+}
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    for path, text in FILES.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text, "utf-8")
+    for command in (["init", "-q"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "Begin"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    return tmp_path
+
+
+def reached(checkout: Path, path: str, old: str, new: str) -> dict[str, int]:
+    file = checkout / path
+    file.write_text(file.read_text("utf-8").replace(old, new), "utf-8")
+    project = Project(checkout)
+    return {test.removeprefix("tests/"): distance for test, distance in project.tests(Change(project, "HEAD").nodes()).items()}
+
+
+def test_a_change_reaches_the_tests_that_use_it_through_modules_fixtures_and_processes(checkout: Path) -> None:
+    assert reached(checkout, "core/files.py", "return text", "return text + text") == {
+        "test_files.py::test_write": 1,
+        "test_folder.py::test_save": 3,  # by the fixture of tests/conftest.py
+        "test_worker.py::test_start": 3,  # by the name of the module that it starts
+    }
+
+
+def test_a_comment_reaches_nothing_and_a_test_that_changed_reaches_itself(checkout: Path) -> None:
+    assert reached(checkout, "core/files.py", "    return text", "    # why\n    return text") == {}
+    assert reached(checkout, "tests/test_files.py", "read()\n", "assert read()\n") == {"test_files.py::test_read": 0}
+
+
+def test_a_new_file_counts(checkout: Path) -> None:
+    (checkout / "tests/test_new.py").write_text("def test_new():\n    pass\n", "utf-8")
+    assert reached(checkout, "core/files.py", "", "") == {"test_new.py::test_new": 0}
+
+
+def test_a_data_file_reaches_what_names_it_and_a_sentence_what_says_it(checkout: Path) -> None:
+    assert reached(checkout, "presets/table.yaml", "1", "2") == {"test_table.py::test_rows": 1}
+    subprocess.run(["git", "checkout", "-q", "."], cwd=checkout, check=True)
+    assert reached(checkout, "core/locales/en/page.yaml", "End", "Finish") == {}
+    assert reached(checkout, "core/locales/en/page.yaml", "Start", "Begin") == {"test_words.py::test_title": 1}
+
+
+def test_the_nearest_and_quickest_are_run_within_the_budget_and_the_rest_is_said() -> None:
+    near, far = {f"near{n}": NEAR for n in range(3)}, {f"far{n}": NEAR + 1 for n in range(3)}
+    seconds = {"changed": 2 * NEAR_S, "near0": NEAR_S - FAR_S, "near1": 1.0, "near2": NEAR_S, "far0": 3.0, "far1": 1.0, "far2": 2.0}
+    choice = Choice.of(near, seconds)
+    assert (choice.run, choice.left, choice.seconds) == (["near1", "near0"], ["near2"], NEAR_S - FAR_S + 1)
+    assert Choice.of(far, seconds).run == ["far1", "far2", "far0"]
+    assert Choice.of(near | far, seconds).left == ["near2", *["far1", "far2", "far0"]], "far ones only where little is near"
+    assert Choice.of({"changed": 0} | near, seconds).run == ["changed"], "what was changed is run whatever it takes"
+
+
+def test_the_project_itself_is_read_and_a_worker_reaches_its_journeys() -> None:
+    from core.presets import PROJECT
+
+    tests = Project(PROJECT).tests([("core.training.worker", "main")])
+    assert any(test.startswith("tests/process/") for test in tests)
+    assert len(tests) > 50
+
+
+def test_the_launcher_hands_over_to_it_and_to_the_full_lane(monkeypatch: pytest.MonkeyPatch) -> None:
+    from launcher import developers
+
+    begun: list[list[str]] = []
+    monkeypatch.setattr(developers, "obtain_browser", lambda environment, run: (None, "none here"))
+    monkeypatch.setattr(developers, "hand_over", lambda environment, arguments: begun.append(arguments))
+    monkeypatch.setattr(developers, "LoggedRun", lambda log: None)
+    monkeypatch.chdir(developers.ROOT)
+    monkeypatch.setenv("LORA_GARAGE_NO_BROWSER", "kept by monkeypatch")
+    monkeypatch.setenv("LORA_GARAGE_BROWSER", "kept by monkeypatch")
+    environment = type("Environment", (), {"log": None})()
+    developers.run_tests(environment, ["--changed", "HEAD~3", "-x"])
+    developers.run_tests(environment, ["--full"])
+    developers.run_tests(environment, ["--full", "-k", "words"])
+    assert begun[:2] == [["-m", "tests.changed", "HEAD~3", "-x"], ["-m", "tests.full"]]
+    assert begun[2][:2] == ["-m", "pytest"] and begun[2][-3:] == ["--full", "-k", "words"]
