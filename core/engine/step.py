@@ -79,7 +79,7 @@ class Step:
         self.random: States | None = None
         self._max_grad_norm, self._offloading = max_grad_norm, offloading
         self._offload: AbstractContextManager[Any] | None = None
-        self._told, self._pairs = torch.zeros(len(SUMS)), 0
+        self._told, self._pairs = torch.zeros(len(SUMS), device=device), 0
         self._untrained: list[torch.Tensor] = []
         self._random_at_start: States = {}
 
@@ -204,14 +204,16 @@ class Step:
     def _compared(self, batch: Batch, sft_share: float) -> torch.Tensor:
         assert self.preference
         loss, told = self.preference.summed(token_losses(self.tuned, batch, self.head), batch, sft_share)
-        self._told, self._pairs = self._told.to(told.device) + told, self._pairs + len(batch.examples) // 2
+        self._told, self._pairs = self._told + told, self._pairs + len(batch.examples) // 2
         return loss
 
     def told(self) -> dict[str, float]:
         """Metrics of pairs besides their loss, averaged since the last call; {} without pairs."""
+        if not (self.preference and self._pairs):
+            return {}
         told, pairs = self._told.tolist(), self._pairs
-        self._told, self._pairs = torch.zeros(len(SUMS)), 0
-        return self.preference.told(told, pairs) if self.preference and pairs else {}
+        self._told, self._pairs = torch.zeros(len(SUMS), device=self.device), 0
+        return self.preference.told(told, pairs)
 
     def clip(self) -> torch.Tensor:
         """Clip the gradients to the recipe's max_grad_norm (None or 0: not at all). Returns their norm before."""

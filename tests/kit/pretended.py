@@ -39,7 +39,7 @@ from core.engine import optimizer as optimizers
 from core.engine.loss import Head
 from core.engine.out_of_memory import Retreat
 from core.engine.step import Step
-from core.engine.variants import elementwise, kept_weights, streaming, varlen
+from core.engine.variants import elementwise, kept_weights, neftune, streaming, varlen
 from core.engine.variants.preference import Preference
 from core.memory.setup import Setup
 from core.presets import PROJECT
@@ -69,7 +69,7 @@ ENOUGH = 1 << 20
 @dataclass(frozen=True)
 class Case:
     """rows: packed (one attention for all examples), apart (packed, one attention for each) or padded. objective: of pairs.
-    offload: what lies in RAM: nothing, layers, or activations. pins: how often RAM may be pinned. planted: a key of PLANTED."""
+    offload: what lies in RAM: nothing, layers, or activations. pins: how often RAM may be pinned. noise: NEFTune. planted: a key of PLANTED."""
 
     family: str
     rows: str = "packed"
@@ -78,13 +78,19 @@ class Case:
     objective: str = ""
     offload: str = ""
     pins: int = ENOUGH
+    noise: bool = False
     planted: str = ""
 
     @property
     def name(self) -> str:
         checkpointing = "checkpointing" if self.checkpointing else "all saved"
         words = (self.family, self.rows, self.objective, f"{self.bits} bit", checkpointing)
-        more = (self.offload and f"{self.offload} in RAM", "" if self.pins == ENOUGH else f"{self.pins} pins", self.planted)
+        more = (
+            self.offload and f"{self.offload} in RAM",
+            "" if self.pins == ENOUGH else f"{self.pins} pins",
+            "noise" * self.noise,
+            self.planted,
+        )
         return ", ".join(filter(None, (*words, *more)))
 
 
@@ -95,6 +101,8 @@ CASES = (
     Case("llama", bits=4, checkpointing=False),
     Case("llama", "apart", bits=4),
     Case("gemma3_text", "apart"),
+    Case("llama", pins=0),
+    Case("llama", noise=True),
     Case("llama", bits=4, objective="dpo"),
     Case("gemma3_text", objective="kto"),
     Case("qwen3", "padded", objective="dpo"),
@@ -240,7 +248,15 @@ def _place() -> str:
 
 
 class Backend(backend_registration._DummyBackendModule):
-    """torch.card."""
+    """torch.card, and its only stream."""
+
+    watch: Watch
+
+    def current_stream(self, device: torch.device) -> Backend:
+        return self
+
+    def synchronize(self) -> None:
+        self.watch.waits[_place()] += 1
 
     def get_amp_supported_dtype(self) -> list[torch.dtype]:
         return [torch.bfloat16, torch.float16]
@@ -269,6 +285,7 @@ def _watched(case: Case, depth: int) -> Seen:
         getattr(kept, "cache_clear", lambda: None)()
     varlen.proven = (lambda kernel, *about: kernel) if case.rows == "packed" else (lambda *about: None)
     tuned, watch = _tuned(case, depth), Watch(case.pins)
+    Backend.watch = watch
     with dry_run._as_on_a_card(), pytest.MonkeyPatch.context() as patch:
         PlayedRuntime().stand_in(patch)  # for the streams of layers in RAM
         # Storages without data have no address, by which activation offloading knows weights.
@@ -279,7 +296,8 @@ def _watched(case: Case, depth: int) -> Seen:
             if case.bits == 4 and case.checkpointing and not case.offload:
                 kept_weights.keep(step)
             watch.begin()
-            gradients = _trained(step, watch, case)
+            with neftune.noise(tuned, 5.0 if case.noise else None):
+                gradients = _trained(step, watch, case)
             step.release()
     replaced.release()
     return Seen(dict(watch.launches), dict(watch.waits), watch.copies, watch.mixed, gradients)

@@ -35,26 +35,25 @@ def _compares(case: Case) -> bool:
     return bool(case.objective)
 
 
+def _offloads(case: Case) -> bool:
+    return case.offload == "activations"
+
+
 def _lacks_pins(case: Case) -> bool:
     return case.pins == 0
 
 
+# Beside these, where no case here comes: bitsandbytes synchronizes after each tensor of adamw_8bit (optim/optimizer.py, `sync_gpu`
+# in `step`), and looks for outliers before each matrix of an 8-bit base (backends/cuda/ops.py, `outliers.any()`).
 WAITS = {
     "core/engine/step.py compute": Wait(2, "the step's norm and loss, once a step: they decide whether it is applied"),
     "core/engine/step.py told": Wait(1, "metrics of pairs, once a step", _compares),
-    "core/engine/step.py _compared": Wait(1, "metrics of pairs begin in RAM, once a step", _compares),
-    "core/engine/batches.py collate": Wait(4, "the batch", _is_padded),
-    "core/engine/batches.py collate_packed": Wait(4, "the batch"),
-    "core/engine/batches.py _reference": Wait(1, "the batch", _compares),
-    "core/engine/batches.py _is_bad": Wait(1, "the batch", _compares),
-    "core/engine/variants/preference.py summed": Wait(1, "trained tokens of each answer", _compares),
-    "core/engine/variants/varlen.py _ends": Wait(1, "where each example begins"),
-    "core/engine/variants/offload.py _put_aside": Wait(4, "offloaded activations", lambda case: case.offload == "activations"),
-    "core/engine/variants/offload.py _fetch": Wait(4, "offloaded activations, from RAM that is not pinned", _lacks_pins),
+    "core/engine/variants/pinned.py sent": Wait(1, "the batch, from RAM that is not pinned", _lacks_pins),
+    "core/engine/variants/offload.py __enter__": Wait(1, "pinned RAM of the last micro-batch is reused, not doubled", _offloads),
+    "core/engine/variants/offload.py _put_aside": Wait(4, "activations, to RAM that is not pinned", _lacks_pins),
+    "core/engine/variants/offload.py _fetch": Wait(4, "activations, from RAM that is not pinned", _lacks_pins),
     "core/engine/variants/streaming.py send": Wait(2, "offloaded layers, from RAM that is not pinned", _lacks_pins),
-    "transformers/masking_utils.py _ignore_causal_mask_sdpa": Wait(
-        2, "whether the mask has padding: transformers asks", _is_padded
-    ),
+    "transformers/masking_utils.py _ignore_causal_mask_sdpa": Wait(2, "transformers asks whether the mask has padding", _is_padded),
 }
 
 

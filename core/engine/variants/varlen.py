@@ -15,9 +15,9 @@ from torch.nn import functional
 
 from core.files import is_out_of_memory
 
-# query (T, heads, d), key and value (T, kv heads, d), lengths of the examples, scale, window (tokens seen, itself included; None: all)
-# -> (T, heads, d)
-Kernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, tuple[int, ...], float | None, int | None], torch.Tensor]
+# query (T, heads, d), key and value (T, kv heads, d), lengths of the examples, their `ends_of` on the GPU, scale, window (tokens seen,
+# itself included; None: all) -> (T, heads, d)
+Kernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, tuple[int, ...], torch.Tensor, float | None, int | None], torch.Tensor]
 CARD = "cuda"
 TOLERANCE = 0.02  # of the largest value: 16-bit sums in another order
 LENGTHS, WINDOW = (9, 70, 1, 33), 5  # of the test
@@ -43,8 +43,8 @@ def _found(device: torch.device, dtype: torch.dtype, heads: int, kv_heads: int, 
 def _of_torch(varlen_attn: Callable[..., Any]) -> Kernel:
     more = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
 
-    def kernel(query: Any, key: Any, value: Any, lengths: Any, scale: Any, window: Any) -> torch.Tensor:
-        ends, longest = _ends(lengths, query.device), max(lengths)
+    def kernel(query: Any, key: Any, value: Any, lengths: Any, ends: Any, scale: Any, window: Any) -> torch.Tensor:
+        longest = max(lengths)
         behind = -1 if window is None or window >= longest else window - 1
         if not more:
             key, value = (_repeated(each, query.shape[1]) for each in (key, value))
@@ -58,10 +58,9 @@ def _repeated(states: torch.Tensor, heads: int) -> torch.Tensor:
     return states.repeat_interleave(heads // states.shape[1], 1)
 
 
-@lru_cache(maxsize=4)
-def _ends(lengths: tuple[int, ...], device: torch.device) -> torch.Tensor:
-    """Where each example begins, and the end: copied to the GPU once for all layers of a micro-batch."""
-    return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
+def ends_of(lengths: tuple[int, ...]) -> torch.Tensor:
+    """(N + 1,) int32 in RAM: where each example begins, and the end."""
+    return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
 
 
 def proven(
@@ -73,14 +72,14 @@ def proven(
     states = [torch.randn(tokens, each, width, generator=chance).to(device, dtype).requires_grad_() for each in heads]
     above = torch.randn(tokens, heads[0], width, generator=chance).to(device, dtype)
     expected = _plainly(*states, window)
-    wanted = (expected, *torch.autograd.grad(expected, states, above))
+    wanted, ends = (expected, *torch.autograd.grad(expected, states, above)), ends_of(LENGTHS).to(device)
     try:
         with torch.enable_grad():
             query, key, value = states
-            given = kernel(query, key, value, LENGTHS, None, window)
+            given = kernel(query, key, value, LENGTHS, ends, None, window)
             found = (given, *torch.autograd.grad(given, states, above))
             query, key, value = (torch.cat([each[: LENGTHS[0]] + 1, each[LENGTHS[0] :]]) for each in states)
-            other = kernel(query, key, value, LENGTHS, None, window)
+            other = kernel(query, key, value, LENGTHS, ends, None, window)
     except Exception as error:  # noqa: BLE001 - whatever a kernel that this card or this torch lacks raises, one attention each is there
         if is_out_of_memory(error):
             raise
