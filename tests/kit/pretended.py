@@ -20,6 +20,7 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -262,6 +263,15 @@ class Backend(backend_registration._DummyBackendModule):
         return [torch.bfloat16, torch.float16]
 
 
+class AtOnce:
+    """For the thread that copies offloaded layers: a FakeTensorMode belongs to one thread."""
+
+    def submit(self, function: Callable[..., Any], *given: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        done.set_result(function(*given))
+        return done
+
+
 def register() -> None:
     """For the rest of this process."""
     backend_registration._setup_privateuseone_for_python_backend("card", Backend())
@@ -275,7 +285,8 @@ def register() -> None:
 def seen_of(case: Case) -> Seen:
     """Of two steps: what a layer takes is the difference that one more makes, or one more of each kind."""
     period = len(set(FAMILIES[case.family].get("layer_types", "?")))
-    first, second = (_watched(case, depth) for depth in (period, 2 * period))
+    least = 3 if case.offload == "layers" else period  # two would stay in the two buffers
+    first, second = (_watched(case, depth) for depth in (least, least + period))
     of_layer = {name: (second.launches.get(name, 0) - first.launches.get(name, 0)) / period for name in ("forward", "backward")}
     return replace(second, launches=of_layer)
 
@@ -337,7 +348,9 @@ def _step(case: Case, tuned: Any) -> Step:
     if case.planted:
         PLANTED[case.planted].plant(layers)
     if case.offload == "layers":
-        away = streaming.begin(tuned, CARD, len(layers), streaming.Bus(torch.device("cuda")))
+        bus = streaming.Bus(torch.device("cuda"))
+        bus._thread = AtOnce()
+        away = streaming.begin(tuned, CARD, len(layers), bus)
         away.layers = [replace(layer, home=torch.empty(layer.home.shape, dtype=torch.uint8)) for layer in away.layers]
     if packed:
         attention.switch(base, attention.NAME)

@@ -52,7 +52,7 @@ WAITS = {
     "core/engine/variants/offload.py __enter__": Wait(1, "pinned RAM of the last micro-batch is reused, not doubled", _offloads),
     "core/engine/variants/offload.py _put_aside": Wait(4, "activations, to RAM that is not pinned", _lacks_pins),
     "core/engine/variants/offload.py _fetch": Wait(4, "activations, from RAM that is not pinned", _lacks_pins),
-    "core/engine/variants/streaming.py send": Wait(2, "offloaded layers, from RAM that is not pinned", _lacks_pins),
+    "core/engine/variants/streaming.py send": Wait(6, "the four offloaded layers, from RAM that is not pinned", _lacks_pins),
     "transformers/masking_utils.py _ignore_causal_mask_sdpa": Wait(2, "transformers asks whether the mask has padding", _is_padded),
 }
 
