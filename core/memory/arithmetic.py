@@ -279,6 +279,13 @@ def has_room_to_keep_unpacked(shape: ModelShape, setup: Setup, free_gib: float, 
     return kept_unpacked(shape, kept) > 0 and factor * estimate(shape, kept).needed_gib <= free_gib
 
 
+def has_room_to_keep_scales(shape: ModelShape, setup: Setup, free_gib: float, factor: float = 1.0) -> bool:
+    """Whether the scales of 4-bit weights are held in 8 bits and fit in fp32, by the estimate with its margin. factor: the correction
+    from earlier runs."""
+    kept = setup.model_copy(update={"double_quant": False})
+    return whole_weights(shape, kept) > whole_weights(shape, setup) and factor * estimate(shape, kept).needed_gib <= free_gib
+
+
 # ---- outside the allocator's count ------------------------------------------------------------------------------------
 
 
