@@ -47,7 +47,7 @@ def packed_sdpa(
         width = query.shape[-1] ** -0.5 if scaling is None else scaling
         return attend(query, key, value, lengths or (query.shape[2],), width, sliding_window), None
     if lengths and not dropout and (together := varlen.find(query, key, value, sliding_window)):
-        query, key, value = (whole[0].transpose(0, 1) for whole in (query, key, value))
+        query, key, value = (whole.squeeze(0).transpose(0, 1) for whole in (query, key, value))
         ends = varlen.ends_of(lengths).to(query.device) if ends is None else ends
         return together(query, key, value, lengths, ends, scaling, sliding_window)[None], None
     if (groups := query.shape[1] // key.shape[1]) > 1:

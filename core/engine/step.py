@@ -72,6 +72,8 @@ class Step:
         self.optimizer, self.head, self.retreat = optimizer, head, retreat
         self.packed, self.pad_token_id, self.preference = packed, pad_token_id, preference
         self.parameters = [parameter for parameter in tuned.parameters() if parameter.requires_grad]
+        # Optimizers write past PyTorch's version counters, which tell fused_lora's copies that a factor has changed.
+        optimizer.register_step_post_hook(lambda *_, trained=self.parameters: torch.autograd.graph.increment_version(trained))
         self.scaler = self._new_scaler()
         self.fused: fused_lora.Fused | None = None
         self.elementwise: Elementwise | None = None

@@ -1,16 +1,19 @@
-"""One attention for all examples of a packed row, by torch's variable-length kernel, if the GPU has it and it agrees with one
-attention per example. Grouped keys and values are repeated only before torch 2.12, whose kernel takes them as they are. Imports
-torch: workers only."""
+"""One attention for all examples of a packed row, if one of torch's two kernels for that runs on this GPU and agrees with one attention
+per example: flash attention, or where that is missing (RTX 20, some builds) memory-efficient attention, for fp16 from RTX 20 on and for
+bf16 from RTX 30 on. Grouped keys and values are repeated for the second, and for the first before torch 2.12. Imports torch: workers
+only."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from itertools import accumulate
 from typing import Any
 
 import torch
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from core.files import is_out_of_memory
@@ -21,6 +24,7 @@ Kernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, tuple[int, ...], to
 CARD = "cuda"
 TOLERANCE = 0.02  # of the largest value: 16-bit sums in another order
 LENGTHS, WINDOW = (9, 70, 1, 33), 5  # of the test
+CAUSAL = 1  # of torch's CustomMaskType: from the top left
 
 
 def find(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int | None) -> Kernel | None:
@@ -33,11 +37,13 @@ def find(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: in
 
 @lru_cache(maxsize=32)
 def _found(device: torch.device, dtype: torch.dtype, heads: int, kv_heads: int, width: int, has_window: bool) -> Kernel | None:
-    try:
+    kernels: list[Kernel] = [_efficient]
+    with suppress(ImportError):
         from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
-        return None
-    return proven(_of_torch(varlen_attn), device, dtype, (heads, kv_heads, kv_heads), width, WINDOW if has_window else None)
+
+        kernels = [_of_torch(varlen_attn), _efficient]
+    made_up = (device, dtype, (heads, kv_heads, kv_heads), width, WINDOW if has_window else None)
+    return next((kernel for kernel in kernels if proven(kernel, *made_up)), None)
 
 
 def _of_torch(varlen_attn: Callable[..., Any]) -> Kernel:
@@ -51,6 +57,39 @@ def _of_torch(varlen_attn: Callable[..., Any]) -> Kernel:
         return varlen_attn(query, key, value, ends, ends, longest, longest, scale=scale, window_size=(behind, 0), **more)
 
     return kernel
+
+
+def _efficient(query: Any, key: Any, value: Any, lengths: Any, ends: Any, scale: Any, window: Any) -> torch.Tensor:
+    key, value = (_repeated(each, query.shape[1]) for each in (key, value))
+    longest = max(lengths)
+    window = None if window is None or window >= longest else window
+    return _Efficient.apply(*(each.unsqueeze(0) for each in (query, key, value)), ends, longest, scale, window).squeeze(0)
+
+
+class _Efficient(torch.autograd.Function):
+    """Memory-efficient attention of query, key and value (1, T, heads, d). torch's own derivative of it leaves the window out."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, ends: torch.Tensor, longest: int, scale: float | None,
+        window: int | None,
+    ) -> torch.Tensor:  # fmt: skip
+        output, logsumexp, *ctx.unused, _, _ = torch.ops.aten._efficient_attention_forward(
+            query, key, value, None, ends, ends, longest, longest, 0.0, CAUSAL, True, scale=scale, window_size=window
+        )
+        ctx.save_for_backward(query, key, value, output, ends, logsumexp)
+        ctx.longest, ctx.how = longest, {"scale": scale, "window_size": window}
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        query, key, value, output, ends, logsumexp = ctx.saved_tensors
+        of_query, of_key, of_value, _ = torch.ops.aten._efficient_attention_backward(
+            gradient, query, key, value, None, output, ends, ends, ctx.longest, ctx.longest, logsumexp, 0.0, *ctx.unused, CAUSAL,
+            False, **ctx.how,
+        )  # fmt: skip
+        return of_query, of_key, of_value, None, None, None, None
 
 
 def _repeated(states: torch.Tensor, heads: int) -> torch.Tensor:
