@@ -5,7 +5,7 @@ memory-bound card the second row is nearly free; on the CPU one batch takes abou
 other. Several questions are more rows. Adapters that PEFT cannot mix (DoRA) are answered in turn. Never trains, never changes a weight.
 
 PEFT's own context leaves its hooks on the model when an exception passes through it, and every later answer is then
-wrong without a word; see `_adapter_rows`.
+wrong without a word; and it takes the tuned rows by a list, which is copied to the card for every layer: see `_adapter_rows`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
+from peft.tuners.lora.layer import VARIANT_KWARG_KEYS
 from transformers import PreTrainedModel
 
 from core.chat.answer import COLUMNS, Column, Done, FinishReason, Piece, Sampling
@@ -151,6 +153,7 @@ class Duel:
         return _Reply(number, column, prompt, self._stop_ids[column], sampling.max_new_tokens, generator, stream)
 
     def _decode(self, rows: list[_Reply], sampling: Sampling, stopped: Stopped) -> Iterator[Piece | Done]:
+        rows = sorted(rows, key=lambda row: COLUMNS.index(row.column))  # as `_adapter_rows` needs them
         ids, mask = self.decoder.left_padded([row.prompt for row in rows])
         cache: Any = None
         for row in rows:
@@ -207,18 +210,33 @@ class Duel:
 
 @contextmanager
 def _adapter_rows(tuned: PeftModel, columns: Sequence[Column]) -> Iterator[None]:
-    """PEFT's hooks for a mixed batch, gone afterwards whatever happens.
+    """PEFT's hooks for a mixed batch whose tuned rows are the last ones, gone afterwards whatever happens.
 
     PEFT 0.21 removes them after its `yield` without a try/finally: an exception handed to its context skips the
     removal. So its context always ends as if all were well, and the exception goes its own way.
     """
     names = [ADAPTER if column == "tuned" else BASE for column in columns]
+    plain = [
+        layer for layer in tuned.modules() if isinstance(layer, LoraLayer) and ADAPTER in layer.lora_A and not layer.lora_variant
+    ]
     hooks = tuned._enable_peft_forward_hooks(adapter_names=names)
     hooks.__enter__()
     try:
+        for layer in plain:
+            layer._mixed_batch_forward = partial(_mixed, layer, names.count(BASE))
         yield
     finally:
+        for layer in plain:
+            vars(layer).pop("_mixed_batch_forward", None)
         hooks.__exit__(None, None, None)
+
+
+def _mixed(layer: Any, first: int, x: torch.Tensor, *args: Any, adapter_names: Sequence[str], **kwargs: Any) -> torch.Tensor:
+    """PEFT's product of a plain layer, with the adapter on the rows from `first` on: the same numbers, but no wait for the card."""
+    result = layer.base_layer(x, *args, **{name: value for name, value in kwargs.items() if name not in VARIANT_KWARG_KEYS})
+    a, b = layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]
+    result[first:].add_((b(a(x[first:].to(a.weight.dtype))) * layer.scaling[ADAPTER]).to(result.dtype))
+    return result
 
 
 @contextmanager

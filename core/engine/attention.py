@@ -34,10 +34,11 @@ def packed_sdpa(
     dropout: float = 0.0,
     lengths: tuple[int, ...] | None = None,
     sliding_window: int | None = None,
+    ends: torch.Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """query: (B, heads, T, d); key, value: (B, kv heads, T, d). lengths: of the examples in each row, with sum T; None: one example
-    per row. Returns (B, T, heads, d). Raises NotImplementedError for unsupported attention.
+    per row. ends: as in Batch, if they are on the device already. Returns (B, T, heads, d). Raises NotImplementedError for unsupported attention.
     """
     bent = attention_mask is not None or kwargs.get("softcap") is not None or kwargs.get("position_bias") is not None
     if bent or query.shape[2] != key.shape[2]:
@@ -46,8 +47,9 @@ def packed_sdpa(
         width = query.shape[-1] ** -0.5 if scaling is None else scaling
         return attend(query, key, value, lengths or (query.shape[2],), width, sliding_window), None
     if lengths and not dropout and (together := varlen.find(query, key, value, sliding_window)):
-        query, key, value = (whole[0].transpose(0, 1) for whole in (query, key, value))
-        return together(query, key, value, lengths, scaling, sliding_window)[None], None
+        query, key, value = (whole.squeeze(0).transpose(0, 1) for whole in (query, key, value))
+        ends = varlen.ends_of(lengths).to(query.device) if ends is None else ends
+        return together(query, key, value, lengths, ends, scaling, sliding_window)[None], None
     if (groups := query.shape[1] // key.shape[1]) > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     parts = [whole.split(lengths, 2) if lengths else (whole,) for whole in (query, key, value)]

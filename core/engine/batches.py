@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from core.data.labels import Encoded
+from core.engine.variants import pinned, varlen
 
 
 @dataclass(frozen=True)
@@ -17,8 +18,9 @@ class Batch:
     predict targets: (K,) token ids.
 
     Padded: attention_mask (B, T) int64 marks padding. Packed: B is 1, position_ids (1, T) restart with each example, lengths are
-    their tokens in order. tokens: without padding. examples: trained tokens of each, in order; of a pair chosen comes first.
-    reference: (N,) log-probabilities of the answers before training, 0 if not needed. is_bad: (N / 2,), for rated rows.
+    their tokens in order, ends (N + 1,) int32 where each begins, and the end. tokens: without padding. examples: trained tokens of
+    each, in order; of a pair chosen comes first. Of pairs, (N,) each: answers, the same, at least 1; reference, log-probabilities
+    before training, 0 if not needed. is_bad: (N / 2,), for rated rows.
     """
 
     input_ids: torch.Tensor
@@ -28,7 +30,9 @@ class Batch:
     attention_mask: torch.Tensor | None = None
     position_ids: torch.Tensor | None = None
     lengths: tuple[int, ...] | None = None
+    ends: torch.Tensor | None = None
     examples: tuple[int, ...] = ()
+    answers: torch.Tensor | None = None
     reference: torch.Tensor | None = None
     is_bad: torch.Tensor | None = None
 
@@ -36,8 +40,12 @@ class Batch:
         """The arguments of a model's forward."""
         if self.lengths is None:
             return {"input_ids": self.input_ids, "attention_mask": self.attention_mask, "use_cache": False}
-        packed = {"position_ids": self.position_ids, "lengths": self.lengths}
+        packed = {"position_ids": self.position_ids, "lengths": self.lengths, "ends": self.ends}
         return {"input_ids": self.input_ids, **packed, "use_cache": False}
+
+    def to(self, device: torch.device) -> Batch:
+        tensors: dict[str, Any] = {name: value for name, value in vars(self).items() if isinstance(value, torch.Tensor)}
+        return replace(self, **dict(zip(tensors, pinned.sent(list(tensors.values()), device), strict=True)))
 
 
 def collate(rows: Sequence[Encoded], pad_token_id: int, device: torch.device) -> Batch:
@@ -50,10 +58,8 @@ def collate(rows: Sequence[Encoded], pad_token_id: int, device: torch.device) ->
         input_ids[b, : len(row.input_ids)] = torch.tensor(row.input_ids)
         mask[b, : len(row.input_ids)] = 1
     index, targets = _learned((b * width, row) for b, row in enumerate(examples))
-    return Batch(
-        input_ids.to(device), index.to(device), targets.to(device), int(mask.sum()), attention_mask=mask.to(device),
-        examples=tuple(row.learned_count for row in examples), reference=_reference(rows, device), is_bad=_is_bad(rows, device),
-    )  # fmt: skip
+    counts = tuple(row.learned_count for row in examples)
+    return Batch(input_ids, index, targets, int(mask.sum()), mask, examples=counts, **_of_pairs(rows, counts)).to(device)
 
 
 def collate_packed(rows: Sequence[Encoded], device: torch.device) -> Batch:
@@ -64,18 +70,18 @@ def collate_packed(rows: Sequence[Encoded], device: torch.device) -> Batch:
     positions = torch.cat([torch.arange(length) for length in lengths])[None]
     starts = [sum(lengths[:i]) for i in range(len(lengths))]
     index, targets = _learned(zip(starts, examples, strict=True))
-    return Batch(
-        input_ids.to(device), index.to(device), targets.to(device), sum(lengths), position_ids=positions.to(device), lengths=lengths,
-        examples=tuple(row.learned_count for row in examples), reference=_reference(rows, device), is_bad=_is_bad(rows, device),
-    )  # fmt: skip
+    counts, ends = tuple(row.learned_count for row in examples), varlen.ends_of(lengths)
+    batch = Batch(input_ids, index, targets, sum(lengths), None, positions, lengths, ends, counts, **_of_pairs(rows, counts))
+    return batch.to(device)
 
 
-def _reference(rows: Sequence[Encoded], device: torch.device) -> torch.Tensor | None:
-    return torch.tensor([each for row in rows for each in row.reference], device=device) if rows[0].second else None
-
-
-def _is_bad(rows: Sequence[Encoded], device: torch.device) -> torch.Tensor | None:
-    return torch.tensor([row.is_bad for row in rows], device=device) if rows[0].second else None
+def _of_pairs(rows: Sequence[Encoded], counts: Sequence[int]) -> dict[str, Any]:
+    """The tensors that only pairs and rated rows have."""
+    if not rows[0].second:
+        return {}
+    reference, is_bad = [each for row in rows for each in row.reference], [row.is_bad for row in rows]
+    answers = torch.tensor(counts).clamp(min=1)
+    return {"answers": answers, "reference": torch.tensor(reference), "is_bad": torch.tensor(is_bad)}
 
 
 def _learned(rows: Iterable[tuple[int, Encoded]]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -72,6 +72,8 @@ class Step:
         self.optimizer, self.head, self.retreat = optimizer, head, retreat
         self.packed, self.pad_token_id, self.preference = packed, pad_token_id, preference
         self.parameters = [parameter for parameter in tuned.parameters() if parameter.requires_grad]
+        # Optimizers write past PyTorch's version counters, which tell fused_lora's copies that a factor has changed.
+        optimizer.register_step_post_hook(lambda *_, trained=self.parameters: torch.autograd.graph.increment_version(trained))
         self.scaler = self._new_scaler()
         self.fused: fused_lora.Fused | None = None
         self.elementwise: Elementwise | None = None
@@ -79,7 +81,7 @@ class Step:
         self.random: States | None = None
         self._max_grad_norm, self._offloading = max_grad_norm, offloading
         self._offload: AbstractContextManager[Any] | None = None
-        self._told, self._pairs = torch.zeros(len(SUMS)), 0
+        self._told, self._pairs = torch.zeros(len(SUMS), device=device), 0
         self._untrained: list[torch.Tensor] = []
         self._random_at_start: States = {}
 
@@ -204,14 +206,16 @@ class Step:
     def _compared(self, batch: Batch, sft_share: float) -> torch.Tensor:
         assert self.preference
         loss, told = self.preference.summed(token_losses(self.tuned, batch, self.head), batch, sft_share)
-        self._told, self._pairs = self._told.to(told.device) + told, self._pairs + len(batch.examples) // 2
+        self._told, self._pairs = self._told + told, self._pairs + len(batch.examples) // 2
         return loss
 
     def told(self) -> dict[str, float]:
         """Metrics of pairs besides their loss, averaged since the last call; {} without pairs."""
+        if not (self.preference and self._pairs):
+            return {}
         told, pairs = self._told.tolist(), self._pairs
-        self._told, self._pairs = torch.zeros(len(SUMS)), 0
-        return self.preference.told(told, pairs) if self.preference and pairs else {}
+        self._told, self._pairs = torch.zeros(len(SUMS), device=self.device), 0
+        return self.preference.told(told, pairs)
 
     def clip(self) -> torch.Tensor:
         """Clip the gradients to the recipe's max_grad_norm (None or 0: not at all). Returns their norm before."""

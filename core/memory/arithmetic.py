@@ -73,7 +73,7 @@ def estimate(shape: ModelShape, setup: Setup) -> Estimate:
     n = trainable_params(shape, setup)
     idle = {
         "weights": weights(shape, setup),
-        "adapter": adapter(n, setup),
+        "adapter": adapter(n, setup) + adapter_copy(shape, setup),
         "optimizer": optimizer(n, setup),
         "workspace": workspace(setup),
     }
@@ -149,6 +149,14 @@ def whole_weights(shape: ModelShape, setup: Setup) -> float:
 def adapter(n: int, setup: Setup) -> float:
     """A in bytes, section 1.3; full fine-tuning has none."""
     return 0.0 if setup.method == "full" else n * setup.adapter_bytes
+
+
+def adapter_copy(shape: ModelShape, setup: Setup) -> float:
+    """Bytes of the copy in 16 bits that the products of plain LoRA read, section 1.3."""
+    has_one = (
+        setup.method != "full" and setup.base_bytes == 2 and setup.trainer.counted and not (setup.use_dora or setup.lora_dropout)
+    )
+    return 2.0 * shape.lora_params(setup.r, setup.target_modules, False) if has_one else 0.0
 
 
 def optimizer(n: int, setup: Setup) -> float:
@@ -269,6 +277,13 @@ def has_room_to_keep_unpacked(shape: ModelShape, setup: Setup, free_gib: float, 
     """Whether that saves work and fits, by the estimate with its margin. factor: the correction from earlier runs."""
     kept = setup.model_copy(update={"keeps_unpacked": True})
     return kept_unpacked(shape, kept) > 0 and factor * estimate(shape, kept).needed_gib <= free_gib
+
+
+def has_room_to_keep_scales(shape: ModelShape, setup: Setup, free_gib: float, factor: float = 1.0) -> bool:
+    """Whether the scales of 4-bit weights are held in 8 bits and fit in fp32, by the estimate with its margin. factor: the correction
+    from earlier runs."""
+    kept = setup.model_copy(update={"double_quant": False})
+    return whole_weights(shape, kept) > whole_weights(shape, setup) and factor * estimate(shape, kept).needed_gib <= free_gib
 
 
 # ---- outside the allocator's count ------------------------------------------------------------------------------------

@@ -298,7 +298,8 @@ class _Model:
             if self.family.packs:
                 attention.switch(self.base, attention.NAME)
             step.save_memory()
-            step.fuse()
+            with seen.making("adapter"):  # a copy of it stays
+                step.fuse()
             if setup.keeps_unpacked:
                 kept_weights.keep(step)
         seen.truth = setup.micro_batch == 1  # asked whether nothing in a mask of rows side by side is padding

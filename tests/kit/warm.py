@@ -41,7 +41,7 @@ KINDS = {
     "torch": (
         "core.training.worker", "core.training.standby.worker", "core.training.ranks.worker", "core.chat.worker", "core.export.worker", "core.trial.dry_run_worker", "core.trial.pace_probe",
         "core.export.llamacpp.convert", "core.export.llamacpp.library", "core.export.llamacpp.questions", "core.export.llamacpp.unpack",
-        "tests.faults.fake_worker", "tests.faults.forking", "tests.faults.instead",
+        "tests.faults.fake_worker", "tests.faults.forking", "tests.faults.instead", "tests.kit.pretended",
     ),
     "web": ("webui", "tests.kit.hostile_app", "tests.kit.endless_base"),
     "commands": ("core.commands", "core.data.large.worker"),

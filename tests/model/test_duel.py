@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from peft.tuners.lora import LoraLayer
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from core.chat import duel as duel_module
 from core.chat.answer import COLUMNS, Column, Done, Piece, Sampling
@@ -134,6 +137,42 @@ def test_in_bf16_prefill_logits_of_equal_prompts_are_bit_equal_to_those_of_the_p
     bare, _ = alone.decoder.forward(ids, mask, None)
     assert torch.equal(mixed[0], bare[0])
     assert not torch.equal(mixed[1], bare[1])
+
+
+class Operations(TorchDispatchMode):
+    """Names of the operations while it is entered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names = Counter[str]()
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        self.names[operation._schema.name.removeprefix("aten::")] += 1
+        return operation(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("four_bit", [False, True])
+def test_a_batch_of_both_has_pefts_bits_without_an_index_that_a_card_would_wait_for(
+    four_bit, starter_folder, starter_in_4_bit, tokenizer, monkeypatch
+):
+    """PEFT takes the tuned rows by a list: two or three copies to the card a layer, 670 for each token of a 24-layer model."""
+    model = starter_in_4_bit() if four_bit else plain(starter_folder, torch.bfloat16)
+    both = Duel(tuned(model, starter_folder), tokenizer)
+    ids, mask = both.decoder.left_padded([tokenizer.prompt(QUESTION), tokenizer.prompt(OTHER), tokenizer.prompt(QUESTION)])
+
+    def computed() -> tuple[torch.Tensor, Counter[str]]:
+        with both._as_rows(["base", "tuned", "tuned"], lambda: False), Operations() as seen:
+            return both.decoder.forward(ids, mask, None)[0], seen.names
+
+    logits, names = computed()
+    monkeypatch.setattr(
+        duel_module, "_mixed", lambda layer, first, *args, **kwargs: type(layer)._mixed_batch_forward(layer, *args, **kwargs)
+    )
+    expected, of_peft = computed()
+    layers = sum(isinstance(layer, LoraLayer) for layer in both._tuned.modules())
+    assert torch.equal(logits, expected) and not torch.equal(logits[0], logits[2])
+    assert of_peft["index"] - names["index"] >= 2 * layers == 2 * of_peft["index_put_"] and names["index_put_"] == 0
+    assert not any("_mixed_batch_forward" in vars(module) for module in both._tuned.modules())
 
 
 def test_the_tuned_column_differs_and_each_column_is_the_same_alone(duel):

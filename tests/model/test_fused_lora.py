@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from core.data.labels import Encoded
-from core.engine import base_model
+from core.engine import adapter, base_model, optimizer
 from core.engine.batches import Batch, collate
 from core.engine.device import Compute
-from core.engine.loss import summed_loss
+from core.engine.loss import Head, summed_loss
+from core.engine.out_of_memory import Retreat
+from core.engine.step import Step
 from core.engine.variants import fused_lora
 from core.messages import LANGUAGES
 from tests.kit import tiny as tiny_kit
@@ -91,6 +95,102 @@ def test_scaling_and_targets_are_those_of_the_adapter(settings: dict) -> None:
     expected = loss_and_gradients(tuned)
     assert fused_lora.fuse(tuned).reason is None
     torch.testing.assert_close(loss_and_gradients(tuned), expected)
+
+
+@torch.no_grad()
+def cast_at_each_use(_copies: Any, members: Any, dtype: torch.dtype) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    scaled = [torch.mul(m.B, m.scaling, out=torch.empty_like(m.B, dtype=dtype)) for m in members]
+    return torch.cat([m.A for m in members]).to(dtype), scaled
+
+
+def one_after_the_other(members: Any, grads: Any, hidden: Any, grad_hidden: Any, x: Any) -> list[torch.Tensor]:
+    of_a = (grad_hidden.t() @ x).float().split([len(m.A) for m in members])
+    parts = zip(members, grads, hidden.split([len(m.A) for m in members], 1), strict=True)
+    return [*of_a, *((g.t() @ h).float().mul_(m.scaling) for m, g, h in parts)]
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("alpha", [8, 3])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_copies_in_16_bit_give_the_bits_of_a_cast_at_each_use(
+    dtype: torch.dtype, alpha: int, checkpointing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def computed() -> tuple[torch.Tensor, torch.Tensor]:
+        tuned = adapted(tiny().to(dtype), lora_alpha=alpha)
+        if checkpointing:
+            tuned.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            tuned.enable_input_require_grads()
+        assert fused_lora.fuse(tuned).reason is None
+        return loss_and_gradients(tuned)
+
+    found = computed()
+    monkeypatch.setattr(fused_lora._Copies, "of", cast_at_each_use)
+    monkeypatch.setattr(fused_lora, "_of_factors", one_after_the_other)
+    expected = computed()
+    assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1]) and found[1].dtype == torch.float32
+
+
+def learn(step: Step) -> None:
+    step.apply(is_good=True)
+
+
+def read_again(step: Step) -> None:
+    from peft import get_peft_model_state_dict
+
+    weights = get_peft_model_state_dict(step.tuned, save_embedding_layers=False)
+    adapter.restore(step.tuned, {name: each + 0.25 for name, each in weights.items()})
+
+
+def unlearn(step: Step) -> None:
+    step._untrained = [parameter.detach() / 2 for parameter in step.parameters]
+    step.unlearn()
+
+
+def strengthen(step: Step) -> None:
+    for layer in step.tuned.modules():
+        if isinstance(layer, fused_lora.LoraLayer):
+            layer.scaling["default"] *= 3
+
+
+@pytest.mark.parametrize(
+    ("change", "optim"),
+    [(learn, "adamw_torch"), (learn, "adamw_8bit"), *((way, None) for way in (read_again, unlearn, strengthen))],
+)
+def test_a_change_of_the_adapter_reaches_its_copies(change: Callable[[Step], None], optim: str | None) -> None:
+    """Optimizers leave PyTorch's version counters as they are: after a step its products would be those of the step before."""
+    tuned = adapted(tiny().to(torch.bfloat16))
+    adam = optimizer.of_name(optim, optimizer.groups_of(tuned, None), lr=0.1)
+    step = Step(tuned, CPU, torch.bfloat16, adam, Head.of(tuned.get_base_model()), Retreat(4, False, False), False)
+    step.fuse()
+    before = loss_and_gradients(tuned)
+    change(step)
+    found = loss_and_gradients(tuned)
+    step.release()
+    step.fuse()
+    expected = loss_and_gradients(tuned)
+    assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1]) and not torch.equal(found[0], before[0])
+
+
+def test_a_micro_batch_casts_no_factor_and_a_step_all_of_them_together() -> None:
+    class Casts(TorchDispatchMode):
+        names: Counter[str] = Counter()
+
+        def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            self.names[operation._schema.name.removeprefix("aten::")] += 1
+            return operation(*args, **(kwargs or {}))
+
+    tuned = adapted(tiny().to(torch.bfloat16))
+    fused_lora.fuse(tuned)
+    loss_and_gradients(tuned)
+    with Casts() as casts, torch.no_grad():
+        tuned.get_base_model().model(batch().input_ids)
+    again = Counter(casts.names)
+    casts.names.clear()
+    torch.autograd.graph.increment_version(next(parameter for parameter in tuned.parameters() if parameter.requires_grad))
+    with casts, torch.no_grad():
+        tuned.get_base_model().model(batch().input_ids)
+    more = casts.names - again
+    assert (more.pop("_foreach_copy_"), more.pop("_foreach_mul")) == (1, 1) and set(more) <= {"empty", "detach"}
 
 
 def test_layers_that_read_the_same_tensor_are_computed_together() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit, Params4bit
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, LlamaConfig
 from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 
@@ -21,9 +22,10 @@ from core.engine.out_of_memory import HALVE
 from core.engine.step import checkpoint_layers
 from core.engine.variants import fused_lora, kept_weights
 from core.memory import arithmetic
-from core.memory.arithmetic import estimate, has_room_to_keep_unpacked, kept_unpacked
+from core.memory.arithmetic import estimate, has_room_to_keep_scales, has_room_to_keep_unpacked, kept_unpacked
 from core.memory.setup import Setup
 from core.models.known import known_models
+from core.models.shapes.shape import Held
 from core.runs.run_json import RunFacts
 from core.training.memory import probe
 from core.training.memory.probe import Probe
@@ -150,15 +152,67 @@ def test_they_are_kept_where_there_is_room() -> None:
     assert not has_room_to_keep_unpacked(LLAMA, setup.model_copy(update={"method": "lora"}), 80.0)
 
 
+class Unpackings(TorchDispatchMode):
+    """The number of times that quantized scales are undone while it is entered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = operation._schema.name
+        given = [*args, *(kwargs or {}).values()]
+        nested = name.endswith("gemm_4bit") and any(getattr(each, "dtype", None) is torch.uint8 for each in given[2:])
+        self.count += nested or name.endswith("dequantize_blockwise")
+        return operation(*args, **(kwargs or {}))
+
+
+def test_scales_in_fp32_give_the_same_bits_and_are_not_undone_at_each_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = step()
+    states = [layer.weight.quant_state for layer in made.tuned.modules() if isinstance(layer, Linear4bit)]
+    before = [state.absmax.clone() for state in states]
+    with Unpackings() as seen:
+        expected = gradients(made)
+    assert seen.count == (7 + 6 + 7) * LAYERS
+    kept = kept_weights.keep(made, kept_weights.KeptScales)
+    with Unpackings() as seen:
+        assert torch.equal(gradients(made), expected)
+    assert seen.count == 0 and kept.is_on and all(state.absmax.dtype == torch.float32 for state in states)
+    made.fused.forget()  # as a step that ran out of memory
+    assert not kept.is_on and all(
+        state.nested and torch.equal(state.absmax, was) for state, was in zip(states, before, strict=True)
+    )
+    assert torch.equal(gradients(made), expected)
+    full = RuntimeError("CUDA out of memory")
+    monkeypatch.setattr("bitsandbytes.functional.dequantize_blockwise", lambda *_: (_ for _ in ()).throw(full))
+    assert not kept_weights.keep(made, kept_weights.KeptScales).is_on and all(state.nested for state in states)
+
+
+def test_scales_are_kept_in_fp32_where_there_is_room() -> None:
+    """3 of 64 bytes a parameter, less the fp32 ones of 256 in 8 bits."""
+    setup = Setup(method="qlora", max_length=2048)
+    kept = setup.model_copy(update={"double_quant": False})
+    needed, more = (estimate(LLAMA, each).needed_gib for each in (kept, setup))
+    assert needed - more == pytest.approx(LLAMA.four_bit_params * (3 / 64 - 4 / 64 / 256) / 2**30 * 1.05, rel=0.1)
+    assert has_room_to_keep_scales(LLAMA, setup, needed) and not has_room_to_keep_scales(LLAMA, setup, needed - 0.01)
+    assert not has_room_to_keep_scales(LLAMA, setup, needed, factor=1.1)
+    assert not has_room_to_keep_scales(LLAMA, setup.model_copy(update={"method": "lora"}), 80.0), "it has none"
+    stored = LLAMA.model_copy(update={"held": Held(params=LLAMA.params, four_bit=LLAMA.four_bit_params, stored_bytes=5 << 30)})
+    assert not has_room_to_keep_scales(stored, setup, 80.0), "its size is that of its files, whatever their scales"
+
+
 class Kept:
     """As KeptWeights of a step with layers in 4 bit."""
 
-    def __init__(self, step: Any):
-        self.step = step
+    def __init__(self, step: Any, kind: type = kept_weights.KeptWeights):
+        self.step, self.scales, self.forgotten = step, kind is kept_weights.KeptScales, False
 
     @property
     def is_on(self) -> bool:
-        return not self.step.retreat.taken
+        return not (self.forgotten if self.scales else self.step.retreat.taken)
+
+    def forget(self) -> None:
+        self.forgotten = True
 
 
 def test_a_card_with_room_keeps_them_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,11 +227,35 @@ def test_a_card_with_room_keeps_them_and_says_so(tmp_path: Path, monkeypatch: py
     asked: list[Setup] = []
     monkeypatch.setattr(probe, "has_room_to_keep_unpacked", lambda shape, setup, free, factor: asked.append(setup) or True)
     monkeypatch.setattr(kept_weights, "keep", Kept)
+    monkeypatch.setattr(probe, "has_room_to_keep_scales", lambda shape, setup, free, factor: asked.append(setup) or True)
+    recipe = trainer.recipe.model_copy(update={"adapter": trainer.recipe.adapter.model_copy(update={"method": "qlora"})})
+    run = trainer.reporter.run
+    run.add_facts(RunFacts(advice={}))
+    looked = Probe(run, Workspace.open(tmp_path / "ws"), recipe, LLAMA)
+    looked(trainer.ahead)
+    said = [event["message"] for event in run.events()]
+    assert [each["key"] for each in said[:2]] == ["probe.kept_unpacked", "probe.kept_scales"] and not asked[0].keeps_unpacked
+    assert asked[1].keeps_unpacked and asked[1].double_quant and said[1]["params"]["size"] == pytest.approx(0.3, abs=0.02)
+    assert looked._setup(trainer.step, trainer.longest()).keeps_unpacked
+    assert not looked._setup(trainer.step, trainer.longest()).double_quant
+    trainer.step.retreat.taken.append(HALVE)
+    assert not looked._setup(trainer.step, trainer.longest()).keeps_unpacked
+
+
+def test_scales_that_do_not_fit_are_quantized_again_before_anything_else_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cuda = FakeCuda()
+    cuda.stand_in(monkeypatch)
+    monkeypatch.setattr(probe, "this_machine", cuda.machine)
+    monkeypatch.setattr("core.memory.record.driver_system", lambda: "Windows")
+    trainer = trainer_of(tmp_path / "run", None)
+    trainer.step.on_card = True
+    monkeypatch.setattr(probe, "has_room_to_keep_scales", lambda shape, setup, free, factor: True)
+    monkeypatch.setattr(kept_weights, "keep", Kept)
     run = trainer.reporter.run
     run.add_facts(RunFacts(advice={}))
     looked = Probe(run, Workspace.open(tmp_path / "ws"), trainer.recipe, LLAMA)
+    monkeypatch.setattr(trainer.step, "rehearse", lambda longest: cuda.use(4.0 if looked._scales.forgotten else 40.0))
     looked(trainer.ahead)
-    assert run.events()[0]["message"]["key"] == "probe.kept_unpacked" and not asked[0].keeps_unpacked
-    assert looked._setup(trainer.step, trainer.longest()).keeps_unpacked
-    trainer.step.retreat.taken.append(HALVE)
-    assert not looked._setup(trainer.step, trainer.longest()).keeps_unpacked
+    assert looked._scales.forgotten and looked._setup(trainer.step, trainer.longest()).double_quant

@@ -1,9 +1,10 @@
-"""One attention for all examples, by a kernel that only a card has: a stand-in with torch's signature shows that it is asked rightly, and that
-a kernel which gives other numbers, or none, is not used."""
+"""One attention for all examples, by kernels that only a card has: stand-ins with torch's signatures show that they are asked rightly, and
+that a kernel which gives other numbers, or none, is not used."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -108,3 +109,108 @@ def test_a_kernel_that_gives_other_numbers_or_none_is_not_used(card: Card, monke
     seen = card.calls
     attended(None)
     assert card.calls == seen <= 2
+
+
+class Efficient:
+    """torch's memory-efficient attention on a processor, in loops. forgets: its backward sees no window."""
+
+    def __init__(self, forgets: bool = False):
+        self.forgets, self.calls, self.windows = forgets, 0, set[int | None]()
+
+    def forward(
+        self, query: Any, key: Any, value: Any, bias: Any, cu_seqlens_q: Any, cu_seqlens_k: Any, max_seqlen_q: int, max_seqlen_k: int,
+        dropout_p: float, custom_mask_type: int, compute_log_sumexp: bool = False, *, scale: float | None = None, seqlen_k: Any = None,
+        window_size: int | None = None,
+    ) -> tuple[Any, ...]:  # fmt: skip
+        ends = cu_seqlens_q.tolist()
+        assert query.shape == key.shape == value.shape and len(query) == 1 and bias is seqlen_k is None
+        assert cu_seqlens_q.dtype == torch.int32 and cu_seqlens_k is cu_seqlens_q and (ends[0], ends[-1]) == (0, query.shape[1])
+        assert max_seqlen_q == max_seqlen_k == max(b - a for a, b in zip(ends, ends[1:], strict=False))
+        assert (dropout_p, custom_mask_type, compute_log_sumexp) == (0.0, 1, True) and window_size != 0
+        self.calls += 1
+        self.windows.add(window_size)
+        parts = [self._one(query, key, value, a, b, scale, window_size) for a, b in zip(ends, ends[1:], strict=False)]
+        logsumexp = query.new_zeros(len(parts), query.shape[2], max_seqlen_q, dtype=torch.float64)
+        for number, (_, scores) in enumerate(parts):
+            logsumexp[number, :, : scores.shape[1]] = scores.logsumexp(-1)
+        seed, offset = (torch.empty((), dtype=torch.long) for _ in range(2))
+        return torch.cat([output for output, _ in parts])[None], logsumexp, seed, offset, max_seqlen_q, max_seqlen_k
+
+    def _one(self, query: Any, key: Any, value: Any, a: int, b: int, scale: Any, window: int | None) -> tuple[Any, Any]:
+        """(T, heads, d), and scores (heads, T, T) with -inf where nothing is seen."""
+        q, k, v = (each[0, a:b].transpose(0, 1) for each in (query, key, value))
+        behind = torch.arange(b - a)[:, None] - torch.arange(b - a)[None, :]
+        seen = (behind >= 0) & (behind < (window or b))
+        scores = (q @ k.transpose(1, 2) * (scale or q.shape[-1] ** -0.5)).masked_fill(~seen, float("-inf"))
+        return (scores.softmax(-1) @ v).transpose(0, 1), scores
+
+    def backward(
+        self, grad_out_: Any, query: Any, key: Any, value: Any, bias: Any, out: Any, cu_seqlens_q: Any, cu_seqlens_k: Any,
+        max_seqlen_q: int, max_seqlen_k: int, logsumexp: Any, dropout_p: float, philox_seed: Any, philox_offset: Any,
+        custom_mask_type: int, bias_requires_grad: bool, *, scale: float | None = None, num_splits_key: int | None = None,
+        window_size: int | None = None, shared_storage_dqdkdv: bool = False,
+    ) -> tuple[Any, ...]:  # fmt: skip
+        assert (
+            (dropout_p, custom_mask_type, bias_requires_grad) == (0.0, 1, False) and bias is None and max_seqlen_k == max_seqlen_q
+        )
+        found: list[list[Any]] = [[], [], []]
+        ends = cu_seqlens_q.tolist()
+        for number, (a, b) in enumerate(zip(ends, ends[1:], strict=False)):
+            _, scores = self._one(query, key, value, a, b, scale, None if self.forgets else window_size)
+            q, k, v, above, output = (each[0, a:b].transpose(0, 1) for each in (query, key, value, grad_out_, out))
+            share = (scores - logsumexp[number, :, : b - a, None]).exp().to(q)
+            of_scores = (
+                share * (above @ v.transpose(1, 2) - (above * output).sum(-1, keepdim=True)) * (scale or q.shape[-1] ** -0.5)
+            )
+            for into, each in zip(
+                found, (of_scores @ k, of_scores.transpose(1, 2) @ q, share.transpose(1, 2) @ above), strict=True
+            ):
+                into.append(each.transpose(0, 1))
+        return *(torch.cat(each)[None] for each in found), None
+
+
+@contextmanager
+def registered(kernel: Efficient) -> Iterator[None]:
+    library = torch.library.Library("aten", "IMPL")
+    library.impl("_efficient_attention_forward", kernel.forward, "CPU")
+    library.impl("_efficient_attention_backward", kernel.backward, "CPU")
+    try:
+        yield
+    finally:
+        library._destroy()
+
+
+@pytest.mark.parametrize("window", [None, 3, 100])
+def test_where_flash_attention_lacks_the_memory_efficient_one_is_asked_for_all(
+    window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RTX 20 and some builds computed each of twenty examples by itself."""
+    with monkeypatch.context() as patch:
+        patch.setattr(varlen, "CARD", "cuda")
+        expected = attended(window)
+    monkeypatch.setattr(of_torch, "varlen_attn", Card(lacks=True))
+    kernel = Efficient()
+    with registered(kernel):
+        torch.testing.assert_close(attended(window), expected, rtol=1e-9, atol=1e-12)
+        assert kernel.calls == 3 and kernel.windows == {None: {None}, 3: {5, 3}, 100: {5, None}}[window]
+        attended(window)
+        assert kernel.calls == 4, "the proof is made once"
+
+
+def test_flash_attention_is_preferred(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(of_torch, "varlen_attn", Card())
+    kernel = Efficient()
+    with registered(kernel):
+        attended(3)
+    assert kernel.calls == 0
+
+
+def test_a_memory_efficient_kernel_whose_gradients_are_others_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(varlen, "CARD", "cuda")
+        expected = attended(3)
+    monkeypatch.setattr(of_torch, "varlen_attn", Card(lacks=True))
+    kernel = Efficient(forgets=True)
+    with registered(kernel):
+        torch.testing.assert_close(attended(3), expected, rtol=0, atol=0)
+        assert kernel.calls == 2, "those of the proof"

@@ -1,10 +1,11 @@
 """A faster forward and backward for PEFT's LoRA layers: same parameters, files and mathematics, fewer memory passes. Workers only.
 
 PEFT's own layer copies its input to fp32, multiplies, scales, adds and copies back, each a pass over (tokens, out) values. Here
-base(x) + s x A^T B^T is computed at once for all layers that read the same x (q, k, v; gate, up): A and B are cast to x's dtype,
-not x to theirs; x @ A^T is one product for all; additions are in place; the input gradients are summed inside the products. Saved
-for the backward: x A^T, and x once (PEFT: an fp32 copy per layer), or nothing if x can be recomputed from tensors that are saved
-anyway (core/engine/variants/elementwise). Plain PyTorch, no compiler; runs on any device.
+base(x) + s x A^T B^T is computed at once for all layers that read the same x (q, k, v; gate, up): A and s B are cast to x's dtype,
+not x to theirs, in 16 bits once between two changes of the adapter; x @ A^T is one product for all; additions are in place; the
+input gradients are summed inside the products. Saved for the backward: x A^T, and x once (PEFT: an fp32 copy per layer), or nothing
+if x can be recomputed from tensors that are saved anyway (core/engine/variants/elementwise). Plain PyTorch, no compiler; runs on any
+device.
 
 Left to PEFT: dropout, variants (DoRA etc.), LoRA biases, embeddings, several adapters in a layer; and calls with a disabled or
 merged adapter, adapter_names or autocast.
@@ -55,7 +56,10 @@ def fuse(tuned: Any) -> Fused:
     layers = [module for module in tuned.modules() if isinstance(module, LoraLayer)]
     left = Counter(key for layer in layers if (key := _obstacle(layer)))
     plain = [layer for layer in layers if not _obstacle(layer)]
-    groups = tuple(_Group(members) for members in _readers_of_one_input(tuned, plain))
+    copies = _Copies()
+    groups = tuple(_Group(members, copies) for members in _readers_of_one_input(tuned, plain))
+    if groups:
+        copies.of(groups[0].members, tuned.get_base_model().dtype)
     reasons = [msg(key, count=count) for key, count in left.items()]
     reason = msg("fused_lora.left", count=sum(left.values()), total=len(layers), reasons=reasons) if reasons else None
     return Fused(len(plain), len(layers), reason, groups)
@@ -127,8 +131,9 @@ class _Group:
     Parts that were not fetched are dropped at the next call with another tensor, so nothing outlives its step for long.
     """
 
-    def __init__(self, layers: Sequence[LoraLayer]):
-        self.members = [_Member(layer) for layer in layers]
+    def __init__(self, layers: Sequence[LoraLayer], copies: _Copies):
+        self.members, self._copies = [_Member(layer) for layer in layers], copies
+        copies.groups.append(self.members)
         self.given: torch.Tensor | None = None
         self.ready: dict[int, torch.Tensor] = {}
         for index, layer in enumerate(layers):
@@ -154,7 +159,7 @@ class _Group:
         if self.given is not x or index not in self.ready:
             # Only the first member computes for all; one called with another tensor is computed alone.
             members = self.members if index == 0 and all(m.is_plain() for m in self.members) else [self.members[index]]
-            outputs = _product(x, members)
+            outputs = _product(x, members, self._copies)
             if len(members) == 1:
                 return outputs[0]
             self.given, self.ready = x, dict(enumerate(outputs))
@@ -168,7 +173,11 @@ class _Group:
 
 
 class _Member:
-    """What the product needs of one LoRA layer."""
+    """What the product needs of one LoRA layer. a, b: `_Copies` of A and s B; copied_of: the `state` then."""
+
+    a: torch.Tensor
+    b: torch.Tensor
+    copied_of: tuple[Any, ...] = ()
 
     def __init__(self, layer: Any):
         self.layer = layer
@@ -190,6 +199,9 @@ class _Member:
     def scaling(self) -> float:
         return self.layer.scaling[self.name]
 
+    def state(self, dtype: torch.dtype) -> tuple[Any, ...]:
+        return dtype, self.scaling, self.A._version, self.B._version
+
     def base_weight(self, dtype: torch.dtype) -> torch.Tensor:
         """(out, in) in dtype; for a 4-bit or 8-bit base a dequantized copy, as in bitsandbytes' own backward."""
         base = self.layer.get_base_layer()
@@ -203,52 +215,98 @@ class _Member:
         return dequantize_4bit(weight, weight.quant_state).to(dtype)
 
 
-def _product(x: torch.Tensor, members: Sequence[_Member]) -> tuple[torch.Tensor, ...]:
+class _Copies:
+    """A and s B of all fused layers in 16 bits. The first product after a change of the adapter makes them for all: a few launches a
+    model instead of several a product. An optimizer's step has to advance PyTorch's version counters, as core/engine/step does."""
+
+    def __init__(self) -> None:
+        self.groups: list[list[_Member]] = []
+
+    def of(self, members: Sequence[_Member], dtype: torch.dtype) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """All A as one (sum of r, in), and each s B (out, r), in dtype. members: a whole group or one member."""
+        if dtype.itemsize != 2:
+            all_a = torch.cat([member.A for member in members]) if len(members) > 1 else members[0].A
+            return all_a.to(dtype), [(member.B * member.scaling).to(dtype) for member in members]
+        if any(member.copied_of != member.state(dtype) for member in members):
+            self._make([member for group in self.groups for member in group], dtype)
+        first, rows = members[0].a, sum(len(member.a) for member in members)
+        return first.as_strided((rows, first.shape[1]), first.stride()), [member.b for member in members]
+
+    @torch.no_grad()
+    def _make(self, members: Sequence[_Member], dtype: torch.dtype) -> None:
+        if members[0].copied_of[:1] != (dtype,):
+            for group in self.groups:
+                rows = [len(member.A) for member in group]
+                a = group[0].A.new_empty(sum(rows), group[0].A.shape[1], dtype=dtype)
+                for member, own in zip(group, a.split(rows), strict=True):
+                    member.a, member.b = own, torch.empty_like(member.B, dtype=dtype)
+        scaled = torch._foreach_mul([member.B for member in members], [member.scaling for member in members])
+        torch._foreach_copy_(
+            [member.a for member in members] + [member.b for member in members], [member.A for member in members] + list(scaled)
+        )
+        for member in members:
+            member.copied_of = member.state(dtype)
+
+
+def _product(x: torch.Tensor, members: Sequence[_Member], copies: _Copies) -> tuple[torch.Tensor, ...]:
     """(base_i(x) + s_i x A_i^T B_i^T for each member i) of x (..., in), with A_i (r_i, in) and B_i (out_i, r_i).
 
     Products run in x's dtype with fp32 accumulation; the gradients of A and B have their dtype. Two autograd nodes, so that tensors
     for the backward are saved before the large products. Gradient checkpointing stops recomputing a layer at its last saved tensor,
     so products that nobody reads there (in most families down_proj's base product) are not recomputed.
     """
-    hidden, *ways_back = _ForBackward.apply(x, members, *(m.A for m in members), *(m.B for m in members))
-    return _Recomputed.apply((x, hidden), members, *ways_back)
+    hidden, *ways_back = _ForBackward.apply(x, members, copies, *(m.A for m in members), *(m.B for m in members))
+    return _Recomputed.apply((x, hidden), members, copies, *ways_back)
 
 
 class _ForBackward(torch.autograd.Function):
     """x A^T (tokens, sum of r), and for each member a tensor (..., out) without storage of its own, whose gradient is the output's."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, members: Sequence[_Member], *factors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        hidden = x.reshape(-1, x.shape[-1]) @ _all_a(factors[: len(members)], x.dtype).t()
+    def forward(
+        ctx: Any, x: torch.Tensor, members: Sequence[_Member], copies: _Copies, *factors: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        hidden = x.reshape(-1, x.shape[-1]) @ copies.of(members, x.dtype)[0].t()
         ctx.mark_non_differentiable(hidden)
         ctx.set_materialize_grads(False)  # no zeros for hidden; those of the outputs always come
         again, *made_of = getattr(x, "made_of", (lambda x: x, x))
-        ctx.members, ctx.again, ctx.count, ctx.shape = members, again, len(made_of), x.shape
-        ctx.save_for_backward(*made_of, hidden, *factors)
+        ctx.members, ctx.copies, ctx.again, ctx.shape = members, copies, again, x.shape
+        ctx.save_for_backward(*made_of, hidden)
         return hidden, *(x.new_empty(()).expand(*x.shape[:-1], member.B.shape[0]) for member in members)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, _of_hidden: None, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         members, dtype = ctx.members, gradients[0].dtype
-        kept = ctx.saved_tensors
-        made_of, (hidden, *factors) = kept[: ctx.count], kept[ctx.count :]
-        all_a, scaled_b = _all_a(factors[: len(members)], dtype), _scaled_b(members, factors[len(members) :], dtype)
+        *made_of, hidden = ctx.saved_tensors
+        all_a, scaled_b = ctx.copies.of(members, dtype)
         grads = [g.reshape(-1, g.shape[-1]) for g in gradients]
         of_hidden = [g @ b for g, b in zip(grads, scaled_b, strict=True)]
         grad_hidden = torch.cat(of_hidden, dim=1) if len(members) > 1 else of_hidden[0]
-        grad_a = grad_hidden.t() @ ctx.again(*made_of).reshape(-1, ctx.shape[-1])
-        grad_a = grad_a.to(members[0].A.dtype).split([m.A.shape[0] for m in members])
-        grad_b = [
-            (g.t() @ h).to(m.B.dtype).mul_(m.scaling) for m, g, h in zip(members, grads, _by_member(hidden, members), strict=True)
-        ]
+        of_factors = _of_factors(members, grads, hidden, grad_hidden, ctx.again(*made_of).reshape(-1, ctx.shape[-1]))
         grad_x = None
         if ctx.needs_input_grad[0]:
             grad_x = grad_hidden @ all_a
             for member, g in zip(members, grads, strict=True):
                 grad_x.addmm_(g, member.base_weight(dtype))
             grad_x = grad_x.view(ctx.shape)
-        return grad_x, None, *(g.to(m.A.dtype) for m, g in zip(members, grad_a, strict=True)), *grad_b
+        return grad_x, None, None, *of_factors
+
+
+def _of_factors(
+    members: Sequence[_Member], grads: Sequence[torch.Tensor], hidden: torch.Tensor, grad_hidden: torch.Tensor, x: torch.Tensor
+) -> list[torch.Tensor]:
+    """The gradients of all A and then of all B, from those of the outputs; cast and scaled together, which saves launches."""
+    factors = [member.A for member in members] + [member.B for member in members]
+    sizes, of_a = [factor.numel() for factor in factors], grad_hidden.shape[1] * x.shape[1]
+    together = x.new_empty(sum(sizes))
+    torch.mm(grad_hidden.t(), x, out=together[:of_a].view(-1, x.shape[1]))
+    of_b = together[of_a:].split(sizes[len(members) :])
+    for g, h, into in zip(grads, _by_member(hidden, members), of_b, strict=True):
+        torch.mm(g.t(), h, out=into.view(-1, h.shape[1]))
+    found = [each.view_as(factor) for each, factor in zip(together.to(factors[0].dtype).split(sizes), factors, strict=True)]
+    torch._foreach_mul_(found[len(members) :], [member.scaling for member in members])
+    return found
 
 
 class _Recomputed(torch.autograd.Function):
@@ -256,30 +314,18 @@ class _Recomputed(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, inputs: tuple[torch.Tensor, torch.Tensor], members: Sequence[_Member], *ways_back: torch.Tensor
+        ctx: Any, inputs: tuple[torch.Tensor, torch.Tensor], members: Sequence[_Member], copies: _Copies, *ways_back: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
         x, hidden = inputs
         outputs = tuple(member.layer.get_base_layer()(x) for member in members)
-        for y, b, h in zip(outputs, _scaled_b(members, [m.B for m in members], x.dtype), _by_member(hidden, members), strict=True):
+        for y, b, h in zip(outputs, copies.of(members, x.dtype)[1], _by_member(hidden, members), strict=True):
             y.view(-1, y.shape[-1]).addmm_(h, b.t())
         return outputs
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        return None, None, *gradients
-
-
-# Computed at each use: bitsandbytes' optimizers bypass PyTorch's version counters and would leave a cached copy stale.
-def _all_a(a: Sequence[torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
-    """All A as one (sum of r, in) in dtype."""
-    return (torch.cat(list(a)) if len(a) > 1 else a[0]).to(dtype)
-
-
-def _scaled_b(members: Sequence[_Member], b: Sequence[torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
-    """Each s B (out, r) in dtype."""
-    made = [one.new_empty(one.shape, dtype=dtype) for one in b]
-    return [torch.mul(one, m.scaling, out=into) for m, one, into in zip(members, b, made, strict=True)]
+        return None, None, None, *gradients
 
 
 def _by_member(hidden: torch.Tensor, members: Sequence[_Member]) -> tuple[torch.Tensor, ...]:

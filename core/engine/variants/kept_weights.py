@@ -1,21 +1,26 @@
-"""4-bit weights that stay dequantized from a layer's second forward to its backward, if the GPU has room for one layer. Workers only.
+"""4-bit weights that stay dequantized from a layer's second forward to its backward, if the GPU has room for one layer; and their scales
+in fp32, if it has room for those. Workers only.
 
 With gradient checkpointing, each matrix of a layer is dequantized in both forwards and in the backward. The second forward and the
 backward follow each other, so the backward reuses what the forward dequantized, and frees it. Below UNPACKED_ROWS rows bitsandbytes
 does not dequantize for its product, and nothing is kept. down_proj, whose product is not recomputed (core/engine/variants/fused_lora), is
 dequantized as before. It ends when a run has to save memory in any way.
+
+QLoRA's scales are quantized too (double quantization), and each use of a matrix undoes that first, in two small kernels. Undone once for
+all, the values are the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.nn import functional
 
 from core.engine.variants import fused_lora
+from core.files import is_out_of_memory
 from core.memory import arithmetic
 
 
@@ -67,8 +72,46 @@ class KeptWeights:
             vars(member).pop("base_weight", None)
 
 
-def keep(step: Any) -> KeptWeights:
+class KeptScales:
+    """The scales of all 4-bit weights in fp32, until `forget`, which an interrupted step calls; the 8-bit ones are in RAM meanwhile. One of
+    step.fused's groups."""
+
+    members: tuple[Any, ...] = ()
+
+    def __init__(self, step: Any):
+        from bitsandbytes.functional import dequantize_blockwise
+
+        self._own: list[tuple[Any, torch.Tensor, torch.device]] = []
+        states = (getattr(getattr(module, "weight", None), "quant_state", None) for module in step.tuned.modules())
+        try:
+            for state in states:
+                if state is not None and state.nested:
+                    self._own.append((state, state.absmax.cpu(), state.absmax.device))
+                    state.absmax = dequantize_blockwise(state.absmax, state.state2).add_(state.offset)
+                    state.nested = False
+        except Exception as error:  # noqa: BLE001 - torch says "no memory" in several types
+            self.forget()
+            if not is_out_of_memory(error):
+                raise
+
+    @property
+    def is_on(self) -> bool:
+        return bool(self._own)
+
+    def forget(self) -> None:
+        """Back to 8 bits."""
+        while self._own:
+            state, absmax, device = self._own.pop()
+            state.absmax, state.nested = absmax.to(device), True
+
+    release = forget
+
+
+Kept = TypeVar("Kept", KeptWeights, KeptScales)
+
+
+def keep(step: Any, kind: type[Kept] = KeptWeights) -> Kept:
     """Start it for a step whose layers are fused."""
-    kept = KeptWeights(step)
+    kept = kind(step)
     step.fused = replace(step.fused, groups=(*step.fused.groups, kept))
     return kept

@@ -24,12 +24,12 @@ def noise(tuned: Any, alpha: float | None) -> Iterator[None]:
     told: dict[str, Any] = {}
 
     def note(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        told.update(lengths=kwargs.get("lengths"), mask=kwargs.get("attention_mask"))
+        told.update(ends=kwargs.get("ends"), mask=kwargs.get("attention_mask"))
 
     def add(module: torch.nn.Module, args: tuple[Any, ...], embedded: torch.Tensor) -> torch.Tensor:
         if not tuned.training:
             return embedded
-        lengths = lengths_of(embedded, told.get("lengths"), told.get("mask"))
+        lengths = lengths_of(embedded, told.get("ends"), told.get("mask"))
         most = alpha / (lengths * embedded.shape[-1]).sqrt()
         # Drawn in the embeddings' dtype: in fp32 it would be the largest tensor of a small step.
         return embedded + torch.empty_like(embedded).uniform_(-1, 1) * most[..., None].to(embedded.dtype)
@@ -39,12 +39,12 @@ def noise(tuned: Any, alpha: float | None) -> Iterator[None]:
         yield
 
 
-def lengths_of(embedded: torch.Tensor, lengths: tuple[int, ...] | None, mask: torch.Tensor | None) -> torch.Tensor:
-    """(B, T): for each token, the length of its example."""
+def lengths_of(embedded: torch.Tensor, ends: torch.Tensor | None, mask: torch.Tensor | None) -> torch.Tensor:
+    """(B, T): for each token, the length of its example. ends, mask: of a packed batch, and of a padded one (core/engine/batches)."""
     rows, width, _ = embedded.shape
-    if lengths is not None:
-        counts = torch.tensor(lengths, device=embedded.device)
-        return counts.repeat_interleave(counts)[None]
+    if ends is not None:
+        counts = ends.diff().long()
+        return counts.repeat_interleave(counts, output_size=width)[None]  # without a size it would read the sum from the GPU
     if mask is not None and mask.dim() == 2:
         return mask.sum(1, keepdim=True).expand(rows, width)
     return torch.full((rows, width), width, device=embedded.device)

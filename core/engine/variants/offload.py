@@ -29,10 +29,12 @@ class Offload(torch.autograd.graph.saved_tensors_hooks):
     def __init__(self, model: torch.nn.Module, pin_memory: bool = True):
         super().__init__(self._put_aside, self._fetch)
         self.moved_bytes = 0
-        self._pin = pin_memory
+        self._pin, self._device = pin_memory, next(model.parameters()).device
         self._weights = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
 
     def __enter__(self) -> Offload:  # torch's returns None
+        if self._pin and self._device.type != "cpu":  # otherwise pinned RAM that the last micro-batch still reads is not reused
+            torch.get_device_module(self._device).current_stream(self._device).synchronize()
         super().__enter__()
         return self
 
@@ -43,7 +45,8 @@ class Offload(torch.autograd.graph.saved_tensors_hooks):
         copy = pinned.empty(tensor.size(), tensor.dtype) if self._pin else None
         if copy is None:
             self._pin, copy = False, torch.empty(tensor.size(), dtype=tensor.dtype, device="cpu")
-        copy.copy_(tensor)
+        # What the GPU does next with tensor or copy is queued after this, and torch keeps the pinned RAM until then.
+        copy.copy_(tensor, non_blocking=self._pin)
         self.moved_bytes += size
         return _Aside(copy, tensor.device)
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
+
+ALIGNED = 512  # bytes; the alignment of torch's allocator, more than any kernel needs
 
 
 def empty(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor | None:
@@ -18,3 +21,30 @@ def empty(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor | None:
         return torch.empty(shape, dtype=dtype, device="cpu", pin_memory=True)
     except RuntimeError:  # AcceleratorError in new versions of torch
         return None
+
+
+def sent(tensors: Sequence[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
+    """Tensors in RAM to the same ones on device, by one copy of all that the processor does not wait for.
+
+    They share one pinned buffer, which need not outlive this call: torch's allocator of pinned RAM notes the copy and reuses the
+    buffer only when the copy is done. If the system refuses to pin it, the copy is done when this returns.
+    """
+    if device.type == "cpu":
+        return list(tensors)
+    starts = [0, *accumulate(aligned(each.nbytes) for each in tensors)]
+    buffer = empty((starts[-1],), torch.uint8)
+    waits = buffer is None
+    buffer = torch.empty(starts[-1], dtype=torch.uint8) if buffer is None else buffer
+    for start, each in zip(starts, tensors, strict=False):
+        within(buffer, start, each).copy_(each)
+    there = buffer.to(device, non_blocking=not waits)
+    return [within(there, start, each) for start, each in zip(starts, tensors, strict=False)]
+
+
+def aligned(size: int) -> int:
+    return -(-size // ALIGNED) * ALIGNED
+
+
+def within(buffer: torch.Tensor, start: int, like: torch.Tensor) -> torch.Tensor:
+    """The tensor of like's shape and dtype from byte start of a buffer of bytes."""
+    return buffer[start : start + like.nbytes].view(like.dtype).view(like.shape)

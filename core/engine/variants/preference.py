@@ -59,13 +59,13 @@ class Preference:
 
     def summed(self, losses: torch.Tensor, batch: Batch, sft_share: float) -> tuple[torch.Tensor, torch.Tensor]:
         """losses (K,): of the trained tokens of batch. Returns the loss summed over pairs, and the sums of what SUMS names."""
-        logps, lengths = log_probabilities(losses, batch), torch.tensor(batch.examples, device=losses.device).clamp(min=1)
+        logps = log_probabilities(losses, batch)
         if not self.needs_reference:
-            logps = logps / lengths
+            logps = logps / batch.answers
         ratios = logps - batch.reference if self.needs_reference else logps
         if self.objective == "kto":
             return self._rated(ratios, logps.detach(), batch.is_bad)
-        scored = ratios / lengths if self.loss_type == "sigmoid_norm" else ratios
+        scored = ratios / batch.answers if self.loss_type == "sigmoid_norm" else ratios
         pairs = self._losses(scored[0::2], scored[1::2])
         total = pairs.sum()
         if sft_share:

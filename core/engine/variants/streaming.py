@@ -38,7 +38,6 @@ from core.errors import ModelError
 from core.messages import Message, msg
 from core.values import GIB
 
-ALIGNED = 512  # bytes; the alignment of torch's allocator, more than any kernel needs
 PLACES = 2
 
 
@@ -135,12 +134,8 @@ class _Piece:
     start: int
     like: torch.Tensor  # of its size and dtype, without data
 
-    @property
-    def bytes(self) -> slice:
-        return slice(self.start, self.start + self.like.nbytes)
-
     def within(self, place: torch.Tensor) -> torch.Tensor:
-        return place[self.bytes].view(self.like.dtype).view(self.like.shape)
+        return pinned.within(place, self.start, self.like)
 
 
 @dataclass(frozen=True)
@@ -157,7 +152,7 @@ class _Layer:
         size, parts_of_it = 0, []
         for tensor, put in tensors:
             parts_of_it.append(_Piece(put, size, tensor.new_empty(tensor.shape, device="meta")))
-            size += -(-tensor.nbytes // ALIGNED) * ALIGNED
+            size += pinned.aligned(tensor.nbytes)
         home = torch.empty(size, dtype=torch.uint8, device=tensors[0][0].device if tensors else "cpu")
         for (tensor, _), part in zip(tensors, parts_of_it, strict=True):
             part.within(home).copy_(tensor)

@@ -1,26 +1,30 @@
-"""One attention for all examples of a packed row, by torch's variable-length kernel, if the GPU has it and it agrees with one
-attention per example. Grouped keys and values are repeated only before torch 2.12, whose kernel takes them as they are. Imports
-torch: workers only."""
+"""One attention for all examples of a packed row, if one of torch's two kernels for that runs on this GPU and agrees with one attention
+per example: flash attention, or where that is missing (RTX 20, some builds) memory-efficient attention, for fp16 from RTX 20 on and for
+bf16 from RTX 30 on. Grouped keys and values are repeated for the second, and for the first before torch 2.12. Imports torch: workers
+only."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from itertools import accumulate
 from typing import Any
 
 import torch
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from core.files import is_out_of_memory
 
-# query (T, heads, d), key and value (T, kv heads, d), lengths of the examples, scale, window (tokens seen, itself included; None: all)
-# -> (T, heads, d)
-Kernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, tuple[int, ...], float | None, int | None], torch.Tensor]
+# query (T, heads, d), key and value (T, kv heads, d), lengths of the examples, their `ends_of` on the GPU, scale, window (tokens seen,
+# itself included; None: all) -> (T, heads, d)
+Kernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, tuple[int, ...], torch.Tensor, float | None, int | None], torch.Tensor]
 CARD = "cuda"
 TOLERANCE = 0.02  # of the largest value: 16-bit sums in another order
 LENGTHS, WINDOW = (9, 70, 1, 33), 5  # of the test
+CAUSAL = 1  # of torch's CustomMaskType: from the top left
 
 
 def find(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int | None) -> Kernel | None:
@@ -33,18 +37,20 @@ def find(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: in
 
 @lru_cache(maxsize=32)
 def _found(device: torch.device, dtype: torch.dtype, heads: int, kv_heads: int, width: int, has_window: bool) -> Kernel | None:
-    try:
+    kernels: list[Kernel] = [_efficient]
+    with suppress(ImportError):
         from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
-        return None
-    return proven(_of_torch(varlen_attn), device, dtype, (heads, kv_heads, kv_heads), width, WINDOW if has_window else None)
+
+        kernels = [_of_torch(varlen_attn), _efficient]
+    made_up = (device, dtype, (heads, kv_heads, kv_heads), width, WINDOW if has_window else None)
+    return next((kernel for kernel in kernels if proven(kernel, *made_up)), None)
 
 
 def _of_torch(varlen_attn: Callable[..., Any]) -> Kernel:
     more = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
 
-    def kernel(query: Any, key: Any, value: Any, lengths: Any, scale: Any, window: Any) -> torch.Tensor:
-        ends, longest = _ends(lengths, query.device), max(lengths)
+    def kernel(query: Any, key: Any, value: Any, lengths: Any, ends: Any, scale: Any, window: Any) -> torch.Tensor:
+        longest = max(lengths)
         behind = -1 if window is None or window >= longest else window - 1
         if not more:
             key, value = (_repeated(each, query.shape[1]) for each in (key, value))
@@ -53,15 +59,47 @@ def _of_torch(varlen_attn: Callable[..., Any]) -> Kernel:
     return kernel
 
 
+def _efficient(query: Any, key: Any, value: Any, lengths: Any, ends: Any, scale: Any, window: Any) -> torch.Tensor:
+    key, value = (_repeated(each, query.shape[1]) for each in (key, value))
+    longest = max(lengths)
+    window = None if window is None or window >= longest else window
+    return _Efficient.apply(*(each.unsqueeze(0) for each in (query, key, value)), ends, longest, scale, window).squeeze(0)
+
+
+class _Efficient(torch.autograd.Function):
+    """Memory-efficient attention of query, key and value (1, T, heads, d). torch's own derivative of it leaves the window out."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, ends: torch.Tensor, longest: int, scale: float | None,
+        window: int | None,
+    ) -> torch.Tensor:  # fmt: skip
+        output, logsumexp, *ctx.unused, _, _ = torch.ops.aten._efficient_attention_forward(
+            query, key, value, None, ends, ends, longest, longest, 0.0, CAUSAL, True, scale=scale, window_size=window
+        )
+        ctx.save_for_backward(query, key, value, output, ends, logsumexp)
+        ctx.longest, ctx.how = longest, {"scale": scale, "window_size": window}
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        query, key, value, output, ends, logsumexp = ctx.saved_tensors
+        of_query, of_key, of_value, _ = torch.ops.aten._efficient_attention_backward(
+            gradient, query, key, value, None, output, ends, ends, ctx.longest, ctx.longest, logsumexp, 0.0, *ctx.unused, CAUSAL,
+            False, **ctx.how,
+        )  # fmt: skip
+        return of_query, of_key, of_value, None, None, None, None
+
+
 def _repeated(states: torch.Tensor, heads: int) -> torch.Tensor:
     """(T, kv heads, d) to (T, heads, d): each one for all heads of its group."""
     return states.repeat_interleave(heads // states.shape[1], 1)
 
 
-@lru_cache(maxsize=4)
-def _ends(lengths: tuple[int, ...], device: torch.device) -> torch.Tensor:
-    """Where each example begins, and the end: copied to the GPU once for all layers of a micro-batch."""
-    return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
+def ends_of(lengths: tuple[int, ...]) -> torch.Tensor:
+    """(N + 1,) int32 in RAM: where each example begins, and the end."""
+    return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
 
 
 def proven(
@@ -73,14 +111,14 @@ def proven(
     states = [torch.randn(tokens, each, width, generator=chance).to(device, dtype).requires_grad_() for each in heads]
     above = torch.randn(tokens, heads[0], width, generator=chance).to(device, dtype)
     expected = _plainly(*states, window)
-    wanted = (expected, *torch.autograd.grad(expected, states, above))
+    wanted, ends = (expected, *torch.autograd.grad(expected, states, above)), ends_of(LENGTHS).to(device)
     try:
         with torch.enable_grad():
             query, key, value = states
-            given = kernel(query, key, value, LENGTHS, None, window)
+            given = kernel(query, key, value, LENGTHS, ends, None, window)
             found = (given, *torch.autograd.grad(given, states, above))
             query, key, value = (torch.cat([each[: LENGTHS[0]] + 1, each[LENGTHS[0] :]]) for each in states)
-            other = kernel(query, key, value, LENGTHS, None, window)
+            other = kernel(query, key, value, LENGTHS, ends, None, window)
     except Exception as error:  # noqa: BLE001 - whatever a kernel that this card or this torch lacks raises, one attention each is there
         if is_out_of_memory(error):
             raise

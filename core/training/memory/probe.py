@@ -31,7 +31,14 @@ from core.engine.variants import kept_weights
 from core.errors import DoesNotFitError
 from core.files import is_out_of_memory
 from core.memory import budget, offloading
-from core.memory.arithmetic import estimate, has_room_to_keep_unpacked, kept_unpacked, most_kept_layers
+from core.memory.arithmetic import (
+    estimate,
+    has_room_to_keep_scales,
+    has_room_to_keep_unpacked,
+    kept_unpacked,
+    most_kept_layers,
+    whole_weights,
+)
 from core.memory.record import MemoryRecord, Rig
 from core.memory.setup import Setup
 from core.messages import Message, msg
@@ -88,24 +95,39 @@ class Probe:
         self._machine, self._context = this_machine(), 0
         self._kept: _Kept | None = None
         self._unpacked: kept_weights.KeptWeights | None = None
+        self._scales: kept_weights.KeptScales | None = None
 
     def __call__(self, ahead: Ahead) -> None:
         """Raises DoesNotFitError."""
         self._leave_layers(ahead.step, ahead.longest())
         while refusal := self._try(ahead):
+            if self._scales:
+                self._scales.forget()
             if not ahead.save_memory(ahead.longest().rows):
                 raise refusal
 
     def _leave_layers(self, step: Step, longest: LongestBatch) -> None:
         """On a GPU with gradient checkpointing, keep 4-bit weights dequantized for a layer's backward and leave as many layers
-        without checkpointing as fit by the plan's arithmetic; each saves its second forward. The probe then measures whether they
-        fit; if not, all are checkpointed and dequantized as usual."""
+        without checkpointing as fit by the plan's arithmetic; each saves its second forward. Then keep the scales of 4-bit weights in
+        fp32, if they fit too. The probe measures whether all that fits; if not, layers are checkpointed and dequantized as usual."""
         limit, retreat = self._limit(self._where(step.on_card)[0], step.on_card), step.retreat
-        room = step.on_card and retreat.checkpointing and not retreat.offloads and not self._recipe.train.offload_layers
+        room = step.on_card and not retreat.offloads and not self._recipe.train.offload_layers
         if not (room and self._shape and limit):
             return
         _, rig = self._where(step.on_card)
         factor = self._predict(step, longest, rig)["factor"]
+        if retreat.checkpointing:
+            self._leave_checkpointing(step, longest, limit, factor)
+        setup = self._setup(step, longest)
+        if not retreat.taken and has_room_to_keep_scales(self._shape, setup, limit / GIB, factor):
+            self._scales = kept_weights.keep(step, kept_weights.KeptScales)
+        if self._scales and self._scales.is_on:
+            size = whole_weights(self._shape, self._setup(step, longest)) - whole_weights(self._shape, setup)
+            self._run.log_event("decision", message=msg("probe.kept_scales", size=size / GIB))
+
+    def _leave_checkpointing(self, step: Step, longest: LongestBatch, limit: int, factor: float) -> None:
+        assert self._shape
+        retreat = step.retreat
         if not retreat.taken and has_room_to_keep_unpacked(self._shape, self._setup(step, longest), limit / GIB, factor):
             self._unpacked = kept_weights.keep(step)
         if self._unpacked and self._unpacked.is_on:
@@ -237,6 +259,7 @@ class Probe:
             offloads=step.retreat.offloads,
             kept_layers=step.retreat.kept_layers,
             keeps_unpacked=bool(self._unpacked and self._unpacked.is_on),
+            double_quant=not (self._scales and self._scales.is_on),
         )
 
     # ---- what it is -----------------------------------------------------------------------------------------------
