@@ -312,7 +312,7 @@ def _watched(case: Case, depth: int) -> Seen:
             if case.bits == 4 and case.has_room and not case.offload:
                 if case.checkpointing:
                     kept_weights.keep(step)
-                kept_weights.keep(step, kept_weights.KeptScales)
+                kept_weights.keep_scales(step)
             watch.begin()
             with neftune.noise(tuned, 5.0 if case.noise else None):
                 gradients = _trained(step, watch, case)

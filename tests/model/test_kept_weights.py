@@ -174,7 +174,7 @@ def test_scales_in_fp32_give_the_same_bits_and_are_not_undone_at_each_use(monkey
     with Unpackings() as seen:
         expected = gradients(made)
     assert seen.count == (7 + 6 + 7) * LAYERS
-    kept = kept_weights.keep(made, kept_weights.KeptScales)
+    kept = kept_weights.keep_scales(made)
     with Unpackings() as seen:
         assert torch.equal(gradients(made), expected)
     assert seen.count == 0 and kept.is_on and all(state.absmax.dtype == torch.float32 for state in states)
@@ -185,7 +185,7 @@ def test_scales_in_fp32_give_the_same_bits_and_are_not_undone_at_each_use(monkey
     assert torch.equal(gradients(made), expected)
     full = RuntimeError("CUDA out of memory")
     monkeypatch.setattr("bitsandbytes.functional.dequantize_blockwise", lambda *_: (_ for _ in ()).throw(full))
-    assert not kept_weights.keep(made, kept_weights.KeptScales).is_on and all(state.nested for state in states)
+    assert not kept_weights.keep_scales(made).is_on and all(state.nested for state in states)
 
 
 def test_scales_are_kept_in_fp32_where_there_is_room() -> None:
@@ -202,10 +202,10 @@ def test_scales_are_kept_in_fp32_where_there_is_room() -> None:
 
 
 class Kept:
-    """As KeptWeights of a step with layers in 4 bit."""
+    """As KeptWeights or KeptScales of a step with layers in 4 bit."""
 
-    def __init__(self, step: Any, kind: type = kept_weights.KeptWeights):
-        self.step, self.scales, self.forgotten = step, kind is kept_weights.KeptScales, False
+    def __init__(self, step: Any, scales: bool = False):
+        self.step, self.scales, self.forgotten = step, scales, False
 
     @property
     def is_on(self) -> bool:
@@ -227,6 +227,7 @@ def test_a_card_with_room_keeps_them_and_says_so(tmp_path: Path, monkeypatch: py
     asked: list[Setup] = []
     monkeypatch.setattr(probe, "has_room_to_keep_unpacked", lambda shape, setup, free, factor: asked.append(setup) or True)
     monkeypatch.setattr(kept_weights, "keep", Kept)
+    monkeypatch.setattr(kept_weights, "keep_scales", lambda step: Kept(step, scales=True))
     monkeypatch.setattr(probe, "has_room_to_keep_scales", lambda shape, setup, free, factor: asked.append(setup) or True)
     recipe = trainer.recipe.model_copy(update={"adapter": trainer.recipe.adapter.model_copy(update={"method": "qlora"})})
     run = trainer.reporter.run
@@ -253,6 +254,7 @@ def test_scales_that_do_not_fit_are_quantized_again_before_anything_else_is_give
     trainer.step.on_card = True
     monkeypatch.setattr(probe, "has_room_to_keep_scales", lambda shape, setup, free, factor: True)
     monkeypatch.setattr(kept_weights, "keep", Kept)
+    monkeypatch.setattr(kept_weights, "keep_scales", lambda step: Kept(step, scales=True))
     run = trainer.reporter.run
     run.add_facts(RunFacts(advice={}))
     looked = Probe(run, Workspace.open(tmp_path / "ws"), trainer.recipe, LLAMA)

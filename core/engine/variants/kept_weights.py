@@ -23,6 +23,8 @@ from core.engine.variants import fused_lora
 from core.files import is_out_of_memory
 from core.memory import arithmetic
 
+Kept = TypeVar("Kept")
+
 
 class KeptWeights:
     """For the layers of step.fused, until `release`; one of its groups."""
@@ -107,11 +109,16 @@ class KeptScales:
     release = forget
 
 
-Kept = TypeVar("Kept", KeptWeights, KeptScales)
-
-
-def keep(step: Any, kind: type[Kept] = KeptWeights) -> Kept:
+def keep(step: Any) -> KeptWeights:
     """Start it for a step whose layers are fused."""
-    kept = kind(step)
+    return _added(step, KeptWeights(step))
+
+
+def keep_scales(step: Any) -> KeptScales:
+    """Start it for a step whose layers are fused."""
+    return _added(step, KeptScales(step))
+
+
+def _added(step: Any, kept: Kept) -> Kept:
     step.fused = replace(step.fused, groups=(*step.fused.groups, kept))
     return kept

@@ -120,7 +120,7 @@ class Probe:
             self._leave_checkpointing(step, longest, limit, factor)
         setup = self._setup(step, longest)
         if not retreat.taken and has_room_to_keep_scales(self._shape, setup, limit / GIB, factor):
-            self._scales = kept_weights.keep(step, kept_weights.KeptScales)
+            self._scales = kept_weights.keep_scales(step)
         if self._scales and self._scales.is_on:
             size = whole_weights(self._shape, self._setup(step, longest)) - whole_weights(self._shape, setup)
             self._run.log_event("decision", message=msg("probe.kept_scales", size=size / GIB))
