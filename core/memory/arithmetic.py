@@ -22,6 +22,7 @@ from core.memory.layers import (
     experts_kept,
     layer_at_work,
     layer_kept,
+    masked_pairs,
     per_layer_inputs,
     readers_of,
     scans,
@@ -77,8 +78,9 @@ def estimate(shape: ModelShape, setup: Setup) -> Estimate:
         "optimizer": optimizer(n, setup),
         "workspace": workspace(setup),
     }
-    stored, head = layers_stored(shape, setup) + per_layer_inputs("kept", shape, setup), head_at_work(shape, setup)
-    layer = at_work(shape, setup)
+    pairs = masked_pairs(shape, setup)  # a truth value each, and at work a number
+    stored = layers_stored(shape, setup) + per_layer_inputs("kept", shape, setup) + pairs
+    head, layer = head_at_work(shape, setup), at_work(shape, setup) + setup.base_bytes * pairs
     unpacked = dequantised(shape, setup)
     step = {
         "gradients": gradients(n, stored, setup),
