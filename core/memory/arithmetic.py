@@ -91,9 +91,9 @@ def estimate(shape: ModelShape, setup: Setup) -> Estimate:
         "dequantised": unpacked,
     }
     outside = {"context": context(setup), "slack": slack(stored + max(layer, head), logits(shape, setup), setup)}
-    doubt, margin = shape.low_confidence, memory_constants().margin
+    doubt, margin, known = shape.low_confidence, memory_constants().margin, "known" if setup.device == "card" else "on_cpu"
     return Estimate.of(
-        idle, step, outside, trainable_params=n, margin=margin["low_confidence" if doubt else "known"], low_confidence=doubt
+        idle, step, outside, trainable_params=n, margin=margin["low_confidence" if doubt else known], low_confidence=doubt
     )
 
 
