@@ -147,7 +147,7 @@ class Advice(Frozen):
     @property
     def setup(self) -> Setup:
         """What the arithmetic was asked."""
-        return Setup.of(self.recipe, self.budget.kind)
+        return Setup.of(self.recipe, self.budget.kind, self.budget.capability)
 
     def as_json(self) -> dict[str, Any]:
         """As run.json and `plan --json` have it: the settings by their names, then the rest."""
@@ -250,7 +250,7 @@ class Case:
         """None without a shape. Raises RecipeError for target_modules that the model has not."""
         if self.shape is None:
             return None
-        counted = arithmetic.estimate(self.shape, Setup.of(draft, self.budget.kind))
+        counted = arithmetic.estimate(self.shape, Setup.of(draft, self.budget.kind, self.budget.capability))
         correction = self.corrections.of(draft.adapter.method)
         return correction.apply(counted) if correction else counted
 

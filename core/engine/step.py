@@ -195,6 +195,7 @@ class Step:
                 loss = self._compared(batch, share) if self.preference else summed_loss(self.tuned, batch, self.head)
                 (self.scaler.scale(loss / counted) if is_scaled else loss / counted).backward()
             loss_sum += loss.detach()
+            del loss  # or its graph would keep the embedded tokens and their gradient through the next micro-batch
         return loss_sum
 
     def whole(self, batches: Sequence[Batch]) -> tuple[float, float]:

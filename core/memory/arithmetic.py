@@ -22,6 +22,7 @@ from core.memory.layers import (
     experts_kept,
     layer_at_work,
     layer_kept,
+    masked_pairs,
     per_layer_inputs,
     readers_of,
     scans,
@@ -77,8 +78,9 @@ def estimate(shape: ModelShape, setup: Setup) -> Estimate:
         "optimizer": optimizer(n, setup),
         "workspace": workspace(setup),
     }
-    stored, head = layers_stored(shape, setup) + per_layer_inputs("kept", shape, setup), head_at_work(shape, setup)
-    layer = at_work(shape, setup)
+    pairs = masked_pairs(shape, setup)  # a truth value each, and at work a number
+    stored = layers_stored(shape, setup) + per_layer_inputs("kept", shape, setup) + pairs
+    head, layer = head_at_work(shape, setup), at_work(shape, setup) + setup.base_bytes * pairs
     unpacked = dequantised(shape, setup)
     step = {
         "gradients": gradients(n, stored, setup),
@@ -89,9 +91,9 @@ def estimate(shape: ModelShape, setup: Setup) -> Estimate:
         "dequantised": unpacked,
     }
     outside = {"context": context(setup), "slack": slack(stored + max(layer, head), logits(shape, setup), setup)}
-    doubt, margin = shape.low_confidence, memory_constants().margin
+    doubt, margin, known = shape.low_confidence, memory_constants().margin, "known" if setup.device == "card" else "on_cpu"
     return Estimate.of(
-        idle, step, outside, trainable_params=n, margin=margin["low_confidence" if doubt else "known"], low_confidence=doubt
+        idle, step, outside, trainable_params=n, margin=margin["low_confidence" if doubt else known], low_confidence=doubt
     )
 
 

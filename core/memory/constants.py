@@ -66,6 +66,7 @@ class MemoryConstants(Strict):
     workspace_gib: float
     trainer: Stack
     kept_besides: dict[str, dict[str, float]]
+    moving_besides: dict[str, dict[str, float]]
     per_layer_inputs: dict[str, float]
     kept_with_per_layer_inputs: dict[str, float]
     scan: dict[str, float]
@@ -73,6 +74,9 @@ class MemoryConstants(Strict):
     eager: dict[str, float]
     eager_families: dict[str, dict[str, float]]
     kept_whole: KeptWhole
+    heads_first: tuple[str, ...]
+    not_packed: tuple[str, ...]
+    drops_attention: tuple[str, ...]
     besides_lora: dict[str, dict[str, dict[str, float]]]
     bus: BusConstants
     cpu: CpuConstants

@@ -7,13 +7,16 @@ from core.memory.constants import memory_constants
 from core.memory.setup import Setup
 from core.models.shapes.shape import HEAD, ModelShape
 
+WIDEST_HEAD = 256  # of torch's kernel for packed rows
 Widths = dict[str, float]  # number of values per width of a layer: hidden, query, key_value, mlp
 
 
 def kept(shape: ModelShape, setup: Setup) -> Widths:
     """Values per token that one layer keeps for its backward, by width; section 1.4."""
     found, constants = Widths(setup.trainer.kept[shape.mlp]), memory_constants()
-    whole = shape.model_type in constants.kept_whole.families and shape.num_key_value_heads == shape.num_attention_heads
+    readers, grouped = readers_of(shape, setup), _is_grouped(shape, setup)
+    repeats = shape.num_key_value_heads < shape.num_attention_heads and not grouped
+    whole = shape.model_type in constants.kept_whole.families and not repeats
     for more in (
         constants.kept_besides.get(shape.model_type),
         constants.kept_whole.widths if whole and setup.trainer.by_transformers else None,
@@ -22,9 +25,12 @@ def kept(shape: ModelShape, setup: Setup) -> Widths:
     ):
         for width, times in (more or {}).items():
             found[width] = found.get(width, 0) + times
-    readers = readers_of(shape, setup)
+    if grouped:
+        found["query"] -= 2
+        found["key_value"] = found.get("key_value", 0) + 2
     found["hidden"] += readers["attention"] + readers["up"]
-    found["query"] += readers["output"]
+    # That kernel's result is what the output reads, unless the heads come before the tokens in memory.
+    found["query"] += 0 if grouped and shape.model_type not in constants.heads_first else readers["output"]
     found["mlp"] += readers["down"]
     if shape.num_experts and setup.trainer.counted:
         # Of each expert a token uses, the weighted output. Nothing trained keeps the input of its last product.
@@ -37,6 +43,24 @@ def kept(shape: ModelShape, setup: Setup) -> Widths:
         if shape.model_type not in cpu.keeps_gates:
             found["mlp"] -= readers["down"] + 1
     return found
+
+
+def _is_packed(shape: ModelShape, setup: Setup) -> bool:
+    """Whether rows lie end to end: not in families that would let one see another."""
+    is_hybrid = any(doubt.key == "shape.hybrid" for doubt in shape.low_confidence)
+    return setup.packed and not is_hybrid and shape.model_type not in memory_constants().not_packed
+
+
+def _is_grouped(shape: ModelShape, setup: Setup) -> bool:
+    """Whether keys and values are not repeated: by the kernel for packed rows, which has no dropout."""
+    takes = shape.head_dim <= WIDEST_HEAD and shape.model_type not in memory_constants().drops_attention
+    return setup.grouped and takes and _is_packed(shape, setup)
+
+
+def masked_pairs(shape: ModelShape, setup: Setup) -> float:
+    """Pairs of tokens in the mask of rows side by side, which all layers share."""
+    is_there = setup.micro_batch > 1 and setup.device == "card" and setup.trainer.counted and not _is_packed(shape, setup)
+    return setup.micro_batch * setup.max_length**2 if is_there else 0.0
 
 
 def _makes_again(shape: ModelShape, setup: Setup) -> bool:
@@ -52,7 +76,7 @@ def layer_kept(shape: ModelShape, setup: Setup) -> float:
 
 def windows(shape: ModelShape, setup: Setup) -> float:
     """Bytes per token of the mask that a sliding-window layer keeps if a row is longer: one value per pair of tokens."""
-    cuts = shape.window_layers and setup.max_length > shape.window and setup.trainer.counted
+    cuts = shape.window_layers and setup.max_length > shape.window and setup.trainer.counted and not _is_grouped(shape, setup)
     return setup.base_bytes * setup.max_length if cuts and not _bends_scores(shape, setup) else 0.0
 
 
@@ -104,10 +128,11 @@ def layer_at_work(shape: ModelShape, setup: Setup) -> float:
     constants = memory_constants()
     again_made = _makes_again(shape, setup) and shape.model_type not in constants.cpu.keeps_gates
     gone = 0 if again_made else readers_of(shape, setup)["down"]
-    product = _values(shape, setup.trainer.moving) - shape.active_width * gone
+    besides = _values(shape, constants.moving_besides.get(shape.model_type, {})) if setup.trainer.counted else 0.0
+    product = _values(shape, setup.trainer.moving) + besides - shape.active_width * gone
     norm = _values(shape, constants.norm_after_mlp.moving) if shape.model_type in constants.norm_after_mlp.families else 0.0
-    besides = windows(shape, setup) + scans(shape, setup)
-    again = layer_kept(shape, setup) + besides if setup.gradient_checkpointing else 0.0
+    whole_rows = windows(shape, setup) + scans(shape, setup)
+    again = layer_kept(shape, setup) + whole_rows if setup.gradient_checkpointing else 0.0
     # Per-layer embeddings enter after the MLP: what they kept is freed when the backward reaches it.
     behind = (
         _values(shape, constants.kept_with_per_layer_inputs) if again and shape.per_layer_size and setup.trainer.counted else 0.0

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any, Literal
 
 from pydantic import Field
 
 from core.memory.constants import Stack, memory_constants
 from core.recipe import Adapter, Data, Recipe
+from core.system.checkup import LEAST_FOR_FLASH
 from core.values import Strict
 
 LossName = Literal["supervised", "chunked", "full", "fused"]
@@ -18,7 +20,8 @@ class Setup(Strict):
     (None: all of it). base_bytes: width of a 16-bit or fp32 base, and of what flows through it. stack: whose trainer
     (benchmarks/memory_stacks.py knows others); loss None: the one that it has. load_in_8bit: LLM.int8 instead of a 16-bit base; with qlora it counts for nothing. fp32_stream: hidden states in fp32 on a 16-bit base, as `prepare_model_for_kbit_training`
     makes them. kept_layers: with checkpointing, the last ones that are not checkpointed. keeps_unpacked: 4-bit weights stay unpacked from a layer's second forward to its backward. accumulates: gradients outlive a micro-batch. offloads: what layers leave for the backward lies in RAM. offload_layers: that lie in RAM themselves (core/engine/variants/streaming).
-    shards: ranks that hold the base together (core/engine/variants/fsdp)."""
+    shards: ranks that hold the base together (core/engine/variants/fsdp). packed: rows lie end to end where the family allows it.
+    grouped: one kernel then attends to each, with keys and values not repeated for each query head (core/engine/variants/varlen)."""
 
     method: Literal["lora", "qlora", "full"] = "lora"
     r: int = Field(Adapter.model_fields["r"].default, ge=1)
@@ -46,11 +49,13 @@ class Setup(Strict):
     keeps_unpacked: bool = False
     offload_layers: int = Field(0, ge=0)
     shards: int = Field(1, ge=1)
+    packed: bool = True
+    grouped: bool = False
 
     @classmethod
-    def of(cls, recipe: Recipe, device: Literal["card", "cpu"], **found: Any) -> Setup:
-        """The setup of a recipe on a device, the only way from settings to the estimate. found: fields that are better known than
-        from the recipe, such as a batch of its data."""
+    def of(cls, recipe: Recipe, device: Literal["card", "cpu"], capability: tuple[int, int] | None = None, **found: Any) -> Setup:
+        """The setup of a recipe on a device, the only way from settings to the estimate. capability: of the GPU, None: unknown. found:
+        fields that are better known than from the recipe, such as a batch of its data."""
         adapter, train = recipe.adapter, recipe.train
         asked = {
             "method": adapter.method,
@@ -66,6 +71,9 @@ class Setup(Strict):
             "target_parameters": adapter.target_parameters,
             "offload_layers": max(0, train.offload_layers) if device == "card" else 0,
             "shards": train.ranks if train.fsdp else 1,
+            "packed": recipe.data.packing,
+            # torch's wheels for Windows may lack the kernel.
+            "grouped": recipe.data.packing and (capability or (0, 0)) >= LEAST_FOR_FLASH and sys.platform == "linux",
         }
         return cls(device=device, **(asked | found))
 

@@ -12,12 +12,14 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 
 from core.advice import plan
+from core.engine.step import LongestBatch
 from core.errors import DoesNotFitError, PauseRequested
 from core.memory.record import MemoryRecord, Rig
 from core.models.shapes.shape import ModelShape
@@ -28,6 +30,7 @@ from core.runs.folder import RunFolder
 from core.runs.run_json import RunFacts
 from core.runs.states import State
 from core.system import processes
+from core.system.gpu import Card
 from core.system.machine import this_machine
 from core.system.processes import ResidentPeak
 from core.training.memory.probe import Probe
@@ -48,6 +51,22 @@ def probe_of(trainer: Trainer, workspace: Workspace) -> Probe:
     trainer.reporter.run.path.mkdir(exist_ok=True, parents=True)
     shape = ModelShape.from_config(trainer.step.tuned.get_base_model().config.to_dict())
     return Probe(trainer.reporter.run, workspace, trainer.recipe, shape)
+
+
+def test_the_estimate_is_of_rows_as_the_card_computes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One kernel for all packed rows needs packed rows, and a card that has it."""
+    monkeypatch.setattr("core.memory.setup.sys", SimpleNamespace(platform="linux"))
+    trainer = trainer_of(tmp_path / "run", None)
+    trainer.step.on_card = True
+    probe = probe_of(trainer, Workspace.open(tmp_path / "ws"))
+    grouped = []
+    for capability, packed in (((8, 6), True), ((7, 5), True), ((8, 6), False)):
+        card = Card(index=0, name="RTX", capability=capability)
+        monkeypatch.setattr(probe, "_where", lambda on_card, card=card: (card, None))
+        trainer.step.packed = packed
+        setup = probe._setup(trainer.step, LongestBatch(tuple(trainer.data.train[:2]), 64, 32, several=True))
+        grouped.append((setup.grouped, setup.micro_batch))
+    assert grouped == [(True, 1), (False, 1), (False, 2)]
 
 
 # ---- nothing of the run changes ---------------------------------------------------------------------------------------

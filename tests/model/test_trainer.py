@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from core.advice import plan
 from core.data.labels import Encoded
@@ -177,6 +178,22 @@ def trainer_of(tuned: torch.nn.Module, folder: Path, evaluation: int = 3, **sett
     sections = {"data": {"source": "x", "max_length": 64, **settings.pop("data", {})}, "train": settings}
     recipe = plan.resolve(Recipe.parse(sections), "x", has_card=False)
     return assembled(tuned, recipe, Counting(RunFolder(folder)), TrainingData(rows(6), rows(evaluation), 0))
+
+
+def test_nothing_of_a_micro_batch_lasts_into_the_next(tmp_path: Path) -> None:
+    """With checkpointing the embedded tokens require gradients: a graph that lasts keeps them, and as much again for their gradient."""
+    step = trainer_of(trained(tiny_llama()), tmp_path, gradient_checkpointing=True).step
+    step.begin(0)
+    embedded: list[StorageWeakRef] = []
+    lasting: list[int] = []
+
+    def note(module: torch.nn.Module, args: tuple, output: torch.Tensor) -> None:
+        lasting.append(sum(not each.expired() for each in embedded))
+        embedded.append(StorageWeakRef(output.untyped_storage()))
+
+    step.tuned.get_base_model().get_input_embeddings().register_forward_hook(note)
+    step.compute([rows(2)] * 3, 1e-3)
+    assert lasting == [0, 0, 0]
 
 
 def test_measuring_drops_nothing_out_and_training_goes_on_with_dropout(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ _KEYS = {
     "num_hidden_layers": ("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
     "num_attention_heads": ("num_attention_heads", "n_head", "n_heads", "num_heads"),
     "num_key_value_heads": ("num_key_value_heads", "num_kv_heads", "n_head_kv"),
-    "intermediate_size": ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"),
+    "intermediate_size": ("block_ff_dim", "intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size"),
     "vocab_size": ("vocab_size",),
     "head_dim": ("head_dim",),
     "max_position_embeddings": ("max_position_embeddings", "n_positions", "max_seq_len"),
@@ -43,7 +43,7 @@ _KEYS = {
 NEEDED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
 _HYBRID_KEYS = ("linear_num_value_heads", "hybrid_override_pattern", "attn_layer_period", "ssm_cfg", "state_size")
 _HYBRID_PREFIXES = ("mamba_", "ssm_", "lru_", "conv_L")
-_ORDINARY_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
+_ORDINARY_LAYERS = {"attention", "full_attention", "sliding_attention", "chunked_attention"}
 
 
 def read(config: Mapping[str, Any], model_type: str) -> dict[str, Any]:
@@ -73,6 +73,8 @@ def derived(values: dict[str, Any], config: Mapping[str, Any], model_type: str) 
     values.setdefault("head_dim", h // heads if heads else 0)
     if h and not names_of(model_type).gated:
         values.setdefault("intermediate_size", 4 * h)
+    if model_type == "lfm2" and values.get("intermediate_size"):
+        values["intermediate_size"] = _of_lfm2(values["intermediate_size"], config)
     _wide_heads(values, config)
     _kinds_of_layers(values, config)
     if config.get("use_double_wide_mlp") and _number(config, "num_kv_shared_layers"):
@@ -91,6 +93,15 @@ def derived(values: dict[str, Any], config: Mapping[str, Any], model_type: str) 
     else:
         values = {name: value for name, value in values.items() if name not in ("num_experts", "experts_per_token", "expert_size")}
     return values
+
+
+def _of_lfm2(width: int, config: Mapping[str, Any]) -> int:
+    """The width of its MLP: two thirds of the number in config.json, rounded up, unless it says that the number is the width."""
+    if config.get("block_auto_adjust_ff_dim") is False:
+        return width
+    narrow, factor = 2 * width // 3, config.get("block_ffn_dim_multiplier", 1.0)
+    multiple = _number(config, "block_multiple_of") or 256
+    return -(-int(factor * narrow) // multiple) * multiple if isinstance(factor, int | float) else narrow
 
 
 def _wide_heads(values: dict[str, Any], config: Mapping[str, Any]) -> None:
@@ -126,7 +137,7 @@ def _kinds_of_layers(values: dict[str, Any], config: Mapping[str, Any]) -> None:
     scans = kinds.count("mamba") + kinds.count("linear_attention")  # as transformers writes it since 5.24
     width = _number(config, "mamba_d_head") or _number(config, "mamba_head_dim")
     values |= {
-        "scan_layers": scans or values.get("num_hidden_layers", 0),
+        "scan_layers": scans if kinds else values.get("num_hidden_layers", 0),
         "scan_heads": heads,
         "scan_head_dim": width or (_number(config, "mamba_expand") or 2) * values.get("hidden_size", 0) // heads,
         "scan_state": _number(config, "mamba_d_state") or _number(config, "ssm_state_size"),
@@ -154,7 +165,8 @@ def doubts_about(config: Mapping[str, Any], inner: Mapping[str, Any], values: Ma
     """What the arithmetic does not model, a sentence each."""
     kinds = inner.get("layer_types") or inner.get("layers_block_type") or ()
     strange = {str(kind) for kind in kinds} - _ORDINARY_LAYERS if isinstance(kinds, list) else set()
-    hybrid = bool(strange) or any(inner.get(key) for key in inner if key in _HYBRID_KEYS or key.startswith(_HYBRID_PREFIXES))
+    says = any(inner.get(key) for key in inner if key in _HYBRID_KEYS or key.startswith(_HYBRID_PREFIXES))
+    hybrid = bool(strange) if kinds else says  # Granite 4 Micro has the keys of a scan, and layers of attention alone
     quantised = config.get("quantization_config") or inner.get("quantization_config")
     method = quantised.get("quant_method") if isinstance(quantised, dict) else None
     doubts = {

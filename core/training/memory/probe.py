@@ -247,9 +247,11 @@ class Probe:
     def _setup(self, step: Step, longest: LongestBatch) -> Setup:
         """The setup for the estimate: rows of the longest length, or, packed, one row of all tokens."""
         together = 1 if step.packed else len(longest.rows)
+        card = self._where(step.on_card)[0] if step.packed else None
         return Setup.of(
             self._recipe,
             "card" if step.on_card else "cpu",
+            card.capability if card else None,
             micro_batch=together,
             max_length=max(1, -(-longest.tokens // together)),
             supervised_tokens=-(-longest.learned // together),

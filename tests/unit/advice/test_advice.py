@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -100,6 +101,17 @@ def test_the_table_speaks_of_the_card_as_sold_and_the_arithmetic_of_what_is_free
         advice, "verdict"
     )
     assert advice.documented.minimum_gb == 8
+
+
+def test_a_card_with_a_kernel_for_packed_rows_needs_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.memory.setup.sys", SimpleNamespace(platform="linux"))
+    shape, needed = shape_of_size("7B"), list[float]()
+    for capability in ((8, 6), (7, 5)):
+        card = Budget(kind="card", sold_gb=80.0, free_gib=80.0, capability=capability)
+        advice = recommend(shape, card, chosen={"gradient_checkpointing": False, "max_length": 2048, "micro_batch": 1, "r": 8})
+        assert advice.estimate and advice.setup.grouped == (capability == (8, 6))
+        needed.append(advice.estimate.on_card_gib)
+    assert needed[0] < needed[1]
 
 
 def test_a_planned_card_prints_what_is_left_to_the_desktop() -> None:

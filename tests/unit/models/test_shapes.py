@@ -75,6 +75,25 @@ def test_layers_have_the_names_of_their_family(config: dict[str, Any], name: str
     assert "gate_proj" in str(caught.value) and name in str(caught.value)
 
 
+LFM2 = {
+    "model_type": "lfm2", "hidden_size": 1024, "num_hidden_layers": 16, "num_attention_heads": 16, "num_key_value_heads": 8,
+    "vocab_size": 65536,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "width"),
+    [
+        ({"intermediate_size": 6656}, 4608),
+        ({"block_ff_dim": 12288, "intermediate_size": 1}, 8192),
+        ({"intermediate_size": 4608, "block_auto_adjust_ff_dim": False}, 4608),
+        ({"intermediate_size": 6656, "block_ffn_dim_multiplier": 1.3, "block_multiple_of": 512}, 6144),
+    ],
+)
+def test_the_mlp_of_lfm2_is_as_wide_as_its_class_makes_it(given: dict[str, Any], width: int) -> None:
+    assert ModelShape.from_config(LFM2 | given).intermediate_size == width
+
+
 SIZES = {"7B": 6.738, "13b": 13.016, "33B": 32.53, "1.5B": 1.5, "500M": 0.5, "9B": 9.0, "20 b": 20.0, "36B": 36.0, "72B": 72.0}
 
 
@@ -111,6 +130,15 @@ DOUBTS = {
 @pytest.mark.parametrize("doubt", DOUBTS)
 def test_what_the_arithmetic_does_not_model_is_said(doubt: str) -> None:
     assert [found.key for found in ModelShape.from_config(DOUBTS[doubt]).low_confidence] == [f"shape.{doubt}"]
+
+
+def test_a_hybrid_of_attention_alone_is_none() -> None:
+    """Granite 4.0 Micro says how wide a scan would be, and has no layer with one."""
+    scans = {"mamba_n_heads": 64, "mamba_d_head": 64, "mamba_d_state": 128}
+    plain = ModelShape.from_config(LLAMA | scans | {"layer_types": ["attention"] * LLAMA["num_hidden_layers"]})
+    assert not plain.low_confidence and not plain.scan_layers
+    everywhere = ModelShape.from_config(LLAMA | scans)  # Falcon-H1, which lists no kinds
+    assert everywhere.low_confidence and everywhere.scan_layers == LLAMA["num_hidden_layers"]
 
 
 def test_ordinary_models_leave_no_doubt() -> None:
