@@ -70,6 +70,7 @@ class Part:
 def settle(cache: Path) -> None:
     """For the whole process: cards and indexes in a folder of its own; a broken line is told at once, for `DownloadWork` waits."""
     constants.HF_HUB_CACHE = datasets.config.HF_DATASETS_CACHE = str(cache)
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # it would tell another address which set was looked at
     datasets.config.STREAMING_READ_MAX_RETRIES = datasets.config.STREAMING_OPEN_MAX_RETRIES = 1
     datasets.config.STREAMING_READ_RETRY_INTERVAL = datasets.config.STREAMING_OPEN_RETRY_INTERVAL = 0
     # The datasets server, which knows rows and features of cards without them, stands beside huggingface.co alone.

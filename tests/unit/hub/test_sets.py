@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import socket
 
 import psutil
 import pytest
@@ -266,7 +267,14 @@ def test_a_stale_token_does_not_keep_from_what_is_open_and_is_never_said(hub, mo
     assert why(NAME) == "hub_set.bad_token"
 
 
-def test_the_process_that_looks_is_ended_where_the_hub_is_silent_and_answers_where_it_is_not(hub, monkeypatch):
+def test_the_process_that_looks_asks_nobody_else_keeps_nothing_and_is_ended_where_the_hub_is_silent(hub, monkeypatch, tmp_path):
+    """Seen: the library counts each look at a set at another address, by the name of the set."""
+    elsewhere = socket.create_server(("127.0.0.1", 0))
+    elsewhere.setblocking(False)
+    for name in ("HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{elsewhere.getsockname()[1]}")
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, "127.0.0.1")
     monkeypatch.setenv("HF_ENDPOINT", hub.url)
@@ -274,6 +282,9 @@ def test_the_process_that_looks_is_ended_where_the_hub_is_silent_and_answers_whe
     kit.put_parts(hub, NAME, {"default/train": [kit.pirates(30)]})
     told = about(SetName.parse(NAME), with_rows=True)
     assert isinstance(told.head, SetHead) and told.head.rows == tuple(kit.pirates(10)) and told.part.rows == 30
+    with elsewhere, pytest.raises(BlockingIOError):
+        elsewhere.accept()
+    assert not any((tmp_path / "home").iterdir())
     hub.stalls_listings = True
     monkeypatch.setattr(asking, "LOOK_S", 0.2)
     assert why(NAME) == "hub_set.slow"
