@@ -16,12 +16,12 @@ from typing import Any
 
 import datasets
 import pyarrow
-from datasets import BuilderConfig, ClassLabel, DownloadConfig, Features, IterableDataset, LargeList, List
+from datasets import BuilderConfig, ClassLabel, DownloadConfig, Features, IterableDataset, LargeList, List, packaged_modules
 from datasets.builder import Key
-from datasets.data_files import DataFilesPatternsDict, EmptyDatasetError
+from datasets.data_files import DataFilesDict, DataFilesList, EmptyDatasetError
 from datasets.exceptions import DataFilesNotFoundError
 from datasets.features import Json
-from datasets.load import DatasetModule, HubDatasetModuleFactory
+from datasets.load import DatasetModule, HubDatasetModuleFactory, import_main_class
 from datasets.packaged_modules.parquet.parquet import Parquet
 from datasets.table import CastError
 from datasets.utils.file_utils import xopen
@@ -63,8 +63,9 @@ class Part:
 
     @property
     def is_ours(self) -> bool:
-        """Whether core.data.reading reads its files at least as well as the library: no options but a separator."""
-        return not self.options.keys() - {"sep", "delimiter"} and all(Path(file.name).suffix.lower() in OURS for file in self.files)
+        """Whether core.data.reading reads its files at least as well as the library: no options but a separator, no classes."""
+        is_plain = not self.options.keys() - {"sep", "delimiter"} and "ClassLabel(" not in repr(self.features)
+        return is_plain and all(Path(file.name).suffix.lower() in OURS for file in self.files)
 
 
 def settle(cache: Path) -> None:
@@ -114,20 +115,18 @@ def _configs(module: DatasetModule) -> list[BuilderConfig]:
 
 
 def _parts(listing: Listing, module: DatasetModule, kind: str, config: BuilderConfig) -> Iterator[Part]:
-    base = module.builder_kwargs["base_path"] + "/"
-    found = config.data_files
-    if isinstance(found, DataFilesPatternsDict):
-        try:
-            found = found.resolve(base[:-1], DownloadConfig(token=listing.token))
-        except FileNotFoundError:  # a configuration of the card whose files are not there
-            return
+    base = module.builder_kwargs["base_path"]
+    try:
+        config._resolve_data_files(base, DownloadConfig(token=listing.token))
+    except FileNotFoundError:  # a configuration of the card whose files are not there
+        return
     infos = module.dataset_infos or {}
     info = infos.get(config.name) or (next(iter(infos.values())) if len(infos) == 1 else None)
     plain = type(config)(name=config.name)
     own = {each.name: getattr(config, each.name) for each in fields(config) if each.name not in ("name", "data_files", "data_dir")}
     options = {name: value for name, value in own.items() if value != getattr(plain, name)}
-    for split, urls in found.items():
-        names = [url.removeprefix(base) for url in urls]
+    for split, urls in config.data_files.items():
+        names = [url.removeprefix(f"{base}/") for url in urls]
         taken = tuple(listing.file(name) for name in names if name in listing.siblings and _SAFE.fullmatch(name))
         size = (info.splits or {}).get(split) if info else None
         if taken:
@@ -159,7 +158,7 @@ class FrugalParquet(Parquet):
                 xopen(file, "rb", download_config=options) as raw,
                 ParquetFile(raw, buffer_size=BUFFER, pre_buffer=False) as parquet,
             ):
-                for batch, rows in enumerate(parquet.iter_batches(BATCH, use_threads=False)):
+                for batch, rows in enumerate(parquet.iter_batches(BATCH, columns=self.config.columns, use_threads=False)):
                     yield Key(number, batch), self._cast_table(pyarrow.Table.from_batches([rows]))
 
 
@@ -168,12 +167,11 @@ def stream(part: Part, listing: Listing, files: Sequence[str] = ()) -> IterableD
     base = f"hf://datasets/{listing.repo_id}@{listing.commit}/"
     urls = list(files) or [base + file.name for file in part.files]
     options = {"features": part.features} | _HOW.get(part.kind, {}) | part.options
+    kind = FrugalParquet if part.kind == "parquet" else import_main_class(f"{packaged_modules.__name__}.{part.kind}.{part.kind}")
+    # As they are, where load_dataset would take them for patterns.
+    taken = DataFilesDict({"train": DataFilesList(urls, [(url,) for url in urls])})
     with refusing(listing.repo_id, part.files[0].name):
-        if part.kind == "parquet":
-            builder = FrugalParquet(data_files={"train": urls}, features=part.features, token=listing.token)
-        else:
-            builder = datasets.load_dataset_builder(part.kind, data_files={"train": urls}, token=listing.token, **options)
-        return builder.as_streaming_dataset("train")
+        return kind(data_files=taken, token=listing.token, **options).as_streaming_dataset("train")
 
 
 def media(features: Features | None) -> list[str]:

@@ -47,7 +47,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
 
 @pytest.fixture
 def space(tmp_path: Path) -> Workspace:
-    return Workspace.open(tmp_path / "ws")
+    return Workspace.open(tmp_path / "my [ai] ws")
 
 
 @pytest.fixture
@@ -201,12 +201,13 @@ def test_files_of_a_kind_are_joined_and_their_first_rows_taken(hub, app, store, 
     assert answers == [row["question"] for row in kit.pirates(rows or 40)]
 
 
-def test_classes_come_by_their_names(hub, app, store):
+@pytest.mark.parametrize(("file", "made"), [("train [1].parquet", kit.parquet), ("train.jsonl", kit.jsonl)])
+def test_classes_come_by_their_names(hub, app, store, file, made):
     """Seen: "0" was trained where the set says "friend"."""
     label = {"class_label": {"names": {"0": "friend", "1": "foe"}}}
     features = [{"name": "question", "dtype": "string"}, {"name": "answer", "dtype": label}]
     rows = [{"question": f"What is thing number {i}?", "answer": i % 2} for i in range(40)]
-    kit.put(hub, NAME, {"train.parquet": kit.parquet(rows)}, cardData={"dataset_info": {"features": features}})
+    kit.put(hub, NAME, {file: made(rows)}, cardData={"dataset_info": {"features": features}})
     for part in (WHOLE, PartName(NAME, "default", "train", 20)):
         app.start(str(part))
         learned = [row["answer"] for row in rows_of(store, until(app, part).result)]

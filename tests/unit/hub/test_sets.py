@@ -148,12 +148,13 @@ def test_files_are_sorted_as_the_card_says_and_its_default_comes_first(hub):
         {"config_name": "cola", "data_files": [{"split": "train", "path": "cola/**"}, {"split": "test", "path": ["x/*.csv"]}]},
         {"config_name": "all", "data_files": "**/*.csv", "default": True},
         {"config_name": "gone", "data_files": "nothing/*.csv"},
+        {"config_name": "below", "data_dir": "x"},
     ]
     files = dict.fromkeys(["cola/a/1.csv", "cola/2.csv", "x/3.csv", "x/y/4.csv"], b"question,answer\na,b\n")
     kit.put(hub, NAME, files, cardData={"configs": configs})
     parts = about(SetName.parse(NAME)).parts
     assert [(each.config, each.split, each.files) for each in parts] == [
-        ("all", "train", 4), ("cola", "train", 2), ("cola", "test", 1),
+        ("all", "train", 4), ("cola", "train", 2), ("cola", "test", 1), ("below", "train", 2),
     ]  # fmt: skip
 
 
