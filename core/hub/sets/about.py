@@ -8,7 +8,7 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from huggingface_hub import constants
 
@@ -69,17 +69,7 @@ class AboutSet(Frozen):
         return self.chosen
 
 
-class _Named(Protocol):
-    @property
-    def config(self) -> str: ...
-    @property
-    def split(self) -> str: ...
-
-
-_Part = TypeVar("_Part", bound=_Named)
-
-
-def part_of(parts: Sequence[_Part], repo: str, named: tuple[str, ...]) -> _Part:
+def part_of(parts: Sequence[AboutPart], repo: str, named: tuple[str, ...]) -> AboutPart:
     """The one that was named: by configuration and split, by either, or the first. Raises DataError that names what there is."""
     fit = [part for part in parts if named in ((), (part.config, part.split), (part.config,), (part.split,))]
     if fit:

@@ -32,6 +32,7 @@ from pyarrow.parquet import ParquetFile
 from core.errors import DataError, GarageError, reason_of
 from core.hub.answers import NotAHub
 from core.hub.listing import File, Listing
+from core.hub.sets.about import AboutPart, part_of
 from core.hub.transfer import Unwanted
 
 KINDS = ("parquet", "json", "csv", "text", "arrow")  # the library's modules; the others are for media, or need more libraries
@@ -46,20 +47,12 @@ _HOW: dict[str, dict[str, Any]] = {"csv": {"keep_default_na": False}, "text": {"
 
 @dataclass(frozen=True)
 class Part:
-    """One configuration and split. rows, unpacked_bytes: None where neither card nor hub says. options: the card's."""
+    """One configuration and split. features: as the card or the hub says. options: the card's, for the library."""
 
-    config: str
-    split: str
-    kind: str
+    about: AboutPart
     files: tuple[File, ...]
-    rows: int | None = None
-    unpacked_bytes: int | None = None
     features: Features | None = None
     options: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def bytes(self) -> int:
-        return sum(file.size or 0 for file in self.files)
 
     @property
     def is_ours(self) -> bool:
@@ -98,6 +91,13 @@ def parts_of(listing: Listing) -> list[Part]:
     return found
 
 
+def part_named(listing: Listing, named: tuple[str, ...]) -> Part:
+    """Raises DataError, HTTPError."""
+    parts = parts_of(listing)
+    chosen = part_of([part.about for part in parts], listing.repo_id, named)
+    return next(part for part in parts if part.about is chosen)
+
+
 def _module(listing: Listing) -> DatasetModule:
     factory = HubDatasetModuleFactory(
         listing.repo_id, listing.commit, download_config=DownloadConfig(token=listing.token), use_exported_dataset_infos=True
@@ -130,10 +130,11 @@ def _parts(listing: Listing, module: DatasetModule, kind: str, config: BuilderCo
         taken = tuple(listing.file(name) for name in names if name in listing.siblings and _SAFE.fullmatch(name))
         size = (info.splits or {}).get(split) if info else None
         if taken:
-            yield Part(
-                config.name, str(split), kind, taken, size and size.num_examples, size and size.num_bytes,
-                info.features if info else None, options,
+            about = AboutPart(
+                config=config.name, split=str(split), kind=kind, files=len(taken), bytes=sum(file.size or 0 for file in taken),
+                rows=size and size.num_examples, unpacked_bytes=size and size.num_bytes,
             )  # fmt: skip
+            yield Part(about, taken, info.features if info else None, options)
 
 
 def _nothing(listing: Listing, key: str = "") -> DataError:
@@ -166,8 +167,9 @@ def stream(part: Part, listing: Listing, files: Sequence[str] = ()) -> IterableD
     """Its rows, unread. files: where they lie here; without them from the hub. Raises DataError, HTTPError, OSError."""
     base = f"hf://datasets/{listing.repo_id}@{listing.commit}/"
     urls = list(files) or [base + file.name for file in part.files]
-    options = {"features": part.features} | _HOW.get(part.kind, {}) | part.options
-    kind = FrugalParquet if part.kind == "parquet" else import_main_class(f"{packaged_modules.__name__}.{part.kind}.{part.kind}")
+    name = part.about.kind
+    options = {"features": part.features} | _HOW.get(name, {}) | part.options
+    kind = FrugalParquet if name == "parquet" else import_main_class(f"{packaged_modules.__name__}.{name}.{name}")
     # As they are, where load_dataset would take them for patterns.
     taken = DataFilesDict({"train": DataFilesList(urls, [(url,) for url in urls])})
     with refusing(listing.repo_id, part.files[0].name):

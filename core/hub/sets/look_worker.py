@@ -22,7 +22,7 @@ from core.hub import listing
 from core.hub.answers import HubRequest, NotAHub
 from core.hub.listing import Listing
 from core.hub.sets import library
-from core.hub.sets.about import AboutPart, AboutSet, SetHead, part_of
+from core.hub.sets.about import AboutSet, SetHead, part_of
 from core.hub.sets.library import Part
 from core.hub.sets.name import PAGES
 from core.hub.sets.said import refusal
@@ -42,11 +42,12 @@ def look(repo: str, named: tuple[str, ...], with_rows: bool, say: Callable[..., 
             parts = library.parts_of(found)
         except GatedRepoError as error:
             return say(about=about.model_copy(update={"head": refusal(error, asked).message}).model_dump(mode="json"))
-        chosen = part_of(parts, repo, named)
-        about = about.model_copy(update={"parts": tuple(map(_told, parts)), "chosen": _told(chosen)})
+        told = tuple(part.about for part in parts)
+        chosen = part_of(told, repo, named)
+        about = about.model_copy(update={"parts": told, "chosen": chosen})
         say(about=about.model_dump(mode="json"))
         if with_rows:
-            say(about=about.model_copy(update={"head": _head(found, chosen)}).model_dump(mode="json"))
+            say(about=about.model_copy(update={"head": _head(found, parts[told.index(chosen)])}).model_dump(mode="json"))
     except GarageError as error:
         say(refused=error.message.model_dump())
     except (NotAHub, HTTPError, OSError) as error:
@@ -60,13 +61,6 @@ def _about(found: Listing, asked: HubRequest) -> AboutSet:
     return AboutSet(
         repo=asked.repo, page=f"{asked.endpoint}/{PAGES}{asked.repo}", commit=found.commit, licence=licence_of(info),
         gated=bool(info.gated), likes=info.likes, downloads=info.downloads, languages=tuple(languages),
-    )  # fmt: skip
-
-
-def _told(part: Part) -> AboutPart:
-    return AboutPart(
-        config=part.config, split=part.split, kind=part.kind, files=len(part.files), bytes=part.bytes, rows=part.rows,
-        unpacked_bytes=part.unpacked_bytes,
     )  # fmt: skip
 
 

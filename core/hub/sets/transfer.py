@@ -22,7 +22,6 @@ from core.hub import listing
 from core.hub.cached import CachedRepo
 from core.hub.listing import Listing
 from core.hub.sets import library
-from core.hub.sets.about import part_of
 from core.hub.sets.library import Part
 from core.hub.sets.name import PartName
 from core.hub.sets.search import licence_of
@@ -48,9 +47,9 @@ class SetTransfer(Transfer):
     def fetch(self, revision: str) -> Path:
         """The folder of the cache. Raises DataError, ModelError, and what core.hub.answers has sentences for."""
         own = listing.ask(self.part.repo, revision, self.endpoint, "dataset")
-        part = part_of(library.parts_of(own), self.part.repo, (self.part.config, self.part.split))
+        part = library.part_named(own, (self.part.config, self.part.split))
         self.cached.folder.mkdir(parents=True, exist_ok=True)
-        if self.part.rows and not (part.is_ours and part.bytes <= SMALL):
+        if self.part.rows and not (part.is_ours and part.about.bytes <= SMALL):
             came = [self._first_rows(own, part)]
         else:
             came = self._whole(own, part)
@@ -69,7 +68,7 @@ class SetTransfer(Transfer):
         return [self._written(own, part, [str(path) for path in came], None)]
 
     def _first_rows(self, own: Listing, part: Part) -> Path:
-        about = min(part.bytes, ABOUT_A_ROW * self.part.rows)
+        about = min(part.about.bytes, ABOUT_A_ROW * self.part.rows)
         self.room(about, about)
         self.unit, self.total = "rows", self.part.rows
         target = self._written(own, part, [], self.part.rows)
@@ -86,7 +85,7 @@ class SetTransfer(Transfer):
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            said = {"done": self._rows, "total": most or part.rows or self._rows, "folder": self.cached.cache}
+            said = {"done": self._rows, "total": most or part.about.rows or self._rows, "folder": self.cached.cache}
             raise DataError("hub_set.disk_full_in_rows", repo=self.part.repo, **said) from None
         return target
 
