@@ -18,7 +18,7 @@ from core.system.processes import worker_environment
 from core.workspace.folder import Workspace
 from tests.faults.table import FaultTable
 from tests.kit import browser as kit
-from tests.kit import tiny
+from tests.kit import sampling, tiny
 from tests.kit.durations import Durations, cache
 from tests.kit.files import link_or_copy
 from tests.kit.warm import KINDS, Elsewhere, Popen, Servers, may_fork, saved_at_once
@@ -139,6 +139,7 @@ def chrome() -> Iterator[Browser]:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="also the long forms: every test marked full, and more rounds of others")
+    parser.addoption("--seed", type=int, help="which cases of long tests the gate runs (tests/kit/sampling)")
     parser.addoption("--fault-table", metavar="FILE", help="write the table of injected faults as a page of docs/")
 
 
@@ -159,6 +160,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{folder}: lies in tests/{folder}")
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Durations())
+    sampling.begin(config)
+
+
+def pytest_report_header() -> str | None:
+    return sampling.header()
 
 
 @pytest.fixture(scope="session")
@@ -205,3 +211,4 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="no graphics card: NVML names none"))
         if reason and item.get_closest_marker("browser"):
             item.add_marker(pytest.mark.skip(reason=f"no browser: {reason}"))
+    sampling.sample(config, items)

@@ -1,6 +1,6 @@
 """Load a frozen base: 16-bit (or fp32 if that is faster), LLM.int8, or NF4 with double quantization. Workers only.
 
-No `prepare_model_for_kbit_training`: its fp32 copies of embeddings and head cost 0.5 GiB at 7B (../docs/map.md).
+No `prepare_model_for_kbit_training`: its fp32 copies of embeddings and head cost 0.5 GiB at 7B (docs/design.md).
 Never trains, never adds adapters.
 """
 

@@ -14,11 +14,10 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
 
 from core.data.labels import Encoded
-from core.engine import adapter
 from core.engine.families import mended
 from core.models.weights import weight_files
-from core.recipe import Adapter
 from tests.kit import tiny
+from tests.kit.adapters import adapted
 
 VOCABULARY = tiny.FEW_WORDS  # of the starter's; all of them were most of what such a model costs
 COMMON = {
@@ -283,12 +282,7 @@ def rows() -> list[Encoded]:
 
 def tuned(base: Any, **settings: Any) -> PeftModel:
     """With an adapter that says something."""
-    found = adapter.add(base, Adapter(r=4, **settings), "tiny", None)
-    torch.manual_seed(2)
-    for name, parameter in found.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.1)
-    return found.eval()
+    return adapted(base, std=0.1, **settings).eval()
 
 
 def as_shipped(folder: Path) -> Any:

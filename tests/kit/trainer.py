@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ from core.data.labels import Encoded
 from core.engine import adapter, device
 from core.errors import PauseRequested
 from core.messages import Message, msg
-from core.recipe import Adapter, Recipe
+from core.recipe import Recipe
 from core.runs.folder import RunFolder
 from core.system.lines import Child
+from core.training import checkpoint
 from core.training.ranks.helpers import Ranks
 from core.training.trainer import Trainer, TrainingData
 
@@ -103,21 +104,65 @@ RECIPE = {
 
 
 def trainer_of(
-    folder: Path, pause_at: int | None, make: Callable[[], Any] = tiny_base, r: dict | None = None, **train: Any
+    folder: Path,
+    pause_at: int | None = None,
+    make: Callable[[], Any] = tiny_base,
+    lora: dict | None = None,
+    data: dict | None = None,
+    **train: Any,
 ) -> Trainer:
-    """As the worker puts it together, in folder, which an earlier attempt may have left. r: the adapter's settings besides r."""
-    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-    settings = Adapter(r=4, **(r or {}))
+    """In folder, at work on RECIPE with these settings besides."""
+    sections = {"data": RECIPE["data"] | (data or {}), "adapter": {"r": 4} | (lora or {}), "train": RECIPE["train"] | train}
+    recipe = plan.resolve(Recipe.parse(sections), "x", has_card=False)
+    run = RunFolder(folder)
+    return assembled(added(make(), recipe, run), recipe, Pausing(run, pause_at))
+
+
+def added(base: Any, recipe: Recipe, run: RunFolder) -> Any:
+    """base with the recipe's adapter, the same each time."""
     torch.manual_seed(1)
-    tuned = adapter.add(make(), settings, "tiny", None)
-    recipe = plan.resolve(Recipe.parse(RECIPE | {"train": RECIPE["train"] | train}), "x", has_card=False)
+    will_restore = (run.path / "checkpoints").exists() and bool(run.checkpoints())
+    return adapter.add(base, recipe.adapter, "tiny", None, will_restore)
+
+
+def assembled(tuned: Any, recipe: Recipe, reporter: Pausing, data: TrainingData | None = None, **more: Any) -> Trainer:
+    """As the worker puts it together, gone on from the newest checkpoint that an earlier attempt left in the reporter's run."""
+    (reporter.run.path / "checkpoints").mkdir(parents=True, exist_ok=True)
 
     def save(target: Path) -> None:
-        tuned.save_pretrained(target, save_embedding_layers=False)
+        adapter.save(tuned, target, reporter.run.path, "", "")
 
-    reporter = Pausing(RunFolder(folder), pause_at)
-    data = TrainingData(rows(20), rows(5), 0)
-    return Trainer(tuned, recipe, data, FP32, reporter, save)
+    data = data or TrainingData(rows(20), rows(5), 0)
+    trainer = Trainer(tuned, recipe, data, FP32, reporter, **({"save_adapter": save} | more))
+    if saved := reporter.run.checkpoints():
+        trainer.restore(checkpoint.read(saved[-1]))
+    return trainer
+
+
+def run_paused(
+    make: Callable[[int | None], Trainer], pauses: Iterable[int], run: Callable[[Trainer], object] = Trainer.run
+) -> Trainer:
+    """Each attempt is paused at its n-th sub-step; the one after the last pause runs to the end, and its reporter has the numbers
+    of all of them, each as the last attempt that reached it told it."""
+    told: dict[tuple[str, int], dict[str, float]] = {}
+    numbers: Numbers = {}
+    for at in [*pauses, None]:
+        trainer = make(at)
+        try:
+            run(trainer)
+        except PauseRequested:
+            if trainer.position.step:
+                trainer.checkpoint()
+        told |= trainer.reporter.told
+        numbers |= trainer.reporter.numbers
+    trainer.reporter.told, trainer.reporter.numbers = told, numbers
+    return trainer
+
+
+def assert_same(trainer: Trainer, whole: Trainer, when: object = None) -> None:
+    """Every number that was told but the speed, and the adapter, bit for bit."""
+    assert trainer.reporter.told == whole.reporter.told, when
+    assert torch.equal(adapter_of(trainer), adapter_of(whole)), when
 
 
 def pids_of(ranks: Ranks) -> list[int]:

@@ -19,6 +19,7 @@ from core.export import layers, merge, pairs, stored
 from core.models import loading
 from core.recipe import Adapter
 from tests.kit import families
+from tests.kit.adapters import fill_b, logits
 from tests.kit.trainer import FP32
 
 IDS = torch.arange(5, 25)[None]
@@ -34,22 +35,11 @@ def by_text_class(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     """An adapter as an earlier version and others train it, and its logits for IDS."""
     text = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     assert type(text).__name__ == "Qwen3_5ForCausalLM"
-    found = adapter.add(text, Adapter(r=4), str(base), None)
-    torch.manual_seed(2)
-    for name, parameter in found.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.1)
+    found = fill_b(adapter.add(text, Adapter(r=4), str(base), None), std=0.1)
     folder = tmp_path_factory.mktemp("names") / "adapter"
     adapter.save(found, folder, base, "card", "")
     assert "base_model.model.model.layers.0.mlp.up_proj.lora_A.weight" in load_file(folder / "adapter_model.safetensors")
-    return folder, logits(found)
-
-
-def logits(model: Any) -> torch.Tensor:
-    with torch.no_grad():
-        found = model.eval()(input_ids=IDS).logits
-    assert isinstance(found, torch.Tensor)
-    return found
+    return folder, logits(found, IDS)
 
 
 def loaded(base: Path) -> Any:
@@ -62,10 +52,10 @@ def test_a_chat_reads_it_and_what_is_saved_then_is_plain_pefts_on_the_class_as_s
     """It was refused: "belongs to another base model"."""
     folder, expected = by_text_class
     tuned = adapter.attach(loaded(base), folder)
-    torch.testing.assert_close(logits(tuned), expected)
+    torch.testing.assert_close(logits(tuned, IDS), expected)
     adapter.save(tuned, tmp_path / "again", base, "card", "")
     plain = PeftModel.from_pretrained(base_model.load(base, FP32, four_bit=False, whole=True), tmp_path / "again")
-    torch.testing.assert_close(logits(plain), expected)
+    torch.testing.assert_close(logits(plain, IDS), expected)
 
 
 def test_the_python_that_a_person_is_told_loads_all_of_a_model_that_also_sees(
@@ -79,7 +69,7 @@ def test_the_python_that_a_person_is_told_loads_all_of_a_model_that_also_sees(
         exec(words, said)
         assert any("visual" in name for name, _ in said["model"].named_parameters())
         changed = "PeftModel" in words
-        assert torch.allclose(logits(said["model"].float()), expected, rtol=1e-4, atol=1e-4) == changed
+        assert torch.allclose(logits(said["model"].float(), IDS), expected, rtol=1e-4, atol=1e-4) == changed
 
 
 @pytest.mark.parametrize("way", [adapter.start_from, lambda tuned, folder: adapter.restore(tuned, weights_of(folder))])
@@ -88,7 +78,7 @@ def test_a_run_goes_on_from_it(base: Path, by_text_class: tuple[Path, torch.Tens
     folder, expected = by_text_class
     tuned = adapter.add(loaded(base), Adapter(r=4), "tiny", None)
     way(tuned, folder)
-    torch.testing.assert_close(logits(tuned), expected)
+    torch.testing.assert_close(logits(tuned, IDS), expected)
     saved = get_peft_model_state_dict(tuned, save_embedding_layers=False)
     assert len(saved) == len(weights_of(folder)) and all(".language_model." in name for name in saved)
 
@@ -105,8 +95,8 @@ def test_it_is_merged_tensor_by_tensor_and_proven_layer_by_layer(
     found = pairs.lora_pairs(original, folder)
     assert found is not None and len(found) == len(weights_of(folder)) // 2
     merge.merge(original, folder, tmp_path / "merged", lambda fraction: None, lambda: None)
-    untuned = logits(loaded(base))
-    assert (logits(loaded(tmp_path / "merged")) - expected).norm() < 0.15 * (expected - untuned).norm()
+    untuned = logits(loaded(base), IDS)
+    assert (logits(loaded(tmp_path / "merged"), IDS) - expected).norm() < 0.15 * (expected - untuned).norm()
     model = stored.empty(base)
     layers.add_adapter(model, folder)
     names = {name for name, _ in model.named_parameters()}
@@ -122,11 +112,11 @@ def test_what_does_not_fit_leaves_the_base_as_it_was(base: Path, by_text_class: 
     smaller = {name: w[:, :-8].contiguous() if "lora_A" in name else w for name, w in weights_of(folder).items()}
     save_file(smaller, tmp_path / "adapter_model.safetensors")
     model = loaded(base)
-    before = logits(model)
+    before = logits(model, IDS)
     with pytest.raises(ModelError) as refused:
         adapter.attach(model, tmp_path)
     assert refused.value.message.key == "adapter.other_base"
     assert not any(isinstance(module, LoraLayer) for module in model.modules())
-    torch.testing.assert_close(logits(model), before, rtol=0, atol=0)
+    torch.testing.assert_close(logits(model, IDS), before, rtol=0, atol=0)
     again = LoadedBase(("tiny", None, False, False), FP32, None, model).with_adapter(folder)  # type: ignore[arg-type]  # asks for no tokenizer
-    assert not torch.equal(logits(again), before)
+    assert not torch.equal(logits(again, IDS), before)

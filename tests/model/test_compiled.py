@@ -14,7 +14,6 @@ from core.engine.variants import compiled, elementwise
 from core.errors import PauseRequested
 from core.recipe import Recipe
 from core.runs.folder import RunFolder
-from core.training.checkpoint import read
 from tests.kit.trainer import RECIPE, adapter_of, trainer_of
 
 ONE = torch.empty(0)
@@ -100,7 +99,6 @@ def test_a_run_with_them_learns_the_same_and_resumes_bit_for_bit(
     first.checkpoint()
     plain_takes(0.1)
     second = trainer_of(tmp_path / "resumed", None, torch_compile=True)
-    second.restore(read(RunFolder(tmp_path / "resumed").checkpoints()[-1]))
     second.run()
     assert decisions(tmp_path / "resumed")[-1] == "compiled.again"
     assert torch.equal(adapter_of(second), adapter_of(whole))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,13 +21,14 @@ from core.engine.device import Compute
 from core.errors import ChatError
 from core.messages import msg
 from core.recipe import Adapter
+from tests.kit import tiny
+from tests.kit.adapters import fill_b
 from tests.kit.cuda import FakeCuda
 from tests.kit.templates import tokenizer_folder
 
-pytestmark = pytest.mark.slow
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 OTHER = [{"role": "user", "content": "Name three animals that live in the sea, please, and say what they eat."}]
-SHORT = Sampling(max_new_tokens=8)  # "The capital of France is Paris." and its end
+SHORT = Sampling(max_new_tokens=8)  # of the starter "The capital of France is Paris." and its end
 SAMPLED = Sampling(do_sample=True, temperature=1.0, top_p=0.95, max_new_tokens=6, seed=7)
 
 
@@ -33,33 +36,42 @@ def compute(dtype: torch.dtype) -> Compute:
     return Compute(torch.device("cpu"), dtype, msg("device.cpu_fp32"))
 
 
-def plain(folder: Path, dtype: torch.dtype = torch.float32):
-    return base_model.load(folder, compute(dtype), four_bit=False)
+def plain(folder: Path, dtype: torch.dtype = torch.float32, four_bit: bool = False):
+    return base_model.load(folder, compute(dtype), four_bit)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, starter_folder: Path, full: bool) -> Path:
+    """A model of eight layers that says something else at each token and ends its answer to QUESTION after the third; with --full
+    the starter, whose answer to it ends too."""
+    if full:
+        return starter_folder
+    made = tmp_path_factory.mktemp("duel") / "talkative"
+    tiny.make(made, starter_folder, layers=8, spread=0.2)
+    third = greedy_tokens(plain(made), Tokenizer(made), QUESTION)[2]
+    config = made / "generation_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text("utf-8")) | {"eos_token_id": [2, third]}), "utf-8")
+    return made
 
 
 def tuned(model, folder: Path, **settings):
     """A LoRA whose B is not zero, so that it changes every answer."""
-    model = adapter.add(model, Adapter(**settings), str(folder), None).eval()
-    torch.manual_seed(3)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.3)
-    return model
+    return fill_b(adapter.add(model, Adapter(**settings), str(folder), None).eval(), std=0.3, seed=3)
 
 
 @pytest.fixture(scope="module")
-def tokenizer(starter_folder: Path) -> Tokenizer:
-    return Tokenizer(starter_folder)
+def tokenizer(folder: Path) -> Tokenizer:
+    return Tokenizer(folder)
 
 
 @pytest.fixture(scope="module")
-def never_saw_an_adapter(starter_folder: Path):
-    return plain(starter_folder)
+def never_saw_an_adapter(folder: Path):
+    return plain(folder)
 
 
 @pytest.fixture(scope="module")
-def duel(starter_folder: Path, tokenizer: Tokenizer) -> Duel:
-    return Duel(tuned(plain(starter_folder), starter_folder), tokenizer)
+def duel(folder: Path, tokenizer: Tokenizer) -> Duel:
+    return Duel(tuned(plain(folder), folder), tokenizer)
 
 
 def told(items: Iterable[Piece | Done], column: Column) -> tuple[str, Done]:
@@ -90,6 +102,11 @@ def greedy_tokens(model, tokenizer: Tokenizer, turns: list[dict]) -> list[int]:
     return out[0, ids.shape[1] :].tolist()
 
 
+def spoken(ids: list[int], tokenizer: Tokenizer) -> list[int]:
+    """Without the token that ends it."""
+    return ids[:-1] if ids[-1] in tokenizer.stop_ids else ids
+
+
 @pytest.fixture(scope="module")
 def greedy_tuned(duel: Duel, tokenizer: Tokenizer) -> list[int]:
     return greedy_tokens(duel._tuned, tokenizer, QUESTION)
@@ -108,9 +125,9 @@ def test_in_fp32_the_base_column_writes_the_tokens_of_a_model_that_never_saw_the
     assert hooks(duel) == 0
 
 
-def test_in_bf16_prefill_logits_of_equal_prompts_are_bit_equal_to_those_of_the_plain_model(starter_folder, tokenizer):
-    alone = Duel(plain(starter_folder, torch.bfloat16), tokenizer)
-    both = Duel(tuned(plain(starter_folder, torch.bfloat16), starter_folder), tokenizer)
+def test_in_bf16_prefill_logits_of_equal_prompts_are_bit_equal_to_those_of_the_plain_model(folder, tokenizer):
+    alone = Duel(plain(folder, torch.bfloat16), tokenizer)
+    both = Duel(tuned(plain(folder, torch.bfloat16), folder), tokenizer)
     ids, mask = alone.decoder.left_padded([tokenizer.prompt(QUESTION)] * 2)
     with both._as_rows(["base", "tuned"], lambda: False):
         mixed, _ = both.decoder.forward(ids, mask, None)
@@ -128,7 +145,7 @@ def test_the_tuned_column_differs_and_each_column_is_the_same_alone(duel):
 
 
 def test_a_row_goes_on_alone_as_it_would_have_after_the_other_ended(duel):
-    """The base answers "Paris" and stops after 8 tokens; the tuned row is told a longer story meanwhile."""
+    """The base ends its answer; the tuned row is told a longer story meanwhile."""
     sampling = Sampling(max_new_tokens=12)
     both = list(answer(duel, {"base": QUESTION, "tuned": OTHER}, sampling))
     assert told(both, "base")[1].finish_reason == "stop"
@@ -144,7 +161,8 @@ def test_questions_asked_together_are_answered_as_each_alone(duel, monkeypatch):
     rows = list[int]()
     forward = duel.decoder.forward
     monkeypatch.setattr(duel.decoder, "forward", lambda ids, mask, cache: rows.append(len(ids)) or forward(ids, mask, cache))
-    for room, widest, batches in ((duel.context_limit, 6, 1), (80, 2, 3)):
+    tight = len(duel.prompt("base", longer, 0)) + SHORT.max_new_tokens
+    for room, widest, batches in ((duel.context_limit, 6, 1), (tight, 2, 3)):
         rows.clear()
         monkeypatch.setattr(duel, "context_limit", room)
         together = list(duel.answer_all(asked, SHORT))
@@ -155,8 +173,8 @@ def test_questions_asked_together_are_answered_as_each_alone(duel, monkeypatch):
         assert len(rows) <= SHORT.max_new_tokens * batches, "a forward for all of a batch"
 
 
-def test_dora_is_answered_in_turn_and_says_so(starter_folder, tokenizer, never_saw_an_adapter):
-    dora = Duel(tuned(plain(starter_folder), starter_folder, use_dora=True, target_modules="q_proj,v_proj"), tokenizer)
+def test_dora_is_answered_in_turn_and_says_so(folder, tokenizer, never_saw_an_adapter):
+    dora = Duel(tuned(plain(folder), folder, use_dora=True, target_modules="q_proj,v_proj"), tokenizer)
     assert not dora.mixed
     answers = list(answer(dora, {"base": QUESTION, "tuned": QUESTION}, SHORT))
     bare = answer(Duel(never_saw_an_adapter, tokenizer), {"base": QUESTION}, SHORT)
@@ -193,16 +211,17 @@ def test_an_answer_at_another_strength_leaves_the_adapter_as_it_was(duel):
     assert told(answer(duel, {"tuned": QUESTION}, SHORT), "tuned")[0] == full != base
 
 
-def test_a_four_bit_base_answers_in_both_columns(starter_in_4_bit, starter_folder, tokenizer):
-    four_bit = Duel(tuned(starter_in_4_bit(), starter_folder), tokenizer)
-    answers = list(answer(four_bit, {"base": QUESTION, "tuned": QUESTION}, SHORT))
-    assert "Paris" in told(answers, "base")[0]
-    assert told(answers, "tuned")[1].tokens > 0
+def test_a_four_bit_base_answers_in_both_columns(folder, tokenizer):
+    bare, adapted = (plain(folder, four_bit=True) for _ in range(2))
+    answers = list(answer(Duel(tuned(adapted, folder), tokenizer), {"base": QUESTION, "tuned": QUESTION}, SHORT))
+    base = told(answers, "base")[0]
+    assert base == tokenizer.decode(spoken(greedy_tokens(bare, tokenizer, QUESTION), tokenizer)) != told(answers, "tuned")[0]
 
 
 def test_without_an_adapter_only_the_base_can_be_asked(never_saw_an_adapter, tokenizer):
     bare = Duel(never_saw_an_adapter, tokenizer)
-    assert "Paris" in told(answer(bare, {"base": QUESTION, "tuned": None}, SHORT), "base")[0]
+    asked = answer(bare, {"base": QUESTION, "tuned": None}, SHORT)
+    assert told(asked, "base")[0] == tokenizer.decode(spoken(greedy_tokens(never_saw_an_adapter, tokenizer, QUESTION), tokenizer))
     with pytest.raises(ChatError, match="no fine-tuned model"):
         list(answer(bare, {"tuned": QUESTION}, SHORT))
 
@@ -212,7 +231,7 @@ def test_without_an_adapter_only_the_base_can_be_asked(never_saw_an_adapter, tok
 
 def fail_in_layer(duel: Duel) -> Callable[[], None]:
     """Makes a late layer raise; returns what undoes it."""
-    layer = duel._model.model.layers[20].mlp
+    layer = duel._model.model.layers[-2].mlp
 
     def fail(module, inputs):
         raise RuntimeError("a layer failed")
@@ -349,7 +368,9 @@ def test_a_conversation_too_long_for_the_card_says_that_it_is_the_card(
     never_saw_an_adapter, tokenizer, monkeypatch: pytest.MonkeyPatch
 ):
     """Seen in the code: 8,192 tokens for everybody, 2 GiB of cache on a card with 1 left."""
-    monkeypatch.setattr(duel_module, "free_on_card", lambda device: 50 << 20)
+    fits = partial(duel_module.tokens_that_fit, never_saw_an_adapter.config, width=4)
+    little = next(free for free in (2**n for n in range(20, 40)) if fits(free) > 600)
+    monkeypatch.setattr(duel_module, "free_on_card", lambda device: little)
     small = Duel(never_saw_an_adapter, tokenizer)
     assert 512 <= small.context_limit < 8192
     with pytest.raises(ChatError) as caught:
@@ -360,24 +381,29 @@ def test_a_conversation_too_long_for_the_card_says_that_it_is_the_card(
 
 
 def test_the_tuned_column_is_asked_in_the_template_it_was_trained_with(never_saw_an_adapter, tokenizer):
-    trained = ChatTemplate("{% for m in messages %}Q: {{ m['content'] }}\n{% endfor %}{{ 'A: ' }}", tokenizer.special)
-    asked = Duel.__new__(Duel)
-    asked.tokenizer, asked.context_limit, asked._too_long = tokenizer, 100, "chat.too_long"
-    asked._templates = {"base": tokenizer.template, "tuned": trained}
+    turn = "{{ 'Q: ' if m['role'] == 'user' else 'A: ' }}{{ m['content'] }}\n"
+    source = "{% for m in messages %}" + turn + "{% endfor %}{% if add_generation_prompt %}A: {% endif %}"
+    trained = ChatTemplate(source, tokenizer.special)
+    asked = Duel(never_saw_an_adapter, tokenizer, trained)
     assert tokenizer.decode(asked.prompt("tuned", QUESTION, 8)) == "Q: What is the capital of France?\nA: "
     assert asked.prompt("base", QUESTION, 8) == tokenizer.prompt(QUESTION)
 
 
-def test_both_columns_are_asked_to_think_as_the_tuned_one_was_unless_somebody_says(starter_folder, tmp_path):
-    thinking = Tokenizer(tokenizer_folder(tmp_path, starter_folder, "qwen3_5_think"))
-    asked = Duel.__new__(Duel)
-    asked.tokenizer, asked.context_limit, asked._marks = thinking, 100, dict.fromkeys(COLUMNS, {})
-    asked._templates = {"base": thinking.template, "tuned": thinking.template.asking(False)}
-    prompts = {way: [asked.prompt(column, QUESTION, 8, way) for column in ("base", "tuned")] for way in (None, True, False)}
+def test_both_columns_are_asked_to_think_as_the_tuned_one_was_unless_somebody_says(never_saw_an_adapter, folder, tmp_path):
+    thinking = Tokenizer(tokenizer_folder(tmp_path, folder, "qwen3_5_think"))
+    asked = Duel(never_saw_an_adapter, thinking, thinking.template.asking(False))
+    prompts = {way: [asked.prompt(column, QUESTION, 8, way) for column in COLUMNS] for way in (None, True, False)}
     assert all(base == tuned for base, tuned in prompts.values()) and asked.thinks is False
     assert thinking.decode(prompts[None][0]).endswith("assistant\n<think>\n\n</think>\n\n") and prompts[None] == prompts[False]
     assert thinking.decode(prompts[True][0]).endswith("assistant\n<think>\n")
-    # What the prompt has begun belongs to the answer that a person reads.
-    assert (asked._opening("tuned", prompts[True][0]), asked._opening("tuned", prompts[False][0])) == ("<think>\n", "")
-    asked._templates = {"base": thinking.template, "tuned": thinking.template}
-    assert asked.thinks is True
+    assert Duel(never_saw_an_adapter, thinking).thinks is True
+
+
+@pytest.mark.parametrize("thinks", [True, False])
+def test_a_thought_that_the_prompt_has_begun_belongs_to_the_answer_that_a_person_reads(
+    thinks, never_saw_an_adapter, folder, tmp_path
+):
+    thinking = Tokenizer(tokenizer_folder(tmp_path, folder, "qwen3_5_think"))
+    sampling = SHORT.model_copy(update={"enable_thinking": thinks})
+    text = told(answer(Duel(never_saw_an_adapter, thinking), {"base": QUESTION}, sampling), "base")[0]
+    assert text.startswith("<think>\n") == thinks

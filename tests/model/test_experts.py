@@ -48,7 +48,7 @@ from core.trial.dry_runs import Question
 from core.workspace.folder import Workspace
 from tests.kit import families
 from tests.kit.families import as_shipped, rows, tuned, weights
-from tests.kit.trainer import FP32, adapter_of, trainer_of
+from tests.kit.trainer import FP32, assert_same, run_paused, trainer_of
 from webui.form.plan import PlanStep
 from webui.form.planner import FormResult
 
@@ -255,18 +255,16 @@ def test_experts_stay_in_16_bit_with_qlora_and_are_trained(tmp_path: Path, start
 
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["", "checkpointing"])
 def test_a_run_that_was_paused_goes_on_bit_for_bit(checkpointing: bool, tmp_path: Path, starter_folder: Path) -> None:
-    from tests.model.test_pause import run_paused
-
     family = families.make("qwen3_moe", tmp_path / "base", starter_folder)
     how: dict[str, Any] = {
         "make": partial(base_model.load, family, FP32, False), "max_steps": 2, "gradient_accumulation_steps": 2,
-        "gradient_checkpointing": checkpointing, "r": {"target_parameters": "experts"},
+        "gradient_checkpointing": checkpointing, "lora": {"target_parameters": "experts"},
     }  # fmt: skip
     whole = trainer_of(tmp_path / "whole", None, **how)
     whole.run()
     for at in (3, whole.reporter.checks // 2, whole.reporter.checks - 2):
-        numbers, found = run_paused(tmp_path / str(at), [at], **how)
-        assert numbers == whole.reporter.numbers and torch.equal(found, adapter_of(whole)), at
+        paused = run_paused(lambda pause, at=at: trainer_of(tmp_path / str(at), pause, **how), [at])
+        assert_same(paused, whole, at)
 
 
 @pytest.mark.parametrize("method", ["lora", pytest.param("qlora", marks=pytest.mark.full)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +12,15 @@ import pytest
 import torch
 
 from core.data.labels import Encoded
-from core.engine import adapter, base_model, device
+from core.engine import base_model
 from core.engine.batches import Batch, collate
+from core.engine.device import Compute
 from core.engine.loss import summed_loss
 from core.engine.variants import fused_lora
-from core.messages import LANGUAGES, msg
-from core.recipe import Adapter
+from core.messages import LANGUAGES
+from tests.kit import tiny as tiny_kit
+from tests.kit.adapters import adapted
+from tests.kit.trainer import BF16, FP32
 
 CPU = torch.device("cpu")
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
@@ -40,15 +44,6 @@ def batch() -> Batch:
     return collate([Encoded(row, [False] * 3 + [True] * (len(row) - 3)) for row in ids], 0, CPU)
 
 
-def adapted(model: Any, **settings: Any) -> Any:
-    torch.manual_seed(2)
-    tuned = adapter.add(model, Adapter(**({"r": 4} | settings)), "tiny", None)
-    for name, parameter in tuned.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.05)
-    return tuned.train()
-
-
 def loss_and_gradients(tuned: Any, example: Batch | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     tuned.zero_grad()
     loss = summed_loss(tuned, example or batch())
@@ -59,7 +54,7 @@ def loss_and_gradients(tuned: Any, example: Batch | None = None) -> tuple[torch.
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_loss_and_gradients_equal_those_of_peft(family: str, checkpointing: bool) -> None:
-    tuned = adapted(tiny(family))
+    tuned = adapted(tiny(family)).train()
     if checkpointing:
         tuned.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         tuned.enable_input_require_grads()
@@ -73,7 +68,7 @@ def test_loss_and_gradients_equal_those_of_peft(family: str, checkpointing: bool
 def test_a_checkpointed_layer_is_not_computed_again_beyond_what_is_kept(family: str, spared: int) -> None:
     """Counted: the base products of a step. Of each of two layers seven are made, and all but down_proj once more: after it nothing is
     kept. Gemma 2 has a norm there, which keeps its input."""
-    tuned = adapted(tiny(family))
+    tuned = adapted(tiny(family)).train()
     fused_lora.fuse(tuned)
     calls: list[str] = []
     for name, module in tuned.named_modules():
@@ -92,19 +87,19 @@ def test_a_checkpointed_layer_is_not_computed_again_beyond_what_is_kept(family: 
     "settings", [{"use_rslora": True, "r": 8}, {"lora_alpha": 3}, {"target_modules": "q_proj,v_proj,down_proj"}]
 )
 def test_scaling_and_targets_are_those_of_the_adapter(settings: dict) -> None:
-    tuned = adapted(tiny(), **settings)
+    tuned = adapted(tiny(), **settings).train()
     expected = loss_and_gradients(tuned)
     assert fused_lora.fuse(tuned).reason is None
     torch.testing.assert_close(loss_and_gradients(tuned), expected)
 
 
 def test_layers_that_read_the_same_tensor_are_computed_together() -> None:
-    groups = sorted(len(group.members) for group in fused_lora.fuse(adapted(tiny())).groups)
+    groups = sorted(len(group.members) for group in fused_lora.fuse(adapted(tiny()).train()).groups)
     assert groups == [1, 1, 1, 1, 2, 2, 3, 3], "o and down alone; gate and up; q, k and v; in each of 2 layers"
 
 
 def test_after_release_every_layer_is_pefts_again() -> None:
-    tuned = adapted(tiny())
+    tuned = adapted(tiny()).train()
     expected = loss_and_gradients(tuned)
     fused = fused_lora.fuse(tuned)
     fused.release()
@@ -129,7 +124,7 @@ def test_without_the_adapter_the_base_answers() -> None:
 
 @pytest.mark.parametrize(("settings", "key"), [({"lora_dropout": 0.1}, "dropout"), ({"use_dora": True}, "variant")])
 def test_what_it_does_not_know_keeps_pefts_product_and_says_so(settings: dict, key: str) -> None:
-    tuned = adapted(tiny(), **settings)
+    tuned = adapted(tiny(), **settings).train()
     fused = fused_lora.fuse(tuned)
     assert fused.count == 0 and not fused.groups
     assert fused.reason and fused.reason.params["reasons"][0]["key"] == f"fused_lora.{key}"
@@ -139,7 +134,7 @@ def test_what_it_does_not_know_keeps_pefts_product_and_says_so(settings: dict, k
 
 def test_an_interrupted_forward_leaves_nothing_wrong_behind() -> None:
     """A stop between q and k left q's partner outputs waiting; the next step must not hand them out."""
-    tuned = adapted(tiny())
+    tuned = adapted(tiny()).train()
     expected = loss_and_gradients(tuned)
     fused_lora.fuse(tuned)
     layer = tuned.get_base_model().model.layers[0].self_attn
@@ -154,69 +149,46 @@ def test_an_interrupted_forward_leaves_nothing_wrong_behind() -> None:
     torch.testing.assert_close(loss_and_gradients(tuned), expected)
 
 
-@pytest.fixture(scope="module")
-def example_of_starter() -> Batch:
-    ids = torch.arange(100, 148).reshape(2, 24).tolist()
-    return collate([Encoded(row, [True] * 24) for row in ids], 0, CPU)
-
-
-@pytest.fixture(scope="module")
-def of_peft(starter_in_4_bit_fp32: Callable[[], Any], example_of_starter: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    return loss_and_gradients(adapted(starter_in_4_bit_fp32().dequantize()), example_of_starter)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_4_bit_gradients_equal_those_of_peft_on_the_dequantised_base(
-    starter_in_4_bit_fp32: Callable[[], Any],
-    example_of_starter: Batch,
-    of_peft: tuple[torch.Tensor, torch.Tensor],
-    checkpointing: bool,
-) -> None:
+def test_4_bit_gradients_equal_those_of_peft_on_the_dequantised_base(in_4_bit: Callable[[Any], Any], checkpointing: bool) -> None:
     """Also after an evaluation, where the trap of CPUs with AVX512_BF16 would have closed (core/engine/base_model)."""
-    example, expected = example_of_starter, of_peft
-    tuned = adapted(starter_in_4_bit_fp32())
+    expected = loss_and_gradients(adapted(in_4_bit(FP32).dequantize()).train())
+    tuned = adapted(in_4_bit(FP32)).train()
     assert fused_lora.fuse(tuned).reason is None
     with torch.no_grad():
-        summed_loss(tuned.eval(), example)
+        summed_loss(tuned.eval(), batch())
     tuned.train()
     if checkpointing:
         tuned.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         tuned.enable_input_require_grads()
-    loss, gradient = loss_and_gradients(tuned, example)
-    torch.testing.assert_close(loss, expected[0], rtol=1e-3, atol=0)
-    assert torch.nn.functional.cosine_similarity(gradient, expected[1], 0) > 0.9999
+    loss, gradient = loss_and_gradients(tuned)
+    torch.testing.assert_close(loss, expected[0], rtol=1e-5, atol=0)
+    torch.testing.assert_close(gradient, expected[1], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.slow
-def test_a_step_in_16_bit_is_as_near_the_truth_as_that_of_peft(starter_folder: Path, full: bool) -> None:
-    """On five layers of the starter. The factors are rounded to the base's type, where PEFT copies the input to theirs; seen: 1.00 of
-    PEFT's error in the median. Of a single batch it is chance on a processor without bfloat16 instructions: 0.3 to 2.2 there."""
+def test_a_step_in_16_bit_is_as_near_the_truth_as_that_of_peft(tmp_path: Path, full: bool) -> None:
+    """The factors are rounded to the base's type, where PEFT copies the input to theirs. Which of two gradients is nearer is chance:
+    0.83 to 1.36 of PEFT's error in single batches, 1.00 to 1.11 in the medians of eight. So the errors of 32 are taken together as a
+    root mean square: 1.057 and 1.092 in two draws, 1.074 of both (AVX512_BF16, torch 2.13). The bound is four times that spread away."""
     if not full and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        pytest.skip("minutes, where the processor has no instructions for 16 bit: python launch.py test --full")
+        pytest.skip("a single batch is 0.3 to 2.2 where the processor has no instructions for 16 bit: python launch.py test --full")
     random = torch.Generator().manual_seed(0)
-    rows = [torch.arange(100, 196).reshape(4, 24), *(torch.randint(100, 40_000, (4, 24), generator=random) for _ in range(7))]
-    batches = [collate([Encoded(row, [True] * 24) for row in batch.tolist()], 0, CPU) for batch in rows]
+    rows = [torch.randint(3, 97, (4, 24), generator=random).tolist() for _ in range(32)]
+    batches = [collate([Encoded(row, [True] * 24) for row in each], 0, CPU) for each in rows]
+    folder = tiny_kit.of_layers(4, tmp_path / "base")
+    base_model.load(folder, BF16, four_bit=False).save_pretrained(folder)  # weights that both types can hold
 
-    def gradients(dtype: torch.dtype, fuse: bool) -> list[torch.Tensor]:
-        compute = device.Compute(CPU, dtype, msg("device.cpu_fp32"))
-        base = base_model.load(starter_folder, compute, four_bit=False)
-        del base.model.layers[5:]
-        tuned = adapted(base)
+    def gradients(compute: Compute, fuse: bool) -> list[torch.Tensor]:
+        tuned = adapted(base_model.load(folder, compute, four_bit=False)).train()
         if fuse:
             assert fused_lora.fuse(tuned).reason is None
-        found = []
-        for batch in batches:
-            tuned.zero_grad()
-            found.append(loss_and_gradients(tuned, batch)[1].double())
-        return found
+        return [loss_and_gradients(tuned, batch)[1].double() for batch in batches]
 
-    truths = gradients(torch.float32, False)
+    truths = gradients(FP32, False)
 
     def error(fuse: bool) -> float:
-        return statistics.median(
-            float((got - truth).norm() / truth.norm()) for got, truth in zip(gradients(torch.bfloat16, fuse), truths, strict=True)
-        )
+        found = zip(gradients(BF16, fuse), truths, strict=True)
+        return math.sqrt(statistics.fmean(float((got - truth).norm() / truth.norm()) ** 2 for got, truth in found))
 
     ours, theirs = error(True), error(False)
-    assert ours <= 1.1 * theirs and theirs > 1e-4
+    assert ours <= 1.15 * theirs and 1e-4 < theirs < 0.05

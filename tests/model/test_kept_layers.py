@@ -10,7 +10,6 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from core.engine import adapter
 from core.engine.batches import collate
 from core.engine.loss import summed_loss
 from core.engine.out_of_memory import EVERY_LAYER, Retreat
@@ -20,13 +19,13 @@ from core.memory.arithmetic import estimate, most_kept_layers
 from core.memory.setup import Setup
 from core.messages import msg
 from core.models.known import known_models
-from core.recipe import Adapter
 from core.runs.run_json import RunFacts
 from core.training.memory import probe
 from core.training.memory.probe import Probe
 from core.trial.dry_run import dry_run
 from core.trial.dry_runs import Question
 from core.workspace.folder import Workspace
+from tests.kit.adapters import adapted
 from tests.kit.cuda import FakeCuda
 from tests.kit.trainer import rows, trainer_of
 
@@ -41,10 +40,7 @@ def computed(kept: int | None) -> tuple[torch.Tensor, int, int]:
         vocab_size=97, hidden_size=32, intermediate_size=64, num_hidden_layers=LAYERS, num_attention_heads=4, num_key_value_heads=2,
         use_cache=False,
     )  # fmt: skip
-    tuned = adapter.add(AutoModelForCausalLM.from_config(config).requires_grad_(False), Adapter(r=4), "tiny", None).train()
-    for name, parameter in tuned.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.05)
+    tuned = adapted(AutoModelForCausalLM.from_config(config).requires_grad_(False)).train()
     if kept is not None:
         checkpoint_layers(tuned, kept)
     fused, size = fused_lora.fuse(tuned), 0

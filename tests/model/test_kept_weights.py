@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from transformers.integrations.bitsandbytes import replace_with_bnb_linear
 
 from benchmarks import counted
-from core.engine import adapter, base_model
+from core.engine import base_model
 from core.engine.batches import collate
 from core.engine.loss import summed_loss
 from core.engine.out_of_memory import HALVE
@@ -24,13 +24,13 @@ from core.memory import arithmetic
 from core.memory.arithmetic import estimate, has_room_to_keep_unpacked, kept_unpacked
 from core.memory.setup import Setup
 from core.models.known import known_models
-from core.recipe import Adapter
 from core.runs.run_json import RunFacts
 from core.training.memory import probe
 from core.training.memory.probe import Probe
 from core.trial.dry_run import dry_run
 from core.trial.dry_runs import Question
 from core.workspace.folder import Workspace
+from tests.kit.adapters import adapted
 from tests.kit.cuda import FakeCuda
 from tests.kit.trainer import rows, trainer_of
 from tests.model.test_counted import SETUP, SHAPE
@@ -59,10 +59,7 @@ def step() -> Any:
             layer.weight = Params4bit(numbers, requires_grad=False, quant_type="nf4", compress_statistics=True).to("cpu")
     model.is_loaded_in_4bit = True
     base_model.close_cpu_gradient_trap(model)
-    tuned = adapter.add(model, Adapter(method="qlora", r=4), "tiny", None).train()
-    for name, parameter in tuned.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.05)
+    tuned = adapted(model, method="qlora").train()
     checkpoint_layers(tuned)
     fused = fused_lora.fuse(tuned)
     assert fused.reason is None

@@ -9,13 +9,13 @@ import torch
 from torch.nn import functional
 
 from core.data.labels import Encoded
-from core.engine import adapter, attention
+from core.engine import attention
 from core.engine.batches import Batch, collate, collate_packed
 from core.engine.loss import Head, head_loss, head_losses, summed_loss
 from core.engine.variants import chunk, liger
 from core.memory import arithmetic
-from core.recipe import Adapter
 from core.trial.allocations import Allocations
+from tests.kit.adapters import adapted
 
 CPU = torch.device("cpu")
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
@@ -51,15 +51,6 @@ def labels_of(batch: Batch) -> torch.Tensor:
     return labels.view_as(batch.input_ids)
 
 
-def with_adapter(model: Any, targets: str = "all-linear") -> Any:
-    tuned = adapter.add(model, Adapter(r=4, target_modules=targets), "tiny", None)
-    torch.manual_seed(2)
-    for name, parameter in tuned.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.05)
-    return tuned
-
-
 def gradients(tuned: Any) -> torch.Tensor:
     found = torch.cat([p.grad.flatten() for p in tuned.parameters() if p.requires_grad])
     tuned.zero_grad()
@@ -74,7 +65,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_loss_and_gradients_of_each_family_equal_those_of_transformers(family: str, small_chunks: None) -> None:
-    tuned = with_adapter(tiny(family))
+    tuned = adapted(tiny(family))
     batch = collate(rows(), 0, CPU)
     expected = tuned(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=labels_of(batch)).loss
     expected.backward()
@@ -122,7 +113,7 @@ def test_a_family_whose_head_cannot_be_proven_is_asked_for_the_learned_positions
 
 
 def test_a_head_with_an_adapter_or_a_trained_head_learns_too(small_chunks: None) -> None:
-    tuned = with_adapter(tiny("llama"), "q_proj,lm_head")
+    tuned = adapted(tiny("llama"), target_modules="q_proj,lm_head")
     batch = collate(rows(), 0, CPU)
     expected = tuned(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=labels_of(batch)).loss
     expected.backward()

@@ -41,12 +41,9 @@ def adapted(folder: Path, four_bit: bool = False, in_fp32: bool = False) -> Any:
 
 def with_answers(tuned: Any) -> Any:
     """In training, with an adapter that changes something."""
-    import torch
+    from tests.kit.adapters import fill_b
 
-    for name, parameter in tuned.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.02)
-    return tuned.train()
+    return fill_b(tuned, std=0.02).train()
 
 
 def gradient(tuned: Any, batch: Any, head: Any = None) -> Any:

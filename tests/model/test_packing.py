@@ -13,13 +13,13 @@ import torch
 
 from core.data.labels import Encoded
 from core.data.row_order import Schedule, best_fit
-from core.engine import adapter, attention, base_model, device
+from core.engine import attention, base_model, device
 from core.engine.batches import collate, collate_packed
 from core.engine.loss import summed_loss
 from core.engine.variants import blockwise
 from core.messages import msg
-from core.recipe import Adapter
 from tests.kit import families
+from tests.kit.adapters import adapted
 
 CPU = torch.device("cpu")
 FP32 = device.Compute(CPU, torch.float32, msg("device.cpu_fp32"))
@@ -222,15 +222,6 @@ def test_16_bit_models_are_isolated_too_and_a_cache_is_refused() -> None:
 # ---- the same mathematics ---------------------------------------------------------------------------------------------
 
 
-def trained(model: Any) -> Any:
-    tuned = adapter.add(model, Adapter(r=4), "tiny", None)
-    torch.manual_seed(2)
-    for name, parameter in tuned.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.05)
-    return tuned.train()
-
-
 def gradients(tuned: Any) -> torch.Tensor:
     found = torch.cat([p.grad.flatten() for p in tuned.parameters() if p.requires_grad])
     tuned.zero_grad()
@@ -239,7 +230,7 @@ def gradients(tuned: Any) -> torch.Tensor:
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_packed_loss_and_gradients_equal_padded_ones(checkpointing: bool) -> None:
-    tuned = trained(tiny("llama"))
+    tuned = adapted(tiny("llama")).train()
     if checkpointing:
         tuned.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         tuned.enable_input_require_grads()
@@ -255,12 +246,11 @@ def test_packed_loss_and_gradients_equal_padded_ones(checkpointing: bool) -> Non
     torch.testing.assert_close(parts, expected)
 
 
-@pytest.mark.slow
-def test_packed_equals_padded_on_the_starter_in_4_bit(starter_in_4_bit_fp32: Callable[[], Any]) -> None:
-    tuned = trained(starter_in_4_bit_fp32())
+def test_packed_equals_padded_on_a_base_in_4_bit(in_4_bit: Callable[[Any], Any]) -> None:
+    tuned = adapted(in_4_bit(FP32)).train()
     tuned.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     tuned.enable_input_require_grads()
-    examples = [Encoded([token * 400 for token in row.input_ids], row.learned) for row in rows(4)]
+    examples = rows(4)
     expected = summed_loss(tuned, collate(examples, 0, CPU))
     expected.backward()
     expected_gradients = gradients(tuned)

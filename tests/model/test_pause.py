@@ -20,7 +20,8 @@ import torch
 
 from core.advice import plan
 from core.engine import base_model
-from core.errors import BusyError, PauseRequested, RunError
+from core.engine.device import Compute
+from core.errors import BusyError, RunError
 from core.messages import msg
 from core.queue.supervisor import Supervisor, spawn_worker
 from core.recipe import Recipe
@@ -33,57 +34,44 @@ from core.runs.states import State
 from core.runs.time_left import TimeLeft
 from core.training import checkpoint, worker
 from core.training.checkpoint import read
+from core.training.trainer import Trainer
 from core.workspace import lease
 from core.workspace.folder import Workspace
 from tests.kit import families
 from tests.kit.runs import ScriptedRun
-from tests.kit.trainer import BF16, FP32, Numbers, adapter_of, losses, trainer_of
+from tests.kit.trainer import BF16, FP32, assert_same, losses, run_paused, trainer_of
 from tests.kit.waits import wait_until
 from webui.kit.wording import Wording
 from webui.run import card as run_panel
 from webui.state.services import Services
 
 
-def run_paused(folder: Path, pauses: list[int], **how: Any) -> tuple[Numbers, torch.Tensor]:
-    """Each attempt is paused at its n-th sub-step; the one after the last pause runs to the end."""
-    numbers: Numbers = {}
-    for at in [*pauses, None]:
-        trainer = trainer_of(folder, at, **how)
-        if saved := RunFolder(folder).checkpoints():
-            trainer.restore(read(saved[-1]))
-        try:
-            trainer.run()
-        except PauseRequested:
-            if trainer.position.step:
-                trainer.checkpoint()
-        numbers |= trainer.reporter.numbers
+def paused(folder: Path, pauses: list[int], **how: Any) -> Trainer:
+    trainer = run_paused(lambda at: trainer_of(folder, at, **how), pauses)
     last = trainer.schedule.total_steps
-    assert trainer.position.step == last and ("eval", last) in numbers
-    return numbers, adapter_of(trainer)
+    assert trainer.position.step == last and ("eval", last) in trainer.reporter.told
+    return trainer
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Numbers, torch.Tensor, int]:
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Trainer:
     trainer = trainer_of(tmp_path_factory.mktemp("whole"), None)
     trainer.run()
-    return trainer.reporter.numbers, adapter_of(trainer), trainer.reporter.checks
+    return trainer
 
 
-def test_wherever_it_was_paused_the_run_is_the_same(uninterrupted: tuple, tmp_path: Path, full: bool) -> None:
+def test_wherever_it_was_paused_the_run_is_the_same(uninterrupted: Trainer, tmp_path: Path, full: bool) -> None:
     """At every sub-step there is: between layers forwards and backwards, inside an accumulation, inside an evaluation. In the gate at
     each third, which passes each of these in one step or another."""
-    expected, adapter_then, checks = uninterrupted
+    checks = uninterrupted.reporter.checks
     assert checks > 60
     for at in range(1, checks + 1, 1 if full else 3):
-        numbers, weights = run_paused(tmp_path / str(at), [at])
-        assert numbers == expected and torch.equal(weights, adapter_then), at
+        assert_same(paused(tmp_path / str(at), [at]), uninterrupted, at)
 
 
 @pytest.mark.parametrize("pauses", [[7, 9], [30, 4, 11], [1, 1, 1], [60, 2]])
-def test_paused_more_than_once_it_is_still_the_same(pauses: list[int], uninterrupted: tuple, tmp_path: Path) -> None:
-    expected, adapter_then, _ = uninterrupted
-    numbers, weights = run_paused(tmp_path, pauses)
-    assert numbers == expected and torch.equal(weights, adapter_then)
+def test_paused_more_than_once_it_is_still_the_same(pauses: list[int], uninterrupted: Trainer, tmp_path: Path) -> None:
+    assert_same(paused(tmp_path, pauses), uninterrupted)
 
 
 def test_every_attempt_counts_in_the_time_that_a_run_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,12 +84,11 @@ def test_every_attempt_counts_in_the_time_that_a_run_took(tmp_path: Path, monkey
         assert told and told.took_seconds is not None
         return told.took_seconds
 
-    run_paused(tmp_path, [30])
+    paused(tmp_path, [30])
     ended = took()
     assert 0 < ended < next(ticks)
     run.add_facts(RunFacts(time=TimeFacts(after_steps=20, said_seconds=7.0, took_seconds=1000.0)))
     again = trainer_of(tmp_path, None, max_steps=30, early_stopping_patience=3, learning_rate=1.0)
-    again.restore(read(run.checkpoints()[-1]))
     seen = []
     again.checkpoints = dataclasses.replace(again.checkpoints, save_adapter=lambda folder: (folder.mkdir(), seen.append(took())))
     again.run()
@@ -111,29 +98,33 @@ def test_every_attempt_counts_in_the_time_that_a_run_took(tmp_path: Path, monkey
 
 
 def test_dropout_goes_on_with_the_same_random_numbers(tmp_path: Path) -> None:
-    how = {"r": {"lora_dropout": 0.3}}
+    how = {"lora": {"lora_dropout": 0.3}}
     whole = trainer_of(tmp_path / "whole", None, **how)
     whole.run()
     for at in (9, 25, 40):
-        numbers, weights = run_paused(tmp_path / str(at), [at], **how)
-        assert numbers == whole.reporter.numbers and torch.equal(weights, adapter_of(whole)), at
+        assert_same(paused(tmp_path / str(at), [at], **how), whole, at)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("four_bit", [pytest.param(False, marks=pytest.mark.full), True], ids=["lora", "qlora"])
+@pytest.mark.parametrize("compute", [pytest.param(FP32, marks=pytest.mark.full), BF16], ids=["", "16 bit"])
+def test_on_a_four_bit_base_it_goes_on_bit_for_bit(compute: Compute, in_4_bit: Callable[[Any], Any], tmp_path: Path) -> None:
+    how = {"make": partial(in_4_bit, compute), "max_steps": 2, "gradient_accumulation_steps": 2}
+    whole = trainer_of(tmp_path / "whole", **how)
+    whole.run()
+    assert_same(paused(tmp_path / "paused", [whole.reporter.checks // 2], **how), whole)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("four_bit", [False, True], ids=["lora", "qlora"])
 def test_the_starter_goes_on_bit_for_bit(
-    four_bit: bool, request: pytest.FixtureRequest, starter_folder: Path, tmp_path: Path
+    four_bit: bool, starter_in_4_bit: Callable[[Any], Any], starter_folder: Path, tmp_path: Path
 ) -> None:
     """On the real depth, in 16 bit where the processor has instructions for it: elsewhere a run takes float32 (core.engine.device)."""
-    native = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    make: Callable[[], Any] = partial(base_model.load, starter_folder, BF16 if native else FP32, False)
-    if four_bit:
-        make = request.getfixturevalue("starter_in_4_bit" if native else "starter_in_4_bit_fp32")
+    compute = BF16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else FP32
+    make = partial(starter_in_4_bit, compute) if four_bit else partial(base_model.load, starter_folder, compute, False)
     how = {"make": make, "max_steps": 2, "gradient_accumulation_steps": 2}
     whole = trainer_of(tmp_path / "whole", None, **how)
     whole.run()
-    numbers, weights = run_paused(tmp_path / "paused", [whole.reporter.checks // 2], **how)
-    assert numbers == whole.reporter.numbers and torch.equal(weights, adapter_of(whole))
+    assert_same(paused(tmp_path / "paused", [whole.reporter.checks // 2], **how), whole)
 
 
 FAMILIES = [name if name == "qwen3_5" else pytest.param(name, marks=pytest.mark.full) for name in families.FAMILIES]
@@ -149,8 +140,7 @@ def test_every_family_goes_on_bit_for_bit(name: str, checkpointing: bool, starte
     whole = trainer_of(tmp_path / "whole", None, **how)
     whole.run()
     for at in (3, whole.reporter.checks // 2, whole.reporter.checks - 2):
-        numbers, weights = run_paused(tmp_path / str(at), [at], **how)
-        assert numbers == whole.reporter.numbers and torch.equal(weights, adapter_of(whole)), at
+        assert_same(paused(tmp_path / str(at), [at], **how), whole, at)
 
 
 def test_a_checkpoint_that_cannot_be_read_says_so(tmp_path: Path) -> None:

@@ -16,13 +16,11 @@ from core.data.labels import Encoded
 from core.engine import base_model
 from core.engine.batches import collate, collate_packed
 from core.engine.variants.preference import SUMS, TOLD, Preference
-from core.errors import PauseRequested, RunError
+from core.errors import RunError
 from core.recipe import Recipe
-from core.runs.folder import RunFolder
-from core.training.checkpoint import read
 from core.training.preference.reference import Referenced
 from tests.kit import trainer as kit
-from tests.kit.trainer import FP32, adapter_of, pairs, trainer_of
+from tests.kit.trainer import FP32, assert_same, pairs, run_paused, trainer_of
 
 
 @pytest.fixture
@@ -178,21 +176,6 @@ def test_loss_gradients_and_numbers_of_each_row_equal_those_of_trl(name: str, ti
 # ---- a run of it ------------------------------------------------------------------------------------------------------
 
 
-def run_paused(folder: Path, pauses: list[int], make: Callable[[], Any] = kit.tiny_base, **train: Any) -> tuple[dict, torch.Tensor]:
-    numbers = {}
-    for at in [*pauses, None]:
-        trainer = trainer_of(folder, at, make, **train)
-        if saved := RunFolder(folder).checkpoints():
-            trainer.restore(read(saved[-1]))
-        try:
-            trainer.run()
-        except PauseRequested:
-            if trainer.position.step:
-                trainer.checkpoint()
-        numbers |= trainer.reporter.told
-    return numbers, adapter_of(trainer)
-
-
 @pytest.mark.parametrize("objective", ["dpo", pytest.param("simpo", marks=pytest.mark.full), "kto"])
 def test_paused_anywhere_it_is_the_run_that_never_was(objective: str, compared: None, tmp_path: Path, full: bool) -> None:
     """While the pairs are read beforehand too, which is then done anew; every number of it, and the adapter, bit for bit."""
@@ -203,8 +186,8 @@ def test_paused_anywhere_it_is_the_run_that_never_was(objective: str, compared: 
     assert {f"eval_{name}" for name in TOLD} <= expected["eval", 5].keys()
     assert (tmp_path / "whole" / "reference.npy").exists() == (objective != "simpo")
     for at in range(2, whole.reporter.checks, 1 if full else 23):
-        numbers, weights = run_paused(tmp_path / str(at), [at], objective=objective)
-        assert numbers == expected and torch.equal(weights, adapter_of(whole)), at
+        paused = run_paused(lambda pause, at=at: trainer_of(tmp_path / str(at), pause, objective=objective), [at])
+        assert_same(paused, whole, at)
 
 
 @pytest.fixture(scope="module")
@@ -239,8 +222,8 @@ def test_on_a_four_bit_base_a_paused_run_is_the_run_that_never_was(
     whole = trainer_of(tmp_path / "whole", None, four_bit, objective="dpo")
     whole.run()
     for at in range(2, whole.reporter.checks, 1) if full else [whole.reporter.checks // 2]:
-        numbers, weights = run_paused(tmp_path / str(at), [at], four_bit, objective="dpo")
-        assert numbers == whole.reporter.told and torch.equal(weights, adapter_of(whole)), at
+        paused = run_paused(lambda pause, at=at: trainer_of(tmp_path / str(at), pause, four_bit, objective="dpo"), [at])
+        assert_same(paused, whole, at)
 
 
 def test_it_learns_what_is_preferred_and_begins_with_a_coin(compared: None, tmp_path: Path) -> None:
@@ -268,7 +251,6 @@ def test_without_the_file_of_the_reference_a_run_that_has_learned_does_not_go_on
     first.run()
     (tmp_path / "reference.npy").write_bytes(b"damaged")
     trainer = trainer_of(tmp_path, None, objective="dpo", max_steps=5)
-    trainer.restore(read(RunFolder(tmp_path).checkpoints()[-1]))
     with pytest.raises(RunError) as refused:
         trainer.run()
     assert refused.value.message.key == "run.no_reference"

@@ -1,6 +1,6 @@
 """The probe before the first step: it changes no number of the run, tells what is needed, and stops what cannot fit.
 
-Real workers on the starter and on a tiny model; memory limits are a fact of the run or the system's own (RLIMIT_DATA).
+Real workers on a tiny model; memory limits are a fact of the run or the system's own (RLIMIT_DATA).
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import Any
 
 import psutil
 import pytest
-import torch
 
 from core.advice import plan
 from core.errors import DoesNotFitError, PauseRequested
@@ -31,11 +30,10 @@ from core.runs.states import State
 from core.system import processes
 from core.system.machine import this_machine
 from core.system.processes import ResidentPeak
-from core.training.checkpoint import read
 from core.training.memory.probe import Probe
 from core.training.trainer import Trainer
 from core.workspace.folder import Workspace
-from tests.kit.trainer import adapter_of, losses, trainer_of
+from tests.kit.trainer import assert_same, losses, run_paused, trainer_of
 from tests.kit.waits import wait_until
 
 
@@ -55,13 +53,13 @@ def probe_of(trainer: Trainer, workspace: Workspace) -> Probe:
 # ---- nothing of the run changes ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", [{}, {"r": {"lora_dropout": 0.3}}], ids=["plain", "dropout"])
+@pytest.mark.parametrize("how", [{}, {"lora": {"lora_dropout": 0.3}}], ids=["plain", "dropout"])
 def test_a_run_has_the_same_numbers_with_and_without_it(how: dict, tmp_path: Path) -> None:
     without, probed = trainer_of(tmp_path / "without", None, **how), trainer_of(tmp_path / "probed", None, **how)
     without.run()
     probed.run(probe_of(probed, Workspace.open(tmp_path / "ws")))
-    assert probed.reporter.numbers == without.reporter.numbers and len(without.reporter.numbers) > 8
-    assert torch.equal(adapter_of(probed), adapter_of(without))
+    assert len(without.reporter.numbers) > 8
+    assert_same(probed, without)
     facts = probed.reporter.run.facts().memory
     assert facts.measured_gib > 0.05 and facts.arithmetic_gib == facts.predicted_gib
 
@@ -73,18 +71,12 @@ def test_a_run_that_goes_on_is_probed_too_and_stays_the_same(tmp_path: Path) -> 
     whole.run()
     without_probe = whole.reporter.checks
     for at in (2, 30, without_probe + 4):
-        folder, numbers = tmp_path / str(at), {}
-        for pause in (at, None):
-            trainer = trainer_of(folder, pause)
-            if saved := RunFolder(folder).checkpoints():
-                trainer.restore(read(saved[-1]))
-            try:
-                trainer.run(probe_of(trainer, Workspace.open(tmp_path / "ws")))
-            except PauseRequested:
-                if trainer.position.step:
-                    trainer.checkpoint()
-            numbers |= trainer.reporter.numbers
-        assert numbers == whole.reporter.numbers and torch.equal(adapter_of(trainer), adapter_of(whole)), at
+        paused = run_paused(
+            lambda pause, at=at: trainer_of(tmp_path / str(at), pause),
+            [at],
+            lambda trainer: trainer.run(probe_of(trainer, Workspace.open(tmp_path / "ws"))),
+        )
+        assert_same(paused, whole, at)
 
 
 def test_the_longest_batch_is_the_one_with_most_tokens_that_any_step_has(tmp_path: Path) -> None:
@@ -229,16 +221,17 @@ def test_where_the_system_itself_refuses_the_memory_the_sentence_is_the_same(tmp
     assert " 0 Stopped before the first step" in child.stdout
 
 
-@pytest.mark.slow
-def test_the_first_runs_ratio_corrects_the_second_to_within_15_percent(make_workspace: Callable[[], Workspace]) -> None:
-    """On a processor, the starter: four times the rows at once, so that the second is not just the first again."""
-    space = make_workspace()
+def test_the_first_runs_ratio_corrects_the_second_to_within_15_percent(
+    workspace: Workspace, make_workspace: Callable[[], Workspace], full: bool
+) -> None:
+    """On a processor: four times the rows at once, so that the second is not just the first again. With --full on the starter."""
+    space, model = (make_workspace(), "starter") if full else (workspace, "library:tiny")
     short = {"max_steps": 1, "sample_seconds": 0.5}  # a film, which needs memory too
-    first, code = worked(space, recipe_of("starter", per_device_train_batch_size=1, **short))
+    first, code = worked(space, recipe_of(model, per_device_train_batch_size=1, **short))
     assert code == 0, first.log_tail()
     was = first.facts().memory
     assert was.runs == 0 and was.predicted_gib == was.arithmetic_gib
-    second, code = worked(space, recipe_of("starter", per_device_train_batch_size=4, **short))
+    second, code = worked(space, recipe_of(model, per_device_train_batch_size=4, **short))
     assert code == 0, second.log_tail()
     now = second.facts().memory
     needed = was.peak_gib or was.measured_gib  # where a later step needed more than the longest batch, that corrects
@@ -249,5 +242,5 @@ def test_the_first_runs_ratio_corrects_the_second_to_within_15_percent(make_work
     assert [told[0]["predicted"], told[0]["measured"]] == [
         pytest.approx(getattr(now, f"{name}_gib"), abs=1e-3) for name in ("predicted", "measured")
     ]
-    corrections = MemoryRecord(space).corrections(Rig.of(this_machine(), None), "starter")
+    corrections = MemoryRecord(space).corrections(Rig.of(this_machine(), None), model)
     assert corrections.of("lora").runs == 2

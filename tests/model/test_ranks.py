@@ -27,7 +27,6 @@ from core.progress import RankUse
 from core.recipe import Recipe
 from core.runs.folder import RunFolder
 from core.system.gpu import Card
-from core.training import checkpoint
 from core.training.ranks import begun as starting
 from core.training.ranks import helpers, use
 from core.training.ranks.group import RankGroup
@@ -35,7 +34,7 @@ from core.training.ranks.helpers import RankError, Ranks
 from core.training.ranks.step import EXTRA, DealtStep, deal, divided, serve
 from core.training.ranks.use import UseOfRank
 from core.training.trainer import Trainer, TrainingData
-from tests.kit.trainer import FP32, Pausing, adapter_of, pairs, pids_of, rows
+from tests.kit.trainer import FP32, Pausing, adapter_of, assembled, pairs, pids_of, rows
 from tests.kit.waits import wait_until
 
 
@@ -59,20 +58,12 @@ def tuned_of(model: Path, recipe: Recipe) -> Any:
 
 def trainer_of(folder: Path, model: Path, recipe: Recipe, ranks: Ranks | None = None, measured: int = 5) -> Trainer:
     """In folder, gone on from its newest checkpoint where an earlier one left one. With pairs, where the recipe compares."""
-    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     if ranks:
         ranks.load(recipe, model, False, "float32", 0, threads=1)
     tuned, reporter = tuned_of(model, recipe), Pausing(RunFolder(folder))
-
-    def save(target: Path) -> None:
-        tuned.save_pretrained(target, save_embedding_layers=False)
-
     dealt = {"step_of": partial(DealtStep.on, ranks, reporter.check)} if ranks else {}
     make = pairs if recipe.train.compares else rows
-    trainer = Trainer(tuned, recipe, TrainingData(make(20), make(measured), 0), FP32, reporter, save, **dealt)
-    if saved := reporter.run.checkpoints():
-        trainer.restore(checkpoint.read(saved[-1]))
-    return trainer
+    return assembled(tuned, recipe, reporter, TrainingData(make(20), make(measured), 0), **dealt)
 
 
 class InThreads(Ranks):

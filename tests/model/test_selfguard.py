@@ -41,7 +41,7 @@ from core.training.recovery import NotFiniteError
 from core.training.trainer import Ahead, Trainer, TrainingData
 from core.workspace.folder import Workspace
 from tests.kit.runs import ScriptedRun, with_settings
-from tests.kit.trainer import FP32, Pausing, adapter_of, rows, tiny_base
+from tests.kit.trainer import FP32, Pausing, adapter_of, assembled, assert_same, rows, run_paused, tiny_base
 from webui.kit.wording import Wording
 from webui.run import card as run_panel
 from webui.state.curves import Curves
@@ -70,7 +70,6 @@ def trainer_of(
     **settings: Any,
 ) -> Trainer:
     """A trainer in folder, gone on from its newest checkpoint where an earlier one left one."""
-    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     torch.manual_seed(1)
     tuned = adapter.add(make(), Adapter(r=4, **(lora or {})), "tiny", None)
     train = {
@@ -79,16 +78,7 @@ def trainer_of(
     }  # fmt: skip
     data = {"source": "x", "max_length": 16} | settings.pop("data", {})
     recipe = plan.resolve(Recipe.parse({"data": data, "train": train | settings}), "x", has_card=False)
-
-    def save(target: Path) -> None:
-        tuned.save_pretrained(target, save_embedding_layers=False)
-
-    run = RunFolder(folder)
-    reporter = Watched(run, pause_at)
-    trainer = Trainer(tuned, recipe, rows_of or TrainingData(rows(20), rows(5), 0), FP32, reporter, save, would_fit=would_fit)
-    if saved := run.checkpoints():
-        trainer.restore(checkpoint.read(saved[-1]))
-    return trainer
+    return assembled(tuned, recipe, Watched(RunFolder(folder), pause_at), rows_of, would_fit=would_fit)
 
 
 def said(trainer: Trainer) -> list[str]:
@@ -521,17 +511,9 @@ def test_a_run_ends_once_nothing_gets_better_and_its_best_checkpoint_is_there(tm
     lowest = min(measured, key=measured.get)
     assert trainer.position.step == lowest + 6 < 60 and trainer.position.since_best == 3
     assert trainer.best_to_keep() == checkpoint.name_of(lowest) == trainer.position.best_checkpoint
-    for pause in (90,):
-        numbers, folder = {}, tmp_path / str(pause)
-        for at in (pause, None):
-            again = trainer_of(folder, at, **OVERFITS)
-            try:
-                again.run()
-            except PauseRequested:
-                if again.position.step:
-                    again.checkpoint()
-            numbers |= again.reporter.numbers
-        assert numbers == trainer.reporter.numbers and again.best_to_keep() == trainer.best_to_keep(), pause
+    again = run_paused(lambda at: trainer_of(tmp_path / "paused", at, **OVERFITS), [90])
+    assert_same(again, trainer)
+    assert again.best_to_keep() == trainer.best_to_keep()
 
 
 def test_how_long_a_run_waits_for_a_better_measurement() -> None:

@@ -35,6 +35,7 @@ from core.trial.dry_run import dry_run
 from core.trial.dry_runs import Question
 from core.values import GIB
 from tests.kit import families, tiny
+from tests.kit.adapters import adapted
 from tests.kit.cuda import PlayedEvent, PlayedRuntime
 from tests.kit.trainer import BF16, FP32, RECIPE, rows, tiny_base
 from tests.kit.waits import wait_until
@@ -65,10 +66,7 @@ def begun(
     """A step as the worker puts it together, its adapter saying something."""
     base = copy.deepcopy(loaded(folder, four_bit, compute is BF16))
     torch.manual_seed(0)
-    tuned = adapter.add(base, Adapter(r=4, **settings), "tiny", None)
-    for name, parameter in tuned.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.05)
+    tuned = adapted(base, **settings)
     streamed = streaming.begin(tuned, CPU, count, bus) if count else None
     step = Step.of(tuned, recipe_of(), compute, 0)
     step.begin(7)

@@ -16,6 +16,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from core.errors import ModelError
 from core.export import summed
 from core.export.summed import Weighed
+from tests.kit.adapters import logits
+
+IDS = torch.arange(3, 11)[None]
 
 
 @pytest.fixture
@@ -36,11 +39,6 @@ def tuned(tmp_path: Path) -> PeftModel:
     return model
 
 
-def logits(model: Any) -> torch.Tensor:
-    with torch.no_grad():
-        return model(torch.arange(3, 11)[None]).logits
-
-
 def test_the_sum_is_pefts_own_tensor_by_tensor_and_in_its_answers(tuned: PeftModel, tmp_path: Path) -> None:
     rank = summed.write((Weighed(tmp_path / "first", 0.7), Weighed(tmp_path / "second", 0.5)), tmp_path / "sum")
     assert rank == 7
@@ -51,9 +49,9 @@ def test_the_sum_is_pefts_own_tensor_by_tensor_and_in_its_answers(tuned: PeftMod
     for name, weight in theirs.items():
         if "q_proj" in name:  # both have it; of a layer of one alone PEFT keeps its own rank, here zeros stand beside it
             torch.testing.assert_close(ours[name], weight, rtol=1e-6, atol=0)
-    expected = logits(tuned)
+    expected = logits(tuned, IDS)
     alone = PeftModel.from_pretrained(tuned.unload(), tmp_path / "sum")
-    torch.testing.assert_close(logits(alone), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(logits(alone, IDS), expected, rtol=1e-5, atol=1e-5)
     with pytest.raises(ModelError, match="already exists"):
         summed.write((Weighed(tmp_path / "first", 1), Weighed(tmp_path / "second", 1)), tmp_path / "sum")
 

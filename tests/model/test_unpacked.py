@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -129,3 +130,27 @@ def shape_of(folder: Path) -> ModelShape:
     config = json.loads((folder / "config.json").read_text("utf-8"))
     shape = ModelShape.from_config(config)
     return shape.with_held(headers.held(headers.of_folder(folder), config, shape))
+
+
+@pytest.mark.parametrize(("saved", "to_train"), [(0, True), (5, False)])
+def test_a_run_that_has_trained_goes_on_whatever_a_new_one_of_its_base_is_told(
+    monkeypatch: pytest.MonkeyPatch, saved: int, to_train: bool
+) -> None:
+    """A base that is quantised so that it cannot be trained is refused to new runs: some of them trained before that was so."""
+    from core.training import worker
+
+    asked = []
+
+    class Asked(Exception): ...
+
+    def obtain(self: object, *given: object, to_train: bool) -> None:
+        asked.append(to_train)
+        raise Asked
+
+    monkeypatch.setattr(worker.Models, "obtain", obtain)
+    model = SimpleNamespace(id="library:packed", revision=None)
+    facts = SimpleNamespace(ranks=None)
+    run = SimpleNamespace(recipe=lambda: SimpleNamespace(model=model), facts=lambda: facts, saved_step=lambda: saved)
+    with pytest.raises(Asked):
+        worker._prepare(run, None, SimpleNamespace(stage=None, check=None))
+    assert asked == [to_train]

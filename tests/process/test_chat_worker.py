@@ -1,15 +1,18 @@
-"""The chat process and its client, on the starter model: two columns, stop, swaps, refusals, sudden death."""
+"""The chat process and its client: two columns, stop, swaps, refusals, sudden death. On a model that knows nothing, but once."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +24,7 @@ from core.chat.worker import ChatWorker, LoadedBase, checked_adapter
 from core.data.tokenizer import Tokenizer
 from core.engine import adapter, base_model
 from core.engine.device import Compute
-from core.errors import BusyError, ChatError
+from core.errors import BusyError, ChatError, StopRequested
 from core.messages import CORE_LOCALES, Catalogue, msg
 from core.models import starter
 from core.presets import PROJECT
@@ -30,38 +33,44 @@ from core.runs.run_json import RunFacts
 from core.system.processes import worker_environment
 from core.workspace import lease
 from core.workspace.folder import Workspace
+from tests.kit import tiny
+from tests.kit.adapters import fill_b
 from tests.kit.files import link_or_copy
 from tests.kit.runs import trained
 from tests.kit.waits import PATIENCE, wait_until
 
-pytestmark = pytest.mark.slow
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 STORY = [{"role": "user", "content": "Write a very long story about a bear who learns to sail."}]
 LONG = Sampling(max_new_tokens=2000, do_sample=True, temperature=1.5, top_p=1.0)
 LOAD_S = 120.0 * PATIENCE
+MODEL = "library:talkative"
 
 
 def make_adapter(folder: Path, model_folder: Path, seed: int, **settings) -> Path:
     """An adapter that changes every answer, saved as a run saves it."""
     base = base_model.load(model_folder, Compute(torch.device("cpu"), torch.bfloat16, msg("device.cpu_fp32")), False)
     tuned = adapter.add(base, Adapter(**settings), str(model_folder), None)
-    torch.manual_seed(seed)
-    for name, parameter in tuned.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.3)
-    adapter.save(tuned, folder, model_folder, "card", Tokenizer(model_folder).template.source)
+    adapter.save(fill_b(tuned, std=0.3, seed=seed), folder, model_folder, "card", Tokenizer(model_folder).template.source)
     return folder
 
 
 @pytest.fixture(scope="module")
-def adapters(tmp_path_factory, starter_folder: Path) -> list[Path]:
-    root = tmp_path_factory.mktemp("adapters")
-    return [make_adapter(root / f"adapter{seed}", starter_folder, seed) for seed in (1, 2)]
+def folder(tmp_path_factory, starter_folder: Path) -> Path:
+    """As deep as the starter, so that an answer takes a while too, and each of its tokens is another."""
+    return tiny.make(tmp_path_factory.mktemp("library") / "talkative", starter_folder, layers=30, spread=0.2)
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory, starter_folder: Path) -> Workspace:
-    workspace = Workspace.open(tmp_path_factory.mktemp("chat"))
+def adapters(tmp_path_factory, folder: Path) -> list[Path]:
+    root = tmp_path_factory.mktemp("adapters")
+    return [make_adapter(root / f"adapter{seed}", folder, seed) for seed in (1, 2)]
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory, folder: Path, starter_folder: Path) -> Workspace:
+    root = tmp_path_factory.mktemp("chat")
+    (root / "settings.yaml").write_text(json.dumps({"library_folders": [str(folder.parent)]}), "utf-8")
+    workspace = Workspace.open(root)
     target = starter.folder(workspace.models)
     target.mkdir()
     for file in starter_folder.iterdir():
@@ -76,8 +85,8 @@ def client(workspace: Workspace):
     client.unload()
 
 
-def ready(client: ChatClient, folder: Path | None = None, **target) -> ChatClient:
-    wanted = ChatTarget("starter", adapter=folder, label="my run", **target)
+def ready(client: ChatClient, adapter: Path | None = None, model: str = MODEL, **target) -> ChatClient:
+    wanted = ChatTarget(model, adapter=adapter, label="my run", **target)
     if client.state().phase != "ready" or client.state().target != wanted:
         client.load(wanted)
     client.wait_ready(LOAD_S)
@@ -100,17 +109,54 @@ def lease_is_free(workspace: Workspace) -> bool:
         return False
 
 
+@pytest.fixture(scope="module")
+def known(client: ChatClient) -> str:
+    """What the base says to QUESTION."""
+    said = answer(ready(client), QUESTION)["base"]
+    assert said
+    return said
+
+
+class PlayedApp:
+    """Stands where the app stands: one load, then the end; keeps what the worker says."""
+
+    def __init__(self, **load: Any) -> None:
+        self.load, self.said = load, list[dict[str, Any]]()
+
+    def listen(self, hear: Callable[[dict[str, Any]], None], gone: Callable[[], None]) -> None:
+        usual = {"load": 1, "revision": None, "adapter": None, "four_bit": False, "doing": msg("x").model_dump()}
+        hear({"command": "load"} | usual | self.load)
+        hear({"command": "quit"})
+
+    def say(self, **event: Any) -> None:
+        self.said.append(event)
+
+
 def test_a_worker_counts_what_it_is_about_to_read_against_what_is_free(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+    make_workspace: Callable[[], Workspace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chat = ChatWorker.__new__(ChatWorker)
-    chat._workspace = workspace
-    compute = Compute(torch.device("cpu"), torch.float32, msg("device.cpu_fp32"))
-    assert chat._tight(("starter", None, False, False), compute) is None
-    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=400 << 20))
-    # 134.5 million parameters, 538 MB in float32, 178 of them in 4 bit.
-    assert chat._tight(("starter", None, False, False), compute).key == "chat.tight_ram"
-    assert chat._tight(("starter", None, True, False), compute) is None
+    """Of the starter: 134.5 million parameters, 538 MB in float32, 178 of them in 4 bit. It is said before any of it is read."""
+    workspace, float32 = make_workspace(), Compute(torch.device("cpu"), torch.float32, msg("device.cpu_fp32"))
+    read = []
+
+    def leave(*given: Any) -> None:
+        read.append(given)
+        raise StopRequested
+
+    monkeypatch.setattr("core.engine.device.choose", lambda: float32)
+    monkeypatch.setattr("core.engine.base_model.load_finite", leave)
+
+    def tight(free: int, **load: Any) -> list[str | None]:
+        monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=free))
+        app = PlayedApp(model_id="starter", **load)
+        with contextlib.ExitStack() as held:
+            assert ChatWorker(workspace, app, held).serve(1) == 0
+        return [event["tight"] and event["tight"]["key"] for event in app.said if event["stage"] == "loading_model"]
+
+    assert tight(4 << 30) == [None]
+    assert tight(400 << 20) == ["chat.tight_ram"]
+    assert tight(400 << 20, four_bit=True) == [None]
+    assert len(read) == 3
 
 
 @pytest.fixture
@@ -122,7 +168,7 @@ def stages(client: ChatClient, monkeypatch: pytest.MonkeyPatch) -> set[str]:
 
 
 def test_loading_tells_its_stages_then_what_is_loaded(client, adapters, stages):
-    client.load(ChatTarget("starter", adapter=adapters[0], label="my run"))
+    client.load(ChatTarget(MODEL, adapter=adapters[0], label="my run"))
     wait_until(lambda: client.state().phase != "loading", 120)
     state = client.state()
     assert state.phase == "ready", state
@@ -132,8 +178,8 @@ def test_loading_tells_its_stages_then_what_is_loaded(client, adapters, stages):
     assert state.adapter["r"] == 8
 
 
-def test_both_columns_answer_together_and_differ(client, adapters):
-    ready(client, adapters[0])
+def test_of_the_starter_both_columns_answer_together_and_differ(client, starter_folder, tmp_path):
+    ready(client, make_adapter(tmp_path / "adapter", starter_folder, 1), "starter")
     items = list(client.ask(QUESTION, QUESTION, Sampling(max_new_tokens=12)))
     first_done = next(i for i, item in enumerate(items) if isinstance(item, Done))
     assert {item.column for item in items[:first_done]} == {"base", "tuned"}
@@ -172,17 +218,17 @@ def test_swapping_the_adapter_keeps_the_process_and_the_base_and_changes_the_tun
     assert answer(client, QUESTION) == bare  # a refused question does no harm
 
 
-def test_swapped_adapters_leave_the_base_bit_for_bit(starter_folder, adapters):
+def test_swapped_adapters_leave_the_base_bit_for_bit(folder, adapters):
     compute = Compute(torch.device("cpu"), torch.bfloat16, msg("device.cpu_fp32"))
-    model = base_model.load(starter_folder, compute, False)
-    tokenizer = Tokenizer(starter_folder)
+    model = base_model.load(folder, compute, False)
+    tokenizer = Tokenizer(folder)
     ids = torch.tensor([tokenizer.prompt(QUESTION)])
     with torch.no_grad():
         untouched = model(ids, use_cache=False).logits
-    loaded = LoadedBase(("starter", None, False), compute, tokenizer, model)
+    loaded = LoadedBase((MODEL, None, False), compute, tokenizer, model)
     weight = model.model.layers[0].mlp.up_proj.weight
-    for folder in (adapters[0], adapters[1], None):
-        now = loaded.with_adapter(folder)
+    for one in (*adapters, None):
+        now = loaded.with_adapter(one)
     assert now.model.layers[0].mlp.up_proj.weight is weight
     with torch.no_grad():
         assert torch.equal(now(ids, use_cache=False).logits, untouched)
@@ -214,28 +260,28 @@ def test_stop_ends_an_answer_and_the_reading_of_a_prompt_at_once(client, full):
     assert not full or (min(answer) < 0.3 and min(prompt) < 1.0)
 
 
-def test_one_answer_at_a_time_and_leaving_it_stops_it(client):
+def test_one_answer_at_a_time_and_leaving_it_stops_it(client, known):
     ready(client)
     for item in client.ask(STORY, None, LONG):
         assert isinstance(item, Piece)
         with pytest.raises(ChatError, match="still generating an answer"):
             client.ask(QUESTION, None)
         break  # as when a page is closed: its generator is closed, and this one with it
-    assert "Paris" in answer(client, QUESTION)["base"]
+    assert answer(client, QUESTION)["base"] == known
 
 
-def test_batches_gather_what_arrived_and_lose_nothing(client):
+def test_batches_gather_what_arrived_and_lose_nothing(client, known):
     ready(client)
     batches = list(client.ask(QUESTION, None, Sampling(max_new_tokens=10)).batches(seconds=600))
     assert len(batches) == 1 and isinstance(batches[0][-1], Done)
-    assert "Paris" in "".join(item.text for item in batches[0][:-1])
+    assert "".join(item.text for item in batches[0][:-1]) == known
 
 
 def test_the_conversation_goes_on_over_several_turns(client):
     ready(client)
-    turns = [*QUESTION, {"role": "assistant", "content": "The capital of France is Paris."}]
-    turns.append({"role": "user", "content": "Say the name of that city again."})
-    assert "Paris" in answer(client, turns, most=20)["base"]
+    ended = {"role": "user", "content": "Say the name of that city again."}
+    after = [answer(client, [*QUESTION, {"role": "assistant", "content": said}, ended])["base"] for said in ("Paris.", "Rome.")]
+    assert after[0] != after[1] != answer(client, [ended])["base"] != after[0], "it has read the turns before"
 
 
 @pytest.mark.parametrize(
@@ -264,7 +310,7 @@ def test_a_loaded_chat_holds_the_lease_by_name_and_unload_frees_it(client, works
     assert "make room for the run “next”" in str(client.state().why_unloaded)
 
 
-def test_a_worker_killed_mid_answer_is_said_and_the_next_load_works(client, workspace):
+def test_a_worker_killed_mid_answer_is_said_and_the_next_load_works(client, workspace, known):
     ready(client)
     writing = client.ask(STORY, None, LONG)
     items = iter(writing)
@@ -276,13 +322,13 @@ def test_a_worker_killed_mid_answer_is_said_and_the_next_load_works(client, work
     assert "chat.log" in str(state.advice)
     assert "Loading weights" in (workspace.root / "chat.log").read_text("utf-8", "replace")
     assert lease_is_free(workspace)
-    assert "Paris" in answer(ready(client), QUESTION)["base"]
+    assert answer(ready(client), QUESTION)["base"] == known
 
 
 def test_while_somebody_trains_the_refusal_names_it(client, workspace):
     client.unload()
     with lease.hold(workspace, msg("lease.training", name="pirates")):
-        client.load(ChatTarget("starter"))
+        client.load(ChatTarget(MODEL))
         with pytest.raises(ChatError, match="the run “pirates” is training"):
             client.wait_ready(LOAD_S)
     assert client.state().phase == "failed"
@@ -292,9 +338,9 @@ def test_an_adapter_for_another_base_is_refused_in_a_sentence(client, adapters, 
     other = tmp_path / "other"
     shutil.copytree(adapters[0], other)
     weights = load((other / "adapter_model.safetensors").read_bytes())  # not mapped: Windows writes over no mapped file
-    smaller = {name: w[:, :-64].contiguous() if "lora_A" in name else w for name, w in weights.items()}
+    smaller = {name: w[:, :-8].contiguous() if "lora_A" in name else w for name, w in weights.items()}
     save_file(smaller, other / "adapter_model.safetensors")
-    client.load(ChatTarget("starter", adapter=other))
+    client.load(ChatTarget(MODEL, adapter=other))
     with pytest.raises(ChatError, match="belongs to another base model"):
         client.wait_ready(LOAD_S)
 
@@ -309,15 +355,15 @@ def test_a_run_that_starts_mid_answer_ends_it_with_the_reason(client):
 
 
 def test_a_load_that_replaces_another_wins(client, adapters):
-    client.load(ChatTarget("starter", adapter=adapters[0], label="first"))
-    client.load(ChatTarget("starter", label="second"))
+    client.load(ChatTarget(MODEL, adapter=adapters[0], label="first"))
+    client.load(ChatTarget(MODEL, label="second"))
     state = client.wait_ready(LOAD_S)
     assert state.target.label == "second" and state.adapter is None
 
 
 def test_unload_while_loading_frees_everything_within_seconds(client, workspace, stages):
     client.unload()
-    client.load(ChatTarget("starter"))
+    client.load(ChatTarget(MODEL))
     wait_until(lambda: "loading_libraries" in stages, 120)
     start = time.perf_counter()
     client.unload()
@@ -329,13 +375,13 @@ def test_a_four_bit_base_is_loaded_on_request(client, adapters):
     ready(client, adapters[0], four_bit=True)
     assert client.state().dtype == "nf4"
     told = answer(client, QUESTION, QUESTION)
-    assert "Paris" in told["base"] and told["tuned"] != told["base"]
+    assert told["base"] and told["tuned"] != told["base"]
 
 
 def test_an_idle_chat_leaves_and_says_why(workspace, client):
     client.unload()
     idle = ChatClient(workspace, idle_minutes=0.01)
-    idle.load(ChatTarget("starter"))
+    idle.load(ChatTarget(MODEL))
     wait_until(lambda: idle.state().why_unloaded, 120)
     assert idle.state().phase == "empty" and "without a question" in str(idle.state().why_unloaded)
     wait_until(lambda: lease_is_free(workspace), 10)
@@ -355,7 +401,7 @@ def start_worker(workspace: Workspace, before: str | None = None) -> subprocess.
 def test_the_worker_ends_when_the_app_is_gone(workspace, client):
     client.unload()
     worker = start_worker(workspace)
-    load = {"command": "load", "load": 1, "model_id": "starter", "revision": None, "adapter": None, "four_bit": False}
+    load = {"command": "load", "load": 1, "model_id": MODEL, "revision": None, "adapter": None, "four_bit": False}
     worker.stdin.write(json.dumps(load | {"doing": msg("x").model_dump()}).encode() + b"\n")
     worker.stdin.flush()
     assert json.loads(worker.stdout.readline())["event"] == "loading"

@@ -50,6 +50,7 @@ from core.system import machine
 from core.workspace import lease
 from core.workspace.folder import Workspace
 from tests.faults import scripted
+from tests.kit.adapters import fill_b, logits
 from tests.kit.awake import HOLDS, Program
 from tests.kit.files import link_or_copy
 from tests.kit.waits import wait_until
@@ -170,10 +171,9 @@ def merged(learned: Learned) -> Path:
     return learned({})[1]
 
 
-def logits(model: torch.nn.Module, tokenizer: Tokenizer) -> torch.Tensor:
-    ids = tokenizer.encode_example(Example.from_dict(MESSAGES[0]), 256).input_ids
-    with torch.inference_mode():
-        return model(input_ids=torch.tensor([ids]), use_cache=False).logits[0]
+def asked(tokenizer: Tokenizer) -> torch.Tensor:
+    """(1, T) ids of the first of MESSAGES."""
+    return torch.tensor([tokenizer.encode_example(Example.from_dict(MESSAGES[0]), 256).input_ids])
 
 
 def prove(trained: Trained, exported: Path, adapter: Path | None = None, by_layer: bool = False) -> ExportCheck:
@@ -189,11 +189,11 @@ def test_streaming_merge_equals_peft_merging_in_float32_and_computes_as_the_adap
     tiny: Trained, merged: Path
 ) -> None:
     tokenizer = Tokenizer(tiny.run.adapter)
-    exported = logits(base_model.load(merged, FLOAT32, four_bit=False), tokenizer)
+    exported = logits(base_model.load(merged, FLOAT32, four_bit=False), asked(tokenizer))
     base = base_model.load(tiny.model, FLOAT32, four_bit=False)
-    plain = logits(base, tokenizer)
+    plain = logits(base, asked(tokenizer))
     tuned_model = engine_adapter.attach(base, tiny.run.adapter)
-    tuned = logits(tuned_model, tokenizer)
+    tuned = logits(tuned_model, asked(tokenizer))
     assert (exported - plain).abs().mean() > 4 * (exported - tuned).abs().mean()
     by_peft = tuned_model.merge_and_unload().to(torch.bfloat16).state_dict()
     ours = load_file(merged / "model.safetensors")
@@ -305,10 +305,7 @@ def test_a_model_of_another_family_is_merged_and_proves_itself(tmp_path: Path, s
             shutil.copyfile(starter_folder / name, folder / name)
     recipe = Recipe.parse({"name": "Tiny", "model": {"id": "library:tiny"}, "data": {"source": "rows"}})
     run = Runs(workspace).create(recipe, "command")
-    tuned = engine_adapter.add(model, recipe.adapter, str(folder), None)
-    for name, parameter in tuned.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.05)
+    tuned = fill_b(engine_adapter.add(model, recipe.adapter, str(folder), None))
     engine_adapter.save(tuned, run.adapter, folder, "# card", Tokenizer(folder).template.source)
     workspace = Workspace.open(tmp_path / "w")
 

@@ -124,9 +124,9 @@ class Network:
     """Two network namespaces and between them a third that is the switch, whose sockets are the ends of two cables."""
 
     name: str
+    made: list[str] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        self.made: list[str] = []
+    def build(self) -> None:
         self._add(self.switch)
         ip("-n", self.switch, "link", "add", "switch", "type", "bridge")
         ip("-n", self.switch, "link", "set", "switch", "up")
@@ -188,10 +188,9 @@ def ip(*arguments: str) -> None:
 
 @pytest.fixture
 def network() -> Iterator[Network]:
-    made = Network.__new__(Network)
-    made.name, made.made = f"lg{os.getpid()}", []
+    made = Network(f"lg{os.getpid()}")
     try:
-        made.__post_init__()
+        made.build()
         made.slow("1gbit")
         for number in (1, 2):
             ip("netns", "exec", made.computer(number), "tc", "qdisc", "del", "dev", "cable", "root")

@@ -6,11 +6,14 @@ start.sh is run as people run it; its twin for Windows is read alone here.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import io
 import json
 import os
 import re
+import shlex
 import shutil
+import string
 import subprocess
 import sys
 import tarfile
@@ -22,14 +25,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from core import __version__
 from core.messages import CORE_LOCALES, LANGUAGES, Catalogue
 from core.presets import PROJECT
 from launcher import main as launcher
+from launcher import torch_build
 from tests.kit.browser import start_app
 from tools import release
-from webui.kit.wording import PAGE_LOCALES
+from webui import __main__ as page
+from webui.kit.wording import PAGE_LOCALES, Wording
 
 SCRIPTS = ("start.sh", "Start LoRA Garage.command", "Start LoRA Garage.bat")
 TOOLS = ("sh", "curl", "sed", "grep", "cut", "uname", "tar", "gzip", "mkdir", "mv", "rm", "dirname", "sha256sum", "python3")
@@ -293,22 +300,39 @@ def test_the_wheel_is_well_and_serves_its_page(wheel: Path, tmp_path: Path) -> N
     assert app.stop() == 0
 
 
-def test_the_container_is_made_of_what_is_here() -> None:
-    """As far as that can be read; what built it once stands at its head."""
-    said = (PROJECT / "packaging" / "Dockerfile").read_text("utf-8")
-    lines = [line.split(maxsplit=1) for line in said.splitlines() if line and line[0] != "#"]
-    assert {word for word, _ in lines} <= {"FROM", "ARG", "RUN", "COPY", "ENV", "VOLUME", "EXPOSE", "ENTRYPOINT", "CMD"}
-    copied = [rest.split()[0] for word, rest in lines if word == "COPY" and not rest.startswith("--from")]
-    assert copied and all((PROJECT / source).exists() for source in copied)
-    project = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]
-    (command,) = (json.loads(rest)[0] for word, rest in lines if word == "ENTRYPOINT")
-    assert command in project["scripts"]
-    for python in re.findall(r"^FROM python:([\d.]+)-slim", said, re.MULTILINE):
-        assert f"Programming Language :: Python :: {python}" in project["classifiers"]
-    assert f'"{next(need for need in project["dependencies"] if need.startswith("torch>"))}"' in said
-    assert re.findall(r"whl/(\w+)$", said, re.MULTILINE) == ["cu130"] and "cu130" in (
-        PROJECT / "launcher" / "torch_build.py"
-    ).read_text("utf-8")
+def container() -> dict[str, list[list[str]]]:
+    """The words of each instruction of the Dockerfile, by its name; the variables that it sets are filled in."""
+    text = (PROJECT / "packaging" / "Dockerfile").read_text("utf-8")
+    found: dict[str, list[list[str]]] = {}
+    values: dict[str, str] = {}
+    for line in text.splitlines():
+        if line and line[0] != "#":
+            name, rest = line.split(maxsplit=1)
+            words = json.loads(rest) if rest.startswith("[") else shlex.split(string.Template(rest).safe_substitute(values))
+            found.setdefault(name, []).append(words)
+            if name == "ARG":
+                values.update(word.split("=", 1) for word in words)
+    return found
+
+
+def test_the_container_is_made_of_what_is_here_and_starts_what_is_there() -> None:
+    """No docker is here: what its instructions name is held against the project, the launcher and the app."""
+    steps, project = container(), tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert steps.keys() <= {"FROM", "ARG", "RUN", "COPY", "ENV", "VOLUME", "EXPOSE", "ENTRYPOINT", "CMD"}
+    assert all((PROJECT / words[0]).exists() for words in steps["COPY"] if not words[0].startswith("--from"))
+    for words in steps["FROM"]:
+        assert SpecifierSet(project["requires-python"]).contains(words[0].removeprefix("python:").removesuffix("-slim"))
+    (entry,), (arguments,) = steps["ENTRYPOINT"], steps["CMD"]
+    module, function = project["scripts"][entry[0]].split(":")
+    assert len(entry) == 1 and callable(getattr(importlib.import_module(module.removeprefix("lora_garage.")), function))
+    assert launcher.parse(arguments) == ("app", arguments)
+    assert page.parse(arguments, Wording("en")).secret, "a container is open to others"
+    (install,) = (words for words in steps["RUN"] if "--index-url" in words)
+    build = install[install.index("--index-url") + 1].removeprefix(torch_build.WHEEL_INDEX)
+    assert build == torch_build.matching_cuda_build("Linux", (580,)).build
+    assert Requirement(install[-1]) == next(
+        need for need in map(Requirement, project["dependencies"]) if need.name == "torch" and not need.marker
+    )
 
 
 def test_pinokio_starts_what_is_here() -> None:

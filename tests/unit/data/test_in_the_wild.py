@@ -47,4 +47,5 @@ def test_a_shape_that_people_have_is_learned_as_it_is_meant(name: str, tmp_path:
 
 def test_the_table_names_every_shape_and_no_other() -> None:
     table = DOCS.read_text("utf-8").partition("## Every shape, and its fixture")[2].partition("\n## ")[0]
-    assert re.findall(r"^\| `(.+?)` \|", table, re.MULTILINE) == list(SHAPES)
+    cells = re.findall(r"^\| (`.+?`) \|", table, re.MULTILINE)
+    assert sorted(name for cell in cells for name in re.findall(r"`(.+?)`", cell)) == sorted(SHAPES)

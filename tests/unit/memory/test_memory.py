@@ -228,3 +228,14 @@ def test_an_embedding_in_every_layer_is_in_ram_where_there_is_a_card(method: str
     assert (on_processor - on_card) * 2**30 == pytest.approx(2 * embedding)
     [doubt] = [doubt for doubt in shape.low_confidence if doubt.key == "shape.per_layer_embeddings"]
     assert "5.2 GiB" in doubt.render("en") and "5.2 GiB" in doubt.render("zh")
+
+
+def test_int8_is_between_16_and_4_bit_and_costs_what_its_bytes_are() -> None:
+    shape = shape_of_size("7B")
+    of = {name: estimate(shape, Setup(**how)) for name, how in
+          {"lora": {}, "int8": {"load_in_8bit": True}, "qlora": {"method": "qlora"}}.items()}  # fmt: skip
+    assert of["qlora"].on_card_gib < of["int8"].on_card_gib < of["lora"].on_card_gib
+    # Llama 2 7B: 6,476,005,376 parameters in linear layers at 1 byte, 1,359,872 outputs with an fp32 scale, the rest at 2 bytes.
+    outputs = 32 * (4 * 4096 + 2 * 11008 + 4096)
+    assert of["int8"].terms["weights"] * 2**30 == 6_476_005_376 + 4 * outputs + 2 * (shape.params - 6_476_005_376)
+    assert estimate(shape, Setup(method="qlora", load_in_8bit=True)) == of["qlora"]

@@ -9,7 +9,6 @@ import json
 import queue
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -64,27 +63,36 @@ def test_another_secret_is_turned_away_at_both_ends_and_the_next_may_come(entran
 
 
 class Unhurried:
-    """A listening socket whose accept returns, or raises, a while after it could."""
+    """A listening socket whose accept returns, or raises, only once somebody waits for the thread that is in it."""
 
-    def __init__(self, server: socket.socket):
-        self.server = server
+    def __init__(self, server: socket.socket, awaited: threading.Event):
+        self.server, self.awaited = server, awaited
 
     def accept(self) -> tuple[socket.socket, Any]:
         try:
             return self.server.accept()
         finally:
-            time.sleep(0.2)
+            self.awaited.wait(10)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.server, name)
 
 
 def test_nobody_waits_at_a_door_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who still waits at the door of before would meet who comes to the next, whose listener may have the same number, and turn them away."""
-    make, before = socket.create_server, set(threading.enumerate())
-    monkeypatch.setattr(socket, "create_server", lambda *rest, **options: Unhurried(make(*rest, **options)))
+    """Who still waits at the door of before would meet who comes to the next, whose listener may have the same number, and turn them
+    away. No second decides: the thread leaves accept when close waits for it, which it does without end here."""
+    make, join, awaited, before = socket.create_server, threading.Thread.join, threading.Event(), set(threading.enumerate())
+    monkeypatch.setattr(socket, "create_server", lambda *rest, **options: Unhurried(make(*rest, **options), awaited))
+
+    def waited_for(thread: threading.Thread, timeout: float | None = None) -> None:
+        awaited.set()
+        join(thread, 10)
+
+    monkeypatch.setattr(threading.Thread, "join", waited_for)
     Entrance(("127.0.0.1", 0), SECRET).close()
-    assert not [thread for thread in set(threading.enumerate()) - before if thread.name == "entrance"]
+    left = [thread for thread in set(threading.enumerate()) - before if thread.name == "entrance"]
+    awaited.set()
+    assert left == []
 
 
 class FullOnce:

@@ -20,10 +20,6 @@ from webui.server.guard import LOOPBACK, Guard
 from webui.server.set_file import SetFile, address
 from webui.state.services import Services
 
-SETS, HEAD, COPY, TOOLS, UNDO, REDO, TABLE, BEGINS, NEXT_BEGIN, PLACE, ROWS, BEFORE, NEXT, SHOW, PARTING, OTHERS = range(
-    16
-)  # what `draw` gives
-
 
 @pytest.fixture
 def services(tmp_path: Path) -> Services:
@@ -33,9 +29,13 @@ def services(tmp_path: Path) -> Services:
 @pytest.fixture
 def page(services: Services) -> DataPage:
     made = DataPage(services, Wording("en"))
-    with gr.Blocks():
+    with gr.Blocks() as blocks, gr.Tab() as tab:
         made.build()
+        made.wire(blocks, tab)
     return made
+
+
+Drawn = dict[Any, Any]
 
 
 def added(services: Services, tmp_path: Path, rows: list[dict[str, Any]], name: str = "mine") -> str:
@@ -47,43 +47,53 @@ def asked(number: int) -> list[dict[str, Any]]:
     return [{"question": f"What is number {i}?", "answer": f"It is the number {i}, said in words."} for i in range(1, number + 1)]
 
 
-def numbers(drawn: list[Any]) -> list[str]:
-    return [value for _, value in drawn[ROWS]["choices"]]
+def numbers(page: DataPage, drawn: Drawn) -> list[str]:
+    return [value for _, value in drawn[page.rows]["choices"]]
 
 
 def said(update: Any) -> str:
     return update["value"]
 
 
-def draw(page: DataPage, id: str, begins: list[int] | None = None, words: str = "", show: Any = "all") -> list[Any]:
-    return page.draw(id, begins or [0], words, show)
+def draw(page: DataPage, id: str, begins: list[int] | None = None, words: str = "", show: Any = "all") -> Drawn:
+    """What the page is given, by the component that its wires give it to."""
+    blocks = page.table
+    while blocks.parent:
+        blocks = blocks.parent
+    outputs = next(event.outputs for event in blocks.fns.values() if event.fn == page.draw)
+    return dict(zip(outputs, page.draw(id, begins or [0], words, show), strict=True))
+
+
+def at_row(page: DataPage, told: list[Any]) -> Drawn:
+    """What an event of the row gives the page, by component."""
+    return dict(zip([page.notice, *page.row.outputs], told, strict=True))
 
 
 def test_a_page_of_rows_follows_the_other_and_leads_back(services: Services, page: DataPage, tmp_path: Path) -> None:
     id = added(services, tmp_path, asked(45))
     first = draw(page, id)
-    assert numbers(first) == [str(i) for i in range(1, A_PAGE + 1)] and not first[BEFORE]["visible"]
-    begins = page.further(first[BEGINS], first[NEXT_BEGIN])
-    begins = page.further(begins, draw(page, id, begins)[NEXT_BEGIN])
+    assert numbers(page, first) == [str(i) for i in range(1, A_PAGE + 1)] and not first[page.before]["visible"]
+    begins = page.further(first[page.begins], first[page.next_begin])
+    begins = page.further(begins, draw(page, id, begins)[page.next_begin])
     last = draw(page, id, begins)
-    assert numbers(last) == ["41", "42", "43", "44", "45"] and not last[NEXT]["visible"]
-    assert numbers(draw(page, id, page.back(begins)))[0] == "21"
+    assert numbers(page, last) == ["41", "42", "43", "44", "45"] and not last[page.next]["visible"]
+    assert numbers(page, draw(page, id, page.back(begins)))[0] == "21"
     for number in range(41, 46):
-        page.row.deleted(page.open_row(id, str(number))[1])
-    assert numbers(draw(page, id, begins))[0] == "21"  # the last page has gone
+        page.row.deleted(at_row(page, page.open_row(id, str(number)))[page.row.opened])
+    assert numbers(page, draw(page, id, begins))[0] == "21"  # the last page has gone
 
 
 def test_words_are_sought_and_rows_that_cannot_be_learned_from_are_shown_with_the_reason(
     services: Services, page: DataPage, tmp_path: Path
 ) -> None:
     id = added(services, tmp_path, [*asked(12), {"question": "And this?", "answer": ""}])
-    assert numbers(draw(page, id, words="NUMBER 7?")) == ["7"]
+    assert numbers(page, draw(page, id, words="NUMBER 7?")) == ["7"]
     bad = draw(page, id, show="problems")
     assert (
-        numbers(bad) == ["13"]
-        and bad[ROWS]["choices"][0][0] == "Row 13\nthe answer is empty: write one, or remove the row.\nAnd this?"
+        numbers(page, bad) == ["13"]
+        and bad[page.rows]["choices"][0][0] == "Row 13\nthe answer is empty: write one, or remove the row.\nAnd this?"
     )
-    assert "the answer is empty" in page.open_row(id, "13")[3]
+    assert "the answer is empty" in at_row(page, page.open_row(id, "13"))[page.row.title]
 
 
 @pytest.mark.parametrize(
@@ -108,12 +118,12 @@ def test_a_row_that_cannot_be_used_is_mended_in_its_fields_and_no_longer_listed(
     rows = asked(3)
     rows.insert(1, bad)
     id = added(services, tmp_path, rows)
-    opened = page.open_row(id, "2")
-    assert "Row 2" in opened[3] and opened[4]["visible"] and opened[4]["value"] == question
-    assert opened[7]["visible"], "it can be deleted"
-    assert "Saved as version 1: “1 row rewritten”" in said(page.row.saved(opened[1], "And this?", "This.")[0])
+    opened = at_row(page, page.open_row(id, "2"))
+    assert "Row 2" in opened[page.row.title] and opened[page.row.first]["visible"] and opened[page.row.first]["value"] == question
+    assert opened[page.row.delete]["visible"], "it can be deleted"
+    assert "Saved as version 1: “1 row rewritten”" in said(page.row.saved(opened[page.row.opened], "And this?", "This.")[0])
     mended = draw(page, id, show="problems")
-    assert mended[SHOW] == "all" and numbers(mended) == ["1", "2", "3", "4"]
+    assert mended[page.mending.show] == "all" and numbers(page, mended) == ["1", "2", "3", "4"]
     assert services.datasets.rows(id)[1][1].messages[-1].content == "This."
 
 
@@ -128,7 +138,7 @@ def test_rows_that_cannot_be_used_are_counted_beside_what_else_was_found(
         return looked[page.mending.said], [label for label, _ in looked[page.mending.show]["choices"]]
 
     assert "1 row is not used for training" in told()[0] and "Cannot be used (1)" in told()[1]
-    page.row.deleted(page.open_row(id, "4")[1])
+    page.row.deleted(at_row(page, page.open_row(id, "4"))[page.row.opened])
     assert told() == ('<p class="lg-quiet">No problems were found in the rows.</p>', ["All rows"])
     page.mending.undo(id)
     assert "1 row is not used" in told()[0]
@@ -136,21 +146,21 @@ def test_rows_that_cannot_be_used_are_counted_beside_what_else_was_found(
 
 def test_a_row_is_rewritten_added_and_deleted_and_each_is_a_version(services: Services, page: DataPage, tmp_path: Path) -> None:
     id = added(services, tmp_path, asked(3))
-    opened = page.open_row(id, "2")
-    assert opened[4]["value"] == "What is number 2?"
-    page.row.saved(opened[1], "Who?", "Me.")
+    opened = at_row(page, page.open_row(id, "2"))
+    assert opened[page.row.first]["value"] == "What is number 2?"
+    page.row.saved(opened[page.row.opened], "Who?", "Me.")
     assert services.datasets.rows(id)[1][1].as_dict()["messages"][1]["content"] == "Me."
-    page.row.saved(page.new_row(id)[1], "And?", "So.")
-    page.row.deleted(page.open_row(id, "1")[1])
+    page.row.saved(at_row(page, page.new_row(id))[page.row.opened], "And?", "So.")
+    page.row.deleted(at_row(page, page.open_row(id, "1"))[page.row.opened])
     drawn = draw(page, id)
-    assert numbers(drawn) == ["2", "3", "5"] and "3: 1 row removed</" in drawn[HEAD] and drawn[UNDO]["interactive"]
-    page.row.saved(page.new_row(id)[1], "More?", "More.")
+    assert numbers(page, drawn) == ["2", "3", "5"] and "3: 1 row removed</" in drawn[page.head] and drawn[page.undo]["interactive"]
+    page.row.saved(at_row(page, page.new_row(id))[page.row.opened], "More?", "More.")
     assert "4 rows" in samples.choice(services.datasets.get(id), Wording("en"))[0], "seen in step 3: the rows of the file"
     page.mending.undo(id)
     page.mending.undo(id)
-    assert numbers(draw(page, id)) == ["1", "2", "3", "5"] and draw(page, id)[REDO]["interactive"]
+    assert numbers(page, draw(page, id)) == ["1", "2", "3", "5"] and draw(page, id)[page.redo]["interactive"]
     page.mending.redo(id)
-    assert numbers(draw(page, id)) == ["2", "3", "5"]
+    assert numbers(page, draw(page, id)) == ["2", "3", "5"]
 
 
 def test_sets_are_joined_and_parted_into_new_ones_and_what_cannot_be_is_said(
@@ -159,9 +169,9 @@ def test_sets_are_joined_and_parted_into_new_ones_and_what_cannot_be_is_said(
     id, other = added(services, tmp_path, asked(8)), added(services, tmp_path, asked(4), "other")
     drawn = draw(page, id)
     assert (
-        drawn[PARTING]["visible"]
-        and (("other", other) in drawn[OTHERS]["choices"])
-        and id not in dict(drawn[OTHERS]["choices"]).values()
+        drawn[page.parting.column]["visible"]
+        and (("other", other) in drawn[page.parting.others]["choices"])
+        and id not in dict(drawn[page.parting.others]["choices"]).values()
     )
     notice, chosen, _ = page.parting.joined(id, [other])
     assert "“mine + other”, 12 rows" in said(notice) and len(services.datasets.rows(chosen["value"])) == 12
@@ -186,10 +196,10 @@ def test_a_row_that_is_saved_unchanged_says_what_it_said(
     services: Services, page: DataPage, tmp_path: Path, row: dict[str, Any], kind: str
 ) -> None:
     id = added(services, tmp_path, [row])
-    opened = page.open_row(id, "1")
+    opened = at_row(page, page.open_row(id, "1"))
     was = services.datasets.rows(id)[0][1]
-    assert opened[1]["kind"] == kind
-    page.row.saved(opened[1], opened[4]["value"], opened[5]["value"])
+    assert opened[page.row.opened]["kind"] == kind
+    page.row.saved(opened[page.row.opened], opened[page.row.first]["value"], opened[page.row.second]["value"])
     assert services.datasets.get(id).version == 1 and services.datasets.rows(id)[0][1] == was
 
 
@@ -199,31 +209,31 @@ def test_a_row_of_several_turns_is_listed_with_the_question_that_its_answer_is_t
     """A correction late in a conversation stood there with the first question of it."""
     said_by = [("system", "Be brief."), ("user", "First?"), ("assistant", "One."), ("user", "Second?"), ("assistant", "Two.")]
     id = added(services, tmp_path, [{"messages": [{"role": role, "content": content} for role, content in said_by]}])
-    assert draw(page, id)[ROWS]["choices"] == [("1 · Second?\nTwo.", "1")]
+    assert draw(page, id)[page.rows]["choices"] == [("1 · Second?\nTwo.", "1")]
 
 
 def test_bad_input_is_a_sentence_and_changes_nothing(services: Services, page: DataPage, tmp_path: Path) -> None:
     id = added(services, tmp_path, asked(2))
-    opened = page.open_row(id, "1")[1]
+    opened = at_row(page, page.open_row(id, "1"))[page.row.opened]
     assert "cannot be used" in said(page.row.saved(opened, "Who?", "")[0])
-    assert "is not JSON" in said(page.row.saved(page.new_row(id)[1] | {"kind": "json"}, "", "{")[0])
+    assert "is not JSON" in said(page.row.saved(at_row(page, page.new_row(id))[page.row.opened] | {"kind": "json"}, "", "{")[0])
     assert "no changes to undo" in said(page.mending.undo(id))
     assert services.datasets.get(id).version == 0
 
 
 def test_what_another_page_did_meanwhile_is_told_and_kept(services: Services, page: DataPage, tmp_path: Path) -> None:
     id = added(services, tmp_path, asked(3))
-    mine, other = (page.open_row(id, "2")[1] for _ in range(2))
+    mine, other = (at_row(page, page.open_row(id, "2"))[page.row.opened] for _ in range(2))
     page.row.saved(other, "Theirs?", "Theirs.")
-    told = page.row.saved(mine, "Mine?", "Mine.")
-    assert "changed elsewhere" in said(told[0]) and told[4]["value"] == "Theirs?"
+    told = at_row(page, page.row.saved(mine, "Mine?", "Mine."))
+    assert "changed elsewhere" in said(told[page.notice]) and told[page.row.first]["value"] == "Theirs?"
     assert services.datasets.get(id).version == 1
-    page.row.deleted(told[1])
-    assert "deleted elsewhere" in said(page.row.saved(told[1], "Mine?", "Mine.")[0])
-    assert "There is no row 2" in said(page.open_row(id, "2")[0])
+    page.row.deleted(told[page.row.opened])
+    assert "deleted elsewhere" in said(page.row.saved(told[page.row.opened], "Mine?", "Mine.")[0])
+    assert "There is no row 2" in said(at_row(page, page.open_row(id, "2"))[page.notice])
     services.datasets.delete(id)
-    assert "no longer there" in draw(page, id)[HEAD]
-    assert said(page.row.saved(told[1], "Mine?", "Mine.")[0]) and page.mending.look(id)[0] == []
+    assert "no longer there" in draw(page, id)[page.head]
+    assert said(page.row.saved(told[page.row.opened], "Mine?", "Mine.")[0]) and page.mending.look(id)[0] == []
 
 
 def test_what_is_found_is_mended_in_every_row_by_its_button(services: Services, page: DataPage, tmp_path: Path) -> None:
@@ -243,11 +253,11 @@ def test_what_is_found_is_mended_in_every_row_by_its_button(services: Services, 
 
 def test_a_sample_is_read_only_until_it_is_copied(services: Services, page: DataPage) -> None:
     drawn = draw(page, "sample:pirate_answers")
-    assert drawn[COPY]["visible"] and not drawn[TOOLS]["visible"] and "Add a copy" in drawn[HEAD]
-    assert not page.open_row("sample:pirate_answers", "1")[6]["visible"]
+    assert drawn[page.copy]["visible"] and not drawn[page.tools]["visible"] and "Add a copy" in drawn[page.head]
+    assert not at_row(page, page.open_row("sample:pirate_answers", "1"))[page.row.save]["visible"]
     assert page.mending.look("sample:pirate_answers")[0] == []
     copy = page.copied("sample:pirate_answers")[1]["value"]
-    assert draw(page, copy)[TOOLS]["visible"]
+    assert draw(page, copy)[page.tools]["visible"]
     assert len(services.datasets.rows(copy)) == len(services.datasets.rows("sample:pirate_answers"))
 
 
@@ -255,7 +265,7 @@ def test_a_set_comes_as_jsonl_as_it_is_now_and_an_unknown_one_is_refused(
     services: Services, page: DataPage, tmp_path: Path
 ) -> None:
     id = added(services, tmp_path, asked(450))
-    page.row.deleted(page.open_row(id, "1")[1])
+    page.row.deleted(at_row(page, page.open_row(id, "1"))[page.row.opened])
     layers = [
         Middleware(Guard, hosts=(*LOOPBACK, "testserver")),
         Middleware(SetFile, sets=services.datasets, workspace=services.workspace),
@@ -287,11 +297,13 @@ def test_a_kind_of_finding_shows_its_rows_until_none_has_it(services: Services, 
     offered = page.mending.look(id)[page.mending.outputs.index(page.mending.show)]["choices"]
     assert offered[2] == ("Duplicates (25)", "repeated")
     first = draw(page, id, show="repeated")
-    assert numbers(first) == [str(i) for i in range(31, 51)] and "value" not in first[SHOW], "the choice is left as it is"
-    assert numbers(draw(page, id, [0, first[NEXT_BEGIN]], show="repeated")) == [str(i) for i in range(51, 56)]
-    assert numbers(draw(page, id, words="NUMBER 7?", show="repeated")) == ["37"]
+    assert numbers(page, first) == [str(i) for i in range(31, 51)] and "value" not in first[page.mending.show], (
+        "the choice is left as it is"
+    )
+    assert numbers(page, draw(page, id, [0, first[page.next_begin]], show="repeated")) == [str(i) for i in range(51, 56)]
+    assert numbers(page, draw(page, id, words="NUMBER 7?", show="repeated")) == ["37"]
     page.mending._mend(0)(id, [["repeated", "remove", "", id]], "")
     mended = draw(page, id, show="repeated")
-    assert len(numbers(mended)) == 20 and mended[SHOW] == "all"
+    assert len(numbers(page, mended)) == 20 and mended[page.mending.show] == "all"
     for odd in ([], 7, "near", None, {"a": 1}):
-        assert draw(page, id, show=odd)[SHOW] == "all"
+        assert draw(page, id, show=odd)[page.mending.show] == "all"

@@ -1,0 +1,31 @@
+"""A recipe: what cannot be together in one is said when it is read."""
+
+from __future__ import annotations
+
+import pytest
+
+from core.errors import RecipeError
+from core.messages import LANGUAGES
+from core.recipe import Adapter, Recipe
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({"method": "qlora", "load_in_8bit": True}, "two_bases"),
+        ({"method": "qlora", "init_lora_weights": "pissa"}, "pissa_quantised"),
+        ({"load_in_8bit": True, "init_lora_weights": "pissa_niter_16"}, "pissa_quantised"),
+        ({"use_dora": True, "init_lora_weights": "pissa"}, "pissa_dora"),
+        ({"r": 200, "init_lora_weights": "pissa"}, "pissa_rank"),
+    ],
+)
+def test_what_cannot_be_together_is_said_before_anything_is_loaded(settings: dict, key: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        Recipe.parse({"data": {"source": "x"}, "adapter": settings})
+    assert [problem["key"] for problem in caught.value.message.params["problems"]] == [f"recipe.{key}"]
+    assert all("{" not in caught.value.message.render(language) for language in LANGUAGES)
+
+
+@pytest.mark.parametrize("written", [True, "true"])
+def test_init_lora_weights_is_written_as_peft_writes_it(written: object) -> None:
+    assert not Adapter(init_lora_weights=written).is_pissa
