@@ -181,7 +181,7 @@ def test_first_rows_go_on_after_those_that_are_there(hub, app, store, monkeypatc
     assert len(hub.file_requests("00000.parquet")) <= 1, "of the first shard its footer alone"
 
 
-@pytest.mark.parametrize("rows", [0, 25])
+@pytest.mark.parametrize(("rows", "whole_up_to"), [(0, 0), (25, 64 << 20), (25, 0)])
 @pytest.mark.parametrize(
     ("names", "made"),
     [
@@ -191,7 +191,8 @@ def test_first_rows_go_on_after_those_that_are_there(hub, app, store, monkeypatc
         (["a.csv", "b.csv"], lambda rows: b"question,answer\n" + "".join(f'{r["question"]},"{r["answer"]}\n ,"\n' for r in rows).encode()),
     ],
 )  # fmt: skip
-def test_files_of_a_kind_are_joined_and_their_first_rows_taken(hub, app, store, names, made, rows):
+def test_files_of_a_kind_are_joined_and_their_first_rows_taken(hub, app, store, monkeypatch, names, made, rows, whole_up_to):
+    monkeypatch.setattr(set_transfer, "SMALL", whole_up_to)
     kit.put(hub, NAME, {name: made(kit.pirates(20, first=20 * i)) for i, name in enumerate(names)})
     part = PartName(NAME, "default", "train", rows)
     app.start(str(part))
