@@ -41,7 +41,7 @@ FEW = 5  # configurations
 BUFFER = 1 << 20  # bytes of a column of Parquet that are fetched at once
 BATCH = 100  # rows of Parquet
 SHOWN = 3  # names in a sentence
-_SAFE = re.compile(r"(?:(?!\.)[^\x00-\x1f<>:\"/\\|?*]{1,120}(?<![. ])/){0,6}(?!\.)[^\x00-\x1f<>:\"/\\|?*]{1,160}(?<![. ])")
+SAFE = re.compile(r"(?:(?!\.)[^\x00-\x1f<>:\"/\\|?*]{1,120}(?<![. ])/){0,6}(?!\.)[^\x00-\x1f<>:\"/\\|?*]{1,160}(?<![. ])")
 _HOW: dict[str, dict[str, Any]] = {"csv": {"keep_default_na": False}, "text": {"sample_by": "paragraph"}}  # “NA” is a word
 
 
@@ -127,7 +127,7 @@ def _parts(listing: Listing, module: DatasetModule, kind: str, config: BuilderCo
     options = {name: value for name, value in own.items() if value != getattr(plain, name)}
     for split, urls in config.data_files.items():
         names = [url.removeprefix(f"{base}/") for url in urls]
-        taken = tuple(listing.file(name) for name in names if name in listing.siblings and _SAFE.fullmatch(name))
+        taken = tuple(listing.file(name) for name in names if name in listing.siblings and SAFE.fullmatch(name))
         size = (info.splits or {}).get(split) if info else None
         if taken:
             about = AboutPart(

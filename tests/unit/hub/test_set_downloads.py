@@ -181,6 +181,16 @@ def test_first_rows_go_on_after_those_that_are_there(hub, app, store, monkeypatc
     assert len(hub.file_requests("00000.parquet")) <= 1, "of the first shard its footer alone"
 
 
+def test_what_an_earlier_version_had_of_a_paused_download_is_passed_over(hub, app, store):
+    kit.put_parts(hub, NAME, {"default/train": [kit.pirates(100)]})
+    part = PartName(NAME, "default", "train", 60)
+    pieces = folder(app, part) / "came" / "rows" / about(SetName.parse(NAME)).commit
+    pieces.mkdir(parents=True)
+    (pieces / "000000000.parquet").write_bytes(kit.parquet(kit.pirates(50)))
+    app.start(str(part))
+    assert rows_of(store, until(app, part).result) == kit.pirates(60)
+
+
 @pytest.mark.parametrize(("rows", "whole_up_to"), [(0, 0), (25, 64 << 20), (25, 0)])
 @pytest.mark.parametrize(
     ("names", "made"),

@@ -14,6 +14,7 @@ from core.errors import DataError
 from core.hub import peek
 from core.hub.sets import about as asking
 from core.hub.sets.about import SetHead, about
+from core.hub.sets.library import SAFE
 from core.hub.sets.name import PartName, SetName
 from core.hub.sets.search import search
 from core.messages import Message
@@ -259,13 +260,28 @@ def test_an_unknown_name_names_its_neighbours(hub):
     assert why("nobody/nothing-at-all") == "hub_set.missing"
 
 
+def test_what_the_library_asks_carries_the_token_as_all_else_does(hub, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+    kit.put_parts(hub, NAME, {"default/train": [kit.pirates(3)]})
+    assert isinstance(about(SetName.parse(NAME), with_rows=True).head, SetHead)
+    assert set(hub.tokens) == {f"Bearer {SECRET}"} and hub.file_requests(".parquet")
+
+
 def test_a_stale_token_does_not_keep_from_what_is_open_and_is_never_said(hub, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", SECRET)
     hub.bad_tokens = True
     kit.put_parts(hub, NAME, {"default/train": [kit.pirates(3)]})
-    assert about(SetName.parse(NAME)).parts[0].rows == 3
+    told = about(SetName.parse(NAME), with_rows=True)
+    assert isinstance(told.head, SetHead) and len(told.head.rows) == 3
     hub.status = 401
     assert why(NAME) == "hub_set.bad_token"
+
+
+@pytest.mark.parametrize(
+    "name", ["../a.csv", "a/../b.csv", "/a.csv", "a\\b.csv", "C:a.csv", "a/.b.csv", "a//b.csv", "x\n.csv", "a /b.csv"]
+)
+def test_a_file_that_would_leave_its_folder_is_never_taken(name):
+    assert not SAFE.fullmatch(name) and SAFE.fullmatch("data/en/train-00000.parquet")
 
 
 def test_the_process_that_looks_asks_nobody_else_keeps_nothing_and_is_ended_where_the_hub_is_silent(hub, monkeypatch, tmp_path):
