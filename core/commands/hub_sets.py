@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -12,12 +12,11 @@ from core.commands.data import dataset_store
 from core.commands.models import to_its_end
 from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, plain, print_json, say
 from core.data.hub_sets import adding
-from core.data.hub_sets.head import SetHead, cell, head_of, is_recognised
+from core.data.hub_sets.head import cell, is_recognised
 from core.data.shapes.roles import parse
-from core.errors import DataError
 from core.hub.answers import in_words as size_in_words
 from core.hub.sets import search as hub_search
-from core.hub.sets.about import AboutPart, AboutSet, about
+from core.hub.sets.about import AboutPart, AboutSet, SetHead, about
 from core.hub.sets.name import SetName
 from core.hub.sets.search import FoundSet
 from core.messages import Message, msg, terminal_language
@@ -49,29 +48,28 @@ def search(
 @data.command()
 def show(name: NameArgument, as_json: JsonOption = False) -> None:
     """Show a dataset on the Hub: parts, rows, sizes, licence, gate and first rows. Downloads nothing."""
-    asked = SetName.parse(name)
-    told = about(asked)
-    chosen = told.part(asked.named)
-    try:
-        head, failure = head_of(told, chosen.part), None
-    except DataError as error:
-        head, failure = None, error.message
+    told = about(SetName.parse(name), with_rows=True)
+    head = told.head
+    failure = head if isinstance(head, Message) else None
     if as_json:
-        print_json(in_words(about_json(told, chosen) | {"first_rows": _head_json(head), "message": failure and plain(failure)}))
+        rows = head.model_dump(mode="json") if isinstance(head, SetHead) else None
+        print_json(
+            in_words(told.model_dump(mode="json", exclude={"head"}) | {"first_rows": rows, "message": failure and plain(failure)})
+        )
         return
     language = terminal_language()
     print(told.page)
     print(" · ".join(_said(fact) for fact in facts(told)))
     for each in told.parts:
-        print(_line(f"{each.part.config}:{each.part.split}", *_part_cells(each)))
+        print(_line(f"{each.config}:{each.split}", *_part_cells(each)))
     print()
-    if head is not None:
-        print(msg("hub_set.first_rows_of", part=f"{chosen.part.config}:{chosen.part.split}").render(language))
+    if isinstance(head, SetHead):
+        print(msg("hub_set.first_rows_of", part=f"{told.part.config}:{told.part.split}").render(language))
         for row in head.rows[:3]:
-            print("\n".join(f"  {column}: {_said(cell(row.get(column), CELL))}" for column in head.columns))
+            print("\n".join(f"  {column}: {cell(row.get(column), CELL)}" for column in head.columns))
             print()
-        for note in head.notes:
-            say(note)
+        if head.left_out:
+            say(msg("hub_set.some_media", columns=list(head.left_out)[:10]))
         if not is_recognised(head):
             say(msg("hub_set.say_columns", columns=list(head.columns)[:20]))
     if failure is not None:
@@ -91,7 +89,7 @@ def add(
     store = dataset_store(space)
     downloads = Models(space).downloads(partial(adding.bring, store))
     told = about(asked)
-    part = adding.part_of(told.repo, told.part(asked.named), rows or 0)
+    part = adding.part_of(told.repo, told.part, rows or 0)
 
     row = downloads.start(str(part), said={"columns": parse(columns)} if columns else {})
     info = store.get(to_its_end(downloads, str(part), None, msg("hub_set.paused", part=row.name), as_json).result)
@@ -109,36 +107,6 @@ def facts(told: AboutSet) -> list[str | Message]:
         *([msg("hub_set.is_gated", page=told.page)] if told.gated else []),
         msg("hub_set.liked", downloads=told.downloads or 0, likes=told.likes or 0),
     ]
-
-
-def about_json(told: AboutSet, chosen: AboutPart) -> dict[str, Any]:
-    said = {"repo": told.repo, "page": told.page, "commit": told.commit, "licence": told.licence, "gated": told.gated}
-    said |= {"likes": told.likes, "downloads": told.downloads, "languages": list(told.languages)}
-    return said | {"parts": [_part_json(each) for each in told.parts], "chosen": _part_json(chosen)}
-
-
-def _part_json(each: AboutPart) -> dict[str, Any]:
-    part = each.part
-    return {
-        "config": part.config, "split": part.split, "rows": each.rows, "at_least": each.at_least, "bytes": part.bytes,
-        "unpacked_bytes": each.memory, "kind": part.kind, "files": len(part.files),
-    }  # fmt: skip
-
-
-def _head_json(head: SetHead | None) -> dict[str, Any] | None:
-    if head is None:
-        return None
-    rows = [{column: _plain_cell(row.get(column)) for column in head.columns} for row in head.rows]
-    return {"columns": list(head.columns), "rows": rows, "cut": [sorted(cut) for cut in head.cut], "notes": [plain(note) for note in head.notes]}  # fmt: skip
-
-
-def _plain_cell(value: Any) -> Any:
-    """As it stands, where JSON has such a thing."""
-    if isinstance(value, dict):
-        return {str(name): _plain_cell(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_plain_cell(each) for each in value]
-    return value if isinstance(value, str | int | float | bool) or value is None else str(type(value).__name__)
 
 
 def _said(fact: str | Message) -> str:
@@ -161,6 +129,5 @@ def _cells(row: FoundSet) -> list[str]:
 
 
 def _part_cells(each: AboutPart) -> list[str]:
-    key = "hub_set.rows_at_least" if each.at_least else "hub_set.rows"
-    rows = _said(msg(key, rows=each.rows)) if each.rows is not None else ""
-    return [rows, _said(size_in_words(each.part.bytes)), each.part.kind]
+    rows = _said(msg("hub_set.rows", rows=each.rows)) if each.rows is not None else ""
+    return [rows, _said(size_in_words(each.bytes)), each.kind]

@@ -7,7 +7,7 @@ Out:
   config {config: folder}    a question: config.json lies there; nothing large is fetched before {go}
   room {missing, of}         a question: bytes that the disk is to take, and those of all files
   done {done, total, unit}   bytes or rows, some times a second
-  folder {folder}            whole; of a data set with {files, kind, commit, licence}
+  folder {folder}            whole; of a data set with {files, commit, licence}
   refused {refused: Message}
   bug {bug, where}           the kind of an error and the lines of ours it came from, without its words: they may hold signed addresses
 
@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from queue import Queue
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import Timeout
 from huggingface_hub import constants
@@ -35,10 +35,12 @@ from core.errors import GarageError
 from core.hub.answers import HubRequest, Interrupted, NotAHub, sentence
 from core.hub.cached import CachedRepo
 from core.hub.sets.name import PAGES, PartName
-from core.hub.sets.transfer import SetTransfer
 from core.hub.transfer import Transfer
 from core.system.lines import ToParent
 from core.system.processes import leave
+
+if TYPE_CHECKING:
+    from core.hub.sets.transfer import SetTransfer
 
 TELL_S = 0.2
 STEP = 256 << 10  # bytes of one write; what a line that breaks over and over must at least bring in one go
@@ -62,6 +64,8 @@ class FetchWorker:
             go()
 
         if part:
+            from core.hub.sets.transfer import SetTransfer  # with `datasets`, which a model needs not
+
             self.transfer: Transfer = (set := SetTransfer(self._cached, part, asked["endpoint"], room))
             self.set = set
         else:
@@ -122,7 +126,12 @@ def main() -> None:
     sys.excepthook = tell_bug
     disable_progress_bars()
     constants.DOWNLOAD_CHUNK_SIZE = STEP
-    FetchWorker(heard.get(), parent.say, heard.get).run()
+    asked = heard.get()
+    if "part" in asked:
+        from core.hub.sets import library
+
+        library.settle(Path(asked["cache"]) / "library")
+    FetchWorker(asked, parent.say, heard.get).run()
     leave(0)
 
 

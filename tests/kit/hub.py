@@ -3,8 +3,7 @@
     with FakeHub({"owner/model": tiny_model()}) as hub:
         fetch("owner/model", None, report, check, endpoint=hub.url, cache_dir=tmp_path)
 
-Data sets are repositories named datasets/owner/name, the hub's Parquet of one datasets/owner/name@refs/convert/parquet
-(tests/kit/hub_sets.py makes them); below /viewer it answers as the datasets server does, with what `viewed` has.
+Data sets are repositories named datasets/owner/name (tests/kit/hub_sets.py makes them), whose files are also listed as a tree.
 
 Knobs are plain attributes, set before or between requests; `requests` lists what was asked, in order.
 """
@@ -48,6 +47,12 @@ def commit_of(files: dict[str, bytes]) -> str:
     return hashlib.sha1(repr(sorted(files.items())).encode()).hexdigest()
 
 
+def lfs_of(name: str, content: bytes, key: str) -> dict:
+    """key: what its sha256 is called."""
+    sha256 = hashlib.sha256(content).hexdigest()
+    return {"lfs": {"size": len(content), key: sha256, "pointerSize": 134}} if name.endswith(WEIGHTS) else {}
+
+
 class FakeHub:
     def __init__(self, repos: dict[str, dict[str, bytes]]):
         self.repos = repos
@@ -69,10 +74,6 @@ class FakeHub:
         self.rows: list[
             dict
         ] = []  # what a search may find, as the hub's own rows; those of data sets are named datasets/owner/name
-        self.viewed: dict[
-            str, dict
-        ] = {}  # answers of the datasets server, by "size?owner/name" or "first-rows?owner/name:config:split"
-        self.viewer_status = 200  # what it has no answer for is 404, as where its viewer is off
         self.stalls_listings = False  # as silent, of listings
         self.silent = False  # a search gets no answer until `release`
         self.instead: bytes | None = None  # what is sent of weights, whatever the listing says
@@ -133,8 +134,6 @@ class Handler(BaseHTTPRequestHandler):
         if hub.bad_tokens and self.headers.get("Authorization"):
             return self._refuse(401, None, "Invalid credentials in Authorization header")
         parts = path.strip("/").split("/")
-        if parts[0] == "viewer":
-            return self._view(parts[1], parse_qs(urlsplit(self.path).query))
         if parts in (["api", "models"], ["api", "datasets"]):
             return self._search(parse_qs(urlsplit(self.path).query), parts[1])
         if "xet-read-token" in parts:
@@ -142,21 +141,15 @@ class Handler(BaseHTTPRequestHandler):
             return self._answer(200, headers=told)
         if parts[:2] == ["api", "models"]:
             return self._listing("/".join(parts[2:4]), "/".join(parts[5:]) or "main")
+        if parts[:2] == ["api", "datasets"] and parts[4:5] == ["tree"]:
+            return self._tree("/".join(parts[1:4]), "/".join(parts[6:]), "recursive=true" in self.path.lower())
         if parts[:2] == ["api", "datasets"]:
             return self._listing("/".join(parts[1:4]), "/".join(parts[5:]) or "main")
         if parts[0] == "datasets":
-            return self._file_of_set("/".join(parts[:3]), parts[4:])
+            return self._file("/".join(parts[:3]), parts[4], "/".join(parts[5:]))
         if len(parts) < 5:  # the hub's own library asks for more than files
             return self._refuse(404, None, "Not Found")
         return self._file("/".join(parts[:2]), parts[3], "/".join(parts[4:]))
-
-    def _view(self, what: str, asked: dict[str, list[str]]) -> None:
-        """As the datasets server: JSON, or an error with its code."""
-        hub = self.fake
-        key = f"{what}?" + ":".join(asked[name][0] for name in ("dataset", "config", "split") if name in asked)
-        if hub.viewer_status == 200 and key in hub.viewed:
-            return self._answer(200, json.dumps(hub.viewed[key]).encode(), {"Content-Type": "application/json"})
-        self._refuse(404 if hub.viewer_status == 200 else hub.viewer_status, "ResponseNotFound", "The dataset viewer is disabled.")
 
     def _search(self, asked: dict[str, list[str]], what: str) -> None:
         """As the hub: the rows whose name has every word, the most downloaded first."""
@@ -180,26 +173,36 @@ class Handler(BaseHTTPRequestHandler):
         files = self.fake.repos.get(repo)
         if files is None:
             return self._refuse(401, "RepoNotFound", "Repository not found")  # 401, as the hub does without a token
-        files = self.fake.repos.get(f"{repo}@{revision}", files)
         commit = commit_of(files)
-        if revision not in ("main", commit) and f"{repo}@{revision}" not in self.fake.repos:
+        if revision not in ("main", commit):
             return self._refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
-        siblings = []
-        for name, content in files.items():
-            sibling = {"rfilename": name, "size": len(content), "blobId": hashlib.sha1(content).hexdigest()}
-            if name.endswith(WEIGHTS):
-                sha256 = hashlib.sha256(content).hexdigest()
-                sibling["lfs"] = {"size": len(content), "sha256": sha256, "pointerSize": 134}
-            siblings.append(sibling)
+        siblings = [
+            {
+                "rfilename": name,
+                "size": len(content),
+                "blobId": hashlib.sha1(content).hexdigest(),
+                **lfs_of(name, content, "sha256"),
+            }
+            for name, content in files.items()
+        ]
         told = next((row for row in self.fake.rows if row["id"] == repo), {})
         body = told | {"id": repo.removeprefix("datasets/"), "sha": commit, "siblings": siblings}
         self._answer(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
 
-    def _file_of_set(self, repo: str, rest: list[str]) -> None:
-        """Of whichever of its branches has such a commit."""
-        names = [name for name in self.fake.repos if name == repo or name.startswith(f"{repo}@")]
-        of_commit = [name for name in names if commit_of(self.fake.repos[name]) == rest[0]]
-        self._file((of_commit or [repo])[0], rest[0], "/".join(rest[1:]))
+    def _tree(self, repo: str, folder: str, is_recursive: bool) -> None:
+        """As the hub: the files and folders below a folder, in one page."""
+        found: dict[str, dict] = {}
+        for name, content in self.fake.repos.get(repo, {}).items():
+            inner = name.removeprefix(f"{folder}/" if folder else "")
+            if folder and inner == name:
+                continue
+            above = [name[: -len(inner)] + "/".join(inner.split("/")[:depth]) for depth in range(1, inner.count("/") + 1)]
+            for path in above if is_recursive else above[:1]:
+                found[path] = {"type": "directory", "path": path, "oid": "0" * 40, "size": 0}
+            if is_recursive or not above:
+                oid = hashlib.sha1(content).hexdigest()
+                found[name] = {"type": "file", "path": name, "oid": oid, "size": len(content), **lfs_of(name, content, "oid")}
+        self._answer(200, json.dumps(list(found.values())).encode(), {"Content-Type": "application/json"})
 
     def _file(self, repo: str, revision: str, name: str) -> None:
         hub, files = self.fake, self.fake.repos.get(repo, {})

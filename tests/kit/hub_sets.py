@@ -1,29 +1,60 @@
-"""Data sets for the hub of the tests (tests/kit/hub.py), with what the datasets server tells of them."""
+"""Data sets for the hub of the tests (tests/kit/hub.py), and the process that looks at one on a thread of this one."""
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from core.hub.sets import viewer
+from core.hub.sets import about
 from tests.kit.hub import FakeHub
 
-CONVERTED = "refs/convert/parquet"
+
+class LookHere:
+    """The process of core.hub.sets.look_worker, as a thread that nobody can end."""
+
+    def __init__(self, module: str):
+        self._hear: Callable[[Any], None] = lambda line: None
+
+    def listen(self, hear: Callable[[Any], None], ended: Callable[[int], None]) -> None:
+        self._hear = hear
+
+    def say(self, **asked: Any) -> None:
+        from core.hub.sets import look_worker
+
+        def look() -> None:
+            look_worker.look(asked["repo"], tuple(asked["named"]), asked["with_rows"], lambda **line: self._hear(line))
+
+        threading.Thread(target=look, name="look", daemon=True).start()
+
+    def end(self, wait_s: float) -> None: ...
 
 
 @contextmanager
-def hub_with_viewer(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+def hub_of_sets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
     """The only hub that is known in this process, as HF_ENDPOINT does before the start."""
+    import datasets
+
     with FakeHub({}) as server:
         template = f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.url)
         monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setenv(viewer.SERVER, f"{server.url}/viewer")
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setattr(about, "Child", LookHere)
+        monkeypatch.setattr(datasets.config, "HF_ENDPOINT", server.url)
+        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "library"))
+        monkeypatch.setattr(datasets.config, "USE_PARQUET_EXPORT", False)
+        for name in ("STREAMING_READ_MAX_RETRIES", "STREAMING_OPEN_MAX_RETRIES"):
+            monkeypatch.setattr(datasets.config, name, 1)
+        for name in ("STREAMING_READ_RETRY_INTERVAL", "STREAMING_OPEN_RETRY_INTERVAL"):
+            monkeypatch.setattr(datasets.config, name, 0)
         yield server
 
 
@@ -47,39 +78,38 @@ def jsonl(rows: Sequence[Mapping[str, Any]]) -> bytes:
     return b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows)
 
 
+def card(told: Mapping[str, Any]) -> bytes:
+    """README.md with such a head."""
+    return b"---\n" + yaml.safe_dump(dict(told), sort_keys=False).encode() + b"---\n# A set\n"
+
+
 def put(hub: FakeHub, name: str, files: Mapping[str, bytes], **told: Any) -> None:
-    """A set with its own files. told: as the hub's own rows (tags, cardData, gated, likes)."""
-    hub.repos[f"datasets/{name}"] = dict(files)
+    """A set with its files, and a card where cardData has one. told: as the hub's own rows (tags, cardData, gated, likes)."""
+    hub.repos[f"datasets/{name}"] = ({"README.md": card(told["cardData"])} if "cardData" in told else {}) | dict(files)
     hub.rows = [*hub.rows, {"id": f"datasets/{name}", "tags": [], "downloads": 1, "likes": 0, "gated": False, **told}]
 
 
-def put_converted(
-    hub: FakeHub, name: str, parts: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], group: int = 100, **told: Any
+def put_parts(
+    hub: FakeHub,
+    name: str,
+    parts: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]],
+    group: int = 100,
+    counted: Mapping[str, int] | None = None,
+    **told: Any,
 ) -> None:
-    """A set that the hub made Parquet of. parts: by "config/split" its shards, each its rows. group: rows of a row group."""
-    put(hub, name, {"README.md": b"# A set", "raw.zip": b"PK"}, **told)
-    shards = {f"{part}/{i:04}.parquet": parquet(rows, group) for part, found in parts.items() for i, rows in enumerate(found)}
-    hub.repos[f"datasets/{name}@{CONVERTED}"] = shards
-    splits = []
+    """A set of Parquet, whose card tells its parts and rows. parts: by "config/split" its shards, each its rows. group: rows of
+    a row group. counted: what the card says where that is not so many rows."""
+    shards = {f"{part}-{i:05}.parquet": parquet(rows, group) for part, found in parts.items() for i, rows in enumerate(found)}
+    configs: dict[str, list[dict[str, Any]]] = {}
+    splits: dict[str, list[dict[str, Any]]] = {}
     for part, found in parts.items():
         config, split = part.split("/")
-        rows = [row for shard in found for row in shard]
-        size = sum(len(content) for file, content in shards.items() if file.startswith(f"{part}/"))
-        splits.append({
-            "dataset": name, "config": config, "split": split.removeprefix("partial-"), "num_bytes_parquet_files": size,
-            "num_bytes_memory": 3 * size, "num_rows": len(rows), "num_columns": len(rows[0]),
-        })  # fmt: skip
-        hub.viewed[f"first-rows?{name}:{config}:{split.removeprefix('partial-')}"] = first_rows(name, config, split, rows)
-    hub.viewed[f"size?{name}"] = {
-        "size": {"dataset": {}, "configs": [], "splits": splits},
-        "pending": [],
-        "failed": [],
-        "partial": False,
+        size = sum(len(content) for file, content in shards.items() if file.startswith(f"{part}-"))
+        rows = (counted or {}).get(part, sum(map(len, found)))
+        configs.setdefault(config, []).append({"split": split, "path": f"{part}-*.parquet"})
+        splits.setdefault(config, []).append({"name": split, "num_bytes": 3 * size, "num_examples": rows})
+    about_it = {
+        "configs": [{"config_name": config, "data_files": found} for config, found in configs.items()],
+        "dataset_info": [{"config_name": config, "splits": found} for config, found in splits.items()],
     }
-
-
-def first_rows(name: str, config: str, split: str, rows: Sequence[Mapping[str, Any]], cut: Sequence[str] = ()) -> dict[str, Any]:
-    """As the datasets server answers /first-rows (its documentation of 2026)."""
-    features = [{"feature_idx": i, "name": key, "type": {"dtype": "string", "_type": "Value"}} for i, key in enumerate(rows[0])]
-    shown = [{"row_idx": i, "row": dict(row), "truncated_cells": list(cut)} for i, row in enumerate(rows[:100])]
-    return {"dataset": name, "config": config, "split": split, "features": features, "rows": shown, "truncated": len(rows) > 100}
+    put(hub, name, shards, **told | {"cardData": about_it | told.get("cardData", {})})

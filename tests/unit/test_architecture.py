@@ -14,8 +14,8 @@ from pathlib import Path
 from core.presets import PROJECT
 from tests.kit.source import tree_of
 
-# What may be loaded only inside a worker process. tokenizers and datasets are fine, transformers pulls torch in.
-HEAVY = {"torch", "transformers", "peft", "bitsandbytes", "accelerate"}
+# What may be loaded only inside a worker process. tokenizers is fine, transformers pulls torch in, and datasets pandas.
+HEAVY = {"torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets"}
 
 # From the ground up; rooms of one floor do not know each other. `core` and `webui` stand for the files that lie in no room.
 FLOORS = (
@@ -40,7 +40,7 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 ONLY_IN_WORKERS = ("core.engine", "core.training", "core.commands")
 # Where heavy libraries may stand at the top of a module.
 HEAVY_AT_TOP = re.compile(
-    r"core\.(engine|training)\.(\w+\.)?\w+|core\.trial\.(dry_run|allocations|pace_probe)|core\.chat\.(decode|duel|film)|core\.export\.(merge|safetensors_file|pairs|proof|gguf|stored|tensors|layers)|core\.export\.llamacpp\.(make|proof|unpack)"
+    r"core\.(engine|training)\.(\w+\.)?\w+|core\.trial\.(dry_run|allocations|pace_probe)|core\.chat\.(decode|duel|film)|core\.export\.(merge|safetensors_file|pairs|proof|gguf|stored|tensors|layers)|core\.export\.llamacpp\.(make|proof|unpack)|core\.hub\.sets\.(library|transfer)"
 )
 READABLE = ("core/recipe.py", "core/data/conversation.py", "core/data/formats.py", "core/data/dialect.py", "core/data/template.py", "core/data/tokenizer.py", "core/data/labels.py", "core/data/row_order.py",
             "core/data/selection.py", "core/engine/*.py", "core/training/*.py", "core/runs/folder.py", "core/runs/states.py",

@@ -188,7 +188,7 @@ def test_a_sentence_that_is_empty_in_a_language_is_not_the_english_one() -> None
     assert [CATALOGUE.render(msg("language.between_sentences"), language) for language in ("en", "zh")] == [" ", ""]
 
 
-NEVER_ONE = {"data.too_many_rows", "hub_set.too_large", "hub_set.rows_at_least", "hub_set_view.too_large", "learned_view.projected",
+NEVER_ONE = {"data.too_many_rows", "hub_set.too_large", "hub_set_view.too_large", "learned_view.projected",
              "wizard.bad_lines", "wizard.import_rows", "wizard.rows_sampled"}  # fmt: skip  # limits, and numbers of large sets
 
 

@@ -25,16 +25,16 @@ FIRST_ROWS = 20_000  # that are offered of a large set: more than most adapters 
 def is_too_large(told: AboutPart) -> bool:
     """More than is taken at most, as far as somebody tells; Parquet counts unpacked."""
     limits = DEFAULT_LIMITS
-    return max(told.part.bytes, told.memory or 0) > limits.bytes or (told.rows or 0) > limits.rows
+    return max(told.bytes, told.unpacked_bytes or 0) > limits.bytes or (told.rows or 0) > limits.rows
 
 
 def part_of(repo: str, told: AboutPart, rows: int) -> PartName:
     """rows: 0 for all. Raises DataError for all of what is too large."""
-    name = PartName(repo, told.part.config, told.part.split, rows)
+    name = PartName(repo, told.config, told.split, rows)
     if not rows and is_too_large(told):
         raise DataError(
             "hub_set.too_large", part=name.shown, rows=told.rows if told.rows is not None else "?",
-            size=in_words(max(told.part.bytes, told.memory or 0)), most_rows=DEFAULT_LIMITS.rows,
+            size=in_words(max(told.bytes, told.unpacked_bytes or 0)), most_rows=DEFAULT_LIMITS.rows,
             most_size=in_words(DEFAULT_LIMITS.bytes), first=FIRST_ROWS,
         )  # fmt: skip
     return name
@@ -42,9 +42,7 @@ def part_of(repo: str, told: AboutPart, rows: int) -> PartName:
 
 def bring(store: DatasetStore, part: PartName, came: Arrived, said: dict[str, Any], check: Callable[[], None]) -> str:
     """said: Choices as JSON. The id of the set that it became. Raises DataError where it cannot be learned from, and what check raises."""
-    file = came.files[0]
-    if came.kind == "json" and (len(came.files) > 1 or part.rows):
-        file = _as_lines(came.files, part.rows, check)
+    file = came.files[0] if len(came.files) == 1 and not part.rows else _as_lines(part, came.files, check)
     origin = Origin(origin_name=str(part).removeprefix("datasets/"), revision=came.commit, licence=came.licence)
     return store.import_file(file, name_of(part), Choices.model_validate(said), lambda rows=0: check(), origin).id
 
@@ -64,24 +62,23 @@ def here(store: DatasetStore, name: SetName) -> DatasetInfo | None:
     return None
 
 
-def _as_lines(came: tuple[Path, ...], rows: int, check: Callable[[], None]) -> Path:
-    """Arrays of JSON as one file of lines. Raises DataError."""
-    target = came[0].with_name("rows.jsonl")
-    aside = target.with_name(f".{target.name}")
-    written = 0
+def _as_lines(part: PartName, came: tuple[Path, ...], check: Callable[[], None]) -> Path:
+    """The rows of all files, or the first ones, as one file of lines. Raises DataError."""
+    target, written = came[0].with_name("rows.jsonl"), 0
+    aside, columns = target.with_name(f".{target.name}"), None
     with open(aside, "w", encoding="utf-8", newline="\n") as file:
-        for path in came:
-            for item in read_rows(path):
-                check()
-                if not isinstance(item, Row):
-                    if item.severity == "error":  # a file of lines could not say what was wrong with it
-                        raise DataError(item.sentence)
-                    continue
-                file.write(json.dumps(item.values, ensure_ascii=False) + "\n")
-                written += 1
-                if written == rows:
-                    break
-            if written == rows:
+        for path, item in ((each, item) for each in came for item in read_rows(each)):
+            check()
+            if not isinstance(item, Row):
+                if item.severity == "error":  # a file of lines could not say what was wrong with it
+                    raise DataError(item.sentence)
+                continue
+            columns = columns or item.values.keys()
+            if path.suffix.lower() in (".csv", ".tsv") and item.values.keys() != columns:
+                raise DataError("hub_set.other_columns", repo=part.repo, file=path.name)
+            file.write(json.dumps(item.values, ensure_ascii=False) + "\n")
+            written += 1
+            if written == part.rows:
                 break
     files.rename(aside, target)
     return target

@@ -1,130 +1,111 @@
-"""Details of one hub dataset before a download: its parts with rows and sizes, its licence, its gate.
+"""Details of one dataset on the Hub before a download: its parts with rows and sizes, its licence, its gate, its first rows.
 
-Three requests at once, each within about peek.PEEK_S: the repository, the hub's Parquet of it, the datasets server's sizes.
+The library `datasets` reads them in a process of their own (core.hub.sets.look_worker), which is ended when nobody waits any more.
 """
 
 from __future__ import annotations
 
-import json
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from urllib.parse import quote
+import queue
+import time
+from collections.abc import Sequence
+from typing import Any
 
 from huggingface_hub import constants
-from huggingface_hub.errors import HTTPError
-from huggingface_hub.hf_api import DatasetInfo
 
 from core.errors import DataError
-from core.hub import peek
-from core.hub.answers import HubRequest, NotAHub
+from core.hub.answers import HubRequest, host_of
 from core.hub.downloads import nearest
-from core.hub.listing import Listing
-from core.hub.sets import search, viewer
+from core.hub.sets import search
 from core.hub.sets.name import PAGES, SetName
-from core.hub.sets.parts import CONVERTED, Part, part_of, parts_of
-from core.hub.sets.said import refusal
-from core.hub.sets.search import licence_of
-from core.hub.sets.viewer import NoViewer, Size
+from core.messages import Message
+from core.system.lines import Child
+from core.values import Frozen
 
-LARGEST_LISTING = 32 << 20  # bytes; a file is some 300, and sets of 50,000 files exist
+WORKER = "core.hub.sets.look_worker"
+LOOK_S = 30.0  # for a start of the process, and for what it asks
 
 
-@dataclass(frozen=True)
-class AboutPart:
-    """rows, memory: None where nobody tells; at_least: the hub has counted only its beginning."""
+class AboutPart(Frozen):
+    """rows, unpacked_bytes: None where nobody tells. bytes: to be downloaded."""
 
-    part: Part
+    config: str
+    split: str
+    kind: str
+    files: int
+    bytes: int
     rows: int | None = None
-    memory: int | None = None
-    at_least: bool = False
+    unpacked_bytes: int | None = None
 
 
-@dataclass(frozen=True)
-class AboutSet:
+class SetHead(Frozen):
+    """The first rows of a part: {column: value}. left_out: columns of pictures or sound."""
+
+    columns: tuple[str, ...]
+    rows: tuple[dict[str, Any], ...]
+    left_out: tuple[str, ...] = ()
+
+
+class AboutSet(Frozen):
+    """chosen: the part that was named. head: its first rows, or why there are none. parts: empty where a gate hides them."""
+
     repo: str
     page: str
     commit: str
-    parts: tuple[AboutPart, ...]
     licence: str = ""
     gated: bool = False
     likes: int | None = None
     downloads: int | None = None
     languages: tuple[str, ...] = ()
+    parts: tuple[AboutPart, ...] = ()
+    chosen: AboutPart | None = None
+    head: SetHead | Message | None = None
 
-    def part(self, named: tuple[str, ...]) -> AboutPart:
-        """Raises DataError for one that there is not."""
-        found = part_of([each.part for each in self.parts], self.repo, named)
-        return next(each for each in self.parts if each.part is found)
+    @property
+    def part(self) -> AboutPart:
+        """The chosen one. Raises DataError where a gate hides what there is."""
+        if self.chosen is None:
+            assert isinstance(self.head, Message)
+            raise DataError(self.head)
+        return self.chosen
 
 
-def about(name: SetName) -> AboutSet:
-    """Raises DataError with one sentence."""
-    repo, asked = name.repo, request(name.repo)
-    endpoint = asked.endpoint
+def part_of(parts: Sequence[AboutPart], repo: str, named: tuple[str, ...]) -> AboutPart:
+    """The one that was named: by configuration and split, by either, or the first. Raises DataError that names what there is."""
+    fit = [part for part in parts if named in ((), (part.config, part.split), (part.config,), (part.split,))]
+    if fit:
+        return next((part for part in fit if part.config == fit[0].config and part.split == "train"), fit[0])
+    there = [f"{part.config}:{part.split}" for part in parts]
+    shown = [*there[:30], *(["…"] if len(there) > 30 else [])]
+    raise DataError("hub_set.no_such_part", repo=repo, found=":".join(named)[:100], there=shown)
+
+
+def about(name: SetName, with_rows: bool = False) -> AboutSet:
+    """Within LOOK_S. Raises DataError with one sentence."""
     if constants.HF_HUB_OFFLINE:
-        raise DataError("hub_set.offline_mode", repo=repo)
-    with ThreadPoolExecutor(3, thread_name_prefix="hub-set") as pool:
-        own, converted, sizes = (
-            pool.submit(_listed, repo, "", endpoint), pool.submit(_converted, repo, endpoint), pool.submit(_sizes, repo)
-        )  # fmt: skip
+        raise DataError("hub_set.offline_mode", repo=name.repo)
+    request = HubRequest.of(name.repo, pages=PAGES)
+    slow = DataError("hub_set.slow", repo=name.repo, host=host_of(request.endpoint))
+    heard: queue.Queue[dict[str, Any]] = queue.Queue()
+    child, end, found = Child(WORKER), time.monotonic() + LOOK_S, None
+    child.listen(heard.put, lambda code: heard.put({"ended": code}))
+    child.say(repo=name.repo, named=name.named, with_rows=with_rows)
     try:
-        listing, in_parquet = own.result(), converted.result()
-    except (NotAHub, HTTPError, OSError) as error:
-        raise _near(refusal(error, asked), repo) from None
-    parts = parts_of(listing, in_parquet)
-    info = listing.info
-    assert isinstance(info, DatasetInfo)
-    return AboutSet(
-        repo=repo,
-        page=f"{endpoint}/{PAGES}{repo}",
-        commit=listing.commit,
-        parts=tuple(_in_order(parts, sizes.result())),
-        licence=licence_of(info),
-        gated=bool(info.gated),
-        likes=info.likes,
-        downloads=info.downloads,
-        languages=tuple(str(tag).removeprefix("language:") for tag in info.tags or [] if str(tag).startswith("language:")),
-    )
-
-
-def request(repo: str) -> HubRequest:
-    """What the sentences of a refusal are told."""
-    return HubRequest.of(repo, pages=PAGES)
-
-
-def _in_order(parts: list[Part], sizes: dict[tuple[str, str], Size]) -> list[AboutPart]:
-    """As the viewer has them, which is the order that the card names, else as the files stand."""
-    order = {key: place for place, key in enumerate(sizes)}
-    found = []
-    for part in sorted(parts, key=lambda part: order.get((part.config, part.split), len(order))):
-        size = sizes.get((part.config, part.split)) or Size(None, None, False)
-        found.append(AboutPart(part, size.rows, size.memory, size.is_partial or part.is_partial))
-    return found
-
-
-def _listed(repo: str, revision: str, endpoint: str) -> Listing:
-    """Raises NotAHub, HTTPError, OSError."""
-    of = f"/revision/{quote(revision, safe='')}" if revision else ""
-    answer = peek.answer_with_or_without_token(f"{endpoint}/api/datasets/{repo}{of}?blobs=true", LARGEST_LISTING)
-    try:
-        return Listing(repo, DatasetInfo(**json.loads(answer)))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # not JSON, or JSON of another kind
-        raise NotAHub from None
-
-
-def _converted(repo: str, endpoint: str) -> Listing | None:
-    """None where the hub has not converted it: it is private, new, too large, or its viewer is off."""
-    try:
-        return _listed(repo, CONVERTED, endpoint)
-    except (NotAHub, HTTPError, OSError):
-        return None
-
-
-def _sizes(repo: str) -> dict[tuple[str, str], Size]:
-    try:
-        return viewer.sizes(repo)
-    except NoViewer:
-        return {}
+        while True:
+            try:
+                said = heard.get(timeout=max(0.0, end - time.monotonic()))
+            except queue.Empty:
+                said = {"refused": slow.message.model_dump()}
+            if "refused" in said and found is None:
+                raise _near(DataError(Message.model_validate(said["refused"])), name.repo)
+            if "refused" in said and found is not None:
+                return found.model_copy(update={"head": Message.model_validate(said["refused"])})
+            if "ended" in said:
+                raise DataError("hub.ended", repo=name.repo, code=said["ended"])
+            found = AboutSet.model_validate(said["about"])
+            if found.head is not None or not with_rows:
+                return found
+    finally:
+        child.end(0)
 
 
 def _near(error: DataError, repo: str) -> DataError:

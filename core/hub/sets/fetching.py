@@ -17,10 +17,9 @@ from core.hub.sets.said import of_set
 
 @dataclass(frozen=True)
 class Arrived:
-    """One file, or several where they are arrays of JSON that must be read to be joined. commit: that the files are of."""
+    """files: as the repository has them, or one with its rows. commit: that they are of."""
 
     files: tuple[Path, ...]
-    kind: str
     commit: str
     licence: str
 
@@ -33,4 +32,4 @@ def fetch(part: PartName, folder: Path, report: Report, check: Check, room: Room
         said = download.talk(asked, report, check, lambda folder: None, room)
     except ModelError as error:
         raise DataError(of_set(error.message)) from None
-    return Arrived(tuple(Path(file) for file in said["files"]), said["kind"], said["commit"], said["licence"])
+    return Arrived(tuple(Path(file) for file in said["files"]), said["commit"], said["licence"])

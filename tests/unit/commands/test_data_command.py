@@ -22,8 +22,8 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    with kit.hub_with_viewer(monkeypatch) as server:
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
+    with kit.hub_of_sets(monkeypatch, tmp_path) as server:
         yield server
 
 
@@ -52,15 +52,15 @@ def test_sets_are_found_with_rows_size_licence_and_gate(hub: FakeHub, run: Run) 
     )
 
 
-def test_a_set_is_shown_with_its_parts_and_first_rows(hub: FakeHub, run: Run) -> None:
-    kit.put_converted(hub, NAME, {"en/train": [kit.pirates(1_500)], "de/train": [kit.pirates(3)]}, cardData={"license": "mit"})
+def test_a_set_is_shown_with_its_parts_and_first_rows(hub: FakeHub, run: Run, tmp_path: Path) -> None:
+    kit.put_parts(hub, NAME, {"en/train": [kit.pirates(1_500)], "de/train": [kit.pirates(3)]}, cardData={"license": "mit"})
     code, out, _ = run("show", NAME)
     assert code == 0 and all(
         word in out for word in ("licence mit", "en:train", "1,500 rows", "de:train", "question: What is thing number 0?")
     )
     told = json.loads(run("show", f"{NAME}:de", "--json")[1])
     assert told["chosen"]["config"] == "de" and told["first_rows"]["rows"][0] == kit.pirates(1)[0] and len(told["parts"]) == 2
-    assert not [line for line in hub.requests if "/resolve/" in line], "nothing is downloaded"
+    assert not list((tmp_path / "ws").rglob("*.parquet")), "nothing is downloaded"
 
 
 @pytest.mark.parametrize(
@@ -68,14 +68,14 @@ def test_a_set_is_shown_with_its_parts_and_first_rows(hub: FakeHub, run: Run) ->
     [("pirates", "is not a dataset name on the Hub"), (f"{NAME}:fr", "has no part “fr”. It has: en:train"), ("owner/pirate-tall", "Did you mean one of these")],
 )  # fmt: skip
 def test_what_cannot_be_shown_is_one_sentence_and_two(hub: FakeHub, run: Run, name: str, said: str) -> None:
-    kit.put_converted(hub, NAME, {"en/train": [kit.pirates(3)]})
+    kit.put_parts(hub, NAME, {"en/train": [kit.pirates(3)]})
     code, out, err = run("show", name)
     assert (code, out) == (2, "") and said in err and err.count("\n") == 1
 
 
 def test_a_gated_set_is_shown_without_its_rows_and_says_what_to_accept(hub: FakeHub, run: Run) -> None:
-    kit.put_converted(hub, NAME, {"en/train": [kit.pirates(3)]}, gated="manual")
-    hub.gated, hub.viewer_status = True, 401
+    kit.put_parts(hub, NAME, {"en/train": [kit.pirates(3)]}, gated="manual")
+    hub.gated = True
     code, out, err = run("show", NAME)
     assert code == 0 and "requires accepting its licence" in out and "Open http" in err
     told = json.loads(run("show", NAME, "--json")[1])
@@ -84,7 +84,7 @@ def test_a_gated_set_is_shown_without_its_rows_and_says_what_to_accept(hub: Fake
 
 def test_a_part_is_added_and_a_recipe_may_name_it(hub: FakeHub, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fetch_here(monkeypatch)
-    kit.put_converted(hub, NAME, {"en/train": [kit.pirates(120), kit.pirates(30, first=120)]}, cardData={"license": "mit"})
+    kit.put_parts(hub, NAME, {"en/train": [kit.pirates(120), kit.pirates(30, first=120)]}, cardData={"license": "mit"})
     space = Workspace.open(tmp_path / "ws")
     with pytest.raises(DataError, match=f"data add {NAME}"):
         dataset_id(space, NAME, tmp_path)
@@ -102,15 +102,14 @@ def test_a_part_is_added_and_a_recipe_may_name_it(hub: FakeHub, run: Run, tmp_pa
 def test_columns_with_other_names_are_said_when_it_is_added(hub: FakeHub, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     fetch_here(monkeypatch)
     rows = [{"a": row["question"], "b": "x", "c": row["answer"]} for row in kit.pirates(30)]
-    kit.put_converted(hub, NAME, {"en/train": [rows]})
+    kit.put_parts(hub, NAME, {"en/train": [rows]})
     told = json.loads(run("add", NAME, "--columns", "question=a,answer=c", "--json")[1])
     assert told["choices"]["columns"] == {"a": "question", "c": "answer"} and told["good_rows"] == 30
 
 
 def test_what_cannot_be_added_is_one_sentence(hub: FakeHub, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     fetch_here(monkeypatch)
-    kit.put_converted(hub, NAME, {"en/train": [kit.pirates(30)]})
-    hub.viewed[f"size?{NAME}"]["size"]["splits"][0]["num_rows"] = 3_000_000
+    kit.put_parts(hub, NAME, {"en/train": [kit.pirates(30)]}, counted={"en/train": 3_000_000})
     code, out, err = run("add", NAME)
     assert (code, out) == (2, "") and "3,000,000 rows" in err and "--rows 20000" in err
     hub.gated = True

@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from huggingface_hub.errors import HTTPError
 
 from core.data.hub_sets import adding
 from core.data.store import DatasetStore
@@ -20,7 +22,7 @@ from core.errors import DataError
 from core.hub import download, growing, work
 from core.hub.downloads import Downloads
 from core.hub.entry import Download, Entry
-from core.hub.sets import take
+from core.hub.sets import transfer as set_transfer
 from core.hub.sets.about import about
 from core.hub.sets.name import PartName, SetName
 from core.presets import PRESETS
@@ -35,17 +37,17 @@ WHOLE = PartName(NAME, "default", "train")
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
     fetch_here(monkeypatch)
     monkeypatch.setattr(work, "WAITS_S", (0.01, 0.01))
-    monkeypatch.setattr(take, "PIECE", 50)
-    with kit.hub_with_viewer(monkeypatch) as server:
+    monkeypatch.setattr(set_transfer, "PIECE", 50)
+    with kit.hub_of_sets(monkeypatch, tmp_path) as server:
         yield server
 
 
 @pytest.fixture
 def space(tmp_path: Path) -> Workspace:
-    return Workspace.open(tmp_path / "ws")
+    return Workspace.open(tmp_path / "my [ai] ws")
 
 
 @pytest.fixture
@@ -84,20 +86,20 @@ def folder(app: Downloads, part: PartName) -> Path:
 
 def test_shards_arrive_as_one_set_that_says_where_it_is_from(hub, app, store):
     shards = [kit.pirates(120), kit.pirates(80, first=120)]
-    kit.put_converted(hub, NAME, {"default/train": shards}, cardData={"license": "mit"})
+    kit.put_parts(hub, NAME, {"default/train": shards}, cardData={"license": "mit"})
     app.start(str(WHOLE))
     row = until(app, WHOLE)
     info = store.get(row.result)
     assert rows_of(store, row.result) == kit.pirates(200)
     assert (info.origin_name, info.licence, info.name) == (f"{NAME}:default:train", "mit", "pirate-talk:train")
-    assert info.revision == about(SetName.parse(NAME)).parts[0].part.listing.commit and len(info.revision) == 40
+    assert info.revision == about(SetName.parse(NAME)).commit and len(info.revision) == 40
     assert row.done == row.total and row.unit == "bytes" and not (folder(app, WHOLE) / "came").exists()
     assert adding.here(store, SetName.parse(f"{NAME}:train")) == info and adding.here(store, SetName.parse(f"{NAME}:fr")) is None
 
 
 def test_a_paused_download_goes_on_where_it_was_also_in_the_next_app(hub, space, store):
     big = [{"question": f"{i}?", "answer": f"{i * 7919 % 104729:x}" * 40} for i in range(3_000)]
-    kit.put_converted(hub, NAME, {"default/train": [big]})
+    kit.put_parts(hub, NAME, {"default/train": [big]})
     hub.stall_after = 3 * CHUNK
     first = Downloads(space, bring=partial(adding.bring, store))
     first.begin()
@@ -124,7 +126,7 @@ def test_a_paused_download_goes_on_where_it_was_also_in_the_next_app(hub, space,
 
 @here_holds_its_file
 def test_a_cancelled_one_leaves_nothing(hub, app, store):
-    kit.put_converted(hub, NAME, {"default/train": [kit.pirates(3_000)]})
+    kit.put_parts(hub, NAME, {"default/train": [kit.pirates(3_000)]})
     hub.stall_after = CHUNK
     app.start(str(WHOLE))
     wait_until(hub.stalled.is_set)
@@ -134,7 +136,7 @@ def test_a_cancelled_one_leaves_nothing(hub, app, store):
 
 
 def test_two_downloads_of_one_are_one_and_models_come_beside_it(hub, app):
-    kit.put_converted(hub, NAME, {"default/train": [kit.pirates(3_000)], "default/test": [kit.pirates(9)]})
+    kit.put_parts(hub, NAME, {"default/train": [kit.pirates(3_000)], "default/test": [kit.pirates(9)]})
     hub.stall_after = CHUNK
     first = app.start(str(WHOLE))
     wait_until(hub.stalled.is_set)
@@ -149,33 +151,47 @@ def test_two_downloads_of_one_are_one_and_models_come_beside_it(hub, app):
 
 def test_the_first_rows_come_without_the_rest(hub, app, store):
     shards = [kit.pirates(300), kit.pirates(300, first=300), kit.pirates(5_000, first=600)]
-    kit.put_converted(hub, NAME, {"default/train": shards})
+    kit.put_parts(hub, NAME, {"default/train": shards})
     part = PartName(NAME, "default", "train", 420)
     app.start(str(part))
     row = until(app, part)
     assert rows_of(store, row.result) == kit.pirates(420)
     assert (row.done, row.total, row.unit) == (420, 420, "rows")
     assert store.get(row.result).origin_name == f"{NAME}:default:train[:420]"
-    assert not [line for line in hub.requests if "0002.parquet" in line]
+    assert not [line for line in hub.file_requests() if "00002.parquet" in line]
 
 
-def test_first_rows_of_parquet_go_on_after_the_pieces_that_are_there(hub, app, store):
-    kit.put_converted(hub, NAME, {"default/train": [kit.pirates(300), kit.pirates(300, first=300)]})
+def test_first_rows_go_on_after_those_that_are_there(hub, app, store, monkeypatch):
+    kit.put_parts(hub, NAME, {"default/train": [kit.pirates(300), kit.pirates(300, first=300)]})
+    real, cut_at = set_transfer.library.rows_of, [470]
+
+    def rows_of_stream(stream: Any) -> Iterator[dict[str, Any]]:
+        for number, row in enumerate(real(stream), 1):
+            yield row
+            if cut_at and number == cut_at[0]:
+                cut_at.clear()
+                hub.requests.clear()
+                raise HTTPError("cut")
+
+    monkeypatch.setattr(set_transfer.library, "rows_of", rows_of_stream)
     part = PartName(NAME, "default", "train", 520)
-    listing = about(SetName.parse(NAME)).parts[0].part.listing
-    pieces = folder(app, part) / "came" / "rows" / listing.commit
-    pieces.mkdir(parents=True)
-    for first in range(0, 300, 50):
-        (pieces / f"{first:09}.parquet").write_bytes(kit.parquet(kit.pirates(50, first=first)))
-    (pieces / ".000000300.parquet").write_bytes(b"half")
     app.start(str(part))
     row = until(app, part)
-    assert rows_of(store, row.result) == kit.pirates(520)
-    groups = [line for line in hub.requests if "0000.parquet" in line and "/resolve/" in line]
-    assert len(groups) <= 2, "of the first shard its footer alone"
+    assert not cut_at and rows_of(store, row.result) == kit.pirates(520)
+    assert len(hub.file_requests("00000.parquet")) <= 1, "of the first shard its footer alone"
 
 
-@pytest.mark.parametrize("rows", [0, 25])
+def test_what_an_earlier_version_had_of_a_paused_download_is_passed_over(hub, app, store):
+    kit.put_parts(hub, NAME, {"default/train": [kit.pirates(100)]})
+    part = PartName(NAME, "default", "train", 60)
+    pieces = folder(app, part) / "came" / "rows" / about(SetName.parse(NAME)).commit
+    pieces.mkdir(parents=True)
+    (pieces / "000000000.parquet").write_bytes(kit.parquet(kit.pirates(50)))
+    app.start(str(part))
+    assert rows_of(store, until(app, part).result) == kit.pirates(60)
+
+
+@pytest.mark.parametrize(("rows", "whole_up_to"), [(0, 0), (25, 64 << 20), (25, 0)])
 @pytest.mark.parametrize(
     ("names", "made"),
     [
@@ -185,7 +201,8 @@ def test_first_rows_of_parquet_go_on_after_the_pieces_that_are_there(hub, app, s
         (["a.csv", "b.csv"], lambda rows: b"question,answer\n" + "".join(f'{r["question"]},"{r["answer"]}\n ,"\n' for r in rows).encode()),
     ],
 )  # fmt: skip
-def test_files_of_a_kind_are_joined_and_their_first_rows_taken(hub, app, store, names, made, rows):
+def test_files_of_a_kind_are_joined_and_their_first_rows_taken(hub, app, store, monkeypatch, names, made, rows, whole_up_to):
+    monkeypatch.setattr(set_transfer, "SMALL", whole_up_to)
     kit.put(hub, NAME, {name: made(kit.pirates(20, first=20 * i)) for i, name in enumerate(names)})
     part = PartName(NAME, "default", "train", rows)
     app.start(str(part))
@@ -193,6 +210,19 @@ def test_files_of_a_kind_are_joined_and_their_first_rows_taken(hub, app, store, 
     assert info.rows == (rows or 40) and not info.problems
     answers = [row["question"] for row in rows_of(store, info.id)]
     assert answers == [row["question"] for row in kit.pirates(rows or 40)]
+
+
+@pytest.mark.parametrize(("file", "made"), [("train [1].parquet", kit.parquet), ("train.jsonl", kit.jsonl)])
+def test_classes_come_by_their_names(hub, app, store, file, made):
+    """Seen: "0" was trained where the set says "friend"."""
+    label = {"class_label": {"names": {"0": "friend", "1": "foe"}}}
+    features = [{"name": "question", "dtype": "string"}, {"name": "answer", "dtype": label}]
+    rows = [{"question": f"What is thing number {i}?", "answer": i % 2} for i in range(40)]
+    kit.put(hub, NAME, {file: made(rows)}, cardData={"dataset_info": {"features": features}})
+    for part in (WHOLE, PartName(NAME, "default", "train", 20)):
+        app.start(str(part))
+        learned = [row["answer"] for row in rows_of(store, until(app, part).result)]
+        assert learned == ["friend", "foe"] * (part.rows // 2 or 20)
 
 
 @pytest.mark.parametrize(("header", "key"), [(b"frage,antwort\n", "hub_set.other_columns")])
@@ -203,13 +233,13 @@ def test_files_that_do_not_go_together_say_so(hub, app, header, key):
 
 
 def test_shards_whose_columns_differ_say_so(hub, app):
-    kit.put_converted(hub, NAME, {"default/train": [kit.pirates(3), [{"frage": "a", "antwort": "b"}]]})
+    kit.put_parts(hub, NAME, {"default/train": [kit.pirates(3), [{"frage": "a", "antwort": "b"}]]})
     app.start(str(WHOLE))
-    assert until(app, WHOLE, "failed").message.key == "hub_set.broken_file"
+    assert until(app, WHOLE, "failed").message.key == "hub_set.other_columns"
 
 
 def test_what_came_damaged_is_thrown_away(hub, app):
-    kit.put_converted(hub, NAME, {"default/train": [kit.pirates(300)]})
+    kit.put_parts(hub, NAME, {"default/train": [kit.pirates(300)]})
     hub.corrupt = True
     app.start(str(WHOLE))
     assert until(app, WHOLE, "failed").message.key == "hub.damaged"
@@ -219,8 +249,8 @@ def test_what_came_damaged_is_thrown_away(hub, app):
 
 
 def test_too_little_room_is_said_before_a_byte_comes(hub, app, monkeypatch):
-    kit.put_converted(hub, NAME, {"default/train": [kit.pirates(3_000)]})
-    twice = 2 * len(hub.repos[f"datasets/{NAME}@{kit.CONVERTED}"]["default/train/0000.parquet"])  # it comes, is read and is kept
+    kit.put_parts(hub, NAME, {"default/train": [kit.pirates(3_000)]})
+    twice = 2 * len(hub.repos[f"datasets/{NAME}"]["default/train-00000.parquet"])  # it comes, is read and is kept
     monkeypatch.setattr(shutil, "disk_usage", lambda path: namedtuple("usage", "total used free")(1, 1, twice))
     app.start(str(WHOLE))
     row = until(app, WHOLE, "failed")
@@ -228,7 +258,7 @@ def test_too_little_room_is_said_before_a_byte_comes(hub, app, monkeypatch):
 
 
 def test_a_disk_that_fills_up_keeps_what_came(hub, app, monkeypatch):
-    kit.put_converted(
+    kit.put_parts(
         hub, NAME, {"default/train": [[{"question": f"{i}?", "answer": f"{i * 7919 % 104729:x}" * 40} for i in range(3_000)]]}
     )
     real = growing.Growing.write
@@ -249,15 +279,14 @@ def test_a_disk_that_fills_up_keeps_what_came(hub, app, monkeypatch):
 
 
 def test_a_disk_that_fills_up_among_the_first_rows_counts_rows(hub, app, monkeypatch):
-    kit.put_converted(hub, NAME, {"default/train": [kit.pirates(300)]})
-    real = take.files.rename
+    kit.put_parts(hub, NAME, {"default/train": [kit.pirates(300)]})
 
-    def rename(source: Path, target: Path, *more: float) -> None:
-        if target.name == "000000100.parquet":
+    def replace_json(path: Path, value: dict[str, Any]) -> None:
+        if value["rows"] == 100:
             raise OSError(errno.ENOSPC, "No space left on device")
-        real(source, target, *more)
 
-    monkeypatch.setattr(take, "files", SimpleNamespace(rename=rename))
+    kept = SimpleNamespace(replace_json=replace_json, read_object=lambda path: {})
+    monkeypatch.setattr(set_transfer, "files", kept)
     part = PartName(NAME, "default", "train", 200)
     app.start(str(part))
     message = until(app, part, "failed").message
@@ -268,7 +297,7 @@ def test_a_disk_that_fills_up_among_the_first_rows_counts_rows(hub, app, monkeyp
 def test_a_gated_set_fails_with_what_to_accept(hub, app, monkeypatch, token):
     if token:
         monkeypatch.setenv("HF_TOKEN", token)
-    kit.put_converted(hub, NAME, {"default/train": [kit.pirates(3)]}, gated="manual")
+    kit.put_parts(hub, NAME, {"default/train": [kit.pirates(3)]}, gated="manual")
     hub.gated = True
     for part in (WHOLE, PartName(NAME, "default", "train", 2)):
         app.start(str(part))
@@ -278,14 +307,14 @@ def test_a_gated_set_fails_with_what_to_accept(hub, app, monkeypatch, token):
 
 @pytest.mark.parametrize(("status", "key"), [(429, "hub.rate_limit"), (503, "hub.server_trouble")])
 def test_a_hub_that_refuses_is_a_sentence(hub, app, status, key):
-    kit.put_converted(hub, NAME, {"default/train": [kit.pirates(3)]})
+    kit.put_parts(hub, NAME, {"default/train": [kit.pirates(3)]})
     hub.status = status
     app.start(str(WHOLE))
     assert until(app, WHOLE, "failed").message.key == key
 
 
 def test_a_line_that_breaks_in_the_first_rows_is_tried_again_from_there(hub, app, store):
-    kit.put_converted(hub, NAME, {"default/train": [kit.pirates(2_000)]})
+    kit.put_parts(hub, NAME, {"default/train": [kit.pirates(2_000)]})
     hub.drop_after, hub.drops_left = CHUNK, 1
     part = PartName(NAME, "default", "train", 1_500)
     app.start(str(part))
@@ -293,16 +322,16 @@ def test_a_line_that_breaks_in_the_first_rows_is_tried_again_from_there(hub, app
 
 
 def test_what_holds_nothing_to_learn_is_refused_as_a_file_is(hub, app, store):
-    kit.put_converted(hub, NAME, {"default/train": [[{"x": 1.5, "y": 2.5}]]})
+    kit.put_parts(hub, NAME, {"default/train": [[{"x": 1.5, "y": 2.5}]]})
     app.start(str(WHOLE))
     assert until(app, WHOLE, "failed").message.key.startswith("data.")
     assert not [info for info in store.list() if info.origin == "imported"]
 
 
 def test_what_is_too_large_is_said_before_it_is_asked_for(hub):
-    kit.put_converted(hub, NAME, {"default/train": [kit.pirates(3)]})
-    hub.viewed[f"size?{NAME}"]["size"]["splits"][0] |= {"num_bytes_memory": 9 << 30, "num_rows": 44_000_000}
+    kit.put_parts(hub, NAME, {"default/train": [kit.pirates(3)]})
     (told,) = about(SetName.parse(NAME)).parts
+    told = told.model_copy(update={"unpacked_bytes": 9 << 30, "rows": 44_000_000})
     assert adding.is_too_large(told)
     with pytest.raises(DataError, match="44,000,000 rows and 9.7 GB"):
         adding.part_of(NAME, told, 0)
@@ -310,7 +339,7 @@ def test_what_is_too_large_is_said_before_it_is_asked_for(hub):
 
 
 def test_a_list_without_a_store_leaves_data_sets_to_the_app(hub, space):
-    kit.put_converted(hub, NAME, {"default/train": [kit.pirates(3)]})
+    kit.put_parts(hub, NAME, {"default/train": [kit.pirates(3)]})
     blind = Downloads(space)
     blind.begin()
     try:

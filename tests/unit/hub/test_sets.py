@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+import random
+import socket
+
+import psutil
 import pytest
 
 from core.errors import DataError
 from core.hub import peek
-from core.hub.listing import Listing
-from core.hub.sets import viewer
-from core.hub.sets.about import about
+from core.hub.sets import about as asking
+from core.hub.sets.about import SetHead, about
+from core.hub.sets.library import SAFE
 from core.hub.sets.name import PartName, SetName
-from core.hub.sets.parts import part_of, parts_of, safe_name
 from core.hub.sets.search import search
+from core.messages import Message
+from core.system.lines import Child
 from tests.kit import hub_sets as kit
+from tests.kit.waits import wait_until
 from tests.unit.hub.conftest import SECRET
 
 NAME = "owner/pirate-talk"
@@ -25,8 +33,8 @@ TOLD = {
 
 
 @pytest.fixture
-def hub(monkeypatch):
-    with kit.hub_with_viewer(monkeypatch) as server:
+def hub(monkeypatch, tmp_path):
+    with kit.hub_of_sets(monkeypatch, tmp_path) as server:
         yield server
 
 
@@ -103,6 +111,7 @@ def test_a_hub_that_is_slow_or_not_there_is_said(hub, monkeypatch):
             search("pirates")
         assert caught.value.message.key == "hub_set.search_slow"
         hub.stalls_listings = True
+        short.setattr(asking, "LOOK_S", 0.2)
         assert why(NAME) == "hub_set.slow"
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     assert why(NAME) == "hub_set.no_network"
@@ -111,65 +120,129 @@ def test_a_hub_that_is_slow_or_not_there_is_said(hub, monkeypatch):
 
 
 def test_a_set_is_told_with_its_parts_rows_licence_and_gate(hub):
-    kit.put_converted(
-        hub, NAME, {"en/train": [kit.pirates(120), kit.pirates(30)], "en/test": [kit.pirates(9)], "de/partial-train": [kit.pirates(4)]}, **TOLD
-    )  # fmt: skip
+    parts = {"en/train": [kit.pirates(120), kit.pirates(30)], "en/test": [kit.pirates(9)], "de/train": [kit.pirates(4)]}
+    kit.put_parts(hub, NAME, parts, **TOLD | {"cardData": {"license": "mit"}})
     told = about(SetName.parse(NAME))
-    facts = [(each.part.config, each.part.split, len(each.part.files), each.rows, each.at_least) for each in told.parts]
-    assert facts == [("en", "train", 2, 150, False), ("en", "test", 1, 9, False), ("de", "train", 1, 4, True)]
+    facts = [(each.config, each.split, each.kind, each.files, each.rows) for each in told.parts]
+    assert facts == [("en", "train", "parquet", 2, 150), ("en", "test", "parquet", 1, 9), ("de", "train", "parquet", 1, 4)]
     assert (told.licence, told.gated, told.likes) == ("mit", False, 7) and told.page == f"{hub.url}/datasets/{NAME}"
-    assert all(each.part.bytes == sum(file.size for file in each.part.files) > 0 and each.memory for each in told.parts)
-    assert told.part(("de",)).part.split == "train" and told.part(("test",)).part.config == "en"
+    sizes = [len(content) for name, content in hub.repos[f"datasets/{NAME}"].items() if name.startswith("en/train")]
+    assert told.part.bytes == sum(sizes) and told.part.unpacked_bytes == 3 * sum(sizes)
+    assert about(SetName(NAME, ("de",))).part.split == "train" and about(SetName(NAME, ("test",))).part.config == "en"
     with pytest.raises(DataError, match="en:train, en:test, de:train"):
-        told.part(("fr",))
+        about(SetName(NAME, ("fr",)))
     with pytest.raises(DataError, match="no part “en:dev”"):
-        told.part(("en", "dev"))
+        about(SetName(NAME, ("en", "dev")))
 
 
-def test_without_a_viewer_and_its_parquet_the_sets_own_files_are_read(hub, monkeypatch):
-    monkeypatch.delenv(viewer.SERVER)
-    kit.put(hub, NAME, {"README.md": b"", "data/train-00000-of-00001.jsonl": kit.jsonl(kit.pirates(3)), "data/test.jsonl": b"{}", "LICENSE.txt": b"MIT"})  # fmt: skip
+def test_without_a_card_files_are_sorted_by_their_names(hub):
+    names = ["data/train.jsonl", "data/test.jsonl", "data/dev.jsonl"]
+    kit.put(hub, NAME, dict.fromkeys(names, kit.jsonl(kit.pirates(3))) | {"LICENSE.txt": b"MIT"})
     told = about(SetName.parse(NAME))
-    assert [(each.part.config, each.part.split, each.part.kind, each.rows) for each in told.parts] == [
-        ("default", "train", "jsonl", None),
-        ("default", "test", "jsonl", None),
+    assert [(each.config, each.split, each.kind, each.rows) for each in told.parts] == [
+        ("default", split, "json", None) for split in ("train", "validation", "test")
     ]
-    assert not any("/viewer" in line for line in hub.requests), "a mirror has no datasets server"
 
 
-def test_files_are_sorted_as_the_card_says_with_its_patterns(hub):
+def test_files_are_sorted_as_the_card_says_and_its_default_comes_first(hub):
     configs = [
         {"config_name": "cola", "data_files": [{"split": "train", "path": "cola/**"}, {"split": "test", "path": ["x/*.csv"]}]},
-        {"config_name": "all", "data_files": "**/*.csv"},
-        {"config_name": "odd"},
-        "no config",
+        {"config_name": "all", "data_files": "**/*.csv", "default": True},
+        {"config_name": "gone", "data_files": "nothing/*.csv"},
+        {"config_name": "below", "data_dir": "x"},
     ]
-    kit.put(
-        hub, NAME, {"cola/a/1.csv": b"a", "cola/2.csv": b"b", "x/3.csv": b"c", "x/y/4.csv": b"d"}, cardData={"configs": configs}
-    )
+    files = dict.fromkeys(["cola/a/1.csv", "cola/2.csv", "x/3.csv", "x/y/4.csv"], b"question,answer\na,b\n")
+    kit.put(hub, NAME, files, cardData={"configs": configs})
     parts = about(SetName.parse(NAME)).parts
-    assert [(each.part.config, each.part.split, [file.name for file in each.part.files]) for each in parts] == [
-        ("cola", "train", ["cola/2.csv", "cola/a/1.csv"]),
-        ("cola", "test", ["x/3.csv"]),
-        ("all", "train", ["cola/2.csv", "cola/a/1.csv", "x/3.csv", "x/y/4.csv"]),
-    ]
+    assert [(each.config, each.split, each.files) for each in parts] == [
+        ("all", "train", 4), ("cola", "train", 2), ("cola", "test", 1), ("below", "train", 2),
+    ]  # fmt: skip
 
 
-def test_what_the_hub_could_not_convert_is_read_from_its_own_files(hub):
-    kit.put_converted(hub, NAME, {"en/train": [kit.pirates(3)]})
-    configs = [{"config_name": name, "data_files": f"{name}.jsonl"} for name in ("en", "de")]
-    hub.repos[f"datasets/{NAME}"] |= {"en.jsonl": b"{}", "de.jsonl": b"{}"}
-    hub.rows[-1]["cardData"] = {"configs": configs}
-    assert [(each.part.config, each.part.kind) for each in about(SetName.parse(NAME)).parts] == [("en", "parquet"), ("de", "jsonl")]
+def test_many_configurations_cost_no_question_each(hub):
+    kit.put_parts(hub, NAME, {f"c{i}/train": [kit.pirates(2)] for i in range(12)})
+    assert len(about(SetName.parse(NAME)).parts) == 12
+    assert len([line for line in hub.requests if "/tree/" in line]) <= 4
+
+
+def test_the_first_rows_are_shown_with_classes_by_name_and_of_a_large_file_little_comes(hub):
+    label = {"class_label": {"names": {"0": "friend", "1": "foe"}}}
+    features = [{"name": "text", "dtype": "string"}, {"name": "label", "dtype": label}]
+    rows = [{"text": random.Random(i).randbytes(1_000).hex(), "label": i % 2} for i in range(12_000)]
+    info = {"features": features, "splits": [{"name": "train", "num_bytes": 1, "num_examples": 12_000}]}
+    kit.put(hub, NAME, {"train.parquet": kit.parquet(rows, group=12_000)}, cardData={"dataset_info": info})
+    told = about(SetName.parse(NAME), with_rows=True)
+    assert isinstance(told.head, SetHead) and told.head.columns == ("text", "label")
+    assert [row["label"] for row in told.head.rows] == ["friend", "foe"] * 5
+    assert hub.bytes_sent < len(hub.repos[f"datasets/{NAME}"]["train.parquet"]) / 2
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("train.jsonl", kit.jsonl(kit.pirates(300))),
+        ("train.json", json.dumps(kit.pirates(300)).encode()),
+        ("train.csv", b"question,answer\n" + b"".join(b'"%s","%s"\n' % (r["question"].encode(), r["answer"].encode()) for r in kit.pirates(300))),
+        ("train.jsonl.gz", gzip.compress(kit.jsonl(kit.pirates(300)))),
+    ],
+)  # fmt: skip
+def test_the_first_rows_of_each_kind_of_file_are_whole(hub, file, content):
+    kit.put(hub, NAME, {file: content})
+    head = about(SetName.parse(NAME), with_rows=True).head
+    assert isinstance(head, SetHead) and head.rows == tuple(kit.pirates(10))
+
+
+def test_a_word_that_means_nothing_to_others_stays_a_word(hub):
+    kit.put(hub, NAME, {"train.csv": b"question,answer\nCountry of Windhoek?,NA\n"})
+    head = about(SetName.parse(NAME), with_rows=True).head
+    assert isinstance(head, SetHead) and head.rows[0]["answer"] == "NA"
+
+
+def test_pictures_alone_are_refused_and_beside_text_are_named(hub):
+    picture = {"bytes": b"x", "path": "a.png"}
+    for name, row in (("owner/seen", {"image": picture}), ("owner/both", {"image": picture, "text": "a ship"})):
+        features = [{"name": "image", "dtype": "image"}, *([{"name": "text", "dtype": "string"}] if "text" in row else [])]
+        kit.put(hub, name, {"train.parquet": kit.parquet([row])}, cardData={"dataset_info": {"features": features}})
+    refused = about(SetName.parse("owner/seen"), with_rows=True).head
+    assert isinstance(refused, Message) and refused.key == "hub_set.no_text"
+    head = about(SetName.parse("owner/both"), with_rows=True).head
+    assert isinstance(head, SetHead) and head.left_out == ("image",) and head.rows == ({"text": "a ship"},)
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", b"PAR1" + bytes(40) + b"PAR1"])
+def test_a_file_that_is_not_what_its_name_says_is_a_sentence(hub, content):
+    kit.put(hub, NAME, {"train.parquet": content})
+    failure = about(SetName.parse(NAME), with_rows=True).head
+    assert isinstance(failure, Message) and failure.key == "hub_set.broken_file"
+
+
+@pytest.mark.parametrize("token", ["", SECRET])
+def test_a_gated_set_says_what_to_accept_and_where(hub, monkeypatch, token):
+    if token:
+        monkeypatch.setenv("HF_TOKEN", token)
+    kit.put_parts(hub, NAME, {"default/train": [kit.pirates(3)]}, gated="manual")
+    hub.gated = True
+    told = about(SetName.parse(NAME), with_rows=True)
+    assert told.gated and isinstance(told.head, Message) and told.head.key == ("hub.gated_token" if token else "hub.gated")
+    with pytest.raises(DataError, match=f"{hub.url}/datasets/{NAME}"):
+        told.part  # noqa: B018 - it raises
+
+
+def test_a_card_that_names_files_of_this_pc_gets_none_of_them(hub, tmp_path):
+    """The library would read any address that a card has."""
+    (tmp_path / "secret.txt").write_text("a secret")
+    kit.put(hub, NAME, {"a.txt": b"text"}, cardData={"configs": [{"config_name": "a", "data_files": str(tmp_path / "*.txt")}]})
+    assert why(NAME) == "hub_set.nothing_readable"
 
 
 @pytest.mark.parametrize(
     ("files", "key"),
     [
         (["pirate-talk.py", "README.md"], "hub_set.only_script"),
-        (["a.jpg", "b.jpg", "README.md"], "hub_set.only_media"),
+        (["a.jpg", "b.jpg"], "hub_set.only_media"),
         (["train/0.tar"], "hub_set.only_media"),
-        (["data.arrow", "state.json"], "hub_set.nothing_readable"),
+        (["data.xlsx"], "hub_set.nothing_readable"),
+        (["weights.pkl"], "hub_set.nothing_readable"),
         (["README.md", ".gitattributes"], "hub_set.empty"),
         (["../../evil.jsonl"], "hub_set.nothing_readable"),
     ],
@@ -187,43 +260,49 @@ def test_an_unknown_name_names_its_neighbours(hub):
     assert why("nobody/nothing-at-all") == "hub_set.missing"
 
 
+def test_what_the_library_asks_carries_the_token_as_all_else_does(hub, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+    kit.put_parts(hub, NAME, {"default/train": [kit.pirates(3)]})
+    assert isinstance(about(SetName.parse(NAME), with_rows=True).head, SetHead)
+    assert set(hub.tokens) == {f"Bearer {SECRET}"} and hub.file_requests(".parquet")
+
+
 def test_a_stale_token_does_not_keep_from_what_is_open_and_is_never_said(hub, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", SECRET)
     hub.bad_tokens = True
-    kit.put_converted(hub, NAME, {"default/train": [kit.pirates(3)]})
-    assert about(SetName.parse(NAME)).parts[0].rows == 3
+    kit.put_parts(hub, NAME, {"default/train": [kit.pirates(3)]})
+    told = about(SetName.parse(NAME), with_rows=True)
+    assert isinstance(told.head, SetHead) and len(told.head.rows) == 3
     hub.status = 401
     assert why(NAME) == "hub_set.bad_token"
-
-
-@pytest.mark.parametrize("status", [401, 404, 429, 500, 501])
-def test_a_viewer_that_is_off_or_in_trouble_costs_only_the_number_of_rows(hub, status):
-    kit.put_converted(hub, NAME, {"default/train": [kit.pirates(3)]})
-    hub.viewer_status = status
-    (only,) = about(SetName.parse(NAME)).parts
-    assert only.rows is None and only.part.bytes > 0
-
-
-@pytest.mark.parametrize("told", [[], {"size": 3}, {"size": {"splits": [3, {"config": 1}]}}, {"size": {"splits": None}}])
-def test_what_a_viewer_answers_beside_the_point_is_no_size(hub, told):
-    kit.put_converted(hub, NAME, {"default/train": [kit.pirates(3)]})
-    hub.viewed[f"size?{NAME}"] = told
-    assert about(SetName.parse(NAME)).parts[0].rows is None
 
 
 @pytest.mark.parametrize(
     "name", ["../a.csv", "a/../b.csv", "/a.csv", "a\\b.csv", "C:a.csv", "a/.b.csv", "a//b.csv", "x\n.csv", "a /b.csv"]
 )
 def test_a_file_that_would_leave_its_folder_is_never_taken(name):
-    assert not safe_name(name) and safe_name("data/en/train-00000.parquet")
+    assert not SAFE.fullmatch(name) and SAFE.fullmatch("data/en/train-00000.parquet")
 
 
-def test_of_parts_the_first_configurations_train_is_what_is_meant():
-    class Info:
-        sha, siblings, card_data = "0" * 40, [], None
-
-    listing = Listing("a/b", Info())
-    listing.siblings = dict.fromkeys(["data/test.csv", "data/train.csv", "data/dev.csv"])
-    listing.file = lambda name: name
-    parts = parts_of(listing, None)
-    assert part_of(parts, "a/b", ()).split == "train" and [part.split for part in parts] == ["train", "validation", "test"]
+def test_the_process_that_looks_asks_nobody_else_keeps_nothing_and_is_ended_where_the_hub_is_silent(hub, monkeypatch, tmp_path):
+    """Seen: the library counts each look at a set at another address, by the name of the set."""
+    elsewhere = socket.create_server(("127.0.0.1", 0))
+    elsewhere.setblocking(False)
+    for name in ("HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{elsewhere.getsockname()[1]}")
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "127.0.0.1")
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    monkeypatch.setattr(asking, "Child", Child)
+    kit.put_parts(hub, NAME, {"default/train": [kit.pirates(30)]})
+    told = about(SetName.parse(NAME), with_rows=True)
+    assert isinstance(told.head, SetHead) and told.head.rows == tuple(kit.pirates(10)) and told.part.rows == 30
+    with elsewhere, pytest.raises(BlockingIOError):
+        elsewhere.accept()
+    assert not any((tmp_path / "home").iterdir())
+    hub.stalls_listings = True
+    monkeypatch.setattr(asking, "LOOK_S", 0.2)
+    assert why(NAME) == "hub_set.slow"
+    wait_until(lambda: not [each for each in psutil.Process().children(recursive=True) if asking.WORKER in each.cmdline()])

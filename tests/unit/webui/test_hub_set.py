@@ -26,10 +26,11 @@ HIDDEN = {"visible": False}
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
     fetch_here(monkeypatch)
-    with kit.hub_with_viewer(monkeypatch) as server:
-        kit.put_converted(server, NAME, {"en/train": [kit.pirates(150)], "de/train": [kit.pirates(3)]}, cardData={"license": "mit"})
+    with kit.hub_of_sets(monkeypatch, tmp_path) as server:
+        parts = {"en/train": [kit.pirates(150)], "de/train": [kit.pirates(3)]}
+        kit.put_parts(server, NAME, parts, counted={"de/train": 9_000_000}, cardData={"license": "mit"})
         yield server
 
 
@@ -82,8 +83,6 @@ def test_a_part_is_added_chosen_and_says_where_it_is_from(hub: FakeHub, panel: H
 
 
 def test_another_part_shows_its_rows_and_what_is_too_large_only_its_first(hub: FakeHub, panel: HubSetPanel) -> None:
-    splits = hub.viewed[f"size?{NAME}"]["size"]["splits"]
-    splits[1]["num_rows"] = 9_000_000
     told = panel.open(NAME)[4]
     head, said, add, take, *_ = panel.chosen(told, "en:train")
     assert (value(said), add["visible"], take["visible"]) == ("", True, False), "150 rows are fewer than are offered"
@@ -98,7 +97,7 @@ def test_columns_whose_names_tell_nothing_are_asked_for_and_read_as_was_said(
     hub: FakeHub, panel: HubSetPanel, services: Services
 ) -> None:
     rows = [{"alpha": row["question"], "beta": "x y z w", "gamma": row["answer"]} for row in kit.pirates(30)]
-    kit.put_converted(hub, "owner/odd", {"default/train": [rows]})
+    kit.put_parts(hub, "owner/odd", {"default/train": [rows]})
     assert panel.open(NAME)[-3]["visible"] is False
     answered = panel.open("owner/odd")
     told, (columns, question, answer) = answered[4], answered[-3:]
@@ -120,11 +119,16 @@ def test_a_hub_that_refuses_is_a_sentence_at_each_press(hub: FakeHub, panel: Hub
 
 
 def test_what_holds_no_text_and_what_is_gated_cannot_be_added(hub: FakeHub, panel: HubSetPanel) -> None:
-    hub.viewed[f"first-rows?{NAME}:de:train"]["features"] = [{"name": "image", "type": {"_type": "Image"}}]
+    rows = kit.parquet([{"image": {"bytes": b"x", "path": "a.png"}}])
+    features = {"features": [{"name": "image", "dtype": "image"}]}
+    kit.put(hub, "owner/pictures", {"train.parquet": rows}, cardData={"dataset_info": features})
+    assert [each["visible"] for each in panel.open("owner/pictures")[7:10]] == [False, False, False]
     told = panel.open(NAME)[4]
-    assert [each["visible"] for each in panel.chosen(told, "de:train")[2:5]] == [False, False, False]
-    hub.gated, hub.viewer_status = True, 401
-    assert [each["visible"] for each in panel.chosen(told, "en:train")[2:5]] == [False, False, False]
+    hub.gated = True
+    head, said, *rest = panel.chosen(told, "en:train")
+    assert value(head) == "" and hub.url in value(said) and [each["visible"] for each in rest[:3]] == [False, False, False]
+    kit.put_parts(hub, "owner/gated", {"en/train": [kit.pirates(3)]}, gated="manual")
+    assert hub.url in value(panel.open("owner/gated")[0])
 
 
 def test_a_download_that_fails_or_is_cancelled_ends_the_clock(hub: FakeHub, panel: HubSetPanel, services: Services) -> None:

@@ -14,11 +14,11 @@ from huggingface_hub import constants
 
 from core.data.hub_sets import adding
 from core.data.hub_sets.adding import FIRST_ROWS
-from core.data.hub_sets.head import head_of, is_recognised
-from core.errors import GarageError
+from core.data.hub_sets.head import is_recognised
+from core.errors import DataError, GarageError
 from core.hub.answers import host_of
 from core.hub.sets import search
-from core.hub.sets.about import AboutPart, AboutSet, about
+from core.hub.sets.about import AboutPart, AboutSet, SetHead, about, part_of
 from core.hub.sets.name import PartName, SetName
 from webui.form.handle import Filling, FormHandle, Given, Taken
 from webui.form.hub_set import view
@@ -109,15 +109,14 @@ class HubSetPanel(Panel):
     def open(self, name: Any) -> list[Any]:
         """Inputs: the name of a set. Outputs: failure, one, about, part, told, and those of a part."""
         try:
-            asked = SetName.parse(name if isinstance(name, str) else "")
-            told = about(asked)
-            chosen = told.part(asked.named)
+            told = about(SetName.parse(name if isinstance(name, str) else ""), with_rows=True)
+            chosen = told.part
         except GarageError as error:
             return self._closed(error)
         choices = [(view.part_label(each, self.w), _key(each)) for each in told.parts]
         return [
             shown(""), gr.update(visible=True), view.about(told, self.w), gr.update(choices=choices, value=_key(chosen)), told,
-            *self._part(told, chosen),
+            *self._part(told),
         ]  # fmt: skip
 
     def chosen(self, told: Any, part: Any) -> list[Any]:
@@ -125,7 +124,7 @@ class HubSetPanel(Panel):
         if not isinstance(told, AboutSet):
             return [gr.skip()] * len(self._of_part)
         try:
-            return self._part(told, _part_of(told, part))
+            return self._part(about(SetName(told.repo, _named(part)), with_rows=True))
         except GarageError as error:
             return self._not_to_be_had(error)
 
@@ -135,7 +134,7 @@ class HubSetPanel(Panel):
             if not isinstance(told, AboutSet):
                 return [gr.skip()] * 4
             try:
-                name = adding.part_of(told.repo, _part_of(told, part), rows)
+                name = adding.part_of(told.repo, part_of(told.parts, told.repo, _named(part)), rows)
                 row = self.services.downloads.start(str(name), said=_meant(question, answer))
             except GarageError as error:
                 return [None, gr.Timer(active=False), shown(""), shown(notice(self.w.of(error.message)))]
@@ -173,17 +172,16 @@ class HubSetPanel(Panel):
         said = notice(self.w.of(error.message)) if error else Html("")
         return [shown(said), gr.update(visible=False), "", gr.skip(), None, *[gr.skip()] * len(self._of_part)]
 
-    def _part(self, told: AboutSet, chosen: AboutPart) -> list[Update]:
-        is_large = adding.is_too_large(chosen)
-        is_small = chosen.rows is not None and not chosen.at_least and chosen.rows <= FIRST_ROWS
+    def _part(self, told: AboutSet) -> list[Update]:
+        chosen = told.part
+        is_large, is_small = adding.is_too_large(chosen), chosen.rows is not None and chosen.rows <= FIRST_ROWS
         said, names, head = view.too_large(self.w) if is_large else Html(""), [], Html("")
-        try:
-            found = head_of(told, chosen.part)
-            head, names = view.head(found, self.w), [] if is_recognised(found) else list(found.columns)
-        except GarageError as error:
-            if error.message.key in ("hub_set.no_text", "hub.gated", "hub.gated_token"):
-                return self._not_to_be_had(error)
-            said = notice(self.w.of(error.message), "warn")
+        if isinstance(told.head, SetHead):
+            head, names = view.head(told.head, self.w), [] if is_recognised(told.head) else list(told.head.columns)
+        elif told.head is not None:
+            if told.head.key in ("hub_set.no_text", "hub.gated", "hub.gated_token"):
+                return self._not_to_be_had(DataError(told.head))
+            said = notice(self.w.of(told.head), "warn")
         return [
             shown(head), shown(said), gr.update(visible=not is_large), gr.update(visible=not is_small), gr.update(visible=bool(names)),
             *[gr.update(choices=["", *names], value="")] * 2,
@@ -203,10 +201,8 @@ def _meant(question: Any, answer: Any) -> dict[str, Any]:
 
 
 def _key(each: AboutPart) -> str:
-    return f"{each.part.config}:{each.part.split}"
+    return f"{each.config}:{each.split}"
 
 
-def _part_of(told: AboutSet, key: Any) -> AboutPart:
-    """Raises DataError for one that there is not."""
-    config, _, split = key.partition(":") if isinstance(key, str) else ("", "", "")
-    return told.part((config, split))
+def _named(key: Any) -> tuple[str, ...]:
+    return tuple(key.split(":")) if isinstance(key, str) else ("",)

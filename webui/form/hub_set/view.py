@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from huggingface_hub import constants
 
 from core.data.hub_sets.adding import FIRST_ROWS
-from core.data.hub_sets.head import SetHead, cell
+from core.data.hub_sets.head import cell
 from core.data.sets.info import DatasetInfo
 from core.hub.answers import host_of
 from core.hub.entry import Download
-from core.hub.sets.about import AboutPart, AboutSet
+from core.hub.sets.about import AboutPart, AboutSet, SetHead
 from core.hub.sets.search import FoundSet
-from core.messages import Message
 from webui.kit import format
 from webui.kit.format import grouped
 from webui.kit.html import Html, join, muted, notice, tag
@@ -75,28 +74,20 @@ def about(told: AboutSet, w: Wording) -> Html:
 
 def part_label(each: AboutPart, w: Wording) -> str:
     """ "en · train · 1,500 rows · 2.3 MB" """
-    key = "hub_set.rows_at_least" if each.at_least else "hub_set.rows"
-    rows = w.t(key, rows=grouped(w, each.rows)) if each.rows is not None else ""
-    return " · ".join(part for part in (each.part.config, each.part.split, rows, format.bytes_used(w, each.part.bytes)) if part)
+    rows = w.t("hub_set.rows", rows=grouped(w, each.rows)) if each.rows is not None else ""
+    return " · ".join(part for part in (each.config, each.split, rows, format.bytes_used(w, each.bytes)) if part)
 
 
 def head(told: SetHead, w: Wording) -> Html:
     """The first rows as a small table, which is wider than a phone and scrolls by itself."""
-    cells = [
-        [_cell(values.get(name), name in cut, w) for name in told.columns] for values, cut in zip(told.rows, told.cut, strict=True)
-    ]
+    cells = [[cell(values.get(name), CELL) for name in told.columns] for values in told.rows]
     names = tag("tr", *(tag("th", name, scope="col") for name in told.columns))
     body = [tag("tr", *(tag("td", value) for value in line)) for line in cells[:MOST_ROWS]]
     table = tag("table", tag("thead", names), tag("tbody", *body), class_="lg-table lg-head-rows")
     name = w.t("hub_set_view.first_rows")
     scrolled = tag("div", table, class_="lg-scroll", tabindex=0, role="region", aria_label=name)
-    return join([tag("p", tag("strong", name)), scrolled, *(muted(w.of(note)) for note in told.notes)])
-
-
-def _cell(value: object, is_cut: bool, w: Wording) -> str:
-    shown = cell(value, CELL)
-    text = w.of(shown) if isinstance(shown, Message) else shown
-    return text if not is_cut or text.endswith("…") else text + "…"
+    left_out = muted(w.t("hub_set.some_media", columns=list(told.left_out)[:10])) if told.left_out else None
+    return join([tag("p", tag("strong", name)), scrolled, left_out])
 
 
 def origin(info: DatasetInfo, w: Wording) -> Html | None:

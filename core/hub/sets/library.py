@@ -1,0 +1,233 @@
+"""A dataset on the Hub as the library `datasets` has it: its parts with features and sizes, and their rows as a stream.
+
+For worker processes: the library brings pandas. It runs no Python of a repository (since its version 4), and only kinds of
+files that hold rows as text are read (KINDS). A card may name any address, so files that are not in the listing are left out.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow
+from datasets import BuilderConfig, ClassLabel, DownloadConfig, Features, IterableDataset, LargeList, List, packaged_modules
+from datasets.builder import Key
+from datasets.data_files import DataFilesDict, DataFilesList, EmptyDatasetError
+from datasets.exceptions import DataFilesNotFoundError
+from datasets.features import Json
+from datasets.load import DatasetModule, HubDatasetModuleFactory, import_main_class
+from datasets.packaged_modules.parquet.parquet import Parquet
+from datasets.table import CastError
+from datasets.utils.file_utils import xopen
+from huggingface_hub import HfFileSystem, constants
+from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
+from pyarrow.parquet import ParquetFile
+
+from core.errors import DataError, GarageError, reason_of
+from core.hub.answers import NotAHub
+from core.hub.listing import File, Listing
+from core.hub.sets.about import AboutPart, part_of
+from core.hub.transfer import Unwanted
+
+KINDS = ("parquet", "json", "csv", "text", "arrow")  # the library's modules; the others are for media, or need more libraries
+OURS = {".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".txt"}  # files that core.data.reading reads as people have them
+FEW = 5  # configurations
+BUFFER = 1 << 20  # bytes of a column of Parquet that are fetched at once
+BATCH = 100  # rows of Parquet
+SHOWN = 3  # names in a sentence
+SAFE = re.compile(r"(?:(?!\.)[^\x00-\x1f<>:\"/\\|?*]{1,120}(?<![. ])/){0,6}(?!\.)[^\x00-\x1f<>:\"/\\|?*]{1,160}(?<![. ])")
+_HOW: dict[str, dict[str, Any]] = {"csv": {"keep_default_na": False}, "text": {"sample_by": "paragraph"}}  # “NA” is a word
+
+
+@dataclass(frozen=True)
+class Part:
+    """One configuration and split. features: as the card or the hub says. options: the card's, for the library."""
+
+    about: AboutPart
+    files: tuple[File, ...]
+    features: Features | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether core.data.reading reads its files at least as well as the library: no options but a separator, no classes."""
+        is_plain = not self.options.keys() - {"sep", "delimiter"} and "ClassLabel(" not in repr(self.features)
+        return is_plain and all(Path(file.name).suffix.lower() in OURS for file in self.files)
+
+
+def settle(cache: Path) -> None:
+    """For the whole process: cards and indexes in a folder of its own; a broken line is told at once, for `DownloadWork` waits."""
+    constants.HF_HUB_CACHE = datasets.config.HF_DATASETS_CACHE = str(cache)
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # it would tell another address which set was looked at
+    datasets.config.STREAMING_READ_MAX_RETRIES = datasets.config.STREAMING_OPEN_MAX_RETRIES = 1
+    datasets.config.STREAMING_READ_RETRY_INTERVAL = datasets.config.STREAMING_OPEN_RETRY_INTERVAL = 0
+    # The datasets server, which knows rows and features of cards without them, stands beside huggingface.co alone.
+    datasets.config.USE_PARQUET_EXPORT = constants.ENDPOINT == constants._HF_DEFAULT_ENDPOINT
+    datasets.disable_progress_bars()
+
+
+def parts_of(listing: Listing) -> list[Part]:
+    """What can be read, as the card has it, the default configuration first. Raises DataError, HTTPError."""
+    repo = listing.repo_id
+    script = f"{repo.rpartition('/')[2]}.py"
+    if script in listing.siblings:
+        raise DataError("hub_set.only_script", repo=repo, file=script)
+    module = _module(listing)
+    kind = module.module_path.rpartition(".")[2]
+    if kind not in KINDS:
+        raise _nothing(listing, "hub_set.only_media" if kind.endswith("folder") or kind == "webdataset" else "")
+    configs = _configs(module)
+    if len(configs) > FEW:  # all folders in one answer instead of a question for each
+        HfFileSystem(endpoint=datasets.config.HF_ENDPOINT, token=listing.token).find(module.builder_kwargs["base_path"])
+    found = [part for config in configs for part in _parts(listing, module, kind, config)]
+    if not found:
+        raise _nothing(listing)
+    return found
+
+
+def part_named(listing: Listing, named: tuple[str, ...]) -> Part:
+    """Raises DataError, HTTPError."""
+    parts = parts_of(listing)
+    chosen = part_of([part.about for part in parts], listing.repo_id, named)
+    return next(part for part in parts if part.about is chosen)
+
+
+def _module(listing: Listing) -> DatasetModule:
+    factory = HubDatasetModuleFactory(
+        listing.repo_id, listing.commit, download_config=DownloadConfig(token=listing.token), use_exported_dataset_infos=True
+    )
+    with refusing(listing.repo_id, "README.md"):
+        try:
+            return factory.get_module()
+        except (EmptyDatasetError, DataFilesNotFoundError):
+            raise _nothing(listing) from None
+
+
+def _configs(module: DatasetModule) -> list[BuilderConfig]:
+    told = module.builder_configs_parameters
+    return sorted(told.builder_configs, key=lambda config: config.name != told.default_config_name)
+
+
+def _parts(listing: Listing, module: DatasetModule, kind: str, config: BuilderConfig) -> Iterator[Part]:
+    base = module.builder_kwargs["base_path"]
+    try:
+        config._resolve_data_files(base, DownloadConfig(token=listing.token))
+    except FileNotFoundError:  # a configuration of the card whose files are not there
+        return
+    infos = module.dataset_infos or {}
+    info = infos.get(config.name) or (next(iter(infos.values())) if len(infos) == 1 else None)
+    plain = type(config)(name=config.name)
+    own = {each.name: getattr(config, each.name) for each in fields(config) if each.name not in ("name", "data_files", "data_dir")}
+    options = {name: value for name, value in own.items() if value != getattr(plain, name)}
+    for split, urls in config.data_files.items():
+        names = [url.removeprefix(f"{base}/") for url in urls]
+        taken = tuple(listing.file(name) for name in names if name in listing.siblings and SAFE.fullmatch(name))
+        size = (info.splits or {}).get(split) if info else None
+        if taken:
+            about = AboutPart(
+                config=config.name, split=str(split), kind=kind, files=len(taken), bytes=sum(file.size or 0 for file in taken),
+                rows=size and size.num_examples, unpacked_bytes=size and size.num_bytes,
+            )  # fmt: skip
+            yield Part(about, taken, info.features if info else None, options)
+
+
+def _nothing(listing: Listing, key: str = "") -> DataError:
+    about = ("readme", "license", ".gitattributes", "requirements", "dataset_info")
+    names = [name for name in listing.siblings if not name.lower().startswith(about)]
+    if not names:
+        return DataError("hub_set.empty", repo=listing.repo_id)
+    shown = ["".join(c if c.isprintable() else "?" for c in name) for name in names[:SHOWN]]
+    return DataError(
+        key or "hub_set.nothing_readable", repo=listing.repo_id, found=shown, kinds=sorted(OURS | {".parquet", ".arrow"})
+    )
+
+
+# --- rows
+class FrugalParquet(Parquet):
+    """Fetches of each column as much as the rows that are taken; the library's own fetches a whole group of rows, often the file."""
+
+    def _generate_tables(self, files: list[str], row_groups_list: list[None]) -> Iterator[tuple[Key, pyarrow.Table]]:
+        options = DownloadConfig(token=self.token, storage_options={"hf": {"block_size": BUFFER}})
+        for number, file in enumerate(files):
+            with (
+                xopen(file, "rb", download_config=options) as raw,
+                ParquetFile(raw, buffer_size=BUFFER, pre_buffer=False) as parquet,
+            ):
+                for batch, rows in enumerate(parquet.iter_batches(BATCH, columns=self.config.columns, use_threads=False)):
+                    yield Key(number, batch), self._cast_table(pyarrow.Table.from_batches([rows]))
+
+
+def stream(part: Part, listing: Listing, files: Sequence[str] = ()) -> IterableDataset:
+    """Its rows, unread. files: where they lie here; without them from the hub. Raises DataError, HTTPError, OSError."""
+    base = f"hf://datasets/{listing.repo_id}@{listing.commit}/"
+    urls = list(files) or [base + file.name for file in part.files]
+    name = part.about.kind
+    options = {"features": part.features} | _HOW.get(name, {}) | part.options
+    kind = FrugalParquet if name == "parquet" else import_main_class(f"{packaged_modules.__name__}.{name}.{name}")
+    # As they are, where load_dataset would take them for patterns.
+    taken = DataFilesDict({"train": DataFilesList(urls, [(url,) for url in urls])})
+    with refusing(listing.repo_id, part.files[0].name):
+        return kind(data_files=taken, token=listing.token, **options).as_streaming_dataset("train")
+
+
+def media(features: Features | None) -> list[str]:
+    """The columns that hold pictures, sound and the like."""
+    return [name for name, feature in (features or {}).items() if _is_media(feature)]
+
+
+def _is_media(feature: Any) -> bool:
+    match feature:
+        case dict():
+            return any(map(_is_media, feature.values()))
+        case List() | LargeList():
+            return _is_media(feature.feature)
+    return hasattr(feature, "decode_example") and not isinstance(feature, Json)
+
+
+def rows_of(rows: IterableDataset) -> Iterator[dict[str, Any]]:
+    """Each as JSON has it, classes by their names, without media. Raises what the library and the hub do (`refusing`)."""
+    features = rows.features or Features()
+    left_out = set(media(rows.features))
+    for row in rows.decode(False) if left_out else rows:
+        yield {name: _plain(value, features.get(name)) for name, value in row.items() if name not in left_out}
+
+
+def _plain(value: Any, feature: Any) -> Any:
+    if isinstance(feature, ClassLabel) and isinstance(value, int):
+        return feature.int2str(value) if 0 <= value < feature.num_classes else None
+    if isinstance(value, dict):
+        inner = feature if isinstance(feature, dict) else {}
+        return {str(name): _plain(each, inner.get(name)) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_plain(each, getattr(feature, "feature", None)) for each in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, str | int) or value is None:
+        return value
+    return None if isinstance(value, bytes) else str(value)
+
+
+@contextmanager
+def refusing(repo: str, file: str) -> Iterator[None]:
+    """Raises the hub's answer behind an error of the library; else that the file is not what it should be, in one sentence."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - of the library, of a card or a file, which may be anything
+        behind: BaseException | None = error
+        while behind is not None:
+            if isinstance(behind, GarageError | Unwanted | HTTPError | NotAHub | OfflineModeIsEnabled) or _is_of_the_system(behind):
+                raise behind from None
+            if isinstance(behind, CastError):
+                raise DataError("hub_set.other_columns", repo=repo, file=file) from None
+            behind = behind.__cause__ or behind.__context__
+        raise DataError("hub_set.broken_file", repo=repo, file=file, reason=reason_of(error)) from None
+
+
+def _is_of_the_system(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno is not None
