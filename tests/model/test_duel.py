@@ -152,12 +152,9 @@ class Operations(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("four_bit", [False, True])
-def test_a_batch_of_both_has_pefts_bits_without_an_index_that_a_card_would_wait_for(
-    four_bit, starter_folder, starter_in_4_bit, tokenizer, monkeypatch
-):
+def test_a_batch_of_both_has_pefts_bits_without_an_index_that_a_card_would_wait_for(four_bit, folder, tokenizer, monkeypatch):
     """PEFT takes the tuned rows by a list: two or three copies to the card a layer, 670 for each token of a 24-layer model."""
-    model = starter_in_4_bit() if four_bit else plain(starter_folder, torch.bfloat16)
-    both = Duel(tuned(model, starter_folder), tokenizer)
+    both = Duel(tuned(plain(folder, torch.bfloat16, four_bit), folder), tokenizer)
     ids, mask = both.decoder.left_padded([tokenizer.prompt(QUESTION), tokenizer.prompt(OTHER), tokenizer.prompt(QUESTION)])
 
     def computed() -> tuple[torch.Tensor, Counter[str]]:
