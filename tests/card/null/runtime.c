@@ -270,18 +270,17 @@ static void read_cards(void) {
         snprintf(cards[i].uuid, sizeof cards[i].uuid, "4e554c4c-0000-0000-0000-%012d", i + 1);
     }
 }
-/* CUDA's numbers: CUDA_DEVICE_ORDER (the fastest card first, unless it is PCI_BUS_ID), then CUDA_VISIBLE_DEVICES, up to
- * the first word that names no card; a card named twice hides all. */
+static int speed(int card) { return cards[card].major * 10 + cards[card].minor; }
+/* CUDA's numbers: CUDA_DEVICE_ORDER (from the fastest card to the slowest, unless it is PCI_BUS_ID), then
+ * CUDA_VISIBLE_DEVICES, up to the first word that names no card; a card named twice hides all. */
 static void show_cards(void) {
     int order[CARDS], n = cards_there;
     const char *by = getenv("CUDA_DEVICE_ORDER"), *seen = getenv("CUDA_VISIBLE_DEVICES");
-    for (int i = 0; i < n; i++) order[i] = i;
-    if (!by || strcmp(by, "PCI_BUS_ID")) {
-        int best = 0;
-        for (int i = 1; i < n; i++)
-            if (cards[i].major * 10 + cards[i].minor > cards[best].major * 10 + cards[best].minor) best = i;
-        for (int i = best; i > 0; i--) order[i] = order[i - 1];
-        order[0] = best;
+    int by_speed = !by || strcmp(by, "PCI_BUS_ID");
+    for (int i = 0; i < n; i++) {
+        int at = i;
+        for (; by_speed && at > 0 && speed(order[at - 1]) < speed(i); at--) order[at] = order[at - 1];
+        order[at] = i;
     }
     if (!seen) {
         memcpy(shown, order, sizeof shown);
@@ -548,8 +547,7 @@ API cudaError_t cudaFree(void *p) {
     struct block b;
     NOTE();
     if (failed()) return broken;
-    settle();
-    host_waited_for(NULL);
+    settle(); /* it "may perform implicit synchronization": the check for races does not rely on that */
     nullcard_take(here(), 0);
     if (!p) return cudaSuccess;
     if (!drop(p, &b, 0)) return fail(cudaErrorInvalidValue);
@@ -569,6 +567,7 @@ API cudaError_t cudaFreeAsync(void *p, cudaStream_t s) {
 API cudaError_t cudaMallocManaged(void **p, size_t n, unsigned f) {
     NOTE();
     if (failed()) return broken;
+    if (!n) return fail(cudaErrorInvalidValue);
     n = rounded(n);
     *p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     nullcard_take(here(), n);
