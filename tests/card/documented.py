@@ -1,4 +1,6 @@
-"""One behaviour of the card, asked of its runtime without torch: `documented.py NAME` fails where it is not as documented (test_documented.py)."""
+"""One behaviour of the card, asked of its runtime without torch: `documented.py NAME` fails where it is not as
+documented (test_documented.py).
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,11 @@ def free_and_total() -> tuple[int, int]:
 def last_error_is_kept_until_it_is_read() -> None:
     assert card.cudaMalloc(ctypes.byref(ctypes.c_void_p()), ctypes.c_size_t(99 * GIB)) == OUT_OF_MEMORY
     memory()  # a call that succeeds does not take it away
-    assert [card.cudaPeekAtLastError(), card.cudaGetLastError(), card.cudaGetLastError()] == [OUT_OF_MEMORY, OUT_OF_MEMORY, 0]
+    assert [card.cudaPeekAtLastError(), card.cudaGetLastError(), card.cudaGetLastError()] == [
+        OUT_OF_MEMORY,
+        OUT_OF_MEMORY,
+        0,
+    ]
 
 
 def last_error_is_of_its_thread() -> None:
@@ -76,9 +82,11 @@ def sticky_error_fails_every_later_call() -> None:
     event = made("cudaEventCreate")
     Path(os.environ["NULLCARD_GONE"]).touch()
     calls = [
-        card.cudaMalloc(ctypes.byref(ctypes.c_void_p()), SIZE), card.cudaFree(there), card.cudaMemcpyAsync(there, pinned, SIZE, TO_CARD, None),
+        card.cudaMalloc(ctypes.byref(ctypes.c_void_p()), SIZE), card.cudaFree(there),
+        card.cudaMemcpyAsync(there, pinned, SIZE, TO_CARD, None),
         card.cudaMemsetAsync(there, 0, SIZE, None), card.cudaEventRecord(event, None), card.cudaEventQuery(event),
-        card.cudaStreamSynchronize(None), card.cudaStreamQuery(None), card.cudaDeviceSynchronize(), card.cudaFreeHost(pinned),
+        card.cudaStreamSynchronize(None), card.cudaStreamQuery(None), card.cudaDeviceSynchronize(),
+        card.cudaFreeHost(pinned),
     ]  # fmt: skip
     assert calls == [LAUNCH_FAILURE] * len(calls)
     card.cudaGetLastError()
@@ -105,7 +113,11 @@ def managed_memory_of_no_bytes_is_invalid() -> None:
 
 def event_that_was_never_recorded_is_complete() -> None:
     event, stream = made("cudaEventCreate"), made("cudaStreamCreate")
-    assert [card.cudaEventQuery(event), card.cudaEventSynchronize(event), card.cudaStreamWaitEvent(stream, event, 0)] == [0, 0, 0]
+    assert [
+        card.cudaEventQuery(event),
+        card.cudaEventSynchronize(event),
+        card.cudaStreamWaitEvent(stream, event, 0),
+    ] == [0, 0, 0]
 
 
 def time_between_events_needs_both_and_their_times() -> None:
@@ -125,7 +137,11 @@ def event_after_waiting_work_is_not_ready() -> None:
     card.cudaEventRecord(before, None)
     card.cudaMemcpyAsync(there, pinned, SIZE, TO_CARD, None)
     card.cudaEventRecord(after, None)
-    assert [card.cudaEventQuery(before), card.cudaEventQuery(after), card.cudaStreamQuery(None)] == [0, NOT_READY, NOT_READY]
+    assert [card.cudaEventQuery(before), card.cudaEventQuery(after), card.cudaStreamQuery(None)] == [
+        0,
+        NOT_READY,
+        NOT_READY,
+    ]
     assert byte_on_card(there) == 0
     assert card.cudaEventQuery(after) == 0 and byte_on_card(there) == 7  # a card goes on while it is asked
 

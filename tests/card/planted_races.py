@@ -1,8 +1,10 @@
-"""Races planted on the null card, and the same without a fault; a line of JSON with the outcome of each (test_races.py).
+"""Races planted on the null card, and the same without a fault; a line of JSON with the outcome of each
+(test_races.py).
 
     NULLCARD_RACES=1 .venv/bin/python -m tests.card.card python tests/card/planted_races.py
 
-Fields: case; race: the card's or the numbers layer's words, else null; same: whether the numbers are those of work that waits for itself.
+Fields: case; race: the card's or the numbers layer's words, else null; same: whether the numbers are those of work
+that waits for itself.
 """
 
 from __future__ import annotations
@@ -137,7 +139,12 @@ def base(layers: int = 8) -> Any:
     from transformers import AutoModelForCausalLM, LlamaConfig
 
     config = LlamaConfig(
-        vocab_size=97, hidden_size=64, intermediate_size=128, num_hidden_layers=layers, num_attention_heads=4, use_cache=False
+        vocab_size=97,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        use_cache=False,
     )
     torch.manual_seed(0)
     return AutoModelForCausalLM.from_config(config).requires_grad_(False)
@@ -176,7 +183,8 @@ def put_aside() -> torch.Tensor:
 
 
 def unpacked(keeps: bool) -> torch.Tensor:
-    """The gradient of a 4-bit base, whose unpacked weights stay from a layer's second forward to its backward, or do not."""
+    """The gradient of a 4-bit base, whose unpacked weights stay from a layer's second forward to its backward, or
+    do not."""
     arithmetic.UNPACKED_ROWS = 8
     step = test_kept_weights.step()
     step.tuned.to(CARD)

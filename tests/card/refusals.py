@@ -1,11 +1,13 @@
-"""A tiny run in this process, many times, one allocation of device memory refused in each; a line of JSON for each (test_faults.py).
+"""A tiny run in this process, many times, one allocation of device memory refused in each; a line of JSON for each
+(test_faults.py).
 
     .venv/bin/python -m tests.card.card python tests/card/refusals.py FOLDER    with PYTORCH_NO_CUDA_MEMORY_CACHING=1
 
-Without torch's cache each tensor is an allocation of its own. Refused are every tenth from the end of the first step to the end of the
-run (the second step, its evaluation, its checkpoint), and a few before. Fields: nth; refused: attempts that failed; error: the sentence
-of a run that ended, else null; retreats; not_measured: whether an evaluation was left out; far: the largest difference from the adapter
-of an undisturbed run; of a run that ended, after it was begun again.
+Without torch's cache each tensor is an allocation of its own. Refused are every tenth from the end of the first
+step to the end of the run (the second step, its evaluation, its checkpoint), and a few before. Fields: nth;
+refused: attempts that failed; error: the sentence of a run that ended, else null; retreats; not_measured: whether
+an evaluation was left out; far: the largest difference from the adapter of an undisturbed run; of a run that ended,
+after it was begun again.
 """
 
 from __future__ import annotations
@@ -40,7 +42,13 @@ def allocations() -> int:
 
 def trainer_in(folder: Path) -> Trainer:
     trainer = kit.trainer_of(
-        folder, None, lambda: kit.tiny_base().to("cuda"), max_steps=2, save_steps=1, eval_steps=2, gradient_accumulation_steps=2
+        folder,
+        None,
+        lambda: kit.tiny_base().to("cuda"),
+        max_steps=2,
+        save_steps=1,
+        eval_steps=2,
+        gradient_accumulation_steps=2,
     )
     saved = trainer.reporter.run.checkpoints()
     if saved:
@@ -67,7 +75,12 @@ def with_refusal(nth: int, folder: Path, expected: torch.Tensor) -> dict[str, An
     trainer, before, told, error = trainer_in(folder), refused(), list[Message](), None
     trainer.recovery._tell = lambda what, step, message: told.append(message)
     tell = trainer._tell
-    trainer._tell = lambda what, step, message: (told.append(message), tell(what, step, message))  # type: ignore[method-assign]
+
+    def hear(what: str, step: int, message: Message) -> None:
+        told.append(message)
+        tell(what, step, message)
+
+    trainer._tell = hear  # type: ignore[method-assign]
     card.nullcard_refuse(nth)
     try:
         trainer.run()

@@ -1,4 +1,6 @@
-"""The null card behaves as NVIDIA's documentation says, where the product or torch depends on it. The sentences: docs/null-card.md."""
+"""The null card behaves as NVIDIA's documentation says, where the product or torch depends on it. The sentences:
+docs/null-card.md.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,7 @@ def test_as_documented(case: str, tmp_path: Path) -> None:
     card = NullCard()
     alone = {"NULLCARD_STATE": str(tmp_path / "state")}
     done = subprocess.run(
-        [card.python, PROJECT / "tests/card/documented.py", case], cwd=tmp_path, env=card.environment(alone | CASES[case]),
-        capture_output=True, encoding="utf-8", timeout=60,
+        [card.python, PROJECT / "tests/card/documented.py", case], cwd=tmp_path,
+        env=card.environment(alone | CASES[case]), capture_output=True, encoding="utf-8", timeout=60,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

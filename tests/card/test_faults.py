@@ -1,4 +1,6 @@
-"""What goes wrong with a card: memory refused, pinning refused, an old driver, a card that disappears. Nothing is lost by it."""
+"""What goes wrong with a card: memory refused, pinning refused, an old driver, a card that disappears. Nothing is
+lost by it.
+"""
 
 from __future__ import annotations
 
@@ -50,13 +52,14 @@ def test_where_nothing_can_be_pinned_layers_are_still_offloaded(place: Place) ->
 
 
 def test_no_refused_allocation_of_a_step_costs_what_was_learned(tmp_path: Path) -> None:
-    """Every tenth tensor of a step in turn (tests/card/refusals.py): the step is computed with less memory, and gives the same adapter.
-    Before the first step, where nothing is learned yet, a run may end with its sentence; begun again it gives the same adapter."""
+    """Every tenth tensor of a step in turn (tests/card/refusals.py): the step is computed with less memory, and
+    gives the same adapter. Before the first step, where nothing is learned yet, a run may end with its sentence;
+    begun again it gives the same adapter."""
     card = NullCard()
     settings = {"NULLCARD_REFUSE_TIMES": "1", "PYTORCH_NO_CUDA_MEMORY_CACHING": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [card.python, PROJECT / "tests/card/refusals.py", tmp_path], cwd=PROJECT, env=card.environment(settings), capture_output=True,
-        encoding="utf-8", timeout=3 * LIMIT_S,
+        [card.python, PROJECT / "tests/card/refusals.py", tmp_path], cwd=PROJECT, env=card.environment(settings),
+        capture_output=True, encoding="utf-8", timeout=3 * LIMIT_S,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     steps, *refusals = map(json.loads, done.stdout.splitlines())
@@ -73,8 +76,8 @@ def test_no_refused_allocation_of_a_step_costs_what_was_learned(tmp_path: Path) 
 
 
 def test_a_refused_allocation_costs_no_run(place: Place, undisturbed: RunFolder, report: Path) -> None:
-    """Whole runs with torch's own cache, whose second attempt is refused too. Either the run completes with what it gave up in its
-    events, or it ends with one sentence and completes once it is begun again."""
+    """Whole runs with torch's own cache, whose second attempt is refused too. Either the run completes with what it
+    gave up in its events, or it ends with one sentence and completes once it is begun again."""
     seed = int(time.time())
     points = sorted(random.Random(seed).sample(range(1, counted(report / "undisturbed", "allocation") + 1), 3))
     print(f"seed {seed}: allocations {points} of {counted(report / 'undisturbed', 'allocation')}")
@@ -82,7 +85,10 @@ def test_a_refused_allocation_costs_no_run(place: Place, undisturbed: RunFolder,
         name = f"refused-{nth}"
         met = report / name
         done = place.command(
-            "train", place.recipe(name, **SAVING), "--json", settings={"NULLCARD_REFUSE_NTH": str(nth), "NULLCARD_REPORT": str(met)}
+            "train",
+            place.recipe(name, **SAVING),
+            "--json",
+            settings={"NULLCARD_REFUSE_NTH": str(nth), "NULLCARD_REPORT": str(met)},
         )
         run = place.run(name)
         assert counted(met, "refused allocation") == 2, (nth, done.stderr, run.log_tail())
@@ -104,7 +110,8 @@ def test_a_driver_that_is_too_old_is_named(place: Place) -> None:
 
 
 def test_a_card_that_disappears_costs_no_saved_step(place: Place, undisturbed: RunFolder) -> None:
-    """The run ends with a sentence; it is refused while the card is gone, and goes on to the same adapter once it is there."""
+    """The run ends with a sentence; it is refused while the card is gone, and goes on to the same adapter once it
+    is there."""
     gone = place.root / "gone"
     settings = {"NULLCARD_GONE": str(gone)}
     process = place.started("train", place.recipe("gone", **SAVING), settings=settings)

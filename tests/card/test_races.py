@@ -1,7 +1,9 @@
-"""Asynchronous work on the null card: the product's copies and kernels are ordered, and each check fails where a fault is planted.
+"""Asynchronous work on the null card: the product's copies and kernels are ordered, and each check fails where a
+fault is planted.
 
-Three instruments, each of which sees what the others cannot: copies that happen late, kernels that run late (the numbers differ where a
-buffer was used too early or overwritten too early), and the check of every access (NULLCARD_RACES), which needs no luck.
+Three instruments, each of which sees what the others cannot: copies that happen late, kernels that run late (the
+numbers differ where a buffer was used too early or overwritten too early), and the check of every access
+(NULLCARD_RACES), which needs no luck.
 """
 
 from __future__ import annotations
@@ -47,7 +49,8 @@ def outcomes(*settings: tuple[str, str]) -> dict[str, dict[str, Any]]:
     card = NullCard()
     done = subprocess.run(
         [card.python, PROJECT / "tests/card/planted_races.py"], cwd=PROJECT,
-        env=card.environment(dict(settings) | {"OMP_NUM_THREADS": "1"}), capture_output=True, encoding="utf-8", timeout=LIMIT_S,
+        env=card.environment(dict(settings) | {"OMP_NUM_THREADS": "1"}), capture_output=True, encoding="utf-8",
+        timeout=LIMIT_S,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return {line["case"]: line for line in map(json.loads, done.stdout.splitlines())}
@@ -62,7 +65,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Place:
     return Place.make(tmp_path_factory.mktemp("races"), tiny_model.parent)
 
 
-@pytest.mark.parametrize("settings", [CHECKED, LATE_COPIES, LATE_KERNELS], ids=["checked", "late copies", "late kernels"])
+@pytest.mark.parametrize("settings", [CHECKED, LATE_COPIES, LATE_KERNELS], ids=["checked", "copies", "kernels"])
 @pytest.mark.parametrize("case", RIGHT)
 def test_ordered_work_gives_the_same_numbers_and_is_no_race(case: str, settings: dict[str, str]) -> None:
     assert of(settings)[case] == {"case": case, "race": None, "same": True}

@@ -1,10 +1,10 @@
 /* Races: which accesses to memory are ordered, by vector clocks (as FastTrack: Flanagan and Freund, PLDI 2009).
  *
- * Actors are the host, all of its threads together, and each stream. Work on a stream comes after what the host did before
- * it was queued, and after the events that the stream waits for; the host comes after what it waited for. Each piece of 512
- * bytes of the card's memory and of pinned memory knows its last write and its reads since, by actor and time: an access
- * that is not ordered after them is a race, whichever way it went this time. Pageable memory is not watched: its copies
- * are done with it when they return.
+ * Actors are the host, all of its threads together, and each stream. Work on a stream comes after what the host did
+ * before it was queued, and after the events that the stream waits for; the host comes after what it waited for. Each
+ * piece of 512 bytes of the card's memory and of pinned memory knows its last write and its reads since, by actor and
+ * time: an access that is not ordered after them is a race, whichever way it went this time. Pageable memory is not
+ * watched: a copy is done with it when it returns.
  */
 #define ACTORS 128
 #define GRAIN 512
@@ -73,8 +73,8 @@ static void report_race(int actor, uint16_t work, int writes, int before, uint16
     actor_name(actor, now, sizeof now);
     actor_name(before, earlier, sizeof earlier);
     NOTED("race");
-    snprintf(race_text, sizeof race_text, "race: %s on %s %s memory that %s on %s %s, and nothing orders the two", works[work], now,
-             writes ? "writes" : "reads", works[work_before], earlier, wrote ? "writes" : "reads");
+    snprintf(race_text, sizeof race_text, "race: %s on %s %s memory that %s on %s %s, and nothing orders the two",
+             works[work], now, writes ? "writes" : "reads", works[work_before], earlier, wrote ? "writes" : "reads");
     broken_by(race_text);
 }
 /* One access to one piece; 1 where it is a race. Caller holds race_lock. */

@@ -5,20 +5,20 @@
  * from the host is SIGSEGV, as on a card; the bytes lie in a second mapping (the shadow) at a fixed distance.
  *
  * Settings, as environment variables:
- *   NULLCARD_NAME         "Null RTX 3060"; of several cards, in the order of their PCI bus: "Null RTX 2070;Null RTX 3060"
+ *   NULLCARD_NAME         "Null RTX 3060"; of several cards, by their PCI bus: "Null RTX 2070;Null RTX 3060"
  *   NULLCARD_CAPABILITY   "8.6", or "7.5;8.6"
  *   NULLCARD_MIB          12288: its memory; or "8192;12288"
  *   NULLCARD_CONTEXT_MIB  300: memory of each process's context (invented; a real one depends on the driver)
  *   NULLCARD_NUMBERS      1: a kernel that is launched outside the numbers layer (site/numbers_layer.py) fails
  *   NULLCARD_REFUSE_PINS  pinning fails from so many bytes on (1: always)
  *   NULLCARD_REFUSE_NTH   the n-th allocation of device memory fails; nullcard_refuse() sets it while running
- *   NULLCARD_REFUSE_TIMES 2: how many attempts in a row fail then; torch's allocator frees its cache and tries once more
+ *   NULLCARD_REFUSE_TIMES 2: how many attempts in a row fail then: torch frees its cache and tries once more
  *   NULLCARD_DEFER        copies: those between pinned memory and the card happen only when something waits for them;
  *                         kernels: what the numbers layer computes does, copies happen at once (site/late_kernels.py)
- *   NULLCARD_RACES        1: an access to memory that no event, stream or wait orders after an earlier one fails (races.h)
+ *   NULLCARD_RACES        1: an access to memory that nothing orders after an earlier one fails (races.h)
  *   NULLCARD_DRIVER       13020: the CUDA version that the driver supports
- *   NULLCARD_GONE         a file: once it exists, every call fails as on a card that fell off the bus; the number of one
- *                         card in it: of that card
+ *   NULLCARD_GONE         a file: once it exists, every call fails as on a card that fell off the bus; with a number
+ *                         in it, that card alone
  *   NULLCARD_STATE        a file through which processes share the card's memory
  *   NULLCARD_REPORT       a file to which each process appends its counts at its end
  *   NULLCARD_LOG          1: the name of each function at its first call, to stderr
@@ -160,8 +160,9 @@ static cudaError_t launch(const void *function) {
     struct kernel *kernel = kernel_of(function, NULL);
     if (failed()) return broken;
     if (needs_numbers && !computing) {
-        fprintf(stderr, "nullcard: %s was launched outside the numbers layer: its results are not computed\n", kernel->name);
-        return broken_by("a kernel without numbers");
+        fprintf(stderr, "nullcard: %s was launched outside the numbers layer: its results are not computed\n",
+                kernel->name);
+        return fail(cudaErrorNotSupported);
     }
     kernel->count++;
     launches++;
@@ -510,7 +511,10 @@ enum { RUN, RUN_ALL, WAIT, IS_WAITING };
 static int (*late_work)(int what, cudaStream_t stream, cudaStream_t other, u64 position);
 API void nullcard_late(int (*hook)(int, cudaStream_t, cudaStream_t, u64)) { late_work = hook; }
 API int nullcard_is_late(void) { return late; }
-API u64 nullcard_queue(cudaStream_t s) { return ++of(s)->queued; }
+API u64 nullcard_queue(cudaStream_t s) {
+    of(s)->asked = 0;
+    return ++of(s)->queued;
+}
 static int late_does(int what, cudaStream_t s, cudaStream_t other, u64 position) {
     return late && late_work ? late_work(what, s, other, position) : 0;
 }
@@ -552,8 +556,10 @@ API cudaError_t cudaFree(void *p) {
     if (!p) return cudaSuccess;
     if (!drop(p, &b, 0)) return fail(cudaErrorInvalidValue);
     if (b.kind == cudaMemoryTypeManaged) munmap(b.at, b.bytes);
-    else nullcard_forget(b.at, b.bytes);
-    nullcard_take(b.card, -(int64_t)b.bytes);
+    else {
+        nullcard_forget(b.at, b.bytes);
+        nullcard_take(b.card, -(int64_t)b.bytes);
+    }
     return finished();
 }
 API cudaError_t cudaMallocAsync(void **p, size_t n, cudaStream_t s) {
@@ -570,8 +576,7 @@ API cudaError_t cudaMallocManaged(void **p, size_t n, unsigned f) {
     if (!n) return fail(cudaErrorInvalidValue);
     n = rounded(n);
     *p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    nullcard_take(here(), n);
-    keep(*p, n, cudaMemoryTypeManaged);
+    keep(*p, n, cudaMemoryTypeManaged); /* it may lie in RAM: the card's capacity does not limit it */
     return cudaSuccess;
 }
 API cudaError_t cudaMemPrefetchAsync(const void *p, size_t n, struct cudaMemLocation l, unsigned f, cudaStream_t s) {
@@ -608,20 +613,23 @@ static int in_copy(const char *p, u64 n) { /* whether a copy that has not happen
     pthread_mutex_unlock(&lock);
     return is;
 }
-/* Pinned memory that a copy still needs: CUDA only promises that it is freed. */
+/* Pinned memory is freed after all copies of it: CUDA promises nothing where one is still under way. */
 static cudaError_t drop_pinned(void *p, struct block *b, int registered, const char *function) {
     if (failed()) return broken;
-    if (!drop(p, b, registered)) return fail(registered ? cudaErrorHostMemoryNotRegistered : cudaErrorInvalidValue);
+    pthread_mutex_lock(&lock);
+    struct block *found = find(p);
+    int is_there = found && found->at == p && (found->kind < 0) == registered;
+    if (is_there) *b = *found;
+    pthread_mutex_unlock(&lock);
+    if (!is_there) return fail(registered ? cudaErrorHostMemoryNotRegistered : cudaErrorInvalidValue);
     if (in_copy(b->at, b->bytes)) {
         snprintf(race_text, sizeof race_text, "race: %s of pinned memory that a copy still needs", function);
         return broken_by(race_text);
     }
-    keep(b->at, b->bytes, b->kind); /* for the check alone */
-    blocks->marks = b->marks;
-    int race = nullcard_touch(OF_HOST, b->at, b->bytes, 1, function);
+    if (nullcard_touch(OF_HOST, b->at, b->bytes, 1, function)) return broken;
     drop(p, b, registered);
     free(b->marks);
-    return race ? broken : cudaSuccess;
+    return cudaSuccess;
 }
 API cudaError_t cudaFreeHost(void *p) {
     struct block b;
@@ -672,7 +680,8 @@ API cudaError_t cudaPointerGetAttributes(struct cudaPointerAttributes *a, const 
     a->device = -2;
     pthread_mutex_lock(&lock);
     struct block *b = find(p);
-    int kind = b ? abs(b->kind) : on_device(p) ? cudaMemoryTypeDevice : cudaMemoryTypeUnregistered, card = b ? b->card : here();
+    int kind = b ? abs(b->kind) : on_device(p) ? cudaMemoryTypeDevice : cudaMemoryTypeUnregistered;
+    int card = b ? b->card : here();
     pthread_mutex_unlock(&lock);
     a->type = kind;
     if (kind) a->device = device_of(card);
@@ -809,7 +818,8 @@ static const struct {
               {cudaErrorHostMemoryNotRegistered, "cudaErrorHostMemoryNotRegistered",
                "pointer does not correspond to a registered memory region"},
               {cudaErrorLaunchFailure, "cudaErrorLaunchFailure", "unspecified launch failure"},
-    {cudaErrorInsufficientDriver, "cudaErrorInsufficientDriver", "CUDA driver version is insufficient for CUDA runtime version"},
+    {cudaErrorInsufficientDriver, "cudaErrorInsufficientDriver",
+     "CUDA driver version is insufficient for CUDA runtime version"},
     {cudaErrorInvalidResourceHandle, "cudaErrorInvalidResourceHandle", "invalid resource handle"},
     {cudaErrorNoDevice, "cudaErrorNoDevice", "no CUDA-capable device is detected"},
     {cudaErrorNotSupported, "cudaErrorNotSupported", "operation not supported"}};
@@ -1161,7 +1171,8 @@ API cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t a, cudaEvent_t b) {
     struct event *x = (struct event *)a, *y = (struct event *)b;
     NOTE();
     if (failed()) return broken;
-    if (!x->is_recorded || !y->is_recorded || x->has_no_time || y->has_no_time) return fail(cudaErrorInvalidResourceHandle);
+    if (!x->is_recorded || !y->is_recorded || x->has_no_time || y->has_no_time)
+        return fail(cudaErrorInvalidResourceHandle);
     if (is_pending(x) || is_pending(y)) return fail(cudaErrorNotReady);
     *ms = y->at - x->at;
     return cudaSuccess;

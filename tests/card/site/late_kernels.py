@@ -1,8 +1,10 @@
-"""Kernels that run late (NULLCARD_DEFER=kernels): what the numbers layer computes waits in its stream's queue until the stream, an event
-after it or the device is waited for, or a copy of the same stream needs it. A copy happens at once, as on a card whose copy engine is
-quicker than its kernels: one that overwrites what a kernel still has to read is seen in the numbers.
+"""Kernels that run late (NULLCARD_DEFER=kernels): what the numbers layer computes waits in its stream's queue until
+the stream, an event after it or the device is waited for, or a copy of the same stream needs it. A copy happens at
+once, as on a card whose copy engine is quicker than its kernels: one that overwrites what a kernel still has to
+read is seen in the numbers.
 
-The queues are here; null/runtime.c calls `_on_call` where the runtime's documentation says that something must have happened.
+The queues are here; null/runtime.c calls `_on_call` where the runtime's documentation says that something must have
+happened.
 """
 
 from __future__ import annotations
@@ -61,7 +63,8 @@ def _is_waiting(stream: int, position: int) -> bool:
 
 @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64)
 def _on_call(what: int, stream: int | None, other: int | None, position: int) -> int:
-    """The runtime's call, from any thread, perhaps inside an operator. An error is the card's: every later call fails by it."""
+    """The runtime's call, from any thread, perhaps inside an operator. An error is the card's: every later call
+    fails by it."""
     try:
         with _disable_current_modes(), torch.no_grad():
             return _call(what, stream, other, position)

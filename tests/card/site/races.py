@@ -1,7 +1,9 @@
-"""Which memory each operator reads and writes, told to the null card's check for races (NULLCARD_RACES=1, null/races.h).
+"""Which memory each operator reads and writes, told to the null card's check for races (NULLCARD_RACES=1,
+null/races.h).
 
-An operator on the card is work on its current stream: what its schema marks as written is written, all else is read. The host's own
-operators are told where they touch pinned memory. Not seen: what Python reads from pinned memory without an operator (numpy, tolist).
+An operator on the card is work on its current stream: what its schema marks as written is written, all else is
+read. The host's own operators are told where they touch pinned memory. Not seen: what Python reads from pinned
+memory without an operator (numpy, tolist).
 """
 
 from __future__ import annotations
@@ -54,7 +56,7 @@ def _given(op, args, kwargs) -> Iterator[tuple[torch.Tensor, bool]]:
         value = args[place] if place < len(args) else kwargs.get(argument.name)
         writes = argument.alias_info is not None and argument.alias_info.is_write
         for tensor in tree_leaves(value):
-            if isinstance(tensor, torch.Tensor) and tensor.layout == torch.strided and tensor.device.type in ("cuda", "cpu"):
+            if isinstance(tensor, torch.Tensor) and tensor.device.type in ("cuda", "cpu") and tensor.layout == torch.strided:
                 yield tensor, writes
 
 
