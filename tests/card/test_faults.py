@@ -79,8 +79,9 @@ def test_a_refused_allocation_costs_no_run(place: Place, undisturbed: RunFolder,
     """Whole runs with torch's own cache, whose second attempt is refused too. Either the run completes with what it
     gave up in its events, or it ends with one sentence and completes once it is begun again."""
     seed = int(time.time())
-    points = sorted(random.Random(seed).sample(range(1, counted(report / "undisturbed", "allocation") + 1), 3))
-    print(f"seed {seed}: allocations {points} of {counted(report / 'undisturbed', 'allocation')}")
+    there = counted(report / "undisturbed", "allocation")
+    points = sorted(random.Random(seed).sample(range(1, there + 1), min(3, there)))
+    print(f"seed {seed}: allocations {points} of {there}")
     for nth in points:
         name = f"refused-{nth}"
         met = report / name
