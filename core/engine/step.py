@@ -241,7 +241,8 @@ class Step:
     def measure(self, rows: Rows, compares: bool = False) -> tuple[float, int]:
         """Summed loss and trained tokens, or pairs, of a batch (`told` then has more); the model's train or eval mode is not
         changed."""
-        self.computing, batch = rows, self.batch(rows)
+        self.computing = rows  # first: the batch itself may not fit
+        batch = self.batch(rows)
         if compares and self.preference:
             loss, count = self._compared(batch, self.preference.sft_share([batch])), len(rows)
         else:

@@ -76,6 +76,8 @@ class Failed:
             return cls(msg("run.out_of_memory"), msg("faults.page_file" if is_page_file_full(error) else "advice.out_of_memory"))
         if is_disk_full(error, folder):
             return cls(msg("run.disk_full"), msg("advice.disk_full"))
+        if type(error).__name__ == "AcceleratorError":  # torch's; every later call of the process fails too
+            return cls(msg("run.card_failed", reason=first_line(error)[:300]), msg("advice.card_failed"))
         return cls(msg("run.crashed", kind=type(error).__name__, reason=first_line(error)[:300]), msg("advice.crashed"))
 
 

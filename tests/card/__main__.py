@@ -24,7 +24,11 @@ from tests.kit.one_by_one import HEAD, commit, walk
 
 LIMIT_S = 3600.0
 FILES = (
+    "tests/card/test_documented.py",
     "tests/card/test_journeys.py",
+    "tests/card/test_faults.py",
+    "tests/card/test_races.py",
+    "tests/card/test_two_cards.py",
     "tests/card/test_memory.py",
     "tests/model/test_streaming.py",
     "tests/model/test_on_a_card.py",

@@ -1,4 +1,4 @@
-"""What a person does, on the CUDA build of torch and the null card: train, pause, resume, chat, export, run out of memory."""
+"""What a person does, on the CUDA build of torch and the null card: train, pause, resume, chat, export."""
 
 from __future__ import annotations
 
@@ -91,48 +91,3 @@ def test_an_export_is_verified(kind: str, place: Place, trained: RunFolder) -> N
     done = place.command("export", trained.id, "--to", kind, "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     assert any(Path(json.loads(done.stdout)["folder"]).iterdir())
-
-
-def test_copies_that_arrive_late_change_nothing(place: Place) -> None:
-    """Copies from pinned memory happen only when something waits for them: a buffer that is filled too early would be seen."""
-    sections = WAYS["offloaded layers"]
-    at_once = place.train("at-once", **sections)
-    late = place.train("late", settings={"NULLCARD_DEFER": "1"}, **sections)
-    assert largest_difference(at_once, late) == 0
-
-
-def test_where_nothing_can_be_pinned_layers_are_still_offloaded(place: Place) -> None:
-    at_once = place.train("pinned", **WAYS["offloaded layers"])
-    refused = place.train("refused", settings={"NULLCARD_REFUSE_PINS": "8192"}, **WAYS["offloaded layers"])
-    assert largest_difference(at_once, refused) == 0
-    assert "offload.unpinned" in json.dumps(refused.events())
-
-
-@pytest.mark.parametrize("nth", [60, 150, 300])
-def test_a_refused_allocation_costs_no_run(nth: int, place: Place) -> None:
-    """Either the run completes with less, or it ends with one sentence; what was saved before stays."""
-    name = f"refused-{nth}"
-    done = place.command("train", place.recipe(name), "--json", settings={"NULLCARD_REFUSE_NTH": str(nth)})
-    run = place.run(name)
-    status = run.status()
-    if status.state != State.COMPLETED:
-        assert done.returncode and status.message and "Traceback" not in str(status.message), run.log_tail()
-
-
-def test_a_driver_that_is_too_old_is_named(place: Place) -> None:
-    done = place.command("doctor", "--json", settings={"NULLCARD_DRIVER": "12040"})
-    (torch,) = (each for each in json.loads(done.stdout)["findings"] if each["name"] == "torch")
-    assert not torch["ok"] and torch["found"]["key"] == "doctor.torch_blind"
-
-
-def test_a_card_that_disappears_ends_the_run_with_a_sentence(place: Place) -> None:
-    gone = place.root / "gone"
-    process = place.started(
-        "train", place.recipe("gone", train={"save_steps": 2, "max_steps": 400}), settings={"NULLCARD_GONE": str(gone)}
-    )
-    run = place.at_step("gone", 4)
-    gone.touch()
-    process.communicate(timeout=300)
-    status = run.status()
-    assert place.state(run) in (State.FAILED, State.INTERRUPTED) and status.message, run.log_tail()
-    assert run.saved_step() >= 2

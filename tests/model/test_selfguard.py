@@ -602,3 +602,19 @@ def test_the_curve_is_drawn_anew_from_where_a_run_went_back(tmp_path: Path) -> N
             scripted.run.log_metrics("train", 1, step, loss=loss)
         drawn = curves.since(scripted.run.id)
         assert (drawn["x"], drawn["y"], drawn["bx"], drawn["reset"]) == ([1, 2, 3, 4], [3.0, 2.5, 1.9, 1.8], [], True)
+
+
+def test_memory_that_is_short_for_the_rows_of_an_evaluation_ends_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused while the rows are copied to the card, before anything is computed with them (seen on the null card)."""
+    trainer, left = trainer_of(tmp_path), [1]
+    own = trainer.step.batch
+
+    def batch(rows: Any) -> Any:
+        if left and not trainer.step.tuned.training:
+            left.pop()
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return own(rows)
+
+    monkeypatch.setattr(trainer.step, "batch", batch)
+    trainer.run()
+    assert not left and trainer.position.step == trainer.schedule.total_steps

@@ -15,22 +15,27 @@
     } while (0)
 struct piece {
     uint64_t bytes;
+    int card;
 };
+void nullcard_settle(void);
 API CUresult cuInit(unsigned f) { return 0; }
 API CUresult cuDriverGetVersion(int *v) {
     *v = nullcard_driver();
     return 0;
 }
 API CUresult cuDeviceGetCount(int *n) {
-    *n = 1;
+    *n = nullcard_shown();
     return 0;
 }
 API CUresult cuDeviceGet(CUdevice *d, int n) {
     *d = n;
-    return n ? CUDA_ERROR_INVALID_DEVICE : 0;
+    return n < 0 || n >= nullcard_shown() ? CUDA_ERROR_INVALID_DEVICE : 0;
 }
 API CUresult cuDeviceGetName(char *s, int n, CUdevice d) {
-    snprintf(s, n, "%s", getenv("NULLCARD_NAME") ? getenv("NULLCARD_NAME") : "Null RTX 3060");
+    const char *name, *uuid;
+    int major, minor;
+    nullcard_identity(nullcard_card(d), &name, &uuid, &major, &minor);
+    snprintf(s, n, "%s", name);
     return 0;
 }
 int cudaDeviceGetAttribute(int *, int, int);
@@ -42,22 +47,25 @@ API CUresult cuDeviceGetAttribute(int *v, CUdevice_attribute a, CUdevice d) {
     return cudaDeviceGetAttribute(v, (int)a, d);
 }
 API CUresult cuDeviceTotalMem_v2(size_t *n, CUdevice d) {
-    *n = nullcard_capacity();
+    *n = nullcard_capacity(nullcard_card(d));
     return 0;
 }
-static int context;
+static char contexts[4]; /* one for each of CUDA's numbers */
 API CUresult cuCtxGetCurrent(CUcontext *c) {
-    *c = (CUcontext)&context;
+    *c = (CUcontext)&contexts[nullcard_device()];
     return 0;
 }
-API CUresult cuCtxSetCurrent(CUcontext c) { return 0; }
+API CUresult cuCtxSetCurrent(CUcontext c) {
+    if (c) nullcard_choose((char *)c - contexts);
+    return 0;
+}
 API CUresult cuCtxGetDevice(CUdevice *d) {
-    *d = 0;
+    *d = nullcard_device();
     return 0;
 }
 API CUresult cuDevicePrimaryCtxRetain(CUcontext *c, CUdevice d) {
-    nullcard_take(0);
-    *c = (CUcontext)&context;
+    nullcard_take(nullcard_card(d), 0);
+    *c = (CUcontext)&contexts[d];
     return 0;
 }
 API CUresult cuDevicePrimaryCtxGetState(CUdevice d, unsigned *flags, int *active) {
@@ -87,9 +95,10 @@ API CUresult cuMemAddressFree(CUdeviceptr p, size_t n) {
 API CUresult cuMemCreate(CUmemGenericAllocationHandle *h, size_t n, const CUmemAllocationProp *p,
                          unsigned long long f) {
     NOTE();
-    if (!nullcard_take(n)) return CUDA_ERROR_OUT_OF_MEMORY;
+    int card = nullcard_card(p->location.id);
+    if (!nullcard_take(card, n)) return CUDA_ERROR_OUT_OF_MEMORY;
     struct piece *x = calloc(1, sizeof *x);
-    x->bytes = n;
+    *x = (struct piece){n, card};
     *h = (CUmemGenericAllocationHandle)x;
     return 0;
 }
@@ -103,13 +112,14 @@ API CUresult cuMemSetAccess(CUdeviceptr p, size_t n, const CUmemAccessDesc *d, s
 }
 API CUresult cuMemUnmap(CUdeviceptr p, size_t n) {
     NOTE();
+    nullcard_settle();
     nullcard_forget((void *)p, n);
     return 0;
 }
 API CUresult cuMemRelease(CUmemGenericAllocationHandle h) {
     NOTE();
     struct piece *x = (struct piece *)h;
-    nullcard_take(-(int64_t)x->bytes);
+    nullcard_take(x->card, -(int64_t)x->bytes);
     free(x);
     return 0;
 }

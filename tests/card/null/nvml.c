@@ -6,7 +6,8 @@
 #include "card.h"
 typedef uint64_t u64;
 enum { OK = 0, NOT_SUPPORTED = 3, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7, GPU_IS_LOST = 15 };
-static int handle;
+static char handles[4]; /* one for each card; NVML numbers them by their PCI bus, whatever CUDA_VISIBLE_DEVICES says */
+static int card(void *handle) { return (char *)handle - handles; }
 struct process {
     unsigned pid;
     u64 used;
@@ -14,20 +15,21 @@ struct process {
 };
 #define TEXT(function, text)                                                                                           \
     int function(void *d, char *s, unsigned n) {                                                                       \
+        if (nullcard_is_gone(card(d))) return GPU_IS_LOST;                                                             \
         snprintf(s, n, "%s", text);                                                                                    \
         return OK;                                                                                                     \
     }
-static const char *name(void) {
+static const char *name(void *d) {
     const char *n, *u;
     int a, b;
-    nullcard_identity(&n, &u, &a, &b);
+    nullcard_identity(card(d), &n, &u, &a, &b);
     return n;
 }
-static const char *uuid(void) {
-    static char s[64];
+static const char *uuid(void *d) {
+    static __thread char s[64];
     const char *n, *u;
     int a, b;
-    nullcard_identity(&n, &u, &a, &b);
+    nullcard_identity(card(d), &n, &u, &a, &b);
     snprintf(s, 64, "GPU-%s", u);
     return s;
 }
@@ -54,37 +56,42 @@ int nvmlSystemGetCudaDriverVersion_v2(int *v) {
     return OK;
 }
 int nvmlDeviceGetCount(unsigned *n) {
-    *n = 1;
+    *n = nullcard_cards();
     return OK;
 }
 int nvmlDeviceGetCount_v2(unsigned *n) {
-    *n = 1;
+    *n = nullcard_cards();
     return OK;
 }
 int nvmlDeviceGetHandleByIndex_v2(unsigned i, void **d) {
-    *d = &handle;
-    return i ? NOT_FOUND : OK;
+    if (i >= nullcard_cards()) return NOT_FOUND;
+    *d = &handles[i];
+    return OK;
 }
 int nvmlDeviceGetHandleByPciBusId_v2(const char *s, void **d) {
-    *d = &handle;
-    return OK;
+    unsigned bus = 0;
+    sscanf(s, "%*x:%x", &bus);
+    return bus ? nvmlDeviceGetHandleByIndex_v2(bus - 1, d) : NOT_FOUND;
 }
 int nvmlDeviceGetHandleByUUID(const char *s, void **d) {
-    *d = &handle;
-    return strcmp(s, uuid()) ? NOT_FOUND : OK;
+    for (int i = 0; i < nullcard_cards(); i++) {
+        *d = &handles[i];
+        if (!strcmp(s, uuid(*d))) return OK;
+    }
+    return NOT_FOUND;
 }
 int nvmlDeviceGetIndex(void *d, unsigned *i) {
-    *i = 0;
+    *i = card(d);
     return OK;
 }
-TEXT(nvmlDeviceGetName, name())
-TEXT(nvmlDeviceGetUUID, uuid())
+TEXT(nvmlDeviceGetName, name(d))
+TEXT(nvmlDeviceGetUUID, uuid(d))
 struct memory {
     u64 total, free, used;
 };
 int nvmlDeviceGetMemoryInfo(void *d, struct memory *m) {
-    if (nullcard_is_gone()) return GPU_IS_LOST;
-    u64 c = nullcard_capacity(), u = nullcard_used();
+    if (nullcard_is_gone(card(d))) return GPU_IS_LOST;
+    u64 c = nullcard_capacity(card(d)), u = nullcard_used(card(d));
     *m = (struct memory){c, u > c ? 0 : c - u, u};
     return OK;
 }
@@ -95,7 +102,7 @@ int nvmlDeviceGetDisplayActive(void *d, int *a) {
 }
 int nvmlDeviceGetCudaComputeCapability(void *d, int *a, int *b) {
     const char *n, *u;
-    nullcard_identity(&n, &u, a, b);
+    nullcard_identity(card(d), &n, &u, a, b);
     return OK;
 }
 int nvmlDeviceGetUtilizationRates(void *d, unsigned *u) {
@@ -115,21 +122,21 @@ int nvmlDeviceGetEnforcedPowerLimit(void *d, unsigned *w) {
     *w = 170000;
     return OK;
 }
-static int compute(unsigned *n, struct process *p) {
+static int compute(void *d, unsigned *n, struct process *p) {
     unsigned room = *n, found = 0;
     int pid;
     u64 used;
     for (int i = 0; i < 64; i++)
-        if (nullcard_holder(i, &pid, &used)) {
+        if (nullcard_holder(card(d), i, &pid, &used)) {
             if (found < room && p) p[found] = (struct process){pid, used, ~0u, ~0u};
             found++;
         }
     *n = found;
     return found > room ? INSUFFICIENT_SIZE : OK;
 }
-int nvmlDeviceGetComputeRunningProcesses(void *d, unsigned *n, struct process *p) { return compute(n, p); }
-int nvmlDeviceGetComputeRunningProcesses_v2(void *d, unsigned *n, struct process *p) { return compute(n, p); }
-int nvmlDeviceGetComputeRunningProcesses_v3(void *d, unsigned *n, struct process *p) { return compute(n, p); }
+int nvmlDeviceGetComputeRunningProcesses(void *d, unsigned *n, struct process *p) { return compute(d, n, p); }
+int nvmlDeviceGetComputeRunningProcesses_v2(void *d, unsigned *n, struct process *p) { return compute(d, n, p); }
+int nvmlDeviceGetComputeRunningProcesses_v3(void *d, unsigned *n, struct process *p) { return compute(d, n, p); }
 int nvmlDeviceGetGraphicsRunningProcesses_v3(void *d, unsigned *n, struct process *p) {
     *n = 0;
     return OK;

@@ -13,6 +13,8 @@ import os
 import threading
 import zlib
 
+import late_kernels
+import races
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
@@ -34,7 +36,8 @@ SIZED = {
     "nonzero", "_unique2", "unique_dim", "unique_consecutive", "unique_dim_consecutive", "masked_select", "repeat_interleave",
     "bincount", "index", "is_nonzero", "equal", "histc", "nonzero_static", "item", "allclose", "int8_vectorwise_quant",
 }  # fmt: skip
-DEFERS = os.environ.get("NULLCARD_DEFER") == "1"
+DEFERS = os.environ.get("NULLCARD_DEFER", "")
+RACES = os.environ.get("NULLCARD_RACES") == "1"
 
 
 class NoNumbers(RuntimeError):
@@ -112,6 +115,8 @@ class Numbers(TorchDispatchMode):
     def __torch_dispatch__(self, op, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if not any(map(is_of_card, tree_leaves((args, kwargs)))):
+            if RACES and not computes_nothing(op):
+                races.on_host(op, args, kwargs)
             return op(*args, **kwargs)
         library.nullcard_computes(1)
         try:
@@ -122,15 +127,27 @@ class Numbers(TorchDispatchMode):
 
     @staticmethod
     def both(op, args, kwargs):
-        name = op_name(op)
-        is_view = any(r.alias_info is not None and not r.alias_info.is_write for r in op._schema.returns)
-        if name in ONCE or is_view:
+        if computes_nothing(op):
             return op(*args, **kwargs)
+        stream = torch._C._cuda_getCurrentRawStream(torch._C._cuda_getDevice()) if DEFERS or RACES else 0
+        if RACES:
+            races.begin(stream, op, args, kwargs)
         seed = None
         if torch.Tag.nondeterministic_seeded in op.tags:
             seed = zlib.crc32(torch.cuda.get_rng_state().numpy().tobytes())
-        if DEFERS:
-            library.nullcard_flush_stream(torch._C._cuda_getCurrentRawStream(0))
+        if DEFERS == "kernels" and can_wait(op, args, kwargs):
+            made = Numbers.later(stream, op, args, kwargs, seed)
+        else:
+            if DEFERS:
+                library.nullcard_flush_stream(stream)
+            made = Numbers.at_once(op, args, kwargs, seed)
+        if RACES and not writes_arguments(op):
+            races.end(stream, op, made)
+        return made
+
+    @staticmethod
+    def at_once(op, args, kwargs, seed):
+        name = op_name(op)
         if name in SIZED:
             computed = compute(op, args, kwargs, seed)
             return tree_map(lambda value: value.to("cuda") if isinstance(value, torch.Tensor) else value, computed)
@@ -138,12 +155,55 @@ class Numbers(TorchDispatchMode):
             compute(op, args, kwargs, seed)  # CUDA's own would take the number of True from a kernel that did nothing
             return args[0]
         made = op(*args, **kwargs)
-        if DEFERS and name in ("copy_", "_to_copy") and comes_later(made, args[1 if name == "copy_" else 0]):
+        if DEFERS == "copies" and name in races.COPIES and comes_later(made, args[1 if name == "copy_" else 0]):
             return made
         computed = compute(op, args, kwargs, seed)
-        if not any(a.alias_info is not None and a.alias_info.is_write for a in op._schema.arguments):
+        if not writes_arguments(op):
             put(op, made, computed)
         return made
+
+    @staticmethod
+    def later(stream, op, args, kwargs, seed):
+        """The operator's allocations and errors now, its numbers when its stream is waited for."""
+        library.nullcard_computes(2)
+        made = op(*args, **kwargs)
+        given = tree_map(kept, (args, kwargs))
+        into = None if writes_arguments(op) else tree_map(on_cpu, made)
+
+        def work():
+            computed = compute(op, *given, seed)
+            if into is not None:
+                put(op, into, computed)
+
+        late_kernels.add(stream, work)
+        return made
+
+
+def computes_nothing(op) -> bool:
+    return op_name(op) in ONCE or any(r.alias_info is not None and not r.alias_info.is_write for r in op._schema.returns)
+
+
+def writes_arguments(op) -> bool:
+    return any(a.alias_info is not None and a.alias_info.is_write for a in op._schema.arguments)
+
+
+def kept(value):
+    """An argument as a kernel gets it: numbers by value, tensors by their address."""
+    return value.clone() if isinstance(value, torch.Tensor) and value.device.type == "cpu" else on_cpu(value)
+
+
+def can_wait(op, args, kwargs) -> bool:
+    """Whether CUDA queues it: not where the size of the result depends on values, nor where memory of the host takes part."""
+    if op_name(op) == "index" and not any(map(is_mask, args[1])):
+        return True
+    if op_name(op) in SIZED or (op_name(op).startswith("index_put") and any(map(is_mask, args[1]))):
+        return False
+    leaves = tree_leaves((args, kwargs))
+    return not any(
+        (isinstance(value, torch.device) and value.type != "cuda")
+        or (isinstance(value, torch.Tensor) and value.device.type != "cuda" and (value.dim() or op_name(op) in races.COPIES))
+        for value in leaves
+    )
 
 
 def is_mask(index) -> bool:
@@ -314,6 +374,8 @@ WRITTEN = {
 def install() -> None:
     """The layer in this thread, for good, and in every thread that begins later."""
     Numbers().__enter__()
+    if DEFERS == "kernels":
+        late_kernels.install()
     begin = threading.Thread._bootstrap_inner
 
     def with_numbers(thread: threading.Thread) -> None:

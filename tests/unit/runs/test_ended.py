@@ -98,6 +98,10 @@ def test_the_advice_after_a_process_that_went_away_is_the_likeliest_cause() -> N
     }
 
 
+class AcceleratorError(RuntimeError):
+    """torch's, which these tests do not import: an error of CUDA's."""
+
+
 @pytest.mark.parametrize(
     ("error", "what", "advice"),
     [
@@ -108,6 +112,8 @@ def test_the_advice_after_a_process_that_went_away_is_the_likeliest_cause() -> N
         (MemoryError(), "run.out_of_memory", "advice.out_of_memory"),
         (OSError(28, "No space left on device"), "run.disk_full", "advice.disk_full"),
         (KeyError("x"), "run.crashed", "advice.crashed"),
+        (AcceleratorError("CUDA error: unspecified launch failure"), "run.card_failed", "advice.card_failed"),
+        (AcceleratorError("CUDA error: out of memory"), "run.out_of_memory", "advice.out_of_memory"),
     ],
 )
 def test_every_kind_of_error_has_its_words_and_its_advice(tmp_path: Path, error: Exception, what: str, advice: str) -> None:
