@@ -3,7 +3,8 @@ are real), and then on the processor, over the same bytes: the card's memory has
 
 An operator that returns views, or only makes memory, runs once. One whose result's size depends on values runs on the processor and
 its result is put on the card. CUDA's attentions have no twin of the same name on the processor: they are written here. What cannot be
-computed, and a result of another shape or number, raises RuntimeError; a kernel launched outside this layer fails (null/runtime.c).
+computed, and a result of another shape or number, raises RuntimeError; a kernel launched outside this layer, or by a view, fails
+(null/runtime.c).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import ctypes
 import os
 import threading
 import zlib
+from functools import cache
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -34,6 +36,7 @@ SIZED = {
     "nonzero", "_unique2", "unique_dim", "unique_consecutive", "unique_dim_consecutive", "masked_select", "repeat_interleave",
     "bincount", "index", "is_nonzero", "equal", "histc", "nonzero_static", "item", "allclose", "int8_vectorwise_quant",
 }  # fmt: skip
+PRODUCTS = {"mm", "addmm", "bmm", "baddbmm"}
 DEFERS = os.environ.get("NULLCARD_DEFER") == "1"
 
 
@@ -85,6 +88,7 @@ def put(op, made, computed) -> None:
             (twin(result) if result.device.type == "cuda" else result).copy_(right)
 
 
+@cache
 def op_name(op) -> str:
     return op._schema.name.split("::")[-1]
 
@@ -96,6 +100,9 @@ def compute(op, args, kwargs, seed: int | None):
     try:
         if seed is not None:
             torch.default_generator.manual_seed(seed)
+        if op_name(op) in PRODUCTS and args[0].dtype == torch.float16:  # by the processor itself it takes forty times as long
+            args = tree_map(lambda value: value.float() if isinstance(value, torch.Tensor) else value, args)
+            return op(*args, **kwargs).half()
         return WRITTEN.get(op_name(op), op)(*args, **kwargs)
     except (NotImplementedError, TypeError, AssertionError) as error:
         raise NoNumbers(f"null card: no numbers for {op}: {str(error).splitlines()[0][:200]}") from error
@@ -106,26 +113,28 @@ def compute(op, args, kwargs, seed: int | None):
 
 class Numbers(TorchDispatchMode):
     @classmethod
-    def is_infra_mode(cls):
-        return False
+    def _should_skip_dynamo(cls):
+        return False  # else the first operator imports the compiler, two seconds of each process
 
     def __torch_dispatch__(self, op, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if not any(map(is_of_card, tree_leaves((args, kwargs)))):
             return op(*args, **kwargs)
-        library.nullcard_computes(1)
-        try:
-            with torch._C.DisableTorchFunctionSubclass():
+        if is_composite(op):
+            with self:
+                return op.decompose(*args, **kwargs)
+        with torch._C.DisableTorchFunctionSubclass():
+            if op_name(op) in ONCE or is_view(op):
+                return op(*args, **kwargs)  # a kernel that it launches fails
+            library.nullcard_computes(1)
+            try:
                 return self.both(op, args, kwargs)
-        finally:
-            library.nullcard_computes(0)
+            finally:
+                library.nullcard_computes(0)
 
     @staticmethod
     def both(op, args, kwargs):
         name = op_name(op)
-        is_view = any(r.alias_info is not None and not r.alias_info.is_write for r in op._schema.returns)
-        if name in ONCE or is_view:
-            return op(*args, **kwargs)
         seed = None
         if torch.Tag.nondeterministic_seeded in op.tags:
             seed = zlib.crc32(torch.cuda.get_rng_state().numpy().tobytes())
@@ -144,6 +153,17 @@ class Numbers(TorchDispatchMode):
         if not any(a.alias_info is not None and a.alias_info.is_write for a in op._schema.arguments):
             put(op, made, computed)
         return made
+
+
+@cache
+def is_composite(op) -> bool:
+    """Whether it is made of other operators, such as to() and linear(): autograd takes it apart, inference mode hands it over whole."""
+    return torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), "CompositeImplicitAutograd")
+
+
+@cache
+def is_view(op) -> bool:
+    return any(r.alias_info is not None and not r.alias_info.is_write for r in op._schema.returns)
 
 
 def is_mask(index) -> bool:
