@@ -39,7 +39,9 @@ def test_an_operator_has_the_processors_numbers(name: str, inference: bool) -> N
     """Inference mode hands over operators that autograd takes apart first. Its rows differ: freed memory may hold an earlier test's results."""
     with torch.inference_mode(inference):
         on_card, here = (OPERATIONS[name](ROWS.roll(int(inference), 0).to(device)) for device in ("cuda", "cpu"))
-        torch.testing.assert_close(on_card.cpu(), here, rtol=1e-3 if name == "half" else 1e-5, atol=1e-3 if name == "half" else 1e-5)
+        torch.testing.assert_close(
+            on_card.cpu(), here, rtol=1e-3 if name == "half" else 1e-5, atol=1e-3 if name == "half" else 1e-5
+        )
 
 
 @pytest.mark.parametrize("name", ["linear", "matmul", "softmax", "causal attention", "masked attention", "cross entropy", "norm"])

@@ -96,6 +96,7 @@ static struct kernel {
     _Atomic u64 count;
 } kernels[KERNELS];
 static _Atomic u64 launches;
+static u64 peak; /* most bytes of the card that this process has held */
 
 static struct kernel *kernel_of(const void *function, const char *name) {
     u64 h = ((uintptr_t)function >> 4) * 0x9E3779B97F4A7C15ull >> 46;
@@ -141,7 +142,7 @@ API u64 nullcard_count(const char *name) {
 API void nullcard_reset(void) {
     for (int i = 1; i < counted_names; i++) counted[i].count = 0;
     for (u64 i = 0; i < KERNELS; i++) kernels[i].count = 0;
-    launches = 0;
+    launches = peak = 0;
 }
 API void nullcard_write(const char *path) {
     FILE *f = fopen(path, "a");
@@ -150,6 +151,7 @@ API void nullcard_write(const char *path) {
         if (counted[i].count) fprintf(f, "call %lu %s\n", (unsigned long)counted[i].count, counted[i].name);
     for (u64 i = 0; i < KERNELS; i++)
         if (kernels[i].count) fprintf(f, "kernel %lu %s\n", (unsigned long)kernels[i].count, kernels[i].name);
+    fprintf(f, "peak %lu\n", (unsigned long)peak);
     fclose(f);
 }
 API void *nullcard_handle(void) { return calloc(1, 256); }
@@ -259,6 +261,7 @@ API int nullcard_take(int64_t bytes) {
     int fits = bytes <= 0 || nullcard_used() + bytes <= capacity;
     if (bytes > 0 && refuse_in > 0 && --refuse_in == 0) fits = 0;
     if (fits) mine->used += bytes;
+    if (mine->used > peak) peak = mine->used;
     pthread_mutex_unlock(&lock);
     return fits;
 }

@@ -17,7 +17,6 @@ from functools import cache
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
 library = ctypes.CDLL(None)
 library.nullcard_host.restype = ctypes.c_void_p
@@ -42,6 +41,19 @@ DEFERS = os.environ.get("NULLCARD_DEFER") == "1"
 
 class NoNumbers(RuntimeError):
     """An operator that the numbers layer cannot compute."""
+
+
+def tree_map(change, value):
+    """As torch's, for lists, tuples and dictionaries alone, in a fifth of the time."""
+    if isinstance(value, tuple | list):
+        return type(value)([tree_map(change, each) for each in value])
+    return {name: tree_map(change, each) for name, each in value.items()} if isinstance(value, dict) else change(value)
+
+
+def tree_leaves(value) -> list:
+    if isinstance(value, dict):
+        value = [*value.values()]
+    return [leaf for each in value for leaf in tree_leaves(each)] if isinstance(value, tuple | list) else [value]
 
 
 # ---- one operator ---------------------------------------------------------------------------------------------------
