@@ -84,8 +84,8 @@ def page(heading: str, files: Sequence[str], lines: Sequence[Line]) -> str:
         "# What ran on the null card",
         "**No real GPU has run LoRA Garage.** `python launch.py test --card --record` ran the CUDA build of PyTorch on "
         "[a GPU on host memory](null-card.md) and wrote this page. Launches are kernels, waits the times that the host waited for the "
-        "card, the peak is the most memory that one process held, with a context of 300 MiB that is invented. A process that a test kills "
-        "reports nothing.",
+        "card, the peak is the most memory that one process held, with a context of 300 MiB that is invented. A process that is killed, such as "
+        "the one of a chat, reports nothing; a run that several tests look at is told by the first of them.",
         "What it cannot show:",
         cannot[1],
         f"{heading}: {passed} passed, {failed} failed, {skipped} skipped, {sum(line.seconds for line in lines) / 60:.0f} minutes.",

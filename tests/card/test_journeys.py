@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ from core.runs import frames
 from core.runs.folder import RunFolder
 from core.runs.states import State
 from tests.card.place import NO_SETTINGS, Place, card_of, largest_difference, losses
+from tests.kit import tiny
 
 TURING = card_of("RTX 2070", "7.5", 8)
-# Of each generation of cards one, and of each size: its capability, GiB, the dtype of its runs, and whether 8B fits by QLoRA.
+# Of each generation of cards one, and of each size: its capability, GiB, the dtype of its runs, and whether 8B fits by QLoRA (7.6 GiB with the margin).
 CARDS = {
     "RTX 2060": ("7.5", 6, "float16", "does_not_fit"),
     "RTX 3060": ("8.6", 12, "bfloat16", "fits"),
-    "RTX 4060": ("8.9", 8, "bfloat16", "tight"),
+    "RTX 4060": ("8.9", 8, "bfloat16", "fits"),
     "RTX 5090 Laptop": ("12.0", 24, "bfloat16", "fits"),
 }
 WAYS: dict[str, dict[str, Any]] = {
@@ -36,7 +38,10 @@ WAYS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, starter_folder: Path) -> Place:
-    place = Place.make(tmp_path_factory.mktemp("journeys"), tiny_model.parent, starter_folder)
+    library = tmp_path_factory.mktemp("bases")
+    shutil.copytree(tiny_model, library / "tiny")
+    tiny.make(library / "wide", starter_folder, width=64)
+    place = Place.make(tmp_path_factory.mktemp("journeys"), library, starter_folder)
     pairs = [{"prompt": f"What is {i} and {i}?", "chosen": f"It is {2 * i}, matey.", "rejected": "No idea."} for i in range(20)]
     (place.root / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs), "utf-8")
     return place
@@ -89,21 +94,23 @@ def test_the_tuned_starter_speaks_as_it_was_taught_beside_its_base(place: Place,
 
 def test_a_run_leaves_sample_answers_from_before_and_after(place: Place) -> None:
     run = place.train("filmed", train={"sample_seconds": 10})
-    film = frames.read(run)
-    assert (film[0].step, film[-1].step) == (0, 6)
-    assert film[0].answers[0].text and film[-1].answers[0].text and math.isfinite(film[-1].neutral_loss or math.nan), film
+    before, *_, after = frames.read(run)
+    assert (before.step, after.step) == (0, 6)
+    assert {before.answers[0].why, after.answers[0].why} <= {"stop", "length"}, (before, after)
+    assert before.answers[0].text != after.answers[0].text
 
 
 @pytest.mark.parametrize("name", CARDS)
 def test_the_doctor_and_the_plan_go_by_the_card(name: str, place: Place) -> None:
-    capability, gib, _, verdict = CARDS[name]
+    capability, gib, dtype, verdict = CARDS[name]
     settings = card_of(name, capability, gib)
     found = {each["name"]: each for each in json.loads(place.command("doctor", "--json", settings=settings).stdout)["findings"]}
     told = found["gpu"]["found"]["params"]
     assert (told["name"], told["total"], told["capability"]) == (f"Null {name}", gib, capability)
-    assert found["flash_attention"]["found"]["key"] == ("doctor.flash" if capability >= "8" or gib == 24 else "doctor.flash_card")
+    assert found["flash_attention"]["found"]["key"] == ("doctor.flash_card" if dtype == "float16" else "doctor.flash")
     plan = json.loads(place.command("plan", "--model", "qwen3-8b", "--json", settings=settings).stdout)
     assert (plan["method"], plan["verdict"], plan["budget"]["name"]) == ("qlora", verdict, f"Null {name}")
+    assert round(plan["budget"]["free_gib"]) == gib
 
 
 @pytest.mark.parametrize("name", CARDS)
@@ -118,12 +125,14 @@ def test_each_generation_of_cards_trains_and_chats(name: str, place: Place) -> N
 
 @pytest.mark.parametrize("way", ["lora", "qlora", "dpo"])
 def test_in_float32_the_adapter_is_the_processors(way: str, place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    sections = WAYS[way] | {"train": WAYS[way].get("train", {}) | {"optim": "adamw_torch"}}
-    on_card, on_processor = place.trained_in_float32(way, **sections)
+    """Of a model 64 wide: bitsandbytes' library for processors (0.50.2) reads wrong scales of a 4-bit matrix whose rows are no multiple of
+    its blocks of 64."""
+    optim = {"train": WAYS[way].get("train", {}) | {"optim": "adamw_torch"}}
+    on_card, on_processor = place.trained_in_float32(way, **WAYS[way] | optim | {"model": {"id": "library:wide"}})
     assert (on_card.facts().device, on_processor.facts().device) == ("cuda:0", "cpu")
     difference = largest_difference(on_card, on_processor)
     with capsys.disabled():
-        print(f" {way}: largest difference {difference:.1e}", end="")
+        print(f" largest difference {difference:.1e} ", end="")
     assert 0 < difference < 1e-4
 
 

@@ -10,13 +10,13 @@ ALL_WORDS = 49152
 FEW_WORDS = 4096  # all take a tenth of a second to be read, seconds to be written into a GGUF file, and most of each step
 
 
-def make(folder: Path, starter: Path, words: int = FEW_WORDS) -> Path:
+def make(folder: Path, starter: Path, words: int = FEW_WORDS, width: int = 32) -> Path:
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig
 
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=words, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        vocab_size=words, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, tie_word_embeddings=True, bos_token_id=1, eos_token_id=2, pad_token_id=2,
     )  # fmt: skip
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
