@@ -951,11 +951,20 @@ API void nullcard_launch(const char *name) {
     launch(name);
     kernel_of(name, NULL)->name = name;
 } /* of cuBLAS and of modules */
+/* For which architecture the code is that this card runs: the wheel has none for 8.9, which runs that of 8.6. CUB's scans fail
+ * with any other number than one that they were compiled for. */
+static int compiled_for(void) {
+    static const int has[] = {75, 80, 86, 90, 100, 120};
+    int best = has[0];
+    for (unsigned i = 0; i < sizeof has / sizeof *has; i++)
+        if (has[i] <= major * 10 + minor) best = has[i];
+    return best;
+}
 API cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *a, const void *f) {
     memset(a, 0, sizeof *a);
     a->maxThreadsPerBlock = 1024;
     a->numRegs = 32;
-    a->ptxVersion = a->binaryVersion = major * 10 + minor;
+    a->ptxVersion = a->binaryVersion = compiled_for();
     a->maxDynamicSharedSizeBytes = 101376;
     return cudaSuccess;
 }

@@ -35,7 +35,7 @@ SIZED = {
     "nonzero", "_unique2", "unique_dim", "unique_consecutive", "unique_dim_consecutive", "masked_select", "repeat_interleave",
     "bincount", "index", "is_nonzero", "equal", "histc", "nonzero_static", "item", "allclose", "int8_vectorwise_quant",
 }  # fmt: skip
-PRODUCTS = {"mm", "addmm", "bmm", "baddbmm"}
+PRODUCTS = {aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default}
 DEFERS = os.environ.get("NULLCARD_DEFER") == "1"
 
 
@@ -112,7 +112,7 @@ def compute(op, args, kwargs, seed: int | None):
     try:
         if seed is not None:
             torch.default_generator.manual_seed(seed)
-        if op_name(op) in PRODUCTS and args[0].dtype == torch.float16:  # by the processor itself it takes forty times as long
+        if op in PRODUCTS and args[0].dtype == torch.float16:  # by the processor itself it takes forty times as long
             args = tree_map(lambda value: value.float() if isinstance(value, torch.Tensor) else value, args)
             return op(*args, **kwargs).half()
         return WRITTEN.get(op_name(op), op)(*args, **kwargs)
