@@ -21,6 +21,7 @@ import pytest
 from core.presets import PROJECT
 
 PAGE, EXPLAINED = PROJECT / "docs/null-card-record.md", PROJECT / "docs/null-card.md"
+MOST_CASES = 6  # of one test, each with a row of its own
 # Where the host waits for the card; a blocking copy of torch's own waits by the first.
 WAITS = {"cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "copy D2H blocking", "copy H2D blocking"}
 
@@ -62,14 +63,28 @@ class Line:
         """Of the table: the test's name as a sentence."""
         name, _, parameters = self.test.rpartition("::")[2].removesuffix("]").partition("[")
         sentence = name.removeprefix("test_").replace("_", " ") + (f" ({parameters})" if parameters else "")
+        counts = self.counts
         ran = (
-            f"{self.seconds:.0f}",
-            f"{self.counts.launches:,}",
-            f"{self.counts.waits:,}",
-            f"{self.counts.peak_bytes / 2**20:,.0f}",
+            (f"{counts.launches:,}", f"{counts.waits:,}", f"{counts.peak_bytes / 2**20:,.0f}") if counts.launches else ("", "", "")
         )
-        cells = (sentence, self.outcome, *(ran if self.counts.launches else (ran[0], "", "", "")), self.why)
+        cells = (sentence, self.outcome, f"{self.seconds:.0f}" if self.seconds >= 0.5 else "", *ran, self.why)
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def together(lines: Sequence[Line]) -> list[Line]:
+    """One line for the cases of a test that has more than MOST_CASES and passed them all."""
+    by_test: dict[str, list[Line]] = {}
+    for line in lines:
+        by_test.setdefault(line.test.partition("[")[0], []).append(line)
+    shown: list[Line] = []
+    for test, cases in by_test.items():
+        if len(cases) <= MOST_CASES or any(case.outcome != "passed" for case in cases):
+            shown += cases
+            continue
+        launches, waits = (sum(getattr(case.counts, name) for case in cases) for name in ("launches", "waits"))
+        counts = Counts(launches, waits, max(case.counts.peak_bytes for case in cases))
+        shown.append(Line(f"{test}[{len(cases)} cases]", "passed", sum(case.seconds for case in cases), counts))
+    return shown
 
 
 HEAD = "| journey | | seconds | launches | waits | peak MiB | why |\n|---|---|---|---|---|---|---|"
@@ -82,8 +97,8 @@ def page(heading: str, files: Sequence[str], lines: Sequence[Line]) -> str:
     passed, failed, skipped = (sum(line.outcome == outcome for line in lines) for outcome in ("passed", "failed", "skipped"))
     parts = [
         "# What ran on the null card",
-        "**No real GPU has run LoRA Garage.** `python launch.py test --card --record` ran the CUDA build of PyTorch on "
-        "[a GPU on host memory](null-card.md) and wrote this page. Launches are kernels, waits the times that the host waited for the "
+        "**No real GPU has run LoRA Garage.** The CUDA build of PyTorch ran on [a GPU on host memory](null-card.md); "
+        "`python launch.py test --card --record` writes this page. Launches are kernels, waits the times that the host waited for the "
         "card, the peak is the most memory that one process held, with a context of 300 MiB that is invented. A process that is killed, such as "
         "the one of a chat, reports nothing; a run that several tests look at is told by the first of them.",
         "What it cannot show:",
@@ -91,7 +106,10 @@ def page(heading: str, files: Sequence[str], lines: Sequence[Line]) -> str:
         f"{heading}: {passed} passed, {failed} failed, {skipped} skipped, {sum(line.seconds for line in lines) / 60:.0f} minutes.",
     ]
     for file in files:
-        parts += [f"## {file}", "\n".join([HEAD, *(line.row() for line in lines if line.test.startswith(file))])]
+        parts += [
+            f"## {file}",
+            "\n".join([HEAD, *(line.row() for line in together([line for line in lines if line.test.startswith(file)]))]),
+        ]
     return "\n\n".join(parts) + "\n"
 
 

@@ -108,6 +108,7 @@ peak 4194304
 def test_the_record_says_first_what_it_cannot_show(tmp_path: Path) -> None:
     lines = [
         Line("tests/card/test_x.py::test_a_run_learns[qlora]", "passed", 61.2, Counts(12_345, 67, 350 << 20)),
+        *(Line(f"tests/card/test_x.py::test_a_sum[{n}]", "passed", 0.5, Counts(2, 1, n << 20)) for n in range(8)),
         Line("tests/card/test_x.py::test_liger", "skipped", 0.1, Counts(), "liger-kernel is not installed"),
     ]
     kept = tmp_path / "tests.jsonl"
@@ -115,9 +116,10 @@ def test_the_record_says_first_what_it_cannot_show(tmp_path: Path) -> None:
     assert Line.read(kept) == lines
     page = record.page("torch 2, today, abc", ["tests/card/test_x.py"], lines)
     assert "| a run learns (qlora) | passed | 61 | 12,345 | 67 | 350 |  |" in page
-    assert "| liger | skipped | 0 |  |  |  | liger-kernel is not installed |" in page
+    assert "| a sum (8 cases) | passed | 4 | 16 | 8 | 7 |  |" in page
+    assert "| liger | skipped |  |  |  |  | liger-kernel is not installed |" in page
     assert page.index("Whether a kernel computes the right thing") < page.index(
-        "torch 2, today, abc: 1 passed, 0 failed, 1 skipped"
+        "torch 2, today, abc: 9 passed, 0 failed, 1 skipped"
     )
 
 
