@@ -107,9 +107,9 @@ class NullCard:
         """Raises NotPossible. Two at once wait for each other."""
         if sys.platform != "linux" or platform.machine() != "x86_64":
             raise NotPossible(f"The null card is for Linux on x86-64; this is {sys.platform} on {platform.machine()}.")
-        if missing := [tool for tool in ("gcc", "nm") if not shutil.which(tool)]:
+        if missing := [tool for tool in ("gcc", "nm", "readelf") if not shutil.which(tool)]:
             raise NotPossible(
-                f"The null card is built with gcc and nm, and {' and '.join(missing)} is missing: install Debian's build-essential."
+                f"The null card is built with gcc; here is no {', no '.join(missing)}: install Debian's build-essential."
             )
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / ".lock"):
@@ -149,6 +149,8 @@ class NullCard:
         stamp = self.lib / ".built"
         if stamp.exists() and stamp.read_text() == seen.hexdigest():
             return
+        if unknown := linked_libraries(binaries) - LIBRARIES.keys():
+            raise NotPossible(f"This torch needs {', '.join(sorted(unknown))}, which tests/card/card.py does not know.")
         shutil.rmtree(self.lib, ignore_errors=True)
         self.lib.mkdir()
         with tempfile.TemporaryDirectory(dir=self.folder) as aside:
@@ -191,6 +193,12 @@ def cudnn_version(packages: Path) -> list[str]:
     if not found:
         raise NotPossible("torch's metadata names no version of cuDNN: tests/card/card.py must learn how this torch asks for it.")
     return [f"-DCUDNN_{name}={number}" for name, number in zip(("MAJOR", "MINOR", "PATCH"), found.groups(), strict=True)]
+
+
+def linked_libraries(binaries: Sequence[Path]) -> set[str]:
+    """SONAMEs of NVIDIA's libraries that the binaries are linked to."""
+    dynamic = subprocess.run(["readelf", "-d", *binaries], capture_output=True, text=True, check=True).stdout
+    return set(re.findall(r"\(NEEDED\).*\[(lib(?:cu|nv|nccl)\w*\.so[.\d]*)\]", dynamic))
 
 
 def needed_by(binaries: Sequence[Path], include: Path) -> set[str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +14,17 @@ from typing import Any
 
 from safetensors.torch import load_file
 
+from core.models import starter
+from core.presets import PROJECT
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
+from core.runs.run_json import RunFacts
 from core.runs.states import BUSY, State
+from core.system import devices
 from core.workspace.folder import Workspace
 from tests.card.card import NullCard
 from tests.kit import waits
-from tests.kit.files import tools_of_cache
+from tests.kit.files import link_or_copy, tools_of_cache
 
 LIMIT_S = 600.0  # of one command on a busy PC; most take half a minute
 NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
@@ -26,14 +32,18 @@ NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Place:
-    """A workspace, and the commands as `launch.py` would start them on a PC with the card. settings: NULLCARD_* for all of them."""
+    """A workspace with the tiny model and the starter, and commands as `launch.py` would start them on a PC with the card."""
 
     root: Path
     card: NullCard
 
     @classmethod
-    def make(cls, root: Path, library: Path) -> Place:
+    def make(cls, root: Path, library: Path, starter_folder: Path) -> Place:
         (root / "workspace").mkdir(parents=True)
+        own = starter.folder(Workspace.open(root / "workspace").models)
+        own.mkdir()
+        for file in starter_folder.iterdir():
+            link_or_copy(file, own / file.name)
         (root / "workspace" / "settings.yaml").write_text(json.dumps({"library_folders": [str(library)]}), "utf-8")
         tools_of_cache(root / "workspace")
         return cls(root, NullCard())
@@ -42,10 +52,14 @@ class Place:
     def workspace(self) -> Workspace:
         return Workspace.open(self.root / "workspace")
 
-    def started(self, *arguments: str, settings: Mapping[str, str] = NO_SETTINGS) -> subprocess.Popen[str]:
+    def environment(self, settings: Mapping[str, str] = NO_SETTINGS) -> dict[str, str]:
+        """settings: NULLCARD_* of null/runtime.c."""
         ours = {"LORA_GARAGE_HOME": str(self.root / "workspace"), "LORA_GARAGE_LANG": "en", "OMP_NUM_THREADS": "1"}
+        return self.card.environment(settings) | ours
+
+    def started(self, *arguments: str, settings: Mapping[str, str] = NO_SETTINGS) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [str(self.card.python), "-m", "core.commands", *arguments], cwd=self.root, env=self.card.environment(settings) | ours,
+            [str(self.card.python), "-m", "core.commands", *arguments], cwd=self.root, env=self.environment(settings),
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8",
         )  # fmt: skip
 
@@ -83,6 +97,32 @@ class Place:
         assert self.state(run) == State.COMPLETED
         return run
 
+    def trained_in_float32(self, name: str, **sections: dict[str, Any]) -> tuple[RunFolder, RunFolder]:
+        """The same recipe on the card and on the processor, each by a worker of its own (in_float32.py)."""
+        runs = Runs(self.workspace)
+        done = self.command("train", self.recipe(f"{name}-float32", **sections), "--queue", "--json")
+        assert done.returncode == 0, done.stderr[-3000:]
+        on_card = self.run(f"{name}-float32")
+        facts = RunFacts(data=on_card.facts().data, wanted_device=devices.CPU)
+        on_processor = runs.create(on_card.recipe(), "command", facts)
+        here = {name: value for name, value in os.environ.items() if name != "NULLCARD_REPORT"}
+        for run, python, environment in (
+            (on_card, str(self.card.python), self.environment()),
+            (on_processor, sys.executable, here | {"CUDA_VISIBLE_DEVICES": ""}),
+        ):
+            worker = [python, "-m", "tests.card.in_float32", "--workspace", str(self.root / "workspace"), run.id]
+            done = subprocess.run(worker, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=LIMIT_S)
+            assert self.state(run) == State.COMPLETED, done.stdout[-3000:] + done.stderr[-3000:]
+        return on_card, on_processor
+
+    def answers(self, run: RunFolder, prompt: str, tokens: int, settings: Mapping[str, str] = NO_SETTINGS) -> tuple[str, str]:
+        """Of the base and of the tuned model."""
+        asked = ("chat", run.id, "--prompt", prompt, "--base", "--max-new-tokens", str(tokens), "--json")
+        done = self.command(*asked, settings=settings)
+        assert done.returncode == 0, done.stderr[-3000:]
+        said = json.loads(done.stdout)
+        return said["base"], said["tuned"]
+
     def run(self, name: str) -> RunFolder:
         """The newest run of that name, once it is there."""
         waits.wait_until(lambda: [run for run in Runs(self.workspace).list() if run.name == name], LIMIT_S)
@@ -96,6 +136,11 @@ class Place:
 
     def state(self, run: RunFolder) -> State:
         return Runs(self.workspace).status(run).state
+
+
+def card_of(name: str, capability: str, gib: int) -> dict[str, str]:
+    """Settings of another card than the usual one, which is an RTX 3060 of 12 GB."""
+    return {"NULLCARD_NAME": f"Null {name}", "NULLCARD_CAPABILITY": capability, "NULLCARD_MIB": str(gib * 1024)}
 
 
 def losses(run: RunFolder) -> list[float]:

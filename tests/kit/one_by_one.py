@@ -6,11 +6,14 @@ import re
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.models import starter
 from core.presets import PROJECT
+from core.workspace.folder import Workspace
+from tests.kit.durations import cache
 
 ENDED = re.compile(r"^(tests/\S+?\.py)::(.+?) (PASSED|FAILED|SKIPPED|ERROR|XFAIL|XPASS)\b", re.MULTILINE)
 BEGUN = re.compile(r"^(tests/\S+?\.py)::(.+?) *$", re.MULTILINE)
@@ -71,6 +74,28 @@ def walk(files: Sequence[str], run: Callable[[str, bool, Path], int | None], ful
         (results / "table.md").write_text(table + "\n", "utf-8", newline="\n")
     print(f"\n{total}\n{results / 'table.md'}")
     return all(row.is_good for row in rows)
+
+
+def pytest_of(file: str, *more: str) -> list[str]:
+    """Arguments of the interpreter."""
+    return ["-m", "pytest", file, "-v", "--color=no", "-p", "no:cacheprovider", *more]
+
+
+def ended(command: Sequence[str], environment: Mapping[str, str], limit_s: float, log: Path) -> int | None:
+    """The exit status of a command in the project's folder, None where it was ended after limit_s. log: all its output."""
+    with open(log, "wb") as output:
+        try:
+            done = subprocess.run(
+                command, cwd=PROJECT, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=limit_s
+            )
+        except subprocess.TimeoutExpired:
+            return None
+    return done.returncode
+
+
+def starter_folder() -> Path:
+    """The starter model, which all files share; it is made where it is missing."""
+    return starter.ensure(Workspace.open(cache()).models, lambda stage, progress: None, lambda: None).absolute()
 
 
 def commit() -> str:

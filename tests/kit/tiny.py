@@ -10,14 +10,15 @@ ALL_WORDS = 49152
 FEW_WORDS = 4096  # all take a tenth of a second to be read, seconds to be written into a GGUF file, and most of each step
 
 
-def make(folder: Path, starter: Path, words: int = FEW_WORDS, layers: int = 2, spread: float = 0.02) -> Path:
-    """spread: of the random weights; with the usual one a model repeats a word, with 0.2 each of its tokens is another."""
+def make(folder: Path, starter: Path, words: int = FEW_WORDS, layers: int = 2, spread: float = 0.02, width: int = 32) -> Path:
+    """spread: of the random weights; with the usual one a model repeats a word, with 0.2 each of its tokens is another. width: of its
+    hidden states; bitsandbytes' library for CPUs reads a 4-bit matrix wrongly whose rows are no multiple of 64 long."""
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig
 
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=words, hidden_size=32, intermediate_size=64, num_hidden_layers=layers, num_attention_heads=4,
+        vocab_size=words, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=layers, num_attention_heads=4,
         num_key_value_heads=2, tie_word_embeddings=True, bos_token_id=1, eos_token_id=2, pad_token_id=2,
         initializer_range=spread, max_position_embeddings=8192,
     )  # fmt: skip

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -20,11 +19,9 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from core.models import starter
 from core.presets import PROJECT
-from core.workspace.folder import Workspace
 from tests.kit.durations import cache
-from tests.kit.one_by_one import HEAD, commit, walk
+from tests.kit.one_by_one import HEAD, commit, ended, pytest_of, starter_folder, walk
 from tests.windows.wine import CHINESE, NotPossible, Wine, as_windows
 
 LIMIT_S, LIMIT_OF_JOURNEYS_S = 900.0, 2400.0
@@ -54,18 +51,9 @@ def files_asked(arguments: Sequence[str], full: bool) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def pytest_of(file: str, full: bool) -> list[str]:
-    """Arguments of the interpreter. The long forms of the journeys alone: those of the other files take hours on Linux."""
-    return [
-        "-m",
-        "pytest",
-        file,
-        "-v",
-        "--color=no",
-        "-p",
-        "no:cacheprovider",
-        *(["--full"] if full and file.startswith("tests/windows/") else []),
-    ]
+def long_forms_of(file: str, full: bool) -> list[str]:
+    """Of the journeys alone: those of the other files take hours on Linux."""
+    return ["--full"] if full and file.startswith("tests/windows/") else []
 
 
 def limit_of(file: str) -> float:
@@ -84,33 +72,15 @@ def on_wine(wine: Wine, file: str, full: bool, log: Path) -> int | None:
         "PYTHONUTF8": "1",
         "COLUMNS": "300",
     }
-    command = (wine.interpreter, *pytest_of(file, full))
+    command = (wine.interpreter, *pytest_of(file, *long_forms_of(file, full)))
     return wine.run(*command, limit_s=limit_of(file), log=log, cwd=wine.program, locale=locale, more=more)
 
 
 def here(file: str, full: bool, log: Path) -> int | None:
     """By this Python: on Windows itself, and what looks at Wine from outside."""
     seen = {} if os.name == "nt" else {"LORA_GARAGE_UNDER_WINE": "1"}
-    command = [sys.executable, *pytest_of(file, full)]
-    with open(log, "wb") as output:
-        try:
-            done = subprocess.run(
-                command,
-                cwd=PROJECT,
-                env=os.environ | seen,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                timeout=limit_of(file),
-            )
-        except subprocess.TimeoutExpired:
-            return None
-    return done.returncode
-
-
-def starter_folder() -> Path:
-    """Made on this side: the tests of both share it."""
-    return starter.ensure(Workspace.open(cache()).models, lambda stage, progress: None, lambda: None).absolute()
+    command = [sys.executable, *pytest_of(file, *long_forms_of(file, full))]
+    return ended(command, os.environ | seen, limit_of(file), log)
 
 
 def main(arguments: Sequence[str]) -> int:

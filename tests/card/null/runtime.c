@@ -120,6 +120,7 @@ static struct kernel {
     _Atomic u64 count;
 } kernels[KERNELS];
 static _Atomic u64 launches;
+static u64 peak; /* most bytes of the card that this process has held */
 
 static struct kernel *kernel_of(const void *function, const char *name) {
     u64 h = ((uintptr_t)function >> 4) * 0x9E3779B97F4A7C15ull >> 46;
@@ -190,7 +191,7 @@ API u64 nullcard_count(const char *name) {
 API void nullcard_reset(void) {
     for (int i = 1; i < counted_names; i++) counted[i].count = 0;
     for (u64 i = 0; i < KERNELS; i++) kernels[i].count = 0;
-    launches = 0;
+    launches = peak = 0;
 }
 API void nullcard_write(const char *path) {
     FILE *f = fopen(path, "a");
@@ -199,6 +200,7 @@ API void nullcard_write(const char *path) {
         if (counted[i].count) fprintf(f, "call %lu %s\n", (unsigned long)counted[i].count, counted[i].name);
     for (u64 i = 0; i < KERNELS; i++)
         if (kernels[i].count) fprintf(f, "kernel %lu %s\n", (unsigned long)kernels[i].count, kernels[i].name);
+    fprintf(f, "peak %lu\n", (unsigned long)peak);
     fclose(f);
 }
 API void *nullcard_handle(void) { return calloc(1, 256); }
@@ -393,6 +395,7 @@ API int nullcard_take(int card, int64_t bytes) {
     int fits = bytes <= 0 || nullcard_used(card) + bytes <= cards[card].capacity;
     if (bytes > 0 && is_refused()) fits = 0;
     if (fits) mine->used[card] += bytes;
+    if (mine->used[card] > peak) peak = mine->used[card];
     pthread_mutex_unlock(&lock);
     return fits;
 }
@@ -1227,11 +1230,20 @@ API void nullcard_launch(const char *name) {
     launch(name);
     kernel_of(name, NULL)->name = name;
 } /* of cuBLAS and of modules */
+/* For which architecture the code is that this card runs: the wheel has none for 8.9, which runs that of 8.6. CUB's scans fail
+ * with any other number than one that they were compiled for. */
+static int compiled_for(void) {
+    static const int has[] = {75, 80, 86, 90, 100, 120};
+    int best = has[0];
+    for (unsigned i = 0; i < sizeof has / sizeof *has; i++)
+        if (has[i] <= cards[here()].major * 10 + cards[here()].minor) best = has[i];
+    return best;
+}
 API cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *a, const void *f) {
     memset(a, 0, sizeof *a);
     a->maxThreadsPerBlock = 1024;
     a->numRegs = 32;
-    a->ptxVersion = a->binaryVersion = cards[here()].major * 10 + cards[here()].minor;
+    a->ptxVersion = a->binaryVersion = compiled_for();
     a->maxDynamicSharedSizeBytes = 101376;
     return cudaSuccess;
 }
