@@ -79,7 +79,11 @@ def test_no_sentence_and_no_page_uses_a_word_for_which_the_glossary_has_another(
              for name, field in model.model_fields.items()}  # fmt: skip
     pages = [
         PROJECT / "README.md",
-        *(page for page in (PROJECT / "docs").rglob("*.md") if page.name not in ("glossary.md", "faults.md", "null-card-record.md")),
+        *(
+            page
+            for page in (PROJECT / "docs").rglob("*.md")
+            if page.name not in ("glossary.md", "faults.md", "null-card-record.md")
+        ),
     ]
     texts = {
         page.relative_to(PROJECT).as_posix(): re.sub(r"```.*?```|`[^`]*`", "", page.read_text("utf-8"), flags=re.S)
