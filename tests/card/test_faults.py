@@ -25,8 +25,8 @@ SAVING: dict[str, Any] = {"train": {"save_steps": 2, "max_steps": 8}}
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Place:
-    return Place.make(tmp_path_factory.mktemp("faults"), tiny_model.parent)
+def place(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, starter_folder: Path) -> Place:
+    return Place.make(tmp_path_factory.mktemp("faults"), tiny_model.parent, starter_folder)
 
 
 @pytest.fixture(scope="module")

@@ -61,8 +61,8 @@ def of(settings: dict[str, str]) -> dict[str, dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Place:
-    return Place.make(tmp_path_factory.mktemp("races"), tiny_model.parent)
+def place(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, starter_folder: Path) -> Place:
+    return Place.make(tmp_path_factory.mktemp("races"), tiny_model.parent, starter_folder)
 
 
 @pytest.mark.parametrize("settings", [CHECKED, LATE_COPIES, LATE_KERNELS], ids=["checked", "copies", "kernels"])

@@ -26,8 +26,8 @@ MEMORY = {OLD: 8 * GIB, NEW: 12 * GIB}
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Place:
-    return Place.make(tmp_path_factory.mktemp("cards"), tiny_model.parent)
+def place(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, starter_folder: Path) -> Place:
+    return Place.make(tmp_path_factory.mktemp("cards"), tiny_model.parent, starter_folder)
 
 
 @pytest.fixture

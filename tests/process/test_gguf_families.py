@@ -42,8 +42,9 @@ IN_EVERY_GATE = {  # a llama leaves in test_llamacpp
 # its q4_k_m 3e-4.
 MOST_OF_TINY = 2e-5
 # Measured, 2026-11-28, llama.cpp b11739: embeddings in each layer (Gemma 3n, 4) 6e-5 and 4e-5, Gemma 4 with experts 5e-5; latent attention (in
-# another order, so that other sums are rounded) 8e-5. Their quantised files keep the usual bounds.
-LOOSER = {"gemma3n": 2e-4, "gemma4_e": 2e-4, "gemma4_moe": 2e-4, "gemma4_unified": 2e-4, "youtu": 2e-4}
+# another order, so that other sums are rounded) 8e-5. Gemma 4 itself had 2.7e-5 with another adapter on 2026-11-30. Their quantised files
+# keep the usual bounds.
+LOOSER = {"gemma3n": 2e-4, "gemma4": 2e-4, "gemma4_e": 2e-4, "gemma4_moe": 2e-4, "gemma4_unified": 2e-4, "youtu": 2e-4}
 
 
 BY_SENTENCEPIECE = {"gemma2", "gemma3n", "gemma4", "gemma4_unified", "ernie4_5", "mixtral", "mistral", "phimoe", "jamba"}
