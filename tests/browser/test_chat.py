@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.browser
 
 
+@pytest.mark.gate
 def test_the_next_question_is_asked_in_view_while_the_base_still_writes(chrome: Browser, tmp_path: Path) -> None:
     """Seen: Send was blocked for 117 s after the tuned answer, until the base had looped through 256 tokens, and lay below the fold."""
     workspace = Workspace.open(tmp_path / "workspace")

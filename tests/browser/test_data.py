@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize(
     ("path", "viewport", "tab", "next_rows", "edited"),
     [

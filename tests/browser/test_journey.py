@@ -48,6 +48,7 @@ def fill(page: Page, setting: str, value: str) -> None:
     box.blur()
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("method", ["lora", pytest.param("qlora", marks=pytest.mark.full)])
 def test_from_a_sample_set_to_a_tuned_model_answering_beside_its_base(app: App, method: str, full: bool) -> None:
     """The plan's steps learn the voice, and held-out prompts are answered in it; with --full its own 48, else a fifth of them with half

@@ -46,6 +46,7 @@ def curve(page: Page, chart: str = "#live-chart") -> str:
 # ---- looks ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize(
     ("language", "viewport"),
     [
@@ -71,6 +72,7 @@ def test_empty_pages_are_accessible_quiet_and_fit(chrome: Browser, app: kit.App,
     page.context.close()
 
 
+@pytest.mark.gate
 def test_used_pages_are_accessible_in_light_and_dark(chrome: Browser, app: kit.App, workspace: Workspace, full: bool):
     ended(workspace, "whole", 60)
     with ScriptedRun(workspace, "海盗 <b>x</b>", train={"objective": "dpo", "beta": 0.1}) as broken:

@@ -48,6 +48,7 @@ def test_a_run_removed_from_the_queue_is_told_as_one_that_never_was(chrome: Brow
     page.context.close()
 
 
+@pytest.mark.gate
 def test_a_stopped_run_is_set_up_again_in_a_press_and_the_form_is_in_view(
     chrome: Browser, workspace: Workspace, app: kit.App
 ) -> None:

@@ -88,6 +88,7 @@ def test_somebody_who_comes_back_needs_two_actions(
     page.context.close()
 
 
+@pytest.mark.gate
 def test_the_whole_way_to_a_run_goes_by_keyboard(chrome: Browser, app: kit.App, workspace: Workspace):
     page, watch = kit.open_page(chrome, app)
     kit.expect(page.locator("#plan-card")).to_contain_text("fits")
@@ -228,6 +229,7 @@ def test_a_card_that_dies_while_watched_is_said_and_nothing_breaks(chrome: Brows
     page.context.close()
 
 
+@pytest.mark.gate
 def test_presets_and_data_sets_of_ones_own_are_kept_and_deleted(
     chrome: Browser, app: kit.App, workspace: Workspace, tmp_path: Path
 ):

@@ -459,6 +459,7 @@ def test_on_plain_gradio_a_models_answer_fetches_from_elsewhere_and_gr_html_runs
     page.close()
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("lists", [pytest.param("all", marks=in_a_browser)])
 def test_whatever_a_model_writes_runs_nothing_and_fetches_nothing(chrome: Browser, ours: Server, sink: Sink, lists: str):
     outside: list[str] = []

@@ -170,6 +170,7 @@ def test_runs_of_an_empty_workspace_say_how_to_make_one(tmp_path: Path) -> None:
     assert "quickstart" in command("runs", workspace=tmp_path).stderr
 
 
+@pytest.mark.gate
 def test_the_journey_works_without_a_browser(
     make_workspace: Callable[[], Workspace], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -313,6 +313,7 @@ def carry_out(
     return status, folder
 
 
+@pytest.mark.gate
 def test_a_tiny_model_leaves_through_the_worker_and_says_how_it_was_proven(tools: Tools, tiny_model: Path, tmp_path: Path) -> None:
     """In a folder whose letters no code page of Windows has together, and elsewhere by a path of more than 260 characters."""
     place = tmp_path / "Zürich – 中" if os.name == "nt" else tmp_path / "Zürich – 中 🏴" / ("long " * 30) / ("path " * 30)

@@ -348,7 +348,7 @@ def test_a_run_waits_its_turn_while_another_process_holds_the_device(workspace: 
     assert run.status().message.key == "lease.held" and "somebody else" in run.status().message.render("en")
 
 
-@pytest.mark.full
+@pytest.mark.gate
 @pytest.mark.spawn
 @pytest.mark.parametrize("method", ["lora", "qlora"])
 def test_the_starter_model_learns_in_a_few_steps(make_workspace: Callable[[], Workspace], method: str) -> None:
