@@ -13,6 +13,9 @@ from core.advice.case import SETTINGS, Advice, Grounds, Reason, is_set, with_set
 from core.data.sample_sets import sample_of
 from core.messages import msg
 from core.recipe import USUAL_BETA, Recipe
+from core.runs import further
+from core.runs.folder import RunFolder
+from core.runs.run_json import RunFacts, TrainedOn
 from core.workspace import names
 
 
@@ -22,6 +25,18 @@ class Plan:
 
     recipe: Recipe
     advice: Advice
+
+    def facts(self, data: TrainedOn, device: str | None, parent: RunFolder | None, seconds: float | None = None) -> RunFacts:
+        """The content of run.json before the run begins. device: where it is to train; parent: the run whose adapter it trains further;
+        seconds: the predicted time."""
+        return RunFacts(
+            data=data,
+            advice=self.advice.as_json(),
+            wanted_device=device,
+            wanted_beside=dict(self.advice.budget.beside),
+            predicted_seconds=seconds,
+            parent=further.facts_of(parent).parent if parent else None,
+        )
 
 
 def make(recipe: Recipe, grounds: Grounds, data_name: str = "") -> Plan:

@@ -170,9 +170,7 @@ def prepared(
     runs = Runs(space)
     data = TrainedOn(id=source, name=info.name, sha256=info.sha256 or "", rows=info.rows, version=of_run.version or 0)
     device = devices.CPU if cpu else budget.device_of(made.advice.budget, devices.here())
-    facts = RunFacts(data=data, advice=made.advice.as_json(), wanted_device=device, wanted_beside=dict(made.advice.budget.beside))
-    if parent:
-        facts = facts.model_copy(update={"parent": further_runs.facts_of(parent).parent})
+    facts = made.facts(data, device, parent)
     if queue:
         run, said = line_commands.create(space, made.recipe, facts, at)
         print_json(in_words(summary(run, runs.status(run)))) if as_json else say(said)

@@ -15,8 +15,7 @@ from core.errors import BusyError, GarageError
 from core.messages import Message
 from core.queue.queue import time_of_day
 from core.runs.folder import RunFolder
-from core.runs.further import facts_of
-from core.runs.run_json import RunFacts, TrainedOn
+from core.runs.run_json import TrainedOn
 from webui.form.handle import Filling, FormHandle, Given, Take, Taken, Updates
 from webui.form.planner import Form, FormResult, Planner, parent_of
 from webui.kit import samples
@@ -117,18 +116,12 @@ class StartStep:
         return self.w.t("queue_panel.added", name=run.name)
 
     def _submit(self, plan: Plan, seconds: float | None, form: Form, not_before: float | None) -> RunFolder:
-        recipe, advice = self.planner.settled(plan.recipe), plan.advice
+        recipe = self.planner.settled(plan.recipe)
         recipe = recipe.model_copy(update={"data": self.services.datasets.pinned(recipe.data)})
         info = self.services.datasets.get(recipe.data.source)
         report = self.services.datasets.report(info.id, choices=Choices.of(recipe.data))
         name = info.id if info.origin == "sample" else samples.title(info, self.w)
-        facts = RunFacts(
-            data=TrainedOn(id=info.id, name=name, sha256=report.sha256, rows=report.good_rows, version=recipe.data.version or 0),
-            advice=advice.as_json(),
-            wanted_device=self.planner.device(form.memory, advice.budget),
-            wanted_beside=dict(advice.budget.beside),
-            predicted_seconds=seconds,
-        )
-        if parent := parent_of(self.services, form.answers):
-            facts = facts.model_copy(update={"parent": facts_of(parent).parent})
+        data = TrainedOn(id=info.id, name=name, sha256=report.sha256, rows=report.good_rows, version=recipe.data.version or 0)
+        device = self.planner.device(form.memory, plan.advice.budget)
+        facts = plan.facts(data, device, parent_of(self.services, form.answers), seconds)
         return self.services.supervisor.submit(recipe, facts, not_before)
