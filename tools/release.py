@@ -22,7 +22,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 TOP = "LoRA Garage"
 CONTENTS = (
     "Start LoRA Garage.bat", "Start LoRA Garage.command", "start.sh", "launch.py", "launcher", "pyproject.toml", "constraints.txt", "packaging/uv.txt",
-    "README.md", "CHANGELOG.md", "SECURITY.md", "LICENSE", "core", "webui", "presets", "docs", ":!docs/pictures",
+    "README.md", "CHANGELOG.md", "SECURITY.md", "LICENSE", "NOTICE", "core", "webui", "presets", "docs", ":!docs/pictures",
 )  # fmt: skip
 MOST_BYTES = 2_000_000
 
