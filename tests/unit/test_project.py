@@ -33,7 +33,7 @@ def anchors(page: Path) -> set[str]:
 
 def test_the_licence_is_apache_2_in_full() -> None:
     said = (PROJECT / "LICENSE").read_text("utf-8")
-    assert METADATA["license"] == "Apache-2.0" and METADATA["license-files"] == ["LICENSE"]
+    assert METADATA["license"] == "Apache-2.0" and METADATA["license-files"] == ["LICENSE", "NOTICE"]
     assert "Version 2.0, January 2004" in said and "END OF TERMS AND CONDITIONS" in said and len(said.splitlines()) > 200
 
 
