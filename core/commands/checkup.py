@@ -14,7 +14,7 @@ from core.export.llamacpp import tools
 from core.messages import msg, terminal_language
 from core.system import checkup as checks
 from core.system.surroundings import result
-from core.workspace import folder, preferences
+from core.workspace import folder, lease, preferences
 from core.workspace.folder import LOG, Workspace
 from core.workspace.owner import Ownership
 
@@ -57,7 +57,8 @@ def workspace(
         try:
             if owner.claim("", patience_s=0.0):
                 raise BusyError("workspace.app_open")
-            said = msg("workspace.used", folder=folder.use(space.root, new), old=space.root, file=folder.MOVED)
+            with lease.hold(space, msg("workspace.using", folder=new)):
+                said = msg("workspace.used", folder=folder.use(space.root, new), old=space.root, file=folder.MOVED)
         finally:
             owner.release()
     if as_json:

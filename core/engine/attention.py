@@ -46,7 +46,8 @@ def packed_sdpa(
     if query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.shape[0] == 1 and not dropout:
         width = query.shape[-1] ** -0.5 if scaling is None else scaling
         return attend(query, key, value, lengths or (query.shape[2],), width, sliding_window), None
-    if lengths and not dropout and (together := varlen.find(query, key, value, sliding_window)):
+    together = varlen.find(query, key, value, sliding_window) if lengths and not dropout else None
+    if lengths and together and varlen.suits(together, lengths):
         query, key, value = (whole.squeeze(0).transpose(0, 1) for whole in (query, key, value))
         ends = varlen.ends_of(lengths).to(query.device) if ends is None else ends
         return together(query, key, value, lengths, ends, scaling, sliding_window)[None], None

@@ -17,6 +17,7 @@ from core.workspace import settings
 
 MOVED = "moved.json"
 PARTS = ("datasets", "models", "runs", "exports")
+OF_APPS = {MOVED, "app.lock", "app.owner.json", "gpu.lock", "gpu.owner.json", "logs/app.log"}  # which change while a copy is made
 LOG = Path("logs", "app.log")
 FROM_GGUF = Path("models", "from-gguf")
 
@@ -31,18 +32,32 @@ def expand(path: str | Path) -> Path:
 
 def use(old: Path, folder: Path) -> Path:
     """From now on the workspace of `old` is the one in folder, to which a person has copied it. Raises RecipeError."""
-    new = expand(folder).absolute()
-    if new == old or old in new.parents or new in old.parents:
+    new, here = expand(folder).absolute(), old.resolve()
+    there = new.resolve()
+    if there == here or here in there.parents or there in here.parents:
         raise RecipeError("workspace.inside", folder=new, workspace=old)
-    missing = [name for name in PARTS if not (new / name).is_dir()]
-    if missing:
-        raise RecipeError("workspace.not_copied", folder=new, workspace=old, missing=missing)
     try:
+        if missing := _not_in(here, there):
+            raise RecipeError("workspace.not_copied", folder=new, workspace=old, missing=missing)
         (new / MOVED).unlink(missing_ok=True)  # of a workspace that comes back to where it once was
         files.replace_json(old / MOVED, {"to": str(new)})
     except OSError as error:
         raise RecipeError("workspace.cannot_make", folder=old, reason=reason_of(error)) from error
     return new
+
+
+def _not_in(old: Path, new: Path) -> str:
+    """The first file of old that new lacks or has in another size; "" where all are there. Raises OSError."""
+    for folder, names, inside in os.walk(old):
+        at = Path(folder).relative_to(old)
+        names[:] = sorted(name for name in names if (at / name).parts[0] != "cache")
+        for path in sorted(at / name for name in inside if (at / name).as_posix() not in OF_APPS):
+            copy = new / path
+            if not copy.is_file() or copy.stat().st_size != (old / path).stat().st_size:
+                return str(path)
+        if not (new / at).is_dir():
+            return str(at)
+    return ""
 
 
 @dataclass(frozen=True)

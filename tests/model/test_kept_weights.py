@@ -260,4 +260,5 @@ def test_scales_that_do_not_fit_are_quantized_again_before_anything_else_is_give
     looked = Probe(run, Workspace.open(tmp_path / "ws"), trainer.recipe, LLAMA)
     monkeypatch.setattr(trainer.step, "rehearse", lambda longest: cuda.use(4.0 if looked._scales.forgotten else 40.0))
     looked(trainer.ahead)
+    assert not trainer.step.retreat.taken, "nothing else was given up for them"
     assert looked._scales.forgotten and looked._setup(trainer.step, trainer.longest()).double_quant

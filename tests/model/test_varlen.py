@@ -214,3 +214,10 @@ def test_a_memory_efficient_kernel_whose_gradients_are_others_is_not_used(monkey
     with registered(kernel):
         torch.testing.assert_close(attended(3), expected, rtol=0, atol=0)
         assert kernel.calls == 2, "those of the proof"
+
+
+def test_the_memory_efficient_kernel_is_left_where_one_example_is_far_longer_than_the_others() -> None:
+    """It keeps a number for each head, example and place of the longest: 1.6 GiB of an 8B for 100 short examples and one of 4,096."""
+    assert varlen.suits(varlen._efficient, (500, 700, 400, 448)) and varlen.suits(varlen._efficient, (2048,))
+    assert not varlen.suits(varlen._efficient, (4096, *[40] * 100))
+    assert varlen.suits(lambda *_: None, (4096, *[40] * 100))

@@ -24,6 +24,7 @@ Kernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, tuple[int, ...], to
 CARD = "cuda"
 TOLERANCE = 0.02  # of the largest value: 16-bit sums in another order
 LENGTHS, WINDOW = (9, 70, 1, 33), 5  # of the test
+MOST_PADDED = 4  # times the tokens that all examples would have if each were as long as the longest
 CAUSAL = 1  # of torch's CustomMaskType: from the top left
 
 
@@ -44,6 +45,12 @@ def _found(device: torch.device, dtype: torch.dtype, heads: int, kv_heads: int, 
         kernels = [_of_torch(varlen_attn), _efficient]
     made_up = (device, dtype, (heads, kv_heads, kv_heads), width, WINDOW if has_window else None)
     return next((kernel for kernel in kernels if proven(kernel, *made_up)), None)
+
+
+def suits(kernel: Kernel, lengths: tuple[int, ...]) -> bool:
+    """Whether kernel keeps little more than the examples need: memory-efficient attention keeps a number for each head, example and
+    place of the longest example, which no estimate counts."""
+    return kernel is not _efficient or len(lengths) * max(lengths) <= MOST_PADDED * sum(lengths)
 
 
 def _of_torch(varlen_attn: Callable[..., Any]) -> Kernel:

@@ -6,12 +6,15 @@ The library `datasets` reads them in a process of their own (core.hub.sets.look_
 from __future__ import annotations
 
 import queue
+import tempfile
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub import constants
 
+from core import files
 from core.errors import DataError
 from core.hub.answers import HubRequest, host_of
 from core.hub.downloads import nearest
@@ -88,7 +91,8 @@ def about(name: SetName, with_rows: bool = False) -> AboutSet:
     heard: queue.Queue[dict[str, Any]] = queue.Queue()
     child, end, found = Child(WORKER), time.monotonic() + LOOK_S, None
     child.listen(heard.put, lambda code: heard.put({"ended": code}))
-    child.say(repo=name.repo, named=name.named, with_rows=with_rows)
+    folder = Path(tempfile.mkdtemp(prefix="lora-garage-look-"))
+    child.say(repo=name.repo, named=name.named, with_rows=with_rows, folder=str(folder))
     try:
         while True:
             try:
@@ -106,6 +110,7 @@ def about(name: SetName, with_rows: bool = False) -> AboutSet:
                 return found
     finally:
         child.end(0)
+        files.remove_tree(folder, files.MOMENT_S)
 
 
 def _near(error: DataError, repo: str) -> DataError:

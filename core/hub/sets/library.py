@@ -118,7 +118,7 @@ def _parts(listing: Listing, module: DatasetModule, kind: str, config: BuilderCo
     base = module.builder_kwargs["base_path"]
     try:
         config._resolve_data_files(base, DownloadConfig(token=listing.token))
-    except FileNotFoundError:  # a configuration of the card whose files are not there
+    except (FileNotFoundError, ValueError, ImportError):  # files that are not there, or at an address of another kind
         return
     infos = module.dataset_infos or {}
     info = infos.get(config.name) or (next(iter(infos.values())) if len(infos) == 1 else None)
@@ -173,7 +173,9 @@ def stream(part: Part, listing: Listing, files: Sequence[str] = ()) -> IterableD
     # As they are, where load_dataset would take them for patterns.
     taken = DataFilesDict({"train": DataFilesList(urls, [(url,) for url in urls])})
     with refusing(listing.repo_id, part.files[0].name):
-        return kind(data_files=taken, token=listing.token, **options).as_streaming_dataset("train")
+        rows = kind(data_files=taken, token=listing.token, **options).as_streaming_dataset("train")
+        # Pictures and sound stay undecoded; rows_of leaves them out. Here, because its state is that of this dataset alone.
+        return rows.decode(False) if media(rows.features) else rows
 
 
 def media(features: Features | None) -> list[str]:
@@ -194,7 +196,7 @@ def rows_of(rows: IterableDataset) -> Iterator[dict[str, Any]]:
     """Each as JSON has it, classes by their names, without media. Raises what the library and the hub do (`refusing`)."""
     features = rows.features or Features()
     left_out = set(media(rows.features))
-    for row in rows.decode(False) if left_out else rows:
+    for row in rows:
         yield {name: _plain(value, features.get(name)) for name, value in row.items() if name not in left_out}
 
 

@@ -1,13 +1,13 @@
-"""The process that looks at one dataset on the Hub: `python -m core.hub.sets.look_worker`. It keeps nothing.
+"""The process that looks at one dataset on the Hub: `python -m core.hub.sets.look_worker`.
 
-In lines (core.system.lines). In: {repo, named, with_rows}. Out: {about: AboutSet} as soon as that is known, once more with its
+In lines (core.system.lines). In: {repo, named, with_rows, folder}; folder: for what it
+fetches, which whoever asks deletes. Out: {about: AboutSet} as soon as that is known, once more with its
 first rows where they were asked for, or {refused: Message} in place of either.
 """
 
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -79,9 +79,8 @@ def main() -> None:
     parent = ToParent()
     parent.listen(heard.put, lambda: os._exit(1))
     asked = heard.get()
-    with tempfile.TemporaryDirectory(prefix="lora-garage-look-", ignore_cleanup_errors=True) as folder:
-        library.settle(Path(folder))
-        look(asked["repo"], tuple(asked["named"]), asked["with_rows"], parent.say)
+    library.settle(Path(asked["folder"]))
+    look(asked["repo"], tuple(asked["named"]), asked["with_rows"], parent.say)
     leave(0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -101,7 +102,7 @@ def _of_lfm2(width: int, config: Mapping[str, Any]) -> int:
         return width
     narrow, factor = 2 * width // 3, config.get("block_ffn_dim_multiplier", 1.0)
     multiple = _number(config, "block_multiple_of") or 256
-    return -(-int(factor * narrow) // multiple) * multiple if isinstance(factor, int | float) else narrow
+    return -(-int(factor * narrow) // multiple) * multiple if isinstance(factor, int | float) and math.isfinite(factor) else narrow
 
 
 def _wide_heads(values: dict[str, Any], config: Mapping[str, Any]) -> None:

@@ -100,10 +100,13 @@ class Probe:
     def __call__(self, ahead: Ahead) -> None:
         """Raises DoesNotFitError."""
         self._leave_layers(ahead.step, ahead.longest())
-        while refusal := self._try(ahead):
-            if self._scales:
-                self._scales.forget()
-            if not ahead.save_memory(ahead.longest().rows):
+        while True:
+            scales = self._scales if self._scales and self._scales.is_on else None
+            if not (refusal := self._try(ahead)):
+                return
+            if scales:  # which running out of memory has undone already: the same again without them
+                scales.forget()
+            elif not ahead.save_memory(ahead.longest().rows):
                 raise refusal
 
     def _leave_layers(self, step: Step, longest: LongestBatch) -> None:

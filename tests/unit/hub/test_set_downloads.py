@@ -181,6 +181,34 @@ def test_first_rows_go_on_after_those_that_are_there(hub, app, store, monkeypatc
     assert len(hub.file_requests("00000.parquet")) <= 1, "of the first shard its footer alone"
 
 
+def test_first_rows_of_a_set_with_pictures_go_on_after_those_that_are_there(hub, app, store, monkeypatch, tmp_path):
+    """Seen: the state that was kept was that of the dataset whose pictures are decoded, which nobody read: rows came twice."""
+    from datasets import Dataset, Features, Image, Value
+
+    monkeypatch.setattr(set_transfer, "PIECE", 100)
+    rows = kit.pirates(400)
+    columns = {name: [row[name] for row in rows] for name in ("question", "answer")} | {
+        "picture": [{"bytes": b"x", "path": None}] * 400
+    }
+    features = Features({"question": Value("string"), "answer": Value("string"), "picture": Image()})
+    Dataset.from_dict(columns, features).to_parquet(tmp_path / "a.parquet")
+    kit.put(hub, NAME, {"train.parquet": (tmp_path / "a.parquet").read_bytes()})
+    real, cut_at = set_transfer.library.rows_of, [250]
+
+    def rows_of_stream(stream: Any) -> Iterator[dict[str, Any]]:
+        for number, row in enumerate(real(stream), 1):
+            yield row
+            if cut_at and number == cut_at[0]:
+                cut_at.clear()
+                raise HTTPError("cut")
+
+    monkeypatch.setattr(set_transfer.library, "rows_of", rows_of_stream)
+    part = PartName(NAME, "default", "train", 350)
+    app.start(str(part))
+    row = until(app, part)
+    assert not cut_at and rows_of(store, row.result) == kit.pirates(350)
+
+
 def test_what_an_earlier_version_had_of_a_paused_download_is_passed_over(hub, app, store):
     kit.put_parts(hub, NAME, {"default/train": [kit.pirates(100)]})
     part = PartName(NAME, "default", "train", 60)

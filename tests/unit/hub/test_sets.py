@@ -6,6 +6,7 @@ import gzip
 import json
 import random
 import socket
+import tempfile
 
 import psutil
 import pytest
@@ -260,6 +261,13 @@ def test_an_unknown_name_names_its_neighbours(hub):
     assert why("nobody/nothing-at-all") == "hub_set.missing"
 
 
+@pytest.mark.parametrize("address", ["https://example.org/x.csv", "s3://bucket/x.csv", "foo://x.csv"])
+def test_a_configuration_whose_files_lie_elsewhere_is_left_out_and_the_others_can_be_had(hub, address):
+    configs = [{"config_name": "good", "data_files": "good.csv", "default": True}, {"config_name": "away", "data_files": address}]
+    kit.put(hub, NAME, {"good.csv": b"question,answer\na,b\n"}, cardData={"configs": configs})
+    assert [part.config for part in about(SetName.parse(NAME)).parts] == ["good"]
+
+
 def test_what_the_library_asks_carries_the_token_as_all_else_does(hub, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", SECRET)
     kit.put_parts(hub, NAME, {"default/train": [kit.pirates(3)]})
@@ -290,6 +298,8 @@ def test_the_process_that_looks_asks_nobody_else_keeps_nothing_and_is_ended_wher
     elsewhere.setblocking(False)
     for name in ("HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{elsewhere.getsockname()[1]}")
+    (temporary := tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     (tmp_path / "home").mkdir()
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     for name in ("NO_PROXY", "no_proxy"):
@@ -301,7 +311,7 @@ def test_the_process_that_looks_asks_nobody_else_keeps_nothing_and_is_ended_wher
     assert isinstance(told.head, SetHead) and told.head.rows == tuple(kit.pirates(10)) and told.part.rows == 30
     with elsewhere, pytest.raises(BlockingIOError):
         elsewhere.accept()
-    assert not any((tmp_path / "home").iterdir())
+    assert not any((tmp_path / "home").iterdir()) and not any(temporary.iterdir())
     hub.stalls_listings = True
     monkeypatch.setattr(asking, "LOOK_S", 0.2)
     assert why(NAME) == "hub_set.slow"

@@ -211,7 +211,7 @@ def test_a_target_that_the_model_does_not_have_is_refused() -> None:
 
 
 def test_the_constants_say_which_stack_they_describe() -> None:
-    assert memory_constants().version == 2 and "bitsandbytes" in memory_constants().stack
+    assert memory_constants().version == 3 and "bitsandbytes" in memory_constants().stack
 
 
 # ---- the command ------------------------------------------------------------------------------------------------------

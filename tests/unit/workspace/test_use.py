@@ -9,6 +9,8 @@ import pytest
 
 from core.commands.__main__ import main
 from core.errors import RecipeError
+from core.messages import msg
+from core.workspace import lease
 from core.workspace.folder import MOVED, Workspace, use
 from core.workspace.owner import Ownership
 
@@ -17,6 +19,7 @@ from core.workspace.owner import Ownership
 def space(tmp_path: Path) -> Workspace:
     space = Workspace.open(tmp_path / "old")
     (space.runs / "2026-11-28_a").mkdir()
+    (space.runs / "2026-11-28_a" / "recipe.yaml").write_text("name: a\n", "utf-8")
     return space
 
 
@@ -39,9 +42,16 @@ def test_a_copy_is_found_by_the_old_name_and_can_come_back(space: Workspace, tmp
 
 def test_what_is_no_copy_is_refused_and_nothing_changes(space: Workspace, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
+    linked = tmp_path / "link"
+    try:
+        linked.symlink_to(space.root, target_is_directory=True)
+    except OSError:  # Windows without the right to make links
+        linked = space.root
     for folder, key in (
         (tmp_path / "empty", "workspace.not_copied"),
         (tmp_path / "none", "workspace.not_copied"),
+        (Workspace.open(tmp_path / "another").root, "workspace.not_copied"),
+        (linked, "workspace.inside"),
         (space.root, "workspace.inside"),
         (space.runs, "workspace.inside"),
         (tmp_path, "workspace.inside"),
@@ -50,6 +60,21 @@ def test_what_is_no_copy_is_refused_and_nothing_changes(space: Workspace, tmp_pa
         with pytest.raises(RecipeError) as refused:
             use(space.root, folder)
         assert refused.value.message.key == key
+    assert Workspace.open(space.root).root == space.root
+
+
+def test_a_copy_that_was_cut_off_is_refused_and_names_the_file(space: Workspace, tmp_path: Path) -> None:
+    new = copied(space, tmp_path / "new")
+    (new / "runs" / "2026-11-28_a" / "recipe.yaml").write_text("na", "utf-8")
+    with pytest.raises(RecipeError) as refused:
+        use(space.root, new)
+    assert str(Path("runs", "2026-11-28_a", "recipe.yaml")) in refused.value.message.render("en")
+
+
+def test_while_a_run_is_at_work_the_workspace_stays(space: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    new = copied(space, tmp_path / "new")
+    with lease.hold(space, msg("lease.held")):
+        assert main(["workspace", "--workspace", str(space.root), "--use", str(new)]) == 2
     assert Workspace.open(space.root).root == space.root
 
 

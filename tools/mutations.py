@@ -1,0 +1,142 @@
+"""Small faults put into core at random places, and which tests find them.
+
+    python -m tools.mutations [--count 60] [--seed N] FOLDER      FOLDER: a checkout of its own (git worktree add), which is changed
+
+Each fault is one of KINDS at one place of one file of core, drawn by the printed seed. The nearest of the tests that `test --changed` chooses
+for it are run until one fails. A fault that changes nothing that can be seen (another bound of a message's length) counts as not found. Prints
+a line for each: the place, the fault, the test that failed, and whether the gate always runs that test (tests/kit/sampling).
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import random
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.changed import Choice
+from tests.kit import durations, sampling
+from tests.kit.reach import Change, Project
+
+KINDS = {
+    ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "==", ast.In: "not in", ast.NotIn: "in",
+    ast.Is: "is not", ast.IsNot: "is", ast.Add: "-", ast.Sub: "+", ast.Mult: "/", ast.Div: "*", ast.And: "or", ast.Or: "and",
+}  # fmt: skip
+SYMBOLS = {
+    ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!=", ast.In: "in", ast.NotIn: "not in",
+    ast.Is: "is", ast.IsNot: "is not", ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.And: "and", ast.Or: "or",
+}  # fmt: skip
+MOST_S = 45.0  # of the nearest tests that are run for one fault
+LIMIT_S = 240.0  # for them; a test that never ends has found it
+
+
+@dataclass(frozen=True)
+class Fault:
+    """path: of the file; line, start, stop: the operator's place in it; old, new: its text."""
+
+    path: Path
+    line: int
+    start: int
+    stop: int
+    old: str
+    new: str
+
+    def put(self, root: Path) -> str:
+        """Write it; returns the text of before."""
+        file = root / self.path
+        before = file.read_text("utf-8")
+        lines = before.split("\n")
+        text = lines[self.line - 1]
+        lines[self.line - 1] = text[: self.start] + text[self.start : self.stop].replace(self.old, self.new, 1) + text[self.stop :]
+        file.write_text("\n".join(lines), "utf-8", newline="\n")
+        return before
+
+    def shown(self) -> str:
+        return f"{self.path.as_posix()}:{self.line} `{self.old}` -> `{self.new}`"
+
+
+def faults_of(path: Path, source: str) -> Iterator[Fault]:
+    """Operators whose two sides stand on one line of ASCII, where a column is a place."""
+    lines = source.split("\n")
+    for node in ast.walk(ast.parse(source)):
+        sides: list[tuple[ast.expr, ast.AST, ast.expr]] = []
+        if isinstance(node, ast.Compare):
+            sides = list(zip([node.left, *node.comparators], node.ops, node.comparators, strict=False))
+        elif isinstance(node, ast.BinOp):
+            sides = [(node.left, node.op, node.right)]
+        elif isinstance(node, ast.BoolOp):
+            sides = [(node.values[0], node.op, node.values[1])]
+        for left, operator, right in sides:
+            old, new = SYMBOLS.get(type(operator)), KINDS.get(type(operator))
+            if not old or not new or left.end_lineno != right.lineno or not lines[right.lineno - 1].isascii():
+                continue
+            start, stop = left.end_col_offset or 0, right.col_offset
+            if re.fullmatch(rf"\)*\s*{re.escape(old)}\s*\(*", lines[right.lineno - 1][start:stop]):
+                yield Fault(path, right.lineno, start, stop, old, new)
+
+
+def first_failure(root: Path, tests: list[str]) -> str | None:
+    """The first test that fails; "" for a run that did not end in time, None where all pass."""
+    with tempfile.NamedTemporaryFile("w", suffix=".txt", delete=False) as names:
+        names.write("\n".join(tests) + "\n")
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "2", "--color=no", "-p", "no:cacheprovider", f"@{names.name}"]
+    try:
+        done = subprocess.run(command, cwd=root, capture_output=True, encoding="utf-8", timeout=LIMIT_S)
+    except subprocess.TimeoutExpired:
+        return ""
+    finally:
+        Path(names.name).unlink()
+    failed = re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    return failed[0] if failed else None if done.returncode in (0, 5) else ""
+
+
+def nearest(tests: list[str], seconds: dict[str, float]) -> list[str]:
+    """The first of tests, which stand nearest first, up to MOST_S."""
+    taken, spent = [], 0.0
+    for test in tests:
+        spent += seconds.get(test, 0.2)
+        if spent > MOST_S:
+            break
+        taken.append(test)
+    return taken
+
+
+def is_always_run(test: str, seconds: dict[str, float]) -> bool:
+    folder = test.split("/")[1] if test.count("/") > 1 else ""
+    return folder not in sampling.DRAWN_S or seconds.get(test.partition("[")[0], 0.0) < sampling.SHORT_S
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--count", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6))
+    options = parser.parse_args()
+    root, draw, seconds = options.folder.resolve(), random.Random(options.seed), durations.kept()
+    files = [file.relative_to(root) for file in sorted((root / "core").rglob("*.py"))]
+    every = [fault for path in files for fault in faults_of(path, (root / path).read_text("utf-8"))]
+    print(f"seed {options.seed}: {options.count} of {len(every)} faults", flush=True)
+    found = always = 0
+    for fault in draw.sample(every, options.count):
+        before = fault.put(root)
+        project = Project(root)
+        choice = Choice.of(project.tests(Change(project, "HEAD").nodes()), seconds)
+        tests = nearest(choice.run, seconds)
+        failure = first_failure(root, tests) if tests else None
+        (root / fault.path).write_text(before, "utf-8", newline="\n")
+        found += failure is not None
+        sure = failure is not None and is_always_run(failure, seconds)
+        always += sure
+        said = "not found" if failure is None else f"{failure or 'did not end'}{' (always in the gate)' if sure else ''}"
+        print(f"{fault.shown()}: {said}, {len(tests)} tests", flush=True)
+    print(f"found by the tests of --changed: {found} of {options.count}; by tests that the gate always runs: at least {always}")
+
+
+if __name__ == "__main__":
+    main()
