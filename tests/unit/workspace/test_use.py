@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -43,9 +44,9 @@ def test_a_copy_is_found_by_the_old_name_and_can_come_back(space: Workspace, tmp
 def test_what_is_no_copy_is_refused_and_nothing_changes(space: Workspace, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     linked = tmp_path / "link"
-    try:
+    with suppress(OSError):  # Windows without the right to make links
         linked.symlink_to(space.root, target_is_directory=True)
-    except OSError:  # Windows without the right to make links
+    if not (linked / "runs").is_dir():  # nor under Wine, whose links lead nowhere
         linked = space.root
     for folder, key in (
         (tmp_path / "empty", "workspace.not_copied"),
