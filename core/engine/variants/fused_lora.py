@@ -173,7 +173,7 @@ class _Group:
 
 
 class _Member:
-    """What the product needs of one LoRA layer. a, b: `_Copies` of A and s B; copied_of: the `state` then."""
+    """One LoRA layer as the product reads it. a, b: `_Copies` of A and s B; copied_of: the `state` then."""
 
     a: torch.Tensor
     b: torch.Tensor

@@ -43,7 +43,8 @@ def name_of(folder: Path) -> str | None:
 
 
 def by_steps(tokenizer: dict[str, Any]) -> str | None:
-    """Of a tokenizer that changes no text before it splits it, puts no space before it, and merges words that it has whole too."""
+    """The name for a tokenizer whose steps stand in STEPS, if it changes no text before it splits it, adds no space and merges all words;
+    otherwise None."""
     whole = tokenizer.get("pre_tokenizer") or {}
     steps = whole.get("pretokenizers") or [whole]
     if (

@@ -83,7 +83,7 @@ def part_of(parts: Sequence[AboutPart], repo: str, named: tuple[str, ...]) -> Ab
 
 
 def about(name: SetName, with_rows: bool = False) -> AboutSet:
-    """Within LOOK_S. Raises DataError with one sentence."""
+    """The details of a dataset, and with_rows the first rows of the part that is named, within LOOK_S. Raises DataError."""
     if constants.HF_HUB_OFFLINE:
         raise DataError("hub_set.offline_mode", repo=name.repo)
     request = HubRequest.of(name.repo, pages=PAGES)
@@ -104,7 +104,7 @@ def about(name: SetName, with_rows: bool = False) -> AboutSet:
             if "refused" in said and found is not None:
                 return found.model_copy(update={"head": Message.model_validate(said["refused"])})
             if "ended" in said:
-                raise DataError("hub.ended", repo=name.repo, code=said["ended"])
+                raise DataError("hub_set.look_ended", repo=name.repo, code=said["ended"])
             found = AboutSet.model_validate(said["about"])
             if found.head is not None or not with_rows:
                 return found

@@ -62,7 +62,7 @@ class Part:
 
 
 def settle(cache: Path) -> None:
-    """For the whole process: cards and indexes in a folder of its own; a broken line is told at once, for `DownloadWork` waits."""
+    """Set the library up for this process: cards and indexes go into cache; a broken connection raises at once, for `DownloadWork` waits."""
     constants.HF_HUB_CACHE = datasets.config.HF_DATASETS_CACHE = str(cache)
     datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # it would tell another address which set was looked at
     datasets.config.STREAMING_READ_MAX_RETRIES = datasets.config.STREAMING_OPEN_MAX_RETRIES = 1
@@ -73,7 +73,7 @@ def settle(cache: Path) -> None:
 
 
 def parts_of(listing: Listing) -> list[Part]:
-    """What can be read, as the card has it, the default configuration first. Raises DataError, HTTPError."""
+    """The readable parts as the card lists them, the default configuration first. Raises DataError, HTTPError."""
     repo = listing.repo_id
     script = f"{repo.rpartition('/')[2]}.py"
     if script in listing.siblings:

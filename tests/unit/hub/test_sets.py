@@ -316,3 +316,21 @@ def test_the_process_that_looks_asks_nobody_else_keeps_nothing_and_is_ended_wher
     monkeypatch.setattr(asking, "LOOK_S", 0.2)
     assert why(NAME) == "hub_set.slow"
     wait_until(lambda: not [each for each in psutil.Process().children(recursive=True) if asking.WORKER in each.cmdline()])
+
+
+def test_a_look_whose_process_dies_is_said_as_one_and_leaves_no_folder(monkeypatch, tmp_path):
+    """Seen: the sentence of a download that ended, though nothing was downloaded."""
+
+    class Dying:
+        def __init__(self, *_: object) -> None: ...
+
+        def listen(self, heard, ended) -> None:
+            ended(-9)
+
+        def say(self, **_: object) -> None: ...
+
+        def end(self, _: float) -> None: ...
+
+    monkeypatch.setattr(asking, "Child", Dying)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert why(NAME) == "hub_set.look_ended" and not any(tmp_path.iterdir())

@@ -88,6 +88,7 @@ LFM2 = {
         ({"block_ff_dim": 12288, "intermediate_size": 1}, 8192),
         ({"intermediate_size": 4608, "block_auto_adjust_ff_dim": False}, 4608),
         ({"intermediate_size": 6656, "block_ffn_dim_multiplier": 1.3, "block_multiple_of": 512}, 6144),
+        ({"intermediate_size": 6656, "block_ffn_dim_multiplier": float("inf")}, 4437),
     ],
 )
 def test_the_mlp_of_lfm2_is_as_wide_as_its_class_makes_it(given: dict[str, Any], width: int) -> None:
