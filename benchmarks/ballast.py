@@ -1,4 +1,5 @@
-"""Takes the card's memory until no more than so much is free, and holds it until its input is closed. Started by benchmarks.gpu_report.
+"""Takes the card's memory until no more than so much is free, and holds it until its input is closed. Started by
+benchmarks.gpu_report.
 
 python -m benchmarks.ballast LEAVES_BYTES       prints "held BYTES" once it does
 """

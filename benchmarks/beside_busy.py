@@ -3,10 +3,11 @@
     python launch.py test --collect-only -q      # once: installs what this needs
     .venv/bin/python -m benchmarks.beside_busy [--busy 1] [--seconds 50] [--workspace DIR]
 
-The starter on a sample set, by the app's own worker: quiet, then beside `--busy` programs that each want one core for `--seconds`,
-then quiet again. Twice: as shipped, where the threads follow (core/runs/threads), and with their count fixed. Tokens a second of each
-time come from the run's own lines; that beside the busy programs is taken whole, the seconds in which it is noticed too. On a PC that
-is quiet otherwise; under four minutes.
+The starter on a sample set, by the app's own worker: quiet, then beside `--busy` programs that each want one core for
+`--seconds`,
+then quiet again. Twice: as shipped, where the threads follow (core/runs/threads), and with their count fixed. Tokens a
+second of each time come from the run's own lines; that beside the busy programs is taken whole, the seconds in which it
+is noticed too. On a PC that is quiet otherwise; under four minutes.
 """
 
 from __future__ import annotations
@@ -41,7 +42,13 @@ def measure(space: Workspace, seconds: float, busy: int) -> dict[str, float]:
     """Tokens a second: quiet, beside, after."""
     value = {
         "data": {"source": "sample:pirate_answers"},
-        "train": {"max_steps": 100_000, "eval_steps": 100_000, "save_steps": 100_000, "sample_seconds": 0, "learning_rate": 1e-4},
+        "train": {
+            "max_steps": 100_000,
+            "eval_steps": 100_000,
+            "save_steps": 100_000,
+            "sample_seconds": 0,
+            "learning_rate": 1e-4,
+        },
     }
     run = Runs(space).create(plan.resolve(Recipe.parse(value), "beside", has_card=False), "command")
     worker, programs, found = spawn_worker(space, run), [], {}
@@ -96,7 +103,10 @@ def ratios(seconds: float, busy: int, workspace: Path | None) -> dict[str, float
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             rates = measure(Workspace.open(workspace or folder), seconds, busy)
         found[name] = rates["quiet"] / rates["beside"]
-        print(f"| {name} | " + " | ".join(f"{rate:.0f}" for rate in rates.values()) + f" | {found[name]:.2f} |", flush=True)
+        print(
+            f"| {name} | " + " | ".join(f"{rate:.0f}" for rate in rates.values()) + f" | {found[name]:.2f} |",
+            flush=True,
+        )
     return found
 
 

@@ -32,7 +32,8 @@ def run(
     log: Path | None = None,
     more: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The result that `PYTHON -m module arguments` says. Raises RuntimeError with the end of its output where it says none.
+    """The result that `PYTHON -m module arguments` says. Raises RuntimeError with the end of its output where it says
+    none.
 
     log: where its whole output is kept. more: of its environment.
     """
@@ -55,8 +56,8 @@ def run(
 
 
 def rate(result: dict[str, Any], what: str, warm_up: int, clock: str = "ends") -> float:
-    """Tokens a second ("supervised" or "computed") of a Meter's report, over the steps after the first warm_up ones. clock: "busy" for the
-    processor's own seconds, which other programs lengthen less."""
+    """Tokens a second ("supervised" or "computed") of a Meter's report, over the steps after the first warm_up ones.
+    clock: "busy" for the processor's own seconds, which other programs lengthen less."""
     ends = result[clock]
     return sum(result[what][warm_up:]) / (ends[-1] - ends[warm_up - 1])
 

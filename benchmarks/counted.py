@@ -1,16 +1,19 @@
-"""What one micro-batch of QLoRA asks of a card: launches, multiplications and bytes, counted on tensors without data. Nothing is timed.
+"""What one micro-batch of QLoRA asks of a card: launches, multiplications and bytes, counted on tensors without data.
+Nothing is timed.
 
     .venv/bin/python -m benchmarks.counted [--model llama-3.1-8b-instruct] [--tokens 2048] [--rows 1]
 
-Forward and backward of the whole model on device meta, all layers, r 8 on all linear layers; clipping and AdamW, once a step and the same
-for all, are left out. Four ways: ours, as core/trial/dry_run builds a run's own step (with every layer checkpointed, and with some left out);
-transformers' layers and loss with PEFT's adapters in bf16, as TRL has them for QLoRA, checkpointed too; and the same model with Unsloth's
-published kernels (fast_lora, rms_layernorm, rope_embedding, swiglu, cross_entropy_loss; offloaded checkpoints), which is written down here
-after reading them and run by nobody.
+Forward and backward of the whole model on device meta, all layers, r 8 on all linear layers; clipping and AdamW, once a
+step and the same
+for all, are left out. Four ways: ours, as core/trial/dry_run builds a run's own step (with every layer checkpointed,
+and with some left out); transformers' layers and loss with PEFT's adapters in bf16, as TRL has them for QLoRA,
+checkpointed too; and the same model with Unsloth's published kernels (fast_lora, rms_layernorm, rope_embedding, swiglu,
+cross_entropy_loss; offloaded checkpoints), which is written down here after reading them and run by nobody.
 
-How it is counted: an operation that only looks at memory or takes it costs nothing, each other one is a launch that reads its inputs and
-writes its outputs once (a cache that keeps something makes less of it). Multiplications by torch's own counter, where causal attention
-counts its whole square. A 4-bit product unpacks first (three launches, with scales in fp32 one), as bitsandbytes does from 1,537 rows on.
+How it is counted: an operation that only looks at memory or takes it costs nothing, each other one is a launch that
+reads its inputs and writes its outputs once (a cache that keeps something makes less of it). Multiplications by torch's
+own counter, where causal attention counts its whole square. A 4-bit product unpacks first (three launches, with scales
+in fp32 one), as bitsandbytes does from 1,537 rows on.
 """
 
 from __future__ import annotations
@@ -69,9 +72,14 @@ class Tally(TorchDispatchMode):
             flops = _flops(operation, name, args, kwargs or {}, result)
             kind = "product" if flops else "unpacking" if name in UNPACKS else "rest"
             self.kernel(
-                kind, () if name in FILLS else tree_leaves((args, kwargs)), tree_leaves(result), KERNELS.get(name, 1), flops
+                kind,
+                () if name in FILLS else tree_leaves((args, kwargs)),
+                tree_leaves(result),
+                KERNELS.get(name, 1),
+                flops,
             )
-            if name == "gemm_4bit":  # the unpacked matrix is written, and read again; before that its scales, if they are in 8 bits
+            if name == "gemm_4bit":
+                # the unpacked matrix is written, and read again; before that its scales, if they are in 8 bits
                 self.launches["unpacking"] += 1 if args[7:8] in ((), (None,)) else 3
                 self.bytes["unpacking"] += 2 * math.prod(args[2]) * args[0].element_size()
         return result
@@ -113,11 +121,12 @@ def _size(tensors: Iterable[Any]) -> int:
     return sum(min(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes()) for tensor in each)
 
 
-# ---- ours -------------------------------------------------------------------------------------------------------------
+# ---- ours ----------------------------------------------------------------------------------------
 
 
 class _Counted(dry_run._Model):
-    """The dry run's model, whose step is counted from the first operation of its forward to the last of its backward."""
+    """The dry run's model, whose step is counted from the first operation of its forward to the last of its
+    backward."""
 
     def __init__(self, config: Any, setup: Setup, tally: Tally):
         super().__init__(config, setup, dry_run._Family(config, True, lambda: None), lambda: None)
@@ -146,7 +155,7 @@ def ours(config: dict[str, Any], setup: Setup, together: bool = False) -> Tally:
     return tally
 
 
-# ---- transformers and PEFT ----------------------------------------------------------------------------------------------
+# ---- transformers and PEFT -----------------------------------------------------------------------
 
 
 def plain(config: dict[str, Any], setup: Setup) -> Tally:
@@ -162,7 +171,12 @@ def plain(config: dict[str, Any], setup: Setup) -> Tally:
     tuned.enable_input_require_grads()
     ids = torch.zeros(setup.micro_batch, setup.max_length, dtype=torch.int64, device=META)
     # What code asks of a tensor without data is answered as the dry run answers it.
-    with dry_run._as_on_a_card(), heads_shared(), Allocations(model.config.get_text_config().vocab_size), Tally() as tally:
+    with (
+        dry_run._as_on_a_card(),
+        heads_shared(),
+        Allocations(model.config.get_text_config().vocab_size),
+        Tally() as tally,
+    ):
         tuned(input_ids=ids, labels=ids, use_cache=False).loss.backward()
     return tally
 
@@ -174,7 +188,9 @@ def heads_shared() -> Iterator[None]:
 
     def flash(query: Any, key: Any, value: Any, attn_mask: Any = None, dropout_p: float = 0.0, is_causal: bool = False,
               scale: float | None = None, enable_gqa: bool = False) -> Any:  # fmt: skip
-        return torch.ops.aten._scaled_dot_product_flash_attention(query, key, value, dropout_p, is_causal, False, scale=scale)[0]
+        return torch.ops.aten._scaled_dot_product_flash_attention(
+            query, key, value, dropout_p, is_causal, False, scale=scale
+        )[0]
 
     torch.nn.functional.scaled_dot_product_attention = flash
     try:
@@ -183,14 +199,21 @@ def heads_shared() -> Iterator[None]:
         torch.nn.functional.scaled_dot_product_attention = own
 
 
-# ---- Unsloth's kernels, by reading ----------------------------------------------------------------------------------------
+# ---- Unsloth's kernels, by reading ---------------------------------------------------------------
 
 
 class _Read:
-    """A Llama-like layer of the numbers of shape, (tokens, width) matrices, each method what one of the published functions launches."""
+    """A Llama-like layer of the numbers of shape, (tokens, width) matrices, each method what one of the published
+    functions launches."""
 
     def __init__(self, shape: Any, setup: Setup, tally: Tally):
-        self.shape, self.rank, self.tokens, self.rows, self.tally = shape, setup.r, setup.tokens, setup.micro_batch, tally
+        self.shape, self.rank, self.tokens, self.rows, self.tally = (
+            shape,
+            setup.r,
+            setup.tokens,
+            setup.micro_batch,
+            tally,
+        )
         self.stream, self.mlp = self.values(shape.hidden_size), self.values(shape.active_width)
         self.q, self.k = self.values(shape.q_width), self.values(shape.kv_width)
 
@@ -218,7 +241,9 @@ class _Read:
         y = x @ self.unpacked(x.shape[1], d_out)
         return y.addmm_(x @ a, b)
 
-    def back(self, x: torch.Tensor, gradient: torch.Tensor, into: torch.Tensor | None = None, made: bool = False) -> torch.Tensor:
+    def back(
+        self, x: torch.Tensor, gradient: torch.Tensor, into: torch.Tensor | None = None, made: bool = False
+    ) -> torch.Tensor:
         """The gradients of A and B, and that of x, added to `into`. made: the base's share is there already."""
         a, b = self.factors(x.shape[1], gradient.shape[1])
         _ = x.t() @ (gradient @ b.t()), (a.t() @ x.t()) @ gradient
@@ -274,8 +299,8 @@ class _Read:
 
 
 def unsloth(shape: Any, setup: Setup) -> Tally:
-    """Every layer's input goes to RAM and comes back, the whole layer is computed twice, down_proj too; the head at all tokens, whose
-    logits fast_cross_entropy reads once and turns into their gradient in place."""
+    """Every layer's input goes to RAM and comes back, the whole layer is computed twice, down_proj too; the head at all
+    tokens, whose logits fast_cross_entropy reads once and turns into their gradient in place."""
     with Tally() as tally:
         layer, hidden = _Read(shape, setup, tally), shape.hidden_size
         for _ in range(shape.num_hidden_layers):
@@ -302,16 +327,25 @@ def main() -> None:
     known = next(model for model in known_models() if model.id == chosen.model)
     shape, config = known.shape, known.config or known.shape.config()
     layers = shape.num_hidden_layers
-    setup = Setup(method="qlora", r=8, micro_batch=chosen.rows, max_length=chosen.tokens // chosen.rows, optim="adamw_torch")
+    setup = Setup(
+        method="qlora", r=8, micro_batch=chosen.rows, max_length=chosen.tokens // chosen.rows, optim="adamw_torch"
+    )
     some = setup.model_copy(update={"kept_layers": layers // 4})
     print(
-        f"{machine.line('torch', 'transformers', 'peft', 'bitsandbytes')}\n{known.title}, {chosen.tokens} tokens, {chosen.rows} rows\n"
+        f"{machine.line('torch', 'transformers', 'peft', 'bitsandbytes')}\n{known.title}, {chosen.tokens} tokens, "
+        f"{chosen.rows} rows\n"
     )
-    print("| counted | launches | products | unpacking | rest | TFLOP | GB | products | unpacking | rest |\n" + "|---" * 10 + "|")
+    print(
+        "| counted | launches | products | unpacking | rest | TFLOP | GB | products | unpacking | rest |\n"
+        + "|---" * 10
+        + "|"
+    )
     ways: dict[str, Callable[[], Tally]] = {
         "ours, every layer checkpointed": lambda: ours(config, setup),
         f"ours, {layers // 4} of {layers} layers not checkpointed": lambda: ours(config, some),
-        "ours, 4-bit weights kept for the backward": lambda: ours(config, setup.model_copy(update={"keeps_unpacked": True})),
+        "ours, 4-bit weights kept for the backward": lambda: ours(
+            config, setup.model_copy(update={"keeps_unpacked": True})
+        ),
         "ours, one attention for all examples": lambda: ours(config, setup, True),
         "ours, both, and scales in fp32": lambda: ours(config, setup.model_copy(update=KEPT), True),
         "transformers + PEFT": lambda: plain(config, setup),

@@ -1,13 +1,17 @@
-"""How fast a file becomes a data set, and what it costs to look into one: ours beside `datasets.load_dataset` and pandas, on the same file.
+"""How fast a file becomes a data set, and what it costs to look into one: ours beside `datasets.load_dataset` and
+pandas, on the same file.
 
-    .venv/bin/python -m benchmarks.data_import [--rows 1000000] [--folder DIR] [--kinds jsonl csv] [--repeats 3] [--starter DIR] [--page]
+    .venv/bin/python -m benchmarks.data_import [--rows 1000000] [--folder DIR] [--kinds jsonl csv] [--repeats 3]
+    [--starter DIR] [--page]
 
-Writes a file of questions and answers, reads it by each in a process of its own (one after the other, on one core where the system allows to
-say so), and tells MB/s by the clock and by the processor's own count (which other programs do not touch), and the largest memory of the process.
-What the three do differs: `datasets` and pandas take the columns as they are; ours checks each row, counts what nobody reads, finds rows that
-repeat, keeps a copy of the file and a row that can be mended for each that cannot be learned from. Then, of ours: the first page of the table,
-a row anywhere in it, the preview of one (with the starter's tokenizer, where it is on this PC, or in --starter), what was found mended in every
-row, and how long an import takes to be cancelled. --page: the same in a real app, by a browser, with the memory of the web process.
+Writes a file of questions and answers, reads it by each in a process of its own (one after the other, on one core where
+the system allows to say so), and tells MB/s by the clock and by the processor's own count (which other programs do not
+touch), and the largest memory of the process.
+What the three do differs: `datasets` and pandas take the columns as they are; ours checks each row, counts what nobody
+reads, finds rows that repeat, keeps a copy of the file and a row that can be mended for each that cannot be learned
+from. Then, of ours: the first page of the table, a row anywhere in it, the preview of one (with the starter's
+tokenizer, where it is on this PC, or in --starter), what was found mended in every row, and how long an import takes to
+be cancelled. --page: the same in a real app, by a browser, with the memory of the web process.
 """
 
 from __future__ import annotations
@@ -53,7 +57,8 @@ class Cancelled(Exception):
 
 
 def rows_of(count: int) -> Iterator[dict[str, str]]:
-    """Some 430 bytes each; of a thousand one with an empty answer, two with a placeholder, one that nearly repeats another (and is one more)."""
+    """Some 430 bytes each; of a thousand one with an empty answer, two with a placeholder, one that nearly repeats
+    another (and is one more)."""
     chance = random.Random(7)
     words = [
         f"{a}{b}"
@@ -146,7 +151,8 @@ def looked(folder: Path, model: Path | None) -> dict[str, Any]:
 
 
 class AsTheFirst:
-    """A tokenizer to which each row is as long as the first: what a run holds depends on their number alone, and a million take four minutes."""
+    """A tokenizer to which each row is as long as the first: what a run holds depends on their number alone, and a
+    million take four minutes."""
 
     def __init__(self, model: Path):
         self._real = Tokenizer(model)
@@ -168,7 +174,8 @@ class Silent:
 
 
 def a_run(folder: Path, model: Path | None) -> dict[str, Any]:
-    """MiB of a process, of its own and mapped from files, before a run has looked at its rows and at its first step (Linux)."""
+    """MiB of a process, of its own and mapped from files, before a run has looked at its rows and at its first step
+    (Linux)."""
     if model is None or not Path("/proc/self/smaps_rollup").exists():
         return {}
     tokenizer, examples = AsTheFirst(model), store_of(folder).rows("many").examples
@@ -182,7 +189,9 @@ def a_run(folder: Path, model: Path | None) -> dict[str, Any]:
 
 def own_and_mapped() -> tuple[float, float]:
     said = Path("/proc/self/smaps_rollup").read_text()
-    own, mapped = (int(re.search(rf"^{name}:\s+(\d+)", said, re.MULTILINE)[1]) / 1024 for name in ("Pss_Anon", "Pss_File"))  # type: ignore[index]
+    own, mapped = (
+        int(re.findall(rf"^{name}:\s+(\d+)", said, re.MULTILINE)[0]) / 1024 for name in ("Pss_Anon", "Pss_File")
+    )
     return own, mapped
 
 
@@ -216,7 +225,12 @@ def measure(what: str, file: Path, folder: Path, model: Path | None) -> dict[str
         return cancelled(file, folder)
     begun, spent = time.perf_counter(), time.process_time()
     count = READERS[what](file, folder)
-    return {"seconds": time.perf_counter() - begun, "cpu": time.process_time() - spent, "rows": count, "peak": peak_mib()}
+    return {
+        "seconds": time.perf_counter() - begun,
+        "cpu": time.process_time() - spent,
+        "rows": count,
+        "peak": peak_mib(),
+    }
 
 
 def told(kind: str, file: Path, repeats: int, place: Path, model: Path | None) -> None:
@@ -227,7 +241,9 @@ def told(kind: str, file: Path, repeats: int, place: Path, model: Path | None) -
         results = []
         for _ in range(repeats):
             with tempfile.TemporaryDirectory(dir=place) as folder:
-                results.append(child.run("benchmarks.data_import", "--measure", name, "--file", file, "--folder", folder))
+                results.append(
+                    child.run("benchmarks.data_import", "--measure", name, "--file", file, "--folder", folder)
+                )
         best = min(results, key=lambda result: result["seconds"])
         rates = size / best["seconds"], size / min(result["cpu"] for result in results)
         print(f"{name:12} {rates[0]:8.1f} {rates[1]:18.1f} {max(r['peak'] for r in results):9.0f} {best['rows']:10,}")
@@ -238,13 +254,15 @@ def told(kind: str, file: Path, repeats: int, place: Path, model: Path | None) -
         seen = child.run("benchmarks.data_import", "--measure", "look", *more)
         gone = child.run("benchmarks.data_import", "--measure", "cancel", "--file", file, "--folder", folder)
     print(
-        "looking into it: " + ", ".join(f"{name} {value:,.1f} ms" for name, value in seen.items() if name not in ("rows", "peak"))
+        "looking into it: "
+        + ", ".join(f"{name} {value:,.1f} ms" for name, value in seen.items() if name not in ("rows", "peak"))
     )
     if run:
         (own, mapped), (own_now, mapped_now) = run["before"], run["now"]
         each = (own_now - own) * 2**20 / run["rows"]
         print(
-            f"a run of {run['rows']:,} rows, {run['tokens']:,} tokens: {own_now - own:.0f} MiB of its own until its first step, {each:.0f} bytes a row, "
+            f"a run of {run['rows']:,} rows, {run['tokens']:,} tokens: {own_now - own:.0f} MiB of its own until its "
+            f"first step, {each:.0f} bytes a row, "
             f"beside {own:.0f} before; mapped from files {mapped:.0f}, then {mapped_now:.0f} MiB"
         )
     print(f"peak of the process that looks: {seen['peak']:,.0f} MiB")
@@ -260,9 +278,15 @@ def main() -> int:
     options.add_argument("--rows", type=int, default=1_000_000, help="of each file, some 430 bytes each")
     options.add_argument("--kinds", nargs="*", default=["jsonl", "csv"], choices=["jsonl", "csv"])
     options.add_argument("--repeats", type=int, default=3)
-    options.add_argument("--folder", type=Path, default=None, help="where the files go; as much room as ten times the file")
-    options.add_argument("--starter", type=Path, default=None, help="the starter model, where it is not in the workspace")
-    options.add_argument("--page", action="store_true", help="in a real app too (Linux, with a Chromium and what the tests need)")
+    options.add_argument(
+        "--folder", type=Path, default=None, help="where the files go; as much room as ten times the file"
+    )
+    options.add_argument(
+        "--starter", type=Path, default=None, help="the starter model, where it is not in the workspace"
+    )
+    options.add_argument(
+        "--page", action="store_true", help="in a real app too (Linux, with a Chromium and what the tests need)"
+    )
     options.add_argument("--measure", help=argparse.SUPPRESS)
     options.add_argument("--file", type=Path, help=argparse.SUPPRESS)
     chosen = options.parse_args()

@@ -1,7 +1,9 @@
-"""What the app itself costs while a large file is read on its page, and what a person waits for there. Part of `benchmarks.data_import`; Linux.
+"""What the app itself costs while a large file is read on its page, and what a person waits for there. Part of
+`benchmarks.data_import`; Linux.
 
-A real app, a browser on it that drops the file in step 3 as a person does, its one poll a second going on. Memory is what the kernel counts for
-the web process alone (Pss of /proc/PID/smaps_rollup, looked at each 0.1 s), and beside it what its reading processes take.
+A real app, a browser on it that drops the file in step 3 as a person does, its one poll a second going on. Memory is
+what the kernel counts for the web process alone (Pss of /proc/PID/smaps_rollup, looked at each 0.1 s), and beside it
+what its reading processes take.
 """
 
 from __future__ import annotations
@@ -113,9 +115,16 @@ def _cancelled(page: Any, file: Path, workspace: Workspace, pid: int) -> None:
     page.locator("#file-notice").get_by_text("Nothing was added").wait_for()
     page.locator("#import").wait_for(state="hidden")
     seconds = time.monotonic() - begun
-    left = [path.name for path in workspace.datasets.rglob("*") if path.name == "importing" or path.name.startswith(".rows-")]
+    left = [
+        path.name
+        for path in workspace.datasets.rglob("*")
+        if path.name == "importing" or path.name.startswith(".rows-")
+    ]
     reading = sum("core.data.large.worker" in child.cmdline() for child in psutil.Process(pid).children(recursive=True))
-    print(f"  cancelled on the page: {seconds:.2f} s, left behind: {left or 'nothing'}, processes that still read: {reading}")
+    print(
+        f"  cancelled on the page: {seconds:.2f} s, left behind: {left or 'nothing'}, processes that still read: "
+        f"{reading}"
+    )
 
 
 def _mended(page: Any, watching: Watching) -> None:

@@ -2,10 +2,11 @@
 
     .venv/bin/python -m benchmarks.data_worker [--rows 10000 1000000] [--starter DIR] [--folder DIR]
 
-A set of short questions and answers is imported, a model of two layers (tests/kit/tiny, so that it hides nothing) is to learn all of it in an epoch, and
-`core.training.worker` is started as the app starts it. It counts the tokens of every row, and is ended when its first step is told. Memory is what the
-kernel counts as the process's own (Anonymous of /proc/PID/smaps_rollup, looked at each 0.2 s), apart from what is mapped from files. Seconds of its
-processor are told too; neither depends on what else the PC does.
+A set of short questions and answers is imported, a model of two layers (tests/kit/tiny, so that it hides nothing) is to
+learn all of it in an epoch, and `core.training.worker` is started as the app starts it. It counts the tokens of every
+row, and is ended when its first step is told. Memory is what the kernel counts as the process's own (Anonymous of
+/proc/PID/smaps_rollup, looked at each 0.2 s), apart from what is mapped from files. Seconds of its processor are told
+too; neither depends on what else the PC does.
 """
 
 from __future__ import annotations
@@ -54,16 +55,21 @@ def run(count: int, folder: Path, model: Path) -> Taken:
     workspace = Workspace.open(folder)
     store = DatasetStore(workspace.datasets, PRESETS)
     info = store.import_file(write(folder / "many.jsonl", count), f"{count} rows")
-    wanted = Recipe.parse({"model": {"id": f"library:{model.name}"}, "data": {"source": info.id}, "train": {"num_train_epochs": 1}})
+    wanted = Recipe.parse(
+        {"model": {"id": f"library:{model.name}"}, "data": {"source": info.id}, "train": {"num_train_epochs": 1}}
+    )
     data = TrainedOn(id=info.id, name=info.name, sha256=info.sha256 or "", rows=info.rows)
-    made = Runs(workspace).create(plan.resolve(wanted, info.name, False), "command", RunFacts(data=data, wanted_device="cpu"))
+    made = Runs(workspace).create(
+        plan.resolve(wanted, info.name, False), "command", RunFacts(data=data, wanted_device="cpu")
+    )
     process = spawn_worker(workspace, made)
     peak, seconds = (0.0, 0.0), 0.0
     try:
         while not any(line.get("kind") == "train" or "loss" in line for line in made.newest_metrics()):
             if process.poll() is not None:
                 raise RuntimeError(
-                    f"the worker ended with {process.returncode}:\n{(made.path / 'train.log').read_text('utf-8')[-3000:]}"
+                    f"the worker ended with {process.returncode}:\n"
+                    f"{(made.path / 'train.log').read_text('utf-8')[-3000:]}"
                 )
             peak = max(peak, own_and_mapped(process.pid))
             spent = psutil.Process(process.pid).cpu_times()
@@ -81,7 +87,8 @@ def own_and_mapped(pid: int) -> tuple[float, float]:
         said = Path(f"/proc/{pid}/smaps_rollup").read_text("ascii")
     except OSError:  # it has just ended
         return 0.0, 0.0
-    own, mapped = (int(found[1]) / 1024 if (found := re.search(rf"^{name}:\s+(\d+)", said, re.MULTILINE)) else 0.0 for name in ("Anonymous", "Pss_File"))  # fmt: skip
+    own, mapped = (int(found[1]) / 1024 if (found := re.search(rf"^{name}:\s+(\d+)", said,
+        re.MULTILINE)) else 0.0 for name in ("Anonymous", "Pss_File"))  # fmt: skip
     return own, mapped
 
 
@@ -89,7 +96,10 @@ def main() -> int:
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     options.add_argument("--rows", type=int, nargs="*", default=[10_000, 1_000_000])
     options.add_argument(
-        "--starter", type=Path, default=None, help="the starter model, whose tokenizer is taken, where it is not in the workspace"
+        "--starter",
+        type=Path,
+        default=None,
+        help="the starter model, whose tokenizer is taken, where it is not in the workspace",
     )
     options.add_argument("--folder", type=Path, default=None, help="where the files go; some 400 bytes a row")
     chosen = options.parse_args()
@@ -104,7 +114,8 @@ def main() -> int:
             found.append(run(count, workspace, model))
             taken = found[-1]
             print(
-                f"{taken.rows:>10,} rows: {taken.own_mib:.1f} MiB of its own at most until its first step, {taken.mapped_mib:.0f} mapped then, "
+                f"{taken.rows:>10,} rows: {taken.own_mib:.1f} MiB of its own at most until its first step, "
+                f"{taken.mapped_mib:.0f} mapped then, "
                 f"{taken.seconds:.1f} s of its processor",
                 flush=True,
             )

@@ -1,4 +1,5 @@
-"""The app's own engine, put together as core.training.worker does it, in a temporary workspace, for whoever measures it.
+"""The app's own engine, put together as core.training.worker does it, in a temporary workspace, for whoever measures
+it.
 
 Imports torch. `batches` and `Engine.trainer` are the only places that know how the engine is wired.
 """

@@ -3,12 +3,14 @@
     .venv/bin/python -m benchmarks.export RUN [--workspace DIR] [--repeats 3]
     .venv/bin/python -m benchmarks.export --wide 0.6 [--workspace DIR] [--repeats 3]
 
-RUN: a run with an adapter; its base is on this PC. --wide: only the quantiser, of a random llama of that many GB in 16 bit, whose rows are
-multiples of 256 as those of most models are. In turns, so that what else is at work meets all alike: the base's weights copied (and synced);
-the same merged with the adapter; the merged folder converted by us, and by llama.cpp's convert_hf_to_gguf.py started bare; the 16-bit file
-quantised. Copies are of the base's own bytes: a base in float32 is halved by a merge. The proof is not in it: `export.json` has each phase.
-Seconds and ratios by the clock and by the processor's own count, which other programs do not touch; MB/s of 16-bit bytes a core while quantising, and
-how much of the processor's time llama.cpp's own loops take for the same numbers, called alone (`ggml_quantize_chunk`) in this process.
+RUN: a run with an adapter; its base is on this PC. --wide: only the quantiser, of a random llama of that many GB in 16
+bit, whose rows are multiples of 256 as those of most models are. In turns, so that what else is at work meets all
+alike: the base's weights copied (and synced); the same merged with the adapter; the merged folder converted by us, and
+by llama.cpp's convert_hf_to_gguf.py started bare; the 16-bit file quantised. Copies are of the base's own bytes: a base
+in float32 is halved by a merge. The proof is not in it: `export.json` has each phase. Seconds and ratios by the clock
+and by the processor's own count, which other programs do not touch; MB/s of 16-bit bytes a core while quantising, and
+how much of the processor's time llama.cpp's own loops take for the same numbers, called alone (`ggml_quantize_chunk`)
+in this process.
 """
 
 from __future__ import annotations
@@ -85,7 +87,9 @@ def bare(tools: gguf_tools.Tools, folder: Path, kind: str, target: Path) -> None
     environment["PYTHONPATH"] = os.pathsep.join(
         (str(tools.converter), str(tools.runtime))
     )  # its own folder is not looked in: PYTHONSAFEPATH
-    done = subprocess.run(script, env=environment | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        script, env=environment | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True, check=False
+    )
     if done.returncode or not target.is_file():
         raise RuntimeError(f"convert_hf_to_gguf.py ended with {done.returncode}:\n{done.stderr[-2000:]}")
 
@@ -99,7 +103,9 @@ class Kernels:
         self._call = ctypes.CDLL(str(next(tools.runtime.glob("llama_cpp_py_sync/*ggml-base*")))).ggml_quantize_chunk
         self._call.restype = ctypes.c_size_t
         self._call.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * 3, ctypes.c_void_p]
-        self._numbers = np.random.default_rng(0).standard_normal((self.ROWS, self.COLUMNS), np.float32) * np.float32(0.02)
+        self._numbers = np.random.default_rng(0).standard_normal((self.ROWS, self.COLUMNS), np.float32) * np.float32(
+            0.02
+        )
         self.rates: dict[str, float] = {}
 
     def rate(self, kind: gguf.GGMLQuantizationType) -> float:
@@ -121,8 +127,8 @@ class Kernels:
 
 
 class Round:
-    """Everything once, in a folder that is deleted afterwards. seconds, processor_s: by what was done. kernel_s: of llama.cpp's loops alone.
-    Without an adapter only what quantises."""
+    """Everything once, in a folder that is deleted afterwards. seconds, processor_s: by what was done. kernel_s: of
+    llama.cpp's loops alone. Without an adapter only what quantises."""
 
     def __init__(self, tools: gguf_tools.Tools, kernels: Kernels, base: Base, adapter: Path | None, folder: Path):
         self.seconds: dict[str, float] = {}
@@ -142,7 +148,8 @@ class Round:
         found: dict[str, Path] = {}
         for quant in (kind, *QUANTS):
             order = make.MakeOrder(
-                tools=tools, quant=quant, name="benchmark", base=base, adapter=adapter or base.folder, merged=folder / "merged", target=folder / "out",
+                tools=tools, quant=quant, name="benchmark", base=base, adapter=adapter or base.folder,
+                merged=folder / "merged", target=folder / "out",
                 work=folder / "work", log=folder / "log", rows=[], method=proof.Method(device.on_cpu()),
                 stage=lambda stage, fraction: None, check=lambda: None,
             )  # fmt: skip
@@ -164,7 +171,9 @@ def report(rounds: list[Round], cores: int, kernels: Kernels) -> str:
         return [max(1e-9, getattr(each, by)[what]) for each in rounds]
 
     megabytes = rounds[0].copied_bytes / MEGABYTE, rounds[0].sixteen_bytes / MEGABYTE
-    lines = [f"{megabytes[0]:,.0f} MB copied, {megabytes[1]:,.0f} MB of 16-bit GGUF; {len(rounds)} rounds; median (range)"]
+    lines = [
+        f"{megabytes[0]:,.0f} MB copied, {megabytes[1]:,.0f} MB of 16-bit GGUF; {len(rounds)} rounds; median (range)"
+    ]
     there = [what for what in ("copy", "merge", "bare", "convert", *QUANTS) if what in rounds[0].seconds]
     lines += [f"{what:8} {spread(of(what), ',.2f')} s" for what in there]
     for what, beside in (("merge", "copy"), ("convert", "copy"), ("convert", "bare")):
@@ -178,7 +187,9 @@ def report(rounds: list[Round], cores: int, kernels: Kernels) -> str:
         lines.append(f"{quant}: {spread(clock)} MB/s a core by the clock, {spread(own)} by the processor's own count")
         loops = [each.kernel_s[quant] / max(1e-9, each.processor_s[quant]) for each in rounds]
         alone = rounds[0].sixteen_bytes / MEGABYTE / rounds[0].kernel_s[quant]
-        lines.append(f"{quant}: llama.cpp's loops alone {alone:.0f} MB/s, {spread(loops, '.2f')} of the processor's time")
+        lines.append(
+            f"{quant}: llama.cpp's loops alone {alone:.0f} MB/s, {spread(loops, '.2f')} of the processor's time"
+        )
     lines.append("loops alone, MB/s: " + ", ".join(f"{name} {rate:,.0f}" for name, rate in kernels.rates.items()))
     return "\n".join(lines)
 
@@ -186,7 +197,9 @@ def report(rounds: list[Round], cores: int, kernels: Kernels) -> str:
 def of_run(workspace: Workspace, name: str) -> tuple[Base, Path]:
     run = Runs(workspace).find(name)
     model = run.recipe().model
-    base = stored.read_base(Models(workspace).obtain(model.id, model.revision, lambda *_: None, lambda: None, to_train=False))
+    base = stored.read_base(
+        Models(workspace).obtain(model.id, model.revision, lambda *_: None, lambda: None, to_train=False)
+    )
     return base, adapter_folder(run, None)
 
 
@@ -210,7 +223,9 @@ def main() -> int:
     print(machine.line("torch", "transformers"))
     print(f"llama.cpp {tools.builds}; load of the last minute: {psutil.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory(dir=workspace.cache) as made:
-        base, adapter = random_base(workspace, options.wide, Path(made)) if options.wide else of_run(workspace, options.run)
+        base, adapter = (
+            random_base(workspace, options.wide, Path(made)) if options.wide else of_run(workspace, options.run)
+        )
         for _ in range(options.repeats):
             with tempfile.TemporaryDirectory(dir=workspace.cache) as folder:
                 rounds.append(Round(tools, kernels, base, adapter, Path(folder)))

@@ -2,10 +2,11 @@
 
     .venv/bin/python -m benchmarks.export_memory [--gb 1.2] [--words 49152] [--workspace DIR]
 
-A random llama of that many GB in 16 bit with the starter's tokenizer and a random adapter is made, merged, converted, quantised and compared
-with llama.cpp as an export does it, by layer as a large one is. Told is the private memory of this process and all that it started together,
-at most in each stage, looked at a hundred times a second: beyond what the process held before, so without Python's libraries in this one and with them in
-the others. Files that are mapped for reading are not in it: the system takes those pages back where memory is short.
+A random llama of that many GB in 16 bit with the starter's tokenizer and a random adapter is made, merged, converted,
+quantised and compared with llama.cpp as an export does it, by layer as a large one is. Told is the private memory of
+this process and all that it started together, at most in each stage, looked at a hundred times a second: beyond what
+the process held before, so without Python's libraries in this one and with them in the others. Files that are mapped
+for reading are not in it: the system takes those pages back where memory is short.
 """
 
 from __future__ import annotations
@@ -32,11 +33,17 @@ from core.models.adapters import TOKENIZER_FILES
 from core.workspace.folder import Workspace
 
 HIDDEN, INNER, RANK = 2048, 8192, 16
-MODULES = {"self_attn.q_proj": (HIDDEN, HIDDEN), "self_attn.k_proj": (HIDDEN, HIDDEN), "self_attn.v_proj": (HIDDEN, HIDDEN),
+MODULES = {"self_attn.q_proj": (HIDDEN, HIDDEN), "self_attn.k_proj": (HIDDEN, HIDDEN), "self_attn.v_proj": (HIDDEN,
+    HIDDEN),
            "self_attn.o_proj": (HIDDEN, HIDDEN), "mlp.gate_proj": (INNER, HIDDEN), "mlp.up_proj": (INNER, HIDDEN),
            "mlp.down_proj": (HIDDEN, INNER)}  # fmt: skip
 A_LAYER = sum(out * into for out, into in MODULES.values())
-LONG = {"messages": [{"role": "user", "content": "Tell me all."}, {"role": "assistant", "content": "All of it, once more. " * 120}]}
+LONG = {
+    "messages": [
+        {"role": "user", "content": "Tell me all."},
+        {"role": "assistant", "content": "All of it, once more. " * 120},
+    ]
+}
 
 
 def make_model(folder: Path, known: Path, parameters: int, words: int) -> tuple[Path, Path]:
@@ -50,10 +57,13 @@ def make_model(folder: Path, known: Path, parameters: int, words: int) -> tuple[
     layers = max(1, (parameters - words * HIDDEN) // A_LAYER)
     LlamaConfig(
         vocab_size=words, hidden_size=HIDDEN, intermediate_size=INNER, num_hidden_layers=layers, num_attention_heads=16,
-        num_key_value_heads=16, tie_word_embeddings=True, bos_token_id=1, eos_token_id=2, architectures=["LlamaForCausalLM"],
+        num_key_value_heads=16, tie_word_embeddings=True, bos_token_id=1, eos_token_id=2,
+        architectures=["LlamaForCausalLM"],
     ).save_pretrained(base)  # fmt: skip
     matrices = {f"model.layers.{i}.{name}": shape for i in range(layers) for name, shape in MODULES.items()}
-    norms = [f"model.layers.{i}.{name}" for i in range(layers) for name in ("input_layernorm", "post_attention_layernorm")]
+    norms = [
+        f"model.layers.{i}.{name}" for i in range(layers) for name in ("input_layernorm", "post_attention_layernorm")
+    ]
     shapes: dict[str, tuple[int, ...]] = {
         "model.embed_tokens.weight": (words, HIDDEN),
         **{f"{name}.weight": shape for name, shape in matrices.items()},
@@ -138,7 +148,8 @@ def main() -> int:
         base_folder, adapter = make_model(folder, known, int(options.gb * 1e9 / 2), options.words)
         base, watch = stored.read_base(base_folder), Watch()
         order = make.MakeOrder(
-            tools=found, quant="q4_k_m", name="random", base=base, adapter=adapter, merged=folder / "merged", target=folder / "out.gguf",
+            tools=found, quant="q4_k_m", name="random", base=base, adapter=adapter, merged=folder / "merged",
+            target=folder / "out.gguf",
             work=folder / "work", log=folder / "log", rows=[LONG], method=proof.Method(device.on_cpu(), by_layer=True),
             stage=watch.stage, check=lambda: None,
         )  # fmt: skip
@@ -150,7 +161,8 @@ def main() -> int:
         largest = max(base.tensors.values(), key=lambda tensor: tensor.shape[0] * tensor.shape[-1])
         size = (base_folder / "model.safetensors").stat().st_size
         print(
-            f"{size / 1e6:,.0f} MB in 16 bit, the largest tensor {2 * largest.shape[0] * largest.shape[-1] / 1e6:,.0f} MB; {check.prompts} texts"
+            f"{size / 1e6:,.0f} MB in 16 bit, the largest tensor {2 * largest.shape[0] * largest.shape[-1] / 1e6:,.0f} "
+            f"MB; {check.prompts} texts"
         )
         for stage, most in watch.most.items():
             print(f"{stage:22} {most / 1e6:7,.0f} MB, {most / size:.2f} of the model")

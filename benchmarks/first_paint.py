@@ -2,10 +2,10 @@
 
     .venv/bin/python -m benchmarks.first_paint [--rounds 5]
 
-An empty workspace, a new visitor each round (nothing cached), 1,280 x 900 and 390 x 844. Prints medians: first paint, first contentful paint, the
-moment from which Start can be seen and answers (goal 2.0 s), kB of our own (the page, its style sheets, scripts and words, as they came over
-the line; goal 400) beside gradio's files, and the largest layout shift after Start could be seen (goal 0.05). It decides nothing: a number
-beside other programs is theirs too.
+An empty workspace, a new visitor each round (nothing cached), 1,280 x 900 and 390 x 844. Prints medians: first paint,
+first contentful paint, the moment from which Start can be seen and answers (goal 2.0 s), kB of our own (the page, its
+style sheets, scripts and words, as they came over the line; goal 400) beside gradio's files, and the largest layout
+shift after Start could be seen (goal 0.05). It decides nothing: a number beside other programs is theirs too.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ WATCH = """window.moved = []; new PerformanceObserver(list => {
 }).observe({ type: "layout-shift", buffered: true });
 const seen = setInterval(() => {
     const start = document.querySelector("#start");
-    if (start?.offsetParent && document.body.classList.contains("lg-arrived")) { window.usable = performance.now(); clearInterval(seen); }
+    if (start?.offsetParent && document.body.classList.contains("lg-arrived")) { 
+      window.usable = performance.now(); clearInterval(seen); }
 }, 10);"""
-TOLD = """() => { const paint = Object.fromEntries(performance.getEntriesByType("paint").map(each => [each.name, each.startTime]));
+TOLD = """() => { const paint = Object.fromEntries(performance.getEntriesByType("paint")
+  .map(each => [each.name, each.startTime]));
     const files = [...performance.getEntriesByType("navigation"), ...performance.getEntriesByType("resource")];
     return { first: paint["first-paint"], content: paint["first-contentful-paint"], usable, moved,
              files: files.map(each => [new URL(each.name).pathname, each.transferSize]) }; }"""
@@ -66,7 +68,9 @@ def told(found: list[dict[str, Any]]) -> str:
     own = median([sum(size for path, size in each["files"] if not path.startswith(GRADIOS)) for each in found]) / 1000
     whole = median([sum(size for _, size in each["files"]) for each in found]) / 1000
     moved = max(max((value for at, value in each["moved"] if at > each["usable"]), default=0.0) for each in found)
-    times = f"first paint {seconds['first']:.2f} s, of contents {seconds['content']:.2f}, usable {seconds['usable']:.2f}"
+    times = (
+        f"first paint {seconds['first']:.2f} s, of contents {seconds['content']:.2f}, usable {seconds['usable']:.2f}"
+    )
     return f"{times}; {own:.0f} kB of our own, {whole:.0f} with gradio's; largest shift afterwards {moved:.3f}"
 
 

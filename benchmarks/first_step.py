@@ -1,11 +1,13 @@
-"""From Start to the end of the first step, stage by stage: a worker that is started anew, and one that had read its libraries.
+"""From Start to the end of the first step, stage by stage: a worker that is started anew, and one that had read its
+libraries.
 
     python launch.py test --collect-only -q      # once: installs what this needs
     .venv/bin/python -m benchmarks.first_step [--rounds 3] [--workspace DIR]
 
-The starter on a sample set, by the app's own worker, by turns after a round that warms the disk's cache. Seconds of the clock, which count
-where the PC is quiet otherwise, and seconds of the processor that the worker used from Start on, which count beside other programs too.
-Then what the one that waits holds of RAM, and what reading the libraries took it.
+The starter on a sample set, by the app's own worker, by turns after a round that warms the disk's cache. Seconds of the
+clock, which count where the PC is quiet otherwise, and seconds of the processor that the worker used from Start on,
+which count beside other programs too. Then what the one that waits holds of RAM, and what reading the libraries took
+it.
 """
 
 from __future__ import annotations
@@ -86,14 +88,23 @@ def main() -> None:
         for number in range(chosen.rounds + 1):
             for name, waits in WAYS.items():
                 found = measure(space, waits)
-                print(f"    a worker {name}: " + ", ".join(f"{what} {value:.2f}" for what, value in found.items()), flush=True)
+                print(
+                    f"    a worker {name}: " + ", ".join(f"{what} {value:.2f}" for what, value in found.items()),
+                    flush=True,
+                )
                 if number:
                     rounds[name].append(found)
     print(
-        f"\n| seconds, median of {chosen.rounds} (range) | " + " | ".join(f"a worker {name}" for name in WAYS) + " |\n|---|---|---|"
+        f"\n| seconds, median of {chosen.rounds} (range) | "
+        + " | ".join(f"a worker {name}" for name in WAYS)
+        + " |\n|---|---|---|"
     )
     for what in list(rounds["that waited"][0]):
-        print(f"| {what} | " + " | ".join(spread([each[what] for each in rounds[name] if what in each]) for name in WAYS) + " |")
+        print(
+            f"| {what} | "
+            + " | ".join(spread([each[what] for each in rounds[name] if what in each]) for name in WAYS)
+            + " |"
+        )
 
 
 def spread(values: list[float]) -> str:

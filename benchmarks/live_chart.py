@@ -114,10 +114,14 @@ def measure(run: ScriptedRun, browsing: Browsing, refreshes: int) -> list[str]:
     for chart in CHARTS:
         judge(f"drawing {chart}", [ms for name, ms in drawn if name == chart], "ms", LIMIT_MS)
     judge("main thread by visible chart", [(ms - quiet) / len(CHARTS) for ms in busy], "ms", LIMIT_MS)
-    print(f"(of the whole page: {statistics.median(busy):.0f} ms in {EACH_S:.0f} s with a new row, {quiet:.0f} ms without)")
+    print(
+        f"(of the whole page: {statistics.median(busy):.0f} ms in {EACH_S:.0f} s with a new row, {quiet:.0f} ms "
+        f"without)"
+    )
     judge("answer by new row", [size / rows for size, rows in browsing.answers()], "bytes", LIMIT_BYTES)
     print(
-        f"heap: {heaps[0] / 1e6:.2f} MB, {heaps[-1] / 1e6:.2f} MB after {refreshes} refreshes (limit {LIMIT_HEAP / 1e6:.0f} MB more)"
+        f"heap: {heaps[0] / 1e6:.2f} MB, {heaps[-1] / 1e6:.2f} MB after {refreshes} refreshes (limit "
+        f"{LIMIT_HEAP / 1e6:.0f} MB more)"
     )
     return failures + (["heap"] if heaps[-1] - heaps[0] > LIMIT_HEAP else [])
 

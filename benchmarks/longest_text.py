@@ -1,12 +1,14 @@
 """The longest text that each trainer can learn with the same memory: LoRA Garage, TRL and LLaMA-Factory.
 
     python launch.py test --collect-only -q      # once: makes the environment
-    .venv/bin/python -m benchmarks.longest_text --data FILE [--lengths 1024 2048 4096 8192] [--mib 1500 2000 3000] [--only NAME ...]
+    .venv/bin/python -m benchmarks.longest_text --data FILE [--lengths 1024 2048 4096 8192] [--mib 1500 2000 3000]
+    [--only NAME ...]
 
-One chat, as long as given, made of the data's own messages one after the other, learned twice: two steps of one row, nothing packed. Each
-measurement is a process of its own; the figure is its resident memory at its peak (on a card the allocator's). So memory decides, and
-speed is not looked at. Settings otherwise as benchmarks.train_throughput has them; with checkpointing every layer is computed again.
-The length that fits a given memory is read from the straight line between two measured lengths; beyond the longest nothing is claimed.
+One chat, as long as given, made of the data's own messages one after the other, learned twice: two steps of one row,
+nothing packed. Each measurement is a process of its own; the figure is its resident memory at its peak (on a card the
+allocator's). So memory decides, and speed is not looked at. Settings otherwise as benchmarks.train_throughput has them;
+with checkpointing every layer is computed again. The length that fits a given memory is read from the straight line
+between two measured lengths; beyond the longest nothing is claimed.
 """
 
 from __future__ import annotations
@@ -39,7 +41,8 @@ CONTESTANTS = {
 
 
 def chat(examples: Sequence[Example], tokenizer: Tokenizer, longest: int) -> tuple[Example, int, int]:
-    """Of the examples' questions with their answers as many as longest tokens hold; its tokens, and those that are learned.
+    """Of the examples' questions with their answers as many as longest tokens hold; its tokens, and those that are
+    learned.
 
     Raises ValueError where the examples do not fill nine tenths of it.
     """
@@ -74,7 +77,9 @@ def fitting(mib: float, measured: Sequence[tuple[int, float]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="a data file of chats, of any format that the app reads")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="a data file of chats, of any format that the app reads"
+    )
     parser.add_argument("--rows", type=int, default=300, help="of its first rows")
     parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS)
     parser.add_argument("--mib", type=int, nargs="+", default=(1500, 2000, 3000), help="memory to fit, MiB")
@@ -100,15 +105,21 @@ def main() -> None:
             for name in chosen.only:
                 _, peer, checkpointing = CONTESTANTS[name]
                 place = str(folder / f"{name}-{longest}")
-                job = replace(base, output=place, max_length=longest, checkpointing=checkpointing).write(folder / "job.json")
+                job = replace(base, output=place, max_length=longest, checkpointing=checkpointing).write(
+                    folder / "job.json"
+                )
                 module = peer.module if peer else "benchmarks.peers.garage"
                 python = python_of(peer, chosen.peers_cache) if peer else sys.executable
                 result = child.run(module, job, python=python, more=child.AS_SHIPPED if peer else None)
-                if len(result["computed"]) != 2 or any(abs(found - tokens) > tokens / 100 for found in result["computed"]):
+                if len(result["computed"]) != 2 or any(
+                    abs(found - tokens) > tokens / 100 for found in result["computed"]
+                ):
                     raise RuntimeError(f"{name} computed {result['computed']} tokens instead of twice {tokens:,}")
                 peaks[name].append((tokens, result["peak_mib"]))
                 print(f"  {name}: {result['peak_mib']:,.0f} MiB, {result['loaded_mib']:,.0f} of it loaded", flush=True)
-    heads = [f"{tokens:,} tokens, MiB" for tokens, _ in peaks[chosen.only[0]]] + [f"fits {mib:,} MiB" for mib in chosen.mib]
+    heads = [f"{tokens:,} tokens, MiB" for tokens, _ in peaks[chosen.only[0]]] + [
+        f"fits {mib:,} MiB" for mib in chosen.mib
+    ]
     print("\n| trainer | " + " | ".join(heads) + " |\n|" + "---|" * (len(heads) + 1))
     for name, measured in peaks.items():
         cells = [f"{mib:,.0f}" for _, mib in measured] + [fitting(mib, measured) for mib in chosen.mib]

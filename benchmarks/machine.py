@@ -16,7 +16,10 @@ def line(*packages: str) -> str:
     cards = ", ".join(card.name or "unknown card" for card in gpu.probe().cards) or "no card"
     memory = round(psutil.virtual_memory().total / 2**30)
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
-    return f"{processor()}, {psutil.cpu_count()} cores, {memory} GiB, {cards}, Python {platform.python_version()}, {versions}"
+    return (
+        f"{processor()}, {psutil.cpu_count()} cores, {memory} GiB, {cards}, Python {platform.python_version()}, "
+        f"{versions}"
+    )
 
 
 def processor() -> str:
@@ -25,6 +28,9 @@ def processor() -> str:
         facts = Path("/proc/cpuinfo").read_text("utf-8")
     except OSError:
         return platform.processor() or platform.machine()
-    name = next((row.partition(":")[2].strip() for row in facts.splitlines() if row.startswith("model name")), platform.machine())
+    name = next(
+        (row.partition(":")[2].strip() for row in facts.splitlines() if row.startswith("model name")),
+        platform.machine(),
+    )
     flags = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if f" {flag} " in facts]
     return f"{name} ({', '.join(flags[1:] or flags)})"

@@ -2,13 +2,14 @@
 
     .venv/bin/python -m benchmarks.memory_cases tests/data/memory_points.csv [--json] [--workspace DIR]
 
-Columns are those of tests/data/memory_points.csv; only the model's is needed. A model is what `--model` takes, or a shape by the
-columns of a config.json (hidden_size, num_hidden_layers, ...), which then count. How a way to train is told:
+Columns are those of tests/data/memory_points.csv; only the model's is needed. A model is what `--model` takes, or a
+shape by the columns of a config.json (hidden_size, num_hidden_layers, ...), which then count. How a way to train is
+told:
 
     stack                ours, hf, fms, litgpt, torchtune; else by `source`, where that names the project, else ours
     method               lora, full, qlora, qlora-no-double-quant
-    loss                 chunked, full, fused, fast, or the words of published tables ("chunked lm_head+CE (128)", "foak-...-liger")
-    optim                what begins with adamw_8bit, paged_adamw_8bit, adamw_torch
+    loss                 chunked, full, fused, fast, or the words of published tables ("chunked lm_head+CE (128)",
+    "foak-...-liger") optim                what begins with adamw_8bit, paged_adamw_8bit, adamw_torch
     measured, unit, counter   a number, GiB or GB, and of what: idle..., alloc..., or what the card itself shows
 
 No torch.
@@ -35,7 +36,14 @@ from core.values import GIB
 
 Counter = Literal["idle", "allocated", "on_card"]
 MOST = 10_000  # lines
-_SHAPE = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "intermediate_size", "vocab_size")
+_SHAPE = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "intermediate_size",
+    "vocab_size",
+)
 _SOURCES = {"litgpt": "litgpt", "torchtune": "torchtune", "fms-acceleration": "hf"}
 
 
@@ -82,7 +90,9 @@ def read(path: Path, shape_of: Callable[[str], ModelShape]) -> list[Case]:
         raise BadCasesError(f"{path} cannot be read as CSV in UTF-8: {str(error)[:200]}") from None
     if not rows or len(rows) > MOST or "model" not in rows[0]:
         columns = ", ".join(list(rows[0])[:10]) if rows else "-"
-        raise BadCasesError(f"{path} has no cases. Expected a column “model” and 1 to {MOST} lines; its columns are: {columns}.")
+        raise BadCasesError(
+            f"{path} has no cases. Expected a column “model” and 1 to {MOST} lines; its columns are: {columns}."
+        )
     return list(_cases(rows, shape_of))
 
 
@@ -96,7 +106,9 @@ def _cases(rows: Iterable[Mapping[str, str | None]], shape_of: Callable[[str], M
 
     for line, raw in enumerate(rows, 2):
         row = {
-            key: value.strip() for key, value in raw.items() if isinstance(key, str) and isinstance(value, str) and value.strip()
+            key: value.strip()
+            for key, value in raw.items()
+            if isinstance(key, str) and isinstance(value, str) and value.strip()
         }
         try:
             yield _case(row, once)
@@ -116,7 +128,9 @@ def _shape(row: Mapping[str, str]) -> ModelShape:
     config: dict[str, Any] = {name: _whole(row, name) for name in (*_SHAPE, "head_dim") if name in row}
     # A name alone says nothing of its family; layers are named as Llama's, or where the MLP is plain as Nemotron's.
     kind = row.get("model_type") or ("nemotron" if plain else "llama")
-    return ModelShape.from_config(config | {"model_type": kind, "tie_word_embeddings": _said(row, "tie_word_embeddings")})
+    return ModelShape.from_config(
+        config | {"model_type": kind, "tie_word_embeddings": _said(row, "tie_word_embeddings")}
+    )
 
 
 def _setup(row: Mapping[str, str]) -> OthersSetup:
@@ -146,7 +160,9 @@ def _setup(row: Mapping[str, str]) -> OthersSetup:
     except ValidationError as error:
         first = error.errors()[0]
         field = str(first["loc"][0]) if first["loc"] else "loss"
-        raise BadCasesError(f"{field} cannot be {str(first['input'] if first['loc'] else values['loss'])[:60]}.") from None
+        raise BadCasesError(
+            f"{field} cannot be {str(first['input'] if first['loc'] else values['loss'])[:60]}."
+        ) from None
 
 
 def by_others(row: Mapping[str, str]) -> bool:
@@ -201,7 +217,8 @@ def _said(row: Mapping[str, str], name: str, otherwise: bool = False) -> bool:
 
 
 def summary(answers: Iterable[Answer]) -> dict[str, dict[str, float]]:
-    """Errors by what was measured: number of rows, median and 90th percentile of |predicted / measured - 1|, and the worst."""
+    """Errors by what was measured: number of rows, median and 90th percentile of |predicted / measured - 1|, and the
+    worst."""
     found: dict[str, list[float]] = {}
     for answer in answers:
         if answer.error is not None and answer.case.counter:
@@ -230,8 +247,10 @@ def line(answer: Answer) -> str:
 def as_json(answers: Iterable[Answer]) -> dict[str, Any]:
     cases = [
         {"id": each.case.id, "counter": each.case.counter, "measured_gib": each.case.measured_gib,
-         "predicted_gib": each.predicted_gib, "error": each.error, "model": each.case.model, "params": each.case.shape.params,
-         "shape_source": each.case.shape.source, "setup": each.case.setup.model_dump(), **each.estimate.model_dump(mode="json")}
+         "predicted_gib": each.predicted_gib, "error": each.error, "model": each.case.model,
+         "params": each.case.shape.params,
+         "shape_source": each.case.shape.source, "setup": each.case.setup.model_dump(),
+         **each.estimate.model_dump(mode="json")}
         for each in answers
     ]  # fmt: skip
     return {"cases": cases, "summary": summary(answers)}
@@ -260,7 +279,8 @@ def main(arguments: list[str] | None = None) -> int:
     for kind, errors in summary(answers).items():
         percent = {name: f"{100 * errors[name]:.1f} %" for name in ("median", "p90", "worst")}
         print(
-            f"{kind}: {errors['rows']} measured, error median {percent['median']}, 90 of 100 within {percent['p90']}, worst {percent['worst']}"
+            f"{kind}: {errors['rows']} measured, error median {percent['median']}, 90 of 100 within {percent['p90']}, "
+            f"worst {percent['worst']}"
         )
     return 0
 

@@ -1,13 +1,15 @@
 """What a step really allocates, in widths of a layer: where the "counted" numbers of presets/memory.yaml come from.
 
-    .venv/bin/python -m benchmarks.memory_counts [--families llama qwen3 gemma3_text olmo2] [--stacks ours hf] [--targets all-linear]
-    .venv/bin/python -m benchmarks.memory_counts --published [--families qwen3_5 gemma4_e]
+    .venv/bin/python -m benchmarks.memory_counts [--families llama qwen3 gemma3_text olmo2] [--stacks ours hf]
+    [--targets all-linear] .venv/bin/python -m benchmarks.memory_counts --published [--families qwen3_5 gemma4_e]
 
-Runs one forward and backward of small models of several widths in bf16 (ours on tensors without data, as the dry run does, hf on the
-processor), and follows every allocation and its end. Differences between lengths and numbers of layers leave what one layer keeps (kept) and what its own backward needs with it
-(at work, with checkpointing), in values a token; both are solved for hidden size, queries, keys and MLP. ours: the app's layers
-with attention as a card computes it; hf: PEFT's own layers under autocast, transformers' loss. Minutes, some hundred MB of RAM.
---published: instead, the arithmetic against the dry run for a published model of each family (benchmarks/published.py); minutes.
+Runs one forward and backward of small models of several widths in bf16 (ours on tensors without data, as the dry run
+does, hf on the processor), and follows every allocation and its end. Differences between lengths and numbers of layers
+leave what one layer keeps (kept) and what its own backward needs with it (at work, with checkpointing), in values a
+token; both are solved for hidden size, queries, keys and MLP. ours: the app's layers with attention as a card computes
+it; hf: PEFT's own layers under autocast, transformers' loss. Minutes, some hundred MB of RAM.
+--published: instead, the arithmetic against the dry run for a published model of each family (benchmarks/published.py);
+minutes.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
-WIDTHS = ((256, 4, 4, 1024), (256, 4, 2, 1280), (256, 4, 1, 1024), (384, 6, 2, 1536), (512, 8, 4, 1536))  # h, heads, kv heads, I
+# h, heads, kv heads, I
+WIDTHS = ((256, 4, 4, 1024), (256, 4, 2, 1280), (256, 4, 1, 1024), (384, 6, 2, 1536), (512, 8, 4, 1536))
 HEAD_DIM, WORDS, RANK = 64, 64, 1
 LENGTHS, LAYERS = (128, 256), (2, 3)
 
@@ -40,7 +43,9 @@ def main() -> None:
         for stack in chosen.stacks:
             for what, values, residual in solve(family, stack, chosen.targets):
                 print(
-                    f"| {family} | {stack} | {what} | " + " | ".join(f"{v:.2f}" for v in values) + f" | {residual:.1%} |",
+                    f"| {family} | {stack} | {what} | "
+                    + " | ".join(f"{v:.2f}" for v in values)
+                    + f" | {residual:.1%} |",
                     flush=True,
                 )
 
@@ -55,7 +60,9 @@ def solve(family: str, stack: str, targets: str) -> Iterator[tuple[str, Sequence
         sizes = (hidden, heads, kv_heads, mlp)
         widths.append((hidden, heads * HEAD_DIM, kv_heads * HEAD_DIM, mlp))
         for what, checkpointing in (("kept", False), ("at work", True)):
-            peak = {(n, t): peak_bytes(family, stack, targets, sizes, n, t, checkpointing) for n in LAYERS for t in LENGTHS}
+            peak = {
+                (n, t): peak_bytes(family, stack, targets, sizes, n, t, checkpointing) for n in LAYERS for t in LENGTHS
+            }
             slope = [(peak[n, LENGTHS[1]] - peak[n, LENGTHS[0]]) / (LENGTHS[1] - LENGTHS[0]) / 2 for n in LAYERS]
             a_layer = slope[1] - slope[0]
             found[what].append(a_layer if what == "kept" else slope[0] - LAYERS[0] * a_layer)
@@ -66,7 +73,9 @@ def solve(family: str, stack: str, targets: str) -> Iterator[tuple[str, Sequence
         yield what, solved.tolist(), float((abs(matrix @ solved - wanted) / wanted).max())
 
 
-def peak_bytes(family: str, stack: str, targets: str, sizes: tuple[int, ...], layers: int, length: int, checkpointing: bool) -> int:
+def peak_bytes(
+    family: str, stack: str, targets: str, sizes: tuple[int, ...], layers: int, length: int, checkpointing: bool
+) -> int:
     """Bytes at the peak of one forward and backward, beyond the parameters."""
     import torch
 

@@ -1,7 +1,8 @@
-"""How other trainers spend memory: the arithmetic of core/memory/arithmetic with their numbers (memory_stacks.yaml beside this).
+"""How other trainers spend memory: the arithmetic of core/memory/arithmetic with their numbers (memory_stacks.yaml
+beside this).
 
-What the app plans with is its own training alone. These are for what others have published: the more of it the same terms explain,
-the more they can be believed.
+What the app plans with is its own training alone. These are for what others have published: the more of it the same
+terms explain, the more they can be believed.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ class OthersSetup(Setup):
     @model_validator(mode="after")
     def _has_the_loss(self) -> Self:
         if self.loss is not None and self.loss not in self.trainer.loss:
-            raise ValueError(f"the loss {self.loss} is not known of {self.stack}; expected one of: {', '.join(self.trainer.loss)}")
+            raise ValueError(
+                f"the loss {self.loss} is not known of {self.stack}; expected one of: {', '.join(self.trainer.loss)}"
+            )
         return self
 
 

@@ -2,9 +2,10 @@
 
     .venv/bin/python -m benchmarks.memory_vs_length --data FILE [--lengths 256 512 1024 2048 4096] [--rounds 5]
 
-One row of exactly so many tokens out of the given data, as often as its answers are learned there; LoRA r 8 on all linear
-layers, two steps, each measurement in a process of its own (resident memory at its peak, less that of the loaded model;
-on a card the allocator's). full: PEFT's layers and transformers' own loss, logits of every position. ours: the app's step.
+One row of exactly so many tokens out of the given data, as often as its answers are learned there; LoRA r 8 on all
+linear layers, two steps, each measurement in a process of its own (resident memory at its peak, less that of the loaded
+model; on a card the allocator's). full: PEFT's layers and transformers' own loss, logits of every position. ours: the
+app's step.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ def main() -> None:
                         result = child.run("benchmarks.memory_vs_length", path, way, checkpointing)
                         values.append(result["peak_mib"] - result["loaded_mib"])
                 full, ours = (statistics.median(growth[way]) for way in ("full", "ours"))
-                print(f"| {length:,} | {checkpointing} | {full:,.0f} | {ours:,.0f} | {child.ratio(growth['ours'], growth['full'])} |",
+                print((f"| {length:,} | {checkpointing} | {full:,.0f} | {ours:,.0f} | "
+                       f"{child.ratio(growth['ours'], growth['full'])} |"),
                       flush=True)  # fmt: skip
 
 
@@ -67,7 +69,8 @@ def one(job: Job, way: str, checkpointing: bool) -> None:
         tuned, device = opened.tuned.train(), opened.compute.device
         meter = Meter(job.on_card)
         opened.rows[:] = [row]
-        trainer = opened.trainer(max_steps=2)  # also where it is not used: it runs the model once, as a warm-up for both
+        # also where it is not used: it runs the model once, as a warm-up for both
+        trainer = opened.trainer(max_steps=2)
         if way == "ours":
             meter.loaded()
             trainer.run()

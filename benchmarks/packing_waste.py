@@ -2,9 +2,9 @@
 
     .venv/bin/python -m benchmarks.packing_waste [--data FILE ...] [--rows 300] [--max-length 512] [--batch 4]
 
-The three sample sets that come along, and the given files; rows longer than max_length are cut. Packed: our own batches of
-16 examples, filled up to rows of max_length as others do. Ours are not filled up: every token that is computed is one of an
-example; the last column says how many micro-batches that takes, against padded ones.
+The three sample sets that come along, and the given files; rows longer than max_length are cut. Packed: our own batches
+of 16 examples, filled up to rows of max_length as others do. Ours are not filled up: every token that is computed is
+one of an example; the last column says how many micro-batches that takes, against padded ones.
 """
 
 from __future__ import annotations
@@ -60,12 +60,16 @@ def main() -> None:
     chosen = parser.parse_args()
     model = rows.starter(chosen.workspace)
     print(machine.line("tokenizers"))
-    print(f"\n| data | rows | mean tokens | {' | '.join(WAYS)} | micro-batches |\n|---|---|---|{'---|' * (len(WAYS) + 1)}")
+    print(
+        f"\n| data | rows | mean tokens | {' | '.join(WAYS)} | micro-batches |\n|---|---|---|{'---|' * (len(WAYS) + 1)}"
+    )
     for path in [*sorted((PRESETS / "samples").glob("*.jsonl")), *chosen.data]:
         found, _ = rows.read(path, model, chosen.rows, None)
         lengths = [min(len(row.input_ids), chosen.max_length) for row in found.encoded]
         shares = " | ".join(f"{way(lengths, chosen.batch, chosen.max_length):.1%}" for way in WAYS.values())
-        ours, padded = (micro_batches(lengths, chosen.batch, capacity) for capacity in (chosen.batch * chosen.max_length, None))
+        ours, padded = (
+            micro_batches(lengths, chosen.batch, capacity) for capacity in (chosen.batch * chosen.max_length, None)
+        )
         print(f"| {path.name} | {len(lengths)} | {sum(lengths) / len(lengths):.0f} | {shares} | {ours} of {padded} |")
 
 

@@ -2,10 +2,11 @@
 
     .venv/bin/python -m benchmarks.page_while_training [--seconds 30]
 
-A new workspace, 1,280 x 900; a sample set is chosen and Start pressed in the browser. Every second another tab is opened, first at rest, then
-while the run trains. Prints for both times the longest frame and how many took more than 50 ms (the goal: none), the browser's own count of
-tasks above 50 ms, and how long the page's requests took until their answer was there, median and longest (the goal: 200 ms). A headless
-Chromium draws on the processor, which a GPU does on a PC.
+A new workspace, 1,280 x 900; a sample set is chosen and Start pressed in the browser. Every second another tab is
+opened, first at rest, then while the run trains. Prints for both times the longest frame and how many took more than 50
+ms (the goal: none), the browser's own count of tasks above 50 ms, and how long the page's requests took until their
+answer was there, median and longest (the goal: 200 ms). A headless Chromium draws on the processor, which a GPU does on
+a PC.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ FRAME_MS, WARM_LINES = 50.0, 5
 WATCH = """() => { window.frames_ = []; window.tasks_ = []; let before = performance.now();
     const next = now => { frames_.push(now - before); before = now; requestAnimationFrame(next); };
     requestAnimationFrame(now => { before = now; requestAnimationFrame(next); });
-    new PerformanceObserver(list => list.getEntries().forEach(each => tasks_.push(each.duration))).observe({ type: "longtask" });
+    new PerformanceObserver(list => list.getEntries().forEach(each => tasks_.push(each.duration))).observe({
+      type: "longtask" });
     performance.clearResourceTimings(); performance.setResourceTimingBufferSize(5000); }"""
 TOLD = """() => ({ frames: frames_, tasks: tasks_, answers: performance.getEntriesByType("resource")
     .filter(each => /run\\/predict|component_server/.test(each.name)).map(each => each.duration) })"""
@@ -54,7 +56,9 @@ def main() -> None:
             kit.go_to_tab(page, "Train")
             kit.choose(page, "#data", "sample:pirate_answers")
             page.locator("#start:enabled").click()
-            beside_busy.until(lambda: any(len(run.metrics().records) > WARM_LINES for run in Runs(space).list()), app.process)
+            beside_busy.until(
+                lambda: any(len(run.metrics().records) > WARM_LINES for run in Runs(space).list()), app.process
+            )
             print(told("while it trains", watched(page, chosen.seconds)))
         finally:
             app.stop()
@@ -73,8 +77,15 @@ def watched(page: Any, seconds: int) -> dict[str, list[float]]:
 def told(when: str, found: dict[str, list[float]]) -> str:
     long = [each for each in found["frames"] if each > FRAME_MS]
     answers = found["answers"]
-    frames = f"longest frame {max(found['frames']):.0f} ms, {len(long)} of {len(found['frames'])} above {FRAME_MS:.0f} ms, {len(found['tasks'])} long tasks"
-    return f"{when}: {frames}; {len(answers)} answers, median {statistics.median(answers):.0f} ms, longest {max(answers):.0f} ms"
+    frames = (
+        f"longest frame {max(found['frames']):.0f} ms, {len(long)} of {len(found['frames'])} above "
+        f"{FRAME_MS:.0f} "
+        f"ms, {len(found['tasks'])} long tasks"
+    )
+    return (
+        f"{when}: {frames}; {len(answers)} answers, median {statistics.median(answers):.0f} ms, longest "
+        f"{max(answers):.0f} ms"
+    )
 
 
 if __name__ == "__main__":

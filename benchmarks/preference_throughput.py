@@ -1,14 +1,17 @@
 """Pairs a second, memory and what is preferred afterwards: LoRA Garage's dpo against TRL's DPOTrainer.
 
-    .venv/bin/python -m benchmarks.preference_throughput [--data PAIRS] [--rounds 3] [--steps 5]      # about a quarter of an hour on two cores
-    .venv/bin/python -m benchmarks.preference_throughput --random qwen3-0.6b --layers 8 --tokens 512 --a-step 2 --steps 2     # long pairs, weights at random
+    .venv/bin/python -m benchmarks.preference_throughput [--data PAIRS] [--rounds 3] [--steps 5]      # about a quarter
+    of an hour on two cores .venv/bin/python -m benchmarks.preference_throughput --random qwen3-0.6b --layers 8 --tokens
+    512 --a-step 2 --steps 2     # long pairs, weights at random
 
-Both train the starter (bf16, LoRA r 8 on all linear layers, beta 0.1, one learning rate, AdamW, seed 42) for one epoch over the same pairs, 16 a step, in
-processes of their own, by turns. TRL at its best on this machine: log-probabilities of the reference beforehand, its fused head, fused AdamW. How many pairs
-each computes at once, and whether with checkpointing, decides speed and memory and is chosen for each.
-Rates are of the steps after the first, alone and with each pair's share of the reference. Memory is that of the process: before the first step (libraries,
-base, adapter, rows), and its peak from there on, with us the reference's too. Each tenth pair is kept apart; how many of them each adapter
-prefers rightly is measured by our own engine, unless weights are at random. Prints one line a run, then a table.
+Both train the starter (bf16, LoRA r 8 on all linear layers, beta 0.1, one learning rate, AdamW, seed 42) for one epoch
+over the same pairs, 16 a step, in processes of their own, by turns. TRL at its best on this machine: log-probabilities
+of the reference beforehand, its fused head, fused AdamW. How many pairs each computes at once, and whether with
+checkpointing, decides speed and memory and is chosen for each. Rates are of the steps after the first, alone and with
+each pair's share of the reference. Memory is that of the process: before the first step (libraries, base, adapter,
+rows), and its peak from there on, with us the reference's too. Each tenth pair is kept apart; how many of them each
+adapter prefers rightly is measured by our own engine, unless weights are at random. Prints one line a run, then a
+table.
 """
 
 from __future__ import annotations
@@ -47,7 +50,8 @@ def trl_python(cache: Path) -> str | Path:
 
 
 def long_pairs(data: Path, model: Path, tokens: int, file: Path) -> Path:
-    """Pairs of three quarters of so many tokens to all of them an answer, prompt and template included: answers of data one after the other."""
+    """Pairs of three quarters of so many tokens to all of them an answer, prompt and template included: answers of data
+    one after the other."""
     words, chance = Tokenizer.from_file(str(model / "tokenizer.json")), random.Random(42)
     pairs = [json.loads(line) for line in data.read_text("utf-8").splitlines()]
 
@@ -83,10 +87,16 @@ def rates(result: dict[str, Any]) -> tuple[float, float]:
     return alone, 1 / (1 / alone + result["reference_s"] / sum(result["supervised"]))
 
 
-def table(results: dict[str, list[dict[str, Any]]], apart: dict[str, dict[str, Any]], said: dict[str, str]) -> list[str]:
+def table(
+    results: dict[str, list[dict[str, Any]]], apart: dict[str, dict[str, Any]], said: dict[str, str]
+) -> list[str]:
     """said: how each computes."""
     lines = [
-        "| trainer | pairs/s, steps alone | with the reference | MiB before the first step | peak MiB | above | kept apart preferred rightly | margin |",
+        (
+            "| trainer | pairs/s, steps alone | with the reference | MiB before the first step | peak MiB | above | "
+            "kept "
+            "apart preferred rightly | margin |"
+        ),
         "|---|---|---|---|---|---|---|---|",
     ]
     for name, found in results.items():
@@ -100,12 +110,24 @@ def table(results: dict[str, list[dict[str, Any]]], apart: dict[str, dict[str, A
         cells += right(apart[name]) if name in apart else ["", ""]
         lines.append(f"| {name}, {said[name]} | {' | '.join(cells)} |")
     of = {
-        name: [(*rates(one), one["peak_mib"], above(one), child.rate(one, "supervised", WARM_UP, "busy")) for one in found]
+        name: [
+            (*rates(one), one["peak_mib"], above(one), child.rate(one, "supervised", WARM_UP, "busy")) for one in found
+        ]
         for name, found in results.items()
     }
     over = [child.ratio([one[i] for one in of["garage"]], [one[i] for one in of["trl"]]) for i in range(5)]
-    whats = "steps", "with the reference", "peak memory", "peak above what there was before", "steps by the processor's seconds"
-    return [*lines, "", "garage over trl: " + ", ".join(f"{what} {ratio}" for what, ratio in zip(whats, over, strict=True))]
+    whats = (
+        "steps",
+        "with the reference",
+        "peak memory",
+        "peak above what there was before",
+        "steps by the processor's seconds",
+    )
+    return [
+        *lines,
+        "",
+        "garage over trl: " + ", ".join(f"{what} {ratio}" for what, ratio in zip(whats, over, strict=True)),
+    ]
 
 
 def above(result: dict[str, Any]) -> float:
@@ -123,14 +145,22 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=5, help="one epoch in all")
     parser.add_argument("--a-step", type=int, default=16, help="pairs")
-    parser.add_argument("--garage-at-once", type=int, default=1, help="pairs of full length that a packed row has room for")
+    parser.add_argument(
+        "--garage-at-once", type=int, default=1, help="pairs of full length that a packed row has room for"
+    )
     parser.add_argument("--trl-at-once", type=int, default=1, help="pairs, padded")
     parser.add_argument("--checkpointing", nargs="*", choices=MODULES, default=[], help="who computes layers again")
     parser.add_argument("--max-length", type=int, default=192, help="tokens that hold the longest example of data")
-    parser.add_argument("--random", metavar="MODEL", help="of the catalogue, with weights at random, instead of the starter")
+    parser.add_argument(
+        "--random", metavar="MODEL", help="of the catalogue, with weights at random, instead of the starter"
+    )
     parser.add_argument("--layers", type=int, help="of it, instead of all")
-    parser.add_argument("--tokens", type=int, help="make examples of at most that many tokens out of the answers of data")
-    parser.add_argument("--trl-in-our-environment", action="store_true", help="keeps as few compiled products as our own process")
+    parser.add_argument(
+        "--tokens", type=int, help="make examples of at most that many tokens out of the answers of data"
+    )
+    parser.add_argument(
+        "--trl-in-our-environment", action="store_true", help="keeps as few compiled products as our own process"
+    )
     parser.add_argument("--learning-rate", type=float, default=1e-4)
     parser.add_argument("--peers-cache", type=Path, default=DEFAULT_CACHE)
     parser.add_argument("--workspace", type=Path, help="a workspace that has, or gets, the starter model")
@@ -152,7 +182,9 @@ def main() -> None:
         base = Job(str(model), str(train), "", 1, 1, chosen.a_step, False, bool(gpu.probe().cards), objective="dpo")
         base = replace(base, learning_rate=chosen.learning_rate, max_length=chosen.tokens or chosen.max_length)
         jobs = {
-            name: replace(base, batch=count, accumulation=chosen.a_step // count, checkpointing=name in chosen.checkpointing)
+            name: replace(
+                base, batch=count, accumulation=chosen.a_step // count, checkpointing=name in chosen.checkpointing
+            )
             for name, count in at_once.items()
         }
         results: dict[str, list[dict[str, Any]]] = {name: [] for name in MODULES}
@@ -167,14 +199,21 @@ def main() -> None:
                 alone, whole = rates(result)
                 memory = f"{result['loaded_mib']:,.0f} MiB before the first step, {result['peak_mib']:,.0f} at most"
                 print(
-                    f"round {number + 1}, {name}: {alone:.2f} pairs/s, {whole:.2f} with the reference, {memory}, busy {result['busy']}",
+                    (
+                        f"round {number + 1}, {name}: {alone:.2f} pairs/s, {whole:.2f} with the reference, {memory}, "
+                        f"busy "
+                        f"{result['busy']}"
+                    ),
                     flush=True,
                 )
         held = replace(base, rows=str(apart)).write(folder / "apart.json")
         asked = {} if chosen.random else MODULES
-        kept = {name: child.run("benchmarks.peers.held_out_pairs", held, folder / f"{name}-0" / "adapter") for name in asked}
+        kept = {
+            name: child.run("benchmarks.peers.held_out_pairs", held, folder / f"{name}-0" / "adapter") for name in asked
+        }
     print(
-        f"\nmedian (range) of {chosen.rounds} rounds of {statistics.median(len(r['ends']) for r in results['garage']):.0f} steps\n"
+        f"\nmedian (range) of {chosen.rounds} rounds of "
+        f"{statistics.median(len(r['ends']) for r in results['garage']):.0f} steps\n"
     )
     print("\n".join(table(results, kept, said)))
     print(json.dumps({name: found[0]["versions"] for name, found in results.items()}))

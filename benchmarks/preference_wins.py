@@ -1,10 +1,13 @@
-"""Does a dpo run beat the sft run that it trains further? 200 pairs, 40 questions about other things, judged by a machine that sees no names.
+"""Does a dpo run beat the sft run that it trains further? 200 pairs, 40 questions about other things, judged by a
+machine that sees no names.
 
-    .venv/bin/python -m benchmarks.preference_wins --workspace FOLDER [--sft-rate 5e-4] [--dpo-rate 1e-4] [--sft-weight 0] [--epochs 3]   # half an hour on two quiet cores; again: goes on
+    .venv/bin/python -m benchmarks.preference_wins --workspace FOLDER [--sft-rate 5e-4] [--dpo-rate 1e-4] [--sft-weight
+    0] [--epochs 3]   # half an hour on two quiet cores; again: goes on
 
-benchmarks/pairs/repair_cafe.jsonl: what a volunteer of a repair café answers, the verdict first and right, what to do, what to bring. Worse answers have the wrong
-verdict, bury it, or give none. The parent learns the better answers (objective sft), the child compares both (dpo). Then both are asked
-what is kept beside the pairs (repair_cafe.heldout.yaml) by `compare`, and each answer is checked: win, loss, or alike. Prints the table of both, the
+benchmarks/pairs/repair_cafe.jsonl: what a volunteer of a repair café answers, the verdict first and right, what to do,
+what to bring. Worse answers have the wrong verdict, bury it, or give none. The parent learns the better answers
+(objective sft), the child compares both (dpo). Then both are asked what is kept beside the pairs
+(repair_cafe.heldout.yaml) by `compare`, and each answer is checked: win, loss, or alike. Prints the table of both, the
 interval of the child's share of what was decided, and where they differ.
 """
 
@@ -32,7 +35,10 @@ PAIRS = PROJECT / "benchmarks" / "pairs"
 
 def command(*words: str | Path) -> Any:
     done = subprocess.run(
-        [sys.executable, "-m", "core.commands", *map(str, words), "--json"], stdout=subprocess.PIPE, text=True, check=True
+        [sys.executable, "-m", "core.commands", *map(str, words), "--json"],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
     )
     return json.loads(done.stdout)
 
@@ -46,7 +52,12 @@ def trained(name: str, chosen: argparse.Namespace, rate: float, *more: str) -> s
         return there.id
     recipe = chosen.workspace / f"{name}.yaml"
     train = {"num_train_epochs": chosen.epochs, "learning_rate": rate, "sample_seconds": 0}
-    value = {"name": name, "model": {"id": chosen.model}, "data": {"source": str(PAIRS / "repair_cafe.jsonl")}, "train": train}
+    value = {
+        "name": name,
+        "model": {"id": chosen.model},
+        "data": {"source": str(PAIRS / "repair_cafe.jsonl")},
+        "train": train,
+    }
     recipe.write_text(json.dumps(value), "utf-8")
     return str(command("train", recipe, "--workspace", chosen.workspace, *more)["run"])
 
@@ -58,7 +69,10 @@ def main() -> None:
     parser.add_argument("--sft-rate", type=float, default=5e-4)
     parser.add_argument("--dpo-rate", type=float, default=1e-4)
     parser.add_argument(
-        "--sft-weight", type=float, default=0, help="of the better answers' own loss beside dpo's, as the run doctor advises"
+        "--sft-weight",
+        type=float,
+        default=0,
+        help="of the better answers' own loss beside dpo's, as the run doctor advises",
     )
     parser.add_argument("--epochs", type=float, default=3)
     chosen = parser.parse_args()
@@ -71,19 +85,25 @@ def main() -> None:
     heldout = load_heldout(PAIRS / "repair_cafe.heldout.yaml")
     prompts = chosen.workspace / "questions.jsonl"
     prompts.write_text("\n".join(json.dumps({"prompt": item.prompt}) for item in heldout), "utf-8")
-    rows = command("compare", parent, child, "--prompts", prompts, "--max-new-tokens", "80", "--workspace", chosen.workspace)[
-        "prompts"
+    rows = command(
+        "compare", parent, child, "--prompts", prompts, "--max-new-tokens", "80", "--workspace", chosen.workspace
+    )["prompts"]
+    checked = [
+        tuple(passes(item.check, text) for text in row["answers"]) for item, row in zip(heldout, rows, strict=True)
     ]
-    checked = [tuple(passes(item.check, text) for text in row["answers"]) for item, row in zip(heldout, rows, strict=True)]
-    score = Score(wins=(sum(a > b for a, b in checked), sum(b > a for a, b in checked)), equal=sum(a == b for a, b in checked))
+    score = Score(
+        wins=(sum(a > b for a, b in checked), sum(b > a for a, b in checked)), equal=sum(a == b for a, b in checked)
+    )
     for row, (a, b) in zip(rows, checked, strict=True):
         if a != b:
             print(
-                f"{'child' if b else 'parent'} wins: {row['prompt']}\n  parent: {row['answers'][0]}\n  child: {row['answers'][1]}"
+                f"{'child' if b else 'parent'} wins: {row['prompt']}\n  parent: {row['answers'][0]}\n  child: "
+                f"{row['answers'][1]}"
             )
     good = [sum(side) for side in zip(*checked, strict=True)]
     print(
-        f"\nright of {len(checked)}: parent {good[0]}, child {good[1]}; child wins {score.wins[1]}, loses {score.wins[0]}, alike {score.equal}"
+        f"\nright of {len(checked)}: parent {good[0]}, child {good[1]}; child wins {score.wins[1]}, loses "
+        f"{score.wins[0]}, alike {score.equal}"
     )
     print(f"95 % of the child's share of what was decided (Wilson): {score.interval}; clear: {score.is_clear}")
 

@@ -1,4 +1,5 @@
-"""The arithmetic against the dry run, for a published model of each family (benchmarks/published_shapes.yaml), on no memory at all."""
+"""The arithmetic against the dry run, for a published model of each family (benchmarks/published_shapes.yaml), on no
+memory at all."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ SHAPES = yaml.safe_load(Path(__file__).with_name("published_shapes.yaml").read_t
 
 
 class Compared(NamedTuple):
-    """GiB at the peak of a step as the allocator counts it, of the arithmetic and of the dry run; parameters that are trained, of both."""
+    """GiB at the peak of a step as the allocator counts it, of the arithmetic and of the dry run; parameters that are
+    trained, of both."""
 
     family: str
     model: str
@@ -44,7 +46,9 @@ def config_of(family: str) -> tuple[str, dict[str, Any]]:
         return known.title, known.config or known.shape.config()
     text = dict(entry["text"])
     if every := text.pop("attention_every", None):
-        text["layer_types"] = ["attention" if i % every[0] == every[1] else "mamba" for i in range(text["num_hidden_layers"])]
+        text["layer_types"] = [
+            "attention" if i % every[0] == every[1] else "mamba" for i in range(text["num_hidden_layers"])
+        ]
     whole = AutoConfig.for_model(entry["kind"])
     if whole.get_text_config() is not whole:
         kind = entry.get("of_text") or whole.get_text_config().model_type
@@ -65,7 +69,9 @@ def shape_of(config: dict[str, Any]) -> ModelShape:
     model.tie_weights()
     parts.set_aside(model)
     shape = ModelShape.from_config(config)
-    return shape.with_held(held([Tensor(name, "BF16", tuple(p.shape)) for name, p in model.named_parameters()], config, shape))
+    return shape.with_held(
+        held([Tensor(name, "BF16", tuple(p.shape)) for name, p in model.named_parameters()], config, shape)
+    )
 
 
 def compare(families: Sequence[str], methods: Sequence[Any] = ("lora", "qlora"), **more: Any) -> Iterator[Compared]:
@@ -89,9 +95,14 @@ def report(families: Sequence[str]) -> None:
         found.append(one)
         same = "" if one.trained[0] == one.trained[1] else f" trained {one.trained}"
         print(
-            f"| {one.family} | {one.model} | {one.method} | {one.counted:.2f} | {one.seen:.2f} | {one.off:+.1%} |{same}", flush=True
+            (
+                f"| {one.family} | {one.model} | {one.method} | {one.counted:.2f} | {one.seen:.2f} | {one.off:+.1%} "
+                f"|{same}"
+            ),
+            flush=True,
         )
     worst = max(found, key=lambda one: abs(one.off))
     print(
-        f"{len(found)} cases: median {median(abs(one.off) for one in found):.1%}, worst {worst.off:+.1%} ({worst.model}, {worst.method})"
+        f"{len(found)} cases: median {median(abs(one.off) for one in found):.1%}, worst {worst.off:+.1%} "
+        f"({worst.model}, {worst.method})"
     )

@@ -1,5 +1,6 @@
-"""A base of a shape that the catalogue knows, with weights at random and the starter's tokenizer: what a step costs needs no more, and nothing is
-fetched. Imports torch; `python -m benchmarks.random_base SHAPE KNOWN FOLDER [LAYERS]` writes one in a process of its own."""
+"""A base of a shape that the catalogue knows, with weights at random and the starter's tokenizer: what a step costs
+needs no more, and nothing is fetched. Imports torch; `python -m benchmarks.random_base SHAPE KNOWN FOLDER [LAYERS]`
+writes one in a process of its own."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from core.models.known import known_models
 
 
 def make(name: str, known: Path, folder: Path, layers: int | None) -> None:
-    """name: of the catalogue. known: a model's folder whose tokenizer it gets; ids beyond that stay unused. layers: None for all."""
+    """name: of the catalogue. known: a model's folder whose tokenizer it gets; ids beyond that stay unused. layers:
+    None for all."""
     from accelerate import init_empty_weights
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -25,9 +27,11 @@ def make(name: str, known: Path, folder: Path, layers: int | None) -> None:
             shutil.copyfile(known / file, folder / file)
     ends = json.loads((known / "config.json").read_text("utf-8"))
     config = AutoConfig.for_model(
-        shape.model_type, hidden_size=shape.hidden_size, num_hidden_layers=layers or shape.num_hidden_layers, head_dim=shape.head_dim,
+        shape.model_type, hidden_size=shape.hidden_size, num_hidden_layers=layers or shape.num_hidden_layers,
+        head_dim=shape.head_dim,
         num_attention_heads=shape.num_attention_heads, num_key_value_heads=shape.num_key_value_heads,
-        intermediate_size=shape.intermediate_size, vocab_size=shape.vocab_size, tie_word_embeddings=shape.tie_word_embeddings,
+        intermediate_size=shape.intermediate_size, vocab_size=shape.vocab_size,
+        tie_word_embeddings=shape.tie_word_embeddings,
         bos_token_id=ends["bos_token_id"], eos_token_id=ends["eos_token_id"], dtype="bfloat16",
     )  # fmt: skip
     with init_empty_weights():

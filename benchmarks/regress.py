@@ -3,14 +3,16 @@
     python launch.py test --collect-only -q      # once: installs what this needs
     .venv/bin/python -m benchmarks.regress [--accept] [--only step start beside] [--workspace DIR]
 
-Three ratios, each of two things that are measured by turns in this run, so that the machine's own speed falls out; more is better:
+Three ratios, each of two things that are measured by turns in this run, so that the machine's own speed falls out; more
+is better:
 
 * step: the frozen base's forward and backward over our whole step (benchmarks.step_limit, its short form)
 * start: reading torch, transformers and peft in a process of their own over Start to the end of the first step
 * beside: tokens a second beside one busy program over those without it (benchmarks.beside_busy, its short form)
 
-`benchmarks/accepted.json` has the last accepted ones with machine, versions and commit. Exit status 1 where one is more than 5 % below
-its own; another processor is named, since ratios of other instructions differ. About four minutes on a PC that is quiet otherwise.
+`benchmarks/accepted.json` has the last accepted ones with machine, versions and commit. Exit status 1 where one is more
+than 5 % below its own; another processor is named, since ratios of other instructions differ. About four minutes on a
+PC that is quiet otherwise.
 """
 
 from __future__ import annotations
@@ -50,7 +52,8 @@ def step(workspace: Path | None) -> list[float]:
 
 
 def start(workspace: Path | None) -> list[float]:
-    """Every round a new workspace's first run of a warm starter model, as Start begins it, beside the libraries alone."""
+    """Every round a new workspace's first run of a warm starter model, as Start begins it, beside the libraries
+    alone."""
     ratios = []
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         space = Workspace.open(workspace or folder)
@@ -84,13 +87,16 @@ MEASURED: Mapping[str, Callable[[Path | None], list[float]]] = {"step": step, "s
 
 
 def fallen(found: Mapping[str, float], accepted: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Names of those that are more than SLACK below what was accepted; one that was never accepted has nothing to fall from."""
+    """Names of those that are more than SLACK below what was accepted; one that was never accepted has nothing to fall
+    from."""
     return [name for name, ratio in found.items() if name in accepted and ratio < accepted[name]["ratio"] * (1 - SLACK)]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--accept", action="store_true", help="write what was measured as the ratios to be held from now on")
+    parser.add_argument(
+        "--accept", action="store_true", help="write what was measured as the ratios to be held from now on"
+    )
     parser.add_argument("--only", nargs="+", choices=MEASURED, default=list(MEASURED))
     parser.add_argument("--workspace", type=Path, help="one that has the starter model, which is made otherwise")
     chosen = parser.parse_args()
@@ -105,7 +111,9 @@ def main() -> int:
         where = ("here" if was["machine"] == here else was["machine"]) if was else ""
         print(f"| {name} | {child.spread(values, '.3f')} | {was.get('ratio', '')} | {where} |", flush=True)
     if chosen.accept:
-        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=PROJECT, capture_output=True, text=True).stdout.strip()
+        commit = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], cwd=PROJECT, capture_output=True, text=True
+        ).stdout.strip()
         fresh = {name: {"ratio": round(ratio, 3), "machine": here, "commit": commit} for name, ratio in found.items()}
         ACCEPTED.write_text(json.dumps(accepted | fresh, indent=1) + "\n", "utf-8")
     slower = [] if chosen.accept else fallen(found, accepted)

@@ -1,4 +1,5 @@
-"""The rows that a benchmark trains on, out of any data file that the app reads, and the model that it trains. No torch."""
+"""The rows that a benchmark trains on, out of any data file that the app reads, and the model that it trains. No
+torch."""
 
 from __future__ import annotations
 
@@ -51,7 +52,8 @@ class Rows:
 
 
 def random_base(name: str, known: Path, folder: Path, layers: int | None) -> Path:
-    """A base of that shape of the catalogue with weights at random and known's tokenizer, written by a process of its own: torch stays out of this one."""
+    """A base of that shape of the catalogue with weights at random and known's tokenizer, written by a process of its
+    own: torch stays out of this one."""
     asked = [name, str(known), str(folder), *([str(layers)] if layers else [])]
     subprocess.run([sys.executable, "-m", "benchmarks.random_base", *asked], check=True)
     return folder

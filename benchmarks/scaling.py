@@ -1,10 +1,12 @@
-"""A step on several ranks of this PC, one thread each, against one rank: efficiency, what travels, how long rank 0 waits for others.
+"""A step on several ranks of this PC, one thread each, against one rank: efficiency, what travels, how long rank 0
+waits for others.
 
     .venv/bin/python -m benchmarks.scaling [--model DIR] [--ranks 2] [--steps 6] [--tokens 256] [--examples 16] [--r 16]
 
-Rows are made up, all of one length, so that the ranks' parts are equal. Steps of one rank and of several come by turns, and the middle
-one of each counts: efficiency is time of one / (ranks x time of several), 1.0 where nothing is lost. Below stands the same arithmetic for
-hardware that is not here, computed and not measured, from the speed of Gloo that was.
+Rows are made up, all of one length, so that the ranks' parts are equal. Steps of one rank and of several come by turns,
+and the middle
+one of each counts: efficiency is time of one / (ranks x time of several), 1.0 where nothing is lost. Below stands the
+same arithmetic for hardware that is not here, computed and not measured, from the speed of Gloo that was.
 """
 
 from __future__ import annotations
@@ -35,8 +37,8 @@ from core.workspace.folder import Workspace
 
 FP32 = device.Compute(torch.device("cpu"), torch.float32, msg("device.cpu_fp32"))
 AT_ONCE = 4
-# A 8B base with QLoRA, r 16 on all linear layers, a step of 16 examples of 512 tokens on one RTX 3060 at 370 tokens/s (none of it measured
-# here), its memory copied to RAM at 3 GB/s (not pinned, PCIe 3).
+# A 8B base with QLoRA, r 16 on all linear layers, a step of 16 examples of 512 tokens on one RTX 3060 at 370 tokens/s
+# (none of it measured here), its memory copied to RAM at 3 GB/s (not pinned, PCIe 3).
 TRAINED, STEP_S, COPY = 41.9e6, 16 * 512 / 370, 3e9
 ETHERNET = 0.117e9  # bytes/s of 1 Gbit
 
@@ -68,7 +70,9 @@ def main() -> None:
         recipe = recipe_of(asked.r, asked.tokens, asked.examples, asked.ranks)
         base = base_model.load(model, FP32, four_bit=False)
         vocabulary = base.config.get_text_config().vocab_size
-        ids = torch.randint(5, vocabulary, (asked.examples, asked.tokens), generator=torch.Generator().manual_seed(0)).tolist()
+        ids = torch.randint(
+            5, vocabulary, (asked.examples, asked.tokens), generator=torch.Generator().manual_seed(0)
+        ).tolist()
         rows = [Encoded(row, [True] * asked.tokens) for row in ids]
         parts = [rows[start : start + AT_ONCE] for start in range(0, asked.examples, AT_ONCE)]
         ranks = Ranks(Path(folder), "scaling")
@@ -115,20 +119,29 @@ def report(
 ) -> None:
     one, several, waited = map(statistics.median, (alone, together, waits))
     print(
-        f"one rank {one:.2f} s a step ({min(alone):.2f} to {max(alone):.2f}), {ranks} ranks {several:.2f} ({min(together):.2f} to {max(together):.2f})"
+        f"one rank {one:.2f} s a step ({min(alone):.2f} to {max(alone):.2f}), {ranks} ranks {several:.2f} "
+        f"({min(together):.2f} to {max(together):.2f})"
     )
-    print(f"efficiency {one / (ranks * several):.2f}; rank 0 waited {waited:.2f} s a step, for numbers and for slower ranks")
     print(
-        f"exposed, as nothing is sent while a rank computes: {several - one / ranks:.2f} s a step beyond an equal share, of which the exchange {exchange:.2f}"
+        f"efficiency {one / (ranks * several):.2f}; rank 0 waited {waited:.2f} s a step, for numbers and for slower "
+        f"ranks"
     )
-    print(f"{size / 1e6:.1f} MB travel each way and rank a step; both ways alone, with their lines, take {exchange * 1000:.0f} ms")
+    print(
+        f"exposed, as nothing is sent while a rank computes: {several - one / ranks:.2f} s a step beyond an equal "
+        f"share, of which the exchange {exchange:.2f}"
+    )
+    print(
+        f"{size / 1e6:.1f} MB travel each way and rank a step; both ways alone, with their lines, take "
+        f"{exchange * 1000:.0f} ms"
+    )
     speed = 2 * size / exchange
     for what, seconds in (
         ("2 x RTX 3060 in one PC", 2 * 4 * TRAINED * (2 / COPY + 1 / speed)),
         ("2 PCs on 1 Gbit, each with one (`train --machines 2`)", 2 * 4 * TRAINED * (2 / COPY + 1 / ETHERNET)),
     ):
         print(
-            f"computed, not measured: {what}: {seconds:.2f} s of a step of {STEP_S / 2:.1f} s, efficiency {STEP_S / (STEP_S + 2 * seconds):.2f}"
+            f"computed, not measured: {what}: {seconds:.2f} s of a step of {STEP_S / 2:.1f} s, efficiency "
+            f"{STEP_S / (STEP_S + 2 * seconds):.2f}"
         )
 
 

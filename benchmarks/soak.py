@@ -3,12 +3,12 @@
     python launch.py test --collect-only -q      # once: installs what this needs
     .venv/bin/python -m benchmarks.soak [--steps 100000] [--pages 4] [--rate 100]
 
-A scripted worker (a process of its own) writes `--steps` training lines at `--rate` a second, with the evaluations, events and
-states that belong to them, while `--pages` browser pages are open on the run and poll as they do. Prints at each tenth the
-memory of the app (RSS) and of each page (JavaScript heap after a garbage collection).
+A scripted worker (a process of its own) writes `--steps` training lines at `--rate` a second, with the evaluations,
+events and states that belong to them, while `--pages` browser pages are open on the run and poll as they do. Prints at
+each tenth the memory of the app (RSS) and of each page (JavaScript heap after a garbage collection).
 
-The first half is for caches, imports and the chart's points to fill up. Over the second half the app may grow by what its
-curves take (60 bytes a step, webui/state/curves.py) and APP_MB, a page by PAGE_MB: exit status 1 beyond that.
+The first half is for caches, imports and the chart's points to fill up. Over the second half the app may grow by what
+its curves take (60 bytes a step, webui/state/curves.py) and APP_MB, a page by PAGE_MB: exit status 1 beyond that.
 """
 
 from __future__ import annotations
@@ -79,7 +79,9 @@ class Soak:
         heaps = []
         for session in self.pages:
             heaps.append(min(self._heap(session) for _ in range(3)))  # an answer that is being read is no leak
-        return Look(self.run.status().step, time.monotonic() - self.started, self.app.memory_info().rss / 1e6, tuple(heaps))
+        return Look(
+            self.run.status().step, time.monotonic() - self.started, self.app.memory_info().rss / 1e6, tuple(heaps)
+        )
 
     @staticmethod
     def _heap(session: CDPSession) -> float:
@@ -94,10 +96,14 @@ def beyond(looks: list[Look]) -> list[str]:
     allowed = APP_MB + CURVE_BYTES * (last.step - half.step) / 1e6
     found = []
     if last.app - half.app > allowed:
-        found.append(f"the app grew by {last.app - half.app:.1f} MB in {last.step - half.step:,} steps (limit {allowed:.1f})")
+        found.append(
+            f"the app grew by {last.app - half.app:.1f} MB in {last.step - half.step:,} steps (limit {allowed:.1f})"
+        )
     for number, (before, now) in enumerate(zip(half.pages, last.pages, strict=True), 1):
         if now - before > PAGE_MB:
-            found.append(f"page {number} grew by {now - before:.2f} MB in {last.step - half.step:,} steps (limit {PAGE_MB})")
+            found.append(
+                f"page {number} grew by {now - before:.2f} MB in {last.step - half.step:,} steps (limit {PAGE_MB})"
+            )
     return found
 
 
@@ -122,7 +128,8 @@ def soak(folder: Path, steps: int, pages: int, rate: float, looks_wanted: int = 
                     opened[0].wait_for_timeout(500)
                 for page in opened:  # until it has drawn something of now: a page that sleeps proves nothing
                     page.wait_for_function(
-                        "step => { const said = document.querySelector('#live-chart .lc-plot')?.getAttribute('aria-label') ?? '';"
+                        "step => { const said = document.querySelector('#live-chart "
+                        ".lc-plot')?.getAttribute('aria-label') ?? '';"
                         " const found = said.match(/[\\d,]{2,}/g) ?? ['0'];"
                         " return Math.max(...found.map(n => Number(n.replaceAll(',', '')))) >= step; }",
                         arg=wanted // 2, timeout=60_000, polling=500,

@@ -100,7 +100,15 @@ def main() -> int:
 
         def garage() -> float:
             port = free_port()
-            command = [sys.executable, str(ROOT / "launch.py"), "--no-browser", "--port", str(port), "--workspace", folder]
+            command = [
+                sys.executable,
+                str(ROOT / "launch.py"),
+                "--no-browser",
+                "--port",
+                str(port),
+                "--workspace",
+                folder,
+            ]
             return seconds_to_ready(command, port, chosen.ready, browser, Path(folder) / "garage.log")
 
         def blank() -> float:
@@ -117,7 +125,10 @@ def main() -> int:
             print(f"pair {pair}: LoRA Garage {a:.2f} s, empty Gradio page {b:.2f} s, ratio {a / b:.2f}", flush=True)
         browser.close()
     ratio = statistics.median(ours) / statistics.median(empty)
-    print(f"median of {len(ours)}: LoRA Garage {statistics.median(ours):.2f} s, empty Gradio page {statistics.median(empty):.2f} s")
+    print(
+        f"median of {len(ours)}: LoRA Garage {statistics.median(ours):.2f} s, empty Gradio page "
+        f"{statistics.median(empty):.2f} s"
+    )
     print(f"ratio of medians {ratio:.2f} (limit {LIMIT}); goal for LoRA Garage 2.5 s")
     return 0 if ratio <= LIMIT else 1
 

@@ -2,12 +2,13 @@
 
     .venv/bin/python -m benchmarks.step_limit --data FILE [--rounds 7] [--steps 2] [--profile] [--json]
 
-The floor has no adapter and no optimizer, and computes no padding. It is taken twice: with transformers' own attention and
-mask, in packed rows of max_length (its padding, some per cent, is computed and named), and with our attention in our rows.
-Below both lie the matrix products alone: those of our own step, attention's and the adapter's among them, forward and back, asked for
-again with the same tensors in the same order and nothing between them. Their outputs are thrown away.
-Every contestant takes the same steps one after the other, in an order that turns with each round; the ratio is that of the
-floor's time to our step's in the same round: 1.0 would be an adapter, a loss and an optimizer that cost nothing.
+The floor has no adapter and no optimizer, and computes no padding. It is taken twice: with transformers' own attention
+and mask, in packed rows of max_length (its padding, some per cent, is computed and named), and with our attention in
+our rows.
+Below both lie the matrix products alone: those of our own step, attention's and the adapter's among them, forward and
+back, asked for again with the same tensors in the same order and nothing between them. Their outputs are thrown away.
+Every contestant takes the same steps one after the other, in an order that turns with each round; the ratio is that of
+the floor's time to our step's in the same round: 1.0 would be an adapter, a loss and an optimizer that cost nothing.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ def filled_up(examples: Sequence[Encoded], max_length: int, device: torch.device
 
 
 class Products(TorchDispatchMode):
-    """While it is entered: keeps each matrix product, attention's too, with its inputs, to be asked for again. They all stay in memory."""
+    """While it is entered: keeps each matrix product, attention's too, with its inputs, to be asked for again. They all
+    stay in memory."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -95,14 +97,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=2, help="of 16 examples, in a round")
     parser.add_argument("--profile", action="store_true", help="print where our step spends its time, and nothing else")
-    parser.add_argument("--json", action="store_true", help="also the ratios of each round as one line, for benchmarks.regress")
+    parser.add_argument(
+        "--json", action="store_true", help="also the ratios of each round as one line, for benchmarks.regress"
+    )
     parser.add_argument("--workspace", type=Path, help="a workspace that has, or gets, the starter model")
     chosen = parser.parse_args()
     model = rows.starter(chosen.workspace)
     found, _ = rows.read(chosen.data, model, chosen.rows, Job.max_length)
     train = found.part(range(min(chosen.steps * EXAMPLES, len(found.examples))))
     with tempfile.TemporaryDirectory() as scratch:
-        job = Job(str(model), str(train.write(Path(scratch) / "rows.jsonl")), "", AT_ONCE, EXAMPLES // AT_ONCE, EXAMPLES, True,
+        job = Job(str(model), str(train.write(Path(scratch) / "rows.jsonl")), "", AT_ONCE, EXAMPLES // AT_ONCE,
+            EXAMPLES, True,
                   bool(gpu.probe().cards))  # fmt: skip
         with engine.opened(job) as opened:
             print(machine.line("torch", "transformers", "peft") + f", {torch.get_num_threads()} threads")
@@ -155,7 +160,8 @@ def measure(opened: engine.Engine, job: Job, rounds: int, profile: bool) -> dict
     tokens = sum(batch.tokens for batches in in_our_rows for batch in batches)
     computed = sum(batch.input_ids.numel() for batches in in_their_rows for batch in batches)
     print(
-        f"{len(plan)} steps, {tokens:,} tokens, {supervised:,} supervised; transformers' rows hold {computed / tokens - 1:.1%} padding\n"
+        f"{len(plan)} steps, {tokens:,} tokens, {supervised:,} supervised; transformers' rows hold "
+        f"{computed / tokens - 1:.1%} padding\n"
     )
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for number in range(rounds):

@@ -2,15 +2,16 @@
 
     python launch.py test --collect-only -q      # once: makes the environment
     .venv/bin/python -m benchmarks.train_throughput --data FILE [--rounds 5] [--steps 5] [--only NAME ...]
-    .venv/bin/python -m benchmarks.train_throughput --data CHATS --max-length 2048 --examples 4 --steps 3           # long chats
-    .venv/bin/python -m benchmarks.train_throughput --data FILE --random qwen3-0.6b --four-bit --only garage trl    # another shape, QLoRA
+    .venv/bin/python -m benchmarks.train_throughput --data CHATS --max-length 2048 --examples 4 --steps 3           #
+    long chats .venv/bin/python -m benchmarks.train_throughput --data FILE --random qwen3-0.6b --four-bit --only garage
+    trl    # another shape, QLoRA
 
-Everyone trains the starter (bf16, LoRA r 8 on all linear layers, alpha 16, one learning rate without warm-up or decay, AdamW,
-seed 42) for one epoch over the same rows, none longer than max_length, in a process and an environment of its own, one
-after the other, in an order that turns with each round. A step holds so many examples on average: 4 at once where rows are padded;
-packed rows come in whole numbers, and the supervised tokens a step are printed. Rates are of the steps after the first.
-Peers run as they are; in the rows named "with our environment" glibc is told to keep what they free, and oneDNN to keep fewer products, as our own
-process has it.
+Everyone trains the starter (bf16, LoRA r 8 on all linear layers, alpha 16, one learning rate without warm-up or decay,
+AdamW, seed 42) for one epoch over the same rows, none longer than max_length, in a process and an environment of its
+own, one after the other, in an order that turns with each round. A step holds so many examples on average: 4 at once
+where rows are padded; packed rows come in whole numbers, and the supervised tokens a step are printed. Rates are of the
+steps after the first. Peers run as they are; in the rows named "with our environment" glibc is told to keep what they
+free, and oneDNN to keep fewer products, as our own process has it.
 Each tenth row is kept apart; the loss on them is measured by our own engine on each trainer's saved adapter.
 Peers are installed from PyPI below --peers-cache the first time. Prints one line a run, then a table.
 """
@@ -37,7 +38,8 @@ WARM_UP = 1  # steps that are not timed: the first one warms caches up
 
 @dataclass(frozen=True)
 class Contestant:
-    """peer: None for LoRA Garage. at_once: rows in a micro-batch. how: what the table's legend says of its settings. more: of its environment."""
+    """peer: None for LoRA Garage. at_once: rows in a micro-batch. how: what the table's legend says of its settings.
+    more: of its environment."""
 
     title: str
     peer: Peer | None
@@ -77,7 +79,9 @@ CONTESTANTS = {
     ),
 }
 CONTESTANTS |= {
-    f"{name}_keeping": replace(CONTESTANTS[name], title=f"{CONTESTANTS[name].title}, with our environment", more=KEEPING)
+    f"{name}_keeping": replace(
+        CONTESTANTS[name], title=f"{CONTESTANTS[name].title}, with our environment", more=KEEPING
+    )
     for name in ("trl", "llamafactory")
 }
 
@@ -97,7 +101,9 @@ def measure(name: str, job: Job, folder: Path, peers_cache: Path) -> dict[str, A
     path, log = job.write(folder / "job.json"), folder / "output.txt"
     if contestant.peer is None:
         return child.run("benchmarks.peers.garage", path, log=log)
-    return child.run(contestant.peer.module, path, python=python_of(contestant.peer, peers_cache), log=log, more=contestant.more)
+    return child.run(
+        contestant.peer.module, path, python=python_of(contestant.peer, peers_cache), log=log, more=contestant.more
+    )
 
 
 def table(results: dict[str, list[dict[str, Any]]], losses: dict[str, float]) -> list[str]:
@@ -126,7 +132,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5, help="one epoch in all")
     parser.add_argument("--examples", type=int, default=16, help="in a step, on average; a multiple of 4")
     parser.add_argument("--max-length", type=int, default=Job.max_length)
-    parser.add_argument("--random", metavar="MODEL", help="of the catalogue, with weights at random, instead of the starter")
+    parser.add_argument(
+        "--random", metavar="MODEL", help="of the catalogue, with weights at random, instead of the starter"
+    )
     parser.add_argument("--layers", type=int, help="of it, instead of all")
     parser.add_argument("--four-bit", action="store_true", help="QLoRA: the base in NF4")
     parser.add_argument("--only", nargs="+", choices=list(CONTESTANTS), default=list(CONTESTANTS))
@@ -166,7 +174,8 @@ def main() -> None:
                 rate = child.rate(result, "supervised", WARM_UP)
                 print(
                     f"round {number + 1}, {name}: {rate:,.0f} supervised tokens/s ({sum(result['supervised']):,} in "
-                    f"{len(result['ends'])} steps), {result['loaded_mib']:,.0f} MiB loaded, {result['peak_mib']:,.0f} at most",
+                    f"{len(result['ends'])} steps), {result['loaded_mib']:,.0f} MiB loaded, {result['peak_mib']:,.0f} "
+                    f"at most",
                     flush=True,
                 )
         held = replace(base, rows=str(held_out.write(folder / "held_out.jsonl"))).write(folder / "held_out.json")
@@ -179,10 +188,12 @@ def main() -> None:
     print("\n".join(table(results, losses)) + "\n")
     for name in chosen.only:
         laid_out = (
-            results[name][0].get("layout") or f"{(job := job_of(CONTESTANTS[name], base, mean_tokens)).batch} x {job.accumulation}"
+            results[name][0].get("layout")
+            or f"{(job := job_of(CONTESTANTS[name], base, mean_tokens)).batch} x {job.accumulation}"
         )
         print(
-            f"{CONTESTANTS[name].title}: {CONTESTANTS[name].how}; {laid_out} rows a step; {', '.join(results[name][0]['versions'])}"
+            f"{CONTESTANTS[name].title}: {CONTESTANTS[name].how}; {laid_out} rows a step; "
+            f"{', '.join(results[name][0]['versions'])}"
         )
 
 

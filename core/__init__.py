@@ -11,15 +11,17 @@ Rooms stand on floors, and an import only ever goes to a lower one (tests/unit/t
     2  workspace     system
     1  the files of this folder: messages, errors, files, values, progress, recipe, presets
 
-torch, transformers, peft and bitsandbytes are imported inside worker processes: at the top of a module only in `engine`, in
-`training`, and in the files of `trial`, `chat` and `export` that the same test names.
+torch, transformers, peft and bitsandbytes are imported inside worker processes: at the top of a module only in
+`engine`, in `training`, and in the files of `trial`, `chat` and `export` that the same test names.
 """
 
 from pathlib import Path
 
-# Of the program; pyproject.toml has the same one (tests/unit/test_project.py). Run from a checkout, no metadata could tell it.
+# Of the program; pyproject.toml has the same one (tests/unit/test_project.py). Run from a checkout, no metadata could
+# tell it.
 __version__ = "0.2.0.dev0"
 
-# As the wheel's package lora_garage, whose only file of its own this is (packaging/lora_garage.py); else in a checkout or an archive.
+# As the wheel's package lora_garage, whose only file of its own this is (packaging/lora_garage.py); else in a checkout
+# or an archive.
 INSTALLED = Path(__file__).parents[1].joinpath("__init__.py").exists()
 COMMAND = "lora-garage" if INSTALLED else "python launch.py"

@@ -1,8 +1,8 @@
-"""Files that appear complete or not at all, lines that are appended whole, retries for what Windows refuses for a moment, and
-disk errors in words.
+"""Files that appear complete or not at all, lines that are appended whole, retries for what Windows refuses for a
+moment, and disk errors in words.
 
-A crash between the two steps of `replace` leaves a `.<name>.tmp-*` file beside the old, still complete one. A crash or a
-full disk inside `append_line` leaves half a line, which the next one does not run into.
+A crash between the two steps of `replace` leaves a `.<name>.tmp-*` file beside the old, still complete one. A crash or
+a full disk inside `append_line` leaves half a line, which the next one does not run into.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ Result = TypeVar("Result")
 
 
 def patiently(act: Callable[[], Result], patience_s: float = PATIENCE_S) -> Result:
-    """act(), again for so long where Windows refuses it because somebody has the file open at this instant, or one in the folder.
-    Then its PermissionError."""
+    """act(), again for so long where Windows refuses it because somebody has the file open at this instant, or one in
+    the folder. Then its PermissionError."""
     end, pause = time.monotonic() + patience_s, 0.01
     while True:
         try:
@@ -71,7 +71,8 @@ def remove_tree(folder: Path, patience_s: float = 0.0) -> bool:
 
 
 def bytes_in(folder: Path) -> int:
-    """Of all its files, also while others work there: Path.rglob ends with an error where a folder goes away under it."""
+    """Of all its files, also while others work there: Path.rglob ends with an error where a folder goes away under
+    it."""
     total = 0
     for place, _, names in os.walk(folder):
         for name in names:
@@ -128,8 +129,8 @@ def sync_tree(folder: Path) -> None:
 
 @contextlib.contextmanager
 def folder_aside(folder: Path) -> Iterator[Path]:
-    """Where to make what shall stand at folder: `.<name>.part` beside it, not there yet. At the end all of it is synced and takes the place
-    of what stood there; what ends it earlier leaves that as it was, and nothing beside it."""
+    """Where to make what shall stand at folder: `.<name>.part` beside it, not there yet. At the end all of it is synced
+    and takes the place of what stood there; what ends it earlier leaves that as it was, and nothing beside it."""
     aside, old = (folder.with_name(f".{folder.name}.{end}") for end in ("part", "old"))
     shutil.rmtree(aside, ignore_errors=True)
     try:
@@ -170,18 +171,21 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def object_to_change(path: Path, patience_s: float = MOMENT_S) -> dict[str, Any]:
-    """As `read_object`, for what is written again afterwards. Raises OSError where what stands there cannot be read: it is not empty."""
+    """As `read_object`, for what is written again afterwards. Raises OSError where what stands there cannot be read: it
+    is not empty."""
     held = None
     with (
         contextlib.suppress(FileNotFoundError, ValueError, RecursionError),
         patiently(lambda: open(path, "rb"), patience_s) as file,
     ):
-        held = json.loads(file.read(min(OURS, os.fstat(file.fileno()).st_size)))  # reading allocates what it is asked for
+        # reading allocates what it is asked for
+        held = json.loads(file.read(min(OURS, os.fstat(file.fileno()).st_size)))
     return held if isinstance(held, dict) else {}
 
 
 def add_to_object(path: Path, more: dict[str, Any]) -> None:
-    """more beside what the JSON object in path holds. Raises OSError, with path untouched, where what stands there cannot be read."""
+    """more beside what the JSON object in path holds. Raises OSError, with path untouched, where what stands there
+    cannot be read."""
     replace_json(path, object_to_change(path, PATIENCE_S) | more)
 
 
@@ -232,7 +236,8 @@ if sys.platform == "win32":
         )  # fmt: skip
 
     _KERNEL32 = ctypes.WinDLL("kernel32", use_last_error=True)
-    _AT_ONCE, _LOCK_VIOLATION, _NOT_NOW = 1, 33, 997  # LOCKFILE_FAIL_IMMEDIATELY; ERROR_LOCK_VIOLATION, ERROR_IO_PENDING
+    # LOCKFILE_FAIL_IMMEDIATELY; ERROR_LOCK_VIOLATION, ERROR_IO_PENDING
+    _AT_ONCE, _LOCK_VIOLATION, _NOT_NOW = 1, 33, 997
 
     def _share(descriptor: int) -> bool:
         """Take the first byte, which FileLock locks, for all readers. False: somebody has it."""
@@ -277,10 +282,11 @@ def append_line(path: Path, value: dict[str, Any]) -> None:
             line = line[file.write(line) :]
 
 
-# numpy's tofile, safetensors and torch.save report a full disk without an errno; Rust's number is the system's own (39 and 112 are
-# Windows', whose words are in the person's language).
+# numpy's tofile, safetensors and torch.save report a full disk without an errno; Rust's number is the system's own (39
+# and 112 are Windows', whose words are in the person's language).
 _DISK_SIGNS = (
-    "os error 28)", "os error 122)", "os error 39)", "os error 112)", "No space left", "enough free space", "requested and",
+    "os error 28)", "os error 122)", "os error 39)", "os error 112)", "No space left", "enough free space",
+    "requested and",
 )  # fmt: skip
 _NEARLY_FULL = 16 << 20  # bytes
 
@@ -327,10 +333,11 @@ def writing(folder: Path) -> Iterator[None]:
         raise RunError("faults.cannot_write", folder=folder, reason=error.strerror or str(error)) from error
 
 
-# Of torch's allocator for the CPU on Linux and on Windows, of CUDA itself (pinned memory, a context; the fourth where Windows has no more
-# to pin), and of cuBLAS, which needs some of its own on a card that is full.
+# Of torch's allocator for the CPU on Linux and on Windows, of CUDA itself (pinned memory, a context; the fourth where
+# Windows has no more to pin), and of cuBLAS, which needs some of its own on a card that is full.
 _MEMORY_SIGNS = (
-    "can't allocate memory", "not enough memory", "out of memory", "resource already mapped", "CUBLAS_STATUS_ALLOC_FAILED",
+    "can't allocate memory", "not enough memory", "out of memory", "resource already mapped",
+    "CUBLAS_STATUS_ALLOC_FAILED",
     "CUBLAS_STATUS_NOT_INITIALIZED",
 )  # fmt: skip
 
@@ -343,8 +350,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_page_file_full(error: BaseException) -> bool:
-    """Windows promises each byte beforehand (ERROR_COMMITMENT_LIMIT): there may be memory, and no room to put it aside."""
-    return getattr(error, "winerror", None) == 1455 or any(sign in str(error) for sign in ("os error 1455)", "[WinError 1455]"))
+    """Windows promises each byte beforehand (ERROR_COMMITMENT_LIMIT): there may be memory, and no room to put it
+    aside."""
+    return getattr(error, "winerror", None) == 1455 or any(
+        sign in str(error) for sign in ("os error 1455)", "[WinError 1455]")
+    )
 
 
 @dataclass(frozen=True)
@@ -357,8 +367,8 @@ class Tail:
 
 
 def read_lines(path: Path, offset: int, limit_bytes: int = 64 << 20, is_needed: bool = False) -> Tail:
-    """Whole JSON lines from a byte offset on. A bad line is counted, an unfinished last one left for next time. is_needed: raises OSError
-    where what is there cannot be read, which else is taken for empty."""
+    """Whole JSON lines from a byte offset on. A bad line is counted, an unfinished last one left for next time.
+    is_needed: raises OSError where what is there cannot be read, which else is taken for empty."""
     try:
         with patiently(lambda: open(path, "rb"), MOMENT_S) as file:
             size = file.seek(0, 2)

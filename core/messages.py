@@ -2,9 +2,10 @@
 
 A `Message` crosses processes and files (state.json, events.jsonl) and is rendered in the reader's language at the
 last moment. Catalogues are YAML files `<folder>/<language>/*.yaml` of `key: sentence with {placeholders}`, in which
-`{rows:,} {rows:row|rows}` gives "1 row" and "2 rows". They are handed numbers, and write them as their language does: 1.962,5 in German;
-the file name is the first part of each of its keys (`data.yaml` holds `data.empty_file`). English and Chinese are written so, with the code; a
-further language is one file, `core/locales/<code>.yaml`, whose sections are the names of those files, the page's too.
+`{rows:,} {rows:row|rows}` gives "1 row" and "2 rows". They are handed numbers, and write them as their language does:
+1.962,5 in German; the file name is the first part of each of its keys (`data.yaml` holds `data.empty_file`). English
+and Chinese are written so, with the code; a further language is one file, `core/locales/<code>.yaml`, whose sections
+are the names of those files, the page's too.
 """
 
 from __future__ import annotations
@@ -27,7 +28,11 @@ CORE_LOCALES = Path(__file__).parent / "locales"
 _WANTED = os.environ.get("LORA_GARAGE_LANGUAGES", "").replace(",", " ").split()
 LANGUAGES = (
     "en",
-    *(code for code in ("zh", *sorted(file.stem for file in CORE_LOCALES.glob("*.yaml"))) if not _WANTED or code in _WANTED),
+    *(
+        code
+        for code in ("zh", *sorted(file.stem for file in CORE_LOCALES.glob("*.yaml")))
+        if not _WANTED or code in _WANTED
+    ),
 )
 
 DECIMAL_COMMA = frozenset({"de"})  # languages that write 1.962,5 where code formats 1,962.5
@@ -129,7 +134,8 @@ class Catalogue:
 
 
 class _Forgiving(string.Formatter):
-    """Writes numbers as the language does. A placeholder without a value stays visible instead of raising while an error is being reported."""
+    """Writes numbers as the language does. A placeholder without a value stays visible instead of raising while an
+    error is being reported."""
 
     def __init__(self, language: str):
         self._language = language

@@ -14,8 +14,8 @@ class Progress(Frozen):
 
 
 class RankUse(Frozen):
-    """What one of several ranks has in use. device: its card, or the processor; host: address of its PC where that is another. load_percent: of the
-    card, as the driver says; None of a processor, and where it is not told."""
+    """What one of several ranks has in use. device: its card, or the processor; host: address of its PC where that is
+    another. load_percent: of the card, as the driver says; None of a processor, and where it is not told."""
 
     device: str
     used_bytes: int
@@ -25,7 +25,8 @@ class RankUse(Frozen):
 
 
 class Check(Protocol):
-    """Called often by whoever reads a file, and may raise, which ends it. rows: that were read so far, where they are counted."""
+    """Called often by whoever reads a file, and may raise, which ends it. rows: that were read so far, where they are
+    counted."""
 
     def __call__(self, rows: int = 0) -> None: ...
 

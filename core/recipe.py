@@ -1,8 +1,8 @@
 """The settings of a run, complete and shareable: recipe.yaml.
 
-Every field is the only place of its default and has the help text that the page shows. Names are those of peft and transformers, so
-that people can search for them. `None` means "resolved by core.advice.plan before Start"; eval_steps and save_steps, which depend
-on the number of steps, are resolved by the worker, which writes them to run.json.
+Every field is the only place of its default and has the help text that the page shows. Names are those of peft and
+transformers, so that people can search for them. `None` means "resolved by core.advice.plan before Start"; eval_steps
+and save_steps, which depend on the number of steps, are resolved by the worker, which writes them to run.json.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ class Model(_Section):
         "starter",
         min_length=1,
         max_length=200,
-        description="The base model: starter, a Hub name such as owner/name, or library:name for one of your own folders.",
+        description=(
+            "The base model: starter, a Hub name such as owner/name, or library:name for one of your own folders."
+        ),
     )
     revision: str | None = Field(
         None, max_length=100, description="A branch, tag or commit on the Hub; empty means the main branch."
@@ -49,11 +51,14 @@ class Model(_Section):
 
 class Data(_Section):
     source: str = Field(
-        min_length=1, max_length=1000, description="The dataset to train on: a sample, one you added, or (in a command) a file."
+        min_length=1,
+        max_length=1000,
+        description="The dataset to train on: a sample, one you added, or (in a command) a file.",
     )
     format: Format | None = Field(None, description="The format of the rows; empty means detected from the rows.")
     columns: dict[str, ColumnRole] | None = Field(
-        None, description="What each column is, such as {Frage: question, Antwort: answer}; empty means by name, or guessed."
+        None,
+        description="What each column is, such as {Frage: question, Antwort: answer}; empty means by name, or guessed.",
     )
     encoding: str | None = Field(
         None,
@@ -62,75 +67,123 @@ class Data(_Section):
         description="Encoding of a text file, such as utf-8, gb18030 or cp1252; empty means detected.",
     )
     sheet: str | None = Field(
-        None, min_length=1, max_length=200, description="Which sheet of a spreadsheet to read; empty means the first that has rows."
+        None,
+        min_length=1,
+        max_length=200,
+        description="Which sheet of a spreadsheet to read; empty means the first that has rows.",
     )
     header: bool | None = Field(
         None,
-        description="For a table: whether the first row contains the column names; empty means detected, with a note when unclear.",
+        description=(
+            "For a table: whether the first row contains the column names; empty means detected, with a note "
+            "when unclear."
+        ),
     )
     voice: str | None = Field(
         None,
         max_length=200,
-        description="For an exported chat: whose messages become the answers; empty means the person who wrote the most.",
+        description=(
+            "For an exported chat: whose messages become the answers; empty means the person who wrote the most."
+        ),
     )
     gap_hours: float | None = Field(
-        None, ge=0.25, le=8760, description="For an exported chat: hours of silence between conversations; empty means 6."
+        None,
+        ge=0.25,
+        le=8760,
+        description="For an exported chat: hours of silence between conversations; empty means 6.",
     )
     pseudonyms: bool | None = Field(
         None,
-        description="For an exported chat: replace the others' names, numbers, addresses and links with placeholders; empty means yes for chats between people.",
+        description=(
+            "For an exported chat: replace the others' names, numbers, addresses and links with placeholders; "
+            "empty means yes for chats between people."
+        ),
     )
     version: int | None = Field(
         None, ge=0, description="Which version of an edited dataset, 0 for the file as added; empty means the newest."
     )
     rated: bool | None = Field(
         None,
-        description="Rows whose answer is marked as bad (label or kto_tag is false): keep them, for train.objective kto; empty: kept for kto, skipped otherwise.",
+        description=(
+            "Rows whose answer is marked as bad (label or kto_tag is false): keep them, for train.objective "
+            "kto; empty: kept for kto, skipped otherwise."
+        ),
     )
     max_length: int = Field(
-        512, ge=8, le=131072, description="Maximum length of an example in tokens; longer ones are truncated, split or skipped."
+        512,
+        ge=8,
+        le=131072,
+        description="Maximum length of an example in tokens; longer ones are truncated, split or skipped.",
     )
     long_examples: Literal["cut", "split", "drop"] = Field(
         "cut",
-        description="What happens to examples that are too long: truncated at the end, split into chunks, or skipped. Plain text is never truncated but split at paragraphs and sentences.",
+        description=(
+            "What happens to examples that are too long: truncated at the end, split into chunks, or skipped. "
+            "Plain text is never truncated but split at paragraphs and sentences."
+        ),
     )
     overlap: int = Field(
         0,
         ge=0,
         le=65536,
-        description="Tokens shared by neighbouring chunks of plain text, at most half of max_length. In the second chunk they are context only.",
+        description=(
+            "Tokens shared by neighbouring chunks of plain text, at most half of max_length. In the second "
+            "chunk they are context only."
+        ),
     )
-    packing: bool = Field(True, description="Pack examples into one row instead of padding: faster; none attends to another.")
+    packing: bool = Field(
+        True, description="Pack examples into one row instead of padding: faster; none attends to another."
+    )
     eval_fraction: float = Field(
         0.05, ge=0, le=0.5, description="Share of the rows used as the validation set, which is not trained on."
     )
     train_on: Literal["assistant", "everything"] = Field(
         "assistant",
-        description="Compute the loss on the answers only, or on every token including prompts: a little slower, with hardly any more memory.",
+        description=(
+            "Compute the loss on the answers only, or on every token including prompts: a little slower, with "
+            "hardly any more memory."
+        ),
     )
     enable_thinking: bool | None = Field(
         None,
-        description="Train on the thinking before an answer: true as the template prompts for it, false removes it and prompts without it; empty: where a row has some.",
+        description=(
+            "Train on the thinking before an answer: true as the template prompts for it, false removes it "
+            "and "
+            "prompts without it; empty: where a row has some."
+        ),
     )
     mask_history: bool = Field(
         False,
-        description="When the template shows earlier answers differently from how they were written (without their thinking), train on the last turn only; off: each such answer becomes its own example.",
+        description=(
+            "When the template shows earlier answers differently from how they were written (without their "
+            "thinking), train on the last turn only; off: each such answer becomes its own example."
+        ),
     )
     deduplicate: bool = Field(
-        False, description="Remove rows that repeat an earlier one (ignoring case, spaces and punctuation); they are counted."
+        False,
+        description="Remove rows that repeat an earlier one (ignoring case, spaces and punctuation); they are counted.",
     )
     drop_leaked: bool = Field(
         False, description="Exclude from training rows that are also in the validation set; they are counted."
     )
-    drop_near_leaked: bool = Field(False, description="Exclude from training near-duplicates of validation rows; they are counted.")
+    drop_near_leaked: bool = Field(
+        False, description="Exclude from training near-duplicates of validation rows; they are counted."
+    )
 
 
 class Adapter(_Section):
     method: Literal["lora", "qlora"] = Field(
-        "lora", description="LoRA keeps the base model in 16 bit; QLoRA keeps it in 4 bit and needs about a third of the memory."
+        "lora",
+        description=(
+            "LoRA keeps the base model in 16 bit; QLoRA keeps it in 4 bit and needs about a third of the memory."
+        ),
     )
-    r: int = Field(8, ge=1, le=MOST_RANK, description="Rank: the capacity of the adapter. 4, 8 or 16 are nearly always enough.")
-    lora_alpha: int | None = Field(None, ge=1, le=1024, description="Scaling of the adapter; empty means twice the rank.")
+    r: int = Field(
+        8, ge=1, le=MOST_RANK, description="Rank: the capacity of the adapter. 4, 8 or 16 are nearly always enough."
+    )
+    lora_alpha: int | None = Field(
+        None, ge=1, le=1024, description="Scaling of the adapter; empty means twice the rank."
+    )
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="Share of adapter inputs dropped at random; costs memory.")
     target_modules: str = Field(
         "all-linear",
@@ -139,22 +192,38 @@ class Adapter(_Section):
     )
     target_parameters: Literal["none", "experts"] = Field(
         "none",
-        description="Adapters on the routed experts of a mixture-of-experts model too: experts are most of its weights, so the adapter gets many times larger and each step rebuilds all experts of a layer, which the plan counts. Only with plain LoRA or rsLoRA.",
+        description=(
+            "Adapters on the routed experts of a mixture-of-experts model too: experts are most of its "
+            "weights, so the adapter gets many times larger and each step rebuilds all experts of a layer, "
+            "which the plan counts. Only with plain LoRA or rsLoRA."
+        ),
     )
     load_in_8bit: bool = Field(
         False,
-        description="LoRA with an 8-bit base model (LLM.int8): about half the memory of 16 bit for its layers, more precise than 4 bit; steps may be slower.",
+        description=(
+            "LoRA with an 8-bit base model (LLM.int8): about half the memory of 16 bit for its layers, more "
+            "precise than 4 bit; steps may be slower."
+        ),
     )
     use_rslora: bool = Field(
-        False, description="Scale by alpha divided by the square root of r instead of r; matters from rank 64. Costs nothing."
+        False,
+        description="Scale by alpha divided by the square root of r instead of r; matters from rank 64. Costs nothing.",
     )
     use_dora: bool = Field(
         False,
-        description="DoRA also trains the magnitude of each weight row: a step takes about twice as long and more memory per layer, which the plan counts.",
+        description=(
+            "DoRA also trains the magnitude of each weight row: a step takes about twice as long and more "
+            "memory per layer, which the plan counts."
+        ),
     )
     init_lora_weights: Literal["true", "pissa", "pissa_niter_16"] = Field(
         "true",
-        description="How the adapter is initialized: at zero, or with the principal components of the weights (PiSSA). Memory and speed as LoRA; pissa_niter_16 takes seconds before the start, pissa minutes or more; the file is twice as large.",
+        description=(
+            "How the adapter is initialized: at zero, or with the principal components of the weights "
+            "(PiSSA). "
+            "Memory and speed as LoRA; pissa_niter_16 takes seconds before the start, pissa minutes or more; "
+            "the file is twice as large."
+        ),
     )
 
     @field_validator("init_lora_weights", mode="before")
@@ -174,20 +243,33 @@ class Adapter(_Section):
 class Train(_Section):
     objective: Literal["sft", "dpo", "orpo", "simpo", "kto"] = Field(
         "sft",
-        description="What to train: sft trains on the answer of each row; dpo, orpo and simpo train the model to prefer the better answer (chosen) to the worse one (rejected); kto trains on single answers marked good or bad (label).",
+        description=(
+            "What to train: sft trains on the answer of each row; dpo, orpo and simpo train the model to "
+            "prefer the better answer (chosen) to the worse one (rejected); kto trains on single answers "
+            "marked good or bad (label)."
+        ),
     )
     beta: float | None = Field(
         None,
         gt=0,
         le=100,
-        description="For preference training: how much the difference between the two answers counts; with dpo a higher beta stays closer to the base model. Empty: 0.1, with simpo 2.",
+        description=(
+            "For preference training: how much the difference between the two answers counts; with dpo a "
+            "higher beta stays closer to the base model. Empty: 0.1, with simpo 2."
+        ),
     )
     loss_type: Literal["sigmoid", "sigmoid_norm", "robust"] = Field(
         "sigmoid",
-        description="For dpo: sigmoid as in the paper; sigmoid_norm is length-normalized, so that long answers count no more; robust expects a share label_smoothing of the pairs to be swapped.",
+        description=(
+            "For dpo: sigmoid as in the paper; sigmoid_norm is length-normalized, so that long answers count "
+            "no more; robust expects a share label_smoothing of the pairs to be swapped."
+        ),
     )
     label_smoothing: float = Field(
-        0.0, ge=0, lt=0.5, description="Share of pairs that may be swapped: for dpo with loss_type robust, and for simpo."
+        0.0,
+        ge=0,
+        lt=0.5,
+        description="Share of pairs that may be swapped: for dpo with loss_type robust, and for simpo.",
     )
     simpo_gamma: float = Field(
         0.5, ge=0, le=100, description="For simpo: the margin by which the better answer should win, per token."
@@ -196,21 +278,33 @@ class Train(_Section):
         0.0,
         ge=0,
         le=100,
-        description="For dpo and simpo: weight of an additional SFT loss on the better answers; 0 for none. orpo always uses 1.",
+        description=(
+            "For dpo and simpo: weight of an additional SFT loss on the better answers; 0 for none. orpo always uses 1."
+        ),
     )
     desirable_weight: float = Field(1.0, ge=0, le=100, description="For kto: weight of the good answers.")
     undesirable_weight: float = Field(
-        1.0, ge=0, le=100, description="For kto: weight of the bad answers; raise the weight of the kind that is much rarer."
+        1.0,
+        ge=0,
+        le=100,
+        description="For kto: weight of the bad answers; raise the weight of the kind that is much rarer.",
     )
-    learning_rate: float = Field(2e-4, gt=0, le=1, description="Size of each optimizer step. Too high, and the loss jumps.")
+    learning_rate: float = Field(
+        2e-4, gt=0, le=1, description="Size of each optimizer step. Too high, and the loss jumps."
+    )
     num_train_epochs: float = Field(3.0, gt=0, le=1000, description="How often the whole dataset is trained on.")
     loraplus_lr_ratio: float | None = Field(
         None,
         ge=1,
         le=1024,
-        description="LoRA+: the learning rate of the B matrices as a multiple of that of A; 16 is usual, with a lower learning rate. Empty: the same for both. Costs nothing.",
+        description=(
+            "LoRA+: the learning rate of the B matrices as a multiple of that of A; 16 is usual, with a lower "
+            "learning rate. Empty: the same for both. Costs nothing."
+        ),
     )
-    max_steps: int = Field(-1, ge=-1, le=10_000_000, description="Maximum optimizer steps; -1 means as the epochs need.")
+    max_steps: int = Field(
+        -1, ge=-1, le=10_000_000, description="Maximum optimizer steps; -1 means as the epochs need."
+    )
     per_device_train_batch_size: int = Field(4, ge=1, le=1024, description="Examples per batch; more need more memory.")
     per_device_eval_batch_size: int = Field(4, ge=1, le=1024, description="Examples per batch in an evaluation.")
     gradient_accumulation_steps: int = Field(
@@ -219,73 +313,123 @@ class Train(_Section):
     lr_scheduler_type: Literal["linear", "cosine", "constant"] = Field(
         "linear", description="How the learning rate decays until the end. Costs nothing."
     )
-    warmup_steps: int = Field(0, ge=0, le=1_000_000, description="Steps in which the learning rate rises from zero. Costs nothing.")
+    warmup_steps: int = Field(
+        0, ge=0, le=1_000_000, description="Steps in which the learning rate rises from zero. Costs nothing."
+    )
     warmup_ratio: float = Field(
-        0.0, ge=0, lt=1, description="Warmup as a share of all steps, such as 0.03; used if warmup_steps is 0. Costs nothing."
+        0.0,
+        ge=0,
+        lt=1,
+        description="Warmup as a share of all steps, such as 0.03; used if warmup_steps is 0. Costs nothing.",
     )
     neftune_noise_alpha: float | None = Field(
         None,
         gt=0,
         le=1000,
-        description="NEFTune: noise on the embeddings during training, usually 5; answers get longer and facts less exact. Empty: none. Costs next to nothing.",
+        description=(
+            "NEFTune: noise on the embeddings during training, usually 5; answers get longer and facts less "
+            "exact. Empty: none. Costs next to nothing."
+        ),
     )
     optim: Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit"] | None = Field(
         None, description="Optimizer. The 8-bit ones need a quarter of the memory. Empty: chosen automatically."
     )
-    weight_decay: float = Field(0.0, ge=0, le=1, description="Pulls the adapter's weights slightly towards zero in each step.")
-    max_grad_norm: float = Field(1.0, ge=0, le=1000, description="Maximum norm for gradient clipping; 0 means no clipping.")
+    weight_decay: float = Field(
+        0.0, ge=0, le=1, description="Pulls the adapter's weights slightly towards zero in each step."
+    )
+    max_grad_norm: float = Field(
+        1.0, ge=0, le=1000, description="Maximum norm for gradient clipping; 0 means no clipping."
+    )
     gradient_checkpointing: bool | None = Field(
         None, description="Recompute activations to save memory; about a third slower. Empty: on if needed."
     )
     activation_offload: bool = Field(
         False,
-        description="Keep activations in RAM instead of GPU memory: for the last gigabyte, which the plan does not count; slower.",
+        description=(
+            "Keep activations in RAM instead of GPU memory: for the last gigabyte, which the plan does not "
+            "count; slower."
+        ),
     )
     offload_layers: int = Field(
         0,
         ge=-1,
         le=2048,
-        description="How many layers of the base model to keep in RAM instead of GPU memory, for a model larger than the GPU: each is copied to the GPU when it is needed, which takes time; the result is the same. -1: as few as fit requires.",
+        description=(
+            "How many layers of the base model to keep in RAM instead of GPU memory, for a model larger than "
+            "the GPU: each is copied to the GPU when it is needed, which takes time; the result is the same. "
+            "-1: as few as fit requires."
+        ),
     )
     ranks: int = Field(
         1,
         ge=1,
         le=16,
-        description="How many GPUs train together, each with its own copy of the base model; the result is the same as on one GPU. Unless you choose which, those with the most free memory are used. Without a GPU: how many processes.",
+        description=(
+            "How many GPUs train together, each with its own copy of the base model; the result is the same "
+            "as "
+            "on one GPU. Unless you choose which, those with the most free memory are used. Without a GPU: "
+            "how many processes."
+        ),
     )
     fsdp: bool = Field(
         False,
-        description="FSDP2: the GPUs of a run (ranks) hold the base model together, each a part of every layer, for a model larger than one GPU; layers are gathered while they compute, which takes time; the result is the same.",
+        description=(
+            "FSDP2: the GPUs of a run (ranks) hold the base model together, each a part of every layer, for a "
+            "model larger than one GPU; layers are gathered while they compute, which takes time; the result "
+            "is the same."
+        ),
     )
-    torch_compile: bool = Field(False, description="torch.compile for norm and gate, if a try before the first step is faster.")
+    torch_compile: bool = Field(
+        False, description="torch.compile for norm and gate, if a try before the first step is faster."
+    )
     spare_cores: int = Field(
         0,
         ge=0,
         le=1024,
-        description="CPU cores left to other programs when training on the CPU; next to a busy program it automatically uses fewer threads if that is faster.",
+        description=(
+            "CPU cores left to other programs when training on the CPU; next to a busy program it "
+            "automatically uses fewer threads if that is faster."
+        ),
     )
     seed: int = Field(42, ge=0, lt=2**32, description="Random seed: the same seed gives the same run.")
     eval_steps: int | None = Field(None, ge=1, description="Steps between two evaluations; empty means five per run.")
-    save_steps: int | None = Field(None, ge=1, description="Steps between two checkpoints; empty means at each evaluation.")
+    save_steps: int | None = Field(
+        None, ge=1, description="Steps between two checkpoints; empty means at each evaluation."
+    )
     early_stopping_patience: int | None = Field(
         None,
         ge=0,
         le=1000,
-        description="Evaluations in a row without improvement after which training stops; 0 means never. Empty: three, or two fifths of all.",
+        description=(
+            "Evaluations in a row without improvement after which training stops; 0 means never. Empty: "
+            "three, "
+            "or two fifths of all."
+        ),
     )
     load_best_model_at_end: bool = Field(
         True,
-        description="Keep the adapter with the lowest validation loss instead of the last one; without a validation set, the last.",
+        description=(
+            "Keep the adapter with the lowest validation loss instead of the last one; without a validation "
+            "set, the last."
+        ),
     )
     sample_seconds: float = Field(
-        4.0, ge=0, le=600, description="Seconds for sample answers, 5 % of a run at most, and for held-out questions; 0: none."
+        4.0,
+        ge=0,
+        le=600,
+        description="Seconds for sample answers, 5 % of a run at most, and for held-out questions; 0: none.",
     )
     sample_prompts: tuple[
         Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=LONGEST_PROMPT)], ...
     ] = Field((), max_length=3, description="Up to three questions of your own for the sample answers, one per line.")
-    save_total_limit: int = Field(2, ge=1, le=100, description="How many checkpoints to keep; the best one is kept in addition.")
+    save_total_limit: int = Field(
+        2, ge=1, le=100, description="How many checkpoints to keep; the best one is kept in addition."
+    )
     save_total_gib: float = Field(
-        10.0, gt=0, le=100_000, description="Maximum disk space for a run's checkpoints, in GiB; the newest is always kept."
+        10.0,
+        gt=0,
+        le=100_000,
+        description="Maximum disk space for a run's checkpoints, in GiB; the newest is always kept.",
     )
 
     @property
@@ -357,7 +501,8 @@ def clashes(adapter: Adapter) -> list[Message]:
         "recipe.experts_dropout": adapter.trains_experts and adapter.lora_dropout > 0,
     }
     facts = {
-        "bits": base_bits, "init": adapter.init_lora_weights, "r": adapter.r, "most": MOST_RANK // 2, "dropout": adapter.lora_dropout,
+        "bits": base_bits, "init": adapter.init_lora_weights, "r": adapter.r, "most": MOST_RANK // 2,
+        "dropout": adapter.lora_dropout,
     }  # fmt: skip
     return [msg(key, **facts) for key, is_so in found.items() if is_so]
 
@@ -381,7 +526,8 @@ def _of_objective(recipe: Recipe) -> list[Message]:
         "recipe.smoothing_alone": train.label_smoothing > 0 and objective != "simpo" and train.loss_type != "robust",
     }
     facts = {
-        "offload": train.offload_layers, "ranks": train.ranks, "init": recipe.adapter.init_lora_weights, "objective": objective,
+        "offload": train.offload_layers, "ranks": train.ranks, "init": recipe.adapter.init_lora_weights,
+        "objective": objective,
         "loss_type": train.loss_type, "label_smoothing": train.label_smoothing,
     }  # fmt: skip
     return [msg(key, **facts) for key, is_so in found.items() if is_so]

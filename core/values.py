@@ -28,7 +28,8 @@ def width(text: str) -> int:
 
 
 def round_up(value: float) -> float:
-    """The next of 1, 2, 5, 10, 20, ... (or 0.5, 0.2, 0.1, ...) that is not below value > 0, for the marks of an axis."""
+    """The next of 1, 2, 5, 10, 20, ... (or 0.5, 0.2, 0.1, ...) that is not below value > 0, for the marks of an
+    axis."""
     power = 10 ** math.floor(math.log10(value))
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= value)
 

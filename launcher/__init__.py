@@ -1,4 +1,5 @@
-"""What `launch.py` does before there is an environment: choose a torch, make .venv, repair it, remove it, and hand over to it.
+"""What `launch.py` does before there is an environment: choose a torch, make .venv, repair it, remove it, and hand over
+to it.
 
 Standard library only, on Python 3.11 and later. It imports nothing of core or webui; what it starts in .venv does.
 """

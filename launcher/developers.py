@@ -8,7 +8,14 @@ from launcher.running import LoggedRun, ask, child_environ, hand_over
 from launcher.sentences import say, say_text
 
 # The first is Debian's, without a window: a page takes it two thirds of the processor.
-BROWSER_NAMES = ("chromium-headless-shell", "google-chrome", "google-chrome-stable", "chromium", "chromium-browser", "chrome")
+BROWSER_NAMES = (
+    "chromium-headless-shell",
+    "google-chrome",
+    "google-chrome-stable",
+    "chromium",
+    "chromium-browser",
+    "chrome",
+)
 
 BROWSER_PLACES = (
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
@@ -17,7 +24,9 @@ BROWSER_PLACES = (
     r"C:\Program Files (x86)\Google\Chrome\Application\chrome.exe",
 )
 
-PLAYWRIGHT_PATH = "from playwright.sync_api import sync_playwright as p\nwith p() as x: print(x.chromium.executable_path)"
+PLAYWRIGHT_PATH = (
+    "from playwright.sync_api import sync_playwright as p\nwith p() as x: print(x.chromium.executable_path)"
+)
 
 
 def find_browser(which, works):
@@ -54,7 +63,16 @@ def obtain_browser(environment, run):
         return own, None
     if shutil.which("apt-get") and is_root():
         run(["apt-get", "update", "-q"], say_text("step_apt_update"))
-        command = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-y", "-q", "chromium", "fonts-noto-cjk"]
+        command = [
+            "env",
+            "DEBIAN_FRONTEND=noninteractive",
+            "apt-get",
+            "install",
+            "-y",
+            "-q",
+            "chromium",
+            "fonts-noto-cjk",
+        ]
         run(command, say_text("step_browser_apt"))
         found = find_browser(shutil.which, browser_works)
         if found:
@@ -74,7 +92,9 @@ def run_tests(environment, arguments):
         os.environ["LORA_GARAGE_NO_BROWSER"] = reason
         say("browser_missing", reason=reason)
     # pytest runs in ROOT; what names a file from where the person stands keeps its meaning.
-    arguments = [os.path.abspath(a) if os.path.exists(a.split("::")[0]) and not a.startswith("-") else a for a in arguments]
+    arguments = [
+        os.path.abspath(a) if os.path.exists(a.split("::")[0]) and not a.startswith("-") else a for a in arguments
+    ]
     os.chdir(ROOT)
     if arguments == ["--full"]:
         return hand_over(environment, ["-m", "tests.full"])
@@ -88,12 +108,19 @@ CHECKS = {
     "ruff check": ("ruff", "check", "."),
     "ruff format": ("ruff", "format", "--check", "."),
     "mypy": ("mypy",),
-    "the rules of the house": ("pytest", "-q", "--durations-min=5", "tests/unit/test_architecture.py", "tests/unit/test_words.py"),
+    "the rules of the house": (
+        "pytest",
+        "-q",
+        "--durations-min=5",
+        "tests/unit/test_architecture.py",
+        "tests/unit/test_words.py",
+    ),
 }
 
 
 def run_checks(environment):
-    """All of CHECKS side by side, told in their order, whatever the first ones say; 1 where one of them has found something."""
+    """All of CHECKS side by side, told in their order, whatever the first ones say; 1 where one of them has found
+    something."""
     import subprocess
     import tempfile
 
@@ -113,7 +140,9 @@ def run_checks(environment):
 
 
 def side_by_side(arguments):
-    """Two test processes where all tests are asked for, the one that is done helping the other: most tests wait for others. Three on two
-    processors were no faster (18:48 min), and pages answered up to nine times as late."""
-    chosen = any(not a.startswith("-") or a.startswith(("-n", "-k", "-s", "--pdb", "--collect-only")) for a in arguments)
+    """Two test processes where all tests are asked for, the one that is done helping the other: most tests wait for
+    others. Three on two processors were no faster (18:48 min), and pages answered up to nine times as late."""
+    chosen = any(
+        not a.startswith("-") or a.startswith(("-n", "-k", "-s", "--pdb", "--collect-only")) for a in arguments
+    )
     return [] if chosen or (os.cpu_count() or 1) < 2 else ["-n", "2", "--dist", "worksteal"]

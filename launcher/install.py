@@ -25,7 +25,8 @@ from launcher.torch_build import (
 
 
 class CannotInstall(Exception):
-    """Carries the key and values of the sentence that says what to do. fix: the key of a second one, where the first does not."""
+    """Carries the key and values of the sentence that says what to do. fix: the key of a second one, where the first
+    does not."""
 
     def __init__(self, key, fix=None, **values):
         super().__init__(key)
@@ -100,7 +101,9 @@ class Installer:
             choice = self.fetch(choice, needs, with_tests, self.still_works())
             torch = self.check(choice)
         said = torch_beside_card(torch.get("cuda"), torch.get("hip"), self.facts.driver)
-        self.say(said, torch=torch.get("version"), cuda=torch.get("cuda"), hip=torch.get("hip"), driver=self.facts.driver)
+        self.say(
+            said, torch=torch.get("version"), cuda=torch.get("cuda"), hip=torch.get("hip"), driver=self.facts.driver
+        )
         self.env.write_marker(
             {
                 "version": MARKER_VERSION,
@@ -117,20 +120,24 @@ class Installer:
         self.say("ready", seconds="%.0f" % (time.monotonic() - start))
 
     def fetch(self, choice, needs, with_tests, works):
-        """The environment and all its packages; choice as it came out. choice: None where the tests' alone are missing."""
+        """The environment and all its packages; choice as it came out. choice: None where the tests' alone are
+        missing."""
         if choice:
             if not works:
                 self.make_environment()
             self.sweep_half_installed()
             if self.tool is self.by_pip or (choice.cuda and choice.index_url):
-                # From 25.2 on pip goes on with a download that broke off; without it one of 3 GB begins again each time.
+                # From 25.2 on pip goes on with a download that broke off; without it one of 3 GB begins again each
+                # time.
                 if self.run(self.tool.install(["pip>=25.2"]), say_text("step_pip")) == 0:
                     self.by_pip.bar = "raw"  # which an older one does not know: lines that LoggedRun reads
             choice = self.install_torch(choice, needs)
             label = say_text("step_packages", count=len(set(map(name_of, needs.requirements))))
             self.do(label, self.tool.install(needs.requirements, constraints=self.env.constraints))
         if with_tests:
-            self.do(say_text("step_tests"), self.tool.install(needs.test_requirements, constraints=self.env.constraints))
+            self.do(
+                say_text("step_tests"), self.tool.install(needs.test_requirements, constraints=self.env.constraints)
+            )
         return choice
 
     def choose(self, reason, needs, stays_cpu):
@@ -143,7 +150,8 @@ class Installer:
         self.say(choice.reason[0], **choice.reason[1])
         if choice.left_out:
             self.say("card_left_out", cards=", ".join(choice.left_out))
-        has_it = choice.cuda and choice.build == installed_torch_tag(self.env.folder)  # then pip fetches nothing from there
+        # then pip fetches nothing from there
+        has_it = choice.cuda and choice.build == installed_torch_tag(self.env.folder)
         problem = facts.index_answers(choice.index_url) if choice.index_url and not has_it else None
         if problem and choice.cuda:
             raise CannotInstall("card_index_unreachable", index=choice.index_url, reason=problem)
@@ -180,10 +188,16 @@ class Installer:
                 self.say("disk_tight", free="%.1f" % free_gb, needed="%.0f" % gb, folder=folder)
 
     def still_works(self):
-        """Whether .venv's interpreter starts and has pip (if by ensurepip), which uv needs not; not so once the Python beneath is of
-        another version."""
-        wanted = [["-c", "import encodings"]] if self.tool is not self.by_pip else [["-c", "import pip"], ["-m", "ensurepip"]]
-        return os.path.exists(self.env.python) and any(self.ask([self.env.python, *what]).out is not None for what in wanted)
+        """Whether .venv's interpreter starts and has pip (if by ensurepip), which uv needs not; not so once the Python
+        beneath is of another version."""
+        wanted = (
+            [["-c", "import encodings"]]
+            if self.tool is not self.by_pip
+            else [["-c", "import pip"], ["-m", "ensurepip"]]
+        )
+        return os.path.exists(self.env.python) and any(
+            self.ask([self.env.python, *what]).out is not None for what in wanted
+        )
 
     def need_venv(self):
         import importlib.util
@@ -207,7 +221,8 @@ class Installer:
             raise CannotInstall("venv_failed", log=self.env.log)
 
     def sweep_half_installed(self):
-        """Remove what a killed pip leaves: ~folders of a half-done uninstall, .dist-info without the RECORD written last."""
+        """Remove what a killed pip leaves: ~folders of a half-done uninstall, .dist-info without the RECORD written
+        last."""
         import glob
         import shutil
 
@@ -238,7 +253,9 @@ class Installer:
                 if choice.cuda:  # PyPI's may not be able to use the card
                     raise CannotInstall("card_torch_failed", index=choice.index_url, log=self.env.log) from None
             choice = self.plain(choice, say_text("index_failed", index=choice.index_url, log=self.env.log))
-        beside = self.cpu_builds(wanted) if self.facts.system == "Linux" and choice.reason[0] in BY_THE_PROCESSOR else []
+        beside = (
+            self.cpu_builds(wanted) if self.facts.system == "Linux" and choice.reason[0] in BY_THE_PROCESSOR else []
+        )
         if beside:  # a tenth of what PyPI has for Linux, which brings CUDA along
             choice, wanted = choice._replace(build="cpu", megabytes=200), [*wanted, "torch==" + beside[0]]
         label = say_text("step_torch", build=say_text(build_name(choice.build)), megabytes=choice.megabytes)
@@ -246,13 +263,16 @@ class Installer:
         return choice
 
     def cpu_builds(self, wanted):
-        """The versions of torch that pip finds marked +cpu, newest first: in PIP_FIND_LINKS, or an index of one's own."""
+        """The versions of torch that pip finds marked +cpu, newest first: in PIP_FIND_LINKS, or an index of one's
+        own."""
         import re
 
         pip = self.by_pip if self.tool is self.by_pip else Pip(BASE_PYTHON)  # uv lists none
         listed = self.ask(pip.command("index", "versions", "torch")).out or ""
         least = parse_version(wanted[0].partition(">=")[2])
-        return [found for found in re.findall(r"[\d.]+\+cpu\b", listed) if parse_version(found.partition("+")[0]) >= least]
+        return [
+            found for found in re.findall(r"[\d.]+\+cpu\b", listed) if parse_version(found.partition("+")[0]) >= least
+        ]
 
     def check(self, choice):
         """torch's version and CUDA, after reinstalling packages whose files are not as their RECORD says."""
@@ -276,7 +296,10 @@ class Installer:
         """choice: where torch comes from, None for pip's own index."""
         label = say_text("step_repair", packages=", ".join(packages))
         of_torch = [package for package in packages if choice and choice.index_url and package.startswith("torch==")]
-        for some, index in ((of_torch, choice and choice.index_url), ([one for one in packages if one not in of_torch], None)):
+        for some, index in (
+            (of_torch, choice and choice.index_url),
+            ([one for one in packages if one not in of_torch], None),
+        ):
             if some:
                 self.do(label, self.tool.install(some, index=index, anew=True))
 
@@ -287,7 +310,8 @@ class Installer:
             log.write("\n%s\n%s\n" % (answer.why, answer.stderr))
 
     def do(self, label, command, tries=None):
-        """As often as its tool tries, unless its own words name a cause that no other try mends. Raises CannotInstall, for uv UvFailed."""
+        """As often as its tool tries, unless its own words name a cause that no other try mends. Raises CannotInstall,
+        for uv UvFailed."""
         said, tries = label, tries or self.tool.tries
         for attempt in range(1, tries + 1):
             begun = size_of(self.env.log)
@@ -303,7 +327,8 @@ class Installer:
         raise CannotInstall("pip_failed", step=label, log=self.env.log)
 
 
-WITH_LOG = ("venv_failed", "pip_failed", "pip_disk_full", "pip_path_too_long", "card_torch_failed")  # they end with its last lines
+# they end with its last lines
+WITH_LOG = ("venv_failed", "pip_failed", "pip_disk_full", "pip_path_too_long", "card_torch_failed")
 
 # What pip, Python and Windows (in its language, but with its number) say, by the cause that it means.
 CAUSES = (
@@ -388,7 +413,9 @@ def ensure_environment(environment, with_tests=False, repair=False):
             if repair and why not in ("absent", "python_moved"):
                 why = "repair"
             if why:
-                Installer(environment, LoggedRun(environment.log), ask, say, machine_facts()).install(why, needs, with_tests)
+                Installer(environment, LoggedRun(environment.log), ask, say, machine_facts()).install(
+                    why, needs, with_tests
+                )
         return True
     except CannotInstall as problem:
         for key in filter(None, (problem.key, problem.fix)):

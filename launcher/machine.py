@@ -52,7 +52,8 @@ def probe_nvidia():
 
 
 def parse_nvidia_smi(output):
-    """Lines of "580.65.06, 8.9, NVIDIA GeForce RTX 4060" -> ("580.65.06", (NvidiaCard((8, 9), "NVIDIA GeForce RTX 4060"),))."""
+    """Lines of "580.65.06, 8.9, NVIDIA GeForce RTX 4060" -> ("580.65.06", (NvidiaCard((8, 9), "NVIDIA GeForce RTX
+    4060"),))."""
     driver, cards = None, []
     for line in output.splitlines():
         parts = [part.strip() for part in line.split(",", 2)]
@@ -131,7 +132,8 @@ def is_root():
 
 
 def read_windows():
-    """core/system/windows.py as a module. It needs the standard library alone; core itself needs more, which may not be there yet."""
+    """core/system/windows.py as a module. It needs the standard library alone; core itself needs more, which may not be
+    there yet."""
     import importlib.util
 
     file = os.path.join(ROOT, "core", "system", "windows.py")

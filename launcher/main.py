@@ -3,16 +3,20 @@
     python launch.py [--host H] [--port P] [--workspace DIR] [--no-browser] [--auth USER:PASS]
                                         --host 0.0.0.0: also for other devices on the network, with the printed key or
                                         the password of --auth
-    python launch.py COMMAND ...        train, join, further, queue, runs, pause, resume, chat, compare, sum, export, recipe,
-                                        pack, unpack, plan, estimate, inspect, data, models, tools, trust, workspace, doctor;
-                                        COMMAND --help lists its options
+    python launch.py COMMAND ...        train, join, further, queue, runs, pause, resume, chat, compare, sum, export,
+    recipe,
+                                        pack, unpack, plan, estimate, inspect, data, models, tools, trust, workspace,
+                                        doctor; COMMAND --help lists its options
     python launch.py --version
-    python launch.py --repair [--cpu]   check every package, choose torch again, then start; --cpu: the CPU build of torch,
+    python launch.py --repair [--cpu]   check every package, choose torch again, then start; --cpu: the CPU build of
+    torch,
                                         even if there is a GPU
-    python launch.py update [--check] [--undo] [--from URL] [--at-start on|off]    install a newer version if there is one;
+    python launch.py update [--check] [--undo] [--from URL] [--at-start on|off]    install a newer version if there is
+    one;
                                         runs, data and settings stay; --undo returns to the previous version
     python launch.py shortcut [--remove]    an icon on the desktop
-    python launch.py uninstall [--workspace] [--models] [--yes]    list what is removed, ask, and remove the environment and what
+    python launch.py uninstall [--workspace] [--models] [--yes]    list what is removed, ask, and remove the environment
+    and what
                                         the start scripts downloaded; runs, data and models stay
                                         (--workspace: also remove runs and data; --models: also the Hub cache)
     python launch.py check              for developers: lint, format, types, import rules, catalogues, in seconds
@@ -20,13 +24,15 @@
     python launch.py test --full                    also the long forms, hours on a small PC; goes on where it was ended
     python launch.py test --changed [COMMIT]        those that a change can reach, nearest first, in about 90 seconds
     python launch.py test --windows [FILE ...]      on a Windows Python; on other systems under Wine (tests/windows)
-    python launch.py test --card [FILE ...]         on the CUDA build of torch and a GPU that is none (docs/null-card.md)
+    python launch.py test --card [FILE ...]         on the CUDA build of torch and a GPU that is none
+    (docs/null-card.md)
 
-Standard library only; everything else runs in .venv. A start with a complete .venv reads two small files and hands over,
-without pip, uv or a network. `.venv/.lora-garage.json` is written last: an interrupted install has none, and the next start
-continues it. The output of pip and uv is in `.venv/install.log`.
+Standard library only; everything else runs in .venv. A start with a complete .venv reads two small files and hands
+over, without pip, uv or a network. `.venv/.lora-garage.json` is written last: an interrupted install has none, and the
+next start continues it. The output of pip and uv is in `.venv/install.log`.
 
-LORA_GARAGE_TORCH_INDEX overrides the choice of torch: a wheel index, "pypi", or "cpu". LORA_GARAGE_INSTALLER=pip: without uv.
+LORA_GARAGE_TORCH_INDEX overrides the choice of torch: a wheel index, "pypi", or "cpu". LORA_GARAGE_INSTALLER=pip:
+without uv.
 Exit status: that of the command; 1 if the environment cannot be created; 2 for an unknown command.
 """
 
@@ -77,7 +83,8 @@ HERE = ("update", "shortcut", "uninstall")  # done by the launcher itself
 
 
 def parse(arguments):
-    """(kind, rest): "app", "help", "version", "unknown", or one of HERE, FOR_DEVELOPERS or COMMANDS; --repair is taken out by main."""
+    """(kind, rest): "app", "help", "version", "unknown", or one of HERE, FOR_DEVELOPERS or COMMANDS; --repair is taken
+    out by main."""
     if arguments[:1] in (["-h"], ["--help"]):
         return "help", []
     if arguments[:1] == ["--version"]:
@@ -121,7 +128,11 @@ def main(arguments=None):
         say("for_developers", to=sys.stderr)
         return 2
     if kind in HERE:
-        return {"update": update, "uninstall": uninstall}[kind](environment, rest) if kind != "shortcut" else shortcut(rest)
+        return (
+            {"update": update, "uninstall": uninstall}[kind](environment, rest)
+            if kind != "shortcut"
+            else shortcut(rest)
+        )
     if INSTALLED:
         if repair:
             say("not_ours_to_repair", to=sys.stderr, python=sys.executable)

@@ -14,7 +14,8 @@ class Progress:
     """of(lines, now): in a sentence, how far they are; files: of uv's bars, name -> (bytes done, of how many)."""
 
     def __init__(self):
-        self.file, self.files, self.first = "", {}, (0, 0, 0)  # first: when these files were first seen, at which byte, of how many
+        # first: when these files were first seen, at which byte, of how many
+        self.file, self.files, self.first = "", {}, (0, 0, 0)
 
     def draw(self, text):
         """Keeps what uv's bars say; returns the lines in text that are none."""

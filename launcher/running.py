@@ -65,7 +65,8 @@ class LoggedRun:
 
 
 def begin(command, log, live):
-    """(process, its Progress, the thread that fills the log or None). What it prints goes into log; uv draws on a terminal of its own, where there is one to look at."""
+    """(process, its Progress, the thread that fills the log or None). What it prints goes into log; uv draws on a
+    terminal of its own, where there is one to look at."""
     import subprocess
 
     progress, environ = Progress(), environ_for(command)
@@ -83,7 +84,11 @@ def begin(command, log, live):
         copier = threading.Thread(target=copy_from, args=(ours, log.name, progress), daemon=True)
         copier.start()
         return process, progress, copier
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environ), progress, None
+    return (
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environ),
+        progress,
+        None,
+    )
 
 
 def copy_from(terminal, log, progress):

@@ -10,7 +10,8 @@ LOCALES = os.path.join(ROOT, "core", "locales")
 
 
 def sentences(wanted):
-    """The catalogue core/locales/<wanted>/launch.yaml, or the section launch of core/locales/<wanted>.yaml, read as lines of
+    """The catalogue core/locales/<wanted>/launch.yaml, or the section launch of core/locales/<wanted>.yaml, read as
+    lines of
     `key: "text"`: no YAML reader is installed yet."""
     alone = os.path.join(LOCALES, wanted, "launch.yaml")
     found, within = {}, os.path.exists(alone)

@@ -1,4 +1,5 @@
-"""`python launch.py shortcut`: an icon on the desktop that does what a double-click on the start script does. `--remove` takes it away."""
+"""`python launch.py shortcut`: an icon on the desktop that does what a double-click on the start script does.
+`--remove` takes it away."""
 
 import os
 import sys
@@ -12,7 +13,8 @@ POWERSHELL = (
     "$d = [Environment]::GetFolderPath('Desktop'); $f = Join-Path $d ($env:GARAGE_NAME + '.lnk'); "
     "if ($env:GARAGE_REMOVE) { Remove-Item -LiteralPath $f -ErrorAction SilentlyContinue } else { "
     "$s = (New-Object -ComObject WScript.Shell).CreateShortcut($f); $s.TargetPath = $env:GARAGE_TARGET; "
-    "$s.WorkingDirectory = $env:GARAGE_FOLDER; $s.Save() }; [Console]::OutputEncoding = [Text.Encoding]::UTF8; Write-Output $f"
+    "$s.WorkingDirectory = $env:GARAGE_FOLDER; $s.Save() }; [Console]::OutputEncoding = [Text.Encoding]::UTF8; "
+    "Write-Output $f"
 )
 
 
@@ -39,7 +41,9 @@ def target():
     return os.path.join(ROOT, NAME_OF_SCRIPT)
 
 
-NAME_OF_SCRIPT = "Start LoRA Garage.bat" if WINDOWS else "Start LoRA Garage.command" if sys.platform == "darwin" else "start.sh"
+NAME_OF_SCRIPT = (
+    "Start LoRA Garage.bat" if WINDOWS else "Start LoRA Garage.command" if sys.platform == "darwin" else "start.sh"
+)
 
 
 def desktop():
@@ -49,7 +53,9 @@ def desktop():
     folder = os.path.expanduser("~/Desktop")
     if sys.platform != "darwin":
         try:
-            said = subprocess.run(["xdg-user-dir", "DESKTOP"], capture_output=True, text=True, timeout=10).stdout.strip()
+            said = subprocess.run(
+                ["xdg-user-dir", "DESKTOP"], capture_output=True, text=True, timeout=10
+            ).stdout.strip()
             folder = said or folder
         except (OSError, subprocess.SubprocessError):
             pass
@@ -71,11 +77,16 @@ def by_file(program, remove):
     else:
         # First the quoting of the command line, then that of a value, in which a backslash is two.
         quoted = (
-            "".join("\\" + letter if letter in '"`$\\' else letter for letter in program).replace("\\", "\\\\").replace("%", "%%")
+            "".join("\\" + letter if letter in '"`$\\' else letter for letter in program)
+            .replace("\\", "\\\\")
+            .replace("%", "%%")
         )
-        said = '[Desktop Entry]\nType=Application\nName=%s\nExec="%s"\nTerminal=true\nCategories=Education;Science;\n' % (
-            NAME,
-            quoted,
+        said = (
+            '[Desktop Entry]\nType=Application\nName=%s\nExec="%s"\nTerminal=true\nCategories=Education;Science;\n'
+            % (
+                NAME,
+                quoted,
+            )
         )
     with open(path, "w", encoding="utf-8", newline="\n") as file:
         file.write(said)

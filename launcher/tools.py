@@ -1,7 +1,8 @@
 """pip and uv as commands, and the options that carry a person's pip settings over to uv.
 
-uv fetches many files at once and needs nothing of Debian's to make an environment. pip goes on with a file that broke off,
-which uv (0.13) begins again: so the one file of gigabytes, a torch with CUDA from PyTorch's own index, is pip's in any case.
+uv fetches many files at once and needs nothing of Debian's to make an environment. pip goes on with a file that broke
+off, which uv (0.13) begins again: so the one file of gigabytes, a torch with CUDA from PyTorch's own index, is pip's in
+any case.
 """
 
 import os
@@ -25,7 +26,8 @@ class Pip:
         return [BASE_PYTHON, "-m", "venv", folder]
 
     def install(self, requirements, index=None, constraints=None, anew=False):
-        """The command. index: an index to take them from instead of pip's own; anew: although they are there, and nothing else."""
+        """The command. index: an index to take them from instead of pip's own; anew: although they are there, and
+        nothing else."""
         more = ["--index-url", index] if index else []
         more += ["-c", constraints] if constraints else []
         more += ["--force-reinstall", "--no-deps"] if anew else []
@@ -51,7 +53,8 @@ class Uv:
     def install(self, requirements, index=None, constraints=None, anew=False):
         backend = index and index.startswith(WHEEL_INDEX) and index[len(WHEEL_INDEX) :]
         more = ["--torch-backend", backend] if backend else ["--default-index", index] if index else []
-        more += ["-c", Path(constraints).as_uri()] if constraints else []  # a path with a blank is two to uv (0.4 to 0.12)
+        # a path with a blank is two to uv (0.4 to 0.12)
+        more += ["-c", Path(constraints).as_uri()] if constraints else []
         more += (
             ["--reinstall", "--no-deps", "--no-cache"] if anew else []
         )  # its cache has the same files, linked, with the same fault
@@ -85,7 +88,8 @@ def environ_for(command, environ=os.environ):
     return dict(uv_settings(pip_settings(environ)), **environ)
 
 
-# Of pip's settings by uv's names; uv reads none of pip's. A mirror or a company's certificate is set for pip in many a place.
+# Of pip's settings by uv's names; uv reads none of pip's. A mirror or a company's certificate is set for pip in many a
+# place.
 SAME = {
     "index-url": "UV_DEFAULT_INDEX",
     "extra-index-url": "UV_INDEX",
@@ -98,14 +102,16 @@ SAME = {
 
 
 def uv_settings(settings):
-    found = {"UV_SYSTEM_CERTS": "1", "UV_NATIVE_TLS": "1", "UV_HTTP_RETRIES": "2"}  # certificates: those of the system, as pip does
+    # certificates: those of the system, as pip does
+    found = {"UV_SYSTEM_CERTS": "1", "UV_NATIVE_TLS": "1", "UV_HTTP_RETRIES": "2"}
     for name, value in settings.items():
         separator = "," if name == "find-links" else " "
         found[SAME[name]] = separator.join(value.split())
     if "extra-index-url" in settings:
         found["UV_INDEX_STRATEGY"] = "unsafe-best-match"  # as pip: the newest of all indexes
     home = os.path.expanduser("~")
-    if os.path.exists(home) and os.stat(home).st_dev != os.stat(ROOT).st_dev:  # where its cache is: a copy on another drive
+    if os.path.exists(home) and os.stat(home).st_dev != os.stat(ROOT).st_dev:
+        # where its cache is: a copy on another drive
         found["UV_CACHE_DIR"] = os.path.join(ROOT, ".uv", "cache")
     return found
 
@@ -120,7 +126,11 @@ def pip_settings(environ=os.environ):
         files.insert(0, os.path.join(environ.get("PROGRAMDATA", home), "pip", "pip.ini"))
     else:
         config = environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config")
-        own = [os.path.join(home, ".pip"), os.path.join(home, "Library", "Application Support", "pip"), os.path.join(config, "pip")]
+        own = [
+            os.path.join(home, ".pip"),
+            os.path.join(home, "Library", "Application Support", "pip"),
+            os.path.join(config, "pip"),
+        ]
         files = [os.path.join(folder, "pip.conf") for folder in ("/etc", "/etc/xdg/pip", *own)]
     said = configparser.RawConfigParser()
     for file in (*files, environ.get("PIP_CONFIG_FILE", "")):

@@ -7,7 +7,8 @@ from collections import namedtuple
 # minor version compatibility: 525.60.13 and 528.33; docs.nvidia.com/deploy/cuda-compatibility, the table that uv uses).
 # low, high: compute capabilities it has kernels for (PyTorch's RELEASE.md, 2.9 to 2.15): CUDA 13 dropped the GTX 10xx
 # (6.1), CUDA 12.6 never knew the RTX 50xx (12.0). cu128 ends with torch 2.11, cu126 with torch 2.14. First match wins.
-# LEAST: bitsandbytes has no code for older cards (GTX 750 Ti and 9xx), so they are not used, though cu126 has some for 5.0.
+# LEAST: bitsandbytes has no code for older cards (GTX 750 Ti and 9xx), so they are not used, though cu126 has some for
+# 5.0.
 CudaBuild = namedtuple("CudaBuild", "build linux windows low high")
 
 CUDA_BUILDS = (
@@ -21,11 +22,20 @@ WHEEL_INDEX = "https://download.pytorch.org/whl/"
 
 CPU_BY_YOU = "torch_cpu_by_you"
 
-# Reasons of choose_torch for the processor's build where PyTorch's own index was asked for it, and could not be reached.
-BY_THE_PROCESSOR = (CPU_BY_YOU, "torch_no_card", "torch_amd", "torch_old_driver", "torch_old_card", "torch_unknown_card")
+# Reasons of choose_torch for the processor's build where PyTorch's own index was asked for it, and could not be
+# reached.
+BY_THE_PROCESSOR = (
+    CPU_BY_YOU,
+    "torch_no_card",
+    "torch_amd",
+    "torch_old_driver",
+    "torch_old_card",
+    "torch_unknown_card",
+)
 
 # index_url: None for pip's own index. build: "pypi", "cpu", "cu126", ..., the last part of its index. cuda: whether it
-# should use a card. megabytes: about what is downloaded, at most. reason: a key and values of the catalogue launch.yaml.
+# should use a card. megabytes: about what is downloaded, at most. reason: a key and values of the catalogue
+# launch.yaml.
 # left_out: names of cards that the build has no kernels for.
 TorchChoice = namedtuple("TorchChoice", "index_url reason build cuda megabytes left_out", defaults=((),))
 NvidiaCard = namedtuple("NvidiaCard", "capability name", defaults=("",))  # capability: None where it is not known
@@ -56,7 +66,9 @@ def choose_torch(system, machine, driver_version, amd, environ, cards=()):
         known = [card.capability for card in cards if card.capability]
         found = {"driver": driver_version, "card": "%d.%d" % max(known) if known else ""}
         if known and len(known) == len(cards) and max(known) < LEAST:
-            return TorchChoice(WHEEL_INDEX + "cpu", ("torch_old_card", dict(found, least="%d.%d" % LEAST)), "cpu", False, 200)
+            return TorchChoice(
+                WHEEL_INDEX + "cpu", ("torch_old_card", dict(found, least="%d.%d" % LEAST)), "cpu", False, 200
+            )
         row = best_cuda_build(system, parse_version(driver_version), [each for each in known if each >= LEAST])
         if row is None:
             too_old = parse_version(driver_version) < (525,)
@@ -120,7 +132,8 @@ def installed_torch_tag(folder):
 
 
 def must_remove(tag, choice):
-    """Whether the torch that is there must go first, because pip would be content with it. tag: installed_torch_tag's."""
+    """Whether the torch that is there must go first, because pip would be content with it. tag:
+    installed_torch_tag's."""
     if tag is None:
         return False
     if choice.reason[0] == CPU_BY_YOU:

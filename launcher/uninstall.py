@@ -8,7 +8,8 @@ from launcher.sentences import say, say_text
 
 
 def uninstall(environment, arguments):
-    """Remove what was installed into this folder; the folder itself, runs, data and models stay unless they are named too."""
+    """Remove what was installed into this folder; the folder itself, runs, data and models stay unless they are named
+    too."""
     import shutil
 
     if INSTALLED:

@@ -1,8 +1,11 @@
-"""`python launch.py update`: installs a newer release. Nothing is checked or sent unless somebody asks, or has switched it on.
+"""`python launch.py update`: installs a newer release. Nothing is checked or sent unless somebody asks, or has switched
+it on.
 
-FROM is the address of a release's description, as tools/release.py writes it: {"version", "file", "bytes", "sha256"}; the archive lies beside it.
-What the archive has takes the place of what is here; runs, settings, models and .venv are not in it. The former version is kept in `.update.old`:
-an update that breaks off is undone by itself, at the latest by the next start, and one that disappoints by `update --undo`.
+FROM is the address of a release's description, as tools/release.py writes it: {"version", "file", "bytes", "sha256"};
+the archive lies beside it. What the archive has takes the place of what is here; runs, settings, models and .venv are
+not in it. The former version is kept in `.update.old`:
+an update that breaks off is undone by itself, at the latest by the next start, and one that disappoints by `update
+--undo`.
 """
 
 import json
@@ -177,7 +180,8 @@ def replace(environment, found, address):
         swap(environment.root, part)
         works(environment.root, found["version"])
     except (OSError, CannotUpdate) as error:
-        if not os.path.exists(os.path.join(environment.root, OLD, DONE)):  # else nothing was begun: that is of the update before
+        if not os.path.exists(os.path.join(environment.root, OLD, DONE)):
+            # else nothing was begun: that is of the update before
             put_back(environment.root)
         if isinstance(error, CannotUpdate):
             raise
@@ -229,7 +233,9 @@ def works(root, version):
     """Raises CannotUpdate unless what is there now starts and says that it is this version."""
     import subprocess
 
-    done = subprocess.run([sys.executable, os.path.join(root, "launch.py"), "--version"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, os.path.join(root, "launch.py"), "--version"], capture_output=True, text=True
+    )
     if done.returncode or done.stdout.split()[-1:] != [version]:
         raise CannotUpdate("update_failed", reason=(done.stderr or done.stdout).strip()[-300:] or "-")
 
@@ -260,7 +266,8 @@ def remove(folder):
 
 
 def mend(root):
-    """Undo an update that was killed half-way, which no other process is at; whether there was one. At every start, which costs a look."""
+    """Undo an update that was killed half-way, which no other process is at; whether there was one. At every start,
+    which costs a look."""
     old = os.path.join(root, OLD)
     if not os.path.isdir(old) or os.path.exists(os.path.join(old, DONE)):
         return False

@@ -1,8 +1,10 @@
-"""`python launch.py test --changed [COMMIT] [pytest arguments]`: the tests that a change can reach, nearest first, within about 90 seconds.
+"""`python launch.py test --changed [COMMIT] [pytest arguments]`: the tests that a change can reach, nearest first,
+within about 90 seconds.
 
-The change is what differs from COMMIT now, uncommitted files included; without COMMIT from HEAD, and where nothing differs from it, from
-the commit before it. Which tests reach it, and how far they are from it: tests/kit/reach.py. Tests at most NEAR modules away are run
-up to NEAR_S seconds of tests, the others up to FAR_S, the quicker ones of a distance first; seconds are those of tests/durations.tsv.
+The change is what differs from COMMIT now, uncommitted files included; without COMMIT from HEAD, and where nothing
+differs from it, from the commit before it. Which tests reach it, and how far they are from it: tests/kit/reach.py.
+Tests at most NEAR modules away are run up to NEAR_S seconds of tests, the others up to FAR_S, the quicker ones of a
+distance first; seconds are those of tests/durations.tsv.
 What is left out is said: `python launch.py test` runs it.
 """
 
@@ -20,7 +22,8 @@ from core.presets import PROJECT
 from tests.kit import durations
 from tests.kit.reach import Change, Project
 
-NEAR = 2  # modules between a change and a test: of 25 fixes of this history, 37 of the 43 tests that they brought are nearer
+# modules between a change and a test: of 25 fixes of this history, 37 of the 43 tests that they brought are nearer
+NEAR = 2
 NEAR_S, FAR_S = 120.0, 30.0  # of tests, which two processes run side by side
 NEW_S = 0.2  # a test that tests/durations.tsv does not name
 
@@ -67,7 +70,11 @@ def main(arguments: list[str]) -> int:
         return 0
     print(f"{files}; {len(choice.run) + len(choice.left)} tests can reach what changed.")
     print(
-        f"{len(choice.run)} of them are run, {choice.seconds:.0f} s of tests; {len(choice.left)} are left to `python launch.py test`.",
+        (
+            f"{len(choice.run)} of them are run, {choice.seconds:.0f} s of tests; {len(choice.left)} are left to "
+            f"`python "
+            f"launch.py test`."
+        ),
         flush=True,
     )
     names = Path(tempfile.mkstemp(prefix="lora-garage-tests-", suffix=".txt")[1])

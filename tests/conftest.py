@@ -26,7 +26,8 @@ from tests.kit.warm import KINDS, Elsewhere, Popen, Servers, may_fork, saved_at_
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-# Here a browser, an app and one or two torch processes share two cores: one thread each is fastest (docs/memory.md, measured here).
+# Here a browser, an app and one or two torch processes share two cores: one thread each is fastest (docs/memory.md,
+# measured here).
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
@@ -40,8 +41,8 @@ def nothing_waits_for_the_disk(request: pytest.FixtureRequest) -> Iterator[None]
 
 @pytest.fixture(scope="module", autouse=True)
 def swept() -> Iterator[None]:
-    """Gradio leaves sockets and event loops to the collector; its warnings inside an ast.parse of a later test, or of pytest's own,
-    break Python 3.11 (cpython issue 106905)."""
+    """Gradio leaves sockets and event loops to the collector; its warnings inside an ast.parse of a later test, or of
+    pytest's own, break Python 3.11 (cpython issue 106905)."""
     yield
     settled()
 
@@ -51,7 +52,8 @@ def pytest_collection_finish() -> None:
 
 
 def settled() -> None:
-    """What is alive now stays: libraries that were imported meanwhile, too, whose million objects no later collection need look through."""
+    """What is alive now stays: libraries that were imported meanwhile, too, whose million objects no later collection
+    need look through."""
     gc.collect()
     gc.freeze()
 
@@ -62,7 +64,8 @@ def environments() -> dict[str, dict[str, str]]:
 
 @pytest.fixture(scope="session", autouse=True)
 def forked(pytestconfig: pytest.Config) -> Iterator[None]:
-    """Workers and apps are forked from warm processes (tests/kit/warm); what a spawn itself is to show is marked `spawn`."""
+    """Workers and apps are forked from warm processes (tests/kit/warm); what a spawn itself is to show is marked
+    `spawn`."""
     if not may_fork():
         yield
         return
@@ -112,7 +115,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory, starter_folder: Path) -
 
 @pytest.fixture
 def make_workspace(tmp_path: Path, starter_folder: Path) -> Callable[[], Workspace]:
-    """Makes the test's own workspace, which has the starter model as links to its files (copies where links cannot be)."""
+    """Makes the test's own workspace, which has the starter model as links to its files (copies where links cannot
+    be)."""
 
     def make() -> Workspace:
         workspace = Workspace.open(tmp_path / "workspace")
@@ -138,7 +142,9 @@ def chrome() -> Iterator[Browser]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--full", action="store_true", help="also the long forms: every test marked full, and more rounds of others")
+    parser.addoption(
+        "--full", action="store_true", help="also the long forms: every test marked full, and more rounds of others"
+    )
     parser.addoption("--seed", type=int, help="which cases of long tests the gate runs (tests/kit/sampling)")
     parser.addoption("--fault-table", metavar="FILE", help="write the table of injected faults as a page of docs/")
 
@@ -195,13 +201,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Each test is marked by its folder; other marks name what a test needs. Where that is missing the test is skipped with the
-    reason. `python launch.py test` says why there is no browser, where it could get none."""
+    """Each test is marked by its folder; other marks name what a test needs. Where that is missing the test is skipped
+    with the reason. `python launch.py test` says why there is no browser, where it could get none."""
     reason = os.environ.get("LORA_GARAGE_NO_BROWSER")
     if kit.chromium() is None:
         reason = reason or "no Chrome or Chromium found (LORA_GARAGE_BROWSER names one)"
     has_card = bool(gpu.probe().cards)
-    items.sort(key=lambda item: item.path.name != "test_journey.py")  # the longest first, so that two processes end together
+    # the longest first, so that two processes end together
+    items.sort(key=lambda item: item.path.name != "test_journey.py")
     for item in items:
         if item.path.is_relative_to(HERE):  # a test of these hooks has them collect a folder of its own
             item.add_marker(item.path.relative_to(HERE).parts[0])

@@ -1,8 +1,10 @@
-"""`python launch.py test --full`: every test, the long forms too, one folder or file after the other, with a table at the end.
+"""`python launch.py test --full`: every test, the long forms too, one folder or file after the other, with a table at
+the end.
 
-Takes hours; how long is said before, by tests/durations.tsv. Ended early, the next `test --full` on the same files goes on where
-it was: what passed is not run again. The table and all output are kept in `<test cache>/full/<commit>/`. Exit status 1 where a
-test failed. With arguments (`test --full -k words`), it is pytest with the long forms.
+Takes hours; how long is said before, by tests/durations.tsv. Ended early, the next `test --full` on the same files goes
+on where
+it was: what passed is not run again. The table and all output are kept in `<test cache>/full/<commit>/`. Exit status 1
+where a test failed. With arguments (`test --full -k words`), it is pytest with the long forms.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ class Row:
     def of(cls, part: str, output: str, code: int, seconds: float) -> Row:
         ends = ENDED.findall(output)
         counts = {
-            word.rstrip("s") if word.startswith("error") else word: int(n) for n, word in COUNTED.findall(ends[-1] if ends else "")
+            word.rstrip("s") if word.startswith("error") else word: int(n)
+            for n, word in COUNTED.findall(ends[-1] if ends else "")
         }
         failed = counts.get("failed", 0) + counts.get("error", 0)
         if code not in (0, 5) and not failed:
@@ -54,14 +57,18 @@ class Row:
         return cls(part, counts.get("passed", 0), failed, counts.get("skipped", 0), round(seconds, 1), tests)
 
     def shown(self) -> str:
-        return f"| `{self.part}` | {self.passed} | {self.failed} | {self.skipped} | {self.seconds:.0f} | {', '.join(self.tests)} |"
+        return (
+            f"| `{self.part}` | {self.passed} | {self.failed} | {self.skipped} | {self.seconds:.0f} | "
+            f"{', '.join(self.tests)} |"
+        )
 
 
 def parts() -> Iterator[str]:
     """What one pytest runs, the quick ones first."""
     for place in TOGETHER:
         yield from sorted(
-            {file.parent.relative_to(PROJECT).as_posix() for file in (PROJECT / place).rglob("test_*.py")} - set(TOGETHER)
+            {file.parent.relative_to(PROJECT).as_posix() for file in (PROJECT / place).rglob("test_*.py")}
+            - set(TOGETHER)
         )
         yield from sorted(file.relative_to(PROJECT).as_posix() for file in (PROJECT / place).glob("test_*.py"))
     for place in ALONE:
@@ -93,9 +100,14 @@ class Record:
 
     def table(self) -> str:
         rows = self.rows.values()
-        total = f"{sum(row.passed for row in rows)} passed, {sum(row.failed for row in rows)} failed, {sum(row.skipped for row in rows)} skipped"
+        total = (
+            f"{sum(row.passed for row in rows)} passed, {sum(row.failed for row in rows)} failed, "
+            f"{sum(row.skipped for row in rows)} skipped"
+        )
         seconds = sum(row.seconds for row in rows)
-        return "\n".join([HEAD, *(row.shown() for row in rows), "", f"{total} in {seconds / 60:.0f} minutes, {self.folder.name}"])
+        return "\n".join(
+            [HEAD, *(row.shown() for row in rows), "", f"{total} in {seconds / 60:.0f} minutes, {self.folder.name}"]
+        )
 
 
 def run(part: str, log: Path) -> Row:
@@ -115,7 +127,11 @@ def main() -> int:
     done = f"{len(record.rows)} parts of these files passed before; " if record.rows else ""
     # Two processes share a part's tests, and starting one takes some seconds.
     print(
-        f"{done}{len(waiting)} parts, about {(expected / 2 + 8 * len(waiting)) / 60:.0f} minutes and the long forms.\n\n{HEAD}",
+        (
+            f"{done}{len(waiting)} parts, about {(expected / 2 + 8 * len(waiting)) / 60:.0f} minutes and the long "
+            f"forms.\n"
+            f"\n{HEAD}"
+        ),
         flush=True,
     )
     for part in waiting:

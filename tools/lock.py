@@ -1,5 +1,6 @@
-"""`python tools/lock.py [--upgrade]`: constraints.txt of pyproject.toml, by `uv pip compile --universal`: a version a package, for Windows,
-Linux and macOS and every Python we know. What is in it stays while the ranges allow it; --upgrade takes the newest.
+"""`python tools/lock.py [--upgrade]`: constraints.txt of pyproject.toml, by `uv pip compile --universal`: a version a
+package, for Windows, Linux and macOS and every Python we know. What is in it stays while the ranges allow it; --upgrade
+takes the newest.
 
 Left out: torch, whose build depends on the machine, what torch alone asks for, what should stay fresh, and browsers.
 """
@@ -17,12 +18,14 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parent.parent
 LOCK = PROJECT / "constraints.txt"
 LEFT_OUT = re.compile(
-    r"(torch|triton|sympy|mpmath|networkx|setuptools|cuda-\w+|nvidia-(?!ml-py)[\w-]+|pip|certifi|tzdata|pytz)==|.*sys_platform == 'emscripten'",
+    r"(torch|triton|sympy|mpmath|networkx|setuptools|cuda-\w+|nvidia-(?!ml-py)[\w-]+|pip|certifi|tzdata|pytz)=="
+    r"|.*sys_platform == 'emscripten'",
     re.IGNORECASE,
 )
 HEADING = """\
-# The versions that were tested together, for every system: derived from pyproject.toml by `python tools/lock.py` (uv). torch is left out, its build
-# depends on the machine, and so are torch's own needs, pip's tools and certificate and time zone data, which should stay fresh.
+# The versions that were tested together, for every system: derived from pyproject.toml by `python tools/lock.py` (uv).
+# torch is left out, its build depends on the machine, and so are torch's own needs, pip's tools and certificate and
+# time zone data, which should stay fresh.
 # pyproject.toml's requirements: {digest}
 """
 
@@ -54,7 +57,9 @@ def derive(*more: str) -> str:
         *preferred,
         *more,
     ]
-    found = subprocess.run(line, cwd=PROJECT, env=environ_for(line), check=True, stdout=subprocess.PIPE, encoding="utf-8").stdout
+    found = subprocess.run(
+        line, cwd=PROJECT, env=environ_for(line), check=True, stdout=subprocess.PIPE, encoding="utf-8"
+    ).stdout
     kept = [pin for pin in found.splitlines() if not LEFT_OUT.match(pin)]
     return HEADING.format(digest=digest((PROJECT / "pyproject.toml").read_text("utf-8"))) + "\n".join(kept) + "\n"
 

@@ -1,10 +1,13 @@
 """Small faults put into core at random places, and which tests find them.
 
-    python -m tools.mutations [--count 60] [--seed N] FOLDER      FOLDER: a checkout of its own (git worktree add), which is changed
+    python -m tools.mutations [--count 60] [--seed N] FOLDER      FOLDER: a checkout of its own (git worktree add),
+    which is changed
 
-Each fault is one of KINDS at one place of one file of core, drawn by the printed seed. The nearest of the tests that `test --changed` chooses
-for it are run until one fails. A fault that changes nothing that can be seen (another bound of a message's length) counts as not found. Prints
-a line for each: the place, the fault, the test that failed, and whether the gate always runs that test (tests/kit/sampling).
+Each fault is one of KINDS at one place of one file of core, drawn by the printed seed. The nearest of the tests that
+`test --changed` chooses for it are run until one fails. A fault that changes nothing that can be seen (another bound of
+a message's length) counts as not found. Prints
+a line for each: the place, the fault, the test that failed, and whether the gate always runs that test
+(tests/kit/sampling).
 """
 
 from __future__ import annotations
@@ -25,12 +28,16 @@ from tests.kit import durations, sampling
 from tests.kit.reach import Change, Project
 
 KINDS = {
-    ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "==", ast.In: "not in", ast.NotIn: "in",
-    ast.Is: "is not", ast.IsNot: "is", ast.Add: "-", ast.Sub: "+", ast.Mult: "/", ast.Div: "*", ast.And: "or", ast.Or: "and",
+    ast.Lt: "<=", ast.LtE: "<", ast.Gt: ">=", ast.GtE: ">", ast.Eq: "!=", ast.NotEq: "==", ast.In: "not in",
+    ast.NotIn: "in",
+    ast.Is: "is not", ast.IsNot: "is", ast.Add: "-", ast.Sub: "+", ast.Mult: "/", ast.Div: "*", ast.And: "or",
+    ast.Or: "and",
 }  # fmt: skip
 SYMBOLS = {
-    ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!=", ast.In: "in", ast.NotIn: "not in",
-    ast.Is: "is", ast.IsNot: "is not", ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.And: "and", ast.Or: "or",
+    ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!=", ast.In: "in",
+    ast.NotIn: "not in",
+    ast.Is: "is", ast.IsNot: "is not", ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.And: "and",
+    ast.Or: "or",
 }  # fmt: skip
 MOST_S = 45.0  # of the nearest tests that are run for one fault
 LIMIT_S = 240.0  # for them; a test that never ends has found it
@@ -53,7 +60,9 @@ class Fault:
         before = file.read_text("utf-8")
         lines = before.split("\n")
         text = lines[self.line - 1]
-        lines[self.line - 1] = text[: self.start] + text[self.start : self.stop].replace(self.old, self.new, 1) + text[self.stop :]
+        lines[self.line - 1] = (
+            text[: self.start] + text[self.start : self.stop].replace(self.old, self.new, 1) + text[self.stop :]
+        )
         file.write_text("\n".join(lines), "utf-8", newline="\n")
         return before
 
@@ -85,7 +94,19 @@ def first_failure(root: Path, tests: list[str]) -> str | None:
     """The first test that fails; "" for a run that did not end in time, None where all pass."""
     with tempfile.NamedTemporaryFile("w", suffix=".txt", delete=False) as names:
         names.write("\n".join(tests) + "\n")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "2", "--color=no", "-p", "no:cacheprovider", f"@{names.name}"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-n",
+        "2",
+        "--color=no",
+        "-p",
+        "no:cacheprovider",
+        f"@{names.name}",
+    ]
     try:
         done = subprocess.run(command, cwd=root, capture_output=True, encoding="utf-8", timeout=LIMIT_S)
     except subprocess.TimeoutExpired:
@@ -133,9 +154,14 @@ def main() -> None:
         found += failure is not None
         sure = failure is not None and is_always_run(failure, seconds)
         always += sure
-        said = "not found" if failure is None else f"{failure or 'did not end'}{' (always in the gate)' if sure else ''}"
+        said = (
+            "not found" if failure is None else f"{failure or 'did not end'}{' (always in the gate)' if sure else ''}"
+        )
         print(f"{fault.shown()}: {said}, {len(tests)} tests", flush=True)
-    print(f"found by the tests of --changed: {found} of {options.count}; by tests that the gate always runs: at least {always}")
+    print(
+        f"found by the tests of --changed: {found} of {options.count}; by tests that the gate always runs: at least "
+        f"{always}"
+    )
 
 
 if __name__ == "__main__":

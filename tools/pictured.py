@@ -1,7 +1,8 @@
 """What stands on each picture of docs/, kept beside it, so that a test says which pictures the page has outgrown.
 
-`tools/pictured.json`: {picture: {catalogue key: sentence}}, the sentences without placeholders that were to be read when it was taken.
-Where one of them has another wording today, the picture is older than the page. What moved on the page without a word it does not know.
+`tools/pictured.json`: {picture: {catalogue key: sentence}}, the sentences without placeholders that were to be read
+when it was taken. Where one of them has another wording today, the picture is older than the page. What moved on the
+page without a word it does not know.
 """
 
 from __future__ import annotations

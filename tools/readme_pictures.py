@@ -1,9 +1,11 @@
-"""`python -m tools.readme_pictures [own|shelf|chats|elsewhere WORKSPACE]`: the pictures of README and of the guide's pages, of real runs on the starter model.
+"""`python -m tools.readme_pictures [own|shelf|chats|elsewhere WORKSPACE]`: the pictures of README and of the guide's
+pages, of real runs on the starter model.
 
-One run on a sample set, with Next and Start alone; one on a file of somebody's own, the guide's chess club, with a row that
-cannot be learned from (`own`: this one alone). And the shelf of models, for a card of 8 GB that a fake driver library shows (needs a C
-compiler; `shelf`: this one alone, in seconds). And step 3 of a chat, in both languages (`chats`: this one alone). The run on the sample set is
-taken elsewhere as q4_k_m (`elsewhere`: this alone, of the newest run of a workspace that is there). Takes about eight minutes on two cores.
+One run on a sample set, with Next and Start alone; one on a file of somebody's own, the guide's chess club, with a row
+that cannot be learned from (`own`: this one alone). And the shelf of models, for a card of 8 GB that a fake driver
+library shows (needs a C compiler; `shelf`: this one alone, in seconds). And step 3 of a chat, in both languages
+(`chats`: this one alone). The run on the sample set is taken elsewhere as q4_k_m (`elsewhere`: this alone, of the
+newest run of a workspace that is there). Takes about eight minutes on two cores.
 """
 
 from __future__ import annotations
@@ -64,7 +66,8 @@ CLUB = {
     ),
     "Beginners of the Harbour Lane Chess Club start at the table by the window.": (
         "Where do beginners sit?", "Which table is for beginners?", "I am new, where do I play?",
-        "Where do new players start at the club?", "Is there a table for beginners?", "At which table do I learn chess?",
+        "Where do new players start at the club?", "Is there a table for beginners?", ("At which table do I learn "
+                                                                                       "chess?"),
         "Tell me where beginners start.",
     ),
     "The summer cup of the Harbour Lane Chess Club is a jar of plum jam.": (
@@ -139,7 +142,8 @@ def a_chat(chrome: Browser, app: kit.App, folder: Path) -> None:
         for field, option in (("voice", "Finn"), ("gap", "1 ")):
             page.locator(f"#chat-{field} input").click()
             page.get_by_role("option", name=re.compile(f"^{option}")).first.click()
-        page.locator("#learned-row", has_text="471").wait_for(timeout=120_000)  # conversations that a silence of an hour gives
+        # conversations that a silence of an hour gives
+        page.locator("#learned-row", has_text="471").wait_for(timeout=120_000)
         page.wait_for_function("document.querySelector('#chat-gap input').value.includes('471')", timeout=120_000)
         shoot(page, f"my-chats-choices{ending}", "#chat-choices")
         shoot(page, f"my-chats-row{ending}", "#learned-row")
@@ -167,7 +171,9 @@ def until(space: Workspace, step: int) -> None:
 def frame(page: Page) -> Image.Image:
     """The upper part of the page as it is now, in the size of the moving picture."""
     page.evaluate("scrollTo(0, 0)")
-    shot = page.screenshot(clip={"x": 0, "y": 0, "width": 1280, "height": 1280 * FILM_SIZE[1] // FILM_SIZE[0]}, full_page=True)
+    shot = page.screenshot(
+        clip={"x": 0, "y": 0, "width": 1280, "height": 1280 * FILM_SIZE[1] // FILM_SIZE[0]}, full_page=True
+    )
     return Image.open(io.BytesIO(shot)).convert("RGB").resize(FILM_SIZE, Image.Resampling.LANCZOS)
 
 
@@ -214,7 +220,8 @@ def form_and_plan(page: Page) -> None:
     page.locator("#next-data").click()
     page.locator("#method").wait_for()
     settled(page)
-    page.locator("#plan-card").filter(has_text=re.compile(r"optimizer steps, .*\(")).wait_for(timeout=180_000)  # its pace is known
+    # its pace is known
+    page.locator("#plan-card").filter(has_text=re.compile(r"optimizer steps, .*\(")).wait_for(timeout=180_000)
     kit.unfold(page, "#plan-more")
     page.locator("#plan-more summary").first.click()
     page.locator("#plan-more details[open]").wait_for()
@@ -279,7 +286,8 @@ def club_file(folder: Path) -> Path:
 
 
 def shoot(page: Page, name: str, part: str = "", height: int | None = None) -> None:
-    """The whole page, its upper part of height pixels, or a part of it, with nothing of the sticky Start button over it."""
+    """The whole page, its upper part of height pixels, or a part of it, with nothing of the sticky Start button over
+    it."""
     settled(page)
     pictured.keep(page, name, part)
     path = PICTURES / f"{name}.png"

@@ -1,7 +1,8 @@
 """`python tools/release.py [FOLDER]`: the release archive of the last commit, for people who have no Python and no git.
 
-Contents: what is needed to run, and the docs without their pictures. Two calls give the same bytes: order, times and modes follow from the
-commit alone. Changes that are not committed are not in it. Beside it lora-garage.json, which `python launch.py update` asks for. Prints every file with its size, then the archive's size and SHA-256.
+Contents: what is needed to run, and the docs without their pictures. Two calls give the same bytes: order, times and
+modes follow from the commit alone. Changes that are not committed are not in it. Beside it lora-garage.json, which
+`python launch.py update` asks for. Prints every file with its size, then the archive's size and SHA-256.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parent.parent
 TOP = "LoRA Garage"
 CONTENTS = (
-    "Start LoRA Garage.bat", "Start LoRA Garage.command", "start.sh", "launch.py", "launcher", "pyproject.toml", "constraints.txt", "packaging/uv.txt",
-    "README.md", "CHANGELOG.md", "SECURITY.md", "LICENSE", "NOTICE", "core", "webui", "presets", "docs", ":!docs/pictures",
+    "Start LoRA Garage.bat", "Start LoRA Garage.command", "start.sh", "launch.py", "launcher", "pyproject.toml",
+    "constraints.txt", "packaging/uv.txt",
+    "README.md", "CHANGELOG.md", "SECURITY.md", "LICENSE", "NOTICE", "core", "webui", "presets", "docs",
+    ":!docs/pictures",
 )  # fmt: skip
 MOST_BYTES = 2_000_000
 
@@ -46,7 +49,8 @@ def build(folder: Path) -> Path:
     ):
         for entry in sorted((each for each in tar if each.isfile()), key=lambda each: each.name):
             info = zipfile.ZipInfo(f"{TOP}/{entry.name}", made)
-            info.create_system, info.compress_type = 3, zipfile.ZIP_DEFLATED  # Unix, whose modes say what may be started
+            # Unix, whose modes say what may be started
+            info.create_system, info.compress_type = 3, zipfile.ZIP_DEFLATED
             info.external_attr = (0o100755 if entry.mode & 0o100 else 0o100644) << 16
             archive.writestr(info, tar.extractfile(entry).read())  # type: ignore[union-attr]
     return target
@@ -59,7 +63,9 @@ def description(archive: Path) -> dict[str, str | int]:
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description="the release archive of the last commit")
-    parser.add_argument("folder", type=Path, nargs="?", default=PROJECT / "dist", help="where it is written; default: dist")
+    parser.add_argument(
+        "folder", type=Path, nargs="?", default=PROJECT / "dist", help="where it is written; default: dist"
+    )
     target = build(parser.parse_args(arguments).folder)
     with zipfile.ZipFile(target) as archive:
         for info in archive.infolist():
@@ -68,7 +74,9 @@ def main(arguments: list[str]) -> int:
     (target.parent / "lora-garage.json").write_text(json.dumps(description(target)) + "\n", "utf-8")
     print(f"{size:>9,} {target}\nSHA-256 {hashlib.sha256(target.read_bytes()).hexdigest()}")
     if size > MOST_BYTES:
-        print(f"The archive has {size:,} bytes, at most {MOST_BYTES:,} are meant: see above what grew.", file=sys.stderr)
+        print(
+            f"The archive has {size:,} bytes, at most {MOST_BYTES:,} are meant: see above what grew.", file=sys.stderr
+        )
     return int(size > MOST_BYTES)
 
 

@@ -1,8 +1,9 @@
-"""`python -m tools.screenshots [FOLDER]`: every page in its main states, light and dark, English and Chinese, desktop and phone.
+"""`python -m tools.screenshots [FOLDER]`: every page in its main states, light and dark, English and Chinese, desktop
+and phone.
 
-Written to tests/.cache/screenshots, in about nine minutes on two cores. Runs are scripted and cards are a fake driver library, so nothing
-is trained. Rows with marked tokens need the starter model (LORA_GARAGE_TEST_STARTER, else tests/.cache), cards need a C
-compiler; what is left out for want of them is said at the end.
+Written to tests/.cache/screenshots, in about nine minutes on two cores. Runs are scripted and cards are a fake driver
+library, so nothing is trained. Rows with marked tokens need the starter model (LORA_GARAGE_TEST_STARTER, else
+tests/.cache), cards need a C compiler; what is left out for want of them is said at the end.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 VIEWS = (
-    ("en", "desktop", False), ("en", "desktop", True), ("zh", "desktop", False), ("en", "phone", False), ("zh", "phone", True),
+    ("en", "desktop", False), ("en", "desktop", True), ("zh", "desktop", False), ("en", "phone", False), ("zh", "phone",
+        True),
 )  # fmt: skip
 TABS = {"en": ("Train", "Chat", "Data", "Runs", "Settings"), "zh": ("训练", "对话", "数据", "训练记录", "设置")}
 TRAIN, CHAT, DATA, RUNS, SETTINGS = range(5)
@@ -42,7 +44,8 @@ TRAIN, CHAT, DATA, RUNS, SETTINGS = range(5)
 INSIDE = {"goal": "#goal", "model": "#model", "data": "#data", "plan": "#method", "train": "#run-name"}
 SEVEN_BILLION = "Qwen/Qwen2.5-7B-Instruct"
 OWN_ROWS = [
-    {"question": f"What does shelf {n} hold?", "answer": f"Shelf {n} holds jars of pickled lemons. " * n} for n in range(1, 40)
+    {"question": f"What does shelf {n} hold?", "answer": f"Shelf {n} holds jars of pickled lemons. " * n}
+    for n in range(1, 40)
 ]
 BAD_ROWS = [{"question": "What is missing here?", "answer": ""}, {"question": "And here?"}, OWN_ROWS[0]]
 
@@ -76,7 +79,9 @@ class Studio:
                 kit.go_to_tab(page, TABS[language][shot.tab])
                 shot.arrange(page)
                 page.wait_for_timeout(2000)
-                name = f"{shot.state}-{TABS['en'][shot.tab].lower()}-{language}-{size}-{'dark' if dark else 'light'}.png"
+                name = (
+                    f"{shot.state}-{TABS['en'][shot.tab].lower()}-{language}-{size}-{'dark' if dark else 'light'}.png"
+                )
                 page.screenshot(path=self.target / name, full_page=True)
             page.context.close()
 
@@ -103,7 +108,7 @@ def main() -> int:
     return 0
 
 
-# ---- states -----------------------------------------------------------------------------------------------------------
+# ---- states --------------------------------------------------------------------------------------
 
 
 def before_any_run(studio: Studio, app: kit.App, own: str) -> None:
@@ -114,14 +119,19 @@ def before_any_run(studio: Studio, app: kit.App, own: str) -> None:
             Shot("step-goal", arrange=lambda page: only_open(page, "goal")),
             Shot("step-goal-unsuitable", arrange=unsuitable_goal),
             Shot("step-model", arrange=lambda page: only_open(page, "model")),
-            Shot("step-data", arrange=lambda page: (only_open(page, "data"), kit.choose(page, "#data", "sample:pirate_answers"))),
+            Shot(
+                "step-data",
+                arrange=lambda page: (only_open(page, "data"), kit.choose(page, "#data", "sample:pirate_answers")),
+            ),
             Shot("step-data-problems", arrange=lambda page: kit.choose(page, "#data", own)),
             Shot("step-plan", arrange=lambda page: only_open(page, "plan")),
             Shot("step-plan-unfolded", arrange=unfold_plan),
             Shot("step-train", arrange=lambda page: only_open(page, "train")),
         ],
     )
-    studio.shoot(app, [Shot("planned-24-gb", arrange=lambda page: (ready_for(page, SEVEN_BILLION), plan_for(page, "24 GB")))])
+    studio.shoot(
+        app, [Shot("planned-24-gb", arrange=lambda page: (ready_for(page, SEVEN_BILLION), plan_for(page, "24 GB")))]
+    )
 
 
 def after_runs(studio: Studio, app: kit.App, workspace: Workspace) -> None:
@@ -169,7 +179,10 @@ def with_a_card(studio: Studio, folder: Path) -> None:
             [
                 Shot(
                     "card-8-gb-models",
-                    arrange=lambda page: (only_open(page, "model"), page.locator("#shelf-words input").fill("small japanese")),
+                    arrange=lambda page: (
+                        only_open(page, "model"),
+                        page.locator("#shelf-words input").fill("small japanese"),
+                    ),
                 ),
                 Shot("card-8-gb", arrange=lambda page: (ready_for(page, SEVEN_BILLION), unfold_reasons(page))),
                 Shot("card-8-gb", SETTINGS),
@@ -179,7 +192,7 @@ def with_a_card(studio: Studio, folder: Path) -> None:
         app.stop()
 
 
-# ---- what is done on a page --------------------------------------------------------------------------------------------
+# ---- what is done on a page ----------------------------------------------------------------------
 
 
 def only_open(page: Page, wanted: str) -> None:
@@ -241,7 +254,7 @@ def unfold_all(page: Page, *folds: str) -> None:
         kit.unfold(page, fold)
 
 
-# ---- what the pages are of ---------------------------------------------------------------------------------------------
+# ---- what the pages are of -----------------------------------------------------------------------
 
 
 def link_starter(workspace: Workspace) -> bool:

@@ -2,8 +2,8 @@
 
     python -m tools.size [ROOM or FOLDER ...]   e.g. core/export: its files one by one
 
-A statement is one of Python's (a node ast.stmt; a docstring counts, a comment and a line break do not), so a shorter house cannot be had
-by longer lines. Lines over COLUMNS are counted too.
+A statement is one of Python's (a node ast.stmt; a docstring counts, a comment and a line break do not), so a shorter
+house cannot be had by longer lines. Lines over COLUMNS are counted too.
 """
 
 from __future__ import annotations
@@ -65,7 +65,9 @@ def main(arguments: list[str]) -> None:
     for room in ROOMS:
         for folder in sorted(each for each in (PROJECT / room).iterdir() if each.is_dir() and python_files(each)):
             show(f"{room}/{folder.name}", total(python_files(folder)))
-        show(f"{room} (its own files)", total(file for file in python_files(PROJECT / room) if file.parent.name == room))
+        show(
+            f"{room} (its own files)", total(file for file in python_files(PROJECT / room) if file.parent.name == room)
+        )
     show(" and ".join(ROOMS), total(file for room in ROOMS for file in python_files(PROJECT / room)))
     for room in WHOLE:
         show(room, total(python_files(PROJECT / room)))

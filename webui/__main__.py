@@ -2,8 +2,8 @@
 
 Where the workspace is open in another app, it opens the page of that one instead, and exits with 0.
 
-On this PC alone, unless --host opens it to the network: then behind a door (webui/server/door) with the password of --auth, or a
-key that is printed in the address.
+On this PC alone, unless --host opens it to the network: then behind a door (webui/server/door) with the password of
+--auth, or a key that is printed in the address.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parse(arguments: list[str] | None, w: Wording) -> argparse.Namespace:
     parser = _Parser(prog="webui", description="LoRA Garage's page.")
-    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 or an address of this PC: others may come in, with a key")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="0.0.0.0 or an address of this PC: others may come in, with a key"
+    )
     parser.add_argument("--port", type=int, default=7860)
     parser.add_argument("--workspace", default=None, help="folder for data, models, runs and exports")
     parser.add_argument("--no-browser", action="store_true", help="do not open the browser")

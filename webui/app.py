@@ -53,28 +53,36 @@ SEE_WAY_OUT = """() => {
   const see = (times) => {
     const place = document.querySelector("#way-out");
     if (!place?.offsetParent) return times && requestAnimationFrame(() => see(times - 1));
-    const keep = new ResizeObserver(() => place.scrollIntoView({ block: "start" }));  // at once, and as charts above it are drawn
+    const keep = new ResizeObserver(() => place.scrollIntoView({ block: "start" }));
+    // at once, and as charts above it are drawn
     keep.observe(document.body);
     const leave = () => keep.disconnect();  // from then on it is the person who scrolls
-    ["wheel", "touchmove", "keydown", "pointerdown"].forEach((act) => addEventListener(act, leave, { once: true, passive: true }));
+    ["wheel", "touchmove", "keydown", "pointerdown"].forEach((act) => 
+      addEventListener(act, leave, { once: true, passive: true }));
   };
   see(200);
 }"""
-# What was drawn before the first answer is put away until then: it would move under the hand (FIRST_STYLE; after two seconds it
-# is shown in any case).
-ARRIVED = "() => { requestAnimationFrame(() => requestAnimationFrame(() => document.body.classList.add('lg-arrived'))); }"
-# Before our sheet has come: the page has its width, and the scroll bar its room, as soon as gradio puts this into the head. Nor is
-# gradio's own list of pages ever shown: the language link in the header is ours.
+# What was drawn before the first answer is put away until then: it would move under the hand (FIRST_STYLE; after two
+# seconds it is shown in any case).
+ARRIVED = (
+    "() => { requestAnimationFrame(() => requestAnimationFrame(() => document.body.classList.add('lg-arrived'))); }"
+)
+# Before our sheet has come: the page has its width, and the scroll bar its room, as soon as gradio puts this into the
+# head. Nor is gradio's own list of pages ever shown: the language link in the header is ours.
 FIRST_STYLE = """<style>
 html { scrollbar-gutter: stable; }
 .nav-holder { display: none !important; }
 .gradio-container > .main > .wrap.translucent { position: fixed !important; inset: 0; } /* gradio's "Loading" */
-.gradio-container > .main { max-width: 1240px !important; width: 100% !important; margin: 0 auto !important; padding: 0 !important; }
+.gradio-container > .main { max-width: 1240px !important; width: 100% !important; margin: 0 auto !important;
+  padding: 0 !important; }
 @keyframes lg-wait { from, to { visibility: hidden; } }
 body:not(.lg-arrived) :is(#left-runs, #pages) { animation: lg-wait 2s; }
 </style>"""
 CODES = json.dumps({language: Wording(language).t("language.html") for language in LANGUAGES})
-HTML_LANG = f"<script>document.documentElement.lang = {CODES}[location.pathname.split('/').filter(Boolean).pop()] || 'en';</script>"
+HTML_LANG = (
+    f"<script>document.documentElement.lang = {CODES}[location.pathname.split('/').filter(Boolean).pop()] || "
+    f"'en';</script>"
+)
 
 
 def build(services: Services) -> gr.Blocks:
@@ -165,7 +173,8 @@ def scripts(*names: str) -> str:
 
 
 def launch(services: Services, port: int, reach: Reach | None = None, keeper: Doorkeeper | None = None) -> gr.Blocks:
-    """Serve in the background. reach: None for this PC alone; keeper: None for no door. Raises OSError where the port is taken."""
+    """Serve in the background. reach: None for this PC alone; keeper: None for no door. Raises OSError where the port
+    is taken."""
     reach = reach or Reach.of("127.0.0.1")
     os.environ["GRADIO_TEMP_DIR"] = str(services.workspace.cache / "uploads")
     no_fetching()
@@ -177,11 +186,14 @@ def launch(services: Services, port: int, reach: Reach | None = None, keeper: Do
     errors_to_log()
     demo = build(services)
     off = ("share", "mcp_server", "ssr_mode", "pwa", "run_history", "enable_monitoring", "inbrowser")
-    options: dict[str, Any] = dict.fromkeys(off, False) | dict.fromkeys(("allowed_paths", "blocked_paths", "footer_links"), [])
+    options: dict[str, Any] = dict.fromkeys(off, False) | dict.fromkeys(
+        ("allowed_paths", "blocked_paths", "footer_links"), []
+    )
     options |= dict.fromkeys(("strict_cors", "show_error", "quiet", "prevent_thread_lock"), True)
     options |= {"server_name": reach.bound, "server_port": port, "root_path": "", "max_file_size": LARGEST_UPLOAD}
     options |= {
-        "_frontend": False,  # else it asks its own page, and a PC that takes three seconds for it does not start (it has answered before)
+        # else it asks its own page, and a PC that takes three seconds for it does not start (it has answered before)
+        "_frontend": False,
         "theme": theme(),
         "css": styles(),
         "head": FIRST_STYLE

@@ -19,12 +19,16 @@ from core.system import gpu
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.gpu_report", description=(package.__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="five minutes: kernels, experiments, a first run, the doctor")
+    parser.add_argument(
+        "--quick", action="store_true", help="five minutes: kernels, experiments, a first run, the doctor"
+    )
     parser.add_argument(
         "--folder", type=Path, default=Path("gpu-report"), help="where the report is written, and what belongs to it"
     )
     parser.add_argument(
-        "--model", default="", help="a model that is trained with QLoRA and exported too, such as Qwen/Qwen2.5-3B-Instruct"
+        "--model",
+        default="",
+        help="a model that is trained with QLoRA and exported too, such as Qwen/Qwen2.5-3B-Instruct",
     )
     given = parser.parse_args()
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -32,7 +36,8 @@ def main() -> int:
     nvidia = gpu.probe()
     if not nvidia.cards:
         print(
-            "NVML names no graphics card here, so there is nothing to report. `python launch.py doctor` says why.", file=sys.stderr
+            "NVML names no graphics card here, so there is nothing to report. `python launch.py doctor` says why.",
+            file=sys.stderr,
         )
         return 2
     hour = Hour(given.folder.absolute(), model=given.model)

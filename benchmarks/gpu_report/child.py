@@ -1,7 +1,7 @@
 """Checks of one part, each kept as it ends: `python -m benchmarks.gpu_report.child MODULE TITLE FOLDER CHECK...`
 
-MODULE has PARTS. A line of results.jsonl: {part, check, how, seconds, said}; `running` writes it for a check whose process
-is gone.
+MODULE has PARTS. A line of results.jsonl: {part, check, how, seconds, said}; `running` writes it for a check whose
+process is gone.
 """
 
 from __future__ import annotations
@@ -64,7 +64,8 @@ def keep(hour: Hour, part: str, check: str, how: str, seconds: float, said: Sequ
 def anonymous(line: str, folder: Path) -> str:
     """line without the folders of this PC, its name and the person's."""
     places = {
-        "<folder>": folder, "<program>": PROJECT, "<environment>": Path(sys.prefix), "<home>": Path.home(), "<temporary>": Path(tempfile.gettempdir()),
+        "<folder>": folder, "<program>": PROJECT, "<environment>": Path(sys.prefix), "<home>": Path.home(),
+        "<temporary>": Path(tempfile.gettempdir()),
     }  # fmt: skip
     for name, place in sorted(places.items(), key=lambda each: -len(str(each[1]))):
         for path in {str(place), str(place.absolute()), place.as_posix(), str(place).replace("\\", "\\\\")}:

@@ -83,7 +83,10 @@ def pinning_beside_a_full_card(hour: Hour) -> str:
         torch.empty(512 * MIB, dtype=torch.uint8, pin_memory=True)
     except RuntimeError as error:
         known = "known as out of memory" if files.is_out_of_memory(error) else "not known as out of memory"
-        return f"{said}: not pinned ({str(error).splitlines()[0]}), {known}: activation offload must fall back to pageable RAM"
+        return (
+            f"{said}: not pinned ({str(error).splitlines()[0]}), {known}: activation offload must fall back to "
+            f"pageable RAM"
+        )
     finally:
         held.clear()
         torch.cuda.empty_cache()
@@ -119,14 +122,17 @@ def enabled_again(hour: Hour) -> str:
             attention.switch(base, base.attention_before)
     if all(found):
         return f"{times} of {times}: packing holds in NF4"
-    raise NotWell(f"{sum(found)} of {times}: `holds` must allow the last bits, because the 4-bit product is not deterministic")
+    raise NotWell(
+        f"{sum(found)} of {times}: `holds` must allow the last bits, because the 4-bit product is not deterministic"
+    )
 
 
 def emulated_bf16(hour: Hour, tokens: int = 2048) -> str:
     """P6: one attention of Gemma's width in bf16, which a card before RTX 30 emulates."""
     compute = on_card(hour)
     query, key = (
-        torch.randn(1, heads, tokens, 256, device=compute.device, dtype=torch.bfloat16, requires_grad=True) for heads in (8, 4)
+        torch.randn(1, heads, tokens, 256, device=compute.device, dtype=torch.bfloat16, requires_grad=True)
+        for heads in (8, 4)
     )
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
@@ -137,7 +143,9 @@ def emulated_bf16(hour: Hour, tokens: int = 2048) -> str:
     used = kernels(once)
     grown, square = torch.cuda.max_memory_allocated() - before, 8 * tokens * tokens * 2
     follows = (
-        "memory grows with the square of the length: the plan must count it" if grown > square else "memory grows with the length"
+        "memory grows with the square of the length: the plan must count it"
+        if grown > square
+        else "memory grows with the length"
     )
     return f"{grown / MIB:.0f} MiB beside a square of {square / MIB:.0f}; {'; '.join(used)}: {follows}"
 
@@ -170,20 +178,28 @@ def sharded(hour: Hour) -> str:
     """P9: a QLoRA run whose layers two GPUs share by FSDP2."""
     if len(gpu.probe().cards) < 2:
         raise LeftOut("needs two GPUs")
-    settings = ("adapter.method=qlora", "train.ranks=2", "train.fsdp=true", "train.max_steps=20", "train.sample_seconds=0")
+    settings = (
+        "adapter.method=qlora",
+        "train.ranks=2",
+        "train.fsdp=true",
+        "train.max_steps=20",
+        "train.sample_seconds=0",
+    )
     return learned(hour.train("Sharded over two", *settings))
 
 
 # Layers of 180 MB in NF4, 3 of them.
 WIDE = StandIn(
-    hidden_size=5120, intermediate_size=20480, num_attention_heads=40, num_key_value_heads=8, head_dim=128, vocab_size=512,
+    hidden_size=5120, intermediate_size=20480, num_attention_heads=40, num_key_value_heads=8, head_dim=128,
+    vocab_size=512,
     num_hidden_layers=3, rows=1, length=512, learned=512, r=8, four_bit=True, gradient_checkpointing=True,
 )  # fmt: skip
 
 
 def streamed(hour: Hour) -> str:
     """P11: gradients with all layers in RAM against those with all on the card, bit for bit. In another
-    trainer the gradients of streamed layers of 165 MiB were wrong, because bitsandbytes' backward had kept the packed weights."""
+    trainer the gradients of streamed layers of 165 MiB were wrong, because bitsandbytes' backward had kept the packed
+    weights."""
     compute = compute_of(hour)
     shape = WIDE if compute.on_card else SMALL.model_copy(update={"num_hidden_layers": 3})
     in_ram, found, moved = Compute(torch.device("cpu"), torch.bfloat16, msg("device.cpu_fp32")), [], 0
@@ -202,6 +218,7 @@ def streamed(hour: Hour) -> str:
     if not torch.equal(*found):
         cosine = float(functional.cosine_similarity(*found, 0))
         raise NotWell(
-            f"{said}: other gradients than on the card, cosine {cosine:.4f}: offload_layers must not be used with such layers"
+            f"{said}: other gradients than on the card, cosine {cosine:.4f}: offload_layers must not be used with such "
+            f"layers"
         )
     return f"{said}: the same gradients, bit for bit"

@@ -48,7 +48,9 @@ class Hour:
 
     def write(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        files.replace_json(self.folder / "hour.json", {"recipe": str(self.recipe), "model": self.model, "device": self.device})
+        files.replace_json(
+            self.folder / "hour.json", {"recipe": str(self.recipe), "model": self.model, "device": self.device}
+        )
 
     @property
     def kept(self) -> dict[str, Any]:
@@ -68,7 +70,8 @@ class Hour:
     def command(self, *arguments: str, environment: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
         """The object that a command with --json prints, also where it fails. Raises NotWell where it prints none."""
         done = subprocess.run(
-            self.line(*arguments, "--json"), cwd=PROJECT, env=worker_environment() | dict(environment), stdin=subprocess.DEVNULL, capture_output=True,
+            self.line(*arguments, "--json"), cwd=PROJECT, env=worker_environment() | dict(environment),
+            stdin=subprocess.DEVNULL, capture_output=True,
             encoding="utf-8", errors="replace",
         )  # fmt: skip
         try:
@@ -80,7 +83,8 @@ class Hour:
     def module(self, *command: str) -> list[str]:
         """The output of `python -m command`. Raises NotWell with its end where it fails."""
         done = subprocess.run(
-            [sys.executable, "-m", *command], cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+            [sys.executable, "-m", *command], cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
             encoding="utf-8", errors="replace", env=child.environment(),
         )  # fmt: skip
         if done.returncode:

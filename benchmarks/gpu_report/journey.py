@@ -39,7 +39,10 @@ def learned(run: RunFolder) -> str:
         raise NotWell(f"{run.log_tail(20)}\n{status.state.value}: {status.message}")
     rates = sorted(line["tokens_per_second"] for line in run.all_metrics() if line.get("kind") == "train")
     peak = f"{facts.peak_memory_bytes / 2**30:.2f} GiB at most" if facts.peak_memory_bytes else "memory not measured"
-    said = f"loss {seen[0]:.3f} -> {seen[-1]:.3f}, {rates[len(rates) // 2]:,.0f} tokens/s, {peak}, {facts.dtype} on {facts.device}{foretold(facts)}"
+    said = (
+        f"loss {seen[0]:.3f} -> {seen[-1]:.3f}, {rates[len(rates) // 2]:,.0f} tokens/s, {peak}, {facts.dtype} on "
+        f"{facts.device}{foretold(facts)}"
+    )
     if facts.device in (None, "cpu"):
         raise NotWell(f"it trained on the processor, not on the card: {said}")
     if not seen[-1] < seen[0] / 2:
@@ -48,20 +51,26 @@ def learned(run: RunFolder) -> str:
 
 
 def foretold(facts: RunFacts) -> str:
-    """Memory and time, as they were said before and as they came. What was measured and is not torch's is CUDA's own."""
+    """Memory and time, as they were said before and as they came. What was measured and is not torch's is CUDA's
+    own."""
     memory, time_ = facts.memory, facts.time
     gib = (
-        {"foretold": memory.predicted_gib, "measured": memory.measured_gib, "of it torch's": memory.reserved_gib} if memory else {}
+        {"foretold": memory.predicted_gib, "measured": memory.measured_gib, "of it torch's": memory.reserved_gib}
+        if memory
+        else {}
     )
     said = "".join(f", {name} {'unknown' if value is None else f'{value:.2f} GiB'}" for name, value in gib.items())
     if time_ and time_.said_seconds and time_.took_seconds:
-        said += f"; {time_.said_seconds:.0f} s foretold after {time_.after_steps} steps, {time_.took_seconds:.0f} s taken"
+        said += (
+            f"; {time_.said_seconds:.0f} s foretold after {time_.after_steps} steps, {time_.took_seconds:.0f} s taken"
+        )
     return said
 
 
 def doctor(hour: Hour) -> list[str]:
     found = hour.command("doctor")
-    findings = sorted(found["findings"], key=lambda each: not each["ok"])  # what is wrong comes last, where the table shows it
+    # what is wrong comes last, where the table shows it
+    findings = sorted(found["findings"], key=lambda each: not each["ok"])
     lines = [f"the program's path has {len(str(PROJECT))} characters"]
     lines += [f"{'ok' if each['ok'] else '!!'} {each['name']}: {each['found']['sentence']}" for each in findings]
     if not found["ok"]:
@@ -87,10 +96,13 @@ def cards(hour: Hour) -> list[str]:
         held = [holder.used_bytes for holder in card.holders or ()]
         told = f"processes {len(held)}, {sum(size is not None for size in held)} of them with their memory"
         lines.append(
-            f"{card.name}, {card.capability}, {card.left_out or 'used'}; {told}; not told: {', '.join(unknown) or 'nothing'}"
+            f"{card.name}, {card.capability}, {card.left_out or 'used'}; {told}; not told: "
+            f"{', '.join(unknown) or 'nothing'}"
         )
         if len(nvidia.cards) > 1 and card.usable and card.uuid:
-            run = hour.train(f"On card {card.index} alone", "train.max_steps=40", environment={devices.VISIBLE: card.uuid})
+            run = hour.train(
+                f"On card {card.index} alone", "train.max_steps=40", environment={devices.VISIBLE: card.uuid}
+            )
             (lines if run.facts().device_uuid == card.uuid else wrong).append(
                 f"card {card.index} alone: it trained on {run.facts().device_name}"
             )
@@ -179,7 +191,9 @@ def begun(hour: Hour, name: str, settings: tuple[str, ...]) -> Iterator[tuple[su
     runs = Runs(hour.space)
     before = {run.id for run in runs.list()}
     command = hour.line("train", str(hour.recipe), *chosen(name, settings), "--json")
-    process = subprocess.Popen(command, cwd=PROJECT, env=worker_environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, cwd=PROJECT, env=worker_environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
     try:
         while not (new := [run for run in runs.list() if run.id not in before]):
             if process.poll() is not None:
@@ -201,7 +215,9 @@ def pairs(hour: Hour) -> str:
     """DPO on the starter, with the reference beside it."""
     file = PROJECT / "benchmarks" / "pairs" / "repair_cafe.jsonl"
     source = DatasetStore(hour.space.datasets, PRESETS).import_file(file).id
-    run = hour.train("Pairs", f"data.source={source}", "train.objective=dpo", "train.max_steps=40", "train.sample_seconds=0")
+    run = hour.train(
+        "Pairs", f"data.source={source}", "train.objective=dpo", "train.max_steps=40", "train.sample_seconds=0"
+    )
     status, seen = run.status(), losses(run)
     if status.state != State.COMPLETED or not seen[-1] < seen[0]:
         raise NotWell(f"{run.log_tail(20)}\n{status.state.value}, loss {seen[:1]} -> {seen[-1:]}: {status.message}")
@@ -214,7 +230,11 @@ def own_model(hour: Hour) -> list[str]:
         raise LeftOut("name one: --model ID (of 1B to 8B; on a card before RTX 30, google/gemma-3-1b-it)")
     settings = (f"model.id={hour.model}", "adapter.method=qlora", "train.max_steps=40")
     run = hour.train("A model of one's own", *settings)
-    return [learned(run), f"computes so because: {run.facts().dtype_reason}", *(exported(hour, run.id, kind) for kind in KINDS)]
+    return [
+        learned(run),
+        f"computes so because: {run.facts().dtype_reason}",
+        *(exported(hour, run.id, kind) for kind in KINDS),
+    ]
 
 
 def chat(hour: Hour) -> list[str]:

@@ -5,7 +5,17 @@ from __future__ import annotations
 import torch
 
 from benchmarks.gpu_report.hour import Hour, LeftOut, NotWell
-from benchmarks.gpu_report.stand_ins import LLAMA_8B, SMALL, apart, compute_of, examples, hidden, seconds_of, step_of, tuned_of
+from benchmarks.gpu_report.stand_ins import (
+    LLAMA_8B,
+    SMALL,
+    apart,
+    compute_of,
+    examples,
+    hidden,
+    seconds_of,
+    step_of,
+    tuned_of,
+)
 from core.engine import optimizer as optimizers
 from core.engine.device import Compute
 from core.engine.variants import elementwise, varlen
@@ -47,12 +57,14 @@ def layers(hour: Hour) -> str:
     if not (found.norms and found.gates and found.turns):
         raise NotWell(f"not replaced: {found.norms} norms, {found.gates} gates, {found.turns} rotary functions")
     return (
-        f"{found.norms} norms, {found.gates} gates, {found.turns} rotary; by Liger: {', '.join(found.by_liger) or 'none'}; {said}"
+        f"{found.norms} norms, {found.gates} gates, {found.turns} rotary; by Liger: "
+        f"{', '.join(found.by_liger) or 'none'}; {said}"
     )
 
 
 def one_attention(hour: Hour) -> str:
-    """Torch's kernel for rows of several examples. Without it each has an attention of its own, which is slower and right."""
+    """Torch's kernel for rows of several examples. Without it each has an attention of its own, which is slower and
+    right."""
     compute = compute_of(hour)
     if not compute.on_card:
         raise LeftOut("needs a GPU")
@@ -118,7 +130,9 @@ def adam(hour: Hour, optim: str) -> str:
     own, theirs = (torch.zeros(512, 512, device=compute.device, requires_grad=True) for _ in range(2))
     if optim.startswith("paged") and not optimizers.can_page(own):
         raise LeftOut("no paging here: a run takes adamw_8bit instead")
-    steppers = [optimizers.of_name(name, [{"params": [p]}], lr=1e-2) for name, p in (("adamw_torch", own), (optim, theirs))]
+    steppers = [
+        optimizers.of_name(name, [{"params": [p]}], lr=1e-2) for name, p in (("adamw_torch", own), (optim, theirs))
+    ]
     for number in range(5):
         chance = torch.Generator().manual_seed(number)
         slope = (torch.randn(512, 512, generator=chance) + 1).to(compute.device)
@@ -176,7 +190,8 @@ def streams(hour: Hour) -> str:
         raise NotWell("what was copied beside products has other bytes")
     hidden_share = (sum(alone) - together) / min(alone)
     return (
-        f"products {1e3 * alone[0]:.0f} ms, copy {1e3 * alone[1]:.0f} ms, both {1e3 * together:.0f} ms: {hidden_share:.0%} hidden"
+        f"products {1e3 * alone[0]:.0f} ms, copy {1e3 * alone[1]:.0f} ms, both {1e3 * together:.0f} ms: "
+        f"{hidden_share:.0%} hidden"
     )
 
 

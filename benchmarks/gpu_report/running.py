@@ -22,7 +22,8 @@ MOST_LETTERS = 400  # of a cell
 
 
 def go_through(hour: Hour, module: str, of: str, seconds: float, quick: bool = False) -> int:
-    """The exit status. module: of PARTS. of: the card and versions; results of others are dropped. seconds: for all parts."""
+    """The exit status. module: of PARTS. of: the card and versions; results of others are dropped. seconds: for all
+    parts."""
     hour.write()
     if files.read_object(hour.folder / "of.json").get("of") != of:
         for name in ("results.jsonl", "kept.json"):
@@ -56,7 +57,12 @@ def carry_out(hour: Hour, module: str, part: Part, seconds: float) -> None:
         command = [sys.executable, "-m", "benchmarks.gpu_report.child", module, part.title, str(hour.folder), *left]
         with open(log, "wb") as output:
             process = subprocess.Popen(
-                command, cwd=PROJECT, env=benchmark.environment(), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+                command,
+                cwd=PROJECT,
+                env=benchmark.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
             )
             try:
                 reason = f"its process ended with {process.wait(end - began)}"
@@ -92,7 +98,14 @@ def report(hour: Hour, of: str, parts: Sequence[Part]) -> str:
         if each["how"] == FAILED or len(each["said"]) > 1
     ]
     return "\n".join(
-        ["# The first half hour on a card\n", f"{of}\n", table(parts, found), "", *details, f"## Not asked here\n\n{by_hand()}\n"]
+        [
+            "# The first half hour on a card\n",
+            f"{of}\n",
+            table(parts, found),
+            "",
+            *details,
+            f"## Not asked here\n\n{by_hand()}\n",
+        ]
     )
 
 

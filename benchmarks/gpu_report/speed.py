@@ -1,4 +1,5 @@
-"""What a step of an 8B's shape costs: four of its layers, random weights in NF4, 2,048 tokens of four examples. Torch."""
+"""What a step of an 8B's shape costs: four of its layers, random weights in NF4, 2,048 tokens of four examples.
+Torch."""
 
 from __future__ import annotations
 
@@ -9,7 +10,16 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.gpu_report.hour import Hour
-from benchmarks.gpu_report.stand_ins import LLAMA_8B, SMALL, compute_of, examples, kernels_by_time, seconds_of, step_of, tuned_of
+from benchmarks.gpu_report.stand_ins import (
+    LLAMA_8B,
+    SMALL,
+    compute_of,
+    examples,
+    kernels_by_time,
+    seconds_of,
+    step_of,
+    tuned_of,
+)
 from core.trial import pace_probe
 
 LAYERS = 4
@@ -46,7 +56,11 @@ def eight_b(hour: Hour, kept: bool = False) -> list[str]:
     return [
         f"{'packed' if step.packed else 'not packed'}; {layers} layers {1e3 * seconds:.0f} ms a step "
         f"({shape.length / seconds:,.0f} tokens/s), head {1e3 * head:.0f} ms",
-        f"reckoned for {shape.num_hidden_layers} layers: {shape.length / whole:,.0f} tokens/s; peak of {layers} layers {peak}",
+        (
+            f"reckoned for {shape.num_hidden_layers} layers: {shape.length / whole:,.0f} tokens/s; peak of {layers} "
+            f"layers "
+            f"{peak}"
+        ),
         f"{launches / layers:.0f} launches a layer, {len(syncs)} waits for the card a step"
         + "".join(f"; {each}" for each in syncs[:3]),
         "most of the card's time: " + "; ".join(slowest),
@@ -78,7 +92,9 @@ def profiled(once: Any, on_card: bool) -> tuple[int, list[str]]:
     events = found.key_averages()
     launches = sum(event.count for event in events if event.key in LAUNCHES)
     slowest = (
-        kernels_by_time(events) if on_card else sorted(((event.self_cpu_time_total, event.key) for event in events), reverse=True)
+        kernels_by_time(events)
+        if on_card
+        else sorted(((event.self_cpu_time_total, event.key) for event in events), reverse=True)
     )
     total = sum(time for time, _ in slowest) or 1
     return launches, [f"{key[:60]} {time / total:.0%}" for time, key in slowest[:8]]

@@ -22,14 +22,16 @@ from core.trial import pace_probe
 from core.trial.pace import StandIn
 
 SMALL = StandIn(
-    hidden_size=256, intermediate_size=512, num_attention_heads=4, num_key_value_heads=2, head_dim=64, vocab_size=512, num_hidden_layers=2,
+    hidden_size=256, intermediate_size=512, num_attention_heads=4, num_key_value_heads=2, head_dim=64, vocab_size=512,
+    num_hidden_layers=2,
     rows=1, length=128, learned=128, r=8, four_bit=True, gradient_checkpointing=True,
 )  # fmt: skip
 TIMES = 10  # that something is timed
 # As llama-3.1-8b-instruct in presets/models.yaml.
 LLAMA_8B = SMALL.model_copy(
     update={
-        "hidden_size": 4096, "intermediate_size": 14336, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128,
+        "hidden_size": 4096, "intermediate_size": 14336, "num_attention_heads": 32, "num_key_value_heads": 8,
+        "head_dim": 128,
         "vocab_size": 128256, "num_hidden_layers": 32, "length": 2048, "learned": 2048, "r": 16,
     }
 )  # fmt: skip
@@ -54,7 +56,10 @@ def tuned_of(shape: StandIn, compute: Compute, layers: int = 2) -> Any:
 def examples(tokens: int, many: int = 4) -> list[Encoded]:
     """Examples of equal length with ids of the stand-ins' vocabulary; tokens: of all together."""
     each = tokens // many
-    return [Encoded([(7 * i + j) % pace_probe.VOCABULARY for j in range(each)], [False, *[True] * (each - 1)]) for i in range(many)]
+    return [
+        Encoded([(7 * i + j) % pace_probe.VOCABULARY for j in range(each)], [False, *[True] * (each - 1)])
+        for i in range(many)
+    ]
 
 
 def step_of(tuned: Any, shape: StandIn, compute: Compute, optim: str = "adamw_torch") -> Step:
@@ -98,6 +103,9 @@ def seconds_of(once: Callable[[], Any], on: torch.device) -> float:
 
 
 def kernels_by_time(events: Iterable[Any]) -> list[tuple[float, str]]:
-    """Time on the card and name of a profile's kernels, the longest first. The operations that launched them have that time
-    too, and are left out."""
-    return sorted(((each.self_device_time_total, each.key) for each in events if each.device_type == DeviceType.CUDA), reverse=True)
+    """Time on the card and name of a profile's kernels, the longest first. The operations that launched them have that
+    time too, and are left out."""
+    return sorted(
+        ((each.self_device_time_total, each.key) for each in events if each.device_type == DeviceType.CUDA),
+        reverse=True,
+    )

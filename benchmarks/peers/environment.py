@@ -26,7 +26,8 @@ except (ImportError, OSError):
 
 @dataclass(frozen=True)
 class Peer:
-    """A trainer on PyPI. module: its runner below benchmarks/peers. after: a program that its environment still needs."""
+    """A trainer on PyPI. module: its runner below benchmarks/peers. after: a program that its environment still
+    needs."""
 
     distribution: str
     version: str
@@ -40,7 +41,8 @@ LLAMA_FACTORY = Peer("llamafactory", "0.9.5", "benchmarks.peers.llama_factory", 
 
 
 def python_of(peer: Peer, cache: Path) -> Path:
-    """The peer's Python, its environment made first (minutes, and gigabytes on a PC with a card) where there is none."""
+    """The peer's Python, its environment made first (minutes, and gigabytes on a PC with a card) where there is
+    none."""
     folder = cache.absolute() / f"{peer.distribution}-{peer.version}"
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     if (folder / "ready").exists():
@@ -49,7 +51,9 @@ def python_of(peer: Peer, cache: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     requirements = [f"{peer.distribution}=={peer.version}", "peft", "psutil", "bitsandbytes"]
-    subprocess.run([str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", *requirements], check=True)
+    subprocess.run(
+        [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", *requirements], check=True
+    )
     if peer.after:
         subprocess.run([str(python), "-c", peer.after], check=True)
     (folder / "ready").write_text("1", "ascii")

@@ -1,4 +1,5 @@
-"""How many pairs an adapter prefers rightly against the base, by our own measuring: `python -m benchmarks.peers.held_out_pairs JOB.json ADAPTER`."""
+"""How many pairs an adapter prefers rightly against the base, by our own measuring: `python -m
+benchmarks.peers.held_out_pairs JOB.json ADAPTER`."""
 
 from __future__ import annotations
 
@@ -24,7 +25,13 @@ def main() -> None:
         before = answered()  # an adapter that has learned nothing is the base
         step.tuned.load_adapter(sys.argv[2], adapter.ADAPTER, is_trainable=True)
         chosen, rejected = (answered() - before).T
-        say({"right": int((chosen > rejected).sum()), "pairs": len(chosen), "margin": float((chosen - rejected).mean()) * 0.1})
+        say(
+            {
+                "right": int((chosen > rejected).sum()),
+                "pairs": len(chosen),
+                "margin": float((chosen - rejected).mean()) * 0.1,
+            }
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""One training job, the same for every trainer that is compared; a JSON file that its runner reads. Standard library only.
+"""One training job, the same for every trainer that is compared; a JSON file that its runner reads. Standard library
+only.
 
 A runner is a module that is started as `PYTHON -m benchmarks.peers.NAME JOB.json` with the Python of the trainer's own
 environment, trains one epoch over the rows, saves the adapter in PEFT's format and prints what its Meter measured.
@@ -15,8 +16,9 @@ from pathlib import Path
 class Job:
     """model, output: folders. rows: a JSONL file of {"messages": [{role, content}, ...]}, none longer than max_length.
 
-    batch x accumulation: examples, or packed rows of max_length where packing, in an optimizer step; examples: how many it
-    should hold on average either way. four_bit: the base in NF4. objective: as recipe.Train has it; with dpo rows are {prompt, chosen, rejected}.
+    batch x accumulation: examples, or packed rows of max_length where packing, in an optimizer step; examples: how many
+    it should hold on average either way. four_bit: the base in NF4. objective: as recipe.Train has it; with dpo rows
+    are {prompt, chosen, rejected}.
     """
 
     model: str

@@ -1,4 +1,5 @@
-"""LLaMA-Factory as `llamafactory-cli train` runs it, in its own environment: `PYTHON -m benchmarks.peers.llama_factory JOB.json`.
+"""LLaMA-Factory as `llamafactory-cli train` runs it, in its own environment: `PYTHON -m benchmarks.peers.llama_factory
+JOB.json`.
 
 The command's own function is called with what would stand in its YAML file, so that a callback can watch it. Everything
 that is not named below is as shipped (checkpointing on, bf16 by autocast, plain AdamW); with packing also neat_packing,

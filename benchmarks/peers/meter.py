@@ -47,7 +47,8 @@ class Meter:
         self._counted = (0, 0)
 
     def report(self, **facts: Any) -> None:
-        """ends: seconds, of each step's end, and busy, of the processor until then; supervised, computed: tokens of each step; MiB while training."""
+        """ends: seconds, of each step's end, and busy, of the processor until then; supervised, computed: tokens of
+        each step; MiB while training."""
         numbers = {"ends": self._ends, "busy": self._busy, "supervised": self._supervised, "computed": self._computed}
         memory = {"loaded_mib": self._loaded, "peak_mib": peak_mib(self._on_card)}
         say(numbers | memory | facts)
@@ -63,8 +64,8 @@ def _tokens(inputs: Any) -> tuple[int, int]:
 
 
 def watch_transformers(meter: Meter, counted: Callable[[Any], tuple[int, int]] = _tokens) -> Any:
-    """A callback for trainers that are built on transformers' Trainer, whose micro-batches are counted as well: what is learned, and what is
-    computed."""
+    """A callback for trainers that are built on transformers' Trainer, whose micro-batches are counted as well: what is
+    learned, and what is computed."""
     from transformers import Trainer, TrainerCallback
 
     own = Trainer.training_step
@@ -85,7 +86,7 @@ def watch_transformers(meter: Meter, counted: Callable[[Any], tuple[int, int]] =
     return Watch()
 
 
-# ---- memory: of torch's allocator on a card, else resident memory of this process ------------------------------------------
+# ---- memory: of torch's allocator on a card, else resident memory of this process ----------------
 
 
 def used_mib(on_card: bool) -> float:

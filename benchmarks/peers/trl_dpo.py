@@ -1,6 +1,7 @@
 """TRL's DPOTrainer at its best, in TRL's own environment: `PYTHON -m benchmarks.peers.trl_dpo JOB.json`.
 
-Log-probabilities of the reference beforehand (steps then cost no forward of it), a bf16 base with its own bf16 mode, sdpa, its head fused with the loss (no logits are kept), fused AdamW.
+Log-probabilities of the reference beforehand (steps then cost no forward of it), a bf16 base with its own bf16 mode,
+sdpa, its head fused with the loss (no logits are kept), fused AdamW.
 """
 
 from __future__ import annotations
@@ -41,8 +42,10 @@ def main() -> None:
     settings = DPOConfig(
         output_dir=job.output, beta=0.1, precompute_ref_log_probs=True, max_length=job.max_length,
         per_device_train_batch_size=job.batch, gradient_accumulation_steps=job.accumulation, num_train_epochs=1,
-        learning_rate=job.learning_rate, lr_scheduler_type="constant", warmup_steps=0, weight_decay=0.0, max_grad_norm=job.max_grad_norm,
-        optim="adamw_torch_fused", bf16=True, gradient_checkpointing=job.checkpointing, use_cpu=not job.on_card, seed=job.seed,
+        learning_rate=job.learning_rate, lr_scheduler_type="constant", warmup_steps=0, weight_decay=0.0,
+        max_grad_norm=job.max_grad_norm,
+        optim="adamw_torch_fused", bf16=True, gradient_checkpointing=job.checkpointing, use_cpu=not job.on_card,
+        seed=job.seed,
         save_strategy="no", logging_strategy="no", report_to="none", disable_tqdm=True,
     )  # fmt: skip
     trainer = Timed(
@@ -51,7 +54,9 @@ def main() -> None:
         train_dataset=load_dataset("json", data_files=job.rows, split="train").map(conversation),
         processing_class=AutoTokenizer.from_pretrained(job.model),
         peft_config=LoraConfig(task_type="CAUSAL_LM", r=job.r, lora_alpha=job.lora_alpha, target_modules="all-linear"),
-        callbacks=[watch_transformers(meter, lambda inputs: (len(inputs["input_ids"]) // 2, inputs["input_ids"].numel()))],
+        callbacks=[
+            watch_transformers(meter, lambda inputs: (len(inputs["input_ids"]) // 2, inputs["input_ids"].numel()))
+        ],
     )
     trainer.train()
     versions = [f"{name} {version(name)}" for name in ("trl", "transformers", "peft", "torch")]

@@ -1,7 +1,8 @@
 """TRL's SFTTrainer at its best, in TRL's own environment: `PYTHON -m benchmarks.peers.trl_sft JOB.json`.
 
 Packing "bfd" (best fit, no attention between examples), its default loss (no full logits, in chunks, of the assistant's
-tokens alone), a bf16 base with its own bf16 mode, sdpa, no checkpointing unless the job says so (its default is on), fused AdamW, little logging.
+tokens alone), a bf16 base with its own bf16 mode, sdpa, no checkpointing unless the job says so (its default is on),
+fused AdamW, little logging.
 """
 
 from __future__ import annotations
@@ -64,7 +65,10 @@ def main() -> None:
     )
     trainer = SFTTrainer(
         model=AutoModelForCausalLM.from_pretrained(
-            job.model, dtype=torch.bfloat16, attn_implementation="sdpa", quantization_config=NF4 if job.four_bit else None
+            job.model,
+            dtype=torch.bfloat16,
+            attn_implementation="sdpa",
+            quantization_config=NF4 if job.four_bit else None,
         ),
         args=settings,
         train_dataset=load_dataset("json", data_files=job.rows, split="train"),

@@ -32,8 +32,8 @@ RANKS = (4, 8, 16)
 SMALL_CLASS_BILLIONS = 6.0  # the 7B class begins here
 USUAL_RATE: float = Train.model_fields["learning_rate"].default
 
-# What is advised on, or reckoned with: its name in reasons and in JSON, and where it stands in a recipe. From use_dora on it is the
-# person's alone to decide, but costs memory.
+# What is advised on, or reckoned with: its name in reasons and in JSON, and where it stands in a recipe. From use_dora
+# on it is the person's alone to decide, but costs memory.
 SETTINGS: dict[str, tuple[str, str]] = {
     "method": ("adapter", "method"),
     "r": ("adapter", "r"),
@@ -77,7 +77,9 @@ def with_settings(recipe: Recipe, **settings: Any) -> Recipe:
     for name, value in settings.items():
         section, field = SETTINGS[name]
         changes.setdefault(section, {})[field] = value
-    return recipe.model_copy(update={key: getattr(recipe, key).model_copy(update=values) for key, values in changes.items()})
+    return recipe.model_copy(
+        update={key: getattr(recipe, key).model_copy(update=values) for key, values in changes.items()}
+    )
 
 
 def all_holes(goal: str | None = None) -> Recipe:
@@ -95,7 +97,8 @@ class Reason(Frozen):
 class Alternative(Frozen):
     """Another way that was weighed: with its own verdict and both numbers in its sentence.
 
-    model: id of a smaller model of presets/models.yaml, where that is the other way; offload_layers: how many of this one are.
+    model: id of a smaller model of presets/models.yaml, where that is the other way; offload_layers: how many of this
+    one are.
     shards: GPUs that hold the base together.
     """
 
@@ -110,7 +113,8 @@ class Alternative(Frozen):
 
 
 class Documented(Frozen):
-    """What the documented table says of this case. row: "7B", "13B", "33B" or None where the table has no row for it."""
+    """What the documented table says of this case. row: "7B", "13B", "33B" or None where the table has no row for
+    it."""
 
     row: str | None = None
     minimum_gb: float | None = None
@@ -118,8 +122,8 @@ class Documented(Frozen):
 
 
 class Advice(Frozen):
-    """recipe: what was asked for, its holes filled; reasons: why, one for each. planned_steps and warnings need the data;
-    estimate needs the model's shape."""
+    """recipe: what was asked for, its holes filled; reasons: why, one for each. planned_steps and warnings need the
+    data; estimate needs the model's shape."""
 
     recipe: Recipe
     verdict: Verdict
@@ -158,8 +162,9 @@ class Advice(Frozen):
 class Grounds:
     """What advice stands on. shape and data are None where they could not be had: the advice then says less.
 
-    corrections: what runs on this PC measured of this model. examples(max_length, long_examples, overlap): how many training makes
-    of the data (core.data.preview counts them). repeats: of its rows, asked for only where a recipe leaves such rows out. continues:
+    corrections: what runs on this PC measured of this model. examples(max_length, long_examples, overlap): how many
+    training makes of the data (core.data.preview counts them). repeats: of its rows, asked for only where a recipe
+    leaves such rows out. continues:
     that it starts from another run's adapter.
     """
 
@@ -179,8 +184,10 @@ class Grounds:
 
 @dataclass(frozen=True)
 class Case:
-    """What decisions are made from. eval_fraction: share of the rows that is not trained. corrections: what runs on this PC
-    measured. examples: of the data at a max_length, where a row is not always one (long ones split, or left out). trained_rows:
+    """What decisions are made from. eval_fraction: share of the rows that is not trained. corrections: what runs on
+    this PC
+    measured. examples: of the data at a max_length, where a row is not always one (long ones split, or left out).
+    trained_rows:
     where rows are left out for what they say (core/data/repeats)."""
 
     shape: ModelShape | None
@@ -198,7 +205,8 @@ class Case:
     def of(cls, recipe: Recipe, grounds: Grounds) -> Case:
         """Raises RecipeError for a goal that there is not."""
         count, how = grounds.examples, recipe.data.long_examples
-        # Also where rows are cut: plain text is split all the same, and a row may be an example for each of its answers.
+        # Also where rows are cut: plain text is split all the same, and a row may be an example for each of its
+        # answers.
         examples = partial(_examples, count, how, recipe.data.overlap) if count is not None else None
         return cls(
             grounds.shape,

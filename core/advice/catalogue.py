@@ -1,7 +1,7 @@
 """Which known models fit: for each one and each method, whether it fits into what there is and what it needs. No torch.
 
-Each verdict is of the least that choosing the model would take: one row of 512 tokens at a time with gradient checkpointing, the rest as
-core.advice.recommend decides it without data.
+Each verdict is of the least that choosing the model would take: one row of 512 tokens at a time with gradient
+checkpointing, the rest as core.advice.recommend decides it without data.
 """
 
 from __future__ import annotations
@@ -26,11 +26,16 @@ class Fit:
 
 
 def rounded(budget: Budget) -> Budget:
-    """budget as verdicts are remembered for it: free memory trembles all the time, RAM by more than a card's. Of RAM half a GiB, so that
-    a list is not counted anew, and does not change its mind, at each look; never more than there is."""
+    """budget as verdicts are remembered for it: free memory trembles all the time, RAM by more than a card's. Of RAM
+    half a GiB, so that a list is not counted anew, and does not change its mind, at each look; never more than there
+    is."""
     if budget.free_gib is None:
         return budget
-    free = math.floor(budget.free_gib * 2) / 2 if budget.kind == "cpu" and budget.free_gib >= 1 else round(budget.free_gib, 1)
+    free = (
+        math.floor(budget.free_gib * 2) / 2
+        if budget.kind == "cpu" and budget.free_gib >= 1
+        else round(budget.free_gib, 1)
+    )
     return budget.model_copy(update={"free_gib": free})
 
 

@@ -58,7 +58,8 @@ class Series:
     def of_records(
         cls, records: Iterable[dict[str, Any]], measured_rows: int = 0, answers: Sequence[tuple[int, float]] = ()
     ) -> Series:
-        """From the lines of metrics.jsonl; answers: (step, mean characters) of the film's. A later line of a step, or of one before it, takes back what was written from there on:
+        """From the lines of metrics.jsonl; answers: (step, mean characters) of the film's. A later line of a step, or
+        of one before it, takes back what was written from there on:
         a run that went on from a checkpoint."""
         train: list[tuple[float, ...]] = []
         evals: list[tuple[float, ...]] = []
@@ -74,7 +75,8 @@ class Series:
                     evals.pop()
             points.append((step, *(_number(record.get(name)) for name in names)))
         trained, measured = (
-            np.array(points, float).reshape(-1, 1 + len(names)).T for points, names in ((train, _TRAINED), (evals, _MEASURED))
+            np.array(points, float).reshape(-1, 1 + len(names)).T
+            for points, names in ((train, _TRAINED), (evals, _MEASURED))
         )
         pairs = PairSeries.of(np.delete(trained, [1, 2, 3], 0), np.delete(measured, 1, 0), list(answers))
         (steps, losses, norms, rates), (eval_steps, eval_losses) = trained[:4].tolist(), measured[:2].tolist()
@@ -100,8 +102,8 @@ class Series:
 
     @property
     def base(self) -> float:
-        """The loss before anything was learned: the first step's is computed before its correction, of one batch; where rows are
-        measured, theirs is too. Where none are, the steps after it tell whether that batch was an easy one."""
+        """The loss before anything was learned: the first step's is computed before its correction, of one batch; where
+        rows are measured, theirs is too. Where none are, the steps after it tell whether that batch was an easy one."""
         if not len(self.losses):
             return math.nan
         first = float(self.losses[0])
@@ -118,7 +120,8 @@ def _number(value: object) -> float:
 
 
 def of_run(recipe: Recipe, series: Series, at_work: bool, usual_rate: float | None = None) -> list[Diagnosis]:
-    """What is wrong with a run that is at work, or was. usual_rate: by the advice that it was planned with, if it was. One cause is told, the first that explains the curves."""
+    """What is wrong with a run that is at work, or was. usual_rate: by the advice that it was planned with, if it was.
+    One cause is told, the first that explains the curves."""
     if finding := of_pairs(recipe, series.pairs, at_work, series.measured_rows):
         return [finding]
     for rule in (hot_rate, overfitting, plateau):
@@ -128,8 +131,8 @@ def of_run(recipe: Recipe, series: Series, at_work: bool, usual_rate: float | No
 
 
 def hot_rate(recipe: Recipe, series: Series, at_work: bool, usual: float) -> Diagnosis | None:
-    """The loss is above what the untrained model had or was for most of the way, rises again after it had fallen, or jumps and
-    stays up."""
+    """The loss is above what the untrained model had or was for most of the way, rises again after it had fallen, or
+    jumps and stays up."""
     evidence = _above_base(series) or _risen(series) or _jumps(series) or _mostly_above(series)
     if evidence is None:
         return None
@@ -181,7 +184,11 @@ def _mostly_above(series: Series) -> Evidence | None:
     if len(losses) < 2 * _window(series) or 2 * len(above) <= len(losses):
         return None
     begin, end = int(above[0]), int(above[-1])
-    numbers = {"last": float(losses[begin : end + 1].mean()), "begin": int(series.steps[begin]), "end": int(series.steps[end])}
+    numbers = {
+        "last": float(losses[begin : end + 1].mean()),
+        "begin": int(series.steps[begin]),
+        "end": int(series.steps[end]),
+    }
     return msg("run_doctor.above_base", base=series.base, **numbers), int(series.steps[begin])
 
 
@@ -226,7 +233,8 @@ def _jumps(series: Series) -> Evidence | None:
 
 
 def overfitting(recipe: Recipe, series: Series, at_work: bool, usual: float) -> Diagnosis | None:
-    """The measured loss rises while the training loss falls. The fewer rows are measured, the more it must have risen."""
+    """The measured loss rises while the training loss falls. The fewer rows are measured, the more it must have
+    risen."""
     if series.measured_rows < 1 or len(series.eval_losses) < 3:
         return None
     best = int(series.eval_losses.argmin())
@@ -236,7 +244,10 @@ def overfitting(recipe: Recipe, series: Series, at_work: bool, usual: float) -> 
         return None
     step, last_step = int(series.eval_steps[best]), int(series.eval_steps[-1])
     span = series.eval_steps[best] - series.eval_steps[best - 1] if best else series.eval_steps[1]
-    then, now = series.between(step - span, step) if best else series.losses[:1], series.between(last_step - span, last_step)
+    then, now = (
+        series.between(step - span, step) if best else series.losses[:1],
+        series.between(last_step - span, last_step),
+    )
     if not len(then) or not len(now) or now.mean() > STILL_FALLING * then.mean():
         return None
     steps = max(step, FEWEST_STEPS)
@@ -244,7 +255,8 @@ def overfitting(recipe: Recipe, series: Series, at_work: bool, usual: float) -> 
         id="overfitting",
         evidence=msg(
             "run_doctor.overfitting",
-            step=step, last=last_step, low=low, high=float(after[-1]), percent=round(100 * (float(after[-1]) / low - 1)),
+            step=step, last=last_step, low=low, high=float(after[-1]),
+            percent=round(100 * (float(after[-1]) / low - 1)),
             rows=series.measured_rows, then=float(then.mean()), now=float(now.mean()),
         ),
         meaning=msg("run_doctor.overfitting_means"),
@@ -275,7 +287,13 @@ def plateau(recipe: Recipe, series: Series, at_work: bool, usual: float) -> Diag
         remedy = _stop(recipe, series) if at_work else msg("run_doctor.again_with_steps", steps=steps)
         means, fix = msg("run_doctor.plateau_means"), {} if at_work else {"train.max_steps": steps}
     return Diagnosis(
-        id="plateau", evidence=evidence, meaning=means, remedy=remedy, fix=fix, action="stop" if at_work else None, step=step
+        id="plateau",
+        evidence=evidence,
+        meaning=means,
+        remedy=remedy,
+        fix=fix,
+        action="stop" if at_work else None,
+        step=step,
     )
 
 
@@ -295,8 +313,8 @@ def _while_learning(series: Series) -> float:
 
 
 def _flat_measured(series: Series) -> tuple[Message, int, float] | None:
-    """From a measurement on, at least two more in a row without a gain, and no clear gain of the training loss either. Third: what
-    is left of the untrained model's loss, as a share."""
+    """From a measurement on, at least two more in a row without a gain, and no clear gain of the training loss either.
+    Third: what is left of the untrained model's loss, as a share."""
     usable = series.eval_steps <= _while_learning(series)
     steps, losses = series.eval_steps[usable], series.eval_losses[usable]
     untrained = float(series.eval_losses[0]) if series.eval_steps[0] == 0 else series.base
@@ -313,7 +331,12 @@ def _flat_measured(series: Series) -> tuple[Message, int, float] | None:
         noise = math.sqrt(early.var() / len(early) + late.var() / len(late))
         if early.mean() - late.mean() > FLAT_TRAINING * early.mean() + noise:
             continue
-        numbers = {"then": float(losses[i]), "now": float(losses[-1]), "early": float(early.mean()), "late": float(late.mean())}
+        numbers = {
+            "then": float(losses[i]),
+            "now": float(losses[-1]),
+            "early": float(early.mean()),
+            "late": float(late.mean()),
+        }
         return (
             msg("run_doctor.flat_measured", step=int(first), last=int(last), **numbers),
             int(first),

@@ -1,4 +1,5 @@
-"""Each setting's recommendation (method, lengths, batches, rank, learning rate) with its reason, in the order in which memory is spent."""
+"""Each setting's recommendation (method, lengths, batches, rank, learning rate) with its reason, in the order in which
+memory is spent."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ USUAL_EPOCHS: float = Train.model_fields["num_train_epochs"].default
 MICRO_BATCHES = (4, 2, 1)
 OF_SHORT_ROWS, TOKENS_AT_ONCE = (16, 8), 4096  # twice what 4 rows of 512 are
 LENGTH_STEP = 64  # tokens
-GUESS_MARGIN = 2.5  # SmolLM2 on the three sample sets: real lengths are 1.3 times the guess; on Chinese up to twice and more
+# SmolLM2 on the three sample sets: real lengths are 1.3 times the guess; on Chinese up to twice and more
+GUESS_MARGIN = 2.5
 LENGTH_WITHOUT_DATA: int = Data.model_fields["max_length"].default
 SHORTEST_WITHOUT_DATA = 256  # tokens
 FEW_ROWS = 50
@@ -35,10 +37,11 @@ SHORT_RUN_STEPS = 100
 OPTIMIZER_SHARE = 0.03  # of what is free: below it, what 8-bit AdamW saves is not worth what it costs
 
 
-# ---- the decisions ----------------------------------------------------------------------------------------------------
+# ---- the decisions -------------------------------------------------------------------------------
 def wanted_length(case: Case) -> int:
-    """Tokens that cover 99 of 100 examples, rounded up, with room to spare where lengths were only guessed; never beyond what the
-    model can read. A cut example loses its end, and with it the token that teaches a model to stop: rather too long than too short.
+    """Tokens that cover 99 of 100 examples, rounded up, with room to spare where lengths were only guessed; never
+    beyond what the model can read. A cut example loses its end, and with it the token that teaches a model to stop:
+    rather too long than too short.
     """
     wanted = LENGTH_WITHOUT_DATA
     if case.data:
@@ -71,22 +74,26 @@ def shortest_acceptable(case: Case) -> int:
 
 
 def longest_that_holds(case: Case, draft: Recipe, shortest: int) -> int | None:
-    """The largest multiple of 64 in [shortest, draft's max_length) that fits with its margin, else shortest, else None."""
+    """The largest multiple of 64 in [shortest, draft's max_length) that fits with its margin, else shortest, else
+    None."""
 
     def holds(length: int) -> bool:
         return bool(case.holds(with_settings(draft, max_length=length)))
 
     longer = range((shortest // LENGTH_STEP + 1) * LENGTH_STEP, draft.data.max_length, LENGTH_STEP)
-    fitting = bisect(longer, False, key=lambda length: not holds(length))  # how many of them, for a shorter one always fits too
+    # how many of them, for a shorter one always fits too
+    fitting = bisect(longer, False, key=lambda length: not holds(length))
     found = longer[fitting - 1] if fitting else shortest
     return found if found < draft.data.max_length and holds(found) else None
 
 
 def target_modules(case: Case, draft: Recipe) -> tuple[str, Message]:
-    """Every linear layer, as the QLoRA paper found to matter most. Where only that fits, query and value alone, as the LoRA paper had
-    it; where a family has them in one matrix, that one."""
+    """Every linear layer, as the QLoRA paper found to matter most. Where only that fits, query and value alone, as the
+    LoRA paper had it; where a family has them in one matrix, that one."""
     names = [matrix.name for matrix in case.shape.attention_matrices] if case.shape else []
-    fewer = with_settings(draft, target_modules=names[0] if names and not {"q_proj", "v_proj"} <= set(names) else "q_proj,v_proj")
+    fewer = with_settings(
+        draft, target_modules=names[0] if names and not {"q_proj", "v_proj"} <= set(names) else "q_proj,v_proj"
+    )
     if case.holds(draft) is False and case.holds(fewer):
         return fewer.adapter.target_modules, msg("advise.targets_that_fit", **case.numbers(draft))
     return "all-linear", msg("advise.targets_all")
@@ -117,15 +124,18 @@ def method(case: Case, draft: Recipe) -> tuple[Method, Message]:
 
 
 def effective_batch(case: Case) -> int:
-    """Examples in one correction. Few rows need many small steps; docs/memory.md, section 7, takes 16 (8 to 32) otherwise."""
+    """Examples in one correction. Few rows need many small steps; docs/memory.md, section 7, takes 16 (8 to 32)
+    otherwise."""
     rows = case.data.rows if case.data else None
     return 16 if rows is None or rows >= 1000 else 8 if rows >= 200 else 4
 
 
 def micro_batch(case: Case, draft: Recipe) -> tuple[int, Message]:
-    """4, 2 or 1, whichever fits; 8 only pads more. Of pairs 2 or 1, which are 4 examples: 4 pairs take the same time and more
-    memory (docs/benchmarks.md). Rows of kto are 4 for another reason: its KL term is a mean over them. Of short rows that are packed on a
-    card 16 or 8: launches, and the unpacking of 4-bit weights, are once a micro-batch; not where gradient checkpointing would be the price."""
+    """4, 2 or 1, whichever fits; 8 only pads more. Of pairs 2 or 1, which are 4 examples: 4 pairs take the same time
+    and more memory (docs/benchmarks.md). Rows of kto are 4 for another reason: its KL term is a mean over them. Of
+    short rows that are packed on a
+    card 16 or 8: launches, and the unpacking of 4-bit weights, are once a micro-batch; not where gradient checkpointing
+    would be the price."""
     more = OF_SHORT_ROWS if draft.data.packing and not draft.train.compares and not case.on_cpu else ()
     for many in more:
         short = many <= effective_batch(case) and many * draft.data.max_length <= TOKENS_AT_ONCE
@@ -137,27 +147,37 @@ def micro_batch(case: Case, draft: Recipe) -> tuple[int, Message]:
     value = next((size for size in useful if case.holds(with_settings(draft, micro_batch=size))), 1)
     if case.holds(draft) is None:
         return 1, msg("advise.batch_unknown")
-    if case.shape and draft.train.offload_layers == case.shape.num_hidden_layers and (size := least_copied(case, draft, useful)):
+    if (
+        case.shape
+        and draft.train.offload_layers == case.shape.num_hidden_layers
+        and (size := least_copied(case, draft, useful))
+    ):
         return size, msg("advise.batch_offload", value=size)
     if value == useful[0]:
         return value, msg("advise.batch_fits", value=value, **case.numbers(with_settings(draft, micro_batch=value)))
     too_many = useful[useful.index(value) - 1]
-    return value, msg("advise.batch_that_fits", more=too_many, **case.numbers(with_settings(draft, micro_batch=too_many)))
+    return value, msg(
+        "advise.batch_that_fits", more=too_many, **case.numbers(with_settings(draft, micro_batch=too_many))
+    )
 
 
 def checkpointing(case: Case, draft: Recipe) -> tuple[bool, Message]:
-    """Off where the memory suffices without it, for it costs a third of the time; whatever else needs memory comes first."""
+    """Off where the memory suffices without it, for it costs a third of the time; whatever else needs memory comes
+    first."""
     if draft.train.offload_layers:
         return True, msg("advise.checkpointing_offload")
     without = with_settings(draft, gradient_checkpointing=False)
     if case.holds(without):
         return False, msg("advise.checkpointing_off", **case.numbers(without))
     known = case.holds(without) is not None
-    return True, msg("advise.checkpointing_needed", **case.numbers(without)) if known else msg("advise.checkpointing_unknown")
+    return True, msg("advise.checkpointing_needed", **case.numbers(without)) if known else msg(
+        "advise.checkpointing_unknown"
+    )
 
 
 def rank(case: Case, draft: Recipe) -> tuple[int, Message]:
-    """docs/design.md, section 5, rule 4: at least as many parameters as answer tokens (the capacity rule of Tinker's documentation)."""
+    """docs/design.md, section 5, rule 4: at least as many parameters as answer tokens (the capacity rule of Tinker's
+    documentation)."""
     wanted, why = wanted_rank(case, draft)
     value = wanted
     while value > RANKS[0] and case.holds(with_settings(draft, r=value)) is False:
@@ -203,9 +223,10 @@ def leanest_optimizer(case: Case) -> str:
 
 
 def optimizer(case: Case, draft: Recipe) -> tuple[str, Message]:
-    """AdamW itself, exact and one kernel a step, while its history is a trifle; bitsandbytes' waits for the card after each tensor
-    (its `Optimizer8bit.step`, 0.50.2). Never the paged one: it pages only tensors of 100,000 numbers and more, few of an adapter's,
-    and Windows' driver has no memory that a card and the PC may share at once (docs/memory.md, 1.3)."""
+    """AdamW itself, exact and one kernel a step, while its history is a trifle; bitsandbytes' waits for the card after
+    each tensor (its `Optimizer8bit.step`, 0.50.2). Never the paged one: it pages only tensors of 100,000 numbers and
+    more, few of an adapter's, and Windows' driver has no memory that a card and the PC may share at once
+    (docs/memory.md, 1.3)."""
     if case.on_cpu:
         return "adamw_torch", msg("advise.optim_cpu")
     plain, free = with_settings(draft, optim="adamw_torch"), case.budget.free_gib
@@ -228,7 +249,9 @@ def epochs(case: Case, draft: Recipe) -> tuple[float, Message]:
     data = case.data
     if draft.train.compares and data is not None:
         value = 3.0 if data.rows < 200 else 1.0
-        return value, msg("advise.epochs_rated" if draft.train.objective == "kto" else "advise.epochs_pairs", pairs=data.rows)
+        return value, msg(
+            "advise.epochs_rated" if draft.train.objective == "kto" else "advise.epochs_pairs", pairs=data.rows
+        )
     if data is None:
         return USUAL_EPOCHS, msg("advise.epochs_without_data")
     if data.tokens > 5_000_000:
@@ -251,7 +274,8 @@ def accumulation(case: Case, draft: Recipe) -> tuple[int, Message]:
 
 
 def learning_rate(case: Case, draft: Recipe) -> tuple[float, Message]:
-    """1e-3 below 1B: measured with the starter (docs/benchmarks.md: three sets, 20 of 20), so not where another value is known of a
+    """1e-3 below 1B: measured with the starter (docs/benchmarks.md: three sets, 20 of 20), so not where another value
+    is known of a
     family. The others: docs/memory.md, section 7."""
     family, usual = case.family, usual_rate(case)
     if draft.train.compares:
@@ -288,7 +312,8 @@ def offloaded_at_first(case: Case, draft: Recipe) -> int:
 
 
 def offload_reason(case: Case, asked: int, draft: Recipe) -> Message | None:
-    """Why so many layers are offloaded, of draft when all is decided, for the price is one of all steps. asked: -1, as few as it takes."""
+    """Why so many layers are offloaded, of draft when all is decided, for the price is one of all steps. asked: -1, as
+    few as it takes."""
     if not asked:
         return None
     if case.on_cpu:
@@ -301,8 +326,8 @@ def offload_reason(case: Case, asked: int, draft: Recipe) -> Message | None:
 
 
 def least_copied(case: Case, draft: Recipe, sizes: Sequence[int]) -> int | None:
-    """Of batch sizes the one with which the least is copied for each example: a larger one needs more layers offloaded, and has them
-    copied less often. None where none fits."""
+    """Of batch sizes the one with which the least is copied for each example: a larger one needs more layers offloaded,
+    and has them copied less often. None where none fits."""
 
     def copied(size: int) -> float:
         each = with_settings(draft, micro_batch=size)
@@ -321,7 +346,9 @@ def fewest_offloaded(case: Case, draft: Recipe) -> int | None:
     if case.shape is None or case.on_cpu or case.budget.free_gib is None:
         return None
     correction = case.corrections.of(draft.adapter.method)
-    return offloading.fewest(case.shape, Setup.of(draft, "card"), case.budget.free_gib, correction.factor if correction else 1.0)
+    return offloading.fewest(
+        case.shape, Setup.of(draft, "card"), case.budget.free_gib, correction.factor if correction else 1.0
+    )
 
 
 def offload_facts(case: Case, draft: Recipe) -> dict[str, Any]:
@@ -341,7 +368,8 @@ def offload_facts(case: Case, draft: Recipe) -> dict[str, Any]:
 
 
 def bus_seconds(case: Case, draft: Recipe) -> float | None:
-    """What offloaded layers take to the card in all steps; None where nothing is offloaded, or nobody knows how many steps."""
+    """What offloaded layers take to the card in all steps; None where nothing is offloaded, or nobody knows how many
+    steps."""
     steps = planned_steps(case, draft)
     if case.shape is None or case.on_cpu or not draft.train.offload_layers or steps is None:
         return None
@@ -363,8 +391,8 @@ DECISIONS: Decisions = {
     "gradient_accumulation": accumulation,
     "learning_rate": learning_rate,
 }
-# Chosen by nobody but the person, for they cost memory or time; what they cost here is said. name: what it is where nobody chose it,
-# key with a number, without.
+# Chosen by nobody but the person, for they cost memory or time; what they cost here is said. name: what it is where
+# nobody chose it, key with a number, without.
 COSTS: dict[str, tuple[Any, str, str]] = {
     "use_dora": (False, "advise.dora_costs", "advise.dora_costs_unknown"),
     "load_in_8bit": (False, "advise.int8_saves", "advise.int8_unknown"),
@@ -375,7 +403,9 @@ COSTS: dict[str, tuple[Any, str, str]] = {
 def costs(case: Case, draft: Recipe) -> dict[str, Message]:
     """What the plan needs with each variant that was chosen, and without it."""
     chosen = {name: how for name, how in COSTS.items() if value_of(draft, name) != how[0]}
-    return {name: _cost(case, draft, with_settings(draft, **{name: usual}), keys) for name, (usual, *keys) in chosen.items()}
+    return {
+        name: _cost(case, draft, with_settings(draft, **{name: usual}), keys) for name, (usual, *keys) in chosen.items()
+    }
 
 
 def _cost(case: Case, draft: Recipe, plain: Recipe, keys: list[str]) -> Message:
@@ -387,7 +417,7 @@ def _cost(case: Case, draft: Recipe, plain: Recipe, keys: list[str]) -> Message:
     return msg(known, needed=estimate.on_card_gib, without=without.on_card_gib, **of_adapter)
 
 
-# ---- what follows from them -------------------------------------------------------------------------------------------
+# ---- what follows from them ----------------------------------------------------------------------
 def judge(case: Case, draft: Recipe) -> tuple[Verdict, Message]:
     """docs/design.md, section 5, rule 3: the arithmetic, and the table's minimum for the card."""
     estimate, free = case.estimate(draft), case.budget.free_gib

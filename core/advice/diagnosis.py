@@ -16,8 +16,9 @@ LISTED = 5  # pairs of rows
 class Diagnosis(Frozen):
     """evidence: what was seen, with its numbers. meaning: why that is bad. remedy: what the button does, in its words.
 
-    fix: what it changes in the recipe (of a run: in that of a new one), by "section.name". action: more_data asks for other
-    data; stop ends a run that is at work, and keeps its best checkpoint. rows: numbers in the file. step: from which on.
+    fix: what it changes in the recipe (of a run: in that of a new one), by "section.name". action: more_data asks for
+    other data; stop ends a run that is at work, and keeps its best checkpoint. rows: numbers in the file. step: from
+    which on.
     """
 
     id: PlanFinding | RunFinding

@@ -1,7 +1,8 @@
-"""How far a plan could be extended on this PC, and how it would do on other GPUs: each variant is calculated, not guessed. No torch.
+"""How far a plan could be extended on this PC, and how it would do on other GPUs: each variant is calculated, not
+guessed. No torch.
 
-Everything is core.memory.arithmetic's arithmetic with its margin against free memory; verdicts on cards are core.advice.recommend's, so that
-the documented table has its say. Costs some milliseconds a card.
+Everything is core.memory.arithmetic's arithmetic with its margin against free memory; verdicts on cards are
+core.advice.recommend's, so that the documented table has its say. Costs some milliseconds a card.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ RANKS_TRIED = (4, 8, 16, 32, 64, 128, 256)
 FARTHEST = 131_072  # tokens; no data set of a hobbyist asks for more, whatever a model can read
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 KEPT = (
-    "method", "r", "target_modules", "max_length", "micro_batch", "gradient_checkpointing", "use_dora", "lora_dropout", "load_in_8bit",
+    "method", "r", "target_modules", "max_length", "micro_batch", "gradient_checkpointing", "use_dora", "lora_dropout",
+    "load_in_8bit",
     "target_parameters",
 )  # fmt: skip
 
@@ -46,7 +48,8 @@ class Headroom:
 
 @dataclass(frozen=True)
 class OnCard:
-    """A plan on a card of gb GB as sold, with its need with and without the margin: the plan as it is, how long its rows could be, and what would be advised there."""
+    """A plan on a card of gb GB as sold, with its need with and without the margin: the plan as it is, how long its
+    rows could be, and what would be advised there."""
 
     gb: int
     verdict: Verdict
@@ -78,10 +81,12 @@ def limits(shape: ModelShape, setup: Setup, free_gib: float, model: KnownModel |
 
 
 def longest(shape: ModelShape, setup: Setup, free_gib: float) -> int | None:
-    """The largest max_length, by 64 tokens; what the model reads where that is less. None where 64 tokens do not fit."""
+    """The largest max_length, by 64 tokens; what the model reads where that is less. None where 64 tokens do not
+    fit."""
     most = min(FARTHEST, shape.max_position_embeddings or FARTHEST)
     lengths = range(LENGTH_STEP, most + 1, LENGTH_STEP)
-    fitting = bisect(lengths, free_gib, key=lambda length: _needed(shape, setup, max_length=length))  # a longer one needs more
+    # a longer one needs more
+    fitting = bisect(lengths, free_gib, key=lambda length: _needed(shape, setup, max_length=length))
     return lengths[fitting - 1] if fitting else None
 
 
@@ -103,7 +108,9 @@ def by_length(shape: ModelShape, setup: Setup, method: Method) -> LengthCurve:
     """What one method needs at lengths up to what the model reads, this plan's own among them."""
     most = min(FARTHEST, shape.max_position_embeddings or FARTHEST)
     lengths = sorted({length for length in (*LENGTHS, setup.max_length) if length <= most})
-    return LengthCurve(method, tuple(lengths), tuple(_needed(shape, setup, method=method, max_length=length) for length in lengths))
+    return LengthCurve(
+        method, tuple(lengths), tuple(_needed(shape, setup, method=method, max_length=length) for length in lengths)
+    )
 
 
 def on_cards(plan: Advice, shape: ModelShape, system: str, data: DataFacts | None = None) -> Sequence[OnCard]:

@@ -26,8 +26,11 @@ class Plan:
     recipe: Recipe
     advice: Advice
 
-    def facts(self, data: TrainedOn, device: str | None, parent: RunFolder | None, seconds: float | None = None) -> RunFacts:
-        """The content of run.json before the run begins. device: where it is to train; parent: the run whose adapter it trains further;
+    def facts(
+        self, data: TrainedOn, device: str | None, parent: RunFolder | None, seconds: float | None = None
+    ) -> RunFacts:
+        """The content of run.json before the run begins. device: where it is to train; parent: the run whose adapter it
+        trains further;
         seconds: the predicted time."""
         return RunFacts(
             data=data,
@@ -43,20 +46,23 @@ def make(recipe: Recipe, grounds: Grounds, data_name: str = "") -> Plan:
     """recipe completed. Raises RecipeError where what was set cannot be together (a layer that the model has not)."""
     recipe, from_sample = with_sample(recipe)
     adapter, asks_for_lora = recipe.adapter, None
-    if not is_set(recipe, "method") and (adapter.load_in_8bit or adapter.is_pissa):  # nothing else can be meant (recipe.clashes)
+    if not is_set(recipe, "method") and (adapter.load_in_8bit or adapter.is_pissa):
+        # nothing else can be meant (recipe.clashes)
         asks_for_lora = msg("plan.lora_in_8bit" if adapter.load_in_8bit else "plan.lora_for_pissa")
         recipe = with_settings(recipe, method="lora")
     advised = recommend.recommend(recipe, grounds)
     said = dict.fromkeys(from_sample, msg("plan.from_sample")) | ({"method": asks_for_lora} if asks_for_lora else {})
     reasons = tuple(
-        Reason(field=reason.field, text=said[reason.field]) if reason.field in said else reason for reason in advised.reasons
+        Reason(field=reason.field, text=said[reason.field]) if reason.field in said else reason
+        for reason in advised.reasons
     )
     advised = advised.model_copy(update={"reasons": reasons})
     return Plan(resolve(advised.recipe, data_name, has_card=grounds.budget.kind == "card"), advised)
 
 
 def with_sample(recipe: Recipe) -> tuple[Recipe, frozenset[str]]:
-    """recipe with the settings that come along with its sample set, and their names in the advice; unchanged elsewhere."""
+    """recipe with the settings that come along with its sample set, and their names in the advice; unchanged
+    elsewhere."""
     sample = sample_of(recipe.data.source) if recipe.model.id == "starter" else None
     if sample is None:
         return recipe, frozenset()

@@ -1,7 +1,8 @@
 """The recommendation: LoRA or QLoRA, rank, lengths, batches, learning rate; each with its reason. No torch.
 
-Rules of the documented table first, arithmetic (core/memory/arithmetic) second; docs/design.md, section 5, says how they combine,
-docs/memory.md, section 7, where the numbers for rank, learning rate and batches come from. Memory is spent in
+Rules of the documented table first, arithmetic (core/memory/arithmetic) second; docs/design.md, section 5, says how
+they combine, docs/memory.md, section 7, where the numbers for rank, learning rate and batches come from. Memory is
+spent in
 the order of DECISIONS: each is made on a draft that holds those before it, and cheap values for those after it.
 """
 
@@ -57,10 +58,11 @@ from core.recipe import USUAL_BETA, Recipe
 
 
 def recommend(recipe: Recipe, grounds: Grounds) -> Advice:
-    """recipe with its holes filled, for a model on a budget; what is not known of the grounds (None) is said and not guessed.
+    """recipe with its holes filled, for a model on a budget; what is not known of the grounds (None) is said and not
+    guessed.
 
-    What is set in recipe is kept, with its verdict, and its reason says that it was chosen. Raises RecipeError for target_modules
-    that the model has not.
+    What is set in recipe is kept, with its verdict, and its reason says that it was chosen. Raises RecipeError for
+    target_modules that the model has not.
     """
     case = Case.of(recipe, grounds)
     budget, goal = grounds.budget, case.goal
@@ -69,7 +71,8 @@ def recommend(recipe: Recipe, grounds: Grounds) -> Advice:
     others = alternatives(case, filled, verdict)
     ground = [Reason(field="goal", text=msg("advise.said", **goal.why))] if goal and goal.suitable else []
     if budget.planned:
-        ground.append(Reason(field="budget", text=msg("advise.planned_card", gb=budget.sold_gb, reserve=budget.reserve_gib,
+        ground.append(Reason(field="budget", text=msg("advise.planned_card", gb=budget.sold_gb,
+            reserve=budget.reserve_gib,
                                                        free=budget.free_gib)))  # fmt: skip
     if budget.ranks > 1:
         train, facts = filled.train, {"ranks": budget.ranks, "free": budget.free_gib, "card": budget.smallest or "?"}
@@ -96,8 +99,8 @@ def recommend(recipe: Recipe, grounds: Grounds) -> Advice:
 
 
 def weigh(recipe: Recipe, grounds: Grounds) -> tuple[Recipe, Verdict, Estimate | None]:
-    """What `recommend` fills in of all that costs memory, its verdict and its estimate: no other way is weighed. For lists of models,
-    where the other ways of each would be looked for among all the others."""
+    """What `recommend` fills in of all that costs memory, its verdict and its estimate: no other way is weighed. For
+    lists of models, where the other ways of each would be looked for among all the others."""
     case = Case.of(recipe, grounds)
     filled, _ = decide(case, recipe, _OF_MEMORY)
     return filled, judge(case, filled)[0], case.estimate(filled)
@@ -124,7 +127,8 @@ _OF_MEMORY = {name: decision for name, decision in DECISIONS.items() if name not
 
 
 def decide(case: Case, recipe: Recipe, decisions: Decisions = DECISIONS) -> tuple[Recipe, list[Reason]]:
-    """All settings, one after the other, and why each has its value. Until its turn comes a hole holds what costs least."""
+    """All settings, one after the other, and why each has its value. Until its turn comes a hole holds what costs
+    least."""
     asked = recipe.train.offload_layers
     chosen = {name for name in SETTINGS if is_set(recipe, name)} - {"offload_layers"}
     cheapest = {
@@ -140,7 +144,8 @@ def decide(case: Case, recipe: Recipe, decisions: Decisions = DECISIONS) -> tupl
     draft = with_settings(draft, offload_layers=offloaded_at_first(case, draft))
     reasons = []
     for name, decision in decisions.items():
-        if name == "gradient_checkpointing" and asked < 0 and draft.train.offload_layers:  # what needs memory is decided
+        if name == "gradient_checkpointing" and asked < 0 and draft.train.offload_layers:
+            # what needs memory is decided
             draft = with_settings(draft, offload_layers=fewest_offloaded(case, draft) or draft.train.offload_layers)
         if name in chosen:
             reasons.append(Reason(field=name, text=msg("advise.chosen")))
@@ -151,14 +156,18 @@ def decide(case: Case, recipe: Recipe, decisions: Decisions = DECISIONS) -> tupl
     if "micro_batch" not in chosen:  # its numbers once more: the rank came after it, and costs memory
         value, why = micro_batch(case, draft)
         if value == draft.train.per_device_train_batch_size:
-            reasons = [Reason(field="micro_batch", text=why) if reason.field == "micro_batch" else reason for reason in reasons]
+            reasons = [
+                Reason(field="micro_batch", text=why) if reason.field == "micro_batch" else reason for reason in reasons
+            ]
     if offloading := offload_reason(case, asked, draft):
         reasons.append(Reason(field="offload_layers", text=offloading))
     reasons += [Reason(field=name, text=text) for name, text in costs(case, draft).items()]
     if "max_steps" in chosen:
         reasons.append(Reason(field="max_steps", text=msg("advise.chosen")))
     # What nobody decides (max_steps) is written out too: a filled recipe has no holes.
-    return with_settings(draft, **values_of(draft)), sorted(reasons, key=lambda reason: list(SETTINGS).index(reason.field))
+    return with_settings(draft, **values_of(draft)), sorted(
+        reasons, key=lambda reason: list(SETTINGS).index(reason.field)
+    )
 
 
 def _of_pairs(filled: Recipe) -> list[Reason]:
@@ -176,7 +185,9 @@ def alternatives(case: Case, draft: Recipe, verdict: Verdict) -> tuple[Alternati
         return ()
     is_lora = draft.adapter.method == "lora"
     swapped = (
-        with_settings(draft, method="qlora") if is_lora else with_settings(draft, method="lora", micro_batch=1, offload_layers=0)
+        with_settings(draft, method="qlora")
+        if is_lora
+        else with_settings(draft, method="lora", micro_batch=1, offload_layers=0)
     )
     other = _alternative(case, swapped)
     if verdict != "does_not_fit":
@@ -197,12 +208,18 @@ def shorter(case: Case, draft: Recipe) -> Alternative | None:
 
 
 def offloaded(case: Case, draft: Recipe) -> Recipe | None:
-    """Draft with as few layers in RAM as it takes, with the cheapest method and the batch size that copies least; None where there is not the RAM."""
+    """Draft with as few layers in RAM as it takes, with the cheapest method and the batch size that copies least; None
+    where there is not the RAM."""
     train = draft.train
     if case.shape is None or case.on_cpu or train.offload_layers or train.ranks > 1 or draft.adapter.is_pissa:
         return None
-    an_update, every = train.per_device_train_batch_size * train.gradient_accumulation_steps, case.shape.num_hidden_layers
-    cheapest = with_settings(draft, method="qlora", load_in_8bit=False, gradient_checkpointing=True, offload_layers=every)
+    an_update, every = (
+        train.per_device_train_batch_size * train.gradient_accumulation_steps,
+        case.shape.num_hidden_layers,
+    )
+    cheapest = with_settings(
+        draft, method="qlora", load_in_8bit=False, gradient_checkpointing=True, offload_layers=every
+    )
     sizes = [size for size in MICRO_BATCHES if an_update % size == 0]
     if (size := least_copied(case, cheapest, sizes)) is None:
         return None
@@ -214,16 +231,28 @@ def offloaded(case: Case, draft: Recipe) -> Recipe | None:
 
 
 def with_equal_cards(case: Case, draft: Recipe) -> tuple[Case, Recipe] | None:
-    """Draft with all equal cards, or those that were chosen, holding the base together, with the cheapest method, and the case of each of them; None
-    where there is one card, where it does not fit either, or where there is not the RAM."""
+    """Draft with all equal cards, or those that were chosen, holding the base together, with the cheapest method, and
+    the case of each of them; None where there is one card, where it does not fit either, or where there is not the
+    RAM."""
     train, budget, shape = draft.train, case.budget, case.shape
     ranks = train.ranks if train.ranks > 1 else 1 + budget.equal_cards
-    taken = train.fsdp or train.offload_layers or train.activation_offload or draft.adapter.is_pissa or draft.adapter.trains_experts
+    taken = (
+        train.fsdp
+        or train.offload_layers
+        or train.activation_offload
+        or draft.adapter.is_pissa
+        or draft.adapter.trains_experts
+    )
     if shape is None or case.on_cpu or ranks == 1 or taken:
         return None
     an_update = train.per_device_train_batch_size * train.gradient_accumulation_steps
     cheapest = with_settings(
-        draft, method="qlora", load_in_8bit=False, gradient_checkpointing=True, micro_batch=1, gradient_accumulation=an_update
+        draft,
+        method="qlora",
+        load_in_8bit=False,
+        gradient_checkpointing=True,
+        micro_batch=1,
+        gradient_accumulation=an_update,
     )
     way = cheapest.model_copy(update={"train": cheapest.train.model_copy(update={"ranks": ranks, "fsdp": True})})
     free = budget.free_gib if train.ranks > 1 else budget.equal_free_gib
@@ -243,10 +272,17 @@ def in_parts(case: Case, draft: Recipe) -> Alternative | None:
     if free is not None:
         ram = msg("advise.offload_ram", needed=ram_gib(shape, setup), free=free)
     ranks = way.train.ranks
-    facts = {"method": METHOD_NAMES["qlora"], "max_length": way.data.max_length, "verdict": why, "ram": ram, "ranks": ranks}
+    facts = {
+        "method": METHOD_NAMES["qlora"],
+        "max_length": way.data.max_length,
+        "verdict": why,
+        "ram": ram,
+        "ranks": ranks,
+    }
     a_batch = 2 * sharded_weights(shape, setup) * (1 - 1 / ranks) / 1e9
     return Alternative(
-        method="qlora", max_length=way.data.max_length, verdict=verdict, on_card_gib=estimate.on_card_gib if estimate else None,
+        method="qlora", max_length=way.data.max_length, verdict=verdict,
+        on_card_gib=estimate.on_card_gib if estimate else None,
         text=msg("advise.fsdp_way", gb=a_batch, **facts), shards=ranks,
     )  # fmt: skip
 
@@ -257,7 +293,8 @@ def smaller(case: Case, draft: Recipe) -> Alternative | None:
     below = [
         known
         for known in known_models()
-        if known.shape.params < case.shape.params and (known.shape.max_position_embeddings or 0) >= draft.data.max_length
+        if known.shape.params < case.shape.params
+        and (known.shape.max_position_embeddings or 0) >= draft.data.max_length
     ]
     for known in sorted(below, key=lambda known: known.shape.params, reverse=True):
         other = replace(case, shape=known.shape, corrections=case.corrections.for_another_model)
@@ -311,4 +348,6 @@ def documented(case: Case, draft: Recipe) -> Documented:
     else:
         rule = None
     row = case.row
-    return Documented(row=row.name if row else None, minimum_gb=case.table.minimum(row, draft.adapter.method), rule=rule)
+    return Documented(
+        row=row.name if row else None, minimum_gb=case.table.minimum(row, draft.adapter.method), rule=rule
+    )

@@ -1,7 +1,8 @@
 """What would fit in place of a plan that does not, computed from what that plan needs. No torch.
 
-Each way changes as little as it can: fewer examples at once (and as many in a step, so that the same is learned), checkpointing,
-QLoRA, shorter rows, a smaller model. The arithmetic's answer for each is scaled by measured / arithmetic of this very run.
+Each way changes as little as it can: fewer examples at once (and as many in a step, so that the same is learned),
+checkpointing, QLoRA, shorter rows, a smaller model. The arithmetic's answer for each is scaled by measured / arithmetic
+of this very run.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ MOST_WAYS = 3
 
 @dataclass(frozen=True)
 class Way:
-    """draft: the settings with which it fits. text: what to change, in a few words; model: id where another base is meant."""
+    """draft: the settings with which it fits. text: what to change, in a few words; model: id where another base is
+    meant."""
 
     draft: Recipe
     text: Message
@@ -30,11 +32,17 @@ class Way:
 
 
 def ways(case: Case, draft: Recipe, lengths: Sequence[int]) -> list[Way]:
-    """Those that fit with their margin, the least loss first, at most three. lengths: tokens of the rows, for what would be cut.
+    """Those that fit with their margin, the least loss first, at most three. lengths: tokens of the rows, for what
+    would be cut.
 
     case.corrections holds measured / arithmetic for draft's method.
     """
-    found = [fewer_at_once(case, draft), checkpointing(case, draft), in_four_bit(case, draft), shorter(case, draft, lengths)]
+    found = [
+        fewer_at_once(case, draft),
+        checkpointing(case, draft),
+        in_four_bit(case, draft),
+        shorter(case, draft, lengths),
+    ]
     kept = [way for way in found if way is not None]
     if not kept:
         least = everything(case, draft, lengths)
@@ -123,7 +131,9 @@ def smaller_model(case: Case, draft: Recipe) -> Way | None:
     known = next(known for known in known_models() if known.id == other.model)
     needed = {"needed": other.on_card_gib, "free": case.budget.free_gib}
     return Way(
-        with_settings(draft, method=other.method, micro_batch=1), msg("would_fit.model", model=known.title, **needed), known.id
+        with_settings(draft, method=other.method, micro_batch=1),
+        msg("would_fit.model", model=known.title, **needed),
+        known.id,
     )
 
 

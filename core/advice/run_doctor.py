@@ -27,7 +27,8 @@ TOO_HOT = 10  # times the usual rate; the starter still learns well at ten times
 
 @dataclass(frozen=True)
 class Planned:
-    """recipe: complete. rows: that can be learned from; steps: of the plan; repeats: None where the rows were not compared.
+    """recipe: complete. rows: that can be learned from; steps: of the plan; repeats: None where the rows were not
+    compared.
 
     number(i): the number in its file of the row at position i.
     """
@@ -97,7 +98,8 @@ def duplicates(planned: Planned) -> Diagnosis | None:
 
 
 def leakage(planned: Planned) -> Diagnosis | None:
-    """Rows that are trained and say what a measured row says: of those that this recipe's own split and steps choose."""
+    """Rows that are trained and say what a measured row says: of those that this recipe's own split and steps
+    choose."""
     repeats = planned.repeats
     if repeats is None:
         return None

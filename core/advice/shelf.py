@@ -1,4 +1,5 @@
-"""The model search: the known models that match a person's words, each with whether it trains on this GPU. No torch, no network.
+"""The model search: the known models that match a person's words, each with whether it trains on this GPU. No torch, no
+network.
 
 For a page, at each pause of typing:
 
@@ -6,14 +7,17 @@ For a page, at each pause of typing:
     found = shelf.find(words, budget, Wish(fits=True))       # what the page's own controls ask for, the words over it
     for row in found.rows: row.model.title, row.verdict, row.needed_gib, row.gate, row.model.note[language]
     for field, said in found.wish.parts().items(): ...       # what was understood, as chips: render(said)
-    for said in found.told: ...                              # sentences: misspelt, unknown, left out because nothing was all of it
+    for said in found.told: ...                              # sentences: misspelt, unknown, left out because nothing
+    was all of it
 
-`found.budget` is what the verdicts are of: the budget that was handed in, or the card that the words name ("for 6 GB", "RTX 3060").
-Rows: what trains here first (LoRA and QLoRA alike), then what is tight, then what cannot be told, then what does not fit; inside each
-as the words order it (newest, smallest, largest), else as liked (presets/models.yaml), where a language is asked for what is made
-for it before what names it among many. Arithmetic is that of core/advice/catalogue and
-remembered for each card: a first question costs about 0.7 ms a model that it finds (0.1 s for all), the next ones 2 ms in all; `warm` pays
-it beforehand.
+`found.budget` is what the verdicts are of: the budget that was handed in, or the card that the words name ("for 6 GB",
+"RTX 3060").
+Rows: what trains here first (LoRA and QLoRA alike), then what is tight, then what cannot be told, then what does not
+fit; inside each as the words order it (newest, smallest, largest), else as liked (presets/models.yaml), where a
+language is asked for what is made for it before what names it among many. Arithmetic is that of core/advice/catalogue
+and
+remembered for each card: a first question costs about 0.7 ms a model that it finds (0.1 s for all), the next ones 2 ms
+in all; `warm` pays it beforehand.
 """
 
 from __future__ import annotations
@@ -50,9 +54,11 @@ _LEFT_OUT = ("billions", "method", "topic", "many_languages", "languages", "tool
 
 @dataclass(frozen=True)
 class ShelfRow:
-    """One model. verdict: lora: LoRA fits; qlora: QLoRA alone; tight: only just, by method; no; unknown: free memory is not known.
-    method: what the verdict speaks of, needed_gib its need with margin. gate: the page where its licence is accepted, None without one.
-    Licence, commercial, languages, thinking, tools and the sentence why are the model's (core.models.known.KnownModel).
+    """One model. verdict: lora: LoRA fits; qlora: QLoRA alone; tight: only just, by method; no; unknown: free memory is
+    not known.
+    method: what the verdict speaks of, needed_gib its need with margin. gate: the page where its licence is accepted,
+    None without one. Licence, commercial, languages, thinking, tools and the sentence why are the model's
+    (core.models.known.KnownModel).
     """
 
     model: KnownModel
@@ -71,7 +77,8 @@ class ShelfRow:
 
 @dataclass(frozen=True)
 class Shelf:
-    """rows: as the module says. wish: what was understood. budget: what the verdicts are of. told: how the answer differs from the words."""
+    """rows: as the module says. wish: what was understood. budget: what the verdicts are of. told: how the answer
+    differs from the words."""
 
     rows: tuple[ShelfRow, ...]
     wish: Wish
@@ -82,7 +89,8 @@ class Shelf:
 
 
 def find(words: str, budget: Budget, wish: Wish | None = None, processor: Budget | None = None) -> Shelf:
-    """The known models that words and wish ask for, on budget or on the card that they name. Never raises; see the module.
+    """The known models that words and wish ask for, on budget or on the card that they name. Never raises; see the
+    module.
 
     processor: this PC's RAM (core.memory.budget.of_cpu), for words that ask for one without a card."""
     words_read = read(words, wish)
@@ -108,7 +116,12 @@ def find(words: str, budget: Budget, wish: Wish | None = None, processor: Budget
     if rows and words_read.asks_of_gate:
         told.append(_of_gates(rows))
     return Shelf(
-        tuple(sorted(rows, key=_order(asked, asked == (wish or Wish())))), asked, there, tuple(told), tuple(left_out), words_read
+        tuple(sorted(rows, key=_order(asked, asked == (wish or Wish())))),
+        asked,
+        there,
+        tuple(told),
+        tuple(left_out),
+        words_read,
     )
 
 
@@ -138,9 +151,15 @@ def _part(parts: dict[str, Message], field: str) -> Message:
 
 def _rows(asked: Wish, budget: Budget) -> list[ShelfRow]:
     named = asked.makers or asked.names
-    found = [model for model in known_models() if _is_meant(model, asked, len(asked.names) > 1)] if named else list(known_models())
+    found = (
+        [model for model in known_models() if _is_meant(model, asked, len(asked.names) > 1)]
+        if named
+        else list(known_models())
+    )
     if asked.names and not found:  # "qwen gemma": none is both, so either
-        found = [m for m in known_models() if any(_is_meant(m, replace(asked, names=(name,)), False) for name in asked.names)]
+        found = [
+            m for m in known_models() if any(_is_meant(m, replace(asked, names=(name,)), False) for name in asked.names)
+        ]
     rows = [_row(model, budget, asked.method) for model in found if _is_asked_for(model, asked)]
     return [row for row in rows if row.verdict != "no"] if _asks_to_fit(asked) else rows
 
@@ -185,7 +204,8 @@ def _row(model: KnownModel, budget: Budget, wanted: Method | None) -> ShelfRow:
 
 
 def verdict_of(fits: Mapping[Method, Fit]) -> tuple[RowVerdict, Method]:
-    """The best that one of the methods comes to, LoRA before QLoRA; where none fits, that of the one that needs less."""
+    """The best that one of the methods comes to, LoRA before QLoRA; where none fits, that of the one that needs
+    less."""
     for wanted, verdict in (("fits", None), ("tight", "tight"), ("unknown", "unknown")):
         for method, fit in fits.items():
             if fit.verdict == wanted:
@@ -215,15 +235,19 @@ def _order(asked: Wish, starter_leads: bool) -> Callable[[ShelfRow], tuple[Any, 
     return key
 
 
-# ---- what the hub found -----------------------------------------------------------------------------------------------
-# Tags of repositories whose files are quantised: what they count as parameters are packed numbers.
-PACKED = frozenset({"gptq", "awq", "4-bit", "8-bit", "fp8", "compressed-tensors", "bitsandbytes", "exl2", "exl3", "mxfp4", "nvfp4"})
+# ---- what the hub found
+# ----------------------------------------------------------------------------------------------- Tags of repositories
+# whose files are quantised: what they count as parameters are packed numbers.
+PACKED = frozenset(
+    {"gptq", "awq", "4-bit", "8-bit", "fp8", "compressed-tensors", "bitsandbytes", "exl2", "exl3", "mxfp4", "nvfp4"}
+)
 
 
 @dataclass(frozen=True)
 class HubRow:
-    """verdict, method: as of core.advice.shelf.ShelfRow; unknown, and no fits or shape, where nothing tells its size. is_about: by a
-    typical model of as many parameters as the hub tells, its own numbers are counted when it is chosen."""
+    """verdict, method: as of core.advice.shelf.ShelfRow; unknown, and no fits or shape, where nothing tells its size.
+    is_about: by a typical model of as many parameters as the hub tells, its own numbers are counted when it is
+    chosen."""
 
     found: Found
     verdict: RowVerdict = "unknown"
@@ -240,7 +264,9 @@ class HubRow:
 def of_hub(found: Sequence[Found], budget: Budget) -> list[HubRow]:
     """What trains here first, then as the hub has them; what can be no base last."""
     there = catalogue.rounded(budget)
-    return sorted((_hub_row(each, there) for each in found), key=lambda row: (row.found.why_not is not None, RANK[row.verdict]))
+    return sorted(
+        (_hub_row(each, there) for each in found), key=lambda row: (row.found.why_not is not None, RANK[row.verdict])
+    )
 
 
 def _hub_row(found: Found, budget: Budget) -> HubRow:

@@ -1,4 +1,5 @@
-"""What would fit, for a run that just ran out of memory: calculated with its actual rows, where a plan assumes typical ones. No torch."""
+"""What would fit, for a run that just ran out of memory: calculated with its actual rows, where a plan assumes typical
+ones. No torch."""
 
 from __future__ import annotations
 
@@ -25,8 +26,8 @@ from core.values import GIB
 
 @dataclass(frozen=True)
 class Stopped:
-    """setup: of its longest batch, as it was computed in the end; at_once: most examples in a micro-batch then. needed_gib: of this
-    run; not is_exact: at least so many, the limit that it went beyond."""
+    """setup: of its longest batch, as it was computed in the end; at_once: most examples in a micro-batch then.
+    needed_gib: of this run; not is_exact: at least so many, the limit that it went beyond."""
 
     shape: ModelShape
     recipe: Recipe
@@ -64,7 +65,8 @@ class Stopped:
         return [way.text for way in remedies.ways(case, now, lengths)]
 
     def _lengths(self) -> list[int]:
-        """What max_length counts: of a pair its longer answer, for the arithmetic reckons with two examples of that length."""
+        """What max_length counts: of a pair its longer answer, for the arithmetic reckons with two examples of that
+        length."""
         if self.recipe.train.compares:
             return [max(len(example.input_ids) for example in row.examples) for row in self.rows]
         return [int(length) for length in lengths_of(self.rows)]
@@ -91,8 +93,11 @@ def advice(run: Stopped | None, on_card: bool) -> Message:
 
 
 def refusal(needed: float | None, limit: float | None, advice: Message, *, rows: int, tokens: int) -> DoesNotFitError:
-    """needed: GiB of the longest batch, None where it went beyond the limit; limit None: nobody can say at how much the allocator gave up."""
+    """needed: GiB of the longest batch, None where it went beyond the limit; limit None: nobody can say at how much the
+    allocator gave up."""
     if limit is None:
         return DoesNotFitError("probe.does_not_fit_at_all", advice, rows=rows, tokens=tokens)
     key = "probe.does_not_fit" if needed is not None else "probe.does_not_fit_more"
-    return DoesNotFitError(key, advice, needed=limit if needed is None else needed, limit=limit, rows=rows, tokens=tokens)
+    return DoesNotFitError(
+        key, advice, needed=limit if needed is None else needed, limit=limit, rows=rows, tokens=tokens
+    )

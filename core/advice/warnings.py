@@ -71,7 +71,8 @@ def memory_warnings(case: Case, draft: Recipe, verdict: Verdict, others: tuple[A
     if case.on_cpu and billions > SLOW_ON_CPU_BILLIONS:
         yield msg("advise.warn_slow_on_cpu", billions=billions)
     if case.on_cpu and verdict in fits and free is not None:
-        # The plan reckons with a 16-bit base; processors without bfloat16 instructions train an fp32 one (docs/memory.md, measured here).
+        # The plan reckons with a 16-bit base; processors without bfloat16 instructions train an fp32 one
+        # (docs/memory.md, measured here).
         needed = arithmetic.estimate(case.shape, Setup.of(draft, "cpu", base_bytes=4)).needed_gib
         if needed > free:
             yield msg("advise.warn_cpu_in_32_bit", needed=needed, free=free)
@@ -97,7 +98,8 @@ def data_warnings(case: Case, draft: Recipe) -> Iterator[Message]:
         return
     if case.data.estimated:
         yield msg("advise.warn_estimated_lengths")
-    cut = None if draft.train.compares else cut_rows(case.data, length)  # a pair is left out, which the counts of the data say
+    # a pair is left out, which the counts of the data say
+    cut = None if draft.train.compares else cut_rows(case.data, length)
     found = (cut, few_steps(case, case.data, draft), capacity(case, case.data, draft))
     yield from (warning for warning in found if warning)
     if draft.adapter.method == "qlora" and length >= LONG:
@@ -110,7 +112,9 @@ def pair_warnings(case: Case, draft: Recipe) -> Iterator[Message]:
         return
     if case.data is not None and case.data.rows < FEW_PAIRS:
         yield msg(
-            "advise.warn_few_rated" if train.objective == "kto" else "advise.warn_few_pairs", pairs=case.data.rows, few=FEW_PAIRS
+            "advise.warn_few_rated" if train.objective == "kto" else "advise.warn_few_pairs",
+            pairs=case.data.rows,
+            few=FEW_PAIRS,
         )
     if train.objective != "orpo" and not train.sft_weight and not case.continues:
         yield msg("advise.warn_sft_first")

@@ -1,7 +1,10 @@
-"""Understands what a person asks of a model: "small japanese for 6 GB", "calls tools under 4B", "日语小模型 可商用". No torch.
+"""Understands what a person asks of a model: "small japanese for 6 GB", "calls tools under 4B", "日语小模型 可商用".
 
-Words are looked up (presets/shelf.yaml) and not understood: a sentence is cut into cards, sizes, known words, and names, in that order;
-what means nothing is handed back. A misspelt word is read as the nearest known one (difflib) where one is near. Nothing is asked of anybody.
+Imports no torch.
+
+Words are looked up (presets/shelf.yaml) and not understood: a sentence is cut into cards, sizes, known words, and
+names, in that order; what means nothing is handed back. A misspelt word is read as the nearest known one (difflib)
+where one is near. Nothing is asked of anybody.
 """
 
 from __future__ import annotations
@@ -30,11 +33,14 @@ Order = Literal["liked", "newest", "smallest", "largest"]
 
 @dataclass(frozen=True)
 class Wish:
-    """What is asked for; None, () or "liked": nothing. A page's own controls make one too (`read` puts the words over it).
+    """What is asked for; None, () or "liked": nothing. A page's own controls make one too (`read` puts the words over
+    it).
 
     names: parts of a name, all of them. makers: families or owners of a name, one of them. topic: a key of topics in
-    presets/shelf.yaml. billions: least and most. language: a code; languages: more of them, all of which are meant. sell: what one makes may be sold. thinks: True: can, False: need not.
-    gated: False: without a gate. fits: trains on this card, by method where one is named. card_gb: of a card as sold; processor: none.
+    presets/shelf.yaml. billions: least and most. language: a code; languages: more of them, all of which are meant.
+    sell: what one makes may be sold. thinks: True: can, False: need not.
+    gated: False: without a gate. fits: trains on this card, by method where one is named. card_gb: of a card as sold;
+    processor: none.
     """
 
     names: tuple[str, ...] = ()
@@ -71,7 +77,9 @@ class Wish:
             "card_gb": msg("shelf.card", gb=self.card_gb) if self.card_gb else None,
             "processor": msg("shelf.processor") if self.processor else None,
             "method": msg("shelf.fits_by", method=by[self.method]) if self.method else None,
-            "fits": msg("shelf.fits") if self.fits and not self.method and not self.card_gb and not self.processor else None,
+            "fits": msg("shelf.fits")
+            if self.fits and not self.method and not self.card_gb and not self.processor
+            else None,
             "licence": msg("shelf.licence", licence=self.licence) if self.licence else None,
             "sell": msg("shelf.sell") if self.sell else None,
             "thinks": None if self.thinks is None else msg("shelf.thinks" if self.thinks else "shelf.answers_at_once"),
@@ -84,7 +92,8 @@ class Wish:
 
 @dataclass(frozen=True)
 class ReadWish:
-    """wish: what the words ask for. corrected: (as written, as read). unknown: words that mean nothing, each with names that are near.
+    """wish: what the words ask for. corrected: (as written, as read). unknown: words that mean nothing, each with names
+    that are near.
     asks_of_gate: the words ask whether there is one. asks_for_pictures: or sound, which nothing is trained on here.
     asks_for_uncensored: for a model without refusals, of which the list has none."""
 
@@ -99,7 +108,9 @@ class ReadWish:
         """For a person: what was read otherwise than written, and what not at all."""
         found = [msg("shelf.corrected", found=written, taken=taken) for written, taken in self.corrected]
         for words, near in self.unknown:
-            found.append(msg("shelf.unknown_near", words=words, near=near) if near else msg("shelf.unknown", words=words))
+            found.append(
+                msg("shelf.unknown_near", words=words, near=near) if near else msg("shelf.unknown", words=words)
+            )
         if self.asks_for_pictures:
             found.append(msg("shelf.text_alone"))
         if self.asks_for_uncensored:
@@ -135,7 +146,9 @@ def language_name(code: str) -> Message:
     names = _presets()["languages"].get(code)
     return msg(
         "language.of_name",
-        **{tongue: names[tongue] for tongue in ("en", "zh", "de")} if names else dict.fromkeys(("en", "zh", "de"), code),
+        **{tongue: names[tongue] for tongue in ("en", "zh", "de")}
+        if names
+        else dict.fromkeys(("en", "zh", "de"), code),
     )
 
 
@@ -147,7 +160,9 @@ def topic_name(topic: str) -> Message:
 def cards_of(gb: int) -> tuple[str, ...]:
     """Cards that are sold with so much, as they are called: "RTX 3060", "RTX 4070 Ti"."""
     found = (str(name).partition(" ")[::2] for name, sold in _presets()["cards"].items() if sold == gb)
-    return tuple(f"{'RTX' if int(number) >= 2000 else 'GTX'} {f'{number} {more}'.title().strip()}" for number, more in found)
+    return tuple(
+        f"{'RTX' if int(number) >= 2000 else 'GTX'} {f'{number} {more}'.title().strip()}" for number, more in found
+    )
 
 
 def topic_words(topic: str) -> tuple[str, ...]:
@@ -161,16 +176,23 @@ def _presets() -> dict[str, Any]:
     return content
 
 
-# ---- cards and sizes ---------------------------------------------------------------------------------------------------
+# ---- cards and sizes -----------------------------------------------------------------------------
 _GB = re.compile(r"(?<![a-z0-9.])(\d{1,3}(?:\.\d)?)\s*(?:gib|gigs?|gb|g)(?![a-z0-9])(?!\s*(?:of )?(?:ram|内存))")
 _CARD = re.compile(r"(?<![a-z0-9.-])(?:rtx|gtx)?\s*(\d{4})\s*-?\s*((?:ti)?\s*(?:super)?)(?![a-z0-9.-])")
 _UNIT = r"\s*(b|billion|bn|m|million|亿)(?![a-z0-9])"
 _NUMBER = r"(\d{1,4}(?:\.\d{1,3})?)"
-_MOST = r"under|below|up to|at most|max|maximum|less than|smaller than|no more than|<=?|≤|unter|bis zu|bis|höchstens|maximal|weniger als|kleiner als|不超过|不大于|小于|低于|最多|至多"
-_LEAST = r"over|above|at least|more than|larger than|bigger than|>=?|≥|über|ab|mindestens|mehr als|größer als|大于|超过|不小于|至少"
+_MOST = (
+    r"under|below|up to|at most|max|maximum|less than|smaller than|no more than|<=?|≤|unter|bis "
+    r"zu|bis|höchstens|maximal|weniger als|kleiner als|不超过|不大于|小于|低于|最多|至多"
+)
+_LEAST = (
+    r"over|above|at least|more than|larger than|bigger than|>=?|≥|über|ab|mindestens|mehr als|größer "
+    r"als|大于|超过|不小于|至少"
+)
 _RANGE = re.compile(rf"(?<![a-z0-9.-]){_NUMBER}\s*(?:b|billion)?\s*(?:-|–|to|~|到|至)\s*{_NUMBER}{_UNIT}")
 _SIZE = re.compile(
-    rf"(?:(?:(?![a-zäöü])|(?<![a-zäöü]))(?:({_MOST})|({_LEAST})))?\s*(?<![a-z0-9.-]){_NUMBER}{_UNIT}\s*(?:(or less|or smaller|oder weniger|oder kleiner|以下|以内)|(or more|or larger|oder mehr|oder größer|以上))?"
+    rf"(?:(?:(?![a-zäöü])|(?<![a-zäöü]))(?:({_MOST})|({_LEAST})))?\s*(?<![a-z0-9.-]){_NUMBER}{_UNIT}\s*(?:(or less|or "
+    rf"smaller|oder weniger|oder kleiner|以下|以内)|(or more|or larger|oder mehr|oder größer|以上))?"
 )
 
 
@@ -228,7 +250,7 @@ def _size_said(least: float, most: float) -> Message:
     return msg("shelf.between", least=least, most=most)
 
 
-# ---- words of presets/shelf.yaml ---------------------------------------------------------------------------------------
+# ---- words of presets/shelf.yaml -----------------------------------------------------------------
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
 
@@ -240,7 +262,8 @@ def _vocabulary() -> dict[str, tuple[str, str]]:
     for code, names in presets["languages"].items():
         for word in (names["en"], names["zh"], names["de"], *names["words"]):
             words[word.lower()] = ("language", code)
-    for kind, entries in (("topic", {key: entry["words"] for key, entry in presets["topics"].items()}), ("licence", presets["licences"]),
+    for kind, entries in (("topic", {key: entry["words"] for key, entry in presets["topics"].items()}), ("licence",
+        presets["licences"]),
                           ("ask", presets["asks"])):  # fmt: skip
         for value, written in entries.items():
             words |= {word.lower(): (kind, value) for word in written}
@@ -285,13 +308,14 @@ def _take(kind: str, value: str, found: dict[str, Any], is_question: bool) -> No
         found |= {"method": value, "fits": True}
     elif value in ("thinks", "answers_at_once"):
         found["thinks"] = value == "thinks"
-    elif value == "open" or (value == "gated" and not is_question):  # "is Gemma gated?" asks of Gemma, and each row answers
+    elif value == "open" or (value == "gated" and not is_question):
+        # "is Gemma gated?" asks of Gemma, and each row answers
         found["gated"] = value == "gated"
     elif value != "gated" and kind == "ask":
         found[value] = True
 
 
-# ---- names -------------------------------------------------------------------------------------------------------------
+# ---- names ---------------------------------------------------------------------------------------
 _WITH_NUMBER = re.compile(r"(?<![\w.-])([a-z][a-z:-]*[a-z])\s+(\d{1,2}(?:\.\d)?)(?![\w.])")
 _TOKEN = re.compile(r"[^\s,;!?，。；！？、\"'()（）“”]+")
 
@@ -300,13 +324,17 @@ _TOKEN = re.compile(r"[^\s,;!?，。；！？、\"'()（）“”]+")
 def _heads() -> frozenset[str]:
     """What families are called: "qwen", "qwen3.5", "gemma", "deepseek", "gpt"."""
     families = {model.family.lower() for model in known_models()}
-    return frozenset(head for family in families for head in (squashed(family), re.split(r"[\s\d-]", family)[0]) if len(head) > 1)
+    return frozenset(
+        head for family in families for head in (squashed(family), re.split(r"[\s\d-]", family)[0]) if len(head) > 1
+    )
 
 
 @lru_cache(maxsize=1)
 def _names_known() -> tuple[str, ...]:
     """Every name that a misspelt one may stand for, families first."""
-    pieces = (piece for model in known_models() for piece in re.split(r"[\s/_-]+", f"{model.title} {model.hub}".lower()))
+    pieces = (
+        piece for model in known_models() for piece in re.split(r"[\s/_-]+", f"{model.title} {model.hub}".lower())
+    )
     named = dict.fromkeys(piece for piece in pieces if len(piece) > 3 and re.match(r"[a-z]{3}", piece))
     asking = (word for word, (kind, _) in _vocabulary().items() if kind != "filler")
     latin = (word for word in asking if len(word) > 3 and word.isalpha() and not _CJK.search(word))
@@ -318,7 +346,9 @@ def _all_names() -> tuple[str, ...]:
     return tuple(about(model) for model in known_models())
 
 
-def _names(text: str, found: dict[str, Any], is_question: bool) -> tuple[list[tuple[str, str]], list[tuple[str, tuple[str, ...]]]]:
+def _names(
+    text: str, found: dict[str, Any], is_question: bool
+) -> tuple[list[tuple[str, str]], list[tuple[str, tuple[str, ...]]]]:
     corrected: list[tuple[str, str]] = []
     unknown: list[tuple[str, tuple[str, ...]]] = []
     for token in _TOKEN.findall(_WITH_NUMBER.sub(r"\1\2", text)):
@@ -344,7 +374,8 @@ def _names(text: str, found: dict[str, Any], is_question: bool) -> tuple[list[tu
 
 
 def _is_likely(written: str, word: str) -> bool:
-    """Whether a word that is near is meant: of two that begin alike, letters that changed places, or nearly all the same."""
+    """Whether a word that is near is meant: of two that begin alike, letters that changed places, or nearly all the
+    same."""
     alike = SequenceMatcher(None, written, word).ratio() >= CLOSE or sorted(written) == sorted(word)
     return len(written) > 3 and written[0] == word[0] and alike
 
@@ -365,7 +396,8 @@ def _take_name(name: str, found: dict[str, Any]) -> None:
 
 
 def matches_name(names: Iterable[str], about: str, family: str, others: bool) -> bool:
-    """Whether all of names are of a model. about: as `about` has it; family: its squashed family. A family's own name, alone,
-    means that family and not what was made of it ("llama" is not TinyLlama): others tells that more than one name was given."""
+    """Whether all of names are of a model. about: as `about` has it; family: its squashed family. A family's own name,
+    alone, means that family and not what was made of it ("llama" is not TinyLlama): others tells that more than one
+    name was given."""
     wanted = [squashed(name) for name in names]
     return all(is_part(name, about) and (others or name not in _heads() or family.startswith(name)) for name in wanted)

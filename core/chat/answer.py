@@ -1,4 +1,5 @@
-"""The parameters of a generated answer, and its parts while it is written. No torch: page, command and worker share it."""
+"""The parameters of a generated answer, and its parts while it is written. No torch: page, command and worker share
+it."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ class Sampling(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     do_sample: bool = Field(
-        False, description="Off: always the likeliest word, the same answer every time. On: words are drawn by their odds."
+        False,
+        description="Off: always the likeliest word, the same answer every time. On: words are drawn by their odds.",
     )
     temperature: float = Field(
         0.7, ge=0, le=2, description="How daring the draw is: 0 takes the likeliest word, 1 the model's own odds."
@@ -36,7 +38,10 @@ class Sampling(BaseModel):
     max_new_tokens: int = Field(256, ge=1, le=4096, description="Longest answer, in tokens (about four letters each).")
     seed: int = Field(42, ge=0, lt=2**32, description="Start of the draw: the same seed gives the same answer again.")
     enable_thinking: bool | None = Field(
-        None, description="Whether the model is asked to think first, where its template knows that; empty: as it was trained."
+        None,
+        description=(
+            "Whether the model is asked to think first, where its template knows that; empty: as it was trained."
+        ),
     )
 
     @property
@@ -46,7 +51,8 @@ class Sampling(BaseModel):
 
 @dataclass(frozen=True)
 class Piece:
-    """New text of one column; the pieces of a column, joined, are its answer. question: which of those that were asked together."""
+    """New text of one column; the pieces of a column, joined, are its answer. question: which of those that were asked
+    together."""
 
     column: Column
     text: str
@@ -68,7 +74,8 @@ class Done:
 
 
 class Answer:
-    """Iterate for Piece and Done. Closing it, also by leaving `with`, stops the writing. done: what has ended so far."""
+    """Iterate for Piece and Done. Closing it, also by leaving `with`, stops the writing. done: what has ended so
+    far."""
 
     def __init__(self, number: int, stop: Callable[[int], None]):
         self.number = number

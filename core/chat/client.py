@@ -28,13 +28,14 @@ from core.workspace.folder import Workspace
 STOP_S = 2.0  # how long "Regenerate" waits for the answer that was just stopped; usually 10 ms
 IDLE_MINUTES = 30.0  # without a question; then the worker ends and the device is free
 END_S = 2.0  # politeness; then the process tree is killed
-MOST_CHARACTERS = 400_000  # many times what any context here holds; keeps a pasted file from being tokenised for minutes
+# many times what any context here holds; keeps a pasted file from being tokenised for minutes
+MOST_CHARACTERS = 400_000
 
 
 @dataclass(frozen=True)
 class ChatTarget:
-    """What to talk to. adapter: a folder in PEFT's format, or None for the bare base; label: what people call it. eight_bit: the base
-    as LLM.int8, where it is not in 4 bit. run: whose device it is to have (core/runs/process)."""
+    """What to talk to. adapter: a folder in PEFT's format, or None for the bare base; label: what people call it.
+    eight_bit: the base as LLM.int8, where it is not in 4 bit. run: whose device it is to have (core/runs/process)."""
 
     model_id: str
     revision: str | None = None
@@ -53,10 +54,10 @@ Phase = Literal["empty", "loading", "ready", "answering", "failed"]
 class ChatState:
     """message, advice: why it failed and what to try. stage: catalogue key `stage.<stage>` while loading.
 
-    dtype: bfloat16, float16, float32, int8 or nf4. mixed: both columns come from one batch (False for DoRA: in turn). thinks: whether
-    it is asked to think where nobody says, None where its template knows no such choice.
-    adapter: what the adapter says of itself (base, r, lora_alpha, use_dora). why_unloaded: after an unload. elsewhere: that it computes
-    on another device than trained it.
+    dtype: bfloat16, float16, float32, int8 or nf4. mixed: both columns come from one batch (False for DoRA: in turn).
+    thinks: whether it is asked to think where nobody says, None where its template knows no such choice.
+    adapter: what the adapter says of itself (base, r, lora_alpha, use_dora). why_unloaded: after an unload. elsewhere:
+    that it computes on another device than trained it.
     """
 
     phase: Phase = "empty"
@@ -80,7 +81,9 @@ class ChatState:
 class ChatClient:
     """before_start is called before a worker starts: what else is on the device gives it up there."""
 
-    def __init__(self, workspace: Workspace, idle_minutes: float = IDLE_MINUTES, before_start: Callable[[], None] = lambda: None):
+    def __init__(
+        self, workspace: Workspace, idle_minutes: float = IDLE_MINUTES, before_start: Callable[[], None] = lambda: None
+    ):
         self._workspace, self._idle_minutes, self._before_start = workspace, idle_minutes, before_start
         self._changed = threading.Condition()  # guards everything below
         self._state = ChatState()
@@ -174,11 +177,13 @@ class ChatClient:
         sampling: Sampling | None = None,
         strength: float = 1.0,
     ) -> Answer:
-        """Ask one or both columns; strength: of the tuned one's adapter. Raises ChatError: not ready, an answer is being written, nothing
-        or too much asked."""
+        """Ask one or both columns; strength: of the tuned one's adapter. Raises ChatError: not ready, an answer is
+        being written, nothing or too much asked."""
         return self.ask_together([(base_turns, tuned_turns)], sampling, strength)
 
-    def ask_together(self, questions: Sequence[Asked], sampling: Sampling | None = None, strength: float = 1.0) -> Answer:
+    def ask_together(
+        self, questions: Sequence[Asked], sampling: Sampling | None = None, strength: float = 1.0
+    ) -> Answer:
         """As ask, of several questions at once: what comes says of which it is."""
         asked = [turns for both in questions for turns in both if turns]
         if not asked or any(turns[-1]["role"] != "user" or not turns[-1]["content"].strip() for turns in asked):
@@ -281,7 +286,9 @@ class ChatClient:
         if event["event"] == "piece":
             answer.put(Piece(event["column"], event["text"], event["question"]))
         elif event["event"] == "done":
-            answer.put(Done(event["column"], event["tokens"], event["seconds"], event["finish_reason"], event["question"]))
+            answer.put(
+                Done(event["column"], event["tokens"], event["seconds"], event["finish_reason"], event["question"])
+            )
         elif event["event"] == "answered":
             self._end_answer(None)
         else:

@@ -1,9 +1,11 @@
-"""A comparison: fixed prompts, the contestants that answer them, and which answers people prefer in a blind test. No torch.
+"""A comparison: fixed prompts, the contestants that answer them, and which answers people prefer in a blind test. No
+torch.
 
-<workspace>/comparisons/<id>/: comparison.json (prompts, contestants, length of an answer; written once), answers.jsonl (a line an answer,
-as they come), votes.jsonl (a line a verdict; the newest of a voter on a prompt counts), left_out.jsonl (prompts that a contestant has no room
-for, with the reason), judged.jsonl (as votes, of a judge that somebody named: core/chat/judge). A crash leaves at most an unfinished last line,
-and what is missing is answered later (core/chat/contest).
+<workspace>/comparisons/<id>/: comparison.json (prompts, contestants, length of an answer; written once), answers.jsonl
+(a line an answer, as they come), votes.jsonl (a line a verdict; the newest of a voter on a prompt counts),
+left_out.jsonl (prompts that a contestant has no room for, with the reason), judged.jsonl (as votes, of a judge that
+somebody named: core/chat/judge). A crash leaves at most an unfinished last line, and what is missing is answered later
+(core/chat/contest).
 """
 
 from __future__ import annotations
@@ -39,7 +41,8 @@ Precision = Literal["trained", "16", "4"]  # of a base's weights, in bits
 
 
 class Contestant(Frozen):
-    """A run, as it ended or at a checkpoint, at a strength; or the base of it. other: in a run's place, base:<model> or adapter:<name>."""
+    """A run, as it ended or at a checkpoint, at a strength; or the base of it. other: in a run's place, base:<model> or
+    adapter:<name>."""
 
     label: str
     run: str = ""
@@ -105,7 +108,8 @@ class Score:
 
     @property
     def missing(self) -> int | None:
-        """How many more decided votes would make it clear if their share stayed; None where it is even, or clear already."""
+        """How many more decided votes would make it clear if their share stayed; None where it is even, or clear
+        already."""
         if self.is_clear or not self.decided or self.wins[0] == self.wins[1]:
             return None
         share = max(self.wins) / self.decided
@@ -122,7 +126,11 @@ class PromptComparison:
 
     @classmethod
     def create(
-        cls, workspace: Workspace, prompts: Sequence[Prompt], contestants: Sequence[Contestant], max_new_tokens: int = 256
+        cls,
+        workspace: Workspace,
+        prompts: Sequence[Prompt],
+        contestants: Sequence[Contestant],
+        max_new_tokens: int = 256,
     ) -> PromptComparison:
         """Raises ChatError where there is nothing to ask, too much, or one contestant twice."""
         if not prompts:
@@ -132,7 +140,10 @@ class PromptComparison:
         if twice := [one.label for place, one in enumerate(contestants) if any(map(one.is_same, contestants[:place]))]:
             raise ChatError("compare.twice", label=twice[0])
         lineup = Lineup(
-            created=round(time.time(), 3), prompts=tuple(prompts), contestants=tuple(contestants), max_new_tokens=max_new_tokens
+            created=round(time.time(), 3),
+            prompts=tuple(prompts),
+            contestants=tuple(contestants),
+            max_new_tokens=max_new_tokens,
         )
         root = _root(workspace)
         root.mkdir(exist_ok=True)
@@ -186,10 +197,13 @@ class PromptComparison:
 
     # ---- votes on two of them ---------------------------------------------------------------------------------------
     def sides(self, prompt: int, voter: str, pair: tuple[int, int] = (0, 1)) -> tuple[int, int]:
-        """Who stands on the left and on the right: by chance, and the same for this voter whenever the page is opened again."""
+        """Who stands on the left and on the right: by chance, and the same for this voter whenever the page is opened
+        again."""
         return pair if random.Random(f"{self.id}/{self.lineup.created}/{prompt}/{voter}").random() < 0.5 else pair[::-1]
 
-    def vote(self, prompt: int, verdict: Verdict, voter: str, pair: tuple[int, int] = (0, 1), file: str = VOTES) -> None:
+    def vote(
+        self, prompt: int, verdict: Verdict, voter: str, pair: tuple[int, int] = (0, 1), file: str = VOTES
+    ) -> None:
         """file: VOTES of people, JUDGED of a judge; so in all that follows."""
         left, right = self.sides(prompt, voter, pair)
         vote = Vote(prompt=prompt, left=left, right=right, verdict=verdict, voter=voter)
@@ -214,7 +228,9 @@ class PromptComparison:
         """Of people, or of one judge."""
         votes = self.votes() if judge is None else [vote for vote in self.votes(JUDGED) if vote.voter == judge]
         votes = [vote for vote in votes if {vote.left, vote.right} == set(pair)]
-        winners = [vote.left if vote.verdict == "left" else vote.right for vote in votes if vote.verdict in ("left", "right")]
+        winners = [
+            vote.left if vote.verdict == "left" else vote.right for vote in votes if vote.verdict in ("left", "right")
+        ]
         return Score(
             (winners.count(pair[0]), winners.count(pair[1])),
             equal=sum(vote.verdict == "equal" for vote in votes),

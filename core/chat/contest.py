@@ -1,6 +1,8 @@
-"""Generates the answers of a comparison: one model after the other, several questions per batch, base and fine-tuned of a pair together. No torch.
+"""Generates the answers of a comparison: one model after the other, several questions per batch, base and fine-tuned of
+a pair together. No torch.
 
-Runs of one base are asked after each other, an adapter each, and not as rows of one batch as PEFT could: docs/speed.md has why."""
+Runs of one base are asked after each other, an adapter each, and not as rows of one batch as PEFT could: docs/speed.md
+has why."""
 
 from __future__ import annotations
 
@@ -30,8 +32,8 @@ def alike(answer: str, expected: str) -> bool:
 
 
 def answer_missing(chat: ChatClient, workspace: Workspace, comparison: PromptComparison) -> Iterator[tuple[int, int]]:
-    """(answers there, answers wanted) as they come, each kept at once. A prompt that one of them cannot be asked is left out. Raises
-    GarageError, where one of them cannot answer at all after the others have; what is there stays."""
+    """(answers there, answers wanted) as they come, each kept at once. A prompt that one of them cannot be asked is
+    left out. Raises GarageError, where one of them cannot answer at all after the others have; what is there stays."""
     there, wanted = _counts(comparison)
     yield there, wanted
     failed = list[GarageError]()
@@ -56,16 +58,21 @@ def _answer(chat: ChatClient, comparison: PromptComparison, target: ChatTarget, 
     _have(chat, target)
     for begin in range(0, len(lineup.prompts), AT_ONCE):
         prompts = range(begin, min(begin + AT_ONCE, len(lineup.prompts)))
-        alike = list[tuple[dict[Column, int], list[int]]]()  # who is asked at once, and what: the same of all that is asked anew
+        # who is asked at once, and what: the same of all that is asked anew
+        alike = list[tuple[dict[Column, int], list[int]]]()
         for prompt in prompts:
             for places in _together(lineup.contestants, [place for place in group if (prompt, place) in missing]):
                 same = next((asked for those, asked in alike if those == places), None)
                 alike.append((places, [prompt])) if same is None else same.append(prompt)
         for places, asked in alike:
-            yield from _asked(chat, comparison, [prompt for prompt in asked if prompt not in comparison.left_out()], places)
+            yield from _asked(
+                chat, comparison, [prompt for prompt in asked if prompt not in comparison.left_out()], places
+            )
 
 
-def _asked(chat: ChatClient, comparison: PromptComparison, prompts: list[int], places: dict[Column, int]) -> Iterator[int]:
+def _asked(
+    chat: ChatClient, comparison: PromptComparison, prompts: list[int], places: dict[Column, int]
+) -> Iterator[int]:
     """As _answer. Where one cannot be asked, each is asked alone."""
     if not prompts:
         return
@@ -90,7 +97,9 @@ def _counts(comparison: PromptComparison) -> tuple[int, int]:
     return there, there + len(comparison.missing())
 
 
-def _groups(workspace: Workspace, comparison: PromptComparison, failed: list[GarageError]) -> list[tuple[ChatTarget, list[int]]]:
+def _groups(
+    workspace: Workspace, comparison: PromptComparison, failed: list[GarageError]
+) -> list[tuple[ChatTarget, list[int]]]:
     """What is loaded once, and who is asked then; failed gets why others cannot be."""
     groups = dict[ChatTarget, list[int]]()
     for place in sorted({place for _, place in comparison.missing()}):
@@ -136,7 +145,9 @@ def _have(chat: ChatClient, target: ChatTarget) -> None:
         chat.wait_ready(LOAD_TIMEOUT_S)
 
 
-def _ask(chat: ChatClient, comparison: PromptComparison, prompts: list[int], places: dict[Column, int]) -> Iterator[Answered]:
+def _ask(
+    chat: ChatClient, comparison: PromptComparison, prompts: list[int], places: dict[Column, int]
+) -> Iterator[Answered]:
     """Each answer as it ends; its seconds are its share of what all questions took together."""
     lineup, ended = comparison.lineup, 0
     questions = list[tuple[list[Turn] | None, list[Turn] | None]]()
@@ -152,7 +163,12 @@ def _ask(chat: ChatClient, comparison: PromptComparison, prompts: list[int], pla
                 texts[of] = texts.get(of, "") + item.text
             elif item.finish_reason != "stopped":
                 ended += 1
-                prompt, place, seconds = prompts[item.question], places[item.column], round(item.seconds / len(prompts), 4)
-                yield Answered(prompt=prompt, contestant=place, text=texts.get(of, ""), tokens=item.tokens, seconds=seconds, finish_reason=item.finish_reason)  # fmt: skip
+                prompt, place, seconds = (
+                    prompts[item.question],
+                    places[item.column],
+                    round(item.seconds / len(prompts), 4),
+                )
+                yield Answered(prompt=prompt, contestant=place, text=texts.get(of, ""), tokens=item.tokens,
+                    seconds=seconds, finish_reason=item.finish_reason)  # fmt: skip
     if ended < len(prompts) * len(places):
         raise ChatError("compare.stopped")

@@ -1,6 +1,8 @@
-"""Saved conversations of the Chat page: one file each, <workspace>/conversations/<id>.json, replaced by rename. No torch.
+"""Saved conversations of the Chat page: one file each, <workspace>/conversations/<id>.json, replaced by rename. No
+torch.
 
-A conversation has a branch for each time its last question was asked again; each holds both columns from the beginning. A crash loses at
+A conversation has a branch for each time its last question was asked again; each holds both columns from the beginning.
+A crash loses at
 most what is being written of an answer: its question is in the file before the first word is.
 """
 
@@ -37,7 +39,8 @@ class Branch(Frozen):
 
 
 class Conversation(Frozen):
-    """target: what answers (run:<id>, base:<model>, adapter:<folder>), which may be gone by now; label: what people called it."""
+    """target: what answers (run:<id>, base:<model>, adapter:<folder>), which may be gone by now; label: what people
+    called it."""
 
     v: Literal[1] = 1
     id: str
@@ -121,7 +124,9 @@ class Conversations:
 
 def _texts(conversation: Conversation) -> Iterator[str]:
     yield conversation.name
-    yield from (str(turn.get("content", "")) for branch in conversation.branches for turn in (*branch.base, *branch.tuned))
+    yield from (
+        str(turn.get("content", "")) for branch in conversation.branches for turn in (*branch.base, *branch.tuned)
+    )
 
 
 def first_asked(conversations: Iterable[Conversation]) -> list[str]:
@@ -131,7 +136,8 @@ def first_asked(conversations: Iterable[Conversation]) -> list[str]:
 
 
 def lines(conversations: Iterable[Conversation]) -> Iterator[str]:
-    """As JSONL that any trainer reads: {"messages": [...]} of the branch that is shown, as it was answered by what was tuned."""
+    """As JSONL that any trainer reads: {"messages": [...]} of the branch that is shown, as it was answered by what was
+    tuned."""
     for one in conversations:
         turns = one.branch.told
         if turns and turns[-1]["role"] == "assistant":

@@ -1,7 +1,8 @@
-"""Corrected answers as rows of a dataset: the better answer to train on, the worse one beside it for preference training. No torch.
+"""Corrected answers as rows of a dataset: the better answer to train on, the worse one beside it for preference
+training. No torch.
 
-One set for each that answers (a run, a base, an adapter), made with its first row and a set as any other afterwards: its row is one for
-`sft` and a pair for `dpo`, `orpo` and `simpo`. A row is on the disk before anybody is told so.
+One set for each that answers (a run, a base, an adapter), made with its first row and a set as any other afterwards:
+its row is one for `sft` and a pair for `dpo`, `orpo` and `simpo`. A row is on the disk before anybody is told so.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from core.workspace.names import short_id
 
 
 def row(turns: Sequence[Turn], better: str, worse: str = "") -> dict[str, Any]:
-    """A row of a conversation up to its question, with the answer that is right and the one that was given. Raises ChatError."""
+    """A row of a conversation up to its question, with the answer that is right and the one that was given. Raises
+    ChatError."""
     if not turns or turns[-1]["role"] != "user":
         raise ChatError("chat.no_question")
     if not better.strip():
@@ -40,7 +42,8 @@ def row(turns: Sequence[Turn], better: str, worse: str = "") -> dict[str, Any]:
 def keep(
     workspace: Workspace, store: DatasetStore, answered: str, name: str, rows: Sequence[dict[str, Any]]
 ) -> tuple[DatasetInfo, int]:
-    """The set of what answered (run:<id>, base:<model>, adapter:<folder>), called name where it is new, and how many rows are new in it:
+    """The set of what answered (run:<id>, base:<model>, adapter:<folder>), called name where it is new, and how many
+    rows are new in it:
     what is there already is not added again. Raises DataError, with nothing changed."""
     wanted = list({example.as_json(): example for example in map(working.example_of, rows)}.values())
     with _alone(store):
@@ -85,7 +88,8 @@ def _alone(store: DatasetStore) -> Iterator[None]:
 
 
 def of_votes(comparison: PromptComparison) -> list[dict[str, Any]]:
-    """A row for each question of which more people preferred one answer than the other; equal, both bad and one answer twice give none."""
+    """A row for each question of which more people preferred one answer than the other; equal, both bad and one answer
+    twice give none."""
     won: dict[int, Counter[tuple[int, int]]] = {}
     for vote in comparison.votes():
         if vote.verdict in ("left", "right"):

@@ -2,10 +2,12 @@
 
 Both columns are rows of one batch: PEFT adds the adapter to the tuned row and leaves the base row as it is. On a
 memory-bound card the second row is nearly free; on the CPU one batch takes about 0.7 of two answers one after the
-other. Several questions are more rows. Adapters that PEFT cannot mix (DoRA) are answered in turn. Never trains, never changes a weight.
+other. Several questions are more rows. Adapters that PEFT cannot mix (DoRA) are answered in turn. Never trains, never
+changes a weight.
 
 PEFT's own context leaves its hooks on the model when an exception passes through it, and every later answer is then
-wrong without a word; and it takes the tuned rows by a list, which is copied to the card for every layer: see `_adapter_rows`.
+wrong without a word; and it takes the tuned rows by a list, which is copied to the card for every layer: see
+`_adapter_rows`.
 """
 
 from __future__ import annotations
@@ -50,11 +52,16 @@ class Duel:
     tuned_template: the template the adapter was trained with, where it is not the base's own.
     """
 
-    def __init__(self, model: PreTrainedModel | PeftModel, tokenizer: Tokenizer, tuned_template: ChatTemplate | None = None):
+    def __init__(
+        self, model: PreTrainedModel | PeftModel, tokenizer: Tokenizer, tuned_template: ChatTemplate | None = None
+    ):
         self.tokenizer = tokenizer
         self._tuned = model if isinstance(model, PeftModel) else None
         self._model: torch.nn.Module = model.get_base_model() if isinstance(model, PeftModel) else model
-        self._templates: dict[Column, ChatTemplate] = {"base": tokenizer.template, "tuned": tuned_template or tokenizer.template}
+        self._templates: dict[Column, ChatTemplate] = {
+            "base": tokenizer.template,
+            "tuned": tuned_template or tokenizer.template,
+        }
         self._stop_ids = {column: tokenizer.stop_ids | self._end_of_turn(column) for column in COLUMNS}
         self._marks = {column: marks_of(self._templates[column]) for column in COLUMNS}
         longest = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
@@ -76,24 +83,32 @@ class Duel:
 
     @property
     def thinks(self) -> bool | None:
-        """Whether it was trained to think, or a bare base does so by itself; None where the template knows no such choice."""
+        """Whether it was trained to think, or a bare base does so by itself; None where the template knows no such
+        choice."""
         dialect = self._templates["tuned"].dialect
         return dialect.thinks if dialect.switch else None
 
-    def prompt(self, column: Column, turns: Sequence[Turn], max_new_tokens: int, enable_thinking: bool | None = None) -> list[int]:
-        """(T,) ids of the conversation as column reads it; both are asked to think as the tuned one was, where nobody says. Raises
-        ChatError where it and the answer have no room."""
+    def prompt(
+        self, column: Column, turns: Sequence[Turn], max_new_tokens: int, enable_thinking: bool | None = None
+    ) -> list[int]:
+        """(T,) ids of the conversation as column reads it; both are asked to think as the tuned one was, where nobody
+        says. Raises ChatError where it and the answer have no room."""
         if not turns or turns[-1]["role"] != "user":
             raise ChatError("chat.no_question")
         # What can be UTF-8: half a surrogate pair, which a browser can send, becomes a question mark.
         readable = [
-            {name: value.encode("utf-8", "replace").decode() if isinstance(value, str) else value for name, value in turn.items()}
+            {
+                name: value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+                for name, value in turn.items()
+            }
             for turn in turns
         ]
         thinks = self.thinks if enable_thinking is None else enable_thinking
         ids = self.tokenizer.encode(self._templates[column].render(readable, add_generation_prompt=True, thinks=thinks))
         if len(ids) + max_new_tokens > self.context_limit:
-            raise ChatError(self._too_long, tokens=len(ids), max_new_tokens=max_new_tokens, context_limit=self.context_limit)
+            raise ChatError(
+                self._too_long, tokens=len(ids), max_new_tokens=max_new_tokens, context_limit=self.context_limit
+            )
         return ids
 
     def answer_all(
@@ -103,13 +118,18 @@ class Duel:
         stopped: Stopped = lambda: False,
         strength: float = 1.0,
     ) -> Generator[Piece | Done]:
-        """Pieces of each asked column of each question as they are written, then its Done. strength: what the adapter adds is multiplied by it.
+        """Pieces of each asked column of each question as they are written, then its Done. strength: what the adapter
+        adds is multiplied by it.
 
         stopped is asked before every layer, so that it also ends the reading of a long prompt. Raises ChatError
-        (nothing asked, no room, no adapter, one without a strength, an answer still running, numbers that are not finite).
+        (nothing asked, no room, no adapter, one without a strength, an answer still running, numbers that are not
+        finite).
         """
         asked = [
-            (number, column, turns) for number, one in enumerate(questions) for column in COLUMNS if (turns := one.get(column))
+            (number, column, turns)
+            for number, one in enumerate(questions)
+            for column in COLUMNS
+            if (turns := one.get(column))
         ]
         if not asked:
             raise ChatError("chat.no_question")
@@ -129,7 +149,8 @@ class Duel:
             self._one_at_a_time.release()
 
     def _batches(self, rows: list[_Reply], max_new_tokens: int) -> Iterator[list[_Reply]]:
-        """As many as the room of two of the longest conversations holds: each row is as long as the longest of its batch."""
+        """As many as the room of two of the longest conversations holds: each row is as long as the longest of its
+        batch."""
         batch = list[_Reply]()
         for row in rows:
             longest = max(len(one.prompt) for one in [*batch, row]) + max_new_tokens
@@ -197,8 +218,9 @@ class Duel:
             yield
 
     def _can_mix(self) -> bool:
-        """Whether PEFT computes this adapter and the bare base in one batch; it refuses DoRA and some layer kinds. Three tokens a row,
-        because experts and routers see all tokens of a batch as its rows: of one each there would be two, as expected."""
+        """Whether PEFT computes this adapter and the bare base in one batch; it refuses DoRA and some layer kinds.
+        Three tokens a row, because experts and routers see all tokens of a batch as its rows: of one each there would
+        be two, as expected."""
         ids, mask = self.decoder.left_padded([[self.decoder.pad_token_id] * 3] * 2)
         try:
             with _adapter_rows(self._tuned, COLUMNS):
@@ -217,7 +239,9 @@ def _adapter_rows(tuned: PeftModel, columns: Sequence[Column]) -> Iterator[None]
     """
     names = [ADAPTER if column == "tuned" else BASE for column in columns]
     plain = [
-        layer for layer in tuned.modules() if isinstance(layer, LoraLayer) and ADAPTER in layer.lora_A and not layer.lora_variant
+        layer
+        for layer in tuned.modules()
+        if isinstance(layer, LoraLayer) and ADAPTER in layer.lora_A and not layer.lora_variant
     ]
     hooks = tuned._enable_peft_forward_hooks(adapter_names=names)
     hooks.__enter__()
@@ -231,9 +255,14 @@ def _adapter_rows(tuned: PeftModel, columns: Sequence[Column]) -> Iterator[None]
         hooks.__exit__(None, None, None)
 
 
-def _mixed(layer: Any, first: int, x: torch.Tensor, *args: Any, adapter_names: Sequence[str], **kwargs: Any) -> torch.Tensor:
-    """PEFT's product of a plain layer, with the adapter on the rows from `first` on: the same numbers, but no wait for the card."""
-    result = layer.base_layer(x, *args, **{name: value for name, value in kwargs.items() if name not in VARIANT_KWARG_KEYS})
+def _mixed(
+    layer: Any, first: int, x: torch.Tensor, *args: Any, adapter_names: Sequence[str], **kwargs: Any
+) -> torch.Tensor:
+    """PEFT's product of a plain layer, with the adapter on the rows from `first` on: the same numbers, but no wait for
+    the card."""
+    result = layer.base_layer(
+        x, *args, **{name: value for name, value in kwargs.items() if name not in VARIANT_KWARG_KEYS}
+    )
     a, b = layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]
     result[first:].add_((b(a(x[first:].to(a.weight.dtype))) * layer.scaling[ADAPTER]).to(result.dtype))
     return result
@@ -241,10 +270,12 @@ def _mixed(layer: Any, first: int, x: torch.Tensor, *args: Any, adapter_names: S
 
 @contextmanager
 def at_strength(model: torch.nn.Module, strength: float) -> Iterator[None]:
-    """While it lasts, what the adapter adds is multiplied: s B A x of every layer by strength. At 1 no number is touched; at 0 a
-    zero is added to the base's own."""
+    """While it lasts, what the adapter adds is multiplied: s B A x of every layer by strength. At 1 no number is
+    touched; at 0 a zero is added to the base's own."""
     layers = (
-        [layer for layer in model.modules() if isinstance(layer, LoraLayer) and ADAPTER in layer.scaling] if strength != 1 else []
+        [layer for layer in model.modules() if isinstance(layer, LoraLayer) and ADAPTER in layer.scaling]
+        if strength != 1
+        else []
     )
     trained = [layer.scaling[ADAPTER] for layer in layers]
     try:
@@ -286,9 +317,10 @@ def free_on_card(device: torch.device) -> int | None:
 
 
 def tokens_that_fit(config: Any, free: int, width: int) -> int:
-    """The longest conversation of which both columns fit into free bytes: keys and values of all layers, and what one layer
-    computes of a whole prompt. width: bytes of a number. Families that keep less (windows, latent attention) have room to spare; for
-    one that is described otherwise it is MOST_CONTEXT."""
+    """The longest conversation of which both columns fit into free bytes: keys and values of all layers, and what one
+    layer
+    computes of a whole prompt. width: bytes of a number. Families that keep less (windows, latent attention) have room
+    to spare; for one that is described otherwise it is MOST_CONTEXT."""
 
     def number(name: str, otherwise: int) -> int:
         value = getattr(config, name, None) or otherwise
@@ -304,7 +336,8 @@ def tokens_that_fit(config: Any, free: int, width: int) -> int:
 
 
 def choose(logits: torch.Tensor, sampling: Sampling, generator: torch.Generator) -> int:
-    """The next token id. logits: (V,) float32. Temperature, then top-p, as transformers orders them. Raises ChatError."""
+    """The next token id. logits: (V,) float32. Temperature, then top-p, as transformers orders them. Raises
+    ChatError."""
     best = logits.argmax()
     if not torch.isfinite(logits[best]):
         raise ChatError("chat.not_finite")
@@ -354,8 +387,8 @@ class _Reply:
 
 
 class TextStream:
-    """Token ids to text, piece by piece: the pieces joined are the decoded whole, special tokens left out; where marks (frames) have some,
-    these are told in plain words and no special token is left out.
+    """Token ids to text, piece by piece: the pieces joined are the decoded whole, special tokens left out; where marks
+    (frames) have some, these are told in plain words and no special token is left out.
 
     A character may need several tokens, so text that ends in U+FFFD waits. Each piece is decoded with the one before
     it, because tokenizers treat the space before a first word differently; earlier tokens are never decoded again.

@@ -1,11 +1,13 @@
-"""Sample answers during training (the film): fixed prompts decoded greedily between two steps, and the loss on neutral texts. Workers only.
+"""Sample answers during training (the film): fixed prompts decoded greedily between two steps, and the loss on neutral
+texts. Workers only.
 
-At step 0, after the last step, and at evaluations in between (also where no rows are kept apart: then at the steps where they
-would be measured). All prompts are one batch, or several where one would hold more tokens than a step of the training does, so
-that the film is never what a run needs its memory for. All frames together take 5 % of the run at most (core/chat/frame_time), and the
-answers of one train.sample_seconds; they are whole or not there: as many prompts are asked as the pace of this very moment
-can answer, the most telling first. Outside that time the first frame and the last always answer the most telling prompt, so that no run
-ends without an answer before and after. Where not one was answered, a frame or more is left out: beside a busy program it rests. It
+At step 0, after the last step, and at evaluations in between (also where no rows are kept apart: then at the steps
+where they would be measured). All prompts are one batch, or several where one would hold more tokens than a step of the
+training does, so that the film is never what a run needs its memory for. All frames together take 5 % of the run at
+most (core/chat/frame_time), and the answers of one train.sample_seconds; they are whole or not there: as many prompts
+are asked as the pace of this very moment can answer, the most telling first. Outside that time the first frame and the
+last always answer the most telling prompt, so that no run ends without an answer before and after. Where not one was
+answered, a frame or more is left out: beside a busy program it rests. It
 changes nothing of the training: no weight, no random state, bit for
 bit on a processor. A model that cannot be asked this way is trained without a film, and the run says so.
 """
@@ -43,12 +45,13 @@ from core.runs.scenes import ANSWER_TOKENS, Scenes
 UNFINISHED = "\ufffd"  # half a character
 NEUTRAL_SHARE = 0.25  # of a frame's time: where the texts take more, they are measured before and after only
 READING_SHARE = 0.5  # of a frame's time, for reading the prompts; the first may take all of it
-HOPELESS = 0.5  # of the time that the only answer still needs, going by the longest before: with less it is given up at once
+# of the time that the only answer still needs, going by the longest before: with less it is given up at once
+HOPELESS = 0.5
 CERTAIN_S = 30.0  # for the one answer that the first frame and the last always have; after that it ends where it is
 MOST_REST = 4  # frames that are left out in a row
 TELLING = ("own", "kept_apart", "trained", "neutral")  # one of each source, then the second of each, ...
-# What a family that is put together otherwise, a prompt with a token that the model does not know, or a full memory, may raise. Stop, Pause
-# and a full disk go their own way.
+# What a family that is put together otherwise, a prompt with a token that the model does not know, or a full memory,
+# may raise. Stop, Pause and a full disk go their own way.
 FAULTS = (ArithmeticError, AttributeError, LookupError, MemoryError, ModelError, RuntimeError, TypeError, ValueError)
 
 
@@ -105,7 +108,8 @@ class Film:
         self._neutral_seconds = 0.0
         self._order = _telling_first([scene.source for scene in shown.scenes.scenes])
         self._usual = ANSWER_TOKENS  # tokens of the longest answer of the frame before
-        self._a_second = math.inf  # prompts that are asked for each second of a frame at most, by what the one before had time for
+        # prompts that are asked for each second of a frame at most, by what the one before had time for
+        self._a_second = math.inf
         self._rest, self._resting = 0, 0  # frames to leave out, and how many of those are still to come
         self._beyond = 0.0  # seconds of a frame that its certain answer took once its time was over
         self._is_off = False
@@ -120,13 +124,16 @@ class Film:
         self._at_once = at_once
 
     def is_due(self, step: int, stops_early: bool = False) -> bool:
-        """Not where this attempt goes on from a step whose frame is there already. stops_early: this step is the run's last."""
+        """Not where this attempt goes on from a step whose frame is there already. stops_early: this step is the run's
+        last."""
         at_its_turn = step % self.every == 0 or step == self._total_steps or stops_early
         return at_its_turn and not self._is_off and step != self._is_there
 
     def take(self, step: int, steps_take: Callable[[float | None], float | None], stops_early: bool = False) -> None:
-        """One frame, appended to film.jsonl. steps_take: seconds of all steps, by those of a token read where there was no step yet.
-        stops_early: this step is the run's last. Stop and Pause are heard between two tokens, and between the layers of one."""
+        """One frame, appended to film.jsonl. steps_take: seconds of all steps, by those of a token read where there was
+        no step yet.
+        stops_early: this step is the run's last. Stop and Pause are heard between two tokens, and between the layers of
+        one."""
         between = 0 < step < self._total_steps and not stops_early
         if between and self._resting:
             self._resting -= 1
@@ -148,7 +155,9 @@ class Film:
             self._rest = self._resting = 0 if answered or not answers else min(MOST_REST, max(1, 2 * self._rest))
             attempt, seconds = self._reporter.status.attempt, self._clock() - started
             self._time.spent = spent + seconds - self._beyond
-            frame = Frame(step=step, attempt=attempt, seconds=round(seconds, 2), answers=tuple(answers), neutral_loss=loss)
+            frame = Frame(
+                step=step, attempt=attempt, seconds=round(seconds, 2), answers=tuple(answers), neutral_loss=loss
+            )
             frames.append(self._reporter.run, frame)
         if self._held_out and not between:
             with self._unchanged(step):
@@ -165,7 +174,8 @@ class Film:
 
     @torch.no_grad()
     def rehearse(self) -> None:
-        """What a frame needs at most, thrown away, for the probe: the widest batch with its answers full, and the texts."""
+        """What a frame needs at most, thrown away, for the probe: the widest batch with its answers full, and the
+        texts."""
         with self._unchanged(None), attention.set_aside(self._model):
             if self._prompts:
                 widest = max(self._groups(), key=lambda rows: len(rows) * max(len(row.prompt) for row in rows))
@@ -177,7 +187,8 @@ class Film:
 
     @contextmanager
     def _unchanged(self, step: int | None) -> Iterator[None]:
-        """Random states are afterwards as before; a fault ends the film, a full memory this frame, and neither the run."""
+        """Random states are afterwards as before; a fault ends the film, a full memory this frame, and neither the
+        run."""
         on_card = self._step.on_card
         states = random_states(on_card)
         self._step.tuned.eval()
@@ -200,10 +211,13 @@ class Film:
 
     # ---- answers ----------------------------------------------------------------------------------------------------
     def _groups(self, prompts: Sequence[int] | None = None) -> list[list[_Writing]]:
-        """Prompts (all, or those of these numbers) that are answered together: with room for their answers no more tokens than a step's
-        largest batch has."""
+        """Prompts (all, or those of these numbers) that are answered together: with room for their answers no more
+        tokens than a step's largest batch has."""
         return self._grouped(
-            [_Writing(place, self._prompts[place]) for place in (range(len(self._prompts)) if prompts is None else prompts)]
+            [
+                _Writing(place, self._prompts[place])
+                for place in (range(len(self._prompts)) if prompts is None else prompts)
+            ]
         )
 
     def _grouped(self, rows: Sequence[_Writing]) -> list[list[_Writing]]:
@@ -230,8 +244,8 @@ class Film:
         return [FrameAnswer(text="", why="time")] * len(self._prompts)
 
     def _answers(self, end: float, has_certain: bool) -> list[FrameAnswer]:
-        """One for each prompt, in their order; empty with "time" where there was none for it. has_certain: the most telling one is answered
-        even where there is none."""
+        """One for each prompt, in their order; empty with "time" where there was none for it. has_certain: the most
+        telling one is answered even where there is none."""
         chosen = self._readable() if self._seconds else []
         groups = self._groups(chosen or (self._order[:1] if has_certain else []))
         certain = groups[0][0] if groups and has_certain else None
@@ -245,8 +259,9 @@ class Film:
         return answers
 
     def _decode(self, rows: Sequence[_Writing], end: float, certain: _Writing | None = None) -> None:
-        """Tokens for every row, the likeliest each time, until it is over or the time is; a row that is over leaves the batch, and so does
-        the last one where the time will not do for all, going by the token before. certain: has CERTAIN_S more; it is the first row, or over."""
+        """Tokens for every row, the likeliest each time, until it is over or the time is; a row that is over leaves the
+        batch, and so does the last one where the time will not do for all, going by the token before. certain: has
+        CERTAIN_S more; it is the first row, or over."""
         alive = list(rows)
         ids, mask = self._decoder.left_padded([row.prompt for row in alive])
         cache, before, written = None, self._clock(), 0
@@ -263,7 +278,9 @@ class Film:
                 needed = (now - before) * max(1, self._usual - written)
                 share = min(1.0, (end - now) / needed) if needed > 0 else 1.0
                 is_open = certain is not None and certain.why is None
-                going_on = going_on[: max(int(len(going_on) * share), len(going_on) > 1 or share >= HOPELESS or is_open)]
+                going_on = going_on[
+                    : max(int(len(going_on) * share), len(going_on) > 1 or share >= HOPELESS or is_open)
+                ]
             if before >= end:
                 self._beyond += now - before
             if now >= end:
@@ -288,7 +305,8 @@ class Film:
 
     # ---- neutral texts ----------------------------------------------------------------------------------------------
     def _neutral_loss(self, between: bool) -> float | None:
-        """None between the first frame and the last where it takes too long, and in a run that is too short for a text."""
+        """None between the first frame and the last where it takes too long, and in a run that is too short for a
+        text."""
         if self._neutral_seconds > NEUTRAL_SHARE * self._seconds and between:
             return None
         started = self._clock()

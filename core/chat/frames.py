@@ -1,7 +1,8 @@
 """What a model family writes around its thoughts and tool calls, translated to one common form. No torch.
 
-gpt-oss and Gemma 4 put thoughts between special tokens, which a decoder leaves out, and the rest of the frame ("analysis", "thought")
-then stood in the answer. The frames are found by asking the template itself, once a model is loaded.
+gpt-oss and Gemma 4 put thoughts between special tokens, which a decoder leaves out, and the rest of the frame
+("analysis", "thought") then stood in the answer. The frames are found by asking the template itself, once a model is
+loaded.
 """
 
 from __future__ import annotations
@@ -29,14 +30,24 @@ def marks_of(template: ChatTemplate) -> Marks:
     thinking = _body(template, {"content": _SAID, "reasoning": _THOUGHT}, thinks=True)
     before, _, rest = thinking.partition(_THOUGHT)
     between, _, _ = rest.partition(_SAID)
-    if _THOUGHT in thinking and _SAID in rest and "<think>" not in before and _specials(template, before) and between.strip():
+    if (
+        _THOUGHT in thinking
+        and _SAID in rest
+        and "<think>" not in before
+        and _specials(template, before)
+        and between.strip()
+    ):
         found |= {before.strip(): OPEN, between.strip(): CLOSE.lstrip()}
         plain, _, _ = _body(template, {"content": _SAID}, thinks=False).partition(_SAID)
         if _specials(template, plain) and plain.strip() not in found:
             found[plain.strip()] = ""  # "the answer comes now", where there was no thought
-    call = _body(template, {"content": "", "tool_calls": [{"name": _TOOL, "arguments": {"city": _CITY}}]}, tools=_TOOLS).lstrip()
+    call = _body(
+        template, {"content": "", "tool_calls": [{"name": _TOOL, "arguments": {"city": _CITY}}]}, tools=_TOOLS
+    ).lstrip()
     begins = [token for token in _specials(template, call.partition(_TOOL)[0]) if call.startswith(token)]
-    ends = [token for token in _specials(template, call.partition(_CITY)[2]) if begins and _bare(token) == _bare(begins[0])]
+    ends = [
+        token for token in _specials(template, call.partition(_CITY)[2]) if begins and _bare(token) == _bare(begins[0])
+    ]
     if begins and ends and CALL not in call:
         found |= {begins[0]: CALL, ends[0]: CALLED}
     if call.partition(_TOOL)[0].endswith(_RECIPIENT):
@@ -45,8 +56,9 @@ def marks_of(template: ChatTemplate) -> Marks:
 
 
 def _of_harmony(template: ChatTemplate, call: str) -> dict[str, str]:
-    """Calls of gpt-oss, whose tool stands in the header of the answer: before its channel, as the template writes it, or after it, as
-    OpenAI's harmony format also allows. What ends the call most often ends the answer too, and is not seen."""
+    """Calls of gpt-oss, whose tool stands in the header of the answer: before its channel, as the template writes it,
+    or after it, as OpenAI's harmony format also allows. What ends the call most often ends the answer too, and is not
+    seen."""
     header, _, rest = call.partition(_TOOL)
     found = {header: CALL, f"{_CHANNEL}{header}": CALL, rest.partition("{")[0]: " ", "<|constrain|>json<|message|>": ""}
     found |= dict.fromkeys(_specials(template, rest.partition(_CITY)[2]), CALLED)
@@ -58,7 +70,9 @@ def _of_harmony(template: ChatTemplate, call: str) -> dict[str, str]:
     return found
 
 
-def _body(template: ChatTemplate, answer: dict[str, Any], thinks: bool | None = None, tools: list[Any] | None = None) -> str:
+def _body(
+    template: ChatTemplate, answer: dict[str, Any], thinks: bool | None = None, tools: list[Any] | None = None
+) -> str:
     """An answer as the model would have to write it; "" where the template cannot."""
     try:
         rendered = template.spans([{"role": "user", "content": "a"}, {"role": "assistant", **answer}], tools, thinks)
@@ -80,7 +94,8 @@ def _bare(token: str) -> str:
 
 
 class Retelling:
-    """A text that comes in pieces, with marks replaced; what may be the beginning of one is held back until that is known."""
+    """A text that comes in pieces, with marks replaced; what may be the beginning of one is held back until that is
+    known."""
 
     def __init__(self, marks: Marks):
         self._marks, self._held = marks, ""

@@ -40,8 +40,8 @@ class Prompt(Frozen):
 
 
 def prompts_of(run: RunFolder, store: DatasetStore, count: int) -> list[Prompt]:
-    """Questions of rows that the run kept apart (of trained ones where it kept none), the person's own, and neutral ones: count at most.
-    The same for the same run. Raises DataError where its set is gone."""
+    """Questions of rows that the run kept apart (of trained ones where it kept none), the person's own, and neutral
+    ones: count at most. The same for the same run. Raises DataError where its set is gone."""
     recipe, facts = run.recipe(), run.facts()
     rows = store.rows(recipe.data.source, recipe.data.format, Choices.of(recipe.data)).examples
     apart = rows_apart(rows, recipe) if facts.rows_measured else ()
@@ -60,12 +60,19 @@ def prompts_of(run: RunFolder, store: DatasetStore, count: int) -> list[Prompt]:
 def neutral(language: str) -> list[Prompt]:
     """What no data set is about; in English where nobody has written any in language."""
     told = neutral_prompts().prompts
-    return [Prompt(turns=({"role": "user", "content": asked},), source="neutral") for asked in told.get(language, told["en"])]
+    return [
+        Prompt(turns=({"role": "user", "content": asked},), source="neutral")
+        for asked in told.get(language, told["en"])
+    ]
 
 
 def own_prompts(lines: str) -> list[Prompt]:
     """A question a line."""
-    return [Prompt(turns=({"role": "user", "content": line.strip()},), source="own") for line in lines.splitlines() if line.strip()]
+    return [
+        Prompt(turns=({"role": "user", "content": line.strip()},), source="own")
+        for line in lines.splitlines()
+        if line.strip()
+    ]
 
 
 def _of_row(example: Example, source: Literal["kept_apart", "trained"]) -> Prompt | None:
@@ -86,12 +93,15 @@ def lines(prompts: Iterable[Prompt]) -> Iterator[str]:
     """As a .jsonl file has them: prompts_of_file reads the same."""
     for one in prompts:
         asked = {"prompt": one.asked} if len(one.turns) == 1 else {"messages": one.turns}
-        yield json.dumps(asked | ({} if one.expected is None else {"expected": one.expected}), ensure_ascii=False) + "\n"
+        yield (
+            json.dumps(asked | ({} if one.expected is None else {"expected": one.expected}), ensure_ascii=False) + "\n"
+        )
 
 
 def prompts_of_file(path: Path) -> list[Prompt]:
-    """.txt: a prompt a line; .jsonl or .json: text, or objects with `prompt` (or `question`, `instruction`), or `messages` up to the question,
-    and, where they like, `expected` (or `answer`, `output`). Raises ChatError naming the line."""
+    """.txt: a prompt a line; .jsonl or .json: text, or objects with `prompt` (or `question`, `instruction`), or
+    `messages` up to the question, and, where they like, `expected` (or `answer`, `output`). Raises ChatError naming the
+    line."""
     try:
         if (size := path.stat().st_size) > MOST_BYTES:
             raise ChatError("compare.too_large", file=path.name, found=size, most=MOST_BYTES)
@@ -116,8 +126,12 @@ def prompts_of_file(path: Path) -> list[Prompt]:
 
 def _of_value(value: Any, file: str, number: int) -> Prompt:
     given = {"prompt": value} if isinstance(value, str) else value if isinstance(value, dict) else {}
-    asked = next((given[name] for name in ("prompt", "question", "instruction") if isinstance(given.get(name), str)), "")
-    expected = next((given[name] for name in ("expected", "answer", "output") if isinstance(given.get(name), str)), None)
+    asked = next(
+        (given[name] for name in ("prompt", "question", "instruction") if isinstance(given.get(name), str)), ""
+    )
+    expected = next(
+        (given[name] for name in ("expected", "answer", "output") if isinstance(given.get(name), str)), None
+    )
     turns: Any = [{"role": "user", "content": asked}] if asked.strip() else given.get("messages") or [{}]
     is_asked = isinstance(turns, list) and all(map(_is_turn, turns)) and turns[-1]["role"] == "user"
     if not is_asked or not turns[-1]["content"].strip():

@@ -63,8 +63,8 @@ def opened(workspace: Workspace, target: ChatTarget) -> Iterator[ChatClient]:
 def answer(
     client: ChatClient, prompt: str, both: bool, max_new_tokens: int, enable_thinking: bool | None = None
 ) -> dict[str, str | None]:
-    """{"tuned": ..., "base": ... or None}: the answers of the columns to one question. enable_thinking: None as it was trained.
-    Raises ChatError where its template knows no such choice."""
+    """{"tuned": ..., "base": ... or None}: the answers of the columns to one question. enable_thinking: None as it was
+    trained. Raises ChatError where its template knows no such choice."""
     if enable_thinking is not None and client.state().thinks is None:
         raise ChatError("chat.no_switch")
     turns = [{"role": "user", "content": prompt}]

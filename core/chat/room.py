@@ -13,14 +13,15 @@ TOKENS = 2 * 2048
 
 
 def needed_bytes(shape: ModelShape, setup: Setup) -> float:
-    """The weights, and what attention remembers of TOKENS (docs/memory.md, 1.1). The context of a card is no part of what is free."""
+    """The weights, and what attention remembers of TOKENS (docs/memory.md, 1.1). The context of a card is no part of
+    what is free."""
     remembered = TOKENS * 2 * shape.num_hidden_layers * shape.kv_width * setup.base_bytes
     return weights(shape, setup) + remembered
 
 
 def too_little(shape: ModelShape, setup: Setup, free_bytes: int) -> Message | None:
-    """What is to be said of it before the load, where it does not fit. It is tried all the same: what other programs hold may go, and
-    Windows gives a card some of the RAM."""
+    """What is to be said of it before the load, where it does not fit. It is tried all the same: what other programs
+    hold may go, and Windows gives a card some of the RAM."""
     need = needed_bytes(shape, setup)
     if need <= free_bytes:
         return None

@@ -5,9 +5,9 @@ In lines (core.system.lines):
   ask {id, questions: a list of {base, tuned: turns or null}, sampling, strength}
   stop {id}
 Out:
-  loading {load, stage, progress, tight}   ready {load, dtype, reason, context_limit, stop, mixed, thinks, adapter, elsewhere}
-  piece {id, column, text, question: its place}   done {id, column, tokens, seconds, finish_reason, question}   answered {id}
-  error {load or id, text, advice}   idle {minutes}
+  loading {load, stage, progress, tight}   ready {load, dtype, reason, context_limit, stop, mixed, thinks, adapter,
+  elsewhere} piece {id, column, text, question: its place}   done {id, column, tokens, seconds, finish_reason, question}
+  answered {id} error {load or id, text, advice}   idle {minutes}
 
 It holds the lease from load to its end. A load that fails ends it, so that a failure keeps no memory and no lease; an
 answer that fails in a foreseen way does not.
@@ -112,7 +112,8 @@ class ChatWorker:
         self._duel: Duel | None = None
 
     def serve(self, idle_minutes: float) -> int:
-        """Until the app has no more use for it, a failed load, or idle_minutes without a command. Returns the exit status."""
+        """Until the app has no more use for it, a failed load, or idle_minutes without a command. Returns the exit
+        status."""
         while True:
             command = self._commands.next(idle_minutes * 60)
             if command is None:
@@ -155,7 +156,9 @@ class ChatWorker:
         if not self._holds_lease:
             self._held.enter_context(lease.hold(self._workspace, Message.model_validate(command["doing"]), LEASE_S))
             self._holds_lease = True
-        base = self._obtain_base(command["model_id"], command["revision"], command["four_bit"], command.get("eight_bit", False))
+        base = self._obtain_base(
+            command["model_id"], command["revision"], command["four_bit"], command.get("eight_bit", False)
+        )
         self._report("loading_model")
         self._check()
         from core.chat.duel import Duel
@@ -210,7 +213,8 @@ class ChatWorker:
         return self._base
 
     def _tight(self, wanted: tuple[str, str | None, bool, bool], compute: Any) -> Message | None:
-        """Said before the weights are read: afterwards a card of Windows may answer a word a second, and RAM go to the page file."""
+        """Said before the weights are read: afterwards a card of Windows may answer a word a second, and RAM go to the
+        page file."""
         import psutil
 
         from core.chat.duel import free_on_card

@@ -12,7 +12,20 @@ import sys
 import typer
 
 from core import COMMAND
-from core.commands import away, checkup, comparing, data, estimating, hub_sets, models, running, sets, taking, tools, trust  # noqa: F401 - importing them adds their commands
+from core.commands import (  # noqa: F401 - importing them adds their commands
+    away,
+    checkup,
+    comparing,
+    data,
+    estimating,
+    hub_sets,
+    models,
+    running,
+    sets,
+    taking,
+    tools,
+    trust,
+)
 from core.commands.terminal import app, say
 from core.commands.together import joining  # noqa: F401 - the same
 from core.errors import GarageError

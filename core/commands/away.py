@@ -24,15 +24,20 @@ from core.workspace.folder import Workspace
 
 @app.command()
 def pack(
-    what: Annotated[str, typer.Argument(help="A recipe file, to train on another PC; or a run, to open on another PC.")],
+    what: Annotated[
+        str, typer.Argument(help="A recipe file, to train on another PC; or a run, to open on another PC.")
+    ],
     out: Annotated[Path, typer.Option("--out", help="The archive to write.")],
     settings: SettingsOption = None,
-    parent: Annotated[str | None, typer.Option("--from", help="For a recipe: start from the adapter of this finished run.")] = None,
+    parent: Annotated[
+        str | None, typer.Option("--from", help="For a recipe: start from the adapter of this finished run.")
+    ] = None,
     without_data: Annotated[bool, typer.Option("--without-data", help="For a run: leave out its dataset.")] = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write one archive: for a recipe, everything another PC needs to train it; for a run, the run itself, for `unpack`."""
+    """Write one archive: for a recipe, everything another PC needs to train it; for a run, the run itself, for
+    `unpack`."""
     space = Workspace.open(workspace)
     store, recipe = dataset_store(space), Path(what)
     if recipe.is_file():
@@ -45,7 +50,13 @@ def pack(
             msg("away.job_is", file=out.absolute(), megabytes=_megabytes(out), data=info.name, rows=info.rows or 0),
             msg("away.job_use", folder=top),
         ]
-        value = {"kind": "job", "file": str(out.absolute()), "folder": top, "bytes": out.stat().st_size, "data": info.id}
+        value = {
+            "kind": "job",
+            "file": str(out.absolute()),
+            "folder": top,
+            "bytes": out.stat().st_size,
+            "data": info.id,
+        }
     else:
         if settings or parent:
             raise RecipeError("away.no_settings")
@@ -54,7 +65,13 @@ def pack(
         key = "away.run_with_data" if manifest.data else "away.run_is"
         data = store.get(manifest.data).name if manifest.data else ""
         said = [msg(key, name=run.name, file=out.absolute(), megabytes=_megabytes(out), data=data)]
-        value = {"kind": "run", "file": str(out.absolute()), "run": run.id, "bytes": out.stat().st_size, "data": manifest.data}
+        value = {
+            "kind": "run",
+            "file": str(out.absolute()),
+            "run": run.id,
+            "bytes": out.stat().st_size,
+            "data": manifest.data,
+        }
     if as_json:
         print_json(value)
         return
@@ -75,7 +92,8 @@ def unpack(file: Path, workspace: WorkspaceOption = None, as_json: JsonOption = 
 
 
 def _settled(space: Workspace, file: Path, settings: list[str], parent: RunFolder | None) -> Recipe:
-    """With its data as an id of the store, in the version of now, and with what belongs to the run that it continues."""
+    """With its data as an id of the store, in the version of now, and with what belongs to the run that it
+    continues."""
     value = recipe_card.recipe_in(read_yaml(file))
     wanted = Recipe.parse(apply_settings(value, settings) if isinstance(value, dict) else value, where=file.name)
     if parent:

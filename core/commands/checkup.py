@@ -1,4 +1,5 @@
-"""`doctor`: what is wrong with this PC, each problem with its fix; `workspace`: where its files are, and which folder is used."""
+"""`doctor`: what is wrong with this PC, each problem with its fix; `workspace`: where its files are, and which folder
+is used."""
 
 from __future__ import annotations
 
@@ -28,7 +29,11 @@ def doctor(workspace: WorkspaceOption = None, as_json: JsonOption = False, port:
     healthy = all(finding.ok for finding in findings)
     if as_json:
         print_json(
-            {"ok": healthy, "version": __version__, "findings": in_words([finding.model_dump(mode="json") for finding in findings])}
+            {
+                "ok": healthy,
+                "version": __version__,
+                "findings": in_words([finding.model_dump(mode="json") for finding in findings]),
+            }
         )
     else:
         language = terminal_language()
@@ -51,7 +56,12 @@ def workspace(
     """Show where the workspace is, or use a copy of it in another folder, for example on a larger drive."""
     space = Workspace.open(workspace)
     if new is None:
-        said = msg("workspace.here", folder=space.root, gb=files.bytes_in(space.root) / 1e9, command=f"{COMMAND} workspace --use")
+        said = msg(
+            "workspace.here",
+            folder=space.root,
+            gb=files.bytes_in(space.root) / 1e9,
+            command=f"{COMMAND} workspace --use",
+        )
     else:
         owner = Ownership(space)
         try:

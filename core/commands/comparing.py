@@ -39,12 +39,17 @@ def compare(
     contestants: Annotated[
         list[str] | None,
         typer.Argument(
-            help="RUN, RUN@checkpoint-40, RUN@0.8 (adapter strength), RUN@4bit or RUN@16bit (its base), base (of the first run) or base:MODEL."
+            help=(
+                "RUN, RUN@checkpoint-40, RUN@0.8 (adapter strength), RUN@4bit or RUN@16bit (its base), base (of the "
+                "first run) or base:MODEL."
+            )
         ),
     ] = None,
     prompts: Annotated[
         Path | None,
-        typer.Option(help="One prompt per line, or JSONL with prompt and expected. Default: questions from the first run's data."),
+        typer.Option(
+            help="One prompt per line, or JSONL with prompt and expected. Default: questions from the first run's data."
+        ),
     ] = None,
     count: Annotated[int, typer.Option(min=1, max=1000, help="Number of prompts if --prompts is not given.")] = 10,
     max_new_tokens: Annotated[int, typer.Option(min=1, max=4096, help="Tokens per answer, at most.")] = 256,
@@ -52,7 +57,10 @@ def compare(
     judge: Annotated[
         str | None,
         typer.Option(
-            help=f"URL of a server with OpenAI's chat completions API, up to /v1, that judges the answers. API key: {KEY}."
+            help=(
+                f"URL of a server with OpenAI's chat completions API, up to /v1, that judges the answers. API key: "
+                f"{KEY}."
+            )
         ),
     ] = None,
     model: Annotated[str, typer.Option(help="The judge's model, as its server names it.")] = "",
@@ -60,7 +68,8 @@ def compare(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Give several runs, checkpoints or bases the same prompts (greedy decoding) and show where their answers first differ."""
+    """Give several runs, checkpoints or bases the same prompts (greedy decoding) and show where their answers first
+    differ."""
     space = Workspace.open(workspace)
     named_judge = None if judge is None else Judge.named(judge, model, os.environ.get(KEY, ""))
     if resume is not None:
@@ -88,7 +97,8 @@ def compare(
 
 
 def _judged(judge: Judge, comparison: PromptComparison, yes: bool, as_json: bool) -> ChatError | None:
-    """Says what leaves this PC, and with yes sends it; what came is kept whatever happens, and why it ended is returned."""
+    """Says what leaves this PC, and with yes sends it; what came is kept whatever happens, and why it ended is
+    returned."""
     left = judges.missing(judge, comparison)
     if left and not as_json:
         body = judges.sent(judge, comparison, *left[0])
@@ -110,16 +120,20 @@ def _verdicts(judge: Judge, comparison: PromptComparison) -> list[dict[str, Any]
     for place, one in enumerate(comparison.lineup.contestants[1:], 1):
         score = comparison.score((0, place), judge.name)
         counts = {"wins": score.wins[1], "losses": score.wins[0], "equal": score.equal, "both_bad": score.both_bad}
-        found.append({"judge": judge.name, "label": one.label, **counts, "interval": score.interval, "told": plain(judges.told(judge, comparison, place))})  # fmt: skip
+        found.append({"judge": judge.name, "label": one.label, **counts, "interval": score.interval,
+            "told": plain(judges.told(judge, comparison, place))})  # fmt: skip
     return found
 
 
 @app.command("sum")
 def sum_of(
-    adapters: Annotated[list[str], typer.Argument(help="Two runs with the same base, each weighted: RUN@0.7 OTHER@0.5.")],
+    adapters: Annotated[
+        list[str], typer.Argument(help="Two runs with the same base, each weighted: RUN@0.7 OTHER@0.5.")
+    ],
     out: Annotated[Path, typer.Option(help="The folder to create, with one adapter in PEFT's format.")],
     rank: Annotated[
-        int | None, typer.Option(help="Approximate at this rank (svd). Default: exact, with the sum of both ranks (cat).")
+        int | None,
+        typer.Option(help="Approximate at this rank (svd). Default: exact, with the sum of both ranks (cat)."),
     ] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
@@ -137,7 +151,9 @@ def sum_of(
         made = summed.write((first, second), folder, rank)
     except OSError as error:
         raise ModelError("summed.cannot_write", folder=str(folder), reason=error.strerror or str(error)) from error
-    print_json({"folder": str(folder), "rank": made}) if as_json else say(msg("summed.done", folder=str(folder), rank=made))
+    print_json({"folder": str(folder), "rank": made}) if as_json else say(
+        msg("summed.done", folder=str(folder), rank=made)
+    )
 
 
 @data.command()
@@ -165,16 +181,21 @@ def _prompts_of_first(space: Workspace, named: Sequence[Contestant], count: int)
 
 
 def named_contestants(space: Workspace, words: Sequence[str]) -> list[Contestant]:
-    """Raises RecipeError where `base` is that of no run, RunError for an unknown one, ChatError for a strength beyond the limits."""
+    """Raises RecipeError where `base` is that of no run, RunError for an unknown one, ChatError for a strength beyond
+    the limits."""
     runs, found = Runs(space), list[Contestant]()
     of_base = list(map(_is_base, words))
-    first = next((runs.find(word.partition("@")[0]) for word, is_base in zip(words, of_base, strict=True) if not is_base), None)
+    first = next(
+        (runs.find(word.partition("@")[0]) for word, is_base in zip(words, of_base, strict=True) if not is_base), None
+    )
     if not words or first is None and any(word.partition("@")[0] == "base" for word in words):
         raise RecipeError("compare.no_run")
     for word, is_base in zip(words, of_base, strict=True):
         name, *how = word.split("@")
         run = None if is_base else runs.find(name)
-        values: dict[str, Any] = {"label": word} if run is None else {"label": "@".join([run.name, *how]), "run": run.id}
+        values: dict[str, Any] = (
+            {"label": word} if run is None else {"label": "@".join([run.name, *how]), "run": run.id}
+        )
         if run is None:
             values |= {"column": "base"} | ({"run": first.id} if name == "base" and first else {"other": name})
         for part in how:
@@ -226,7 +247,10 @@ def as_object(comparison: PromptComparison) -> dict[str, Any]:
         )
     rows, gone = list[dict[str, Any]](), comparison.left_out()
     for number, prompt in enumerate(lineup.prompts):
-        texts = [answers[number, place].text if (number, place) in answers else None for place in range(len(lineup.contestants))]
+        texts = [
+            answers[number, place].text if (number, place) in answers else None
+            for place in range(len(lineup.contestants))
+        ]
         there = [text for text in texts if text is not None]
         rows.append(
             {"prompt": prompt.asked, "source": prompt.source, "expected": prompt.expected, "answers": texts}
@@ -246,7 +270,10 @@ def _show(result: dict[str, Any]) -> None:
         print()
     for one in result["contestants"]:
         expected = f", as expected {one['as_expected']}/{one['expected']}" if one["expected"] else ""
-        print(f"[{one['label']}] {one['answers']} answers, {one['tokens']} tokens, {one['tokens_per_second']} tokens/s{expected}")
+        print(
+            f"[{one['label']}] {one['answers']} answers, {one['tokens']} tokens, {one['tokens_per_second']} "
+            f"tokens/s{expected}"
+        )
     for judged in result.get("judged", ()):
         print(Message.model_validate(judged["told"]).render(terminal_language()))
     print(result["folder"])

@@ -38,7 +38,8 @@ def dataset_store(space: Workspace) -> DatasetStore:
 
 
 def dataset_id(space: Workspace, source: str, relative_to: Path, choices: Choices = NOTHING_SAID) -> str:
-    """source as an id of the store: an id already, a file, which is added first (the same file only once), or a set of a hub that is here."""
+    """source as an id of the store: an id already, a file, which is added first (the same file only once), or a set of
+    a hub that is here."""
     store = dataset_store(space)
     for candidate in (expand(source), relative_to / source):
         if candidate.is_file():
@@ -61,18 +62,24 @@ def dataset_id(space: Workspace, source: str, relative_to: Path, choices: Choice
 @app.command()
 def inspect(
     data: Annotated[str, typer.Argument(help="A file, a folder, a zip, or a dataset's id.")],
-    model: Annotated[str | None, typer.Option(help="Count tokens for this model and show what would be trained.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Count tokens for this model and show what would be trained.")
+    ] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
     columns: Annotated[str, typer.Option(help="What each column is, e.g. question=Frage,answer=Antwort.")] = "",
     encoding: Annotated[str | None, typer.Option(help="Text encoding: utf-8, gb18030, cp1252, ...")] = None,
     sheet: Annotated[str | None, typer.Option(help="Which sheet of a workbook to read.")] = None,
-    header: Annotated[Literal["yes", "no"] | None, typer.Option(help="Whether the first row has the column names.")] = None,
+    header: Annotated[
+        Literal["yes", "no"] | None, typer.Option(help="Whether the first row has the column names.")
+    ] = None,
     voice: Annotated[str | None, typer.Option(help="In a chat: whose messages are the answers.")] = None,
     gap_hours: Annotated[
         float | None, typer.Option(min=0.25, max=8760, help="In a chat: a pause this long starts a new conversation.")
     ] = None,
-    pseudonyms: Annotated[bool | None, typer.Option(help="In a chat: replace others' names, numbers and addresses.")] = None,
+    pseudonyms: Annotated[
+        bool | None, typer.Option(help="In a chat: replace others' names, numbers and addresses.")
+    ] = None,
     max_length: int = Data.model_fields["max_length"].default,
     long_examples: Annotated[LongExamples, typer.Option(help="What to do with rows longer than --max-length.")] = "cut",
 ) -> None:
@@ -95,13 +102,18 @@ def inspect(
     try:
         report = inspect_file(path, choices=choices)
     except DataError as error:
-        if as_json and error.message.key == "data.unknown_format":  # what a person can still say, and the exit of an error
+        if as_json and error.message.key == "data.unknown_format":
+            # what a person can still say, and the exit of an error
             said = error.message.model_dump(mode="json")
             asked = {"id": "columns", "text": said, "columns": said["params"]["columns"]}
             found = _asked_of_header(probe(path, choices=choices).header, choices)
             print_json(in_words({"file": str(path), "good_rows": 0, "questions": [asked, *found]}))
         raise
-    first = [example for _, example in islice(examples_of(path, choices=choices), SHOWN)] if as_json and report.good_rows else []
+    first = (
+        [example for _, example in islice(examples_of(path, choices=choices), SHOWN)]
+        if as_json and report.good_rows
+        else []
+    )
     examples = list(examples_of(path, choices=choices)) if model is not None else []
     learned = what_is_learned(space, model, examples, max_length, long_examples) if model is not None else None
     if as_json:

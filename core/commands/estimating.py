@@ -14,7 +14,16 @@ from core.advice.goals import goal_of
 from core.advice.recommend import recommend
 from core.advice.run_doctor import Planned
 from core.commands.data import dataset_id, dataset_store
-from core.commands.terminal import DryRunOption, JsonOption, WorkspaceOption, app, columns, in_words, print_json, say_finding
+from core.commands.terminal import (
+    DryRunOption,
+    JsonOption,
+    WorkspaceOption,
+    app,
+    columns,
+    in_words,
+    print_json,
+    say_finding,
+)
 from core.data.facts import DataFacts
 from core.data.preview import Preview, Previews
 from core.errors import ModelError, RecipeError
@@ -34,13 +43,18 @@ from core.trial.dry_runs import DryRuns, Looked, Question
 from core.workspace.folder import Workspace
 
 USUAL = Setup()  # what an option is where it is left out
-NUMBERS = {"trainable_params", "idle_gib", "allocated_gib", "on_card_gib", "terms"}  # of an estimate that `--json` promises
+# of an estimate that `--json` promises
+NUMBERS = {"trainable_params", "idle_gib", "allocated_gib", "on_card_gib", "terms"}
 
 
 @app.command("plan")
 def plan_command(
-    model: Annotated[str, typer.Option(help="A known model, owner/name, a folder, a config.json, or a size such as 7B.")],
-    data: Annotated[str | None, typer.Option(help="A dataset or a file; its lengths decide max_length and more.")] = None,
+    model: Annotated[
+        str, typer.Option(help="A known model, owner/name, a folder, a config.json, or a size such as 7B.")
+    ],
+    data: Annotated[
+        str | None, typer.Option(help="A dataset or a file; its lengths decide max_length and more.")
+    ] = None,
     goal: Annotated[str | None, typer.Option(help="What the model should improve at, e.g. style.")] = None,
     vram: Annotated[
         float | None, typer.Option(help="Plan for a GPU with this many GB of VRAM, as sold, instead of this PC.")
@@ -49,7 +63,8 @@ def plan_command(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Recommend settings for a model on this PC or another GPU, with reasons, and whether they fit. Downloads no weights."""
+    """Recommend settings for a model on this PC or another GPU, with reasons, and whether they fit. Downloads no
+    weights."""
     space, machine = Workspace.open(workspace), this_machine()
     models, wanted = Models(space), goal_of(goal).id if goal else None
     memory = budget.of_machine(machine) if vram is None else budget.planned(vram, platform.system())
@@ -67,17 +82,21 @@ def plan_command(
         for finding in findings:
             say_finding(finding)
         lines = [*plan_page(advice, terminal_language()), "", source_of(shape).render(terminal_language())]
-        print("\n".join(lines + (dry_run_lines(counted, advice.arithmetic_gib, terminal_language()) if counted else [])))
+        print(
+            "\n".join(lines + (dry_run_lines(counted, advice.arithmetic_gib, terminal_language()) if counted else []))
+        )
 
 
 def corrections_here(space: Workspace, machine: Machine, model: str) -> Corrections:
     """What runs on this PC measured of model, and of others."""
-    return MemoryRecord(space).corrections(Rig.of(machine, devices.best_card(machine.nvidia)), Models(space).hub_id(model))
+    return MemoryRecord(space).corrections(
+        Rig.of(machine, devices.best_card(machine.nvidia)), Models(space).hub_id(model)
+    )
 
 
 def read_data(models: Models, model: str, data: str) -> tuple[Preview, DataFacts]:
-    """data under model's tokenizer, and its token counts. What has none (a bare size, a config.json) borrows the starter's: then the
-    counts are guesses."""
+    """data under model's tokenizer, and its token counts. What has none (a bare size, a config.json) borrows the
+    starter's: then the counts are guesses."""
     try:
         own = ModelRef.parse(models.hub_id(model)).id
     except ModelError:
@@ -91,7 +110,8 @@ def read_data(models: Models, model: str, data: str) -> tuple[Preview, DataFacts
 def plan_json(advice: Advice) -> dict[str, Any]:
     """The fields that `plan --json` promises (docs/design.md, section 7)."""
     promised = {
-        "method", "r", "lora_alpha", "target_modules", "max_length", "micro_batch", "gradient_accumulation", "learning_rate",
+        "method", "r", "lora_alpha", "target_modules", "max_length", "micro_batch", "gradient_accumulation",
+        "learning_rate",
         "num_train_epochs", "planned_steps", "verdict", "reasons", "alternatives", "warnings", "documented", "budget",
     }  # fmt: skip
     value = {name: said for name, said in advice.as_json().items() if name in promised}
@@ -99,7 +119,8 @@ def plan_json(advice: Advice) -> dict[str, Any]:
 
 
 def plan_page(advice: Advice, language: str) -> list[str]:
-    """The recommendation as lines for a terminal: verdict, reasons, memory, what else was weighed, the documented table."""
+    """The recommendation as lines for a terminal: verdict, reasons, memory, what else was weighed, the documented
+    table."""
 
     def said(key: str, **params: Any) -> str:
         return msg(f"advise.page_{key}", **params).render(language)
@@ -128,7 +149,11 @@ def plan_page(advice: Advice, language: str) -> list[str]:
     if advice.alternatives:
         lines += ["", said("alternatives"), *(f"  - {other.text.render(language)}" for other in advice.alternatives)]
     table = vram_table()
-    lines += ["", said("table", document=table.document(language)), "  " + columns(said("size"), said("full"), "LoRA", "QLoRA")]
+    lines += [
+        "",
+        said("table", document=table.document(language)),
+        "  " + columns(said("size"), said("full"), "LoRA", "QLoRA"),
+    ]
     for row in table.rows:
         cells = (in_language(cell.shown, language) for cell in (row.full, row.lora, row.qlora))
         lines.append("  " + columns(row.name, *cells, said("here") if row.name == advice.documented.row else ""))
@@ -137,12 +162,18 @@ def plan_page(advice: Advice, language: str) -> list[str]:
 
 @app.command()
 def estimate(
-    model: Annotated[str, typer.Option(help="A known model, owner/name, folder, config.json, GGUF file, or a size such as 7B.")],
+    model: Annotated[
+        str, typer.Option(help="A known model, owner/name, folder, config.json, GGUF file, or a size such as 7B.")
+    ],
     method: Annotated[Literal["lora", "qlora", "full"], typer.Option()] = "lora",
     r: Annotated[int, typer.Option("--r", min=1, max=4096, help="LoRA rank.")] = USUAL.r,
-    target_modules: Annotated[str, typer.Option(help="all-linear, or module names separated by commas.")] = USUAL.target_modules,
+    target_modules: Annotated[
+        str, typer.Option(help="all-linear, or module names separated by commas.")
+    ] = USUAL.target_modules,
     micro_batch: Annotated[int, typer.Option(min=1, max=4096, help="Examples per micro-batch.")] = USUAL.micro_batch,
-    max_length: Annotated[int, typer.Option(min=1, max=10_000_000, help="Tokens of the longest example.")] = USUAL.max_length,
+    max_length: Annotated[
+        int, typer.Option(min=1, max=10_000_000, help="Tokens of the longest example.")
+    ] = USUAL.max_length,
     supervised_tokens: Annotated[
         int | None, typer.Option(min=0, max=10_000_000, help="Trained tokens per example, at most. Default: all.")
     ] = None,
@@ -150,20 +181,33 @@ def estimate(
     gradient_checkpointing: bool = USUAL.gradient_checkpointing,
     loss: Annotated[
         Literal["supervised", "chunked", "full", "fused"] | None,
-        typer.Option(help="Logits held at once: of trained tokens only (as in training), of a chunk, of all tokens, or none."),
+        typer.Option(
+            help="Logits held at once: of trained tokens only (as in training), of a chunk, of all tokens, or none."
+        ),
     ] = None,
-    double_quant: Annotated[bool, typer.Option(help="QLoRA: quantize the scales of the 4-bit weights to 8 bits.")] = True,
-    adapter_dtype: Annotated[Literal["fp32", "bf16"], typer.Option(help="Dtype of adapter, gradients and states.")] = "fp32",
-    attention: Annotated[Literal["sdpa", "eager"], typer.Option(help="eager keeps the scores of all token pairs.")] = "sdpa",
+    double_quant: Annotated[
+        bool, typer.Option(help="QLoRA: quantize the scales of the 4-bit weights to 8 bits.")
+    ] = True,
+    adapter_dtype: Annotated[
+        Literal["fp32", "bf16"], typer.Option(help="Dtype of adapter, gradients and states.")
+    ] = "fp32",
+    attention: Annotated[
+        Literal["sdpa", "eager"], typer.Option(help="eager keeps the scores of all token pairs.")
+    ] = "sdpa",
     dora: Annotated[bool, typer.Option("--dora", help="DoRA. (rsLoRA needs no more memory than LoRA.)")] = False,
     lora_dropout: Annotated[float, typer.Option(min=0, max=0.99, help="LoRA dropout.")] = 0.0,
     load_in_8bit: Annotated[bool, typer.Option("--load-in-8bit", help="LoRA on an 8-bit base (LLM.int8).")] = False,
     target_parameters: Annotated[
         Literal["none", "experts"], typer.Option(help="experts: also put adapters on routed experts.")
     ] = USUAL.target_parameters,
-    offload_layers: Annotated[int, typer.Option(min=0, max=2048, help="Layers of the base model offloaded to RAM.")] = 0,
+    offload_layers: Annotated[
+        int, typer.Option(min=0, max=2048, help="Layers of the base model offloaded to RAM.")
+    ] = 0,
     shards: Annotated[
-        int, typer.Option(min=1, max=16, help="GPUs that share the base model (train.fsdp); the result is for each of them.")
+        int,
+        typer.Option(
+            min=1, max=16, help="GPUs that share the base model (train.fsdp); the result is for each of them."
+        ),
     ] = 1,
     dry_run: DryRunOption = False,
     workspace: WorkspaceOption = None,
@@ -174,7 +218,8 @@ def estimate(
     shape = shape_of(models, model)
     setup = Setup(
         method=method, r=r, target_modules=target_modules, micro_batch=micro_batch, max_length=max_length, optim=optim,
-        supervised_tokens=supervised_tokens, gradient_checkpointing=gradient_checkpointing, loss=loss, double_quant=double_quant,
+        supervised_tokens=supervised_tokens, gradient_checkpointing=gradient_checkpointing, loss=loss,
+        double_quant=double_quant,
         adapter_dtype=adapter_dtype, attention=attention, use_dora=dora, lora_dropout=lora_dropout,
         load_in_8bit=load_in_8bit, target_parameters=target_parameters, offload_layers=offload_layers, shards=shards,
     )  # fmt: skip
@@ -189,7 +234,11 @@ def estimate(
         print_json(in_words({"model": model, **source, "setup": setup.model_dump(), **numbers, **more}))
         return
     language = terminal_language()
-    print(msg("memory.heading", model=model, billion=shape.params_billion, million=result.trainable_params / 1e6).render(language))
+    print(
+        msg("memory.heading", model=model, billion=shape.params_billion, million=result.trainable_params / 1e6).render(
+            language
+        )
+    )
     print(source_of(shape).render(language))
     for name, gib in result.terms.items():
         print(msg("memory.row", gib=gib, what=msg(f"memory.{name}")).render(language))
@@ -212,7 +261,8 @@ def counted_dry_run(models: Models, model: str, setup: Setup) -> Looked:
 
 
 def dry_run_json(found: Looked) -> dict[str, Any]:
-    """What `dry_run` holds: the fields of `estimate`, where the peak was, and how it was found; or why there is none."""
+    """What `dry_run` holds: the fields of `estimate`, where the peak was, and how it was found; or why there is
+    none."""
     if found.answer is None:
         return {"why": found.why.model_dump() if found.why else None}
     answer, numbers = found.answer, found.answer.estimate.model_dump(mode="json", include=NUMBERS)
@@ -229,7 +279,9 @@ def dry_run_lines(found: Looked, arithmetic_gib: float | None, language: str) ->
     lines = [msg("dry_run.row", gib=counted.on_card_gib, allocated=counted.allocated_gib, **place)]
     if arithmetic_gib:
         difference = 100 * (counted.on_card_gib / arithmetic_gib - 1)
-        lines.append(msg("dry_run.compared", difference=difference, layers=list(answer.layers_run), seconds=answer.seconds))
+        lines.append(
+            msg("dry_run.compared", difference=difference, layers=list(answer.layers_run), seconds=answer.seconds)
+        )
     return [line.render(language) for line in lines]
 
 

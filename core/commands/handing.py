@@ -27,7 +27,8 @@ class Receiver:
 
     @classmethod
     def find(cls, to: str, space: Workspace, run: RunFolder) -> Receiver:
-        """Raises ExportError for a program that is not there, where nothing else was wanted, or too old for this family."""
+        """Raises ExportError for a program that is not there, where nothing else was wanted, or too old for this
+        family."""
         if to == "lmstudio":
             return cls(to, lmstudio=lmstudio.wanted_folder())
         ollama = program.find() if to == "ollama" else None
@@ -58,7 +59,9 @@ class Receiver:
     def _give(self, ollama: Path, result: ExportResult, folder: Path, quiet: bool) -> dict[str, Any]:
         name = elsewhere.ollama_name(result)
         try:
-            given = program.give(ollama, name, folder / "Modelfile", lambda stage: self._say(quiet, msg(f"ollama.{stage}")))
+            given = program.give(
+                ollama, name, folder / "Modelfile", lambda stage: self._say(quiet, msg(f"ollama.{stage}"))
+            )
         except KeyboardInterrupt:
             say(msg("ollama.cancelled"))
             raise typer.Exit(3) from None

@@ -32,7 +32,8 @@ CELL = 60  # characters of a cell that is shown
 
 @data.command()
 def search(
-    words: Annotated[list[str], typer.Argument(help="What the dataset is about, or part of its name.")], as_json: JsonOption = False
+    words: Annotated[list[str], typer.Argument(help="What the dataset is about, or part of its name.")],
+    as_json: JsonOption = False,
 ) -> None:
     """Search datasets on the Hub, the most downloaded first."""
     found = hub_search.search(" ".join(words))
@@ -54,7 +55,10 @@ def show(name: NameArgument, as_json: JsonOption = False) -> None:
     if as_json:
         rows = head.model_dump(mode="json") if isinstance(head, SetHead) else None
         print_json(
-            in_words(told.model_dump(mode="json", exclude={"head"}) | {"first_rows": rows, "message": failure and plain(failure)})
+            in_words(
+                told.model_dump(mode="json", exclude={"head"})
+                | {"first_rows": rows, "message": failure and plain(failure)}
+            )
         )
         return
     language = terminal_language()
@@ -79,7 +83,9 @@ def show(name: NameArgument, as_json: JsonOption = False) -> None:
 @data.command()
 def add(
     name: NameArgument,
-    rows: Annotated[int | None, typer.Option(min=1, help="Only this many rows from the beginning. Default: all.")] = None,
+    rows: Annotated[
+        int | None, typer.Option(min=1, help="Only this many rows from the beginning. Default: all.")
+    ] = None,
     columns: Annotated[str, typer.Option(help="What each column is, e.g. question=Frage,answer=Antwort.")] = "",
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
@@ -114,7 +120,9 @@ def _said(fact: str | Message) -> str:
 
 
 def _line(name: str, *cells: str) -> str:
-    return (name + " " * max(1, 46 - width(name)) + "  ".join(cell + " " * max(0, 12 - width(cell)) for cell in cells)).rstrip()
+    return (
+        name + " " * max(1, 46 - width(name)) + "  ".join(cell + " " * max(0, 12 - width(cell)) for cell in cells)
+    ).rstrip()
 
 
 def _cells(row: FoundSet) -> list[str]:

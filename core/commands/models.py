@@ -90,7 +90,9 @@ def search(
 
 
 @models.command()
-def download(name: str, revision: RevisionOption = None, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+def download(
+    name: str, revision: RevisionOption = None, workspace: WorkspaceOption = None, as_json: JsonOption = False
+) -> None:
     """Download a known model, or owner/name from the Hub. Ctrl-C pauses; what was downloaded is kept."""
     space = Workspace.open(workspace)
     here = Models(space)
@@ -132,7 +134,8 @@ def add(
 
 
 def to_its_end(downloads: Downloads, repo: str, revision: str | None, paused: Message, quiet: bool) -> Download:
-    """A download of the list, shown on stderr while it comes. paused: what is said after Ctrl-C. Raises ModelError where it is not done at its end."""
+    """A download of the list, shown on stderr while it comes. paused: what is said after Ctrl-C. Raises ModelError
+    where it is not done at its end."""
     line = [""]
 
     def show(progress: Progress) -> None:
@@ -190,7 +193,9 @@ def pause(name: str, revision: RevisionOption = None, workspace: WorkspaceOption
 
 
 @models.command()
-def resume(name: str, revision: RevisionOption = None, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+def resume(
+    name: str, revision: RevisionOption = None, workspace: WorkspaceOption = None, as_json: JsonOption = False
+) -> None:
     """Resume a paused or failed download where it stopped."""
     here = Models(Workspace.open(workspace))
     here.downloads().resume(here.hub_id(name), revision)
@@ -212,7 +217,8 @@ def delete(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete a model from the Hub cache (shared with other programs) or one made from a GGUF file, unless a run needs it."""
+    """Delete a model from the Hub cache (shared with other programs) or one made from a GGUF file, unless a run needs
+    it."""
     space = Workspace.open(workspace)
     repo = Models(space).hub_id(name)
     if not yes and not asked_whether(repo):
@@ -227,14 +233,19 @@ def delete(
 
 def asked_whether(repo: str) -> bool:
     try:
-        return sys.stdin.isatty() and input(msg("models.ask_delete", model=repo).render(terminal_language())).strip() == repo
+        return (
+            sys.stdin.isatty()
+            and input(msg("models.ask_delete", model=repo).render(terminal_language())).strip() == repo
+        )
     except EOFError:  # Windows' null device is a terminal to isatty
         return False
 
 
 # --- how it is shown
 def row_of(name: str, *cells: str) -> str:
-    return (name + " " * max(1, 46 - width(name)) + "  ".join(cell + " " * max(0, 10 - width(cell)) for cell in cells)).rstrip()
+    return (
+        name + " " * max(1, 46 - width(name)) + "  ".join(cell + " " * max(0, 10 - width(cell)) for cell in cells)
+    ).rstrip()
 
 
 def progress_of(row: Download) -> str:
@@ -278,9 +289,11 @@ def shelf_json(found: Shelf) -> dict[str, Any]:
     rows = [
         {
             "id": row.model.id, "hub": row.model.hub, "title": row.model.title, "billions": row.model.billions,
-            "verdict": row.verdict, "method": row.method, "needed_gib": row.needed_gib, "download_bytes": row.download_bytes,
+            "verdict": row.verdict, "method": row.method, "needed_gib": row.needed_gib,
+            "download_bytes": row.download_bytes,
             "licence": row.model.licence, "commercial": row.model.commercial, "gate": row.gate,
-            "languages": list(row.model.languages), "thinking": row.model.thinking, "tools": row.model.tools, "note": row.model.note,
+            "languages": list(row.model.languages), "thinking": row.model.thinking, "tools": row.model.tools,
+            "note": row.model.note,
             "leaves": leaves_json(way_of(row.model)),
         }
         for row in found.rows

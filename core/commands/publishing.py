@@ -1,4 +1,5 @@
-"""`export RUN --to hub`: publishes an export, creating it first if needed. Without --yes it only lists what would be sent."""
+"""`export RUN --to hub`: publishes an export, creating it first if needed. Without --yes it only lists what would be
+sent."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ class PublishWish:
 
 
 def to_hub(exports: Exports, run: RunFolder, wish: PublishWish) -> None:
-    """Says what would leave, and with wish.yes sends it. Raises GarageError, and typer.Exit with the status of the command."""
+    """Says what would leave, and with wish.yes sends it. Raises GarageError, and typer.Exit with the status of the
+    command."""
     check_name(wish.repo, run.name)
     if wish.kind not in ("adapter", "merged", "gguf"):
         raise ExportError("export.unknown_target", found=wish.kind[:40], there=["adapter", "merged", "gguf"])
@@ -110,7 +112,10 @@ def _list(parcel: Parcel, wish: PublishWish) -> None:
 def _print(parcel: Parcel, wish: PublishWish, status: ExportStatus | None) -> None:
     files = [{"name": piece.name, "bytes": piece.size} for piece in parcel.pieces]
     said = {"repo": wish.repo, "kind": wish.kind, "private": wish.private, "files": files, "bytes": parcel.size}
-    state = {"published": bool(status and status.state == "done"), "message": status.message if status else msg("publish.ask_yes")}
+    state = {
+        "published": bool(status and status.state == "done"),
+        "message": status.message if status else msg("publish.ask_yes"),
+    }
     print_json(in_words(plain(said | {"notes": [plain(note) for note in parcel.notes]} | state)))
 
 

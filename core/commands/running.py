@@ -112,7 +112,8 @@ def further(
     cpu: CpuOption = False,
     cards: CardsOption = None,
 ) -> None:
-    """Continue training a finished run: a new run with its adapter and settings; --set changes them. Exits like `train`."""
+    """Continue training a finished run: a new run with its adapter and settings; --set changes them. Exits like
+    `train`."""
     space = Workspace.open(workspace)
     found = Runs(space).find(run)
     value = further_runs.recipe_of(found).model_dump(mode="json")
@@ -191,7 +192,9 @@ def carry_out(run: RunFolder, space: Workspace, as_json: bool, together: Gatheri
 
 @app.command("queue")
 def show_queue(
-    action: Annotated[line_commands.Action, typer.Argument(help="list, up, down, remove or at with a run; go, hold")] = "list",
+    action: Annotated[
+        line_commands.Action, typer.Argument(help="list, up, down, remove or at with a run; go, hold")
+    ] = "list",
     run: Annotated[str | None, typer.Argument(help="A queued run: its id or name.")] = None,
     at: Annotated[str | None, typer.Argument(help="For `at`: a time of day such as 23:00, or now.")] = None,
     workspace: WorkspaceOption = None,
@@ -231,7 +234,8 @@ def resume(
     found = runs.find(run)
     refuse_while_busy(runs)
     if ranks is not None:  # as the recipe would have had it
-        now = [f"train.ranks={ranks}", *(["train.fsdp=false"] if ranks == 1 else [])]  # as core.runs.process.recipe_of has it
+        # as core.runs.process.recipe_of has it
+        now = [f"train.ranks={ranks}", *(["train.fsdp=false"] if ranks == 1 else [])]
         Recipe.parse(apply_settings(found.recipe().model_dump(mode="json"), now), where=found.name)
     together = options.gathering(machines, main, 0, found.recipe())
     runs.queue_again(found, "command")
@@ -255,19 +259,27 @@ def preview_of(space: Workspace, wanted: Recipe) -> Preview | None:
     return None
 
 
-def grounds_of(space: Workspace, wanted: Recipe, seen: Preview | None, cpu: bool = False, cards: Sequence[Card] = ()) -> Grounds:
-    """What this PC, the model and the data are. What cannot be had is left out: the plan says so, and the run says why."""
+def grounds_of(
+    space: Workspace, wanted: Recipe, seen: Preview | None, cpu: bool = False, cards: Sequence[Card] = ()
+) -> Grounds:
+    """What this PC, the model and the data are. What cannot be had is left out: the plan says so, and the run says
+    why."""
     machine, shape = this_machine(Nvidia() if cpu else None), None
     with contextlib.suppress(GarageError):
         shape = Models(space).shape(wanted.model.id, wanted.model.revision)
     here = budget.of_chosen(cards, machine.nvidia, machine.ram_free_bytes) if cards else budget.of_machine(machine)
     here = budget.of_ranks(here, machine.nvidia, wanted.train.ranks)
     grounds = Grounds(here, shape, corrections=corrections_here(space, machine, wanted.model.id))
-    return replace(grounds, data=seen.facts(), examples=seen.examples, repeats=lambda: seen.repeats) if seen else grounds
+    return (
+        replace(grounds, data=seen.facts(), examples=seen.examples, repeats=lambda: seen.repeats) if seen else grounds
+    )
 
 
-def follow(run: RunFolder, space: Workspace, quiet: bool, environment: Mapping[str, str] = MappingProxyType({})) -> Status:
-    """Drive the worker of run in the foreground with a progress line; Ctrl-C asks it to pause. environment: of it, beside the usual."""
+def follow(
+    run: RunFolder, space: Workspace, quiet: bool, environment: Mapping[str, str] = MappingProxyType({})
+) -> Status:
+    """Drive the worker of run in the foreground with a progress line; Ctrl-C asks it to pause. environment: of it,
+    beside the usual."""
     process = spawn_worker(space, run, environment)
     runs = Runs(space)
     shown = ""
@@ -276,7 +288,9 @@ def follow(run: RunFolder, space: Workspace, quiet: bool, environment: Mapping[s
             line = progress_line(run.status())
             if not quiet and line != shown:
                 live = sys.stderr.isatty()
-                print(written_over(shown, line) if live else line, end="" if live else "\n", file=sys.stderr, flush=True)
+                print(
+                    written_over(shown, line) if live else line, end="" if live else "\n", file=sys.stderr, flush=True
+                )
                 shown = line
             time.sleep(0.3 if sys.stderr.isatty() else 1.0)
         except KeyboardInterrupt:
@@ -321,7 +335,12 @@ def summary(run: RunFolder, status: Status) -> dict[str, Any]:
         recipe = run.recipe()
     except RecipeError as error:
         of_none: dict[str, Any] = {"step": 0, "total_steps": 0, "last_loss": None, "findings": [], "bytes": 0}
-        return {"run": run.id, "name": run.name, "state": status.state.value, "message": error.message.model_dump()} | of_none
+        return {
+            "run": run.id,
+            "name": run.name,
+            "state": status.state.value,
+            "message": error.message.model_dump(),
+        } | of_none
     metrics, parent = run.all_metrics(), run.facts().parent
     train_losses = [line.get("loss") for line in metrics if line.get("kind") == "train"]
     eval_losses = [line.get("eval_loss") for line in metrics if line.get("kind") == "eval"]
@@ -341,7 +360,9 @@ def summary(run: RunFolder, status: Status) -> dict[str, Any]:
         "last_loss": train_losses[-1] if train_losses else None,
         "eval_loss": eval_losses[-1] if eval_losses else None,
         "findings": [finding.model_dump(mode="json") for finding in findings_of(run, recipe, status, metrics)],
-        "better": [said.model_dump(mode="json") for said in better.sentences(run)] if status.state == State.COMPLETED else [],
+        "better": [said.model_dump(mode="json") for said in better.sentences(run)]
+        if status.state == State.COMPLETED
+        else [],
         "adapter": str(run.adapter) if run.has_adapter() else None,
         "checkpoints": [folder.name for folder in run.checkpoints()],
         "film": str(run.path / frames.FILE) if (run.path / frames.FILE).exists() else None,
@@ -351,7 +372,9 @@ def summary(run: RunFolder, status: Status) -> dict[str, Any]:
 
 @app.command()
 def runs(
-    run: Annotated[str | None, typer.Argument(help="Show one run (id or name), with the run doctor's findings.")] = None,
+    run: Annotated[
+        str | None, typer.Argument(help="Show one run (id or name), with the run doctor's findings.")
+    ] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -367,7 +390,8 @@ def runs(
         loss = "-" if row["last_loss"] is None else f"{row['last_loss']:.3f}"
         state = msg(f"state.{row['state']}").render(language)
         print(
-            f"{row['run']:<50} {state:<12} {row['step']}/{row['total_steps']:<6} loss {loss:<8} {row['bytes'] / 1e6:.0f} MB  {row['name']}"
+            f"{row['run']:<50} {state:<12} {row['step']}/{row['total_steps']:<6} loss {loss:<8} "
+            f"{row['bytes'] / 1e6:.0f} MB  {row['name']}"
         )
         for sentence in row["better"] if run else ():
             say(Message.model_validate(sentence))

@@ -1,4 +1,5 @@
-"""`data list`, `rows`, `change`, `fix`, `undo`, `redo`, `versions`, `export`, `join`, `split`: work on a workspace's datasets."""
+"""`data list`, `rows`, `change`, `fix`, `undo`, `redo`, `versions`, `export`, `join`, `split`: work on a workspace's
+datasets."""
 
 from __future__ import annotations
 
@@ -53,10 +54,14 @@ def _used(space: Workspace) -> dict[str, list[str]]:
 @data.command()
 def rows(
     id: IdArgument,
-    begin: Annotated[int, typer.Option("--from", min=0, help="First row to show; --json gives the next page's as `next`.")] = 0,
+    begin: Annotated[
+        int, typer.Option("--from", min=0, help="First row to show; --json gives the next page's as `next`.")
+    ] = 0,
     count: Annotated[int, typer.Option(min=1, max=1000, help="Rows to show.")] = 20,
     search: Annotated[str, typer.Option(help="Only rows that contain this text.")] = "",
-    problems: Annotated[bool, typer.Option("--problems", help="Only rows that cannot be trained, with the reason.")] = False,
+    problems: Annotated[
+        bool, typer.Option("--problems", help="Only rows that cannot be trained, with the reason.")
+    ] = False,
     version: VersionOption = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
@@ -108,7 +113,9 @@ def fix(
     kind: Annotated[str, typer.Argument(help="A kind of problem from `findings` of `inspect`, e.g. repeated.")],
     value: Annotated[str, typer.Option(help="The text that replaces a placeholder.")] = "",
     argument: Annotated[str, typer.Option(help="Which placeholder or kind of secret, if there are several.")] = "",
-    remove: Annotated[bool, typer.Option("--remove", help="Remove the affected rows instead of rewriting them.")] = False,
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Remove the affected rows instead of rewriting them.")
+    ] = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -147,7 +154,10 @@ def versions(id: IdArgument, workspace: WorkspaceOption = None, as_json: JsonOpt
         print_json(in_words({"id": id, "version": edits.head, "versions": story}))
         return
     for change in edits.changes.values():
-        print(f"{'>' if change.version == edits.head else ' '} {change.version:>4}  {change.what.render(terminal_language())}")
+        print(
+            f"{'>' if change.version == edits.head else ' '} {change.version:>4}  "
+            f"{change.what.render(terminal_language())}"
+        )
 
 
 @data.command()
@@ -189,7 +199,9 @@ def join(
 def split(
     id: IdArgument,
     share: Annotated[float, typer.Option(help="Share of the rows for the second dataset.")] = 0.1,
-    count: Annotated[int | None, typer.Option(help="Number of rows for the second dataset, instead of a share.")] = None,
+    count: Annotated[
+        int | None, typer.Option(help="Number of rows for the second dataset, instead of a share.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Random seed of the split.")] = 42,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
@@ -200,7 +212,9 @@ def split(
     name = store.get(id).name
     _made(
         as_json,
-        *working.split(store, id, share if count is None else count, seed, (f"{name} 1", f"{name} 2"), space.cache / "sets"),
+        *working.split(
+            store, id, share if count is None else count, seed, (f"{name} 1", f"{name} 2"), space.cache / "sets"
+        ),
     )
 
 

@@ -31,12 +31,14 @@ def chat(
     checkpoint: Annotated[str | None, typer.Option(help="E.g. checkpoint-40. Default: the finished adapter.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, max=4096, help="Tokens per answer, at most.")] = 256,
     thinking: Annotated[
-        bool | None, typer.Option("--thinking/--no-thinking", help="With or without thinking. Default: as it was trained.")
+        bool | None,
+        typer.Option("--thinking/--no-thinking", help="With or without thinking. Default: as it was trained."),
     ] = None,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Send one prompt to the model of a run or an adapter folder (greedy decoding); with --base also to its base model."""
+    """Send one prompt to the model of a run or an adapter folder (greedy decoding); with --base also to its base
+    model."""
     if not prompt.strip():
         raise RecipeError("command.empty_prompt")
     space = Workspace.open(workspace)
@@ -62,7 +64,9 @@ def chat(
 def export(
     run: RunArgument,
     to: Annotated[str, typer.Option("--to", help="adapter, merged, gguf, gguf-lora, ollama, lmstudio or hub.")],
-    quant: Annotated[str | None, typer.Option(help="Precision of a GGUF file: q4_k_m, q5_k_m, q6_k, q8_0, f16 or bf16.")] = None,
+    quant: Annotated[
+        str | None, typer.Option(help="Precision of a GGUF file: q4_k_m, q5_k_m, q6_k, q8_0, f16 or bf16.")
+    ] = None,
     checkpoint: Annotated[str | None, typer.Option(help="E.g. checkpoint-40. Default: the finished adapter.")] = None,
     strength: Annotated[float, typer.Option(help="Adapter strength; 1 is the adapter as it was trained.")] = 1.0,
     base_gguf: Annotated[
@@ -71,15 +75,21 @@ def export(
     keep_unproven: Annotated[bool, typer.Option(help="Keep an export that fails verification.")] = False,
     repo: Annotated[str | None, typer.Option(help="With --to hub: the repository, owner/name.")] = None,
     kind: Annotated[str, typer.Option(help="With --to hub: what to publish: adapter, merged or gguf.")] = "adapter",
-    private: Annotated[bool, typer.Option("--private/--public", help="With --to hub: the repository's visibility.")] = True,
+    private: Annotated[
+        bool, typer.Option("--private/--public", help="With --to hub: the repository's visibility.")
+    ] = True,
     film: Annotated[
-        bool, typer.Option("--film", help="With --to hub: show sample answers on the model card; never rows of the data.")
+        bool,
+        typer.Option("--film", help="With --to hub: show sample answers on the model card; never rows of the data."),
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="With --to hub: publish. Without it, the files are only listed.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="With --to hub: publish. Without it, the files are only listed.")
+    ] = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Export a run as adapter, merged model or GGUF file, verified against base and adapter; or publish it on the Hub."""
+    """Export a run as adapter, merged model or GGUF file, verified against base and adapter; or publish it on the
+    Hub."""
 
     def show(status: ExportStatus) -> None:
         if not as_json and status.stage not in shown:
@@ -93,7 +103,9 @@ def export(
     if to == "hub":
         if base_gguf is not None:
             raise ExportError("export.base_gguf")
-        return to_hub(exports, chosen, PublishWish(repo or "", kind, quant, checkpoint, strength, private, film, yes, as_json))
+        return to_hub(
+            exports, chosen, PublishWish(repo or "", kind, quant, checkpoint, strength, private, film, yes, as_json)
+        )
     if (KINDS.get(to) or "").startswith("gguf") and not as_json and (offer := tools.offer(space)):
         say(offer)
     receiver = Receiver.find(to, space, chosen)
@@ -130,7 +142,9 @@ def recipe(
     run: RunArgument,
     card: Annotated[
         Path | None,
-        typer.Option("--card", help="Write a recipe card for another PC: recipe and results in one file. FILE.svg: as a picture."),
+        typer.Option(
+            "--card", help="Write a recipe card for another PC: recipe and results in one file. FILE.svg: as a picture."
+        ),
     ] = None,
     workspace: WorkspaceOption = None,
 ) -> None:

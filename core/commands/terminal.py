@@ -18,16 +18,24 @@ from core.values import width
 
 app = typer.Typer(add_completion=False, no_args_is_help=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
-WorkspaceOption = Annotated[Path | None, typer.Option("--workspace", help="The folder with data, models, runs and exports.")]
+WorkspaceOption = Annotated[
+    Path | None, typer.Option("--workspace", help="The folder with data, models, runs and exports.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object only.")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Also count the training step itself, without weights or GPU.")]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Also count the training step itself, without weights or GPU.")
+]
 CpuOption = Annotated[bool, typer.Option("--cpu", help="Plan for the CPU and train on it, even if there is a GPU.")]
 CardsOption = Annotated[
     str | None,
-    typer.Option(help="GPUs to train on, by nvidia-smi's numbers or UUIDs, e.g. 0,1. Several train together (train.ranks)."),
+    typer.Option(
+        help="GPUs to train on, by nvidia-smi's numbers or UUIDs, e.g. 0,1. Several train together (train.ranks)."
+    ),
 ]
 RunArgument = Annotated[str, typer.Argument(help="A run: its id or name.")]
-SettingsOption = Annotated[list[str] | None, typer.Option("--set", help="key=value, e.g. train.learning_rate=1e-3; repeatable.")]
+SettingsOption = Annotated[
+    list[str] | None, typer.Option("--set", help="key=value, e.g. train.learning_rate=1e-3; repeatable.")
+]
 
 
 def apply_settings(value: dict[str, Any], settings: list[str]) -> dict[str, Any]:
@@ -106,5 +114,6 @@ def columns(*cells: str) -> str:
 
 
 def written_over(before: str, line: str) -> str:
-    """line in the place of before, on a terminal. With spaces: Windows' old console shows an escape sequence as letters."""
+    """line in the place of before, on a terminal. With spaces: Windows' old console shows an escape sequence as
+    letters."""
     return "\r" + line + " " * (width(before) - width(line))

@@ -15,7 +15,9 @@ from core.workspace.folder import Workspace
 @app.command()
 def tools(
     fetch: Annotated[bool, typer.Option("--fetch", help="Download them now with pip and check their hashes.")] = False,
-    remove: Annotated[bool, typer.Option("--remove", help="Delete them; an export that needs them downloads them again.")] = False,
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Delete them; an export that needs them downloads them again.")
+    ] = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:

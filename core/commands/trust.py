@@ -1,4 +1,5 @@
-"""`python launch.py trust MODEL`: shows a model's own Python with its sha256, and records what was trusted. Runs none of it."""
+"""`python launch.py trust MODEL`: shows a model's own Python with its sha256, and records what was trusted. Runs none
+of it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """A conversation: messages with thinking and tool calls, whatever notation a file uses. No torch.
 
-One message is {role, content, reasoning?, tool_calls?, tool_call_id?, name?, weight?}; `tools` (the available ones) are beside the
-messages. Supported are the names of OpenAI (tool_calls, function_call, tool_call_id, weight), of reasoning models
-(reasoning_content, reasoning, thinking, and <think> in the content) and of ShareGPT (function_call, observation).
+One message is {role, content, reasoning?, tool_calls?, tool_call_id?, name?, weight?}; `tools` (the available ones) are
+beside the messages. Supported are the names of OpenAI (tool_calls, function_call, tool_call_id, weight), of reasoning
+models (reasoning_content, reasoning, thinking, and <think> in the content) and of ShareGPT (function_call,
+observation).
 """
 
 from __future__ import annotations
@@ -21,8 +22,11 @@ Role = Literal["system", "user", "assistant", "tool"]
 Turn = Mapping[str, Any]  # a message as JSON values: `ChatMessage.as_dict`
 
 _ROLES: dict[str, Role] = {
-    "system": "system", "developer": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant",
-    "chatgpt": "assistant", "model": "assistant", "bot": "assistant", "chatbot": "assistant", "ai": "assistant", "agent": "assistant", "prompter": "user", "customer": "user", "function_call": "assistant", "tool": "tool", "function": "tool",
+    "system": "system", "developer": "system", "user": "user", "human": "user", "assistant": "assistant",
+    "gpt": "assistant",
+    "chatgpt": "assistant", "model": "assistant", "bot": "assistant", "chatbot": "assistant", "ai": "assistant",
+    "agent": "assistant", "prompter": "user", "customer": "user", "function_call": "assistant", "tool": "tool",
+    "function": "tool",
     "observation": "tool", "ipython": "tool",
 }  # fmt: skip
 SPEAKS = ("role", "from", "speaker", "sender", "author")
@@ -32,14 +36,16 @@ _LEARNED = ("train", "loss")  # axolotl, ms-swift: false for an answer that is c
 _SAID = ("text", "value", "content", "thinking", "reasoning")  # keys for the text of a part
 _TEXT_PARTS = ("text", "input_text", "output_text")
 _FOLLOWS: dict[Role | None, tuple[Role, ...]] = {
-    None: ("user",), "system": ("user",), "user": ("assistant",), "assistant": ("user", "tool"), "tool": ("assistant", "tool"),
+    None: ("user",), "system": ("user",), "user": ("assistant",), "assistant": ("user", "tool"), "tool": ("assistant",
+        "tool"),
 }  # fmt: skip
 _THOUGHT = re.compile(r"\s*<think>(.*?)</think>(.*)|(.*?)\n</think>\n(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class ChatMessage:
-    """tool_call_id, name: for a tool's result, the call that it answers. weight: 0 for an answer that is context and not trained."""
+    """tool_call_id, name: for a tool's result, the call that it answers. weight: 0 for an answer that is context and
+    not trained."""
 
     role: Role
     content: str
@@ -69,7 +75,8 @@ def characters(turn: Turn) -> int:
 
 
 def split_thinking(content: str) -> tuple[str, str]:
-    """(thinking, the rest) of an answer that begins with <think> ... </think>, or with thinking that its prompt opened; otherwise ("", content)."""
+    """(thinking, the rest) of an answer that begins with <think> ... </think>, or with thinking that its prompt opened;
+    otherwise ("", content)."""
     found = _THOUGHT.match(content)
     if found is None or "<think>" in (found[3] or ""):
         return "", content
@@ -90,7 +97,8 @@ def read_messages(turns: Sequence[Any], system: tuple[ChatMessage, ...], notes: 
         before = messages[-1] if messages else None
         is_call = bool(message.tool_calls) and not message.content.strip() and not message.reasoning
         if before and before.role == "assistant" and is_call and message.weight == before.weight:
-            messages[-1] = replace(before, tool_calls=before.tool_calls + message.tool_calls)  # ShareGPT: the call is a turn
+            # ShareGPT: the call is a turn
+            messages[-1] = replace(before, tool_calls=before.tool_calls + message.tool_calls)
         else:
             messages.append(message)
             numbers.append(number)

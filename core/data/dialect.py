@@ -31,10 +31,10 @@ _TOOL = {"type": "function", "function": {"name": _NAME, "description": _VALUE, 
 
 @dataclass(frozen=True)
 class Dialect:
-    """system: supports a system message. parts: contents are lists of parts. reasoning: the key of an answer's thinking, INLINE if
-    it is in the content, None if it is dropped. calls: supports tool calls and results; arguments as text, with an id even if the
-    data has none, and with null content instead of "". tools: lists the available tools. switch: the variable that turns thinking
-    on and off, with its default; thinks: it can be prompted to think.
+    """system: supports a system message. parts: contents are lists of parts. reasoning: the key of an answer's
+    thinking, INLINE if it is in the content, None if it is dropped. calls: supports tool calls and results; arguments
+    as text, with an id even if the data has none, and with null content instead of "". tools: lists the available
+    tools. switch: the variable that turns thinking on and off, with its default; thinks: it can be prompted to think.
     """
 
     system: bool = True
@@ -51,7 +51,9 @@ class Dialect:
     def messages(self, turns: Sequence[Turn]) -> list[dict[str, Any]]:
         """The turns in the template's notation."""
         if not self.system and turns and turns[0]["role"] == "system":
-            folded = {**turns[1], "content": f"{turns[0]['content']}\n\n{turns[1]['content']}"} if len(turns) > 1 else {}
+            folded = (
+                {**turns[1], "content": f"{turns[0]['content']}\n\n{turns[1]['content']}"} if len(turns) > 1 else {}
+            )
             turns = [folded, *turns[2:]] if folded else []
         numbers = iter(range(1, 10**6))
         return [self._message(turn, numbers) for turn in turns]
@@ -85,7 +87,11 @@ def find(render: Render, source: str) -> Dialect:
     until = time.thread_time() + SECONDS
 
     def shows(
-        dialect: Dialect, turns: Sequence[Turn], *words: str, tools: list[Any] | None = None, thinking: bool | None = None
+        dialect: Dialect,
+        turns: Sequence[Turn],
+        *words: str,
+        tools: list[Any] | None = None,
+        thinking: bool | None = None,
     ) -> bool:
         if time.thread_time() > until:
             raise TemplateError("template.too_slow", seconds=SECONDS)
@@ -96,11 +102,14 @@ def find(render: Render, source: str) -> Dialect:
                 raise  # otherwise two dozen times
             return False
         places = [text.find(word) for word in words]
-        return -1 not in places and places == sorted(places) and f"'{_KEY}'" not in text  # Python's own notation is not JSON
+        # Python's own notation is not JSON
+        return -1 not in places and places == sorted(places) and f"'{_KEY}'" not in text
 
     user, answer = _TURN_USER, _TURN_ANSWER
     plain = Dialect()
-    parts = not shows(plain, [user, answer], _USER, _ANSWER) and shows(replace(plain, parts=True), [user, answer], _USER, _ANSWER)
+    parts = not shows(plain, [user, answer], _USER, _ANSWER) and shows(
+        replace(plain, parts=True), [user, answer], _USER, _ANSWER
+    )
     plain = replace(plain, parts=parts)
     system = shows(plain, [{"role": "system", "content": _SYSTEM}, user, answer], _SYSTEM, _USER, _ANSWER)
     plain = replace(plain, system=system, tools=shows(plain, [user, answer], _NAME, _USER, _ANSWER, tools=[_TOOL]))
@@ -110,7 +119,9 @@ def find(render: Render, source: str) -> Dialect:
     except TemplateError:
         on = off = unset = ""
     switch = next((name for name in SWITCHES if re.search(rf"\b{name}\b", source)), None) if on != off else None
-    plain = replace(plain, switch=switch, thinks=unset == on if switch else "<think>" in unset and "</think>" not in unset)
+    plain = replace(
+        plain, switch=switch, thinks=unset == on if switch else "<think>" in unset and "</think>" not in unset
+    )
     plain = _with_calls(plain, shows)
     return replace(plain, reasoning=_reasoning(plain, shows))
 
@@ -120,14 +131,17 @@ def _with_calls(plain: Dialect, shows: Callable[..., bool]) -> Dialect:
     turns = [_TURN_USER, call, {"role": "tool", "content": _RESULT, "name": _NAME}, _TURN_ANSWER]
     for as_text in (False, True):
         for more in ("", "null_content", "needs_ids"):
-            tried = replace(plain, arguments_as_text=as_text, null_content=more == "null_content", needs_ids=more == "needs_ids")
+            tried = replace(
+                plain, arguments_as_text=as_text, null_content=more == "null_content", needs_ids=more == "needs_ids"
+            )
             if shows(tried, turns, _USER, _NAME, _VALUE, _RESULT, _ANSWER):
                 return replace(tried, calls=True)
     return plain
 
 
 def _reasoning(plain: Dialect, shows: Callable[..., bool]) -> str | None:
-    """A key that is rendered in an answer, or at least before a call, is preferred to tags in the content, which every template renders."""
+    """A key that is rendered in an answer, or at least before a call, is preferred to tags in the content, which every
+    template renders."""
     answer = [_TURN_USER, {**_TURN_ANSWER, "reasoning": _THOUGHT}]
     call = [_TURN_USER, {"role": "assistant", "content": "", "tool_calls": [_CALL], "reasoning": _THOUGHT}]
     tries = [(key, answer, (_THOUGHT, _ANSWER)) for key in _KEYS] + [(key, call, (_THOUGHT, _VALUE)) for key in _KEYS]

@@ -1,4 +1,5 @@
-"""Facts about a dataset that the advice needs: counts of rows and tokens. No tokenizer here; core.data.preview counts."""
+"""Facts about a dataset that the advice needs: counts of rows and tokens. No tokenizer here; core.data.preview
+counts."""
 
 from __future__ import annotations
 

@@ -9,9 +9,11 @@ prompt_completion   prompt, completion                              completion, 
 text_label          text, label                                     label, as the assistant's answer
 text                text                                            all of it
 
-A `system` column is used in all of them but the last and prompt_completion, `tools` in the first two; fields of a message: core/data/conversation,
-other columns: core.data.shapes.left_out. A row whose `label` or `kto_tag` is false is trained only by kto. A row with a better and a worse answer
-keeps both for preference training. core/data/shapes/rewritten converts equivalent columns to these. To add a format: a name in recipe.Format, its columns in core/data/shapes/known, and a function in _CONVERT.
+A `system` column is used in all of them but the last and prompt_completion, `tools` in the first two; fields of a
+message: core/data/conversation,
+other columns: core.data.shapes.left_out. A row whose `label` or `kto_tag` is false is trained only by kto. A row with a
+better and a worse answer keeps both for preference training. core/data/shapes/rewritten converts equivalent columns to
+these. To add a format: a name in recipe.Format, its columns in core/data/shapes/known, and a function in _CONVERT.
 """
 
 from __future__ import annotations
@@ -39,7 +41,8 @@ _ENCODE = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would create
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One training example: messages, or prompt and completion (used verbatim), or text. tools: JSON of the available tools.
+    """One training example: messages, or prompt and completion (used verbatim), or text. tools: JSON of the available
+    tools.
 
     rejected: the whole conversation again, with the worse answer. is_bad: its answer is marked as bad."""
 
@@ -52,7 +55,9 @@ class Example:
     is_bad: bool = False
 
     def __post_init__(self) -> None:
-        if (bool(self.messages), self.prompt is not None and self.completion is not None, self.text is not None).count(True) != 1:
+        if (bool(self.messages), self.prompt is not None and self.completion is not None, self.text is not None).count(
+            True
+        ) != 1:
             raise ValueError("an Example has exactly one of messages, prompt with completion, text")
 
     def as_dict(self) -> dict[str, Any]:
@@ -77,14 +82,17 @@ class Example:
     def from_dict(cls, value: Mapping[str, Any]) -> Example:
         if "messages" in value:
             tools = as_json(value["tools"]) if value.get("tools") else None
-            better, worse = (tuple(map(ChatMessage.from_dict, value.get(side, ()))) for side in ("messages", "rejected"))
+            better, worse = (
+                tuple(map(ChatMessage.from_dict, value.get(side, ()))) for side in ("messages", "rejected")
+            )
             return cls(messages=better, tools=tools, rejected=worse, is_bad=value.get("is_bad", False))
         return cls(**value)
 
 
 @dataclass(slots=True)
 class Read:
-    """The result of reading a row. example: as JSON. values: its columns; None if it is not a row. problems: warnings, if it has an example."""
+    """The result of reading a row. example: as JSON. values: its columns; None if it is not a row. problems: warnings,
+    if it has an example."""
 
     number: int
     line: int | None
@@ -96,7 +104,9 @@ class Read:
 # --- what a row says -------------------------------------------------------------------------------------------------
 
 
-def check(row: Row, format: Format, left: Tally | None = None, rated: bool = False) -> tuple[Example | None, list[Problem]]:
+def check(
+    row: Row, format: Format, left: Tally | None = None, rated: bool = False
+) -> tuple[Example | None, list[Problem]]:
     """The example in a row and warnings about it; or None and the error; or only None for an answer marked as bad.
 
     left: counts what was left out of the row. rated: an answer marked as bad is an example too, with is_bad set.
@@ -108,7 +118,9 @@ def check(row: Row, format: Format, left: Tally | None = None, rated: bool = Fal
     return check_closely(row, format, left, rated)
 
 
-def check_closely(row: Row, format: Format, left: Tally | None = None, rated: bool = False) -> tuple[Example | None, list[Problem]]:
+def check_closely(
+    row: Row, format: Format, left: Tally | None = None, rated: bool = False
+) -> tuple[Example | None, list[Problem]]:
     """The same for a row that is not `plain`."""
     if left is not None:
         left.add_each(row.left)
@@ -133,11 +145,14 @@ def check_closely(row: Row, format: Format, left: Tally | None = None, rated: bo
         return None, []
     if is_bad:
         example = replace(example, is_bad=True)
-    return example, [Problem(row=row.number, line=row.line, file=row.file, text=w, severity="warning") for w in notes.warnings]
+    return example, [
+        Problem(row=row.number, line=row.line, file=row.file, text=w, severity="warning") for w in notes.warnings
+    ]
 
 
 def _worse(notes: Notes, system: tuple[ChatMessage, ...]) -> tuple[ChatMessage, ...]:
-    """The conversation with the worse answer; () with a warning if it is invalid: the better one can still be trained."""
+    """The conversation with the worse answer; () with a warning if it is invalid: the better one can still be
+    trained."""
     try:
         return read_messages(notes.worse, system, Notes())
     except Flaw as flaw:
@@ -262,6 +277,8 @@ _CONVERT: dict[Format, Callable[[Columns, Notes], Example]] = {
     "alpaca": _alpaca,
     "question_answer": _question_answer,
     "prompt_completion": _prompt_completion,
-    "text_label": lambda values, notes: _pair(values, _cell(values, "text_label", "text"), _cell(values, "text_label", "label")),
+    "text_label": lambda values, notes: _pair(
+        values, _cell(values, "text_label", "text"), _cell(values, "text_label", "label")
+    ),
     "text": _text,
 }

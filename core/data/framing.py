@@ -1,4 +1,5 @@
-"""How the template framed the rows of a dataset (thinking, system messages), counted, so that a chat asks the same way. No torch."""
+"""How the template framed the rows of a dataset (thinking, system messages), counted, so that a chat asks the same way.
+No torch."""
 
 from __future__ import annotations
 
@@ -12,9 +13,12 @@ from core.messages import Message, msg
 
 @dataclass
 class Framing:
-    """Of what `add` was told. thinking, without: examples that the prompt asks with and without thinking. closed: of those with, the ones
-    that have none to learn. left_out: rows whose thinking was left out. unfolded, unfolded_to: rows of several examples, and those.
-    unlearned: earlier answers that mask_history leaves. folded: rows whose system message stands in the first question."""
+    """Of what `add` was told. thinking, without: examples that the prompt asks with and without thinking. closed: of
+    those with, the ones
+    that have none to learn. left_out: rows whose thinking was left out. unfolded, unfolded_to: rows of several
+    examples, and those.
+    unlearned: earlier answers that mask_history leaves. folded: rows whose system message stands in the first
+    question."""
 
     dialect: Dialect
     learning: Learning
@@ -36,7 +40,10 @@ class Framing:
         self.unlearned += int(tokens.unlearned.sum()) if self.learning.mask_history else 0
         several, accepted = (tokens.counts > 1) & (not self.learning.pairs), tokens.counts > 0
         self.left_out += int((tokens.thoughts & accepted).sum()) if self.learning.enable_thinking is False else 0
-        self.unfolded, self.unfolded_to = self.unfolded + int(several.sum()), self.unfolded_to + int(tokens.counts[several].sum())
+        self.unfolded, self.unfolded_to = (
+            self.unfolded + int(several.sum()),
+            self.unfolded_to + int(tokens.counts[several].sum()),
+        )
         self.folded += 0 if self.dialect.system else int((tokens.system & accepted).sum())
 
     @property
@@ -56,6 +63,11 @@ class Framing:
             "framing.unlearned": bool(self.unlearned),
             "framing.folded": bool(self.folded),
         }
-        counts |= {"closed": self.closed, "rows": self.left_out, "unfolded": self.unfolded, "unfolded_to": self.unfolded_to}
+        counts |= {
+            "closed": self.closed,
+            "rows": self.left_out,
+            "unfolded": self.unfolded,
+            "unfolded_to": self.unfolded_to,
+        }
         counts |= {"unlearned": self.unlearned, "folded": self.folded}
         return [msg(key, **counts) for key, is_so in found.items() if is_so]

@@ -20,8 +20,8 @@ LongExamples = Literal["cut", "split", "drop"]
 
 @dataclass(frozen=True)
 class Learning:
-    """What of a row is trained, by the fields of recipe.Data with these names. pairs: its better and its worse answer, one example
-    each, trained only after their common turns. rated: only the last answer, which may be marked as bad."""
+    """What of a row is trained, by the fields of recipe.Data with these names. pairs: its better and its worse answer,
+    one example each, trained only after their common turns. rated: only the last answer, which may be marked as bad."""
 
     train_on: str = "assistant"
     enable_thinking: bool | None = None
@@ -46,9 +46,10 @@ ANSWERS = Learning()
 class Encoded:
     """input_ids: (T,) token ids; learned: (T,) True where the loss counts this token; cut: tokens lost by truncation.
 
-    second: of a pair, where the example with the worse answer begins; of a rated row, the one with another row's answer; 0: a
-    single example. is_bad: its answer is marked as bad. reference: log-probabilities of the pair's two answers before training, if
-    known.
+    second: of a pair, where the example with the worse answer begins; of a rated row, the one with another row's
+    answer; 0: a
+    single example. is_bad: its answer is marked as bad. reference: log-probabilities of the pair's two answers before
+    training, if known.
     """
 
     input_ids: list[int]
@@ -66,15 +67,20 @@ class Encoded:
     @property
     def examples(self) -> tuple[Encoded, ...]:
         at = self.second
-        return (Encoded(self.input_ids[:at], self.learned[:at]), Encoded(self.input_ids[at:], self.learned[at:])) if at else (self,)
+        return (
+            (Encoded(self.input_ids[:at], self.learned[:at]), Encoded(self.input_ids[at:], self.learned[at:]))
+            if at
+            else (self,)
+        )
 
 
 @dataclass(frozen=True)
 class Whole:
     """One row before truncation, for display.
 
-    input_ids, learned: (T,) as in Encoded. text: what was encoded, including special tokens around plain text. offsets: (T,) the
-    characters of text (start, end exclusive) of each token; tokens that are parts of one character have equal or overlapping
+    input_ids, learned: (T,) as in Encoded. text: what was encoded, including special tokens around plain text. offsets:
+    (T,) the characters of text (start, end exclusive) of each token; tokens that are parts of one character have equal
+    or overlapping
     ranges. rendered: the template's output for a conversation; None for plain text.
     """
 
@@ -90,8 +96,8 @@ class Whole:
 
 
 def learned(offsets: Sequence[tuple[int, int]], spans: Iterable[tuple[int, int]]) -> list[bool]:
-    """(T,) whether each token is in a span of the assistant. offsets: its characters (start, end exclusive); spans: the assistant's
-    (ChatTemplate.spans), in order."""
+    """(T,) whether each token is in a span of the assistant. offsets: its characters (start, end exclusive); spans: the
+    assistant's (ChatTemplate.spans), in order."""
     labels, rest = [], iter(spans)
     start, end = next(rest, (0, 0))
     for token_start, token_end in offsets:
@@ -105,9 +111,10 @@ def learned(offsets: Sequence[tuple[int, int]], spans: Iterable[tuple[int, int]]
 def fit(whole: Whole, max_length: int, long_examples: LongExamples = "cut", overlap: int = 0) -> list[Encoded]:
     """A row fitted to max_length tokens: one piece, several or none, including those with nothing to train.
 
-    Plain text is always split unless dropped, at paragraphs and sentences (core.data.text_pieces); a piece repeats overlap tokens
-    of the one before as context, without training them again. cut: the first max_length tokens. split: pieces of max_length tokens,
-    each beginning with the last token of the one before, so that every token is trained once; later pieces do not contain the
+    Plain text is always split unless dropped, at paragraphs and sentences (core.data.text_pieces); a piece repeats
+    overlap tokens of the one before as context, without training them again. cut: the first max_length tokens. split:
+    pieces of max_length tokens, each beginning with the last token of the one before, so that every token is trained
+    once; later pieces do not contain the
     question. drop: nothing if longer.
     """
     ids, learned = whole.input_ids, whole.learned
@@ -116,10 +123,14 @@ def fit(whole: Whole, max_length: int, long_examples: LongExamples = "cut", over
     if long_examples == "drop":
         return []
     if whole.is_text:
-        found, again = cuts(borders(whole.text, whole.offsets), len(ids), max_length, overlap), shown_again(max_length, overlap)
+        found, again = (
+            cuts(borders(whole.text, whole.offsets), len(ids), max_length, overlap),
+            shown_again(max_length, overlap),
+        )
         begin = [start + 1 + again if again and start else start for start, _ in found]
         return [
-            Encoded(ids[start:end], [False] * (at - start) + learned[at:end]) for (start, end), at in zip(found, begin, strict=True)
+            Encoded(ids[start:end], [False] * (at - start) + learned[at:end])
+            for (start, end), at in zip(found, begin, strict=True)
         ]
     if long_examples == "split":
         starts = range(0, len(ids) - 1, max_length - 1)

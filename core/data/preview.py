@@ -1,9 +1,11 @@
 """What of a dataset would be trained with one model's tokenizer and template, shown before training.
 
-A Preview keeps the arrays that training reads too (core/data/sets/tokens), so that every max_length is answered at once. It never downloads: where the
-model is not on this PC, lengths are estimated from characters and rows are not shown. Of a large set some rows, evenly
-spread, are counted (always the same ones) and totals are projected. No torch, no transformers.
-Cost: 1,000 short rows 0.2 s, at most about 4 s (MOST_CHARACTERS); `counts` 1 ms; `repeats` as core/data/repeats says, when first asked.
+A Preview keeps the arrays that training reads too (core/data/sets/tokens), so that every max_length is answered at
+once. It never downloads: where the model is not on this PC, lengths are estimated from characters and rows are not
+shown. Of a large set some rows, evenly spread, are counted (always the same ones) and totals are projected. No torch,
+no transformers.
+Cost: 1,000 short rows 0.2 s, at most about 4 s (MOST_CHARACTERS); `counts` 1 ms; `repeats` as core/data/repeats says,
+when first asked.
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ from core.values import round_up
 MOST_ROWS = 1_000
 MOST_COMPARED = 200_000  # rows; about ten seconds once
 MOST_COMPARED_NEARLY = 50_000  # rows; about two seconds once
-MOST_CHARACTERS = 4_000_000  # of the counted rows together; SmolLM2's tokenizer reads 1.8 M a second (2 shared cores, 2026-12)
+# of the counted rows together; SmolLM2's tokenizer reads 1.8 M a second (2 shared cores, 2026-12)
+MOST_CHARACTERS = 4_000_000
 KEPT_PREVIEWS = 4
 MOST_BINS = 24
 FIRST_ROWS = 20
@@ -56,12 +59,15 @@ class Counts:
     """What one max_length does to a set: the same rows and tokens as core.training.rows, projected if counted < rows.
 
     max_length: as it will be used, never above what the model can read. long_examples: what is done to longer rows.
-    tokens, learned: of what is trained on, after that. pieces: what is trained on, in examples; more than rows where long
+    tokens, learned: of what is trained on, after that. pieces: what is trained on, in examples; more than rows where
+    long
     ones are split. rows_cut, tokens_cut: rows that lose their end, and what they lose. rows_split: rows in several
     pieces. rows_dropped: left out, for being too long (drop) or for having nothing to learn within max_length;
-    first_dropped: up to five of them by their number in the file. rows_refused: left out because the template refuses them.
+    first_dropped: up to five of them by their number in the file. rows_refused: left out because the template refuses
+    them.
     longest, p99, median: whole lengths of counted rows.
-    exact: False where lengths are estimated from characters. is_text: all rows are plain text, which is split at its borders, never cut.
+    exact: False where lengths are estimated from characters. is_text: all rows are plain text, which is split at its
+    borders, never cut.
     """
 
     max_length: int
@@ -90,7 +96,8 @@ class Counts:
 
 @dataclass(frozen=True)
 class Bin:
-    """Counted rows whose whole length is in start <= length < end (the last one: <= end), and how many of them max_length cuts."""
+    """Counted rows whose whole length is in start <= length < end (the last one: <= end), and how many of them
+    max_length cuts."""
 
     start: int
     end: int
@@ -102,7 +109,8 @@ class Bin:
 class Preview:
     """rows: all that can be learned from; tokenizer: None where lengths are estimated.
 
-    tokens: of the counted rows, those that the template refuses among them. notes: how the template frames them; refused: what it refuses.
+    tokens: of the counted rows, those that the template refuses among them. notes: how the template frames them;
+    refused: what it refuses.
     """
 
     rows: Rows
@@ -113,8 +121,11 @@ class Preview:
     refused: RefusedRows = field(default_factory=RefusedRows)
 
     @classmethod
-    def measure(cls, rows: Rows, tokenizer: Tokenizer | None, learning: Learning = ANSWERS, every_row: bool = False) -> Preview:
-        """Count some of many rows, or every row, whatever it costs. Raises TemplateError where all of them are refused."""
+    def measure(
+        cls, rows: Rows, tokenizer: Tokenizer | None, learning: Learning = ANSWERS, every_row: bool = False
+    ) -> Preview:
+        """Count some of many rows, or every row, whatever it costs. Raises TemplateError where all of them are
+        refused."""
         counted, refused = np.arange(len(rows)) if every_row else _spread(rows), RefusedRows()
         tokens = Tokenised(rows, tokenizer, learning).of(counted)
         for place, why in tokens.refused:
@@ -200,7 +211,8 @@ class Preview:
     def histogram(self, max_length: int) -> tuple[Bin, ...]:
         """At most MOST_BINS bins, equally wide but for the last, which takes what is far longer than most rows."""
         shortest, top = int(self._sorted[0]), min(self.longest, 2 * self.p99)
-        width = int(round_up(max(1.0, (top - shortest) / (MOST_BINS - 1))))  # one more, for no edge begins at the shortest
+        # one more, for no edge begins at the shortest
+        width = int(round_up(max(1.0, (top - shortest) / (MOST_BINS - 1))))
         first = shortest // width
         edges = [width * i for i in range(first, max(first + 1, math.ceil(top / width)) + 1)]
         edges[-1] = max(edges[-1], self.longest)
@@ -263,7 +275,8 @@ class Preview:
 
 
 class Previews:
-    """The last previews that were asked for, for all threads of a process. A changed file or a new model counts anew."""
+    """The last previews that were asked for, for all threads of a process. A changed file or a new model counts
+    anew."""
 
     def __init__(self, store: DatasetStore, models: Models):
         self._store, self._models = store, models
@@ -278,7 +291,8 @@ class Previews:
         format: Format | None = None,
         choices: Choices = NOTHING_SAID,
     ) -> Preview:
-        """Built by whoever asks first; others who ask meanwhile wait for it. Raises DataError, ModelError or TemplateError."""
+        """Built by whoever asks first; others who ask meanwhile wait for it. Raises DataError, ModelError or
+        TemplateError."""
         path = self._store.path(dataset_id)
         if not (stamp := files.stamp(path)):
             raise DataError("data.missing_file", file=path.name)
@@ -312,7 +326,8 @@ class Previews:
 
 
 def _spread(rows: Rows) -> np.ndarray:
-    """Positions of at most MOST_ROWS rows, evenly spread; fewer where those would be more than MOST_CHARACTERS together."""
+    """Positions of at most MOST_ROWS rows, evenly spread; fewer where those would be more than MOST_CHARACTERS
+    together."""
 
     def chosen(count: int) -> np.ndarray:
         return np.arange(count) * len(rows) // count

@@ -1,7 +1,8 @@
-"""Rows that repeat an earlier row, exactly or except for case, width, spaces and punctuation at the end of words. No torch.
+"""Rows that repeat an earlier row, exactly or except for case, width, spaces and punctuation at the end of words. No
+torch.
 
-Two rows are the same only where everything they say is: questions that differ, or answers that differ, make different rows.
-Marks inside numbers and words (3.5, a-b, don't) count, so that "2+2" stays another text than "2-2".
+Two rows are the same only where everything they say is: questions that differ, or answers that differ, make different
+rows. Marks inside numbers and words (3.5, a-b, don't) count, so that "2+2" stays another text than "2-2".
 Cost: 100,000 rows of 300 characters take about 4 s (one shared core, 2026-11).
 """
 
@@ -30,8 +31,8 @@ _MARKS = re.compile(r"[.,;:!?。、]+(?=[\s\"')\]\u3040-\u30ff\u3400-\u9fff]|$)"
 class Repeats:
     """first (R,): for each example the position of the earliest that says the same, its own where it is that one.
 
-    exact (R,): whether it says so word for word. near (R,): the earliest that says the same or nearly so (core/data/findings/near);
-    None where nobody asked for it.
+    exact (R,): whether it says so word for word. near (R,): the earliest that says the same or nearly so
+    (core/data/findings/near); None where nobody asked for it.
     """
 
     first: np.ndarray
@@ -40,7 +41,8 @@ class Repeats:
 
     @classmethod
     def of(cls, examples: Iterable[Example], check: Callable[[], None] = lambda: None, near: bool = False) -> Repeats:
-        """check: called each thousand rows, and may raise. near: whether near ones are looked for too, which takes as long again."""
+        """check: called each thousand rows, and may raise. near: whether near ones are looked for too, which takes as
+        long again."""
         alike = Near() if near else None
         said_of, whole_of = array("q"), array("q")  # 64-bit hashes
         for i, example in enumerate(examples):
@@ -77,7 +79,11 @@ def _together(first: np.ndarray, near: np.ndarray) -> np.ndarray:
 def said(example: Example) -> tuple[str, ...]:
     """What a row says, its parts one by one, as texts that are compared."""
     if example.messages:
-        parts = (part for m in example.messages for part in (m.role, plain(m.content), plain(m.reasoning), str(m.tool_calls or "")))
+        parts = (
+            part
+            for m in example.messages
+            for part in (m.role, plain(m.content), plain(m.reasoning), str(m.tool_calls or ""))
+        )
         return (*parts, example.tools or "")
     if example.text is not None:
         return (plain(example.text),)

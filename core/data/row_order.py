@@ -51,8 +51,12 @@ def grouped(lengths: Sequence[int], batch_size: int, seed: int, epoch: int, fold
     order = mixed(range(len(lengths)), chance)
     pool = batch_size * 16
     for start in range(0, len(order), pool):
-        order[start : start + pool] = array("i", sorted(order[start : start + pool], key=lambda i: lengths[i], reverse=True))
-    return Grouped(mapped(order, folder), mapped(mixed(range(-(-len(order) // batch_size)), chance), folder), batch_size)
+        order[start : start + pool] = array(
+            "i", sorted(order[start : start + pool], key=lambda i: lengths[i], reverse=True)
+        )
+    return Grouped(
+        mapped(order, folder), mapped(mixed(range(-(-len(order) // batch_size)), chance), folder), batch_size
+    )
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,8 @@ class Schedule:
 
 
 def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Best-fit packing: positions in `lengths` in bins of at most `capacity` tokens, each where it leaves the least room.
+    """Best-fit packing: positions in `lengths` in bins of at most `capacity` tokens, each where it leaves the least
+    room.
 
     Deterministic: equal lengths in order of position, equally full bins in order of creation. An example longer than
     capacity gets a bin of its own.

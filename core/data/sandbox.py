@@ -1,8 +1,8 @@
 """A sandbox for rendering other people's Jinja: limits what it may call, how much it may write, how long it may take.
 
-Chat templates come out of downloaded files and are rendered in the web process. Jinja's sandbox keeps them from Python's
-insides, but not from `'a' * 10**10`, from loops in loops, or from a value that holds itself twice, thirty times over; and
-no thread can interrupt what the interpreter does in one call. So nothing large is ever begun:
+Chat templates come out of downloaded files and are rendered in the web process. Jinja's sandbox keeps them from
+Python's insides, but not from `'a' * 10**10`, from loops in loops, or from a value that holds itself twice, thirty
+times over; and no thread can interrupt what the interpreter does in one call. So nothing large is ever begun:
 
 * every value that a template makes is measured as if it were written out, before it is made where that can be told;
 * every turn of a loop, every call, every filter and all text that comes out is paid for from one budget a rendering;
@@ -45,14 +45,50 @@ ITEM = 16  # what an item of a list counts, in characters: it is also what measu
 FILTERS = (
     *("abs", "capitalize", "count", "d", "default", "dictsort", "first", "float", "groupby"),
     *("indent", "int", "items", "join", "last", "length", "list", "lower", "map", "max", "min", "reject", "rejectattr"),
-    *("replace", "reverse", "round", "select", "selectattr", "sort", "string", "sum", "title", "trim", "unique", "upper"),
+    *(
+        "replace",
+        "reverse",
+        "round",
+        "select",
+        "selectattr",
+        "sort",
+        "string",
+        "sum",
+        "title",
+        "trim",
+        "unique",
+        "upper",
+    ),
 )
 AT_ONCE = frozenset(("count", "d", "default", "first", "last", "length"))  # however large their value is
 TEXT_METHODS = frozenset(
     (
-        *("capitalize", "casefold", "count", "endswith", "find", "format", "index", "isalnum", "isalpha", "isascii", "isdecimal"),
+        *(
+            "capitalize",
+            "casefold",
+            "count",
+            "endswith",
+            "find",
+            "format",
+            "index",
+            "isalnum",
+            "isalpha",
+            "isascii",
+            "isdecimal",
+        ),
         *("isdigit", "islower", "isnumeric", "isspace", "istitle", "isupper", "join", "lower", "lstrip", "partition"),
-        *("removeprefix", "removesuffix", "replace", "rfind", "rindex", "rpartition", "rsplit", "rstrip", "split", "splitlines"),
+        *(
+            "removeprefix",
+            "removesuffix",
+            "replace",
+            "rfind",
+            "rindex",
+            "rpartition",
+            "rsplit",
+            "rstrip",
+            "split",
+            "splitlines",
+        ),
         *("startswith", "strip", "swapcase", "title", "upper"),
     )
 )
@@ -167,7 +203,9 @@ class _Wrap(NodeTransformer):
 
     def _visit_made(self, node: Any) -> Any:
         self.generic_visit(node)
-        return node if getattr(node, "ctx", "load") != "load" or not _children(node) else self._call("made", [node], node)
+        return (
+            node if getattr(node, "ctx", "load") != "load" or not _children(node) else self._call("made", [node], node)
+        )
 
     visit_List = visit_Tuple = visit_Dict = _visit_made  # noqa: N815
 
@@ -178,7 +216,9 @@ class _Wrap(NodeTransformer):
 
 def _children(node: Any) -> bool:
     """Whether a literal holds anything that is not a constant."""
-    return any(not isinstance(child, jinja2.nodes.Const | jinja2.nodes.Pair) for child in node.iter_child_nodes()) or any(
+    return any(
+        not isinstance(child, jinja2.nodes.Const | jinja2.nodes.Pair) for child in node.iter_child_nodes()
+    ) or any(
         not isinstance(part, jinja2.nodes.Const) for pair in node.iter_child_nodes() for part in pair.iter_child_nodes()
     )
 
@@ -202,7 +242,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return _Wrap().visit(template)
 
     def rendered(self, template: jinja2.Template, brought: int, **values: Any) -> str:
-        """template's text. brought: how many characters the conversation has. Raises TooMuch, and what a template raises."""
+        """template's text. brought: how many characters the conversation has. Raises TooMuch, and what a template
+        raises."""
         _spent.begin(brought)
         return _concat(template.root_render_func(template.new_context(values)))
 
@@ -255,7 +296,13 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
 def _counted_or_none(values: Any) -> Any:
     """For a loop: jinja says itself what is wrong with what cannot be walked through."""
-    return _PaidList(values) if isinstance(values, list | tuple) else _counted(values) if isinstance(values, Iterable) else values
+    return (
+        _PaidList(values)
+        if isinstance(values, list | tuple)
+        else _counted(values)
+        if isinstance(values, Iterable)
+        else values
+    )
 
 
 class _PaidList(list[Any]):
@@ -294,7 +341,10 @@ def _replacing(text: str, old: Any, new: Any) -> None:
 
 
 def _joining(between: Any, parts: list[Any]) -> None:
-    _spent.fits(sum(_written(part) if not isinstance(part, str) else len(part) for part in parts) + len(parts) * len(str(between)))
+    _spent.fits(
+        sum(_written(part) if not isinstance(part, str) else len(part) for part in parts)
+        + len(parts) * len(str(between))
+    )
 
 
 def _measured_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -314,7 +364,8 @@ def _measured_filter(name: str, function: Callable[..., Any]) -> Callable[..., A
             _spent.fits(STEP + size(value, _spent.largest))
         rest = [*given[first + 1 :], *named.values()]
         if name in ("indent", "tojson", "round") and any(
-            isinstance(wanted, int) and abs(wanted) > 16 or isinstance(wanted, str) and len(wanted) > 16 for wanted in rest
+            isinstance(wanted, int) and abs(wanted) > 16 or isinstance(wanted, str) and len(wanted) > 16
+            for wanted in rest
         ):
             raise TooMuch(f"it gives {name} a number or text that no chat needs")
         if name == "indent":

@@ -25,8 +25,8 @@ def needed(recipe: Recipe) -> int | None:
 class Chosen:
     """Which examples are for training and which for validation, by position, in reading order.
 
-    enough: number of training rows that the steps need, if fewer. repeated: left out as duplicates of earlier ones. leaked: left
-    out of training as duplicates or near-duplicates of validation rows.
+    enough: number of training rows that the steps need, if fewer. repeated: left out as duplicates of earlier ones.
+    leaked: left out of training as duplicates or near-duplicates of validation rows.
     """
 
     training: np.ndarray
@@ -44,7 +44,8 @@ class Chosen:
 def choose(count: int, recipe: Recipe, repeats: Repeats | None = None, folder: Path | None = None) -> Chosen:
     """repeats: of the examples; needed, and used, only if the recipe removes duplicates or leaked rows.
 
-    If max_steps need fewer rows than there are, that many are chosen at random, and validation gets no more than training.
+    If max_steps need fewer rows than there are, that many are chosen at random, and validation gets no more than
+    training.
     """
     data, seed, leaked = recipe.data, recipe.train.seed, 0
     training, measuring = parted(count, recipe, repeats, folder)

@@ -9,8 +9,8 @@ rows-*.arrow, .rows, .reports    what was read of them (core/data/sets/readings)
 <root>/.trash-*             deleted, but a program still had a file open
 
 One writer: whoever imports. The import cleans up what a crash left behind. Ids that come from a browser are
-looked up, never joined to a path unless they match a pattern without separators, and what they lead to is checked to lie
-where it should.
+looked up, never joined to a path unless they match a pattern without separators, and what they lead to is checked to
+lie where it should.
 """
 
 from __future__ import annotations
@@ -57,7 +57,11 @@ class DatasetStore:
     """root: <workspace>/datasets; presets: the folder that holds samples/; library_folders: read, never written."""
 
     def __init__(self, root: Path, presets: Path, library_folders: Sequence[Path] = ()):
-        self.root, self._samples, self._libraries = Path(root), Path(presets) / "samples", tuple(map(Path, library_folders))
+        self.root, self._samples, self._libraries = (
+            Path(root),
+            Path(presets) / "samples",
+            tuple(map(Path, library_folders)),
+        )
         self._importing = threading.Lock()
         self._readings = Readings(self.root)
         self._opened: weakref.WeakSet[Rows] = weakref.WeakSet()
@@ -110,10 +114,15 @@ class DatasetStore:
         if not self._samples.is_dir():
             return {}
         paths = sorted(self._samples.glob("*.jsonl"))
-        return {f"sample:{path.stem}": path for path in paths if _SAMPLE_STEM.fullmatch(path.stem) and _inside(path, self._samples)}
+        return {
+            f"sample:{path.stem}": path
+            for path in paths
+            if _SAMPLE_STEM.fullmatch(path.stem) and _inside(path, self._samples)
+        }
 
     def _library_files(self) -> dict[str, Path]:
-        """`library:<file>`; where a second folder has a file of the same name, `library:<number of the folder>/<file>`."""
+        """`library:<file>`; where a second folder has a file of the same name, `library:<number of the
+        folder>/<file>`."""
         found: dict[str, Path] = {}
         for number, folder in enumerate(self._libraries, 1):
             try:
@@ -144,10 +153,15 @@ class DatasetStore:
     # --- importing and deleting ---------------------------------------------------------------------------------
 
     def import_file(
-        self, path: str | Path, name: str = "", choices: Choices = NOTHING_SAID, check: Check = go_on, origin: Origin = OWN
+        self,
+        path: str | Path,
+        name: str = "",
+        choices: Choices = NOTHING_SAID,
+        check: Check = go_on,
+        origin: Origin = OWN,
     ) -> DatasetInfo:
-        """Copy a file into the store under an id of ours, with its rows; a file with the same sha256 is not stored twice, if the choices
-        are the same.
+        """Copy a file into the store under an id of ours, with its rows; a file with the same sha256 is not stored
+        twice, if the choices are the same.
 
         name: for the screen, any characters. choices: kept with the set. origin: of a set of a hub.
         Raises DataError where the file cannot be used, leaving nothing behind.
@@ -279,21 +293,26 @@ class DatasetStore:
             settled, as_names = self._readings.settled(path, chosen), chosen.model_copy(update={"header": True})
             if settled.header is False and not files_of(path.parent, f"None|{settled.key}")[0].exists():
                 if files_of(path.parent, self._reading(path, None, as_names))[0].exists():
-                    return as_names  # it was changed by a version that took every first row for names, and is read so still
+                    # it was changed by a version that took every first row for names, and is read so still
+                    return as_names
         return chosen
 
     def _reading(self, path: Path, format: Format | None, choices: Choices) -> str:
         """By which edits go. A first row that is names by itself, or was before anybody asked, says nothing of it."""
         settled = self._readings.settled(path, choices)
         said, unsaid = (f"{format}|{each.key}" for each in (settled, settled.model_copy(update={"header": None})))
-        was_unsaid = settled.header and not files_of(path.parent, said)[0].exists() and files_of(path.parent, unsaid)[0].exists()
+        was_unsaid = (
+            settled.header and not files_of(path.parent, said)[0].exists() and files_of(path.parent, unsaid)[0].exists()
+        )
         return unsaid if was_unsaid else said
 
     def settled(self, id: str, said: Choices = NOTHING_SAID) -> Choices:
         """The same with what is taken where nothing was said, so that nobody who chooses later changes it."""
         return self._readings.settled(self.path(id), self.choices(id, said))
 
-    def report(self, id: str, format: Format | None = None, choices: Choices = NOTHING_SAID, check: Check = go_on) -> DataReport:
+    def report(
+        self, id: str, format: Format | None = None, choices: Choices = NOTHING_SAID, check: Check = go_on
+    ) -> DataReport:
         """All problems by row, and the counts; read from disk where the same bytes were inspected before."""
         path, choices = self.path(id), self.choices(id, choices)
         report = self._readings.report(path, format, choices)
@@ -312,7 +331,11 @@ class DatasetStore:
         return changed.kept(kept, made)
 
     def rows(
-        self, id: str, format: Format | None = None, choices: Choices = NOTHING_SAID, check: Callable[[], None] = lambda: None
+        self,
+        id: str,
+        format: Format | None = None,
+        choices: Choices = NOTHING_SAID,
+        check: Callable[[], None] = lambda: None,
     ) -> Rows:
         """Its rows, mapped from disk; read from the file where the same bytes were not yet read in this way.
 
@@ -343,7 +366,8 @@ class DatasetStore:
 
     @contextlib.contextmanager
     def editing(self, id: str) -> Iterator[tuple[Edits, Rows]]:
-        """An imported set to be changed by this program alone: its versions, and its rows as they were read. Raises DataError."""
+        """An imported set to be changed by this program alone: its versions, and its rows as they were read. Raises
+        DataError."""
         path = self.path(id)
         if not IMPORTED.fullmatch(id):
             raise DataError("sets.not_yours", id=id)

@@ -1,10 +1,12 @@
 """The chat template: one object for preview, training, chat and export.
 
 It renders a conversation with the model's own Jinja template in a sandbox (core/data/sandbox), in its own dialect
-(core/data/dialect), and marks which characters are trained. For an answer these are exactly what the model has to generate after
-its prompt at that point: the prompt, rendered with add_generation_prompt and the same choice of thinking, must be a prefix of the
-training text. An answer that a longer conversation renders differently (most templates drop the thinking of earlier turns) becomes
-an example of its own, or is not trained. No torch, no transformers: the web process uses it for previews.
+(core/data/dialect), and marks which characters are trained. For an answer these are exactly what the model has to
+generate after
+its prompt at that point: the prompt, rendered with add_generation_prompt and the same choice of thinking, must be a
+prefix of the training text. An answer that a longer conversation renders differently (most templates drop the thinking
+of earlier turns) becomes an example of its own, or is not trained. No torch, no transformers: the web process uses it
+for previews.
 """
 
 from __future__ import annotations
@@ -58,7 +60,8 @@ class _Generation(jinja2.ext.Extension):
 
 # What an arbitrary template may raise, besides jinja's own errors.
 _ITS_FAULT = (
-    jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, NameError, RuntimeError, SyntaxError,
+    jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, NameError, RuntimeError,
+    SyntaxError,
     MemoryError, AssertionError,
 )  # fmt: skip
 
@@ -69,9 +72,9 @@ Mark = tuple[int, int, Part]  # characters: start, end exclusive
 
 @dataclass(frozen=True)
 class Rendered:
-    """A conversation as text, and the trained character ranges (start, end exclusive). unlearned: answers that are not trained,
-    because this text renders them differently from their prompt. thinks: whether its prompts ask for thinking. marks: ranges of
-    thinking and tool calls."""
+    """A conversation as text, and the trained character ranges (start, end exclusive). unlearned: answers that are not
+    trained, because this text renders them differently from their prompt. thinks: whether its prompts ask for thinking.
+    marks: ranges of thinking and tool calls."""
 
     text: str
     spans: tuple[tuple[int, int], ...]
@@ -135,7 +138,9 @@ class ChatTemplate:
         name, value = self.dialect.switch, "true" if thinks else "false"
         if name is None or self.dialect.thinks == thinks:
             return self
-        return replace(self, source=f"{{%- if {name} is not defined %}}{{%- set {name} = {value} %}}{{%- endif %}}{self.source}")
+        return replace(
+            self, source=f"{{%- if {name} is not defined %}}{{%- set {name} = {value} %}}{{%- endif %}}{self.source}"
+        )
 
     def _render(
         self, messages: list[dict[str, Any]], tools: list[Any] | None, thinks: bool | None, add_generation_prompt: bool
@@ -156,9 +161,14 @@ class ChatTemplate:
             raise TemplateError("template.cannot_render", reason=reason_of(error)) from None
 
     def render(
-        self, turns: Sequence[Turn], add_generation_prompt: bool = False, tools: list[Any] | None = None, thinks: bool | None = None
+        self,
+        turns: Sequence[Turn],
+        add_generation_prompt: bool = False,
+        tools: list[Any] | None = None,
+        thinks: bool | None = None,
     ) -> str:
-        """The conversation as the model reads it; thinks: None for the template's default. Raises TemplateError if it refuses."""
+        """The conversation as the model reads it; thinks: None for the template's default. Raises TemplateError if it
+        refuses."""
         messages = self.dialect.messages(_clean(turns))
         return self._render(messages, _clean(tools) or None, thinks, add_generation_prompt).translate(_OURS)
 
@@ -167,12 +177,17 @@ class ChatTemplate:
         return self.conversations(turns, tools, thinks, mask_history=True)[0]
 
     def conversations(
-        self, turns: Sequence[Turn], tools: list[Any] | None = None, thinks: bool | None = None, mask_history: bool = False
+        self,
+        turns: Sequence[Turn],
+        tools: list[Any] | None = None,
+        thinks: bool | None = None,
+        mask_history: bool = False,
     ) -> list[Rendered]:
-        """Texts in which each answer of weight 1 is trained once, usually one text; with mask_history only the last answer.
+        """Texts in which each answer of weight 1 is trained once, usually one text; with mask_history only the last
+        answer.
 
-        thinks: whether prompts ask for thinking; False leaves the data's thinking out, None asks where an answer has some. Raises
-        TemplateError if the template drops or rewrites content.
+        thinks: whether prompts ask for thinking; False leaves the data's thinking out, None asks where an answer has
+        some. Raises TemplateError if the template drops or rewrites content.
         """
         turns = _clean(turns)
         if tools and not self.dialect.tools:
@@ -220,9 +235,11 @@ class ChatTemplate:
         marks = tuple((start + len(prompt), end + len(prompt), part) for start, end, part in _marks(body, answer))
         return _Written(text if text.startswith(whole) else whole, len(prompt), len(whole), asked, marks)
 
-    def _moved(self, turns: list[dict[str, Any]], prompt: str, text: str, tools: list[Any] | None, thinks: bool | None) -> str:
-        """The last answer of text, continued from a prompt that is not a prefix of text: the template renders earlier turns, or
-        thinking that the prompt opens or closes, differently once there is an answer."""
+    def _moved(
+        self, turns: list[dict[str, Any]], prompt: str, text: str, tools: list[Any] | None, thinks: bool | None
+    ) -> str:
+        """The last answer of text, continued from a prompt that is not a prefix of text: the template renders earlier
+        turns, or thinking that the prompt opens or closes, differently once there is an answer."""
         before, answer = self.render(turns[:-1], False, tools, thinks), turns[-1]
         frame = prompt.removeprefix(before) if prompt.startswith(before) else ""
         opened = frame.rfind("<think>")
@@ -258,7 +275,9 @@ class ChatTemplate:
         turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _ANSWER}]
         _, found, tail = self.render(turns).rpartition(_ANSWER)
         if not found:
-            raise TemplateError("template.rewrites_answers" if self.render(turns).strip() else "template.renders_nothing")
+            raise TemplateError(
+                "template.rewrites_answers" if self.render(turns).strip() else "template.renders_nothing"
+            )
         return tail
 
     def _end_of_turn(self, after: str) -> str:
@@ -273,8 +292,8 @@ class ChatTemplate:
         return sorted(filter(None, self.all_special), key=len, reverse=True)
 
     def _with_stop(self, text: str, turns: list[dict[str, Any]], tools: list[Any] | None, thinks: bool | None) -> str:
-        """text, an answer without an end token, with one added: the beginning of the next turn, or the model's own end token;
-        otherwise no model would learn to stop."""
+        """text, an answer without an end token, with one added: the beginning of the next turn, or the model's own end
+        token; otherwise no model would learn to stop."""
         turns = _without_thinking(turns)  # which is rendered differently once there is an answer
         after = {"role": "tool" if turns[-1].get("tool_calls") else "user", "content": _ANSWER}
         try:
@@ -322,7 +341,9 @@ def _marks(body: str, answer: Turn) -> Iterator[Mark]:
         yield 0, at, "thinking"
     if answer.get("tool_calls"):
         end_of_thought = body.find("</think>", at)
-        begin = body.find(said, at) + len(said) if said else at if end_of_thought < 0 else end_of_thought + len("</think>")
+        begin = (
+            body.find(said, at) + len(said) if said else at if end_of_thought < 0 else end_of_thought + len("</think>")
+        )
         yield begin + len(body[begin:]) - len(body[begin:].lstrip()), len(body), "call"
 
 

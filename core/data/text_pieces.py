@@ -1,7 +1,9 @@
-"""Where a long plain text is split: at a paragraph, otherwise at a line or a sentence, otherwise between words. Nothing is lost. No torch.
+"""Where a long plain text is split: at a paragraph, otherwise at a line or a sentence, otherwise between words. Nothing
+is lost. No torch.
 
-`Borders` are found once; `cuts` answers for any length. A cut is looked for in the second half of what fits, so that a piece is
-never less than half full for the sake of a border. A book of a million characters: borders 0.14 s, cuts 20 ms (one shared core, 2026-11).
+`Borders` are found once; `cuts` answers for any length. A cut is looked for in the second half of what fits, so that a
+piece is never less than half full for the sake of a border. A book of a million characters: borders 0.14 s, cuts 20 ms
+(one shared core, 2026-11).
 """
 
 from __future__ import annotations
@@ -12,13 +14,16 @@ from bisect import bisect_right
 from collections.abc import Sequence
 
 # Best first: what a piece may end after.
-_ENDS = tuple(map(re.compile, (r"\n[^\S\n]*\n\s*", r"\n|[.!?…][\"'”’»)\]]*(?=\s)|[。！？][”’」』）]*", r"\s(?=\S)|[，、；：,;:]")))
+_ENDS = tuple(
+    map(re.compile, (r"\n[^\S\n]*\n\s*", r"\n|[.!?…][\"'”’»)\]]*(?=\s)|[。！？][”’」』）]*", r"\s(?=\S)|[，、；：,;:]"))
+)
 
 Borders = tuple[Sequence[int], ...]
 
 
 def borders(text: str, offsets: Sequence[tuple[int, int]]) -> Borders:
-    """For each kind of border, best first, the tokens with which something new begins. offsets: (T,) characters of each token."""
+    """For each kind of border, best first, the tokens with which something new begins. offsets: (T,) characters of each
+    token."""
     found = []
     starts = [start for start, _ in offsets]
     for pattern in _ENDS:
@@ -41,8 +46,8 @@ def shown_again(limit: int, overlap: int) -> int:
 def cuts(borders: Borders, length: int, limit: int, overlap: int = 0) -> list[tuple[int, int]]:
     """The pieces of a text of length tokens: (first token, after the last), at most limit tokens each.
 
-    A piece begins with the last token of the one before, so that every token but the very first is predicted once; with an overlap it shows
-    so many more of it, which are not predicted again (`shown_again`).
+    A piece begins with the last token of the one before, so that every token but the very first is predicted once; with
+    an overlap it shows so many more of it, which are not predicted again (`shown_again`).
     """
     pieces, start, again = list[tuple[int, int]](), 0, shown_again(limit, overlap)
     while length - start > limit:

@@ -44,7 +44,9 @@ class Tokenizer:
         added = self._fast.get_added_tokens_decoder().values()
         all_special = frozenset(t.content for t in added if t.special) | frozenset(self.special.values())
         self.eos_token_id = self._id(self.special.get("eos_token"))
-        self.pad_token_id = next((i for i in (self._id(self.special.get("pad_token")), self.eos_token_id) if i is not None), 0)
+        self.pad_token_id = next(
+            (i for i in (self._id(self.special.get("pad_token")), self.eos_token_id) if i is not None), 0
+        )
         self.template = ChatTemplate(_template_source(folder, config), self.special, all_special)
         self.stop_ids = self._stop_ids(generation)
         limit = files.read_object(folder / "config.json").get("max_position_embeddings")
@@ -53,7 +55,11 @@ class Tokenizer:
     @property
     def fingerprint(self) -> str:
         """Equal for tokenizers that give the same tokens for the same rows."""
-        said = (self._file.read_bytes(), self.template.fingerprint.encode(), repr(sorted(self.special.items())).encode())
+        said = (
+            self._file.read_bytes(),
+            self.template.fingerprint.encode(),
+            repr(sorted(self.special.items())).encode(),
+        )
         return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in said)).hexdigest()
 
     def limit(self, max_length: int) -> int:
@@ -73,8 +79,8 @@ class Tokenizer:
         return self._encoding(text).ids
 
     def _encoding(self, text: str, with_special: bool = False) -> Any:
-        """Raises ModelError if the tokenizer's own patterns take too long: its engine stops a match after ten million steps (0.6 s)
-        with a panic, which is not an Exception."""
+        """Raises ModelError if the tokenizer's own patterns take too long: its engine stops a match after ten million
+        steps (0.6 s) with a panic, which is not an Exception."""
         try:
             return self._fast.encode(text, add_special_tokens=with_special)
         except BaseException as error:
@@ -104,7 +110,8 @@ class Tokenizer:
         return self.encode_row(example, Learning(train_on, mask_history=True))[0]
 
     def encode_row(self, example: Example, learning: Learning) -> list[Whole]:
-        """The training examples of a row before truncation, usually one (ChatTemplate.conversations). Raises TemplateError."""
+        """The training examples of a row before truncation, usually one (ChatTemplate.conversations). Raises
+        TemplateError."""
         if learning.pairs:
             return self._encode_pair(example, learning)
         if learning.rated:
@@ -163,12 +170,14 @@ class Tokenizer:
 
 
 def sides(example: Example) -> list[list[Turn]]:
-    """The conversations with the better and with the worse answer; their common answers get weight 0. Raises TemplateError if there
-    is no worse answer, or both are the same."""
+    """The conversations with the better and with the worse answer; their common answers get weight 0. Raises
+    TemplateError if there is no worse answer, or both are the same."""
     better, worse = example.messages, example.rejected
     if not worse:
         raise TemplateError("template.no_pair")
-    shared = next((i for i, (a, b) in enumerate(zip(better, worse, strict=False)) if a != b), min(len(better), len(worse)))
+    shared = next(
+        (i for i, (a, b) in enumerate(zip(better, worse, strict=False)) if a != b), min(len(better), len(worse))
+    )
     if not all(any(turn.role == "assistant" and turn.weight for turn in side[shared:]) for side in (better, worse)):
         raise TemplateError("template.same_answers")
     read = [turn.as_dict() | ({"weight": 0} if turn.role == "assistant" else {}) for turn in better[:shared]]
@@ -180,7 +189,9 @@ def conversation(example: Example) -> list[Turn]:
     if example.messages:
         return [message.as_dict() for message in example.messages]
     thought, said = split_thinking(example.completion or "")
-    answer = {"content": said, "reasoning": thought} if thought and said.strip() else {"content": example.completion or ""}
+    answer = (
+        {"content": said, "reasoning": thought} if thought and said.strip() else {"content": example.completion or ""}
+    )
     return [{"role": "user", "content": example.prompt or ""}, {"role": "assistant", **answer}]
 
 

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 ADAPTER = "default"  # peft's name of the only adapter
 
 
-def add(model: PreTrainedModel, settings: Adapter, base_name: str, revision: str | None, will_restore: bool = False) -> PeftModel:
+def add(
+    model: PreTrainedModel, settings: Adapter, base_name: str, revision: str | None, will_restore: bool = False
+) -> PeftModel:
     """Add a new float32 adapter to a frozen base; before training it changes no output.
 
     will_restore: `restore` or `start_from` follows, so the initialization need not be computed (PiSSA).
@@ -66,7 +68,8 @@ def add(model: PreTrainedModel, settings: Adapter, base_name: str, revision: str
     # The base that a saved adapter names must load on this PC without a network.
     tuned.peft_config[ADAPTER].base_model_name_or_path = base_name
     tuned.peft_config[ADAPTER].revision = revision
-    tuned.peft_config[ADAPTER].exclude_modules = parts.absent(model) or None  # layers of a tower may have the same names
+    # layers of a tower may have the same names
+    tuned.peft_config[ADAPTER].exclude_modules = parts.absent(model) or None
     if settings.is_pissa:
         from core.engine.variants import pissa
 
@@ -108,7 +111,8 @@ def copy(source: Path, folder: Path, card: str) -> None:
 
 
 def start_from(tuned: PeftModel, folder: Path) -> None:
-    """Load the weights saved in folder into tuned's new adapter, bit for bit. Raises ModelError if they do not match it."""
+    """Load the weights saved in folder into tuned's new adapter, bit for bit. Raises ModelError if they do not match
+    it."""
     weights = _read(folder)
     if misfits := _misfits(tuned, weights):
         raise ModelError("adapter.other_base", folder=folder.name, count=len(misfits), first=misfits[0])
@@ -116,7 +120,8 @@ def start_from(tuned: PeftModel, folder: Path) -> None:
 
 
 def _misfits(tuned: PeftModel, weights: Mapping[str, Any]) -> list[str]:
-    """Weights of an adapter that tuned's lacks or has in another shape, and those of tuned's that are missing from it."""
+    """Weights of an adapter that tuned's lacks or has in another shape, and those of tuned's that are missing from
+    it."""
     from peft import get_peft_model_state_dict
 
     own = get_peft_model_state_dict(tuned, save_embedding_layers=False)
@@ -140,8 +145,8 @@ def _read(folder: Path) -> dict[str, Any]:
 
 
 def restore(tuned: PeftModel, weights: dict[str, Any]) -> None:
-    """Restore tuned's adapter, and with PiSSA its base, to the state in which weights were saved; bit for bit. Raises ModelError if
-    weights belong to other layers."""
+    """Restore tuned's adapter, and with PiSSA its base, to the state in which weights were saved; bit for bit. Raises
+    ModelError if weights belong to other layers."""
     from peft import set_peft_model_state_dict
 
     if misfits := _misfits(tuned, weights):
@@ -163,7 +168,8 @@ def begin_anew(tuned: PeftModel, start: dict[str, Any]) -> None:
 
 
 def attach(model: PreTrainedModel, folder: Path) -> PeftModel:
-    """Load a saved adapter onto a loaded base. Raises ModelError if any of its weights, or of the adapter's layers, has no counterpart."""
+    """Load a saved adapter onto a loaded base. Raises ModelError if any of its weights, or of the adapter's layers, has
+    no counterpart."""
     from peft import PeftConfig, PeftModelForCausalLM, set_peft_model_state_dict
 
     from core.engine.families import parts
@@ -179,7 +185,9 @@ def attach(model: PreTrainedModel, folder: Path) -> PeftModel:
     fit(config, layers)
     # Adapters that others trained on a tower do not affect text.
     weights = {
-        key: tensor for key, tensor in renamed(_read(folder), layers).items() if not re.fullmatch(there, key.removeprefix(PREFIX))
+        key: tensor
+        for key, tensor in renamed(_read(folder), layers).items()
+        if not re.fullmatch(there, key.removeprefix(PREFIX))
     }
     try:
         tuned = PeftModelForCausalLM(model, config, adapter_name=ADAPTER)
@@ -191,7 +199,9 @@ def attach(model: PreTrainedModel, folder: Path) -> PeftModel:
             raise
         _take_off(model)
         # torch reports one line per shape mismatch; peft one line for all missing layers.
-        misfits = [line.strip() for line in str(error).splitlines() if "size mismatch" in line] or [reason_of(error)[:200]]
+        misfits = [line.strip() for line in str(error).splitlines() if "size mismatch" in line] or [
+            reason_of(error)[:200]
+        ]
     if misfits:
         _take_off(model)
         raise ModelError("adapter.other_base", folder=folder.name, count=len(misfits), first=misfits[0])

@@ -1,9 +1,10 @@
 """Attention over packed examples (end to end in one row): each attends only to itself. Imports torch: workers only.
 
 transformers can isolate them too, by a mask of T x T; here each example is one causal `scaled_dot_product_attention`
-of its own, which computes nothing that the mask would discard and runs on every platform; or one kernel for all, if the GPU has it
-(core/engine/variants/varlen). 16-bit types on a CPU use core/engine/variants/blockwise. Positions restart in the batch's position_ids. Hybrid
-layers, ALiBi or soft-capped attention may not be isolated: `holds` tests the model itself before training.
+of its own, which computes nothing that the mask would discard and runs on every platform; or one kernel for all, if the
+GPU has it (core/engine/variants/varlen). 16-bit types on a CPU use core/engine/variants/blockwise. Positions restart in
+the batch's position_ids. Hybrid layers, ALiBi or soft-capped attention may not be isolated: `holds` tests the model
+itself before training.
 """
 
 from __future__ import annotations
@@ -37,8 +38,10 @@ def packed_sdpa(
     ends: torch.Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """query: (B, heads, T, d); key, value: (B, kv heads, T, d). lengths: of the examples in each row, with sum T; None: one example
-    per row. ends: as in Batch, if they are on the device already. Returns (B, T, heads, d). Raises NotImplementedError for unsupported attention.
+    """query: (B, heads, T, d); key, value: (B, kv heads, T, d). lengths: of the examples in each row, with sum T; None:
+    one example
+    per row. ends: as in Batch, if they are on the device already. Returns (B, T, heads, d). Raises NotImplementedError
+    for unsupported attention.
     """
     bent = attention_mask is not None or kwargs.get("softcap") is not None or kwargs.get("position_bias") is not None
     if bent or query.shape[2] != key.shape[2]:
@@ -56,7 +59,13 @@ def packed_sdpa(
     parts = [whole.split(lengths, 2) if lengths else (whole,) for whole in (query, key, value)]
     seen = [
         functional.scaled_dot_product_attention(
-            q, k, v, attn_mask=_window(q, sliding_window), dropout_p=dropout, is_causal=not _cuts(q, sliding_window), scale=scaling
+            q,
+            k,
+            v,
+            attn_mask=_window(q, sliding_window),
+            dropout_p=dropout,
+            is_causal=not _cuts(q, sliding_window),
+            scale=scaling,
         )
         for q, k, v in zip(*parts, strict=True)
     ]
@@ -78,7 +87,8 @@ def _window(query: torch.Tensor, window: int | None) -> torch.Tensor | None:
 
 
 def enable(model: Any) -> bool:
-    """Switch model to packed rows if `holds` shows that it isolates their examples; otherwise leave it unchanged and return False."""
+    """Switch model to packed rows if `holds` shows that it isolates their examples; otherwise leave it unchanged and
+    return False."""
     before = model.config._attn_implementation
     own = _own_hidden(model)
     windows: list[int | None] = []
@@ -91,7 +101,11 @@ def enable(model: Any) -> bool:
     try:
         with unlike.tried():  # a family with another structure is trained on padded batches
             switch(model, NAME)
-            if own is not None and holds(model, own) and (any(windows) or not _sees_a_part(model.config.get_text_config())):
+            if (
+                own is not None
+                and holds(model, own)
+                and (any(windows) or not _sees_a_part(model.config.get_text_config()))
+            ):
                 model.attention_before = before
                 return True
     finally:
@@ -101,16 +115,20 @@ def enable(model: Any) -> bool:
 
 
 def switch(model: Any, name: str) -> None:
-    """Set the text model's attention; towers keep theirs, or transformers would warn of each that was removed (core/engine/families/parts)."""
-    parts, text = ((key, getattr(model.config, key, None)) for key in model.config.sub_configs), model.config.get_text_config()
+    """Set the text model's attention; towers keep theirs, or transformers would warn of each that was removed
+    (core/engine/families/parts)."""
+    parts, text = (
+        ((key, getattr(model.config, key, None)) for key in model.config.sub_configs),
+        model.config.get_text_config(),
+    )
     own = {key: name if part is text else part._attn_implementation for key, part in parts if part is not None}
     model.set_attn_implementation({"": name} | own)
 
 
 @contextmanager
 def set_aside(model: Any) -> Iterator[None]:
-    """Context manager: model has its attention from before `enable`, with mask and cache, for decoding. Does nothing if nothing was
-    enabled."""
+    """Context manager: model has its attention from before `enable`, with mask and cache, for decoding. Does nothing if
+    nothing was enabled."""
     if model.config._attn_implementation != NAME:
         yield
         return
@@ -122,7 +140,8 @@ def set_aside(model: Any) -> Iterator[None]:
 
 
 def _sees_a_part(config: Any) -> bool:
-    """Whether some layer attends only to a window or a chunk. Families that express that only in the mask would lose it."""
+    """Whether some layer attends only to a window or a chunk. Families that express that only in the mask would lose
+    it."""
     kinds = set(getattr(config, "layer_types", None) or ())
     if kinds:
         return bool(kinds - {"full_attention"})
@@ -146,8 +165,8 @@ def _own_hidden(model: Any) -> torch.Tensor | None:
 
 @torch.no_grad()
 def holds(model: Any, own: torch.Tensor) -> bool:
-    """Test two examples in one row: each as if it were alone, the first as with the model's own attention, and changing the first
-    does not affect the second."""
+    """Test two examples in one row: each as if it were alone, the first as with the model's own attention, and changing
+    the first does not affect the second."""
     with eight_bit.rows_apart(model) as in_8_bit:
         ids = _probe(model)
         vocabulary = model.config.get_text_config().vocab_size
@@ -157,12 +176,15 @@ def holds(model: Any, own: torch.Tensor) -> bool:
             return True  # on the meta device (core/trial/dry_run) there is nothing to compare, only that it runs
         alone = torch.cat([_hidden(model, row, (row.shape[1],)) for row in (ids[:, :FIRST], ids[:, FIRST:])], 1)
         expected = torch.cat([own, alone[:, FIRST:]], 1)
-        allowed = (0.15 if in_8_bit else 0.02) * expected.abs().max()  # 16-bit sums in another order, before rounding to 8 bits
+        # 16-bit sums in another order, before rounding to 8 bits
+        allowed = (0.15 if in_8_bit else 0.02) * expected.abs().max()
         close = (together - alone).abs().max() <= allowed and (together - expected).abs().max() <= allowed
         touched = (together[:, FIRST:] - other[:, FIRST:]).abs().max()
-        # Experts compute their tokens as groups; the first example changes the second's group sizes, and so the order of sums.
+        # Experts compute their tokens as groups; the first example changes the second's group sizes, and so the order
+        # of sums.
         rounding = 1e-5 * expected.abs().max() if next(model.parameters()).dtype == torch.float32 else 0
-        if touched > rounding:  # a GPU's kernel may add in another order at each call: then the same row gives other numbers too
+        if touched > rounding:
+            # a GPU's kernel may add in another order at each call: then the same row gives other numbers too
             rounding = 2 * (_hidden(model, ids, (FIRST, SECOND)) - together).abs().max()
         return bool(close) and bool(touched <= rounding)
 

@@ -27,14 +27,16 @@ def load(
 ) -> PreTrainedModel:
     """The base on compute.device in eval mode, all parameters frozen. Raises ModelError with the reason.
 
-    own_code: run the folder's own Python, which core.models.trust has just allowed. whole: keep the weights of its towers
-    (core/engine/families/parts), which nothing here uses.
+    own_code: run the folder's own Python, which core.models.trust has just allowed. whole: keep the weights of its
+    towers (core/engine/families/parts), which nothing here uses.
     """
     try:
         config = mended.config(AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=own_code))
         kind = AutoModelForCausalLM if own_code else parts.auto_class(config)
         is_stored_so = False  # and stays quantized, whatever the recipe says
-        for settings in filter(None, (getattr(each, "quantization_config", None) for each in (config, config.get_text_config()))):
+        for settings in filter(
+            None, (getattr(each, "quantization_config", None) for each in (config, config.get_text_config()))
+        ):
             is_stored_so = True
             if settings.get("quant_method") in UNPACKED:
                 settings["dequantize"] = True  # on every device: their kernels have no gradients
@@ -66,8 +68,9 @@ def bits(base: torch.nn.Module) -> int:
 
 
 def load_finite(folder: Path, compute: Compute, *how: bool) -> tuple[PreTrainedModel, Compute]:
-    """`load`, and the dtype used: another one if the base overflows float16, as Gemma 3 does (transformers issue 39972), detected
-    by a forward of 16 tokens. The base is then loaded again, because rounding to float16 has lost values."""
+    """`load`, and the dtype used: another one if the base overflows float16, as Gemma 3 does (transformers issue
+    39972), detected by a forward of 16 tokens. The base is then loaded again, because rounding to float16 has lost
+    values."""
     base = load(folder, compute, *how)
     if compute.dtype != torch.float16 or is_finite(base):
         return base, compute
@@ -106,7 +109,8 @@ def _load(
             quantization_config=quantised,
             device_map=places,
         )
-        made_up = {*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])}  # at random, by transformers
+        # at random, by transformers
+        made_up = {*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])}
         towers = tuple(f"{part}." for part in parts.beside(model))
         if lacking := sorted(name for name in made_up if not name.startswith(towers)):
             raise ModelError("model.lacks_weights", folder=folder.name, count=len(lacking), first=lacking[0])
@@ -123,12 +127,16 @@ def _load(
 def nf4(dtype: torch.dtype, double_quant: bool = True) -> BitsAndBytesConfig:
     """The quantization of QLoRA's base; products are computed in dtype."""
     return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=double_quant, bnb_4bit_compute_dtype=dtype
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=double_quant,
+        bnb_4bit_compute_dtype=dtype,
     )
 
 
 def compute_4_bit_in(model: torch.nn.Module, dtype: torch.dtype) -> None:
-    """A 4-bit repository has its own compute dtype, mostly bfloat16, which RTX 20 GPUs only emulate; use dtype instead."""
+    """A 4-bit repository has its own compute dtype, mostly bfloat16, which RTX 20 GPUs only emulate; use dtype
+    instead."""
     from bitsandbytes.nn import Linear4bit
 
     for module in model.modules():

@@ -14,12 +14,14 @@ from core.engine.variants import pinned, varlen
 
 @dataclass(frozen=True)
 class Batch:
-    """input_ids: (B, T) int64. Trained tokens are addressed in the flattened (B*T,) grid: index: (K,) positions whose hidden states
+    """input_ids: (B, T) int64. Trained tokens are addressed in the flattened (B*T,) grid: index: (K,) positions whose
+    hidden states
     predict targets: (K,) token ids.
 
-    Padded: attention_mask (B, T) int64 marks padding. Packed: B is 1, position_ids (1, T) restart with each example, lengths are
-    their tokens in order, ends (N + 1,) int32 where each begins, and the end. tokens: without padding. examples: trained tokens of
-    each, in order; of a pair chosen comes first. Of pairs, (N,) each: answers, the same, at least 1; reference, log-probabilities
+    Padded: attention_mask (B, T) int64 marks padding. Packed: B is 1, position_ids (1, T) restart with each example,
+    lengths are their tokens in order, ends (N + 1,) int32 where each begins, and the end. tokens: without padding.
+    examples: trained tokens of each, in order; of a pair chosen comes first. Of pairs, (N,) each: answers, the same, at
+    least 1; reference, log-probabilities
     before training, 0 if not needed. is_bad: (N / 2,), for rated rows.
     """
 
@@ -49,7 +51,8 @@ class Batch:
 
 
 def collate(rows: Sequence[Encoded], pad_token_id: int, device: torch.device) -> Batch:
-    """Right-padded rows; a pair has one for each answer. Only the mask marks padding, because the pad token is often the end token."""
+    """Right-padded rows; a pair has one for each answer. Only the mask marks padding, because the pad token is often
+    the end token."""
     examples = [example for row in rows for example in row.examples]
     width = max(len(row.input_ids) for row in examples)
     input_ids = torch.full((len(examples), width), pad_token_id, dtype=torch.int64)
@@ -59,11 +62,14 @@ def collate(rows: Sequence[Encoded], pad_token_id: int, device: torch.device) ->
         mask[b, : len(row.input_ids)] = 1
     index, targets = _learned((b * width, row) for b, row in enumerate(examples))
     counts = tuple(row.learned_count for row in examples)
-    return Batch(input_ids, index, targets, int(mask.sum()), mask, examples=counts, **_of_pairs(rows, counts)).to(device)
+    return Batch(input_ids, index, targets, int(mask.sum()), mask, examples=counts, **_of_pairs(rows, counts)).to(
+        device
+    )
 
 
 def collate_packed(rows: Sequence[Encoded], device: torch.device) -> Batch:
-    """All rows packed into one, for a model whose attention isolates them (core/engine/attention); so are the two answers of a pair."""
+    """All rows packed into one, for a model whose attention isolates them (core/engine/attention); so are the two
+    answers of a pair."""
     examples = [example for row in rows for example in row.examples]
     lengths = tuple(len(row.input_ids) for row in examples)
     input_ids = torch.tensor([token for row in examples for token in row.input_ids])[None]
@@ -71,7 +77,9 @@ def collate_packed(rows: Sequence[Encoded], device: torch.device) -> Batch:
     starts = [sum(lengths[:i]) for i in range(len(lengths))]
     index, targets = _learned(zip(starts, examples, strict=True))
     counts, ends = tuple(row.learned_count for row in examples), varlen.ends_of(lengths)
-    batch = Batch(input_ids, index, targets, sum(lengths), None, positions, lengths, ends, counts, **_of_pairs(rows, counts))
+    batch = Batch(
+        input_ids, index, targets, sum(lengths), None, positions, lengths, ends, counts, **_of_pairs(rows, counts)
+    )
     return batch.to(device)
 
 

@@ -34,8 +34,9 @@ class Compute:
 
 
 def choose(before: str | None = None) -> Compute:
-    """bf16 on GPUs from Ampere on and on CPUs that compute it natively, fp16 on older GPUs, otherwise fp32. Call it before using the GPU: what is
-    free then is what this process may use. before: the dtype of an earlier attempt of the same run, which is kept whatever the timing says today.
+    """bf16 on GPUs from Ampere on and on CPUs that compute it natively, fp16 on older GPUs, otherwise fp32. Call it
+    before using the GPU: what is free then is what this process may use. before: the dtype of an earlier attempt of the
+    same run, which is kept whatever the timing says today.
     """
     chosen = _choose()
     if chosen.on_card:
@@ -46,8 +47,9 @@ def choose(before: str | None = None) -> Compute:
 
 
 def read_bitsandbytes() -> None:
-    """Import bitsandbytes before peft or transformers do. Its import registers four kernel fallbacks with torch.compile, which are
-    never used here but import torch's compiler: 1.4 of the 6.9 s of CPU time of all imports (2026-11-28, torch 2.15)."""
+    """Import bitsandbytes before peft or transformers do. Its import registers four kernel fallbacks with
+    torch.compile, which are never used here but import torch's compiler: 1.4 of the 6.9 s of CPU time of all imports
+    (2026-11-28, torch 2.15)."""
     compiled = torch.compile
     torch.compile = lambda function=None, **_: function or (lambda each: each)
     try:
@@ -58,15 +60,16 @@ def read_bitsandbytes() -> None:
 
 
 def beyond_float16(compute: Compute) -> Compute:
-    """For a base with values above 65,504: bfloat16 has float32's range in the same memory, and torch emulates it on older GPUs."""
+    """For a base with values above 65,504: bfloat16 has float32's range in the same memory, and torch emulates it on
+    older GPUs."""
     emulated = compute.on_card and torch.cuda.is_bf16_supported()
     dtype, key = (torch.bfloat16, "device.overflow_bf16") if emulated else (torch.float32, "device.overflow_fp32")
     return Compute(compute.device, dtype, msg(key))
 
 
 def stay_within_card(machine: Machine, system: str) -> None:
-    """Make a full GPU an error on Windows and WSL too, where the driver would silently use RAM instead, many times slower: torch
-    then frees its cache, tries again, and raises OutOfMemoryError as on Linux."""
+    """Make a full GPU an error on Windows and WSL too, where the driver would silently use RAM instead, many times
+    slower: torch then frees its cache, tries again, and raises OutOfMemoryError as on Linux."""
     card = card_of(machine)
     if system not in SPILLING_SYSTEMS or card is None or card.free_bytes is None:
         return
@@ -99,17 +102,19 @@ def on_cpu() -> Compute:
     if not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
         return Compute(cpu, torch.float32, msg("device.cpu_fp32"))
     ratio = _bf16_to_fp32_time()
-    # By AMX, or AVX512_BF16 of an EPYC, a product takes 0.2 to 0.5 of the fp32 one; by AVX512_BF16 of a Xeon without AMX 1.8 to 2.8 times
-    # it, emulated 5 times (measured, torch 2.13 and 2.15): 1 lies far from all of them.
+    # By AMX, or AVX512_BF16 of an EPYC, a product takes 0.2 to 0.5 of the fp32 one; by AVX512_BF16 of a Xeon without
+    # AMX 1.8 to 2.8 times it, emulated 5 times (measured, torch 2.13 and 2.15): 1 lies far from all of them.
     if ratio > 1:
         return Compute(cpu, torch.float32, msg("device.cpu_fp32_timed", ratio=ratio))
     return Compute(cpu, torch.bfloat16, msg("device.cpu_bf16", ratio=ratio))
 
 
 def _bf16_to_fp32_time(size: int = 576, rounds: int = 30) -> float:
-    """Time of one bf16 linear over that of the same in fp32, on one thread, the best of each; alternating, so that other programs disturb both. If
-    bf16 is not clearly faster, four times as often: beside twenty programs a worker once chose fp32 where bf16 takes half the time."""
-    clock = time.thread_time if len({time.thread_time() for _ in range(100)}) > 10 else time.perf_counter  # Windows': each 16 ms
+    """Time of one bf16 linear over that of the same in fp32, on one thread, the best of each; alternating, so that
+    other programs disturb both. If bf16 is not clearly faster, four times as often: beside twenty programs a worker
+    once chose fp32 where bf16 takes half the time."""
+    # Windows': each 16 ms
+    clock = time.thread_time if len({time.thread_time() for _ in range(100)}) > 10 else time.perf_counter
     factors = {dtype: torch.ones(size, size, dtype=dtype) for dtype in (torch.bfloat16, torch.float32)}
     best, threads, number = dict.fromkeys(factors, float("inf")), torch.get_num_threads(), 0
     torch.set_num_threads(1)

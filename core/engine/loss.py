@@ -1,11 +1,12 @@
 """The loss on trained tokens, with the head applied only there, some hundred positions at a time.
 
 Hidden states are picked by an integer index (a boolean mask has no fixed shape) before they meet the head, so the
-vocabulary multiplies the trained tokens of a chunk, never the sequence. The gradient of a chunk's hidden states is computed
-together with its logits; neither logits nor softmax are saved, and the head is not copied to fp32.
+vocabulary multiplies the trained tokens of a chunk, never the sequence. The gradient of a chunk's hidden states is
+computed together with its logits; neither logits nor softmax are saved, and the head is not copied to fp32.
 
-A family's logit scale (Cohere, Granite, Falcon-H1) or soft cap (Gemma) is read from its configuration and tested on the model
-itself; if the test fails, the model's own forward computes the logits of the trained positions. Imports torch: workers only.
+A family's logit scale (Cohere, Granite, Falcon-H1) or soft cap (Gemma) is read from its configuration and tested on the
+model itself; if the test fails, the model's own forward computes the logits of the trained positions. Imports torch:
+workers only.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ _CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
 class Head:
     """logits = cap * tanh(scale * head(hidden) / cap), without the cap where it is None.
 
-    alone: whether the test passed, so that the head may be applied to a few positions; otherwise the model's own forward is used.
+    alone: whether the test passed, so that the head may be applied to a few positions; otherwise the model's own
+    forward is used.
     kernel: Liger's, if it passed its test.
     """
 
@@ -120,11 +122,17 @@ def _chunks(rows: int, vocab_size: int, device: torch.device) -> list[slice]:
 
 
 class _FrozenHead(torch.autograd.Function):
-    """The losses (K,) of a head that is not trained. Saves each loss's gradient for the backward, (K, h) in hidden's dtype."""
+    """The losses (K,) of a head that is not trained. Saves each loss's gradient for the backward, (K, h) in hidden's
+    dtype."""
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor, head: Head
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        targets: torch.Tensor,
+        head: Head,
     ) -> torch.Tensor:
         losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
@@ -157,7 +165,8 @@ def _through(layer: Any, hidden: torch.Tensor, targets: torch.Tensor, head: Head
 
 
 def _own_logits(model: Any, batch: Batch) -> torch.Tensor:
-    """(K, V): the model's own logits at the trained positions; it computes all positions only if it supports no selection."""
+    """(K, V): the model's own logits at the trained positions; it computes all positions only if it supports no
+    selection."""
     inputs, width = batch.inputs(), batch.input_ids.shape[1]
     if "logits_to_keep" not in inspect.signature(model.forward).parameters:
         return model(**inputs).logits.flatten(0, 1).index_select(0, batch.index)
@@ -175,7 +184,9 @@ def _agrees(model: Any, head: Head) -> bool:
     try:
         with unlike.tried():
             own = model(input_ids=ids, use_cache=False).logits.float()
-            ours = head.bend(model.get_output_embeddings()(model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state))
+            ours = head.bend(
+                model.get_output_embeddings()(model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state)
+            )
             # On the meta device (core/trial/dry_run) there is nothing to compare.
             return own.shape == ours.shape and (own.is_meta or bool((own - ours).abs().max() <= 0.01 * own.abs().max()))
         return False  # a family with another structure: its own forward is always right

@@ -1,4 +1,5 @@
-"""The optimizer of a run: AdamW on the adapter; with LoRA+, matrices B have a higher learning rate than A. Workers only.
+"""The optimizer of a run: AdamW on the adapter; with LoRA+, matrices B have a higher learning rate than A. Workers
+only.
 
 A group's learning rate is the run's times its `lr_ratio`, which checkpoints store with the group.
 """
@@ -20,8 +21,8 @@ def make(tuned: torch.nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def of_name(optim: str | None, groups: list[dict[str, Any]], **settings: float) -> torch.optim.Optimizer:
-    """AdamW in fp32, or bitsandbytes' 8-bit and paged 8-bit ones (about 2 bytes per parameter instead of 8). If paging is not
-    possible, paged_adamw_8bit becomes adamw_8bit, otherwise its equal."""
+    """AdamW in fp32, or bitsandbytes' 8-bit and paged 8-bit ones (about 2 bytes per parameter instead of 8). If paging
+    is not possible, paged_adamw_8bit becomes adamw_8bit, otherwise its equal."""
     if optim in (None, "adamw_torch"):
         return torch.optim.AdamW(groups, fused=True, **settings)
     import bitsandbytes

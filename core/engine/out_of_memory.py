@@ -1,9 +1,10 @@
 """What a run does when it gets out of memory, in this order, until it fits: checkpoint layers that were exempt, smaller
 micro-batches, gradient checkpointing, activation offloading. No torch.
 
-Smaller micro-batches are more micro-batches, weighted by their trained tokens, so a step has the same rows and the same update
-except for rounding: the curve continues. The choice is part of a checkpoint's position, so that a resumed run keeps it and computes
-the same.
+Smaller micro-batches are more micro-batches, weighted by their trained tokens, so a step has the same rows and the same
+update
+except for rounding: the curve continues. The choice is part of a checkpoint's position, so that a resumed run keeps it
+and computes the same.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ class NothingLeftError(DoesNotFitError):
 class Retreat:
     """How a step is computed now. is_packed: whether examples are packed, so that a micro-batch is measured in tokens.
 
-    whole: tokens, or examples, in a planned micro-batch. taken: the ways taken so far, HALVE once per halving. room_for: how many
-    of the last layers fit without checkpointing.
+    whole: tokens, or examples, in a planned micro-batch. taken: the ways taken so far, HALVE once per halving.
+    room_for: how many of the last layers fit without checkpointing.
     """
 
     def __init__(self, whole: int, is_packed: bool, on_card: bool, checkpointing: bool = False, offloads: bool = False):
@@ -37,7 +38,8 @@ class Retreat:
 
     @classmethod
     def of(cls, recipe: Recipe, is_packed: bool, on_card: bool) -> Retreat:
-        train, on_card = recipe.train, on_card and not recipe.train.fsdp  # whose weights cannot be distinguished from activations
+        # whose weights cannot be distinguished from activations
+        train, on_card = recipe.train, on_card and not recipe.train.fsdp
         whole = train.per_device_train_batch_size * (recipe.row_length if is_packed else 1)
         return cls(whole, is_packed, on_card, bool(train.gradient_checkpointing), train.activation_offload and on_card)
 
@@ -68,7 +70,9 @@ class Retreat:
             return packed(rows, lengths, most)
         return [list(rows[start : start + most]) for start in range(0, len(rows), most)]
 
-    def go_on(self, failed: Sequence[int], lengths: Sequence[int], what: Message, measuring: bool = False) -> Message | None:
+    def go_on(
+        self, failed: Sequence[int], lengths: Sequence[int], what: Message, measuring: bool = False
+    ) -> Message | None:
         """Take the first way that helps the failed micro-batch; returns it, or None if none is left.
 
         what: where memory ran out. measuring: an evaluation saves nothing for a backward, so only smaller batches help.

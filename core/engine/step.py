@@ -1,8 +1,8 @@
 """One optimizer step, shared by the trainer, the dry run and the pace measurement. Imports torch: workers only.
 
-Micro-batches weighted by their trained tokens (so accumulation equals one large batch), gradient clipping, AdamW. A step knows how
-it is computed now (core/engine/out_of_memory) and how to undo itself; others decide which rows come next, the learning rate, and
-whether its values are plausible.
+Micro-batches weighted by their trained tokens (so accumulation equals one large batch), gradient clipping, AdamW. A
+step knows how it is computed now (core/engine/out_of_memory) and how to undo itself; others decide which rows come
+next, the learning rate, and whether its values are plausible.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ Rows = Sequence[Encoded]
 
 @dataclass(frozen=True)
 class Numbers:
-    """Of a step. loss: mean over its trained tokens, or its pairs. grad_norm: before clipping. tokens: read, without padding.
+    """Of a step. loss: mean over its trained tokens, or its pairs. grad_norm: before clipping. tokens: read, without
+    padding.
     is_finite: whether the update may be applied."""
 
     loss: float
@@ -57,14 +58,17 @@ class LongestBatch:
 
 
 class Step:
-    """tuned: the peft model on device, its base of dtype, adapters float32. packed: whether rows lie end to end (core/engine/attention).
+    """tuned: the peft model on device, its base of dtype, adapters float32. packed: whether rows lie end to end
+    (core/engine/attention).
 
-    preference: for rows that are pairs. offloading: creates the context that offloads activations. computing: the rows of the current micro-batch;
-    none while a failure could not be repeated. random: RNG states at the end of the last finished step, None before the first attempt.
+    preference: for rows that are pairs. offloading: creates the context that offloads activations. computing: the rows
+    of the current micro-batch; none while a failure could not be repeated. random: RNG states at the end of the last
+    finished step, None before the first attempt.
     """
 
     def __init__(
-        self, tuned: Any, device: torch.device, dtype: torch.dtype, optimizer: torch.optim.Optimizer, head: Head, retreat: Retreat,
+        self, tuned: Any, device: torch.device, dtype: torch.dtype, optimizer: torch.optim.Optimizer, head: Head,
+        retreat: Retreat,
         packed: bool, pad_token_id: int = 0, max_grad_norm: float | None = 1.0,
         offloading: Callable[[Any], AbstractContextManager[Any]] = Offload, preference: Preference | None = None,
     ):  # fmt: skip
@@ -73,7 +77,9 @@ class Step:
         self.packed, self.pad_token_id, self.preference = packed, pad_token_id, preference
         self.parameters = [parameter for parameter in tuned.parameters() if parameter.requires_grad]
         # Optimizers write past PyTorch's version counters, which tell fused_lora's copies that a factor has changed.
-        optimizer.register_step_post_hook(lambda *_, trained=self.parameters: torch.autograd.graph.increment_version(trained))
+        optimizer.register_step_post_hook(
+            lambda *_, trained=self.parameters: torch.autograd.graph.increment_version(trained)
+        )
         self.scaler = self._new_scaler()
         self.fused: fused_lora.Fused | None = None
         self.elementwise: Elementwise | None = None
@@ -87,13 +93,17 @@ class Step:
 
     @classmethod
     def of(cls, tuned: Any, recipe: Recipe, compute: Compute, pad_token_id: int) -> Step:
-        """The step of a run. Create it before an attempt is restored: the current adapter is the initial one of every attempt; a
-        copy is kept in RAM."""
+        """The step of a run. Create it before an attempt is restored: the current adapter is the initial one of every
+        attempt; a copy is kept in RAM."""
         base = tuned.get_base_model()
         packed = recipe.data.packing and attention.enable(base)
         optimizer, head = optimizers.make(tuned, recipe), Head.of(base)
         retreat, device, dtype = Retreat.of(recipe, packed, compute.on_card), compute.device, compute.dtype
-        limit, preference, pad = recipe.train.max_grad_norm, Preference.of(recipe.train), vocabulary.padding(base, pad_token_id)
+        limit, preference, pad = (
+            recipe.train.max_grad_norm,
+            Preference.of(recipe.train),
+            vocabulary.padding(base, pad_token_id),
+        )
         step = cls(tuned, device, dtype, optimizer, head, retreat, packed, pad, limit, preference=preference)
         step._untrained = [parameter.detach().to("cpu", copy=True) for parameter in step.parameters]
         return step
@@ -167,7 +177,8 @@ class Step:
         grad_norm = float(self.clip())
         learned = sum(batch.targets.numel() for batch in batches)
         loss = float(loss_sum) / self.whole(batches)[0]
-        may_overflow = self.scaler.is_enabled() and self.scaler.get_scale() > 1  # float16's GradScaler: it skips the step itself
+        # float16's GradScaler: it skips the step itself
+        may_overflow = self.scaler.is_enabled() and self.scaler.get_scale() > 1
         is_finite = math.isfinite(loss) and (math.isfinite(grad_norm) or may_overflow)
         return Numbers(loss, grad_norm, sum(batch.tokens for batch in batches), learned, is_finite)
 
@@ -184,9 +195,9 @@ class Step:
         self, batches: Sequence[Batch], entering: Callable[[int], None] = lambda number: None, is_scaled: bool = True,
         whole: tuple[float, float] | None = None,
     ) -> torch.Tensor:  # fmt: skip
-        """Forward and backward of every micro-batch, weighted by its trained tokens, or pairs. Returns the summed loss, a scalar
-        without gradient; the gradients are those of the mean. entering is called with each one's number, from 0. whole: of the step
-        that batches belong to."""
+        """Forward and backward of every micro-batch, weighted by its trained tokens, or pairs. Returns the summed loss,
+        a scalar without gradient; the gradients are those of the mean. entering is called with each one's number, from
+        0. whole: of the step that batches belong to."""
         counted, share = whole or self.whole(batches)
         loss_sum = torch.zeros((), device=self.device)
         for number, batch in enumerate(batches):
@@ -224,8 +235,8 @@ class Step:
         return torch.nn.utils.clip_grad_norm_(self.parameters, self._max_grad_norm or math.inf)
 
     def apply(self, is_good: bool, is_first: bool = False) -> None:
-        """Apply the update if it is good, and clear the gradients. is_first: of all updates; the optimizer then creates its state,
-        which can be undone; later it changes it."""
+        """Apply the update if it is good, and clear the gradients. is_first: of all updates; the optimizer then creates
+        its state, which can be undone; later it changes it."""
         if not is_first:
             self.computing = ()
         if is_good:
@@ -239,8 +250,8 @@ class Step:
 
     @torch.no_grad()
     def measure(self, rows: Rows, compares: bool = False) -> tuple[float, int]:
-        """Summed loss and trained tokens, or pairs, of a batch (`told` then has more); the model's train or eval mode is not
-        changed."""
+        """Summed loss and trained tokens, or pairs, of a batch (`told` then has more); the model's train or eval mode
+        is not changed."""
         self.computing = rows  # first: the batch itself may not fit
         batch = self.batch(rows)
         if compares and self.preference:
@@ -293,9 +304,10 @@ class Step:
         self.optimizer.state.clear()
         self.random = self._random_at_start
 
-    # ---- tried out beforehand (core/training/memory/probe) ---------------------------------------------------------------
+    # ---- tried out beforehand (core/training/memory/probe) ---------------------------------------
     def longest(self, steps: Iterable[Sequence[Sequence[int]]], rows: Rows) -> LongestBatch:
-        """The micro-batch with most tokens, padding included; of several the one with most trained tokens. steps: positions in rows."""
+        """The micro-batch with most tokens, padding included; of several the one with most trained tokens. steps:
+        positions in rows."""
         lengths, learned = lengths_of(rows), learned_of(rows)
         best, several = ((-1, -1), list[int]()), False
         for step in steps:
@@ -351,7 +363,8 @@ def stop_inside_layers(tuned: torch.nn.Module, check: Callable[[], None]) -> Ite
 
 
 def checkpoint_layers(tuned: Any, kept: int = 0) -> None:
-    """Gradient checkpointing: save only each layer's input and recompute the rest in the backward; except for the last `kept`
+    """Gradient checkpointing: save only each layer's input and recompute the rest in the backward; except for the last
+    `kept`
     layers, whose backward comes first: their memory is freed before the others recompute."""
     from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -359,7 +372,9 @@ def checkpoint_layers(tuned: Any, kept: int = 0) -> None:
     tuned.enable_input_require_grads()  # otherwise nothing below the first checkpoint gets a gradient
     if kept:
         layers = [
-            module for module in tuned.get_base_model().get_decoder().modules() if isinstance(module, GradientCheckpointingLayer)
+            module
+            for module in tuned.get_base_model().get_decoder().modules()
+            if isinstance(module, GradientCheckpointingLayer)
         ]
         for layer in layers[-kept:]:
             layer.gradient_checkpointing = False

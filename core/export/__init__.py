@@ -1,5 +1,6 @@
 """Exports a run as an adapter, a merged model or a GGUF file, and verifies that the result answers as it should.
 
 Imports: engine (in the files that the worker runs), runs, data, models, system, workspace and the ground.
-Add a kind of export: `records.ExportKind`, a branch in `worker`, a comparison in `proof`. Add a GGUF family: `gguf`. Published: `hub`.
+Add a kind of export: `records.ExportKind`, a branch in `worker`, a comparison in `proof`. Add a GGUF family: `gguf`.
+Published: `hub`.
 """

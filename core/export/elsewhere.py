@@ -1,4 +1,5 @@
-"""How to use a finished export: for each program, the commands to type. Used by the page and the command line. No torch.
+"""How to use a finished export: for each program, the commands to type. Used by the page and the command line. No
+torch.
 
 Another program: a line here, its sentence `in_` in elsewhere.yaml.
 """
@@ -22,7 +23,9 @@ def commands(done: ExportResult, folder: Path) -> list[tuple[str, str]]:
         return [("in_transformers", loading.of_model(folder, str(folder))), ("in_vllm", f'vllm serve "{folder}"')]
     if done.kind == "gguf-lora":
         lora = folder / next((name for name in done.files if name.endswith("-lora.gguf")), "")
-        base = next((str(folder / name) for name in done.files if name.endswith(".gguf") and name != lora.name), "BASE.gguf")
+        base = next(
+            (str(folder / name) for name in done.files if name.endswith(".gguf") and name != lora.name), "BASE.gguf"
+        )
         return [
             ("in_llamacpp", f'llama-server -m "{base}" --lora "{lora}"'),
             ("in_koboldcpp", f'koboldcpp --model "{base}" --lora "{lora}"'),
@@ -39,7 +42,8 @@ def commands(done: ExportResult, folder: Path) -> list[tuple[str, str]]:
 
 
 def ollama_name(done: ExportResult) -> str:
-    """Under a maker of its own, so that no model of the person's is replaced by one that happens to be called the same."""
+    """Under a maker of its own, so that no model of the person's is replaced by one that happens to be called the
+    same."""
     return f"lora-garage/{(done.ollama_name or 'tuned').rpartition('/')[2]}"
 
 

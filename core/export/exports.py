@@ -1,4 +1,5 @@
-"""Exports: the adapter, a merged 16-bit folder, or a GGUF file with an Ollama Modelfile, each verified before it counts.
+"""Exports: the adapter, a merged 16-bit folder, or a GGUF file with an Ollama Modelfile, each verified before it
+counts.
 
 What an export is and how to ask for one; the work is done by `core.export.worker` in a process of its own. No torch.
 
@@ -66,7 +67,9 @@ class ExportJob:
         is_over = self.process.poll() is not None
         return self.job.status(self.process) or ExportStatus().model_copy(update=GONE if is_over else {})
 
-    def wait(self, timeout_s: float | None = None, on_status: Callable[[ExportStatus], None] | None = None) -> ExportStatus:
+    def wait(
+        self, timeout_s: float | None = None, on_status: Callable[[ExportStatus], None] | None = None
+    ) -> ExportStatus:
         """The status once it is over, or after timeout_s."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while (status := self.status()).active and (deadline is None or time.monotonic() < deadline):
@@ -88,7 +91,8 @@ class Exports:
         self._clear_leftovers()
 
     def _clear_leftovers(self) -> None:
-        """What a worker that was killed left, or could not delete on Windows; and what a deletion that was cut off did."""
+        """What a worker that was killed left, or could not delete on Windows; and what a deletion that was cut off
+        did."""
         for left in self.workspace.exports.glob(f".*{DELETED}"):
             files.remove_tree(left)
         for job in (self.workspace.exports / ".jobs").glob("*"):
@@ -137,7 +141,10 @@ class Exports:
 
     def _spawn(self, job: JobFolder, run: RunFolder) -> subprocess.Popen[bytes]:
         self._before_start()
-        request, environment = str(job.path / "request.json"), run_process.environment_nearest(run.facts().wanted_device)
+        request, environment = (
+            str(job.path / "request.json"),
+            run_process.environment_nearest(run.facts().wanted_device),
+        )
         (job.path / "export.log").write_bytes(b"")
         with open(job.path / "export.log", "ab") as log:  # llama.cpp's processes write into it too
             return start_worker("core.export.worker", request, log=log, cwd=self.workspace.root, **environment)
@@ -186,7 +193,11 @@ class Exports:
         """The newest attempt at each export of a run, of whatever strength, that is at work or came to nothing."""
         found = []
         for folder in sorted((self.workspace.exports / ".jobs").glob("*")):
-            asked = files.read_model(ExportRequest, folder / "request.json") if folder.name.startswith(f"{run_id}-") else None
+            asked = (
+                files.read_model(ExportRequest, folder / "request.json")
+                if folder.name.startswith(f"{run_id}-")
+                else None
+            )
             if asked and asked.run == run_id and asked.name == folder.name:
                 status = JobFolder(folder).status(self._started.get(asked.name))
                 found += [(asked, status)] if status and status.state != "done" else []

@@ -1,4 +1,5 @@
-"""The folder of one export attempt: whether its worker lives, how to end it, what a killed one left (files: core.export.exports)."""
+"""The folder of one export attempt: whether its worker lives, how to end it, what a killed one left (files:
+core.export.exports)."""
 
 from __future__ import annotations
 
@@ -19,8 +20,9 @@ from core.system.processes import kill_tree
 # From the spawn to the first status of the worker: imports, on a slow disk.
 START_S = 60.0
 CANCEL_S = 5.0
-# In build/, with what its name has beyond the job's: an earlier export, for the instant in which the new one takes its place. No
-# folder here has the name of the export once more: paths of more than 260 characters are refused by many programs on Windows.
+# In build/, with what its name has beyond the job's: an earlier export, for the instant in which the new one takes its
+# place. No folder here has the name of the export once more: paths of more than 260 characters are refused by many
+# programs on Windows.
 REPLACED = "replaced"
 GONE = {"state": "failed", "message": msg("export.went_away")}
 
@@ -46,7 +48,8 @@ class JobFolder:
     def status(self, process: subprocess.Popen[bytes] | None = None) -> ExportStatus | None:
         """As it really is: one that says it is at work while nobody holds its lock went away without a word.
 
-        process: of its worker, where it was started here, so that one which died at once is not "starting" for a minute.
+        process: of its worker, where it was started here, so that one which died at once is not "starting" for a
+        minute.
         """
         status, is_over = self._written(), process is not None and process.poll() is not None
         if status and status.active and not self.is_locked():
@@ -59,7 +62,11 @@ class JobFolder:
     def _gone(self) -> dict[str, Any]:
         """A disk that is full to its last byte takes no last word either."""
         free = files.free_when_full(self.path)
-        return GONE if free is None else GONE | {"message": msg("export.went_away_full", folder=self.path, free_mb=free // 10**6)}
+        return (
+            GONE
+            if free is None
+            else GONE | {"message": msg("export.went_away_full", folder=self.path, free_mb=free // 10**6)}
+        )
 
     def is_at_work(self) -> bool:
         return self.is_locked() or ((status := self.status()) is not None and status.active)
@@ -78,7 +85,8 @@ class JobFolder:
         return (self.path / "control.json").exists()
 
     def end(self, process: subprocess.Popen[bytes] | None, cancelled: Message) -> ExportStatus | None:
-        """Ask, wait, kill; what Windows refuses to delete even then is said, and goes with the next job. Takes CANCEL_S and a moment at most."""
+        """Ask, wait, kill; what Windows refuses to delete even then is said, and goes with the next job. Takes CANCEL_S
+        and a moment at most."""
         if not (status := self.status(process)) or not status.active:
             return status
         self.ask_cancel()
@@ -87,7 +95,8 @@ class JobFolder:
             time.sleep(0.1)
         if status is None:
             return None
-        while self.is_locked() and time.monotonic() < deadline:  # Windows deletes what it has mapped only once it has ended
+        while self.is_locked() and time.monotonic() < deadline:
+            # Windows deletes what it has mapped only once it has ended
             time.sleep(0.05)
         if process and process.poll() is None and (status.active or self.is_locked()):
             kill_tree(process.pid)
@@ -102,8 +111,8 @@ class JobFolder:
         return status
 
     def clear(self, patience_s: float = 0.0) -> bool:
-        """Whether all that was half made is gone: Windows deletes no file that a process which is just ending has mapped, or a
-        scanner open."""
+        """Whether all that was half made is gone: Windows deletes no file that a process which is just ending has
+        mapped, or a scanner open."""
         self.bring_back()
         is_gone = files.remove_tree(self.build, patience_s)
         (self.path / "control.json").unlink(missing_ok=True)
@@ -113,7 +122,8 @@ class JobFolder:
         """An earlier export that was put aside by one which was killed before it took its place."""
         exports = self.path.parent.parent
         found = {old: self.path.name + old.name.removeprefix(REPLACED) for old in self.build.glob(f"{REPLACED}*")}
-        if inner := [file.parent for file in (self.build / REPLACED).glob("*/export.json")]:  # as earlier versions put it aside
+        if inner := [file.parent for file in (self.build / REPLACED).glob("*/export.json")]:
+            # as earlier versions put it aside
             del found[self.build / REPLACED]
             found |= {old: old.name for old in inner}
         for old, name in found.items():

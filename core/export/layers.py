@@ -1,8 +1,8 @@
 """A forward pass through a model that does not fit into memory: each layer is read from disk, used and released.
 
-The model is built without weights (transformers knows how, for every family), and accelerate's hooks ask for those of a layer
-just before it runs. So memory holds one layer, or the embedding, and what flows between them; all rows go through together, so
-that everything is read once. In float32, on the card where there is one. Workers only (torch).
+The model is built without weights (transformers knows how, for every family), and accelerate's hooks ask for those of a
+layer just before it runs. So memory holds one layer, or the embedding, and what flows between them; all rows go through
+together, so that everything is read once. In float32, on the card where there is one. Workers only (torch).
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ OF_A_LAYER = re.compile(r"^(.*?\.\d+)\.")
 
 
 def need_bytes(base: Base, adapter: Path) -> int:
-    """Memory of such a forward: of its largest part as it is stored and in float32, of the adapter, which is held whole, and of
-    the logits and their logarithms."""
+    """Memory of such a forward: of its largest part as it is stored and in float32, of the adapter, which is held
+    whole, and of the logits and their logarithms."""
     parts: dict[str, int] = defaultdict(int)
     for name, stored in base.tensors.items():
         layer = OF_A_LAYER.match(name)
@@ -52,7 +52,8 @@ def missing(model: PreTrainedModel, base: Base) -> list[str]:
 def read_by_layer(
     model: PreTrainedModel, read: Read, there: Collection[str], device: torch.device, extra: Mapping[str, torch.Tensor]
 ) -> PreTrainedModel:
-    """model, made ready for a forward on device. read: for names of `there`; extra: what an adapter adds, by the model's names."""
+    """model, made ready for a forward on device. read: for names of `there`; extra: what an adapter adds, by the
+    model's names."""
     for name, buffer in model.named_buffers():
         if name in there:  # few families keep any; most compute them
             buffer.copy_(read(name))
@@ -97,7 +98,12 @@ class _Weights(Mapping[str, torch.Tensor]):
     """What the hooks ask: by the names of a model with or without an adapter, read at that moment."""
 
     def __init__(
-        self, model: PreTrainedModel, read: Read, there: Collection[str], device: torch.device, extra: Mapping[str, torch.Tensor]
+        self,
+        model: PreTrainedModel,
+        read: Read,
+        there: Collection[str],
+        device: torch.device,
+        extra: Mapping[str, torch.Tensor],
     ):
         self._names = [name for name, _ in model.named_parameters()]
         self._tied, self._read, self._there, self._device, self._extra = _tied(model), read, there, device, extra

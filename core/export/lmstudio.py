@@ -1,6 +1,8 @@
-"""Finds LM Studio's models folder and puts a GGUF file there as MAKER/MODEL/FILE.gguf, the only layout it reads. No torch.
+"""Finds LM Studio's models folder and puts a GGUF file there as MAKER/MODEL/FILE.gguf, the only layout it reads. No
+torch.
 
-A hard link where both lie on one disk, so that the file takes its room once, and a copy elsewhere. What is deleted on one side stays on the other.
+A hard link where both lie on one disk, so that the file takes its room once, and a copy elsewhere. What is deleted on
+one side stays on the other.
 """
 
 from __future__ import annotations
@@ -35,10 +37,11 @@ def wanted_folder(home: Path | None = None) -> Path:
 
 
 def place(file: Path, run_name: str, models: Path) -> Path:
-    """file, of a finished export, below LM Studio's models, with what it sees by; an earlier one of the same name is replaced. Returns
-    where it is.
+    """file, of a finished export, below LM Studio's models, with what it sees by; an earlier one of the same name is
+    replaced. Returns where it is.
 
-    Raises ExportError for a path that is too long, RunError for a disk that does not take it: nothing of it is left there then.
+    Raises ExportError for a path that is too long, RunError for a disk that does not take it: nothing of it is left
+    there then.
     """
     home = models / MAKER / names.slug(run_name, fallback=names.slug(file.stem))
     for beside in file.parent.glob(f"{MMPROJ}*.gguf"):

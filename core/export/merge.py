@@ -1,8 +1,9 @@
 """W + BA: an adapter merged into its freshly read 16-bit base, as an ordinary Hugging Face folder. Never into 4 bit.
 
-LoRA, rsLoRA and DoRA are merged from file to file, some rows of a tensor at a time: each sum is formed in float32 and rounded once, and
-memory holds a few MiB for each core. What an adapter has beyond those (trained embeddings, biases, ...) goes through
-peft's merge_and_unload on the loaded model: 4 bytes a parameter, 2 where memory is short. Workers only (torch).
+LoRA, rsLoRA and DoRA are merged from file to file, some rows of a tensor at a time: each sum is formed in float32 and
+rounded once, and memory holds a few MiB for each core. What an adapter has beyond those (trained embeddings, biases,
+...) goes through peft's merge_and_unload on the loaded model: 4 bytes a parameter, 2 where memory is short. Workers
+only (torch).
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ STORED = {dtype: name for name, dtype in FLOATS.items()}
 
 
 class _Scratch(threading.local):
-    """Where a thread works, again and again: malloc would fetch and clear the same pages from the system for each piece."""
+    """Where a thread works, again and again: malloc would fetch and clear the same pages from the system for each
+    piece."""
 
     def __init__(self) -> None:
         self._kept: dict[torch.dtype, torch.Tensor] = {}
@@ -59,7 +61,8 @@ _scratch = _Scratch()
 
 
 def merge(base: Base, adapter: Path, target: Path, progress: Progress, check: Check) -> None:
-    """target, made new: config, tokenizer, template without our markers, weights of the types that base.written_as tells."""
+    """target, made new: config, tokenizer, template without our markers, weights of the types that base.written_as
+    tells."""
     target.mkdir(parents=True)
     copy_companions(base, adapter, target)
     pairs = lora_pairs(base, adapter)
@@ -95,17 +98,24 @@ def copy_companions(base: Base, adapter: Path, target: Path) -> None:
         files.replace_json(target / "tokenizer_config.json", tokenizer)  # one template, in its own file
 
 
-# ---- streaming --------------------------------------------------------------------------------------------------------
-def _merge_streaming(base: Base, adapter: Path, pairs: dict[str, Pair], target: Path, progress: Progress, check: Check) -> None:
+# ---- streaming -----------------------------------------------------------------------------------
+def _merge_streaming(
+    base: Base, adapter: Path, pairs: dict[str, Pair], target: Path, progress: Progress, check: Check
+) -> None:
     done = 0
     weight_map: dict[str, str] = {}
     with open_tensors(adapter / "adapter_model.safetensors") as lora:
         for file in sorted({t.file for t in base.tensors.values()}):
             stored = {name: t for name, t in base.tensors.items() if t.file == file}
             shapes = {
-                name: (STORED[base.written_as(name)] if t.dtype in FLOATS else t.dtype, t.shape) for name, t in stored.items()
+                name: (STORED[base.written_as(name)] if t.dtype in FLOATS else t.dtype, t.shape)
+                for name, t in stored.items()
             }
-            with open_tensors(file) as weights, SafetensorsFile(target / file.name, shapes) as written, _at_once() as start:
+            with (
+                open_tensors(file) as weights,
+                SafetensorsFile(target / file.name, shapes) as written,
+                _at_once() as start,
+            ):
                 for name in stored:
                     check()
                     pieces = _pieces(weights.get_tensor(name), base.written_as(name), pairs.get(name), lora)
@@ -158,8 +168,9 @@ def _as(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 @contextmanager
 def _at_once() -> Iterator[Callable[[Callable[[], None]], None]]:
-    """What is started here is done when it ends, or what the first of it raised is. Each on one core: torch's own threads wait for each
-    other at every small product, which on a busy PC was most of a merge. One more than there are cores: another may be waiting to write."""
+    """What is started here is done when it ends, or what the first of it raised is. Each on one core: torch's own
+    threads wait for each other at every small product, which on a busy PC was most of a merge. One more than there are
+    cores: another may be waiting to write."""
     before, cores = torch.get_num_threads(), min(MOST_CORES, psutil.cpu_count(logical=False) or 1)
     torch.set_num_threads(1)
     pool, coming = ThreadPoolExecutor(cores + 1), deque[Future[None]]()
@@ -178,7 +189,7 @@ def _at_once() -> Iterator[Callable[[Callable[[], None]], None]]:
         torch.set_num_threads(before)
 
 
-# ---- through peft -----------------------------------------------------------------------------------------------------
+# ---- through peft --------------------------------------------------------------------------------
 def _merge_with_peft(base: Base, adapter: Path, target: Path, check: Check) -> None:
     from core.engine import base_model
     from core.engine.adapter import attach

@@ -1,4 +1,5 @@
-"""Maps the factors in an adapter's file to the tensors of the base's files, each with its scale: W + scale * B @ A. Workers only (torch)."""
+"""Maps the factors in an adapter's file to the tensors of the base's files, each with its scale: W + scale * B @ A.
+Workers only (torch)."""
 
 from __future__ import annotations
 
@@ -21,9 +22,9 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Experts:
-    """How peft lays the factors of all experts of a layer into two matrices: A (count * r, in) has those of one below those of another,
-    B (out, r * count) has them in turn. turned: the parameter is (count, in, out), not (count, out, in). one: the expert that a tensor
-    is, and from which of its rows on; None: all."""
+    """How peft lays the factors of all experts of a layer into two matrices: A (count * r, in) has those of one below
+    those of another, B (out, r * count) has them in turn. turned: the parameter is (count, in, out), not (count, out,
+    in). one: the expert that a tensor is, and from which of its rows on; None: all."""
 
     count: int
     turned: bool = False
@@ -33,8 +34,8 @@ class Experts:
 
 @dataclass(frozen=True)
 class Pair:
-    """Where an adapter's file has A and B of one tensor of the base, what B @ A is multiplied by, and DoRA's magnitudes (rows,) where it
-    has them."""
+    """Where an adapter's file has A and B of one tensor of the base, what B @ A is multiplied by, and DoRA's magnitudes
+    (rows,) where it has them."""
 
     a: str
     b: str
@@ -51,11 +52,14 @@ class Pair:
         if experts.one is not None:
             rows = slice(experts.first_row + start, experts.first_row + stop)
             return of_b[rows, :, experts.one] @ of_a[experts.one]
-        return torch.einsum("ore,eri->eio" if experts.turned else "ore,eri->eoi", of_b[:, :, start:stop], of_a[start:stop])
+        return torch.einsum(
+            "ore,eri->eio" if experts.turned else "ore,eri->eoi", of_b[:, :, start:stop], of_a[start:stop]
+        )
 
 
 def lora_pairs(base: Base, adapter: Path) -> dict[str, Pair] | None:
-    """Base tensor -> its pair, or None where W + scale * B @ A, or DoRA's form of it, on the stored tensors is not all there is."""
+    """Base tensor -> its pair, or None where W + scale * B @ A, or DoRA's form of it, on the stored tensors is not all
+    there is."""
     config = files.read_object(adapter / "adapter_config.json")
     plain = not any(
         config.get(name)
@@ -83,7 +87,8 @@ def lora_pairs(base: Base, adapter: Path) -> dict[str, Pair] | None:
 
 
 def scale_of(config: Mapping[str, Any], key: str) -> float:
-    """Of one factor: alpha / rank, or alpha / sqrt(rank), each as PEFT matches the patterns of its config (as regular expressions)."""
+    """Of one factor: alpha / rank, or alpha / sqrt(rank), each as PEFT matches the patterns of its config (as regular
+    expressions)."""
     module = key.removeprefix(PREFIX).partition(".lora_")[0]
     rank, alpha = (
         (patterns := config.get(f"{name}_pattern") or {}).get(get_pattern_key(patterns, module), config[usual])
@@ -106,7 +111,7 @@ def _of_matrix(base: Base, key: str, shapes: Shapes, has_magnitudes: bool, scale
     return {name: Pair(key, other, scale, magnitude)}
 
 
-# ---- experts: all of a layer in one parameter --------------------------------------------------------------------------
+# ---- experts: all of a layer in one parameter ----------------------------------------------------
 def _parameter(base: Base, key: str, targets: Any) -> str | None:
     """The parameter that a factor belongs to, by its name in the model. Of several in one module peft wraps the
     first, then the wrapper: the last one's factors have the shortest names."""
@@ -128,7 +133,12 @@ def _of_experts(base: Base, parameter: str, key: str, shapes: Shapes, scale: flo
     module, (count, *sides) = base.model.get_submodule(parameter.rpartition(".")[0]), shape
     turned = bool(getattr(module, "is_transposed", False))
     wide, rows = sides if turned else reversed(sides)
-    if other not in shapes or shapes[key][1] != wide or shapes[other] != (rows, shapes[key][0]) or shapes[key][0] % count:
+    if (
+        other not in shapes
+        or shapes[key][1] != wide
+        or shapes[other] != (rows, shapes[key][0])
+        or shapes[key][0] % count
+    ):
         return {}
     pair = Pair(key, other, scale, experts=Experts(count, turned))
     if name := base.stored_names.get(parameter):

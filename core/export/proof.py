@@ -3,14 +3,14 @@
 bytes: an adapter is a copy, and is compared as one. Nothing is loaded.
 whole: a merged model is compared tensor by tensor with W + s * B @ A (core.export.tensors), then loaded again
 and asked the same questions as the adapter on the same 16-bit base, one model after the other.
-layers: where no model fits, the same tensors, and one forward of each through the disk, layer by layer (core.export.layers);
-answers are not written then.
+layers: where no model fits, the same tensors, and one forward of each through the disk, layer by layer
+(core.export.layers); answers are not written then.
 
 It passes when no tensor is off, the mean answer loss is within MAX_LOSS_GAP, the mean loss over whole rows within
-MAX_TEXT_LOSS_GAP, the first token of every answer is the same choice (or all tensors are right), and the export's own tokenizer and template read every
-prompt as our chat does. Greedy answers are kept so that a person can see differences. On the CPU both sides compute in float32
-(the stored 16-bit values are exact in it), so that what differs is the export and not rounding on the way; on a card in 16 bit.
-Workers only (torch).
+MAX_TEXT_LOSS_GAP, the first token of every answer is the same choice (or all tensors are right), and the export's own
+tokenizer and template read every prompt as our chat does. Greedy answers are kept so that a person can see differences.
+On the CPU both sides compute in float32 (the stored 16-bit values are exact in it), so that what differs is the export
+and not rounding on the way; on a card in 16 bit. Workers only (torch).
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ NEUTRAL = ("What is the capital of France?", "Tell me about horses.", "How do I 
 class ProofPrompt:
     """One question and the answer it is measured on.
 
-    turns, tools: up to the question; ids: (T,) with the answer; learned: (T,) True on answer tokens; start: where the answer
-    begins. Without an answer (start == T) the adapter's own becomes it.
+    turns, tools: up to the question; ids: (T,) with the answer; learned: (T,) True on answer tokens; start: where the
+    answer begins. Without an answer (start == T) the adapter's own becomes it.
     """
 
     turns: tuple[Turn, ...]
@@ -87,7 +87,8 @@ class PromptResult:
 
 
 def prompts_of(rows: Sequence[Any], tokenizer: Tokenizer) -> tuple[list[ProofPrompt], bool]:
-    """Up to MAX_PROMPTS probes from a run's rows ({"messages": [...]}); without any, neutral questions. (probes, own)."""
+    """Up to MAX_PROMPTS probes from a run's rows ({"messages": [...]}); without any, neutral questions. (probes,
+    own)."""
     own = [probe for row in rows if (probe := _own(row, tokenizer))]
     if own:
         return own[:MAX_PROMPTS], True
@@ -114,7 +115,9 @@ def _own(row: Any, tokenizer: Tokenizer) -> ProofPrompt | None:
     start = ends[-1]
     while start > 0 and encoded.learned[start - 1]:
         start -= 1
-    return ProofPrompt(tuple(turns[:-1]), encoded.input_ids, encoded.learned, start, row.get("tools")) if start else None
+    return (
+        ProofPrompt(tuple(turns[:-1]), encoded.input_ids, encoded.learned, start, row.get("tools")) if start else None
+    )
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,8 @@ class Method:
 
 
 def choose(base: Base, adapter: Path, in_float32: bool = False) -> Method:
-    """Whole models where they fit and are quick, else layer by layer, by what is free now. Raises ExportError with both numbers
+    """Whole models where they fit and are quick, else layer by layer, by what is free now. Raises ExportError with both
+    numbers
     where nothing is enough. in_float32: on a card too, where that is compared with llama.cpp's."""
     memory = psutil.virtual_memory().available
     whole = base.parameters * 2.3 + (600 << 20)
@@ -233,7 +237,11 @@ def _prove(merged: Path, base: Base, adapter: Path, work: Work) -> ExportCheck:
 
 
 def judge(
-    work: Work, expected: Sequence[PromptResult], found: Sequence[PromptResult], alike: int, compared: tensors.Comparison | None
+    work: Work,
+    expected: Sequence[PromptResult],
+    found: Sequence[PromptResult],
+    alike: int,
+    compared: tensors.Comparison | None,
 ) -> ExportCheck:
     method, tokenizer, probes = work.method, work.tokenizer, work.probes
     # Built-in questions have no answers where none are written: then the loss of the questions alone is compared.
@@ -241,7 +249,8 @@ def judge(
     losses = [sum(a.loss_sum for a in side) / max(1, answers) for side in (expected, found)]
     texts = [sum(a.text_loss_sum for a in side) / sum(a.text_tokens for a in side) for side in (expected, found)]
     equal = [e.first_token == f.first_token for e, f in zip(expected, found, strict=True)]
-    # Where every number of the files is known to be right, a word that was as likely as another may be the other by rounding.
+    # Where every number of the files is known to be right, a word that was as likely as another may be the other by
+    # rounding.
     words = all(equal) or (compared is not None and not compared.off)
     # False also where a loss is not a number.
     close = abs(losses[0] - losses[1]) <= MAX_LOSS_GAP and abs(texts[0] - texts[1]) <= MAX_TEXT_LOSS_GAP
@@ -277,7 +286,7 @@ def _finite(loss: float) -> float:
     return round(loss, 6) if math.isfinite(loss) else 1e9  # JSON has no NaN; no real loss comes near
 
 
-# ---- asking -----------------------------------------------------------------------------------------------------------
+# ---- asking --------------------------------------------------------------------------------------
 class _Cancelled(StoppingCriteria):
     """Ends a generation softly: an exception inside generate() would leave peft's hooks behind."""
 
@@ -305,7 +314,11 @@ def answer(model: Any, probes: Sequence[ProofPrompt], tokenizer: Tokenizer, chec
         input_ids=torch.tensor(prompts, device=model.device),
         attention_mask=torch.tensor(mask, device=model.device),
         generation_config=GenerationConfig(
-            do_sample=False, max_new_tokens=ANSWER_TOKENS, use_cache=True, eos_token_id=sorted(stops) or None, pad_token_id=pad
+            do_sample=False,
+            max_new_tokens=ANSWER_TOKENS,
+            use_cache=True,
+            eos_token_id=sorted(stops) or None,
+            pad_token_id=pad,
         ),
         stopping_criteria=StoppingCriteriaList([_Cancelled(check)]),
     )
@@ -336,7 +349,9 @@ def _measure(model: Any, probe: ProofPrompt, greedy: list[int], work: Work) -> P
 
 def _result(logits: torch.Tensor, probe: ProofPrompt, greedy: list[int]) -> PromptResult:
     """logits: (T, vocabulary) of probe.ids."""
-    losses = functional.cross_entropy(logits[:-1].float(), torch.tensor(probe.ids[1:], device=logits.device), reduction="none")
+    losses = functional.cross_entropy(
+        logits[:-1].float(), torch.tensor(probe.ids[1:], device=logits.device), reduction="none"
+    )
     learned = torch.tensor(probe.learned[1:], device=logits.device)
     return PromptResult(
         loss_sum=float(losses[learned].sum()),
@@ -348,8 +363,9 @@ def _result(logits: torch.Tensor, probe: ProofPrompt, greedy: list[int]) -> Prom
     )
 
 
-# ---- whole models -----------------------------------------------------------------------------------------------------
-# Each in a function of its own, which no name of a model outlives: two of them do not fit where one does.
+# ---- whole models
+# ----------------------------------------------------------------------------------------------------- Each in a
+# function of its own, which no name of a model outlives: two of them do not fit where one does.
 def of_adapter(base: Base, adapter: Path, work: Work) -> tuple[list[ProofPrompt], list[PromptResult]]:
     """Its own answer to each question becomes what a question without one is measured on."""
     progress = work.of("proving_adapter")
@@ -386,7 +402,7 @@ def _merged(folder: Path, base: Base, compute: Compute) -> PreTrainedModel:
     return model.eval()
 
 
-# ---- layer by layer ---------------------------------------------------------------------------------------------------
+# ---- layer by layer ------------------------------------------------------------------------------
 def few(probes: Sequence[ProofPrompt]) -> list[ProofPrompt]:
     """As many as go through in one batch; always one."""
     chosen: list[ProofPrompt] = []
@@ -404,7 +420,8 @@ def adapter_by_layer(base: tensors.Reader, adapter: Path, work: Work) -> list[Pr
 
     def read(name: str) -> torch.Tensor:
         found = base.whole(names[name])
-        return found.to(base.base.written_as(names[name])) if found.is_floating_point() else found  # first rounded as the export is
+        # first rounded as the export is
+        return found.to(base.base.written_as(names[name])) if found.is_floating_point() else found
 
     return forward_by_layer("layers_of_adapter", model, list(names), read, extra, work)
 
@@ -416,7 +433,12 @@ def _export_by_layer(merged: Path, written: tensors.MergedFolder, work: Work) ->
 
 
 def forward_by_layer(
-    stage: str, model: PreTrainedModel, names: Sequence[str], read: layers.Read, extra: dict[str, torch.Tensor], work: Work
+    stage: str,
+    model: PreTrainedModel,
+    names: Sequence[str],
+    read: layers.Read,
+    extra: dict[str, torch.Tensor],
+    work: Work,
 ) -> list[PromptResult]:
     """names: of what read can give."""
     progress, asked, on = work.of(stage), set[str](), work.method.compute.device
@@ -448,4 +470,6 @@ def _reads_alike(exported: Path, probes: Sequence[ProofPrompt], ours: Tokenizer)
         )
         for probe in probes
     ]
-    return [list(r["input_ids"]) == ours.prompt(probe.turns, probe.tools) for r, probe in zip(read, probes, strict=True)]
+    return [
+        list(r["input_ids"]) == ours.prompt(probe.turns, probe.tools) for r, probe in zip(read, probes, strict=True)
+    ]

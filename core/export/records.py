@@ -10,8 +10,10 @@ from core.messages import Message, msg
 from core.values import Frozen
 
 ExportKind = Literal["adapter", "merged", "gguf", "gguf-lora"]
-# What can be asked for; ollama is gguf: both come with a Modelfile. lmstudio is gguf too, and the file is then given to LM Studio.
-KINDS: dict[str, ExportKind] = {"adapter": "adapter", "merged": "merged", "gguf": "gguf", "ollama": "gguf", "lmstudio": "gguf",
+# What can be asked for; ollama is gguf: both come with a Modelfile. lmstudio is gguf too, and the file is then given to
+# LM Studio.
+KINDS: dict[str, ExportKind] = {"adapter": "adapter", "merged": "merged", "gguf": "gguf", "ollama": "gguf",
+    "lmstudio": "gguf",
                                 "gguf-lora": "gguf-lora"}  # fmt: skip
 QUANTS = ("q4_k_m", "q5_k_m", "q6_k", "q8_0", "f16", "bf16")
 # How the name of a file begins that holds what a model sees or hears by; LM Studio and llama.cpp know it by that.
@@ -21,8 +23,10 @@ MOST_STRENGTH = 4.0
 LONGEST_MERGED = "out/model-00001-of-00004.safetensors"
 State = Literal["starting", "running", "done", "failed", "cancelled"]
 # Stages of the worker's own; the others (a model being fetched) have their sentence under `stage.`.
-STAGES = frozenset({"starting", "copying", "copying_base", "fetching_tools", "merging", "comparing", "proving_adapter", "proving_export",
-                    "layers_of_adapter", "layers_of_export", "publishing", "asking_hub", "sending", "committing", "converting_gguf", "unpacking_gguf", "quantising", "asking_llamacpp"})  # fmt: skip
+STAGES = frozenset({"starting", "copying", "copying_base", "fetching_tools", "merging", "comparing", "proving_adapter",
+    "proving_export",
+                    "layers_of_adapter", "layers_of_export", "publishing", "asking_hub", "sending", "committing",
+                    "converting_gguf", "unpacking_gguf", "quantising", "asking_llamacpp"})  # fmt: skip
 
 
 class ExportRequest(Frozen):
@@ -40,7 +44,8 @@ class ExportRequest(Frozen):
 
     @property
     def name(self) -> str:
-        """The folder's name. A checkpoint is part of it, so that it never replaces the export of the whole run; so is a strength."""
+        """The folder's name. A checkpoint is part of it, so that it never replaces the export of the whole run; so is a
+        strength."""
         strength = f"x{self.strength:g}" if self.strength != 1 else None
         return "-".join(filter(None, (self.run, self.checkpoint, self.kind, self.quant, strength)))
 
@@ -58,9 +63,10 @@ Proof = Literal["bytes", "whole", "layers", "llamacpp"]
 
 
 class ExportCheck(Frozen):
-    """What the proof found (core.export.proof says which there are). Losses in nats, of the export and of the adapter on the
-    same 16-bit base: mean over all answer tokens, and over all tokens of the same rows (`text`), where damage shows that answers
-    learned by heart hide. None where nothing was asked: an adapter, and answers that had to be written first."""
+    """What the proof found (core.export.proof says which there are). Losses in nats, of the export and of the adapter
+    on the same 16-bit base: mean over all answer tokens, and over all tokens of the same rows (`text`), where damage
+    shows that answers learned by heart hide. None where nothing was asked: an adapter, and answers that had to be
+    written first."""
 
     proof: Proof = "whole"
     tensors: int = 0  # compared one by one; 0 in what was exported before there was such a comparison
@@ -76,7 +82,8 @@ class ExportCheck(Frozen):
     passed: bool
     differences: tuple[Difference, ...] = ()
     compute: str = ""  # device and dtype of both sides, or the build of llama.cpp
-    # Of a proof in llama.cpp, with the divergence (nats) of the file from the 16-bit file that it was made of, and of that one from the adapter.
+    # Of a proof in llama.cpp, with the divergence (nats) of the file from the 16-bit file that it was made of, and of
+    # that one from the adapter.
     quant: str | None = None
     divergence: float | None = None
     divergence_16: float | None = None
@@ -114,7 +121,9 @@ class ExportCheck(Frozen):
         parts = [msg("gguf.found_words", **values)]
         parts.append(msg("gguf.found_higher" if more >= 0 else "gguf.found_lower", loss=abs(more)))
         if self.tensors:
-            parts.append(msg("export.found_tensors", right=max(0, self.tensors - len(self.tensors_off)), tensors=self.tensors))
+            parts.append(
+                msg("export.found_tensors", right=max(0, self.tensors - len(self.tensors_off)), tensors=self.tensors)
+            )
         return [*parts, msg("gguf.found_where", compute=self.compute)]
 
 
@@ -165,8 +174,8 @@ class ExportResult(Frozen):
 
 
 class ExportStatus(Frozen):
-    """status.json: how far an export is. fraction: of this stage, or None where it cannot be told; phase: which stage that is, from 0, and
-    phase_since when it began."""
+    """status.json: how far an export is. fraction: of this stage, or None where it cannot be told; phase: which stage
+    that is, from 0, and phase_since when it began."""
 
     v: int = 1
     state: State = "starting"

@@ -1,5 +1,6 @@
-"""Writes a safetensors file in pieces, with several threads: its own library needs all tensors of a file in memory at once, 15 GB for
-some 7B models. Workers only (torch). The format: 8 bytes little-endian length of the header, the header as JSON padded with spaces to 8 bytes, the raw values.
+"""Writes a safetensors file in pieces, with several threads: its own library needs all tensors of a file in memory at
+once, 15 GB for some 7B models. Workers only (torch). The format: 8 bytes little-endian length of the header, the header
+as JSON padded with spaces to 8 bytes, the raw values.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""A base model's weights on disk, from the headers of their files alone, with their names in the model. Workers only (torch)."""
+"""A base model's weights on disk, from the headers of their files alone, with their names in the model. Workers only
+(torch)."""
 
 from __future__ import annotations
 
@@ -59,19 +60,26 @@ class Base:
 
     @cached_property
     def stored_names(self) -> dict[str, str]:
-        """The model's parameters and buffers, by their names in it -> their names in the files, where one tensor there is one here.
-        transformers renames many while it reads; experts that lie one by one become one parameter: they are in `expert_parts`."""
+        """The model's parameters and buffers, by their names in it -> their names in the files, where one tensor there
+        is one here. transformers renames many while it reads; experts that lie one by one become one parameter: they
+        are in `expert_parts`."""
         there = self.model.state_dict()
-        return {found: name for name, (found, converter) in self._placed.items() if converter is None and found in there}
+        return {
+            found: name for name, (found, converter) in self._placed.items() if converter is None and found in there
+        }
 
     @cached_property
     def expert_parts(self) -> dict[str, dict[str, ExpertPart]]:
-        """Parameters of the model whose experts lie one by one in the files: parameter -> names there -> which part of it each is.
-        As transformers stacks them; what it does more with (turns, cuts) is left out."""
+        """Parameters of the model whose experts lie one by one in the files: parameter -> names there -> which part of
+        it each is. As transformers stacks them; what it does more with (turns, cuts) is left out."""
         found: dict[str, dict[tuple[int, int], str]] = defaultdict(dict)
         for name, (parameter, converter) in self._placed.items():
             number = _OF_ONE.search(name)
-            if converter is not None and number and (order := _stacked(self._converters[converter], converter)) is not None:
+            if (
+                converter is not None
+                and number
+                and (order := _stacked(self._converters[converter], converter)) is not None
+            ):
                 found[parameter][int(number[1]), order] = name
         return {parameter: self._parts(names) for parameter, names in found.items()}
 
@@ -116,8 +124,8 @@ class Base:
         return max(sizes, key=lambda name: sizes[name])
 
     def written_as(self, name: str) -> torch.dtype:
-        """The type of a number in a merged model: its own where most of the base is in 16 bit (biases of routers are in 32 on purpose),
-        else the 16-bit one."""
+        """The type of a number in a merged model: its own where most of the base is in 16 bit (biases of routers are in
+        32 on purpose), else the 16-bit one."""
         return FLOATS[self.tensors[name].dtype] if self._most in SIXTEEN_BIT else self.dtype
 
     @property
@@ -126,7 +134,8 @@ class Base:
 
 
 def _stacked(converter: WeightConverter, pattern: str) -> int | None:
-    """Which of the matrices of an expert, from the top, a tensor of pattern is; None where more is done than to stack them."""
+    """Which of the matrices of an expert, from the top, a tensor of pattern is; None where more is done than to stack
+    them."""
     steps = [(type(step).__name__, getattr(step, "dim", None)) for step in converter.operations]
     if steps not in ([("MergeModulelist", 0)], [("MergeModulelist", 0), ("Concatenate", 1)]):
         return None

@@ -1,8 +1,8 @@
-"""Combines two weighted adapters of one base into one: PEFT's `add_weighted_adapter` on files, no torch. "cat" is exact, with the sum of both ranks;
-"svd" is the nearest of a smaller rank.
+"""Combines two weighted adapters of one base into one: PEFT's `add_weighted_adapter` on files, no torch. "cat" is
+exact, with the sum of both ranks; "svd" is the nearest of a smaller rank.
 
-B A of the sum is w1 s1 B1 A1 + w2 s2 B2 A2: the rows of A below each other, weighed, the columns of B beside each other. A layer that only one
-of them has gets zeros for the other.
+B A of the sum is w1 s1 B1 A1 + w2 s2 B2 A2: the rows of A below each other, weighed, the columns of B beside each
+other. A layer that only one of them has gets zeros for the other.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class Weighed:
 
 
 def write(parts: tuple[Weighed, Weighed], target: Path, rank: int | None = None) -> int:
-    """target, made new, whole or not at all; its rank: that of both together, or rank. Raises ModelError with what cannot be summed, OSError."""
+    """target, made new, whole or not at all; its rank: that of both together, or rank. Raises ModelError with what
+    cannot be summed, OSError."""
     configs = [_config(part.folder) for part in parts]
     first, second = configs
     for name in ("base_model_name_or_path", "revision"):
@@ -47,8 +48,11 @@ def write(parts: tuple[Weighed, Weighed], target: Path, rank: int | None = None)
     if target.exists():
         raise ModelError("summed.is_there", folder=str(target))
     ranks = [int(config["r"]) for config in configs]
-    scales = [float(one["lora_alpha"]) / (math.sqrt(one["r"]) if one.get("use_rslora") else one["r"]) for one in configs]
-    weights = _joined([_tensors(part.folder) for part in parts], ranks, [part.weight * scale for part, scale in zip(parts, scales, strict=True)])  # fmt: skip
+    scales = [
+        float(one["lora_alpha"]) / (math.sqrt(one["r"]) if one.get("use_rslora") else one["r"]) for one in configs
+    ]
+    weights = _joined([_tensors(part.folder) for part in parts], ranks, [part.weight * scale for part,
+        scale in zip(parts, scales, strict=True)])  # fmt: skip
     whole = sum(ranks)
     if rank is not None and not 1 <= rank < whole:
         raise ModelError("summed.rank", found=rank, high=whole - 1)
@@ -56,7 +60,13 @@ def write(parts: tuple[Weighed, Weighed], target: Path, rank: int | None = None)
         weights = _nearest(weights, rank)
     modules = sorted({name for config in configs for name in config["target_modules"]})
     rank = rank or whole
-    config = first | {"r": rank, "lora_alpha": rank, "use_rslora": False, "init_lora_weights": True, "target_modules": modules}
+    config = first | {
+        "r": rank,
+        "lora_alpha": rank,
+        "use_rslora": False,
+        "init_lora_weights": True,
+        "target_modules": modules,
+    }
     with files.folder_aside(target) as aside:
         aside.mkdir(parents=True)
         for name in TOKENIZER_FILES:
@@ -107,8 +117,8 @@ def _joined(parts: list[dict[str, np.ndarray]], ranks: list[int], scales: list[f
 
 
 def _nearest(weights: dict[str, np.ndarray], rank: int) -> dict[str, np.ndarray]:
-    """Of each B A the nearest of rank, by its singular values (Eckart and Young 1936); B A itself, as large as the layer, is never made: the values are
-    those of the small triangles that are left of B and A."""
+    """Of each B A the nearest of rank, by its singular values (Eckart and Young 1936); B A itself, as large as the
+    layer, is never made: the values are those of the small triangles that are left of B and A."""
     found: dict[str, np.ndarray] = {}
     for name in (name for name in weights if name.endswith(_ENDS[0])):
         other = name.removesuffix(_ENDS[0]) + _ENDS[1]

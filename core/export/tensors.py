@@ -1,9 +1,11 @@
-"""Verifies an export with little memory: reads it back from disk and compares it tensor by tensor with what it should be.
+"""Verifies an export with little memory: reads it back from disk and compares it tensor by tensor with what it should
+be.
 
 An adapter is a copy: its bytes are the run's. Of a merged model every number is compared with W + s * B @ A
-(DoRA: with the lengths it has learned) of base and adapter, a few rows at a time: it may be off by one place in the type it is
-written in, because two products of the same numbers may round differently, and such places may not be many. So a matrix of
-zeros, the base's own, or one that belongs elsewhere is found, however little it changes what a model says. Workers only (torch).
+(DoRA: with the lengths it has learned) of base and adapter, a few rows at a time: it may be off by one place in the
+type it is written in, because two products of the same numbers may round differently, and such places may not be many.
+So a matrix of zeros, the base's own, or one that belongs elsewhere is found, however little it changes what a model
+says. Workers only (torch).
 """
 
 from __future__ import annotations
@@ -25,8 +27,8 @@ from core.models.weights import open_tensors
 AT_ONCE = 1 << 22  # numbers of one tensor that are compared at once: 16 MiB in float32, a few times over
 # Of the numbers of a tensor: sums in another order round few of them to the other side.
 MAX_OTHER_SIDE = 0.01
-# Of the largest number in its row, eight units in the last place of float32: where W and s * B @ A nearly cancel out, their sum is smaller
-# than what the order of the additions makes of it, and no step at the sum itself would cover that.
+# Of the largest number in its row, eight units in the last place of float32: where W and s * B @ A nearly cancel out,
+# their sum is smaller than what the order of the additions makes of it, and no step at the sum itself would cover that.
 CANCELLED = 2.0**-20
 
 
@@ -66,7 +68,8 @@ class Reader:
 
 
 class MergedFolder(Reader):
-    """A merged model, as it lies on the disk. names: the tensors that it has; expected: those of the base, which it should have."""
+    """A merged model, as it lies on the disk. names: the tensors that it has; expected: those of the base, which it
+    should have."""
 
     def __init__(self, written: Base, base: Base):
         super().__init__(written)
@@ -82,7 +85,11 @@ class MergedFolder(Reader):
 
     def step(self, name: str, rounded: torch.Tensor) -> torch.Tensor:
         """How far one more or one less at the last place is, at most."""
-        return one_step(rounded, self._original.written_as(name)) if rounded.is_floating_point() else torch.zeros_like(rounded)
+        return (
+            one_step(rounded, self._original.written_as(name))
+            if rounded.is_floating_point()
+            else torch.zeros_like(rounded)
+        )
 
 
 class Tuned:
@@ -101,7 +108,9 @@ class Tuned:
             weight = weight.float()
         if (pair := self._pairs.get(name)) is None:
             return weight
-        tuned = weight + pair.scale * pair.product(self.adapter[pair.a].float(), self.adapter[pair.b].float(), start, stop)
+        tuned = weight + pair.scale * pair.product(
+            self.adapter[pair.a].float(), self.adapter[pair.b].float(), start, stop
+        )
         if pair.magnitude is None:
             return tuned
         return tuned * (self.adapter[pair.magnitude][start:stop].float() / tuned.norm(dim=1))[:, None]
@@ -161,7 +170,11 @@ def _pieces(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
 def same_bytes(run: Path, export: Path) -> Comparison:
     """An adapter that was copied: every file of the run's folder, byte for byte, and no number in it that is none."""
     files = sorted(file.relative_to(run).as_posix() for file in run.rglob("*") if file.is_file())
-    off = [name for name in files if not (export / name).is_file() or not filecmp.cmp(run / name, export / name, shallow=False)]
+    off = [
+        name
+        for name in files
+        if not (export / name).is_file() or not filecmp.cmp(run / name, export / name, shallow=False)
+    ]
     with open_tensors(export / "adapter_model.safetensors") as file:
         names = list(file.keys())
         off += [name for name in names if not bool(file.get_tensor(name).isfinite().all())]

@@ -1,8 +1,9 @@
-"""One export, in a process of its own: `python -m core.export.worker REQUEST.json` (see core.export.exports for the folders).
+"""One export, in a process of its own: `python -m core.export.worker REQUEST.json` (see core.export.exports for the
+folders).
 
 Holds the lease for as long as it works. A watch thread polls control.json; where the main thread does not come back in
-time it clears what was half made and ends the process, so that Cancel works inside libraries too. Exit: 0 done, 1 failed,
-3 cancelled.
+time it clears what was half made and ends the process, so that Cancel works inside libraries too. Exit: 0 done, 1
+failed, 3 cancelled.
 """
 
 from __future__ import annotations
@@ -26,7 +27,16 @@ from core.errors import BusyError, ExportError, GarageError, RunError, StopReque
 from core.export.exports import adapter_folder
 from core.export.jobs import REPLACED, JobFolder
 from core.export.llamacpp import lora_kinds
-from core.export.records import GGUF_KINDS, QUANTS, ExportCheck, ExportRequest, ExportResult, ExportStatus, State, shown_loss
+from core.export.records import (
+    GGUF_KINDS,
+    QUANTS,
+    ExportCheck,
+    ExportRequest,
+    ExportResult,
+    ExportStatus,
+    State,
+    shown_loss,
+)
 from core.export.room import MERGED, gguf_disk
 from core.files import is_disk_full, is_out_of_memory, is_page_file_full
 from core.messages import Message, msg
@@ -92,7 +102,9 @@ class ExportReporter(Job[ExportStatus]):
     def awake(self, how: Message) -> None:
         self._progress(awake=how)
 
-    def end(self, state: State, message: Message | None = None, busy: bool = False, check: ExportCheck | None = None) -> None:
+    def end(
+        self, state: State, message: Message | None = None, busy: bool = False, check: ExportCheck | None = None
+    ) -> None:
         self._over.set()
         self._put(state=state, message=message, fraction=None, busy=busy, check=check)
 
@@ -167,7 +179,9 @@ def not_proven(result: ExportResult) -> Message:
         said = {"quant": check.type_text, "reasons": check.reasons, "folder": result.name}
         larger = larger_type(result)
         return (
-            msg(f"gguf.not_proven_larger{kept}", larger=larger.upper(), **said) if larger else msg(f"gguf.not_proven{kept}", **said)
+            msg(f"gguf.not_proven_larger{kept}", larger=larger.upper(), **said)
+            if larger
+            else msg(f"gguf.not_proven{kept}", **said)
         )
     reasons = []
     if check.tensors_off:
@@ -175,10 +189,17 @@ def not_proven(result: ExportResult) -> Message:
         reasons.append(msg(key, off=len(check.tensors_off), tensors=check.tensors, first=check.tensors_off[0]))
     if check.mean_loss_adapter is not None:
         reasons.append(
-            msg("export.reason_answers", adapter=shown_loss(check.mean_loss_adapter), export=shown_loss(check.mean_loss_export))
+            msg(
+                "export.reason_answers",
+                adapter=shown_loss(check.mean_loss_adapter),
+                export=shown_loss(check.mean_loss_export),
+            )
         )
     if check.mean_text_loss_adapter is not None:
-        losses = {"adapter": shown_loss(check.mean_text_loss_adapter), "export": shown_loss(check.mean_text_loss_export)}
+        losses = {
+            "adapter": shown_loss(check.mean_text_loss_adapter),
+            "export": shown_loss(check.mean_text_loss_export),
+        }
         reasons.append(msg("export.reason_rows", **losses, equal=check.first_tokens_equal, prompts=check.prompts))
     reasons.append(msg("export.reason_read", alike=check.prompts_read_alike, prompts=check.prompts))
     key = "export.copy_differs" if check.proof == "bytes" else "export.not_proven"
@@ -191,8 +212,11 @@ def larger_type(result: ExportResult) -> str | None:
     if [reason.key for reason in result.check.reasons] != ["gguf.reason_quantised"]:
         return None
     short_rows = any(note.key == "gguf.larger_types" for note in result.notes)
-    # Those of short rows are Q5_1 in a Q5_K_M, which keeps no more of the starter than the Q5_0 of its Q4_K_M (docs/export.md).
-    return {"q4_k_m": "q6_k" if short_rows else "q5_k_m", "q5_k_m": "q6_k", "q6_k": "q8_0", "q8_0": "bf16"}.get(result.quant or "")
+    # Those of short rows are Q5_1 in a Q5_K_M, which keeps no more of the starter than the Q5_0 of its Q4_K_M
+    # (docs/export.md).
+    return {"q4_k_m": "q6_k" if short_rows else "q5_k_m", "q5_k_m": "q6_k", "q6_k": "q8_0", "q8_0": "bf16"}.get(
+        result.quant or ""
+    )
 
 
 def explain(error: Exception, workspace: Workspace) -> Message:
@@ -240,7 +264,11 @@ class Exporter:
             strength=request.strength,
             base=recipe.model.id,
             dtype=dtype,
-            files={file.relative_to(out).as_posix(): file.stat().st_size for file in sorted(out.rglob("*")) if file.is_file()},
+            files={
+                file.relative_to(out).as_posix(): file.stat().st_size
+                for file in sorted(out.rglob("*"))
+                if file.is_file()
+            },
             check=check,
             notes=notes,
             ollama_name=self._ollama_name() if request.kind == "gguf" else None,
@@ -251,7 +279,8 @@ class Exporter:
         return self._publish(out, result)
 
     def _elsewhere(self, compute: Compute) -> Message | None:
-        """That another card proves the export than the one that trained it. A proof on the processor is a matter of memory."""
+        """That another card proves the export than the one that trained it. A proof on the processor is a matter of
+        memory."""
         from core.engine.device import card_in_use
 
         return run_process.elsewhere(self.run_folder.facts(), card_in_use(compute), True) if compute.on_card else None
@@ -289,7 +318,8 @@ class Exporter:
         return check, base.dtype_name, notes
 
     def _obtain_base(self, adapter: Path) -> Path:
-        """The folder of the base, once it is sure that it is the one that was trained on and can become what is asked for."""
+        """The folder of the base, once it is sure that it is the one that was trained on and can become what is asked
+        for."""
         job, model = self.job, self.run_folder.recipe().model
         folder = Models(self.workspace).obtain(model.id, model.revision, job.counted, job.check, to_train=False)
         if Trust(self.workspace).allows(model.id, folder):

@@ -59,7 +59,8 @@ def host_of(endpoint: str) -> str:
 
 @dataclass(frozen=True)
 class HubRequest:
-    """What was asked of a hub, and how far it came. folder: of the cache. done, total: bytes. pages: where it has the pages of such things."""
+    """What was asked of a hub, and how far it came. folder: of the cache. done, total: bytes. pages: where it has the
+    pages of such things."""
 
     repo: str
     endpoint: str
@@ -159,7 +160,9 @@ def sentence_of_search(error: Exception, asked: Search) -> ModelError:
                 return ModelError("hub_search.rate_limit_until", seconds=seconds, **said)
             if status == 401 and get_token():
                 return ModelError("hub_search.bad_token", **said)
-            return ModelError("hub_search.server_trouble" if status >= 500 else "hub_search.refused", status=status, **said)
+            return ModelError(
+                "hub_search.server_trouble" if status >= 500 else "hub_search.refused", status=status, **said
+            )
         case _:
             return ModelError("hub_search.no_network", **said)
 

@@ -26,7 +26,8 @@ _SMALL = (
     *("config.json", "generation_config.json", "tokenizer_config.json", "special_tokens_map.json"),
     *("added_tokens.json", "chat_template.jinja", "merges.txt", "README.md", *TOKENIZERS),
 )
-# Of a model that also sees or hears: what a merged one is to be asked with. A snapshot of before we fetched them is whole without.
+# Of a model that also sees or hears: what a merged one is to be asked with. A snapshot of before we fetched them is
+# whole without.
 _PROCESSOR = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
 _LICENSE = re.compile(r"LICENSE[\w-]*(\.md|\.txt)?")
 SHARD = re.compile(r"\w[\w.-]*\.safetensors", re.ASCII)  # a file of its own folder
@@ -42,7 +43,9 @@ def installed(cache_dir: str | Path | None = None) -> list[str]:
         return []
     ids = ["/".join(parts[1:]) for parts in folders if len(parts) == 3]
     return sorted(
-        repo_id for repo_id in ids if REPO_ID.fullmatch(repo_id) and CachedRepo(repo_id, cache).snapshot(constants.DEFAULT_REVISION)
+        repo_id
+        for repo_id in ids
+        if REPO_ID.fullmatch(repo_id) and CachedRepo(repo_id, cache).snapshot(constants.DEFAULT_REVISION)
     )
 
 
@@ -112,7 +115,9 @@ class CachedRepo:
         except (CachedRepoTreeNotFoundError, OSError):
             return False
         weights = _local_weights(snapshot)
-        needed = [file for file in listing if (is_small(file.path) and file.path not in _PROCESSOR) or file.path in weights]
+        needed = [
+            file for file in listing if (is_small(file.path) and file.path not in _PROCESSOR) or file.path in weights
+        ]
         return all(has(snapshot / file.path, file.size) for file in needed)
 
 

@@ -15,7 +15,11 @@ def texts(card: Any, key: str) -> list[str]:
     """One as a text, several as a list."""
     value = card.get(key) if card else None
     return (
-        [value] if isinstance(value, str) else [each for each in value if isinstance(each, str)] if isinstance(value, list) else []
+        [value]
+        if isinstance(value, str)
+        else [each for each in value if isinstance(each, str)]
+        if isinstance(value, list)
+        else []
     )
 
 
@@ -25,8 +29,8 @@ def licences(card: Any) -> list[str]:
 
 
 def base_of(row: ModelInfo) -> str | None:
-    """The hub id of the model it was made from, which is trained instead of a GGUF file or an adapter; None where nothing tells, or several
-    are told, as of a merge."""
+    """The hub id of the model it was made from, which is trained instead of a GGUF file or an adapter; None where
+    nothing tells, or several are told, as of a merge."""
     tagged = [tag.rpartition(":")[2] for tag in row.tags or [] if isinstance(tag, str) and tag.startswith(_TAG)]
     named = set(texts(row.card_data, "base_model")) or set(tagged)
     found = {name for name in named if name != row.id and REPO_ID.fullmatch(name)}

@@ -1,6 +1,7 @@
 """A hub model as a folder of the ordinary Hugging Face cache, fetched by a process that is killed to stop it.
 
-No token is needed for open models; one that `huggingface_hub` finds (HF_TOKEN, `hf auth login`) is used and never shown, logged or
+No token is needed for open models; one that `huggingface_hub` finds (HF_TOKEN, `hf auth login`) is used and never
+shown, logged or
 written. What is fetched and how: core.hub.listing, core.hub.transfer. The process: core.hub.fetch_worker.
 """
 
@@ -44,9 +45,10 @@ def fetch(
     model does not change under the person; name a commit to move on. report: at most 5 times a second, on the
     caller's thread, bytes over all needed files. check: as often; what it raises (StopRequested) ends the download
     within a second and is passed on. endpoint: HF_ENDPOINT, else huggingface.co. cache_dir: HF_HUB_CACHE.
-    accept: called with the folder as soon as config.json lies in it, before anything large; what it raises is passed on.
-    room: called with the bytes that are missing and those of all files, before the weights; what it raises is passed on. None: whether
-    the disk has room, as if nothing else were on its way.
+    accept: called with the folder as soon as config.json lies in it, before anything large; what it raises is passed
+    on.
+    room: called with the bytes that are missing and those of all files, before the weights; what it raises is passed
+    on. None: whether the disk has room, as if nothing else were on its way.
     Raises ModelError with one sentence for everything a person can act on.
     """
     request = HubRequest.of(repo_id, revision, endpoint)
@@ -59,7 +61,13 @@ def fetch(
     # Another tool's snapshot that looks usable but has no listing to prove it: fill what is missing, of that very
     # commit, and use it as it is where the hub cannot be reached.
     wanted = revision if local is None else local.name
-    asked = {"repo": repo_id, "revision": revision, "wanted": wanted, "endpoint": request.endpoint, "cache": str(cached.cache)}
+    asked = {
+        "repo": repo_id,
+        "revision": revision,
+        "wanted": wanted,
+        "endpoint": request.endpoint,
+        "cache": str(cached.cache),
+    }
     room = room or (lambda missing, total: refuse_full_disk(cached, missing, 0))
     try:
         return Path(talk(asked, report, check, accept, room)["folder"])
@@ -70,8 +78,11 @@ def fetch(
         return local
 
 
-def talk(asked: dict[str, Any], report: Report, check: Check, accept: Callable[[Path], None], room: Room) -> dict[str, Any]:
-    """With a worker that does what is asked, until it says what came of it. Raises ModelError, and what check, accept and room raise."""
+def talk(
+    asked: dict[str, Any], report: Report, check: Check, accept: Callable[[Path], None], room: Room
+) -> dict[str, Any]:
+    """With a worker that does what is asked, until it says what came of it. Raises ModelError, and what check, accept
+    and room raise."""
     heard: queue.Queue[dict[str, Any]] = queue.Queue()
     child = Child(WORKER)
     child.listen(heard.put, lambda code: heard.put({"ended": code}))
@@ -96,7 +107,9 @@ def talk(asked: dict[str, Any], report: Report, check: Check, accept: Callable[[
             elif "refused" in said:
                 raise ModelError(Message.model_validate(said["refused"]))
             elif "bug" in said:
-                logging.getLogger(__name__).error("the download of a model failed: %s in %s", said["bug"], said["where"])
+                logging.getLogger(__name__).error(
+                    "the download of a model failed: %s in %s", said["bug"], said["where"]
+                )
             elif "ended" in said:
                 raise ModelError("hub.ended", repo=asked["repo"], code=said["ended"])
     finally:

@@ -1,9 +1,10 @@
-"""The list of downloads of a workspace, models and parts of datasets: started, paused, resumed and cancelled from anywhere, three at
-once, also during a run.
+"""The list of downloads of a workspace, models and parts of datasets: started, paused, resumed and cancelled from
+anywhere, three at once, also during a run.
 
-Whoever asks writes a wish (core.hub.entry); whoever works on it holds its lock: the app's thread, a command in the foreground, or the
-worker of a run that needs the model. Two that want one model work on it once, and the second follows. A line that breaks after
-the first byte is tried again by itself, with growing pauses; any other failure waits for a person.
+Whoever asks writes a wish (core.hub.entry); whoever works on it holds its lock: the app's thread, a command in the
+foreground, or the worker of a run that needs the model. Two that want one model work on it once, and the second
+follows. A line that breaks after the first byte is tried again by itself, with growing pauses; any other failure waits
+for a person.
 """
 
 from __future__ import annotations
@@ -51,13 +52,15 @@ class Downloads:
         known: Sequence[str] = (),
         bring: Bring | None = None,
     ):
-        """accept: what is asked of a config.json before anything large. known: ids that a typo may have meant. bring: makes a data set of ours of
-        what came, and gives its id; without it parts of data sets wait for somebody who can."""
+        """accept: what is asked of a config.json before anything large. known: ids that a typo may have meant. bring:
+        makes a data set of ours of what came, and gives its id; without it parts of data sets wait for somebody who
+        can."""
         self.workspace, self._accept, self._known, self._bring = workspace, accept, known, bring
         self._threads: dict[Path, threading.Thread] = {}
         self._closing, self._wake = threading.Event(), threading.Event()
         self._starter: threading.Thread | None = None
-        self._untold: dict[Path, tuple[float, Message]] = {}  # what ended here and could not be written: of which wish, and why
+        # what ended here and could not be written: of which wish, and why
+        self._untold: dict[Path, tuple[float, Message]] = {}
 
     def rows(self) -> list[Download]:
         """In the order in which they were asked for."""
@@ -73,7 +76,8 @@ class Downloads:
         return row.model_copy(update={"state": "failed", "message": why}) if row and is_untold else row
 
     def start(self, repo: str, revision: str | None = None, said: dict[str, Any] | None = None) -> Download:
-        """Ask for a model, or a part of a data set. said: of how that is to be read; None for what was said before. What runs already goes on, what is paused or failed begins again where it was. Raises ModelError."""
+        """Ask for a model, or a part of a data set. said: of how that is to be read; None for what was said before.
+        What runs already goes on, what is paused or failed begins again where it was. Raises ModelError."""
         entry, revision = self._entry(repo, revision), revision or constants.DEFAULT_REVISION
         row, wish = self._row(entry), entry.wish()
         if row is not None and row.state in ("waiting", "running", "again"):
@@ -96,7 +100,8 @@ class Downloads:
         return self.start(repo, revision)
 
     def cancel(self, repo: str, revision: str | None = None) -> None:
-        """Stop it, throw away what came and is not whole, and take it off the list; of one that is done only the last. Raises ModelError."""
+        """Stop it, throw away what came and is not whole, and take it off the list; of one that is done only the last.
+        Raises ModelError."""
         row, entry = self._row_of(repo, revision), self._entry(repo, revision)
         wish = entry.wish()
         assert wish is not None  # of a row
@@ -104,7 +109,8 @@ class Downloads:
         self._clear(entry)  # where somebody holds it, they do it
 
     def begin(self) -> None:
-        """Work on what waits, from a thread of its own, until `close`; for the app that owns the workspace. What is done leaves the list."""
+        """Work on what waits, from a thread of its own, until `close`; for the app that owns the workspace. What is
+        done leaves the list."""
         for entry in self._entries():
             if (row := entry.row()) is None or row.state == "done":
                 self._clear(entry)
@@ -119,7 +125,9 @@ class Downloads:
             if thread is not None:
                 thread.join()
 
-    def fetch(self, repo: str, revision: str | None, report: Report, check: Check, accept: Callable[[Path], None]) -> Path:
+    def fetch(
+        self, repo: str, revision: str | None, report: Report, check: Check, accept: Callable[[Path], None]
+    ) -> Path:
         """A model for whoever needs it now, by way of the list. Raises ModelError, and what check and accept raise."""
         cached = CachedRepo(repo, cache_folder(None)) if REPO_ID.fullmatch(repo) else None
         local = cached.snapshot(revision or constants.DEFAULT_REVISION) if cached else None
@@ -151,8 +159,8 @@ class Downloads:
         check: Check = lambda: None,
         accept: Callable[[Path], None] | None = None,
     ) -> Download | None:
-        """Until it is done, failed, paused or cancelled (None); works on it here where nobody else does. Raises what check raises, which
-        ends it where it is worked on here, and elsewhere only the looking on."""
+        """Until it is done, failed, paused or cancelled (None); works on it here where nobody else does. Raises what
+        check raises, which ends it where it is worked on here, and elsewhere only the looking on."""
         entry = self._entry(repo, revision)
         while (row := self._row(entry)) is not None and row.state not in (*ENDED, "paused"):
             check()
@@ -172,7 +180,9 @@ class Downloads:
             for row in self.rows():
                 entry = self._entry(row.repo, row.revision)
                 if row.state == "waiting" and len(self._threads) < AT_ONCE and entry.folder not in self._threads:
-                    thread = threading.Thread(target=self._work_here, args=(entry, row.repo), name="download", daemon=True)
+                    thread = threading.Thread(
+                        target=self._work_here, args=(entry, row.repo), name="download", daemon=True
+                    )
                     self._threads[entry.folder] = thread
                     thread.start()
             self._wake.wait(POLL_S)
@@ -185,7 +195,8 @@ class Downloads:
 
         try:
             self._work(repo, entry, lambda progress: None, go_on, lambda folder: self._accept(repo, folder))
-        except OSError as error:  # not begun again and again: a disk that is full takes neither the model nor what is told of it
+        except OSError as error:
+            # not begun again and again: a disk that is full takes neither the model nor what is told of it
             reason = error.strerror or type(error).__name__
             self._end_untold(entry, msg("downloads.cannot_tell", repo=repo, folder=entry.folder, reason=reason))
         except Exception as error:  # a mistake of ours, told in the log: begun again it would only be made again
@@ -231,14 +242,17 @@ class Downloads:
 
     @contextmanager
     def _others(self, entry: Entry) -> Iterator[int]:
-        """Bytes that the other downloads which have their room still need; meanwhile no other of this workspace looks for room."""
+        """Bytes that the other downloads which have their room still need; meanwhile no other of this workspace looks
+        for room."""
         with FileLock(self.workspace.cache / "downloads.lock", thread_local=False):
             on_their_way = [
                 told
                 for other in self._entries()
                 if other.folder != entry.folder and other.is_held() and (told := other.told()) and told.has_room
             ]
-            yield sum(told.total - told.done for told in on_their_way if told.state not in ENDED and told.unit == "bytes")
+            yield sum(
+                told.total - told.done for told in on_their_way if told.state not in ENDED and told.unit == "bytes"
+            )
 
     def _clear(self, entry: Entry) -> None:
         """Take off the list what nobody holds, and throw away what a cancelled one left."""

@@ -1,5 +1,6 @@
-"""One download as files, so that a page, a command and the next start see the same: <workspace>/downloads/<owner>--<name>[@revision]/.
-For a part of a dataset (core.hub.sets.name.PartName) it is set-<name>-<mark>/, which holds the files until they are a dataset of ours.
+"""One download as files, so that a page, a command and the next start see the same:
+<workspace>/downloads/<owner>--<name>[@revision]/. For a part of a dataset (core.hub.sets.name.PartName) it is
+set-<name>-<mark>/, which holds the files until they are a dataset of ours.
 
   wish.json   what a person wants of it; written by whoever asks
   told.json   how far it is; written by whoever holds `lock`, once a second at most
@@ -35,8 +36,9 @@ CAME = "came"  # the folder of an entry where what comes of a data set lies
 
 
 class WantedDownload(Frozen):
-    """asked: when, seconds since 1970; what is told counts for the wish of that time. is_first: nothing of the model lay in the cache, so
-    that whoever cancels it may throw away all of it. said: of how a data set is to be read (core.data.reading.choices)."""
+    """asked: when, seconds since 1970; what is told counts for the wish of that time. is_first: nothing of the model
+    lay in the cache, so that whoever cancels it may throw away all of it. said: of how a data set is to be read
+    (core.data.reading.choices)."""
 
     repo: str
     revision: str
@@ -47,8 +49,9 @@ class WantedDownload(Frozen):
 
 
 class ToldProgress(Frozen):
-    """done, total: in units, bytes_per_s in units of the last seconds. message: why it failed, or why it is tried again. has_room: the disk was
-    looked at and has what is missing, which other downloads then leave to it. result: the id of the data set that it became."""
+    """done, total: in units, bytes_per_s in units of the last seconds. message: why it failed, or why it is tried
+    again. has_room: the disk was looked at and has what is missing, which other downloads then leave to it. result: the
+    id of the data set that it became."""
 
     asked: float
     state: Literal["running", "again", "failed", "done"]
@@ -62,7 +65,8 @@ class ToldProgress(Frozen):
 
 
 class Download(Frozen):
-    """A row of the list. waiting: for its turn, or for an app. again: its line broke, and it goes on by itself. total: 0 while it is not
+    """A row of the list. waiting: for its turn, or for an app. again: its line broke, and it goes on by itself. total:
+    0 while it is not
     known. seconds_left: None where nothing tells."""
 
     repo: str
@@ -121,7 +125,9 @@ class Entry:
     def cached(self, wish: WantedDownload) -> CachedRepo:
         """Where what it brings lies: a model in the hub's cache, of a data set here until it is one of ours."""
         part = PartName.parse(wish.repo)
-        return CachedRepo(part.repo, self.folder / CAME, "dataset") if part else CachedRepo(wish.repo, cache_folder(None))
+        return (
+            CachedRepo(part.repo, self.folder / CAME, "dataset") if part else CachedRepo(wish.repo, cache_folder(None))
+        )
 
     def told(self) -> ToldProgress | None:
         return files.read_model(ToldProgress, self.folder / "told.json")
@@ -164,9 +170,9 @@ class Entry:
         )
 
     def throw_away(self, wish: WantedDownload) -> None:
-        """What came of a cancelled download: its incomplete files, and the whole of the model where it was the first of it and is not
-        complete. Of another tool's files nothing; what Windows refuses stays for the next download of it. For whoever holds the lock.
-        What came of a data set lies in the entry itself."""
+        """What came of a cancelled download: its incomplete files, and the whole of the model where it was the first of
+        it and is not complete. Of another tool's files nothing; what Windows refuses stays for the next download of it.
+        For whoever holds the lock. What came of a data set lies in the entry itself."""
         if PartName.parse(wish.repo):
             return
         cached = self.cached(wish)
@@ -181,5 +187,9 @@ def is_name(repo: str) -> bool:
     return REPO_ID.fullmatch(repo) is not None or PartName.parse(repo) is not None
 
 
-def wish_now(repo: str, revision: str, wanted: Wanted, is_first: bool, said: dict[str, Any] | None = None) -> WantedDownload:
-    return WantedDownload(repo=repo, revision=revision, wanted=wanted, asked=time.time(), is_first=is_first, said=said or {})
+def wish_now(
+    repo: str, revision: str, wanted: Wanted, is_first: bool, said: dict[str, Any] | None = None
+) -> WantedDownload:
+    return WantedDownload(
+        repo=repo, revision=revision, wanted=wanted, asked=time.time(), is_first=is_first, said=said or {}
+    )

@@ -1,7 +1,7 @@
 """The process that fetches one model: `python -m core.hub.fetch_worker`. To stop it, it is killed.
 
-In lines (core.system.lines). In: {repo, revision, wanted, endpoint, cache}, then {go} to each question; for a part of a data set also
-{part}, its name in the list of downloads.
+In lines (core.system.lines). In: {repo, revision, wanted, endpoint, cache}, then {go} to each question; for a part of a
+data set also {part}, its name in the list of downloads.
 Out:
   waiting {}                 another process fetches this model into this cache
   config {config: folder}    a question: config.json lies there; nothing large is fetched before {go}
@@ -9,7 +9,8 @@ Out:
   done {done, total, unit}   bytes or rows, some times a second
   folder {folder}            whole; of a data set with {files, commit, licence}
   refused {refused: Message}
-  bug {bug, where}           the kind of an error and the lines of ours it came from, without its words: they may hold signed addresses
+  bug {bug, where}           the kind of an error and the lines of ours it came from, without its words: they may hold
+  signed addresses
 
 It ends when whoever started it is gone. It alone holds the lock of the model, so what a kill leaves is free at once.
 """
@@ -120,7 +121,9 @@ def main() -> None:
     parent.listen(heard.put, lambda: os._exit(1))
 
     def tell_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        parent.say(bug=kind.__name__, where=[f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(trace)])
+        parent.say(
+            bug=kind.__name__, where=[f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(trace)]
+        )
         leave(1)
 
     sys.excepthook = tell_bug

@@ -1,7 +1,7 @@
 """A partial download: `blobs/<etag>.incomplete`, which only grows at its end, with the sha256 of its contents.
 
-What a kill, a power cut or a full disk leaves behind is its beginning, which the next download reads once and goes on from. It gets
-its name (a blob of the hub's cache) only after its size and its sha256 were compared.
+What a kill, a power cut or a full disk leaves behind is its beginning, which the next download reads once and goes on
+from. It gets its name (a blob of the hub's cache) only after its size and its sha256 were compared.
 """
 
 from __future__ import annotations

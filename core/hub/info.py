@@ -15,7 +15,8 @@ from core.hub.card import licences, texts
 
 @dataclass(frozen=True)
 class Told:
-    """None: the hub does not say. created: the month, 2026-02. licence: as its card names it, "apache-2.0" or a licence_name.
+    """None: the hub does not say. created: the month, 2026-02. licence: as its card names it, "apache-2.0" or a
+    licence_name.
     params: of its safetensors, as the hub counts them."""
 
     id: str
@@ -31,7 +32,9 @@ def told(repo_id: str, endpoint: str | None = None) -> Told:
     """Within about peek.PEEK_S. Raises ModelError with the sentences of a download."""
     asked = HubRequest.of(repo_id, None, endpoint)
     try:
-        row = ModelInfo(**json.loads(peek.answer_with_or_without_token(f"{asked.endpoint}/api/models/{repo_id}", peek.SMALL_FILE)))
+        row = ModelInfo(
+            **json.loads(peek.answer_with_or_without_token(f"{asked.endpoint}/api/models/{repo_id}", peek.SMALL_FILE))
+        )
     except (NotAHub, HTTPError, OSError) as error:
         raise sentence(error, asked) from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # not JSON, or JSON of another kind

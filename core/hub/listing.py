@@ -56,7 +56,10 @@ class Listing:
         if "model_index.json" in names and "config.json" not in names:
             raise ModelError("hub.diffusion", repo=self.repo_id)
         if SINGLE not in names and INDEX not in names:
-            for key, endings in (("hub.only_gguf_of" if base else "hub.only_gguf", (".gguf",)), ("hub.only_pickles", _PICKLES)):
+            for key, endings in (
+                ("hub.only_gguf_of" if base else "hub.only_gguf", (".gguf",)),
+                ("hub.only_pickles", _PICKLES),
+            ):
                 found = sorted(name for name in names if name.lower().endswith(endings))
                 if found and not weights:
                     raise ModelError(key, repo=self.repo_id, found=found[:3], base=base)
@@ -94,7 +97,8 @@ class Listing:
         return File(name, sibling.lfs.size if sibling.lfs else sibling.size, blob, sha256)
 
     def address(self, file: File, endpoint: str) -> tuple[str, dict[str, str]]:
-        """Its URL, and the headers of a request for its bytes: compressed they could neither be counted nor continued."""
+        """Its URL, and the headers of a request for its bytes: compressed they could neither be counted nor
+        continued."""
         url = hf_hub_url(self.repo_id, file.name, repo_type=self.kind, revision=self.commit, endpoint=endpoint)
         return url, build_hf_headers(token=self.token) | {"Accept-Encoding": "identity"}
 

@@ -1,4 +1,5 @@
-"""Small files of a hub model, read over the network before anything is downloaded: config.json, the start of its weights, its Python."""
+"""Small files of a hub model, read over the network before anything is downloaded: config.json, the start of its
+weights, its Python."""
 
 from __future__ import annotations
 
@@ -53,8 +54,8 @@ def fetch_start(
 ) -> bytes:
     """A small file of a repository, or the first bytes of any, within about PEEK_S; kept nowhere.
 
-    Never more than `first` (SMALL_FILE) bytes are read, also of a server that knows no ranges. Raises ModelError with the
-    sentences of `fetch`; hub.no_config for a file that the repository does not have.
+    Never more than `first` (SMALL_FILE) bytes are read, also of a server that knows no ranges. Raises ModelError with
+    the sentences of `fetch`; hub.no_config for a file that the repository does not have.
     """
     asked = HubRequest.of(repo_id, revision, endpoint)
     url = hf_hub_url(repo_id, name, revision=asked.revision, endpoint=asked.endpoint)
@@ -77,7 +78,8 @@ def _refuse_unusable(repo_id: str, revision: str | None, endpoint: str | None) -
 
 
 def python_of(repo_id: str, revision: str | None) -> tuple[dict[str, bytes], str]:
-    """The Python files of a repository by name, none of them kept or run, and the commit they are of. Raises ModelError."""
+    """The Python files of a repository by name, none of them kept or run, and the commit they are of. Raises
+    ModelError."""
     asked = HubRequest.of(repo_id, revision)
     try:
         found = listing.ask(repo_id, asked.revision, asked.endpoint)
@@ -88,7 +90,8 @@ def python_of(repo_id: str, revision: str | None) -> tuple[dict[str, bytes], str
 
 
 def answer_with_or_without_token(url: str, most: int, first: int | None = None) -> bytes:
-    """As small_answer; a stale token is refused even for what is open to everybody, so it is asked once more without one."""
+    """As small_answer; a stale token is refused even for what is open to everybody, so it is asked once more without
+    one."""
     try:
         return small_answer(url, None, first, most)
     except HfHubHTTPError as error:

@@ -1,8 +1,9 @@
 """Searches models on the hub: what the hub says of each, in one request. Only when a person asks.
 
-A search is one request of at most MOST rows, within about peek.PEEK_S. Why not `HfApi.list_models`: it has no time limit, and
-asks five times again where the hub says 429 or 500, sleeping between, when a person waits for the sentence. Its own ModelInfo
-reads the rows. HF_ENDPOINT, the token and offline mode count as for every other request. Each failure is one ModelError.
+A search is one request of at most MOST rows, within about peek.PEEK_S. Why not `HfApi.list_models`: it has no time
+limit, and asks five times again where the hub says 429 or 500, sleeping between, when a person waits for the sentence.
+Its own ModelInfo reads the rows. HF_ENDPOINT, the token and offline mode count as for every other request. Each failure
+is one ModelError.
 """
 
 from __future__ import annotations
@@ -31,7 +32,17 @@ EXPAND = [
     "safetensors", "likes", "downloads", "gated", "tags", "cardData", "lastModified", "library_name", "pipeline_tag",
 ]  # fmt: skip
 # Of a request whose answer is read as a hub's, besides what is said at once.
-FAILURES = (HTTPError, NotAHub, OfflineModeIsEnabled, OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
+FAILURES = (
+    HTTPError,
+    NotAHub,
+    OfflineModeIsEnabled,
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    RecursionError,
+)
 _IMAGES = ("text-to-image", "image-to-image", "text-to-video", "unconditional-image-generation")
 
 
@@ -39,8 +50,9 @@ _IMAGES = ("text-to-image", "image-to-image", "text-to-video", "unconditional-im
 class Found:
     """One model as the hub tells of it. None: it does not say.
 
-    params: of its safetensors, as stored. gated: whether its licence has to be accepted first. modified: ISO date. why_not: why it
-    cannot be a base here, as far as its tags tell; made_from: then the model that can, where its tags or its card name it.
+    params: of its safetensors, as stored. gated: whether its licence has to be accepted first. modified: ISO date.
+    why_not: why it cannot be a base here, as far as its tags tell; made_from: then the model that can, where its tags
+    or its card name it.
     """
 
     id: str
@@ -66,8 +78,11 @@ def search(words: str, most: int = MOST, endpoint: str | None = None) -> list[Fo
     return [row for row in found if REPO_ID.fullmatch(row.id)]
 
 
-def rows_of(what: str, words: str, expand: Sequence[str], most: int, endpoint: str | None = None) -> list[dict[str, Any]]:
-    """The hub's own rows. what: models or datasets. Raises ModelError for words that are none, and what FAILURES has."""
+def rows_of(
+    what: str, words: str, expand: Sequence[str], most: int, endpoint: str | None = None
+) -> list[dict[str, Any]]:
+    """The hub's own rows. what: models or datasets. Raises ModelError for words that are none, and what FAILURES
+    has."""
     if not words or len(words) > LONGEST or not words.isprintable():
         raise ModelError("hub_search.bad_words", characters=len(words), most=LONGEST)
     if constants.HF_HUB_OFFLINE:

@@ -1,7 +1,8 @@
 """Where the hub token comes from: HF_TOKEN, the hub's own login, or one given for as long as this app runs.
 
-What is given is kept in this process's environment, where huggingface_hub looks first and from where the workers inherit it.
-Nothing here writes it anywhere, and no sentence, log or recipe holds it (tests/process/test_secrets.py searches every file).
+What is given is kept in this process's environment, where huggingface_hub looks first and from where the workers
+inherit it. Nothing here writes it anywhere, and no sentence, log or recipe holds it (tests/process/test_secrets.py
+searches every file).
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Downloads one model's files from the hub into the cache: several at once, each resumed. Blocks; killed to stop.
 
-Listing and refusals first, then config.json and what `accept` says to it, then the index, the room on the disk, and the rest.
-The bytes come by huggingface_hub's `http_get` or its Xet storage. Why not its `hf_hub_download`: in 2.4 a broken or killed download starts
-again at byte 0, because each call writes a file of its own name (its pull request 4228). Here one `Growing` file a blob, under the
-lock that huggingface_hub takes for it. Size and sha256 are compared before a blob gets its name; `refs/<revision>` is written last,
-so a revision that resolves was whole when it was written.
+Listing and refusals first, then config.json and what `accept` says to it, then the index, the room on the disk, and the
+rest. The bytes come by huggingface_hub's `http_get` or its Xet storage. Why not its `hf_hub_download`: in 2.4 a broken
+or killed download starts again at byte 0, because each call writes a file of its own name (its pull request 4228). Here
+one `Growing` file a blob, under the lock that huggingface_hub takes for it. Size and sha256 are compared before a blob
+gets its name; `refs/<revision>` is written last, so a revision that resolves was whole when it was written.
 """
 
 from __future__ import annotations
@@ -42,9 +42,15 @@ class Transfer:
     """`fetch` belongs to one thread; `done` and `total` (bytes) may be read, and `leave` called, from any."""
 
     def __init__(
-        self, cached: CachedRepo, wanted: str, endpoint: str, accept: Callable[[Path], None], room: Callable[[int, int], None]
+        self,
+        cached: CachedRepo,
+        wanted: str,
+        endpoint: str,
+        accept: Callable[[Path], None],
+        room: Callable[[int, int], None],
     ):
-        """room: called with the bytes that are missing and those of all files, before the weights; returns where the disk has room."""
+        """room: called with the bytes that are missing and those of all files, before the weights; returns where the
+        disk has room."""
         self.cached, self.wanted, self.endpoint, self.accept, self.room = cached, wanted, endpoint, accept, room
         self.total, self.unit = 0, "bytes"
         self._arrived: dict[str, int] = {}  # by file
@@ -55,11 +61,13 @@ class Transfer:
         return min(sum(list(self._arrived.values())), self.total) if self.total else 0
 
     def leave(self) -> None:
-        """Nothing is written after it; a thread that waits for a silent server ends with its process, or at that server's time limit."""
+        """Nothing is written after it; a thread that waits for a silent server ends with its process, or at that
+        server's time limit."""
         self._left.set()
 
     def fetch(self, revision: str) -> Path:
-        """The snapshot folder, with revision pointing to it. Raises ModelError, and what core.hub.answers has sentences for."""
+        """The snapshot folder, with revision pointing to it. Raises ModelError, and what core.hub.answers has sentences
+        for."""
         found = listing.ask(self.cached.repo_id, self.wanted, self.endpoint)
         found.refuse_unusable()
         snapshot = self.cached.folder / "snapshots" / found.commit
@@ -86,7 +94,8 @@ class Transfer:
         self._fetch_all(found, wanted)
 
     def _fetch_all(self, found: Listing, wanted: list[File]) -> None:
-        """The first failure ends all; it waits for none of the others, because some may be waiting for a silent server."""
+        """The first failure ends all; it waits for none of the others, because some may be waiting for a silent
+        server."""
         pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="hub-file")
         try:
             tasks: list[Future[None]] = [pool.submit(self._fetch, found, file) for file in wanted]
@@ -133,7 +142,9 @@ class Transfer:
                 self._fill(found, file, partial)
             except TooLong:
                 partial.restart()
-                raise ModelError("hub.other_file", repo=found.repo_id, file=file.name, expected=in_words(file.size or 0)) from None
+                raise ModelError(
+                    "hub.other_file", repo=found.repo_id, file=file.name, expected=in_words(file.size or 0)
+                ) from None
             if file.sha256 and partial.sha.hexdigest() != file.sha256:
                 partial.restart()
                 raise ModelError("hub.damaged", repo=found.repo_id, file=file.name)

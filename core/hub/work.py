@@ -17,13 +17,22 @@ from core.progress import Progress
 
 Others = Callable[[], AbstractContextManager[int]]
 Fetch = Callable[[WantedDownload, Report, Check, Room], str]
-SET_MARGIN = 3.0  # of a data set: what comes, what is made of it, and the copy with its rows in the workspace (core/data/store.py)
+# of a data set: what comes, what is made of it, and the copy with its rows in the workspace (core/data/store.py)
+SET_MARGIN = 3.0
 POLL_S = 0.3
 TELL_S = 1.0
 SPEED_S = 10.0  # of which the speed is the mean
-BROKEN = {"hub.interrupted", "hub.no_network", "hub.server_trouble", "hub.rate_limit", "hub.rate_limit_until", "hub.not_a_hub"}
+BROKEN = {
+    "hub.interrupted",
+    "hub.no_network",
+    "hub.server_trouble",
+    "hub.rate_limit",
+    "hub.rate_limit_until",
+    "hub.not_a_hub",
+}
 BROKEN |= {"hub_set.no_network", "hub_set.not_a_hub"}
-# After so many seconds a broken line is tried again: a router that starts anew takes two minutes, a provider's night work an hour.
+# After so many seconds a broken line is tried again: a router that starts anew takes two minutes, a provider's night
+# work an hour.
 WAITS_S = (5, 15, 60, 120, 300, 600, 600, 600, 600)
 LONGEST_WAIT_S = 3600
 
@@ -33,8 +42,9 @@ class NotNow(Exception):
 
 
 class DownloadWork:
-    """fetch: does it, as far as it is not done yet, and gives the result that is told. check: as of download.fetch, besides the wish. others: while
-    it lasts no other download looks for room; gives the bytes of the disk that are spoken for. Raises NotNow where nobody wants it to run."""
+    """fetch: does it, as far as it is not done yet, and gives the result that is told. check: as of download.fetch,
+    besides the wish. others: while it lasts no other download looks for room; gives the bytes of the disk that are
+    spoken for. Raises NotNow where nobody wants it to run."""
 
     def __init__(self, entry: Entry, report: Report, check: Check, fetch: Fetch, others: Others):
         wish = entry.wish()
@@ -48,8 +58,8 @@ class DownloadWork:
         self._told_at, self._is_told = 0.0, True
 
     def to_its_end(self, better: Callable[[Message], Message]) -> None:
-        """Done or failed, and told so. better: what a failure says at last. Raises NotNow, what check raises, and OSError for a
-        workspace that cannot be told."""
+        """Done or failed, and told so. better: what a failure says at last. Raises NotNow, what check raises, and
+        OSError for a workspace that cannot be told."""
         tries, longest = 0, self._now.done
         self._tell("running")
         while True:
@@ -109,7 +119,12 @@ class DownloadWork:
             self._samples.popleft()
         span, came = now - self._samples[0][0], progress.done - self._samples[0][1]
         speed = max(0.0, came) / span if span >= TELL_S else None
-        numbers = {"done": int(progress.done), "total": int(progress.total), "bytes_per_s": speed, "unit": progress.unit}
+        numbers = {
+            "done": int(progress.done),
+            "total": int(progress.total),
+            "bytes_per_s": speed,
+            "unit": progress.unit,
+        }
         is_first = not self._now.total
         self._now, self._is_told = self._now.model_copy(update=numbers), False
         if is_first or now - self._told_at >= TELL_S:
@@ -117,6 +132,7 @@ class DownloadWork:
 
     def _tell(self, state: Literal["running", "again", "failed", "done"], message: Message | None = None) -> None:
         self._now = self._now.model_copy(update={"state": state, "message": message, "asked": self._wish.asked})
-        with suppress(OSError) if state not in ENDED else nullcontext():  # the next second tells it again, an end is told once
+        with suppress(OSError) if state not in ENDED else nullcontext():
+            # the next second tells it again, an end is told once
             self._entry.tell(self._now)
         self._told_at, self._is_told = time.monotonic(), True

@@ -1,10 +1,10 @@
 """Reads the hub's Xet storage as a stream from any offset: in parallel, and resumable after a kill.
 
-`xet_get` of huggingface_hub writes a file anew each time; `hf_xet`, which it uses, also streams from any byte. Where the package or
-the storage cannot be had (a mirror, a firewall), the same bytes come over plain HTTP.
+`xet_get` of huggingface_hub writes a file anew each time; `hf_xet`, which it uses, also streams from any byte. Where
+the package or the storage cannot be had (a mirror, a firewall), the same bytes come over plain HTTP.
 
-SETTINGS: no telemetry; half a gigabyte of buffers at most instead of six, beside a run that trains; a storage that does not answer
-is left after some ten seconds instead of six minutes.
+SETTINGS: no telemetry; half a gigabyte of buffers at most instead of six, beside a run that trains; a storage that does
+not answer is left after some ten seconds instead of six minutes.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ def session() -> Any:
 
 
 def stream(file: XetFileData, size: int, start: int, headers: dict[str, str]) -> Iterator[bytes]:
-    """The bytes of a file from start on, in order. headers: those of a request to the hub, with its token. Raises NoXet."""
+    """The bytes of a file from start on, in order. headers: those of a request to the hub, with its token. Raises
+    NoXet."""
     if not is_xet_available():
         raise NoXet
     from hf_xet import XetFileInfo
@@ -69,7 +70,8 @@ def stream(file: XetFileData, size: int, start: int, headers: dict[str, str]) ->
     while True:
         try:
             chunk = next(chunks, None)
-        except (RuntimeError, ValueError, OSError) as error:  # what hf_xet raises for its network, its tokens and its data
+        except (RuntimeError, ValueError, OSError) as error:
+            # what hf_xet raises for its network, its tokens and its data
             raise _said(error) from None
         if chunk is None:
             return

@@ -1,9 +1,9 @@
 """Estimates the memory of a training step before anything is loaded, by arithmetic. No torch.
 
-Symbols: T tokens in a micro-batch, K of them trained (with a label), L layers, h hidden size, V vocabulary, n trainable parameters. Each term
-is a function that names the section of docs/memory.md it comes from; its constants are in presets/memory.yaml, each with its
-source. They describe the step built by core.engine.base_model, core.engine.adapter, core.engine.variants.fused_lora,
-core.engine.loss and core.training.trainer; a change there needs one here.
+Symbols: T tokens in a micro-batch, K of them trained (with a label), L layers, h hidden size, V vocabulary, n trainable
+parameters. Each term is a function that names the section of docs/memory.md it comes from; its constants are in
+presets/memory.yaml, each with its source. They describe the step built by core.engine.base_model, core.engine.adapter,
+core.engine.variants.fused_lora, core.engine.loss and core.training.trainer; a change there needs one here.
 
 The peak of a step: everything the layers keep for the backward, plus the backward of either one layer or the head.
 """
@@ -37,8 +37,8 @@ Terms = dict[str, float]
 
 
 class Estimate(BaseModel):
-    """GiB. idle: between steps. allocated: at the peak of a step. on_card: with CUDA context and allocator; on a CPU, of the whole
-    process. terms add up to on_card_gib. margin: the possible error."""
+    """GiB. idle: between steps. allocated: at the peak of a step. on_card: with CUDA context and allocator; on a CPU,
+    of the whole process. terms add up to on_card_gib. margin: the possible error."""
 
     trainable_params: int
     idle_gib: float
@@ -84,32 +84,44 @@ def estimate(shape: ModelShape, setup: Setup) -> Estimate:
     unpacked = dequantised(shape, setup)
     step = {
         "gradients": gradients(n, stored, setup),
-        # Either one layer is at work or the head is, never both: what the head needs beyond the layer counts. Nothing is unpacked
-        # at the head; the numbers of others were fitted with that on top.
+        # Either one layer is at work or the head is, never both: what the head needs beyond the layer counts. Nothing
+        # is unpacked at the head; the numbers of others were fitted with that on top.
         "activations": stored + layer,
         "logits": max(0.0, head - layer - (unpacked if setup.trainer.counted else 0.0)),
         "dequantised": unpacked,
     }
     outside = {"context": context(setup), "slack": slack(stored + max(layer, head), logits(shape, setup), setup)}
-    doubt, margin, known = shape.low_confidence, memory_constants().margin, "known" if setup.device == "card" else "on_cpu"
+    doubt, margin, known = (
+        shape.low_confidence,
+        memory_constants().margin,
+        "known" if setup.device == "card" else "on_cpu",
+    )
     return Estimate.of(
-        idle, step, outside, trainable_params=n, margin=margin["low_confidence" if doubt else known], low_confidence=doubt
+        idle,
+        step,
+        outside,
+        trainable_params=n,
+        margin=margin["low_confidence" if doubt else known],
+        low_confidence=doubt,
     )
 
 
-# ---- between steps ----------------------------------------------------------------------------------------------------
+# ---- between steps -------------------------------------------------------------------------------
 
 
 def trainable_params(shape: ModelShape, setup: Setup) -> int:
     """n, section 1.2; DoRA adds one magnitude per output of a layer with an adapter."""
     if setup.method == "full":
         return shape.params
-    outputs = sum(matrix.d_out * matrix.count for matrix in shape.targets(setup.target_modules)) if setup.use_dora else 0
+    outputs = (
+        sum(matrix.d_out * matrix.count for matrix in shape.targets(setup.target_modules)) if setup.use_dora else 0
+    )
     return shape.lora_params(setup.r, setup.target_modules, setup.trains_experts) + outputs
 
 
 def weights(shape: ModelShape, setup: Setup) -> float:
-    """W in bytes, section 1.1, on the GPU. Of offloaded layers: two average ones. Of a sharded base: its own shard, and two whole layers."""
+    """W in bytes, section 1.1, on the GPU. Of offloaded layers: two average ones. Of a sharded base: its own shard, and
+    two whole layers."""
     offloaded = min(setup.offload_layers, shape.num_hidden_layers)
     whole = whole_weights(shape, setup)
     if setup.shards > 1:
@@ -132,10 +144,11 @@ def sharded_weights(shape: ModelShape, setup: Setup) -> float:
 
 
 def whole_weights(shape: ModelShape, setup: Setup) -> float:
-    """Bytes of the base, wherever its layers are. QLoRA holds the matrices of the layers in 4 bit, LLM.int8 in 8 with an fp32 scale for each output;
-    embeddings, head, norms, routers, experts
-    (3-D parameters, which bitsandbytes passes over) stay as they are; towers for pictures or sound are not there. A repository that is
-    quantized already is as large as its files, or 16-bit if it is dequantized. With a GPU per-layer embeddings stay in RAM."""
+    """Bytes of the base, wherever its layers are. QLoRA holds the matrices of the layers in 4 bit, LLM.int8 in 8 with
+    an fp32 scale for each output; embeddings, head, norms, routers, experts
+    (3-D parameters, which bitsandbytes passes over) stay as they are; towers for pictures or sound are not there. A
+    repository that is quantized already is as large as its files, or 16-bit if it is dequantized. With a GPU per-layer
+    embeddings stay in RAM."""
     in_ram = shape.per_layer_params * setup.base_bytes if setup.device == "card" and setup.trainer.counted else 0
     if shape.stored_bytes is not None and setup.method != "full":
         return shape.stored_bytes - in_ram
@@ -156,7 +169,10 @@ def adapter(n: int, setup: Setup) -> float:
 def adapter_copy(shape: ModelShape, setup: Setup) -> float:
     """Bytes of the copy in 16 bits that the products of plain LoRA read, section 1.3."""
     has_one = (
-        setup.method != "full" and setup.base_bytes == 2 and setup.trainer.counted and not (setup.use_dora or setup.lora_dropout)
+        setup.method != "full"
+        and setup.base_bytes == 2
+        and setup.trainer.counted
+        and not (setup.use_dora or setup.lora_dropout)
     )
     return 2.0 * shape.lora_params(setup.r, setup.target_modules, False) if has_one else 0.0
 
@@ -173,12 +189,12 @@ def workspace(setup: Setup) -> float:
     return memory_constants().workspace_gib * GIB if setup.device == "card" else 0.0
 
 
-# ---- in a step --------------------------------------------------------------------------------------------------------
+# ---- in a step -----------------------------------------------------------------------------------
 
 
 def gradients(n: int, stored: float, setup: Setup) -> float:
-    """G in bytes, section 1.3; a gradient has the dtype of its parameter. With a single micro-batch they grow while saved
-    activations are freed."""
+    """G in bytes, section 1.3; a gradient has the dtype of its parameter. With a single micro-batch they grow while
+    saved activations are freed."""
     whole = n * setup.adapter_bytes
     return whole if setup.accumulates else max(0.0, whole - stored)
 
@@ -195,7 +211,9 @@ def layers_stored(shape: ModelShape, setup: Setup) -> float:
     wide, others = shape.wide, shape.num_hidden_layers - shape.wide_layers
     kept_by_layers = setup.tokens * others * layer_kept(shape, setup)
     kept_by_layers += setup.tokens * shape.wide_layers * layer_kept(wide, setup) if wide else 0.0
-    kept_by_layers += setup.tokens * (shape.window_layers * windows(shape, setup) + shape.scan_layers * scans(shape, setup))
+    kept_by_layers += setup.tokens * (
+        shape.window_layers * windows(shape, setup) + shape.scan_layers * scans(shape, setup)
+    )
     return kept_by_layers + shape.expert_layers * experts_kept(shape, setup)
 
 
@@ -223,7 +241,8 @@ def _not_kept(setup: Setup) -> Setup:
 
 
 def most_kept_layers(shape: ModelShape, setup: Setup, free_gib: float, factor: float = 1.0) -> int:
-    """How many layers fit without checkpointing, by the estimate with its margin. factor: the correction from earlier runs."""
+    """How many layers fit without checkpointing, by the estimate with its margin. factor: the correction from earlier
+    runs."""
     counts = range(shape.num_hidden_layers + 1)
 
     def needed(count: int) -> float:
@@ -233,7 +252,8 @@ def most_kept_layers(shape: ModelShape, setup: Setup, free_gib: float, factor: f
 
 
 def logits(shape: ModelShape, setup: Setup) -> float:
-    """Bytes of the logits and their derivatives, section 1.5. In our loss: of one chunk; on a CPU the gradient overwrites them."""
+    """Bytes of the logits and their derivatives, section 1.5. In our loss: of one chunk; on a CPU the gradient
+    overwrites them."""
     at_once, a_logit = setup.tokens, setup.trainer.loss[setup.loss_name].vocabulary
     if setup.loss_name == "supervised":
         at_once = min(setup.learned, rows_at_once(shape.vocab_size, setup.device == "card"))
@@ -242,16 +262,16 @@ def logits(shape: ModelShape, setup: Setup) -> float:
 
 
 def head_at_work(shape: ModelShape, setup: Setup) -> float:
-    """Bytes at the loss: logits and their hidden states, or afterwards the backward of the last norm, whichever is more.
-    Section 1.5."""
+    """Bytes at the loss: logits and their hidden states, or afterwards the backward of the last norm, whichever is
+    more. Section 1.5."""
     loss, wide = setup.trainer.loss[setup.loss_name], shape.hidden_size * setup.base_bytes / 2
     at_logits = logits(shape, setup) + wide * (setup.tokens * loss.hidden + setup.learned * loss.learned)
     return max(at_logits, wide * setup.tokens * setup.trainer.final_norm)
 
 
 def dequantised(shape: ModelShape, setup: Setup) -> float:
-    """Bytes of the largest 4-bit or 8-bit matrix, dequantized for its product, as far as they exceed the layer's peak, at which
-    nothing is dequantized. Section 1.6."""
+    """Bytes of the largest 4-bit or 8-bit matrix, dequantized for its product, as far as they exceed the layer's peak,
+    at which nothing is dequantized. Section 1.6."""
     if setup.base_bits == 16 or not shape.four_bit_params:
         return 0.0
     largest = setup.base_bytes * max(matrix.d_in * matrix.d_out for matrix in shape.matrices)
@@ -266,13 +286,20 @@ UNPACKED_ROWS = 1537  # from this many tokens on, bitsandbytes dequantizes the m
 
 
 def kept_unpacked(shape: ModelShape, setup: Setup) -> float:
-    """Bytes of one layer's 4-bit matrices, except the last, that stay dequantized from its second forward to its backward. Section 1.6."""
-    counts = setup.keeps_unpacked and setup.gradient_checkpointing and setup.base_bits == 4 and setup.tokens >= UNPACKED_ROWS
+    """Bytes of one layer's 4-bit matrices, except the last, that stay dequantized from its second forward to its
+    backward. Section 1.6."""
+    counts = (
+        setup.keeps_unpacked and setup.gradient_checkpointing and setup.base_bits == 4 and setup.tokens >= UNPACKED_ROWS
+    )
     if not counts:
         return 0.0
     last = {matrix.name for matrix in shape.mlp_matrices[-1:]}
     a_layer = [matrix for matrix in shape.targets(setup.target_modules) if matrix.name not in {HEAD, *last}]
-    return setup.base_bytes * sum(matrix.d_in * matrix.d_out * matrix.count for matrix in a_layer) / shape.num_hidden_layers
+    return (
+        setup.base_bytes
+        * sum(matrix.d_in * matrix.d_out * matrix.count for matrix in a_layer)
+        / shape.num_hidden_layers
+    )
 
 
 def has_room_to_keep_unpacked(shape: ModelShape, setup: Setup, free_gib: float, factor: float = 1.0) -> bool:
@@ -282,13 +309,16 @@ def has_room_to_keep_unpacked(shape: ModelShape, setup: Setup, free_gib: float, 
 
 
 def has_room_to_keep_scales(shape: ModelShape, setup: Setup, free_gib: float, factor: float = 1.0) -> bool:
-    """Whether the scales of 4-bit weights are held in 8 bits and fit in fp32, by the estimate with its margin. factor: the correction
-    from earlier runs."""
+    """Whether the scales of 4-bit weights are held in 8 bits and fit in fp32, by the estimate with its margin. factor:
+    the correction from earlier runs."""
     kept = setup.model_copy(update={"double_quant": False})
-    return whole_weights(shape, kept) > whole_weights(shape, setup) and factor * estimate(shape, kept).needed_gib <= free_gib
+    return (
+        whole_weights(shape, kept) > whole_weights(shape, setup)
+        and factor * estimate(shape, kept).needed_gib <= free_gib
+    )
 
 
-# ---- outside the allocator's count ------------------------------------------------------------------------------------
+# ---- outside the allocator's count ---------------------------------------------------------------
 
 
 def context(setup: Setup) -> float:
@@ -297,8 +327,8 @@ def context(setup: Setup) -> float:
 
 
 def slack(moving: float, of_logits: float, setup: Setup) -> float:
-    """Bytes that the allocator reserves beyond what was requested: a share of temporary tensors, and a larger one of logits, whose
-    blocks are seldom reused. Section 1.6."""
+    """Bytes that the allocator reserves beyond what was requested: a share of temporary tensors, and a larger one of
+    logits, whose blocks are seldom reused. Section 1.6."""
     if setup.device == "cpu":
         return memory_constants().cpu.slack * moving
     share = setup.trainer.slack

@@ -1,4 +1,5 @@
-"""How much memory a plan may use: that of a GPU (as sold, and free now), of a GPU that is not here, or this PC's RAM."""
+"""How much memory a plan may use: that of a GPU (as sold, and free now), of a GPU that is not here, or this PC's
+RAM."""
 
 from __future__ import annotations
 
@@ -19,12 +20,16 @@ DESKTOP_GIB_ELSEWHERE = 0.7
 
 
 class Budget(Frozen):
-    """kind "card": a GPU; sold_gb is the size on the box (as in the documented table), free_gib what is available now. kind "cpu":
-    no GPU; free_gib is free RAM. free_gib None: unknown. planned: a GPU that is not in this PC; free_gib is then sold_gb less
-    reserve_gib for the desktop. ram_gib: of a PC with a GPU, its free RAM, to which layers may be offloaded; None: unknown. ranks:
-    GPUs, or processes, of a run; sizes are those of the smallest, named in `smallest`. beside: the GPUs of ranks 1 and up, uuid and
-    name. largest: of several GPUs the one with most free memory, as if alone. equal_cards: other GPUs of this PC with the same sold
-    size; equal_free_gib: the least that is free on any of them.
+    """kind "card": a GPU; sold_gb is the size on the box (as in the documented table), free_gib what is available now.
+    kind "cpu":
+    no GPU; free_gib is free RAM. free_gib None: unknown. planned: a GPU that is not in this PC; free_gib is then
+    sold_gb less
+    reserve_gib for the desktop. ram_gib: of a PC with a GPU, its free RAM, to which layers may be offloaded; None:
+    unknown. ranks:
+    GPUs, or processes, of a run; sizes are those of the smallest, named in `smallest`. beside: the GPUs of ranks 1 and
+    up, uuid and
+    name. largest: of several GPUs the one with most free memory, as if alone. equal_cards: other GPUs of this PC with
+    the same sold size; equal_free_gib: the least that is free on any of them.
     """
 
     kind: Literal["card", "cpu"]
@@ -48,8 +53,8 @@ class Budget(Frozen):
 def sold_gb(total_bytes: int) -> float:
     """The size on the box: 79.6 GiB reported is an 80 GB GPU, 23.6 a 24 GB GPU.
 
-    That is the smallest size sold that is no more than 0.35 GiB below what the driver reports: it keeps a little back, and
-    error correction up to a sixteenth (an L4 of 24 GB reports 22.5).
+    That is the smallest size sold that is no more than 0.35 GiB below what the driver reports: it keeps a little back,
+    and error correction up to a sixteenth (an L4 of 24 GB reports 22.5).
     """
     at_least = total_bytes / GIB - 0.35
     return float(next((size for size in SOLD_SIZES_GB if size >= at_least), math.ceil(at_least)))
@@ -86,14 +91,18 @@ def of_chosen(cards: Sequence[Card], nvidia: Nvidia, ram_free_bytes: int | None 
 
 
 def of_ranks(budget: Budget, nvidia: Nvidia, ranks: int, chosen: Collection[str] = ()) -> Budget:
-    """What each of several ranks has: the first on budget, the others preferably on the GPUs with these uuids. Raises RecipeError
-    for more GPUs than there are."""
+    """What each of several ranks has: the first on budget, the others preferably on the GPUs with these uuids. Raises
+    RecipeError for more GPUs than there are."""
     if ranks == budget.ranks or budget.planned:
         return budget if ranks > 1 or budget.planned else _with_equals(budget, nvidia)
     if budget.kind == "cpu":
         share = None if budget.free_gib is None else budget.free_gib / ranks
         return budget.model_copy(update={"ranks": ranks, "free_gib": share})
-    others = [of_card(card) for card in devices.beside(budget.card_uuid, nvidia, chosen)[: ranks - 1]] if budget.card_uuid else []
+    others = (
+        [of_card(card) for card in devices.beside(budget.card_uuid, nvidia, chosen)[: ranks - 1]]
+        if budget.card_uuid
+        else []
+    )
     if len(others) < ranks - 1:
         raise RecipeError("ranks.too_few_cards", ranks=ranks, cards=1 + len(others))
     smallest = min([budget, *others], key=lambda each: each.free_gib or 0)

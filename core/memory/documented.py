@@ -1,6 +1,7 @@
 """The documented table of VRAM by model size and method, and the rules written with it. Data, no arithmetic.
 
-`presets/vram_table.yaml` holds it; `core.presets.vram_table()` reads it. GB are sizes as sold; `core/memory/arithmetic` counts in GiB.
+`presets/vram_table.yaml` holds it; `core.presets.vram_table()` reads it. GB are sizes as sold; `core/memory/arithmetic`
+counts in GiB.
 """
 
 from __future__ import annotations

@@ -59,24 +59,35 @@ def _is_grouped(shape: ModelShape, setup: Setup) -> bool:
 
 def masked_pairs(shape: ModelShape, setup: Setup) -> float:
     """Pairs of tokens in the mask of rows side by side, which all layers share."""
-    is_there = setup.micro_batch > 1 and setup.device == "card" and setup.trainer.counted and not _is_packed(shape, setup)
+    is_there = (
+        setup.micro_batch > 1 and setup.device == "card" and setup.trainer.counted and not _is_packed(shape, setup)
+    )
     return setup.micro_batch * setup.max_length**2 if is_there else 0.0
 
 
 def _makes_again(shape: ModelShape, setup: Setup) -> bool:
-    """Whether the outputs of norms and gates, and a gate's activation, are computed again in the backward: on a CPU, where plain LoRA reads them."""
+    """Whether the outputs of norms and gates, and a gate's activation, are computed again in the backward: on a CPU,
+    where plain LoRA reads them."""
     plain = setup.device == "cpu" and setup.trainer.counted and setup.method != "full" and not _special(setup)
     return plain and shape.mlp == "gated" and not shape.num_experts
 
 
 def layer_kept(shape: ModelShape, setup: Setup) -> float:
     """Bytes per token that one layer keeps for its backward, without `windows` and `scans`; section 1.4."""
-    return setup.base_bytes * (_values(shape, kept(shape, setup)) + _by_adapters(shape, setup)) + _scores("kept", shape, setup)
+    return setup.base_bytes * (_values(shape, kept(shape, setup)) + _by_adapters(shape, setup)) + _scores(
+        "kept", shape, setup
+    )
 
 
 def windows(shape: ModelShape, setup: Setup) -> float:
-    """Bytes per token of the mask that a sliding-window layer keeps if a row is longer: one value per pair of tokens."""
-    cuts = shape.window_layers and setup.max_length > shape.window and setup.trainer.counted and not _is_grouped(shape, setup)
+    """Bytes per token of the mask that a sliding-window layer keeps if a row is longer: one value per pair of
+    tokens."""
+    cuts = (
+        shape.window_layers
+        and setup.max_length > shape.window
+        and setup.trainer.counted
+        and not _is_grouped(shape, setup)
+    )
     return setup.base_bytes * setup.max_length if cuts and not _bends_scores(shape, setup) else 0.0
 
 
@@ -96,8 +107,8 @@ def per_layer_inputs(place: str, shape: ModelShape, setup: Setup) -> float:
 
 
 def experts_kept(shape: ModelShape, setup: Setup) -> float:
-    """Bytes that one layer keeps if its experts are trained: peft computes W + BA of all experts, whichever a token uses, from A
-    and B in the base's dtype; plus the input of each product for its gradient. Section 1.4."""
+    """Bytes that one layer keeps if its experts are trained: peft computes W + BA of all experts, whichever a token
+    uses, from A and B in the base's dtype; plus the input of each product for its gradient. Section 1.4."""
     if not setup.trains_experts:
         return 0.0
     factors = setup.r * shape.expert_width / max(1, shape.expert_layers)
@@ -106,7 +117,8 @@ def experts_kept(shape: ModelShape, setup: Setup) -> float:
 
 
 def experts_at_work(shape: ModelShape, setup: Setup) -> float:
-    """Bytes of one layer's experts in its backward: recomputed with checkpointing, plus the full gradient of down. Section 1.4."""
+    """Bytes of one layer's experts in its backward: recomputed with checkpointing, plus the full gradient of down.
+    Section 1.4."""
     if not setup.trains_experts:
         return 0.0
     again = experts_kept(shape, setup) if setup.gradient_checkpointing or setup.offloads else 0.0
@@ -119,10 +131,10 @@ def _expert_matrix(shape: ModelShape) -> int:
 
 
 def layer_at_work(shape: ModelShape, setup: Setup) -> float:
-    """Bytes of one layer's own backward, and with checkpointing what it computed again. The worst place is the product of
-    gate and up, when what down_proj kept has gone, or a norm after the MLP, when nothing has. Section 1.4."""
-    # Where embeddings lie in every layer, wider heads share keys and values of earlier layers: counted, a layer with its own is the largest
-    # (dry run, 4,096 tokens, QLoRA: E2B 2.3 % off and E4B 0.7, with the wider one 5.8 and 3.0).
+    """Bytes of one layer's own backward, and with checkpointing what it computed again. The worst place is the product
+    of gate and up, when what down_proj kept has gone, or a norm after the MLP, when nothing has. Section 1.4."""
+    # Where embeddings lie in every layer, wider heads share keys and values of earlier layers: counted, a layer with
+    # its own is the largest (dry run, 4,096 tokens, QLoRA: E2B 2.3 % off and E4B 0.7, with the wider one 5.8 and 3.0).
     if (wide := shape.wide) and not shape.per_layer_size:
         return max(layer_at_work(wide, setup), layer_at_work(shape.model_copy(update={"wide_layers": 0}), setup))
     constants = memory_constants()
@@ -130,12 +142,18 @@ def layer_at_work(shape: ModelShape, setup: Setup) -> float:
     gone = 0 if again_made else readers_of(shape, setup)["down"]
     besides = _values(shape, constants.moving_besides.get(shape.model_type, {})) if setup.trainer.counted else 0.0
     product = _values(shape, setup.trainer.moving) + besides - shape.active_width * gone
-    norm = _values(shape, constants.norm_after_mlp.moving) if shape.model_type in constants.norm_after_mlp.families else 0.0
+    norm = (
+        _values(shape, constants.norm_after_mlp.moving)
+        if shape.model_type in constants.norm_after_mlp.families
+        else 0.0
+    )
     whole_rows = windows(shape, setup) + scans(shape, setup)
     again = layer_kept(shape, setup) + whole_rows if setup.gradient_checkpointing else 0.0
     # Per-layer embeddings enter after the MLP: what they kept is freed when the backward reaches it.
     behind = (
-        _values(shape, constants.kept_with_per_layer_inputs) if again and shape.per_layer_size and setup.trainer.counted else 0.0
+        _values(shape, constants.kept_with_per_layer_inputs)
+        if again and shape.per_layer_size and setup.trainer.counted
+        else 0.0
     )
     at_mlp, scores = again + setup.base_bytes * (max(product, norm) - behind), _scores("moving", shape, setup)
     if not _bends_scores(shape, setup):
@@ -159,12 +177,22 @@ def readers_of(shape: ModelShape, setup: Setup) -> dict[str, int]:
         found = len(targets & set(names))
         return min(1, found) if setup.trainer.inputs == "once" else found
 
-    return {"attention": count(attention[:-1]), "output": count(attention[-1:]), "up": count(mlp[:-1]), "down": count(mlp[-1:])}
+    return {
+        "attention": count(attention[:-1]),
+        "output": count(attention[-1:]),
+        "up": count(mlp[:-1]),
+        "down": count(mlp[-1:]),
+    }
 
 
 def _values(shape: ModelShape, widths: Widths) -> float:
     """Values per token; widths says how many of each."""
-    sizes = {"hidden": shape.hidden_size, "query": shape.q_width, "key_value": shape.kv_width, "mlp": shape.active_width}
+    sizes = {
+        "hidden": shape.hidden_size,
+        "query": shape.q_width,
+        "key_value": shape.kv_width,
+        "mlp": shape.active_width,
+    }
     sizes |= {"routed": shape.experts_run * shape.hidden_size, "expert": shape.experts_run * shape.expert_size}
     sizes |= {"per_layer": shape.per_layer_size}
     return sum(times * sizes[name] for name, times in widths.items())
@@ -182,13 +210,16 @@ def _by_adapters(shape: ModelShape, setup: Setup) -> float:
         return 0.0
     copies = memory_constants().besides_lora[setup.trainer.inputs][special]
     targets = [matrix for matrix in shape.targets(setup.target_modules) if matrix.name != HEAD]
-    a_layer = sum(matrix.count * (copies["input"] * matrix.d_in + copies["output"] * matrix.d_out) for matrix in targets)
+    a_layer = sum(
+        matrix.count * (copies["input"] * matrix.d_in + copies["output"] * matrix.d_out) for matrix in targets
+    )
     return a_layer / shape.num_hidden_layers
 
 
 def _magnitudes(shape: ModelShape, setup: Setup) -> float:
-    """Bytes while DoRA takes the norm of a whole matrix, in fp32: an identity as wide as its input, A and B multiplied out and
-    turned, the weight, and their sum. Where the forward of a layer comes to its largest matrix. Counted by the dry run."""
+    """Bytes while DoRA takes the norm of a whole matrix, in fp32: an identity as wide as its input, A and B multiplied
+    out and turned, the weight, and their sum. Where the forward of a layer comes to its largest matrix. Counted by the
+    dry run."""
     if not (setup.use_dora and setup.trainer.counted and setup.method != "full"):
         return 0.0
     targets = [matrix for matrix in shape.targets(setup.target_modules) if matrix.name != HEAD]

@@ -1,8 +1,8 @@
 """Memory as measured by runs and as estimated for them; it corrects the next estimate. No torch.
 
-<workspace>/memory.jsonl, a line for each probe before a first step (core/training/memory/probe): v, time, run, rig, model, method,
-arithmetic_gib (uncorrected, of the batch that was measured) and measured_gib. The worker appends while it holds the device; the
-person may clear it. A crash leaves at most an unfinished last line, which is ignored.
+<workspace>/memory.jsonl, a line for each probe before a first step (core/training/memory/probe): v, time, run, rig,
+model, method, arithmetic_gib (uncorrected, of the batch that was measured) and measured_gib. The worker appends while
+it holds the device; the person may clear it. A crash leaves at most an unfinished last line, which is ignored.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from core.values import Frozen
 from core.workspace.folder import Workspace
 
 NEWEST = 20  # the newest runs that count; older ones may be out of date
-LARGE_GIB = 2.0  # from here on a run says something of other models: of less, what libraries take is a large part, which grows with no model
+# from here on a run says something of other models: of less, what libraries take is a large part, which grows with no
+# model
+LARGE_GIB = 2.0
 PLAUSIBLE = (0.2, 5.0)  # measured / arithmetic; beyond these limits one of them is wrong, and it corrects nothing
 
 
@@ -76,8 +78,9 @@ class Correction(Frozen):
 
 @dataclass(frozen=True)
 class Corrections:
-    """What is known on one rig for one base model. elsewhere: from its runs by other methods and large ones of other models, never below 1: what is
-    true of one may make another's estimate more careful, and only a model's own runs may make it smaller. of_large: from large ones alone."""
+    """What is known on one rig for one base model. elsewhere: from its runs by other methods and large ones of other
+    models, never below 1: what is true of one may make another's estimate more careful, and only a model's own runs may
+    make it smaller. of_large: from large ones alone."""
 
     own: Mapping[str, Correction] = field(default_factory=dict)  # by method
     elsewhere: Correction | None = None
@@ -122,7 +125,9 @@ class MemoryRecord:
             if found is not None:
                 own[method] = found
         large = [line for line in mine if _number(line.get("arithmetic_gib")) >= LARGE_GIB]
-        known = [line for line in mine if line.get("model") == model or _number(line.get("arithmetic_gib")) >= LARGE_GIB]
+        known = [
+            line for line in mine if line.get("model") == model or _number(line.get("arithmetic_gib")) >= LARGE_GIB
+        ]
         return Corrections(own, _more_careful(known), _more_careful(large))
 
     def count(self) -> int:

@@ -18,10 +18,17 @@ LossName = Literal["supervised", "chunked", "full", "fused"]
 class Setup(Strict):
     """One way to train. max_length and supervised_tokens: tokens of the longest row, and the most that one row learns
     (None: all of it). base_bytes: width of a 16-bit or fp32 base, and of what flows through it. stack: whose trainer
-    (benchmarks/memory_stacks.py knows others); loss None: the one that it has. load_in_8bit: LLM.int8 instead of a 16-bit base; with qlora it counts for nothing. fp32_stream: hidden states in fp32 on a 16-bit base, as `prepare_model_for_kbit_training`
-    makes them. kept_layers: with checkpointing, the last ones that are not checkpointed. keeps_unpacked: 4-bit weights stay unpacked from a layer's second forward to its backward. accumulates: gradients outlive a micro-batch. offloads: what layers leave for the backward lies in RAM. offload_layers: that lie in RAM themselves (core/engine/variants/streaming).
-    shards: ranks that hold the base together (core/engine/variants/fsdp). packed: rows lie end to end where the family allows it.
-    grouped: one kernel then attends to each, with keys and values not repeated for each query head (core/engine/variants/varlen)."""
+    (benchmarks/memory_stacks.py knows others); loss None: the one that it has. load_in_8bit: LLM.int8 instead of a
+    16-bit base; with qlora it counts for nothing. fp32_stream: hidden states in fp32 on a 16-bit base, as
+    `prepare_model_for_kbit_training`
+    makes them. kept_layers: with checkpointing, the last ones that are not checkpointed. keeps_unpacked: 4-bit weights
+    stay unpacked from a layer's second forward to its backward. accumulates: gradients outlive a micro-batch. offloads:
+    what layers leave for the backward lies in RAM. offload_layers: that lie in RAM themselves
+    (core/engine/variants/streaming).
+    shards: ranks that hold the base together (core/engine/variants/fsdp). packed: rows lie end to end where the family
+    allows it.
+    grouped: one kernel then attends to each, with keys and values not repeated for each query head
+    (core/engine/variants/varlen)."""
 
     method: Literal["lora", "qlora", "full"] = "lora"
     r: int = Field(Adapter.model_fields["r"].default, ge=1)
@@ -53,8 +60,11 @@ class Setup(Strict):
     grouped: bool = False
 
     @classmethod
-    def of(cls, recipe: Recipe, device: Literal["card", "cpu"], capability: tuple[int, int] | None = None, **found: Any) -> Setup:
-        """The setup of a recipe on a device, the only way from settings to the estimate. capability: of the GPU, None: unknown. found:
+    def of(
+        cls, recipe: Recipe, device: Literal["card", "cpu"], capability: tuple[int, int] | None = None, **found: Any
+    ) -> Setup:
+        """The setup of a recipe on a device, the only way from settings to the estimate. capability: of the GPU, None:
+        unknown. found:
         fields that are better known than from the recipe, such as a batch of its data."""
         adapter, train = recipe.adapter, recipe.train
         asked = {

@@ -18,7 +18,8 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_ma
 
 
 PREFIX = "base_model.model."  # of every name in an adapter's file
-# Where the layers of text lie: in a class of text alone, in those that also see, and as these were until transformers 4.52.
+# Where the layers of text lie: in a class of text alone, in those that also see, and as these were until transformers
+# 4.52.
 _PLACES = ("model.", "model.language_model.", "model.text_model.", "language_model.model.")
 T = TypeVar("T")
 
@@ -56,8 +57,9 @@ def describe(folder: Path) -> AdapterFacts:
 
 
 def name_in(there: Collection[str], name: str) -> str:
-    """What the same layer of text is called in a model that has the names `there`; name itself where none of them is it. Qwen3.5, say,
-    is trained by others, and was here, by its class of text alone, and has other names as it is shipped."""
+    """What the same layer of text is called in a model that has the names `there`; name itself where none of them is
+    it. Qwen3.5, say, is trained by others, and was here, by its class of text alone, and has other names as it is
+    shipped."""
     rests = [name.removeprefix(place) for place in _PLACES if name.startswith(place)] if name not in there else []
     return next((f"{place}{rest}" for rest in rests for place in _PLACES if f"{place}{rest}" in there), name)
 
@@ -91,7 +93,8 @@ WHOLE_OR_NOT = ("use_dora", "modules_to_save", "lora_bias", "trainable_token_ind
 
 
 def at_strength(folder: Path, strength: float, target: Path) -> Path:
-    """target, made new: the same adapter, of which the base takes strength times as much. Raises ModelError where that is not all of it."""
+    """target, made new: the same adapter, of which the base takes strength times as much. Raises ModelError where that
+    is not all of it."""
     config = files.read_object(folder / "adapter_config.json")
     found = [name for name in WHOLE_OR_NOT if config.get(name)]
     if found or config.get("bias", "none") != "none":
@@ -111,7 +114,8 @@ def check_whole(folder: Path) -> None:
 
 
 def _damage(file: Path) -> str:
-    """What is wrong with a safetensors file, as far as its head and its size tell; "" for nothing. Its data is not read."""
+    """What is wrong with a safetensors file, as far as its head and its size tell; "" for nothing. Its data is not
+    read."""
     try:
         with open(file, "rb") as opened:
             size, head = file.stat().st_size, int.from_bytes(opened.read(8), "little")

@@ -1,13 +1,13 @@
 """Adds a model to the catalogue, or updates its entry, from a hub or a local folder. No torch.
 
-    python -m core.models.catalogue_entry OWNER/NAME           prints its entry; HF_ENDPOINT, HF_TOKEN count as everywhere
-    python -m core.models.catalogue_entry FOLDER --hub OWNER/NAME
+    python -m core.models.catalogue_entry OWNER/NAME           prints its entry; HF_ENDPOINT, HF_TOKEN count as
+    everywhere python -m core.models.catalogue_entry FOLDER --hub OWNER/NAME
     python -m core.models.catalogue_entry OWNER/NAME --write --en "Why one would take it." --zh "为什么选它。"
 
-Read: config.json, the headers of the weights, what the hub says of it, its chat template. Kept of an entry that is there already: what a
-person decides (id, title, family, languages of a list, thinking, tools, its sentence). Written is only that one entry's text
-(core/models/entry_text), and only where it agrees with itself (core/models/checked). A new one lands behind the last: its place in
-the order is a person's to choose. Exit: 0 printed or written, 1 refused.
+Read: config.json, the headers of the weights, what the hub says of it, its chat template. Kept of an entry that is
+there already: what a person decides (id, title, family, languages of a list, thinking, tools, its sentence). Written is
+only that one entry's text (core/models/entry_text), and only where it agrees with itself (core/models/checked). A new
+one lands behind the last: its place in the order is a person's to choose. Exit: 0 printed or written, 1 refused.
 """
 
 from __future__ import annotations
@@ -39,14 +39,16 @@ _CODE = re.compile(r"[a-z]{2}")
 _SIZE_IN_NAME = re.compile(r"[-_ ](?:[A-Z]?\d+(?:\.\d+)?[BM](?:-A\d+(?:\.\d+)?B)?)(?![\w.]).*", re.IGNORECASE)
 _NO_SIZE = ("_token_id", "_token_index", "use_cache", "quantization_config")  # keys of a config.json, or their ends
 _WIDTHS = (
-    "model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim", "intermediate_size",
+    "model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
+    "intermediate_size",
     "vocab_size", "tie_word_embeddings", "max_position_embeddings",
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What was read of one model. in_files: parameters in all its weight files; template: of its chat, None where there is none."""
+    """What was read of one model. in_files: parameters in all its weight files; template: of its chat, None where there
+    is none."""
 
     hub: str
     config: Mapping[str, Any]
@@ -78,12 +80,20 @@ def in_folder(folder: Path, hub: str) -> Seen:
     template = texts[0] if texts else files.read_object(folder / "tokenizer_config.json").get("chat_template")
     counted = sum(tensor.count for tensor in tensors) or None
     source = "config.json and headers of the weights of a local copy"
-    return Seen(hub, config, shape.with_held(headers.held(tensors, config, shape)), counted, _joined(template), Told(hub), source)
+    return Seen(
+        hub,
+        config,
+        shape.with_held(headers.held(tensors, config, shape)),
+        counted,
+        _joined(template),
+        Told(hub),
+        source,
+    )
 
 
 def entry_of(seen: Seen, kept: Mapping[str, Any] | None, note: Mapping[str, str]) -> dict[str, Any]:
-    """The entry of presets/models.yaml. kept: the one that is there. Raises ModelError for a model that is quantised, or of which too
-    little is known."""
+    """The entry of presets/models.yaml. kept: the one that is there. Raises ModelError for a model that is quantised,
+    or of which too little is known."""
     if seen.shape.quantised:
         raise ModelError("catalogue_entry.quantised", model=seen.hub, method=seen.shape.quantised)
     kept = kept or {}
@@ -158,15 +168,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(entry_text.text_of(entry), end="")
     if asked.write:
         files.replace(asked.catalogue, entry_text.put(text, entry))
-        _say(msg("catalogue_entry.refreshed" if kept else "catalogue_entry.added", model=seen.hub, file=asked.catalogue.name))
+        _say(
+            msg(
+                "catalogue_entry.refreshed" if kept else "catalogue_entry.added",
+                model=seen.hub,
+                file=asked.catalogue.name,
+            )
+        )
     if "held" in entry:
         _say(msg("catalogue_entry.by_class"))
     if not kept:
-        _say(msg("catalogue_entry.look", thinking=entry["thinking"] or "?", commercial=entry["commercial"], family=entry["family"]))
+        _say(
+            msg(
+                "catalogue_entry.look",
+                thinking=entry["thinking"] or "?",
+                commercial=entry["commercial"],
+                family=entry["family"],
+            )
+        )
     return 0
 
 
-# ---- what follows from what was read -----------------------------------------------------------------------------------
+# ---- what follows from what was read -------------------------------------------------------------
 def _shape(seen: Seen) -> dict[str, Any]:
     """Widths, where the model follows from them; else what its class needs of config.json, and what its files hold."""
     widths = ModelShape.from_config(seen.config)
@@ -224,7 +247,8 @@ def _languages(seen: Seen, kept: Any) -> Any:
 
 
 def _thinking(template: str | None) -> str | None:
-    """By its chat template: a switch makes it optional; without one, thoughts that the prompt begins are always there. None without one."""
+    """By its chat template: a switch makes it optional; without one, thoughts that the prompt begins are always there.
+    None without one."""
     if not template:
         return None
     if "enable_thinking" in template or re.search(r"\bthinking\b", template):

@@ -18,7 +18,8 @@ from core.messages import YAML_LOADER
 
 WIDTH = 138
 _KEYS = (
-    "id", "hub", "title", "family", "billions", "in_files", "beside", "released", "licence", "commercial", "gated", "languages",
+    "id", "hub", "title", "family", "billions", "in_files", "beside", "released", "licence", "commercial", "gated",
+    "languages",
     "thinking", "tools", "flags", "note", "shape", "config", "held", "source",
 )  # fmt: skip
 _SENTENCES = ("note", "flags", "source")  # always in quotes
@@ -32,7 +33,10 @@ def text_of(entry: Mapping[str, Any]) -> str:
     for key in (key for key in _KEYS if entry.get(key) is not None):
         value = entry[key]
         if key == "note":
-            lines += ["  note:", *(f"    {language}: {json.dumps(said, ensure_ascii=False)}" for language, said in value.items())]
+            lines += [
+                "  note:",
+                *(f"    {language}: {json.dumps(said, ensure_ascii=False)}" for language, said in value.items()),
+            ]
         else:
             lines += _folded(f"  {key}: ", json.dumps(value, ensure_ascii=False) if key in _SENTENCES else _flow(value))
     return "\n".join(["- " + lines[0].strip(), *lines[1:]]) + "\n"
@@ -54,8 +58,8 @@ def entries(file: Path) -> tuple[str, dict[str, dict[str, Any]]]:
 
 
 def put(catalogue: str, entry: Mapping[str, Any]) -> str:
-    """catalogue (the text of presets/models.yaml) with entry in place of the one of its hub id, comments between its lines kept; else
-    behind the last one."""
+    """catalogue (the text of presets/models.yaml) with entry in place of the one of its hub id, comments between its
+    lines kept; else behind the last one."""
     written, places = text_of(entry), list(_ENTRY.finditer(catalogue))
     for place in places:
         if re.search(rf"^  hub: {re.escape(str(entry['hub']))}$", place[0], re.MULTILINE):

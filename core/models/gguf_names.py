@@ -1,7 +1,7 @@
 """Which catalogue model a GGUF file on this PC was made from, by the name its program gives it. Opens no file.
 
-Why not by its metadata: `general.base_model` names what the model itself was tuned from (Qwen3-4B-Base of a Qwen3-4B), not what was
-converted. How a GGUF file itself becomes a base: docs/families.md.
+Why not by its metadata: `general.base_model` names what the model itself was tuned from (Qwen3-4B-Base of a Qwen3-4B),
+not what was converted. How a GGUF file itself becomes a base: docs/families.md.
 """
 
 from __future__ import annotations
@@ -33,7 +33,11 @@ def made_from(name: str) -> str | None:
 @lru_cache(maxsize=1)
 def _known() -> dict[str, str]:
     """What is liked first keeps a name that two have."""
-    return {_plain(name): model.hub for model in reversed(known_models()) for name in (model.title, model.hub.rpartition("/")[2])}
+    return {
+        _plain(name): model.hub
+        for model in reversed(known_models())
+        for name in (model.title, model.hub.rpartition("/")[2])
+    }
 
 
 def _plain(name: str) -> str:

@@ -1,8 +1,9 @@
-"""What weight files contain, from their headers: safetensors in a folder or on the hub, and GGUF. Reads no weights. No torch.
+"""What weight files contain, from their headers: safetensors in a folder or on the hub, and GGUF. Reads no weights. No
+torch.
 
 A safetensors file begins with its header's length (8 bytes) and a JSON of names, types and shapes; a GGUF file with its
-settings and a list of tensors. `held` counts what QLoRA would hold in 4 bit and what stays as it is, and tells repositories
-that are quantised already.
+settings and a list of tensors. `held` counts what QLoRA would hold in 4 bit and what stays as it is, and tells
+repositories that are quantised already.
 """
 
 from __future__ import annotations
@@ -22,14 +23,16 @@ from core.models.shapes.shape import UNPACKED, Held, ModelShape
 
 LONGEST_HEADER = 100 << 20  # bytes; what the format itself allows
 _BITS = {
-    "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32, "U16": 16,
+    "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32,
+    "U16": 16,
     "U8": 8, "BOOL": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F4": 4,
 }  # fmt: skip
 _EMBEDDING = re.compile(
     r"(?:^|\.)(embed_tokens|embed_tokens_per_layer|wte|wpe|word_embeddings|embed_in|tok_embeddings|embed_positions|embeddings)\."
 )
 _WORDS = re.compile(r"(?:^|\.)(embed_tokens|wte|word_embeddings|embed_in|tok_embeddings|embeddings)\.weight$")
-_OF_ITS_OWN_WIDTH = {"word_embed_proj_dim", "embedding_size"}  # config.json then has embeddings of another width than the layers
+# config.json then has embeddings of another width than the layers
+_OF_ITS_OWN_WIDTH = {"word_embed_proj_dim", "embedding_size"}
 _HEAD = re.compile(r"(?:^|\.)(lm_head|embed_out)\.")
 _OTHER_SENSES = re.compile(
     r"(?:^|\.)(vision|visual|audio|image|mm_projector|multi_modal_projector|vision_tower|embed_vision|embed_audio)"
@@ -92,13 +95,17 @@ def header_length(start: bytes) -> int:
 
 
 def of_folder(folder: Path) -> list[Tensor]:
-    """The tensors of a model's folder; empty where it holds no safetensors. Raises ModelError for a file that is broken, cut short or,
-    of those that its index names, not there."""
+    """The tensors of a model's folder; empty where it holds no safetensors. Raises ModelError for a file that is
+    broken, cut short or, of those that its index names, not there."""
     paths = [folder / "model.safetensors"]
     if not paths[0].is_file():
-        paths = sorted(path for path in folder.glob("*.safetensors") if not path.name.startswith(("adapter_", "consolidated")))
+        paths = sorted(
+            path for path in folder.glob("*.safetensors") if not path.name.startswith(("adapter_", "consolidated"))
+        )
         listed = files.read_object(folder / "model.safetensors.index.json").get("weight_map")
-        gone = {str(name) for name in listed.values()} - {path.name for path in paths} if isinstance(listed, dict) else ()
+        gone = (
+            {str(name) for name in listed.values()} - {path.name for path in paths} if isinstance(listed, dict) else ()
+        )
         if paths and gone:
             raise ModelError("shape.missing_file", file=min(gone)[:100])
     found: list[Tensor] = []
@@ -127,7 +134,8 @@ def refuse_untrue(tensors: Iterable[Tensor], config: Mapping[str, Any], shape: M
         found |= {"vocab_size": words[0], "hidden_size": words[1]}
     for name, value in found.items():
         said = getattr(shape, name)
-        ahead = config.get("num_nextn_predict_layers") if name == "num_hidden_layers" else 0  # of heads that guess further ahead
+        # of heads that guess further ahead
+        ahead = config.get("num_nextn_predict_layers") if name == "num_hidden_layers" else 0
         if not said <= value <= said + (ahead if isinstance(ahead, int) else 0):
             raise ModelError("shape.untrue", field=name, said=said, found=value)
 
@@ -168,13 +176,16 @@ def held(tensors: Iterable[Tensor], config: Mapping[str, Any], shape: ModelShape
     if holds_packed:
         widths = {}
     return Held(
-        params=params, beside=beside, four_bit=four_bit, lora_width=sum(widths.values()), widths=tuple(sorted(widths.items())),
-        stored_bytes=stored if quantised else None, quantised=quantised, expert_width=None if quantised and not (quantised in UNPACKED and of_experts) else of_experts,
+        params=params, beside=beside, four_bit=four_bit, lora_width=sum(widths.values()),
+        widths=tuple(sorted(widths.items())),
+        stored_bytes=stored if quantised else None, quantised=quantised,
+        expert_width=None if quantised and not (quantised in UNPACKED and of_experts) else of_experts,
     )  # fmt: skip
 
 
 def _expert_width(tensor: Tensor) -> int:
-    """Inputs and outputs of the routed experts in it, as they are once gate and up are one matrix and all experts of a layer one parameter."""
+    """Inputs and outputs of the routed experts in it, as they are once gate and up are one matrix and all experts of a
+    layer one parameter."""
     if len(tensor.shape) == 3 and _FUSED_EXPERTS.search(tensor.name):
         return tensor.shape[0] * sum(tensor.shape[1:])
     if len(tensor.shape) == 2 and _ONE_EXPERT.search(tensor.name):
@@ -191,30 +202,42 @@ def _is_left_out(name: str, shape: ModelShape) -> bool:
 
 
 def _is_linear(tensor: Tensor) -> bool:
-    """Whether bitsandbytes would hold it in 4 bit: a linear layer's matrix, and none of those that stay as they are. Experts
-    are 3-D parameters once loaded, also where a file has each by itself."""
+    """Whether bitsandbytes would hold it in 4 bit: a linear layer's matrix, and none of those that stay as they are.
+    Experts are 3-D parameters once loaded, also where a file has each by itself."""
     stays = (_EMBEDDING, _HEAD, _ROUTER, _EXPERTS)
-    return len(tensor.shape) == 2 and tensor.name.endswith("weight") and not any(kind.search(tensor.name) for kind in stays)
+    return (
+        len(tensor.shape) == 2
+        and tensor.name.endswith("weight")
+        and not any(kind.search(tensor.name) for kind in stays)
+    )
 
 
 def quantisation(config: Mapping[str, Any]) -> str | None:
-    """The method by which a repository is quantised, as its config names it; "bitsandbytes-4bit" for those in 4 bit. None: not at all."""
+    """The method by which a repository is quantised, as its config names it; "bitsandbytes-4bit" for those in 4 bit.
+    None: not at all."""
     inner = config.get("text_config")
     found = config.get("quantization_config") or (inner.get("quantization_config") if isinstance(inner, dict) else None)
     if not isinstance(found, dict):
         return None
-    unnamed = "bitsandbytes" if found.get("load_in_4bit") or found.get("load_in_8bit") else "-"  # as transformers reads it
+    # as transformers reads it
+    unnamed = "bitsandbytes" if found.get("load_in_4bit") or found.get("load_in_8bit") else "-"
     method = str(found.get("quant_method") or unnamed)[:30]
     return f"{method}-4bit" if method == "bitsandbytes" and found.get("load_in_4bit") else method
 
 
-# ---- GGUF -------------------------------------------------------------------------------------------------------------
+# ---- GGUF ----------------------------------------------------------------------------------------
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 _MOST = 1 << 22  # entries of a list; tensors and settings are far fewer
 # llama.cpp's names of families where transformers has another one.
-_FAMILIES = {"gemma3": "gemma3_text", "qwen2moe": "qwen2_moe", "qwen3moe": "qwen3_moe", "phi2": "phi", "gptneox": "gpt_neox"}
+_FAMILIES = {
+    "gemma3": "gemma3_text",
+    "qwen2moe": "qwen2_moe",
+    "qwen3moe": "qwen3_moe",
+    "phi2": "phi",
+    "gptneox": "gpt_neox",
+}
 _SETTINGS = {
     "hidden_size": "embedding_length", "num_hidden_layers": "block_count", "intermediate_size": "feed_forward_length",
     "num_attention_heads": "attention.head_count", "num_key_value_heads": "attention.head_count_kv",
@@ -224,8 +247,8 @@ _SETTINGS = {
 
 
 def of_gguf(path: Path, whole: bool = False) -> ModelShape:
-    """The shape of a GGUF file. It is trained from its dequantised weights, so they count in 16 bit. whole: refuse one that ends before its
-    last tensor begins, too. Raises ModelError."""
+    """The shape of a GGUF file. It is trained from its dequantised weights, so they count in 16 bit. whole: refuse one
+    that ends before its last tensor begins, too. Raises ModelError."""
     try:
         with path.open("rb") as file:
             settings, tensors, last = _gguf_header(file)
@@ -238,16 +261,24 @@ def of_gguf(path: Path, whole: bool = False) -> ModelShape:
     config: dict[str, Any] = {"model_type": _FAMILIES.get(family, family)}
     config |= {name: value for name, key in _SETTINGS.items() if (value := settings.get(f"{family}.{key}"))}
     words = settings.get("tokenizer.ggml.tokens") or settings.get(f"{family}.vocab_size")
-    config |= {"vocab_size": words, "tie_word_embeddings": not any(tensor.name == "output.weight" for tensor in tensors)}
+    config |= {
+        "vocab_size": words,
+        "tie_word_embeddings": not any(tensor.name == "output.weight" for tensor in tensors),
+    }
     shape = ModelShape.from_config(config)
     if not (params := sum(tensor.count for tensor in tensors)):  # a vocabulary alone
         raise ModelError("shape.bad_header", file=path.name)
-    kept = [t for t in tensors if len(t.shape) != 2 or t.name in ("token_embd.weight", "output.weight") or "gate_inp" in t.name]
+    kept = [
+        t
+        for t in tensors
+        if len(t.shape) != 2 or t.name in ("token_embd.weight", "output.weight") or "gate_inp" in t.name
+    ]
     return shape.with_held(Held(params=params, four_bit=params - sum(tensor.count for tensor in kept)))
 
 
 def _gguf_header(file: BinaryIO) -> tuple[dict[str, Any], list[Tensor], int]:
-    """Settings (a list as its length), tensors, and where behind the header the last of them begins. Raises ValueError for what is no GGUF 2 or 3."""
+    """Settings (a list as its length), tensors, and where behind the header the last of them begins. Raises ValueError
+    for what is no GGUF 2 or 3."""
     magic, version, tensors, settings = struct.unpack("<4sIQQ", file.read(24))
     if magic != b"GGUF" or version not in (2, 3) or max(tensors, settings) > _MOST:
         raise ValueError("no GGUF")

@@ -1,8 +1,9 @@
 """A hub model's shape from the headers of its weight files, before any download. No torch.
 
 Reads config.json, the index of a sharded model, and the first kilobytes of its files, several at once. Why not
-`huggingface_hub.get_safetensors_metadata`: it reads 100 kB of every file, keeps the index in the cache, and of a server that
-knows no ranges it would read the weights. Here no request reads more than its limit, and all of them no more than about
+`huggingface_hub.get_safetensors_metadata`: it reads 100 kB of every file, keeps the index in the cache, and of a server
+that knows no ranges it would read the weights. Here no request reads more than its limit, and all of them no more than
+about
 1 MB: of a model in many files the first one's header is read, and the index says how many bytes the others hold.
 """
 
@@ -26,8 +27,8 @@ MOST_FILES = 8  # whose headers are read one and all; of more, the index and the
 def look(repo_id: str, revision: str | None = None, endpoint: str | None = None) -> ModelShape:
     """The shape of a model on the hub, with what its files hold. Kept nowhere. Raises ModelError as `download.fetch`.
 
-    Where the files tell nothing (another format, a broken header), the shape is what follows from config.json alone, and its
-    source says so.
+    Where the files tell nothing (another format, a broken header), the shape is what follows from config.json alone,
+    and its source says so.
     """
     with ThreadPoolExecutor(MOST_FILES, thread_name_prefix="hub-headers") as pool:
         index = pool.submit(_index, repo_id, revision, endpoint)
@@ -36,7 +37,9 @@ def look(repo_id: str, revision: str | None = None, endpoint: str | None = None)
         try:
             files = _files(index.result())
             several = len(files) > MOST_FILES
-            found = list(pool.map(lambda name: _tensors(repo_id, name, revision, endpoint), files[:1] if several else files))
+            found = list(
+                pool.map(lambda name: _tensors(repo_id, name, revision, endpoint), files[:1] if several else files)
+            )
         except (ModelError, ValueError, KeyError, RecursionError):
             return shape
     tensors = [tensor for one in found for tensor in one]
@@ -78,14 +81,18 @@ def _tensors(repo_id: str, name: str, revision: str | None, endpoint: str | None
     return headers.parse(start[8:end])
 
 
-def _scaled(tensors: list[Tensor], index: Mapping[str, Any], config: Mapping[str, Any], shape: ModelShape) -> Held | None:
-    """What a model of many files holds: its bytes as the index has them, at the width that its first file has; the part that
-    stays in 16 bit as it follows from config.json."""
+def _scaled(
+    tensors: list[Tensor], index: Mapping[str, Any], config: Mapping[str, Any], shape: ModelShape
+) -> Held | None:
+    """What a model of many files holds: its bytes as the index has them, at the width that its first file has; the part
+    that stays in 16 bit as it follows from config.json."""
     total = index.get("metadata", {}).get("total_size") if isinstance(index.get("metadata"), dict) else None
     first = headers.held(tensors, config, shape)
     if first is None or not isinstance(total, int) or total <= 0:
         return None
-    params = round((first.params + first.beside) * total / sum(tensor.stored_bytes for tensor in tensors)) - first.beside
+    params = (
+        round((first.params + first.beside) * total / sum(tensor.stored_bytes for tensor in tensors)) - first.beside
+    )
     left_out = shape.tie_word_embeddings and any(name.startswith("lm_head.") for name in index["weight_map"])
     params -= shape.vocab_size * shape.hidden_size if left_out and not first.quantised else 0
     if first.quantised:

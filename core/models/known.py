@@ -22,22 +22,30 @@ Thinking = Literal["never", "optional", "always"]
 # What a hub calls a licence, where that is not its SPDX name in lower case.
 LICENCES = {
     "gemma": "Gemma Terms of Use", "lfm1.0": "LFM Open License v1.0", "llama2": "Llama 2 Community License",
-    "llama3": "Llama 3 Community License", "llama3.1": "Llama 3.1 Community License", "llama3.2": "Llama 3.2 Community License",
+    "llama3": "Llama 3 Community License", "llama3.1": "Llama 3.1 Community License",
+    "llama3.2": "Llama 3.2 Community License",
     "llama3.3": "Llama 3.3 Community License", "qwen": "Qwen License", "qwen-research": "Qwen Research License",
-    "mrl": "Mistral Research License", "falcon-llm-license": "Falcon LLM License 2.0", "exaone": "EXAONE AI Model License 1.2 NC",
-    "nvidia-open-model-license": "NVIDIA Open Model License", "tencent-hunyuan-community": "Tencent Hunyuan Community License",
+    "mrl": "Mistral Research License", "falcon-llm-license": "Falcon LLM License 2.0",
+    "exaone": "EXAONE AI Model License 1.2 NC",
+    "nvidia-open-model-license": "NVIDIA Open Model License", "tencent-hunyuan-community": ("Tencent Hunyuan Community "
+                                                                                            "License"),
 }  # fmt: skip
 
 
 class KnownModel(Strict):
     """A model of presets/models.yaml. hub: what a recipe names as model.id (`starter` for the one that comes along).
 
-    family: models of one name in several sizes. billions: parameters of its text part, as the model's own page tells. in_files:
-    parameters in all of its weight files as the hub counts them, None where no table has it. beside: why that is more than its text
-    part: its files hold the tied head again, or towers (pictures, sound, tokens guessed ahead). released: the month, 2026-02.
-    commercial: whether one may sell what one makes of it; limited by revenue, users, country or use as its licence says. gated: the hub
-    gives it only to people who accepted its licence. languages: codes, as its makers name them. thinking: before it answers.
-    tools: whether its template calls them; each None where nothing at hand says it. flags: where those two were read. note: by
+    family: models of one name in several sizes. billions: parameters of its text part, as the model's own page tells.
+    in_files:
+    parameters in all of its weight files as the hub counts them, None where no table has it. beside: why that is more
+    than its text
+    part: its files hold the tied head again, or towers (pictures, sound, tokens guessed ahead). released: the month,
+    2026-02.
+    commercial: whether one may sell what one makes of it; limited by revenue, users, country or use as its licence
+    says. gated: the hub gives it only to people who accepted its licence. languages: codes, as its makers name them.
+    thinking: before it answers.
+    tools: whether its template calls them; each None where nothing at hand says it. flags: where those two were read.
+    note: by
     language, why one would take it. source: where its shape was read.
     config: as much of its config.json as its class needs, where its size does not follow from widths alone.
     """
@@ -83,8 +91,8 @@ def typical_shapes() -> dict[str, ModelShape]:
 
 
 def shape_of_size(size: str) -> ModelShape:
-    """A typical model of a bare size such as 7B, 1.5B or 500M; where none is of that very size, the nearest one with more or fewer
-    layers. Raises ModelError for what is no size."""
+    """A typical model of a bare size such as 7B, 1.5B or 500M; where none is of that very size, the nearest one with
+    more or fewer layers. Raises ModelError for what is no size."""
     match = SIZE.fullmatch(size)
     params = float(match[1]) * (1e9 if match[2].lower() == "b" else 1e6) if match else 0.0
     if match is None or not SMALLEST <= params <= LARGEST:
@@ -93,7 +101,9 @@ def shape_of_size(size: str) -> ModelShape:
     name = f"{match[1]}{match[2].upper()}"
     shape = typical.get(name)
     if shape is None:
-        name = min(typical, key=lambda size: abs(params / typical[size].params - 1) / max(1, params / typical[size].params))
+        name = min(
+            typical, key=lambda size: abs(params / typical[size].params - 1) / max(1, params / typical[size].params)
+        )
         nearest = typical[name]
         outside = nearest.embedding_params + nearest.head_params
         a_layer = (nearest.params - outside) / nearest.num_hidden_layers
@@ -102,7 +112,8 @@ def shape_of_size(size: str) -> ModelShape:
 
 
 def model_of(entry: dict[str, Any], spoken: dict[str, list[str]]) -> KnownModel:
-    """One entry of the file. spoken: its lists of languages. Raises pydantic's ValidationError for a field too few, too many or wrong."""
+    """One entry of the file. spoken: its lists of languages. Raises pydantic's ValidationError for a field too few, too
+    many or wrong."""
     languages = entry["languages"]
     return KnownModel.model_validate(
         _with_shape(entry) | {"languages": spoken[languages] if isinstance(languages, str) else languages}

@@ -52,8 +52,8 @@ class Models:
     workspace: Workspace
 
     def obtain(self, model_id: str, revision: str | None, report: Report, check: Check, to_train: bool = True) -> Path:
-        """A usable local folder for model_id. Raises ModelError (missing, gated, no space, damaged, unsafe; to_train: quantised so that
-        it cannot be trained, which a chat may still load). Imports transformers."""
+        """A usable local folder for model_id. Raises ModelError (missing, gated, no space, damaged, unsafe; to_train:
+        quantised so that it cannot be trained, which a chat may still load). Imports transformers."""
         ref, trusted = ModelRef.parse(model_id), Trust(self.workspace)
         if ref.kind == "starter":
             return starter.ensure(self.workspace.models, report, check)
@@ -80,21 +80,26 @@ class Models:
         return folder
 
     def downloads(self, bring: Bring | None = None) -> Downloads:
-        """The list of downloads, which takes what can be a base and knows what a misspelt name may have meant. bring: as of Downloads."""
+        """The list of downloads, which takes what can be a base and knows what a misspelt name may have meant. bring:
+        as of Downloads."""
         return Downloads(self.workspace, self._accept, [known.hub for known in known_models()], bring)
 
     def _accept(self, model_id: str, folder: Path) -> None:
-        """As `obtain` by config.json alone, without transformers, which would bring torch into the web process. Raises ModelError."""
+        """As `obtain` by config.json alone, without transformers, which would bring torch into the web process. Raises
+        ModelError."""
         config = files.read_object(folder / "config.json")
         if why := self._refused(model_id, config, folder):
             raise ModelError(why)
 
-    def _refused(self, model_id: str, config: dict[str, Any], folder: Path | None, revision: str | None = None) -> Message | None:
+    def _refused(
+        self, model_id: str, config: dict[str, Any], folder: Path | None, revision: str | None = None
+    ) -> Message | None:
         why = Trust(self.workspace).refusal(model_id, config) or families.refusal(model_id, config)
         return why or quantised.refusal(model_id, config, folder, revision)
 
     def library_folder(self, model_id: str) -> Path:
-        """The folder of `library:<name>`; only folders directly inside a library folder count, so no id can leave it."""
+        """The folder of `library:<name>`; only folders directly inside a library folder count, so no id can leave
+        it."""
         found = self._library()
         if model_id not in found:
             self._refuse_gguf(model_id.removeprefix("library:"))
@@ -111,7 +116,8 @@ class Models:
                     raise ModelError("model.gguf_of" if base else "model.gguf", found=name[:100], base=base)
 
     def local_folder(self, model_id: str) -> Path | None:
-        """The folder of model_id where it is on this PC; None where it would have to be downloaded first. Raises ModelError."""
+        """The folder of model_id where it is on this PC; None where it would have to be downloaded first. Raises
+        ModelError."""
         ref = ModelRef.parse(model_id)
         if ref.kind == "starter":
             return starter.folder(self.workspace.models) if starter.is_ready(self.workspace.models) else None
@@ -125,7 +131,8 @@ class Models:
         return next((known.hub for known in known_models() if known.id == model_id), model_id)
 
     def shape(self, model_id: str, revision: str | None = None) -> ModelShape:
-        """The shape of a model, from what is on this PC, else from the catalogue, else from the headers of its files on the hub.
+        """The shape of a model, from what is on this PC, else from the catalogue, else from the headers of its files on
+        the hub.
 
         Takes ids of the catalogue too. Only the last way needs the network, for seconds. Raises ModelError.
         """
@@ -147,8 +154,8 @@ class Models:
             return None
 
     def config(self, model_id: str, revision: str | None = None) -> dict[str, Any]:
-        """The config.json of a model, from the same place as `shape`; of one of the catalogue that is not here, as much as its
-        shape says. Raises ModelError."""
+        """The config.json of a model, from the same place as `shape`; of one of the catalogue that is not here, as much
+        as its shape says. Raises ModelError."""
         wanted = self.hub_id(model_id)
         found = self._here(wanted, revision)
         if isinstance(found, Path):
@@ -156,8 +163,8 @@ class Models:
         return found.config() if found else peek.fetch_config(wanted, revision)
 
     def refusal(self, model_id: str, revision: str | None = None) -> Message | None:
-        """Why `obtain` would refuse a model by its config.json; None where it would not. Asks as `config` does, and nobody about one of
-        the catalogue."""
+        """Why `obtain` would refuse a model by its config.json; None where it would not. Asks as `config` does, and
+        nobody about one of the catalogue."""
         wanted = self.hub_id(model_id)
         found = self._here(wanted, revision)
         if isinstance(found, ModelShape):
@@ -222,7 +229,8 @@ class Models:
 
 
 def shape_of(models: Models, name: str) -> ModelShape:
-    """The shape of what a person in a terminal may name: a bare size, an id, a folder with config.json, that file, a GGUF file.
+    """The shape of what a person in a terminal may name: a bare size, an id, a folder with config.json, that file, a
+    GGUF file.
 
     Opens any path it is given, so it is not for names from a browser. Raises ModelError.
     """

@@ -1,4 +1,5 @@
-"""The Python code that loads a model or an adapter outside this app, with transformers' class for the unmodified base. No torch."""
+"""The Python code that loads a model or an adapter outside this app, with transformers' class for the unmodified base.
+No torch."""
 
 from __future__ import annotations
 
@@ -18,4 +19,6 @@ def of_adapter(base_folder: Path | None, base: str, at: str) -> str:
     kind = families.auto_class(base_folder)
     if kind == families.USUAL:
         return f"from peft import AutoPeftModelForCausalLM\nmodel = AutoPeftModelForCausalLM.from_pretrained({at!r})"
-    return f"from peft import PeftModel\n{of_model(base_folder, base)}\nmodel = PeftModel.from_pretrained(model, {at!r})"
+    return (
+        f"from peft import PeftModel\n{of_model(base_folder, base)}\nmodel = PeftModel.from_pretrained(model, {at!r})"
+    )

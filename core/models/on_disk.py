@@ -1,11 +1,13 @@
 """Models on this PC: the hub's cache, the starter, the library folders, LM Studio and Ollama. No network.
 
-Of the hub's cache and of what the app made itself of GGUF files anything is deleted, and only a whole model: the cache is shared with every
-other tool, so a person does it, by name. The others' stores are read: a row of theirs says what is there and how large it is.
+Of the hub's cache and of what the app made itself of GGUF files anything is deleted, and only a whole model: the cache
+is shared with every other tool, so a person does it, by name. The others' stores are read: a row of theirs says what is
+there and how large it is.
 
-LM Studio: <home>/models/<publisher>/<model>/, where ~/.lmstudio-home-pointer names the home, else ~/.lmstudio, else ~/.cache/lm-studio;
-its settings.json may name another folder of models (downloadsFolder).
-Ollama: OLLAMA_MODELS, else ~/.ollama/models; manifests/<host>/<namespace>/<model>/<tag> lists the blobs and their sizes.
+LM Studio: <home>/models/<publisher>/<model>/, where ~/.lmstudio-home-pointer names the home, else ~/.lmstudio, else
+~/.cache/lm-studio; its settings.json may name another folder of models (downloadsFolder).
+Ollama: OLLAMA_MODELS, else ~/.ollama/models; manifests/<host>/<namespace>/<model>/<tag> lists the blobs and their
+sizes.
 """
 
 from __future__ import annotations
@@ -47,9 +49,11 @@ class Use:
 
 @dataclass(frozen=True)
 class Kept:
-    """id: as a recipe names it where it can be a base, else as its store does. size: bytes. last_used: the newest look at or change of
-    one of its files, seconds since 1970; some systems note looks once a day, some never. is_whole: of the hub's, whether it loads.
-    made_from: of GGUF files, the model of the catalogue that they were made from, where their name tells. gguf: such a file itself, where it is
+    """id: as a recipe names it where it can be a base, else as its store does. size: bytes. last_used: the newest look
+    at or change of one of its files, seconds since 1970; some systems note looks once a day, some never. is_whole: of
+    the hub's, whether it loads.
+    made_from: of GGUF files, the model of the catalogue that they were made from, where their name tells. gguf: such a
+    file itself, where it is
     one whole model. is_ours: made here of a GGUF file (core.export.llamacpp.base)."""
 
     store: Store
@@ -76,8 +80,8 @@ def on_disk(workspace: Workspace, uses: Mapping[str, Sequence[Use]] | None = Non
 
 
 def delete(workspace: Workspace, repo_id: str, uses: Mapping[str, Sequence[Use]]) -> int:
-    """A model of the hub's cache with all its revisions, or one of ours that a GGUF file became; the bytes that were freed. Raises ModelError,
-    naming the run that uses it."""
+    """A model of the hub's cache with all its revisions, or one of ours that a GGUF file became; the bytes that were
+    freed. Raises ModelError, naming the run that uses it."""
     ours = {row.id: row for row in _library(workspace) if row.is_ours}.get(repo_id)
     if ours:
         if runs := [use.run for use in uses.get(repo_id, ()) if use.needs_it]:
@@ -115,7 +119,9 @@ def _hub() -> Iterator[Kept]:
             continue
         cached = CachedRepo(repo_id, cache)
         refs = [
-            path.relative_to(cached.folder / "refs").as_posix() for path in (cached.folder / "refs").rglob("*") if path.is_file()
+            path.relative_to(cached.folder / "refs").as_posix()
+            for path in (cached.folder / "refs").rglob("*")
+            if path.is_file()
         ]
         size, last_used = _weighed(folder)
         yield Kept("hub", repo_id, folder, size, last_used, any(cached.snapshot(ref) for ref in refs))
@@ -143,15 +149,20 @@ def _library(workspace: Workspace) -> Iterator[Kept]:
 
 
 def lm_studio_models(home: Path) -> list[Path]:
-    """Where LM Studio keeps models, the folder first that it uses now: of each home of its that is there, or what its settings name instead."""
+    """Where LM Studio keeps models, the folder first that it uses now: of each home of its that is there, or what its
+    settings name instead."""
     pointed = Path()
     with suppress(OSError, ValueError):
         pointed = Path((home / ".lmstudio-home-pointer").read_text("utf-8").strip())
-    homes = [pointed] if pointed.is_absolute() and pointed.is_dir() else [home / ".lmstudio", home / ".cache" / "lm-studio"]
+    homes = (
+        [pointed] if pointed.is_absolute() and pointed.is_dir() else [home / ".lmstudio", home / ".cache" / "lm-studio"]
+    )
     found = []
     for one in filter(Path.is_dir, homes):
         moved = files.read_object(one / "settings.json").get("downloadsFolder")
-        found.append(Path(moved) if isinstance(moved, str) and os.path.isabs(moved) and "\0" not in moved else one / "models")
+        found.append(
+            Path(moved) if isinstance(moved, str) and os.path.isabs(moved) and "\0" not in moved else one / "models"
+        )
     return found
 
 
@@ -163,7 +174,15 @@ def _lm_studio() -> Iterator[Kept]:
                 made_from = gguf_names.made_from(folder.name)
                 whole = [file for file in _files(folder) if file.suffix == ".gguf" and not _is_part(file)]
                 best = max(whole, key=_weighed_one, default=None)  # of several the least rounded
-                yield Kept("lm_studio", f"{publisher.name}/{folder.name}", folder, size, last_used, made_from=made_from, gguf=best)
+                yield Kept(
+                    "lm_studio",
+                    f"{publisher.name}/{folder.name}",
+                    folder,
+                    size,
+                    last_used,
+                    made_from=made_from,
+                    gguf=best,
+                )
 
 
 def _ollama() -> Iterator[Kept]:
@@ -174,11 +193,19 @@ def _ollama() -> Iterator[Kept]:
             for manifest in _files(model):
                 layers = files.read_json(manifest, MANIFEST)
                 listed = layers.get("layers") if isinstance(layers, dict) else None
-                sizes = [layer.get("size") for layer in listed if isinstance(layer, dict)] if isinstance(listed, list) else []
+                sizes = (
+                    [layer.get("size") for layer in listed if isinstance(layer, dict)]
+                    if isinstance(listed, list)
+                    else []
+                )
                 size = sum(each for each in sizes if isinstance(each, int) and each > 0)
                 if size:
                     space = model.parent.name
-                    name = f"{model.name}:{manifest.name}" if space == "library" else f"{space}/{model.name}:{manifest.name}"
+                    name = (
+                        f"{model.name}:{manifest.name}"
+                        if space == "library"
+                        else f"{space}/{model.name}:{manifest.name}"
+                    )
                     made_from = gguf_names.made_from(f"{model.name}:{manifest.name}")
                     blobs = [_blob(root, layer) for layer in listed or () if isinstance(layer, dict)]
                     gguf = next((blob for blob in blobs if blob), None)
@@ -224,7 +251,8 @@ def _weighed_one(file: Path) -> tuple[int, float]:
 
 
 def _weighed(folder: Path) -> tuple[int, float]:
-    """Bytes of its files, a link counted where it leads to once; and when one of them was last looked at or changed, 0 without any."""
+    """Bytes of its files, a link counted where it leads to once; and when one of them was last looked at or changed, 0
+    without any."""
     size, last_used, seen = 0, 0.0, set()
     inside = (os.path.join(place, name) for place, _, names in os.walk(folder) for name in names)
     for path in islice(inside, 10 * MOST):

@@ -1,8 +1,8 @@
 """Repositories that are already quantized: which can be trained, and which model they were made from. No torch.
 
-bitsandbytes' are: what they hold is what QLoRA itself makes of a base. FP8 and MXFP4 are unpacked to 16 bit as they load, need that memory,
-and are less exact than what they were made of. Of the others (GPTQ, AWQ, compressed-tensors, ...) transformers has kernels without
-gradients, or asks for libraries that are not here.
+bitsandbytes' are: what they hold is what QLoRA itself makes of a base. FP8 and MXFP4 are unpacked to 16 bit as they
+load, need that memory, and are less exact than what they were made of. Of the others (GPTQ, AWQ, compressed-tensors,
+...) transformers has kernels without gradients, or asks for libraries that are not here.
 """
 
 from __future__ import annotations
@@ -42,10 +42,14 @@ def refuse(model_id: str, folder: Path) -> None:
         raise ModelError(why)
 
 
-def refusal(model_id: str, config: Mapping[str, Any], folder: Path | None = None, revision: str | None = None) -> Message | None:
-    """Why a model cannot be trained, and what to take instead where its card, its config or its name tells; None where it can be.
+def refusal(
+    model_id: str, config: Mapping[str, Any], folder: Path | None = None, revision: str | None = None
+) -> Message | None:
+    """Why a model cannot be trained, and what to take instead where its card, its config or its name tells; None where
+    it can be.
 
-    folder: where it lies. The hub is asked, for seconds, for a card that is not there and whether a model of such a name is.
+    folder: where it lies. The hub is asked, for seconds, for a card that is not there and whether a model of such a
+    name is.
     """
     method = headers.quantisation(config)
     if can_train(method):
@@ -57,8 +61,8 @@ def refusal(model_id: str, config: Mapping[str, Any], folder: Path | None = None
 
 
 def made_of(model_id: str, config: Mapping[str, Any], card: str) -> str | None:
-    """The hub id of the model that was quantised; None where nothing tells. The hub is asked whether that one is quantised too; where it
-    does not answer, a card and a config are believed, a name is not."""
+    """The hub id of the model that was quantised; None where nothing tells. The hub is asked whether that one is
+    quantised too; where it does not answer, a card and a config are believed, a name is not."""
     settings = _settings(card)
     told = settings.get("base_model")
     if settings.get("base_model_relation", "quantized") != "quantized":

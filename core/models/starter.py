@@ -148,8 +148,9 @@ def _convert(gguf: Path, target: Path) -> None:
 
 @contextmanager
 def parsed_once() -> Iterator[None]:
-    """What transformers reads of a GGUF file inside: its head, whose vocabulary takes seconds, once instead of for configuration, weights and
-    tokenizer each, and the table of tensor names once instead of for every module. The files must not change meanwhile."""
+    """What transformers reads of a GGUF file inside: its head, whose vocabulary takes seconds, once instead of for
+    configuration, weights and tokenizer each, and the table of tensor names once instead of for every module. The files
+    must not change meanwhile."""
     import gguf
 
     own = gguf.GGUFReader, gguf.get_tensor_name_map

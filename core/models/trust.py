@@ -1,8 +1,9 @@
 """Models whose repository has its own Python code: refused unless exactly that code was trusted on the command line.
 
-`python launch.py trust MODEL` shows the files and keeps their sha256 in <workspace>/trusted.json; nothing on the page can. Each
-load compares: a file that was changed, added or taken away is refused. What a model may do once it is trusted: everything
-that the person may, because Python is not confined.
+`python launch.py trust MODEL` shows the files and keeps their sha256 in <workspace>/trusted.json; nothing on the page
+can. Each
+load compares: a file that was changed, added or taken away is refused. What a model may do once it is trusted:
+everything that the person may, because Python is not confined.
 
 trusted.json: {"<model id>": {"files": {"modeling_x.py": "<sha256>"}, "when": ISO time}}; written by the command alone.
 """
@@ -53,12 +54,14 @@ class Trust:
         return found
 
     def refuse_config(self, model_id: str, folder: Path) -> None:
-        """Raises ModelError for a config.json that asks for code nobody has trusted. Needs no other file; imports transformers."""
+        """Raises ModelError for a config.json that asks for code nobody has trusted. Needs no other file; imports
+        transformers."""
         if needs_code(folder) and (why := self._refusal(model_id, files.read_object(folder / "config.json"))):
             raise ModelError(why)
 
     def refusal(self, model_id: str, config: Mapping[str, Any]) -> Message | None:
-        """Why `refuse_config` would refuse config, by the list of families that needs no transformers; None where it would not."""
+        """Why `refuse_config` would refuse config, by the list of families that needs no transformers; None where it
+        would not."""
         needs_own = families.known() and config.get("auto_map") and config.get("model_type") not in families.known()
         return self._refusal(model_id, config) if needs_own else None
 
@@ -85,7 +88,8 @@ class Trust:
         return True
 
     def bring_code(self, model_id: str, folder: Path) -> None:
-        """The trusted files of a hub model beside its weights, from the same commit. Raises ModelError for other content."""
+        """The trusted files of a hub model beside its weights, from the same commit. Raises ModelError for other
+        content."""
         for name, digest in (self.pins(model_id) or {}).items() if needs_code(folder) else ():
             if not (folder / name).exists():
                 content = peek.fetch_start(model_id, name, folder.name)

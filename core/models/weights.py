@@ -16,8 +16,9 @@ SAMPLES, SAMPLE_BYTES = 64, 1 << 16
 
 
 def backend(system: str = os.name) -> str:
-    """Windows reserves page file for the whole of a file that is mapped copy-on-write, 5 GB for a shard of 5 GB, and where there is
-    none left every allocation of the process fails (os error 1455). There a tensor is read when it is asked for."""
+    """Windows reserves page file for the whole of a file that is mapped copy-on-write, 5 GB for a shard of 5 GB, and
+    where there is none left every allocation of the process fails (os error 1455). There a tensor is read when it is
+    asked for."""
     return "pread" if system == "nt" else "mmap"
 
 
@@ -36,8 +37,9 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def sampled(folder: Path) -> str:
-    """A fingerprint of a folder's weights: the size, the header and places all over each file, 4 MiB of it. Another fine-tune of the same shape differs
-    at nearly every place; one number that was changed may not be seen. "" without such files."""
+    """A fingerprint of a folder's weights: the size, the header and places all over each file, 4 MiB of it. Another
+    fine-tune of the same shape differs at nearly every place; one number that was changed may not be seen. "" without
+    such files."""
     found, weights = hashlib.sha256(), weight_files(folder)
     for path in weights:
         size = path.stat().st_size

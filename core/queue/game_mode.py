@@ -1,12 +1,13 @@
-"""Game mode: whether training should make room now, and when it may resume. Off by default (core/workspace/preferences).
+"""Game mode: whether training should make room now, and when it may resume. Off by default
+(core/workspace/preferences).
 
-Two things are decided here, both without a thread or a clock of their own: `wish_of_card` says who wants the card, out of what
-NVML tells, or why that cannot be known; `decide` makes a verdict out of it that neither a picture viewer nor a loading screen
-turns over. Chosen hours hold at once and end at once; they and named programs work without a card too.
+Two things are decided here, both without a thread or a clock of their own: `wish_of_card` says who wants the card, out
+of what NVML tells, or why that cannot be known; `decide` makes a verdict out of it that neither a picture viewer nor a
+loading screen turns over. Chosen hours hold at once and end at once; they and named programs work without a card too.
 
-What NVML tells differs. Linux gives bytes for each process. Windows' display driver model gives the processes without bytes; then
-the whole card's memory counts, less what training has. In a container the numbers are another namespace's, so ours are not among
-them while we train; then, too, only the whole card's memory says anything.
+What NVML tells differs. Linux gives bytes for each process. Windows' display driver model gives the processes without
+bytes; then the whole card's memory counts, less what training has. In a container the numbers are another namespace's,
+so ours are not among them while we train; then, too, only the whole card's memory says anything.
 """
 
 from __future__ import annotations
@@ -90,7 +91,8 @@ def wish_of_card(
 ) -> tuple[Message | None, Message | None]:
     """(who wants the card, why that is not known); both None: nobody.
 
-    ours: process numbers of the app and its workers; at_work: one of them computes on this card; our_bytes: what training has on it.
+    ours: process numbers of the app and its workers; at_work: one of them computes on this card; our_bytes: what
+    training has on it.
     """
     if card is None or card.lost:
         return None, msg("game.no_card")

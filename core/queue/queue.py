@@ -1,12 +1,14 @@
 """The queue: the runs that wait in the app, in `<workspace>/line.json`.
 
-    {"v": 1, "runs": [{"run": id, "not_before": seconds, "now": false}, ...], "hold": {...}, "game": {...}, "ignore_game": false,
+    {"v": 1, "runs": [{"run": id, "not_before": seconds, "now": false}, ...], "hold": {...}, "game": {...},
+    "ignore_game": false,
      "sleep_at": seconds, "said": sentence, "app": {"pid": 1, "started": seconds}}
 
-A run is in the queue because its own state.json says that it waits and its run.json that the app is to start it. This file
-says no more than the order, from when on, and what the queue waits for, so one that is missing or damaged loses no run: what it
-does not name stands at the end, in the order in which it was queued. Everybody who changes it (page, command, supervisor) does so
-through `Queue`, which holds line.lock from reading to replacing. Times are seconds since 1970: a PC that slept has not missed them.
+A run is in the queue because its own state.json says that it waits and its run.json that the app is to start it. This
+file says no more than the order, from when on, and what the queue waits for, so one that is missing or damaged loses no
+run: what it does not name stands at the end, in the order in which it was queued. Everybody who changes it (page,
+command, supervisor) does so through `Queue`, which holds line.lock from reading to replacing. Times are seconds since
+1970: a PC that slept has not missed them.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ TIME = re.compile(r"([01]?\d|2[0-3])[:：.]([0-5]\d)")
 
 
 class QueuedRun(Frozen):
-    """One run's place. now: the person pressed Start or Go on while nothing was at work, so a hold does not keep it back."""
+    """One run's place. now: the person pressed Start or Go on while nothing was at work, so a hold does not keep it
+    back."""
 
     run: str
     not_before: Seconds | None = None
@@ -102,10 +105,11 @@ def arranged(order: Order, waiting: Sequence[str]) -> tuple[QueuedRun, ...]:
 
 
 def first(order: Order, waiting: Sequence[str], now: float) -> str | None:
-    """The run whose turn it is, were the device free; None while the queue waits for the person, for game mode, or for a time.
+    """The run whose turn it is, were the device free; None while the queue waits for the person, for game mode, or for
+    a time.
 
-    A run whose time has not come does not keep back those behind it. One that was to start at a set time does so although
-    the app was restarted meanwhile, because that was said.
+    A run whose time has not come does not keep back those behind it. One that was to start at a set time does so
+    although the app was restarted meanwhile, because that was said.
     """
     if order.game:
         return None
@@ -114,12 +118,17 @@ def first(order: Order, waiting: Sequence[str], now: float) -> str | None:
         return at_once
     due = [entry for entry in entries if entry.not_before is None or entry.not_before <= now]
     if order.hold:
-        due = [e for e in due if order.hold.why == "restart" and e.not_before is not None and e.not_before > order.hold.since]
+        due = [
+            e
+            for e in due
+            if order.hold.why == "restart" and e.not_before is not None and e.not_before > order.hold.since
+        ]
     return next((entry.run for entry in due), None)
 
 
 def time_of_day(said: str | None, now: float) -> float | None:
-    """ "23:00" as the next moment at which clocks here show it; None for nothing. Raises RecipeError for anything else."""
+    """ "23:00" as the next moment at which clocks here show it; None for nothing. Raises RecipeError for anything
+    else."""
     if said is None or not said.strip():
         return None
     found = TIME.fullmatch(said.strip())
@@ -131,8 +140,8 @@ def time_of_day(said: str | None, now: float) -> float | None:
 
 
 class Queue:
-    """Reads and changes line.json. Each change raises BusyError where another process keeps its lock, RunError where the
-    file cannot be written; both leave it as it was."""
+    """Reads and changes line.json. Each change raises BusyError where another process keeps its lock, RunError where
+    the file cannot be written; both leave it as it was."""
 
     def __init__(self, workspace: Workspace):
         self.path = workspace.root / "line.json"
@@ -170,7 +179,12 @@ class Queue:
 
     # ---- places ---------------------------------------------------------------------------------------------------
     def add(
-        self, run_id: str, waiting: Sequence[str], not_before: float | None = None, now: bool = False, front: bool = False
+        self,
+        run_id: str,
+        waiting: Sequence[str],
+        not_before: float | None = None,
+        now: bool = False,
+        front: bool = False,
     ) -> Order:
         """At the end, or in front. A hold of a queue in which nobody waits holds nobody, so it ends."""
 
@@ -206,7 +220,9 @@ class Queue:
                 raise RunError("queue.not_in_queue", run=run_id)
             entries = arranged(order, waiting)
             at = {"not_before": not_before, "now": False}
-            return order.but(runs=tuple(entry.model_copy(update=at) if entry.run == run_id else entry for entry in entries))
+            return order.but(
+                runs=tuple(entry.model_copy(update=at) if entry.run == run_id else entry for entry in entries)
+            )
 
         return self.change(timed)
 
@@ -231,7 +247,9 @@ def sentences(space: Workspace) -> list[Message]:
     found, order, said = listing(space), Queue(space).read(), []
     for row in found["runs"]:
         at = row["not_before"] or 0.0
-        when = msg("queue.not_before", time=time.strftime("%m-%d %H:%M", time.localtime(at))) if at > time.time() else ""
+        when = (
+            msg("queue.not_before", time=time.strftime("%m-%d %H:%M", time.localtime(at))) if at > time.time() else ""
+        )
         said.append(msg("queue.place", **(row | {"when": when})))
     said = said or [msg("queue.empty")]
     if order.hold and found["runs"]:

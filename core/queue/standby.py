@@ -1,9 +1,11 @@
-"""The standby: a process that imports torch and the libraries while a page is open, and becomes the next run's worker. No torch here.
+"""The standby: a process that imports torch and the libraries while a page is open, and becomes the next run's worker.
+No torch here.
 
-Reading the libraries is half of what Start takes to the first step on a small model. What waits has no model, no context on a card and no
-lease, and has written nothing (core/training/standby). It is begun once a page has been open for OPEN_S and nothing trains or is timed, and
-ends with the app, as the page is closed, after IDLE_S without a touch of it, and where RAM is short. A run that would be started otherwise
-than it was (another environment, other cores, another folder) is started anew, and so is one that begins before it is ready.
+Reading the libraries is half of what Start takes to the first step on a small model. What waits has no model, no
+context on a card and no lease, and has written nothing (core/training/standby). It is begun once a page has been open
+for OPEN_S and nothing trains or is timed, and ends with the app, as the page is closed, after IDLE_S without a touch of
+it, and where RAM is short. A run that would be started otherwise than it was (another environment, other cores, another
+folder) is started anew, and so is one that begins before it is ready.
 """
 
 from __future__ import annotations
@@ -63,7 +65,9 @@ class Waiting:
         self._root = workspace.root
         # What libraries say as they are read belongs into the run's train.log, and into no file before there is one.
         with tempfile.TemporaryFile() as unsaid:
-            self._child = Child("core.training.standby.worker", self.mark, log=unsaid, cwd=self._root, environment=of_device)
+            self._child = Child(
+                "core.training.standby.worker", self.mark, log=unsaid, cwd=self._root, environment=of_device
+            )
         self._child.listen(self.said.update, lambda code: None)
 
     @property
@@ -94,7 +98,8 @@ class Waiting:
 class Standby:
     """The supervisor's thread looks, takes and closes; pages say that they are there, from any thread.
 
-    machine: the newest; is_timing: whether a step is being timed, which must have the PC for itself; free_bytes: RAM that programs can still get.
+    machine: the newest; is_timing: whether a step is being timed, which must have the PC for itself; free_bytes: RAM
+    that programs can still get.
     """
 
     def __init__(
@@ -102,7 +107,8 @@ class Standby:
         workspace: Workspace,
         machine: Callable[[], Machine],
         is_timing: Callable[[], bool] = lambda: False,
-        free_bytes: Callable[[], int] = lambda: psutil.virtual_memory().available,  # no card is asked, and kept awake by it
+        # no card is asked, and kept awake by it
+        free_bytes: Callable[[], int] = lambda: psutil.virtual_memory().available,
         steady: Callable[[], float] = time.monotonic,
     ):
         self._workspace, self._machine, self._is_timing, self._free_bytes = workspace, machine, is_timing, free_bytes
@@ -142,12 +148,18 @@ class Standby:
             waiting = self._waiting
             if waiting and waiting.is_over:
                 log.warning(
-                    "what was to wait for a run ended: %s; none is begun again", waiting.said.get("failed", "without a word")
+                    "what was to wait for a run ended: %s; none is begun again",
+                    waiting.said.get("failed", "without a word"),
                 )
                 self._waiting, self._has_failed = None, True
             elif waiting and not (self._is_wanted(is_free, now) and self._still_fits(waiting)):
                 self._end()
-            elif waiting is None and not self._has_failed and now - self._opened_at >= OPEN_S and self._is_wanted(is_free, now):
+            elif (
+                waiting is None
+                and not self._has_failed
+                and now - self._opened_at >= OPEN_S
+                and self._is_wanted(is_free, now)
+            ):
                 if not self._is_timing() and self._free_bytes() >= LEAST_TO_BEGIN:
                     self._begin()
 

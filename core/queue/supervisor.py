@@ -66,8 +66,8 @@ def spawn_worker(
 class Supervisor:
     """start() begins the thread, close() pauses what runs, then ends it.
 
-    before_start is called with the run just before its worker starts: the chat gives up the device there. standby: what may have read the
-    libraries for that worker already.
+    before_start is called with the run just before its worker starts: the chat gives up the device there. standby: what
+    may have read the libraries for that worker already.
     """
 
     def __init__(
@@ -84,8 +84,10 @@ class Supervisor:
         self.queue = self.turns.queue
         self._before_start, self._spawn, self._patience = before_start, spawn or spawn_worker, patience or Patience()
         self._standby = standby
-        self._beats: dict[str, tuple[int, float]] = {}  # of a run: its newest heartbeat, and when it was seen (monotonic)
-        self._worker: tuple[RunFolder, subprocess.Popen[bytes], int] | None = None  # the number: which attempt it carries out
+        # of a run: its newest heartbeat, and when it was seen (monotonic)
+        self._beats: dict[str, tuple[int, float]] = {}
+        # the number: which attempt it carries out
+        self._worker: tuple[RunFolder, subprocess.Popen[bytes], int] | None = None
         self._watched: RunFolder | None = None  # at work for an app before this one
         self._was_ready = False  # whether that worker had read its libraries before there was a run
         self._settled: dict[str, tuple[int, ...]] = {}
@@ -102,7 +104,8 @@ class Supervisor:
 
     # ---- what pages ask -------------------------------------------------------------------------------------------
     def submit(self, recipe: Recipe, facts: RunFacts | None = None, not_before: float | None = None) -> RunFolder:
-        """A run that begins now where nothing else is at work, else when its turn in the queue comes, and not before a time.
+        """A run that begins now where nothing else is at work, else when its turn in the queue comes, and not before a
+        time.
 
         Raises BusyError for what is the same again: the second of two Starts that were meant as one.
         """
@@ -123,7 +126,8 @@ class Supervisor:
         return busy(self.runs) is None and self.queue.read().game is None
 
     def _refuse_twice(self, recipe: Recipe) -> None:
-        """The same settings under the same name once more, or under another name so soon that nobody can have meant it."""
+        """The same settings under the same name once more, or under another name so soon that nobody can have meant
+        it."""
         for run in self.runs.folders():
             if run.status().state not in BUSY:
                 continue
@@ -134,7 +138,8 @@ class Supervisor:
                     raise BusyError("queue.same", name=run.name)
 
     def stop(self, run: RunFolder) -> None:
-        """Ask a run to stop and keep its adapter; a queued one is dropped. Raises RunError where there is nothing to stop."""
+        """Ask a run to stop and keep its adapter; a queued one is dropped. Raises RunError where there is nothing to
+        stop."""
         state = self.runs.status(run).state
         if not may_stop(state):
             raise RunError("run.not_running", name=run.name, state=msg(f"state.{state.value}"))
@@ -146,7 +151,8 @@ class Supervisor:
         self._stop_asked.setdefault(run.id, time.monotonic())
 
     def resume(self, run: RunFolder) -> None:
-        """Let a run that was paused, interrupted or failed go on from its newest checkpoint: now, or as the next in the queue.
+        """Let a run that was paused, interrupted or failed go on from its newest checkpoint: now, or as the next in the
+        queue.
 
         The run that game mode had paused goes on all the same. Raises BusyError or RunError.
         """
@@ -156,7 +162,8 @@ class Supervisor:
                 self.queue.put(game=None, ignore_game=True)
             now, waiting = self._is_free(), [other.id for other in self.runs.waiting()]
             before = self.queue.read()
-            order = self.queue.add(run.id, waiting, now=now, front=True)  # first: a place in the queue alone lets nothing begin
+            # first: a place in the queue alone lets nothing begin
+            order = self.queue.add(run.id, waiting, now=now, front=True)
             try:
                 if order.hold and order.hold.run == run.id:
                     self.queue.put(hold=None)
@@ -198,7 +205,9 @@ class Supervisor:
         elif adopted := self._adopted():
             adopted.ask("pause", by="close")
             pid = adopted.status().pid
-            while (adopted.is_locked() or is_ours(pid, adopted.id, adopted.facts().worker_mark)) and time.monotonic() < deadline:
+            while (
+                adopted.is_locked() or is_ours(pid, adopted.id, adopted.facts().worker_mark)
+            ) and time.monotonic() < deadline:
                 time.sleep(0.1)
             ended.process_is_gone(adopted)
         self._over.set()
@@ -206,7 +215,8 @@ class Supervisor:
             self._thread.join(timeout=5)
 
     def _adopted(self) -> RunFolder | None:
-        """A run at work that an app before this one started, and that this one watches. A command's run is its own affair."""
+        """A run at work that an app before this one started, and that this one watches. A command's run is its own
+        affair."""
         if not self._thread.is_alive():
             return None
         at_work = (run for run in self.runs.folders() if self.runs.status(run).state in ACTIVE)
@@ -237,7 +247,8 @@ class Supervisor:
         """The run that somebody is about now, and whether it is this app's to watch. One that went away is settled."""
         if self._worker:
             run, process, attempt = self._worker
-            is_current = run.status().attempt == attempt  # else the run was let go on before this process was quite gone
+            # else the run was let go on before this process was quite gone
+            is_current = run.status().attempt == attempt
             if process.poll() is None:
                 if is_current:
                     self._escalate(run, process.pid)
@@ -246,14 +257,16 @@ class Supervisor:
             if is_current:
                 try:
                     self._settle(run, process.returncode)
-                except (OSError, GarageError):  # a full disk, a queue that somebody keeps locked: once more at the next look
+                except (OSError, GarageError):
+                    # a full disk, a queue that somebody keeps locked: once more at the next look
                     self._worker = (run, process, attempt)
                     raise
         found = None
         for run, status in self._unsettled():
             if status.state in ACTIVE and self.runs.status(run).state == State.INTERRUPTED:
                 self._mark_interrupted(run)
-            elif status.state in ACTIVE:  # a worker that another process started, or an app before this one: wait for it
+            elif status.state in ACTIVE:
+                # a worker that another process started, or an app before this one: wait for it
                 if status.pid is not None and is_ours(status.pid, run.id, run.facts().worker_mark):
                     self._escalate(run, status.pid)
                 found = found or run
@@ -265,7 +278,8 @@ class Supervisor:
         return found, self._watched is not None
 
     def _waiting(self, active: RunFolder | None) -> list[str]:
-        """Ids of those that wait for their turn, the longest waiting first. One that was asked to stop is dropped here."""
+        """Ids of those that wait for their turn, the longest waiting first. One that was asked to stop is dropped
+        here."""
         waiting = []
         for run, status in self._unsettled():
             if status.state == State.QUEUED and run.is_of_app and not (active and run.id == active.id):
@@ -276,7 +290,8 @@ class Supervisor:
         return waiting
 
     def _unsettled(self) -> list[tuple[RunFolder, Status]]:
-        """Runs that wait or work, the longest waiting first. One that ended is read again only when its state changes."""
+        """Runs that wait or work, the longest waiting first. One that ended is read again only when its state
+        changes."""
         found = []
         for run in self.runs.folders():
             stamp = files.stamp(run.path / "state.json")
@@ -284,7 +299,8 @@ class Supervisor:
                 status = run.status()
                 if status.state in BUSY:
                     found.append((run, status))
-                elif status.message is None or status.message.key != "run.state_unreadable":  # a scanner may hold it for a moment
+                elif status.message is None or status.message.key != "run.state_unreadable":
+                    # a scanner may hold it for a moment
                     self._settled[run.id] = stamp
         return sorted(found, key=lambda pair: pair[1].since)
 
@@ -315,7 +331,9 @@ class Supervisor:
             self._drop(run)
         elif status.state == State.QUEUED and self._was_ready:
             log.warning(
-                "what had waited for a run ended before it began with %s (%s): its worker is started anew", run.id, exit_code
+                "what had waited for a run ended before it began with %s (%s): its worker is started anew",
+                run.id,
+                exit_code,
             )
             return
         elif status.state == State.QUEUED:

@@ -1,7 +1,7 @@
 """Which run is next: what the supervisor asks between two runs, and reports when one has ended.
 
-Everything lasting is in line.json (core/queue/queue); only what game mode must see twice before it believes it is kept in memory. One
-thread calls this, the supervisor's; pages and commands change line.json beside it.
+Everything lasting is in line.json (core/queue/queue); only what game mode must see twice before it believes it is kept
+in memory. One thread calls this, the supervisor's; pages and commands change line.json beside it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ LATE_S = 30.0  # the clock jumped past the countdown: the PC slept already, or s
 
 
 class Turns:
-    """exporting: whether an export was begun. machine, programs, clock, steady, put_to_sleep: the world, for tests to replace. steady never jumps; clock is the wall's."""
+    """exporting: whether an export was begun. machine, programs, clock, steady, put_to_sleep: the world, for tests to
+    replace. steady never jumps; clock is the wall's."""
 
     def __init__(
         self,
@@ -56,7 +57,8 @@ class Turns:
         self._looked_at = float("-inf")
 
     def app_started(self, waiting: Sequence[str]) -> None:
-        """Nothing trains by itself because an app was opened: what waited before waits for the person (core/queue/queue.first)."""
+        """Nothing trains by itself because an app was opened: what waited before waits for the person
+        (core/queue/queue.first)."""
         if (game := self.queue.read().game) and game.run:
             with contextlib.suppress(GarageError):  # it is offered like any run that the end of the app paused
                 self.runs.get(game.run).ask("pause", by="close")
@@ -65,12 +67,14 @@ class Turns:
         self.queue.put(app=here, hold=hold, game=None, ignore_game=False, sleep_at=None, said=None)
 
     def next(self, waiting: Callable[[], Sequence[str]]) -> str | None:
-        """The run to begin now, the device being free of other runs. waiting: reads the ids, the longest waiting first."""
+        """The run to begin now, the device being free of other runs. waiting: reads the ids, the longest waiting
+        first."""
         if not waiting():
             return None
         chosen = self._first(waiting)
         if chosen and (wanted := preferences.read(self.workspace).automation).game_mode:
-            self._watch_game(self.queue.read(), wanted, None, True)  # what was saved since the last look counts before it begins
+            # what was saved since the last look counts before it begins
+            self._watch_game(self.queue.read(), wanted, None, True)
             chosen = self._first(waiting)
         holder = lease.owner(self.workspace) if chosen and lease.is_held(self.workspace) else None
         if chosen and (self._exporting() or (holder and holder.key == "export.lease")):
@@ -78,7 +82,8 @@ class Turns:
         return chosen
 
     def _first(self, waiting: Callable[[], Sequence[str]]) -> str | None:
-        with self.queue.locked():  # both are read inside: a run that is just being added or resumed is seen, with its place
+        with self.queue.locked():
+            # both are read inside: a run that is just being added or resumed is seen, with its place
             return first(self.queue.read(), waiting(), self.clock())
 
     def ended(self, run: RunFolder, status: Status, waiting: Sequence[str]) -> None:
@@ -101,9 +106,10 @@ class Turns:
         if status.state == State.PAUSED and self.queue.read().game is None:  # "all the same" was said while it paused
             self._again(run)
 
-    # ---- between ------------------------------------------------------------------------------------------------------
+    # ---- between ---------------------------------------------------------------------------------
     def look(self, active: RunFolder | None, waiting: Sequence[str], is_of_app: bool = True) -> None:
-        """Game mode and sleep, at most each LOOK_S. active: what is at work now, here or in a command, which is left alone."""
+        """Game mode and sleep, at most each LOOK_S. active: what is at work now, here or in a command, which is left
+        alone."""
         if self._steady() - self._looked_at < LOOK_S:
             return
         self._looked_at = self._steady()
@@ -137,7 +143,9 @@ class Turns:
         until = None if verdict.seconds_left is None else self.clock() + verdict.seconds_left
 
         def held(order: Order) -> Order:  # unless somebody pressed "Go on all the same" between the two looks
-            return order if order.ignore_game else order.but(game=_renewed(order.game, verdict.why, until, self.clock()))
+            return (
+                order if order.ignore_game else order.but(game=_renewed(order.game, verdict.why, until, self.clock()))
+            )
 
         order = self.queue.change(held)
         if active and is_of_app and order.game and not active.asked() and may_pause(active.status().state):
@@ -184,7 +192,8 @@ def _renewed(game: Game | None, why: Message | None, until: float | None, now: f
 
 
 def cards_of(machine: Machine, run: RunFolder | None) -> list[Card | None]:
-    """The cards that run computes on, or would: those it was given, else the best. None for one that is not there, and for the processor."""
+    """The cards that run computes on, or would: those it was given, else the best. None for one that is not there, and
+    for the processor."""
     facts = run.facts() if run else RunFacts()
     if devices.CPU in (facts.wanted_device, facts.device):
         return [None]
@@ -196,8 +205,11 @@ def cards_of(machine: Machine, run: RunFolder | None) -> list[Card | None]:
 
 
 def bytes_of(run: RunFolder, card: Card | None) -> int | None:
-    """What the run last said of its memory on card; None where it has not yet. Of cards of one name it does not say which is whose: the most."""
-    of_ranks = [rank.used_bytes for rank in run.status().ranks if card and rank.host is None and rank.device == card.name]
+    """What the run last said of its memory on card; None where it has not yet. Of cards of one name it does not say
+    which is whose: the most."""
+    of_ranks = [
+        rank.used_bytes for rank in run.status().ranks if card and rank.host is None and rank.device == card.name
+    ]
     lines = [line for line in run.newest_metrics() if line.get("kind") == "gpu"]
     value = max(of_ranks) if of_ranks else lines[-1].get("memory_bytes") if lines else None
     return int(value) if isinstance(value, int | float) else None

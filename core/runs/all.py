@@ -48,7 +48,9 @@ class Runs:
             if facts and facts.parent:
                 further.bring_start(self._parent(facts.parent), aside)
             recipe.write(aside / "recipe.yaml")
-            created = RunFacts(v=1, name=self._free_name(recipe.name), created=time.time(), launcher=launcher, **this_process())
+            created = RunFacts(
+                v=1, name=self._free_name(recipe.name), created=time.time(), launcher=launcher, **this_process()
+            )
             files.replace_json(aside / "run.json", created.given() | (facts.given() if facts else {}))
             run.write_status(Status(state=State.QUEUED, since=time.time()))
             files.rename(aside, self.workspace.runs / folder)
@@ -83,7 +85,10 @@ class Runs:
     def find(self, name: str) -> RunFolder:
         """A run by id, by the last part of its id, or by its name when only one has it (for commands)."""
         runs = self.list()
-        for matches in ([r for r in runs if r.id == name or r.id.endswith(f"_{name}")], [r for r in runs if r.name == name]):
+        for matches in (
+            [r for r in runs if r.id == name or r.id.endswith(f"_{name}")],
+            [r for r in runs if r.name == name],
+        ):
             if len(matches) == 1:
                 return matches[0]
             if matches:
@@ -128,9 +133,11 @@ class Runs:
         run.ask("pause")
 
     def queue_again(self, run: RunFolder, launcher: str) -> None:
-        """A run that was paused, interrupted or failed waits for its next attempt, which goes on from its newest checkpoint.
+        """A run that was paused, interrupted or failed waits for its next attempt, which goes on from its newest
+        checkpoint.
 
-        launcher: as in `create`. Raises RunError for a run that is over or at work, BusyError where somebody else is about it.
+        launcher: as in `create`. Raises RunError for a run that is over or at work, BusyError where somebody else is
+        about it.
         """
         status = self.status(run)
         if not may_resume(status.state):
@@ -151,9 +158,18 @@ class Runs:
         facts = run.facts()
         device_now = run_process.taken(facts, devices.here()) if facts.offered_device else RunFacts()
         run.add_facts(RunFacts(launcher=launcher, **this_process(), **device_now.given()))
-        fresh = {"message": None, "advice": None, "progress": None, "seconds_left": None, "pid": None, "stage": "waiting"}
+        fresh = {
+            "message": None,
+            "advice": None,
+            "progress": None,
+            "seconds_left": None,
+            "pid": None,
+            "stage": "waiting",
+        }
         # A state.json that had to be made anew does not know in which attempts numbers were written.
-        attempts = [a for line in run.newest_metrics(64 << 10) if isinstance(a := line.get("attempt"), int) and 0 < a < 2**31]
+        attempts = [
+            a for line in run.newest_metrics(64 << 10) if isinstance(a := line.get("attempt"), int) and 0 < a < 2**31
+        ]
         attempt = max([status.attempt, *attempts]) + 1
         again = {"state": State.QUEUED, "since": time.time(), "attempt": attempt, "step": run.saved_step()}
         run.write_status(status.model_copy(update=again | fresh))
@@ -178,8 +194,13 @@ class Runs:
         return not process_lives(facts.launcher_pid, facts.launcher_started)
 
     def waiting(self) -> Sequence[RunFolder]:
-        """Those that the app is to start when their turn comes, the longest waiting first (core/queue/queue has their order)."""
-        since = {run: status.since for run in self.folders() if run.is_of_app and (status := run.status()).state == State.QUEUED}
+        """Those that the app is to start when their turn comes, the longest waiting first (core/queue/queue has their
+        order)."""
+        since = {
+            run: status.since
+            for run in self.folders()
+            if run.is_of_app and (status := run.status()).state == State.QUEUED
+        }
         return sorted(since, key=since.__getitem__)
 
     def rename(self, run: RunFolder, name: str) -> None:
@@ -189,7 +210,8 @@ class Runs:
         run.relabel(name=clean)
 
     def delete(self, run: RunFolder) -> None:
-        """Raises RunError while the run is at work. The folder is renamed first, so that half a deletion shows nothing."""
+        """Raises RunError while the run is at work. The folder is renamed first, so that half a deletion shows
+        nothing."""
         if self.status(run).state in ACTIVE:  # or somebody is about to write down how it ended
             with contextlib.suppress(Timeout), run.lock().acquire(timeout=files.MOMENT_S):
                 pass
@@ -203,7 +225,8 @@ class Runs:
             raise RunError("run.cannot_delete", run=run.id, reason=error.strerror or error) from error
 
     def clear(self) -> None:
-        """What deletions have left that were cut off, or that Windows refused for a moment. While nobody else deletes."""
+        """What deletions have left that were cut off, or that Windows refused for a moment. While nobody else
+        deletes."""
         for left in (*self.workspace.runs.glob(".*.deleted"), *self.workspace.runs.glob("*/.checkpoints.deleted")):
             files.remove_tree(left)
 

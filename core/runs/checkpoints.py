@@ -19,7 +19,9 @@ PARTS = ("trainer.pt", "position.json", "adapter/adapter_model.safetensors")
 
 def sizes(folder: Path) -> str:
     """The contents of the marker COMPLETE: every file of folder with its size, as JSON."""
-    found = {file.relative_to(folder).as_posix(): file.stat().st_size for file in sorted(folder.rglob("*")) if file.is_file()}
+    found = {
+        file.relative_to(folder).as_posix(): file.stat().st_size for file in sorted(folder.rglob("*")) if file.is_file()
+    }
     return json.dumps({name: size for name, size in found.items() if name != "COMPLETE"})
 
 
@@ -37,8 +39,8 @@ def is_good(folder: Path) -> bool:
 def kept(complete: Sequence[Path], keep: int, most_bytes: float, best: str | None) -> list[Path]:
     """Which of complete (oldest first) are kept, in order of value.
 
-    Always the newest good one and the best one, because the run may need either; then the rest of the newest `keep`, within the
-    budget.
+    Always the newest good one and the best one, because the run may need either; then the rest of the newest `keep`,
+    within the budget.
     If none is good, all are kept: one that only looks damaged may be the only one.
     """
     good = [folder for folder in complete if is_good(folder)]

@@ -1,8 +1,9 @@
-"""How a run ended, in words: one table for the worker, the app and the commands (`ending`), and the questions asked afterwards.
+"""How a run ended, in words: one table for the worker, the app and the commands (`ending`), and the questions asked
+afterwards.
 
-How long a pause took, from asking to the device being free, is measured: the worker says it first, with its last words; whoever
-then sees the process go (an app's supervisor, a command) puts the whole time in its place. Where nobody watches, the worker's
-number stays.
+How long a pause took, from asking to the device being free, is measured: the worker says it first, with its last words;
+whoever then sees the process go (an app's supervisor, a command) puts the whole time in its place. Where nobody
+watches, the worker's number stays.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from core.runs.folder import RunFolder, Status
 from core.runs.states import State
 
 MOST_S = 3600.0  # beyond that a clock has jumped
-# The last line of a worker in which a kernel of bitsandbytes failed: its macro CUDA_CHECK_RETURN prints this and exits (0.50.2).
+# The last line of a worker in which a kernel of bitsandbytes failed: its macro CUDA_CHECK_RETURN prints this and exits
+# (0.50.2).
 KERNEL_ERROR = re.compile(r"Error (.+) at line \d+ in file .+")
 # What to try after a foreseen error, as a key of the catalogue `advice`.
 ADVICE = {DataError: "data", ModelError: "model", TemplateError: "template", BusyError: "busy", RecipeError: "recipe"}
@@ -39,7 +41,8 @@ def seconds_since_asked(run: RunFolder) -> float | None:
 
 @dataclass(frozen=True)
 class Finished:
-    """At the end of its training. step: reached, which is before total where nothing better was measured for too long. kept: the
+    """At the end of its training. step: reached, which is before total where nothing better was measured for too long.
+    kept: the
     step of the adapter. best_loss: of the rows kept apart; since_best: measurements after it."""
 
     step: int
@@ -73,7 +76,10 @@ class Failed:
             kind = kind or next((name for each, name in ADVICE.items() if isinstance(error, each)), "crashed")
             return cls(error.message, getattr(error, "advice", None) or msg(f"advice.{kind}"))
         if is_out_of_memory(error):
-            return cls(msg("run.out_of_memory"), msg("faults.page_file" if is_page_file_full(error) else "advice.out_of_memory"))
+            return cls(
+                msg("run.out_of_memory"),
+                msg("faults.page_file" if is_page_file_full(error) else "advice.out_of_memory"),
+            )
         if is_disk_full(error, folder):
             return cls(msg("run.disk_full"), msg("advice.disk_full"))
         if type(error).__name__ == "AcceleratorError":  # torch's; every later call of the process fails too
@@ -87,8 +93,10 @@ How = Literal["pause", "stop", "gone"] | Finished | Failed
 
 @dataclass(frozen=True)
 class Left:
-    """What there is when a run ends. adapter_step: what its adapter has learned, where that is known. checkpoint: the newest.
-    full_bytes: what is free on a disk that is full. waited_s: since the person asked, None where that is not known. kernel_error:
+    """What there is when a run ends. adapter_step: what its adapter has learned, where that is known. checkpoint: the
+    newest.
+    full_bytes: what is free on a disk that is full. waited_s: since the person asked, None where that is not known.
+    kernel_error:
     CUDA's error with which a kernel of bitsandbytes ended the process."""
 
     has_adapter: bool = False
@@ -112,7 +120,8 @@ class Left:
 
 
 def kernel_error(run: RunFolder) -> str | None:
-    """The error of a bitsandbytes kernel that ended the process: the last line of train.log, if this attempt wrote it."""
+    """The error of a bitsandbytes kernel that ended the process: the last line of train.log, if this attempt wrote
+    it."""
     found = KERNEL_ERROR.fullmatch(run.log_tail(1))
     try:
         is_new = (run.path / "train.log").stat().st_mtime >= run.status().since
@@ -124,8 +133,8 @@ def kernel_error(run: RunFolder) -> str | None:
 def ending(status: Status, how: How, left: Left, now: float) -> Status:
     """status of a run that waited or was at work, once it has ended. Reads and writes nothing.
 
-    A run that waited never began, unless it was to go on: then it is paused again, whatever was asked, because what an earlier
-    attempt had learned can still be gone on from. now: seconds since 1970.
+    A run that waited never began, unless it was to go on: then it is paused again, whatever was asked, because what an
+    earlier attempt had learned can still be gone on from. now: seconds since 1970.
     """
     state, advice, seconds_left = State.STOPPED, None, None
     if isinstance(how, Failed):
@@ -206,17 +215,23 @@ class LeftRun:
             return msg("left_runs.nothing_saved", name=self.name, step=self.step)
         if self.step <= self.saved:
             return msg("left_runs.nothing_lost", name=self.name, saved=self.saved)
-        return msg("left_runs.some_again", name=self.name, step=self.step, saved=self.saved, lost=self.step - self.saved)
+        return msg(
+            "left_runs.some_again", name=self.name, step=self.step, saved=self.saved, lost=self.step - self.saved
+        )
 
 
 def left_run(run: RunFolder, status: Status) -> LeftRun | None:
     """run as one to ask about, or None. status: as it really is (Runs.status)."""
-    was_left = status.state == State.INTERRUPTED or (status.state == State.PAUSED and run.asked_by in NOT_ASKED_BY_A_PERSON)
+    was_left = status.state == State.INTERRUPTED or (
+        status.state == State.PAUSED and run.asked_by in NOT_ASKED_BY_A_PERSON
+    )
     if not was_left or files.read_object(run.path / "left.json").get("attempt") == status.attempt:
         return None
     good = [folder for folder in run.checkpoints() if checkpoints.is_good(folder)]
     # state.json is written five times a second at most; metrics.jsonl has every step.
-    steps = [n for line in run.newest_metrics() if line.get("kind") == "train" and isinstance(n := line.get("step"), int)]
+    steps = [
+        n for line in run.newest_metrics() if line.get("kind") == "train" and isinstance(n := line.get("step"), int)
+    ]
     saved = int(good[-1].name[-6:]) if good else 0
     return LeftRun(run.id, run.name, run.facts().created, max([status.step, *steps[-1:]]), saved)
 

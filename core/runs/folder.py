@@ -7,9 +7,9 @@ label.json              what a person added later: name, tags, note, archived (w
 left.json               the page should not ask about this attempt again (written by the page)
 state.json              whoever holds run.lock: the worker while it lives, then the supervisor
 control.json            the latest command; written by pages and commands, read by the worker
-film_scenes.json, film.jsonl, held_out.jsonl            the worker (core/runs/scenes, core/runs/frames, core/runs/cards/better)
-reference.npy           the worker, for preference training with a reference model (core/training/preference/reference)
-metrics.jsonl, events.jsonl, train.log, checkpoints/, adapter/     the worker
+film_scenes.json, film.jsonl, held_out.jsonl            the worker (core/runs/scenes, core/runs/frames,
+core/runs/cards/better) reference.npy           the worker, for preference training with a reference model
+(core/training/preference/reference) metrics.jsonl, events.jsonl, train.log, checkpoints/, adapter/     the worker
 run.lock                held by the worker while it lives; its mtime is the heartbeat
 
 A crash leaves at most an unfinished last line, a hidden `.name.tmp-pid` file, or a checkpoint without COMPLETE.
@@ -80,7 +80,8 @@ class RunFolder:
         return RunFacts.of(files.read_object(self.path / "run.json"))
 
     def add_facts(self, facts: RunFacts) -> None:
-        """Add the fields that are set in facts (also to None) to run.json; by the holder of run.lock. Raises OSError."""
+        """Add the fields that are set in facts (also to None) to run.json; by the holder of run.lock. Raises
+        OSError."""
         files.add_to_object(self.path / "run.json", facts.given())
 
     @property
@@ -135,8 +136,8 @@ class RunFolder:
     def ask(self, command: str, by: str = "person") -> None:
         """Write a command for the worker; a weaker one never replaces a stronger one.
 
-        Raises RunError where it cannot be written. by: "close" if the app is closing, "alone" if a worker without its app asks
-        itself, "game" if game mode makes room (core/queue/turns).
+        Raises RunError where it cannot be written. by: "close" if the app is closing, "alone" if a worker without its
+        app asks itself, "game" if game mode makes room (core/queue/turns).
         """
         assert command in COMMANDS, command
         current = self.asked()
@@ -206,7 +207,8 @@ class RunFolder:
         return (self.adapter / "adapter_config.json").exists() and (self.adapter / "adapter_model.safetensors").exists()
 
     def checkpoints(self) -> list[Path]:
-        """Complete checkpoints, oldest first. One without its COMPLETE marker does not exist, nor a person's "checkpoint-000120 - Copy"."""
+        """Complete checkpoints, oldest first. One without its COMPLETE marker does not exist, nor a person's
+        "checkpoint-000120 - Copy"."""
         folders = sorted((self.path / "checkpoints").glob("checkpoint-*"))
         return [folder for folder in folders if folder.name[11:].isdecimal() and (folder / "COMPLETE").exists()]
 

@@ -1,9 +1,10 @@
 """A run's sample answers: what its model answered at each evaluation. No torch.
 
-film.jsonl, one line a frame, appended by the worker: v, step, attempt, time, seconds (that it took), answers (in the order of
-film_scenes.json: text, and why it ends), neutral_loss (mean over the neutral texts; absent where it was not measured). A crash
-leaves at most an unfinished last line. A run that goes back (resumed from an older checkpoint) writes its steps again: a line
-takes back every line before it that is not of an earlier step.
+film.jsonl, one line a frame, appended by the worker: v, step, attempt, time, seconds (that it took), answers (in the
+order of
+film_scenes.json: text, and why it ends), neutral_loss (mean over the neutral texts; absent where it was not measured).
+A crash leaves at most an unfinished last line. A run that goes back (resumed from an older checkpoint) writes its steps
+again: a line takes back every line before it that is not of an earlier step.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from core.values import Frozen
 
 FILE = "film.jsonl"
 MOST_FRAMES = 24  # of a run; more cannot be told apart on a screen, and each costs seconds
-# Of the neutral loss before. Where a change begins to show in answers differs between models: these are words, no verdict.
+# Of the neutral loss before. Where a change begins to show in answers differs between models: these are words, no
+# verdict.
 NOTHING, LITTLE, SOME = 0.02, 0.10, 0.25
 
 Ending = Literal["stop", "length", "time", "not_finite"]
@@ -29,8 +31,8 @@ Forgot = Literal["better", "nothing", "little", "some", "much"]
 
 
 class FrameAnswer(Frozen):
-    """why: the model ended it, ANSWER_TOKENS were written, there was no time for it (text is empty; versions before wrote what they had),
-    or its numbers were none."""
+    """why: the model ended it, ANSWER_TOKENS were written, there was no time for it (text is empty; versions before
+    wrote what they had), or its numbers were none."""
 
     text: str
     why: Ending
@@ -49,7 +51,9 @@ class Frame(BaseModel):
 
 
 def append(run: RunFolder, frame: Frame) -> None:
-    files.append_line(run.path / FILE, frame.model_copy(update={"time": round(time.time(), 3)}).model_dump(exclude_none=True))
+    files.append_line(
+        run.path / FILE, frame.model_copy(update={"time": round(time.time(), 3)}).model_dump(exclude_none=True)
+    )
 
 
 def read(run: RunFolder) -> list[Frame]:
@@ -100,4 +104,6 @@ def mean_lengths(run: RunFolder) -> list[tuple[int, float]]:
     found = read(run)
     asked = min((len(frame.answers) for frame in found), default=0)
     whole = [i for i in range(asked) if all(frame.answers[i].text for frame in found)]
-    return [(frame.step, sum(len(frame.answers[i].text) for i in whole) / len(whole)) for frame in found] if whole else []
+    return (
+        [(frame.step, sum(len(frame.answers[i].text) for i in whole) / len(whole)) for frame in found] if whole else []
+    )

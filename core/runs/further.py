@@ -1,4 +1,5 @@
-"""Train further: a new run that starts from a finished run's adapter. Only the weights; the optimizer starts fresh. No torch.
+"""Train further: a new run that starts from a finished run's adapter. Only the weights; the optimizer starts fresh. No
+torch.
 
 The parent stands in the child's run.json, not in its recipe: a recipe is shareable, and elsewhere nobody has that run.
 
@@ -54,10 +55,15 @@ def check(parent: RunFolder) -> Recipe:
 def _check_adapter(parent: RunFolder, recipe: Recipe) -> None:
     try:
         found = adapters.describe(parent.adapter)
-        with open_tensors(parent.adapter / "adapter_model.safetensors", "np") as opened:  # refuses a header that is not its file's
+        with open_tensors(parent.adapter / "adapter_model.safetensors", "np") as opened:
+            # refuses a header that is not its file's
             factors = [name for name in opened.keys() if name.endswith(".lora_A.weight")]  # noqa: SIM118 - no mapping
             # Those of experts lie one below the other.
-            ranks = {opened.get_slice(name).get_shape()[0] for name in factors if not adapters.layer_of(name).endswith(".experts")}
+            ranks = {
+                opened.get_slice(name).get_shape()[0]
+                for name in factors
+                if not adapters.layer_of(name).endswith(".experts")
+            }
     except ModelError as error:
         raise RunError("further.damaged", name=parent.name, reason=error.message) from error
     except Exception as error:  # noqa: BLE001 - safetensors raises its own kind for whatever is wrong with a file
@@ -89,7 +95,9 @@ def held_to(recipe: Recipe, parent: Recipe) -> Recipe:
     sections: dict[str, dict[str, Any]] = {}
     for section, name in LOCKED:
         sections.setdefault(section, {})[name] = _value(parent, section, name)
-    return recipe.model_copy(update={key: getattr(recipe, key).model_copy(update=values) for key, values in sections.items()})
+    return recipe.model_copy(
+        update={key: getattr(recipe, key).model_copy(update=values) for key, values in sections.items()}
+    )
 
 
 def require_alike(recipe: Recipe, parent: Recipe, name: str) -> None:
@@ -109,13 +117,17 @@ def _value(recipe: Recipe, section: str, key: str) -> Any:
 
 
 def facts_of(parent: RunFolder) -> RunFacts:
-    """For the child's run.json. step: of the adapter that the parent kept. eval_loss: the parent's last until there, None where
-    it was never measured."""
+    """For the child's run.json. step: of the adapter that the parent kept. eval_loss: the parent's last until there,
+    None where it was never measured."""
     facts = parent.facts()
     step = parent.status().step if facts.adapter_step is None else facts.adapter_step
-    measured = [line.get("eval_loss") for line in parent.all_metrics() if line.get("kind") == "eval" and line["step"] <= step]
+    measured = [
+        line.get("eval_loss") for line in parent.all_metrics() if line.get("kind") == "eval" and line["step"] <= step
+    ]
     eval_loss = measured[-1] if measured else None
-    return RunFacts(parent=Parent(run=parent.id, name=parent.name, step=step, eval_loss=eval_loss, template=facts.template))
+    return RunFacts(
+        parent=Parent(run=parent.id, name=parent.name, step=step, eval_loss=eval_loss, template=facts.template)
+    )
 
 
 def start_of(run: RunFolder) -> Path:

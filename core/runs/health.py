@@ -1,8 +1,8 @@
 """Whether a step is healthy: detects a non-finite loss or gradient, and a diverging loss. No torch.
 
-A non-finite step is skipped. After three in a row, or if the loss stays far above its start, the run goes back to its last good
-checkpoint, once, and continues with half the learning rate; the next time it ends. A learning rate that is only somewhat too high
-is a finding of core/advice/run_doctor.
+A non-finite step is skipped. After three in a row, or if the loss stays far above its start, the run goes back to its
+last good checkpoint, once, and continues with half the learning rate; the next time it ends. A learning rate that is
+only somewhat too high is a finding of core/advice/run_doctor.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import Literal
 
 StepVerdict = Literal["good", "leave_out", "go_back", "stop"]
 NO_NUMBERS = 3  # steps in a row
-# Nats above the start. A loss 3 above is one twenty times less sure of each token; single rows differ by 1 to 2 from each other.
+# Nats above the start. A loss 3 above is one twenty times less sure of each token; single rows differ by 1 to 2 from
+# each other.
 FAR = 3.0
 FAR_STEPS = 5  # in a row
 NEAR = 1.0  # nats above the start: a checkpoint worth going back to has at least not lost what the base knew
@@ -22,9 +23,10 @@ MOST_BACK = 1  # times
 
 @dataclass
 class Health:
-    """Saved with each checkpoint. started_at: loss before training, the higher of the first step's and the first evaluation's.
-    loss: of the last finite step. no_numbers, far: consecutive steps so far. back: how often the run went back, each time halving
-    the learning rate."""
+    """Saved with each checkpoint. started_at: loss before training, the higher of the first step's and the first
+    evaluation's.
+    loss: of the last finite step. no_numbers, far: consecutive steps so far. back: how often the run went back, each
+    time halving the learning rate."""
 
     started_at: float | None = None
     loss: float | None = None

@@ -1,12 +1,12 @@
 """The process of a run: who started it, and on which device. No torch.
 
-run.json names who started it (launcher_pid, launcher_started): an app or a command that may end without a word while the run goes on. A
-worker is alone once that process is gone and no app owns the workspace; an app that starts later finds the worker and watches it, and
-the worker is not alone any more.
+run.json names who started it (launcher_pid, launcher_started): an app or a command that may end without a word while
+the run goes on. A worker is alone once that process is gone and no app owns the workspace; an app that starts later
+finds the worker and watches it, and the worker is not alone any more.
 
-A run that was planned for a card never trains on another one, or on the processor, without a word: its worker asks here before it
-fetches anything, and once more when it knows what torch found. Where another card is there it is offered: who lets the run go on
-then has taken it.
+A run that was planned for a card never trains on another one, or on the processor, without a word: its worker asks here
+before it fetches anything, and once more when it knows what torch found. Where another card is there it is offered: who
+lets the run go on then has taken it.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class Launcher:
 
 
 def environment(run: RunFolder) -> dict[str, str]:
-    """Of the process that trains run: what it was planned for, and nothing else. Where that cannot be had it finds this PC as it is,
-    with what a person hides in it, and says what there is instead."""
+    """Of the process that trains run: what it was planned for, and nothing else. Where that cannot be had it finds this
+    PC as it is, with what a person hides in it, and says what there is instead."""
     facts = run.facts()
     wanted = facts.wanted_device
     if wanted in (None, devices.CPU):  # a driver that hangs is not asked in vain
@@ -87,22 +87,27 @@ def require_device(run: RunFolder) -> None:
     facts, nvidia = run.facts(), devices.here()
     if not is_for_card(facts):
         return
-    if facts.wanted_device and nvidia.error is not None:  # a driver that was updated and not started anew: the card is in its place
+    if facts.wanted_device and nvidia.error is not None:
+        # a driver that was updated and not started anew: the card is in its place
         raise RunError("device.driver", msg("device.ask_doctor"), card=name_of(facts), reason=nvidia.error)
     for uuid, name in missing(run, nvidia).items():
-        nameless = (card for card in nvidia.cards if card.lost and card.uuid is None)  # off the bus, it does not tell who it is
+        # off the bus, it does not tell who it is
+        nameless = (card for card in nvidia.cards if card.lost and card.uuid is None)
         card = next((card for card in nvidia.cards if card.uuid == uuid), None) or next(nameless, None)
         why = card and devices.why_left_out(card.model_copy(update={"name": name}))
         raise _elsewhere(run, why or msg("device.gone", card=name), nvidia)
     build = devices.torch_build()
     if build and not build.knows_cards:
-        raise RunError("device.torch_without_cuda", msg("device.repair"), card=name_of(facts), torch=build.version or "?")
+        raise RunError(
+            "device.torch_without_cuda", msg("device.repair"), card=name_of(facts), torch=build.version or "?"
+        )
 
 
 def require_data(run: RunFolder, workspace: Workspace) -> None:
     """Raises RunError where the data is not what the run began with: its steps would be others."""
     data, source = run.facts().data, run.recipe().data.source
-    # Here: a chat's worker reads this file before its pipe is laid aside, and the store brings numpy, which asks Windows for that handle.
+    # Here: a chat's worker reads this file before its pipe is laid aside, and the store brings numpy, which asks
+    # Windows for that handle.
     from core.data.store import DatasetStore
 
     now = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders).get(source).sha256
@@ -171,7 +176,10 @@ def taken(facts: RunFacts, nvidia: Nvidia) -> RunFacts:
         return RunFacts(wanted_device=facts.offered_device, offered_device=None)
     first, *others = left or {facts.offered_device: ""}
     return RunFacts(
-        wanted_device=first, wanted_beside={uuid: left[uuid] for uuid in others}, ranks=1 + len(others), offered_device=None
+        wanted_device=first,
+        wanted_beside={uuid: left[uuid] for uuid in others},
+        ranks=1 + len(others),
+        offered_device=None,
     )
 
 

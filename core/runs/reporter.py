@@ -1,7 +1,8 @@
 """The worker's only output: state, progress, metrics and events in its run folder; and its input: commands.
 
-A watch thread polls control.json. While there is nothing to save yet (download, load, tokenizing) it ends the process itself if the
-main thread does not respond in time, so that Stop works within two seconds in libraries that cannot be interrupted.
+A watch thread polls control.json. While there is nothing to save yet (download, load, tokenizing) it ends the process
+itself if the main thread does not respond in time, so that Stop works within two seconds in libraries that cannot be
+interrupted.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from core.system.job import Job
 
 GRACE_S = 1.0  # time for the main thread to notice a stop while there is nothing to save
 HEARTBEAT_S = 2.0
-EXIT = {State.COMPLETED: 0, State.FAILED: 1, State.STOPPED: 3, State.PAUSED: 4}  # exit status of the process, by how its run ended
+# exit status of the process, by how its run ended
+EXIT = {State.COMPLETED: 0, State.FAILED: 1, State.STOPPED: 3, State.PAUSED: 4}
 
 
 class Reporter(Job[Status]):
@@ -39,7 +41,9 @@ class Reporter(Job[Status]):
     def _write(self, status: Status) -> None:
         self.run.write_status(status)
 
-    def state(self, state: State, message: Message | None = None, advice: Message | None = None, **changes: object) -> None:
+    def state(
+        self, state: State, message: Message | None = None, advice: Message | None = None, **changes: object
+    ) -> None:
         """Raises a command that came at the last moment, instead of starting to train or pausing."""
         changes |= {"has_adapter": self.run.has_adapter()}
         with self._guard:
@@ -51,7 +55,8 @@ class Reporter(Job[Status]):
         self.run.log_event("state", state=state.value, message=message)
 
     def end(self, how: How) -> int:
-        """Write the run's end (core/runs/ended); returns the exit status. Raises StopRequested for a pause followed by Stop."""
+        """Write the run's end (core/runs/ended); returns the exit status. Raises StopRequested for a pause followed by
+        Stop."""
         if how == "stop":
             self.run.keep_newest_checkpoint()
         with self._guard:
@@ -59,7 +64,8 @@ class Reporter(Job[Status]):
             if status.state == State.PAUSED and self._status.state == State.STOPPING:
                 raise StopRequested
             announced = {State.PAUSED: State.PAUSING, State.STOPPED: State.STOPPING}.get(status.state)
-            if announced and status.state not in MOVES[self._status.state]:  # the command was received, but is not stored yet
+            if announced and status.state not in MOVES[self._status.state]:
+                # the command was received, but is not stored yet
                 self.state(announced)
             self._put(**dict(status))
         self.run.log_event("state", state=status.state.value, message=status.message)

@@ -1,10 +1,11 @@
 """run.json: the facts of a run beside its recipe and state, from its plan to the adapter that was kept.
 
 Made by `Runs.create` with what the form or the command knows; from then on its one writer is the holder of run.lock, by
-`RunFolder.add_facts`: the worker while it lives, else the supervisor or the command that lets the run go on. It is replaced whole,
-so a crash leaves the old file complete, beside at most a hidden `.run.json.tmp-*`.
+`RunFolder.add_facts`: the worker while it lives, else the supervisor or the command that lets the run go on. It is
+replaced whole, so a crash leaves the old file complete, beside at most a hidden `.run.json.tmp-*`.
 
-`v` is 1 and may be missing. Keys of a later version stay in the file when others are written. A value of another type than
+`v` is 1 and may be missing. Keys of a later version stay in the file when others are written. A value of another type
+than
 said here reads as absent: a page must not fall over one damaged number.
 """
 
@@ -29,7 +30,8 @@ _FROM_FILE = {"from_file": True}  # the context in which anything may stand wher
 
 
 class _Part(BaseModel):
-    """Said by our own code it takes exactly its fields; read from a file it takes what is right and keeps what it does not know."""
+    """Said by our own code it takes exactly its fields; read from a file it takes what is right and keeps what it does
+    not know."""
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
 
@@ -57,8 +59,8 @@ class _Part(BaseModel):
 
 
 class TrainedOn(_Part):
-    """The data set. sha256: of its file, which a run that goes on compares; rows: that can be read; version: of a set that was changed since it
-    was added."""
+    """The data set. sha256: of its file, which a run that goes on compares; rows: that can be read; version: of a set
+    that was changed since it was added."""
 
     id: str = ""
     name: str = ""
@@ -68,8 +70,8 @@ class TrainedOn(_Part):
 
 
 class Parent(_Part):
-    """The run whose adapter this one trains further. step: of that adapter; eval_loss: measured until there; template: its chat
-    template's fingerprint."""
+    """The run whose adapter this one trains further. step: of that adapter; eval_loss: measured until there; template:
+    its chat template's fingerprint."""
 
     run: str = ""
     name: str = ""
@@ -79,9 +81,10 @@ class Parent(_Part):
 
 
 class MemoryFacts(_Part):
-    """The longest batch, tried before the first step (core/training/memory/probe). planned_gib: of the plan, for its max_length;
-    arithmetic_gib: for this very batch, predicted_gib: the same corrected by factor, known from so many runs; learned: of the
-    tokens; measured_gib: None where it did not fit; peak_gib: of the whole run, where it was more."""
+    """The longest batch, tried before the first step (core/training/memory/probe). planned_gib: of the plan, for its
+    max_length;
+    arithmetic_gib: for this very batch, predicted_gib: the same corrected by factor, known from so many runs; learned:
+    of the tokens; measured_gib: None where it did not fit; peak_gib: of the whole run, where it was more."""
 
     planned_gib: float | None = None
     arithmetic_gib: float | None = None
@@ -101,7 +104,8 @@ class MemoryFacts(_Part):
 
 
 class TimeFacts(_Part):
-    """said: of the whole training, after so many steps of an attempt. took: all attempts so far, a killed one up to its last checkpoint."""
+    """said: of the whole training, after so many steps of an attempt. took: all attempts so far, a killed one up to its
+    last checkpoint."""
 
     after_steps: int | None = None
     said_seconds: float | None = None
@@ -109,7 +113,8 @@ class TimeFacts(_Part):
 
 
 class Spill(_Part):
-    """Memory that overflows, while it does (core/runs/spill). over_gib: how much is in the wrong memory, as far as can be told.
+    """Memory that overflows, while it does (core/runs/spill). over_gib: how much is in the wrong memory, as far as can
+    be told.
     slower: times the usual time of a step."""
 
     kind: Literal["shared_memory", "disk"]
@@ -131,7 +136,8 @@ class BudgetFacts(_Part):
 
 
 class AdviceFacts(_Part):
-    """Of `advice`, what is read again. usual_rate: of learning, for a model of this size; budget: what it was planned for."""
+    """Of `advice`, what is read again. usual_rate: of learning, for a model of this size; budget: what it was planned
+    for."""
 
     usual_rate: float | None = Field(None, gt=0, lt=1)
     estimate: EstimateFacts = EstimateFacts()
@@ -139,11 +145,14 @@ class AdviceFacts(_Part):
 
 
 class RunFacts(_Part):
-    """In the order in which they become known. launcher: "app", or "command" with its process; advice: as it was when the run was
-    planned (core/advice); wanted_device: a card's uuid or "cpu"; wanted_beside: of several cards the others, uuid to name; offered_device: a card's, in place of one that is gone, taken by who
-    lets the run go on; ranks: where the run goes on with others than its recipe's; memory_limit_gib: that the run may have, where it is to have less than there is; probe_rows: that an export is
-    proven with; device, dtype: computed on and in, and why, device_uuid and device_name of the card; base_weights, template: their fingerprints;
-    enable_thinking: whether its prompts ask the model to think, as most of what was learned; eval_steps, save_steps: resolved; peak_memory_bytes: torch's, or the process's; adapter_step: of the adapter that was kept,
+    """In the order in which they become known. launcher: "app", or "command" with its process; advice: as it was when
+    the run was planned (core/advice); wanted_device: a card's uuid or "cpu"; wanted_beside: of several cards the
+    others, uuid to name; offered_device: a card's, in place of one that is gone, taken by who lets the run go on;
+    ranks: where the run goes on with others than its recipe's; memory_limit_gib: that the run may have, where it is to
+    have less than there is; probe_rows: that an export is proven with; device, dtype: computed on and in, and why,
+    device_uuid and device_name of the card; base_weights, template: their fingerprints;
+    enable_thinking: whether its prompts ask the model to think, as most of what was learned; eval_steps, save_steps:
+    resolved; peak_memory_bytes: torch's, or the process's; adapter_step: of the adapter that was kept,
     adapter_is_best: whether that is the best measured."""
 
     v: int = 1
@@ -152,7 +161,8 @@ class RunFacts(_Part):
     launcher: str = ""
     launcher_pid: int | None = None
     launcher_started: float | None = None
-    worker_mark: str | None = None  # a word of its worker's command line, of one that had waited for a run (core/queue/standby)
+    # a word of its worker's command line, of one that had waited for a run (core/queue/standby)
+    worker_mark: str | None = None
     data: TrainedOn | None = None
     advice: dict[str, Any] | None = None
     wanted_device: str | None = None

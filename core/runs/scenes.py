@@ -1,8 +1,9 @@
 """The prompts of a run's sample answers: chosen at its start and then fixed, so that answers can be compared. No torch.
 
-film_scenes.json, written once by the worker: {"v": 1, "scenes": [Scene, ...], "neutral_texts": [str, ...]}. Up to three rows of
-the data (kept apart where some are: nobody learns them), up to three questions of the person's own, and two neutral ones from
-presets/neutral.yaml, whose texts are measured besides. A crash leaves the file whole or missing; then it is chosen anew.
+film_scenes.json, written once by the worker: {"v": 1, "scenes": [Scene, ...], "neutral_texts": [str, ...]}. Up to three
+rows of the data (kept apart where some are: nobody learns them), up to three questions of the person's own, and two
+neutral ones from presets/neutral.yaml, whose texts are measured besides. A crash leaves the file whole or missing; then
+it is chosen anew.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ class SceneTurn(Frozen):
 
 
 class Scene(Frozen):
-    """One prompt: turns that end with a question, or the beginning of a plain text. answer: what the data says, where it does."""
+    """One prompt: turns that end with a question, or the beginning of a plain text. answer: what the data says, where
+    it does."""
 
     source: SceneSource
     turns: tuple[SceneTurn, ...] = ()
@@ -62,7 +64,9 @@ class Scene(Frozen):
     def ids(self, tokenizer: Tokenizer) -> list[int]:
         """(T,) ids of the prompt, as training framed it. Raises TemplateError."""
         if self.text is None:
-            return tokenizer.prompt([{"role": said.role, "content": said.content} for said in self.turns], list(self.tools))
+            return tokenizer.prompt(
+                [{"role": said.role, "content": said.content} for said in self.turns], list(self.tools)
+            )
         ids = tokenizer.encode_whole(Example(text=self.text)).input_ids
         return ids[:-1] if ids[-1] == tokenizer.eos_token_id else ids
 
@@ -80,7 +84,9 @@ def read(run: RunFolder) -> Scenes | None:
     return files.read_model(Scenes, run.path / FILE)
 
 
-def ensure(run: RunFolder, recipe: Recipe, examples: Sequence[Example], has_kept_apart: bool, tokenizer: Tokenizer) -> Scenes:
+def ensure(
+    run: RunFolder, recipe: Recipe, examples: Sequence[Example], has_kept_apart: bool, tokenizer: Tokenizer
+) -> Scenes:
     """The run's scenes: those of its first attempt, else chosen now and written down."""
     found = read(run)
     if found is None:
@@ -90,7 +96,8 @@ def ensure(run: RunFolder, recipe: Recipe, examples: Sequence[Example], has_kept
 
 
 def choose(recipe: Recipe, examples: Sequence[Example], has_kept_apart: bool, tokenizer: Tokenizer) -> Scenes:
-    """The same for the same recipe and data. has_kept_apart: whether rows were really kept apart; else trained ones are asked."""
+    """The same for the same recipe and data. has_kept_apart: whether rows were really kept apart; else trained ones are
+    asked."""
     apart = rows_apart(examples, recipe).tolist() if has_kept_apart else []
     source: SceneSource = "kept_apart" if len(apart) else "trained"
     numbers = mixed(apart if len(apart) else range(len(examples)), random.Random(f"{recipe.train.seed}/film"))
@@ -98,11 +105,18 @@ def choose(recipe: Recipe, examples: Sequence[Example], has_kept_apart: bool, to
     own = [Scene(source="own", turns=(_question(asked),)) for asked in recipe.train.sample_prompts]
     neutral = neutral_prompts()
     asked = "".join(scene.asked for scene in (*rows, *own))
-    is_chinese = len(re.findall(r"[\u4e00-\u9fff]", asked)) > len(re.findall(r"[A-Za-z]", asked)) / 4  # a word has four letters
-    others = [Scene(source="neutral", turns=(_question(asked),)) for asked in neutral.prompts["zh" if is_chinese else "en"]]
+    # a word has four letters
+    is_chinese = len(re.findall(r"[\u4e00-\u9fff]", asked)) > len(re.findall(r"[A-Za-z]", asked)) / 4
+    others = [
+        Scene(source="neutral", turns=(_question(asked),)) for asked in neutral.prompts["zh" if is_chinese else "en"]
+    ]
     texts = tuple(text for texts in neutral.texts.values() for text in texts)
-    held_out = _held_out(recipe, [examples[number] for number in (numbers[:LOOKED_AT] if len(apart) else ())], tokenizer)
-    why: Literal["none_held_out", "few_held_out"] | None = None if held_out else "few_held_out" if len(apart) else "none_held_out"
+    held_out = _held_out(
+        recipe, [examples[number] for number in (numbers[:LOOKED_AT] if len(apart) else ())], tokenizer
+    )
+    why: Literal["none_held_out", "few_held_out"] | None = (
+        None if held_out else "few_held_out" if len(apart) else "none_held_out"
+    )
     fitting = [scene for scene in (*rows, *own, *others) if _fits(scene, tokenizer, tokenizer.position_limit)]
     return Scenes(scenes=tuple(fitting), neutral_texts=texts, held_out=held_out, not_asked=why)
 
@@ -112,10 +126,14 @@ def _held_out(recipe: Recipe, apart: Sequence[Example], tokenizer: Tokenizer) ->
     checks = PRESETS / "samples" / f"{recipe.data.source.removeprefix('sample:')}.heldout.yaml"
     found: list[Scene] = []
     if recipe.data.source.startswith("sample:") and checks.is_file():
-        found = [Scene(source="kept_apart", turns=(_question(one.prompt),), check=one.check) for one in load_heldout(checks)]
+        found = [
+            Scene(source="kept_apart", turns=(_question(one.prompt),), check=one.check) for one in load_heldout(checks)
+        ]
     else:
         told = (_scene_of(example, "kept_apart") for example in apart)
-        asked = {same_prompt_key(scene.asked): scene for scene in told if scene and scene.text is None and not scene.tools}
+        asked = {
+            same_prompt_key(scene.asked): scene for scene in told if scene and scene.text is None and not scene.tools
+        }
         found = [scene for scene in asked.values() if len(tokenizer.encode(scene.answer or "")) < ANSWER_TOKENS]
     fitting = [scene for scene in found if _fits(scene, tokenizer, MOST_TOKENS + ANSWER_TOKENS)][:HELD_OUT]
     return tuple(fitting) if len(fitting) >= LEAST_HELD_OUT else ()

@@ -1,9 +1,9 @@
 """Detects training in slow memory: GPU memory that overflows into RAM (Windows), or RAM swapped to disk.
 
-On Windows the NVIDIA driver (536.40 and later) does not refuse memory that a card has not: it takes RAM, and a step becomes many
-times slower without a word. What gives it away is a jump of the step's time while what was reserved, beside what others hold, is
-as much as the card has. Native Linux refuses instead, so there nothing is ever named so. No torch; some microseconds a step, and
-one look at the memory each two seconds.
+On Windows the NVIDIA driver (536.40 and later) does not refuse memory that a card has not: it takes RAM, and a step
+becomes many times slower without a word. What gives it away is a jump of the step's time while what was reserved,
+beside what others hold, is as much as the card has. Native Linux refuses instead, so there nothing is ever named so. No
+torch; some microseconds a step, and one look at the memory each two seconds.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ EVERY_S = 2.0
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes. reserved: by this process's allocator; used: of the whole card, or of the RAM; others: what was not ours."""
+    """Bytes. reserved: by this process's allocator; used: of the whole card, or of the RAM; others: what was not
+    ours."""
 
     total: int
     used: int
@@ -44,8 +45,8 @@ class Memory:
 
 
 def memory_now(card: Card | None, reserved: Callable[[], int] | None) -> Memory | None:
-    """reserved: bytes of this process's allocator on a card; None: it computes on the processor. card: as it was before this process
-    came to it, so that its used is what others hold."""
+    """reserved: bytes of this process's allocator on a card; None: it computes on the processor. card: as it was before
+    this process came to it, so that its used is what others hold."""
     if reserved is None:
         ram = psutil.virtual_memory()
         return Memory(ram.total, ram.total - ram.available, psutil.Process().memory_info().rss)
@@ -56,12 +57,17 @@ def memory_now(card: Card | None, reserved: Callable[[], int] | None) -> Memory 
 
 
 def judge(usual: float, recent: list[float], memory: Memory, where: str, step: int) -> Spill | None:
-    """usual, recent: seconds a token, before and in the last steps. where: "cpu", or the system that the card is driven by."""
+    """usual, recent: seconds a token, before and in the last steps. where: "cpu", or the system that the card is driven
+    by."""
     if len(recent) < IN_A_ROW or usual <= 0 or min(recent) < JUMP * usual:
         return None
     slower = statistics.median(recent) / usual
     if where == "cpu":
-        return Spill(kind="disk", over_gib=0.0, slower=slower, step=step) if memory.used > (1 - SCARCE) * memory.total else None
+        return (
+            Spill(kind="disk", over_gib=0.0, slower=slower, step=step)
+            if memory.used > (1 - SCARCE) * memory.total
+            else None
+        )
     if where not in SPILLING_SYSTEMS:
         return None
     # Others may have grown since the start; while nothing is spilled, used is theirs and ours together.
@@ -77,7 +83,11 @@ class SpillWatch:
     """Tells once, as a warning and as `spill` of run.json, and once more when it is over (`spill` is then gone)."""
 
     def __init__(
-        self, reporter: Reporter, where: str, look: Callable[[], Memory | None], clock: Callable[[], float] = time.monotonic
+        self,
+        reporter: Reporter,
+        where: str,
+        look: Callable[[], Memory | None],
+        clock: Callable[[], float] = time.monotonic,
     ):
         self._reporter, self._where, self._memory, self._clock = reporter, where, look, clock
         self._first = True

@@ -1,15 +1,16 @@
 """How many threads a training on the CPU uses, adapted between steps to the time they take. No torch.
 
-Threads of one product wait for each other: while another program holds one core of two, two threads are slower than one, many times
-where they spin while they wait (core/system/processes). Nothing is believed without a trial: fewer, or again more, for TRIED steps,
-and they stay only where a step became FASTER by them; a trial whose first step is slower ends at once. What other programs use is
-only a reason to try, and fewer stay only while it is one. Each decision doubles the patience before the next, so that a load that comes and
-goes is not chased. A step that took JOLT times as long is reason enough for a trial at once: beside one busy program two threads of two cores
-take ten times as long, and three more such steps, to be sure of it, were two thirds of the first 50 s beside it.
+Threads of one product wait for each other: while another program holds one core of two, two threads are slower than
+one, many times where they spin while they wait (core/system/processes). Nothing is believed without a trial: fewer, or
+again more, for TRIED steps, and they stay only where a step became FASTER by them; a trial whose first step is slower
+ends at once. What other programs use is only a reason to try, and fewer stay only while it is one. Each decision
+doubles the patience before the next, so that a load that comes and goes is not chased. A step that took JOLT times as
+long is reason enough for a trial at once: beside one busy program two threads of two cores take ten times as long, and
+three more such steps, to be sure of it, were two thirds of the first 50 s beside it.
 
-A change leaves a run's numbers alone: torch shares out rows of a product, not the sums in them. Seen bit for bit on steps of the starter
-(EPYC, bf16, 1 and 2 threads) and on products, attention and norms in bf16 and fp32 by 1, 2, 3 and 8; the one sum that differs is that
-over all of a tensor beyond 32,768 numbers, which no step takes.
+A change leaves a run's numbers alone: torch shares out rows of a product, not the sums in them. Seen bit for bit on
+steps of the starter (EPYC, bf16, 1 and 2 threads) and on products, attention and norms in bf16 and fp32 by 1, 2, 3 and
+8; the one sum that differs is that over all of a tensor beyond 32,768 numbers, which no step takes.
 """
 
 from __future__ import annotations
@@ -27,12 +28,14 @@ FASTER = 0.9  # of the time before, or less: below that it is chance
 JOLT = 2.0  # times as long as usual, of one step
 SLOWER = 1.3  # of the best time with this count, where other programs cannot be seen: a reason to try
 UNUSED = 0.4  # of a core that other programs may use without being in the way: a desktop's own
-SOONEST_S, LATEST_S, CALM_S = 5.0, 320.0, 600.0  # of steps between two decisions; after so long without one it is soon again
+# of steps between two decisions; after so long without one it is soon again
+SOONEST_S, LATEST_S, CALM_S = 5.0, 320.0, 600.0
 
 
 @dataclass
 class Threads:
-    """most: what the person allows. cores: that this process may use. others: cores that other programs used since it was asked
+    """most: what the person allows. cores: that this process may use. others: cores that other programs used since it
+    was asked
     last, None where that is not known. use: makes torch compute with so many."""
 
     most: int
@@ -54,7 +57,8 @@ class Threads:
         self.now = self.most
 
     def note(self, seconds: float, tokens: float) -> Message | None:
-        """After each step: seconds that it took alone, tokens that it read. What to tell, where a trial has shown something."""
+        """After each step: seconds that it took alone, tokens that it read. What to tell, where a trial has shown
+        something."""
         if self.most == 1:
             return None
         if not self._is_warm:  # the first step makes what later ones have
@@ -99,11 +103,14 @@ class Threads:
             return None
         self._patience = SOONEST_S if self._calm > CALM_S else min(LATEST_S, 2 * self._patience)
         self._before, self._wait, self._rest, self._calm = None, self._patience, self._patience, 0.0
-        if tried > FASTER * usual or (self.now < count <= self._beside(self.others())):  # or they were gone again at once
+        if tried > FASTER * usual or (self.now < count <= self._beside(self.others())):
+            # or they were gone again at once
             self._go_to(count)
             return None
         self._recent.clear()
-        return msg("threads.fewer" if self.now < count else "threads.more", now=self.now, before=count, faster=usual / tried)
+        return msg(
+            "threads.fewer" if self.now < count else "threads.more", now=self.now, before=count, faster=usual / tried
+        )
 
     def _go_to(self, count: int) -> None:
         self.now = count

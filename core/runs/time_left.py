@@ -1,7 +1,9 @@
-"""How long a run still takes: from the seconds per token of its own steps, and the time of its evaluations, checkpoints and sample answers. No torch.
+"""How long a run still takes: from the seconds per token of its own steps, and the time of its evaluations, checkpoints
+and sample answers. No torch.
 
 Every step's size is known beforehand, so a step that reads more is expected to take longer. The slow first steps do not
-count, and a single step that hung (the PC slept) counts as a slow one. Simulated over recorded series in tests/unit/runs/test_time_left.py.
+count, and a single step that hung (the PC slept) counts as a slow one. Simulated over recorded series in
+tests/unit/runs/test_time_left.py.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from core.runs.states import BUSY
 
 SLOW_START = 1.25  # a first step that takes so many times the median warms something up
 MOST_SLOW_STARTS = 5
-HUNG = 2.0  # times the median: no single step counts as more, else one hiccup of twenty would be a fifth of the estimate
+# times the median: no single step counts as more, else one hiccup of twenty would be a fifth of the estimate
+HUNG = 2.0
 NEWEST = 200  # steps that count: a PC that became slower is believed within so many
 EVALUATION_SHARE = 0.4  # of a step's time for as many tokens, until one was measured: forward alone
 
@@ -28,8 +31,10 @@ EVALUATION_SHARE = 0.4  # of a step's time for as many tokens, until one was mea
 class TimeLeft:
     """sizes: tokens of the steps to come, padding included; where there are more steps, those are as large on average.
 
-    done: steps before this attempt. eval_every, save_every: steps between two of them, and both once more after the last.
-    evaluation_size: tokens of a measurement; 0: there is none. film_every: as eval_every, of the film's frames; 0: there is none.
+    done: steps before this attempt. eval_every, save_every: steps between two of them, and both once more after the
+    last.
+    evaluation_size: tokens of a measurement; 0: there is none. film_every: as eval_every, of the film's frames; 0:
+    there is none.
     spent_before: seconds of training before this clock, those of earlier attempts too.
     """
 
@@ -85,7 +90,8 @@ class TimeLeft:
         return (self._tokens(self.total_steps) - self._tokens(step)) * rate + pauses
 
     def steps_take(self, forward: float | None = None) -> float | None:
-        """Seconds of all steps of this attempt alone. forward: seconds of a token in a forward pass, for where there were no two steps."""
+        """Seconds of all steps of this attempt alone. forward: seconds of a token in a forward pass, for where there
+        were no two steps."""
         rate = self._seconds_a_token() or (forward and forward / EVALUATION_SHARE)
         return rate and self._tokens(self.total_steps) * rate
 

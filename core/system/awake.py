@@ -1,9 +1,11 @@
-"""Keeps this PC awake during a training or an export, in each system's own way. Nothing outlives the process that asked.
+"""Keeps this PC awake during a training or an export, in each system's own way. Nothing outlives the process that
+asked.
 
-Windows: SetThreadExecutionState, which holds for as long as the thread that asked lives. Linux: `systemd-inhibit` around a `cat` whose
-standard input comes from us, so that it ends with us, however that happens. macOS: `caffeinate`, which watches our process. The lid does
-what it always does; systemd may refuse a person's own Sleep meanwhile. wakepy 1.0.0 was read: it speaks to GNOME and KDE over D-Bus and not to
-systemd, tells the desktop its own name in place of ours, and is fifty times as long.
+Windows: SetThreadExecutionState, which holds for as long as the thread that asked lives. Linux: `systemd-inhibit`
+around a `cat` whose standard input comes from us, so that it ends with us, however that happens. macOS: `caffeinate`,
+which watches our process. The lid does what it always does; systemd may refuse a person's own Sleep meanwhile. wakepy
+1.0.0 was read: it speaks to GNOME and KDE over D-Bus and not to systemd, tells the desktop its own name in place of
+ours, and is fifty times as long.
 """
 
 from __future__ import annotations
@@ -51,7 +53,8 @@ def battery() -> Battery | None:
 
 
 def hold(system: str | None = None) -> Release | Message:
-    """Ask the system to stay awake: what gives it free again, or why it cannot be asked. From the thread that will give it free."""
+    """Ask the system to stay awake: what gives it free again, or why it cannot be asked. From the thread that will give
+    it free."""
     system = system or machine.driver_system()
     try:
         if system == "Windows":
@@ -86,7 +89,9 @@ def _program(name: str, *arguments: str, waits_for: bytes = b"") -> Release | Me
     path = shutil.which(name)
     if path is None:
         return msg("awake.no_program", program=name)
-    process = subprocess.Popen([path, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [path, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
 
     def release() -> None:
         with contextlib.suppress(OSError):
@@ -105,7 +110,8 @@ def _give_free(held: Release | Message | None) -> None:
 
 
 class KeepAwake:
-    """Use as a context manager around the work. A thread of its own asks, and looks again each look_s whether it still should.
+    """Use as a context manager around the work. A thread of its own asks, and looks again each look_s whether it still
+    should.
 
     wanted: what the person chose. say: told at first and after each change how it stands; what it raises is logged.
     """
@@ -125,7 +131,9 @@ class KeepAwake:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._over.set()
         self._thread.join(LEAVE_S)  # a system that hangs is left behind: what was asked ends with this process
 

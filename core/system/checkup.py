@@ -67,13 +67,18 @@ def run(workspace_root: Path, log: Path, port: int, keeps_awake: bool = True) ->
     return examine(gather(workspace_root, log, port, keeps_awake))
 
 
-# ---- judging ----------------------------------------------------------------------------------------------------------
+# ---- judging -------------------------------------------------------------------------------------
 
 
 def examine(facts: Facts) -> list[CheckResult]:
     """Every finding, the good ones too."""
     around = facts.around
-    return [*_of_the_program(facts), *surroundings.of_windows(around), *_of_the_card(facts), *surroundings.examine(around)]
+    return [
+        *_of_the_program(facts),
+        *surroundings.of_windows(around),
+        *_of_the_card(facts),
+        *surroundings.examine(around),
+    ]
 
 
 def _of_the_program(facts: Facts) -> Iterator[CheckResult]:
@@ -110,7 +115,9 @@ def _of_the_card(facts: Facts) -> Iterator[CheckResult]:
         strangers = _without_kernels(torch, nvidia)
         for card in strangers if len(strangers) < len(nvidia.cards) else ():  # the others are used
             capability = "{}.{}".format(*(card.capability or (0, 0)))
-            yield result("gpu", msg("doctor.card_left_out", version=torch.version, card=card.name, capability=capability))
+            yield result(
+                "gpu", msg("doctor.card_left_out", version=torch.version, card=card.name, capability=capability)
+            )
         if len(nvidia.cards) - len(strangers) > 1:
             yield result("cards", msg("doctor.several_cards", count=len(nvidia.cards) - len(strangers)))
         if torch.sees_card and torch.flash is not None:
@@ -161,7 +168,9 @@ def _torch_beside_driver(torch: Torch, nvidia: gpu.Nvidia) -> CheckResult:
     driver = version_numbers(nvidia.driver or "")
     if torch.cuda is None:
         too_old = bool(driver) and driver < OLDEST_DRIVER[12]
-        return problem("doctor.torch_cpu_beside_card", "doctor.driver_and_repair_fix" if too_old else "doctor.repair_fix")
+        return problem(
+            "doctor.torch_cpu_beside_card", "doctor.driver_and_repair_fix" if too_old else "doctor.repair_fix"
+        )
     oldest = OLDEST_DRIVER.get(version_numbers(torch.cuda)[0]) if version_numbers(torch.cuda) else None
     if oldest and driver and driver < oldest:
         return problem("doctor.driver_too_old", "doctor.driver_fix", oldest=str(oldest[0]))
@@ -195,7 +204,7 @@ def version_numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in numbers.group().split(".")) if numbers else ()
 
 
-# ---- looking ----------------------------------------------------------------------------------------------------------
+# ---- looking -------------------------------------------------------------------------------------
 
 
 def gather(workspace_root: Path, log: Path, port: int, keeps_awake: bool) -> Facts:
@@ -206,7 +215,8 @@ def gather(workspace_root: Path, log: Path, port: int, keeps_awake: bool) -> Fac
         python=sys.version_info[:3],
         executable=sys.executable,
         in_own_environment=Path(sys.prefix).resolve() == (PROJECT / ".venv").resolve(),
-        install_finished=(PROJECT / ".venv" / ".lora-garage.json").exists() and not os.environ.get("LORA_GARAGE_NOT_READY"),
+        install_finished=(PROJECT / ".venv" / ".lora-garage.json").exists()
+        and not os.environ.get("LORA_GARAGE_NOT_READY"),
         missing=missing_requirements(),
         bitsandbytes=_version_of("bitsandbytes"),
         torch=ask_torch(),
@@ -245,14 +255,16 @@ try:
     import torch
     facts = {"version": torch.__version__, "cuda": torch.version.cuda, "hip": torch.version.hip,
              "sees_card": torch.cuda.is_available(), "flash": torch.backends.cuda.is_flash_attention_available()}
-    facts["arches"] = torch.cuda.get_arch_list() if facts["sees_card"] else torch._C._cuda_getArchFlags().split() if facts["cuda"] else []
+    unseen = torch._C._cuda_getArchFlags().split() if facts["cuda"] else []
+    facts["arches"] = torch.cuda.get_arch_list() if facts["sees_card"] else unseen
 except Exception as e:  # a broken library raises what it likes, and what it said is the finding
     facts["error"] = (str(e) or type(e).__name__)[:300]
 else:
     try:
         from bitsandbytes.cextension import lib  # without its library for CUDA an object that raises when it is called
         if facts["sees_card"] and not lib.compiled_with_cuda:
-            facts["bitsandbytes_on_cpu"] = str(vars(lib).get("error_msg") or "only its library for the CPU was loaded")[:300]
+            reason = vars(lib).get("error_msg") or "only its library for the CPU was loaded"
+            facts["bitsandbytes_on_cpu"] = str(reason)[:300]
     except Exception as e:  # likewise
         facts["bitsandbytes_error"] = (str(e) or type(e).__name__)[:300]
 print("\\n" + json.dumps(facts))

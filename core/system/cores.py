@@ -16,13 +16,15 @@ NICENESS = 10  # a game that wants every core then gets ten times our share of e
 
 
 def usable(groups: Path = CGROUPS, own: Path = OF_THIS_PROCESS) -> int:
-    """At least 1. Fewer than the PC has where the process is bound to some, or a container's limit (cpu.max) is below them."""
+    """At least 1. Fewer than the PC has where the process is bound to some, or a container's limit (cpu.max) is below
+    them."""
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([bound, *(math.ceil(limit) for limit in _limits(groups, own))]))
 
 
 def _limits(groups: Path, own: Path) -> list[float]:
-    """Cores that the control groups of this process, and those around them, may use: version 2's cpu.max, version 1's quota."""
+    """Cores that the control groups of this process, and those around them, may use: version 2's cpu.max, version 1's
+    quota."""
     found = []
     try:
         lines = own.read_text("utf-8").splitlines()
@@ -37,7 +39,8 @@ def _limits(groups: Path, own: Path) -> list[float]:
             with suppress(OSError, ValueError):  # "max", or -1: no limit
                 if names:
                     quota, period = (
-                        (groups / "cpu" / folder / f"cpu.cfs_{name}_us").read_text("ascii") for name in ("quota", "period")
+                        (groups / "cpu" / folder / f"cpu.cfs_{name}_us").read_text("ascii")
+                        for name in ("quota", "period")
                     )
                 else:
                     quota, period = (groups / folder / "cpu.max").read_text("ascii").split()
@@ -47,8 +50,8 @@ def _limits(groups: Path, own: Path) -> list[float]:
 
 
 class Elsewhere:
-    """Cores that other programs used since it was asked last, by the same thread; None where this process may not use all of them, so
-    that those of the others may not be its own, and where the system does not tell."""
+    """Cores that other programs used since it was asked last, by the same thread; None where this process may not use
+    all of them, so that those of the others may not be its own, and where the system does not tell."""
 
     def __init__(self) -> None:
         self._all = psutil.cpu_count() or 1
@@ -67,8 +70,9 @@ class Elsewhere:
 
 
 def stand_back() -> None:
-    """This process behind the person's own programs, for the processor and for the disk; before it starts threads, which take after it.
-    Last of the usual class for the disk, not idle: a checkpoint must get there on a busy disk too."""
+    """This process behind the person's own programs, for the processor and for the disk; before it starts threads,
+    which take after it. Last of the usual class for the disk, not idle: a checkpoint must get there on a busy disk
+    too."""
     own, windows = psutil.Process(), os.name == "nt"
     with suppress(OSError, psutil.Error):
         if windows:

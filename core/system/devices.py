@@ -1,7 +1,8 @@
 """Which device a process gets: which GPUs may be used, which one is meant, and the environment that makes CUDA use it.
 
-What is wanted is the uuid of a card, "cpu", or None where nothing was chosen or nothing can be told apart. A card is named by its uuid
-because CUDA numbers cards by speed and NVML by bus. Numbers in a person's CUDA_VISIBLE_DEVICES count as NVML's and nvidia-smi's do.
+What is wanted is the uuid of a card, "cpu", or None where nothing was chosen or nothing can be told apart. A card is
+named by its uuid because CUDA numbers cards by speed and NVML by bus. Numbers in a person's CUDA_VISIBLE_DEVICES count
+as NVML's and nvidia-smi's do.
 No torch: how it was built is read from its version.py as text.
 """
 
@@ -24,12 +25,12 @@ from core.values import Frozen
 CPU = "cpu"
 VISIBLE, ORDER = "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"
 NO_CARD = {VISIBLE: "-1"}  # an environment; "" may read as unset on Windows
-# The lowest and the highest compute capability that torch's wheels for a version of CUDA have code for; a test holds it against
-# launcher/torch_build.py's table. PyPI has more minor versions (torch 2.15.0: CUDA 13.2): each counts as the nearest of its
-# major version here. A build for another major version is taken to have code for all.
+# The lowest and the highest compute capability that torch's wheels for a version of CUDA have code for; a test holds it
+# against launcher/torch_build.py's table. PyPI has more minor versions (torch 2.15.0: CUDA 13.2): each counts as the
+# nearest of its major version here. A build for another major version is taken to have code for all.
 KERNELS = {(12, 6): ((5, 0), (9, 0)), (12, 8): ((7, 5), (12, 1)), (13, 0): ((7, 5), (99, 0))}
-# The lowest compute capability that a bitsandbytes library for CUDA has code for (0.50.2: sm_60 in that for 12.6, sm_70 and
-# sm_75 in the others). Where it has none its kernels do not raise: they end the process.
+# The lowest compute capability that a bitsandbytes library for CUDA has code for (0.50.2: sm_60 in that for 12.6, sm_70
+# and sm_75 in the others). Where it has none its kernels do not raise: they end the process.
 LEAST_FOR_BITSANDBYTES = (6, 0)
 
 
@@ -48,15 +49,17 @@ class TorchBuild(Frozen):
         """True too where it cannot be told."""
         numbers = re.findall(r"\d+", self.cuda or "")
         major, minor = (int(number) for number in (*numbers, 0, 0)[:2])
-        near = min((known for known in KERNELS if known[0] == major), key=lambda known: abs(known[1] - minor), default=None)
+        near = min(
+            (known for known in KERNELS if known[0] == major), key=lambda known: abs(known[1] - minor), default=None
+        )
         low, high = KERNELS[near] if near else ((0, 0), (99, 9))
         return capability is None or low <= capability <= high
 
 
 @lru_cache(maxsize=1)
 def torch_build() -> TorchBuild | None:
-    """None without torch, or where its version.py cannot be read. The package's metadata would not do: on Windows PyPI's torch, whose
-    version names no build there, is built for the processor alone."""
+    """None without torch, or where its version.py cannot be read. The package's metadata would not do: on Windows
+    PyPI's torch, whose version names no build there, is built for the processor alone."""
     found = importlib.util.find_spec("torch")
     try:
         return read_build(Path(found.origin or "").with_name("version.py").read_text("utf-8")) if found else None
@@ -82,7 +85,15 @@ def judged(nvidia: Nvidia, visible: str | None, build: TorchBuild | None) -> Nvi
 
     def judge(card: Card) -> Card:
         has_code = build is None or build.has_kernels(card.capability)
-        why = "hidden" if card.index not in shown else "too_old" if is_too_old(card) else None if has_code else "no_kernels"
+        why = (
+            "hidden"
+            if card.index not in shown
+            else "too_old"
+            if is_too_old(card)
+            else None
+            if has_code
+            else "no_kernels"
+        )
         return card.model_copy(update={"left_out": why})
 
     return nvidia.model_copy(update={"cards": tuple(map(judge, nvidia.cards))})
@@ -114,14 +125,15 @@ def _shown(cards: Sequence[Card], visible: str | None) -> set[int]:
 
 
 def best_card(nvidia: Nvidia) -> Card | None:
-    """The card that a run would use: the one with most free memory; one that does not tell it only where no other does."""
+    """The card that a run would use: the one with most free memory; one that does not tell it only where no other
+    does."""
     usable = [card for card in nvidia.cards if card.usable]
     return max(usable, key=lambda card: -1 if card.free_bytes is None else card.free_bytes, default=None)
 
 
 def wanted_of(card: Card | None, nvidia: Nvidia) -> str | None:
-    """What a process is told that is to compute on card, or on the processor. An instance of a card is found by CUDA alone, and so is
-    a card that NVML does not know."""
+    """What a process is told that is to compute on card, or on the processor. An instance of a card is found by CUDA
+    alone, and so is a card that NVML does not know."""
     if card is not None:
         return None if card.mig else card.uuid
     return CPU if nvidia.cards else None
@@ -134,8 +146,8 @@ def nearest(wanted: str | None, nvidia: Nvidia) -> str | None:
 
 
 def environment_of(wanted: str | None, nvidia: Nvidia, count: int = 1, chosen: Collection[str] = ()) -> dict[str, str]:
-    """What every process of ours that computes is started with. The one card of a PC is found without being named. count: of cards, the
-    others as `beside` has them."""
+    """What every process of ours that computes is started with. The one card of a PC is found without being named.
+    count: of cards, the others as `beside` has them."""
     if wanted == CPU:
         return dict(NO_CARD)
     if not wanted or len(nvidia.cards) < 2:
@@ -147,7 +159,8 @@ def environment_of(wanted: str | None, nvidia: Nvidia, count: int = 1, chosen: C
 
 
 def beside(wanted: str | None, nvidia: Nvidia, chosen: Collection[str] = ()) -> list[Card]:
-    """The other cards that a run on wanted may use too: those of these uuids first, then those with most free memory."""
+    """The other cards that a run on wanted may use too: those of these uuids first, then those with most free
+    memory."""
     others = (card for card in may_be_chosen(nvidia) if card.uuid != wanted)
     return sorted(others, key=lambda card: (card.uuid not in chosen, -(card.free_bytes or 0)))
 
@@ -165,12 +178,18 @@ def named(words: Sequence[str], nvidia: Nvidia) -> list[Card]:
     found = {}
     for word in words:
         card = next(
-            (each for each in there if word == str(each.index) or (word.startswith("GPU-") and (each.uuid or "").startswith(word))),
+            (
+                each
+                for each in there
+                if word == str(each.index) or (word.startswith("GPU-") and (each.uuid or "").startswith(word))
+            ),
             None,
         )
         if card is None:
             raise RecipeError(
-                "device.no_such_card", found=word[:60], cards=", ".join(f"{each.index} ({each.name})" for each in there) or "-"
+                "device.no_such_card",
+                found=word[:60],
+                cards=", ".join(f"{each.index} ({each.name})" for each in there) or "-",
             )
         found[card.index] = card
     return [*found.values()]
@@ -186,7 +205,12 @@ def why_left_out(card: Card) -> Message | None:
         return too_old(card)
     if card.left_out == "no_kernels":
         build, capability = torch_build(), "{}.{}".format(*(card.capability or (0, 0)))
-        return msg("device.no_kernels", card=card.name or card.index, torch=(build and build.version) or "?", capability=capability)
+        return msg(
+            "device.no_kernels",
+            card=card.name or card.index,
+            torch=(build and build.version) or "?",
+            capability=capability,
+        )
     return None
 
 

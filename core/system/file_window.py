@@ -20,7 +20,8 @@ def opener() -> str | None:
 
 
 def show(folder: Path) -> bool:
-    """Whether it was asked to: it is not waited for, and what it says is nobody's. Raises OSError where the program cannot be started."""
+    """Whether it was asked to: it is not waited for, and what it says is nobody's. Raises OSError where the program
+    cannot be started."""
     program = opener()
     if program is None:
         return False

@@ -17,7 +17,8 @@ GONE = {15, 16}
 
 
 class Holder(Frozen):
-    """A process that has memory on a card. In a container the pid may be another namespace's: then name is None or wrong."""
+    """A process that has memory on a card. In a container the pid may be another namespace's: then name is None or
+    wrong."""
 
     pid: int
     name: str | None = None
@@ -57,7 +58,8 @@ class Card(Frozen):
 
 
 class Nvidia(Frozen):
-    """driver: its version, like "580.65.06". error, error_code: NVML's own words and number when it could not be asked at all."""
+    """driver: its version, like "580.65.06". error, error_code: NVML's own words and number when it could not be asked
+    at all."""
 
     driver: str | None = None
     cards: tuple[Card, ...] = ()
@@ -81,7 +83,9 @@ def probe(nvml: Any = None) -> Nvidia:
     driver = _Questions(nvml)
     try:
         count = driver.ask("nvmlDeviceGetCount") or 0
-        return Nvidia(driver=driver.ask("nvmlSystemGetDriverVersion"), cards=tuple(_card(nvml, i) for i in range(count)))
+        return Nvidia(
+            driver=driver.ask("nvmlSystemGetDriverVersion"), cards=tuple(_card(nvml, i) for i in range(count))
+        )
     finally:
         driver.ask("nvmlShutdown")
 
@@ -92,9 +96,11 @@ def newest(card: Card) -> Card | None:
 
 
 def is_asleep(driver: Path = Path("/sys/bus/pci/drivers/nvidia")) -> bool:
-    """Whether Linux has put every card to sleep, as it does on laptops; any question of NVML's wakes them. False where it is not told.
+    """Whether Linux has put every card to sleep, as it does on laptops; any question of NVML's wakes them. False where
+    it is not told.
 
-    driver: the folder of the devices that the driver has, each of them with its power/runtime_status (kernel.org/doc, runtime_pm).
+    driver: the folder of the devices that the driver has, each of them with its power/runtime_status (kernel.org/doc,
+    runtime_pm).
     """
     states = []
     for file in driver.glob("*:*/power/runtime_status"):
@@ -129,7 +135,8 @@ def _card(nvml: Any, index: int) -> Card:
     handle = ask("nvmlDeviceGetHandleByIndex", index)
     if handle is None:
         return Card(index=index, lost=bool(questions.refused & GONE))
-    memory = ask("nvmlDeviceGetMemoryInfo", handle)  # the first version: its free is what can be had, reserves taken off
+    # the first version: its free is what can be had, reserves taken off
+    memory = ask("nvmlDeviceGetMemoryInfo", handle)
     mig = ask("nvmlDeviceGetMigMode", handle)
     in_instances = None if mig is None else bool(mig[0])
     display = ask("nvmlDeviceGetDisplayActive", handle)

@@ -1,7 +1,7 @@
 """A worker that reports in a status file and takes commands from a control file, which one of its threads watches.
 
-Which files those are, what is in them and what a crash leaves of them is said where their folder is: core/runs/folder and
-core/export/jobs. What is asked is heard here even while the main thread is deep inside a library.
+Which files those are, what is in them and what a crash leaves of them is said where their folder is: core/runs/folder
+and core/export/jobs. What is asked is heard here even while the main thread is deep inside a library.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ class Job(ABC, Generic[Status]):
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._over.set()
         self._thread.join()
 
@@ -59,7 +61,8 @@ class Job(ABC, Generic[Status]):
             self._status, self._untold = status, False
 
     def _progress(self, **changes: object) -> None:
-        """Told by the watch thread: the main thread waits for no disk, and what a disk refuses is written again next time."""
+        """Told by the watch thread: the main thread waits for no disk, and what a disk refuses is written again next
+        time."""
         with self._guard:
             self._status, self._untold = self._status.model_copy(update=changes), True
 

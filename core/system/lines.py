@@ -79,8 +79,8 @@ class Child:
 class ToParent:
     """The end of the process that was started. To be made before any import that is slow.
 
-    From then on descriptor 0 is the null device and descriptor 1 is stderr, so that a library may ask for the one and print to the
-    other.
+    From then on descriptor 0 is the null device and descriptor 1 is stderr, so that a library may ask for the one and
+    print to the other.
     """
 
     def __init__(self) -> None:
@@ -107,7 +107,8 @@ class ToParent:
 
 
 def end_with_parent() -> None:
-    """For a process that is told nothing: it ends when its stdin does, at whatever it is, since whoever started it is gone."""
+    """For a process that is told nothing: it ends when its stdin does, at whatever it is, since whoever started it is
+    gone."""
     source = _stdin_laid_aside()
 
     def wait() -> None:
@@ -118,8 +119,9 @@ def end_with_parent() -> None:
 
 
 def _stdin_laid_aside() -> IO[bytes]:
-    """The pipe, in whose place descriptor 0 is the null device. On Windows it must not be the pipe: the runtime of numpy's Fortran library
-    asks for the standard handles when it is loaded, and waits for the pending read of the thread that listens there (numpy issue 24290)."""
+    """The pipe, in whose place descriptor 0 is the null device. On Windows it must not be the pipe: the runtime of
+    numpy's Fortran library asks for the standard handles when it is loaded, and waits for the pending read of the
+    thread that listens there (numpy issue 24290)."""
     source = os.fdopen(os.dup(0), "rb")
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)

@@ -1,8 +1,10 @@
-"""Lines between processes of ours on two PCs, over TCP, for who knows the same secret. One JSON object a line, as core.system.lines.
+"""Lines between processes of ours on two PCs, over TCP, for who knows the same secret. One JSON object a line, as
+core.system.lines.
 
-The secret never travels: each end sends a random number and answers the other's with an HMAC-SHA256 over both. From then on each line
-carries its own HMAC over its number and sender, so one that is changed, repeated or missing ends the connection. Nothing is
-encrypted. Either end says something each two seconds, so a cable that is cut is noticed without the system's help, and no clock is compared.
+The secret never travels: each end sends a random number and answers the other's with an HMAC-SHA256 over both. From
+then on each line carries its own HMAC over its number and sender, so one that is changed, repeated or missing ends the
+connection. Nothing is encrypted. Either end says something each two seconds, so a cable that is cut is noticed without
+the system's help, and no clock is compared.
 """
 
 from __future__ import annotations
@@ -43,8 +45,8 @@ class LinkError(RunError):
 
 
 class Gathering(Frozen):
-    """What the worker of a run on several PCs is started with, in its environment, which no list of processes shows: how many PCs, where
-    they meet, and the secret."""
+    """What the worker of a run on several PCs is started with, in its environment, which no list of processes shows:
+    how many PCs, where they meet, and the secret."""
 
     machines: int
     main: str
@@ -174,12 +176,17 @@ def _mac(key: bytes, *parts: object) -> str:
     ).hexdigest()
 
 
-# ---- who waits for others ---------------------------------------------------------------------------------------------
+# ---- who waits for others ------------------------------------------------------------------------
 class Entrance:
-    """Listens at an address of this PC. arrived: links of those who know the secret; refused is told of each who does not. Use close."""
+    """Listens at an address of this PC. arrived: links of those who know the secret; refused is told of each who does
+    not. Use close."""
 
     def __init__(
-        self, address: Address, secret: str, refused: Callable[[str], None] = lambda there: None, silent_s: float = SILENT_S
+        self,
+        address: Address,
+        secret: str,
+        refused: Callable[[str], None] = lambda there: None,
+        silent_s: float = SILENT_S,
     ):
         """Raises LinkError where nobody can be waited for there."""
         self._key, self._refused, self._silent_s = key_of(secret), refused, silent_s
@@ -190,7 +197,10 @@ class Entrance:
             family = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0][0]
             self._listener = socket.create_server(address, family=family, reuse_port=False)
         except OSError as error:
-            taken = error.errno in (errno.EADDRINUSE, errno.EACCES) or getattr(error, "winerror", None) in (10048, 10013)
+            taken = error.errno in (errno.EADDRINUSE, errno.EACCES) or getattr(error, "winerror", None) in (
+                10048,
+                10013,
+            )
             key = "machines.port_taken" if taken else "machines.not_an_address_here"
             raise LinkError(key, address=written(address), port=address[1], host=address[0]) from error
         self.address: Address = self._listener.getsockname()[:2]
@@ -242,11 +252,16 @@ def _greeted_as_main(connection: socket.socket, secret: bytes, silent_s: float) 
     return Link(connection, bytes.fromhex(_mac(secret, "session", *numbers)), "main", silent_s)
 
 
-# ---- who comes --------------------------------------------------------------------------------------------------------
+# ---- who comes -----------------------------------------------------------------------------------
 def reach(
-    address: Address, secret: str, patience_s: float, waiting: Callable[[], None] = lambda: None, silent_s: float = SILENT_S
+    address: Address,
+    secret: str,
+    patience_s: float,
+    waiting: Callable[[], None] = lambda: None,
+    silent_s: float = SILENT_S,
 ) -> Link:
-    """A link to who waits at address. waiting is called before each further try, for as long as patience_s. Raises LinkError."""
+    """A link to who waits at address. waiting is called before each further try, for as long as patience_s. Raises
+    LinkError."""
     key, end = key_of(secret), time.monotonic() + patience_s
     while True:
         try:
@@ -257,7 +272,9 @@ def reach(
         except OSError as error:
             if time.monotonic() > end:
                 reason = error.strerror or str(error)
-                raise LinkError("machines.not_reached", address=written(address), port=address[1], reason=reason) from error
+                raise LinkError(
+                    "machines.not_reached", address=written(address), port=address[1], reason=reason
+                ) from error
         waiting()
         time.sleep(min(1.0, patience_s / 10))
     try:

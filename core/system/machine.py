@@ -18,7 +18,8 @@ from core.system import devices, gpu, windows
 from core.values import Frozen
 
 log = logging.getLogger("lora_garage.machine")
-SPILLING_SYSTEMS = ("Windows", "WSL")  # whose NVIDIA driver gives a program the PC's RAM in place of a card that is full
+# whose NVIDIA driver gives a program the PC's RAM in place of a card that is full
+SPILLING_SYSTEMS = ("Windows", "WSL")
 
 
 class Machine(Frozen):
@@ -61,7 +62,8 @@ def _cpu_name() -> str | None:
     except OSError:
         name = ""
     if not name and platform.system() == "Windows":
-        name = windows.processor_name() or ""  # platform.processor() says "Intel64 Family 6 Model 158 Stepping 10" there
+        # platform.processor() says "Intel64 Family 6 Model 158 Stepping 10" there
+        name = windows.processor_name() or ""
     return name or platform.processor() or None
 
 
@@ -73,11 +75,14 @@ def library_versions() -> dict[str, str]:
 
 
 class Monitor:
-    """A thread that looks every interval_s while somebody asks for the newest Machine, each idle_s while nobody does: NVML's questions
-    keep the card of a laptop awake, at 20 W. One that sleeps is not asked at all, and stays as it was seen last.
+    """A thread that looks every interval_s while somebody asks for the newest Machine, each idle_s while nobody does:
+    NVML's questions keep the card of a laptop awake, at 20 W. One that sleeps is not asked at all, and stays as it was
+    seen last.
 
-    A card that was seen and is no longer listed, or no longer tells its memory, stays in it with lost=True. steady: a clock that never
-    jumps. patience_s: how long somebody who asks after a while waits for the thread, whose driver may hang; once, until it sees again.
+    A card that was seen and is no longer listed, or no longer tells its memory, stays in it with lost=True. steady: a
+    clock that never
+    jumps. patience_s: how long somebody who asks after a while waits for the thread, whose driver may hang; once, until
+    it sees again.
     """
 
     def __init__(
@@ -118,7 +123,9 @@ class Monitor:
         if asked_at - last > 2 * self._interval_s and self._thread.is_alive():  # nobody had asked for a while
             self._wake.set()
             with self._seen:
-                if last != self._waited_for and not self._seen.wait_for(lambda: self._seen_at >= asked_at, self._patience_s):
+                if last != self._waited_for and not self._seen.wait_for(
+                    lambda: self._seen_at >= asked_at, self._patience_s
+                ):
                     self._waited_for = last
         return self._newest or newest
 
@@ -159,7 +166,8 @@ class Monitor:
 
 
 def with_lost(before: gpu.Nvidia, now: gpu.Nvidia) -> gpu.Nvidia:
-    """now, with the cards of before that are missing or no longer tell their memory as lost ones under their old names."""
+    """now, with the cards of before that are missing or no longer tell their memory as lost ones under their old
+    names."""
     cards = list(now.cards)
     for old in before.cards:
         place = next((i for i, card in enumerate(cards) if _is_same(old, card)), None)

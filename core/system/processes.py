@@ -1,4 +1,5 @@
-"""Processes: the environment of ours, process groups, how to end them, and who uses how much memory. Windows and POSIX."""
+"""Processes: the environment of ours, process groups, how to end them, and who uses how much memory. Windows and
+POSIX."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ from core.system.machine import SPILLING_SYSTEMS, driver_system
 ALLOCATOR_NAMES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF")
 
 
-# As many as a layer of a micro-batch has, which the next one asks for once more; a row of 32 examples of unequal lengths was no slower with 128 than with 256.
+# As many as a layer of a micro-batch has, which the next one asks for once more; a row of 32 examples of unequal
+# lengths was no slower with 128 than with 256.
 KEPT_PRODUCTS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128", "LRU_CACHE_CAPACITY": "128"}
 
 
@@ -33,17 +35,20 @@ GATHERING = "LORA_GARAGE_MACHINES"  # with a secret: for whom it is said to alon
 def worker_environment() -> dict[str, str]:
     """Environment of every child process of ours.
 
-    GOMP_SPINCOUNT: by default the threads of a torch process spin almost without end while they wait for each other, and
-    as soon as anything else runs on the PC a training step takes thirty times as long. Seconds of one step (starter,
-    batch of 4 x 58 tokens, 2 cores; quiet / beside one busy process): default 0.59 / 18-26, 20000 0.64 / 3.3,
-    2000 0.70 / 1.4, never spinning 1.06 / 1.0. Read by GNU's OpenMP, which torch uses on Linux; elsewhere it does nothing.
+    GOMP_SPINCOUNT: by default the threads of a torch process spin almost without end while they wait for each other,
+    and as soon as anything else runs on the PC a training step takes thirty times as long. Seconds of one step
+    (starter, batch of 4 x 58 tokens, 2 cores; quiet / beside one busy process): default 0.59 / 18-26, 20000 0.64 / 3.3,
+    2000 0.70 / 1.4, never spinning 1.06 / 1.0. Read by GNU's OpenMP, which torch uses on Linux; elsewhere it does
+    nothing.
 
-    PYTORCH_ALLOC_CONF: every packed micro-batch has another length, and blocks that were cut for one fit no other. On Linux
-    its segments grow instead, which torch cannot do on Windows; there, and in WSL, cached blocks go back at 0.8 of what
-    `core.engine.device.stay_within_card` allows. Only a card's allocator reads it; a setting of the person's own stays.
+    PYTORCH_ALLOC_CONF: every packed micro-batch has another length, and blocks that were cut for one fit no other. On
+    Linux its segments grow instead, which torch cannot do on Windows; there, and in WSL, cached blocks go back at 0.8
+    of what `core.engine.device.stay_within_card` allows. Only a card's allocator reads it; a setting of the person's
+    own stays.
 
-    KEPT_PRODUCTS: a processor's 16-bit products are compiled for each shape and kept, 1,024 by default and twice (oneDNN, ideep), at 0.3 MiB
-    each. Every packed micro-batch has another length, so none is met again: 361 MiB after 600 lengths of one layer of 64 x 64 (docs/benchmarks.md).
+    KEPT_PRODUCTS: a processor's 16-bit products are compiled for each shape and kept, 1,024 by default and twice
+    (oneDNN, ideep), at 0.3 MiB each. Every packed micro-batch has another length, so none is met again: 361 MiB after
+    600 lengths of one layer of 64 x 64 (docs/benchmarks.md).
     """
     path = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))
     quiet = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1"}
@@ -57,7 +62,9 @@ def _allocator() -> dict[str, str]:
     system = driver_system()
     if system not in ("Linux", *SPILLING_SYSTEMS) or any(os.environ.get(name) for name in ALLOCATOR_NAMES):
         return {}
-    return {"PYTORCH_ALLOC_CONF": "expandable_segments:True" if system == "Linux" else "garbage_collection_threshold:0.8"}
+    return {
+        "PYTORCH_ALLOC_CONF": "expandable_segments:True" if system == "Linux" else "garbage_collection_threshold:0.8"
+    }
 
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # malloc.h
@@ -66,20 +73,24 @@ LARGEST_SHARED = 1 << 20  # bytes, of a column of a hundred thousand rows
 
 
 def keep_freed_memory() -> None:
-    """What this process frees stays its own, to be had again without the system: before libraries allocate. glibc alone (Linux).
+    """What this process frees stays its own, to be had again without the system: before libraries allocate. glibc alone
+    (Linux).
 
-    By itself it gives memory back as soon as a few blocks at the end of its heap are free, so that a training step gets the same pages
-    from the system again and again, each cleared and each a fault. Three steps of the starter (570 tokens each, one thread of an EPYC, bf16):
+    By itself it gives memory back as soon as a few blocks at the end of its heap are free, so that a training step gets
+    the same pages from the system again and again, each cleared and each a fault. Three steps of the starter (570
+    tokens each, one thread of an EPYC, bf16):
     86,147 faults before and 24,467 so, at a peak of 1,804 and 1,796 MiB.
     """
     _mallopt((M_MMAP_THRESHOLD, LARGEST_IN_HEAP), (M_TRIM_THRESHOLD, MOST_KEPT))
 
 
 def share_one_heap() -> None:
-    """What one thread frees another can use: before threads begin. glibc alone (Linux), which gives each of up to eight a core a heap of its own.
+    """What one thread frees another can use: before threads begin. glibc alone (Linux), which gives each of up to eight
+    a core a heap of its own.
 
-    The web process answers from forty threads. A set of 10,000 rows dropped, looked at and mended on the page: 288 MiB before and 238 so (Pss, 2026-11-28).
-    What is large lies outside of that heap and goes back as it is freed; by itself glibc takes each that goes back for a reason to put the next into the heap.
+    The web process answers from forty threads. A set of 10,000 rows dropped, looked at and mended on the page: 288 MiB
+    before and 238 so (Pss, 2026-11-28). What is large lies outside of that heap and goes back as it is freed; by itself
+    glibc takes each that goes back for a reason to put the next into the heap.
     """
     _mallopt((M_ARENA_MAX, 1), (M_MMAP_THRESHOLD, LARGEST_SHARED))
 
@@ -93,13 +104,16 @@ def _mallopt(*options: tuple[int, int]) -> None:
 def own_group() -> dict[str, Any]:
     """So that Ctrl-C in the terminal reaches the app alone, which then asks the worker to pause."""
     if os.name == "nt":
-        # Without CREATE_NO_WINDOW the worker would share the app's console, and closing its window would end the training.
+        # Without CREATE_NO_WINDOW the worker would share the app's console, and closing its window would end the
+        # training.
         flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW  # type: ignore[attr-defined]  # Windows
         return {"creationflags": flags}
     return {"start_new_session": True}
 
 
-def start_worker(module: str, *arguments: str, log: IO[bytes], cwd: Path, **environment: str) -> subprocess.Popen[bytes]:
+def start_worker(
+    module: str, *arguments: str, log: IO[bytes], cwd: Path, **environment: str
+) -> subprocess.Popen[bytes]:
     """A worker as a child in its own process group; all its output goes to log, never to a pipe."""
     return subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
@@ -121,10 +135,11 @@ def is_ours(pid: int | None, *arguments: str | None) -> bool:
 
 
 def leave(code: int) -> NoReturn:
-    """End this process at once: every file is closed and every lock let go, and all that is left would be Python taking itself apart.
+    """End this process at once: every file is closed and every lock let go, and all that is left would be Python taking
+    itself apart.
 
-    That can take long or for ever where torch's own threads, a card's driver or what a library registered with atexit waits for
-    something, and a run that has said "completed" would go on holding the memory that the next one needs.
+    That can take long or for ever where torch's own threads, a card's driver or what a library registered with atexit
+    waits for something, and a run that has said "completed" would go on holding the memory that the next one needs.
     """
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
@@ -160,7 +175,8 @@ LEAST_FREE_BYTES = 200 << 20
 
 
 class ResidentPeak:
-    """Use as a context manager. bytes: the most so far. is_over: whether it was more than limit_bytes, or the PC ran out."""
+    """Use as a context manager. bytes: the most so far. is_over: whether it was more than limit_bytes, or the PC ran
+    out."""
 
     def __init__(self, limit_bytes: int | None = None):
         self._process = psutil.Process()
@@ -170,11 +186,14 @@ class ResidentPeak:
         self._look()
 
     def __enter__(self) -> ResidentPeak:
-        # Thread.start waits for the first word of its thread: for ever, where memory is so short that the thread ends before it.
+        # Thread.start waits for the first word of its thread: for ever, where memory is so short that the thread ends
+        # before it.
         _thread.start_new_thread(self._watch, ())
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._done.set()
         self._left.wait(LEAVE_S)
         self._look()

@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 from core.messages import Message, msg
 
-# SetSuspendState through rundll32 ignores its arguments and hibernates where hibernation is on; this way it hears "Suspend".
+# SetSuspendState through rundll32 ignores its arguments and hibernates where hibernation is on; this way it hears
+# "Suspend".
 _WINDOWS = (
     "Add-Type -AssemblyName System.Windows.Forms; "
     "if (-not [System.Windows.Forms.Application]::SetSuspendState('Suspend', $false, $false)) { exit 1 }"
@@ -31,7 +32,8 @@ def command(system: str | None = None) -> tuple[str, ...] | Message:
 
 
 def now(run: Callable[..., subprocess.CompletedProcess[str]] = subprocess.run) -> Message | None:
-    """Put the PC to sleep; the reason where it would not. Returns after it woke up, or at once where it is asked only."""
+    """Put the PC to sleep; the reason where it would not. Returns after it woke up, or at once where it is asked
+    only."""
     asked = command()
     if isinstance(asked, Message):
         return asked
@@ -43,5 +45,7 @@ def now(run: Callable[..., subprocess.CompletedProcess[str]] = subprocess.run) -
         return msg("queue.sleep_failed", reason=error.strerror or str(error))
     if done.returncode == 0:
         return None
-    said = next((line.strip() for line in (done.stderr or "").splitlines() if line.strip()), f"exit code {done.returncode}")
+    said = next(
+        (line.strip() for line in (done.stderr or "").splitlines() if line.strip()), f"exit code {done.returncode}"
+    )
     return msg("queue.sleep_failed", reason=said[:200])

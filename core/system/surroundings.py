@@ -1,6 +1,7 @@
 """The doctor's checks around the program: folders and what the system does with them, memory, sleep.
 
-`gather` looks once, `examine` judges and is a pure function, as in `checkup`, which calls both. What is not known gives no finding.
+`gather` looks once, `examine` judges and is a pure function, as in `checkup`, which calls both. What is not known gives
+no finding.
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ from core.system import awake, windows
 from core.values import Frozen
 
 GB = 1e9
-# The starter model takes 0.4 GB while it is made; a 7B model in 16 bit is 15 GB, its run and merged export as much again.
+# The starter model takes 0.4 GB while it is made; a 7B model in 16 bit is 15 GB, its run and merged export as much
+# again.
 LEAST_FREE_GB = 5.0
 LEAST_TEMPORARY_GB = 3.5  # torch with CUDA is a wheel of 3 GB at most, which pip puts there first
-# Windows promises memory only as far as RAM and page file go. A base of 8B in 16 bit is mapped whole, 15 GiB; the rest is torch with
-# CUDA, a browser and Windows.
+# Windows promises memory only as far as RAM and page file go. A base of 8B in 16 bit is mapped whole, 15 GiB; the rest
+# is torch with CUDA, a browser and Windows.
 LEAST_COMMIT_GIB = 32
 
 
@@ -72,7 +74,7 @@ class Surroundings(Frozen):
     battery_plugged: bool | None = None
 
 
-# ---- judging ----------------------------------------------------------------------------------------------------------
+# ---- judging -------------------------------------------------------------------------------------
 
 
 def of_windows(around: Surroundings) -> Iterator[CheckResult]:
@@ -120,7 +122,9 @@ def examine(around: Surroundings) -> Iterator[CheckResult]:
     if around.port_free:
         yield result("port", msg("doctor.port", port=port))
     else:
-        yield result("port", msg("doctor.port_taken", port=port), msg("doctor.port_fix", port=port, other=str(around.other_port)))
+        yield result(
+            "port", msg("doctor.port_taken", port=port), msg("doctor.port_fix", port=port, other=str(around.other_port))
+        )
 
 
 def _disks(around: Surroundings) -> Iterator[CheckResult]:
@@ -141,7 +145,10 @@ def _disks(around: Surroundings) -> Iterator[CheckResult]:
 
 
 def _synced(around: Surroundings) -> Iterator[CheckResult]:
-    for folder, fix in ((around.program, "doctor.synced_program_fix"), (around.workspace, "doctor.synced_workspace_fix")):
+    for folder, fix in (
+        (around.program, "doctor.synced_program_fix"),
+        (around.workspace, "doctor.synced_workspace_fix"),
+    ):
         if any(_is_in(folder, synced) for synced in around.synced):
             return (yield result("onedrive", msg("doctor.synced", folder=folder), msg(fix)))
     if around.synced:
@@ -163,7 +170,9 @@ def _page_file(around: Surroundings) -> Iterator[CheckResult]:
         return
     values = {"ram": around.ram_bytes / 2**30, "page": most_mb / 1024, "needed": LEAST_COMMIT_GIB}
     enough = around.ram_bytes / 2**30 + most_mb / 1024 >= LEAST_COMMIT_GIB
-    yield result("page_file", msg("doctor.page_file_limited", **values), None if enough else msg("doctor.page_file_fix"))
+    yield result(
+        "page_file", msg("doctor.page_file_limited", **values), None if enough else msg("doctor.page_file_fix")
+    )
 
 
 def _left_alone(around: Surroundings) -> Iterator[CheckResult]:
@@ -173,7 +182,9 @@ def _left_alone(around: Surroundings) -> Iterator[CheckResult]:
     elif after_s == 0:
         yield result("sleep", msg("doctor.sleep_never"))
     elif around.keeps_awake:
-        yield result("sleep", msg("doctor.sleep_held", minutes=round(after_s / 60)) if after_s else msg("doctor.sleep_kept"))
+        yield result(
+            "sleep", msg("doctor.sleep_held", minutes=round(after_s / 60)) if after_s else msg("doctor.sleep_kept")
+        )
     elif after_s:
         yield result("sleep", msg("doctor.sleep_after", minutes=round(after_s / 60)), msg("doctor.sleep_fix"))
     if around.battery_percent is not None:
@@ -182,7 +193,7 @@ def _left_alone(around: Surroundings) -> Iterator[CheckResult]:
         yield result("battery", msg(key, percent=around.battery_percent), fix)
 
 
-# ---- looking ----------------------------------------------------------------------------------------------------------
+# ---- looking -------------------------------------------------------------------------------------
 
 
 def gather(workspace_root: Path, log: Path, port: int, keeps_awake: bool) -> Surroundings:

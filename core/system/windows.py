@@ -1,7 +1,7 @@
 """Windows settings that decide whether an install or a training succeeds. One query per function.
 
-Standard library only, and nothing of ours is imported: launch.py reads this file before there is a .venv. Call these on Windows alone.
-None where Windows does not tell.
+Standard library only, and nothing of ours is imported: launch.py reads this file before there is a .venv. Call these on
+Windows alone. None where Windows does not tell.
 """
 
 from __future__ import annotations
@@ -11,17 +11,19 @@ import ctypes
 import os
 from typing import Any, NamedTuple
 
-# Without long paths a name may have 259 characters with its drive (learn.microsoft.com/windows/win32/fileio/maximum-file-path-limitation).
+# Without long paths a name may have 259 characters with its drive
+# (learn.microsoft.com/windows/win32/fileio/maximum-file-path-limitation).
 MOST_PATH = 259
-# The longest name below site-packages that an install writes: transformers 5.24 and torch 2.15 for Windows, 126 each, counted in their
-# wheels. torch 2.13 has 167 and is not taken on Windows; 2.9 to 2.12 and 2.14 have at most 121.
+# The longest name below site-packages that an install writes: transformers 5.24 and torch 2.15 for Windows, 126 each,
+# counted in their wheels. torch 2.13 has 167 and is not taken on Windows; 2.9 to 2.12 and 2.14 have at most 121.
 LONGEST_PACKAGE = 126
-# The longest below the workspace, some characters to spare: a file of an export that is being made, or of a checkpoint, as a test counts.
+# The longest below the workspace, some characters to spare: a file of an export that is being made, or of a checkpoint,
+# as a test counts.
 LONGEST_IN_WORKSPACE = 150
 MOST_WORKSPACE = MOST_PATH - 1 - LONGEST_IN_WORKSPACE
 MOST_ROOT = min(MOST_PATH - len("\\.venv\\Lib\\site-packages\\") - LONGEST_PACKAGE, MOST_WORKSPACE - len("\\workspace"))
-# torch's wheels for Windows are built with MSVC 14.42 since 2.9: with an older msvcp140.dll than 14.40 the first mutex ends the import
-# with WinError 1114 (pytorch issue 169429, microsoft/STL issue 4730).
+# torch's wheels for Windows are built with MSVC 14.42 since 2.9: with an older msvcp140.dll than 14.40 the first mutex
+# ends the import with WinError 1114 (pytorch issue 169429, microsoft/STL issue 4730).
 LEAST_RUNTIME = (14, 40)
 RUNTIME_URL = {"ARM64": "https://aka.ms/vc14/vc_redist.arm64.exe"}
 RUNTIME_URL_X64 = "https://aka.ms/vc14/vc_redist.x64.exe"
@@ -88,7 +90,8 @@ def _version_of(file: str) -> tuple[int, ...] | None:
 
 
 def page_file() -> PageFile | None:
-    """As it is set: "?:\\pagefile.sys" and "0 0" leave its size to Windows, two other numbers are its least and most MB."""
+    """As it is set: "?:\\pagefile.sys" and "0 0" leave its size to Windows, two other numbers are its least and most
+    MB."""
     found = _registry(r"SYSTEM\CurrentControlSet\Control\Session Manager\Memory Management", "PagingFiles")
     if not isinstance(found, list):
         return None

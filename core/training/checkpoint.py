@@ -3,7 +3,8 @@
 checkpoints/checkpoint-<step>/adapter/       PEFT's format; a chat loads it too
                               trainer.pt     optimizer, GradScaler, and the random states at the end of that step
                               position.json  Position
-                              COMPLETE       written last: a folder without it does not exist for anyone; each file's bytes
+                              COMPLETE       written last: a folder without it does not exist for anyone; each file's
+                              bytes
 
 A crash during a write leaves a hidden `.checkpoint-*.part`, which the next write deletes.
 """
@@ -54,7 +55,8 @@ class Position:
     health: Health = field(default_factory=Health)
 
     def go_to(self, other: Position) -> None:
-        """Take over other's values in place, so that all references to a run's position stay valid when it goes back."""
+        """Take over other's values in place, so that all references to a run's position stay valid when it goes
+        back."""
         for each in fields(self):
             setattr(self, each.name, getattr(other, each.name))
 
@@ -65,7 +67,8 @@ def name_of(step: int) -> str:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """save_adapter(folder) writes it in PEFT's format. keep: how many, besides the best one; budget_gib: disk space they may take."""
+    """save_adapter(folder) writes it in PEFT's format. keep: how many, besides the best one; budget_gib: disk space
+    they may take."""
 
     run: RunFolder
     save_adapter: Callable[[Path], None]
@@ -120,7 +123,9 @@ class Checkpoints:
             free, dropped = checkpoints.make_room(complete, needed, best)
         numbers = {"free_mb": free // 1_000_000, "needed_mb": needed // 1_000_000}
         if dropped:
-            self.run.log_event("warning", message=msg("checkpoint.dropped_for_room", names=", ".join(dropped), **numbers))
+            self.run.log_event(
+                "warning", message=msg("checkpoint.dropped_for_room", names=", ".join(dropped), **numbers)
+            )
         if free < needed:
             self.run.log_event("warning", message=msg("checkpoint.disk_short", **numbers))
 
@@ -131,7 +136,9 @@ class Checkpoints:
         if len(stay) < min(self.keep, len(complete)) and not self._said:
             self._said.append("over_budget")  # once per run, not at every save
             size_mb = files.bytes_in(complete[-1]) // 1_000_000
-            told = msg("checkpoint.over_budget", kept=len(stay), keep=self.keep, size_mb=size_mb, budget_gib=self.budget_gib)
+            told = msg(
+                "checkpoint.over_budget", kept=len(stay), keep=self.keep, size_mb=size_mb, budget_gib=self.budget_gib
+            )
             self.run.log_event("warning", message=told)
 
 
@@ -164,7 +171,8 @@ def read(folder: Path) -> Saved:
         value["health"] = _known(Health, value.get("health") or {})
         position = _known(Position, value)
         weights = folder / "adapter" / "adapter_model.safetensors"
-        files.patiently(lambda: open(weights, "rb")).close()  # safetensors says of one that is held elsewhere that it is not there
+        # safetensors says of one that is held elsewhere that it is not there
+        files.patiently(lambda: open(weights, "rb")).close()
         states = torch.load(folder / "trainer.pt", weights_only=True, map_location="cpu")
         return Saved(position, states, load_file(weights, backend=backend()))
     except Exception as error:  # noqa: BLE001 - torch.load raises pickle, zip and runtime errors for a damaged file

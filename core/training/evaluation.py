@@ -48,7 +48,8 @@ class Evaluation:
 
 
 def batches_of(step: Step, rows: Rows, recipe: Recipe) -> Iterator[list[int]]:
-    """Positions in rows, in batches no larger than in training, for which the plan has memory; rows on disk are read when needed."""
+    """Positions in rows, in batches no larger than in training, for which the plan has memory; rows on disk are read
+    when needed."""
     train, lengths = recipe.train, lengths_of(rows)
     size = min(train.per_device_eval_batch_size, train.per_device_train_batch_size)
     for begin in range(0, len(lengths), AT_ONCE):

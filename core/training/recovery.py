@@ -1,7 +1,8 @@
-"""Recovers from a failed step: retries with less memory, or goes back to the last good state. Imports torch: workers only.
+"""Recovers from a failed step: retries with less memory, or goes back to the last good state. Imports torch: workers
+only.
 
-core/engine/out_of_memory decides how to save memory, core/runs/health whether a step is plausible; this module applies it to step
-and position.
+core/engine/out_of_memory decides how to save memory, core/runs/health whether a step is plausible; this module applies
+it to step and position.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ T = TypeVar("T")
 
 
 class NotFiniteError(GarageError):
-    """NaN or infinite values, or a diverging loss, once more (core/runs/health); the adapter is that of the last good step."""
+    """NaN or infinite values, or a diverging loss, once more (core/runs/health); the adapter is that of the last good
+    step."""
 
 
 class Recovery:
-    """tell: reports what the run did by itself, and in which step. save: writes a checkpoint of the current position. would_fit:
+    """tell: reports what the run did by itself, and in which step. save: writes a checkpoint of the current position.
+    would_fit:
     what to try if nothing is left."""
 
     def __init__(
@@ -43,7 +46,8 @@ class Recovery:
 
     # ---- the memory is not enough -----------------------------------------------------------------------------------
     def attempt(self, number: int, act: Callable[[], T]) -> T:
-        """Call act, and again with less memory each time it is not enough. Raises NothingLeftError if nothing more can be saved."""
+        """Call act, and again with less memory each time it is not enough. Raises NothingLeftError if nothing more can
+        be saved."""
         while True:
             try:
                 return act()
@@ -55,7 +59,8 @@ class Recovery:
             self._step_back(number, failed)
 
     def _step_back(self, number: int, failed: Rows) -> None:
-        """Return to the end of the last finished step and save memory: forward and backward have changed only gradients."""
+        """Return to the end of the last finished step and save memory: forward and backward have changed only
+        gradients."""
         if not self._position.step:
             self._step.unlearn()
         self._step.forget()
@@ -78,8 +83,8 @@ class Recovery:
 
     # ---- a step cannot be believed ----------------------------------------------------------------------------------
     def go_back(self, number: int, numbers: dict[str, Any], is_end: bool) -> None:
-        """Return to the last good checkpoint and continue with half the learning rate. is_end: end the run with NotFiniteError
-        instead, after going back if the loss diverged, so that the adapter is good."""
+        """Return to the last good checkpoint and continue with half the learning rate. is_end: end the run with
+        NotFiniteError instead, after going back if the loss diverged, so that the adapter is good."""
         step, position, health = self._step, self._position, self._position.health
         facts = {"step": number, **loss_and_norm(numbers)}
         if is_end and not health.ran_away:

@@ -1,7 +1,7 @@
 """Reads the training examples as token ids, no more than the planned steps need. No torch.
 
-One process, one row at a time, so that it can be interrupted, shows progress, and works the same on Windows. Rows that the page or
-an earlier run has tokenized are reused (core/data/sets/tokens).
+One process, one row at a time, so that it can be interrupted, shows progress, and works the same on Windows. Rows that
+the page or an earlier run has tokenized are reused (core/data/sets/tokens).
 """
 
 from __future__ import annotations
@@ -107,7 +107,8 @@ class _Reading:
 def tokenize(
     examples: Sequence[Example], recipe: Recipe, tokenizer: Tokenizer, reporter: Reporter, folder: Path | None = None
 ) -> tuple[Pieces, Sequence[Encoded]]:
-    """The rows of training and validation. What is truncated, split or left out is counted and reported; no rows at all is an
+    """The rows of training and validation. What is truncated, split or left out is counted and reported; no rows at all
+    is an
     error. folder: where per-row arrays are memory-mapped, while the rows are used; None: in memory."""
     data = recipe.data
     limit = tokenizer.limit(data.max_length)
@@ -132,7 +133,9 @@ def tokenize(
         raise DataError("run.nothing_to_learn", rows=reading.read, max_length=limit)
     _say(reading, chosen, recipe, len(examples))
     probes = [probe_row(examples[position]) for position in (measured + trained)[:PROBE_ROWS]]
-    reporter.run.add_facts(RunFacts(probe_rows=[probe for probe in probes if probe], enable_thinking=reading.framing.thinks))
+    reporter.run.add_facts(
+        RunFacts(probe_rows=[probe for probe in probes if probe], enable_thinking=reading.framing.thinks)
+    )
     return train, evaluation
 
 

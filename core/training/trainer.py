@@ -1,8 +1,8 @@
-"""The training loop: which rows come next, the learning rate, what is due after a step. Everything it needs is passed in; it
-reports only through the Reporter.
+"""The training loop: which rows come next, the learning rate, what is due after a step. Everything it needs is passed
+in; it reports only through the Reporter.
 
-How a step is computed: core/engine/step; what happens if one fails: core/training/recovery. Does not load, tokenize or plan; knows
-nothing of processes.
+How a step is computed: core/engine/step; what happens if one fails: core/training/recovery. Does not load, tokenize or
+plan; knows nothing of processes.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ from core.training.memory.use import MemoryUse
 from core.training.preference.reference import Referenced, know
 from core.training.recovery import Recovery, loss_and_norm
 
-STEPS_LOOKED_AT = 20_000  # steps searched for the longest batch, about a second; longer runs read every row several times in them
+# steps searched for the longest batch, about a second; longer runs read every row several times in them
+STEPS_LOOKED_AT = 20_000
 TOLD_AFTER = 20  # steps
 
 
@@ -60,7 +61,8 @@ class TrainingData:
 class Ahead:
     """What a run is about to compute, for the probe (core/training/memory/probe).
 
-    longest: the largest micro-batch of the coming steps, as it is computed now. rehearsals: of what comes between steps.
+    longest: the largest micro-batch of the coming steps, as it is computed now. rehearsals: of what comes between
+    steps.
     save_memory: use less memory for rows that do not fit, from now on; False if nothing more can be saved.
     """
 
@@ -72,8 +74,10 @@ class Ahead:
 
 
 class Trainer:
-    """tuned: the peft model on compute.device, adapters float32. save_adapter(folder) writes it in PEFT's format. shown: the sample
-    answers. spill: watches the memory. would_fit: what to try if a step runs out of memory and nothing more can be saved. step_of:
+    """tuned: the peft model on compute.device, adapters float32. save_adapter(folder) writes it in PEFT's format.
+    shown: the sample
+    answers. spill: watches the memory. would_fit: what to try if a step runs out of memory and nothing more can be
+    saved. step_of:
     creates a step for several ranks (core/training/ranks)."""
 
     def __init__(
@@ -114,13 +118,15 @@ class Trainer:
         advice = (lambda: would_fit(self.ahead)) if would_fit else None
         self.recovery = Recovery(self.step, self.position, self.checkpoints, self._tell, self._save_and_go_on, advice)
         self._memory = MemoryUse(reporter, compute.on_card)
-        may_change = not compute.on_card and train.ranks == 1 and "OMP_NUM_THREADS" not in os.environ  # a set value stays
+        # a set value stays
+        may_change = not compute.on_card and train.ranks == 1 and "OMP_NUM_THREADS" not in os.environ
         here = torch.get_num_threads(), cores.usable(), cores.Elsewhere(), torch.set_num_threads
         self._threads = Threads(*here) if may_change else None
 
     def run(self, before_first_step: Callable[[Ahead], None] | None = None) -> Position:
-        """Train to the end; before_first_step may refuse (core/training/memory/probe). Raises StopRequested or PauseRequested (the
-        adapter is that of the last finished step), NotFiniteError or NothingLeftError (of the last good step)."""
+        """Train to the end; before_first_step may refuse (core/training/memory/probe). Raises StopRequested or
+        PauseRequested (the adapter is that of the last finished step), NotFiniteError or NothingLeftError (of the last
+        good step)."""
         train, tuned, goes_on = self.recipe.train, self.step.tuned, self.position.step < self.schedule.total_steps
         self.reporter.has_something_to_save()
         self._clock = self._new_clock(spent_before=time_left.taken(self.reporter.run))
@@ -138,7 +144,9 @@ class Trainer:
                     self._compile()
                 if self._referenced:
                     step = self.position.step
-                    self.recovery.attempt(step, partial(know, self._referenced, self.step, self.recipe, self.reporter, step > 0))
+                    self.recovery.attempt(
+                        step, partial(know, self._referenced, self.step, self.recipe, self.reporter, step > 0)
+                    )
                 self._clock = self._new_clock(self._clock.spent_before)
                 self._after(self.position.step)
                 self._steps()
@@ -155,7 +163,9 @@ class Trainer:
             return
         self.reporter.stage("compiling")
         like = torch.empty(0, dtype=self.step.dtype, device=self.step.device)
-        found = compiled.trial(partial(self.step.rehearse, self.longest()), like, self.reporter.check, again=before is True)
+        found = compiled.trial(
+            partial(self.step.rehearse, self.longest()), like, self.reporter.check, again=before is True
+        )
         self.reporter.run.log_event("decision", message=found.message)
         if before is None:
             self.reporter.run.add_facts(RunFacts(torch_compile=found.is_used))
@@ -180,7 +190,9 @@ class Trainer:
             self._memory.note(number, last=number == total)
             if self._spill:
                 self._spill.note(number, seconds, sum(self._tokens(batch) for batch in micro_batches))
-            if self._threads and (changed := self._threads.note(seconds, sum(self._tokens(batch) for batch in micro_batches))):
+            if self._threads and (
+                changed := self._threads.note(seconds, sum(self._tokens(batch) for batch in micro_batches))
+            ):
                 self._tell("threads", number, changed)
             self._clock.finish(number)
             self._tell_time(number)
@@ -203,7 +215,12 @@ class Trainer:
         verdict = self.position.health.judge(found.loss, found.is_finite, number)
         self.step.apply(verdict == "good", is_first=not self.position.step)
         tokens_seen = self.position.tokens_seen + found.tokens
-        numbers = {"loss": found.loss, "grad_norm": found.grad_norm, "learning_rate": learning_rate, "tokens_seen": tokens_seen}
+        numbers = {
+            "loss": found.loss,
+            "grad_norm": found.grad_norm,
+            "learning_rate": learning_rate,
+            "tokens_seen": tokens_seen,
+        }
         return {
             **numbers,
             **self.step.told(),
@@ -214,7 +231,9 @@ class Trainer:
 
     def _learning_rate(self, number: int) -> float:
         train, total = self.recipe.train, self.schedule.total_steps
-        value = train.learning_rate * schedule_factor(number - 1, total, warmup_steps(train, total), train.lr_scheduler_type)
+        value = train.learning_rate * schedule_factor(
+            number - 1, total, warmup_steps(train, total), train.lr_scheduler_type
+        )
         return value * self.position.health.share_of_learning_rate
 
     def _go_back(self, number: int, numbers: dict[str, Any], is_end: bool) -> None:
@@ -223,7 +242,9 @@ class Trainer:
         key = "sanity.ran_away" if health.ran_away else "sanity.no_numbers"
         back, rate = self.position.step, self._learning_rate(self.position.step + 1)
         self._tell(
-            "went_back", number, msg(key, step=number, back=back, start=health.started_at, rate=rate, **loss_and_norm(numbers))
+            "went_back",
+            number,
+            msg(key, step=number, back=back, start=health.started_at, rate=rate, **loss_and_norm(numbers)),
         )
         self._clock = self._new_clock(self._clock.spent)
         self._save_and_go_on()
@@ -254,7 +275,9 @@ class Trainer:
             return
         if loss is None:
             return
-        self.reporter.metrics("eval", number, eval_loss=loss, **{f"eval_{name}": value for name, value in self.step.told().items()})
+        self.reporter.metrics(
+            "eval", number, eval_loss=loss, **{f"eval_{name}": value for name, value in self.step.told().items()}
+        )
         position.measured_step = number
         if number == 0:
             position.health.note_start(loss)
@@ -264,7 +287,8 @@ class Trainer:
             position.best_eval_loss, position.since_best = loss, 0
             position.best_checkpoint = checkpoint.name_of(number)
             self.reporter.run.add_facts(RunFacts(best_checkpoint=position.best_checkpoint, best_eval_loss=loss))
-            if number % self.save_every or not position.health.is_worth_saving:  # otherwise it is saved right after this
+            if number % self.save_every or not position.health.is_worth_saving:
+                # otherwise it is saved right after this
                 self.checkpoint()
 
     @property
@@ -301,7 +325,8 @@ class Trainer:
         self.reporter.run.log_event("guard", what=what, step=step, message=message)
 
     def _tell_time(self, number: int) -> None:
-        """Write the remaining time to the state, and after 20 steps (of this attempt) to run.json, to compare it with the time taken."""
+        """Write the remaining time to the state, and after 20 steps (of this attempt) to run.json, to compare it with
+        the time taken."""
         left, total = self._clock.seconds_left(number), self.schedule.total_steps
         whole = None if left is None else self._clock.spent + left
         self.reporter.step(number, total, left, whole)

@@ -1,7 +1,7 @@
 """One run in its own process: `python -m core.training.worker --workspace DIR RUN_ID`.
 
-Gets the model, reads and tokenizes the data, loads the base, trains, saves. Writes only to the run folder; the output of libraries
-goes to train.log, which the starting process opens as this one's output. Exit: 0 completed, 1 failed,
+Gets the model, reads and tokenizes the data, loads the base, trains, saves. Writes only to the run folder; the output
+of libraries goes to train.log, which the starting process opens as this one's output. Exit: 0 completed, 1 failed,
 3 stopped, 4 paused.
 """
 
@@ -113,7 +113,8 @@ def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> Finished
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a run reads before it needs torch. asked: the tokenizer that prompts as in training. scenes: of the sample answers."""
+    """What a run reads before it needs torch. asked: the tokenizer that prompts as in training. scenes: of the sample
+    answers."""
 
     recipe: Recipe
     model_folder: Path
@@ -127,7 +128,9 @@ class Prepared:
 def _prepare(run: RunFolder, workspace: Workspace, reporter: Reporter) -> Prepared:
     recipe = run_process.recipe_of(run)
     begins = not run.saved_step()  # a run that has trained already may continue, whatever holds for a new one
-    model_folder = Models(workspace).obtain(recipe.model.id, recipe.model.revision, reporter.stage, reporter.check, to_train=begins)
+    model_folder = Models(workspace).obtain(
+        recipe.model.id, recipe.model.revision, reporter.stage, reporter.check, to_train=begins
+    )
     tokenizer = Tokenizer(model_folder)
     if reporter.status.attempt > 1:
         run_process.require_data(run, workspace)
@@ -192,16 +195,28 @@ def _load(
     run.add_facts(RunFacts(
         trainable_params=trainable, model_folder=str(model_folder),
         base_weights=run.facts().base_weights or weights.sampled(model_folder), template=tokenizer.template.fingerprint,
-        rows_trained=len(prepared.train), rows_measured=len(prepared.evaluation), versions=library_versions(), python=platform.python_version(),
+        rows_trained=len(prepared.train), rows_measured=len(prepared.evaluation), versions=library_versions(),
+        python=platform.python_version(),
     ))  # fmt: skip
     adapters = Adapters(run, reporter, recipe, tuned, model_folder, prepared.asked.template.source)
     data = TrainingData(prepared.train, prepared.evaluation, tokenizer.pad_token_id)
     shown = Shown(prepared.asked, prepared.scenes, recipe.train.sample_seconds) if prepared.scenes else None
     spill = probe.watch(reporter, compute.on_card)
     trainer = Trainer(
-        tuned, recipe, data, compute, reporter, adapters.save, shown=shown, spill=spill, would_fit=probe.would_fit, **dealt
+        tuned,
+        recipe,
+        data,
+        compute,
+        reporter,
+        adapters.save,
+        shown=shown,
+        spill=spill,
+        would_fit=probe.would_fit,
+        **dealt,
     )
-    run.add_facts(RunFacts(total_steps=trainer.schedule.total_steps, eval_steps=trainer.eval_every, save_steps=trainer.save_every))
+    run.add_facts(
+        RunFacts(total_steps=trainer.schedule.total_steps, eval_steps=trainer.eval_every, save_steps=trainer.save_every)
+    )
     if reporter.status.attempt > 1:
         _restore(trainer, run, reporter)
     return trainer, probe, adapters
@@ -237,7 +252,9 @@ def _load_base(
         run.log_event("decision", message=compute.reason)
     if shape and shape.is_unpacked:
         run.log_event("decision", message=msg("model.unpacked", model=recipe.model.id, method=shape.quantised))
-    elif (bits := base_model.bits(base)) != (asked := 4 if chosen.method == "qlora" else 8 if chosen.load_in_8bit else 16):
+    elif (bits := base_model.bits(base)) != (
+        asked := 4 if chosen.method == "qlora" else 8 if chosen.load_in_8bit else 16
+    ):
         run.log_event("decision", message=msg("model.own_bits", model=recipe.model.id, bits=bits, asked=asked))
     return base, compute
 
@@ -250,7 +267,8 @@ def _shape(recipe: Recipe, workspace: Workspace) -> ModelShape | None:
 
 
 def _learn(trainer: Trainer, probe: Probe, adapters: Adapters, reporter: Reporter) -> None:
-    """Train until the end or an interruption; then save what was learned, except after a pause, which resumes from its checkpoint."""
+    """Train until the end or an interruption; then save what was learned, except after a pause, which resumes from its
+    checkpoint."""
     from core.engine.out_of_memory import NothingLeftError
     from core.training.recovery import NotFiniteError
 
@@ -282,7 +300,8 @@ def _learn(trainer: Trainer, probe: Probe, adapters: Adapters, reporter: Reporte
 
 @dataclass(frozen=True)
 class Adapters:
-    """Writes the current adapter of a run with its model card, for a checkpoint or as the result. template: source of the chat template."""
+    """Writes the current adapter of a run with its model card, for a checkpoint or as the result. template: source of
+    the chat template."""
 
     run: RunFolder
     reporter: Reporter
@@ -295,12 +314,15 @@ class Adapters:
         adapter.save(self.tuned, folder, self.model_folder, self._card(), self.template)
 
     def keep(self, position: Position, chosen: str | None = None) -> int:
-        """Save it as the run's result, if it learned anything. chosen: the name of a checkpoint; None: the current adapter. Returns its step."""
+        """Save it as the run's result, if it learned anything. chosen: the name of a checkpoint; None: the current
+        adapter. Returns its step."""
         if not position.step:
             return 0
         self.reporter.stage("saving")
         step, lowest = best.step_of(chosen) if chosen else position.step, position.best_checkpoint
-        self.run.add_facts(RunFacts(adapter_step=step, adapter_is_best=lowest is not None and step == best.step_of(lowest)))
+        self.run.add_facts(
+            RunFacts(adapter_step=step, adapter_is_best=lowest is not None and step == best.step_of(lowest))
+        )
         if chosen:
             adapter.copy(self.run.checkpoint(chosen) / "adapter", self.run.adapter, self._card())
         else:

@@ -1,7 +1,9 @@
-"""A training step tried without training: simulated without weights or GPU with every allocation counted, or timed for a second.
+"""A training step tried without training: simulated without weights or GPU with every allocation counted, or timed for
+a second.
 
-Imports: engine (in `dry_run`, `allocations` and `pace_probe`, which their own processes run), memory, models, runs, system, workspace
-and the ground.
-Add what a step does to the dry run: `dry_run` (it goes through engine/step itself), its kind of memory in `allocations`. How runs foretell
+Imports: engine (in `dry_run`, `allocations` and `pace_probe`, which their own processes run), memory, models, runs,
+system, workspace and the ground.
+Add what a step does to the dry run: `dry_run` (it goes through engine/step itself), its kind of memory in
+`allocations`. How runs foretell
 the speed of others: `pace`.
 """

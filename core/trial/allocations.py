@@ -1,8 +1,9 @@
-"""The memory that a piece of torch code has in use at its peak, by kind: follows every storage from creation to release.
+"""The memory that a piece of torch code has in use at its peak, by kind: follows every storage from creation to
+release.
 
-The code may run on tensors without data (device meta): their storages have sizes and ends as real ones do. A size counts as
-PyTorch's allocator for cards counts it, in blocks of 512 bytes. What a kernel takes and gives back inside itself is not
-seen, but for those in `inside`. Imports torch: workers only.
+The code may run on tensors without data (device meta): their storages have sizes and ends as real ones do. A size
+counts as PyTorch's allocator for cards counts it, in blocks of 512 bytes. What a kernel takes and gives back inside
+itself is not seen, but for those in `inside`. Imports torch: workers only.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ _ITEM, _UNIQUE = torch.ops.aten._local_scalar_dense.default, torch.ops.aten._uni
 
 @dataclass
 class Peak:
-    """bytes by kind at the worst moment; operation: torch's name of what made the last of them; place: `Allocations.place` then."""
+    """bytes by kind at the worst moment; operation: torch's name of what made the last of them; place:
+    `Allocations.place` then."""
 
     bytes: dict[str, int] = field(default_factory=dict)
     operation: str = ""
@@ -37,8 +39,8 @@ class Peak:
 
 class Allocations(TorchDispatchMode):
     """Counts while it is entered. What is made is of kind `activations`, or `logits` where its last dimension is the
-    vocabulary, unless `making` names another kind. truth: what a tensor without data answers when code asks it yes or no.
-    check is asked at every operation, and may raise."""
+    vocabulary, unless `making` names another kind. truth: what a tensor without data answers when code asks it yes or
+    no. check is asked at every operation, and may raise."""
 
     def __init__(self, vocab_size: int, check: Callable[[], None] = lambda: None):
         super().__init__()
@@ -124,8 +126,8 @@ _DEQUANTISES = {"dequantize_4bit.default": "dequantised", "dequantize_blockwise.
 def inside(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], made: list[torch.Tensor]) -> dict[str, int]:
     """Bytes by kind that a kernel has beside its results while it runs on a card, where that is much.
 
-    bitsandbytes' product with a 4-bit matrix unpacks it first, but for a handful of tokens. The backward of flash attention
-    sums the gradient of the queries in fp32 and of the keys of a group in copies for each head.
+    bitsandbytes' product with a 4-bit matrix unpacks it first, but for a handful of tokens. The backward of flash
+    attention sums the gradient of the queries in fp32 and of the keys of a group in copies for each head.
     """
     name = str(operation)
     if name.startswith("bitsandbytes.gemm_4bit"):

@@ -1,8 +1,9 @@
-"""The pace of a plan computed from the size of its model, for where nothing was measured: the first look at a large model on a processor,
-and a GPU that is not in this PC. No torch; nothing is timed.
+"""The pace of a plan computed from the size of its model, for where nothing was measured: the first look at a large
+model on a processor, and a GPU that is not in this PC. No torch; nothing is timed.
 
-A token of LoRA takes two passes through the model (forward, and the gradients of what flows; frozen weights have none), and a third where
-activations are recomputed. The speeds are what a step may come to, not what the box says, so a time is right within a factor of two.
+A token of LoRA takes two passes through the model (forward, and the gradients of what flows; frozen weights have none),
+and a third where activations are recomputed. The speeds are what a step may come to, not what the box says, so a time
+is right within a factor of two.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from core.models.shapes.shape import ModelShape
 from core.trial.known_paces import products_of
 from core.trial.pace import Pace
 
-# One thread of an EPYC with AVX-512 does 95 in bf16 (tests/data/series, 200 tokens/s of the starter); without those instructions half of it.
+# One thread of an EPYC with AVX-512 does 95 in bf16 (tests/data/series, 200 tokens/s of the starter); without those
+# instructions half of it.
 GFLOPS_A_CORE = 50.0
 # The slowest common GPU of each size in GB, and its dense fp16 with fp32 sums in TFLOP/s, by NVIDIA's whitepapers.
 CARDS = (
@@ -32,7 +34,8 @@ SHARE = 0.4  # of that, in training; trainers that are published reach 0.3 to 0.
 
 
 def of(budget: Budget, shape: ModelShape, recomputes: bool, cores: int) -> Pace | None:
-    """The computed pace on this PC's processor, or on a GPU that is only planned for. None for a small model, for a GPU that is here, and for one of a size
+    """The computed pace on this PC's processor, or on a GPU that is only planned for. None for a small model, for a GPU
+    that is here, and for one of a size
     that is not in CARDS. recomputes: gradient checkpointing."""
     if shape.params <= LARGE:
         return None

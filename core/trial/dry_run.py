@@ -1,13 +1,15 @@
 """A training step without GPU and weights, every allocation counted: observes what core/memory/arithmetic estimates.
 
-The model is built by its own code from its config.json, on tensors that have a size and no data (device meta), gets adapters,
-4-bit layers, checkpointing, the fused product, the loss and the optimizer as a run has them, and makes one step (core/engine/step)
-as a run of several micro-batches makes its second: gradients and the optimizer's state are there. So families that no formula
-knows (experts, latent or linear attention, embeddings in each layer) answer for themselves. Where layers are alike, two and four
-of them are run and the rest follows; where they take turns, so many that the larger run has one round more; else all.
+The model is built by its own code from its config.json, on tensors that have a size and no data (device meta), gets
+adapters, 4-bit layers, checkpointing, the fused product, the loss and the optimizer as a run has them, and makes one
+step (core/engine/step) as a run of several micro-batches makes its second: gradients and the optimizer's state are
+there. So families that no formula knows (experts, latent or linear attention, embeddings in each layer) answer for
+themselves. Where layers are alike, two and four of them are run and the rest follows; where they take turns, so many
+that the larger run has one round more; else all.
 
-Not counted: what kernels take inside themselves (but for core/trial/allocations.inside), CUDA's context and what the allocator holds
-back, which come from core/memory/arithmetic. On a card with Liger installed the loss needs less. Imports torch: workers only.
+Not counted: what kernels take inside themselves (but for core/trial/allocations.inside), CUDA's context and what the
+allocator holds back, which come from core/memory/arithmetic. On a card with Liger installed the loss needs less.
+Imports torch: workers only.
 """
 
 from __future__ import annotations
@@ -45,14 +47,16 @@ MOST_ODD, MOST_PERIOD = 8, 12  # layers that may be unlike the others, and that 
 
 
 def dry_run(question: Question, check: Callable[[], None] = lambda: None) -> DryRun:
-    """check is asked at every operation, and may raise. Raises ModelError for a model that cannot be built or run so, with the
-    reason."""
+    """check is asked at every operation, and may raise. Raises ModelError for a model that cannot be built or run so,
+    with the reason."""
     began = time.perf_counter()
     config = _config(question.config)
     layers = config.get_text_config().num_hidden_layers
     kinds = _kinds(config, layers)
     depths: tuple[int, ...] = (
-        (layers,) if question.setup.kept_layers or question.setup.offload_layers or question.setup.shards > 1 else _depths(kinds)
+        (layers,)
+        if question.setup.kept_layers or question.setup.offload_layers or question.setup.shards > 1
+        else _depths(kinds)
     )  # which are then not alike
     family = _Family(config, question.packing, check)
 
@@ -79,12 +83,13 @@ def dry_run(question: Question, check: Callable[[], None] = lambda: None) -> Dry
     )
 
 
-# ---- the model --------------------------------------------------------------------------------------------------------
+# ---- the model -----------------------------------------------------------------------------------
 
 
 def _config(values: Mapping[str, Any]) -> Any:
     """Raises ModelError where transformers knows no such family, or the numbers do not fit together."""
-    rest: dict[str, Any] = PreTrainedConfig._decode_special_floats(dict(values))  # {"__float__": "Infinity"}, as it is written
+    # {"__float__": "Infinity"}, as it is written
+    rest: dict[str, Any] = PreTrainedConfig._decode_special_floats(dict(values))
     model_type = rest.pop("model_type", None)
     quantised = rest.pop("quantization_config", None)
     if quantised is not None:
@@ -121,11 +126,14 @@ def _where(peak: Peak, kinds: Sequence[Any]) -> tuple[Any, ...]:
 
 
 def _depths(kinds: Sequence[Any]) -> tuple[int, ...]:
-    """Numbers of layers to run: all of them, or two numbers, of which the larger has one more round of what repeats itself."""
+    """Numbers of layers to run: all of them, or two numbers, of which the larger has one more round of what repeats
+    itself."""
     layers = len(kinds)
     for odd in range(min(layers, MOST_ODD)):  # layers at the beginning that are unlike the rest
         tail = kinds[odd:]
-        period = next((p for p in range(1, MOST_PERIOD + 1) if all(a == b for a, b in zip(tail, tail[p:], strict=False))), None)
+        period = next(
+            (p for p in range(1, MOST_PERIOD + 1) if all(a == b for a, b in zip(tail, tail[p:], strict=False))), None
+        )
         if period is None:
             continue
         more = period if period > 1 else LEAST
@@ -155,7 +163,9 @@ def _built(config: Any, dtype: torch.dtype = torch.bfloat16) -> Any:
 
 def _built_with(config: Any, dtype: torch.dtype, implementation: str) -> Any:
     try:
-        model = mended.model(parts.auto_class(config).from_config(config, dtype=dtype, attn_implementation=implementation))
+        model = mended.model(
+            parts.auto_class(config).from_config(config, dtype=dtype, attn_implementation=implementation)
+        )
         parts.set_aside(model)
         return model
     except ValueError as error:
@@ -214,7 +224,7 @@ def _scales(model: Any) -> Iterator[torch.Tensor]:
                 yield from (tensor for tensor in (each.absmax, each.code, each.offset) if tensor is not None)
 
 
-# ---- one step of it ---------------------------------------------------------------------------------------------------
+# ---- one step of it ------------------------------------------------------------------------------
 
 
 class _Count:
@@ -225,8 +235,8 @@ class _Count:
 
 
 class _Family:
-    """What a run finds out about a model before its first step: whether its rows can be packed, and what its head does. Asked of
-    the first layers alone, without adapters, which change nothing of it."""
+    """What a run finds out about a model before its first step: whether its rows can be packed, and what its head does.
+    Asked of the first layers alone, without adapters, which change nothing of it."""
 
     def __init__(self, config: Any, packing: bool, check: Callable[[], None]):
         model = _built(_cut(config, min(LEAST, config.get_text_config().num_hidden_layers))).requires_grad_(False)
@@ -257,7 +267,8 @@ class _Model:
         self.spared = self._held_by_others() if setup.shards > 1 else 0
 
     def _held_by_others(self) -> int:
-        """Bytes of the layers that a rank has not there, where several hold the base together (core/engine/variants/fsdp)."""
+        """Bytes of the layers that a rank has not there, where several hold the base together
+        (core/engine/variants/fsdp)."""
         from core.engine.variants import fsdp
 
         layers = streaming.layers_of(self.base)
@@ -280,7 +291,9 @@ class _Model:
         optimizer = optimizers.of_name(optim, optimizers.groups_of(self.tuned, None), lr=1e-4)
         retreat = Retreat(setup.micro_batch, self.family.packs, True, setup.gradient_checkpointing, setup.offloads)
         retreat.room_for = setup.kept_layers
-        return Step(self.tuned, META, self.dtype, optimizer, self.family.head, retreat, self.family.packs, offloading=_offload)
+        return Step(
+            self.tuned, META, self.dtype, optimizer, self.family.head, retreat, self.family.packs, offloading=_offload
+        )
 
     def _counted(self) -> _Count:
         setup, seen = self.setup, Allocations(self.vocab_size, self.check)
@@ -370,9 +383,9 @@ def _count(model: Any) -> int:
 
 @contextmanager
 def _as_on_a_card() -> Iterator[None]:
-    """Attention, norms and dropout by the kernels that a card takes: for tensors without data torch would compute them step by step. And no
-    autocast, which torch refuses for them even where code switches it off. Put in place of torch's own functions, because modes
-    of torch's are off while a backward computes a checkpointed layer again."""
+    """Attention, norms and dropout by the kernels that a card takes: for tensors without data torch would compute them
+    step by step. And no autocast, which torch refuses for them even where code switches it off. Put in place of torch's
+    own functions, because modes of torch's are off while a backward computes a checkpointed layer again."""
     functional = torch.nn.functional
     own = functional.scaled_dot_product_attention, functional.dropout, torch.autocast, elementwise.kernel
     functional.scaled_dot_product_attention, functional.dropout, elementwise.kernel = _attention, _dropout, _norm
@@ -386,7 +399,8 @@ def _as_on_a_card() -> Iterator[None]:
 
 
 def _norm(rows: torch.Tensor, weight: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """What a card's kernel makes in one go, which torch would compute step by step: the rows, and one number in fp32 each."""
+    """What a card's kernel makes in one go, which torch would compute step by step: the rows, and one number in fp32
+    each."""
     return rows * weight, rows.new_empty(len(rows), 1, dtype=torch.float32)
 
 
@@ -404,7 +418,8 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> torch.Tensor:
-    """Flash attention; with a mask, in fp32, or of unequal widths the memory-efficient kernel, which takes a mask of numbers."""
+    """Flash attention; with a mask, in fp32, or of unequal widths the memory-efficient kernel, which takes a mask of
+    numbers."""
     aten = torch.ops.aten
     if enable_gqa and (groups := query.shape[1] // key.shape[1]) > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
@@ -415,7 +430,9 @@ def _attention(
         if attn_mask.dtype == torch.bool:
             attn_mask = torch.empty_like(attn_mask, dtype=query.dtype)
         attn_mask = attn_mask.expand(*query.shape[:3], key.shape[2])
-    return aten._scaled_dot_product_efficient_attention(query, key, value, attn_mask, True, dropout_p, is_causal, scale=scale)[0]
+    return aten._scaled_dot_product_efficient_attention(
+        query, key, value, attn_mask, True, dropout_p, is_causal, scale=scale
+    )[0]
 
 
 @contextmanager
@@ -451,7 +468,7 @@ def _places(seen: Allocations, model: Any) -> Iterator[None]:
         yield
 
 
-# ---- what it comes to -------------------------------------------------------------------------------------------------
+# ---- what it comes to ----------------------------------------------------------------------------
 
 
 def _stretched(few: _Count, more: _Count, depths: Sequence[int], layers: int) -> _Count:
@@ -464,12 +481,16 @@ def _stretched(few: _Count, more: _Count, depths: Sequence[int], layers: int) ->
         return {name: max(0, at(a.get(name, 0), b.get(name, 0))) for name in {*a, *b}}
 
     peak = Peak(each(few.peak.bytes, more.peak.bytes), more.peak.operation, more.peak.place)
-    return _Count(at(few.params, more.params), at(few.trainable_params, more.trainable_params), each(few.idle, more.idle), peak)
+    return _Count(
+        at(few.params, more.params), at(few.trainable_params, more.trainable_params), each(few.idle, more.idle), peak
+    )
 
 
 def _estimate(found: _Count, setup: Setup) -> Estimate:
     """In the terms of core/memory/arithmetic, with its numbers for what lies outside the allocator's count."""
-    step: dict[str, float] = {name: found.peak.bytes.get(name, 0) for name in ("gradients", "activations", "logits", "dequantised")}
+    step: dict[str, float] = {
+        name: found.peak.bytes.get(name, 0) for name in ("gradients", "activations", "logits", "dequantised")
+    }
     idle = {name: found.idle.get(name, 0) for name in ("weights", "adapter", "optimizer")} | {
         "workspace": arithmetic.workspace(setup)
     }

@@ -1,7 +1,9 @@
-"""The process behind dry runs: `python -m core.trial.dry_run_worker`. Once warm it answers in seconds; its start takes as long again.
+"""The process behind dry runs: `python -m core.trial.dry_run_worker`. Once warm it answers in seconds; its start takes
+as long again.
 
-In lines (core.system.lines): {"id", "question"} (dry_runs.Question); out {"id", "answer"} (DryRun), or {"id", "why"} (a Message).
-A newer question ends the one at work, which then is not answered. It touches no card, no file and no network, and computes in one thread.
+In lines (core.system.lines): {"id", "question"} (dry_runs.Question); out {"id", "answer"} (DryRun), or {"id", "why"} (a
+Message). A newer question ends the one at work, which then is not answered. It touches no card, no file and no network,
+and computes in one thread.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from core.trial.dry_runs import Question
 
 
 class _Outdated(BaseException):
-    """Nobody waits for this answer any more. No Exception: nothing on its way may take it for a model that cannot be run."""
+    """Nobody waits for this answer any more. No Exception: nothing on its way may take it for a model that cannot be
+    run."""
 
 
 class Questions:

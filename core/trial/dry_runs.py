@@ -1,8 +1,9 @@
 """Dry runs for the app and the commands, one at a time, in a process that stays warm. No torch here.
 
-`look` returns at once with what is known of a question, and has it counted where nothing is. Who wants an answer looks again now
-and then: a question that nobody looked at for PATIENCE_S is outdated, and gives way to the next. Answers are kept by question.
-The process ends after IDLE_S without one, and before a run starts.
+`look` returns at once with what is known of a question, and has it counted where nothing is. Who wants an answer looks
+again now
+and then: a question that nobody looked at for PATIENCE_S is outdated, and gives way to the next. Answers are kept by
+question. The process ends after IDLE_S without one, and before a run starts.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ class Looked:
 class DryRuns:
     """running: the run at work, or None."""
 
-    def __init__(self, running: Callable[[], RunFolder | None] = lambda: None, idle_s: float = IDLE_S, limit_s: float = LIMIT_S):
+    def __init__(
+        self, running: Callable[[], RunFolder | None] = lambda: None, idle_s: float = IDLE_S, limit_s: float = LIMIT_S
+    ):
         self._running, self._idle_s, self._limit_s = running, idle_s, limit_s
         self._changed = threading.Condition()  # guards everything below
         self._known: dict[str, Looked] = {}
@@ -85,7 +88,8 @@ class DryRuns:
         return Looked(why=self._said_too_slow()) if looked.is_counting else looked
 
     def rest(self) -> None:
-        """End the process: a run is about to start, or the app ends. What it was at is counted anew when somebody looks again."""
+        """End the process: a run is about to start, or the app ends. What it was at is counted anew when somebody looks
+        again."""
         with self._changed:
             worker, self._worker, self._at_work = self._worker, None, None
             self._wanted.clear()
@@ -95,7 +99,8 @@ class DryRuns:
 
     # ---- the process ----------------------------------------------------------------------------------------------
     def _go_on(self) -> Looked | None:
-        """Have the newest question counted that somebody waits for, unless one is at work that somebody waits for too."""
+        """Have the newest question counted that somebody waits for, unless one is at work that somebody waits for
+        too."""
         now = time.monotonic()
         self._wanted = {key: each for key, each in self._wanted.items() if now - each[1] < PATIENCE_S}
         if not self._wanted or (self._at_work and self._at_work[1] in self._wanted):
@@ -174,7 +179,8 @@ def takes_processor(run: RunFolder | None) -> bool:
 
 
 class Question(Frozen):
-    """config: a model's config.json, or as much of it as is known. packing: whether rows lie end to end where the family can."""
+    """config: a model's config.json, or as much of it as is known. packing: whether rows lie end to end where the
+    family can."""
 
     model_config = ConfigDict(ser_json_inf_nan="constants")  # limits of Mamba's time steps
 
@@ -194,8 +200,8 @@ class Question(Frozen):
 
 
 class DryRun(Frozen):
-    """estimate: in the terms of core/memory/arithmetic. place, layer (from 1), operation: where the peak was. layers_run: how many layers
-    were run, each time; one number: all of them."""
+    """estimate: in the terms of core/memory/arithmetic. place, layer (from 1), operation: where the peak was.
+    layers_run: how many layers were run, each time; one number: all of them."""
 
     estimate: Estimate
     place: Literal["forward", "head", "backward", "optimizer"]

@@ -1,9 +1,10 @@
 """Estimates the pace of models never tried on this PC from the paces it knows. No torch; nothing is measured.
 
-Known are the steps that were timed for earlier plans (cache/pace.json, core/trial/pace) and the runs that ended. A model that was
-trained here is told by its own run. Any other is told by the nearest step or run of the same method on the same device, scaled by the
-products that a token takes, and only where the two are at most APART: small models wait for their launches and large ones for their
-sums, so neither tells much of the other. Where nothing is near enough nothing is told.
+Known are the steps that were timed for earlier plans (cache/pace.json, core/trial/pace) and the runs that ended. A
+model that was trained here is told by its own run. Any other is told by the nearest step or run of the same method on
+the same device, scaled by the products that a token takes, and only where the two are at most APART: small models wait
+for their launches and large ones for their sums, so neither tells much of the other. Where nothing is near enough
+nothing is told.
 """
 
 from __future__ import annotations
@@ -66,7 +67,11 @@ class KnownPaces:
 
     def on(self, budget: Budget) -> Paces:
         """Nothing of a card that is only planned for."""
-        return Paces() if budget.planned or not budget.name else Paces((*self._of_runs(budget), *self._of_steps(budget.name)))
+        return (
+            Paces()
+            if budget.planned or not budget.name
+            else Paces((*self._of_runs(budget), *self._of_steps(budget.name)))
+        )
 
     def _of_steps(self, device: str) -> Iterator[Known]:
         """The newest first."""

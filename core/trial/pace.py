@@ -1,7 +1,7 @@
 """How fast this PC trains: by its own earlier runs, otherwise by timing a step of the plan for a second. No torch here.
 
-The measurement (core/trial/pace_probe) runs in a child process and is kept in cache/pace.json, by step, processor or card, and
-version of torch.
+The measurement (core/trial/pace_probe) runs in a child process and is kept in cache/pace.json, by step, processor or
+card, and version of torch.
 """
 
 from __future__ import annotations
@@ -55,11 +55,12 @@ def seconds(tokens: float, pace: Pace) -> float:
     return tokens / pace.tokens_per_second
 
 
-# ---- from runs --------------------------------------------------------------------------------------------------------
+# ---- from runs -----------------------------------------------------------------------------------
 
 
 def from_runs(runs: Runs, wanted: Recipe, on_card: bool | None = None, device: str | None = None) -> Pace | None:
-    """Of the newest ended run of wanted's base model and kind of adapter, or None. on_card: only of one that trained there, or only not;
+    """Of the newest ended run of wanted's base model and kind of adapter, or None. on_card: only of one that trained
+    there, or only not;
     device: not of one that is known to have trained on another card."""
     for run in runs.list():
         if run.status().state in (State.COMPLETED, State.STOPPED) and _is_alike(run, wanted, on_card, device):
@@ -90,7 +91,8 @@ def _kind(recipe: Recipe) -> tuple[str | int, ...]:
 
 
 def tokens_per_second(run: RunFolder) -> float | None:
-    """Between the ends of the first and the last step of the last attempt; the first step, which warms up, does not count."""
+    """Between the ends of the first and the last step of the last attempt; the first step, which warms up, does not
+    count."""
     lines = [line for line in run.all_metrics() if line.get("kind") == "train"]
     lines = [line for line in lines if line.get("attempt") == lines[-1].get("attempt")]
     if len(lines) < LEAST_STEPS:
@@ -103,12 +105,13 @@ def tokens_per_second(run: RunFolder) -> float | None:
     return tokens / elapsed_s if tokens > 0 and elapsed_s > 0 else None
 
 
-# ---- from a measurement -----------------------------------------------------------------------------------------------
+# ---- from a measurement --------------------------------------------------------------------------
 
 
 class StandIn(Frozen):
-    """A step of a plan, small enough to be timed in a second: layers as wide as the model's own, two of them or one, with rows as
-    long as the data's, and the plan's method. Widths are named as in config.json. learned: tokens of a row that the loss counts.
+    """A step of a plan, small enough to be timed in a second: layers as wide as the model's own, two of them or one,
+    with rows as long as the data's, and the plan's method. Widths are named as in config.json. learned: tokens of a row
+    that the loss counts.
     device: the plan's (core/system/devices).
     """
 
@@ -130,7 +133,9 @@ class StandIn(Frozen):
     device: str | None = None
 
     @classmethod
-    def of(cls, shape: ModelShape, recipe: Recipe, length: float, learned_share: float, device: str | None = None) -> StandIn:
+    def of(
+        cls, shape: ModelShape, recipe: Recipe, length: float, learned_share: float, device: str | None = None
+    ) -> StandIn:
         """length: tokens of a usual row. Rounded, so that an edit that hardly matters needs no new measurement."""
         row = min(MOST_TOKENS, 2 ** math.ceil(math.log2(max(16.0, length))))
         return cls(
@@ -154,7 +159,8 @@ class StandIn(Frozen):
 
 
 def with_bus(seconds: float, pace: Pace, bus_seconds: float | None) -> float:
-    """seconds at pace, of a run whose layers are copied to the card beside the work: the longer of the two. An earlier run has had them."""
+    """seconds at pace, of a run whose layers are copied to the card beside the work: the longer of the two. An earlier
+    run has had them."""
     return seconds if bus_seconds is None or pace.source.key == "pace.from_run" else max(seconds, bus_seconds)
 
 
@@ -164,10 +170,11 @@ def from_step(tokens_per_second: float, measuring: float = 0.0) -> Pace:
 
 
 class PaceProbe:
-    """How fast this PC computes a step of a plan, measured once for each such step, processor or card, and version of torch.
+    """How fast this PC computes a step of a plan, measured once for each such step, processor or card, and version of
+    torch.
 
-    A measurement ends, and is thrown away, when other settings are wanted instead, when nobody asks for it any more, and when a run, a
-    chat or an export needs the device. machine, steady: the world, for tests to replace.
+    A measurement ends, and is thrown away, when other settings are wanted instead, when nobody asks for it any more,
+    and when a run, a chat or an export needs the device. machine, steady: the world, for tests to replace.
     """
 
     def __init__(
@@ -185,7 +192,8 @@ class PaceProbe:
         self._follows: threading.Thread | None = None
 
     def look(self, step: StandIn) -> float | None:
-        """Tokens a second, or None where they are not known yet and are measured in the background. Ask again and again."""
+        """Tokens a second, or None where they are not known yet and are measured in the background. Ask again and
+        again."""
         known = self.measured(step)
         self._want(step) if known is not None else self.begin(step)
         return known
@@ -201,8 +209,9 @@ class PaceProbe:
         return self._measuring.locked() or bool(self._follows and self._follows.is_alive())
 
     def begin(self, step: StandIn) -> None:
-        """Measure in the background where it is not known yet, once no other step was asked for during rest_s: while somebody still
-        chooses, each step would cost a core for seconds. Returns at once; may be called again and again."""
+        """Measure in the background where it is not known yet, once no other step was asked for during rest_s: while
+        somebody still chooses, each step would cost a core for seconds. Returns at once; may be called again and
+        again."""
         if step in self._failed or self._steady() < self._quiet_until:
             return
         self._want(step)
@@ -240,8 +249,8 @@ class PaceProbe:
                 tried = step
 
     def measure(self, step: StandIn, is_wanted: Callable[[], bool] = lambda: True) -> float | None:
-        """Tokens a second, known or measured now (some seconds). None while something else computes, where the child fails, or once it
-        is not wanted any more."""
+        """Tokens a second, known or measured now (some seconds). None while something else computes, where the child
+        fails, or once it is not wanted any more."""
         if (known := self.measured(step)) is not None:
             return known
         if not self._measuring.acquire(blocking=False):
@@ -255,7 +264,8 @@ class PaceProbe:
         ended = False
 
         def goes_on() -> bool:  # once it does not, the child is killed for it, whatever is so afterwards
-            # The lease is not kept meanwhile: a run that is started now must not wait for a number that nobody asked for.
+            # The lease is not kept meanwhile: a run that is started now must not wait for a number that nobody asked
+            # for.
             nonlocal ended
             ended = ended or not (is_wanted() and self._device_is_free())
             return not ended
@@ -302,8 +312,8 @@ def rig_named(device: str | None) -> str:
 
 
 def run_child(step: StandIn, environment: Mapping[str, str], goes_on: Callable[[], bool]) -> float | None:
-    """One measurement in tokens a second, or None where torch cannot be loaded, took too long, or was ended. goes_on is asked each
-    LOOK_S; once it is not so the process is killed."""
+    """One measurement in tokens a second, or None where torch cannot be loaded, took too long, or was ended. goes_on is
+    asked each LOOK_S; once it is not so the process is killed."""
     command = [sys.executable, "-m", "core.trial.pace_probe", step.model_dump_json()]
     try:
         child = subprocess.Popen(

@@ -1,9 +1,9 @@
 """Times a step of a plan, in its own process: `python -m core.trial.pace_probe JSON` (pace.StandIn).
 
-Prints one JSON line {"device": "cpu", "dtype": "bfloat16", "tokens_per_second": 340.0}. What is timed is a step as the run will
-do it (forward, backward, AdamW) through two layers of the model's own widths, or one where they are large, with random weights;
-the layers' time is scaled to as many as the model has, the head's is timed alone and added. Takes some seconds, five of them
-imports.
+Prints one JSON line {"device": "cpu", "dtype": "bfloat16", "tokens_per_second": 340.0}. What is timed is a step as the
+run will do it (forward, backward, AdamW) through two layers of the model's own widths, or one where they are large,
+with random weights; the layers' time is scaled to as many as the model has, the head's is timed alone and added. Takes
+some seconds, five of them imports.
 """
 
 from __future__ import annotations

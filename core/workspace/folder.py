@@ -1,7 +1,8 @@
 """The folder that holds everything the app writes: data, the starter model, runs, exports, the lease.
 
-`--workspace DIR` or LORA_GARAGE_HOME names another; the default is `workspace` beside launch.py, for the wheel the user's data folder.
-A file `moved.json` in it names the folder that is used instead (`use`), so that a workspace on another drive is found as before.
+`--workspace DIR` or LORA_GARAGE_HOME names another; the default is `workspace` beside launch.py, for the wheel the
+user's data folder. A file `moved.json` in it names the folder that is used instead (`use`), so that a workspace on
+another drive is found as before.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from core.workspace import settings
 
 MOVED = "moved.json"
 PARTS = ("datasets", "models", "runs", "exports")
-OF_APPS = {MOVED, "app.lock", "app.owner.json", "gpu.lock", "gpu.owner.json", "logs/app.log"}  # which change while a copy is made
+# which change while a copy is made
+OF_APPS = {MOVED, "app.lock", "app.owner.json", "gpu.lock", "gpu.owner.json", "logs/app.log"}
 LOG = Path("logs", "app.log")
 FROM_GGUF = Path("models", "from-gguf")
 
@@ -77,7 +79,8 @@ class Workspace:
 
     @classmethod
     def open(cls, folder: str | Path | None = None) -> Workspace:
-        """Make the folders that are missing. Raises RecipeError where they cannot be made or settings.yaml is broken."""
+        """Make the folders that are missing. Raises RecipeError where they cannot be made or settings.yaml is
+        broken."""
         root = cls.place(folder)
         try:
             for name in PARTS:
@@ -126,7 +129,8 @@ class Workspace:
 
 
 def _followed(root: Path) -> Path:
-    """Where root's files are now. Raises RecipeError where they went to a drive that is not there: it is not made anew elsewhere."""
+    """Where root's files are now. Raises RecipeError where they went to a drive that is not there: it is not made anew
+    elsewhere."""
     for _ in range(20):
         try:
             to = files.object_to_change(root / MOVED).get("to")

@@ -23,13 +23,14 @@ from core.values import Frozen
 from core.workspace.folder import Workspace
 
 CLAIM_S = 1.0  # a worker that looks whether an app is there holds the lock for an instant
-PATIENCE_S = 30.0  # with an app that has just begun, whose page is not served yet, or that pauses its training before it ends
+# with an app that has just begun, whose page is not served yet, or that pauses its training before it ends
+PATIENCE_S = 30.0
 ANSWER_S = 5.0
 
 
 class Owner(Frozen):
-    """Who said last that the workspace is theirs. since, started: seconds since 1970. address: of its page; empty while the
-    app ends, and where version 0.1 wrote the file."""
+    """Who said last that the workspace is theirs. since, started: seconds since 1970. address: of its page; empty while
+    the app ends, and where version 0.1 wrote the file."""
 
     pid: int
     started: float
@@ -77,9 +78,11 @@ class Ownership:
         self._lock = FileLock(workspace.root / "app.lock", thread_local=False)
 
     def claim(self, address: str, patience_s: float = PATIENCE_S) -> Owner | None:
-        """Take the workspace and say where its page will be: None. Or, where another app has it, that app, whose page answers.
+        """Take the workspace and say where its page will be: None. Or, where another app has it, that app, whose page
+        answers.
 
-        Raises BusyError, naming the other, where it neither answers nor ends within patience_s; OSError where nothing can be written.
+        Raises BusyError, naming the other, where it neither answers nor ends within patience_s; OSError where nothing
+        can be written.
         """
         deadline = time.monotonic() + patience_s
         while True:
@@ -97,7 +100,9 @@ class Ownership:
 
     def _write(self, address: str) -> None:
         me = psutil.Process()
-        mine = Owner(pid=me.pid, started=me.create_time(), host=socket.gethostname(), since=time.time(), address=address)
+        mine = Owner(
+            pid=me.pid, started=me.create_time(), host=socket.gethostname(), since=time.time(), address=address
+        )
         files.replace_json(self._workspace.root / "app.owner.json", mine.model_dump())
 
     def close_page(self) -> None:

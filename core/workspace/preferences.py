@@ -46,7 +46,8 @@ class Automation(Frozen):
     keep_awake: bool = True  # while a run or an export is at work, and its battery is not running low
     sleep_when_empty: bool = False
     watch_card: bool = False  # game mode, by what NVML tells of other programs
-    min_gib: float = Field(default=1.0, ge=0.1, le=100)  # desktops and browsers hold a few hundred MiB of a card all the time
+    # desktops and browsers hold a few hundred MiB of a card all the time
+    min_gib: float = Field(default=1.0, ge=0.1, le=100)
     programs: tuple[str, ...] = ()  # game mode, by name, on any PC
     hours: tuple[Hours, ...] = ()  # game mode, by the clock
     wanted_s: float = Field(default=10.0, ge=0, le=3600)  # before it pauses: a picture viewer opens and closes

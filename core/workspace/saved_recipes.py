@@ -19,7 +19,18 @@ from core.recipe import Recipe, read_yaml, to_yaml
 from core.workspace.names import display_name, short_id, slug
 
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,60}")
-OF_ITS_DATA = {"source", "format", "columns", "encoding", "sheet", "header", "voice", "gap_hours", "pseudonyms", "version"}
+OF_ITS_DATA = {
+    "source",
+    "format",
+    "columns",
+    "encoding",
+    "sheet",
+    "header",
+    "voice",
+    "gap_hours",
+    "pseudonyms",
+    "version",
+}
 NO_DATA = "-"  # data.source of a preset: a recipe must name one, a preset leaves it to the form
 
 
@@ -43,7 +54,9 @@ class UserPresets:
             ids = [path.stem for path in self.folder.glob("*.yaml") if _ID.fullmatch(path.stem)]
         except OSError:
             return ()
-        return sorted((self._read(preset_id) for preset_id in ids), key=lambda preset: (preset.title.lower(), preset.id))
+        return sorted(
+            (self._read(preset_id) for preset_id in ids), key=lambda preset: (preset.title.lower(), preset.id)
+        )
 
     def get(self, preset_id: str) -> UserPreset:
         """Raises RecipeError for an id that is not in the list; no id can leave the folder."""

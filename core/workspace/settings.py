@@ -1,4 +1,5 @@
-"""settings.yaml of the workspace: written by the person, never by the page. A broken file is reported with the reason."""
+"""settings.yaml of the workspace: written by the person, never by the page. A broken file is reported with the
+reason."""
 
 from __future__ import annotations
 

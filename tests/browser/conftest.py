@@ -1,5 +1,5 @@
-"""One app for all tests of a process, and one with a card of 8 GB (a fake driver library under the real pynvml). Each test finds its
-workspace as new and may leave in it what it likes. What ends or restarts an app starts its own."""
+"""One app for all tests of a process, and one with a card of 8 GB (a fake driver library under the real pynvml). Each
+test finds its workspace as new and may leave in it what it likes. What ends or restarts an app starts its own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from tests.kit import browser as kit
 from tests.kit import nvml
 from tests.kit.waits import wait_until
 
-WRITTEN = ("recipes", "preferences.json", "line.json", "memory.jsonl")  # as a person uses the app, beside runs and data sets
+# as a person uses the app, beside runs and data sets
+WRITTEN = ("recipes", "preferences.json", "line.json", "memory.jsonl")
 
 
 @pytest.fixture(scope="session")

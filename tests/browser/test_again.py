@@ -1,4 +1,5 @@
-"""In a real browser: runs that were cut off, train further, a second start on one workspace. Scripted run folders, no model."""
+"""In a real browser: runs that were cut off, train further, a second start on one workspace. Scripted run folders, no
+model."""
 
 from __future__ import annotations
 
@@ -38,13 +39,16 @@ def cut_off(workspace: Workspace, name: str, step: int, saved: int | None) -> Ru
 
 
 def has_ended(run: RunFolder) -> None:
-    """As somebody stops it elsewhere, while its worker waits for the device (before that a later attempt is taken back, and is paused)."""
+    """As somebody stops it elsewhere, while its worker waits for the device (before that a later attempt is taken back,
+    and is paused)."""
     wait_until(lambda: run.status().state in (State.PREPARING, State.FAILED), 60)
     run.ask("stop")
     wait_until(lambda: run.status().state in (State.STOPPED, State.FAILED), 60)
 
 
-@pytest.mark.parametrize(("language", "viewport"), [EN, pytest.param(*ZH, marks=pytest.mark.full)], ids=["en-desktop", "zh-phone"])
+@pytest.mark.parametrize(
+    ("language", "viewport"), [EN, pytest.param(*ZH, marks=pytest.mark.full)], ids=["en-desktop", "zh-phone"]
+)
 def test_runs_that_were_cut_off_are_offered_above_everything(
     chrome: Browser, app: kit.App, workspace: Workspace, language: str, viewport: dict
 ):
@@ -81,7 +85,9 @@ def test_runs_that_were_cut_off_are_offered_above_everything(
     page.context.close()
 
 
-@pytest.mark.parametrize(("language", "viewport"), [pytest.param(*EN, marks=pytest.mark.full), ZH], ids=["en-desktop", "zh-phone"])
+@pytest.mark.parametrize(
+    ("language", "viewport"), [pytest.param(*EN, marks=pytest.mark.full), ZH], ids=["en-desktop", "zh-phone"]
+)
 def test_train_further_fills_the_form_names_the_run_and_can_be_undone(
     chrome: Browser, app: kit.App, workspace: Workspace, language: str, viewport: dict, full: bool
 ):
@@ -165,7 +171,8 @@ def test_what_cannot_be_trained_further_is_said(chrome: Browser, app: kit.App, w
 
 @pytest.mark.spawn
 def test_a_second_start_opens_the_page_of_the_first_and_ends(app: kit.App, workspace: Workspace):
-    """On the same port, as a person who starts it twice does; the browser is a program that writes down what it was given."""
+    """On the same port, as a person who starts it twice does; the browser is a program that writes down what it was
+    given."""
     environment = os.environ | {
         "BROWSER": f"{sys.executable} -c 'import sys; print(\"opened\", sys.argv[1])' %s",
         "LORA_GARAGE_LANG": "en",
@@ -174,12 +181,16 @@ def test_a_second_start_opens_the_page_of_the_first_and_ends(app: kit.App, works
     second = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=120)
     assert second.returncode == 0, second.stderr
     assert f"already open on this workspace: {app.url}/" in second.stdout and f"opened {app.url}/" in second.stdout
-    quiet = subprocess.run([*command, "--no-browser"], cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=120)
+    quiet = subprocess.run(
+        [*command, "--no-browser"], cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=120
+    )
     assert quiet.returncode == 0 and app.url in quiet.stdout and "opened" not in quiet.stdout
     assert app.process.poll() is None
 
 
-def test_what_a_training_does_without_its_app_is_chosen_on_the_page(chrome: Browser, app: kit.App, workspace: Workspace):
+def test_what_a_training_does_without_its_app_is_chosen_on_the_page(
+    chrome: Browser, app: kit.App, workspace: Workspace
+):
     page, watch = kit.open_page(chrome, app)
     kit.go_to_tab(page, "Settings")
     kit.choose(page, "#when-alone", "pause")

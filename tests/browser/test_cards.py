@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 pytestmark = pytest.mark.browser
-LARGER, FREER = (str(nvml.UNEQUAL[f"{index}.uuid"]) for index in (0, 1))  # 12 GB half full, with the monitor; 8 GB nearly empty
+# 12 GB half full, with the monitor; 8 GB nearly empty
+LARGER, FREER = (str(nvml.UNEQUAL[f"{index}.uuid"]) for index in (0, 1))
 
 
 def test_of_two_cards_one_or_both_are_chosen_and_the_plan_and_the_run_have_them(

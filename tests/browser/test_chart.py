@@ -60,7 +60,8 @@ def over(page: Page) -> dict[str, float]:
 
 
 def step_at(page: Page, share: float) -> int:
-    """The step that the legend tells with the pointer at this share of the plot's width, which stood still meanwhile: what comes above it moves it."""
+    """The step that the legend tells with the pointer at this share of the plot's width, which stood still meanwhile:
+    what comes above it moves it."""
     box = None
     while box != (box := over(page)):
         page.mouse.move(box["x"] + share * box["width"], box["y"] + box["height"] / 2)
@@ -137,7 +138,9 @@ def test_only_what_can_be_seen_is_drawn(chrome: Browser, app: kit.App, run: Scri
     page.context.close()
 
 
-def test_the_numbers_of_the_curves_are_written_as_the_page_s_language_does(chrome: Browser, app: kit.App, run: ScriptedRun):
+def test_the_numbers_of_the_curves_are_written_as_the_page_s_language_does(
+    chrome: Browser, app: kit.App, run: ScriptedRun
+):
     """Seen: 1.234 beside the sentences of a German page; the axes had the browser's language, whatever the page's."""
     page, watch = kit.open_page(chrome, app, "/?lang=de")
     kit.expect(page.locator("#live-chart .lc-legend b").nth(1)).to_have_text(re.compile(r"^\d,\d+$"))

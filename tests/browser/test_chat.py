@@ -1,4 +1,5 @@
-"""Chat as a hand uses it: what is in view, and when the next question may be asked. The models are made up (tests/kit/endless_base)."""
+"""Chat as a hand uses it: what is in view, and when the next question may be asked. The models are made up
+(tests/kit/endless_base)."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ pytestmark = pytest.mark.browser
 
 @pytest.mark.gate
 def test_the_next_question_is_asked_in_view_while_the_base_still_writes(chrome: Browser, tmp_path: Path) -> None:
-    """Seen: Send was blocked for 117 s after the tuned answer, until the base had looped through 256 tokens, and lay below the fold."""
+    """Seen: Send was blocked for 117 s after the tuned answer, until the base had looped through 256 tokens, and lay
+    below the fold."""
     workspace = Workspace.open(tmp_path / "workspace")
     trained(workspace, "Pirate")
     app = kit.start_app(workspace.root, module="tests.kit.endless_base", **kit.ENGLISH)

@@ -41,7 +41,9 @@ def test_a_set_is_mended_edited_undone_and_taken_home(
     next_rows: str,
     edited: str,
 ) -> None:
-    rows = [{"question": f"What is number {i}?", "answer": f"It is the number {i}, said in words."} for i in range(1, 26)]
+    rows = [
+        {"question": f"What is number {i}?", "answer": f"It is the number {i}, said in words."} for i in range(1, 26)
+    ]
     (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, *rows[:3]]), "utf-8")
     DatasetStore(workspace.datasets, PRESETS, workspace.library_folders).import_file(tmp_path / "mine.jsonl", "mine")
     page, watch = kit.open_page(chrome, app, path, viewport=viewport)
@@ -86,9 +88,13 @@ def test_a_set_is_mended_edited_undone_and_taken_home(
     page.context.close()
 
 
-def test_an_empty_answer_is_written_where_it_lacks(chrome: Browser, app: kit.App, workspace: Workspace, tmp_path: Path) -> None:
+def test_an_empty_answer_is_written_where_it_lacks(
+    chrome: Browser, app: kit.App, workspace: Workspace, tmp_path: Path
+) -> None:
     """The row was opened as a new one, in JSON, without a Delete; saved, it was added, and the bad one stayed."""
-    rows = [{"question": f"What is number {i}?", "answer": f"It is the number {i}, said in words."} for i in range(1, 6)]
+    rows = [
+        {"question": f"What is number {i}?", "answer": f"It is the number {i}, said in words."} for i in range(1, 6)
+    ]
     bad = [{"question": "Empty?", "answer": ""}, {"question": "Another?", "answer": " "}]
     (tmp_path / "broken.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, *bad]), "utf-8")
     store = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders)
@@ -122,8 +128,11 @@ def test_an_empty_answer_is_written_where_it_lacks(chrome: Browser, app: kit.App
     page.context.close()
 
 
-def test_a_correction_and_a_removed_row_are_in_train_without_a_reload(chrome: Browser, app: kit.App, workspace: Workspace) -> None:
-    """Chat says that the dataset can be chosen there; its list, and all numbers of rows, were those of the last load."""
+def test_a_correction_and_a_removed_row_are_in_train_without_a_reload(
+    chrome: Browser, app: kit.App, workspace: Workspace
+) -> None:
+    """Chat says that the dataset can be chosen there; its list, and all numbers of rows, were those of the last
+    load."""
     store = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders)
     page, watch = kit.open_page(chrome, app, "/?lang=en")
     kit.expect(page.locator("#data input").first).to_be_visible()
@@ -153,8 +162,8 @@ def test_a_correction_and_a_removed_row_are_in_train_without_a_reload(chrome: Br
 def test_preference_training_is_offered_in_words_where_rows_have_a_worse_answer(
     chrome: Browser, app: kit.App, workspace: Workspace
 ) -> None:
-    """It was to be found by "set train.objective to dpo", the worse answers stood under "Not used" once it was chosen, and
-    nothing said that it begins at the base model."""
+    """It was to be found by "set train.objective to dpo", the worse answers stood under "Not used" once it was chosen,
+    and nothing said that it begins at the base model."""
     store = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders)
     parent = trained(workspace, "my tuned one")
     for number in range(24):

@@ -1,4 +1,5 @@
-"""In a real browser: what the run doctor finds is seen, its button pressed, the form changed. Scripted runs, no model."""
+"""In a real browser: what the run doctor finds is seen, its button pressed, the form changed. Scripted runs, no
+model."""
 
 from __future__ import annotations
 
@@ -38,7 +39,9 @@ def replay(workspace: Workspace, name: str, curve: str, until: int) -> ScriptedR
     """A run with the numbers of a recorded one, up to a step."""
     value = json.loads((CURVES / f"{curve}.json").read_text("utf-8"))
     facts = {"rows_measured": value["measured_rows"], "advice": {"usual_rate": 1e-3}}
-    scripted = ScriptedRun(workspace, name, len(value["train"]), train={"learning_rate": value["learning_rate"]}, **facts)
+    scripted = ScriptedRun(
+        workspace, name, len(value["train"]), train={"learning_rate": value["learning_rate"]}, **facts
+    )
     for step, loss, norm, rate in value["train"][:until]:
         scripted.run.log_metrics("train", 1, step, loss=loss, grad_norm=norm, learning_rate=rate, tokens_per_second=800)
     for step, loss in value["eval"]:

@@ -1,5 +1,6 @@
-"""The whole way in the browser, on the starter, in both languages: train, vote blind on ten questions, correct five answers, learn from them
-with DPO, and let the two runs meet over the same questions, saved as a file by the first test."""
+"""The whole way in the browser, on the starter, in both languages: train, vote blind on ten questions, correct five
+answers, learn from them with DPO, and let the two runs meet over the same questions, saved as a file by the first
+test."""
 
 from __future__ import annotations
 
@@ -104,7 +105,9 @@ def test_train_vote_correct_learn_from_it_and_let_both_runs_meet(
         kit.expect(page.get_by_role("option")).to_have_count(0)  # folded up, before the other one unfolds
         kit.expect(page.locator(f"#duel-{side}-checkpoint")).to_be_visible()
     page.locator("#duel-file input[type=file]").set_input_files(asked)
-    kit.expect(page.locator("#duel-file-said")).to_have_text(w.t("contenders.file_said", name=asked.name, count=10, expected=0))
+    kit.expect(page.locator("#duel-file-said")).to_have_text(
+        w.t("contenders.file_said", name=asked.name, count=10, expected=0)
+    )
     kit.nothing_found(page, f"duel-of-two-{language}")
     duel_of_ten(page, w, child.name, own="")
     last = next(all_of(space))

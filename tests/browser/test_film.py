@@ -43,7 +43,9 @@ def test_the_strip_is_scrubbed_by_key_and_by_click_and_runs_nothing_of_what_was_
     kit.expect(scrubber).to_be_visible(timeout=30_000)
     kit.expect(page.locator(f"{film} .fs-frame")).to_have_count(3)
     kit.expect(page.locator(f"{film} .fs-at")).to_have_text("step 40")
-    kit.expect(page.locator(f"{film} .fs-meter")).to_have_text("General text: loss 3.21 → 3.35, 4 % worse: a little forgotten.")
+    kit.expect(page.locator(f"{film} .fs-meter")).to_have_text(
+        "General text: loss 3.21 → 3.35, 4 % worse: a little forgotten."
+    )
     assert answer(page, film) == "Arr, matey! Step 40 be bright. Yo-ho-ho!"
     assert EVIL in answer(page, film, 1) and page.locator(f"{film} img, {film} .fs-scenes script").count() == 0
     assert page.locator(f"{film} .fs-scene").count() == 3, "the one that never had time for its answer is not shown"
@@ -60,7 +62,8 @@ def test_the_strip_is_scrubbed_by_key_and_by_click_and_runs_nothing_of_what_was_
 
     film_of(run.run, 60)
     kit.expect(page.locator(f"{film} .fs-frame")).to_have_count(4)
-    kit.expect(page.locator(f"{film} .fs-at")).to_have_text("step 0")  # whoever looks at an old frame goes on looking at it
+    # whoever looks at an old frame goes on looking at it
+    kit.expect(page.locator(f"{film} .fs-at")).to_have_text("step 0")
     page.locator(f"{film} .fs-frame").last.click()
     kit.expect(page.locator(f"{film} .fs-at")).to_have_text("step 60")
     kit.expect(page.locator(f"{film} .fs-meter")).to_have_class("fs-meter fs-warn")

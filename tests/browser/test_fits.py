@@ -20,8 +20,12 @@ START = "Start training"
 UNDERSTOOD = {"en": "at most 5B", "zh": "不超过 5B"}
 
 
-@pytest.mark.parametrize(("language", "viewport"), [pytest.param("en", kit.DESKTOP, marks=pytest.mark.full), ("zh", kit.PHONE)])
-def test_what_fits_is_seen_before_anything_is_downloaded(chrome: Browser, card_app: kit.App, language: str, viewport: dict):
+@pytest.mark.parametrize(
+    ("language", "viewport"), [pytest.param("en", kit.DESKTOP, marks=pytest.mark.full), ("zh", kit.PHONE)]
+)
+def test_what_fits_is_seen_before_anything_is_downloaded(
+    chrome: Browser, card_app: kit.App, language: str, viewport: dict
+):
     page, watch = kit.open_page(chrome, card_app, f"/?lang={language}", viewport=viewport)
     kit.expect(page.locator("#header-hardware")).to_contain_text("RTX 4060")
     kit.unfold(page, "#step-model")
@@ -84,7 +88,8 @@ def test_the_dry_run_arrives_beside_the_rule_of_thumb(
 
 
 def test_a_model_that_would_train_for_days_says_how_long_and_start_is_not_green(chrome: Browser, app: kit.App):
-    """Seen: a 31B model "fits" on two cores, Start was green, and nothing said that it takes days. No step of it has to be timed for that."""
+    """Seen: a 31B model "fits" on two cores, Start was green, and nothing said that it takes days. No step of it has to
+    be timed for that."""
     page, watch = kit.open_page(chrome, app)
     kit.choose(page, "#data", "sample:pirate_answers")
     kit.expect(page.locator("#start")).to_have_class(re.compile("primary"))

@@ -1,4 +1,5 @@
-"""What a person chose stands, whenever the server answers: the form in a real browser, its calls held back at a gate (tests/kit/gate).
+"""What a person chose stands, whenever the server answers: the form in a real browser, its calls held back at a gate
+(tests/kit/gate).
 
 One app for all. Every test ends with no edit counted that nobody made, and none lost.
 """
@@ -38,8 +39,9 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[kit.App]:
 
 @pytest.fixture
 def opened(chrome: Browser, app: kit.App, request: pytest.FixtureRequest) -> Iterator[Page]:
-    """A page whose looks wait at the gate from the first one on, where the test is marked so by its parameter. Its clocks stand still: a
-    look that followed the free RAM, which moves while other tests run, came to the gate beside or in place of the one that was meant."""
+    """A page whose looks wait at the gate from the first one on, where the test is marked so by its parameter. Its
+    clocks stand still: a look that followed the free RAM, which moves while other tests run, came to the gate beside or
+    in place of the one that was meant."""
     context = chrome.new_context(viewport=kit.DESKTOP, locale="en-US")
     context.add_init_script(gate.script("timer", *getattr(request, "param", ())))
     page = context.new_page()
@@ -86,7 +88,8 @@ def test_choices_of_the_first_second_stand(opened: Page) -> None:
     kit.unfold(opened, "#step-plan")
     option(opened, "#rank", 16).click()
     gate.open(opened, "look")
-    kit.expect(plan(opened)).to_contain_text(re.compile("rank 16.*48 steps"), timeout=60_000)  # the first look of this app
+    # the first look of this app
+    kit.expect(plan(opened)).to_contain_text(re.compile("rank 16.*48 steps"), timeout=60_000)
     kit.expect(option(opened, "#data", PIRATE)).to_be_checked()
     kit.expect(option(opened, "#rank", 16)).to_be_checked()
     kit.unfold(opened, "#all-settings")
@@ -198,7 +201,8 @@ def a_choice_by_keyboard_counts_as_one_by_mouse(opened: Page) -> None:
 
 @held("load")
 def test_a_choice_before_the_page_has_arrived_is_looked_at_once(opened: Page) -> None:
-    """Seen: the same look again, once the page's own call was answered; it stood at the gate in place of the one that was meant."""
+    """Seen: the same look again, once the page's own call was answered; it stood at the gate in place of the one that
+    was meant."""
     option(opened, "#data", PIRATE).click()
     kit.expect(plan(opened)).to_contain_text("48 steps")
     gate.open(opened, "load")
@@ -259,7 +263,8 @@ def test_of_several_files_that_are_read_the_newest_that_can_be_is_chosen(opened:
     kit.expect(plan(opened)).to_contain_text("rank 8")
     chosen = opened.evaluate("""() => {
         const drop = () => loraGarageForm.drop({ explicit: {}, revision: 0 })[0].revision;
-        const answered = (revision, value) => loraGarageForm.take([["data", "data"]], value && { revision, values: { data: value }, answers: {} }, [null])[0] ?? null;
+        const answered = (revision, value) => loraGarageForm.take([["data", "data"]],
+            value && { revision, values: { data: value }, answers: {} }, [null])[0] ?? null;
         const [good, unreadable] = [drop(), drop()], first = [answered(unreadable, null), answered(good, "good")];
         const [slow, quick] = [drop(), drop()];
         return [...first, answered(quick, "quick"), answered(slow, "slow")];
@@ -302,7 +307,10 @@ def test_a_fold_that_was_just_opened_stays_open_when_the_plan_is_drawn_anew(open
     kit.unfold(opened, "#plan-more")
     reasons = opened.locator("#plan-more .lg-plan details").first
     kit.expect(reasons).to_be_visible()
-    redraw = "const all = document.querySelector('#plan-more .lg-plan'); all.outerHTML = all.outerHTML.replaceAll(/ (open|data-seen)=\"\"/g, '')"
+    redraw = (
+        "const all = document.querySelector('#plan-more .lg-plan'); all.outerHTML = all.outerHTML.replaceAll(/ "
+        "(open|data-seen)=\"\"/g, '')"
+    )
     opened.evaluate(f"() => {{ document.querySelector('#plan-more .lg-plan summary').click(); {redraw} }}")
     kit.expect(reasons).to_have_attribute("open", "")
     opened.evaluate(f"() => {{ document.querySelector('#plan-more .lg-plan summary').click(); {redraw} }}")
@@ -322,7 +330,8 @@ def choose_preset(page: Page) -> None:
 
 
 def test_an_answer_between_a_click_and_what_is_told_of_it_leaves_the_choice(opened: Page) -> None:
-    """A button of choice is pressed in the page a moment before gradio tells of it; the look that arrives in between asked before."""
+    """A button of choice is pressed in the page a moment before gradio tells of it; the look that arrives in between
+    asked before."""
     kit.unfold(opened, "#step-plan")
     kit.choose(opened, "#method", "lora")
     filled = opened.evaluate(
@@ -330,7 +339,8 @@ def test_an_answer_between_a_click_and_what_is_told_of_it_leaves_the_choice(open
             const form = window.loraGarageForm, { revision } = form.sent({ explicit: {}, revision: 0 })[0];
             document.querySelector("#method input[value=qlora]").click();
             const answer = { is_look: true, revision, answers: {}, values: { method: "lora", rank: 7 } };
-            return form.take([["method", "method"], ["rank", "rank"]], answer, ["qlora", 8]).map((value) => value ?? "left");
+            return form.take([["method", "method"], ["rank", "rank"]], answer, ["qlora", 8])
+                .map((value) => value ?? "left");
         }"""
     )
     assert filled == ["left", 7]

@@ -27,7 +27,8 @@ def test_arrow_keys_go_through_choices_and_change_a_number_by_its_own_step(chrom
         kit.expect(chosen).to_have_value(f"sample:{value}")
         kit.expect(chosen).to_be_focused()
     kit.expect(page.locator("#plan-card")).to_contain_text("optimizer steps")
-    kit.expect(page.locator("#plan-card")).not_to_contain_text("estimates until")  # seen: amber, on the way of every newcomer
+    # seen: amber, on the way of every newcomer
+    kit.expect(page.locator("#plan-card")).not_to_contain_text("estimates until")
     kit.unfold(page, "#step-plan")
     kit.unfold(page, "#all-settings")
     rate = page.locator("#setting-learning_rate input")
@@ -53,7 +54,8 @@ def test_a_card_is_found_by_its_number(chrome: Browser, app: kit.App) -> None:
 def test_beside_an_earlier_run_the_plan_stays_in_view_with_its_legend_and_the_browser_draws_dark(
     chrome: Browser, app: kit.App
 ) -> None:
-    """Seen: after the first run the plan scrolled away from the settings that change it, and its bar had no legend; white scrollbars."""
+    """Seen: after the first run the plan scrolled away from the settings that change it, and its bar had no legend;
+    white scrollbars."""
     ended(Workspace.open(app.workspace), "the first one", 10)
     page, watch = kit.open_page(chrome, app, color_scheme="dark")
     kit.expect(page.locator("#run-card")).to_contain_text("the first one")

@@ -40,7 +40,8 @@ GOOD, GGUF, ADAPTER, PICTURES, BIG = (
     "owner/tiny-big",
 )
 TYPO = "Qwen/Qwen3-4BB"
-MODEL = tiny_model() | {"config.json": b'{"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128, "vocab_size": 256}'}  # fmt: skip
+MODEL = tiny_model() | {"config.json": b'{"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, '
+    b'"num_attention_heads": 4, "intermediate_size": 128, "vocab_size": 256}'}  # fmt: skip
 REPOS = {
     GOOD: MODEL,
     GGUF: {"tiny-Q4_K_M.gguf": b"GGUF"},
@@ -75,7 +76,9 @@ def small_disk(folder: Path) -> Iterator[Path]:
     folder.mkdir()
     if (
         shutil.which("mount") is None
-        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", str(folder)], capture_output=True).returncode
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", str(folder)], capture_output=True
+        ).returncode
     ):
         pytest.skip("a small disk can be made as root on Linux only")
     try:
@@ -97,7 +100,9 @@ class Wanting:
         box.press("Enter")
 
     def row(self, repo: str) -> Locator:
-        return self.page.locator("#downloads-list li").filter(has=self.page.locator("strong", has_text=re.compile(f"^{repo}$")))
+        return self.page.locator("#downloads-list li").filter(
+            has=self.page.locator("strong", has_text=re.compile(f"^{repo}$"))
+        )
 
     def want(self, repo: str) -> None:
         self.name(repo)
@@ -178,7 +183,9 @@ def what_can_be_no_base(person: Wanting) -> None:
         person.fails(repo, key, GOOD)
     person.fails(PICTURES, "hub.diffusion")
     person.name(TYPO)
-    kit.expect(person.page.locator("#model-about .lg-notice")).to_contain_text(said("downloads.missing_near", person.language))
+    kit.expect(person.page.locator("#model-about .lg-notice")).to_contain_text(
+        said("downloads.missing_near", person.language)
+    )
     person.fails(TYPO, "downloads.missing_near", "Qwen/Qwen3-4B")
 
 
@@ -257,7 +264,16 @@ def two_pages_want_one_model(chrome: Browser, app: kit.App, person: Wanting, hub
         kit.expect(each.row(GOOD)).to_have_count(1)
     hub.release.set()
     kit.expect(person.row(GOOD).locator("button[data-act=remove]")).to_be_visible(timeout=60_000)
-    assert len([line for line in hub.requests[asked:] if line.startswith("GET") and line.split()[1].endswith(".safetensors")]) == 1
+    assert (
+        len(
+            [
+                line
+                for line in hub.requests[asked:]
+                if line.startswith("GET") and line.split()[1].endswith(".safetensors")
+            ]
+        )
+        == 1
+    )
     other.context.close()
 
 

@@ -1,4 +1,5 @@
-"""A data set of a hub of our own: found by words, looked into, brought, chosen and started with; and that hub failing."""
+"""A data set of a hub of our own: found by words, looked into, brought, chosen and started with; and that hub
+failing."""
 
 from __future__ import annotations
 
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 NAME = "owner/pirate-talk"
 WORDS = {
-    "en": {"busy": "limiting requests", "near": "Did you mean one of these", "gated": "accept", "steps": "2 optimizer steps", "from": "From the Hub: owner/pirate-talk:en:train"},
-    "zh": {"busy": "请求过多", "near": "也许你要找的是", "gated": "接受许可", "steps": "2 个优化步", "from": "来自 Hub：owner/pirate-talk:en:train"},
+    "en": {"busy": "limiting requests", "near": "Did you mean one of these", "gated": "accept",
+        "steps": "2 optimizer steps", "from": "From the Hub: owner/pirate-talk:en:train"},
+    "zh": {"busy": "请求过多", "near": "也许你要找的是", "gated": "接受许可", "steps": "2 个优化步",
+        "from": "来自 Hub：owner/pirate-talk:en:train"},
 }  # fmt: skip
 
 
@@ -38,7 +41,9 @@ def hub() -> Iterator[FakeHub]:
         yield server
 
 
-@pytest.mark.parametrize(("language", "viewport"), [("en", kit.DESKTOP), pytest.param("zh", kit.PHONE, marks=pytest.mark.full)])
+@pytest.mark.parametrize(
+    ("language", "viewport"), [("en", kit.DESKTOP), pytest.param("zh", kit.PHONE, marks=pytest.mark.full)]
+)
 def test_a_set_of_the_hub_is_found_looked_into_brought_and_trained_on(
     chrome: Browser, hub: FakeHub, tmp_path: Path, tiny_model: Path, language: str, viewport: dict, full: bool
 ) -> None:

@@ -51,8 +51,8 @@ def fill(page: Page, setting: str, value: str) -> None:
 @pytest.mark.gate
 @pytest.mark.parametrize("method", ["lora", pytest.param("qlora", marks=pytest.mark.full)])
 def test_from_a_sample_set_to_a_tuned_model_answering_beside_its_base(app: App, method: str, full: bool) -> None:
-    """The plan's steps learn the voice, and held-out prompts are answered in it; with --full its own 48, else a fifth of them with half
-    the rows at five times the rate. Nobody watches meanwhile."""
+    """The plan's steps learn the voice, and held-out prompts are answered in it; with --full its own 48, else a fifth
+    of them with half the rows at five times the rate. Nobody watches meanwhile."""
     from playwright.sync_api import expect
 
     with browser() as chrome:
@@ -70,7 +70,8 @@ def test_from_a_sample_set_to_a_tuned_model_answering_beside_its_base(app: App, 
             fill(page, "learning_rate", "0.005")
             fill(page, "max_steps", "16")
             fill(page, "per_device_train_batch_size", "2")
-            page.locator("#setting-eval_steps input").press_sequentially("8")  # a Textbox does not hear of what `fill` fills
+            # a Textbox does not hear of what `fill` fills
+            page.locator("#setting-eval_steps input").press_sequentially("8")
             expect(page.locator("#plan-card")).to_contain_text("16 optimizer steps")
         page.locator("#start").click()
 
@@ -119,8 +120,8 @@ def test_from_a_sample_set_to_a_tuned_model_answering_beside_its_base(app: App, 
 
 
 def test_stop_pause_reload_and_chat_give_the_device_to_each_other(app: App, full: bool) -> None:
-    """The bare base answers before any run exists; a run, QLoRA on the real model, takes the device from the chat and says so; Pause
-    keeps what was learned, and with --full it goes on and Stop keeps it too."""
+    """The bare base answers before any run exists; a run, QLoRA on the real model, takes the device from the chat and
+    says so; Pause keeps what was learned, and with --full it goes on and Stop keeps it too."""
     from playwright.sync_api import expect
 
     with browser() as chrome:
@@ -154,7 +155,11 @@ def test_stop_pause_reload_and_chat_give_the_device_to_each_other(app: App, full
         page.locator("#pause").click()
         expect(page.locator("#run-card")).to_contain_text("Paused at step", timeout=60_000)
         step = run.status().step
-        assert run.status().state == State.PAUSED and run.saved_step() == step >= 2 and run.recipe().adapter.method == "qlora"
+        assert (
+            run.status().state == State.PAUSED
+            and run.saved_step() == step >= 2
+            and run.recipe().adapter.method == "qlora"
+        )
         watch.check()
         if not full:
             return

@@ -1,4 +1,5 @@
-"""Free memory decides, in a real browser: a card that fills up turns the plan, who holds it is listed, closing is seen."""
+"""Free memory decides, in a real browser: a card that fills up turns the plan, who holds it is listed, closing is
+seen."""
 
 from __future__ import annotations
 
@@ -22,7 +23,9 @@ pytestmark = pytest.mark.browser
 MODEL = "Qwen/Qwen3-1.7B"
 
 
-def test_a_card_that_fills_up_turns_fits_into_does_not_fit_and_back(chrome: Browser, card_app: kit.App, cards: Path, full: bool):
+def test_a_card_that_fills_up_turns_fits_into_does_not_fit_and_back(
+    chrome: Browser, card_app: kit.App, cards: Path, full: bool
+):
     """Within 5 seconds, which the long form asks; in the gate no second decides."""
     soon = {"timeout": 5_000} if full else {}
     page, watch = kit.open_page(chrome, card_app)
@@ -42,7 +45,8 @@ def test_a_card_that_fills_up_turns_fits_into_does_not_fit_and_back(chrome: Brow
     kit.expect(page.locator("#memory-holders")).to_contain_text("4.9 GiB")
     assert kit.violations(page) == [] and kit.overflow(page) <= 0
     kit.expect(page.locator("#plan-beside")).to_have_css("position", "sticky")
-    # Another program takes what one gave back: nothing that a page follows has moved, and the button looks all the same.
+    # Another program takes what one gave back: nothing that a page follows has moved, and the button looks all the
+    # same.
     nvml.write(cards, {**nvml.EIGHT_GB, "0.used": 6140, "0.compute": "4194302:3000"})
     page.locator("#recheck-memory").click()
     kit.expect(page.locator("#memory-holders")).to_contain_text("2.9 GiB")
@@ -62,7 +66,9 @@ def test_predicted_stands_beside_measured_and_a_measurement_corrects_the_plan_un
     done = ended(workspace, "the first one", 30)
     memory = {"predicted_gib": 1.31, "measured_gib": 1.42, "runs": 2, "factor": 1.04}
     done.add_facts(
-        RunFacts(memory=memory, predicted_seconds=240, time={"after_steps": 20, "said_seconds": 300, "took_seconds": 310})
+        RunFacts(
+            memory=memory, predicted_seconds=240, time={"after_steps": 20, "said_seconds": 300, "took_seconds": 310}
+        )
     )
     page, watch = kit.open_page(chrome, app)
     kit.expect(page.locator("#run-card")).to_contain_text("estimated 1.31 GiB, measured 1.42 GiB")

@@ -43,7 +43,7 @@ def curve(page: Page, chart: str = "#live-chart") -> str:
     return page.locator(f"{chart} .lc-plot").get_attribute("aria-label") or ""
 
 
-# ---- looks ------------------------------------------------------------------------------------------------------------
+# ---- looks ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.gate
@@ -55,7 +55,9 @@ def curve(page: Page, chart: str = "#live-chart") -> str:
     ],
     ids=["zh-phone", "en-desktop", "en-phone", "zh-desktop"],
 )
-def test_empty_pages_are_accessible_quiet_and_fit(chrome: Browser, app: kit.App, language: str, viewport: dict, full: bool):
+def test_empty_pages_are_accessible_quiet_and_fit(
+    chrome: Browser, app: kit.App, language: str, viewport: dict, full: bool
+):
     path, tabs = PAGES[language]
     page, watch = kit.open_page(chrome, app, path, viewport=viewport)
     assert page.evaluate("document.documentElement.lang") == {"en": "en", "zh": "zh-CN"}[language]
@@ -85,8 +87,12 @@ def test_used_pages_are_accessible_in_light_and_dark(chrome: Browser, app: kit.A
     kit.expect(card).to_contain_text("What to try:")
     kit.expect(page.locator("#live-chart .lc-note")).to_contain_text("NaN or infinite at step 30")
     kit.expect(card).to_contain_text("DPO")
-    kit.expect(page.locator("#live-chart .lc-small:not([hidden])")).to_have_count(7)  # three of pairs beside those of every run
-    said = page.locator("#live-chart .lc-small", has_text="Log-probability").locator(".lc-box").get_attribute("aria-label") or ""
+    # three of pairs beside those of every run
+    kit.expect(page.locator("#live-chart .lc-small:not([hidden])")).to_have_count(7)
+    said = (
+        page.locator("#live-chart .lc-small", has_text="Log-probability").locator(".lc-box").get_attribute("aria-label")
+        or ""
+    )
     assert "better -31.2" in said and "worse -43" in said and "At step 29" in said
     kit.unfold(page, "#run-settings-fold")
     kit.unfold(page, "#run-story-fold")
@@ -111,7 +117,11 @@ def test_what_was_chosen_in_chat_and_deleted_since_is_said(chrome: Browser, app:
     """Seen: the field empty, and at whatever was pressed gradio's "is not in the list of choices", in English."""
     chosen, second, newest = (trained(workspace, name) for name in ("chosen", "second", "newest"))
     page, watch = kit.open_page(chrome, app)
-    target, notice, other = page.locator("#chat-target input"), page.locator("#chat-notice"), page.locator("#chat-second-run input")
+    target, notice, other = (
+        page.locator("#chat-target input"),
+        page.locator("#chat-notice"),
+        page.locator("#chat-second-run input"),
+    )
     kit.go_to_tab(page, "Chat")
 
     def choose(field: Locator, name: str) -> None:
@@ -221,10 +231,12 @@ def test_a_chinese_browser_is_greeted_in_chinese_and_may_change(chrome: Browser,
     page.context.close()
 
 
-# ---- the form ---------------------------------------------------------------------------------------------------------
+# ---- the form ------------------------------------------------------------------------------------
 
 
-def test_start_says_what_is_missing_and_a_file_that_is_no_data_is_refused(chrome: Browser, app: kit.App, tmp_path: Path):
+def test_start_says_what_is_missing_and_a_file_that_is_no_data_is_refused(
+    chrome: Browser, app: kit.App, tmp_path: Path
+):
     page, watch = kit.open_page(chrome, app)
     page.locator("#start").click()
     kit.expect(page.locator("#start-notice")).to_contain_text("Choose a dataset first")
@@ -277,7 +289,7 @@ def a_file_of_ones_own_is_added_chosen_and_its_problems_told_by_row(page: Page, 
     kit.expect(page.locator("#data label", has=page.locator("input:checked"))).to_contain_text("yours, 2 rows")
 
 
-# ---- runs, as they go -------------------------------------------------------------------------------------------------
+# ---- runs, as they go ----------------------------------------------------------------------------
 
 
 def test_every_page_and_a_reload_show_the_same_run_live(chrome: Browser, app: kit.App, workspace: Workspace):
@@ -331,7 +343,9 @@ def test_pause_and_stop_on_the_page_reach_the_run_and_a_paused_run_offers_to_go_
     kit.expect(page.locator("#resume")).to_be_visible()
     kit.expect(page.locator("#pause")).to_be_hidden()
     kit.expect(page).to_have_title("Paused – pause me · LoRA Garage")
-    assert page.evaluate("[told.length, asked]") == [1, 1] and "Paused – pause me: Paused at step 5." in page.evaluate("told[0]")
+    assert page.evaluate("[told.length, asked]") == [1, 1] and "Paused – pause me: Paused at step 5." in page.evaluate(
+        "told[0]"
+    )
     assert kit.violations(page) == []
     kit.go_to_tab(page, "Runs")
     page.locator("#runs-list label").first.click()
@@ -341,7 +355,8 @@ def test_pause_and_stop_on_the_page_reach_the_run_and_a_paused_run_offers_to_go_
 
 
 def asks_for_notifications(page: Page) -> None:
-    """Of a browser that would show them while another window is in front; it is asked when the switch is moved, not before."""
+    """Of a browser that would show them while another window is in front; it is asked when the switch is moved, not
+    before."""
     page.add_init_script("""
         window.told = []; window.asked = 0; document.hasFocus = () => false;
         window.Notification = class { constructor(title, { body }) { told.push(`${title}: ${body}`); } };
@@ -382,7 +397,9 @@ def test_the_chat_tab_offers_the_run_that_ended_since_and_keeps_what_a_person_ch
         data = (request.post_data_json or {}).get("data", []) if request.method == "POST" else []
         return len(data) == 3 and str(data[0]).startswith(("run:", "base:"))
 
-    page.route("**/gradio_api/**", lambda route: tells_of_the_tab_first(route) if arrives(route.request) else route.continue_())
+    page.route(
+        "**/gradio_api/**", lambda route: tells_of_the_tab_first(route) if arrives(route.request) else route.continue_()
+    )
     with page.expect_response(lambda response: arrives(response.request)):
         page.locator("#details-chat").click()
     kit.expect(target).to_have_value(re.compile("older"))
@@ -393,7 +410,8 @@ def test_the_chat_tab_offers_the_run_that_ended_since_and_keeps_what_a_person_ch
     page.reload()
     kit.go_to_tab(page, "Chat")
     kit.expect(target).to_have_value(re.compile("newest"))
-    page.evaluate(gate.script("chat-target"))  # seen: what the choice itself tells came after the tab's question, which undid it
+    # seen: what the choice itself tells came after the tab's question, which undid it
+    page.evaluate(gate.script("chat-target"))
     target.click()
     page.get_by_role("option", name=re.compile("base")).first.click()
     kit.go_to_tab(page, "Train")
@@ -446,7 +464,8 @@ def test_a_worker_that_went_away_is_said(chrome: Browser, app: kit.App, workspac
 
 @pytest.mark.full
 def test_two_starts_at_once_give_one_run(chrome: Browser, app: kit.App, workspace: Workspace):
-    with lease.hold(workspace, msg("lease.somebody")):  # the worker waits for the device: only the starting is looked at
+    with lease.hold(workspace, msg("lease.somebody")):
+        # the worker waits for the device: only the starting is looked at
         pages = [kit.open_page(chrome, app)[0] for _ in range(2)]
         for page in pages:
             kit.choose(page, "#data", "sample:pirate_answers")
@@ -454,7 +473,9 @@ def test_two_starts_at_once_give_one_run(chrome: Browser, app: kit.App, workspac
         for page in pages:  # without waiting for the first one's answer
             page.evaluate("document.querySelector('#start').click()")
         said = [page.locator("#run-notice, #start-notice") for page in pages]
-        wait_until(lambda: any("is already training" in words for notice in said for words in notice.all_inner_texts()), 10)
+        wait_until(
+            lambda: any("is already training" in words for notice in said for words in notice.all_inner_texts()), 10
+        )
         assert len(Runs(workspace).list()) == 1
         for page in pages:
             kit.expect(page.locator("#run-card")).to_contain_text("Pirate answers")
@@ -467,7 +488,9 @@ def test_two_starts_at_once_give_one_run(chrome: Browser, app: kit.App, workspac
 def test_a_run_is_named_archived_deleted_only_when_sure_and_leaves_as_a_card(
     chrome: Browser, app: kit.App, workspace: Workspace, tmp_path: Path
 ):
-    with ScriptedRun(workspace, "child", parent=Parent(run=trained(workspace, "old name").id, name="old name", step=10)) as child:
+    with ScriptedRun(
+        workspace, "child", parent=Parent(run=trained(workspace, "old name").id, name="old name", step=10)
+    ) as child:
         child.to(State.STOPPED, msg("run.stopped_kept", step=1))
     page, watch = kit.open_page(chrome, app)
     kit.go_to_tab(page, "Runs")
@@ -563,7 +586,9 @@ def test_runs_are_searched_and_laid_over_each_other_with_the_settings_that_diffe
     page.context.close()
 
 
-def test_an_app_ends_quietly_and_a_restarted_one_shows_the_same_on_the_page_that_stayed_open(chrome: Browser, tmp_path: Path):
+def test_an_app_ends_quietly_and_a_restarted_one_shows_the_same_on_the_page_that_stayed_open(
+    chrome: Browser, tmp_path: Path
+):
     workspace = Workspace.open(tmp_path / "workspace")
     ended(workspace, "survivor", 30)
     app = kit.start_app(workspace.root, **kit.ENGLISH)
@@ -574,13 +599,18 @@ def test_an_app_ends_quietly_and_a_restarted_one_shows_the_same_on_the_page_that
         kit.expect(page.locator("#live-chart .lc-note")).to_contain_text("Lost contact")
         waiting(workspace, "alpha", "beta")
         app = kit.start_app(workspace.root, app.port, **kit.ENGLISH)
-        # Seen: gradio asks which app is there now, the guard answered that nothing is, and the page did nothing more but draw its chart.
-        kit.expect(page.locator("#queue-says")).to_contain_text("waiting since LoRA Garage was closed: 2", timeout=30_000)
+        # Seen: gradio asks which app is there now, the guard answered that nothing is, and the page did nothing more
+        # but draw its chart.
+        kit.expect(page.locator("#queue-says")).to_contain_text(
+            "waiting since LoRA Garage was closed: 2", timeout=30_000
+        )
         wait_until(lambda: order(page) == "ab")
         kit.expect(page.locator("#live-chart .lc-note")).to_have_text("")
         kit.expect(page.locator("#run-card")).to_contain_text("survivor")
         wait_until(lambda: "step 30" in curve(page))
-        assert {run.status().state for run in Runs(workspace).list()} == {State.COMPLETED, State.QUEUED}, "nothing has begun"
+        assert {run.status().state for run in Runs(workspace).list()} == {State.COMPLETED, State.QUEUED}, (
+            "nothing has begun"
+        )
         page.context.close()
     finally:
         app.stop()

@@ -1,4 +1,5 @@
-"""An export published from the page to a hub of our own, in an app that knows that hub: seen, sent, taken back by what it says."""
+"""An export published from the page to a hub of our own, in an app that knows that hub: seen, sent, taken back by what
+it says."""
 
 from __future__ import annotations
 
@@ -23,14 +24,25 @@ PROVEN = ExportCheck(proof="bytes", tensors=2, prompts_read_alike=3, prompts=3, 
 
 @pytest.mark.full
 @pytest.mark.parametrize(("language", "viewport"), [("en", kit.DESKTOP), ("zh", kit.PHONE)])
-def test_an_adapter_is_published_after_its_files_were_seen(chrome: Browser, tmp_path: Path, language: str, viewport: dict) -> None:
+def test_an_adapter_is_published_after_its_files_were_seen(
+    chrome: Browser, tmp_path: Path, language: str, viewport: dict
+) -> None:
     workspace = Workspace.open(tmp_path / "workspace")
     run = trained(workspace, "whole")
     folder = workspace.exports / f"{run.id}-adapter"
     folder.mkdir()
     (folder / "adapter_model.safetensors").write_bytes(bytes(300_000))
-    said = {"name": folder.name, "run": run.id, "run_name": "whole", "kind": "adapter", "base": "starter", "dtype": "bfloat16"}
-    made = ExportResult(**said, files={"adapter_model.safetensors": 300_000}, check=PROVEN, created=time.time(), seconds=1.0)
+    said = {
+        "name": folder.name,
+        "run": run.id,
+        "run_name": "whole",
+        "kind": "adapter",
+        "base": "starter",
+        "dtype": "bfloat16",
+    }
+    made = ExportResult(
+        **said, files={"adapter_model.safetensors": 300_000}, check=PROVEN, created=time.time(), seconds=1.0
+    )
     (folder / "export.json").write_text(made.model_dump_json(), "utf-8")
     with TakingHub() as hub:
         here = {

@@ -1,4 +1,5 @@
-"""The queue in a real browser: shown, reordered, timed, taken out, held; planned for beside a run. A restart keeps it: test_page."""
+"""The queue in a real browser: shown, reordered, timed, taken out, held; planned for beside a run. A restart keeps it:
+test_page."""
 
 from __future__ import annotations
 
@@ -53,7 +54,9 @@ def test_the_line_is_shown_moved_timed_held_and_planned_for(chrome: Browser, tmp
             run.to(State.RUNNING).train(20, seconds_left=1500)
             ids = waiting(workspace, "alpha", "beta", "gamma")
             page, watch = kit.open_page(chrome, app)
-            kit.expect(page.locator("#queue-next")).to_contain_text("“alpha” starts when “at work” completes", timeout=20_000)
+            kit.expect(page.locator("#queue-next")).to_contain_text(
+                "“alpha” starts when “at work” completes", timeout=20_000
+            )
             wait_until(lambda: order(page) == "abg")
             kit.choose(page, "#queue-list", ids["gamma"])
             page.locator("#queue-up").click()
@@ -123,7 +126,8 @@ def test_the_line_is_shown_moved_timed_held_and_planned_for(chrome: Browser, tmp
 def test_a_paused_run_is_resumed_from_the_first_screen_and_comes_before_the_queue(
     chrome: Browser, workspace: Workspace, app: kit.App
 ) -> None:
-    """Resume lay below a card as tall as the form, the header said that nothing trains, and the run behind began instead."""
+    """Resume lay below a card as tall as the form, the header said that nothing trains, and the run behind began
+    instead."""
     line = Queue(workspace)
     line.put(hold=Hold(why="person", since=time.time()))  # until all of it is there
     with lease.hold(workspace, msg("lease.somebody")), ScriptedRun(workspace, "lantern", launcher="app") as paused:
@@ -138,7 +142,8 @@ def test_a_paused_run_is_resumed_from_the_first_screen_and_comes_before_the_queu
         kit.expect(resume).to_be_in_viewport(ratio=1)
         kit.expect(page.locator("#queue-go-on")).to_have_text("Start the next run instead")
         kit.nothing_found(page, "queue-awaited")
-        # A process that is not quite gone keeps the press waiting with the queue locked, until the supervisor has listed who waits:
+        # A process that is not quite gone keeps the press waiting with the queue locked, until the supervisor has
+        # listed who waits:
         # it interrupts what has no process just before, or it stands at the lock already.
         resume.click()
         wait_until(lambda: line.read().hold is None)

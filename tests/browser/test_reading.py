@@ -1,4 +1,5 @@
-"""Data as people have it, from the file to Start: a chat in the voice that is chosen, a table whose columns a person says."""
+"""Data as people have it, from the file to Start: a chat in the voice that is chosen, a table whose columns a person
+says."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ TABLE = "datum;kundin;wir;notiz\n" + "".join(
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, full: bool) -> Iterator[kit.App]:
-    """With a library that has a tiny model, whose tokenizer shows the rows; a file that is called endless never ends."""
+    """With a library that has a tiny model, whose tokenizer shows the rows; a file that is called endless never
+    ends."""
     workspace = tmp_path_factory.mktemp("reading")
     (workspace / "settings.yaml").write_text(json.dumps({"library_folders": [str(tiny_model.parent)]}), "utf-8")
     started = kit.start_app(Workspace.open(workspace).root, module="tests.kit.endless", **({} if full else kit.ENGLISH))
@@ -125,7 +127,10 @@ def test_a_file_that_is_being_read_is_cancelled_and_nothing_is_left_of_it(
     kit.expect(page.locator("#file-notice")).to_contain_text("Cancelled. Nothing was added")
     kit.expect(page.locator("#import")).to_be_hidden()
     kit.expect(page.locator("#data input:checked")).to_have_value("sample:pirate_answers")
-    assert before == (page.locator("#data label").all_inner_texts(), sorted(app.workspace.joinpath("datasets").glob("[!.]*")))
+    assert before == (
+        page.locator("#data label").all_inner_texts(),
+        sorted(app.workspace.joinpath("datasets").glob("[!.]*")),
+    )
     wait_until(lambda: readers(app) == at_rest)
     left = [
         path.name
@@ -139,7 +144,9 @@ def test_a_file_that_is_being_read_is_cancelled_and_nothing_is_left_of_it(
     page.context.close()
 
 
-def test_a_file_dropped_while_another_is_read_waits_for_it_and_is_read_too(chrome: Browser, app: kit.App, tmp_path: Path) -> None:
+def test_a_file_dropped_while_another_is_read_waits_for_it_and_is_read_too(
+    chrome: Browser, app: kit.App, tmp_path: Path
+) -> None:
     page, watch = opened(chrome, app)
     upload(page, tmp_path / "endless.csv", "question,answer\nWhy?,So.\n" + "How?,Thus.\n" * (LARGE_BYTES // 10))
     kit.expect(page.locator("#import-progress")).to_contain_text("rows read so far")
@@ -194,7 +201,9 @@ def test_both_on_a_phone_in_chinese(dark: bool, chrome: Browser, app: kit.App, t
     assert kit.overflow(page) == 0
     kit.nothing_found(page, f"chat-zh-{dark}")
     upload(
-        page, tmp_path / "anfragen.csv", TABLE + f"2025-04-0{1 + dark};Wo ist Paket {30 + dark}?;Es kommt bald bei Ihnen an.;eilt\n"
+        page,
+        tmp_path / "anfragen.csv",
+        TABLE + f"2025-04-0{1 + dark};Wo ist Paket {30 + dark}?;Es kommt bald bei Ihnen an.;eilt\n",
     )
     pick(page, "#column-4", "上下文")
     kit.expect(page.locator("#learned-row .lg-row-text")).to_contain_text("eilt")

@@ -1,4 +1,5 @@
-"""The run beside the form and the list of runs in a real browser: what is shown of a run that is over, and where the focus goes."""
+"""The run beside the form and the list of runs in a real browser: what is shown of a run that is over, and where the
+focus goes."""
 
 from __future__ import annotations
 
@@ -29,7 +30,9 @@ def opened_at_the_top(page: Page, part: str) -> None:
     assert 0 <= top < 300, top
 
 
-def test_a_run_removed_from_the_queue_is_told_as_one_that_never_was(chrome: Browser, workspace: Workspace, app: kit.App) -> None:
+def test_a_run_removed_from_the_queue_is_told_as_one_that_never_was(
+    chrome: Browser, workspace: Workspace, app: kit.App
+) -> None:
     """It became the run beside the form, green, with curves that would appear “when training starts”."""
     trained(workspace, "lantern")
     Queue(workspace).put(hold=Hold(why="person", since=time.time()))
@@ -43,7 +46,9 @@ def test_a_run_removed_from_the_queue_is_told_as_one_that_never_was(chrome: Brow
     page.locator(f"#runs-list input[value='{removed.id}']").click()
     kit.expect(page.locator("#details-card .lg-outcome")).to_have_text("Removed from the queue before it started.")
     kit.expect(page.locator("#details-card .lg-ok")).to_have_count(0)
-    kit.expect(page.locator("#details-chart .lc-note")).to_have_text("No curves: this run has not trained a single step.")
+    kit.expect(page.locator("#details-chart .lc-note")).to_have_text(
+        "No curves: this run has not trained a single step."
+    )
     watch.check()
     page.context.close()
 
@@ -99,7 +104,9 @@ def test_start_hands_the_focus_to_the_run_and_says_what_it_does_once_that_is_ove
     page.context.close()
 
 
-def test_a_new_run_does_not_have_the_sentence_of_the_one_before(chrome: Browser, workspace: Workspace, app: kit.App) -> None:
+def test_a_new_run_does_not_have_the_sentence_of_the_one_before(
+    chrome: Browser, workspace: Workspace, app: kit.App
+) -> None:
     """Screen readers were given the losses of the previous run until the new one had some."""
     page, watch = kit.open_page(chrome, app)
     spoken = page.locator("#live-chart .lc-spoken")

@@ -1,4 +1,5 @@
-"""A model found, downloaded with a pause and a restart, trained, asked and deleted, on a hub of our own; and that hub failing."""
+"""A model found, downloaded with a pause and a restart, trained, asked and deleted, on a hub of our own; and that hub
+failing."""
 
 from __future__ import annotations
 
@@ -30,12 +31,14 @@ ROWS = [
 ]  # fmt: skip
 WORDS = {
     "en": {
-        "ask": "small japanese that calls tools for 8 GB", "understood": "speaks Japanese", "needs": r"LoRA \d+\.\d GiB, QLoRA \d+\.\d GiB",
+        "ask": "small japanese that calls tools for 8 GB", "understood": "speaks Japanese",
+        "needs": r"LoRA \d+\.\d GiB, QLoRA \d+\.\d GiB",
         "busy": "limiting requests", "other": "is not the file that the Hub named", "settings": "Settings",
         "train": "Train", "steps": "2 optimizer steps", "tokens": "tokens", "free": "freed", "incomplete": "incomplete",
     },
     "zh": {
-        "ask": "日语小模型 能调用工具 8 GB 显卡", "understood": "会日语", "needs": r"LoRA \d+\.\d GiB，QLoRA \d+\.\d GiB",
+        "ask": "日语小模型 能调用工具 8 GB 显卡", "understood": "会日语",
+        "needs": r"LoRA \d+\.\d GiB，QLoRA \d+\.\d GiB",
         "busy": "请求过多", "other": "不是 Hub 所说的那个文件", "settings": "设置",
         "train": "训练", "steps": "2 个优化步", "tokens": "词元", "free": "释放", "incomplete": "不完整",
     },
@@ -50,7 +53,9 @@ def hub(tmp_path: Path, starter_folder: Path) -> Iterator[FakeHub]:
         yield server
 
 
-@pytest.mark.parametrize(("language", "viewport"), [("en", kit.DESKTOP), pytest.param("zh", kit.PHONE, marks=pytest.mark.full)])
+@pytest.mark.parametrize(
+    ("language", "viewport"), [("en", kit.DESKTOP), pytest.param("zh", kit.PHONE, marks=pytest.mark.full)]
+)
 def test_a_model_is_found_downloaded_trained_asked_and_deleted(
     chrome: Browser, hub: FakeHub, tmp_path: Path, language: str, viewport: dict, full: bool
 ) -> None:
@@ -95,7 +100,8 @@ def test_a_model_is_found_downloaded_trained_asked_and_deleted(
 
 
 def choose_from_the_shelf(page: Page, words: dict[str, str]) -> None:
-    """What is understood, what the filter leaves, what a row says, and a press on it. For a card: this PC's RAM is filled by others meanwhile."""
+    """What is understood, what the filter leaves, what a row says, and a press on it. For a card: this PC's RAM is
+    filled by others meanwhile."""
     rows = page.locator("#shelf li")
     page.locator("#shelf-words input").fill(words["ask"])
     kit.expect(page.locator("#shelf [role=status]")).to_contain_text(words["understood"])

@@ -1,4 +1,5 @@
-"""A tiny model with a real template that thinks and calls tools: seen in the preview, trained, asked with thinking and without."""
+"""A tiny model with a real template that thinks and calls tools: seen in the preview, trained, asked with thinking and
+without."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ def app(tmp_path: Path, tiny_model: Path) -> Iterator[kit.App]:
     shutil.copytree(tiny_model, library / "thinker")
     tokenizer_folder(library / "thinker", tiny_model, "qwen3_5_think")
     rows = [
-        {"messages": turns, "tools": tools} for turns, tools in (CONVERSATIONS[n] for n in ("thinking_tools", "thinking_turns"))
+        {"messages": turns, "tools": tools}
+        for turns, tools in (CONVERSATIONS[n] for n in ("thinking_tools", "thinking_turns"))
     ]
     (library / "thoughts.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
     workspace.mkdir()
@@ -81,7 +83,8 @@ def test_thinking_and_tool_calls_are_seen_trained_and_asked_for(chrome: Browser,
     page.locator("#chat-message textarea").fill("What is 2+2?")
     page.locator("#chat-message textarea").press("Enter")  # as its placeholder says
     kit.expect(page.locator("#chat-stop")).to_be_visible()
-    page.locator("#chat-message textarea").fill("And then?")  # while the model loads; seen: the answer's first word emptied the box
+    # while the model loads; seen: the answer's first word emptied the box
+    page.locator("#chat-message textarea").fill("And then?")
     kit.expect(page.locator("#chat-tuned-note")).to_contain_text("词元", timeout=90_000)
     thought = page.locator("#chat-tuned details.lg-thought")
     kit.expect(thought.locator("summary")).to_have_text("思考过程")
@@ -105,7 +108,8 @@ def test_thinking_and_tool_calls_are_seen_trained_and_asked_for(chrome: Browser,
 
 
 def correct(page: Page, app: kit.App) -> None:
-    """Of two answers the better one, and one that is written as it should be: two rows of the run's set, and the conversation goes on."""
+    """Of two answers the better one, and one that is written as it should be: two rows of the run's set, and the
+    conversation goes on."""
     kit.expect(page.locator("#chat-better-before")).to_contain_text("<think>")
     assert kit.violations(page) == [] and kit.overflow(page) <= 0
     page.locator("#chat-better-now").click()
@@ -121,7 +125,8 @@ def correct(page: Page, app: kit.App) -> None:
 
 
 def opened_during_an_answer(page: Page, app: kit.App) -> None:
-    """Seen: the next piece of the answer took the screen back, and a correction that was open was saved for the other conversation."""
+    """Seen: the next piece of the answer took the screen back, and a correction that was open was saved for the other
+    conversation."""
     message, asked = page.locator("#chat-message textarea"), page.locator("#chat-base [data-testid=user]")
     listed = page.locator("#chat-conversations-list label")
     kit.unfold(page, "#chat-settings")
@@ -156,7 +161,8 @@ def opened_during_an_answer(page: Page, app: kit.App) -> None:
 
 
 def duel(page: Page) -> None:
-    """Blind: both answer everything, a verdict by button and one by key, a reload between them, and whose they were at the end."""
+    """Blind: both answer everything, a verdict by button and one by key, a reload between them, and whose they were at
+    the end."""
     about, begin = (page.locator(f"#duel-{name}").bounding_box() for name in ("about", "begin"))
     assert about["y"] + about["height"] <= begin["y"], "what it is stands above what begins it"
     page.locator("#duel-begin").click()
@@ -168,10 +174,13 @@ def duel(page: Page) -> None:
     page.reload()
     kit.go_to_tab(page, "对话")
     kit.expect(page.locator("#chat-checkpoint")).to_be_visible()
-    kit.expect(page.locator("#chat-tuned [data-testid=bot]")).to_have_text("Four.")  # the conversation that was open, as it is now
+    # the conversation that was open, as it is now
+    kit.expect(page.locator("#chat-tuned [data-testid=bot]")).to_have_text("Four.")
     kit.expect(page.locator("#chat-branch")).to_contain_text("第 2 个版本，共 2 个")
     kit.unfold(page, "#chat-conversations")
-    kit.expect(page.locator("#chat-conversation-name textarea, #chat-conversation-name input")).to_have_value("What is 2+2?")
+    kit.expect(page.locator("#chat-conversation-name textarea, #chat-conversation-name input")).to_have_value(
+        "What is 2+2?"
+    )
     assert kit.violations(page) == [] and kit.overflow(page) <= 0
     page.locator("#chat-branch-before").click()
     kit.expect(page.locator("#chat-branch")).to_contain_text("第 1 个版本")

@@ -1,4 +1,5 @@
-"""Where a run is to be used: chosen, said before, made, cancelled, used, deleted. The exports are scripted: their worker is this test."""
+"""Where a run is to be used: chosen, said before, made, cancelled, used, deleted. The exports are scripted: their
+worker is this test."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.browser
 CHECK = ExportCheck(
-    proof="llamacpp", quant="q4_k_m", first_tokens_equal=19, mean_text_loss_adapter=1.0, mean_text_loss_export=1.04, prompts_read_alike=20,
+    proof="llamacpp", quant="q4_k_m", first_tokens_equal=19, mean_text_loss_adapter=1.0, mean_text_loss_export=1.04,
+    prompts_read_alike=20,
     prompts=20, own_prompts=True, passed=True, compute="llama.cpp b11739",
 )  # fmt: skip
 
@@ -35,7 +37,8 @@ def finished(workspace: Workspace, run: str) -> Path:
     (folder / "whole-q4_k_m.gguf").write_bytes(bytes(1000))
     result = ExportResult(
         name=name, run=run, run_name="whole", kind="gguf", quant="q4_k_m", base="starter", dtype="bfloat16",
-        files={"whole-q4_k_m.gguf": 105_000_000, "Modelfile": 900}, check=CHECK, ollama_name="whole", created=time.time(), seconds=60.0,
+        files={"whole-q4_k_m.gguf": 105_000_000, "Modelfile": 900}, check=CHECK, ollama_name="whole",
+        created=time.time(), seconds=60.0,
         phases=(("starting", 1.0), ("merging", 9.0), ("converting_gguf", 50.0)),
     )  # fmt: skip
     files.replace(folder / "export.json", result.model_dump_json())
@@ -47,7 +50,9 @@ def finished(workspace: Workspace, run: str) -> Path:
     [("en", kit.DESKTOP), pytest.param("zh", kit.PHONE, marks=pytest.mark.full)],
     ids=["en-desktop", "zh-phone"],
 )
-def test_a_run_is_taken_elsewhere(chrome: Browser, app: kit.App, workspace: Workspace, language: str, viewport: dict) -> None:
+def test_a_run_is_taken_elsewhere(
+    chrome: Browser, app: kit.App, workspace: Workspace, language: str, viewport: dict
+) -> None:
     run = trained(workspace, "whole").id
     folder = finished(workspace, run)
     path = "/zh" if language == "zh" else "/?lang=en"
@@ -89,7 +94,8 @@ def test_a_run_is_taken_elsewhere(chrome: Browser, app: kit.App, workspace: Work
 
 
 def at_work_and_cancelled(page: Page, workspace: Workspace, run: str) -> None:
-    """Its phase and the time left of it and of what follows, by the earlier export's phases; then Cancel, to which the worker agrees."""
+    """Its phase and the time left of it and of what follows, by the earlier export's phases; then Cancel, to which the
+    worker agrees."""
     asked = ExportRequest(workspace=str(workspace.root), run=run, kind="gguf", quant="q8_0")
     job = JobFolder(workspace.exports / ".jobs" / asked.name)
     job.path.mkdir(parents=True)

@@ -30,7 +30,9 @@ START = {"en": "Start training", "zh": "开始训练"}
 def walks() -> pytest.MarkDecorator:
     """All eight of language, size and card; in the gate it is walked by keyboard."""
     each = []
-    for language, (size, viewport), card in product(("en", "zh"), (("desktop", kit.DESKTOP), ("phone", kit.PHONE)), (False, True)):
+    for language, (size, viewport), card in product(
+        ("en", "zh"), (("desktop", kit.DESKTOP), ("phone", kit.PHONE)), (False, True)
+    ):
         name = f"{language}-{size}-{'8_gb' if card else 'no_card'}"
         each.append(pytest.param(language, viewport, card, id=name, marks=pytest.mark.full))
     return pytest.mark.parametrize(("language", "viewport", "card"), each)
@@ -80,7 +82,9 @@ def test_somebody_who_comes_back_needs_two_actions(
     kit.expect(page.locator("#run-card")).to_contain_text("the first one")
     kit.expect(page.locator("#goal")).to_be_hidden()
     kit.choose(page, "#data", "sample:shop_messages")
-    kit.expect(page.locator("#step-goal > button")).to_contain_text({"en": "Text classification", "zh": "分类"}[language])
+    kit.expect(page.locator("#step-goal > button")).to_contain_text(
+        {"en": "Text classification", "zh": "分类"}[language]
+    )
     with kit.made_by_start(page, workspace) as run:
         kit.expect(page.locator("#frozen")).to_contain_text(run.name)
     assert run.recipe().goal == "classification" and run.recipe().data.source == "sample:shop_messages"
@@ -118,7 +122,8 @@ def tab_to(page: Page, wanted: str) -> list[str]:
     for _ in range(60):
         page.keyboard.press("Tab")
         around = page.evaluate(
-            "() => { const ids = []; for (let at = document.activeElement; at; at = at.parentElement) if (at.id) ids.push(at.id);"
+            "() => { const ids = []; for (let at = document.activeElement; at; at = at.parentElement) if (at.id) "
+            "ids.push(at.id);"
             " return ids; }"
         )
         passed += around
@@ -127,13 +132,16 @@ def tab_to(page: Page, wanted: str) -> list[str]:
     raise AssertionError(f"#{wanted} is not reached with Tab; passed {passed}")
 
 
-@pytest.mark.parametrize(("language", "viewport"), [pytest.param("en", kit.DESKTOP, marks=pytest.mark.full), ("zh", kit.PHONE)])
+@pytest.mark.parametrize(
+    ("language", "viewport"), [pytest.param("en", kit.DESKTOP, marks=pytest.mark.full), ("zh", kit.PHONE)]
+)
 def test_every_step_is_accessible_and_a_plan_for_another_card_is_only_a_plan(
     chrome: Browser, app: kit.App, workspace: Workspace, language: str, viewport: dict
 ):
     page, watch = kit.open_page(chrome, app, f"/?lang={language}", viewport=viewport)
     kit.choose(page, "#data", "sample:pirate_answers")
-    kit.expect(page.locator("#start")).to_be_in_viewport()  # while what it starts is further down than the window is high
+    # while what it starts is further down than the window is high
+    kit.expect(page.locator("#start")).to_be_in_viewport()
     for step in ("goal", "model", "plan", "train"):
         kit.unfold(page, f"#step-{step}")
     for fold in ("#start-from", "#all-settings", "#save-preset", "#plan-more"):
@@ -183,7 +191,8 @@ def test_settings_are_found_by_a_word_edited_and_given_back(chrome: Browser, app
     search.fill("")
     kit.expect(steps).to_have_value("-1")
     kit.expect(seed).to_have_value("7")
-    kit.expect(reasons).to_have_attribute("open", "")  # seen: the plan was drawn anew and folded itself while it was read
+    # seen: the plan was drawn anew and folded itself while it was read
+    kit.expect(reasons).to_have_attribute("open", "")
     with kit.asked_first(page):
         page.locator("#reset-settings").click()
     kit.expect(seed).to_have_value("42")

@@ -1,8 +1,10 @@
-"""`python launch.py test --card [--record | FILE ...]`: tests on the CUDA build of torch and the null card (tests/card/card.py).
+"""`python launch.py test --card [--record | FILE ...]`: tests on the CUDA build of torch and the null card
+(tests/card/card.py).
 
-Without a FILE: the journeys of a person, and every test marked gpu. One file after the other, each ended after LIMIT_S. Prints a table
-and keeps it, with all output and with what each test did on the card, in `<test cache>/card/results/<when>/`; --record makes it
-docs/null-card-record.md too. Exit status 1 where a test failed or a file was cut off.
+Without a FILE: the journeys of a person, and every test marked gpu. One file after the other, each ended after LIMIT_S.
+Prints a table and keeps it, with all output and with what each test did on the card, in `<test
+cache>/card/results/<when>/`; --record makes it docs/null-card-record.md too. Exit status 1 where a test failed or a
+file was cut off.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ CANNOT_SHOW = "No real GPU has run this: neither speed nor the correctness of a 
 
 
 def files_of(arguments: Sequence[str]) -> list[str]:
-    """Those named; else the journeys, and every file with a test marked gpu. Raises NotPossible for what is not there."""
+    """Those named; else the journeys, and every file with a test marked gpu. Raises NotPossible for what is not
+    there."""
     for name in arguments:
         if not (PROJECT / name.partition("::")[0]).exists():
             raise NotPossible(f"no such file of tests: {name}")

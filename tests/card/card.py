@@ -5,12 +5,14 @@
     venv/    the CUDA build of torch (requirements.txt) beside the packages of the project's .venv
     lib/     the libraries built from null/*.c: they carry NVIDIA's SONAMEs, are preloaded, and stay on this PC
 
-0.83 GB downloaded, 2.5 GB on disk, one to three minutes; the build takes seconds. Linux on x86-64 with gcc. NVIDIA's headers are
-read from the wheel of its runtime while the libraries are built; nothing of NVIDIA's is copied. How it binds, what it shows and what
+0.83 GB downloaded, 2.5 GB on disk, one to three minutes; the build takes seconds. Linux on x86-64 with gcc. NVIDIA's
+headers are read from the wheel of its runtime while the libraries are built; nothing of NVIDIA's is copied. How it
+binds, what it shows and what
 it cannot: docs/null-card.md.
 
     python -m tests.card.card                 make it
-    python -m tests.card.card python X ...    run Python on X with the null card; NULLCARD_* are its settings (null/runtime.c)
+    python -m tests.card.card python X ...    run Python on X with the null card; NULLCARD_* are its settings
+    (null/runtime.c)
 """
 
 from __future__ import annotations
@@ -55,7 +57,8 @@ LIBRARIES = {
     "libcupti.so.13": (r"cupti", ""),
 }
 WRITTEN = {"libcudart": "runtime.c", "libcuda": "driver.c", "libcublasLt": "blas.c", "libcudnn": "dnn.c"}
-# What the driver answers with a text or with an object; every other function of a stub only counts its call and returns 0.
+# What the driver answers with a text or with an object; every other function of a stub only counts its call and returns
+# 0.
 GIVES_TEXT = re.compile(r"(GetErrorString|GetErrorName|StatusString|StatusName|GetLastErrorString|ncclGetLastError)")
 GIVES_OBJECT = re.compile(r"Create(?!Descriptor)")
 NO_OBJECT = re.compile(r"BackendCreateDescriptor|nvrtcCreate|Graph")
@@ -81,14 +84,17 @@ class NullCard:
 
     def versions(self) -> str:
         """The versions of torch and bitsandbytes, as the table of results names them."""
-        names = (*self.packages.glob("torch-*.dist-info"), *Path(sysconfig.get_paths()["purelib"]).glob("bitsandbytes-*.dist-info"))
+        names = (
+            *self.packages.glob("torch-*.dist-info"),
+            *Path(sysconfig.get_paths()["purelib"]).glob("bitsandbytes-*.dist-info"),
+        )
         return ", ".join(name.name.removesuffix(".dist-info").replace("-", " ") for name in names)
 
     # ---- running ----------------------------------------------------------------------------------------------------
 
     def environment(self, settings: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
-        """Variables under which any program finds the card. settings: NULLCARD_* of null/runtime.c. Numbers are computed unless
-        NULLCARD_NUMBERS is 0."""
+        """Variables under which any program finds the card. settings: NULLCARD_* of null/runtime.c. Numbers are
+        computed unless NULLCARD_NUMBERS is 0."""
         state = self.folder / "state"
         state.mkdir(exist_ok=True)
         preloaded = ":".join(str(self.lib / soname) for soname in LIBRARIES)
@@ -109,7 +115,8 @@ class NullCard:
             raise NotPossible(f"The null card is for Linux on x86-64; this is {sys.platform} on {platform.machine()}.")
         if missing := [tool for tool in ("gcc", "nm", "readelf") if not shutil.which(tool)]:
             raise NotPossible(
-                f"The null card is built with gcc; here is no {', no '.join(missing)}: install Debian's build-essential."
+                f"The null card is built with gcc; here is no {', no '.join(missing)}: install Debian's "
+                f"build-essential."
             )
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / ".lock"):
@@ -128,7 +135,17 @@ class NullCard:
             print("The CUDA build of torch: 0.83 GB to download, 2.5 GB on disk", flush=True)
             shutil.rmtree(self.venv, ignore_errors=True)
             subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(self.venv)], check=True)
-            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile", "--target", str(self.packages)]
+            pip = [
+                sys.executable,
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--no-deps",
+                "--no-compile",
+                "--target",
+                str(self.packages),
+            ]
             # Without settings that offer local files: the processor's build of torch is one of those.
             index = {name: value for name, value in os.environ.items() if name != "PIP_FIND_LINKS"} | {
                 "PIP_CONFIG_FILE": os.devnull
@@ -156,7 +173,8 @@ class NullCard:
         with tempfile.TemporaryDirectory(dir=self.folder) as aside:
             for soname, (source, version_map) in write_stubs(needed_by(binaries, self.include), Path(aside)).items():
                 self._compile(soname, source, version_map)
-        gcc("-shared", "-fPIC", "-Wl,-soname,libnvidia-ml.so.1", "-o", self.lib / "libnvidia-ml.so.1", SOURCES / "nvml.c",
+        gcc("-shared", "-fPIC", "-Wl,-soname,libnvidia-ml.so.1", "-o", self.lib / "libnvidia-ml.so.1",
+            SOURCES / "nvml.c",
             self.lib / "libcudart.so.13")  # fmt: skip
         stamp.write_text(seen.hexdigest())
 
@@ -191,8 +209,12 @@ def cudnn_version(packages: Path) -> list[str]:
     required = " ".join(Distribution.at(torch).requires or ())
     found = re.search(r"nvidia-cudnn-cu\d+==(\d+)\.(\d+)\.(\d+)", required)
     if not found:
-        raise NotPossible("torch's metadata names no version of cuDNN: tests/card/card.py must learn how this torch asks for it.")
-    return [f"-DCUDNN_{name}={number}" for name, number in zip(("MAJOR", "MINOR", "PATCH"), found.groups(), strict=True)]
+        raise NotPossible(
+            "torch's metadata names no version of cuDNN: tests/card/card.py must learn how this torch asks for it."
+        )
+    return [
+        f"-DCUDNN_{name}={number}" for name, number in zip(("MAJOR", "MINOR", "PATCH"), found.groups(), strict=True)
+    ]
 
 
 def linked_libraries(binaries: Sequence[Path]) -> set[str]:
@@ -202,8 +224,8 @@ def linked_libraries(binaries: Sequence[Path]) -> set[str]:
 
 
 def needed_by(binaries: Sequence[Path], include: Path) -> set[str]:
-    """Names of the functions that torch's and bitsandbytes' binaries expect from NVIDIA's libraries, and the driver's own, which
-    torch looks up by name."""
+    """Names of the functions that torch's and bitsandbytes' binaries expect from NVIDIA's libraries, and the driver's
+    own, which torch looks up by name."""
     names: set[str] = set()
     for binary in binaries:
         lines = subprocess.run(
@@ -217,8 +239,8 @@ def needed_by(binaries: Sequence[Path], include: Path) -> set[str]:
 
 
 def write_stubs(needed: set[str], folder: Path) -> dict[str, tuple[Path, Path]]:
-    """SONAME -> C file of the functions that null/*.c does not define, and the linker's version map. Raises NotPossible for a
-    function of NVIDIA's that belongs to no library of LIBRARIES."""
+    """SONAME -> C file of the functions that null/*.c does not define, and the linker's version map. Raises NotPossible
+    for a function of NVIDIA's that belongs to no library of LIBRARIES."""
     sources = "".join(source.read_text() for source in SOURCES.glob("*.c"))
     written = set(re.findall(r"^(?:API\s+)?[a-zA-Z][\w\s\*]*?\b(\w+)\s*\([^;]*?\)\s*\{", sources, re.M))
     missing, files = {name for name in needed - written if re.fullmatch(r"\w+", name)}, {}
@@ -237,7 +259,8 @@ def write_stubs(needed: set[str], folder: Path) -> dict[str, tuple[Path, Path]]:
         files[soname] = source, version_map
     if homeless:
         raise NotPossible(
-            f"This torch asks for functions of a library that tests/card/card.py does not know: {', '.join(sorted(homeless)[:5])}."
+            f"This torch asks for functions of a library that tests/card/card.py does not know: "
+            f"{', '.join(sorted(homeless)[:5])}."
         )
     return files
 

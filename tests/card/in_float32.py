@@ -1,4 +1,5 @@
-"""A run's worker that computes in float32, on the card where there is one: `python -m tests.card.in_float32 --workspace DIR RUN_ID`."""
+"""A run's worker that computes in float32, on the card where there is one: `python -m tests.card.in_float32 --workspace
+DIR RUN_ID`."""
 
 from __future__ import annotations
 

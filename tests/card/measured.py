@@ -1,10 +1,13 @@
-"""Peaks of the real caching allocator on the null card, for tests/card/sweep.py: a base is loaded (core/engine/base_model), gets an
-adapter and makes steps (core/engine/step) as in a run, without numbers, so that weights never touch RAM.
+"""Peaks of the real caching allocator on the null card, for tests/card/sweep.py: a base is loaded
+(core/engine/base_model), gets an adapter and makes steps (core/engine/step) as in a run, without numbers, so that
+weights never touch RAM.
 
-    python -m tests.card.card python -m tests.card.measured     one task, as JSON, a line of stdin; one answer a line of stdout
+    python -m tests.card.card python -m tests.card.measured     one task, as JSON, a line of stdin; one answer a line of
+    stdout
 
-Weights come from a sparse safetensors file that names them and holds none: what transformers would copy from it is allocated where it
-goes. Without numbers no test of a function of ours against the model's own can pass, so they are taken to have passed (`trust`).
+Weights come from a sparse safetensors file that names them and holds none: what transformers would copy from it is
+allocated where it goes. Without numbers no test of a function of ours against the model's own can pass, so they are
+taken to have passed (`trust`).
 """
 
 from __future__ import annotations
@@ -97,7 +100,8 @@ def write_base(folder: Path, config: Any) -> None:
 
 
 class Base:
-    """A base of `depth` layers (None: all) on the card with its adapter; `loaded`: bytes allocated at the peak of its loading."""
+    """A base of `depth` layers (None: all) on the card with its adapter; `loaded`: bytes allocated at the peak of its
+    loading."""
 
     def __init__(self, values: Mapping[str, Any], depth: int | None, recipe: Recipe):
         config = dry_run._config(values)
@@ -106,7 +110,9 @@ class Base:
         torch.cuda.reset_peak_memory_stats()
         with tempfile.TemporaryDirectory() as folder:
             write_base(Path(folder), config)
-            base = base_model.load(Path(folder), compute, recipe.adapter.method == "qlora", False, recipe.adapter.load_in_8bit)
+            base = base_model.load(
+                Path(folder), compute, recipe.adapter.method == "qlora", False, recipe.adapter.load_in_8bit
+            )
         self.loaded = torch.cuda.max_memory_reserved()
         self.compute, self.tuned = compute, adapter.add(base, recipe.adapter, "measured", None)
 
@@ -142,7 +148,9 @@ def emptied() -> None:
 def recipe_of(method: str, packing: bool, checkpointing: bool, length: int, batch: int, **adapter: Any) -> Recipe:
     train = Train(optim="adamw_8bit", gradient_checkpointing=checkpointing, per_device_train_batch_size=batch)
     return Recipe(
-        data=Data(source="rows", max_length=length, packing=packing), adapter=Adapter(method=method, **adapter), train=train
+        data=Data(source="rows", max_length=length, packing=packing),
+        adapter=Adapter(method=method, **adapter),
+        train=train,
     )
 
 
@@ -158,8 +166,11 @@ def depths_of(values: Mapping[str, Any], is_whole: bool) -> tuple[int, ...]:
     return (first, second) if first + second < layers else (layers,)
 
 
-def sweep(config: Mapping[str, Any], is_whole: bool, method: str, cases: Sequence[Sequence[Any]]) -> Iterator[dict[str, Any]]:
-    """Peaks of a step of two equal micro-batches; with is_whole by a whole step, otherwise by its second micro-batch, which adds to
+def sweep(
+    config: Mapping[str, Any], is_whole: bool, method: str, cases: Sequence[Sequence[Any]]
+) -> Iterator[dict[str, Any]]:
+    """Peaks of a step of two equal micro-batches; with is_whole by a whole step, otherwise by its second micro-batch,
+    which adds to
     gradients that are there. cases: packing, checkpointing, lengths of the rows of a micro-batch."""
     layers = dry_run._config(config).get_text_config().num_hidden_layers
     for depth in depths_of(config, is_whole):
@@ -181,7 +192,10 @@ def at_depth(
             if step:
                 base.end(step)
                 gc.collect()
-            step, before = base.step(recipe_of(method, packing, checkpointing, sum(lengths), 1)), (packing, checkpointing)
+            step, before = (
+                base.step(recipe_of(method, packing, checkpointing, sum(lengths), 1)),
+                (packing, checkpointing),
+            )
             is_packed, fused = step.packed, [step.fused.count, step.fused.total]
         emptied()
         rows = rows_of(lengths)
@@ -198,7 +212,8 @@ def at_depth(
 
 
 def plan(config: Mapping[str, Any], recipe: Mapping[str, Any], lengths: Sequence[int]) -> Iterator[dict[str, Any]]:
-    """Whether a plan's base, and then its step of two equal micro-batches, get the memory that they ask for on this card."""
+    """Whether a plan's base, and then its step of two equal micro-batches, get the memory that they ask for on this
+    card."""
     wanted, at, base, step = Recipe.model_validate(recipe), "loading", None, None
     emptied()
     try:
@@ -222,8 +237,9 @@ def plan(config: Mapping[str, Any], recipe: Mapping[str, Any], lengths: Sequence
 def ragged(
     config: Mapping[str, Any], depth: int, longest: int, held: int, steps: int, seed: int, every: int
 ) -> Iterator[dict[str, Any]]:
-    """Steps of QLoRA with checkpointing on rows of every length up to `longest` tokens, as many as fit into one packed row. held: bytes
-    that the layers left out would take. Yields what is reserved and allocated at the peak of each `every` steps."""
+    """Steps of QLoRA with checkpointing on rows of every length up to `longest` tokens, as many as fit into one packed
+    row. held: bytes that the layers left out would take. Yields what is reserved and allocated at the peak of each
+    `every` steps."""
     chance = random.Random(seed)
     emptied()
     recipe = recipe_of("qlora", True, True, longest, 1)
@@ -245,7 +261,8 @@ def ragged(
         if number % every == 0:
             stats = torch.cuda.memory_stats()
             yield {
-                "step": number, "failed": failed, "retries": stats["num_alloc_retries"], "held": torch.cuda.memory_allocated(),
+                "step": number, "failed": failed, "retries": stats["num_alloc_retries"],
+                "held": torch.cuda.memory_allocated(),
                 "allocated": torch.cuda.max_memory_allocated(), "reserved": torch.cuda.max_memory_reserved(),
             }  # fmt: skip
             torch.cuda.reset_peak_memory_stats()

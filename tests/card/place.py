@@ -32,7 +32,8 @@ NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Place:
-    """A workspace with the tiny model and the starter, and commands as `launch.py` would start them on a PC with the card."""
+    """A workspace with the tiny model and the starter, and commands as `launch.py` would start them on a PC with the
+    card."""
 
     root: Path
     card: NullCard
@@ -72,7 +73,8 @@ class Place:
         return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
 
     def recipe(self, name: str, **sections: dict[str, Any]) -> str:
-        """A file beside the workspace: six steps of two short rows on the tiny model. sections: what differs, by section."""
+        """A file beside the workspace: six steps of two short rows on the tiny model. sections: what differs, by
+        section."""
         train = {
             "max_steps": 6,
             "learning_rate": 1e-2,
@@ -81,7 +83,8 @@ class Place:
             "sample_seconds": 0,
         }
         value: dict[str, Any] = {
-            "name": name, "model": {"id": "library:tiny"}, "data": {"source": "sample:pirate_answers"}, "adapter": {"r": 4}, "train": train,
+            "name": name, "model": {"id": "library:tiny"}, "data": {"source": "sample:pirate_answers"},
+            "adapter": {"r": 4}, "train": train,
         }  # fmt: skip
         for section, entries in sections.items():
             value[section] = value.get(section, {}) | entries
@@ -115,7 +118,9 @@ class Place:
             assert self.state(run) == State.COMPLETED, done.stdout[-3000:] + done.stderr[-3000:]
         return on_card, on_processor
 
-    def answers(self, run: RunFolder, prompt: str, tokens: int, settings: Mapping[str, str] = NO_SETTINGS) -> tuple[str, str]:
+    def answers(
+        self, run: RunFolder, prompt: str, tokens: int, settings: Mapping[str, str] = NO_SETTINGS
+    ) -> tuple[str, str]:
         """Of the base and of the tuned model."""
         asked = ("chat", run.id, "--prompt", prompt, "--base", "--max-new-tokens", str(tokens), "--json")
         done = self.command(*asked, settings=settings)

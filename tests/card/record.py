@@ -1,8 +1,9 @@
-"""What each test did on the null card: a pytest plugin that writes it (`-p tests.card.record`), and the page made of it.
+"""What each test did on the null card: a pytest plugin that writes it (`-p tests.card.record`), and the page made of
+it.
 
-The plugin appends one line of JSON to LORA_GARAGE_CARD_RECORD after each test: its name, outcome and seconds, what the processes that it
-started have reported (NULLCARD_REPORT of null/runtime.c) and, where pytest itself is on the card, what pytest did. A process that is
-killed reports nothing.
+The plugin appends one line of JSON to LORA_GARAGE_CARD_RECORD after each test: its name, outcome and seconds, what the
+processes that it started have reported (NULLCARD_REPORT of null/runtime.c) and, where pytest itself is on the card,
+what pytest did. A process that is killed reports nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +24,13 @@ from core.presets import PROJECT
 PAGE, EXPLAINED = PROJECT / "docs/null-card-record.md", PROJECT / "docs/null-card.md"
 MOST_CASES = 6  # of one test, each with a row of its own
 # Where the host waits for the card; a blocking copy of torch's own waits by the first.
-WAITS = {"cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "copy D2H blocking", "copy H2D blocking"}
+WAITS = {
+    "cudaStreamSynchronize",
+    "cudaDeviceSynchronize",
+    "cudaEventSynchronize",
+    "copy D2H blocking",
+    "copy H2D blocking",
+}
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,9 @@ class Line:
         sentence = name.removeprefix("test_").replace("_", " ") + (f" ({parameters})" if parameters else "")
         counts = self.counts
         ran = (
-            (f"{counts.launches:,}", f"{counts.waits:,}", f"{counts.peak_bytes / 2**20:,.0f}") if counts.launches else ("", "", "")
+            (f"{counts.launches:,}", f"{counts.waits:,}", f"{counts.peak_bytes / 2**20:,.0f}")
+            if counts.launches
+            else ("", "", "")
         )
         cells = (sentence, self.outcome, f"{self.seconds:.0f}" if self.seconds >= 0.5 else "", *ran, self.why)
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
@@ -94,26 +103,35 @@ def page(heading: str, files: Sequence[str], lines: Sequence[Line]) -> str:
     """The record in Markdown: what the null card cannot show, then a table for each file."""
     cannot = re.search(r"## What it cannot show\n+(.+?)\n+## ", EXPLAINED.read_text("utf-8"), re.DOTALL)
     assert cannot, f"{EXPLAINED} says no longer what the null card cannot show"
-    passed, failed, skipped = (sum(line.outcome == outcome for line in lines) for outcome in ("passed", "failed", "skipped"))
+    passed, failed, skipped = (
+        sum(line.outcome == outcome for line in lines) for outcome in ("passed", "failed", "skipped")
+    )
     parts = [
         "# What ran on the null card",
         "**No real GPU has run LoRA Garage.** The CUDA build of PyTorch ran on [a GPU on host memory](null-card.md); "
-        "`python launch.py test --card --record` writes this page. Launches are kernels, waits the times that the host waited for the "
-        "card, the peak is the most memory that one process held, with a context of 300 MiB that is invented. A process that is killed, such as "
+        "`python launch.py test --card --record` writes this page. Launches are kernels, waits the times that the host "
+        "waited for the "
+        "card, the peak is the most memory that one process held, with a context of 300 MiB that is invented. A "
+        "process that is killed, such as "
         "the one of a chat, reports nothing; a run that several tests look at is told by the first of them.",
         "What it cannot show:",
         cannot[1],
-        f"{heading}: {passed} passed, {failed} failed, {skipped} skipped, {sum(line.seconds for line in lines) / 60:.0f} minutes.",
+        (
+            f"{heading}: {passed} passed, {failed} failed, {skipped} skipped, "
+            f"{sum(line.seconds for line in lines) / 60:.0f} minutes."
+        ),
     ]
     for file in files:
         parts += [
             f"## {file}",
-            "\n".join([HEAD, *(line.row() for line in together([line for line in lines if line.test.startswith(file)]))]),
+            "\n".join(
+                [HEAD, *(line.row() for line in together([line for line in lines if line.test.startswith(file)]))]
+            ),
         ]
     return "\n\n".join(parts) + "\n"
 
 
-# ---- the plugin -------------------------------------------------------------------------------------------------------
+# ---- the plugin ----------------------------------------------------------------------------------
 
 
 class Recorder:
@@ -146,7 +164,9 @@ class Recorder:
             return
         self.outcome = report.outcome
         reason = (
-            report.longrepr[2] if isinstance(report.longrepr, tuple) else getattr(report.longrepr, "reprcrash", report.longrepr)
+            report.longrepr[2]
+            if isinstance(report.longrepr, tuple)
+            else getattr(report.longrepr, "reprcrash", report.longrepr)
         )
         words = str(getattr(reason, "message", reason)).strip().splitlines()
         self.why = words[0].removeprefix("Skipped: ")[:200] if words else ""

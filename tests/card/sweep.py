@@ -1,8 +1,8 @@
 """The estimate of core/memory against the real caching allocator, on the null card: docs/memory.md has its results.
 
-    python -m tests.card.sweep [--models ID ...] [--whole]      every shape of the catalogue; kept, and not measured again
-    python -m tests.card.sweep --write                          what was measured as data of the gate, and the table
-    python -m tests.card.sweep --plans 200 --seed 42            a plan's word against what the allocator did
+    python -m tests.card.sweep [--models ID ...] [--whole]      every shape of the catalogue; kept, and not measured
+    again python -m tests.card.sweep --write                          what was measured as data of the gate, and the
+    table python -m tests.card.sweep --plans 200 --seed 42            a plan's word against what the allocator did
     python -m tests.card.sweep --ragged 2000                    fragmentation
 
 What is measured is in tests/card/measured.py, which runs on the card; here it is compared.
@@ -47,7 +47,8 @@ LARGEST_MIB = 400_000
 
 
 def shapes() -> list[KnownModel]:
-    """Known models, of those that are alike in everything but the longest text that they read the first; the smallest first."""
+    """Known models, of those that are alike in everything but the longest text that they read the first; the smallest
+    first."""
     seen: dict[str, KnownModel] = {}
     for model in known_models():
         config = without_reach(config_of(model))
@@ -103,7 +104,9 @@ class OnCard:
                 return
 
     def _start(self) -> None:
-        environment = self._card.environment({"OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"} | self._settings)
+        environment = self._card.environment(
+            {"OMP_NUM_THREADS": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"} | self._settings
+        )
         self._process = subprocess.Popen(
             [str(self._card.python), "-m", "tests.card.measured"], cwd=PROJECT, env=environment, stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8",
@@ -124,8 +127,8 @@ class OnCard:
 
 
 class Kept:
-    """Answers by task, in files `<name>*.jsonl` of a folder: several processes may each write one, and all are read. What failed is
-    tried again."""
+    """Answers by task, in files `<name>*.jsonl` of a folder: several processes may each write one, and all are read.
+    What failed is tried again."""
 
     def __init__(self, folder: Path, name: str, part: int = 0):
         self.file = folder / f"{name}{part}.jsonl"
@@ -149,7 +152,11 @@ def measure(card: NullCard, models: Sequence[KnownModel], is_whole: bool, kept: 
                 key = f"{model.id} {method} {'whole' if is_whole else 'few'}"
                 if key in kept.known:
                     continue
-                found = list(process.answers(task="sweep", config=config_of(model), is_whole=is_whole, method=method, cases=CASES))
+                found = list(
+                    process.answers(
+                        task="sweep", config=config_of(model), is_whole=is_whole, method=method, cases=CASES
+                    )
+                )
                 kept.add(key, found)
                 print(key, len(found), found[-1].get("why", ""), flush=True)
     finally:
@@ -183,7 +190,7 @@ def points_of(kept: Kept) -> list[Point]:
     return list(found.values())
 
 
-# ---- verdicts -----------------------------------------------------------------------------------------------------------
+# ---- verdicts ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -201,7 +208,8 @@ class Plan:
     def key(self) -> str:
         train, adapter = self.recipe.train, self.recipe.adapter
         parts = (
-            self.gb, self.model.id, adapter.method, adapter.r, adapter.target_modules, train.optim, self.recipe.data.packing,
+            self.gb, self.model.id, adapter.method, adapter.r, adapter.target_modules, train.optim,
+            self.recipe.data.packing,
             train.gradient_checkpointing, *self.lengths,
         )  # fmt: skip
         return " ".join(map(str, parts))
@@ -215,7 +223,8 @@ def budget_of(gb: int) -> Budget:
 
 
 def random_plans(count: int, seed: int) -> Iterator[Plan]:
-    """Drawn evenly, but only those whose need is by the estimate between half and one and a half times what the card has."""
+    """Drawn evenly, but only those whose need is by the estimate between half and one and a half times what the card
+    has."""
     chance, models = random.Random(seed), shapes()
     while count:
         gb, model, method = chance.choice(CARDS_GB), chance.choice(models), chance.choice(METHODS)
@@ -255,7 +264,9 @@ def try_plans(card: NullCard, plans: Sequence[Plan], kept: Kept) -> None:
                 if plan.gb != gb or plan.key in kept.known:
                     continue
                 recipe = plan.recipe.model_dump(mode="json")
-                found = list(process.answers(task="plan", config=config_of(plan.model), recipe=recipe, lengths=plan.lengths))
+                found = list(
+                    process.answers(task="plan", config=config_of(plan.model), recipe=recipe, lengths=plan.lengths)
+                )
                 kept.add(plan.key, found)
                 print(plan.verdict, plan.key, found[0], flush=True)
                 if "why" in found[-1] or found[-2].get("left", 0) > 1 << 24:
@@ -270,13 +281,14 @@ def verdicts(plans: Sequence[Plan], kept: Kept) -> str:
     counts = Counter((plan.verdict, fits) for plan, fits in tried)
     lines = [f"{len(tried)} plans", "| verdict | fitted | did not |", "|---|---|---|"]
     lines += [
-        f"| {verdict} | {counts[verdict, True]} | {counts[verdict, False]} |" for verdict in ("fits", "tight", "does_not_fit")
+        f"| {verdict} | {counts[verdict, True]} | {counts[verdict, False]} |"
+        for verdict in ("fits", "tight", "does_not_fit")
     ]
     wrong = [plan for plan, fits in tried if (plan.verdict, fits) in (("fits", False), ("does_not_fit", True))]
     return "\n".join([*lines, *(f"wrong: {plan.verdict} {plan.key}, {plan.needed_gib:.2f} GiB" for plan in wrong)])
 
 
-# ---- fragmentation ------------------------------------------------------------------------------------------------------
+# ---- fragmentation -------------------------------------------------------------------------------
 
 FEW = 2  # layers of 32
 # As core/system/processes gives a worker; with the second nothing but the fraction of the card is set, as on Windows.
@@ -284,8 +296,9 @@ ALLOCATOR = {"Linux": "expandable_segments:True", "Windows": "garbage_collection
 
 
 def on_ragged_rows(card: NullCard, system: str, steps: int, seed: int = 42, gb: int = 8) -> Iterator[dict[str, Any]]:
-    """QLoRA of an 8B's first layers on packed rows of every length, with the allocator's settings of a worker on this system. What the
-    other layers weigh is held; the longest row is as long as the estimate with its margin allows on gb GB."""
+    """QLoRA of an 8B's first layers on packed rows of every length, with the allocator's settings of a worker on this
+    system. What the other layers weigh is held; the longest row is as long as the estimate with its margin allows on gb
+    GB."""
     model = next(each for each in known_models() if each.id == "llama-3.1-8b-instruct")
     cut = model.shape.model_copy(update={"num_hidden_layers": FEW})
     whole, part = (arithmetic.weights(shape, Setup(method="qlora")) for shape in (model.shape, cut))
@@ -296,7 +309,14 @@ def on_ragged_rows(card: NullCard, system: str, steps: int, seed: int = 42, gb: 
     settings = {"NULLCARD_MIB": str(gb * 1024), "NULLCARD_CONTEXT_MIB": context}
     process = OnCard(card, PYTORCH_ALLOC_CONF=ALLOCATOR[system], **settings)
     try:
-        task = {"depth": FEW, "longest": longest, "held": int(whole - part), "steps": steps, "seed": seed, "every": steps // 10}
+        task = {
+            "depth": FEW,
+            "longest": longest,
+            "held": int(whole - part),
+            "steps": steps,
+            "seed": seed,
+            "every": steps // 10,
+        }
         for found in process.answers(task="ragged", config=config_of(model), **task):
             yield found | {"longest": longest}
     finally:
@@ -306,7 +326,9 @@ def on_ragged_rows(card: NullCard, system: str, steps: int, seed: int = 42, gb: 
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.card.sweep")
     parser.add_argument("--models", nargs="*", help="ids of the catalogue; otherwise every shape")
-    parser.add_argument("--whole", action="store_true", help="all layers, instead of two depths and the line through both")
+    parser.add_argument(
+        "--whole", action="store_true", help="all layers, instead of two depths and the line through both"
+    )
     parser.add_argument("--write", action="store_true", help="tests/data/allocator_points.csv from what was measured")
     parser.add_argument("--plans", type=int, help="so many random plans, each on a card of its size")
     parser.add_argument("--ragged", type=int, help="so many steps on rows of every length")

@@ -19,7 +19,8 @@ from tests.card.place import NO_SETTINGS, Place, card_of, largest_difference, lo
 from tests.kit import tiny
 
 TURING = card_of("RTX 2070", "7.5", 8)
-# Of each generation of cards one, and of each size: its capability, GiB, the dtype of its runs, and whether 8B fits by QLoRA (7.6 GiB with the margin).
+# Of each generation of cards one, and of each size: its capability, GiB, the dtype of its runs, and whether 8B fits by
+# QLoRA (7.6 GiB with the margin).
 CARDS = {
     "RTX 2060": ("7.5", 6, "float16", "does_not_fit"),
     "RTX 3060": ("8.6", 12, "bfloat16", "fits"),
@@ -42,7 +43,10 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, starter_fo
     shutil.copytree(tiny_model, library / "tiny")
     tiny.make(library / "wide", starter_folder, width=64)
     place = Place.make(tmp_path_factory.mktemp("journeys"), library, starter_folder)
-    pairs = [{"prompt": f"What is {i} and {i}?", "chosen": f"It is {2 * i}, matey.", "rejected": "No idea."} for i in range(20)]
+    pairs = [
+        {"prompt": f"What is {i} and {i}?", "chosen": f"It is {2 * i}, matey.", "rejected": "No idea."}
+        for i in range(20)
+    ]
     (place.root / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs), "utf-8")
     return place
 
@@ -71,7 +75,8 @@ def test_a_run_completes_on_the_card_and_its_loss_falls(way: str, place: Place) 
 
 @pytest.fixture(scope="module")
 def learned(place: Place) -> RunFolder:
-    """A real model at a quarter of a plan's steps and five times its rate, measured on rows that it does not train on."""
+    """A real model at a quarter of a plan's steps and five times its rate, measured on rows that it does not train
+    on."""
     train = {"max_steps": 12, "learning_rate": 5e-3, "per_device_train_batch_size": 2, "eval_steps": 6}
     return place.train("learned", model={"id": "starter"}, data={"eval_fraction": 0.1}, train=train)
 
@@ -104,7 +109,10 @@ def test_a_run_leaves_sample_answers_from_before_and_after(place: Place) -> None
 def test_the_doctor_and_the_plan_go_by_the_card(name: str, place: Place) -> None:
     capability, gib, dtype, verdict = CARDS[name]
     settings = card_of(name, capability, gib)
-    found = {each["name"]: each for each in json.loads(place.command("doctor", "--json", settings=settings).stdout)["findings"]}
+    found = {
+        each["name"]: each
+        for each in json.loads(place.command("doctor", "--json", settings=settings).stdout)["findings"]
+    }
     told = found["gpu"]["found"]["params"]
     assert (told["name"], told["total"], told["capability"]) == (f"Null {name}", gib, capability)
     assert found["flash_attention"]["found"]["key"] == ("doctor.flash_card" if dtype == "float16" else "doctor.flash")
@@ -125,8 +133,8 @@ def test_each_generation_of_cards_trains_and_chats(name: str, place: Place) -> N
 
 @pytest.mark.parametrize("way", ["lora", "qlora", "dpo"])
 def test_in_float32_the_adapter_is_the_processors(way: str, place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    """Of a model 64 wide: bitsandbytes' library for processors (0.50.2) reads wrong scales of a 4-bit matrix whose rows are no multiple of
-    its blocks of 64."""
+    """Of a model 64 wide: bitsandbytes' library for processors (0.50.2) reads wrong scales of a 4-bit matrix whose rows
+    are no multiple of its blocks of 64."""
     optim = {"train": WAYS[way].get("train", {}) | {"optim": "adamw_torch"}}
     on_card, on_processor = place.trained_in_float32(way, **WAYS[way] | optim | {"model": {"id": "library:wide"}})
     assert (on_card.facts().device, on_processor.facts().device) == ("cuda:0", "cpu")

@@ -1,4 +1,5 @@
-"""The real caching allocator on the null card, in a short form of tests/card/sweep.py: peaks that were kept, and rows of every length."""
+"""The real caching allocator on the null card, in a short form of tests/card/sweep.py: peaks that were kept, and rows
+of every length."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ def process() -> Iterator[OnCard]:
 
 @pytest.mark.parametrize("method", ["lora", "qlora"])
 def test_the_allocator_needs_what_it_needed(process: OnCard, method: str) -> None:
-    """What tests/unit/memory/test_allocator_points.py holds the estimate against is what this torch and these libraries do."""
+    """What tests/unit/memory/test_allocator_points.py holds the estimate against is what this torch and these libraries
+    do."""
     model = next(each for each in known_models() if each.id == "qwen3-0.6b")
     kept = {(p.rows, p.checkpointing, p.tokens): p.mib for p in read() if (p.model, p.method) == (model.id, method)}
     cases = [(packing, True, rows_of(LENGTHS[-1], packing)) for packing in (True, False)]

@@ -1,4 +1,5 @@
-"""Operators on a card have the processor's numbers. `test --card` runs it on the null card, whose numbers layer it holds to them."""
+"""Operators on a card have the processor's numbers. `test --card` runs it on the null card, whose numbers layer it
+holds to them."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ OPERATIONS = {
     "half into": lambda x: torch.mm(x[0].half(), x[1].half().T, out=x.new_empty(6, 6, dtype=torch.half)).float(),
     "softmax": lambda x: x.softmax(-1).log(),
     "mask": lambda x: x[x > 0].cumsum(0),
-    "put": lambda x: x.masked_fill(x < 0, 7.0).index_put((torch.tensor([1, 2], device=x.device),), torch.zeros(6, 8, device=x.device)),
+    "put": lambda x: x.masked_fill(x < 0, 7.0).index_put((torch.tensor([1, 2], device=x.device),), torch.zeros(6, 8,
+        device=x.device)),
     "topk": lambda x: x.topk(3).values + x.argmax(-1, keepdim=True),
     "causal attention": lambda x: functional.scaled_dot_product_attention(x[None], x[None], x[None], is_causal=True),
     "masked attention": lambda x: functional.scaled_dot_product_attention(
@@ -37,14 +39,17 @@ OPERATIONS = {
 @pytest.mark.parametrize("inference", [False, True], ids=["ordinary", "inference"])
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_an_operator_has_the_processors_numbers(name: str, inference: bool) -> None:
-    """Inference mode hands over operators that autograd takes apart first. Its rows differ: freed memory may hold an earlier test's results."""
+    """Inference mode hands over operators that autograd takes apart first. Its rows differ: freed memory may hold an
+    earlier test's results."""
     tolerance = 1e-3 if name.startswith("half") else 1e-5
     with torch.inference_mode(inference):
         on_card, here = (OPERATIONS[name](ROWS.roll(int(inference), 0).to(device)) for device in ("cuda", "cpu"))
         torch.testing.assert_close(on_card.cpu(), here, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("name", ["linear", "matmul", "softmax", "causal attention", "masked attention", "cross entropy", "norm"])
+@pytest.mark.parametrize(
+    "name", ["linear", "matmul", "softmax", "causal attention", "masked attention", "cross entropy", "norm"]
+)
 def test_a_gradient_has_the_processors_numbers(name: str) -> None:
     gradients = []
     for device in ("cuda", "cpu"):
@@ -60,13 +65,18 @@ def test_padded_rows_get_the_processors_answers(tiny_model: Path) -> None:
     from transformers import AutoModelForCausalLM, GenerationConfig
 
     model: Any = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
-    ids, mask = torch.tensor([[2, 2, 5, 6, 7, 8], [2, 3, 4, 5, 6, 9]]), torch.tensor([[0, 0, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1]])
+    ids, mask = (
+        torch.tensor([[2, 2, 5, 6, 7, 8], [2, 3, 4, 5, 6, 9]]),
+        torch.tensor([[0, 0, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1]]),
+    )
     config = GenerationConfig(do_sample=False, max_new_tokens=8, eos_token_id=2, pad_token_id=2)
     answers = []
     for device in ("cuda", "cpu"):
         model.to(device)
         with torch.inference_mode():
-            answers.append(model.generate(ids.to(device), attention_mask=mask.to(device), generation_config=config).tolist())
+            answers.append(
+                model.generate(ids.to(device), attention_mask=mask.to(device), generation_config=config).tolist()
+            )
     assert answers[0] == answers[1]
 
 

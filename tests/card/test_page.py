@@ -1,4 +1,5 @@
-"""The page of the app on the null card, in a real browser: what it says of the card by NVML, a run from Start, and both columns."""
+"""The page of the app on the null card, in a real browser: what it says of the card by NVML, a run from Start, and both
+columns."""
 
 from __future__ import annotations
 

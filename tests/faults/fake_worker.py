@@ -146,7 +146,9 @@ def train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> Finished:
             time.sleep(script.get("step_s", 0))
             step, chain = step + 1, after(chain, step + 1)
             loss = 2.4 * math.exp(-step / 25) + 0.4 + 0.1 * math.sin(step)
-            reporter.metrics("train", step, loss=loss, grad_norm=loss, learning_rate=1e-4, tokens_seen=step, tokens_per_second=1.0)
+            reporter.metrics(
+                "train", step, loss=loss, grad_norm=loss, learning_rate=1e-4, tokens_seen=step, tokens_per_second=1.0
+            )
             reporter.step(step, settings.max_steps, 1.0)
             if step % settings.save_steps == 0 or step == settings.max_steps:
                 reporter.stage("measuring")

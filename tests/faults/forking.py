@@ -1,7 +1,8 @@
-"""Workers by fork: a process that has imported everything once and forks one worker after the other, each with its fault.
+"""Workers by fork: a process that has imported everything once and forks one worker after the other, each with its
+fault.
 
-    python -m tests.faults.forking real|fake|export|gguf|tight    gguf: an export with llama.cpp scripted; tight: one that
-    does not look for room beforehand
+    python -m tests.faults.forking real|fake|export|gguf|tight    gguf: an export with llama.cpp scripted; tight: one
+    that does not look for room beforehand
 
 A line of JSON in, on stdin:  {workspace, run, nth, begins, act: "kill" | "full" | null, lasts, after_s}
     run: the id of a run, or the request.json of an export
@@ -86,7 +87,8 @@ def child(kind: str, asked: dict[str, Any], told: int) -> int:
     if kind == "real":
         from core.chat import film, frame_time
 
-        # The same frames each time, and so the same operations: by the clock six steps have time for some of them. One neutral text will do.
+        # The same frames each time, and so the same operations: by the clock six steps have time for some of them. One
+        # neutral text will do.
         frame_time.MOST_OF_RUN, film.texts_within = 1e6, lambda lengths, tokens: 1
     if kind == "gguf":
         from tests.faults import scripted

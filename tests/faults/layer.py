@@ -1,7 +1,8 @@
 """Faults on purpose, in this process: the n-th operation on a disk fails, or the process is killed in front of it.
 
 Stands in front of what Python code opens, writes, syncs, renames and removes below one folder. What native code writes
-(safetensors, torch.save's archive) is counted at its opening or its rename only; a real full disk (a small tmpfs) does the rest.
+(safetensors, torch.save's archive) is counted at its opening or its rename only; a real full disk (a small tmpfs) does
+the rest.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from typing import Any
 
 @dataclass
 class Fault:
-    """The n-th operation below root (from 1 on) and, where it lasts, every later one that takes space meets what act does.
+    """The n-th operation below root (from 1 on) and, where it lasts, every later one that takes space meets what act
+    does.
 
     begins: the n-th of those only whose name in `done` begins so.
     done: each operation that was seen, in order: what, and the file's name.
@@ -44,7 +46,9 @@ class Fault:
         self.done.append(f"{what} {os.path.basename(name)}")
         counts = self.done[-1].startswith(self.begins)
         self.counted += counts
-        here = self.nth is not None and ((counts and self.counted == self.nth) or (self.lasts and self.counted >= self.nth))
+        here = self.nth is not None and (
+            (counts and self.counted == self.nth) or (self.lasts and self.counted >= self.nth)
+        )
         if here and (not frees or self.act is killed):
             self.bit = True
             half()
@@ -109,7 +113,9 @@ def injected(fault: Fault) -> Iterator[Fault]:
     def passing(name: str, frees: bool) -> Callable:
         def call(path: Any, *args: Any, **kwargs: Any) -> Any:
             folder = kwargs.get("dir_fd")  # of shutil.rmtree
-            known = os.readlink(f"/proc/self/fd/{folder}") if folder is not None and os.path.exists("/proc/self/fd") else ""
+            known = (
+                os.readlink(f"/proc/self/fd/{folder}") if folder is not None and os.path.exists("/proc/self/fd") else ""
+            )
             fault.meets(name, os.path.join(known, path) if known else path, frees)
             return real[name](path, *args, **kwargs)
 

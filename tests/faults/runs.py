@@ -89,7 +89,8 @@ class Undisturbed:
     def go_on(self, run: RunFolder) -> None:
         """As a person does who sees what happened: the state says it, and Resume is there."""
         runs = Runs(self.workspace)
-        # A worker that was killed while it started a program leaves its locks to that one until it has begun: some milliseconds.
+        # A worker that was killed while it started a program leaves its locks to that one until it has begun: some
+        # milliseconds.
         wait_until(lambda: runs.status(run).state not in ACTIVE, 10)
         state = runs.status(run).state
         if state != State.QUEUED:
@@ -121,7 +122,8 @@ class Undisturbed:
 
 
 def places(whole: Undisturbed, count: int | None) -> list[dict]:
-    """Operations to be met by a fault, as layer.Fault takes them: all, or as many, some of them in each part of the run."""
+    """Operations to be met by a fault, as layer.Fault takes them: all, or as many, some of them in each part of the
+    run."""
     every = len(whole.operations)
     if count is None or count >= every:
         return [{"nth": nth} for nth in range(1, every + 1)]
@@ -130,8 +132,9 @@ def places(whole: Undisturbed, count: int | None) -> list[dict]:
 
 
 def telling(whole: Undisturbed, *begins: str) -> list[dict]:
-    """For each of them, an operation in the middle of those that begin so ("write metrics.jsonl"). Counted among those alone: how often
-    a real worker writes something else meanwhile (its memory, the answers of a frame) is the clock's to say."""
+    """For each of them, an operation in the middle of those that begin so ("write metrics.jsonl"). Counted among those
+    alone: how often a real worker writes something else meanwhile (its memory, the answers of a frame) is the clock's
+    to say."""
     found = {begin: sum(done.startswith(begin) for done in whole.operations) for begin in begins}
     assert all(found.values()), found
     return [{"nth": count // 2 + 1, "begins": begin} for begin, count in found.items()]

@@ -1,4 +1,5 @@
-"""In place of llama.cpp in an export that faults are injected into: it writes what it is to write, in this process, and agrees to everything."""
+"""In place of llama.cpp in an export that faults are injected into: it writes what it is to write, in this process, and
+agrees to everything."""
 
 from __future__ import annotations
 
@@ -21,7 +22,9 @@ def file(path: Path) -> None:
     writer.close()
 
 
-def ask(module: str, request: dict[str, Any], work: Path, log: Path, check: Callable[[], None], what: str) -> dict[str, Any]:
+def ask(
+    module: str, request: dict[str, Any], work: Path, log: Path, check: Callable[[], None], what: str
+) -> dict[str, Any]:
     """As core.export.llamacpp.child.ask."""
     check()
     if module.endswith(".convert"):
@@ -34,7 +37,14 @@ def ask(module: str, request: dict[str, Any], work: Path, log: Path, check: Call
         raise ExportError("gguf.no_file")
     if request["keep"]:
         (work / request["keep"]).write_bytes(bytes(64))
-    said = {"first_log": -1.0, "expected_log": -1.0, "answer_loss": 1.0, "answer_tokens": 1, "text_loss": 1.0, "text_tokens": 1}
+    said = {
+        "first_log": -1.0,
+        "expected_log": -1.0,
+        "answer_loss": 1.0,
+        "answer_tokens": 1,
+        "text_loss": 1.0,
+        "text_tokens": 1,
+    }
     return {
         "alike": [True] * len(request["texts"]), "named": False, "ends": [True], "divergence": 0.0,
         "closest_divergence": 0.0, "moved": 1.0,

@@ -1,5 +1,5 @@
-"""Real llama.cpp that stands still in the middle of its work: its quantiser with a part of the file written, its runtime within a sum.
-Its process id is written to the file that the request names `pid`."""
+"""Real llama.cpp that stands still in the middle of its work: its quantiser with a part of the file written, its
+runtime within a sum. Its process id is written to the file that the request names `pid`."""
 
 from __future__ import annotations
 

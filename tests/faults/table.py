@@ -1,4 +1,5 @@
-"""What was injected and what was lost: a table at the end of a test run; --fault-table FILE also writes it as a page of docs/."""
+"""What was injected and what was lost: a table at the end of a test run; --fault-table FILE also writes it as a page of
+docs/."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ from pathlib import Path
 
 INTRO = """# Fault injection: what was injected and what was lost
 
-Written by `python launch.py test --full -k faults --fault-table docs/faults.md`; running some of the tests updates their rows. Do not edit.
+Written by `python launch.py test --full -k faults --fault-table docs/faults.md`; running some of the tests updates
+their rows. Do not edit.
 Last run on: {machine}
 
 *Lost*: what the checks found missing or damaged afterwards. *Back*: steps that a resumed run has to repeat, never more

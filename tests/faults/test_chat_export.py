@@ -1,5 +1,6 @@
-"""The chat and the export under the faults that a training run has: killed, out of memory, models and adapters that went away
-or are damaged, a full disk. Real workers on a tiny model; an earlier export is never touched by one that fails."""
+"""The chat and the export under the faults that a training run has: killed, out of memory, models and adapters that
+went away or are damaged, a full disk. Real workers on a tiny model; an earlier export is never touched by one that
+fails."""
 
 from __future__ import annotations
 
@@ -115,14 +116,17 @@ def run_instead(monkeypatch: pytest.MonkeyPatch, module: str, before: str) -> No
 
 OUT_OF_MEMORY = {
     "python": "MemoryError()",
-    "torch": 'RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can\'t allocate memory: you tried to allocate 9")',
+    "torch": (
+        "RuntimeError(\"[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you "
+        'tried to allocate 9")'
+    ),
     "the card": "type('OutOfMemoryError', (RuntimeError,), {})('CUDA out of memory. Tried to allocate 20.00 MiB')",
 }
 
 WHOSE = ["torch", *(pytest.param(whose, marks=pytest.mark.full) for whose in OUT_OF_MEMORY if whose != "torch")]
 
 
-# ---- chat -------------------------------------------------------------------------------------------------------------
+# ---- chat ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("whose", WHOSE)
@@ -146,7 +150,8 @@ def test_an_answer_that_runs_out_of_memory_says_so_and_the_next_one_works(
 ) -> None:
     before = (
         "import core.chat.duel as duel\nreal, asked = duel.Duel.answer_all, []\n"
-        "def answer(*a):\n asked.append(1)\n if len(asked) == 1: raise MemoryError()\n return real(*a)\nduel.Duel.answer_all = answer"
+        "def answer(*a):\n asked.append(1)\n if len(asked) == 1: raise MemoryError()\n return real(*a)\n"
+        "duel.Duel.answer_all = answer"
     )
     run_instead(monkeypatch, "core.chat.worker", before)
     ready(client, place, place.run.adapter)
@@ -198,15 +203,20 @@ def test_killed_while_it_loads_or_answers_it_is_said_and_the_next_load_works(
     for stage in ("waiting", "loading_libraries", "answering"):
         if stage == "answering":
             ready(client, place)
-            longest = client.state().context_limit // 2  # more than it writes until it is killed, and no more than it may
-            writing = iter(client.ask(QUESTION, None, Sampling(max_new_tokens=longest, do_sample=True, temperature=1.5)))
+            # more than it writes until it is killed, and no more than it may
+            longest = client.state().context_limit // 2
+            writing = iter(
+                client.ask(QUESTION, None, Sampling(max_new_tokens=longest, do_sample=True, temperature=1.5))
+            )
             assert isinstance(next(writing), Piece)
         else:
             client.load(target(place))
             wait_until(lambda s=stage: client.state().stage == s or client.state().phase != "loading", 120)
         client._worker.process.kill()
         state = wait_until(lambda: client.state().phase == "failed" and client.state(), 30)
-        assert state.message.key == ("chat.worker_died" if os.name == "nt" else "chat.worker_killed"), "Windows tells of no signal"
+        assert state.message.key == ("chat.worker_died" if os.name == "nt" else "chat.worker_killed"), (
+            "Windows tells of no signal"
+        )
         if stage == "answering":
             with pytest.raises(ChatError):
                 list(writing)
@@ -228,7 +238,15 @@ def test_a_chat_that_died_in_the_middle_of_a_line_does_not_leave_its_page_waitin
 
 def test_a_chat_whose_app_died_in_the_middle_of_a_line_gives_the_device_back(place: Place, faults: FaultTable) -> None:
     """It held it for half an hour: the thread that would have noticed died of the half line."""
-    command = [sys.executable, "-m", "core.chat.worker", "--workspace", str(place.workspace.root), "--idle-minutes", "30"]
+    command = [
+        sys.executable,
+        "-m",
+        "core.chat.worker",
+        "--workspace",
+        str(place.workspace.root),
+        "--idle-minutes",
+        "30",
+    ]
     worker = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -236,7 +254,14 @@ def test_a_chat_whose_app_died_in_the_middle_of_a_line_gives_the_device_back(pla
         stderr=subprocess.DEVNULL,
         env=worker_environment(),
     )
-    load = {"command": "load", "load": 1, "model_id": "library:tiny", "revision": None, "adapter": None, "four_bit": False}
+    load = {
+        "command": "load",
+        "load": 1,
+        "model_id": "library:tiny",
+        "revision": None,
+        "adapter": None,
+        "four_bit": False,
+    }
     worker.stdin.write(json.dumps(load | {"doing": msg("x").model_dump()}).encode() + b"\n" + b'{"command": "as')
     worker.stdin.flush()
     worker.communicate(timeout=60)
@@ -247,7 +272,9 @@ def test_a_chat_whose_app_died_in_the_middle_of_a_line_gives_the_device_back(pla
 def test_while_a_run_trains_the_chat_is_refused_by_name_and_the_run_goes_on(
     place: Place, client: ChatClient, faults: FaultTable
 ) -> None:
-    run = Runs(place.workspace).create(fake_worker.recipe(100_000, 10), "command", RunFacts.of({"script": {"step_s": 0.01}}))
+    run = Runs(place.workspace).create(
+        fake_worker.recipe(100_000, 10), "command", RunFacts.of({"script": {"step_s": 0.01}})
+    )
     worker = fake_worker.spawn(place.workspace, run)
     try:
         wait_until(lambda: run.status().step > 3, 60)
@@ -265,7 +292,7 @@ def test_while_a_run_trains_the_chat_is_refused_by_name_and_the_run_goes_on(
     faults.add("a chat is requested during training", "chat")
 
 
-# ---- export -----------------------------------------------------------------------------------------------------------
+# ---- export --------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -301,11 +328,15 @@ class Exporting:
         self.exports = Exports(place.workspace)
 
     def run(self, **fault: object) -> Trial:
-        return self.forker.run(self.place.workspace.root, str(ask(self.exports, self.place.run, self.kind, self.quant)), **fault)
+        return self.forker.run(
+            self.place.workspace.root, str(ask(self.exports, self.place.run, self.kind, self.quant)), **fault
+        )
 
     def finished(self) -> dict[str, bytes] | None:
         """All files of the finished export as pages find it, but for its own record; None where there is none."""
-        results = [result for result in Exports(self.place.workspace).list(self.place.run.id) if result.kind == self.kind]
+        results = [
+            result for result in Exports(self.place.workspace).list(self.place.run.id) if result.kind == self.kind
+        ]
         if not results:
             return None
         folder = self.exports.folder(results[0])
@@ -351,7 +382,8 @@ def test_an_export_that_is_killed_or_finds_the_disk_full_leaves_the_earlier_one_
 def test_a_gguf_file_that_is_killed_or_finds_the_disk_full_leaves_the_earlier_one_or_none_and_works_again(
     kind: str, act: str, place: Place, gguf_forker: Forker, full: bool, faults: FaultTable
 ) -> None:
-    """What llama.cpp writes is written by a script in the worker itself, so that each of its files is an operation too."""
+    """What llama.cpp writes is written by a script in the worker itself, so that each of its files is an operation
+    too."""
     meets_faults(Exporting(place, gguf_forker, kind, "q4_k_m"), act, True, full, faults)
 
 
@@ -363,7 +395,9 @@ def meets_faults(exporting: Exporting, act: str, earlier: bool, full: bool, faul
     every = len(trial.done)
     # The last operations are those in which the new one takes the place of the earlier.
     chosen = (
-        range(1, every + 3) if full else sorted({*random.Random(SEED).sample(range(1, every), 2), *range(every - 6, every + 1)})
+        range(1, every + 3)
+        if full
+        else sorted({*random.Random(SEED).sample(range(1, every), 2), *range(every - 6, every + 1)})
     )
     if not full and exporting.quant:
         chosen = chosen[:2]
@@ -411,7 +445,8 @@ def test_an_export_that_runs_out_of_memory_says_so(
     """The next one may be asked for at once, though the process of this one is slow to leave."""
     exports = Exports(place.workspace)
     before = (
-        f"import time\nimport core.export.merge as merge\ndef fails(*a, **k): raise {OUT_OF_MEMORY[whose]}\nmerge.merge = fails\n"
+        f"import time\nimport core.export.merge as merge\ndef fails(*a, **k): raise {OUT_OF_MEMORY[whose]}\n"
+        f"merge.merge = fails\n"
         "from core.export.jobs import JobFolder\nwrite = JobFolder.write\n"
         "JobFolder.write = lambda self, status: (write(self, status), status.active or time.sleep(1))"
     )
@@ -474,7 +509,8 @@ def test_an_adapter_of_another_base_is_not_exported(place: Place, faults: FaultT
 def unending(pid: Path, full: bool = False) -> str:
     """For run_instead: llama.cpp's tools are there, and its converter is tests/faults/unending."""
     return (
-        "from pathlib import Path\nimport core.export.llamacpp.tools as tools\nimport core.export.llamacpp.child as child\nreal = child.ask\n"
+        "from pathlib import Path\nimport core.export.llamacpp.tools as tools\nimport core.export.llamacpp.child as "
+        "child\nreal = child.ask\n"
         f"more = {{'pid': {str(pid)!r}, 'full': {full}}}\ntools.obtain = lambda *a: tools.Tools(Path(), Path())\n"
         "child.ask = lambda module, asked, *rest: real('tests.faults.unending', asked | more, *rest)"
     )
@@ -530,7 +566,9 @@ def begun(place: Place) -> ExportJob | None:
         return None
 
 
-def test_an_export_beside_a_training_run_names_it(place: Place, monkeypatch: pytest.MonkeyPatch, faults: FaultTable) -> None:
+def test_an_export_beside_a_training_run_names_it(
+    place: Place, monkeypatch: pytest.MonkeyPatch, faults: FaultTable
+) -> None:
     with lease.hold(place.workspace, msg("lease.training", name="pirates")):
         started = time.monotonic()
         status = wait_until(lambda: begun(place)).wait(LOAD_S)

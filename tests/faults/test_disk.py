@@ -1,4 +1,5 @@
-"""A disk that is full at any write: what was there before stays, the reason is said, and with space again it goes on."""
+"""A disk that is full at any write: what was there before stays, the reason is said, and with space again it goes
+on."""
 
 from __future__ import annotations
 
@@ -49,7 +50,8 @@ def disk_full(whole: Undisturbed, place: dict, lasts: bool) -> str | None:
     return said
 
 
-# What a person is told: by the worker; by the supervisor or any page where the disk took not even that; still in the queue.
+# What a person is told: by the worker; by the supervisor or any page where the disk took not even that; still in the
+# queue.
 SAID = {"run.disk_full", "run.interrupted", "queued"}
 
 
@@ -63,7 +65,9 @@ def test_the_scripted_worker_survives_a_full_disk_at_any_operation(
         said = {disk_full(whole, place, lasts) for place in chosen}
     assert said - {None} <= SAID
     assert lasts or "run.disk_full" in said
-    faults.add(f"disk full at a disk operation, {'and from then on' if lasts else 'once'}", "scripted worker", len(chosen))
+    faults.add(
+        f"disk full at a disk operation, {'and from then on' if lasts else 'once'}", "scripted worker", len(chosen)
+    )
 
 
 @pytest.mark.slow
@@ -73,7 +77,9 @@ def test_the_real_worker_survives_a_full_disk_at_any_operation(
     (tmp_path / "settings.yaml").write_text(json.dumps({"library_folders": [str(tiny_model.parent)]}), "utf-8")
     with Forker("real") as forker:
         whole = Undisturbed(forker, Workspace.open(tmp_path), real_recipe(), read_real)
-        chosen = places(whole, None) if full else telling(whole, "write .run.json", "write film.jsonl", "open position.json")
+        chosen = (
+            places(whole, None) if full else telling(whole, "write .run.json", "write film.jsonl", "open position.json")
+        )
         said = {disk_full(whole, place, lasts=number % 2 == 1) for number, place in enumerate(chosen)}
     assert said - {None} <= SAID and "run.disk_full" in said
     faults.add("disk full at a disk operation, once or from then on", "worker, LoRA", len(chosen))
@@ -136,12 +142,14 @@ def fill(ballast: Path, leaves: int) -> None:
                 break
 
 
-# ---- what the app writes ----------------------------------------------------------------------------------------------
+# ---- what the app writes -------------------------------------------------------------------------
 
 
 def everything(folder: Path) -> dict[str, bytes]:
     return {
-        str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file() and file.suffix != ".lock"
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in folder.rglob("*")
+        if file.is_file() and file.suffix != ".lock"
     }
 
 
@@ -175,7 +183,9 @@ BUTTONS: dict[str, tuple[Callable[[Workspace], RunFolder], Callable[[Workspace, 
 
 
 @pytest.mark.parametrize("button", BUTTONS)
-def test_a_button_on_a_full_disk_says_so_and_works_once_there_is_space(button: str, tmp_path: Path, faults: FaultTable) -> None:
+def test_a_button_on_a_full_disk_says_so_and_works_once_there_is_space(
+    button: str, tmp_path: Path, faults: FaultTable
+) -> None:
     """At each operation of its own: one sentence, nothing that was there is changed or half, and then it works."""
     make, press = BUTTONS[button]
     nth = 0
@@ -213,7 +223,8 @@ def make_state(make: Callable) -> State:
 def test_the_supervisor_says_what_it_could_not_write_once_there_is_space(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faults: FaultTable
 ) -> None:
-    """A worker is killed while the disk is full; the run was marked "running" for ever, or its worker started again and again."""
+    """A worker is killed while the disk is full; the run was marked "running" for ever, or its worker started again and
+    again."""
     spawned = []
 
     def spawn(workspace: Workspace, run: RunFolder) -> subprocess.Popen:

@@ -42,8 +42,10 @@ GARBAGE: dict[str, bytes] = {
     "invalid UTF-8": b"\xff\xfe\xfa{}\xc3\n",
     "another JSON type": b'["a", 1, null]\n',
     "ten thousand brackets": b"[" * 10_000 + b"\n",
-    "wrong types": b'{"v": "x", "kind": ["train"], "state": 5, "command": {"a": 1}, "message": "?", "time": 1e300, "step": -1, '
-    b'"attempt": "9", "loss": "inf", "doing": [], "created": "yesterday", "name": {"x": 1}, "pid": 99999999999999999999, "stage": []}\n',
+    "wrong types": b'{"v": "x", "kind": ["train"], "state": 5, "command": {"a": 1}, "message": "?", "time": 1e300, '
+    b'"step": -1, '
+    b'"attempt": "9", "loss": "inf", "doing": [], "created": "yesterday", "name": {"x": 1}, "pid": '
+    b'99999999999999999999, "stage": []}\n',
     "an endless number": b'{"kind": "train", "step": ' + b"9" * 10_000 + b', "created": ' + b"9" * 400 + b"}\n",
     "100 MB without an end of line": b"x" * HUGE,
 }
@@ -169,14 +171,15 @@ def test_a_half_line_does_not_swallow_the_next(tmp_path: Path) -> None:
     assert file.read_bytes() == b'{"step":1}\n{"step": 2, "lo\n{"step":3}\n'
 
 
-# ---- clocks -----------------------------------------------------------------------------------------------------------
+# ---- clocks --------------------------------------------------------------------------------------
 
 YEAR = 366 * 86400.0
 
 
 @pytest.fixture(params=[-YEAR, -3600.0, YEAR], ids=["a year back", "an hour back", "a year on"])
 def jump(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Call it, and the PC's clock has jumped. What counts seconds since the start (monotonic) does not follow, as in truth."""
+    """Call it, and the PC's clock has jumped. What counts seconds since the start (monotonic) does not follow, as in
+    truth."""
     real = time.time
 
     def jumps() -> None:
@@ -185,7 +188,9 @@ def jump(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Cal
     return jumps
 
 
-def test_a_clock_that_jumps_stops_no_run_and_shows_no_nonsense(jump: Callable, workspace: Workspace, faults: FaultTable) -> None:
+def test_a_clock_that_jumps_stops_no_run_and_shows_no_nonsense(
+    jump: Callable, workspace: Workspace, faults: FaultTable
+) -> None:
     supervisor = Supervisor(workspace, spawn=fake_worker.spawn)
     supervisor.start()
     try:
@@ -224,7 +229,9 @@ def test_a_heartbeat_is_judged_by_whether_it_changes_not_by_the_clock(
         assert not supervisor._beats_still(run)
 
 
-def test_an_export_that_never_began_is_told_from_one_that_begins_whatever_the_clock(workspace: Workspace, monkeypatch) -> None:
+def test_an_export_that_never_began_is_told_from_one_that_begins_whatever_the_clock(
+    workspace: Workspace, monkeypatch
+) -> None:
     job = Exports(workspace)._job("x")
     job.path.mkdir(parents=True)
     job.write(ExportStatus(since=time.time()))
@@ -242,8 +249,10 @@ def test_the_lease_is_free_the_moment_its_holder_is_killed(workspace: Workspace,
     import sys
 
     code = (
-        "import sys, time\nfrom core.workspace import lease\nfrom core.messages import msg\nfrom core.workspace.folder import Workspace\n"
-        "with lease.hold(Workspace.open(sys.argv[1]), msg('lease.training', name='dead')):\n print('held', flush=True)\n time.sleep(600)"
+        "import sys, time\nfrom core.workspace import lease\nfrom core.messages import msg\nfrom core.workspace.folder "
+        "import Workspace\n"
+        "with lease.hold(Workspace.open(sys.argv[1]), msg('lease.training', name='dead')):\n print('held', "
+        "flush=True)\n time.sleep(600)"
     )
     holder = subprocess.Popen([sys.executable, "-c", code, str(workspace.root)], stdout=subprocess.PIPE, cwd=PROJECT)
     assert holder.stdout.readline().strip() == b"held"

@@ -1,5 +1,5 @@
-"""A finished export given to LM Studio and Ollama (the hub: tests/process/test_publishing.py): killed, cancelled, disk full at every step. What was there before stands, nothing
-half-made can be taken for whole, the export itself stays."""
+"""A finished export given to LM Studio and Ollama (the hub: tests/process/test_publishing.py): killed, cancelled, disk
+full at every step. What was there before stands, nothing half-made can be taken for whole, the export itself stays."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REFUSED, PASSED = 3, 4  # with a sentence; by what did not need that operation
 posix = pytest.mark.skipif(os.name == "nt", reason="forks")
 
 
-# ---- LM Studio --------------------------------------------------------------------------------------------------------
+# ---- LM Studio -----------------------------------------------------------------------------------
 def in_a_fork(act: Callable[[], object]) -> int:
     """Exit status, -9 for killed."""
     pid = os.fork()
@@ -72,10 +72,11 @@ def test_a_file_for_lm_studio_is_the_earlier_one_or_the_new_one_and_what_a_kill_
     faults.add(what, f"export into LM Studio, by {how}", nth - 1)
 
 
-# ---- Ollama -----------------------------------------------------------------------------------------------------------
+# ---- Ollama --------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("verb", "how"),
-    [("create", "cancelled"), *(pytest.param(verb, how, marks=pytest.mark.full) for verb in ("show", "create", "run") for how in ("cancelled", "disk full"))],
+    [("create", "cancelled"), *(pytest.param(verb, how, marks=pytest.mark.full) for verb in ("show", "create",
+        "run") for how in ("cancelled", "disk full"))],
 )  # fmt: skip
 def test_an_export_for_ollama_that_is_cancelled_or_finds_the_disk_full_ends_its_program_and_stays(
     verb: str, how: str, tmp_path: Path, faults: FaultTable
@@ -100,5 +101,7 @@ def test_an_export_for_ollama_that_is_cancelled_or_finds_the_disk_full_ends_its_
     else:
         assert caught.value.message.key in ("ollama.failed", "ollama.no_model")
     assert [file.name for file in folder.iterdir()] == ["Modelfile"]
-    assert program.give(script(tmp_path / "bin", GOOD), "lora-garage/pirate", folder / "Modelfile").answer == "Arr, matey!"
+    assert (
+        program.give(script(tmp_path / "bin", GOOD), "lora-garage/pirate", folder / "Modelfile").answer == "Arr, matey!"
+    )
     faults.add(f"{how} at `ollama {verb}`", "export into Ollama")

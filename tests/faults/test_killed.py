@@ -1,7 +1,7 @@
 """A worker killed anywhere loses nothing that was saved, and the run that goes on is the run that never was disturbed.
 
-By fork (tests/faults/forking.py) in front of operations on the disk, each with half of what was being written, and at random
-moments; the real worker on a tiny model, the scripted one where there is no time for that.
+By fork (tests/faults/forking.py) in front of operations on the disk, each with half of what was being written, and at
+random moments; the real worker on a tiny model, the scripted one where there is no time for that.
 """
 
 from __future__ import annotations
@@ -102,13 +102,17 @@ def lost(back: int) -> str:
 def test_the_real_worker_killed_in_front_of_operations_goes_on_bit_for_bit(
     real: Undisturbed, full: bool, faults: FaultTable
 ) -> None:
-    chosen = places(real, None) if full else telling(real, "write metrics.jsonl", "replace .state.json", "open trainer.pt")
+    chosen = (
+        places(real, None) if full else telling(real, "write metrics.jsonl", "replace .state.json", "open trainer.pt")
+    )
     back = max(real.killed(place | {"act": "kill"}) for place in chosen)
     faults.add("SIGKILL halfway through a disk operation", "worker, LoRA", len(chosen), lost(back))
 
 
 @pytest.mark.slow
-def test_the_real_worker_killed_at_random_moments_goes_on_bit_for_bit(real: Undisturbed, full: bool, faults: FaultTable) -> None:
+def test_the_real_worker_killed_at_random_moments_goes_on_bit_for_bit(
+    real: Undisturbed, full: bool, faults: FaultTable
+) -> None:
     """Spread over its whole life: load, tokenise, train, measure, save."""
     chance, count = random.Random(SEED), 50 if full else 3
     snapshots = [real.seconds * (i + chance.random()) / count for i in range(count)]
@@ -147,4 +151,6 @@ def test_the_supervisor_says_so_and_its_next_worker_goes_on(tmp_path: Path, full
     finally:
         supervisor.close()
     assert adapter_bytes(run)[-32:] == fake_worker.learned(steps)
-    faults.add("SIGKILL from outside, the supervisor resumes", "scripted worker", kills, "nothing; at most 10 of 10 steps back")
+    faults.add(
+        "SIGKILL from outside, the supervisor resumes", "scripted worker", kills, "nothing; at most 10 of 10 steps back"
+    )

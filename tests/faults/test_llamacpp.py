@@ -1,5 +1,5 @@
-"""Real llama.cpp under faults: killed and cancelled while its quantiser and its runtime work, and a disk that it fills up. Long forms: in the
-gate a script is in its place (test_chat_export.py)."""
+"""Real llama.cpp under faults: killed and cancelled while its quantiser and its runtime work, and a disk that it fills
+up. Long forms: in the gate a script is in its place (test_chat_export.py)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,11 @@ from tests.kit.waits import wait_until
 from tests.process.conftest import tools
 
 __all__ = ["place", "tools"]  # fixtures
-pytestmark = [pytest.mark.slow, pytest.mark.full, pytest.mark.skipif(not hasattr(os, "fork"), reason="forks workers: POSIX only")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.full,
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="forks workers: POSIX only"),
+]
 
 
 @pytest.fixture
@@ -56,7 +60,8 @@ def standing(doing: str, nth: int, pid: Path) -> str:
     ],
 )
 def test_real_llama_cpp_ends_with_its_export_in_the_middle_of_its_work(
-    kind: str, doing: str, nth: int, what: str, how: str, equipped: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    kind: str, doing: str, nth: int, what: str, how: str, equipped: Place, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     faults: FaultTable,
 ) -> None:  # fmt: skip
     exports, pid, run = Exports(equipped.workspace), tmp_path / "pid", equipped.run
@@ -119,9 +124,11 @@ def test_a_disk_that_real_llama_cpp_fills_up_is_said_and_the_earlier_export_stan
             assert exporting.finished() == whole and exporting.folders() == [exporting.exports.list()[0].name]
             if trial.code == 0:
                 break
-            assert trial.code == 1 and not status.active and status.message.key in ("export.disk_full", "export.went_away_full"), (
-                status
-            )
+            assert (
+                trial.code == 1
+                and not status.active
+                and status.message.key in ("export.disk_full", "export.went_away_full")
+            ), status
             stages.add(status.stage)
             leaves = leaves * 5 // 4
     assert {"converting_gguf", "asking_llamacpp"} <= stages, stages

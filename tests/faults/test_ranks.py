@@ -1,5 +1,5 @@
-"""A run of real workers on two ranks: whichever is killed at whatever it does, the other ends, and the run that goes on is the one that
-never was disturbed."""
+"""A run of real workers on two ranks: whichever is killed at whatever it does, the other ends, and the run that goes on
+is the one that never was disturbed."""
 
 from __future__ import annotations
 
@@ -87,7 +87,8 @@ def test_any_rank_killed_at_any_stage_ends_both_and_loses_nothing(
 def test_a_rank_that_holds_a_part_of_the_base_is_killed_and_nothing_is_lost(
     ranks: int, library: Workspace, undisturbed: dict[int, float]
 ) -> None:
-    """With sample answers, which rank 0 makes of layers that the other gathers with it. It goes on alone, with the whole base, or with more."""
+    """With sample answers, which rank 0 makes of layers that the other gathers with it. It goes on alone, with the
+    whole base, or with more."""
     run, runs = new_run(library, fsdp=True, sample_seconds=4), Runs(library)
     process = spawn_worker(library, run)
     other = psutil.Process(wait_until(lambda: at_work("core.training.ranks.worker", run.id), LONG_S)[0])

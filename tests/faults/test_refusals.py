@@ -1,6 +1,8 @@
-"""What Windows refuses for a moment, because a scanner, OneDrive, Explorer or a reader of ours has a file open: nobody notices.
+"""What Windows refuses for a moment, because a scanner, OneDrive, Explorer or a reader of ours has a file open: nobody
+notices.
 
-The refusals are made: Wine lets a folder with an open file be renamed. The clock is too, so that ten seconds pass at once.
+The refusals are made: Wine lets a folder with an open file be renamed. The clock is too, so that ten seconds pass at
+once.
 """
 
 from __future__ import annotations
@@ -58,7 +60,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
-    return Runs(Workspace.open(tmp_path)).create(Recipe.parse({"data": {"source": "sample:x"}, "name": "kept"}), "command")
+    return Runs(Workspace.open(tmp_path)).create(
+        Recipe.parse({"data": {"source": "sample:x"}, "name": "kept"}), "command"
+    )
 
 
 def refusing(clock: Clock, real: Callable[..., Any], until_s: float) -> Callable[..., Any]:
@@ -66,7 +70,9 @@ def refusing(clock: Clock, real: Callable[..., Any], until_s: float) -> Callable
 
     def call(path: Any, *arguments: Any, **options: Any) -> Any:
         if clock.now < until_s:
-            raise PermissionError(13, "The process cannot access the file because it is being used by another process", str(path))
+            raise PermissionError(
+                13, "The process cannot access the file because it is being used by another process", str(path)
+            )
         return real(path, *arguments, **options)
 
     return call
@@ -93,7 +99,11 @@ def test_a_rename_that_is_refused_for_ever_is_told_after_ten_seconds_and_changes
     monkeypatch.setattr(os, "replace", refusing(clock, os.replace, 1e9))
     with pytest.raises(PermissionError):
         files.replace(file, "new")
-    assert 10 <= clock.now < 11 and file.read_text("utf-8") == "old" and [path.name for path in tmp_path.iterdir()] == ["there"]
+    assert (
+        10 <= clock.now < 11
+        and file.read_text("utf-8") == "old"
+        and [path.name for path in tmp_path.iterdir()] == ["there"]
+    )
 
 
 def test_elsewhere_a_refusal_is_told_at_once(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +135,9 @@ def test_a_reader_that_meets_a_writer_reads_what_stands_there(
         assert [event["kind"] for event in run.events()] == ["first"]
 
 
-def test_facts_are_never_written_over_what_could_not_be_read(run: RunFolder, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_facts_are_never_written_over_what_could_not_be_read(
+    run: RunFolder, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Seen in the code: run.json would have lost its name, its data and its advice."""
     with monkeypatch.context() as refused:
         refused.setattr(files, "open", refusing(clock, open, 1e9), raising=False)
@@ -178,7 +190,9 @@ class Cancelled:
         self.exports = Exports(Workspace.open(folder))
         request = ExportRequest(workspace=str(folder), run="run", kind="gguf", quant="q8_0")
         monkeypatch.setattr(self.exports, "request", lambda *asked, **more: request)
-        monkeypatch.setattr(self.exports, "runs", SimpleNamespace(get=lambda run_id: SimpleNamespace(id=run_id, name="Pirate")))
+        monkeypatch.setattr(
+            self.exports, "runs", SimpleNamespace(get=lambda run_id: SimpleNamespace(id=run_id, name="Pirate"))
+        )
         monkeypatch.setattr(jobs, "CANCEL_S", 0.3)
         monkeypatch.setattr(jobs, "kill_tree", self._kill)
         monkeypatch.setattr(JobFolder, "ask_cancel", lambda job: self._told(job))
@@ -208,7 +222,9 @@ def hold(clock: Clock, monkeypatch: pytest.MonkeyPatch, until_s: float) -> None:
     """The GGUF file, as a scanner or a process that has it mapped."""
     real = os.unlink
     held = refusing(clock, real, until_s)
-    monkeypatch.setattr(os, "unlink", lambda path, **options: (held if str(path).endswith(".gguf") else real)(path, **options))
+    monkeypatch.setattr(
+        os, "unlink", lambda path, **options: (held if str(path).endswith(".gguf") else real)(path, **options)
+    )
 
 
 def test_a_cancelled_export_that_is_held_open_for_a_moment_is_deleted(
@@ -229,7 +245,9 @@ def test_a_cancelled_export_that_stays_is_said_and_goes_with_the_next_one_of_any
         hold(clock, refused, 1e9)
         status = cancelled.cancel()
     assert status.message.key == "export.cancelled_left" and str(cancelled.job.build) in str(status.message)
-    assert cancelled.job.status() == status and cancelled.file.exists() and clock.now < 2, "a person waits for the answer"
+    assert cancelled.job.status() == status and cancelled.file.exists() and clock.now < 2, (
+        "a person waits for the answer"
+    )
     another = ExportRequest(workspace=str(tmp_path), run="another", kind="adapter")
     monkeypatch.setattr(cancelled.exports, "request", lambda *asked: another)
     monkeypatch.setattr(cancelled.exports, "_spawn", lambda job, run: SimpleNamespace(poll=lambda: None))
@@ -237,7 +255,9 @@ def test_a_cancelled_export_that_stays_is_said_and_goes_with_the_next_one_of_any
     assert not cancelled.job.build.exists()
 
 
-def test_a_worker_that_has_said_it_is_cancelled_and_does_not_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_has_said_it_is_cancelled_and_does_not_end_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While it lives, what it has mapped cannot be deleted on Windows."""
     cancelled = Cancelled(tmp_path, monkeypatch, ends_by_itself=False)
     assert cancelled.cancel().state == "cancelled" and cancelled.killed == [41] and not cancelled.job.build.exists()

@@ -91,7 +91,13 @@ def test_a_worker_that_hangs_on_a_stop_is_ended_and_its_checkpoints_stay(
         took = time.monotonic() - asked
         assert not psutil.pid_exists(pid)
         wait_until(lambda: not run.is_locked(), 10)
-        least = IMPATIENT.saving_s if "save_s" in script else IMPATIENT.kill_s if "stubborn" in script else IMPATIENT.terminate_s
+        least = (
+            IMPATIENT.saving_s
+            if "save_s" in script
+            else IMPATIENT.kill_s
+            if "stubborn" in script
+            else IMPATIENT.terminate_s
+        )
         assert took >= least * 0.9, "it was not given the time that it has"
         for folder in run.checkpoints():
             fake_worker.read_checkpoint(folder)
@@ -103,7 +109,9 @@ def test_a_worker_that_hangs_on_a_stop_is_ended_and_its_checkpoints_stay(
 def test_a_worker_that_stands_still_is_ended_though_it_said_that_it_saves(tmp_path: Path, faults: FaultTable) -> None:
     """Stopped by SIGSTOP, as on a drive that went away: no heartbeat, so no ten minutes of patience either."""
     with supervised(tmp_path, Patience(terminate_s=0.5, kill_s=1.0, saving_s=600.0, fresh_s=3.0)) as supervisor:
-        run = supervisor.submit(fake_worker.recipe(100_000, 5), RunFacts.of({"script": {"step_s": 0.01, "save_s": 600.0}}))
+        run = supervisor.submit(
+            fake_worker.recipe(100_000, 5), RunFacts.of({"script": {"step_s": 0.01, "save_s": 600.0}})
+        )
         wait_until(lambda: run.status().stage == "saving", 60)
         os.kill(run.status().pid, signal.SIGSTOP)
         supervisor.stop(run)
@@ -128,7 +136,9 @@ time.sleep(600)
 
 def other_app(workspace: Workspace, steps: int) -> tuple[subprocess.Popen, RunFolder]:
     """An app of its own, and the workspace's run, which the first app begins as its Start does."""
-    app = subprocess.Popen([sys.executable, "-c", APP, str(workspace.root), str(steps)], stdout=subprocess.PIPE, cwd=PROJECT)
+    app = subprocess.Popen(
+        [sys.executable, "-c", APP, str(workspace.root), str(steps)], stdout=subprocess.PIPE, cwd=PROJECT
+    )
     return app, Runs(workspace).get(app.stdout.readline().decode().strip())
 
 
@@ -138,7 +148,9 @@ def kill(app: subprocess.Popen) -> None:
     app.stdout.close()
 
 
-def test_an_app_that_dies_leaves_its_worker_to_the_next_one_which_starts_no_second(tmp_path: Path, faults: FaultTable) -> None:
+def test_an_app_that_dies_leaves_its_worker_to_the_next_one_which_starts_no_second(
+    tmp_path: Path, faults: FaultTable
+) -> None:
     workspace = Workspace.open(tmp_path)
     apps = 3
     pid, seen = None, set()
@@ -179,8 +191,11 @@ def test_an_app_that_dies_with_its_worker_says_so_when_it_is_started_again(tmp_p
     faults.add("the app and its worker die together, the app is started again", "supervisor")
 
 
-def test_an_app_that_died_just_after_it_started_a_worker_makes_no_second_training(tmp_path: Path, faults: FaultTable) -> None:
-    """The next app finds the run still queued and starts it too: the second worker finds it taken, and nothing is lost."""
+def test_an_app_that_died_just_after_it_started_a_worker_makes_no_second_training(
+    tmp_path: Path, faults: FaultTable
+) -> None:
+    """The next app finds the run still queued and starts it too: the second worker finds it taken, and nothing is
+    lost."""
     workspace = Workspace.open(tmp_path)
     run = Runs(workspace).create(fake_worker.recipe(40, 5), "app", RunFacts.of({"script": {"step_s": 0.02}}))
     first = fake_worker.spawn(workspace, run)

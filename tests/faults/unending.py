@@ -1,4 +1,5 @@
-"""In place of llama.cpp's converter: writes half a file and its process id beside it, then never ends; or finds the disk full."""
+"""In place of llama.cpp's converter: writes half a file and its process id beside it, then never ends; or finds the
+disk full."""
 
 from __future__ import annotations
 

@@ -17,7 +17,9 @@ from core.recipe import Recipe
 
 def asked(goal: Goal | None = None, **chosen: Any) -> Recipe:
     """A recipe with these settings and holes for all others. eval_fraction, long_examples: of its data."""
-    recipe = with_settings(all_holes(goal.id if goal else None), **{name: chosen[name] for name in chosen if name in SETTINGS})
+    recipe = with_settings(
+        all_holes(goal.id if goal else None), **{name: chosen[name] for name in chosen if name in SETTINGS}
+    )
     more = {name: value for name, value in chosen.items() if name not in SETTINGS}
     return recipe.model_copy(update={"data": recipe.data.model_copy(update=more)})
 

@@ -1,5 +1,5 @@
-"""Peaks of the real caching allocator on the null card (tests/card/sweep.py), kept in tests/data/allocator_points.csv, and the estimate
-of core/memory for each."""
+"""Peaks of the real caching allocator on the null card (tests/card/sweep.py), kept in tests/data/allocator_points.csv,
+and the estimate of core/memory for each."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ class Point:
             return Setup(max_length=sum(lengths), grouped=True, **together)
         learned = -(-sum(lengths) // len(lengths))
         packs = self.rows == "unpacked"
-        return Setup(micro_batch=len(lengths), max_length=max(lengths), supervised_tokens=learned, packed=packs, **together)
+        return Setup(
+            micro_batch=len(lengths), max_length=max(lengths), supervised_tokens=learned, packed=packs, **together
+        )
 
     @property
     def error(self) -> float:
@@ -57,7 +59,14 @@ class Point:
 def read() -> list[Point]:
     with open(FILE, encoding="utf-8", newline="") as file:
         return [
-            Point(row["model"], row["method"], row["rows"], row["checkpointing"] == "True", length, float(row[f"mib_{length}"]))
+            Point(
+                row["model"],
+                row["method"],
+                row["rows"],
+                row["checkpointing"] == "True",
+                length,
+                float(row[f"mib_{length}"]),
+            )
             for row in csv.DictReader(file)
             for length in LENGTHS
         ]
@@ -75,15 +84,21 @@ def write(points: Sequence[Point]) -> None:
 
 
 def table(points: Iterable[Point]) -> str:
-    """Markdown: n, median, bias, worst under and over of each method and kind of rows, with checkpointing and without."""
+    """Markdown: n, median, bias, worst under and over of each method and kind of rows, with checkpointing and
+    without."""
     groups: dict[tuple[str, ...], list[float]] = {}
     for point in points:
         groups.setdefault(("all",) * 3, []).append(point.error)
         way = "with" if point.checkpointing else "without"
         groups.setdefault((point.method, point.rows, way), []).append(point.error)
-    head = "| method | rows | checkpointing | n | median of the amount | bias | worst under | worst over |\n|---|---|---|---|---|---|---|---|"
+    head = (
+        "| method | rows | checkpointing | n | median of the amount | bias | worst under | worst over |\n"
+        "|---|---|---|---|---|---|---|---|"
+    )
     lines = [head]
     for key, errors in groups.items():
         figures = (statistics.median(map(abs, errors)), statistics.mean(errors), min(errors), max(errors))
-        lines.append(f"| {' | '.join(key)} | {len(errors)} | {' | '.join(f'{100 * figure:+.1f} %' for figure in figures)} |")
+        lines.append(
+            f"| {' | '.join(key)} | {len(errors)} | {' | '.join(f'{100 * figure:+.1f} %' for figure in figures)} |"
+        )
     return "\n".join(lines)

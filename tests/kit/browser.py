@@ -1,55 +1,75 @@
 """A real Chromium on a real app, for browser tests and screenshots.
 
-The browser is LORA_GARAGE_BROWSER, else chromium-headless-shell (a page costs it a third less) or chromium; where there is none the
-tests marked browser are skipped with that reason (tests/conftest.py, which also has the fixture chrome; tests/browser/conftest.py has
-the apps and their workspaces).
+The browser is LORA_GARAGE_BROWSER, else chromium-headless-shell (a page costs it a third less) or chromium; where there
+is none the tests marked browser are skipped with that reason (tests/conftest.py, which also has the fixture chrome;
+tests/browser/conftest.py has the apps and their workspaces).
 
 Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
   header        #header-status (what is going on), #language (link to the other language)
   header        #header-hardware (what trains, and how full it is)
   above all     #workspace-notice (it cannot be written), #left-runs > #left-runs-said, #left-runs-which,
                 #left-runs-go-on, #left-runs-leave; #left-runs-notice
-  train further #run-further, #details-further; above the form #further > #further-said, #further-undo; Settings: #when-alone
-  run doctor    in the form #finding-<id> with #remedy-<id> (data: few_rows, duplicates, leakage, near_leakage; plan: few_steps, hot_plan), #data-left-out;
+  train further #run-further, #details-further; above the form #further > #further-said, #further-undo; Settings:
+  #when-alone run doctor    in the form #finding-<id> with #remedy-<id> (data: few_rows, duplicates, leakage,
+  near_leakage; plan: few_steps, hot_plan), #data-left-out;
                 of a run #run-finding with #run-remedy, #details-finding with #details-remedy
-  tabs          get_by_role("tab", name="Train" | "Chat" | "Data" | "Runs" | "Settings"); panels #tab-train #tab-chat #tab-data #tab-runs #tab-settings
-  Train, form   #form-column (hidden while something trains); the steps #step-goal #step-model #step-data #step-plan #step-train are
+  tabs          get_by_role("tab", name="Train" | "Chat" | "Data" | "Runs" | "Settings"); panels #tab-train #tab-chat
+  #tab-data #tab-runs #tab-settings Train, form   #form-column (hidden while something trains); the steps #step-goal
+  #step-model #step-data #step-plan #step-train are
                 accordions whose first button tells their summary; what is folded is not in the page at all
-                goal: #goal (radio), #goal-against, #goal-about, #start-from > #preset, #recipe-file, #fill-notice, #next-goal
-                model: #shelf-words, #shelf-fitting, #shelf-sell, #shelf-language, #shelf (li, button[data-model]), #ask-hub, #hub-found,
-                #model, #model-about, #download-room, #download-model, #download-notice, #next-model
-                data: #data (radio, value = data set id), #file (input[type=file]), #import > #import-progress, #import-cancel; #file-notice, #hub-set > #hub-set-words, #hub-set-ask, #hub-set-found (button[data-set]),
-                #hub-set-failure, #hub-set-one > #hub-set-part, #hub-set-head, #hub-set-said, #hub-set-columns > #hub-set-question, #hub-set-answer; #hub-set-add, #hub-set-take; #hub-set-progress; #data-report, #comparing > #comparing-said, #comparing-choose; #learned > #learned-counters,
-                #learned-row, #row-before, #row-after, #next-data
-                of a chat #chat-choices > #chat-voice, #chat-gap, #chat-pseudonyms, #chat-about; of a table #column-choices > #first-rows,
-                #column-<number>; #reading-notice
-                plan: #plan-for, #cards (checkboxes, of two cards and more), #cards-now, #method, #rank, #all-settings > #settings-search, #setting-<name>, #reset-settings,
-                #save-preset > #preset-name, #preset-save, #preset-notice, #next-plan
-                train: #run-name; always there: #start, #start-notice, and beside the steps #plan-beside > #plan-card, #plan-more
-  downloads     below the form, while there are any: #downloads > #downloads-list (li, button[data-act]), #downloads-notice
-  Train, run    #frozen (the run's own five steps, while it is at work), #run-card (name, state, phase, progress bar), #run-notice,
-                #stop, #run-again, #run-open-chat, #live-chart, #run-settings-fold > #run-settings, #run-story-fold > #run-story
-  Settings      #disk-list (li, button[data-kept]), #disk-notice, #hardware, #places, #languages, #kept-preset, #delete-preset, #kept-dataset, #delete-dataset, #settings-notice
-  Chat          #chat-target, #chat-checkpoint, #chat-precision, #chat-load, #chat-status, #chat-empty, #chat-columns,
+                goal: #goal (radio), #goal-against, #goal-about, #start-from > #preset, #recipe-file, #fill-notice,
+                #next-goal
+                model: #shelf-words, #shelf-fitting, #shelf-sell, #shelf-language, #shelf (li, button[data-model]),
+                #ask-hub, #hub-found, #model, #model-about, #download-room, #download-model, #download-notice,
+                #next-model
+                data: #data (radio, value = data set id), #file (input[type=file]), #import > #import-progress,
+                #import-cancel; #file-notice, #hub-set > #hub-set-words, #hub-set-ask, #hub-set-found
+                (button[data-set]), #hub-set-failure, #hub-set-one > #hub-set-part, #hub-set-head, #hub-set-said,
+                #hub-set-columns > #hub-set-question, #hub-set-answer; #hub-set-add, #hub-set-take; #hub-set-progress;
+                #data-report, #comparing > #comparing-said, #comparing-choose; #learned > #learned-counters,
+                #learned-row, #row-before, #row-after, #next-data of a chat #chat-choices > #chat-voice, #chat-gap,
+                #chat-pseudonyms, #chat-about; of a table #column-choices > #first-rows, #column-<number>;
+                #reading-notice
+                plan: #plan-for, #cards (checkboxes, of two cards and more), #cards-now, #method, #rank, #all-settings >
+                #settings-search, #setting-<name>, #reset-settings, #save-preset > #preset-name, #preset-save,
+                #preset-notice, #next-plan
+                train: #run-name; always there: #start, #start-notice, and beside the steps #plan-beside > #plan-card,
+                #plan-more
+  downloads     below the form, while there are any: #downloads > #downloads-list (li, button[data-act]),
+  #downloads-notice Train, run    #frozen (the run's own five steps, while it is at work), #run-card (name, state,
+  phase, progress bar), #run-notice,
+                #stop, #run-again, #run-open-chat, #live-chart, #run-settings-fold > #run-settings, #run-story-fold >
+                #run-story
+  Settings      #disk-list (li, button[data-kept]), #disk-notice, #hardware, #places, #languages, #kept-preset,
+  #delete-preset, #kept-dataset, #delete-dataset, #settings-notice Chat          #chat-target, #chat-checkpoint,
+  #chat-precision, #chat-load, #chat-status, #chat-empty, #chat-columns,
                 #chat-base, #chat-tuned ([data-testid=bot], [data-testid=user]), #chat-base-note, #chat-tuned-note,
-                #chat-notice, #chat-message, #chat-send, #chat-stop, #chat-undo, #chat-regenerate, #chat-clear, #chat-correct > #chat-correction-text,
-                #chat-correction-save, #chat-correction-close; #chat-better-before, #chat-better-now, #chat-better-earlier, #chat-correction-notice, #chat-branches > #chat-branch,
-                #chat-branch-before, #chat-branch-after; #chat-conversations (accordion) > #chat-conversations-search, #chat-conversations-list,
-                #chat-conversations-said, #chat-conversation-name, #chat-conversation-rename, #chat-conversation-delete, #chat-conversation-really,
-                #chat-settings (accordion), #chat-system, #chat-temperature, #chat-top-p, #chat-max-new-tokens,
-                #chat-thinking (radio: trained, on, off; where the template knows it), #chat-seed, #chat-second-run, #chat-second-strength; details.lg-thought, details.lg-call in an answer
-                blind: #duel-about, #duel-begin, #duel-contenders > #duel-first, #duel-second (each with -checkpoint, -strength, -precision), #duel-own, #duel-asked-in-chat,
-                #duel-file, #duel-file-said, #duel-length; #duel-said, #duel-save, #duel-asked, #duel-answers, #duel-left, #duel-right, #duel-equal, #duel-both-bad, #duel-result, #duel-pairs; #judge > #judge-url, #judge-model, #judge-key,
-                #judge-show, #judge-send, #judge-said
-  Data          #data-sets (radio, value = data set id), #data-head > #data-export (link), #data-notice, #data-copy, #data-undo, #data-redo, #data-add,
-                #data-row > #data-row-title, #data-row-first, #data-row-second, #data-row-save, #data-row-delete, #data-row-close;
-                #data-table > #data-search, #data-show (radio: all, problems, a kind of finding), #data-place, #data-rows (radio, value = number of the row), #data-before, #data-next;
-                #data-mending > #data-found, #data-fill, #data-mend-<number from 0>
-  Runs          #runs-list (radio, value = run id; checkboxes, .rt-compare), #runs-empty, #details-card, #details, #details-chart,
-                #details-chat, #details-settings, #details-story, #manage-fold, #rename-name, #rename, #delete, #delete-sure,
-                #delete-really, #delete-keep, #manage-notice; #run-way-out (of Train) leads to #way-out > #export-where (radio), #export-about,
-                #export-forms-fold > #export-form (radio), #export-start, #export-cancel, #export-notice, #export-progress,
-                #export-status (.lg-export, button[data-act])
+                #chat-notice, #chat-message, #chat-send, #chat-stop, #chat-undo, #chat-regenerate, #chat-clear,
+                #chat-correct > #chat-correction-text, #chat-correction-save, #chat-correction-close;
+                #chat-better-before, #chat-better-now, #chat-better-earlier, #chat-correction-notice, #chat-branches >
+                #chat-branch, #chat-branch-before, #chat-branch-after; #chat-conversations (accordion) >
+                #chat-conversations-search, #chat-conversations-list, #chat-conversations-said, #chat-conversation-name,
+                #chat-conversation-rename, #chat-conversation-delete, #chat-conversation-really, #chat-settings
+                (accordion), #chat-system, #chat-temperature, #chat-top-p, #chat-max-new-tokens, #chat-thinking (radio:
+                trained, on, off; where the template knows it), #chat-seed, #chat-second-run, #chat-second-strength;
+                details.lg-thought, details.lg-call in an answer
+                blind: #duel-about, #duel-begin, #duel-contenders > #duel-first, #duel-second (each with -checkpoint,
+                -strength, -precision), #duel-own, #duel-asked-in-chat, #duel-file, #duel-file-said, #duel-length;
+                #duel-said, #duel-save, #duel-asked, #duel-answers, #duel-left, #duel-right, #duel-equal,
+                #duel-both-bad, #duel-result, #duel-pairs; #judge > #judge-url, #judge-model, #judge-key, #judge-show,
+                #judge-send, #judge-said
+  Data          #data-sets (radio, value = data set id), #data-head > #data-export (link), #data-notice, #data-copy,
+  #data-undo, #data-redo, #data-add,
+                #data-row > #data-row-title, #data-row-first, #data-row-second, #data-row-save, #data-row-delete,
+                #data-row-close; #data-table > #data-search, #data-show (radio: all, problems, a kind of finding),
+                #data-place, #data-rows (radio, value = number of the row), #data-before, #data-next; #data-mending >
+                #data-found, #data-fill, #data-mend-<number from 0>
+  Runs          #runs-list (radio, value = run id; checkboxes, .rt-compare), #runs-empty, #details-card, #details,
+  #details-chart,
+                #details-chat, #details-settings, #details-story, #manage-fold, #rename-name, #rename, #delete,
+                #delete-sure, #delete-really, #delete-keep, #manage-notice; #run-way-out (of Train) leads to #way-out >
+                #export-where (radio), #export-about, #export-forms-fold > #export-form (radio), #export-start,
+                #export-cancel, #export-notice, #export-progress, #export-status (.lg-export, button[data-act])
 A chart's newest numbers are the aria-label of its `.lc-plot`; its sentence is `.lc-note`.
 """
 
@@ -140,7 +160,8 @@ class App:
 
 
 def keep_nothing_ready(workspace: Path) -> None:
-    """No process waits for a run there, unless somebody has chosen (core/queue/standby): it is six seconds of a core for each app."""
+    """No process waits for a run there, unless somebody has chosen (core/queue/standby): it is six seconds of a core
+    for each app."""
     if not (chosen := workspace / "preferences.json").exists():
         chosen.write_text('{"v": 1, "keep_ready": false}', "utf-8")
 
@@ -148,14 +169,24 @@ def keep_nothing_ready(workspace: Path) -> None:
 def start_app(
     workspace: Path, port: int | None = None, options: Sequence[str] = (), module: str = "webui", **environment: str
 ) -> App:
-    """Serve workspace and wait until the page answers. options: more of the command line. Raises AssertionError with the app's
-    output where it does not."""
+    """Serve workspace and wait until the page answers. options: more of the command line. Raises AssertionError with
+    the app's output where it does not."""
     port = port or free_port()
     log = workspace / "app.log"
     keep_nothing_ready(workspace)
     with open(log, "ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", module, "--port", str(port), "--workspace", str(workspace), "--no-browser", *options],
+            [
+                sys.executable,
+                "-m",
+                module,
+                "--port",
+                str(port),
+                "--workspace",
+                str(workspace),
+                "--no-browser",
+                *options,
+            ],
             cwd=PROJECT,
             env=os.environ | {"LORA_GARAGE_LANGUAGES": "en,zh"} | environment,  # a page less to build at each start
             stdout=output,
@@ -192,8 +223,8 @@ def browser() -> Iterator[Browser]:
 
 @dataclass
 class Watch:
-    """What must not happen on a page: errors in its console, requests that leave this PC. A page that is left or loaded again ends
-    its streams, and gradio writes so; until the next one is there those sentences are no errors."""
+    """What must not happen on a page: errors in its console, requests that leave this PC. A page that is left or loaded
+    again ends its streams, and gradio writes so; until the next one is there those sentences are no errors."""
 
     errors: list[str] = field(default_factory=list)
     outside: list[str] = field(default_factory=list)
@@ -259,7 +290,8 @@ def expect(thing: Any) -> Any:
 
 
 def nothing_found(page: Page, picture: str = "") -> None:
-    """By axe, in both looks, and nothing wider than the window; pictures go where LORA_GARAGE_PICTURES names a folder."""
+    """By axe, in both looks, and nothing wider than the window; pictures go where LORA_GARAGE_PICTURES names a
+    folder."""
     folder = os.environ.get("LORA_GARAGE_PICTURES")
     for dark in (True, False):
         set_dark(page, dark)
@@ -271,12 +303,14 @@ def nothing_found(page: Page, picture: str = "") -> None:
 
 
 def violations(page: Page) -> list[str]:
-    """What axe finds on the page as it stands: "rule (impact): element", one line each. In the dark look contrast alone is asked
+    """What axe finds on the page as it stands: "rule (impact): element", one line each. In the dark look contrast alone
+    is asked
     for: nothing else depends on the look, and it is asked in the light one; a loop over both ends in the light one."""
     from axe_playwright_python.sync_playwright import Axe
 
     without_transitions(page)
-    # A bar that stays in view (Start) covers a part of whatever is scrolled under it just now; axe takes that for a small target.
+    # A bar that stays in view (Start) covers a part of whatever is scrolled under it just now; axe takes that for a
+    # small target.
     stands = "where => { for (const bar of document.querySelectorAll('#start-bar')) bar.style.position = where; }"
     page.evaluate(stands, "static")
     dark = page.evaluate("document.body.classList.contains('dark')")
@@ -288,7 +322,10 @@ def violations(page: Page) -> list[str]:
     violated = page.evaluate("options => axe.run(options).then(result => result.violations)", options)
     page.evaluate(stands, "")
     return [
-        f"{found['id']} ({found['impact']}): {node['html'][:160]} | {' '.join((node.get('failureSummary') or '').split())[:200]}"
+        (
+            f"{found['id']} ({found['impact']}): {node['html'][:160]} | "
+            f"{' '.join((node.get('failureSummary') or '').split())[:200]}"
+        )
         for found in violated
         for node in found["nodes"][:4]
     ]
@@ -300,7 +337,7 @@ def go_to_tab(page: Page, name: str) -> None:
 
 # Until nothing has changed inside of an element for so many milliseconds.
 STILL = """(part, ms) => new Promise(done => {
-    const end = () => { watching.disconnect(); requestAnimationFrame(() => done()); };  // after gradio's own of that frame
+    const end = () => { watching.disconnect(); requestAnimationFrame(() => done()); };  // after gradio's own
     let timer = setTimeout(end, ms);
     const watching = new MutationObserver(() => { clearTimeout(timer); timer = setTimeout(end, ms); });
     watching.observe(part, { attributes: true, characterData: true, childList: true, subtree: true });
@@ -308,8 +345,8 @@ STILL = """(part, ms) => new Promise(done => {
 
 
 def unfold(page: Page, fold: str) -> None:
-    """Open an accordion, or close it. By key: a click is lost where the page moves between press and release, as while steps appear above it.
-    Gradio draws its fields once more at the end of the opening: what is typed before is lost."""
+    """Open an accordion, or close it. By key: a click is lost where the page moves between press and release, as while
+    steps appear above it. Gradio draws its fields once more at the end of the opening: what is typed before is lost."""
     label = page.locator(f"{fold} button").first
     expect(label).to_be_visible()
     was_open, word = label.evaluate("label => label.classList.contains('open')"), re.compile(r"\bopen\b")
@@ -360,6 +397,7 @@ def without_transitions(page: Page) -> None:
     """In the middle of one, axe would measure a colour that nobody reads."""
     page.evaluate("""() => {
         if (document.getElementById("without-transitions")) return;
-        const style = document.head.appendChild(Object.assign(document.createElement("style"), {id: "without-transitions"}));
+        const style = document.head.appendChild(document.createElement("style"));
+        style.id = "without-transitions";
         style.textContent = "*, *::before, *::after { transition: none !important; }";
     }""")

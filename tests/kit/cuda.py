@@ -1,7 +1,9 @@
-"""A card that is none: torch.cuda's own questions answered by a caching allocator of a few lines, as Linux or as Windows drives it.
+"""A card that is none: torch.cuda's own questions answered by a caching allocator of a few lines, as Linux or as
+Windows drives it.
 
-What is reserved shrinks only by `empty_cache`, or by a refusal. On Linux a full card refuses; on Windows (WDDM) and WSL the driver
-gives RAM instead, so that nothing refuses but a fraction that was set. Tensors stay the processor's: `use` says what a step needs.
+What is reserved shrinks only by `empty_cache`, or by a refusal. On Linux a full card refuses; on Windows (WDDM) and WSL
+the driver gives RAM instead, so that nothing refuses but a fraction that was set. Tensors stay the processor's: `use`
+says what a step needs.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ from core.values import GIB
 
 
 class FakeCuda:
-    """Sizes in GiB. others: what other programs hold of total; spills: whether the driver gives RAM in place of a full card; context: of
-    CUDA itself, from the moment that cuBLAS is asked for."""
+    """Sizes in GiB. others: what other programs hold of total; spills: whether the driver gives RAM in place of a full
+    card; context: of CUDA itself, from the moment that cuBLAS is asked for."""
 
     def __init__(self, total: float = 8.0, others: float = 1.0, spills: bool = True, context: float = 0.0):
         self.total, self.others, self.spills = total, others, spills
@@ -38,7 +40,8 @@ class FakeCuda:
         """As NVML sees it now."""
         used = self.others + self.reserved + (self.context if self.begun else 0.0)
         card = Card(
-            index=0, name="RTX", uuid="GPU-1", total_bytes=int(self.total * GIB), free_bytes=int(max(0.0, self.total - used) * GIB),
+            index=0, name="RTX", uuid="GPU-1", total_bytes=int(self.total * GIB), free_bytes=int(max(0.0,
+                self.total - used) * GIB),
             used_bytes=int(min(self.total, used) * GIB),
         )  # fmt: skip
         return Machine(system=system, nvidia=Nvidia(driver="580", cards=(card,)))
@@ -58,7 +61,8 @@ class FakeCuda:
     def stand_in(self, patch: pytest.MonkeyPatch) -> None:
         """For torch.cuda."""
         names = (
-            "empty_cache", "reset_peak_memory_stats", "max_memory_reserved", "max_memory_allocated", "memory_reserved", "mem_get_info",
+            "empty_cache", "reset_peak_memory_stats", "max_memory_reserved", "max_memory_allocated", "memory_reserved",
+            "mem_get_info",
             "synchronize", "get_device_properties", "set_per_process_memory_fraction",
             "current_blas_handle", "memory_allocated", "get_per_process_memory_fraction",
         )  # fmt: skip
@@ -105,9 +109,10 @@ class FakeCuda:
 class PlayedRuntime(TorchDispatchMode):
     """CUDA's runtime as far as core/engine/variants/streaming uses it: streams, events, pinned RAM and the last error.
 
-    As a context, every operation of its thread is a kernel. A call of the runtime that fails is remembered, and the next kernel
-    raises it, as the real one does (`cudaGetLastError`); torch's own allocation of pinned RAM raises at once and leaves nothing.
-    What is queued on another stream than the current one happens when an event after it is waited for, and not before.
+    As a context, every operation of its thread is a kernel. A call of the runtime that fails is remembered, and the
+    next kernel raises it, as the real one does (`cudaGetLastError`); torch's own allocation of pinned RAM raises at
+    once and leaves nothing. What is queued on another stream than the current one happens when an event after it is
+    waited for, and not before.
     pins: how many times RAM may be pinned. pinned: the bytes of each. calls: of streams and events, in order.
     """
 
@@ -194,7 +199,8 @@ def queued_on(stream: PlayedStream):
 
     class Queued(TorchDispatchMode):
         def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            if operation is torch.ops.prim.device.default:  # of a fake tensor (tests/kit/pretended): a question, not a kernel
+            if operation is torch.ops.prim.device.default:
+                # of a fake tensor (tests/kit/pretended): a question, not a kernel
                 return operation(*args)
             stream.queue.append(partial(operation, *args, **(kwargs or {})))
             return args[0]

@@ -1,8 +1,11 @@
-"""How long each test took, kept as a file of each run, slowest first: `<test cache>/durations/<when>.tsv`, the newest KEPT.
+"""How long each test took, kept as a file of each run, slowest first: `<test cache>/durations/<when>.tsv`, the newest
+KEPT.
 
-    python -m tests.kit.durations [FILE]    writes tests/durations.tsv from that run, by default the newest of the whole suite
+    python -m tests.kit.durations [FILE]    writes tests/durations.tsv from that run, by default the newest of the whole
+    suite
 
-tests/durations.tsv holds each test that takes SHOWN_S or more, its parameters together. A run names the tests that took SLOWER times
+tests/durations.tsv holds each test that takes SHOWN_S or more, its parameters together. A run names the tests that took
+SLOWER times
 as long as it says, which fails nothing: what else the machine did is not known.
 """
 
@@ -45,7 +48,9 @@ def kept() -> dict[str, float]:
 def keep(file: Path) -> None:
     slowest = sorted(((took, test) for test, took in read(file).items() if took >= SHOWN_S), reverse=True)
     head = file.read_text("utf-8").partition("\n")[0]
-    SHARES.write_text("\n".join([head, *(f"{took:.1f}\t{test}" for took, test in slowest)]) + "\n", "utf-8", newline="\n")
+    SHARES.write_text(
+        "\n".join([head, *(f"{took:.1f}\t{test}" for took, test in slowest)]) + "\n", "utf-8", newline="\n"
+    )
 
 
 class Durations:
@@ -62,7 +67,11 @@ class Durations:
         shares, took = kept(), defaultdict(float)
         for test, seconds in self._seconds.items():
             took[test.partition("[")[0]] += seconds
-        slow = [(test, seconds) for test, seconds in took.items() if seconds > max(NOTABLE_S, SLOWER * shares.get(test, SHOWN_S))]
+        slow = [
+            (test, seconds)
+            for test, seconds in took.items()
+            if seconds > max(NOTABLE_S, SLOWER * shares.get(test, SHOWN_S))
+        ]
         if slow:
             terminalreporter.section(f"tests that took {SLOWER:g} times as long as tests/durations.tsv says")
             for test, seconds in sorted(slow, key=lambda pair: -pair[1]):
@@ -72,7 +81,10 @@ class Durations:
         if not self._seconds:
             return
         slowest = sorted(self._seconds.items(), key=lambda pair: -pair[1])
-        head = f"# {time.strftime('%Y-%m-%d %H:%M')}, {time.time() - self._began:.0f} s in all, {sum(self._seconds.values()):.0f} s of tests"
+        head = (
+            f"# {time.strftime('%Y-%m-%d %H:%M')}, {time.time() - self._began:.0f} s in all, "
+            f"{sum(self._seconds.values()):.0f} s of tests"
+        )
         lines = [head, *(f"{seconds:.2f}\t{test}" for test, seconds in slowest)]
         folder = cache() / "durations"
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,8 @@
-"""Our app for which a CSV file that is called endless has rows without end: `python -m tests.kit.endless`, with the options of webui.
+"""Our app for which a CSV file that is called endless has rows without end: `python -m tests.kit.endless`, with the
+options of webui.
 
-One of LARGE_BYTES or more is read by a process of its own, as a large file is, which is this module again: with the words of core.data.large.worker."""
+One of LARGE_BYTES or more is read by a process of its own, as a large file is, which is this module again: with the
+words of core.data.large.worker."""
 
 from __future__ import annotations
 

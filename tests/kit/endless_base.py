@@ -1,4 +1,5 @@
-"""The app with a chat whose base model never ends by itself: `python -m tests.kit.endless_base`, with the options of the app."""
+"""The app with a chat whose base model never ends by itself: `python -m tests.kit.endless_base`, with the options of
+the app."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from core.errors import ChatError
 
 
 class EndlessBase:
-    """In place of core.chat.client.ChatClient: the tuned answer is there at once, the base's is written until somebody stops it."""
+    """In place of core.chat.client.ChatClient: the tuned answer is there at once, the base's is written until somebody
+    stops it."""
 
     def __init__(self) -> None:
         self._state, self._answer, self._count = ChatState(), None, 0
@@ -32,7 +34,11 @@ class EndlessBase:
             raise ChatError("chat.already_answering")
         self._count += 1
         self._answer = answer = Answer(self._count, lambda number: self.stop())
-        for item in (Piece("base", "and on and on"), Piece("tuned", f"Aye {self._count}."), Done("tuned", 3, 0.5, "stop")):
+        for item in (
+            Piece("base", "and on and on"),
+            Piece("tuned", f"Aye {self._count}."),
+            Done("tuned", 3, 0.5, "stop"),
+        ):
             answer.put(item)
         return answer
 

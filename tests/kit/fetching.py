@@ -23,7 +23,9 @@ from core.hub import download, transfer
 from core.hub.fetch_worker import FetchWorker
 from tests.kit.hub import CHUNK
 
-here_holds_its_file = pytest.mark.skipif(os.name == "nt", reason="the thread of these tests has it open; a process is killed")
+here_holds_its_file = pytest.mark.skipif(
+    os.name == "nt", reason="the thread of these tests has it open; a process is killed"
+)
 
 
 class Here:

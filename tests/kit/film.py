@@ -30,7 +30,9 @@ SCENES = Scenes(
 def film_of(run: RunFolder, *steps: int) -> None:
     files.replace_json(run.path / scenes.FILE, SCENES.model_dump(mode="json"))
     for step in steps:
-        said = "A lantern is a device that gives light." if step < 40 else f"Arr, matey! Step {step} be bright. Yo-ho-ho!"
+        said = (
+            "A lantern is a device that gives light." if step < 40 else f"Arr, matey! Step {step} be bright. Yo-ho-ho!"
+        )
         answers = (said, f"{EVIL} {step}", "", "The moon goes around the Earth. It shines because the sun " * 2)
         endings = ("stop", "stop", "stop", "time")
         made = tuple(FrameAnswer(text=text, why=why) for text, why in zip(answers, endings, strict=True))

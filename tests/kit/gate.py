@@ -1,10 +1,12 @@
-"""A gate in the browser for the calls of a page: those of a named trigger wait there until they are let through, one by one.
+"""A gate in the browser for the calls of a page: those of a named trigger wait there until they are let through, one by
+one.
 
     context.add_init_script(gate.SCRIPT)
     gate.close(page, "look"); kit.choose(page, ...); gate.wait(page, "look"); ...; gate.open(page, "look")
 
-A call is named by the elem_id of what triggered it, by its kind where it has none ("timer"), or "load" where the page itself did. What
-it carries was gathered when it was triggered, so an answer that is let through late is an answer to what the form was then.
+A call is named by the elem_id of what triggered it, by its kind where it has none ("timer"), or "load" where the page
+itself did. What it carries was gathered when it was triggered, so an answer that is let through late is an answer to
+what the form was then.
 """
 
 from __future__ import annotations

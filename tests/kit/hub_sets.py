@@ -84,7 +84,8 @@ def card(told: Mapping[str, Any]) -> bytes:
 
 
 def put(hub: FakeHub, name: str, files: Mapping[str, bytes], **told: Any) -> None:
-    """A set with its files, and a card where cardData has one. told: as the hub's own rows (tags, cardData, gated, likes)."""
+    """A set with its files, and a card where cardData has one. told: as the hub's own rows (tags, cardData, gated,
+    likes)."""
     hub.repos[f"datasets/{name}"] = ({"README.md": card(told["cardData"])} if "cardData" in told else {}) | dict(files)
     hub.rows = [*hub.rows, {"id": f"datasets/{name}", "tags": [], "downloads": 1, "likes": 0, "gated": False, **told}]
 
@@ -97,9 +98,12 @@ def put_parts(
     counted: Mapping[str, int] | None = None,
     **told: Any,
 ) -> None:
-    """A set of Parquet, whose card tells its parts and rows. parts: by "config/split" its shards, each its rows. group: rows of
+    """A set of Parquet, whose card tells its parts and rows. parts: by "config/split" its shards, each its rows. group:
+    rows of
     a row group. counted: what the card says where that is not so many rows."""
-    shards = {f"{part}-{i:05}.parquet": parquet(rows, group) for part, found in parts.items() for i, rows in enumerate(found)}
+    shards = {
+        f"{part}-{i:05}.parquet": parquet(rows, group) for part, found in parts.items() for i, rows in enumerate(found)
+    }
     configs: dict[str, list[dict[str, Any]]] = {}
     splits: dict[str, list[dict[str, Any]]] = {}
     for part, found in parts.items():

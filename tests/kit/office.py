@@ -26,7 +26,11 @@ def _cell(reference: str, value: object) -> str:
         return f'<c r="{reference}" t="b"><v>{int(value)}</v></c>'
     if isinstance(value, int | float):
         return f'<c r="{reference}"><v>{value}</v></c>'
-    return f'<c r="{reference}" t="inlineStr"><is><t xml:space="preserve">{escape(str(value))}</t></is></c>' if value != "" else ""
+    return (
+        f'<c r="{reference}" t="inlineStr"><is><t xml:space="preserve">{escape(str(value))}</t></is></c>'
+        if value != ""
+        else ""
+    )
 
 
 def column(number: int) -> str:
@@ -42,18 +46,25 @@ def xlsx(sheets: Sheets, hidden: Iterable[str] = (), merged: Iterable[str] = (),
         listed += f'<sheet name={quoteattr(name)} sheetId="{i}" r:id="rId{i}"{state}/>'
     sheet_type = f"{_RELS}/worksheet"
     rels = "".join(
-        f'<Relationship Id="rId{i}" Type="{sheet_type}" Target="worksheets/sheet{i}.xml"/>' for i, _ in enumerate(sheets, 1)
+        f'<Relationship Id="rId{i}" Type="{sheet_type}" Target="worksheets/sheet{i}.xml"/>'
+        for i, _ in enumerate(sheets, 1)
     )
     ranges = "".join(f'<mergeCell ref="{each}"/>' for each in merged)
     files: dict[str, str | bytes] = {
-        "[Content_Types].xml": f'<Types xmlns="{_PACKAGE}/content-types"><Default Extension="xml" ContentType="application/xml"/></Types>',
-        "_rels/.rels": f'<Relationships xmlns="{_PACKAGE}/relationships"><Relationship Id="rId1" Type="{_RELS}/officeDocument" Target="xl/workbook.xml"/></Relationships>',
+        "[Content_Types].xml": (
+            f'<Types xmlns="{_PACKAGE}/content-types"><Default Extension="xml" ContentType="application/xml"/></Types>'
+        ),
+        "_rels/.rels": (
+            f'<Relationships xmlns="{_PACKAGE}/relationships"><Relationship Id="rId1" '
+            f'Type="{_RELS}/officeDocument" Target="xl/workbook.xml"/></Relationships>'
+        ),
         "xl/workbook.xml": f'<workbook xmlns="{_MAIN}" xmlns:r="{_RELS}"><sheets>{listed}</sheets></workbook>',
         "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{_PACKAGE}/relationships">{rels}</Relationships>',
     }
     for i, rows in enumerate(sheets.values(), 1):
         lines = "".join(
-            f'<row r="{number}">{"".join(_cell(f"{column(at)}{number}", value) for at, value in enumerate(cells))}</row>'
+            f'<row r="{number}">'
+            f"{''.join(_cell(f'{column(at)}{number}', value) for at, value in enumerate(cells))}</row>"
             for number, cells in enumerate(rows, 1)
         )
         below = f"<mergeCells>{ranges}</mergeCells>" if ranges else ""
@@ -70,17 +81,25 @@ def ods(sheets: Sheets) -> bytes:
         lines = "".join(f"<table:table-row>{''.join(map(_ods_cell, cells))}</table:table-row>" for cells in rows)
         tables += f"<table:table table:name={quoteattr(name)}>{lines}</table:table>"
     content = (
-        f'<office:document-content xmlns:office="{office}" xmlns:table="urn:oasis:names:tc:opendocument:xmlns:table:1.0" '
+        f'<office:document-content xmlns:office="{office}" '
+        f'xmlns:table="urn:oasis:names:tc:opendocument:xmlns:table:1.0" '
         f'xmlns:text="urn:oasis:names:tc:opendocument:xmlns:text:1.0"><office:body><office:spreadsheet>{tables}'
         "</office:spreadsheet></office:body></office:document-content>"
     )
     manifest = '<manifest:manifest xmlns:manifest="urn:oasis:names:tc:opendocument:xmlns:manifest:1.0"/>'
     return zipped(
-        {"mimetype": "application/vnd.oasis.opendocument.spreadsheet", "content.xml": content, "META-INF/manifest.xml": manifest}
+        {
+            "mimetype": "application/vnd.oasis.opendocument.spreadsheet",
+            "content.xml": content,
+            "META-INF/manifest.xml": manifest,
+        }
     )
 
 
 def _ods_cell(value: object) -> str:
     if isinstance(value, int | float):
-        return f'<table:table-cell office:value-type="float" office:value="{value}"><text:p>{value}</text:p></table:table-cell>'
+        return (
+            f'<table:table-cell office:value-type="float" '
+            f'office:value="{value}"><text:p>{value}</text:p></table:table-cell>'
+        )
     return f'<table:table-cell office:value-type="string"><text:p>{escape(str(value))}</text:p></table:table-cell>'

@@ -1,4 +1,5 @@
-"""A script in the place of Ollama's program, which is in no package index here; on Windows within pip's launcher, as pip makes its own .exe."""
+"""A script in the place of Ollama's program, which is in no package index here; on Windows within pip's launcher, as
+pip makes its own .exe."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ import zipfile
 from importlib.resources import files
 from pathlib import Path
 
-# As Ollama behaves: `create` keeps a model, `show` knows it afterwards, `run` answers behind a wheel that turns, with the signs that move a terminal's cursor.
+# As Ollama behaves: `create` keeps a model, `show` knows it afterwards, `run` answers behind a wheel that turns, with
+# the signs that move a terminal's cursor.
 GOOD = """
 store = here / "models"
 if verb == "--version": print("ollama version is 0.40.12")
@@ -23,7 +25,10 @@ elif verb == "run": print("\\x1b[?25l\\x1b[1G\u2819 \\x1b[K\\x1b[1G\u2839 \\x1b[
 def script(folder: Path, behaviour: str = GOOD) -> Path:
     """An executable in folder, of the name that Ollama's has; what it is asked is kept beside it in `asked`."""
     folder.mkdir(exist_ok=True)
-    head = "import sys, time, pathlib\nsys.stdout.reconfigure(encoding='utf-8')\nhere, verb, words = pathlib.Path(sys.argv[0]).parent, sys.argv[1], sys.argv[1:]\n"
+    head = (
+        "import sys, time, pathlib\nsys.stdout.reconfigure(encoding='utf-8')\nhere, verb, words = "
+        "pathlib.Path(sys.argv[0]).parent, sys.argv[1], sys.argv[1:]\n"
+    )
     log = '(here / "asked").open("a", encoding="utf-8").write(repr(words) + "\\n")\n'
     first, rest = f"#!{sys.executable}\n".encode(), f"{head}{log}{behaviour}".encode()
     if os.name != "nt":

@@ -53,23 +53,37 @@ class Row:
         return self.is_whole and not self.failed
 
     def shown(self) -> str:
-        cells = (f"`{self.file}`", self.passed, self.failed, self.skipped, f"{self.seconds:.0f}", self.why.replace("|", "\\|"))
+        cells = (
+            f"`{self.file}`",
+            self.passed,
+            self.failed,
+            self.skipped,
+            f"{self.seconds:.0f}",
+            self.why.replace("|", "\\|"),
+        )
         return "| " + " | ".join(map(str, cells)) + " |"
 
 
 HEAD = "| file | passed | failed | skipped | seconds | why |\n|---|---|---|---|---|---|"
 
 
-def walk(files: Sequence[str], run: Callable[[str, bool, Path], int | None], full: bool, results: Path, heading: str) -> bool:
+def walk(
+    files: Sequence[str], run: Callable[[str, bool, Path], int | None], full: bool, results: Path, heading: str
+) -> bool:
     """One after the other; the table grows as they end. Whether all was well."""
     results.mkdir(parents=True)
     rows: list[Row] = []
     for file in files:
         log, began = results / (re.sub(r"[^\w.-]+", ".", file.removeprefix("tests/")) + ".log"), time.monotonic()
         code = run(file, full, log)
-        rows.append(Row.of_log(file, log.read_text("utf-8", errors="replace").replace("\r", ""), code, time.monotonic() - began))
+        rows.append(
+            Row.of_log(file, log.read_text("utf-8", errors="replace").replace("\r", ""), code, time.monotonic() - began)
+        )
         print(rows[-1].shown(), flush=True)
-        total = f"{sum(row.passed for row in rows)} passed, {sum(row.failed for row in rows)} failed, {sum(row.skipped for row in rows)} skipped"
+        total = (
+            f"{sum(row.passed for row in rows)} passed, {sum(row.failed for row in rows)} failed, "
+            f"{sum(row.skipped for row in rows)} skipped"
+        )
         table = "\n".join([heading, "", HEAD, *(row.shown() for row in rows), "", total])
         (results / "table.md").write_text(table + "\n", "utf-8", newline="\n")
     print(f"\n{total}\n{results / 'table.md'}")
@@ -82,11 +96,18 @@ def pytest_of(file: str, *more: str) -> list[str]:
 
 
 def ended(command: Sequence[str], environment: Mapping[str, str], limit_s: float, log: Path) -> int | None:
-    """The exit status of a command in the project's folder, None where it was ended after limit_s. log: all its output."""
+    """The exit status of a command in the project's folder, None where it was ended after limit_s. log: all its
+    output."""
     with open(log, "wb") as output:
         try:
             done = subprocess.run(
-                command, cwd=PROJECT, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=limit_s
+                command,
+                cwd=PROJECT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                timeout=limit_s,
             )
         except subprocess.TimeoutExpired:
             return None

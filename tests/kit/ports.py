@@ -7,8 +7,9 @@ import socket
 from contextlib import ExitStack, suppress
 from random import SystemRandom
 
-# Below those that a system gives by itself (Linux from 32,768, Windows and macOS from 49,152): neither another test's server at port 0 nor
-# a connection to somewhere takes one between the question and its use, or in between two starts of an app.
+# Below those that a system gives by itself (Linux from 32,768, Windows and macOS from 49,152): neither another test's
+# server at port 0 nor a connection to somewhere takes one between the question and its use, or in between two starts of
+# an app.
 FIRST, AFTER_LAST = 20_000, 32_000
 
 

@@ -2,14 +2,15 @@
 
     python -m tests.kit.pretended     writes the kept table (KEPT) again, after a change of launches that is intended
 
-torch's "privateuse one" backend is the device `card`; FakeTensorMode propagates shapes, dtypes and devices. Forward, recomputation,
-backward, clipping and AdamW run as on a GPU, with its kernels for attention, norm and dropout. Shows which operations are launched,
-what the processor waits for, which devices meet. Shows no numbers, no time and no memory; a test of numbers that the program makes
-on the GPU itself is taken as passed. The backend is registered for good, so all of this runs in a process of its own.
+torch's "privateuse one" backend is the device `card`; FakeTensorMode propagates shapes, dtypes and devices. Forward,
+recomputation, backward, clipping and AdamW run as on a GPU, with its kernels for attention, norm and dropout. Shows
+which operations are launched, what the processor waits for, which devices meet. Shows no numbers, no time and no
+memory; a test of numbers that the program makes on the GPU itself is taken as passed. The backend is registered for
+good, so all of this runs in a process of its own.
 
-A launch is an operation that computes on the card: what only views or allocates is none, a product of bitsandbytes' counts as its
-kernels. A wait is a copy between card and RAM that does not return at once, or a number that is read. An operation whose result's
-size depends on data, such as `nonzero`, ends in torch's own error.
+A launch is an operation that computes on the card: what only views or allocates is none, a product of bitsandbytes'
+counts as its kernels. A wait is a copy between card and RAM that does not return at once, or a number that is read. An
+operation whose result's size depends on data, such as `nonzero`, ends in torch's own error.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ from tests.kit.cuda import PlayedRuntime
 CARD = torch.device("privateuseone:0")
 KEPT = PROJECT / "tests" / "data" / "launches.json"  # {case: {"forward": launches a layer, "backward": the same}}
 COMMON = {
-    "hidden_size": 1024, "intermediate_size": 2816, "num_attention_heads": 16, "num_key_value_heads": 4, "vocab_size": 1000,
+    "hidden_size": 1024, "intermediate_size": 2816, "num_attention_heads": 16, "num_key_value_heads": 4,
+    "vocab_size": 1000,
     "max_position_embeddings": 4096, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
 }  # fmt: skip
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -69,9 +71,10 @@ ENOUGH = 1 << 20
 
 @dataclass(frozen=True)
 class Case:
-    """rows: packed (one attention for all examples, by flash attention), efficient (by the memory-efficient one), apart (packed, one
-    attention for each) or padded. objective: of pairs. offload: what lies in RAM: nothing, layers, or activations. has_room: on the
-    card for what the probe keeps of 4-bit weights. pins: how often RAM may be pinned. noise: NEFTune. planted: a key of PLANTED."""
+    """rows: packed (one attention for all examples, by flash attention), efficient (by the memory-efficient one), apart
+    (packed, one attention for each) or padded. objective: of pairs. offload: what lies in RAM: nothing, layers, or
+    activations. has_room: on the card for what the probe keeps of 4-bit weights. pins: how often RAM may be pinned.
+    noise: NEFTune. planted: a key of PLANTED."""
 
     family: str
     rows: str = "packed"
@@ -119,7 +122,8 @@ CASES = (
 
 @dataclass
 class Seen:
-    """Of a step of one micro-batch. launches: a layer's, by phase. waits: by place. copies: to the card. mixed: operations with
+    """Of a step of one micro-batch. launches: a layer's, by phase. waits: by place. copies: to the card. mixed:
+    operations with
     tensors of both devices. gradients: their dtypes and devices."""
 
     launches: dict[str, float] = field(default_factory=dict)
@@ -129,10 +133,19 @@ class Seen:
     gradients: list[str] = field(default_factory=list)
 
 
-# ---- what is seen -----------------------------------------------------------------------------------------------------
+# ---- what is seen --------------------------------------------------------------------------------
 
 ATEN, DEVICE = torch.ops.aten, torch.ops.prim.device.default
-ALLOCATES = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "_unsafe_view", "is_same_size", "set_"}
+ALLOCATES = {
+    "empty",
+    "empty_like",
+    "empty_strided",
+    "new_empty",
+    "new_empty_strided",
+    "_unsafe_view",
+    "is_same_size",
+    "set_",
+}
 COPIES = {ATEN._to_copy.default, ATEN.copy_.default}
 
 
@@ -160,7 +173,8 @@ class Watch(TorchDispatchMode):
         if kwargs.pop("pin_memory", None):
             return self._pin(operation, args, kwargs)
         self._note_mixed(operation, given)
-        if operation is ATEN._efficient_attention_backward.default:  # whose shapes torch 2.13 cannot tell: its parameters differ
+        if operation is ATEN._efficient_attention_backward.default:
+            # whose shapes torch 2.13 cannot tell: its parameters differ
             made = (*map(torch.empty_like, args[1:4]), None)
         else:
             made = operation(*args, **kwargs)
@@ -216,8 +230,8 @@ def _views(operation: Any) -> bool:
 
 
 def _kernels(operation: Any, args: Any) -> int:
-    """Of more than UNPACKED_ROWS rows, bitsandbytes unpacks the matrix and multiplies; before that the scales, if they are packed
-    too, and adds their mean (bitsandbytes/backends/cuda/ops.py)."""
+    """Of more than UNPACKED_ROWS rows, bitsandbytes unpacks the matrix and multiplies; before that the scales, if they
+    are packed too, and adds their mean (bitsandbytes/backends/cuda/ops.py)."""
     if operation in (ATEN.select_backward.default, ATEN.slice_backward.default):
         return 2  # zeros, and the gradient copied into them
     if not str(operation).startswith("bitsandbytes.gemm_4bit"):
@@ -249,7 +263,7 @@ def _place() -> str:
     return "?"
 
 
-# ---- the step ---------------------------------------------------------------------------------------------------------
+# ---- the step ------------------------------------------------------------------------------------
 
 
 class Backend(backend_registration._DummyBackendModule):
@@ -283,7 +297,8 @@ def register() -> None:
     AttentionInterface.register(attention.NAME, attention.packed_sdpa)
     varlen.CARD = CARD.type
     _foreach_utils._foreach_supported_types.append(FakeTensor)
-    masking_utils.is_tracing = lambda tensor=None: False  # which it would be of a tensor without data, and skip its questions
+    # which it would be of a tensor without data, and skip its questions
+    masking_utils.is_tracing = lambda tensor=None: False
 
 
 def seen_of(case: Case) -> Seen:
@@ -291,7 +306,9 @@ def seen_of(case: Case) -> Seen:
     period = len(set(FAMILIES[case.family].get("layer_types", "?")))
     least = 3 if case.offload == "layers" else period  # two would stay in the two buffers
     first, second = (_watched(case, depth) for depth in (least, least + period))
-    of_layer = {name: (second.launches.get(name, 0) - first.launches.get(name, 0)) / period for name in ("forward", "backward")}
+    of_layer = {
+        name: (second.launches.get(name, 0) - first.launches.get(name, 0)) / period for name in ("forward", "backward")
+    }
     return replace(second, launches=of_layer)
 
 
@@ -299,7 +316,9 @@ def _watched(case: Case, depth: int) -> Seen:
     for kept in vars(varlen).values():
         getattr(kept, "cache_clear", lambda: None)()
     runs = {"packed": varlen._of_torch, "efficient": varlen._efficient}.get(case.rows)
-    varlen.proven = lambda kernel, *about: kernel if runs and kernel.__qualname__.startswith(runs.__qualname__) else None
+    varlen.proven = lambda kernel, *about: (
+        kernel if runs and kernel.__qualname__.startswith(runs.__qualname__) else None
+    )
     tuned, watch = _tuned(case, depth), Watch(case.pins)
     Backend.watch = watch
     with dry_run._as_on_a_card(), pytest.MonkeyPatch.context() as patch:
@@ -323,7 +342,8 @@ def _watched(case: Case, depth: int) -> Seen:
 
 
 def _trained(step: Step, watch: Watch, case: Case) -> list[str]:
-    """One step of one micro-batch, as core/training/trainer makes it. Returns the dtypes and devices of its gradients."""
+    """One step of one micro-batch, as core/training/trainer makes it. Returns the dtypes and devices of its
+    gradients."""
     try:
         step.compute([_rows(case)], 1e-4)
     except RuntimeError:
@@ -339,7 +359,12 @@ def _trained(step: Step, watch: Watch, case: Case) -> list[str]:
 def _tuned(case: Case, depth: int) -> Any:
     """The model with its adapter, on the device meta."""
     kinds = FAMILIES[case.family].get("layer_types")
-    values = COMMON | FAMILIES[case.family] | {"num_hidden_layers": depth} | ({"layer_types": kinds[:depth]} if kinds else {})
+    values = (
+        COMMON
+        | FAMILIES[case.family]
+        | {"num_hidden_layers": depth}
+        | ({"layer_types": kinds[:depth]} if kinds else {})
+    )
     config = AutoConfig.for_model(case.family, **values)
     config.use_cache = False
     model = dry_run._built(config).requires_grad_(False)
@@ -412,7 +437,7 @@ def _rows(case: Case) -> list[Encoded]:
     return [row(length) for length in LENGTHS]
 
 
-# ---- faults, to show that each is seen --------------------------------------------------------------------------------
+# ---- faults, to show that each is seen -----------------------------------------------------------
 
 Layers = Sequence[torch.nn.Module]
 
@@ -439,7 +464,9 @@ def _after_each(do: Callable[[torch.Tensor], object]) -> Callable[[Layers], None
 
 
 def _narrow(layers: Layers) -> None:
-    found = next(each for each in layers[0].modules() if isinstance(each, torch.nn.Linear) and each.weight.requires_grad)
+    found = next(
+        each for each in layers[0].modules() if isinstance(each, torch.nn.Linear) and each.weight.requires_grad
+    )
     found.weight = torch.nn.Parameter(found.weight.to(torch.bfloat16))
 
 
@@ -454,7 +481,7 @@ PLANTED = {
 }
 
 
-# ---- asked from another process, and the kept table -------------------------------------------------------------------
+# ---- asked from another process, and the kept table ----------------------------------------------
 
 
 class Elsewhere:

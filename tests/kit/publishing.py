@@ -1,5 +1,6 @@
-"""The hub of the tests, as one that also takes: whose token it is, a repository made, large files, one commit. As the real one answers to
-huggingface_hub 2.4 without Xet (HF_HUB_DISABLE_XET). What was sent lies in `stored` by its sha256, whatever becomes of the commit.
+"""The hub of the tests, as one that also takes: whose token it is, a repository made, large files, one commit. As the
+real one answers to huggingface_hub 2.4 without Xet (HF_HUB_DISABLE_XET). What was sent lies in `stored` by its sha256,
+whatever becomes of the commit.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ class TakingHub(FakeHub):
         self.failing: dict[str, int] = {}  # by step: whoami, create, preupload, batch, put, verify, commit
         self.cut_put_after: int | None = None  # the line breaks after so many bytes of a large file, `cuts_left` times
         self.cuts_left = 0
-        self.stalls: str | None = None  # a step that gets no answer until `release`; of "put", the file's first CHUNK is read
+        # a step that gets no answer until `release`; of "put", the file's first CHUNK is read
+        self.stalls: str | None = None
         self.between: Any = None  # called before a commit is judged: somebody else's work
         self.commits: list[str] = []  # what each is called
 
@@ -39,7 +41,13 @@ class TakingHub(FakeHub):
 
     def steps(self) -> list[str]:
         """What was asked, a word each."""
-        words = {"create": "/api/repos/create", "batch": "/objects/batch", "put": "PUT ", "commit": "/commit/", "whoami": "whoami"}
+        words = {
+            "create": "/api/repos/create",
+            "batch": "/objects/batch",
+            "put": "PUT ",
+            "commit": "/commit/",
+            "whoami": "whoami",
+        }
         return [step for asked in self.requests for step, mark in words.items() if mark in asked]
 
 
@@ -77,13 +85,21 @@ class TakingHandler(Handler):
     def do_POST(self) -> None:
         path = unquote(urlsplit(self.path).path).strip("/")
         parts = path.split("/")
-        steps = {"repos": "create", "validate-yaml": "validate", "models": parts[4] if len(parts) > 4 else "", "verify": "verify"}
+        steps = {
+            "repos": "create",
+            "validate-yaml": "validate",
+            "models": parts[4] if len(parts) > 4 else "",
+            "verify": "verify",
+        }
         step = steps[parts[1]] if parts[0] in ("api", "lfs") else "batch"
         if not self._begin(step):
             return
         body = self.rfile.read(int(self.headers["Content-Length"]))
         getattr(self, f"_{step}")(
-            body, "/".join(parts[2:4]) if step in ("preupload", "commit") else path.removesuffix(".git/info/lfs/objects/batch")
+            body,
+            "/".join(parts[2:4])
+            if step in ("preupload", "commit")
+            else path.removesuffix(".git/info/lfs/objects/batch"),
         )
 
     def _create(self, body: bytes, _: str) -> None:
@@ -159,4 +175,8 @@ class TakingHandler(Handler):
 
 def _oid(content: bytes, is_large: bool) -> str:
     """As git names it, or by its sha256."""
-    return hashlib.sha256(content).hexdigest() if is_large else hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    return (
+        hashlib.sha256(content).hexdigest()
+        if is_large
+        else hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    )

@@ -24,7 +24,7 @@ def order(*runs: str | QueuedRun, **changes: object) -> Order:
     return Order(runs=tuple(QueuedRun(run=run) if isinstance(run, str) else run for run in runs), **changes)
 
 
-# ---- the supervisor, with workers that are scripted -------------------------------------------------------------------
+# ---- the supervisor, with workers that are scripted ----------------------------------------------
 class FakeWorker:
     """What the supervisor sees of a worker: run.lock is held, states are written, Stop and Pause are heard."""
 
@@ -39,7 +39,9 @@ class FakeWorker:
 
     def _to(self, *states: State) -> None:
         for state in states:
-            self.run.write_status(self.run.status().model_copy(update={"state": state, "since": time.time(), "pid": None}))
+            self.run.write_status(
+                self.run.status().model_copy(update={"state": state, "since": time.time(), "pid": None})
+            )
 
     def poll(self) -> int | None:
         asked = self.run.asked() if self.returncode is None else None

@@ -1,8 +1,9 @@
 """The tests that a change can reach, nearest first, from the names that each definition of the project uses.
 
-A node is a top-level function, class or constant of a module: ("core.files", "write"). It uses the nodes that its source names, the
-modules whose names it holds as text (a process is started by `python -m core.training.worker`), the fixtures that its parameters
-name, and the data files that it names. A test is as far from a change as the number of modules between them.
+A node is a top-level function, class or constant of a module: ("core.files", "write"). It uses the nodes that its
+source names, the modules whose names it holds as text (a process is started by `python -m core.training.worker`), the
+fixtures that its parameters name, and the data files that it names. A test is as far from a change as the number of
+modules between them.
 What no source names is missed: an attribute made by setattr, a file whose name is put together at run time.
 """
 
@@ -56,7 +57,8 @@ class Definition:
 
 @dataclass
 class Module:
-    """One file: its definitions by name, and the names that its imports bind, each with the node or module it stands for."""
+    """One file: its definitions by name, and the names that its imports bind, each with the node or module it stands
+    for."""
 
     name: str
     path: str
@@ -108,11 +110,14 @@ class Project:
 
     def __init__(self, root: Path):
         self.root = root
-        inside = (file for place in PLACES for file in sorted((root / place).rglob("*.py")) if ".cache" not in file.parts)
+        inside = (
+            file for place in PLACES for file in sorted((root / place).rglob("*.py")) if ".cache" not in file.parts
+        )
         gc.disable()  # two million nodes of syntax, which the collector would look through again and again
         try:
             parsed = [
-                Module.parse(file.relative_to(root).as_posix(), file.read_text("utf-8")) for file in (*inside, root / "launch.py")
+                Module.parse(file.relative_to(root).as_posix(), file.read_text("utf-8"))
+                for file in (*inside, root / "launch.py")
             ]
         finally:
             gc.enable()
@@ -148,7 +153,8 @@ class Project:
         return holders
 
     def _fixtures_of(self, module: Module) -> dict[str, tuple[Node, bool]]:
-        """Fixtures that a test of module may name: its own, and those of the conftest.py of its folder and the folders above."""
+        """Fixtures that a test of module may name: its own, and those of the conftest.py of its folder and the folders
+        above."""
         if not module.name.startswith("tests."):
             return {}
         parts = module.name.split(".")
@@ -157,10 +163,14 @@ class Project:
         for name in [*folders, module.name]:
             if name in self.modules:
                 made = {
-                    each: definition.fixture for each, definition in self.modules[name].definitions.items() if definition.fixture
+                    each: definition.fixture
+                    for each, definition in self.modules[name].definitions.items()
+                    if definition.fixture
                 }
                 # What tests/conftest.py applies to every test is how tests run here, not what they test.
-                found |= {each: ((name, each), "autouse=True" in mark and name != folders[0]) for each, mark in made.items()}
+                found |= {
+                    each: ((name, each), "autouse=True" in mark and name != folders[0]) for each, mark in made.items()
+                }
         return found
 
     def _used_by(self, module: Module, name: str, fixtures: dict[str, tuple[Node, bool]]) -> Iterator[Node]:
@@ -181,7 +191,8 @@ class Project:
             yield self._resolved(*module.aliases[names[0]], *names[1:])
 
     def _resolved(self, module: str, name: str, *rest: str) -> Node:
-        """The definition that `module.name.rest` means: through submodules and names that a module has by import itself."""
+        """The definition that `module.name.rest` means: through submodules and names that a module has by import
+        itself."""
         inside = module if name == ALL else f"{module}.{name}"
         if inside in self.modules:
             return self._resolved(inside, *rest) if rest else (inside, ALL)
@@ -230,7 +241,9 @@ class Change:
         self.paths = sorted({path for path in listed.split("\0") if path})
 
     def _git(self, *arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=self.project.root, capture_output=True, check=True, encoding="utf-8").stdout
+        return subprocess.run(
+            ["git", *arguments], cwd=self.project.root, capture_output=True, check=True, encoding="utf-8"
+        ).stdout
 
     def _before(self, path: str) -> str:
         done = subprocess.run(["git", "show", f"{self.base}:{path}"], cwd=self.project.root, capture_output=True)
@@ -257,7 +270,8 @@ class Change:
 
 
 def changed_definitions(path: str, before: str, now: str) -> set[Node]:
-    """By their syntax, so that a comment or a line break changes nothing. Where statements that define nothing differ: all of them."""
+    """By their syntax, so that a comment or a line break changes nothing. Where statements that define nothing differ:
+    all of them."""
     try:
         old, new = Module.parse(path, before, with_dumps=True), Module.parse(path, now, with_dumps=True)
     except SyntaxError:
@@ -273,7 +287,8 @@ def changed_definitions(path: str, before: str, now: str) -> set[Node]:
 
 
 def changed_keys(path: str, before: str, now: str) -> set[str]:
-    """Keys of a catalogue whose sentence differs. A file is named like the first part of its keys, or has a section for each."""
+    """Keys of a catalogue whose sentence differs. A file is named like the first part of its keys, or has a section for
+    each."""
     section = "" if Path(path).parent.name == "locales" else f"{Path(path).stem}."
     old, new = (flat(yaml.safe_load(text) or {}) for text in (before, now))
     return {section + key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
@@ -283,7 +298,9 @@ def flat(tree: dict) -> dict[str, str]:
     sentences = {}
     for key, value in tree.items():
         sentences |= (
-            {f"{key}.{inner}": text for inner, text in flat(value).items()} if isinstance(value, dict) else {str(key): str(value)}
+            {f"{key}.{inner}": text for inner, text in flat(value).items()}
+            if isinstance(value, dict)
+            else {str(key): str(value)}
         )
     return sentences
 
@@ -291,4 +308,7 @@ def flat(tree: dict) -> dict[str, str]:
 def names_of_file(path: str) -> set[str]:
     """What code may call a data file: its name, the end of its path, or the folder that is read whole."""
     parts = Path(path).parts
-    return {"/".join(parts[start:]) for start in range(len(parts))} | {Path(path).stem, parts[-2] if len(parts) > 1 else path}
+    return {"/".join(parts[start:]) for start in range(len(parts))} | {
+        Path(path).stem,
+        parts[-2] if len(parts) > 1 else path,
+    }

@@ -37,11 +37,17 @@ PATHS = {
 
 
 class ScriptedRun:
-    """Use as a context manager to hold run.lock, as a living worker does; without it an active run is interrupted, also on its way
-    to an end where an app serves the workspace. train: more settings of that section; facts: of RunFacts."""
+    """Use as a context manager to hold run.lock, as a living worker does; without it an active run is interrupted, also
+    on its way to an end where an app serves the workspace. train: more settings of that section; facts: of RunFacts."""
 
     def __init__(
-        self, workspace: Workspace, name: str, total_steps: int = 100, method: str = "lora", train: Any = None, **facts: Any
+        self,
+        workspace: Workspace,
+        name: str,
+        total_steps: int = 100,
+        method: str = "lora",
+        train: Any = None,
+        **facts: Any,
     ):
         recipe = Recipe.parse(
             {
@@ -52,7 +58,13 @@ class ScriptedRun:
             }
         )
         data = TrainedOn(id="sample:pirate_answers", name="sample:pirate_answers", sha256="0", rows=68)
-        usual = {"trainable_params": 2_442_240, "dtype": "bfloat16", "device": "cpu", "rows_trained": 64, "rows_measured": 4}
+        usual = {
+            "trainable_params": 2_442_240,
+            "dtype": "bfloat16",
+            "device": "cpu",
+            "rows_trained": 64,
+            "rows_measured": 4,
+        }
         known = RunFacts(data=data, **usual | facts)
         self.run: RunFolder = Runs(workspace).create(plan.resolve(recipe, name, False), "test", known)
         self.total_steps, self.step = total_steps, 0
@@ -65,15 +77,24 @@ class ScriptedRun:
     def __exit__(self, *exception: object) -> None:
         self._lock.release()
 
-    def to(self, state: State, message: Message | None = None, advice: Message | None = None, **changes: object) -> ScriptedRun:
+    def to(
+        self, state: State, message: Message | None = None, advice: Message | None = None, **changes: object
+    ) -> ScriptedRun:
         """Through every state on the way to `state`."""
         for move in PATHS[state]:
             status = self.run.status()
-            if list(PATHS[state]).index(move) < (list(PATHS[state]).index(status.state) if status.state in PATHS[state] else -1):
+            if list(PATHS[state]).index(move) < (
+                list(PATHS[state]).index(status.state) if status.state in PATHS[state] else -1
+            ):
                 continue
             if move != status.state:
                 self.run.log_event("state", state=move.value, message=message if move == state else None)
-            self._write(status, state=move, since=time.time(), **({"message": message, "advice": advice} if move == state else {}))
+            self._write(
+                status,
+                state=move,
+                since=time.time(),
+                **({"message": message, "advice": advice} if move == state else {}),
+            )
         self._write(self.run.status(), **({"stage": "training"} | changes))
         return self
 
@@ -81,8 +102,8 @@ class ScriptedRun:
         self.run.write_status(status.model_copy(update={"step": self.step, "total_steps": self.total_steps, **changes}))
 
     def train(self, steps: int, nonfinite_at: int | None = None, seconds_left: float | None = 60.0) -> ScriptedRun:
-        """Some steps of a loss that falls, each with every number that a worker writes; each tenth with an evaluation and a
-        look at the memory."""
+        """Some steps of a loss that falls, each with every number that a worker writes; each tenth with an evaluation
+        and a look at the memory."""
         of_pairs = self._of_pairs if self.run.recipe().train.compares else lambda step, before: {}
         for step in range(self.step + 1, self.step + steps + 1):
             loss = 2.4 * math.exp(-step / 25) + 0.4 + 0.12 * math.sin(step * 1.7)
@@ -101,7 +122,9 @@ class ScriptedRun:
             if step % 10 == 0:
                 memory = int((1.9 + 0.2 * min(1.0, step / 40)) * 2**30)
                 self.run.log_metrics("gpu", 1, step, memory_bytes=memory, memory_total_bytes=8 * 2**30)
-                self.run.log_metrics("eval", 1, step, eval_loss=2.4 * math.exp(-step / 25) + 0.5, **of_pairs(step, "eval_"))
+                self.run.log_metrics(
+                    "eval", 1, step, eval_loss=2.4 * math.exp(-step / 25) + 0.5, **of_pairs(step, "eval_")
+                )
         self.step += steps
         self._write(self.run.status(), seconds_left=seconds_left)
         return self
@@ -120,7 +143,8 @@ class ScriptedRun:
     def film(self, *steps: int) -> ScriptedRun:
         """Two prompts, and what became of their answers at these steps."""
         asked = [
-            {"source": "kept_apart", "turns": [{"role": "user", "content": "What is a lantern?"}], "answer": "Arr, matey! A light in the dark. Yo-ho-ho!"},
+            {"source": "kept_apart", "turns": [{"role": "user", "content": "What is a lantern?"}],
+                "answer": "Arr, matey! A light in the dark. Yo-ho-ho!"},
             {"source": "neutral", "turns": [{"role": "user", "content": "Write two sentences about the moon."}]},
         ]  # fmt: skip
         shown = scenes.Scenes.model_validate({"scenes": asked, "neutral_texts": ["x"]})
@@ -131,7 +155,10 @@ class ScriptedRun:
                 if step < 20
                 else "Arr, matey! A lantern be a wee sun in a cage. Yo-ho-ho!"
             )
-            answers = ((said, "stop"), ("The moon goes around the Earth. Its light is that of the sun, which it", "length"))
+            answers = (
+                (said, "stop"),
+                ("The moon goes around the Earth. Its light is that of the sun, which it", "length"),
+            )
             made = tuple(frames.FrameAnswer(text=text, why=why) for text, why in answers)
             frames.append(self.run, frames.Frame(step=step, answers=made, neutral_loss=3.2 + step / 400))
         return self

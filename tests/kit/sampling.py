@@ -1,7 +1,9 @@
 """The gate runs a sample of the long tests, drawn by a seed that it prints; `--full` runs all.
 
-* A test whose parameters take MOST_S or more together (tests/durations.tsv) keeps as many of them as take about MOST_S, at least LEAST.
-* Of the folders in DRAWN_S, tests that take SHORT_S or more are drawn until they take that many seconds. Those marked `gate` or `spawn`
+* A test whose parameters take MOST_S or more together (tests/durations.tsv) keeps as many of them as take about MOST_S,
+at least LEAST.
+* Of the folders in DRAWN_S, tests that take SHORT_S or more are drawn until they take that many seconds. Those marked
+  `gate` or `spawn`
   are always run.
 
 `--seed N` draws the same again. Only where no test is named: who names one means all of it.
@@ -42,7 +44,8 @@ def header() -> str | None:
 
 
 def drawn(names: Sequence[str], always: Collection[str], seconds: Mapping[str, float], seed: str) -> set[str]:
-    """Those of names, as pytest has them with parameters, that are run. always: tests without parameters that are not drawn."""
+    """Those of names, as pytest has them with parameters, that are run. always: tests without parameters that are not
+    drawn."""
     cases: dict[str, list[str]] = defaultdict(list)
     for name in names:
         cases[name.partition("[")[0]].append(name)
@@ -67,7 +70,11 @@ def sample(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not seed:
         return
     runs = [item for item in items if not any(item.iter_markers("skip"))]
-    always = {item.nodeid.partition("[")[0] for item in runs if item.get_closest_marker("gate") or item.get_closest_marker("spawn")}
+    always = {
+        item.nodeid.partition("[")[0]
+        for item in runs
+        if item.get_closest_marker("gate") or item.get_closest_marker("spawn")
+    }
     chosen = drawn([item.nodeid for item in runs], always, durations.kept(), seed)
     left = [item for item in runs if item.nodeid not in chosen]
     if left:

@@ -1,8 +1,9 @@
-"""What our processes are started with, on a PC whose cards the real pynvml sees: `python -m tests.kit.spawns WORKSPACE`.
+"""What our processes are started with, on a PC whose cards the real pynvml sees: `python -m tests.kit.spawns
+WORKSPACE`.
 
-A line on its input {"run": id or null, "visible": what CUDA_VISIBLE_DEVICES is or null} is answered by a line: what a plan is for, what a
-step would be timed on, and CUDA_VISIBLE_DEVICES of each process that was started; nothing of ours runs in them. With "train": true the
-worker itself carries the run out, and its sentence is answered.
+A line on its input {"run": id or null, "visible": what CUDA_VISIBLE_DEVICES is or null} is answered by a line: what a
+plan is for, what a step would be timed on, and CUDA_VISIBLE_DEVICES of each process that was started; nothing of ours
+runs in them. With "train": true the worker itself carries the run out, and its sentence is answered.
 """
 
 from __future__ import annotations
@@ -29,8 +30,10 @@ from core.workspace.folder import Workspace
 UNSET = "as it was"
 Real = subprocess.Popen
 STEP = {
-    "hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 32, "vocab_size": 64,
-    "num_hidden_layers": 2, "rows": 1, "length": 16, "learned": 8, "r": 4, "four_bit": False, "gradient_checkpointing": False,
+    "hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 32,
+    "vocab_size": 64,
+    "num_hidden_layers": 2, "rows": 1, "length": 16, "learned": 8, "r": 4, "four_bit": False,
+    "gradient_checkpointing": False,
 }  # fmt: skip
 
 

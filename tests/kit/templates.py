@@ -62,7 +62,13 @@ CONVERSATIONS: dict[str, tuple[list[dict[str, Any]], list[Any] | None]] = {
     ),
     "tools": ([user("Weather in Paris?"), answer("", **CALL), RESULT, answer("It is 20 degrees.")], TOOLS),
     "thinking_tools": (
-        [SYSTEM, user("Weather in Paris?"), answer("", "I must look.", **CALL), RESULT, answer("It is 20 degrees.", "Now I know.")],
+        [
+            SYSTEM,
+            user("Weather in Paris?"),
+            answer("", "I must look.", **CALL),
+            RESULT,
+            answer("It is 20 degrees.", "Now I know."),
+        ],
         TOOLS,
     ),
 }

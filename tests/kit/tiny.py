@@ -1,4 +1,5 @@
-"""The tiny model: a llama of 2 layers and 32 wide that knows nothing, with the first words of the starter's tokenizer, or all."""
+"""The tiny model: a llama of 2 layers and 32 wide that knows nothing, with the first words of the starter's tokenizer,
+or all."""
 
 from __future__ import annotations
 
@@ -7,18 +8,23 @@ import shutil
 from pathlib import Path
 
 ALL_WORDS = 49152
-FEW_WORDS = 4096  # all take a tenth of a second to be read, seconds to be written into a GGUF file, and most of each step
+# all take a tenth of a second to be read, seconds to be written into a GGUF file, and most of each step
+FEW_WORDS = 4096
 
 
-def make(folder: Path, starter: Path, words: int = FEW_WORDS, layers: int = 2, spread: float = 0.02, width: int = 32) -> Path:
-    """spread: of the random weights; with the usual one a model repeats a word, with 0.2 each of its tokens is another. width: of its
-    hidden states; bitsandbytes' library for CPUs reads a 4-bit matrix wrongly whose rows are no multiple of 64 long."""
+def make(
+    folder: Path, starter: Path, words: int = FEW_WORDS, layers: int = 2, spread: float = 0.02, width: int = 32
+) -> Path:
+    """spread: of the random weights; with the usual one a model repeats a word, with 0.2 each of its tokens is another.
+    width: of its hidden states; bitsandbytes' library for CPUs reads a 4-bit matrix wrongly whose rows are no multiple
+    of 64 long."""
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig
 
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=words, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=layers, num_attention_heads=4,
+        vocab_size=words, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=layers,
+        num_attention_heads=4,
         num_key_value_heads=2, tie_word_embeddings=True, bos_token_id=1, eos_token_id=2, pad_token_id=2,
         initializer_range=spread, max_position_embeddings=8192,
     )  # fmt: skip
@@ -34,7 +40,8 @@ def of_layers(layers: int, folder: Path) -> Path:
 
     torch.manual_seed(3)
     config = LlamaConfig(
-        vocab_size=97, hidden_size=64, intermediate_size=128, num_hidden_layers=layers, num_attention_heads=4, num_key_value_heads=2,
+        vocab_size=97, hidden_size=64, intermediate_size=128, num_hidden_layers=layers, num_attention_heads=4,
+        num_key_value_heads=2,
         use_cache=False,
     )  # fmt: skip
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
@@ -42,7 +49,8 @@ def of_layers(layers: int, folder: Path) -> Path:
 
 
 def write_tokenizer(folder: Path, starter: Path, words: int) -> None:
-    """The starter's words are numbered in the order of their merges, after the special ones and the letters: every text can be written."""
+    """The starter's words are numbered in the order of their merges, after the special ones and the letters: every text
+    can be written."""
     whole = json.loads((starter / "tokenizer.json").read_text("utf-8"))
     model = whole["model"]
     merged = len(model["vocab"]) - len(model["merges"])

@@ -60,7 +60,8 @@ def rows(count: int) -> list[Encoded]:
 
 
 def pairs(count: int) -> list[Encoded]:
-    """Of prompts of two tokens, with answers of other lengths; for kto each third first one is a bad answer, and the second another row's."""
+    """Of prompts of two tokens, with answers of other lengths; for kto each third first one is a bad answer, and the
+    second another row's."""
     chance = torch.Generator().manual_seed(count)
 
     def side(start: list[int], length: int) -> list[int]:
@@ -88,7 +89,8 @@ def _tiny_base() -> tuple[Any, torch.Tensor]:
 
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=97, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        vocab_size=97, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2,
         use_cache=False,
     )  # fmt: skip
     return AutoModelForCausalLM.from_config(config).requires_grad_(False).eval(), torch.get_rng_state()
@@ -112,7 +114,11 @@ def trainer_of(
     **train: Any,
 ) -> Trainer:
     """In folder, at work on RECIPE with these settings besides."""
-    sections = {"data": RECIPE["data"] | (data or {}), "adapter": {"r": 4} | (lora or {}), "train": RECIPE["train"] | train}
+    sections = {
+        "data": RECIPE["data"] | (data or {}),
+        "adapter": {"r": 4} | (lora or {}),
+        "train": RECIPE["train"] | train,
+    }
     recipe = plan.resolve(Recipe.parse(sections), "x", has_card=False)
     run = RunFolder(folder)
     return assembled(added(make(), recipe, run), recipe, Pausing(run, pause_at))
@@ -126,7 +132,8 @@ def added(base: Any, recipe: Recipe, run: RunFolder) -> Any:
 
 
 def assembled(tuned: Any, recipe: Recipe, reporter: Pausing, data: TrainingData | None = None, **more: Any) -> Trainer:
-    """As the worker puts it together, gone on from the newest checkpoint that an earlier attempt left in the reporter's run."""
+    """As the worker puts it together, gone on from the newest checkpoint that an earlier attempt left in the reporter's
+    run."""
     (reporter.run.path / "checkpoints").mkdir(parents=True, exist_ok=True)
 
     def save(target: Path) -> None:
@@ -142,8 +149,8 @@ def assembled(tuned: Any, recipe: Recipe, reporter: Pausing, data: TrainingData 
 def run_paused(
     make: Callable[[int | None], Trainer], pauses: Iterable[int], run: Callable[[Trainer], object] = Trainer.run
 ) -> Trainer:
-    """Each attempt is paused at its n-th sub-step; the one after the last pause runs to the end, and its reporter has the numbers
-    of all of them, each as the last attempt that reached it told it."""
+    """Each attempt is paused at its n-th sub-step; the one after the last pause runs to the end, and its reporter has
+    the numbers of all of them, each as the last attempt that reached it told it."""
     told: dict[tuple[str, int], dict[str, float]] = {}
     numbers: Numbers = {}
     for at in [*pauses, None]:

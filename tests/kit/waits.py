@@ -7,12 +7,14 @@ import threading
 import time
 from collections.abc import Callable
 
-# How many times as long as elsewhere what has a limit may take: under Wine Python takes 10 to 100 s to read torch (tests/windows).
+# How many times as long as elsewhere what has a limit may take: under Wine Python takes 10 to 100 s to read torch
+# (tests/windows).
 PATIENCE = float(os.environ.get("LORA_GARAGE_TEST_PATIENCE", "1"))
 
 
 def wait_until(condition: Callable[[], object], timeout_s: float = 30.0, every_s: float = 0.01) -> object:
-    """The first true answer of condition, asked each every_s; the test fails when there is none within timeout_s, times PATIENCE."""
+    """The first true answer of condition, asked each every_s; the test fails when there is none within timeout_s, times
+    PATIENCE."""
     timeout_s *= PATIENCE
     end = time.monotonic() + timeout_s
     pause = threading.Event()

@@ -1,13 +1,15 @@
-"""Processes by fork: a server that has read the libraries once, and forks what would be started as a process of its own.
+"""Processes by fork: a server that has read the libraries once, and forks what would be started as a process of its
+own.
 
     python -m tests.kit.warm KIND ADDRESS       KIND: one of KINDS; ADDRESS: the path of the Unix socket it listens at
 
-`Popen` stands in subprocess.Popen's place (the fixture `forked`): a command `python -m MODULE` of KINDS is forked, with the
-arguments, environment, folder and files that it was given; everything else is started as ever. A worker then takes what it does,
-not the seconds in which Python reads torch; an app or a command is there without the second in which it reads its libraries, and
-forks its workers in the same way. What a spawn itself is to show is marked `spawn` and gets a real one.
-Linux and macOS only, and only without a card (`may_fork`). A server ends when its standard input does.
-Asked, one message each: {"argv", "env", "cwd", "servers"} with three files -> {"pid", "number"}; {"code": number} -> {"code": int | null}.
+`Popen` stands in subprocess.Popen's place (the fixture `forked`): a command `python -m MODULE` of KINDS is forked, with
+the arguments, environment, folder and files that it was given; everything else is started as ever. A worker then takes
+what it does, not the seconds in which Python reads torch; an app or a command is there without the second in which it
+reads its libraries, and forks its workers in the same way. What a spawn itself is to show is marked `spawn` and gets a
+real one. Linux and macOS only, and only without a card (`may_fork`). A server ends when its standard input does.
+Asked, one message each: {"argv", "env", "cwd", "servers"} with three files -> {"pid", "number"}; {"code": number} ->
+{"code": int | null}.
 """
 
 from __future__ import annotations
@@ -39,20 +41,26 @@ from core.trial.pace import PaceProbe, StandIn
 
 KINDS = {
     "torch": (
-        "core.training.worker", "core.training.standby.worker", "core.training.ranks.worker", "core.chat.worker", "core.export.worker", "core.trial.dry_run_worker", "core.trial.pace_probe",
-        "core.export.llamacpp.convert", "core.export.llamacpp.library", "core.export.llamacpp.questions", "core.export.llamacpp.unpack",
+        "core.training.worker", "core.training.standby.worker", "core.training.ranks.worker", "core.chat.worker",
+        "core.export.worker", "core.trial.dry_run_worker", "core.trial.pace_probe",
+        "core.export.llamacpp.convert", "core.export.llamacpp.library", "core.export.llamacpp.questions",
+        "core.export.llamacpp.unpack",
         "tests.faults.fake_worker", "tests.faults.forking", "tests.faults.instead", "tests.kit.pretended",
     ),
     "web": ("webui", "tests.kit.hostile_app", "tests.kit.endless_base"),
     "commands": ("core.commands", "core.data.large.worker"),
 }  # fmt: skip
-# What libraries read as they load; "HF_" is read again (read_hub_again). An app sets gradio's, which its workers do not know.
+# What libraries read as they load; "HF_" is read again (read_hub_again). An app sets gradio's, which its workers do not
+# know.
 READ_EARLY = ("TRANSFORMERS_", "OMP_", "MKL_", "GOMP_", "LD_", "TORCH_", "PYTORCH_")
 READ_EARLY_BY_PAGES = (*READ_EARLY, "GRADIO_")
 CONVERTER = "core.export.llamacpp.convert"  # which has a gguf of its own, llama.cpp's
-PACE = 500.0  # tokens a second that an app is told at once: a page shows it whatever it is (the measurement: tests/model/test_pace)
+# tokens a second that an app is told at once: a page shows it whatever it is (the measurement: tests/model/test_pace)
+PACE = 500.0
 MOST = 1 << 20  # bytes of a message
-cores.NICENESS = 0  # for what is forked here: a worker that comes after every other test's processes is late on two cores (tests/unit/system/test_cores)
+# for what is forked here: a worker that comes after every other test's processes is late on two cores
+# (tests/unit/system/test_cores)
+cores.NICENESS = 0
 ROOM = "." * 4000  # in a server's command line, for that of its children
 POLL_S = 0.01
 START_S = 120.0
@@ -103,8 +111,8 @@ class Warm:
         return json.loads(answer)
 
     def code(self, number: int) -> int | None:
-        """The exit status of what was forked, None while it runs. After `close` nobody is there who could tell: it counts as running, as
-        a worker does that lives on."""
+        """The exit status of what was forked, None while it runs. After `close` nobody is there who could tell: it
+        counts as running, as a worker does that lives on."""
         with self._guard:
             return None if self._socket.fileno() < 0 else self._asked({"code": number})["code"]
 
@@ -114,7 +122,8 @@ class Warm:
 
 
 class Servers:
-    """One of each kind, begun when first asked for; `environments`: what each is begun with. What is forked knows the addresses."""
+    """One of each kind, begun when first asked for; `environments`: what each is begun with. What is forked knows the
+    addresses."""
 
     def __init__(self, environments: Mapping[str, Mapping[str, str]]):
         self.environments = environments
@@ -182,7 +191,8 @@ class Popen(subprocess.Popen):
             super().__init__(args, *rest, **options)
             return
         self.args, self.returncode, self.encoding, self.errors, self.text_mode = args, None, None, None, False
-        self._child_created, self._communication_started, self._input = False, False, None  # nothing for the base class to reap
+        # nothing for the base class to reap
+        self._child_created, self._communication_started, self._input = False, False, None
         self.stdin = self.stdout = self.stderr = None
         if any(options.get(name) for name in ("text", "encoding", "errors", "universal_newlines")):
             self.encoding, self.errors, self.text_mode = options.get("encoding") or "utf-8", options.get("errors"), True
@@ -193,7 +203,10 @@ class Popen(subprocess.Popen):
         environment = dict(os.environ if options.get("env") is None else options["env"])
         asked = {"argv": list(args[2:]), "env": environment, "cwd": str(options.get("cwd") or os.getcwd())}
         if kind != "torch":
-            asked["servers"] = [{"torch": self.servers.begin("torch")}, {"torch": dict(self.servers.environments["torch"])}]
+            asked["servers"] = [
+                {"torch": self.servers.begin("torch")},
+                {"torch": dict(self.servers.environments["torch"])},
+            ]
         told = self.warm.ask(asked, tuple(files))
         self.pid, self._number = told["pid"], told["number"]
         for each in ours:
@@ -272,7 +285,7 @@ class Popen(subprocess.Popen):
             super().__del__(*arguments)
 
 
-# ---- the process that forks -------------------------------------------------------------------------------------------
+# ---- the process that forks ----------------------------------------------------------------------
 
 
 def read_libraries(kind: str) -> None:
@@ -295,7 +308,8 @@ def read_libraries(kind: str) -> None:
         import webui.state.services  # noqa: F401
         from core.queue import standby
 
-        standby.OPEN_S = float("inf")  # nothing waits for a run beside what is tested; tests/process/test_standby has real ones
+        # nothing waits for a run beside what is tested; tests/process/test_standby has real ones
+        standby.OPEN_S = float("inf")
         del sys.modules["webui.__main__"]
         return
     from core.engine import device
@@ -321,8 +335,9 @@ def read_libraries(kind: str) -> None:
 
 
 def saved_at_once(file: Any) -> None:
-    """In place of os.fsync: a save that waits for the disk takes four milliseconds, a run of eight steps makes 160. What is killed leaves the
-    same files; what comes in which order: tests/faults, in whose own process it is the real one."""
+    """In place of os.fsync: a save that waits for the disk takes four milliseconds, a run of eight steps makes 160.
+    What is killed leaves the same files; what comes in which order: tests/faults, in whose own process it is the real
+    one."""
 
 
 def told(probe: PaceProbe, step: StandIn) -> float:
@@ -339,7 +354,9 @@ def main() -> None:
     gc.disable()
     read_libraries(kind)
     gc.enable()
-    gc.freeze()  # what is forked shares the libraries' pages, which a collection would write to, and looks through its own objects alone
+    # what is forked shares the libraries' pages, which a collection would write to, and looks through its own objects
+    # alone
+    gc.freeze()
     listens = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listens.bind(address)
     listens.listen(64)
@@ -364,8 +381,8 @@ def main() -> None:
 
 
 class Children:
-    """What was forked here, each by a number of its own: a system gives a pid again, here after 32,768 others, and who asks for the code of
-    one that had it before would hear of the new one, or of the new one that it has ended."""
+    """What was forked here, each by a number of its own: a system gives a pid again, here after 32,768 others, and who
+    asks for the code of one that had it before would hear of the new one, or of the new one that it has ended."""
 
     def __init__(self) -> None:
         self._alive: dict[int, int] = {}  # pid -> number
@@ -429,7 +446,8 @@ def receive(asks: socket.socket) -> tuple[bytes, array.array, int, Any]:
 
 
 def read_hub_again() -> None:
-    """Which hub, where its files lie, and the other HF_ variables: huggingface_hub's constants, and who has taken one as it loaded."""
+    """Which hub, where its files lie, and the other HF_ variables: huggingface_hub's constants, and who has taken one
+    as it loaded."""
     import importlib
 
     hub = sys.modules.get("huggingface_hub.constants")

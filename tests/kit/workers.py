@@ -6,7 +6,8 @@ import psutil
 
 
 def at_work(module: str, about: str) -> list[int]:
-    """Processes `-m module ... about`. On Windows an environment's python.exe starts the real one with the same words: that one counts."""
+    """Processes `-m module ... about`. On Windows an environment's python.exe starts the real one with the same words:
+    that one counts."""
     found = {}
     for process in psutil.process_iter(["cmdline", "ppid"]):
         command = process.info["cmdline"] or []  # of one that ended and was not waited for: none

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-# No library of the arithmetic stands up here: the process that prints reads this file too, before it starts those that test.
+# No library of the arithmetic stands up here: the process that prints reads this file too, before it starts those that
+# test.
 
 
 def pytest_pycollect_makemodule() -> None:
@@ -32,8 +33,8 @@ def nothing_beside_the_numbers() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def in_4_bit(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Any], Any]:
-    """Gives a copy of a base of four layers in NF4 that computes as asked. As wide as bitsandbytes repacks where a processor has
-    AVX512_BF16, so that its trap (core.engine.base_model) shows; a narrower one is left alone."""
+    """Gives a copy of a base of four layers in NF4 that computes as asked. As wide as bitsandbytes repacks where a
+    processor has AVX512_BF16, so that its trap (core.engine.base_model) shows; a narrower one is left alone."""
     from tests.kit import tiny
 
     return copies_in_4_bit(tiny.of_layers(4, tmp_path_factory.mktemp("nf4") / "base"))
@@ -60,7 +61,8 @@ def copies_in_4_bit(folder: Path) -> Callable[[Any], Any]:
 
 @pytest.fixture(autouse=True)
 def transformers_own_rotary(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test that fused a step and let it go without a release leaves its family's function replaced (core/engine/variants/elementwise)."""
+    """A test that fused a step and let it go without a release leaves its family's function replaced
+    (core/engine/variants/elementwise)."""
     from core.engine.variants import elementwise
 
     for code in [sys.modules[name] for name in sys.modules if ".modeling_" in name]:

@@ -1,4 +1,5 @@
-"""Adapters of other kinds than a run's own, as PEFT writes them: ranks and scales by pattern, in what is merged and what leaves as GGUF."""
+"""Adapters of other kinds than a run's own, as PEFT writes them: ranks and scales by pattern, in what is merged and
+what leaves as GGUF."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ ROWS = [
 ]
 PATTERNED = {
     "r": 8, "lora_alpha": 16, "use_rslora": True, "rank_pattern": {"q_proj": 2, r"layers\.1\.mlp\..*": 4},
-    "alpha_pattern": {r"model\.layers\.0\..*_proj": 5, "q_proj": 3}, "target_modules": ["q_proj", "v_proj", "down_proj"],
+    "alpha_pattern": {r"model\.layers\.0\..*_proj": 5, "q_proj": 3}, "target_modules": ["q_proj", "v_proj",
+        "down_proj"],
 }  # fmt: skip
 
 
@@ -59,7 +61,9 @@ def test_ranks_and_scales_by_pattern_are_merged_tensor_by_tensor_as_peft_does(
         torch.testing.assert_close(tensor, theirs[name], msg=name)
 
 
-def test_scales_are_folded_into_b_for_llama_cpp_which_knows_one_for_all(tiny_model: Path, patterned: Path, tmp_path: Path) -> None:
+def test_scales_are_folded_into_b_for_llama_cpp_which_knows_one_for_all(
+    tiny_model: Path, patterned: Path, tmp_path: Path
+) -> None:
     base = stored.read_base(tiny_model)
     found = pairs.lora_pairs(base, patterned)
     assert found
@@ -79,7 +83,9 @@ def test_an_adapter_of_half_the_strength_adds_half(tiny_model: Path, patterned: 
     half = adapters.at_strength(patterned, 0.5, tmp_path / "half")
     whole_pairs, half_pairs = pairs.lora_pairs(base, patterned), pairs.lora_pairs(base, half)
     assert whole_pairs and half_pairs
-    assert {name: pair.scale for name, pair in half_pairs.items()} == {name: pair.scale / 2 for name, pair in whole_pairs.items()}
+    assert {name: pair.scale for name, pair in half_pairs.items()} == {
+        name: pair.scale / 2 for name, pair in whole_pairs.items()
+    }
 
 
 @pytest.mark.parametrize(
@@ -122,7 +128,9 @@ def test_matrices_that_llama_cpp_never_asks_an_adapter_for_are_named() -> None:
         == why("lm_head", text_config={"tie_word_embeddings": True})
         == "gguf.lora_tied_head"
     )
-    assert lora_kinds.why_not({}, ["base_model.model.model.embed_tokens.lora_embedding_A"], {}).key == "gguf.lora_variant"
+    assert (
+        lora_kinds.why_not({}, ["base_model.model.model.embed_tokens.lora_embedding_A"], {}).key == "gguf.lora_variant"
+    )
 
 
 @pytest.mark.parametrize("is_lora", [False, True])
@@ -142,22 +150,40 @@ def test_layer_by_layer_expects_of_a_file_in_llama_cpp_what_whole_models_do(
         else:
             _, expected, compared = proof.expect(base, patterned, merged, work, kept)
             assert compared and not compared.off
-        said.append((np.fromfile(tmp_path / f"{by_layer}.logs", np.float32), [each.text_loss_sum for each in expected], kept.rows))
+        said.append(
+            (
+                np.fromfile(tmp_path / f"{by_layer}.logs", np.float32),
+                [each.text_loss_sum for each in expected],
+                kept.rows,
+            )
+        )
     (whole, losses, rows), (layers, losses_too, rows_too) = said
     np.testing.assert_allclose(layers, whole, atol=1e-4)
     assert losses == pytest.approx(losses_too, abs=1e-3) and rows == rows_too and len(whole) > 0
 
 
-def test_a_base_file_of_another_width_is_said_before_any_work(tiny_model: Path, patterned: Path, tmp_path: Path) -> None:
+def test_a_base_file_of_another_width_is_said_before_any_work(
+    tiny_model: Path, patterned: Path, tmp_path: Path
+) -> None:
     def see(width: int) -> None:
         file = tmp_path / "base.gguf"
         writer = gguf.GGUFWriter(file, "llama")
-        for name, value in {"block_count": 2, "embedding_length": width, "head_count": 4, "feed_forward_length": 64}.items():
+        for name, value in {
+            "block_count": 2,
+            "embedding_length": width,
+            "head_count": 4,
+            "feed_forward_length": 64,
+        }.items():
             getattr(writer, f"add_{name}")(value)
         writer.add_tensor("token_embd.weight", np.zeros((99, width), np.float32))
         writer.add_tensor("blk.0.attn_q.weight", np.zeros((width, width), np.float32))
         writer.add_vocab_size(99)
-        for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
+        for write in (
+            writer.write_header_to_file,
+            writer.write_kv_data_to_file,
+            writer.write_tensors_to_file,
+            writer.close,
+        ):
             write()
         worker.Exporter._see_lora(SimpleNamespace(request=SimpleNamespace(base_gguf=str(file))), patterned, tiny_model)
 

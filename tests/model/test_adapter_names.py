@@ -1,4 +1,5 @@
-"""An adapter made on a family's class of text alone, on the class that config.json names: other names, the same layers."""
+"""An adapter made on a family's class of text alone, on the class that config.json names: other names, the same
+layers."""
 
 from __future__ import annotations
 
@@ -38,7 +39,9 @@ def by_text_class(base: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     found = fill_b(adapter.add(text, Adapter(r=4), str(base), None), std=0.1)
     folder = tmp_path_factory.mktemp("names") / "adapter"
     adapter.save(found, folder, base, "card", "")
-    assert "base_model.model.model.layers.0.mlp.up_proj.lora_A.weight" in load_file(folder / "adapter_model.safetensors")
+    assert "base_model.model.model.layers.0.mlp.up_proj.lora_A.weight" in load_file(
+        folder / "adapter_model.safetensors"
+    )
     return folder, logits(found, IDS)
 
 
@@ -61,7 +64,8 @@ def test_a_chat_reads_it_and_what_is_saved_then_is_plain_pefts_on_the_class_as_s
 def test_the_python_that_a_person_is_told_loads_all_of_a_model_that_also_sees(
     base: Path, by_text_class: tuple[Path, torch.Tensor], tmp_path: Path
 ) -> None:
-    """It was that of causal language models: without what it sees by, and plain peft left the adapter's weights out with a warning."""
+    """It was that of causal language models: without what it sees by, and plain peft left the adapter's weights out
+    with a warning."""
     folder, expected = by_text_class
     adapter.save(adapter.attach(loaded(base), folder), tmp_path / "again", base, "card", "")
     for words in (loading.of_adapter(base, str(base), str(tmp_path / "again")), loading.of_model(base, str(base))):
@@ -104,7 +108,9 @@ def test_it_is_merged_tensor_by_tensor_and_proven_layer_by_layer(
     assert set(extra) == {name for name in names if ".lora_" in name}
 
 
-def test_what_does_not_fit_leaves_the_base_as_it_was(base: Path, by_text_class: tuple[Path, torch.Tensor], tmp_path: Path) -> None:
+def test_what_does_not_fit_leaves_the_base_as_it_was(
+    base: Path, by_text_class: tuple[Path, torch.Tensor], tmp_path: Path
+) -> None:
     """The base in memory wore half of what was refused, for every answer after it."""
     folder, _ = by_text_class
     for file in folder.iterdir():

@@ -1,4 +1,5 @@
-"""Bases whose files are not what they seem: a sentence each, before a byte of weights where headers and config.json tell."""
+"""Bases whose files are not what they seem: a sentence each, before a byte of weights where headers and config.json
+tell."""
 
 from __future__ import annotations
 
@@ -101,7 +102,9 @@ def test_a_tokenizer_without_a_template_speaks_in_a_plain_one(base: Path) -> Non
     assert Tokenizer(obtain(base)).prompt([{"role": "user", "content": "Hi"}])
 
 
-def test_a_template_that_writes_nothing_ends_a_run_before_its_weights_are_read(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_template_that_writes_nothing_ends_a_run_before_its_weights_are_read(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (base / "chat_template.jinja").write_text("{# nothing #}", "utf-8")
     monkeypatch.setattr(base_model, "load_finite", lambda *_, **__: pytest.fail("weights were read"))
     space = models(base).workspace

@@ -47,7 +47,8 @@ def in_4_bit(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def test_a_repository_in_4_bit_computes_in_our_type(in_4_bit: tuple[Path, Path]) -> None:
-    """Seen in the code: its own bfloat16 won, many times slower on an RTX 20; and on a processor the trap of its weights stayed open."""
+    """Seen in the code: its own bfloat16 won, many times slower on an RTX 20; and on a processor the trap of its
+    weights stayed open."""
     plain, quantised = in_4_bit
     ours, theirs = base_model.load(plain, FP32, four_bit=True), base_model.load(quantised, FP32, four_bit=False)
     layer = theirs.model.layers[0].mlp.down_proj
@@ -56,7 +57,7 @@ def test_a_repository_in_4_bit_computes_in_our_type(in_4_bit: tuple[Path, Path])
     torch.testing.assert_close(theirs(IDS).logits, ours(IDS).logits, rtol=1e-5, atol=1e-6)
 
 
-# ---- float16 ends at 65,504 -----------------------------------------------------------------------------------------------
+# ---- float16 ends at 65,504 ----------------------------------------------------------------------
 
 FP16 = replace(FP32, dtype=torch.float16)
 
@@ -102,7 +103,8 @@ def test_a_base_that_fits_into_float16_is_loaded_once_and_stays(
 
 
 def trained(workspace: Path, base: PreTrainedModel, tiny_model: Path, adapter: dict[str, object]) -> RunFolder:
-    """A run of two steps on base, which lies in the library of a new workspace, by the worker's own body in this process."""
+    """A run of two steps on base, which lies in the library of a new workspace, by the worker's own body in this
+    process."""
     folder = workspace / "library" / "own"
     shutil.copytree(tiny_model, folder)
     (folder / "model.safetensors").unlink()
@@ -167,12 +169,12 @@ def test_a_card_takes_bfloat16_where_torch_emulates_it(
     assert found.dtype == expected and str(found.device) == "cuda:0"
 
 
-# ---- an embedding in every layer ----------------------------------------------------------------------------------------
+# ---- an embedding in every layer -----------------------------------------------------------------
 
 
 def test_on_a_card_all_but_the_embedding_of_every_layer_goes_there(tmp_path: Path, starter_folder: Path) -> None:
-    """As transformers reads such a map, whose names are beginnings: embed_tokens is how embed_tokens_per_layer begins. No card was
-    here; the device without data stands for one."""
+    """As transformers reads such a map, whose names are beginnings: embed_tokens is how embed_tokens_per_layer begins.
+    No card was here; the device without data stands for one."""
     folder = families.make("gemma4_e", tmp_path / "base", starter_folder)
     config = AutoConfig.from_pretrained(folder)
     kind = parts.auto_class(config)
@@ -196,7 +198,9 @@ def test_on_a_card_all_but_the_embedding_of_every_layer_goes_there(tmp_path: Pat
     )
 
 
-def test_looked_up_in_ram_it_gives_the_same_rows_and_they_come_to_where_the_text_is(tmp_path: Path, starter_folder: Path) -> None:
+def test_looked_up_in_ram_it_gives_the_same_rows_and_they_come_to_where_the_text_is(
+    tmp_path: Path, starter_folder: Path
+) -> None:
     folder = families.make("gemma4_e", tmp_path / "base", starter_folder)
     base = families.tuned(base_model.load(folder, FP32, four_bit=False))
     ids = torch.tensor([families.rows()[0].input_ids])

@@ -26,7 +26,9 @@ def test_a_known_model_holds_what_its_class_makes_of_its_config(model: KnownMode
         made = parts.auto_class(config).from_config(config)
     made.tie_weights()
     towers = tuple(f"{name}." for name in parts.beside(made))
-    tensors = [Tensor(name, "BF16", tuple(p.shape)) for name, p in made.named_parameters() if not name.startswith(towers)]
+    tensors = [
+        Tensor(name, "BF16", tuple(p.shape)) for name, p in made.named_parameters() if not name.startswith(towers)
+    ]
     counted = held(tensors, model.config, ModelShape.from_config(model.config))
     assert counted and (counted.params, counted.four_bit, counted.lora_width) == (
         model.shape.params,

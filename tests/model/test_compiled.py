@@ -1,4 +1,5 @@
-"""torch.compile of norm, rotary and gate: the same numbers, used only where it is faster, and never in the way of a run."""
+"""torch.compile of norm, rotary and gate: the same numbers, used only where it is faster, and never in the way of a
+run."""
 
 from __future__ import annotations
 
@@ -59,7 +60,13 @@ def test_a_function_with_other_numbers_is_found(uncompiled: None, monkeypatch: p
     def off(function: Callable[..., Any]) -> Callable[..., Any]:
         def other(*given: Any) -> Any:
             found = function(*(given if wrong != "turn" else (given[0], given[1] * 1.2, *given[2:])))
-            return None if found is None else found * 1.2 if isinstance(found, torch.Tensor) else (found[0] * 1.2, *found[1:])
+            return (
+                None
+                if found is None
+                else found * 1.2
+                if isinstance(found, torch.Tensor)
+                else (found[0] * 1.2, *found[1:])
+            )
 
         return other
 
@@ -70,7 +77,9 @@ def test_a_function_with_other_numbers_is_found(uncompiled: None, monkeypatch: p
     assert not verdict.is_used and verdict.message.key == "compiled.other_numbers"
 
 
-def test_the_faster_of_both_is_what_a_run_has(uncompiled: None, plain_takes: Callable[[float], None], tmp_path: Path) -> None:
+def test_the_faster_of_both_is_what_a_run_has(
+    uncompiled: None, plain_takes: Callable[[float], None], tmp_path: Path
+) -> None:
     for name, seconds, key in (("fast", 1.2, "compiled.faster"), ("slow", 1.0, "compiled.no_faster")):
         plain_takes(seconds)
         trainer = trainer_of(tmp_path / name, None, torch_compile=True)
@@ -104,7 +113,9 @@ def test_a_run_with_them_learns_the_same_and_resumes_bit_for_bit(
     assert torch.equal(adapter_of(second), adapter_of(whole))
 
 
-def test_without_a_working_compiler_a_run_is_as_without_it_and_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_working_compiler_a_run_is_as_without_it_and_says_why(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     def broken(*_: Any, **__: Any) -> Any:
         def function(*_: Any) -> Any:
             raise RuntimeError("C++ compile error\nwith much more")
@@ -148,7 +159,7 @@ def test_it_is_for_one_process() -> None:
         Recipe.parse(RECIPE | {"train": RECIPE["train"] | {"torch_compile": True, "ranks": 2}})
 
 
-# ---- the compiler of this PC -------------------------------------------------------------------------------------------------
+# ---- the compiler of this PC ---------------------------------------------------------------------
 
 
 @pytest.mark.full

@@ -1,4 +1,5 @@
-"""The count of a micro-batch's launches, multiplications and bytes (benchmarks/counted) is what can be reckoned by hand."""
+"""The count of a micro-batch's launches, multiplications and bytes (benchmarks/counted) is what can be reckoned by
+hand."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from core.memory.setup import Setup
 from core.models.shapes.shape import ModelShape
 
 SHAPE = ModelShape(
-    model_type="llama", hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
+    model_type="llama", hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4,
+    num_key_value_heads=2,
     head_dim=16, vocab_size=128, tie_word_embeddings=False,
 )  # fmt: skip
 T, R = 64, 4
@@ -31,7 +33,9 @@ def test_looking_costs_nothing_and_a_product_in_place_its_reads_and_writes() -> 
 
 
 def test_multiplications_of_ours_and_by_reading_are_those_of_the_formula() -> None:
-    sizes = [(matrix.d_in, matrix.d_out) for matrix in SHAPE.matrices for _ in range(matrix.count // SHAPE.num_hidden_layers)]
+    sizes = [
+        (matrix.d_in, matrix.d_out) for matrix in SHAPE.matrices for _ in range(matrix.count // SHAPE.num_hidden_layers)
+    ]
     weights, sides = sum(a * b for a, b in sizes), sum(a + b for a, b in sizes)
     down, attention, head = 96 * 64, 4 * T * T * 64, 4 * T * 64 * 128
     with warnings.catch_warnings():
@@ -44,5 +48,6 @@ def test_multiplications_of_ours_and_by_reading_are_those_of_the_formula() -> No
     assert ours.flops == 3 * (2 * T * (3 * weights - down + 4 * R * sides - R * 64) + 4.5 * attention) + head
     # PEFT's products are as many; checkpointing stops before the last of them
     assert plain.flops == 3 * (2 * T * (3 * weights + 4 * R * sides - R * 64) + 4.5 * attention) + head
-    # norms, rotary and gates as one function each (core/engine/variants/elementwise): what is not a product moves a third of the bytes
+    # norms, rotary and gates as one function each (core/engine/variants/elementwise): what is not a product moves a
+    # third of the bytes
     assert ours.launches["rest"] < 0.8 * plain.launches["rest"] and ours.bytes["rest"] < 0.5 * plain.bytes["rest"]

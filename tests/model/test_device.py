@@ -1,4 +1,5 @@
-"""Which card torch computes on, by the fake of torch.cuda; what a chat and the proof of an export say where it is another."""
+"""Which card torch computes on, by the fake of torch.cuda; what a chat and the proof of an export say where it is
+another."""
 
 from __future__ import annotations
 
@@ -66,8 +67,11 @@ def test_an_export_that_another_card_proves_says_so(cuda: FakeCuda, workspace: W
 @pytest.mark.parametrize(
     ("ratio", "expected"), [(0.25, torch.bfloat16), (0.5, torch.bfloat16), (1.8, torch.float32), (5.0, torch.float32)]
 )
-def test_a_processor_computes_in_what_it_is_faster_in(ratio: float, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch):
-    """Seen: a Xeon with AVX512_BF16 and without AMX takes 1.8 to 2.8 times as long in bfloat16, and two runs computed in two types."""
+def test_a_processor_computes_in_what_it_is_faster_in(
+    ratio: float, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+):
+    """Seen: a Xeon with AVX512_BF16 and without AMX takes 1.8 to 2.8 times as long in bfloat16, and two runs computed
+    in two types."""
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
     monkeypatch.setattr(device, "_bf16_to_fp32_time", lambda: ratio)
     assert device.on_cpu().dtype == expected
@@ -88,7 +92,9 @@ def test_both_types_are_timed_by_turns(monkeypatch: pytest.MonkeyPatch):
     assert asked[::2] == [torch.bfloat16] * 121 and asked[1::2] == [torch.float32] * 121
 
 
-def test_a_processor_that_other_programs_keep_busy_is_asked_until_bf16_is_clearly_faster(monkeypatch: pytest.MonkeyPatch):
+def test_a_processor_that_other_programs_keep_busy_is_asked_until_bf16_is_clearly_faster(
+    monkeypatch: pytest.MonkeyPatch,
+):
     """Seen at load 20: all of the first thirty in bf16 were disturbed, and a run computed in fp32."""
     clock, asked = [0.0], []
 
@@ -103,8 +109,8 @@ def test_a_processor_that_other_programs_keep_busy_is_asked_until_bf16_is_clearl
 
 
 def test_a_product_is_timed_where_the_clock_of_threads_moves_each_16_ms(monkeypatch: pytest.MonkeyPatch):
-    """Seen on a Windows Python, where its resolution is said to be 1e-7 s: each product took 0 s, and each run failed with
-    ZeroDivisionError."""
+    """Seen on a Windows Python, where its resolution is said to be 1e-7 s: each product took 0 s, and each run failed
+    with ZeroDivisionError."""
     real = time.thread_time
     monkeypatch.setattr(time, "thread_time", lambda: int(real() * 64) / 64)
     monkeypatch.setattr(time, "get_clock_info", lambda name: SimpleNamespace(resolution=1e-7))

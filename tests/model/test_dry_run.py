@@ -1,4 +1,5 @@
-"""The training step counted without weights and card: against the arithmetic, against itself, and as the page asks for it."""
+"""The training step counted without weights and card: against the arithmetic, against itself, and as the page asks for
+it."""
 
 from __future__ import annotations
 
@@ -34,15 +35,20 @@ METHODS, LENGTHS = ("lora", "qlora"), (512, 4096)
 KNOWN = {model.id: model.shape for model in known_models()}
 # What differs by more than WITHIN between arithmetic and dry run, and why. Nothing does.
 APART: dict[str, str] = {}
-# A family each, the smallest and the largest, long and short, with and without checkpointing; MORE: made of the same parts.
+# A family each, the smallest and the largest, long and short, with and without checkpointing; MORE: made of the same
+# parts.
 CORNERS = [
-    ("starter", "qlora", 512, False), ("llama-3.3-70b-instruct", "qlora", 512, True), ("qwen3-0.6b", "lora", 512, False),
-    ("qwen2.5-72b-instruct", "lora", 4096, True), ("gemma-3-270m-it", "lora", 512, True), ("gemma-2-2b-it", "lora", 4096, False),
+    ("starter", "qlora", 512, False), ("llama-3.3-70b-instruct", "qlora", 512, True), ("qwen3-0.6b", "lora", 512,
+        False),
+    ("qwen2.5-72b-instruct", "lora", 4096, True), ("gemma-3-270m-it", "lora", 512, True), ("gemma-2-2b-it", "lora",
+        4096, False),
     ("phi-3.5-mini-instruct", "lora", 512, False), ("nemotron-mini-4b-instruct", "qlora", 512, True),
 ]  # fmt: skip
 MORE = [
-    ("mistral-7b-instruct", "qlora", 4096, False), ("olmo-2-1b-instruct", "lora", 4096, True), ("smollm3-3b", "qlora", 512, False),
-    ("granite-3.3-2b-instruct", "lora", 512, False), ("glm-4-9b-0414", "lora", 512, False), ("aya-expanse-8b", "lora", 512, False),
+    ("mistral-7b-instruct", "qlora", 4096, False), ("olmo-2-1b-instruct", "lora", 4096, True), ("smollm3-3b", "qlora",
+        512, False),
+    ("granite-3.3-2b-instruct", "lora", 512, False), ("glm-4-9b-0414", "lora", 512, False), ("aya-expanse-8b", "lora",
+        512, False),
     ("seed-oss-36b-instruct", "qlora", 4096, False),
 ]  # fmt: skip
 
@@ -50,7 +56,9 @@ MORE = [
 def looked_at(on_card_gib: float) -> Looked:
     terms = {"weights": on_card_gib}
     found = Estimate(trainable_params=1, idle_gib=1, allocated_gib=1, on_card_gib=on_card_gib, terms=terms, margin=0.1)
-    return Looked(DryRun(estimate=found, place="backward", layer=36, operation="aten.mul.Tensor", layers_run=(2, 4), seconds=2.0))
+    return Looked(
+        DryRun(estimate=found, place="backward", layer=36, operation="aten.mul.Tensor", layers_run=(2, 4), seconds=2.0)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +69,9 @@ def dry_runs() -> Iterator[DryRuns]:
     runs.rest()
 
 
-def asked(shape: ModelShape, method: str = "lora", length: int = 512, checkpointing: bool = True, **other: object) -> Question:
+def asked(
+    shape: ModelShape, method: str = "lora", length: int = 512, checkpointing: bool = True, **other: object
+) -> Question:
     setup = Setup(method=method, max_length=length, gradient_checkpointing=checkpointing, **other)
     return Question(config=shape.config(), setup=setup)
 
@@ -77,12 +87,14 @@ def compare(dry_runs: DryRuns, model: str, method: str, length: int, checkpointi
     question = asked(KNOWN[model], method, length, checkpointing)
     counted, reckoned = answer(dry_runs, question), estimate(KNOWN[model], question.setup)
     assert counted.estimate.trainable_params == reckoned.trainable_params
-    assert counted.estimate.idle_gib == pytest.approx(reckoned.idle_gib, rel=0.015)  # blocks of 512 bytes, small states in fp32
+    # blocks of 512 bytes, small states in fp32
+    assert counted.estimate.idle_gib == pytest.approx(reckoned.idle_gib, rel=0.015)
     return reckoned.allocated_gib / counted.estimate.allocated_gib - 1
 
 
 @pytest.mark.parametrize(
-    ("model", "method", "length", "checkpointing"), [*CORNERS, *(pytest.param(*more, marks=pytest.mark.full) for more in MORE)]
+    ("model", "method", "length", "checkpointing"),
+    [*CORNERS, *(pytest.param(*more, marks=pytest.mark.full) for more in MORE)],
 )
 def test_arithmetic_and_dry_run_agree(dry_runs: DryRuns, model: str, method: str, length: int, checkpointing: bool):
     assert abs(compare(dry_runs, model, method, length, checkpointing)) < WITHIN
@@ -105,7 +117,7 @@ def test_every_exception_is_explained_and_still_one(dry_runs: DryRuns):
     assert set(APART) <= set(KNOWN) and all(APART.values())
 
 
-# ---- other settings, other models ---------------------------------------------------------------------------------------
+# ---- other settings, other models ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -123,22 +135,30 @@ def test_every_exception_is_explained_and_still_one(dry_runs: DryRuns):
 def test_they_agree_on_other_settings(dry_runs: DryRuns, other: dict):
     question = asked(KNOWN["tinyllama-1.1b-chat"], **other)
     counted = answer(dry_runs, question).estimate
-    assert estimate(KNOWN["tinyllama-1.1b-chat"], question.setup).allocated_gib == pytest.approx(counted.allocated_gib, rel=WITHIN)
+    assert estimate(KNOWN["tinyllama-1.1b-chat"], question.setup).allocated_gib == pytest.approx(
+        counted.allocated_gib, rel=WITHIN
+    )
 
 
 LATENT = {
-    "model_type": "deepseek_v3", "hidden_size": 512, "intermediate_size": 1024, "moe_intermediate_size": 128, "num_hidden_layers": 5,
-    "num_attention_heads": 8, "num_key_value_heads": 8, "n_routed_experts": 8, "num_experts_per_tok": 2, "n_shared_experts": 1,
+    "model_type": "deepseek_v3", "hidden_size": 512, "intermediate_size": 1024, "moe_intermediate_size": 128,
+    "num_hidden_layers": 5,
+    "num_attention_heads": 8, "num_key_value_heads": 8, "n_routed_experts": 8, "num_experts_per_tok": 2,
+    "n_shared_experts": 1,
     "first_k_dense_replace": 1, "kv_lora_rank": 64, "q_lora_rank": 128, "qk_rope_head_dim": 32, "qk_nope_head_dim": 32,
     "v_head_dim": 64, "vocab_size": 2000, "n_group": 1, "topk_group": 1,
 }  # fmt: skip
 EXPERTS = {
-    "model_type": "qwen3_moe", "hidden_size": 512, "intermediate_size": 1024, "moe_intermediate_size": 128, "num_hidden_layers": 6,
-    "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 64, "num_experts": 8, "num_experts_per_tok": 2, "vocab_size": 2000,
+    "model_type": "qwen3_moe", "hidden_size": 512, "intermediate_size": 1024, "moe_intermediate_size": 128,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 64, "num_experts": 8, "num_experts_per_tok": 2,
+    "vocab_size": 2000,
 }  # fmt: skip
 HYBRID = {
-    "model_type": "qwen3_next", "hidden_size": 256, "intermediate_size": 512, "moe_intermediate_size": 64, "num_hidden_layers": 4,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64, "num_experts": 4, "num_experts_per_tok": 2, "vocab_size": 2000,
+    "model_type": "qwen3_next", "hidden_size": 256, "intermediate_size": 512, "moe_intermediate_size": 64,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64, "num_experts": 4, "num_experts_per_tok": 2,
+    "vocab_size": 2000,
     "linear_num_value_heads": 4, "linear_num_key_heads": 2, "linear_key_head_dim": 32, "linear_value_head_dim": 32,
     "shared_expert_intermediate_size": 64,
 }  # fmt: skip
@@ -175,7 +195,7 @@ def test_it_says_where_the_most_is_needed(dry_runs: DryRuns):
     assert "64" in deep.where.render("en") and "64" in deep.where.render("zh")
 
 
-# ---- two and four layers, and all of them -------------------------------------------------------------------------------
+# ---- two and four layers, and all of them --------------------------------------------------------
 
 
 ROUNDS = {"num_hidden_layers": 9, "layer_types": ["sliding_attention", "sliding_attention", "full_attention"] * 3}
@@ -202,7 +222,7 @@ def test_a_few_layers_tell_what_all_of_them_come_to(model: str, other: dict, run
     assert few.estimate.trainable_params == every.trainable_params
 
 
-# ---- counting -----------------------------------------------------------------------------------------------------------
+# ---- counting ------------------------------------------------------------------------------------
 
 
 def test_allocations_follow_storages_and_not_views():
@@ -249,8 +269,8 @@ def test_the_loss_holds_8_bytes_a_logit_however_many_chunks_there_are(cap: float
 
 
 def test_a_step_on_data_holds_what_the_same_step_without_data_holds(tiny_model: Path, monkeypatch: pytest.MonkeyPatch):
-    """The model, adapters, loss and checkpointing of a real step on the processor, with the attention, the norm and the head of a card: of its numbers
-    only their places matter here."""
+    """The model, adapters, loss and checkpointing of a real step on the processor, with the attention, the norm and the
+    head of a card: of its numbers only their places matter here."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -268,7 +288,9 @@ def test_a_step_on_data_holds_what_the_same_step_without_data_holds(tiny_model: 
     monkeypatch.setattr(chunk, "FEW_AT_ONCE", ())
     monkeypatch.setattr(elementwise, "kernel", dry_run._norm)
     monkeypatch.setattr(elementwise, "kernel_back", lambda above, rows, weight, shrunk: above * weight)
-    monkeypatch.setattr(elementwise, "_norm_way", lambda module, faster: partial(elementwise._normed, eps=1e-6, offset=0.0))
+    monkeypatch.setattr(
+        elementwise, "_norm_way", lambda module, faster: partial(elementwise._normed, eps=1e-6, offset=0.0)
+    )
 
     def peak(device: str) -> int:
         with torch.device(device):
@@ -276,7 +298,8 @@ def test_a_step_on_data_holds_what_the_same_step_without_data_holds(tiny_model: 
             model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).requires_grad_(False)
             tuned = adapter.add(model, Adapter(method="lora"), "x", None).train()
         batch = dry_run._batch(setup, packed=False)
-        moved = {name: value.to(device) if value.is_meta and device == "meta" else torch.zeros(value.shape, dtype=value.dtype)
+        moved = {name: value.to(device) if value.is_meta and device == "meta" else torch.zeros(value.shape,
+            dtype=value.dtype)
                  for name, value in vars(batch).items() if isinstance(value, torch.Tensor)}  # fmt: skip
         moved["attention_mask"] = moved["attention_mask"] + 1
         from dataclasses import replace
@@ -284,7 +307,9 @@ def test_a_step_on_data_holds_what_the_same_step_without_data_holds(tiny_model: 
         batch = replace(batch, **moved)
         model.set_attn_implementation("eager")
         adamw = optimizer.of_name(None, optimizer.groups_of(tuned, None))
-        step = Step(tuned, torch.device(device), torch.bfloat16, adamw, Head(), Retreat(1, False, False, True), packed=False)
+        step = Step(
+            tuned, torch.device(device), torch.bfloat16, adamw, Head(), Retreat(1, False, False, True), packed=False
+        )
         step.save_memory()
         step.fuse()
         with Allocations(model.config.vocab_size) as seen:
@@ -295,16 +320,19 @@ def test_a_step_on_data_holds_what_the_same_step_without_data_holds(tiny_model: 
     assert peak("cpu") == pytest.approx(peak("meta"), rel=0.02)
 
 
-# ---- the process that counts --------------------------------------------------------------------------------------------
+# ---- the process that counts ---------------------------------------------------------------------
 
 
 def test_two_runs_are_compared_at_the_same_moment_of_like_layers():
-    """Gemma 4 12B's worst moment was in a sliding layer of 6 and in one that sees all of 12: 0.5 GiB too much for 48."""
+    """Gemma 4 12B's worst moment was in a sliding layer of 6 and in one that sees all of 12: 0.5 GiB too much for
+    48."""
     from core.trial.allocations import Peak
     from core.trial.dry_run import _where
 
     kinds = ["sliding", "sliding", "full"] * 2
-    few, like, other = (_where(Peak(operation="mul", place=place), kinds) for place in ("backward 1", "backward 4", "backward 5"))
+    few, like, other = (
+        _where(Peak(operation="mul", place=place), kinds) for place in ("backward 1", "backward 4", "backward 5")
+    )
     assert few == like != other and _where(Peak(operation="mul", place="head"), kinds) != like
 
 
@@ -346,7 +374,7 @@ def test_it_waits_for_a_run_that_needs_the_processor(tmp_path: Path):
     assert takes_processor(Running()) and not takes_processor(None)
 
 
-# ---- on the plan's card -------------------------------------------------------------------------------------------------
+# ---- on the plan's card --------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -358,7 +386,9 @@ def services(tmp_path: Path) -> Services:
 
 def form(memory: str) -> Form:
     answers = FormAnswers()
-    return Form(goal="style", model="Qwen/Qwen3-4B", data="sample:pirate_answers", memory=memory, name="", answers=answers)
+    return Form(
+        goal="style", model="Qwen/Qwen3-4B", data="sample:pirate_answers", memory=memory, name="", answers=answers
+    )
 
 
 def test_the_plan_is_there_before_the_dry_run_and_says_so(services: Services):
@@ -406,7 +436,9 @@ def test_a_command_gives_the_same_fields(capsys: pytest.CaptureFixture[str], tmp
     assert commands.main(["estimate", "--model", str(config), "--dry-run", "--json", *place]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["dry_run"]["allocated_gib"] == pytest.approx(said["allocated_gib"], rel=WITHIN)
-    assert said["dry_run"]["trainable_params"] == said["trainable_params"] and set(said["dry_run"]["terms"]) == set(said["terms"])
+    assert said["dry_run"]["trainable_params"] == said["trainable_params"] and set(said["dry_run"]["terms"]) == set(
+        said["terms"]
+    )
     assert commands.main(["estimate", "--model", str(config), "--dry-run", "--attention", "eager", *place]) == 0
     assert "this app's own training" in capsys.readouterr().out
 
@@ -418,12 +450,15 @@ def test_a_warm_process_answers_for_the_largest_model_soon(dry_runs: DryRuns):
     process = psutil.Process(dry_runs._worker.process.pid)
     before = sum(process.cpu_times()[:2])
     largest = answer(dry_runs, asked(KNOWN["llama-3.3-70b-instruct"], "qlora", r=7))
-    print(f"70B, warm: {sum(process.cpu_times()[:2]) - before:.1f} s of one core, {process.memory_info().rss >> 20} MiB")
+    print(
+        f"70B, warm: {sum(process.cpu_times()[:2]) - before:.1f} s of one core, {process.memory_info().rss >> 20} MiB"
+    )
     assert largest.layers_run == (2, 4), "what makes it quick"
 
 
 def test_torchs_functions_are_replaced_for_a_count_alone_and_still_are_what_is_replaced() -> None:
-    """_as_on_a_card stands in front of four functions of torch's; what it needs of them is looked at here, for the next torch."""
+    """_as_on_a_card stands in front of four functions of torch's; what it needs of them is looked at here, for the next
+    torch."""
     import torch
     from torch.nn import functional
 

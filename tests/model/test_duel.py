@@ -45,8 +45,8 @@ def plain(folder: Path, dtype: torch.dtype = torch.float32, four_bit: bool = Fal
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, starter_folder: Path, full: bool) -> Path:
-    """A model of eight layers that says something else at each token and ends its answer to QUESTION after the third; with --full
-    the starter, whose answer to it ends too."""
+    """A model of eight layers that says something else at each token and ends its answer to QUESTION after the third;
+    with --full the starter, whose answer to it ends too."""
     if full:
         return starter_folder
     made = tmp_path_factory.mktemp("duel") / "talkative"
@@ -100,7 +100,11 @@ def greedy_tokens(model, tokenizer: Tokenizer, turns: list[dict]) -> list[int]:
     ids = torch.tensor([tokenizer.prompt(turns)])
     with torch.no_grad():
         out = model.generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=SHORT.max_new_tokens, do_sample=False, use_cache=True
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=SHORT.max_new_tokens,
+            do_sample=False,
+            use_cache=True,
         )
     return out[0, ids.shape[1] :].tolist()
 
@@ -121,7 +125,9 @@ def test_in_fp32_the_base_column_writes_the_tokens_of_a_model_that_never_saw_the
 ):
     written: dict[Column, list[int]] = {"base": [], "tuned": []}
     take = duel_module._Reply.take
-    monkeypatch.setattr(duel_module._Reply, "take", lambda row, token: written[row.column].append(token) or take(row, token))
+    monkeypatch.setattr(
+        duel_module._Reply, "take", lambda row, token: written[row.column].append(token) or take(row, token)
+    )
     list(answer(duel, {"base": turns, "tuned": QUESTION}, SHORT))
     assert written["base"] == greedy_tokens(never_saw_an_adapter, tokenizer, turns)
     assert written["tuned"] == greedy_tuned
@@ -152,10 +158,15 @@ class Operations(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("four_bit", [False, True])
-def test_a_batch_of_both_has_pefts_bits_without_an_index_that_a_card_would_wait_for(four_bit, folder, tokenizer, monkeypatch):
-    """PEFT takes the tuned rows by a list: two or three copies to the card a layer, 670 for each token of a 24-layer model."""
+def test_a_batch_of_both_has_pefts_bits_without_an_index_that_a_card_would_wait_for(
+    four_bit, folder, tokenizer, monkeypatch
+):
+    """PEFT takes the tuned rows by a list: two or three copies to the card a layer, 670 for each token of a 24-layer
+    model."""
     both = Duel(tuned(plain(folder, torch.bfloat16, four_bit), folder), tokenizer)
-    ids, mask = both.decoder.left_padded([tokenizer.prompt(QUESTION), tokenizer.prompt(OTHER), tokenizer.prompt(QUESTION)])
+    ids, mask = both.decoder.left_padded(
+        [tokenizer.prompt(QUESTION), tokenizer.prompt(OTHER), tokenizer.prompt(QUESTION)]
+    )
 
     def computed() -> tuple[torch.Tensor, Counter[str]]:
         with both._as_rows(["base", "tuned", "tuned"], lambda: False), Operations() as seen:
@@ -163,7 +174,9 @@ def test_a_batch_of_both_has_pefts_bits_without_an_index_that_a_card_would_wait_
 
     logits, names = computed()
     monkeypatch.setattr(
-        duel_module, "_mixed", lambda layer, first, *args, **kwargs: type(layer)._mixed_batch_forward(layer, *args, **kwargs)
+        duel_module,
+        "_mixed",
+        lambda layer, first, *args, **kwargs: type(layer)._mixed_batch_forward(layer, *args, **kwargs),
     )
     expected, of_peft = computed()
     layers = sum(isinstance(layer, LoraLayer) for layer in both._tuned.modules())
@@ -190,13 +203,25 @@ def test_a_row_goes_on_alone_as_it_would_have_after_the_other_ended(duel):
 
 
 def test_questions_asked_together_are_answered_as_each_alone(duel, monkeypatch):
-    """In fp32. Of several lengths, one that ends before the others, one column alone; also where two rows fill the room."""
+    """In fp32. Of several lengths, one that ends before the others, one column alone; also where two rows fill the
+    room."""
     longer = [*QUESTION, {"role": "assistant", "content": "Paris."}, *OTHER]
-    asked = [{"base": QUESTION, "tuned": OTHER}, {"base": longer}, {"base": OTHER, "tuned": QUESTION}, {"tuned": longer}]
-    alone = [(n, column, told(answer(duel, {column: one[column]}, SHORT), column)) for n, one in enumerate(asked) for column in one]
+    asked = [
+        {"base": QUESTION, "tuned": OTHER},
+        {"base": longer},
+        {"base": OTHER, "tuned": QUESTION},
+        {"tuned": longer},
+    ]
+    alone = [
+        (n, column, told(answer(duel, {column: one[column]}, SHORT), column))
+        for n, one in enumerate(asked)
+        for column in one
+    ]
     rows = list[int]()
     forward = duel.decoder.forward
-    monkeypatch.setattr(duel.decoder, "forward", lambda ids, mask, cache: rows.append(len(ids)) or forward(ids, mask, cache))
+    monkeypatch.setattr(
+        duel.decoder, "forward", lambda ids, mask, cache: rows.append(len(ids)) or forward(ids, mask, cache)
+    )
     tight = len(duel.prompt("base", longer, 0)) + SHORT.max_new_tokens
     for room, widest, batches in ((duel.context_limit, 6, 1), (tight, 2, 3)):
         rows.clear()
@@ -222,7 +247,9 @@ def test_dora_is_answered_in_turn_and_says_so(folder, tokenizer, never_saw_an_ad
     assert hooks(dora) == 0
 
 
-def test_at_strength_0_the_adapter_is_the_base_and_at_1_it_is_as_trained_bit_for_bit(duel, never_saw_an_adapter, tokenizer):
+def test_at_strength_0_the_adapter_is_the_base_and_at_1_it_is_as_trained_bit_for_bit(
+    duel, never_saw_an_adapter, tokenizer
+):
     def logits(of) -> torch.Tensor:
         prompt = tokenizer.prompt(QUESTION)
         return of.decoder.forward(*of.decoder.left_padded([prompt]), None)[0]
@@ -251,13 +278,19 @@ def test_a_four_bit_base_answers_in_both_columns(folder, tokenizer):
     bare, adapted = (plain(folder, four_bit=True) for _ in range(2))
     answers = list(answer(Duel(tuned(adapted, folder), tokenizer), {"base": QUESTION, "tuned": QUESTION}, SHORT))
     base = told(answers, "base")[0]
-    assert base == tokenizer.decode(spoken(greedy_tokens(bare, tokenizer, QUESTION), tokenizer)) != told(answers, "tuned")[0]
+    assert (
+        base
+        == tokenizer.decode(spoken(greedy_tokens(bare, tokenizer, QUESTION), tokenizer))
+        != told(answers, "tuned")[0]
+    )
 
 
 def test_without_an_adapter_only_the_base_can_be_asked(never_saw_an_adapter, tokenizer):
     bare = Duel(never_saw_an_adapter, tokenizer)
     asked = answer(bare, {"base": QUESTION, "tuned": None}, SHORT)
-    assert told(asked, "base")[0] == tokenizer.decode(spoken(greedy_tokens(never_saw_an_adapter, tokenizer, QUESTION), tokenizer))
+    assert told(asked, "base")[0] == tokenizer.decode(
+        spoken(greedy_tokens(never_saw_an_adapter, tokenizer, QUESTION), tokenizer)
+    )
     with pytest.raises(ChatError, match="no fine-tuned model"):
         list(answer(bare, {"tuned": QUESTION}, SHORT))
 
@@ -299,7 +332,9 @@ def test_an_answer_closed_half_way_leaves_no_hooks(duel):
 
 def test_stop_ends_both_columns_even_while_the_prompt_is_read(duel):
     asked = []
-    answers = list(answer(duel, {"base": OTHER, "tuned": OTHER}, SHORT, stopped=lambda: asked.append(1) or len(asked) > 5))
+    answers = list(
+        answer(duel, {"base": OTHER, "tuned": OTHER}, SHORT, stopped=lambda: asked.append(1) or len(asked) > 5)
+    )
     assert [told(answers, column)[1].finish_reason for column in ("base", "tuned")] == ["stopped", "stopped"]
     assert len(asked) < 10  # layers, not tokens: the first forward was left
     assert hooks(duel) == 0
@@ -376,23 +411,30 @@ def test_a_conversation_without_room_is_refused_with_the_numbers(duel):
 
 
 LLAMA_8B = SimpleNamespace(
-    num_attention_heads=32, num_key_value_heads=8, hidden_size=4096, head_dim=128, num_hidden_layers=32, intermediate_size=14336
+    num_attention_heads=32, num_key_value_heads=8, hidden_size=4096, head_dim=128, num_hidden_layers=32,
+    intermediate_size=14336
 )  # fmt: skip
 
 
 @pytest.mark.parametrize(("free_gib", "tokens"), [(16.0, 27456), (2.0, 3392), (0.2, 512), (0.0, 512)])
 def test_conversations_are_as_long_as_the_cards_memory(free_gib: float, tokens: int):
-    """By hand: Llama-3-8B keeps 128 KiB a token and column, and computes 4 x 4096 + 3 x 14336 numbers of 2 bytes: 488 KiB in both."""
+    """By hand: Llama-3-8B keeps 128 KiB a token and column, and computes 4 x 4096 + 3 x 14336 numbers of 2 bytes: 488
+    KiB in both."""
     found = duel_module.tokens_that_fit(LLAMA_8B, int(free_gib * 2**30), 2)
-    assert duel_module.tokens_that_fit(SimpleNamespace(num_hidden_layers=24), 2**30, 2) == 8192, "another kind of family"
-    assert found == tokens and (found == 512 or found * (2 * 2**17 + 4 * (4 * 4096 + 3 * 14336)) <= 0.8 * free_gib * 2**30)
+    assert duel_module.tokens_that_fit(SimpleNamespace(num_hidden_layers=24), 2**30, 2) == 8192, (
+        "another kind of family"
+    )
+    assert found == tokens and (
+        found == 512 or found * (2 * 2**17 + 4 * (4 * 4096 + 3 * 14336)) <= 0.8 * free_gib * 2**30
+    )
 
 
 @pytest.mark.parametrize(("fraction", "expected_gib"), [(1.0, 2.6), (0.75, 0.6)])
 def test_what_is_free_on_a_card_counts_what_is_cached_and_what_is_allowed(
     fraction: float, expected_gib: float, monkeypatch: pytest.MonkeyPatch
 ):
-    """Of 8 GiB others hold 0.4 and we have allocated 5.4 and reserved 0.4 more: on Linux all the rest, on Windows up to our limit."""
+    """Of 8 GiB others hold 0.4 and we have allocated 5.4 and reserved 0.4 more: on Linux all the rest, on Windows up to
+    our limit."""
     cuda = FakeCuda(others=0.0)
     cuda.held, cuda.reserved, cuda.fraction = 5.4, 5.8, fraction
     cuda.stand_in(monkeypatch)
@@ -425,12 +467,17 @@ def test_the_tuned_column_is_asked_in_the_template_it_was_trained_with(never_saw
     assert asked.prompt("base", QUESTION, 8) == tokenizer.prompt(QUESTION)
 
 
-def test_both_columns_are_asked_to_think_as_the_tuned_one_was_unless_somebody_says(never_saw_an_adapter, folder, tmp_path):
+def test_both_columns_are_asked_to_think_as_the_tuned_one_was_unless_somebody_says(
+    never_saw_an_adapter, folder, tmp_path
+):
     thinking = Tokenizer(tokenizer_folder(tmp_path, folder, "qwen3_5_think"))
     asked = Duel(never_saw_an_adapter, thinking, thinking.template.asking(False))
     prompts = {way: [asked.prompt(column, QUESTION, 8, way) for column in COLUMNS] for way in (None, True, False)}
     assert all(base == tuned for base, tuned in prompts.values()) and asked.thinks is False
-    assert thinking.decode(prompts[None][0]).endswith("assistant\n<think>\n\n</think>\n\n") and prompts[None] == prompts[False]
+    assert (
+        thinking.decode(prompts[None][0]).endswith("assistant\n<think>\n\n</think>\n\n")
+        and prompts[None] == prompts[False]
+    )
     assert thinking.decode(prompts[True][0]).endswith("assistant\n<think>\n")
     assert Duel(never_saw_an_adapter, thinking).thinks is True
 

@@ -1,5 +1,5 @@
-"""Norm, rotary and gate as one function each give transformers' numbers in fp32, are nearer to them in 16 bits than transformers is, leave alone
-what computes something else, and leave no trace."""
+"""Norm, rotary and gate as one function each give transformers' numbers in fp32, are nearer to them in 16 bits than
+transformers is, leave alone what computes something else, and leave no trace."""
 
 from __future__ import annotations
 
@@ -24,9 +24,11 @@ from core.engine.variants import elementwise, fused_lora, liger
 from tests.kit import families
 
 CPU = torch.device("cpu")
-# (norms, gates, functions that turn) that have a form; GLM 4 joins gate and up and turns neighbours, Cohere's norm takes the mean away.
+# (norms, gates, functions that turn) that have a form; GLM 4 joins gate and up and turns neighbours, Cohere's norm
+# takes the mean away.
 FORMS = {
-    "llama": (9, 4, 1), "qwen3": (17, 4, 1), "gemma3_text": (37, 6, 1), "qwen3_5": (11, 4, 1), "gemma4": (25, 4, 1), "gemma3n": (54, 4, 1),
+    "llama": (9, 4, 1), "qwen3": (17, 4, 1), "gemma3_text": (37, 6, 1), "qwen3_5": (11, 4, 1), "gemma4": (25, 4, 1),
+    "gemma3n": (54, 4, 1),
     "lfm2": (11, 4, 1), "glm4": (17, 0, 0), "cohere2": (0, 4, 0),
 }  # fmt: skip
 
@@ -35,7 +37,9 @@ def model_of(name: str) -> Any:
     """In fp32, with norms that are not all ones."""
     families.with_eyes()
     torch.manual_seed(0)
-    kind = transformers.AutoModelForImageTextToText if families.FAMILIES[name].sees else transformers.AutoModelForCausalLM
+    kind = (
+        transformers.AutoModelForImageTextToText if families.FAMILIES[name].sees else transformers.AutoModelForCausalLM
+    )
     model = mended.model(kind.from_config(mended.config(families.config(name, use_cache=False)), dtype=torch.float32))
     parts.set_aside(model)
     for named, parameter in model.requires_grad_(False).named_parameters():
@@ -107,7 +111,9 @@ def test_a_gate_and_a_turn_in_16_bits_are_as_near_as_transformers_own() -> None:
     gate, up = (torch.randn(200, 64).to(torch.bfloat16) for _ in range(2))
     own = lambda gate, up: nn.functional.silu(gate) * up  # noqa: E731
     truth = list(asked(own, gate.float(), up.float()))
-    ours = farthest(asked(lambda gate, up: elementwise._gated(gate * 1, up * 1, elementwise.ACTS["silu"]), gate, up), truth)
+    ours = farthest(
+        asked(lambda gate, up: elementwise._gated(gate * 1, up * 1, elementwise.ACTS["silu"]), gate, up), truth
+    )
     assert all(a <= 1.05 * b for a, b in zip(ours, farthest(asked(own, gate, up), truth), strict=True))
     q, k, angle = torch.randn(1, 4, 50, 16), torch.randn(1, 2, 50, 16), torch.randn(1, 50, 8).repeat(1, 1, 2)
     narrow = [each.to(torch.bfloat16) for each in (q, k, angle.cos(), angle.sin())]
@@ -185,7 +191,9 @@ def test_less_is_kept_for_the_way_back() -> None:
 
     def kept(way: Any) -> int:
         sizes.clear()
-        with torch.autograd.graph.saved_tensors_hooks(lambda tensor: sizes.append(tensor.nbytes) or tensor, lambda tensor: tensor):
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor: sizes.append(tensor.nbytes) or tensor, lambda tensor: tensor
+        ):
             way(torch.randn(100, 64, requires_grad=True, dtype=torch.bfloat16))
         return sum(sizes)
 
@@ -195,7 +203,9 @@ def test_less_is_kept_for_the_way_back() -> None:
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_what_a_norm_and_a_gate_give_is_made_again_with_the_same_bits(checkpointing: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_norm_and_a_gate_give_is_made_again_with_the_same_bits(
+    checkpointing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In bf16, beside a step that keeps it: less is kept, and nothing else changes."""
     tuned = model_of("llama").to(torch.bfloat16)
     trained = [parameter for parameter in tuned.parameters() if parameter.requires_grad]
@@ -231,13 +241,16 @@ def test_what_a_norm_and_a_gate_give_is_made_again_with_the_same_bits(checkpoint
     assert torch.equal(loss, loss_kept) and torch.equal(gradients, gradients_kept) and gradients.abs().max() > 0
     config, tokens = tuned.get_base_model().config, collate(families.rows(), 0, CPU).input_ids.numel()
     layers, hidden, mlp = config.num_hidden_layers, config.hidden_size, config.intermediate_size
-    spared = 2 * tokens * ((2 * layers - 1) * hidden + layers * mlp)  # the first norm's input learns nothing, so it keeps none
+    # the first norm's input learns nothing, so it keeps none
+    spared = 2 * tokens * ((2 * layers - 1) * hidden + layers * mlp)
     assert checkpointing or all_kept - kept == spared
 
 
 class Library:
-    """Stands in for liger_kernel.transformers.functional, with its signatures: writes over what it is given, as Liger's kernels do. wrong: a
-    function whose numbers are off. spoils: it also changes what it was told to leave alone, which no single function shows."""
+    """Stands in for liger_kernel.transformers.functional, with its signatures: writes over what it is given, as Liger's
+    kernels do. wrong: a
+    function whose numbers are off. spoils: it also changes what it was told to leave alone, which no single function
+    shows."""
 
     def __init__(self, wrong: str = "", spoils: bool = False):
         self.wrong, self.spoils, self.calls = wrong, spoils, dict[str, int]()
@@ -252,14 +265,16 @@ class Library:
     def liger_geglu(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         return nn.functional.gelu(a, approximate="tanh") * b * self.called("gelu")
 
-    def liger_rope(self, q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, position_ids: Any = None,
+    def liger_rope(self, q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor,
+        position_ids: Any = None,
                    unsqueeze_dim: int = 1) -> tuple[torch.Tensor, ...]:  # fmt: skip
         off = self.called("turned")
         if self.spoils and q.shape[2] > elementwise.ROWS:
             q = 50 * q.flip(2)
         return tuple(each * off for each in elementwise._turned(q, k, cos, sin))
 
-    def liger_rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float, offset: float = 0.0, casting_mode: str = "llama",
+    def liger_rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float, offset: float = 0.0,
+        casting_mode: str = "llama",
                        in_place: bool = True) -> torch.Tensor:  # fmt: skip
         assert (offset, casting_mode, in_place) == (1.0, "gemma", False)
         return elementwise._normed(x, weight, eps, offset) * self.called("normed")
@@ -307,7 +322,8 @@ def test_a_full_card_during_the_proof_of_ligers_functions_leaves_none_of_them(mo
     monkeypatch.setitem(sys.modules, "liger_kernel.transformers", SimpleNamespace(functional=library))
     monkeypatch.setattr(liger, "CARD", "cpu")
     tuned = model_of("llama")
-    outcomes = iter([elementwise._answers(tuned), torch.OutOfMemoryError("CUDA out of memory")])  # without Liger's, with them
+    # without Liger's, with them
+    outcomes = iter([elementwise._answers(tuned), torch.OutOfMemoryError("CUDA out of memory")])
 
     def full_with_liger(model: Any) -> Any:
         outcome = next(outcomes)

@@ -1,4 +1,5 @@
-"""Adapters on experts that are one parameter (target_parameters): as transformers and PEFT compute them, in every room that meets them."""
+"""Adapters on experts that are one parameter (target_parameters): as transformers and PEFT compute them, in every room
+that meets them."""
 
 from __future__ import annotations
 
@@ -52,9 +53,19 @@ from tests.kit.trainer import FP32, assert_same, run_paused, trainer_of
 from webui.form.plan import PlanStep
 from webui.form.planner import FormResult
 
-# One whose files have each expert by itself, and one whose file has them as one, turned (count, in, out) and with biases.
+# One whose files have each expert by itself, and one whose file has them as one, turned (count, in, out) and with
+# biases.
 IN_THE_GATE = ("qwen3_moe", "gpt_oss")
-WITH_EXPERTS = ("qwen3_5_moe", "lfm2_moe", "granitemoehybrid", "gpt_oss", "qwen3_moe", "qwen3_next", "glm4_moe_lite", "mixtral")
+WITH_EXPERTS = (
+    "qwen3_5_moe",
+    "lfm2_moe",
+    "granitemoehybrid",
+    "gpt_oss",
+    "qwen3_moe",
+    "qwen3_next",
+    "glm4_moe_lite",
+    "mixtral",
+)
 NAMES = [name if name in IN_THE_GATE else pytest.param(name, marks=pytest.mark.full) for name in WITH_EXPERTS]
 on_experts = partial(tuned, target_parameters="experts")
 
@@ -91,7 +102,8 @@ def wrapped(model: Any) -> list[str]:
 
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["", "checkpointing"])
 def test_loss_and_gradients_equal_those_of_peft_with_target_parameters(family: Path, checkpointing: bool) -> None:
-    """Ours: packed where the family isolates examples, fused beside the experts. Theirs: PEFT alone, by names, each example by itself."""
+    """Ours: packed where the family isolates examples, fused beside the experts. Theirs: PEFT alone, by names, each
+    example by itself."""
     ours = on_experts(base_model.load(family, FP32, four_bit=False))
     base = base_model.load(family, FP32, four_bit=False)
     experts = [name for name, parameter in base.named_parameters() if parameter.dim() == 3 and ".experts." in name]
@@ -128,7 +140,9 @@ def test_loss_and_gradients_equal_those_of_peft_with_target_parameters(family: P
     assert of_experts == 2 * len(experts)
 
 
-def test_it_comes_back_and_is_what_plain_peft_reads(family: Path, saved: tuple[Path, torch.Tensor, torch.Tensor]) -> None:
+def test_it_comes_back_and_is_what_plain_peft_reads(
+    family: Path, saved: tuple[Path, torch.Tensor, torch.Tensor]
+) -> None:
     folder, expected, _ = saved
     with torch.no_grad():
         again = adapter.attach(base_model.load(family, FP32, four_bit=False), folder)
@@ -151,7 +165,9 @@ def test_it_is_merged_into_the_files_tensor_by_tensor(
     assert found is not None
     merge.merge(base, folder, tmp_path / "merged", lambda fraction: None, lambda: None)
     before, after = weights(family), weights(tmp_path / "merged")
-    assert {name: (t.shape, t.dtype) for name, t in before.items()} == {name: (t.shape, t.dtype) for name, t in after.items()}
+    assert {name: (t.shape, t.dtype) for name, t in before.items()} == {
+        name: (t.shape, t.dtype) for name, t in after.items()
+    }
     assert {name for name in before if not torch.equal(before[name], after[name])} == set(found)
     assert any("expert" in name or "linear" in name for name in found)
     with torch.no_grad():
@@ -179,7 +195,9 @@ def test_where_the_file_has_them_as_one_the_proof_goes_through_the_disk_layer_by
     layers.add_adapter(model, tmp_path / "adapter")
     extra = layers.adapter_tensors(model, tensors.read_all(tmp_path / "adapter" / "adapter_model.safetensors"))
     with tensors.Reader(base) as reader, torch.no_grad():
-        layers.read_by_layer(model, lambda name: reader.whole(base.stored_names[name]), base.stored_names, FP32.device, extra)
+        layers.read_by_layer(
+            model, lambda name: reader.whole(base.stored_names[name]), base.stored_names, FP32.device, extra
+        )
         [seen] = layers.logits(model, [IDS[0].tolist()], FP32.device)
         torch.testing.assert_close(seen, found(input_ids=IDS).logits[0], rtol=1e-4, atol=1e-4)
 
@@ -199,7 +217,8 @@ def test_the_numbers_are_counted_and_the_dry_run_sees_them(family: Path) -> None
 
 
 LARGE = {
-    "model_type": "qwen3_moe", "hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 48, "num_attention_heads": 32,
+    "model_type": "qwen3_moe", "hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 48,
+    "num_attention_heads": 32,
     "num_key_value_heads": 4, "head_dim": 128, "vocab_size": 151936, "num_experts": 128, "num_experts_per_tok": 8,
     "moe_intermediate_size": 768, "norm_topk_prob": True, "tie_word_embeddings": False,
 }  # fmt: skip
@@ -211,7 +230,10 @@ LARGE = {
 def test_a_real_size_needs_what_the_dry_run_counts(settings: dict[str, Any]) -> None:
     """Qwen3-30B-A3B. Without checkpointing every layer keeps a copy of all its experts: 59 GiB of the 119."""
     setup = Setup(target_parameters="experts", **settings)
-    seen, counted = dry_run(Question(config=LARGE, setup=setup)).estimate, estimate(ModelShape.from_config(LARGE), setup)
+    seen, counted = (
+        dry_run(Question(config=LARGE, setup=setup)).estimate,
+        estimate(ModelShape.from_config(LARGE), setup),
+    )
     assert seen.trainable_params == counted.trainable_params == 321_257_472
     assert counted.allocated_gib == pytest.approx(seen.allocated_gib, rel=0.02)
 
@@ -222,20 +244,26 @@ def test_the_plan_says_what_they_cost_and_counts_a_card_without_them() -> None:
     made = plan.make(Recipe.parse(asked), Grounds(budget.planned(80, "Linux"), shape))
     [reason] = [reason for reason in made.advice.reasons if reason.field == "target_parameters"]
     numbers = reason.text.params
-    assert reason.text.key == "advise.experts_cost" and numbers["needed"] == pytest.approx(made.advice.estimate.on_card_gib)
+    assert reason.text.key == "advise.experts_cost" and numbers["needed"] == pytest.approx(
+        made.advice.estimate.on_card_gib
+    )
     assert numbers["needed"] > numbers["without"] + 2 and numbers["params"] > 40 * numbers["plain_params"]
     assert all("{" not in reason.text.render(language) for language in LANGUAGES)
-    unasked = plan.make(Recipe.parse(asked | {"adapter": {"method": "qlora"}}), Grounds(budget.planned(80, "Linux"), shape))
+    unasked = plan.make(
+        Recipe.parse(asked | {"adapter": {"method": "qlora"}}), Grounds(budget.planned(80, "Linux"), shape)
+    )
     assert not unasked.recipe.adapter.trains_experts, "nobody but a person turns it on"
     # Where it does not fit, a smaller model that has no experts may be what fits.
     small = plan.make(Recipe.parse(asked), Grounds(budget.planned(12, "Linux"), shape))
     assert small.advice.verdict == "does_not_fit" and any(other.model for other in small.advice.alternatives)
-    assert headroom.limits(shape, small.advice.setup, 80.0, known_models()[0]).model is None  # of a family without experts
+    # of a family without experts
+    assert headroom.limits(shape, small.advice.setup, 80.0, known_models()[0]).model is None
     headroom.on_cards(small.advice, shape, "Linux")
 
 
 @pytest.mark.parametrize(
-    ("shape", "explicit", "asks"), [(LARGE, {}, True), (None, {}, False), (None, {"adapter.target_parameters": "experts"}, True)]
+    ("shape", "explicit", "asks"),
+    [(LARGE, {}, True), (None, {}, False), (None, {"adapter.target_parameters": "experts"}, True)],
 )
 def test_the_form_asks_for_them_where_a_model_has_some(shape: Any, explicit: dict[str, Any], asks: bool) -> None:
     found = FormResult(shape=ModelShape.from_config(shape) if shape else shape_of_size("3B"))
@@ -328,7 +356,8 @@ def test_a_model_without_experts_or_with_packed_ones_is_refused_at_the_plan_and_
 
 
 def test_a_run_of_an_earlier_version_whose_layers_were_others_says_so(tmp_path: Path, starter_folder: Path) -> None:
-    """all-linear reached the experts once; going on, torch's optimizer failed: "different number of parameter groups"."""
+    """all-linear reached the experts once; going on, torch's optimizer failed: "different number of parameter
+    groups"."""
     family = families.make("qwen3_moe", tmp_path / "base", starter_folder)
     then = on_experts(base_model.load(family, FP32, four_bit=False))
     adapter.save(then, tmp_path / "adapter", family, "card", "")

@@ -1,4 +1,5 @@
-"""Which proof an export gets on which PC. Memory and card are faked (psutil, tests/kit/cuda); the base is an 8B model's shapes."""
+"""Which proof an export gets on which PC. Memory and card are faked (psutil, tests/kit/cuda); the base is an 8B model's
+shapes."""
 
 from __future__ import annotations
 
@@ -127,7 +128,8 @@ def test_a_family_computes_layer_by_layer_what_it_computes_whole(family: str, tm
     """Or it is known beforehand that its files name their tensors otherwise: experts are one tensor each there."""
     small = {
         "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 300,
-        "num_key_value_heads": 2, "head_dim": 8, "pad_token_id": 0, "n_embd": 32, "n_layer": 2, "n_head": 4, "num_experts": 4,
+        "num_key_value_heads": 2, "head_dim": 8, "pad_token_id": 0, "n_embd": 32, "n_layer": 2, "n_head": 4,
+        "num_experts": 4,
     }  # fmt: skip
     torch.manual_seed(0)
     whole = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **small), dtype=torch.float32).eval()

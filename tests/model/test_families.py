@@ -1,4 +1,5 @@
-"""Every family that people tune, as a tiny random model of its makers' class, through what a run does with it (docs/families.md)."""
+"""Every family that people tune, as a tiny random model of its makers' class, through what a run does with it
+(docs/families.md)."""
 
 from __future__ import annotations
 
@@ -62,12 +63,15 @@ from tests.kit.families import as_shipped, rows, tuned, weights
 from tests.kit.trainer import FP32
 
 IN_THE_GATE = (
-    "qwen3_5", "gemma4_e", "gemma3", "lfm2", "ministral3", "granitemoehybrid", "gpt_oss", "qwen3_moe", "qwen2_5_vl", "falcon_h1", "phi3",
+    "qwen3_5", "gemma4_e", "gemma3", "lfm2", "ministral3", "granitemoehybrid", "gpt_oss", "qwen3_moe", "qwen2_5_vl",
+    "falcon_h1", "phi3",
     "qwen3_5_moe",
 )  # fmt: skip
-# One of each kind: state-space layers and experts, embeddings in every layer, experts in a form of their own, linear attention, sight.
+# One of each kind: state-space layers and experts, embeddings in every layer, experts in a form of their own, linear
+# attention, sight.
 RUN_IN_THE_GATE = ("granitemoehybrid", "gemma4_e", "gpt_oss", "qwen3_5", "qwen2_5_vl")
-SIZES = {"hidden": "hidden_size", "mlp": "intermediate_size"}  # of a layer, as presets/memory.yaml and config.json call them
+# of a layer, as presets/memory.yaml and config.json call them
+SIZES = {"hidden": "hidden_size", "mlp": "intermediate_size"}
 NAMES = [name if name in IN_THE_GATE else pytest.param(name, marks=pytest.mark.full) for name in families.FAMILIES]
 
 
@@ -86,10 +90,16 @@ def test_adapters_and_4_bit_lie_on_the_text_part_alone(family: tuple[str, Path])
     assert packed and all(id(base.get_submodule(name)) in text for name in packed)
     wanted = set(parts.linear_layers(base))
     found = tuned(base)
-    layers = {key.split(".lora_A")[0].removeprefix("base_model.model.") for key, _ in found.named_parameters() if ".lora_A." in key}
+    layers = {
+        key.split(".lora_A")[0].removeprefix("base_model.model.")
+        for key, _ in found.named_parameters()
+        if ".lora_A." in key
+    }
     assert layers == wanted and layers
     whole = base_model.load(folder, FP32, four_bit=False, whole=True)
-    assert bool(parts.beside(whole)) == bool(families.FAMILIES[name].sees) and parts.beside(base) == asked_for_text(base)
+    assert bool(parts.beside(whole)) == bool(families.FAMILIES[name].sees) and parts.beside(base) == asked_for_text(
+        base
+    )
 
 
 WITH_EXPERTS = [name for name, family in families.FAMILIES.items() if any("experts" in key for key in family.more)]
@@ -113,12 +123,17 @@ def test_what_chooses_among_experts_or_weighs_a_shared_one_gets_neither_adapter_
 
 def asked_for_text(base: Any) -> list[str]:
     """What of its towers a family's text asks for."""
-    return [name for name in parts.beside(base) if name.rpartition(".")[2] in parts.ASKED_FOR_TEXT.get(base.config.model_type, ())]
+    return [
+        name
+        for name in parts.beside(base)
+        if name.rpartition(".")[2] in parts.ASKED_FOR_TEXT.get(base.config.model_type, ())
+    ]
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_loss_and_gradients_equal_those_of_transformers_and_peft(family: tuple[str, Path], checkpointing: bool) -> None:
-    """Ours: packed where the family isolates examples, fused, head on the learned places. Theirs: each example alone, the model's loss."""
+    """Ours: packed where the family isolates examples, fused, head on the learned places. Theirs: each example alone,
+    the model's loss."""
     _, folder = family
     ours = tuned(base_model.load(folder, FP32, four_bit=False))
     theirs = copy.deepcopy(ours)
@@ -145,13 +160,16 @@ def test_loss_and_gradients_equal_those_of_transformers_and_peft(family: tuple[s
     for (name, mine), (_, other) in zip(ours.named_parameters(), theirs.named_parameters(), strict=True):
         if other.requires_grad:
             assert mine.grad is not None and other.grad is not None, name
-            torch.testing.assert_close(mine.grad, other.grad, rtol=1e-3, atol=1e-4 * float(other.grad.abs().max()) + 1e-7, msg=name)
+            torch.testing.assert_close(
+                mine.grad, other.grad, rtol=1e-3, atol=1e-4 * float(other.grad.abs().max()) + 1e-7, msg=name
+            )
 
 
 def test_what_a_cpu_computes_again_is_what_the_estimate_leaves_out(
     family: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Bytes of every tensor kept for the backward, beside the same step whose products keep the outputs of norms and gates, as on a GPU."""
+    """Bytes of every tensor kept for the backward, beside the same step whose products keep the outputs of norms and
+    gates, as on a GPU."""
     name, folder = family
     shape = ModelShape.from_config(json.loads((folder / "config.json").read_text("utf-8")))
     ours = tuned(base_model.load(folder, FP32, four_bit=False))
@@ -177,11 +195,17 @@ def test_what_a_cpu_computes_again_is_what_the_estimate_leaves_out(
 
     lean = kept_numbers()
     monkeypatch.setattr(
-        fused_lora, "getattr", lambda found, name, other: other if name == "made_of" else getattr(found, name, other), raising=False
+        fused_lora,
+        "getattr",
+        lambda found, name, other: other if name == "made_of" else getattr(found, name, other),
+        raising=False,
     )
     counted = kept_numbers() - lean + gates * shape.intermediate_size  # a GPU keeps a gate's activation besides
     here, on_gpu = (kept(shape, Setup(method="lora", r=4, max_length=64, device=device)) for device in ("cpu", "card"))
-    said = sum((on_gpu[width] - here[width]) * getattr(shape, size) for width, size in SIZES.items()) * shape.num_hidden_layers
+    said = (
+        sum((on_gpu[width] - here[width]) * getattr(shape, size) for width, size in SIZES.items())
+        * shape.num_hidden_layers
+    )
     first = shape.hidden_size  # the first norm reads what needs no gradient, and its output is kept
     assert said - first <= counted
     if said:
@@ -193,8 +217,13 @@ def test_base_and_tuned_answer_side_by_side_as_each_would_alone(family: tuple[st
     found = tuned(base_model.load(folder, FP32, four_bit=False))
     tokenizer = Tokenizer(folder)
     duel = Duel(found, tokenizer)
-    turns = {"base": [{"role": "user", "content": "Hi"}], "tuned": [{"role": "user", "content": "Tell me of the sea, please"}]}
-    said = {piece.column: piece for piece in duel.answer_all([turns], Sampling(max_new_tokens=4)) if isinstance(piece, Done)}
+    turns = {
+        "base": [{"role": "user", "content": "Hi"}],
+        "tuned": [{"role": "user", "content": "Tell me of the sea, please"}],
+    }
+    said = {
+        piece.column: piece for piece in duel.answer_all([turns], Sampling(max_new_tokens=4)) if isinstance(piece, Done)
+    }
     assert set(said) == {"base", "tuned"} and all(done.tokens for done in said.values())
     ids = {column: duel.prompt(column, turns[column], 4) for column in ("base", "tuned")}
     alone = {}
@@ -224,9 +253,9 @@ def test_an_adapter_comes_back_and_is_what_plain_peft_reads_on_the_class_as_ship
     family: tuple[str, Path], tmp_path: Path
 ) -> None:
     _, folder = family
-    assert known_families.auto_class(folder) == parts.auto_class(transformers.AutoConfig.from_pretrained(folder)).__name__, (
-        "what a person is told"
-    )
+    assert (
+        known_families.auto_class(folder) == parts.auto_class(transformers.AutoConfig.from_pretrained(folder)).__name__
+    ), "what a person is told"
     found = tuned(base_model.load(folder, FP32, four_bit=False))
     ids = torch.tensor([rows()[1].input_ids])
     with torch.no_grad():
@@ -239,7 +268,9 @@ def test_an_adapter_comes_back_and_is_what_plain_peft_reads_on_the_class_as_ship
         torch.testing.assert_close(plain(input_ids=ids).logits, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_merged_model_is_the_one_that_was_shipped_but_for_what_was_trained(family: tuple[str, Path], tmp_path: Path) -> None:
+def test_a_merged_model_is_the_one_that_was_shipped_but_for_what_was_trained(
+    family: tuple[str, Path], tmp_path: Path
+) -> None:
     _, folder = family
     found = tuned(base_model.load(folder, FP32, four_bit=False))
     ids = torch.tensor([rows()[1].input_ids])
@@ -248,9 +279,13 @@ def test_a_merged_model_is_the_one_that_was_shipped_but_for_what_was_trained(fam
         with found.disable_adapter():
             untuned = found(input_ids=ids).logits
     adapter.save(found, tmp_path / "adapter", folder, "card", Tokenizer(folder).template.source)
-    merge.merge(stored.read_base(folder), tmp_path / "adapter", tmp_path / "merged", lambda fraction: None, lambda: None)
+    merge.merge(
+        stored.read_base(folder), tmp_path / "adapter", tmp_path / "merged", lambda fraction: None, lambda: None
+    )
     before, after = (weights(each) for each in (folder, tmp_path / "merged"))
-    assert {name: (t.shape, t.dtype) for name, t in before.items()} == {name: (t.shape, t.dtype) for name, t in after.items()}
+    assert {name: (t.shape, t.dtype) for name, t in before.items()} == {
+        name: (t.shape, t.dtype) for name, t in after.items()
+    }
     changed = [name for name in before if not torch.equal(before[name], after[name])]
     assert len(changed) == len(layers_of(found))
     with torch.no_grad():
@@ -259,7 +294,9 @@ def test_a_merged_model_is_the_one_that_was_shipped_but_for_what_was_trained(fam
     assert off < 0.15 * moved, f"{float(off)} of {float(moved)}"
 
 
-def test_heads_that_guess_ahead_are_passed_over_and_stay_in_what_is_merged(tmp_path: Path, starter_folder: Path) -> None:
+def test_heads_that_guess_ahead_are_passed_over_and_stay_in_what_is_merged(
+    tmp_path: Path, starter_folder: Path
+) -> None:
     """As Qwen3.5 ships them, for which transformers has no place: named as layers are that get an adapter."""
     folder = families.make("qwen3_5", tmp_path / "base", starter_folder)
     ahead = {f"mtp.{name}.weight": torch.randn(64, 64) for name in ("fc", "layers.0.self_attn.o_proj")}
@@ -271,9 +308,13 @@ def test_heads_that_guess_ahead_are_passed_over_and_stay_in_what_is_merged(tmp_p
     found = tuned(base_model.load(folder, FP32, four_bit=False))
     assert not [layer for layer in layers_of(found) if "mtp" in layer]
     adapter.save(found, tmp_path / "adapter", folder, "card", Tokenizer(folder).template.source)
-    merge.merge(stored.read_base(folder), tmp_path / "adapter", tmp_path / "merged", lambda fraction: None, lambda: None)
+    merge.merge(
+        stored.read_base(folder), tmp_path / "adapter", tmp_path / "merged", lambda fraction: None, lambda: None
+    )
     after = weights(tmp_path / "merged")
-    assert after.keys() == weights(folder).keys() and all(torch.equal(after[name], kept) for name, kept in ahead.items())
+    assert after.keys() == weights(folder).keys() and all(
+        torch.equal(after[name], kept) for name, kept in ahead.items()
+    )
 
 
 def layers_of(found: PeftModel) -> list[str]:
@@ -300,14 +341,18 @@ def test_a_run_trains_shows_its_film_and_is_exported_with_proof(
     assert run.status().state == State.COMPLETED, f"{run.status()}\n{run.log_tail()}"
     warned = {event["message"]["key"] for event in run.events() if event["kind"] == "warning"}
     assert warned <= {"run.not_packed"}
-    assert frames.read(run) and all(math.isfinite(line["loss"]) for line in run.all_metrics() if line["kind"] == "train")
+    assert frames.read(run) and all(
+        math.isfinite(line["loss"]) for line in run.all_metrics() if line["kind"] == "train"
+    )
     request = Exports(space).request(run, "merged")
     job = JobFolder(space.exports / ".jobs" / request.name)
     job.path.mkdir(parents=True)
     with job.lock(), export_worker.ExportReporter(job) as at_work:
         export_worker.carry_out(request, at_work)
     status = job.status()
-    assert status is not None and status.state == "done", status.check and status.check.model_dump(exclude={"differences"})
+    assert status is not None and status.state == "done", status.check and status.check.model_dump(
+        exclude={"differences"}
+    )
 
 
 def test_parameters_are_counted_from_the_headers_of_the_files(family: tuple[str, Path]) -> None:
@@ -324,12 +369,15 @@ def test_parameters_are_counted_from_the_headers_of_the_files(family: tuple[str,
 
 def numbers_in(model: Any) -> int:
     """As its files hold them: what is tied once."""
-    return sum(tensor.numel() for tensor in {tensor.data_ptr(): tensor for tensor in model.state_dict().values()}.values())
+    return sum(
+        tensor.numel() for tensor in {tensor.data_ptr(): tensor for tensor in model.state_dict().values()}.values()
+    )
 
 
 @pytest.mark.parametrize("method", ["lora", pytest.param("qlora", marks=pytest.mark.full)])
 def test_the_dry_run_holds_what_the_files_promise(family: tuple[str, Path], method: Any) -> None:
-    """Towers were counted in both, 0.8 to 1.3 GiB of models that see; Gemma 4 E and all with limits of Mamba's had no dry run."""
+    """Towers were counted in both, 0.8 to 1.3 GiB of models that see; Gemma 4 E and all with limits of Mamba's had no
+    dry run."""
     _, folder = family
     config = json.loads((folder / "config.json").read_text("utf-8"))
     shape = ModelShape.from_config(config)
@@ -365,7 +413,9 @@ def test_a_name_that_would_reach_experts_is_refused_before_and_at_the_model(
     with pytest.raises(RecipeError, match="all-linear") as before:
         shape.targets(f"q_proj,{target}")
     with pytest.raises(ModelError, match="all-linear") as at_the_model:
-        adapter.add(base_model.load(folder, FP32, four_bit=False), Adapter(target_modules=f"q_proj,{target}"), "tiny", None)
+        adapter.add(
+            base_model.load(folder, FP32, four_bit=False), Adapter(target_modules=f"q_proj,{target}"), "tiny", None
+        )
     assert before.value.message == at_the_model.value.message and target in str(before.value)
 
 
@@ -373,7 +423,10 @@ def test_lfm3_turns_half_of_each_head_as_it_is_released(tmp_path: Path, starter_
     folder = families.make("lfm3", tmp_path / "lfm3", starter_folder)
     config = json.loads((folder / "config.json").read_text("utf-8"))
     turned = {"rope_type": "default", "rope_theta": 1e6, "partial_rotary_factor": 0.5}
-    config["rope_parameters"] = {"full_attention": turned, "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}
+    config["rope_parameters"] = {
+        "full_attention": turned,
+        "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+    }
     (folder / "config.json").write_text(json.dumps(config), "utf-8")
     rotary = base_model.load(folder, FP32, four_bit=False).get_decoder().rotary_emb
     full, sliding = rotary.full_attention_inv_freq, rotary.sliding_attention_inv_freq
@@ -382,7 +435,8 @@ def test_lfm3_turns_half_of_each_head_as_it_is_released(tmp_path: Path, starter_
 
 @pytest.mark.parametrize(("name", "stores"), [("gemma4_unified", False), ("gemma4_e", True)])
 def test_gemma_4_leaves_keys_for_later_layers_alone_and_none_for_a_drafter(name: str, stores: bool) -> None:
-    """What its last layers left there kept all that it was made of until the end of a step: 0.6 GiB of the 12B at 8,192 tokens."""
+    """What its last layers left there kept all that it was made of until the end of a step: 0.6 GiB of the 12B at 8,192
+    tokens."""
     config = families.config(name)
     decoder = parts.text(mended.model(parts.auto_class(config).from_config(config)))
     ids = torch.zeros(1, 4, dtype=torch.long)
@@ -404,7 +458,9 @@ def test_gemma_3n_is_loaded_without_timm_and_refused_where_it_would_be_written_w
 
 def test_the_names_that_peft_takes_for_experts_are_known() -> None:
     pattern, names = peft_names._MODEL_TO_CONVERSION_PATTERN, peft_names._MOE_TARGET_MODULE_MAPPING
-    expected = {family: set(names[pattern[family]]) for family in pattern if pattern[family] in names and family.islower()}
+    expected = {
+        family: set(names[pattern[family]]) for family in pattern if pattern[family] in names and family.islower()
+    }
     others = {family: {*TAKEN_PAST_THE_LAYER.get(family, ()), *ROUTERS.get(family, ())} for family in WITHOUT_ADAPTER}
     known = {family: set(names) - others[family] for family, names in WITHOUT_ADAPTER.items()}
     assert {family: names for family, names in known.items() if names and "conv1d" not in names} == expected
@@ -412,18 +468,24 @@ def test_the_names_that_peft_takes_for_experts_are_known() -> None:
 
 def test_the_families_that_transformers_knows_are_read_out_of_its_list() -> None:
     """But for one whose models say that they are GPT-2."""
-    assert set(CONFIG_MAPPING_NAMES) - known_families.known() == {"gpt-sw3"} and known_families.known() <= set(CONFIG_MAPPING_NAMES)
+    assert set(CONFIG_MAPPING_NAMES) - known_families.known() == {"gpt-sw3"} and known_families.known() <= set(
+        CONFIG_MAPPING_NAMES
+    )
 
 
 def test_the_families_that_write_are_those_whose_class_has_a_forward_for_text(full: bool) -> None:
-    """Of transformers' own lists. In the gate the classes that are said to write are not read: each is two hundredths of a second."""
+    """Of transformers' own lists. In the gate the classes that are said to write are not read: each is two hundredths
+    of a second."""
     lists = [
-        getattr(modeling_auto, f"MODEL_FOR_{kind}_MAPPING_NAMES") for kind in ("CAUSAL_LM", "IMAGE_TEXT_TO_TEXT", "MULTIMODAL_LM")
+        getattr(modeling_auto, f"MODEL_FOR_{kind}_MAPPING_NAMES")
+        for kind in ("CAUSAL_LM", "IMAGE_TEXT_TO_TEXT", "MULTIMODAL_LM")
     ]
     listed = {name: kind for each in reversed(lists) for name, kind in each.items()}
     silent = set(listed) - known_families.that_write()
     without = {
-        name for name in (listed if full else silent) if getattr(transformers, listed[name]).forward is torch.nn.Module.forward
+        name
+        for name in (listed if full else silent)
+        if getattr(transformers, listed[name]).forward is torch.nn.Module.forward
     }
     assert silent == without | {
         "gemma4_assistant",

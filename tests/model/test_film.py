@@ -1,4 +1,5 @@
-"""The film: the same prompts answered between steps, none of which the training notices; what is shown of them is in test_film_view."""
+"""The film: the same prompts answered between steps, none of which the training notices; what is shown of them is in
+test_film_view."""
 
 from __future__ import annotations
 
@@ -99,11 +100,15 @@ def trainer_of(
     films: Tokenizer | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Trainer:
-    """As the worker puts it together, in folder, which an earlier attempt may have left; with a film where films is a tokenizer."""
+    """As the worker puts it together, in folder, which an earlier attempt may have left; with a film where films is a
+    tokenizer."""
     recipe = recipe or recipe_of()
     torch.manual_seed(1)
     tuned = adapter.add(
-        base_model.load(model, FP32, four_bit=False), Adapter(r=4, lora_dropout=recipe.adapter.lora_dropout), "tiny", None
+        base_model.load(model, FP32, four_bit=False),
+        Adapter(r=4, lora_dropout=recipe.adapter.lora_dropout),
+        "tiny",
+        None,
     )
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     reporter = Filmed(RunFolder(folder), pause_at)
@@ -121,7 +126,7 @@ def shown_in(folder: Path) -> list[tuple[int, tuple[FrameAnswer, ...], float | N
     return [(frame.step, frame.answers, frame.neutral_loss) for frame in frames.read(RunFolder(folder))]
 
 
-# ---- the training does not notice ---------------------------------------------------------------------------------------
+# ---- the training does not notice ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("packing", [True, False])
@@ -129,7 +134,8 @@ def test_a_run_has_the_same_numbers_with_and_without_a_film(
     packing: bool, tmp_path: Path, tiny_model: Path, tokenizer: Tokenizer, short: None
 ) -> None:
     recipe = recipe_of(packing)
-    recipe = recipe.model_copy(update={"adapter": recipe.adapter.model_copy(update={"lora_dropout": 0.1})})  # random states count
+    # random states count
+    recipe = recipe.model_copy(update={"adapter": recipe.adapter.model_copy(update={"lora_dropout": 0.1})})
     without = trainer_of(tmp_path / "without", tiny_model, recipe=recipe)
     without.run()
     filmed = trainer_of(tmp_path / "filmed", tiny_model, recipe=recipe, films=tokenizer)
@@ -156,7 +162,7 @@ def test_a_run_that_is_paused_inside_its_film_goes_on_without_a_frame_twice(
         assert [json.loads(line)["step"] for line in lines] == [0, 2, 4, 5], at
 
 
-# ---- what it answers ----------------------------------------------------------------------------------------------------
+# ---- what it answers -----------------------------------------------------------------------------
 
 
 def test_the_answers_are_those_of_transformers_own_generate_while_packed_and_fused(
@@ -169,7 +175,11 @@ def test_the_answers_are_those_of_transformers_own_generate_while_packed_and_fus
     trainer = trainer_of(tmp_path, tiny_model, films=tokenizer)
     fill_b(trainer.step.tuned, std=0.02)
     fused = fused_lora.fuse(trainer.step.tuned)
-    assert trainer.step.packed and fused.count and trainer.step.tuned.get_base_model().config._attn_implementation == attention.NAME
+    assert (
+        trainer.step.packed
+        and fused.count
+        and trainer.step.tuned.get_base_model().config._attn_implementation == attention.NAME
+    )
     trainer.film.take(0, long)
     assert trainer.step.tuned.get_base_model().config._attn_implementation == attention.NAME
     fused.release()
@@ -202,7 +212,8 @@ def long(forward: float | None) -> float:
 
 @pytest.fixture
 def slow(tmp_path: Path, tiny_model: Path, tokenizer: Tokenizer, short: None) -> Trainer:
-    """Its film's clock goes by the rows that are asked for a token: one is a second. Answers have four, and no end of their own."""
+    """Its film's clock goes by the rows that are asked for a token: one is a second. Answers have four, and no end of
+    their own."""
     now = [0.0]
     trainer = trainer_of(tmp_path, tiny_model, films=tokenizer, clock=lambda: now[0])
     trainer.now = now
@@ -236,8 +247,12 @@ def test_an_answer_is_whole_or_not_there_and_the_most_telling_ones_come_first(sl
 
 
 def test_no_more_prompts_are_read_than_the_pace_of_the_neutral_texts_allows(slow: Trainer) -> None:
-    lengths, texts = [len(prompt) for prompt in slow.film._prompts], sum(len(row.input_ids) for row in slow.film._neutral)
-    slow.film._seconds, slow.film._neutral_seconds = 2.0 * (lengths[0] + lengths[3]), texts  # a second a token, half the time
+    lengths, texts = (
+        [len(prompt) for prompt in slow.film._prompts],
+        sum(len(row.input_ids) for row in slow.film._neutral),
+    )
+    # a second a token, half the time
+    slow.film._seconds, slow.film._neutral_seconds = 2.0 * (lengths[0] + lengths[3]), texts
     assert slow.film._readable() == [0, 3]
     slow.film._seconds = 1.5 * lengths[0]
     assert slow.film._readable() == [0], "the first may take all of it"
@@ -258,8 +273,8 @@ def test_where_not_one_was_answered_it_rests_but_for_the_last_frame(slow: Traine
 def test_all_frames_together_take_a_twentieth_of_the_run_and_the_last_one_has_answers(
     slow: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By counted time: a row's token is a second, each measurement of the texts three. Steps 0, 2, 4 and 5 have frames; all five answers
-    take twenty, and the one that steps 0 and 5 answer in any case four, outside of that."""
+    """By counted time: a row's token is a second, each measurement of the texts three. Steps 0, 2, 4 and 5 have frames;
+    all five answers take twenty, and the one that steps 0 and 5 answer in any case four, outside of that."""
     monkeypatch.setattr(frame_time, "MOST_OF_RUN", 0.05)
     film, now = slow.film, slow.film._clock
 
@@ -268,15 +283,29 @@ def test_all_frames_together_take_a_twentieth_of_the_run_and_the_last_one_has_an
         return 1.0
 
     monkeypatch.setattr(film, "_measure_neutral", measured)
-    for run_seconds, answered_at in ((2000, [5, 3, 3, 5]), (1000, [2, 1, 2, 3]), (400, [1, 0, 0, 1]), (160, [1, 0, 0, 1])):
+    for run_seconds, answered_at in (
+        (2000, [5, 3, 3, 5]),
+        (1000, [2, 1, 2, 3]),
+        (400, [1, 0, 0, 1]),
+        (160, [1, 0, 0, 1]),
+    ):
         (slow.reporter.run.path / frames.FILE).unlink(missing_ok=True)
-        film._time.spent, film._rest, film._resting, film._a_second, film._neutral_seconds, began = 0.0, 0, 0, 5.0, 0.0, now()
+        film._time.spent, film._rest, film._resting, film._a_second, film._neutral_seconds, began = (
+            0.0,
+            0,
+            0,
+            5.0,
+            0.0,
+            now(),
+        )
         for step in (0, 2, 4, 5):
             film.take(step, lambda forward, seconds=run_seconds: seconds)
-        shown = {step: sum(bool(answer.text) for answer in answers) for step, answers, _ in shown_in(slow.reporter.run.path)}
-        assert now() - began - 2 * 4 <= 0.05 * run_seconds and [shown.get(step, 0) for step in (0, 2, 4, 5)] == answered_at, (
-            run_seconds
-        )
+        shown = {
+            step: sum(bool(answer.text) for answer in answers) for step, answers, _ in shown_in(slow.reporter.run.path)
+        }
+        assert (
+            now() - began - 2 * 4 <= 0.05 * run_seconds and [shown.get(step, 0) for step in (0, 2, 4, 5)] == answered_at
+        ), run_seconds
 
 
 def test_the_first_frame_and_the_last_have_an_answer_however_short_the_run_and_slow_the_pc(
@@ -297,7 +326,9 @@ def test_the_first_frame_and_the_last_have_an_answer_however_short_the_run_and_s
     )
 
 
-def test_a_run_that_stops_early_ends_with_a_frame(tmp_path: Path, tiny_model: Path, tokenizer: Tokenizer, short: None) -> None:
+def test_a_run_that_stops_early_ends_with_a_frame(
+    tmp_path: Path, tiny_model: Path, tokenizer: Tokenizer, short: None
+) -> None:
     trainer = trainer_of(tmp_path, tiny_model, films=tokenizer, recipe=recipe_of(max_steps=40, eval_steps=1))
     assert trainer.film.every == 2, "not at every evaluation"
     trainer.patience, trainer.evaluation.loss = 1, iter([3.0, 2.5, 2.0, 2.5]).__next__
@@ -310,7 +341,9 @@ def test_a_run_too_short_for_all_neutral_texts_measures_those_it_can_afford_twic
     assert [frame_time.texts_within([60, 40, 50], run) for run in (0, 3_210, 3_190, 1_930, 1_910)] == [0, 2, 1, 1, 0]
 
 
-def test_no_batch_holds_more_tokens_than_a_step_of_the_training(tmp_path: Path, tiny_model: Path, tokenizer: Tokenizer) -> None:
+def test_no_batch_holds_more_tokens_than_a_step_of_the_training(
+    tmp_path: Path, tiny_model: Path, tokenizer: Tokenizer
+) -> None:
     trainer = trainer_of(tmp_path, tiny_model, films=tokenizer)
     trainer.film._at_once = 200
     groups = trainer.film._groups()
@@ -355,7 +388,7 @@ def test_the_time_of_its_frames_is_counted_as_a_pause() -> None:
     assert clock.seconds_left(5) == pytest.approx(8.0)
 
 
-# ---- which prompts ------------------------------------------------------------------------------------------------------
+# ---- which prompts -------------------------------------------------------------------------------
 
 
 def sources(shown: Scenes) -> list[str]:
@@ -401,7 +434,7 @@ def test_more_than_three_prompts_of_ones_own_are_refused() -> None:
         recipe_of(sample_prompts=["a", "b", "c", "d"])
 
 
-# ---- what is read back --------------------------------------------------------------------------------------------------
+# ---- what is read back ---------------------------------------------------------------------------
 
 
 def frame(step: int, loss: float | None = None, said: str = "a") -> Frame:
@@ -417,7 +450,9 @@ def test_torn_and_foreign_lines_are_passed_over_and_a_run_that_goes_back_takes_i
         file.write(b'{"v":1,"step":40,"answ')  # the power went
     frames.append(run, frame(20, said="b"))
     with open(tmp_path / frames.FILE, "ab") as file:
-        file.write(b'{"v":1,"step":-1,"answers":[]}\n[]\n{"step":"x"}\n{"v":1,"step":50,"answers":[{"text":"c","why":"sto')
+        file.write(
+            b'{"v":1,"step":-1,"answers":[]}\n[]\n{"step":"x"}\n{"v":1,"step":50,"answers":[{"text":"c","why":"sto'
+        )
     found = frames.read(run)
     assert [(each.step, each.answers[0].text) for each in found] == [(0, "a"), (10, "a"), (20, "b")]
 
@@ -425,7 +460,9 @@ def test_torn_and_foreign_lines_are_passed_over_and_a_run_that_goes_back_takes_i
 def test_forgetting_is_the_first_loss_beside_the_newest_in_words() -> None:
     found = frames.forgetting([frame(0, 3.21), frame(10), frame(20, 3.35), frame(30, 9.0)], at=25)
     assert (
-        found == Forgetting(before=3.21, now=3.35) and found.forgot == "little" and found.change == pytest.approx(0.0436, abs=1e-4)
+        found == Forgetting(before=3.21, now=3.35)
+        and found.forgot == "little"
+        and found.change == pytest.approx(0.0436, abs=1e-4)
     )
     assert [Forgetting(before=2.0, now=now).forgot for now in (1.9, 2.02, 2.1, 2.4, 2.6)] == [
         "better", "nothing", "little", "some", "much",
@@ -438,12 +475,13 @@ def test_a_run_has_at_most_so_many_frames() -> None:
     assert frames.every(1, 1000) == 42 and frames.MOST_FRAMES >= -(-1000 // 42)
 
 
-# ---- real workers -------------------------------------------------------------------------------------------------------
+# ---- real workers --------------------------------------------------------------------------------
 
 
 def worked(space: Workspace, **train: Any) -> RunFolder:
     value = {
-        "name": "Filmed", "model": {"id": "library:tiny"}, "data": {"source": "sample:pirate_answers"}, "adapter": {"r": 4},
+        "name": "Filmed", "model": {"id": "library:tiny"}, "data": {"source": "sample:pirate_answers"},
+        "adapter": {"r": 4},
         "train": {"max_steps": 2, "learning_rate": 1e-3, "eval_steps": 1, "per_device_train_batch_size": 1} | train,
     }  # fmt: skip
     run = Runs(space).create(plan.resolve(Recipe.parse(value), "data", has_card=False), "command")
@@ -493,7 +531,10 @@ def test_held_out_questions_are_asked_at_both_ends_and_a_sample_set_by_its_own_c
     assert len(checked.held_out) == 20 and all(scene.check for scene in checked.held_out) and checked.not_asked is None
     assert Scenes.model_validate(json.loads(checked.model_dump_json())) == checked
     half = recipe.model_copy(update={"data": recipe.data.model_copy(update={"eval_fraction": 0.5})})
-    once, twice = half.model_copy(update={"data": half.data.model_copy(update={"deduplicate": True})}), [*EXAMPLES[:1], *EXAMPLES]
+    once, twice = (
+        half.model_copy(update={"data": half.data.model_copy(update={"deduplicate": True})}),
+        [*EXAMPLES[:1], *EXAMPLES],
+    )
     apart = scenes.choose(half, EXAMPLES, True, tokenizer).held_out
     assert apart and scenes.choose(once, twice, True, tokenizer).held_out == apart, (
         "a duplicate that is not trained parts nothing else"

@@ -1,5 +1,5 @@
-"""A base that several ranks hold together by FSDP2, in processes of this PC: what they learn is what one process learns, and none of them ever has the
-whole. Rank 0 is this process."""
+"""A base that several ranks hold together by FSDP2, in processes of this PC: what they learn is what one process
+learns, and none of them ever has the whole. Rank 0 is this process."""
 
 from __future__ import annotations
 
@@ -59,8 +59,9 @@ def alone(where: Path, model: Path, **settings: Any) -> Trainer:
 
 
 class Counted:
-    """Bytes of 4-bit matrices that are alive in this process, in parts, gathered or on their way: the most of them, while rank 0 computes its longest
-    batch alone. Counted is all of their type that has come since it was made, but for random states and scales, which are smaller."""
+    """Bytes of 4-bit matrices that are alive in this process, in parts, gathered or on their way: the most of them,
+    while rank 0 computes its longest batch alone. Counted is all of their type that has come since it was made, but for
+    random states and scales, which are smaller."""
 
     def __init__(self) -> None:
         self.before = {tensor.untyped_storage().data_ptr() for tensor in tensors()}
@@ -76,13 +77,19 @@ class Counted:
 
     def _look(self, *_: Any) -> None:
         held = {each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in tensors()}
-        of_matrices = (size for place, size in held.items() if place not in self.before and size >= 512 and size != self.random)
+        of_matrices = (
+            size for place, size in held.items() if place not in self.before and size >= 512 and size != self.random
+        )
         self.most = max(self.most, sum(of_matrices))
 
 
 def tensors() -> list[torch.Tensor]:
     found = (each for each in gc.get_objects() if type(each) in (torch.Tensor, torch.nn.Parameter))
-    return [each for each in found if each.device.type == "cpu" and each.dtype == torch.uint8 and each.untyped_storage().nbytes()]
+    return [
+        each
+        for each in found
+        if each.device.type == "cpu" and each.dtype == torch.uint8 and each.untyped_storage().nbytes()
+    ]
 
 
 CASES: dict[str, tuple[int, dict[str, Any]]] = {
@@ -95,11 +102,21 @@ LONG: dict[str, tuple[int, dict[str, Any]]] = {
     "16-bit, without checkpointing": (2, {}),
     "three, an uneven last step": (
         3,
-        {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 7, "max_steps": 6, "gradient_checkpointing": True},
+        {
+            "per_device_train_batch_size": 2,
+            "gradient_accumulation_steps": 7,
+            "max_steps": 6,
+            "gradient_checkpointing": True,
+        },
     ),
     "padded, one micro-batch, dora": (
         3,
-        {"data": {"packing": False}, "gradient_accumulation_steps": 1, "lora": {"use_dora": True}, "gradient_checkpointing": True},
+        {
+            "data": {"packing": False},
+            "gradient_accumulation_steps": 1,
+            "lora": {"use_dora": True},
+            "gradient_checkpointing": True,
+        },
     ),
     "dpo, 4-bit, whose reference rank 0 computes alone": (2, {"objective": "dpo", "lora": {"method": "qlora"}}),
     "4-bit, padded, without checkpointing": (2, {"data": {"packing": False}, "lora": {"method": "qlora"}}),
@@ -110,8 +127,11 @@ LONG: dict[str, tuple[int, dict[str, Any]]] = {
     ("count", "settings"), [*CASES.values(), *(pytest.param(*each, marks=pytest.mark.full) for each in LONG.values())],
     ids=[*CASES, *LONG],
 )  # fmt: skip
-def test_a_base_in_parts_is_trained_as_a_whole_one(count: int, settings: dict[str, Any], tmp_path: Path, folder: Path) -> None:
-    """A rank holds its part, and of a layer two beside it: what is counted of 4-bit matrices is, to the byte, what the plan reckons with."""
+def test_a_base_in_parts_is_trained_as_a_whole_one(
+    count: int, settings: dict[str, Any], tmp_path: Path, folder: Path
+) -> None:
+    """A rank holds its part, and of a layer two beside it: what is counted of 4-bit matrices is, to the byte, what the
+    plan reckons with."""
     whole = alone(tmp_path / "whole", folder, **settings)
     with begun(Ranks(tmp_path / "ranks", "tiny-run"), count) as ranks:
         counted = Counted()
@@ -136,7 +156,8 @@ def test_a_layer_is_gathered_through_ordinary_ram_where_the_system_pins_none(mon
 
 
 def full_where(step: Step, where: str, for_good: bool = False) -> Step:
-    """This rank has no room for three rows in its fourth layer, or for the layer itself: for_good also when what it held is free."""
+    """This rank has no room for three rows in its fourth layer, or for the layer itself: for_good also when what it
+    held is free."""
     layer = streaming.layers_of(step.tuned.get_base_model())[3]
     collate = step.batch
     size = [0]
@@ -204,11 +225,15 @@ def test_a_full_memory_of_one_rank_in_the_middle_of_a_layer_halves_the_batches_o
 
 @pytest.mark.full
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_rank_without_memory_for_a_layer_ends_all_at_once_with_a_sentence(rank: int, tmp_path: Path, folder: Path) -> None:
+def test_a_rank_without_memory_for_a_layer_ends_all_at_once_with_a_sentence(
+    rank: int, tmp_path: Path, folder: Path
+) -> None:
     """Where it was rank 0 the other waited for it, ten minutes, and was said to be silent."""
     settings = {"gradient_accumulation_steps": 1, "per_device_train_batch_size": 6, "eval_steps": 100}
     with begun(FullElsewhere(tmp_path, "gather", True) if rank else Ranks(tmp_path, "tiny-run"), 2) as ranks:
-        trainer = trainer_of(tmp_path, folder, recipe_of(ranks=2, fsdp=True, gradient_checkpointing=True, **settings), ranks)
+        trainer = trainer_of(
+            tmp_path, folder, recipe_of(ranks=2, fsdp=True, gradient_checkpointing=True, **settings), ranks
+        )
         if not rank:
             full_where(trainer.step, "gather", for_good=True)
         with pytest.raises(RankError, match="memory") as failed:
@@ -218,7 +243,9 @@ def test_a_rank_without_memory_for_a_layer_ends_all_at_once_with_a_sentence(rank
 
 @pytest.mark.full
 @pytest.mark.parametrize("then", [1, 3])
-def test_a_killed_rank_loses_nothing_and_the_run_goes_on_with_another_number(then: int, tmp_path: Path, folder: Path) -> None:
+def test_a_killed_rank_loses_nothing_and_the_run_goes_on_with_another_number(
+    then: int, tmp_path: Path, folder: Path
+) -> None:
     whole = alone(tmp_path / "whole", folder)
     with begun(Ranks(tmp_path / "ranks", "tiny-run"), 2) as ranks:
         trainer = trainer_of(tmp_path / "ranks", folder, recipe_of(ranks=2, fsdp=True), ranks)
@@ -292,7 +319,8 @@ def test_the_arithmetic_of_a_part_is_within_1_percent_of_the_dry_run(model: str,
     "more",
     [
         {"train": {"ranks": 1}}, {"adapter": {"load_in_8bit": True}}, {"adapter": {"target_parameters": "experts"}},
-        {"train": {"activation_offload": True}}, {"train": {"offload_layers": 3}}, {"adapter": {"init_lora_weights": "pissa"}},
+        {"train": {"activation_offload": True}}, {"train": {"offload_layers": 3}},
+        {"adapter": {"init_lora_weights": "pissa"}},
     ],
 )  # fmt: skip
 def test_what_cannot_go_with_a_base_in_parts_is_said(more: dict[str, Any]) -> None:

@@ -27,7 +27,13 @@ from tests.kit.adapters import adapted
 from tests.kit.trainer import BF16, FP32
 
 CPU = torch.device("cpu")
-SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {}, "qwen2": {}, "gemma2": {"head_dim": 8}, "cohere": {}, "phi3": {}, "gpt_neox": {}, "starcoder2": {},
 }  # fmt: skip
@@ -70,8 +76,8 @@ def test_loss_and_gradients_equal_those_of_peft(family: str, checkpointing: bool
 
 @pytest.mark.parametrize(("family", "spared"), [("llama", 2), ("gemma2", 0)])
 def test_a_checkpointed_layer_is_not_computed_again_beyond_what_is_kept(family: str, spared: int) -> None:
-    """Counted: the base products of a step. Of each of two layers seven are made, and all but down_proj once more: after it nothing is
-    kept. Gemma 2 has a norm there, which keeps its input."""
+    """Counted: the base products of a step. Of each of two layers seven are made, and all but down_proj once more:
+    after it nothing is kept. Gemma 2 has a norm there, which keeps its input."""
     tuned = adapted(tiny(family)).train()
     fused_lora.fuse(tuned)
     calls: list[str] = []
@@ -157,7 +163,8 @@ def strengthen(step: Step) -> None:
     [(learn, "adamw_torch"), (learn, "adamw_8bit"), *((way, None) for way in (read_again, unlearn, strengthen))],
 )
 def test_a_change_of_the_adapter_reaches_its_copies(change: Callable[[Step], None], optim: str | None) -> None:
-    """Optimizers leave PyTorch's version counters as they are: after a step its products would be those of the step before."""
+    """Optimizers leave PyTorch's version counters as they are: after a step its products would be those of the step
+    before."""
     tuned = adapted(tiny().to(torch.bfloat16))
     adam = optimizer.of_name(optim, optimizer.groups_of(tuned, None), lr=0.1)
     step = Step(tuned, CPU, torch.bfloat16, adam, Head.of(tuned.get_base_model()), Retreat(4, False, False), False)
@@ -168,7 +175,11 @@ def test_a_change_of_the_adapter_reaches_its_copies(change: Callable[[Step], Non
     step.release()
     step.fuse()
     expected = loss_and_gradients(tuned)
-    assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1]) and not torch.equal(found[0], before[0])
+    assert (
+        torch.equal(found[0], expected[0])
+        and torch.equal(found[1], expected[1])
+        and not torch.equal(found[0], before[0])
+    )
 
 
 def test_a_micro_batch_casts_no_factor_and_a_step_all_of_them_together() -> None:
@@ -186,7 +197,9 @@ def test_a_micro_batch_casts_no_factor_and_a_step_all_of_them_together() -> None
         tuned.get_base_model().model(batch().input_ids)
     again = Counter(casts.names)
     casts.names.clear()
-    torch.autograd.graph.increment_version(next(parameter for parameter in tuned.parameters() if parameter.requires_grad))
+    torch.autograd.graph.increment_version(
+        next(parameter for parameter in tuned.parameters() if parameter.requires_grad)
+    )
     with casts, torch.no_grad():
         tuned.get_base_model().model(batch().input_ids)
     more = casts.names - again
@@ -250,7 +263,9 @@ def test_an_interrupted_forward_leaves_nothing_wrong_behind() -> None:
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_4_bit_gradients_equal_those_of_peft_on_the_dequantised_base(in_4_bit: Callable[[Any], Any], checkpointing: bool) -> None:
+def test_4_bit_gradients_equal_those_of_peft_on_the_dequantised_base(
+    in_4_bit: Callable[[Any], Any], checkpointing: bool
+) -> None:
     """Also after an evaluation, where the trap of CPUs with AVX512_BF16 would have closed (core/engine/base_model)."""
     expected = loss_and_gradients(adapted(in_4_bit(FP32).dequantize()).train())
     tuned = adapted(in_4_bit(FP32)).train()
@@ -267,11 +282,17 @@ def test_4_bit_gradients_equal_those_of_peft_on_the_dequantised_base(in_4_bit: C
 
 
 def test_a_step_in_16_bit_is_as_near_the_truth_as_that_of_peft(tmp_path: Path, full: bool) -> None:
-    """The factors are rounded to the base's type, where PEFT copies the input to theirs. Which of two gradients is nearer is chance:
-    0.83 to 1.36 of PEFT's error in single batches, 1.00 to 1.11 in the medians of eight. So the errors of 32 are taken together as a
-    root mean square: 1.057 and 1.092 in two draws, 1.074 of both (AVX512_BF16, torch 2.13). The bound is four times that spread away."""
+    """The factors are rounded to the base's type, where PEFT copies the input to theirs. Which of two gradients is
+    nearer is chance:
+    0.83 to 1.36 of PEFT's error in single batches, 1.00 to 1.11 in the medians of eight. So the errors of 32 are taken
+    together as a
+    root mean square: 1.057 and 1.092 in two draws, 1.074 of both (AVX512_BF16, torch 2.13). The bound is four times
+    that spread away."""
     if not full and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-        pytest.skip("a single batch is 0.3 to 2.2 where the processor has no instructions for 16 bit: python launch.py test --full")
+        pytest.skip(
+            "a single batch is 0.3 to 2.2 where the processor has no instructions for 16 bit: python launch.py test "
+            "--full"
+        )
     random = torch.Generator().manual_seed(0)
     rows = [torch.randint(3, 97, (4, 24), generator=random).tolist() for _ in range(32)]
     batches = [collate([Encoded(row, [True] * 24) for row in each], 0, CPU) for each in rows]

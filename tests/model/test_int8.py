@@ -29,7 +29,9 @@ def int8_base(starter_folder: Path) -> Any:
 def test_the_bytes_of_an_int8_base_are_those_of_the_loaded_starter(int8_base: Any) -> None:
     kept = sum(p.nbytes for p in int8_base.parameters())
     kept += sum(scales.nbytes for module in int8_base.modules() if (scales := scales_of(module)) is not None)
-    assert arithmetic.weights(known_models()[0].shape, Setup(load_in_8bit=True, base_bytes=4)) == pytest.approx(kept, rel=1e-3)
+    assert arithmetic.weights(known_models()[0].shape, Setup(load_in_8bit=True, base_bytes=4)) == pytest.approx(
+        kept, rel=1e-3
+    )
 
 
 def scales_of(layer: Any) -> torch.Tensor | None:
@@ -40,12 +42,16 @@ def scales_of(layer: Any) -> torch.Tensor | None:
 
 
 def test_an_int8_base_is_packed_unless_its_attention_leaks(int8_base: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seen: another first example changes which columns are rounded to 8 bit, so that no base with outliers was ever packed."""
+    """Seen: another first example changes which columns are rounded to 8 bit, so that no base with outliers was ever
+    packed."""
     thresholds = [module.state.threshold for module in int8_base.modules() if hasattr(module, "state")]
     packed = attention.packed_sdpa
     try:
         assert attention.enable(int8_base)
-        assert thresholds and [module.state.threshold for module in int8_base.modules() if hasattr(module, "state")] == thresholds
+        assert (
+            thresholds
+            and [module.state.threshold for module in int8_base.modules() if hasattr(module, "state")] == thresholds
+        )
         int8_base.set_attn_implementation("sdpa")
         monkeypatch.setattr(attention, "packed_sdpa", lambda *states, lengths=None, **more: packed(*states, **more))
         assert not attention.enable(int8_base)

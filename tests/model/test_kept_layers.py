@@ -1,5 +1,5 @@
-"""Layers that are left out of gradient checkpointing because a card has room for what they keep: same numbers, fewer products, and the
-estimate, the dry run and the probe know of them."""
+"""Layers that are left out of gradient checkpointing because a card has room for what they keep: same numbers, fewer
+products, and the estimate, the dry run and the probe know of them."""
 
 from __future__ import annotations
 
@@ -34,10 +34,12 @@ KNOWN = {model.id: model.shape for model in known_models()}
 
 
 def computed(kept: int | None) -> tuple[torch.Tensor, int, int]:
-    """Gradients, multiplications and bytes kept for the way back of a step whose last `kept` layers are left out; None: all of them."""
+    """Gradients, multiplications and bytes kept for the way back of a step whose last `kept` layers are left out; None:
+    all of them."""
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=97, hidden_size=32, intermediate_size=64, num_hidden_layers=LAYERS, num_attention_heads=4, num_key_value_heads=2,
+        vocab_size=97, hidden_size=32, intermediate_size=64, num_hidden_layers=LAYERS, num_attention_heads=4,
+        num_key_value_heads=2,
         use_cache=False,
     )  # fmt: skip
     tuned = adapted(AutoModelForCausalLM.from_config(config).requires_grad_(False)).train()
@@ -50,7 +52,10 @@ def computed(kept: int | None) -> tuple[torch.Tensor, int, int]:
         size += tensor.nbytes
         return tensor
 
-    with FlopCounterMode(display=False) as counted, torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+    with (
+        FlopCounterMode(display=False) as counted,
+        torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
+    ):
         summed_loss(tuned, collate(rows(4), 0, torch.device("cpu"))).backward()
     fused.release()
     return torch.cat([p.grad.flatten() for p in tuned.parameters() if p.requires_grad]), counted.get_total_flops(), size
@@ -82,7 +87,9 @@ def test_the_estimate_is_within_3_percent_of_the_dry_run(model: str, layers: int
     for count in (1, kept, layers):
         asked = setup.model_copy(update={"kept_layers": count})
         counted, reckoned = (dry_run(Question(config=config, setup=asked)).estimate, estimate(short, asked))
-        steps = [sum(found.terms[name] for name in ("activations", "logits", "dequantised")) for found in (counted, reckoned)]
+        steps = [
+            sum(found.terms[name] for name in ("activations", "logits", "dequantised")) for found in (counted, reckoned)
+        ]
         assert steps[1] == pytest.approx(steps[0], rel=0.03), count
 
 

@@ -1,5 +1,5 @@
-"""4-bit weights that stay unpacked from a layer's second forward to its backward: same numbers, fewer unpackings, and the estimate, the dry run and
-the probe know of them."""
+"""4-bit weights that stay unpacked from a layer's second forward to its backward: same numbers, fewer unpackings, and
+the estimate, the dry run and the probe know of them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ def step() -> Any:
     """A tiny model in 4 bit, fused and checkpointed."""
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=97, hidden_size=64, intermediate_size=128, num_hidden_layers=LAYERS, num_attention_heads=4, num_key_value_heads=2,
+        vocab_size=97, hidden_size=64, intermediate_size=128, num_hidden_layers=LAYERS, num_attention_heads=4,
+        num_key_value_heads=2,
         use_cache=False,
     )  # fmt: skip
     model = AutoModelForCausalLM.from_config(config).requires_grad_(False)
@@ -58,7 +59,9 @@ def step() -> Any:
     for layer in model.modules():
         if isinstance(layer, Linear4bit):
             numbers = torch.randn(layer.out_features, layer.in_features) / 8
-            layer.weight = Params4bit(numbers, requires_grad=False, quant_type="nf4", compress_statistics=True).to("cpu")
+            layer.weight = Params4bit(numbers, requires_grad=False, quant_type="nf4", compress_statistics=True).to(
+                "cpu"
+            )
     model.is_loaded_in_4bit = True
     base_model.close_cpu_gradient_trap(model)
     tuned = adapted(model, method="qlora").train()
@@ -131,7 +134,9 @@ def test_short_batches_whose_product_unpacks_nothing_are_left_alone(monkeypatch:
 
 
 def test_they_are_counted_and_estimated() -> None:
-    before, after = (counted.ours(SHAPE.config(), SETUP.model_copy(update={"keeps_unpacked": on})) for on in (False, True))
+    before, after = (
+        counted.ours(SHAPE.config(), SETUP.model_copy(update={"keeps_unpacked": on})) for on in (False, True)
+    )
     # forward 7 products of 3 launches, second forward 6, gradients 7 of 2; kept: second forward 6 of 2, gradients 1
     assert (before.launches["unpacking"], after.launches["unpacking"]) == (3 * 53, 3 * 35)
     assert after.flops == before.flops
@@ -147,7 +152,9 @@ def test_they_are_kept_where_there_is_room() -> None:
     setup = Setup(method="qlora", max_length=2048)
     needed = estimate(LLAMA, setup.model_copy(update={"keeps_unpacked": True})).needed_gib
     assert needed > estimate(LLAMA, setup).needed_gib
-    assert has_room_to_keep_unpacked(LLAMA, setup, needed) and not has_room_to_keep_unpacked(LLAMA, setup, needed - 0.01)
+    assert has_room_to_keep_unpacked(LLAMA, setup, needed) and not has_room_to_keep_unpacked(
+        LLAMA, setup, needed - 0.01
+    )
     assert not has_room_to_keep_unpacked(LLAMA, setup, needed, factor=1.1)
     assert not has_room_to_keep_unpacked(LLAMA, setup.model_copy(update={"method": "lora"}), 80.0)
 
@@ -197,7 +204,9 @@ def test_scales_are_kept_in_fp32_where_there_is_room() -> None:
     assert has_room_to_keep_scales(LLAMA, setup, needed) and not has_room_to_keep_scales(LLAMA, setup, needed - 0.01)
     assert not has_room_to_keep_scales(LLAMA, setup, needed, factor=1.1)
     assert not has_room_to_keep_scales(LLAMA, setup.model_copy(update={"method": "lora"}), 80.0), "it has none"
-    stored = LLAMA.model_copy(update={"held": Held(params=LLAMA.params, four_bit=LLAMA.four_bit_params, stored_bytes=5 << 30)})
+    stored = LLAMA.model_copy(
+        update={"held": Held(params=LLAMA.params, four_bit=LLAMA.four_bit_params, stored_bytes=5 << 30)}
+    )
     assert not has_room_to_keep_scales(stored, setup, 80.0), "its size is that of its files, whatever their scales"
 
 
@@ -225,18 +234,28 @@ def test_a_card_with_room_keeps_them_and_says_so(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(trainer.step, "rehearse", lambda longest: cuda.use(4.0))
     # The tiny model is not in 4 bit, which is all that the arithmetic asks.
     asked: list[Setup] = []
-    monkeypatch.setattr(probe, "has_room_to_keep_unpacked", lambda shape, setup, free, factor: asked.append(setup) or True)
+    monkeypatch.setattr(
+        probe, "has_room_to_keep_unpacked", lambda shape, setup, free, factor: asked.append(setup) or True
+    )
     monkeypatch.setattr(kept_weights, "keep", Kept)
     monkeypatch.setattr(kept_weights, "keep_scales", lambda step: Kept(step, scales=True))
-    monkeypatch.setattr(probe, "has_room_to_keep_scales", lambda shape, setup, free, factor: asked.append(setup) or True)
-    recipe = trainer.recipe.model_copy(update={"adapter": trainer.recipe.adapter.model_copy(update={"method": "qlora"})})
+    monkeypatch.setattr(
+        probe, "has_room_to_keep_scales", lambda shape, setup, free, factor: asked.append(setup) or True
+    )
+    recipe = trainer.recipe.model_copy(
+        update={"adapter": trainer.recipe.adapter.model_copy(update={"method": "qlora"})}
+    )
     run = trainer.reporter.run
     run.add_facts(RunFacts(advice={}))
     looked = Probe(run, Workspace.open(tmp_path / "ws"), recipe, LLAMA)
     looked(trainer.ahead)
     said = [event["message"] for event in run.events()]
-    assert [each["key"] for each in said[:2]] == ["probe.kept_unpacked", "probe.kept_scales"] and not asked[0].keeps_unpacked
-    assert asked[1].keeps_unpacked and asked[1].double_quant and said[1]["params"]["size"] == pytest.approx(0.3, abs=0.02)
+    assert [each["key"] for each in said[:2]] == ["probe.kept_unpacked", "probe.kept_scales"] and not asked[
+        0
+    ].keeps_unpacked
+    assert (
+        asked[1].keeps_unpacked and asked[1].double_quant and said[1]["params"]["size"] == pytest.approx(0.3, abs=0.02)
+    )
     assert looked._setup(trainer.step, trainer.longest()).keeps_unpacked
     assert not looked._setup(trainer.step, trainer.longest()).double_quant
     trainer.step.retreat.taken.append(HALVE)

@@ -1,4 +1,5 @@
-"""The head at the learned positions, in chunks, gives what transformers' own loss gives, whatever a family does to its logits."""
+"""The head at the learned positions, in chunks, gives what transformers' own loss gives, whatever a family does to its
+logits."""
 
 from __future__ import annotations
 
@@ -18,13 +19,21 @@ from core.trial.allocations import Allocations
 from tests.kit.adapters import adapted
 
 CPU = torch.device("cpu")
-SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
 # Caps and factors far from 1, so that leaving one out would be seen. tied: the head is the embedding.
 FAMILIES: dict[str, dict[str, Any]] = {
-    "llama": {}, "llama tied": {"tie_word_embeddings": True}, "qwen2": {}, "qwen3": {"head_dim": 8, "tie_word_embeddings": True},
+    "llama": {}, "llama tied": {"tie_word_embeddings": True}, "qwen2": {}, "qwen3": {"head_dim": 8,
+        "tie_word_embeddings": True},
     "mistral": {}, "gemma": {"head_dim": 8}, "gemma2": {"head_dim": 8, "final_logit_softcapping": 0.05},
     "gemma3_text": {"head_dim": 8, "final_logit_softcapping": 0.05}, "cohere": {"logit_scale": 0.0625},
-    "cohere2": {"logit_scale": 0.0625}, "granite": {"logits_scaling": 8.0}, "phi": {"num_key_value_heads": 4}, "phi3": {},
+    "cohere2": {"logit_scale": 0.0625}, "granite": {"logits_scaling": 8.0}, "phi": {"num_key_value_heads": 4},
+    "phi3": {},
     "olmo2": {}, "smollm3": {}, "starcoder2": {}, "gpt_neox": {}, "stablelm": {},
 }  # fmt: skip
 
@@ -89,7 +98,8 @@ def test_a_bend_that_nobody_listed_is_noticed(family: str, monkeypatch: pytest.M
 
 
 def test_a_family_whose_head_cannot_be_proven_is_asked_for_the_learned_positions_alone() -> None:
-    """As one that scales in a way no configuration names: its own forward decides, without the logits of every position."""
+    """As one that scales in a way no configuration names: its own forward decides, without the logits of every
+    position."""
     from transformers import LlamaForCausalLM
 
     class Odd(LlamaForCausalLM):
@@ -125,7 +135,9 @@ def test_a_head_with_an_adapter_or_a_trained_head_learns_too(small_chunks: None)
 
     layer = torch.nn.Linear(32, 97, bias=False)
     hidden, targets = torch.randn(40, 32, requires_grad=True), torch.randint(97, (40,))
-    expected = torch.autograd.grad(functional.cross_entropy(layer(hidden), targets, reduction="sum"), [layer.weight, hidden])
+    expected = torch.autograd.grad(
+        functional.cross_entropy(layer(hidden), targets, reduction="sum"), [layer.weight, hidden]
+    )
     found = torch.autograd.grad(head_loss(layer, hidden, targets, Head()), [layer.weight, hidden])
     torch.testing.assert_close(found, expected)
 
@@ -203,7 +215,7 @@ def test_a_processor_holds_the_logits_of_a_chunk_once_and_not_in_fp32_too() -> N
     assert seen.peak.bytes["logits"] <= (2 * rows + 8 * rows_in_cache) * words * 1.01
 
 
-# ---- a faster kernel --------------------------------------------------------------------------------------------------
+# ---- a faster kernel -----------------------------------------------------------------------------
 
 
 def plain_kernel(scale: float, cap: float | None, mistake: float = 1.0) -> liger.Kernel:
@@ -238,5 +250,7 @@ def test_a_proven_kernel_computes_the_loss() -> None:
         calls.append(1)
         return plain_kernel(1.0, None)(*args)
 
-    torch.testing.assert_close(head_loss(layer, hidden, targets, Head(kernel=kernel)), head_loss(layer, hidden, targets, Head()))
+    torch.testing.assert_close(
+        head_loss(layer, hidden, targets, Head(kernel=kernel)), head_loss(layer, hidden, targets, Head())
+    )
     assert calls

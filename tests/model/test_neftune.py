@@ -52,7 +52,9 @@ def test_the_rehearsal_hears_the_noise_and_takes_nothing_of_it(tmp_path: Path) -
     heard = []
 
     def listen(ahead: Ahead) -> None:
-        hook = ahead.step.tuned.get_input_embeddings().register_forward_hook(lambda module, args, output: heard.append(output))
+        hook = ahead.step.tuned.get_input_embeddings().register_forward_hook(
+            lambda module, args, output: heard.append(output)
+        )
         before = torch.get_rng_state()
         for _ in range(2):
             ahead.step.rehearse(ahead.longest())

@@ -1,4 +1,5 @@
-"""What only a graphics card can show. Skipped without one; `python -m benchmarks.gpu_report` runs all of it and writes a report.
+"""What only a graphics card can show. Skipped without one; `python -m benchmarks.gpu_report` runs all of it and writes
+a report.
 
 Written for CUDA and never run so far: see "What was never tried" in the README.
 """
@@ -19,7 +20,9 @@ from core.recipe import Adapter, Recipe
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 
-QUESTIONS = [Example(prompt=f"What is {i} and {i}?", completion=f"It is {2 * i}, matey. " * (1 + i % 5)) for i in range(1, 13)]
+QUESTIONS = [
+    Example(prompt=f"What is {i} and {i}?", completion=f"It is {2 * i}, matey. " * (1 + i % 5)) for i in range(1, 13)
+]
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +66,9 @@ def far(found: Any, truth: Any) -> float:
 def same_direction(a: Any, b: Any, cosine: float = 0.999) -> bool:
     import torch
 
-    return bool(torch.nn.functional.cosine_similarity(a, b, 0) > cosine and torch.isclose(a.norm(), b.norm(), rtol=0.02))
+    return bool(
+        torch.nn.functional.cosine_similarity(a, b, 0) > cosine and torch.isclose(a.norm(), b.norm(), rtol=0.02)
+    )
 
 
 def test_the_card_decides_the_dtype_and_says_why() -> None:
@@ -79,7 +84,9 @@ def test_the_card_decides_the_dtype_and_says_why() -> None:
 
 @pytest.mark.parametrize("window", [None, 5])
 @pytest.mark.parametrize("width", [64, 80, 128])
-def test_where_flash_attention_lacks_packed_examples_have_one_attention_all_the_same(width: int, window: int | None) -> None:
+def test_where_flash_attention_lacks_packed_examples_have_one_attention_all_the_same(
+    width: int, window: int | None
+) -> None:
     """In fp16, which RTX 20 computes in."""
     import torch
 
@@ -94,8 +101,8 @@ def test_where_flash_attention_lacks_packed_examples_have_one_attention_all_the_
 def test_packed_and_fused_gradients_are_those_of_peft_on_padded_rows(
     four_bit: bool, checkpointing: bool, starter_folder: Path, examples: list[Encoded]
 ) -> None:
-    """In fp32. In 16 bits it is at most twice as far from PEFT's fp32 gradient as PEFT's own in 16 bits: it rounds A and B too (1.34
-    times as far on a CPU, six layers of the starter)."""
+    """In fp32. In 16 bits it is at most twice as far from PEFT's fp32 gradient as PEFT's own in 16 bits: it rounds A
+    and B too (1.34 times as far on a CPU, six layers of the starter)."""
     from core.engine import attention
     from core.engine.batches import collate, collate_packed
     from core.engine.variants import fused_lora
@@ -146,7 +153,9 @@ def test_a_refused_pin_leaves_no_error_on_the_card() -> None:
     assert buffer is not None and buffer.is_pinned()
 
 
-def test_what_is_put_aside_in_ram_leaves_the_card_and_changes_no_gradient(starter_folder: Path, examples: list[Encoded]) -> None:
+def test_what_is_put_aside_in_ram_leaves_the_card_and_changes_no_gradient(
+    starter_folder: Path, examples: list[Encoded]
+) -> None:
     import torch
 
     from core.engine.batches import collate

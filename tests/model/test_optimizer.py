@@ -29,9 +29,12 @@ def test_lora_plus_has_the_groups_of_pefts_own_optimizer(use_dora: bool) -> None
 
 
 @pytest.mark.parametrize(
-    ("system", "on_card", "pages"), [("Linux", True, True), ("Windows", True, False), ("WSL", True, False), ("Linux", False, False)]
+    ("system", "on_card", "pages"),
+    [("Linux", True, True), ("Windows", True, False), ("WSL", True, False), ("Linux", False, False)],
 )
-def test_only_a_card_under_linux_itself_pages(system: str, on_card: bool, pages: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_card_under_linux_itself_pages(
+    system: str, on_card: bool, pages: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(optimizer, "driver_system", lambda: system)
     assert optimizer.can_page(SimpleNamespace(is_cuda=on_card)) is pages
 

@@ -84,8 +84,12 @@ def test_the_newest_run_that_is_like_it_counts(workspace: Workspace):
 def test_a_run_on_the_processor_says_nothing_of_a_card(workspace: Workspace):
     add_run(workspace, STEADY, created=1)
     add_run(workspace, [(t, 50 * n) for t, n in STEADY], created=0, device="cuda:0")
-    assert pace.from_runs(Runs(workspace), like("starter", "lora"), on_card=True).tokens_per_second == pytest.approx(5_000)
-    assert pace.from_runs(Runs(workspace), like("starter", "lora"), on_card=False).tokens_per_second == pytest.approx(100)
+    assert pace.from_runs(Runs(workspace), like("starter", "lora"), on_card=True).tokens_per_second == pytest.approx(
+        5_000
+    )
+    assert pace.from_runs(Runs(workspace), like("starter", "lora"), on_card=False).tokens_per_second == pytest.approx(
+        100
+    )
 
 
 def test_the_night_between_two_attempts_is_no_training_time(workspace: Workspace):
@@ -113,7 +117,8 @@ def test_a_run_with_a_broken_recipe_is_passed_over(workspace: Workspace):
 
 
 SHAPE = ModelShape.from_config(
-    {"model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
+    {"model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
+        "num_attention_heads": 9,
      "num_key_value_heads": 3, "vocab_size": 49152, "tie_word_embeddings": True}
 )  # fmt: skip
 
@@ -128,8 +133,16 @@ STEP = stand_in()
 
 def test_what_is_timed_is_a_step_of_the_plan():
     assert (STEP.hidden_size, STEP.num_hidden_layers, STEP.vocab_size) == (576, 30, 49152)
-    assert (STEP.rows, STEP.length, STEP.learned, STEP.four_bit, STEP.gradient_checkpointing) == (4, 64, 32, False, False)
-    other = stand_in(900, adapter={"method": "qlora"}, train={"per_device_train_batch_size": 8, "gradient_checkpointing": True})
+    assert (STEP.rows, STEP.length, STEP.learned, STEP.four_bit, STEP.gradient_checkpointing) == (
+        4,
+        64,
+        32,
+        False,
+        False,
+    )
+    other = stand_in(
+        900, adapter={"method": "qlora"}, train={"per_device_train_batch_size": 8, "gradient_checkpointing": True}
+    )
     assert (other.rows, other.length, other.four_bit, other.gradient_checkpointing) == (2, 1024, True, True)
     assert stand_in(59) == STEP, "an edit that hardly matters needs no new measurement"
 
@@ -140,7 +153,7 @@ def test_a_measurement_says_that_it_is_rough_and_what_measuring_on_rows_kept_apa
     assert "rough" in str(found.source) and "粗略" in found.source.render("zh")
 
 
-# ---- measuring --------------------------------------------------------------------------------------------------------
+# ---- measuring -----------------------------------------------------------------------------------
 
 
 class Child:
@@ -169,7 +182,10 @@ def test_a_pc_is_measured_once_and_another_processor_again(workspace: Workspace,
     child.answers.append(0.5)
     assert PaceProbe(workspace, here).measured(STEP) is None and child.asked == 0
     assert PaceProbe(workspace, here).measure(STEP) == 0.25
-    assert PaceProbe(workspace, here).measure(STEP) == PaceProbe(workspace, here).measured(STEP) == 0.25 and child.asked == 1
+    assert (
+        PaceProbe(workspace, here).measure(STEP) == PaceProbe(workspace, here).measured(STEP) == 0.25
+        and child.asked == 1
+    )
     assert PaceProbe(workspace, lambda: here("another")).measure(STEP) == 0.5
     kept = json.loads((workspace.cache / "pace.json").read_text("utf-8"))
     assert list(kept.values()) == [0.25, 0.5] and all("torch 2." in key for key in kept)
@@ -246,7 +262,7 @@ def test_the_pace_of_another_card_is_not_taken_for_this_one_s(workspace: Workspa
     assert pace.from_runs(Runs(workspace), wanted, True, "GPU-1") and pace.from_runs(Runs(workspace), wanted, True)
 
 
-# ---- measurements that end --------------------------------------------------------------------------------------------
+# ---- measurements that end -----------------------------------------------------------------------
 
 
 class Endless:
@@ -369,7 +385,7 @@ def test_the_real_child_measures_this_pc():
         assert 0.5 < pace.run_child(step, {}, lambda: True) < 1e7
 
 
-# ---- what is known of models that nobody has tried here (core/trial/known_paces) ----------------------------------------
+# ---- what is known of models that nobody has tried here (core/trial/known_paces) -----------------
 CPU = Budget(kind="cpu", name="a processor")
 
 
@@ -378,7 +394,9 @@ def shape_of(hub: str) -> ModelShape:
 
 
 def timed(workspace: Workspace, hub: str, speed: float, device: str = "a processor", **settings: Any) -> None:
-    step = StandIn.of(shape_of(hub), like(hub, settings.pop("method", "lora"), **settings), length=256, learned_share=0.5)
+    step = StandIn.of(
+        shape_of(hub), like(hub, settings.pop("method", "lora"), **settings), length=256, learned_share=0.5
+    )
     kept = files.read_object(pace.kept_in(workspace))
     files.replace_json(pace.kept_in(workspace), kept | {pace.rig_named(device) + step.model_dump_json(): speed})
 
@@ -401,7 +419,8 @@ def test_nothing_is_told_of_another_device_of_a_planned_card_or_of_slower_adapte
     timed(workspace, "Qwen/Qwen3-1.7B", 200.0, use_dora=True)
     timed(workspace, "Qwen/Qwen3-4B", 90.0, device="an old processor")
     files.replace_json(
-        pace.kept_in(workspace), files.read_object(pace.kept_in(workspace)) | {pace.rig_named("a processor") + "{}": 3.0}
+        pace.kept_in(workspace),
+        files.read_object(pace.kept_in(workspace)) | {pace.rig_named("a processor") + "{}": 3.0},
     )
     paces = KnownPaces(Runs(workspace))
     assert paces.on(CPU).known == () and paces.on(Budget(kind="cpu")).known == ()
@@ -409,7 +428,9 @@ def test_nothing_is_told_of_another_device_of_a_planned_card_or_of_slower_adapte
     assert paces.on(Budget(kind="card", name="an old processor", planned=True)).known == ()
 
 
-def test_a_models_own_run_counts_before_a_step_and_what_it_said_is_read_once(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
+def test_a_models_own_run_counts_before_a_step_and_what_it_said_is_read_once(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+):
     timed(workspace, "Qwen/Qwen3-0.6B", 1.0)
     add_run(workspace, STEADY, created=1)
     paces = KnownPaces(Runs(workspace))
@@ -422,7 +443,8 @@ def test_a_models_own_run_counts_before_a_step_and_what_it_said_is_read_once(wor
 
 
 def test_a_pace_is_computed_for_a_processor_and_for_planned_gpus_from_the_size_of_the_model_alone():
-    """8 billion multiplications a token, twice as many operations, three passes of them where activations are recomputed."""
+    """8 billion multiplications a token, twice as many operations, three passes of them where activations are
+    recomputed."""
     shape = shape_of_size("8B")
     flop = 6 * known_paces.products_of(shape)
     assert flop == pytest.approx(6 * 8e9, rel=0.1)
@@ -432,7 +454,9 @@ def test_a_pace_is_computed_for_a_processor_and_for_planned_gpus_from_the_size_o
     assert there.source == msg("pace.computed_for", card="RTX 3060") and there.tokens_per_second == pytest.approx(
         0.4 * 25e12 / flop
     )
-    assert computed_pace.of(Budget(kind="card", sold_gb=12.0), shape, recomputes=True, cores=4) is None, "it is here: it is timed"
+    assert computed_pace.of(Budget(kind="card", sold_gb=12.0), shape, recomputes=True, cores=4) is None, (
+        "it is here: it is timed"
+    )
     assert computed_pace.of(budget.planned(13, "Linux"), shape, recomputes=True, cores=4) is None
     assert computed_pace.of(Budget(kind="cpu"), shape_of_size("600M"), recomputes=True, cores=4) is None, (
         "a second's timing tells more"

@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 FP32 = device.Compute(CPU, torch.float32, msg("device.cpu_fp32"))
 
 
-# ---- which examples lie together --------------------------------------------------------------------------------------
+# ---- which examples lie together -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -57,14 +57,20 @@ def test_packing_changes_neither_how_many_steps_there_are_nor_what_an_epoch_read
     assert list(packed.steps(done=9)) == steps[9:], "a resumed run goes on where it was"
 
 
-# ---- attention --------------------------------------------------------------------------------------------------------
+# ---- attention -----------------------------------------------------------------------------------
 
 
 def tiny(name: str, **more: Any) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    sizes = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
     config = AutoConfig.for_model(name, vocab_size=97, use_cache=False, pad_token_id=0, **{**sizes, **more})
     return AutoModelForCausalLM.from_config(config).requires_grad_(False).eval()
 
@@ -82,7 +88,8 @@ def hidden(model: Any, examples: list[Encoded]) -> list[torch.Tensor]:
 
 
 FAMILIES = {
-    "llama": {}, "mistral": {"sliding_window": 6}, "qwen2": {}, "qwen3": {"head_dim": 8}, "gemma": {"head_dim": 8}, "cohere": {},
+    "llama": {}, "mistral": {"sliding_window": 6}, "qwen2": {}, "qwen3": {"head_dim": 8}, "gemma": {"head_dim": 8},
+    "cohere": {},
     "granite": {}, "olmo2": {}, "smollm3": {}, "phi3": {"rms_norm_eps": 1e-6}, "starcoder2": {}, "gpt_neox": {},
     "gemma3_text": {"head_dim": 8, "sliding_window": 6},
 }  # fmt: skip
@@ -96,7 +103,8 @@ def test_changing_one_example_changes_no_other_in_its_row(family: str) -> None:
     with torch.no_grad():
         before, alone = hidden(model, examples), [hidden(model, [row])[0] for row in examples]
         changed = [
-            Encoded([(token + 1) % 97 for token in row.input_ids], row.learned) if i == 2 else row for i, row in enumerate(examples)
+            Encoded([(token + 1) % 97 for token in row.input_ids], row.learned) if i == 2 else row
+            for i, row in enumerate(examples)
         ]
         after = hidden(model, changed)
     for i, (was, now, single) in enumerate(zip(before, after, alone, strict=True)):
@@ -121,7 +129,11 @@ def test_attention_on_a_processor_equals_pytorchs(kv_heads: int, window: int | N
     chance = torch.Generator().manual_seed(4)
 
     def heads(count: int) -> torch.Tensor:  # as a model hands them: heads inside, tokens outside
-        return torch.randn(1, sum(lengths), count, 8, dtype=torch.float64, generator=chance).transpose(1, 2).requires_grad_()
+        return (
+            torch.randn(1, sum(lengths), count, 8, dtype=torch.float64, generator=chance)
+            .transpose(1, 2)
+            .requires_grad_()
+        )
 
     states = heads(4), heads(kv_heads), heads(kv_heads)
     ours = blockwise.attend(*states, lengths, 0.3, window)
@@ -144,7 +156,10 @@ def test_attention_in_16_bit_is_as_near_the_truth_as_pytorchs() -> None:
             output = blockwise.attend(*states, lengths, 0.125, None)
         else:
             rows = zip(*(state.split(lengths, 2) for state in states), strict=True)
-            parts = [torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True) for q, k, v in rows]
+            parts = [
+                torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+                for q, k, v in rows
+            ]
             output = torch.cat(parts, 2).transpose(1, 2)
         found = torch.autograd.grad(output, states, incoming.to(dtype))
         return torch.cat([output.flatten(), *(gradient.flatten() for gradient in found)]).double()
@@ -194,7 +209,8 @@ def test_the_proof_notices_a_leak(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_kernel_that_adds_in_another_order_at_each_call_is_no_leak(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A GPU's product may do so; rows were then padded, because an example's numbers changed with its neighbour's tokens."""
+    """A GPU's product may do so; rows were then padded, because an example's numbers changed with its neighbour's
+    tokens."""
     plain, chance = attention._hidden, torch.Generator().manual_seed(0)
 
     def noisy(*given: Any) -> torch.Tensor:
@@ -219,7 +235,7 @@ def test_16_bit_models_are_isolated_too_and_a_cache_is_refused() -> None:
             model.generate(torch.tensor([[5, 6, 7]]), max_new_tokens=2, use_cache=True)
 
 
-# ---- the same mathematics ---------------------------------------------------------------------------------------------
+# ---- the same mathematics ------------------------------------------------------------------------
 
 
 def gradients(tuned: Any) -> torch.Tensor:
@@ -269,7 +285,8 @@ def test_packed_equals_padded_on_a_base_in_4_bit(in_4_bit: Callable[[Any], Any])
 def test_a_tower_that_is_not_there_is_not_warned_of(
     tmp_path: Path, starter_folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each run's log began with "could not check ... You may encounter undefined behavior", of a tower that gives its memory back."""
+    """Each run's log began with "could not check ... You may encounter undefined behavior", of a tower that gives its
+    memory back."""
     monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
     base = base_model.load(families.make("gemma3", tmp_path / "base", starter_folder), FP32, four_bit=False)
     assert attention.enable(base)

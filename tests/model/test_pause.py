@@ -1,4 +1,5 @@
-"""A run that was paused, anywhere and as often as you like, is the run that never was: every later loss and the adapter, bit for bit."""
+"""A run that was paused, anywhere and as often as you like, is the run that never was: every later loss and the
+adapter, bit for bit."""
 
 from __future__ import annotations
 
@@ -61,8 +62,8 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Trainer:
 
 
 def test_wherever_it_was_paused_the_run_is_the_same(uninterrupted: Trainer, tmp_path: Path, full: bool) -> None:
-    """At every sub-step there is: between layers forwards and backwards, inside an accumulation, inside an evaluation. In the gate at
-    each third, which passes each of these in one step or another."""
+    """At every sub-step there is: between layers forwards and backwards, inside an accumulation, inside an evaluation.
+    In the gate at each third, which passes each of these in one step or another."""
     checks = uninterrupted.reporter.checks
     assert checks > 60
     for at in range(1, checks + 1, 1 if full else 3):
@@ -75,7 +76,8 @@ def test_paused_more_than_once_it_is_still_the_same(pauses: list[int], uninterru
 
 
 def test_every_attempt_counts_in_the_time_that_a_run_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However it ends; an attempt that is killed leaves what it wrote with its last checkpoint. The clock goes on a second each time it is asked."""
+    """However it ends; an attempt that is killed leaves what it wrote with its last checkpoint. The clock goes on a
+    second each time it is asked."""
     run, ticks = RunFolder(tmp_path), itertools.count()
     monkeypatch.setattr(time_left, "TimeLeft", partial(TimeLeft, clock=lambda: float(next(ticks))))
 
@@ -90,7 +92,9 @@ def test_every_attempt_counts_in_the_time_that_a_run_took(tmp_path: Path, monkey
     run.add_facts(RunFacts(time=TimeFacts(after_steps=20, said_seconds=7.0, took_seconds=1000.0)))
     again = trainer_of(tmp_path, None, max_steps=30, early_stopping_patience=3, learning_rate=1.0)
     seen = []
-    again.checkpoints = dataclasses.replace(again.checkpoints, save_adapter=lambda folder: (folder.mkdir(), seen.append(took())))
+    again.checkpoints = dataclasses.replace(
+        again.checkpoints, save_adapter=lambda folder: (folder.mkdir(), seen.append(took()))
+    )
     again.run()
     assert again.has_stopped_improving and again.position.step < 30
     assert 1000 < seen[0] <= seen[-1] < took() < 1000 + next(ticks), "each checkpoint's card can say it"
@@ -106,7 +110,9 @@ def test_dropout_goes_on_with_the_same_random_numbers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("compute", [pytest.param(FP32, marks=pytest.mark.full), BF16], ids=["", "16 bit"])
-def test_on_a_four_bit_base_it_goes_on_bit_for_bit(compute: Compute, in_4_bit: Callable[[Any], Any], tmp_path: Path) -> None:
+def test_on_a_four_bit_base_it_goes_on_bit_for_bit(
+    compute: Compute, in_4_bit: Callable[[Any], Any], tmp_path: Path
+) -> None:
     how = {"make": partial(in_4_bit, compute), "max_steps": 2, "gradient_accumulation_steps": 2}
     whole = trainer_of(tmp_path / "whole", **how)
     whole.run()
@@ -118,7 +124,8 @@ def test_on_a_four_bit_base_it_goes_on_bit_for_bit(compute: Compute, in_4_bit: C
 def test_the_starter_goes_on_bit_for_bit(
     four_bit: bool, starter_in_4_bit: Callable[[Any], Any], starter_folder: Path, tmp_path: Path
 ) -> None:
-    """On the real depth, in 16 bit where the processor has instructions for it: elsewhere a run takes float32 (core.engine.device)."""
+    """On the real depth, in 16 bit where the processor has instructions for it: elsewhere a run takes float32
+    (core.engine.device)."""
     compute = BF16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else FP32
     make = partial(starter_in_4_bit, compute) if four_bit else partial(base_model.load, starter_folder, compute, False)
     how = {"make": make, "max_steps": 2, "gradient_accumulation_steps": 2}
@@ -130,7 +137,9 @@ def test_the_starter_goes_on_bit_for_bit(
 FAMILIES = [name if name == "qwen3_5" else pytest.param(name, marks=pytest.mark.full) for name in families.FAMILIES]
 
 
-@pytest.mark.parametrize("checkpointing", [False, pytest.param(True, marks=pytest.mark.full)], ids=["", "checkpointing"])
+@pytest.mark.parametrize(
+    "checkpointing", [False, pytest.param(True, marks=pytest.mark.full)], ids=["", "checkpointing"]
+)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_goes_on_bit_for_bit(name: str, checkpointing: bool, starter_folder: Path, tmp_path: Path) -> None:
     """Linear attention, convolutions, experts, towers set aside: early, in the middle and late."""
@@ -152,7 +161,7 @@ def test_a_checkpoint_that_cannot_be_read_says_so(tmp_path: Path) -> None:
         read(last)
 
 
-# ---- real processes ---------------------------------------------------------------------------------------------------
+# ---- real processes ------------------------------------------------------------------------------
 def with_library(folder: Path, tiny_model: Path) -> Workspace:
     folder.mkdir()
     (folder / "settings.yaml").write_text(json.dumps({"library_folders": [str(tiny_model.parent)]}), "utf-8")
@@ -166,9 +175,11 @@ def space(tmp_path: Path, tiny_model: Path) -> Workspace:
 
 def recipe(steps: int, **train: Any) -> Recipe:
     value = {
-        "name": "Tiny", "model": {"id": "library:tiny"}, "data": {"source": "sample:pirate_answers"}, "adapter": {"r": 4},
+        "name": "Tiny", "model": {"id": "library:tiny"}, "data": {"source": "sample:pirate_answers"},
+        "adapter": {"r": 4},
         "train": {
-            "max_steps": steps, "learning_rate": 1e-2, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 2,
+            "max_steps": steps, "learning_rate": 1e-2, "per_device_train_batch_size": 1,
+            "gradient_accumulation_steps": 2,
             "save_steps": 1000, "sample_seconds": 0,
         } | train,
     }  # fmt: skip
@@ -235,7 +246,9 @@ def test_a_worker_pauses_frees_the_device_and_goes_on(space: Workspace, whole: R
     assert attempts[status.step] == 1 and attempts[status.step + 1] == 2
 
 
-def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(killed_run: tuple[Workspace, RunFolder], whole: RunFolder) -> None:
+def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(
+    killed_run: tuple[Workspace, RunFolder], whole: RunFolder
+) -> None:
     space, run = killed_run
     runs, last = Runs(space), run.checkpoints()[-1]
     assert runs.status(run).state == State.INTERRUPTED
@@ -309,7 +322,9 @@ def test_a_checkpoint_that_cannot_be_read_now_is_not_given_up(
         assert bool(scripted.run.checkpoints()) != is_damaged
 
 
-def test_weights_that_another_program_has_open_are_not_said_to_be_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_another_program_has_open_are_not_said_to_be_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """safetensors does of each file that cannot be opened."""
     (tmp_path / "position.json").write_text("{}", "utf-8")
     monkeypatch.setattr(torch, "load", Mock())
@@ -327,7 +342,9 @@ def test_data_that_changed_in_between_is_refused(space: Workspace, tmp_path: Pat
     assert ended(worker, run) == 4
     runs.queue_again(run, "command")
     assert ended(spawn_worker(space, run), run) == 1
-    assert run.status().message.key == "run.data_changed" and run.checkpoints(), "and it can go on once the file is back"
+    assert run.status().message.key == "run.data_changed" and run.checkpoints(), (
+        "and it can go on once the file is back"
+    )
 
 
 def test_a_second_attempt_waits_for_nobody_and_two_cannot_be_queued(space: Workspace) -> None:
@@ -361,7 +378,9 @@ def test_a_clock_that_jumped_while_a_run_paused_is_not_told_as_a_time(space: Wor
     status = run.status().model_copy(update={"state": State.PAUSING, "step": 7})
     assert pausing.ending(status, "pause", pausing.Left.of(run), 0).message.key == "pausing.paused"
     for jump in (-1e6, 1e6):
-        (run.path / "control.json").write_text(json.dumps({"v": 1, "command": "pause", "time": time.time() + jump}), "utf-8")
+        (run.path / "control.json").write_text(
+            json.dumps({"v": 1, "command": "pause", "time": time.time() + jump}), "utf-8"
+        )
         assert pausing.ending(status, "pause", pausing.Left.of(run), 0).message == msg("run.paused", step=7)
 
 
@@ -388,7 +407,9 @@ def test_only_what_stands_still_can_go_on(space: Workspace) -> None:
         supervisor.pause(run)
 
 
-def test_the_supervisor_pauses_and_lets_go_on_and_a_queued_attempt_that_is_taken_back_stays_paused(space: Workspace) -> None:
+def test_the_supervisor_pauses_and_lets_go_on_and_a_queued_attempt_that_is_taken_back_stays_paused(
+    space: Workspace,
+) -> None:
     supervisor = Supervisor(space)
     supervisor.start()
     try:
@@ -399,7 +420,9 @@ def test_the_supervisor_pauses_and_lets_go_on_and_a_queued_attempt_that_is_taken
         step, told = run.status().step, run.status().message
         assert told.key == "pausing.paused" and f"at step {step}" in str(told)
         [said] = [event["message"] for event in run.events() if event["kind"] == "device_free"]
-        assert said["params"]["seconds"] == told.params["seconds"], "the card tells the whole time, until the process was gone"
+        assert said["params"]["seconds"] == told.params["seconds"], (
+            "the card tells the whole time, until the process was gone"
+        )
         supervisor.resume(run)
         wait_until(lambda: run.status().state == State.RUNNING and run.status().step > step, 60)
     finally:

@@ -1,4 +1,5 @@
-"""What goes to the GPU by pinned RAM: bit for bit, in one copy, and in an ordinary one where the system refuses to pin."""
+"""What goes to the GPU by pinned RAM: bit for bit, in one copy, and in an ordinary one where the system refuses to
+pin."""
 
 from __future__ import annotations
 
@@ -16,7 +17,13 @@ from tests.kit.cuda import PlayedRuntime
 
 CPU, CARD = torch.device("cpu"), torch.device("meta")
 PAIRS = [
-    Encoded([5, 6, 7, 8, 5, 6, 9], [False, False, True, True, False, False, True], second=4, reference=(-1.5, -2.25), is_bad=bad)
+    Encoded(
+        [5, 6, 7, 8, 5, 6, 9],
+        [False, False, True, True, False, False, True],
+        second=4,
+        reference=(-1.5, -2.25),
+        is_bad=bad,
+    )
     for bad in (False, True)
 ]
 ROWS = [Encoded(list(range(3, 3 + length)), [False] + [True] * (length - 1)) for length in (9, 1, 14)]

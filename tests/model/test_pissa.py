@@ -22,11 +22,15 @@ WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 IDS = torch.arange(5, 45).reshape(2, 20)
 
 
-@pytest.mark.parametrize("lora", [{"init_lora_weights": "pissa"}, {"init_lora_weights": "pissa_niter_16", "use_rslora": True}])
+@pytest.mark.parametrize(
+    "lora", [{"init_lora_weights": "pissa"}, {"init_lora_weights": "pissa_niter_16", "use_rslora": True}]
+)
 def test_plain_peft_on_the_untouched_base_gives_the_trained_models_logits(lora: dict, tmp_path: Path) -> None:
     trainer = trainer_of(tmp_path, lora=lora)
     untouched = logits(tiny_base(), IDS)
-    torch.testing.assert_close(logits(trainer.step.tuned, IDS), untouched, rtol=1e-4, atol=1e-5, msg="it begins as the base")
+    torch.testing.assert_close(
+        logits(trainer.step.tuned, IDS), untouched, rtol=1e-4, atol=1e-5, msg="it begins as the base"
+    )
     trainer.run()
     trained = logits(trainer.step.tuned, IDS)
     with trainer.step.tuned.disable_adapter():
@@ -72,7 +76,8 @@ def test_a_child_of_a_pissa_run_begins_where_it_ended(tmp_path: Path) -> None:
         other = adapter.add(tiny_base(), Adapter(r=2, init_lora_weights="pissa"), "tiny", None, will_restore=True)
         adapter.start_from(other, tmp_path / "adapter")
     assert all(
-        torch.equal(own[name], weight) for name, weight in pissa.halves(load_file(tmp_path / "adapter" / WEIGHTS))[0].items()
+        torch.equal(own[name], weight)
+        for name, weight in pissa.halves(load_file(tmp_path / "adapter" / WEIGHTS))[0].items()
     )
 
 

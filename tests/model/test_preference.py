@@ -1,4 +1,5 @@
-"""Preference training is TRL's: loss, gradients and numbers of each objective equal its trainers', and a run of it is as whole as any other."""
+"""Preference training is TRL's: loss, gradients and numbers of each objective equal its trainers', and a run of it is
+as whole as any other."""
 
 from __future__ import annotations
 
@@ -45,7 +46,7 @@ def gradients(tuned: Any) -> torch.Tensor:
     return found
 
 
-# ---- equal to TRL -----------------------------------------------------------------------------------------------------
+# ---- equal to TRL --------------------------------------------------------------------------------
 
 KINDS: dict[str, dict[str, Any]] = {
     "dpo": {"objective": "dpo"},
@@ -95,7 +96,10 @@ def theirs(kind: Preference, tuned: Any, tokenizer: Any, folder: Path) -> Any:
 
         types = [kind.loss_type] + ["sft"] * (kind.sft_weight > 0)
         args = DPOConfig(
-            **common, loss_type=types, loss_weights=[1.0, kind.sft_weight][: len(types)], label_smoothing=kind.label_smoothing
+            **common,
+            loss_type=types,
+            loss_weights=[1.0, kind.sft_weight][: len(types)],
+            label_smoothing=kind.label_smoothing,
         )
         return DPOTrainer(tuned, args=args, train_dataset=dummy, processing_class=tokenizer)
     if kind.objective == "kto":
@@ -112,7 +116,11 @@ def theirs(kind: Preference, tuned: Any, tokenizer: Any, folder: Path) -> Any:
     if kind.objective == "orpo":
         return ORPOTrainer(tuned, args=ORPOConfig(**common), train_dataset=dummy, processing_class=tokenizer)
     args = CPOConfig(
-        **common, loss_type="simpo", cpo_alpha=kind.sft_weight, simpo_gamma=kind.simpo_gamma, label_smoothing=kind.label_smoothing
+        **common,
+        loss_type="simpo",
+        cpo_alpha=kind.sft_weight,
+        simpo_gamma=kind.simpo_gamma,
+        label_smoothing=kind.label_smoothing,
     )
     return CPOTrainer(tuned, args=args, train_dataset=dummy, processing_class=tokenizer)
 
@@ -143,9 +151,12 @@ def loss_of_theirs(trainer: Any, kind: Preference, rows: list[Encoded]) -> tuple
     return loss, {name: float(told[name]) for name in TOLD}
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in IN_THE_GATE else pytest.mark.full) for name in KINDS])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in IN_THE_GATE else pytest.mark.full) for name in KINDS]
+)
 def test_loss_gradients_and_numbers_of_each_row_equal_those_of_trl(name: str, tiny_model: Path, tmp_path: Path) -> None:
-    """Row by row, and of several rows together, packed and padded, after some steps from an adapter that had learned before."""
+    """Row by row, and of several rows together, packed and padded, after some steps from an adapter that had learned
+    before."""
     from transformers import AutoTokenizer
 
     warnings.simplefilter("ignore")  # TRL's own
@@ -173,12 +184,15 @@ def test_loss_gradients_and_numbers_of_each_row_equal_those_of_trl(name: str, ti
             assert ours == pytest.approx(told, rel=1e-4, abs=2e-5)  # differences of sums of some ten nats in fp32
 
 
-# ---- a run of it ------------------------------------------------------------------------------------------------------
+# ---- a run of it ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("objective", ["dpo", pytest.param("simpo", marks=pytest.mark.full), "kto"])
-def test_paused_anywhere_it_is_the_run_that_never_was(objective: str, compared: None, tmp_path: Path, full: bool) -> None:
-    """While the pairs are read beforehand too, which is then done anew; every number of it, and the adapter, bit for bit."""
+def test_paused_anywhere_it_is_the_run_that_never_was(
+    objective: str, compared: None, tmp_path: Path, full: bool
+) -> None:
+    """While the pairs are read beforehand too, which is then done anew; every number of it, and the adapter, bit for
+    bit."""
     whole = trainer_of(tmp_path / "whole", None, objective=objective)
     whole.run()
     expected = whole.reporter.told
@@ -197,7 +211,9 @@ def four_bit(tiny_model: Path) -> Callable[[], Any]:
     return lambda: copy.deepcopy(base)
 
 
-def test_on_a_four_bit_base_it_computes_what_it_does_on_that_base_dequantised(four_bit: Callable[[], Any], tmp_path: Path) -> None:
+def test_on_a_four_bit_base_it_computes_what_it_does_on_that_base_dequantised(
+    four_bit: Callable[[], Any], tmp_path: Path
+) -> None:
     """Which is what the tests above hold against TRL."""
     found = []
     for name, make in (("nf4", four_bit), ("plain", lambda: four_bit().dequantize())):
@@ -231,7 +247,10 @@ def test_it_learns_what_is_preferred_and_begins_with_a_coin(compared: None, tmp_
     trainer = trainer_of(tmp_path, None, objective="dpo", max_steps=30, learning_rate=2e-2, early_stopping_patience=0)
     trainer.run()
     told = trainer.reporter.told
-    assert told["train", 1]["loss"] == pytest.approx(0.6931472, abs=1e-5) and abs(told["train", 1]["rewards/margins"]) < 1e-5
+    assert (
+        told["train", 1]["loss"] == pytest.approx(0.6931472, abs=1e-5)
+        and abs(told["train", 1]["rewards/margins"]) < 1e-5
+    )
     assert told["train", 30]["loss"] < 0.65 and told["train", 30]["rewards/accuracies"] == 1.0
 
 
@@ -246,7 +265,9 @@ def test_it_is_held_against_what_the_adapter_was_not_against_the_base(compared: 
     assert trainer.reporter.told["train", 1]["loss"] == pytest.approx(0.6931472, abs=1e-5)
 
 
-def test_without_the_file_of_the_reference_a_run_that_has_learned_does_not_go_on(compared: None, tmp_path: Path) -> None:
+def test_without_the_file_of_the_reference_a_run_that_has_learned_does_not_go_on(
+    compared: None, tmp_path: Path
+) -> None:
     first = trainer_of(tmp_path, None, objective="dpo", max_steps=3)
     first.run()
     (tmp_path / "reference.npy").write_bytes(b"damaged")
@@ -257,7 +278,8 @@ def test_without_the_file_of_the_reference_a_run_that_has_learned_does_not_go_on
 
 
 def test_in_parts_a_step_learns_the_same(compared: None, tmp_path: Path) -> None:
-    """A full card halves the micro-batch: pairs stay together, and each weighs the same; also what is learned as with sft."""
+    """A full card halves the micro-batch: pairs stay together, and each weighs the same; also what is learned as with
+    sft."""
     trainer = trainer_of(tmp_path, None, objective="dpo", sft_weight=0.7)
     rows = pairs(6)
     trainer.step.backward([trainer.step.batch(rows)])
@@ -297,13 +319,17 @@ def test_the_dry_run_of_a_pair_counts_what_its_step_holds(method: str, monkeypat
     def of_pairs(setup: Setup, packed: bool) -> Any:
         count = setup.micro_batch
         return replace(
-            batch(setup, packed), examples=(setup.learned // count,) * count, reference=torch.zeros(count, device="meta")
+            batch(setup, packed),
+            examples=(setup.learned // count,) * count,
+            reference=torch.zeros(count, device="meta"),
         )
 
     monkeypatch.setattr(counting, "_batch", of_pairs)
     monkeypatch.setattr(counting, "Step", partial(counting.Step, preference=Preference.of(recipe.train)))
     compared = counting.dry_run(question).estimate
-    moving = [sum(found.terms[name] for name in ("gradients", "activations", "logits")) for found in (planned, compared)]
+    moving = [
+        sum(found.terms[name] for name in ("gradients", "activations", "logits")) for found in (planned, compared)
+    ]
     assert moving[0] > 0 and moving[1] == pytest.approx(moving[0], rel=0.03)
 
 

@@ -1,4 +1,5 @@
-"""The step as a GPU would get it, on the pretended one of tests/kit/pretended: which devices meet, what the processor waits for, how many
+"""The step as a GPU would get it, on the pretended one of tests/kit/pretended: which devices meet, what the processor
+waits for, how many
 kernels a layer launches. No numbers: tests of numbers are elsewhere."""
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ TOLERANCE = 0.02  # of the kept launches
 
 @dataclass(frozen=True)
 class Wait:
-    """A place where the processor may wait for the GPU. most: times in a step of one micro-batch. why: it cannot be done without.
+    """A place where the processor may wait for the GPU. most: times in a step of one micro-batch. why: it cannot be
+    done without.
     where: in which cases."""
 
     most: int
@@ -43,17 +45,24 @@ def _lacks_pins(case: Case) -> bool:
     return case.pins == 0
 
 
-# Beside these, where no case here comes: bitsandbytes synchronizes after each tensor of adamw_8bit (optim/optimizer.py, `sync_gpu`
-# in `step`), and looks for outliers before each matrix of an 8-bit base (backends/cuda/ops.py, `outliers.any()`).
+# Beside these, where no case here comes: bitsandbytes synchronizes after each tensor of adamw_8bit (optim/optimizer.py,
+# `sync_gpu` in `step`), and looks for outliers before each matrix of an 8-bit base (backends/cuda/ops.py,
+# `outliers.any()`).
 WAITS = {
     "core/engine/step.py compute": Wait(2, "the step's norm and loss, once a step: they decide whether it is applied"),
     "core/engine/step.py told": Wait(1, "metrics of pairs, once a step", _compares),
     "core/engine/variants/pinned.py sent": Wait(1, "the batch, from RAM that is not pinned", _lacks_pins),
-    "core/engine/variants/offload.py __enter__": Wait(1, "pinned RAM of the last micro-batch is reused, not doubled", _offloads),
+    "core/engine/variants/offload.py __enter__": Wait(
+        1, "pinned RAM of the last micro-batch is reused, not doubled", _offloads
+    ),
     "core/engine/variants/offload.py _put_aside": Wait(4, "activations, to RAM that is not pinned", _lacks_pins),
     "core/engine/variants/offload.py _fetch": Wait(4, "activations, from RAM that is not pinned", _lacks_pins),
-    "core/engine/variants/streaming.py send": Wait(6, "the four offloaded layers, from RAM that is not pinned", _lacks_pins),
-    "transformers/masking_utils.py _ignore_causal_mask_sdpa": Wait(2, "transformers asks whether the mask has padding", _is_padded),
+    "core/engine/variants/streaming.py send": Wait(
+        6, "the four offloaded layers, from RAM that is not pinned", _lacks_pins
+    ),
+    "transformers/masking_utils.py _ignore_causal_mask_sdpa": Wait(
+        2, "transformers asks whether the mask has padding", _is_padded
+    ),
 }
 
 

@@ -69,7 +69,7 @@ def test_the_estimate_is_of_rows_as_the_card_computes_them(tmp_path: Path, monke
     assert grouped == [(True, 1), (False, 1), (False, 2)]
 
 
-# ---- nothing of the run changes ---------------------------------------------------------------------------------------
+# ---- nothing of the run changes ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("how", [{}, {"lora": {"lora_dropout": 0.3}}], ids=["plain", "dropout"])
@@ -84,8 +84,8 @@ def test_a_run_has_the_same_numbers_with_and_without_it(how: dict, tmp_path: Pat
 
 
 def test_a_run_that_goes_on_is_probed_too_and_stays_the_same(tmp_path: Path) -> None:
-    """Paused inside the probe (before any step), in the middle, where the optimizer's state is there already, and after the
-    last step, with a measurement still due."""
+    """Paused inside the probe (before any step), in the middle, where the optimizer's state is there already, and after
+    the last step, with a measurement still due."""
     whole = trainer_of(tmp_path / "whole", None)
     whole.run()
     without_probe = whole.reporter.checks
@@ -117,7 +117,7 @@ def test_stop_and_pause_are_heard_inside_it(tmp_path: Path) -> None:
     assert trainer.reporter.numbers == {} and all(p.grad is None for p in trainer.step.parameters)
 
 
-# ---- what it says -----------------------------------------------------------------------------------------------------
+# ---- what it says --------------------------------------------------------------------------------
 
 
 def test_it_refuses_before_the_first_step_and_keeps_nothing_of_what_did_not_fit(tmp_path: Path) -> None:
@@ -132,8 +132,12 @@ def test_it_refuses_before_the_first_step_and_keeps_nothing_of_what_did_not_fit(
     assert all(p.grad is None for p in trainer.step.parameters)
 
 
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")])
-def test_an_allocator_that_gives_up_is_no_crash(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")]
+)
+def test_an_allocator_that_gives_up_is_no_crash(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trainer = trainer_of(tmp_path / "run", None)
     monkeypatch.setattr(trainer.step, "rehearse", lambda longest: (_ for _ in ()).throw(error))
     with pytest.raises(DoesNotFitError) as refused:
@@ -149,7 +153,8 @@ def test_another_fault_inside_it_stays_what_it_is(tmp_path: Path, monkeypatch: p
 
 
 def test_the_peak_counts_memory_that_is_given_back_at_once() -> None:
-    """Memory of the system's own: torch's and Python's is taken again from what they keep, in a process that has tested for minutes."""
+    """Memory of the system's own: torch's and Python's is taken again from what they keep, in a process that has tested
+    for minutes."""
     resident = psutil.Process().memory_info
     with ResidentPeak() as peak:
         with mmap.mmap(-1, 300 << 20) as held:
@@ -171,7 +176,7 @@ def test_a_peak_whose_thread_died_before_its_first_word_holds_nobody_up(monkeypa
     assert peak.bytes > 0
 
 
-# ---- real workers -----------------------------------------------------------------------------------------------------
+# ---- real workers --------------------------------------------------------------------------------
 
 
 def recipe_of(model: str = "library:tiny", **train: Any) -> Recipe:
@@ -182,7 +187,9 @@ def recipe_of(model: str = "library:tiny", **train: Any) -> Recipe:
     return plan.resolve(Recipe.parse(value), "data", has_card=False)
 
 
-def worked(workspace: Workspace, recipe: Recipe, begun: Callable[[int, RunFolder], None] = lambda pid, run: None, **facts: Any):
+def worked(
+    workspace: Workspace, recipe: Recipe, begun: Callable[[int, RunFolder], None] = lambda pid, run: None, **facts: Any
+):
     run = Runs(workspace).create(recipe, "command", RunFacts(**facts))
     process = spawn_worker(workspace, run)
     begun(process.pid, run)
@@ -196,7 +203,9 @@ def worked(workspace: Workspace, recipe: Recipe, begun: Callable[[int, RunFolder
 def test_a_run_that_cannot_fit_stops_with_the_sentence_and_no_traceback(workspace: Workspace) -> None:
     run, code = worked(workspace, recipe_of(), memory_limit_gib=0.2)
     status, facts = run.status(), run.facts()
-    assert (code, status.state, status.step, status.message.key) == (1, State.FAILED, 0, "probe.does_not_fit_more"), run.log_tail()
+    assert (code, status.state, status.step, status.message.key) == (1, State.FAILED, 0, "probe.does_not_fit_more"), (
+        run.log_tail()
+    )
     assert "0.20 GiB" in str(status.message) and status.advice.key.startswith("probe.advice")
     assert "Traceback" not in run.log_tail(200) and losses(run) == {} and not run.has_adapter()
     assert facts.memory.limit_gib == 0.2 and facts.memory.measured_gib is None
@@ -243,7 +252,8 @@ def test_where_the_system_itself_refuses_the_memory_the_sentence_is_the_same(tmp
 def test_the_first_runs_ratio_corrects_the_second_to_within_15_percent(
     workspace: Workspace, make_workspace: Callable[[], Workspace], full: bool
 ) -> None:
-    """On a processor: four times the rows at once, so that the second is not just the first again. With --full on the starter."""
+    """On a processor: four times the rows at once, so that the second is not just the first again. With --full on the
+    starter."""
     space, model = (make_workspace(), "starter") if full else (workspace, "library:tiny")
     short = {"max_steps": 1, "sample_seconds": 0.5}  # a film, which needs memory too
     first, code = worked(space, recipe_of(model, per_device_train_batch_size=1, **short))

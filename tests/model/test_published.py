@@ -30,7 +30,11 @@ def test_arithmetic_and_dry_run_agree_within_5_percent(family: str, method: str)
 
 
 @pytest.mark.parametrize(
-    "family", [pytest.param(name, marks=pytest.mark.full) for name in ("qwen3_5", "granite4_dense", "falcon_h1", "gemma4_unified")]
+    "family",
+    [
+        pytest.param(name, marks=pytest.mark.full)
+        for name in ("qwen3_5", "granite4_dense", "falcon_h1", "gemma4_unified")
+    ],
 )
 def test_what_linear_attention_and_state_spaces_keep_is_counted(family: str) -> None:
     (one,) = published.compare([family], ["qlora"], gradient_checkpointing=False)
@@ -46,7 +50,8 @@ def test_heads_that_are_wider_in_some_layers_are_counted() -> None:
 
 @pytest.mark.parametrize("model_id", ["gemma-4-e2b", pytest.param("gemma-4-e4b", marks=pytest.mark.full)])
 def test_what_embeddings_in_every_layer_give_a_long_text_is_counted(model_id: str) -> None:
-    """With the embedding itself in RAM, the arithmetic was 18 % short of E2B at 4,096 tokens: its rows, and its wider MLP."""
+    """With the embedding itself in RAM, the arithmetic was 18 % short of E2B at 4,096 tokens: its rows, and its wider
+    MLP."""
     [known] = [model for model in known_models() if model.id == model_id]
     assert known.config is not None
     setup = Setup(method="qlora", max_length=4096)

@@ -1,5 +1,5 @@
-"""A run on several ranks is that of one: Gloo between them, and rank 0 in this process. The others are processes where their end is what is
-shown, else threads, each with a model of its own."""
+"""A run on several ranks is that of one: Gloo between them, and rank 0 in this process. The others are processes where
+their end is what is shown, else threads, each with a model of its own."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ from tests.kit.waits import wait_until
 
 def recipe_of(data: dict[str, Any] | None = None, lora: dict[str, Any] | None = None, **train: Any) -> Recipe:
     usual = {
-        "max_steps": 4, "per_device_train_batch_size": 3, "gradient_accumulation_steps": 3, "learning_rate": 1e-2, "eval_steps": 2,
+        "max_steps": 4, "per_device_train_batch_size": 3, "gradient_accumulation_steps": 3, "learning_rate": 1e-2,
+        "eval_steps": 2,
         "save_steps": 2, "lr_scheduler_type": "cosine",
     }  # fmt: skip
     settings = {
@@ -57,7 +58,8 @@ def tuned_of(model: Path, recipe: Recipe) -> Any:
 
 
 def trainer_of(folder: Path, model: Path, recipe: Recipe, ranks: Ranks | None = None, measured: int = 5) -> Trainer:
-    """In folder, gone on from its newest checkpoint where an earlier one left one. With pairs, where the recipe compares."""
+    """In folder, gone on from its newest checkpoint where an earlier one left one. With pairs, where the recipe
+    compares."""
     if ranks:
         ranks.load(recipe, model, False, "float32", 0, threads=1)
     tuned, reporter = tuned_of(model, recipe), Pausing(RunFolder(folder))
@@ -116,13 +118,16 @@ def begun(ranks: Ranks, count: int) -> Iterator[Ranks]:
 
 
 def nearly_the_same(trainer: Trainer, whole: Trainer) -> None:
-    """Whatever was told, but for who is ahead before anything was learned: both answers then are what they were to the last digits."""
+    """Whatever was told, but for who is ahead before anything was learned: both answers then are what they were to the
+    last digits."""
     assert trainer.reporter.numbers == pytest.approx(whole.reporter.numbers, rel=2e-4)
     assert trainer.reporter.told.keys() == whole.reporter.told.keys()
     for (kind, step), expected in whole.reporter.told.items():
         a_coin = {"rewards/accuracies", "eval_rewards/accuracies"} if step <= (kind == "train") else set()
         told = {name: value for name, value in trainer.reporter.told[kind, step].items() if name not in a_coin}
-        assert told == pytest.approx({name: value for name, value in expected.items() if name not in a_coin}, rel=2e-3, abs=2e-4)
+        assert told == pytest.approx(
+            {name: value for name, value in expected.items() if name not in a_coin}, rel=2e-3, abs=2e-4
+        )
     torch.testing.assert_close(adapter_of(trainer), adapter_of(whole), rtol=1e-2, atol=1e-3)
     assert trainer.position.tokens_seen == whole.position.tokens_seen
 
@@ -144,11 +149,14 @@ def test_what_is_dealt_is_even_and_complete() -> None:
 
 
 def test_pairs_are_not_parted() -> None:
-    """The halves of a micro-batch are of whole pairs: each row goes to one rank with both of its answers and its reference."""
+    """The halves of a micro-batch are of whole pairs: each row goes to one rank with both of its answers and its
+    reference."""
     step = [pairs(5), pairs(2)]
     dealt = divided(step, 3, lambda part: sum(len(row.input_ids) for row in part))
     assert sorted(map(len, dealt)) == [2, 2, 3] and all(row.second for part in dealt for row in part)
-    assert sorted(row.input_ids for part in dealt for row in part) == sorted(row.input_ids for part in step for row in part)
+    assert sorted(row.input_ids for part in dealt for row in part) == sorted(
+        row.input_ids for part in step for row in part
+    )
 
 
 def test_pissa_changes_the_base_and_is_refused() -> None:
@@ -164,7 +172,10 @@ CASES: dict[str, tuple[int, dict[str, Any]]] = {
 }
 LONG: dict[str, tuple[int, dict[str, Any]]] = {
     "qlora": (2, {"lora": {"method": "qlora"}}),
-    "three, an uneven last step": (3, {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 7, "max_steps": 6}),
+    "three, an uneven last step": (
+        3,
+        {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 7, "max_steps": 6},
+    ),
     "more ranks than rows": (4, {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}),
     "clipped, dora, lora+": (2, {"lora": {"use_dora": True}, "loraplus_lr_ratio": 4, "max_grad_norm": 0.1}),
     "orpo, three": (3, {"objective": "orpo"}),
@@ -184,7 +195,9 @@ LONG: dict[str, tuple[int, dict[str, Any]]] = {
     ("count", "settings"), [*CASES.values(), *(pytest.param(*each, marks=pytest.mark.full) for each in LONG.values())],
     ids=[*CASES, *LONG],
 )  # fmt: skip
-def test_a_run_on_ranks_learns_what_one_learns(count: int, settings: dict[str, Any], tmp_path: Path, tiny_model: Path) -> None:
+def test_a_run_on_ranks_learns_what_one_learns(
+    count: int, settings: dict[str, Any], tmp_path: Path, tiny_model: Path
+) -> None:
     recipe = recipe_of(**settings)
     whole = trainer_of(tmp_path / "whole", tiny_model, recipe)
     whole.run()
@@ -194,7 +207,9 @@ def test_a_run_on_ranks_learns_what_one_learns(count: int, settings: dict[str, A
     nearly_the_same(trainer, whole)
 
 
-def test_all_give_way_to_a_full_memory_of_one_and_the_curve_goes_on(tmp_path: Path, tiny_model: Path, whole: Trainer) -> None:
+def test_all_give_way_to_a_full_memory_of_one_and_the_curve_goes_on(
+    tmp_path: Path, tiny_model: Path, whole: Trainer
+) -> None:
     """Rank 1 has no room for more than two examples at once."""
 
     def spoil(step: Step) -> None:
@@ -216,8 +231,11 @@ def test_all_give_way_to_a_full_memory_of_one_and_the_curve_goes_on(tmp_path: Pa
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(3, marks=pytest.mark.full)])
-def test_an_evaluation_is_dealt_and_its_number_is_that_of_one_rank(count: int, tmp_path: Path, tiny_model: Path) -> None:
-    """Bit for bit: rank 0 adds what each batch gave in the order of one process. The ranks begin with another adapter than rank 0."""
+def test_an_evaluation_is_dealt_and_its_number_is_that_of_one_rank(
+    count: int, tmp_path: Path, tiny_model: Path
+) -> None:
+    """Bit for bit: rank 0 adds what each batch gave in the order of one process. The ranks begin with another adapter
+    than rank 0."""
     recipe, batches = recipe_of(per_device_train_batch_size=2), dict[int, int]()
 
     def measure(trainer: Trainer, name: int) -> float | None:
@@ -278,7 +296,9 @@ def test_a_rank_that_is_killed_in_an_evaluation_ends_it_with_a_sentence(tmp_path
     assert failed.value.message.key == "ranks.gone"
 
 
-def test_a_killed_rank_ends_all_of_them_and_the_run_goes_on_with_one(tmp_path: Path, tiny_model: Path, whole: Trainer) -> None:
+def test_a_killed_rank_ends_all_of_them_and_the_run_goes_on_with_one(
+    tmp_path: Path, tiny_model: Path, whole: Trainer
+) -> None:
     with begun(Ranks(tmp_path, "tiny-run"), 2) as ranks:
         trainer = trainer_of(tmp_path, tiny_model, recipe_of(), ranks)
         (pid,) = pids_of(ranks)
@@ -298,7 +318,10 @@ def test_a_killed_rank_ends_all_of_them_and_the_run_goes_on_with_one(tmp_path: P
     assert failed.value.message.key == "ranks.gone" and failed.value.message.params["rank"] == 1
     wait_until(lambda: not psutil.pid_exists(pid))
     assert not ranks.meeting.exists()
-    assert [used.used_bytes > 50 << 20 and used.total_bytes == psutil.virtual_memory().total for used in told[0]] == [True, True]
+    assert [used.used_bytes > 50 << 20 and used.total_bytes == psutil.virtual_memory().total for used in told[0]] == [
+        True,
+        True,
+    ]
     further = trainer_of(tmp_path, tiny_model, recipe_of())
     assert further.position.step == 3
     further.run()
@@ -372,7 +395,9 @@ def test_a_run_that_goes_on_with_one_rank_clears_away_where_several_met(tmp_path
         assert ranks is None and not (tmp_path / helpers.MEETING).exists()
 
 
-def test_what_a_rank_has_in_use_is_asked_each_two_seconds_and_left_out_where_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_rank_has_in_use_is_asked_each_two_seconds_and_left_out_where_nobody_knows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     card, now = Card(index=0, name="RTX 3060", uuid="GPU-a"), [0.0]
     monkeypatch.setattr(use.gpu, "newest", lambda card: card.model_copy(update={"utilization_percent": 98}))
     asked = UseOfRank(card, lambda: (5, 12), lambda: now[0])

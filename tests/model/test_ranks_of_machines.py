@@ -1,5 +1,6 @@
-"""Ranks of other PCs, their lines over TCP and their group by those lines: a run is that of one rank, and a PC that is lost or does not fit ends
-in a sentence. The other PC is a thread here; two real ones are in tests/process/test_machines."""
+"""Ranks of other PCs, their lines over TCP and their group by those lines: a run is that of one rank, and a PC that is
+lost or does not fit ends in a sentence. The other PC is a thread here; two real ones are in
+tests/process/test_machines."""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ SECRET = new_secret()
 
 
 class OtherPC(threading.Thread):
-    """What `join` and its process do. lost_after: orders until its network is gone. says: beside the usual, as it comes."""
+    """What `join` and its process do. lost_after: orders until its network is gone. says: beside the usual, as it
+    comes."""
 
     def __init__(self, base: Path, lost_after: int = 1000, **says: Any):
         super().__init__(daemon=True)
@@ -173,7 +175,9 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("case", OTHERS)
-def test_a_pc_with_another_version_data_or_model_is_sent_away_and_told_why(case: str, tmp_path: Path, tiny_model: Path) -> None:
+def test_a_pc_with_another_version_data_or_model_is_sent_away_and_told_why(
+    case: str, tmp_path: Path, tiny_model: Path
+) -> None:
     says, sentence = OTHERS[case]
     other = OtherPC(tiny_model, **says)
     with pytest.raises(RunError, match=sentence), gathered(tmp_path, other):
@@ -186,7 +190,9 @@ def test_a_build_for_another_card_is_the_same_version() -> None:
     assert machines._public("2.13.0+cpu") == machines._public("2.13.0+cu130") != machines._public("2.13.1")
 
 
-def test_pcs_that_cannot_exchange_numbers_are_told_of_their_firewalls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_pcs_that_cannot_exchange_numbers_are_told_of_their_firewalls(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """The lines of main go through, and rank 1 does not come to the group."""
     monkeypatch.setattr(groups, "MEET", groups.timedelta(seconds=1))
     meeting = Meeting(lambda key, value: None)
@@ -207,7 +213,9 @@ def test_a_rank_that_is_ready_first_waits_for_those_that_still_load(monkeypatch:
     assert waits == [groups.MEET, groups.LATE] and groups.LATE.total_seconds() >= LOAD_S
 
 
-def test_the_port_that_is_taken_is_said_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_port_that_is_taken_is_said_before_anything_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         host, port = taken.getsockname()
         monkeypatch.setattr(machines, "Entrance", Entrance)

@@ -1,4 +1,5 @@
-"""A run that looks after itself: faults injected while it trains, and the curve goes on or the run stops with its sentence.
+"""A run that looks after itself: faults injected while it trains, and the curve goes on or the run stops with its
+sentence.
 
 Memory that is not enough is raised between the layers, forwards and backwards, where an allocator raises it too.
 """
@@ -98,7 +99,7 @@ def nearly_the_same(trainer: Trainer, whole: Trainer, but: bool = False) -> None
     assert trainer.position.tokens_seen == whole.position.tokens_seen
 
 
-# ---- the memory is not enough -----------------------------------------------------------------------------------------
+# ---- the memory is not enough --------------------------------------------------------------------
 
 
 STEP = msg("retreat.in_step", step=5)
@@ -191,7 +192,10 @@ def test_what_was_given_up_is_given_up_in_this_order_until_nothing_is_left() -> 
     assert card.taken == [HALVE, HALVE, CHECKPOINTING, OFFLOAD] and told[-1] is None
     assert [(each.params.get("before"), each.params.get("now")) for each in told[:2]] == [(4, 2), (2, 1)]
     assert card.parts([0, 1, 2, 3], lengths) == [[0], [1], [2], [3]]
-    assert [processor.go_on([3], lengths, STEP).key, processor.go_on([3], lengths, STEP)] == ["retreat.checkpointing", None]
+    assert [processor.go_on([3], lengths, STEP).key, processor.go_on([3], lengths, STEP)] == [
+        "retreat.checkpointing",
+        None,
+    ]
     assert Retreat.of(recipe, False, True).go_on([3], lengths, STEP, measuring=True) is None, (
         "measuring keeps nothing for a way back"
     )
@@ -205,7 +209,8 @@ def test_a_packed_micro_batch_becomes_two_that_hold_half_of_its_tokens() -> None
     retreat.go_on(rows_then, lengths, STEP)
     halves = retreat.parts(rows_then, lengths)
     assert (
-        sorted(sum(halves, [])) == list(range(6)) and max(sum(lengths[i] for i in half) for half in halves) <= 32 == retreat.at_once
+        sorted(sum(halves, [])) == list(range(6))
+        and max(sum(lengths[i] for i in half) for half in halves) <= 32 == retreat.at_once
     )
     retreat.go_on([5, 4], lengths, STEP)  # together 9 tokens: capacities that change nothing for them are passed over
     assert retreat.at_once == 8 and all(len(part) == 1 for part in retreat.parts(rows_then, lengths))
@@ -224,15 +229,25 @@ def test_the_run_stops_with_what_would_fit_where_nothing_is_left(tmp_path: Path)
     with pytest.raises(NothingLeftError, match="Step 5 ran out of memory") as stopped:
         run_with(trainer, fault)
     assert stopped.value.advice.params == {"asked": True}
-    assert said(trainer) == ["retreat.packed"] * (len(said(trainer)) - 1) + ["retreat.checkpointing"] and len(said(trainer)) > 1
-    assert trainer.position.step == 4 and [step for kind, step in trainer.reporter.lines if kind == "train"] == [1, 2, 3, 4]
+    assert (
+        said(trainer) == ["retreat.packed"] * (len(said(trainer)) - 1) + ["retreat.checkpointing"]
+        and len(said(trainer)) > 1
+    )
+    assert trainer.position.step == 4 and [step for kind, step in trainer.reporter.lines if kind == "train"] == [
+        1,
+        2,
+        3,
+        4,
+    ]
     reached = trainer_of(tmp_path / "reached", max_steps=6)
     assert reached.schedule == trainer.schedule
     go = reached.reporter
     go.check = lambda: (_ for _ in ()).throw(PauseRequested) if reached.position.step == 4 else None
     with pytest.raises(PauseRequested):
         reached.run()
-    assert torch.equal(adapter_of(trainer), adapter_of(reached)), "the adapter of the last finished step, untouched by the retreats"
+    assert torch.equal(adapter_of(trainer), adapter_of(reached)), (
+        "the adapter of the last finished step, untouched by the retreats"
+    )
 
 
 def test_a_longest_batch_that_does_not_fit_is_computed_in_parts_before_the_run_is_refused(
@@ -276,7 +291,11 @@ def test_a_run_that_is_paused_after_a_retreat_is_the_one_that_was_not(tmp_path: 
         for attempt, at in enumerate((pause, None)):
             trainer = trainer_of(tmp_path / str(pause), at, lora={"lora_dropout": 0.2})
             # As often as the layers are entered before the pause; the fault of the first attempt belongs to it alone.
-            fault = NoMemory(9) if attempt == 0 or not trainer.position.retreats and trainer.position.step == 0 else NoMemory()
+            fault = (
+                NoMemory(9)
+                if attempt == 0 or not trainer.position.retreats and trainer.position.step == 0
+                else NoMemory()
+            )
             try:
                 run_with(trainer, fault)
             except PauseRequested:
@@ -306,7 +325,7 @@ def test_the_starter_in_float32_goes_on_within_noise(starter_folder: Path, tmp_p
         assert trainer.reporter.numbers == pytest.approx(whole.reporter.numbers, rel=1e-4)
 
 
-# ---- a step that gives no number --------------------------------------------------------------------------------------
+# ---- a step that gives no number -----------------------------------------------------------------
 
 POISON = 3  # a token
 
@@ -336,7 +355,9 @@ def test_a_poisoned_row_costs_the_steps_that_read_it_and_nothing_else(tmp_path: 
     trainer.run()
     told = [event for event in trainer.reporter.run.events() if event["kind"] == "guard"]
     reading = [n for n, batches in enumerate(trainer.schedule.steps(), 1) if any(7 in batch for batch in batches)]
-    assert [event["step"] for event in told] == reading and {event["message"]["key"] for event in told} == {"sanity.left_out"}
+    assert [event["step"] for event in told] == reading and {event["message"]["key"] for event in told} == {
+        "sanity.left_out"
+    }
     assert trainer.position.step == 9 and adapter_of(trainer).isfinite().all()
     clean = trainer_on(tmp_path / "clean", poisoned(), **how)
     clean.run()
@@ -347,7 +368,9 @@ def test_a_poisoned_row_costs_the_steps_that_read_it_and_nothing_else(tmp_path: 
     assert len(finite) == 9 - len(reading) and "nan" in told[0]["message"]["params"]["loss"]
 
 
-def test_three_in_a_row_go_back_once_with_half_the_rate_and_then_the_run_ends_with_the_last_good_adapter(tmp_path: Path) -> None:
+def test_three_in_a_row_go_back_once_with_half_the_rate_and_then_the_run_ends_with_the_last_good_adapter(
+    tmp_path: Path,
+) -> None:
     """From step 6 on nothing gives a number any more, whatever is tried."""
     trainer = trainer_of(tmp_path, max_steps=12, save_steps=2, lr_scheduler_type="constant")
     rates: dict[int, list[float]] = {}
@@ -367,7 +390,16 @@ def test_three_in_a_row_go_back_once_with_half_the_rate_and_then_the_run_ends_wi
     with pytest.raises(NotFiniteError) as ended:
         trainer.run()
     assert said(trainer) == ["sanity.left_out"] * 2 + ["sanity.no_numbers"] + ["sanity.left_out"] * 2
-    assert rates == {1: [1e-2], 2: [1e-2], 3: [1e-2], 4: [1e-2], 5: [1e-2, 5e-3], 6: [1e-2, 5e-3], 7: [1e-2, 5e-3], 8: [1e-2, 5e-3]}
+    assert rates == {
+        1: [1e-2],
+        2: [1e-2],
+        3: [1e-2],
+        4: [1e-2],
+        5: [1e-2, 5e-3],
+        6: [1e-2, 5e-3],
+        7: [1e-2, 5e-3],
+        8: [1e-2, 5e-3],
+    }
     assert ended.value.message.key == "run.not_finite" and "half the learning rate" in str(ended.value)
     assert torch.equal(adapter_of(trainer), at_five[0]), "step 5 was learned with half the rate, and nothing since"
     assert checkpoint.read(trainer.reporter.run.checkpoints()[-1]).position.health.back == 1
@@ -414,7 +446,10 @@ def test_a_run_paused_among_steps_without_a_number_is_the_one_that_was_not(tmp_p
 def test_what_a_run_makes_of_its_losses() -> None:
     health = Health()
     health.note_start(2.0)
-    assert [health.judge(2.4, True, 1), health.judge(math.nan, False, 2)] == ["good", "leave_out"] and health.started_at == 2.4
+    assert [health.judge(2.4, True, 1), health.judge(math.nan, False, 2)] == [
+        "good",
+        "leave_out",
+    ] and health.started_at == 2.4
     assert [health.judge(loss, True, 9) for loss in (5.5, 9.0, 5.5, 5.5)] == ["good"] * 4 and not health.is_worth_saving
     assert health.judge(5.3, True, 9) == "good" and health.far == 0, "one that is less far begins the count anew"
     assert not health.is_good and health.is_worth_saving
@@ -425,7 +460,7 @@ def test_what_a_run_makes_of_its_losses() -> None:
     assert again.share_of_learning_rate == 0.5
 
 
-# ---- a learning rate that is far too hot ------------------------------------------------------------------------------
+# ---- a learning rate that is far too hot ---------------------------------------------------------
 
 
 @lru_cache(maxsize=1)
@@ -448,7 +483,9 @@ def taught_base() -> Any:
 
 
 def test_a_learning_rate_far_too_hot_ends_in_words_and_keeps_nothing_of_it(tmp_path: Path) -> None:
-    trainer = trainer_on(tmp_path, rows(20), make=taught_base, max_steps=40, learning_rate=1.0, lr_scheduler_type="constant")
+    trainer = trainer_on(
+        tmp_path, rows(20), make=taught_base, max_steps=40, learning_rate=1.0, lr_scheduler_type="constant"
+    )
     untrained = adapter_of(trainer)
     with pytest.raises(NotFiniteError) as ended:
         trainer.run()
@@ -490,7 +527,7 @@ def test_the_starter_with_a_rate_far_too_hot_ends_in_words(starter_folder: Path,
     assert ended.value.message.key == "run.ran_away_at_once" and said(trainer) == ["sanity.ran_away"]
 
 
-# ---- the best one -----------------------------------------------------------------------------------------------------
+# ---- the best one --------------------------------------------------------------------------------
 
 
 OVERFITS = {
@@ -540,7 +577,8 @@ def test_a_worker_ends_early_and_what_it_kept_is_the_best(tmp_path: Path, tiny_m
     (tmp_path / "settings.yaml").write_text(json.dumps({"library_folders": [str(tiny_model.parent)]}), "utf-8")
     space = Workspace.open(tmp_path)
     value = {
-        "name": "Best", "model": {"id": "library:tiny"}, "data": {"source": "sample:pirate_answers"}, "adapter": {"r": 4},
+        "name": "Best", "model": {"id": "library:tiny"}, "data": {"source": "sample:pirate_answers"},
+        "adapter": {"r": 4},
         "train": {
             "max_steps": 90, "learning_rate": 0.1, "lr_scheduler_type": "constant", "eval_steps": 1, "save_steps": 50,
             "early_stopping_patience": 2, "per_device_train_batch_size": 2, "sample_seconds": 0,
@@ -551,20 +589,24 @@ def test_a_worker_ends_early_and_what_it_kept_is_the_best(tmp_path: Path, tiny_m
     status, facts = run.status(), run.facts()
     assert (status.state, status.message.key) == (State.COMPLETED, "run.completed_early") and status.step < 90, status
     kept = run.checkpoint(facts.best_checkpoint)
-    measured = {line["step"]: line["eval_loss"] for line in run.all_metrics() if line["kind"] == "eval" and line["step"]}
+    measured = {
+        line["step"]: line["eval_loss"] for line in run.all_metrics() if line["kind"] == "eval" and line["step"]
+    }
     assert facts.adapter_step == min(measured, key=measured.get) == status.step - 2 and facts.adapter_is_best
     name = "adapter_model.safetensors"
     assert (run.adapter / name).read_bytes() == (kept / "adapter" / name).read_bytes()
     assert (run.adapter / name).read_bytes() != (
         run.checkpoints()[-1] / "adapter" / name
     ).read_bytes() or kept == run.checkpoints()[-1]
-    assert f"| adapter of step | {facts.adapter_step}, the best measured |" in (run.adapter / "README.md").read_text("utf-8")
+    assert f"| adapter of step | {facts.adapter_step}, the best measured |" in (run.adapter / "README.md").read_text(
+        "utf-8"
+    )
     assert further.facts_of(run).parent.step == facts.adapter_step
     assert further.facts_of(run).parent.eval_loss == facts.best_eval_loss
     assert str(facts.adapter_step) in status.message.render("zh")
 
 
-# ---- seen by the person -----------------------------------------------------------------------------------------------
+# ---- seen by the person --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
@@ -588,7 +630,9 @@ def test_the_card_says_what_the_run_did_of_itself_and_which_step_was_kept(langua
         scripted.run.add_facts(RunFacts(adapter_step=40, adapter_is_best=True, best_eval_loss=1.2345))
         assert "1.234" not in run_panel.card(services.snapshots.now(fresh=True).shown, w), "no adapter yet"
         scripted.run.write_status(scripted.run.status().model_copy(update={"has_adapter": True}))
-        assert w.t("run_guard.kept_best", step=40, loss="1.234") in run_panel.card(services.snapshots.now(fresh=True).shown, w)
+        assert w.t("run_guard.kept_best", step=40, loss="1.234") in run_panel.card(
+            services.snapshots.now(fresh=True).shown, w
+        )
 
 
 def test_the_curve_is_drawn_anew_from_where_a_run_went_back(tmp_path: Path) -> None:
@@ -604,7 +648,9 @@ def test_the_curve_is_drawn_anew_from_where_a_run_went_back(tmp_path: Path) -> N
         assert (drawn["x"], drawn["y"], drawn["bx"], drawn["reset"]) == ([1, 2, 3, 4], [3.0, 2.5, 1.9, 1.8], [], True)
 
 
-def test_memory_that_is_short_for_the_rows_of_an_evaluation_ends_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_is_short_for_the_rows_of_an_evaluation_ends_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Refused while the rows are copied to the card, before anything is computed with them (seen on the null card)."""
     trainer, left = trainer_of(tmp_path), [1]
     own = trainer.step.batch

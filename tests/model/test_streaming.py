@@ -1,5 +1,6 @@
-"""Layers of the base that lie in RAM and visit the card: same numbers bit for bit, no more on the card than the plan says, and copies that
-nothing but the layer itself waits for. The card is played: its memory by a count of what is alive, its stream by copies that come late."""
+"""Layers of the base that lie in RAM and visit the card: same numbers bit for bit, no more on the card than the plan
+says, and copies that nothing but the layer itself waits for. The card is played: its memory by a count of what is
+alive, its stream by copies that come late."""
 
 from __future__ import annotations
 
@@ -52,7 +53,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def recipe_of(**train: Any) -> Recipe:
     more = {"gradient_checkpointing": True, "optim": "adamw_torch"} | train
-    return Recipe.parse(RECIPE | {"data": {"source": "x", "max_length": 16, "packing": True}, "train": RECIPE["train"] | more})
+    return Recipe.parse(
+        RECIPE | {"data": {"source": "x", "max_length": 16, "packing": True}, "train": RECIPE["train"] | more}
+    )
 
 
 @cache
@@ -183,7 +186,7 @@ def test_a_step_that_is_left_half_way_leaves_nothing_behind_for_the_next(folder:
     assert found == numbers and torch.equal(now, weights)
 
 
-# ---- memory -----------------------------------------------------------------------------------------------------------
+# ---- memory --------------------------------------------------------------------------------------
 
 
 class FullCardError(Exception):
@@ -191,7 +194,8 @@ class FullCardError(Exception):
 
 
 class PlayedCard(Allocations):
-    """A card's memory, full where more than `room` bytes are alive. What lies in RAM is not there, and only a copy to the card reads it."""
+    """A card's memory, full where more than `room` bytes are alive. What lies in RAM is not there, and only a copy to
+    the card reads it."""
 
     def __init__(self, step: Step, streamed: Streaming | None, room: float = math.inf):
         super().__init__(0)
@@ -229,7 +233,9 @@ def computed_on(folder: Path, count: int, four_bit: bool, room: float = math.inf
 
 
 @pytest.mark.parametrize("four_bit", [False, pytest.param(True, marks=pytest.mark.full)], ids=["16-bit", "4-bit"])
-def test_an_update_takes_what_a_whole_base_takes_less_all_offloaded_layers_but_two(folder: Path, four_bit: bool) -> None:
+def test_an_update_takes_what_a_whole_base_takes_less_all_offloaded_layers_but_two(
+    folder: Path, four_bit: bool
+) -> None:
     """To the byte, at the worst moment of an update and an evaluation; with one byte less the card is full."""
     whole = computed_on(folder, 0, four_bit).peak.total
     a_layer = begun(folder, 1, four_bit)[1].layers[0].home.numel()  # type: ignore[union-attr]
@@ -260,13 +266,17 @@ def test_the_dry_run_offloads_what_a_run_offloads(folder: Path) -> None:
     """By the very code of a run: what it has less on the card are the layers of a real one."""
     config = json.loads((folder / "config.json").read_text("utf-8"))
     setup = Setup(method="qlora", r=4, max_length=16)
-    whole, away = (weights_by_dry_run(config, setup.model_copy(update={"offload_layers": count})) for count in (0, LAYERS))
+    whole, away = (
+        weights_by_dry_run(config, setup.model_copy(update={"offload_layers": count})) for count in (0, LAYERS)
+    )
     a_layer = begun(folder, 1, True, BF16)[1].layers[0].home.numel()  # type: ignore[union-attr]
     assert (whole - away) * GIB == pytest.approx((LAYERS - 2) * a_layer, abs=3 * BLOCK)  # less what stands for nothing
 
 
 @pytest.mark.full
-@pytest.mark.parametrize(("model", "method", "count"), [("qwen3-0.6b", "lora", 20), ("llama-3.1-8b-instruct", "qlora", 28)])
+@pytest.mark.parametrize(
+    ("model", "method", "count"), [("qwen3-0.6b", "lora", 20), ("llama-3.1-8b-instruct", "qlora", 28)]
+)
 def test_the_arithmetic_is_within_1_percent_of_the_dry_run(model: str, method: str, count: int) -> None:
     shape = KNOWN[model]
     setup = Setup(method=method, max_length=256, offload_layers=count)  # type: ignore[arg-type]
@@ -274,14 +284,17 @@ def test_the_arithmetic_is_within_1_percent_of_the_dry_run(model: str, method: s
     found = estimate(shape, setup)
     assert found.allocated_gib == pytest.approx(counted.allocated_gib, rel=0.01)
     assert found.terms["weights"] == pytest.approx(counted.terms["weights"], rel=0.001)
-    assert found.terms["weights"] < 0.75 * estimate(shape, setup.model_copy(update={"offload_layers": 0})).terms["weights"]
+    assert (
+        found.terms["weights"] < 0.75 * estimate(shape, setup.model_copy(update={"offload_layers": 0})).terms["weights"]
+    )
 
 
-# ---- the bus ----------------------------------------------------------------------------------------------------------
+# ---- the bus -------------------------------------------------------------------------------------
 
 
 class LateBus(Bus):
-    """Copies that arrive when they are waited for and not before; until then their place holds no number of either layer."""
+    """Copies that arrive when they are waited for and not before; until then their place holds no number of either
+    layer."""
 
     def __init__(self) -> None:
         super().__init__(CPU)
@@ -298,7 +311,9 @@ class LateBus(Bus):
 
 
 @pytest.mark.parametrize("four_bit", [False, pytest.param(True, marks=pytest.mark.full)], ids=["16-bit", "4-bit"])
-def test_no_layer_computes_before_it_has_arrived_or_after_its_place_was_given_away(folder: Path, four_bit: bool) -> None:
+def test_no_layer_computes_before_it_has_arrived_or_after_its_place_was_given_away(
+    folder: Path, four_bit: bool
+) -> None:
     numbers, weights = learned(begun(folder, 0, four_bit)[0])
     bus = LateBus()
     step, streamed = begun(folder, LAYERS, four_bit, bus=bus)
@@ -354,7 +369,9 @@ def test_a_staging_buffer_is_not_filled_again_before_the_card_has_read_it(monkey
 
 
 @pytest.mark.parametrize("four_bit", [False, pytest.param(True, marks=pytest.mark.full)], ids=["16-bit", "4-bit"])
-def test_layers_pass_through_two_pinned_buffers_bit_for_bit(folder: Path, four_bit: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layers_pass_through_two_pinned_buffers_bit_for_bit(
+    folder: Path, four_bit: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Copies that arrive as late as they may, and no RAM that is pinned besides."""
     numbers, weights = learned(begun(folder, 0, four_bit)[0])
     runtime = PlayedRuntime()
@@ -370,7 +387,8 @@ def test_layers_pass_through_two_pinned_buffers_bit_for_bit(folder: Path, four_b
 def test_where_pinned_ram_is_refused_a_run_is_slower_and_says_so_and_nothing_else_fails(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The refusal of `cudaHostRegister` stayed CUDA's last error, and the next kernel ended the run as out of memory."""
+    """The refusal of `cudaHostRegister` stayed CUDA's last error, and the next kernel ended the run as out of
+    memory."""
     numbers, weights = learned(begun(folder, 0, False)[0])
     runtime = PlayedRuntime(pins=0)
     runtime.stand_in(monkeypatch)
@@ -408,7 +426,7 @@ def test_the_thread_of_a_model_ends_with_it(folder: Path, monkeypatch: pytest.Mo
     wait_until(lambda: not threads())
 
 
-# ---- what is refused --------------------------------------------------------------------------------------------------
+# ---- what is refused -----------------------------------------------------------------------------
 
 
 def test_what_cannot_be_offloaded_is_refused_with_a_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -453,7 +471,9 @@ def test_a_base_for_which_there_is_not_the_ram_is_refused_before_it_is_loaded(mo
         monkeypatch.setattr(probe, "limit_of_process", lambda: None)
         monkeypatch.setattr(probe, "this_machine", lambda: None)
         for count in (0, 5):
-            recipe = Recipe.parse({"data": {"source": "x"}, "adapter": {"method": "qlora"}, "train": {"offload_layers": count}})
+            recipe = Recipe.parse(
+                {"data": {"source": "x"}, "adapter": {"method": "qlora"}, "train": {"offload_layers": count}}
+            )
             asked = probe.Probe(None, None, recipe, shape)  # type: ignore[arg-type]
             if is_enough or not count:
                 asked.require_ram()

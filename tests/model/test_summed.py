@@ -1,4 +1,5 @@
-"""Two adapters as one: tensor by tensor what PEFT's add_weighted_adapter makes of them, and refused where that is not all of it."""
+"""Two adapters as one: tensor by tensor what PEFT's add_weighted_adapter makes of them, and refused where that is not
+all of it."""
 
 from __future__ import annotations
 
@@ -47,7 +48,8 @@ def test_the_sum_is_pefts_own_tensor_by_tensor_and_in_its_answers(tuned: PeftMod
     tuned.set_adapter("theirs")
     theirs = {name.replace(".theirs", ""): weight for name, weight in tuned.named_parameters() if ".theirs." in name}
     for name, weight in theirs.items():
-        if "q_proj" in name:  # both have it; of a layer of one alone PEFT keeps its own rank, here zeros stand beside it
+        if "q_proj" in name:
+            # both have it; of a layer of one alone PEFT keeps its own rank, here zeros stand beside it
             torch.testing.assert_close(ours[name], weight, rtol=1e-6, atol=0)
     expected = logits(tuned, IDS)
     alone = PeftModel.from_pretrained(tuned.unload(), tmp_path / "sum")

@@ -109,7 +109,13 @@ def test_every_row_is_trained_once_an_epoch_in_an_order_that_the_seed_decides() 
 
 @pytest.mark.parametrize(
     ("rows", "batch", "accumulation", "epochs", "max_steps", "expected"),
-    [(10, 4, 1, 1.0, -1, 3), (10, 4, 2, 1.0, -1, 2), (10, 4, 1, 2.5, -1, 8), (10, 4, 1, 3.0, 7, 7), (1, 4, 8, 1.0, -1, 1)],
+    [
+        (10, 4, 1, 1.0, -1, 3),
+        (10, 4, 2, 1.0, -1, 2),
+        (10, 4, 1, 2.5, -1, 8),
+        (10, 4, 1, 3.0, 7, 7),
+        (1, 4, 8, 1.0, -1, 1),
+    ],
 )
 def test_planned_steps_are_the_steps_that_run(
     rows: int, batch: int, accumulation: int, epochs: float, max_steps: int, expected: int
@@ -181,7 +187,8 @@ def trainer_of(tuned: torch.nn.Module, folder: Path, evaluation: int = 3, **sett
 
 
 def test_nothing_of_a_micro_batch_lasts_into_the_next(tmp_path: Path) -> None:
-    """With checkpointing the embedded tokens require gradients: a graph that lasts keeps them, and as much again for their gradient."""
+    """With checkpointing the embedded tokens require gradients: a graph that lasts keeps them, and as much again for
+    their gradient."""
     step = trainer_of(adapted(tiny_base()), tmp_path, gradient_checkpointing=True).step
     step.begin(0)
     embedded: list[StorageWeakRef] = []
@@ -203,15 +210,20 @@ def test_measuring_drops_nothing_out_and_training_goes_on_with_dropout(tmp_path:
     trainer._measure(0)
     (_, first), (_, second) = trainer.reporter.each
     with torch.no_grad():
-        expected = summed_loss(tuned.eval(), collate(rows(3), 0, FP32.device)) / sum(row.learned_count for row in rows(3))
+        expected = summed_loss(tuned.eval(), collate(rows(3), 0, FP32.device)) / sum(
+            row.learned_count for row in rows(3)
+        )
     assert first == second and first["eval_loss"] == pytest.approx(float(expected), rel=1e-5)
     trainer._step(1, [[0, 1]])
     assert tuned.training, "a step trains with dropout again"
 
 
 @pytest.mark.parametrize("standing", ["monotonic", "perf_counter"])
-def test_a_step_shorter_than_the_clock_ends_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, standing: str) -> None:
-    """Windows' monotonic clock moves each 15.6 ms with Python 3.11 and 3.12 (GetTickCount64), so a step on it took 0 s."""
+def test_a_step_shorter_than_the_clock_ends_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, standing: str
+) -> None:
+    """Windows' monotonic clock moves each 15.6 ms with Python 3.11 and 3.12 (GetTickCount64), so a step on it took 0
+    s."""
     real = time.monotonic
     coarse = {"monotonic": lambda: int(real() * 64) / 64, "perf_counter": lambda: 0.0}
     monkeypatch.setattr(time, standing, coarse[standing])
@@ -248,7 +260,8 @@ def test_steps_of_the_trainer_are_those_of_adamw_on_transformers_own_loss(packin
     """Three whole steps, two micro-batches each: packed, fused and in chunks, or padded, against the textbook."""
     tuned, reference = adapted(tiny_base()), adapted(tiny_base()).train()
     trainer = trainer_of(
-        tuned, tmp_path, 0, max_steps=3, per_device_train_batch_size=2, gradient_accumulation_steps=2, learning_rate=1e-2,
+        tuned, tmp_path, 0, max_steps=3, per_device_train_batch_size=2, gradient_accumulation_steps=2,
+        learning_rate=1e-2,
         lr_scheduler_type="constant", data={"packing": packing},
     )  # fmt: skip
     assert trainer.step.packed == packing
@@ -269,7 +282,9 @@ def test_steps_of_the_trainer_are_those_of_adamw_on_transformers_own_loss(packin
         optimizer.zero_grad()
         losses.append(float(loss.detach()))
     trainer.run()
-    assert [numbers["loss"] for kind, numbers in trainer.reporter.each if kind == "train"] == pytest.approx(losses, rel=1e-5)
+    assert [numbers["loss"] for kind, numbers in trainer.reporter.each if kind == "train"] == pytest.approx(
+        losses, rel=1e-5
+    )
     ours = [p for p in tuned.parameters() if p.requires_grad]
     for a, b in zip(ours, parameters, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
@@ -326,8 +341,8 @@ def test_what_is_put_aside_lies_in_ordinary_ram_where_the_system_pins_no_more(mo
 def test_4bit_gradients_are_right_after_an_evaluation(in_4_bit: Callable[[Any], Any]) -> None:
     """On CPUs with AVX512_BF16 bitsandbytes repacks 4-bit weights in the first eval forward and loses the gradient.
 
-    It looked like this: cosine 0.15 against a dequantised reference (0.60 on the four layers here), the run learned nothing, and
-    nothing was said.
+    It looked like this: cosine 0.15 against a dequantised reference (0.60 on the four layers here), the run learned
+    nothing, and nothing was said.
     """
     base, reference = in_4_bit(BF16), in_4_bit(BF16).dequantize()
     ids = torch.arange(3, 51).reshape(2, 24).tolist()
@@ -355,4 +370,6 @@ def test_qlora_keeps_every_linear_layer_in_4_bit_and_nothing_is_upcast(in_4_bit:
     assert linears and all(isinstance(m, Linear4bit) for m in linears)
     assert all(m.weight.quant_state.nested and m.weight.quant_state.quant_type == "nf4" for m in linears)
     assert {p.dtype for p in base.parameters()} == {torch.bfloat16, torch.uint8}
-    assert all(p.dtype == torch.float32 for p in adapter.add(base, Adapter(r=4), "x", None).parameters() if p.requires_grad)
+    assert all(
+        p.dtype == torch.float32 for p in adapter.add(base, Adapter(r=4), "x", None).parameters() if p.requires_grad
+    )

@@ -1,4 +1,5 @@
-"""What is tried on a family and has a substitute: a full or broken device is said as such, and not taken for another family."""
+"""What is tried on a family and has a substitute: a full or broken device is said as such, and not taken for another
+family."""
 
 from __future__ import annotations
 
@@ -42,7 +43,8 @@ def failing(error: Exception, call: int = 1) -> Callable[..., Any]:
 def test_a_full_or_broken_device_is_no_other_family(
     attempt: Callable[[Any], Any], call: int, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It looked like this: rows were padded, or all logits computed, on a card that was nearly full, and nothing was said."""
+    """It looked like this: rows were padded, or all logits computed, on a card that was nearly full, and nothing was
+    said."""
     tuned = adapter.add(tiny_base(), Adapter(r=4), "tiny", None)
     model = tuned.get_base_model()
     fail = failing(error, call)
@@ -52,7 +54,9 @@ def test_a_full_or_broken_device_is_no_other_family(
         attempt(tuned if attempt in (fused_lora.fuse, elementwise.install) else model)
 
 
-@pytest.mark.parametrize("error", [RuntimeError("shape '[2, 3]' is invalid"), KeyError("cache")], ids=["runtime", "key"])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("shape '[2, 3]' is invalid"), KeyError("cache")], ids=["runtime", "key"]
+)
 def test_another_family_has_the_substitute(error: Exception) -> None:
     model = tiny_base()
     model.get_decoder().register_forward_pre_hook(failing(error))

@@ -1,4 +1,5 @@
-"""Bases that are stored in FP8 or MXFP4: unpacked to 16 bit as they load, and counted so. Made here as their makers write them."""
+"""Bases that are stored in FP8 or MXFP4: unpacked to 16 bit as they load, and counted so. Made here as their makers
+write them."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ def in_fp8(name: str, weight: torch.Tensor) -> tuple[Tensors, torch.Tensor]:
 
 
 def in_mxfp4(name: str, weight: torch.Tensor) -> tuple[Tensors, torch.Tensor]:
-    """Of the experts of a layer: two numbers a byte along what flows in, an exponent for 32; by chance, because none is rounded then."""
+    """Of the experts of a layer: two numbers a byte along what flows in, an exponent for 32; by chance, because none is
+    rounded then."""
     experts, inputs, outputs = weight.shape
     chance = torch.Generator().manual_seed(len(name))
     codes = torch.randint(16, (experts, outputs, inputs // BLOCK, BLOCK), generator=chance)
@@ -54,13 +56,16 @@ def in_mxfp4(name: str, weight: torch.Tensor) -> tuple[Tensors, torch.Tensor]:
 KINDS: dict[str, Any] = {
     "ministral3": (in_fp8, {"quant_method": "fp8", "weight_block_size": [BLOCK, BLOCK], "activation_scheme": "dynamic",
                    "modules_to_not_convert": ["model.vision_tower", "model.multi_modal_projector", "lm_head"]}),
-    "gpt_oss": (in_mxfp4, {"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn", "model.layers.*.mlp.router",
+    "gpt_oss": (in_mxfp4, {"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn",
+        "model.layers.*.mlp.router",
                 "model.embed_tokens", "lm_head"]}),
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=[("ministral3", False), ("ministral3", True), ("gpt_oss", False)])
-def stored(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, starter_folder: Path) -> tuple[Path, Path]:
+def stored(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, starter_folder: Path
+) -> tuple[Path, Path]:
     """The same numbers quantised and in bfloat16."""
     name, is_within = request.param
     pack, settings = KINDS[name]
@@ -103,7 +108,10 @@ def test_it_is_what_it_stands_for_in_16_bit_whatever_was_chosen_and_learns(
     assert base_model.bits(packed) == 16
     assert "default to dequantizing" not in caplog.text  # so it says where it was not told to; with a card it would not
     found, expected = packed.state_dict(), plain.state_dict()
-    assert found.keys() == expected.keys() and [name for name in found if not torch.equal(found[name], expected[name])] == []
+    assert (
+        found.keys() == expected.keys()
+        and [name for name in found if not torch.equal(found[name], expected[name])] == []
+    )
     tuned = families.tuned(packed)
     tuned(input_ids=torch.arange(5, 21)[None], labels=torch.arange(5, 21)[None]).loss.backward()
     learns = [parameter.grad for name, parameter in tuned.named_parameters() if "lora_B" in name]
@@ -116,7 +124,9 @@ def test_it_is_counted_in_16_bit_whatever_is_chosen(stored: tuple[Path, Path]) -
     assert (packed.params, packed.in_files) == (plain.params, plain.in_files)
     lora, qlora = Setup(method="lora"), Setup(method="qlora")
     assert weights(packed, qlora) == weights(plain, lora) > weights(plain, qlora)
-    assert estimate(packed, qlora).on_card_gib == estimate(packed, lora).on_card_gib == estimate(plain, lora).on_card_gib
+    assert (
+        estimate(packed, qlora).on_card_gib == estimate(packed, lora).on_card_gib == estimate(plain, lora).on_card_gib
+    )
 
 
 @pytest.mark.parametrize("stored", [("ministral3", False)], indirect=True)
@@ -136,7 +146,8 @@ def shape_of(folder: Path) -> ModelShape:
 def test_a_run_that_has_trained_goes_on_whatever_a_new_one_of_its_base_is_told(
     monkeypatch: pytest.MonkeyPatch, saved: int, to_train: bool
 ) -> None:
-    """A base that is quantised so that it cannot be trained is refused to new runs: some of them trained before that was so."""
+    """A base that is quantised so that it cannot be trained is refused to new runs: some of them trained before that
+    was so."""
     from core.training import worker
 
     asked = []

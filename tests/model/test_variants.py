@@ -1,4 +1,5 @@
-"""The variants people ask for: each is what its name says, and leaves the base the base. On a tiny model; with --full on the starter."""
+"""The variants people ask for: each is what its name says, and leaves the base the base. On a tiny model; with --full
+on the starter."""
 
 from __future__ import annotations
 
@@ -42,7 +43,7 @@ class Silent:
         return lambda *args, **kwargs: None
 
 
-# ---- by the real worker -------------------------------------------------------------------------------------------------
+# ---- by the real worker --------------------------------------------------------------------------
 
 RATE = 5e-3
 RUNS: dict[str, dict[str, dict[str, Any]]] = {
@@ -52,7 +53,8 @@ RUNS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "dora": {"adapter": {"use_dora": True}, "train": {"lr_scheduler_type": "constant"}},
     "pissa": {
-        "adapter": {"init_lora_weights": "pissa_niter_16"}, "train": {"warmup_ratio": 0.3, "lr_scheduler_type": "cosine"},
+        "adapter": {"init_lora_weights": "pissa_niter_16"}, "train": {"warmup_ratio": 0.3,
+            "lr_scheduler_type": "cosine"},
     },
     "plain": {},
     "qlora": {"adapter": {"method": "qlora"}},
@@ -112,7 +114,9 @@ def test_every_variant_learns(name: str, ran: Ran, full: bool) -> None:
 
 def test_rates_rise_fall_and_stay_as_their_names_say(ran: Ran) -> None:
     rates = {name: lines(ran(name), "learning_rate") for name in RUNS}
-    assert rates["rslora, lora+, prompts too"] == pytest.approx([0.5 * RATE, RATE, 0.5 * RATE]), "a warm-up in steps, linear"
+    assert rates["rslora, lora+, prompts too"] == pytest.approx([0.5 * RATE, RATE, 0.5 * RATE]), (
+        "a warm-up in steps, linear"
+    )
     assert rates["pissa"] == pytest.approx([0.5 * RATE, RATE, 0.5 * RATE]), "a warm-up as a share, cosine"
     assert rates["dora"] == pytest.approx([RATE] * 3), "constant"
 
@@ -169,7 +173,7 @@ def test_a_pissa_run_leaves_a_plain_lora_for_the_untouched_base(ran: Ran) -> Non
     assert measured == pytest.approx(lines(run, "eval_loss", "eval")[-1], rel=0.02)
 
 
-# ---- paused -----------------------------------------------------------------------------------------------------------
+# ---- paused --------------------------------------------------------------------------------------
 
 CASES: dict[str, dict[str, Any]] = {
     "pissa": {"lora": {"init_lora_weights": "pissa"}},

@@ -1,5 +1,5 @@
-"""One attention for all examples, by kernels that only a card has: stand-ins with torch's signatures show that they are asked rightly, and
-that a kernel which gives other numbers, or none, is not used."""
+"""One attention for all examples, by kernels that only a card has: stand-ins with torch's signatures show that they are
+asked rightly, and that a kernel which gives other numbers, or none, is not used."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ class Card:
         self.leaks, self.lacks, self.calls, self.windows = leaks, lacks, 0, set[tuple[int, int]]()
 
     def __call__(
-        self, query: Any, key: Any, value: Any, cu_seq_q: Any, cu_seq_k: Any, max_q: int, max_k: int, *, scale: float | None = None,
+        self, query: Any, key: Any, value: Any, cu_seq_q: Any, cu_seq_k: Any, max_q: int, max_k: int, *,
+        scale: float | None = None,
         window_size: tuple[int, int] = (-1, -1), enable_gqa: bool = False,
     ) -> torch.Tensor:  # fmt: skip
         if self.lacks:
@@ -42,15 +43,22 @@ class Card:
         self.windows.add(window_size)
         rows = [(max(0, a - self.leaks), b) for a, b in zip(ends, ends[1:], strict=False)]
         return torch.cat(
-            [self._one(query, key, value, a, b, scale, window_size)[end - b :] for (a, b), end in zip(rows, ends, strict=False)]
+            [
+                self._one(query, key, value, a, b, scale, window_size)[end - b :]
+                for (a, b), end in zip(rows, ends, strict=False)
+            ]
         )
 
-    def _one(self, query: Any, key: Any, value: Any, a: int, b: int, scale: Any, window: tuple[int, int]) -> torch.Tensor:
+    def _one(
+        self, query: Any, key: Any, value: Any, a: int, b: int, scale: Any, window: tuple[int, int]
+    ) -> torch.Tensor:
         q, k, v = (each[a:b].transpose(0, 1)[None] for each in (query, key, value))
         steps = torch.arange(b - a)
         behind = steps[:, None] - steps[None, :]
         mask = (behind >= 0) & (behind <= (window[0] if window[0] >= 0 else b))
-        return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=True)[0].transpose(0, 1)
+        return functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=True)[
+            0
+        ].transpose(0, 1)
 
 
 @pytest.fixture(autouse=True)
@@ -67,14 +75,18 @@ def attended(window: int | None) -> list[torch.Tensor]:
     whole = [torch.randn(1, sum(EXAMPLES), count, 8, dtype=torch.float64, generator=chance) for count in (4, 2, 2)]
     states = [each.transpose(1, 2).requires_grad_() for each in whole]
     output, _ = attention.packed_sdpa(None, *states, None, 0.3, 0.0, EXAMPLES, window)  # type: ignore[arg-type]
-    return [output, *torch.autograd.grad(output, states, torch.randn(output.shape, dtype=torch.float64, generator=chance))]
+    return [
+        output,
+        *torch.autograd.grad(output, states, torch.randn(output.shape, dtype=torch.float64, generator=chance)),
+    ]
 
 
 class CardBefore(Card):
     """Of torch 2.11: it knows no groups, and each head has keys and values of its own."""
 
     def __call__(
-        self, query: Any, key: Any, value: Any, cu_seq_q: Any, cu_seq_k: Any, max_q: int, max_k: int, *, scale: float | None = None,
+        self, query: Any, key: Any, value: Any, cu_seq_q: Any, cu_seq_k: Any, max_q: int, max_k: int, *,
+        scale: float | None = None,
         window_size: tuple[int, int] = (-1, -1),
     ) -> torch.Tensor:  # fmt: skip
         assert query.shape[1] == key.shape[1] == value.shape[1]
@@ -85,7 +97,9 @@ class CardBefore(Card):
 
 @pytest.mark.parametrize("kind", [Card, CardBefore])
 @pytest.mark.parametrize("window", [None, 3, 100])
-def test_one_attention_for_all_equals_one_for_each(window: int | None, kind: type[Card], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_attention_for_all_equals_one_for_each(
+    window: int | None, kind: type[Card], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A driver of CUDA 12.8 gets torch 2.11, whose kernel raised TypeError for `enable_gqa` and was never used."""
     card = kind()
     with monkeypatch.context() as patch:
@@ -118,13 +132,19 @@ class Efficient:
         self.forgets, self.calls, self.windows = forgets, 0, set[int | None]()
 
     def forward(
-        self, query: Any, key: Any, value: Any, bias: Any, cu_seqlens_q: Any, cu_seqlens_k: Any, max_seqlen_q: int, max_seqlen_k: int,
-        dropout_p: float, custom_mask_type: int, compute_log_sumexp: bool = False, *, scale: float | None = None, seqlen_k: Any = None,
+        self, query: Any, key: Any, value: Any, bias: Any, cu_seqlens_q: Any, cu_seqlens_k: Any, max_seqlen_q: int,
+        max_seqlen_k: int,
+        dropout_p: float, custom_mask_type: int, compute_log_sumexp: bool = False, *, scale: float | None = None,
+        seqlen_k: Any = None,
         window_size: int | None = None,
     ) -> tuple[Any, ...]:  # fmt: skip
         ends = cu_seqlens_q.tolist()
         assert query.shape == key.shape == value.shape and len(query) == 1 and bias is seqlen_k is None
-        assert cu_seqlens_q.dtype == torch.int32 and cu_seqlens_k is cu_seqlens_q and (ends[0], ends[-1]) == (0, query.shape[1])
+        assert (
+            cu_seqlens_q.dtype == torch.int32
+            and cu_seqlens_k is cu_seqlens_q
+            and (ends[0], ends[-1]) == (0, query.shape[1])
+        )
         assert max_seqlen_q == max_seqlen_k == max(b - a for a, b in zip(ends, ends[1:], strict=False))
         assert (dropout_p, custom_mask_type, compute_log_sumexp) == (0.0, 1, True) and window_size != 0
         self.calls += 1
@@ -145,13 +165,17 @@ class Efficient:
         return (scores.softmax(-1) @ v).transpose(0, 1), scores
 
     def backward(
-        self, grad_out_: Any, query: Any, key: Any, value: Any, bias: Any, out: Any, cu_seqlens_q: Any, cu_seqlens_k: Any,
+        self, grad_out_: Any, query: Any, key: Any, value: Any, bias: Any, out: Any, cu_seqlens_q: Any,
+        cu_seqlens_k: Any,
         max_seqlen_q: int, max_seqlen_k: int, logsumexp: Any, dropout_p: float, philox_seed: Any, philox_offset: Any,
-        custom_mask_type: int, bias_requires_grad: bool, *, scale: float | None = None, num_splits_key: int | None = None,
+        custom_mask_type: int, bias_requires_grad: bool, *, scale: float | None = None,
+        num_splits_key: int | None = None,
         window_size: int | None = None, shared_storage_dqdkdv: bool = False,
     ) -> tuple[Any, ...]:  # fmt: skip
         assert (
-            (dropout_p, custom_mask_type, bias_requires_grad) == (0.0, 1, False) and bias is None and max_seqlen_k == max_seqlen_q
+            (dropout_p, custom_mask_type, bias_requires_grad) == (0.0, 1, False)
+            and bias is None
+            and max_seqlen_k == max_seqlen_q
         )
         found: list[list[Any]] = [[], [], []]
         ends = cu_seqlens_q.tolist()
@@ -160,7 +184,9 @@ class Efficient:
             q, k, v, above, output = (each[0, a:b].transpose(0, 1) for each in (query, key, value, grad_out_, out))
             share = (scores - logsumexp[number, :, : b - a, None]).exp().to(q)
             of_scores = (
-                share * (above @ v.transpose(1, 2) - (above * output).sum(-1, keepdim=True)) * (scale or q.shape[-1] ** -0.5)
+                share
+                * (above @ v.transpose(1, 2) - (above * output).sum(-1, keepdim=True))
+                * (scale or q.shape[-1] ** -0.5)
             )
             for into, each in zip(
                 found, (of_scores @ k, of_scores.transpose(1, 2) @ q, share.transpose(1, 2) @ above), strict=True
@@ -217,7 +243,8 @@ def test_a_memory_efficient_kernel_whose_gradients_are_others_is_not_used(monkey
 
 
 def test_the_memory_efficient_kernel_is_left_where_one_example_is_far_longer_than_the_others() -> None:
-    """It keeps a number for each head, example and place of the longest: 1.6 GiB of an 8B for 100 short examples and one of 4,096."""
+    """It keeps a number for each head, example and place of the longest: 1.6 GiB of an 8B for 100 short examples and
+    one of 4,096."""
     assert varlen.suits(varlen._efficient, (500, 700, 400, 448)) and varlen.suits(varlen._efficient, (2048,))
     assert not varlen.suits(varlen._efficient, (4096, *[40] * 100))
     assert varlen.suits(lambda *_: None, (4096, *[40] * 100))

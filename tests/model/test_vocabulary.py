@@ -1,4 +1,5 @@
-"""Tokens that a tokenizer has and the weights have not: said in a sentence before a GPU, which would not say it, reads them."""
+"""Tokens that a tokenizer has and the weights have not: said in a sentence before a GPU, which would not say it, reads
+them."""
 
 from __future__ import annotations
 
@@ -30,7 +31,9 @@ def with_token(token: int) -> list[Encoded]:
 
 def trainer_on(trainer: Trainer, train: Sequence[Encoded], evaluation: Sequence[Encoded]) -> Trainer:
     reporter = Pausing(trainer.reporter.run)
-    return Trainer(trainer.step.tuned, trainer.recipe, TrainingData(train, evaluation, 0), FP32, reporter, lambda folder: None)
+    return Trainer(
+        trainer.step.tuned, trainer.recipe, TrainingData(train, evaluation, 0), FP32, reporter, lambda folder: None
+    )
 
 
 def test_a_run_whose_data_have_a_token_without_a_row_says_both_numbers_before_it_begins(tmp_path: Path) -> None:
@@ -73,9 +76,13 @@ def test_a_family_whose_embedding_is_not_found_is_trained_unchecked(monkeypatch:
     assert vocabulary.padding(model, ROWS) == ROWS
 
 
-def test_rows_whose_files_have_no_such_token_are_not_read_for_it(starter_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_whose_files_have_no_such_token_are_not_read_for_it(
+    starter_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     examples = [(number, Example(prompt="What is it?", completion=f"It is {number}.")) for number in range(3)]
-    tokens = Tokenised(examples, Tokenizer(starter_folder), Learning("assistant")).of(torch.arange(3).numpy(), trains=True)
+    tokens = Tokenised(examples, Tokenizer(starter_folder), Learning("assistant")).of(
+        torch.arange(3).numpy(), trains=True
+    )
     pieces = Pieces.of(tokens, 64, "cut")
     highest = max(max(piece.input_ids) for piece in pieces)
     model = tiny_base()

@@ -1,4 +1,5 @@
-"""Memory on a card that Windows drives: what is full is said and answered as on Linux. The card is a fake (tests/kit/cuda)."""
+"""Memory on a card that Windows drives: what is full is said and answered as on Linux. The card is a fake
+(tests/kit/cuda)."""
 
 from __future__ import annotations
 
@@ -28,14 +29,17 @@ Make = Callable[[FakeCuda, dict[bool, float]], tuple[Trainer, Probe]]
 
 @pytest.fixture
 def probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
-    """A trainer on that card whose longest batch needs so many GiB without and with gradient checkpointing, and its probe."""
+    """A trainer on that card whose longest batch needs so many GiB without and with gradient checkpointing, and its
+    probe."""
 
     def make(cuda: FakeCuda, needs: dict[bool, float]) -> tuple[Trainer, Probe]:
         cuda.stand_in(monkeypatch)
         monkeypatch.setattr(probe, "this_machine", cuda.machine)
         trainer = trainer_of(tmp_path / "run", None)
         trainer.step.on_card = True
-        monkeypatch.setattr(trainer.step, "rehearse", lambda longest: cuda.use(needs[trainer.step.retreat.checkpointing]))
+        monkeypatch.setattr(
+            trainer.step, "rehearse", lambda longest: cuda.use(needs[trainer.step.retreat.checkpointing])
+        )
         trainer.reporter.run.add_facts(RunFacts(advice={}))
         return trainer, Probe(trainer.reporter.run, Workspace.open(tmp_path / "ws"), trainer.recipe, None)
 
@@ -46,7 +50,8 @@ def probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
 def test_a_plan_that_is_a_little_too_large_saves_memory_once_and_starts(
     spills: bool, probed: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Seen in the code: what the first try left in the allocator counted as the second's, so that no saving was ever enough."""
+    """Seen in the code: what the first try left in the allocator counted as the second's, so that no saving was ever
+    enough."""
     cuda = FakeCuda(spills=spills)
     monkeypatch.setattr("core.memory.record.driver_system", lambda: "Windows" if spills else "Linux")
     trainer, found = probed(cuda, {False: 7.3, True: 5.0})
@@ -66,8 +71,8 @@ def test_what_fits_no_way_is_refused_with_the_last_measurement(probed: Make, mon
 def test_what_other_programs_take_while_a_model_is_loaded_is_not_the_context(
     context: float, counted: float, probed: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Seen in the code: everything that came to the card since the start, less torch's, was taken for CUDA's, up to 2 GiB; it then
-    corrected every later plan. Nobody's context is over 1 GiB."""
+    """Seen in the code: everything that came to the card since the start, less torch's, was taken for CUDA's, up to 2
+    GiB; it then corrected every later plan. Nobody's context is over 1 GiB."""
     cuda = FakeCuda(context=context)
     monkeypatch.setattr(probe.gpu, "probe", lambda: cuda.machine().nvidia)
     monkeypatch.setattr("core.memory.record.driver_system", lambda: "Windows")
@@ -76,10 +81,14 @@ def test_what_other_programs_take_while_a_model_is_loaded_is_not_the_context(
     cuda.others += 1.2  # a browser
     found(trainer.ahead)
     memory = trainer.reporter.run.facts().memory
-    assert memory.measured_gib == pytest.approx(3.0 + counted, abs=0.01) and memory.reserved_gib == pytest.approx(3.0, abs=0.01)
+    assert memory.measured_gib == pytest.approx(3.0 + counted, abs=0.01) and memory.reserved_gib == pytest.approx(
+        3.0, abs=0.01
+    )
 
 
-def test_what_the_kernels_of_the_first_step_take_belongs_to_the_context(probed: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_kernels_of_the_first_step_take_belongs_to_the_context(
+    probed: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """CUDA loads a kernel's code when it is first called: it was on the card, and no plan knew of it."""
     cuda = FakeCuda(context=0.4)
     monkeypatch.setattr(probe.gpu, "probe", lambda: cuda.machine().nvidia)
@@ -98,8 +107,11 @@ def test_what_the_kernels_of_the_first_step_take_belongs_to_the_context(probed: 
 
 
 @pytest.mark.parametrize(("system", "gives"), [("Windows", 6.5), ("WSL", 6.5), ("Linux", 8.0)])
-def test_torch_may_have_what_was_free_before_it_came(system: str, gives: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 8 GiB others hold 1, and half a GiB is spared. Then a full card is an error, after what was cached is given back."""
+def test_torch_may_have_what_was_free_before_it_came(
+    system: str, gives: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 8 GiB others hold 1, and half a GiB is spared. Then a full card is an error, after what was cached is given
+    back."""
     cuda = FakeCuda()
     cuda.stand_in(monkeypatch)
     device.stay_within_card(cuda.machine(), system)
@@ -145,7 +157,9 @@ def test_what_would_fit_is_said_for_the_card_in_use(probed: Make, monkeypatch: p
     trainer, found = probed(cuda, {})
     found._shape = ModelShape.from_config(LLAMA)
     asked: list[Stopped] = []
-    monkeypatch.setattr(probe.stopped, "advice", lambda this, on_card: asked.append(this) or msg("probe.advice_nothing"))
+    monkeypatch.setattr(
+        probe.stopped, "advice", lambda this, on_card: asked.append(this) or msg("probe.advice_nothing")
+    )
     found.would_fit(trainer.ahead)
     assert (asked[0].budget.name, asked[0].budget.sold_gb, asked[0].budget.equal_cards) == ("RTX", 8, 0)
     plan = {"budget": {"kind": "card", "equal_cards": 1, "equal_free_gib": 3.0}}

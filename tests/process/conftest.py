@@ -13,7 +13,8 @@ from tests.kit.durations import cache
 
 @pytest.fixture(scope="session")
 def tools() -> Tools:
-    """llama.cpp's, fetched by pip once into the test cache; where no index can be reached, skipped with pip's reason."""
+    """llama.cpp's, fetched by pip once into the test cache; where no index can be reached, skipped with pip's
+    reason."""
     try:
         return gguf_tools.obtain(Workspace.open(cache()))
     except ExportError as error:

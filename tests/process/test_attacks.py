@@ -1,7 +1,8 @@
 """Attacks on a local page, each on gradio as it comes (where it works) and on ours (where it must not).
 
-The table is in docs/security.md. What needs no server of its own is tested beside its subject: files in test_data_reader, names
-in test_models and test_dataset_store, the door in test_door, templates in test_template_sandbox.
+The table is in docs/security.md. What needs no server of its own is tested beside its subject: files in
+test_data_reader, names in test_models and test_dataset_store, the door in test_door, templates in
+test_template_sandbox.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ class Server:
     process: subprocess.Popen
     log: Path
     fns: list[dict[str, Any]] = field(default_factory=list)
-    session: str = field(default_factory=lambda: uuid.uuid4().hex)  # one: for each gradio copies the state of every part of a page
+    # one: for each gradio copies the state of every part of a page
+    session: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
     def url(self) -> str:
@@ -65,7 +67,9 @@ class Server:
         """Exactly these words, unlike urllib and httpx, which tidy a path and a Host. Names in headers: _ for -."""
         connection = HTTPConnection("127.0.0.1", port or self.port, timeout=ANSWER_S)
         try:
-            connection.putrequest(method, path, skip_host="host" in {name.lower() for name in headers}, skip_accept_encoding=True)
+            connection.putrequest(
+                method, path, skip_host="host" in {name.lower() for name in headers}, skip_accept_encoding=True
+            )
             content = body.encode("utf-8", "surrogatepass") if isinstance(body, str) else body
             for name, value in headers.items():
                 connection.putheader(name.replace("_", "-"), value)
@@ -91,13 +95,20 @@ class Server:
         connection = HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_S)
         try:
             connection.request("GET", f"/gradio_api/queue/data?session_hash={self.session}")
-            return connection.getresponse().read().decode("utf-8", "replace")  # to its end, so that nothing is left for the next
+            # to its end, so that nothing is left for the next
+            return connection.getresponse().read().decode("utf-8", "replace")
         finally:
             connection.close()
 
     def upload(self, name: str, content: bytes = b"x", **headers: str) -> tuple[int, bytes]:
         raw = name.encode("utf-8", "surrogatepass").replace(b'"', b"%22").replace(b"\r", b"").replace(b"\n", b"")
-        body = b'--B\r\ncontent-disposition: form-data; name="files"; filename="' + raw + b'"\r\n\r\n' + content + b"\r\n--B--\r\n"
+        body = (
+            b'--B\r\ncontent-disposition: form-data; name="files"; filename="'
+            + raw
+            + b'"\r\n\r\n'
+            + content
+            + b"\r\n--B--\r\n"
+        )
         status, said, _ = self.ask(
             "POST", "/gradio_api/upload", body, **({"content_type": "multipart/form-data; boundary=B"} | headers)
         )
@@ -112,7 +123,9 @@ def start(kind: str, home: Path, sink: str) -> Server:
     environment = os.environ | {"PYTHONPATH": str(kit.PROJECT), "LORA_GARAGE_LANG": "en"}
     if kind == "plain":  # so it is not forked from a process that has read ours, and patched gradio
         environment |= {"GRADIO_ANALYTICS_ENABLED": "False"}
-    environment |= {name: str(home / "tmp") for name in ("TMPDIR", "TEMP", "TMP")} | {"HF_HOME": str(home / "tmp" / "hf")}
+    environment |= {name: str(home / "tmp") for name in ("TMPDIR", "TEMP", "TMP")} | {
+        "HF_HOME": str(home / "tmp" / "hf")
+    }
     rest = [str(home / "workspace"), sink] if kind == "ours" else [sink]
     with open(log, "wb") as output:
         line = [sys.executable, "-m", "tests.kit.hostile_app", kind, str(port), *rest]
@@ -165,7 +178,9 @@ def ended(server: Server) -> None:
     except subprocess.TimeoutExpired:
         server.process.kill()
         server.process.wait()
-        raise AssertionError(f"it did not end when asked:\n{server.log.read_text('utf-8', 'replace')[-3000:]}") from None
+        raise AssertionError(
+            f"it did not end when asked:\n{server.log.read_text('utf-8', 'replace')[-3000:]}"
+        ) from None
 
 
 @pytest.fixture(scope="module")
@@ -182,13 +197,15 @@ def plain(tmp_path_factory: pytest.TempPathFactory, sink: Sink) -> Iterator[Serv
     ended(server)
 
 
-# ---- files and addresses by their path --------------------------------------------------------------------------------
+# ---- files and addresses by their path -----------------------------------------------------------
 
 PATHS = (
     "/gradio_api/file=/etc/passwd", "/gradio_api/file=../../../etc/passwd", "/gradio_api/file=%2e%2e/%2e%2e/etc/passwd",
-    "/gradio_api/file=/etc/passwd%00.png", "/gradio_api/file=/proc/self/environ", "/gradio_api/file=CANARY", "/gradio_api/file=app.py",
+    "/gradio_api/file=/etc/passwd%00.png", "/gradio_api/file=/proc/self/environ", "/gradio_api/file=CANARY",
+    "/gradio_api/file=app.py",
     "/gradio_api/file=http://127.0.0.1:1/", "/gradio_api/file=http://169.254.169.254/latest/meta-data/", "/file/CANARY",
-    "/gradio_api/proxy=http://127.0.0.1:1/", "/gradio_api/proxy=https://evil.example/", "/static/..%2f..%2f..%2fetc%2fpasswd",
+    "/gradio_api/proxy=http://127.0.0.1:1/", "/gradio_api/proxy=https://evil.example/",
+    "/static/..%2f..%2f..%2fetc%2fpasswd",
     "/assets/..%2f..%2f..%2fetc%2fpasswd", "/svelte/..%2f..%2fetc%2fpasswd", "/static/%2e%2e/%2e%2e/%2e%2e/etc/passwd",
     "/assets/....//....//etc/passwd", "/static//etc/passwd",
 )  # fmt: skip
@@ -201,7 +218,8 @@ def test_no_file_and_no_address_is_had_by_its_path(ours: Server, path: str):
 
 
 def test_a_text_that_reaches_a_file_component_is_any_file_of_the_working_folder(plain: Server, ours: Server):
-    """On plain gradio it is served to whoever asks; in ours no handler has such an output, and files are not served at all."""
+    """On plain gradio it is served to whoever asks; in ours no handler has such an output, and files are not served at
+    all."""
     fn = next(fn["id"] for fn in plain.fns if fn["api_name"] == "file")
     path = json.loads(re.search(r'"data":(\[\{.*?\}\])', plain.call(fn, ["canary.txt"]))[1])[0]["path"]
     assert plain.ask("GET", f"/gradio_api/file={path}")[1].decode() == SECRET
@@ -241,12 +259,24 @@ def test_a_file_that_was_uploaded_is_not_served_again(plain: Server, ours: Serve
         status, _, headers = server.ask("GET", f"/gradio_api/file={path}")
         assert status == wanted
     assert (
-        "attachment" in plain.ask("GET", f"/gradio_api/file={json.loads(plain.upload('a.html')[1])[0]}")[2]["content-disposition"]
+        "attachment"
+        in plain.ask("GET", f"/gradio_api/file={json.loads(plain.upload('a.html')[1])[0]}")[2]["content-disposition"]
     )
 
 
 @pytest.mark.parametrize(
-    "name", ["../../x", "..\\..\\x", "a\0b.jsonl", "<script>x</script>.jsonl", "x" * 500 + ".jsonl", "CON", "", ".", "a;rm -rf ~"]
+    "name",
+    [
+        "../../x",
+        "..\\..\\x",
+        "a\0b.jsonl",
+        "<script>x</script>.jsonl",
+        "x" * 500 + ".jsonl",
+        "CON",
+        "",
+        ".",
+        "a;rm -rf ~",
+    ],
 )
 def test_a_hostile_file_name_stays_in_the_folder_of_uploads(ours: Server, name: str):
     status, said = ours.upload(name, b'{"question": "a", "answer": "b"}')
@@ -261,7 +291,11 @@ def test_an_upload_beyond_the_limit_ends_with_413_and_keeps_nothing(plain: Serve
     assert plain.upload("big.jsonl", bytes(4 << 20))[0] == 200
     assert ours.upload("big.jsonl", bytes(4 << 20))[0] == 413
     assert ours.upload("small.jsonl", bytes(2 << 20))[0] == 200
-    kept = [path for path in (ours.home / "workspace" / "cache").rglob("*") if path.is_file() and path.stat().st_size > 3 << 20]
+    kept = [
+        path
+        for path in (ours.home / "workspace" / "cache").rglob("*")
+        if path.is_file() and path.stat().st_size > 3 << 20
+    ]
     assert not kept
 
 
@@ -273,14 +307,21 @@ def test_a_huge_body_is_refused_whatever_it_says_it_is(ours: Server, path: str):
         assert ours.ask("POST", path, b"{", content_type=kind, content_length=str(9 << 20))[0] == 413
 
 
-# ---- other web pages --------------------------------------------------------------------------------------------------
+# ---- other web pages -----------------------------------------------------------------------------
 
 
 def test_a_name_that_somebody_points_here_is_refused(plain: Server, ours: Server):
     """DNS rebinding: the browser believes that it talks to evil.example, and lets that page read what we answer."""
     status, _, headers = plain.ask("GET", "/config", host="evil.example", origin=EVIL)
     assert status == 200 and headers["access-control-allow-origin"] == EVIL
-    for host in ("evil.example", f"evil.example:{ours.port}", "127.0.0.1.evil.example", "", "[::1", "localhost@evil.example"):
+    for host in (
+        "evil.example",
+        f"evil.example:{ours.port}",
+        "127.0.0.1.evil.example",
+        "",
+        "[::1",
+        "localhost@evil.example",
+    ):
         status, said, headers = ours.ask("GET", "/config", host=host)
         assert status == 421 and "access-control-allow-origin" not in headers and b"dependencies" not in said, host
 
@@ -290,7 +331,9 @@ def test_another_site_can_neither_upload_nor_join_nor_read(plain: Server, ours: 
     headers = {"origin": origin, "sec_fetch_site": "cross-site", "sec_fetch_mode": "cors"}
     assert plain.upload("x.jsonl", **headers)[0] == 200, "the attack does not work on plain gradio any more"
     assert ours.upload("x.jsonl", **headers)[0] == 403
-    assert ours.upload("x.jsonl", origin=origin)[0] == 403 and ours.upload("x.jsonl", sec_fetch_site="same-site")[0] == 403
+    assert (
+        ours.upload("x.jsonl", origin=origin)[0] == 403 and ours.upload("x.jsonl", sec_fetch_site="same-site")[0] == 403
+    )
     for kind in ("application/json", "text/plain", "application/x-www-form-urlencoded"):
         join = {"fn_index": ours.fns[0]["id"], "data": [], "session_hash": "x"}
         assert ours.post("/gradio_api/queue/join", join, content_type=kind, origin=origin)[0] == 403
@@ -303,7 +346,9 @@ def test_another_site_can_neither_upload_nor_join_nor_read(plain: Server, ours: 
 def test_another_local_web_app_may_join_plain_gradios_queue(plain: Server):
     """So that the refusal above is known to be ours."""
     headers = {"host": f"localhost:{plain.port}", "origin": "http://localhost:1"}
-    status, _, answered = plain.post("/gradio_api/queue/join", {"fn_index": 0, "data": ["x"], "session_hash": "s"}, **headers)
+    status, _, answered = plain.post(
+        "/gradio_api/queue/join", {"fn_index": 0, "data": ["x"], "session_hash": "s"}, **headers
+    )
     assert status == 200 and answered["access-control-allow-origin"] == "http://localhost:1"
 
 
@@ -326,7 +371,7 @@ def test_a_private_handler_of_gradios_is_called_by_its_name_and_ours_is_not(plai
     assert ours.post("/gradio_api/run/predict", {"fn_index": queued, "data": [], "session_hash": "x"})[0] == 404
 
 
-# ---- any JSON to any handler ------------------------------------------------------------------------------------------
+# ---- any JSON to any handler ---------------------------------------------------------------------
 
 DEEP: Any = []
 for _ in range(200):
@@ -334,7 +379,12 @@ for _ in range(200):
 
 
 def junk(canary: Path) -> dict[str, Any]:
-    forged = {"path": str(canary), "url": "http://127.0.0.1:1/x", "orig_name": "x.jsonl", "meta": {"_type": "gradio.FileData"}}
+    forged = {
+        "path": str(canary),
+        "url": "http://127.0.0.1:1/x",
+        "orig_name": "x.jsonl",
+        "meta": {"_type": "gradio.FileData"},
+    }
     return {
         "a path": f"../../../..{canary}",
         "a forged file": forged,
@@ -347,7 +397,11 @@ def junk(canary: Path) -> dict[str, Any]:
         "true": True,
         "a name": "run:../../x\0\u202e; rm -rf ~",
         "half a character": "\ud800",
-        "an object": {"explicit": {"train.learning_rate": "nan", "adapter.r": 10**9}, "shown": {"x": []}, "parent": "../.."},
+        "an object": {
+            "explicit": {"train.learning_rate": "nan", "adapter.r": 10**9},
+            "shown": {"x": []},
+            "parent": "../..",
+        },
     }
 
 
@@ -371,11 +425,14 @@ def test_every_handler_answers_junk_in_a_sentence_and_touches_nothing(ours: Serv
 
 def listing(home: Path) -> set[str]:
     own = ("workspace", "app.log")
-    return {str(path) for path in home.rglob("*") if path.relative_to(home).parts[0] not in own and "hf" not in path.parts}
+    return {
+        str(path) for path in home.rglob("*") if path.relative_to(home).parts[0] not in own and "hf" not in path.parts
+    }
 
 
 def own_tracebacks(server: Server) -> list[str]:
-    """Lines of tracebacks in its output that name files of ours: gradio prints one for each value that it refuses itself."""
+    """Lines of tracebacks in its output that name files of ours: gradio prints one for each value that it refuses
+    itself."""
     return [
         line
         for line in server.log.read_text("utf-8", "replace").splitlines()
@@ -397,15 +454,24 @@ def test_numbers_that_do_not_exist_and_json_without_end_are_refused(plain: Serve
     assert ours.ask("GET", "/config")[0] == 200
 
 
-@pytest.mark.parametrize("cursor", [None, [], [None], 1e30, -1, "x", {"a": 1}, [["x"]], ["x", 0, 0, 0, 0, 0, 0], [10**400], DEEP])
+@pytest.mark.parametrize(
+    "cursor", [None, [], [None], 1e30, -1, "x", {"a": 1}, [["x"]], ["x", 0, 0, 0, 0, 0, 0], [10**400], DEEP]
+)
 def test_a_garbage_cursor_gets_an_empty_curve(ours: Server, cursor: Any):
     config = json.loads(ours.ask("GET", "/config")[1])
     charts = [
-        component["id"] for component in config["components"] if "curve" in json.dumps(component["props"].get("server_fns", []))
+        component["id"]
+        for component in config["components"]
+        if "curve" in json.dumps(component["props"].get("server_fns", []))
     ]
     assert charts
     for run in ("", "../../x", None, ["x"]):
-        asked = {"component_id": charts[0], "fn_name": "curve", "data": {"run": run, "cursor": cursor}, "session_hash": "x"}
+        asked = {
+            "component_id": charts[0],
+            "fn_name": "curve",
+            "data": {"run": run, "cursor": cursor},
+            "session_hash": "x",
+        }
         status, said, _ = ours.post("/gradio_api/component_server", asked)
         assert status == 200 and json.loads(said)["x"] == [], (status, said[:200])
     for other in ("__init__", "get_config", "_id", "../curve", "load_event"):
@@ -432,14 +498,16 @@ def test_a_connection_that_never_finishes_keeps_nobody_out(ours: Server):
     slow = [socket.create_connection(("127.0.0.1", ours.port)) for _ in range(50)]
     try:
         for connection in slow:
-            connection.sendall(b"POST /gradio_api/queue/join HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 100\r\n\r\n{")
+            connection.sendall(
+                b"POST /gradio_api/queue/join HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 100\r\n\r\n{"
+            )
         assert ours.ask("GET", "/config")[0] == 200
     finally:
         for connection in slow:
             connection.close()
 
 
-# ---- what a model writes ----------------------------------------------------------------------------------------------
+# ---- what a model writes -------------------------------------------------------------------------
 
 in_a_browser = pytest.mark.browser
 
@@ -461,7 +529,9 @@ def test_on_plain_gradio_a_models_answer_fetches_from_elsewhere_and_gr_html_runs
 
 @pytest.mark.gate
 @pytest.mark.parametrize("lists", [pytest.param("all", marks=in_a_browser)])
-def test_whatever_a_model_writes_runs_nothing_and_fetches_nothing(chrome: Browser, ours: Server, sink: Sink, lists: str):
+def test_whatever_a_model_writes_runs_nothing_and_fetches_nothing(
+    chrome: Browser, ours: Server, sink: Sink, lists: str
+):
     outside: list[str] = []
     page = opened(chrome, ours, outside)
     sink.asked.clear()
@@ -495,10 +565,13 @@ def test_whatever_a_model_writes_runs_nothing_and_fetches_nothing(chrome: Browse
 
 
 def opened(chrome: Browser, server: Server, outside: list[str]) -> Page:
-    """outside: collects what it asks of others. Chromium names there too what the page's policy then refuses; the sink hears of
-    none of that."""
+    """outside: collects what it asks of others. Chromium names there too what the page's policy then refuses; the sink
+    hears of none of that."""
     page = chrome.new_page(viewport=kit.DESKTOP, locale="en-US")
-    page.on("request", lambda asked: None if asked.url.startswith((server.url, "data:", "blob:")) else outside.append(asked.url))
+    page.on(
+        "request",
+        lambda asked: None if asked.url.startswith((server.url, "data:", "blob:")) else outside.append(asked.url),
+    )
     page.goto(server.url + "/?lang=en")
     kit.go_to_tab(page, "Chat")
     return page

@@ -1,4 +1,5 @@
-"""A run that is trained on somebody else's PC: packed at home, trained by bootstrap.sh from what the archive holds, and opened at home again."""
+"""A run that is trained on somebody else's PC: packed at home, trained by bootstrap.sh from what the archive holds, and
+opened at home again."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ from tests.process.test_commands import command
 RECIPE = """name: Away
 data: {source: mine.jsonl, eval_fraction: 0}
 adapter: {r: 4}
-train: {max_steps: 2, sample_seconds: 0, learning_rate: 1e-3, per_device_train_batch_size: 2, gradient_accumulation_steps: 1}
+train: {max_steps: 2, sample_seconds: 0, learning_rate: 1e-3, per_device_train_batch_size: 2,
+  gradient_accumulation_steps: 1}
 """
 # In the place of the other PC's Python: launch.py would first fetch an environment. All else is the archive's own.
 PYTHON = """#!/bin/sh
@@ -46,7 +48,11 @@ def bootstrap(folder: Path, shims: Path, *arguments: str) -> subprocess.Complete
     environment = os.environ | {"PATH": f"{shims}{os.pathsep}{os.environ['PATH']}", "LORA_GARAGE_LANG": "en"}
     environment.pop("LORA_GARAGE_HOME", None)
     return subprocess.run(
-        ["sh", str(folder / "bootstrap.sh"), *arguments], capture_output=True, text=True, env=environment, timeout=600 * PATIENCE
+        ["sh", str(folder / "bootstrap.sh"), *arguments],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=600 * PATIENCE,
     )
 
 
@@ -87,11 +93,18 @@ def losses(run: Path) -> list[float]:
 
 @pytest.mark.slow
 def test_a_run_is_trained_elsewhere_and_comes_home(
-    make_workspace: Callable[[], Workspace], starter_folder: Path, tmp_path: Path, full: bool, capsys: pytest.CaptureFixture
+    make_workspace: Callable[[], Workspace],
+    starter_folder: Path,
+    tmp_path: Path,
+    full: bool,
+    capsys: pytest.CaptureFixture,
 ) -> None:
     home = make_workspace()
     (tmp_path / "mine.jsonl").write_text(
-        "".join(json.dumps({"instruction": f"What is {n}?", "output": f"Arr, {n} be a number."}) + "\n" for n in range(8)), "utf-8"
+        "".join(
+            json.dumps({"instruction": f"What is {n}?", "output": f"Arr, {n} be a number."}) + "\n" for n in range(8)
+        ),
+        "utf-8",
     )
     (tmp_path / "away.yaml").write_text(RECIPE, "utf-8")
     away.pack(str(tmp_path / "away.yaml"), tmp_path / "job.zip", workspace=home.root, as_json=True)
@@ -160,8 +173,8 @@ def test_a_run_is_continued_elsewhere_and_comes_home(
 
     away.unpack(folder / "trained.zip", workspace=home.root, as_json=True)
     run = Runs(home).get(json.loads(capsys.readouterr().out)["run"])
-    at_home = json.loads(command("train", str(tmp_path / "away.yaml"), "--from", parent, "--json", workspace=home.root).stdout)[
-        "run"
-    ]
+    at_home = json.loads(
+        command("train", str(tmp_path / "away.yaml"), "--from", parent, "--json", workspace=home.root).stdout
+    )["run"]
     assert run.facts().parent == Runs(home).get(at_home).facts().parent and run.facts().parent.run == parent
     assert run.name == "Away · 2" and losses(run.path) == losses(Runs(home).get(at_home).path)

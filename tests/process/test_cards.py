@@ -1,5 +1,5 @@
-"""Two unequal cards, one in instances, one that goes away, through the real pynvml on a fake driver library: what is planned for, and
-what training, chat, export and the pace are started with. One process is asked for all of it."""
+"""Two unequal cards, one in instances, one that goes away, through the real pynvml on a fake driver library: what is
+planned for, and what training, chat, export and the pace are started with. One process is asked for all of it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ class Pc:
     def __init__(self, folder: Path):
         self.workspace = Workspace.open(folder / "ws")
         self.file = nvml.write(folder / "cards.txt", nvml.UNEQUAL)
-        environment = worker_environment() | nvml.environment(nvml.compile(folder), self.file) | {"PYTHONPATH": str(PROJECT)}
+        environment = (
+            worker_environment() | nvml.environment(nvml.compile(folder), self.file) | {"PYTHONPATH": str(PROJECT)}
+        )
         environment.pop(devices.VISIBLE, None)
         command = [sys.executable, "-m", "tests.kit.spawns", str(self.workspace.root)]
         pipe = subprocess.PIPE
@@ -62,7 +64,9 @@ def pc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pc]:
 def run_on(pc: Pc, wanted: str | None) -> RunFolder:
     """An ended run with an adapter."""
     run = trained(pc.workspace, f"on {wanted}")
-    run.add_facts(RunFacts(wanted_device=wanted, advice={"budget": {"kind": "card", "name": "NVIDIA GeForce RTX 3060"}}))
+    run.add_facts(
+        RunFacts(wanted_device=wanted, advice={"budget": {"kind": "card", "name": "NVIDIA GeForce RTX 3060"}})
+    )
     return run
 
 
@@ -93,7 +97,8 @@ def test_a_card_that_was_hidden_is_neither_planned_for_nor_used(pc: Pc):
     assert (said["plan"], said["trial.pace_probe"]) == ("NVIDIA GeForce RTX 3060", LARGER)
     none = pc.ask(run_on(pc, None), visible="-1")
     assert (none["plan"], none["device"]) == ("cpu", "cpu")
-    assert none["training"] == UNSET and none["chat"] == none["export"] == none["trial.pace_probe"] == UNSET  # "-1" already
+    # "-1" already
+    assert none["training"] == UNSET and none["chat"] == none["export"] == none["trial.pace_probe"] == UNSET
 
 
 def test_a_run_whose_card_went_away_sees_what_there_is_while_chat_takes_another(pc: Pc):

@@ -1,4 +1,5 @@
-"""The chat process and its client: two columns, stop, swaps, refusals, sudden death. On a model that knows nothing, but once."""
+"""The chat process and its client: two columns, stop, swaps, refusals, sudden death. On a model that knows nothing, but
+once."""
 
 from __future__ import annotations
 
@@ -50,7 +51,9 @@ def make_adapter(folder: Path, model_folder: Path, seed: int, **settings) -> Pat
     """An adapter that changes every answer, saved as a run saves it."""
     base = base_model.load(model_folder, Compute(torch.device("cpu"), torch.bfloat16, msg("device.cpu_fp32")), False)
     tuned = adapter.add(base, Adapter(**settings), str(model_folder), None)
-    adapter.save(fill_b(tuned, std=0.3, seed=seed), folder, model_folder, "card", Tokenizer(model_folder).template.source)
+    adapter.save(
+        fill_b(tuned, std=0.3, seed=seed), folder, model_folder, "card", Tokenizer(model_folder).template.source
+    )
     return folder
 
 
@@ -135,7 +138,8 @@ class PlayedApp:
 def test_a_worker_counts_what_it_is_about_to_read_against_what_is_free(
     make_workspace: Callable[[], Workspace], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the starter: 134.5 million parameters, 538 MB in float32, 178 of them in 4 bit. It is said before any of it is read."""
+    """Of the starter: 134.5 million parameters, 538 MB in float32, 178 of them in 4 bit. It is said before any of it is
+    read."""
     workspace, float32 = make_workspace(), Compute(torch.device("cpu"), torch.float32, msg("device.cpu_fp32"))
     read = []
 
@@ -235,7 +239,8 @@ def test_swapped_adapters_leave_the_base_bit_for_bit(folder, adapters):
 
 
 def test_stop_ends_an_answer_and_the_reading_of_a_prompt_at_once(client, full):
-    """Within a third of a second, which the long form asks of the best of three; in the gate no second decides but of standing still."""
+    """Within a third of a second, which the long form asks of the best of three; in the gate no second decides but of
+    standing still."""
     ready(client)
     long_prompt = [{"role": "user", "content": "Sum this up. " + "The bear sails on. " * 600}]
 
@@ -280,7 +285,10 @@ def test_batches_gather_what_arrived_and_lose_nothing(client, known):
 def test_the_conversation_goes_on_over_several_turns(client):
     ready(client)
     ended = {"role": "user", "content": "Say the name of that city again."}
-    after = [answer(client, [*QUESTION, {"role": "assistant", "content": said}, ended])["base"] for said in ("Paris.", "Rome.")]
+    after = [
+        answer(client, [*QUESTION, {"role": "assistant", "content": said}, ended])["base"]
+        for said in ("Paris.", "Rome.")
+    ]
     assert after[0] != after[1] != answer(client, [ended])["base"] != after[0], "it has read the turns before"
 
 
@@ -421,7 +429,9 @@ def test_what_a_library_prints_does_not_get_into_the_protocol(workspace):
     assert json.loads(output) == {"event": "idle", "minutes": 1}
 
 
-@pytest.mark.parametrize(("key", "value"), [("bias", "all"), ("init_lora_weights", "pissa"), ("init_lora_weights", "olora")])
+@pytest.mark.parametrize(
+    ("key", "value"), [("bias", "all"), ("init_lora_weights", "pissa"), ("init_lora_weights", "olora")]
+)
 def test_an_adapter_that_rewrites_the_base_is_refused(key, value, adapters, tmp_path):
     """With PiSSA the "base" column was off by 0.41 in logits."""
     folder = tmp_path / "rewriting"

@@ -1,4 +1,5 @@
-"""The journey headless: whatever a command is given, it answers in one sentence or in JSON, and the right exit status."""
+"""The journey headless: whatever a command is given, it answers in one sentence or in JSON, and the right exit
+status."""
 
 from __future__ import annotations
 
@@ -119,18 +120,28 @@ def test_inspect_answers_in_json_alone(tmp_path: Path) -> None:
     result = command("inspect", str(file), "--json", workspace=tmp_path / "ws")
     report = json.loads(result.stdout)
     assert result.returncode == 0 and result.stderr == ""
-    assert (report["format"], report["rows"], report["good_rows"], report["problem_count"]) == ("question_answer", 3, 1, 2)
+    assert (report["format"], report["rows"], report["good_rows"], report["problem_count"]) == (
+        "question_answer",
+        3,
+        1,
+        2,
+    )
     assert [problem["row"] for problem in report["problems"]] == [2, 3]
     assert all(problem["text"]["sentence"] for problem in report["problems"])
 
 
 def test_inspect_says_whose_voice_a_chat_has_and_reads_another(tmp_path: Path) -> None:
     chat = tmp_path / "chat.txt"
-    lines = [f"12/03/2025, {hour}:00 - {who}: {hour}" for hour, who in ((10, "Maria"), (11, "Jo"), (18, "Jo"), (19, "Maria"))]
+    lines = [
+        f"12/03/2025, {hour}:00 - {who}: {hour}" for hour, who in ((10, "Maria"), (11, "Jo"), (18, "Jo"), (19, "Maria"))
+    ]
     chat.write_text("\n".join(lines), "utf-8")
     asked = ("inspect", str(chat), "--json")
     report = json.loads(command(*asked, workspace=tmp_path / "ws").stdout)
-    assert (report["people"], report["conversations"]) == ([{"name": "Maria", "messages": 2}, {"name": "Jo", "messages": 2}], 2)
+    assert (report["people"], report["conversations"]) == (
+        [{"name": "Maria", "messages": 2}, {"name": "Jo", "messages": 2}],
+        2,
+    )
     assert (report["chat"]["voice"], report["chat"]["guessed"], report["good_rows"]) == ("Jo", True, 1)
     said = ("--voice", "Maria", "--gap-hours", "12", "--no-pseudonyms")
     report = json.loads(command(*asked, *said, workspace=tmp_path / "ws").stdout)["chat"]
@@ -174,7 +185,8 @@ def test_runs_of_an_empty_workspace_say_how_to_make_one(tmp_path: Path) -> None:
 def test_the_journey_works_without_a_browser(
     make_workspace: Callable[[], Workspace], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """inspect, train (from a file that is added first), runs, chat beside the base, export: on the starter model. And what the
+    """inspect, train (from a file that is added first), runs, chat beside the base, export: on the starter model. And
+    what the
     model card promises: peft alone, offline, loads the adapter from the folder as it lies in the run."""
     from peft import AutoPeftModelForCausalLM
     from transformers import AutoTokenizer
@@ -192,7 +204,9 @@ def test_the_journey_works_without_a_browser(
     train = "{learning_rate: 3e-3, max_steps: 10, per_device_train_batch_size: 3, eval_steps: 10, sample_seconds: 0}"
     recipe = recipe_file(tmp_path, f"name: 海盗 run\ndata: {{source: 海盗.jsonl}}\nadapter: {{r: 8}}\ntrain: {train}\n")
 
-    learned = json.loads(command("inspect", str(data), "--model", "starter", "--json", workspace=workspace).stdout)["learned"]
+    learned = json.loads(command("inspect", str(data), "--model", "starter", "--json", workspace=workspace).stdout)[
+        "learned"
+    ]
     assert 0 < learned["learned"] < learned["tokens"] and learned["rows_without_answer"] == 0
 
     result = command("train", recipe, "--json", workspace=workspace)
@@ -214,7 +228,9 @@ def test_the_journey_works_without_a_browser(
     adapter = workspace / "runs" / trained["run"] / "adapter"
     monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("it asked the network"))
     model, tokenizer = AutoPeftModelForCausalLM.from_pretrained(adapter), AutoTokenizer.from_pretrained(adapter)
-    prompt = tokenizer.apply_chat_template([{"role": "user", "content": "Hi"}], add_generation_prompt=True, tokenize=False)
+    prompt = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Hi"}], add_generation_prompt=True, tokenize=False
+    )
     assert model.peft_config["default"].r == 8 and prompt.endswith("<|im_start|>assistant\n")
 
 
@@ -238,7 +254,9 @@ def test_one_damaged_recipe_hides_no_other_run(tmp_path: Path) -> None:
     from core.workspace.folder import Workspace
 
     runs = Runs(Workspace.open(tmp_path / "ws"))
-    good, bad = (runs.create(Recipe.parse({"name": name, "data": {"source": "sample:x"}}), "command") for name in ("good", "bad"))
+    good, bad = (
+        runs.create(Recipe.parse({"name": name, "data": {"source": "sample:x"}}), "command") for name in ("good", "bad")
+    )
     (bad.path / "recipe.yaml").write_text("data: [", "utf-8")
     listed = json.loads(command("runs", "--json", workspace=tmp_path / "ws").stdout)["runs"]
     assert {run["run"] for run in listed} == {good.id, bad.id}

@@ -1,7 +1,8 @@
 """Exports of a really trained small adapter, on the CPU. Worker processes where it says so.
 
-`tiny` is of a model that knows nothing, and quick; `untrained` of the starter, which takes long enough to be cut short; `trained`, of the
-starter too, is for the long forms. What the starter's own exports say is shown in tests/process/test_commands.py and test_llamacpp.py.
+`tiny` is of a model that knows nothing, and quick; `untrained` of the starter, which takes long enough to be cut short;
+`trained`, of the starter too, is for the long forms. What the starter's own exports say is shown in
+tests/process/test_commands.py and test_llamacpp.py.
 """
 
 from __future__ import annotations
@@ -66,8 +67,8 @@ FLOAT32 = Compute(torch.device("cpu"), torch.float32, msg("device.cpu_fp32"))
 
 @dataclass
 class Trained:
-    """A workspace with one run whose adapter was trained until it had learned ROWS: loss 4.3 -> 0.0 on the starter, above
-    20 -> 2.4 on the tiny model."""
+    """A workspace with one run whose adapter was trained until it had learned ROWS: loss 4.3 -> 0.0 on the starter,
+    above 20 -> 2.4 on the tiny model."""
 
     workspace: Workspace
     run: RunFolder
@@ -92,7 +93,9 @@ def train(workspace: Workspace, model_folder: Path, settings: dict, steps: int, 
     rows = [tokenizer.encode_example(Example.from_dict(row), 256) for row in MESSAGES]
     batch = collate(rows, tokenizer.pad_token_id, FLOAT32.device)
     torch.manual_seed(1)
-    base = base_model.load(model_folder, FLOAT32, recipe.adapter.method == "qlora", eight_bit=recipe.adapter.load_in_8bit)
+    base = base_model.load(
+        model_folder, FLOAT32, recipe.adapter.method == "qlora", eight_bit=recipe.adapter.load_in_8bit
+    )
     tuned = engine_adapter.add(base, recipe.adapter, str(model_folder), None).train()
     optimizer = torch.optim.AdamW([p for p in tuned.parameters() if p.requires_grad], lr=rate)
     for _ in range(steps):
@@ -138,7 +141,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Trained:
     with torch.no_grad():
         loud.get_input_embeddings().weight.mul_(5)
     loud.save_pretrained(model)
-    (root / "settings.yaml").write_text(json.dumps({"library_folders": [str(model.parent)], "llama_cpp": "never"}), "utf-8")
+    (root / "settings.yaml").write_text(
+        json.dumps({"library_folders": [str(model.parent)], "llama_cpp": "never"}), "utf-8"
+    )
     workspace = Workspace.open(root)
     return Trained(workspace, train(workspace, model, {}, **TINY), model)
 
@@ -184,7 +189,7 @@ def prove(trained: Trained, exported: Path, adapter: Path | None = None, by_laye
     return check
 
 
-# ---- merged -----------------------------------------------------------------------------------------------------------
+# ---- merged --------------------------------------------------------------------------------------
 def test_streaming_merge_equals_peft_merging_in_float32_and_computes_as_the_adapter_but_for_one_rounding(
     tiny: Trained, merged: Path
 ) -> None:
@@ -218,13 +223,22 @@ def test_a_merged_folder_loads_with_plain_transformers_offline_with_processor_ge
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     shutil.copytree(tiny.model, tmp_path / "base")
-    beside = {"generation_config.json": b'{"top_k": 7}', "preprocessor_config.json": b'{"size": 8}', "processor_config.json": b"{}"}
+    beside = {
+        "generation_config.json": b'{"top_k": 7}',
+        "preprocessor_config.json": b'{"size": 8}',
+        "processor_config.json": b"{}",
+    }
     left = {"chat_template.json": b'{"chat_template": "the old place"}', "starter.json": b"{}"}
     for name, content in (beside | left).items():
         (tmp_path / "base" / name).write_bytes(content)
-    merge.merge(stored.read_base(tmp_path / "base"), tiny.run.adapter, tmp_path / "out", lambda fraction: None, lambda: None)
+    merge.merge(
+        stored.read_base(tmp_path / "base"), tiny.run.adapter, tmp_path / "out", lambda fraction: None, lambda: None
+    )
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(tmp_path / "out"), AutoTokenizer.from_pretrained(tmp_path / "out")
+    model, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(tmp_path / "out"),
+        AutoTokenizer.from_pretrained(tmp_path / "out"),
+    )
     assert model.generation_config.top_k == 7 and model.dtype == torch.bfloat16
     for name, content in beside.items():
         assert (tmp_path / "out" / name).read_bytes() == content
@@ -260,7 +274,8 @@ def test_sharded_base_is_merged_into_the_same_shards_a_few_rows_at_a_time(
     whole = load_file(merged / "model.safetensors")
     for file in halves:
         for name, tensor in load_file(target / file).items():
-            torch.testing.assert_close(tensor, whole[name], rtol=2**-7, atol=1e-6)  # a step of bfloat16: sums in another order
+            # a step of bfloat16: sums in another order
+            torch.testing.assert_close(tensor, whole[name], rtol=2**-7, atol=1e-6)
     assert torch.get_num_threads() == threads
 
 
@@ -275,8 +290,12 @@ def test_other_kinds_of_lora_prove_themselves_merged(tiny: Trained, learned: Lea
     assert prove(tiny, merged, run.adapter).passed
 
 
-@pytest.mark.parametrize("settings", [{"method": "qlora"}, pytest.param({"load_in_8bit": True}, marks=pytest.mark.full)])
-def test_an_adapter_trained_on_4_or_8_bit_is_merged_into_the_16_bit_base(tiny: Trained, learned: Learned, settings: dict) -> None:
+@pytest.mark.parametrize(
+    "settings", [{"method": "qlora"}, pytest.param({"load_in_8bit": True}, marks=pytest.mark.full)]
+)
+def test_an_adapter_trained_on_4_or_8_bit_is_merged_into_the_16_bit_base(
+    tiny: Trained, learned: Learned, settings: dict
+) -> None:
     run, merged = learned(settings)
     with safe_open(merged / "model.safetensors", "pt") as file:
         assert {file.get_slice(name).get_dtype() for name in file.keys()} == {"BF16"}  # noqa: SIM118
@@ -284,7 +303,7 @@ def test_an_adapter_trained_on_4_or_8_bit_is_merged_into_the_16_bit_base(tiny: T
     assert prove(tiny, merged, run.adapter).passed
 
 
-# ---- GGUF -------------------------------------------------------------------------------------------------------------
+# ---- GGUF ----------------------------------------------------------------------------------------
 def test_a_model_of_another_family_is_merged_and_proves_itself(tmp_path: Path, starter_folder: Path) -> None:
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -377,7 +396,7 @@ def carry_out(workspace: Workspace, run: RunFolder, to: str, **more: object) -> 
     return folder.status(), folder
 
 
-# ---- the proof bites --------------------------------------------------------------------------------------------------
+# ---- the proof bites -----------------------------------------------------------------------------
 @pytest.mark.full
 def test_one_matrix_of_zeros_moves_the_losses_of_the_starter(trained: Trained, tmp_path: Path) -> None:
     broken = merged_of(trained, tmp_path / "broken")
@@ -404,7 +423,9 @@ def test_a_broken_export_fails_its_proof(tiny: Trained, merged: Path, tmp_path: 
         assert abs(check.mean_text_loss_export - check.mean_text_loss_adapter) > proof.MAX_TEXT_LOSS_GAP
 
 
-def test_the_first_model_is_gone_before_the_second_is_loaded(tiny: Trained, merged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_model_is_gone_before_the_second_is_loaded(
+    tiny: Trained, merged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Seen: the name in the caller kept the adapter's model alive, so that every export needed room for two."""
     alive: list[weakref.ref[torch.nn.Parameter]] = []
     load, load_export = proof._adapter_on_base, proof._merged
@@ -436,8 +457,8 @@ DAMAGES = {
 def test_every_tensor_is_compared_with_base_plus_adapter(
     tiny: Trained, merged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each damage to a tensor of its own; the others are as they should be. Seen: a zeroed matrix of an adapter trained for nine steps
-    moved the losses by 0.0495 of the 0.05 allowed."""
+    """Each damage to a tensor of its own; the others are as they should be. Seen: a zeroed matrix of an adapter trained
+    for nine steps moved the losses by 0.0495 of the 0.05 allowed."""
     in_pieces(monkeypatch)
     broken = shutil.copytree(merged, tmp_path / "broken")
     assert compared(tiny, broken).off == ()
@@ -491,7 +512,8 @@ def test_other_kinds_of_lora_are_compared_in_pieces(
 
 
 def in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seven rows at once of all but the embedding, as it is with larger models: 16 to 96 rows are several pieces, the last one short."""
+    """Seven rows at once of all but the embedding, as it is with larger models: 16 to 96 rows are several pieces, the
+    last one short."""
     whole = tensors_of_export._pieces
 
     def small(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
@@ -510,7 +532,7 @@ def compared(of: Trained, merged: Path, adapter: Path | None = None) -> Comparis
         return compare(Tuned(base, adapter, found), written, lambda fraction: None, lambda: None)
 
 
-# ---- without room -----------------------------------------------------------------------------------------------------
+# ---- without room --------------------------------------------------------------------------------
 @pytest.mark.parametrize("settings", [{}, DORA])
 def test_layer_by_layer_gives_the_numbers_of_whole_models(
     tiny: Trained, learned: Learned, settings: dict, monkeypatch: pytest.MonkeyPatch
@@ -534,7 +556,9 @@ def test_as_many_rows_as_go_through_at_once_are_asked_layer_by_layer(
     assert check.passed and check.prompts == check.prompts_read_alike == check.first_tokens_equal == 2
 
 
-def test_layer_by_layer_holds_one_layer_or_the_embedding(tiny: Trained, merged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layer_by_layer_holds_one_layer_or_the_embedding(
+    tiny: Trained, merged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     held: list[tuple[str, weakref.ref[torch.UntypedStorage]]] = []
     together: set[frozenset[str]] = set()
     read = layers._Weights.__getitem__
@@ -554,7 +578,9 @@ def test_layer_by_layer_holds_one_layer_or_the_embedding(tiny: Trained, merged: 
     assert max(map(len, together)) == 1
 
 
-def test_an_export_without_room_is_finished_and_says_how_it_was_proven(tiny: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_export_without_room_is_finished_and_says_how_it_was_proven(
+    tiny: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(proof, "MOST_WHOLE_ON_CPU", 0)
     status, _ = carry_out(tiny.workspace, tiny.run, "merged")
     assert status.state == "done", status.message
@@ -572,7 +598,9 @@ def test_built_in_questions_need_no_answer_layer_by_layer(tiny: Trained, merged:
         assert "{" not in check.found.render(language)
 
 
-def test_an_adapter_is_exported_where_no_model_fits_and_its_base_is_gone(tiny: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_adapter_is_exported_where_no_model_fits_and_its_base_is_gone(
+    tiny: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Seen: 17.8 GiB were asked for to copy the adapter of an 8B model."""
 
     def none(*_: object, **__: object) -> None:
@@ -611,7 +639,8 @@ def test_a_failed_proof_leaves_the_numbers_and_the_folder_only_when_asked(
     untrained: Trained, monkeypatch: pytest.MonkeyPatch, keep: bool
 ) -> None:
     failed = ExportCheck(
-        mean_loss_adapter=0.5, mean_loss_export=2.5, mean_text_loss_adapter=3, mean_text_loss_export=5, first_tokens_equal=1, prompts_read_alike=3, prompts=3,
+        mean_loss_adapter=0.5, mean_loss_export=2.5, mean_text_loss_adapter=3, mean_text_loss_export=5,
+        first_tokens_equal=1, prompts_read_alike=3, prompts=3,
         own_prompts=True, passed=False,
     )  # fmt: skip
     monkeypatch.setattr(proof, "prove_copy", lambda *_: failed)
@@ -623,7 +652,9 @@ def test_a_failed_proof_leaves_the_numbers_and_the_folder_only_when_asked(
     assert not job.build.exists()
 
 
-def test_an_export_keeps_the_pc_awake_and_says_so(tiny: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_export_keeps_the_pc_awake_and_says_so(
+    tiny: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of 8B on a processor it takes the better part of an hour, and the PC fell asleep over it."""
     inhibitor, job = Program("systemd-inhibit", HOLDS, tmp_path / "bin", monkeypatch), JobFolder(tmp_path / "job")
     monkeypatch.setattr(machine, "driver_system", lambda: "Linux")
@@ -642,7 +673,7 @@ def test_an_export_keeps_the_pc_awake_and_says_so(tiny: Trained, tmp_path: Path,
     assert (status.state, status.awake.key) == ("cancelled", "awake.held") and not inhibitor.runs
 
 
-# ---- adapter, cancel, disk, lease -------------------------------------------------------------------------------------
+# ---- adapter, cancel, disk, lease ----------------------------------------------------------------
 @pytest.mark.parametrize(
     ("aside", "there"),
     [
@@ -651,7 +682,9 @@ def test_an_export_keeps_the_pc_awake_and_says_so(tiny: Trained, tmp_path: Path,
         ("replaced/run-merged-unproven", "run-merged-unproven"),
     ],
 )
-def test_an_export_that_was_put_aside_comes_back_also_from_an_earlier_version(tmp_path: Path, aside: str, there: str) -> None:
+def test_an_export_that_was_put_aside_comes_back_also_from_an_earlier_version(
+    tmp_path: Path, aside: str, there: str
+) -> None:
     """Of a kill between two renames: it is the person's only copy."""
     job = JobFolder(tmp_path / "exports" / ".jobs" / "run-merged")
     (job.build / aside).mkdir(parents=True)
@@ -660,7 +693,9 @@ def test_an_export_that_was_put_aside_comes_back_also_from_an_earlier_version(tm
     assert (tmp_path / "exports" / there / "export.json").is_file() and not job.build.exists()
 
 
-def test_adapter_export_is_proven_and_replaced_only_when_the_next_is_done(tiny: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_adapter_export_is_proven_and_replaced_only_when_the_next_is_done(
+    tiny: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
     status, _ = carry_out(tiny.workspace, tiny.run, "adapter")
     folder = tiny.workspace.exports / f"{tiny.run.id}-adapter"
     assert status.state == "done" and adapters.describe(folder).r == 4
@@ -690,7 +725,9 @@ def test_a_checkpoint_leaves_at_another_strength_beside_the_export_of_the_whole_
     folder = tiny.workspace.exports / f"{tiny.run.id}-{saved.name}-adapter-x0.8"
     (result,) = (each for each in tiny.exports().list(tiny.run.id) if each.name == folder.name)
     assert result.checkpoint == saved.name and [note.key for note in result.notes] == ["export.at_strength"]
-    assert all(torch.equal(weight, earlier[name]) for name, weight in load_file(folder / "adapter_model.safetensors").items())
+    assert all(
+        torch.equal(weight, earlier[name]) for name, weight in load_file(folder / "adapter_model.safetensors").items()
+    )
     whole = json.loads((tiny.run.adapter / "adapter_config.json").read_text())
     assert json.loads((folder / "adapter_config.json").read_text())["lora_alpha"] == 0.8 * whole["lora_alpha"]
 
@@ -706,7 +743,9 @@ def test_an_adapter_of_a_tied_head_loads_in_plain_peft_and_is_not_merged_into_th
         torch.tensor([[5, 6, 7]]),
     )
     ours = engine_adapter.attach(base_model.load(tiny.model, FLOAT32, four_bit=False), run.adapter).eval()
-    plain = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny.model, dtype=torch.float32), run.adapter).eval()
+    plain = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(tiny.model, dtype=torch.float32), run.adapter
+    ).eval()
     with torch.no_grad():
         torch.testing.assert_close(plain(input_ids=ids).logits, ours(input_ids=ids).logits)
     for to, quant in (("merged", None), ("gguf", "q8_0")):
@@ -730,7 +769,9 @@ def test_a_base_that_was_replaced_since_the_training_is_refused_and_the_adapter_
     assert carry_out(tiny.workspace, tiny.run, "merged")[0].state == "done"
 
 
-def test_too_little_disk_is_said_with_both_numbers_before_the_work(tiny: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_disk_is_said_with_both_numbers_before_the_work(
+    tiny: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
     usage = shutil.disk_usage(tiny.workspace.root)
     monkeypatch.setattr(worker.shutil, "disk_usage", lambda _: usage._replace(free=5_000_000))
     status, job = carry_out(tiny.workspace, tiny.run, "merged")
@@ -754,7 +795,9 @@ def test_cancel_in_the_middle_leaves_nothing(untrained: Trained) -> None:
         pass
 
 
-@pytest.mark.parametrize("failure", [lambda: RuntimeError("a crash"), lambda: ExportError("export.no_adapter"), StopRequested])
+@pytest.mark.parametrize(
+    "failure", [lambda: RuntimeError("a crash"), lambda: ExportError("export.no_adapter"), StopRequested]
+)
 def test_what_a_failure_had_open_is_let_go_before_it_is_cleared(
     tiny: Trained, failure: Callable[[], Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -817,7 +860,9 @@ def test_a_worker_that_takes_minutes_to_start_is_at_work_and_one_whose_disk_was_
     assert status and status.message and status.message.key == "export.went_away_full"
 
 
-def test_while_somebody_else_holds_the_device_the_owner_is_named(tiny: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_while_somebody_else_holds_the_device_the_owner_is_named(
+    tiny: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(worker, "LEASE_WAIT_S", 0.1)
     with lease.hold(tiny.workspace, msg("export.lease", name="Parrot")):
         status, _ = carry_out(tiny.workspace, tiny.run, "adapter")
@@ -846,5 +891,7 @@ def test_a_run_without_an_adapter_has_nothing_to_take_home(tiny: Trained) -> Non
 
 
 def test_every_sentence_exists_in_both_languages() -> None:
-    catalogues = [yaml.safe_load((CORE_LOCALES / language / "export.yaml").read_text("utf-8")) for language in ("en", "zh")]
+    catalogues = [
+        yaml.safe_load((CORE_LOCALES / language / "export.yaml").read_text("utf-8")) for language in ("en", "zh")
+    ]
     assert catalogues[0].keys() == catalogues[1].keys()

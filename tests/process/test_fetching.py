@@ -63,7 +63,9 @@ def assert_goes_on(hub: FakeHub, cache: Path) -> None:
     assert not list(cache.rglob("*.incomplete"))
 
 
-def test_a_stop_kills_the_process_on_a_silent_server_and_the_next_download_goes_on(hub: FakeHub, tmp_path: Path) -> None:
+def test_a_stop_kills_the_process_on_a_silent_server_and_the_next_download_goes_on(
+    hub: FakeHub, tmp_path: Path
+) -> None:
     cache = tmp_path / "cache"
     seen: list[psutil.Process] = []
 
@@ -140,7 +142,11 @@ def test_a_part_of_a_data_set_goes_on_after_its_process_was_killed_and_its_first
 
     told: list[Progress] = []
     first = fetching.fetch(
-        PartName("owner/set", "default", "train", 700), tmp_path / "first", told.append, lambda: None, lambda missing, total: None
+        PartName("owner/set", "default", "train", 700),
+        tmp_path / "first",
+        told.append,
+        lambda: None,
+        lambda missing, total: None,
     )
     assert [json.loads(line) for line in first.files[0].open("rb")] == rows[:700]
     assert (told[-1].done, told[-1].total, told[-1].unit) == (700, 700, "rows")
@@ -155,7 +161,12 @@ def hears_ctrl_c() -> None:
 @pytest.mark.skipif(os.name == "nt", reason="Windows sends Ctrl-C to a console, not to a process")
 def test_ctrl_c_pauses_the_command_and_the_next_download_goes_on(hub: FakeHub, tmp_path: Path) -> None:
     cache, space = tmp_path / "cache", tmp_path / "ws"
-    said = {"HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(cache), "HF_HOME": str(tmp_path), "LORA_GARAGE_HOME": str(space)}
+    said = {
+        "HF_ENDPOINT": hub.url,
+        "HF_HUB_CACHE": str(cache),
+        "HF_HOME": str(tmp_path),
+        "LORA_GARAGE_HOME": str(space),
+    }
     command = [sys.executable, "-m", "core.commands", "models", "download", REPO]
     process = subprocess.Popen(
         command, env=os.environ | said, stderr=subprocess.PIPE, start_new_session=True, preexec_fn=hears_ctrl_c

@@ -1,4 +1,5 @@
-"""Train further: a child starts bit for bit where its parent ended, holds what it began with, and is refused in words."""
+"""Train further: a child starts bit for bit where its parent ended, holds what it began with, and is refused in
+words."""
 
 from __future__ import annotations
 
@@ -37,8 +38,10 @@ def open_space(root: Path, tiny_model: Path) -> Workspace:
 
 def recipe(method: str = "lora", steps: int = 6, **train: object) -> Recipe:
     value = {
-        "name": "Tiny", "model": {"id": "library:tiny"}, "data": {"source": "sample:pirate_answers", "eval_fraction": 0.2},
-        "adapter": {"r": 4, "method": method}, "train": {"max_steps": steps, "learning_rate": 1e-2, "lr_scheduler_type": "constant", "sample_seconds": 0} | train,
+        "name": "Tiny", "model": {"id": "library:tiny"}, "data": {"source": "sample:pirate_answers",
+            "eval_fraction": 0.2},
+        "adapter": {"r": 4, "method": method}, "train": {"max_steps": steps, "learning_rate": 1e-2,
+            "lr_scheduler_type": "constant", "sample_seconds": 0} | train,
     }  # fmt: skip
     return plan.resolve(Recipe.parse(value), "data", has_card=False)
 
@@ -81,7 +84,9 @@ def parent(lora: Family, tmp_path: Path, tiny_model: Path) -> tuple[Workspace, R
 
 
 @pytest.mark.parametrize("method", ["lora", "qlora"])
-def test_a_child_begins_with_exactly_the_loss_its_parent_ended_with(method: str, request: pytest.FixtureRequest) -> None:
+def test_a_child_begins_with_exactly_the_loss_its_parent_ended_with(
+    method: str, request: pytest.FixtureRequest
+) -> None:
     _, parent, child = request.getfixturevalue(method)
     assert eval_losses(child)[0] == eval_losses(parent)[-1] < eval_losses(parent)[0]
     assert (parent.adapter / WEIGHTS).read_bytes() == (further.start_of(child) / WEIGHTS).read_bytes()
@@ -89,13 +94,17 @@ def test_a_child_begins_with_exactly_the_loss_its_parent_ended_with(method: str,
 
 
 def test_a_child_that_compares_is_held_against_its_parents_adapter(qlora: Family, tmp_path: Path) -> None:
-    """Its implied rewards are 0 before its first step, though the adapter is not: the reference is what the parent had learned."""
+    """Its implied rewards are 0 before its first step, though the adapter is not: the reference is what the parent had
+    learned."""
     space, parent, _ = qlora
     rows = [{"prompt": f"What is {i}?", "chosen": f"Arr, it be {i}!", "rejected": f"It is {i}."} for i in range(24)]
     (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
     data = DatasetStore(space.datasets, PRESETS).import_file(tmp_path / "pairs.jsonl", "pairs").id
     value = further.recipe_of(parent).model_dump(mode="json")
-    value |= {"data": value["data"] | {"source": data}, "train": value["train"] | {"objective": "dpo", "max_steps": 4, "beta": 0.1}}
+    value |= {
+        "data": value["data"] | {"source": data},
+        "train": value["train"] | {"objective": "dpo", "max_steps": 4, "beta": 0.1},
+    }
     child = trained(space, Recipe.parse(value), parent)
     first, *_, last = [line for line in child.all_metrics() if line["kind"] == "eval"]
     assert first["step"] == 0 and first["eval_loss"] == pytest.approx(0.6931472, abs=1e-6)
@@ -109,7 +118,8 @@ def test_a_child_that_compares_is_held_against_its_parents_adapter(qlora: Family
 def test_the_parent_is_named_in_the_facts_the_story_and_the_model_card(lora: Family) -> None:
     _, parent, child = lora
     assert child.facts().given()["parent"] == {
-        "run": parent.id, "name": "Tiny", "step": 6, "eval_loss": eval_losses(parent)[-1], "template": parent.facts().template,
+        "run": parent.id, "name": "Tiny", "step": 6, "eval_loss": eval_losses(parent)[-1],
+        "template": parent.facts().template,
     }  # fmt: skip
     assert child.name == "Tiny · 2" and "parent" not in (child.path / "recipe.yaml").read_text("utf-8")
     said = [event["message"]["key"] for event in child.events() if event["kind"] == "decision"]
@@ -140,7 +150,7 @@ def test_other_data_steps_and_rate_may_be_chosen(parent: tuple) -> None:
     assert child.recipe().data.source == "sample:shop_messages" and (further.start_of(child) / WEIGHTS).exists()
 
 
-# ---- what cannot be ---------------------------------------------------------------------------------------------------
+# ---- what cannot be ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -180,7 +190,9 @@ def spoil_rank(run: RunFolder) -> None:
 
 def spoil_base(run: RunFolder) -> None:
     file = run.adapter / "adapter_config.json"
-    file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | {"base_model_name_or_path": "other/base"}), "utf-8")
+    file.write_text(
+        json.dumps(json.loads(file.read_text("utf-8")) | {"base_model_name_or_path": "other/base"}), "utf-8"
+    )
 
 
 @pytest.mark.parametrize(
@@ -198,7 +210,11 @@ def test_a_parent_whose_adapter_cannot_be_used_is_refused_in_words(parent: tuple
     spoil(run)
     with pytest.raises(RunError) as refused:
         further.recipe_of(run)
-    assert refused.value.message.key == key and "Tiny" in str(refused.value) and "Tiny" in refused.value.message.render("zh")
+    assert (
+        refused.value.message.key == key
+        and "Tiny" in str(refused.value)
+        and "Tiny" in refused.value.message.render("zh")
+    )
     with pytest.raises(RunError):
         Runs(space).create(recipe(), "command", further.facts_of(run))
     assert [found.id for found in Runs(space).list()] == [run.id], "and no half-made run is left"
@@ -245,7 +261,7 @@ def test_a_name_cannot_break_out_of_the_model_card() -> None:
     assert "run `a' **bold** # head` (`id`)" in model_card.write(recipe(), facts, [])
 
 
-# ---- commands ---------------------------------------------------------------------------------------------------------
+# ---- commands ------------------------------------------------------------------------------------
 
 
 def command(space: Workspace, *arguments: str) -> subprocess.CompletedProcess:

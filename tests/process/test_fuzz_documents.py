@@ -1,4 +1,5 @@
-"""Damaged and hostile sheets and documents: rows, or one sentence; the library that ends meets it ends a process that is not the app's."""
+"""Damaged and hostile sheets and documents: rows, or one sentence; the library that ends meets it ends a process that
+is not the app's."""
 
 from __future__ import annotations
 

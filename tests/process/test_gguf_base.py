@@ -1,5 +1,6 @@
-"""A GGUF file as a base: turned back into a folder, and compared with real llama.cpp. Tiny models; the starter's own file, and that of a tuned
-one, were tried by hand (docs/families.md). Where llama.cpp's tools cannot be fetched, these are skipped with pip's reason."""
+"""A GGUF file as a base: turned back into a folder, and compared with real llama.cpp. Tiny models; the starter's own
+file, and that of a tuned one, were tried by hand (docs/families.md). Where llama.cpp's tools cannot be fetched, these
+are skipped with pip's reason."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ from tests.kit import families
 from tests.kit.files import tools_of_cache
 
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 32.0, **unpack.LLAMA3}
-# What came of the others at bf16, 2026-11-28 (--full): refused by transformers' reader or by the comparison, each with its sentence.
+# What came of the others at bf16, 2026-11-28 (--full): refused by transformers' reader or by the comparison, each with
+# its sentence.
 COME_BACK = ("lfm2", "llama", "mixtral")
 
 
@@ -55,7 +57,8 @@ def workspace_at(folder: Path) -> Workspace:
 def as_gguf(folder: Path, tools: Tools, work: Path, kind: str = "bf16") -> Path:
     """folder by llama.cpp's own converter."""
     out = work / f"{folder.name}.gguf"
-    request = {"converter": str(tools.converter), "runtime": str(tools.runtime), "model": str(folder), "out": str(out), "kind": kind,
+    request = {"converter": str(tools.converter), "runtime": str(tools.runtime), "model": str(folder), "out": str(out),
+        "kind": kind,
                "name": folder.name, "stop": "", "pre": pre_tokenizers.name_of(folder)}  # fmt: skip
     child.ask("core.export.llamacpp.convert", request, work, work / "log", lambda: None, out.name)
     return out
@@ -65,7 +68,9 @@ def scaled_llama(folder: Path, starter: Path) -> Path:
     """With positions as Llama 3.2 has them, heads of 64 so that all three kinds of waves are among them."""
     found = families.make("llama", folder, starter)
     config = json.loads((found / "config.json").read_text("utf-8"))
-    (found / "config.json").write_text(json.dumps(config | {"rope_parameters": LLAMA3, "max_position_embeddings": 131072}), "utf-8")
+    (found / "config.json").write_text(
+        json.dumps(config | {"rope_parameters": LLAMA3, "max_position_embeddings": 131072}), "utf-8"
+    )
     return found
 
 
@@ -127,7 +132,9 @@ def written(file: Path, architecture: str = "llama", **more: object) -> Path:
 def test_what_cannot_come_back_is_refused_with_its_reason(tmp_path: Path) -> None:
     def refused(file: Path) -> dict:
         with pytest.raises(Refused) as error:
-            unpack.work({"file": str(file), "out": str(tmp_path / "out"), "logs": str(tmp_path / "logs"), "exact": True})
+            unpack.work(
+                {"file": str(file), "out": str(tmp_path / "out"), "logs": str(tmp_path / "logs"), "exact": True}
+            )
         return error.value.answer
 
     part = refused(written(tmp_path / "a-00001-of-00002.gguf", split__count=2))
@@ -157,7 +164,9 @@ def test_what_is_wrong_before_anything_is_made(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.full
 @pytest.mark.parametrize("name", sorted({families.FAMILIES[n].kind: n for n in families.FAMILIES}.values()))
-def test_which_families_come_back(name: str, tools: Tools, starter_folder: Path, tmp_path: Path, unpacked_here: None) -> None:
+def test_which_families_come_back(
+    name: str, tools: Tools, starter_folder: Path, tmp_path: Path, unpacked_here: None
+) -> None:
     """Proven alike, or refused: nothing between."""
     space = workspace_at(tmp_path)
     try:

@@ -1,5 +1,6 @@
-"""Each family that people tune, as a tiny random model with an adapter, through llama.cpp's converter, quantiser and runtime: the table of
-docs/export.md. Long forms; what a tiny model shows is the plumbing (names, shapes, norms, ropes, windows), not the loss of quantising."""
+"""Each family that people tune, as a tiny random model with an adapter, through llama.cpp's converter, quantiser and
+runtime: the table of docs/export.md. Long forms; what a tiny model shows is the plumbing (names, shapes, norms, ropes,
+windows), not the loss of quantising."""
 
 from __future__ import annotations
 
@@ -38,18 +39,29 @@ IN_EVERY_GATE = {  # a llama leaves in test_llamacpp
     "lfm2",
     "granite",
 }
-# A tiny random model says every word with about the same probability, so that the bound for real ones would let much pass. Qwen3.5: 3e-7;
-# its q4_k_m 3e-4.
+# A tiny random model says every word with about the same probability, so that the bound for real ones would let much
+# pass. Qwen3.5: 3e-7; its q4_k_m 3e-4.
 MOST_OF_TINY = 2e-5
-# Measured, 2026-11-28, llama.cpp b11739: embeddings in each layer (Gemma 3n, 4) 6e-5 and 4e-5, Gemma 4 with experts 5e-5; latent attention (in
-# another order, so that other sums are rounded) 8e-5. Gemma 4 itself had 2.7e-5 with another adapter on 2026-11-30. Their quantised files
-# keep the usual bounds.
+# Measured, 2026-11-28, llama.cpp b11739: embeddings in each layer (Gemma 3n, 4) 6e-5 and 4e-5, Gemma 4 with experts
+# 5e-5; latent attention (in another order, so that other sums are rounded) 8e-5. Gemma 4 itself had 2.7e-5 with another
+# adapter on 2026-11-30. Their quantised files keep the usual bounds.
 LOOSER = {"gemma3n": 2e-4, "gemma4": 2e-4, "gemma4_e": 2e-4, "gemma4_moe": 2e-4, "gemma4_unified": 2e-4, "youtu": 2e-4}
 
 
-BY_SENTENCEPIECE = {"gemma2", "gemma3n", "gemma4", "gemma4_unified", "ernie4_5", "mixtral", "mistral", "phimoe", "jamba"}
+BY_SENTENCEPIECE = {
+    "gemma2",
+    "gemma3n",
+    "gemma4",
+    "gemma4_unified",
+    "ernie4_5",
+    "mixtral",
+    "mistral",
+    "phimoe",
+    "jamba",
+}
 WITH_PREFIX = {"ernie4_5", "mixtral", "mistral", "phimoe", "jamba"}  # a space before the first word, as Llama 2
-# What a file has no room for (llama.cpp's own numbers are those of the models that were published) and other tests have otherwise.
+# What a file has no room for (llama.cpp's own numbers are those of the models that were published) and other tests have
+# otherwise.
 OTHERWISE: dict[str, dict[str, Any]] = {
     # Whose embedding is zeros in a model just made: llama.cpp computes no number of them here.
     "qwen2_5_vl": {"pad_token_id": None, "sees": {"depth": 3}},
@@ -68,20 +80,27 @@ OTHERWISE: dict[str, dict[str, Any]] = {
     "nemotron_h": {"layers_block_type": ["mamba", "moe", "attention", "moe"]},
 }
 PICTURES = {
-    "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "size": {"shortest_edge": 3136, "longest_edge": 50176}, "min_pixels": 3136,
+    "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "size": {"shortest_edge": 3136, "longest_edge": 50176},
+    "min_pixels": 3136,
     "max_pixels": 50176, "patch_size": 14, "merge_size": 2, "temporal_patch_size": 2,
 }  # fmt: skip
 
 
 def outcome(folder: Path, tools: Tools, work: Path, quants: Sequence[str], probes: int) -> list[str]:
-    """Of bf16, of the tower as mmproj beside it, and of quants: "proven" (the tower: "loaded"), or why not; "-" without a tower."""
+    """Of bf16, of the tower as mmproj beside it, and of quants: "proven" (the tower: "loaded"), or why not; "-" without
+    a tower."""
     base, tokenizer, merged = stored.read_base(folder), Tokenizer(folder), work / "merged"
     adapter.save(
-        families.tuned(base_model.load(folder, FP32, four_bit=False)), work / "adapter", folder, "card", tokenizer.template.source
+        families.tuned(base_model.load(folder, FP32, four_bit=False)),
+        work / "adapter",
+        folder,
+        "card",
+        tokenizer.template.source,
     )
     merge.merge(base, work / "adapter", merged, lambda fraction: None, lambda: None)
     order = make.MakeOrder(
-        tools=tools, quant="bf16", name=folder.parent.name, base=base, adapter=work / "adapter", merged=merged, target=work / "out" / "x-bf16.gguf",
+        tools=tools, quant="bf16", name=folder.parent.name, base=base, adapter=work / "adapter", merged=merged,
+        target=work / "out" / "x-bf16.gguf",
         work=work, log=work / "log", rows=[], method=Method(FP32), stage=lambda *_: None, check=lambda: None,
     )  # fmt: skip
     asks = proof.probes_of([], tokenizer, by_layer=False)[0][:probes]
@@ -146,7 +165,9 @@ def test_the_families_that_are_said_to_leave_are_those_that_the_converter_knows(
             names.setdefault(kind, set()).add(hub_words.CLASSES.get(name, name))
     known = {kind for kind in that_write() if names.get(kind, set()) & there[ways_out.TEXT]}
     assert data["families"] == known
-    assert data["towers"] == {kind for kind in known if names[kind] & there[ways_out.TOWERS] and not kind.endswith("_text")}
+    assert data["towers"] == {
+        kind for kind in known if names[kind] & there[ways_out.TOWERS] and not kind.endswith("_text")
+    }
 
 
 @pytest.mark.parametrize(
@@ -167,4 +188,6 @@ def test_the_table_of_the_docs_says_how_a_family_leaves(
     (line,) = (row[1:] for row in rows if len(row) == 6 and row[0] == name)
     compared = [line[0], line[1], *(line[2 + QUANTISED.index(quant)] for quant in quants), line[4]]
     assert compared == own, f"docs/export.md should say: | {name} | {' | '.join(own)} |"
-    assert [file.name for file in (tmp_path / "out").iterdir()] == (["mmproj-x-f16.gguf"] if line[4] == "loaded" else [])
+    assert [file.name for file in (tmp_path / "out").iterdir()] == (
+        ["mmproj-x-f16.gguf"] if line[4] == "loaded" else []
+    )

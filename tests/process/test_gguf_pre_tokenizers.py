@@ -1,5 +1,6 @@
-"""Names of pre-tokenizers for llama.cpp, told from the structure of tokenizer.json and proven by ids in real llama.cpp: files of a vocabulary
-alone, each of a small tokenizer that splits as a family's does. One process of llama.cpp for all."""
+"""Names of pre-tokenizers for llama.cpp, told from the structure of tokenizer.json and proven by ids in real llama.cpp:
+files of a vocabulary alone, each of a small tokenizer that splits as a family's does. One process of llama.cpp for
+all."""
 
 from __future__ import annotations
 
@@ -44,9 +45,14 @@ print("FOUND" + json.dumps(found))
 def tokenizer_of(pattern: str, whole_words: bool) -> Tokenizer:
     made = Tokenizer(models.BPE(ignore_merges=whole_words))
     made.normalizer, made.decoder = normalizers.NFC(), decoders.ByteLevel()
-    steps = [pre_tokenizers.Split(Regex(pattern), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    steps = [
+        pre_tokenizers.Split(Regex(pattern), "isolated"),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ]
     made.pre_tokenizer = pre_tokenizers.Sequence(steps)
-    trainer = trainers.BpeTrainer(vocab_size=900, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=900, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
     made.train_from_iterator([*TEXTS * 2], trainer)
     made.add_special_tokens([AddedToken("<|im_end|>", special=True)])
     return made
@@ -59,9 +65,16 @@ def write(tokenizer: Tokenizer, pre: str, file: Path) -> Path:
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(pre)
     writer.add_token_list(tokens)
-    writer.add_token_types([gguf.TokenType.CONTROL if token == "<|im_end|>" else gguf.TokenType.NORMAL for token in tokens])
+    writer.add_token_types(
+        [gguf.TokenType.CONTROL if token == "<|im_end|>" else gguf.TokenType.NORMAL for token in tokens]
+    )
     writer.add_token_merges([" ".join(pair) for pair in words["merges"]])
-    for number in (writer.add_block_count, writer.add_context_length, writer.add_embedding_length, writer.add_head_count):
+    for number in (
+        writer.add_block_count,
+        writer.add_context_length,
+        writer.add_embedding_length,
+        writer.add_head_count,
+    ):
         number(1)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -89,12 +102,16 @@ def test_a_pre_tokenizer_that_is_named_by_its_structure_gives_the_same_ids_in_ll
     found = json.loads(asked.stdout.partition("FOUND")[2])
     for name, tokenizer in made.items():
         odd = [text for text, ids in zip(TEXTS, found[name], strict=True) if ids != tokenizer.encode(text).ids]
-        known = {text for text in TEXTS if name in SPLIT_OTHERWISE and any(word in text for word in ("हि", "ÉCOLE", "क्या"))}
+        known = {
+            text for text in TEXTS if name in SPLIT_OTHERWISE and any(word in text for word in ("हि", "ÉCOLE", "क्या"))
+        }
         assert set(odd) == known, name
     assert found["wrong"] != [made["qwen2"].encode(text).ids for text in TEXTS], "a wrong name shows"
 
 
-def test_a_tokenizer_that_byte_level_splits_has_its_name_and_the_starter_counts_digits_one_by_one(tmp_path: Path) -> None:
+def test_a_tokenizer_that_byte_level_splits_has_its_name_and_the_starter_counts_digits_one_by_one(
+    tmp_path: Path,
+) -> None:
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     digits = {"type": "Digits", "individual_digits": True}
     known = json.loads(tokenizer_of(*named.NAMES["qwen2"]).to_str()) | {"normalizer": None}
@@ -116,7 +133,12 @@ def test_a_tokenizer_that_byte_level_splits_has_its_name_and_the_starter_counts_
     "change",
     [
         {"pre_tokenizer": None},
-        {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Digits"}, {"type": "ByteLevel", "use_regex": False}]}},
+        {
+            "pre_tokenizer": {
+                "type": "Sequence",
+                "pretokenizers": [{"type": "Digits"}, {"type": "ByteLevel", "use_regex": False}],
+            }
+        },
         {"normalizer": {"type": "Lowercase"}},
         {"model": {"ignore_merges": True}},
     ],

@@ -38,9 +38,16 @@ FAKE = "tests.kit.gpu_parts"
 def hour(tmp_path: Path, tiny_model: Path) -> Hour:
     """With a tiny model in the place of the starter, on the processor."""
     (tmp_path / "workspace").mkdir()
-    (tmp_path / "workspace" / "settings.yaml").write_text(json.dumps({"library_folders": [str(tiny_model.parent)]}), "utf-8")
+    (tmp_path / "workspace" / "settings.yaml").write_text(
+        json.dumps({"library_folders": [str(tiny_model.parent)]}), "utf-8"
+    )
     train = {"max_steps": 20, "learning_rate": 1e-2, "sample_seconds": 0}
-    recipe = {"model": {"id": "library:tiny"}, "data": {"source": "sample:pirate_answers"}, "adapter": {"r": 4}, "train": train}
+    recipe = {
+        "model": {"id": "library:tiny"},
+        "data": {"source": "sample:pirate_answers"},
+        "adapter": {"r": 4},
+        "train": train,
+    }
     (tmp_path / "recipe.yaml").write_text(json.dumps(recipe), "utf-8")
     return Hour(tmp_path, recipe=tmp_path / "recipe.yaml", device="cpu")
 
@@ -49,16 +56,20 @@ def hows(hour: Hour) -> dict[str, str]:
     return {check: each["how"] for (_, check), each in running.results(hour).items()}
 
 
-def test_a_check_that_fails_crashes_or_hangs_takes_no_other_along(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_check_that_fails_crashes_or_hangs_takes_no_other_along(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """All checks were in one process: a kernel that ended it ended the report."""
     hour = Hour(tmp_path)
     assert go_through(hour, FAKE, "this card", seconds=600) == 1
     assert hows(hour) == {
-        "a": "well", "fails": "failed", "raises": "failed", "ends_the_process": "failed", "crashes": "failed", "needs_it": "well",
+        "a": "well", "fails": "failed", "raises": "failed", "ends_the_process": "failed", "crashes": "failed",
+        "needs_it": "well",
         "hangs": "failed", "after": "left out", "not here": "left out", "not there": "failed", "once": "failed",
     }  # fmt: skip
     printed, written = (
-        re.sub(r"\| \d+ \|", "| 0 |", each) for each in (capsys.readouterr().out, (tmp_path / "report.md").read_text("utf-8"))
+        re.sub(r"\| \d+ \|", "| 0 |", each)
+        for each in (capsys.readouterr().out, (tmp_path / "report.md").read_text("utf-8"))
     )
     for row in (
         "| one | a | well | 0 | fine in <folder> |",
@@ -95,7 +106,9 @@ def test_each_result_is_on_disk_before_the_next_check_begins(tmp_path: Path, mon
     began: list[list[str]] = []
     own = child.carried_out
     monkeypatch.setattr(
-        child, "carried_out", lambda *given: began.append([each["check"] for each in running.lines(hour)]) or own(*given)
+        child,
+        "carried_out",
+        lambda *given: began.append([each["check"] for each in running.lines(hour)]) or own(*given),
     )
     monkeypatch.setattr(sys, "argv", ["child", FAKE, "two", str(tmp_path), "needs_it", "needs_it", "fails", "needs_it"])
     hour.keep("run", "r2")
@@ -184,7 +197,9 @@ def test_another_program_takes_the_memory_while_a_run_trains(hour: Hour, monkeyp
         yield "nothing held"
 
     monkeypatch.setattr(journey, "ballast", nothing)
-    assert journey.memory_that_goes(hour, steps=100).startswith(f"nothing held from step {taken[0]} on: completed at step 100")
+    assert journey.memory_that_goes(hour, steps=100).startswith(
+        f"nothing held from step {taken[0]} on: completed at step 100"
+    )
     assert taken[0] >= 1
 
 
@@ -210,7 +225,9 @@ def test_what_only_a_real_machine_shows_is_a_part_or_stands_at_the_end_of_the_re
     assert "fast user switching" in report and "## The first hour" not in report
 
 
-def test_each_of_two_cards_is_trained_on_and_one_that_is_not_used_is_found(hour: Hour, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_of_two_cards_is_trained_on_and_one_that_is_not_used_is_found(
+    hour: Hour, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Runs are not started: that a worker takes the card of its environment is test_cards.py."""
     pc = Nvidia(driver="580.65.06", cards=tuple(Card(index=i, name=f"RTX {i}", uuid=f"GPU-{i}") for i in (0, 1)))
     monkeypatch.setattr(journey.devices, "here", lambda: pc)
@@ -233,7 +250,8 @@ def test_each_of_two_cards_is_trained_on_and_one_that_is_not_used_is_found(hour:
 
 def test_what_was_foretold_stands_beside_what_came() -> None:
     facts = RunFacts(
-        memory=MemoryFacts(predicted_gib=1.5, measured_gib=2.0), time=TimeFacts(after_steps=3, said_seconds=10, took_seconds=12)
+        memory=MemoryFacts(predicted_gib=1.5, measured_gib=2.0),
+        time=TimeFacts(after_steps=3, said_seconds=10, took_seconds=12),
     )
     assert journey.foretold(facts) == (
         ", foretold 1.50 GiB, measured 2.00 GiB, of it torch's unknown; 10 s foretold after 3 steps, 12 s taken"
@@ -244,7 +262,10 @@ def test_the_report_names_no_person_and_no_path(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(child, "user", lambda: "mueller")
     monkeypatch.setattr(platform, "node", lambda: "SCHREIBTISCH")
     monkeypatch.setattr(Path, "home", lambda: Path("/home/mueller"))
-    said = f"{PROJECT}/core/x.py {tmp_path}/workspace/runs /HOME/Mueller/models on schreibtisch: Mueller's {sys.prefix}/lib"
+    said = (
+        f"{PROJECT}/core/x.py {tmp_path}/workspace/runs /HOME/Mueller/models on schreibtisch: Mueller's "
+        f"{sys.prefix}/lib"
+    )
     assert (
         anonymous(said, tmp_path)
         == "<program>/core/x.py <folder>/workspace/runs <home>/models on <name>: <name>'s <environment>/lib"

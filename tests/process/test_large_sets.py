@@ -42,7 +42,9 @@ def no_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
 
 
 def rows_of(tmp_path: Path) -> Path:
-    rows = [{"question": f"What is {i}?", "answer": f"The number {i}, {{{{name}}}}." if i % 3 else ""} for i in range(30)]
+    rows = [
+        {"question": f"What is {i}?", "answer": f"The number {i}, {{{{name}}}}." if i % 3 else ""} for i in range(30)
+    ]
     file = tmp_path / "many.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in [*rows, *rows[:5]]), "utf-8")
     return file
@@ -52,7 +54,9 @@ class Enough(Exception):
     pass
 
 
-def test_an_import_comes_to_the_same_and_is_cancelled_without_a_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_import_comes_to_the_same_and_is_cancelled_without_a_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file, told = rows_of(tmp_path), []
     store = DatasetStore(tmp_path / "there", tmp_path)
     id = store.import_file(file, "many", check=lambda rows=0: told.append(rows)).id
@@ -106,7 +110,8 @@ def test_a_set_is_mended_and_looked_through_in_that_process_and_what_it_refuses_
 
 
 @pytest.mark.parametrize(
-    ("line", "sentence"), [({"error": "memory"}, "needs more than 3,072 MiB"), ({"error": "broken"}, "was not read to its end")]
+    ("line", "sentence"),
+    [({"error": "memory"}, "needs more than 3,072 MiB"), ({"error": "broken"}, "was not read to its end")],
 )
 def test_a_reader_that_ends_in_another_way_is_said_in_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: dict[str, str], sentence: str

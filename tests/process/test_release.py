@@ -1,4 +1,5 @@
-"""The release archive and the scripts in it, up to what they start: uv is played by a shell script, where it is fetched from by a server here.
+"""The release archive and the scripts in it, up to what they start: uv is played by a shell script, where it is fetched
+from by a server here.
 
 start.sh is run as people run it; its twin for Windows is read alone here.
 """
@@ -39,7 +40,22 @@ from webui import __main__ as page
 from webui.kit.wording import PAGE_LOCALES, Wording
 
 SCRIPTS = ("start.sh", "Start LoRA Garage.command", "Start LoRA Garage.bat")
-TOOLS = ("sh", "curl", "sed", "grep", "cut", "uname", "tar", "gzip", "mkdir", "mv", "rm", "dirname", "sha256sum", "python3")
+TOOLS = (
+    "sh",
+    "curl",
+    "sed",
+    "grep",
+    "cut",
+    "uname",
+    "tar",
+    "gzip",
+    "mkdir",
+    "mv",
+    "rm",
+    "dirname",
+    "sha256sum",
+    "python3",
+)
 UV = """#!/bin/sh
 # Plays uv: there is a Python where HAS_PYTHON says so, and what is run is run by the one of PATH.
 echo "$@" >> asked.txt
@@ -106,13 +122,20 @@ def tools(tmp_path: Path) -> Path:
     folder = tmp_path / "bin"
     folder.mkdir()
     for name in TOOLS:
-        (folder / name).symlink_to(sys.executable if name == "python3" else shutil.which(name) or pytest.skip(f"no {name} here"))
+        (folder / name).symlink_to(
+            sys.executable if name == "python3" else shutil.which(name) or pytest.skip(f"no {name} here")
+        )
     return folder
 
 
 def start(place: Path, tools: Path, address: str = "http://127.0.0.1:9", language: str = "en", **more: str):
     """start.sh --version: what it started says the version of the program."""
-    environ = {"PATH": str(tools), "HOME": str(place), "LORA_GARAGE_LANG": language, "LORA_GARAGE_UV_FROM": address} | more
+    environ = {
+        "PATH": str(tools),
+        "HOME": str(place),
+        "LORA_GARAGE_LANG": language,
+        "LORA_GARAGE_UV_FROM": address,
+    } | more
     return subprocess.run(
         [shutil.which("sh"), place / "start.sh", "--version"],
         cwd="/",
@@ -132,7 +155,9 @@ def address_of(server: ThreadingHTTPServer) -> str:
     return f"http://127.0.0.1:{server.server_port}"
 
 
-def test_without_uv_it_is_fetched_once_and_starts_the_program(place: Path, tools: Path, releases: ThreadingHTTPServer) -> None:
+def test_without_uv_it_is_fetched_once_and_starts_the_program(
+    place: Path, tools: Path, releases: ThreadingHTTPServer
+) -> None:
     first = start(place, tools, address_of(releases))
     assert first.returncode == 0 and first.stdout.endswith(f"LoRA Garage {__version__}\n"), first.stderr
     assert said("fetch").search(first.stdout) and "1.2.3 (about 21 MB)" in first.stdout
@@ -202,7 +227,9 @@ def test_the_archive_is_the_same_twice_and_holds_what_is_needed_alone(tmp_path: 
         names = [name.removeprefix("LoRA Garage/") for name in archive.namelist()]
         modes = {name: archive.getinfo(f"LoRA Garage/{name}").external_attr >> 16 & 0o777 for name in SCRIPTS}
         lines = archive.read("LoRA Garage/Start LoRA Garage.bat").splitlines(keepends=True)
-    assert {name.partition("/")[0] for name in names} == {one.partition("/")[0] for one in release.CONTENTS if one[0] != ":"}
+    assert {name.partition("/")[0] for name in names} == {
+        one.partition("/")[0] for one in release.CONTENTS if one[0] != ":"
+    }
     assert modes == dict.fromkeys(SCRIPTS[:2], 0o755) | {SCRIPTS[2]: 0o644}
     assert all(line.endswith(b"\r\n") for line in lines), "cmd loses its labels in a file with other line ends"
     command = [sys.executable, "-I", "-S", str(tmp_path / "LoRA Garage" / "launch.py"), "--version"]
@@ -212,7 +239,11 @@ def test_the_archive_is_the_same_twice_and_holds_what_is_needed_alone(tmp_path: 
 def test_every_uv_has_a_hash_and_both_scripts_know_its_name() -> None:
     table = (PROJECT / "packaging" / "uv.txt").read_text("utf-8")
     rows = re.findall(r"^((?:x86_64|aarch64)-([\w-]+)) \d\d ([0-9a-f]{64})$", table, re.MULTILINE)
-    assert len(rows) == 6 and len({sha256 for *_, sha256 in rows}) == 6 and re.search(r"^version [\d.]+$", table, re.MULTILINE)
+    assert (
+        len(rows) == 6
+        and len({sha256 for *_, sha256 in rows}) == 6
+        and re.search(r"^version [\d.]+$", table, re.MULTILINE)
+    )
     scripts = {name: (PROJECT / name).read_text("utf-8") for name in SCRIPTS}
     for platform, system, _ in rows:
         assert platform in scripts[SCRIPTS[2]] if "windows" in system else f"-{system}" in scripts[SCRIPTS[0]]
@@ -223,7 +254,12 @@ def test_both_scripts_say_every_sentence_and_none_that_cmd_would_garble() -> Non
     keys = {key.removeprefix("start.") for key in catalogue.keys("en") if key.startswith("start.")}
     for name, unsaid in ((SCRIPTS[0], set()), (SCRIPTS[2], {"no_curl"})):
         assert keys - unsaid == set(re.findall(r"\b(?:say|fail) ([a-z_]+)", (PROJECT / name).read_text("utf-8"))), name
-    assert not [key for key in keys for language in LANGUAGES if re.search(r'[!"%&|<>^]', catalogue.raw(f"start.{key}", language))]
+    assert not [
+        key
+        for key in keys
+        for language in LANGUAGES
+        if re.search(r'[!"%&|<>^]', catalogue.raw(f"start.{key}", language))
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -276,7 +312,9 @@ def test_the_wheel_is_one_package_and_keeps_what_it_writes_in_the_users_folder(w
         assert inside and all((wheel / "lora_garage" / folder / path).is_file() for path in inside)
 
     def said(*arguments: str) -> str:
-        return subprocess.run(command_of(wheel, tmp_path, *arguments), cwd=tmp_path, capture_output=True, text=True).stdout
+        return subprocess.run(
+            command_of(wheel, tmp_path, *arguments), cwd=tmp_path, capture_output=True, text=True
+        ).stdout
 
     assert said("--version") == f"LoRA Garage {__version__}\n"
     assert "lora-garage doctor" not in said("--help") and "    lora-garage COMMAND ..." in said("--help")
@@ -308,7 +346,9 @@ def container() -> dict[str, list[list[str]]]:
     for line in text.splitlines():
         if line and line[0] != "#":
             name, rest = line.split(maxsplit=1)
-            words = json.loads(rest) if rest.startswith("[") else shlex.split(string.Template(rest).safe_substitute(values))
+            words = (
+                json.loads(rest) if rest.startswith("[") else shlex.split(string.Template(rest).safe_substitute(values))
+            )
             found.setdefault(name, []).append(words)
             if name == "ARG":
                 values.update(word.split("=", 1) for word in words)
@@ -342,12 +382,22 @@ def test_pinokio_starts_what_is_here() -> None:
     named = set(re.findall(r'"(\w+\.json)"', menu))
     assert named == {file.name for file in folder.glob("*.json")} and menu.count("{") == menu.count("}")
     if shutil.which("node"):
-        at = "(installed, runs, url) => require(process.argv[1]).menu({}, { exists: () => installed, running: () => runs, local: () => ({ url }) })"
+        at = (
+            "(installed, runs, url) => require(process.argv[1]).menu({}, { exists: () => installed, running: () => "
+            "runs, local: () => ({ url }) })"
+        )
         states = "[[false, false], [true, false], [true, true], [true, true, 'http://127.0.0.1:7860/']]"
-        first = f"Promise.all({states}.map(each => ({at})(...each))).then(all => console.log(all.map(menu => menu.find(each => each.default).href).join()))"
-        shown = subprocess.run(["node", "-e", first, folder / "pinokio.js"], stdout=subprocess.PIPE, text=True, check=True).stdout
+        first = (
+            f"Promise.all({states}.map(each => ({at})(...each))).then(all => console.log(all.map(menu => "
+            f"menu.find(each => each.default).href).join()))"
+        )
+        shown = subprocess.run(
+            ["node", "-e", first, folder / "pinokio.js"], stdout=subprocess.PIPE, text=True, check=True
+        ).stdout
         assert shown.strip() == "install.json,start.json,start.json,http://127.0.0.1:7860/"
-    assert json.loads((folder / "start.json").read_text("utf-8"))["daemon"] is True, "else Pinokio ends it after its last step"
+    assert json.loads((folder / "start.json").read_text("utf-8"))["daemon"] is True, (
+        "else Pinokio ends it after its last step"
+    )
     for name in named:
         steps = json.loads((folder / name).read_text("utf-8"))["run"]
         assert {step["method"] for step in steps} <= {"shell.run", "local.set"}

@@ -33,9 +33,13 @@ def predict(app: kit.App, fn: int, data: list[Any]) -> str:
         return answer.read().decode()
 
 
-def test_a_token_reaches_the_hub_and_no_file(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, full: bool) -> None:
+def test_a_token_reaches_the_hub_and_no_file(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, full: bool
+) -> None:
     (tmp_path / "workspace").mkdir()
-    (tmp_path / "workspace" / "settings.yaml").write_text(json.dumps({"library_folders": [str(tiny_model.parent)]}), "utf-8")
+    (tmp_path / "workspace" / "settings.yaml").write_text(
+        json.dumps({"library_folders": [str(tiny_model.parent)]}), "utf-8"
+    )
     workspace = Workspace.open(tmp_path / "workspace")
     with hub.FakeHub({"owner/gated": hub.tiny_model()}) as server:
         server.gated = True
@@ -45,7 +49,9 @@ def test_a_token_reaches_the_hub_and_no_file(tmp_path: Path, tiny_model: Path, m
         app = kit.start_app(workspace.root, **places, **here, **kit.ENGLISH)
         try:
             refused(workspace)
-            assert any(FROM_SHELL in str(token) for token in server.tokens), "the shell's token was not used: nothing is tested"
+            assert any(FROM_SHELL in str(token) for token in server.tokens), (
+                "the shell's token was not used: nothing is tested"
+            )
             config = json.loads(urllib.request.urlopen(app.url + "/config").read())
             box = next(part["id"] for part in config["components"] if part["props"].get("elem_id") == "hub-token")
             take = next(fn["id"] for fn in config["dependencies"] if fn["inputs"] == [box] and fn["backend_fn"])
@@ -89,14 +95,18 @@ def refused(workspace: Workspace) -> None:
 
 
 @pytest.mark.parametrize(
-    "given", ["", " ", None, 7, ["hf_abcdefgh"], "short", "two words here", "x" * 600, "hf_ab\ncdefgh", "令牌令牌令牌令牌"]
+    "given",
+    ["", " ", None, 7, ["hf_abcdefgh"], "short", "two words here", "x" * 600, "hf_ab\ncdefgh", "令牌令牌令牌令牌"],
 )
 def test_what_is_no_token_is_refused_without_being_repeated(monkeypatch: pytest.MonkeyPatch, given: Any) -> None:
     monkeypatch.setenv("HF_TOKEN", FROM_SHELL)
     token = HubToken()
     with pytest.raises(ModelError) as caught:
         token.give(given)
-    assert not (isinstance(given, str) and len(given) > 4 and given in str(caught.value)) and token.source() == "environment"
+    assert (
+        not (isinstance(given, str) and len(given) > 4 and given in str(caught.value))
+        and token.source() == "environment"
+    )
 
 
 def test_forgetting_brings_back_what_the_shell_had(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,5 @@
-"""A process that waited for a run, and became its worker: what it holds before, what the run is, and what ends with whom."""
+"""A process that waited for a run, and became its worker: what it holds before, what the run is, and what ends with
+whom."""
 
 from __future__ import annotations
 
@@ -79,11 +80,16 @@ def test_the_run_of_one_that_waited_is_that_of_a_worker_started_anew(workspace: 
     assert spawn_worker(workspace, other).wait(600 * PATIENCE) == 0, other.log_tail()
     assert losses(run) == losses(other) and len(losses(run)) == 3
     log = (run.path / "train.log").read_bytes()
-    assert log.startswith(b"of an attempt before\n") and b"Loading weights" in log, "what it says goes where a worker's goes"
+    assert log.startswith(b"of an attempt before\n") and b"Loading weights" in log, (
+        "what it says goes where a worker's goes"
+    )
 
 
 def test_what_libraries_say_as_they_are_read_comes_into_the_log_of_the_run(tmp_path: Path) -> None:
-    code = "import sys; from core.training.standby import worker; print('read', file=sys.stderr); worker.take_over(sys.argv[1]); print('on')"
+    code = (
+        "import sys; from core.training.standby import worker; print('read', file=sys.stderr); "
+        "worker.take_over(sys.argv[1]); print('on')"
+    )
     log, said = tmp_path / "train.log", tmp_path / "said"
     with open(said, "w+b") as unsaid:
         subprocess.run([sys.executable, "-c", code, str(log)], stderr=unsaid, stdout=unsaid, cwd=PROJECT, check=True)
@@ -152,7 +158,9 @@ def test_one_that_waits_ends_with_the_app_that_was_killed(workspace: Workspace) 
 
 
 @pytest.mark.full
-def test_the_run_of_one_that_waited_outlives_its_app_and_the_next_app_watches_and_pauses_it(workspace: Workspace) -> None:
+def test_the_run_of_one_that_waited_outlives_its_app_and_the_next_app_watches_and_pauses_it(
+    workspace: Workspace,
+) -> None:
     with app(workspace, "trains") as started:
         mark = started.stdout.readline().strip()
         run = Runs(workspace).get(started.stdout.readline().strip())
@@ -173,8 +181,11 @@ def test_the_run_of_one_that_waited_outlives_its_app_and_the_next_app_watches_an
 
 
 @POSIX
-def test_one_that_dies_as_it_is_told_its_run_costs_the_run_nothing(workspace: Workspace, caplog: pytest.LogCaptureFixture) -> None:
-    """It stands still as the order comes, and is killed: nobody has said that the run began, so a worker is started anew."""
+def test_one_that_dies_as_it_is_told_its_run_costs_the_run_nothing(
+    workspace: Workspace, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It stands still as the order comes, and is killed: nobody has said that the run began, so a worker is started
+    anew."""
     supervisor, made = supervised(workspace)
     try:
         waiting = made._waiting

@@ -39,7 +39,10 @@ class StrangeConfig(LlamaConfig):
 class StrangeForCausalLM(LlamaForCausalLM):
     config_class = StrangeConfig
 """
-AUTO_MAP = {"AutoConfig": "modeling_strange.StrangeConfig", "AutoModelForCausalLM": "modeling_strange.StrangeForCausalLM"}
+AUTO_MAP = {
+    "AutoConfig": "modeling_strange.StrangeConfig",
+    "AutoModelForCausalLM": "modeling_strange.StrangeForCausalLM",
+}
 
 
 @pytest.fixture
@@ -52,7 +55,9 @@ def workspace(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch)
     (folder / "config.json").write_text(json.dumps(config), "utf-8")
     (folder / "modeling_strange.py").write_text(CODE, "utf-8")
     (tmp_path / "ws").mkdir()
-    (tmp_path / "ws" / "settings.yaml").write_text(json.dumps({"library_folders": [str(tmp_path / "library")]}), "utf-8")
+    (tmp_path / "ws" / "settings.yaml").write_text(
+        json.dumps({"library_folders": [str(tmp_path / "library")]}), "utf-8"
+    )
     monkeypatch.setenv("RAN", str(tmp_path / "ran"))
     monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
     return Workspace.open(tmp_path / "ws")
@@ -61,8 +66,11 @@ def workspace(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch)
 def command(workspace: Workspace, *arguments: str) -> subprocess.CompletedProcess:
     line = [sys.executable, "-m", "core.commands", "trust", *arguments, "--workspace", str(workspace.root)]
     environment = os.environ | {"LORA_GARAGE_LANG": "en"}
-    del environment["HF_MODULES_CACHE"]  # what a worker needs: a command is forked (tests/kit/warm) where it reads no such setting
-    return subprocess.run(line, cwd=PROJECT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    # what a worker needs: a command is forked (tests/kit/warm) where it reads no such setting
+    del environment["HF_MODULES_CACHE"]
+    return subprocess.run(
+        line, cwd=PROJECT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60
+    )
 
 
 def refusal(workspace: Workspace, model: str = MODEL) -> str:
@@ -78,7 +86,9 @@ class NullDeviceOfWindows(io.StringIO):
         return True
 
 
-def test_without_a_terminal_on_windows_it_says_how_to_trust(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_without_a_terminal_on_windows_it_says_how_to_trust(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     """It asked, met the end of the input and ended with 130, as if somebody had broken off."""
     monkeypatch.setattr(sys, "stdin", NullDeviceOfWindows())
     assert trust_command._asked(MODEL) is False
@@ -94,7 +104,11 @@ def test_a_models_own_python_runs_only_as_it_was_trusted(workspace: Workspace, t
     assert command(workspace, MODEL, "--yes").returncode == 0
     assert not (tmp_path / "ran").exists(), "showing it ran it"
 
-    recipe = {"model": {"id": MODEL}, "data": {"source": "sample:pirate_answers"}, "train": {"max_steps": 1, "sample_seconds": 0}}
+    recipe = {
+        "model": {"id": MODEL},
+        "data": {"source": "sample:pirate_answers"},
+        "train": {"max_steps": 1, "sample_seconds": 0},
+    }
     run = Runs(workspace).create(Recipe.parse(recipe), "test")
     assert spawn_worker(workspace, run).wait(600) == 0, run.log_tail()
     assert (tmp_path / "ran").read_text() == "ran" and run.status().state == State.COMPLETED
@@ -115,7 +129,9 @@ def test_a_models_own_python_runs_only_as_it_was_trusted(workspace: Workspace, t
     assert not (tmp_path / "ran").exists()
 
 
-def test_the_same_model_runs_its_python_where_transformers_is_simply_told_to(workspace: Workspace, tmp_path: Path) -> None:
+def test_the_same_model_runs_its_python_where_transformers_is_simply_told_to(
+    workspace: Workspace, tmp_path: Path
+) -> None:
     """The attack of the test above, where nobody stands in its way: else that one would hold nothing back."""
     from transformers import AutoConfig
 
@@ -137,7 +153,11 @@ def test_on_the_hub_it_is_refused_before_its_weights_and_trusted_by_the_files_of
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = {"model_type": "garage_strange", "auto_map": AUTO_MAP}
-    files = tiny_model() | {"config.json": json.dumps(config).encode(), "modeling_strange.py": CODE.encode(), "setup.sh": b"rm"}
+    files = tiny_model() | {
+        "config.json": json.dumps(config).encode(),
+        "modeling_strange.py": CODE.encode(),
+        "setup.sh": b"rm",
+    }
     with FakeHub({"owner/model": files}) as server:
         # Not the library's own constants: hf_hub_url has a template of the real address from its import.
         here = vars(answers.constants) | {"ENDPOINT": server.url, "HF_HUB_CACHE": str(tmp_path / "cache")}
@@ -154,7 +174,10 @@ def test_on_the_hub_it_is_refused_before_its_weights_and_trusted_by_the_files_of
 
         Trust(workspace).pin("owner/model", {name: sha256(content) for name, content in found.items()})
         folder = Models(workspace).obtain("owner/model", None, lambda stage, progress: None, lambda: None)
-        assert Trust(workspace).allows("owner/model", folder) and (folder / "modeling_strange.py").read_bytes() == CODE.encode()
+        assert (
+            Trust(workspace).allows("owner/model", folder)
+            and (folder / "modeling_strange.py").read_bytes() == CODE.encode()
+        )
     assert not (tmp_path / "ran").exists()
 
 
@@ -162,11 +185,17 @@ def test_there_is_no_way_to_trust_from_the_page() -> None:
     webui = PROJECT / "webui"
     for path in webui.rglob("*.py"):
         source = path.read_text("utf-8")
-        assert "trust_remote_code" not in source and "core.models.trust" not in source and "own_code" not in source, path.name
+        assert "trust_remote_code" not in source and "core.models.trust" not in source and "own_code" not in source, (
+            path.name
+        )
     assert "trust" not in json.dumps(Recipe.model_json_schema()).lower()
 
 
-@pytest.mark.parametrize("arguments", [["starter"], ["../x", "--yes"], ["library:nothing", "--yes"], ["http://x/y", "--yes"]])
+@pytest.mark.parametrize(
+    "arguments", [["starter"], ["../x", "--yes"], ["library:nothing", "--yes"], ["http://x/y", "--yes"]]
+)
 def test_what_cannot_be_trusted_is_said_in_a_sentence(workspace: Workspace, arguments: list[str]) -> None:
     result = command(workspace, *arguments)
-    assert result.returncode == 2 and len(result.stderr.strip().splitlines()) == 1 and not Trust(workspace).file.exists()
+    assert (
+        result.returncode == 2 and len(result.stderr.strip().splitlines()) == 1 and not Trust(workspace).file.exists()
+    )

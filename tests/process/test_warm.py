@@ -19,7 +19,8 @@ def test_processes_are_forked_here_unless_there_is_a_card() -> None:
 
 
 def test_nothing_is_forked_where_there_is_a_card(tmp_path: Path) -> None:
-    """bitsandbytes' import initializes CUDA: forked workers ended with "Cannot re-initialize CUDA in forked subprocess"."""
+    """bitsandbytes' import initializes CUDA: forked workers ended with "Cannot re-initialize CUDA in forked
+    subprocess"."""
     cards = fake_nvml.write(tmp_path / "cards.txt", fake_nvml.EIGHT_GB)
     environment = {**os.environ, **fake_nvml.environment(fake_nvml.compile(tmp_path), cards)}
     this = f"{Path(__file__).relative_to(PROJECT)}::{test_processes_are_forked_here_unless_there_is_a_card.__name__}"

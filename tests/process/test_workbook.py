@@ -18,14 +18,21 @@ from tests.kit.office import xlsx
 def far(folder: Path, cell: str) -> Path:
     """Two cells with nothing between them."""
     row = "".join(filter(str.isdecimal, cell))
-    sheet = xlsx({"S": [["question", "answer"], ["Why?", "So."]]}, raw_rows=f'<row r="{row}"><c r="{cell}"><v>1</v></c></row>')
+    sheet = xlsx(
+        {"S": [["question", "answer"], ["Why?", "So."]]}, raw_rows=f'<row r="{row}"><c r="{cell}"><v>1</v></c></row>'
+    )
     (folder / "a.xlsx").write_bytes(sheet)
     return folder / "a.xlsx"
 
 
 def test_a_sheet_is_read_to_its_end(tmp_path: Path) -> None:
     report = inspect_file(far(tmp_path, "B3"))
-    assert (report.kind, report.rows, report.good_rows, str(report.problems[0].sentence)[:15]) == ("xlsx", 2, 1, "Row 2 (line 3):")
+    assert (report.kind, report.rows, report.good_rows, str(report.problems[0].sentence)[:15]) == (
+        "xlsx",
+        2,
+        1,
+        "Row 2 (line 3):",
+    )
 
 
 def test_cells_at_opposite_corners_end_that_process_and_not_ours(tmp_path: Path) -> None:

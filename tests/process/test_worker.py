@@ -117,7 +117,8 @@ def test_the_same_recipe_twice_gives_the_same_losses(workspace: Workspace) -> No
 
 
 def test_a_run_with_offloaded_layers_is_the_run_without_bit_for_bit(workspace: Workspace) -> None:
-    """The worker's own way, from the base that is read into RAM to the adapter; here the card is RAM too (tests/model/test_streaming)."""
+    """The worker's own way, from the base that is read into RAM to the adapter; here the card is RAM too
+    (tests/model/test_streaming)."""
     found = []
     for count in (0, 2):
         steps = {"max_steps": 2, "eval_steps": 2, "gradient_checkpointing": True, "offload_layers": count}
@@ -174,7 +175,9 @@ def test_a_row_that_gives_no_number_is_left_out_said_and_the_run_goes_on(
     assert bad["loss"] is None and bad["step"] == told["step"] > 1 and told["message"]["key"] == "sanity.left_out"
     from safetensors.torch import load_file
 
-    assert run.has_adapter() and all(t.isfinite().all() for t in load_file(run.adapter / "adapter_model.safetensors").values())
+    assert run.has_adapter() and all(
+        t.isfinite().all() for t in load_file(run.adapter / "adapter_model.safetensors").values()
+    )
 
 
 def test_data_with_nothing_to_learn_fails_in_words(workspace: Workspace) -> None:
@@ -187,7 +190,11 @@ def test_data_with_nothing_to_learn_fails_in_words(workspace: Workspace) -> None
 
 @pytest.mark.parametrize(
     ("model", "key"),
-    [("library:nothing", "model.not_in_library"), ("library:../tiny", "model.not_in_library"), ("../../etc", "model.bad_id")],
+    [
+        ("library:nothing", "model.not_in_library"),
+        ("library:../tiny", "model.not_in_library"),
+        ("../../etc", "model.bad_id"),
+    ],
 )
 def test_a_model_that_is_not_there_fails_in_words(workspace: Workspace, model: str, key: str) -> None:
     run, code = carried_out(workspace, tiny_recipe(model={"id": model}))
@@ -357,7 +364,8 @@ def test_the_starter_model_learns_in_a_few_steps(make_workspace: Callable[[], Wo
         "data": {"source": "sample:pirate_answers"},
         "adapter": {"method": method},
         "train": {
-            "learning_rate": 3e-3, "max_steps": 6, "per_device_train_batch_size": 2, "eval_steps": 6, "save_steps": 6, "sample_seconds": 0,
+            "learning_rate": 3e-3, "max_steps": 6, "per_device_train_batch_size": 2, "eval_steps": 6, "save_steps": 6,
+            "sample_seconds": 0,
         },
     }  # fmt: skip
     run, code = carried_out(make_workspace(), plan.resolve(Recipe.parse(value), method, has_card=False))
@@ -368,12 +376,21 @@ def test_the_starter_model_learns_in_a_few_steps(make_workspace: Callable[[], Wo
 
 
 def test_a_run_that_said_completed_leaves_at_once_whatever_a_library_still_waits_for(workspace: Workspace) -> None:
-    """Once a worker was seen that had said so and then did not end. Here what a library left for the end of Python never returns."""
+    """Once a worker was seen that had said so and then did not end. Here what a library left for the end of Python
+    never returns."""
     run = Runs(workspace).create(tiny_recipe(train={"max_steps": 1}), "command")
     waits = "import atexit, runpy, threading; atexit.register(threading.Event().wait)"
     waits += "; runpy.run_module('core.training.worker', run_name='__main__', alter_sys=True)"
     with open(run.path / "train.log", "ab") as log:
-        command = [sys.executable, "-m", "tests.faults.instead", "core.training.worker", waits, "--workspace", str(workspace.root)]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.faults.instead",
+            "core.training.worker",
+            waits,
+            "--workspace",
+            str(workspace.root),
+        ]
         command += [run.id]
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=workspace.root, env=worker_environment())
     assert finish(process, run, 60) == 0, run.log_tail()

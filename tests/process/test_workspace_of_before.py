@@ -1,7 +1,9 @@
-"""A workspace that version 0.1 left (commit 3bbf3dc) opens as it is: runs in every state, a queue, an export, what was chosen.
+"""A workspace that version 0.1 left (commit 3bbf3dc) opens as it is: runs in every state, a queue, an export, what was
+chosen.
 
-tests/data/workspace_of_0.1.zip was made by that version's own code and commands: eight runs of a tiny model, the words of its
-commands in expected/. Left out of it is what can be had anew: the tokenizer (the starter's) and the tiny model's weights (a seed).
+tests/data/workspace_of_0.1.zip was made by that version's own code and commands: eight runs of a tiny model, the words
+of its commands in expected/. Left out of it is what can be had anew: the tokenizer (the starter's) and the tiny model's
+weights (a seed).
 """
 
 from __future__ import annotations
@@ -47,7 +49,8 @@ def place(tmp_path_factory: pytest.TempPathFactory, starter_folder: Path) -> Pat
     for file in [file for file in root.rglob("*") if file.is_file() and file.suffix != ".pt"]:
         raw = file.read_bytes()
         if b"@ROOT@" in raw:
-            file.write_bytes(raw.replace(b"@ROOT@", root.as_posix().encode()))  # inside JSON, where \\ would mean another thing
+            # inside JSON, where \\ would mean another thing
+            file.write_bytes(raw.replace(b"@ROOT@", root.as_posix().encode()))
     for config in [*root.rglob("tokenizer_config.json")]:
         shutil.copyfile(starter_folder / "tokenizer.json", config.with_name("tokenizer.json"))
     torch.manual_seed(0)
@@ -117,8 +120,19 @@ def test_the_commands_say_of_it_what_they_said_then(place: Path, workspace: Work
     then = expected(place, "inspect")
     # What it could not say then, and what it found nothing of.
     nothing: dict[str, Any] = {name: [] for name in ("left_out", "people", "questions", "findings")}
-    nothing |= {"roles": {}, "guessed": False, "chat": None, "conversations": None, "header": None, "sheet": "", "sheets": []}
-    assert [said.pop("kind"), len(said.pop("examples"))] == ["chat" if then["format"] == "messages" else "instruction", 3]
+    nothing |= {
+        "roles": {},
+        "guessed": False,
+        "chat": None,
+        "conversations": None,
+        "header": None,
+        "sheet": "",
+        "sheets": [],
+    }
+    assert [said.pop("kind"), len(said.pop("examples"))] == [
+        "chat" if then["format"] == "messages" else "instruction",
+        3,
+    ]
     assert list(said.pop("columns")) == then.pop("columns") and said.pop("file_kind") == then.pop("kind")
     assert said == then | nothing | {"learned": then["learned"] | {"rows_refused": 0, "refused": []}}
 
@@ -130,7 +144,9 @@ def test_what_was_chosen_and_kept_is_there(workspace: Workspace) -> None:
     assert [preset.title for preset in presets.list()] == ["Mine"] and presets.get("mine").recipe.adapter.r == 4
     assert run_named(workspace, "done").name == "Done, renamed"
     order = Queue(workspace).read()
-    assert [entry.run.split("_")[1] for entry in order.runs] == ["waiting"] and order.hold and order.hold.why == "person"
+    assert (
+        [entry.run.split("_")[1] for entry in order.runs] == ["waiting"] and order.hold and order.hold.why == "person"
+    )
     for run in Runs(workspace).list():
         assert run.recipe().model.id == "library:tiny", run.id
 
@@ -145,7 +161,11 @@ from webui.kit.wording import Wording
 from webui.run import card
 services = Services.open(Workspace.open(sys.argv[1]))
 rows = services.snapshots.now(fresh=True).rows
-drawn = [(row.id, len(str(card.card(services.snapshots.view(row.id), Wording(language))))) for row in rows for language in ("en", "zh")]
+drawn = [
+    (row.id, len(str(card.card(services.snapshots.view(row.id), Wording(language)))))
+    for row in rows
+    for language in ("en", "zh")
+]
 print(len(drawn), min(size for _, size in drawn), len(services.snapshots.exports(rows[-1].id)[0]))
 """
     done = subprocess.run(
@@ -171,10 +191,14 @@ def test_a_run_that_was_cut_off_goes_on_from_its_checkpoint(workspace: Workspace
     run.ask("pause")
     assert worker.wait(600) == 4, run.log_tail()
     assert run.status().state == State.PAUSED
-    again = {line["step"]: line["loss"] for line in run.all_metrics() if line["kind"] == "train" and line["attempt"] == 2}
+    again = {
+        line["step"]: line["loss"] for line in run.all_metrics() if line["kind"] == "train" and line["attempt"] == 2
+    }
     assert min(again) == 16, "the step after its checkpoint"
     if os.environ.get("OMP_NUM_THREADS") == "1":  # as when it was made; the weights are the same by their seed
-        assert {step: again[step] for step in again if step in losses} == {step: losses[step] for step in again if step in losses}
+        assert {step: again[step] for step in again if step in losses} == {
+            step: losses[step] for step in again if step in losses
+        }
 
 
 def test_a_run_that_is_done_is_trained_further(workspace: Workspace) -> None:

@@ -69,13 +69,17 @@ def mounted(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 SMALL = "data: {source: 'sample:pirate_answers'}\ntrain: {max_steps: 1, sample_seconds: 0}\n"
 
 
-def test_the_app_and_a_training_refuse_a_read_only_drive_in_a_sentence(mounted: Callable[[str], Path], tmp_path: Path) -> None:
+def test_the_app_and_a_training_refuse_a_read_only_drive_in_a_sentence(
+    mounted: Callable[[str], Path], tmp_path: Path
+) -> None:
     root = mounted("rw") / "ws"
     Workspace.open(root)
     mounted("ro")
     (tmp_path / "small.yaml").write_text(SMALL, "utf-8")
     refused_in_a_sentence(run_module("webui", "--no-browser", "--workspace", str(root)), root)
-    refused_in_a_sentence(run_module("core.commands", "train", str(tmp_path / "small.yaml"), "--workspace", str(root)), root)
+    refused_in_a_sentence(
+        run_module("core.commands", "train", str(tmp_path / "small.yaml"), "--workspace", str(root)), root
+    )
     looked = run_module("core.commands", "runs", "--json", "--workspace", str(root))
     assert looked.returncode == 0 and json.loads(looked.stdout) == {"runs": []}, "what is there can still be looked at"
 

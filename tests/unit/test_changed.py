@@ -19,8 +19,12 @@ FILES = {
     "core/words.py": "def title():\n    return msg('page.title')\n",
     "core/locales/en/page.yaml": "title: Start\nother: End\n",
     "presets/table.yaml": "rows: 1\n",
-    "tests/conftest.py": "import pytest\n\nfrom core.folder import Folder\n\n\n@pytest.fixture\ndef folder():\n    return Folder()\n",
-    "tests/test_files.py": "from core.files import read, write\n\n\ndef test_write():\n    write('')\n\n\ndef test_read():\n    read()\n",
+    "tests/conftest.py": (
+        "import pytest\n\nfrom core.folder import Folder\n\n\n@pytest.fixture\ndef folder():\n    return Folder()\n"
+    ),
+    "tests/test_files.py": (
+        "from core.files import read, write\n\n\ndef test_write():\n    write('')\n\n\ndef test_read():\n    read()\n"
+    ),
     "tests/test_folder.py": "def test_save(folder):\n    folder.save()\n",
     "tests/test_worker.py": "def test_start():\n    start('core.worker')\n",
     "tests/test_table.py": "from core import table\n\n\ndef test_rows():\n    table.rows()\n",
@@ -33,7 +37,11 @@ def checkout(tmp_path: Path) -> Path:
     for path, text in FILES.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text, "utf-8")
-    for command in (["init", "-q"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "Begin"]):
+    for command in (
+        ["init", "-q"],
+        ["add", "."],
+        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "Begin"],
+    ):
         subprocess.run(["git", *command], cwd=tmp_path, check=True)
     return tmp_path
 
@@ -42,7 +50,10 @@ def reached(checkout: Path, path: str, old: str, new: str) -> dict[str, int]:
     file = checkout / path
     file.write_text(file.read_text("utf-8").replace(old, new), "utf-8")
     project = Project(checkout)
-    return {test.removeprefix("tests/"): distance for test, distance in project.tests(Change(project, "HEAD").nodes()).items()}
+    return {
+        test.removeprefix("tests/"): distance
+        for test, distance in project.tests(Change(project, "HEAD").nodes()).items()
+    }
 
 
 def test_a_change_reaches_the_tests_that_use_it_through_modules_fixtures_and_processes(checkout: Path) -> None:
@@ -72,11 +83,21 @@ def test_a_data_file_reaches_what_names_it_and_a_sentence_what_says_it(checkout:
 
 def test_the_nearest_and_quickest_are_run_within_the_budget_and_the_rest_is_said() -> None:
     near, far = {f"near{n}": NEAR for n in range(3)}, {f"far{n}": NEAR + 1 for n in range(3)}
-    seconds = {"changed": 2 * NEAR_S, "near0": NEAR_S - FAR_S, "near1": 1.0, "near2": NEAR_S, "far0": 3.0, "far1": 1.0, "far2": 2.0}
+    seconds = {
+        "changed": 2 * NEAR_S,
+        "near0": NEAR_S - FAR_S,
+        "near1": 1.0,
+        "near2": NEAR_S,
+        "far0": 3.0,
+        "far1": 1.0,
+        "far2": 2.0,
+    }
     choice = Choice.of(near, seconds)
     assert (choice.run, choice.left, choice.seconds) == (["near1", "near0"], ["near2"], NEAR_S - FAR_S + 1)
     assert Choice.of(far, seconds).run == ["far1", "far2", "far0"]
-    assert Choice.of(near | far, seconds).left == ["near2", *["far1", "far2", "far0"]], "far ones only where little is near"
+    assert Choice.of(near | far, seconds).left == ["near2", *["far1", "far2", "far0"]], (
+        "far ones only where little is near"
+    )
     assert Choice.of({"changed": 0} | near, seconds).run == ["changed"], "what was changed is run whatever it takes"
 
 

@@ -13,7 +13,8 @@ from core.models.shapes.shape import ModelShape
 CHECK = ExportCheck(prompts_read_alike=1, prompts=1, own_prompts=True, passed=True)
 # Qwen3-8B as its config.json says: 8.19 billion parameters.
 EIGHT = ModelShape(
-    model_type="qwen3", hidden_size=4096, num_hidden_layers=36, num_attention_heads=32, num_key_value_heads=8, head_dim=128,
+    model_type="qwen3", hidden_size=4096, num_hidden_layers=36, num_attention_heads=32, num_key_value_heads=8,
+    head_dim=128,
     intermediate_size=12288, vocab_size=151936, tie_word_embeddings=False,
 )  # fmt: skip
 
@@ -22,7 +23,8 @@ def made(
     base: str = "a/b", kind: str = "gguf", quant: str | None = "q4_k_m", size: int = 5_000_000_000, **more: object
 ) -> ExportResult:
     return ExportResult(
-        name="x", run="x", run_name="x", kind=kind, quant=quant, base=base, dtype="bfloat16", files={"a": size}, check=CHECK,
+        name="x", run="x", run_name="x", kind=kind, quant=quant, base=base, dtype="bfloat16", files={"a": size},
+        check=CHECK,
         created=0.0, seconds=600.0, **more,
     )  # fmt: skip
 
@@ -39,9 +41,11 @@ def test_eight_billion_parameters_are_told_in_gigabytes_and_fit_a_pc_with_sixtee
     ("quant", "size"), [("q4_k_m", 105_454_048), ("q5_k_m", 112_103_392), ("q6_k", 138_382_816), ("q8_0", 144_810_976)]
 )
 def test_a_small_file_with_rows_that_fill_no_block_is_told_as_large_as_llamacpp_makes_it(quant: str, size: int) -> None:
-    """Of the starter 83 MB were told before, and 105 MB came. Sizes: llama.cpp b11739's own, of SmolLM2-135M-Instruct."""
+    """Of the starter 83 MB were told before, and 105 MB came. Sizes: llama.cpp b11739's own, of
+    SmolLM2-135M-Instruct."""
     starter = ModelShape(
-        model_type="llama", hidden_size=576, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3, head_dim=64,
+        model_type="llama", hidden_size=576, num_hidden_layers=30, num_attention_heads=9, num_key_value_heads=3,
+        head_dim=64,
         intermediate_size=1536, vocab_size=49152, tie_word_embeddings=True,
     )  # fmt: skip
     assert room.of_model("gguf", quant, "a/b", starter, []).size == pytest.approx(size, rel=0.02)
@@ -57,7 +61,9 @@ def test_a_small_file_with_rows_that_fill_no_block_is_told_as_large_as_llamacpp_
         ([made(kind="merged", quant=None, size=16_000_000_000)], None),
     ],
 )
-def test_how_long_it_takes_is_an_earlier_ones_time_or_not_said(earlier: list[ExportResult], seconds: float | None) -> None:
+def test_how_long_it_takes_is_an_earlier_ones_time_or_not_said(
+    earlier: list[ExportResult], seconds: float | None
+) -> None:
     told = room.of_model("gguf", "q4_k_m", "a/b", EIGHT, earlier).seconds
     assert told == (None if seconds is None else pytest.approx(seconds, rel=0.02))
 

@@ -1,4 +1,5 @@
-"""The words in which systems and libraries say that the memory or the disk was not enough: Linux', Windows', CUDA's, Rust's."""
+"""The words in which systems and libraries say that the memory or the disk was not enough: Linux', Windows', CUDA's,
+Rust's."""
 
 from __future__ import annotations
 
@@ -21,8 +22,10 @@ from core.workspace.folder import Workspace
 
 OUT_OF_MEMORY = [
     MemoryError(),
-    RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"),
-    RuntimeError("[enforce fail at alloc_cpu.cpp:114] data. DefaultCPUAllocator: not enough memory: you tried to allocate 16777216 bytes."),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried "
+                 "to allocate 4 bytes"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:114] data. DefaultCPUAllocator: not enough memory: you tried to "
+                 "allocate 16777216 bytes."),
     RuntimeError("CUDA error: out of memory"),
     RuntimeError("CUDA error: resource already mapped"),
     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
@@ -74,8 +77,8 @@ def test_a_page_file_that_is_too_small_gets_its_own_remedy(tmp_path: Path) -> No
 
 
 def test_a_folder_is_weighed_while_another_program_tidies_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """pip removed a folder of its own at the moment in which it was to be looked into: "Cannot write to tools (Path not found)" was the
-    end of an export that waited for its tools."""
+    """pip removed a folder of its own at the moment in which it was to be looked into: "Cannot write to tools (Path not
+    found)" was the end of an export that waited for its tools."""
     (tmp_path / "wheels").mkdir()
     (tmp_path / "wheels" / "a.whl").write_bytes(b"x" * 10)
     (tmp_path / "pip-unpack").mkdir()
@@ -94,7 +97,9 @@ def test_a_folder_is_weighed_while_another_program_tidies_it(tmp_path: Path, mon
     assert not (tmp_path / "pip-unpack").exists()
 
 
-def test_a_folder_takes_the_place_of_another_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_takes_the_place_of_another_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An adapter that was saved once stays where saving it again ends early, or the new one cannot be renamed."""
     folder, real = tmp_path / "adapter", files.rename
 
@@ -122,7 +127,8 @@ def test_a_folder_takes_the_place_of_another_whole_or_not_at_all(tmp_path: Path,
 
 
 def test_what_cannot_be_read_for_a_moment_is_not_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A scanner that holds a file for longer than a look waits: the queue, the preferences, the models whose code is trusted."""
+    """A scanner that holds a file for longer than a look waits: the queue, the preferences, the models whose code is
+    trusted."""
     space = Workspace.open(tmp_path / "ws")
     order, trust = Queue(space), Trust(space)
     order.add("first", [])

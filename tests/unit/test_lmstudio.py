@@ -65,12 +65,20 @@ def test_the_folder_that_its_settings_name_is_taken_and_one_on_a_disk_that_is_go
     settings.write_text(json.dumps({"downloadsFolder": str(tmp_path / "unplugged" / "models")}), "utf-8")
     with pytest.raises(ExportError, match="unplugged"):
         lmstudio.wanted_folder(tmp_path)
-    for nothing in ("{", "[]", '{"downloadsFolder": 7}', '{"downloadsFolder": "models"}', '{"downloadsFolder": "/a\\u0000"}'):
+    for nothing in (
+        "{",
+        "[]",
+        '{"downloadsFolder": 7}',
+        '{"downloadsFolder": "models"}',
+        '{"downloadsFolder": "/a\\u0000"}',
+    ):
         settings.write_text(nothing, "utf-8")
         assert lmstudio.models_folder(tmp_path) == home / "models", nothing
 
 
-def test_what_cannot_be_placed_leaves_nothing_and_the_earlier_one_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_placed_leaves_nothing_and_the_earlier_one_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     models, file = tmp_path / "models", tmp_path / "a.gguf"
     models.mkdir()
     file.write_bytes(b"GGUF")

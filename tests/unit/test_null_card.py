@@ -1,4 +1,5 @@
-"""What the null card (tests/card) says where it cannot be made, and its record, as far as they need no CUDA build of torch."""
+"""What the null card (tests/card) says where it cannot be made, and its record, as far as they need no CUDA build of
+torch."""
 
 from __future__ import annotations
 
@@ -60,7 +61,9 @@ def test_a_wheel_that_cannot_be_had_is_told_in_pips_words_and_tried_again(
     monkeypatch.setattr(subprocess, "run", run)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=9e9))
     for _ in range(2):
-        with pytest.raises(NotPossible, match="could not install the CUDA build of torch: ERROR: No matching distribution"):
+        with pytest.raises(
+            NotPossible, match="could not install the CUDA build of torch: ERROR: No matching distribution"
+        ):
             null_card.ready()
     assert sum("pip" in command for command in calls) == 2
 
@@ -78,10 +81,24 @@ def test_a_library_that_is_not_known_is_named(null_card: NullCard, monkeypatch: 
     lib = null_card.packages / "torch/lib"
     lib.mkdir(parents=True)
     for soname in ("libcudart.so.14", "libcublas.so.13", "libgomp.so.1"):
-        subprocess.run(["gcc", "-shared", f"-Wl,-soname,{soname}", "-x", "c", "/dev/null", "-o", lib / soname], check=True)
+        subprocess.run(
+            ["gcc", "-shared", f"-Wl,-soname,{soname}", "-x", "c", "/dev/null", "-o", lib / soname], check=True
+        )
     linked = [lib / soname for soname in ("libcudart.so.14", "libcublas.so.13", "libgomp.so.1")]
     subprocess.run(
-        ["gcc", "-shared", "-Wl,--no-as-needed", "-x", "c", "/dev/null", "-x", "none", *linked, "-o", lib / "libtorch.so"],
+        [
+            "gcc",
+            "-shared",
+            "-Wl,--no-as-needed",
+            "-x",
+            "c",
+            "/dev/null",
+            "-x",
+            "none",
+            *linked,
+            "-o",
+            lib / "libtorch.so",
+        ],
         check=True,
     )
     monkeypatch.setattr(card, "bitsandbytes_library", lambda: lib / "libtorch.so")
@@ -125,7 +142,9 @@ def test_the_record_says_first_what_it_cannot_show(tmp_path: Path) -> None:
 
 def test_a_whole_run_takes_the_journeys_and_every_file_marked_gpu() -> None:
     files = files_of([])
-    assert {"tests/card/test_journeys.py", "tests/model/test_on_a_card.py", "tests/model/test_streaming.py"} <= set(files)
+    assert {"tests/card/test_journeys.py", "tests/model/test_on_a_card.py", "tests/model/test_streaming.py"} <= set(
+        files
+    )
     with pytest.raises(NotPossible, match="test_nothing"):
         files_of(["tests/card/test_nothing.py"])
     with pytest.raises(NotPossible, match="a whole run"):

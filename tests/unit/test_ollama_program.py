@@ -1,4 +1,5 @@
-"""Giving an export to Ollama, whose place a script takes: it answers, hangs, babbles, is too old, lies. Ollama's own program is in no index here."""
+"""Giving an export to Ollama, whose place a script takes: it answers, hangs, babbles, is too old, lies. Ollama's own
+program is in no index here."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ def refused(ollama: Path, modelfile: Path) -> str:
 
 @pytest.fixture
 def modelfile(tmp_path: Path) -> Path:
-    """In a folder with spaces, Chinese and quotes, by a path of more than 260 characters where Windows does not have to be asked for that."""
+    """In a folder with spaces, Chinese and quotes, by a path of more than 260 characters where Windows does not have to
+    be asked for that."""
     folder = tmp_path / "Mein 'Export' 海盗"
     if os.name != "nt":
         folder = folder / ("long " * 30) / ("path " * 30)
@@ -59,7 +61,8 @@ def test_a_model_is_created_and_answers(ollama: Ollama, modelfile: Path) -> None
         (instead("create", "sys.exit('Error: unsupported architecture')"), "ollama.failed"),
         (instead("create", "sys.exit('Error: could not connect to ollama server')"), "ollama.not_running"),
         (instead("create", "print('success')"), "ollama.no_model"),
-        (instead("run", "print('\\x1b[1G\u2819 \\x1b[K\\x1b[1G\u2839 \\x1b[K\\x1b[2K\\x1b[1G\\x1b[?25h\\n \\n')"), "ollama.no_answer"),
+        (instead("run", "print('\\x1b[1G\u2819 \\x1b[K\\x1b[1G\u2839 \\x1b[K\\x1b[2K\\x1b[1G\\x1b[?25h\\n \\n')"),
+            "ollama.no_answer"),
         (instead("run", "sys.exit(3)"), "ollama.failed"),
         (instead("create", "[sys.stdout.write('\\x00\\xff' * 9999) for _ in iter(int, 1)]"), "ollama.babbles"),
     ],
@@ -120,7 +123,8 @@ def test_a_page_looks_on_while_one_at_a_time_is_given_and_it_can_be_cancelled(ol
 
 @pytest.mark.parametrize(
     ("says", "is_too_old"),
-    [("ollama version is 0.40.11", True), ("ollama version is 0.40.12", False), ("Warning: client version is v0.9.6", True),
+    [("ollama version is 0.40.11", True), ("ollama version is 0.40.12", False), ("Warning: client version is v0.9.6",
+        True),
      ("ollama version is 1.0.0-rc1", False), ("\x1b[31m\x00 rubbish \ufffd", False), ("version is " + "9" * 99, False)],
 )  # fmt: skip
 def test_one_too_old_for_a_family_is_told_before_the_work(ollama: Ollama, says: str, is_too_old: bool) -> None:

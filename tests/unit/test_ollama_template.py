@@ -1,7 +1,7 @@
 """The TEMPLATE for Ollama: what Go's own text/template makes of it is what the training template writes.
 
-Go is asked in `--full` (where it is installed); what it wrote is kept as hashes in tests/data/ollama_templates.json, and the gate holds
-our own rendering of the same templates to them.
+Go is asked in `--full` (where it is installed); what it wrote is kept as hashes in tests/data/ollama_templates.json,
+and the gate holds our own rendering of the same templates to them.
 """
 
 from __future__ import annotations
@@ -29,19 +29,34 @@ from tests.kit.templates import NAMES, source, template
 
 KEPT = PROJECT / "tests" / "data" / "ollama_templates.json"
 DOCS = PROJECT / "docs" / "export.md"
-IN_THE_GATE = {"qwen3", "qwen2_5", "qwen3_8", "glm4moe", "llama3", "gemma3", "lfm2_2_5", "deepseek_r1_distill", "phi3", "smolvlm"}
+IN_THE_GATE = {
+    "qwen3",
+    "qwen2_5",
+    "qwen3_8",
+    "glm4moe",
+    "llama3",
+    "gemma3",
+    "lfm2_2_5",
+    "deepseek_r1_distill",
+    "phi3",
+    "smolvlm",
+}
 MORE = {
     "plain": ChatTemplate(PLAIN, {"eos_token": "</s>"}),
     "llama2": ChatTemplate(
-        "{% if messages[0]['role'] == 'system' %}{% set system = '<<SYS>>\n' + messages[0]['content'] + '\n<</SYS>>\n\n' %}"
-        "{% set rest = messages[1:] %}{% else %}{% set system = '' %}{% set rest = messages %}{% endif %}{% for m in rest %}"
-        "{% if m['role'] == 'user' %}{{ bos_token + '[INST] ' + (system if loop.first else '') + m['content'] + ' [/INST]' }}"
+        "{% if messages[0]['role'] == 'system' %}{% set system = '<<SYS>>\n' + messages[0]['content'] + '\n<</SYS>>\n\n"
+        "' %}"
+        "{% set rest = messages[1:] %}{% else %}{% set system = '' %}{% set rest = messages %}{% endif %}{% for m in "
+        "rest %}"
+        "{% if m['role'] == 'user' %}{{ bos_token + '[INST] ' + (system if loop.first else '') + m['content'] + ' "
+        "[/INST]' }}"
         "{% else %}{{ ' ' + m['content'] + ' ' + eos_token }}{% endif %}{% endfor %}",
         {"bos_token": "<s>", "eos_token": "</s>"},
     ),
     "braces, no system": ChatTemplate(
         "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no') }}{% endif %}"
-        "{{ '<s>{{' + m['role'] + '}}\n' + m['content'] + '</s>\n' }}{% endfor %}{% if add_generation_prompt %}<s>{% endif %}"
+        "{{ '<s>{{' + m['role'] + '}}\n' + m['content'] + '</s>\n' }}{% endfor %}{% if add_generation_prompt %}<s>{% "
+        "endif %}"
     ),
 }
 
@@ -55,14 +70,20 @@ def of(name: str) -> tuple[ChatTemplate, Derived]:
 def asked(derived: Derived) -> list[tuple[Asked, bool | None]]:
     """All conversations that a derived template has to render, with and without thinking."""
     modes = (None, True, False) if derived.thinking else (None,)
-    return [(Asked(turns, tools, mode), mode) for turns, tools in conversations(derived.thinking, derived.tools) for mode in modes]
+    return [
+        (Asked(turns, tools, mode), mode)
+        for turns, tools in conversations(derived.thinking, derived.tools)
+        for mode in modes
+    ]
 
 
 def digest(texts: list[str]) -> str:
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
-@pytest.mark.parametrize("name", [*MORE, *(pytest.param(n, marks=() if n in IN_THE_GATE else pytest.mark.full) for n in NAMES)])
+@pytest.mark.parametrize(
+    "name", [*MORE, *(pytest.param(n, marks=() if n in IN_THE_GATE else pytest.mark.full) for n in NAMES)]
+)
 def test_what_go_made_of_a_derived_template_is_what_the_training_template_writes(name: str) -> None:
     (chat, derived), kept = of(name), json.loads(KEPT.read_text("utf-8"))[name]
     assert (derived.thinking, derived.tools) == (kept["thinking"], kept["tools"])
@@ -84,7 +105,10 @@ def test_go_renders_every_derived_template_as_the_training_template_does(tmp_pat
     """Writes tests/data/ollama_templates.json, which the test above compares."""
     found = {name: of(name)[1] for name in [*MORE, *NAMES]}
     there = {name: derived for name, derived in found.items() if derived.template is not None}
-    tasks = [{"template": derived.template, "asked": [as_ollama(one) for one, _ in asked(derived)]} for derived in there.values()]
+    tasks = [
+        {"template": derived.template, "asked": [as_ollama(one) for one, _ in asked(derived)]}
+        for derived in there.values()
+    ]
     go = ["go", "run", str(PROJECT / "tests" / "kit" / "go" / "render.go")]
     environment = os.environ | {"GOCACHE": str(tmp_path), "GOFLAGS": "-mod=mod", "GO111MODULE": "off"}
     done = subprocess.run(
@@ -93,9 +117,13 @@ def test_go_renders_every_derived_template_as_the_training_template_does(tmp_pat
     assert done.returncode == 0, done.stderr[-2000:]
     texts = dict(zip(there, json.loads(done.stdout), strict=True))
     for name, derived in there.items():
-        texts[name] = [without_tools(text, one.tools) for text, (one, _) in zip(texts[name], asked(derived), strict=True)]
+        texts[name] = [
+            without_tools(text, one.tools) for text, (one, _) in zip(texts[name], asked(derived), strict=True)
+        ]
         for text, (one, mode) in zip(texts[name], asked(derived), strict=True):
-            expected = of(name)[0].render(one.turns, add_generation_prompt=True, tools=list(one.tools) or None, thinks=mode)
+            expected = of(name)[0].render(
+                one.turns, add_generation_prompt=True, tools=list(one.tools) or None, thinks=mode
+            )
             assert text == without_tools(expected, one.tools), name
     kept = {
         name: {
@@ -114,9 +142,19 @@ def as_ollama(one: Asked) -> dict[str, Any]:
 
     def message(turn: Any) -> dict[str, Any]:
         calls = [{"Function": {"Name": c["name"], "Arguments": c["arguments"]}} for c in turn.get("tool_calls", ())]
-        return {"Role": turn["role"], "Content": turn["content"], "Thinking": turn.get("reasoning", ""), "ToolCalls": calls}
+        return {
+            "Role": turn["role"],
+            "Content": turn["content"],
+            "Thinking": turn.get("reasoning", ""),
+            "ToolCalls": calls,
+        }
 
-    return {"System": one.system, "Messages": [message(t) for t in one.turns], "Tools": list(one.tools), "Think": one.think}
+    return {
+        "System": one.system,
+        "Messages": [message(t) for t in one.turns],
+        "Tools": list(one.tools),
+        "Think": one.think,
+    }
 
 
 def test_the_table_tells_what_is_derived() -> None:
@@ -130,8 +168,8 @@ def test_the_table_tells_what_is_derived() -> None:
 
 
 def test_ollama_finds_in_a_derived_template_what_it_looks_for() -> None:
-    """It takes the tags of thinking from what stands beside .Thinking, that of a call from the first text within `if .ToolCalls`, and
-    knows by `eq .Role "tool"` that results come back."""
+    """It takes the tags of thinking from what stands beside .Thinking, that of a call from the first text within `if
+    .ToolCalls`, and knows by `eq .Role "tool"` that results come back."""
     qwen3 = of("qwen3")[1].template
     assert "}}<think>\n{{ .Thinking }}\n</think>\n\n{{ end }}" in qwen3
     assert '{{ if .ToolCalls }}{{ if .Content }}\n<tool_call>\n{"name": "' in qwen3 and 'eq .Role "tool"' in qwen3
@@ -157,7 +195,9 @@ def test_a_template_that_go_cannot_follow_is_left_out_with_a_reason(jinja: str, 
     derived = derive(ChatTemplate(jinja))
     assert derived.template is None and derived.notes == (msg("export.no_template", reason=msg(reason)),)
     words = modelfile.write("a.gguf", derived, ["</s>"], "Run")
-    assert "TEMPLATE" not in words and "REQUIRES 0.30.0" in words, "an older one would take the nearest template it knows"
+    assert "TEMPLATE" not in words and "REQUIRES 0.30.0" in words, (
+        "an older one would take the nearest template it knows"
+    )
 
 
 def test_one_that_takes_long_or_nests_without_end_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +214,9 @@ def test_a_modelfile_has_line_feeds_alone_and_no_name_breaks_out_of_it() -> None
     hostile = 'Mein "Pirat" 海盗 🏴‍☠️\nFROM evil\r\nSYSTEM x'
     words = modelfile.write("tuned-q4_k_m.gguf", derived, ["<|im_end|>", 'a"b', "", "two\nlines"], hostile)
     lines = words.splitlines()
-    assert "\r" not in words and [line for line in lines if line.startswith(("FROM", "SYSTEM "))] == ["FROM ./tuned-q4_k_m.gguf"]
+    assert "\r" not in words and [line for line in lines if line.startswith(("FROM", "SYSTEM "))] == [
+        "FROM ./tuned-q4_k_m.gguf"
+    ]
     assert [line for line in lines if line.startswith("PARAMETER stop")] == [
         'PARAMETER stop "<|im_end|>"',
         'PARAMETER stop """a"b"""',
@@ -190,7 +232,8 @@ def test_what_begins_a_text_stands_there_once() -> None:
 
 @pytest.mark.parametrize(
     ("said", "kind", "split", "begins"),
-    [(True, "gpt2", "qwen2", True), (False, "llama", "default", False), (None, "llama", "", True), (None, "gpt2", "qwen2", False), (None, "gpt2", "llama-bpe", True)],
+    [(True, "gpt2", "qwen2", True), (False, "llama", "default", False), (None, "llama", "", True), (None, "gpt2",
+        "qwen2", False), (None, "gpt2", "llama-bpe", True)],
 )  # fmt: skip
 def test_whether_a_file_begins_a_text_by_itself_is_read_from_it(
     tmp_path: Path, said: bool | None, kind: str, split: str, begins: bool

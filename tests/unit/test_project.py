@@ -28,17 +28,29 @@ PAGES = [*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md")]
 def anchors(page: Path) -> set[str]:
     """Of a page's headings, as GitHub writes them: small letters, no marks, hyphens between words."""
     headings = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", re.sub(r"\]\([^)]*\)", "", each).lower()).strip().replace(" ", "-") for each in headings}
+    return {
+        re.sub(r"[^\w\- ]", "", re.sub(r"\]\([^)]*\)", "", each).lower()).strip().replace(" ", "-") for each in headings
+    }
 
 
 def test_the_licence_is_apache_2_in_full() -> None:
     said = (PROJECT / "LICENSE").read_text("utf-8")
     assert METADATA["license"] == "Apache-2.0" and METADATA["license-files"] == ["LICENSE", "NOTICE"]
-    assert "Version 2.0, January 2004" in said and "END OF TERMS AND CONDITIONS" in said and len(said.splitlines()) > 200
+    assert (
+        "Version 2.0, January 2004" in said and "END OF TERMS AND CONDITIONS" in said and len(said.splitlines()) > 200
+    )
 
 
 def test_the_metadata_is_complete_and_names_files_that_are_there() -> None:
-    assert {"name", "version", "description", "authors", "keywords", "classifiers", "requires-python"} <= METADATA.keys()
+    assert {
+        "name",
+        "version",
+        "description",
+        "authors",
+        "keywords",
+        "classifiers",
+        "requires-python",
+    } <= METADATA.keys()
     assert (PROJECT / METADATA["readme"]).is_file()
 
 
@@ -62,7 +74,9 @@ def test_a_file_of_ours_that_a_text_names_is_there() -> None:
         for file in files
         for name in re.findall(r"(?<![\w/.])(?:core|webui|benchmarks)/[a-z_/]+", file.read_text("utf-8"))
     ]
-    lost = {f"{file.relative_to(PROJECT)}: {name}" for file, name in named if not list(PROJECT.glob(f"{name.rstrip('/')}*"))}
+    lost = {
+        f"{file.relative_to(PROJECT)}: {name}" for file, name in named if not list(PROJECT.glob(f"{name.rstrip('/')}*"))
+    }
     assert len(named) > 100 and not lost
 
 
@@ -115,7 +129,9 @@ def test_every_page_of_the_guide_is_in_its_contents_and_its_chinese_twin_has_the
     shape = [re.compile(each, re.MULTILINE) for each in (r"^#+ ", r"^\| *:?-", r"^!\[", r"^```")]
     for twin in guide.glob("*.zh.md"):
         chinese, english = (page.read_text("utf-8") for page in (twin, guide / twin.name.replace(".zh", "")))
-        assert [len(each.findall(chinese)) for each in shape] == [len(each.findall(english)) for each in shape], twin.name
+        assert [len(each.findall(chinese)) for each in shape] == [len(each.findall(english)) for each in shape], (
+            twin.name
+        )
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="no git, as on the Windows Python under Wine")
@@ -129,8 +145,11 @@ def test_no_line_of_text_is_stored_with_a_carriage_return() -> None:
 
 
 def test_what_code_names_as_its_source_is_in_the_repository() -> None:
-    """Numbers name pages of docs/ and their sections; a page or a section that is not there cannot be read by anybody."""
-    files = [each for folder in ("core", "webui", "presets", "tests", "benchmarks") for each in (PROJECT / folder).rglob("*")]
+    """Numbers name pages of docs/ and their sections; a page or a section that is not there cannot be read by
+    anybody."""
+    files = [
+        each for folder in ("core", "webui", "presets", "tests", "benchmarks") for each in (PROJECT / folder).rglob("*")
+    ]
     named = 0
     for file in files:
         if file.suffix not in (".py", ".yaml") or ".cache" in file.parts:
@@ -151,7 +170,9 @@ def test_pages_name_no_module_and_no_folder_that_is_not_there() -> None:
         for path in re.findall(r"`((?:core|webui|presets|tests|benchmarks|tools)/[\w./]+)`", page.read_text("utf-8"))
     ]
     assert len(named) > 60
-    assert [(page, path) for page, path in named if not any((PROJECT / each).exists() for each in (path, f"{path}.py"))] == []
+    assert [
+        (page, path) for page, path in named if not any((PROJECT / each).exists() for each in (path, f"{path}.py"))
+    ] == []
 
 
 def test_a_test_that_a_page_names_is_there() -> None:
@@ -160,7 +181,9 @@ def test_a_test_that_a_page_names_is_there() -> None:
     known = {file.stem for file in files} | {
         name for file in files for name in re.findall(r"def (test_\w+)", file.read_text("utf-8"))
     }
-    named = [(page.name, *found) for page in PAGES for found in re.findall(r"\b(test_\w+)(\.\.\.)?", page.read_text("utf-8"))]
+    named = [
+        (page.name, *found) for page in PAGES for found in re.findall(r"\b(test_\w+)(\.\.\.)?", page.read_text("utf-8"))
+    ]
     assert len(named) > 50
     gone = [one for one in named if not (any(name.startswith(one[1]) for name in known) if one[2] else one[1] in known)]
     assert not gone
@@ -183,6 +206,8 @@ def test_every_dependency_is_on_its_page_with_its_range_and_its_reason() -> None
     assert to_run.keys() == needs.keys()
     assert all(SpecifierSet(to_run[name]) == need.specifier for name, need in needs.items())
     to_test = {
-        name for row in re.findall(r"^\| ([\w, -]+) \| [^|<>]+ \| [^|]+ \|$", page, re.MULTILINE) for name in row.split(", ")
+        name
+        for row in re.findall(r"^\| ([\w, -]+) \| [^|<>]+ \| [^|]+ \|$", page, re.MULTILINE)
+        for name in row.split(", ")
     }
     assert to_test - {"package"} == {Requirement(need).name for need in METADATA["optional-dependencies"]["test"]}

@@ -6,7 +6,11 @@ from tests.kit.sampling import DRAWN_S, LEAST, MOST_S, SHORT_S, drawn
 
 CASES = [f"tests/unit/a.py::test_long[{n}]" for n in range(40)]
 SHORT = [f"tests/unit/a.py::test_short[{n}]" for n in range(40)]
-SECONDS = {"tests/unit/a.py::test_long": 4 * MOST_S, "tests/unit/a.py::test_one": 100.0, "tests/unit/a.py::test_few": 100.0}
+SECONDS = {
+    "tests/unit/a.py::test_long": 4 * MOST_S,
+    "tests/unit/a.py::test_one": 100.0,
+    "tests/unit/a.py::test_few": 100.0,
+}
 
 
 def test_a_long_test_keeps_a_sample_and_every_case_comes_with_some_seed() -> None:

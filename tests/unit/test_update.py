@@ -1,4 +1,5 @@
-"""`update` and `shortcut`: releases come from a server here, the program is six files, what is kept lies beside them."""
+"""`update` and `shortcut`: releases come from a server here, the program is six files, what is kept lies beside
+them."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ KEPT = {"workspace/runs/a/recipe.yaml": "r: 8", ".venv/x": "torch", "preferences
 def program(version: str, starts: bool = True) -> dict[str, str]:
     said = f"print('LoRA Garage {version}')" if starts else "raise SystemExit('no such module')"
     return {
-        "launch.py": said, "launcher/main.py": version, "core/__init__.py": version, "webui/__init__.py": version, "start.sh": version,
+        "launch.py": said, "launcher/main.py": version, "core/__init__.py": version, "webui/__init__.py": version,
+        "start.sh": version,
         "pyproject.toml": f'[project]\nversion = "{version}"\n',
     }  # fmt: skip
 
@@ -69,7 +71,12 @@ class Release:
         self.offer(archive_of(program("0.3.0")))
 
     def offer(self, archive: bytes, version: str = "0.3.0", **other: object) -> None:
-        told = {"version": version, "file": "new.zip", "bytes": len(archive), "sha256": hashlib.sha256(archive).hexdigest()} | other
+        told = {
+            "version": version,
+            "file": "new.zip",
+            "bytes": len(archive),
+            "sha256": hashlib.sha256(archive).hexdigest(),
+        } | other
         self.server.files.update({"/new.zip": archive, "/lora-garage.json": json.dumps(told).encode()})  # type: ignore[attr-defined]
 
     def update(self, *words: str) -> int:
@@ -80,7 +87,11 @@ class Release:
 
     def files(self) -> dict[str, str]:
         names = [path.relative_to(self.root).as_posix() for path in self.root.rglob("*") if path.is_file()]
-        return {name: (self.root / name).read_text("utf-8") for name in names if not name.startswith((".update", ".install.lock"))}
+        return {
+            name: (self.root / name).read_text("utf-8")
+            for name in names
+            if not name.startswith((".update", ".install.lock"))
+        }
 
 
 @pytest.fixture
@@ -95,7 +106,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Release]:
     server.server_close()
 
 
-def test_a_newer_version_takes_the_place_of_this_one_and_goes_back_by_undo(here: Release, capsys: pytest.CaptureFixture) -> None:
+def test_a_newer_version_takes_the_place_of_this_one_and_goes_back_by_undo(
+    here: Release, capsys: pytest.CaptureFixture
+) -> None:
     before = here.files()
     assert here.update("--from", here.address) == 0, capsys.readouterr().err
     assert here.files() == program("0.3.0") | KEPT and "0.3.0 is installed" in capsys.readouterr().out
@@ -105,7 +118,9 @@ def test_a_newer_version_takes_the_place_of_this_one_and_goes_back_by_undo(here:
     assert here.update("--undo") == 1 and here.files() == before
 
 
-def test_nothing_is_asked_unless_somebody_asks_or_has_switched_it_on(here: Release, capsys: pytest.CaptureFixture) -> None:
+def test_nothing_is_asked_unless_somebody_asks_or_has_switched_it_on(
+    here: Release, capsys: pytest.CaptureFixture
+) -> None:
     environment, asked = Environment(str(here.root)), here.server.asked  # type: ignore[attr-defined]
     update.look_at_start(environment)
     assert here.update() == 1 and "--from URL" in capsys.readouterr().err and asked == []
@@ -115,7 +130,9 @@ def test_nothing_is_asked_unless_somebody_asks_or_has_switched_it_on(here: Relea
     here.update("--at-start", "on")
     capsys.readouterr()
     update.look_at_start(environment)
-    assert "Version 0.3.0" in capsys.readouterr().out and here.version() == "0.2.0" and set(asked) == {"/lora-garage.json"}
+    assert (
+        "Version 0.3.0" in capsys.readouterr().out and here.version() == "0.2.0" and set(asked) == {"/lora-garage.json"}
+    )
     here.server.files.clear()  # type: ignore[attr-defined]
     update.look_at_start(environment)
     assert capsys.readouterr() == ("", ""), "a start does without an answer"
@@ -147,7 +164,9 @@ def test_what_is_no_release_or_does_not_start_changes_nothing(
     assert here.files() == before and not (here.root / update.PART).exists()
 
 
-def test_an_update_that_is_killed_at_any_step_is_undone_by_the_next_start(here: Release, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_update_that_is_killed_at_any_step_is_undone_by_the_next_start(
+    here: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before, real, left = here.files(), os.rename, 0
 
     def killed(*paths: str) -> None:
@@ -173,7 +192,11 @@ def test_an_update_that_is_killed_at_any_step_is_undone_by_the_next_start(here: 
 def test_an_app_at_work_is_not_pulled_from_under(here: Release, capsys: pytest.CaptureFixture) -> None:
     with open(here.root / "workspace" / "app.lock", "a+") as lock:
         assert try_lock(lock)
-        assert here.update("--from", here.address) == 1 and "is running" in capsys.readouterr().err and here.version() == "0.2.0"
+        assert (
+            here.update("--from", here.address) == 1
+            and "is running" in capsys.readouterr().err
+            and here.version() == "0.2.0"
+        )
 
 
 def test_a_checkout_is_left_to_git(here: Release, capsys: pytest.CaptureFixture) -> None:
@@ -185,7 +208,12 @@ def test_a_checkout_is_left_to_git(here: Release, capsys: pytest.CaptureFixture)
 def test_a_release_describes_itself_as_update_reads_it(tmp_path: Path) -> None:
     (tmp_path / "lora-garage.zip").write_bytes(b"x")
     told = release.description(tmp_path / "lora-garage.zip")
-    assert told == {"version": release.version(), "file": "lora-garage.zip", "bytes": 1, "sha256": hashlib.sha256(b"x").hexdigest()}
+    assert told == {
+        "version": release.version(),
+        "file": "lora-garage.zip",
+        "bytes": 1,
+        "sha256": hashlib.sha256(b"x").hexdigest(),
+    }
     assert update.order("0.2.0") > update.order("0.2.0.dev0") > update.order("0.1.9")
 
 
@@ -222,5 +250,7 @@ def test_launch_finds_its_other_half_where_an_update_was_killed(tmp_path: Path) 
     (tmp_path / ".update.old" / "launcher").mkdir(parents=True)
     (tmp_path / ".update.old" / "launcher" / "__init__.py").write_text("", "utf-8")  # else one on PYTHONPATH goes first
     (tmp_path / ".update.old" / "launcher" / "main.py").write_text("def main(words): print('here'); return 0", "utf-8")
-    done = subprocess.run([sys.executable, tmp_path / "launch.py"], capture_output=True, text=True, timeout=60 * PATIENCE)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "launch.py"], capture_output=True, text=True, timeout=60 * PATIENCE
+    )
     assert done.stdout == "here\n", done.stderr

@@ -15,7 +15,11 @@ from core.messages import LANGUAGES
 from core.models.known import known_models
 from core.workspace.folder import Workspace
 
-OWN = 'TEXT_MODEL_MAP: dict[str, str] = {"Lfm3ForCausalLM": "lfm3"}\nMMPROJ_MODEL_MAP: dict[str, str] = {"SeesForAll": "x"}\n'
+OWN = (
+    'TEXT_MODEL_MAP: dict[str, str] = {"Lfm3ForCausalLM": "lfm3"}\nMMPROJ_MODEL_MAP: dict[str, str] = '
+    '{"SeesForAll": '
+    '"x"}\n'
+)
 LFM3 = {"model_type": "lfm3", "architectures": ["Lfm3ForCausalLM"]}
 
 
@@ -37,7 +41,11 @@ def test_none_of_the_catalogue_is_without_gguf_and_without_its_reason() -> None:
         ({}, None, "merged"),
         (LFM3, OWN, "gguf"),
         ({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}, OWN, "merged"),
-        ({"model_type": "x", "architectures": ["SeesForAll"], "text_config": {"architectures": ["Lfm3ForCausalLM"]}}, OWN, "gguf"),
+        (
+            {"model_type": "x", "architectures": ["SeesForAll"], "text_config": {"architectures": ["Lfm3ForCausalLM"]}},
+            OWN,
+            "gguf",
+        ),
         (LFM3, "raise SystemExit", "merged"),  # lists of another make: what we know stands
         (LFM3, "def (", "merged"),
     ],
@@ -61,10 +69,13 @@ def test_what_llama_cpp_does_not_know_is_said_before_anything_is_fetched_or_merg
 
 
 def test_a_config_that_transformers_5_has_read_is_said_in_the_hubs_words() -> None:
-    """Seen: Nemotron-H's state spaces were looked for in layers of attention, Command R7B and Gemma 4 12B ended in a KeyError."""
+    """Seen: Nemotron-H's state spaces were looked for in layers of attention, Command R7B and Gemma 4 12B ended in a
+    KeyError."""
     kinds = ["linear_attention", "moe", "full_attention", "mlp"]
     assert of_the_hub({"model_type": "nemotron_h", "layers_block_type": kinds})["hybrid_override_pattern"] == "ME*-"
-    dense = of_the_hub({"model_type": "nemotron_h", "layers_block_type": ["linear_attention", "mlp"], "num_experts_per_tok": 2})
+    dense = of_the_hub(
+        {"model_type": "nemotron_h", "layers_block_type": ["linear_attention", "mlp"], "num_experts_per_tok": 2}
+    )
     assert dense["hybrid_override_pattern"] == "M-" and "num_experts_per_tok" not in dense
     granite = {"model_type": "granitemoehybrid", "layer_types": ["linear_attention", "attention"]}
     assert of_the_hub(granite)["layer_types"] == ["mamba", "attention"]
@@ -75,7 +86,8 @@ def test_a_config_that_transformers_5_has_read_is_said_in_the_hubs_words() -> No
 
 
 def test_code_that_a_config_names_and_that_is_not_there_is_taken_out_of_it(tmp_path: Path) -> None:
-    """Seen: Phi-4-mini, a family of transformers' own by now, was refused for the code that its config.json still names."""
+    """Seen: Phi-4-mini, a family of transformers' own by now, was refused for the code that its config.json still
+    names."""
     (tmp_path / "config.json").write_text(
         '{"auto_map": {"AutoConfig": "configuration_phi3.Phi3Config"}, "model_type": "phi3"}', "utf-8"
     )

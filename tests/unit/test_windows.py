@@ -30,7 +30,10 @@ ERROR tests/unit/x.py::test_d - OSError: refused | twice
 def test_a_log_becomes_a_row_with_its_reasons() -> None:
     row = Row.of_log("tests/unit/x.py", LOG, 1, 2.4)
     assert (row.passed, row.failed, row.skipped, row.is_whole, row.is_good) == (1, 2, 1, True, False)
-    assert row.shown() == r"| `tests/unit/x.py` | 1 | 2 | 1 | 2 | test_b[1 - 2]: assert 1 == 2; test_d: OSError: refused \| twice |"
+    assert (
+        row.shown()
+        == r"| `tests/unit/x.py` | 1 | 2 | 1 | 2 | test_b[1 - 2]: assert 1 == 2; test_d: OSError: refused \| twice |"
+    )
 
 
 @pytest.mark.parametrize(
@@ -73,7 +76,9 @@ def test_every_windows_package_is_pinned_by_hash_to_the_version_that_is_tested_h
     assert {name: version for name, version in pinned.items() if held.get(name, version) != version} == {}
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]
     needs = {wine.normal(Requirement(need).name): Requirement(need).specifier for need in project["dependencies"]}
-    assert [name for name, range_ in needs.items() if name != "pip" and (name not in pinned or pinned[name] not in range_)] == []
+    assert [
+        name for name, range_ in needs.items() if name != "pip" and (name not in pinned or pinned[name] not in range_)
+    ] == []
     more = {wine.normal(Requirement(need).name) for part in project["optional-dependencies"].values() for need in part}
     assert more - pinned.keys() == {"ruff", "mypy", "types-pyyaml", "types-psutil", "hatchling"}, "not to run it"
 
@@ -91,7 +96,9 @@ def test_the_program_is_copied_anew_into_a_folder_with_an_umlaut_and_an_en_dash(
     assert not {"of_yesterday.py", ".git", ".venv", "workspace"} & {file.name for file in program.iterdir()}
 
 
-def test_a_folder_for_temporary_files_of_this_side_is_not_handed_to_wine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_for_temporary_files_of_this_side_is_not_handed_to_wine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With TMPDIR Debian's wine ended before it began, each file of a run with "free(): invalid pointer"."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     assert "TMPDIR" not in wine.Wine(tmp_path).environment()
@@ -105,4 +112,7 @@ def test_the_launcher_hands_over() -> None:
         "import sys; sys.exit(launch.main(['test', '--windows', 'tests/unit/test_files.py', '--full']))"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True)
-    assert (done.returncode, done.stdout.strip()) == (7, "['-m', 'tests.windows', 'tests/unit/test_files.py', '--full']")
+    assert (done.returncode, done.stdout.strip()) == (
+        7,
+        "['-m', 'tests.windows', 'tests/unit/test_files.py', '--full']",
+    )

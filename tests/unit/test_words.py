@@ -29,7 +29,8 @@ HELP = {f"recipe.help_{section}_{name}" for section, model in
         for name, field in model.model_fields.items() if field.description}  # fmt: skip
 
 
-GLOSSARY = [[cell.strip() for cell in line.strip("|").split("|")] for line in (PROJECT / "docs" / "glossary.md").read_text("utf-8").splitlines()
+GLOSSARY = [[cell.strip() for cell in line.strip("|").split("|")] for line in 
+            (PROJECT / "docs" / "glossary.md").read_text("utf-8").splitlines()
             if line.startswith("| ")][1:]  # fmt: skip
 
 
@@ -41,7 +42,9 @@ def placeholders(sentence: str) -> set[str]:
 def test_every_language_has_the_same_sentences_with_the_same_values(language: str) -> None:
     english, other = CATALOGUE.keys("en"), {key for key in CATALOGUE.keys(language) if not key.startswith("presets.")}
     assert english == other - HELP
-    assert [k for k in english if placeholders(CATALOGUE.raw(k, "en")) != placeholders(CATALOGUE.raw(k, language))] == []
+    assert [
+        k for k in english if placeholders(CATALOGUE.raw(k, "en")) != placeholders(CATALOGUE.raw(k, language))
+    ] == []
 
 
 @pytest.mark.parametrize("language", LANGUAGES[1:])
@@ -54,11 +57,18 @@ def test_what_a_further_language_says_of_presets_is_of_some_that_are_there_and_o
     """English and Chinese stand in presets/ themselves."""
     said = {key.removeprefix("presets.") for key in CATALOGUE.keys(language) if key.startswith("presets.")}
     parts = ("title", "description", "why", "question", "answer")
-    of_goals = {f"goal_{goal.id}_{part}" for goal in goals() for part in (*parts, *(["instead"] if goal.instead else []))}
-    samples = [file.stem for file in (PROJECT / "presets" / "samples").glob("*.yaml") if not file.stem.endswith(".heldout")]
+    of_goals = {
+        f"goal_{goal.id}_{part}" for goal in goals() for part in (*parts, *(["instead"] if goal.instead else []))
+    }
+    samples = [
+        file.stem for file in (PROJECT / "presets" / "samples").glob("*.yaml") if not file.stem.endswith(".heldout")
+    ]
     of_models = {key for key in said if key.startswith("model_")}
-    assert said - of_models == of_goals | {f"sample_{name}_{part}" for name in samples for part in ("title", "description")}
-    assert of_models <= {f"model_{model.id}_note" for model in known_models()}  # one that is added is said in English until then
+    assert said - of_models == of_goals | {
+        f"sample_{name}_{part}" for name in samples for part in ("title", "description")
+    }
+    # one that is added is said in English until then
+    assert of_models <= {f"model_{model.id}_note" for model in known_models()}
 
 
 def test_a_label_is_the_term_of_the_glossary() -> None:
@@ -74,8 +84,10 @@ def test_a_label_is_the_term_of_the_glossary() -> None:
 
 
 def test_no_sentence_and_no_page_uses_a_word_for_which_the_glossary_has_another() -> None:
-    """Named with what to write. Code in a page (between backticks), the glossary itself, and names of tests (the record and faults.md are made of them) may hold them."""
-    helps = {f"core/recipe.py, {model.__name__}.{name}": field.description or "" for model in (Recipe, Model, Data, Adapter, Train)
+    """Named with what to write. Code in a page (between backticks), the glossary itself, and names of tests (the record
+    and faults.md are made of them) may hold them."""
+    helps = {f"core/recipe.py, {model.__name__}.{name}": field.description or "" for model in (Recipe, Model, Data,
+        Adapter, Train)
              for name, field in model.model_fields.items()}  # fmt: skip
     pages = [
         PROJECT / "README.md",
@@ -99,7 +111,11 @@ def test_no_sentence_and_no_page_uses_a_word_for_which_the_glossary_has_another(
         for row in GLOSSARY:
             for word in filter(None, row[column].split("; ")):
                 pattern = re.compile(edges[0] + r"\s+".join(map(re.escape, word.split())) + edges[1], re.I)
-                found += [f"{place}: “{word}”, write “{row[column - 3]}”" for place, text in where.items() if pattern.search(text)]
+                found += [
+                    f"{place}: “{word}”, write “{row[column - 3]}”"
+                    for place, text in where.items()
+                    if pattern.search(text)
+                ]
     assert not found, "\n".join(found)
 
 
@@ -128,7 +144,8 @@ def test_every_key_written_in_the_code_has_its_sentence() -> None:
 
 
 def test_every_sentence_is_one_that_the_code_can_name() -> None:
-    """Its key stands there, or an f-string makes it of names that stand there. `_info` and `_kept` are put behind a key, `launch.` before."""
+    """Its key stands there, or an f-string makes it of names that stand there. `_info` and `_kept` are put behind a
+    key, `launch.` before."""
     files = [*(file for folder in ("core", "webui", "launcher") for file in (PROJECT / folder).rglob("*.py"))]
     nodes = [node for file in files for node in ast.walk(tree_of(file))]
     written = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
@@ -136,16 +153,24 @@ def test_every_sentence_is_one_that_the_code_can_name() -> None:
     words = written | named | {key.rpartition(".")[2] for key in written}
     made = {"".join(part.value if isinstance(part, ast.Constant) else "\0" for part in node.values)
             for node in nodes if isinstance(node, ast.JoinedStr)}  # fmt: skip
-    patterns = [re.compile(re.escape(text).replace("\0", "(.+)")) for text in made if re.fullmatch(r"[\w.\0-]*\.[\w.\0-]+", text)]
+    patterns = [
+        re.compile(re.escape(text).replace("\0", "(.+)"))
+        for text in made
+        if re.fullmatch(r"[\w.\0-]*\.[\w.\0-]+", text)
+    ]
 
     @cache
     def known(word: str) -> bool:
         """A word of the code, or several with a `_` between them."""
         ends = [place for place in range(1, len(word)) if word[place - 1] == "_" or word[place] == "_"]
-        return word in words or any({word[:end], word[:end].strip("_")} & words and known(word[end:].lstrip("_")) for end in ends)
+        return word in words or any(
+            {word[:end], word[:end].strip("_")} & words and known(word[end:].lstrip("_")) for end in ends
+        )
 
     def is_named(key: str) -> bool:
-        if key in written or any((found := each.fullmatch(key)) and all(map(known, found.groups())) for each in patterns):
+        if key in written or any(
+            (found := each.fullmatch(key)) and all(map(known, found.groups())) for each in patterns
+        ):
             return True
         if key.startswith("start."):  # tests/process/test_release.py looks into its scripts
             return True
@@ -154,11 +179,15 @@ def test_every_sentence_is_one_that_the_code_can_name() -> None:
     assert len(patterns) > 50 and [key for key in sorted(CATALOGUE.keys("en")) if not is_named(key)] == []
 
 
-@pytest.mark.parametrize(("wanted", "spoken"), [("", LANGUAGES), ("de", ("en", "de")), ("en, zh", ("en", "zh")), ("xx", ("en",))])
+@pytest.mark.parametrize(
+    ("wanted", "spoken"), [("", LANGUAGES), ("de", ("en", "de")), ("en, zh", ("en", "zh")), ("xx", ("en",))]
+)
 def test_the_languages_that_are_wanted_are_spoken_and_english(wanted: str, spoken: tuple[str, ...]) -> None:
     code = "from core.messages import LANGUAGES; print(*LANGUAGES)"
     environment = os.environ | {"LORA_GARAGE_LANGUAGES": wanted}
-    said = subprocess.run([sys.executable, "-c", code], env=environment, cwd=PROJECT, capture_output=True, text=True, check=True)
+    said = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=PROJECT, capture_output=True, text=True, check=True
+    )
     assert tuple(said.stdout.split()) == spoken
 
 
@@ -169,7 +198,9 @@ def test_every_state_and_every_stage_has_words() -> None:
             if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
                 if getattr(node.func, "attr", getattr(node.func, "id", "")) in ("stage", "report"):
                     stages.add(node.args[0].value)
-    wanted = {f"state.{state.value}" for state in State} | {f"stage.{stage}" for stage in (stages | {Status().stage}) - STAGES}
+    wanted = {f"state.{state.value}" for state in State} | {
+        f"stage.{stage}" for stage in (stages | {Status().stage}) - STAGES
+    }
     assert wanted | {f"export.stage_{stage}" for stage in STAGES} <= CATALOGUE.keys("en")
     assert len(stages) > 5
 
@@ -193,7 +224,8 @@ def test_a_sentence_that_is_empty_in_a_language_is_not_the_english_one() -> None
 
 
 NEVER_ONE = {"data.too_many_rows", "hub_set.too_large", "hub_set_view.too_large", "learned_view.projected",
-             "wizard.bad_lines", "wizard.import_rows", "wizard.rows_sampled"}  # fmt: skip  # limits, and numbers of large sets
+             "wizard.bad_lines", "wizard.import_rows",
+             "wizard.rows_sampled"}  # fmt: skip  # limits, and numbers of large sets
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
-"""`python launch.py test --windows [FILE ...] [--full]`: the tests on a Windows Python; on Linux one under Wine (tests/windows/wine).
+"""`python launch.py test --windows [FILE ...] [--full]`: the tests on a Windows Python; on Linux one under Wine
+(tests/windows/wine).
 
-Without a FILE: the journeys that Windows alone breaks, and the files of tests that found something there (SHORT). --full: the long
-journeys too (a first start, the page driven by a browser), and every file that needs no browser. One file after the other, each
-ended after LIMIT_S (those of the journeys after LIMIT_OF_JOURNEYS_S), so that one that hangs costs no more than that.
+Without a FILE: the journeys that Windows alone breaks, and the files of tests that found something there (SHORT).
+--full: the long journeys too (a first start, the page driven by a browser), and every file that needs no browser. One
+file after the other, each ended after LIMIT_S (those of the journeys after LIMIT_OF_JOURNEYS_S), so that one that hangs
+costs no more than that.
 
-Prints a table and keeps it, with all that was said, in `<test cache>/windows/results/<when>/`. Exit status 1 where a test failed or
-a file was cut off. What Wine does otherwise than Windows: docs/gaming-pc.md.
+Prints a table and keeps it, with all that was said, in `<test cache>/windows/results/<when>/`. Exit status 1 where a
+test failed or a file was cut off. What Wine does otherwise than Windows: docs/gaming-pc.md.
 """
 
 from __future__ import annotations
@@ -26,11 +28,18 @@ from tests.windows.wine import CHINESE, NotPossible, Wine, as_windows
 
 LIMIT_S, LIMIT_OF_JOURNEYS_S = 900.0, 2400.0
 FROM_OUTSIDE = "tests/windows/test_page.py"
-JOURNEYS = ("tests/windows/test_journeys.py", "tests/windows/test_encodings.py", FROM_OUTSIDE, "tests/windows/test_first_start.py")
+JOURNEYS = (
+    "tests/windows/test_journeys.py",
+    "tests/windows/test_encodings.py",
+    FROM_OUTSIDE,
+    "tests/windows/test_first_start.py",
+)
 OF_CODE_PAGE_936 = "tests/windows/test_encodings.py"
 SHORT = (
-    *JOURNEYS[:2], "tests/faults/test_refusals.py", "tests/unit/runs/test_reporter.py", "tests/unit/test_files.py", "tests/unit/test_launch.py",
-    "tests/unit/system/test_child.py", "tests/unit/hub/test_hub.py", "tests/unit/runs/test_deletion.py", "tests/process/test_trust.py",
+    *JOURNEYS[:2], "tests/faults/test_refusals.py", "tests/unit/runs/test_reporter.py", "tests/unit/test_files.py",
+    "tests/unit/test_launch.py",
+    "tests/unit/system/test_child.py", "tests/unit/hub/test_hub.py", "tests/unit/runs/test_deletion.py",
+    "tests/process/test_trust.py",
     "tests/model/test_device.py",
     "tests/model/test_trainer.py",
 )  # fmt: skip
@@ -38,8 +47,12 @@ ALL = ("unit", "model", "process", "faults")
 
 
 def files_asked(arguments: Sequence[str], full: bool) -> list[str]:
-    """From the project's folder, with /; one test of a file as pytest names it, FILE::TEST. Raises NotPossible for what is not there."""
-    asked = list(arguments) or [*(JOURNEYS if full else SHORT), *([f"tests/{folder}" for folder in ALL] if full else [])]
+    """From the project's folder, with /; one test of a file as pytest names it, FILE::TEST. Raises NotPossible for what
+    is not there."""
+    asked = list(arguments) or [
+        *(JOURNEYS if full else SHORT),
+        *([f"tests/{folder}" for folder in ALL] if full else []),
+    ]
     found: list[str] = []
     for each in asked:
         name, colons, test = each.partition("::")

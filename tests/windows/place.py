@@ -1,4 +1,5 @@
-"""Where the journeys happen: a folder such as people in Europe and China have, a tiny model, commands with a time limit."""
+"""Where the journeys happen: a folder such as people in Europe and China have, a tiny model, commands with a time
+limit."""
 
 from __future__ import annotations
 
@@ -43,8 +44,8 @@ def unpack(folder: Path) -> Path:
 
 @dataclass(frozen=True)
 class Place:
-    """A folder with everything of one person, and the commands as `launch.py` would start them. bf16: whether torch says that the
-    processor has the instructions AVX512_BF16; None: as it is."""
+    """A folder with everything of one person, and the commands as `launch.py` would start them. bf16: whether torch
+    says that the processor has the instructions AVX512_BF16; None: as it is."""
 
     root: Path
     bf16: bool | None = None
@@ -88,7 +89,12 @@ class Place:
         """Not waited for; what it says lies in a file."""
         with open(self.root / f"{arguments[0]}.log", "ab") as log:
             return subprocess.Popen(
-                self.line(*arguments), cwd=self.root, env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                self.line(*arguments),
+                cwd=self.root,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
 
     def in_a_console(self, module: str, *arguments: str) -> subprocess.Popen[bytes]:
@@ -102,8 +108,10 @@ class Place:
     def recipe(self, name: str, steps: int, **train: Any) -> str:
         """A file beside the workspace. Each step is one of two short rows; saved each 20."""
         value = {
-            "name": name, "model": {"id": "library:tiny"}, "data": {"source": "sample:pirate_answers"}, "adapter": {"r": 4},
-            "train": {"max_steps": steps, "learning_rate": 1e-2, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 2, "save_steps": 20, "sample_seconds": 0} | train,
+            "name": name, "model": {"id": "library:tiny"}, "data": {"source": "sample:pirate_answers"},
+            "adapter": {"r": 4},
+            "train": {"max_steps": steps, "learning_rate": 1e-2, "per_device_train_batch_size": 1,
+                "gradient_accumulation_steps": 2, "save_steps": 20, "sample_seconds": 0} | train,
         }  # fmt: skip
         file = self.root / f"{name}.yaml"
         file.write_text(json.dumps(value), "utf-8")

@@ -85,12 +85,16 @@ def test_a_command_writes_utf_8_into_a_file(place: Path) -> None:
 def test_a_file_of_excel_and_of_notepad_is_read(place: Path, encoding: str) -> None:
     file = place / "Prüf–中文 datei.csv"
     file.write_text("question,answer\r\n" + "".join(f"{q},{a}\r\n" for q, a in ROWS), encoding, newline="")
-    said, code = said_into_a_file(place, sys.executable, "-X", "utf8", "-m", "core.commands", "inspect", file.name, "--json")
+    said, code = said_into_a_file(
+        place, sys.executable, "-X", "utf8", "-m", "core.commands", "inspect", file.name, "--json"
+    )
     report = json.loads(said)
     assert code == 0 and (report["good_rows"], report["problem_count"]) == (2, 0), report
 
 
 def test_a_file_in_the_code_page_itself_is_read_and_said_to_be_one(place: Path) -> None:
     (place / "gbk.csv").write_text("question,answer\r\n你好,再见\r\n", "gbk", newline="")
-    said, code = said_into_a_file(place, sys.executable, "-X", "utf8", "-m", "core.commands", "inspect", "gbk.csv", language="en")
+    said, code = said_into_a_file(
+        place, sys.executable, "-X", "utf8", "-m", "core.commands", "inspect", "gbk.csv", language="en"
+    )
     assert code == 0 and b"read as GB18030" in said and b"1 of 1 row" in said, said

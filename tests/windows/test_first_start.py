@@ -1,7 +1,8 @@
-"""The first start of a person who unpacked it in a folder such as people in Europe and China have: everything is installed there.
+"""The first start of a person who unpacked it in a folder such as people in Europe and China have: everything is
+installed there.
 
-From the network, by uv where the start scripts put theirs (LORA_GARAGE_TEST_UV names its uv.exe), and by Windows' own pip: under Wine
-5 to 20 minutes each.
+From the network, by uv where the start scripts put theirs (LORA_GARAGE_TEST_UV names its uv.exe), and by Windows' own
+pip: under Wine 5 to 20 minutes each.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ def uv() -> str | None:
 
 @pytest.fixture
 def place(tool: str, starter_folder: Path) -> Iterator[Path]:
-    """The program as it is unpacked, and the starter model, so that this test asks one host less. In the user's folder: pytest's own are
-    too long by a letter or two where long paths are off, which the first start says."""
+    """The program as it is unpacked, and the starter model, so that this test asks one host less. In the user's folder:
+    pytest's own are too long by a letter or two where long paths are off, which the first start says."""
     outer = Path(tempfile.mkdtemp(dir=Path.home()))
     folder = unpack(outer / NAME / "LoRA Garage")
     target = starter.folder(folder / "workspace" / "models")
@@ -60,7 +61,9 @@ def place(tool: str, starter_folder: Path) -> Iterator[Path]:
 
 def launch(place: Path, *arguments: str, limit_s: float = LIMIT_S) -> subprocess.CompletedProcess[str]:
     """As `py launch.py ...` in that folder, by the Python that people have."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")} | {"LORA_GARAGE_LANG": "en"}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")} | {
+        "LORA_GARAGE_LANG": "en"
+    }
     return subprocess.run(
         [sys._base_executable, "launch.py", *arguments],
         cwd=place,
@@ -76,7 +79,9 @@ def test_a_first_start_installs_trains_and_is_well(place: Path, tool: str) -> No
     settings = ["--set", "train.max_steps=3", "--set", "train.sample_seconds=0"]
     done = launch(place, "train", "presets/recipes/quickstart.yaml", *settings, "--json", limit_s=INSTALL_S)
     log = place / ".venv" / "install.log"
-    assert done.returncode == 0, f"{done.stderr}\n{log.read_text('utf-8', errors='replace')[-3000:] if log.exists() else ''}"
+    assert done.returncode == 0, (
+        f"{done.stderr}\n{log.read_text('utf-8', errors='replace')[-3000:] if log.exists() else ''}"
+    )
     assert json.loads(done.stdout)["state"] == "completed"
     assert "Ready after" in done.stderr
     assert ("No uv was found" in done.stderr) == (tool == "pip") and "uv did not finish" not in done.stderr

@@ -1,4 +1,5 @@
-"""What Windows alone breaks, walked through on a Windows Python: standard input, consoles, kills, files under readers, line ends.
+"""What Windows alone breaks, walked through on a Windows Python: standard input, consoles, kills, files under readers,
+line ends.
 
 Each with hard time limits. W1 and W2: docs/gaming-pc.md.
 """
@@ -53,13 +54,17 @@ def ends() -> Iterator[list[subprocess.Popen]]:
 
 def test_chat_answers_from_both_models(place: Place, undisturbed: RunFolder) -> None:
     """W1: the import of torch hung for ever while a thread waited for the next line of the pipe."""
-    done = place.command("chat", undisturbed.id, "--prompt", "What is a horse?", "--base", "--max-new-tokens", "8", "--json")
+    done = place.command(
+        "chat", undisturbed.id, "--prompt", "What is a horse?", "--base", "--max-new-tokens", "8", "--json"
+    )
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     assert said["base"] and said["tuned"] and said["base"] != said["tuned"]
 
 
-@pytest.mark.parametrize(("bf16", "reasons"), [(True, {"device.cpu_bf16", "device.cpu_fp32_timed"}), (False, {"device.cpu_fp32"})])
+@pytest.mark.parametrize(
+    ("bf16", "reasons"), [(True, {"device.cpu_bf16", "device.cpu_fp32_timed"}), (False, {"device.cpu_fp32"})]
+)
 def test_a_processor_with_and_without_bf16_instructions_trains(place: Place, bf16: bool, reasons: set[str]) -> None:
     """With them the types are timed, and each run ended with ZeroDivisionError (W19)."""
     name = f"Instructions {bf16}"
@@ -76,7 +81,9 @@ def test_a_dry_run_counts_a_step(place: Place) -> None:
     assert said.get("on_card_gib", 0) > 0, said
 
 
-def test_ctrl_c_pauses_and_the_run_goes_on_to_the_same_adapter(place: Place, undisturbed: RunFolder, ends: list) -> None:
+def test_ctrl_c_pauses_and_the_run_goes_on_to_the_same_adapter(
+    place: Place, undisturbed: RunFolder, ends: list
+) -> None:
     command = place.in_a_console("core.commands", "train", place.recipe("Paused", STEPS))
     ends.append(command)
     run = place.at_step("Paused", 3)
@@ -106,7 +113,8 @@ def test_a_run_outlives_the_command_that_started_it(place: Place, ends: list) ->
     ends.append(place.begin("train", place.recipe("Alone", 4 * STEPS)))
     run = place.at_step("Alone", 3)
     command = psutil.Process(ends[0].pid).children()[0].pid if sys.prefix != sys.base_prefix else ends[0].pid
-    ends[0].kill()  # an environment's python.exe, whose job ends the command that it started, and nothing that this one has started
+    # an environment's python.exe, whose job ends the command that it started, and nothing that this one has started
+    ends[0].kill()
     wait_for(lambda: not psutil.pid_exists(command))
     assert place.state(run) == State.RUNNING, run.log_tail()
     wait_for(lambda: place.state(run) == State.COMPLETED)
@@ -114,8 +122,8 @@ def test_a_run_outlives_the_command_that_started_it(place: Place, ends: list) ->
 
 
 def test_closing_the_console_of_the_app_leaves_its_training_alive(place: Place, ends: list) -> None:
-    """W2: app and worker ended at once, the run without a checkpoint. Before that a second app finds the first, and afterwards the
-    worker can still be asked from elsewhere."""
+    """W2: app and worker ended at once, the run without a checkpoint. Before that a second app finds the first, and
+    afterwards the worker can still be asked from elsewhere."""
     ends.append(place.in_a_console("webui", "--no-browser", "--port", str(free_port())))
     app = ends[0]
     wait_for(lambda: app.poll() is not None or "http://" in (place.root / "webui.log").read_text("utf-8"))
@@ -151,5 +159,9 @@ def test_an_export_has_no_carriage_return_in_what_others_read(kind: str, place: 
     done = place.command("export", undisturbed.id, "--to", kind, "--json")
     assert done.returncode == 0, done.stderr
     folder = Path(json.loads(done.stdout)["folder"])
-    ours = [file for file in folder.rglob("*") if file.name in ("Modelfile", "README.md", "export.json", "chat_template.jinja")]
+    ours = [
+        file
+        for file in folder.rglob("*")
+        if file.name in ("Modelfile", "README.md", "export.json", "chat_template.jinja")
+    ]
     assert ours and [file.name for file in ours if b"\r" in file.read_bytes()] == []

@@ -1,4 +1,5 @@
-"""The app on a Windows Python, its page driven from outside by a browser of this side: Start, the loss, Chat with both columns.
+"""The app on a Windows Python, its page driven from outside by a browser of this side: Start, the loss, Chat with both
+columns.
 
 Runs on the Python of this side, with the app under Wine; on Windows itself tests/browser does more than this.
 """
@@ -36,10 +37,22 @@ LIMIT_MS = 300_000
 def app(make_workspace: Callable[[], Workspace], tmp_path: Path) -> Iterator[App]:
     place = make_workspace().root.rename(tmp_path / NAME)
     wine, port, log = Wine(), free_port(), place / "app.log"
-    command = ["wine", str(wine.interpreter), "-m", "webui", "--port", str(port), "--workspace", as_windows(place), "--no-browser"]
+    command = [
+        "wine",
+        str(wine.interpreter),
+        "-m",
+        "webui",
+        "--port",
+        str(port),
+        "--workspace",
+        as_windows(place),
+        "--no-browser",
+    ]
     ours = {"PYTHONUTF8": "1", "PYTHONPATH": as_windows(wine.program), "LORA_GARAGE_LANG": "en"}
     with open(log, "wb") as output:
-        process = subprocess.Popen(command, cwd=wine.program, env=wine.environment() | ours, stdout=output, stderr=output)
+        process = subprocess.Popen(
+            command, cwd=wine.program, env=wine.environment() | ours, stdout=output, stderr=output
+        )
     url = f"http://127.0.0.1:{port}"
 
     def answers() -> bool:

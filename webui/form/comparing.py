@@ -20,7 +20,8 @@ from webui.kit.panel import Panel
 
 SETTING = "train.objective"
 SETTINGS = [f"train.{name}" for name in OF_PAIRS]  # with those that depend on it
-# A learning rate and a number of steps that suit one objective ruin the other (DPO takes a tenth of the rate): planned anew.
+# A learning rate and a number of steps that suit one objective ruin the other (DPO takes a tenth of the rate): planned
+# anew.
 OF_ONE_OBJECTIVE = ("train.learning_rate", "train.max_steps", "train.num_train_epochs")
 Kind = Literal["dpo", "kto"]
 # Of what a report lists as left out: what the objective that compares reads.
@@ -57,7 +58,9 @@ class Comparing(Panel):
 
     def _kind(self, form: Form) -> Kind | None:
         try:
-            return kind_of(self.services.datasets.report(form.data, choices=choices_for(form.data, form.answers.reading)))
+            return kind_of(
+                self.services.datasets.report(form.data, choices=choices_for(form.data, form.answers.reading))
+            )
         except (GarageError, TypeError):  # none is chosen, or whatever a browser sends
             return None
 

@@ -59,10 +59,14 @@ class DataStep:
 
     def build(self) -> None:
         w = self.w
-        self.data = gr.Radio(self.choices(), value=None, label=w.t("wizard.data"), info=w.t("wizard.data_info"), elem_id="data")
+        self.data = gr.Radio(
+            self.choices(), value=None, label=w.t("wizard.data"), info=w.t("wizard.data_info"), elem_id="data"
+        )
         self.seen = gr.JSON(None, visible=False)  # the mark of the sets that the page shows
         self.is_new = gr.JSON([], visible=False)  # whether it was another one as the tab was opened
-        self.file = gr.File(label=w.t("wizard.file"), file_count="multiple", height=90, elem_id="file", elem_classes="lg-drop")
+        self.file = gr.File(
+            label=w.t("wizard.file"), file_count="multiple", height=90, elem_id="file", elem_classes="lg-drop"
+        )
         self.importing.build()
         self.notice = gr.HTML("", elem_id="file-notice", visible=False)
         self.hub_set.build()
@@ -112,8 +116,11 @@ class DataStep:
     def choices(self) -> list[tuple[str, str]]:
         return [samples.choice(info, self.w) for info in self.services.datasets.list()]
 
-    def add(self, paths: Sequence[str], choices: Choices = NOTHING_SAID, check: Check = go_on) -> tuple[str | None, Html]:
-        """What was dropped, as one set: (its id, ""), or (None, what is wrong with it). choices: of the recipe that names the file."""
+    def add(
+        self, paths: Sequence[str], choices: Choices = NOTHING_SAID, check: Check = go_on
+    ) -> tuple[str | None, Html]:
+        """What was dropped, as one set: (its id, ""), or (None, what is wrong with it). choices: of the recipe that
+        names the file."""
         given = [Path(path) for path in paths]
         try:
             return self._added(given, choices, check)
@@ -195,7 +202,8 @@ class DataStep:
         return tag("div", join(lines), class_="lg-report")
 
     def _left_out(self, report: DataReport) -> list[Html]:
-        """The parts of the rows that no format reads, and what would be needed to use them; worse answers are comparing's."""
+        """The parts of the rows that no format reads, and what would be needed to use them; worse answers are
+        comparing's."""
         w = self.w
         left_out = [left for left in report.left_out if left.why.key not in READ_BY]
         if not left_out:
@@ -224,17 +232,24 @@ class DataStep:
     def row_shown(self, row_at: Any, data: Any) -> int:
         """The number of the row that is looked at: of other data, the first."""
         return (
-            row_at[1] if isinstance(row_at, list) and len(row_at) == 2 and row_at[0] == data and isinstance(row_at[1], int) else 0
+            row_at[1]
+            if isinstance(row_at, list) and len(row_at) == 2 and row_at[0] == data and isinstance(row_at[1], int)
+            else 0
         )
 
     def turned(self, way: int, row_at: Any, data: Any) -> list[Any]:
         """Inputs: row_at, data. Outputs: row_at."""
         return [data, self.row_shown(row_at, data) + way]
 
-    def row_of(self, preview: Preview, index: int, max_length: int, long_examples: LongExamples, overlap: int = 0) -> Html:
-        """One row with its tokens marked; before the first comes the last. "" where the model's tokenizer is not on this PC yet."""
+    def row_of(
+        self, preview: Preview, index: int, max_length: int, long_examples: LongExamples, overlap: int = 0
+    ) -> Html:
+        """One row with its tokens marked; before the first comes the last. "" where the model's tokenizer is not on
+        this PC yet."""
         try:
-            return learned_view.row(preview.row(index % max(1, len(preview.rows)), max_length, long_examples, overlap), self.w)
+            return learned_view.row(
+                preview.row(index % max(1, len(preview.rows)), max_length, long_examples, overlap), self.w
+            )
         except GarageError as error:
             return notice(self.w.of(error.message))
 

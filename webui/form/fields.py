@@ -44,13 +44,17 @@ ELSEWHERE: set[Key] = {
 }  # asked in the steps
 SECTIONS: dict[str, type[BaseModel]] = {"adapter": Adapter, "train": Train, "data": Data, "model": Model}
 FOLDED: tuple[Key, ...] = tuple(
-    (section, name) for section, settings in SECTIONS.items() for name in settings.model_fields if (section, name) not in ELSEWHERE
+    (section, name)
+    for section, settings in SECTIONS.items()
+    for name in settings.model_fields
+    if (section, name) not in ELSEWHERE
 )
 FIELDS: tuple[Key, ...] = (("adapter", "method"), ("adapter", "r"), ("train", "objective"), *FOLDED)
 LOCKED_NAMES = frozenset(f"{section}.{name}" for section, name in LOCKED)
 CARDS = "cards"  # an answer of this PC beside the settings: a recipe has the number of cards alone
 AUTO = ""  # a choice left to the plan
-NONE: set[Key] = {("train", "loraplus_lr_ratio"), ("train", "neftune_noise_alpha")}  # empty means off: no plan turns it on
+# empty means off: no plan turns it on
+NONE: set[Key] = {("train", "loraplus_lr_ratio"), ("train", "neftune_noise_alpha")}
 MOST_LINE = LONGEST_PROMPT  # characters of a line, where a field takes several
 
 # Shows only the settings whose name or help has what is typed; says so where there is none.
@@ -58,11 +62,13 @@ SEARCH = """(wanted) => {
   const words = wanted.toLowerCase().split(/\\s+/).filter(Boolean);
   let shown = 0;
   for (const setting of document.querySelectorAll('#all-settings .lg-setting')) {
-    const fits = words.every(word => (setting.dataset.words ||= (setting.textContent + ' ' + setting.id).toLowerCase()).includes(word));
+    setting.dataset.words ||= (setting.textContent + ' ' + setting.id).toLowerCase();
+    const fits = words.every(word => setting.dataset.words.includes(word));
     setting.style.display = fits ? '' : 'none';
     shown += fits;
   }
-  for (const head of document.querySelectorAll('#all-settings .lg-setting-head')) head.style.display = words.length ? 'none' : '';
+  for (const head of document.querySelectorAll('#all-settings .lg-setting-head'))
+    head.style.display = words.length ? 'none' : '';
   document.querySelector('#settings-none').style.display = shown ? 'none' : '';
 }"""
 
@@ -73,7 +79,8 @@ class FormError(GarageError):
 
 @dataclass(frozen=True)
 class FieldKind:
-    """What may stand in a field. choices: of a Literal. optional: it may be left to the plan. many: several, one a line."""
+    """What may stand in a field. choices: of a Literal. optional: it may be left to the plan. many: several, one a
+    line."""
 
     type: type
     choices: tuple[str, ...] = ()
@@ -120,7 +127,8 @@ def component_for(key: Key, w: Wording) -> Component:
 
 
 def step_of(default: float | int) -> float | int:
-    """The change that an arrow key makes to a number: one in the last place of its default, at most 1; a hundredth where that is 0."""
+    """The change that an arrow key makes to a number: one in the last place of its default, at most 1; a hundredth
+    where that is 0."""
     if isinstance(default, int):
         return 1
     return min(1.0, 10.0 ** math.floor(math.log10(default))) if default else 0.01
@@ -137,7 +145,10 @@ def _choices(key: Key, kind: FieldKind, w: Wording) -> list[tuple[str, Any]]:
         return [*auto, (w.t("wizard.choice_yes"), "yes"), (w.t("wizard.choice_no"), "no")]
     return [
         *auto,
-        *((w.t(f"wizard.choice_{choice}") if w.knows(f"wizard.choice_{choice}") else choice, choice) for choice in kind.choices),
+        *(
+            (w.t(f"wizard.choice_{choice}") if w.knows(f"wizard.choice_{choice}") else choice, choice)
+            for choice in kind.choices
+        ),
     ]
 
 
@@ -233,10 +244,11 @@ def _rules(key: Key) -> Sequence[Any]:
 
 @dataclass(frozen=True)
 class FormAnswers:
-    """What the person set, by "section.name". revision: the person's last act that it knows of (assets/form.js counts them).
+    """What the person set, by "section.name". revision: the person's last act that it knows of (assets/form.js counts
+    them).
 
-    parent: the id of the run that is to be trained further, whose adapter's own settings nobody can set then. reading: how a recipe that was
-    opened reads its data set.
+    parent: the id of the run that is to be trained further, whose adapter's own settings nobody can set then. reading:
+    how a recipe that was opened reads its data set.
     """
 
     explicit: Mapping[str, Any] = field(default_factory=dict)
@@ -253,7 +265,12 @@ class FormAnswers:
         parent = parent if isinstance(parent, str) and parent else None
         if parent:
             explicit = {name: value for name, value in explicit.items() if name not in LOCKED_NAMES}
-        return cls(explicit, parent, revision if isinstance(revision, int) else 0, BroughtReading.of_state(state.get("reading")))
+        return cls(
+            explicit,
+            parent,
+            revision if isinstance(revision, int) else 0,
+            BroughtReading.of_state(state.get("reading")),
+        )
 
     @property
     def cards(self) -> tuple[str, ...]:
@@ -304,6 +321,6 @@ def shown_in(recipe: Recipe) -> dict[str, Any]:
 
 
 def edited(field: Component) -> Any:
-    """The event that tells that a person edited a field. A Dropdown's `input` also comes when it is only left (gradio 6.31); where
-    something may be typed into it, it is the only one that comes then."""
+    """The event that tells that a person edited a field. A Dropdown's `input` also comes when it is only left (gradio
+    6.31); where something may be typed into it, it is the only one that comes then."""
     return field.select if isinstance(field, gr.Dropdown) and not field.allow_custom_value else field.input

@@ -73,7 +73,9 @@ class PlanFindings:
         self.buttons: dict[str, gr.Button] = {}
         for name in self.ids:
             self.said[name] = gr.HTML("", visible=False, elem_id=f"finding-{name}")
-            self.buttons[name] = gr.Button("", visible=False, size="sm", elem_id=f"remedy-{name}", elem_classes="lg-remedy")
+            self.buttons[name] = gr.Button(
+                "", visible=False, size="sm", elem_id=f"remedy-{name}", elem_classes="lg-remedy"
+            )
 
     def draw(self, findings: Sequence[Diagnosis]) -> Updates:
         """For every look at the form."""

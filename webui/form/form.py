@@ -1,8 +1,9 @@
 """The form of the Train page: five steps that each fold to one line, the plan beside them, and Start.
 
-Every act of a person asks for one `look` at the whole form (planner), which draws what follows from it and puts the plan's values
-into the fields that nobody edited. What was edited, the fields' own events record in the browser (assets/form.js), and it travels
-with each call; the server keeps nothing of a visitor. Handlers take what arrived by component and give updates by component.
+Every act of a person asks for one `look` at the whole form (planner), which draws what follows from it and puts the
+plan's values into the fields that nobody edited. What was edited, the fields' own events record in the browser
+(assets/form.js), and it travels with each call; the server keeps nothing of a visitor. Handlers take what arrived by
+component and give updates by component.
 """
 
 from __future__ import annotations
@@ -115,7 +116,8 @@ class Wizard:
 
     @property
     def _asked(self) -> dict[str, Component]:
-        """What is asked in the steps and may be filled by a recipe, a preset or a run, by the name that form.js knows it by."""
+        """What is asked in the steps and may be filled by a recipe, a preset or a run, by the name that form.js knows
+        it by."""
         goal, name = self.goal_step.goal, self.start_step.name
         return {"goal": goal, "model": self.model_step.model, "data": self.data_step.data, "name": name}
 
@@ -131,14 +133,26 @@ class Wizard:
         """What a look may draw anew."""
         data, plan = self.data_step, self.plan_step
         return {
-            *self.folds.values(), self.goal_step.about, self.model_step.about, data.report, data.learned, data.counters, data.row,
-            data.turning, data.next, data.left_out, *data.reading.parts, *data.comparing.parts, *data.brought.draw(None, None), plan.card, plan.more, plan.holders, plan.recheck, plan.drawn_from, plan.reset, self.start_step.button, self.start_step.said,
-            self.again, plan.choice_of_cards, plan.cards_now, plan.ranks, plan.experts, *plan.of_pairs.values(), *self.model_step.download.draw(None, None), *self.further.draw(FormAnswers()), *data.findings.draw(()), *plan.findings.draw(()),
+            *self.folds.values(), self.goal_step.about, self.model_step.about, data.report, data.learned, data.counters,
+            data.row,
+            data.turning, data.next, data.left_out, *data.reading.parts, *data.comparing.parts, *data.brought.draw(None,
+                None), plan.card, plan.more, plan.holders, plan.recheck, plan.drawn_from, plan.reset,
+                self.start_step.button, self.start_step.said,
+            self.again, plan.choice_of_cards, plan.cards_now, plan.ranks, plan.experts, *plan.of_pairs.values(),
+            *self.model_step.download.draw(None, None), *self.further.draw(FormAnswers()), *data.findings.draw(()),
+            *plan.findings.draw(()),
         }  # fmt: skip
 
     def wire(self, page: gr.Blocks, pulse: Poller, run_notice: gr.HTML, planning: gr.State) -> None:
-        """run_notice: beside the run, for what must be seen when a run hides the form. planning: beside a run that trains."""
-        goal, model, data, plan, start = self.goal_step, self.model_step, self.data_step, self.plan_step, self.start_step
+        """run_notice: beside the run, for what must be seen when a run hides the form. planning: beside a run that
+        trains."""
+        goal, model, data, plan, start = (
+            self.goal_step,
+            self.model_step,
+            self.data_step,
+            self.plan_step,
+            self.start_step,
+        )
         fillings = self.fillings
         self._wire_look()
         self._wire_acts()
@@ -156,7 +170,8 @@ class Wizard:
         ticked.then(None, [moved], None, js=LOOK_IF, **QUIET)
         self.redraw_after(plan.recheck.click(self.services.monitor.look_again, None, None, **QUIET))
         self.fills(
-            data.importing.before(data.file.upload, data.file), data.importing.taking(fillings.add_file, data.notice, data.file), set(), {data.notice},
+            data.importing.before(data.file.upload, data.file), data.importing.taking(fillings.add_file, data.notice,
+                data.file), set(), {data.notice},
             js=DROP, concurrency_limit=2, **QUIET,
         )  # fmt: skip
         self.fills(goal.recipe.upload, fillings.open_recipe, {goal.recipe}, {goal.recipe}, **EACH, **QUIET)
@@ -164,7 +179,8 @@ class Wizard:
         forget = Template(FORGET).substitute(sure=json.dumps(self.w.t("wizard.reset_sure")))
         plan.reset.click(None, None, None, js=forget, **QUIET)
         plan.save.click(
-            fillings.saving(self), self.inputs | {plan.preset_name}, {plan.save_notice, goal.preset, plan.preset_name}, js=SENT, **QUIET
+            fillings.saving(self), self.inputs | {plan.preset_name}, {plan.save_notice, goal.preset, plan.preset_name},
+            js=SENT, **QUIET
         )  # fmt: skip
         for step, button in zip(STEPS, (goal.next, model.next, data.next, plan.next), strict=False):
             self._wire_next(step, button)
@@ -175,11 +191,14 @@ class Wizard:
             {start.start_at, planning, start.notice, run_notice, *self.folds.values()}, js=SENT, **CONTROL,
         )  # fmt: skip
         pulse.after(begun)
-        arrived = page.load(self.arrive, None, {model.model, data.data, data.seen, goal.preset, plan.memory, plan.cards}, **AT_ONCE)
+        arrived = page.load(
+            self.arrive, None, {model.model, data.data, data.seen, goal.preset, plan.memory, plan.cards}, **AT_ONCE
+        )
         arrived.then(None, None, None, js=ARRIVED, **QUIET)
 
     def _wire_look(self) -> None:
-        """One listener for all looks, so that no two are on their way at once, and the last one that is asked for comes last."""
+        """One listener for all looks, so that no two are on their way at once, and the last one that is asked for comes
+        last."""
         asked = gr.Button("", visible="hidden", elem_id="look")  # pressed by form.js alone
         answer = gr.JSON(None, visible=False)
         looked = gr.on(
@@ -224,8 +243,11 @@ class Wizard:
         found = {data: {goal.id: data_step.goal_for(data, goal.id) for goal in goals()} for data in data_sets}
         return {data: {goal: new for goal, new in brought.items() if new} for data, brought in found.items()}
 
-    def fills(self, listen: Listen, take: Take, inputs: Parts, outputs: Parts, js: str = PRESS, **options: Any) -> Dependency:
-        """As handle.FormHandle says. Each has an answer of its own, so that none is written over before it was taken."""
+    def fills(
+        self, listen: Listen, take: Take, inputs: Parts, outputs: Parts, js: str = PRESS, **options: Any
+    ) -> Dependency:
+        """As handle.FormHandle says. Each has an answer of its own, so that none is written over before it was
+        taken."""
         answer = gr.JSON(None, visible=False)
 
         def taken(given: Given, request: gr.Request) -> Updates:
@@ -237,14 +259,17 @@ class Wizard:
 
         outputs = outputs | {answer, self.data_step.data}
         event = listen(taken, inputs | {self.state}, outputs, js=js, **options)
-        notices = {"notice": self.goal_step.notice, "file_notice": self.data_step.notice}  # what is not filled in is not said to be
+        # what is not filled in is not said to be
+        notices = {"notice": self.goal_step.notice, "file_notice": self.data_step.notice}
         self.redraw_after(self._take(event, answer, self._asked | notices))
         return event
 
     def _take(self, event: Dependency, answer: gr.JSON, fields: dict[str, Component]) -> Dependency:
         """After event, put what answer holds into fields."""
         known = json.dumps([(name, field.elem_id) for name, field in fields.items()])
-        return event.then(None, [answer, *fields.values()], [*fields.values()], js=Template(TAKE).substitute(fields=known), **QUIET)
+        return event.then(
+            None, [answer, *fields.values()], [*fields.values()], js=Template(TAKE).substitute(fields=known), **QUIET
+        )
 
     def redraw_after(self, event: Dependency) -> Dependency:
         """For others on the page: Start says something else while a run trains."""
@@ -264,11 +289,14 @@ class Wizard:
         }
         # What the page was served with is left alone: drawn anew, a group would lose the click that is just being made.
         changed = {field: [*map(tuple, field.choices)] != new for field, new in now.items()}
-        return {data.seen: seen} | {field: gr.update(choices=new) if changed[field] else gr.skip() for field, new in now.items()}
+        return {data.seen: seen} | {
+            field: gr.update(choices=new) if changed[field] else gr.skip() for field, new in now.items()
+        }
 
     def look(self, answer: Component) -> Callable[[Given], Updates]:
         def looked(given: Given) -> Updates:
-            """Everything that follows from the form, and, for answer, the plan's values (assets/form.js puts them in)."""
+            """Everything that follows from the form, and, for answer, the plan's values (assets/form.js puts them
+            in)."""
             self.services.standby.seen(touched=True)
             form = self.read(given)
             result = self.result_of(form)
@@ -307,7 +335,8 @@ class Wizard:
             plan.experts: gr.update(visible=plan.asks_for_experts(result, explicit)),
             **plan.draw_of_pairs(result, explicit, form.data),
             plan.reset: gr.update(visible=bool(explicit), value=w.t("wizard.reset", count=len(explicit))),
-            self.start_step.button: self.start_step.label(result) | ({"variant": "secondary"} if result.is_doubtful else {}),
+            self.start_step.button: self.start_step.label(result)
+            | ({"variant": "secondary"} if result.is_doubtful else {}),
             self.start_step.said: self.start_step.verdict(plan_view.summary(result, w)),
             self.again: gr.Timer(active=result.unsettled),
             **self.model_step.download.draw(
@@ -322,8 +351,8 @@ class Wizard:
         }
 
     def memory_has_moved(self, drawn: Any, memory: Any, cards: Any = ()) -> tuple[dict[str, bool], Any]:
-        """Inputs: what the card was drawn from, plan-for, cards. Outputs: whether the free memory is so much another that a look is due; the
-        cards as they are, where one may be chosen."""
+        """Inputs: what the card was drawn from, plan-for, cards. Outputs: whether the free memory is so much another
+        that a look is due; the cards as they are, where one may be chosen."""
         has_moved = False
         if self.services.snapshots.now().busy is None:
             with suppress(GarageError):
@@ -350,7 +379,10 @@ class Wizard:
             self.data_step.summary(form, result),
             " · ".join(
                 part
-                for part in (plan_view.summary(result, self.w), counted(result.findings, self.plan_step.findings.ids, self.w))
+                for part in (
+                    plan_view.summary(result, self.w),
+                    counted(result.findings, self.plan_step.findings.ids, self.w),
+                )
                 if part
             ),
             self.start_step.summary(form.name),

@@ -32,7 +32,8 @@ class FurtherForm(Panel):
             self.undo = gr.Button(self.w.t("further_card.undo"), size="sm", elem_id="further-undo")
 
     def draw(self, answers: FormAnswers, problem: Message | None = None) -> Updates:
-        """For every look at the form. problem: what keeps it from starting; said here where it is another base than the run's."""
+        """For every look at the form. problem: what keeps it from starting; said here where it is another base than the
+        run's."""
         if not answers.parent:
             return {self.column: gr.update(visible=False), self.said: ""}
         about = self._about(answers.parent)
@@ -52,10 +53,16 @@ class FurtherForm(Panel):
         self.undo.click(None, None, None, js=UNDO, **QUIET)
 
     def wire_button(
-        self, form: FormHandle, button: gr.Button, opened: Component | None, tabs: gr.Tabs, said: gr.HTML, anew: bool = False
+        self,
+        form: FormHandle,
+        button: gr.Button,
+        opened: Component | None,
+        tabs: gr.Tabs,
+        said: gr.HTML,
+        anew: bool = False,
     ) -> None:
-        """opened: the run that is meant; None: the one that the Train page shows. said: where a refusal is told. anew: the same
-        settings once more, from the base model."""
+        """opened: the run that is meant; None: the one that the Train page shows. said: where a refusal is told. anew:
+        the same settings once more, from the base model."""
 
         def take(given: Given) -> Taken:
             if opened is not None:
@@ -70,7 +77,11 @@ class FurtherForm(Panel):
         """The form with the settings of a run; or why not. Either way the Train page is told in its own place."""
         try:
             run = self.services.runs.get(run_id or "")
-            recipe = run.recipe().model_copy(update={"name": further.next_name(run.name)}) if anew else further.recipe_of(run)
+            recipe = (
+                run.recipe().model_copy(update={"name": further.next_name(run.name)})
+                if anew
+                else further.recipe_of(run)
+            )
             filling, updates = form.filling(recipe, run.name, parent=None if anew else run.id)
         except GarageError as error:
             return None, {said: shown(notice(self.w.of(error.message)))}

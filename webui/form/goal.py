@@ -27,14 +27,23 @@ class GoalStep(Panel):
         self.about = gr.HTML(about(chosen(FIRST), w), elem_id="goal-about")
         with gr.Accordion(w.t("wizard.start_from"), open=False, elem_id="start-from"):
             self.preset = gr.Dropdown(
-                self.preset_choices(), value="", label=w.t("wizard.preset"), info=w.t("wizard.preset_info"), elem_id="preset"
+                self.preset_choices(),
+                value="",
+                label=w.t("wizard.preset"),
+                info=w.t("wizard.preset_info"),
+                elem_id="preset",
             )
-            self.recipe = gr.File(label=w.t("wizard.recipe_file"), height=90, elem_id="recipe-file", elem_classes="lg-drop")
+            self.recipe = gr.File(
+                label=w.t("wizard.recipe_file"), height=90, elem_id="recipe-file", elem_classes="lg-drop"
+            )
         self.notice = gr.HTML("", visible=False, elem_id="fill-notice")
         self.next = gr.Button(w.t("wizard.next"), elem_id="next-goal", elem_classes="lg-next")
 
     def preset_choices(self) -> list[tuple[str, str]]:
-        return [(self.w.t("wizard.no_preset"), ""), *((preset.title, preset.id) for preset in self.services.presets.list())]
+        return [
+            (self.w.t("wizard.no_preset"), ""),
+            *((preset.title, preset.id) for preset in self.services.presets.list()),
+        ]
 
 
 def chosen(goal_id: object) -> Goal | None:
@@ -51,7 +60,10 @@ def against(w: Wording) -> Html:
     """A fold of the goals that are advised against: one of them is shown once it is unfolded, or chosen."""
     found = [goal.id for goal in goals() if not goal.suitable]
     inputs = ", ".join(f'[value="{goal}"]' for goal in found)
-    hidden = f"#step-goal:not(:has(#goal-against [open])) #goal label:has(input:is({inputs}):not(:checked)) {{ display: none; }}"
+    hidden = (
+        f"#step-goal:not(:has(#goal-against [open])) #goal label:has(input:is({inputs}):not(:checked)) {{ "
+        f"display: none; }}"
+    )
     unfolded = tag("details", tag("summary", w.t("wizard.goals_against", count=len(found))), class_="lg-fold")
     return join([Html(f"<style>{hidden}</style>"), unfolded])
 

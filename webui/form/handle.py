@@ -52,4 +52,5 @@ class FormHandle(Protocol):
         """Look at the form anew once an event has ended."""
 
     def fills(self, listen: Listen, take: Take, inputs: Parts, outputs: Parts, **options: Any) -> Dependency:
-        """On an event, fill the form with what take gives, and look at it anew. inputs: what take reads; outputs: what it updates."""
+        """On an event, fill the form with what take gives, and look at it anew. inputs: what take reads; outputs: what
+        it updates."""

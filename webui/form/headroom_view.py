@@ -1,4 +1,5 @@
-"""What would fit, as sentences, a curve and a table, inside the plan's card: pure functions of a FormResult and a Wording."""
+"""What would fit, as sentences, a curve and a table, inside the plan's card: pure functions of a FormResult and a
+Wording."""
 
 from __future__ import annotations
 
@@ -52,7 +53,7 @@ def _limits(found: Headroom, advice: Advice, known: KnownModel | None, w: Wordin
     return said
 
 
-# ---- memory against length ----------------------------------------------------------------------------------------------
+# ---- memory against length -----------------------------------------------------------------------
 
 
 def by_length(result: FormResult, w: Wording) -> Html | None:
@@ -62,13 +63,17 @@ def by_length(result: FormResult, w: Wording) -> Html | None:
         return None
     setup = plan.advice.setup
     counted = [headroom.by_length(shape, setup, method) for method in ("lora", "qlora")]
-    curves = [replace(curve, needed_gib=tuple(plan.advice.factor * needed for needed in curve.needed_gib)) for curve in counted]
+    curves = [
+        replace(curve, needed_gib=tuple(plan.advice.factor * needed for needed in curve.needed_gib))
+        for curve in counted
+    ]
     free = plan.advice.budget.free_gib
     return tag("div", drawing(curves, free, setup.max_length, w), _legend(free, w), _numbers(curves, free, w))
 
 
 def drawing(curves: Sequence[LengthCurve], free: float | None, now: int, w: Wording) -> Html:
-    """An SVG; lengths double from left to right. Above three times what is free nothing is drawn: it is too much anyway."""
+    """An SVG; lengths double from left to right. Above three times what is free nothing is drawn: it is too much
+    anyway."""
     lengths = curves[0].lengths
     most = max(max(curve.needed_gib) for curve in curves)
     top = min(most, 3 * free) if free else most
@@ -86,12 +91,16 @@ def drawing(curves: Sequence[LengthCurve], free: float | None, now: int, w: Word
     for count in range(round(top / step) + 1):
         y = f"{up(count * step):.1f}"
         parts.append(tag("line", x1=LEFT, x2=WIDE - RIGHT, y1=y, y2=y, class_="fv-grid"))
-        parts.append(tag("text", number(w, count * step), x=LEFT - 5, y=f"{up(count * step) + 4:.1f}", text_anchor="end"))
+        parts.append(
+            tag("text", number(w, count * step), x=LEFT - 5, y=f"{up(count * step) + 4:.1f}", text_anchor="end")
+        )
     # Powers of two; this plan's own length has a line of its own, and is named in the legend of the table.
     for length in (each for each in lengths if each & (each - 1) == 0 and (each >= 512 or len(lengths) < 7)):
         x = f"{across(length):.1f}"
         parts.append(tag("text", grouped(w, length), x=x, y=HIGH - BOTTOM + 16, text_anchor="middle"))
-    parts.append(tag("line", x1=f"{across(now):.1f}", x2=f"{across(now):.1f}", y1=TOP, y2=HIGH - BOTTOM, class_="fv-now"))
+    parts.append(
+        tag("line", x1=f"{across(now):.1f}", x2=f"{across(now):.1f}", y1=TOP, y2=HIGH - BOTTOM, class_="fv-now")
+    )
     for curve in curves:
         points = " ".join(
             f"{across(length):.1f},{up(needed):.1f}"
@@ -104,7 +113,14 @@ def drawing(curves: Sequence[LengthCurve], free: float | None, now: int, w: Word
         parts.append(tag("line", x1=LEFT, x2=WIDE - RIGHT, y1=y, y2=y, class_="fv-free"))
     parts.append(tag("text", w.t("fits_view.axis_gib"), x=4, y=10))
     parts.append(tag("text", w.t("fits_view.axis_length"), x=WIDE - RIGHT, y=HIGH - 2, text_anchor="end"))
-    return tag("svg", *parts, viewBox=f"0 0 {WIDE} {HIGH}", class_="fv-drawing", role="img", aria_label=w.t("fits_view.drawing"))
+    return tag(
+        "svg",
+        *parts,
+        viewBox=f"0 0 {WIDE} {HIGH}",
+        class_="fv-drawing",
+        role="img",
+        aria_label=w.t("fits_view.drawing"),
+    )
 
 
 def _legend(free: float | None, w: Wording) -> Html:
@@ -119,7 +135,11 @@ def _legend(free: float | None, w: Wording) -> Html:
 
 
 def _numbers(curves: Sequence[LengthCurve], free: float | None, w: Wording) -> Html:
-    head = tag("tr", tag("th", w.t("fits_view.length"), scope="col"), *(tag("th", METHODS[c.method], scope="col") for c in curves))
+    head = tag(
+        "tr",
+        tag("th", w.t("fits_view.length"), scope="col"),
+        *(tag("th", METHODS[c.method], scope="col") for c in curves),
+    )
     rows = []
     for index, length in enumerate(curves[0].lengths):
         cells = []
@@ -131,7 +151,7 @@ def _numbers(curves: Sequence[LengthCurve], free: float | None, w: Wording) -> H
     return table([head], rows, w.t("fits_view.by_length"))
 
 
-# ---- other cards --------------------------------------------------------------------------------------------------------
+# ---- other cards ---------------------------------------------------------------------------------
 
 
 def on_cards(result: FormResult, w: Wording) -> Html | None:
@@ -142,11 +162,19 @@ def on_cards(result: FormResult, w: Wording) -> Html | None:
     facts = result.preview.facts() if result.preview else None
     cards = headroom.on_cards(plan.advice, shape, platform.system(), facts)
     head = tag(
-        "tr", *(tag("th", w.t(f"fits_view.{name}"), scope="col") for name in ("card", "this_plan", "longest_there", "advised"))
+        "tr",
+        *(
+            tag("th", w.t(f"fits_view.{name}"), scope="col")
+            for name in ("card", "this_plan", "longest_there", "advised")
+        ),
     )
     here = plan.advice.budget.sold_gb
-    rows = [tag("tr", *_card(card, card.gb == here, w), class_="lg-here" if card.gb == here else None) for card in cards]
-    return tag("div", tag("p", w.t("fits_view.cards_info"), class_="lg-quiet"), table([head], rows, w.t("fits_view.on_cards")))
+    rows = [
+        tag("tr", *_card(card, card.gb == here, w), class_="lg-here" if card.gb == here else None) for card in cards
+    ]
+    return tag(
+        "div", tag("p", w.t("fits_view.cards_info"), class_="lg-quiet"), table([head], rows, w.t("fits_view.on_cards"))
+    )
 
 
 def _card(card: OnCard, here: bool, w: Wording) -> list[Html]:

@@ -37,9 +37,17 @@ def counters(counts: Counts, w: Wording) -> Html:
 
     values = {"all": grouped(w, counts.rows), "max_length": grouped(w, counts.max_length)}
     learned = w.t("learned_view.learned", learned=number(counts.learned), tokens=number(counts.tokens))
-    cut = w.t("learned_view.cut", tokens=number(counts.tokens_cut), **values) if counts.rows_cut else w.t("learned_view.cut_none")
+    cut = (
+        w.t("learned_view.cut", tokens=number(counts.tokens_cut), **values)
+        if counts.rows_cut
+        else w.t("learned_view.cut_none")
+    )
     if counts.rows_split:
-        cut = w.t("learned_view.split_text" if counts.is_text else "learned_view.split", pieces=number(counts.pieces), **values)
+        cut = w.t(
+            "learned_view.split_text" if counts.is_text else "learned_view.split",
+            pieces=number(counts.pieces),
+            **values,
+        )
     left_out = "learned_view.too_long" if counts.long_examples == "drop" else "learned_view.dropped"
     dropped = w.t(left_out, **values) if counts.rows_dropped else w.t("learned_view.dropped_none")
     if counts.first_dropped:
@@ -55,17 +63,27 @@ def counters(counts: Counts, w: Wording) -> Html:
         "div",
         tag(
             "dl",
-            _counter(w.t("learned_view.learned_short"), number(counts.learned_percent) + format.NARROW + "%", learned, "plain"),
+            _counter(
+                w.t("learned_view.learned_short"),
+                number(counts.learned_percent) + format.NARROW + "%",
+                learned,
+                "plain",
+            ),
             _counter(
                 w.t(
-                    "learned_view.split_short" if counts.rows_split or counts.long_examples == "split" else "learned_view.cut_short"
+                    "learned_view.split_short"
+                    if counts.rows_split or counts.long_examples == "split"
+                    else "learned_view.cut_short"
                 ),
                 number(counts.rows_split or counts.rows_cut),
                 cut,
                 "warn" if counts.rows_cut else "plain",
             ),
             _counter(
-                w.t("learned_view.dropped_short"), number(counts.rows_dropped), dropped, "warn" if counts.rows_dropped else "plain"
+                w.t("learned_view.dropped_short"),
+                number(counts.rows_dropped),
+                dropped,
+                "warn" if counts.rows_dropped else "plain",
             ),
             class_="lg-counters",
         ),
@@ -75,7 +93,10 @@ def counters(counts: Counts, w: Wording) -> Html:
 
 def _counter(label: str, value: str, sentence: str, tone: str) -> Html:
     return tag(
-        "div", tag("dt", label), tag("dd", tag("strong", value), tag("span", sentence)), class_=f"lg-counter lg-counter-{tone}"
+        "div",
+        tag("dt", label),
+        tag("dd", tag("strong", value), tag("span", sentence)),
+        class_=f"lg-counter lg-counter-{tone}",
     )
 
 
@@ -83,12 +104,14 @@ def _counter(label: str, value: str, sentence: str, tone: str) -> Html:
 
 
 def histogram(preview: Preview, max_length: int, w: Wording) -> Html:
-    """Row lengths as bars, what max_length cuts hatched, and a dashed line at max_length. Told in words to screen readers."""
+    """Row lengths as bars, what max_length cuts hatched, and a dashed line at max_length. Told in words to screen
+    readers."""
     limit = preview.limit(max_length)
     bins = preview.histogram(max_length)
     said = w.t(
         "learned_view.lengths" if preview.exact else "learned_view.lengths_estimated",
-        median=grouped(w, preview.median), p99=grouped(w, preview.p99), longest=grouped(w, preview.longest), max_length=grouped(w, limit),
+        median=grouped(w, preview.median), p99=grouped(w, preview.p99), longest=grouped(w, preview.longest),
+        max_length=grouped(w, limit),
     )  # fmt: skip
     stripe = tag("path", d="M0 6 L6 0", class_="lg-hatch")
     drawing = tag(
@@ -119,7 +142,9 @@ def _bars(bins: Sequence[Bin]) -> Iterator[Html]:
         cut = height * b.cut / b.rows
         box = {"x": f"{LEFT + i * _bar_width(bins) + 1:.1f}", "width": f"{_bar_width(bins) - 2:.1f}"}
         if b.cut < b.rows:
-            yield tag("rect", y=f"{floor - height + cut:.1f}", height=f"{height - cut:.1f}", class_="lg-bar-kept", **box)
+            yield tag(
+                "rect", y=f"{floor - height + cut:.1f}", height=f"{height - cut:.1f}", class_="lg-bar-kept", **box
+            )
         if b.cut:
             yield tag("rect", y=f"{floor - height:.1f}", height=f"{cut:.1f}", class_="lg-bar-cut", **box)
 
@@ -147,7 +172,9 @@ def _limit_line(bins: Sequence[Bin], limit: int, w: Wording) -> Iterator[Html]:
         x, label = LEFT + (at + share) * _bar_width(bins), w.t("learned_view.limit", max_length=grouped(w, limit))
     yield tag("line", x1=f"{x:.1f}", x2=f"{x:.1f}", y1=TOP - 8, y2=HEIGHT - BOTTOM, class_="lg-limit")
     right_half = x > WIDTH / 2
-    yield tag("text", label, x=f"{x:.1f}", y=TOP - 13, text_anchor="end" if right_half else "start", class_="lg-limit-label")
+    yield tag(
+        "text", label, x=f"{x:.1f}", y=TOP - 13, text_anchor="end" if right_half else "start", class_="lg-limit-label"
+    )
 
 
 # --- a row -----------------------------------------------------------------------------------------------------------
@@ -157,7 +184,9 @@ def legend(w: Wording, parts: Collection[Part] = ()) -> Html:
     """parts: of the answers shown, besides their words."""
     samples = {"given": tag("span", w.t("learned_view.sample_given"))}
     samples["learned"] = tag("mark", w.t("learned_view.sample_learned"), class_="lg-learned")
-    samples |= {part: tag("mark", w.t("learned_view.sample_learned"), class_=_PARTS[part]) for part in _PARTS if part in parts}
+    samples |= {
+        part: tag("mark", w.t("learned_view.sample_learned"), class_=_PARTS[part]) for part in _PARTS if part in parts
+    }
     samples["cut"] = tag("s", w.t("learned_view.sample_cut"), class_="lg-cut")
     samples["special"] = tag("span", w.t("learned_view.sample_special"), class_="lg-special")
     items = (
@@ -173,13 +202,22 @@ def row(view: RowView | None, w: Wording) -> Html:
         return notice(w.t("learned_view.no_tokenizer"), "plain")
     counts = {"length": view.length, "learned": view.learned, "cut": view.cut, "parts": view.parts}
     numbers = {name: grouped(w, number) for name, number in counts.items()}
-    where = w.t("learned_view.row", row=grouped(w, view.row_number), index=grouped(w, view.index + 1), of=grouped(w, view.of))
+    where = w.t(
+        "learned_view.row", row=grouped(w, view.row_number), index=grouped(w, view.index + 1), of=grouped(w, view.of)
+    )
     key = "row_split" if view.parts > 1 else "row_cut" if view.cut else "row_whole"
     how_much = w.t(f"learned_view.{key}", **numbers)
     if view.examples > 1:
-        how_much += " " + w.t("learned_view.row_pair" if view.is_pair else "learned_view.row_examples", examples=view.examples)
+        how_much += " " + w.t(
+            "learned_view.row_pair" if view.is_pair else "learned_view.row_examples", examples=view.examples
+        )
     text_of_row = tag(
-        "div", *(_piece(piece, view, w) for piece in view.pieces), class_="lg-row-text", tabindex=0, role="region", aria_label=where
+        "div",
+        *(_piece(piece, view, w) for piece in view.pieces),
+        class_="lg-row-text",
+        tabindex=0,
+        role="region",
+        aria_label=where,
     )
     return tag(
         "div",
@@ -200,7 +238,10 @@ def _piece(piece: Span, view: RowView, w: Wording) -> Html:
         return tag("span", w.t(f"learned_view.{side}", number=piece.text), class_="lg-more lg-next-example")
     if piece.kind == "learned" and piece.part:
         return tag(
-            "mark", _with_special(piece.text, special), class_=_PARTS[piece.part], title=w.t(f"learned_view.legend_{piece.part}")
+            "mark",
+            _with_special(piece.text, special),
+            class_=_PARTS[piece.part],
+            title=w.t(f"learned_view.legend_{piece.part}"),
         )
     name, class_ = _TAGS[piece.kind]
     return tag(name, _with_special(piece.text, special), class_=class_)

@@ -1,5 +1,5 @@
-"""Under the plan's card: which programs hold the memory that the plan lacks, and whether the free memory has changed so much that the
-card must be drawn again. Pure functions, except `holders`, which looks.
+"""Under the plan's card: which programs hold the memory that the plan lacks, and whether the free memory has changed so
+much that the card must be drawn again. Pure functions, except `holders`, which looks.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ def holders(result: FormResult, machine: Machine, w: Wording) -> Html | str:
     if not held:
         return tag("p", w.t("free_memory.nobody"), class_="lg-quiet")
     lines = [tag("li", w.t("free_memory.holder", name=name, used=used)) for name, used in held]
-    return tag("div", tag("p", tag("strong", w.t("free_memory.who"))), tag("ul", *lines, class_="lg-holders"), class_="lg-held")
+    return tag(
+        "div", tag("p", tag("strong", w.t("free_memory.who"))), tag("ul", *lines, class_="lg-holders"), class_="lg-held"
+    )
 
 
 def _on_card(here: Budget, machine: Machine, w: Wording) -> list[tuple[str, str]] | None:
@@ -62,7 +64,7 @@ def _on_card(here: Budget, machine: Machine, w: Wording) -> list[tuple[str, str]
     return found
 
 
-# ---- since it was drawn -----------------------------------------------------------------------------------------------
+# ---- since it was drawn --------------------------------------------------------------------------
 
 
 def mark(result: FormResult) -> dict[str, float]:
@@ -71,7 +73,9 @@ def mark(result: FormResult) -> dict[str, float]:
     if advice is None or advice.budget.planned or advice.budget.free_gib is None:
         return {}
     drawn = {"free": advice.budget.free_gib}
-    return drawn | ({"bare": advice.estimate.on_card_gib, "needed": advice.estimate.needed_gib} if advice.estimate else {})
+    return drawn | (
+        {"bare": advice.estimate.on_card_gib, "needed": advice.estimate.needed_gib} if advice.estimate else {}
+    )
 
 
 def has_moved(drawn: Any, free_gib: float | None) -> bool:

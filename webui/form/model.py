@@ -56,7 +56,9 @@ class ModelStep:
         if model is None:
             return format.model_name(model_id, w)
         recipe, verdict, _ = recommend.weigh(all_holes(), Grounds(budget, model.shape))
-        said = w.t("wizard.model_verdict", method=METHODS[recipe.adapter.method], verdict=w.t(f"plan_view.verdict_{verdict}"))
+        said = w.t(
+            "wizard.model_verdict", method=METHODS[recipe.adapter.method], verdict=w.t(f"plan_view.verdict_{verdict}")
+        )
         return " · ".join([model.title, format.parameters(w, model.shape.params), said])
 
 
@@ -84,7 +86,10 @@ def about(model_id: object, result: FormResult, services: Services, w: Wording) 
         lines.append(tag("p", w.t(key, size=size, download=download), class_="lg-quiet"))
         family = family_of(result.shape.model_type)
         why = way_out({"model_type": result.shape.model_type}).why  # not as GGUF
-        lines += [tag("p", w.of(told), class_="lg-quiet") for told in [*(family.told() if family else []), *([why] if why else [])]]
+        lines += [
+            tag("p", w.of(told), class_="lg-quiet")
+            for told in [*(family.told() if family else []), *([why] if why else [])]
+        ]
     if rounded := base.warning(services.workspace, model_id):
         lines.append(tag("p", w.of(rounded), class_="lg-quiet"))
     if result.shape_problem is not None:

@@ -1,5 +1,5 @@
-"""The plan, which always stands beside the form, and step 4, where it can be changed: the hardware it is planned for, and
-every setting."""
+"""The plan, which always stands beside the form, and step 4, where it can be changed: the hardware it is planned for,
+and every setting."""
 
 from __future__ import annotations
 
@@ -94,7 +94,11 @@ class PlanStep:
         self.reset = gr.Button(w.t("wizard.reset"), size="sm", visible=False, elem_id="reset-settings")
         with gr.Accordion(w.t("wizard.save_preset"), open=False, elem_id="save-preset"):
             self.preset_name = gr.Textbox(
-                label=w.t("wizard.preset_name"), info=w.t("wizard.save_info"), max_lines=1, max_length=60, elem_id="preset-name"
+                label=w.t("wizard.preset_name"),
+                info=w.t("wizard.save_info"),
+                max_lines=1,
+                max_length=60,
+                elem_id="preset-name",
             )
             self.save = gr.Button(w.t("wizard.save"), size="sm", elem_id="preset-save")
             self.save_notice = gr.HTML("", visible=False, elem_id="preset-notice")
@@ -102,12 +106,15 @@ class PlanStep:
 
     def _build_settings(self) -> None:
         w = self.w
-        search = gr.Textbox(label=w.t("wizard.search"), info=w.t("wizard.search_info"), max_lines=1, elem_id="settings-search")
+        search = gr.Textbox(
+            label=w.t("wizard.search"), info=w.t("wizard.search_info"), max_lines=1, elem_id="settings-search"
+        )
         self.fields: list[Any] = [self.method, self.r, self.objective]  # in the order of fields.FIELDS
         for section in SECTIONS:
             gr.HTML(tag("h2", w.t(f"wizard.section_{section}")), elem_classes="lg-setting-head")
             self.fields += [component_for(key, w) for key in FOLDED if key[0] == section]
-        for field in (self.experts, *self.of_pairs.values()):  # until a model that has some, or a set of pairs, is chosen
+        for field in (self.experts, *self.of_pairs.values()):
+            # until a model that has some, or a set of pairs, is chosen
             field.visible = False
         gr.HTML(tag("p", w.t("wizard.search_none"), id="settings-none", style="display:none", role="status"))
         search.change(None, [search], None, js=SEARCH, **AT_ONCE)
@@ -134,8 +141,8 @@ class PlanStep:
         return {name: self.fields[FIELDS.index(("train", name))] for name in OF_PAIRS}
 
     def draw_of_pairs(self, result: FormResult, explicit: Mapping[str, Any], data: Any) -> dict[Component, Any]:
-        """The objective where rows have a worse answer too, or are marked good and bad, the others where they count with it; also what was set before another set or
-        objective was chosen, so that it can be taken back."""
+        """The objective where rows have a worse answer too, or are marked good and bad, the others where they count
+        with it; also what was set before another set or objective was chosen, so that it can be taken back."""
         train = {name: explicit.get(f"train.{name}") for name in OF_PAIRS}
         objective = train["objective"]
         counts = {
@@ -148,7 +155,9 @@ class PlanStep:
             "undesirable_weight": objective == "kto",
             "sft_weight": objective in ("dpo", "simpo"),
         }
-        return {field: gr.update(visible=counts[name] or train[name] is not None) for name, field in self.of_pairs.items()}
+        return {
+            field: gr.update(visible=counts[name] or train[name] is not None) for name, field in self.of_pairs.items()
+        }
 
     def _has_bad(self, data: Any) -> bool:
         """Whether rows of the chosen set are left out for a bad answer."""
@@ -193,7 +202,9 @@ class PlanStep:
         if result.plan is None or (here := result.plan.advice.budget).card_uuid is None:
             return {}
         choices, planned = self.card_choices(machine), {here.card_uuid, *(uuid for uuid, _ in here.beside)}
-        return {CARDS: {"value": [uuid for _, uuid in choices if uuid in planned], "choices": choices, "interactive": True}}
+        return {
+            CARDS: {"value": [uuid for _, uuid in choices if uuid in planned], "choices": choices, "interactive": True}
+        }
 
 
 def rank_choices(value: int) -> list[tuple[str, int]]:

@@ -23,11 +23,16 @@ BAR = (
     ("work", ("activations", "logits")),
     ("rest", ("workspace", "context", "slack")),
 )
-# As findings of the plan, and as the reason for the length; that a length is estimated is nothing to warn a newcomer of.
+# As findings of the plan, and as the reason for the length; that a length is estimated is nothing to warn a newcomer
+# of.
 SAID_ELSEWHERE = (*SAID_OF_PLANS, "advise.warn_estimated_lengths")
 MOST_WARNINGS = 2  # beside the form; the others are in a fold
 # What would fit, each in a fold of its own.
-FITS = (("stretched", headroom_view.stretched), ("by_length", headroom_view.by_length), ("on_cards", headroom_view.on_cards))
+FITS = (
+    ("stretched", headroom_view.stretched),
+    ("by_length", headroom_view.by_length),
+    ("on_cards", headroom_view.on_cards),
+)
 
 
 def summary(result: FormResult, w: Wording) -> str:
@@ -44,13 +49,16 @@ def summary(result: FormResult, w: Wording) -> str:
 
 
 def verdict_line(advice: Advice, w: Wording) -> str:
-    """ "fits: 5.2 of 7.3 GiB" with the margin counted in, but where only that is too much; the word alone where a number is not known."""
+    """ "fits: 5.2 of 7.3 GiB" with the margin counted in, but where only that is too much; the word alone where a
+    number is not known."""
     word = w.t(f"plan_view.verdict_{advice.verdict}")
     if advice.estimate is None or advice.budget.free_gib is None:
         return word
     needed, free = advice.estimate.needed_gib, advice.budget.free_gib
     if advice.verdict == "tight" and needed > free:  # "7.8 of 7.3" would be over
-        return w.t("plan_view.verdict_bare", verdict=word, needed=gib(w, advice.estimate.on_card_gib), free=gib(w, free))
+        return w.t(
+            "plan_view.verdict_bare", verdict=word, needed=gib(w, advice.estimate.on_card_gib), free=gib(w, free)
+        )
     return w.t("plan_view.verdict_numbers", verdict=word, needed=gib(w, needed), free=gib(w, free))
 
 
@@ -72,7 +80,10 @@ def card(result: FormResult, w: Wording) -> Html:
     parts = [
         tag(
             "p",
-            tag("strong", w.t("plan_view.method_rank", method=method_name(result.plan.recipe.adapter), r=advice.recipe.adapter.r)),
+            tag(
+                "strong",
+                w.t("plan_view.method_rank", method=method_name(result.plan.recipe.adapter), r=advice.recipe.adapter.r),
+            ),
             badge(advice.verdict, w, is_plain=result.is_long),
             tag("span", w.t("plan_view.takes_long"), class_="lg-badge lg-warn") if result.is_long else None,
             class_="lg-plan-head",
@@ -122,7 +133,9 @@ def time_line(result: FormResult, w: Wording) -> Html | None:
     if steps is None:
         return tag("p", w.t("plan_view.steps_need_data"), class_="lg-quiet")
     if result.seconds is not None and result.pace is not None:
-        about = w.t("plan_view.time", steps=steps, time=format.about(w, result.seconds), source=w.of(result.pace.source))
+        about = w.t(
+            "plan_view.time", steps=steps, time=format.about(w, result.seconds), source=w.of(result.pace.source)
+        )
         return tag("p", about)
     if result.plan.advice.budget.planned:
         return tag("p", w.t("plan_view.time_elsewhere", steps=steps))
@@ -151,7 +164,11 @@ def memory(estimate: Estimate | None, budget: Budget, w: Wording) -> Html | None
     free = budget.free_gib
     whole = max(estimate.needed_gib, free or 0.0) or 1.0
     pieces = [*groups, ("margin", margin)]
-    bar = [tag("div", class_=f"lg-mem-{name}", style=f"width:{100 * size / whole:.2f}%") for name, size in pieces if size > 0]
+    bar = [
+        tag("div", class_=f"lg-mem-{name}", style=f"width:{100 * size / whole:.2f}%")
+        for name, size in pieces
+        if size > 0
+    ]
     if free is not None:
         bar.append(tag("div", class_="lg-mem-free", style=f"left:{min(100.0, 100 * free / whole):.2f}%"))
     spoken = w.t(
@@ -216,7 +233,11 @@ def documented(advice: Advice, table: VramTable, w: Wording) -> Html:
     """The table that the rules come from, with the row and the column that applied lit up."""
     methods: tuple[TableMethod, ...] = ("full", "lora", "qlora")
     names = {"full": w.t("plan_view.full"), **METHODS}
-    head = tag("tr", tag("th", w.t("plan_view.size"), scope="col"), *(tag("th", names[method], scope="col") for method in methods))
+    head = tag(
+        "tr",
+        tag("th", w.t("plan_view.size"), scope="col"),
+        *(tag("th", names[method], scope="col") for method in methods),
+    )
     body = []
     for row in table.rows:
         lit = row.name == advice.documented.row
@@ -230,7 +251,12 @@ def documented(advice: Advice, table: VramTable, w: Wording) -> Html:
         ]
         mark = tag("span", w.t("plan_view.this_row"), class_="lg-badge lg-active") if lit else None
         body.append(
-            tag("tr", tag("th", row.name, " " if lit else None, mark, scope="row"), *cells, class_="lg-lit" if lit else None)
+            tag(
+                "tr",
+                tag("th", row.name, " " if lit else None, mark, scope="row"),
+                *cells,
+                class_="lg-lit" if lit else None,
+            )
         )
     rule = w.of(advice.documented.rule) if advice.documented.rule else w.t("plan_view.no_row")
     return fold(
@@ -261,7 +287,8 @@ def fold(title: str, *content: Html | None, open_: bool = False) -> Html:
 
 
 def dry_run_line(looked: Looked | None, advice: Advice, w: Wording) -> Html | None:
-    """ "Dry run: 7.1 GiB; rule of thumb 7.4 GiB." That it is being counted, or why there is none. And a warning where the plan
+    """ "Dry run: 7.1 GiB; rule of thumb 7.4 GiB." That it is being counted, or why there is none. And a warning where
+     the plan
     fits by the rule of thumb alone."""
     if looked is None or advice.arithmetic_gib is None:
         return None
@@ -275,7 +302,9 @@ def dry_run_line(looked: Looked | None, advice: Advice, w: Wording) -> Html | No
     free = advice.budget.free_gib
     needed = counted.needed_gib * advice.factor
     if advice.verdict == "fits" and free is not None and needed > free:
-        return join([_quiet(said), notice(w.t("dry_run_view.too_much", needed=gib(w, needed), free=gib(w, free)), "warn")])
+        return join(
+            [_quiet(said), notice(w.t("dry_run_view.too_much", needed=gib(w, needed), free=gib(w, free)), "warn")]
+        )
     return _quiet(said)
 
 

@@ -1,7 +1,7 @@
 """Computes the plan from the whole form: one look at its answers gives the plan, the preview, and what is missing.
 
-No gradio. Nothing is downloaded here except a model's config.json (hub, for its shape), whose failure is remembered for a
-minute so that typing goes on.
+No gradio. Nothing is downloaded here except a model's config.json (hub, for its shape), whose failure is remembered for
+a minute so that typing goes on.
 """
 
 from __future__ import annotations
@@ -170,20 +170,24 @@ class Planner:
             made = plan.make(recipe, grounds, self._data_name(recipe, w))
         except GarageError as error:
             return FormResult(None, preview, shape, None, missing, error.message, shape_problem, preview_problem)
-        problem = preview.problem(made.recipe.data.max_length, made.recipe.data.long_examples) if preview else preview_problem
+        problem = (
+            preview.problem(made.recipe.data.max_length, made.recipe.data.long_examples) if preview else preview_problem
+        )
         problem = problem or other_base
         if problem is None and missing is None and budgeted.planned:
             problem = msg("wizard.only_planned", gb=budgeted.sold_gb)
         known_pace = self._pace(made, shape, preview) if preview else None
         return FormResult(
-            made, preview, shape, known_pace, missing, problem, shape_problem, preview_problem, self._note(budgeted, form),
+            made, preview, shape, known_pace, missing, problem, shape_problem, preview_problem, self._note(budgeted,
+                form),
             measuring=self.services.pace_probe.busy,
             findings=tuple(run_doctor.before(Planned.of(made.recipe, made.advice, preview))) if preview else (),
             dry_run=self._dry_run(made, shape),
         )  # fmt: skip
 
     def settled(self, recipe: Recipe) -> Recipe:
-        """recipe with how its set is read, for a run that is repeated reads it so, whatever is chosen for the set later. Raises GarageError."""
+        """recipe with how its set is read, for a run that is repeated reads it so, whatever is chosen for the set
+        later. Raises GarageError."""
         kept = self.services.datasets.settled(recipe.data.source, Choices.of(recipe.data))
         return recipe.model_copy(update={"data": recipe.data.model_copy(update=dict(kept.said))})
 
@@ -220,7 +224,8 @@ class Planner:
         return tuple(uuid for uuid in chosen if uuid in there) if choice == HERE and len(there) > 1 else ()
 
     def budget(self, choice: Any, cards: Any = ()) -> Budget:
-        """cards: uuids. Raises RecipeError for a size that cannot be; without a card that is there it is what is here."""
+        """cards: uuids. Raises RecipeError for a size that cannot be; without a card that is there it is what is
+        here."""
         machine = self.services.standby.for_a_run(self.services.monitor.newest())
         if isinstance(choice, str) and choice.startswith(SIZE):
             try:
@@ -232,7 +237,9 @@ class Planner:
             return budget.of_cpu(machine)
         wanted = cards if isinstance(cards, list | tuple) else ()
         chosen = [card for card in devices.may_be_chosen(machine.nvidia) if card.uuid in wanted]
-        return budget.of_chosen(chosen, machine.nvidia, machine.ram_free_bytes) if chosen else budget.of_machine(machine)
+        return (
+            budget.of_chosen(chosen, machine.nvidia, machine.ram_free_bytes) if chosen else budget.of_machine(machine)
+        )
 
     def budget_or_here(self, choice: Any, cards: Any = ()) -> Budget:
         """For lists beside the plan, whose card says what is wrong with a size that cannot be."""
@@ -256,8 +263,8 @@ class Planner:
             return None, error.message
 
     def _refused(self, recipe: Recipe, shape: ModelShape | None, problem: Message | None) -> Message | None:
-        """Why the base cannot be trained, as its config.json says; asked once, but for what can be trusted meanwhile. problem: why it
-        has no shape."""
+        """Why the base cannot be trained, as its config.json says; asked once, but for what can be trusted meanwhile.
+        problem: why it has no shape."""
         if shape is None and not (problem and problem.key.startswith("shape.")):  # there is no config.json to be had
             return None
         key = (recipe.model.id, recipe.model.revision)
@@ -274,7 +281,9 @@ class Planner:
     def _corrections(self, budgeted: Budget, model_id: str) -> Corrections:
         """What earlier runs measured on the card, or the processor, that the plan is for."""
         machine = self.services.monitor.newest()
-        card = next((card for card in machine.nvidia.cards if budgeted.kind == "card" and card.uuid == budgeted.card_uuid), None)
+        card = next(
+            (card for card in machine.nvidia.cards if budgeted.kind == "card" and card.uuid == budgeted.card_uuid), None
+        )
         return MemoryRecord(self.services.workspace).corrections(Rig.of(machine, card), model_id)
 
     def _preview(self, recipe: Recipe) -> tuple[Preview | None, Message | None]:
@@ -296,8 +305,8 @@ class Planner:
             return ""
 
     def _pace(self, made: Plan, shape: ModelShape | None, preview: Preview) -> Pace | None:
-        """From a run of the same kind on this PC, else from a step of this plan that is timed now. Until it was, and for a GPU that is only
-        planned for, computed for a large model, else None."""
+        """From a run of the same kind on this PC, else from a step of this plan that is timed now. Until it was, and
+        for a GPU that is only planned for, computed for a large model, else None."""
         recipe = made.recipe
         budgeted = made.advice.budget
         recomputes = bool(recipe.train.gradient_checkpointing)
@@ -323,7 +332,8 @@ class Planner:
         if shape is None or kind == "cpu":
             return None
         model, config = made.recipe.model, shape.config()
-        if shape.source != "catalogue":  # on this PC, or once more over the network: kept with the answers of the planner
+        if shape.source != "catalogue":
+            # on this PC, or once more over the network: kept with the answers of the planner
             try:
                 config = self._config(model.id, model.revision)
             except GarageError as error:

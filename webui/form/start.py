@@ -74,7 +74,9 @@ class StartStep:
         label = "queue_panel.add" if key == "start" and waits(self.services.snapshots.now()) else f"wizard.{key}"
         return gr.update(value=self.w.t(label), variant="primary" if key == "start" else "secondary")
 
-    def begin(self, form: FormHandle, folds: Mapping[str, Component], run_notice: Component, planning: Component) -> Take:
+    def begin(
+        self, form: FormHandle, folds: Mapping[str, Component], run_notice: Component, planning: Component
+    ) -> Take:
         """Start: two at once give one run. Once it was made, the form has no name and continues nothing any more."""
 
         def not_begun(why: Message | None, step: str | None = None) -> Taken:
@@ -108,7 +110,9 @@ class StartStep:
 
     def _waits(self, run: RunFolder) -> str:
         """Where the run is now, if it did not just begin: that is seen."""
-        entry = next((entry for row, entry in self.services.snapshots.now(fresh=True).queue.waiting if row.id == run.id), None)
+        entry = next(
+            (entry for row, entry in self.services.snapshots.now(fresh=True).queue.waiting if row.id == run.id), None
+        )
         if entry is None:
             return ""
         if entry.not_before:
@@ -121,7 +125,9 @@ class StartStep:
         info = self.services.datasets.get(recipe.data.source)
         report = self.services.datasets.report(info.id, choices=Choices.of(recipe.data))
         name = info.id if info.origin == "sample" else samples.title(info, self.w)
-        data = TrainedOn(id=info.id, name=name, sha256=report.sha256, rows=report.good_rows, version=recipe.data.version or 0)
+        data = TrainedOn(
+            id=info.id, name=name, sha256=report.sha256, rows=report.good_rows, version=recipe.data.version or 0
+        )
         device = self.planner.device(form.memory, plan.advice.budget)
         facts = plan.facts(data, device, parent_of(self.services, form.answers), seconds)
         return self.services.supervisor.submit(recipe, facts, not_before)

@@ -1,5 +1,5 @@
-"""Numbers as text for people, as the page's language writes them: no other module formats one. Pure functions; an unknown number is
-shown as unknown, never as 0."""
+"""Numbers as text for people, as the page's language writes them: no other module formats one. Pure functions; an
+unknown number is shown as unknown, never as 0."""
 
 from __future__ import annotations
 
@@ -66,7 +66,9 @@ def about(wording: Wording, seconds: float | None) -> str:
     return _roughly(wording, seconds, "about_seconds", "about_minutes", "about_hours", "about_days")
 
 
-def _roughly(wording: Wording, seconds: float | None, in_seconds: str, in_minutes: str, in_hours: str, in_days: str) -> str:
+def _roughly(
+    wording: Wording, seconds: float | None, in_seconds: str, in_minutes: str, in_hours: str, in_days: str
+) -> str:
     if seconds is None or seconds != seconds or seconds < 0:
         return ""
     if seconds < 50:
@@ -118,7 +120,11 @@ def clock(seconds_since_1970: float | None) -> str:
 def _local(seconds_since_1970: object) -> time.struct_time | None:
     """None for what is no time: it comes out of a file."""
     try:
-        return time.localtime(seconds_since_1970) if seconds_since_1970 and isinstance(seconds_since_1970, int | float) else None
+        return (
+            time.localtime(seconds_since_1970)
+            if seconds_since_1970 and isinstance(seconds_since_1970, int | float)
+            else None
+        )
     except (ValueError, OverflowError, OSError):
         return None
 
@@ -130,18 +136,28 @@ def parameters(wording: Wording, count: int) -> str:
 
 
 METHODS = {"lora": "LoRA", "qlora": "QLoRA"}
-VARIANTS = {"load_in_8bit": "int8", "use_dora": "DoRA", "is_pissa": "PiSSA", "use_rslora": "rsLoRA", "trains_experts": "experts"}
+VARIANTS = {
+    "load_in_8bit": "int8",
+    "use_dora": "DoRA",
+    "is_pissa": "PiSSA",
+    "use_rslora": "rsLoRA",
+    "trains_experts": "experts",
+}
 TONES = {"fits": "ok", "tight": "warn", "does_not_fit": "bad", "unknown": "plain"}
 
 
 def badge(verdict: str, w: Wording, is_plain: bool = False) -> Html:
     """is_plain: without the verdict's colour."""
-    return tag("span", w.t(f"plan_view.verdict_{verdict}"), class_=f"lg-badge lg-{'plain' if is_plain else TONES[verdict]}")
+    return tag(
+        "span", w.t(f"plan_view.verdict_{verdict}"), class_=f"lg-badge lg-{'plain' if is_plain else TONES[verdict]}"
+    )
 
 
 def method_name(settings: Adapter) -> str:
     """ "QLoRA", or with what makes it a variant: "LoRA · int8 · DoRA"."""
-    return " · ".join([METHODS[settings.method], *(word for name, word in VARIANTS.items() if getattr(settings, name, False))])
+    return " · ".join(
+        [METHODS[settings.method], *(word for name, word in VARIANTS.items() if getattr(settings, name, False))]
+    )
 
 
 def gib(w: Wording, value: float) -> str:

@@ -1,4 +1,5 @@
-"""This PC's hardware as HTML: pure functions of a Machine and a Wording. Unknown values are shown as unknown, never as 0."""
+"""This PC's hardware as HTML: pure functions of a Machine and a Wording. Unknown values are shown as unknown, never as
+0."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ EXPLAINED = {12: "no_library", 9: "not_running", 18: "not_restarted"}
 
 
 def chip(machine: Machine, w: Wording) -> Html:
-    """For the page's header: what a run would use and how full it is, in one short line; a card that went away in words."""
+    """For the page's header: what a run would use and how full it is, in one short line; a card that went away in
+    words."""
     card = best_card(machine.nvidia)
     lost = [other for other in machine.nvidia.cards if other.lost]
     parts = [tag("span", w.t("hardware_view.chip_lost", name=_name(other, w)), class_="lg-bad") for other in lost]
@@ -43,7 +45,12 @@ def _meter(card: Card) -> Html | None:
     if card.mig or card.used_bytes is None or card.total_bytes is None:
         return None
     percent = min(100, round(100 * card.used_bytes / card.total_bytes))
-    return tag("span", tag("span", class_="lg-bar-fill", style=f"width:{percent}%"), class_="lg-bar lg-meter", aria_hidden="true")
+    return tag(
+        "span",
+        tag("span", class_="lg-bar-fill", style=f"width:{percent}%"),
+        class_="lg-bar lg-meter",
+        aria_hidden="true",
+    )
 
 
 def details(machine: Machine, w: Wording) -> Html:
@@ -110,7 +117,11 @@ def _power(card: Card, w: Wording) -> str:
 def titled(card: Card, w: Wording) -> str:
     """ "GPU 0: NVIDIA GeForce RTX 3060, 12 GB", as nvidia-smi counts."""
     title = w.t("hardware_view.numbered", index=card.index, about=card.name or "?")
-    return title if card.total_bytes is None else f"{title}{w.t('run_memory.comma')}{number(w, sold_gb(card.total_bytes))} GB"
+    return (
+        title
+        if card.total_bytes is None
+        else f"{title}{w.t('run_memory.comma')}{number(w, sold_gb(card.total_bytes))} GB"
+    )
 
 
 def as_it_is(card: Card, w: Wording) -> str:
@@ -137,8 +148,14 @@ def _holders(holders: tuple[Holder, ...] | None, w: Wording) -> str:
 
 
 def _holder(holder: Holder, w: Wording) -> str:
-    used = w.t("hardware_view.memory_unknown") if holder.used_bytes is None else w.t("fits_view.gib", gib=gib(w, holder.used_bytes))
-    return w.t("hardware_view.holder", name=holder.name or w.t("hardware_view.some_program"), pid=str(holder.pid), used=used)
+    used = (
+        w.t("hardware_view.memory_unknown")
+        if holder.used_bytes is None
+        else w.t("fits_view.gib", gib=gib(w, holder.used_bytes))
+    )
+    return w.t(
+        "hardware_view.holder", name=holder.name or w.t("hardware_view.some_program"), pid=str(holder.pid), used=used
+    )
 
 
 def gib(w: Wording, count: int) -> str:

@@ -32,7 +32,9 @@ def tag(name: str, *children: str | None, **attributes: str | int | float | bool
 
 
 def join(children: Iterable[str | None]) -> Html:
-    return Html("".join(child if isinstance(child, Html) else escape(str(child)) for child in children if child is not None))
+    return Html(
+        "".join(child if isinstance(child, Html) else escape(str(child)) for child in children if child is not None)
+    )
 
 
 def muted(sentence: str) -> Html:

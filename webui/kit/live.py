@@ -19,11 +19,13 @@ from webui.state.services import Services
 from webui.state.snapshot import RunRow, Snapshot
 
 TICK_S = 1.0
-# Options of an event: what it changes is all there is to see. Gradio would else tell each of its parts, and all that they hold, that it is
-# on its way, again at every event of the page: a page at rest took a third more of this PC for it.
+# Options of an event: what it changes is all there is to see. Gradio would else tell each of its parts, and all that
+# they hold, that it is on its way, again at every event of the page: a page at rest took a third more of this PC for
+# it.
 QUIET: dict[str, Any] = {"show_progress": "hidden", "show_progress_on": [], "api_visibility": "private"}
 AT_ONCE = {**QUIET, "queue": False}  # and it waits behind nothing
-# Of buttons that change something for everybody: one after the other. None is given a State, which gradio reads only when its turn has come.
+# Of buttons that change something for everybody: one after the other. None is given a State, which gradio reads only
+# when its turn has come.
 CONTROL = {**QUIET, "concurrency_limit": 1, "concurrency_id": "control"}
 # Stop and Pause: they write a word, and wait behind nothing that deletes gigabytes.
 ENDS = {**CONTROL, "concurrency_id": "ends"}
@@ -31,20 +33,24 @@ ENDS = {**CONTROL, "concurrency_id": "ends"}
 CORRECTS = {**CONTROL, "concurrency_id": "corrections"}
 # Of those that read or write a whole set, which may take a minute: no run is stopped behind one.
 SET_WORK = {**CONTROL, "concurrency_id": "sets"}
-# By itself gradio forgets an event whose predecessor is still at work, which is right for a button that is pressed twice.
+# By itself gradio forgets an event whose predecessor is still at work, which is right for a button that is pressed
+# twice.
 EACH = {"trigger_mode": "multiple"}  # acts that say what they mean, files: every one is done
 LAST = {"trigger_mode": "always_last"}  # choices and what is drawn from them: the newest is done afterwards
 # After a press that opens something elsewhere (assets/focus.js): its top is shown, and has the focus.
-SHOW_CHAT, SHOW_FORM, SHOW_FURTHER = (f"() => loraGarageShow('#{part}')" for part in ("tab-chat", "form-column", "further"))
+SHOW_CHAT, SHOW_FORM, SHOW_FURTHER = (
+    f"() => loraGarageShow('#{part}')" for part in ("tab-chat", "form-column", "further")
+)
 Update = str | dict[str, Any]
-# A class of a Dropdown whose choices follow the clock: what has gone from them reaches the handler, which can say so (webui/server/gradio).
+# A class of a Dropdown whose choices follow the clock: what has gone from them reaches the handler, which can say so
+# (webui/server/gradio).
 FOLLOWS = "lg-follows"
 
 
 @dataclass(frozen=True)
 class ViewContext:
-    """What a part is drawn from: the moment, the run that this page has opened in its Runs tab, and whether its visitor plans
-    the next run while another one trains."""
+    """What a part is drawn from: the moment, the run that this page has opened in its Runs tab, and whether its visitor
+    plans the next run while another one trains."""
 
     snapshot: Snapshot
     opened: str | None
@@ -80,7 +86,8 @@ class Poller:
         return [self._seen, *(part.component for part in self._parts)]
 
     def beat(self, seen: list[str] | None, opened: str | None, planning: bool = False) -> list[Any]:
-        """Inputs: what this page was last sent, the run it has opened, whether it plans. Outputs: the first, and every live part."""
+        """Inputs: what this page was last sent, the run it has opened, whether it plans. Outputs: the first, and every
+        live part."""
         self._services.standby.seen()
         return self._beat(seen, ViewContext(self._services.snapshots.now(), opened, bool(planning)))
 
@@ -102,7 +109,10 @@ class Poller:
         """Gives the first beat."""
         # A reload begins with an empty page, whatever this session was sent before.
         first = page.load(
-            lambda opened, planning: self.now([], opened, planning), [self._opened, self._planning], self.outputs, **AT_ONCE
+            lambda opened, planning: self.now([], opened, planning),
+            [self._opened, self._planning],
+            self.outputs,
+            **AT_ONCE,
         )
         timer.tick(self.beat, self.inputs, self.outputs, **AT_ONCE)
         return first

@@ -7,7 +7,8 @@ from webui.state.services import Services
 
 
 class Panel:
-    """Some widgets with their events. Most have build (makes the widgets where it is called), parts (what follows the clock) and wire."""
+    """Some widgets with their events. Most have build (makes the widgets where it is called), parts (what follows the
+    clock) and wire."""
 
     def __init__(self, services: Services, wording: Wording):
         self.services, self.w = services, wording

@@ -16,5 +16,7 @@ def title(info: DatasetInfo, wording: Wording) -> str:
 
 def choice(info: DatasetInfo, wording: Wording) -> tuple[str, str]:
     """(label, id) for a list: name, where it comes from, how many rows; unread files say their size."""
-    size = format.rows(wording, info.good_rows) if info.good_rows is not None else format.bytes_used(wording, info.bytes)
+    size = (
+        format.rows(wording, info.good_rows) if info.good_rows is not None else format.bytes_used(wording, info.bytes)
+    )
     return wording.t(f"wizard.data_{info.origin}", name=title(info, wording), size=size), info.id

@@ -1,4 +1,5 @@
-"""The page's look: gradio's theme variables where they exist, our style sheets for the rest. Contrast is 4.5:1 or better."""
+"""The page's look: gradio's theme variables where they exist, our style sheets for the rest. Contrast is 4.5:1 or
+better."""
 
 from __future__ import annotations
 

@@ -33,7 +33,9 @@ class Wording:
         """A message that core left in a file or raised, as a sentence; "" for none."""
         if message is None:
             return ""
-        return catalogue().render(message if isinstance(message, Message) else Message.model_validate(message), self.language)
+        return catalogue().render(
+            message if isinstance(message, Message) else Message.model_validate(message), self.language
+        )
 
     def knows(self, key: str) -> bool:
         return key in catalogue().keys(self.language)  # noqa: SIM118 - a method, not a mapping
@@ -48,7 +50,8 @@ class Wording:
         return {"label": self.t(key), **info, "elem_id": elem_id}
 
     def preset(self, texts: Mapping[str, str], key: str = "") -> str:
-        """A text of presets/, which has it by language: that of a further language stands in its catalogue, as `presets.<key>`."""
+        """A text of presets/, which has it by language: that of a further language stands in its catalogue, as
+        `presets.<key>`."""
         if self.knows(f"presets.{key}"):
             return self.t(f"presets.{key}")
         return in_language(texts, self.language)

@@ -29,7 +29,9 @@ class WriteNotice(Panel):
     def _said(self) -> Html:
         if (problem := self.services.write_watch.problem) is None:
             return Html("")
-        return tag("div", tag("p", tag("strong", self.w.of(problem))), class_="lg-notice lg-warn lg-banner", role="status")
+        return tag(
+            "div", tag("p", tag("strong", self.w.of(problem))), class_="lg-notice lg-warn lg-banner", role="status"
+        )
 
 
 class LeftRuns(Panel):
@@ -95,6 +97,7 @@ class LeftRuns(Panel):
         return outcome(self.w, lambda: ended.leave(self.services.runs.get(self._offered(run_id))))
 
     def _offered(self, run_id: Any) -> str:
-        """The one that is offered, or the one of several that was chosen; an id that is not among them chooses nothing."""
+        """The one that is offered, or the one of several that was chosen; an id that is not among them chooses
+        nothing."""
         ids = [run.id for run in self.services.snapshots.now(fresh=True).left]
         return run_id if run_id in ids else ids[0] if len(ids) == 1 else ""

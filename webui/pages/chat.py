@@ -43,9 +43,11 @@ MOST_SHOWN = 40_000  # characters of one answer, twice what 4,096 tokens are; a 
 SEED = 7  # its place among target and sampling
 # Outputs: message, emptied where it is still what was sent.
 LEAVES = "(sent, now) => sent && now === sent ? '' : undefined"
-# The next question may be sent while the base still writes: its answer ends, and the question goes once that one is over.
+# The next question may be sent while the base still writes: its answer ends, and the question goes once that one is
+# over.
 SENDS = """() => {
-  const [send, stop, box] = ["#chat-send", "#chat-stop", "#chat-message textarea"].map((at) => document.querySelector(at));
+  const [send, stop, box] = 
+    ["#chat-send", "#chat-stop", "#chat-message textarea"].map((at) => document.querySelector(at));
   window.loraGarageSends = Boolean(box?.value.trim() && send?.checkVisibility() && stop?.checkVisibility());
   if (window.loraGarageSends) stop.click();
 }"""
@@ -87,7 +89,9 @@ class ChatPage:
                 self.load = gr.Button(w.t("chat_page.load"), elem_id="chat-load", scale=0, min_width=160)
                 self.status = gr.HTML(self._status(snapshot.chat), elem_id="chat-status")
         with gr.Column(elem_classes="lg-card", elem_id="chat-room"):
-            self.empty = gr.HTML(placeholder(w.t("chat_page.empty_text"), w.t("chat_page.empty_title")), elem_id="chat-empty")
+            self.empty = gr.HTML(
+                placeholder(w.t("chat_page.empty_text"), w.t("chat_page.empty_title")), elem_id="chat-empty"
+            )
             as_text = {"allow_tags": False, "latex_delimiters": [], "sanitize_html": True}
             bot = as_text | {"height": 420, "buttons": ["copy"], "feedback_options": None, "min_width": 260}
             with gr.Row(visible=False, elem_id="chat-columns") as self.columns:
@@ -100,12 +104,15 @@ class ChatPage:
             self.shelf.build_branches()
             self.notice = gr.HTML("", elem_id="chat-notice", visible=False)
             message = w.named("chat_page.message", "chat-message")
-            self.sent = gr.Textbox("", visible="hidden")  # the question that is being answered: it alone leaves the message box
+            # the question that is being answered: it alone leaves the message box
+            self.sent = gr.Textbox("", visible="hidden")
             # One line, grown by the style sheet: of more gradio sends at Shift+Enter alone, and Enter is a new line.
             self.message = gr.Textbox(placeholder=w.t("chat_page.placeholder"), lines=1, max_lines=8, **message)
             with gr.Row(elem_classes="lg-tight", elem_id="chat-buttons"):
                 self.send = gr.Button(w.t("chat_page.send"), variant="primary", min_width=120, elem_id="chat-send")
-                self.stop = gr.Button(w.t("chat_page.stop"), variant="stop", visible=False, min_width=120, elem_id="chat-stop")
+                self.stop = gr.Button(
+                    w.t("chat_page.stop"), variant="stop", visible=False, min_width=120, elem_id="chat-stop"
+                )
                 self.undo = gr.Button(w.t("chat_page.undo"), min_width=100, elem_id="chat-undo")
                 self.again = gr.Button(w.t("chat_page.regenerate"), min_width=100, elem_id="chat-regenerate")
                 self.corrections.build_button()
@@ -120,13 +127,18 @@ class ChatPage:
     def _build_settings(self, thinks: bool) -> None:
         """How both answer. thinks: whether the model that is loaded can be asked with and without."""
         w = self.w
-        system, most = w.named("chat_page.system", "chat-system"), w.named("chat_page.max_new_tokens", "chat-max-new-tokens")
+        system, most = (
+            w.named("chat_page.system", "chat-system"),
+            w.named("chat_page.max_new_tokens", "chat-max-new-tokens"),
+        )
         self.system = gr.Textbox(lines=2, max_lines=6, max_length=MOST_SYSTEM, **system)
         self.temperature = gr.Number(0, step=0.1, **w.named("chat_page.temperature", "chat-temperature"))
         self.top_p = gr.Number(0.9, step=0.05, **w.named("chat_page.top_p", "chat-top-p"))
         self.max_new_tokens = gr.Number(256, precision=0, **most)
         ways = [(w.t(f"chat_page.thinking_{name}"), name) for name in THINKING]
-        self.thinking = gr.Radio(ways, value="trained", visible=thinks, **w.named("chat_page.thinking", "chat-thinking"))
+        self.thinking = gr.Radio(
+            ways, value="trained", visible=thinks, **w.named("chat_page.thinking", "chat-thinking")
+        )
         self.seed = gr.Number(42, precision=0, **w.named("chat_page.seed", "chat-seed"))
         low, high = (round(100 * limit) for limit in STRENGTHS)
         self.strength = gr.Slider(low, high, value=100, step=5, **w.named("chat_page.strength", "chat-strength"))
@@ -138,7 +150,9 @@ class ChatPage:
             LivePart(self.thinking, lambda look: gr.update(visible=look.snapshot.chat.thinks is not None)),
             self.second.part(),
             *self.duel.parts(),
-            LivePart(self.target, lambda look: gr.update(choices=target_choices(self.services, self.w, look.snapshot.rows))),
+            LivePart(
+                self.target, lambda look: gr.update(choices=target_choices(self.services, self.w, look.snapshot.rows))
+            ),
         ]
 
     def _status(self, state: ChatState, busy: RunRow | None = None) -> Html:
@@ -146,7 +160,9 @@ class ChatPage:
         w = self.w
         if state.phase == "empty":
             training = w.t("chat_page.training", name=busy.name) if busy else ""
-            is_over = busy is None and state.why_unloaded is not None and state.why_unloaded.key == "chat.unloaded_for_run"
+            is_over = (
+                busy is None and state.why_unloaded is not None and state.why_unloaded.key == "chat.unloaded_for_run"
+            )
             why = "" if is_over else " ".join(filter(None, (w.of(state.why_unloaded), training)))
             return notice(why, "warn") if why else muted(w.t("chat_page.nothing_loaded"))
         label = state.target.label if state.target else ""
@@ -179,7 +195,8 @@ class ChatPage:
         arrived = tab.select(self.arrive, [self.target, self.base, opened], offered, js=TAKEN, **AT_ONCE)
         arrived.then(None, offered, self.target, js=OFFERED, **QUIET)
         target = [self.target, self.checkpoint, self.precision]
-        sampling = [self.system, self.temperature, self.top_p, self.max_new_tokens, self.seed, self.thinking, self.strength, self.second.run, self.second.strength]  # fmt: skip
+        sampling = [self.system, self.temperature, self.top_p, self.max_new_tokens, self.seed, self.thinking,
+            self.strength, self.second.run, self.second.strength]  # fmt: skip
         room = [self.empty, self.columns, self.tuned_column, self.base, self.tuned, self.base_note, self.tuned_note]
         view = [*room, self.notice, self.sent, self.send, self.stop]
         self.sent.change(None, [self.sent, self.message], self.message, js=LEAVES, **QUIET)
@@ -189,9 +206,19 @@ class ChatPage:
         gr.on(leaves, None, None, self.corrections.outputs, js=CLOSES, **QUIET)
         keep: Any = lambda event: event.success(self.shelf.put, [opened, self.base, self.tuned], None, **AT_ONCE)  # noqa: E731
         corrects = self.corrections.wire(keep, self.base, self.tuned, self.target, self.system)
-        talk = QUIET | waits | {"trigger_mode": "once", "concurrency_limit": 4, "concurrency_id": "chat", "cancels": corrects}
+        talk = (
+            QUIET
+            | waits
+            | {"trigger_mode": "once", "concurrency_limit": 4, "concurrency_id": "chat", "cancels": corrects}
+        )
         asked = [self.base, self.tuned, *target, *sampling]
-        said = gr.on([self.send.click, self.message.submit], self.talk_on, [self.message, opened, *asked], [*view, opened], **talk)
+        said = gr.on(
+            [self.send.click, self.message.submit],
+            self.talk_on,
+            [self.message, opened, *asked],
+            [*view, opened],
+            **talk,
+        )
         gr.on([self.send.click, self.message.submit], None, None, None, js=SENDS, **QUIET)
         earlier, outputs = self.corrections.earlier, [*view, opened, *self.corrections.outputs]
         again = self.again.click(self.talk_again, [earlier, opened, *asked], outputs, **talk)
@@ -207,7 +234,9 @@ class ChatPage:
         gr.on(opens, None, None, self.corrections.outputs, js=CLOSES, **QUIET)
         self.duel.wire(self.target, self.checkpoint, self.halt)
 
-    def talk_on(self, message: str, opened: Any, base: list[Message], tuned: list[Message], *rest: Any) -> Iterator[list[Any]]:
+    def talk_on(
+        self, message: str, opened: Any, base: list[Message], tuned: list[Message], *rest: Any
+    ) -> Iterator[list[Any]]:
         """As talk, with the conversation that is open before both histories, and after the view: kept as it is held."""
         views = self.talk(message, base, tuned, *rest)
         yield from self.shelf.keeping(views, opened, rest[0], self._label(rest[0]), base, is_another=False)
@@ -220,7 +249,8 @@ class ChatPage:
         return target_choices(self.services, self.w, self.services.snapshots.now().rows)
 
     def talk(self, message: str, base: list[Message], tuned: list[Message], *rest: Any) -> Iterator[list[Any]]:
-        """Inputs: message, both histories, target, sampling. Outputs: `view`, again and again while the answer is written.
+        """Inputs: message, both histories, target, sampling. Outputs: `view`, again and again while the answer is
+        written.
 
         Closing the page closes this generator, which stops the writing.
         """
@@ -236,22 +266,29 @@ class ChatPage:
             question = {"role": "user", "content": message}
             base, tuned = [*(base or []), question], [*(tuned or []), question]
             system = sampling[0] if isinstance(sampling[0], str) else ""
-            answer = self.services.chat.ask(turns_of(base, system), turns_of(tuned, system) if both else None, asked, strength)
+            answer = self.services.chat.ask(
+                turns_of(base, system), turns_of(tuned, system) if both else None, asked, strength
+            )
         except GarageError as error:
             yield self._view(base, tuned, None, sentence=self.w.of(error.message), tone="bad")
             return
         yield from self._write(answer, base, tuned, both, message)
 
-    def talk_again(self, earlier: Any, opened: Any, base: list[Message], tuned: list[Message], *rest: Any) -> Iterator[list[Any]]:
-        """Inputs: what was asked again before, the conversation, both histories, target, sampling. Outputs: `view`, the conversation,
-        `corrections.outputs`. Asks the last question once more, drawn from another seed, and then which answer is the better one."""
+    def talk_again(
+        self, earlier: Any, opened: Any, base: list[Message], tuned: list[Message], *rest: Any
+    ) -> Iterator[list[Any]]:
+        """Inputs: what was asked again before, the conversation, both histories, target, sampling. Outputs: `view`, the
+        conversation, `corrections.outputs`. Asks the last question once more, drawn from another seed, and then which
+        answer is the better one."""
         (before_base, question), (before_tuned, _) = without_last(base), without_last(tuned)
         known, seed = self.corrections.begin_again(earlier, tuned or base), rest[SEED]
         if isinstance(seed, int | float) and math.isfinite(seed):
             rest = (*rest[:SEED], (int(seed) + known["tries"]) % 2**32, *rest[SEED + 1 :])
         closed, view = self.corrections.closed(), list[Any]()
         views = self.talk(question, before_base, before_tuned, *rest)
-        for view in self.shelf.keeping(views, opened, rest[0], self._label(rest[0]), before_base, is_another=known["answer"] != ""):
+        for view in self.shelf.keeping(
+            views, opened, rest[0], self._label(rest[0]), before_base, is_another=known["answer"] != ""
+        ):
             view[SENT] = gr.skip()  # what is being written there was not asked
             yield [*view, *closed]
         if isinstance(view[BASE], list) and isinstance(view[TUNED], list):
@@ -282,7 +319,9 @@ class ChatPage:
         if busy is not None and busy.status.state in BUSY:
             raise ChatError("chat_page.training", name=busy.name)
 
-    def _write(self, answer: Any, base: list[Message], tuned: list[Message], both: bool, sent: str) -> Iterator[list[Any]]:
+    def _write(
+        self, answer: Any, base: list[Message], tuned: list[Message], both: bool, sent: str
+    ) -> Iterator[list[Any]]:
         texts = {"base": "", "tuned": ""}
         done: dict[str, Done] = {}
         sentence = ""
@@ -308,7 +347,10 @@ class ChatPage:
     ) -> tuple[list[Message], list[Message]]:
         """Both histories with what is written; of an answer without end only its beginning, and that it was cut."""
         cut = self.w.t("chat_page.cut", most=grouped(self.w, MOST_SHOWN))
-        told = {column: text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}\n\n{cut}" for column, text in texts.items()}
+        told = {
+            column: text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}\n\n{cut}"
+            for column, text in texts.items()
+        }
         return self._answered(base, told["base"]), self._answered(tuned, told["tuned"]) if both else []
 
     def _answered(self, history: list[Message] | None, answer: str) -> list[Message]:
@@ -325,10 +367,12 @@ class ChatPage:
         sent: str | None = None,
         done: dict[str, Done] | None = None,
     ) -> list[Any]:
-        """Values for `view`. both None leaves the columns, sent None the message box as they are; sent: what leaves it. The next question may
-        be sent as soon as the tuned answer is there."""
+        """Values for `view`. both None leaves the columns, sent None the message box as they are; sent: what leaves it.
+        The next question may be sent as soon as the tuned answer is there."""
         talked = bool(base or tuned)
-        notes = [gr.skip(), gr.skip()] if done is None else [self._note(done.get("base")), self._note(done.get("tuned"))]
+        notes = (
+            [gr.skip(), gr.skip()] if done is None else [self._note(done.get("base")), self._note(done.get("tuned"))]
+        )
         histories = [gr.skip() if both is None else base or [], gr.skip() if both is None else tuned or []]
         return [
             gr.update(visible=not talked),
@@ -378,9 +422,10 @@ class ChatPage:
         return shown(""), self._status(self.services.chat.state())
 
     def arrive(self, target: Any, base: list[Message] | None, taken: Any) -> tuple[Any, str]:
-        """Inputs: target, its history, what this browser's person has opened or chosen. Outputs: target's choices, offered. The run that is
-        loaded, or where nothing is, one that ended since the page was made, is what one comes to talk with; what a person has chosen or
-        asked stays, also what was chosen since this was asked. In place of a model that has gone, anything is."""
+        """Inputs: target, its history, what this browser's person has opened or chosen. Outputs: target's choices,
+        offered. The run that is loaded, or where nothing is, one that ended since the page was made, is what one comes
+        to talk with; what a person has chosen or asked stays, also what was chosen since this was asked. In place of a
+        model that has gone, anything is."""
         choices, state = self._targets(), self.services.chat.state()
         first = first_choice(choices, self.services.snapshots.now().rows)
         wanted = first if state.phase == "empty" else f"run:{state.target.run}" if state.target else ""
@@ -388,11 +433,15 @@ class ChatPage:
         wanted = wanted if run_id_of(wanted) and wanted in known else ""
         if not is_there(self.services, self.w, target) and not base and taken in (None, "", "chosen"):
             return gr.update(choices=choices), f"{wanted or first}\n{target}"
-        return (gr.skip(), "") if base or taken or run_id_of(target) or not wanted else (gr.update(choices=choices), wanted)
+        return (
+            (gr.skip(), "")
+            if base or taken or run_id_of(target) or not wanted
+            else (gr.update(choices=choices), wanted)
+        )
 
     def choose(self, target: Any, opened: Any) -> list[Any]:
-        """Inputs: target, the conversation. Outputs: checkpoint, the conversation, `view`. Another model than the conversation's begins an
-        empty one."""
+        """Inputs: target, the conversation. Outputs: checkpoint, the conversation, `view`. Another model than the
+        conversation's begins an empty one."""
         choices = checkpoint_choices(self.services, self.w, target)
         checkpoint = gr.update(choices=choices, value=LATEST, visible=run_id_of(target) is not None)
         return [checkpoint, *(self.shelf.of_target(target, opened) or ["", *self.start_over()])]
@@ -419,8 +468,15 @@ def sampling_of(temperature: Any, top_p: Any, max_new_tokens: Any, seed: Any, th
     values: dict[str, Any] = {}
     for name, value in ((name, value) for name, value in given.items() if value is not None):
         low, high = limits[name]
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not low <= value <= high:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not math.isfinite(value)
+            or not low <= value <= high
+        ):
             raise ChatError("wizard.bad_number", field=name, found=str(value)[:40], low=low, high=high)
         values[name] = int(value) if name in ("max_new_tokens", "seed") else float(value)
     drawn = values.get("temperature", 0) > 0
-    return Sampling(do_sample=drawn, enable_thinking=THINKING.get(thinking if isinstance(thinking, str) else ""), **values)
+    return Sampling(
+        do_sample=drawn, enable_thinking=THINKING.get(thinking if isinstance(thinking, str) else ""), **values
+    )

@@ -27,9 +27,15 @@ def target_choices(services: Services, w: Wording, rows: tuple[RunRow, ...]) -> 
         for row in rows
         if row.can_chat
     ]
-    elsewhere = [(w.t("chat_page.choice_adapter", name=id.removeprefix("adapter:")), id) for id in services.models.adapters()]
+    elsewhere = [
+        (w.t("chat_page.choice_adapter", name=id.removeprefix("adapter:")), id) for id in services.models.adapters()
+    ]
     models = services.models.choices()
-    return [*runs, *elsewhere, *((w.t("chat_page.choice_base", name=format.model_name(m, w)), f"base:{m}") for m in models)]
+    return [
+        *runs,
+        *elsewhere,
+        *((w.t("chat_page.choice_base", name=format.model_name(m, w)), f"base:{m}") for m in models),
+    ]
 
 
 def first_choice(choices: list[tuple[str, str]], rows: tuple[RunRow, ...]) -> str:
@@ -42,7 +48,9 @@ def first_choice(choices: list[tuple[str, str]], rows: tuple[RunRow, ...]) -> st
 def is_there(services: Services, w: Wording, target: Any) -> bool:
     """Whether Chat offers it, or it is a run at work or in the queue, which is offered again when it ends."""
     rows = services.snapshots.now().rows
-    return target in [id for _, id in target_choices(services, w, rows)] or run_id_of(target) in [row.id for row in rows]
+    return target in [id for _, id in target_choices(services, w, rows)] or run_id_of(target) in [
+        row.id for row in rows
+    ]
 
 
 def checkpoint_choices(services: Services, w: Wording, target: Any) -> list[tuple[str, str]]:

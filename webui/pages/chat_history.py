@@ -11,7 +11,8 @@ Message = dict[str, Any]
 
 _THOUGHT = re.compile(r"\s*<think>(.*?)(?:</think>(.*)|$)", re.DOTALL)
 _CALLS = re.compile(r"(<tool_call>.*?(?:</tool_call>|$))", re.DOTALL)
-_BARE = re.compile(r"\s*\{\s*\"name\"\s*:.*\}\s*", re.DOTALL)  # as Llama 3 writes a call: the answer is nothing but its JSON
+# as Llama 3 writes a call: the answer is nothing but its JSON
+_BARE = re.compile(r"\s*\{\s*\"name\"\s*:.*\}\s*", re.DOTALL)
 # What is folded, as `_folded` writes it: gradio's own folds hold a button without a name within a button.
 _FOLDED = re.compile(r'<details class="lg-(thought|call)"[^>]*><summary>[^<]*</summary><pre>([^<]*)</pre></details>')
 
@@ -27,7 +28,8 @@ def content_of(message: Message) -> str:
 
 
 def turns_of(history: list[Message] | None, system: str = "") -> list[dict[str, str]]:
-    """A chatbot's history as turns of core.data.conversation, a system prompt in front; a question without an answer is left out."""
+    """A chatbot's history as turns of core.data.conversation, a system prompt in front; a question without an answer is
+    left out."""
     turns = [{"role": "system", "content": system.strip()[:MOST_SYSTEM]}] if system.strip() else []
     pairs: list[dict[str, str]] = []
     for message in history or []:
@@ -60,7 +62,8 @@ def without_last(history: list[Message] | None) -> tuple[list[Message], str]:
 
 
 def answered(history: list[Message] | None, answer: str, thought: str, call: str) -> list[Message]:
-    """The history and an answer; its thinking and its tool calls are folded under these titles, as text that nobody runs."""
+    """The history and an answer; its thinking and its tool calls are folded under these titles, as text that nobody
+    runs."""
     found: list[str] = []
     if begun := _THOUGHT.match(answer):
         thinking, answer = begun[1].strip(), (begun[2] or "").strip()
@@ -81,7 +84,8 @@ def _folded(kind: str, title: str, content: str) -> str:
 
 
 def last_answer(history: list[Message] | None) -> tuple[list[dict[str, str]], str]:
-    """The turns up to the last question, and the answer to it as a model writes it, its thinking in front; "" where there is none."""
+    """The turns up to the last question, and the answer to it as a model writes it, its thinking in front; "" where
+    there is none."""
     turns = turns_of(history)
     if not turns or turns[-1]["role"] != "assistant":
         return turns, ""

@@ -40,9 +40,13 @@ class ConversationShelf:
     def build_branches(self) -> None:
         """Below the answers, where the last one was asked more than once."""
         with gr.Row(visible=False, elem_classes="lg-tight", elem_id="chat-branches") as self.branches:
-            self.before = gr.Button(self.w.t("conversations_view.before"), size="sm", min_width=90, elem_id="chat-branch-before")
+            self.before = gr.Button(
+                self.w.t("conversations_view.before"), size="sm", min_width=90, elem_id="chat-branch-before"
+            )
             self.which = gr.HTML("", elem_id="chat-branch")
-            self.after = gr.Button(self.w.t("conversations_view.after"), size="sm", min_width=90, elem_id="chat-branch-after")
+            self.after = gr.Button(
+                self.w.t("conversations_view.after"), size="sm", min_width=90, elem_id="chat-branch-after"
+            )
 
     def build(self) -> None:
         w = self.w
@@ -56,7 +60,8 @@ class ConversationShelf:
                 with gr.Row(elem_classes="lg-tight"):
                     self.rename = gr.Button(w.t("conversations_view.rename"), elem_id="chat-conversation-rename")
                     self.delete = gr.Button(w.t("conversations_view.delete"), elem_id="chat-conversation-delete")
-                    self.really = gr.Button(w.t("conversations_view.really"), variant="stop", visible=False, elem_id="chat-conversation-really")  # fmt: skip
+                    self.really = gr.Button(w.t("conversations_view.really"), variant="stop", visible=False,
+                        elem_id="chat-conversation-really")  # fmt: skip
             self.notice = gr.HTML("", visible=False, elem_id="chat-conversations-notice")
 
     @property
@@ -64,8 +69,8 @@ class ConversationShelf:
         return [self.list, self.said, self.tools, self.name, self.really, self.branches, self.which]
 
     def wire(self, page: gr.Blocks, target: Component, view: list[Component], ends: dict[str, Any]) -> list[Any]:
-        """view: the chat's; its own target.change begins a conversation where it is not the opened one's. ends: options of what ends an
-        answer that is being written. Gives what opens another conversation, or another answer of it."""
+        """view: the chat's; its own target.change begins a conversation where it is not the opened one's. ends: options
+        of what ends an answer that is being written. Gives what opens another conversation, or another answer of it."""
         drawn, place = [self.opened, self.words], [self.opened, target, *view]
         restored = page.load(self.restore, [target, self.opened], place, js=OPENED, **AT_ONCE)
         for event in (restored, self.list.input(self.open, [self.list, target], place, **ends)):
@@ -82,8 +87,10 @@ class ConversationShelf:
         return [self.list.input, self.before.click, self.after.click]
 
     # ---- kept while it is held --------------------------------------------------------------------------------------
-    def keeping(self, views: Iterator[list[Any]], opened: Any, target: Any, label: str, before: Any, is_another: bool) -> Iterator[list[Any]]:  # fmt: skip
-        """The views of an answer, each with the id of its conversation: on the disk with its question before the first word, whole at the end.
+    def keeping(self, views: Iterator[list[Any]], opened: Any, target: Any, label: str, before: Any,
+        is_another: bool) -> Iterator[list[Any]]:  # fmt: skip
+        """The views of an answer, each with the id of its conversation: on the disk with its question before the first
+        word, whole at the end.
         before: the base's history without the question. opened: of another model, or none, begins a conversation."""
         kept: Conversation | None = None
         last: list[Any] = []
@@ -103,7 +110,8 @@ class ConversationShelf:
             yield [*untouched[:NOTICE], shown(notice(self.w.of(failed.message))), *untouched[NOTICE:]]
 
     def _saved(self, conversation: Conversation) -> ChatError | None:
-        """Why it could not be; the answer goes on. What was renamed meanwhile keeps its name, what was deleted is not there again."""
+        """Why it could not be; the answer goes on. What was renamed meanwhile keeps its name, what was deleted is not
+        there again."""
         try:
             name = self.kept.get(conversation.id).name
         except ChatError:
@@ -142,13 +150,20 @@ class ConversationShelf:
         w, found = self.w, self.kept.find(words if isinstance(words, str) else "")
         one = next((one for one in found if one.id == opened), None)
         choices = [(self._line(each), each.id) for each in found[:MOST_LISTED]]
-        count = w.t("conversations_view.count", shown=len(choices), count=len(found)) if found else w.t("conversations_view.none")
+        count = (
+            w.t("conversations_view.count", shown=len(choices), count=len(found))
+            if found
+            else w.t("conversations_view.none")
+        )
         links = [("export_all", "")] if found else []
         links = [("export_one", one.id), *links] if one else links
-        said = [tag("a", w.t(f"conversations_view.{name}"), href=address(id, w.language, TALKS), download=True, id=f"chat-{name}") for name, id in links]  # fmt: skip
+        said = [tag("a", w.t(f"conversations_view.{name}"), href=address(id, w.language, TALKS), download=True,
+            id=f"chat-{name}") for name, id in links]  # fmt: skip
         spaced = [part for link in said for part in (" · ", link)]
         many = len(one.branches) if one else 1
-        which = tag("p", w.t("conversations_view.which", number=one.at + 1, count=many), class_="lg-quiet") if one else ""
+        which = (
+            tag("p", w.t("conversations_view.which", number=one.at + 1, count=many), class_="lg-quiet") if one else ""
+        )
         return [
             gr.update(choices=choices, value=one.id if one else None, visible=bool(choices)),
             tag("p", count, *spaced),
@@ -167,7 +182,8 @@ class ConversationShelf:
         return self.open(opened, target) if opened else ["", *[gr.skip()] * 12]
 
     def open(self, id: Any, target: Any) -> list[Any]:
-        """Inputs: a conversation, target. Outputs: opened, target, the view. Where what answered is gone, it says so."""
+        """Inputs: a conversation, target. Outputs: opened, target, the view. Where what answered is gone, it says
+        so."""
         try:
             return self._shown(self.kept.get(id), target)
         except GarageError as error:
@@ -187,7 +203,9 @@ class ConversationShelf:
         if not (is_there := found.target in (known for _, known in self._targets())):
             said = shown(notice(self.w.t("conversations_view.gone", label=found.label), "warn"))
         # With its list: the page's own was drawn before the run had ended.
-        chosen = gr.update(choices=self._targets(), value=found.target) if is_there and found.target != target else gr.skip()
+        chosen = (
+            gr.update(choices=self._targets(), value=found.target) if is_there and found.target != target else gr.skip()
+        )
         return [found.id, chosen, *self._histories(found, said)]
 
     def of_target(self, target: Any, opened: Any) -> list[Any] | None:
@@ -215,7 +233,19 @@ class ConversationShelf:
         talked = bool(base or tuned)
         both = gr.skip() if not talked else gr.update(visible=bool(tuned))
         send, stop = gr.update(visible=True), gr.update(visible=False)  # an answer that was being written has ended
-        return [gr.update(visible=not talked), gr.update(visible=talked), both, base, tuned, "", "", said, gr.skip(), send, stop]
+        return [
+            gr.update(visible=not talked),
+            gr.update(visible=talked),
+            both,
+            base,
+            tuned,
+            "",
+            "",
+            said,
+            gr.skip(),
+            send,
+            stop,
+        ]
 
     # ---- named, deleted ---------------------------------------------------------------------------------------------
     def renamed(self, opened: Any, name: Any) -> Any:
@@ -236,6 +266,8 @@ def _turns(history: list[Message] | None) -> tuple[dict[str, Any], ...]:
     """With the last question, whether or not anything was answered yet."""
     turns = turns_of(history)
     asked = [content_of(message) for message in history or [] if message.get("role") == "user"]
-    if asked and (not turns or turns[-1]["role"] == "assistant" and len(asked) > sum(turn["role"] == "user" for turn in turns)):
+    if asked and (
+        not turns or turns[-1]["role"] == "assistant" and len(asked) > sum(turn["role"] == "user" for turn in turns)
+    ):
         turns.append({"role": "user", "content": asked[-1]})
     return tuple({name: text.encode("utf-8", "replace").decode() for name, text in turn.items()} for turn in turns)

@@ -19,7 +19,10 @@ from webui.pages.chat_history import MOST_SYSTEM, Message, answered, last_answer
 
 MOST_ANSWER = 40_000  # characters
 # Outputs: outputs, as `closed` has them.
-CLOSES = "() => [{__type__: 'update', visible: false}, undefined, undefined, {__type__: 'update', visible: false}, undefined, {__type__: 'update', value: '', visible: false}]"
+CLOSES = (
+    "() => [{__type__: 'update', visible: false}, undefined, undefined, {__type__: 'update', visible: false}, "
+    "undefined, {__type__: 'update', value: '', visible: false}]"
+)
 
 
 class CorrectionsPanel(Panel):
@@ -49,7 +52,8 @@ class CorrectionsPanel(Panel):
     def wire(
         self, keep: Callable[[Any], Any], base: Component, tuned: Component, target: Component, system: Component
     ) -> list[Any]:
-        """keep: writes the conversation down after an event that changed it. Gives these events, for what opens another to cancel."""
+        """keep: writes the conversation down after an event that changed it. Gives these events, for what opens another
+        to cancel."""
         talked = [base, tuned, target, system]
         self.open.click(self.opened, [base, tuned], self.outputs, **AT_ONCE)
         self.close.click(self.closed, None, self.outputs, **AT_ONCE)
@@ -89,17 +93,21 @@ class CorrectionsPanel(Panel):
         if answer == earlier["answer"]:
             said = notice(w.t("corrections_view.same_again"), "plain")
             return [gr.update(visible=False), gr.skip(), earlier, gr.update(visible=False), gr.skip(), shown(said)]
-        before = tag("div", tag("div", tag("h3", w.t("corrections_view.before")), tag("p", earlier["answer"])), class_="lg-duel")
+        before = tag(
+            "div", tag("div", tag("h3", w.t("corrections_view.before")), tag("p", earlier["answer"])), class_="lg-duel"
+        )
         return [gr.update(visible=False), gr.skip(), earlier, gr.update(visible=True), before, shown("")]
 
     # ---- what is kept -----------------------------------------------------------------------------------------------
     def saved(self, text: Any, base: Any, tuned: Any, target: Any, system: Any) -> list[Any]:
-        """Inputs: text, both histories, target, system. Outputs: outputs, both histories: the conversation goes on from what is right."""
+        """Inputs: text, both histories, target, system. Outputs: outputs, both histories: the conversation goes on from
+        what is right."""
         better = text if isinstance(text, str) else ""
         return self._keep(better, last_answer(tuned or base)[1], base, tuned, target, system)
 
     def preferred(self, is_now: bool, earlier: Any, base: Any, tuned: Any, target: Any, system: Any) -> list[Any]:
-        """Inputs: earlier, both histories, target, system. Outputs: outputs, both histories, with the better answer in its place."""
+        """Inputs: earlier, both histories, target, system. Outputs: outputs, both histories, with the better answer in
+        its place."""
         now, before = last_answer(tuned or base)[1], earlier.get("answer", "") if isinstance(earlier, dict) else ""
         better, worse = (now, before) if is_now else (before, now)
         return self._keep(better, worse, base, tuned, target, system)
@@ -115,13 +123,18 @@ class CorrectionsPanel(Panel):
             told = system.strip()[:MOST_SYSTEM] if isinstance(system, str) else ""
             turns = [*([{"role": "system", "content": told}] if told else []), *turns]
             rows = [corrections.row(turns, better[:MOST_ANSWER], worse)]
-            info, _ = corrections.keep(self.services.workspace, self.services.datasets, target, self._name(target), rows)
+            info, _ = corrections.keep(
+                self.services.workspace, self.services.datasets, target, self._name(target), rows
+            )
         except GarageError as error:
             stay = [gr.skip()] * (len(self.outputs) - 1)
             return [*stay, shown(notice(w.of(error.message))), gr.skip(), gr.skip()]
         before, asked = without_last(history)
         now = answered(
-            [*before, {"role": "user", "content": asked}], better.strip(), w.t("chat_page.thought"), w.t("chat_page.tool_call")
+            [*before, {"role": "user", "content": asked}],
+            better.strip(),
+            w.t("chat_page.thought"),
+            w.t("chat_page.tool_call"),
         )
         said = notice(w.t("corrections_view.kept", name=info.name, rows=info.good_rows or 0), "ok")
         return [*self.closed(said), gr.skip() if tuned else now, now if tuned else gr.skip()]

@@ -27,7 +27,8 @@ A_PAGE = 20
 A_LINE = 160  # characters of a question, and of an answer, in the list
 RUNS_NAMED = 3
 DRAW = "() => document.querySelector('#data-draw').click()"
-TO_THE_ROW = "() => document.querySelector('#data-row')?.scrollIntoView({block: 'nearest'})"  # it stands above a long list
+# it stands above a long list
+TO_THE_ROW = "() => document.querySelector('#data-row')?.scrollIntoView({block: 'nearest'})"
 
 
 class DataPage:
@@ -54,7 +55,8 @@ class DataPage:
                         self.undo = gr.Button(w.t("data_page.undo"), elem_id="data-undo")
                         self.redo = gr.Button(w.t("data_page.redo"), elem_id="data-redo")
                         self.add = gr.Button(w.t("data_page.add"), elem_id="data-add")
-                self.row.build()  # above what is drawn later, so that its buttons stay where a finger is about to touch them
+                # above what is drawn later, so that its buttons stay where a finger is about to touch them
+                self.row.build()
                 self.mending.build()
                 self.parting.build()
                 with gr.Column(visible=False, elem_id="data-table", elem_classes="lg-card") as self.table:
@@ -80,7 +82,8 @@ class DataPage:
             self.place, self.rows, self.before, self.next, show, *self.parting.outputs,
         ]  # fmt: skip
 
-        # One listener for all that is drawn, so that the newest comes last. What is found in the rows follows: counted once a version.
+        # One listener for all that is drawn, so that the newest comes last. What is found in the rows follows: counted
+        # once a version.
         asked = gr.Button("", visible="hidden", elem_id="data-draw")  # pressed by DRAW alone
         looked = asked.click(self.draw, shows, drawn, **LAST, **AT_ONCE)
         looked.then(self.mending.look, [self.sets], self.mending.outputs, **LAST, **QUIET)
@@ -148,10 +151,11 @@ class DataPage:
 
     # ---- what is shown --------------------------------------------------------------------------------------------
     def draw(self, id: Any, begins: Any, words: Any, chosen: Any) -> list[Any]:
-        """Inputs: sets, begins, words, show. Outputs: sets, head, copy, tools, undo, redo, table, begins, next_begin, place, rows,
-        before, next, show, what the parting shows."""
+        """Inputs: sets, begins, words, show. Outputs: sets, head, copy, tools, undo, redo, table, begins, next_begin,
+        place, rows, before, next, show, what the parting shows."""
         choices, hidden = self._choices(), gr.update(visible=False)
-        nothing: list[Any] = [hidden, hidden, gr.skip(), gr.skip(), hidden, [0], None, "", gr.update(choices=[], value=None), hidden, hidden, ALL, hidden, gr.skip()]  # fmt: skip
+        nothing: list[Any] = [hidden, hidden, gr.skip(), gr.skip(), hidden, [0], None, "", gr.update(choices=[],
+            value=None), hidden, hidden, ALL, hidden, gr.skip()]  # fmt: skip
         if not isinstance(id, str) or not id:
             return [gr.update(choices=choices), placeholder(self.w.t("data_page.unopened")), *nothing]
         try:
@@ -166,7 +170,8 @@ class DataPage:
             return [listed, notice(said, "warn"), *nothing]
         own = info.origin == "imported"
         begins = [begin for begin in begins if isinstance(begin, int)] or [0] if isinstance(begins, list) else [0]
-        show = show if wanted is not None or (show == PROBLEMS and len(rows.flawed)) else ALL  # the last of a kind was mended
+        # the last of a kind was mended
+        show = show if wanted is not None or (show == PROBLEMS and len(rows.flawed)) else ALL
         sought = words.strip() if isinstance(words, str) else ""
 
         def page_at(begin: int) -> Page:
@@ -192,7 +197,9 @@ class DataPage:
             begins,
             page.next,
             self._place(page, rows, len(begins)),
-            gr.update(choices=[(self._line(row), str(row.number)) for row in page.rows], value=None, visible=bool(page.rows)),
+            gr.update(
+                choices=[(self._line(row), str(row.number)) for row in page.rows], value=None, visible=bool(page.rows)
+            ),
             gr.update(visible=len(begins) > 1),
             gr.update(visible=page.next is not None),
             gr.skip() if show == chosen else show,  # it may have been chosen anew meanwhile
@@ -201,17 +208,23 @@ class DataPage:
 
     def _place(self, page: Page, rows: Rows, number: int) -> Html:
         said = self.w.t(
-            "data_page.place", page=number, shown=format.rows(self.w, len(page.rows)), rows=format.rows(self.w, len(rows))
+            "data_page.place",
+            page=number,
+            shown=format.rows(self.w, len(page.rows)),
+            rows=format.rows(self.w, len(rows)),
         )
         return muted(said if page.rows else self.w.t("data_page.no_rows"))
 
     def _line(self, row: ShownRow) -> str:
-        """The number with the last question, then the answer to it; or the number, why it cannot be trained, and its words."""
+        """The number with the last question, then the answer to it; or the number, why it cannot be trained, and its
+        words."""
         if row.example is None:
             why = self.w.of(row.problem) if row.problem else self.w.t("data_page.bad_answer")
             draft = draft_of(row.values or {})
             said = (
-                " ".join(fields_of(draft, kind_of(draft))) if draft else json.dumps(row.values or "", ensure_ascii=False).strip('"')
+                " ".join(fields_of(draft, kind_of(draft)))
+                if draft
+                else json.dumps(row.values or "", ensure_ascii=False).strip('"')
             )
             return f"{self.w.t('data_page.row', row=row.number)}\n{why}\n{_short(said)}"
         example, number = row.example, format.grouped(self.w, row.number)
@@ -224,7 +237,9 @@ class DataPage:
 
     def _head(self, info: DatasetInfo, rows: Rows, last: str) -> Html:
         w = self.w
-        version = w.t("data_page.version_is", version=info.version, what=last) if last else w.t("data_page.version_none")
+        version = (
+            w.t("data_page.version_is", version=info.version, what=last) if last else w.t("data_page.version_none")
+        )
         pairs: list[tuple[str, str]] = [
             (w.t("data_page.rows_count"), format.rows(w, len(rows))),
             (w.t("data_page.size"), format.bytes_used(w, info.bytes)),

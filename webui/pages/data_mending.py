@@ -30,7 +30,8 @@ class Mending(Panel):
             self.said = gr.HTML("", elem_id="data-found")
             self.value = gr.Textbox(visible=False, max_lines=1, **w.named("data_page.fill", "data-fill"))
             self.buttons = [
-                gr.Button("", visible=False, size="sm", elem_id=f"data-mend-{i}", elem_classes="lg-remedy") for i in range(BUTTONS)
+                gr.Button("", visible=False, size="sm", elem_id=f"data-mend-{i}", elem_classes="lg-remedy")
+                for i in range(BUTTONS)
             ]
 
     def build_filter(self) -> None:
@@ -49,10 +50,13 @@ class Mending(Panel):
         return [(w.t("data_page.show_all"), ALL), *problems, *kinds]
 
     def rows_with(self, id: str, kind: Any) -> set[int] | None:
-        """Numbers of the rows that have what was found; None where nothing of that kind is in the set (any more). Raises DataError."""
+        """Numbers of the rows that have what was found; None where nothing of that kind is in the set (any more).
+        Raises DataError."""
         if kind in (ALL, PROBLEMS):
             return None
-        return next((finding.rows for finding in self.services.datasets.report(id).findings if finding.id == kind), None)
+        return next(
+            (finding.rows for finding in self.services.datasets.report(id).findings if finding.id == kind), None
+        )
 
     @property
     def outputs(self) -> list[Any]:
@@ -69,7 +73,14 @@ class Mending(Panel):
             report = self.services.datasets.report(id)
             may = self.services.datasets.get(id).origin == "imported"
         except GarageError:  # said above already, by the head of the set
-            return [[], gr.update(visible=False), "", gr.update(visible=False), gr.update(choices=self._filters((), 0)), *hidden]
+            return [
+                [],
+                gr.update(visible=False),
+                "",
+                gr.update(visible=False),
+                gr.update(choices=self._filters((), 0)),
+                *hidden,
+            ]
         found, rows, unusable = report.findings, report.good_rows, report.rows - report.good_rows
         looked_at = found[0].of if found else rows
         repairs = [repair for finding in found for repair in finding.repairs][:BUTTONS] if may else []
@@ -115,7 +126,9 @@ class Mending(Panel):
     # ---- back and forth -------------------------------------------------------------------------------------------
     def undo(self, id: Any) -> Update:
         """Inputs: sets. Outputs: notice."""
-        return self.told(lambda: self._go(id, back=True), lambda change: self.w.t("data_page.undone", what=self.w.of(change.what)))
+        return self.told(
+            lambda: self._go(id, back=True), lambda change: self.w.t("data_page.undone", what=self.w.of(change.what))
+        )
 
     def redo(self, id: Any) -> Update:
         """Inputs: sets. Outputs: notice."""
@@ -130,5 +143,7 @@ class Mending(Panel):
             change = act()
         except GarageError as error:
             return shown(notice(self.w.of(error.message)))
-        said = words(change) if words else self.w.t("data_page.done", version=change.version, what=self.w.of(change.what))
+        said = (
+            words(change) if words else self.w.t("data_page.done", version=change.version, what=self.w.of(change.what))
+        )
         return shown(notice(said, "ok"))

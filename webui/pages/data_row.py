@@ -28,7 +28,8 @@ NEW: dict[Kind, dict[str, Any]] = {
 
 
 def kind_of(row: dict[str, Any]) -> Kind:
-    """chat: a question and an answer, with or without instructions before them. Whatever has more in it is shown as JSON."""
+    """chat: a question and an answer, with or without instructions before them. Whatever has more in it is shown as
+    JSON."""
     if set(row) == {"text"}:
         return "text"
     if set(row) == {"prompt", "completion"}:
@@ -139,7 +140,8 @@ class RowEditor(Panel):
 
     # ---- what is done ---------------------------------------------------------------------------------------------
     def saved(self, opened: Any, first: Any, second: Any) -> list[Any]:
-        """Inputs: opened, first, second. Outputs: notice, outputs. A row that another page has changed is shown, not overwritten."""
+        """Inputs: opened, first, second. Outputs: notice, outputs. A row that another page has changed is shown, not
+        overwritten."""
 
         def act(id: str, number: int, row: dict[str, Any], kind: Kind) -> Change:
             new = written(row, kind, str(first or ""), str(second or ""))

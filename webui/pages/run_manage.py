@@ -1,5 +1,5 @@
-"""Managing the run that the Runs page has open: its name, tags and note, archiving it, saving it as one file, deleting its checkpoints
-or all of it.
+"""Managing the run that the Runs page has open: its name, tags and note, archiving it, saving it as one file, deleting
+its checkpoints or all of it.
 What goes for good is asked about first, with what it frees and what depends on it."""
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ class ManageRun:
 
     def _archive_button(self, look: ViewContext) -> Update:
         row = look.row
-        return gr.update(value=self.w.t("run_manage.bring_back" if row and row.label.archived else "run_manage.archive"))
+        return gr.update(
+            value=self.w.t("run_manage.bring_back" if row and row.label.archived else "run_manage.archive")
+        )
 
     def _as_file(self, row: RunRow | None) -> str:
         """Links to the run as one file, for another PC; none while it is at work."""
@@ -70,7 +72,9 @@ class ManageRun:
 
     # ---- wires ----------------------------------------------------------------------------------------------------
     def wire(self, pulse: Poller, chart: gr.HTML, runs: gr.HTML, chat_target: gr.Dropdown) -> None:
-        pulse.after(self.save.click(self.describe, [self.opened, self.new_name, self.tags, self.note], [self.notice], **CONTROL))
+        pulse.after(
+            self.save.click(self.describe, [self.opened, self.new_name, self.tags, self.note], [self.notice], **CONTROL)
+        )
         pulse.after(self.archive.click(self.put_away, [self.opened], [self.notice], **CONTROL))
         asked = [self.sure, self.sure_text, self.really, self.free_really]
         self.delete.click(self.ask_delete, [self.opened], asked, **AT_ONCE)
@@ -79,7 +83,10 @@ class ManageRun:
         pulse.after(self.free_really.click(self.drop, [self.opened], [self.sure, self.notice], **CONTROL))
         pulse.after(
             self.really.click(
-                self.remove, [self.opened, chat_target], [self.opened, chart, runs, self.sure, self.notice, chat_target], **CONTROL
+                self.remove,
+                [self.opened, chat_target],
+                [self.opened, chart, runs, self.sure, self.notice, chat_target],
+                **CONTROL,
             )
         )
 
@@ -167,13 +174,21 @@ class ManageRun:
         return gr.update(visible=False), shown(notice(self.w.t("run_manage.freed", size=size), "ok"))
 
     def remove(self, run_id: str | None, chat_target: Any) -> tuple[Any, ...]:
-        """Inputs: opened, chat_target. Outputs: opened, chart, runs, sure, notice, chat_target (unless it is another)."""
+        """Inputs: opened, chat_target. Outputs: opened, chart, runs, sure, notice, chat_target (unless it is
+        another)."""
         try:
             run = self.services.runs.get(run_id or "")
             self._out_of_chat(run.path)
             self.services.runs.delete(run)
         except GarageError as error:
-            return gr.skip(), gr.skip(), gr.skip(), gr.update(visible=False), shown(notice(self.w.of(error.message))), gr.skip()
+            return (
+                gr.skip(),
+                gr.skip(),
+                gr.skip(),
+                gr.update(visible=False),
+                shown(notice(self.w.of(error.message))),
+                gr.skip(),
+            )
         return (
             None,
             gr.update(value=None),

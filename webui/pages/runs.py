@@ -50,7 +50,8 @@ SAVE = """(file) => {
 
 class RunsPage:
     def __init__(self, services: Services, wording: Wording, opened: gr.Textbox):
-        """opened: the id of the run this page has open, sent with every press: a press that waits acts on what was on screen."""
+        """opened: the id of the run this page has open, sent with every press: a press that waits acts on what was on
+        screen."""
         self.services, self.w, self.opened = services, wording, opened
         self.finding = RunFinding(services, wording, "details", self._view)
         self.way_out = WayOut(services, wording, opened)
@@ -82,7 +83,9 @@ class RunsPage:
             with gr.Column(visible=False, elem_id="details") as self.details:
                 self.run_notice = gr.HTML("", visible=False, elem_id="details-notice")
                 with gr.Row(elem_classes="lg-tight"):
-                    self.resume = gr.Button(w.t("train_page.resume"), variant="primary", visible=False, elem_id="details-resume")
+                    self.resume = gr.Button(
+                        w.t("train_page.resume"), variant="primary", visible=False, elem_id="details-resume"
+                    )
                     self.open_chat = gr.Button(w.t("runs_page.open_chat"), variant="primary", elem_id="details-chat")
                     self.duplicate = gr.Button(w.t("run_manage.duplicate"), elem_id="details-duplicate")
                     self.further = gr.Button(w.t("further_card.further"), visible=False, elem_id="details-further")
@@ -92,7 +95,9 @@ class RunsPage:
                     self.settings = gr.HTML("", elem_id="details-settings")
                     with gr.Row(elem_classes="lg-tight"):
                         self.save_card = gr.Button(w.t("recipe_card.save"), size="sm", elem_id="details-card-save")
-                        self.save_picture = gr.Button(w.t("recipe_card.picture"), size="sm", elem_id="details-card-picture")
+                        self.save_picture = gr.Button(
+                            w.t("recipe_card.picture"), size="sm", elem_id="details-card-picture"
+                        )
                     self.card_file = gr.JSON(None, visible=False)
                 with gr.Accordion(w.t("train_page.story"), open=False):
                     self.story = gr.HTML("", elem_id="details-story")
@@ -111,9 +116,14 @@ class RunsPage:
             LivePart(self.film, lambda look: gr.update(value=look.opened if look.row else None)),
             LivePart(self.settings, lambda look: self._about(look, card.settings)),
             LivePart(self.story, lambda look: self._about(look, card.story)),
-            LivePart(self.resume, lambda look: gr.update(visible=bool((row := look.row) and may_resume(row.status.state)))),
+            LivePart(
+                self.resume, lambda look: gr.update(visible=bool((row := look.row) and may_resume(row.status.state)))
+            ),
             LivePart(self.open_chat, lambda look: gr.update(visible=bool((row := look.row) and row.can_chat))),
-            LivePart(self.further, lambda look: gr.update(visible=look.snapshot.busy is None and further.may_continue(look.row))),
+            LivePart(
+                self.further,
+                lambda look: gr.update(visible=look.snapshot.busy is None and further.may_continue(look.row)),
+            ),
             *self.manage.parts(),
             *self.way_out.parts(),
         ]
@@ -128,15 +138,21 @@ class RunsPage:
     # ---- wires ----------------------------------------------------------------------------------------------------
     def wire(self, pulse: Poller, tabs: gr.Tabs, chat_target: gr.Dropdown) -> None:
         # The last one counts: a person may press before the newest, which the page opens by itself, has come.
-        picked = self.list.select(self.pick, [self.list, self.opened], [self.list, *self.opening], js=PICKED, **LAST, **AT_ONCE)
+        picked = self.list.select(
+            self.pick, [self.list, self.opened], [self.list, *self.opening], js=PICKED, **LAST, **AT_ONCE
+        )
         pulse.after(picked)
-        self.open_chat.click(self.to_chat, [self.opened], [tabs, chat_target], js=CHOSEN, **AT_ONCE).then(None, js=SHOW_CHAT)
+        self.open_chat.click(self.to_chat, [self.opened], [tabs, chat_target], js=CHOSEN, **AT_ONCE).then(
+            None, js=SHOW_CHAT
+        )
         pulse.after(self.resume.click(self.go_on, [self.opened], [self.run_notice, tabs], **CONTROL))
         for button, made in ((self.save_card, self.recipe_card), (self.save_picture, self.picture)):
             saved = button.click(made, [self.opened], [self.card_file, self.run_notice], **AT_ONCE)
             saved.then(None, [self.card_file], None, js=SAVE, **QUIET)
         self.manage.wire(pulse, self.chart, self.list, chat_target)
-        self.unpacking.wire(pulse, lambda run_id: (gr.update(value=run_id), *self.open(run_id)), [self.list, *self.opening])
+        self.unpacking.wire(
+            pulse, lambda run_id: (gr.update(value=run_id), *self.open(run_id)), [self.list, *self.opening]
+        )
         self.way_out.wire(pulse, picked)
 
     @property
@@ -145,7 +161,8 @@ class RunsPage:
         return [self.opened, self.chart, *self.manage.opening, self.way_out.notice, self.run_notice]
 
     def pick(self, run_id: Any, opened: str | None) -> tuple[Any, ...]:
-        """Inputs: the run that a person chose, "" for none; opened. Outputs: list, opening. Where none was chosen, the newest opens."""
+        """Inputs: the run that a person chose, "" for none; opened. Outputs: list, opening. Where none was chosen, the
+        newest opens."""
         rows = self.services.snapshots.now().rows
         if not run_id and rows:
             run_id = (

@@ -63,11 +63,18 @@ class SettingsPage:
                 self.notice = gr.HTML("", visible=False, elem_id="settings-notice")
 
     def _kept(self, kind: str, choices: list[tuple[str, str]]) -> tuple[gr.Dropdown, gr.Button, gr.HTML]:
-        """A list, a button that deletes what is chosen in it after asking, and a sentence in their place while there is none."""
+        """A list, a button that deletes what is chosen in it after asking, and a sentence in their place while there is
+        none."""
         w = self.w
         none = gr.HTML(muted(w.t(f"settings_page.{kind}_none")), visible=not choices, elem_id=f"no-{kind}")
-        chosen = gr.Dropdown(choices, value=None, visible=bool(choices), **w.named(f"settings_page.{kind}", f"kept-{kind}"))
-        return chosen, gr.Button(w.t("settings_page.delete"), size="sm", elem_id=f"delete-{kind}", visible=bool(choices)), none
+        chosen = gr.Dropdown(
+            choices, value=None, visible=bool(choices), **w.named(f"settings_page.{kind}", f"kept-{kind}")
+        )
+        return (
+            chosen,
+            gr.Button(w.t("settings_page.delete"), size="sm", elem_id=f"delete-{kind}", visible=bool(choices)),
+            none,
+        )
 
     def _preset_choices(self) -> list[tuple[str, str]]:
         return [(preset.title, preset.id) for preset in self.services.presets.list()]
@@ -110,7 +117,9 @@ class SettingsPage:
         return join([facts(pairs), muted(elsewhere), muted(libraries_how)])
 
     def _languages(self) -> Html:
-        links = [tag("li", language_link(code, aria_current="true" if code == self.w.language else None)) for code in PATHS]
+        links = [
+            tag("li", language_link(code, aria_current="true" if code == self.w.language else None)) for code in PATHS
+        ]
         return join([tag("ul", *links, class_="lg-plain-list"), muted(self.w.t("settings_page.theme"))])
 
     # ---- wires ----------------------------------------------------------------------------------------------------
@@ -138,11 +147,16 @@ class SettingsPage:
         return [*self._lists(), self._places()]
 
     def _lists(self, **chosen: None) -> list[Any]:
-        """Both lists with their button as they are now, or the sentence in their place. chosen: value=None to choose nothing."""
+        """Both lists with their button as they are now, or the sentence in their place. chosen: value=None to choose
+        nothing."""
         found = []
         for choices in (self._preset_choices(), self._dataset_choices()):
             there = bool(choices)
-            found += [gr.update(choices=choices, visible=there, **chosen), gr.update(visible=there), gr.update(visible=not there)]
+            found += [
+                gr.update(choices=choices, visible=there, **chosen),
+                gr.update(visible=there),
+                gr.update(visible=not there),
+            ]
         return found
 
     def forget(self, delete: Callable[[str], None]) -> Callable[[Any], list[Any]]:

@@ -1,5 +1,5 @@
-"""The cards of the Settings page with their own widgets: automation, the hub token, what happens to training if the app ends, and
-memory measurements."""
+"""The cards of the Settings page with their own widgets: automation, the hub token, what happens to training if the app
+ends, and memory measurements."""
 
 from __future__ import annotations
 
@@ -41,9 +41,14 @@ class AutomationCard(Panel):
             if isinstance(cannot := sleep.command(), Message):
                 self.sleep.info = f"{self.sleep.info} {w.of(cannot)}"
             gr.HTML(join([tag("h3", w.t("automation_card.game")), muted(w.t("automation_card.game_info"))]))
-            hours, programs = w.named("automation_card.hours", "auto-hours"), w.named("automation_card.programs", "auto-programs")
+            hours, programs = (
+                w.named("automation_card.hours", "auto-hours"),
+                w.named("automation_card.programs", "auto-programs"),
+            )
             self.hours = gr.Textbox(_joined(now.hours), placeholder="18:00-23:00", max_lines=1, max_length=200, **hours)
-            self.programs = gr.Textbox(_joined(now.programs), placeholder="eldenring.exe", max_lines=1, max_length=2000, **programs)
+            self.programs = gr.Textbox(
+                _joined(now.programs), placeholder="eldenring.exe", max_lines=1, max_length=2000, **programs
+            )
             self.card = gr.Checkbox(now.watch_card, **w.named("automation_card.card", "auto-card"))
             self.doubt = gr.HTML(self._doubt(), elem_id="auto-doubt")
             gib = w.named("automation_card.gib", "auto-gib")
@@ -55,7 +60,12 @@ class AutomationCard(Panel):
         """Why the card cannot be watched on this PC; "" where it can, as far as can be told while nothing trains."""
         card = cards_of(self.services.monitor.newest(), None)[0]
         unknown = game_mode.wish_of_card(card, game_mode.our_processes(), False, None, 1.0)[1]
-        if unknown is None and card is not None and card.holders and all(holder.used_bytes is None for holder in card.holders):
+        if (
+            unknown is None
+            and card is not None
+            and card.holders
+            and all(holder.used_bytes is None for holder in card.holders)
+        ):
             return notice(self.w.t("automation_card.whole_card"), "plain")
         return notice(self.w.of(unknown), "plain")
 
@@ -70,11 +80,13 @@ class AutomationCard(Panel):
         self.save.click(self.keep, self._fields, [self.hours, self.programs, self.notice], **CONTROL)
 
     def fresh(self, seen: list[Any] | None = None) -> list[Any]:
-        """Input: what the fields were last sent. Outputs: that, the fields as they are kept, doubt. Where nothing else is kept they
+        """Input: what the fields were last sent. Outputs: that, the fields as they are kept, doubt. Where nothing else
+        is kept they
         stay as they are: what a person has begun to write is not written over."""
         now = preferences.read(self.services.workspace).automation
         kept = [
-            now.go_on_after_failure, now.keep_awake, now.sleep_when_empty, _joined(now.hours), _joined(now.programs), now.watch_card,
+            now.go_on_after_failure, now.keep_awake, now.sleep_when_empty, _joined(now.hours), _joined(now.programs),
+            now.watch_card,
             now.min_gib,
         ]  # fmt: skip
         return [kept, *([gr.skip()] * len(kept) if kept == seen else kept), self._doubt()]
@@ -175,7 +187,9 @@ class HubTokenCard(Panel):
         with gr.Column(elem_classes="lg-card"):
             gr.HTML(tag("h2", w.t("hub_token_card.title")))
             self.source = gr.HTML(self._source(), elem_id="hub-token-source")
-            self.token = gr.Textbox(type="password", max_lines=1, max_length=512, **w.named("hub_token_card.token", "hub-token"))
+            self.token = gr.Textbox(
+                type="password", max_lines=1, max_length=512, **w.named("hub_token_card.token", "hub-token")
+            )
             with gr.Row(elem_classes="lg-tight"):
                 self.give = gr.Button(w.t("hub_token_card.give"), size="sm", elem_id="hub-token-give")
                 self.forget = gr.Button(

@@ -24,6 +24,8 @@ def shortcuts(w: Wording) -> Html:
     switch = tag("label", tag("input", type="checkbox", id="shortcuts-on"), w.t("shortcuts.enabled"))
     close = tag("button", w.t("shortcuts.close"), type="button", class_="lg-small", id="shortcuts-close")
     title = tag("h2", w.t("shortcuts.open"), id="shortcuts-title")
-    sheet = tag("dialog", close, title, tag("dl", rows), switch, id="shortcuts-sheet", aria_labelledby="shortcuts-title")
+    sheet = tag(
+        "dialog", close, title, tag("dl", rows), switch, id="shortcuts-sheet", aria_labelledby="shortcuts-title"
+    )
     named = {"aria_label": w.t("shortcuts.open"), "title": w.t("shortcuts.open"), "aria_haspopup": "dialog"}
     return join([tag("button", "?", type="button", class_="lg-small", id="shortcuts-open", **named), sheet])

@@ -1,6 +1,7 @@
 """Train: the form on the left and its plan on the right; during a run its frozen settings and its progress.
 
-While something trains, "Plan the next run" brings the form back; its Start then puts the run in the queue. Whether a visitor plans
+While something trains, "Plan the next run" brings the form back; its Start then puts the run in the queue. Whether a
+visitor plans
 is a gr.State of the page: a reload shows what trains.
 """
 
@@ -58,7 +59,9 @@ class TrainPage:
             LivePart(self.wizard.plan_step.beside, self._plans),
             LivePart(self.plan_bar, lambda look: gr.update(visible=look.snapshot.busy is not None)),
             LivePart(self.plan_says, self._plan_says),
-            LivePart(self.frozen_column, lambda look: gr.update(visible=look.snapshot.busy is not None and not look.planning)),
+            LivePart(
+                self.frozen_column, lambda look: gr.update(visible=look.snapshot.busy is not None and not look.planning)
+            ),
             LivePart(self.frozen, self._frozen),
             *self.line.parts(),
             *self.downloads.parts(),

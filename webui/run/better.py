@@ -1,4 +1,5 @@
-"""On a run's card: whether it answers better, or only differently; core/runs/cards/better's sentences, read again when its files change."""
+"""On a run's card: whether it answers better, or only differently; core/runs/cards/better's sentences, read again when
+its files change."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ def lines(view: RunView, w: Wording) -> list[Html]:
     if view.row.status.state != State.COMPLETED:
         return []
     said = _said(
-        view.folder, tuple(files.stamp(Path(view.folder) / name) for name in (scenes.FILE, better.FILE, frames.FILE, "run.json"))
+        view.folder,
+        tuple(files.stamp(Path(view.folder) / name) for name in (scenes.FILE, better.FILE, frames.FILE, "run.json")),
     )
     told = [tag("p", w.of(sentence)) for sentence in said]
     return [tag("div", tag("p", tag("strong", w.t("train_page.better"))), *told, class_="lg-better")] if told else []

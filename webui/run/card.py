@@ -16,7 +16,13 @@ from webui.kit.wording import Wording, field_of
 from webui.run import better, guard, memory
 from webui.state.snapshot import RunRow, RunView
 
-TONES = {State.COMPLETED: "ok", State.STOPPED: "ok", State.PAUSED: "plain", State.FAILED: "bad", State.INTERRUPTED: "warn"}
+TONES = {
+    State.COMPLETED: "ok",
+    State.STOPPED: "ok",
+    State.PAUSED: "plain",
+    State.FAILED: "bad",
+    State.INTERRUPTED: "warn",
+}
 MOST_EVENTS = 60
 
 
@@ -86,7 +92,9 @@ def numbers_of(status: Status, w: Wording) -> tuple[str, float | None]:
         done = status.progress.done / status.progress.total if status.progress.total else None
         return format.progress(w, status.progress), done if done is None else min(1.0, max(0.0, done))
     if status.total_steps and status.state in (State.RUNNING, State.PAUSING, State.STOPPING):
-        return w.t("train_page.step_of", step=status.step, total=status.total_steps), min(1.0, status.step / status.total_steps)
+        return w.t("train_page.step_of", step=status.step, total=status.total_steps), min(
+            1.0, status.step / status.total_steps
+        )
     return "", None
 
 
@@ -136,7 +144,8 @@ def settings(view: RunView, w: Wording) -> Html:
 
 
 def frozen(view: RunView, w: Wording) -> Html:
-    """What this run was asked for, as the five steps of the form: goal, model, data, plan, name. Nothing of it can change."""
+    """What this run was asked for, as the five steps of the form: goal, model, data, plan, name. Nothing of it can
+    change."""
     recipe = view.recipe
     if recipe is None:
         return muted(w.t("train_page.recipe_unreadable"))
@@ -180,7 +189,9 @@ def story(view: RunView, w: Wording) -> Html:
         if not sentence or (event.get("kind") == "stage" and sentence in told):
             continue
         told.add(sentence)
-        lines.append(tag("li", tag("time", format.clock(event.get("time"))), tag("span", sentence, class_=f"lg-{tone}")))
+        lines.append(
+            tag("li", tag("time", format.clock(event.get("time"))), tag("span", sentence, class_=f"lg-{tone}"))
+        )
     if not lines:
         return muted(w.t("train_page.no_events"))
     return tag("ol", *lines[-MOST_EVENTS:], class_="lg-story")

@@ -55,7 +55,9 @@ class RunColumn:
                 w.t("train_page.run_settings"), open=False, visible=False, elem_id="run-settings-fold"
             ) as self.settings_fold:
                 self.settings = gr.HTML("", elem_id="run-settings")
-            with gr.Accordion(w.t("train_page.story"), open=False, visible=False, elem_id="run-story-fold") as self.story_fold:
+            with gr.Accordion(
+                w.t("train_page.story"), open=False, visible=False, elem_id="run-story-fold"
+            ) as self.story_fold:
                 self.story = gr.HTML("", elem_id="run-story")
 
     def parts(self) -> list[LivePart]:
@@ -68,13 +70,17 @@ class RunColumn:
             LivePart(self.pause, self._pause_button),
             LivePart(self.stop, self._stop_button),
             LivePart(self.notify, lambda look: gr.update(visible=look.snapshot.busy is not None)),
-            LivePart(self.actions, lambda look: gr.update(visible=bool(look.snapshot.shown and look.snapshot.shown.row.can_chat))),
+            LivePart(
+                self.actions,
+                lambda look: gr.update(visible=bool(look.snapshot.shown and look.snapshot.shown.row.can_chat)),
+            ),
             LivePart(self.take_out, self._take_out_button),
             LivePart(self.further, lambda look: gr.update(visible=self._may_continue(look.snapshot))),
             LivePart(self.settings, lambda look: self._about(look, card.settings)),
             # While it is at work the left column shows them.
             LivePart(
-                self.settings_fold, lambda look: gr.update(visible=look.snapshot.shown is not None and look.snapshot.busy is None)
+                self.settings_fold,
+                lambda look: gr.update(visible=look.snapshot.shown is not None and look.snapshot.busy is None),
             ),
             LivePart(self.story, lambda look: self._about(look, card.story)),
             LivePart(self.story_fold, lambda look: gr.update(visible=look.snapshot.shown is not None)),
@@ -84,7 +90,8 @@ class RunColumn:
         return gr.update(value=show(look.snapshot.shown, self.w) if look.snapshot.shown else "")
 
     def _resume_button(self, look: ViewContext) -> dict[str, Any]:
-        """The button Resume of a paused run; it stands on the queue's card instead where the queue waits for that run."""
+        """The button Resume of a paused run; it stands on the queue's card instead where the queue waits for that
+        run."""
         return gr.update(visible=self._resumable(look.snapshot) is not None and awaited(look.snapshot) is None)
 
     def _again_button(self, look: ViewContext) -> dict[str, Any]:
@@ -98,7 +105,9 @@ class RunColumn:
         if busy is None:
             return gr.update(visible=False, interactive=False, value=self.w.t("train_page.stop"))
         state = busy.status.state
-        key = {State.RUNNING: "stop", State.PAUSING: "stop", State.STOPPING: "stop_under_way"}.get(state, "stop_before_training")
+        key = {State.RUNNING: "stop", State.PAUSING: "stop", State.STOPPING: "stop_under_way"}.get(
+            state, "stop_before_training"
+        )
         return gr.update(visible=True, interactive=may_stop(state), value=self.w.t(f"train_page.{key}"))
 
     def _pause_button(self, look: ViewContext) -> dict[str, Any]:

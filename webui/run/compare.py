@@ -1,6 +1,7 @@
 """All runs as a table to search and open; several overlaid, with their differing settings.
 
-The rows are asked for while the table can be seen, and sent where they changed; names reach the page as text (assets/runs_table.js).
+The rows are asked for while the table can be seen, and sent where they changed; names reach the page as text
+(assets/runs_table.js).
 """
 
 from __future__ import annotations
@@ -29,14 +30,17 @@ from webui.state.snapshot import RunRow
 FEWEST, MOST = 2, 6  # laid over each other: more than six nobody tells apart
 COLUMNS = ("run", "state", "course", "eval", "minutes", "size")
 WORDS = (
-    *COLUMNS, "list", "search", "any_state", "none_found", "compare", "compare_this", "choose", "loss", "eval_loss", "rate", "step", "tokens",
+    *COLUMNS, "list", "search", "any_state", "none_found", "compare", "compare_this", "choose", "loss", "eval_loss",
+    "rate", "step", "tokens",
     "time", "archived", "only_tag", "shown", "over", "differ", "same", "spoken", "offline", "compared",
 )  # fmt: skip
 TEMPLATE = (
     "<div class='rt-tools'><input class='rt-search' type='search'><select class='rt-state'></select></div>"
-    "<div class='rt-scroll' tabindex='0' role='region'><table class='rt-table'><thead><tr></tr></thead><tbody></tbody></table></div>"
+    "<div class='rt-scroll' tabindex='0' role='region'><table "
+    "class='rt-table'><thead><tr></tr></thead><tbody></tbody></table></div>"
     "<p class='rt-said lg-quiet' role='status'></p><p class='rt-disk lg-quiet'></p>"
-    "<div class='rt-compare' hidden><div class='rt-tools'><h3></h3><select class='rt-y'></select><select class='rt-x'></select></div>"
+    "<div class='rt-compare' hidden><div class='rt-tools'><h3></h3><select class='rt-y'></select><select "
+    "class='rt-x'></select></div>"
     "<ul class='rt-legend'></ul><div class='rt-plot' role='img' aria-label='-'></div>"
     "<div class='rt-scroll' tabindex='0' role='region'><table class='rt-differ'></table></div></div>"
 )
@@ -56,7 +60,9 @@ def runs_table(services: Services, w: Wording) -> gr.HTML:
         return {"stamp": now, "wait_ms": wait} | ({} if stamp == now else told)
 
     def compared(asked: Any) -> dict[str, Any]:
-        return laid_over(services, [one for one in asked if isinstance(one, str)][:MOST] if isinstance(asked, list) else [], w)
+        return laid_over(
+            services, [one for one in asked if isinstance(one, str)][:MOST] if isinstance(asked, list) else [], w
+        )
 
     words = {name: w.raw(f"runs_table.{name}") for name in WORDS} | {"fewest": FEWEST, "most": MOST, "columns": COLUMNS}
     return gr.HTML(
@@ -137,7 +143,11 @@ def differing(recipes: Sequence[Recipe], w: Wording) -> list[list[str]]:
         *((label_of(name, w), section, name) for section, name in FIELDS),
     ]
     found = [(label, [getattr(getattr(recipe, section), name) for recipe in recipes]) for label, section, name in keys]
-    return [[label, *(_value(value, w) for value in values)] for label, values in found if any(v != values[0] for v in values)]
+    return [
+        [label, *(_value(value, w) for value in values)]
+        for label, values in found
+        if any(v != values[0] for v in values)
+    ]
 
 
 def _value(value: Any, w: Wording) -> str:

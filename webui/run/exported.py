@@ -1,5 +1,5 @@
-"""Exports on the page: a current one with its phase and time left; a finished one with its verification, the commands to use it and its buttons.
-Pure functions of what core.export wrote."""
+"""Exports on the page: a current one with its phase and time left; a finished one with its verification, the commands
+to use it and its buttons. Pure functions of what core.export wrote."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from webui.kit import format
 from webui.kit.html import Html, bar, facts, join, muted, notice, tag
 from webui.kit.wording import Wording
 
-# A button's act and the export's name; copying needs no server. Where the browser gives no clipboard (a page over http from another PC)
-# the words are marked, to be copied by hand.
+# A button's act and the export's name; copying needs no server. Where the browser gives no clipboard (a page over http
+# from another PC) the words are marked, to be copied by hand.
 PRESS = """
 element.addEventListener("click", async (event) => {
   const button = event.target.closest("button[data-act]");
@@ -55,12 +55,15 @@ def attempt(name: str, status: ExportStatus, left: tuple[float | None, float | N
     """left: seconds of the phase, and of all."""
     if not status.active:
         return notice(
-            w.t("way_out.ended", form=name, message=w.of(status.message)), "plain" if status.state == "cancelled" else "bad"
+            w.t("way_out.ended", form=name, message=w.of(status.message)),
+            "plain" if status.state == "cancelled" else "bad",
         )
     phase = w.of(status.stage_text)
     percent = None if status.fraction is None else round(100 * status.fraction)
     of_phase, of_all = left
-    time_left = format.time_left(w, of_all) or (w.t("way_out.this_part", left=format.time_left(w, of_phase)) if of_phase else "")
+    time_left = format.time_left(w, of_all) or (
+        w.t("way_out.this_part", left=format.time_left(w, of_phase)) if of_phase else ""
+    )
     numbers = " · ".join(part for part in ("" if percent is None else f"{percent} %", time_left) if part)
     return tag(
         "div",
@@ -73,7 +76,8 @@ def attempt(name: str, status: ExportStatus, left: tuple[float | None, float | N
 
 
 def result(done: ExportResult, folder: Path, programs: Collection[str], w: Wording) -> Html:
-    """What was made, the proof, where it lies, how it is used from there. programs: of ollama and lmstudio, what is on this PC."""
+    """What was made, the proof, where it lies, how it is used from there. programs: of ollama and lmstudio, what is on
+    this PC."""
     size = w.t("way_out.files", files=len(done.files), size=format.bytes_used(w, done.bytes))
     told, shown = elsewhere.commands(done, folder), 2 if done.kind == "gguf-lora" else 1
     first, others = told[:shown], told[shown:]
@@ -83,7 +87,12 @@ def result(done: ExportResult, folder: Path, programs: Collection[str], w: Wordi
         muted(" · ".join((format.moment(done.created), size, done.base))),
         tag("p", w.of(done.check.found)),
         *(_to_copy(each, w) for each in first),
-        tag("details", tag("summary", w.t("way_out.other_programs")), *(_to_copy(each, w) for each in others), class_="lg-fold")
+        tag(
+            "details",
+            tag("summary", w.t("way_out.other_programs")),
+            *(_to_copy(each, w) for each in others),
+            class_="lg-fold",
+        )
         if others
         else None,
         facts([(w.t("way_out.folder"), _copied(str(folder), w))]),
@@ -112,7 +121,14 @@ def _to_copy(command: tuple[str, str], w: Wording) -> Html:
 
 
 def _copied(words: str, w: Wording) -> Html:
-    button = tag("button", w.t("way_out.copy"), type="button", data_act="copy", data_done=w.t("way_out.copied"), class_="lg-small")
+    button = tag(
+        "button",
+        w.t("way_out.copy"),
+        type="button",
+        data_act="copy",
+        data_done=w.t("way_out.copied"),
+        class_="lg-small",
+    )
     return tag("div", tag("code", words), button, class_="lg-copy")
 
 

@@ -1,7 +1,8 @@
 """A run's sample answers beside its loss: a strip of evaluations, a slider, and what was forgotten, in words.
 
-Polled like the curves, whole whenever film.jsonl has changed (a run has at most core/runs/frames' MOST_FRAMES). Prompts and answers
-reach the page as JSON and through textContent only: what a model writes can run nothing. The template holds no data.
+Polled like the curves, whole whenever film.jsonl has changed (a run has at most core/runs/frames' MOST_FRAMES). Prompts
+and answers reach the page as JSON and through textContent only: what a model writes can run nothing. The template holds
+no data.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from webui.state.services import Services
 POLL_MS, IDLE_POLL_MS = 2000, 4000
 MOST_TEXT = 2000  # characters of a prompt or an answer that are sent
 WORDS = (
-    "title", "about", "scrubber", "at_step", "of_frames", "expected", "no_time", "unanswered", "unanswered_all", "unanswered_yet", "nothing",
+    "title", "about", "scrubber", "at_step", "of_frames", "expected", "no_time", "unanswered", "unanswered_all",
+    "unanswered_yet", "nothing",
     "earlier", "later", "strip",
 )  # fmt: skip
 TEMPLATE = (
@@ -42,10 +44,12 @@ TEMPLATE = (
 
 
 def film_strip(services: Services, w: Wording, value: str | None, elem_id: str) -> gr.HTML:
-    """value: as of live_chart, which it stands beside: a run id, "" for the run that the Train page shows, None for none."""
+    """value: as of live_chart, which it stands beside: a run id, "" for the run that the Train page shows, None for
+    none."""
 
     def film(asked: Any) -> dict[str, Any]:
-        """Any JSON may arrive here: what names no run gets an empty film. asked["mark"]: of what the page has already."""
+        """Any JSON may arrive here: what names no run gets an empty film. asked["mark"]: of what the page has
+        already."""
         asked = asked if isinstance(asked, dict) else {}
         run_id, at_work = services.snapshots.now().followed(asked.get("run"))
         wait = {"wait_ms": POLL_MS if at_work else IDLE_POLL_MS}
@@ -54,7 +58,9 @@ def film_strip(services: Services, w: Wording, value: str | None, elem_id: str) 
         except RunError:
             return {"run": "", "mark": "", "scenes": [], "frames": []} | wait
         mark = f"{run.id} {at_work} {files.stamp(run.path / frames.FILE)}"
-        return wait | ({"same": True} if asked.get("mark") == mark else {"mark": mark, "at_work": at_work} | reel(run, w))
+        return wait | (
+            {"same": True} if asked.get("mark") == mark else {"mark": mark, "at_work": at_work} | reel(run, w)
+        )
 
     words = {name: w.raw(f"film_view.{name}") for name in WORDS}
     return gr.HTML(
@@ -69,7 +75,8 @@ def film_strip(services: Services, w: Wording, value: str | None, elem_id: str) 
 
 
 def reel(run: RunFolder, w: Wording) -> dict[str, Any]:
-    """run, scenes (source in words, asked, expected) and frames (step, answers as [text, how it ends], meter, tone) for a page:
+    """run, scenes (source in words, asked, expected) and frames (step, answers as [text, how it ends], meter, tone) for
+    a page:
     "more" where only the beginning was asked for, "none" where there was no time for it."""
     asked, made = scenes.read(run), frames.read(run)
     if asked is None:
@@ -78,7 +85,11 @@ def reel(run: RunFolder, w: Wording) -> dict[str, Any]:
     return {
         "run": run.id,
         "scenes": [
-            {"source": w.t(f"film_view.{scene.source}"), "asked": scene.asked[:MOST_TEXT], "expected": scene.answer or ""}
+            {
+                "source": w.t(f"film_view.{scene.source}"),
+                "asked": scene.asked[:MOST_TEXT],
+                "expected": scene.answer or "",
+            }
             for scene in asked.scenes
         ],
         "frames": [

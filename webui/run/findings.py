@@ -70,7 +70,8 @@ class RunFinding:
         return filling, {said: shown(""), tabs: gr.update(selected="train"), **updates}
 
     def _parent(self, view: RunView) -> str | None:
-        """The run that this one had continued, where it can still be continued: the new one begins where this one began."""
+        """The run that this one had continued, where it can still be continued: the new one begins where this one
+        began."""
         try:
             run = self.services.runs.get(view.facts.parent.run if view.facts.parent else "")
             further.check(run)

@@ -1,4 +1,5 @@
-"""Rarely used export options, folded below the forms: the adapter's strength, and which base a LoRA in GGUF is tested with."""
+"""Rarely used export options, folded below the forms: the adapter's strength, and which base a LoRA in GGUF is tested
+with."""
 
 from __future__ import annotations
 
@@ -41,7 +42,11 @@ class Finer:
     def show(self, form: str | None, base: Any) -> tuple[Update, Update, Update]:
         """Outputs: told."""
         is_lora = form == "gguf-lora"
-        return gr.update(visible=form is not None), gr.update(visible=is_lora), gr.update(visible=is_lora and base == OWN)
+        return (
+            gr.update(visible=form is not None),
+            gr.update(visible=is_lora),
+            gr.update(visible=is_lora and base == OWN),
+        )
 
     def read(self, form: str, strength: Any, base: Any, file: Any) -> dict[str, Any]:
         """What of `Exports.start` follows from the fields. Raises ExportError."""

@@ -29,7 +29,11 @@ def lines(view: RunView, w: Wording) -> list[Html]:
 def kept(view: RunView, w: Wording) -> Html | None:
     """Which step the adapter is of, where it is the best measured and how the run ended does not say so already."""
     status, step, loss = view.row.status, view.facts.adapter_step, view.facts.best_eval_loss
-    is_said = status.message is not None and status.message.key in ("run.completed_best", "run.completed_early", "run.stopped_best")
+    is_said = status.message is not None and status.message.key in (
+        "run.completed_best",
+        "run.completed_early",
+        "run.stopped_best",
+    )
     if is_said or not view.facts.adapter_is_best or not status.has_adapter or loss is None:
         return None
     return muted(w.t("run_guard.kept_best", step=step, loss=loss))

@@ -38,7 +38,11 @@ def ranks(status: Status, w: Wording) -> Html | None:
     """Of a run on several GPUs, while it is at work: "Process 0: RTX 3060, 7.9 of 12.0 GiB, 98 % load", a line each."""
     if status.state not in BUSY or len(status.ranks) < 2:
         return None
-    return tag("ul", *(tag("li", _rank(number, each, w)) for number, each in enumerate(status.ranks)), class_="lg-quiet lg-ranks")
+    return tag(
+        "ul",
+        *(tag("li", _rank(number, each, w)) for number, each in enumerate(status.ranks)),
+        class_="lg-quiet lg-ranks",
+    )
 
 
 def _rank(number: int, each: RankUse, w: Wording) -> str:
@@ -49,7 +53,8 @@ def _rank(number: int, each: RankUse, w: Wording) -> str:
 
 
 def time(view: RunView, w: Wording) -> Html | None:
-    """ "Time: about 4 min predicted before the start, about 5 min now"; then what it took, alone where it did not do all steps."""
+    """ "Time: about 4 min predicted before the start, about 5 min now"; then what it took, alone where it did not do
+    all steps."""
     before, told, status = view.facts.predicted_seconds, view.facts.time, view.row.status
     is_whole = status.state in BUSY or status.step == status.total_steps
     parts = [w.t("run_memory.before", time=format.about(w, before))] if before is not None and is_whole else []

@@ -1,7 +1,8 @@
-"""Publishes a finished export on the hub: repository, form, visibility; its files are listed before any is sent. For the opened run.
+"""Publishes a finished export on the hub: repository, form, visibility; its files are listed before any is sent. For
+the opened run.
 
-Placed below the other answers to where a run is to be used (`way_out`). What is sent is packed anew on the server: nothing of it comes from the
-browser but the choices, and whoever changes one of those is shown the files again first.
+Placed below the other answers to where a run is to be used (`way_out`). What is sent is packed anew on the server:
+nothing of it comes from the browser but the choices, and whoever changes one of those is shown the files again first.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ from webui.kit.wording import Wording
 from webui.run.exported import named
 from webui.state.services import Services
 
-FORGET = "() => [{__type__: 'update', value: '', visible: false}, {__type__: 'update', visible: false}, {__type__: 'update', value: '', visible: false}]"
+FORGET = (
+    "() => [{__type__: 'update', value: '', visible: false}, {__type__: 'update', visible: false}, {__type__: "
+    "'update', value: '', visible: false}]"
+)
 MOST_SHOWN = 200  # files
 Finished = Callable[[ViewContext], Any]
 
@@ -48,7 +52,9 @@ class PublishPanel:
             self.listed = gr.JSON(None, visible=False)  # of which choices
             self.files = gr.HTML("", visible=False, elem_id="publish-files")
             with gr.Row(elem_classes="lg-tight"):
-                self.send = gr.Button(w.t("publish_panel.send"), variant="primary", visible=False, elem_id="publish-send")
+                self.send = gr.Button(
+                    w.t("publish_panel.send"), variant="primary", visible=False, elem_id="publish-send"
+                )
                 self.cancel = gr.Button(w.t("publish_panel.cancel"), visible=False, elem_id="publish-cancel")
             self.notice = gr.HTML("", visible=False, elem_id="publish-notice")
             self.status = gr.HTML("", visible=False, elem_id="publish-status")
@@ -58,7 +64,9 @@ class PublishPanel:
         return [
             LivePart(self.which, self._which),
             LivePart(self.status, self._status),
-            LivePart(self.cancel, lambda look: gr.update(visible=any(status.active for _, status in self._attempts(look)))),
+            LivePart(
+                self.cancel, lambda look: gr.update(visible=any(status.active for _, status in self._attempts(look)))
+            ),
         ]
 
     def _which(self, look: ViewContext) -> Update:
@@ -85,7 +93,10 @@ class PublishPanel:
         phase = w.of(status.stage_text)
         numbers = tag("span", "" if percent is None else f"{percent} %", class_="lg-numbers")
         return tag(
-            "div", tag("p", tag("strong", name, ": ", phase), numbers, class_="lg-phase"), bar(phase, percent), class_="lg-run"
+            "div",
+            tag("p", tag("strong", name, ": ", phase), numbers, class_="lg-phase"),
+            bar(phase, percent),
+            class_="lg-run",
         )
 
     def _name(self, result: ExportResult) -> str:
@@ -96,7 +107,8 @@ class PublishPanel:
         given = [opened, self.which, self.repo, self.film]
         shows = [self.files, self.send, self.notice]
         self.look.click(self.list, [*given, self.who], [*shows, self.listed], **AT_ONCE)
-        for event in (self.which.input, self.repo.change, self.who.input, self.film.input):  # a box's input is key presses alone
+        for event in (self.which.input, self.repo.change, self.who.input, self.film.input):
+            # a box's input is key presses alone
             event(None, None, shows, js=FORGET, **QUIET)  # on the page: no answer to it comes after that to a look
         for event in (opened.change, picked.then):
             event(lambda: (*self.forget(), gr.update(value=None)), None, [*shows, self.which], **AT_ONCE)
@@ -115,19 +127,23 @@ class PublishPanel:
             nonlocal said
             parcel = self.services.publishing.pack(self._meant(opened, which), self._repo(repo), film is True)
             rows = [
-                tag("li", tag("code", piece.name), " ", format.bytes_used(w, piece.size)) for piece in parcel.pieces[:MOST_SHOWN]
+                tag("li", tag("code", piece.name), " ", format.bytes_used(w, piece.size))
+                for piece in parcel.pieces[:MOST_SHOWN]
             ]
             more = len(parcel.pieces) - len(rows)
             key = "publish.leaves_public" if who == "public" else "publish.leaves_private"
             head = w.t(key, files=len(parcel.pieces), size=format.bytes_used(w, parcel.size), repo=parcel.repo)
             rest = [muted(w.t("publish_panel.more", more=more))] if more > 0 else []
-            said = join([tag("p", tag("strong", head)), tag("ul", *rows), *rest, *(muted(w.of(note)) for note in parcel.notes)])
+            said = join(
+                [tag("p", tag("strong", head)), tag("ul", *rows), *rest, *(muted(w.of(note)) for note in parcel.notes)]
+            )
 
         told = outcome(w, pack)
         return shown(said), gr.update(visible=bool(said)), told, [opened, which, repo, film, who]
 
     def begin(self, listed: Any, opened: str | None, which: Any, repo: Any, film: Any, who: Any) -> tuple[Any, ...]:
-        """Inputs: listed, opened, which, repo, film, who. Outputs: files, send, notice, listed. What was chosen since is listed first."""
+        """Inputs: listed, opened, which, repo, film, who. Outputs: files, send, notice, listed. What was chosen since
+        is listed first."""
         if listed != [opened, which, repo, film, who]:
             return self.list(opened, which, repo, film, who)
 

@@ -20,9 +20,9 @@ from webui.kit.wording import Wording
 from webui.run import card
 from webui.state.snapshot import RunRow, Snapshot
 
-# What the browser puts in place of the first value of a button's request: the run whose circle is filled when the button is
-# pressed. Where none is any more, because the run that was chosen has begun, it is that one all the same, once: the server says
-# so, and does not take the only one left for it.
+# What the browser puts in place of the first value of a button's request: the run whose circle is filled when the
+# button is pressed. Where none is any more, because the run that was chosen has begun, it is that one all the same,
+# once: the server says so, and does not take the only one left for it.
 REMEMBER = "run => { document.querySelector('#queue-list').dataset.chosen = run ?? ''; }"
 FORGET = "() => { delete document.querySelector('#queue-list')?.dataset.chosen; }"
 CHOSEN = """(_, ...rest) => {
@@ -40,11 +40,17 @@ class QueuePanel(Panel):
         with gr.Column(elem_classes="lg-card", visible=False, elem_id="queue-says-card") as self.says_card:
             self.says = gr.HTML("", elem_id="queue-says")
             with gr.Row(elem_classes="lg-tight"):
-                self.resume = gr.Button(w.t("train_page.resume"), variant="primary", visible=False, elem_id="queue-resume")
-                self.go_on = gr.Button(w.t("queue_panel.go_on"), variant="primary", visible=False, elem_id="queue-go-on")
+                self.resume = gr.Button(
+                    w.t("train_page.resume"), variant="primary", visible=False, elem_id="queue-resume"
+                )
+                self.go_on = gr.Button(
+                    w.t("queue_panel.go_on"), variant="primary", visible=False, elem_id="queue-go-on"
+                )
                 self.anyway = gr.Button(w.t("queue_panel.anyway"), visible=False, elem_id="queue-anyway")
                 self.stay = gr.Button(w.t("queue_panel.stay"), visible=False, elem_id="queue-stay")
-                self.awake = gr.Button(w.t("queue_panel.awake"), variant="primary", visible=False, elem_id="queue-awake")
+                self.awake = gr.Button(
+                    w.t("queue_panel.awake"), variant="primary", visible=False, elem_id="queue-awake"
+                )
             self.says_notice = gr.HTML("", visible=False, elem_id="queue-says-notice")
 
     def build_list(self) -> None:
@@ -53,9 +59,12 @@ class QueuePanel(Panel):
         with gr.Column(elem_classes="lg-card", visible=False, elem_id="queue") as self.card:
             gr.HTML(tag("h2", w.t("queue_panel.title")))
             self.next = gr.HTML("", elem_id="queue-next")
-            # Filled in by the browser (CHOSEN). Not the list itself: what was chosen may have begun, which gradio would refuse.
+            # Filled in by the browser (CHOSEN). Not the list itself: what was chosen may have begun, which gradio would
+            # refuse.
             self.chosen = gr.Textbox(visible=False)
-            self.list = gr.Radio([], interactive=True, elem_classes="lg-run-list", **w.named("queue_panel.list", "queue-list"))
+            self.list = gr.Radio(
+                [], interactive=True, elem_classes="lg-run-list", **w.named("queue_panel.list", "queue-list")
+            )
             with gr.Row(elem_classes="lg-tight"):
                 self.up = gr.Button(w.t("queue_panel.up"), size="sm", elem_id="queue-up")
                 self.down = gr.Button(w.t("queue_panel.down"), size="sm", elem_id="queue-down")
@@ -112,7 +121,9 @@ class QueuePanel(Panel):
             pulse.after(button.click(self.move(way), [self.chosen], [self.notice], js=CHOSEN, **EACH, **CONTROL))
         taken = self.out.click(self.take_out, [self.chosen], [self.list, self.notice], js=CHOSEN, **CONTROL)
         pulse.after(taken.then(None, None, None, js=FORGET, **AT_ONCE))
-        pulse.after(self.set.click(self.set_time, [self.chosen, self.time], [self.time, self.notice], js=CHOSEN, **CONTROL))
+        pulse.after(
+            self.set.click(self.set_time, [self.chosen, self.time], [self.time, self.notice], js=CHOSEN, **CONTROL)
+        )
 
     def move(self, way: int) -> Callable[[Any], Any]:
         def moved(chosen: Any) -> Any:
@@ -169,7 +180,7 @@ def awaited(snapshot: Snapshot) -> RunRow | None:
     return next((row for row in snapshot.rows if row.id == held and may_resume(row.status.state)), None)
 
 
-# ---- words ------------------------------------------------------------------------------------------------------------
+# ---- words ---------------------------------------------------------------------------------------
 def choices(snapshot: Snapshot, w: Wording) -> list[tuple[str, str]]:
     """Two lines each: place and name; what it is, and from when on."""
     found = []
@@ -184,7 +195,8 @@ def choices(snapshot: Snapshot, w: Wording) -> list[tuple[str, str]]:
 
 
 def says(snapshot: Snapshot, w: Wording) -> Html:
-    """What the queue waits for and why, whether this PC is about to sleep, and what went wrong; "" while it just goes on."""
+    """What the queue waits for and why, whether this PC is about to sleep, and what went wrong; "" while it just goes
+    on."""
     queue, order = snapshot.queue, snapshot.queue.order
     lines = []
     if order.game:
@@ -206,7 +218,11 @@ def _game_goes_on(game: Game, snapshot: Snapshot, w: Wording) -> str:
         name = snapshot.queue.name_of(snapshot.rows, game.run)
         key, values = ("game_paused_until", {"time": at_time(w, game.until)}) if game.until else ("game_paused", {})
         return w.t(f"queue_panel.{key}", name=name, **values)
-    return w.t("queue_panel.game_waits_until", time=at_time(w, game.until)) if game.until else w.t("queue_panel.game_waits")
+    return (
+        w.t("queue_panel.game_waits_until", time=at_time(w, game.until))
+        if game.until
+        else w.t("queue_panel.game_waits")
+    )
 
 
 def next_in_queue(snapshot: Snapshot, w: Wording) -> Html:
@@ -217,6 +233,10 @@ def next_in_queue(snapshot: Snapshot, w: Wording) -> Html:
     now = time.time()
     row, entry = min(queue.waiting, key=lambda each: max(each[1].not_before or 0, now))
     timed = entry.not_before is not None and entry.not_before > now
-    values = {"name": row.name, "time": at_time(w, entry.not_before), "busy": snapshot.busy.name if snapshot.busy else ""}
+    values = {
+        "name": row.name,
+        "time": at_time(w, entry.not_before),
+        "busy": snapshot.busy.name if snapshot.busy else "",
+    }
     key = ("next_timed" if timed else "next") if snapshot.busy else ("alone_timed" if timed else "alone")
     return muted(w.t(f"queue_panel.{key}", **values))

@@ -35,9 +35,11 @@ class SecondAdapter(Panel):
     def _choices(self, rows: tuple[RunRow, ...]) -> list[tuple[str, str]]:
         return [(self.w.t("second_adapter.none"), NONE), *((row.name, row.id) for row in rows if row.can_chat)]
 
-    def beside(self, target: ChatTarget, strength: float, second: Any, second_strength: float) -> tuple[ChatTarget, float]:
-        """What to load, and at which strength: the target itself where there is no second one; else the sum of both, which is written to the
-        cache and holds the strengths in it. Raises GarageError where the two are none."""
+    def beside(
+        self, target: ChatTarget, strength: float, second: Any, second_strength: float
+    ) -> tuple[ChatTarget, float]:
+        """What to load, and at which strength: the target itself where there is no second one; else the sum of both,
+        which is written to the cache and holds the strengths in it. Raises GarageError where the two are none."""
         if not isinstance(second, str) or second == NONE:
             return target, strength
         if second not in (row.id for row in self.services.snapshots.now().rows):
@@ -46,13 +48,15 @@ class SecondAdapter(Panel):
         if target.adapter is None or other.adapter is None:
             raise ChatError("second_adapter.no_first")
         parts = Weighed(target.adapter, strength), Weighed(other.adapter, second_strength)
-        label = self.w.t("second_adapter.both", first=target.label, second=other.label, a=round(100 * strength), b=round(100 * second_strength))  # fmt: skip
+        label = self.w.t("second_adapter.both", first=target.label, second=other.label, a=round(100 * strength),
+            b=round(100 * second_strength))  # fmt: skip
         root = self.services.workspace.cache / "summed"
         stamps = [(part.folder / "adapter_model.safetensors").stat().st_mtime_ns for part in parts]
         folder = root / hashlib.sha256(f"{parts}{stamps}".encode()).hexdigest()[:20]
         try:
             if not folder.exists():
-                shutil.rmtree(root, ignore_errors=True)  # the one before, which is loaded already, or not wanted any more
+                # the one before, which is loaded already, or not wanted any more
+                shutil.rmtree(root, ignore_errors=True)
                 summed.write(parts, folder)
         except OSError as error:
             raise ModelError("summed.cannot_write", folder=str(folder), reason=error.strerror or str(error)) from error

@@ -1,5 +1,5 @@
-"""A run's progress for somebody on another browser tab: hidden parts of the header that assets/signal.js turns into the tab's title, its
-icon, and a notification if this browser allows it.
+"""A run's progress for somebody on another browser tab: hidden parts of the header that assets/signal.js turns into the
+tab's title, its icon, and a notification if this browser allows it.
 """
 
 from __future__ import annotations
@@ -21,12 +21,17 @@ def signal(snapshot: Snapshot, w: Wording) -> Html:
     if busy:
         steps = busy.status.total_steps if busy.status.state == State.RUNNING else 0
         percent = round(100 * min(1.0, busy.status.step / steps)) if steps else 0
-        told[0] = {"data_title": _title(busy, w, f"{percent} %" if steps else ""), "data_percent": percent, "data_run": busy.id}
+        told[0] = {
+            "data_title": _title(busy, w, f"{percent} %" if steps else ""),
+            "data_percent": percent,
+            "data_run": busy.id,
+        }
     if last:
         told[1] = {"data_title": _title(last, w), "data_tone": tone_of(last.status), "data_run": last.id}
         told[1]["data_said"] = ended_with(last.status, w)
     return join(
-        tag("span", hidden=True, class_=f"lg-{name}", **each) for name, each in zip(("at-work", "ended"), told, strict=True)
+        tag("span", hidden=True, class_=f"lg-{name}", **each)
+        for name, each in zip(("at-work", "ended"), told, strict=True)
     )
 
 

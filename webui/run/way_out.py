@@ -1,6 +1,8 @@
-"""The export of a run: where it will be used and the form this needs; what it is, takes and costs before it is made. For the run opened in Runs.
+"""The export of a run: where it will be used and the form this needs; what it is, takes and costs before it is made.
+For the run opened in Runs.
 
-Another place to use it: a line in FORMS, its sentences `where_` and `after_` in way_out.yaml, its commands in `exported`.
+Another place to use it: a line in FORMS, its sentences `where_` and `after_` in way_out.yaml, its commands in
+`exported`.
 """
 
 from __future__ import annotations
@@ -64,17 +66,23 @@ class WayOut:
                 places = [(w.t(f"way_out.where_{place}"), place) for place in FORMS]
                 self.where = gr.Radio(places, value=None, **w.named("way_out.where", "export-where"))
                 self.about = gr.HTML("", visible=False, elem_id="export-about")
-                with gr.Accordion(w.t("way_out.forms"), open=False, visible=False, elem_id="export-forms-fold") as self.fold:
+                with gr.Accordion(
+                    w.t("way_out.forms"), open=False, visible=False, elem_id="export-forms-fold"
+                ) as self.fold:
                     self.form = gr.Radio([], **w.named("way_out.form", "export-form"))
                 self.finer.build()
                 with gr.Row(elem_classes="lg-tight"):
-                    self.start = gr.Button(w.t("way_out.start"), variant="primary", visible=False, elem_id="export-start")
+                    self.start = gr.Button(
+                        w.t("way_out.start"), variant="primary", visible=False, elem_id="export-start"
+                    )
                     self.cancel = gr.Button(w.t("way_out.cancel"), visible=False, elem_id="export-cancel")
             self.notice = gr.HTML("", visible=False, elem_id="export-notice")
             self.progress = gr.HTML("", visible=False, elem_id="export-progress")
             self.hub.build()
             self.given = gr.HTML("", visible=False, elem_id="export-given")
-            self.results = gr.HTML("", visible=False, elem_id="export-status", js_on_load=exported.PRESS, apply_default_css=False)
+            self.results = gr.HTML(
+                "", visible=False, elem_id="export-status", js_on_load=exported.PRESS, apply_default_css=False
+            )
             self.pressed = gr.Textbox(visible=False)  # filled in by the browser
 
     # ---- what follows the clock -----------------------------------------------------------------------------------
@@ -127,7 +135,9 @@ class WayOut:
             told.append(exported.attempt(exported.named(asked, self.w), status, left, self.w))
         return shown(join(told))
 
-    def _like(self, done: Sequence[ExportResult], kind: str, quant: str | None, base: str) -> tuple[ExportResult, float] | None:
+    def _like(
+        self, done: Sequence[ExportResult], kind: str, quant: str | None, base: str
+    ) -> tuple[ExportResult, float] | None:
         shape = self.services.models.shape_here(base)
         return room.before(done, kind, quant, base, shape.params) if shape else None
 
@@ -140,18 +150,25 @@ class WayOut:
 
     # ---- wires ----------------------------------------------------------------------------------------------------
     def wire(self, pulse: Poller, picked: Any) -> None:
-        """picked: the event by which another run is opened; also where the same is picked again, of which `opened` tells nobody."""
+        """picked: the event by which another run is opened; also where the same is picked again, of which `opened`
+        tells nobody."""
         told = [self.about, self.form, self.fold, self.start, *self.finer.told]
         asked = [self.opened, self.where, self.finer.base]
         self.where.input(self.choose, asked, told, **LAST, **AT_ONCE)
         for event in (self.opened.change, picked.then):
             event(self.choose, asked, told, **LAST, **AT_ONCE)
-        self.where.input(lambda where: gr.update(visible=where == "hub"), [self.where], [self.hub.place], **LAST, **AT_ONCE)
+        self.where.input(
+            lambda where: gr.update(visible=where == "hub"), [self.where], [self.hub.place], **LAST, **AT_ONCE
+        )
         self.hub.wire(pulse, self.opened, picked)
         self.form.input(self.say, [self.opened, self.where, self.form], [self.about], **LAST, **AT_ONCE)
         for field in (self.form, self.finer.base):
             field.input(self.finer.show, [self.form, self.finer.base], self.finer.told, **LAST, **AT_ONCE)
-        pulse.after(self.start.click(self.begin, [self.opened, self.where, self.form, *self.finer.asked], [self.notice], **CONTROL))
+        pulse.after(
+            self.start.click(
+                self.begin, [self.opened, self.where, self.form, *self.finer.asked], [self.notice], **CONTROL
+            )
+        )
         pulse.after(self.cancel.click(self.cancel_all, [self.opened], [self.notice], **CONTROL))
         pulse.after(self.results.select(self.act, [self.pressed], [self.notice], js=exported.PRESSED, **CONTROL))
 
@@ -191,13 +208,17 @@ class WayOut:
         told = self._room(row, form, shape, self.services.exports.list())
         pairs = [(w.t("way_out.makes"), w.t(f"way_out.makes_{form.partition(':')[0]}", form=exported.name_of(form, w)))]
         if told:
-            pairs += [(w.t("way_out.size"), w.t("way_out.about", value=format.bytes_used(w, told.size))), *self._needs(told)]
+            pairs += [
+                (w.t("way_out.size"), w.t("way_out.about", value=format.bytes_used(w, told.size))),
+                *self._needs(told),
+            ]
         pairs += [(w.t("way_out.costs"), w.t(f"way_out.costs_{form.replace(':', '_')}"))]
         pairs += [(w.t("way_out.afterwards"), w.t(f"way_out.after_{form if form == 'gguf-lora' else where}"))]
         return shown(join([facts(pairs), *self._before(told, form, where)]))
 
     def _refusal(self, shape: ModelShape | None, form: str) -> Message | None:
-        """Why a base cannot become a GGUF file, with what can be done instead. A llama.cpp of the person's own is asked by the export."""
+        """Why a base cannot become a GGUF file, with what can be done instead. A llama.cpp of the person's own is asked
+        by the export."""
         if shape is None or not form.startswith("gguf"):
             return None
         try:
@@ -214,7 +235,9 @@ class WayOut:
         free = self._free()
         parts = [w.t("way_out.disk", need=format.bytes_used(w, told.disk), free=format.bytes_used(w, free[0]))]
         if told.memory:
-            parts.append(w.t("way_out.memory", need=format.gib(w, told.memory / 2**30), free=format.gib(w, free[1] / 2**30)))
+            parts.append(
+                w.t("way_out.memory", need=format.gib(w, told.memory / 2**30), free=format.gib(w, free[1] / 2**30))
+            )
         takes = format.about(w, told.seconds)
         takes = w.t("way_out.as_before", time=takes) if takes else w.t("way_out.not_measured")
         return [(w.t("way_out.needs"), w.t("way_out.joined", parts=parts)), (w.t("way_out.takes"), takes)]
@@ -261,7 +284,8 @@ class WayOut:
 
     # ---- buttons --------------------------------------------------------------------------------------------------
     def begin(self, opened: str | None, where: Any, form: Any, *finer: Any) -> Update:
-        """Inputs: opened, where, form, finer's. Output: notice. The chat gives up the device first, and its page says so."""
+        """Inputs: opened, where, form, finer's. Output: notice. The chat gives up the device first, and its page says
+        so."""
         services = self.services
         if form not in self.forms(where):
             return shown(notice(self.w.t("way_out.first_where"), "warn"))

@@ -1,13 +1,14 @@
 """Access control if the page is open beyond this PC (or started with --auth): one key or one password for everybody.
 
-ASGI middleware inside the Guard, before every route that there is: pages, /config, static files, the queue, uploads, files.
-gradio's own `auth` is not used: it leaves /gradio_api/cancel, /reset, /heartbeat, /startup-events, static files and the
-login check itself open (6.31).
+ASGI middleware inside the Guard, before every route that there is: pages, /config, static files, the queue, uploads,
+files. gradio's own `auth` is not used: it leaves /gradio_api/cancel, /reset, /heartbeat, /startup-events, static files
+and the login check itself open (6.31).
 
-* Without --auth a random key is made at each start and printed in each address (`?key=...`). Opening it sets a cookie that
-  is a second random value: HttpOnly, SameSite=Strict, good until this app ends, its name of the port (cookies know no ports).
-  The answer is a small page that leads on by itself, because a Strict cookie is not sent along a redirect that began elsewhere
-  (a link in a chat).
+* Without --auth a random key is made at each start and printed in each address (`?key=...`). Opening it sets a cookie
+  that
+  is a second random value: HttpOnly, SameSite=Strict, good until this app ends, its name of the port (cookies know no
+  ports). The answer is a small page that leads on by itself, because a Strict cookie is not sent along a redirect that
+  began elsewhere (a link in a chat).
 * With --auth the door shows a form for name and password.
 * Comparisons take the same time whatever differs, and whoever was wrong waits longer each time.
 
@@ -37,7 +38,8 @@ from webui.server.language import PATHS, preferred
 
 KNOCK = "/door"
 KEY = "key"  # the query's name for it
-STARTUP = "/gradio_api/startup-events"  # gradio asks its own server for it when it starts: harmless, and without a cookie
+# gradio asks its own server for it when it starts: harmless, and without a cookie
+STARTUP = "/gradio_api/startup-events"
 MOST_FORM = 4096  # bytes
 MOST_REMEMBERED = 1000  # addresses that were wrong
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
@@ -70,7 +72,8 @@ def _same(given: str, wanted: str) -> bool:
 
 @dataclass
 class Wrongs:
-    """How often each address was wrong since it was last right; each has its turn only after the wait of the one before."""
+    """How often each address was wrong since it was last right; each has its turn only after the wait of the one
+    before."""
 
     first_s: float = FIRST_WAIT_S
     _counts: OrderedDict[str, int] = field(default_factory=OrderedDict)
@@ -98,7 +101,8 @@ class Wrongs:
 
 
 class Doorkeeper:
-    """The secret, what stands in a visitor's cookie, and who was wrong how often. One an app, made by whoever starts it."""
+    """The secret, what stands in a visitor's cookie, and who was wrong how often. One an app, made by whoever starts
+    it."""
 
     def __init__(self, secret: Secret, port: int, wrongs: Wrongs | None = None):
         self.secret, self.cookie = secret, f"lora_garage_{port}"
@@ -111,7 +115,8 @@ class Doorkeeper:
         return url if self.secret.user is not None else f"{url.rstrip('/')}/?{KEY}={self.secret.word}"
 
     def ticket(self, url: str) -> str:
-        """url for the browser that we open ourselves: good for one visit, because other programs see what it was started with."""
+        """url for the browser that we open ourselves: good for one visit, because other programs see what it was
+        started with."""
         made = secrets.token_urlsafe(24)
         self._tickets.add(made)
         return f"{url.rstrip('/')}/?{KEY}={made}"
@@ -185,7 +190,9 @@ class Door:
             body += message.get("body", b"")
             more = message.get("more_body", False)
         if len(body) > MOST_FORM:
-            return await whole(receive if more else None, send, 413, [*PLAIN_TEXT, *NOT_KEPT], w.t("door.too_long").encode())
+            return await whole(
+                receive if more else None, send, 413, [*PLAIN_TEXT, *NOT_KEPT], w.t("door.too_long").encode()
+            )
         try:
             given = dict(parse_qsl(body.decode("utf-8", "replace"), max_num_fields=10))
         except ValueError:
@@ -197,7 +204,9 @@ class Door:
         if verdict == "too_soon":
             return await _page(send, 429, _form(self.keeper, w, w.t("door.too_soon")))
         if verdict == "wrong":
-            return await _page(send, 401, _form(self.keeper, w, w.t("door.wrong" if self.keeper.secret.user else "door.wrong_key")))
+            return await _page(
+                send, 401, _form(self.keeper, w, w.t("door.wrong" if self.keeper.secret.user else "door.wrong_key"))
+            )
         cookie = f"{self.keeper.cookie}={self.keeper.inside}; Path=/; HttpOnly; SameSite=Strict"
         await _page(send, 200, _onward(where, w), cookie)
 
@@ -212,14 +221,18 @@ def _address(scope: Scope) -> str:
     return str(IPv6Address(int(parsed) >> 64 << 64)) if isinstance(parsed, IPv6Address) else found
 
 
-# ---- what stands at the door ------------------------------------------------------------------------------------------
+# ---- what stands at the door ---------------------------------------------------------------------
 
 STYLE = """
-body{font:16px/1.5 system-ui,sans-serif;margin:0;min-height:100vh;display:grid;place-items:center;background:#f4f4f5;color:#18181b}
-main{background:#fff;padding:2rem;border-radius:12px;box-sizing:border-box;width:min(24rem,92vw);border:1px solid #d4d4d8}
+body{font:16px/1.5 system-ui,sans-serif;margin:0;min-height:100vh;display:grid;place-items:center;background:#f4f4f5;
+  color:#18181b}
+main{background:#fff;padding:2rem;border-radius:12px;box-sizing:border-box;width:min(24rem,92vw);
+  border:1px solid #d4d4d8}
 h1{font-size:1.25rem;margin:0 0 .75rem}label{display:block;margin:.75rem 0 .25rem}p{margin:.5rem 0}
-input{font:inherit;width:100%;box-sizing:border-box;padding:.5rem;border:1px solid #71717a;border-radius:6px;background:#fff;color:inherit}
-button{font:inherit;margin-top:1rem;padding:.5rem 1.25rem;border:0;border-radius:6px;background:#0f766e;color:#fff;cursor:pointer}
+input{font:inherit;width:100%;box-sizing:border-box;padding:.5rem;border:1px solid #71717a;border-radius:6px;
+  background:#fff;color:inherit}
+button{font:inherit;margin-top:1rem;padding:.5rem 1.25rem;border:0;border-radius:6px;background:#0f766e;color:#fff;
+  cursor:pointer}
 [role=alert]{color:#b91c1c}
 @media(prefers-color-scheme:dark){body{background:#18181b;color:#f4f4f5}main{background:#27272a;border-color:#52525b}
 input{background:#18181b;border-color:#a1a1aa}[role=alert]{color:#fca5a5}}
@@ -248,13 +261,17 @@ def _form(keeper: Doorkeeper, w: Wording, said: str) -> str:
 
 def _onward(where: str, w: Wording) -> str:
     link = tag("p", tag("a", w.t("door.onward"), href=where))
-    return _document(join([tag("h1", "LoRA Garage"), link]), w, tag("meta", http_equiv="refresh", content=f"0;url={where}"))
+    return _document(
+        join([tag("h1", "LoRA Garage"), link]), w, tag("meta", http_equiv="refresh", content=f"0;url={where}")
+    )
 
 
 def _document(body: str, w: Wording, more: str = "") -> str:
     viewport = "<meta name='viewport' content='width=device-width,initial-scale=1'>"
     head = f"<meta charset='utf-8'>{viewport}{more}<title>LoRA Garage</title><style>{STYLE}</style>"
-    return f"<!doctype html><html lang='{w.t('language.html')}'><head>{head}</head><body><main>{body}</main></body></html>"
+    return (
+        f"<!doctype html><html lang='{w.t('language.html')}'><head>{head}</head><body><main>{body}</main></body></html>"
+    )
 
 
 NOT_KEPT = [(b"cache-control", b"no-store"), (b"vary", b"cookie")]

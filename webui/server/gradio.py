@@ -18,9 +18,10 @@ from typing import Any
 
 from starlette.middleware import Middleware
 
-# A variable of the shell must not open what the page keeps shut: GRADIO_SHARE, GRADIO_SERVER_NAME, GRADIO_ALLOWED_PATHS,
-# GRADIO_ROOT_PATH, GRADIO_MCP_SERVER, GRADIO_VIBE_MODE (anyone may edit files), GRADIO_LOCAL_DEV_MODE (CORS for "null") and
-# forty more, so all of them go; on a Space gradio would listen on every address, and uvicorn believes whom the last one names.
+# A variable of the shell must not open what the page keeps shut: GRADIO_SHARE, GRADIO_SERVER_NAME,
+# GRADIO_ALLOWED_PATHS, GRADIO_ROOT_PATH, GRADIO_MCP_SERVER, GRADIO_VIBE_MODE (anyone may edit files),
+# GRADIO_LOCAL_DEV_MODE (CORS for "null") and forty more, so all of them go; on a Space gradio would listen on every
+# address, and uvicorn believes whom the last one names.
 _WIDENING = ("GRADIO_", "SPACE_", "SPACES_")
 _WIDENING_NAMES = ("SYSTEM", "FORWARDED_ALLOW_IPS")
 
@@ -79,8 +80,9 @@ def _making_apps(how: Callable[..., Any]) -> Iterator[None]:
 
 @contextmanager
 def without_proxy() -> Iterator[None]:
-    """While gradio is imported, when it makes a client that it does not use here, and launched, when it asks its own server: a proxy does not
-    reach that, and one of a kind that httpx does not know (socks://) is an error (gradio 6.31)."""
+    """While gradio is imported, when it makes a client that it does not use here, and launched, when it asks its own
+    server: a proxy does not reach that, and one of a kind that httpx does not know (socks://) is an error (gradio
+    6.31)."""
     from httpx import _client
 
     kept: Any = _client
@@ -92,7 +94,8 @@ def without_proxy() -> Iterator[None]:
 
 
 def no_fetching() -> None:
-    """Take from gradio the function by which it fetches an address that stands where a file should: this app fetches nothing."""
+    """Take from gradio the function by which it fetches an address that stands where a file should: this app fetches
+    nothing."""
     import gradio as gr
     from gradio import processing_utils
 
@@ -104,7 +107,8 @@ def no_fetching() -> None:
 
 
 def half_characters() -> None:
-    """Let gradio send half a character (a lone surrogate, which JSON rows and a model's pieces may hold) as the sign for one.
+    """Let gradio send half a character (a lone surrogate, which JSON rows and a model's pieces may hold) as the sign
+    for one.
 
     Its JSON writer refuses them in the middle of an answer, after which that page hears nothing any more (gradio 6.31).
     """
@@ -125,7 +129,8 @@ def half_characters() -> None:
 
 
 def choices_that_have_gone() -> None:
-    """Let a Dropdown of the class FOLLOWS hand on a choice that has gone. Gradio refuses it in English, before any handler (6.31)."""
+    """Let a Dropdown of the class FOLLOWS hand on a choice that has gone. Gradio refuses it in English, before any
+    handler (6.31)."""
     from gradio.components import Dropdown
 
     from webui.kit.live import FOLLOWS
@@ -136,11 +141,14 @@ def choices_that_have_gone() -> None:
     kept: Any = Dropdown
     real = vars(kept)["preprocess"]
     if not isinstance(real, property):  # no function around it, which would stand in the traceback of each refusal
-        kept.preprocess = property(lambda self: text if FOLLOWS in vars(self).get("elem_classes", ()) else MethodType(real, self))
+        kept.preprocess = property(
+            lambda self: text if FOLLOWS in vars(self).get("elem_classes", ()) else MethodType(real, self)
+        )
 
 
 def errors_to_log() -> None:
-    """Let what gradio catches of our handlers reach the log. It prints tracebacks to a terminal that may be closed (gradio 6.31)."""
+    """Let what gradio catches of our handlers reach the log. It prints tracebacks to a terminal that may be closed
+    (gradio 6.31)."""
     from gradio import queueing, routes
 
     def print_exc() -> None:
@@ -150,7 +158,8 @@ def errors_to_log() -> None:
 
 
 def skips_for_nothing() -> None:
-    """Let an output that a handler leaves as it is cost nothing. gradio builds its component anew and asks for all its settings (6.31):
+    """Let an output that a handler leaves as it is cost nothing. gradio builds its component anew and asks for all its
+    settings (6.31):
     a page's beat over sixty outputs, none of which had changed, took 0.08 of a core of the two it was measured on."""
     from gradio import blocks, skip
 
@@ -162,7 +171,12 @@ def skips_for_nothing() -> None:
         outputs = block_fn.outputs
         if len(outputs) > 1 and isinstance(predictions, dict) and predictions:
             predictions = blocks.convert_component_dict_to_list(outputs, {} if predictions == skip() else predictions)
-        if len(outputs) < 2 or block_fn.batch or not isinstance(predictions, list | tuple) or len(predictions) != len(outputs):
+        if (
+            len(outputs) < 2
+            or block_fn.batch
+            or not isinstance(predictions, list | tuple)
+            or len(predictions) != len(outputs)
+        ):
             return await real(self, block_fn, predictions, state)
         changed = [place for place, one in enumerate(predictions) if not (isinstance(one, dict) and one == skip())]
         told = [None if block.stateful else skip() for block in outputs]
@@ -170,7 +184,9 @@ def skips_for_nothing() -> None:
             these = copy.copy(block_fn)
             these.outputs = [outputs[place] for place in changed]
             values = [predictions[place] for place in changed]
-            for place, value in zip(changed, await real(self, these, values if values[1:] else values[0], state), strict=True):
+            for place, value in zip(
+                changed, await real(self, these, values if values[1:] else values[0], state), strict=True
+            ):
                 told[place] = value
         return told
 
@@ -178,8 +194,8 @@ def skips_for_nothing() -> None:
 
 
 def no_links_to_states() -> None:
-    """Keep no copy of all components' settings for each page. gradio makes one at a page's first event and follows it from there (6.31), for
-    links that open a page as it stands, of which there are none here."""
+    """Keep no copy of all components' settings for each page. gradio makes one at a page's first event and follows it
+    from there (6.31), for links that open a page as it stands, of which there are none here."""
     from gradio.state_holder import SessionState
 
     kept: Any = SessionState
@@ -194,7 +210,8 @@ def no_links_to_states() -> None:
 
 
 def looks_less_often(demo: Any) -> None:
-    """After demo.queue(). Gradio looks a thousand times a second whether an event has come, and a hundred times for its progress, on Windows
+    """After demo.queue(). Gradio looks a thousand times a second whether an event has come, and a hundred times for its
+    progress, on Windows
     20 and 10 times: an app that nobody used took 6 % of a core, and takes 1.8 %. An event waits 5 ms longer."""
     demo._queue.sleep_when_free = max(demo._queue.sleep_when_free, 0.01)
     demo._queue.progress_update_sleep_when_free = 0.1
@@ -202,7 +219,8 @@ def looks_less_often(demo: Any) -> None:
 
 def _whole(value: Any) -> Any:
     if isinstance(value, str):
-        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")  # two halves that meet are a character
+        # two halves that meet are a character
+        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     if isinstance(value, dict):
         return {_whole(key): _whole(inner) for key, inner in value.items()}
     return [_whole(inner) for inner in value] if isinstance(value, list | tuple) else value

@@ -1,13 +1,17 @@
 """Guards the page on this PC against other web pages open in the same browser.
 
 * Host must be one of ours, else a name that an attacker points at this PC reads everything (DNS rebinding).
-* Origin must be the Host wherever a browser names one, and only a click may lead here from another site; else any web page
-  could post here or read from here, other local ports included. gradio's own CORS answer allows strangers on any Host but
+* Origin must be the Host wherever a browser names one, and only a click may lead here from another site; else any web
+  page
+  could post here or read from here, other local ports included. gradio's own CORS answer allows strangers on any Host
+  but
   localhost: its headers are taken away.
 * The content security policy keeps what a model writes from loading pictures from elsewhere or posting forms there.
 * Bodies are limited, counted as they arrive; uploads have gradio's own limit.
-* Only what the page itself asks for is served. gradio has some sixty routes more, among them files by their path (/file=),
-  a proxy, calls by name around the queue, recordings, its API's description: 404, whatever a later version makes of them.
+* Only what the page itself asks for is served. gradio has some sixty routes more, among them files by their path
+  (/file=),
+  a proxy, calls by name around the queue, recordings, its API's description: 404, whatever a later version makes of
+  them.
 
 Not a password: that is webui/server/door, which stands inside.
 """
@@ -49,10 +53,18 @@ HEADERS = [
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
 ]
-# The names of these files hold a hash of what is in them, but for those rewritten here: a page that is loaded again asks for none of eighty.
+# The names of these files hold a hash of what is in them, but for those rewritten here: a page that is loaded again
+# asks for none of eighty.
 FOR_GOOD = [(b"cache-control", b"public, max-age=31536000, immutable")]
 # No proxy stands before this app, so whoever sends these wants gradio to take the app for another address.
-PROXYS = (b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-forwarded-prefix", b"x-gradio-server")
+PROXYS = (
+    b"forwarded",
+    b"x-forwarded-for",
+    b"x-forwarded-host",
+    b"x-forwarded-proto",
+    b"x-forwarded-prefix",
+    b"x-gradio-server",
+)
 STRANGERS = ("cross-site", "same-site")
 
 
@@ -78,7 +90,9 @@ class Guard:
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                kept = [pair for pair in message.get("headers", []) if not pair[0].lower().startswith(b"access-control-")]
+                kept = [
+                    pair for pair in message.get("headers", []) if not pair[0].lower().startswith(b"access-control-")
+                ]
                 asset = scope["path"].removeprefix("/assets/")
                 is_for_good = message["status"] == 200 and asset != scope["path"] and not script.NAME.fullmatch(asset)
                 message = {**message, "headers": [*kept, *HEADERS, *(FOR_GOOD if is_for_good else ())]}
@@ -95,8 +109,13 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
             return 403, "Refused: the request came from another site."
-        # A link on another site that is followed into a tab of its own shows our page to the person, and nothing to that site.
-        is_click = method == "GET" and headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+        # A link on another site that is followed into a tab of its own shows our page to the person, and nothing to
+        # that site.
+        is_click = (
+            method == "GET"
+            and headers.get("sec-fetch-mode") == "navigate"
+            and headers.get("sec-fetch-dest") == "document"
+        )
         if headers.get("sec-fetch-site") in STRANGERS and not is_click:
             return 403, "Refused: the request came from another site."
         length = headers.get("content-length", "0")
@@ -123,10 +142,12 @@ PATIENCE_S = 5.0
 PLAIN_TEXT = [(b"content-type", b"text/plain; charset=utf-8")]
 
 
-async def whole(receive: Receive | None, send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-    """An answer. It ends when what is still to come of its request was read, up to MOST_BYTES: a connection that is closed over
-    unread bytes is reset, and Windows then throws the answer away; who sends nothing more is not waited for. receive: None where there
-    is nothing more to read."""
+async def whole(
+    receive: Receive | None, send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes
+) -> None:
+    """An answer. It ends when what is still to come of its request was read, up to MOST_BYTES: a connection that is
+    closed over unread bytes is reset, and Windows then throws the answer away; who sends nothing more is not waited
+    for. receive: None where there is nothing more to read."""
     headers = [*headers, (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": True})

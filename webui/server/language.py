@@ -1,7 +1,7 @@
 """Which language a page is in: English at /, any other at its code, such as /zh.
 
-A first visit to / goes to the browser's own language; the link in the page's header (/?lang=en) is remembered in a cookie.
-A page for each rather than one that is translated in the browser, because many sentences are made in Python.
+A first visit to / goes to the browser's own language; the link in the page's header (/?lang=en) is remembered in a
+cookie. A page for each rather than one that is translated in the browser, because many sentences are made in Python.
 """
 
 from __future__ import annotations
@@ -25,12 +25,14 @@ def language_link(language: str, **attributes: Any) -> Html:
     """Its name in itself, to its page, which is remembered as the choice."""
     w = Wording(language)
     html = w.t("language.html")
-    return tag("a", w.t("language.name"), href=f"{PATHS[language]}?lang={language}", lang=html, hreflang=html, **attributes)
+    return tag(
+        "a", w.t("language.name"), href=f"{PATHS[language]}?lang={language}", lang=html, hreflang=html, **attributes
+    )
 
 
 class LanguageDoor:
-    """ASGI middleware: answers GET of a language's page with a redirect where another language is wanted. The page itself, a megabyte of
-    words and parts, goes over the line packed."""
+    """ASGI middleware: answers GET of a language's page with a redirect where another language is wanted. The page
+    itself, a megabyte of words and parts, goes over the line packed."""
 
     def __init__(self, app: ASGIApp):
         self.app, self.packed = app, GZipMiddleware(app, compresslevel=6)
@@ -79,7 +81,11 @@ def _remembered(cookies: str) -> str | None:
 
 
 async def _go(send: Send, where: str, cookie: str | None = None) -> None:
-    headers = [(b"location", where.encode("latin1", "replace")), (b"content-length", b"0"), (b"cache-control", b"no-store")]
+    headers = [
+        (b"location", where.encode("latin1", "replace")),
+        (b"content-length", b"0"),
+        (b"cache-control", b"no-store"),
+    ]
     if cookie:
         headers.append((b"set-cookie", cookie.encode()))
     await send({"type": "http.response.start", "status": 303, "headers": headers})

@@ -1,9 +1,9 @@
 """The web process's log, logs/app.log in the workspace, for when the terminal is closed.
 
-Three files of 1 MiB at most, the newest without a number. The terminal keeps what it was shown before: warnings and tracebacks.
-Into the file goes nothing that is secret. What a person typed never does: of an exception the file has its type and where it was
-raised, and its message only for MESSAGES_KEPT, whose words are the system's or a program's and not made from data. A hub token, the
-door's key, password and cookie are taken out of every record besides.
+Three files of 1 MiB at most, the newest without a number. The terminal keeps what it was shown before: warnings and
+tracebacks. Into the file goes nothing that is secret. What a person typed never does: of an exception the file has its
+type and where it was raised, and its message only for MESSAGES_KEPT, whose words are the system's or a program's and
+not made from data. A hub token, the door's key, password and cookie are taken out of every record besides.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ Secrets = Callable[[], Iterable[str]]
 
 
 def begin(file: Path, secrets: Secrets = lambda: ()) -> logging.Handler:
-    """Write to file from now on. secrets: asked at each record, for what must not be in it. Raises OSError where it cannot be made."""
+    """Write to file from now on. secrets: asked at each record, for what must not be in it. Raises OSError where it
+    cannot be made."""
     file.parent.mkdir(exist_ok=True)
     to_file = _File(file, maxBytes=LARGEST, backupCount=MORE_FILES, encoding="utf-8", errors="backslashreplace")
     to_file.setFormatter(_WithoutSecrets(secrets))
@@ -46,7 +47,13 @@ def begin(file: Path, secrets: Secrets = lambda: ()) -> logging.Handler:
     log.setLevel(logging.INFO)
     sys.excepthook = _uncaught
     threading.excepthook = lambda args: _uncaught(args.exc_type, args.exc_value, args.exc_traceback)
-    log.info("LoRA Garage %s, Python %s, %s, process %d", __version__, platform.python_version(), platform.platform(), os.getpid())
+    log.info(
+        "LoRA Garage %s, Python %s, %s, process %d",
+        __version__,
+        platform.python_version(),
+        platform.platform(),
+        os.getpid(),
+    )
     return to_file
 
 
@@ -83,7 +90,9 @@ class _WithoutSecrets(logging.Formatter):
 
     @staticmethod
     def _one(error: BaseException) -> str:
-        places = [f"  {place.filename}:{place.lineno} in {place.name}" for place in traceback.extract_tb(error.__traceback__)]
+        places = [
+            f"  {place.filename}:{place.lineno} in {place.name}" for place in traceback.extract_tb(error.__traceback__)
+        ]
         message = f": {error}" if isinstance(error, MESSAGES_KEPT) else ""
         return "\n".join([*places, f"{type(error).__module__}.{type(error).__qualname__}{message}"])
 

@@ -16,7 +16,8 @@ ANY = ("0.0.0.0", "::")
 
 @dataclass(frozen=True)
 class Reach:
-    """host: what is listened on. names: what may stand in a Host header, IPv6 in brackets. here: for the browser on this PC.
+    """host: what is listened on. names: what may stand in a Host header, IPv6 in brackets. here: for the browser on
+    this PC.
     elsewhere: for other devices, the likeliest first; empty too where this PC has no network now, but may get one."""
 
     host: str
@@ -29,10 +30,18 @@ class Reach:
     def of(cls, host: str) -> Reach:
         """Raises OSError for a host that is neither a name nor an address."""
         host = host.strip().removeprefix("[").removesuffix("]")
-        addresses = {str(found[4][0]) for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)} if host else {"0.0.0.0"}
+        addresses = (
+            {str(found[4][0]) for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+            if host
+            else {"0.0.0.0"}
+        )
         if all(ipaddress.ip_address(address.partition("%")[0]).is_loopback for address in addresses):
             return cls(
-                host, tuple(dict.fromkeys((*LOOPBACK, _bracketed(host).lower()))), _bracketed(host), (), is_this_pc_only=True
+                host,
+                tuple(dict.fromkeys((*LOOPBACK, _bracketed(host).lower()))),
+                _bracketed(host),
+                (),
+                is_this_pc_only=True,
             )
         mine = _own_addresses() if host in ANY or not host else [host]
         names = [*LOOPBACK, *map(_bracketed, mine), *_own_names(), _bracketed(host)]
@@ -53,7 +62,8 @@ def _bracketed(host: str) -> str:
 
 
 def _own_addresses() -> list[str]:
-    """Of this PC's network cards, the one that leads outside first. Link-local ones need a zone that no browser takes."""
+    """Of this PC's network cards, the one that leads outside first. Link-local ones need a zone that no browser
+    takes."""
     found = [
         address.address
         for card in psutil.net_if_addrs().values()

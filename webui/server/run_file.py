@@ -50,7 +50,9 @@ class RunFile:
                 said = Wording(language if language in LANGUAGES else "en").of(error.message)
                 return await PlainTextResponse(said, 404)(scope, receive, send)
             kept = {"cache-control": "no-store"}
-            await FileResponse(file, media_type="application/zip", filename=file.name, headers=kept)(scope, receive, send)
+            await FileResponse(file, media_type="application/zip", filename=file.name, headers=kept)(
+                scope, receive, send
+            )
         finally:
             await run_in_threadpool(files.remove_tree, aside, PATIENCE_S)
 

@@ -1,10 +1,11 @@
 """gradio's own script with two slow searches made fast, none of its answers lost, and no late piece of a
 cancelled one shown (gradio 6.31, assets/core-*.js, index-*.js, Blocks-*.js).
 
-Each answer of the server sets the state of some hundred components, and for each the script walked through all 900 of the page, over
-proxies, to find one by its id; while the page was built it went through all events for each component. That was half of what the
-page took of the processor: of a page of which nobody does anything 0.13 of a core, 0.08 since, beside a run that trains on the same
-processor (2 cores, headless Chromium, November 2026).
+Each answer of the server sets the state of some hundred components, and for each the script walked through all 900 of
+the page, over proxies, to find one by its id; while the page was built it went through all events for each component.
+That was half of what the
+page took of the processor: of a page of which nobody does anything 0.13 of a core, 0.08 since, beside a run that trains
+on the same processor (2 cores, headless Chromium, November 2026).
 """
 
 from __future__ import annotations
@@ -21,34 +22,41 @@ SEARCH = re.compile(
     r"function (\w+)\((\w+),(\w+)\)\{if\(\2\.id===\3\)return \2;if\(\2\.children\)for\(let (\w+) of \2\.children\)"
     r"\{let \2=\1\(\4,\3\);if\(\2\)return \2\}return null\}"
 )
-# Where a component was found last is looked at first; what is not there any more is looked for by one walk that notes all places.
-# Components of no id are asked for too, two hundred times while a page is built.
+# Where a component was found last is looked at first; what is not there any more is looked for by one walk that notes
+# all places. Components of no id are asked for too, two hundred times while a page is built.
 PLACES = (
-    "var places=new Map,attached=new WeakMap;function {name}(root,id){{let at=()=>{{let one=root;for(let i of places.get(id)??[-1])"
-    "one=one?.children?.[i];return one?.id===id?one:null}};let found=at();if(found||id==null)return found;places.clear();"
+    "var places=new Map,attached=new WeakMap;function {name}(root,id){{let at=()=>{{let one=root;for(let i of "
+    "places.get(id)??[-1])"
+    "one=one?.children?.[i];return one?.id===id?one:null}};let found=at();if(found||id==null)return "
+    "found;places.clear();"
     "let walk=(one,place)=>{{places.has(one.id)||places.set(one.id,place);one.children?.forEach((each,i)=>walk(each,[...place,i]))}};"
     "walk(root,[]);return at()}}"
 )
 EVENTS = re.compile(r"find_attached_events\((\w+),(\w+)\)\{let (\w+)=\2\.filter\(.*?\)\.filter\(Boolean\);")
 # Of each event the first name by which a component triggers it; noted once for a list of events.
 NAMES = (
-    "find_attached_events({node},{events}){{let all=attached.get({events});if(!all){{attached.set({events},all=new Map);"
+    "find_attached_events({node},{events}){{let all=attached.get({events});if(!all){{attached.set({events},all=new "
+    "Map);"
     "for(let one of {events}){{let seen=new Set;for(let[id,name]of one.targets)if(!seen.has(id)){{seen.add(id);"
     "if(name)all.has(id)?all.get(id).push(name):all.set(id,[name])}}}}}}let {names}=[...all.get({node}.id)??[]];"
 )
-# The stream of answers ends with the last one that the server knows of. Where the next event was told to be waiting before the page had read that
-# end, its answer came in no stream until something else was done. Once the next is open, the server ends it with nothing waiting.
+# The stream of answers ends with the last one that the server knows of. Where the next event was told to be waiting
+# before the page had read that end, its answer came in no stream until something else was done. Once the next is open,
+# the server ends it with nothing waiting.
 CLOSED = re.compile(
     r"(unclosed_events:(\w+),(?:(?!unclosed_events).)*?if\(\w+\.msg===`close_stream`\)\{\w+\(\w+,(\w+)\.abort_controller\));return\}"
 )
-# What ends an answer told the server so after it had been drawn itself, while pieces of the answer went on to the page, over what was opened in
-# its place. Now it ends first, shows nothing more, and no later one of the same event is taken off the books for it.
+# What ends an answer told the server so after it had been drawn itself, while pieces of the answer went on to the page,
+# over what was opened in its place. Now it ends first, shows nothing more, and no later one of the same event is taken
+# off the books for it.
 CANCEL = re.compile(
-    r"(async cancel\((\w+)\)\{if\(\2\)for\(let (\w+) of \2\)\{let (\w+)=this\.submissions\.get\(\3\);if\(\4\)\{)(.*?this\.clear_submission\(\3)\)"
+    r"(async cancel\((\w+)\)\{if\(\2\)for\(let (\w+) of \2\)\{let "
+    r"(\w+)=this\.submissions\.get\(\3\);if\(\4\)\{)(.*?this\.clear_submission\(\3)\)"
 )
 PIECES = re.compile(r"(for await\(let \w+ of (\w+\.data)\))(?=if\()")
 FIRST = re.compile(
-    r"(for\(let (\w+)=0;\2<\((\w+)\?\.length\|\|0\);\2\+\+\)\{let (\w+)=\3\?\3\[\2\]:void 0;if\(\4\)\{)this\.cancel\(\4\.cancels\);"
+    r"(for\(let (\w+)=0;\2<\((\w+)\?\.length\|\|0\);\2\+\+\)\{let (\w+)=\3\?\3\[\2\]:void "
+    r"0;if\(\4\)\{)this\.cancel\(\4\.cancels\);"
 )
 
 
@@ -68,7 +76,8 @@ def quick_script() -> None:
         response = route_utils.file_response(folder, path)
         if not NAME.fullmatch(str(path)):
             return response
-        text = quickened(Path(response.path).read_text("utf-8"))  # under a name that does not tell of the next version's changes
+        # under a name that does not tell of the next version's changes
+        text = quickened(Path(response.path).read_text("utf-8"))
         return Response(text, media_type="text/javascript", headers={"cache-control": "no-cache"})
 
     routes.file_response = send

@@ -1,4 +1,5 @@
-"""Downloads a dataset, conversations, or the questions of a blind test: JSONL, written while it is sent, with no copy on disk."""
+"""Downloads a dataset, conversations, or the questions of a blind test: JSONL, written while it is sent, with no copy
+on disk."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ from core.workspace.folder import Workspace
 from core.workspace.names import slug
 from webui.kit.wording import Wording
 
-FILES = PATH, TALKS, QUESTIONS = "/set.jsonl", "/conversations.jsonl", "/questions.jsonl"  # the guard lets these through
+# the guard lets these through
+FILES = PATH, TALKS, QUESTIONS = "/set.jsonl", "/conversations.jsonl", "/questions.jsonl"
 ROWS_A_CHUNK = 200
 
 
@@ -55,7 +57,9 @@ class SetFile:
                 talks = Conversations(self.workspace)
                 return _sent(_bytes(jsonl([talks.get(id)] if id else talks.find())), id or "conversations")
             if request.url.path == QUESTIONS:
-                return _sent(_bytes(prompts.lines(PromptComparison.open(self.workspace, id).lineup.prompts)), "questions")
+                return _sent(
+                    _bytes(prompts.lines(PromptComparison.open(self.workspace, id).lineup.prompts)), "questions"
+                )
             rows = self.sets.rows(id)
         except GarageError as error:
             return PlainTextResponse(Wording(language if language in LANGUAGES else "en").of(error.message), 404)
@@ -63,7 +67,10 @@ class SetFile:
 
 
 def _sent(content: Iterator[bytes], name: str) -> Response:
-    kept = {"content-disposition": f'attachment; filename="{slug(name, fallback="set")}.jsonl"', "cache-control": "no-store"}
+    kept = {
+        "content-disposition": f'attachment; filename="{slug(name, fallback="set")}.jsonl"',
+        "cache-control": "no-store",
+    }
     return StreamingResponse(content, media_type="application/x-ndjson", headers=kept)
 
 

@@ -1,8 +1,9 @@
-"""Models on this PC, on the Settings page: size, last use, by which runs. Those of the hub's cache can be deleted, and a GGUF file
-of LM Studio or Ollama can become a base model.
+"""Models on this PC, on the Settings page: size, last use, by which runs. Those of the hub's cache can be deleted, and
+a GGUF file of LM Studio or Ollama can become a base model.
 
-The disk is looked at when the tab is opened, and when this app changed what lies there: a download ended, a GGUF file became a base, a model
-was deleted, on this page or another. Never by the clock, which only asks whether something of that happened.
+The disk is looked at when the tab is opened, and when this app changed what lies there: a download ended, a GGUF file
+became a base, a model was deleted, on this page or another. Never by the clock, which only asks whether something of
+that happened.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ OPEN_ROWS, RUNS = 8, 3
 class DiskCard:
     def __init__(self, services: Services, wording: Wording):
         self.services, self.w = services, wording
-        self._last: tuple[list[str], Html] = [], muted(wording.t("disk_view.looking"))  # what happened, and the list as it was then
+        # what happened, and the list as it was then
+        self._last: tuple[list[str], Html] = [], muted(wording.t("disk_view.looking"))
 
     def build(self) -> None:
         with gr.Column(elem_classes="lg-card", elem_id="on-disk"):
@@ -56,7 +58,12 @@ class DiskCard:
         sure = json.dumps(self.w.raw("disk_view.sure"), ensure_ascii=False)
         for pressed in (self.list, self.making):
             pressed.select(
-                self.act, [*self.pressed], [self.list, self.notice], js=PRESSED.replace("$sure", sure), **EACH, **CONTROL
+                self.act,
+                [*self.pressed],
+                [self.list, self.notice],
+                js=PRESSED.replace("$sure", sure),
+                **EACH,
+                **CONTROL,
             )
 
     def parts(self) -> list[LivePart]:
@@ -68,7 +75,9 @@ class DiskCard:
     def _newest(self, look: ViewContext) -> Update:
         """Drawn anew for the pages that are open once something happened; the tab draws what it is opened with."""
         ended = [
-            f"{each.name} {each.revision} {each.state}" for each in look.snapshot.downloads if each.state in ENDED and not each.part
+            f"{each.name} {each.revision} {each.state}"
+            for each in look.snapshot.downloads
+            if each.state in ENDED and not each.part
         ]
         base = self.services.gguf_bases.now()
         happened = [*ended, *([base.file] if base and base.state == "done" else []), *self.services.deleted]
@@ -81,7 +90,8 @@ class DiskCard:
         return rows(on_disk(self.services.workspace, self.services.runs.uses()), self.w)
 
     def act(self, act: Any, pressed: Any) -> tuple[Html | Update, Update]:
-        """Inputs: which button, "" where the person thought better of it, and the model of its row. Outputs: list, notice."""
+        """Inputs: which button, "" where the person thought better of it, and the model of its row. Outputs: list,
+        notice."""
         if not isinstance(act, str) or not isinstance(pressed, str) or not act:
             return gr.skip(), shown("")
         try:
@@ -134,7 +144,8 @@ def row(each: Kept, w: Wording) -> Html:
     acts = [
         tag("button", w.t(f"disk_view.{key}"), type="button", data_act=act, data_kept=each.id,
             aria_label=w.t(f"disk_view.{named}", model=each.id), class_="lg-small")
-        for act, key, named, can in (("delete", "delete", "delete_one", each.can_delete), ("base", "use_as_base", "use_one_as_base", each.gguf))
+        for act, key, named, can in (("delete", "delete", "delete_one", each.can_delete), ("base", "use_as_base",
+            "use_one_as_base", each.gguf))
         if can
     ]  # fmt: skip
     return join([name, tag("p", " · ".join(fact for fact in facts if fact), class_="lg-quiet"), *acts])
@@ -147,7 +158,8 @@ def making(each: Making | None, w: Wording) -> Html | str:
     is_over = each.state != "working"
     tone = {"failed": "bad", "done": "ok"}.get(each.state, "plain")
     head = tag(
-        "div", tag("strong", w.t("disk_view.making", file=each.file)), tag("span", w.t(f"disk_view.state_{each.state}"), class_=f"lg-badge lg-{tone}"),
+        "div", tag("strong", w.t("disk_view.making", file=each.file)), tag("span", w.t(f"disk_view.state_{each.state}"),
+            class_=f"lg-badge lg-{tone}"),
         class_="lg-shelf-head",
     )  # fmt: skip
     label = w.t("disk_view.remove" if is_over else "disk_view.cancel")

@@ -24,7 +24,8 @@ class DownloadButton(Panel):
         self.notice = gr.HTML("", visible=False, elem_id="download-notice")
 
     def draw(self, model_id: Any, size: int | None) -> dict[Any, Any]:
-        """size: bytes of its weights, None where that is not known. For every look at the form: only there for a model of a hub that is not on this PC, nor on its way."""
+        """size: bytes of its weights, None where that is not known. For every look at the form: only there for a model
+        of a hub that is not on this PC, nor on its way."""
         wanted = self._is_to_be_had(model_id)
         room = self._room(size) if wanted and size is not None else Html("")
         return {self.room: shown(room), self.button: gr.update(visible=wanted), self.notice: shown("")}
@@ -50,7 +51,11 @@ class DownloadButton(Panel):
         except OSError:
             return Html("")
         needed = size * DISK_MARGIN
-        said = {"free": format.bytes_used(self.w, free), "needed": format.bytes_used(self.w, needed), "folder": str(folder)}
+        said = {
+            "free": format.bytes_used(self.w, free),
+            "needed": format.bytes_used(self.w, needed),
+            "folder": str(folder),
+        }
         return (
             notice(self.w.t("downloads_view.no_room", **said), "warn")
             if needed > free

@@ -19,15 +19,17 @@ from webui.kit.live import CONTROL, EACH, LivePart, Poller, Update, ViewContext,
 from webui.kit.panel import Panel
 from webui.kit.wording import Wording
 
-# A press of a row's button. The list is drawn anew each second, maybe while a button is held down: the same button under the pointer when
-# it is let go is a press all the same, and the button that had the focus keeps it.
+# A press of a row's button. The list is drawn anew each second, maybe while a button is held down: the same button
+# under the pointer when it is let go is a press all the same, and the button that had the focus keeps it.
 PRESS = """
-const named = (target) => { const button = target.closest?.("button[data-act]"); return button ? JSON.stringify({ ...button.dataset }) : ""; };
+const named = (target) => { const button = target.closest?.("button[data-act]"); 
+  return button ? JSON.stringify({ ...button.dataset }) : ""; };
 let down = "", focused = "";
 const press = (name) => { window.loraGarageDownload = name; trigger("select", { value: name }); };
 element.addEventListener("pointerdown", (event) => { down = named(event.target); });
 element.addEventListener("pointerup", (event) => { if (down && down === named(event.target)) press(down); down = ""; });
-element.addEventListener("click", (event) => { if (event.detail === 0 && named(event.target)) press(named(event.target)); });
+element.addEventListener("click", (event) => { 
+  if (event.detail === 0 && named(event.target)) press(named(event.target)); });
 element.addEventListener("focusin", (event) => { focused = named(event.target); });
 new MutationObserver(() => {
   if (!focused || document.activeElement !== document.body) return;
@@ -69,7 +71,11 @@ class DownloadsCard(Panel):
 
     def wire(self, pulse: Poller) -> None:
         sure = json.dumps(self.w.t("downloads_view.sure"), ensure_ascii=False)
-        pulse.after(self.list.select(self.act, [self.pressed], [self.notice], js=PRESSED.replace("$sure", sure), **EACH, **CONTROL))
+        pulse.after(
+            self.list.select(
+                self.act, [self.pressed], [self.notice], js=PRESSED.replace("$sure", sure), **EACH, **CONTROL
+            )
+        )
 
     def act(self, pressed: Any) -> Update:
         """Input: what the button is of. Output: notice."""
@@ -132,7 +138,9 @@ def numbers(each: Download, w: Wording) -> str:
     parts = [
         w.t("units.of", done=amount(w, each.done), total=total),
         f"{int(100 * each.done / each.total)} %",
-        w.t("downloads_view.speed", speed=format.bytes_used(w, each.bytes_per_s)) if each.bytes_per_s and not in_rows else "",
+        w.t("downloads_view.speed", speed=format.bytes_used(w, each.bytes_per_s))
+        if each.bytes_per_s and not in_rows
+        else "",
         format.time_left(w, each.seconds_left) if each.state not in (*ENDED, "paused") else "",
     ]
     return " · ".join(part for part in parts if part)
@@ -141,8 +149,10 @@ def numbers(each: Download, w: Wording) -> str:
 def buttons(each: Download, w: Wording) -> Html:
     made = [
         tag(
-            "button", w.t(f"downloads_view.{act}"), type="button", data_act=act, data_repo=each.repo, data_revision=each.revision,
-            aria_label=w.t("downloads_view.act_on", act=w.t(f"downloads_view.{act}"), repo=each.name), class_="lg-small",
+            "button", w.t(f"downloads_view.{act}"), type="button", data_act=act, data_repo=each.repo,
+            data_revision=each.revision,
+            aria_label=w.t("downloads_view.act_on", act=w.t(f"downloads_view.{act}"), repo=each.name),
+            class_="lg-small",
         )
         for act in ACTS[each.state]
     ]  # fmt: skip

@@ -20,7 +20,9 @@ def found(rows: Sequence[HubRow], words: str, marks: Marks, w: Wording) -> Html:
     host = host_of(constants.ENDPOINT)
     if not rows:
         return tag("p", w.t("hub_rows_view.none", host=host, words=words), role="status")
-    said = tag("p", w.t("hub_rows_view.found", host=host, words=words, count=len(rows)), class_="lg-quiet", role="status")
+    said = tag(
+        "p", w.t("hub_rows_view.found", host=host, words=words, count=len(rows)), class_="lg-quiet", role="status"
+    )
     timed = of_minutes(w) if any(about_minutes(each, marks, w) for each in rows) else None
     return join([said, timed, tag("div", listed([row(each, marks, w) for each in rows], w), class_="lg-shelf")])
 
@@ -68,7 +70,8 @@ def facts(each: HubRow, marks: Marks, w: Wording) -> list[str]:
 
 
 def needs(each: HubRow, w: Wording) -> str:
-    """ "LoRA about 9.1 GiB, QLoRA about 4.3 GiB"; why not, where it cannot be told; "" for sizes that nothing stands for."""
+    """ "LoRA about 9.1 GiB, QLoRA about 4.3 GiB"; why not, where it cannot be told; "" for sizes that nothing stands
+    for."""
     if each.fits is None:
         if each.is_packed:
             return w.t("hub_rows_view.packed")

@@ -1,4 +1,5 @@
-"""Searches the hub with the same words, by a button: results as rows below the catalogue's, or a sentence why there are none."""
+"""Searches the hub with the same words, by a button: results as rows below the catalogue's, or a sentence why there are
+none."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ class HubSearch:
         """Gives the press of a row."""
         words.change(None, None, [self.found], js=GONE, **QUIET)  # what was found for other words
         self.ask.click(
-            self.asked, [memory, words, model, cards], [self.found], preprocess=False, show_progress="minimal", show_progress_on=[self.ask],
+            self.asked, [memory, words, model, cards], [self.found], preprocess=False, show_progress="minimal",
+            show_progress_on=[self.ask],
             concurrency_limit=2, api_visibility="private",
         )  # fmt: skip
         return self.found.select(None, None, [model], js=CHOSEN, **QUIET)
@@ -51,6 +53,9 @@ class HubSearch:
         budget = self.budget_of(memory, cards)
         rows = shelf.of_hub(found, budget)
         marks = Marks(
-            model if isinstance(model, str) else None, self.services.models.here(), self.services.paces.on(budget), budget
+            model if isinstance(model, str) else None,
+            self.services.models.here(),
+            self.services.paces.on(budget),
+            budget,
         )
         return shown(Html(hub_rows.found(rows, text.strip(), marks, self.w)))

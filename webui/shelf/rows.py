@@ -21,7 +21,8 @@ from webui.kit.wording import Wording
 
 BudgetOf = Callable[..., Budget]
 
-# The press of a row's button, with the model's hub id; the script of the event gets no data, so the form keeps it (assets/form.js).
+# The press of a row's button, with the model's hub id; the script of the event gets no data, so the form keeps it
+# (assets/form.js).
 CHOOSE = """
 element.addEventListener("click", (event) => {
   const button = event.target.closest("button[data-model]");
@@ -39,8 +40,8 @@ TONES = {"lora": "ok", "qlora": "ok", "tight": "warn", "no": "bad", "unknown": "
 
 @dataclass(frozen=True)
 class Marks:
-    """What of the rows is so on this page: the model that is chosen, those that are on this PC, how fast it is known to train, and what
-    the verdicts are of."""
+    """What of the rows is so on this page: the model that is chosen, those that are on this PC, how fast it is known to
+    train, and what the verdicts are of."""
 
     chosen: str | None
     here: Collection[str]
@@ -49,13 +50,16 @@ class Marks:
 
 
 def shelf(found: Shelf, controls: Wish, marks: Marks, w: Wording) -> Html:
-    """What was understood, then the rows. controls: what is asked for beside the words, which is seen where it was set."""
+    """What was understood, then the rows. controls: what is asked for beside the words, which is seen where it was
+    set."""
     rows = [row(each, found.wish.language, marks, w) for each in found.rows]
     is_timed = any(minutes(each, each.model.hub, each.model.shape, marks, w) for each in found.rows)
     more = len(rows) - OPEN_ROWS
     folded = None
     if more > 0:
-        folded = tag("details", tag("summary", w.t("shelf_view.more", count=more)), listed(rows[OPEN_ROWS:], w), class_="lg-fold")
+        folded = tag(
+            "details", tag("summary", w.t("shelf_view.more", count=more)), listed(rows[OPEN_ROWS:], w), class_="lg-fold"
+        )
     timed = of_minutes(w) if is_timed else None
     list_ = tag("div", listed(rows[:OPEN_ROWS], w), folded, class_="lg-shelf") if rows else None
     return join([said(found, controls, w), timed, list_])
@@ -85,12 +89,18 @@ def listed(rows: Sequence[Html], w: Wording) -> Html:
 def said(found: Shelf, controls: Wish, w: Wording) -> Html:
     """How many there are, on what their verdicts stand, what was understood and how the answer differs from it."""
     count = len(found.rows)
-    parts = [w.of(part) for field, part in found.wish.parts().items() if getattr(found.wish, field) != getattr(controls, field)]
+    parts = [
+        w.of(part)
+        for field, part in found.wish.parts().items()
+        if getattr(found.wish, field) != getattr(controls, field)
+    ]
     lines = [tag("p", w.of(told), class_="lg-told") for told in found.told]
     if count:
         key = "count_one" if count == 1 else "count"
         what = w.t("shelf_view.understood", parts=" · ".join(parts)) if parts else ""
-        lines.append(tag("p", w.t(f"shelf_view.{key}", count=count, what=what, place=where(found.budget, w)), class_="lg-quiet"))
+        lines.append(
+            tag("p", w.t(f"shelf_view.{key}", count=count, what=what, place=where(found.budget, w)), class_="lg-quiet")
+        )
     return tag("div", *lines, role="status")
 
 

@@ -1,4 +1,5 @@
-"""The model search of step 2: understands words, has filters, and lists the matching models; a press on a row chooses it.
+"""The model search of step 2: understands words, has filters, and lists the matching models; a press on a row chooses
+it.
 
 Nothing is asked of a hub while a person types: the rows are the catalogue's own (core/advice/shelf).
 """
@@ -39,9 +40,14 @@ class ModelShelf:
         with gr.Row(elem_id="shelf-filters"):
             self.fitting = gr.Checkbox(True, container=False, **w.named("shelf_view.fitting", "shelf-fitting"))
             self.sell = gr.Checkbox(False, container=False, **w.named("shelf_view.may_sell", "shelf-sell"))
-            self.language = gr.Dropdown(self._languages(), value=ANY, **w.named("shelf_view.language", "shelf-language"))
+            self.language = gr.Dropdown(
+                self._languages(), value=ANY, **w.named("shelf_view.language", "shelf-language")
+            )
         self.shown = gr.HTML(
-            self.draw(None, "", True, False, ANY, "starter"), elem_id="shelf", js_on_load=CHOOSE, apply_default_css=False
+            self.draw(None, "", True, False, ANY, "starter"),
+            elem_id="shelf",
+            js_on_load=CHOOSE,
+            apply_default_css=False,
         )
         self.hub.build()
 
@@ -51,13 +57,17 @@ class ModelShelf:
         codes = sorted(set(spoken), key=lambda code: (-spoken.count(code), code))
         return [(self.w.t("shelf_view.any_language"), ANY), *((self.w.of(language_name(code)), code) for code in codes)]
 
-    def wire(self, page: gr.Blocks, memory: gr.Dropdown, cards: gr.CheckboxGroup, model: gr.Dropdown) -> Sequence[Dependency]:
+    def wire(
+        self, page: gr.Blocks, memory: gr.Dropdown, cards: gr.CheckboxGroup, model: gr.Dropdown
+    ) -> Sequence[Dependency]:
         """memory, cards: what is planned for; model: the field that a press fills. Gives the presses."""
         asked = [memory, self.words, self.fitting, self.sell, self.language, model, cards]
-        # Before the list is drawn anew: gradio runs what hangs on one event in turn, and what the hub answered meanwhile would go.
+        # Before the list is drawn anew: gradio runs what hangs on one event in turn, and what the hub answered
+        # meanwhile would go.
         pressed = self.hub.wire(memory, cards, self.words, model)
         # One event for all: two of them answer in any order, and the list of what was typed first would stay.
-        # A text box of gradio 6.31 has `input` at a key press alone: none at Backspace, at a paste, or from a Chinese input method.
+        # A text box of gradio 6.31 has `input` at a key press alone: none at Backspace, at a paste, or from a Chinese
+        # input method.
         triggers = [
             page.load,
             self.words.change,
@@ -67,9 +77,15 @@ class ModelShelf:
         model.change(None, [model], None, js=MARK, **QUIET)
         return self.shown.select(None, None, [model], js=CHOSEN, **QUIET), pressed
 
-    def draw(self, memory: Any, words: Any, fitting: Any, sell: Any, language: Any, model: Any, cards: Any = ()) -> Html:
+    def draw(
+        self, memory: Any, words: Any, fitting: Any, sell: Any, language: Any, model: Any, cards: Any = ()
+    ) -> Html:
         """Inputs: plan-for, words, fitting, sell, language, model, cards. Outputs: shown."""
-        wish = Wish(fits=fitting is True, sell=sell is True, language=language if isinstance(language, str) and language else None)
+        wish = Wish(
+            fits=fitting is True,
+            sell=sell is True,
+            language=language if isinstance(language, str) and language else None,
+        )
         machine = self.services.standby.for_a_run(self.services.monitor.newest())
         text = words[:LONGEST] if isinstance(words, str) else ""
         found = shelf.find(text, self.budget_of(memory, cards), wish, budgets.of_cpu(machine))

@@ -1,8 +1,9 @@
-"""The curves of runs for any number of pages: reads each metrics.jsonl once, then only new lines, and keeps them in memory.
+"""The curves of runs for any number of pages: reads each metrics.jsonl once, then only new lines, and keeps them in
+memory.
 
 A page asks `since` with the cursor of its last answer and gets the new points of every chart, or the whole curves,
-thinned, where its cursor does not belong to what is here. No gradio; a poll costs one open() and the new lines. A run of
-50,000 steps takes 4 MB here.
+thinned, where its cursor does not belong to what is here. No gradio; a poll costs one open() and the new lines. A run
+of 50,000 steps takes 4 MB here.
 """
 
 from __future__ import annotations
@@ -50,8 +51,8 @@ def smooth(
 
 
 def thin(*columns: Sequence[float] | np.ndarray, most: int = MOST_POINTS) -> np.ndarray:
-    """Indices of at most `most` points of equally long columns: of each bucket the smallest and the largest value of each
-    column, so that no spike of any is lost. An unknown value (nan) counts as the column's median."""
+    """Indices of at most `most` points of equally long columns: of each bucket the smallest and the largest value of
+    each column, so that no spike of any is lost. An unknown value (nan) counts as the column's median."""
     count = len(columns[0])
     if count <= most:
         return np.arange(count)
@@ -81,13 +82,16 @@ class Curve:
     version: int = 0
     offset: int = 0
     attempt: int = 0
-    train: CurveColumns = field(default_factory=lambda: CurveColumns("loss", "smoothed", "rate", "norm", "speed", "tokens", "time"))
+    train: CurveColumns = field(
+        default_factory=lambda: CurveColumns("loss", "smoothed", "rate", "norm", "speed", "tokens", "time")
+    )
     evals: CurveColumns = field(default_factory=lambda: CurveColumns("loss"))
     memory: CurveColumns = field(default_factory=lambda: CurveColumns("used"))
     pairs: CurveColumns = field(default_factory=lambda: CurveColumns(*OF_PAIRS))
     eval_pairs: CurveColumns = field(default_factory=lambda: CurveColumns(*OF_PAIRS))
     memory_total: float = UNKNOWN
-    clock: tuple[int, float, float] = (0, UNKNOWN, 0.0)  # of the newest step: its attempt, when it was, seconds trained until then
+    # of the newest step: its attempt, when it was, seconds trained until then
+    clock: tuple[int, float, float] = (0, UNKNOWN, 0.0)
     average: tuple[float, int] = (0.0, 0)
     nonfinite: list[int] = field(default_factory=list)
     reading: threading.Lock = field(default_factory=threading.Lock)
@@ -135,7 +139,9 @@ class Curve:
                 self.nonfinite.append(step)
         elif kind == "train":
             (smoothed,), self.average = smooth([loss], state=self.average)
-            rest = (_number(record.get(name)) for name in ("learning_rate", "grad_norm", "tokens_per_second", "tokens_seen"))
+            rest = (
+                _number(record.get(name)) for name in ("learning_rate", "grad_norm", "tokens_per_second", "tokens_seen")
+            )
             self.train.add(step, loss, smoothed, *rest, self._trained_for(attempt, _number(record.get("time"))))
         else:
             self.evals.add(step, loss)
@@ -186,9 +192,9 @@ def _five_digits(value: float) -> float | None:
 class Curves:
     """Asked by any thread of the server.
 
-    whole_curves: the one thread that copies whole curves. Each thread keeps for itself the most memory that it ever needed: where
-    each of the server's copied them, the app grew by 39 MB over the second 50,000 steps of benchmarks/soak.py, now by 8 (2 Xeon
-    cores, 2026-11). Nobody may wait for it with a curve's `reading` held.
+    whole_curves: the one thread that copies whole curves. Each thread keeps for itself the most memory that it ever
+    needed: where each of the server's copied them, the app grew by 39 MB over the second 50,000 steps of
+    benchmarks/soak.py, now by 8 (2 Xeon cores, 2026-11). Nobody may wait for it with a curve's `reading` held.
     """
 
     runs: Runs
@@ -199,10 +205,10 @@ class Curves:
     def since(self, run_id: str, cursor: Any = None) -> dict[str, Any]:
         """New points of a run for a page that was last given `cursor` (anything else than a cursor counts as none).
 
-        Returns run, cursor, reset (throw away what you have), and by step, null where unknown: x with y, s, rate, norm and
-        speed (loss, smoothed, learning rate, gradient norm, learned tokens per second), ex with ey (evaluation), mx with my
-        (memory in bytes, total its limit), bx (steps whose loss was not finite); of pairs px with p_ and what OF_PAIRS names, and qx with q_
-        (evaluation). About 70 bytes a new step.
+        Returns run, cursor, reset (throw away what you have), and by step, null where unknown: x with y, s, rate, norm
+        and speed (loss, smoothed, learning rate, gradient norm, learned tokens per second), ex with ey (evaluation), mx
+        with my (memory in bytes, total its limit), bx (steps whose loss was not finite); of pairs px with p_ and what
+        OF_PAIRS names, and qx with q_ (evaluation). About 70 bytes a new step.
         An unknown run gives empty curves.
         """
         try:
@@ -231,7 +237,8 @@ class Curves:
             return (curve.version, len(curve.train), len(curve.evals))
 
     def series(self, run_id: str, measured_rows: int) -> Series:
-        """A copy of all numbers of a run, for core/advice/run_doctor: a thing for `whole_curves`. Raises RunError for an unknown run."""
+        """A copy of all numbers of a run, for core/advice/run_doctor: a thing for `whole_curves`. Raises RunError for
+        an unknown run."""
         run = self.runs.get(run_id)
         curve = self._curve(run.id)
         with curve.reading:
@@ -244,8 +251,8 @@ class Curves:
             return Series(steps, losses, norms, rates, eval_steps, eval_losses, measured_rows, pairs)
 
     def overlaid(self, run_id: str) -> dict[str, list[Any]]:
-        """A run beside others: step with loss (smoothed), rate, tokens and time (minutes trained), and eval_step with eval_loss. Raises
-        RunError for an unknown run."""
+        """A run beside others: step with loss (smoothed), rate, tokens and time (minutes trained), and eval_step with
+        eval_loss. Raises RunError for an unknown run."""
         run = self.runs.get(run_id)
         return self.whole_curves.submit(self._overlaid, run, self._curve(run.id)).result()
 
@@ -317,8 +324,8 @@ BLOCK = 1024  # points
 
 
 class CurveColumns:
-    """Points in the order of their steps; nan where a number is unknown. A step is a whole number below 2**53, so that a float
-    holds it."""
+    """Points in the order of their steps; nan where a number is unknown. A step is a whole number below 2**53, so that
+    a float holds it."""
 
     def __init__(self, *names: str):
         self.names = ("step", *names)

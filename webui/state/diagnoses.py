@@ -37,7 +37,8 @@ class Diagnoses:
         return (self.curves.stamp(view.row.id), view.row.status.state in BUSY)
 
     def _anew(self, view: RunView, recipe: Recipe) -> Diagnosis | None:
-        """Where others asked for the same meanwhile, it is there already. Raises GarageError or OSError where the run is gone."""
+        """Where others asked for the same meanwhile, it is there already. Raises GarageError or OSError where the run
+        is gone."""
         run_id, stamp = view.row.id, self._stamp(view)
         kept = self._kept.get(run_id)
         if kept is None or kept[0] != stamp:

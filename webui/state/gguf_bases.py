@@ -1,5 +1,5 @@
-"""Turns a GGUF file into a base model (core.export.llamacpp.base), started on the Settings page: one at a time, in a thread
-that waits for processes. It ends with the app; a half-made folder is never visible."""
+"""Turns a GGUF file into a base model (core.export.llamacpp.base), started on the Settings page: one at a time, in a
+thread that waits for processes. It ends with the app; a half-made folder is never visible."""
 
 from __future__ import annotations
 

@@ -68,7 +68,10 @@ class Services:
     def open(cls, workspace: Workspace) -> Services:
         runs, monitor = Runs(workspace), Monitor()
         dry_runs, pace_probe = DryRuns(lambda: busy(runs)), PaceProbe(workspace, monitor.newest)
-        chat, exports = ChatClient(workspace, before_start=pace_probe.rest), Exports(workspace, before_start=pace_probe.rest)
+        chat, exports = (
+            ChatClient(workspace, before_start=pace_probe.rest),
+            Exports(workspace, before_start=pace_probe.rest),
+        )
 
         def make_room(run: RunFolder) -> None:
             dry_runs.rest()

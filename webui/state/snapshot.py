@@ -41,7 +41,8 @@ COURSE_BYTES = 2048  # in which a line of metrics.jsonl ends and another one is 
 
 @dataclass(frozen=True)
 class RunRow:
-    """A run in the list; what is read of its files is read again only when they have changed. course: its loss, at some steps; eval_loss:
+    """A run in the list; what is read of its files is read again only when they have changed. course: its loss, at some
+    steps; eval_loss:
     the best, or while it is at work the newest; seconds: of the whole training, once it is over."""
 
     id: str
@@ -86,7 +87,8 @@ class RunView:
 
 @dataclass(frozen=True)
 class QueueView:
-    """The queue as core/queue/queue has it, with the runs that wait in their order. Whose turn it is now is busy, and no longer here."""
+    """The queue as core/queue/queue has it, with the runs that wait in their order. Whose turn it is now is busy, and
+    no longer here."""
 
     order: Order = Order()
     waiting: tuple[tuple[RunRow, QueuedRun], ...] = ()
@@ -97,7 +99,8 @@ class QueueView:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """busy: the run at work, or just about to be. shown: that one, else the one that the queue waits for, else the newest that has
+    """busy: the run at work, or just about to be. shown: that one, else the one that the queue waits for, else the
+    newest that has
     begun: what the Train page tells of."""
 
     rows: tuple[RunRow, ...]
@@ -109,8 +112,8 @@ class Snapshot:
     left: tuple[LeftRun, ...] = ()  # to be asked about: went away half-way, newest first
 
     def followed(self, asked: Any) -> tuple[str, bool]:
-        """The run that a page's poll means, and whether it is at work. asked: a run id, or "" for the run that the Train page
-        shows; it is a page's, so it may be anything: "" is answered for what can be none."""
+        """The run that a page's poll means, and whether it is at work. asked: a run id, or "" for the run that the
+        Train page shows; it is a page's, so it may be anything: "" is answered for what can be none."""
         run_id = self.shown.row.id if asked == "" and self.shown else asked
         at_work = any(row.id == run_id and row.status.state in BUSY for row in self.rows)
         return (run_id if isinstance(run_id, str) else ""), at_work
@@ -143,7 +146,8 @@ class Snapshots:
             return None
 
     def exports(self, run_id: str) -> tuple[Sequence[ExportResult], Sequence[tuple[ExportRequest, ExportStatus]]]:
-        """Finished exports of a run, and what was asked for that is no finished export, each with its newest attempt."""
+        """Finished exports of a run, and what was asked for that is no finished export, each with its newest
+        attempt."""
         return self._exports.list(run_id), self._exports.attempts(run_id)
 
     def _take(self) -> Snapshot:
@@ -157,7 +161,11 @@ class Snapshots:
         queued = sorted((row for row in rows if row.status.state == State.QUEUED), key=lambda row: row.status.since)
         waiting = {row.id: row for row in queued if row.launcher == "app"}
         turn = first(order, list(waiting), time.time())
-        active = (row for row in rows if row.status.state in ACTIVE or (row.status.state == State.QUEUED and row.id not in waiting))
+        active = (
+            row
+            for row in rows
+            if row.status.state in ACTIVE or (row.status.state == State.QUEUED and row.id not in waiting)
+        )
         busy = next(active, None) or waiting.get(turn or "")
         behind = tuple((waiting[e.run], e) for e in arranged(order, list(waiting)) if waiting[e.run] is not busy)
         awaited = {held.run for held in (order.game, order.hold) if held}

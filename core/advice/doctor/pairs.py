@@ -1,6 +1,8 @@
-"""What is wrong with a preference run, judged by its curves and sample answers. Pure: reads recorded numbers, changes nothing.
+"""What is wrong with a preference run, judged by its curves and sample answers. Pure: reads recorded numbers, changes
+nothing.
 
-Bounds are ours and no law: each is wider than what healthy runs of the starter showed, and every finding says its numbers.
+Bounds are ours and no law: each is wider than what healthy runs of the starter showed, and every finding says its
+numbers.
 """
 
 from __future__ import annotations
@@ -56,7 +58,8 @@ def of_pairs(recipe: Recipe, series: PairSeries, at_work: bool, measured_rows: i
 
 
 def displaced(recipe: Recipe, series: PairSeries, at_work: bool) -> Diagnosis | None:
-    """The better answers get rarer, the worse ones faster still: the margin grows and nothing better is said (arXiv 2410.08847)."""
+    """The better answers get rarer, the worse ones faster still: the margin grows and nothing better is said (arXiv
+    2410.08847)."""
     columns = series.measured if series.measured.shape[1] >= 3 else _averaged(series.training)
     if columns.shape[1] < 3:
         return None
@@ -80,11 +83,14 @@ def displaced(recipe: Recipe, series: PairSeries, at_work: bool) -> Diagnosis | 
 
 
 def longer(recipe: Recipe, series: PairSeries, at_work: bool) -> Diagnosis | None:
-    """Answers grow, as the film has them: a sum of log-probabilities has more to gain from a long answer (arXiv 2403.19159)."""
+    """Answers grow, as the film has them: a sum of log-probabilities has more to gain from a long answer (arXiv
+    2403.19159)."""
     steps, lengths = series.answers
     if len(steps) < 3 or (lengths[-2:] < max(LONGER * lengths[0], lengths[0] + LEAST_LONGER)).any():
         return None
-    evidence = msg("run_doctor.longer", step=int(steps[0]), last=int(steps[-1]), before=round(lengths[0]), now=round(lengths[-1]))
+    evidence = msg(
+        "run_doctor.longer", step=int(steps[0]), last=int(steps[-1]), before=round(lengths[0]), now=round(lengths[-1])
+    )
     train = recipe.train
     if train.objective == "dpo" and train.loss_type == "sigmoid":
         remedy = msg(f"run_doctor.{_stop(at_work)}again_by_mean", beta=NORM_BETA)
@@ -99,7 +105,9 @@ def told_apart_at_once(recipe: Recipe, series: PairSeries, at_work: bool, measur
     """All pairs are right in the first quarter, and stay so: something plain tells the answers apart."""
     measured = series.measured[:, series.measured[0] > 0]
     if measured.shape[1]:
-        steps, shares = (measured[0], measured[1]) if measured_rows >= FEWEST_MEASURED else (measured[0], measured[1][:0])
+        steps, shares = (
+            (measured[0], measured[1]) if measured_rows >= FEWEST_MEASURED else (measured[0], measured[1][:0])
+        )
     else:
         steps, shares = _averaged(series.training)[:2] if series.training.shape[1] >= FEWEST_SEEN else _none(2)
     if len(shares) < 2 or (shares < ALL).any() or steps[0] > AT_ONCE * steps[-1]:
@@ -135,5 +143,13 @@ def _cooler(recipe: Recipe, at_work: bool) -> tuple[Message, dict[str, Any]]:
 def _said(name: str, evidence: Message, remedy: Message, fix: dict[str, Any], at_work: bool, step: int) -> Diagnosis:
     means, action = msg(f"run_doctor.{name}_means"), "stop" if at_work else None
     return Diagnosis.model_validate(
-        {"id": name, "evidence": evidence, "meaning": means, "remedy": remedy, "fix": fix, "action": action, "step": step}
+        {
+            "id": name,
+            "evidence": evidence,
+            "meaning": means,
+            "remedy": remedy,
+            "fix": fix,
+            "action": action,
+            "step": step,
+        }
     )

@@ -1,7 +1,8 @@
 """`python launch.py join HOST:PORT`: this PC is a rank of a run that another leads.
 
-It brings its device and its own copy of the base model, which must be the same by its fingerprint; the rows, and everything else, come from the main
-PC. Here nothing is written but a log (join.log of the workspace). It leaves as the run ends, and when the main PC is out of reach.
+It brings its device and its own copy of the base model, which must be the same by its fingerprint; the rows, and
+everything else, come from the main PC. Here nothing is written but a log (join.log of the workspace). It leaves as the
+run ends, and when the main PC is out of reach.
 """
 
 from __future__ import annotations
@@ -56,9 +57,12 @@ def join(
     main: Annotated[str, typer.Argument(help="HOST:PORT, as shown by the main PC.")],
     workspace: WorkspaceOption = None,
     cpu: CpuOption = False,
-    minutes: Annotated[float, typer.Option(min=0, max=1440, help="How many minutes to try to reach the main PC.")] = 10.0,
+    minutes: Annotated[
+        float, typer.Option(min=0, max=1440, help="How many minutes to try to reach the main PC.")
+    ] = 10.0,
 ) -> None:
-    """Train together with another PC that runs `train RECIPE --machines 2 --main HOST:PORT`. Exit 0 run ended, 1 connection lost."""
+    """Train together with another PC that runs `train RECIPE --machines 2 --main HOST:PORT`. Exit 0 run ended, 1
+    connection lost."""
     raise typer.Exit(take_part(Workspace.open(workspace), main, cpu, 60 * minutes))
 
 
@@ -133,7 +137,11 @@ class _Visit:
         folder = Models(self._space).obtain(base["id"], base["revision"], report, self._check)
         if weights.sampled(folder) != base["weights"]:
             raise RunError("machines.other_base", model=base["id"])
-        own = {"model_folder": str(folder), "own_code": Trust(self._space).allows(base["id"], folder), "threads": cores.usable()}
+        own = {
+            "model_folder": str(folder),
+            "own_code": Trust(self._space).allows(base["id"], folder),
+            "threads": cores.usable(),
+        }
         with open(self._space.root / "join.log", "ab") as log:
             child = Child("core.training.ranks.worker", self._main, log=log, environment=self._environment)
         try:

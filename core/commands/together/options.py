@@ -35,7 +35,9 @@ def gathering(machines: int | None, main: str | None, rank: int, wanted: Recipe)
         raise RecipeError("fsdp.machines")
     # As one PC would have it with as many ranks: what cannot be dealt, and too many of them.
     ranks = wanted.train.ranks + machines - 1
-    Recipe.parse(apply_settings(wanted.model_dump(mode="json"), [f"train.ranks={ranks}"]), where=wanted.name or "--machines")
+    Recipe.parse(
+        apply_settings(wanted.model_dump(mode="json"), [f"train.ranks={ranks}"]), where=wanted.name or "--machines"
+    )
     address = written(parse(main))
     secret = ""
     if not rank:
@@ -46,4 +48,8 @@ def gathering(machines: int | None, main: str | None, rank: int, wanted: Recipe)
 
 def announce(found: Gathering) -> None:
     """On the terminal alone."""
-    say(msg("machines.type_there", command=f"{COMMAND} join {found.main}", count=found.machines - 1, secret=found.secret))
+    say(
+        msg(
+            "machines.type_there", command=f"{COMMAND} join {found.main}", count=found.machines - 1, secret=found.secret
+        )
+    )

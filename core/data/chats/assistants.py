@@ -1,7 +1,9 @@
-"""Conversations with assistants and characters: archives of ChatGPT and Claude, SillyTavern's JSONL, Character.AI. One thread each.
+"""Conversations with assistants and characters: archives of ChatGPT and Claude, SillyTavern's JSONL, Character.AI. One
+thread each.
 
-ChatGPT keeps a tree (`mapping`), Claude a list with `parent_message_uuid`, in which an answer that was asked for again is a branch: the newest is taken. What is no text of the person
-or the assistant (pictures, tools, hidden instructions) is named among what is left out.
+ChatGPT keeps a tree (`mapping`), Claude a list with `parent_message_uuid`, in which an answer that was asked for again
+is a branch: the newest is taken. What is no text of the person or the assistant (pictures, tools, hidden instructions)
+is named among what is left out.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ def _losses(notes: Notes, thread: str) -> Iterator[Said]:
     notes.losses.clear()
 
 
-# ---- ChatGPT ----------------------------------------------------------------------------------------------------------
+# ---- ChatGPT -------------------------------------------------------------------------------------
 _MESSAGE = ("author", "content", "id", "create_time", "update_time", "status", "end_turn", "weight", "recipient")
 
 
@@ -59,7 +61,14 @@ def chatgpt(source: Source, limits: Limits) -> Iterator[Said | Problem]:
                 said = _chatgpt_text(message := nodes[id].get("message"), notes)
                 if said:
                     role, text = said
-                    yield Said(YOU if role == "user" else "ChatGPT", text, _time(message), thread, None, is_model=role != "user")
+                    yield Said(
+                        YOU if role == "user" else "ChatGPT",
+                        text,
+                        _time(message),
+                        thread,
+                        None,
+                        is_model=role != "user",
+                    )
         yield from _losses(notes, thread)
 
 
@@ -87,7 +96,12 @@ def _chatgpt_text(message: Any, notes: Notes) -> tuple[str, str] | None:
     kind = content.get("content_type") if isinstance(content, dict) else None
     parts = content.get("parts") if isinstance(content, dict) else None
     hidden = isinstance(data := message.get("metadata"), dict) and data.get("is_visually_hidden_from_conversation")
-    if role not in ("user", "assistant") or kind not in ("text", "multimodal_text") or not isinstance(parts, list) or hidden:
+    if (
+        role not in ("user", "assistant")
+        or kind not in ("text", "multimodal_text")
+        or not isinstance(parts, list)
+        or hidden
+    ):
         if says(content):
             notes.leave("message", str(kind if role in ("user", "assistant") and not hidden else role))
         return None
@@ -99,7 +113,7 @@ def _chatgpt_text(message: Any, notes: Notes) -> tuple[str, str] | None:
     return (role, text) if text else None
 
 
-# ---- Claude -----------------------------------------------------------------------------------------------------------
+# ---- Claude --------------------------------------------------------------------------------------
 def claude(source: Source, limits: Limits) -> Iterator[Said | Problem]:
     for item in _objects(source, limits):
         if isinstance(item, Problem):
@@ -114,7 +128,9 @@ def claude(source: Source, limits: Limits) -> Iterator[Said | Problem]:
                 continue
             text = "\n".join(_claude_parts(message.get("content"), notes)).strip() or message.get("text")
             notes.leave_unread(
-                "field", message, ("sender", "content", "text", "uuid", "created_at", "updated_at", "parent_message_uuid")
+                "field",
+                message,
+                ("sender", "content", "text", "uuid", "created_at", "updated_at", "parent_message_uuid"),
             )
             is_model, when = message.get("sender") == "assistant", dates.iso(message.get("created_at"))
             if message.get("sender") not in ("human", "assistant"):
@@ -145,13 +161,15 @@ def _claude_parts(content: Any, notes: Notes) -> Iterator[str]:
             notes.leave("message", str(part.get("type")) if isinstance(part, dict) else "part")
 
 
-# ---- SillyTavern ------------------------------------------------------------------------------------------------------
-_TAVERN = ("name", "is_user", "is_system", "is_name", "send_date", "mes", "extra", "swipe_id", "swipe_info", "gen_started",
+# ---- SillyTavern ---------------------------------------------------------------------------------
+_TAVERN = ("name", "is_user", "is_system", "is_name", "send_date", "mes", "extra", "swipe_id", "swipe_info",
+    "gen_started",
            "gen_finished", "gen_id", "title", "force_avatar", "original_avatar", "api", "model")  # fmt: skip
 
 
 def tavern(source: Source, limits: Limits) -> Iterator[Said | Problem]:
-    """A character's chat: its first line tells of the chat, each other is a message. Of several answers (`swipes`) the shown one is taken."""
+    """A character's chat: its first line tells of the chat, each other is a message. Of several answers (`swipes`) the
+    shown one is taken."""
     for item in _objects(source, limits):
         if isinstance(item, Problem):
             yield item
@@ -192,7 +210,7 @@ def _sent(written: Any) -> float | None:
     return dates.iso(written)
 
 
-# ---- one talk, a message in each place of a list ------------------------------------------------------------------------
+# ---- one talk, a message in each place of a list -------------------------------------------------
 def turns(source: Source, limits: Limits) -> Iterator[Said | Problem]:
     for item in _objects(source, limits):
         if isinstance(item, Problem):
@@ -202,21 +220,32 @@ def turns(source: Source, limits: Limits) -> Iterator[Said | Problem]:
         role, text, notes = text_at(message, "role"), text_at(message, "content"), Notes()
         notes.leave_unread("field", message, ("role", "content") if text else ("role",))
         is_person = role in ("user", "human", "assistant", "model", "ai")
-        yield Said(role, text, left=left_of(text) if is_person else Loss("message", role), is_model=role not in ("user", "human"))
+        yield Said(
+            role,
+            text,
+            left=left_of(text) if is_person else Loss("message", role),
+            is_model=role not in ("user", "human"),
+        )
         yield from _losses(notes, "")
 
 
-# ---- Character.AI -----------------------------------------------------------------------------------------------------
+# ---- Character.AI --------------------------------------------------------------------------------
 def character_ai(source: Source, limits: Limits) -> Iterator[Said]:
-    """The turns of a chat as its server gives them, newest first, each with the answers that were asked for (`candidates`), or the older
-    histories. Of several answers the chosen one is taken."""
+    """The turns of a chat as its server gives them, newest first, each with the answers that were asked for
+    (`candidates`), or the older histories. Of several answers the chosen one is taken."""
     turns = [
-        turn for place in ("turns.item", "item") for _, turn in objects(source, place) if isinstance(turn.get("candidates"), list)
+        turn
+        for place in ("turns.item", "item")
+        for _, turn in objects(source, place)
+        if isinstance(turn.get("candidates"), list)
     ]
     for turn in sorted(turns, key=lambda turn: dates.iso(turn.get("create_time")) or 0.0):
         author = turn["author"] if isinstance(turn.get("author"), dict) else {}
         answers = [one for one in turn["candidates"] if isinstance(one, dict)]
-        chosen = next((one for one in answers if one.get("candidate_id") == turn.get("primary_candidate_id")), (answers or [{}])[0])
+        chosen = next(
+            (one for one in answers if one.get("candidate_id") == turn.get("primary_candidate_id")),
+            (answers or [{}])[0],
+        )
         name, when = str(author.get("name") or "?"), dates.iso(turn.get("create_time"))
         text = str(chosen.get("raw_content") or "").strip()
         yield Said(name, text, when, left=left_of(text), is_model=author.get("is_human") is not True)
@@ -227,5 +256,7 @@ def character_ai(source: Source, limits: Limits) -> Iterator[Said]:
         for message in messages if isinstance(messages, list) else ():
             if isinstance(message, dict) and isinstance(by := message.get("src"), dict):
                 text = str(message.get("text") or "").strip()
-                said = Said(str(by.get("name") or "?"), text, dates.iso(message.get("created")), str(number), left_of(text))
+                said = Said(
+                    str(by.get("name") or "?"), text, dates.iso(message.get("created")), str(number), left_of(text)
+                )
                 yield said._replace(is_model=by.get("is_human") is not True)

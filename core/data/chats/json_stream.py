@@ -14,10 +14,12 @@ from core.errors import DataError
 
 OPENING = 1 << 18  # characters in which an export says what it is
 DEEPEST = 200  # levels; an export has ten
-AT_ONCE = 4 << 20  # characters: with each part that is read of a text ijson looks at it from its beginning, of 100 MB for minutes
+# characters: with each part that is read of a text ijson looks at it from its beginning, of 100 MB for minutes
+AT_ONCE = 4 << 20
 
 
-# ijson 3.6's yajl2_c ends the whole process at an integer of more digits than Python's int() takes, 4,300 (seen 2026-11).
+# ijson 3.6's yajl2_c ends the whole process at an integer of more digits than Python's int() takes, 4,300 (seen
+# 2026-11).
 _LONG_NUMBER = re.compile(r"\d{4000}")
 
 
@@ -36,7 +38,8 @@ class _Utf8:
 
 
 def _placed(file: _Utf8, **how: Any) -> Iterator[tuple[str, str, Any]]:
-    """As ijson.parse, which keeps the whole path of each level: of 60,000 brackets gigabytes. Raises ValueError below DEEPEST."""
+    """As ijson.parse, which keeps the whole path of each level: of 60,000 brackets gigabytes. Raises ValueError below
+    DEEPEST."""
     path = [""]
     for event, value in ijson.basic_parse(file, **how):
         if event in ("end_map", "end_array"):
@@ -57,13 +60,15 @@ def keys_in(head: str, is_lines: bool) -> set[str]:
         for prefix, event, _ in _placed(_Utf8(io.StringIO(head)), multiple_values=is_lines):
             if event not in ("map_key", "end_map", "end_array"):
                 found.add(prefix)
-    except (ijson.JSONError, ValueError, ArithmeticError):  # it goes on behind the head, or is broken, which its reader says
+    except (ijson.JSONError, ValueError, ArithmeticError):
+        # it goes on behind the head, or is broken, which its reader says
         pass
     return found
 
 
 def objects(source: Source, place: str, thread: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """(the last value that stood at `thread`, object) for each object at `place`. Raises DataError where the file is broken off."""
+    """(the last value that stood at `thread`, object) for each object at `place`. Raises DataError where the file is
+    broken off."""
     count, of = 0, ""
     builder = None
     with source.path.open(encoding=source.encoding, newline="") as file:

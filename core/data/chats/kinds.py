@@ -16,8 +16,8 @@ _LOOKED_AT = 200  # lines, to tell a chat from another text
 
 
 class Kind(NamedTuple):
-    """by_silence: a silence begins a new conversation; else the export says where each ends. among_people: others than the voice are
-    people, whom stand-ins keep out by default."""
+    """by_silence: a silence begins a new conversation; else the export says where each ends. among_people: others than
+    the voice are people, whom stand-ins keep out by default."""
 
     name: str  # as people call the app
     messages: Callable[[Source, Limits], Iterator[Said | Problem] | Iterator[Said]]
@@ -70,7 +70,8 @@ def recognise(path: Readable, kind: FileKind, encoding: str) -> str:
         head = file.read(OPENING)
     if kind == "csv":
         names = {
-            name.strip('" \r\ufeff').lower() for name in head.partition("\n")[0].replace(";", ",").replace("\t", ",").split(",")
+            name.strip('" \r\ufeff').lower()
+            for name in head.partition("\n")[0].replace(";", ",").replace("\t", ",").split(",")
         }
         return "discord_csv" if set(messengers.DISCORD_COLUMNS[:4]) <= names else ""
     return _of_keys(keys_in(head, is_lines := kind == "jsonl"), is_lines)
@@ -84,7 +85,9 @@ def _of_keys(keys: set[str], is_lines: bool) -> str:
         return not keys.isdisjoint(names)
 
     place = "" if is_lines else "item."
-    if has(f"{place}role", f"{place}content") and not any_of(f"{place}{name}" for name in ("messages", "conversations", "prompt")):
+    if has(f"{place}role", f"{place}content") and not any_of(
+        f"{place}{name}" for name in ("messages", "conversations", "prompt")
+    ):
         return "turns"
     if any_of(("item.mapping", "mapping")):
         return "chatgpt"
@@ -92,13 +95,17 @@ def _of_keys(keys: set[str], is_lines: bool) -> str:
         return "claude"
     if has("mes", "is_user"):
         return "tavern"
-    if any_of(f"{place}.candidates.item.raw_content" for place in ("turns.item", "item")) or has("histories.histories.item.msgs"):
+    if any_of(f"{place}.candidates.item.raw_content" for place in ("turns.item", "item")) or has(
+        "histories.histories.item.msgs"
+    ):
         return "character_ai"
     if has("messages.item.author.id", "messages.item.timestamp", "messages.item.content"):
         return "discord"
     if has("messages.item.creator.name", "messages.item.created_date"):
         return "google"
-    if has("envelope.timestamp") or (has("date", "sender", "body") and any_of(("reactions", "attachments.item", "quote"))):
+    if has("envelope.timestamp") or (
+        has("date", "sender", "body") and any_of(("reactions", "attachments.item", "quote"))
+    ):
         return "signal"
     if has("messages.item.sender_name", "messages.item.timestamp_ms"):
         return "meta"

@@ -1,7 +1,9 @@
-"""What LINE exports: a line with the date of each day, then time, person and text; on a phone with tabs between, and several lines in quotation marks.
+"""What LINE exports: a line with the date of each day, then time, person and text; on a phone with tabs between, and
+several lines in quotation marks.
 
-A PC writes blanks in place of the tabs, and nothing above the first day (as the README of meyfa/line-chat-parser shows it): where a name ends is
-told by the words that all messages of one first word begin with. Two people of one first name are one there.
+A PC writes blanks in place of the tabs, and nothing above the first day (as the README of meyfa/line-chat-parser shows
+it): where a name ends is told by the words that all messages of one first word begin with. Two people of one first name
+are one there.
 """
 
 from __future__ import annotations
@@ -16,11 +18,15 @@ from core.data.chats.said import Said, left_of
 from core.data.reading.rows import Limits, Source
 from core.data.shapes.left_out import Loss
 
-_DATE = re.compile(r"^\ufeff?(?:\w{2,9}, )?(\d{1,4})[./](\d{1,2})[./](\d{1,4})(?: ?[(（]\w{1,9}[)）]| \w{2,9})?$")  # of a day
+# of a day
+_DATE = re.compile(r"^\ufeff?(?:\w{2,9}, )?(\d{1,4})[./](\d{1,2})[./](\d{1,4})(?: ?[(（]\w{1,9}[)）]| \w{2,9})?$")
 _SAID = re.compile(
-    rf"^(?P<before>{dates.HALVES})?(\d{{1,2}}):(\d{{2}}) ?(?P<after>{dates.HALVES})?\t([^\t]*)(?:\t(.*))?$", re.IGNORECASE
+    rf"^(?P<before>{dates.HALVES})?(\d{{1,2}}):(\d{{2}}) ?(?P<after>{dates.HALVES})?\t([^\t]*)(?:\t(.*))?$",
+    re.IGNORECASE,
 )
-_SAID_ON_PC = re.compile(rf"^(?P<before>{dates.HALVES})?(\d{{1,2}}):(\d{{2}}) ?(?P<after>{dates.HALVES})? (\S+ .+)$", re.IGNORECASE)
+_SAID_ON_PC = re.compile(
+    rf"^(?P<before>{dates.HALVES})?(\d{{1,2}}):(\d{{2}}) ?(?P<after>{dates.HALVES})? (\S+ .+)$", re.IGNORECASE
+)
 FEWEST_ON_PC = 4  # messages, of two people and of each two on average: a diary has times too
 _MEDIA = re.compile(r"\[[^\[\]]{2,16}\]")  # [Photo], [スタンプ]
 _CALL = "☎"
@@ -43,7 +49,10 @@ def _people(texts: Iterable[str]) -> dict[str, str]:
     for text in texts:
         *words, _ = text.split(" ")  # at least the last is said
         names[words[0]] = [
-            word for word, _ in takewhile(lambda pair: pair[0] == pair[1], zip(names.get(words[0], words), words, strict=False))
+            word
+            for word, _ in takewhile(
+                lambda pair: pair[0] == pair[1], zip(names.get(words[0], words), words, strict=False)
+            )
         ]
         count[words[0]] += 1
     return {first: " ".join(name) if count[first] > 1 else first for first, name in names.items()}

@@ -1,7 +1,8 @@
 """An mbox of e-mails: the headers say who answers whom, so each thread is a conversation. No account, no network.
 
-Learned is what somebody wrote: without the letter that is quoted below it, and without the signature. A letter of HTML alone is left out. All
-texts of a file are held in memory, since an mbox is sorted by time and not by thread; attachments are not: of a letter MOST_BYTES are read.
+Learned is what somebody wrote: without the letter that is quoted below it, and without the signature. A letter of HTML
+alone is left out. All texts of a file are held in memory, since an mbox is sorted by time and not by thread;
+attachments are not: of a letter MOST_BYTES are read.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ _ID = re.compile(r"<[^<>\s]+>")
 _SUBJECT = re.compile(r"^(?:(?:re|fwd?|aw|wg|sv|antw|tr|rif|回复|转发|答复)\s*[:：]\s*)+", re.IGNORECASE)
 # What stands above a quoted letter: "On ... Jo wrote:", or the header that Outlook repeats.
 _QUOTE_BEGINS = re.compile(
-    r"^(?:(?:On|Am|Le|El|Il|Op|Em|在).{5,200}(?:wrote|schrieb|a écrit|escribió|ha scritto|schreef|escreveu|写道)\s*[:：]"
-    r"|-{3,} ?(?:Original Message|Ursprüngliche Nachricht|Forwarded message|原始邮件).{0,20}|_{20,}|From: [^<>]+ <[^<>@]+@[^<>]+(?:<[^<>]+>)?>)\s*$"
+    r"^(?:(?:On|Am|Le|El|Il|Op|Em|在).{5,200}"
+    r"(?:wrote|schrieb|a écrit|escribió|ha scritto|schreef|escreveu|写道)\s*[:：]"
+    r"|-{3,} ?(?:Original Message|Ursprüngliche Nachricht|Forwarded message|原始邮件).{0,20}|_{20,}|From: [^<>]+ "
+    r"<[^<>@]+@[^<>]+(?:<[^<>]+>)?>)\s*$"
 )
 
 
@@ -51,7 +54,9 @@ def mbox(source: Source, limits: Limits) -> Iterator[Said]:
         sender, about = parseaddr(_header(letter, "from")), _SUBJECT.sub("", _header(letter, "subject")).strip()
         own = next(iter(_ID.findall(_header(letter, "message-id"))), "")
         before = _ID.findall(f"{_header(letter, 'references')} {_header(letter, 'in-reply-to')}")
-        root = next((roots[id] for id in before if id in roots), before[0] if before else own or f"subject:{about.casefold()}")
+        root = next(
+            (roots[id] for id in before if id in roots), before[0] if before else own or f"subject:{about.casefold()}"
+        )
         roots |= dict.fromkeys([id for id in (*before, own) if id], root)
         text, loss = _text(letter)
         found.append((root, Said(sender[0] or sender[1], text, _when(letter), root, loss or left_of(text), line)))
@@ -103,7 +108,9 @@ def _when(letter: Message) -> float | None:
 
 def _text(letter: Message) -> tuple[str, Loss | None]:
     parts = [
-        part for part in letter.walk() if part.get_content_maintype() == "text" and part.get_content_disposition() != "attachment"
+        part
+        for part in letter.walk()
+        if part.get_content_maintype() == "text" and part.get_content_disposition() != "attachment"
     ]
     body = next((part for part in parts if part.get_content_subtype() == "plain"), None)
     payload = body.get_payload(decode=True) if body else b""
@@ -117,7 +124,11 @@ def _text(letter: Message) -> tuple[str, Loss | None]:
     lines = written.replace("\r\n", "\n").split("\n")
     for at, line in enumerate(lines):
         # Mail programs break the line above a quote where it is long.
-        if line.rstrip("\n") in ("-- ", "--") or _QUOTE_BEGINS.match(line) or _QUOTE_BEGINS.match(" ".join(lines[at : at + 2])):
+        if (
+            line.rstrip("\n") in ("-- ", "--")
+            or _QUOTE_BEGINS.match(line)
+            or _QUOTE_BEGINS.match(" ".join(lines[at : at + 2]))
+        ):
             break
         if not line.startswith(">"):
             kept.append(line.rstrip())

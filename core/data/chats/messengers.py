@@ -1,5 +1,6 @@
-"""What messengers export: Telegram's result.json, Discord by DiscordChatExporter (JSON and CSV), a Slack channel's JSON, Instagram's and
-Facebook's message_1.json, Google Chat's messages.json (Takeout), Signal by signal-cli and signal-export."""
+"""What messengers export: Telegram's result.json, Discord by DiscordChatExporter (JSON and CSV), a Slack channel's
+JSON, Instagram's and Facebook's message_1.json, Google Chat's messages.json (Takeout), Signal by signal-cli and
+signal-export."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ def _of_person(said: Said, has_media: bool) -> Iterator[Said]:
         yield said._replace(left=left_of(said.text))
 
 
-# ---- Telegram ---------------------------------------------------------------------------------------------------------
+# ---- Telegram ------------------------------------------------------------------------------------
 _PICTURES = ("photo", "file", "media_type", "sticker_emoji", "poll", "location_information", "contact_information")
 
 
@@ -57,11 +58,13 @@ def _of_telegram(message: dict[str, Any], thread: str) -> Iterator[Said]:
 def runs(text: Any) -> str:
     """A text, or the runs it was cut into: plain ones, and objects for what is bold, a link, a mention."""
     if isinstance(text, list):
-        return "".join(run if isinstance(run, str) else str(run.get("text", "")) if isinstance(run, dict) else "" for run in text)
+        return "".join(
+            run if isinstance(run, str) else str(run.get("text", "")) if isinstance(run, dict) else "" for run in text
+        )
     return text if isinstance(text, str) else ""
 
 
-# ---- Discord ----------------------------------------------------------------------------------------------------------
+# ---- Discord -------------------------------------------------------------------------------------
 _WRITTEN_BY_PEOPLE = ("Default", "Reply", "19", "0")
 
 
@@ -74,11 +77,15 @@ def discord(source: Source, limits: Limits) -> Iterator[Said]:
         if is_bot or str(message.get("type", "Default")) not in _WRITTEN_BY_PEOPLE:
             yield Said(person, text, when, left=APP)
             continue
-        yield from _of_person(Said(person, text, when), any(says(message.get(name)) for name in ("attachments", "stickers")))
+        yield from _of_person(
+            Said(person, text, when), any(says(message.get(name)) for name in ("attachments", "stickers"))
+        )
 
 
 DISCORD_COLUMNS = ("authorid", "author", "date", "content", "attachments", "reactions")
-_WRITTEN = re.compile(r"(\d{1,4})[./-](\d{1,2})[./-](\d{1,4})\s+(\d{1,2}):(\d{2})(?::(\d{2}))?\s*([ap]m)?", re.IGNORECASE)
+_WRITTEN = re.compile(
+    r"(\d{1,4})[./-](\d{1,2})[./-](\d{1,4})\s+(\d{1,2}):(\d{2})(?::(\d{2}))?\s*([ap]m)?", re.IGNORECASE
+)
 
 
 def discord_csv(source: Source, limits: Limits) -> Iterator[Said]:
@@ -92,7 +99,9 @@ def discord_csv(source: Source, limits: Limits) -> Iterator[Said]:
         if record["attachments"].strip():
             yield Said(person, "", when, left=MEDIA, line=line)
         if record["content"].strip() or not record["attachments"].strip():
-            yield Said(person, record["content"].strip(), when, left=left_of(record["content"]) if person else APP, line=line)
+            yield Said(
+                person, record["content"].strip(), when, left=left_of(record["content"]) if person else APP, line=line
+            )
 
 
 def _records(source: Source) -> Iterator[dict[str, str]]:
@@ -111,13 +120,15 @@ def _numbers(written: str) -> dates.Numbers | None:
     return int(first), int(second), int(third), dates.hour_of(int(hour), half), int(minute), int(second_of or 0)
 
 
-# ---- Instagram, Facebook ----------------------------------------------------------------------------------------------
+# ---- Instagram, Facebook -------------------------------------------------------------------------
 _META_MEDIA = ("photos", "videos", "audio_files", "gifs", "sticker", "files", "share")
 
 
 def meta(source: Source, limits: Limits) -> Iterator[Said]:
     """Newest first, and each byte of UTF-8 written as a character of Latin-1."""
-    found = [(dates.counted(message.get("timestamp_ms"), 1000), message) for _, message in objects(source, "messages.item")]
+    found = [
+        (dates.counted(message.get("timestamp_ms"), 1000), message) for _, message in objects(source, "messages.item")
+    ]
     for when, message in sorted(found, key=lambda each: each[0] or 0.0):
         person, text = _unmangled(text_at(message, "sender_name")), _unmangled(text_at(message, "content"))
         has_media = any(says(message.get(name)) for name in _META_MEDIA)
@@ -134,14 +145,20 @@ def _unmangled(text: str) -> str:
         return text
 
 
-# ---- Slack ------------------------------------------------------------------------------------------------------------
+# ---- Slack ---------------------------------------------------------------------------------------
 _SLACK_SAID = ("", "thread_broadcast", "me_message", "file_share", "file_comment", "reply_broadcast")
 _SLACK_MARK = re.compile(r"<([@#!]?)([^<>|]+)(?:\|([^<>]*))?>")
 
 
 def slack(source: Source, limits: Limits) -> Iterator[Said]:
-    """One file of a channel. People are named by users.json beside the channels, else by the profiles that messages carry, else by their ids."""
-    names = {user: name for _, message in objects(source, "item") if (found := _slack_name(message)) for user, name in [found]}
+    """One file of a channel. People are named by users.json beside the channels, else by the profiles that messages
+    carry, else by their ids."""
+    names = {
+        user: name
+        for _, message in objects(source, "item")
+        if (found := _slack_name(message))
+        for user, name in [found]
+    }
     names |= source.people
     for _, message in objects(source, "item"):
         user = text_at(message, "user", "bot_id")
@@ -164,7 +181,8 @@ def slack_users(users: Any) -> dict[str, str]:
     """{id: name} of a workspace's list of people."""
     listed = [user for user in users if isinstance(user, dict)] if isinstance(users, list) else []
     names = {
-        text_at(user, "id"): text_at(user.get("profile"), "display_name", "real_name") or text_at(user, "real_name", "name")
+        text_at(user, "id"): text_at(user.get("profile"), "display_name", "real_name")
+        or text_at(user, "real_name", "name")
         for user in listed
     }
     return {id: name for id, name in names.items() if id and name}
@@ -183,7 +201,7 @@ def _slack_mark(found: re.Match[str], names: dict[str, str]) -> str:
     return f"{sign.replace('!', '@')}{words or target}" if sign else (words or target)
 
 
-# ---- Google Chat ------------------------------------------------------------------------------------------------------
+# ---- Google Chat ---------------------------------------------------------------------------------
 _GOOGLE_DATE = "%A, %B %d, %Y at %I:%M:%S %p UTC"
 
 
@@ -193,7 +211,9 @@ def google(source: Source, limits: Limits) -> Iterator[Said]:
         creator = message.get("creator")
         person, text = text_at(creator, "name", "email"), text_at(message, "text")
         try:
-            when = datetime.strptime(text_at(message, "created_date").replace("\u202f", " "), _GOOGLE_DATE).replace(tzinfo=UTC)
+            when = datetime.strptime(text_at(message, "created_date").replace("\u202f", " "), _GOOGLE_DATE).replace(
+                tzinfo=UTC
+            )
             said = Said(person, text, when.timestamp())
         except ValueError:
             said = Said(person, text)
@@ -203,7 +223,7 @@ def google(source: Source, limits: Limits) -> Iterator[Said]:
             yield from _of_person(said, says(message.get("attached_files")))
 
 
-# ---- Signal -----------------------------------------------------------------------------------------------------------
+# ---- Signal --------------------------------------------------------------------------------------
 def signal(source: Source, limits: Limits) -> Iterator[Said | Problem]:
     """Lines of `signal-cli --output=json receive`, whose chats stand mixed, or a chat's data.json of signal-export."""
     found: list[Said] = []
@@ -212,7 +232,10 @@ def signal(source: Source, limits: Limits) -> Iterator[Said | Problem]:
             yield item
         elif isinstance(item, Raw) and isinstance(item.value, dict):
             envelope = item.value.get("envelope")
-            found += [each._replace(line=item.line) for each in _of_signal(envelope if isinstance(envelope, dict) else item.value)]
+            found += [
+                each._replace(line=item.line)
+                for each in _of_signal(envelope if isinstance(envelope, dict) else item.value)
+            ]
     yield from sorted(found, key=lambda said: (said.thread, said.when or 0.0))
 
 
@@ -222,7 +245,8 @@ def _of_signal(message: dict[str, Any]) -> Iterator[Said]:
         yield from _of_person(said, any(says(message.get(name)) for name in ("attachments", "sticker")))
         return
     synced, when = message.get("syncMessage"), dates.counted(message.get("timestamp"), 1000)
-    sent = synced.get("sentMessage") if isinstance(synced, dict) else None  # written on another device of the same person
+    # written on another device of the same person
+    sent = synced.get("sentMessage") if isinstance(synced, dict) else None
     content = sent if isinstance(sent, dict) else message.get("dataMessage")
     person = text_at(message, "sourceName", "sourceNumber", "source")
     if not isinstance(content, dict):  # somebody types, has read, calls

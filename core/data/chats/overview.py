@@ -31,8 +31,8 @@ class Person(Frozen):
 
 
 class Chat(Frozen):
-    """How a chat is read. guessed: nobody said whose voice. ladder: hours of silence, and the conversations that they make; empty where the
-    export says itself where one ends."""
+    """How a chat is read. guessed: nobody said whose voice. ladder: hours of silence, and the conversations that they
+    make; empty where the export says itself where one ends."""
 
     app: str
     people: tuple[Person, ...]  # who wrote the most first
@@ -55,8 +55,8 @@ class Chat(Frozen):
 
 @dataclass
 class Overview:
-    """people: messages that can be learned by who wrote them, in the order in which they began. silences: hours between two messages of a
-    thread, sorted."""
+    """people: messages that can be learned by who wrote them, in the order in which they began. silences: hours between
+    two messages of a thread, sorted."""
 
     kind: Kind
     people: Counter[str] = field(default_factory=Counter)
@@ -65,10 +65,13 @@ class Overview:
     silences: array[float] = field(default_factory=lambda: array("f"))
 
     def conversations(self, hours: float) -> int:
-        return len(self.in_thread) + (len(self.silences) - bisect_right(self.silences, hours) if self.kind.by_silence else 0)
+        return len(self.in_thread) + (
+            len(self.silences) - bisect_right(self.silences, hours) if self.kind.by_silence else 0
+        )
 
     def default_voice(self) -> str:
-        """A character or an assistant, else who wrote the most; of two who wrote as much the one who began later, who has been asked."""
+        """A character or an assistant, else who wrote the most; of two who wrote as much the one who began later, who
+        has been asked."""
         order = {person: place for place, person in enumerate(self.people) if not self.models or person in self.models}
         return max(order, key=lambda person: (self.people[person], order[person]), default="")
 
@@ -81,7 +84,9 @@ class Overview:
             return found
         near = difflib.get_close_matches(wanted.strip().casefold(), folded, n=5, cutoff=0.5)
         begins = [name for name in folded if wanted.strip() and name.startswith(wanted.strip().casefold())]
-        names = list(dict.fromkeys(folded[name] for name in [*begins, *near])) or [name for name, _ in self.people.most_common(5)]
+        names = list(dict.fromkeys(folded[name] for name in [*begins, *near])) or [
+            name for name, _ in self.people.most_common(5)
+        ]
         raise DataError("data.no_such_voice", voice=wanted[:80], file=file, names=names, count=len(self.people))
 
 

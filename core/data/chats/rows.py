@@ -1,8 +1,9 @@
 """Makes rows of a chat, for every app: the voice's messages are the answers, everyone else's the questions.
 
-Messages of one side in a row are one turn; where there are several others, each line says whose it is. A silence begins a new conversation.
-A conversation goes out in rows of about ROW_TOKENS that begin with a question; a row after the first of a conversation begins with the turns
-before it, as context whose answers are read and not learned again. What is no message is left out and counted.
+Messages of one side in a row are one turn; where there are several others, each line says whose it is. A silence begins
+a new conversation. A conversation goes out in rows of about ROW_TOKENS that begin with a question; a row after the
+first of a conversation begins with the turns before it, as context whose answers are read and not learned again. What
+is no message is left out and counted.
 """
 
 from __future__ import annotations
@@ -85,7 +86,12 @@ class _Rows:
             if said.left is not None:
                 self.losses.append(said.left)
                 continue
-            is_late = self._gap is not None and before is not None and said.when is not None and said.when - before > self._gap
+            is_late = (
+                self._gap is not None
+                and before is not None
+                and said.when is not None
+                and said.when - before > self._gap
+            )
             if open_ and (said.thread != open_[0].thread or is_late):
                 yield from self._rows(self._turns(open_))
                 open_ = []

@@ -13,8 +13,10 @@ _LINK = re.compile(r"^https?://\S+$")
 
 
 class Said(NamedTuple):
-    """person: who wrote it. when: seconds of the clock on the wall; None where it is unknown. thread: which of the chats of an export.
-    left: why it is no message that can be learned. is_model: a program or a character wrote it, for whose answers such a chat is kept."""
+    """person: who wrote it. when: seconds of the clock on the wall; None where it is unknown. thread: which of the
+    chats of an export.
+    left: why it is no message that can be learned. is_model: a program or a character wrote it, for whose answers such
+    a chat is kept."""
 
     person: str
     text: str

@@ -1,8 +1,10 @@
-"""Pseudonyms: names, phone numbers, e-mail addresses and links of everybody but the voice, replaced consistently throughout a chat.
+"""Pseudonyms: names, phone numbers, e-mail addresses and links of everybody but the voice, replaced consistently
+throughout a chat.
 
-Replaced are names of those who write, wherever they stand, numbers and addresses wherever they stand (whose they are cannot be told), and
-links of the others. Not known, and left: nicknames, people who are only spoken of, places, and whatever else a sentence tells. So the rows
-are not anonymous; they only do not hand on what is easiest to misuse.
+Replaced are names of those who write, wherever they stand, numbers and addresses wherever they stand (whose they are
+cannot be told), and
+links of the others. Not known, and left: nicknames, people who are only spoken of, places, and whatever else a sentence
+tells. So the rows are not anonymous; they only do not hand on what is easiest to misuse.
 """
 
 from __future__ import annotations
@@ -11,27 +13,52 @@ import re
 from collections.abc import Iterable
 
 _LATIN = tuple(
-    ["Alex", "Robin", "Kim", "Sam", "Jo", "Noa", "Luca", "Toni", "Mika", "Charlie", "Nico", "Sascha", "Jules", "Kai", "Lou", "Remy"]
+    [
+        "Alex",
+        "Robin",
+        "Kim",
+        "Sam",
+        "Jo",
+        "Noa",
+        "Luca",
+        "Toni",
+        "Mika",
+        "Charlie",
+        "Nico",
+        "Sascha",
+        "Jules",
+        "Kai",
+        "Lou",
+        "Remy",
+    ]
 )
 _HAN = tuple(["小林", "小陈", "小周", "小吴", "小郑", "小冯", "小何", "小曹"])
 _HANGUL = tuple(["지우", "서준", "하늘", "민서", "도윤", "수아"])
 _KANA = tuple(["ハル", "ソラ", "アオイ", "ヒカル", "ナギ"])
-_SCRIPTS = ((re.compile("[\u3040-\u30ff]"), _KANA), (re.compile("[\uac00-\ud7af]"), _HANGUL), (re.compile("[\u3400-\u9fff]"), _HAN))
-_UNSPACED = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")  # scripts in which no blank parts a name from the next word
+_SCRIPTS = (
+    (re.compile("[\u3040-\u30ff]"), _KANA),
+    (re.compile("[\uac00-\ud7af]"), _HANGUL),
+    (re.compile("[\u3400-\u9fff]"), _HAN),
+)
+# scripts in which no blank parts a name from the next word
+_UNSPACED = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 _WORD = "[^\\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+"
 
 # Parts of names that are words, too: replaced only as they are written, not in small letters.
 _ALSO_WORDS = frozenset(
     re.findall(
         r"\w+",
-        """will mark rose hope may june april august grace joy art bill rob sue pat dan jack frank drew chase faith guy max
+        """will mark rose hope may june april august grace joy art bill rob sue pat dan jack frank drew chase faith
+        guy max
     rich ray dean gene lance miles penny ruby summer wade heath dawn eve ivy holly iris lily olive violet daisy bob nick
     don ed al john carol gold ernst kurt ernst sonne blume""",
     )
 )
 _NO_NAMES = frozenset(
     re.findall(
-        r"\w+", """van von der den del della de da di du la le el al bin ibn and und the uni work arbeit mom mum dad mama papa"""
+        r"\w+",
+        """van von der den del della de da di du la le el al bin ibn and und the uni work arbeit mom mum dad mama
+        papa""",
     )
 )
 LEAST_LETTERS = 3
@@ -49,7 +76,8 @@ class StandIns:
     def __init__(self, names: Iterable[str], voice: str):
         names = list(names)
         self._kept = {voice.casefold(), *map(str.casefold, _parts(voice))}
-        self._taken = {part.casefold() for name in (voice, *names) for part in _parts(name)}  # or one would be taken for another
+        # or one would be taken for another
+        self._taken = {part.casefold() for name in (voice, *names) for part in _parts(name)}
         self._next: dict[tuple[str, ...], int] = {}
         self.people: dict[str, str] = {}
         self._words: dict[str, str] = {}

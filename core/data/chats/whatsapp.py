@@ -21,25 +21,35 @@ _HEAD = re.compile(
     re.IGNORECASE | re.DOTALL | re.VERBOSE,
 )
 _MEDIA = re.compile(
-    r"^\u200e|^<[^<>]{3,40}>$|^\S+\.(?:jpe?g|png|webp|gif|opus|mp3|m4a|mp4|3gp|pdf|vcf|docx?)\s\([^()]{2,30}\)|^[\[［<＜][^<>\[\]]{2,12}(?:省略|생략)[\]］>＞]$",
+    r"^\u200e|^<[^<>]{3,40}>$|^\S+\.(?:jpe?g|png|webp|gif|opus|mp3|m4a|mp4|3gp|pdf|vcf|docx?)\s\([^()]{2,30}\)"
+    r"|^[\[［<＜][^<>\[\]]{2,12}(?:省略|생략)[\]］>＞]$",
     re.IGNORECASE,
 )
 # A place, a poll's first line and its last, and what the app says of calls, under the name of who called.
 _PLACE = re.compile(r"^(?:\S+: ?)?https://(?:maps\.google\.com|maps\.app\.goo\.gl|foursquare\.com)/\S+$")
 _ASKS, _OPTION = re.compile(r"\w+:"), re.compile(r"\w+: .+ \(\d+ \w+\)")
 _CALL = re.compile(
-    r"^(?:(?:missed |silenced )?(?:group )?(?:voice|video) call|(?:verpasster )?(?:sprach|video)anruf|(?:llamada|videollamada) (?:de voz )?perdida|"
-    r"appel (?:vocal|vidéo) manqué|(?:ligação|chamada) de (?:voz|vídeo) perdida|(?:未接)?(?:语音|視訊|視頻|视频|語音)通[话話])[,.。，]?(?: \d.{0,20}| .{0,20}\d{2}:\d{2}.{0,5})?$",
+    r"^(?:(?:missed |silenced )?(?:group )?(?:voice|video) call|(?:verpasster )?(?:sprach|video)anruf"
+    r"|(?:llamada|videollamada) (?:de voz )?perdida|appel (?:vocal|vidéo) manqué"
+    r"|(?:ligação|chamada) de (?:voz|vídeo) perdida|(?:未接)?(?:语音|視訊|視頻|视频|語音)通[话話])"
+    r"[,.。，]?(?: \d.{0,20}| .{0,20}\d{2}:\d{2}.{0,5})?$",
     re.IGNORECASE,
 )
-_DELETED = re.compile(r"^(?:this message was deleted|you deleted this message|diese nachricht wurde gelöscht|du hast diese nachricht gelöscht|se eliminó este mensaje|eliminaste este mensaje|ce message a été supprimé|mensagem apagada|questo messaggio è stato eliminato|сообщение удалено|삭제된 메시지입니다|このメッセージは削除されました|null|此消息已删除|您撤回了一条消息|您已刪除此訊息|此訊息已刪除)[.。]?$", re.IGNORECASE)  # fmt: skip
+_DELETED = re.compile(
+    r"^(?:this message was deleted|you deleted this message|diese nachricht wurde gelöscht"
+    r"|du hast diese nachricht gelöscht|se eliminó este mensaje|eliminaste este mensaje|ce message a été supprimé"
+    r"|mensagem apagada|questo messaggio è stato eliminato|сообщение удалено|삭제된 메시지입니다"
+    r"|このメッセージは削除されました|null|此消息已删除|您撤回了一条消息|您已刪除此訊息|此訊息已刪除)[.。]?$",
+    re.IGNORECASE,
+)
 _EDITED = re.compile(r"\s*\u200e?<[^<>]*(?:edited|bearbeitet|editado|modifi|编辑|編輯|수정)[^<>]*>\s*$", re.IGNORECASE)
 # Between the name and the message; some keyboards' languages write it wide.
 _NAME_ENDS = re.compile(r": |：|:$")
 
 
 def is_chat(lines: Iterable[str]) -> bool:
-    """By content: the first line, and most of the lines that could, begin as messages, and two at least name a person."""
+    """By content: the first line, and most of the lines that could, begin as messages, and two at least name a
+    person."""
     heads = [_HEAD.match(line.rstrip("\n")) for line in lines]
     named = [found for found in heads if found and _NAME_ENDS.search(found["rest"])]
     return bool(heads and heads[0]) and len(named) >= 2 and 3 * sum(map(bool, heads)) >= len(heads)

@@ -12,24 +12,39 @@ from core.data.findings.said import QUOTE, RowWords
 from core.data.findings.secrets import masked
 from core.data.repeats import plain
 
-# At the beginning of an answer or of a sentence in its first 300 characters. A shop that cannot find an order does not refuse.
+# At the beginning of an answer or of a sentence in its first 300 characters. A shop that cannot find an order does not
+# refuse.
 _HEAD = 300
 _REFUSALS = re.compile(
     r"(?:^|[.!?。！？,，:：]\s*|\n\s*)(?:"
     + "|".join(
         (
             # what it says it is, followed by what it says of itself
-            r"(?:but |however,? )?(?:as|i am|i['’]m|being) (?:just |only )?an? (?:ai|artificial intelligence|large language|language)"
-            r"(?:[ -](?:language|chat))?[ -]?(?:model|assistant|bot|chatbot|system)?\b(?=,? ?(?:i\b|and\b|developed|created|without|so\b|my\b|trained|designed|[,.]))",
+            r"(?:but |however,? )?(?:as|i am|i['’]m|being) (?:just |only )?an? (?:ai|artificial intelligence|large "
+            r"language|language)"
+            r"(?:[ -](?:language|chat))?[ -]?(?:model|assistant|bot|chatbot|system)?\b(?=,? "
+            r"?(?:i\b|and\b|developed|created|without|so\b|my\b|trained|designed|[,.]))",
             # what it will not do
-            r"i(?:['’]m| am) (?:very |really |so )?(?:sorry|afraid),? (?:but )?(?:that )?i (?:can(?:['’]t|not)|am unable to|['’]?m not able to|won['’]t)(?: be able to)? "
-            r"(?:assist|help|fulfil+|comply|engage|participate|generate|create|produce|continue)(?: you)?(?: with (?:that|this|your request|any|such)| in\b| any\b| such\b| that\b| this\b| content\b|[.,!])",
-            r"i (?:can(?:['’]t|not)|won['’]t|am unable to|am not able to) (?:assist|help|fulfil+|comply|engage)(?: you)? (?:with|in) (?:that|this|your request|any|such|creating|writing)",
+            r"i(?:['’]m| am) (?:very |really |so )?(?:sorry|afraid),? (?:but )?(?:that )?i (?:can(?:['’]t|not)|am "
+            r"unable to|['’]?m not able to|won['’]t)(?: be able to)? "
+            r"(?:assist|help|fulfil+|comply|engage|participate|generate|create|produce|continue)(?: you)?(?: with "
+            r"(?:that|this|your request|any|such)| in\b| any\b| such\b| that\b| this\b| content\b|[.,!])",
+            (
+                r"i (?:can(?:['’]t|not)|won['’]t|am unable to|am not able to) (?:assist|help|fulfil+|comply|engage)(?: "
+                r"you)? (?:with|in) (?:that|this|your request|any|such|creating|writing)"
+            ),
             r"作为(?:一个|一名|一款|一位)?(?:大型)?(?:ai|人工智能|语言模型|虚拟助手|大语言模型)(?:助手|语言模型|模型|程序)?[，,]\s*我",
             r"我(?:只是|是)(?:一个|一名|一款)?(?:ai|人工智能|大?语言模型)(?:助手|语言模型|模型|程序)?[，,]",
             r"(?:很?抱歉|对不起)[，,]?\s*(?:但)?我(?:不能|无法)(?:满足|提供(?:此|这|该)|协助|回答(?:这|该|此|您)|参与|生成|完成(?:这|该|此))",
-            r"als (?:eine? )?(?:großes? )?(?:ki|künstliche intelligenz|(?:ki-)?sprachmodell)\b(?:-\w+)?,? (?:kann|habe|bin|ist|darf)",
-            r"(?:es )?tut mir (?:sehr )?leid, (?:aber )?(?:ich kann|dabei kann ich)(?: dir| ihnen)? (?:dabei |damit |bei dieser anfrage |diese anfrage |diese bitte )?nicht (?:helfen|erfüllen|nachkommen|weiterhelfen)",
+            (
+                r"als (?:eine? )?(?:großes? )?(?:ki|künstliche intelligenz|(?:ki-)?sprachmodell)\b(?:-\w+)?,? "
+                r"(?:kann|habe|bin|ist|darf)"
+            ),
+            (
+                r"(?:es )?tut mir (?:sehr )?leid, (?:aber )?(?:ich kann|dabei kann ich)(?: dir| ihnen)? (?:dabei "
+                r"|damit "
+                r"|bei dieser anfrage |diese anfrage |diese bitte )?nicht (?:helfen|erfüllen|nachkommen|weiterhelfen)"
+            ),
             r"en tant qu['’](?:ia\b|intelligence artificielle|assistant ia|modèle de langage)",
             r"como (?:una? )?(?:modelo de lenguaje|ia,|inteligencia artificial,)",
         )
@@ -37,13 +52,18 @@ _REFUSALS = re.compile(
     + ")",
     re.IGNORECASE,
 )
-_QUICK = ("ai", "language", "sorry", "afraid", "apologi", "i can", "unable", "作为", "我是", "我只是", "抱歉", "对不起", "ki", "künstlich", "leid", "ia", "intelig", "sprachmodell")  # fmt: skip
+_QUICK = ("ai", "language", "sorry", "afraid", "apologi", "i can", "unable", "作为", "我是", "我只是", "抱歉",
+          "对不起", "ki",
+    "künstlich", "leid", "ia", "intelig", "sprachmodell")  # fmt: skip
 _NOTHING = {
-    "n/a", "na", "none", "null", "nan", "nil", "todo", "tbd", "undefined", "empty", "[deleted]", "[removed]", "无", "暂无", "略", "无内容", "test",
+    "n/a", "na", "none", "null", "nan", "nil", "todo", "tbd", "undefined", "empty", "[deleted]", "[removed]", "无",
+    "暂无",
+    "略", "无内容", "test",
     "asdf",
 }  # fmt: skip
 SHORT, LONG_ENOUGH = 10, 60  # characters: of an answer that is short, of what nine in ten have where it is so
-POLITE = ("sure", "certainly", "of course", "absolutely", "great question", "okay", "i'd be happy to", "here is", "here's", "当然", "好的", "natürlich", "gerne", "selbstverständlich", "bien sûr", "claro", "as an")  # fmt: skip
+POLITE = ("sure", "certainly", "of course", "absolutely", "great question", "okay", "i'd be happy to", "here is",
+    "here's", "当然", "好的", "natürlich", "gerne", "selbstverständlich", "bien sûr", "claro", "as an")  # fmt: skip
 OPENING_WORDS, OPENING_CHARACTERS = 4, 8
 FEWEST_ALIKE = 10  # answers
 _MOST_OPENINGS = 20_000
@@ -67,7 +87,8 @@ class Refusals:
 
 
 class Answers:
-    """says_nothing, short_answers, echoes. Which answers are too short depends on the others, so that their lengths are kept: 4 bytes a row."""
+    """says_nothing, short_answers, echoes. Which answers are too short depends on the others, so that their lengths are
+    kept: 4 bytes a row."""
 
     def __init__(self, most: int | None):
         self._most, self._lengths = most, array("i")
@@ -91,7 +112,9 @@ class Answers:
         all_but_few = sorted(self._lengths)[len(self._lengths) // 10] if self._lengths else 0
         found: list[Finding] = []
         if usual > 2 * SHORT:  # else none, "-" and "<" are answers like others
-            found += self._nothing.finding("says_nothing", of, [self._nothing.repair("remove", "says_nothing", self._most)])
+            found += self._nothing.finding(
+                "says_nothing", of, [self._nothing.repair("remove", "says_nothing", self._most)]
+            )
         if all_but_few >= LONG_ENOUGH:
             found += self._short.finding(
                 "short_answers", of, [self._short.repair("remove", "short_answers", self._most)], usual=usual
@@ -116,7 +139,8 @@ class SamePairs:
 class Openings:
     """Answers that begin alike in more than half of the rows: with a politeness, or word for word for some words.
 
-    Two or three words of a voice of its own ("Arr, matey!") are what a set like that is for. Labels are whole answers, no beginnings."""
+    Two or three words of a voice of its own ("Arr, matey!") are what a set like that is for. Labels are whole answers,
+    no beginnings."""
 
     def __init__(self, most: int | None):
         self._most, self._answers = most, 0

@@ -15,7 +15,8 @@ SHOWN = 5  # rows of a finding that are quoted
 MOST_ROWS = 10_000  # numbers that a repair carries, unless all are asked for: reports are read often
 
 Kind = Literal[
-    "repeated", "near_repeated", "placeholders", "opening", "languages", "refusals", "secrets", "says_nothing", "short_answers",
+    "repeated", "near_repeated", "placeholders", "opening", "languages", "refusals", "secrets", "says_nothing",
+    "short_answers",
     "echoes", "same_pairs", "far_longer", "markup", "mojibake", "lost_characters",
 ]  # fmt: skip
 Action = Literal["remove", "replace", "fill"]
@@ -36,8 +37,9 @@ class SeenRow(Frozen):
 
 
 class Repair(Frozen):
-    """remove: the rows go. replace: in the rows, what `argument` names goes or becomes something else. fill: `argument`, a placeholder as it
-    stands there, becomes what a person says. rows: numbers in the file, the first MOST_ROWS of `count` unless all were asked for."""
+    """remove: the rows go. replace: in the rows, what `argument` names goes or becomes something else. fill:
+    `argument`, a placeholder as it stands there, becomes what a person says. rows: numbers in the file, the first
+    MOST_ROWS of `count` unless all were asked for."""
 
     action: Action
     kind: Kind

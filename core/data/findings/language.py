@@ -1,6 +1,7 @@
 """Which language answers are written in: by script, and for seven languages of Latin script by their commonest words.
 
-Other languages of Latin script, code, and answers of fewer than MIN_CHARACTERS are not judged. Languages that a fifth of the answers or more have are taken for what the set is meant to be.
+Other languages of Latin script, code, and answers of fewer than MIN_CHARACTERS are not judged. Languages that a fifth
+of the answers or more have are taken for what the set is meant to be.
 """
 
 from __future__ import annotations
@@ -87,4 +88,6 @@ class Languages:
             others.add(row, examples.get(row, ""))
         named = [msg(f"finding.language_{language}", count=len(marked)) for language, marked in few]
         main = msg(f"finding.language_{most_language}", count=len(most_marked))
-        return others.finding("languages", of, [others.repair("remove", "languages", self._most)], main=main, others=named)
+        return others.finding(
+            "languages", of, [others.repair("remove", "languages", self._most)], main=main, others=named
+        )

@@ -23,4 +23,6 @@ class Leaks:
         kinds = {what: marked for what, marked in self._by_kind.items() if marked}
         named = [msg(f"finding.secret_{what}", count=len(marked)) for what, marked in kinds.items()]
         repairs = [marked.repair("replace", "secrets", self._most, what) for what, marked in kinds.items()]
-        return self._any.finding("secrets", of, [*repairs, self._any.repair("remove", "secrets", self._most)], kinds=named)
+        return self._any.finding(
+            "secrets", of, [*repairs, self._any.repair("remove", "secrets", self._most)], kinds=named
+        )

@@ -32,4 +32,6 @@ class Lengths:
             if length > FAR * max(1, usual):
                 marked.add(row, quote)
                 longest = max(longest, length)
-        return marked.finding("far_longer", of, [marked.repair("remove", "far_longer", self._most)], usual=usual, longest=longest)
+        return marked.finding(
+            "far_longer", of, [marked.repair("remove", "far_longer", self._most)], usual=usual, longest=longest
+        )

@@ -1,8 +1,9 @@
 """All checks of a dataset in one pass: given each trainable row, it reports at the end what is wrong.
 
-The first EVERY_ROW rows are looked at, then one in ONE_IN; counts are of the rows that were looked at. `every_row` looks at all, as somebody
-does who is about to repair what was found. Cost: a row of 430 characters takes eight times as long as reading and keeping it does, a third of an
-import of a million rows; see docs/data.md. Memory: about 200 bytes for each row that is looked at.
+The first EVERY_ROW rows are looked at, then one in ONE_IN; counts are of the rows that were looked at. `every_row`
+looks at all, as somebody does who is about to repair what was found. Cost: a row of 430 characters takes eight times as
+long as reading and keeping it does, a third of an import of a million rows; see docs/data.md. Memory: about 200 bytes
+for each row that is looked at.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ EVERY_ROW, ONE_IN = 10_000, 20
 
 _LOOKS: tuple[tuple[Callable[[int | None], Any], str], ...] = (
     (Leaks, "secrets"), (Repeated, "repeated near_repeated"), (Placeholders, "placeholders"), (Refusals, "refusals"),
-    (Answers, "says_nothing short_answers echoes"), (SamePairs, "same_pairs"), (Openings, "opening"), (Languages, "languages"),
+    (Answers, "says_nothing short_answers echoes"), (SamePairs, "same_pairs"), (Openings, "opening"), (Languages,
+        "languages"),
     (Writing, "markup mojibake lost_characters"), (Lengths, "far_longer"),
 )  # fmt: skip
 

@@ -1,13 +1,14 @@
 """Rows that repeat an earlier row, exactly or nearly: MinHash with bands, in numpy, for whole batches of rows at once.
 
-What is asked and what is answered are compared each for itself, as their windows of WINDOW bytes, cases and blanks aside. Of each of BINS parts
-of the hash range the smallest window is kept, as one byte (one permutation hashing, Li 2012; b-bit minhash, Li & König 2010): the share of
-equal bytes is the share of common windows. Rows are candidates where one of the BANDS agrees, and near where NEAR of the bytes do on both
-sides, and where all figures are the same ones: 3 + 4 is no repetition of 3 + 5, a second question about one page none of the first, and a fact
-that is asked in several ways is asked well. What stands in more than COMMON of the first rows (an instruction that is always the same) is no
-likeness; a side of which too little is left is near to its equal alone. 160 bytes a row.
-Cost: 19 us a row of 430 characters, against 885 us by datasketch, which also wants scipy (150 MB), and 95 us by rensa, without what is around them
-(two cores shared with others, 2026-11).
+What is asked and what is answered are compared each for itself, as their windows of WINDOW bytes, cases and blanks
+aside. Of each of BINS parts of the hash range the smallest window is kept, as one byte (one permutation hashing, Li
+2012; b-bit minhash, Li & König 2010): the share of equal bytes is the share of common windows. Rows are candidates
+where one of the BANDS agrees, and near where NEAR of the bytes do on both sides, and where all figures are the same
+ones: 3 + 4 is no repetition of 3 + 5, a second question about one page none of the first, and a fact that is asked in
+several ways is asked well. What stands in more than COMMON of the first rows (an instruction that is always the same)
+is no likeness; a side of which too little is left is near to its equal alone. 160 bytes a row.
+Cost: 19 us a row of 430 characters, against 885 us by datasketch, which also wants scipy (150 MB), and 95 us by rensa,
+without what is around them (two cores shared with others, 2026-11).
 """
 
 from __future__ import annotations
@@ -90,13 +91,18 @@ class Near:
             return first
         equal = self._equal
         alone = np.delete(first, equal[1])  # what says the same as an earlier row is near to what that one is
-        signatures = np.frombuffer(self._signatures, np.uint8).reshape(-1, 2 * BINS)  # no copy: it is most of the memory
+        # no copy: it is most of the memory
+        signatures = np.frombuffer(self._signatures, np.uint8).reshape(-1, 2 * BINS)
         figures = np.frombuffer(self._figures, np.int64)
         for earlier, later in _pairs(signatures, alone):
             for at in range(0, len(later), COMPARED_AT_ONCE):
                 one, other = earlier[at : at + COMPARED_AT_ONCE], later[at : at + COMPARED_AT_ONCE]
                 same = signatures[one] == signatures[other]
-                alike = (same[:, :BINS].mean(1) >= NEAR) & (same[:, BINS:].mean(1) >= NEAR) & (figures[one] == figures[other])
+                alike = (
+                    (same[:, :BINS].mean(1) >= NEAR)
+                    & (same[:, BINS:].mean(1) >= NEAR)
+                    & (figures[one] == figures[other])
+                )
                 np.minimum.at(first, other[alike], one[alike])
         del signatures
         self._signatures = bytearray()
@@ -111,7 +117,8 @@ class Near:
         return index[inverse][later], later
 
     def pairs(self) -> Iterator[tuple[int, int, bool]]:
-        """(row, the earlier row that it repeats, whether but for case and blanks word for word), by their numbers in the file."""
+        """(row, the earlier row that it repeats, whether but for case and blanks word for word), by their numbers in
+        the file."""
         equal = set(self._equal[1].tolist())
         for later in np.flatnonzero(self.first != np.arange(len(self.first))).tolist():
             yield self._rows[later], self._rows[int(self.first[later])], later in equal
@@ -188,7 +195,8 @@ def _signatures(hashes: np.ndarray, text_of: np.ndarray, texts: int) -> tuple[np
 
 
 def _pairs(signatures: np.ndarray, rows: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """For each band (earlier, later) of some rows that agree in it: each with the first that does, and with the one before it.
+    """For each band (earlier, later) of some rows that agree in it: each with the first that does, and with the one
+    before it.
 
     A band holds bytes of both sides, or one long answer that many rows share would make all of them candidates."""
     sides, width = signatures.reshape(len(signatures), 2, BINS), BINS // BANDS

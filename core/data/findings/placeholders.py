@@ -1,7 +1,9 @@
-"""Unfilled placeholders: {{name}}, {author}, [YOUR NAME], <company>, and <image> without a picture. A model learns to write them as they are.
+"""Unfilled placeholders: {{name}}, {author}, [YOUR NAME], <company>, and <image> without a picture. A model learns to
+write them as they are.
 
-A double brace is one wherever it stands in prose; the other brackets only around a word of what people leave open, since braces, angles and
-brackets mean something else in code, markup, LaTeX and Markdown. What stands between backquotes is no prose.
+A double brace is one wherever it stands in prose; the other brackets only around a word of what people leave open,
+since braces, angles and brackets mean something else in code, markup, LaTeX and Markdown. What stands between
+backquotes is no prose.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ _STAND_INS = frozenset(STAND_IN.values())  # what a person has put in place of a
 _WORD = re.compile(rf"(?:.*[ _-])?{_OPEN}s?(?:[ _-].*)?", re.IGNORECASE)
 _MEDIA = re.compile(r"<(?:image|picture|video|audio)>", re.IGNORECASE)  # where a set of pictures has lost them
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
-_CHINESE = re.compile(r"姓名|名字|名称|您的|你的|公司|作者|日期|地址|电话|邮箱|城市|单位|职位|用户|客户|学校|填写|此处|插入")
+_CHINESE = re.compile(
+    r"姓名|名字|名称|您的|你的|公司|作者|日期|地址|电话|邮箱|城市|单位|职位|用户|客户|学校|填写|此处|插入"
+)
 _DOUBLE = re.compile(r"\{\{\s*([A-Za-z_\u4e00-\u9fff][\w .-]{0,30}?)\s*\}\}")
 _SINGLE = re.compile(r"(?<![\w\\}\])$^_{'\"/#@%])\{([A-Za-z_\u4e00-\u9fff][\w -]{1,30})\}(?![\w{}(\[:=])")
 _SQUARE = re.compile(r"(?<![\w\])\[!\\'\"])\[([A-Za-z\u4e00-\u9fff][\w ,.'’/-]{2,40})\](?![\w(\[:\]=])")

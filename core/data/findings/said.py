@@ -50,7 +50,9 @@ class RowWords:
             self.calls_tools = any(m.tool_calls for m in example.messages)
         else:
             self.asked = self.last_question = example.prompt or ""
-            self.answered = self.first_answer = self.last_answer = (example.text if self.is_text else example.completion) or ""
+            self.answered = self.first_answer = self.last_answer = (
+                example.text if self.is_text else example.completion
+            ) or ""
             self.besides, self.calls_tools = "", False
 
     @cached_property

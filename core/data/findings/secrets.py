@@ -1,8 +1,9 @@
 """Secrets in a text: API keys by their prefixes, tokens, and data that identifies or reaches a person.
 
-Numbers are believed only where their check digits are right and they are written, or introduced, as what they are: of random numbers of 16
-digits one in ten passes a card's check. What makers print as an example (AKIA...EXAMPLE, example.com, 4111 1111 ...) is none.
-Each search begins with a plain look for a few letters, so that a row without any costs some microseconds.
+Numbers are believed only where their check digits are right and they are written, or introduced, as what they are: of
+random numbers of 16 digits one in ten passes a card's check. What makers print as an example (AKIA...EXAMPLE,
+example.com, 4111 1111 ...) is none. Each search begins with a plain look for a few letters, so that a row without any
+costs some microseconds.
 """
 
 from __future__ import annotations
@@ -12,11 +13,16 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 _KEYS = {
-    "sk-": r"sk-(?:ant-|proj-|or-v1-)?[\w-]{20,}", "ghp_": r"ghp_\w{36,}", "gho_": r"gho_\w{36,}", "ghs_": r"gh[sur]_\w{36,}",
-    "github_pat_": r"github_pat_\w{50,}", "glpat-": r"glpat-[\w-]{20,}", "hf_": r"hf_[A-Za-z0-9]{30,}", "AKIA": r"AKIA[0-9A-Z]{16}",
-    "ASIA": r"ASIA[0-9A-Z]{16}", "AIza": r"AIza[\w-]{35}", "xox": r"xox[abeoprs]-[\w-]{12,}", "_live_": r"[rsp]k_live_\w{20,}",
-    "npm_": r"npm_\w{36}", "pypi-": r"pypi-[\w-]{60,}", "SG.": r"SG\.[\w-]{20,}\.[\w-]{30,}", "hooks.slack": r"hooks\.slack\.com/services/[\w/]{20,}",
-    ":AA": r"\d{8,10}:AA[\w-]{32,}", "gsk_": r"gsk_\w{40,}", "dop_v1": r"dop_v1_[0-9a-f]{60,}", "tskey-": r"tskey-[\w-]{20,}",
+    "sk-": r"sk-(?:ant-|proj-|or-v1-)?[\w-]{20,}", "ghp_": r"ghp_\w{36,}", "gho_": r"gho_\w{36,}",
+    "ghs_": r"gh[sur]_\w{36,}",
+    "github_pat_": r"github_pat_\w{50,}", "glpat-": r"glpat-[\w-]{20,}", "hf_": r"hf_[A-Za-z0-9]{30,}",
+    "AKIA": r"AKIA[0-9A-Z]{16}",
+    "ASIA": r"ASIA[0-9A-Z]{16}", "AIza": r"AIza[\w-]{35}", "xox": r"xox[abeoprs]-[\w-]{12,}",
+    "_live_": r"[rsp]k_live_\w{20,}",
+    "npm_": r"npm_\w{36}", "pypi-": r"pypi-[\w-]{60,}", "SG.": r"SG\.[\w-]{20,}\.[\w-]{30,}",
+    "hooks.slack": r"hooks\.slack\.com/services/[\w/]{20,}",
+    ":AA": r"\d{8,10}:AA[\w-]{32,}", "gsk_": r"gsk_\w{40,}", "dop_v1": r"dop_v1_[0-9a-f]{60,}",
+    "tskey-": r"tskey-[\w-]{20,}",
 }  # fmt: skip
 _KEY = {mark: re.compile(r"(?<![\w-])" + pattern) for mark, pattern in _KEYS.items()}
 _JWT = re.compile(r"(?<![\w-])eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}")
@@ -32,10 +38,14 @@ _NO_EMAIL = re.compile(
 _IBAN = re.compile(r"(?<![A-Z0-9])[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![A-Z0-9])")
 _CARD = re.compile(r"(?<![\d.,-])(?:\d{4}([ -])\d{4}\1\d{4}\1\d{4}|3[47]\d\d([ -])\d{6}\2\d{5}|\d{15,16})(?![\d.,]?\d)")
 _ISSUED = re.compile(r"4\d{15}|5[1-5]\d{14}|2[2-7]\d{14}|3[47]\d{13}|6(?:011|5\d\d)\d{12}|62\d{14}")
-_TEST_CARDS = {"4111111111111111", "4242424242424242", "5555555555554444", "378282246310005", "4012888888881881", "6011111111111117", "5105105105105100", "4000056655665556"}  # fmt: skip
-_NEAR_CARD = re.compile(r"card|visa|master|amex|cvv|cvc|karte|carte|tarjeta|cart[aã]o|银行卡|信用卡|卡号", re.IGNORECASE)
+_TEST_CARDS = {"4111111111111111", "4242424242424242", "5555555555554444", "378282246310005", "4012888888881881",
+    "6011111111111117", "5105105105105100", "4000056655665556"}  # fmt: skip
+_NEAR_CARD = re.compile(
+    r"card|visa|master|amex|cvv|cvc|karte|carte|tarjeta|cart[aã]o|银行卡|信用卡|卡号", re.IGNORECASE
+)
 _PHONE = re.compile(
-    r"(?<![\w.,+/=-])(?:\+\d{1,3}[ .-]?(?:\(0?\d{1,4}\)[ .-]?)?\d{1,5}(?:[ .-]?\d{2,5}){1,4}|\(?0?\d{2,5}\)?(?:[ /.-]?\d{2,5}){2,4})(?![\w,.]?\d)"
+    r"(?<![\w.,+/=-])(?:\+\d{1,3}[ .-]?(?:\(0?\d{1,4}\)[ .-]?)?\d{1,5}(?:[ .-]?\d{2,5}){1,4}|\(?0?\d{2,5}\)?(?:[ "
+    r"/.-]?\d{2,5}){2,4})(?![\w,.]?\d)"
 )
 _NEAR_PHONE = re.compile(
     r"(?:\b(?:tel|phone|call|mobile|cell|whatsapp|fax|telefon|handy|mobil|anruf\w*|tél(?:éphone)?|teléfono|telefono)\b|电话|手机|热线|微信|联系)"
@@ -46,7 +56,8 @@ _FICTION = re.compile(r"555.?01\d\d|555.?\d{4}|1234567|(\d)\1{5}")
 _NO_DIGITS = re.compile(r"\D")
 # What stands in a row in place of a secret that was taken out; also the list of kinds.
 STAND_IN = {
-    "key": "[key]", "token": "[token]", "private_key": "[private key]", "email": "[e-mail]", "iban": "[account]", "card": "[card]",
+    "key": "[key]", "token": "[token]", "private_key": "[private key]", "email": "[e-mail]", "iban": "[account]",
+    "card": "[card]",
     "phone": "[phone]",
 }  # fmt: skip
 
@@ -72,10 +83,14 @@ def secrets(text: str) -> Iterator[FoundSecret]:
         yield from _each("iban", _IBAN, text, is_iban)
         cards = [*_each("card", _CARD, text, is_card)]
         yield from (
-            c for c in cards if not text[c.start : c.end].isdigit() or _NEAR_CARD.search(text[max(0, c.start - 60) : c.start])
+            c
+            for c in cards
+            if not text[c.start : c.end].isdigit() or _NEAR_CARD.search(text[max(0, c.start - 60) : c.start])
         )
         phones = _each("phone", _PHONE, text, _is_phone)
-        yield from (p for p in phones if text[p.start] == "+" or _NEAR_PHONE.search(text[max(0, p.start - 40) : p.start]))
+        yield from (
+            p for p in phones if text[p.start] == "+" or _NEAR_PHONE.search(text[max(0, p.start - 40) : p.start])
+        )
 
 
 _SEVEN_DIGITS = re.compile(r"\d[\d ()/.-]{5,}\d")
@@ -86,12 +101,16 @@ def _each(what: str, pattern: re.Pattern[str], text: str, is_real: Callable[[str
 
 
 def _is_random(found: str) -> bool:
-    """Not sk-xxxxxxxx, sk-your-key-here, AKIAIOSFODNN7EXAMPLE: a key has many different characters, digits among them, and no words."""
+    """Not sk-xxxxxxxx, sk-your-key-here, AKIAIOSFODNN7EXAMPLE: a key has many different characters, digits among them,
+    and no words."""
     low = found.lower()
     return (
         len(set(found)) >= 10
         and any(map(str.isdigit, found))
-        and not any(word in low for word in ("example", "your", "xxxx", "1234567", "abcdef", "key-here", "placeholder", "redacted"))
+        and not any(
+            word in low
+            for word in ("example", "your", "xxxx", "1234567", "abcdef", "key-here", "placeholder", "redacted")
+        )
     )
 
 
@@ -114,7 +133,9 @@ def is_card(found: str) -> bool:
 
 def _is_phone(found: str) -> bool:
     digits = _NO_DIGITS.sub("", found)
-    return 7 <= len(digits) <= 15 and len(set(digits)) >= 3 and not _FICTION.search(found) and not _FICTION.search(digits)
+    return (
+        7 <= len(digits) <= 15 and len(set(digits)) >= 3 and not _FICTION.search(found) and not _FICTION.search(digits)
+    )
 
 
 def masked(text: str) -> str:

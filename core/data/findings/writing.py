@@ -1,7 +1,8 @@
 """Traces of how a text was made: HTML tags and entities, and letters read in a wrong encoding (Ã¼, â€™).
 
-Markup counts in prose alone: where a row speaks of HTML, code or the like, or holds code, tags are what it is about. Wrong encodings are judged
-and mended by ftfy, which is asked only about rows with one of the pairs of characters that such a reading makes.
+Markup counts in prose alone: where a row speaks of HTML, code or the like, or holds code, tags are what it is about.
+Wrong encodings are judged and mended by ftfy, which is asked only about rows with one of the pairs of characters that
+such a reading makes.
 """
 
 from __future__ import annotations
@@ -18,12 +19,16 @@ from core.data.findings.said import RowWords
 _TAG = re.compile(
     r"</?(?:p|br|div|span|b|i|u|em|strong|a|ul|ol|li|h[1-6]|table|tr|td|th|tbody|thead|img|font|center|blockquote|sup|sub|small|hr)(?:\s[^<>]{0,300})?/?>"
     r"|&(?:nbsp|amp|lt|gt|quot|apos|#\d{2,5}|#x[0-9a-f]{2,5}|[lr][sd]quo|hellip|mdash|ndash);"
-    r"|\[(?:url|img|quote|color|size)=[^\]\n]{0,200}\]|\[/(?:url|img|quote|b|i|u|color|size)\]",  # [i] alone is an index
+    # [i] alone is an index
+    r"|\[(?:url|img|quote|color|size)=[^\]\n]{0,200}\]|\[/(?:url|img|quote|b|i|u|color|size)\]",
     re.IGNORECASE,
 )
 _BREAK = re.compile(r"<(?:br|/p|/div|/li|/tr|/h[1-6])\s*/?>", re.IGNORECASE)
 _ABOUT = re.compile(
-    r"html|\btags?\b|\bxml\b|\bcss\b|javascript|\bjsx?\b|\breact\b|\bvue\b|web ?page|web ?site|markdown|\bcode\b|网页|标签|代码|\bentit",
+    (
+        r"html|\btags?\b|\bxml\b|\bcss\b|javascript|\bjsx?\b|\breact\b|\bvue\b|web ?page|web "
+        r"?site|markdown|\bcode\b|网页|标签|代码|\bentit"
+    ),
     re.IGNORECASE,
 )
 _SIGNS = re.compile(r"[ÃÂâðïÐÑåæäçèéÎÏ][\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]")
@@ -33,9 +38,9 @@ _AROUND = 40  # characters
 
 def without_markup(text: str) -> str:
     """text without tags, entities as what they stand for, what ends a block as a line break."""
-    return html.unescape(_TAG.sub(lambda tag: tag[0] if tag[0].startswith("&") else "", _BREAK.sub("\n", text))).replace(
-        "\xa0", " "
-    )
+    return html.unescape(
+        _TAG.sub(lambda tag: tag[0] if tag[0].startswith("&") else "", _BREAK.sub("\n", text))
+    ).replace("\xa0", " ")
 
 
 def mended(text: str) -> str:

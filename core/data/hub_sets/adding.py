@@ -1,4 +1,5 @@
-"""Adds a downloaded part of a Hub dataset: refuses what is too large beforehand, reads it like any file, and records where it is from."""
+"""Adds a downloaded part of a Hub dataset: refuses what is too large beforehand, reads it like any file, and records
+where it is from."""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ def part_of(repo: str, told: AboutPart, rows: int) -> PartName:
 
 
 def bring(store: DatasetStore, part: PartName, came: Arrived, said: dict[str, Any], check: Callable[[], None]) -> str:
-    """said: Choices as JSON. The id of the set that it became. Raises DataError where it cannot be learned from, and what check raises."""
+    """said: Choices as JSON. The id of the set that it became. Raises DataError where it cannot be learned from, and
+    what check raises."""
     file = came.files[0] if len(came.files) == 1 and not part.rows else _as_lines(part, came.files, check)
     origin = Origin(origin_name=str(part).removeprefix("datasets/"), revision=came.commit, licence=came.licence)
     return store.import_file(file, name_of(part), Choices.model_validate(said), lambda rows=0: check(), origin).id

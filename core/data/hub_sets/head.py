@@ -1,4 +1,5 @@
-"""The first rows of a Hub dataset before it is downloaded: whether their format is known here, and a cell of them for a table."""
+"""The first rows of a Hub dataset before it is downloaded: whether their format is known here, and a cell of them for a
+table."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""`python -m core.data.large.worker FILE "" ACT ...`: reads a file, or repairs or checks a dataset, for core/data/large/apart.
+"""`python -m core.data.large.worker FILE "" ACT ...`: reads a file, or repairs or checks a dataset, for
+core/data/large/apart.
 
-Says on stdout, a JSON object a line, {rows} so far, and at last {done}, {refused: Message} or {os: [errno, reason]}. Where nobody listens any more,
-a write fails and it ends. A bug leaves its traceback on stderr, that of whoever asked.
+Says on stdout, a JSON object a line, {rows} so far, and at last {done}, {refused: Message} or {os: [errno, reason]}.
+Where nobody listens any more, a write fails and it ends. A bug leaves its traceback on stderr, that of whoever asked.
 """
 
 from __future__ import annotations

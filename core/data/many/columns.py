@@ -1,7 +1,8 @@
 """Columns of per-row numbers in unnamed, memory-mapped files. No torch.
 
-What is mapped the system takes back whenever it needs the room. A file is gone when nobody reads it any more, also where its process is killed;
-one that would be smaller than IN_MEMORY_BYTES is never made. Whoever appends gets OSError where the disk takes nothing more, never later.
+What is mapped the system takes back whenever it needs the room. A file is gone when nobody reads it any more, also
+where its process is killed; one that would be smaller than IN_MEMORY_BYTES is never made. Whoever appends gets OSError
+where the disk takes nothing more, never later.
 """
 
 from __future__ import annotations

@@ -26,7 +26,8 @@ def held(rows: int, eval_fraction: float) -> int:
 
 
 def split(rows: int, eval_fraction: float, seed: int, folder: Path | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Row numbers for training and for measuring, both in file order. Fewer than 20 rows are all trained. folder: core/data/many/columns."""
+    """Row numbers for training and for measuring, both in file order. Fewer than 20 rows are all trained. folder:
+    core/data/many/columns."""
     is_held, parts = _drawn(rows, held(rows, eval_fraction), random.Random(seed)), []
     for wanted in (False, True):
         column = Column(np.int64, folder)
@@ -36,8 +37,11 @@ def split(rows: int, eval_fraction: float, seed: int, folder: Path | None = None
     return parts[0], parts[1]
 
 
-def parted(count: int, recipe: Recipe, repeats: Repeats | None, folder: Path | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of a recipe's rows for training and for validation, without repeated ones where it removes them and `repeats` are given."""
+def parted(
+    count: int, recipe: Recipe, repeats: Repeats | None, folder: Path | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of a recipe's rows for training and for validation, without repeated ones where it removes them and
+    `repeats` are given."""
     data, seed = recipe.data, recipe.train.seed
     if not data.deduplicate or repeats is None:
         return split(count, data.eval_fraction, seed, folder)

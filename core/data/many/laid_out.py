@@ -1,4 +1,5 @@
-"""The pieces of many rows, block by block: where each lies and what of it is trained; mapped, not held (core/data/many/columns). No torch.
+"""The pieces of many rows, block by block: where each lies and what of it is trained; mapped, not held
+(core/data/many/columns). No torch.
 
 Some 70 bytes a piece on disk for as long as a run lasts, and none of memory by row.
 """
@@ -19,7 +20,8 @@ from core.data.sets.tokens import Placed, Tokens
 
 PLACES = np.dtype([(name, np.int32) for name in ("example", "start", "end", "learned")])
 EXAMPLES = np.dtype(
-    [("offset", np.int64), ("lengths", np.int32), ("segment", np.int32), ("is_text", bool), ("is_bad", bool)], align=True
+    [("offset", np.int64), ("lengths", np.int32), ("segment", np.int32), ("is_text", bool), ("is_bad", bool)],
+    align=True,
 )
 
 
@@ -28,13 +30,24 @@ class LaidOut:
         self._folder, self._examples = folder, 0
         self._like: tuple[type[Pieces], int, LongExamples, int] = (Pieces, 0, "drop", 0)
         self._numbers: dict[Segment, int] = {}
-        self._columns = {"places": Column(PLACES, folder), "examples": Column(EXAMPLES, folder), "runs": Column(np.int32, folder)}
+        self._columns = {
+            "places": Column(PLACES, folder),
+            "examples": Column(EXAMPLES, folder),
+            "runs": Column(np.int32, folder),
+        }
 
     def add(self, pieces: Pieces) -> None:
         """Of the rows that come next. Raises OSError."""
         tokens, begin = pieces.tokens, self._examples
-        numbers = np.array([self._numbers.setdefault(segment, len(self._numbers)) for segment in tokens.segments], np.int32)
-        places = {"example": pieces.example + begin, "start": pieces.start, "end": pieces.end, "learned": pieces.learned}
+        numbers = np.array(
+            [self._numbers.setdefault(segment, len(self._numbers)) for segment in tokens.segments], np.int32
+        )
+        places = {
+            "example": pieces.example + begin,
+            "start": pieces.start,
+            "end": pieces.end,
+            "learned": pieces.learned,
+        }
         self._columns["places"].append(_records(PLACES, places))
         examples = {name: getattr(tokens, name) for name in EXAMPLES.names or () if name != "segment"}
         segment = numbers[tokens.segment] if len(numbers) else tokens.segment
@@ -47,7 +60,9 @@ class LaidOut:
         """All that were added. Raises OSError."""
         places, examples, runs = (column.read() for column in self._columns.values())
         placed = Placed(
-            runs=runs.reshape(-1, 3), segments=tuple(self._numbers), **{name: examples[name] for name in EXAMPLES.names or ()}
+            runs=runs.reshape(-1, 3),
+            segments=tuple(self._numbers),
+            **{name: examples[name] for name in EXAMPLES.names or ()},
         )
         kind, limit, how, again = self._like
         found = kind(placed, limit, how, **{name: places[name] for name in PLACES.names or ()}, again=again)

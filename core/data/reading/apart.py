@@ -26,14 +26,23 @@ LOOK_S = 0.05
 
 
 def listen(
-    module: str, path: Readable, *arguments: str, errors: int | None = subprocess.DEVNULL, waiting: Callable[[], None] | None = None
+    module: str,
+    path: Readable,
+    *arguments: str,
+    errors: int | None = subprocess.DEVNULL,
+    waiting: Callable[[], None] | None = None,
 ) -> Generator[Any]:
-    """What the process says, line by line; {"error": "memory" | "slow" | "broken"} at last where it came to no good end. It ends with the iterator.
+    """What the process says, line by line; {"error": "memory" | "slow" | "broken"} at last where it came to no good
+    end. It ends with the iterator.
 
-    errors: where its stderr goes; None: where that of this process goes. waiting: called each LOOK_S while it says nothing, and may raise;
-    for a process of few lines.
+    errors: where its stderr goes; None: where that of this process goes. waiting: called each LOOK_S while it says
+    nothing, and may raise; for a process of few lines.
     """
-    where = (os.path.abspath(str(path.archive)), path.name) if isinstance(path, Member) else (os.path.abspath(str(path)), "")
+    where = (
+        (os.path.abspath(str(path.archive)), path.name)
+        if isinstance(path, Member)
+        else (os.path.abspath(str(path)), "")
+    )
     process = subprocess.Popen(
         [sys.executable, "-m", module, *where, *arguments],
         stdin=subprocess.DEVNULL,
@@ -91,7 +100,8 @@ class _Watch:
         with contextlib.suppress(psutil.Error):
             seen = [psutil.Process(self._process.pid)]
             while not self.done.wait(LOOK_S):
-                if files.ON_WINDOWS and len(seen) == 1:  # there a venv's python.exe is a small program that starts the interpreter
+                if files.ON_WINDOWS and len(seen) == 1:
+                    # there a venv's python.exe is a small program that starts the interpreter
                     seen += seen[0].children()
                 too_large = sum(each.memory_info().rss for each in seen) > MOST_MEMORY
                 if too_large or time.monotonic() - self.heard_s > LONGEST_SILENCE_S:

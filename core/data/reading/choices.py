@@ -25,7 +25,9 @@ class Choices(Frozen):
     sheet: str | None = Field(None, description="Which sheet of a spreadsheet is read.")
     header: bool | None = Field(None, description="Of a table: whether its first row holds the names of its columns.")
     voice: str | None = Field(None, description="Of a chat: whose messages are the answers.")
-    gap_hours: float | None = Field(None, description="Of a chat: hours of silence after which another conversation begins.")
+    gap_hours: float | None = Field(
+        None, description="Of a chat: hours of silence after which another conversation begins."
+    )
     pseudonyms: bool | None = Field(
         None, description="Of a chat: whether stand-ins replace the others' names, numbers, addresses and links."
     )

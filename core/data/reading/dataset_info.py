@@ -26,7 +26,8 @@ _COLUMNS = {
 }
 _RANKED = {"chosen": "chosen", "rejected": "rejected"}
 _TAGS = {
-    "user_tag": "human", "assistant_tag": "gpt", "observation_tag": "observation", "function_tag": "function_call", "system_tag": "system",
+    "user_tag": "human", "assistant_tag": "gpt", "observation_tag": "observation", "function_tag": "function_call",
+    "system_tag": "system",
 }  # fmt: skip
 
 
@@ -39,7 +40,8 @@ class Layout(Frozen):
     roles: dict[str, str] = {}
 
     def of(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """A row with our names. What dataset_info.json does not name keeps its own, and is left out by name like any other column."""
+        """A row with our names. What dataset_info.json does not name keeps its own, and is left out by name like any
+        other column."""
         row = {
             self.columns.get(name, name): value
             for name, value in values.items()

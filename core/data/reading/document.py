@@ -1,9 +1,11 @@
-"""The process that reads a document as text: `python -m core.data.reading.document FILE MEMBER KIND ENCODING`; prints JSON lines.
+"""The process that reads a document as text: `python -m core.data.reading.document FILE MEMBER KIND ENCODING`; prints
+JSON lines.
 
-A line is a text, one block of the document each (a paragraph, a heading with "# ", a row of a table), "" between blocks; {"pages": n} for pages
-without any text; or {"error": ..., "reason": ...}. MEMBER: of a FILE that is a zip. ENCODING: of one that is a text. Libraries of the extra `documents` do
-the reading; they meet what strangers wrote, so neither their memory nor their end is the app's: whatever else they raise ends this process.
-Of ours this imports nothing.
+A line is a text, one block of the document each (a paragraph, a heading with "# ", a row of a table), "" between
+blocks; {"pages": n} for pages without any text; or {"error": ..., "reason": ...}. MEMBER: of a FILE that is a zip.
+ENCODING: of one that is a text. Libraries of the extra `documents` do the reading; they meet what strangers wrote, so
+neither their memory nor their end is the app's: whatever else they raise ends this process. Of ours this imports
+nothing.
 """
 
 from __future__ import annotations
@@ -18,8 +20,23 @@ from typing import IO, Any
 from urllib.parse import unquote
 
 MOST_BYTES = 256 << 20  # of a document
-_BLOCKS = {"p", "div", "li", "tr", "pre", "blockquote", "section", "article", "header", "footer", "main", "aside", "dt", "dd", "figure", "figcaption", "ul", "ol", "table", "body", "br", "hr", "h1", "h2", "h3", "h4", "h5", "h6"}  # fmt: skip
-_UNSEEN = {"script", "style", "nav", "template", "noscript", "head", "svg", "math", "iframe", "button", "form", "select"}
+_BLOCKS = {"p", "div", "li", "tr", "pre", "blockquote", "section", "article", "header", "footer", "main", "aside", "dt",
+    "dd", "figure", "figcaption", "ul", "ol", "table", "body", "br", "hr", "h1", "h2", "h3", "h4", "h5",
+    "h6"}  # fmt: skip
+_UNSEEN = {
+    "script",
+    "style",
+    "nav",
+    "template",
+    "noscript",
+    "head",
+    "svg",
+    "math",
+    "iframe",
+    "button",
+    "form",
+    "select",
+}
 _SPACE = re.compile(r"[ \t\r\n\f\u00a0]+")
 _ENDS = re.compile(r"[.!?:…。！？][\"'”’»)\]]*$")
 _SILENCE_MS = 4_000  # between subtitles, begins a paragraph
@@ -49,7 +66,7 @@ def _bytes_of(path: str, member: str) -> IO[bytes]:
         return io.BytesIO(file.read(MOST_BYTES))
 
 
-# ---- Word -------------------------------------------------------------------------------------------------------------
+# ---- Word ----------------------------------------------------------------------------------------
 def _docx(file: IO[bytes]) -> Iterator[Any]:
     import docx
     from docx.table import Table
@@ -71,7 +88,7 @@ def _docx(file: IO[bytes]) -> Iterator[Any]:
             yield ""
 
 
-# ---- PDF --------------------------------------------------------------------------------------------------------------
+# ---- PDF -----------------------------------------------------------------------------------------
 def _pdf(file: IO[bytes]) -> Iterator[Any]:
     import pypdf
 
@@ -89,7 +106,8 @@ def _pdf(file: IO[bytes]) -> Iterator[Any]:
 
 
 def _paragraphs(lines: list[str]) -> Iterator[str]:
-    """Lines of a page, put together: a paragraph ends at an empty line, or with a sentence in a line that is shorter than most."""
+    """Lines of a page, put together: a paragraph ends at an empty line, or with a sentence in a line that is shorter
+    than most."""
     longest = max(map(len, lines), default=0)
     text = ""
     for line in lines:
@@ -104,7 +122,7 @@ def _paragraphs(lines: list[str]) -> Iterator[str]:
         yield from (text, "")
 
 
-# ---- web pages and books ----------------------------------------------------------------------------------------------
+# ---- web pages and books -------------------------------------------------------------------------
 def _blocks(content: bytes) -> Iterator[str]:
     """What a browser shows of a page, block by block. content: in UTF-8."""
     import lxml.html
@@ -157,7 +175,11 @@ def _epub(file: IO[bytes]) -> Iterator[Any]:
         package = lxml.etree.fromstring(book.read(where), parser)
         files = {item.get("id"): item.get("href") for item in package.iterfind(".//{*}manifest/{*}item")}
         chapters = [files.get(item.get("idref")) for item in package.iterfind(".//{*}spine/{*}itemref")]
-        names = [posixpath.normpath(posixpath.join(posixpath.dirname(where), unquote(chapter))) for chapter in chapters if chapter]
+        names = [
+            posixpath.normpath(posixpath.join(posixpath.dirname(where), unquote(chapter)))
+            for chapter in chapters
+            if chapter
+        ]
         if _locked(book, names):
             raise _Locked
         for name in names:
@@ -173,7 +195,7 @@ def _locked(book: zipfile.ZipFile, names: Iterable[str]) -> bool:
     return any(name in unquote(about) for name in names)
 
 
-# ---- subtitles --------------------------------------------------------------------------------------------------------
+# ---- subtitles -----------------------------------------------------------------------------------
 def _subtitles(content: str) -> Iterator[Any]:
     """What is said, without its times, in sentences."""
     import pysubs2

@@ -47,13 +47,17 @@ def _about(path: Readable, said: dict[str, Any]) -> Iterator[Loss]:
         case None:
             yield from [Loss("page")] * said["pages"]
         case "missing":
-            raise DataError("data.documents_missing", file=path.name, package=said["reason"], command=_command(), size_mb=SIZE_MB)
+            raise DataError(
+                "data.documents_missing", file=path.name, package=said["reason"], command=_command(), size_mb=SIZE_MB
+            )
         case "password":
             raise DataError("data.sheet_password", file=path.name)
         case "memory" | "slow":
             raise DataError("data.document_too_large", file=path.name, limit_mib=apart.MOST_MEMORY // MIB)
         case _:
-            raise DataError("data.broken_document", file=path.name, reason=said.get("reason") or msg("data.sheet_ended"))
+            raise DataError(
+                "data.broken_document", file=path.name, reason=said.get("reason") or msg("data.sheet_ended")
+            )
 
 
 def _command() -> str:

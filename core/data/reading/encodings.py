@@ -1,7 +1,8 @@
-"""Decodes a text: by its BOM, as UTF-8, as UTF-16 without BOM, or in the encoding that charset-normalizer finds most plausible.
+"""Decodes a text: by its BOM, as UTF-8, as UTF-16 without BOM, or in the encoding that charset-normalizer finds most
+plausible.
 
-Nothing is guessed in silence: what is not UTF-8 is a note, and so is what would make as much sense. A text that is UTF-8 but for some bytes is
-damaged UTF-8 and nothing else.
+Nothing is guessed in silence: what is not UTF-8 is a note, and so is what would make as much sense. A text that is
+UTF-8 but for some bytes is damaged UTF-8 and nothing else.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from core.values import MIB
 
 _CHUNK = MIB
 _SAMPLE = 64 << 10  # bytes of lines that are not ASCII
-# Of what makes as much sense, the first is taken: how many people write it, and several bytes a character before one, which fits everything.
+# Of what makes as much sense, the first is taken: how many people write it, and several bytes a character before one,
+# which fits everything.
 LIKELY = (
-    "gb18030", "big5", "cp932", "euc_jp", "cp949", "cp1252", "cp1251", "cp1250", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "koi8_r",
+    "gb18030", "big5", "cp932", "euc_jp", "cp949", "cp1252", "cp1251", "cp1250", "cp1253", "cp1254", "cp1255", "cp1256",
+    "cp1257", "koi8_r",
     "cp874", "mac_roman", "cp850",
 )  # fmt: skip
 _WIDE = 5  # of them have characters of several bytes
@@ -44,7 +47,8 @@ class FoundEncoding:
 
 
 def find(path: Readable, head: bytes, said: str | None, check: Callable[[], None]) -> FoundEncoding:
-    """Reads the whole file. said: by a person; it is not questioned. check: called often, and may raise. Raises DataError for what is no text, or has none in it."""
+    """Reads the whole file. said: by a person; it is not questioned. check: called often, and may raise. Raises
+    DataError for what is no text, or has none in it."""
     encoding = _checked(said, head) if said else _by_first_bytes(path, head)
     sha256, first_bad, blank = _scan(path, encoding, check)
     if blank:
@@ -85,7 +89,8 @@ def _by_first_bytes(path: Readable, head: bytes) -> str:
     nuls = head.count(0)
     if nuls == 0:
         return "utf-8"
-    # A text has no NUL: where they all are halves of a character, it is UTF-16, of Latin letters or of the blanks between others.
+    # A text has no NUL: where they all are halves of a character, it is UTF-16, of Latin letters or of the blanks
+    # between others.
     first, second = head[0::2].count(0), head[1::2].count(0)
     if max(first, second) * 10 > nuls * 9 and len(head) > 3 and (nuls * 4 > len(head) or not _is_utf8(head)):
         name = "utf-16-le" if second > first else "utf-16-be"
@@ -112,7 +117,8 @@ def chunks(path: Readable, check: Callable[[], None] = lambda: None) -> Iterator
 
 
 def _scan(path: Readable, encoding: str, check: Callable[[], None] = lambda: None) -> tuple[str, int | None, bool]:
-    """sha256, byte offset of the first byte that does not decode (None: all do), and whether all of it is white space."""
+    """sha256, byte offset of the first byte that does not decode (None: all do), and whether all of it is white
+    space."""
     digest, blank, first_bad, position = hashlib.sha256(), True, None, 0
     # Plain utf-8 also where there is a BOM, since utf-8-sig counts its offsets from after it.
     decoder = codecs.getincrementaldecoder("utf-8" if encoding == "utf-8-sig" else encoding)()

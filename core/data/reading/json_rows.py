@@ -1,7 +1,8 @@
 """Rows from JSON Lines and JSON: one object per line, one array, or an object around an array, streamed by ijson.
 
-ijson's events are put together here, since it tells no line, and of half a character ("\\ud83d" alone), NaN and numbers without end it makes
-something else, or gives up. A row in which it may have done so is decoded by `json` again, and so is a place at which it gives up, to say why.
+ijson's events are put together here, since it tells no line, and of half a character ("\\ud83d" alone), NaN and numbers
+without end it makes something else, or gives up. A row in which it may have done so is decoded by `json` again, and so
+is a place at which it gives up, to say why.
 """
 
 from __future__ import annotations
@@ -227,8 +228,9 @@ def _pass_over(stream: _Stream, events: Iterator[Event]) -> bool:
 class _Stream:
     """ijson's events out of a file, and the bytes since the last row that was whole.
 
-    A piece of the file that is handed to ijson ends with an object (before the rows: with whatever may end there), so the bytes of a row that is
-    one are known. A row that is none, which is refused anyway, may end anywhere: its bytes stay with those of the next.
+    A piece of the file that is handed to ijson ends with an object (before the rows: with whatever may end there), so
+    the bytes of a row that is one are known. A row that is none, which is refused anyway, may end anywhere: its bytes
+    stay with those of the next.
     """
 
     def __init__(self, source: Source, limits: Limits):
@@ -270,7 +272,8 @@ class _Stream:
         return self._since_line + self._since.count(b"\n", 0, lead.end() if lead else 0)
 
     def _last(self, text: str) -> tuple[int, Any, int]:
-        """Where the row behind those that were kept begins in what was seen since, the row, and where it ends. Raises ValueError."""
+        """Where the row behind those that were kept begins in what was seen since, the row, and where it ends. Raises
+        ValueError."""
         begins, value, at = 0, None, 0
         for number in range(self._kept + 1):
             between = _SEPARATED.match(text, at)
@@ -328,7 +331,8 @@ class _Stream:
         yield from found
 
     def _refuse_long_number(self, piece: bytes, goes_on: bool) -> None:
-        """Before ijson has it: 3.6 in C ends the process at an integer of more digits than Python's int() takes. Raises ValueError."""
+        """Before ijson has it: 3.6 in C ends the process at an integer of more digits than Python's int() takes. Raises
+        ValueError."""
         self._run += len(piece)
         if self._run >= _MOST_DIGITS and _LONG_NUMBER.search(self._since, max(0, len(self._since) - self._run)):
             self._run = 0
@@ -356,11 +360,16 @@ class _Stream:
         if len(self._since) > self._limits.row_bytes < len(self._since.strip(_BETWEEN)):
             limit_mib = round(self._limits.row_bytes / MIB, 2)
             raise DataError(
-                "data.json_row_too_large", file=self._source.path.name, row=self._row, line=self.line(), limit_mib=limit_mib
+                "data.json_row_too_large",
+                file=self._source.path.name,
+                row=self._row,
+                line=self.line(),
+                limit_mib=limit_mib,
             )
 
     def _decoded(self, error: Exception, more: bytes, rest: Iterator[bytes]) -> tuple[Any, bytes]:
-        """The row at which ijson gave up, as json reads it, and the bytes behind it. Raises DataError where it is broken for json too."""
+        """The row at which ijson gave up, as json reads it, and the bytes behind it. Raises DataError where it is
+        broken for json too."""
         if not self.in_rows:
             raise self._broken(error, more)
         while len(self._since) + len(more) < self._limits.row_bytes and (chunk := next(rest, b"")):
@@ -387,7 +396,9 @@ class _Stream:
                 raise json.JSONDecodeError(str(error).split("\n")[0][:200], text, len(self._context))
             json.loads(text)
             number = _NO_NUMBER.search(self._since)
-            reason: Message | str = msg("data.json_number", found=number[0].decode()) if number else str(error).split("\n")[0][:200]
+            reason: Message | str = (
+                msg("data.json_number", found=number[0].decode()) if number else str(error).split("\n")[0][:200]
+            )
         except RecursionError:
             return DataError("data.json_too_deep", **about, line=line, limit=self._limits.depth)
         except json.JSONDecodeError as found:
@@ -415,14 +426,16 @@ def _parser(context: bytes) -> tuple[list[Event], Any]:
 
 
 def _of_columns(value: dict[str, Any]) -> list[dict[str, Any]] | None:
-    """The rows of an object that holds columns, each a list of as many values, or as pandas writes it {"0": ..., "1": ...}; rows by a key of
-    theirs; or answers by their questions."""
+    """The rows of an object that holds columns, each a list of as many values, or as pandas writes it {"0": ..., "1":
+    ...}; rows by a key of theirs; or answers by their questions."""
     columns = list(value.values())
     if not columns or any(name.lower() in _TURNS for name in value):
         return None
     if len(value) > 1 and all(isinstance(said, str) and _QUESTION.search(name) for name, said in value.items()):
         return [{"question": name, "answer": said} for name, said in value.items()]
-    if len(value) > 1 and all(isinstance(row, dict) and row.keys() == columns[0].keys() and "0" not in row for row in columns):
+    if len(value) > 1 and all(
+        isinstance(row, dict) and row.keys() == columns[0].keys() and "0" not in row for row in columns
+    ):
         return [{"key": name, **row} for name, row in value.items()]
     if all(isinstance(column, dict) and "0" in column for column in columns):
         if any(column.keys() != columns[0].keys() for column in columns):

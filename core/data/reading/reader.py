@@ -1,4 +1,5 @@
-"""Rows out of a data file that somebody dropped in: JSON, JSONL, CSV, Parquet, spreadsheets, plain text; numbered and checked.
+"""Rows out of a data file that somebody dropped in: JSON, JSONL, CSV, Parquet, spreadsheets, plain text; numbered and
+checked.
 
 `probe` reads the file once (hash, encoding, what it really is), `read_rows` streams it. Nothing is executed, nothing
 is guessed silently: what was assumed is a note, what is wrong with one row is a Problem and reading goes on, what is
@@ -41,7 +42,8 @@ from core.errors import DataError
 
 Items = Iterator[Raw | Problem | Loss]
 _READERS: dict[str, Callable[[Source, Limits], Items]] = {
-    "json": json_rows, "jsonl": jsonl_rows, "csv": csv_rows, "parquet": parquet_rows, "txt": txt_rows, "yaml": yaml_rows,
+    "json": json_rows, "jsonl": jsonl_rows, "csv": csv_rows, "parquet": parquet_rows, "txt": txt_rows,
+    "yaml": yaml_rows,
     **dict.fromkeys(SPREADSHEETS, sheet_rows), **dict.fromkeys(DOCUMENTS, document_rows),
 }  # fmt: skip
 
@@ -64,7 +66,8 @@ def read_rows(path: str | Path | Source, limits: Limits = DEFAULT_LIMITS) -> Ite
 
 
 def _with_losses(items: Items, source: Source, limits: Limits) -> Iterator[Row | Problem]:
-    """Each row with what was left out before it, the last one with what was left out behind it too; a warning where no row is left for that."""
+    """Each row with what was left out before it, the last one with what was left out behind it too; a warning where no
+    row is left for that."""
     held: Row | None = None
     losses: tuple[Loss, ...] = ()
     for item in items:

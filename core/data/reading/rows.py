@@ -19,12 +19,30 @@ from core.recipe import Format
 from core.values import MIB, Frozen
 
 FileKind = Literal[
-    "json", "jsonl", "csv", "parquet", "txt", "xlsx", "xls", "xlsb", "ods", "zip", "docx", "pdf", "epub", "html", "srt", "yaml"
+    "json",
+    "jsonl",
+    "csv",
+    "parquet",
+    "txt",
+    "xlsx",
+    "xls",
+    "xlsb",
+    "ods",
+    "zip",
+    "docx",
+    "pdf",
+    "epub",
+    "html",
+    "srt",
+    "yaml",
 ]
 SUFFIXES: dict[str, FileKind] = {
-    ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".xlsx": "xlsx",
-    ".xlsm": "xlsx", ".xls": "xls", ".xlsb": "xlsb", ".ods": "ods", ".zip": "zip", ".docx": "docx", ".pdf": "pdf", ".epub": "epub",
-    ".html": "html", ".htm": "html", ".xhtml": "html", ".srt": "srt", ".vtt": "srt", ".txt": "txt", ".mbox": "txt", ".yaml": "yaml",
+    ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet",
+    ".xlsx": "xlsx",
+    ".xlsm": "xlsx", ".xls": "xls", ".xlsb": "xlsb", ".ods": "ods", ".zip": "zip", ".docx": "docx", ".pdf": "pdf",
+    ".epub": "epub",
+    ".html": "html", ".htm": "html", ".xhtml": "html", ".srt": "srt", ".vtt": "srt", ".txt": "txt", ".mbox": "txt",
+    ".yaml": "yaml",
     ".yml": "yaml", ".md": "txt",
 }  # fmt: skip
 SPREADSHEETS: tuple[FileKind, ...] = ("xlsx", "xls", "xlsb", "ods")
@@ -37,7 +55,9 @@ class Limits(Frozen):
     """How much of a file is taken; all of it can be read on a PC with 8 GiB of memory."""
 
     bytes: int = Field(2 << 30, description="Largest file, in bytes; Parquet counts unpacked.")
-    row_bytes: int = Field(4 * MIB, description="Largest row, in bytes of UTF-8 (a JSONL line, a JSON element, a CSV record).")
+    row_bytes: int = Field(
+        4 * MIB, description="Largest row, in bytes of UTF-8 (a JSONL line, a JSON element, a CSV record)."
+    )
     depth: int = Field(64, description="Deepest nesting of lists and objects in a row, in levels.")
     rows: int = Field(2_000_000, description="Most rows of a file.")
     columns: int = Field(10_000, description="Most columns of a table.")
@@ -49,7 +69,8 @@ DEFAULT_LIMITS = Limits()
 
 @dataclass(slots=True)
 class Row:
-    """One row as it stands in the file. number counts from 1; line is the physical line it begins on, where it has one."""
+    """One row as it stands in the file. number counts from 1; line is the physical line it begins on, where it has
+    one."""
 
     number: int
     values: dict[str, Any]
@@ -117,7 +138,8 @@ class Source:
     first_bad_byte: int | None = None
     sheet: str = ""  # of a spreadsheet: the one that is read
     sheets: tuple[str, ...] = ()  # all of its
-    header: bool | None = None  # whether the first row of a table is taken for names, where somebody said so or it is in doubt
+    # whether the first row of a table is taken for names, where somebody said so or it is in doubt
+    header: bool | None = None
     chat: str = ""  # which app exported it, as core/data/chats/kinds names it
     choices: Choices = NOTHING_SAID
     parts: tuple[Source, ...] = ()  # of several files
@@ -234,7 +256,9 @@ def column_names(file: str, cells: list[str], limits: Limits, is_row: bool = Fal
         if not name:
             names[position - 1] = f"column {position}"  # pandas writes its index without a name
         elif name.lower() in seen:
-            raise DataError("data.csv_duplicate_header", file=file, column=name, first=seen[name.lower()], second=position)
+            raise DataError(
+                "data.csv_duplicate_header", file=file, column=name, first=seen[name.lower()], second=position
+            )
         seen[name.lower()] = position
     return names
 
@@ -257,5 +281,7 @@ def lines_of(file: io.TextIOWrapper, limit: int) -> Iterator[tuple[int, str | No
 
 def too_big(row: int, line: int | None, size: int, limits: Limits) -> Problem:
     return Problem(
-        row=row, line=line, text=msg("data.row_too_large", mib=round(size / MIB, 1), limit_mib=round(limits.row_bytes / MIB, 2))
+        row=row,
+        line=line,
+        text=msg("data.row_too_large", mib=round(size / MIB, 1), limit_mib=round(limits.row_bytes / MIB, 2)),
     )

@@ -1,7 +1,8 @@
 """Several files as one dataset: a folder, or a zip of one. Which of its files are data, and in which order.
 
-An archive of ChatGPT or Claude is its conversations.json, one of WhatsApp its chat, a folder of LLaMA-Factory or easy-dataset what its
-dataset_info.json names; otherwise every file of a kind that is read, by name. Every other file is named.
+An archive of ChatGPT or Claude is its conversations.json, one of WhatsApp its chat, a folder of LLaMA-Factory or
+easy-dataset what its dataset_info.json names; otherwise every file of a kind that is read, by name. Every other file is
+named.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ Part = zips.Member | Inside
 
 
 def of_zip(path: Path, limits: Limits, choices: Choices, probe: Probe, sha256: str) -> Source:
-    return _source(path, [each for each in zips.members(path, limits) if _is_own(each.name)], limits, choices, probe, sha256)
+    return _source(
+        path, [each for each in zips.members(path, limits) if _is_own(each.name)], limits, choices, probe, sha256
+    )
 
 
 def of_folder(folder: Path, limits: Limits, choices: Choices, probe: Probe) -> Source:
@@ -88,7 +91,10 @@ def _is_own(name: str) -> bool:
 
 def by_name(name: str) -> list[tuple[int, str]]:
     """chapter 2 before chapter 10."""
-    return [(int(part), "") if part.isdecimal() and len(part) < 20 else (0, part.lower()) for part in re.split(r"(\d+)", name)]
+    return [
+        (int(part), "") if part.isdecimal() and len(part) < 20 else (0, part.lower())
+        for part in re.split(r"(\d+)", name)
+    ]
 
 
 def _source(path: Path, parts: Sequence[Part], limits: Limits, choices: Choices, probe: Probe, sha256: str) -> Source:
@@ -108,10 +114,15 @@ def _source(path: Path, parts: Sequence[Part], limits: Limits, choices: Choices,
     read = _named(_of_one_archive(read), parts)
     if not read:
         raise refused[0] if refused else DataError("data.no_data_inside", file=path.name, suffixes=sorted(SUFFIXES))
-    told = {str(source.path.name) for source in read} | ({SLACK_USERS} if any(source.people for source in read) else set())
+    told = {str(source.path.name) for source in read} | (
+        {SLACK_USERS} if any(source.people for source in read) else set()
+    )
     others = [part.name for part in parts if part.name not in told]
     notes = (*(_once(read) if len(read) > 1 else ()), *_notes(others, refused))
-    digest = sha256 or hashlib.sha256("".join(f"{source.path.name}\0{source.sha256}\0" for source in read).encode()).hexdigest()
+    digest = (
+        sha256
+        or hashlib.sha256("".join(f"{source.path.name}\0{source.sha256}\0" for source in read).encode()).hexdigest()
+    )
     size = sum(part.size for part in parts)
     if len(read) == 1:
         about = msg("data.note_one_file", file=read[0].path.name)
@@ -141,7 +152,9 @@ def _wanted(parts: Sequence[Part]) -> tuple[list[Part], dict[str, dataset_info.L
         found = [part for part in parts if part.name in layouts]
         if found:
             return found, layouts
-    known = [part for part in parts if part.suffix.lower() in SUFFIXES and not _ABOUT.match(PurePosixPath(part.name).name)]
+    known = [
+        part for part in parts if part.suffix.lower() in SUFFIXES and not _ABOUT.match(PurePosixPath(part.name).name)
+    ]
     data = [part for part in known if part.suffix.lower() not in WRITING]
     return data or known, {}
 
@@ -170,7 +183,9 @@ def _once(read: Sequence[Source]) -> list[Message]:
     said: list[Message] = []
     for source in read:
         for note in source.notes:
-            if all(note != other for _, other in [*((None, Message.model_validate(one.params["note"])) for one in said)]):
+            if all(
+                note != other for _, other in [*((None, Message.model_validate(one.params["note"])) for one in said)]
+            ):
                 said.append(msg("data.note_in_file", file=source.path.name, note=note))
     return said[:_MOST_NAMED]
 
@@ -184,7 +199,8 @@ def _notes(others: Sequence[str], refused: Sequence[DataError]) -> tuple[Message
     return tuple(said)
 
 
-Begun = tuple[Source, Format, dict[str, Role], Iterator[Row | Problem]]  # its format, what its columns are taken for, its rows
+# its format, what its columns are taken for, its rows
+Begun = tuple[Source, Format, dict[str, Role], Iterator[Row | Problem]]
 
 
 def start_each(source: Source, start: Callable[[Source], Begun], limits: Limits) -> Begun:
@@ -199,7 +215,9 @@ def start_each(source: Source, start: Callable[[Source], Begun], limits: Limits)
         raise refused[0]
     most = Counter(chosen for _, chosen, _, _ in begun).most_common(1)[0][0]
     roles = {name: role for _, _, of_part, _ in begun for name, role in of_part.items()}
-    warnings = (Problem(row=0, severity="warning", text=msg("data.note_refused_file", why=error.message)) for error in refused)
+    warnings = (
+        Problem(row=0, severity="warning", text=msg("data.note_refused_file", why=error.message)) for error in refused
+    )
     return source, most, roles, chain(_one_after_another(source, begun, limits), warnings)
 
 
@@ -230,10 +248,14 @@ def of_files(source: Source, rows: Counter[str]) -> list[Message]:
     """Which files a set comes from, and what was assumed of chats among them."""
     if not source.parts:
         return []
-    named = [msg("data.counted", name=name, count=count) for name, count in list(rows.items())[:_MOST_FILES_NAMED] if name]
+    named = [
+        msg("data.counted", name=name, count=count) for name, count in list(rows.items())[:_MOST_FILES_NAMED] if name
+    ]
     said = [
         msg(
-            "data.note_files", count=len(source.parts), files=named or [part.path.name for part in source.parts[:_MOST_FILES_NAMED]]
+            "data.note_files",
+            count=len(source.parts),
+            files=named or [part.path.name for part in source.parts[:_MOST_FILES_NAMED]],
         )
     ]
     if not source.chat:

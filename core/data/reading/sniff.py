@@ -1,4 +1,5 @@
-"""What a file is, before any row is read: size, encoding, kind, delimiter, checksum; refuses files that are not data."""
+"""What a file is, before any row is read: size, encoding, kind, delimiter, checksum; refuses files that are not
+data."""
 
 from __future__ import annotations
 
@@ -16,7 +17,17 @@ from pathlib import Path
 from core.data.chats import kinds
 from core.data.reading import encodings, several, spreadsheets, zips
 from core.data.reading.choices import NOTHING_SAID, Choices
-from core.data.reading.rows import DEFAULT_LIMITS, DOCUMENTS, SPREADSHEETS, SUFFIXES, FileKind, Limits, Raw, Readable, Source
+from core.data.reading.rows import (
+    DEFAULT_LIMITS,
+    DOCUMENTS,
+    SPREADSHEETS,
+    SUFFIXES,
+    FileKind,
+    Limits,
+    Raw,
+    Readable,
+    Source,
+)
 from core.data.reading.table_rows import ANKI, csv_rows
 from core.data.shapes import header
 from core.errors import DataError
@@ -46,9 +57,13 @@ _TIMES = re.compile(r"(?:\d+:)?\d{1,2}:\d\d[.,]\d{3} --> ")  # of a subtitle
 
 # --- looking at the file ---------------------------------------------------------------------------------------------
 def probe(
-    path: str | Readable, limits: Limits = DEFAULT_LIMITS, choices: Choices = NOTHING_SAID, check: Callable[[], None] = lambda: None
+    path: str | Readable,
+    limits: Limits = DEFAULT_LIMITS,
+    choices: Choices = NOTHING_SAID,
+    check: Callable[[], None] = lambda: None,
 ) -> Source:
-    """Read the whole file once and say what it is. check: called often, and may raise. Raises DataError for a file with no rows in it that can be read."""
+    """Read the whole file once and say what it is. check: called often, and may raise. Raises DataError for a file with
+    no rows in it that can be read."""
     path = Path(path) if isinstance(path, str) else path
     if isinstance(path, Path) and _is_folder(path):
         with translated(path):
@@ -63,14 +78,21 @@ def probe(
         if packed in DOCUMENTS or head.startswith(b"%PDF"):
             document: FileKind = packed or "pdf"
             return Source(
-                path, document, size, _digest(path, check), "", notes=(msg("data.note_document"), *_other_kind(path, document))
+                path,
+                document,
+                size,
+                _digest(path, check),
+                "",
+                notes=(msg("data.note_document"), *_other_kind(path, document)),
             )
         if packed and packed != "zip":
             told = spreadsheets.look(path, choices.sheet, limits)
             named = _header(choices, spreadsheets.holds_names(told.first))
             said = (*told.notes(), *_note_header(named, choices), *_other_kind(path, packed))
             sheet, sheets = told.sheet or "", (*told.sheets,)
-            return Source(path, packed, size, _digest(path, check), "", notes=said, sheet=sheet, sheets=sheets, header=named)
+            return Source(
+                path, packed, size, _digest(path, check), "", notes=said, sheet=sheet, sheets=sheets, header=named
+            )
         _refuse_what_is_not_data(path, head)
         if head.startswith(b"PAR1"):
             return Source(path, "parquet", size, _digest(path, check), "")
@@ -84,12 +106,19 @@ def probe(
         if kind == "csv":
             delimiter = _delimiter(path, encoding)
             if delimiter != ",":
-                notes.append(msg("data.note_delimiter", delimiter=msg(f"data.delimiter_{_DELIMITERS.index(delimiter)}")))
+                notes.append(
+                    msg("data.note_delimiter", delimiter=msg(f"data.delimiter_{_DELIMITERS.index(delimiter)}"))
+                )
             with path.open(encoding=encoding, errors="replace") as file:
-                is_anki = file.readline(100).lower().startswith(ANKI)  # its lines that begin with # say what the columns are
+                # its lines that begin with # say what the columns are
+                is_anki = file.readline(100).lower().startswith(ANKI)
             if not chat and not is_anki:
                 table = Source(path, kind, size, "", encoding, delimiter, header=False)
-                first = [[*raw.value.values()] for raw in islice(csv_rows(table, limits), header.LOOKED_AT) if isinstance(raw, Raw)]
+                first = [
+                    [*raw.value.values()]
+                    for raw in islice(csv_rows(table, limits), header.LOOKED_AT)
+                    if isinstance(raw, Raw)
+                ]
                 named = _header(choices, header.holds_names(first[0], first[1:]) if first else True)
                 notes += _note_header(named, choices)
         if kind in DOCUMENTS:
@@ -98,7 +127,17 @@ def probe(
             notes.append(msg("data.note_paragraphs"))
         notes += _other_kind(path, kind)
     return Source(
-        path, kind, size, found.sha256, encoding, delimiter, tuple(notes), first_bad, header=named, chat=chat, choices=choices
+        path,
+        kind,
+        size,
+        found.sha256,
+        encoding,
+        delimiter,
+        tuple(notes),
+        first_bad,
+        header=named,
+        chat=chat,
+        choices=choices,
     )
 
 
@@ -160,7 +199,8 @@ def _digest(path: Readable, check: Callable[[], None]) -> str:
 
 
 def _zip_or_spreadsheet(path: Readable, head: bytes, limits: Limits) -> FileKind | None:
-    """By content, or "zip". Of Office's old files, which begin alike, and of encrypted ones the name must say that it is a spreadsheet."""
+    """By content, or "zip". Of Office's old files, which begin alike, and of encrypted ones the name must say that it
+    is a spreadsheet."""
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return zips.kind_of(path, limits) or "zip"
     if head.startswith(_MAGIC["office"]) and SUFFIXES.get(path.suffix.lower()) in SPREADSHEETS:
@@ -201,7 +241,12 @@ def _kind(path: Readable, encoding: str, limits: Limits) -> FileKind:
         return "csv" if first.lower().startswith(ANKI) else "txt"
     if by_suffix == "jsonl" and len(lines) > 1 and all(line.startswith("[") for line in lines[:2]) and _is(list, first):
         return "jsonl"
-    if by_suffix == "jsonl" and any(line.startswith("{") for line in lines) and first != "{" and not first.startswith("["):
+    if (
+        by_suffix == "jsonl"
+        and any(line.startswith("{") for line in lines)
+        and first != "{"
+        and not first.startswith("[")
+    ):
         return "jsonl"
     if not first.startswith(("[", "{")):
         start = "".join(c if c.isprintable() else "?" for c in first[:20])
@@ -234,7 +279,9 @@ def _delimiter(path: Readable, encoding: str) -> str:
     best, best_score = ",", 0.0
     for delimiter in _DELIMITERS:
         try:
-            widths = [len(record) for record in csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter) if record]
+            widths = [
+                len(record) for record in csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter) if record
+            ]
         except csv.Error:
             continue
         if widths and widths[0] > 1:

@@ -1,7 +1,7 @@
 """Rows out of a sheet of .xlsx, .xls, .xlsb and .ods, read by core.data.reading.workbook in a process that is watched.
 
-The first row that is as wide as the table gives the names of the columns; what stands above it, such as a title, is named among what is left
-out. A sheet is held in memory as a whole, by that process: `apart.MOST_MEMORY` at most.
+The first row that is as wide as the table gives the names of the columns; what stands above it, such as a title, is
+named among what is left out. A sheet is held in memory as a whole, by that process: `apart.MOST_MEMORY` at most.
 """
 
 from __future__ import annotations
@@ -76,13 +76,17 @@ def sheet_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem | Loss]
             elif any(cell.strip() for cell in cells):
                 row += 1
                 # Where a column has no name, an empty cell is none of the row's.
-                kept = {name: cell for name, cell, given in zip(names, cells, named, strict=False) if given.strip() or cell.strip()}
+                kept = {
+                    name: cell
+                    for name, cell, given in zip(names, cells, named, strict=False)
+                    if given.strip() or cell.strip()
+                }
                 yield Raw(row, kept, number)
 
 
 def _names_at(rows: Sequence[list[str]], is_row: bool) -> int:
-    """The place of the row that names the columns: the first with words only that is at least half as wide as the widest, else the first of
-    that width; with is_row, the first of that width."""
+    """The place of the row that names the columns: the first with words only that is at least half as wide as the
+    widest, else the first of that width; with is_row, the first of that width."""
     filled = [[cell for cell in cells if cell.strip()] for cells in rows]
     widest = max(map(len, filled), default=0)
     wide = [at for at, cells in enumerate(filled) if cells and len(cells) >= _WIDE * widest]

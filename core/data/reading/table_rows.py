@@ -16,10 +16,12 @@ from core.errors import DataError, reason_of
 from core.messages import msg
 from core.values import MIB
 
-# A paragraph of plain text that is longer becomes several rows: some 4,000 tokens, so that rows can be kept apart, shuffled and looked at.
+# A paragraph of plain text that is longer becomes several rows: some 4,000 tokens, so that rows can be kept apart,
+# shuffled and looked at.
 MOST_CHARACTERS = 16_000
 ANKI = "#separator:"  # with what its exports begin
-# Where, best first: the last line, sentence or word that ends in the second half of it (greedy, up to where it may look).
+# Where, best first: the last line, sentence or word that ends in the second half of it (greedy, up to where it may
+# look).
 _ENDS = tuple(
     re.compile(rf"[\s\S]{{{MOST_CHARACTERS // 2},}}(?:{end})")
     for end in (r"\n", r"[.!?…][\"'”’»)\]]*\s|[。！？][”’」』）]*", r"\s")
@@ -57,7 +59,8 @@ def csv_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem | Loss]:
     assert source.delimiter is not None
     # Process-wide in the csv module, which has no other way to take a field above 128 KiB.
     csv.field_size_limit(max(csv.field_size_limit(), limits.row_bytes))
-    # Every end of a line as \n, in cells too: what Windows wrote would else be learned as other tokens than the same text from elsewhere.
+    # Every end of a line as \n, in cells too: what Windows wrote would else be learned as other tokens than the same
+    # text from elsewhere.
     with source.path.open(encoding=source.encoding) as file:
         lines = _CsvLines(file, limits.row_bytes)
         records = csv.reader(lines, delimiter=source.delimiter, strict=True)
@@ -86,7 +89,9 @@ def csv_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem | Loss]:
                 ):  # a title, as wide as the table
                     yield Loss("above")
                     continue
-                while record and not record[-1].strip() and (not is_row if header is None else len(record) > len(header)):
+                while (
+                    record and not record[-1].strip() and (not is_row if header is None else len(record) > len(header))
+                ):
                     record.pop()  # Excel pads rows with empty cells
                 if not any(cell.strip() for cell in record) and (header is None or not record):
                     continue
@@ -109,7 +114,9 @@ def csv_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem | Loss]:
             row += 1
             if len(record) != len(header):
                 yield Problem(
-                    row=row, line=begins, text=msg("data.csv_ragged", found=len(record), expected=len(header), columns=header[:20])
+                    row=row,
+                    line=begins,
+                    text=msg("data.csv_ragged", found=len(record), expected=len(header), columns=header[:20]),
                 )
                 continue
             yield Raw(row, dict(zip(header, record, strict=True)), begins)
@@ -126,7 +133,9 @@ def parquet_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
         with pyarrow.parquet.ParquetFile(seekable(source.path, limits)) as file:
             unpacked = sum(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
             if unpacked > limits.bytes:
-                raise DataError("data.too_large", file=source.path.name, mib=unpacked // MIB, limit_mib=limits.bytes // MIB)
+                raise DataError(
+                    "data.too_large", file=source.path.name, mib=unpacked // MIB, limit_mib=limits.bytes // MIB
+                )
             names = [name.lower() for name in file.schema_arrow.names]
             if len(names) > limits.columns:
                 raise DataError("data.too_many_columns", file=source.path.name, count=len(names), limit=limits.columns)
@@ -139,20 +148,27 @@ def parquet_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
                 else:
                     pieces = (batch,)
                 for piece in pieces:
-                    if piece.num_rows == 1 and piece.get_total_buffer_size() > limits.row_bytes and piece.nbytes > limits.row_bytes:
+                    if (
+                        piece.num_rows == 1
+                        and piece.get_total_buffer_size() > limits.row_bytes
+                        and piece.nbytes > limits.row_bytes
+                    ):
                         row += 1
                         yield too_big(row, None, piece.nbytes, limits)
                         continue
                     for values in piece.to_pylist():
                         row += 1
                         # pandas writes NaN where a cell is empty
-                        yield Raw(row, {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()})
+                        yield Raw(
+                            row, {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()}
+                        )
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         raise DataError("data.broken_parquet", file=source.path.name, row=row + 1, reason=reason_of(error)) from None
 
 
 def txt_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
-    """A row is a paragraph: the lines up to a blank one. A longer one, up to a book in one line, is several rows (`Paragraph`)."""
+    """A row is a paragraph: the lines up to a blank one. A longer one, up to a book in one line, is several rows
+    (`Paragraph`)."""
     row = 0
     with source.path.open(encoding=source.encoding) as file:
         paragraph = Paragraph()
@@ -173,7 +189,8 @@ def txt_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:
 
 
 class Paragraph:
-    """Lines of a paragraph as they come; what is longer than MOST_CHARACTERS goes out in parts, each ending with a line, a sentence or a word."""
+    """Lines of a paragraph as they come; what is longer than MOST_CHARACTERS goes out in parts, each ending with a
+    line, a sentence or a word."""
 
     def __init__(self) -> None:
         self._text, self._begins = "", 0
@@ -183,7 +200,10 @@ class Paragraph:
         for begin in range(0, len(line), MOST_CHARACTERS):  # what is left is written anew for each part
             self._text += line[begin : begin + MOST_CHARACTERS]
             while len(self._text) > MOST_CHARACTERS:
-                end = next((m.end() for pattern in _ENDS if (m := pattern.match(self._text, 0, MOST_CHARACTERS))), MOST_CHARACTERS)
+                end = next(
+                    (m.end() for pattern in _ENDS if (m := pattern.match(self._text, 0, MOST_CHARACTERS))),
+                    MOST_CHARACTERS,
+                )
                 part, self._text = self._text[:end], self._text[end:]
                 yield self._begins, part.strip("\n")
                 self._begins += part.count("\n")

@@ -1,12 +1,14 @@
-"""The process that opens a spreadsheet: `python -m core.data.reading.workbook FILE MEMBER SHEET MOST_BYTES`; prints JSON lines.
+"""The process that opens a spreadsheet: `python -m core.data.reading.workbook FILE MEMBER SHEET MOST_BYTES`; prints
+JSON lines.
 
-The first line: {"sheets": [[name, whether it is hidden], ...], "sheet": the one that is read, null where none has rows, "uncalculated": formulas
-without a stored value}, or {"error": ..., "reason": ...}. Then a line a row that has anything: [its number in the sheet, [its cells as text]], or
-[number, null, bytes] where it is larger than MOST_BYTES. MEMBER: of a FILE that is a zip. SHEET "": the first that
-has a table (two rows), else a row; of the visible ones if any has.
+The first line: {"sheets": [[name, whether it is hidden], ...], "sheet": the one that is read, null where none has rows,
+"uncalculated": formulas without a stored value}, or {"error": ..., "reason": ...}. Then a line a row that has anything:
+[its number in the sheet, [its cells as text]], or [number, null, bytes] where it is larger than MOST_BYTES. MEMBER: of
+a FILE that is a zip. SHEET "": the first that has a table (two rows), else a row; of the visible ones if any has.
 
-calamine lays a sheet out as one rectangle, so two cells far apart make it ask for more memory than there is, which ends its process; that must
-not be the app's. Cells give what is stored, never what a formula or a link to another file would give; no macro runs.
+calamine lays a sheet out as one rectangle, so two cells far apart make it ask for more memory than there is, which ends
+its process; that must not be the app's. Cells give what is stored, never what a formula or a link to another file would
+give; no macro runs.
 Of ours this imports nothing: it starts for every reading.
 """
 
@@ -37,7 +39,11 @@ def told(path: str, member: str, sheet: str, most_bytes: int) -> Iterator[Any]:
                 if str(about.typ).endswith(".WorkSheet")
             ]
             chosen = _chosen(book, sheet, shown)
-            yield {"sheets": shown, "sheet": chosen.name if chosen else None, "uncalculated": _uncalculated(path, member)}
+            yield {
+                "sheets": shown,
+                "sheet": chosen.name if chosen else None,
+                "uncalculated": _uncalculated(path, member),
+            }
             if chosen:
                 yield from _rows(chosen, most_bytes)
     except PasswordError:
@@ -74,13 +80,18 @@ def _rows(sheet: Any, most_bytes: int) -> Iterator[Any]:
 
 
 class _Merged:
-    """Cells merged over several rows: each row has what is seen beside it. Over several columns it stays in the first."""
+    """Cells merged over several rows: each row has what is seen beside it. Over several columns it stays in the
+    first."""
 
     def __init__(self, sheet: Any):
         left = sheet.start[1] if sheet.start else 0
         ranges = sheet.merged_cell_ranges or ()
         self._ahead = sorted(
-            ((first[0] + 1, last[0] + 1, first[1] - left) for first, last in ranges if last[0] > first[0] and first[1] >= left),
+            (
+                (first[0] + 1, last[0] + 1, first[1] - left)
+                for first, last in ranges
+                if last[0] > first[0] and first[1] >= left
+            ),
             reverse=True,
         )
         self._open: dict[int, tuple[int, str]] = {}  # column: last row, text
@@ -99,7 +110,8 @@ class _Merged:
 
 
 def as_text(cell: Any) -> str:
-    """As a person sees it, but for the format of numbers and dates, which is not read: 3, 0.1, TRUE, 2025-03-12 21:14."""
+    """As a person sees it, but for the format of numbers and dates, which is not read: 3, 0.1, TRUE, 2025-03-12
+    21:14."""
     if isinstance(cell, bool):
         return str(cell).upper()
     if isinstance(cell, float):
@@ -134,7 +146,8 @@ def _uncalculated(path: str, member: str) -> int:
                                 found += sum(rest.count(ending, 0, cut) for ending in _UNCALCULATED)
                                 rest = rest[cut:]
                             rest = rest[-200:]
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error):  # calamine says what is wrong with it
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error):
+        # calamine says what is wrong with it
         return found
     return found
 

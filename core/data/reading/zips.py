@@ -21,10 +21,22 @@ MOST_DIRECTORY = 32 * MIB  # bytes; some 300,000 files
 MOST_HELD = 256 * MIB  # bytes
 _CHUNK = 64 << 10
 # What Python's zipfile raises for bytes that are no archive, or one of another kind than it knows.
-BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, RuntimeError, EOFError, ValueError, OverflowError)
+BROKEN = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    OverflowError,
+)
 # Kinds that are zips, by a file in them.
 _KINDS: dict[str, FileKind] = {"xl/workbook.xml": "xlsx", "xl/workbook.bin": "xlsb", "word/document.xml": "docx"}
-_MIMETYPES: dict[bytes, FileKind] = {b"application/vnd.oasis.opendocument.spreadsheet": "ods", b"application/epub+zip": "epub"}
+_MIMETYPES: dict[bytes, FileKind] = {
+    b"application/vnd.oasis.opendocument.spreadsheet": "ods",
+    b"application/epub+zip": "epub",
+}
 
 
 def seekable(path: Readable, limits: Limits) -> IO[bytes]:
@@ -110,10 +122,14 @@ class Member:
         parts = self.name.replace("\\", "/").split("/")
         return "data.member_outside" if ".." in parts or self.name.startswith(("/", "\\")) or ":" in parts[0] else ""
 
-    def open(self, mode: str = "r", encoding: str | None = None, errors: str | None = None, newline: str | None = None) -> Any:
+    def open(
+        self, mode: str = "r", encoding: str | None = None, errors: str | None = None, newline: str | None = None
+    ) -> Any:
         """mode: "r" or "rb". What is read may raise DataError."""
         unpacked = io.BufferedReader(_Unpacked(self.archive, self._info), _CHUNK)
-        return unpacked if mode == "rb" else io.TextIOWrapper(unpacked, encoding=encoding, errors=errors, newline=newline)
+        return (
+            unpacked if mode == "rb" else io.TextIOWrapper(unpacked, encoding=encoding, errors=errors, newline=newline)
+        )
 
 
 class _Unpacked(io.RawIOBase):

@@ -18,7 +18,8 @@ _WRITTEN = re.compile(rf"(?:\\n\\n)?{_EMPTY}(?:\\n\\n)?")  # in JSON: a missing 
 
 
 def draft_of(values: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The row as `Example.as_dict` gives it, with "" for each text that is missing; None where something else is wrong with it.
+    """The row as `Example.as_dict` gives it, with "" for each text that is missing; None where something else is wrong
+    with it.
 
     values: the columns of the row. An answer that is marked as bad is taken for one to be mended.
     """

@@ -6,8 +6,8 @@ import numpy as np
 
 
 def earliest(hashes: np.ndarray) -> np.ndarray:
-    """(R,) for each of (R,) 64-bit values the position of the first that equals it; they are sorted afterwards. Two million different ones meet once in
-    ten million sets. A dictionary of a million rows took 250 MB for the same."""
+    """(R,) for each of (R,) 64-bit values the position of the first that equals it; they are sorted afterwards. Two
+    million different ones meet once in ten million sets. A dictionary of a million rows took 250 MB for the same."""
     order = np.argsort(hashes, kind="stable").astype(np.int32)  # of two million rows each array of eight bytes is 16 MB
     hashes.sort()
     begins = np.arange(len(hashes), dtype=np.int32)  # where among the ordered those begin that equal each

@@ -1,17 +1,21 @@
 """Versions of a dataset: a log with one line per change, over rows that stay as they were read. No torch.
 
-edits-<reading>.jsonl    one line a change: {version, parent, time, what, remove: [row], change: [[row, written]], add: [written]}, numbers that are
-                         many as _said writes them; or, where somebody went back or forth, {head}. The last line says which version the set is at.
-                         Version 0 is the file.
+edits-<reading>.jsonl    one line a change: {version, parent, time, what, remove: [row], change: [[row, written]], add:
+[written]}, numbers that are
+                         many as _said writes them; or, where somebody went back or forth, {head}. The last line says
+                         which version the set is at. Version 0 is the file.
 written-<reading>.jsonl  one line a row that somebody wrote: {row, example}; a change names them by their number, from 0
-begins-<reading>         where each of its lines begins and the last ends, as int64, of a file with many; made again where it does not fit
+begins-<reading>         where each of its lines begins and the last ends, as int64, of a file with many; made again
+where it does not fit
 
 A row is named by its number in the file, whatever it says by now; one that was added by a number behind those of the
-file. A row of the file that cannot be learned from is changed and removed as any other, and counts among the rows once it
-is changed. Written rows are in
-place before the change that names them, so a crash leaves at most rows that nobody names. Who writes holds edits.lock (core/data/store). A version
-costs no copy: a run finds the one that it learned from for as long as the set is here. While it is open, which row says what is mapped from files
-without a name, 16 bytes a row and 8 for each row that somebody wrote; where each row is changed, as much again is held for each change.
+file. A row of the file that cannot be learned from is changed and removed as any other, and counts among the rows once
+it is changed. Written rows are in
+place before the change that names them, so a crash leaves at most rows that nobody names. Who writes holds edits.lock
+(core/data/store). A version
+costs no copy: a run finds the one that it learned from for as long as the set is here. While it is open, which row says
+what is mapped from files without a name, 16 bytes a row and 8 for each row that somebody wrote; where each row is
+changed, as much again is held for each change.
 """
 
 from __future__ import annotations
@@ -42,7 +46,8 @@ from core.messages import Message, msg
 
 @dataclass(frozen=True, eq=False)
 class Change:
-    """remove (R,): rows that go. change (C, 2): row, number of what was written in its place. add (A,): numbers of written rows. All int64."""
+    """remove (R,): rows that go. change (C, 2): row, number of what was written in its place. add (A,): numbers of
+    written rows. All int64."""
 
     version: int
     parent: int
@@ -54,11 +59,15 @@ class Change:
 
 
 class Edited(Rows):
-    """The rows of a version. columns, which are taken out of the list: numbers (N,) by which rows are named, source (N,) which written row each says,
-    -1 what the file says, places (N,) among the rows of the file that can be learned from. is_flawed (F,) of bool: which
-    of the rows that could not be learned from still cannot. folder: where they are mapped from. Raises OSError."""
+    """The rows of a version. columns, which are taken out of the list: numbers (N,) by which rows are named, source
+    (N,) which written row each says,
+    -1 what the file says, places (N,) among the rows of the file that can be learned from. is_flawed (F,) of bool:
+    which of the rows that could not be learned from still cannot. folder: where they are mapped from. Raises
+    OSError."""
 
-    def __init__(self, base: Rows, columns: list[np.ndarray], is_flawed: np.ndarray, written: WrittenRows, folder: Path):
+    def __init__(
+        self, base: Rows, columns: list[np.ndarray], is_flawed: np.ndarray, written: WrittenRows, folder: Path
+    ):
         assert base.path is not None
         super().__init__(base.path)
         self._is_flawed = is_flawed
@@ -126,7 +135,8 @@ class WrittenRows(Sequence[Example]):
 
 
 def _begins(path: Path) -> np.ndarray:
-    """(N + 1,) where the lines of a file begin, and its end. Of many they are kept: a look at each change would read all of them."""
+    """(N + 1,) where the lines of a file begin, and its end. Of many they are kept: a look at each change would read
+    all of them."""
     size = path.stat().st_size if path.exists() else 0
     with suppress(OSError, ValueError):  # none, or not whole
         known = np.fromfile(_beside(path), "<i8")
@@ -154,11 +164,16 @@ def _said(numbers: np.ndarray) -> list[Any] | str:
 
 
 def _heard(said: list[Any] | str) -> np.ndarray:
-    return np.frombuffer(zlib.decompress(base64.b64decode(said)), "<i8") if isinstance(said, str) else np.array(said, np.int64)
+    return (
+        np.frombuffer(zlib.decompress(base64.b64decode(said)), "<i8")
+        if isinstance(said, str)
+        else np.array(said, np.int64)
+    )
 
 
 def _found(numbers: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """numbers (N,) rise. Where those of `wanted` (W,) are that are among them, and which of `wanted` are: (F,), (W,) of bool."""
+    """numbers (N,) rise. Where those of `wanted` (W,) are that are among them, and which of `wanted` are: (F,), (W,) of
+    bool."""
     at = np.minimum(np.searchsorted(numbers, wanted), max(0, len(numbers) - 1))
     there = numbers[at] == wanted if len(numbers) else np.zeros(len(wanted), bool)
     return at[there], there
@@ -217,7 +232,8 @@ class Edits:
         source = np.full(len(numbers), -1, np.int32)
         flawed = base.flawed_numbers()
         is_flawed = np.ones(len(flawed), bool)
-        for change in story:  # numbers rise all the while: nothing that a million rows would take twice is sorted or kept
+        for change in story:
+            # numbers rise all the while: nothing that a million rows would take twice is sorted or kept
             for named in (change.remove, change.change[:, 0]):
                 is_flawed[_found(flawed, named)[0]] = False
             gone, _ = _found(numbers, change.remove)
@@ -250,7 +266,8 @@ class Edits:
         change: Iterable[tuple[int, Example]] = (),
         add: Iterable[Example] = (),
     ) -> Change:
-        """A new version. change: one is held at a time. Raises DataError for a row that the newest does not have, and where nothing would change; OSError."""
+        """A new version. change: one is held at a time. Raises DataError for a row that the newest does not have, and
+        where nothing would change; OSError."""
         newest = self.rows(base)
         now, flawed = newest.numbers(), newest.flawed_numbers()
         gone, new, changed = np.fromiter(dict.fromkeys(remove), np.int64), list(add), array("q")
@@ -272,9 +289,15 @@ class Edits:
         behind = first + len(changed)
         made = Change(
             max(self.changes, default=0) + 1, self.head, round(time.time(), 3), what, gone,
-            np.stack((np.frombuffer(changed, np.int64), np.arange(first, behind)), 1), np.arange(behind, behind + len(new)),
+            np.stack((np.frombuffer(changed, np.int64), np.arange(first, behind)), 1), np.arange(behind,
+                behind + len(new)),
         )  # fmt: skip
-        record: dict[str, Any] = {"version": made.version, "parent": made.parent, "time": made.time, "what": what.model_dump()}
+        record: dict[str, Any] = {
+            "version": made.version,
+            "parent": made.parent,
+            "time": made.time,
+            "what": what.model_dump(),
+        }
         numbers = {"remove": _said(made.remove), "change": _said(made.change), "add": _said(made.add)}
         files.append_line(self._log, record | numbers)
         self.changes[made.version], self.head = made, made.version
@@ -293,7 +316,9 @@ class Edits:
                     file.write(b"\n")  # after half a line of a full disk or a crash
                     begins[-1] += 1
                 for row, example in chain((one,), rows):
-                    file.write(json.dumps({"row": row, "example": example.as_dict()}, ensure_ascii=False).encode() + b"\n")
+                    file.write(
+                        json.dumps({"row": row, "example": example.as_dict()}, ensure_ascii=False).encode() + b"\n"
+                    )
                     begins.append(file.tell())
                 file.flush()
                 os.fsync(file.fileno())
@@ -316,7 +341,9 @@ class Edits:
     def redo(self) -> Change:
         """The newest change that was taken back from here. Raises DataError where none was."""
         again = max(
-            (change for change in self.changes.values() if change.parent == self.head), key=lambda c: c.version, default=None
+            (change for change in self.changes.values() if change.parent == self.head),
+            key=lambda c: c.version,
+            default=None,
         )
         if again is None:
             raise DataError("sets.nothing_to_redo")

@@ -13,8 +13,8 @@ from core.data.sets.segment import Counted
 from core.data.shapes.tools import as_json
 from core.data.tokenizer import conversation, sides
 
-# About four Latin characters to one token; most tokenizers of today need two tokens for three Chinese, Japanese or Korean ones. A turn's
-# frame (<|im_start|>user ... <|im_end|>) adds the rest.
+# About four Latin characters to one token; most tokenizers of today need two tokens for three Chinese, Japanese or
+# Korean ones. A turn's frame (<|im_start|>user ... <|im_end|>) adds the rest.
 TOKENS_PER_CHARACTER = 0.25
 TOKENS_PER_CJK_CHARACTER = 0.7
 TOKENS_PER_TURN = 12
@@ -22,8 +22,8 @@ _CJK = re.compile("[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef\U000200
 
 
 def counted(example: Example, learning: Learning) -> list[Counted]:
-    """An answer is learned with its end token; nothing is known of where a plain text may be cut. Raises TemplateError where a row should be
-    a pair and is none."""
+    """An answer is learned with its end token; nothing is known of where a plain text may be cut. Raises TemplateError
+    where a row should be a pair and is none."""
     if learning.pairs:
         return [_conversation(turns, example.tools, learning) for turns in sides(example)]
     if example.text is not None:

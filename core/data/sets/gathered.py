@@ -58,5 +58,7 @@ def _of_folder(folder: Path, choices: Choices) -> list[tuple[str, Path]]:
     wanted, is_slack = {part.path.name for part in source.parts or (source,)}, source.chat == "slack"
     found = [(path.relative_to(folder).as_posix(), path) for path in several.files_of(folder)]
     return [
-        (name, path) for name, path in found if name in wanted or path.name == dataset_info.NAME or is_slack and name == SLACK_USERS
+        (name, path)
+        for name, path in found
+        if name in wanted or path.name == dataset_info.NAME or is_slack and name == SLACK_USERS
     ]

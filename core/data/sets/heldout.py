@@ -32,7 +32,9 @@ class AnswerCheck(Strict):
     not_contains: tuple[str, ...] = Field((), description="None of these words or phrases is in the answer.")
     starts_with_any: tuple[str, ...] = Field((), description="The answer begins with one of these, spaces aside.")
     equals: str | None = Field(None, description="The answer is this and nothing else, spaces around it aside.")
-    regex: str | None = Field(None, description="Found somewhere in the answer by re.search; `.` also matches newlines.")
+    regex: str | None = Field(
+        None, description="Found somewhere in the answer by re.search; `.` also matches newlines."
+    )
     case_sensitive: bool = Field(False, description="A and a are different.")
 
     @field_validator("contains_all", "contains_any", "not_contains", "starts_with_any")
@@ -107,7 +109,10 @@ def passes(check: AnswerCheck, answer: str) -> bool:
         all(has(word) for word in check.contains_all)
         and (not check.contains_any or any(has(word) for word in check.contains_any))
         and not any(has(word) for word in check.not_contains)
-        and (not check.starts_with_any or any(re.match(re.escape(s.strip()), answer, flags) for s in check.starts_with_any))
+        and (
+            not check.starts_with_any
+            or any(re.match(re.escape(s.strip()), answer, flags) for s in check.starts_with_any)
+        )
         and (check.equals is None or re.fullmatch(re.escape(check.equals.strip()), answer, flags) is not None)
         and (check.regex is None or re.search(check.regex, answer, flags) is not None)
     )

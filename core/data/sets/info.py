@@ -35,12 +35,16 @@ class DatasetInfo(Frozen):
     imported: float | None = Field(None, description="Seconds since 1970, UTC.")
     version: int = Field(0, description="Of a set that was changed; 0 is the file as it was added.")
     origin_name: str = Field(
-        "", description="Of a hub's data set owner/name:configuration:split, with [:rows] where only the first were taken."
+        "",
+        description="Of a hub's data set owner/name:configuration:split, with [:rows] where only the first were taken.",
     )
     revision: str = Field("", description="The commit of the hub that its files are of.")
     licence: str = Field("", description='As the hub\'s card names it; "" where it does not say.')
     corrects: str = Field(
-        "", description="Whose answers its rows correct: run:<id>, base:<model> or adapter:<folder> (core/chat/corrections)."
+        "",
+        description=(
+            "Whose answers its rows correct: run:<id>, base:<model> or adapter:<folder> (core/chat/corrections)."
+        ),
     )
 
 

@@ -1,8 +1,8 @@
 """Inspects a data file before training: reads it once, row by row, with its problems and what is left out.
 
-`inspect_file` gives the report of a file, and tells whoever keeps the rows what became of each; `examples_of` streams what can be learned
-from. What a row means is core/data/formats's matter. Cost: 1.7 to 2.7 s for 100,000 rows (43 MB; 2 cores shared with others, 2026-11-25),
-and what core/data/findings says of its look at them.
+`inspect_file` gives the report of a file, and tells whoever keeps the rows what became of each; `examples_of` streams
+what can be learned from. What a row means is core/data/formats's matter. Cost: 1.7 to 2.7 s for 100,000 rows (43 MB; 2
+cores shared with others, 2026-11-25), and what core/data/findings says of its look at them.
 """
 
 from __future__ import annotations
@@ -42,11 +42,12 @@ CHECK_EVERY = 20  # rows, of up to 4 MiB
 class DataReport(Frozen):
     """All that was found in a data file before anything is trained on it.
 
-    rows = good_rows + rows with an error + rows whose answer is marked as a bad one. problems: errors before warnings where
-    there are more than the limit, in the order of rows; problem_count counts them all. duplicates: good rows that say exactly
-    what an earlier row says. left_out: what nothing reads in rows without an error. roles: what columns were taken for, where
-    their names are none of a format; guessed: nobody said so. chat: how an exported chat is read. sheet: of a workbook's sheets the one that is read. findings: what is wrong with
-    the good rows as a set.
+    rows = good_rows + rows with an error + rows whose answer is marked as a bad one. problems: errors before warnings
+    where there are more than the limit, in the order of rows; problem_count counts them all. duplicates: good rows that
+    say exactly
+    what an earlier row says. left_out: what nothing reads in rows without an error. roles: what columns were taken for,
+    where their names are none of a format; guessed: nobody said so. chat: how an exported chat is read. sheet: of a
+    workbook's sheets the one that is read. findings: what is wrong with the good rows as a set.
     """
 
     format: Format
@@ -77,8 +78,8 @@ def examples_of(
 ) -> Iterator[tuple[int, Example]]:
     """(row number, example) of every row that can be learned from, streaming; what cannot is passed over.
 
-    format: None recognises it. choices: what a person said of the file; of columns, it decides the format. Raises DataError where the file cannot
-    be read, or after its end if no row was good.
+    format: None recognises it. choices: what a person said of the file; of columns, it decides the format. Raises
+    DataError where the file cannot be read, or after its end if no row was good.
     """
     source, chosen, _, items = _start(path, format, DEFAULT_LIMITS, choices)
     problem, found, bad = None, False, 0
@@ -109,7 +110,8 @@ def inspect_file(
 ) -> DataReport:
     """Read all of a file, once, and say what is in it and what is wrong with it.
 
-    keep: is told what became of each row, in order. check: called each CHECK_EVERY rows, and may raise to end it. Raises DataError where
+    keep: is told what became of each row, in order. check: called each CHECK_EVERY rows, and may raise to end it.
+    Raises DataError where
     nothing can be said by row: it cannot be read, has no rows, or no known shape.
     """
     source, chosen, roles, items = _start(path, format, limits, choices, check)
@@ -184,8 +186,11 @@ def _unsaid(source: Source, roles: Mapping[str, Role], choices: Choices) -> list
     return [*([] if choices.columns else _guessed(roles)), *([msg("data.note_header_unsaid")] if header else [])]
 
 
-def _became(row: Row, format: Format, left: Tally, rated: bool) -> tuple[str | None, Turns | None, Example | None, list[Problem]]:
-    """What is kept of a row, None where it cannot be learned from; its turns, or the example that was made of it; its problems."""
+def _became(
+    row: Row, format: Format, left: Tally, rated: bool
+) -> tuple[str | None, Turns | None, Example | None, list[Problem]]:
+    """What is kept of a row, None where it cannot be learned from; its turns, or the example that was made of it; its
+    problems."""
     if turns := plain(row.values, format):  # most rows: no more is made of one than is needed
         if row.left:
             left.add_each(row.left)
@@ -195,7 +200,8 @@ def _became(row: Row, format: Format, left: Tally, rated: bool) -> tuple[str | N
 
 
 class _Problems:
-    """Of a file, counted; the first of each severity listed, errors before warnings where there are more than `most`."""
+    """Of a file, counted; the first of each severity listed, errors before warnings where there are more than
+    `most`."""
 
     def __init__(self, most: int):
         self._most, self.counts = most, {"error": 0, "warning": 0}
@@ -214,7 +220,11 @@ class _Problems:
 
 
 def _start(
-    path: str | Path | Source, format: Format | None, limits: Limits, choices: Choices, check: Callable[[], None] = lambda: None
+    path: str | Path | Source,
+    format: Format | None,
+    limits: Limits,
+    choices: Choices,
+    check: Callable[[], None] = lambda: None,
 ) -> tuple[Source, Format, dict[str, Role], Iterator[Row | Problem]]:
     """The file, its format, what its columns are taken for where no format has their names, and all its rows."""
     if format is not None and format not in FORMATS:
@@ -255,7 +265,12 @@ def _start(
                 raise
             roles = guessed
     chosen: Format = "text" if "text" in roles.values() else "question_answer"
-    return source, chosen, roles, (renamed(item, roles) if isinstance(item, Row) else item for item in read_rows(source, limits))
+    return (
+        source,
+        chosen,
+        roles,
+        (renamed(item, roles) if isinstance(item, Row) else item for item in read_rows(source, limits)),
+    )
 
 
 def repeated(hashes: array[int], places: array[int], most: int) -> tuple[list[Problem], int]:
@@ -263,7 +278,8 @@ def repeated(hashes: array[int], places: array[int], most: int) -> tuple[list[Pr
     first = earliest(np.frombuffer(hashes, np.int64))
     later = np.flatnonzero(first != np.arange(len(first), dtype=np.int32))
     return [
-        Problem(row=places[2 * i], line=places[2 * i + 1] or None, text=msg("data.duplicate", first=places[2 * first[i]]), severity="warning")
+        Problem(row=places[2 * i], line=places[2 * i + 1] or None, text=msg("data.duplicate",
+            first=places[2 * first[i]]), severity="warning")
         for i in map(int, later[:most])
     ], len(later)  # fmt: skip
 

@@ -1,4 +1,5 @@
-"""Pairs within the maximum length, for preference training: better and worse answer, or a rated answer beside another row's. No torch."""
+"""Pairs within the maximum length, for preference training: better and worse answer, or a rated answer beside another
+row's. No torch."""
 
 from __future__ import annotations
 
@@ -17,8 +18,8 @@ from core.data.sets.tokens import Placed, Tokens
 class Pairs(Pieces):
     """example: of each pair the better one, which the worse one follows; start is 0 and end the better one's length.
 
-    A pair of which one is longer than the limit is left out, whatever is done to longer examples elsewhere: cut, it would be compared by
-    what it does not say, and no length of the answer may decide which is the better one.
+    A pair of which one is longer than the limit is left out, whatever is done to longer examples elsewhere: cut, it
+    would be compared by what it does not say, and no length of the answer may decide which is the better one.
     """
 
     @classmethod
@@ -52,9 +53,9 @@ class Pairs(Pieces):
 
 @dataclass(frozen=True, eq=False)
 class Rated(Pieces):
-    """example: of each row its only one; start is 0. The second example of a piece is its question with the answer of the piece before, the
-    last's for the first, cut at the limit: by these kto estimates how far the model has moved (arXiv 2402.01306, section 3.2). A row that is
-    longer than the limit is left out, as a pair is."""
+    """example: of each row its only one; start is 0. The second example of a piece is its question with the answer of
+    the piece before, the last's for the first, cut at the limit: by these kto estimates how far the model has moved
+    (arXiv 2402.01306, section 3.2). A row that is longer than the limit is left out, as a pair is."""
 
     @classmethod
     def within(cls, tokens: Tokens, limit: int) -> Rated:
@@ -68,7 +69,9 @@ class Rated(Pieces):
         example, other = int(self.example[index]), int(self.example[index - 1])
         end, asked, said = int(self.end[index]), int(self._answers(example)), int(self._answers(other))
         after = min(int(self.tokens.lengths[other]), said + max(1, self.limit - asked))
-        ids = self.tokens.ids(example, 0, end) + self.tokens.ids(example, 0, asked) + self.tokens.ids(other, said, after)
+        ids = (
+            self.tokens.ids(example, 0, end) + self.tokens.ids(example, 0, asked) + self.tokens.ids(other, said, after)
+        )
         flags = self.tokens.flags(example, 0, end) + [False] * asked + self.tokens.flags(other, said, after)
         return Encoded(ids, flags, second=end, is_bad=bool(self.tokens.is_bad[example]))
 

@@ -1,4 +1,5 @@
-"""Examples within the maximum length: each whole, truncated, in several pieces, or dropped. Reads where the tokens lie. No torch."""
+"""Examples within the maximum length: each whole, truncated, in several pieces, or dropped. Reads where the tokens lie.
+No torch."""
 
 from __future__ import annotations
 
@@ -17,9 +18,10 @@ from core.data.text_pieces import cuts, shown_again
 class Pieces(Sequence[Encoded]):
     """Those in which something is learned, in order, as `core.data.labels.fit` makes them of each row.
 
-    example, start, end, learned (P,): whose tokens, from where to where (exclusive), and how many of them the loss counts. limit: most tokens
-    of a piece; how: what is done to longer examples; again: tokens of the piece before that those of plain text begin with and do not learn
-    again, besides its last. known_lengths (P,): where they are kept. It holds some forty bytes a piece, and no ids.
+    example, start, end, learned (P,): whose tokens, from where to where (exclusive), and how many of them the loss
+    counts. limit: most tokens of a piece; how: what is done to longer examples; again: tokens of the piece before that
+    those of plain text begin with and do not learn again, besides its last. known_lengths (P,): where they are kept. It
+    holds some forty bytes a piece, and no ids.
     """
 
     tokens: Placed
@@ -67,10 +69,16 @@ class Pieces(Sequence[Encoded]):
         is_text = bool(self.tokens.is_text[example])
         cut = int(self.tokens.lengths[example]) - end if self.how == "cut" and not is_text else 0
         at = start + 1 + self.again if self.again and start and is_text else start
-        return Encoded(self.tokens.ids(example, start, end), [False] * (at - start) + self.tokens.flags(example, at, end), cut)
+        return Encoded(
+            self.tokens.ids(example, start, end), [False] * (at - start) + self.tokens.flags(example, at, end), cut
+        )
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
+        return (
+            isinstance(other, Sequence)
+            and len(self) == len(other)
+            and all(a == b for a, b in zip(self, other, strict=True))
+        )
 
     __hash__ = None  # type: ignore[assignment]
 

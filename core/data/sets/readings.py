@@ -1,7 +1,7 @@
 """A workspace's cache of read files, keyed by their bytes and how they were read: reports, and rows mapped from disk.
 
-<root>/<id>/rows-*.arrow    rows of an imported set as they were read, for each way of reading them; beside its source, so that they go with it
-<root>/.rows/<key>.arrow    the same of samples and library files
+<root>/<id>/rows-*.arrow    rows of an imported set as they were read, for each way of reading them; beside its source,
+so that they go with it <root>/.rows/<key>.arrow    the same of samples and library files
 <root>/.reports/<key>.json  what `inspect_file` said
 All of it may be deleted at any time: the next time reads the file again.
 """
@@ -38,7 +38,8 @@ class Readings:
         self._hashes: dict[tuple[Path, tuple[int, ...]], str] = {}
 
     def _sha256(self, path: Path) -> str:
-        """As dataset.json has it, where the file is ours and as long as then; else it is read once in the life of a process."""
+        """As dataset.json has it, where the file is ours and as long as then; else it is read once in the life of a
+        process."""
         info = read_info(path.parent) if path.parent.parent == self.root else None
         if info and info.sha256 and info.bytes == path.stat().st_size:
             return info.sha256
@@ -65,7 +66,9 @@ class Readings:
         folder = self.root / ".reports"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            files.replace_json(folder / f"{reading_key(report.sha256, format, choices)}.json", report.model_dump(mode="json"))
+            files.replace_json(
+                folder / f"{reading_key(report.sha256, format, choices)}.json", report.model_dump(mode="json")
+            )
         except OSError:  # a full or read-only disk: the next time inspects again, nothing else is lost
             pass
 
@@ -85,7 +88,8 @@ class Readings:
         return choices.over(taken)
 
     def rows(self, path: Path, format: Format | None, choices: Choices, check: Callable[[], None]) -> Rows:
-        """Mapped from disk where the same bytes were read in this way. Raises DataError where no row can be learned from."""
+        """Mapped from disk where the same bytes were read in this way. Raises DataError where no row can be learned
+        from."""
         file = self._rows_file(path, self._sha256(path), format, choices)
         found = rows.opened(file)
         if found is None:
@@ -107,8 +111,11 @@ class Readings:
         own = path.parent.parent == self.root
         return (path.parent if own else self.root / ".rows") / _rows_name(sha256, format, choices)
 
-    def _read_anew(self, path: Path, file: Path, format: Format | None, choices: Choices, check: Check) -> tuple[DataReport, Rows]:
-        """One pass gives the rows and the report. On a disk that takes nothing the rows stay in memory, if they are few."""
+    def _read_anew(
+        self, path: Path, file: Path, format: Format | None, choices: Choices, check: Check
+    ) -> tuple[DataReport, Rows]:
+        """One pass gives the rows and the report. On a disk that takes nothing the rows stay in memory, if they are
+        few."""
         try:
             report = read_rows(path, file, format, choices, check)
             found = rows.opened(file)
@@ -129,7 +136,8 @@ class Readings:
 
 
 def read_rows(path: Path | Source, file: Path, format: Format | None, choices: Choices, check: Check) -> DataReport:
-    """One pass over a file: what is in it, and its rows in `file`; a large one in a process of its own. Raises DataError, OSError."""
+    """One pass over a file: what is in it, and its rows in `file`; a large one in a process of its own. Raises
+    DataError, OSError."""
     where = path.path if isinstance(path, Source) else path
     if isinstance(where, Path) and apart.is_for(bytes=where.stat().st_size):
         return apart.report(where, "read", str(file), format or "", choices.model_dump_json(), check=check)

@@ -17,8 +17,9 @@ SpanKind = Literal["given", "learned", "cut_given", "cut_learned", "more", "exam
 
 @dataclass(frozen=True)
 class Span:
-    """A run of characters of one kind; "more" stands for characters that are not shown, and its text is their number, as that of "example"
-    is the number of the example that begins there. part: of what is learned, whether it is thinking or a tool call."""
+    """A run of characters of one kind; "more" stands for characters that are not shown, and its text is their number,
+    as that of "example" is the number of the example that begins there. part: of what is learned, whether it is
+    thinking or a tool call."""
 
     text: str
     kind: SpanKind
@@ -29,9 +30,10 @@ class Span:
 class RowView:
     """One row after the template. index counts the rows that can be learned from (of them), row_number is the file's.
 
-    length: tokens before the cut; learned: tokens the loss counts; cut: tokens lost; parts: pieces that it is split into for its length;
-    dropped: nothing of it is learned. examples: one for each answer where the template shows earlier ones otherwise; all are shown. is_pair: they are the
-    better answer and the worse one.
+    length: tokens before the cut; learned: tokens the loss counts; cut: tokens lost; parts: pieces that it is split
+    into for its length;
+    dropped: nothing of it is learned. examples: one for each answer where the template shows earlier ones otherwise;
+    all are shown. is_pair: they are the better answer and the worse one.
     special: the special tokens that occur. The texts of the pieces joined are the row, where none of them is "more".
     """
 
@@ -57,8 +59,8 @@ class RowView:
         special: Iterable[str],
         is_pair: bool = False,
     ) -> RowView:
-        """wholes: what the template made of a row. place: its index, of how many, its number in the file. within: most tokens of an example,
-        what is done to longer ones, and the overlap of their pieces."""
+        """wholes: what the template made of a row. place: its index, of how many, its number in the file. within: most
+        tokens of an example, what is done to longer ones, and the overlap of their pieces."""
         limit, how, overlap = within
         if is_pair and any(len(whole.input_ids) > limit for whole in wholes):  # left out together
             limit = 0
@@ -107,7 +109,8 @@ def _pieces(whole: Whole, limit: int) -> list[Span]:
 
 
 def _shortened(pieces: Sequence[Span], most: int = SHOWN_CHARACTERS) -> tuple[Span, ...]:
-    """The pieces, if they have more than so many characters: long ones without their middle, then no more than so many."""
+    """The pieces, if they have more than so many characters: long ones without their middle, then no more than so
+    many."""
     if sum(len(piece.text) for piece in pieces) <= most:
         return tuple(pieces)
     shown: list[Span] = []

@@ -1,9 +1,11 @@
 """The rows of a file, stored once in an Arrow file that is mapped and never loaded. No torch.
 
-<name>.arrow: row (int64, its number in the file), line (int64, or null), and either example (the JSON of Example.as_dict()) or why there
-is none: problem (the JSON of a Problem, null for an answer that is marked as a bad one) and values (the JSON of its columns, where it has
-some). One writer: `writing`, which puts it there whole or not at all, also where two threads begin at once or the power fails. It is
-made again from the source wherever it is missing or cut short. A row is found in some 20 microseconds; the file is as large as the source.
+<name>.arrow: row (int64, its number in the file), line (int64, or null), and either example (the JSON of
+Example.as_dict()) or why there
+is none: problem (the JSON of a Problem, null for an answer that is marked as a bad one) and values (the JSON of its
+columns, where it has some). One writer: `writing`, which puts it there whole or not at all, also where two threads
+begin at once or the power fails. It is made again from the source wherever it is missing or cut short. A row is found
+in some 20 microseconds; the file is as large as the source.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ _STALE_S = 3600
 class Rows(Sequence[tuple[int, Example]]):
     """What can be learned from, one row at a time: (its number in the file, what it says). `stored` has the others too.
 
-    Threads may share it. `close` lets go of the file, for Windows removes none that is open; whoever asks again opens it again.
+    Threads may share it. `close` lets go of the file, for Windows removes none that is open; whoever asks again opens
+    it again.
     """
 
     def __init__(self, source: Path | pyarrow.Buffer):
@@ -72,7 +75,8 @@ class Rows(Sequence[tuple[int, Example]]):
         self._map()
 
     def _map(self) -> None:
-        """Anew, where it is mapped already: what was read of a mapped file counts as memory of this process until it is let go."""
+        """Anew, where it is mapped already: what was read of a mapped file counts as memory of this process until it is
+        let go."""
         import pyarrow as pa
 
         source = self._source
@@ -131,7 +135,8 @@ class Rows(Sequence[tuple[int, Example]]):
         return ((number, example_of(said)) for number, said in self.texts())
 
     def texts(self) -> Iterator[tuple[int, str]]:
-        """Of each row its number and what it says, as `as_json`: one after the other, in a third of the time of asking for each."""
+        """Of each row its number and what it says, as `as_json`: one after the other, in a third of the time of asking
+        for each."""
         for begin in self._starts[:-1]:
             batch, _ = self._batch(begin)
             for number, said in zip(batch.column("row").to_pylist(), batch.column("example").to_pylist(), strict=True):
@@ -265,7 +270,10 @@ class Writer:
     def _flush(self) -> None:
         import pyarrow as pa
 
-        arrays = [pa.array(column, field.type) for column, field in zip(zip(*self._rows, strict=True), self._schema, strict=True)]
+        arrays = [
+            pa.array(column, field.type)
+            for column, field in zip(zip(*self._rows, strict=True), self._schema, strict=True)
+        ]
         self._writer.write_batch(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
         self._begin()
 

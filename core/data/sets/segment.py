@@ -1,8 +1,9 @@
 """Tokens of some rows in one mapped file: their ids, and what all counts are computed from. No torch.
 
-<name>.tokens: eight bytes with the length of what follows, a JSON object with type, number, place and crc32 of each array, then the arrays
-themselves. One writer: whoever counted them, who writes aside and renames. A file that was cut short, or whose bits are not those that were
-written, raises
+<name>.tokens: eight bytes with the length of what follows, a JSON object with type, number, place and crc32 of each
+array, then the arrays
+themselves. One writer: whoever counted them, who writes aside and renames. A file that was cut short, or whose bits are
+not those that were written, raises
 DamagedError when what is wrong is asked for; whoever finds one removes it, and its rows are counted again.
 """
 
@@ -23,8 +24,9 @@ from core import files
 from core.data.text_pieces import Borders
 from core.messages import Message
 
-# Of rows: their keys, in any order; the first example of each, and the end of the last. Of examples: the first token, the first run of
-# learned tokens and the first border, and the ends of the last; a run is two numbers. The others by row or by example.
+# Of rows: their keys, in any order; the first example of each, and the end of the last. Of examples: the first token,
+# the first run of learned tokens and the first border, and the ends of the last; a run is two numbers. The others by
+# row or by example.
 TYPES = {
     "keys": "q", "row_flags": "B", "examples": "q",
     "starts": "q", "flags": "B", "unlearned": "i", "run_starts": "q", "border_starts": "q",
@@ -43,7 +45,8 @@ _VERSION = 1
 
 @dataclass(frozen=True)
 class Counted:
-    """An example as it is counted. runs: (first token, after the last) of what is learned; never the first token, which nothing predicts.
+    """An example as it is counted. runs: (first token, after the last) of what is learned; never the first token, which
+    nothing predicts.
     borders: of plain text. ids: none where the length is an estimate."""
 
     length: int
@@ -73,8 +76,8 @@ class Segment:
         places: dict[str, tuple[int, int, int]] | None = None,
         mapped: bool = False,
     ):
-        """places: in the file at path, of arrays that are not here yet: where one begins, its bytes and their crc32. mapped: all of them, once they
-        are asked for; else the ids alone."""
+        """places: in the file at path, of arrays that are not here yet: where one begins, its bytes and their crc32.
+        mapped: all of them, once they are asked for; else the ids alone."""
         self._arrays, self.refused, self.path, self._places, self._mapped = arrays, refused, path, places or {}, mapped
         self._file: mmap.mmap | None = None
         keys = self["keys"]
@@ -191,7 +194,9 @@ class Builder:
         arrays["examples"].append(len(arrays["flags"]))
 
     def segment(self) -> Segment:
-        return Segment({name: np.frombuffer(held, NUMBERS[TYPES[name]]) for name, held in self.arrays.items()}, self.refused)
+        return Segment(
+            {name: np.frombuffer(held, NUMBERS[TYPES[name]]) for name, held in self.arrays.items()}, self.refused
+        )
 
     def write(self, path: Path) -> None:
         """Raises OSError."""
@@ -205,4 +210,6 @@ class Builder:
         said = json.dumps({"v": _VERSION, "arrays": header, "refused": refused}).encode()
         said += b" " * (-len(said) % 8)  # numbers of eight bytes begin at a multiple of eight
         path.parent.mkdir(parents=True, exist_ok=True)
-        files.replace(path, b"".join((len(said).to_bytes(8, "little"), said, *(held.tobytes() for held in self.arrays.values()))))
+        files.replace(
+            path, b"".join((len(said).to_bytes(8, "little"), said, *(held.tobytes() for held in self.arrays.values())))
+        )

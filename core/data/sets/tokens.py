@@ -1,8 +1,11 @@
-"""The tokens of a dataset for one tokenizer, template and labelling: computed once, stored beside its rows, read by all. No torch.
+"""The tokens of a dataset for one tokenizer, template and labelling: computed once, stored beside its rows, read by
+all. No torch.
 
-The page counts some rows, a run those that it trains and measures; what one has counted the other finds (core/data/sets/segment). Kept by
-the row's own key, so that a row that was not changed is not counted again. Where nothing can be kept (rows in memory, a full disk), they are
-counted all the same. Cost: SmolLM2's tokenizer reads 1.8 M characters a second (2 shared cores, 2026-12); what is kept, 5 bytes a token.
+The page counts some rows, a run those that it trains and measures; what one has counted the other finds
+(core/data/sets/segment). Kept by the row's own key, so that a row that was not changed is not counted again. Where
+nothing can be kept (rows in memory, a full disk), they are
+counted all the same. Cost: SmolLM2's tokenizer reads 1.8 M characters a second (2 shared cores, 2026-12); what is kept,
+5 bytes a token.
 """
 
 from __future__ import annotations
@@ -32,15 +35,17 @@ from core.messages import Message
 from core.workspace.names import short_id
 
 TOLD_EACH = 20  # rows
-SEGMENT_TOKENS, SEGMENT_ROWS = 4_000_000, 20_000  # 16 MB in memory until they are written, and lost where a process is killed
+# 16 MB in memory until they are written, and lost where a process is killed
+SEGMENT_TOKENS, SEGMENT_ROWS = 4_000_000, 20_000
 KEPT_WAYS = 4  # of counting one set: tokenizers, templates, what is learned
 _VERSION = 1  # raised where the same tokenizer and template would give other tokens or other learned ones
 
 
 @dataclass(frozen=True, eq=False)
 class Placed:
-    """Examples (E,): lengths in tokens; is_text; is_bad: a row's answer is marked as a bad one. runs (R, 3): which example, first learned token,
-    after the last; the first token of an example is never in a run. Its ids lie in segments[segment] from offset on; none where lengths are estimates.
+    """Examples (E,): lengths in tokens; is_text; is_bad: a row's answer is marked as a bad one. runs (R, 3): which
+    example, first learned token, after the last; the first token of an example is never in a run. Its ids lie in
+    segments[segment] from offset on; none where lengths are estimates.
     """
 
     lengths: np.ndarray
@@ -60,7 +65,8 @@ class Placed:
 
     def run_of(self, example: Any) -> Any:
         """The first of its runs, or of each of several."""
-        return np.searchsorted(self.runs[:, 0], np.asarray(example, self.runs.dtype))  # of another type all of runs would be copied
+        # of another type all of runs would be copied
+        return np.searchsorted(self.runs[:, 0], np.asarray(example, self.runs.dtype))
 
     def flags(self, example: int, start: int, end: int) -> list[bool]:
         """Which of an example's tokens from start to end are learned."""
@@ -75,9 +81,9 @@ class Placed:
 class Tokens(Placed):
     """Of some rows (N,) in their order, the examples (E,) that training makes of them, most often one of each.
 
-    positions (N,): of the rows; counts (N,) examples of each, 0 where the template refuses it; row (E,): of each example its place among
-    the rows; thinks (E,); unlearned (E,) earlier answers that are not learned; thoughts, system (N,): core/data/sets/segment. refused: place among
-    the rows, and why. example (E,): its place in the segment.
+    positions (N,): of the rows; counts (N,) examples of each, 0 where the template refuses it; row (E,): of each
+    example its place among the rows; thinks (E,); unlearned (E,) earlier answers that are not learned; thoughts, system
+    (N,): core/data/sets/segment. refused: place among the rows, and why. example (E,): its place in the segment.
     """
 
     positions: np.ndarray
@@ -120,10 +126,13 @@ class Tokens(Placed):
 
 
 class Tokenised:
-    """The rows of a set as one tokenizer reads them; tokenizer: None estimates their lengths, and keeps nothing. mapped: what is kept is not read
-    into memory but mapped, and Windows removes no such file: for a run, whose set must stay."""
+    """The rows of a set as one tokenizer reads them; tokenizer: None estimates their lengths, and keeps nothing.
+    mapped: what is kept is not read into memory but mapped, and Windows removes no such file: for a run, whose set must
+    stay."""
 
-    def __init__(self, rows: Sequence[tuple[int, Example]], tokenizer: Tokenizer | None, learning: Learning, mapped: bool = False):
+    def __init__(
+        self, rows: Sequence[tuple[int, Example]], tokenizer: Tokenizer | None, learning: Learning, mapped: bool = False
+    ):
         self._mapped = mapped
         self._rows, self._tokenizer, self._learning = rows, tokenizer, learning
         self._folder = self._place()
@@ -144,12 +153,15 @@ class Tokenised:
         return self._rows.path.parent / f"tokens-{hashlib.sha256(said.encode()).hexdigest()[:24]}"
 
     def of(
-        self, positions: Sequence[int] | np.ndarray, tell: Callable[[int], None] = lambda ready: None, trains: bool = False
+        self,
+        positions: Sequence[int] | np.ndarray,
+        tell: Callable[[int], None] = lambda ready: None,
+        trains: bool = False,
     ) -> Tokens:
         """Of the rows at these positions, in this order.
 
-        tell: is told how many of them are ready, often, and may raise; what was counted until then is kept. trains: their ids are wanted too,
-        and all that is kept of them looked at beforehand.
+        tell: is told how many of them are ready, often, and may raise; what was counted until then is kept. trains:
+        their ids are wanted too, and all that is kept of them looked at beforehand.
         """
         wanted = np.asarray(positions, np.int64)
         while True:
@@ -194,7 +206,9 @@ class Tokenised:
             if self._tokenizer is None:
                 builder.add(key, flags, estimate.counted(example, self._learning))
             else:
-                builder.add(key, flags, [counted(whole) for whole in self._tokenizer.encode_row(example, self._learning)])
+                builder.add(
+                    key, flags, [counted(whole) for whole in self._tokenizer.encode_row(example, self._learning)]
+                )
         except TemplateError as error:
             builder.refuse(key, error.message)
 
@@ -274,7 +288,8 @@ class Tokenised:
 
 
 def counted(whole: Whole) -> Counted:
-    """What there is to count of a row's example: its tokens, the runs of learned ones, and where plain text may be cut."""
+    """What there is to count of a row's example: its tokens, the runs of learned ones, and where plain text may be
+    cut."""
     flags = np.zeros(len(whole.learned) + 2, np.int8)
     flags[1:-1] = whole.learned
     flags[1] = 0  # the first token has nothing before it to be predicted from

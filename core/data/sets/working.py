@@ -36,7 +36,8 @@ LOOKED_AT = 200_000  # rows that a search goes through before it answers with wh
 
 @dataclass(frozen=True)
 class ShownRow:
-    """One row of a table. example: None where the row cannot be learned from, and problem says why; values: its columns then."""
+    """One row of a table. example: None where the row cannot be learned from, and problem says why; values: its columns
+    then."""
 
     number: int
     example: Example | None
@@ -53,7 +54,8 @@ class Page:
 
 
 def page(rows: Rows, begin: int = 0, count: int = 50, words: str = "") -> Page:
-    """Rows that can be learned from, from the one at `begin` on, those with `words` in them where some are given. Never more than a page is held."""
+    """Rows that can be learned from, from the one at `begin` on, those with `words` in them where some are given. Never
+    more than a page is held."""
     found: list[ShownRow] = []
     for position in range(max(0, begin), len(rows)):
         if len(found) == count or position - begin >= LOOKED_AT:
@@ -63,7 +65,8 @@ def page(rows: Rows, begin: int = 0, count: int = 50, words: str = "") -> Page:
 
 
 def _with(words: str, rows: Rows, position: int) -> list[ShownRow]:
-    """The row there, if it has the words; one without them is told by its JSON, where only what words do not begin or end with is escaped."""
+    """The row there, if it has the words; one without them is told by its JSON, where only what words do not begin or
+    end with is escaped."""
     sought = words.casefold()
     if sought and "\n" not in sought and as_json(sought)[1:-1] not in rows.as_json(position).casefold():
         return []
@@ -72,7 +75,8 @@ def _with(words: str, rows: Rows, position: int) -> list[ShownRow]:
 
 
 def picked(rows: Rows, numbers: Iterable[int], begin: int = 0, count: int = 50, words: str = "") -> Page:
-    """Rows by their numbers, in the order of the set, those with `words` in them where some are given. begin: among them."""
+    """Rows by their numbers, in the order of the set, those with `words` in them where some are given. begin: among
+    them."""
     places = np.flatnonzero(np.isin(rows.numbers(), np.fromiter(numbers, np.int64)))
     found: list[ShownRow] = []
     for at in range(max(0, begin), len(places)):
@@ -123,7 +127,11 @@ def example_of(values: Any) -> Example:
 
 
 def changed(
-    store: DatasetStore, id: str, remove: Iterable[int] = (), change: Iterable[tuple[int, Any]] = (), add: Iterable[Any] = ()
+    store: DatasetStore,
+    id: str,
+    remove: Iterable[int] = (),
+    change: Iterable[tuple[int, Any]] = (),
+    add: Iterable[Any] = (),
 ) -> Change:
     """A new version of a set. change, add: rows as somebody writes them. Raises DataError, with nothing changed."""
     gone, new = list(remove), [example_of(values) for values in add]
@@ -135,8 +143,9 @@ def changed(
 def mended(
     store: DatasetStore, id: str, kind: str, value: str = "", argument: str = "", action: str = "", check: Check = go_on
 ) -> Change:
-    """A new version without a kind of problem, in every row. value: what fills a placeholder. argument, action: of which of the kind's repairs
-    (Repair), "" for the first that there is. Raises DataError where there is none of that kind.
+    """A new version without a kind of problem, in every row. value: what fills a placeholder. argument, action: of
+    which of the kind's repairs (Repair), "" for the first that there is. Raises DataError where there is none of that
+    kind.
 
     Of a large set in a process of its own. check: called often.
     """
@@ -150,7 +159,9 @@ def mended(
             return edits.change(repair.done, base, remove=repair.rows)
         wanted = np.flatnonzero(np.isin(now.numbers(), np.array(repair.rows, np.int64)))
         new = ((number, repaired(example, repair, value)) for number, example in map(now.__getitem__, wanted.tolist()))
-        return edits.change(repair.done, base, change=((number, example) for number, example in new if example is not None))
+        return edits.change(
+            repair.done, base, change=((number, example) for number, example in new if example is not None)
+        )
 
 
 def _repair(rows: Rows, kind: str, argument: str, action: str, check: Check) -> Repair:
@@ -197,7 +208,8 @@ def joined(store: DatasetStore, ids: Iterable[str], name: str, folder: Path) -> 
 def split(
     store: DatasetStore, id: str, part: float, seed: int, names: tuple[str, str], folder: Path
 ) -> tuple[DatasetInfo, DatasetInfo]:
-    """Two new sets, the second of rows that the seed decides. part: of the rows, where it is a float; an int says how many.
+    """Two new sets, the second of rows that the seed decides. part: of the rows, where it is a float; an int says how
+    many.
 
     Raises DataError where one would be empty.
     """

@@ -35,7 +35,8 @@ COLUMNS: dict[Format, dict[str, tuple[str, ...]]] = {
     "text": {"text": ("text", "文本")},
 }
 OPTIONAL = {"input", "context"}
-_TREE = {"message_id", "parent_id", "role", "text"}  # as OpenAssistant has it: a message a row, answers under what they answer
+# as OpenAssistant has it: a message a row, answers under what they answer
+_TREE = {"message_id", "parent_id", "role", "text"}
 
 
 def recognise(sample_rows: Iterable[Row]) -> Format:

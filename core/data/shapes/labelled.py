@@ -1,9 +1,11 @@
 """Rows of annotation tools and benchmarks, converted to the columns of our formats.
 
 OpenAI evals     input: messages, ideal: a text or several                    messages: the first ideal answers
-Label Studio     data: {...}, annotations | completions: [{result: [...]}]     text, label: the first choice, or what was written
-Prodigy          text, label, answer: accept | reject | ignore                the label is right only where it was accepted
-nlp.js, Rasa     intent, utterances | examples: several texts, answers        a row for each text: the label is the intent, or an answer stands there
+Label Studio     data: {...}, annotations | completions: [{result: [...]}]     text, label: the first choice, or what
+was written
+Prodigy          text, label, answer: accept | reject | ignore                the label is right only where it was
+accepted nlp.js, Rasa     intent, utterances | examples: several texts, answers        a row for each text: the label is
+the intent, or an answer stands there
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ _NAMES = ("intent", "tag")
 
 
 def several(value: Any) -> Iterator[Any]:
-    """The rows that one object of a file holds: SQuAD keeps an article with its paragraphs in one, bots what can be said for one intent."""
+    """The rows that one object of a file holds: SQuAD keeps an article with its paragraphs in one, bots what can be
+    said for one intent."""
     if not isinstance(value, dict):
         yield value
         return
@@ -81,16 +84,24 @@ def evals(values: Columns, notes: Notes) -> dict[str, Any] | None:
 
 
 def label_studio(values: Columns, notes: Notes) -> dict[str, Any] | None:
-    task, done = values.peek("data"), next((n for n in ("annotations", "completions") if isinstance(values.peek(n), list)), None)
+    task, done = (
+        values.peek("data"),
+        next((n for n in ("annotations", "completions") if isinstance(values.peek(n), list)), None),
+    )
     if not isinstance(task, dict) or done is None:
         return None
     texts = {name: part for name, part in task.items() if isinstance(part, str) and says(part)}
     text = next(
-        (name for name in ("text", "question", "prompt") if name in texts), max(texts, key=lambda n: len(texts[n]), default=None)
+        (name for name in ("text", "question", "prompt") if name in texts),
+        max(texts, key=lambda n: len(texts[n]), default=None),
     )
     given = [one for one in values.peek(done) if isinstance(one, dict) and one.get("was_cancelled") is not True]
     results = [
-        result for one in given if isinstance(one.get("result"), list) for result in one["result"] if isinstance(result, dict)
+        result
+        for one in given
+        if isinstance(one.get("result"), list)
+        for result in one["result"]
+        if isinstance(result, dict)
     ]
     labels = [label for result in results for label in _chosen(result.get("value"))]
     if text is None or not labels:

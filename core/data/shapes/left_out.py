@@ -1,7 +1,9 @@
-"""What is left out of a row: each value that no format uses is named, counted over the file, and reported with what would use it.
+"""What is left out of a row: each value that no format uses is named, counted over the file, and reported with what
+would use it.
 
-A converter asks `Columns` for what it wants; what nobody asked for is left out. What is dropped deeper in a row (a field of a message,
-of a part, of a call) its reader names itself. Values that say nothing (null, "", an empty list) are no loss.
+A converter asks `Columns` for what it wants; what nobody asked for is left out. What is dropped deeper in a row (a
+field of a message, of a part, of a call) its reader names itself. Values that say nothing (null, "", an empty list) are
+no loss.
 """
 
 from __future__ import annotations
@@ -17,11 +19,13 @@ from core.values import Frozen
 MOST_NAMED = 100  # different things of one file; a file may have a million different columns
 LONGEST_NAME = 60
 Place = Literal[
-    "column", "field", "part", "call", "tool", "answer", "turn", "row", "branch", "message", "chat", "above", "beside", "page", "more", "worse",
+    "column", "field", "part", "call", "tool", "answer", "turn", "row", "branch", "message", "chat", "above", "beside",
+    "page", "more", "worse",
 ]  # fmt: skip
 
 # Names under which files keep what no text holds, and worse answers.
-MEDIA = ("image", "images", "img", "picture", "pictures", "audio", "audios", "video", "videos", "files", "attachments", "image_url", "pixel_values")  # fmt: skip
+MEDIA = ("image", "images", "img", "picture", "pictures", "audio", "audios", "video", "videos", "files", "attachments",
+    "image_url", "pixel_values")  # fmt: skip
 WORSE = ("rejected", "rejected_response", "reject", "rejected_messages", "non_preferred_output")
 _PICTURE = re.compile(r"<\|?(?:image|img|video|audio)(?:_pad|_?\d+)?\|?>", re.IGNORECASE)
 
@@ -49,7 +53,20 @@ class Loss(NamedTuple):
         name = self.name.lower()
         if self.place == "chat":
             return f"left_out.why_chat_{name}"
-        if self.place in ("turn", "row", "more", "tool", "call", "answer", "branch", "message", "above", "beside", "page", "worse"):
+        if self.place in (
+            "turn",
+            "row",
+            "more",
+            "tool",
+            "call",
+            "answer",
+            "branch",
+            "message",
+            "above",
+            "beside",
+            "page",
+            "worse",
+        ):
             return f"left_out.why_{self.place}"
         if name in MEDIA:
             return "left_out.why_media"
@@ -98,7 +115,8 @@ class Columns(Mapping[str, Any]):
     def changed(self, new: Mapping[str, Any]) -> Columns:
         """These without what somebody asked for, and the new ones."""
         rest = Columns(
-            {name: value for name, value in self._values.items() if name not in self._asked and name not in new} | dict(new)
+            {name: value for name, value in self._values.items() if name not in self._asked and name not in new}
+            | dict(new)
         )
         rest._twice = self._twice
         return rest
@@ -109,7 +127,8 @@ class Columns(Mapping[str, Any]):
 
 
 class Notes:
-    """What the readers of one row have to say of it: warnings, what they left out or assumed, and the turns of the conversation with a worse answer."""
+    """What the readers of one row have to say of it: warnings, what they left out or assumed, and the turns of the
+    conversation with a worse answer."""
 
     def __init__(self) -> None:
         self.worse: list[Any] = []
@@ -147,7 +166,9 @@ class Tally:
 
     def said(self) -> tuple[LeftOut, ...]:
         """The most frequent first."""
-        return tuple(loss.said(count) for loss, count in sorted(self._rows.items(), key=lambda item: (-item[1], item[0])))
+        return tuple(
+            loss.said(count) for loss, count in sorted(self._rows.items(), key=lambda item: (-item[1], item[0]))
+        )
 
 
 def says(value: Any) -> bool:

@@ -1,5 +1,5 @@
-"""A fast path for rows that have only texts in the columns of a format, in a fifth of the time of the full check. A row with anything
-to report goes through the full check (core/data/formats)."""
+"""A fast path for rows that have only texts in the columns of a format, in a fifth of the time of the full check. A row
+with anything to report goes through the full check (core/data/formats)."""
 
 from __future__ import annotations
 
@@ -21,11 +21,18 @@ _PLAIN: dict[Format, tuple[str, ...]] = {  # what a question is made of, in its 
     "messages": ("messages",),
     "sharegpt": ("conversations",),
 }
-_SPEAKERS: dict[str, Speaker] = {"system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
+_SPEAKERS: dict[str, Speaker] = {
+    "system": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+}
 _FOLLOWS: dict[str, tuple[Speaker, ...]] = {
     "": ("system", "user"), "system": ("user",), "user": ("assistant",), "assistant": ("user",),
 }  # fmt: skip
-_ENCODE = json.encoder.encode_basestring  # what json.dumps(..., ensure_ascii=False) comes to for a text, after more of asking
+# what json.dumps(..., ensure_ascii=False) comes to for a text, after more of asking
+_ENCODE = json.encoder.encode_basestring
 
 
 def plain(values: Mapping[str, Any], format: Format) -> Turns | None:
@@ -73,14 +80,23 @@ def as_json(turns: Turns) -> str:
 
 @lru_cache(maxsize=256)
 def _names(given: tuple[Any, ...], format: Format) -> tuple[tuple[str, ...], str, str] | None:
-    """The columns of the question, the one of them that must say something, and the answer, or no columns of a question and the turns; None
-    where a row has others too, or one twice."""
+    """The columns of the question, the one of them that must say something, and the answer, or no columns of a question
+    and the turns; None where a row has others too, or one twice."""
     if format not in _PLAIN or not all(isinstance(name, str) for name in given):
         return None
     names = {name.strip().lower(): name for name in given}
-    found = {ours: next((names[alias] for alias in COLUMNS[format][ours] if alias in names), None) for ours in _PLAIN[format]}
+    found = {
+        ours: next((names[alias] for alias in COLUMNS[format][ours] if alias in names), None) for ours in _PLAIN[format]
+    }
     read = {ours: name for ours, name in found.items() if name is not None}
-    if not len(read) == len(set(read.values())) == len(given) == len(names) or not found.keys() - OPTIONAL <= read.keys():
+    if (
+        not len(read) == len(set(read.values())) == len(given) == len(names)
+        or not found.keys() - OPTIONAL <= read.keys()
+    ):
         return None
     *asked, answer = read
-    return tuple(read[ours] for ours in asked), read[next((ours for ours in asked if ours not in OPTIONAL), answer)], read[answer]
+    return (
+        tuple(read[ours] for ours in asked),
+        read[next((ours for ours in asked if ours not in OPTIONAL), answer)],
+        read[answer],
+    )

@@ -40,7 +40,13 @@ class RefusedRows:
     def said(self, read: int, key: str = "template.rows_refused") -> list[Message]:
         """What a person should know of it, a sentence for each reason. read: rows that were looked at."""
         found = [
-            msg(key, rows=reason.rows, read=read, why=reason.why, first=[*reason.first, *["…"] * (reason.rows > len(reason.first))])
+            msg(
+                key,
+                rows=reason.rows,
+                read=read,
+                why=reason.why,
+                first=[*reason.first, *["…"] * (reason.rows > len(reason.first))],
+            )
             for reason in self._reasons.values()
         ]
         others = self.rows - sum(reason.rows for reason in self._reasons.values())

@@ -1,7 +1,7 @@
 """Converts rows that say the same as one of our formats in other columns.
 
-preference          prompt | messages | instruction, chosen, rejected     messages, that end with the chosen answer; the other beside them (Notes.worse)
-TRL's conversations prompt and completion as lists of messages            messages
+preference          prompt | messages | instruction, chosen, rejected     messages, that end with the chosen answer; the
+other beside them (Notes.worse) TRL's conversations prompt and completion as lists of messages            messages
 SQuAD               question, context, answers: {text: [...]}             question, context, answer: the first
 turns               dialog | turns | ...: a list of texts, or of pairs    messages: user and assistant take turns
 Open WebUI          chat: {messages: [...]}                               messages
@@ -9,7 +9,8 @@ xLAM                query, tools, answers: calls                          messag
 two models          conversation_a, conversation_b, winner                messages: of the one that was preferred
 turns, Gemini       turns | contents | ...: a list of objects             messages
 
-Those of annotation tools are in core/data/shapes/labelled. Each is told by its columns and the kind of their values, row by row; a row that is none of them stays as it is.
+Those of annotation tools are in core/data/shapes/labelled. Each is told by its columns and the kind of their values,
+row by row; a row that is none of them stays as it is.
 """
 
 from __future__ import annotations
@@ -56,7 +57,12 @@ def _preference(values: Columns, notes: Notes) -> dict[str, Any] | None:
         raise Flaw("data.empty_answer")
     name = next((name for name in _ASKED if says(values.peek(name))), None)
     asked = _turns(values[name], "user") if name else []
-    if name == "instruction" and isinstance(values[name], str) and isinstance(more := values.peek("input"), str) and more.strip():
+    if (
+        name == "instruction"
+        and isinstance(values[name], str)
+        and isinstance(more := values.peek("input"), str)
+        and more.strip()
+    ):
         values.take("input")
         asked[-1]["content"] += f"\n\n{more}"
     answer = _turns(chosen, "assistant")
@@ -136,11 +142,17 @@ def _answered_by_calls(values: Columns, notes: Notes) -> dict[str, Any] | None:
     ):
         return None
     values.take(asked, "answers")
-    return {"messages": [{"role": "user", "content": values[asked]}, {"role": "assistant", "content": None, "tool_calls": calls}]}
+    return {
+        "messages": [
+            {"role": "user", "content": values[asked]},
+            {"role": "assistant", "content": None, "tool_calls": calls},
+        ]
+    }
 
 
 def _open_webui(values: Columns, notes: Notes) -> dict[str, Any] | None:
-    """An export of its chats: what was said last stands beside a tree of all that was ever answered, which is left out by name."""
+    """An export of its chats: what was said last stands beside a tree of all that was ever answered, which is left out
+    by name."""
     chat = values.peek("chat")
     if not isinstance(chat, dict) or not isinstance(chat.get("messages"), list) or "messages" in values:
         return None
@@ -154,7 +166,11 @@ def _squad(values: Columns, notes: Notes) -> dict[str, Any] | None:
     if "question" not in values or "answer" in values or not isinstance(answers, dict | list):
         return None
     values.take("answers")
-    found = answers.get("text") if isinstance(answers, dict) else [a.get("text") if isinstance(a, dict) else a for a in answers]
+    found = (
+        answers.get("text")
+        if isinstance(answers, dict)
+        else [a.get("text") if isinstance(a, dict) else a for a in answers]
+    )
     texts = [text for text in (found if isinstance(found, list) else [found]) if isinstance(text, str) and text.strip()]
     for beside in [answers] if isinstance(answers, dict) else answers:
         if isinstance(beside, dict):
@@ -191,10 +207,13 @@ def _is_turn(turn: dict[str, Any]) -> bool:
 
 
 def _gemini_system(values: Columns) -> list[dict[str, Any]]:
-    told = next((name for name in ("systeminstruction", "system_instruction") if isinstance(values.peek(name), dict)), None)
+    told = next(
+        (name for name in ("systeminstruction", "system_instruction") if isinstance(values.peek(name), dict)), None
+    )
     return [{**values[told], "role": "system"}] if told else []
 
 
 _SHAPES: tuple[Callable[[Columns, Notes], dict[str, Any] | None], ...] = (
-    _open_webui, _preference, _two_models, _prompt_and_completion, _answered_by_calls, _squad, evals, label_studio, kobold, _alternating,
+    _open_webui, _preference, _two_models, _prompt_and_completion, _answered_by_calls, _squad, evals, label_studio,
+    kobold, _alternating,
 )  # fmt: skip

@@ -1,7 +1,7 @@
 """Guesses the roles of columns whose names match no format: from names in many languages, and from their contents.
 
-A guess is made only where no format fits, and it is said. Two columns that a format needs must be found: a question and its answer, or one column
-of text alone.
+A guess is made only where no format fits, and it is said. Two columns that a format needs must be found: a question and
+its answer, or one column of text alone.
 """
 
 from __future__ import annotations
@@ -20,27 +20,37 @@ Role = ColumnRole  # ignore is only ever chosen, never guessed
 Roles = Mapping[str, Role]
 _MEANT: tuple[Role, ...] = ("question", "answer", "system", "context", "text")
 LEAST_WORDS = 3  # a column of text says more than a name or a date, counted where it says the most
-# Names, or words of names, that mean a role: English, German, Spanish, French, Italian, Portuguese, Russian, Chinese, Japanese, Korean, Arabic, Hindi.
+# Names, or words of names, that mean a role: English, German, Spanish, French, Italian, Portuguese, Russian, Chinese,
+# Japanese, Korean, Arabic, Hindi.
 _WRITTEN: dict[Role, str] = {
     "question": """
-        question questions q query prompt instruction input user human customer client problem ask request source src utterance frage fragen
-        front term begriff 术语 anfrage eingabe kunde aufgabe pregunta consulta cliente entrada usuario demande domanda richiesta utente pergunta usuário вопрос запрос
+        question questions q query prompt instruction input user human customer client problem ask request source src
+        utterance frage fragen
+        front term begriff 术语 anfrage eingabe kunde aufgabe pregunta consulta cliente entrada usuario demande
+        domanda richiesta utente pergunta usuário вопрос запрос
         问题 问 提问 用户 输入 題目 題 质问 質問 질문 입력 سؤال प्रश्न""",
     "answer": """
-        answer answers a response reply output completion target tgt bot assistant agent gpt solution summary translation highlights back definition 定义 antwort
-        antworten ausgabe lösung zusammenfassung respuesta salida solución resumen réponse reponse sortie risposta uscita soluzione resposta
+        answer answers a response reply output completion target tgt bot assistant agent gpt solution summary
+        translation highlights back definition 定义 antwort
+        antworten ausgabe lösung zusammenfassung respuesta salida solución resumen réponse reponse sortie risposta
+        uscita soluzione resposta
         saída ответ решение 回答 答案 答 输出 答复 解答 摘要 回复 答え 답변 대답 출력 جواب إجابة उत्तर""",
     "system": "system persona systemprompt система 系统 システム",
     "context": "context passage background kontext hintergrund contexto contexte contesto контекст 上下文 背景 文脈",
     "text": """
-        text content body story article document poem lyrics chapter paragraph markdown inhalt texto contenido texte contenu testo conteúdo
+        text content body story article document poem lyrics chapter paragraph markdown inhalt texto contenido texte
+        contenu testo conteúdo
         текст 文本 内容 正文 文章 本文 본문 텍스트 نص""",
 }
 # A last word of a name that says of what a column tells, and not what it says.
-_ABOUT = frozenset(re.findall(r"\w+", "id ids date time type lang language name model count length tokens score rating url"))
+_ABOUT = frozenset(
+    re.findall(r"\w+", "id ids date time type lang language name model count length tokens score rating url")
+)
 # A word of the names under which sets keep what is not to be said.
 _NOT_SAID = frozenset(
-    re.findall(r"\w+", "rejected reject dispreferred nonpreferred worse worst incorrect wrong loser losing bad distractor")
+    re.findall(
+        r"\w+", "rejected reject dispreferred nonpreferred worse worst incorrect wrong loser losing bad distractor"
+    )
 )
 _NAMES = {role: frozenset(words.split()) for role, words in _WRITTEN.items()}
 _WORDS = re.compile(r"[^\W_]+")
@@ -62,7 +72,9 @@ def guess(rows: Sequence[Row]) -> dict[str, Role] | None:
             found[about] = "question"
     if {"question", "answer"} <= set(found.values()):
         return found
-    long = [name for name, words in texts.items() if words >= LEAST_WORDS and found.get(name) not in ("system", "context")]
+    long = [
+        name for name, words in texts.items() if words >= LEAST_WORDS and found.get(name) not in ("system", "context")
+    ]
     if len(long) == 2:  # the longer one is the answer
         asked, answered = sorted(long, key=lambda name: (not _is_not_said(name), texts[name]))
         if _is_not_said(asked):  # a worse answer where there is a question; else what is to be put right
@@ -73,7 +85,8 @@ def guess(rows: Sequence[Row]) -> dict[str, Role] | None:
 
 
 def likely(rows: Sequence[Row]) -> dict[str, Role] | None:
-    """What a person is offered to correct where nothing points at a role: the columns that say the most; None where none says anything."""
+    """What a person is offered to correct where nothing points at a role: the columns that say the most; None where
+    none says anything."""
     longest = sorted(texts := _columns_of_text(rows), key=lambda name: texts[name])[-2:]
     if len(longest) == 1:
         return {longest[0]: "text"}
@@ -95,7 +108,11 @@ def _columns_of_text(rows: Sequence[Row]) -> dict[str, float]:
     found = {}
     for name in names:
         values = [row.values[name] for row in rows if says(row.values.get(name))]
-        if values and all(isinstance(value, str) and not _LINK.match(value) for value in values) and 2 * len(values) >= len(rows):
+        if (
+            values
+            and all(isinstance(value, str) and not _LINK.match(value) for value in values)
+            and 2 * len(values) >= len(rows)
+        ):
             found[name] = median(len(words_of(value)) for value in values)
     return found
 
@@ -112,7 +129,8 @@ def means_something(name: str) -> bool:
 
 
 def _named(texts: Iterable[str], role: Role, taken: Mapping[str, Role]) -> str | None:
-    """The column whose name means a role: the whole of it, else its last word that means any role ("Customer answer" is an answer)."""
+    """The column whose name means a role: the whole of it, else its last word that means any role ("Customer answer" is
+    an answer)."""
     free = [name for name in texts if name not in taken]
     whole = next((name for name in free if name.strip().lower() in _NAMES[role]), None)
     return whole or next((name for name in free if _last_meaning(name) == role), None)
@@ -124,8 +142,11 @@ def _last_meaning(name: str) -> Role | None:
         return None
     if "system" in parts:  # a system prompt asks nothing
         return "system"
-    meant = [role for part in reversed(parts) if part not in ("q", "a") for role, words in _NAMES.items() if part in words]
-    return next((role for role in meant if role != "text"), next(iter(meant), None))  # the text of a question is a question
+    meant = [
+        role for part in reversed(parts) if part not in ("q", "a") for role, words in _NAMES.items() if part in words
+    ]
+    # the text of a question is a question
+    return next((role for role in meant if role != "text"), next(iter(meant), None))
 
 
 def parse(written: str) -> dict[str, Role]:
@@ -145,12 +166,15 @@ def require(roles: Roles, rows: Sequence[Row]) -> None:
     if missing := [name for name in roles if name not in known]:
         raise DataError("data.no_such_column", missing=missing[:20], found=[*known][:20])
     meant = [role for role in roles.values() if role != "ignore"]
-    if len(set(meant)) < len(meant) or not ({"question", "answer"} <= set(meant) and "text" not in meant or meant == ["text"]):
+    if len(set(meant)) < len(meant) or not (
+        {"question", "answer"} <= set(meant) and "text" not in meant or meant == ["text"]
+    ):
         raise DataError("data.roles_unclear", found=[f"{name}: {role}" for name, role in roles.items()])
 
 
 def renamed(row: Row, roles: Roles) -> Row:
-    """A row whose columns have the names of their roles; what already goes by such a name, and has another role, keeps out of the way."""
+    """A row whose columns have the names of their roles; what already goes by such a name, and has another role, keeps
+    out of the way."""
     values: dict[str, Any] = {}
     for name, value in row.values.items():
         given = roles.get(str(name))

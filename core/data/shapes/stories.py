@@ -28,4 +28,9 @@ def kobold(values: Columns, notes: Notes) -> dict[str, Any] | None:
         {"role": "user" if mark == "INPUT" else "assistant", "content": text.strip()}
         for mark, text in zip(parts[1::2], parts[2::2], strict=True)
     ]
-    return {"messages": [*([{"role": "system", "content": about}] if about else []), *(turn for turn in turns if turn["content"])]}
+    return {
+        "messages": [
+            *([{"role": "system", "content": about}] if about else []),
+            *(turn for turn in turns if turn["content"]),
+        ]
+    }

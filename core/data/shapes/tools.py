@@ -61,7 +61,8 @@ def _call(call: Any, number: int, notes: Notes) -> ToolCall:
 
 
 def without_parts(turn: Any, notes: Notes) -> list[Any]:
-    """A turn whose calls and results are parts of its content, as Anthropic writes them: calls beside the words, and a turn for each result."""
+    """A turn whose calls and results are parts of its content, as Anthropic writes them: calls beside the words, and a
+    turn for each result."""
     parts = turn.get("content") if isinstance(turn, dict) else None
     kinds = [part.get("type") if isinstance(part, dict) else None for part in parts] if isinstance(parts, list) else []
     if "tool_use" not in kinds and "tool_result" not in kinds:

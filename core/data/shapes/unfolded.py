@@ -3,7 +3,8 @@
 a list          [{role, content}, ...] | ["Why?", "So.", ...]         turns: the list
 datasets server row_idx, row: {...}                                   the row
 translations    translation: {en: ..., de: ...}                       en, de
-Argilla         fields: {...}, responses: {name: [{value, status}]}   the fields, and for each question the first answer that was submitted
+Argilla         fields: {...}, responses: {name: [{value, status}]}   the fields, and for each question the first answer
+that was submitted
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
-"""Fixes for families that transformers 5.24 computes differently from their authors, or that need parts unused here. Workers only.
+"""Fixes for families that transformers 5.24 computes differently from their authors, or that need parts unused here.
+Workers only.
 
-Each is recognized by its model_type; `config` applies before the model is created, `model` afterwards. Never changes a file.
+Each is recognized by its model_type; `config` applies before the model is created, `model` afterwards. Never changes a
+file.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ from transformers import PreTrainedModel
 
 
 class NoTower(PreTrainedModel):
-    """Replaces Gemma 3n's vision tower. transformers builds it with timm, which requires torchvision, and no text passes through it."""
+    """Replaces Gemma 3n's vision tower. transformers builds it with timm, which requires torchvision, and no text
+    passes through it."""
 
     config_class = transformers.Gemma3nVisionConfig
 
@@ -33,13 +36,15 @@ def config(found: Any) -> Any:
 
 
 def model(made: Any) -> Any:
-    """Fix a model whose class fails in its forward, returns the text model with its head as decoder, or keeps unused tensors."""
+    """Fix a model whose class fails in its forward, returns the text model with its head as decoder, or keeps unused
+    tensors."""
     if made.config.model_type in ("llama4", "llama4_text"):
         made.get_decoder = MethodType(_text_alone, made)
         if hasattr(made, "language_model"):
             made.language_model.register_forward_hook(_without_pictures)
     if "reuse" not in (getattr(made.config.get_text_config(), "kv_sharing_modes", None) or ("reuse",)):
-        # Gemma 4's last layer of each kind stores its keys and values for a draft model. Recomputed for a backward, they keep their
+        # Gemma 4's last layer of each kind stores its keys and values for a draft model. Recomputed for a backward,
+        # they keep their
         # whole graph until the step ends: 0.6 GiB of the 12B at 8,192 tokens, by the dry run.
         for layer in made.modules():
             if hasattr(layer, "store_full_length_kv"):
@@ -53,9 +58,10 @@ def lacks_tower(made: Any) -> bool:
 
 
 def _turn_by_half(text: Any) -> None:
-    """LFM3 rotates half of each head. Its released config.json says so by rope_type "default" with a partial_rotary_factor, which
-    transformers 5.24 ignores: it rotates the whole head, without an error. The type that uses the factor is "proportional",
-    transformers' own default for LFM3."""
+    """LFM3 rotates half of each head. Its released config.json says so by rope_type "default" with a
+    partial_rotary_factor, which
+    transformers 5.24 ignores: it rotates the whole head, without an error. The type that uses the factor is
+    "proportional", transformers' own default for LFM3."""
     for how in (getattr(text, "rope_parameters", None) or {}).values():
         if isinstance(how, dict) and how.get("rope_type") == "default" and how.get("partial_rotary_factor", 1.0) != 1.0:
             how["rope_type"] = "proportional"

@@ -1,8 +1,9 @@
 """The parts of a model besides its text model: vision and audio towers, multi-token prediction heads. Torch.
 
-A multimodal model is loaded with its published class, so that its weights have the names of its files. It is trained on text only:
-its towers stay unchanged, get no adapter, are not quantized, and their memory is freed. What of the text part lies in RAM, or
-keeps its 16 bits, is here too.
+A multimodal model is loaded with its published class, so that its weights have the names of its files. It is trained on
+text only:
+its towers stay unchanged, get no adapter, are not quantized, and their memory is freed. What of the text part lies in
+RAM, or keeps its 16 bits, is here too.
 """
 
 from __future__ import annotations
@@ -26,9 +27,13 @@ _NOT_QUANTISED = {"gemma3n_text": ("prediction_coefs", "correction_coefs")}
 
 
 def auto_class(config: Any) -> Any:
-    """The Auto class for config.architectures: causal language models, or multimodal ones if the model is published as one or has
-    no other class."""
-    kinds = (transformers.AutoModelForCausalLM, transformers.AutoModelForImageTextToText, transformers.AutoModelForMultimodalLM)
+    """The Auto class for config.architectures: causal language models, or multimodal ones if the model is published as
+    one or has no other class."""
+    kinds = (
+        transformers.AutoModelForCausalLM,
+        transformers.AutoModelForImageTextToText,
+        transformers.AutoModelForMultimodalLM,
+    )
     made = [(kind, _name(kind._model_mapping.get(type(config), None))) for kind in kinds]
     there = [kind for kind, name in made if name]
     as_shipped = [kind for kind, name in made if name in (config.architectures or ())]
@@ -53,7 +58,11 @@ def beside(model: Any) -> list[str]:
         if id(module) in used:
             return []
         if any(id(inner) in used for inner in module.modules()):
-            return [one for child, inner in module.named_children() for one in found(inner, f"{name}.{child}" if name else child)]
+            return [
+                one
+                for child, inner in module.named_children()
+                for one in found(inner, f"{name}.{child}" if name else child)
+            ]
         return [name] if next(module.parameters(), None) is not None else []
 
     return found(model, "") if decoder is not model else []
@@ -65,14 +74,18 @@ def per_layer_embeddings(model: Any) -> str | None:
 
 
 def all_but(model: Any, left_out: str) -> list[str]:
-    """Names that cover every weight and buffer of the model except one module's: modules, as large as possible; or weights, if a
-    module's name is a prefix of the other's (embed_tokens), because transformers compares prefixes."""
+    """Names that cover every weight and buffer of the model except one module's: modules, as large as possible; or
+    weights, if a module's name is a prefix of the other's (embed_tokens), because transformers compares prefixes."""
 
     def found(module: nn.Module, name: str) -> list[str]:
         if name == left_out:
             return []
         if f"{left_out}.".startswith(f"{name}." if name else ""):
-            within = [one for child, inner in module.named_children() for one in found(inner, f"{name}.{child}" if name else child)]
+            within = [
+                one
+                for child, inner in module.named_children()
+                for one in found(inner, f"{name}.{child}" if name else child)
+            ]
             return [*within, *_own(module, name)]
         return list(_own(module, name)) if left_out.startswith(name) else [name]
 
@@ -85,9 +98,10 @@ def _own(module: nn.Module, name: str) -> Iterator[str]:
 
 
 def places(kind: Any, config: Any, device: torch.device) -> dict[str, torch.device]:
-    """The device_map. Everything goes to the GPU except per-layer embeddings, of which a text needs a few rows and which would take
-    much of the GPU (Gemma 4 E4B: 5.3 of 15 GiB). What a device_map does not name stays in RAM, without accelerate's hooks, which
-    would copy all of it to the GPU in each forward (transformers itself does so for its Qwen4)."""
+    """The device_map. Everything goes to the GPU except per-layer embeddings, of which a text needs a few rows and
+    which would take much of the GPU (Gemma 4 E4B: 5.3 of 15 GiB). What a device_map does not name stays in RAM, without
+    accelerate's hooks, which would copy all of it to the GPU in each forward (transformers itself does so for its
+    Qwen4)."""
     if not (device.type == "cuda" and getattr(config.get_text_config(), "hidden_size_per_layer_input", None)):
         return {"": device}
     with init_empty_weights():
@@ -131,8 +145,8 @@ def absent(model: Any) -> str:
 
 
 def linear_layers(model: Any) -> list[str]:
-    """The layers of all-linear: every linear layer of the text model that can have an adapter. Not the head, routers, experts
-    stored as one parameter, or dense layers that peft takes for such experts because of their names."""
+    """The layers of all-linear: every linear layer of the text model that can have an adapter. Not the head, routers,
+    experts stored as one parameter, or dense layers that peft takes for such experts because of their names."""
     decoder, kind = text(model), getattr(model.config, "model_type", "")
     passed_over = WITHOUT_ADAPTER.get(kind, ())
     head = model.get_output_embeddings()
@@ -145,14 +159,16 @@ def linear_layers(model: Any) -> list[str]:
 
 
 def routers(model: Any) -> list[str]:
-    """Names of the linear layers that route tokens to experts or gate the shared one, if they have no class of their own."""
+    """Names of the linear layers that route tokens to experts or gate the shared one, if they have no class of their
+    own."""
     names = ROUTERS.get(getattr(model.config, "model_type", ""), ())
     inside = {id(module) for module in text(model).modules()}
     return [name for name, module in model.named_modules() if id(module) in inside and name.rpartition(".")[2] in names]
 
 
 def skipped(kind: Any, config: Any) -> list[str] | None:
-    """What bitsandbytes is told to leave out; None: transformers' own choice (the head), which it makes only if nothing is named."""
+    """What bitsandbytes is told to leave out; None: transformers' own choice (the head), which it makes only if nothing
+    is named."""
     if config.get_text_config() is config and config.model_type not in {*_NOT_QUANTISED, *ROUTERS}:
         return None
     with init_empty_weights():
@@ -160,7 +176,8 @@ def skipped(kind: Any, config: Any) -> list[str] | None:
 
 
 def not_quantised(model: Any) -> list[str]:
-    """Modules that stay in 16 bits when the linear layers are quantized: head, towers, routers, and weights that a family's forward writes to."""
+    """Modules that stay in 16 bits when the linear layers are quantized: head, towers, routers, and weights that a
+    family's forward writes to."""
     named = _NOT_QUANTISED.get(model.config.get_text_config().model_type, ())
     return [*get_keys_to_not_convert(model), *beside(model), *routers(model), *named]
 

@@ -1,4 +1,5 @@
-"""Errors by which code shows that a family is built otherwise, told apart from those of a full or broken device. Workers only."""
+"""Errors by which code shows that a family is built otherwise, told apart from those of a full or broken device.
+Workers only."""
 
 from __future__ import annotations
 
@@ -14,10 +15,11 @@ OF_CODE = (ValueError, TypeError, KeyError, AttributeError, RuntimeError)
 
 @contextmanager
 def tried(*errors: type[Exception]) -> Iterator[None]:
-    """Suppress errors of these types (default: OF_CODE) around what not every family supports and which has a substitute.
+    """Suppress errors of these types (default: OF_CODE) around what not every family supports and which has a
+    substitute.
 
-    What says that the device is full or broken is raised: torch's types for it are RuntimeErrors too, and a family that supports
-    what is tried would silently be trained by the substitute, which takes more memory.
+    What says that the device is full or broken is raised: torch's types for it are RuntimeErrors too, and a family that
+    supports what is tried would silently be trained by the substitute, which takes more memory.
     """
     kinds = errors or OF_CODE
     try:

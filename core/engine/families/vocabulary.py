@@ -1,6 +1,7 @@
 """Tokens that a model has no row of its embedding for: the tokenizer has more than the weights know. Workers only.
 
-A GPU notices one in the middle of a kernel, which ends the process's use of it without a word of the cause; a CPU raises IndexError.
+A GPU notices one in the middle of a kernel, which ends the process's use of it without a word of the cause; a CPU
+raises IndexError.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ def require_rows(model: Any, texts: Sequence[Sequence[int]]) -> None:
 
 
 def require_rows_of(model: Any, *parts: Sequence[Encoded]) -> None:
-    """`require_rows` for examples. Where their tokens lie on disk, examples are read one by one only if a file has such an id."""
+    """`require_rows` for examples. Where their tokens lie on disk, examples are read one by one only if a file has such
+    an id."""
     rows = rows_of(model)
     for part in parts:
         segments = part.tokens.segments if hasattr(part, "tokens") else ()

@@ -1,5 +1,5 @@
-"""16-bit attention over packed examples on a CPU, in blocks of queries against the keys they may attend to. Products run in 16 bits
-where that is fast, scores and softmax in fp32. Imports torch: workers only.
+"""16-bit attention over packed examples on a CPU, in blocks of queries against the keys they may attend to. Products
+run in 16 bits where that is fast, scores and softmax in fp32. Imports torch: workers only.
 """
 
 from __future__ import annotations
@@ -14,10 +14,15 @@ BLOCK = 128
 
 
 def attend(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, lengths: tuple[int, ...], scaling: float, window: int | None
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    lengths: tuple[int, ...],
+    scaling: float,
+    window: int | None,
 ) -> torch.Tensor:
-    """query: (1, heads, T, d); key, value: (1, kv heads, T, d); lengths: of the examples, their sum is T. window: how many tokens
-    back, including itself, a token attends to; None: all. Returns (1, T, heads, d)."""
+    """query: (1, heads, T, d); key, value: (1, kv heads, T, d); lengths: of the examples, their sum is T. window: how
+    many tokens back, including itself, a token attends to; None: all. Returns (1, T, heads, d)."""
     return _Attention.apply(query, key, value, lengths, scaling, window)
 
 

@@ -1,8 +1,8 @@
 """Losses and gradient of one chunk of positions, for a head that is not trained. Imports torch: workers only.
 
-A GPU holds at most 8 bytes per logit: fp32 logits and their softmax, which becomes their gradient. A CPU holds the logits once, in
-the head's dtype: it scales, caps and softmaxes a few rows at a time, which stay in its cache, and overwrites them with their
-gradient. The same bits either way.
+A GPU holds at most 8 bytes per logit: fp32 logits and their softmax, which becomes their gradient. A CPU holds the
+logits once, in the head's dtype: it scales, caps and softmaxes a few rows at a time, which stay in its cache, and
+overwrites them with their gradient. The same bits either way.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ IN_CACHE = 1 << 18  # logits that a CPU softmaxes at a time: 1 MiB in fp32
 
 
 def chunk_loss(
-    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, aim: torch.Tensor, scale: float, cap: float | None,
+    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, aim: torch.Tensor, scale: float,
+    cap: float | None,
     gradient: torch.Tensor | None,
 ) -> torch.Tensor:  # fmt: skip
-    """(K,) float32 losses of hidden (K, h), aim (K, 1), logits as core.engine.loss.Head computes them; hidden's gradient is written to gradient."""
+    """(K,) float32 losses of hidden (K, h), aim (K, 1), logits as core.engine.loss.Head computes them; hidden's
+    gradient is written to gradient."""
     learns = gradient is not None
     if hidden.device.type not in FEW_AT_ONCE:
         # fp32 before the softmax, which would else make that copy beside the 16-bit logits.

@@ -1,9 +1,11 @@
-"""Norm and gate, on a GPU rotary too, compiled by torch.compile (`train.torch_compile`), where that makes a run faster. Torch: workers only.
+"""Norm and gate, on a GPU rotary too, compiled by torch.compile (`train.torch_compile`), where that makes a run faster.
+Torch: workers only.
 
-Each is a few operations over the same memory, which a compiler fuses into one pass: Inductor's C++ on a CPU, Triton on a GPU. Only the
-arithmetic inside the functions of core/engine/variants/elementwise is replaced: as much is kept for the backward, on a GPU a gate's activation
-less. `trial` compares values with the plain functions, then the time of the run's longest micro-batch, and leaves the plain ones in place
-if they are as fast, or if there is no working compiler. Results are rounded once, in another place than the plain functions round.
+Each is a few operations over the same memory, which a compiler fuses into one pass: Inductor's C++ on a CPU, Triton on
+a GPU. Only the arithmetic inside the functions of core/engine/variants/elementwise is replaced: as much is kept for the
+backward, on a GPU a gate's activation less. `trial` compares values with the plain functions, then the time of the
+run's longest micro-batch, and leaves the plain ones in place if they are as fast, or if there is no working compiler.
+Results are rounded once, in another place than the plain functions round.
 """
 
 from __future__ import annotations
@@ -36,9 +38,10 @@ class Compiled(NamedTuple):
 
 
 def trial(rehearse: Callable[[], None], like: torch.Tensor, check: Callable[[], None], again: bool = False) -> Compiled:
-    """Compile, compare and time; what is used from now on is in elementwise.ways. rehearse: a forward and backward that leave nothing
-    behind. like: a tensor with the run's device and dtype. check may raise between two functions. again: a run that used them is resumed, and
-    has to use them again."""
+    """Compile, compare and time; what is used from now on is in elementwise.ways. rehearse: a forward and backward that
+    leave nothing
+    behind. like: a tensor with the run's device and dtype. check may raise between two functions. again: a run that
+    used them is resumed, and has to use them again."""
     began = time.perf_counter()
     try:
         ways = _made(like.device.type == "cuda")
@@ -58,7 +61,9 @@ def trial(rehearse: Callable[[], None], like: torch.Tensor, check: Callable[[], 
     if not again and compiled > FASTER * plain:
         return Compiled(False, msg("compiled.no_faster", **facts))
     elementwise.ways = ways
-    return Compiled(True, msg("compiled.again" if again else "compiled.faster", **facts, share=1 - compiled / (plain or 1.0)))
+    return Compiled(
+        True, msg("compiled.again" if again else "compiled.faster", **facts, share=1 - compiled / (plain or 1.0))
+    )
 
 
 @contextmanager
@@ -89,14 +94,17 @@ def _made(on_card: bool) -> elementwise.Ways:
     # One process (no pool that outlives a step), any number of rows, and as many threads as torch has at each call.
     torch._inductor.config.compile_threads = 1
     compiled = partial(torch.compile, dynamic=True, options={"cpp.dynamic_threads": True})
-    gates = {name: (compiled(partial(_gate, act=act)), compiled(partial(_gate_back, act=act))) for name, act in ACTS.items()}
+    gates = {
+        name: (compiled(partial(_gate, act=act)), compiled(partial(_gate_back, act=act))) for name, act in ACTS.items()
+    }
     return elementwise.Ways(
         compiled(_norm), compiled(_norm_again), compiled(_norm_back), gates, compiled(_turn) if on_card else None
     )
 
 
 def _compared(ways: elementwise.Ways, like: torch.Tensor) -> Iterator[bool]:
-    """Of each function, whether it gives what the plain one does, on made-up values of the run's dtype on its device."""
+    """Of each function, whether it gives what the plain one does, on made-up values of the run's dtype on its
+    device."""
     chance = torch.Generator().manual_seed(0)
 
     def made_up(*shape: int) -> torch.Tensor:
@@ -129,7 +137,7 @@ def _near(found: torch.Tensor, wanted: torch.Tensor) -> bool:
     return bool((found.float() - wanted.float()).abs().max() <= tolerance * wanted.float().abs().max())
 
 
-# ---- what is compiled: fp32 inside, rounded once -----------------------------------------------------------------------------
+# ---- what is compiled: fp32 inside, rounded once -------------------------------------------------
 
 
 def _norm(rows: torch.Tensor, weight: torch.Tensor, eps: float, offset: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -141,7 +149,9 @@ def _norm_again(rows: torch.Tensor, weight: torch.Tensor, shrunk: torch.Tensor, 
     return (rows.float() * shrunk * (weight.float() + offset)).to(rows.dtype)
 
 
-def _norm_back(rows: torch.Tensor, above: torch.Tensor, weight: torch.Tensor, shrunk: torch.Tensor, offset: float) -> torch.Tensor:
+def _norm_back(
+    rows: torch.Tensor, above: torch.Tensor, weight: torch.Tensor, shrunk: torch.Tensor, offset: float
+) -> torch.Tensor:
     normed, wide = rows.float() * shrunk, above.float() * (weight.float() + offset)
     return ((wide - normed * (wide * normed).mean(-1, keepdim=True)) * shrunk).to(rows.dtype)
 

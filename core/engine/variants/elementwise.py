@@ -1,12 +1,14 @@
-"""Norm, rotary and gate of a layer as one autograd function each: less saved for the backward, fewer kernel launches, in place. Torch.
+"""Norm, rotary and gate of a layer as one autograd function each: less saved for the backward, fewer kernel launches,
+in place. Torch.
 
-transformers implements RMSNorm as eight operations on an fp32 copy that is saved, and rotary embeddings as ten. Here a norm saves
-its input and one value per token; on a GPU it is torch's own kernel, on a CPU it runs in cache-sized blocks. On a CPU the output of
-a norm or gate is not saved: it has `made_of`, a function and the tensors to recompute the same bits from, which the product that
-reads it saves instead (core/engine/variants/fused_lora); a gate saves its two inputs. What a module computes is not read from its name: a
-copy of it runs its own forward on a few made-up values, to test that an implementation here gives the same values and gradients in
-fp32. A module that matches none keeps its own forward; so does a call with other arguments. In 16 bits, results are rounded once,
-from fp32, where transformers rounds twice.
+transformers implements RMSNorm as eight operations on an fp32 copy that is saved, and rotary embeddings as ten. Here a
+norm saves its input and one value per token; on a GPU it is torch's own kernel, on a CPU it runs in cache-sized blocks.
+On a CPU the output of
+a norm or gate is not saved: it has `made_of`, a function and the tensors to recompute the same bits from, which the
+product that reads it saves instead (core/engine/variants/fused_lora); a gate saves its two inputs. What a module
+computes is not read from its name: a copy of it runs its own forward on a few made-up values, to test that an
+implementation here gives the same values and gradients in fp32. A module that matches none keeps its own forward; so
+does a call with other arguments. In 16 bits, results are rounded once, from fp32, where transformers rounds twice.
 
 If Liger is installed and its kernels agree on this GPU, they are used (core/engine/variants/liger).
 """
@@ -39,12 +41,14 @@ Forward = Callable[..., Any]
 
 
 class Ways(NamedTuple):
-    """The arithmetic of the functions below, compiled (core/engine/variants/compiled). Shapes as there; turn writes into its first argument."""
+    """The arithmetic of the functions below, compiled (core/engine/variants/compiled). Shapes as there; turn writes
+    into its first argument."""
 
     norm: Callable[..., tuple[torch.Tensor, torch.Tensor]]
     norm_again: Callable[..., torch.Tensor]
     norm_back: Callable[..., torch.Tensor]
-    gates: dict[str, tuple[Callable[..., torch.Tensor], Callable[..., tuple[torch.Tensor, torch.Tensor]]]]  # by name in ACTS
+    # by name in ACTS
+    gates: dict[str, tuple[Callable[..., torch.Tensor], Callable[..., tuple[torch.Tensor, torch.Tensor]]]]
     turn: Callable[..., None] | None
 
 
@@ -70,8 +74,8 @@ class Elementwise:
 
 
 def install(tuned: Any) -> Elementwise:
-    """Replace what passes its test in the text model of a peft model, until `release`. Costs a tiny test per kind of module; with
-    Liger, two forwards and backwards of 8 tokens."""
+    """Replace what passes its test in the text model of a peft model, until `release`. Costs a tiny test per kind of
+    module; with Liger, two forwards and backwards of 8 tokens."""
     faster = _faster(tuned.get_base_model())
     found = _install(tuned, {})
     if not faster:
@@ -156,7 +160,9 @@ def _same(own: Forward, ours: Forward, given: Sequence[torch.Tensor]) -> bool:
     with unlike.tried(Exception):  # in the code of a hundred families, called as it may not expect it
         wanted, found = (list(_asked(each, given)) for each in (own, ours))
         return len(wanted) == len(found) and all(
-            a.shape == b.shape and a.dtype == b.dtype and bool((a - b).abs().max() <= tolerance * a.abs().max().clamp(min=1e-3))
+            a.shape == b.shape
+            and a.dtype == b.dtype
+            and bool((a - b).abs().max() <= tolerance * a.abs().max().clamp(min=1e-3))
             for a, b in zip(wanted, found, strict=True)
         )
     return False
@@ -221,7 +227,8 @@ def _answers(tuned: Any) -> list[torch.Tensor]:
 
 
 def _near(a: torch.Tensor, b: torch.Tensor, exact: bool) -> bool:
-    """Rounding adds up over the layers; exact: for fp32, otherwise 16 bits, where errors below a tenth go unnoticed here."""
+    """Rounding adds up over the layers; exact: for fp32, otherwise 16 bits, where errors below a tenth go unnoticed
+    here."""
     return bool((a - b).norm() <= (1e-3 if exact else 0.1) * b.norm())
 
 
@@ -237,7 +244,7 @@ def _twin(module: torch.nn.Module) -> Any:
     return twin
 
 
-# ---- RMSNorm ----------------------------------------------------------------------------------------------------------
+# ---- RMSNorm -------------------------------------------------------------------------------------
 
 
 def _may_be_norm(module: Any) -> bool:
@@ -247,8 +254,8 @@ def _may_be_norm(module: Any) -> bool:
 
 
 def _norm_way(module: Any, faster: dict[str, Forward]) -> Forward | None:
-    """The function of (x, weight) that computes module: tested in fp32 on a copy, then in its dtype on its device. None if module
-    is not an RMSNorm."""
+    """The function of (x, weight) that computes module: tested in fp32 on a copy, then in its dtype on its device. None
+    if module is not an RMSNorm."""
     twin, own = _twin(module), type(module).forward
     x, weight = _made_up((ROWS, module.weight.shape[0]), module.weight.shape)
     x *= torch.tensor([[1e-3], [1.0], [30.0]])  # the first shows the effect of eps
@@ -260,7 +267,8 @@ def _norm_way(module: Any, faster: dict[str, Forward]) -> Forward | None:
                 way = partial(liger_way, eps=eps) if liger_way else partial(_normed, eps=eps, offset=offset)
                 if module.weight.is_meta:
                     return way
-                x, weight = x.to(module.weight), weight.to(module.weight)  # its own may still be on another device (streaming)
+                # its own may still be on another device (streaming)
+                x, weight = x.to(module.weight), weight.to(module.weight)
                 twin._parameters["weight"] = torch.nn.Parameter(weight, requires_grad=False)
                 return way if _same(partial(own, twin), partial(way, weight=weight), [x]) else None
     return None
@@ -287,7 +295,8 @@ def _normed(x: torch.Tensor, weight: torch.Tensor, eps: float, offset: float) ->
 
 
 class _Norm(torch.autograd.Function):
-    """x / rms(x) * (weight + offset) of x (..., h). Saves x and 1 / rms(x), fp32 (rows, 1), which is also written to beside."""
+    """x / rms(x) * (weight + offset) of x (..., h). Saves x and 1 / rms(x), fp32 (rows, 1), which is also written to
+    beside."""
 
     @staticmethod
     def forward(
@@ -314,7 +323,9 @@ def _norm(
     rows = x.reshape(-1, x.shape[-1])
     if ways:
         output, shrunk = (
-            ways.norm(rows, weight, eps, offset) if known is None else (ways.norm_again(rows, weight, known, offset), known)
+            ways.norm(rows, weight, eps, offset)
+            if known is None
+            else (ways.norm_again(rows, weight, known, offset), known)
         )
     elif x.device.type in BLOCKWISE:
         output, shrunk = _blockwise(rows, weight, eps, offset, known)
@@ -329,7 +340,9 @@ def _norm_again(x: torch.Tensor, weight: torch.Tensor, shrunk: torch.Tensor, eps
     return _norm(x, weight, eps, offset, shrunk)[0]
 
 
-def _norm_back(rows: torch.Tensor, above: torch.Tensor, weight: torch.Tensor, shrunk: torch.Tensor, offset: float) -> torch.Tensor:
+def _norm_back(
+    rows: torch.Tensor, above: torch.Tensor, weight: torch.Tensor, shrunk: torch.Tensor, offset: float
+) -> torch.Tensor:
     if ways:
         return ways.norm_back(rows, above, weight, shrunk, offset)
     if rows.device.type in BLOCKWISE:
@@ -361,7 +374,10 @@ def _blockwise(
     rows: torch.Tensor, weight: torch.Tensor, eps: float, offset: float, known: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     wide, width = weight.float() + offset, rows.shape[1]
-    output, shrunk = torch.empty_like(rows), rows.new_empty(len(rows), 1, dtype=torch.float32) if known is None else known
+    output, shrunk = (
+        torch.empty_like(rows),
+        rows.new_empty(len(rows), 1, dtype=torch.float32) if known is None else known,
+    )
     for some, (block,) in _blocks(rows, 1):
         block.copy_(rows[some])
         if known is None:
@@ -384,7 +400,7 @@ def _blockwise_back(
     return output
 
 
-# ---- MLP: down(act(gate(x)) * up(x)) ------------------------------------------------------------------------------------
+# ---- MLP: down(act(gate(x)) * up(x)) -------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -418,7 +434,8 @@ def _gate_way(module: Any, faster: dict[str, Forward]) -> Forward | None:
     """The function of (gate, up) that gives down_proj's input, if module is a gated MLP; otherwise None."""
     names = _parts(module)
     assert names
-    if any(isinstance(value, float) for value in vars(module).values()):  # a factor, as in Falcon H1, where it is seldom 1
+    if any(isinstance(value, float) for value in vars(module).values()):
+        # a factor, as in Falcon H1, where it is seldom 1
         return None
     gate, up, down = names
     twin, sizes = _twin(module), {gate: (WIDTH, 2 * WIDTH), up: (WIDTH, 2 * WIDTH), down: (2 * WIDTH, WIDTH)}
@@ -465,7 +482,8 @@ def _gate_again(gate: torch.Tensor, up: torch.Tensor, act: Act, acted: list[torc
 
 
 class _Gate(torch.autograd.Function):
-    """act(gate) * up. Saves all three as autograd would, on a CPU gate and up; the backward overwrites them instead of allocating three more."""
+    """act(gate) * up. Saves all three as autograd would, on a CPU gate and up; the backward overwrites them instead of
+    allocating three more."""
 
     @staticmethod
     def forward(ctx: Any, gate: torch.Tensor, up: torch.Tensor, act: Act, acted: list[torch.Tensor]) -> torch.Tensor:
@@ -491,12 +509,12 @@ class _Gate(torch.autograd.Function):
         return ctx.act.back_in_place(up.mul_(gradient), gate), acted.mul_(gradient), None, None
 
 
-# ---- rotary -----------------------------------------------------------------------------------------------------------
+# ---- rotary --------------------------------------------------------------------------------------
 
 
 def _turning(own: Forward, faster: dict[str, Forward]) -> Forward | None:
-    """A replacement for own, which applies rotary embeddings to queries and keys, or to one of them, on all or the first values of
-    each head; None if own does something else."""
+    """A replacement for own, which applies rotary embeddings to queries and keys, or to one of them, on all or the
+    first values of each head; None if own does something else."""
     shapes = ((1, 4, ROWS, WIDTH), (1, 2, ROWS, WIDTH))
     proven = set()
     for count, width in itertools.product((2, 1), (WIDTH, WIDTH // 2)):
@@ -551,8 +569,8 @@ class _Turn(torch.autograd.Function):
 
 
 def _turn(state: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, back: bool) -> torch.Tensor:
-    """Rotate the first values of each head, as many as cos has: halves (a, b) become (a cos - b sin, b cos + a sin), each with its
-    own cos and sin; the rest is unchanged. back: the transpose."""
+    """Rotate the first values of each head, as many as cos has: halves (a, b) become (a cos - b sin, b cos + a sin),
+    each with its own cos and sin; the rest is unchanged. back: the transpose."""
     width, half = cos.shape[-1], cos.shape[-1] // 2
     turned = torch.empty_like(state)
     if ways and ways.turn:

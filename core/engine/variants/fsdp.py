@@ -1,11 +1,13 @@
-"""A frozen base sharded over the ranks of a run by PyTorch's FSDP2 (torch.distributed.fsdp.fully_shard): every rank has a part of
-each matrix of a decoder layer, and a layer is gathered while it computes. Workers only.
+"""A frozen base sharded over the ranks of a run by PyTorch's FSDP2 (torch.distributed.fsdp.fully_shard): every rank has
+a part of each matrix of a decoder layer, and a layer is gathered while it computes. Workers only.
 
-The adapter is not sharded: it is small, every rank has all of it, and its gradients are exchanged as with a whole base. Nor are norms,
-biases, embeddings, head and what several layers share. NF4 is gathered as packed bytes; its scales (a 32nd of it) are whole on each rank.
+The adapter is not sharded: it is small, every rank has all of it, and its gradients are exchanged as with a whole base.
+Nor are norms, biases, embeddings, head and what several layers share. NF4 is gathered as packed bytes; its scales (a
+32nd of it) are whole on each rank.
 
-A gather needs every rank. In a step all have the same number of them: a rank that computes less, or ran out of memory, joins the remaining ones by
-`complete`. If one rank computes alone (sample answers, a batch that is tried out), the others join by `repeat` each time `lead` tells them to.
+A gather needs every rank. In a step all have the same number of them: a rank that computes less, or ran out of memory,
+joins the remaining ones by `complete`. If one rank computes alone (sample answers, a batch that is tried out), the
+others join by `repeat` each time `lead` tells them to.
 """
 
 from __future__ import annotations
@@ -30,8 +32,9 @@ Wait = Callable[[Any], None]  # for torch's Work
 
 
 def shard(tuned: Any, card: torch.device, mesh: Any, wait: Wait) -> Sharded:
-    """Move a model and its adapter from RAM to the GPU, layer by layer, without the parts of the other ranks of mesh: no GPU ever has the whole base.
-    Call it on every rank, before an optimizer is created. Raises ModelError for a family whose layers cannot be found, or an 8-bit base."""
+    """Move a model and its adapter from RAM to the GPU, layer by layer, without the parts of the other ranks of mesh:
+    no GPU ever has the whole base. Call it on every rank, before an optimizer is created. Raises ModelError for a
+    family whose layers cannot be found, or an 8-bit base."""
     base = tuned.get_base_model()
     if base_model.bits(base) == 8:
         raise ModelError("fsdp.eight_bit")
@@ -85,8 +88,10 @@ def _give(scales: dict[torch.nn.Module, Any], *_: Any) -> None:
 
 @dataclass
 class Sharded:
-    """This rank's part of a sharded base. wait: for a gather. bytes: of all shards. gathered: layers since `begin`. order: of the layers in a
-    forward, from the first one. together: whether all ranks know what comes; otherwise lead tells the others what this one, the first, gathers."""
+    """This rank's part of a sharded base. wait: for a gather. bytes: of all shards. gathered: layers since `begin`.
+    order: of the layers in a
+    forward, from the first one. together: whether all ranks know what comes; otherwise lead tells the others what this
+    one, the first, gathers."""
 
     root: Any
     layers: list[Any]
@@ -103,7 +108,9 @@ class Sharded:
     def said(self) -> Message:
         """A message for the run's events."""
         ranks = distributed.get_world_size()
-        return msg("fsdp.begun", layers=len(self.layers), gib=self.bytes / GIB, ranks=ranks, each=self.bytes / ranks / GIB)
+        return msg(
+            "fsdp.begun", layers=len(self.layers), gib=self.bytes / GIB, ranks=ranks, each=self.bytes / ranks / GIB
+        )
 
     def begin(self) -> None:
         """Begin passes that all ranks compute together, until `complete`."""
@@ -156,5 +163,7 @@ class _Gather:
     def allocate(self, size: Any, *, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
         return torch.empty(*size, dtype=dtype, device=device)
 
-    def __call__(self, output_tensor: torch.Tensor, input_tensor: torch.Tensor, group: Any, async_op: bool = False) -> None:
+    def __call__(
+        self, output_tensor: torch.Tensor, input_tensor: torch.Tensor, group: Any, async_op: bool = False
+    ) -> None:
         self._gather(output_tensor, input_tensor, group)

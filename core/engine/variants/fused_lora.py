@@ -1,14 +1,15 @@
-"""A faster forward and backward for PEFT's LoRA layers: same parameters, files and mathematics, fewer memory passes. Workers only.
+"""A faster forward and backward for PEFT's LoRA layers: same parameters, files and mathematics, fewer memory passes.
+Workers only.
 
-PEFT's own layer copies its input to fp32, multiplies, scales, adds and copies back, each a pass over (tokens, out) values. Here
-base(x) + s x A^T B^T is computed at once for all layers that read the same x (q, k, v; gate, up): A and s B are cast to x's dtype,
-not x to theirs, in 16 bits once between two changes of the adapter; x @ A^T is one product for all; additions are in place; the
-input gradients are summed inside the products. Saved for the backward: x A^T, and x once (PEFT: an fp32 copy per layer), or nothing
-if x can be recomputed from tensors that are saved anyway (core/engine/variants/elementwise). Plain PyTorch, no compiler; runs on any
-device.
+PEFT's own layer copies its input to fp32, multiplies, scales, adds and copies back, each a pass over (tokens, out)
+values. Here base(x) + s x A^T B^T is computed at once for all layers that read the same x (q, k, v; gate, up): A and s
+B are cast to x's dtype, not x to theirs, in 16 bits once between two changes of the adapter; x @ A^T is one product for
+all; additions are in place; the input gradients are summed inside the products. Saved for the backward: x A^T, and x
+once (PEFT: an fp32 copy per layer), or nothing if x can be recomputed from tensors that are saved anyway
+(core/engine/variants/elementwise). Plain PyTorch, no compiler; runs on any device.
 
-Left to PEFT: dropout, variants (DoRA etc.), LoRA biases, embeddings, several adapters in a layer; and calls with a disabled or
-merged adapter, adapter_names or autocast.
+Left to PEFT: dropout, variants (DoRA etc.), LoRA biases, embeddings, several adapters in a layer; and calls with a
+disabled or merged adapter, adapter_names or autocast.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from core.messages import Message, msg
 
 @dataclass(frozen=True)
 class Fused:
-    """What `fuse` changed. reason: which of the `total` adapter layers kept PEFT's product and why; None when none did."""
+    """What `fuse` changed. reason: which of the `total` adapter layers kept PEFT's product and why; None when none
+    did."""
 
     count: int
     total: int
@@ -50,8 +52,8 @@ class Fused:
 def fuse(tuned: Any) -> Fused:
     """Replace the forward of each plain LoRA layer of a peft model, until `release`.
 
-    Call it once, after the adapter was added and before training; it runs the model on a few tokens, without gradients, to
-    see which layers read the same tensor.
+    Call it once, after the adapter was added and before training; it runs the model on a few tokens, without gradients,
+    to see which layers read the same tensor.
     """
     layers = [module for module in tuned.modules() if isinstance(module, LoraLayer)]
     left = Counter(key for layer in layers if (key := _obstacle(layer)))
@@ -216,8 +218,9 @@ class _Member:
 
 
 class _Copies:
-    """A and s B of all fused layers in 16 bits. The first product after a change of the adapter makes them for all: a few launches a
-    model instead of several a product. An optimizer's step has to advance PyTorch's version counters, as core/engine/step does."""
+    """A and s B of all fused layers in 16 bits. The first product after a change of the adapter makes them for all: a
+    few launches a model instead of several a product. An optimizer's step has to advance PyTorch's version counters, as
+    core/engine/step does."""
 
     def __init__(self) -> None:
         self.groups: list[list[_Member]] = []
@@ -242,7 +245,8 @@ class _Copies:
                     member.a, member.b = own, torch.empty_like(member.B, dtype=dtype)
         scaled = torch._foreach_mul([member.B for member in members], [member.scaling for member in members])
         torch._foreach_copy_(
-            [member.a for member in members] + [member.b for member in members], [member.A for member in members] + list(scaled)
+            [member.a for member in members] + [member.b for member in members],
+            [member.A for member in members] + list(scaled),
         )
         for member in members:
             member.copied_of = member.state(dtype)
@@ -251,16 +255,18 @@ class _Copies:
 def _product(x: torch.Tensor, members: Sequence[_Member], copies: _Copies) -> tuple[torch.Tensor, ...]:
     """(base_i(x) + s_i x A_i^T B_i^T for each member i) of x (..., in), with A_i (r_i, in) and B_i (out_i, r_i).
 
-    Products run in x's dtype with fp32 accumulation; the gradients of A and B have their dtype. Two autograd nodes, so that tensors
-    for the backward are saved before the large products. Gradient checkpointing stops recomputing a layer at its last saved tensor,
-    so products that nobody reads there (in most families down_proj's base product) are not recomputed.
+    Products run in x's dtype with fp32 accumulation; the gradients of A and B have their dtype. Two autograd nodes, so
+    that tensors for the backward are saved before the large products. Gradient checkpointing stops recomputing a layer
+    at its last saved tensor, so products that nobody reads there (in most families down_proj's base product) are not
+    recomputed.
     """
     hidden, *ways_back = _ForBackward.apply(x, members, copies, *(m.A for m in members), *(m.B for m in members))
     return _Recomputed.apply((x, hidden), members, copies, *ways_back)
 
 
 class _ForBackward(torch.autograd.Function):
-    """x A^T (tokens, sum of r), and for each member a tensor (..., out) without storage of its own, whose gradient is the output's."""
+    """x A^T (tokens, sum of r), and for each member a tensor (..., out) without storage of its own, whose gradient is
+    the output's."""
 
     @staticmethod
     def forward(
@@ -294,9 +300,14 @@ class _ForBackward(torch.autograd.Function):
 
 
 def _of_factors(
-    members: Sequence[_Member], grads: Sequence[torch.Tensor], hidden: torch.Tensor, grad_hidden: torch.Tensor, x: torch.Tensor
+    members: Sequence[_Member],
+    grads: Sequence[torch.Tensor],
+    hidden: torch.Tensor,
+    grad_hidden: torch.Tensor,
+    x: torch.Tensor,
 ) -> list[torch.Tensor]:
-    """The gradients of all A and then of all B, from those of the outputs; cast and scaled together, which saves launches."""
+    """The gradients of all A and then of all B, from those of the outputs; cast and scaled together, which saves
+    launches."""
     factors = [member.A for member in members] + [member.B for member in members]
     sizes, of_a = [factor.numel() for factor in factors], grad_hidden.shape[1] * x.shape[1]
     together = x.new_empty(sum(sizes))
@@ -304,7 +315,9 @@ def _of_factors(
     of_b = together[of_a:].split(sizes[len(members) :])
     for g, h, into in zip(grads, _by_member(hidden, members), of_b, strict=True):
         torch.mm(g.t(), h, out=into.view(-1, h.shape[1]))
-    found = [each.view_as(factor) for each, factor in zip(together.to(factors[0].dtype).split(sizes), factors, strict=True)]
+    found = [
+        each.view_as(factor) for each, factor in zip(together.to(factors[0].dtype).split(sizes), factors, strict=True)
+    ]
     torch._foreach_mul_(found[len(members) :], [member.scaling for member in members])
     return found
 
@@ -314,7 +327,11 @@ class _Recomputed(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, inputs: tuple[torch.Tensor, torch.Tensor], members: Sequence[_Member], copies: _Copies, *ways_back: torch.Tensor
+        ctx: Any,
+        inputs: tuple[torch.Tensor, torch.Tensor],
+        members: Sequence[_Member],
+        copies: _Copies,
+        *ways_back: torch.Tensor,
     ) -> tuple[torch.Tensor, ...]:
         x, hidden = inputs
         outputs = tuple(member.layer.get_base_layer()(x) for member in members)

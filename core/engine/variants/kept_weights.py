@@ -1,13 +1,14 @@
-"""4-bit weights that stay dequantized from a layer's second forward to its backward, if the GPU has room for one layer; and their scales
-in fp32, if it has room for those. Workers only.
+"""4-bit weights that stay dequantized from a layer's second forward to its backward, if the GPU has room for one layer;
+and their scales in fp32, if it has room for those. Workers only.
 
-With gradient checkpointing, each matrix of a layer is dequantized in both forwards and in the backward. The second forward and the
-backward follow each other, so the backward reuses what the forward dequantized, and frees it. Below UNPACKED_ROWS rows bitsandbytes
-does not dequantize for its product, and nothing is kept. down_proj, whose product is not recomputed (core/engine/variants/fused_lora), is
-dequantized as before. It ends when a run has to save memory in any way.
+With gradient checkpointing, each matrix of a layer is dequantized in both forwards and in the backward. The second
+forward and the backward follow each other, so the backward reuses what the forward dequantized, and frees it. Below
+UNPACKED_ROWS rows bitsandbytes does not dequantize for its product, and nothing is kept. down_proj, whose product is
+not recomputed (core/engine/variants/fused_lora), is dequantized as before. It ends when a run has to save memory in any
+way.
 
-QLoRA's scales are quantized too (double quantization), and each use of a matrix undoes that first, in two small kernels. Undone once for
-all, the values are the same.
+QLoRA's scales are quantized too (double quantization), and each use of a matrix undoes that first, in two small
+kernels. Undone once for all, the values are the same.
 """
 
 from __future__ import annotations
@@ -75,8 +76,8 @@ class KeptWeights:
 
 
 class KeptScales:
-    """The scales of all 4-bit weights in fp32, until `forget`, which an interrupted step calls; the 8-bit ones are in RAM meanwhile. One of
-    step.fused's groups."""
+    """The scales of all 4-bit weights in fp32, until `forget`, which an interrupted step calls; the 8-bit ones are in
+    RAM meanwhile. One of step.fused's groups."""
 
     members: tuple[Any, ...] = ()
 

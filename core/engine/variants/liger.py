@@ -1,5 +1,5 @@
-"""Liger's fused loss, if the library is installed and passes a test on the model's head, and its functions inside a layer, which
-core/engine/variants/elementwise tests. Imports torch: workers only."""
+"""Liger's fused loss, if the library is installed and passes a test on the model's head, and its functions inside a
+layer, which core/engine/variants/elementwise tests. Imports torch: workers only."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def _liger(scale: float, cap: float | None) -> Kernel | None:
 
 
 def layers(device: torch.device) -> dict[str, Callable[..., Any]]:
-    """By name, replacements for functions of elementwise on this device: `silu` and `gelu` (gate, up), `turned` (queries, keys,
-    cos, sin), `normed` (x, weight, eps) for norms that add 1 to their weight. {} if Liger is not installed. Not its plain norm: it
-    also computes a frozen weight's gradient, which torch's kernel does not."""
+    """By name, replacements for functions of elementwise on this device: `silu` and `gelu` (gate, up), `turned`
+    (queries, keys, cos, sin), `normed` (x, weight, eps) for norms that add 1 to their weight. {} if Liger is not
+    installed. Not its plain norm: it also computes a frozen weight's gradient, which torch's kernel does not."""
     if device.type != CARD:
         return {}
     try:

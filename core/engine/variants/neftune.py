@@ -1,7 +1,9 @@
 """NEFTune: uniform noise on the embeddings during training, against overfitting to exact wording. Workers only.
 
-Each embedding value of an example of L tokens and width d gets noise of at most alpha / sqrt(L d), as in the paper's own code (Jain et al.,
-2310.05914): L is the example's own length, without padding, also when packed. The noise comes from PyTorch's RNG, whose state a
+Each embedding value of an example of L tokens and width d gets noise of at most alpha / sqrt(L d), as in the paper's
+own code (Jain et al.,
+2310.05914): L is the example's own length, without padding, also when packed. The noise comes from PyTorch's RNG, whose
+state a
 checkpoint saves: a resumed run gets the same noise. None in eval mode.
 """
 
@@ -40,11 +42,13 @@ def noise(tuned: Any, alpha: float | None) -> Iterator[None]:
 
 
 def lengths_of(embedded: torch.Tensor, ends: torch.Tensor | None, mask: torch.Tensor | None) -> torch.Tensor:
-    """(B, T): for each token, the length of its example. ends, mask: of a packed batch, and of a padded one (core/engine/batches)."""
+    """(B, T): for each token, the length of its example. ends, mask: of a packed batch, and of a padded one
+    (core/engine/batches)."""
     rows, width, _ = embedded.shape
     if ends is not None:
         counts = ends.diff().long()
-        return counts.repeat_interleave(counts, output_size=width)[None]  # without a size it would read the sum from the GPU
+        # without a size it would read the sum from the GPU
+        return counts.repeat_interleave(counts, output_size=width)[None]
     if mask is not None and mask.dim() == 2:
         return mask.sum(1, keepdim=True).expand(rows, width)
     return torch.full((rows, width), width, device=embedded.device)

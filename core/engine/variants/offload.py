@@ -1,9 +1,10 @@
-"""Activation offloading: what layers save for the backward is kept in RAM instead of on the GPU. Imports torch: workers only.
+"""Activation offloading: what layers save for the backward is kept in RAM instead of on the GPU. Imports torch: workers
+only.
 
-Each large tensor that autograd saves is copied to pinned RAM and back when its layer's backward needs it; weights, which are on the
-GPU anyway, and small tensors stay. With gradient checkpointing these are only the layers' inputs. Costs the copies (twice tokens x
-layers x hidden size x 2 bytes per step over PCIe); useless on a CPU. Ordinary RAM, which is slower, from when the system first
-refuses to pin more.
+Each large tensor that autograd saves is copied to pinned RAM and back when its layer's backward needs it; weights,
+which are on the GPU anyway, and small tensors stay. With gradient checkpointing these are only the layers' inputs.
+Costs the copies (twice tokens x layers x hidden size x 2 bytes per step over PCIe); useless on a CPU. Ordinary RAM,
+which is slower, from when the system first refuses to pin more.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class Offload(torch.autograd.graph.saved_tensors_hooks):
         self._weights = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
 
     def __enter__(self) -> Offload:  # torch's returns None
-        if self._pin and self._device.type != "cpu":  # otherwise pinned RAM that the last micro-batch still reads is not reused
+        if self._pin and self._device.type != "cpu":
+            # otherwise pinned RAM that the last micro-batch still reads is not reused
             torch.get_device_module(self._device).current_stream(self._device).synchronize()
         super().__enter__()
         return self

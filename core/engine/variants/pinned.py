@@ -1,4 +1,5 @@
-"""Pinned RAM, which a GPU reads and writes by itself while the processor goes on, where the system grants it. Workers only."""
+"""Pinned RAM, which a GPU reads and writes by itself while the processor goes on, where the system grants it. Workers
+only."""
 
 from __future__ import annotations
 
@@ -11,11 +12,12 @@ ALIGNED = 512  # bytes; the alignment of torch's allocator, more than any kernel
 
 
 def empty(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor | None:
-    """An uninitialized tensor in pinned RAM, or None if the system refuses it: Windows and WSL pin at most half of the RAM, and
-    less for a GPU that is nearly full.
+    """An uninitialized tensor in pinned RAM, or None if the system refuses it: Windows and WSL pin at most half of the
+    RAM, and less for a GPU that is nearly full.
 
-    By torch's own allocation, which takes the error of a refusal away from CUDA when it raises it. A direct `cudaHostRegister`
-    leaves it there, and the next kernel of the same thread fails by it (tests/kit/cuda.PlayedRuntime does the same).
+    By torch's own allocation, which takes the error of a refusal away from CUDA when it raises it. A direct
+    `cudaHostRegister` leaves it there, and the next kernel of the same thread fails by it (tests/kit/cuda.PlayedRuntime
+    does the same).
     """
     try:
         return torch.empty(shape, dtype=dtype, device="cpu", pin_memory=True)
@@ -26,8 +28,8 @@ def empty(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor | None:
 def sent(tensors: Sequence[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
     """Tensors in RAM to the same ones on device, by one copy of all that the processor does not wait for.
 
-    They share one pinned buffer, which need not outlive this call: torch's allocator of pinned RAM notes the copy and reuses the
-    buffer only when the copy is done. If the system refuses to pin it, the copy is done when this returns.
+    They share one pinned buffer, which need not outlive this call: torch's allocator of pinned RAM notes the copy and
+    reuses the buffer only when the copy is done. If the system refuses to pin it, the copy is done when this returns.
     """
     if device.type == "cpu":
         return list(tensors)

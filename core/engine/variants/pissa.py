@@ -1,10 +1,12 @@
-"""PiSSA: the adapter starts with the weights' principal singular components, which the base lacks during training. Saved as plain LoRA.
+"""PiSSA: the adapter starts with the weights' principal singular components, which the base lacks during training.
+Saved as plain LoRA.
 
-When training begins, W = W_res + s B0 A0; later it is W_res + s B A. So the change is s [B, -B0] [A; A0]: a plain LoRA of twice the
-rank on the original W. peft's own conversion (save_pretrained with path_initial_model_for_weight_conversion) writes the same
-values; here it is done on the files, because peft's loads a second adapter into the model at every save and draws random numbers
-for it. Both halves are stored bit for bit, so a run can resume from them. In 16 bits W_res is rounded: the converted model differs
-from the trained one by that rounding. Imports torch: workers only.
+When training begins, W = W_res + s B0 A0; later it is W_res + s B A. So the change is s [B, -B0] [A; A0]: a plain LoRA
+of twice the rank on the original W. peft's own conversion (save_pretrained with
+path_initial_model_for_weight_conversion) writes the same values; here it is done on the files, because peft's loads a
+second adapter into the model at every save and draws random numbers for it. Both halves are stored bit for bit, so a
+run can resume from them. In 16 bits W_res is rounded: the converted model differs from the trained one by that
+rounding. Imports torch: workers only.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ Weights = dict[str, torch.Tensor]  # of an adapter, by peft's names in a file
 
 @dataclass
 class Pissa:
-    """The initial PiSSA adapter of a model, in `tuned.pissa`. start: A0 and B0, on the CPU; None while W is unchanged."""
+    """The initial PiSSA adapter of a model, in `tuned.pissa`. start: A0 and B0, on the CPU; None while W is
+    unchanged."""
 
     start: Weights | None = None
 
@@ -91,6 +94,7 @@ def convert(folder: Path, start: Weights) -> None:
     config |= {
         "init_lora_weights": True,
         "r": 2 * config["r"],
-        "lora_alpha": config["lora_alpha"] * (math.sqrt(2) if config.get("use_rslora") else 2),  # the same scale as before
+        # the same scale as before
+        "lora_alpha": config["lora_alpha"] * (math.sqrt(2) if config.get("use_rslora") else 2),
     }
     config_file.write_text(json.dumps(config, indent=2, sort_keys=True), "utf-8", newline="\n")

@@ -1,11 +1,13 @@
 """Preference training: pairs of answers, with a loss that prefers the better one. Imports torch: workers only.
 
-A pair is two examples (chosen, rejected), isolated from each other and packed like any others; the log-probabilities of each one's
-trained tokens are summed, from the same chunks of the head as other losses. Names and formulas are TRL 1.16's, and a test holds loss,
-gradients and numbers against its trainers: dpo (arXiv 2305.18290; sigmoid_norm by the mean of a token, robust: 2403.00409), simpo
-(2405.14734; CPOTrainer), orpo (2403.07691; its SFT term is over the answer as in the paper's equation 6, where TRL 1.16 counts the
-prompt too), kto (2402.01306, of rated rows: a second example beside each is another row's answer). The reference of DPO and KTO is the model before the first
-step (base, or parent run's adapter): core/training/preference/reference computes it once, so a step needs no memory for it and one forward less.
+A pair is two examples (chosen, rejected), isolated from each other and packed like any others; the log-probabilities of
+each one's trained tokens are summed, from the same chunks of the head as other losses. Names and formulas are TRL
+1.16's, and a test holds loss, gradients and numbers against its trainers: dpo (arXiv 2305.18290; sigmoid_norm by the
+mean of a token, robust: 2403.00409), simpo (2405.14734; CPOTrainer), orpo (2403.07691; its SFT term is over the answer
+as in the paper's equation 6, where TRL 1.16 counts the prompt too), kto (2402.01306, of rated rows: a second example
+beside each is another row's answer). The reference of DPO and KTO is the model before the first step (base, or parent
+run's adapter): core/training/preference/reference computes it once, so a step needs no memory for it and one forward
+less.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from core.recipe import USUAL_BETA, Train
 
 # Metrics of pairs, averaged over them, by TRL's names.
 TOLD = ("rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected")
-SUMS = (*TOLD, "kl", "good", "bad")  # what is summed for them; for kto also the KL term and the number of rows of each kind
+# what is summed for them; for kto also the KL term and the number of rows of each kind
+SUMS = (*TOLD, "kl", "good", "bad")
 
 
 @dataclass(frozen=True)
@@ -45,20 +48,23 @@ class Preference:
         beta = train.beta or USUAL_BETA[train.objective]
         sft_weight = 1.0 if train.objective == "orpo" else train.sft_weight
         weights = train.desirable_weight, train.undesirable_weight
-        return cls(train.objective, beta, train.loss_type, train.label_smoothing, train.simpo_gamma, sft_weight, *weights)
+        return cls(
+            train.objective, beta, train.loss_type, train.label_smoothing, train.simpo_gamma, sft_weight, *weights
+        )
 
     @property
     def needs_reference(self) -> bool:
         return self.objective in ("dpo", "kto")
 
     def sft_share(self, batches: Sequence[Batch]) -> float:
-        """Factor for the loss of a chosen token in the sum over the pairs of batches, so that their mean contains sft_weight times
-        the mean over chosen tokens."""
+        """Factor for the loss of a chosen token in the sum over the pairs of batches, so that their mean contains
+        sft_weight times the mean over chosen tokens."""
         counts = [count for batch in batches for count in batch.examples]
         return self.sft_weight * (len(counts) / 2) / max(1, sum(counts[0::2]))
 
     def summed(self, losses: torch.Tensor, batch: Batch, sft_share: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """losses (K,): of the trained tokens of batch. Returns the loss summed over pairs, and the sums of what SUMS names."""
+        """losses (K,): of the trained tokens of batch. Returns the loss summed over pairs, and the sums of what SUMS
+        names."""
         logps = log_probabilities(losses, batch)
         if not self.needs_reference:
             logps = logps / batch.answers
@@ -75,10 +81,12 @@ class Preference:
         told = [chosen, rejected, (chosen > rejected).float(), chosen - rejected, *logps_then]
         return total, torch.stack([*(each.sum() for each in told), *torch.zeros(3, device=losses.device)])
 
-    def _rated(self, ratios: torch.Tensor, logps: torch.Tensor, is_bad: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """kto, arXiv 2402.01306, equation 7. ratios, logps (N,): of each row's own answer, and of another row's answer to its
-        question. The latter estimate the KL divergence from the reference and get no gradient. The estimate is per micro-batch, as
-        in TRL, so other micro-batches give another step."""
+    def _rated(
+        self, ratios: torch.Tensor, logps: torch.Tensor, is_bad: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """kto, arXiv 2402.01306, equation 7. ratios, logps (N,): of each row's own answer, and of another row's answer
+        to its question. The latter estimate the KL divergence from the reference and get no gradient. The estimate is
+        per micro-batch, as in TRL, so other micro-batches give another step."""
         assert is_bad is not None
         moved = ratios[1::2].mean().detach().clamp(min=0)
         own, sign = ratios[0::2], 1.0 - 2.0 * is_bad.float()
@@ -91,8 +99,8 @@ class Preference:
         return total, torch.stack([each.sum() for each in told])
 
     def told(self, sums: Sequence[float], pairs: int) -> dict[str, float]:
-        """Means of the sums over so many pairs, or rows. For rated rows each mean is over rows of its kind, and the margin is their
-        difference; the accuracy (rows on their side of the KL estimate) is ours, TRL has none."""
+        """Means of the sums over so many pairs, or rows. For rated rows each mean is over rows of its kind, and the
+        margin is their difference; the accuracy (rows on their side of the KL estimate) is ours, TRL has none."""
         found = dict(zip(SUMS, sums, strict=True))
         if self.objective != "kto":
             return {name: found[name] / pairs for name in TOLD}

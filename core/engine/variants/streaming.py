@@ -1,17 +1,20 @@
-"""Layers of a frozen base offloaded to RAM and prefetched to the GPU one ahead: for a model larger than the GPU. Workers only.
+"""Layers of a frozen base offloaded to RAM and prefetched to the GPU one ahead: for a model larger than the GPU.
+Workers only.
 
-The frozen tensors of each offloaded layer, 4-bit scales included, are one piece of ordinary RAM. The GPU has two buffers of the size
-of the largest layer; layer i always goes to buffer i % 2, so that views of it saved in the forward are valid when the layer is
-recomputed. While one layer computes, another is copied: the next one in a forward, the previous one in a backward, where gradient
-checkpointing recomputes each layer. A thread copies it to a staging buffer in pinned RAM, a separate stream from there to the GPU.
-The last two are still there when the backward begins, and the first two when the next forward does: N layers are copied 2 (N - 2)
-times per micro-batch. Everything else, including adapters, gradients and optimizer, stays on the GPU. A layer that is not in a
-buffer reads as NaN, so a wrong one cannot go unnoticed.
+The frozen tensors of each offloaded layer, 4-bit scales included, are one piece of ordinary RAM. The GPU has two
+buffers of the size of the largest layer; layer i always goes to buffer i % 2, so that views of it saved in the forward
+are valid when the layer is recomputed. While one layer computes, another is copied: the next one in a forward, the
+previous one in a backward, where gradient checkpointing recomputes each layer. A thread copies it to a staging buffer
+in pinned RAM, a separate stream from there to the GPU. The last two are still there when the backward begins, and the
+first two when the next forward does: N layers are copied 2 (N - 2) times per micro-batch. Everything else, including
+adapters, gradients and optimizer, stays on the GPU. A layer that is not in a buffer reads as NaN, so a wrong one cannot
+go unnoticed.
 
-Only the two staging buffers are pinned, because Windows and WSL refuse to pin as much RAM as all layers take. If even these are
-refused, each layer is copied from ordinary RAM, and the computation waits for it.
+Only the two staging buffers are pinned, because Windows and WSL refuse to pin as much RAM as all layers take. If even
+these are refused, each layer is copied from ordinary RAM, and the computation waits for it.
 
-Nothing is copied back, because nothing there is trained. Results equal those of a base that is all on the GPU, bit for bit.
+Nothing is copied back, because nothing there is trained. Results equal those of a base that is all on the GPU, bit for
+bit.
 """
 
 from __future__ import annotations
@@ -42,7 +45,8 @@ PLACES = 2
 
 
 def load(folder: Path, compute: Compute, *how: bool) -> tuple[Any, Compute]:
-    """As base_model.load_finite, but into RAM, where 4-bit layers are quantized too; `begin` moves the rest to the GPU."""
+    """As base_model.load_finite, but into RAM, where 4-bit layers are quantized too; `begin` moves the rest to the
+    GPU."""
     in_ram = replace(compute, device=torch.device("cpu"))
     base = base_model.load(folder, in_ram, *how)
     if compute.dtype != torch.float16 or base_model.is_finite(base):
@@ -54,9 +58,9 @@ def load(folder: Path, compute: Compute, *how: bool) -> tuple[Any, Compute]:
 
 
 def begin(tuned: Any, card: torch.device, count: int, bus: Bus | None = None) -> Streaming:
-    """Move a model and its adapter from RAM to the GPU, except for `count` evenly spread layers: those between two of them compute
-    while the next one is copied. Call it before an optimizer is created. Raises ModelError for a family whose layers cannot be
-    found, or an 8-bit base."""
+    """Move a model and its adapter from RAM to the GPU, except for `count` evenly spread layers: those between two of
+    them compute while the next one is copied. Call it before an optimizer is created. Raises ModelError for a family
+    whose layers cannot be found, or an 8-bit base."""
     base = tuned.get_base_model()
     if base_model.bits(base) == 8:
         raise ModelError("offload.eight_bit")
@@ -91,8 +95,8 @@ Put = Callable[[torch.Tensor], None]
 
 
 def _frozen(layer: torch.nn.Module, held: Counter[int]) -> Iterator[tuple[torch.Tensor, Put]]:
-    """The frozen tensors of a layer, and how to replace each. What several layers share stays on the GPU (held: number of layers
-    per parameter id)."""
+    """The frozen tensors of a layer, and how to replace each. What several layers share stays on the GPU (held: number
+    of layers per parameter id)."""
     for parameter in layer.parameters():
         if parameter.requires_grad or held[id(parameter)] > 1:
             continue
@@ -108,8 +112,8 @@ def held_by(layers: Sequence[torch.nn.Module]) -> Counter[int]:
 
 
 def bring_rest(tuned: Any, card: torch.device) -> None:
-    """Move to the GPU what `_Layer.of` has not offloaded and FSDP2 has not sharded, except per-layer embeddings, which are looked
-    up in RAM."""
+    """Move to the GPU what `_Layer.of` has not offloaded and FSDP2 has not sharded, except per-layer embeddings, which
+    are looked up in RAM."""
     base = tuned.get_base_model()
     name = parts.per_layer_embeddings(base)
     in_ram = {id(parameter) for parameter in base.get_submodule(name).parameters()} if name else set()
@@ -162,7 +166,8 @@ class _Layer:
 
 @dataclass
 class _Place:
-    """A buffer on the GPU. holds: the layer that is in it, or being copied; shown: whether the layer computes with it."""
+    """A buffer on the GPU. holds: the layer that is in it, or being copied; shown: whether the layer computes with
+    it."""
 
     bytes: torch.Tensor
     holds: int | None = None
@@ -179,7 +184,8 @@ class _Staging:
 
 
 class Bus:
-    """Copies layers to the GPU while it computes, if it has staging buffers; otherwise the computation waits for each copy.
+    """Copies layers to the GPU while it computes, if it has staging buffers; otherwise the computation waits for each
+    copy.
 
     One thread fills the staging buffers and starts the copies from them. It ends when its bus is no longer used.
     """
@@ -207,7 +213,8 @@ class Bus:
         return self._thread.submit(self._carry, home, next(self._staging), place, queued)
 
     def _carry(self, home: torch.Tensor, staging: _Staging, place: torch.Tensor, queued: Any) -> Any:
-        """Copy a layer to the staging buffer and start its copy to the GPU; runs in the thread. Returns the event of its arrival."""
+        """Copy a layer to the staging buffer and start its copy to the GPU; runs in the thread. Returns the event of
+        its arrival."""
         if staging.read is not None:
             staging.read.synchronize()
         passing = staging.bytes[: home.numel()].copy_(home)
@@ -226,8 +233,8 @@ class Bus:
 
 @dataclass
 class Streaming:
-    """layers: the offloaded ones, in the order of a forward. moved_bytes, copies: to the GPU so far. waits: whether the system
-    refused pinned RAM, so that the computation waits for each copy."""
+    """layers: the offloaded ones, in the order of a forward. moved_bytes, copies: to the GPU so far. waits: whether the
+    system refused pinned RAM, so that the computation waits for each copy."""
 
     base: Any
     layers: Sequence[_Layer]
@@ -267,7 +274,8 @@ class Streaming:
         self._bring(number, number + 1)
 
     def _forward_ends(self, number: int, layer: Any, given: Any, output: Any) -> None:
-        """transformers checkpoints inside a layer's hooks: the gradient of its output tells that it is about to be recomputed."""
+        """transformers checkpoints inside a layer's hooks: the gradient of its output tells that it is about to be
+        recomputed."""
         hidden = output[0] if isinstance(output, tuple) else output
         if hidden.requires_grad:
             hidden.register_hook(lambda gradient: self._bring(number, number - 1))
@@ -299,5 +307,7 @@ class Streaming:
 
     def _absent(self, dtype: torch.dtype) -> torch.Tensor:
         if dtype not in self._nothing:
-            self._nothing[dtype] = torch.full((), math.nan if dtype.is_floating_point else 0, dtype=dtype, device=self.card)
+            self._nothing[dtype] = torch.full(
+                (), math.nan if dtype.is_floating_point else 0, dtype=dtype, device=self.card
+            )
         return self._nothing[dtype]

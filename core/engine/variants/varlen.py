@@ -1,7 +1,8 @@
-"""One attention for all examples of a packed row, if one of torch's two kernels for that runs on this GPU and agrees with one attention
-per example: flash attention, or where that is missing (RTX 20, some builds) memory-efficient attention, for fp16 from RTX 20 on and for
-bf16 from RTX 30 on. Grouped keys and values are repeated for the second, and for the first before torch 2.12. Imports torch: workers
-only."""
+"""One attention for all examples of a packed row, if one of torch's two kernels for that runs on this GPU and agrees
+with one attention
+per example: flash attention, or where that is missing (RTX 20, some builds) memory-efficient attention, for fp16 from
+RTX 20 on and for bf16 from RTX 30 on. Grouped keys and values are repeated for the second, and for the first before
+torch 2.12. Imports torch: workers only."""
 
 from __future__ import annotations
 
@@ -18,9 +19,11 @@ from torch.nn import functional
 
 from core.files import is_out_of_memory
 
-# query (T, heads, d), key and value (T, kv heads, d), lengths of the examples, their `ends_of` on the GPU, scale, window (tokens seen,
-# itself included; None: all) -> (T, heads, d)
-Kernel = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, tuple[int, ...], torch.Tensor, float | None, int | None], torch.Tensor]
+# query (T, heads, d), key and value (T, kv heads, d), lengths of the examples, their `ends_of` on the GPU, scale,
+# window (tokens seen, itself included; None: all) -> (T, heads, d)
+Kernel = Callable[
+    [torch.Tensor, torch.Tensor, torch.Tensor, tuple[int, ...], torch.Tensor, float | None, int | None], torch.Tensor
+]
 CARD = "cuda"
 TOLERANCE = 0.02  # of the largest value: 16-bit sums in another order
 LENGTHS, WINDOW = (9, 70, 1, 33), 5  # of the test
@@ -29,15 +32,23 @@ CAUSAL = 1  # of torch's CustomMaskType: from the top left
 
 
 def find(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int | None) -> Kernel | None:
-    """The kernel for this number, width and dtype of heads on this device, tested at the first call; or None. Shapes as in
+    """The kernel for this number, width and dtype of heads on this device, tested at the first call; or None. Shapes as
+    in
     `packed_sdpa`: (1, heads, T, d)."""
-    if query.device.type != CARD or query.dtype == torch.float32 or query.shape[-1] != value.shape[-1] or query.shape[0] != 1:
+    if (
+        query.device.type != CARD
+        or query.dtype == torch.float32
+        or query.shape[-1] != value.shape[-1]
+        or query.shape[0] != 1
+    ):
         return None
     return _found(query.device, query.dtype, query.shape[1], key.shape[1], query.shape[-1], window is not None)
 
 
 @lru_cache(maxsize=32)
-def _found(device: torch.device, dtype: torch.dtype, heads: int, kv_heads: int, width: int, has_window: bool) -> Kernel | None:
+def _found(
+    device: torch.device, dtype: torch.dtype, heads: int, kv_heads: int, width: int, has_window: bool
+) -> Kernel | None:
     kernels: list[Kernel] = [_efficient]
     with suppress(ImportError):
         from torch.nn.attention.varlen import varlen_attn
@@ -48,8 +59,8 @@ def _found(device: torch.device, dtype: torch.dtype, heads: int, kv_heads: int, 
 
 
 def suits(kernel: Kernel, lengths: tuple[int, ...]) -> bool:
-    """Whether kernel keeps little more than the examples need: memory-efficient attention keeps a number for each head, example and
-    place of the longest example, which no estimate counts."""
+    """Whether kernel keeps little more than the examples need: memory-efficient attention keeps a number for each head,
+    example and place of the longest example, which no estimate counts."""
     return kernel is not _efficient or len(lengths) * max(lengths) <= MOST_PADDED * sum(lengths)
 
 
@@ -61,7 +72,9 @@ def _of_torch(varlen_attn: Callable[..., Any]) -> Kernel:
         behind = -1 if window is None or window >= longest else window - 1
         if not more:
             key, value = (_repeated(each, query.shape[1]) for each in (key, value))
-        return varlen_attn(query, key, value, ends, ends, longest, longest, scale=scale, window_size=(behind, 0), **more)
+        return varlen_attn(
+            query, key, value, ends, ends, longest, longest, scale=scale, window_size=(behind, 0), **more
+        )
 
     return kernel
 
@@ -70,15 +83,19 @@ def _efficient(query: Any, key: Any, value: Any, lengths: Any, ends: Any, scale:
     key, value = (_repeated(each, query.shape[1]) for each in (key, value))
     longest = max(lengths)
     window = None if window is None or window >= longest else window
-    return _Efficient.apply(*(each.unsqueeze(0) for each in (query, key, value)), ends, longest, scale, window).squeeze(0)
+    return _Efficient.apply(*(each.unsqueeze(0) for each in (query, key, value)), ends, longest, scale, window).squeeze(
+        0
+    )
 
 
 class _Efficient(torch.autograd.Function):
-    """Memory-efficient attention of query, key and value (1, T, heads, d). torch's own derivative of it leaves the window out."""
+    """Memory-efficient attention of query, key and value (1, T, heads, d). torch's own derivative of it leaves the
+    window out."""
 
     @staticmethod
     def forward(
-        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, ends: torch.Tensor, longest: int, scale: float | None,
+        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, ends: torch.Tensor, longest: int,
+        scale: float | None,
         window: int | None,
     ) -> torch.Tensor:  # fmt: skip
         output, logsumexp, *ctx.unused, _, _ = torch.ops.aten._efficient_attention_forward(
@@ -93,7 +110,8 @@ class _Efficient(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query, key, value, output, ends, logsumexp = ctx.saved_tensors
         of_query, of_key, of_value, _ = torch.ops.aten._efficient_attention_backward(
-            gradient, query, key, value, None, output, ends, ends, ctx.longest, ctx.longest, logsumexp, 0.0, *ctx.unused, CAUSAL,
+            gradient, query, key, value, None, output, ends, ends, ctx.longest, ctx.longest, logsumexp, 0.0,
+            *ctx.unused, CAUSAL,
             False, **ctx.how,
         )  # fmt: skip
         return of_query, of_key, of_value, None, None, None, None
@@ -110,10 +128,15 @@ def ends_of(lengths: tuple[int, ...]) -> torch.Tensor:
 
 
 def proven(
-    kernel: Kernel, device: torch.device, dtype: torch.dtype, heads: tuple[int, int, int], width: int, window: int | None
+    kernel: Kernel,
+    device: torch.device,
+    dtype: torch.dtype,
+    heads: tuple[int, int, int],
+    width: int,
+    window: int | None,
 ) -> Kernel | None:
-    """kernel, if its output and gradients equal those of plain attention over each made-up example, and changing the first example
-    changes no bit of the others; otherwise None."""
+    """kernel, if its output and gradients equal those of plain attention over each made-up example, and changing the
+    first example changes no bit of the others; otherwise None."""
     chance, tokens = torch.Generator().manual_seed(0), sum(LENGTHS)
     states = [torch.randn(tokens, each, width, generator=chance).to(device, dtype).requires_grad_() for each in heads]
     above = torch.randn(tokens, heads[0], width, generator=chance).to(device, dtype)

@@ -1,7 +1,7 @@
 """The files that publishing sends: the export without our own record, with a model card made for it. No network.
 
-The record (export.json) stays: it holds rows that the proof asked. An adapter's config leaves with the name of its base in place of the folder
-where the base lies here.
+The record (export.json) stays: it holds rows that the proof asked. An adapter's config leaves with the name of its base
+in place of the folder where the base lies here.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class ParcelFile:
 
 @dataclass(frozen=True)
 class Parcel:
-    """notes: what a person should know before it leaves: the licence of the base, a base that others have to ask for."""
+    """notes: what a person should know before it leaves: the licence of the base, a base that others have to ask
+    for."""
 
     kind: str
     repo: str

@@ -1,6 +1,7 @@
 """Publishing as a job in its own process: started, followed and cancelled from the page and from a command. No torch.
 
-    <workspace>/exports/.jobs/<the export's name>-hub/     as core.export.exports has it; a crash leaves a job whose lock is free
+    <workspace>/exports/.jobs/<the export's name>-hub/     as core.export.exports has it; a crash leaves a job whose
+    lock is free
 
 What was sent before a kill lies at the hub, unseen, until a commit names it: asked again, only what is missing is sent.
 """
@@ -64,7 +65,9 @@ class Publishing:
             job.write(ExportStatus(since=time.time()))
             with open(job.path / "export.log", "wb") as log:
                 file = str(job.path / "request.json")
-                self._started[result.name] = start_worker("core.export.hub.worker", file, log=log, cwd=self.workspace.root)
+                self._started[result.name] = start_worker(
+                    "core.export.hub.worker", file, log=log, cwd=self.workspace.root
+                )
 
     def status(self, export: str) -> ExportStatus | None:
         """Of the newest attempt to publish this export; None where there never was one."""

@@ -1,7 +1,9 @@
-"""Sends a parcel with huggingface_hub's own upload: checks the token, creates the repository, uploads large files, commits. Blocks; killed to stop.
+"""Sends a parcel with huggingface_hub's own upload: checks the token, creates the repository, uploads large files,
+commits. Blocks; killed to stop.
 
-Nothing of it is seen on the hub before the commit, which takes all files at once. What has arrived is not sent again: whole files by the hub's
-large file storage, pieces of files by its Xet storage, which is tried first. No sentence holds text of a server or a library.
+Nothing of it is seen on the hub before the commit, which takes all files at once. What has arrived is not sent again:
+whole files by the hub's large file storage, pieces of files by its Xet storage, which is tried first. No sentence holds
+text of a server or a library.
 """
 
 from __future__ import annotations
@@ -15,7 +17,13 @@ from functools import partial
 from typing import Any, BinaryIO
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token, set_client_factory
-from huggingface_hub.errors import BadRequestError, HfHubHTTPError, HTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    BadRequestError,
+    HfHubHTTPError,
+    HTTPError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
 from huggingface_hub.hf_api import ModelInfo
 from huggingface_hub.utils import _xet, _xet_progress_reporting
 from huggingface_hub.utils._http import default_client_factory
@@ -46,7 +54,9 @@ class Sent:
 class Sender:
     """told: the stages asking_hub, sending and committing. check: raises StopRequested; asked between files."""
 
-    def __init__(self, parcel: Parcel, private: bool, told: Told, check: Callable[[], None], endpoint: str | None = None):
+    def __init__(
+        self, parcel: Parcel, private: bool, told: Told, check: Callable[[], None], endpoint: str | None = None
+    ):
         self.parcel, self.private, self._told, self._check = parcel, private, told, check
         self.endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
         self.arrived = 0  # bytes of whole files
@@ -54,7 +64,8 @@ class Sender:
         self._hub = HfApi(endpoint=self.endpoint)
 
     def send(self) -> Sent:
-        """Raises ExportError with one sentence for whatever a hub, a network or a disk may do, and what check raises."""
+        """Raises ExportError with one sentence for whatever a hub, a network or a disk may do, and what check
+        raises."""
         set_client_factory(_client)
         try:
             return self._send()
@@ -84,12 +95,15 @@ class Sender:
         self._told("committing", None)
         operations = [*adds, *(CommitOperationDelete(name) for name in self._stale(found))]
         words = f"{self.parcel.kind.capitalize()} by LoRA Garage"
-        commit = self._hub.create_commit(repo, operations, commit_message=words, parent_commit=found.sha if found else None)
+        commit = self._hub.create_commit(
+            repo, operations, commit_message=words, parent_commit=found.sha if found else None
+        )
         return Sent(f"{self.endpoint}/{repo}", commit.oid, found is None)
 
     # ---- before anything is sent ----------------------------------------------------------------------------------
     def _refuse_reader(self) -> None:
-        """A token that may only read, before anything is made. A mirror may not know whose token it is: then its answers tell."""
+        """A token that may only read, before anything is made. A mirror may not know whose token it is: then its
+        answers tell."""
         try:
             role = self._hub.whoami()["auth"]["accessToken"]["role"]
         except HfHubHTTPError as error:
@@ -102,7 +116,8 @@ class Sender:
                 raise ExportError("publish.only_reads", host=host_of(self.endpoint))
 
     def _there(self) -> ModelInfo | None:
-        """The repository as it is now, where it may take this: of the same kind, and seen by those by whom this is to be seen."""
+        """The repository as it is now, where it may take this: of the same kind, and seen by those by whom this is to
+        be seen."""
         repo = self.parcel.repo
         try:
             found = self._hub.model_info(repo, timeout=ANSWER_S)

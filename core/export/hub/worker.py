@@ -1,6 +1,8 @@
-"""One publication, in a process of its own: `python -m core.export.hub.worker REQUEST.json`. Exit: 0 done, 1 failed, 3 cancelled.
+"""One publication, in a process of its own: `python -m core.export.hub.worker REQUEST.json`. Exit: 0 done, 1 failed, 3
+cancelled.
 
-The token comes by the environment or the hub's own login, as everywhere; this process writes it nowhere. Needs neither card nor lease.
+The token comes by the environment or the hub's own login, as everywhere; this process writes it nowhere. Needs neither
+card nor lease.
 """
 
 from __future__ import annotations

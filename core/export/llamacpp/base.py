@@ -1,11 +1,12 @@
-"""A GGUF file as a base model, the reverse of an export. Its weights become a 16-bit folder of the library, which counts only if real llama.cpp
-answers from the file as transformers does from the folder.
+"""A GGUF file as a base model, the reverse of an export. Its weights become a 16-bit folder of the library, which
+counts only if real llama.cpp answers from the file as transformers does from the folder.
 
     <workspace>/models/from-gguf/NAME/     complete and proven, or not there
       from_gguf.json                       the file it was made of, and what the comparison found
 
-llama.cpp computes with quantised weights in whole numbers (the starter's Q4_1: 0.005 nats from exact sums), so the file is first unpacked by
-llama.cpp itself to 16 bit, and that is compared. No torch here: `unpack` and `questions` are processes of their own.
+llama.cpp computes with quantised weights in whole numbers (the starter's Q4_1: 0.005 nats from exact sums), so the file
+is first unpacked by llama.cpp itself to 16 bit, and that is compared. No torch here: `unpack` and `questions` are
+processes of their own.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ NAME = re.compile(r"\w(?:[\w .-]{0,78}\w)?")  # Windows drops a dot or a space a
 
 @dataclass(frozen=True)
 class Brought:
-    """A base that was made of a GGUF file. id: as a recipe names it. divergence: nats. texts: that both read as the same tokens."""
+    """A base that was made of a GGUF file. id: as a recipe names it. divergence: nats. texts: that both read as the
+    same tokens."""
 
     id: str
     folder: Path
@@ -55,7 +57,8 @@ def bring(
     check: Callable[[], None] = lambda: None,
     source: str | None = None,
 ) -> Brought:
-    """name: of the base, else after the file. source: what a person calls the file where its name says nothing (Ollama's).
+    """name: of the base, else after the file. source: what a person calls the file where its name says nothing
+    (Ollama's).
 
     Raises ExportError or ModelError with what was found; nothing is left then, and the file stays as it is."""
     file = file.expanduser().absolute()
@@ -83,11 +86,13 @@ def bring(
 
 
 def room_for(parameters: int, folder: Path, file_bytes: int) -> bool:
-    """Whether the comparison has room for float32. Raises ExportError where disk or memory do not do: the folder, llama.cpp's 16-bit copy
-    and, from another disk, the file on the disk, the model in 16 bit in memory."""
+    """Whether the comparison has room for float32. Raises ExportError where disk or memory do not do: the folder,
+    llama.cpp's 16-bit copy and, from another disk, the file on the disk, the model in 16 bit in memory."""
     free, need = shutil.disk_usage(folder).free, 4 * parameters + file_bytes + SPARE_BYTES
     if free < need:
-        raise ExportError("gguf.base_no_disk", free_gb=round(free / 1e9, 1), need_gb=round(need / 1e9, 1), folder=folder)
+        raise ExportError(
+            "gguf.base_no_disk", free_gb=round(free / 1e9, 1), need_gb=round(need / 1e9, 1), folder=folder
+        )
     free, need = psutil.virtual_memory().available, 2 * parameters + SPARE_BYTES
     if free < need:
         raise ExportError("gguf.base_no_memory", free_gb=round(free / 1e9, 1), need_gb=round(need / 1e9, 1))
@@ -111,26 +116,42 @@ def _made(
     # llama.cpp opens names in the current folder: letters beyond ASCII in a path are lost on Windows.
     files.link_or_copy(file, scratch / "file.gguf")
     report("unpacking_gguf", None)
-    request = {"file": str(scratch / "file.gguf"), "out": str(out), "logs": str(scratch / "transformers.logs"), "exact": exact}
+    request = {
+        "file": str(scratch / "file.gguf"),
+        "out": str(out),
+        "logs": str(scratch / "transformers.logs"),
+        "exact": exact,
+    }
     asked = child.ask("core.export.llamacpp.unpack", request, scratch, log, check, file.name)
     report("asking_llamacpp", None)
     found = _ask(there, asked, scratch, log, check)
     if (alike := sum(found["alike"])) < len(asked["texts"]):
         first = next(i for i, same in enumerate(found["alike"]) if not same)
-        raise ExportError("gguf.base_other_ids", alike=alike, texts=len(asked["texts"]), first=asked["texts"][first][:60])
+        raise ExportError(
+            "gguf.base_other_ids", alike=alike, texts=len(asked["texts"]), first=asked["texts"][first][:60]
+        )
     most = MOST_DIVERGENCE if exact else MOST_IN_16_BIT
     if not found["divergence"] <= most:  # also where it is not a number
         raise ExportError("gguf.base_not_alike", found=found["divergence"], most=most)
-    record = {"file": source, "bytes": file.stat().st_size, "divergence": found["divergence"], "texts": len(asked["texts"])}
+    record = {
+        "file": source,
+        "bytes": file.stat().st_size,
+        "divergence": found["divergence"],
+        "texts": len(asked["texts"]),
+    }
     files.replace_json(out / RECORD, record | {"llama_cpp": there.answers})
     files.sync_tree(out)
     files.rename(out, target)
     files.sync_folder(target.parent)
     size = sum(part.stat().st_size for part in target.iterdir())
-    return Brought(f"library:{target.name}", target, size, found["divergence"], len(asked["texts"]), asked["has_template"])
+    return Brought(
+        f"library:{target.name}", target, size, found["divergence"], len(asked["texts"]), asked["has_template"]
+    )
 
 
-def _ask(there: tools.Tools, asked: dict[str, Any], scratch: Path, log: Path, check: Callable[[], None]) -> dict[str, Any]:
+def _ask(
+    there: tools.Tools, asked: dict[str, Any], scratch: Path, log: Path, check: Callable[[], None]
+) -> dict[str, Any]:
     """llama.cpp's answer, from 16-bit weights that it unpacked itself."""
     common = {**there.runs_in, "folder": str(scratch), "threads": child.threads()}
     unpacked = {"do": "quantise", "source": "file.gguf", "target": "sixteen.gguf", "kind": "f16"}
@@ -138,7 +159,8 @@ def _ask(there: tools.Tools, asked: dict[str, Any], scratch: Path, log: Path, ch
     (scratch / "file.gguf").unlink()
     longest = max(len(ids) for ids in [*asked["prompts"], *(row["ids"] for row in asked["rows"])])
     question = {
-        "do": "ask", "file": "sixteen.gguf", "against": "transformers.logs", "keep": None, "stops": [], "answers": 0, "answer": 0,
+        "do": "ask", "file": "sixteen.gguf", "against": "transformers.logs", "keep": None, "stops": [], "answers": 0,
+        "answer": 0,
         "length": longest + 1, **{key: asked[key] for key in ("texts", "prompts", "rows", "words")},
     }  # fmt: skip
     return child.ask("core.export.llamacpp.questions", common | question, scratch, log, check, "sixteen.gguf")

@@ -1,6 +1,8 @@
-"""Runs a process that may be ended, or crash, at any moment: pip, llama.cpp's converter, quantizer and runtime. No torch.
+"""Runs a process that may be ended, or crash, at any moment: pip, llama.cpp's converter, quantizer and runtime. No
+torch.
 
-Its standard input is a pipe to whoever started it: when that one is killed it ends too, and lets go of the model that it holds.
+Its standard input is a pipe to whoever started it: when that one is killed it ends too, and lets go of the model that
+it holds.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ ERROR = re.compile(r"(\w+\.)*\w*(Error|Exception|Interrupt)\b")
 def run(
     arguments: list[str], log: Path, check: Callable[[], None], environment: Mapping[str, str] | None = None
 ) -> tuple[int, str]:
-    """Python with arguments, to its end: (exit status, its last words). check is called meanwhile; what it raises ends the process."""
+    """Python with arguments, to its end: (exit status, its last words). check is called meanwhile; what it raises ends
+    the process."""
     with open(log, "ab") as out:
         process = subprocess.Popen(
             [sys.executable, *arguments],
@@ -56,11 +59,14 @@ def run(
     return process.returncode, log.read_text("utf-8", "replace")[-LAST_WORDS:]
 
 
-def ask(module: str, request: dict[str, Any], work: Path, log: Path, check: Callable[[], None], what: str) -> dict[str, Any]:
+def ask(
+    module: str, request: dict[str, Any], work: Path, log: Path, check: Callable[[], None], what: str
+) -> dict[str, Any]:
     """A module of ours as a process that gets request as JSON and leaves its answer as JSON. work: a folder for both.
 
-    Raises ExportError: what the process itself refused (`answer`), or that it ended without an answer, which a runtime that a damaged
-    file brings down does; OSError where the disk was full. what: which of the steps it was, for that sentence.
+    Raises ExportError: what the process itself refused (`answer`), or that it ended without an answer, which a runtime
+    that a damaged file brings down does; OSError where the disk was full. what: which of the steps it was, for that
+    sentence.
     """
     asked, said = work / "request.json", work / "answer.json"
     said.unlink(missing_ok=True)
@@ -97,7 +103,8 @@ class Refused(Exception):
 
 
 def answer(work: Callable[[dict[str, Any]], dict[str, Any]]) -> int:
-    """The main function of such a process. Anything else that is raised ends it with its traceback and without an answer."""
+    """The main function of such a process. Anything else that is raised ends it with its traceback and without an
+    answer."""
     end_with_parent()
     asked, said = map(Path, sys.argv[1:3])
     try:

@@ -1,7 +1,8 @@
-"""Converts a merged Hugging Face folder, or an adapter, to GGUF with llama.cpp's own converter, in a separate process without network, which `child.ask` starts.
+"""Converts a merged Hugging Face folder, or an adapter, to GGUF with llama.cpp's own converter, in a separate process
+without network, which `child.ask` starts.
 
-The folder is ours, made for this: its files may be reworded. What upstream's script gets wrong with such folders is mended here and in
-`hub_words`, each where it says so; what it does not know is refused with the reason that it gives.
+The folder is ours, made for this: its files may be reworded. What upstream's script gets wrong with such folders is
+mended here and in `hub_words`, each where it says so; what it does not know is refused with the reason that it gives.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ KINDS = {"f16": "MOSTLY_F16", "bf16": "MOSTLY_BF16"}
 
 
 def work(request: dict[str, Any]) -> dict[str, Any]:
-    """request: converter, runtime (folders), model, out, kind, name, stop (the token that ends a turn), pre (or None), tower (what it
-    sees or hears by, in place of its text), tuned; or, for an adapter, its folder, model, out. Returns {}, or how many tensors an adapter became."""
+    """request: converter, runtime (folders), model, out, kind, name, stop (the token that ends a turn), pre (or None),
+    tower (what it sees or hears by, in place of its text), tuned; or, for an adapter, its folder, model, out. Returns
+    {}, or how many tensors an adapter became."""
     _offline()
     sys.path[:0] = [request["converter"], str(Path(request["converter"]) / "gguf-py"), request["runtime"]]
     folder = Path(request["model"])
@@ -51,8 +53,8 @@ def _offline() -> None:
 
 
 def _refuse_code(folder: Path) -> None:
-    """The converter asks transformers for the tokenizer with trust_remote_code. Families that transformers has made its own (Phi-4-mini) still
-    name the code that they once came with, which is not here, and would be looked for."""
+    """The converter asks transformers for the tokenizer with trust_remote_code. Families that transformers has made its
+    own (Phi-4-mini) still name the code that they once came with, which is not here, and would be looked for."""
     code = [file.name for file in sorted(folder.rglob("*.py"))]
     for file in folder.glob("*.json"):
         if file.stat().st_size < 10**6 and '"auto_map"' in file.read_text("utf-8"):
@@ -101,7 +103,8 @@ def _convert(folder: Path, request: dict[str, Any]) -> None:
         except NotImplementedError as error:
             key = "pre_tokenizer" if "pre-tokenizer" in str(error) else "not_implemented"
             raise Refused(key, reason=str(error)[:200]) from error
-        except FileNotFoundError as error:  # tokenizer.model, which transformers 5 does not save and some families are read by
+        except FileNotFoundError as error:
+            # tokenizer.model, which transformers 5 does not save and some families are read by
             raise Refused("tokenizer_lacks", reason=re.sub(r"\S*[/\\\\]", "", str(error))[:200]) from error
 
 
@@ -111,7 +114,8 @@ def _convert_adapter(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
     import gguf
 
     model_class = _class_of(folder, tower=False)
-    # Ministral's class is a wrapper that hands a base's weights to another one: with it the script writes the base's own.
+    # Ministral's class is a wrapper that hands a base's weights to another one: with it the script writes the base's
+    # own.
     config = conversion.ModelBase.load_hparams(folder, False)
     kind = (config.get("text_config") or config).get("model_type")
     model_class = getattr(model_class, "Mistral4Model" if kind == "mistral4" else "Ministral3Model", model_class)
@@ -127,7 +131,8 @@ def _convert_adapter(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _turn_columns_in_a() -> None:
-    """Qwen3.5's converter puts the columns of out_proj into another order; those of B A are A's, and upstream's script cannot do that."""
+    """Qwen3.5's converter puts the columns of out_proj into another order; those of B A are A's, and upstream's script
+    cannot do that."""
     from conversion import qwen
 
     family = getattr(qwen, "_LinearAttentionVReorderBase", None)
@@ -145,7 +150,8 @@ def _turn_columns_in_a() -> None:
 
 
 def _name_the_pre_tokenizer(text_model: Any, pre: str | None) -> None:
-    """pre: where upstream does not know the tokenizer's hash, as of a vocabulary that was changed. Whether it is right, ids show."""
+    """pre: where upstream does not know the tokenizer's hash, as of a vocabulary that was changed. Whether it is right,
+    ids show."""
     theirs = text_model.get_vocab_base_pre
 
     def known_or_named(self: Any, tokenizer: Any) -> str:
@@ -163,7 +169,9 @@ def _name_the_pre_tokenizer(text_model: Any, pre: str | None) -> None:
 def _class_of(folder: Path, tower: bool) -> Any:
     from conversion import ModelBase, ModelType, get_model_architecture, get_model_class  # llama.cpp's
 
-    family = get_model_architecture(ModelBase.load_hparams(folder, False), ModelType.MMPROJ if tower else ModelType.TEXT)
+    family = get_model_architecture(
+        ModelBase.load_hparams(folder, False), ModelType.MMPROJ if tower else ModelType.TEXT
+    )
     try:
         found = get_model_class(family, mmproj=tower)
     except NotImplementedError as error:
@@ -176,8 +184,9 @@ def _class_of(folder: Path, tower: bool) -> Any:
 
 
 def _tensors_of_the_tower(its_class: Any, family: str) -> None:
-    """A head that is no longer tied, which upstream takes for a part of some towers, is none. Of Gemma 3's the names are as the hub has them,
-    of which transformers 5 leaves a part out, and what gathers a picture in one vector is not used."""
+    """A head that is no longer tied, which upstream takes for a part of some towers, is none. Of Gemma 3's the names
+    are as the hub has them, of which transformers 5 leaves a part out, and what gathers a picture in one vector is not
+    used."""
     theirs = its_class.filter_tensors
 
     def filter_tensors(item: tuple[str, Any]) -> Any:

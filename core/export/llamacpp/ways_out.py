@@ -1,7 +1,8 @@
 """Which exports a model allows, by its config.json alone: also GGUF, or only a merged folder and its adapter. No torch.
 
-What llama.cpp's converter knows is data (presets/gguf.yaml), so that a family which it does not know is told before a model is
-downloaded, let alone merged. A person's own checkout of llama.cpp is asked itself: its lists are read, not run.
+What llama.cpp's converter knows is data (presets/gguf.yaml), so that a family which it does not know is told before a
+model is downloaded, let alone merged. A person's own checkout of llama.cpp is asked itself: its lists are read, not
+run.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ TEXT, TOWERS = "TEXT_MODEL_MAP", "MMPROJ_MODEL_MAP"
 
 @dataclass(frozen=True)
 class FamilyWayOut:
-    """best: the furthest way. tower: whether what it sees or hears by leaves with a GGUF file, as mmproj. why: why there is no GGUF."""
+    """best: the furthest way. tower: whether what it sees or hears by leaves with a GGUF file, as mmproj. why: why
+    there is no GGUF."""
 
     best: Literal["gguf", "merged"]
     tower: bool = False
@@ -31,7 +33,8 @@ class FamilyWayOut:
 
 
 def way_out(config: Mapping[str, Any], own_checkout: Path | None = None) -> FamilyWayOut:
-    """config: of config.json; a text part's own model_type will do. own_checkout: a llama.cpp that is used in place of ours."""
+    """config: of config.json; a text part's own model_type will do. own_checkout: a llama.cpp that is used in place of
+    ours."""
     family, names = str(config.get("model_type"))[:60], config.get("architectures")
     if own_checkout and isinstance(names, list) and names and (there := classes(own_checkout)):
         inner = config.get("text_config")
@@ -46,7 +49,9 @@ def way_out(config: Mapping[str, Any], own_checkout: Path | None = None) -> Fami
     if {family, family.removesuffix("_text")} & data["families"]:
         return FamilyWayOut("gguf", family in data["towers"])
     if newer := data["newer"].get(family):
-        return FamilyWayOut("merged", why=msg("gguf.newer", family=family, llama_cpp=newer["llama_cpp"], ollama=newer["ollama"]))
+        return FamilyWayOut(
+            "merged", why=msg("gguf.newer", family=family, llama_cpp=newer["llama_cpp"], ollama=newer["ollama"])
+        )
     return FamilyWayOut("merged", why=msg("gguf.other_family", family=family))
 
 
@@ -62,7 +67,8 @@ def load_data() -> dict[str, Any]:
 
 
 def classes(llama_cpp: Path) -> dict[str, frozenset[str]] | None:
-    """What a llama.cpp's converter says that it knows, by TEXT and TOWERS; None where it keeps no such lists: then it has to be tried."""
+    """What a llama.cpp's converter says that it knows, by TEXT and TOWERS; None where it keeps no such lists: then it
+    has to be tried."""
     try:
         code = ast.parse((llama_cpp / LISTS).read_text("utf-8"))
     except (OSError, SyntaxError, ValueError):

@@ -1,9 +1,10 @@
-"""Derives an Ollama template from the training template: renders it with sentinel words as texts, and splits the result at them.
+"""Derives an Ollama template from the training template: renders it with sentinel words as texts, and splits the result
+at them.
 
-What stands between two texts depends only on who speaks before and after; thinking and tool calls stand within an answer. What was derived
-is believed only when it renders a battery of conversations to the same characters as the training template, but for how the JSON of
-a tool's description is spaced, which Go decides. What a template has beyond that (thinking, tools) is left away where it cannot be
-followed, and said. No torch.
+What stands between two texts depends only on who speaks before and after; thinking and tool calls stand within an
+answer. What was derived is believed only when it renders a battery of conversations to the same characters as the
+training template, but for how the JSON of a tool's description is spaced, which Go decides. What a template has beyond
+that (thinking, tools) is left away where it cannot be followed, and said. No torch.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ _CALL = {"name": "tool7QZ", "arguments": {"a7QZ": "v7QZ", "b7QZ": 7}}
 
 
 def _tool(name: str) -> dict[str, Any]:
-    properties = {"city": {"type": "string", "description": "its name"}, "days": {"type": "integer", "description": "how many"}}
+    properties = {
+        "city": {"type": "string", "description": "its name"},
+        "days": {"type": "integer", "description": "how many"},
+    }
     described = {"type": "object", "properties": properties, "required": ["city"]}
     return {"type": "function", "function": {"name": name, "description": "What it is for", "parameters": described}}
 
@@ -40,7 +44,8 @@ _TOOLS = [_tool("tool7QZ"), _tool("other7QZ")]
 
 @dataclass(frozen=True)
 class Derived:
-    """template: Go source, or None with the reason why; thinking, tools: whether it has them; notes: what it cannot do."""
+    """template: Go source, or None with the reason why; thinking, tools: whether it has them; notes: what it cannot
+    do."""
 
     template: str | None
     notes: tuple[Message, ...] = ()
@@ -54,7 +59,8 @@ class _Unlike(Exception):
 
 
 def derive(template: ChatTemplate, bos: str = "") -> Derived:
-    """bos: what the program that reads the file puts before a prompt by itself, so that it must not stand there twice."""
+    """bos: what the program that reads the file puts before a prompt by itself, so that it must not stand there
+    twice."""
     if "strftime_now" in template.source:
         return _without("export.template_has_date")
     try:
@@ -124,7 +130,11 @@ class _Form:
         if len(trees) == 1:
             whole = Many((trees[0], ends[0]))
         elif trees[0] == trees[1]:
-            whole = Many((trees[0], If(((asks, ends[0]), ("", ends[1]))))) if ends[0] != ends[1] else Many((trees[0], ends[0]))
+            whole = (
+                Many((trees[0], If(((asks, ends[0]), ("", ends[1])))))
+                if ends[0] != ends[1]
+                else Many((trees[0], ends[0]))
+            )
         else:
             whole = Many((If(((asks, Many((trees[0], ends[0]))), ("", Many((trees[1], ends[1]))))),))
         for mode in dict.fromkeys((*self.modes, None)):
@@ -148,7 +158,9 @@ class _Form:
             raise _Unlike
         return self.template.render(turns, prompt, list(tools) or None, mode).removeprefix(self.bos)
 
-    def _between(self, turns: Sequence[Turn], mode: bool | None, tools: Sequence[Any] = (), prompt: bool = True) -> list[str]:
+    def _between(
+        self, turns: Sequence[Turn], mode: bool | None, tools: Sequence[Any] = (), prompt: bool = True
+    ) -> list[str]:
         """What the turns are rendered to, at their texts, names and arguments taken apart."""
         rest, parts = self._render(turns, tools, mode, prompt), []
         for turn in turns:
@@ -168,11 +180,23 @@ class _Form:
         head: Node = self._head(mode, ())
         calls: Node = Many()
         thought, instead = self._thought(mode, answer)
-        before_answer, before_question, ends, before_result = {"user": answer}, {"assistant": question}, {"user": end}, {}
+        before_answer, before_question, ends, before_result = (
+            {"user": answer},
+            {"assistant": question},
+            {"user": end},
+            {},
+        )
         if self.tools:
             head = If(((".Tools", self._head(mode, _TOOLS)), ("", head)))
             calls, result = self._calls(mode, answer)
-            talk = [_says("user", 0), _calls(1, 2), _says("tool", 2), _says("tool", 3), _says("assistant", 4), _says("user", 5)]
+            talk = [
+                _says("user", 0),
+                _calls(1, 2),
+                _says("tool", 2),
+                _says("tool", 3),
+                _says("assistant", 4),
+                _says("user", 5),
+            ]
             *_, second, again, _, _ = self._between(talk, mode, _TOOLS)
             before_result = {"call": result, "tool": second}
             before_answer["tool"] = again
@@ -194,7 +218,8 @@ class _Form:
         return If(((".System", told), ("", _listed(plain, tools))))
 
     def _thought(self, mode: bool | None, answer: str) -> tuple[Node, str]:
-        """What stands before the words of an answer that was thought about, and what stands there instead in one that was not.
+        """What stands before the words of an answer that was thought about, and what stands there instead in one that
+        was not.
 
         Ollama takes for the tags of thinking what stands first and last beside .Thinking, so both are part of it.
         """
@@ -328,7 +353,13 @@ def conversations(thinking: bool, tools: bool) -> list[tuple[list[dict[str, Any]
         if thinking:
             talks.append([user(ask), answer("", tool_calls=[call], **thought), result])
             talks.append(
-                [user(ask), answer("I look.", tool_calls=[call], **thought), result, answer("20.", **thought), user("So?")]
+                [
+                    user(ask),
+                    answer("I look.", tool_calls=[call], **thought),
+                    result,
+                    answer("20.", **thought),
+                    user("So?"),
+                ]
             )
         found += [(talk, listed) for talk in talks for listed in (_TOOLS, _TOOLS[:1])]
     return found + [([system, *talk], listed) for talk, listed in found]

@@ -39,7 +39,8 @@ class Giving:
         return gift if gift and gift.run == run else None
 
     def start(self, result: ExportResult, folder: Path, model_type: str) -> None:
-        """model_type: "" where it is not known. Raises BusyError while another is on its way, ExportError without Ollama."""
+        """model_type: "" where it is not known. Raises BusyError while another is on its way, ExportError without
+        Ollama."""
         ollama = self.find()
         if ollama is None:
             raise ExportError("ollama.not_there", file=folder, command=elsewhere.ollama_create(result, folder))
@@ -48,7 +49,9 @@ class Giving:
                 raise BusyError("ollama.at_work")
             self._cancelled.clear()
             self._gift = Gift(result.run, msg("ollama.creating"))
-        threading.Thread(target=self._give, args=(ollama, result, folder, model_type), name="ollama", daemon=True).start()
+        threading.Thread(
+            target=self._give, args=(ollama, result, folder, model_type), name="ollama", daemon=True
+        ).start()
 
     def cancel(self) -> None:
         self._cancelled.set()

@@ -1,7 +1,8 @@
 """An Ollama template as a tree: written as Go template text, and rendered here as Ollama would. No torch.
 
-Only what `deriving` needs: the fields that Ollama hands over (.System, .Tools, .Messages, .Think, .IsThinkSet; of a message .Role,
-.Content, .Thinking, .ToolCalls), `if`, `range`, and two variables that say which message came before and which question was the last.
+Only what `deriving` needs: the fields that Ollama hands over (.System, .Tools, .Messages, .Think, .IsThinkSet; of a
+message .Role, .Content, .Thinking, .ToolCalls), `if`, `range`, and two variables that say which message came before and
+which question was the last.
 """
 
 from __future__ import annotations
@@ -92,7 +93,8 @@ class Text(Node):
 
     def source(self) -> str:
         words = self.words.replace("{{", '{{ "{{" }}')
-        return f'{words[:-1]}{{{{ "{{" }}}}' if words.endswith("{") else words  # else it would begin the action after it
+        # else it would begin the action after it
+        return f'{words[:-1]}{{{{ "{{" }}}}' if words.endswith("{") else words
 
     def render(self, asked: Asked) -> str:
         return self.words

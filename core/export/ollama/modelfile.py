@@ -11,24 +11,29 @@ from core.export.ollama.deriving import Derived
 from core.messages import Message, msg
 from core.presets import load
 
-# Where a file does not say whether a text begins with its BOS token, llama.cpp goes by its kind of vocabulary: src/llama-vocab.cpp.
+# Where a file does not say whether a text begins with its BOS token, llama.cpp goes by its kind of vocabulary:
+# src/llama-vocab.cpp.
 _BEGUN = {"llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "jina-v5-nano"}
 
 
 def begins(file: Path) -> bool:
-    """Whether llama.cpp puts the BOS token before a prompt by itself, so that TEMPLATE must not write it a second time."""
+    """Whether llama.cpp puts the BOS token before a prompt by itself, so that TEMPLATE must not write it a second
+    time."""
     fields = gguf.GGUFReader(file).fields
     said = fields.get("tokenizer.ggml.add_bos_token")
     if said is not None:
         return bool(said.contents())
-    kind, split = (fields[name].contents() if name in fields else "" for name in ("tokenizer.ggml.model", "tokenizer.ggml.pre"))
+    kind, split = (
+        fields[name].contents() if name in fields else "" for name in ("tokenizer.ggml.model", "tokenizer.ggml.pre")
+    )
     return kind == "llama" or split in _BEGUN
 
 
 def write(gguf_name: str, derived: Derived, stops: Sequence[str], run_name: str, least: str | None = None) -> str:
     """Its lines, which end in LF everywhere: Ollama keeps a CR inside TEMPLATE as a part of the prompt.
 
-    gguf_name: of a file beside it, without spaces and quotes. stops: what ends an answer, as the training template writes it.
+    gguf_name: of a file beside it, without spaces and quotes. stops: what ends an answer, as the training template
+    writes it.
     least: the Ollama from which on the family is known.
     """
     lines = [f"# {' '.join(run_name.split())}, made with LoRA Garage", f"FROM ./{gguf_name}"]

@@ -1,6 +1,7 @@
 """Ollama's own program: finds it, asks its version, gives it an export and requests a first answer. No torch.
 
-Its server has to run already; it is not started here. Whatever it does (hang, write without end, end well without a model), each call ends:
+Its server has to run already; it is not started here. Whatever it does (hang, write without end, end well without a
+model), each call ends:
 at its time limit, or when `check` raises.
 """
 
@@ -65,7 +66,8 @@ def least_version(model_type: str) -> str | None:
 
 
 def see_version(program: Path, model_type: str, check: Callable[[], None] = lambda: None) -> None:
-    """Raises ExportError where it is known to be too old for the family. One that does not tell its version is tried."""
+    """Raises ExportError where it is known to be too old for the family. One that does not tell its version is
+    tried."""
     least = least_version(model_type)
     found = _version(program, check) if least else None
     if least and found and found < tuple(map(int, least.split("."))):
@@ -79,7 +81,8 @@ def give(
     tell: Callable[[str], None] = lambda stage: None,
     check: Callable[[], None] = lambda: None,
 ) -> Given:
-    """`ollama create`, then a first answer. tell: what begins (a key below `ollama.`). Raises ExportError, with what Ollama said, and what check raises."""
+    """`ollama create`, then a first answer. tell: what begins (a key below `ollama.`). Raises ExportError, with what
+    Ollama said, and what check raises."""
     replaced = _call(program, ["show", "--modelfile", name], SHOW_S, check)[0] == 0
     tell("creating")
     _must(program, ["create", name, "-f", str(modelfile.absolute())], CREATE_S, check)
@@ -112,12 +115,17 @@ def _must(program: Path, arguments: list[str], limit_s: float, check: Callable[[
 
 
 def _call(program: Path, arguments: list[str], limit_s: float, check: Callable[[], None]) -> tuple[int, str]:
-    """(exit status, what it wrote, without what moves a terminal's cursor). Raises ExportError where it does not end or writes on and on."""
+    """(exit status, what it wrote, without what moves a terminal's cursor). Raises ExportError where it does not end or
+    writes on and on."""
     what = arguments[0].lstrip("-")
     with tempfile.TemporaryFile() as out:  # a pipe that nobody empties would stop it
         try:
             process = subprocess.Popen(
-                [str(program), *arguments], stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, **own_group()
+                [str(program), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                **own_group(),
             )
         except OSError as error:
             raise ExportError("ollama.cannot_start", program=program, reason=error.strerror or str(error)) from error

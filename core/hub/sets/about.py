@@ -1,6 +1,8 @@
-"""Details of one dataset on the Hub before a download: its parts with rows and sizes, its licence, its gate, its first rows.
+"""Details of one dataset on the Hub before a download: its parts with rows and sizes, its licence, its gate, its first
+rows.
 
-The library `datasets` reads them in a process of their own (core.hub.sets.look_worker), which is ended when nobody waits any more.
+The library `datasets` reads them in a process of their own (core.hub.sets.look_worker), which is ended when nobody
+waits any more.
 """
 
 from __future__ import annotations
@@ -49,7 +51,8 @@ class SetHead(Frozen):
 
 
 class AboutSet(Frozen):
-    """chosen: the part that was named. head: its first rows, or why there are none. parts: empty where a gate hides them."""
+    """chosen: the part that was named. head: its first rows, or why there are none. parts: empty where a gate hides
+    them."""
 
     repo: str
     page: str
@@ -73,7 +76,8 @@ class AboutSet(Frozen):
 
 
 def part_of(parts: Sequence[AboutPart], repo: str, named: tuple[str, ...]) -> AboutPart:
-    """The one that was named: by configuration and split, by either, or the first. Raises DataError that names what there is."""
+    """The one that was named: by configuration and split, by either, or the first. Raises DataError that names what
+    there is."""
     fit = [part for part in parts if named in ((), (part.config, part.split), (part.config,), (part.split,))]
     if fit:
         return next((part for part in fit if part.config == fit[0].config and part.split == "train"), fit[0])
@@ -83,7 +87,8 @@ def part_of(parts: Sequence[AboutPart], repo: str, named: tuple[str, ...]) -> Ab
 
 
 def about(name: SetName, with_rows: bool = False) -> AboutSet:
-    """The details of a dataset, and with_rows the first rows of the part that is named, within LOOK_S. Raises DataError."""
+    """The details of a dataset, and with_rows the first rows of the part that is named, within LOOK_S. Raises
+    DataError."""
     if constants.HF_HUB_OFFLINE:
         raise DataError("hub_set.offline_mode", repo=name.repo)
     request = HubRequest.of(name.repo, pages=PAGES)

@@ -1,4 +1,5 @@
-"""Downloads a part of a dataset into its download folder, in the process that also downloads models (core.hub.fetch_worker)."""
+"""Downloads a part of a dataset into its download folder, in the process that also downloads models
+(core.hub.fetch_worker)."""
 
 from __future__ import annotations
 
@@ -26,7 +27,12 @@ class Arrived:
 
 def fetch(part: PartName, folder: Path, report: Report, check: Check, room: Room) -> Arrived:
     """As download.fetch, into folder. Raises DataError, and what check raises, which ends it within a second."""
-    asked = {"repo": part.repo, "revision": constants.DEFAULT_REVISION, "wanted": constants.DEFAULT_REVISION, "part": str(part)}
+    asked = {
+        "repo": part.repo,
+        "revision": constants.DEFAULT_REVISION,
+        "wanted": constants.DEFAULT_REVISION,
+        "part": str(part),
+    }
     asked |= {"endpoint": endpoint_of(), "cache": str(folder)}
     try:
         said = download.talk(asked, report, check, lambda folder: None, room)

@@ -1,7 +1,8 @@
 """A dataset on the Hub as the library `datasets` has it: its parts with features and sizes, and their rows as a stream.
 
-For worker processes: the library brings pandas. It runs no Python of a repository (since its version 4), and only kinds of
-files that hold rows as text are read (KINDS). A card may name any address, so files that are not in the listing are left out.
+For worker processes: the library brings pandas. It runs no Python of a repository (since its version 4), and only kinds
+of files that hold rows as text are read (KINDS). A card may name any address, so files that are not in the listing are
+left out.
 """
 
 from __future__ import annotations
@@ -16,7 +17,16 @@ from typing import Any
 
 import datasets
 import pyarrow
-from datasets import BuilderConfig, ClassLabel, DownloadConfig, Features, IterableDataset, LargeList, List, packaged_modules
+from datasets import (
+    BuilderConfig,
+    ClassLabel,
+    DownloadConfig,
+    Features,
+    IterableDataset,
+    LargeList,
+    List,
+    packaged_modules,
+)
 from datasets.builder import Key
 from datasets.data_files import DataFilesDict, DataFilesList, EmptyDatasetError
 from datasets.exceptions import DataFilesNotFoundError
@@ -35,14 +45,18 @@ from core.hub.listing import File, Listing
 from core.hub.sets.about import AboutPart, part_of
 from core.hub.transfer import Unwanted
 
-KINDS = ("parquet", "json", "csv", "text", "arrow")  # the library's modules; the others are for media, or need more libraries
+# the library's modules; the others are for media, or need more libraries
+KINDS = ("parquet", "json", "csv", "text", "arrow")
 OURS = {".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".txt"}  # files that core.data.reading reads as people have them
 FEW = 5  # configurations
 BUFFER = 1 << 20  # bytes of a column of Parquet that are fetched at once
 BATCH = 100  # rows of Parquet
 SHOWN = 3  # names in a sentence
-SAFE = re.compile(r"(?:(?!\.)[^\x00-\x1f<>:\"/\\|?*]{1,120}(?<![. ])/){0,6}(?!\.)[^\x00-\x1f<>:\"/\\|?*]{1,160}(?<![. ])")
-_HOW: dict[str, dict[str, Any]] = {"csv": {"keep_default_na": False}, "text": {"sample_by": "paragraph"}}  # “NA” is a word
+SAFE = re.compile(
+    r"(?:(?!\.)[^\x00-\x1f<>:\"/\\|?*]{1,120}(?<![. ])/){0,6}(?!\.)[^\x00-\x1f<>:\"/\\|?*]{1,160}(?<![. ])"
+)
+# “NA” is a word
+_HOW: dict[str, dict[str, Any]] = {"csv": {"keep_default_na": False}, "text": {"sample_by": "paragraph"}}
 
 
 @dataclass(frozen=True)
@@ -56,13 +70,15 @@ class Part:
 
     @property
     def is_ours(self) -> bool:
-        """Whether core.data.reading reads its files at least as well as the library: no options but a separator, no classes."""
+        """Whether core.data.reading reads its files at least as well as the library: no options but a separator, no
+        classes."""
         is_plain = not self.options.keys() - {"sep", "delimiter"} and "ClassLabel(" not in repr(self.features)
         return is_plain and all(Path(file.name).suffix.lower() in OURS for file in self.files)
 
 
 def settle(cache: Path) -> None:
-    """Set the library up for this process: cards and indexes go into cache; a broken connection raises at once, for `DownloadWork` waits."""
+    """Set the library up for this process: cards and indexes go into cache; a broken connection raises at once, for
+    `DownloadWork` waits."""
     constants.HF_HUB_CACHE = datasets.config.HF_DATASETS_CACHE = str(cache)
     datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # it would tell another address which set was looked at
     datasets.config.STREAMING_READ_MAX_RETRIES = datasets.config.STREAMING_OPEN_MAX_RETRIES = 1
@@ -100,7 +116,10 @@ def part_named(listing: Listing, named: tuple[str, ...]) -> Part:
 
 def _module(listing: Listing) -> DatasetModule:
     factory = HubDatasetModuleFactory(
-        listing.repo_id, listing.commit, download_config=DownloadConfig(token=listing.token), use_exported_dataset_infos=True
+        listing.repo_id,
+        listing.commit,
+        download_config=DownloadConfig(token=listing.token),
+        use_exported_dataset_infos=True,
     )
     with refusing(listing.repo_id, "README.md"):
         try:
@@ -123,7 +142,11 @@ def _parts(listing: Listing, module: DatasetModule, kind: str, config: BuilderCo
     infos = module.dataset_infos or {}
     info = infos.get(config.name) or (next(iter(infos.values())) if len(infos) == 1 else None)
     plain = type(config)(name=config.name)
-    own = {each.name: getattr(config, each.name) for each in fields(config) if each.name not in ("name", "data_files", "data_dir")}
+    own = {
+        each.name: getattr(config, each.name)
+        for each in fields(config)
+        if each.name not in ("name", "data_files", "data_dir")
+    }
     options = {name: value for name, value in own.items() if value != getattr(plain, name)}
     for split, urls in config.data_files.items():
         names = [url.removeprefix(f"{base}/") for url in urls]
@@ -131,7 +154,8 @@ def _parts(listing: Listing, module: DatasetModule, kind: str, config: BuilderCo
         size = (info.splits or {}).get(split) if info else None
         if taken:
             about = AboutPart(
-                config=config.name, split=str(split), kind=kind, files=len(taken), bytes=sum(file.size or 0 for file in taken),
+                config=config.name, split=str(split), kind=kind, files=len(taken),
+                bytes=sum(file.size or 0 for file in taken),
                 rows=size and size.num_examples, unpacked_bytes=size and size.num_bytes,
             )  # fmt: skip
             yield Part(about, taken, info.features if info else None, options)
@@ -144,13 +168,17 @@ def _nothing(listing: Listing, key: str = "") -> DataError:
         return DataError("hub_set.empty", repo=listing.repo_id)
     shown = ["".join(c if c.isprintable() else "?" for c in name) for name in names[:SHOWN]]
     return DataError(
-        key or "hub_set.nothing_readable", repo=listing.repo_id, found=shown, kinds=sorted(OURS | {".parquet", ".arrow"})
+        key or "hub_set.nothing_readable",
+        repo=listing.repo_id,
+        found=shown,
+        kinds=sorted(OURS | {".parquet", ".arrow"}),
     )
 
 
 # --- rows
 class FrugalParquet(Parquet):
-    """Fetches of each column as much as the rows that are taken; the library's own fetches a whole group of rows, often the file."""
+    """Fetches of each column as much as the rows that are taken; the library's own fetches a whole group of rows, often
+    the file."""
 
     def _generate_tables(self, files: list[str], row_groups_list: list[None]) -> Iterator[tuple[Key, pyarrow.Table]]:
         options = DownloadConfig(token=self.token, storage_options={"hf": {"block_size": BUFFER}})
@@ -159,7 +187,9 @@ class FrugalParquet(Parquet):
                 xopen(file, "rb", download_config=options) as raw,
                 ParquetFile(raw, buffer_size=BUFFER, pre_buffer=False) as parquet,
             ):
-                for batch, rows in enumerate(parquet.iter_batches(BATCH, columns=self.config.columns, use_threads=False)):
+                for batch, rows in enumerate(
+                    parquet.iter_batches(BATCH, columns=self.config.columns, use_threads=False)
+                ):
                     yield Key(number, batch), self._cast_table(pyarrow.Table.from_batches([rows]))
 
 
@@ -174,7 +204,8 @@ def stream(part: Part, listing: Listing, files: Sequence[str] = ()) -> IterableD
     taken = DataFilesDict({"train": DataFilesList(urls, [(url,) for url in urls])})
     with refusing(listing.repo_id, part.files[0].name):
         rows = kind(data_files=taken, token=listing.token, **options).as_streaming_dataset("train")
-        # Pictures and sound stay undecoded; rows_of leaves them out. Here, because its state is that of this dataset alone.
+        # Pictures and sound stay undecoded; rows_of leaves them out. Here, because its state is that of this dataset
+        # alone.
         return rows.decode(False) if media(rows.features) else rows
 
 
@@ -193,7 +224,8 @@ def _is_media(feature: Any) -> bool:
 
 
 def rows_of(rows: IterableDataset) -> Iterator[dict[str, Any]]:
-    """Each as JSON has it, classes by their names, without media. Raises what the library and the hub do (`refusing`)."""
+    """Each as JSON has it, classes by their names, without media. Raises what the library and the hub do
+    (`refusing`)."""
     features = rows.features or Features()
     left_out = set(media(rows.features))
     for row in rows:
@@ -217,13 +249,16 @@ def _plain(value: Any, feature: Any) -> Any:
 
 @contextmanager
 def refusing(repo: str, file: str) -> Iterator[None]:
-    """Raises the hub's answer behind an error of the library; else that the file is not what it should be, in one sentence."""
+    """Raises the hub's answer behind an error of the library; else that the file is not what it should be, in one
+    sentence."""
     try:
         yield
     except Exception as error:  # noqa: BLE001 - of the library, of a card or a file, which may be anything
         behind: BaseException | None = error
         while behind is not None:
-            if isinstance(behind, GarageError | Unwanted | HTTPError | NotAHub | OfflineModeIsEnabled) or _is_of_the_system(behind):
+            if isinstance(
+                behind, GarageError | Unwanted | HTTPError | NotAHub | OfflineModeIsEnabled
+            ) or _is_of_the_system(behind):
                 raise behind from None
             if isinstance(behind, CastError):
                 raise DataError("hub_set.other_columns", repo=repo, file=file) from None

@@ -47,7 +47,9 @@ def look(repo: str, named: tuple[str, ...], with_rows: bool, say: Callable[..., 
         about = about.model_copy(update={"parts": told, "chosen": chosen})
         say(about=about.model_dump(mode="json"))
         if with_rows:
-            say(about=about.model_copy(update={"head": _head(found, parts[told.index(chosen)])}).model_dump(mode="json"))
+            say(
+                about=about.model_copy(update={"head": _head(found, parts[told.index(chosen)])}).model_dump(mode="json")
+            )
     except GarageError as error:
         say(refused=error.message.model_dump())
     except (NotAHub, HTTPError, OSError) as error:

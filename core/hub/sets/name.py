@@ -1,4 +1,5 @@
-"""The name of a hub dataset: owner/name[:config][:split] for people, datasets/owner/name:config:split[:rows] in the list of downloads."""
+"""The name of a hub dataset: owner/name[:config][:split] for people, datasets/owner/name:config:split[:rows] in the
+list of downloads."""
 
 from __future__ import annotations
 

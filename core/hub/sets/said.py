@@ -7,9 +7,11 @@ from core.hub.answers import HubRequest, Search, TooSlow, host_of, sentence, sen
 from core.messages import Message
 
 _OF_A_SET = {
-    "hub.bad_token", "hub.cannot_write", "hub.disabled", "hub.disk_full", "hub.disk_full_by_others", "hub.disk_full_midway",
+    "hub.bad_token", "hub.cannot_write", "hub.disabled", "hub.disk_full", "hub.disk_full_by_others",
+    "hub.disk_full_midway",
     "hub.missing", "hub.no_network", "hub.not_a_hub", "hub.offline_mode", "hub.refused", "hub_search.bad_words",
-    "hub_search.no_network", "hub_search.not_a_hub", "hub_search.offline_mode", "hub_search.refused", "hub_search.server_trouble",
+    "hub_search.no_network", "hub_search.not_a_hub", "hub_search.offline_mode", "hub_search.refused",
+    "hub_search.server_trouble",
     "hub_search.slow",
 }  # fmt: skip
 

@@ -26,7 +26,8 @@ _SIZE = re.compile(r"size_categories:(?:n([<>])(\w+)|(\w+)<n<(\w+))")
 class FoundSet:
     """One data set as the hub tells of it. None, "" or (): it does not say.
 
-    rows: of all its parts, as its card counts them. about_rows: the range that its tag names, "10K-100K". bytes: of its repository.
+    rows: of all its parts, as its card counts them. about_rows: the range that its tag names, "10K-100K". bytes: of its
+    repository.
     """
 
     id: str
@@ -59,7 +60,9 @@ def _found(row: DatasetInfo) -> FoundSet:
     return FoundSet(
         id=row.id,
         rows=_rows_of_card(row.card_data),
-        about_rows=next((f"{n[1]}{n[2]}" if n[1] else f"{n[3]}-{n[4]}" for tag in tags if (n := _SIZE.fullmatch(tag))), ""),
+        about_rows=next(
+            (f"{n[1]}{n[2]}" if n[1] else f"{n[3]}-{n[4]}" for tag in tags if (n := _SIZE.fullmatch(tag))), ""
+        ),
         bytes=row.main_size,
         likes=row.likes,
         downloads=row.downloads,

@@ -1,7 +1,7 @@
 """The files of one part of a dataset as the Hub has them, or its rows as one file of JSON lines.
 
-Below the cache folder that it is given: the hub's cache of the repository, as for a model, so that each file goes on where it ended and is
-compared with its sha256; rows/ with what was read of it, and how far.
+Below the cache folder that it is given: the hub's cache of the repository, as for a model, so that each file goes on
+where it ended and is compared with its sha256; rows/ with what was read of it, and how far.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from core.hub.transfer import Transfer, Unwanted
 from core.workspace.names import slug
 
 ABOUT_A_ROW = 4_096  # bytes; what the first rows take on the disk is only known when they are here
-SMALL = 64 << 20  # bytes of files that come whole, though only their first rows are wanted, and are read as a person's file is
+# bytes of files that come whole, though only their first rows are wanted, and are read as a person's file is
+SMALL = 64 << 20
 PIECE = 1_000  # rows after which is written how far it is
 
 

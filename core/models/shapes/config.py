@@ -1,4 +1,5 @@
-"""The numbers of a config.json under our names, with what transformers derives from them, and what the arithmetic does not model."""
+"""The numbers of a config.json under our names, with what transformers derives from them, and what the arithmetic does
+not model."""
 
 from __future__ import annotations
 
@@ -13,8 +14,10 @@ from core.values import GIB
 
 # What transformers 5.24 takes where config.json is silent, read from its configuration classes.
 TIED_BY_DEFAULT = {
-    "bloom", "cohere", "cohere2", "ernie4_5", "falcon", "gemma", "gemma2", "gemma3", "gemma3_text", "gemma3n", "gemma3n_text",
-    "gemma4", "gemma4_text", "gpt2", "gpt_bigcode", "gpt_neo", "granite_swa", "lfm2", "mpt", "opt", "smollm3", "starcoder2", "xglm",
+    "bloom", "cohere", "cohere2", "ernie4_5", "falcon", "gemma", "gemma2", "gemma3", "gemma3_text", "gemma3n",
+    "gemma3n_text",
+    "gemma4", "gemma4_text", "gpt2", "gpt_bigcode", "gpt_neo", "granite_swa", "lfm2", "mpt", "opt", "smollm3",
+    "starcoder2", "xglm",
 }  # fmt: skip
 _DEFAULTS: dict[str, dict[str, int]] = {
     "gemma": {"head_dim": 256},
@@ -92,23 +95,36 @@ def derived(values: dict[str, Any], config: Mapping[str, Any], model_type: str) 
         values["expert_layers"] = max(0, layers - dense) // max(1, _number(config, "decoder_sparse_step"))
         _told_otherwise(values, config)
     else:
-        values = {name: value for name, value in values.items() if name not in ("num_experts", "experts_per_token", "expert_size")}
+        values = {
+            name: value
+            for name, value in values.items()
+            if name not in ("num_experts", "experts_per_token", "expert_size")
+        }
     return values
 
 
 def _of_lfm2(width: int, config: Mapping[str, Any]) -> int:
-    """The width of its MLP: two thirds of the number in config.json, rounded up, unless it says that the number is the width."""
+    """The width of its MLP: two thirds of the number in config.json, rounded up, unless it says that the number is the
+    width."""
     if config.get("block_auto_adjust_ff_dim") is False:
         return width
     narrow, factor = 2 * width // 3, config.get("block_ffn_dim_multiplier", 1.0)
     multiple = _number(config, "block_multiple_of") or 256
-    return -(-int(factor * narrow) // multiple) * multiple if isinstance(factor, int | float) and math.isfinite(factor) else narrow
+    return (
+        -(-int(factor * narrow) // multiple) * multiple
+        if isinstance(factor, int | float) and math.isfinite(factor)
+        else narrow
+    )
 
 
 def _wide_heads(values: dict[str, Any], config: Mapping[str, Any]) -> None:
-    """Gemma 4 says them by the words that its makers write, or by layer, as transformers writes them; every sixth layer and the last see
-    all tokens where it does not say which."""
-    kinds, listed, layers = config.get("layer_types"), config.get("per_layer_config"), values.get("num_hidden_layers", 0)
+    """Gemma 4 says them by the words that its makers write, or by layer, as transformers writes them; every sixth layer
+    and the last see all tokens where it does not say which."""
+    kinds, listed, layers = (
+        config.get("layer_types"),
+        config.get("per_layer_config"),
+        values.get("num_hidden_layers", 0),
+    )
     if isinstance(listed, dict) and listed:
         found = [one for one in listed.values() if isinstance(one, dict)]
         count, width, heads = (
@@ -121,11 +137,16 @@ def _wide_heads(values: dict[str, Any], config: Mapping[str, Any]) -> None:
         if config.get("attention_k_eq_v"):
             heads = _number(config, "num_global_key_value_heads")
     if 0 < count <= layers and width and width != values.get("head_dim"):
-        values |= {"wide_layers": count, "wide_head_dim": width, "wide_kv_heads": heads or values["num_key_value_heads"]}
+        values |= {
+            "wide_layers": count,
+            "wide_head_dim": width,
+            "wide_kv_heads": heads or values["num_key_value_heads"],
+        }
 
 
 def _kinds_of_layers(values: dict[str, Any], config: Mapping[str, Any]) -> None:
-    """Layers that see a window, and those with Mamba 2's scan, where config.json lists them; of Falcon-H1 every layer has one."""
+    """Layers that see a window, and those with Mamba 2's scan, where config.json lists them; of Falcon-H1 every layer
+    has one."""
     listed = config.get("layer_types") or config.get("layers_block_type") or ()
     kinds = [str(kind) for kind in listed] if isinstance(listed, list) else []
     if window := _number(config, "sliding_window"):
@@ -149,7 +170,8 @@ def _kinds_of_layers(values: dict[str, Any], config: Mapping[str, Any]) -> None:
 def _told_otherwise(values: dict[str, Any], config: Mapping[str, Any]) -> None:
     """Families that say in words of their own how wide experts are, and which layers have them."""
     listed = config.get("layers_block_type")
-    if wide := _number(config, "intermediate_size_mlp"):  # Llama 4: intermediate_size is an expert's, a shared one is always there
+    if wide := _number(config, "intermediate_size_mlp"):
+        # Llama 4: intermediate_size is an expert's, a shared one is always there
         values["expert_size"] = values["shared_expert_size"] = values["intermediate_size"]
         values["intermediate_size"] = wide
         values["expert_layers"] = values["num_hidden_layers"] // max(1, _number(config, "interleave_moe_layer_step"))
@@ -176,7 +198,9 @@ def doubts_about(config: Mapping[str, Any], inner: Mapping[str, Any], values: Ma
         "shape.hybrid": hybrid,
         "shape.per_layer_embeddings": bool(values.get("per_layer_size")),
         "shape.other_senses": any(isinstance(config.get(key), dict) for key in ("vision_config", "audio_config")),
-        "shape.uneven": any(_is_by_layer(inner.get(key)) and len(set(inner[key])) > 1 for keys in _KEYS.values() for key in keys),
+        "shape.uneven": any(
+            _is_by_layer(inner.get(key)) and len(set(inner[key])) > 1 for keys in _KEYS.values() for key in keys
+        ),
     }
     found = [msg(key, **_facts(key, values)) for key, doubtful in doubts.items() if doubtful]
     return (*found, msg("shape.quantised", method=str(method or "-")[:30])) if quantised else tuple(found)

@@ -55,7 +55,8 @@ _FAMILIES = {
 
 # Layers that files call otherwise than the class that loads them (transformers' conversion_mapping).
 CALLED_IN_FILES = {"lfm3": {"gate_proj": "g_proj"}}
-# Linear layers whose weight a family takes past the layer, in training at least: an adapter there would do nothing, or only later.
+# Linear layers whose weight a family takes past the layer, in training at least: an adapter there would do nothing, or
+# only later.
 TAKEN_PAST_THE_LAYER = {
     **dict.fromkeys(("falcon_mamba", "jamba", "mamba"), ("dt_proj",)),
     **dict.fromkeys(("gemma3n", "gemma3n_text"), ("correction_coefs",)),
@@ -67,14 +68,16 @@ ROUTERS = {
     "hunyuan_v1_moe": ("wg",),
     "jetmoe": ("layer",),
 }
-# Linear layers that get no adapter (core/engine/families/parts): peft 0.21 takes these names for experts in these families (transformers'
-# conversion_mapping), and refuses those of Mamba.
+# Linear layers that get no adapter (core/engine/families/parts): peft 0.21 takes these names for experts in these
+# families (transformers' conversion_mapping), and refuses those of Mamba.
 _NOT_BY_PEFT = {
     **dict.fromkeys(("minimax", "minimax_m2", "mixtral"), ("gate", "w1", "w2", "w3")),
     **dict.fromkeys(
-        ("afmoe", "beam", "cohere2_moe", "deepseek_v2", "deepseek_v3", "deepseek_v32", "dots1", "ernie4_5_moe", "exaone_moe", "flex_olmo",
+        ("afmoe", "beam", "cohere2_moe", "deepseek_v2", "deepseek_v3", "deepseek_v32", "dots1", "ernie4_5_moe",
+            "exaone_moe", "flex_olmo",
          "glm4_moe", "glm4_moe_lite", "glm4v_moe", "glm_moe_dsa", "hunyuan_v1_moe", "longcat_flash", "mellum", "olmoe",
-         "qwen3_moe", "qwen3_next", "qwen3_omni_moe", "qwen3_omni_moe_text", "qwen3_omni_moe_thinker", "sarvam_mla", "solar_open"),
+         "qwen3_moe", "qwen3_next", "qwen3_omni_moe", "qwen3_omni_moe_text", "qwen3_omni_moe_thinker", "sarvam_mla",
+         "solar_open"),
         ("gate", "gate_proj", "up_proj", "down_proj"),
     ),
     **dict.fromkeys(("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"), ("out_proj", "conv1d")),

@@ -24,18 +24,19 @@ _Width = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
 _Vocabulary = Annotated[int, Field(strict=True, ge=1, le=10_000_000)]
 _Optional = Annotated[int, Field(strict=True, ge=0, le=1_000_000)]
 _EVERY_EXPERT_FOR_EACH_TOKEN = {"llama4_text"}
-UNPACKED = (
-    "fp8",
-    "mxfp4",
-)  # methods that transformers unpacks to 16 bit as it loads, by torch alone: such a base is held so, never in 4 or 8 bit
+# Methods that transformers unpacks to 16 bit as it loads, by torch alone: such a base is held in 16 bit.
+UNPACKED = ("fp8", "mxfp4")
 _LEARNED_POSITIONS = {"gpt2", "gpt_bigcode", "gpt_neo", "opt"}
 
 
 class Held(Strict):
-    """What the weight files themselves hold (core/models/headers), in parameters. params: of the text, without beside, the towers for
-    pictures and sound, which give their memory back (core/engine/families/parts). four_bit: in matrices that QLoRA would
-    hold in 4 bit. lora_width: inputs and outputs of all layers that all-linear means, 0 where that is not known; widths: by their names, as far as known.
-    expert_width: inputs and outputs of all routed experts that are one parameter; None where that is not known. stored_bytes: of a repository that is quantised already, by `quantised`."""
+    """What the weight files themselves hold (core/models/headers), in parameters. params: of the text, without beside,
+    the towers for pictures and sound, which give their memory back (core/engine/families/parts). four_bit: in matrices
+    that QLoRA would
+    hold in 4 bit. lora_width: inputs and outputs of all layers that all-linear means, 0 where that is not known;
+    widths: by their names, as far as known.
+    expert_width: inputs and outputs of all routed experts that are one parameter; None where that is not known.
+    stored_bytes: of a repository that is quantised already, by `quantised`."""
 
     params: int = Field(ge=1)
     beside: int = Field(default=0, ge=0)
@@ -70,13 +71,15 @@ class ModelShape(Strict):
     expert_layers: _Optional = 0
     per_layer_size: _Optional = 0  # width of an embedding of its own in each layer (Gemma 3n)
     per_layer_vocabulary: _Optional = 0  # of that embedding, where it is another
-    widest_mlp: _Optional = 0  # of layers that are wider than intermediate_size (Gemma 4 E2B: those that share keys and values)
+    # of layers that are wider than intermediate_size (Gemma 4 E2B: those that share keys and values)
+    widest_mlp: _Optional = 0
     wide_layers: _Optional = 0  # that have heads of another width (Gemma 4: those that see all tokens), and those heads
     wide_head_dim: _Optional = 0
     wide_kv_heads: _Optional = 0
     window: _Optional = 0  # tokens that layers with sliding attention see, and how many such layers there are
     window_layers: _Optional = 0
-    scan_layers: _Optional = 0  # with Mamba 2's chunked scan: its heads, how wide each is, its states and tokens of a chunk
+    # with Mamba 2's chunked scan: its heads, how wide each is, its states and tokens of a chunk
+    scan_layers: _Optional = 0
     scan_heads: _Optional = 0
     scan_head_dim: _Optional = 0
     scan_state: _Optional = 0
@@ -93,7 +96,9 @@ class ModelShape(Strict):
         """The shape that a parsed config.json describes. Raises ModelError with what is missing or impossible."""
         if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
             raise ModelError("shape.no_config")
-        inner = next((config[key] for key in ("text_config", "llm_config") if isinstance(config.get(key), dict)), config)
+        inner = next(
+            (config[key] for key in ("text_config", "llm_config") if isinstance(config.get(key), dict)), config
+        )
         model_type = str(inner["model_type"] if isinstance(inner.get("model_type"), str) else config["model_type"])
         values = derived(read(inner, model_type), inner, model_type)
         missing = [name for name in NEEDED if name not in values]
@@ -104,7 +109,9 @@ class ModelShape(Strict):
             return cls(
                 **values,
                 model_type=model_type,
-                tie_word_embeddings=tied if isinstance(tied, bool) else bool(TIED_BY_DEFAULT & {model_type, config["model_type"]}),
+                tie_word_embeddings=tied
+                if isinstance(tied, bool)
+                else bool(TIED_BY_DEFAULT & {model_type, config["model_type"]}),
                 mlp="gated" if names_of(model_type).gated else "plain",
                 low_confidence=doubts_about(config, inner, values),
             )
@@ -119,10 +126,14 @@ class ModelShape(Strict):
     def describe(self) -> str:
         """ "llama, 32 x 4096, MLP 11008, 32/32 heads of 128, V 32000": the same in every language."""
         heads = f"{self.num_attention_heads}/{self.num_key_value_heads} heads of {self.head_dim}"
-        return f"{self.model_type}, {self.num_hidden_layers} x {self.hidden_size}, MLP {self.intermediate_size}, {heads}, V {self.vocab_size}"
+        return (
+            f"{self.model_type}, {self.num_hidden_layers} x {self.hidden_size}, MLP {self.intermediate_size}, "
+            f"{heads}, V {self.vocab_size}"
+        )
 
     def with_held(self, held: Held | None) -> ModelShape:
-        """This shape with what the model's files hold; what was doubtful about its weights alone is no doubt any more."""
+        """This shape with what the model's files hold; what was doubtful about its weights alone is no doubt any
+        more."""
         if held is None:
             return self
         settled = ("shape.quantised", "shape.other_senses") if held.stored_bytes or not held.quantised else ()
@@ -131,7 +142,14 @@ class ModelShape(Strict):
 
     def config(self) -> dict[str, Any]:
         """As much of a config.json as the widths say, for what reads one."""
-        names = ("model_type", *NEEDED, "num_key_value_heads", "head_dim", "tie_word_embeddings", "max_position_embeddings")
+        names = (
+            "model_type",
+            *NEEDED,
+            "num_key_value_heads",
+            "head_dim",
+            "tie_word_embeddings",
+            "max_position_embeddings",
+        )
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     @property
@@ -147,7 +165,9 @@ class ModelShape(Strict):
         """The same where its heads are wide; None for a family whose layers all have the same."""
         if not self.wide_layers:
             return None
-        return self.model_copy(update={"head_dim": self.wide_head_dim, "num_key_value_heads": self.wide_kv_heads, "wide_layers": 0})
+        return self.model_copy(
+            update={"head_dim": self.wide_head_dim, "num_key_value_heads": self.wide_kv_heads, "wide_layers": 0}
+        )
 
     @property
     def active_width(self) -> int:
@@ -169,7 +189,9 @@ class ModelShape(Strict):
     def mlp_matrices(self) -> tuple[Matrix, ...]:
         """Of dense layers and shared experts; routed experts are no linear layers (expert_params)."""
         dense = (self.intermediate_size, self.num_hidden_layers - self.expert_layers)
-        return mlp_of(self.model_type, self.mlp, self.hidden_size, (dense, (self.shared_expert_size, self.expert_layers)))
+        return mlp_of(
+            self.model_type, self.mlp, self.hidden_size, (dense, (self.shared_expert_size, self.expert_layers))
+        )
 
     @property
     def matrices(self) -> tuple[Matrix, ...]:
@@ -240,7 +262,9 @@ class ModelShape(Strict):
         """The method by which a repository is quantised already, as far as its config tells; None for all others."""
         if self.held and self.held.quantised:
             return self.held.quantised
-        return next((str(doubt.params["method"]) for doubt in self.low_confidence if doubt.key == "shape.quantised"), None)
+        return next(
+            (str(doubt.params["method"]) for doubt in self.low_confidence if doubt.key == "shape.quantised"), None
+        )
 
     @property
     def params(self) -> int:
@@ -258,8 +282,9 @@ class ModelShape(Strict):
         return self.params / 1e9
 
     def targets(self, target_modules: str) -> tuple[Matrix, ...]:
-        """The matrices that get an adapter, of those that the widths tell: all-linear (every one but the head, as in peft), or names with
-        commas. Raises RecipeError for a name that this family does not have, or that gets none in it.
+        """The matrices that get an adapter, of those that the widths tell: all-linear (every one but the head, as in
+        peft), or names with commas. Raises RecipeError for a name that this family does not have, or that gets none in
+        it.
         """
         left_out = WITHOUT_ADAPTER.get(self.model_type, ())
         if target_modules.strip() == ALL_LINEAR:
@@ -274,7 +299,9 @@ class ModelShape(Strict):
         is_modelled = not any(doubt.key in ("shape.hybrid", "shape.latent_attention") for doubt in self.low_confidence)
         unknown = names - there.keys() if held or is_modelled else set()
         if unknown or not names:
-            raise RecipeError("shape.unknown_targets", found=sorted(unknown) or target_modules, expected=[ALL_LINEAR, *there])
+            raise RecipeError(
+                "shape.unknown_targets", found=sorted(unknown) or target_modules, expected=[ALL_LINEAR, *there]
+            )
         return tuple(matrix for matrix in matrices if matrix.name in names)
 
     def lora_params(self, r: int, target_modules: str, with_experts: bool = False) -> int:

@@ -1,5 +1,7 @@
-"""What a borrowed PC needs to train one recipe, as a zip: NAME/recipe.yaml, NAME/workspace/datasets (the set, in the version that the recipe
-names), of a run that is continued NAME/workspace/runs (its adapter) and NAME/parent.txt (its id), NAME/app (this app, with constraints.txt, the versions that were tested), NAME/bootstrap.sh, and sky.yaml for who rents by SkyPilot.
+"""What a borrowed PC needs to train one recipe, as a zip: NAME/recipe.yaml, NAME/workspace/datasets (the set, in the
+version that the recipe names), of a run that is continued NAME/workspace/runs (its adapter) and NAME/parent.txt (its
+id), NAME/app (this app, with constraints.txt, the versions that were tested), NAME/bootstrap.sh, and sky.yaml for who
+rents by SkyPilot.
 
 No account, key or price is handled here. Of the base model only its name leaves: the other PC fetches it from the hub.
 """
@@ -39,9 +41,11 @@ APP = (
 NOT_OURS = {"__pycache__", ".DS_Store"}
 
 
-def pack(recipe: Recipe, store: DatasetStore, target: Path, check: Check = go_on, parent: RunFolder | None = None) -> str:
-    """recipe: its data.source an id of store, its version settled. parent: a run whose adapter it starts from. Returns the folder's name in the
-    archive. Raises RunError, DataError."""
+def pack(
+    recipe: Recipe, store: DatasetStore, target: Path, check: Check = go_on, parent: RunFolder | None = None
+) -> str:
+    """recipe: its data.source an id of store, its version settled. parent: a run whose adapter it starts from. Returns
+    the folder's name in the archive. Raises RunError, DataError."""
     if INSTALLED:
         raise RunError("away.no_source")
     if ModelRef.parse(recipe.model.id).kind == "library":
@@ -67,7 +71,8 @@ def pack(recipe: Recipe, store: DatasetStore, target: Path, check: Check = go_on
 
 
 def _add_parent(packer: Packer, top: str, parent: RunFolder) -> None:
-    """A run as far as `train --from` asks for it (core/runs/further): of its rows nothing. Raises RunError, RecipeError."""
+    """A run as far as `train --from` asks for it (core/runs/further): of its rows nothing. Raises RunError,
+    RecipeError."""
     recipe, facts = further.check(parent), parent.facts()
     place = f"{top}/workspace/runs/{parent.id}"
     kept = RunFacts(
@@ -83,7 +88,8 @@ def _add_parent(packer: Packer, top: str, parent: RunFolder) -> None:
 
 
 def sky_task(name: str) -> str:
-    """A task of SkyPilot for one card: `sky launch sky.yaml` in the folder, then `rsync` of trained.zip (docs.skypilot.co, task YAML)."""
+    """A task of SkyPilot for one card: `sky launch sky.yaml` in the folder, then `rsync` of trained.zip
+    (docs.skypilot.co, task YAML)."""
     return to_yaml(
         {
             "name": name,

@@ -1,8 +1,9 @@
 """A run as one file: written here or on another PC, checked as a whole and opened in another workspace.
 
-A zip. `lora-garage.json` is a Manifest; `run/...` the run's folder without its lock and what it was last asked; `data/...` the folder of the
-set it learned from (core/data/store), where that is one of the person's own and was wanted. The manifest names each file with its bytes and
-SHA-256: what it does not name, or names otherwise, is not opened. Nothing is seen of it in the workspace before the whole of it is there.
+A zip. `lora-garage.json` is a Manifest; `run/...` the run's folder without its lock and what it was last asked;
+`data/...` the folder of the set it learned from (core/data/store), where that is one of the person's own and was
+wanted. The manifest names each file with its bytes and SHA-256: what it does not name, or names otherwise, is not
+opened. Nothing is seen of it in the workspace before the whole of it is there.
 """
 
 from __future__ import annotations
@@ -157,12 +158,15 @@ def read_manifest(archive: zipfile.ZipFile, file: str) -> Manifest:
         manifest = Manifest.model_validate_json(text)
     except (KeyError, ValidationError, *BROKEN) as error:
         raise RunError("away.not_one", file=file) from error
-    for name in manifest.files:  # before they are compared: on Windows zipfile reads every backslash of an archive as a slash
+    for name in manifest.files:
+        # before they are compared: on Windows zipfile reads every backslash of an archive as a slash
         if not _is_safe(name, manifest):
             raise RunError("away.unsafe", file=file, name=name[:200])
     inside = [info.filename for info in archive.infolist()]
     if sorted(inside) != sorted([MANIFEST, *manifest.files]):
-        raise RunError("away.damaged", file=file, name=next(iter(set(inside) ^ {MANIFEST, *manifest.files}), MANIFEST)[:200])
+        raise RunError(
+            "away.damaged", file=file, name=next(iter(set(inside) ^ {MANIFEST, *manifest.files}), MANIFEST)[:200]
+        )
     if len({name.casefold() for name in manifest.files}) < len(manifest.files):
         raise RunError("away.damaged", file=file, name=MANIFEST)
     return manifest
@@ -184,11 +188,15 @@ def _is_safe(name: str, manifest: Manifest) -> bool:
     top, below = path.parts[:1], path.parts[1:]
     if str(path) != name or top not in (("run",), ("data",) if manifest.data else ()) or not 0 < len(below) <= 6:
         return False
-    return all(_PART.fullmatch(part) and part[0] != "." and part[-1] not in ". " and not names.is_reserved(part) for part in below)
+    return all(
+        _PART.fullmatch(part) and part[0] != "." and part[-1] not in ". " and not names.is_reserved(part)
+        for part in below
+    )
 
 
 def unpack(space: Workspace, archive_file: Path, check: Check = go_on) -> RunFolder:
-    """The run in this workspace, and its set where that is not here yet. Raises RunError, with the workspace as it was."""
+    """The run in this workspace, and its set where that is not here yet. Raises RunError, with the workspace as it
+    was."""
     path_length.refuse(space.root, RunError)
     try:
         opened = zipfile.ZipFile(archive_file)

@@ -1,8 +1,10 @@
-"""Whether a run answers better, or only differently: validation questions, asked before its first step and after its last. No torch.
+"""Whether a run answers better, or only differently: validation questions, asked before its first step and after its
+last. No torch.
 
-film_scenes.json holds the questions beside the film's (`held_out`: of a sample set its own with their checks, else rows kept apart whose
-answer is short enough to be written), or why there are none. held_out.jsonl, a line a time by the film: v, step, answers. Both are bound by
-train.sample_seconds; a question that was not answered in time counts for neither.
+film_scenes.json holds the questions beside the film's (`held_out`: of a sample set its own with their checks, else rows
+kept apart whose answer is short enough to be written), or why there are none. held_out.jsonl, a line a time by the
+film: v, step, answers. Both are bound by train.sample_seconds; a question that was not answered in time counts for
+neither.
 """
 
 from __future__ import annotations
@@ -56,7 +58,8 @@ def is_right(question: Scene, answer: str) -> bool:
 
 
 def sentences(run: RunFolder) -> list[Message]:
-    """Of a run that is over: right answers with their interval, neutral text, length; or why nothing can be said. () without a film."""
+    """Of a run that is over: right answers with their interval, neutral text, length; or why nothing can be said. ()
+    without a film."""
     asked = scenes.read(run)
     if asked is None:
         return []

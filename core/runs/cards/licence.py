@@ -1,4 +1,5 @@
-"""A base model's licence for a card's header, and whether models made from it may be sold, as far as the catalogue knows. Nothing is guessed."""
+"""A base model's licence for a card's header, and whether models made from it may be sold, as far as the catalogue
+knows. Nothing is guessed."""
 
 from __future__ import annotations
 
@@ -14,7 +15,17 @@ from core.models.known import LICENCES, Commercial, of_hub
 
 # What the hub takes as `license:` of those that models have; all others stand there as `other` with their name.
 _OF_THE_HUB = {
-    *("apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc0-1.0", "openrail"),
+    *(
+        "apache-2.0",
+        "mit",
+        "bsd-3-clause",
+        "cc-by-4.0",
+        "cc-by-sa-4.0",
+        "cc-by-nc-4.0",
+        "cc-by-nc-sa-4.0",
+        "cc0-1.0",
+        "openrail",
+    ),
     *("bigscience-bloom-rail-1.0", "gemma", "llama2", "llama3", "llama3.1", "llama3.2", "llama3.3", "gpl-3.0", "other"),
 }
 _HEAD = re.compile(r"\A---\r?\n(.{0,20000}?)\r?\n---", re.DOTALL)
@@ -22,7 +33,8 @@ _HEAD = re.compile(r"\A---\r?\n(.{0,20000}?)\r?\n---", re.DOTALL)
 
 @dataclass(frozen=True)
 class Licence:
-    """name: "Apache-2.0" or a hub's word for it; None: neither the base's folder nor the catalogue names one. gated: the hub gives the base
+    """name: "Apache-2.0" or a hub's word for it; None: neither the base's folder nor the catalogue names one. gated:
+    the hub gives the base
     only to those who accepted it. pipeline: what the base's own card says that it is for."""
 
     name: str | None = None

@@ -1,7 +1,9 @@
-"""The model card (README.md) of an adapter or export, in the hub's format: what it is, its base, how it was made, how to load it.
+"""The model card (README.md) of an adapter or export, in the hub's format: what it is, its base, how it was made, how
+to load it.
 
-The one place that makes it, for folders here and for what is published. Of the data it holds counts only: no row, no name and no path of a
-file; of the film only what a person ticked, and of that only questions that are no rows of the data. English, as the hub's cards are.
+The one place that makes it, for folders here and for what is published. Of the data it holds counts only: no row, no
+name and no path of a file; of the film only what a person ticked, and of that only questions that are no rows of the
+data. English, as the hub's cards are.
 """
 
 from __future__ import annotations
@@ -23,13 +25,16 @@ from core.runs.folder import RunFolder
 from core.runs.run_json import RunFacts
 
 LIBRARIES = {"adapter": "peft", "merged": "transformers", "gguf": "gguf", "gguf-lora": "gguf"}
-SMALLER = ("q",)  # how the types of a GGUF file begin that are quantised; f16 and bf16 hold the tuned weights themselves
+# how the types of a GGUF file begin that are quantised; f16 and bf16 hold the tuned weights themselves
+SMALLER = ("q",)
 
 
 @dataclass(frozen=True)
 class CardBeside:
-    """What the card lies beside. step: of the adapter it was made from, None for the run's own; strength: how much of it the base takes; file: of a GGUF; dtype: of a merged model;
-    proof: what was found of it; repo: where it is published, "" for a folder here; with_film: whether the person ticked its answers."""
+    """What the card lies beside. step: of the adapter it was made from, None for the run's own; strength: how much of
+    it the base takes; file: of a GGUF; dtype: of a merged model;
+    proof: what was found of it; repo: where it is published, "" for a folder here; with_film: whether the person ticked
+    its answers."""
 
     kind: Literal["adapter", "merged", "gguf", "gguf-lora"] = "adapter"
     step: int | None = None
@@ -87,7 +92,7 @@ def base_of(recipe: Recipe, base_folder: Path | None) -> Licence:
     return licence.of(recipe.model.id, base_folder)
 
 
-# ---- parts ------------------------------------------------------------------------------------------------------------
+# ---- parts ---------------------------------------------------------------------------------------
 def _header(recipe: Recipe, base: Licence, form: CardBeside) -> dict[str, Any]:
     """A merged model is a fine-tune to the hub, whose `merge` means several models in one."""
     base_id, is_smaller = base_id_of(recipe), form.kind == "gguf" and form.quant.startswith(SMALLER)
@@ -119,7 +124,9 @@ def _base(recipe: Recipe, folder: Path | None) -> str:
             f"`{starter.REQUIREMENT}`: its weights differ slightly from those on the hub."
         )
     revision = recipe.model.revision or (folder.name if folder and COMMIT.fullmatch(folder.name) else None)
-    return f"`{_plain(recipe.model.id)}`, " + (f"revision `{_plain(revision)}`" if revision else "its revision is not known")
+    return f"`{_plain(recipe.model.id)}`, " + (
+        f"revision `{_plain(revision)}`" if revision else "its revision is not known"
+    )
 
 
 def _data(facts: RunFacts) -> str:
@@ -132,7 +139,9 @@ def _continues(facts: RunFacts) -> list[str]:
     parent = facts.parent
     if parent is None:
         return []
-    named = f"**Continues:** the adapter of run `{_plain(parent.name)}` (`{_plain(parent.run)}`) from step {parent.step}"
+    named = (
+        f"**Continues:** the adapter of run `{_plain(parent.name)}` (`{_plain(parent.run)}`) from step {parent.step}"
+    )
     return [f"{named}; the steps below are those of this run alone."]
 
 
@@ -140,8 +149,10 @@ def _settings(recipe: Recipe, form: CardBeside) -> list[tuple[str, Any]]:
     adapter, train = recipe.adapter, recipe.train
     return [
         ("method", adapter.method), ("r", adapter.r), ("lora_alpha", recipe.lora_alpha),
-        *([("strength", f"{form.strength:g} of the adapter as it was trained")] if form.strength != 1 else []), ("target_modules", adapter.target_modules),
-        ("learning_rate", train.learning_rate), ("batch", f"{train.per_device_train_batch_size} x {train.gradient_accumulation_steps}"),
+        *([("strength", f"{form.strength:g} of the adapter as it was trained")] if form.strength != 1 else []),
+        ("target_modules", adapter.target_modules),
+        ("learning_rate", train.learning_rate), ("batch", (f"{train.per_device_train_batch_size} x "
+                                                           f"{train.gradient_accumulation_steps}")),
         ("max_length", recipe.data.max_length), ("seed", train.seed),
     ]  # fmt: skip
 
@@ -164,7 +175,8 @@ def _figures(facts: RunFacts, metrics: list[dict[str, Any]], form: CardBeside) -
         ("tokens seen", f"{tokens:,}" if tokens else "not kept"),
         ("minutes of training", f"{minutes:.1f}" if minutes is not None else "not kept"),
         ("computed in", facts.dtype or "not kept"),
-        ("first loss", f"{losses[0]:.4f}" if losses else "none yet"), ("last loss", f"{losses[-1]:.4f}" if losses else "none yet"),
+        ("first loss", f"{losses[0]:.4f}" if losses else "none yet"), ("last loss",
+            f"{losses[-1]:.4f}" if losses else "none yet"),
         ("eval loss", f"{measured[-1]:.4f}" if measured else "not measured"),
     ]  # fmt: skip
 
@@ -173,12 +185,17 @@ def _forgetting(found: frames.Forgetting | None) -> list[str]:
     if found is None:
         return ["**Forgetting:** not measured."]
     change = f"{found.before:.3f} before, {found.now:.3f} after ({found.change:+.1%})"
-    return [f"**Forgetting:** loss on texts that have nothing to do with the data: {change}; a rise is what it unlearned."]
+    return [
+        f"**Forgetting:** loss on texts that have nothing to do with the data: {change}; a rise is what it unlearned."
+    ]
 
 
 def _film(run: RunFolder, shown: list[frames.Frame], step: int | None) -> list[str]:
     """Only of questions that are no rows of the data."""
-    found, last = scenes.read(run), next((frame for frame in reversed(shown) if step is None or frame.step <= step), None)
+    found, last = (
+        scenes.read(run),
+        next((frame for frame in reversed(shown) if step is None or frame.step <= step), None),
+    )
     if found is None or last is None:
         return []
     told = []
@@ -187,7 +204,8 @@ def _film(run: RunFolder, shown: list[frames.Frame], step: int | None) -> list[s
             before, after = shown[0].answers[number], last.answers[number]
             if "time" not in (before.why, after.why):
                 told.append(
-                    f"Asked:\n\n{_quoted(scene.asked)}\n\nBefore:\n\n{_quoted(before.text)}\n\nAfter:\n\n{_quoted(after.text)}"
+                    f"Asked:\n\n{_quoted(scene.asked)}\n\nBefore:\n\n{_quoted(before.text)}\n\nAfter:\n\n"
+                    f"{_quoted(after.text)}"
                 )
     return ["## What it answers\n\n" + "\n\n---\n\n".join(told)] if told else []
 
@@ -200,14 +218,17 @@ def _loading(form: CardBeside, base_folder: Path | None, base: str) -> str:
         case "merged":
             words = loading.of_model(base_folder, at)
         case "gguf-lora":
-            return f"`llama-server -m BASE.gguf --lora {form.file}`, or KoboldCpp with both files; Ollama and LM Studio take no adapters."
+            return (
+                f"`llama-server -m BASE.gguf --lora {form.file}`, or KoboldCpp with both files; Ollama and LM "
+                f"Studio take no adapters."
+            )
         case _:
             return f"`llama-server -m {form.file}`; Ollama, LM Studio, Jan and KoboldCpp open the file too."
     template = f"tokenizer = AutoTokenizer.from_pretrained({at!r})  # carries the chat template of the training"
     return f"```python\n{words}\nfrom transformers import AutoTokenizer\n{template}\n```"
 
 
-# ---- words ------------------------------------------------------------------------------------------------------------
+# ---- words ---------------------------------------------------------------------------------------
 def base_id_of(recipe: Recipe) -> str:
     return f"HuggingFaceTB/{starter.NAME}" if recipe.model.id == "starter" else recipe.model.id
 

@@ -1,7 +1,8 @@
-"""A recipe card as an SVG picture, to share in a chat or forum: its numbers and answers, and the loss curve. No library.
+"""A recipe card as an SVG picture, to share in a chat or forum: its numbers and answers, and the loss curve. No
+library.
 
-It shows what the card holds, so no row of the data; everything a person or a model wrote is escaped. No picture is read back: the file is
-what another PC takes.
+It shows what the card holds, so no row of the data; everything a person or a model wrote is escaped. No picture is read
+back: the file is what another PC takes.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ Points = Sequence[tuple[float, float]]  # (step, loss)
 
 
 def draw(card: RecipeCard, trained: Points, measured: Points, words: Callable[[Message], str]) -> str:
-    """An SVG file. trained, measured: losses of steps and of the validation set. words: a message in somebody's language."""
+    """An SVG file. trained, measured: losses of steps and of the validation set. words: a message in somebody's
+    language."""
     parts, y = [_text(EDGE, 56, card.name, 26, weight=700)], 84
     for line in filter(None, (words(each) for each in _facts(card))):
         parts.append(_text(EDGE, y, line, 15, QUIET))
@@ -56,21 +58,33 @@ def of_run(run: RunFolder, words: Callable[[Message], str]) -> str:
     told = run.all_metrics()
 
     def points(kind: str, loss: str) -> Points:
-        return [(line["step"], line[loss]) for line in told if line.get("kind") == kind and isinstance(line.get(loss), float)]
+        return [
+            (line["step"], line[loss])
+            for line in told
+            if line.get("kind") == kind and isinstance(line.get(loss), float)
+        ]
 
     return draw(recipe_card.of_run(run), points("train", "loss"), points("eval", "eval_loss"), words)
 
 
 def _facts(card: RecipeCard) -> list[Message]:
     adapter, then, data = card.recipe.adapter, card.outcome, card.data
-    model = "SmolLM2-135M-Instruct" if card.recipe.model.id == "starter" else card.recipe.model.id.removeprefix("library:")
+    model = (
+        "SmolLM2-135M-Instruct" if card.recipe.model.id == "starter" else card.recipe.model.id.removeprefix("library:")
+    )
     method = {"lora": "LoRA", "qlora": "QLoRA"}[adapter.method]
     found = [msg("recipe_picture.model", method=method, rank=adapter.r, model=model)]
     if data.rows:
         found.append(
-            msg("recipe_picture.data", name=(data.name or card.recipe.data.source).removeprefix("sample:"), rows=data.rows)
+            msg(
+                "recipe_picture.data",
+                name=(data.name or card.recipe.data.source).removeprefix("sample:"),
+                rows=data.rows,
+            )
         )
-    found.append(msg("recipe_picture.steps", steps=then.step, device="CPU" if then.device == "cpu" else then.device or "?"))
+    found.append(
+        msg("recipe_picture.steps", steps=then.step, device="CPU" if then.device == "cpu" else then.device or "?")
+    )
     if then.seconds and then.memory_gib:
         found.append(msg("recipe_picture.took", minutes=max(1, round(then.seconds / 60)), gib=then.memory_gib))
     if then.first_loss is not None and then.last_loss is not None:
@@ -87,11 +101,11 @@ def _curve(trained: Points, measured: Points, top: int) -> str:
     def line(points: Points, colour: str, dashes: str) -> str:
         """At most one point a pixel."""
         thinned = points[:: max(1, len(points) // (WIDTH - 2 * EDGE))]
-        places = " ".join(
-            f"{EDGE + (WIDTH - 2 * EDGE) * step / last:.1f},{top + CURVE_HEIGHT * (1 - (loss - least) / ((most - least) or 1)):.1f}"
-            for step, loss in thinned
+        across, down = (WIDTH - 2 * EDGE) / last, CURVE_HEIGHT / ((most - least) or 1)
+        places = " ".join(f"{EDGE + across * step:.1f},{top + down * (most - loss):.1f}" for step, loss in thinned)
+        return (
+            f'<polyline points="{places}" fill="none" stroke="{colour}" stroke-width="2" stroke-dasharray="{dashes}"/>'
         )
-        return f'<polyline points="{places}" fill="none" stroke="{colour}" stroke-width="2" stroke-dasharray="{dashes}"/>'
 
     ground = f'<path d="M{EDGE} {top}V{top + CURVE_HEIGHT}H{WIDTH - EDGE}" fill="none" stroke="#d5d1ca"/>'
     return ground + line(trained, LOSS, "") + (line(measured, MEASURED, "6 5") if len(measured) > 1 else "")
@@ -106,7 +120,8 @@ def _clipped(said: str, most: int, columns: int = COLUMNS) -> list[str]:
     """At most so many lines of so many columns; what is left out is told by an ellipsis."""
     lines, used = [""], 0
     for word in " ".join(said.split()).replace(" ", " \0").split("\0"):
-        pieces = [word] if width(word) <= columns and word.isascii() else list(word)  # without blanks a line breaks anywhere
+        # without blanks a line breaks anywhere
+        pieces = [word] if width(word) <= columns and word.isascii() else list(word)
         for piece in pieces:
             if used + width(piece) > columns:
                 lines.append("")

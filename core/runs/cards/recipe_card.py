@@ -1,7 +1,8 @@
 """A recipe card: one YAML file of a run for another PC, with its settings and results, read as carefully as a recipe.
 
-lora_garage_card: 1, and the fields of RecipeCard. It holds no row of the data: of the film only questions that are none, and the data's name,
-fingerprint and counts. The recipe in it names the revision of the base that was trained, where that is known.
+lora_garage_card: 1, and the fields of RecipeCard. It holds no row of the data: of the film only questions that are
+none, and the data's name, fingerprint and counts. The recipe in it names the revision of the base that was trained,
+where that is known.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ class CardData(_CardPart):
 
 
 class CardOutcome(_CardPart):
-    """device: the card's name, or cpu; memory_gib: the most that was used of it; continues: the run whose adapter it began with."""
+    """device: the card's name, or cpu; memory_gib: the most that was used of it; continues: the run whose adapter it
+    began with."""
 
     state: Line = ""
     step: int = 0
@@ -90,7 +92,8 @@ def of_run(run: RunFolder) -> RecipeCard:
         recipe=recipe.model_copy(update={"name": run.name[:60]}),
         base_weights=facts.base_weights,
         data=CardData(
-            name=data.name[:300] if data else "", sha256=data.sha256[:300] if data else "", rows=data.rows if data else None,
+            name=data.name[:300] if data else "", sha256=data.sha256[:300] if data else "",
+            rows=data.rows if data else None,
             learned=facts.rows_trained, measured=facts.rows_measured,
         ),
         outcome=_outcome(run, facts),
@@ -108,11 +111,14 @@ def _outcome(run: RunFolder, facts: RunFacts) -> CardOutcome:
     if not gib and facts.peak_memory_bytes:
         gib = facts.peak_memory_bytes / GIB
     return CardOutcome(
-        state=status.state.value, step=facts.adapter_step or status.step, device=(facts.device_name or facts.device or "")[:300],
+        state=status.state.value, step=facts.adapter_step or status.step,
+        device=(facts.device_name or facts.device or "")[:300],
         dtype=(facts.dtype or "")[:300], memory_gib=round(gib, 2) if gib else None,
         seconds=time_left.took(facts, status), tokens=max(tokens, default=None),
-        first_loss=losses[0] if losses else None, last_loss=losses[-1] if losses else None, eval_loss=facts.best_eval_loss,
-        forgetting=round(forgot.change, 4) if forgot else None, continues=facts.parent.name[:300] if facts.parent else None,
+        first_loss=losses[0] if losses else None, last_loss=losses[-1] if losses else None,
+        eval_loss=facts.best_eval_loss,
+        forgetting=round(forgot.change, 4) if forgot else None,
+        continues=facts.parent.name[:300] if facts.parent else None,
     )  # fmt: skip
 
 

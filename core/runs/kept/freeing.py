@@ -27,7 +27,8 @@ def _is_over(run: RunFolder) -> bool:
 
 
 def drop_checkpoints(run: RunFolder) -> None:
-    """Of a run that is over and has its adapter: nothing goes on from them. Raises RunError for any other, BusyError."""
+    """Of a run that is over and has its adapter: nothing goes on from them. Raises RunError for any other,
+    BusyError."""
     if not _is_over(run):
         raise RunError("run.checkpoints_needed", name=run.name)
     aside = run.path / ".checkpoints.deleted"

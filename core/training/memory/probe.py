@@ -1,10 +1,11 @@
 """Before the first step: computes the longest batch of the data once, to measure its memory, and discards it.
 
-One forward and backward of the largest micro-batch, with memory reserved for optimizer states and gradients; the largest batch of
-an evaluation; and sample answers. The measurement replaces the estimate, goes into the workspace's record (core/memory/record) and
-corrects the next estimate. A run that does not fit first saves memory as it would later (core/engine/out_of_memory); if that is not
-enough it ends here, saying what would fit. RNG states, gradients and adapter are restored: a run has the same results with and
-without it, bit for bit. Costs less than a step and an evaluation batch. A resumed run is probed again: free memory may have
+One forward and backward of the largest micro-batch, with memory reserved for optimizer states and gradients; the
+largest batch of an evaluation; and sample answers. The measurement replaces the estimate, goes into the workspace's
+record (core/memory/record) and corrects the next estimate. A run that does not fit first saves memory as it would later
+(core/engine/out_of_memory); if that is not enough it ends here, saying what would fit. RNG states, gradients and
+adapter are restored: a run has the same results with and without it, bit for bit. Costs less than a step and an
+evaluation batch. A resumed run is probed again: free memory may have
 changed. Imports torch: workers only.
 The result is stored in run.json (`MemoryFacts`).
 """
@@ -88,7 +89,8 @@ class _Kept:
 
 
 class Probe:
-    """Create it before torch uses the GPU, so that it can read what other programs hold there. Call it with what a run is about to compute."""
+    """Create it before torch uses the GPU, so that it can read what other programs hold there. Call it with what a run
+    is about to compute."""
 
     def __init__(self, run: RunFolder, workspace: Workspace, recipe: Recipe, shape: ModelShape | None):
         self._run, self._workspace, self._recipe, self._shape = run, workspace, recipe, shape
@@ -110,9 +112,10 @@ class Probe:
                 raise refusal
 
     def _leave_layers(self, step: Step, longest: LongestBatch) -> None:
-        """On a GPU with gradient checkpointing, keep 4-bit weights dequantized for a layer's backward and leave as many layers
-        without checkpointing as fit by the plan's arithmetic; each saves its second forward. Then keep the scales of 4-bit weights in
-        fp32, if they fit too. The probe measures whether all that fits; if not, layers are checkpointed and dequantized as usual."""
+        """On a GPU with gradient checkpointing, keep 4-bit weights dequantized for a layer's backward and leave as many
+        layers without checkpointing as fit by the plan's arithmetic; each saves its second forward. Then keep the
+        scales of 4-bit weights in fp32, if they fit too. The probe measures whether all that fits; if not, layers are
+        checkpointed and dequantized as usual."""
         limit, retreat = self._limit(self._where(step.on_card)[0], step.on_card), step.retreat
         room = step.on_card and not retreat.offloads and not self._recipe.train.offload_layers
         if not (room and self._shape and limit):
@@ -131,7 +134,9 @@ class Probe:
     def _leave_checkpointing(self, step: Step, longest: LongestBatch, limit: int, factor: float) -> None:
         assert self._shape
         retreat = step.retreat
-        if not retreat.taken and has_room_to_keep_unpacked(self._shape, self._setup(step, longest), limit / GIB, factor):
+        if not retreat.taken and has_room_to_keep_unpacked(
+            self._shape, self._setup(step, longest), limit / GIB, factor
+        ):
             self._unpacked = kept_weights.keep(step)
         if self._unpacked and self._unpacked.is_on:
             size = kept_unpacked(self._shape, self._setup(step, longest)) / GIB
@@ -143,8 +148,9 @@ class Probe:
             self._run.log_event("decision", message=msg("probe.kept_layers", **facts))
 
     def measure_context(self) -> None:
-        """CUDA's own bytes on the GPU, which torch does not count: the increase by NVML's count when the context and cuBLAS are
-        created. Call it before the model is loaded, so that other programs change it less. The kernels of the first step are loaded
+        """CUDA's own bytes on the GPU, which torch does not count: the increase by NVML's count when the context and
+        cuBLAS are created. Call it before the model is loaded, so that other programs change it less. The kernels of
+        the first step are loaded
         when they are called: `_on_card` adds what they take."""
         card = card_of(self._machine)
         torch.cuda.current_blas_handle()
@@ -158,20 +164,24 @@ class Probe:
             self._context = min(LARGEST_CONTEXT, self._context + max(0, now - before))
 
     def _beside_torch(self) -> int | None:
-        """Bytes on the GPU that torch does not count: CUDA's own, and those of other programs. None if NVML does not tell."""
+        """Bytes on the GPU that torch does not count: CUDA's own, and those of other programs. None if NVML does not
+        tell."""
         card = card_of(self._machine)
         now = gpu.newest(card) if card else None
         return None if now is None or now.used_bytes is None else now.used_bytes - torch.cuda.memory_reserved()
 
     def require_ram(self) -> None:
-        """Raises DoesNotFitError if RAM is too small for loading the base: the system would kill this process without an error."""
+        """Raises DoesNotFitError if RAM is too small for loading the base: the system would kill this process without
+        an error."""
         if not ((self._recipe.train.offload_layers or self._recipe.train.fsdp) and self._shape):
             return
         needed = offloading.ram_gib(self._shape, Setup.of(self._recipe, "card"))
         limits = (psutil.virtual_memory().available, limit_of_process())
         free = min(limit for limit in limits if limit is not None) / GIB
         if needed > free:
-            raise DoesNotFitError("fsdp.no_ram" if self._recipe.train.fsdp else "offload.no_ram", needed=needed, free=free)
+            raise DoesNotFitError(
+                "fsdp.no_ram" if self._recipe.train.fsdp else "offload.no_ram", needed=needed, free=free
+            )
 
     def watch(self, reporter: Reporter, on_card: bool) -> SpillWatch:
         """The watch for the following training."""
@@ -190,11 +200,16 @@ class Probe:
         longest = ahead.longest()
         limit = self._limit(card, on_card)
         predicted = self._predict(ahead.step, longest, rig)
-        planned = {"planned_gib": self._run.facts().planned.estimate.on_card_gib, "limit_gib": limit / GIB if limit else None}
+        planned = {
+            "planned_gib": self._run.facts().planned.estimate.on_card_gib,
+            "limit_gib": limit / GIB if limit else None,
+        }
         facts = planned | predicted | {"rows": len(longest.rows), "tokens": longest.tokens, "learned": longest.learned}
         if measured := self._measure(ahead, longest, limit):
             parts = {"allocated": measured.allocated, "reserved": measured.reserved, "card_used": measured.card_used}
-            facts |= {f"{name}_gib": size / GIB for name, size in parts.items() if size is not None} | {"seconds": measured.seconds}
+            facts |= {f"{name}_gib": size / GIB for name, size in parts.items() if size is not None} | {
+                "seconds": measured.seconds
+            }
         facts["measured_gib"] = measured.whole / GIB if measured else None
         rounded = {name: round(value, 4) if isinstance(value, float) else value for name, value in facts.items()}
         self._run.add_facts(RunFacts(memory=MemoryFacts.model_validate(rounded)))
@@ -203,14 +218,16 @@ class Probe:
             self._keep(rig, predicted["arithmetic_gib"], measured.whole / GIB)
         # On Linux a full GPU raises an error; on Windows the driver uses RAM instead, and only the count shows it.
         counts = not on_card or rig is None or rig.system in SPILLING_SYSTEMS or self._run.facts().memory_limit_gib
-        if measured is None or (limit is not None and counts and measured.whole > limit * (TOLERANCE if on_card else 1)):
+        if measured is None or (
+            limit is not None and counts and measured.whole > limit * (TOLERANCE if on_card else 1)
+        ):
             return self._refusal(ahead, longest, measured, limit)
         self._say(facts)
         return None
 
     def finish(self) -> None:
-        """After the run, however it ended: record its peak if it is above the longest batch's. The CPU's math library caches
-        something for every new length, half a gigabyte in 80 packed steps of the starter.
+        """After the run, however it ended: record its peak if it is above the longest batch's. The CPU's math library
+        caches something for every new length, half a gigabyte in 80 packed steps of the starter.
         """
         if self._kept is None:
             return
@@ -307,7 +324,9 @@ class Probe:
             self._add_to_context(before)
         free, total = torch.cuda.mem_get_info()
         most = torch.cuda.max_memory_reserved()
-        return Measured(most + self._context, torch.cuda.max_memory_allocated(), most, total - free, self._context, seconds)
+        return Measured(
+            most + self._context, torch.cuda.max_memory_allocated(), most, total - free, self._context, seconds
+        )
 
     def _rehearse(self, ahead: Ahead, longest: LongestBatch) -> float:
         started = time.perf_counter()
@@ -320,7 +339,8 @@ class Probe:
 
     @contextmanager
     def _room_for_state(self, step: Step) -> Iterator[None]:
-        """Allocate as much as the optimizer will, which creates its states in the first step; a resumed run has them."""
+        """Allocate as much as the optimizer will, which creates its states in the first step; a resumed run has
+        them."""
         count = sum(p.numel() for p in step.parameters)
         bytes_each = STATE_BYTES.get(self._recipe.train.optim, 2.03)
         size = 0 if step.optimizer.state else int(count * bytes_each)
@@ -343,7 +363,9 @@ class Probe:
         numbers = {name: facts[f"{name}_gib"] for name in ("predicted", "measured") if f"{name}_gib" in facts}
         self._run.log_event("memory", message=msg(key, **numbers, rows=facts["rows"], tokens=facts["tokens"]))
 
-    def _refusal(self, ahead: Ahead, longest: LongestBatch, measured: Measured | None, limit: int | None) -> DoesNotFitError:
+    def _refusal(
+        self, ahead: Ahead, longest: LongestBatch, measured: Measured | None, limit: int | None
+    ) -> DoesNotFitError:
         needed, most = measured.whole / GIB if measured else None, limit / GIB if limit is not None else None
         advice = self._advice(ahead, longest, measured, most)
         return stopped.refusal(needed, most, advice, rows=len(longest.rows), tokens=longest.tokens)
@@ -367,6 +389,7 @@ class Probe:
             equal = {"equal_cards": planned.equal_cards, "equal_free_gib": min(limit, planned.equal_free_gib or 0.0)}
             this = Stopped(
                 self._shape, self._recipe, self._setup(step, longest), step.retreat.at_once // size, ahead.train,
-                has.model_copy(update={"free_gib": limit} | equal), measured.whole / GIB if measured else limit, measured is not None,
+                has.model_copy(update={"free_gib": limit} | equal), measured.whole / GIB if measured else limit,
+                measured is not None,
             )  # fmt: skip
         return stopped.advice(this, ahead.step.on_card)

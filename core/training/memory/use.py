@@ -3,7 +3,8 @@
 memory_bytes        what torch's allocator holds on the GPU (without the driver's own context, 0.3 to 0.6 GiB);
                     on the CPU the resident memory of the process
 memory_total_bytes  of the GPU, or of the PC
-peak_memory_bytes   (run.json) the largest memory_bytes; on a GPU the allocator's own peak, which includes spikes within a step
+peak_memory_bytes   (run.json) the largest memory_bytes; on a GPU the allocator's own peak, which includes spikes within
+a step
 
 Each query takes some ten microseconds, one every two seconds. What cannot be read is left out; nothing here ends a run.
 """
@@ -33,7 +34,11 @@ class MemoryUse:
         if on_card:
             from torch import cuda
 
-            asks = (lambda: cuda.memory_reserved(0), lambda: cuda.max_memory_reserved(0), lambda: cuda.mem_get_info(0)[1])
+            asks = (
+                lambda: cuda.memory_reserved(0),
+                lambda: cuda.max_memory_reserved(0),
+                lambda: cuda.mem_get_info(0)[1],
+            )
         self._used: Ask
         self._most: Ask
         self._used, self._most, total = asks

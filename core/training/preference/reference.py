@@ -1,9 +1,11 @@
-"""The reference of DPO and KTO: the log-probabilities of all answers under the model before the first step. Imports torch:
+"""The reference of DPO and KTO: the log-probabilities of all answers under the model before the first step. Imports
+torch:
 workers only.
 
-reference.npy, (P, 2) float32: chosen and rejected, of the training pairs followed by the validation pairs. One writer: the worker,
-before its first step, all or nothing. Computed once, so steps need no memory or time for it, later epochs are as fast as sft, and a
-run that continues another one has that one's adapter as its reference. Costs one forward over all pairs.
+reference.npy, (P, 2) float32: chosen and rejected, of the training pairs followed by the validation pairs. One writer:
+the worker, before its first step, all or nothing. Computed once, so steps need no memory or time for it, later epochs
+are as fast as sft, and a run that continues another one has that one's adapter as its reference. Costs one forward over
+all pairs.
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ from core.training.ranks.helpers import MEETING, Ranks, environments
 
 @contextmanager
 def started(recipe: Recipe, run: RunFolder, reporter: Reporter) -> Iterator[Ranks | None]:
-    """Start them, so that they import their libraries meanwhile; None for a run of one rank. Waits for the other PCs, if the run has any."""
+    """Start them, so that they import their libraries meanwhile; None for a run of one rank. Waits for the other PCs,
+    if the run has any."""
     gathering = Gathering.taken()
     reporter.ranks(())  # those of an earlier attempt
     if gathering is None and recipe.train.ranks == 1:

@@ -1,9 +1,9 @@
 """Communication of a run's ranks: adapter weights from rank 0, gradients summed at rank 0. Imports torch: workers only.
 
-By torch.distributed's Gloo on every system and device: NCCL does not exist on Windows and ends the process if a peer is gone, and
-only the adapter is exchanged, once per step each way. On one PC the group uses 127.0.0.1 and ports chosen by the system; its ranks
-find each other by a file, so no port is in use already and no firewall asks. On several PCs (ranks/machines) it uses the addresses
-at which they reach each other, and they find each other by their lines.
+By torch.distributed's Gloo on every system and device: NCCL does not exist on Windows and ends the process if a peer is
+gone, and only the adapter is exchanged, once per step each way. On one PC the group uses 127.0.0.1 and ports chosen by
+the system; its ranks find each other by a file, so no port is in use already and no firewall asks. On several PCs
+(ranks/machines) it uses the addresses at which they reach each other, and they find each other by their lines.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from core.training.ranks.meeting import Meeting
 
 MEET = timedelta(seconds=60)  # of rank 0, which comes when all are ready
 LATE = timedelta(hours=1)  # of the others, which come when they are ready themselves; without rank 0 they end
-WAIT = timedelta(days=1)  # of a rank for rank 0, which measures or saves between steps; when it is gone so is the connection
+# of a rank for rank 0, which measures or saves between steps; when it is gone so is the connection
+WAIT = timedelta(days=1)
 Wait = Callable[[Any], None]  # for torch's Work
 
 
@@ -54,7 +55,8 @@ def _gloo(store: Any, rank: int, size: int, host: str) -> Any:
 
 
 def mesh(meeting: Path, rank: int, size: int, device_type: str) -> Any:
-    """All ranks of one PC, as FSDP2 wants them: torch's default process group, of the same kind and at the same address as a RankGroup."""
+    """All ranks of one PC, as FSDP2 wants them: torch's default process group, of the same kind and at the same address
+    as a RankGroup."""
     kind = "loopback"
     if kind not in distributed.Backend.backend_list:
         made = lambda store, rank, size, timeout: _gloo(store, rank, size, "127.0.0.1")  # noqa: E731
@@ -65,10 +67,17 @@ def mesh(meeting: Path, rank: int, size: int, device_type: str) -> Any:
 
 
 class RankGroup:
-    """parameters: the trained ones. extra: how many values are summed besides their gradients. host: this rank's own address."""
+    """parameters: the trained ones. extra: how many values are summed besides their gradients. host: this rank's own
+    address."""
 
     def __init__(
-        self, meeting: Path | Meeting, rank: int, size: int, parameters: Sequence[torch.Tensor], extra: int, host: str = "127.0.0.1"
+        self,
+        meeting: Path | Meeting,
+        rank: int,
+        size: int,
+        parameters: Sequence[torch.Tensor],
+        extra: int,
+        host: str = "127.0.0.1",
     ):
         self._store = _Store(meeting) if isinstance(meeting, Meeting) else distributed.FileStore(str(meeting), size)
         self._group = _gloo(self._store, rank, size, host)

@@ -1,6 +1,8 @@
-"""Rank 0's side of the others: starts them, tells them in lines what to compute, and notices when one ends, fails or no longer responds.
+"""Rank 0's side of the others: starts them, tells them in lines what to compute, and notices when one ends, fails or no
+longer responds.
 
-To end a rank, its stdin is closed (on a stop, a pause, a failure or the death of rank 0), and it exits at once. No torch at the
+To end a rank, its stdin is closed (on a stop, a pause, a failure or the death of rank 0), and it exits at once. No
+torch at the
 top: a worker imports this before it needs torch.
 """
 
@@ -100,9 +102,16 @@ class Ranks:
     def _others(self) -> range:
         return range(1, self.size)
 
-    def load(self, recipe: Recipe, model_folder: Path, own_code: bool, dtype: str, pad_token_id: int, threads: int) -> None:
+    def load(
+        self, recipe: Recipe, model_folder: Path, own_code: bool, dtype: str, pad_token_id: int, threads: int
+    ) -> None:
         """Let them load the base while rank 0 does."""
-        what = {"recipe": recipe.model_dump(mode="json"), "model_folder": str(model_folder), "own_code": own_code, "dtype": dtype}
+        what = {
+            "recipe": recipe.model_dump(mode="json"),
+            "model_folder": str(model_folder),
+            "own_code": own_code,
+            "dtype": dtype,
+        }
         for rank, child in self._children.items():
             place = {"rank": rank, "size": self.size, "threads": threads, **self._place(rank, recipe, model_folder)}
             child.say(**what, **place, pad_token_id=pad_token_id)
@@ -168,8 +177,12 @@ class Ranks:
         while not is_done():
             self._look(check)
             if time.monotonic() > end:
-                silent = [rank for rank, said in self._said.items() if said.get("done") != self._step] or [*self._children]
-                raise RankError("ranks.silent", self._advice(silent[0]), rank=silent[0], ranks=self.size, seconds=round(seconds))
+                silent = [rank for rank, said in self._said.items() if said.get("done") != self._step] or [
+                    *self._children
+                ]
+                raise RankError(
+                    "ranks.silent", self._advice(silent[0]), rank=silent[0], ranks=self.size, seconds=round(seconds)
+                )
             time.sleep(POLL_S)
 
     def _look(self, check: Callable[[], None]) -> None:
@@ -180,7 +193,9 @@ class Ranks:
     def _gone(self, rank: int, code: int | str) -> RankError:
         reason = self._said.get(rank, {}).get("failed")
         what = {"reason": Message.model_validate(reason)} if reason else {"code": code}
-        return RankError("ranks.failed" if reason else "ranks.gone", self._advice(rank), rank=rank, ranks=self.size, **what)
+        return RankError(
+            "ranks.failed" if reason else "ranks.gone", self._advice(rank), rank=rank, ranks=self.size, **what
+        )
 
     def _advice(self, rank: int) -> Message:
         return msg("ranks.fewer")

@@ -1,7 +1,9 @@
-"""Ranks on other PCs, as rank 0 sees them: each connected by itself (`python launch.py join`), knows the secret (core.system.linked), and has the same base.
+"""Ranks on other PCs, as rank 0 sees them: each connected by itself (`python launch.py join`), knows the secret
+(core.system.linked), and has the same base.
 
-One rank a PC, beside those of this one. What is computed, and what happens when one is lost, is as with ranks of this PC.
-The lines are authenticated by the secret; Gloo's own traffic is neither encrypted nor signed: for a trusted network. No torch at the top.
+One rank a PC, beside those of this one. What is computed, and what happens when one is lost, is as with ranks of this
+PC. The lines are authenticated by the secret; Gloo's own traffic is neither encrypted nor signed: for a trusted
+network. No torch at the top.
 """
 
 from __future__ import annotations
@@ -59,7 +61,8 @@ class RanksOfMachines(Ranks):
         self._turned_away = 0
 
     def begin(self, places: Sequence[Mapping[str, str]]) -> None:
-        """Returns when all are connected. Raises LinkError if it cannot listen, RunError for a PC that does not match this one."""
+        """Returns when all are connected. Raises LinkError if it cannot listen, RunError for a PC that does not match
+        this one."""
         main = self._gathering.main
         self._entrance = Entrance(parse(main), self._gathering.secret, self._refused)
         self._reporter.stage("waiting_for_machines")
@@ -89,12 +92,16 @@ class RanksOfMachines(Ranks):
         for name, own in here.items():
             other = str(there.get(name))[:40]
             if _public(other) != _public(own):  # 2.13.0+cpu works with 2.13.0+cu130
-                self._send_away(guest, msg("machines.other_version", host=guest.link.there, name=name, there=other, here=own))
+                self._send_away(
+                    guest, msg("machines.other_version", host=guest.link.there, name=name, there=other, here=own)
+                )
         facts, model = self._run.facts(), self._run.recipe().model.id
         if said.get("data") and facts.data and facts.data.sha256 and said["data"] != facts.data.sha256:
             self._send_away(guest, msg("machines.other_data", host=guest.link.there, name=facts.data.name))
         if said.get("model") and said["model"] != model:
-            self._send_away(guest, msg("machines.other_model", host=guest.link.there, there=str(said["model"])[:200], here=model))
+            self._send_away(
+                guest, msg("machines.other_model", host=guest.link.there, there=str(said["model"])[:200], here=model)
+            )
         device = {"host": guest.link.there, "device": str(said.get("device"))[:100]}
         self._run.log_event("decision", message=msg("machines.joined", **device))
 
@@ -130,7 +137,9 @@ class RanksOfMachines(Ranks):
         try:
             super().meet(group)
         except (RuntimeError, TimeoutError) as error:  # torch's, and our store's
-            raise RankError("machines.not_met", msg("machines.firewall"), reason=str(error).splitlines()[0][:200]) from error
+            raise RankError(
+                "machines.not_met", msg("machines.firewall"), reason=str(error).splitlines()[0][:200]
+            ) from error
 
     def _gone(self, rank: int, code: int | str) -> RankError:
         child = self._children[rank]
@@ -140,7 +149,11 @@ class RanksOfMachines(Ranks):
         return RankError(f"machines.{code}", self._advice(rank), **facts)
 
     def _advice(self, rank: int) -> Message:
-        return msg("machines.without", run=self._run.id) if isinstance(self._children[rank], Guest) else super()._advice(rank)
+        return (
+            msg("machines.without", run=self._run.id)
+            if isinstance(self._children[rank], Guest)
+            else super()._advice(rank)
+        )
 
     def close(self) -> None:
         if self._entrance:

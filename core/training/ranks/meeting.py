@@ -1,5 +1,5 @@
-"""The key-value store by which the ranks of a run on several PCs find each other (torch.distributed's Store), sent over their
-existing lines, so that no further port is open. Every rank has one; what one sets reaches all. No torch."""
+"""The key-value store by which the ranks of a run on several PCs find each other (torch.distributed's Store), sent over
+their existing lines, so that no further port is open. Every rank has one; what one sets reaches all. No torch."""
 
 from __future__ import annotations
 

@@ -1,8 +1,10 @@
-"""A step on several ranks: micro-batches are divided among them, gradients are summed at rank 0, which alone updates the adapter. Imports torch: workers only.
+"""A step on several ranks: micro-batches are divided among them, gradients are summed at rank 0, which alone updates
+the adapter. Imports torch: workers only.
 
-The loss of a step is a mean over its trained tokens, so each rank divides by the count of the whole step, and the sum equals that
-of one process except for the order of additions. A rank keeps nothing between steps: it gets the weights each time. So optimizer,
-RNG states, checkpoints and recovery are rank 0's, as in a run of one rank. An evaluation is divided too, some batches at a time:
+The loss of a step is a mean over its trained tokens, so each rank divides by the count of the whole step, and the sum
+equals that of one process except for the order of additions. A rank keeps nothing between steps: it gets the weights
+each time. So optimizer, RNG states, checkpoints and recovery are rank 0's, as in a run of one rank. An evaluation is
+divided too, some batches at a time:
 results come back in lines, and rank 0 adds them in the order of one process.
 """
 
@@ -74,9 +76,12 @@ class DealtStep(Step):
             self.sharded.together = False
 
     def compute(self, parts: Sequence[Rows], learning_rate: float, check: Callable[[], None] = lambda: None) -> Numbers:
-        # KTO's loss depends on the whole micro-batch (engine/variants/preference): kept whole, it equals that of one rank.
+        # KTO's loss depends on the whole micro-batch (engine/variants/preference): kept whole, it equals that of one
+        # rank.
         is_of_batch = self.preference and self.preference.objective == "kto"
-        return super().compute(parts if is_of_batch else divided(parts, self.ranks.size, self.tokens), learning_rate, check)
+        return super().compute(
+            parts if is_of_batch else divided(parts, self.ranks.size, self.tokens), learning_rate, check
+        )
 
     def summed(self, parts: Sequence[Rows], batches: Sequence[Batch], check: Callable[[], None]) -> torch.Tensor:
         dealt, whole = deal([self.tokens(rows) for rows in parts], self.ranks.size), self.whole(batches)
@@ -102,7 +107,8 @@ class DealtStep(Step):
 
     @contextmanager
     def _together(self, passes: int, trains: bool = True) -> Iterator[None]:
-        """As `shared`. Raises RankError where this rank has no memory even for a layer: the others would wait for it in vain."""
+        """As `shared`. Raises RankError where this rank has no memory even for a layer: the others would wait for it in
+        vain."""
         try:
             with shared(self.sharded, passes, trains):
                 yield
@@ -124,7 +130,8 @@ class DealtStep(Step):
             dealt = deal([self.tokens(rows) for rows in some], self.ranks.size)
             self.ranks.order(
                 [[[vars(row) for row in some[number]] for number in numbers] for numbers in dealt],
-                passes=max(map(len, dealt)), measures=True, weights=is_first, taken=self.retreat.taken, room_for=self.retreat.room_for,
+                passes=max(map(len, dealt)), measures=True, weights=is_first, taken=self.retreat.taken,
+                room_for=self.retreat.room_for,
             )  # fmt: skip
             if is_first:
                 self.ranks.group.weights(lambda work: self.ranks.wait(work, check))
@@ -133,13 +140,18 @@ class DealtStep(Step):
                 own, failure = measured(self, [some[number] for number in dealt[0]], check)
             answers = self.ranks.answers(check, time.perf_counter() - started)
             found: dict[int, tuple[float, int]] = {}
-            for rank, (numbers, each) in enumerate(zip(dealt, [own, *(answer["measured"] for answer in answers)], strict=True)):
+            for rank, (numbers, each) in enumerate(
+                zip(dealt, [own, *(answer["measured"] for answer in answers)], strict=True)
+            ):
                 if len(each) < len(numbers):
                     self.computing = some[numbers[len(each)]]
                     raise failure or MemoryError(f"rank {rank}")
                 found |= dict(zip(numbers, each, strict=True))
             for answer in answers:
-                self._told, self._pairs = self._told + torch.tensor(answer["told"]).to(self._told), self._pairs + answer["pairs"]
+                self._told, self._pairs = (
+                    self._told + torch.tensor(answer["told"]).to(self._told),
+                    self._pairs + answer["pairs"],
+                )
             for number, rows in enumerate(some):
                 yield len(rows), *found[number]
 
@@ -175,7 +187,8 @@ def attempt(
     step: Step, parts: Sequence[Rows], batches: Sequence[Batch], whole: tuple[float, float], rank: tuple[int, int],
     check: Callable[[], None] = lambda: None,
 ) -> tuple[torch.Tensor, Exception | None]:  # fmt: skip
-    """Forward and backward of a rank's part; returns the values to sum, and an out-of-memory error. rank: which of how many."""
+    """Forward and backward of a rank's part; returns the values to sum, and an out-of-memory error. rank: which of how
+    many."""
     extra, failure, at = torch.zeros(EXTRA + rank[1]), None, 0
 
     def entering(number: int) -> None:
@@ -202,8 +215,8 @@ def serve(
     say: Callable[..., None],
     sharded: Sharded | None = None,
 ) -> None:
-    """On another rank: compute its part of a step or evaluation, or join a gather that only rank 0 needs. say: reports to rank 0
-    that it is done, with results."""
+    """On another rank: compute its part of a step or evaluation, or join a gather that only rank 0 needs. say: reports
+    to rank 0 that it is done, with results."""
     if sharded and "gather" in order:
         return sharded.repeat(order["gather"])
     if [step.retreat.taken, step.retreat.room_for] != [order["taken"], order["room_for"]]:

@@ -16,11 +16,14 @@ EVERY_S = 2.0
 
 
 class UseOfRank:
-    """card: the GPU of this process; None: a CPU, or a GPU unknown to the driver. reserved: the allocator's bytes and the GPU's
-    total; None: a CPU."""
+    """card: the GPU of this process; None: a CPU, or a GPU unknown to the driver. reserved: the allocator's bytes and
+    the GPU's total; None: a CPU."""
 
     def __init__(
-        self, card: Card | None, reserved: Callable[[], tuple[int, int]] | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        card: Card | None,
+        reserved: Callable[[], tuple[int, int]] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ):
         self._card, self._reserved, self._clock = card, reserved, clock
         self._device = (card.name if card else None) or (this_machine().cpu if reserved is None else None) or "?"
@@ -41,11 +44,16 @@ class UseOfRank:
         self._looked_at = self._clock()
         try:
             used, total = (
-                self._reserved() if self._reserved else (psutil.Process().memory_info().rss, psutil.virtual_memory().total)
+                self._reserved()
+                if self._reserved
+                else (psutil.Process().memory_info().rss, psutil.virtual_memory().total)
             )
         except (psutil.Error, OSError, RuntimeError):  # torch raises RuntimeError if the driver fails
             return None
         now = gpu.newest(self._card) if self._card else None
         return RankUse(
-            device=self._device, used_bytes=used, total_bytes=total, load_percent=now.utilization_percent if now else None
+            device=self._device,
+            used_bytes=used,
+            total_bytes=total,
+            load_percent=now.utilization_percent if now else None,
         )

@@ -1,14 +1,17 @@
-"""Another rank of a run: `python -m core.training.ranks.worker RUN`. It has the base and computes what rank 0 sends; it has no
-dataset, no optimizer states, and uses no file of the run folder.
+"""Another rank of a run: `python -m core.training.ranks.worker RUN`. It has the base and computes what rank 0 sends; it
+has no dataset, no optimizer states, and uses no file of the run folder.
 
-On one PC the ranks meet by a file, on several by lines: {store: [key, value]}, out and in. Orders in lines (core.system.lines), tensors by the group:
+On one PC the ranks meet by a file, on several by lines: {store: [key, value]}, out and in. Orders in lines
+(core.system.lines), tensors by the group:
   first {recipe, model_folder, own_code, dtype, pad_token_id, threads, meeting or host, rank, size}, then for each step
   {number, parts: rows of each of its micro-batches, whole, taken, room_for, scaler, seed}
 and for some batches of an evaluation
   {number, parts, measures: true, weights: whether rank 0's come first, taken, room_for}
-With a sharded base they say here, meet when told to, and load in turn; orders also have passes (most micro-batches of any rank) and, between steps, gather (a layer).
-Out: ready {trainable parameters}, done {number} once its part is computed, with measured [[loss, tokens or pairs]], told and pairs
-of an evaluation, and every two seconds use {core.progress.RankUse}, failed {a Message}. It exits as soon as its stdin closes.
+With a sharded base they say here, meet when told to, and load in turn; orders also have passes (most micro-batches of
+any rank) and, between steps, gather (a layer).
+Out: ready {trainable parameters}, done {number} once its part is computed, with measured [[loss, tokens or pairs]],
+told and pairs of an evaluation, and every two seconds use {core.progress.RankUse}, failed {a Message}. It exits as soon
+as its stdin closes.
 """
 
 from __future__ import annotations
@@ -32,7 +35,9 @@ Orders = queue.SimpleQueue[dict[str, Any]]
 def main() -> int:
     parent, orders = ToParent(), Orders()
     meeting = Meeting(lambda key, value: parent.say(store=[key, value]))
-    parent.listen(lambda said: meeting.heard(*said["store"]) if "store" in said else orders.put(said), lambda: os._exit(0))
+    parent.listen(
+        lambda said: meeting.heard(*said["store"]) if "store" in said else orders.put(said), lambda: os._exit(0)
+    )
     cores.stand_back()
     keep_freed_memory()
     try:

@@ -1,7 +1,9 @@
-"""The standby process: `python -m core.training.standby.worker MARK`. Imports the libraries, holds nothing else, writes nothing.
+"""The standby process: `python -m core.training.standby.worker MARK`. Imports the libraries, holds nothing else, writes
+nothing.
 
-In, one line (core.system.lines): {log: the run's train.log, arguments: of core.training.worker}; from then on it is only that worker. Out: pid and
-ready, the bytes freed by its end, or failed, a text. It exits if its stdin closes before that line. MARK distinguishes it from others.
+In, one line (core.system.lines): {log: the run's train.log, arguments: of core.training.worker}; from then on it is
+only that worker. Out: pid and ready, the bytes freed by its end, or failed, a text. It exits if its stdin closes before
+that line. MARK distinguishes it from others.
 """
 
 from __future__ import annotations
@@ -59,7 +61,8 @@ def main() -> int:
 
 
 def held_bytes() -> int:
-    """Memory that this process's end would free: what no other process shares; on Windows its private bytes, or all of it if the system does not tell (Wine)."""
+    """Memory that this process's end would free: what no other process shares; on Windows its private bytes, or all of
+    it if the system does not tell (Wine)."""
     process = psutil.Process()
     try:
         return process.memory_full_info().uss

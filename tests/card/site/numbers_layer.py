@@ -1,10 +1,11 @@
-"""Right numbers on the null card: each operator runs as CUDA's, whose kernels do nothing there (its allocations, launches and errors
-are real), and then on the processor, over the same bytes: the card's memory has a second mapping (nullcard_host).
+"""Right numbers on the null card: each operator runs as CUDA's, whose kernels do nothing there (its allocations,
+launches and errors are real), and then on the processor, over the same bytes: the card's memory has a second mapping
+(nullcard_host).
 
-An operator that returns views, or only makes memory, runs once. One whose result's size depends on values runs on the processor and
-its result is put on the card. CUDA's attentions have no twin of the same name on the processor: they are written here. What cannot be
-computed, and a result of another shape or number, raises RuntimeError; a kernel launched outside this layer, or by a view, fails
-(null/runtime.c).
+An operator that returns views, or only makes memory, runs once. One whose result's size depends on values runs on the
+processor and its result is put on the card. CUDA's attentions have no twin of the same name on the processor: they are
+written here. What cannot be computed, and a result of another shape or number, raises RuntimeError; a kernel launched
+outside this layer, or by a view, fails (null/runtime.c).
 """
 
 from __future__ import annotations
@@ -28,13 +29,16 @@ aten = torch.ops.aten
 CPU = torch.device("cpu")
 # Operators that compute nothing.
 ONCE = {
-    "empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "empty_quantized", "_local_scalar_dense", "record_stream",
-    "resize_", "set_", "is_same_size", "_pin_memory", "is_pinned", "_has_compatible_shallow_copy_type", "_reshape_alias",
+    "empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "empty_quantized", "_local_scalar_dense",
+    "record_stream",
+    "resize_", "set_", "is_same_size", "_pin_memory", "is_pinned", "_has_compatible_shallow_copy_type",
+    "_reshape_alias",
     "_unsafe_view", "lift_fresh", "detach", "alias", "split_with_sizes", "unbind", "split", "chunk",
 }  # fmt: skip
 # Operators whose result has a size that depends on values.
 SIZED = {
-    "nonzero", "_unique2", "unique_dim", "unique_consecutive", "unique_dim_consecutive", "masked_select", "repeat_interleave",
+    "nonzero", "_unique2", "unique_dim", "unique_consecutive", "unique_dim_consecutive", "masked_select",
+    "repeat_interleave",
     "bincount", "index", "is_nonzero", "equal", "histc", "nonzero_static", "item", "allclose", "int8_vectorwise_quant",
 }  # fmt: skip
 PRODUCTS = {aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default}
@@ -68,7 +72,9 @@ def twin(tensor: torch.Tensor) -> torch.Tensor:
     size = storage.nbytes()
     if size == 0 or tensor.numel() == 0:
         return torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype)
-    whole = torch.frombuffer((ctypes.c_char * size).from_address(library.nullcard_host(storage.data_ptr())), dtype=torch.uint8)
+    whole = torch.frombuffer(
+        (ctypes.c_char * size).from_address(library.nullcard_host(storage.data_ptr())), dtype=torch.uint8
+    )
     result = torch.empty(0, dtype=tensor.dtype)
     result.set_(whole.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride())
     return result.conj() if tensor.is_conj() else result
@@ -90,7 +96,8 @@ def is_of_card(value) -> bool:
 
 
 def put(op, made, computed) -> None:
-    """Write the processor's results where the card's own lie. An operator written here leaves out what only its own backward reads."""
+    """Write the processor's results where the card's own lie. An operator written here leaves out what only its own
+    backward reads."""
     made, computed = tree_leaves(made), tree_leaves(computed)
     if len(made) != len(computed) and not (op_name(op) in WRITTEN and len(computed) < len(made)):
         raise NoNumbers(f"null card: {op} gives {len(made)} results, its twin {len(computed)}")
@@ -215,7 +222,8 @@ def kept(value):
 
 
 def can_wait(op, args, kwargs) -> bool:
-    """Whether CUDA queues it: not where the size of the result depends on values, nor where memory of the host takes part."""
+    """Whether CUDA queues it: not where the size of the result depends on values, nor where memory of the host takes
+    part."""
     if op_name(op) == "index" and not any(map(is_mask, args[1])):
         return True
     if op_name(op) in SIZED or (op_name(op).startswith("index_put") and any(map(is_mask, args[1]))):
@@ -223,14 +231,19 @@ def can_wait(op, args, kwargs) -> bool:
     leaves = tree_leaves((args, kwargs))
     return not any(
         (isinstance(value, torch.device) and value.type != "cuda")
-        or (isinstance(value, torch.Tensor) and value.device.type != "cuda" and (value.dim() or op_name(op) in races.COPIES))
+        or (
+            isinstance(value, torch.Tensor)
+            and value.device.type != "cuda"
+            and (value.dim() or op_name(op) in races.COPIES)
+        )
         for value in leaves
     )
 
 
 @cache
 def is_composite(op) -> bool:
-    """Whether it is made of other operators, such as to() and linear(): autograd takes it apart, inference mode hands it over whole."""
+    """Whether it is made of other operators, such as to() and linear(): autograd takes it apart, inference mode hands
+    it over whole."""
     return torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), "CompositeImplicitAutograd")
 
 
@@ -244,7 +257,8 @@ def is_mask(index) -> bool:
 
 
 def comes_later(to: torch.Tensor, source: torch.Tensor) -> bool:
-    """Whether this copy is one of bytes between pinned memory and the card, which the runtime does when it is waited for."""
+    """Whether this copy is one of bytes between pinned memory and the card, which the runtime does when it is waited
+    for."""
     host = source if to.device.type == "cuda" else to
     is_plain = to.dtype == source.dtype and to.is_contiguous() and source.is_contiguous()
     return to.device != source.device and is_plain and host.is_pinned()
@@ -332,7 +346,9 @@ def varlen_back(grad, q, k, v, out, lse, cq, ck, mq, mk, causal, rng, scale=None
     return tuple(gradients)
 
 
-def efficient_varlen(q, k, v, bias, cq, ck, mq, mk, dropout, mask, with_lse=False, scale=None, seqlen_k=None, window_size=None):
+def efficient_varlen(
+    q, k, v, bias, cq, ck, mq, mk, dropout, mask, with_lse=False, scale=None, seqlen_k=None, window_size=None
+):
     no_dropout(dropout)
     window = (window_size - 1, 0) if window_size else None
     return (varlen(q[0], k[0], v[0], cq, ck, mq, mk, only_causal(mask), scale, window)[0][None],)
@@ -353,7 +369,9 @@ def only_causal(mask):
 
 def rms(x, shape, weight, eps):
     wide = x.float()
-    inverse = torch.rsqrt(wide.square().mean(-1, keepdim=True) + (torch.finfo(torch.float32).eps if eps is None else eps))
+    inverse = torch.rsqrt(
+        wide.square().mean(-1, keepdim=True) + (torch.finfo(torch.float32).eps if eps is None else eps)
+    )
     out = wide * inverse
     return (out if weight is None else out * weight.float()).to(x.dtype), inverse
 
@@ -417,4 +435,6 @@ def install() -> None:
 
     threading.Thread._bootstrap_inner = with_numbers
     shown = torch._tensor_str._str  # computes with every mode switched off
-    torch._tensor_str._str = lambda tensor, **named: shown(twin(tensor.detach()) if is_of_card(tensor) else tensor, **named)
+    torch._tensor_str._str = lambda tensor, **named: shown(
+        twin(tensor.detach()) if is_of_card(tensor) else tensor, **named
+    )

@@ -56,7 +56,11 @@ def _given(op, args, kwargs) -> Iterator[tuple[torch.Tensor, bool]]:
         value = args[place] if place < len(args) else kwargs.get(argument.name)
         writes = argument.alias_info is not None and argument.alias_info.is_write
         for tensor in tree_leaves(value):
-            if isinstance(tensor, torch.Tensor) and tensor.device.type in ("cuda", "cpu") and tensor.layout == torch.strided:
+            if (
+                isinstance(tensor, torch.Tensor)
+                and tensor.device.type in ("cuda", "cpu")
+                and tensor.layout == torch.strided
+            ):
                 yield tensor, writes
 
 

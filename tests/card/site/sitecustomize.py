@@ -1,4 +1,5 @@
-"""On the null card with NULLCARD_NUMBERS=1: as soon as torch is imported, its operators get right numbers (numbers_layer.py)."""
+"""On the null card with NULLCARD_NUMBERS=1: as soon as torch is imported, its operators get right numbers
+(numbers_layer.py)."""
 
 import os
 import sys

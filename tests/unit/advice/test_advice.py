@@ -1,4 +1,5 @@
-"""The recommendation, rule by rule (docs/design.md, section 5). Cards are as sold; models are bare sizes (`ModelShape.of_size`)."""
+"""The recommendation, rule by rule (docs/design.md, section 5). Cards are as sold; models are bare sizes
+(`ModelShape.of_size`)."""
 
 from __future__ import annotations
 
@@ -36,7 +37,14 @@ ROOMY = Budget(kind="cpu", free_gib=64.0)
 
 def facts(**changes: Any) -> DataFacts:
     """400 rows, half of each of 200 tokens learned; what a test is about is named by it."""
-    plain = {"rows": 400, "tokens": 80_000, "learned_tokens": 40_000, "median_length": 200, "p99_length": 371, "longest": 380}
+    plain = {
+        "rows": 400,
+        "tokens": 80_000,
+        "learned_tokens": 40_000,
+        "median_length": 200,
+        "p99_length": 371,
+        "longest": 380,
+    }
     return DataFacts(**plain | changes)
 
 
@@ -52,15 +60,18 @@ def keys(advice: Advice) -> set[str]:
     return {warning.key.removeprefix("advise.") for warning in advice.warnings}
 
 
-# ---- the method, against the documented table -------------------------------------------------------------------------
+# ---- the method, against the documented table ----------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("size", "gb", "method", "verdict"),
     [
-        ("7B", 8, "qlora", "fits"), ("7B", 12, "qlora", "fits"), ("7B", 16, "qlora", "fits"), ("7B", 24, "qlora", "fits"),
-        ("7B", 32, "lora", "fits"), ("13B", 16, "qlora", "fits"), ("13B", 24, "qlora", "fits"), ("13B", 48, "lora", "fits"),
-        ("33B", 16, "qlora", "does_not_fit"), ("33B", 24, "qlora", "fits"), ("33B", 48, "qlora", "fits"), ("33B", 80, "lora", "fits"),
+        ("7B", 8, "qlora", "fits"), ("7B", 12, "qlora", "fits"), ("7B", 16, "qlora", "fits"), ("7B", 24, "qlora",
+            "fits"),
+        ("7B", 32, "lora", "fits"), ("13B", 16, "qlora", "fits"), ("13B", 24, "qlora", "fits"), ("13B", 48, "lora",
+            "fits"),
+        ("33B", 16, "qlora", "does_not_fit"), ("33B", 24, "qlora", "fits"), ("33B", 48, "qlora", "fits"), ("33B", 80,
+            "lora", "fits"),
         ("1B", 8, "lora", "fits"), ("3B", 24, "lora", "fits"), ("3B", 6, "qlora", "fits"),
         ("70B", 24, "qlora", "does_not_fit"), ("70B", 80, "qlora", "fits"),
     ],
@@ -86,7 +97,8 @@ def test_lora_stays_on_offer_below_24_gb_with_its_own_verdict_and_numbers(gb: fl
 
 
 def test_lora_below_the_tables_minimum_is_not_advised_though_the_arithmetic_would_allow_it() -> None:
-    """13B on a card of 28 GB: 27.3 GiB are free, and LoRA at 256 tokens needs less than that; the table asks for 30 GB."""
+    """13B on a card of 28 GB: 27.3 GiB are free, and LoRA at 256 tokens needs less than that; the table asks for 30
+    GB."""
     advice = advise("13B", 28, chosen={"method": "lora", "max_length": 256, "r": 4})
     assert advice.estimate and advice.budget.free_gib and advice.estimate.on_card_gib < advice.budget.free_gib
     assert advice.verdict == "tight" and advice.documented.minimum_gb == 30
@@ -108,7 +120,9 @@ def test_a_card_with_a_kernel_for_packed_rows_needs_less(monkeypatch: pytest.Mon
     shape, needed = shape_of_size("7B"), list[float]()
     for capability in ((8, 6), (7, 5)):
         card = Budget(kind="card", sold_gb=80.0, free_gib=80.0, capability=capability)
-        advice = recommend(shape, card, chosen={"gradient_checkpointing": False, "max_length": 2048, "micro_batch": 1, "r": 8})
+        advice = recommend(
+            shape, card, chosen={"gradient_checkpointing": False, "max_length": 2048, "micro_batch": 1, "r": 8}
+        )
         assert advice.estimate and advice.setup.grouped == (capability == (8, 6))
         needed.append(advice.estimate.on_card_gib)
     assert needed[0] < needed[1]
@@ -163,11 +177,17 @@ def test_a_verdict_is_tight_between_the_bare_need_and_the_need_with_its_margin()
     shape = shape_of_size("7B")
     whole = estimate(shape, Setup(method="qlora", r=8, optim="adamw_torch"))
     chosen = {
-        "method": "qlora", "r": 8, "micro_batch": 1, "max_length": 512, "target_modules": "all-linear", "optim": "adamw_torch"
+        "method": "qlora", "r": 8, "micro_batch": 1, "max_length": 512, "target_modules": "all-linear",
+        "optim": "adamw_torch"
     }  # fmt: skip
     verdicts = [
         recommend(shape, Budget(kind="card", sold_gb=24.0, free_gib=free), chosen=chosen).verdict
-        for free in (whole.on_card_gib - 0.01, whole.on_card_gib + 0.01, whole.needed_gib - 0.01, whole.needed_gib + 0.01)
+        for free in (
+            whole.on_card_gib - 0.01,
+            whole.on_card_gib + 0.01,
+            whole.needed_gib - 0.01,
+            whole.needed_gib + 0.01,
+        )
     ]
     assert verdicts == ["does_not_fit", "tight", "tight", "fits"]
 
@@ -179,12 +199,14 @@ def test_the_batch_and_the_verdict_name_the_same_need(gb: float) -> None:
     assert advice.estimate and f"{advice.estimate.needed_gib:.1f} GiB" in why(advice, "micro_batch")
 
 
-# ---- what would fit ---------------------------------------------------------------------------------------------------
+# ---- what would fit ------------------------------------------------------------------------------
 
 
 def test_what_would_fit_is_named_qlora_first() -> None:
     advice = advise("13B", 16, chosen={"method": "lora"})
-    assert (advice.recipe.adapter.method, advice.verdict) == ("lora", "does_not_fit") and why(advice, "method") == "Set by you."
+    assert (advice.recipe.adapter.method, advice.verdict) == ("lora", "does_not_fit") and why(
+        advice, "method"
+    ) == "Set by you."
     assert (advice.alternatives[0].method, advice.alternatives[0].verdict) == ("qlora", "fits")
 
 
@@ -207,7 +229,9 @@ def test_a_smaller_model_is_the_largest_known_one_that_fits_with_its_number() ->
     way = advice.alternatives[0]
     named = next(known for known in known_models() if known.id == way.model)
     assert way.verdict == "fits" and f"{named.shape.params / 1e9:.1f} billion" in str(way.text)
-    larger = [known.shape for known in known_models() if named.shape.params < known.shape.params < shape_of_size("33B").params]
+    larger = [
+        known.shape for known in known_models() if named.shape.params < known.shape.params < shape_of_size("33B").params
+    ]
     assert larger and all(recommend(shape, planned(16, "Linux")).verdict != "fits" for shape in larger)
 
 
@@ -219,10 +243,17 @@ def test_a_model_larger_than_the_card_is_offered_with_as_few_layers_in_ram_as_it
     way = next(other for other in plain.alternatives if other.offload_layers)
     assert way.verdict == "fits" and way.method == "qlora" and 0 < way.offload_layers < shape.num_hidden_layers
     said = str(way.text)
-    assert f"offload_layers {way.offload_layers}" in said and "60.0 GiB are free" in said and "12 GB/s" in said and " min " in said
+    assert (
+        f"offload_layers {way.offload_layers}" in said
+        and "60.0 GiB are free" in said
+        and "12 GB/s" in said
+        and " min " in said
+    )
     taken = recommend(shape, card, facts(p99_length=500), chosen={"offload_layers": -1})
     count = taken.recipe.train.offload_layers
-    assert taken.verdict == "fits" and taken.recipe.train.gradient_checkpointing and taken.recipe.adapter.method == "qlora"
+    assert (
+        taken.verdict == "fits" and taken.recipe.train.gradient_checkpointing and taken.recipe.adapter.method == "qlora"
+    )
     less = recommend(shape, card, facts(p99_length=500), chosen=values_of(taken.recipe) | {"offload_layers": count - 1})
     assert less.verdict == "tight", "one layer fewer, and it does not fit with its margin"
     batches = taken.planned_steps * taken.recipe.train.gradient_accumulation_steps
@@ -233,9 +264,11 @@ def test_a_model_larger_than_the_card_is_offered_with_as_few_layers_in_ram_as_it
 
 
 def test_equal_cards_that_hold_a_base_together_are_offered_where_one_is_too_small() -> None:
-    """33 billion numbers need more than 16 GB: two of them hold it. A third, smaller one is not counted, and alone there is nobody to share with."""
+    """33 billion numbers need more than 16 GB: two of them hold it. A third, smaller one is not counted, and alone
+    there is nobody to share with."""
     first, second = (
-        Card(index=n, name="RTX 4060 Ti", uuid=f"GPU-{n}", total_bytes=16 * GIB, free_bytes=(15 - n) * GIB) for n in (0, 1)
+        Card(index=n, name="RTX 4060 Ti", uuid=f"GPU-{n}", total_bytes=16 * GIB, free_bytes=(15 - n) * GIB)
+        for n in (0, 1)
     )
     less = Card(index=2, name="RTX 3050", uuid="GPU-2", total_bytes=8 * GIB, free_bytes=8 * GIB)
     shape, ram = shape_of_size("33B"), int(64 * GIB)
@@ -251,7 +284,10 @@ def test_equal_cards_that_hold_a_base_together_are_offered_where_one_is_too_smal
     wanted = holes.model_copy(update={"train": holes.train.model_copy(update={"ranks": 2, "fsdp": True})})
     taken = advice_room.recommend(wanted, Grounds(two, shape, facts(p99_length=500)))
     assert taken.verdict in ("fits", "tight") and "hold the base model together" in why(taken, "budget")
-    for budget in (of_card(first, ram), of_card(first, int(8 * GIB)).model_copy(update={"equal_cards": 1, "equal_free_gib": 14.0})):
+    for budget in (
+        of_card(first, ram),
+        of_card(first, int(8 * GIB)).model_copy(update={"equal_cards": 1, "equal_free_gib": 14.0}),
+    ):
         assert not any(other.shards > 1 for other in recommend(shape, budget, facts(p99_length=500)).alternatives)
 
 
@@ -262,7 +298,10 @@ def test_layers_are_not_offloaded_where_the_ram_or_the_need_is_missing() -> None
     assert not roomy.recipe.train.offload_layers and why(roomy, "offload_layers").startswith("None:")
     on_cpu = recommend(STARTER, ROOMY, facts(), chosen={"offload_layers": 5})
     assert not on_cpu.recipe.train.offload_layers and "no GPU" in why(on_cpu, "offload_layers")
-    unknown = [recommend(None, small, facts(), chosen={"offload_layers": count}).recipe.train.offload_layers for count in (-1, 5)]
+    unknown = [
+        recommend(None, small, facts(), chosen={"offload_layers": count}).recipe.train.offload_layers
+        for count in (-1, 5)
+    ]
     assert unknown == [0, 5]
 
 
@@ -282,7 +321,7 @@ def test_nothing_that_fits_is_said() -> None:
     assert "warn_nothing_fits" in keys(recommend(STARTER, Budget(kind="card", sold_gb=1.0, free_gib=0.1)))
 
 
-# ---- lengths, batches, rank -------------------------------------------------------------------------------------------
+# ---- lengths, batches, rank ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("p99", "length"), [(371, 384), (384, 384), (20, 64), (385, 448), (9000, 8192)])
@@ -307,14 +346,18 @@ def test_without_data_max_length_is_512_and_shrinks_to_256_before_anything_else_
 
 def test_longer_rows_are_counted() -> None:
     assert "warn_few_cut" in keys(recommend(STARTER, ROOMY, facts(rows=1000, longest=500)))
-    few = next(w for w in recommend(STARTER, ROOMY, facts(rows=1000, longest=500)).warnings if w.key == "advise.warn_few_cut")
+    few = next(
+        w for w in recommend(STARTER, ROOMY, facts(rows=1000, longest=500)).warnings if w.key == "advise.warn_few_cut"
+    )
     assert "Up to 9 of 1,000" in str(few)  # 99 of 100 by index: row 990 of 0..999 is the last that surely fits
     assert "warn_many_cut" in keys(recommend(STARTER, ROOMY, facts(), chosen={"max_length": 256}))
     assert "warn_most_cut" in keys(recommend(STARTER, ROOMY, facts(), chosen={"max_length": 64}))
     assert not {key for key in keys(recommend(STARTER, ROOMY, facts())) if key.endswith("cut")}
 
 
-@pytest.mark.parametrize(("rows", "effective", "epochs"), [(60, 4, 5), (199, 4, 5), (200, 8, 3), (999, 8, 3), (1000, 16, 3)])
+@pytest.mark.parametrize(
+    ("rows", "effective", "epochs"), [(60, 4, 5), (199, 4, 5), (200, 8, 3), (999, 8, 3), (1000, 16, 3)]
+)
 def test_few_rows_get_small_corrections_and_more_readings(rows: int, effective: int, epochs: float) -> None:
     advice = recommend(STARTER, ROOMY, facts(rows=rows))
     assert (
@@ -345,7 +388,9 @@ def test_the_micro_batch_is_4_2_or_1_and_never_costs_a_correction_its_size() -> 
     ("length", "packing", "gib", "size"),
     [(256, True, 24, 16), (512, True, 24, 8), (1024, True, 24, 4), (256, False, 24, 4), (256, True, 3, 4)],
 )
-def test_short_rows_that_are_packed_on_a_card_are_counted_in_tokens(length: int, packing: bool, gib: float, size: int) -> None:
+def test_short_rows_that_are_packed_on_a_card_are_counted_in_tokens(
+    length: int, packing: bool, gib: float, size: int
+) -> None:
     """Never at the price of gradient checkpointing (3 GiB), and 16 examples are a correction as before."""
     shape = next(model.shape for model in known_models() if model.id == "qwen3-0.6b")
     chosen = {"method": "lora", "max_length": length, "packing": packing}
@@ -392,7 +437,9 @@ def test_the_rank_is_lowered_until_it_fits() -> None:
     chosen = {"micro_batch": 1, "max_length": 512}
     free = estimate(shape, Setup(method="qlora", r=8)).needed_gib + 0.001
     advice = recommend(shape, Budget(kind="card", sold_gb=8.0, free_gib=free), goal=goal_of("chatbot"), chosen=chosen)
-    assert (advice.recipe.adapter.r, advice.verdict) == (8, "fits") and why(advice, "r").startswith("16 would be better")
+    assert (advice.recipe.adapter.r, advice.verdict) == (8, "fits") and why(advice, "r").startswith(
+        "16 would be better"
+    )
 
 
 @pytest.mark.parametrize(
@@ -405,8 +452,11 @@ def test_the_rank_is_lowered_until_it_fits() -> None:
         ("33B", 24, 256, "adamw_8bit"),
     ],
 )
-def test_the_optimizer_is_the_ordinary_one_while_its_history_is_a_trifle(size: str, gb: float, r: int, optim: str) -> None:
-    """Seen: pages of 8-bit AdamW on every card, which pages nothing of a small adapter and waits for the card after each tensor."""
+def test_the_optimizer_is_the_ordinary_one_while_its_history_is_a_trifle(
+    size: str, gb: float, r: int, optim: str
+) -> None:
+    """Seen: pages of 8-bit AdamW on every card, which pages nothing of a small adapter and waits for the card after
+    each tensor."""
     advice = advise(size, gb, chosen={"r": r, "method": "qlora"})
     assert advice.recipe.train.optim == optim
     states = estimate(shape_of_size(size), advice.setup.model_copy(update={"optim": "adamw_torch"})).terms["optimizer"]
@@ -417,7 +467,9 @@ def test_the_optimizer_is_the_ordinary_one_while_its_history_is_a_trifle(size: s
 def test_a_plan_that_fits_with_less_history_alone_has_it() -> None:
     chosen = {"method": "qlora", "r": 8, "micro_batch": 1, "max_length": 512, "gradient_checkpointing": True}
     shape = shape_of_size("7B")
-    whole, less = (estimate(shape, Setup(method="qlora", r=8, max_length=512, optim=o)) for o in ("adamw_torch", "adamw_8bit"))
+    whole, less = (
+        estimate(shape, Setup(method="qlora", r=8, max_length=512, optim=o)) for o in ("adamw_torch", "adamw_8bit")
+    )
     free = (whole.needed_gib + less.needed_gib) / 2
     assert whole.terms["optimizer"] < 0.03 * free
     advice = recommend(shape, Budget(kind="card", sold_gb=24.0, free_gib=free), chosen=chosen)
@@ -431,14 +483,15 @@ def test_where_nobody_can_count_the_history_is_small_and_nothing_is_paged() -> N
 
 
 @pytest.mark.parametrize(
-    ("size", "rows", "rate"), [("500M", 5000, 1e-3), ("7B", 5000, 2e-4), ("7B", 60, 3e-4), ("33B", 60, 1e-4), ("3B", 5000, 2e-4)]
+    ("size", "rows", "rate"),
+    [("500M", 5000, 1e-3), ("7B", 5000, 2e-4), ("7B", 60, 3e-4), ("33B", 60, 1e-4), ("3B", 5000, 2e-4)],
 )
 def test_the_learning_rate_follows_size_and_length_of_the_run(size: str, rows: int, rate: float) -> None:
     """60 rows: 57 trained, 15 steps an epoch, 75 steps; 5,000 rows: 891 steps; the limit is 100."""
     assert advise(size, 80, data=facts(rows=rows)).recipe.train.learning_rate == rate
 
 
-# ---- no card ----------------------------------------------------------------------------------------------------------
+# ---- no card -------------------------------------------------------------------------------------
 
 
 def test_without_a_card_lora_is_held_against_the_free_ram_and_qlora_is_said_to_be_slower() -> None:
@@ -467,11 +520,12 @@ def test_a_large_model_without_a_card_warns_of_the_time_and_of_processors_withou
     assert "warn_cpu_in_32_bit" not in keys(recommend(shape, ROOMY))
 
 
-# ---- what the person chose, what is not known -------------------------------------------------------------------------
+# ---- what the person chose, what is not known ----------------------------------------------------
 
 
 def test_what_the_person_chose_is_kept_and_said_with_its_verdict() -> None:
-    chosen = {"method": "lora", "r": 64, "lora_alpha": 32, "target_modules": "q_proj,v_proj", "max_length": 1024, "micro_batch": 8,
+    chosen = {"method": "lora", "r": 64, "lora_alpha": 32, "target_modules": "q_proj,v_proj", "max_length": 1024,
+        "micro_batch": 8,
               "gradient_accumulation": 3, "learning_rate": 5e-5, "num_train_epochs": 7.0, "max_steps": 33,
               "gradient_checkpointing": False, "optim": "adamw_torch"}  # fmt: skip
     advice = advise("7B", 24, data=facts(), goal=goal_of("style"), chosen=chosen)
@@ -495,7 +549,7 @@ def test_what_is_not_known_is_said_and_never_raises(shape: ModelShape | None, bu
         assert advice.recipe.adapter.method == ("lora" if budget.kind == "cpu" else "qlora")
 
 
-# ---- steps and warnings -----------------------------------------------------------------------------------------------
+# ---- steps and warnings --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rows", [5, 19, 20, 68, 401])
@@ -538,7 +592,9 @@ def test_other_warnings_come_where_they_belong() -> None:
     assert "warn_beyond_model" in keys(recommend(STARTER, ROOMY, chosen={"max_length": 16384}))
     assert "warn_estimated_lengths" in keys(recommend(STARTER, ROOMY, facts(estimated=True)))
     assert "warn_tied_head" in keys(recommend(STARTER, ROOMY, chosen={"target_modules": "q_proj,lm_head"}))
-    assert "warn_tied_head" not in keys(recommend(STARTER, ROOMY)) | keys(advise("7B", 24, chosen={"target_modules": "lm_head"}))
+    assert "warn_tied_head" not in keys(recommend(STARTER, ROOMY)) | keys(
+        advise("7B", 24, chosen={"target_modules": "lm_head"})
+    )
     unusual = STARTER.model_copy(update={"low_confidence": (Message(key="advise.unknown_model"),)})
     assert "warn_low_confidence" in keys(recommend(unusual, ROOMY))
     unpacked = ModelShape.from_config(STARTER.config() | {"quantization_config": {"quant_method": "fp8"}})
@@ -559,8 +615,18 @@ def test_the_documented_row_and_rule_are_told(size: str, gb: float, row: str | N
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_sentence_of_every_case_is_complete(language: str) -> None:
     """No placeholder without its value, no key without its sentence, whatever is known and whatever fits."""
-    budgets = [ROOMY, Budget(kind="cpu", free_gib=0.5), Budget(kind="card"), *(planned(gb, "Linux") for gb in (2, 8, 16, 48))]
-    sets = [None, facts(), facts(rows=10, exact=False), facts(p99_length=9000, longest=10_000, learned_tokens=10**9, tokens=10**9)]
+    budgets = [
+        ROOMY,
+        Budget(kind="cpu", free_gib=0.5),
+        Budget(kind="card"),
+        *(planned(gb, "Linux") for gb in (2, 8, 16, 48)),
+    ]
+    sets = [
+        None,
+        facts(),
+        facts(rows=10, exact=False),
+        facts(p99_length=9000, longest=10_000, learned_tokens=10**9, tokens=10**9),
+    ]
     for shape in (None, STARTER, shape_of_size("13B")):
         for budget in budgets:
             for data in sets:
@@ -575,12 +641,14 @@ def test_every_sentence_of_every_case_is_complete(language: str) -> None:
                     assert "{" not in shown and "advise." not in shown and "None" not in shown, shown
 
 
-# ---- the command ------------------------------------------------------------------------------------------------------
+# ---- the command ---------------------------------------------------------------------------------
 
 # docs/design.md, section 7, and what the recommendation adds to it.
 FIELDS = {
-    "method", "r", "lora_alpha", "target_modules", "max_length", "micro_batch", "gradient_accumulation", "verdict", "reasons",
-    "alternatives", "estimate", "documented", "learning_rate", "num_train_epochs", "planned_steps", "warnings", "findings", "budget",
+    "method", "r", "lora_alpha", "target_modules", "max_length", "micro_batch", "gradient_accumulation", "verdict",
+    "reasons",
+    "alternatives", "estimate", "documented", "learning_rate", "num_train_epochs", "planned_steps", "warnings",
+    "findings", "budget",
 }  # fmt: skip
 
 
@@ -604,7 +672,12 @@ def test_plan_reads_the_lengths_of_a_file_and_says_that_it_had_to_estimate_them(
 ) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text("\n".join(json.dumps({"question": f"{n}?", "answer": "word " * 300}) for n in range(30)), "utf-8")
-    assert plan("--model", "7B", "--vram", "12", "--data", str(file), "--goal", "style", "--json", workspace=tmp_path / "ws") == 0
+    assert (
+        plan(
+            "--model", "7B", "--vram", "12", "--data", str(file), "--goal", "style", "--json", workspace=tmp_path / "ws"
+        )
+        == 0
+    )
     value = json.loads(capsys.readouterr().out)
     assert value["max_length"] > 300 and value["planned_steps"] == 35  # 28 of 30 rows trained, 4 at once, 5 epochs
     assert "advise.warn_estimated_lengths" in {warning["key"] for warning in value["warnings"]}
@@ -634,22 +707,31 @@ def test_every_known_model_is_advised_on_every_card_also_where_query_and_value_a
             recommend(model.shape, planned(gb, "Windows"))
 
 
-# ---- one record ---------------------------------------------------------------------------------------------------------
+# ---- one record ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("chosen", [{"use_dora": True}, {"lora_dropout": 0.1}, {"load_in_8bit": True, "method": "lora"}], ids=str)
+@pytest.mark.parametrize(
+    "chosen", [{"use_dora": True}, {"lora_dropout": 0.1}, {"load_in_8bit": True, "method": "lora"}], ids=str
+)
 def test_a_plan_asks_the_arithmetic_once_for_dora_dropout_and_8_bit_too(chosen: dict[str, Any]) -> None:
-    """Seen: the setup that a plan told left these three out, while its estimate and how far it could be stretched had them."""
+    """Seen: the setup that a plan told left these three out, while its estimate and how far it could be stretched had
+    them."""
     shape = shape_of_size("7B")
     advice = recommend(shape, planned(24, "Linux"), chosen=chosen)
-    assert advice.estimate == estimate(shape, advice.setup) != estimate(shape, advise("7B", 24, chosen={"method": "lora"}).setup)
+    assert (
+        advice.estimate
+        == estimate(shape, advice.setup)
+        != estimate(shape, advise("7B", 24, chosen={"method": "lora"}).setup)
+    )
     assert {name: getattr(advice.setup, name) for name in chosen} == chosen
 
 
 def test_a_filled_recipe_has_no_hole_and_each_decision_has_its_reason() -> None:
     advice = recommend(STARTER, ROOMY, facts(), goal_of("style"), {"r": 4})
     assert all(is_set(advice.recipe, name) for name in SETTINGS) and advice.recipe.goal == "style"
-    assert set(SETTINGS) >= {reason.field for reason in advice.reasons} - {"goal", "verdict", "budget"} >= set(DECISIONS)
+    assert (
+        set(SETTINGS) >= {reason.field for reason in advice.reasons} - {"goal", "verdict", "budget"} >= set(DECISIONS)
+    )
     assert recommend(STARTER, ROOMY, facts(), goal_of("style"), values_of(advice.recipe)).recipe == advice.recipe
 
 

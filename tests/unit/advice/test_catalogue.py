@@ -34,7 +34,10 @@ def test_qlora_never_needs_more_than_lora_but_where_its_base_stays_in_16_bit() -
 def test_verdicts_stay_while_free_memory_trembles() -> None:
     ram, card, model = budget.Budget(kind="cpu", free_gib=15.49), budget.planned(8, "Linux"), known_models()[0]
     assert fits(model, ram)["lora"] is fits(model, ram.model_copy(update={"free_gib": 15.01}))["lora"]
-    assert catalogue.rounded(ram).free_gib == 15.0 and catalogue.rounded(ram.model_copy(update={"free_gib": 0.44})).free_gib == 0.4
+    assert (
+        catalogue.rounded(ram).free_gib == 15.0
+        and catalogue.rounded(ram.model_copy(update={"free_gib": 0.44})).free_gib == 0.4
+    )
     assert fits(model, card)["lora"] is fits(model, card.model_copy(update={"free_gib": card.free_gib + 0.01}))["lora"]
 
 

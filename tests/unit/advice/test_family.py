@@ -21,7 +21,9 @@ SHAPES = {model.id: model.shape for model in known_models()}
 
 
 def advise(model_id: str, gb: float, **more: Any) -> Advice:
-    return recommend(SHAPES[model_id], planned(gb, "Linux"), data=facts(rows=5000, tokens=400_000, learned_tokens=9_000), **more)
+    return recommend(
+        SHAPES[model_id], planned(gb, "Linux"), data=facts(rows=5000, tokens=400_000, learned_tokens=9_000), **more
+    )
 
 
 def test_a_family_is_known_once_by_the_type_of_its_text_part() -> None:
@@ -33,9 +35,12 @@ def test_a_family_is_known_once_by_the_type_of_its_text_part() -> None:
 
 def test_a_small_model_of_a_known_family_takes_its_familys_learning_rate() -> None:
     found = advise("qwen3.5-0.8b", 12)
-    assert found.recipe.train.learning_rate == found.usual_rate == 2e-4 and "Unsloth Studio" in why(found, "learning_rate")
+    assert found.recipe.train.learning_rate == found.usual_rate == 2e-4 and "Unsloth Studio" in why(
+        found, "learning_rate"
+    )
     assert advise("qwen3-0.6b", 12).recipe.train.learning_rate == 1e-3
-    assert "Unsloth Studio" not in why(advise("qwen3.5-4b", 24), "learning_rate")  # the usual one, which needs no other's word
+    # the usual one, which needs no other's word
+    assert "Unsloth Studio" not in why(advise("qwen3.5-4b", 24), "learning_rate")
     large = advise("qwen3.8-27b", 32)
     assert large.recipe.train.learning_rate == 1e-4 and "Unsloth Studio" not in why(large, "learning_rate")
 
@@ -54,7 +59,8 @@ def test_few_rows_still_get_the_smallest_rank() -> None:
 
 def test_lora_comes_before_qlora_where_quantisation_hurts_and_qlora_says_so() -> None:
     assert (
-        "warn_family_in_16_bit" not in keys(advise("qwen3.5-4b", 24)) and advise("qwen3.5-4b", 24).recipe.adapter.method == "lora"
+        "warn_family_in_16_bit" not in keys(advise("qwen3.5-4b", 24))
+        and advise("qwen3.5-4b", 24).recipe.adapter.method == "lora"
     )
     small = advise("qwen3.5-4b", 8)
     assert small.recipe.adapter.method == "qlora" and "warn_family_in_16_bit" in keys(small)
@@ -63,7 +69,9 @@ def test_lora_comes_before_qlora_where_quantisation_hurts_and_qlora_says_so() ->
 
 def test_kernels_that_are_not_installed_are_named_for_a_card_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     def told() -> list[str]:
-        found = (warning for warning in advise("qwen3.5-4b", 24).warnings if warning.key == "advise.warn_family_kernels")
+        found = (
+            warning for warning in advise("qwen3.5-4b", 24).warnings if warning.key == "advise.warn_family_kernels"
+        )
         return [package for warning in found for package in warning.params["packages"]]
 
     for module in ("fla", "causal_conv1d"):

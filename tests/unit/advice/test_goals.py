@@ -78,7 +78,8 @@ def test_a_model_reads_the_row_of_its_size_class(billions: float, name: str | No
 def test_a_rule_is_a_sentence_in_the_readers_language_alone() -> None:
     rule = vram_table().rule("small_card")
     assert (
-        rule.render("en") == "Up to 24 GB of VRAM the document recommends QLoRA; what its table gives for LoRA is the bare minimum."
+        rule.render("en")
+        == "Up to 24 GB of VRAM the document recommends QLoRA; what its table gives for LoRA is the bare minimum."
     )
     assert rule.render("zh") == "显存不超过 24 GB 时，文档建议用 QLoRA；表中 LoRA 一列只是最低需求。"
     outer = msg("advise.unsuitable_goal", title=rule, why="", instead="")

@@ -17,7 +17,9 @@ from core.recipe import Recipe
 
 
 def made(pairs: int = 400, continues: bool = False, **train: Any) -> Plan:
-    data = DataFacts(rows=pairs, tokens=400 * pairs, learned_tokens=200 * pairs, median_length=200, p99_length=371, longest=380)
+    data = DataFacts(
+        rows=pairs, tokens=400 * pairs, learned_tokens=200 * pairs, median_length=200, p99_length=371, longest=380
+    )
     recipe = Recipe.parse({"data": {"source": "x"}, "train": {"objective": "dpo"} | train})
     return plan.make(recipe, Grounds(planned(24, "Linux"), shape_of_size("3B"), data, continues=continues))
 
@@ -38,9 +40,12 @@ def test_pairs_are_learned_slowly_and_seldom_and_few_are_said(pairs: int, epochs
 
 
 @pytest.mark.parametrize(
-    ("train", "is_said"), [({}, True), ({"sft_weight": 0.2}, False), ({"objective": "orpo"}, False), ({"objective": "simpo"}, True)]
+    ("train", "is_said"),
+    [({}, True), ({"sft_weight": 0.2}, False), ({"objective": "orpo"}, False), ({"objective": "simpo"}, True)],
 )
-def test_that_the_answers_are_to_be_learned_first_is_said_where_nothing_else_does(train: dict[str, Any], is_said: bool) -> None:
+def test_that_the_answers_are_to_be_learned_first_is_said_where_nothing_else_does(
+    train: dict[str, Any], is_said: bool
+) -> None:
     """It was said of a run that continues its sft run, too."""
     assert ("Train on the better answers first" in said(made(**train))) == is_said
     assert "Train on the better answers first" not in said(made(continues=True, **train))
@@ -55,9 +60,11 @@ def test_a_pair_needs_what_two_examples_need_and_is_one_row_of_a_step() -> None:
     assert pairs.recipe.row_length == 2 * pairs.recipe.data.max_length
 
 
-@pytest.mark.parametrize(("objective", "at_once", "a_step"), [("dpo", 2, 8), ("simpo", 2, 8), ("kto", 4, 8), ("sft", 8, 8)])
+@pytest.mark.parametrize(
+    ("objective", "at_once", "a_step"), [("dpo", 2, 8), ("simpo", 2, 8), ("kto", 4, 8), ("sft", 8, 8)]
+)
 def test_two_pairs_at_once_are_four_examples(objective: str, at_once: int, a_step: int) -> None:
-    """Four were, eight examples, which took as long and more memory; kto's KL term is a mean over its micro-batch, and keeps four. Short
-    rows of sft are eight at once on a card since they are counted in tokens."""
+    """Four were, eight examples, which took as long and more memory; kto's KL term is a mean over its micro-batch, and
+    keeps four. Short rows of sft are eight at once on a card since they are counted in tokens."""
     train = made(objective=objective).recipe.train
     assert train.per_device_train_batch_size == at_once and train.gradient_accumulation_steps == a_step // at_once

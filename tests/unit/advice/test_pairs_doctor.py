@@ -1,4 +1,5 @@
-"""The doctor of runs that compare answers: each disease on curves made here, nothing on healthy ones, and the data's own fault."""
+"""The doctor of runs that compare answers: each disease on curves made here, nothing on healthy ones, and the data's
+own fault."""
 
 from __future__ import annotations
 
@@ -23,7 +24,12 @@ Points = list[dict[str, float]]
 
 
 def told(margin: float, chosen: float, rejected: float, accuracy: float = 0.8) -> dict[str, float]:
-    return {"rewards/accuracies": accuracy, "rewards/margins": margin, "logps/chosen": chosen, "logps/rejected": rejected}
+    return {
+        "rewards/accuracies": accuracy,
+        "rewards/margins": margin,
+        "logps/chosen": chosen,
+        "logps/rejected": rejected,
+    }
 
 
 def grown(last: dict[str, float], steps: int = 40, accuracy: float | None = None) -> Points:
@@ -33,14 +39,25 @@ def grown(last: dict[str, float], steps: int = 40, accuracy: float | None = None
     return found if accuracy is None else [point | {"rewards/accuracies": accuracy} for point in found]
 
 
-def doctor(points: Points, measured: bool = True, answers: list[tuple[int, float]] | None = None, **train: Any) -> Diagnosis | None:
-    recipe = Recipe.parse({"data": {"source": "x"}, "train": {"objective": "dpo", "max_steps": 40, "learning_rate": 2e-5} | train})
+def doctor(
+    points: Points, measured: bool = True, answers: list[tuple[int, float]] | None = None, **train: Any
+) -> Diagnosis | None:
+    recipe = Recipe.parse(
+        {"data": {"source": "x"}, "train": {"objective": "dpo", "max_steps": 40, "learning_rate": 2e-5} | train}
+    )
     lines: list[dict[str, Any]] = []
     for step, point in enumerate(points):
-        lines.append({"kind": "train", "step": step, "loss": 0.69 - step / 100, "grad_norm": 1.0, "learning_rate": 1e-5, **point})
+        lines.append(
+            {"kind": "train", "step": step, "loss": 0.69 - step / 100, "grad_norm": 1.0, "learning_rate": 1e-5, **point}
+        )
         if measured and step % 10 == 0:
             lines.append(
-                {"kind": "eval", "step": step, "eval_loss": 0.69 - step / 100, **{f"eval_{k}": v for k, v in point.items()}}
+                {
+                    "kind": "eval",
+                    "step": step,
+                    "eval_loss": 0.69 - step / 100,
+                    **{f"eval_{k}": v for k, v in point.items()},
+                }
             )
     found = of_run(recipe, Series.of_records(lines, 12 if measured else 0, answers or []), at_work=False)
     for finding in found:
@@ -66,7 +83,9 @@ def test_better_answers_that_fall_while_the_margin_grows_are_said_with_their_num
     if measured:
         assert "-30.0, now -45.0" in str(found.evidence) and "margin grew to 2.00" in str(found.evidence)
     again = doctor(grown(DISPLACED), measured, sft_weight=1.0)
-    assert again and again.fix == {"train.learning_rate": 4e-6}, "what is learned besides already is learned more slowly"
+    assert again and again.fix == {"train.learning_rate": 4e-6}, (
+        "what is learned besides already is learned more slowly"
+    )
     assert doctor(grown(told(-0.5, -45.0, -40.0)), measured) is None, "no margin grows: that is another fault"
 
 
@@ -82,7 +101,9 @@ def test_answers_that_grow_longer_in_the_film_are_compared_by_their_mean() -> No
 @pytest.mark.parametrize("measured", [True, False])
 def test_pairs_that_are_all_right_at_once_are_too_easy(measured: bool) -> None:
     found = doctor(grown(HEALTHY, accuracy=1.0), measured)
-    assert found and found.id == "told_apart" and found.fix == {"train.max_steps": 20} and "100 %" in str(found.evidence)
+    assert (
+        found and found.id == "told_apart" and found.fix == {"train.max_steps": 20} and "100 %" in str(found.evidence)
+    )
     later = [point | {"rewards/accuracies": 1.0 if step > 12 else 0.7} for step, point in enumerate(grown(HEALTHY))]
     assert doctor(later, measured) is None, "that is what training is for"
 
@@ -103,8 +124,12 @@ def test_the_film_tells_how_long_answers_are_that_every_frame_has(tmp_path: Path
 def test_pairs_whose_answers_are_the_same_are_named_and_can_be_removed() -> None:
     def pair(better: str, worse: str) -> Example:
         asked = ChatMessage("user", "Is it open?")
-        return Example(messages=(asked, ChatMessage("assistant", better)), rejected=(asked, ChatMessage("assistant", worse)))
+        return Example(
+            messages=(asked, ChatMessage("assistant", better)), rejected=(asked, ChatMessage("assistant", worse))
+        )
 
-    rows = [pair(f"Yes, until {hour}.", "No idea.") for hour in range(12)] + [pair("Yes, until noon.", "yes, until noon")]
+    rows = [pair(f"Yes, until {hour}.", "No idea.") for hour in range(12)] + [
+        pair("Yes, until noon.", "yes, until noon")
+    ]
     (found,) = findings(enumerate(rows, 1), "same_pairs")
     assert (found.id, found.count, found.of, found.repairs[0].rows) == ("same_pairs", 1, 13, (13,))

@@ -58,7 +58,9 @@ def looked_at(space: Workspace, lines: list[dict[str, str]] | str, **sections: d
     models = Models(space)
     seen: Preview = Previews(store, models).of(source, "starter")
     shape = models.shape("starter", None)
-    made = plan.make(recipe, plan.Grounds(ROOMY, shape, seen.facts(), examples=seen.examples, repeats=lambda: seen.repeats))
+    made = plan.make(
+        recipe, plan.Grounds(ROOMY, shape, seen.facts(), examples=seen.examples, repeats=lambda: seen.repeats)
+    )
     found = {finding.id: finding for finding in run_doctor.before(Planned.of(made.recipe, made.advice, seen))}
     for finding in found.values():
         applied(recipe, finding)  # what it changes can be
@@ -96,7 +98,9 @@ def test_five_rows_are_too_few_and_give_too_few_steps(space: Workspace) -> None:
 def test_thirty_percent_of_repeated_rows_are_named_and_can_be_left_out(space: Workspace) -> None:
     data = rows(70)
     data += [dict(row) for row in data[:25]]  # word for word
-    data += [{"question": f"  what is on Shelf {n} ", "answer": f"shelf {n} holds jar number {n}"} for n in range(25, 30)]
+    data += [
+        {"question": f"  what is on Shelf {n} ", "answer": f"shelf {n} holds jar number {n}"} for n in range(25, 30)
+    ]
     found = looked_at(space, data)["duplicates"]
     assert "30 of 100 rows (30 %)" in str(found.evidence) and "25 of them word for word" in str(found.evidence)
     assert found.rows == (71, 72, 73, 74, 75) and "row 71 = row 1" in str(found.evidence)
@@ -124,7 +128,9 @@ def test_measured_rows_that_are_trained_too_are_named_and_can_be_left_out(space:
     assert after(space, data, leak) == {}
 
 
-def test_measured_rows_that_are_trained_in_nearly_the_same_words_are_named_and_can_be_left_out(space: Workspace) -> None:
+def test_measured_rows_that_are_trained_in_nearly_the_same_words_are_named_and_can_be_left_out(
+    space: Workspace,
+) -> None:
     from core.data.many.kept_apart import split
 
     draw = random.Random(2)
@@ -157,12 +163,14 @@ def test_a_plan_without_a_browser_carries_the_findings(space: Workspace, capsys:
     assert commands.main([*asked, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["findings"]
     assert [finding["id"] for finding in found] == ["few_rows", "few_steps"]
-    assert "10 optimizer steps" in found[1]["evidence"]["sentence"] and found[1]["fix"] == {"train.num_train_epochs": 10}
+    assert "10 optimizer steps" in found[1]["evidence"]["sentence"] and found[1]["fix"] == {
+        "train.num_train_epochs": 10
+    }
     assert commands.main(asked) == 0
     assert "--set train.num_train_epochs=10" in capsys.readouterr().err
 
 
-# ---- by the curves ----------------------------------------------------------------------------------------------------
+# ---- by the curves -------------------------------------------------------------------------------
 
 
 def recorded(name: str) -> tuple[Recipe, list[dict[str, Any]], int]:
@@ -203,7 +211,9 @@ def test_a_run_that_was_too_hot_says_so_where_it_is_listed(space: Workspace) -> 
     recipe, lines, rows = recorded("hot")
     run = Runs(space).create(recipe, "command", RunFacts.of({"rows_measured": rows, "advice": {"usual_rate": 1e-3}}))
     for line in lines:
-        run.log_metrics(line["kind"], 1, line["step"], **{name: line[name] for name in line if name not in ("kind", "step")})
+        run.log_metrics(
+            line["kind"], 1, line["step"], **{name: line[name] for name in line if name not in ("kind", "step")}
+        )
     status = run.status().model_copy(update={"state": State.COMPLETED})
     [finding] = running.findings_of(run, run.recipe(), status, run.all_metrics())
     assert (finding.id, finding.fix, finding.action) == ("hot_rate", {"train.learning_rate": 1e-3}, None)
@@ -222,7 +232,9 @@ def test_overfitting_on_ten_rows_says_from_which_step_and_keeps_that_one() -> No
 def test_few_measured_rows_need_a_wider_gap() -> None:
     recipe, lines, rows = recorded("pirate_answers")
     assert rows == 3  # 1.18 to 1.60
-    assert [finding.id for finding in curve_doctor.of_run(recipe, Series.of_records(lines, 20), True, 1e-3)] == ["overfitting"]
+    assert [finding.id for finding in curve_doctor.of_run(recipe, Series.of_records(lines, 20), True, 1e-3)] == [
+        "overfitting"
+    ]
 
 
 def test_a_run_that_goes_nowhere_is_told_so_and_how() -> None:
@@ -265,7 +277,9 @@ def test_a_single_odd_row_is_no_hot_rate_and_jumps_that_stay_are() -> None:
     assert curve_doctor.of_run(recipe, made_up(odd, {}), True) == []
     high = [loss + (2.5 if i % 20 in (11, 12, 13, 14) else 0) for i, loss in enumerate(calm)]
     [finding] = curve_doctor.of_run(recipe, made_up(high, {}), True)
-    assert (finding.id, finding.step) == ("hot_rate", 12) and finding.evidence.params["what"]["key"] == "run_doctor.jumps"
+    assert (finding.id, finding.step) == ("hot_rate", 12) and finding.evidence.params["what"][
+        "key"
+    ] == "run_doctor.jumps"
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -294,7 +308,9 @@ def test_a_long_calm_run_is_looked_at_as_a_whole_and_not_step_by_step(monkeypatc
     median = np.median
     monkeypatch.setattr(np, "median", lambda *a, **k: (calls.append(1), median(*a, **k))[1])
     recipe = Recipe.parse({"data": {"source": "x"}})
-    assert curve_doctor.of_run(recipe, Series(np.arange(1.0, 50_001), losses, losses, np.full(50_000, 2e-4)), True) == []
+    assert (
+        curve_doctor.of_run(recipe, Series(np.arange(1.0, 50_001), losses, losses, np.full(50_000, 2e-4)), True) == []
+    )
     assert len(calls) < 100
 
 
@@ -313,19 +329,31 @@ def test_a_run_that_went_on_from_a_checkpoint_is_judged_by_what_counts() -> None
     lines += [{"kind": "eval", "step": 20, "eval_loss": 9.0, "attempt": 1}]
     lines += [{**line, "step": step, "loss": 1.0, "attempt": 2} for step in range(11, 31)]
     series = Series.of_records([*lines, {"kind": "train", "step": "x"}, {"kind": "train", "step": 31, "loss": None}])
-    assert list(series.steps) == list(range(1, 31)) and list(series.losses[9:11]) == [9.0, 1.0] and not len(series.eval_steps)
+    assert (
+        list(series.steps) == list(range(1, 31))
+        and list(series.losses[9:11]) == [9.0, 1.0]
+        and not len(series.eval_steps)
+    )
 
 
-# ---- on the starter itself --------------------------------------------------------------------------------------------
+# ---- on the starter itself -----------------------------------------------------------------------
 
 
-def trained(space: Workspace, lines: list[dict[str, str]], data: dict[str, Any], **train: Any) -> tuple[RunFolder, list[Diagnosis]]:
+def trained(
+    space: Workspace, lines: list[dict[str, str]], data: dict[str, Any], **train: Any
+) -> tuple[RunFolder, list[Diagnosis]]:
     file = space.cache / "rows.jsonl"
     file.write_text("\n".join(map(json.dumps, lines)), "utf-8")
     source = DatasetStore(space.datasets, PRESETS).import_file(file, "rows").id
-    given = {"data": {"source": source, "max_length": 64, "train_on": "assistant"} | data, "adapter": {"r": 4}, "train": train}
+    given = {
+        "data": {"source": source, "max_length": 64, "train_on": "assistant"} | data,
+        "adapter": {"r": 4},
+        "train": train,
+    }
     run = Runs(space).create(
-        plan.resolve(Recipe.parse(given), "rows", has_card=False), "command", RunFacts.of({"advice": {"usual_rate": 1e-3}})
+        plan.resolve(Recipe.parse(given), "rows", has_card=False),
+        "command",
+        RunFacts.of({"advice": {"usual_rate": 1e-3}}),
     )
     spawn_worker(space, run).wait(300)
     status = run.status()
@@ -342,8 +370,12 @@ def test_a_rate_far_too_hot_on_the_starter_is_found(make_workspace: Callable[[],
 
 
 @pytest.mark.full
-def test_ten_rows_read_many_times_on_the_starter_are_found_to_be_overfitted(make_workspace: Callable[[], Workspace]) -> None:
-    lines = [json.loads(line) for line in (PRESETS / "samples" / "pirate_answers.jsonl").read_text("utf-8").splitlines()[:20]]
+def test_ten_rows_read_many_times_on_the_starter_are_found_to_be_overfitted(
+    make_workspace: Callable[[], Workspace],
+) -> None:
+    lines = [
+        json.loads(line) for line in (PRESETS / "samples" / "pirate_answers.jsonl").read_text("utf-8").splitlines()[:20]
+    ]
     sizes = {"num_train_epochs": 24, "per_device_train_batch_size": 5, "eval_steps": 8, "save_steps": 48}
     _, [finding] = trained(make_workspace(), lines, {"eval_fraction": 0.5}, learning_rate=2e-3, **sizes)
     assert finding.id == "overfitting" and finding.evidence.params["rows"] == 10

@@ -32,7 +32,11 @@ QUESTIONS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
         ("qwen3.5-9b", "qwen3-8b"),
         ("qwen3.8-27b", "gemma-4-12b", "deepseek-r1-distill-qwen-7b"),
     ),
-    "one I may sell": ("qwen3.5-4b", ("llama-3.1-8b-instruct",), ("aya-expanse-8b", "qwen2.5-3b-instruct", "exaone-4.0-1.2b")),
+    "one I may sell": (
+        "qwen3.5-4b",
+        ("llama-3.1-8b-instruct",),
+        ("aya-expanse-8b", "qwen2.5-3b-instruct", "exaone-4.0-1.2b"),
+    ),
     "is Gemma gated?": ("gemma-4-e4b", ("gemma-3-4b-it", "gemma-4-e2b"), ("qwen3.5-4b",)),
     "日语小模型 可商用": (
         "sarashina2.2-3b-instruct",
@@ -40,7 +44,11 @@ QUESTIONS: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
         ("qwen3-8b", "aya-expanse-8b"),
     ),
     "calls tools under 4B": ("qwen3.5-4b", ("qwen3-4b-instruct-2507", "lfm2.5-350m"), ("qwen3-8b", "gemma-3-4b-it")),
-    "thinks german": ("qwen3.5-4b", ("qwen3-8b", "granite-4.2-8b"), ("qwen3-4b-instruct-2507", "minicpm5-1b", "olmo-3-7b-think")),
+    "thinks german": (
+        "qwen3.5-4b",
+        ("qwen3-8b", "granite-4.2-8b"),
+        ("qwen3-4b-instruct-2507", "minicpm5-1b", "olmo-3-7b-think"),
+    ),
     "llama 27B for 24 GB": (
         "llama-3.1-8b-instruct",
         ("llama-2-13b-chat",),
@@ -90,7 +98,9 @@ READINGS: dict[str, Wish] = {
     "deutsch": Wish(language="de"),
     "kleines Modell, das ich verkaufen darf": Wish(billions=(0.0, wish.MEANT["small"][1]), sell=True),
     "höchstens 4B, spricht Japanisch und Deutsch": Wish(billions=(0.0, 4.0), language="ja", languages=("de",)),
-    "neuestes für Geschichten, ohne Grafikkarte": Wish(order="newest", topic="stories", billions=(0.0, 1.3), processor=True),
+    "neuestes für Geschichten, ohne Grafikkarte": Wish(
+        order="newest", topic="stories", billions=(0.0, 1.3), processor=True
+    ),
     "kann Werkzeuge aufrufen, ab 7B": Wish(tools=True, billions=(7.0, float("inf"))),
     "nemo français": Wish(language="fr", names=("nemo",)),
     "english and japanese": Wish(language="en", languages=("ja",)),
@@ -112,7 +122,8 @@ READINGS: dict[str, Wish] = {
     "what should I take for this PC": Wish(),  # was "sold" and "thinks"
     "a smarter one to start with": Wish(),  # was the starter
     "up to 8 GB": Wish(card_gb=8.0),  # "up" was a name
-    "for my laptop without a graphics card": Wish(processor=True, billions=(0.0, wish.MEANT["processor"][1])),  # was Wish()
+    # was Wish()
+    "for my laptop without a graphics card": Wish(processor=True, billions=(0.0, wish.MEANT["processor"][1])),
     "python": Wish(topic="code"),  # was near "phone"
 }
 
@@ -199,14 +210,30 @@ def test_what_a_word_means_is_the_limit_that_is_said(words: str) -> None:
 
 
 def test_an_odd_question_is_answered_all_the_same() -> None:
-    for words in ("\x00", "🦙" * 300, "(" * 50, "99999999 GB", "0B", "rtx", "- / .", "b b b 4b4b", "ｑｗｅｎ３　８Ｂ", "a" * 5000):
+    for words in (
+        "\x00",
+        "🦙" * 300,
+        "(" * 50,
+        "99999999 GB",
+        "0B",
+        "rtx",
+        "- / .",
+        "b b b 4b4b",
+        "ｑｗｅｎ３　８Ｂ",
+        "a" * 5000,
+    ):
         assert shelf.find(words, CARD).wish is not None
     assert ids("ｑｗｅｎ３　８Ｂ") == ids("qwen3 8b")
 
 
 def test_without_words_all_models_are_there_and_the_starter_leads() -> None:
     found = shelf.find("", CARD)
-    assert len(found.rows) == len(BY_ID) and found.rows[0].model.id == "starter" and not found.told and not found.wish.parts()
+    assert (
+        len(found.rows) == len(BY_ID)
+        and found.rows[0].model.id == "starter"
+        and not found.told
+        and not found.wish.parts()
+    )
     assert ids("a model for 12 GB")[0] != "starter" and ids("", asked=Wish(fits=True))[0] == "starter"
 
 
@@ -254,7 +281,9 @@ def test_without_a_card_the_processor_is_asked() -> None:
 def test_a_gate_has_its_page_and_an_open_model_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://mirror.example/")
     rows = {row.model.id: row for row in shelf.find("gemma", CARD).rows}
-    assert rows["gemma-3-4b-it"].gate == "http://mirror.example/google/gemma-3-4b-it" and rows["gemma-4-e4b"].gate is None
+    assert (
+        rows["gemma-3-4b-it"].gate == "http://mirror.example/google/gemma-3-4b-it" and rows["gemma-4-e4b"].gate is None
+    )
     assert not any(row.gate for row in shelf.find("without a gate", CARD).rows)
     assert all(row.gate for row in shelf.find("gated", CARD).rows)
 
@@ -280,7 +309,10 @@ def test_what_one_may_not_do_is_never_left_out() -> None:
 
 
 def test_what_was_understood_is_told_in_both_languages() -> None:
-    words = "newest small german that thinks and calls tools, apache, commercial, without a gate, fits with qlora, stories, multilingual"
+    words = (
+        "newest small german that thinks and calls tools, apache, commercial, without a gate, fits with qlora, "
+        "stories, multilingual"
+    )
     parts = wish.read(words).wish.parts()
     assert set(parts) >= {
         "language",
@@ -306,7 +338,9 @@ def test_the_words_of_the_shelf_are_words_and_the_models_languages_have_names() 
     assert all(isinstance(word, str) for words in presets["asks"].values() for word in words)
     assert {code for model in known_models() for code in model.languages} == set(presets["languages"])
     families = [*(model.family for model in known_models()), *(model.hub for model in known_models())]
-    assert all(any(name.startswith(maker) for name in families) for makers in presets["makers"].values() for maker in makers)
+    assert all(
+        any(name.startswith(maker) for name in families) for makers in presets["makers"].values() for maker in makers
+    )
     for topic in presets["topics"]:
         assert shelf.find("", CARD, Wish(topic=topic)).rows
 

@@ -21,7 +21,8 @@ from webui.run import better as shown
 from webui.state.services import Services
 
 QUESTIONS = tuple(
-    Scene(source="kept_apart", turns=(SceneTurn(role="user", content=f"Sum {n}?"),), answer=f"It is {n}.") for n in range(10)
+    Scene(source="kept_apart", turns=(SceneTurn(role="user", content=f"Sum {n}?"),), answer=f"It is {n}.")
+    for n in range(10)
 )
 
 

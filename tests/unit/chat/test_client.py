@@ -17,7 +17,8 @@ from tests.kit.runs import trained
 
 BASE = ChatTarget("starter")
 SMALL, LARGE = (
-    Card(index=i, name=f"RTX {i}", uuid=f"GPU-{i}", total_bytes=(i + 1) << 33, free_bytes=(i + 1) << 33) for i in range(2)
+    Card(index=i, name=f"RTX {i}", uuid=f"GPU-{i}", total_bytes=(i + 1) << 33, free_bytes=(i + 1) << 33)
+    for i in range(2)
 )
 
 

@@ -1,4 +1,5 @@
-"""A comparison as files: answers and verdicts are kept as they come, nobody knows who stands where, and the figures are honest."""
+"""A comparison as files: answers and verdicts are kept as they come, nobody knows who stands where, and the figures are
+honest."""
 
 from __future__ import annotations
 
@@ -24,7 +25,9 @@ from core.workspace.folder import Workspace
 from tests.kit.chat import Chat, pair_of
 from tests.kit.runs import trained
 
-PROMPTS = [Prompt(turns=({"role": "user", "content": f"Question {number}?"},), expected="base 1.0") for number in range(3)]
+PROMPTS = [
+    Prompt(turns=({"role": "user", "content": f"Question {number}?"},), expected="base 1.0") for number in range(3)
+]
 
 
 @pytest.fixture
@@ -48,7 +51,9 @@ def test_base_and_run_are_asked_at_once_and_every_strength_of_one_load(space: Wo
     assert [made.answers()[0, place].text for place in range(3)] == ["tuned 1.0", "base 1.0", "tuned 0.5"]
 
 
-def test_what_was_answered_before_the_worker_was_killed_is_not_asked_again(space: Workspace, both: PromptComparison) -> None:
+def test_what_was_answered_before_the_worker_was_killed_is_not_asked_again(
+    space: Workspace, both: PromptComparison
+) -> None:
     with pytest.raises(ChatError):
         list(contest.answer_missing(Chat(questions=2), space, both))
     with open(both.path / "answers.jsonl", "ab") as file:
@@ -70,7 +75,9 @@ def test_eight_questions_are_asked_together_and_an_answer_is_kept_as_it_ends(spa
     assert chat.together == [8, 8] and {prompt for prompt, _ in made.answers()} == set(range(11))
     chat = Chat()
     assert list(contest.answer_missing(chat, space, made))[-1] == (40, 40) and chat.together == [5, 4]
-    assert {answer.seconds for (prompt, _), answer in made.answers().items() if prompt > 15} == {0.125}, "half a second, of four"
+    assert {answer.seconds for (prompt, _), answer in made.answers().items() if prompt > 15} == {0.125}, (
+        "half a second, of four"
+    )
 
 
 def test_who_stands_where_stays_for_a_voter_and_is_chance_between_prompts(space: Workspace) -> None:
@@ -90,7 +97,9 @@ def test_votes_of_two_people_are_counted_and_the_newest_of_each_stands(both: Pro
     both.vote(0, side_of(1, 0, "you"), "you")
     both.vote(1, "equal", "me")
     both.vote(2, "both_bad", "me")
-    (both.path / "votes.jsonl").open("ab").write(b'{"prompt": 9, "left": 0, "right": 1, "verdict": "left"}\n[1]\nnonsense\n')
+    (both.path / "votes.jsonl").open("ab").write(
+        b'{"prompt": 9, "left": 0, "right": 1, "verdict": "left"}\n[1]\nnonsense\n'
+    )
     score = both.score()
     assert (score.wins, score.equal, score.both_bad, score.decided) == ((0, 2), 1, 1, 2)
     assert both.next_for("me") is None and both.next_for("you") == 1
@@ -108,7 +117,10 @@ def test_wilsons_interval_is_as_scipys_and_says_how_many_votes_are_missing() -> 
 def test_questions_come_from_rows_that_were_never_learned_the_same_each_time(space: Workspace) -> None:
     run, store = trained(space, "Pirate"), dataset_store(space)
     found = prompts_of(run, store, 6)
-    assert found == prompts_of(run, store, 6) and [prompt.source for prompt in found] == ["kept_apart"] * 3 + ["neutral"] * 2
+    assert (
+        found == prompts_of(run, store, 6)
+        and [prompt.source for prompt in found] == ["kept_apart"] * 3 + ["neutral"] * 2
+    )
     assert all(prompt.expected for prompt in found[:3]) and all(prompt.turns[-1]["role"] == "user" for prompt in found)
     assert len(prompts_of(run, store, 1)) == 1
 
@@ -117,7 +129,10 @@ def test_prompts_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("\ufeffOne?\n\nTwo?\n", "utf-8")
     (tmp_path / "b.jsonl").write_text('"One?"\n{"question": "Two?", "answer": "2"}\n', "utf-8")
     (tmp_path / "c.json").write_text('[{"prompt": "One?", "expected": "1"}]', "utf-8")
-    found = [[(one.asked, one.expected) for one in prompts_of_file(tmp_path / name)] for name in ("a.txt", "b.jsonl", "c.json")]
+    found = [
+        [(one.asked, one.expected) for one in prompts_of_file(tmp_path / name)]
+        for name in ("a.txt", "b.jsonl", "c.json")
+    ]
     assert found == [[("One?", None), ("Two?", None)], [("One?", None), ("Two?", "2")], [("One?", "1")]]
     whole = [{"role": "user", "content": "Said?"}, {"role": "assistant", "content": "Said."}]  # as chat sets have both
     (tmp_path / "d.jsonl").write_text(json.dumps({"prompt": "Asked?", "messages": whole}), "utf-8")
@@ -142,10 +157,14 @@ def test_prompts_that_were_written_are_read_as_they_were(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("name", "content", "key"),
     [
-        ("a.jsonl", b"{", "no_json"), ("a.json", b'{"prompt": "x"}', "no_list"), ("a.jsonl", b'{"text": "x"}', "no_prompt"), ("a.jsonl", b"3", "no_prompt"),
-        ("a.jsonl", b'{"messages": [{"role": "assistant", "content": "x"}]}', "no_prompt"), ("a.jsonl", b'{"messages": {"0": 1}}', "no_prompt"),
-        ("a.jsonl", b'{"messages": [{"role": "user", "content": " "}]}', "no_prompt"), ("a.txt", b"x" * (MOST_BYTES + 1), "too_large"),
-        ("a.txt", b"\xff\xfe\x00", "not_utf8"), ("a.json", b"[" * 100_000, "no_json"), ("missing.txt", None, "cannot_read"),
+        ("a.jsonl", b"{", "no_json"), ("a.json", b'{"prompt": "x"}', "no_list"), ("a.jsonl", b'{"text": "x"}',
+            "no_prompt"), ("a.jsonl", b"3", "no_prompt"),
+        ("a.jsonl", b'{"messages": [{"role": "assistant", "content": "x"}]}', "no_prompt"), ("a.jsonl",
+            b'{"messages": {"0": 1}}', "no_prompt"),
+        ("a.jsonl", b'{"messages": [{"role": "user", "content": " "}]}', "no_prompt"), ("a.txt",
+            b"x" * (MOST_BYTES + 1), "too_large"),
+        ("a.txt", b"\xff\xfe\x00", "not_utf8"), ("a.json", b"[" * 100_000, "no_json"), ("missing.txt", None,
+            "cannot_read"),
     ],
 )  # fmt: skip
 def test_a_file_that_holds_no_prompts_is_a_sentence(tmp_path: Path, name: str, content: bytes | None, key: str) -> None:
@@ -189,17 +208,27 @@ def test_the_command_names_contestants_and_counts_what_was_expected(
     named = ["base", "Pirate", "Pirate@0.5"]
     comparing.compare(named, prompts=tmp_path / "asked.jsonl", max_new_tokens=8, workspace=tmp_path, as_json=True)
     told = json.loads(capsys.readouterr().out)
-    assert [(one["label"], one["as_expected"], one["expected"], one["tokens_per_second"]) for one in told["contestants"]] == [
+    assert [(one["label"], one["as_expected"], one["expected"],
+        one["tokens_per_second"]) for one in told["contestants"]] == [
         ("base", 3, 3, 18.0), ("Pirate", 0, 3, 18.0), ("Pirate@0.5", 0, 3, 18.0)
     ]  # fmt: skip
-    assert told["prompts"][0]["answers"] == ["base 1.0", "tuned 1.0", "tuned 0.5"] and told["prompts"][0]["same_beginning"] == 0
+    assert (
+        told["prompts"][0]["answers"] == ["base 1.0", "tuned 1.0", "tuned 0.5"]
+        and told["prompts"][0]["same_beginning"] == 0
+    )
     for words in ([], ["base"], ["nobody"], ["Pirate@3"], ["Pirate@checkpoint-7"]):
         with pytest.raises(GarageError):
             comparing.named_contestants(space, words)
 
 
 def test_where_texts_begin_to_differ() -> None:
-    assert [same_beginning(texts) for texts in ([], ["abc"], ["abc", "abd"], ["a", ""], ["海盗", "海豚"])] == [0, 3, 2, 0, 1]
+    assert [same_beginning(texts) for texts in ([], ["abc"], ["abc", "abd"], ["a", ""], ["海盗", "海豚"])] == [
+        0,
+        3,
+        2,
+        0,
+        1,
+    ]
 
 
 def test_a_question_that_a_model_has_no_room_for_is_left_out_and_the_others_are_judged(
@@ -231,8 +260,13 @@ def test_two_quantisations_of_a_base_are_loaded_by_turn(space: Workspace) -> Non
     assert [(load.run, load.four_bit) for load in chat.loads] == [(run.id, True), (run.id, False), (None, False)]
     assert chat.asked == [(True, True, 0.5)] * 3 + [(True, False, 1.0)] * 6  # the base in 4 bit beside the run in 4 bit
     alone = comparing.named_contestants(space, ["base:starter@4bit", "base:starter@16bit"])
-    assert [one.run for one in alone] == ["", ""] and list(contest.answer_missing(Chat(), space, PromptComparison.create(space, PROMPTS, alone)))[-1] == (6, 6)  # fmt: skip
-    for words, key in ((["base:starter"], "no_run"), (["base@0.5", "Pirate"], "base_how"), (["base:starter@x"], "base_how")):
+    assert [one.run for one in alone] == ["", ""] and list(contest.answer_missing(Chat(), space,
+        PromptComparison.create(space, PROMPTS, alone)))[-1] == (6, 6)  # fmt: skip
+    for words, key in (
+        (["base:starter"], "no_run"),
+        (["base@0.5", "Pirate"], "base_how"),
+        (["base:starter@x"], "base_how"),
+    ):
         with pytest.raises(GarageError) as refused:
             comparing.compare(words, workspace=space.root, prompts=None)
         assert refused.value.message.key == f"compare.{key}"
@@ -241,7 +275,9 @@ def test_two_quantisations_of_a_base_are_loaded_by_turn(space: Workspace) -> Non
 def test_a_further_run_its_parent_and_the_base_under_both(space: Workspace) -> None:
     parent, child, chat = trained(space, "Pirate"), trained(space, "Pirate further"), Chat()
     child.add_facts(RunFacts(parent=Parent(run=parent.id, name=parent.name, step=60)))
-    made = PromptComparison.create(space, PROMPTS, comparing.named_contestants(space, ["base", "Pirate", "Pirate further"]))
+    made = PromptComparison.create(
+        space, PROMPTS, comparing.named_contestants(space, ["base", "Pirate", "Pirate further"])
+    )
     assert list(contest.answer_missing(chat, space, made))[-1] == (9, 9)
     assert [load.run for load in chat.loads] == [parent.id, child.id] and not any(load.four_bit for load in chat.loads)
     assert chat.loads[1].adapter == child.adapter, "its own adapter holds the parent's: on the bare base"
@@ -272,17 +308,22 @@ def test_one_that_cannot_answer_is_a_sentence_and_the_others_answer(space: Works
     """It ended the comparison where it stood, before those behind it were asked, at each start again."""
     parent, spoilt, other = (trained(space, name) for name in ("Pirate", "Spoilt", "Other"))
     at_load = what == "an adapter of another base"
-    why = ChatError("adapter.other_base", folder="adapter", found="a", model="b", first="c") if at_load else ChatError("chat.not_finite")  # fmt: skip
+    why = ChatError("adapter.other_base", folder="adapter", found="a", model="b",
+        first="c") if at_load else ChatError("chat.not_finite")  # fmt: skip
     made = PromptComparison.create(space, PROMPTS, comparing.named_contestants(space, ["Pirate", "Spoilt", "Other"]))
     for _ in range(2):
         with pytest.raises(ChatError) as refused:
             list(contest.answer_missing(Failing(spoilt.id, why, at_load), space, made))
         assert refused.value.message.key == why.message.key
         assert {place for _, place in made.answers()} == {0, 2} and made.missing() == [(0, 1), (1, 1), (2, 1)]
-    assert parent.id != other.id and list(contest.answer_missing(Chat(), space, made))[-1] == (9, 9), "mended, it goes on"
+    assert parent.id != other.id and list(contest.answer_missing(Chat(), space, made))[-1] == (9, 9), (
+        "mended, it goes on"
+    )
 
 
-def test_an_evaluation_whose_run_was_deleted_keeps_its_answers_and_is_judged(space: Workspace, both: PromptComparison) -> None:
+def test_an_evaluation_whose_run_was_deleted_keeps_its_answers_and_is_judged(
+    space: Workspace, both: PromptComparison
+) -> None:
     """Its answers could not even be shown again by --resume."""
     with pytest.raises(ChatError):
         list(contest.answer_missing(Chat(questions=2), space, both))

@@ -1,4 +1,5 @@
-"""Conversations as files: found by their words, a branch for each time they were asked again, and nothing half written."""
+"""Conversations as files: found by their words, a branch for each time they were asked again, and nothing half
+written."""
 
 from __future__ import annotations
 
@@ -23,7 +24,9 @@ def kept(tmp_path: Path) -> Conversations:
     return Conversations(Workspace.open(tmp_path))
 
 
-def test_a_conversation_is_named_by_its_question_found_by_its_words_and_exported(kept: Conversations, tmp_path: Path) -> None:
+def test_a_conversation_is_named_by_its_question_found_by_its_words_and_exported(
+    kept: Conversations, tmp_path: Path
+) -> None:
     rain = kept.begin("run:a", "Pirate", branch("What is rain?", "Water, arr!"))
     other = kept.begin("run:a", "Pirate", branch("你好", "Ahoy"))
     kept.save(other.with_branch(branch("你好", "Ahoy", "And?")))
@@ -46,7 +49,9 @@ def test_asked_again_is_another_branch_and_the_same_answer_is_none(kept: Convers
     same = begun.with_branch(branch("Rain?", "Water."))
     assert (len(same.branches), same.at) == (1, 0)
     picked = other.with_branch(branch("Rain?", "Water."))
-    assert (len(picked.branches), picked.at) == (2, 0), "the earlier answer was the better one: its branch is shown again"
+    assert (len(picked.branches), picked.at) == (2, 0), (
+        "the earlier answer was the better one: its branch is shown again"
+    )
 
 
 @pytest.mark.parametrize("id", [None, "", "..", "../../x", "a/b", {"a": 1}, "no-such", "x" * 500])
@@ -56,7 +61,9 @@ def test_what_is_no_conversation_is_a_sentence(kept: Conversations, id: Any) -> 
             act(id)
 
 
-def test_a_full_disk_is_a_sentence_and_the_file_stays_as_it_was(kept: Conversations, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_a_sentence_and_the_file_stays_as_it_was(
+    kept: Conversations, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = kept.begin("run:a", "Pirate", branch("Rain?", "Water."))
 
     def full(*_: Any) -> None:

@@ -1,4 +1,5 @@
-"""Corrections and votes become rows of one set for each that answers: learned as they should be, and the worse answer kept."""
+"""Corrections and votes become rows of one set for each that answers: learned as they should be, and the worse answer
+kept."""
 
 from __future__ import annotations
 
@@ -37,7 +38,9 @@ def test_a_correction_is_a_row_and_a_pair_with_its_whole_context(space: Workspac
     first = [corrections.row(TURNS, "<think>\nWet.\n</think>\n\nWater, arr!", "Water.")]
     info, added = corrections.keep(space, store, "run:a", "Corrections of Pirate", first)
     assert (info.name, added, info.good_rows) == ("Corrections of Pirate", 1, 1)
-    again, added = corrections.keep(space, store, "run:a", "Another name", [*first, corrections.row(TURNS[1:2], "Me, arr!", "")])
+    again, added = corrections.keep(
+        space, store, "run:a", "Another name", [*first, corrections.row(TURNS[1:2], "Me, arr!", "")]
+    )
     assert (again.id, added, again.good_rows, again.version) == (info.id, 1, 2, 1)
     one, other = (example.as_dict() for _, example in dataset_store(space).rows(info.id))
     assert one["messages"] == [*TURNS, {"role": "assistant", "content": "Water, arr!", "reasoning": "Wet."}]
@@ -48,16 +51,24 @@ def test_a_correction_is_a_row_and_a_pair_with_its_whole_context(space: Workspac
     assert store.get(info.id).good_rows == 2
 
 
-def test_another_run_with_the_same_words_has_a_set_of_its_own_and_so_has_a_file_of_them(space: Workspace, tmp_path: Path) -> None:
+def test_another_run_with_the_same_words_has_a_set_of_its_own_and_so_has_a_file_of_them(
+    space: Workspace, tmp_path: Path
+) -> None:
     store, rows = dataset_store(space), [corrections.row(TURNS, "Water, arr!", "Water.")]
-    found = [corrections.keep(space, store, who, "Mine", rows)[0].id for who in ("run:a", "run:b", "base:starter", "run:a")]
+    found = [
+        corrections.keep(space, store, who, "Mine", rows)[0].id for who in ("run:a", "run:b", "base:starter", "run:a")
+    ]
     (tmp_path / "same.jsonl").write_bytes(store.path(found[0]).read_bytes())
     assert len({*found, store.import_file(tmp_path / "same.jsonl").id}) == 4 and found[0] == found[3]
 
 
 @pytest.mark.parametrize(
     ("turns", "better", "worse", "key"),
-    [([], "a", "b", "chat.no_question"), (TURNS, " ", "b", "corrections.empty"), (TURNS, "b ", "b", "corrections.same")],
+    [
+        ([], "a", "b", "chat.no_question"),
+        (TURNS, " ", "b", "corrections.empty"),
+        (TURNS, "b ", "b", "corrections.same"),
+    ],
 )
 def test_what_corrects_nothing_is_a_sentence(turns: Any, better: str, worse: str, key: str) -> None:
     with pytest.raises(ChatError) as caught:
@@ -85,13 +96,23 @@ def voted(space: Workspace) -> PromptComparison:
     made = PromptComparison.create(space, prompts, pair_of(trained(space, "Pirate"), "Base", "Pirate"))
     for prompt in range(5):
         for contestant, text in enumerate(("Yes.", "Yes." if prompt == 2 else "Aye!")):
-            made.add(Answered(prompt=prompt, contestant=contestant, text=text, tokens=9, seconds=1.0, finish_reason="stop"))
+            made.add(
+                Answered(prompt=prompt, contestant=contestant, text=text, tokens=9, seconds=1.0, finish_reason="stop")
+            )
 
     def vote(prompt: int, voter: str, contestant: int) -> None:
         verdict: Verdict = "left" if made.sides(prompt, voter)[0] == contestant else "right"
         made.vote(prompt, verdict, voter)
 
-    for prompt, voter, contestant in ((0, "a", 1), (0, "b", 1), (0, "c", 0), (1, "a", 1), (1, "b", 0), (2, "a", 1), (4, "a", 0)):
+    for prompt, voter, contestant in (
+        (0, "a", 1),
+        (0, "b", 1),
+        (0, "c", 0),
+        (1, "a", 1),
+        (1, "b", 0),
+        (2, "a", 1),
+        (4, "a", 0),
+    ):
         vote(prompt, voter, contestant)
     made.vote(3, "both_bad", "a")
     return made
@@ -99,7 +120,8 @@ def voted(space: Workspace) -> PromptComparison:
 
 def test_votes_become_pairs_where_one_answer_won_and_are_added_once(space: Workspace, capsys: Any) -> None:
     judged = voted(space)
-    pairs = [(row["messages"][0]["content"], row["messages"][-1]["content"], row["rejected"][-1]["content"]) for row in corrections.of_votes(judged)]  # fmt: skip
+    pairs = [(row["messages"][0]["content"], row["messages"][-1]["content"],
+        row["rejected"][-1]["content"]) for row in corrections.of_votes(judged)]  # fmt: skip
     assert pairs == [("Question 0?", "Aye!", "Yes."), ("Question 4?", "Yes.", "Aye!")]
     for added in (2, 0):
         comparing.pairs(judged.id, str(space.root), as_json=True)

@@ -32,16 +32,30 @@ def template(name: str) -> ChatTemplate:
         ("lfm2_2_5", "<|tool_call_start|>[f(a=1)]<|tool_call_end|>", "<tool_call>[f(a=1)]</tool_call>"),
         ("gemma4_v5", "a < b and <|chan", "a < b and <|chan"),
         ("gptoss", "<|channel|>analysis<|message|>It never ends", "<think>\nIt never ends"),
-        ("gptoss", ' to=functions.f<|channel|>commentary json<|message|>{"a": 1}<|call|>', ' <tool_call>f {"a": 1}</tool_call>'),
-        ("gptoss", '<|channel|>commentary to=functions.f <|constrain|>json<|message|>{"a": 1}', '<tool_call>f {"a": 1}'),
         (
             "gptoss",
-            "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>commentary to=functions.f <|constrain|>json<|message|>{}",
+            ' to=functions.f<|channel|>commentary json<|message|>{"a": 1}<|call|>',
+            ' <tool_call>f {"a": 1}</tool_call>',
+        ),
+        (
+            "gptoss",
+            '<|channel|>commentary to=functions.f <|constrain|>json<|message|>{"a": 1}',
+            '<tool_call>f {"a": 1}',
+        ),
+        (
+            "gptoss",
+            (
+                "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>commentary to=functions.f "
+                "<|constrain|>json<|message|>{}"
+            ),
             "<think>\nHm.</think>\n\n<tool_call>f {}",
         ),
         (
             "gptoss",
-            "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant to=functions.f<|channel|>commentary json<|message|>{}<|call|>",
+            (
+                "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant to=functions.f<|channel|>commentary "
+                "json<|message|>{}<|call|>"
+            ),
             "<think>\nHm.</think>\n\n<tool_call>f {}</tool_call>",
         ),
     ],
@@ -55,8 +69,14 @@ def test_what_a_family_writes_is_told_in_common_words(name: str, written: str, t
 
 def test_a_thought_of_gpt_oss_and_a_call_of_gemma_4_are_folded() -> None:
     thought = answered([], Retelling(marks_of(template("gptoss"))).add(GPT_OSS + " "), "Thinking", "Call")
-    assert "lg-thought" in thought[0]["content"] and "Two and two." in thought[0]["content"] and "It is 4." in thought[1]["content"]
-    call = answered([], Retelling(marks_of(template("gemma4_v5"))).add(f"<|tool_call>{CALL}<tool_call|>"), "Thinking", "Call")
+    assert (
+        "lg-thought" in thought[0]["content"]
+        and "Two and two." in thought[0]["content"]
+        and "It is 4." in thought[1]["content"]
+    )
+    call = answered(
+        [], Retelling(marks_of(template("gemma4_v5"))).add(f"<|tool_call>{CALL}<tool_call|>"), "Thinking", "Call"
+    )
     assert "lg-call" in call[0]["content"] and "get_weather" in call[0]["content"]
 
 
@@ -73,7 +93,9 @@ class Letters:
 
     def encode(self, text: str) -> list[int]:
         parts = re.split(f"({'|'.join(map(re.escape, self.special))})", text)
-        return [id for part in parts for id in ([-1 - self.special.index(part)] if part in self.special else map(ord, part))]
+        return [
+            id for part in parts for id in ([-1 - self.special.index(part)] if part in self.special else map(ord, part))
+        ]
 
     def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str:
         return "".join(chr(id) if id >= 0 else "" if skip_special_tokens else self.special[-1 - id] for id in ids)
@@ -84,6 +106,12 @@ def test_the_stream_of_an_answer_tells_them_token_by_token() -> None:
 
     tokenizer = Letters("<|channel|>", "<|message|>", "<|end|>", "<|start|>")
     stream = TextStream(tokenizer, marks_of(template("gptoss")))  # type: ignore[arg-type]
-    assert "".join(map(stream.add, tokenizer.encode(GPT_OSS))) + stream.rest() == "<think>\nTwo and two.</think>\n\nIt is 4."
+    assert (
+        "".join(map(stream.add, tokenizer.encode(GPT_OSS))) + stream.rest()
+        == "<think>\nTwo and two.</think>\n\nIt is 4."
+    )
     plain = TextStream(tokenizer)  # type: ignore[arg-type]
-    assert "".join(map(plain.add, tokenizer.encode(GPT_OSS))) + plain.rest() == "analysisTwo and two.assistantfinalIt is 4."
+    assert (
+        "".join(map(plain.add, tokenizer.encode(GPT_OSS))) + plain.rest()
+        == "analysisTwo and two.assistantfinalIt is 4."
+    )

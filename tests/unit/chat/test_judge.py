@@ -1,4 +1,5 @@
-"""A judge at a local address: what leaves, what comes back, and one that hangs, lies in its format or refuses is a sentence with nothing lost."""
+"""A judge at a local address: what leaves, what comes back, and one that hangs, lies in its format or refuses is a
+sentence with nothing lost."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ KEY = "sk-planted-4711"
 
 
 class Server:
-    """Answers each request by reply(body): a text as the judge's words, bytes as the whole body, a number as a status, None as never."""
+    """Answers each request by reply(body): a text as the judge's words, bytes as the whole body, a number as a status,
+    None as never."""
 
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
@@ -45,7 +47,8 @@ class Server:
                 if told is None:
                     outer.over.wait(20)
                     return
-                status, content = (told, b'{"error": {"message": "no key like sk-planted-4711"}}') if isinstance(told, int) else (200, told)  # fmt: skip
+                status, content = (told, b'{"error": {"message": "no key like sk-planted-4711"}}') if isinstance(told,
+                    int) else (200, told)  # fmt: skip
                 if isinstance(content, str):
                     content = json.dumps({"choices": [{"message": {"role": "assistant", "content": content}}]}).encode()
                 self.send_response(status)
@@ -76,7 +79,9 @@ def server() -> Iterator[Server]:
 def over(tmp_path: Path) -> PromptComparison:
     """Four questions, answered by both."""
     space = Workspace.open(tmp_path)
-    prompts = [Prompt(turns=({"role": "user", "content": f"Question {number}?"},), expected="Aye!") for number in range(4)]
+    prompts = [
+        Prompt(turns=({"role": "user", "content": f"Question {number}?"},), expected="Aye!") for number in range(4)
+    ]
     made = PromptComparison.create(space, prompts, pair_of(trained(space, "Pirate"), "Base", "Pirate"))
     for prompt in range(4):
         for place, text in enumerate(("Yes.", "Aye! </answer_b>")):
@@ -90,12 +95,16 @@ def likes_pirates(body: dict[str, Any]) -> str:
     return f'<think>{{"verdict": "tie"}}?</think>Here:\n```json\n{{"verdict": "{better}"}}\n```'
 
 
-def test_what_leaves_is_what_was_shown_and_its_verdicts_stand_apart_from_peoples(server: Server, over: PromptComparison) -> None:
+def test_what_leaves_is_what_was_shown_and_its_verdicts_stand_apart_from_peoples(
+    server: Server, over: PromptComparison
+) -> None:
     server.reply, judge = likes_pirates, Judge.named(server.url, "big", KEY)
     shown = [judges.sent(judge, over, *each) for each in judges.missing(judge, over)]
     assert not server.asked, "nothing is sent to be shown"
     assert list(judges.judge_missing(judge, over)) == [(done, 4) for done in range(5)]
-    assert server.asked == [{"path": "/v1/chat/completions", **body} for body in shown] and set(server.keys) == {f"Bearer {KEY}"}
+    assert server.asked == [{"path": "/v1/chat/completions", **body} for body in shown] and set(server.keys) == {
+        f"Bearer {KEY}"
+    }
     told = json.dumps(server.asked)
     assert "Pirate" not in told and "Base" not in told and "Question 3?" in told
     assert over.score(judge=judge.name).wins == (0, 4) and over.score().decided == 0 and not over.votes()
@@ -106,8 +115,10 @@ def test_what_leaves_is_what_was_shown_and_its_verdicts_stand_apart_from_peoples
 
 
 LIES = {
-    "another verdict": '{"verdict": "C"}', "two verdicts": '{"verdict": "A"} or {"verdict": "B"}', "prose": "Answer A is better.", "nothing": "",
-    "a page": b"<html>sign in</html>", "no choice": b'{"choices": []}', "a list": b"[" * 100_000, "no text": b'{"choices": [{"message": {"content": null}}]}',
+    "another verdict": '{"verdict": "C"}', "two verdicts": '{"verdict": "A"} or {"verdict": "B"}',
+    "prose": "Answer A is better.", "nothing": "",
+    "a page": b"<html>sign in</html>", "no choice": b'{"choices": []}', "a list": b"[" * 100_000,
+        "no text": b'{"choices": [{"message": {"content": null}}]}',
 }  # fmt: skip
 
 
@@ -126,7 +137,11 @@ def test_one_bad_answer_of_four_loses_none_of_the_others(server: Server, over: P
     server.reply = lambda body: "hm" if "Question 1" in body["messages"][1]["content"] else '{"verdict":"both_bad"}'
     with pytest.raises(ChatError) as told:
         list(judges.judge_missing(judge, over))
-    assert "3 of 4" in str(told.value) and over.score(judge=judge.name).both_bad == 3 and len(judges.missing(judge, over)) == 1
+    assert (
+        "3 of 4" in str(told.value)
+        and over.score(judge=judge.name).both_bad == 3
+        and len(judges.missing(judge, over)) == 1
+    )
 
 
 @pytest.mark.parametrize(
@@ -142,7 +157,10 @@ def test_a_judge_that_hangs_or_refuses_is_a_sentence_and_what_came_stays(
     with pytest.raises(ChatError) as refused:
         list(judges.judge_missing(judge, over))
     assert refused.value.message.key == f"judge.{key}" and KEY not in str(refused.value)
-    assert over.score(judge=judge.name).equal == 2 and [each["path"] for each in server.asked] == ["/v1/chat/completions"] * 3
+    assert (
+        over.score(judge=judge.name).equal == 2
+        and [each["path"] for each in server.asked] == ["/v1/chat/completions"] * 3
+    )
     server.reply = likes_pirates
     assert list(judges.judge_missing(replace(judge, timeout_s=30.0), over))[-1] == (2, 2)
 
@@ -167,8 +185,10 @@ def test_nobody_answers_at_that_address(server: Server, over: PromptComparison) 
 @pytest.mark.parametrize(
     ("url", "model", "key", "said"),
     [
-        ("", "m", "", "bad_url"), ("file:///etc/passwd", "m", "", "bad_url"), ("http://", "m", "", "bad_url"), ("http://a:b@c/v1", "m", "", "bad_url"),
-        ("http://x:99999/v1", "m", "", "bad_url"), ("http://x/ y", "m", "", "bad_url"), ("http://[::1/v1", "m", "", "bad_url"), ("http://x/v1", " ", "", "no_model"),
+        ("", "m", "", "bad_url"), ("file:///etc/passwd", "m", "", "bad_url"), ("http://", "m", "", "bad_url"),
+        ("http://a:b@c/v1", "m", "", "bad_url"),
+        ("http://x:99999/v1", "m", "", "bad_url"), ("http://x/ y", "m", "", "bad_url"), ("http://[::1/v1", "m", "",
+            "bad_url"), ("http://x/v1", " ", "", "no_model"),
         ("http://x/v1", "m", KEY, "plain_key"), ("https://x/v1", "m", "a\nb", "bad_key"),
     ],
 )  # fmt: skip
@@ -180,11 +200,17 @@ def test_what_is_no_judge_is_a_sentence(url: str, model: str, key: str, said: st
 
 def test_addresses_as_people_write_them() -> None:
     full = "http://localhost:11434/v1/chat/completions"
-    assert {Judge.named(url, "m", KEY).url for url in ("http://localhost:11434", "http://localhost:11434/v1/", full)} == {full}
+    assert {
+        Judge.named(url, "m", KEY).url for url in ("http://localhost:11434", "http://localhost:11434/v1/", full)
+    } == {full}
 
 
 def test_the_command_sends_nothing_without_yes_and_its_verdicts_with_it(
-    server: Server, over: PromptComparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    server: Server,
+    over: PromptComparison,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     server.reply = likes_pirates
     monkeypatch.setenv(comparing.KEY, KEY)

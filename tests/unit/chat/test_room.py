@@ -47,7 +47,9 @@ def test_an_8b_model_that_does_not_fit_is_said_with_both_numbers(
 
 
 def test_what_is_stored_in_4_bit_is_not_told_to_be_loaded_in_4_bit() -> None:
-    packed = ModelShape.from_config(LLAMA | {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}})
+    packed = ModelShape.from_config(
+        LLAMA | {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
+    )
     said = too_little(packed, Setup(), 1 * GIB)
     assert said and said.params["advice"]["key"] == "chat.close_others"
 

@@ -53,19 +53,27 @@ def test_sets_are_found_with_rows_size_licence_and_gate(hub: FakeHub, run: Run) 
 
 
 def test_a_set_is_shown_with_its_parts_and_first_rows(hub: FakeHub, run: Run, tmp_path: Path) -> None:
-    kit.put_parts(hub, NAME, {"en/train": [kit.pirates(1_500)], "de/train": [kit.pirates(3)]}, cardData={"license": "mit"})
+    kit.put_parts(
+        hub, NAME, {"en/train": [kit.pirates(1_500)], "de/train": [kit.pirates(3)]}, cardData={"license": "mit"}
+    )
     code, out, _ = run("show", NAME)
     assert code == 0 and all(
-        word in out for word in ("licence mit", "en:train", "1,500 rows", "de:train", "question: What is thing number 0?")
+        word in out
+        for word in ("licence mit", "en:train", "1,500 rows", "de:train", "question: What is thing number 0?")
     )
     told = json.loads(run("show", f"{NAME}:de", "--json")[1])
-    assert told["chosen"]["config"] == "de" and told["first_rows"]["rows"][0] == kit.pirates(1)[0] and len(told["parts"]) == 2
+    assert (
+        told["chosen"]["config"] == "de"
+        and told["first_rows"]["rows"][0] == kit.pirates(1)[0]
+        and len(told["parts"]) == 2
+    )
     assert not list((tmp_path / "ws").rglob("*.parquet")), "nothing is downloaded"
 
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("pirates", "is not a dataset name on the Hub"), (f"{NAME}:fr", "has no part “fr”. It has: en:train"), ("owner/pirate-tall", "Did you mean one of these")],
+    [("pirates", "is not a dataset name on the Hub"), (f"{NAME}:fr", "has no part “fr”. It has: en:train"),
+        ("owner/pirate-tall", "Did you mean one of these")],
 )  # fmt: skip
 def test_what_cannot_be_shown_is_one_sentence_and_two(hub: FakeHub, run: Run, name: str, said: str) -> None:
     kit.put_parts(hub, NAME, {"en/train": [kit.pirates(3)]})
@@ -82,7 +90,9 @@ def test_a_gated_set_is_shown_without_its_rows_and_says_what_to_accept(hub: Fake
     assert told["first_rows"] is None and told["message"]["key"] == "hub.gated" and told["gated"] is True
 
 
-def test_a_part_is_added_and_a_recipe_may_name_it(hub: FakeHub, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_is_added_and_a_recipe_may_name_it(
+    hub: FakeHub, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fetch_here(monkeypatch)
     kit.put_parts(hub, NAME, {"en/train": [kit.pirates(120), kit.pirates(30, first=120)]}, cardData={"license": "mit"})
     space = Workspace.open(tmp_path / "ws")
@@ -90,7 +100,9 @@ def test_a_part_is_added_and_a_recipe_may_name_it(hub: FakeHub, run: Run, tmp_pa
         dataset_id(space, NAME, tmp_path)
     code, out, err = run("add", NAME)
     assert (code, out) == (0, "") and "is here as pirate-talk-en-train: 150 of 150 rows" in err
-    assert dataset_id(space, NAME, tmp_path) == dataset_id(space, f"{NAME}:en:train", tmp_path) == "pirate-talk-en-train"
+    assert (
+        dataset_id(space, NAME, tmp_path) == dataset_id(space, f"{NAME}:en:train", tmp_path) == "pirate-talk-en-train"
+    )
     told = json.loads(run("add", NAME, "--rows", "20", "--json")[1])
     assert (told["rows"], told["origin_name"], told["licence"]) == (20, f"{NAME}:en:train[:20]", "mit") and len(
         told["revision"]
@@ -99,7 +111,9 @@ def test_a_part_is_added_and_a_recipe_may_name_it(hub: FakeHub, run: Run, tmp_pa
         dataset_id(space, "data/missing.jsonl", tmp_path)
 
 
-def test_columns_with_other_names_are_said_when_it_is_added(hub: FakeHub, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_columns_with_other_names_are_said_when_it_is_added(
+    hub: FakeHub, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fetch_here(monkeypatch)
     rows = [{"a": row["question"], "b": "x", "c": row["answer"]} for row in kit.pirates(30)]
     kit.put_parts(hub, NAME, {"en/train": [rows]})

@@ -22,7 +22,9 @@ RUN = SimpleNamespace(recipe=lambda: SimpleNamespace(model=SimpleNamespace(id="s
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Of a finished export; nothing on PATH, and a family that Ollama knows from 0.40.12 on."""
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    monkeypatch.setattr(handing, "Models", lambda space: SimpleNamespace(shape=lambda id: SimpleNamespace(model_type="lfm3")))
+    monkeypatch.setattr(
+        handing, "Models", lambda space: SimpleNamespace(shape=lambda id: SimpleNamespace(model_type="lfm3"))
+    )
     monkeypatch.setattr(program.Path, "home", lambda: tmp_path)
     export = tmp_path / "2026-11-28_海盗_abc123-gguf"
     export.mkdir()
@@ -41,10 +43,15 @@ def result() -> ExportResult:
 def test_ollama_gets_the_file_and_says_its_first_words(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     there = script(folder.parent / "bin")
     said = Receiver.find("ollama", SimpleNamespace(), RUN).take(result(), folder, quiet=False)["ollama"]
-    assert said == {"name": "lora-garage/tuned-abc123", "question": program.QUESTION, "answer": "Arr, matey!", "replaced": False}
-    assert repr(["create", "lora-garage/tuned-abc123", "-f", str(folder / "Modelfile")]) in (there.parent / "asked").read_text(
-        "utf-8"
-    )
+    assert said == {
+        "name": "lora-garage/tuned-abc123",
+        "question": program.QUESTION,
+        "answer": "Arr, matey!",
+        "replaced": False,
+    }
+    assert repr(["create", "lora-garage/tuned-abc123", "-f", str(folder / "Modelfile")]) in (
+        there.parent / "asked"
+    ).read_text("utf-8")
     assert "Arr, matey!" in (words := capsys.readouterr().err) and "ollama run lora-garage/tuned-abc123" in words
 
 

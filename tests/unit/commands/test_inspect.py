@@ -25,21 +25,27 @@ def asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
 
 
 MESSAGES = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]
-CHAT = "\n".join(f"12/03/2025, {hour}:00 - {who}: {hour}" for hour, who in ((10, "Maria"), (11, "Jo"), (18, "Maria"), (19, "Jo")))
+CHAT = "\n".join(
+    f"12/03/2025, {hour}:00 - {who}: {hour}" for hour, who in ((10, "Maria"), (11, "Jo"), (18, "Maria"), (19, "Jo"))
+)
 
 
 @pytest.mark.parametrize(
     ("name", "content", "kind", "columns"),
     [
         ("a.jsonl", json.dumps(SAID), "instruction", {"question": ("question", False), "answer": ("answer", False)}),
-        ("a.csv", "Frage;Antwort\nWas ist denn Regen?;Wasser vom Himmel da oben.\n", "instruction", {"Frage": ("question", True), "Antwort": ("answer", True)}),
-        ("a.jsonl", json.dumps({"messages": MESSAGES, "source": "web"}), "chat", {"messages": ("messages", False), "source": (None, False)}),
+        ("a.csv", "Frage;Antwort\nWas ist denn Regen?;Wasser vom Himmel da oben.\n", "instruction",
+            {"Frage": ("question", True), "Antwort": ("answer", True)}),
+        ("a.jsonl", json.dumps({"messages": MESSAGES, "source": "web"}), "chat", {"messages": ("messages", False),
+            "source": (None, False)}),
         ("a.txt", CHAT, "chat", {"messages": ("messages", False)}),
         ("a.txt", "One day it rained.\n\nThen it did not.", "text", {"text": ("text", False)}),
         ("a.jsonl", json.dumps({"prompt": "Why?", "chosen": "Because.", "rejected": "No."}), "preference", None),
     ],
 )  # fmt: skip
-def test_a_file_says_its_kind_its_columns_and_its_first_rows(asked, name: str, content: str, kind: str, columns: Any) -> None:
+def test_a_file_says_its_kind_its_columns_and_its_first_rows(
+    asked, name: str, content: str, kind: str, columns: Any
+) -> None:
     code, said, _ = asked(name, content)
     assert (code, said["kind"], said["questions"]) == (0, kind, []) and 1 <= len(said["examples"]) <= 3
     if columns:
@@ -49,15 +55,18 @@ def test_a_file_says_its_kind_its_columns_and_its_first_rows(asked, name: str, c
 def test_columns_of_the_names_that_a_kept_sentence_has_are_columns(asked) -> None:
     row = {"key": SAID["question"], "params": SAID["answer"]}
     code, said, _ = asked("a.jsonl", json.dumps(row), "--columns", "question=key,answer=params")
-    assert code == 0 and {name: each["role"] for name, each in said["columns"].items()} == {"key": "question", "params": "answer"}
+    assert code == 0 and {name: each["role"] for name, each in said["columns"].items()} == {
+        "key": "question",
+        "params": "answer",
+    }
 
 
 def test_what_is_left_out_and_what_is_found_is_counted_with_its_reason(asked) -> None:
     rows = [SAID | {"page": 3}, SAID | {"question": "Who are {{name}} and why?"}]
     _, said, _ = asked("a.jsonl", "\n".join(map(json.dumps, rows)))
-    assert [(each["count"], "page" in each["what"]["sentence"], bool(each["why"]["sentence"])) for each in said["left_out"]] == [
-        (1, True, True)
-    ]
+    assert [
+        (each["count"], "page" in each["what"]["sentence"], bool(each["why"]["sentence"])) for each in said["left_out"]
+    ] == [(1, True, True)]
     (found,) = said["findings"]
     assert (found["id"], found["count"], found["of"], found["examples"][0]["row"]) == ("placeholders", 1, 2, 2)
     assert found["repairs"][0]["argument"] == "{{name}}"
@@ -65,7 +74,10 @@ def test_what_is_left_out_and_what_is_found_is_counted_with_its_reason(asked) ->
 
 def test_a_chat_names_its_people_and_is_read_in_another_voice_and_by_another_silence(asked) -> None:
     _, said, _ = asked("a.txt", CHAT)
-    assert said["people"] == [{"name": "Maria", "messages": 2}, {"name": "Jo", "messages": 2}] and said["conversations"] == 2
+    assert (
+        said["people"] == [{"name": "Maria", "messages": 2}, {"name": "Jo", "messages": 2}]
+        and said["conversations"] == 2
+    )
     _, said, _ = asked("a.txt", CHAT, "--voice", "Jo", "--gap-hours", "12")
     assert (said["chat"]["voice"], said["chat"]["gap_hours"], said["conversations"]) == ("Jo", 12, 1)
     assert asked("a.txt", CHAT, "--voice", "Nobody")[0] == 2
@@ -78,7 +90,13 @@ def test_what_must_still_be_said_is_a_question_and_exit_2(asked) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    ["", "{}", json.dumps(SAID | {"answer": ""}), json.dumps({"id": 3}), ",".join(f"c{i}" for i in range(10_001)) + "\n1"],
+    [
+        "",
+        "{}",
+        json.dumps(SAID | {"answer": ""}),
+        json.dumps({"id": 3}),
+        ",".join(f"c{i}" for i in range(10_001)) + "\n1",
+    ],
 )
 def test_where_nothing_can_be_learned_it_is_exit_2_and_one_sentence(asked, content: str) -> None:
     code, _, err = asked("a.csv" if content.startswith("c0") else "a.jsonl", content)

@@ -1,4 +1,5 @@
-"""`train --machines` and `join` in this process: what cannot be is one sentence before anything begins, and the secret stands on the terminal alone."""
+"""`train --machines` and `join` in this process: what cannot be is one sentence before anything begins, and the secret
+stands on the terminal alone."""
 
 from __future__ import annotations
 
@@ -44,14 +45,19 @@ BAD = {
     "rank 2 of 2": (("train", "RECIPE", "--machines", "2", "--rank", "2", "--main", "pc:1"), "--rank 2"),
     "no port": (("train", "RECIPE", "--machines", "2", "--main", "pc"), "“pc” is no address"),
     "queued": (("train", "RECIPE", "--machines", "2", "--main", "pc:1", "--queue"), "cannot be queued"),
-    "pissa": (("train", "RECIPE", "--machines", "2", "--main", "pc:1", "--set", "adapter.init_lora_weights=pissa"), "PiSSA"),
+    "pissa": (
+        ("train", "RECIPE", "--machines", "2", "--main", "pc:1", "--set", "adapter.init_lora_weights=pissa"),
+        "PiSSA",
+    ),
     "nobody there": (("join", "127.0.0.1:1", "--cpu", "--minutes", "0"), "127.0.0.1:1 cannot be reached"),
     "join no port": (("join", "pc"), "“pc” is no address"),
 }
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_what_cannot_be_is_a_sentence_and_exit_2(case: str, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_what_cannot_be_is_a_sentence_and_exit_2(
+    case: str, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("LORA_GARAGE_SECRET", SECRET)
     arguments, sentence = BAD[case]
     code, said = run(*arguments)

@@ -1,4 +1,5 @@
-"""hypothesis judges no test here by how long an example took, or took to be made: beside seven other programs, or under Wine, that is no fault."""
+"""hypothesis judges no test here by how long an example took, or took to be made: beside seven other programs, or under
+Wine, that is no fault."""
 
 from __future__ import annotations
 

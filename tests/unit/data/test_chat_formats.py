@@ -1,4 +1,5 @@
-"""Exports of every app that is known, each in its real shape with its oddities: known by content, read as the same few messages."""
+"""Exports of every app that is known, each in its real shape with its oddities: known by content, read as the same few
+messages."""
 
 from __future__ import annotations
 
@@ -51,7 +52,11 @@ def telegram(person: str | None, text: Any, minute: int, **more: Any) -> dict[st
 
 TELEGRAM = [
     telegram(None, "", 0, type="service", actor="Maria", actor_id="user1", action="phone_call"),
-    telegram("Maria", ["Look at ", {"type": "link", "text": "https://a.example"}, " and ", {"type": "bold", "text": "this"}], 1),
+    telegram(
+        "Maria",
+        ["Look at ", {"type": "link", "text": "https://a.example"}, " and ", {"type": "bold", "text": "this"}],
+        1,
+    ),
     telegram("Jo", "", 2, photo="photos/photo_1.jpg", width=1, height=1),
     telegram("Jo", "Nice", 3, photo="photos/photo_2.jpg"),
     telegram("Jo", "News of others", 4, forwarded_from="Some channel"),
@@ -72,7 +77,12 @@ def test_telegrams_runs_of_text_are_one_text_and_what_is_no_message_is_counted(t
 
 def test_of_an_export_of_all_chats_none_runs_into_the_next(tmp_path) -> None:
     """A deleted account has no name; its id is it."""
-    other = [telegram("Anna", "Hello?", 8), telegram("Jo", "Yes?", 9), telegram("Anna", "Hm", 10), telegram(None, "Me too", 11)]
+    other = [
+        telegram("Anna", "Hello?", 8),
+        telegram("Jo", "Yes?", 9),
+        telegram("Anna", "Hm", 10),
+        telegram(None, "Me too", 11),
+    ]
     chats = {
         "about": "Here is",
         "list": [{"name": "Maria", "id": 1, "messages": TELEGRAM}, {"name": None, "id": 2, "messages": other}],
@@ -80,17 +90,28 @@ def test_of_an_export_of_all_chats_none_runs_into_the_next(tmp_path) -> None:
     file = written(tmp_path, "result.json", {"about": "x", "personal_information": {"user_id": 1}, "chats": chats})
     assert turns(file) == [*TELEGRAM_SAID, ["u Anna: Hello?", "a Yes?"]]
     report = inspect_file(file)
-    assert report.chat is not None and report.chat.conversations == 2 and "userNone" in {p.name for p in report.chat.people}
+    assert (
+        report.chat is not None
+        and report.chat.conversations == 2
+        and "userNone" in {p.name for p in report.chat.people}
+    )
 
 
 # ---- Discord --------------------------------------------------------------------------------------------------------
 
 
 def discord(person: str, content: str, minute: int, **more: Any) -> dict[str, Any]:
-    author = {"id": person, "name": person.lower(), "discriminator": "0", "nickname": person, "isBot": more.pop("bot", False)}
+    author = {
+        "id": person,
+        "name": person.lower(),
+        "discriminator": "0",
+        "nickname": person,
+        "isBot": more.pop("bot", False),
+    }
     at = f"2025-03-12T21:{minute:02}:10.123+00:00"
     return {"id": str(minute), "type": "Default", "timestamp": at, "timestampEdited": None, "isPinned": False,
-            "content": content, "author": author, "attachments": [], "embeds": [], "stickers": [], "reactions": [], **more}  # fmt: skip
+            "content": content, "author": author, "attachments": [], "embeds": [], "stickers": [], "reactions": [],
+            **more}  # fmt: skip
 
 
 DISCORD = [
@@ -103,14 +124,19 @@ DISCORD = [
 
 
 def test_discords_json_is_read_without_bots_and_lines_of_the_server(tmp_path) -> None:
-    channel = {"guild": {"id": "1", "name": "G"}, "channel": {"id": "2", "type": "GuildTextChat", "name": "general", "topic": None}}
+    channel = {
+        "guild": {"id": "1", "name": "G"},
+        "channel": {"id": "2", "type": "GuildTextChat", "name": "general", "topic": None},
+    }
     file = written(tmp_path, "general.json", {**channel, "dateRange": {}, "messages": DISCORD, "messageCount": 5})
     assert turns(file) == [["u Who is in?", "a Me :fire:"]]
     assert left(inspect_file(file)) == {"app": 2, "media": 1}
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"], ids=["LF", "CRLF"])
-@pytest.mark.parametrize("date", ["2025-03-12T21:{:02}:00.0000000+00:00", "3/14/2025 9:{:02} PM", "14.03.2025 21:{:02}"])
+@pytest.mark.parametrize(
+    "date", ["2025-03-12T21:{:02}:00.0000000+00:00", "3/14/2025 9:{:02} PM", "14.03.2025 21:{:02}"]
+)
 def test_discords_csv_of_every_version_is_the_same_chat(date: str, end: bytes, tmp_path) -> None:
     lines = ["AuthorID,Author,Date,Content,Attachments,Reactions"]
     said = [
@@ -124,7 +150,11 @@ def test_discords_csv_of_every_version_is_the_same_chat(date: str, end: bytes, t
     file.write_bytes(("\ufeff" + "\n".join(lines) + "\n").encode().replace(b"\n", end))
     report = inspect_file(file, choices=Choices(voice="jo"))
     assert turns(file, Choices(voice="jo", pseudonyms=False)) == [["u Who is in?\nAnybody?", "a Me"]]
-    assert left(report) == {"media": 1, "unanswered": 1} and report.chat is not None and report.chat.people[0].name == "maria"
+    assert (
+        left(report) == {"media": 1, "unanswered": 1}
+        and report.chat is not None
+        and report.chat.people[0].name == "maria"
+    )
 
 
 # ---- Slack ----------------------------------------------------------------------------------------------------------
@@ -133,9 +163,13 @@ def test_discords_csv_of_every_version_is_the_same_chat(date: str, end: bytes, t
 def test_a_slack_channel_names_people_and_unfolds_its_marks(tmp_path) -> None:
     maria = {"real_name": "Maria Lopez", "display_name": "maria", "name": "ml"}
     said = [
-        {"type": "message", "subtype": "channel_join", "user": "U1", "text": "<@U1> has joined", "ts": "1741813200.000100"},
-        {"type": "message", "user": "U1", "user_profile": maria, "text": "<@U2> see <https://a.example|this> &amp; <#C1|general>", "ts": "1741813260.000200", "blocks": []},
-        {"type": "message", "user": "U2", "text": "ok <@U1> <!here>", "ts": "1741813320.000300", "thread_ts": "1741813260.000200"},
+        {"type": "message", "subtype": "channel_join", "user": "U1", "text": "<@U1> has joined",
+            "ts": "1741813200.000100"},
+        {"type": "message", "user": "U1", "user_profile": maria, "text": ("<@U2> see <https://a.example|this> &amp; "
+                                                                          "<#C1|general>"), "ts": "1741813260.000200",
+                                                                          "blocks": []},
+        {"type": "message", "user": "U2", "text": "ok <@U1> <!here>", "ts": "1741813320.000300",
+            "thread_ts": "1741813260.000200"},
         {"type": "message", "subtype": "bot_message", "bot_id": "B1", "text": "deployed", "ts": "1741813380.000400"},
         {"type": "message", "user": "U2", "text": "", "files": [{"id": "F1"}], "ts": "1741813440.000500"},
     ]  # fmt: skip
@@ -150,10 +184,13 @@ def test_a_slack_channel_names_people_and_unfolds_its_marks(tmp_path) -> None:
 
 def test_a_characters_chat_is_learned_as_the_character_though_the_person_wrote_last(tmp_path) -> None:
     lines: list[dict[str, Any]] = [
-        {"user_name": "Anna", "character_name": "Seraphina", "create_date": "2024-3-12 @21h 14m 10s 5ms", "chat_metadata": {}},
-        {"name": "Seraphina", "is_user": False, "is_system": False, "send_date": "March 12, 2024 9:14pm", "mes": "*smiles* Welcome."},
+        {"user_name": "Anna", "character_name": "Seraphina", "create_date": "2024-3-12 @21h 14m 10s 5ms",
+            "chat_metadata": {}},
+        {"name": "Seraphina", "is_user": False, "is_system": False, "send_date": "March 12, 2024 9:14pm",
+            "mes": "*smiles* Welcome."},
         {"name": "Anna", "is_user": True, "send_date": "2024-3-12 @21h 15m 10s 5ms", "mes": "Where am I?"},
-        {"name": "Seraphina", "is_user": False, "send_date": 1710278110000, "mes": "In the glade.", "swipes": ["In a wood.", "In the glade."], "swipe_id": 1},
+        {"name": "Seraphina", "is_user": False, "send_date": 1710278110000, "mes": "In the glade.",
+            "swipes": ["In a wood.", "In the glade."], "swipe_id": 1},
         {"name": "Anna", "is_user": True, "mes": "Thanks", "send_date": 10**310},
         {"name": "System", "is_system": True, "is_user": False, "mes": "Chat hidden"},
     ]  # fmt: skip
@@ -203,10 +240,13 @@ FUZZED = {
     "telegram": {"messages": TELEGRAM[:3]},
     "telegram, all": {"chats": {"list": [{"id": 1, "messages": TELEGRAM[1:4]}]}},
     "discord": {"messages": DISCORD[1:4]},
-    "slack": [{"type": "message", "user": "U1", "user_profile": {"name": "a"}, "text": "<@U2>", "ts": "1.5", "files": []}] * 2,
-    "chatgpt": [{"mapping": {"a": {"id": "a", "parent": None, "children": [], "message": {"author": {"role": "user"}, "content": {"content_type": "text", "parts": ["x"]}, "create_time": 1}}}}],
+    "slack": [{"type": "message", "user": "U1", "user_profile": {"name": "a"}, "text": "<@U2>", "ts": "1.5",
+        "files": []}] * 2,
+    "chatgpt": [{"mapping": {"a": {"id": "a", "parent": None, "children": [], "message": {"author": {"role": "user"},
+        "content": {"content_type": "text", "parts": ["x"]}, "create_time": 1}}}}],
     "claude": [{"chat_messages": [{"sender": "human", "text": "a", "content": [{"type": "text", "text": "a"}]}]}],
-    "Instagram, Facebook": {"messages": [{"sender_name": "A", "timestamp_ms": 1, "content": "\u00c3\u00bc", "photos": []}]},
+    "Instagram, Facebook": {"messages": [{"sender_name": "A", "timestamp_ms": 1, "content": "\u00c3\u00bc",
+        "photos": []}]},
     "OpenAI messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
     "tavern": {"name": "A", "is_user": False, "mes": "x", "send_date": "2024-3-12", "swipes": ["a", "b"]},
 }  # fmt: skip
@@ -243,7 +283,14 @@ def test_every_app_is_shown_here() -> None:
 
 def node(id: str, parent: str | None, role: str | None, parts: list[Any] | None = None, **more: Any) -> dict[str, Any]:
     content = {"content_type": more.pop("kind", "text"), "parts": parts or [""]}
-    message = {"id": id, "author": {"role": role}, "content": content, "create_time": float(len(id)), "weight": 1.0, **more}
+    message = {
+        "id": id,
+        "author": {"role": role},
+        "content": content,
+        "create_time": float(len(id)),
+        "weight": 1.0,
+        **more,
+    }
     return {"id": id, "parent": parent, "children": [], "message": message if role else None}
 
 
@@ -264,12 +311,17 @@ CHATGPT = tree(
     node("t2", "a2", "tool", ["42"]),
     node("b22", "t2", "assistant", ["A thin pancake."]),
     node(
-        "p333", "b22", "user", [{"content_type": "image_asset_pointer", "asset_pointer": "x"}, "And this?"], kind="multimodal_text"
+        "p333",
+        "b22",
+        "user",
+        [{"content_type": "image_asset_pointer", "asset_pointer": "x"}, "And this?"],
+        kind="multimodal_text",
     ),
     node("c4444", "p333", "assistant", ["A thick one."]),
 )
 TOLD = (
-    ChatMessage("user", "What is a crêpe?"), ChatMessage("assistant", "A thin pancake."), ChatMessage("user", "And this?"),
+    ChatMessage("user", "What is a crêpe?"), ChatMessage("assistant", "A thin pancake."), ChatMessage("user",
+        "And this?"),
     ChatMessage("assistant", "A thick one."),
 )  # fmt: skip
 
@@ -280,13 +332,16 @@ def test_of_chatgpts_tree_the_newest_branch_is_learned_and_the_rest_is_named(mor
     file.write_text(json.dumps([CHATGPT | more, CHATGPT | more | {"title": "Again"}]))
     assert [example.messages for _, example in examples_of(file)] == [TOLD, TOLD]
     left = Counter({(one.what.key, one.what.params["name"]): one.count for one in inspect_file(file).left_out})
-    assert left.keys() >= {("left_out.branch", ""), ("left_out.message", "tool"), ("left_out.message", "image_asset_pointer"), ("left_out.message", "system"), ("left_out.column", "title")}  # fmt: skip
+    assert left.keys() >= {("left_out.branch", ""), ("left_out.message", "tool"), ("left_out.message",
+        "image_asset_pointer"), ("left_out.message", "system"), ("left_out.column", "title")}  # fmt: skip
 
 
 def test_claudes_archive_is_conversations(tmp_path) -> None:
     said = [
-        {"uuid": "1", "sender": "human", "text": "What is a crêpe?", "content": [{"type": "text", "text": "What is a crêpe?"}], "attachments": []},
-        {"uuid": "2", "sender": "assistant", "text": "", "content": [{"type": "tool_use", "name": "x"}, {"type": "text", "text": "A thin pancake."}]},
+        {"uuid": "1", "sender": "human", "text": "What is a crêpe?", "content": [{"type": "text",
+            "text": "What is a crêpe?"}], "attachments": []},
+        {"uuid": "2", "sender": "assistant", "text": "", "content": [{"type": "tool_use", "name": "x"}, {"type": "text",
+            "text": "A thin pancake."}]},
         {"uuid": "3", "sender": "human", "text": "And this?", "files": [{"file_name": "a.png"}]},
         {"uuid": "4", "sender": "assistant", "text": "A thick one."},
     ]  # fmt: skip
@@ -318,9 +373,16 @@ def test_nothing_but_brackets_takes_no_memory_for_each_level(tmp_path: Path, nam
 
 def test_paths_in_json_are_those_of_ijson() -> None:
     value = {"a": {"b": [1, {"c": [], "": {}}], "d": "x"}, "": [[1], {"e.f": None}]}
-    for text, several in ((json.dumps(value), False), (json.dumps(value) * 2, True), (json.dumps([value, 3]), False), ("7", False)):
+    for text, several in (
+        (json.dumps(value), False),
+        (json.dumps(value) * 2, True),
+        (json.dumps([value, 3]), False),
+        ("7", False),
+    ):
         raw = text.encode()
-        assert [*_placed(io.BytesIO(raw), multiple_values=several)] == [*ijson.parse(io.BytesIO(raw), multiple_values=several)]
+        assert [*_placed(io.BytesIO(raw), multiple_values=several)] == [
+            *ijson.parse(io.BytesIO(raw), multiple_values=several)
+        ]
 
 
 def test_blanks_behind_a_date_and_addresses_one_after_the_other_are_looked_at_once(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""A chat becomes rows: WhatsApp's exports in every date style, whose voice, silences, turns before, stand-ins; what is no message is counted."""
+"""A chat becomes rows: WhatsApp's exports in every date style, whose voice, silences, turns before, stand-ins; what is
+no message is counted."""
 
 from __future__ import annotations
 
@@ -60,7 +61,9 @@ def exported(style: str, talk: list[Any]) -> str:
 
 
 def conversations(file: Any, **choices: Any) -> list[list[tuple[str, str]]]:
-    return [[(m.role, m.content) for m in example.messages] for _, example in examples_of(file, choices=Choices(**choices))]
+    return [
+        [(m.role, m.content) for m in example.messages] for _, example in examples_of(file, choices=Choices(**choices))
+    ]
 
 
 EXPECTED = [
@@ -77,7 +80,11 @@ def test_a_chat_of_either_system_in_every_date_style_is_the_same_conversations(s
     report = inspect_file(file)
     assert conversations(file) == EXPECTED and (report.format, report.rows, report.problem_count) == ("messages", 2, 0)
     assert [(one.what.key, one.count) for one in report.left_out] == [("left_out.chat_unasked", 1)]
-    assert report.chat is not None and (report.chat.app, report.chat.voice, report.chat.guessed) == ("WhatsApp", "Jo", True)
+    assert report.chat is not None and (report.chat.app, report.chat.voice, report.chat.guessed) == (
+        "WhatsApp",
+        "Jo",
+        True,
+    )
     assert [(one.name, one.messages) for one in report.chat.people] == [("Jo", 4), ("Maria", 3)]
     (note,) = report.notes
     assert "learns to answer as Jo; no person was chosen" in str(note) and "the model can repeat it" in str(note)
@@ -112,21 +119,29 @@ def test_of_several_people_each_is_named_but_the_voice(tmp_path) -> None:
     ]
     file = tmp_path / "a.txt"
     file.write_text(exported("Android, day first", talk), "utf-8")
-    assert conversations(file, pseudonyms=False) == [[("user", "محمد: مرحبا\nAnna: Hi"), ("assistant", "Hello both\n!")]]
+    assert conversations(file, pseudonyms=False) == [
+        [("user", "محمد: مرحبا\nAnna: Hi"), ("assistant", "Hello both\n!")]
+    ]
     assert conversations(file) == [[("user", "Alex: مرحبا\nRobin: Hi"), ("assistant", "Hello both\n!")]]
 
 
 def test_a_long_conversation_is_rows_that_begin_with_a_question(tmp_path) -> None:
-    talk = [(1, 3, 9, i // 2, f"{('Maria', 'Jo')[i % 2]}: " + f"word {i} " * 12) for i in range(60)] + [(1, 3, 9, 59, "Jo: end")]
+    talk = [(1, 3, 9, i // 2, f"{('Maria', 'Jo')[i % 2]}: " + f"word {i} " * 12) for i in range(60)] + [
+        (1, 3, 9, 59, "Jo: end")
+    ]
     file = tmp_path / "a.txt"
     file.write_text(exported("Android, day first", talk), "utf-8")
     found = [example.messages for _, example in examples_of(file)]
     assert len(found) > 4 and all(row[0].role == "user" and row[-1].role == "assistant" for row in found)
     learned = [message.content for row in found for message in row if message.role == "assistant" and message.weight]
-    assert len(learned) == 30 == len(set(learned)) and learned[-1].endswith("end")  # each once, whatever stands before it
+    # each once, whatever stands before it
+    assert len(learned) == 30 == len(set(learned)) and learned[-1].endswith("end")
     for before, row in zip(found, found[1:], strict=False):
         context = [message.content for message in row if message.role == "assistant" and not message.weight]
-        assert context == [message.content for message in before if message.role == "assistant"][-len(context) :] and context
+        assert (
+            context == [message.content for message in before if message.role == "assistant"][-len(context) :]
+            and context
+        )
     lines = exported("Android, day first", talk).split("\n")
     for item in read_rows(file):
         assert isinstance(item, Row) and item.line
@@ -174,7 +189,8 @@ def test_names_from_right_to_left_and_the_first_second_of_1970_are_a_chat_like_a
     ]
     report = inspect_file(file, choices=Choices(voice="מרים"))
     assert report.chat and [person.name for person in report.chat.people] == ["מרים", "يوسف"]
-    telegram = [{"id": i, "type": "message", "date_unixtime": str(i), "date": "1970-01-01T00:00:00", "from": who, "from_id": who, "text": "x"}
+    telegram = [{"id": i, "type": "message", "date_unixtime": str(i), "date": "1970-01-01T00:00:00", "from": who,
+        "from_id": who, "text": "x"}
                 for i, who in enumerate(("\u202eJo", "Eva"))]  # fmt: skip
     (export := tmp_path / "result.json").write_text(json.dumps({"messages": telegram}), "utf-8")
     assert inspect_file(export).good_rows == 1
@@ -269,7 +285,8 @@ def test_stand_ins_are_the_same_for_the_same_and_the_voice_keeps_its_own(tmp_pat
     assert said == [
         "Alex: call me at 000 000 01 or person1@example.com, Alex",
         "Alex, will do! My own: https://jo.example/2025-01-01/12345678901",
-        "Robin: see https://example.com/1 and https://example.com/2 on 12.03.2025, 1.234.567,89\n小林: 小林的电话000 000 02",
+        "Robin: see https://example.com/1 and https://example.com/2 on 12.03.2025, 1.234.567,89\n"
+        "小林: 小林的电话000 000 02",
         "thx Alex, 000 000 03 again, see https://a.example/x",
         "Alex: https://example.com/1 and 000 000 01, Alex",
         "ok 小林",
@@ -282,13 +299,18 @@ def test_a_chat_of_two_thousand_people_has_a_stand_in_for_each(tmp_path) -> None
     talk = [(1 + i // 1440, 3, i // 60 % 24, i % 60, f"Person{i} Name{i}: I am Person{i}") for i in range(2000)]
     talk += [(2, 3, 9, 30 + i, "Jo: hi") for i in range(3)]
     report = inspect_file(file := chat_of(tmp_path, talk))
-    assert report.chat is not None and (report.chat.count, len(report.chat.people), report.chat.voice) == (2001, 2000, "Jo")
+    assert report.chat is not None and (report.chat.count, len(report.chat.people), report.chat.voice) == (
+        2001,
+        2000,
+        "Jo",
+    )
     first = conversations(file)[0][0][1].split("\n")
     assert first[0] == "Alex: I am Alex" and len({line.split(":")[0] for line in first}) == len(first)
 
 
 def test_a_word_without_an_end_takes_no_more_time_than_it_has_letters() -> None:
-    """Seen: of 200 kB without a blank, as a pasted file is, each letter was tried as the first of an e-mail address; of 2 MB that took hours."""
+    """Seen: of 200 kB without a blank, as a pasted file is, each letter was tried as the first of an e-mail address; of
+    2 MB that took hours."""
     stand_ins, text = StandIns(["Ann"], "Bo"), "x" * 2_000_000
     assert stand_ins.replaced(text, False) == text
     assert stand_ins.replaced("Ann, a.b+c@x.org!", False) == "Alex, person1@example.com!"

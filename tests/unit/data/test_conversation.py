@@ -1,4 +1,5 @@
-"""Messages: thinking, tool calls and weights in every way that files write them become one kind of message, and nothing goes unsaid."""
+"""Messages: thinking, tool calls and weights in every way that files write them become one kind of message, and nothing
+goes unsaid."""
 
 from __future__ import annotations
 
@@ -38,7 +39,10 @@ def answer(turn):
         {"role": "assistant", "content": "<think>\nLook.\n</think>\n\nSunny."},
         {"role": "assistant", "content": "<think>Look.</think>Sunny.", "reasoning_content": None},
         {"role": "assistant", "content": "Look.\n</think>\nSunny."},
-        {"role": "assistant", "content": [{"type": "thinking", "thinking": "Look."}, {"type": "text", "text": "Sunny."}]},
+        {
+            "role": "assistant",
+            "content": [{"type": "thinking", "thinking": "Look."}, {"type": "text", "text": "Sunny."}],
+        },
         {"from": "gpt", "value": "<think>\nLook.\n</think>\n\nSunny."},
     ],
 )
@@ -65,12 +69,18 @@ def test_thinking_is_read_in_formats_of_two_columns_too(format, values):
 @pytest.mark.parametrize(
     "turns",
     [
-        [{"role": "assistant", "content": None, "tool_calls": [OPENAI]}, {"role": "tool", "content": "20", "tool_call_id": "c1"}],
+        [
+            {"role": "assistant", "content": None, "tool_calls": [OPENAI]},
+            {"role": "tool", "content": "20", "tool_call_id": "c1"},
+        ],
         [
             {"role": "assistant", "tool_calls": [OPENAI | {"index": 0}]},
             {"role": "tool", "content": [{"type": "text", "text": "20"}]},
         ],
-        [{"role": "assistant", "content": "", "tool_calls": json.dumps([OPENAI])}, {"role": "function", "content": "20"}],
+        [
+            {"role": "assistant", "content": "", "tool_calls": json.dumps([OPENAI])},
+            {"role": "function", "content": "20"},
+        ],
     ],
 )
 def test_a_tool_call_and_its_result_are_read_however_they_are_written(turns):
@@ -95,7 +105,11 @@ def test_sharegpt_calls_and_observations_and_the_older_function_call_are_tool_ca
     assert not problems and found.messages[1] == ChatMessage("assistant", "I look.", tool_calls=(call,))
     assert found.messages[2] == ChatMessage("tool", "20", name="get_weather") and json.loads(found.tools) == TOOLS
     older = answer(
-        {"role": "assistant", "content": None, "function_call": {"name": "get_weather", "arguments": '{"city": "Paris"}'}}
+        {
+            "role": "assistant",
+            "content": None,
+            "function_call": {"name": "get_weather", "arguments": '{"city": "Paris"}'},
+        }
     )
     assert older.tool_calls == (call,)
 
@@ -103,7 +117,8 @@ def test_sharegpt_calls_and_observations_and_the_older_function_call_are_tool_ca
 def test_columns_that_parquet_fills_with_nulls_are_not_there():
     sparse = {"name": "get_weather", "arguments": {"city": "Paris", "unit": None}}
     found, _ = read(
-        {"role": "assistant", "content": None, "tool_calls": [sparse], "name": None}, tools=[{**TOOLS[0], "strict": None}]
+        {"role": "assistant", "content": None, "tool_calls": [sparse], "name": None},
+        tools=[{**TOOLS[0], "strict": None}],
     )
     assert found.messages[1].tool_calls[0].arguments == CALL.arguments and json.loads(found.tools) == TOOLS
 
@@ -141,7 +156,8 @@ def test_a_result_without_an_answer_is_left_off_and_said():
 
 FULL = Example(
     messages=(
-        ASKED, ChatMessage("assistant", "", "Look.", (CALL,)), ChatMessage("tool", "20", tool_call_id="c1", name="get_weather"),
+        ASKED, ChatMessage("assistant", "", "Look.", (CALL,)), ChatMessage("tool", "20", tool_call_id="c1",
+            name="get_weather"),
         ChatMessage("assistant", "20.", weight=0), ChatMessage("user", "And?"), ChatMessage("assistant", "Fine."),
     ),
     tools=json.dumps(TOOLS),

@@ -1,5 +1,5 @@
-"""Thinking and tool calls under the templates that families ship: what is learned is what the model will have to write after the prompt
-that it will be given, or the row is refused with the reason (docs/thinking-and-tools.md)."""
+"""Thinking and tool calls under the templates that families ship: what is learned is what the model will have to write
+after the prompt that it will be given, or the row is refused with the reason (docs/thinking-and-tools.md)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from tests.kit.templates import CONVERSATIONS, NAMES, TOKENS, TWINS, source, tem
 THINKING = [name for name in CONVERSATIONS if name.startswith("thinking")]
 TOOLS = [name for name in CONVERSATIONS if name.endswith("tools")]
 NO_TOOLS = (
-    "cohere", "cohere2", "deepseek_r1_distill", "deepseekv3", "gemma", "gemma3", "idefics3", "llama3", "llava_next", "phi3", "phi3_5",
+    "cohere", "cohere2", "deepseek_r1_distill", "deepseekv3", "gemma", "gemma3", "idefics3", "llama3", "llava_next",
+    "phi3", "phi3_5",
     "qwen2_5_vl", "smolvlm",
 )  # fmt: skip
 # Which conversations a template cannot be asked for, and why; all others are learned.
@@ -37,7 +38,8 @@ def rendered_by_transformers(chat: ChatTemplate, turns: list, tools: list | None
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_learned_comes_after_the_prompt_that_is_given_there(name: str) -> None:
-    """Qwen3.8, once: `\\n</think>\\n\\n<think>\\nthought` was learned after a prompt that had begun the thought already."""
+    """Qwen3.8, once: `\\n</think>\\n\\n<think>\\nthought` was learned after a prompt that had begun the thought
+    already."""
     chat, refused = template(name), REFUSED.get(name, {})
     for conversation, (turns, tools) in CONVERSATIONS.items():
         if conversation in refused:
@@ -52,8 +54,14 @@ def test_what_is_learned_comes_after_the_prompt_that_is_given_there(name: str) -
             said, body = turns[place], found.text[start:end]
             asked = rendered_by_transformers(chat, turns[:place], tools, bool(said.get("reasoning")))
             assert found.text[:start] == asked, conversation
-            assert all(body.count(part) == 1 for part in (said.get("reasoning"), said["content"]) if part), (conversation, body)
-            assert all(call["name"] in body and "Paris" in body for call in said.get("tool_calls", ())), (conversation, body)
+            assert all(body.count(part) == 1 for part in (said.get("reasoning"), said["content"]) if part), (
+                conversation,
+                body,
+            )
+            assert all(call["name"] in body and "Paris" in body for call in said.get("tool_calls", ())), (
+                conversation,
+                body,
+            )
             assert "<think>" not in body or not asked.rstrip().endswith("<think>"), "no thought is begun twice"
             assert body.rstrip("\n").endswith(tuple(chat.all_special)), f"{conversation}: it learns to stop"
 
@@ -80,9 +88,11 @@ OTHERWISE = {
         "tools",
         "thinking_tools",
     ),  # ours learns <|tool_response>, with which the model hands over
-    # The twins leave out the thinking of earlier answers, which ours learns as examples of their own; gpt-oss: and end those otherwise.
+    # The twins leave out the thinking of earlier answers, which ours learns as examples of their own; gpt-oss: and end
+    # those otherwise.
     **dict.fromkeys(
-        ("glm4moe", "nemotron_3_5_lightning", "nemotron_3_nano", "nemotron_3_super", "nemotron_3_ultra"), ("thinking_turns",)
+        ("glm4moe", "nemotron_3_5_lightning", "nemotron_3_nano", "nemotron_3_super", "nemotron_3_ultra"),
+        ("thinking_turns",),
     ),
     "gptoss": ("turns", "thinking_turns", "thinking_tools"),
     # The twins learn the end of the text as well, which stands after the end of the answer.
@@ -99,7 +109,8 @@ def test_what_is_learned_is_what_the_training_twin_of_trl_marks(name: str) -> No
             continue
         ours = [(f.text[:start], f.text[start:end]) for f in chat.conversations(turns, tools) for start, end in f.spans]
         texts, marked = render_jinja_template(
-            [chat.dialect.messages(turns)], tools=tools, chat_template=source(f"{name}_training"), return_assistant_tokens_mask=True, **TOKENS
+            [chat.dialect.messages(turns)], tools=tools, chat_template=source(f"{name}_training"),
+            return_assistant_tokens_mask=True, **TOKENS
         )  # fmt: skip
         theirs: list[tuple[int, int]] = []
         for start, end in marked[0]:
@@ -111,7 +122,11 @@ def test_what_is_learned_is_what_the_training_twin_of_trl_marks(name: str) -> No
         for (prompt, body), (start, end) in zip(ours, theirs, strict=False):
             before, found, after = texts[0][start:end].partition(body)
             same = same and bool(found) and prompt.endswith(before) and not after.strip()
-        assert same == (conversation not in OTHERWISE.get(name, ())), (conversation, ours, [texts[0][a:b] for a, b in theirs])
+        assert same == (conversation not in OTHERWISE.get(name, ())), (
+            conversation,
+            ours,
+            [texts[0][a:b] for a, b in theirs],
+        )
 
 
 def test_thinking_that_is_left_out_is_asked_for_by_nobody() -> None:
@@ -126,7 +141,9 @@ def test_thinking_that_is_left_out_is_asked_for_by_nobody() -> None:
 def test_with_mask_history_only_the_last_round_is_learned_and_the_rest_counted() -> None:
     turns, _ = CONVERSATIONS["thinking_turns"]
     (found,) = template("qwen3").conversations(turns, mask_history=True)
-    assert [found.text[start:end] for start, end in found.spans] == ["<think>\nThree and three.\n</think>\n\nIt is 6.<|im_end|>"]
+    assert [found.text[start:end] for start, end in found.spans] == [
+        "<think>\nThree and three.\n</think>\n\nIt is 6.<|im_end|>"
+    ]
     assert found.unlearned == 1 and "make four" not in found.text
     (found,) = template("qwen3_8").conversations(turns, mask_history=True)
     assert len(found.spans) == 2 and found.unlearned == 0, "this one keeps what was thought"
@@ -136,7 +153,9 @@ def test_an_answer_of_weight_0_is_read_and_not_learned() -> None:
     turns = [dict(turn) for turn in CONVERSATIONS["turns"][0]]
     turns[1]["weight"] = 0
     (found,) = template("qwen2_5").conversations(turns)
-    assert [found.text[start:end] for start, end in found.spans] == ["Now we talk.<|im_end|>"] and "Hi, friend!" in found.text
+    assert [found.text[start:end] for start, end in found.spans] == [
+        "Now we talk.<|im_end|>"
+    ] and "Hi, friend!" in found.text
 
 
 def test_a_template_without_a_system_role_has_it_in_the_first_question() -> None:
@@ -152,7 +171,9 @@ def test_what_is_taken_home_asks_as_was_learned(name: str, thinks: bool) -> None
     assert asking.render(turns, True) == chat.render(turns, True, thinks=thinks)
     assert rendered_by_transformers(asking, turns, None, None) == chat.render(turns, True, thinks=thinks)
     for other in (False, True):
-        assert asking.render(turns, True, thinks=other) == chat.render(turns, True, thinks=other), "who says so is still heard"
+        assert asking.render(turns, True, thinks=other) == chat.render(turns, True, thinks=other), (
+            "who says so is still heard"
+        )
 
 
 def row_of(name: str) -> tuple[str, ...]:
@@ -165,7 +186,8 @@ def row_of(name: str) -> tuple[str, ...]:
     return (
         "yes" if dialect.system else "in the first question", "parts" if dialect.parts else "text", thinking,
         f"`{dialect.switch}`" if dialect.switch else "no",
-        "no" if not dialect.calls else "text" if dialect.arguments_as_text else "object", "yes" if dialect.tools else "no",
+        "no" if not dialect.calls else "text" if dialect.arguments_as_text else "object",
+        "yes" if dialect.tools else "no",
         f"{len(CONVERSATIONS) - len(refused)} of {len(CONVERSATIONS)}{', ' + ', '.join(reasons) if reasons else ''}",
     )  # fmt: skip
 

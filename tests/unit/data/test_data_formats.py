@@ -92,7 +92,13 @@ def test_several_turns_and_a_system_turn_keep_their_order():
         {"role": "user", "content": "More?"},
         {"role": "assistant", "content": "No."},
     ]
-    assert [m.role for m in example({"messages": turns}).messages] == ["system", "user", "assistant", "user", "assistant"]
+    assert [m.role for m in example({"messages": turns}).messages] == [
+        "system",
+        "user",
+        "assistant",
+        "user",
+        "assistant",
+    ]
 
 
 def test_the_shape_of_most_rows_decides():
@@ -104,8 +110,10 @@ def test_an_unknown_shape_lists_columns_and_shapes():
     with pytest.raises(DataError) as caught:
         recognise([Row(1, {"foo": 1, "bar": 2})])
     assert str(caught.value) == (
-        "The columns foo, bar do not match any known format. Expected one of: messages; conversations; instruction + output (input "
-        "optional); question + answer; prompt + completion; text + label; text; prompt + chosen + rejected; question + answers. Rename the columns and add the file again."
+        "The columns foo, bar do not match any known format. Expected one of: messages; conversations; instruction + "
+        "output (input "
+        "optional); question + answer; prompt + completion; text + label; text; prompt + chosen + rejected; question + "
+        "answers. Rename the columns and add the file again."
     )
     assert "foo、bar" in caught.value.message.render("zh")
 
@@ -150,8 +158,16 @@ BAD = [
         turns(("user", "a"), ("narrator", "b")),
         "turn 2 has the role “narrator”, expected one of system, user, assistant",
     ),
-    ("messages", turns(("user", [{"type": "image_url"}]), ("assistant", "b")), "turn 1 contains a part of type image_url"),
-    ("messages", {**turns(("user", "a"), ("user", "b"), ("assistant", "c")), "system": "s"}, "turn 2 is user, expected assistant"),
+    (
+        "messages",
+        turns(("user", [{"type": "image_url"}]), ("assistant", "b")),
+        "turn 1 contains a part of type image_url",
+    ),
+    (
+        "messages",
+        {**turns(("user", "a"), ("user", "b"), ("assistant", "c")), "system": "s"},
+        "turn 2 is user, expected assistant",
+    ),
     ("sharegpt", {"conversations": [{"from": "human", "value": "a"}]}, "no assistant turn"),
 ]
 
@@ -175,7 +191,9 @@ def test_a_trailing_user_turn_is_left_off_with_a_warning():
 
 
 def test_a_system_turn_wins_over_a_system_column_and_says_so():
-    found, problems = check(Row(1, {**turns(("system", "mine"), ("user", U), ("assistant", A)), "system": "other"}), "messages")
+    found, problems = check(
+        Row(1, {**turns(("system", "mine"), ("user", U), ("assistant", A)), "system": "other"}), "messages"
+    )
     assert found.messages[0].content == "mine" and problems[0].severity == "warning"
 
 
@@ -291,6 +309,9 @@ def test_every_format_that_a_recipe_may_name_has_its_columns_and_its_reader() ->
 def test_reading_data_imports_no_torch_and_no_datasets():
     import subprocess
 
-    code = "import core.data.store, sys; print([m for m in ('torch', 'transformers', 'gradio', 'datasets', 'pyarrow') if m in sys.modules])"
+    code = (
+        "import core.data.store, sys; print([m for m in ('torch', 'transformers', 'gradio', 'datasets', 'pyarrow') "
+        "if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr

@@ -55,7 +55,12 @@ def as_parquet(path, rows):
     return path
 
 
-ENCODINGS = [("", "utf-8"), (codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be")]
+ENCODINGS = [
+    ("", "utf-8"),
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+]
 
 
 @pytest.mark.parametrize("bom, encoding", ENCODINGS, ids=["utf-8", "utf-8-bom", "utf-16-le", "utf-16-be"])
@@ -116,10 +121,17 @@ def test_lines_are_physical_lines_and_rows_are_rows(tmp_path):
 def test_plain_text_is_one_example_a_paragraph_and_says_so(tmp_path):
     path = write(tmp_path, "a.txt", "[Verse 1]\r\nline two\r\n  \r\n\r\n\r\nsecond\n")
     assert [str(note) for note in probe(path).notes] == [
-        "Plain text: each paragraph (up to the next empty line) is one row, longer ones are split at sentences, and every word is trained."
+        (
+            "Plain text: each paragraph (up to the next empty line) is one row, longer ones are split at sentences, "
+            "and "
+            "every word is trained."
+        )
     ]
     rows, problems = read(path)
-    assert [(row.number, row.line, row.values["text"]) for row in rows] == [(1, 1, "[Verse 1]\nline two"), (2, 6, "second")]
+    assert [(row.number, row.line, row.values["text"]) for row in rows] == [
+        (1, 1, "[Verse 1]\nline two"),
+        (2, 6, "second"),
+    ]
     assert problems == []
 
 
@@ -132,7 +144,10 @@ def test_a_line_inside_a_cell_ends_as_everywhere(tmp_path, end):
 
 
 def test_a_chinese_excel_csv_is_read_as_gb18030_with_a_note(tmp_path):
-    rows = [{"question": "天空是什么颜色？", "answer": "蓝色。"}, {"question": "一年有几个季节？", "answer": "四个：春夏秋冬。"}]
+    rows = [
+        {"question": "天空是什么颜色？", "answer": "蓝色。"},
+        {"question": "一年有几个季节？", "answer": "四个：春夏秋冬。"},
+    ]
     path = write(tmp_path, "a.csv", as_csv(rows).encode("gb18030"))
     assert [row.values for row in read(path)[0]] == rows
     assert "GB18030" in str(probe(path).notes[0])
@@ -172,11 +187,19 @@ DEEP = "[" * 5000 + "]" * 5000
         ("a.csv", codecs.BOM_UTF8 + b"text,label\ncaf\xe9,x\n", "byte 17 does not belong"),
         ("a.json", b'[{"text": "caf\xe9 \xc3\xa9"}]', "not valid UTF-8: byte 14 does not belong"),
         ("a.csv", b"text,Text\na,b\n", r"column “Text” twice \(number 1 and 2\)"),
-        ("a.json", b'[{"text": "a"},\n{"text": "b"\n{"text": "c"}]', "broken at row 2, line 3: a comma or a closing bracket"),
+        (
+            "a.json",
+            b'[{"text": "a"},\n{"text": "b"\n{"text": "c"}]',
+            "broken at row 2, line 3: a comma or a closing bracket",
+        ),
         ("a.json", b'[{"text": "a"}\n,{"text": "b"}', "broken at row 3, line 2: found “the end of the file”"),
         ("a.json", b'[{"text": "a"},]', "broken at row 2, line 1: expected a value"),
         ("a.json", b'[{"text": "a"}]\n[]', "continues with “\\[” at line 2"),
-        ("a.json", b'[{"text": ' + b"9" * 5000 + b"}]", "broken at row 1, line 1: a number with more than 4,300 digits"),
+        (
+            "a.json",
+            b'[{"text": ' + b"9" * 5000 + b"}]",
+            "broken at row 1, line 1: a number with more than 4,300 digits",
+        ),
         ("a.json", b'[{"text": "a\0b"}]', "row 1, line 1: a NUL"),
     ],
 )
@@ -186,7 +209,9 @@ def test_a_file_that_is_no_data_is_refused_in_a_sentence(tmp_path, name, content
 
 def test_limits_are_said_with_both_numbers(tmp_path):
     path = write(tmp_path, "a.jsonl", '{"text": "a"}\n' * 20)
-    assert refused(path, Limits(rows=10)) == ("a.jsonl has more than 10 rows, which is the limit: split it, or use a part of it.")
+    assert refused(path, Limits(rows=10)) == (
+        "a.jsonl has more than 10 rows, which is the limit: split it, or use a part of it."
+    )
     big = write(tmp_path, "b.jsonl", b" " * (3 << 20))
     assert "3 MiB; the limit is 2 MiB" in refused(big, Limits(bytes=2 << 20))
 
@@ -270,7 +295,8 @@ def test_a_line_of_100_mb_is_a_problem_and_not_held_in_memory(tmp_path):
         tracemalloc.stop()
     assert [row.number for row in rows] == [1, 3]
     assert str(problems[0].sentence) == (
-        "Row 2 (line 2): 95.4 MiB in one row; the limit is 4 MiB: split it into several rows, or check for a missing line break."
+        "Row 2 (line 2): 95.4 MiB in one row; the limit is 4 MiB: split it into several rows, or check for a missing "
+        "line break."
     )
 
 
@@ -298,7 +324,11 @@ def test_a_book_without_empty_lines_is_rows_that_end_with_a_sentence_and_lose_no
     assert all(len(row.values["text"]) <= MOST_CHARACTERS for row in found)
     assert {row.values["text"].rstrip()[-1] for row in found[:-1]} <= {ends, "y"}
     lines = text.split("\n")
-    assert all(lines[row.line - 1].startswith(row.values["text"].split("\n")[0][:5]) for row in found if "\n" in row.values["text"])
+    assert all(
+        lines[row.line - 1].startswith(row.values["text"].split("\n")[0][:5])
+        for row in found
+        if "\n" in row.values["text"]
+    )
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.csv", "a.parquet"])
@@ -332,7 +362,10 @@ def test_a_broken_csv_record_is_a_problem_with_its_row(tmp_path, record, said, l
 
 def test_empty_cells_that_excel_pads_with_are_not_ragged(tmp_path):
     rows, problems = read(write(tmp_path, "a.csv", "text,label,,\na,b,,\n\n,,,\nc,d\n"))
-    assert [row.values for row in rows if row.values["text"]] == [{"text": "a", "label": "b"}, {"text": "c", "label": "d"}]
+    assert [row.values for row in rows if row.values["text"]] == [
+        {"text": "a", "label": "b"},
+        {"text": "c", "label": "d"},
+    ]
     assert all(problem.row == 2 for problem in problems)
 
 
@@ -344,12 +377,16 @@ def test_a_second_list_of_rows_is_named_and_not_silently_lost(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "before, after", [({"version": 2, "license": "MIT", "note": ""}, {}), ({}, {"version": 2, "license": {"name": "MIT"}})]
+    "before, after",
+    [({"version": 2, "license": "MIT", "note": ""}, {}), ({}, {"version": 2, "license": {"name": "MIT"}})],
 )
 def test_what_stands_beside_the_rows_is_named(tmp_path, before, after):
     rows, problems = read(write(tmp_path, "a.json", json.dumps({**before, "rows": ROWS, **after})))
     assert [row.values for row in rows] == ROWS and problems == []
-    assert {(loss.place, loss.name) for row in rows for loss in row.left} == {("beside", "version"), ("beside", "license")}
+    assert {(loss.place, loss.name) for row in rows for loss in row.left} == {
+        ("beside", "version"),
+        ("beside", "license"),
+    }
 
 
 def test_what_stands_behind_rows_of_which_the_last_is_broken_is_still_named(tmp_path):
@@ -357,12 +394,16 @@ def test_what_stands_behind_rows_of_which_the_last_is_broken_is_still_named(tmp_
     assert [problem.row for problem in problems] == [4, 0] and "“version” outside the rows (1)" in str(problems[1].text)
 
 
-@pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e999", "1e99999999999999999999", r'"half \ud83d"', "[" * 70 + "]" * 70])
+@pytest.mark.parametrize(
+    "value", ["NaN", "-Infinity", "1e999", "1e99999999999999999999", r'"half \ud83d"', "[" * 70 + "]" * 70]
+)
 @pytest.mark.parametrize("form", ["[{}]", '{{"version": 1, "data": [{}], "more": [{{}}]}}'])
 def test_a_row_that_no_json_has_costs_that_row_alone(tmp_path, form, value):
     """Half a character would be written as "?" by the parser, which gives up at NaN."""
     good = '{"text": "a"}'
-    rows, problems = read(write(tmp_path, "a.json", form.format(f'{good},\n{{"text": {value}, "more": [{{}}]}},\n\n{good}')))
+    rows, problems = read(
+        write(tmp_path, "a.json", form.format(f'{good},\n{{"text": {value}, "more": [{{}}]}},\n\n{good}'))
+    )
     assert [(row.number, row.line) for row in rows] == [(1, 1), (3, 4)]
     assert [(problem.row, problem.line) for problem in problems if problem.row] == [(2, 2)]
 

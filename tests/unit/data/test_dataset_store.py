@@ -50,7 +50,11 @@ def test_an_imported_file_is_kept_as_given_and_described(store, tmp_path):
     names = sorted(p.name for p in (store.root / "my-data").iterdir())
     assert (names[0], names[1][:5], names[2:]) == ("dataset.json", "rows-", ["source.jsonl"])
     written = json.loads((store.root / "my-data" / "dataset.json").read_text("utf-8"))
-    assert written["v"] == 1 and written["sha256"] == inspect_file(path).sha256 and written["columns"] == ["question", "answer"]
+    assert (
+        written["v"] == 1
+        and written["sha256"] == inspect_file(path).sha256
+        and written["columns"] == ["question", "answer"]
+    )
     assert store.get("my-data") == info
     assert DatasetStore(store.root, tmp_path / "presets").get("my-data") == info
 
@@ -154,7 +158,21 @@ def test_a_damaged_dataset_json_is_not_listed_and_breaks_nothing(store, tmp_path
     assert [info.origin for info in store.list()] == ["sample", "library"]
 
 
-HOSTILE = ["..", "../mine", "mine/../mine", "/etc/passwd", "", "MINE", "a\0b", "x" * 5000, "con", ".reports", None, 7, ["mine"]]
+HOSTILE = [
+    "..",
+    "../mine",
+    "mine/../mine",
+    "/etc/passwd",
+    "",
+    "MINE",
+    "a\0b",
+    "x" * 5000,
+    "con",
+    ".reports",
+    None,
+    7,
+    ["mine"],
+]
 HOSTILE += [
     "sample:../style",
     "sample:style.heldout",
@@ -228,7 +246,10 @@ def test_rows_are_what_the_file_says_and_lie_beside_it(store, tmp_path):
     assert list(found.examples) == [found.examples[i] for i in range(6)] and (len(found), found.stored) == (6, 7)
     refused = found.entry(5)
     assert (refused["row"], refused["line"], refused["example"]) == (6, 6, None)
-    assert json.loads(refused["values"]) == rows[5] and rows_module.problem_of(refused["problem"]).text.key == "data.empty_answer"
+    assert (
+        json.loads(refused["values"]) == rows[5]
+        and rows_module.problem_of(refused["problem"]).text.key == "data.empty_answer"
+    )
     assert [len(store.rows("sample:style")), len(store.rows("library:数据.jsonl"))] == [5, 3]
     assert {p.name for p in store.root.iterdir()} == {"mine", ".reports", ".rows"} and len(
         list((store.root / ".rows").iterdir())
@@ -238,7 +259,9 @@ def test_rows_are_what_the_file_says_and_lie_beside_it(store, tmp_path):
 def test_a_file_is_read_once_when_it_is_added_and_never_again(store, tmp_path, monkeypatch):
     """Seen: six times in the life of a set."""
     passes, whole = [], inspection.read_rows
-    monkeypatch.setattr(inspection, "read_rows", lambda source, limits: passes.append(source.path.name) or whole(source, limits))
+    monkeypatch.setattr(
+        inspection, "read_rows", lambda source, limits: passes.append(source.path.name) or whole(source, limits)
+    )
     info = store.import_file(data_file(tmp_path), "mine")
     assert passes == ["mine.jsonl", "mine.jsonl"], "the second to recognise it by its first rows"
     again = DatasetStore(store.root, tmp_path / "presets")
@@ -266,7 +289,8 @@ def test_loading_what_teaches_nothing_is_our_sentence(store, tmp_path):
 
 
 def test_the_names_of_rows_are_short_wherever_the_workspace_lies(store, tmp_path, monkeypatch):
-    """Seen: the name of a lock held the whole path of its folder again, colon included: too long for Windows from 78 characters on."""
+    """Seen: the name of a lock held the whole path of its folder again, colon included: too long for Windows from 78
+    characters on."""
     monkeypatch.setattr(rows_module, "ROWS_A_BATCH", 2)  # several, the last one short
     rows = [*ROWS, *ROWS, ROWS[0]]
     info = store.import_file(data_file(tmp_path, rows=rows), "mine")
@@ -303,7 +327,8 @@ def test_damaged_rows_are_read_again(store, tmp_path, harm):
 
 
 def test_two_threads_that_prepare_one_set_at_once_share_no_file(store, tmp_path, monkeypatch):
-    """The second emptied the file that the first was writing, and its hole read as the end of the data: fewer rows, for ever."""
+    """The second emptied the file that the first was writing, and its hole read as the end of the data: fewer rows, for
+    ever."""
     rows = [{"text": f"row {n} " + "x" * 20_000} for n in range(40)]
     data_file(tmp_path / "library", "many.jsonl", rows)
     monkeypatch.setattr(rows_module, "ROWS_A_BATCH", 10)
@@ -323,7 +348,9 @@ def test_two_threads_that_prepare_one_set_at_once_share_no_file(store, tmp_path,
 
     monkeypatch.setattr(inspection, "inspect_file", paused)
     found = []
-    first, second = (threading.Thread(target=lambda: found.append(len(store.rows("library:many.jsonl")))) for _ in range(2))
+    first, second = (
+        threading.Thread(target=lambda: found.append(len(store.rows("library:many.jsonl")))) for _ in range(2)
+    )
     first.start()
     wait_until(lambda: calls, 5)
     second.start()
@@ -348,7 +375,11 @@ def test_rows_that_another_process_has_made_and_mapped_are_taken_as_they_are(sto
 def test_what_a_killed_process_and_earlier_versions_left_beside_the_rows_goes(store, tmp_path):
     folder = store.root / ".rows"
     folder.mkdir(parents=True)
-    left, at_work, old = folder / ".rows-6-0123.arrow.77", folder / ".rows-6-4567.arrow.78.1", folder / "rows-5-89ab.arrow"
+    left, at_work, old = (
+        folder / ".rows-6-0123.arrow.77",
+        folder / ".rows-6-4567.arrow.78.1",
+        folder / "rows-5-89ab.arrow",
+    )
     for file in (left, at_work, old):
         file.write_bytes(b"half")
     os.utime(left, (1, 1))
@@ -374,8 +405,11 @@ class Cancelled(Exception):
 
 
 @pytest.mark.parametrize("line", ['{"question": "a", "answer": "b"}', '{"question": '])
-def test_an_import_that_is_cancelled_reads_few_rows_more_good_or_bad_and_leaves_nothing(store, tmp_path, monkeypatch, line):
-    """By the rows that are read after the wish, of up to 4 MiB each. Lines before the first good one were read to their end."""
+def test_an_import_that_is_cancelled_reads_few_rows_more_good_or_bad_and_leaves_nothing(
+    store, tmp_path, monkeypatch, line
+):
+    """By the rows that are read after the wish, of up to 4 MiB each. Lines before the first good one were read to their
+    end."""
     file, read, wished = tmp_path / "many.jsonl", [], []
     file.write_text("\n".join([line] * 1000 + ['{"question": "c", "answer": "d"}']), "utf-8")
     decode = json_rows.decoded

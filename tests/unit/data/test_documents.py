@@ -1,4 +1,5 @@
-"""Word files, PDFs, web pages, books and subtitles as text: what a reader of them would read, and a sentence where there is none."""
+"""Word files, PDFs, web pages, books and subtitles as text: what a reader of them would read, and a sentence where
+there is none."""
 
 from __future__ import annotations
 
@@ -17,15 +18,19 @@ from core.data.sets.inspection import inspect_file
 from core.errors import DataError
 from tests.kit.office import zipped
 
-PAGE = """<!DOCTYPE html><html><head><title>t</title><style>p {color: red}</style></head><body><nav>Home</nav><script>alert(1)</script>
-<h1>The cat</h1><p>It <b>slept</b>,<br>and&nbsp;woke.</p><ul><li>One</li><li>Two</li></ul><table><tr><td>a</td><td>b</td></tr></table><!-- no --></body></html>"""
+PAGE = """<!DOCTYPE html><html><head><title>t</title><style>p {color: red}</style></head><body>
+<nav>Home</nav><script>alert(1)</script>
+<h1>The cat</h1><p>It <b>slept</b>,<br>and&nbsp;woke.</p><ul><li>One</li><li>Two</li></ul>
+<table><tr><td>a</td><td>b</td></tr></table><!-- no --></body></html>"""
 SAID = ["# The cat\nIt slept,", "and woke.", "- One", "- Two", "a b"]
 
 
 @pytest.fixture(autouse=True)
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     def listen(path, kind: str, encoding: str):
-        yield from document.told(str(getattr(path, "archive", path)), path.name if hasattr(path, "archive") else "", kind, encoding)
+        yield from document.told(
+            str(getattr(path, "archive", path)), path.name if hasattr(path, "archive") else "", kind, encoding
+        )
 
     monkeypatch.setattr(documents, "listen", listen)
 
@@ -45,7 +50,11 @@ def pdf(pages: list[list[str]]) -> bytes:
         stream = f"BT /F1 12 Tf 50 700 Td {shown}ET".encode()
         objects.append(b"<< /Length %d >>\nstream\n%s\nendstream" % (len(stream), stream))
         objects.append(
-            b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 600 800] /Contents %d 0 R /Resources << /Font << /F1 3 0 R >> >> >>"
+            (
+                b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 600 800] /Contents %d 0 R /Resources << /Font << /F1 3 0 "
+                b"R "
+                b">> >> >>"
+            )
             % len(objects)
         )
         kids.append(b"%d 0 R" % len(objects))
@@ -56,19 +65,26 @@ def pdf(pages: list[list[str]]) -> bytes:
         places.append(out.tell())
         out.write(b"%d 0 obj\n%s\nendobj\n" % (number, content))
     at = out.tell()
-    out.write(b"xref\n0 %d\n0000000000 65535 f \n" % (len(objects) + 1) + b"".join(b"%010d 00000 n \n" % place for place in places))
+    out.write(
+        b"xref\n0 %d\n0000000000 65535 f \n" % (len(objects) + 1)
+        + b"".join(b"%010d 00000 n \n" % place for place in places)
+    )
     out.write(b"trailer << /Size %d /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF" % (len(objects) + 1, at))
     return out.getvalue()
 
 
 def epub(chapters: dict[str, str], more: dict[str, str] | None = None) -> bytes:
-    manifest = "".join(f'<item id="{i}" href="{name}" media-type="application/xhtml+xml"/>' for i, name in enumerate(chapters))
+    manifest = "".join(
+        f'<item id="{i}" href="{name}" media-type="application/xhtml+xml"/>' for i, name in enumerate(chapters)
+    )
     spine = "".join(f'<itemref idref="{i}"/>' for i in reversed(range(len(chapters))))
     return zipped(
         {
             "mimetype": "application/epub+zip",
-            "META-INF/container.xml": '<container xmlns="urn:oasis:names:tc:opendocument:xmlns:container"><rootfiles><rootfile full-path="OEBPS/book.opf"/></rootfiles></container>',
-            "OEBPS/book.opf": f'<package xmlns="http://www.idpf.org/2007/opf"><manifest>{manifest}</manifest><spine>{spine}</spine></package>',
+            "META-INF/container.xml": '<container xmlns="urn:oasis:names:tc:opendocument:xmlns:container"><rootfiles>'
+            '<rootfile full-path="OEBPS/book.opf"/></rootfiles></container>',
+            "OEBPS/book.opf": '<package xmlns="http://www.idpf.org/2007/opf">'
+            f"<manifest>{manifest}</manifest><spine>{spine}</spine></package>",
             **{f"OEBPS/{name}": content for name, content in chapters.items()},
             **(more or {}),
         }
@@ -77,7 +93,10 @@ def epub(chapters: dict[str, str], more: dict[str, str] | None = None) -> bytes:
 
 def test_a_web_page_is_what_a_browser_shows_of_it(tmp_path: Path) -> None:
     assert texts(tmp_path, "a.html", PAGE) == SAID
-    assert texts(tmp_path, "b.htm", PAGE.replace("slept", "schlief für").encode("cp1252"))[0] == "# The cat\nIt schlief für,"
+    assert (
+        texts(tmp_path, "b.htm", PAGE.replace("slept", "schlief für").encode("cp1252"))[0]
+        == "# The cat\nIt schlief für,"
+    )
     report = inspect_file(tmp_path / "a.html")
     assert (report.kind, report.format, report.good_rows) == (
         "html",
@@ -126,14 +145,23 @@ def test_lines_of_a_pdf_are_put_together_and_pages_without_text_are_said(tmp_pat
 
 def test_a_book_is_read_in_its_own_order(tmp_path: Path) -> None:
     chapters = {"b.xhtml": PAGE, "a%20a.xhtml": "<html><body><p>First.</p></body></html>"}
-    content = epub({"b.xhtml": PAGE, "a.xhtml": chapters["a%20a.xhtml"]}, {"META-INF/encryption.xml": "<a>fonts/x.otf</a>"})
+    content = epub(
+        {"b.xhtml": PAGE, "a.xhtml": chapters["a%20a.xhtml"]}, {"META-INF/encryption.xml": "<a>fonts/x.otf</a>"}
+    )
     assert texts(tmp_path, "a.epub", content) == ["First.", *SAID]
     with pytest.raises(DataError, match="password-protected"):
         texts(tmp_path, "b.epub", epub(chapters, {"META-INF/encryption.xml": "<a>OEBPS/b.xhtml</a>"}))
 
 
-SRT = "1\r\n00:00:01,000 --> 00:00:02,500\r\n<i>Well,</i> it\r\nwas late.\r\n\r\n2\r\n00:00:02,600 --> 00:00:04,000\r\nVery late.\r\n\r\n3\r\n00:00:20,000 --> 00:00:21,000\r\nMorning!\r\n"
-VTT = "WEBVTT\n\n00:01.000 --> 00:02.500\nWell, it\nwas late.\n\n00:02.600 --> 00:04.000\nVery late.\n\n00:20.000 --> 00:21.000\nMorning!\n"
+SRT = (
+    "1\r\n00:00:01,000 --> 00:00:02,500\r\n<i>Well,</i> it\r\nwas late.\r\n\r\n2\r\n00:00:02,600 --> "
+    "00:00:04,000\r\n"
+    "Very late.\r\n\r\n3\r\n00:00:20,000 --> 00:00:21,000\r\nMorning!\r\n"
+)
+VTT = (
+    "WEBVTT\n\n00:01.000 --> 00:02.500\nWell, it\nwas late.\n\n00:02.600 --> 00:04.000\nVery late.\n\n00:20.000 --> "
+    "00:21.000\nMorning!\n"
+)
 
 
 @pytest.mark.parametrize("name, content", [("a.srt", SRT), ("a.vtt", VTT), ("a.txt", SRT), ("a.srt", "\ufeff" + SRT)])
@@ -150,7 +178,9 @@ def test_a_folder_of_documents_is_one_set_and_beside_data_they_are_not_read(tmp_
     assert inspect_file(tmp_path / "set").good_rows == 1
 
 
-def test_without_its_libraries_the_command_and_its_size_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_its_libraries_the_command_and_its_size_are_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "pypdf", None)
     with pytest.raises(
         DataError, match="not installed \\(pypdf, about 5 MB\\): run “.*-m pip install 'lxml>=5.3' .*'pysubs2>=1.7'”"

@@ -1,4 +1,5 @@
-"""A set is changed without touching what was added: each change is a version, which can be undone, found again and learned from."""
+"""A set is changed without touching what was added: each change is a version, which can be undone, found again and
+learned from."""
 
 from __future__ import annotations
 
@@ -69,12 +70,18 @@ def test_a_version_holds_nothing_by_row_that_nobody_wrote(
         monkeypatch.setattr(module, "IN_MEMORY_BYTES", 0)
     held = {}
     for turn, count in enumerate((300, 300, 3000)):  # the first reads what is read once
-        working.changed(store, id := added(store, tmp_path, count, turn=str(turn)), remove=[1], change=[(2, row("new"))])
+        working.changed(
+            store, id := added(store, tmp_path, count, turn=str(turn)), remove=[1], change=[(2, row("new"))]
+        )
         gc.collect()
         tracemalloc.start()
         try:
             rows = store.rows(id)
-            assert len(rows) == count - 2 and rows[0][1].messages[-1].content == "new" and rows.number(len(rows) - 1) == count
+            assert (
+                len(rows) == count - 2
+                and rows[0][1].messages[-1].content == "new"
+                and rows.number(len(rows) - 1) == count
+            )
             gc.collect()
             held[count] = tracemalloc.get_traced_memory()[0]
         finally:
@@ -115,7 +122,9 @@ def test_many_numbers_are_packed_and_where_lines_begin_is_kept(
     monkeypatch.setattr(edits_module, "AT_ONCE", 2)
     id, folder = added(store, tmp_path), store.root / "mine"
     expected = dict(said(store, id))
-    working.changed(store, id, remove=[1, 2, 3], change=[(n, row(f"b{n}")) for n in (4, 7, 9)], add=[row(a) for a in "xyz"])
+    working.changed(
+        store, id, remove=[1, 2, 3], change=[(n, row(f"b{n}")) for n in (4, 7, 9)], add=[row(a) for a in "xyz"]
+    )
     expected = {n: f"b{n}" if n in (4, 7, 9) else a for n, a in expected.items() if n > 3} | {16: "x", 17: "y", 18: "z"}
     (log,), (begins,) = folder.glob("edits-*"), folder.glob("begins-*")
     assert all(isinstance(json.loads(log.read_text())[name], str) for name in ("remove", "change", "add"))
@@ -149,7 +158,8 @@ def test_each_change_is_a_version_and_every_version_stays(store: DatasetStore, t
     source = store.path(id).read_bytes()
     working.changed(store, id, remove=[1, 3], change=[(7, row("new"))], add=[row("one"), row("two")])
     second = said(store, id)
-    assert second == [(2, "a1"), *[(n, f"a{n - 1}") for n in (4, 5)], (7, "new"), *[(n, f"a{n - 1}") for n in range(8, 13)],
+    assert second == [(2, "a1"), *[(n, f"a{n - 1}") for n in (4, 5)], (7, "new"), *[(n, f"a{n - 1}") for n in range(8,
+        13)],
                       (14, "one"), (15, "two")]  # fmt: skip
     working.changed(store, id, change=[(14, row("better")), (7, row("newer"))], remove=[15])
     third = said(store, id)
@@ -236,7 +246,9 @@ def test_half_a_line_of_a_crash_is_no_row_and_no_version(store: DatasetStore, tm
     assert [words for _, words in said(store, id)][-2:] == ["kept", "after"]
 
 
-def test_a_change_costs_the_tokens_of_what_was_changed(store: DatasetStore, tmp_path: Path, starter_folder: Path) -> None:
+def test_a_change_costs_the_tokens_of_what_was_changed(
+    store: DatasetStore, tmp_path: Path, starter_folder: Path
+) -> None:
     id, counting = added(store, tmp_path), Counting(Tokenizer(starter_folder))
     Tokenised(store.rows(id), counting, ANSWERS).of(np.arange(11))
     working.changed(store, id, remove=[1], change=[(4, row("other words"))], add=[row("new ones")])
@@ -249,7 +261,10 @@ def test_a_change_costs_the_tokens_of_what_was_changed(store: DatasetStore, tmp_
 
 def test_a_kind_of_problem_is_mended_everywhere_and_undone(store: DatasetStore, tmp_path: Path) -> None:
     file = tmp_path / "mine.jsonl"
-    rows = [{"question": f"Who are you, {i}?", "answer": f"I am {{{{name}}}}, number {i}, and glad to help."} for i in range(9)]
+    rows = [
+        {"question": f"Who are you, {i}?", "answer": f"I am {{{{name}}}}, number {i}, and glad to help."}
+        for i in range(9)
+    ]
     file.write_text("\n".join(map(json.dumps, [*rows, *rows[:2]])), "utf-8")
     id = store.import_file(file).id
     working.mended(store, id, "placeholders", value="Ada")
@@ -273,7 +288,9 @@ def test_rows_that_could_be_rewritten_go_where_that_was_asked_for(
     """They were rewritten: the first repair of a kind was taken, whichever button was pressed."""
     file = tmp_path / "mine.jsonl"
     rows = [{"question": f"Who are you, {i}?", "answer": answer.format(i=i)} for i in range(3)]
-    file.write_text("\n".join(map(json.dumps, [*rows, {"question": "And you?", "answer": "Nobody in particular."}])), "utf-8")
+    file.write_text(
+        "\n".join(map(json.dumps, [*rows, {"question": "And you?", "answer": "Nobody in particular."}])), "utf-8"
+    )
     id = store.import_file(file).id
     finding = next(each for each in store.report(id).findings if each.id == kind)
     assert [each.action for each in finding.repairs][-1] == "remove" and len(finding.repairs) > 1
@@ -300,7 +317,9 @@ def test_a_run_learns_from_the_version_that_it_was_begun_with(make_workspace, tm
     assert read(before.model_copy(update={"data": pinned}), 1) == 10 and read(before, None) == 9
 
 
-def test_columns_that_were_guessed_and_columns_that_a_recipe_says_are_one_set(store: DatasetStore, tmp_path: Path) -> None:
+def test_columns_that_were_guessed_and_columns_that_a_recipe_says_are_one_set(
+    store: DatasetStore, tmp_path: Path
+) -> None:
     """A run's recipe keeps what was guessed: it would have learned from the set as it was before it was changed."""
     file = tmp_path / "mine.csv"
     file.write_text("frage;antwort\n" + "".join(f"was {i}?;das {i}\n" for i in range(5)), "utf-8")
@@ -312,7 +331,9 @@ def test_columns_that_were_guessed_and_columns_that_a_recipe_says_are_one_set(st
     assert store.pinned(recipe.data).version == 1
 
 
-def test_a_change_that_version_0_1_logged_is_told_without_what_did_not_happen(store: DatasetStore, tmp_path: Path) -> None:
+def test_a_change_that_version_0_1_logged_is_told_without_what_did_not_happen(
+    store: DatasetStore, tmp_path: Path
+) -> None:
     """It stood on the page as "0 removed, 0 rewritten, 1 added"."""
     id = added(store, tmp_path)
     working.changed(store, id, add=[row("one")])
@@ -346,10 +367,14 @@ def test_rows_that_cannot_be_learned_from_are_mended_in_their_places_and_removed
     good = [2, 4, 6, 8, 10, 12]
     at_first = (good, [1, 3, 5, 7, 9, 11, 13], 13, 7, 7)
     assert state() == at_first
-    working.changed(store, id, change=[(9, row("nine")), (4, row("four")), (1, row("one")), (13, row("last"))], remove=[2, 3])
+    working.changed(
+        store, id, change=[(9, row("nine")), (4, row("four")), (1, row("one")), (13, row("last"))], remove=[2, 3]
+    )
     mended = ([1, 4, 6, 8, 9, 10, 12, 13], [5, 7, 11], 11, 3, 3)
     assert state() == mended
-    assert said(store, id)[0] == (1, "one") and said(store, id)[4] == (9, "nine") and said(store, id)[-1] == (13, "last")
+    assert (
+        said(store, id)[0] == (1, "one") and said(store, id)[4] == (9, "nine") and said(store, id)[-1] == (13, "last")
+    )
     for gone in (2, 3, 14):
         with pytest.raises(DataError, match=f"no row {gone}"):
             working.changed(store, id, change=[(gone, row("x"))])
@@ -370,7 +395,9 @@ def test_a_page_is_found_by_words_and_says_where_the_next_begins(store: DatasetS
     rows = store.rows(added(store, tmp_path, 12))
     first = working.page(rows, 0, 4)
     assert [shown.number for shown in first.rows] == [1, 2, 3, 4] and first.next == 4
-    assert [shown.number for shown in working.page(rows, 8, 4).rows] == [10, 11, 12] and working.page(rows, 8, 4).next is None
+    assert [shown.number for shown in working.page(rows, 8, 4).rows] == [10, 11, 12] and working.page(
+        rows, 8, 4
+    ).next is None
     assert [shown.number for shown in working.page(rows, words="Q1").rows] == [2, 11, 12]
     (bad,) = working.problems(rows).rows
     assert (bad.number, bad.values, bad.problem.key) == (6, {"question": "q5", "answer": ""}, "data.empty_answer")
@@ -386,7 +413,23 @@ def test_words_are_found_whatever_signs_are_in_them_in_rows_of_the_file_and_in_w
     id = store.import_file(file).id
     working.changed(store, id, change=[(3, row("Changed Straße"))], add=[row("Added"), row('"')])
     rows = store.rows(id)
-    for words in ['"', 'D "S', "\\", "A\\B", "STRASSE", "o\nl", "\t", "字", "i̇", "messages", "Role", "{", "added", "no such", "q"]:
+    for words in [
+        '"',
+        'D "S',
+        "\\",
+        "A\\B",
+        "STRASSE",
+        "o\nl",
+        "\t",
+        "字",
+        "i̇",
+        "messages",
+        "Role",
+        "{",
+        "added",
+        "no such",
+        "q",
+    ]:
         expected = [number for number, example in rows if words.casefold() in working.text_of(example).casefold()]
         assert [shown.number for shown in working.page(rows, words=words).rows] == expected, words
         assert [shown.number for shown in working.picked(rows, rows.numbers(), words=words).rows] == expected, words
@@ -407,9 +450,13 @@ def test_rows_that_cannot_be_learned_from_are_gone_to_without_reading_the_others
     assert read == [7, 107, 207, 307, 407]
 
 
-def test_a_table_without_names_that_was_changed_before_anybody_asked_is_read_as_then(store: DatasetStore, tmp_path: Path) -> None:
+def test_a_table_without_names_that_was_changed_before_anybody_asked_is_read_as_then(
+    store: DatasetStore, tmp_path: Path
+) -> None:
     """Its first row came back as a row, all numbers moved by one, and its edits were nowhere."""
-    (tmp_path / "talk.csv").write_text("".join(f"What is number {i}?;It is the number {i}.\n" for i in range(5)), "utf-8")
+    (tmp_path / "talk.csv").write_text(
+        "".join(f"What is number {i}?;It is the number {i}.\n" for i in range(5)), "utf-8"
+    )
     id = store.import_file(tmp_path / "talk.csv").id
     folder, as_then = store.path(id).parent, Choices(header=True)
     assert len(store.rows(id)) == 5
@@ -494,7 +541,10 @@ def test_the_commands_say_it_in_json_and_refuse_in_a_sentence(make_workspace, tm
         return json.loads(capsys.readouterr().out)
 
     assert next(info for info in ask("list")["sets"] if info["id"] == id)["good_rows"] == 11
-    assert ask("change", id, "--remove", "1", "--set", f"2={json.dumps(row('b'))}", "--add", json.dumps(row("c")))["rows"] == 11
+    assert (
+        ask("change", id, "--remove", "1", "--set", f"2={json.dumps(row('b'))}", "--add", json.dumps(row("c")))["rows"]
+        == 11
+    )
     shown = ask("rows", id, "--count", "1")
     assert shown["rows"][0]["row"] == 2 and shown["rows"][0]["messages"][1]["content"] == "b" and shown["next"] == 1
     assert ask("rows", id, "--problems")["rows"][0]["problem"]["sentence"].startswith("the answer is empty")

@@ -1,4 +1,5 @@
-"""Texts in the encodings that people's programs write: read as such, said, and corrected by a word where it was wrong."""
+"""Texts in the encodings that people's programs write: read as such, said, and corrected by a word where it was
+wrong."""
 
 from __future__ import annotations
 
@@ -38,14 +39,22 @@ def written(folder: Path, name: str, content: bytes) -> Path:
 
 
 def texts(path: Path, **choices: str) -> list[str]:
-    return ["".join(row.values.values()) for row in read_rows(probe(path, choices=Choices(**choices))) if isinstance(row, Row)]
+    return [
+        "".join(row.values.values())
+        for row in read_rows(probe(path, choices=Choices(**choices)))
+        if isinstance(row, Row)
+    ]
 
 
 @pytest.mark.parametrize("encoding", TEXTS)
 @pytest.mark.parametrize("name", ["a.csv", "a.txt", "a.jsonl"])
 def test_a_text_is_read_in_its_encoding_which_is_said(tmp_path: Path, name: str, encoding: str) -> None:
     text = TEXTS[encoding]
-    content = {"a.csv": f"text\r\n{text}\r\n", "a.txt": text, "a.jsonl": json.dumps({"text": text}, ensure_ascii=False)}[name]
+    content = {
+        "a.csv": f"text\r\n{text}\r\n",
+        "a.txt": text,
+        "a.jsonl": json.dumps({"text": text}, ensure_ascii=False),
+    }[name]
     path = written(tmp_path, name, content.encode(encoding))
     source = probe(path)
     assert source.encoding == encoding and texts(path) == [text]

@@ -120,21 +120,28 @@ def test_what_looks_like_it_is_no_false_alarm(kind: str) -> None:
 def test_all_of_a_set_in_chinese_or_code_or_mathematics_is_none_either() -> None:
     draw = random.Random(4)
     sums = [(a, b) for a, b in zip(draw.sample(range(1000, 9999), 60), draw.sample(range(1000, 9999), 60), strict=True)]
-    assert findings(enumerate(pair(f"What is {a} + {b}? Answer with the number alone.", str(a + b)) for a, b in sums)) == ()
+    assert (
+        findings(enumerate(pair(f"What is {a} + {b}? Answer with the number alone.", str(a + b)) for a, b in sums))
+        == ()
+    )
     letters = [chr(0x4E00 + draw.randrange(3000)) for _ in range(4000)]
-    chinese = [pair("".join(letters[i : i + 12]) + "？", "".join(letters[i + 12 : i + 60]) + "。") for i in range(0, 3600, 60)]
+    chinese = [
+        pair("".join(letters[i : i + 12]) + "？", "".join(letters[i + 12 : i + 60]) + "。") for i in range(0, 3600, 60)
+    ]
     assert findings(enumerate(chinese)) == ()
     code = [
-        pair(f"Write {name}.", f"```python\ndef {name}(x: int) -> int:\n    return x * {i}\n```") for i, name in enumerate(WORDS)
+        pair(f"Write {name}.", f"```python\ndef {name}(x: int) -> int:\n    return x * {i}\n```")
+        for i, name in enumerate(WORDS)
     ]
     assert findings(enumerate(code)) == ()
 
 
-# ---- repeats ----------------------------------------------------------------------------------------------------------
+# ---- repeats -------------------------------------------------------------------------------------
 
 
 LONG = (
-    "The old harbour was built of grey stone by people from three villages, and every winter the storms took some of it away again."
+    "The old harbour was built of grey stone by people from three villages, and every winter the storms took some "
+    "of it away again."
 )
 
 
@@ -156,14 +163,21 @@ def test_other_figures_other_questions_and_facts_asked_in_several_ways_are_no_re
         pair("A page. " + LONG + " Which stone was it?", "The grey one."),
         pair("Who was it that built the harbour here?", LONG),
         pair("Tell me which people made that port.", LONG),
-        pair("What does the long ferry cost on day 3 of the week, with two people and a dog?", LONG + " It is 14 euros."),
-        pair("What does the long ferry cost on day 4 of the week, with two people and a dog?", LONG + " It is 15 euros."),
+        pair(
+            "What does the long ferry cost on day 3 of the week, with two people and a dog?", LONG + " It is 14 euros."
+        ),
+        pair(
+            "What does the long ferry cost on day 4 of the week, with two people and a dog?", LONG + " It is 15 euros."
+        ),
     ]
     assert found(*rows) == {}
 
 
 def test_an_instruction_that_stands_in_every_row_makes_none_alike() -> None:
-    told = "You get a message of a customer. Say in a word whether it is about delivery, payment, praise or a defect. Message: "
+    told = (
+        "You get a message of a customer. Say in a word whether it is about delivery, payment, praise or a defect. "
+        "Message: "
+    )
     assert findings(enumerate(pair(told + f"{a} {b}", "defect") for a in WORDS for b in WORDS[:4])) == ()
 
 
@@ -178,7 +192,7 @@ def test_most_repeats_with_a_word_changed_are_found_and_no_row_that_is_another()
     assert all(later - 1000 == earlier for later, earlier, _ in pairs) and len(pairs) >= 90
 
 
-# ---- answers ----------------------------------------------------------------------------------------------------------
+# ---- answers -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -199,7 +213,8 @@ def test_refusals_are_found_in_three_languages(answer: str) -> None:
 
 
 def test_answers_that_say_nothing_or_repeat_the_question_or_are_cut_off() -> None:
-    found_ = found(pair("And what of this?", "..."), pair("And that?", "N/A"), pair("Say it to me again now.", "say it to me again now. "), pair("Why?", "Because"))  # fmt: skip
+    found_ = found(pair("And what of this?", "..."), pair("And that?", "N/A"), pair("Say it to me again now.",
+        "say it to me again now. "), pair("Why?", "Because"))  # fmt: skip
     assert {id: rows_of(finding) for id, finding in found_.items()} == {
         "says_nothing": [41, 42],
         "echoes": [43],
@@ -209,7 +224,9 @@ def test_answers_that_say_nothing_or_repeat_the_question_or_are_cut_off() -> Non
 
 def test_short_answers_among_short_answers_are_answers() -> None:
     rows = [
-        pair(f"Is {a} larger than {b}?", draw) for a in WORDS for b, draw in zip(WORDS, ("<", ">", "none", "=", "-"), strict=False)
+        pair(f"Is {a} larger than {b}?", draw)
+        for a in WORDS
+        for b, draw in zip(WORDS, ("<", ">", "none", "=", "-"), strict=False)
     ]
     assert findings(enumerate(rows)) == ()
 
@@ -223,14 +240,21 @@ def test_answers_that_begin_alike_in_more_than_half_of_the_rows(opening: str) ->
     finding = next(finding for finding in findings(enumerate(rows)) if finding.id == "opening")
     assert finding.count == 32 and finding.said.params["opening"][:4] == opening[:4]
     few = [
-        pair(r.messages[0].content, f"{opening} {r.messages[1].content}") if i % 5 < 2 else r for i, r in enumerate(plain_rows())
+        pair(r.messages[0].content, f"{opening} {r.messages[1].content}") if i % 5 < 2 else r
+        for i, r in enumerate(plain_rows())
     ]
     assert findings(enumerate(few)) == ()
 
 
 def test_another_language_in_some_answers_is_found_and_two_that_are_meant_are_not() -> None:
-    english = "The boat is in the harbour and it is not for sale, but you can have a look at it from the bridge with the others"
-    german = "Das Boot liegt im Hafen und ist nicht zu verkaufen, aber man kann es sich von der Brücke aus mit den anderen ansehen"
+    english = (
+        "The boat is in the harbour and it is not for sale, but you can have a look at it from the bridge with "
+        "the others"
+    )
+    german = (
+        "Das Boot liegt im Hafen und ist nicht zu verkaufen, aber man kann es sich von der Brücke aus mit den "
+        "anderen ansehen"
+    )
     rows = [pair(f"About {word}?", f"{english}, {word} {i}.") for i, word in enumerate(WORDS)]
     mixed = [
         *rows,
@@ -249,11 +273,12 @@ def test_rows_that_are_far_longer_than_the_others() -> None:
     assert found(pair("And this?", long[:4000])) == {}
 
 
-# ---- writing ----------------------------------------------------------------------------------------------------------
+# ---- writing -------------------------------------------------------------------------------------
 
 
 def test_each_placeholder_has_a_repair_of_its_own_that_fills_it() -> None:
-    rows = [pair("Who are you?", "I am {{name}}."), pair("Who made you?", "{author} of <company>."), pair("End it.", "Yours, [YOUR NAME]"), pair("And?", "I am {{name}} again.")]  # fmt: skip
+    rows = [pair("Who are you?", "I am {{name}}."), pair("Who made you?", "{author} of <company>."), pair("End it.",
+        "Yours, [YOUR NAME]"), pair("And?", "I am {{name}} again.")]  # fmt: skip
     finding = found(*rows)["placeholders"]
     fills = {repair.argument: repair.rows for repair in finding.repairs if repair.action == "fill"}
     assert fills == {"{{name}}": (41, 44), "{author}": (42,), "<company>": (42,), "[YOUR NAME]": (43,)}
@@ -265,7 +290,9 @@ def test_each_placeholder_has_a_repair_of_its_own_that_fills_it() -> None:
 
 def test_what_stands_in_for_a_secret_that_was_taken_out_is_no_new_problem() -> None:
     """A row in which a phone number was redacted came back as one with a placeholder, "[phone]"."""
-    rows = [pair(f"How to reach {what}?", f"So: {before}{secret}, and so on.") for what, (before, secret) in SECRETS.items()]
+    rows = [
+        pair(f"How to reach {what}?", f"So: {before}{secret}, and so on.") for what, (before, secret) in SECRETS.items()
+    ]
     repairs = [repair for repair in found(*rows)["secrets"].repairs if repair.action == "replace"]
     assert {repair.argument for repair in repairs} == set(SECRETS)
     for repair in repairs:
@@ -289,7 +316,7 @@ def test_wrong_encodings_are_found_and_mended_and_lost_letters_are_told_apart() 
     assert mended is not None and mended.messages[1].content == "Schöne Grüße, it’s good"
 
 
-# ---- secrets ----------------------------------------------------------------------------------------------------------
+# ---- secrets -------------------------------------------------------------------------------------
 
 KEY = "sk-" + "proj-9aB3kLmQ7xZtV2wRnY5cUe8Dh4Jf6Gs"
 SECRETS = {
@@ -311,7 +338,9 @@ def test_a_secret_is_found_shown_masked_and_taken_out(what: str) -> None:
     assert [repair.argument for repair in finding.repairs] == [what, ""] and rows_of(finding) == [41]
     assert secret not in finding.model_dump_json() and secret[:3] + "•••" in finding.examples[0].quote
     clean = repaired(row, finding.repairs[0])
-    assert clean is not None and "9aB3" not in clean.messages[1].content and clean.messages[1].content.startswith("Now ")
+    assert (
+        clean is not None and "9aB3" not in clean.messages[1].content and clean.messages[1].content.startswith("Now ")
+    )
     assert [*secrets(without(row.messages[1].content, what))] == [] and "•••" in masked(
         secret if what != "card" else before + secret
     )
@@ -319,8 +348,10 @@ def test_a_secret_is_found_shown_masked_and_taken_out(what: str) -> None:
 
 def test_wrong_check_digits_examples_of_makers_and_bare_numbers_are_no_secrets() -> None:
     for text in (
-        "card 4539 5787 6362 1487", "4539578763621486", "DE89 3704 0044 0532 0130 01", "sk-xxxxxxxxxxxxxxxxxxxxxxxx", "sk-your-api-key-here-please-now",
-        "AKIAIOSFODNN7EXAMPLE", "you@example.com", "git@github.com", "@app.route", "3.14159265358979", "2026-11-27 20:55:31", "ISBN 978-3-16-148410-0",
+        "card 4539 5787 6362 1487", "4539578763621486", "DE89 3704 0044 0532 0130 01", "sk-xxxxxxxxxxxxxxxxxxxxxxxx",
+        "sk-your-api-key-here-please-now",
+        "AKIAIOSFODNN7EXAMPLE", "you@example.com", "git@github.com", "@app.route", "3.14159265358979",
+        "2026-11-27 20:55:31", "ISBN 978-3-16-148410-0",
         "10.0.0.1:8080", "+1 555 0100", "1,234,567,890",
     ):  # fmt: skip
         assert [*secrets(text)] == [], text
@@ -332,7 +363,7 @@ def test_no_finding_of_another_kind_shows_a_secret() -> None:
     assert "refusals" in said and "repeated" in said and "9aB3" not in said
 
 
-# ---- the pass ---------------------------------------------------------------------------------------------------------
+# ---- the pass ------------------------------------------------------------------------------------
 
 
 def test_a_repair_that_removes_leaves_nothing_and_plain_texts_and_completions_are_repaired_too() -> None:

@@ -22,7 +22,9 @@ from core.errors import DataError, GarageError
 from core.recipe import Recipe
 from tests.kit.office import zipped
 
-SHORT = settings(max_examples=120, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+SHORT = settings(
+    max_examples=120, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
+)
 LONG = settings(SHORT, max_examples=5000, derandomize=False)
 ENDINGS = (".jsonl", ".json", ".csv", ".tsv", ".txt", ".md", ".parquet", ".xls", ".zip", ".yaml", ".exe", "")
 KEYS = (
@@ -42,16 +44,22 @@ KEYS = (
 
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=8), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=8), inner, max_size=4)
+    ),
     max_leaves=12,
 )
 lines = st.lists(anything.map(json.dumps), max_size=6).map("\n".join).map(str.encode)
 broken = st.tuples(lines, st.binary(max_size=30), st.integers(0, 200)).map(lambda t: t[0][: t[2]] + t[1] + t[0][t[2] :])
 tables = (
-    st.lists(st.lists(st.text('a,";\t\n\r\0=@é', max_size=6), max_size=4).map(",".join), max_size=6).map("\n".join).map(str.encode)
+    st.lists(st.lists(st.text('a,";\t\n\r\0=@é', max_size=6), max_size=4).map(",".join), max_size=6)
+    .map("\n".join)
+    .map(str.encode)
 )
 # A list of rows, an object around it, or one of columns, as JSON that may be cut or hurt anywhere.
-wholes = st.lists(anything, max_size=5) | st.dictionaries(st.sampled_from(("data", "rows", "version", *KEYS)), anything, max_size=4)
+wholes = st.lists(anything, max_size=5) | st.dictionaries(
+    st.sampled_from(("data", "rows", "version", *KEYS)), anything, max_size=4
+)
 arrays = st.tuples(
     wholes.map(lambda value: json.dumps(value, ensure_ascii=False, indent=1).encode("utf-8", "surrogatepass")),
     st.sampled_from((b"", b"NaN", b"\0", b",", b"}", b"]", b'"', b"9" * 5000, b"\\ud83d", b"[" * 3000)),
@@ -64,7 +72,13 @@ legacy = st.text("abc,;\n é天の가ж", min_size=2, max_size=40).flatmap(
     )
 )
 contents = (
-    st.binary(max_size=300) | lines | broken | arrays | legacy | tables | tables.map(lambda raw: raw.decode().encode("utf-16"))
+    st.binary(max_size=300)
+    | lines
+    | broken
+    | arrays
+    | legacy
+    | tables
+    | tables.map(lambda raw: raw.decode().encode("utf-16"))
 )
 NAMES = (
     "a.jsonl",
@@ -79,14 +93,16 @@ NAMES = (
     "é.txt",
 )
 archives = st.dictionaries(st.sampled_from(NAMES), contents, max_size=4).map(zipped)
-hurt = st.tuples(archives, st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=4), st.integers(0, 2000)).map(
-    lambda t: _flipped(*t)
-)
+hurt = st.tuples(
+    archives, st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=4), st.integers(0, 2000)
+).map(lambda t: _flipped(*t))
 sections = st.dictionaries(
     st.sampled_from(("name", "goal", "model", "data", "adapter", "train")),
     anything
     | st.dictionaries(
-        st.sampled_from(("id", "source", "r", "learning_rate", "max_steps", "max_length", "method", "revision", "target_modules")),
+        st.sampled_from(
+            ("id", "source", "r", "learning_rate", "max_steps", "max_length", "method", "revision", "target_modules")
+        ),
         anything,
         max_size=5,
     ),
@@ -126,7 +142,9 @@ def parse_recipe(value: Any) -> None:
         assert Recipe.parse(recipe.model_dump(exclude_unset=True)) == recipe
 
 
-recipes = st.binary(max_size=200) | sections.map(lambda value: yaml.safe_dump(value, allow_unicode=True).encode("utf-8", "replace"))
+recipes = st.binary(max_size=200) | sections.map(
+    lambda value: yaml.safe_dump(value, allow_unicode=True).encode("utf-8", "replace")
+)
 tags = (
     "!!python/object/apply:os.system ['touch hacked']",
     "&a [*a, *a]",
@@ -188,15 +206,21 @@ def test_the_search_goes_on() -> None:
 
 @pytest.mark.full
 def test_atheris_finds_no_crash_either() -> None:
-    atheris = pytest.importorskip("atheris", reason="atheris is not installed: it has no wheel for this Python or system")
+    atheris = pytest.importorskip(
+        "atheris", reason="atheris is not installed: it has no wheel for this Python or system"
+    )
     script = (
-        "import atheris, sys\nwith atheris.instrument_imports(include=['core']):\n    from tests.unit.data import test_fuzz as fuzz\n"
-        "def one(raw):\n    fuzz.read_data(raw[1:], fuzz.ENDINGS[raw[0] % len(fuzz.ENDINGS)] if raw else '')\n    fuzz.read_recipe(raw)\n"
+        "import atheris, sys\nwith atheris.instrument_imports(include=['core']):\n    from tests.unit.data import "
+        "test_fuzz as fuzz\n"
+        "def one(raw):\n    fuzz.read_data(raw[1:], fuzz.ENDINGS[raw[0] % len(fuzz.ENDINGS)] if raw else '')\n    "
+        "fuzz.read_recipe(raw)\n"
         "atheris.Setup(sys.argv, one)\natheris.Fuzz()"
     )
     import subprocess
     import sys
 
     assert atheris
-    done = subprocess.run([sys.executable, "-c", script, "-max_total_time=120"], capture_output=True, text=True, timeout=400)
+    done = subprocess.run(
+        [sys.executable, "-c", script, "-max_total_time=120"], capture_output=True, text=True, timeout=400
+    )
     assert done.returncode == 0, done.stderr[-3000:]

@@ -1,4 +1,5 @@
-"""Whether a table's first row holds names: told by what is in it, said wherever it is in doubt, and otherwise where somebody says so."""
+"""Whether a table's first row holds names: told by what is in it, said wherever it is in doubt, and otherwise where
+somebody says so."""
 
 from __future__ import annotations
 
@@ -59,7 +60,9 @@ def test_a_table_without_names_loses_no_row_and_says_so(tmp_path: Path, name: st
         (";text", ["0;Be the change that you wish.", "1;To be or not to be."]),
     ],
 )
-def test_names_are_known_by_what_they_are_and_by_what_stands_below_them(tmp_path: Path, first: str, rows: list[str]) -> None:
+def test_names_are_known_by_what_they_are_and_by_what_stands_below_them(
+    tmp_path: Path, first: str, rows: list[str]
+) -> None:
     file = tmp_path / "a.csv"
     file.write_text("\n".join([first, *rows]), "utf-8")
     try:
@@ -71,7 +74,10 @@ def test_names_are_known_by_what_they_are_and_by_what_stands_below_them(tmp_path
 @pytest.mark.parametrize(
     ("rows", "columns"),
     [
-        (["What is your name?;What do you like?", "Jo;All of it.", "Mia;Nothing."], ["What is your name?", "What do you like?"]),
+        (
+            ["What is your name?;What do you like?", "Jo;All of it.", "Mia;Nothing."],
+            ["What is your name?", "What do you like?"],
+        ),
         (["hello;hallo", "house;Haus", "tree;Baum"], ["hello", "hallo"]),
         (["I love this film.;positive", "I hate it.;negative", "A good day out.;positive"], ["column 1", "column 2"]),
         (["1;Rain;Regen", "2;Snow;Schnee"], ["column 1", "column 2", "column 3"]),
@@ -91,7 +97,9 @@ def test_where_columns_cannot_be_guessed_the_sentence_shows_what_was_taken_for_n
 
 def test_names_that_nothing_tells_are_taken_for_names_and_that_is_said(tmp_path: Path) -> None:
     file = tmp_path / "a.csv"
-    file.write_text("hello there you;hallo du da\nwhat is it now;was ist es jetzt denn\ngood day to you;guten Tag auch\n", "utf-8")
+    file.write_text(
+        "hello there you;hallo du da\nwhat is it now;was ist es jetzt denn\ngood day to you;guten Tag auch\n", "utf-8"
+    )
     report = inspect_file(file)
     assert report.header is True and report.rows == 2 and "data.note_header_unsaid" in keys(report)
     assert inspect_file(file, choices=Choices(header=False)).rows == 3

@@ -1,4 +1,5 @@
-"""Each shape of the table in docs/data.md, from a file of its real shape: what is learned of it, and what is said to be left out."""
+"""Each shape of the table in docs/data.md, from a file of its real shape: what is learned of it, and what is said to be
+left out."""
 
 from __future__ import annotations
 
@@ -25,7 +26,9 @@ def said(example: Example) -> str:
     turns = []
     for m in example.messages:
         words = (
-            [f"({m.reasoning})"] * bool(m.reasoning) + [m.content] * bool(m.content) + [f"[{call.name}]" for call in m.tool_calls]
+            [f"({m.reasoning})"] * bool(m.reasoning)
+            + [m.content] * bool(m.content)
+            + [f"[{call.name}]" for call in m.tool_calls]
         )
         turns.append(" ".join([m.role[0] + ("" if m.weight else "0"), *words]))
     return " | ".join(turns)

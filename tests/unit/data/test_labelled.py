@@ -31,7 +31,10 @@ SYSTEM, USER = {"role": "system", "content": "Solve it."}, {"role": "user", "con
 
 
 def test_evals_teach_the_first_ideal_answer_and_a_question_that_is_a_system_message_is_asked(tmp_path: Path) -> None:
-    rows = [{"input": [SYSTEM, USER], "ideal": ["4", "four"]}, {"input": [SYSTEM, USER | {"role": "system"}], "ideal": "4"}]
+    rows = [
+        {"input": [SYSTEM, USER], "ideal": ["4", "four"]},
+        {"input": [SYSTEM, USER | {"role": "system"}], "ideal": "4"},
+    ]
     learned = [("system", "Solve it."), ("user", "2 + 2"), ("assistant", "4")]
     assert read(tmp_path, rows) == [learned, learned]
     assert left_of(tmp_path) == {"“ideal” in answers": 1}
@@ -40,9 +43,15 @@ def test_evals_teach_the_first_ideal_answer_and_a_question_that_is_a_system_mess
 
 def test_what_was_chosen_in_label_studio_is_the_label_and_marked_spans_are_not(tmp_path: Path) -> None:
     def task(value: dict[str, Any], **data: Any) -> dict[str, Any]:
-        return {"id": 1, "data": {"text": "It is bad.", **data}, "annotations": [{"result": [{"value": value, "type": "choices"}]}]}
+        return {
+            "id": 1,
+            "data": {"text": "It is bad.", **data},
+            "annotations": [{"result": [{"value": value, "type": "choices"}]}],
+        }
 
-    assert read(tmp_path, [task({"choices": ["Negative"]}, stars=1)]) == [[("user", "It is bad."), ("assistant", "Negative")]]
+    assert read(tmp_path, [task({"choices": ["Negative"]}, stars=1)]) == [
+        [("user", "It is bad."), ("assistant", "Negative")]
+    ]
     assert left_of(tmp_path) == {"The column “data.stars”": 1, "The column “id”": 1}
     assert read(tmp_path, [task({"text": ["Not good."]})])[0][-1] == ("assistant", "Not good.")
     rows = [task({"choices": ["Negative"]}), task({"start": 0, "end": 2, "text": "It", "labels": ["X"]})]
@@ -70,7 +79,10 @@ def test_what_can_be_said_for_one_intent_is_no_conversation(tmp_path: Path) -> N
         [("user", "And you are?"), ("assistant", "about")],
     ]
     bot = {"intents": [{"tag": "greeting", "patterns": ["Hi", "Hello"], "responses": ["Good day.", "Hi there."]}]}
-    assert read(tmp_path, bot) == [[("user", "Hi"), ("assistant", "Good day.")], [("user", "Hello"), ("assistant", "Good day.")]]
+    assert read(tmp_path, bot) == [
+        [("user", "Hi"), ("assistant", "Good day.")],
+        [("user", "Hello"), ("assistant", "Good day.")],
+    ]
     assert left_of(tmp_path) == {"The column “answers”": 2, "The column “tag”": 2}
     line = tmp_path / "one.jsonl"
     line.write_text(json.dumps({"utterances": ["Hi", "Hello"]}), "utf-8")

@@ -1,4 +1,5 @@
-"""What a reader leaves out of a row is counted and named: no value vanishes in silence, and no bad answer is learned like a good one."""
+"""What a reader leaves out of a row is counted and named: no value vanishes in silence, and no bad answer is learned
+like a good one."""
 
 from __future__ import annotations
 
@@ -20,36 +21,52 @@ from core.errors import DataError
 from core.messages import LANGUAGES, core_catalogue
 
 TURNS = [{"role": "user", "content": "Sun?"}, {"role": "assistant", "content": "Yes."}]
-SHORT = settings(max_examples=300, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+SHORT = settings(
+    max_examples=300, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck)
+)
 # Columns and fields that people have, some of which a format reads and some of which it does not.
-NAMES = ("id", "source", "system", "tools", "label", "kto_tag", "weight", "images", "q", "a", "context", "input", "history", "rejected", "name", "refusal",
-         "reasoning", "thinking", "tool_call_id", "function_call", "content", "value", "from", "completion", "response", "Question", "functions")  # fmt: skip
+NAMES = ("id", "source", "system", "tools", "label", "kto_tag", "weight", "images", "q", "a", "context", "input",
+    "history", "rejected", "name", "refusal",
+         "reasoning", "thinking", "tool_call_id", "function_call", "content", "value", "from", "completion", "response",
+         "Question", "functions")  # fmt: skip
 leaf = st.just("?") | st.none() | st.just("") | st.integers(0, 3) | st.booleans()
 anything = st.recursive(
-    leaf, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=2), max_leaves=4
+    leaf,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=2),
+    max_leaves=4,
 )
 extra = st.dictionaries(st.sampled_from(NAMES), anything, max_size=3)
 part = st.builds(lambda more: {"type": "text", "text": "?"} | more, extra)
 call = st.builds(
-    lambda more, inner: {"id": "?", "type": "function", "function": {"name": "?", "arguments": {"a": "?"}} | inner} | more,
+    lambda more, inner: {"id": "?", "type": "function", "function": {"name": "?",
+        "arguments": {"a": "?"}} | inner} | more,
     extra, extra,
 )  # fmt: skip
 asked = st.builds(
-    lambda more, said: {"role": "user", "content": said} | more, extra, st.just("?") | st.lists(part, min_size=1, max_size=2)
+    lambda more, said: {"role": "user", "content": said} | more,
+    extra,
+    st.just("?") | st.lists(part, min_size=1, max_size=2),
 )
-answered = st.builds(lambda more, calls: {"role": "assistant", "content": "?"} | ({"tool_calls": calls} if calls else {}) | more, extra, st.lists(call, max_size=1))  # fmt: skip
+answered = st.builds(lambda more, calls: {"role": "assistant",
+    "content": "?"} | ({"tool_calls": calls} if calls else {}) | more, extra, st.lists(call, max_size=1))  # fmt: skip
 turns = st.builds(lambda q, a, last: [q, a, *last], asked, answered, st.just([]) | st.lists(asked, max_size=1))
 PAIRS = (("instruction", "output"), ("question", "answer"), ("prompt", "completion"), ("text", "label"), ("text",))
 pair = st.sampled_from(PAIRS).map(lambda names: dict.fromkeys(names, "?"))
 worse = st.builds(lambda q, a: {"chosen": [q, a], "rejected": "?"}, asked, answered)
 preference = st.one_of(
-    worse, worse.map(lambda row: {"prompt": "?"} | row), asked.map(lambda q: {"messages": [q], "chosen": "?", "rejected": "?"}),
+    worse, worse.map(lambda row: {"prompt": "?"} | row), asked.map(lambda q: {"messages": [q], "chosen": "?",
+        "rejected": "?"}),
     worse.map(lambda row: {"prompt": [dict(row["chosen"][0])]} | row),
 )  # fmt: skip
-others = st.sampled_from(({"question": "?", "answers": {"text": ["?", "?"], "answer_start": ["?"]}}, {"question": "?", "context": "?", "answers": [{"text": "?", "id": "?"}]},
-                          {"dialog": ["?", "?", "?", "?"]}, {"turns": [["?", "?"], ["?", "?"]]}, {"instruction": "?", "output": "?", "history": [["?", "?"]]},
-                          {"prompt": [{"role": "user", "content": "?"}], "completion": [{"role": "assistant", "content": "?", "id": "?"}]}))  # fmt: skip
-rows = st.builds(lambda more, row: more | row, extra, pair | turns.map(lambda found: {"messages": found}) | preference | others)
+others = st.sampled_from(({"question": "?", "answers": {"text": ["?", "?"], "answer_start": ["?"]}}, {"question": "?",
+    "context": "?", "answers": [{"text": "?", "id": "?"}]},
+                          {"dialog": ["?", "?", "?", "?"]}, {"turns": [["?", "?"], ["?", "?"]]}, {"instruction": "?",
+                              "output": "?", "history": [["?", "?"]]},
+                          {"prompt": [{"role": "user", "content": "?"}], "completion": [{"role": "assistant",
+                              "content": "?", "id": "?"}]}))  # fmt: skip
+rows = st.builds(
+    lambda more, row: more | row, extra, pair | turns.map(lambda found: {"messages": found}) | preference | others
+)
 
 
 def numbered(value: Any, at: list[int]) -> Any:
@@ -76,7 +93,11 @@ def left_of(values: dict[str, Any], format: Any = None) -> tuple[Any, list[Any],
     tally = Tally()
     row = Row(1, copy.deepcopy(values))
     found, problems = check(row, format or recognise([row]), tally)
-    return found, problems, {(one.what.key.partition(".")[2], one.what.params["name"]): one.count for one in tally.said()}
+    return (
+        found,
+        problems,
+        {(one.what.key.partition(".")[2], one.what.params["name"]): one.count for one in tally.said()},
+    )
 
 
 @SHORT
@@ -96,20 +117,27 @@ def test_no_value_of_a_row_vanishes_unnamed(values: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "values, named",
     [
-        ({"question": "a", "answer": "b", "category": "c", "empty": "", "none": None, "list": []}, {("column", "category")}),
+        ({"question": "a", "answer": "b", "category": "c", "empty": "", "none": None, "list": []}, {("column",
+            "category")}),
         ({"question": "a", "answer": "b", "q": "other", "id": 0}, {("column", "q"), ("column", "id")}),
         ({"question": "a", "answer": "b", "Question ": "c"}, {("column", "Question ")}),
         ({"text": "a", "system": "b"}, {("column", "system")}),
         ({"instruction": "a", "output": "b", "tools": "[]"}, {("column", "tools")}),
-        ({"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}], "chosen": {"from": "gpt", "value": "c"}}, {("column", "chosen")}),
+        ({"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}], "chosen": {"from": "gpt",
+            "value": "c"}}, {("column", "chosen")}),
         ({"messages": [*TURNS, TURNS[0]]}, {("turn", "")}),
-        ({"messages": [TURNS[0] | {"name": "Eva", "audio": {"id": "x"}}, TURNS[1]]}, {("field", "name"), ("field", "audio")}),
+        ({"messages": [TURNS[0] | {"name": "Eva", "audio": {"id": "x"}}, TURNS[1]]}, {("field", "name"), ("field",
+            "audio")}),
         ({"messages": [TURNS[0], TURNS[1] | {"reasoning": "a", "thinking": "b"}]}, {("field", "thinking")}),
         ({"messages": [TURNS[0], TURNS[1] | {"reasoning": "a", "thinking": "a", "refusal": None}]}, set()),
-        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "a", "cache_control": {"type": "x"}}]}, TURNS[1]]}, {("part", "cache_control")}),
-        ({"messages": [TURNS[0], TURNS[1] | {"tool_calls": [{"index": 1, "name": "f", "strict": True}]}]}, {("call", "index"), ("call", "strict")}),
-        ({"messages": TURNS, "tools": [{"type": "function", "function": {"name": "f"}, "cost": 3}]}, {("tool", "cost")}),
-        ({"messages": [{"role": "system", "content": "Be brief."}, *TURNS], "system": "Be long."}, {("column", "system")}),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "a", "cache_control": {"type": "x"}}]},
+            TURNS[1]]}, {("part", "cache_control")}),
+        ({"messages": [TURNS[0], TURNS[1] | {"tool_calls": [{"index": 1, "name": "f", "strict": True}]}]}, {("call",
+            "index"), ("call", "strict")}),
+        ({"messages": TURNS, "tools": [{"type": "function", "function": {"name": "f"}, "cost": 3}]}, {("tool",
+            "cost")}),
+        ({"messages": [{"role": "system", "content": "Be brief."}, *TURNS], "system": "Be long."}, {("column",
+            "system")}),
         ({"messages": TURNS, "images": ["a.png"]}, {("column", "images")}),
         ({"messages": TURNS, "label": True}, set()),
         ({"messages": TURNS, "label": 0}, {("column", "label")}),
@@ -121,7 +149,9 @@ def test_what_is_left_out_is_named_by_its_place(values: dict[str, Any], named: s
 
 
 @pytest.mark.parametrize("mark", [{"label": False}, {"label": "False"}, {"kto_tag": False}])
-@pytest.mark.parametrize("values", [{"messages": TURNS}, {"prompt": "a", "completion": "b"}, {"question": "a", "answer": "b"}])
+@pytest.mark.parametrize(
+    "values", [{"messages": TURNS}, {"prompt": "a", "completion": "b"}, {"question": "a", "answer": "b"}]
+)
 def test_an_answer_that_is_marked_as_bad_is_not_learned(values: dict[str, Any], mark: dict[str, Any]) -> None:
     """Seen: sets for KTO lost their label, and bad answers were learned like good ones."""
     assert left_of(values | mark) == (None, [], {("row", ""): 1})
@@ -129,7 +159,9 @@ def test_an_answer_that_is_marked_as_bad_is_not_learned(values: dict[str, Any], 
 
 def test_bad_answers_are_counted_and_a_file_of_nothing_else_is_a_sentence(tmp_path) -> None:
     file = tmp_path / "kto.jsonl"
-    file.write_text("".join(json.dumps({"prompt": f"p{n}", "completion": "c", "label": n % 3 == 0}) + "\n" for n in range(9)))
+    file.write_text(
+        "".join(json.dumps({"prompt": f"p{n}", "completion": "c", "label": n % 3 == 0}) + "\n" for n in range(9))
+    )
     report = inspect_file(file)
     assert (report.rows, report.good_rows, report.problem_count) == (9, 3, 0)
     assert [(str(one.what), one.count) for one in report.left_out] == [("Rows whose answer is marked as bad", 6)]
@@ -179,5 +211,18 @@ def test_the_store_keeps_it_and_it_is_said_in_both_languages(tmp_path) -> None:
 def test_every_place_and_reason_has_its_sentence() -> None:
     keys = core_catalogue().keys("en")
     chat = ("chat_media", "chat_deleted", "chat_link", "chat_app", "chat_unasked", "chat_unanswered")
-    for place in ("column", "field", "part", "call", "tool", "answer", "turn", "row", "branch", "message", *chat, "more"):
+    for place in (
+        "column",
+        "field",
+        "part",
+        "call",
+        "tool",
+        "answer",
+        "turn",
+        "row",
+        "branch",
+        "message",
+        *chat,
+        "more",
+    ):
         assert {f"left_out.{place}", f"left_out.why_{place}"} <= keys

@@ -1,4 +1,5 @@
-"""Exports of Character.AI, KoboldAI, mbox and YAML sets, each in its real shape: known by content, nothing wrong in silence."""
+"""Exports of Character.AI, KoboldAI, mbox and YAML sets, each in its real shape: known by content, nothing wrong in
+silence."""
 
 from __future__ import annotations
 
@@ -19,11 +20,13 @@ from tests.unit.data.test_chat_formats import left, telegram, turns, with_each_v
 
 def turn(who: str, human: bool, minute: int, *answers: str, chosen: int = 0) -> dict[str, Any]:
     candidates = [
-        {"candidate_id": f"c{i}", "raw_content": text, "is_final": True, "create_time": "x"} for i, text in enumerate(answers)
+        {"candidate_id": f"c{i}", "raw_content": text, "is_final": True, "create_time": "x"}
+        for i, text in enumerate(answers)
     ]
     author = {"author_id": "1", "name": who} | ({"is_human": True} if human else {})
     when = f"2024-03-01T10:{minute:02}:00.123456Z"
-    return {"turn_key": {"chat_id": "a", "turn_id": str(minute)}, "create_time": when, "state": "STATE_OK", "author": author,
+    return {"turn_key": {"chat_id": "a", "turn_id": str(minute)}, "create_time": when, "state": "STATE_OK",
+        "author": author,
             "candidates": candidates, "primary_candidate_id": f"c{chosen}"}  # fmt: skip
 
 
@@ -40,19 +43,31 @@ def test_character_ai_gives_the_characters_chosen_answers_in_the_order_of_time(t
         {"src": {"name": "Mia", "is_human": True}, "text": "Hi", "created": "x"},
         {"src": {"name": "Holmes"}, "text": "Well?"},
     ]
-    old = {"info": {"character": {"name": "Holmes"}}, "histories": {"histories": [{"external_id": "1", "msgs": message}]}}
+    old = {
+        "info": {"character": {"name": "Holmes"}},
+        "histories": {"histories": [{"external_id": "1", "msgs": message}]},
+    }
     assert turns(written(tmp_path, "old.json", old)) == [["u Hi", "a Well?"]]
 
 
 def test_a_story_of_koboldai_is_a_text_and_its_chat_a_chat(tmp_path: Path) -> None:
     """Seen: of a save with world info the notes of the world were the rows."""
-    save = {"gamestarted": True, "prompt": "It rained.", "memory": "Genre: noir", "authorsnote": "short", "anotetemplate": "[<|>]",
-            "actions": [" He ran.", " Nobody saw."], "actions_metadata": {}, "worldinfo": [{"key": "rain", "content": "wet"}]}  # fmt: skip
+    save = {"gamestarted": True, "prompt": "It rained.", "memory": "Genre: noir", "authorsnote": "short",
+        "anotetemplate": "[<|>]",
+            "actions": [" He ran.", " Nobody saw."], "actions_metadata": {}, "worldinfo": [{"key": "rain",
+                "content": "wet"}]}  # fmt: skip
     file = written(tmp_path, "story.json", save)
     [(_, example)] = examples_of(file)
     assert example.text == "It rained. He ran. Nobody saw."
-    assert {str(one.what.params["name"]) for one in inspect_file(file).left_out} == {"memory", "authorsnote", "worldinfo"}
-    chat = save | {"prompt": "", "actions": ["{{[INPUT]}}Hi{{[OUTPUT]}}", "Hello.", "{{[INPUT]}}Bye{{[OUTPUT]}}See you."]}
+    assert {str(one.what.params["name"]) for one in inspect_file(file).left_out} == {
+        "memory",
+        "authorsnote",
+        "worldinfo",
+    }
+    chat = save | {
+        "prompt": "",
+        "actions": ["{{[INPUT]}}Hi{{[OUTPUT]}}", "Hello.", "{{[INPUT]}}Bye{{[OUTPUT]}}See you."],
+    }
     assert turns(written(tmp_path, "chat.json", chat)) == [["s Genre: noir", "u Hi", "a Hello.", "u Bye", "a See you."]]
 
 
@@ -77,7 +92,9 @@ STORY = {
 }
 
 
-@pytest.mark.parametrize("content", [{"turns": [turn("H", False, 1, "a", "b"), turn("M", True, 0, "c")]}, HISTORIES, STORY])
+@pytest.mark.parametrize(
+    "content", [{"turns": [turn("H", False, 1, "a", "b"), turn("M", True, 0, "c")]}, HISTORIES, STORY]
+)
 def test_whatever_stands_in_such_a_file_is_rows_or_a_sentence(content: Any, tmp_path: Path) -> None:
     for odd in with_each_value_odd(content):
         with contextlib.suppress(DataError):
@@ -85,8 +102,10 @@ def test_whatever_stands_in_such_a_file_is_rows_or_a_sentence(content: Any, tmp_
 
 
 def letter(who: str, number: int, text: str, answers: int | None = None, **headers: str) -> str:
-    head = {"From": who, "To": "x@example.org", "Date": f"Mon, {number + 1:02} Jan 2024 10:00:00 +0100", "Subject": "Re: bikes",
-            "Message-ID": f"<{number}@example.org>"} | ({"In-Reply-To": f"<{answers}@example.org>"} if answers is not None else {}) | headers  # fmt: skip
+    head = {"From": who, "To": "x@example.org", "Date": f"Mon, {number + 1:02} Jan 2024 10:00:00 +0100",
+        "Subject": "Re: bikes",
+            "Message-ID": f"<{number}@example.org>"}  # fmt: skip
+    head |= ({} if answers is None else {"In-Reply-To": f"<{answers}@example.org>"}) | headers
     lines = "\n".join(f"{name.replace('_', '-')}: {value}" for name, value in head.items())
     return f"From x@example.org Mon Jan  1 10:00:0{number} 2024\n{lines}\n\n{text}\n\n"
 
@@ -98,17 +117,26 @@ def test_an_mbox_is_letters_in_threads_without_what_they_quote(tmp_path: Path) -
         "Inbox.mbox",
         letter(maria, 0, "May I have your bike?\n>From here on it is mine.")
         + letter(maria, 1, "Another thing: soup?", Subject="soup")
-        + letter(jo, 2, "Yes.\n\nOn Mon, 1 Jan 2024 at 10:00, Maria L\n<maria@example.org> wrote:\n> May I have your bike?", 0)
+        + letter(
+            jo,
+            2,
+            "Yes.\n\nOn Mon, 1 Jan 2024 at 10:00, Maria L\n<maria@example.org> wrote:\n> May I have your bike?",
+            0,
+        )
         + letter(jo, 3, "Always.\n-- \nJo, 12 Long Road", 1)
         + letter(maria, 4, "<b>Thanks</b>", 2, Content_Type="text/html")
-        + letter(jo, 5, "VGhlIGVuZC4=", 4, Content_Type="text/plain; charset=utf-8", Content_Transfer_Encoding="base64"),
+        + letter(
+            jo, 5, "VGhlIGVuZC4=", 4, Content_Type="text/plain; charset=utf-8", Content_Transfer_Encoding="base64"
+        ),
     )
     found = turns(file, Choices(voice="Jo", pseudonyms=False))
     assert found == [["u May I have your bike?", "a Yes.\nThe end."], ["u Another thing: soup?", "a Always."]]
     report = inspect_file(file, choices=Choices(voice="Jo"))
     assert report.chat and report.chat.app == "e-mail (mbox)"
     assert {person.name for person in report.chat.people} == {"Jo", "Maria López"} and left(report) == {"html": 1}
-    assert turns(written(tmp_path, "renamed.txt", file.read_text("utf-8")), Choices(voice="Jo", pseudonyms=False)) == found
+    assert (
+        turns(written(tmp_path, "renamed.txt", file.read_text("utf-8")), Choices(voice="Jo", pseudonyms=False)) == found
+    )
 
 
 @pytest.mark.parametrize("encoding", ["7bit", "base64"])
@@ -118,7 +146,8 @@ def test_a_letter_that_nobody_wrote_by_hand_is_named_among_what_is_left_out(tmp_
     if encoding == "base64":
         text = base64.encodebytes(text.encode()).decode()
     letters = [letter("a@x.org", 0, "Hello?"), letter("b@x.org", 1, "Yes.", 0),
-               letter("a@x.org", 2, text, 1, Content_Transfer_Encoding=encoding), letter("b@x.org", 3, "Too long.", 2)]  # fmt: skip
+               letter("a@x.org", 2, text, 1, Content_Transfer_Encoding=encoding), letter("b@x.org", 3, "Too long.",
+                   2)]  # fmt: skip
     file = written(tmp_path, "m.mbox", "".join(letters))
     assert left(inspect_file(file, choices=Choices(voice="b@x.org"))) == {"long": 1}
     assert turns(file, Choices(voice="b@x.org", pseudonyms=False)) == [["u Hello?", "a Yes.\nToo long."]]
@@ -138,7 +167,8 @@ def test_a_message_of_telegram_that_nobody_wrote_by_hand_is_left_out(tmp_path: P
 
 
 def test_a_talk_with_an_assistant_may_be_larger_than_a_row(tmp_path: Path) -> None:
-    """Seen: the whole archive was refused for one talk of more than 4 MiB, which long ones have with what their tools answered."""
+    """Seen: the whole archive was refused for one talk of more than 4 MiB, which long ones have with what their tools
+    answered."""
 
     def node(id: int, role: str, text: str) -> dict[str, Any]:
         message = {
@@ -152,28 +182,43 @@ def test_a_talk_with_an_assistant_may_be_larger_than_a_row(tmp_path: Path) -> No
     nodes = {str(i): node(i, ("user", "assistant")[i % 2], "Why so? " * 16_000) for i in range(40)}
     talks = [
         {"title": "long", "mapping": nodes, "current_node": "39"},
-        {"title": "short", "mapping": {"0": node(0, "user", "Hi"), "1": node(1, "assistant", "Hello")}, "current_node": "1"},
+        {
+            "title": "short",
+            "mapping": {"0": node(0, "user", "Hi"), "1": node(1, "assistant", "Hello")},
+            "current_node": "1",
+        },
     ]
     file = written(tmp_path, "conversations.json", talks)
     assert file.stat().st_size > 4 << 20
     assert sum(map(len, turns(file))) == 42 and inspect_file(file).error_count == 0
 
 
-CHATTERBOT = "categories:\n- jokes\nconversations:\n- - Tell me a joke\n  - Why did it cross the road?\n- - Hi\n  - Hello\n  - Bye\n  - See you\n"
-RASA = 'version: "3.1"\nnlu:\n- intent: greet\n  examples: |\n    - hey\n    - good morning\n- intent: bye\n  examples: |\n    - see you\n'
+CHATTERBOT = (
+    "categories:\n- jokes\nconversations:\n- - Tell me a joke\n  - Why did it cross the road?\n- - Hi\n  - "
+    "Hello\n  - Bye\n  - See you\n"
+)
+RASA = (
+    'version: "3.1"\nnlu:\n- intent: greet\n  examples: |\n    - hey\n    - good morning\n- intent: bye\n  '
+    "examples: |\n    - see you\n"
+)
 
 
 def test_yaml_of_bots_is_conversations_and_intents(tmp_path: Path) -> None:
     """Seen: refused, with the endings that are read."""
     file = written(tmp_path, "conversations.yml", CHATTERBOT)
-    assert turns(file) == [["u Tell me a joke", "a Why did it cross the road?"], ["u Hi", "a Hello", "u Bye", "a See you"]]
+    assert turns(file) == [
+        ["u Tell me a joke", "a Why did it cross the road?"],
+        ["u Hi", "a Hello", "u Bye", "a See you"],
+    ]
     rasa = written(tmp_path, "nlu.yml", RASA)
     assert turns(rasa) == [["u hey", "a greet"], ["u good morning", "a greet"], ["u see you", "a bye"]]
     rows = written(tmp_path, "rows.yaml", "- question: When?\n  answer: 2024-01-02\n- question: Who?\n  answer: Me\n")
     assert turns(rows) == [["u When?", "a 2024-01-02"], ["u Who?", "a Me"]]
 
 
-@pytest.mark.parametrize("word", ["yes", "no", "Off", "18:30", "010", "1_000", "1.10", "0x1F", ".inf", "~5", "=", "TRUE", "7"])
+@pytest.mark.parametrize(
+    "word", ["yes", "no", "Off", "18:30", "010", "1_000", "1.10", "0x1F", ".inf", "~5", "=", "TRUE", "7"]
+)
 def test_words_of_yaml_are_trained_as_they_are_written(tmp_path: Path, word: str) -> None:
     """YAML 1.1 made True of yes, 1110 of 18:30 and 8 of 010."""
     assert turns(written(tmp_path, "a.yaml", f"- question: Now?\n  answer: {word}\n")) == [["u Now?", f"a {word}"]]
@@ -184,7 +229,10 @@ def test_words_of_yaml_are_trained_as_they_are_written(tmp_path: Path, word: str
 def test_marks_beside_an_answer_in_yaml_are_no_words(tmp_path: Path) -> None:
     said = "- messages:\n  - {role: user, content: no}\n  - {role: assistant, content: Yes, train: MARK}\n"
     for mark, weight in (("no", 0), ("False", 0), ("off", 0), ("yes", 1), ("TRUE", 1)):
-        rows = said.replace("MARK", mark) + "  - {role: user, content: And?}\n  - {role: assistant, content: Good., weight: 1.0}\n"
+        rows = (
+            said.replace("MARK", mark)
+            + "  - {role: user, content: And?}\n  - {role: assistant, content: Good., weight: 1.0}\n"
+        )
         [(_, example)] = examples_of(written(tmp_path, "a.yaml", rows))
         assert [(m.content, m.weight) for m in example.messages][1::2] == [("Yes", weight), ("Good.", 1)], mark
     [(_, around)] = examples_of(written(tmp_path, "around.yaml", "train:\n" + rows))
@@ -223,6 +271,8 @@ def test_yaml_that_cannot_be_is_one_sentence(tmp_path: Path, content: str, told:
 def test_rows_in_yaml_are_no_recipe(tmp_path: Path) -> None:
     from webui.form.data import is_recipe
 
-    assert not is_recipe(str(written(tmp_path, "a.yml", CHATTERBOT))) and not is_recipe(str(written(tmp_path, "b.yml", RASA)))
+    assert not is_recipe(str(written(tmp_path, "a.yml", CHATTERBOT))) and not is_recipe(
+        str(written(tmp_path, "b.yml", RASA))
+    )
     recipe = json.dumps({"data": {"source": "x"}, "train": {"sample_prompts": ["Hi"]}})
     assert is_recipe(str(written(tmp_path, "c.yaml", recipe))) and is_recipe(str(written(tmp_path, "d.yaml", "{{{")))

@@ -1,4 +1,5 @@
-"""Rows that say the same in other columns: preference sets, TRL's conversations, SQuAD, lists of turns, objects of columns."""
+"""Rows that say the same in other columns: preference sets, TRL's conversations, SQuAD, lists of turns, objects of
+columns."""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ def said(values: dict[str, Any]) -> tuple[Example | None, set[str]]:
         {"prompt": [USER], "chosen": [GOOD], "rejected": [BAD]},  # TRL
         {"chosen": [USER, GOOD], "rejected": [USER, BAD]},
         {"messages": [USER], "chosen": GOOD, "rejected": BAD},
-        {"conversations": [{"from": "human", "value": Q}], "chosen": {"from": "gpt", "value": A}, "rejected": {"from": "gpt", "value": B}},
+        {"conversations": [{"from": "human", "value": Q}], "chosen": {"from": "gpt", "value": A},
+            "rejected": {"from": "gpt", "value": B}},
         {"instruction": Q, "input": "", "chosen": A, "rejected": B},
         {"chosen": f"\n\nHuman: {Q}\n\nAssistant: {A}", "rejected": f"\n\nHuman: {Q}\n\nAssistant: {B}"},  # hh-rlhf
     ],
@@ -63,7 +65,8 @@ def test_of_a_preference_set_the_better_answer_is_learned_and_the_worse_one_is_n
     ],
 )
 def test_a_worse_answer_by_another_name_is_never_learned(better: str, worse: str, more: dict[str, Any]) -> None:
-    """Seen: of accepted and rejected the rejected one was guessed to be the answer, and of two numbered ones the first."""
+    """Seen: of accepted and rejected the rejected one was guessed to be the answer, and of two numbered ones the
+    first."""
     row = {"prompt": Q, worse: B, better: A} | more
     assert said(row) == (
         replace(PAIR, rejected=(ChatMessage("user", Q), ChatMessage("assistant", B))),
@@ -102,7 +105,9 @@ def test_other_columns_that_say_the_same_are_the_same_messages(values: dict[str,
 
 def test_a_context_stands_before_its_question_and_further_answers_are_named() -> None:
     """Seen: the context of a question was not read at all."""
-    found, left = said({"context": "Food.", "question": Q, "answers": {"text": [A, B], "answer_start": [3, 4]}, "id": "x"})
+    found, left = said(
+        {"context": "Food.", "question": Q, "answers": {"text": [A, B], "answer_start": [3, 4]}, "id": "x"}
+    )
     assert found and found.messages[0].content == f"Food.\n\n{Q}" and left == {"text", "answer_start", "id"}
 
 
@@ -124,8 +129,10 @@ def test_what_is_no_whole_conversation_is_refused(values: dict[str, Any]) -> Non
 SQUAD = {
     "version": "1.1",
     "data": [
-        {"title": "Food", "paragraphs": [{"context": "Food.", "qas": [{"id": "1", "question": Q, "answers": [{"answer_start": 0, "text": A}]}]}]},
-        {"title": "Sun", "paragraphs": [{"context": "Sky.", "qas": [{"id": n, "question": Q, "answers": [{"answer_start": 1, "text": A}]} for n in "23"]}]},
+        {"title": "Food", "paragraphs": [{"context": "Food.", "qas": [{"id": "1", "question": Q,
+            "answers": [{"answer_start": 0, "text": A}]}]}]},
+        {"title": "Sun", "paragraphs": [{"context": "Sky.", "qas": [{"id": n, "question": Q,
+            "answers": [{"answer_start": 1, "text": A}]} for n in "23"]}]},
     ],
 }  # fmt: skip
 
@@ -140,17 +147,24 @@ SQUAD = {
         ({"question": Q, "answer": A}, [""], set()),
     ],
 )
-def test_json_that_keeps_its_rows_in_another_way_is_rows(tmp_path, content: Any, contexts: list[str], left: set[str]) -> None:
+def test_json_that_keeps_its_rows_in_another_way_is_rows(
+    tmp_path, content: Any, contexts: list[str], left: set[str]
+) -> None:
     file = tmp_path / "a.json"
     file.write_text(json.dumps(content, indent=1))
     report = inspect_file(file)
     assert [row for row, _ in examples_of(file)] == [*range(1, len(contexts) + 1)]
-    assert [example.messages[0].content for _, example in examples_of(file)] == [f"{context}{Q}" for context in contexts]
+    assert [example.messages[0].content for _, example in examples_of(file)] == [
+        f"{context}{Q}" for context in contexts
+    ]
     assert {one.what.params["name"] for one in report.left_out} == left and report.good_rows == len(contexts)
 
 
 def test_what_stands_at_a_question_that_the_answer_repeats_is_named() -> None:
-    assert said({"prompt": [USER | {"name": "Eva"}], "chosen": [USER, GOOD], "rejected": [BAD]})[1] == {"rejected", "name"}
+    assert said({"prompt": [USER | {"name": "Eva"}], "chosen": [USER, GOOD], "rejected": [BAD]})[1] == {
+        "rejected",
+        "name",
+    }
 
 
 def test_that_texts_without_speakers_take_turns_is_said(tmp_path) -> None:

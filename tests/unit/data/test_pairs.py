@@ -53,7 +53,9 @@ def test_of_a_pair_the_answers_are_learned_and_not_the_turns_that_they_share(tok
     for row in train:
         better, worse = row.examples
         assert better.learned_count + worse.learned_count == row.learned_count and row.second == len(better.input_ids)
-        assert tokenizer.decode(worse.input_ids[:1]) == tokenizer.decode(better.input_ids[:1]), "each begins as a conversation does"
+        assert tokenizer.decode(worse.input_ids[:1]) == tokenizer.decode(better.input_ids[:1]), (
+            "each begins as a conversation does"
+        )
 
 
 def test_what_is_no_pair_and_what_is_too_long_is_left_out_and_said(tokenizer: Tokenizer) -> None:
@@ -70,14 +72,24 @@ def test_what_is_no_pair_and_what_is_too_long_is_left_out_and_said(tokenizer: To
     train, _ = tokenize(rows, RECIPE, tokenizer, listener)
     assert [learned(row, tokenizer) for row in train] == [["b", "c"], ["e", "f"]]
     said = " ".join(map(str, listener.said))
-    assert "no rejected answer" in said and "are the same" in said and "1 row is longer than 64 tokens and was skipped" in said
+    assert (
+        "no rejected answer" in said
+        and "are the same" in said
+        and "1 row is longer than 64 tokens and was skipped" in said
+    )
     seen = Preview.measure(list(enumerate(rows, 1)), tokenizer, PAIRS)
     counts = seen.counts(64)
     assert (counts.pieces, counts.rows_dropped, counts.rows_refused, counts.first_dropped) == (2, 1, 2, (4,))
-    assert counts.tokens == sum(len(row.input_ids) for row in train) and counts.learned == sum(row.learned_count for row in train)
+    assert counts.tokens == sum(len(row.input_ids) for row in train) and counts.learned == sum(
+        row.learned_count for row in train
+    )
     assert seen.facts().rows == 3 and seen.row(3, 64).dropped
     view = seen.row(0, 64)
-    assert view.is_pair and view.examples == 2 and [piece.text for piece in view.pieces if piece.kind == "example"] == ["1", "2"]
+    assert (
+        view.is_pair
+        and view.examples == 2
+        and [piece.text for piece in view.pieces if piece.kind == "example"] == ["1", "2"]
+    )
     assert seen.examples(64, "cut") == len(train)
 
 

@@ -25,7 +25,8 @@ from core.recipe import Format
 
 # Seen on a busy PC: "input generation is slow", which says nothing of the code.
 WHATEVER_IT_TAKES = settings(derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
-NAMES = ["question", "Question ", "answer", "q", "context", "instruction", "input", "output", "response", "text", "label", "system",
+NAMES = ["question", "Question ", "answer", "q", "context", "instruction", "input", "output", "response", "text",
+    "label", "system",
          "history", "chosen", "rejected", "prompt", "completion", "image", "kto_tag", "note"]  # fmt: skip
 SAID = (
     st.sampled_from(["What?", "", "  ", "<think>so</think>That.", "<image> That", "true", "false", "a b"])
@@ -38,15 +39,27 @@ ROLES, CONTENTS = st.sampled_from(["user", "assistant", "system", "human", "gpt"
 TURN = (
     st.fixed_dictionaries({"role": ROLES, "content": CONTENTS})
     | st.fixed_dictionaries({"from": ROLES, "value": CONTENTS})
-    | st.fixed_dictionaries({"role": ROLES | st.none(), "content": CONTENTS}, optional={"weight": st.integers(0, 1), "note": TOLD})
+    | st.fixed_dictionaries(
+        {"role": ROLES | st.none(), "content": CONTENTS}, optional={"weight": st.integers(0, 1), "note": TOLD}
+    )
 )
 IN_TURN = st.lists(st.tuples(TOLD, TOLD), min_size=1, max_size=2).map(
     lambda pairs: [{"role": ("user", "assistant")[i % 2], "content": said} for i, said in enumerate(sum(pairs, ()))]
 )
-TURNS = st.lists(TURN, max_size=4) | IN_TURN | IN_TURN.map(lambda turns: [{"role": "system", "content": "Be kind."}, *turns]) | TOLD
+TURNS = (
+    st.lists(TURN, max_size=4)
+    | IN_TURN
+    | IN_TURN.map(lambda turns: [{"role": "system", "content": "Be kind."}, *turns])
+    | TOLD
+)
 LIKELY = st.one_of(
-    st.tuples(st.fixed_dictionaries({"question": TOLD, "answer": TOLD}, optional={"Context": TOLD}), st.just("question_answer")),
-    st.tuples(st.fixed_dictionaries({"instruction": TOLD, "output": TOLD}, optional={"input": TOLD}), st.just("alpaca")),
+    st.tuples(
+        st.fixed_dictionaries({"question": TOLD, "answer": TOLD}, optional={"Context": TOLD}),
+        st.just("question_answer"),
+    ),
+    st.tuples(
+        st.fixed_dictionaries({"instruction": TOLD, "output": TOLD}, optional={"input": TOLD}), st.just("alpaca")
+    ),
     st.tuples(st.fixed_dictionaries({"text": TOLD, "label": TOLD}), st.just("text_label")),
     st.tuples(st.fixed_dictionaries({"messages": TURNS}), st.just("messages")),
     st.tuples(st.fixed_dictionaries({"conversations": TURNS}), st.just("sharegpt")),
@@ -55,8 +68,10 @@ LIKELY = st.one_of(
 ODD = [
     "", "{", "[1]", "3", '{"question": "a", "answer": "b"} x', '{"question": "a", "answer": "b", "answer": "c"}',
     '{"question": "a", "answer": NaN}', '{"question": "a", "answer": 1e999}', '{"question": "\\u0000", "answer": "b"}',
-    '{"question": "\\ud800", "answer": "b"}', '{"\\udc00": "a", "answer": "b"}', '{"question": "\\ud83d\\ude00", "answer": "b"}',
-    '\ufeff{"question": "a", "answer": "b"}', ' {"question": "a", "answer": "b"} ', '{"question": "' + "9" * 5000 + '", "answer": "b"}',
+    '{"question": "\\ud800", "answer": "b"}', '{"\\udc00": "a", "answer": "b"}', ('{"question": "\\ud83d\\ude00", '
+                                                                                  '"answer": "b"}'),
+    '\ufeff{"question": "a", "answer": "b"}', ' {"question": "a", "answer": "b"} ',
+    '{"question": "' + "9" * 5000 + '", "answer": "b"}',
     '{"question": ' + "9" * 5000 + ', "answer": "b"}', '{"question": ' + "[" * 70 + "]" * 70 + ', "answer": "b"}',
     '{"question": "a\\tb", "answer": "\\"c\\\\\\n\\u00e9"}', '{"问题": "甲", "答案": "乙"}',
 ]  # fmt: skip
@@ -85,7 +100,12 @@ def test_the_short_way_says_what_the_long_one_says(told: tuple[dict[str, Any], F
         ({"instruction": "I", "output": "A", "input": ""}, "alpaca"),
         ({"text": "T", "label": "L"}, "text_label"),
         (
-            {"messages": [{"role": "system", "content": "S"}, *({"role": r, "content": r} for r in ("user", "assistant"))]},
+            {
+                "messages": [
+                    {"role": "system", "content": "S"},
+                    *({"role": r, "content": r} for r in ("user", "assistant")),
+                ]
+            },
             "messages",
         ),
         ({"conversations": [{"from": r, "value": r} for r in ("human", "gpt", "human", "gpt")]}, "sharegpt"),
@@ -107,13 +127,17 @@ def whole(file: Path) -> tuple[DataReport | str, list[Read]]:
         return str(error), reads
 
 
-LINES = st.lists(LIKELY.map(lambda told: json.dumps(told[0], ensure_ascii=False)) | st.sampled_from(ODD), min_size=1, max_size=12)
+LINES = st.lists(
+    LIKELY.map(lambda told: json.dumps(told[0], ensure_ascii=False)) | st.sampled_from(ODD), min_size=1, max_size=12
+)
 
 
 @settings(WHATEVER_IT_TAKES, max_examples=100)
 @example(lines=ODD)
 @given(lines=LINES)
-def test_a_file_is_read_by_the_short_ways_as_by_the_long_ones(lines: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_file_is_read_by_the_short_ways_as_by_the_long_ones(
+    lines: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
     file = tmp_path_factory.mktemp("rows") / "rows.jsonl"
     file.write_text("\n".join(['{"question": "a", "answer": "b"}', *lines]), "utf-8")
     short = whole(file)

@@ -96,7 +96,7 @@ def joined(view: RowView) -> str:
     return "".join(piece.text for piece in view.pieces)
 
 
-# ---- counts -----------------------------------------------------------------------------------------------------------
+# ---- counts --------------------------------------------------------------------------------------
 
 
 def sets() -> dict[str, list[Example]]:
@@ -108,7 +108,9 @@ def sets() -> dict[str, list[Example]]:
 @pytest.mark.parametrize("long_examples", ["cut", "split", "drop"])
 @pytest.mark.parametrize("train_on", ["assistant", "everything"])
 @pytest.mark.parametrize("name", [*SAMPLES, "uneven", "texts"])
-def test_counts_are_what_the_worker_trains_on(name: str, train_on: str, long_examples: str, tokenizer: Tokenizer) -> None:
+def test_counts_are_what_the_worker_trains_on(
+    name: str, train_on: str, long_examples: str, tokenizer: Tokenizer
+) -> None:
     """At lengths that cut all, some and none of the rows, and at one beyond what the starter can read (8,192)."""
     examples = sets()[name]
     preview = Preview.measure(numbered(examples), tokenizer, Learning(train_on))
@@ -175,7 +177,10 @@ def test_start_is_refused_only_where_it_is_known_that_nothing_is_learned(tokeniz
     examples = [UNEVEN[2]] * 4
     preview = Preview.measure(numbered(examples), tokenizer)
     assert preview.problem(512) is None
-    assert preview.problem(64).key == "run.nothing_to_learn" and preview.problem(64).params == {"rows": 4, "max_length": 64}
+    assert preview.problem(64).key == "run.nothing_to_learn" and preview.problem(64).params == {
+        "rows": 4,
+        "max_length": 64,
+    }
     with pytest.raises(DataError) as raised:
         recipe = Recipe.parse({"data": {"source": "x", "max_length": 64}})
         tokenize(examples, recipe, tokenizer, Listener())
@@ -187,7 +192,8 @@ def test_start_is_refused_only_where_it_is_known_that_nothing_is_learned(tokeniz
 
 
 def test_an_estimate_is_said_to_be_one_and_follows_the_characters() -> None:
-    """40 Latin characters and 10 Chinese ones: 0.25 x 40 and 0.7 x 10 tokens, 12 more a turn; the answer with its end token."""
+    """40 Latin characters and 10 Chinese ones: 0.25 x 40 and 0.7 x 10 tokens, 12 more a turn; the answer with its end
+    token."""
     preview = Preview.measure(numbered([chat("x" * 40, "好" * 10)]), None)
     counts = preview.counts(512)
     assert (counts.tokens, counts.learned) == (10 + 12 + 7 + 12, 7 + 1)
@@ -210,7 +216,7 @@ def test_one_very_long_row_does_not_squeeze_the_others_into_one_bar() -> None:
     assert sum(b.rows > 0 for b in bins) >= 8 and bins[-1].rows == 1 and bins[-1].end >= 100_000
 
 
-# ---- rows -------------------------------------------------------------------------------------------------------------
+# ---- rows ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("example", UNEVEN, ids=range(len(UNEVEN)))
@@ -221,7 +227,8 @@ def test_the_pieces_are_the_row_and_say_what_is_learned(example: Example, tokeni
         view, row = preview.row(0, max_length), tokenizer.encode_example(example, max_length)
         assert joined(view) == whole.text == tokenizer.decode(whole.input_ids, skip_special_tokens=False)
         length = len(whole.input_ids)
-        expected = (length - 1, 0) if example.text is not None else (row.learned_count, row.cut)  # plain text is split, never cut
+        # plain text is split, never cut
+        expected = (length - 1, 0) if example.text is not None else (row.learned_count, row.cut)
         assert (view.learned, view.cut, view.length) == (*expected, length)
         assert view.dropped == (row.learned_count == 0)
         assert any(piece.kind.startswith("cut") for piece in view.pieces) == (row.cut > 0)
@@ -255,11 +262,16 @@ def test_special_tokens_around_plain_text_are_shown(starter_folder: Path, tmp_pa
         "type": "TemplateProcessing",
         "single": [{"SpecialToken": {"id": "<|im_start|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
         "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
-        "special_tokens": {"<|im_start|>": {"id": "<|im_start|>", "ids": [ids["<|im_start|>"]], "tokens": ["<|im_start|>"]}},
+        "special_tokens": {
+            "<|im_start|>": {"id": "<|im_start|>", "ids": [ids["<|im_start|>"]], "tokens": ["<|im_start|>"]}
+        },
     }
     (tmp_path / "tokenizer.json").write_text(json.dumps(config), "utf-8")
     view = Preview.measure([(1, Example(text="Hi 🙂"))], Tokenizer(tmp_path)).row(0, 512)
-    assert [(piece.text, piece.kind) for piece in view.pieces] == [("<|im_start|>", "given"), ("Hi 🙂<|im_end|>", "learned")]
+    assert [(piece.text, piece.kind) for piece in view.pieces] == [
+        ("<|im_start|>", "given"),
+        ("Hi 🙂<|im_end|>", "learned"),
+    ]
 
 
 def test_a_very_long_row_is_shown_in_part_with_the_number_of_characters_left_out(tokenizer: Tokenizer) -> None:
@@ -269,7 +281,9 @@ def test_a_very_long_row_is_shown_in_part_with_the_number_of_characters_left_out
     hidden = sum(int(piece.text) for piece in view.pieces if piece.kind == "more")
     assert sum(len(piece.text) for piece in shown) <= SHOWN_CHARACTERS
     assert hidden + sum(len(piece.text) for piece in shown) == len(tokenizer.encode_whole(example).text)
-    assert "The answer." in shown[1].text or "The answer." in shown[2].text, "what is learned is never behind a long question"
+    assert "The answer." in shown[1].text or "The answer." in shown[2].text, (
+        "what is learned is never behind a long question"
+    )
 
 
 def test_a_row_of_many_turns_ends_in_the_number_of_characters_that_follow(tokenizer: Tokenizer) -> None:
@@ -285,7 +299,7 @@ def test_there_is_no_row_beyond_the_last(tokenizer: Tokenizer) -> None:
         Preview.measure(numbered(UNEVEN), tokenizer).row(len(UNEVEN), 512)
 
 
-# ---- previews ---------------------------------------------------------------------------------------------------------
+# ---- previews ------------------------------------------------------------------------------------
 
 
 def test_a_preview_is_made_once_and_anew_for_a_changed_file(previews: Previews, tmp_path: Path) -> None:
@@ -309,7 +323,9 @@ def test_only_the_last_four_previews_are_kept(previews: Previews) -> None:
     assert len({id(future.result().tokenizer) for future in previews._kept.values()}) == 1, "one tokenizer for all"
 
 
-def test_threads_that_ask_for_the_same_preview_wait_for_one(previews: Previews, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_that_ask_for_the_same_preview_wait_for_one(
+    previews: Previews, monkeypatch: pytest.MonkeyPatch
+) -> None:
     begun, may_go_on, made = threading.Event(), threading.Event(), []
 
     def measure(*values: object) -> Preview:
@@ -320,7 +336,10 @@ def test_threads_that_ask_for_the_same_preview_wait_for_one(previews: Previews, 
 
     monkeypatch.setattr(Preview, "measure", measure)
     answers: list[Preview] = []
-    threads = [threading.Thread(target=lambda: answers.append(previews.of("sample:pirate_answers", "starter"))) for _ in range(3)]
+    threads = [
+        threading.Thread(target=lambda: answers.append(previews.of("sample:pirate_answers", "starter")))
+        for _ in range(3)
+    ]
     for thread in threads:
         thread.start()
     assert begun.wait(10)
@@ -355,7 +374,9 @@ def test_a_hub_model_is_read_where_it_was_downloaded_to(tmp_path: Path, starter_
     assert Models(Workspace.open(tmp_path / "ws")).local_folder("owner/name") == repo / "snapshots" / commit
 
 
-def test_what_cannot_be_previewed_is_said_in_a_sentence_and_tried_again(previews: Previews, tmp_path: Path, starter_folder) -> None:
+def test_what_cannot_be_previewed_is_said_in_a_sentence_and_tried_again(
+    previews: Previews, tmp_path: Path, starter_folder
+) -> None:
     with pytest.raises(ModelError):
         previews.of("sample:pirate_answers", "no model")
     with pytest.raises(DataError):
@@ -445,7 +466,9 @@ def of_conversations(*names: str) -> list[tuple[int, Example]]:
     return numbered([Example.from_dict({"messages": turns, "tools": tools}) for turns, tools in found])
 
 
-def test_thinking_and_tool_calls_are_seen_apart_with_what_the_template_does_to_them(tmp_path: Path, starter_folder: Path) -> None:
+def test_thinking_and_tool_calls_are_seen_apart_with_what_the_template_does_to_them(
+    tmp_path: Path, starter_folder: Path
+) -> None:
     qwen = Tokenizer(tokenizer_folder(tmp_path, starter_folder))
     seen = Preview.measure(of_conversations("thinking_tools", "thinking_turns", "plain"), qwen)
     call = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call><|im_end|>'
@@ -456,7 +479,9 @@ def test_thinking_and_tool_calls_are_seen_apart_with_what_the_template_does_to_t
     ]  # fmt: skip
     two = seen.row(1, 4096)
     assert two.examples == 2 and [piece.text for piece in two.pieces if piece.kind == "example"] == ["1", "2"]
-    assert two.learned == sum(len(row.input_ids) and sum(row.learned[1:]) for row in qwen.encode_row(seen.rows[1][1], Learning()))
+    assert two.learned == sum(
+        len(row.input_ids) and sum(row.learned[1:]) for row in qwen.encode_row(seen.rows[1][1], Learning())
+    )
     assert [note.key for note in seen.notes] == ["framing.mixed", "framing.unfolded"]
     assert (seen.counts(4096).rows, seen.counts(4096).counted, seen.counts(4096).pieces) == (3, 3, 4)
     last = Preview.measure(of_conversations("thinking_turns"), qwen, Learning(mask_history=True))
@@ -474,4 +499,6 @@ def test_the_worker_trains_on_the_examples_that_were_previewed(tmp_path: Path, s
         [example for _, example in rows], Recipe.parse({"data": {"source": "x", "max_length": 4096}}), qwen, listener
     )
     counts = Preview.measure(rows, qwen).counts(4096)
-    assert (len(train), sum(row.learned_count for row in train)) == (counts.pieces, counts.learned) == (6, counts.learned)
+    assert (
+        (len(train), sum(row.learned_count for row in train)) == (counts.pieces, counts.learned) == (6, counts.learned)
+    )

@@ -1,4 +1,5 @@
-"""Rows with one answer each that is marked good or bad: left out of sft, both kinds read for kto, each with another row's answer beside it."""
+"""Rows with one answer each that is marked good or bad: left out of sft, both kinds read for kto, each with another
+row's answer beside it."""
 
 from __future__ import annotations
 
@@ -20,13 +21,19 @@ from core.training.rows import tokenize
 from tests.unit.data.test_training_rows import Listener
 
 ROWS = [
-    {"prompt": f"What is {i}?", "completion": f"It is {i}, no more." if i % 2 else f"Who cares about {i}?", "label": bool(i % 2)}
+    {
+        "prompt": f"What is {i}?",
+        "completion": f"It is {i}, no more." if i % 2 else f"Who cares about {i}?",
+        "label": bool(i % 2),
+    }
     for i in range(30)
 ]
 
 
 def kto(**more: object) -> Recipe:
-    return Recipe.parse({"data": {"source": "x", "eval_fraction": 0, "max_length": 64, **more}, "train": {"objective": "kto"}})
+    return Recipe.parse(
+        {"data": {"source": "x", "eval_fraction": 0, "max_length": 64, **more}, "train": {"objective": "kto"}}
+    )
 
 
 @pytest.fixture
@@ -47,8 +54,16 @@ def test_bad_answers_are_left_out_and_said_but_for_kto_which_has_them_marked(sto
 
 def test_the_rated_answer_is_the_last_that_is_to_be_learned(tmp_path: Path, starter_folder: Path) -> None:
     """One row whose last answer had weight 0 ended preview, plan and run of the whole set in an IndexError."""
-    said = [("user", "Who?", 1), ("assistant", "Me, said early.", 1), ("user", "Sure?", 1), ("assistant", "Not to be learned.", 0)]
-    row = {"messages": [{"role": role, "content": text, "weight": weight} for role, text, weight in said], "label": True}
+    said = [
+        ("user", "Who?", 1),
+        ("assistant", "Me, said early.", 1),
+        ("user", "Sure?", 1),
+        ("assistant", "Not to be learned.", 0),
+    ]
+    row = {
+        "messages": [{"role": role, "content": text, "weight": weight} for role, text, weight in said],
+        "label": True,
+    }
     (tmp_path / "rated.jsonl").write_text(
         "\n".join(map(json.dumps, [row, *({"messages": row["messages"][:2], "label": False},) * 3])), "utf-8"
     )
@@ -60,14 +75,20 @@ def test_the_rated_answer_is_the_last_that_is_to_be_learned(tmp_path: Path, star
     assert "Not to be learned" not in tokenizer.decode(first.input_ids)
 
 
-def test_each_row_has_the_answer_of_the_one_before_beside_it(store: tuple[DatasetStore, str], starter_folder: Path) -> None:
+def test_each_row_has_the_answer_of_the_one_before_beside_it(
+    store: tuple[DatasetStore, str], starter_folder: Path
+) -> None:
     sets, source = store
-    tokenizer, rows = Tokenizer(starter_folder), [example for _, example in sets.rows(source, None, Choices(rated=True))]
+    tokenizer, rows = (
+        Tokenizer(starter_folder),
+        [example for _, example in sets.rows(source, None, Choices(rated=True))],
+    )
     train, _ = tokenize(rows, kto(), tokenizer, Listener())
     assert [row.is_bad for row in train] == [not row["label"] for row in ROWS]
     for i, row in enumerate(train):
         own, other = [
-            "".join(tokenizer.decode([t for t, yes in zip(one.input_ids, one.learned, strict=True) if yes])) for one in row.examples
+            "".join(tokenizer.decode([t for t, yes in zip(one.input_ids, one.learned, strict=True) if yes]))
+            for one in row.examples
         ]
         assert (own, other) == (ROWS[i]["completion"], ROWS[i - 1]["completion"]), i
         assert all(f"What is {i}?" in tokenizer.decode(one.input_ids) for one in row.examples)

@@ -26,9 +26,12 @@ MORE = "2025-03-12"
 @pytest.mark.parametrize(
     "columns",
     [
-        ("input", "output"), ("query", "response"), ("Frage", "Antwort"), ("Customer Message", "Agent Reply"), ("src", "tgt"), ("user", "bot"),
-        ("problem", "solution"), ("pregunta", "respuesta"), ("вопрос", "ответ"), ("质问", "解答"), ("질문", "답변"), ("customerQuestion", "customerAnswer"),
-        ("Frage des Kunden", "Antwort"), ("Agent question", "Customer answer"), ("article", "highlights"), ("foo", "bar"),
+        ("input", "output"), ("query", "response"), ("Frage", "Antwort"), ("Customer Message", "Agent Reply"), ("src",
+            "tgt"), ("user", "bot"),
+        ("problem", "solution"), ("pregunta", "respuesta"), ("вопрос", "ответ"), ("质问", "解答"), ("질문", "답변"),
+        ("customerQuestion", "customerAnswer"),
+        ("Frage des Kunden", "Antwort"), ("Agent question", "Customer answer"), ("article", "highlights"), ("foo",
+            "bar"),
     ],
 )  # fmt: skip
 def test_columns_by_other_names_are_question_and_answer_and_that_is_said(columns: tuple[str, str], tmp_path) -> None:
@@ -39,7 +42,9 @@ def test_columns_by_other_names_are_question_and_answer_and_that_is_said(columns
     assert [example for _, example in examples_of(file)] == [PAIR]
     report = inspect_file(file)
     assert report.roles == {answered: "answer", asked: "question"} and report.format == "question_answer"
-    assert set(report.columns) == {"Date", *columns} and [str(one.what) for one in report.left_out] == ["The column “date”"]
+    assert set(report.columns) == {"Date", *columns} and [str(one.what) for one in report.left_out] == [
+        "The column “date”"
+    ]
     (note,) = report.notes
     for language in ("en", "zh"):
         assert asked in note.render(language) and answered in note.render(language)
@@ -48,17 +53,29 @@ def test_columns_by_other_names_are_question_and_answer_and_that_is_said(columns
 @pytest.mark.parametrize(
     "values, roles",
     [
-        ({"Kontext": "Food.", "Frage": Q, "Antwort": A}, {"Antwort": "answer", "Frage": "question", "Kontext": "context"}),
-        ({"persona": "Be brief.", "query": Q, "reply": A}, {"reply": "answer", "query": "question", "persona": "system"}),
+        (
+            {"Kontext": "Food.", "Frage": Q, "Antwort": A},
+            {"Antwort": "answer", "Frage": "question", "Kontext": "context"},
+        ),
+        (
+            {"persona": "Be brief.", "query": Q, "reply": A},
+            {"reply": "answer", "query": "question", "persona": "system"},
+        ),
         ({"background": Q, "summary": A}, {"summary": "answer", "background": "question"}),
         ({"story": "Once upon a time there was a fox.", "id": 3}, {"story": "text"}),
         ({"内容": "从前有一只狐狸。", "序号": 3}, {"内容": "text"}),
-        ({"notes": "It was a long day.", "answer": 3, "b": "It was a much longer night."}, {"notes": "question", "b": "answer"}),
+        (
+            {"notes": "It was a long day.", "answer": 3, "b": "It was a much longer night."},
+            {"notes": "question", "b": "answer"},
+        ),
         ({"name": "Eva", "city": "Rome"}, None),
         ({"a": "one two three", "b": "one two three four", "c": "one two three four five"}, None),
         ({"foo": 1, "bar": 2}, None),
         ({"prompt": "Why?", "wrong_answer": f"{A} No.", "right": A}, {"prompt": "question", "right": "answer"}),
-        ({"question": Q, "incorrect_answer": A, "correct_answer": A}, {"question": "question", "correct_answer": "answer"}),
+        (
+            {"question": Q, "incorrect_answer": A, "correct_answer": A},
+            {"question": "question", "correct_answer": "answer"},
+        ),
         ({"incorrect": f"{A} So be it.", "correct": A}, {"incorrect": "question", "correct": "answer"}),
         ({"body": "one two three four", "title": "one two three", "foot": "one two three"}, None),
     ],
@@ -103,9 +120,9 @@ LINES = f'a,b,note,c\n"{A}","{Q}",x,y\n'
 def test_what_a_person_says_of_columns_decides_and_what_is_to_be_ignored_is_no_loss(tmp_path) -> None:
     file = tmp_path / "a.csv"
     file.write_text(LINES, "utf-8")
-    assert [example for _, example in examples_of(file, choices=Choices(columns=parse("question=b, answer=a,ignore=note")))] == [
-        PAIR
-    ]
+    assert [
+        example for _, example in examples_of(file, choices=Choices(columns=parse("question=b, answer=a,ignore=note")))
+    ] == [PAIR]
     report = inspect_file(file, choices=Choices(columns=SAID))
     assert (report.roles, report.guessed, report.notes) == (SAID, False, ())
     assert [str(one.what) for one in report.left_out] == ["The column “c”"]
@@ -145,7 +162,10 @@ def test_a_set_keeps_what_was_said_of_its_columns_for_its_report_and_for_trainin
         store.import_file(file)
     info = store.import_file(file, choices=Choices(columns={"b": "question", "a": "answer"}))
     other = store.import_file(file, choices=Choices(columns={"a": "question", "b": "answer"}))
-    assert info.id != other.id and store.import_file(file, choices=Choices(columns={"b": "question", "a": "answer"})) == info
+    assert (
+        info.id != other.id
+        and store.import_file(file, choices=Choices(columns={"b": "question", "a": "answer"})) == info
+    )
     store = DatasetStore(store.root, tmp_path)
     for id, answer in ((info.id, "one two three four"), (other.id, "one two three")):
         assert store.report(id).good_rows == 1 and store.report(id).roles == store.get(id).choices.columns
@@ -163,7 +183,10 @@ def test_what_was_guessed_is_settled_for_a_run_that_is_repeated(tmp_path) -> Non
     assert info.choices == Choices() and store.settled(info.id).columns == {"Frage": "question", "Antwort": "answer"}
     (kept,) = store.rows(info.id, choices=store.settled(info.id)).examples
     store.choose(info.id, Choices(columns={"Frage": "answer", "Antwort": "question"}))
-    assert store.rows(info.id).examples[0] != kept and store.settled(info.id).columns == {"Frage": "answer", "Antwort": "question"}
+    assert store.rows(info.id).examples[0] != kept and store.settled(info.id).columns == {
+        "Frage": "answer",
+        "Antwort": "question",
+    }
 
 
 def test_a_recipe_says_it_too() -> None:

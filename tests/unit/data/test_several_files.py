@@ -22,7 +22,12 @@ from tests.kit.office import xlsx, zipped
 
 QA = [{"question": "Why?", "answer": "So."}, {"question": "How?", "answer": "Thus."}]
 CHAT = [{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}]
-FILES = {"b/chapter 10.txt": "ten", "b/chapter 2.txt": "two", "a.csv": "Frage;Antwort\nWas?;Das.\n", "c.json": json.dumps(CHAT)}
+FILES = {
+    "b/chapter 10.txt": "ten",
+    "b/chapter 2.txt": "two",
+    "a.csv": "Frage;Antwort\nWas?;Das.\n",
+    "c.json": json.dumps(CHAT),
+}
 
 
 @pytest.fixture(params=["folder", "zip"])
@@ -47,13 +52,19 @@ def notes(report: DataReport) -> str:
 
 
 def test_files_of_several_formats_are_one_set_in_the_order_of_their_names(put) -> None:
-    path = put(FILES | {"README.md": "about", "photo.jpg": b"\xff\xd8\xff", ".hidden.csv": "a\nb\n", "__MACOSX/a.csv": "x\ny\n"})
+    path = put(
+        FILES
+        | {"README.md": "about", "photo.jpg": b"\xff\xd8\xff", ".hidden.csv": "a\nb\n", "__MACOSX/a.csv": "x\ny\n"}
+    )
     report = inspect_file(path)
     assert (report.kind, report.rows, report.good_rows, report.error_count) == ("zip", 4, 4, 0)
     found = list(examples_of(path))
     assert [row for row, _ in found] == [1, 2, 3, 4]
     assert [example.text or example.messages[-1].content for _, example in found] == ["Das.", "two", "ten", "ho"]
-    assert "consists of 4 files, with these rows: a.csv (1), b/chapter 2.txt (1), b/chapter 10.txt (1), c.json (1)" in notes(report)
+    assert (
+        "consists of 4 files, with these rows: a.csv (1), b/chapter 2.txt (1), b/chapter 10.txt (1), c.json (1)"
+        in notes(report)
+    )
     assert "Files that are not read: 2, with the extensions .jpg (1), .md (1)." in notes(
         report
     ) and "a.csv: Columns are separated" in notes(report)
@@ -77,7 +88,14 @@ def test_a_problem_names_the_file_that_it_stands_in(put) -> None:
 
 def test_one_file_that_cannot_be_read_costs_that_file_alone(put) -> None:
     report = inspect_file(
-        put({"a.json": json.dumps(QA), "b.json": '[{"question": "a", "answer": "b"},', "c.csv": "x,y\n1,2\n", "d.json": b"\x89PNG"})
+        put(
+            {
+                "a.json": json.dumps(QA),
+                "b.json": '[{"question": "a", "answer": "b"},',
+                "c.csv": "x,y\n1,2\n",
+                "d.json": b"\x89PNG",
+            }
+        )
     )
     assert report.good_rows == 2 and "d.json is an image" in notes(report)
     said = " ".join(str(problem.text) for problem in report.problems)
@@ -129,7 +147,9 @@ def test_an_archive_of_chatgpt_is_its_conversations(put) -> None:
         "mapping": {"1": node("1", None, "user", "Hi?"), "2": node("2", "1", "assistant", "Ho.")},
         "current_node": "2",
     }
-    report = inspect_file(put({"conversations.json": json.dumps([talk]), "user.json": '[{"id": 1}]', "chat.html": "<html>"}))
+    report = inspect_file(
+        put({"conversations.json": json.dumps([talk]), "user.json": '[{"id": 1}]', "chat.html": "<html>"})
+    )
     assert report.chat and report.chat.app == "ChatGPT" and report.good_rows == 1
     assert "Of the files inside, only conversations.json is read." in notes(report) and "not read: 2" in notes(report)
 
@@ -167,7 +187,10 @@ def test_a_slack_export_is_its_channels_and_one_voice(put) -> None:
     )
     report = inspect_file(path, choices=Choices(voice="Max"))
     assert report.chat and report.chat.voice == "Max" and report.good_rows == 2 and report.chat.conversations == 2
-    assert [example.messages[-1].content for _, example in examples_of(path, choices=Choices(voice="Max"))] == ["One.", "Two."]
+    assert [example.messages[-1].content for _, example in examples_of(path, choices=Choices(voice="Max"))] == [
+        "One.",
+        "Two.",
+    ]
 
 
 def test_slacks_people_go_by_their_names_in_users_json_which_an_added_folder_keeps(tmp_path: Path) -> None:
@@ -176,7 +199,9 @@ def test_slacks_people_go_by_their_names_in_users_json_which_an_added_folder_kee
     (folder / "general").mkdir(parents=True)
     said = [{"type": "message", "user": f"U{i}", "text": "Well?", "ts": f"{1735689600 + i}.0"} for i in (1, 2)]
     (folder / "general" / "2025-01-01.json").write_text(json.dumps(said))
-    (folder / "users.json").write_text(json.dumps([{"id": "U1", "name": "eva"}, {"id": "U2", "profile": {"real_name": "Max"}}]))
+    (folder / "users.json").write_text(
+        json.dumps([{"id": "U1", "name": "eva"}, {"id": "U2", "profile": {"real_name": "Max"}}])
+    )
     store = DatasetStore(tmp_path / "datasets", PRESETS)
     info = gathered.add(store, [folder], choices=Choices(voice="Max"))
     for chat in (inspect_file(folder).chat, store.report(info.id).chat):
@@ -186,7 +211,8 @@ def test_slacks_people_go_by_their_names_in_users_json_which_an_added_folder_kee
 def test_dataset_info_says_what_columns_are(put) -> None:
     about = {
         "mine": {"file_name": "mine.json", "columns": {"prompt": "q", "query": "more", "response": "a", "system": "s"}},
-        "talk": {"file_name": "talk.json", "formatting": "sharegpt", "columns": {"messages": "msgs"}, "tags": {"role_tag": "role", "content_tag": "text", "user_tag": "U", "assistant_tag": "B"}},
+        "talk": {"file_name": "talk.json", "formatting": "sharegpt", "columns": {"messages": "msgs"},
+            "tags": {"role_tag": "role", "content_tag": "text", "user_tag": "U", "assistant_tag": "B"}},
         "elsewhere": {"hf_hub_url": "a/b"},
     }  # fmt: skip
     talk = [{"msgs": [{"role": "U", "text": "Hi?"}, {"role": "B", "text": "Ho."}], "id": 3}]
@@ -219,7 +245,9 @@ def test_a_sheet_and_a_parquet_file_inside_are_read(put, monkeypatch: pytest.Mon
     )
     buffer = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(QA), buffer)
-    report = inspect_file(put({"a.xlsx": xlsx({"S": [["question", "answer"], ["a?", "b."]]}), "b.parquet": buffer.getvalue()}))
+    report = inspect_file(
+        put({"a.xlsx": xlsx({"S": [["question", "answer"], ["a?", "b."]]}), "b.parquet": buffer.getvalue()})
+    )
     assert (report.rows, report.good_rows, report.problem_count) == (3, 3, 0)
 
 
@@ -279,7 +307,9 @@ def test_names_that_lead_out_links_passwords_and_archives_inside_are_sentences(t
     locked = bytearray(zipped({"a.jsonl": json.dumps(QA[0])}))
     locked[locked.rfind(b"PK\x01\x02") + 8] |= 1
     assert "a.jsonl is password-protected" in hostile(tmp_path, bytes(locked))
-    assert "inner.zip is a zip archive" in hostile(tmp_path, zipped({"inner.zip": zipped({"a.jsonl": json.dumps(QA[0])})}))
+    assert "inner.zip is a zip archive" in hostile(
+        tmp_path, zipped({"inner.zip": zipped({"a.jsonl": json.dumps(QA[0])})})
+    )
 
 
 def test_a_damaged_member_is_a_sentence_and_its_neighbours_are_read(tmp_path: Path) -> None:

@@ -18,7 +18,11 @@ from core.data.sets.inspection import inspect_file
 from core.errors import DataError
 from tests.kit.office import ods, xlsx, zipped
 
-FAQ = [["Frage", "Antwort", "Datum"], ["Was kostet es?", "Zwölf Euro.", 45728.5], ["Wann ist offen?", "Täglich ab 8:30.", 45729]]
+FAQ = [
+    ["Frage", "Antwort", "Datum"],
+    ["Was kostet es?", "Zwölf Euro.", 45728.5],
+    ["Wann ist offen?", "Täglich ab 8:30.", 45729],
+]
 
 
 @pytest.fixture(autouse=True)
@@ -133,7 +137,10 @@ def test_merged_cells_say_the_same_in_each_row_and_nothing_in_other_columns(tmp_
 
 
 def test_a_formula_gives_its_stored_value_and_one_without_is_said(tmp_path: Path) -> None:
-    cells = '<c r="A2" t="str"><f>HYPERLINK("http://x","y")</f><v>seen</v></c><c r="B2"><f>[1]S!A1</f><v>4</v></c><c r="C2"><f>1+1</f></c>'
+    cells = (
+        '<c r="A2" t="str"><f>HYPERLINK("http://x","y")</f><v>seen</v></c><c r="B2"><f>[1]S!A1</f><v>4</v></c><c '
+        'r="C2"><f>1+1</f></c>'
+    )
     sheet = xlsx({"S": [["question", "answer", "sum"]]}, raw_rows=f'<row r="2">{cells}</row>')
     path = written(tmp_path, "a.xlsx", sheet)
     assert read(path)[0][0].values == {"question": "seen", "answer": "4", "sum": ""}
@@ -145,7 +152,10 @@ def test_macros_links_to_other_files_and_entities_of_a_workbook_are_inert(tmp_pa
     linked = '<row r="2"><c r="A2"><f>[1]S!A1</f><v>4</v></c><c r="B2" t="str"><f>[1]S!B1</f><v>kept</v></c></row>'
     with zipfile.ZipFile(io.BytesIO(xlsx({"S": [["question", "answer"]]}, raw_rows=linked))) as archive:
         parts: dict[str, str | bytes] = {name: archive.read(name) for name in archive.namelist()}
-    parts |= {"xl/vbaProject.bin": b"\xd0\xcf\x11\xe0 Auto_Open", "xl/externalLinks/externalLink1.xml": f'<x r="{secret}"/>'}
+    parts |= {
+        "xl/vbaProject.bin": b"\xd0\xcf\x11\xe0 Auto_Open",
+        "xl/externalLinks/externalLink1.xml": f'<x r="{secret}"/>',
+    }
     assert read(written(tmp_path, "a.xlsm", zipped(parts)))[0][0].values == {"question": "4", "answer": "kept"}
     laughs = f'<!DOCTYPE a [<!ENTITY a "ha"><!ENTITY b "{"&a;" * 9}"><!ENTITY s SYSTEM "{secret}">]>'
     for entity in ("&b;", "&s;"):

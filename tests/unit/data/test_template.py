@@ -24,7 +24,8 @@ LLAMA2 = (  # trims the answers and writes them between spaces
 THINKING = (  # puts an empty thought before the last answer only, as Qwen3 does
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}"
     "{% if m['role'] == 'assistant' and loop.last %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
-    "{{ m['content'] + '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    "{{ m['content'] + '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% "
+    "endif %}"
 )
 TWO_TURNS = [
     {"role": "user", "content": "Hi"},
@@ -46,7 +47,8 @@ def learned(source: str, messages: list) -> list[str]:
         (CHATML, ["Hello you<|im_end|>", "Bye {{ 7*7 }} bye<|im_end|>"]),
         (MARKED, ["Hello you<|im_end|>", "Bye {{ 7*7 }} bye<|im_end|>"]),
         (LLAMA2, [" Hello you </s>", " Bye {{ 7*7 }} bye </s>"]),
-        # The first answer is not what would have to be written at its place, where it was the last: see test_conversation_templates.
+        # The first answer is not what would have to be written at its place, where it was the last: see
+        # test_conversation_templates.
         (THINKING, ["<think>\n\n</think>\n\nBye {{ 7*7 }} bye<|im_end|>"]),
         (PLAIN, ["Hello you</s>", "Bye {{ 7*7 }} bye</s>"]),
     ],

@@ -32,22 +32,38 @@ HOSTILE = {
     "a long range": "{% for i in range(10**12) %}{% endfor %}",
     "doubling by +": "{% set n = namespace(x='aa') %}{% for i in range(60) %}{% set n.x = n.x + n.x %}{% endfor %}",
     "doubling by ~": "{% set n = namespace(x='aa') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
-    "doubling by a block": "{% set n = namespace(x='aa') %}{% for i in range(60) %}{% set y %}{{ n.x }}{{ n.x }}{% endset %}"
+    "doubling by a block": "{% set n = namespace(x='aa') %}{% for i in range(60) %}{% set y %}{{ n.x }}{{ n.x }}{% "
+    "endset %}"
     "{% set n.x = y %}{% endfor %}",
-    "doubling by %": "{% set n = namespace(x='aa') %}{% for i in range(60) %}{% set n.x = '%s%s' % (n.x, n.x) %}{% endfor %}",
-    "doubling by format": "{% set n = namespace(x='aa') %}{% for i in range(60) %}{% set n.x = '{0}{0}'.format(n.x) %}{% endfor %}",
-    "doubling by join": "{% set n = namespace(x='aa') %}{% for i in range(60) %}{% set n.x = [n.x, n.x]|join %}{% endfor %}",
-    "doubling by replace": "{% set n = namespace(x='aa') %}{% for i in range(60) %}{% set n.x = n.x.replace('a', 'aa') %}{% endfor %}",
-    "doubling by a filter": "{% set n = namespace(x='aa') %}{% for i in range(60) %}{% set n.x = n.x|replace('a', 'aa') %}{% endfor %}",
-    "a list that holds itself twice": "{% set n = namespace(x=[1]) %}{% for i in range(60) %}{% set n.x = [n.x, n.x] %}{% endfor %}"
+    "doubling by %": (
+        "{% set n = namespace(x='aa') %}{% for i in range(60) %}{% set n.x = '%s%s' % (n.x, n.x) %}{% endfor %}"
+    ),
+    "doubling by format": (
+        "{% set n = namespace(x='aa') %}{% for i in range(60) %}{% set n.x = '{0}{0}'.format(n.x) %}{% endfor %}"
+    ),
+    "doubling by join": (
+        "{% set n = namespace(x='aa') %}{% for i in range(60) %}{% set n.x = [n.x, n.x]|join %}{% endfor %}"
+    ),
+    "doubling by replace": (
+        "{% set n = namespace(x='aa') %}{% for i in range(60) %}{% set n.x = n.x.replace('a', 'aa') %}{% endfor %}"
+    ),
+    "doubling by a filter": (
+        "{% set n = namespace(x='aa') %}{% for i in range(60) %}{% set n.x = n.x|replace('a', 'aa') %}{% endfor %}"
+    ),
+    "a list that holds itself twice": "{% set n = namespace(x=[1]) %}{% for i in range(60) %}{% set n.x = [n.x, n.x] "
+    "%}{% endfor %}"
     "{{ n.x }}",
-    "a mapping that holds itself twice": "{% set n = namespace(x={}) %}{% for i in range(60) %}{% set n.x = {'a': n.x, 'b': n.x} %}"
+    "a mapping that holds itself twice": "{% set n = namespace(x={}) %}{% for i in range(60) %}{% set n.x = {'a': n.x, "
+    "'b': n.x} %}"
     "{% endfor %}{{ n.x|tojson }}",
-    "dict() that holds itself twice": "{% set n = namespace(x={}) %}{% for i in range(60) %}{% set n.x = dict(a=n.x, b=n.x) %}"
+    "dict() that holds itself twice": "{% set n = namespace(x={}) %}{% for i in range(60) %}{% set n.x = dict(a=n.x, "
+    "b=n.x) %}"
     "{% endfor %}{{ n.x == n.x|list }}",
     "lists that are compared": "{% set n = namespace(x=[1], y=[1]) %}{% for i in range(60) %}{% set n.x = [n.x, n.x] %}"
     "{% set n.y = [n.y, n.y] %}{% endfor %}{{ n.x == n.y }}",
-    "a macro that calls itself twice": "{% macro f(n) %}{% if n %}{{ f(n-1) }}{{ f(n-1) }}{% endif %}{% endmacro %}{{ f(60) }}",
+    "a macro that calls itself twice": (
+        "{% macro f(n) %}{% if n %}{{ f(n-1) }}{{ f(n-1) }}{% endif %}{% endmacro %}{{ f(60) }}"
+    ),
     "a macro without end": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
     "a loop without end": "{% for i in [1] recursive %}{{ loop([1, 1]) }}{% endfor %}",
     "a wide %": "{{ '%9999999999d' % 1 }}",
@@ -71,7 +87,9 @@ HOSTILE = {
     "sum of lists": "{{ ([[1]] * 90000)|sum(start=[])|length }}",
     "a date": "{{ strftime_now('%9999999999Y') }}",
     "a group": "{% for a in range(9999) %}{{ (range(9999)|list|sort|unique|list)|length }}{% endfor %}",
-    "text in text": "{% set a = 'a' * 4000000 %}{% for i in range(99999) %}{% if a ~ 'b' in a %}{% endif %}{% endfor %}",
+    "text in text": (
+        "{% set a = 'a' * 4000000 %}{% for i in range(99999) %}{% if a ~ 'b' in a %}{% endif %}{% endfor %}"
+    ),
     "twenty loops": "{% for a in messages %}" * 25 + "{% endfor %}" * 25,
     "deep brackets": "{{ " + "(" * 50_000 + "1" + ")" * 50_000 + " }}",
     "deep blocks": "{% if 1 %}" * 5000 + "{% endif %}" * 5000,
@@ -125,7 +143,9 @@ def test_the_attack_works_on_jinjas_own_sandbox() -> None:
     """So that the test above is known to bite, at a size that this machine survives."""
     plain = ImmutableSandboxedEnvironment()
     assert len(plain.from_string("{{ 'a' * 10**7 }}").render()) == 10**7
-    doubled = "{% set n = namespace(x='aa') %}{% for i in range(22) %}{% set n.x = n.x ~ n.x %}{% endfor %}{{ n.x|length }}"
+    doubled = (
+        "{% set n = namespace(x='aa') %}{% for i in range(22) %}{% set n.x = n.x ~ n.x %}{% endfor %}{{ n.x|length }}"
+    )
     assert plain.from_string(doubled).render() == str(2**23)
     with pytest.raises(TemplateError):
         ChatTemplate("{{ 'a' * 10**7 }}").render(MESSAGES)
@@ -179,14 +199,19 @@ def test_what_real_templates_use_still_renders() -> None:
     source = (
         "{%- set ns = namespace(system='', seen=false, last=0) -%}"
         "{%- for m in messages[::-1] %}{% set index = (messages|length - 1) - loop.index0 %}"
-        "{% if m.role == 'user' and not ns.seen %}{% set ns.last = index %}{% set ns.seen = true %}{% endif %}{% endfor -%}"
+        "{% if m.role == 'user' and not ns.seen %}{% set ns.last = index %}{% set ns.seen = true %}{% endif %}{% "
+        "endfor -%}"
         "{%- macro said(role, content) -%}<{{ role|upper }}>{{ content|trim }}</{{ role|upper }}>{%- endmacro -%}"
-        "{% for m in messages %}{% if loop.first and m['role'] not in ['user', 'assistant'] %}{{ raise_exception('no') }}{% endif %}"
+        "{% for m in messages %}{% if loop.first and m['role'] not in ['user', 'assistant'] %}{{ raise_exception('no') "
+        "}}{% endif %}"
         "{{ said(m.role, m.content.split('</think>')[-1].lstrip('\\n')) }}"
-        "{% if not loop.last and loop.nextitem.role == 'assistant' %}|{% endif %}{% if loop.index is divisibleby 2 %}.{% endif %}"
+        "{% if not loop.last and loop.nextitem.role == 'assistant' %}|{% endif %}{% if loop.index is divisibleby 2 "
+        "%}.{% endif %}"
         "{% endfor %}{{ {'a': [1, 'é']}|tojson }}{{ '%02d' % 7 }}{{ '{:.2f}'.format(1.5) }}{{ [1, 2] + [3] }}"
-        "{% for k, v in {'b': 1}.items() %}{{ k ~ v }}{% endfor %}{{ 'x' * 3 }}{{ messages|selectattr('role', 'eq', 'user')|list|length }}"
-        "{{ 'ab'|replace('a', 'c')|safe }}{{ {'z': 1}|dictsort }}{% for c in 'xy' %}{{ c }}{% endfor %}{{ '<'|e }}{{ ns.last }}"
+        "{% for k, v in {'b': 1}.items() %}{{ k ~ v }}{% endfor %}{{ 'x' * 3 }}{{ messages|selectattr('role', 'eq', "
+        "'user')|list|length }}"
+        "{{ 'ab'|replace('a', 'c')|safe }}{{ {'z': 1}|dictsort }}{% for c in 'xy' %}{{ c }}{% endfor %}{{ '<'|e }}{{ "
+        "ns.last }}"
     )
     messages = [{"role": "user", "content": " Hi "}, {"role": "assistant", "content": "<think>x</think>\nHello"}]
     assert ChatTemplate(source).render(messages) == (
@@ -196,7 +221,8 @@ def test_what_real_templates_use_still_renders() -> None:
 
 def test_a_conversation_as_long_as_a_book_renders_also_where_it_is_gathered_in_a_variable() -> None:
     source = (
-        "{% set ns = namespace(all='') %}{% for m in messages %}{% set ns.all = ns.all + m.role + ': ' + m.content + '\n' %}"
+        "{% set ns = namespace(all='') %}{% for m in messages %}{% set ns.all = ns.all + m.role + ': ' + m.content + "
+        "'\n' %}"
         "{% endfor %}{{ ns.all }}"
     )
     messages = [{"role": ("user", "assistant")[i % 2], "content": "words " * 40} for i in range(2000)]

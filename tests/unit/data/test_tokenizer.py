@@ -31,7 +31,9 @@ def test_exactly_the_assistants_tokens_are_learned(tokenizer: Tokenizer) -> None
 
 def test_what_training_sees_before_the_answer_is_the_prompt_of_the_chat(tokenizer: Tokenizer) -> None:
     row = tokenizer.encode_example(STYLE, 512)
-    assert row.input_ids[: row.learned.index(True)] == tokenizer.prompt([{"role": "user", "content": "What is a book?"}])
+    assert row.input_ids[: row.learned.index(True)] == tokenizer.prompt(
+        [{"role": "user", "content": "What is a book?"}]
+    )
 
 
 def test_rows_equal_those_of_transformers_own_template(tokenizer: Tokenizer, starter_folder: Path) -> None:
@@ -74,7 +76,8 @@ def test_no_begin_or_end_token_stands_twice(starter_folder: Path, tmp_path: Path
              {"SpecialToken": {"id": "<|im_end|>", "type_id": 0}}]  # fmt: skip
     config["post_processor"] = {
         "type": "TemplateProcessing", "single": frame, "pair": [*frame, {"Sequence": {"id": "B", "type_id": 1}}],
-        "special_tokens": {name: {"id": name, "ids": [i], "tokens": [name]} for name, i in (("<|im_start|>", 1), ("<|im_end|>", 2))},
+        "special_tokens": {name: {"id": name, "ids": [i], "tokens": [name]} for name, i in (("<|im_start|>", 1),
+            ("<|im_end|>", 2))},
     }  # fmt: skip
     (tmp_path / "tokenizer.json").write_text(json.dumps(config), "utf-8")
     framing, plain = Tokenizer(tmp_path), Tokenizer(starter_folder)
@@ -108,7 +111,9 @@ def test_train_on_everything_learns_every_token(tokenizer: Tokenizer) -> None:
     assert all(tokenizer.encode_example(STYLE, 512, "everything").learned)
 
 
-def test_spaces_of_an_answer_are_learned_where_the_tokenizer_trims_its_offsets(starter_folder: Path, tmp_path: Path) -> None:
+def test_spaces_of_an_answer_are_learned_where_the_tokenizer_trims_its_offsets(
+    starter_folder: Path, tmp_path: Path
+) -> None:
     """With trim_offsets, as some byte-level tokenizers have it, an all-space token has an empty range."""
     import json
     import shutil
@@ -131,4 +136,6 @@ def test_a_pattern_that_runs_away_is_a_sentence_after_a_moment(tmp_path: Path) -
     (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "a"}', "utf-8")
     with pytest.raises(ModelError) as caught:
         Tokenizer(tmp_path).encode("a" * 30 + "x" * 28)
-    assert caught.value.message.key == "model.tokenizer_runs_away" and tmp_path.name in caught.value.message.render("zh")
+    assert caught.value.message.key == "model.tokenizer_runs_away" and tmp_path.name in caught.value.message.render(
+        "zh"
+    )

@@ -1,4 +1,5 @@
-"""Tokens are counted once and kept: the same pieces as row by row, found again by whoever asks, made again where they are damaged."""
+"""Tokens are counted once and kept: the same pieces as row by row, found again by whoever asks, made again where they
+are damaged."""
 
 from __future__ import annotations
 
@@ -96,7 +97,7 @@ def at(*positions: int) -> np.ndarray:
     return np.array(positions, np.int64)
 
 
-# ---- the same as row by row -------------------------------------------------------------------------------------------
+# ---- the same as row by row ----------------------------------------------------------------------
 
 
 def without_first(row: Encoded) -> tuple[list[int], list[bool], int]:
@@ -106,7 +107,10 @@ def without_first(row: Encoded) -> tuple[list[int], list[bool], int]:
 @settings(derandomize=True, database=None, deadline=None)
 @given(
     wholes=st.lists(
-        st.lists(st.booleans(), min_size=1, max_size=40).flatmap(lambda flags: st.tuples(st.just(flags), st.booleans())), max_size=6
+        st.lists(st.booleans(), min_size=1, max_size=40).flatmap(
+            lambda flags: st.tuples(st.just(flags), st.booleans())
+        ),
+        max_size=6,
     ),
     limit=st.integers(2, 20),
     how=st.sampled_from(["cut", "split", "drop"]),
@@ -131,11 +135,15 @@ def test_pieces_out_of_arrays_are_the_pieces_of_each_row(
     expected = [[row for row in fit(whole, limit, how, overlap) if row.learned_count] for whole in made]
     assert [without_first(row) for row in pieces] == [without_first(row) for rows in expected for row in rows]
     assert list(pieces.per_example) == list(map(len, expected))
-    assert list(lengths_of(pieces)) == list(lengths_of([*pieces])) and list(learned_of(pieces)) == list(learned_of([*pieces]))
+    assert list(lengths_of(pieces)) == list(lengths_of([*pieces])) and list(learned_of(pieces)) == list(
+        learned_of([*pieces])
+    )
     assert sum(pieces.lost) == sum(row.cut for row in pieces)
 
 
-def test_rows_come_in_the_order_that_was_asked_for_whoever_counted_them(store: DatasetStore, tmp_path: Path, tokenizer) -> None:
+def test_rows_come_in_the_order_that_was_asked_for_whoever_counted_them(
+    store: DatasetStore, tmp_path: Path, tokenizer
+) -> None:
     rows = store.rows(added(store, tmp_path))
     for some in (at(3, 1), at(30, 2, 29), at(7)):
         Tokenised(rows, tokenizer, ANSWERS).of(some)
@@ -145,10 +153,12 @@ def test_rows_come_in_the_order_that_was_asked_for_whoever_counted_them(store: D
     assert [found.ids(i, 0, int(found.lengths[i])) for i in range(len(found))] == expected and len(kept(store)) == 4
 
 
-# ---- once -------------------------------------------------------------------------------------------------------------
+# ---- once ----------------------------------------------------------------------------------------
 
 
-def test_what_the_page_counted_a_run_finds_and_the_next_run_finds_all(store: DatasetStore, tmp_path: Path, tokenizer) -> None:
+def test_what_the_page_counted_a_run_finds_and_the_next_run_finds_all(
+    store: DatasetStore, tmp_path: Path, tokenizer
+) -> None:
     id = added(store, tmp_path)
     counting = Counting(tokenizer)
     seen = Preview.measure(store.rows(id), counting)
@@ -184,7 +194,9 @@ def test_another_tokenizer_or_template_counts_anew_and_the_oldest_ways_go(
     assert folders[-1].encoded == 2
 
 
-def test_what_was_counted_before_a_stop_is_not_lost(store: DatasetStore, tmp_path: Path, tokenizer, monkeypatch) -> None:
+def test_what_was_counted_before_a_stop_is_not_lost(
+    store: DatasetStore, tmp_path: Path, tokenizer, monkeypatch
+) -> None:
     monkeypatch.setattr(tokens_module, "SEGMENT_ROWS", 7)
     rows, told = store.rows(added(store, tmp_path, 60)), []
 
@@ -201,20 +213,28 @@ def test_what_was_counted_before_a_stop_is_not_lost(store: DatasetStore, tmp_pat
     assert len(kept(store)) == 6 + 3
 
 
-def test_a_row_that_the_template_refuses_is_remembered_as_refused(store: DatasetStore, tmp_path: Path, tokenizer) -> None:
+def test_a_row_that_the_template_refuses_is_remembered_as_refused(
+    store: DatasetStore, tmp_path: Path, tokenizer
+) -> None:
     file = tmp_path / "mine.jsonl"
-    refused = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], "tools": [{"name": "t"}]}
+    refused = {
+        "messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}],
+        "tools": [{"name": "t"}],
+    }
     file.write_text("\n".join(map(json.dumps, [{"messages": refused["messages"]}, refused])), "utf-8")
     rows = store.rows(store.import_file(file).id)
     for _ in range(2):
         counting = Counting(tokenizer)
         found = Tokenised(rows, counting, ANSWERS).of(at(1, 0, 1))
-        assert [(place, why.key) for place, why in found.refused] == [(0, "template.no_tools"), (2, "template.no_tools")]
+        assert [(place, why.key) for place, why in found.refused] == [
+            (0, "template.no_tools"),
+            (2, "template.no_tools"),
+        ]
         assert list(found.counts) == [0, 1, 0] and list(found.row) == [1]
     assert counting.encoded == 0
 
 
-# ---- damage -----------------------------------------------------------------------------------------------------------
+# ---- damage --------------------------------------------------------------------------------------
 
 
 def flip(raw: bytes, place: int) -> bytes:
@@ -268,7 +288,9 @@ def test_damaged_tokens_are_counted_again(store: DatasetStore, tmp_path: Path, t
 
 
 @pytest.mark.parametrize("where", ["before", "while it is read"])
-def test_tokens_that_somebody_removes_are_counted_again(store: DatasetStore, tmp_path: Path, tokenizer, where: str) -> None:
+def test_tokens_that_somebody_removes_are_counted_again(
+    store: DatasetStore, tmp_path: Path, tokenizer, where: str
+) -> None:
     rows = store.rows(added(store, tmp_path))
     Tokenised(rows, tokenizer, ANSWERS).of(np.arange(40))
     held = Tokenised(rows, tokenizer, ANSWERS) if where != "before" else None
@@ -308,19 +330,26 @@ def test_a_deleted_set_takes_its_tokens_with_it(store: DatasetStore, tmp_path: P
 
 def test_a_segment_reads_what_a_builder_wrote(tmp_path: Path) -> None:
     builder = Builder()
-    builder.add(9, 1, [Counted(4, [(1, 2), (3, 4)], None, (7, 8, 9, 10), True, 2), Counted(2, [(1, 2)], ((1,), (), ()), (1, 2))])
+    builder.add(
+        9, 1, [Counted(4, [(1, 2), (3, 4)], None, (7, 8, 9, 10), True, 2), Counted(2, [(1, 2)], ((1,), (), ()), (1, 2))]
+    )
     builder.add(4, 2, [Counted(1, [], None, (5,))])
     builder.write(tmp_path / "one.tokens")
     read, made = Segment.read(tmp_path / "one.tokens"), builder.segment()
     assert all(np.array_equal(read[name], made[name]) for name in builder.arrays)
-    assert list(read.find(at(4, 9, 5))) == [1, 0, -1] and read.borders(1) == ([1], [], []) and read.borders(0) == ([], [], [])
+    assert (
+        list(read.find(at(4, 9, 5))) == [1, 0, -1]
+        and read.borders(1) == ([1], [], [])
+        and read.borders(0) == ([], [], [])
+    )
 
 
-# ---- many rows ----------------------------------------------------------------------------------------------------------
+# ---- many rows -----------------------------------------------------------------------------------
 
 
 def test_what_a_run_holds_does_not_grow_with_its_rows(store, tmp_path: Path, tokenizer, monkeypatch) -> None:
-    """280 MiB of a million rows were 294 bytes a row. A number more in memory of each is 8 of them, a list of them 40."""
+    """280 MiB of a million rows were 294 bytes a row. A number more in memory of each is 8 of them, a list of them
+    40."""
     monkeypatch.setattr(columns, "IN_MEMORY_BYTES", 0)  # as of a file of 100,000 rows
     held = {}
     for count in (300, 300, 3000):  # the first reads what is read once
@@ -344,7 +373,9 @@ def test_what_a_run_holds_does_not_grow_with_its_rows(store, tmp_path: Path, tok
 @pytest.mark.parametrize(
     "more", [{}, {"long_examples": "split"}, {"max_steps": 9}, {"objective": "dpo"}, {"objective": "kto"}], ids=str
 )
-def test_rows_that_are_read_in_blocks_are_the_rows_read_at_once(store, tmp_path: Path, tokenizer, monkeypatch, more) -> None:
+def test_rows_that_are_read_in_blocks_are_the_rows_read_at_once(
+    store, tmp_path: Path, tokenizer, monkeypatch, more
+) -> None:
     file = tmp_path / "mine.jsonl"
     answers = [f"It is {i}. " * (1 + i % 9) for i in range(120)]
     said = {
@@ -369,7 +400,10 @@ def test_rows_that_are_read_in_blocks_are_the_rows_read_at_once(store, tmp_path:
         found = tokenize(rows, recipe, tokenizer, reporter, tmp_path)
         told.append([heard, *([list(part), list(lengths_of(part)), list(learned_of(part))] for part in found)])
     assert (
-        told[0] == told[1] and told[0][1][0] and told[0][2][0] and (told[0][1][1] == [len(row.input_ids) for row in told[0][1][0]])
+        told[0] == told[1]
+        and told[0][1][0]
+        and told[0][2][0]
+        and (told[0][1][1] == [len(row.input_ids) for row in told[0][1][0]])
     )
 
 

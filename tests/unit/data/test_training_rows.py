@@ -79,7 +79,9 @@ def questions(count: int) -> list[Example]:
 
 
 def learned_tokens(rows: list[Encoded]) -> list[int]:
-    return [token for row in rows for token, learned in list(zip(row.input_ids, row.learned, strict=True))[1:] if learned]
+    return [
+        token for row in rows for token, learned in list(zip(row.input_ids, row.learned, strict=True))[1:] if learned
+    ]
 
 
 @pytest.mark.parametrize("length", [2, 15, 16, 17, 31, 32, 100])
@@ -117,7 +119,9 @@ def test_a_book_is_split_at_its_sentences_and_none_of_it_is_lost(choice: str, li
 
 
 @pytest.mark.parametrize(("limit", "overlap"), [(8, 2), (8, 100), (40, 1), (40, 10), (40, 19)])
-def test_pieces_that_overlap_read_some_tokens_again_and_learn_each_once(limit: int, overlap: int, tokenizer: Tokenizer) -> None:
+def test_pieces_that_overlap_read_some_tokens_again_and_learn_each_once(
+    limit: int, overlap: int, tokenizer: Tokenizer
+) -> None:
     book = "\n\n".join(f"Chapter {n}. " + f"It rained on day {n}. The cat slept. " * 4 for n in range(9))
     (whole,) = tokenizer.encode_row(Example(text=book), Learning())
     pieces = fit(whole, limit, "cut", overlap)
@@ -148,7 +152,9 @@ def test_a_short_run_encodes_only_the_rows_that_its_steps_read(tokenizer: Tokeni
     assert listener.progress[-1][1] == 80
     again, _ = tokenize(questions(2000), wanted, tokenizer, Listener())
     assert again == train, "the seed decides which"
-    other, _ = tokenize(questions(2000), recipe(max_steps=5, per_device_train_batch_size=8, seed=1), tokenizer, Listener())
+    other, _ = tokenize(
+        questions(2000), recipe(max_steps=5, per_device_train_batch_size=8, seed=1), tokenizer, Listener()
+    )
     assert other != train
     everything, _ = tokenize(questions(100), recipe(max_steps=500), tokenizer, Listener())
     assert len(everything) == 90
@@ -167,7 +173,9 @@ def test_each_choice_is_counted_and_said(tokenizer: Tokenizer) -> None:
 
     def said(choice: str) -> dict[str, Any]:
         listener = Listener()
-        tokenize(examples, recipe({"max_length": 64, "long_examples": choice, "eval_fraction": 0.0}), tokenizer, listener)
+        tokenize(
+            examples, recipe({"max_length": 64, "long_examples": choice, "eval_fraction": 0.0}), tokenizer, listener
+        )
         [message] = listener.said
         return {"key": message.key} | message.params
 
@@ -212,9 +220,13 @@ def test_repeated_rows_are_left_out_and_counted(tokenizer: Tokenizer) -> None:
     assert len(both) == 82, "only where it was asked for"
 
 
-def test_near_copies_of_measured_rows_are_left_out_of_training_only_where_it_was_asked_for(tokenizer: Tokenizer) -> None:
+def test_near_copies_of_measured_rows_are_left_out_of_training_only_where_it_was_asked_for(
+    tokenizer: Tokenizer,
+) -> None:
     letters = ["".join(chr(97 + (i * step) % 26) for step in range(1, 60)) for i in range(1, 61)]
-    examples = [Example(prompt=f"{word} is what {i}", completion=f"it is {word} of {i}") for i, word in enumerate(letters)]
+    examples = [
+        Example(prompt=f"{word} is what {i}", completion=f"it is {word} of {i}") for i, word in enumerate(letters)
+    ]
     examples += [Example(prompt=e.prompt, completion=f"{e.completion} now") for e in examples]
     listener = Listener()
     train, evaluation = tokenize(examples, recipe({"drop_near_leaked": True}), tokenizer, listener)
@@ -232,7 +244,9 @@ def test_rows_that_are_measured_are_left_out_of_training_and_counted(tokenizer: 
     train, evaluation = tokenize(examples, recipe({"drop_leaked": True}), tokenizer, listener)
     assert not {tuple(row.input_ids) for row in train} & {tuple(row.input_ids) for row in evaluation}
     [said] = listener.said
-    assert (said.key, said.params["measured"]) == ("run.rows_leaked", 12) and said.params["rows"] == 120 - 12 - len(train) > 5
+    assert (said.key, said.params["measured"]) == ("run.rows_leaked", 12) and said.params["rows"] == 120 - 12 - len(
+        train
+    ) > 5
     trained, measured = tokenize(examples, recipe(), tokenizer, Listener())
     assert measured == evaluation, "what is measured stays"
     assert {tuple(row.input_ids) for row in trained} & {tuple(row.input_ids) for row in measured}

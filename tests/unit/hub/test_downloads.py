@@ -1,4 +1,5 @@
-"""Claims about the list of downloads, against a hub of our own; the work on threads of this process (tests/kit/fetching)."""
+"""Claims about the list of downloads, against a hub of our own; the work on threads of this process
+(tests/kit/fetching)."""
 
 from __future__ import annotations
 
@@ -89,7 +90,9 @@ def test_a_paused_download_goes_on_where_it_was(hub: FakeHub, app: Downloads, ca
     assert [asked.split()[-1] for asked in hub.file_requests(WEIGHTS)] == [f"bytes={5 * CHUNK}-"]
 
 
-def test_the_next_app_goes_on_with_what_ran_and_leaves_alone_what_was_paused(hub: FakeHub, space: Workspace, cache: Path) -> None:
+def test_the_next_app_goes_on_with_what_ran_and_leaves_alone_what_was_paused(
+    hub: FakeHub, space: Workspace, cache: Path
+) -> None:
     hub.stall_after = 5 * CHUNK
     first = Downloads(space)
     first.begin()
@@ -260,7 +263,9 @@ def test_a_failure_that_brought_nothing_is_one_sentence_at_once(
     assert sum("/api/models/" in asked for asked in hub.requests) == 1
 
 
-def test_a_pause_that_the_hub_wants_is_kept(hub: FakeHub, app: Downloads, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+def test_a_pause_that_the_hub_wants_is_kept(
+    hub: FakeHub, app: Downloads, monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
     """After the first byte: then it is no failure of the person's, and goes on by itself."""
     hub.stall_after = 5 * CHUNK
     app.start(REPO)
@@ -279,7 +284,8 @@ def test_a_pause_that_the_hub_wants_is_kept(hub: FakeHub, app: Downloads, monkey
 def test_a_disk_too_full_to_tell_of_it_ends_a_download_once_and_a_person_goes_on(
     hub: FakeHub, app: Downloads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where workspace and cache share the drive, told.json meets the same full disk: it began anew three times a second."""
+    """Where workspace and cache share the drive, told.json meets the same full disk: it began anew three times a
+    second."""
     full = OSError(errno.ENOSPC, "No space left on device")
 
     def refuse(self: object, *_: object) -> None:
@@ -428,8 +434,12 @@ def test_what_is_not_in_the_list_is_said_with_what_is(hub: FakeHub, space: Works
         downloads.start("no name")
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"repo": "../..", "revision": "main", "wanted": "run", "asked": 1}', "\x00"])
-def test_a_file_that_says_nothing_of_use_is_no_row_and_stops_nobody(hub: FakeHub, space: Workspace, content: str) -> None:
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"repo": "../..", "revision": "main", "wanted": "run", "asked": 1}', "\x00"]
+)
+def test_a_file_that_says_nothing_of_use_is_no_row_and_stops_nobody(
+    hub: FakeHub, space: Workspace, content: str
+) -> None:
     entry = Entry.of(space, REPO, "main")
     entry.folder.mkdir(parents=True)
     (entry.folder / "wish.json").write_text(content)

@@ -193,7 +193,10 @@ def test_the_files_of_a_processor_come_too_and_a_snapshot_of_before_is_whole_wit
         assert (folder / "preprocessor_config.json").read_bytes() == b"{}"
         (folder / "preprocessor_config.json").unlink()
         _forget_listings()
-        assert get(f"http://127.0.0.1:{free_port()}", cache) == folder and not (folder / "preprocessor_config.json").exists()
+        assert (
+            get(f"http://127.0.0.1:{free_port()}", cache) == folder
+            and not (folder / "preprocessor_config.json").exists()
+        )
 
 
 def _forget_listings() -> None:
@@ -225,7 +228,9 @@ def test_installed_lists_complete_safetensors_models_only(cache):
     assert cached.installed(cache) == []
     others = {"a/whole": tiny_model(), "b/sharded": tiny_model(shards=2), "c/lost": tiny_model(shards=2)}
     with FakeHub(others) as server:
-        folders = {repo: download.fetch(repo, None, ignore, ignore, endpoint=server.url, cache_dir=cache) for repo in others}
+        folders = {
+            repo: download.fetch(repo, None, ignore, ignore, endpoint=server.url, cache_dir=cache) for repo in others
+        }
     (folders["c/lost"] / "model-00001-of-00002.safetensors").unlink()
     (cache / "models--gpt2" / "snapshots").mkdir(parents=True)
     (cache / "datasets--d--e").mkdir()
@@ -706,7 +711,11 @@ def test_every_sentence_exists_in_both_languages_with_the_same_placeholders():
     import string
 
     catalogue = Catalogue(CORE_LOCALES)
-    used = {key for file in Path(peek.__file__).parent.glob("*.py") for key in re.findall(r'"(hub\.\w+)"', file.read_text("utf-8"))}
+    used = {
+        key
+        for file in Path(peek.__file__).parent.glob("*.py")
+        for key in re.findall(r'"(hub\.\w+)"', file.read_text("utf-8"))
+    }
     for language in ("en", "zh"):
         assert {key for key in catalogue.keys(language) if key.startswith("hub.")} == used
     for key in used:

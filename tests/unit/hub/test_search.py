@@ -16,18 +16,23 @@ from core.presets import PROJECT
 from tests.kit.hub import FakeHub
 from tests.unit.hub.conftest import SECRET
 
-# As https://huggingface.co/api/models?search=...&expand=... answers (huggingface_hub 2.4's ModelInfo names the same fields).
+# As https://huggingface.co/api/models?search=...&expand=... answers (huggingface_hub 2.4's ModelInfo names the same
+# fields).
 ROWS = [
     {
         "id": "owner/qwen3-4b", "likes": 900, "downloads": 5_000_000, "gated": False, "library_name": "transformers",
         "pipeline_tag": "text-generation", "tags": ["safetensors", "qwen3", "license:apache-2.0", "en"],
-        "lastModified": "2026-07-26T03:46:27.000Z", "safetensors": {"parameters": {"BF16": 4_022_468_096}, "total": 4_022_468_096},
+        "lastModified": "2026-07-26T03:46:27.000Z", "safetensors": {"parameters": {"BF16": 4_022_468_096},
+            "total": 4_022_468_096},
         "cardData": {"license": "apache-2.0", "language": ["en", "zh"]},
     },
     {"id": "owner/qwen3-4b-GGUF", "downloads": 9_000_000, "tags": ["gguf", "license:apache-2.0"], "gguf": {"total": 1}},
-    {"id": "owner/qwen3-4b-lora", "downloads": 10, "library_name": "peft", "tags": ["base_model:adapter:owner/qwen3-4b"]},
-    {"id": "owner/qwen3-image", "downloads": 9, "library_name": "diffusers", "pipeline_tag": "text-to-image", "tags": []},
-    {"id": "meta/qwen3-gated", "downloads": 8, "gated": "manual", "tags": [], "cardData": {"license": "other", "license_name": "lic"}},
+    {"id": "owner/qwen3-4b-lora", "downloads": 10, "library_name": "peft",
+        "tags": ["base_model:adapter:owner/qwen3-4b"]},
+    {"id": "owner/qwen3-image", "downloads": 9, "library_name": "diffusers", "pipeline_tag": "text-to-image",
+        "tags": []},
+    {"id": "meta/qwen3-gated", "downloads": 8, "gated": "manual", "tags": [], "cardData": {"license": "other",
+        "license_name": "lic"}},
     {"id": "gpt2", "downloads": 7, "tags": []},
 ]  # fmt: skip
 
@@ -144,12 +149,15 @@ def test_what_are_no_words_is_refused_without_a_request(hub, words):
 
 
 def test_a_process_asks_the_hub_for_nothing_else_and_leaves_nothing_in_the_home_of_its_cache(hub, tmp_path):
-    """Seen: huggingface_hub's question for a list of agents' harnesses, whose answer, a list of another kind, ended every question after it."""
+    """Seen: huggingface_hub's question for a list of agents' harnesses, whose answer, a list of another kind, ended
+    every question after it."""
     hub.body = b"[]"
     code = "import huggingface_hub; from core.hub.search import search; print(search('qwen3'))"
     telling = ("HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK", "DISABLE_TELEMETRY")
     environment = {name: value for name, value in os.environ.items() if name not in telling}
     environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path), "PYTHONPATH": str(PROJECT)}
-    said = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    said = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
     assert said.stdout == "[]\n", said.stderr
     assert hub.requests == ["GET /api/models"] and not any(tmp_path.iterdir())

@@ -1,4 +1,5 @@
-"""Parts of data sets in the list of downloads, against a hub of our own; the work on threads of this process (tests/kit/fetching)."""
+"""Parts of data sets in the list of downloads, against a hub of our own; the work on threads of this process
+(tests/kit/fetching)."""
 
 from __future__ import annotations
 
@@ -77,7 +78,10 @@ def until(app: Downloads, part: PartName, state: str | None = "done") -> Downloa
 
 
 def rows_of(store: DatasetStore, id: str) -> list[dict[str, str]]:
-    return [{"question": example.messages[0].content, "answer": example.messages[1].content} for _, example in store.rows(id)]
+    return [
+        {"question": example.messages[0].content, "answer": example.messages[1].content}
+        for _, example in store.rows(id)
+    ]
 
 
 def folder(app: Downloads, part: PartName) -> Path:
@@ -94,7 +98,10 @@ def test_shards_arrive_as_one_set_that_says_where_it_is_from(hub, app, store):
     assert (info.origin_name, info.licence, info.name) == (f"{NAME}:default:train", "mit", "pirate-talk:train")
     assert info.revision == about(SetName.parse(NAME)).commit and len(info.revision) == 40
     assert row.done == row.total and row.unit == "bytes" and not (folder(app, WHOLE) / "came").exists()
-    assert adding.here(store, SetName.parse(f"{NAME}:train")) == info and adding.here(store, SetName.parse(f"{NAME}:fr")) is None
+    assert (
+        adding.here(store, SetName.parse(f"{NAME}:train")) == info
+        and adding.here(store, SetName.parse(f"{NAME}:fr")) is None
+    )
 
 
 def test_a_paused_download_goes_on_where_it_was_also_in_the_next_app(hub, space, store):
@@ -118,7 +125,9 @@ def test_a_paused_download_goes_on_where_it_was_also_in_the_next_app(hub, space,
         hub.requests.clear()
         second.resume(str(WHOLE))
         row = until(second, WHOLE)
-        assert [line.split()[-1] for line in hub.requests if "/resolve/" in line and "GET" in line] == [f"bytes={3 * CHUNK}-"]
+        assert [line.split()[-1] for line in hub.requests if "/resolve/" in line and "GET" in line] == [
+            f"bytes={3 * CHUNK}-"
+        ]
         assert store.get(row.result).rows == 3_000
     finally:
         second.close()
@@ -182,7 +191,8 @@ def test_first_rows_go_on_after_those_that_are_there(hub, app, store, monkeypatc
 
 
 def test_first_rows_of_a_set_with_pictures_go_on_after_those_that_are_there(hub, app, store, monkeypatch, tmp_path):
-    """Seen: the state that was kept was that of the dataset whose pictures are decoded, which nobody read: rows came twice."""
+    """Seen: the state that was kept was that of the dataset whose pictures are decoded, which nobody read: rows came
+    twice."""
     from datasets import Dataset, Features, Image, Value
 
     monkeypatch.setattr(set_transfer, "PIECE", 100)
@@ -226,10 +236,14 @@ def test_what_an_earlier_version_had_of_a_paused_download_is_passed_over(hub, ap
         (["a.jsonl", "b.jsonl"], kit.jsonl),
         (["a.jsonl.gz", "b.jsonl.gz"], lambda rows: gzip.compress(kit.jsonl(rows))),
         (["a.json", "b.json"], lambda rows: json.dumps(rows).encode()),
-        (["a.csv", "b.csv"], lambda rows: b"question,answer\n" + "".join(f'{r["question"]},"{r["answer"]}\n ,"\n' for r in rows).encode()),
+        (["a.csv", "b.csv"],
+            lambda rows: b"question,answer\n"
+            + "".join(f'{r["question"]},"{r["answer"]}\n ,"\n' for r in rows).encode()),
     ],
 )  # fmt: skip
-def test_files_of_a_kind_are_joined_and_their_first_rows_taken(hub, app, store, monkeypatch, names, made, rows, whole_up_to):
+def test_files_of_a_kind_are_joined_and_their_first_rows_taken(
+    hub, app, store, monkeypatch, names, made, rows, whole_up_to
+):
     monkeypatch.setattr(set_transfer, "SMALL", whole_up_to)
     kit.put(hub, NAME, {name: made(kit.pirates(20, first=20 * i)) for i, name in enumerate(names)})
     part = PartName(NAME, "default", "train", rows)
@@ -287,7 +301,9 @@ def test_too_little_room_is_said_before_a_byte_comes(hub, app, monkeypatch):
 
 def test_a_disk_that_fills_up_keeps_what_came(hub, app, monkeypatch):
     kit.put_parts(
-        hub, NAME, {"default/train": [[{"question": f"{i}?", "answer": f"{i * 7919 % 104729:x}" * 40} for i in range(3_000)]]}
+        hub,
+        NAME,
+        {"default/train": [[{"question": f"{i}?", "answer": f"{i * 7919 % 104729:x}" * 40} for i in range(3_000)]]},
     )
     real = growing.Growing.write
 
@@ -303,7 +319,9 @@ def test_a_disk_that_fills_up_keeps_what_came(hub, app, monkeypatch):
     hub.requests.clear()
     app.resume(str(WHOLE))
     until(app, WHOLE)
-    assert [line.split()[-1] for line in hub.requests if line.startswith("GET") and "/resolve/" in line] == [f"bytes={2 * CHUNK}-"]
+    assert [line.split()[-1] for line in hub.requests if line.startswith("GET") and "/resolve/" in line] == [
+        f"bytes={2 * CHUNK}-"
+    ]
 
 
 def test_a_disk_that_fills_up_among_the_first_rows_counts_rows(hub, app, monkeypatch):
@@ -318,7 +336,10 @@ def test_a_disk_that_fills_up_among_the_first_rows_counts_rows(hub, app, monkeyp
     part = PartName(NAME, "default", "train", 200)
     app.start(str(part))
     message = until(app, part, "failed").message
-    assert message.key == "hub_set.disk_full_in_rows" and (message.params["done"], message.params["total"]) == (100, 200)
+    assert message.key == "hub_set.disk_full_in_rows" and (message.params["done"], message.params["total"]) == (
+        100,
+        200,
+    )
 
 
 @pytest.mark.parametrize("token", ["", "hf_aTokenOfSomebodyElse"])
@@ -330,7 +351,9 @@ def test_a_gated_set_fails_with_what_to_accept(hub, app, monkeypatch, token):
     for part in (WHOLE, PartName(NAME, "default", "train", 2)):
         app.start(str(part))
         message = until(app, part, "failed").message
-        assert message.key == ("hub.gated_token" if token else "hub.gated") and message.params["page"].endswith(f"/datasets/{NAME}")
+        assert message.key == ("hub.gated_token" if token else "hub.gated") and message.params["page"].endswith(
+            f"/datasets/{NAME}"
+        )
 
 
 @pytest.mark.parametrize(("status", "key"), [(429, "hub.rate_limit"), (503, "hub.server_trouble")])

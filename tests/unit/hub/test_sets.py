@@ -1,4 +1,5 @@
-"""Claims about core.hub.sets: finding a data set, what is told of it, which of its files are what. A hub of our own on 127.0.0.1."""
+"""Claims about core.hub.sets: finding a data set, what is told of it, which of its files are what. A hub of our own on
+127.0.0.1."""
 
 from __future__ import annotations
 
@@ -25,11 +26,14 @@ from tests.kit.waits import wait_until
 from tests.unit.hub.conftest import SECRET
 
 NAME = "owner/pirate-talk"
-# As https://huggingface.co/api/datasets?search=...&expand=... answers (huggingface_hub 2.4's DatasetInfo names the same fields).
+# As https://huggingface.co/api/datasets?search=...&expand=... answers (huggingface_hub 2.4's DatasetInfo names the same
+# fields).
 TOLD = {
-    "tags": ["license:mit", "language:en", "language:de", "size_categories:10K<n<100K", "modality:text", "format:parquet"],
+    "tags": ["license:mit", "language:en", "language:de", "size_categories:10K<n<100K", "modality:text",
+        "format:parquet"],
     "likes": 7, "downloads": 900, "gated": False, "lastModified": "2026-07-26T03:46:27.000Z", "mainSize": 5_000_000,
-    "cardData": {"license": "mit", "dataset_info": [{"config_name": "a", "splits": [{"name": "train", "num_examples": 15_000}]}]},
+    "cardData": {"license": "mit", "dataset_info": [{"config_name": "a", "splits": [{"name": "train",
+        "num_examples": 15_000}]}]},
 }  # fmt: skip
 
 
@@ -62,7 +66,9 @@ def test_a_name_is_taken_as_people_write_it_and_as_a_browser_has_it(written, rep
     assert SetName.parse(written) == SetName(repo, named)
 
 
-@pytest.mark.parametrize("written", ["", "squad", "a/b:c:d:e", "a/../b", "a/b:", "a/b:x/y", "C:\\data\\a.csv", "./a/b.jsonl:x"])
+@pytest.mark.parametrize(
+    "written", ["", "squad", "a/b:c:d:e", "a/../b", "a/b:", "a/b:x/y", "C:\\data\\a.csv", "./a/b.jsonl:x"]
+)
 def test_what_is_no_name_says_how_one_is_written(written):
     with pytest.raises(DataError) as caught:
         SetName.parse(written)
@@ -80,7 +86,12 @@ def test_what_the_hub_tells_of_sets_are_rows_in_one_request(hub):
     kit.put(hub, "owner/pirate-pictures", {}, tags=["modality:image", "size_categories:n<1K"], gated="auto")
     pictures, pirates = sorted(search("pirate"), key=lambda row: row.id)
     assert (pirates.rows, pirates.about_rows, pirates.bytes, pirates.likes) == (15_000, "10K-100K", 5_000_000, 7)
-    assert (pirates.licence, pirates.languages, pirates.modified, pirates.why_not) == ("mit", ("en", "de"), "2026-07-26", None)
+    assert (pirates.licence, pirates.languages, pirates.modified, pirates.why_not) == (
+        "mit",
+        ("en", "de"),
+        "2026-07-26",
+        None,
+    )
     assert pictures.gated and pictures.about_rows == "<1K" and pictures.why_not.key == "hub_set.search_media"
     assert [line for line in hub.requests if "dataset" in line] == ["GET /api/datasets"]
 
@@ -125,7 +136,11 @@ def test_a_set_is_told_with_its_parts_rows_licence_and_gate(hub):
     kit.put_parts(hub, NAME, parts, **TOLD | {"cardData": {"license": "mit"}})
     told = about(SetName.parse(NAME))
     facts = [(each.config, each.split, each.kind, each.files, each.rows) for each in told.parts]
-    assert facts == [("en", "train", "parquet", 2, 150), ("en", "test", "parquet", 1, 9), ("de", "train", "parquet", 1, 4)]
+    assert facts == [
+        ("en", "train", "parquet", 2, 150),
+        ("en", "test", "parquet", 1, 9),
+        ("de", "train", "parquet", 1, 4),
+    ]
     assert (told.licence, told.gated, told.likes) == ("mit", False, 7) and told.page == f"{hub.url}/datasets/{NAME}"
     sizes = [len(content) for name, content in hub.repos[f"datasets/{NAME}"].items() if name.startswith("en/train")]
     assert told.part.bytes == sum(sizes) and told.part.unpacked_bytes == 3 * sum(sizes)
@@ -147,7 +162,10 @@ def test_without_a_card_files_are_sorted_by_their_names(hub):
 
 def test_files_are_sorted_as_the_card_says_and_its_default_comes_first(hub):
     configs = [
-        {"config_name": "cola", "data_files": [{"split": "train", "path": "cola/**"}, {"split": "test", "path": ["x/*.csv"]}]},
+        {
+            "config_name": "cola",
+            "data_files": [{"split": "train", "path": "cola/**"}, {"split": "test", "path": ["x/*.csv"]}],
+        },
         {"config_name": "all", "data_files": "**/*.csv", "default": True},
         {"config_name": "gone", "data_files": "nothing/*.csv"},
         {"config_name": "below", "data_dir": "x"},
@@ -183,7 +201,8 @@ def test_the_first_rows_are_shown_with_classes_by_name_and_of_a_large_file_littl
     [
         ("train.jsonl", kit.jsonl(kit.pirates(300))),
         ("train.json", json.dumps(kit.pirates(300)).encode()),
-        ("train.csv", b"question,answer\n" + b"".join(b'"%s","%s"\n' % (r["question"].encode(), r["answer"].encode()) for r in kit.pirates(300))),
+        ("train.csv", b"question,answer\n" + b"".join(b'"%s","%s"\n' % (r["question"].encode(),
+            r["answer"].encode()) for r in kit.pirates(300))),
         ("train.jsonl.gz", gzip.compress(kit.jsonl(kit.pirates(300)))),
     ],
 )  # fmt: skip
@@ -202,7 +221,10 @@ def test_a_word_that_means_nothing_to_others_stays_a_word(hub):
 def test_pictures_alone_are_refused_and_beside_text_are_named(hub):
     picture = {"bytes": b"x", "path": "a.png"}
     for name, row in (("owner/seen", {"image": picture}), ("owner/both", {"image": picture, "text": "a ship"})):
-        features = [{"name": "image", "dtype": "image"}, *([{"name": "text", "dtype": "string"}] if "text" in row else [])]
+        features = [
+            {"name": "image", "dtype": "image"},
+            *([{"name": "text", "dtype": "string"}] if "text" in row else []),
+        ]
         kit.put(hub, name, {"train.parquet": kit.parquet([row])}, cardData={"dataset_info": {"features": features}})
     refused = about(SetName.parse("owner/seen"), with_rows=True).head
     assert isinstance(refused, Message) and refused.key == "hub_set.no_text"
@@ -224,7 +246,9 @@ def test_a_gated_set_says_what_to_accept_and_where(hub, monkeypatch, token):
     kit.put_parts(hub, NAME, {"default/train": [kit.pirates(3)]}, gated="manual")
     hub.gated = True
     told = about(SetName.parse(NAME), with_rows=True)
-    assert told.gated and isinstance(told.head, Message) and told.head.key == ("hub.gated_token" if token else "hub.gated")
+    assert (
+        told.gated and isinstance(told.head, Message) and told.head.key == ("hub.gated_token" if token else "hub.gated")
+    )
     with pytest.raises(DataError, match=f"{hub.url}/datasets/{NAME}"):
         told.part  # noqa: B018 - it raises
 
@@ -232,7 +256,12 @@ def test_a_gated_set_says_what_to_accept_and_where(hub, monkeypatch, token):
 def test_a_card_that_names_files_of_this_pc_gets_none_of_them(hub, tmp_path):
     """The library would read any address that a card has."""
     (tmp_path / "secret.txt").write_text("a secret")
-    kit.put(hub, NAME, {"a.txt": b"text"}, cardData={"configs": [{"config_name": "a", "data_files": str(tmp_path / "*.txt")}]})
+    kit.put(
+        hub,
+        NAME,
+        {"a.txt": b"text"},
+        cardData={"configs": [{"config_name": "a", "data_files": str(tmp_path / "*.txt")}]},
+    )
     assert why(NAME) == "hub_set.nothing_readable"
 
 
@@ -263,7 +292,10 @@ def test_an_unknown_name_names_its_neighbours(hub):
 
 @pytest.mark.parametrize("address", ["https://example.org/x.csv", "s3://bucket/x.csv", "foo://x.csv"])
 def test_a_configuration_whose_files_lie_elsewhere_is_left_out_and_the_others_can_be_had(hub, address):
-    configs = [{"config_name": "good", "data_files": "good.csv", "default": True}, {"config_name": "away", "data_files": address}]
+    configs = [
+        {"config_name": "good", "data_files": "good.csv", "default": True},
+        {"config_name": "away", "data_files": address},
+    ]
     kit.put(hub, NAME, {"good.csv": b"question,answer\na,b\n"}, cardData={"configs": configs})
     assert [part.config for part in about(SetName.parse(NAME)).parts] == ["good"]
 
@@ -292,7 +324,9 @@ def test_a_file_that_would_leave_its_folder_is_never_taken(name):
     assert not SAFE.fullmatch(name) and SAFE.fullmatch("data/en/train-00000.parquet")
 
 
-def test_the_process_that_looks_asks_nobody_else_keeps_nothing_and_is_ended_where_the_hub_is_silent(hub, monkeypatch, tmp_path):
+def test_the_process_that_looks_asks_nobody_else_keeps_nothing_and_is_ended_where_the_hub_is_silent(
+    hub, monkeypatch, tmp_path
+):
     """Seen: the library counts each look at a set at another address, by the name of the set."""
     elsewhere = socket.create_server(("127.0.0.1", 0))
     elsewhere.setblocking(False)
@@ -315,7 +349,9 @@ def test_the_process_that_looks_asks_nobody_else_keeps_nothing_and_is_ended_wher
     hub.stalls_listings = True
     monkeypatch.setattr(asking, "LOOK_S", 0.2)
     assert why(NAME) == "hub_set.slow"
-    wait_until(lambda: not [each for each in psutil.Process().children(recursive=True) if asking.WORKER in each.cmdline()])
+    wait_until(
+        lambda: not [each for each in psutil.Process().children(recursive=True) if asking.WORKER in each.cmdline()]
+    )
 
 
 def test_a_look_whose_process_dies_is_said_as_one_and_leaves_no_folder(monkeypatch, tmp_path):

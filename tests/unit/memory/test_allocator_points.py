@@ -1,4 +1,5 @@
-"""The estimate held against peaks of PyTorch's caching allocator, which tests/card/sweep.py measured on the null card."""
+"""The estimate held against peaks of PyTorch's caching allocator, which tests/card/sweep.py measured on the null
+card."""
 
 from __future__ import annotations
 
@@ -23,7 +24,9 @@ def test_the_estimate_is_what_the_allocator_needed() -> None:
     assert not too_low, sorted(too_low, key=lambda each: each[0])[:10]
     medians = {key: statistics.median(map(abs, found)) for key, found in errors.items()}
     assert max(medians.values()) <= WITHIN, medians
-    assert {key[:2] for key in errors} >= {(method, rows) for method in ("lora", "qlora") for rows in ("packed", "padded")}
+    assert {key[:2] for key in errors} >= {
+        (method, rows) for method in ("lora", "qlora") for rows in ("packed", "padded")
+    }
 
 
 def test_the_margin_covers_the_worst_of_them_and_a_larger_context() -> None:

@@ -23,7 +23,8 @@ from core.values import GIB
 from tests.kit.shapes import GEMMA_2_9B, LLAMA, MIXTRAL
 
 LENGTHS = (512, 1024, 2048, 4096)
-# docs/memory.md, section 5: GiB on the card, QLoRA and LoRA at the four lengths; calculated there with an older count of the activations.
+# docs/memory.md, section 5: GiB on the card, QLoRA and LoRA at the four lengths; calculated there with an older count
+# of the activations.
 TABLE = {
     "Llama-3.2-1B": ((1.8, 1.9, 2.2, 2.7), (3.1, 3.2, 3.5, 4.0)),
     "Llama-3.2-3B": ((3.2, 3.4, 3.7, 4.5), (7.0, 7.2, 7.6, 8.4)),
@@ -52,7 +53,8 @@ def of(shape: ModelShape = SEVEN_B, **settings: Any) -> Estimate:
 
 @pytest.mark.parametrize("name", TABLE)
 def test_what_fits_where_is_the_published_table(name: str) -> None:
-    """The table has transformers' norms and gate: one layer's three hidden widths and one of its MLP more, in 16 bits, with the slack on them."""
+    """The table has transformers' norms and gate: one layer's three hidden widths and one of its MLP more, in 16 bits,
+    with the slack on them."""
     shape = SHAPES[name]
     saved = 1.08 * 2 * (3 * shape.hidden_size + shape.active_width) / 2**30
     for method, row in zip(("qlora", "lora"), TABLE[name], strict=True):
@@ -62,12 +64,16 @@ def test_what_fits_where_is_the_published_table(name: str) -> None:
 
 
 def test_gemma_2_pays_for_scores_that_only_eager_attention_can_bend() -> None:
-    """The published table counts it as if sdpa could: 9.4 and 20.8 GiB at 4,096 tokens. Its own layers (tests/model/test_dry_run.py) keep
-    16 heads x 4,096 x 4,096 scores, and without checkpointing those of all 42 layers."""
+    """The published table counts it as if sdpa could: 9.4 and 20.8 GiB at 4,096 tokens. Its own layers
+    (tests/model/test_dry_run.py) keep 16 heads x 4,096 x 4,096 scores, and without checkpointing those of all 42
+    layers."""
     long = {"r": 16, "max_length": 4096}
     assert of(SHAPES["Gemma-2-9B"], method="qlora", **long).on_card_gib > 9.4 + 2
     assert of(SHAPES["Gemma-2-9B"], method="lora", **long).on_card_gib > 20.8 + 2
-    assert of(SHAPES["Gemma-2-9B"], gradient_checkpointing=False, **long).terms["activations"] > 42 * 4 * 16 * 4096**2 * 2 / 2**30
+    assert (
+        of(SHAPES["Gemma-2-9B"], gradient_checkpointing=False, **long).terms["activations"]
+        > 42 * 4 * 16 * 4096**2 * 2 / 2**30
+    )
 
 
 # docs/memory.md, section 1.1: measured by fms-acceleration between steps; torch AdamW, r 16 on the attention.
@@ -83,8 +89,8 @@ def test_idle_memory_is_what_was_measured(shape: ModelShape, method: str, gib: f
     assert found.idle_gib == pytest.approx(gib, rel=0.01)
 
 
-# docs/memory.md, "What was measured here": peak of fake tensors through the real libraries, 512 tokens, r 8, torch AdamW, GiB. The buffer
-# for one unpacked matrix is not in them.
+# docs/memory.md, "What was measured here": peak of fake tensors through the real libraries, 512 tokens, r 8, torch
+# AdamW, GiB. The buffer for one unpacked matrix is not in them.
 FAKE = [("7B", "lora", 13.09), ("7B", "qlora", 4.17), ("13B", "lora", 25.01)]
 
 
@@ -94,7 +100,8 @@ def test_the_peak_of_a_step_is_that_of_fake_tensors(size: str, method: str, gib:
     assert found.allocated_gib - found.terms["dequantised"] - found.terms["workspace"] == pytest.approx(gib, rel=0.005)
 
 
-# docs/memory.md, "What was measured here": peak memory of a CPU process, starter, 4 x 256 tokens, plain loop with all logits. MiB.
+# docs/memory.md, "What was measured here": peak memory of a CPU process, starter, 4 x 256 tokens, plain loop with all
+# logits. MiB.
 CPU = [(2, False, 3280), (2, True, 1640), (4, False, 4250), (4, True, 2230)]
 
 
@@ -137,7 +144,8 @@ GROWING = {
 @pytest.mark.parametrize("setting", GROWING)
 def test_more_never_needs_less(setting: str, method: str) -> None:
     values = GROWING[setting]
-    plain = {"micro_batch": 2, "gradient_checkpointing": False}  # with it the layer computed again hides what the logits need
+    # with it the layer computed again hides what the logits need
+    plain = {"micro_batch": 2, "gradient_checkpointing": False}
     found = [of(SHAPES["Llama-3.1-8B"], method=method, **plain | {setting: value}).on_card_gib for value in values]
     assert all(a <= b for a, b in pairwise(found)) and found[0] < found[-1]
 
@@ -196,11 +204,15 @@ def test_experts_stay_in_16_bit_and_lower_the_confidence() -> None:
 
 
 def test_logits_are_never_more_than_a_chunk() -> None:
-    """core/engine/loss.py on a card: a chunk of 128 MiB in fp32, 8 bytes where that has 4; beyond it only hidden states grow."""
+    """core/engine/loss.py on a card: a chunk of 128 MiB in fp32, 8 bytes where that has 4; beyond it only hidden states
+    grow."""
     shape = SHAPES["Gemma-2-9B"]
     checkpointed = of(shape, micro_batch=8, max_length=4096)
     assert checkpointed.terms["logits"] == 0, "the layer that is computed again is larger"
-    alone = [of(shape, max_length=8192, supervised_tokens=n, gradient_checkpointing=False).terms["logits"] for n in (1024, 8192)]
+    alone = [
+        of(shape, max_length=8192, supervised_tokens=n, gradient_checkpointing=False).terms["logits"]
+        for n in (1024, 8192)
+    ]
     assert max(alone) < 0.27 and alone[1] - alone[0] < 7168 * shape.hidden_size * 4 / 2**30
     assert of(shape, max_length=8192, loss="full", gradient_checkpointing=False).terms["logits"] > 20
 
@@ -214,7 +226,7 @@ def test_the_constants_say_which_stack_they_describe() -> None:
     assert memory_constants().version == 3 and "bitsandbytes" in memory_constants().stack
 
 
-# ---- the command ------------------------------------------------------------------------------------------------------
+# ---- the command ---------------------------------------------------------------------------------
 
 
 def test_estimate_answers_in_json_alone(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -271,7 +283,8 @@ def test_int8_is_between_16_and_4_bit_and_costs_what_its_bytes_are() -> None:
     of = {name: estimate(shape, Setup(**how)) for name, how in
           {"lora": {}, "int8": {"load_in_8bit": True}, "qlora": {"method": "qlora"}}.items()}  # fmt: skip
     assert of["qlora"].on_card_gib < of["int8"].on_card_gib < of["lora"].on_card_gib
-    # Llama 2 7B: 6,476,005,376 parameters in linear layers at 1 byte, 1,359,872 outputs with an fp32 scale, the rest at 2 bytes.
+    # Llama 2 7B: 6,476,005,376 parameters in linear layers at 1 byte, 1,359,872 outputs with an fp32 scale, the rest at
+    # 2 bytes.
     outputs = 32 * (4 * 4096 + 2 * 11008 + 4096)
     assert of["int8"].terms["weights"] * 2**30 == 6_476_005_376 + 4 * outputs + 2 * (shape.params - 6_476_005_376)
     assert estimate(shape, Setup(method="qlora", load_in_8bit=True)) == of["qlora"]

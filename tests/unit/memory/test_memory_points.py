@@ -1,16 +1,19 @@
-"""The arithmetic against 69 published measurements (tests/data/memory_points.csv; each row names its source and commit).
+"""The arithmetic against 69 published measurements (tests/data/memory_points.csv; each row names its source and
+commit).
 
-Wanted: idle rows within 2 % each; allocator peaks median 4 %, 90 of 100 within 10 %; card totals median 5 %, 90 of 100 within
-12 %. Reached, and held here with little room: idle 0.02 %; allocator 0.5 %, 2.6 %; card 1.2 %, 5.8 %. Nothing wanted is missed.
-The rows that are off most, and why:
+Wanted: idle rows within 2 % each; allocator peaks median 4 %, 90 of 100 within 10 %; card totals median 5 %, 90 of 100
+within 12 %. Reached, and held here with little room: idle 0.02 %; allocator 0.5 %, 2.6 %; card 1.2 %, 5.8 %. Nothing
+wanted is missed. The rows that are off most, and why:
 
-177, 176, 175, 174 (+6.1, +3.2, +3.8, -3.2 %): torchtune's compiled layers. What a compiler keeps is its own choice, and the
+177, 176, 175, 174 (+6.1, +3.2, +3.8, -3.2 %): torchtune's compiled layers. What a compiler keeps is its own choice, and
+the
     published numbers have two digits.
 190, 192 (-7.3, -5.7 %): hidden states in fp32; the share that the allocator holds is that of the 16-bit rows.
-320, 322, 324 (-6.6, -5.2, -5.8 %): the loss in place over a 4-bit base holds more than over a 16-bit one (rows 308-312).
+320, 322, 324 (-6.6, -5.2, -5.8 %): the loss in place over a 4-bit base holds more than over a 16-bit one (rows
+308-312).
 
-What is fitted on these very rows (presets/memory.yaml says which): slack, the A100's context, moving.hidden of fms. So the last
-test asks for measurements that are not among them.
+What is fitted on these very rows (presets/memory.yaml says which): slack, the A100's context, moving.hidden of fms. So
+the last test asks for measurements that are not among them.
 """
 
 from __future__ import annotations
@@ -48,7 +51,10 @@ def test_the_arithmetic_agrees_with_what_others_measured() -> None:
         print(memory_cases.line(answer))
     summary = memory_cases.summary(answers)
     for kind, errors in summary.items():
-        print(f"{kind}: " + ", ".join(f"{name} {value if name == 'rows' else f'{value:.2%}'}" for name, value in errors.items()))
+        print(
+            f"{kind}: "
+            + ", ".join(f"{name} {value if name == 'rows' else f'{value:.2%}'}" for name, value in errors.items())
+        )
     assert {kind: errors["rows"] for kind, errors in summary.items()} == ROWS
     assert [f"{a.case.id}: {a.error:+.1%}" for a in answers if abs(a.error or 0) > EACH[a.case.counter or "idle"]] == []
     assert all(summary[kind]["median"] <= MEDIAN[kind] and summary[kind]["p90"] <= P90[kind] for kind in summary)
@@ -76,7 +82,7 @@ def test_it_agrees_with_measurements_that_nothing_was_fitted_on(
     assert getattr(found, field) == pytest.approx(gib, rel=within)
 
 
-# ---- the benchmark ------------------------------------------------------------------------------------------------------
+# ---- the benchmark -------------------------------------------------------------------------------
 
 
 def test_one_call_answers_every_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,7 +125,8 @@ def test_cases_need_no_more_than_a_model(tmp_path: Path, capsys: pytest.CaptureF
         ("model,r\n7B,8\n7B,many\n", "Line 3"),
         ("model,method\n7B,magic\n", "magic"),
         ("model,loss,stack\n7B,fast,ours\n", "fast"),
-        ("model,hidden_size,num_hidden_layers,num_attention_heads,num_key_value_heads,intermediate_size,vocab_size\nx,0,1,1,1,1,1\n", "Line 2"),
+        (("model,hidden_size,num_hidden_layers,num_attention_heads,num_key_value_heads,intermediate_size,vocab_size\n"
+          "x,0,1,1,1,1,1\n"), "Line 2"),
         ("model\nno/../model\n", "Line 2"),
         (b"\xff\xfe\x00", "UTF-8"),
     ],

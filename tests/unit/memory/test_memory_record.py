@@ -42,7 +42,12 @@ def test_the_median_of_this_models_runs_corrects_and_each_run_counts_once(record
 
 def test_another_card_driver_or_stack_is_another_record(record: MemoryRecord) -> None:
     record.add("a", RIG, "starter", "lora", 1.0, 1.5)
-    for other in ({"driver": "581.0"}, {"device": "NVIDIA GeForce RTX 3060"}, {"system": "Plan 9"}, {"stack": "torch 3"}):
+    for other in (
+        {"driver": "581.0"},
+        {"device": "NVIDIA GeForce RTX 3060"},
+        {"system": "Plan 9"},
+        {"stack": "torch 3"},
+    ):
         assert record.corrections(RIG.model_copy(update=other), "starter") == Corrections()
     assert Rig.of(MACHINE, None) != RIG and "arithmetic" in RIG.stack and "torch 2" in RIG.stack
 
@@ -63,7 +68,9 @@ def test_what_a_small_model_needed_besides_does_not_grow_with_a_large_one(record
     assert found.for_another_model == Corrections() == record.corrections(RIG, "owner/other")
     record.add("b", RIG, "owner/one", "lora", 2.0, 2.2)
     found = record.corrections(RIG, "starter")
-    assert found.of("lora").factor == pytest.approx(1.59) and found.for_another_model.of("lora").factor == pytest.approx(1.1)
+    assert found.of("lora").factor == pytest.approx(1.59) and found.for_another_model.of(
+        "lora"
+    ).factor == pytest.approx(1.1)
     assert record.corrections(RIG, "owner/other").of("qlora").factor == pytest.approx(1.1)
 
 
@@ -82,20 +89,27 @@ def test_a_corrected_estimate_still_adds_up_and_can_turn_the_verdict() -> None:
     here = Budget(kind="card", sold_gb=16, free_gib=7.0)
     plain = recommend(SHAPE, here, chosen={"method": "qlora", "max_length": 512, "micro_batch": 1})
     known = Corrections({"qlora": Correction(factor=1.3, runs=3)})
-    corrected = recommend(SHAPE, here, chosen={"method": "qlora", "max_length": 512, "micro_batch": 1}, corrections=known)
+    corrected = recommend(
+        SHAPE, here, chosen={"method": "qlora", "max_length": 512, "micro_batch": 1}, corrections=known
+    )
     assert plain.correction is None and corrected.correction.runs == 3
     assert sum(corrected.estimate.terms.values()) == pytest.approx(corrected.estimate.on_card_gib)
     r, optim = corrected.recipe.adapter.r, corrected.recipe.train.optim
-    same = arithmetic.estimate(SHAPE, Setup(method="qlora", r=r, max_length=512, gradient_checkpointing=True, optim=optim))
-    assert corrected.recipe.train.gradient_checkpointing and corrected.estimate.on_card_gib == pytest.approx(1.3 * same.on_card_gib)
+    same = arithmetic.estimate(
+        SHAPE, Setup(method="qlora", r=r, max_length=512, gradient_checkpointing=True, optim=optim)
+    )
+    assert corrected.recipe.train.gradient_checkpointing and corrected.estimate.on_card_gib == pytest.approx(
+        1.3 * same.on_card_gib
+    )
     tight = Budget(kind="card", sold_gb=16, free_gib=same.needed_gib * 1.05)
     verdicts = [
-        recommend(SHAPE, tight, chosen={"method": "qlora", "max_length": 512}, corrections=each).verdict for each in (None, known)
+        recommend(SHAPE, tight, chosen={"method": "qlora", "max_length": 512}, corrections=each).verdict
+        for each in (None, known)
     ]
     assert verdicts == ["fits", "does_not_fit"]
 
 
-# ---- what would fit ---------------------------------------------------------------------------------------------------
+# ---- what would fit ------------------------------------------------------------------------------
 
 
 def case(free_gib: float, kind: str = "card", factor: float = 1.0) -> Case:
@@ -104,7 +118,12 @@ def case(free_gib: float, kind: str = "card", factor: float = 1.0) -> Case:
 
 
 DRAFT = asked(
-    method="lora", max_length=2048, optim="paged_adamw_8bit", micro_batch=4, gradient_accumulation=2, gradient_checkpointing=False
+    method="lora",
+    max_length=2048,
+    optim="paged_adamw_8bit",
+    micro_batch=4,
+    gradient_accumulation=2,
+    gradient_checkpointing=False,
 )
 
 
@@ -123,7 +142,10 @@ def test_every_way_that_is_named_fits_and_changes_something(free_gib: float, fac
 def test_fewer_at_once_keeps_what_a_step_learns_from() -> None:
     way = remedies.fewer_at_once(case(40.0), DRAFT)
     train = way.draft.train
-    assert train.per_device_train_batch_size * train.gradient_accumulation_steps == 8 and train.per_device_train_batch_size < 4
+    assert (
+        train.per_device_train_batch_size * train.gradient_accumulation_steps == 8
+        and train.per_device_train_batch_size < 4
+    )
 
 
 def test_a_shorter_length_says_what_it_cuts_and_is_the_longest_that_fits() -> None:
@@ -153,12 +175,15 @@ def test_where_not_even_all_savings_are_enough_layers_are_offloaded_as_far_as_th
         assert ("would_fit.offload" in found) == is_named
         if is_named:
             less = found["would_fit.offload"].draft
-            assert here.holds(less) and not here.holds(with_settings(less, offload_layers=less.train.offload_layers - 1))
+            assert here.holds(less) and not here.holds(
+                with_settings(less, offload_layers=less.train.offload_layers - 1)
+            )
             assert less.train.per_device_train_batch_size * less.train.gradient_accumulation_steps == 4
 
 
 def test_where_one_card_is_too_small_whatever_is_saved_two_equal_ones_hold_the_base_together() -> None:
-    """As the plan offers it. Where each has less than its part needs, or a run on several holds it together already, it is not named."""
+    """As the plan offers it. Where each has less than its part needs, or a run on several holds it together already, it
+    is not named."""
     large = shape_of_size("33B")
     draft = asked(method="qlora", max_length=512, optim="adamw_8bit", micro_batch=2, gradient_accumulation=3)
     for free_gib, cards, is_named in ((14.0, 1, True), (14.0, 0, False), (6.0, 1, False)):
@@ -176,7 +201,9 @@ def test_where_one_card_is_too_small_whatever_is_saved_two_equal_ones_hold_the_b
                 6,
             )
             assert all("fsdp" in found["would_fit.fsdp"].text.render(language) for language in ("en", "zh", "de"))
-            assert "would_fit.fsdp" not in {way.text.key for way in remedies.ways(here, found["would_fit.fsdp"].draft, [500])}
+            assert "would_fit.fsdp" not in {
+                way.text.key for way in remedies.ways(here, found["would_fit.fsdp"].draft, [500])
+            }
 
 
 def test_on_a_processor_qlora_is_no_way_out() -> None:
@@ -184,7 +211,7 @@ def test_on_a_processor_qlora_is_no_way_out() -> None:
     assert remedies.in_four_bit(case(8.0, "cpu"), draft) is None
 
 
-# ---- steps of rows that are split -------------------------------------------------------------------------------------
+# ---- steps of rows that are split ----------------------------------------------------------------
 
 
 def test_planned_steps_count_the_pieces_that_long_rows_are_split_into() -> None:
@@ -200,6 +227,8 @@ def test_planned_steps_count_the_pieces_that_long_rows_are_split_into() -> None:
         "long_examples": "split",
     }
     whole = recommend(SHAPE, budget.planned(24, "Linux"), data, chosen=chosen)
-    pieces = recommend(SHAPE, budget.planned(24, "Linux"), data, chosen=chosen, examples=lambda length, how, overlap: 4 * 100)
+    pieces = recommend(
+        SHAPE, budget.planned(24, "Linux"), data, chosen=chosen, examples=lambda length, how, overlap: 4 * 100
+    )
     assert (whole.planned_steps, pieces.planned_steps) == (25, 100)
     assert planned_steps(Case(SHAPE, budget.planned(24, "Linux"), data, None, vram_table(), 0.0), DRAFT) is not None

@@ -1,4 +1,5 @@
-"""One command adds a model to the catalogue, or reads one anew: from a hub, from a folder, and nothing else of the file changes."""
+"""One command adds a model to the catalogue, or reads one anew: from a hub, from a folder, and nothing else of the file
+changes."""
 
 from __future__ import annotations
 
@@ -20,7 +21,12 @@ from tests.kit.shapes import LLAMA, QWEN_30B
 from tests.unit.models.test_weight_headers import SMALL, llama, safetensors
 
 NEW, OLD = "owner/Nova-8B", "meta-llama/Llama-3.1-8B-Instruct"
-CONFIG = LLAMA | {"max_position_embeddings": 131072, "head_dim": 128, "rope_scaling": {"factor": 8.0}, "eos_token_id": 2}
+CONFIG = LLAMA | {
+    "max_position_embeddings": 131072,
+    "head_dim": 128,
+    "rope_scaling": {"factor": 8.0},
+    "eos_token_id": 2,
+}
 COUNT = sum(math.prod(size) for _, size in llama(CONFIG).values())
 WHY = ["--en", "Why not.", "--zh", "为什么不呢。"]
 TEMPLATE = "{% if tools %}{% endif %}{% if enable_thinking %}{% endif %}"
@@ -56,7 +62,8 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
         server.rows = [row(NEW), row(OLD, gated="manual", cardData={"license": "llama3.1", "language": ["en", "de"]})]
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", server.url)  # as HF_ENDPOINT does before the start
         monkeypatch.setattr(
-            "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+            "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
+            f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}",
         )
         yield server
 
@@ -77,7 +84,9 @@ def test_the_catalogue_is_as_the_command_writes_it() -> None:
         assert entry_text.text_of(entry) in text and entry_text.put(text, entry) == text
 
 
-def test_a_model_of_the_hub_is_added_behind_the_last_one(hub: FakeHub, catalogue: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_of_the_hub_is_added_behind_the_last_one(
+    hub: FakeHub, catalogue: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = catalogue.read_text("utf-8")
     assert main([NEW, "--write", "--catalogue", str(catalogue), *WHY]) == 0
     after, said = catalogue.read_text("utf-8"), capsys.readouterr()
@@ -86,7 +95,13 @@ def test_a_model_of_the_hub_is_added_behind_the_last_one(hub: FakeHub, catalogue
     content = yaml.load(after, YAML_LOADER)
     assert content["typical"] == load("models")["typical"] and content["models"][-1] == entry_text.read(said.out)
     model = known.model_of(entry_text.read(said.out), load("models")["spoken"])
-    assert (model.id, model.family, model.billions, model.in_files, model.beside) == ("nova-8b", "Nova", 8.03, COUNT, None)
+    assert (model.id, model.family, model.billions, model.in_files, model.beside) == (
+        "nova-8b",
+        "Nova",
+        8.03,
+        COUNT,
+        None,
+    )
     assert (model.released, model.licence, model.commercial, model.gated) == ("2026-09", "Apache-2.0", "allowed", False)
     assert (model.languages, model.thinking, model.tools) == (("en", "ja"), "optional", True)
     assert model.note == {"en": WHY[1], "zh": WHY[3]} and model.shape.num_hidden_layers == 32 and not model.shape.held
@@ -95,7 +110,11 @@ def test_a_model_of_the_hub_is_added_behind_the_last_one(hub: FakeHub, catalogue
 def test_a_model_that_is_there_is_read_anew_and_what_people_decided_stays(hub: FakeHub, catalogue: Path) -> None:
     text = catalogue.read_text("utf-8")
     (place,) = [found for found in entry_text._ENTRY.finditer(text) if f"hub: {OLD}\n" in found[0]]
-    wrong = place[0].replace("num_hidden_layers: 32", "num_hidden_layers: 31").replace("  gated", "  # asked in May\n  gated")
+    wrong = (
+        place[0]
+        .replace("num_hidden_layers: 32", "num_hidden_layers: 31")
+        .replace("  gated", "  # asked in May\n  gated")
+    )
     catalogue.write_text(text.replace(place[0], wrong), "utf-8")
     assert main([OLD, "--write", "--catalogue", str(catalogue)]) == 0
     after = catalogue.read_text("utf-8")
@@ -111,7 +130,9 @@ def test_a_model_that_is_there_is_read_anew_and_what_people_decided_stays(hub: F
 def test_without_write_nothing_is_written(hub: FakeHub, catalogue: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = catalogue.read_bytes()
     assert main([NEW, "--catalogue", str(catalogue), *WHY]) == 0
-    assert catalogue.read_bytes() == before and capsys.readouterr().out.startswith("- id: nova-8b\n  hub: owner/Nova-8B\n")
+    assert catalogue.read_bytes() == before and capsys.readouterr().out.startswith(
+        "- id: nova-8b\n  hub: owner/Nova-8B\n"
+    )
 
 
 def test_a_folder_is_read_like_the_hub(tmp_path: Path, catalogue: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -121,21 +142,29 @@ def test_a_folder_is_read_like_the_hub(tmp_path: Path, catalogue: Path, capsys: 
     tensors = llama(SMALL)
     bare = 2 * sum(math.prod(size) for _, size in tensors.values())
     (folder / "model.safetensors").write_bytes(safetensors(tensors) + bytes(bare))
-    assert main([str(folder), "--catalogue", str(catalogue), *WHY]) == 1 and "--hub OWNER/NAME" in capsys.readouterr().err
+    assert (
+        main([str(folder), "--catalogue", str(catalogue), *WHY]) == 1 and "--hub OWNER/NAME" in capsys.readouterr().err
+    )
     assert main([str(folder), "--hub", "owner/mine", "--catalogue", str(catalogue), *WHY]) == 1, (
         "nobody tells its month and licence"
     )
     said = capsys.readouterr().err
     assert "released" in said and "licence" in said
     known_text = catalogue.read_text("utf-8")
-    entry = entry_text.read(entry_text._ENTRY.findall(known_text)[0]) | {"id": "mine", "hub": "owner/mine", "title": "mine"}
+    entry = entry_text.read(entry_text._ENTRY.findall(known_text)[0]) | {
+        "id": "mine",
+        "hub": "owner/mine",
+        "title": "mine",
+    }
     catalogue.write_text(entry_text.put(known_text, entry), "utf-8")
     assert main([str(folder), "--hub", "owner/mine", "--catalogue", str(catalogue), "--write"]) == 0
     found = entry_text.entries(catalogue)[1]["owner/mine"]
     assert found["shape"]["hidden_size"] == 64 and found["in_files"] == bare // 2 and "local copy" in found["source"]
 
 
-def test_a_model_that_does_not_follow_from_its_widths_takes_its_config(hub: FakeHub, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_model_that_does_not_follow_from_its_widths_takes_its_config(
+    hub: FakeHub, capsys: pytest.CaptureFixture[str]
+) -> None:
     experts = CONFIG | {
         "num_local_experts": 4,
         "num_experts_per_tok": 2,
@@ -147,7 +176,10 @@ def test_a_model_that_does_not_follow_from_its_widths_takes_its_config(hub: Fake
     said = capsys.readouterr()
     entry = entry_text.read(said.out)
     assert "shape" not in entry and entry["held"]["params"] == COUNT and "test --full" in said.err
-    assert entry["config"]["num_local_experts"] == 4 and not {"dtype", "eos_token_id", "rope_scaling"} & entry["config"].keys()
+    assert (
+        entry["config"]["num_local_experts"] == 4
+        and not {"dtype", "eos_token_id", "rope_scaling"} & entry["config"].keys()
+    )
 
 
 def test_a_head_that_files_hold_again_and_a_tower_are_told(hub: FakeHub, capsys: pytest.CaptureFixture[str]) -> None:
@@ -177,7 +209,11 @@ def test_thinking_and_tools_are_guessed_from_the_template(
     hub.repos[NEW] |= {"chat_template.jinja": template} if template else {}
     assert main([NEW, *WHY]) == 0
     entry = entry_text.read(capsys.readouterr().out)
-    assert (entry.get("thinking"), entry.get("tools"), entry.get("flags")) == (thinking, tools, template and "its chat template")
+    assert (entry.get("thinking"), entry.get("tools"), entry.get("flags")) == (
+        thinking,
+        tools,
+        template and "its chat template",
+    )
 
 
 def spoil(hub: FakeHub, how: str) -> list[str]:
@@ -200,14 +236,18 @@ def spoil(hub: FakeHub, how: str) -> list[str]:
     elif how == "a list":
         hub.body = b"[1]"
     return {
-        "no sentence": [NEW], "one language": [NEW, *WHY[:2]], "not there": ["owner/none", *WHY], "no id": ["../x", *WHY],
+        "no sentence": [NEW], "one language": [NEW, *WHY[:2]], "not there": ["owner/none", *WHY], "no id": ["../x",
+            *WHY],
     }.get(how, [NEW, *WHY])  # fmt: skip
 
 
 REFUSALS = {
-    "quantised": "is quantized (gptq)", "files of another model": "num_hidden_layers", "experts without headers": "Download it",
-    "a count that cannot be": "do not agree", "no date": "released", "gated": "accept the licence", "503": "status 503", "429": "limiting requests",
-    "a sign-in page": "not as a model hub does", "a list": "not as a model hub does", "no sentence": "--en and --zh", "one language": "both languages", "not there": "owner/none", "no id": "../x",
+    "quantised": "is quantized (gptq)", "files of another model": "num_hidden_layers",
+    "experts without headers": "Download it",
+    "a count that cannot be": "do not agree", "no date": "released", "gated": "accept the licence", "503": "status 503",
+    "429": "limiting requests",
+    "a sign-in page": "not as a model hub does", "a list": "not as a model hub does", "no sentence": "--en and --zh",
+    "one language": "both languages", "not there": "owner/none", "no id": "../x",
 }  # fmt: skip
 
 

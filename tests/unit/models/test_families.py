@@ -69,7 +69,9 @@ def test_the_page_is_told_the_same_beforehand(models: Models, tmp_path: Path, mo
     """It was told by the run, after Start; and of T5 that its config.json lacks a width."""
     asked = []
     monkeypatch.setattr(
-        peek, "fetch_config", lambda repo, revision: asked.append(repo) or {"model_type": "t5", "is_encoder_decoder": True}
+        peek,
+        "fetch_config",
+        lambda repo, revision: asked.append(repo) or {"model_type": "t5", "is_encoder_decoder": True},
     )
     found = models.refusal("o/m")
     assert found is not None and found.key == "model.encoder_decoder" and asked == ["o/m"]
@@ -78,7 +80,12 @@ def test_the_page_is_told_the_same_beforehand(models: Models, tmp_path: Path, mo
 
 @pytest.mark.parametrize(
     "config",
-    [{"model_type": "llama"}, {"model_type": "qwen3_5"}, {"model_type": "qwen9_omni", "auto_map": {"AutoConfig": "a.B"}}, {}],
+    [
+        {"model_type": "llama"},
+        {"model_type": "qwen3_5"},
+        {"model_type": "qwen9_omni", "auto_map": {"AutoConfig": "a.B"}},
+        {},
+    ],
 )
 def test_a_known_family_and_one_that_brings_its_code_go_on(config: dict[str, object], tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config), "utf-8")

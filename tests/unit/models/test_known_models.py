@@ -1,4 +1,5 @@
-"""The catalogue of models: billions, parameters in files and shape of each entry agree, and a wrong edit of any is seen."""
+"""The catalogue of models: billions, parameters in files and shape of each entry agree, and a wrong edit of any is
+seen."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ BY_ID = {model.id: model for model in FOUND}
 
 
 def test_billions_files_and_shape_of_every_model_agree() -> None:
-    """As each model's page, the hub's count of its files, and its config.json tell; what is allowed: core.models.checked.py."""
+    """As each model's page, the hub's count of its files, and its config.json tell; what is allowed:
+    core.models.checked.py."""
     assert {model.id: found for model in FOUND if (found := disagreements(model))} == {}
     assert sum(model.in_files is None for model in FOUND) <= 2, "LFM3 and Nemotron Mini, of which no table tells"
 
@@ -69,11 +71,15 @@ def test_every_model_has_its_source_and_none_is_from_memory() -> None:
 
 def test_every_model_says_in_both_languages_why_one_would_take_it() -> None:
     for language in ("en", "zh"):
-        assert len({model.note[language] for model in FOUND}) == len(FOUND), "each stands alone where a search leaves few"
+        assert len({model.note[language] for model in FOUND}) == len(FOUND), (
+            "each stands alone where a search leaves few"
+        )
     for model in FOUND:
         assert set(model.note) == {"en", "zh"} and all(model.note.values()), model.id
         assert re.findall(r"\d+(?= GB)", model.note["en"]) == re.findall(r"\d+(?= GB)", model.note["zh"]), model.id
-        assert re.search(r"[\u4e00-\u9fff]", model.note["zh"]) and not re.search(r"[\u4e00-\u9fff]", model.note["en"]), model.id
+        assert re.search(r"[\u4e00-\u9fff]", model.note["zh"]) and not re.search(
+            r"[\u4e00-\u9fff]", model.note["en"]
+        ), model.id
 
 
 def test_what_a_note_says_of_a_card_is_what_the_arithmetic_says() -> None:
@@ -87,7 +93,9 @@ def test_what_a_note_says_of_a_card_is_what_the_arithmetic_says() -> None:
 def test_the_catalogue_reaches_from_a_processor_to_large_cards_without_a_gap() -> None:
     assert len(FOUND) >= 130 and FOUND[0].id == "starter"
     sizes = sorted(model.billions for model in FOUND)
-    assert sizes[0] < 0.2 and sizes[-1] > 70 and max(b / a for a, b in pairwise(sizes)) < 2.3, "no gap that a person would notice"
+    assert sizes[0] < 0.2 and sizes[-1] > 70 and max(b / a for a, b in pairwise(sizes)) < 2.3, (
+        "no gap that a person would notice"
+    )
     assert len({model.hub for model in FOUND}) == len(BY_ID) == len(FOUND)
     assert all(cached.REPO_ID.fullmatch(model.hub) for model in FOUND[1:])
     assert all(model.licence and model.shape.max_position_embeddings for model in FOUND)
@@ -104,7 +112,8 @@ def test_every_model_is_of_a_family_that_can_be_trained_here() -> None:
 
 def test_what_is_liked_comes_before_what_has_a_successor() -> None:
     place = {model.id: number for number, model in enumerate(FOUND)}
-    for newer, older in [("qwen3.5-4b", "qwen3-4b"), ("qwen3-8b", "qwen2.5-7b-instruct"), ("llama-3.1-8b-instruct", "llama-2-7b-chat"),
+    for newer, older in [("qwen3.5-4b", "qwen3-4b"), ("qwen3-8b", "qwen2.5-7b-instruct"), ("llama-3.1-8b-instruct",
+        "llama-2-7b-chat"),
                          ("gemma-4-12b", "gemma-3-12b-it"), ("granite-4.2-8b", "granite-3.3-8b-instruct")]:  # fmt: skip
         assert place[newer] < place[older]
     newest = Counter(model.released[:4] for model in FOUND[1:31])
@@ -123,7 +132,13 @@ def test_one_licence_means_one_thing_for_selling() -> None:
 
 def test_an_entry_with_a_field_too_few_or_too_many_is_refused() -> None:
     whole = BY_ID["qwen3-8b"].model_dump()
-    for wrong in ({"released": "2026-13"}, {"commercial": "maybe"}, {"thinking": "yes"}, {"stars": 5}, {"source": None}):
+    for wrong in (
+        {"released": "2026-13"},
+        {"commercial": "maybe"},
+        {"thinking": "yes"},
+        {"stars": 5},
+        {"source": None},
+    ):
         with pytest.raises(ValueError):
             KnownModel.model_validate(whole | wrong)
     assert KnownModel.model_validate(whole).shape == ModelShape.model_validate(whole["shape"])

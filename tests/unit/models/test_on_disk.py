@@ -1,4 +1,5 @@
-"""What lies on this PC: in the hub's cache, in library folders, and in the stores of LM Studio and Ollama, which nobody touches."""
+"""What lies on this PC: in the hub's cache, in library folders, and in the stores of LM Studio and Ollama, which nobody
+touches."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ from tests.kit.hub import FakeHub, tiny_model
 from tests.kit.runs import PATHS
 
 REPO = "owner/model"
-FILES = tiny_model() | {"tokenizer_config.json": b'{"a": 1}'}  # no two alike, which would be one blob where there are links
+# no two alike, which would be one blob where there are links
+FILES = tiny_model() | {"tokenizer_config.json": b'{"a": 1}'}
 SIZE = sum(map(len, FILES.values()))
 
 
@@ -67,7 +69,9 @@ def by_store(space: Workspace) -> dict[str, list[Kept]]:
 
 def test_a_model_of_the_hub_is_counted_once_though_its_snapshots_point_to_it(space: Workspace, here: Path) -> None:
     (row,) = by_store(space)["hub"]
-    listing = sum(path.stat().st_size for name in ("refs", "trees") for path in (here / name).rglob("*") if path.is_file())
+    listing = sum(
+        path.stat().st_size for name in ("refs", "trees") for path in (here / name).rglob("*") if path.is_file()
+    )
     assert (row.id, row.size, row.is_whole, row.can_delete) == (REPO, SIZE + listing, True, True)
     assert row.last_used >= (here / "refs" / "main").stat().st_mtime
 
@@ -84,7 +88,9 @@ def test_folders_of_the_library_are_named_as_a_recipe_names_them(space: Workspac
     assert (row.id, row.size, row.can_delete) == ("library:mine", 502, False)
 
 
-def test_lm_studios_models_are_found_in_its_home_and_where_it_was_moved(space: Workspace, home: Path, tmp_path: Path) -> None:
+def test_lm_studios_models_are_found_in_its_home_and_where_it_was_moved(
+    space: Workspace, home: Path, tmp_path: Path
+) -> None:
     model = home / ".lmstudio" / "models" / "maker" / "Model-GGUF"
     model.mkdir(parents=True)
     (model / "model-Q4_K_M.gguf").write_bytes(bytes(700))
@@ -100,7 +106,9 @@ def test_lm_studios_models_are_found_in_its_home_and_where_it_was_moved(space: W
     assert [row.id for row in by_store(space)["lm_studio"]] == ["other/Model"]
 
 
-def test_ollamas_models_are_read_from_its_manifests(space: Workspace, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ollamas_models_are_read_from_its_manifests(
+    space: Workspace, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def manifest(root: Path, *name: str, content: object) -> None:
         file = root.joinpath("manifests", *name)
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -153,7 +161,13 @@ def test_deleting_frees_what_was_told_and_leaves_the_rest_of_the_cache(space: Wo
 
 @pytest.mark.parametrize(
     ("state", "needed"),
-    [(State.QUEUED, True), (State.PAUSED, True), (State.RUNNING, True), (State.COMPLETED, False), (State.STOPPED, False)],
+    [
+        (State.QUEUED, True),
+        (State.PAUSED, True),
+        (State.RUNNING, True),
+        (State.COMPLETED, False),
+        (State.STOPPED, False),
+    ],
 )
 def test_a_model_that_a_run_still_needs_is_not_deleted_and_the_run_is_named(
     space: Workspace, here: Path, state: State, needed: bool

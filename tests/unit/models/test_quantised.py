@@ -1,4 +1,5 @@
-"""Repositories that are quantised already: bitsandbytes', FP8 and MXFP4 are trained, others are refused before a byte of their weights."""
+"""Repositories that are quantised already: bitsandbytes', FP8 and MXFP4 are trained, others are refused before a byte
+of their weights."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ from tests.kit.fetching import fetch_here
 from tests.kit.hub import FakeHub, tiny_model
 
 LLAMA = {
-    "model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128,
+    "model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "intermediate_size": 128,
     "vocab_size": 1000,
 }  # fmt: skip
 CARD = "---\nlicense: mit\nbase_model:\n- {base}\nbase_model_relation: quantized\n---\n# A model\n"
@@ -46,7 +48,9 @@ def asking(models: Models, server: FakeHub, model_id: str, monkeypatch: pytest.M
     fetch, start = download.fetch, peek.fetch_start
     monkeypatch.setattr(download, "fetch", lambda *asked, **more: fetch(*asked, endpoint=server.url, **more))
     monkeypatch.setattr(
-        peek, "fetch_start", lambda repo, name, revision=None, _=None, first=None: start(repo, name, revision, server.url, first)
+        peek,
+        "fetch_start",
+        lambda repo, name, revision=None, _=None, first=None: start(repo, name, revision, server.url, first),
     )
     monkeypatch.setattr("core.models.library.check_folder", lambda folder, model_id: folder)
     try:
@@ -56,18 +60,23 @@ def asking(models: Models, server: FakeHub, model_id: str, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("method", ["gptq", "awq", "fbgemm_fp8", "compressed-tensors", "hqq", "something-new"])
-def test_no_byte_of_weights_that_cannot_be_trained_is_fetched(method: str, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_byte_of_weights_that_cannot_be_trained_is_fetched(
+    method: str, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Seen in the code: gigabytes for hours, then "cannot be loaded"; or 20 GB that became 40 on the card."""
     with FakeHub({"o/m": repository(method, CARD.format(base="maker/Model-7B"))}) as server:
         error = asking(models, server, "o/m", monkeypatch)
         assert server.file_requests(".safetensors") == [] and server.file_requests("config.json")
     assert (error.message.key, error.message.params["base"]) == ("model.quantised_of", "maker/Model-7B")
-    assert all(word in error.message.render(language) for language in LANGUAGES for word in (method, "maker/Model-7B", "QLoRA"))
+    assert all(
+        word in error.message.render(language) for language in LANGUAGES for word in (method, "maker/Model-7B", "QLoRA")
+    )
 
 
 @pytest.mark.parametrize(
     "config",
-    [{"load_in_4bit": True}, {"load_in_8bit": True}, {"quant_method": "bitsandbytes", "load_in_4bit": True}, {"quant_method": "fp8"},
+    [{"load_in_4bit": True}, {"load_in_8bit": True}, {"quant_method": "bitsandbytes", "load_in_4bit": True},
+        {"quant_method": "fp8"},
      {"quant_method": "mxfp4"}],
 )  # fmt: skip
 def test_what_can_be_trained_is_fetched(config: dict, models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +100,11 @@ def test_what_can_be_trained_is_fetched(config: dict, models: Models, monkeypatc
 def test_a_name_is_believed_where_the_hub_has_such_a_model(
     model_id: str, base: str | None, models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    there = {model_id: repository("gptq"), "maker/Model-7B-Instruct": repository(None), "maker/Packed": repository("fp8")}
+    there = {
+        model_id: repository("gptq"),
+        "maker/Model-7B-Instruct": repository(None),
+        "maker/Packed": repository("fp8"),
+    }
     with FakeHub(there) as server:
         error = asking(models, server, model_id, monkeypatch)
     assert error.message.params.get("base") == base
@@ -100,7 +113,8 @@ def test_a_name_is_believed_where_the_hub_has_such_a_model(
 
 @pytest.mark.parametrize(
     "card",
-    ["", "---", "---\n: [\n---\n", "---\n- a list\n---\n", "text\n---\nbase_model: maker/Model\n---\n", "---\nbase_model: 7\n---\n",
+    ["", "---", "---\n: [\n---\n", "---\n- a list\n---\n", "text\n---\nbase_model: maker/Model\n---\n",
+        "---\nbase_model: 7\n---\n",
      "---\nbase_model: ../../etc\n---\n", "---\nbase_model: o/m\n---\n", "---\nbase_model: maker/Model-AWQ\n---\n"],
 )  # fmt: skip
 def test_a_card_that_tells_nothing_names_nothing(card: str) -> None:
@@ -141,8 +155,12 @@ def test_a_folder_of_the_library_is_refused_and_its_card_read(tmp_path: Path, mo
     models = Models(Workspace.open(models.workspace.root))
     with pytest.raises(ModelError) as caught:
         models.obtain("library:packed", None, lambda stage, progress: None, lambda: None)
-    assert caught.value.message.params["base"] == "maker/Model-7B" and models.refusal("library:packed") == caught.value.message
-    assert models.obtain("library:packed", None, lambda stage, progress: None, lambda: None, to_train=False) == folder  # a chat
+    assert (
+        caught.value.message.params["base"] == "maker/Model-7B"
+        and models.refusal("library:packed") == caught.value.message
+    )
+    # a chat
+    assert models.obtain("library:packed", None, lambda stage, progress: None, lambda: None, to_train=False) == folder
 
 
 @pytest.mark.parametrize(("method", "trained"), [(None, True), ("bitsandbytes", True), ("fp8", True), ("gptq", False)])

@@ -42,7 +42,8 @@ def test_the_starter_counts_to_its_135_million(starter_folder: Path) -> None:
 # Million parameters a unit of rank: all linear layers, attention, query and value. docs/memory.md, section 1.2.
 RANKS = {
     "1B": (0.705, 0.213, 0.106), "3B": (1.520, 0.573, 0.287), "4B": (2.064, 0.737, 0.369), "7B": (2.499, 1.049, 0.524),
-    "8B": (2.621, 0.852, 0.426), "13B": (3.912, 1.638, 0.819), "24B": (5.775, 1.229, 0.614), "33B": (7.619, 3.195, 1.597),
+    "8B": (2.621, 0.852, 0.426), "13B": (3.912, 1.638, 0.819), "24B": (5.775, 1.229, 0.614), "33B": (7.619, 3.195,
+        1.597),
     "70B": (12.943, 4.096, 2.048),
 }  # fmt: skip
 
@@ -76,7 +77,8 @@ def test_layers_have_the_names_of_their_family(config: dict[str, Any], name: str
 
 
 LFM2 = {
-    "model_type": "lfm2", "hidden_size": 1024, "num_hidden_layers": 16, "num_attention_heads": 16, "num_key_value_heads": 8,
+    "model_type": "lfm2", "hidden_size": 1024, "num_hidden_layers": 16, "num_attention_heads": 16,
+    "num_key_value_heads": 8,
     "vocab_size": 65536,
 }  # fmt: skip
 
@@ -95,7 +97,17 @@ def test_the_mlp_of_lfm2_is_as_wide_as_its_class_makes_it(given: dict[str, Any],
     assert ModelShape.from_config(LFM2 | given).intermediate_size == width
 
 
-SIZES = {"7B": 6.738, "13b": 13.016, "33B": 32.53, "1.5B": 1.5, "500M": 0.5, "9B": 9.0, "20 b": 20.0, "36B": 36.0, "72B": 72.0}
+SIZES = {
+    "7B": 6.738,
+    "13b": 13.016,
+    "33B": 32.53,
+    "1.5B": 1.5,
+    "500M": 0.5,
+    "9B": 9.0,
+    "20 b": 20.0,
+    "36B": 36.0,
+    "72B": 72.0,
+}
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -169,7 +181,7 @@ def test_a_config_that_cannot_be_is_one_sentence(case: str) -> None:
     assert caught.value.message.key == key and "{" not in str(caught.value)
 
 
-# ---- every way to name a model ----------------------------------------------------------------------------------------
+# ---- every way to name a model -------------------------------------------------------------------
 @pytest.fixture
 def door(tmp_path: Path) -> Models:
     (tmp_path / "lib" / "mine").mkdir(parents=True)
@@ -178,7 +190,9 @@ def door(tmp_path: Path) -> Models:
     return Models(Workspace(tmp_path / "ws", (tmp_path / "lib",)))
 
 
-def test_a_model_is_named_by_id_folder_file_or_size(door: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_is_named_by_id_folder_file_or_size(
+    door: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(peek, "fetch_config", None)  # none of these may ask the network
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     folder = tmp_path / "lib" / "mine"
@@ -197,7 +211,7 @@ def test_what_names_no_model_is_one_sentence(door: Models, name: str) -> None:
     assert caught.value.message.key in ("shape.unknown_model", "model.not_in_library")
 
 
-# ---- config.json from the hub -----------------------------------------------------------------------------------------
+# ---- config.json from the hub --------------------------------------------------------------------
 @pytest.fixture(autouse=True)
 def no_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("HF_TOKEN", raising=False)
@@ -261,7 +275,11 @@ def test_a_refusal_is_the_sentence_of_a_download(case: str, tmp_path: Path) -> N
 def test_a_hub_that_cannot_be_reached_or_asked_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with FakeHub({}) as server:
         url = server.url
-    for repo, revision, key in [(REPO, None, "hub.no_network"), ("../x", None, "hub.bad_id"), (REPO, "../x", "hub.bad_revision")]:
+    for repo, revision, key in [
+        (REPO, None, "hub.no_network"),
+        ("../x", None, "hub.bad_id"),
+        (REPO, "../x", "hub.bad_revision"),
+    ]:
         with pytest.raises(ModelError) as caught:
             peek.fetch_config(repo, revision, endpoint=url, cache_dir=tmp_path)
         assert caught.value.message.key == key

@@ -25,7 +25,8 @@ from tests.kit.shapes import GEMMA_3_4B, LLAMA, MIXTRAL
 REPO = "owner/model"
 Entries = dict[str, tuple[str, list[int]]]
 SMALL = {
-    "model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2,
     "intermediate_size": 128, "vocab_size": 1000, "tie_word_embeddings": False,
 }  # fmt: skip
 
@@ -33,7 +34,8 @@ SMALL = {
 def safetensors(entries: Entries) -> bytes:
     """A header with these tensors; their bytes are left out, as nobody reads them."""
     header = json.dumps(
-        {"__metadata__": {"format": "pt"}} | {n: {"dtype": d, "shape": s, "data_offsets": [0, 0]} for n, (d, s) in entries.items()}
+        {"__metadata__": {"format": "pt"}}
+        | {n: {"dtype": d, "shape": s, "data_offsets": [0, 0]} for n, (d, s) in entries.items()}
     )
     return struct.pack("<Q", len(header)) + header.encode()
 
@@ -93,7 +95,8 @@ def test_fp32_files_are_loaded_in_16_bit() -> None:
 
 
 def test_what_bitsandbytes_leaves_alone_is_priced_in_16_bit() -> None:
-    """Router and experts (3-D once loaded, one by one in the file); the tower that sees gives its memory back, and is not priced."""
+    """Router and experts (3-D once loaded, one by one in the file); the tower that sees gives its memory back, and is
+    not priced."""
     mixture = SMALL | {"model_type": "mixtral", "num_local_experts": 4, "num_experts_per_tok": 2}
     attention = {name: entry for name, entry in llama(SMALL).items() if ".mlp." not in name}
     experts: Entries = {f"model.layers.{layer}.block_sparse_moe.gate.weight": ("BF16", [4, 64]) for layer in range(2)}
@@ -112,7 +115,11 @@ def test_what_bitsandbytes_leaves_alone_is_priced_in_16_bit() -> None:
     tower = {"vision_tower.encoder.layers.0.self_attn.q_proj.weight": ("BF16", [64, 64])}
     seeing = read(SMALL | {"vision_config": {}}, llama(SMALL) | tower)
     text = read(SMALL, llama(SMALL))
-    assert (seeing.params, seeing.four_bit_params, seeing.in_files) == (text.params, text.four_bit_params, text.params + 4096)
+    assert (seeing.params, seeing.four_bit_params, seeing.in_files) == (
+        text.params,
+        text.four_bit_params,
+        text.params + 4096,
+    )
 
 
 def test_a_mixture_of_experts_fits_only_as_its_16_bit_experts_allow() -> None:
@@ -134,11 +141,14 @@ def test_quantised_repositories_are_as_large_as_their_files() -> None:
     gptq = llama(SMALL, "F16")
     for name in [name for name in bnb if "_proj" in name]:
         count = bnb[name][1][0] * bnb[name][1][1]
-        bnb |= {name: ("U8", [count // 2, 1]), f"{name}.absmax": ("U8", [count // 64]), f"{name}.quant_map": ("F32", [16]),
-                f"{name}.nested_absmax": ("F32", [count // (64 * 256) or 1]), f"{name}.quant_state.bitsandbytes__nf4": ("U8", [90])}  # fmt: skip
+        bnb |= {name: ("U8", [count // 2, 1]), f"{name}.absmax": ("U8", [count // 64]), f"{name}.quant_map": ("F32",
+            [16]),
+                f"{name}.nested_absmax": ("F32", [count // (64 * 256) or 1]),
+                f"{name}.quant_state.bitsandbytes__nf4": ("U8", [90])}  # fmt: skip
         stem = name.removesuffix(".weight")
         del gptq[name]
-        gptq |= {f"{stem}.qweight": ("I32", [count // 8]), f"{stem}.scales": ("F16", [count // 128]), f"{stem}.qzeros": ("I32", [count // 1024]),
+        gptq |= {f"{stem}.qweight": ("I32", [count // 8]), f"{stem}.scales": ("F16", [count // 128]),
+            f"{stem}.qzeros": ("I32", [count // 1024]),
                  f"{stem}.g_idx": ("I32", [64])}  # fmt: skip
     for entries, settings in (
         (bnb, {"quant_method": "bitsandbytes", "load_in_4bit": True}),
@@ -153,7 +163,8 @@ def test_quantised_repositories_are_as_large_as_their_files() -> None:
     assert one and size < plain.params * 2
 
 
-BROKEN = {"empty": b"", "short": b"\x02", "huge": struct.pack("<Q", 2**60) + b"{}", "no json": struct.pack("<Q", 4) + b"oops",
+BROKEN = {"empty": b"", "short": b"\x02", "huge": struct.pack("<Q", 2**60) + b"{}", "no json": struct.pack("<Q",
+    4) + b"oops",
           "a list": struct.pack("<Q", 2) + b"[]", "no shape": struct.pack("<Q", 13) + b'{"a": {"b":1}'}  # fmt: skip
 
 
@@ -178,7 +189,7 @@ def test_a_folder_and_a_library_model_are_read_from_their_files(tmp_path: Path) 
     assert shape_of(door, str(folder / "config.json")).source == "config", "a bare config.json says nothing of files"
 
 
-# ---- GGUF -------------------------------------------------------------------------------------------------------------
+# ---- GGUF ----------------------------------------------------------------------------------------
 
 
 def gguf(path: Path, family: str = "qwen3", tied: bool = True) -> Path:
@@ -198,7 +209,9 @@ def gguf(path: Path, family: str = "qwen3", tied: bool = True) -> Path:
     ):
         add(value)  # fmt: skip
     writer.add_token_list([f"word{i}" for i in range(100)])
-    sizes = {"token_embd.weight": (100, 64), "output_norm.weight": (64,)} | ({} if tied else {"output.weight": (100, 64)})
+    sizes = {"token_embd.weight": (100, 64), "output_norm.weight": (64,)} | (
+        {} if tied else {"output.weight": (100, 64)}
+    )
     for layer in range(2):
         for name, size in (
             ("attn_q", (128, 64)),
@@ -226,7 +239,11 @@ def test_a_gguf_file_tells_its_shape(tied: bool, tmp_path: Path) -> None:
     file = gguf(tmp_path / "m.gguf", tied=tied)
     found = shape_of(Models(Workspace(tmp_path / "ws")), str(file))
     assert (found.model_type, found.vocab_size, found.head_dim, found.tie_word_embeddings) == ("qwen3", 100, 32, tied)
-    assert found.params == found.counted_params and found.four_bit_params == found.linear_params and found.source == "headers"
+    assert (
+        found.params == found.counted_params
+        and found.four_bit_params == found.linear_params
+        and found.source == "headers"
+    )
     assert found.max_position_embeddings == 512
 
 
@@ -258,7 +275,7 @@ def test_a_gguf_of_words_alone_is_one_sentence(tmp_path: Path) -> None:
         headers.of_gguf(tmp_path / "words.gguf")
 
 
-# ---- the hub ----------------------------------------------------------------------------------------------------------
+# ---- the hub -------------------------------------------------------------------------------------
 
 
 @pytest.fixture(autouse=True)
@@ -271,7 +288,8 @@ def no_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def sharded(config: dict[str, Any], shards: int, weights: int = 300_000) -> dict[str, bytes]:
-    """A repository of so many files, as save_pretrained splits one: whole layers in order, the rest in the first file."""
+    """A repository of so many files, as save_pretrained splits one: whole layers in order, the rest in the first
+    file."""
     shape = ModelShape.from_config(config)
     entries = llama(config)
     names = [f"model-{i + 1:05}-of-{shards:05}.safetensors" for i in range(shards)]
@@ -300,7 +318,12 @@ def test_a_hub_model_of_8b_is_read_in_less_than_a_megabyte() -> None:
 
 
 def test_of_a_model_in_many_files_the_index_and_one_header_serve() -> None:
-    large = LLAMA | {"num_hidden_layers": 80, "hidden_size": 8192, "num_attention_heads": 64, "intermediate_size": 28672}
+    large = LLAMA | {
+        "num_hidden_layers": 80,
+        "hidden_size": 8192,
+        "num_attention_heads": 64,
+        "intermediate_size": 28672,
+    }
     with FakeHub({REPO: sharded(large, 30)}) as server:
         found = hub_shapes.look(REPO, endpoint=server.url)
         assert found.params == pytest.approx(ModelShape.from_config(large).params, rel=1e-6)
@@ -335,7 +358,9 @@ def test_files_that_tell_nothing_leave_the_count_from_config_json(tmp_path: Path
 
 def test_a_shard_name_that_leaves_the_repository_is_not_asked_for() -> None:
     index = {"metadata": {"total_size": 10}, "weight_map": {"a": "../../etc/passwd.safetensors"}}
-    with FakeHub({REPO: {"config.json": json.dumps(SMALL).encode(), cached.INDEX: json.dumps(index).encode()}}) as server:
+    with FakeHub(
+        {REPO: {"config.json": json.dumps(SMALL).encode(), cached.INDEX: json.dumps(index).encode()}}
+    ) as server:
         assert hub_shapes.look(REPO, endpoint=server.url).source == "config"
         assert not [asked for asked in server.requests if "passwd" in asked]
 

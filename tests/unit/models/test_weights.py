@@ -25,7 +25,9 @@ def test_what_is_read_is_what_was_written_on_both(tmp_path: Path, system: str, m
     save_file(tensors, tmp_path / "x.safetensors")
     monkeypatch.setattr(weights, "backend", lambda backend=weights.backend: backend(system))
     with weights.open_tensors(tmp_path / "x.safetensors") as file:
-        assert torch.equal(file.get_tensor("a"), tensors["a"]) and torch.equal(file.get_slice("a")[1:3], tensors["a"][1:3])
+        assert torch.equal(file.get_tensor("a"), tensors["a"]) and torch.equal(
+            file.get_slice("a")[1:3], tensors["a"][1:3]
+        )
         assert file.get_tensor("b") == 3.5
     assert torch.equal(load_file(tmp_path / "x.safetensors", backend=weights.backend())["a"], tensors["a"])
 

@@ -31,7 +31,7 @@ GAME = msg("game.program", program="game.exe", gib="5.0")
 NIGHT = Hours(begin=22 * 60, end=6 * 60)
 
 
-# ---- the decision -----------------------------------------------------------------------------------------------------
+# ---- the decision --------------------------------------------------------------------------------
 
 
 def verdicts(wanted: Automation, *seen: tuple[float, Sight]) -> str:
@@ -71,7 +71,13 @@ def test_hours_hold_at_once_and_end_at_once_and_tell_how_long() -> None:
     wanted = Automation(hours=(NIGHT,))
     verdict = decide(wanted, Sight(23 * 60), Standing(), 0)
     assert verdict.hold and verdict.seconds_left == 7 * 3600 and verdict.why.params["until"] == "06:00"
-    seen = [(0, Sight(22 * 60 - 1)), (60, Sight(22 * 60)), (120, Sight(0)), (180, Sight(6 * 60 - 1)), (240, Sight(6 * 60))]
+    seen = [
+        (0, Sight(22 * 60 - 1)),
+        (60, Sight(22 * 60)),
+        (120, Sight(0)),
+        (180, Sight(6 * 60 - 1)),
+        (240, Sight(6 * 60)),
+    ]
     assert verdicts(wanted, *seen) == ".HHH."
 
 
@@ -114,11 +120,20 @@ def test_hours_that_are_none_are_said(said: str) -> None:
 
 
 def test_hours_over_midnight_cover_both_sides_of_it() -> None:
-    assert [NIGHT.covers(m) for m in (22 * 60 - 1, 22 * 60, 1439, 0, 359, 360)] == [False, True, True, True, True, False]
+    assert [NIGHT.covers(m) for m in (22 * 60 - 1, 22 * 60, 1439, 0, 359, 360)] == [
+        False,
+        True,
+        True,
+        True,
+        True,
+        False,
+    ]
 
 
 def test_programs_are_known_with_and_without_exe() -> None:
-    assert wish_of_programs(("EldenRing",), {"explorer.exe", "eldenring.exe"}) == msg("game.named", program="eldenring.exe")
+    assert wish_of_programs(("EldenRing",), {"explorer.exe", "eldenring.exe"}) == msg(
+        "game.named", program="eldenring.exe"
+    )
     assert wish_of_programs(("game.exe",), {"game"}) and wish_of_programs(("game",), {"gamescope"}) is None
     assert parse_programs(" a.exe, b ，a.exe\n") == ("a.exe", "b")
     assert any("python" in name for name in game_mode.running_programs())
@@ -134,11 +149,13 @@ def test_a_file_that_is_damaged_gives_the_defaults_which_do_nothing(tmp_path: Pa
         assert preferences.read(space).automation == Automation() and not Automation().game_mode
 
 
-# ---- who wants the card -----------------------------------------------------------------------------------------------
+# ---- who wants the card --------------------------------------------------------------------------
 
 
 def card(used_gib: float | None, *holders: tuple[int, float | None], utilization: int = 5) -> Card:
-    held = tuple(Holder(pid=pid, name=f"p{pid}", used_bytes=None if gib is None else int(gib * GIB)) for pid, gib in holders)
+    held = tuple(
+        Holder(pid=pid, name=f"p{pid}", used_bytes=None if gib is None else int(gib * GIB)) for pid, gib in holders
+    )
     used = None if used_gib is None else int(used_gib * GIB)
     return Card(index=0, total_bytes=24 * GIB, used_bytes=used, holders=held, utilization_percent=utilization)
 
@@ -172,14 +189,17 @@ OURS = {1, 2}
         (None, False, None, None, "game.no_card"),
     ],
 )
-def test_who_wants_the_card(seen: Card | None, at_work: bool, our_gib: float | None, wish: str | None, unknown: str | None) -> None:
+def test_who_wants_the_card(
+    seen: Card | None, at_work: bool, our_gib: float | None, wish: str | None, unknown: str | None
+) -> None:
     found, doubt = wish_of_card(seen, OURS, at_work, None if our_gib is None else int(our_gib * GIB), min_gib=1.0)
     assert (found and found.key, doubt and doubt.key) == (wish, unknown)
     assert "{" not in (found or doubt or msg("game.soon")).render("zh")
 
 
 def test_what_the_drivers_own_library_tells_names_the_program(tmp_path: Path) -> None:
-    """Through the real pynvml on a stand-in for libnvidia-ml: a program with 6 GiB, then none, then one without bytes."""
+    """Through the real pynvml on a stand-in for libnvidia-ml: a program with 6 GiB, then none, then one without
+    bytes."""
     folder = nvml.compile(tmp_path)
     script = (
         "from core.system import gpu; from core.queue import game_mode; import sys\n"
@@ -202,7 +222,7 @@ def test_what_the_drivers_own_library_tells_names_the_program(tmp_path: Path) ->
     assert "No GPU" in say(nvml.dead(nvml.EIGHT_GB))
 
 
-# ---- the run ----------------------------------------------------------------------------------------------------------
+# ---- the run -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -389,7 +409,9 @@ def test_a_run_on_two_cards_makes_room_on_either_and_one_on_the_first_alone_on_t
     def two(game_gib: float) -> Machine:
         worker, game = (os.getpid(), 2.5 if told else None), (999_999, game_gib if told else None)
         cards = (card(3.1, worker), card(3.1 + game_gib, worker, *([game] if game_gib else [])))
-        named = (each.model_copy(update={"index": i, "uuid": f"GPU-{i}", "name": f"RTX {i}"}) for i, each in enumerate(cards))
+        named = (
+            each.model_copy(update={"index": i, "uuid": f"GPU-{i}", "name": f"RTX {i}"}) for i, each in enumerate(cards)
+        )
         return Machine(system="Linux", nvidia=Nvidia(cards=tuple(named)))
 
     world.supervisor.turns._machine = lambda: seen

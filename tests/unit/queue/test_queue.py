@@ -1,4 +1,5 @@
-"""Runs that wait for their turn: their order on disk, whose turn it is, and what a pause, a failure, a restart do to it."""
+"""Runs that wait for their turn: their order on disk, whose turn it is, and what a pause, a failure, a restart do to
+it."""
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ from tests.kit.runs import ScriptedRun, with_settings
 from tests.kit.waits import wait_until
 
 
-# ---- whose turn it is -------------------------------------------------------------------------------------------------
+# ---- whose turn it is ----------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("given", "turn"),
     [
@@ -43,12 +44,25 @@ from tests.kit.waits import wait_until
         (order(QueuedRun(run="a", not_before=NOW), "b"), "a"),
         (order("a", hold=HELD), None),
         (order("a", QueuedRun(run="b", now=True), hold=HELD), "b"),
-        (order("a", QueuedRun(run="b", not_before=NOW - 1), hold=HELD), "b"),  # its time was still to come when the app was opened
+        # its time was still to come when the app was opened
+        (order("a", QueuedRun(run="b", not_before=NOW - 1), hold=HELD), "b"),
         (order("a", QueuedRun(run="b", not_before=NOW - 200), hold=HELD), None),
         (order("a", QueuedRun(run="b", not_before=NOW - 1), hold=Hold(why="person", since=NOW - 100)), None),
         (order(QueuedRun(run="a", now=True), game=Game(why=msg("game.soon"), since=NOW)), None),
     ],
-    ids=["unnamed", "named", "stale", "time to come", "time come", "held", "now", "said before", "missed", "by hand", "game"],
+    ids=[
+        "unnamed",
+        "named",
+        "stale",
+        "time to come",
+        "time come",
+        "held",
+        "now",
+        "said before",
+        "missed",
+        "by hand",
+        "game",
+    ],
 )
 def test_whose_turn_it_is(given: Order, turn: str | None) -> None:
     assert first(given, ["a", "b", "c"], NOW) == turn
@@ -278,7 +292,9 @@ def test_a_held_line_begins_nothing_and_a_hold_of_nobody_ends_with_the_next_star
     assert world.look(after_s=50) is None
 
 
-def test_the_same_start_twice_is_one_run_and_another_name_soon_after_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_start_twice_is_one_run_and_another_name_soon_after_too(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(supervisor, "SAME_S", 30.0)  # a busy PC's two seconds are short
     run = world.submit("a", seed=1)
     for name in ("a", "b"):
@@ -323,7 +339,9 @@ def test_closing_the_app_begins_nothing_more(world: World) -> None:
     assert world.look() is None and world.waiting() == ["b"]
 
 
-def test_an_end_that_a_full_disk_kept_from_the_line_is_told_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_end_that_a_full_disk_kept_from_the_line_is_told_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     a, _ = world.submit("a"), world.submit("b")
     world.look()
     world.supervisor.pause(a)
@@ -341,7 +359,7 @@ def test_an_end_that_a_full_disk_kept_from_the_line_is_told_again(world: World, 
     assert world.look() is None and world.line.read().hold.run == a.id, "else b would have begun"
 
 
-# ---- sleep ------------------------------------------------------------------------------------------------------------
+# ---- sleep ---------------------------------------------------------------------------------------
 def test_the_pc_sleeps_after_a_countdown_when_the_line_is_empty_and_only_then(world: World) -> None:
     preferences.choose(world.space, automation=Automation(sleep_when_empty=True))
     for name in "ab":
@@ -410,7 +428,7 @@ def test_sleep_says_why_it_cannot_be_and_asks_the_system_by_its_own_command(monk
     assert sleep.now(broken).key == "queue.sleep_failed"
 
 
-# ---- commands ---------------------------------------------------------------------------------------------------------
+# ---- commands ------------------------------------------------------------------------------------
 def test_the_commands_list_move_time_and_take_out(world: World) -> None:
     a, b, c = (world.submit(name) for name in "abc")
     world.look()
@@ -428,7 +446,13 @@ def test_the_commands_list_move_time_and_take_out(world: World) -> None:
     assert c.status().state == State.STOPPED and world.waiting() == ["b"]
     queue.act(space, "hold", None, None)
     assert queue.listing(space)["hold"]["why"] == "person"
-    for action, name, at in (("up", None, None), ("up", "a", None), ("at", "b", None), ("at", "b", "noon"), ("remove", "?", None)):
+    for action, name, at in (
+        ("up", None, None),
+        ("up", "a", None),
+        ("at", "b", None),
+        ("at", "b", "noon"),
+        ("remove", "?", None),
+    ):
         with pytest.raises(GarageError):
             queue.act(space, action, name, at)
 
@@ -443,14 +467,15 @@ def test_without_an_app_a_run_is_taken_out_at_once_and_blocks_no_command(tmp_pat
     assert run.status().state == State.STOPPED and queue.listing(space)["runs"] == []
 
 
-# ---- real processes ---------------------------------------------------------------------------------------------------
+# ---- real processes ------------------------------------------------------------------------------
 def test_two_real_runs_train_one_after_the_other(tmp_path: Path, tiny_model: Path) -> None:
     (tmp_path / "settings.yaml").write_text(json.dumps({"library_folders": [str(tiny_model.parent)]}), "utf-8")
     space = Workspace.open(tmp_path)
 
     def wanted(name: str) -> Recipe:
         value = {
-            "name": name, "model": {"id": "library:tiny"}, "data": {"source": "sample:pirate_answers"}, "adapter": {"r": 4},
+            "name": name, "model": {"id": "library:tiny"}, "data": {"source": "sample:pirate_answers"},
+            "adapter": {"r": 4},
             "train": {"max_steps": 2, "sample_seconds": 0},
         }  # fmt: skip
         return plan.resolve(Recipe.parse(value), name, has_card=False)
@@ -466,7 +491,9 @@ def test_two_real_runs_train_one_after_the_other(tmp_path: Path, tiny_model: Pat
     finally:
         supervisor.close()
     times = {run.name: [event["time"] for event in run.events() if event["kind"] == "state"] for run in (a, b)}
-    assert a.status().state == State.COMPLETED and times["a"][-1] <= times["b"][0] and a.has_adapter() and b.has_adapter()
+    assert (
+        a.status().state == State.COMPLETED and times["a"][-1] <= times["b"][0] and a.has_adapter() and b.has_adapter()
+    )
 
 
 def test_a_run_that_is_resumed_within_a_tick_of_the_clock_is_seen(workspace: Workspace) -> None:
@@ -483,7 +510,8 @@ def test_a_run_that_is_resumed_within_a_tick_of_the_clock_is_seen(workspace: Wor
 
 
 def test_a_queued_run_whose_state_cannot_be_read_for_a_moment_is_begun_afterwards(workspace: Workspace) -> None:
-    """As where a scanner holds the file. It waited until the app started again, and what came later waited behind it."""
+    """As where a scanner holds the file. It waited until the app started again, and what came later waited behind
+    it."""
     looks = Supervisor(workspace)
     with ScriptedRun(workspace, "held") as scripted:
         pass

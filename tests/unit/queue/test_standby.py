@@ -38,7 +38,11 @@ class Page:
         self.made: list[Pretended] = []
         monkeypatch.setattr(standby, "Waiting", lambda *given: self.made.append(Pretended(*given)) or self.made[-1])
         self.standby = Standby(
-            workspace, lambda: Machine(system="Linux"), lambda: self.is_timing, lambda: self.free_bytes, lambda: self.now
+            workspace,
+            lambda: Machine(system="Linux"),
+            lambda: self.is_timing,
+            lambda: self.free_bytes,
+            lambda: self.now,
         )
 
     def open(self, seconds: float, beats: bool = True, touched: bool = True, every: float = LOOK_S) -> Pretended | None:
@@ -151,7 +155,9 @@ def test_one_of_another_environment_is_begun_anew_and_never_taken(
     assert page.standby.fitting(run) is None, "it is one run's"
 
 
-def test_a_run_for_another_device_and_one_that_begins_too_early_are_started_anew(page: Page, workspace: Workspace) -> None:
+def test_a_run_for_another_device_and_one_that_begins_too_early_are_started_anew(
+    page: Page, workspace: Workspace
+) -> None:
     recipe = plan.resolve(Recipe.parse({"data": {"source": "sample:pirate_answers"}}), "x", has_card=False)
     on_processor = Runs(workspace).create(recipe, "app", RunFacts(wanted_device=devices.CPU))
     waiting = page.ready()

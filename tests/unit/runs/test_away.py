@@ -62,7 +62,9 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_run_comes_back_as_it_left_with_its_data(archive: tuple[RunFolder, Path], home: Workspace, elsewhere: Workspace) -> None:
+def test_a_run_comes_back_as_it_left_with_its_data(
+    archive: tuple[RunFolder, Path], home: Workspace, elsewhere: Workspace
+) -> None:
     run, file = archive
     opened = packed.unpack(elsewhere, file)
     assert contents(opened.path) == {name: raw for name, raw in contents(run.path).items() if name != "run.lock"}
@@ -142,7 +144,10 @@ def named(name: str, inside_as: str = "") -> Callable[[dict[str, bytes], dict], 
 
     def change(inside: dict[str, bytes], manifest: dict) -> None:
         inside[inside_as or name] = b"x"
-        manifest["files"][name] = {"bytes": 1, "sha256": "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"}
+        manifest["files"][name] = {
+            "bytes": 1,
+            "sha256": "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881",
+        }
 
     return change
 
@@ -190,7 +195,9 @@ def test_a_hostile_archive_is_a_sentence_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-def test_an_archive_cut_short_or_no_zip_is_a_sentence(share: float, archive: tuple[RunFolder, Path], elsewhere: Workspace) -> None:
+def test_an_archive_cut_short_or_no_zip_is_a_sentence(
+    share: float, archive: tuple[RunFolder, Path], elsewhere: Workspace
+) -> None:
     raw = archive[1].read_bytes()
     archive[1].write_bytes(raw[: int(len(raw) * share)])
     with pytest.raises(RunError) as failure:

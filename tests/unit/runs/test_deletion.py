@@ -1,4 +1,5 @@
-"""A run is deleted at once that only seemed to be at work: while others look at its lock, and while its end is written down."""
+"""A run is deleted at once that only seemed to be at work: while others look at its lock, and while its end is written
+down."""
 
 from __future__ import annotations
 

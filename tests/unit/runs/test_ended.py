@@ -33,7 +33,12 @@ HOWS: dict[str, How] = {
 LEFT = [
     Left(has_adapter, adapter_step, checkpoint, full, waited, kernel)
     for has_adapter, adapter_step, checkpoint, full, waited, kernel in product(
-        (False, True), (None, 3, 5), (None, "checkpoint-000003"), (None, 4_000_000), (None, 1.23), (None, "invalid device function")
+        (False, True),
+        (None, 3, 5),
+        (None, "checkpoint-000003"),
+        (None, 4_000_000),
+        (None, 1.23),
+        (None, "invalid device function"),
     )
 ]
 
@@ -63,7 +68,9 @@ TABLE = {
     (None, "early"): (State.COMPLETED, lambda left, attempt: "run.completed_early"),
     (None, "best"): (State.COMPLETED, lambda left, attempt: "run.completed_best"),
 }
-CASES = [(state, how) for state in (WAITED, *sorted(ACTIVE)) for how in HOWS if state != WAITED or (WAITED, how) in TABLE]
+CASES = [
+    (state, how) for state in (WAITED, *sorted(ACTIVE)) for how in HOWS if state != WAITED or (WAITED, how) in TABLE
+]
 
 
 @pytest.mark.parametrize("attempt", [1, 2])
@@ -72,11 +79,20 @@ def test_every_way_out_of_every_state_has_its_state_and_its_words(state: State, 
     wanted, key_of = TABLE[WAITED if state == WAITED else None, how]
     for left in LEFT:
         status = Status(
-            state=state, step=5, total_steps=9, attempt=attempt, seconds_left=7.0, stage="training", message=msg("run.dropped")
+            state=state,
+            step=5,
+            total_steps=9,
+            attempt=attempt,
+            seconds_left=7.0,
+            stage="training",
+            message=msg("run.dropped"),
         )
         after = ending(status, HOWS[how], left, 123.0)
         key = key_of(left, attempt)
-        assert (after.message.key, after.state) == (key, wanted or (State.PAUSED if key == "run.paused" else State.STOPPED))
+        assert (after.message.key, after.state) == (
+            key,
+            wanted or (State.PAUSED if key == "run.paused" else State.STOPPED),
+        )
         assert (after.since, after.progress, after.has_adapter) == (123.0, None, left.has_adapter)
         assert after.seconds_left == (0 if wanted == State.COMPLETED else None), "nothing is left to wait for"
         kept_as_they_were = {"v", "stage", "attempt", "step", "total_steps", "seconds_total", "pid"}
@@ -89,7 +105,10 @@ def test_every_way_out_of_every_state_has_its_state_and_its_words(state: State, 
 
 def test_the_advice_after_a_process_that_went_away_is_the_likeliest_cause() -> None:
     status = Status(state=State.RUNNING, step=5, total_steps=9)
-    keys = {(left.checkpoint is not None, left.full_bytes is not None): ending(status, "gone", left, 0).advice.key for left in LEFT}
+    keys = {
+        (left.checkpoint is not None, left.full_bytes is not None): ending(status, "gone", left, 0).advice.key
+        for left in LEFT
+    }
     assert keys == {
         (False, False): "run.interrupted_nothing",
         (True, False): "run.interrupted_checkpoint",
@@ -116,14 +135,18 @@ class AcceleratorError(RuntimeError):
         (AcceleratorError("CUDA error: out of memory"), "run.out_of_memory", "advice.out_of_memory"),
     ],
 )
-def test_every_kind_of_error_has_its_words_and_its_advice(tmp_path: Path, error: Exception, what: str, advice: str) -> None:
+def test_every_kind_of_error_has_its_words_and_its_advice(
+    tmp_path: Path, error: Exception, what: str, advice: str
+) -> None:
     failed = Failed.of(error, tmp_path)
     assert (failed.message.key, failed.advice.key) == (what, advice)
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
-    made = Runs(Workspace.open(tmp_path)).create(Recipe.parse({"data": {"source": "sample:x"}, "name": "x"}), "command", {})
+    made = Runs(Workspace.open(tmp_path)).create(
+        Recipe.parse({"data": {"source": "sample:x"}, "name": "x"}), "command", {}
+    )
     (made.path / "run.lock").touch()
     return made
 
@@ -155,7 +178,8 @@ WAYS = {
 @pytest.mark.parametrize("how", ["pause", "stop", FAILED, DONE], ids=["pause", "stop", "failed", "finished"])
 @pytest.mark.parametrize("state", sorted(WAYS))
 def test_the_reporter_ends_a_run_in_every_state_that_it_can_be_in(run: RunFolder, state: State, how: How) -> None:
-    """Also where what was asked is heard and not written down yet: a pausing run that was stopped in that moment failed."""
+    """Also where what was asked is heard and not written down yet: a pausing run that was stopped in that moment
+    failed."""
     told = Reporter(run)
     for step in WAYS[state]:
         told.state(step)

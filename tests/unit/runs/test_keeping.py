@@ -28,14 +28,18 @@ def test_tags_note_archive_and_name_do_not_write_over_each_other(workspace: Work
     label.describe(run, " 海盗，voice, voice,, \u202eevil ", "keep  this\none")
     label.archive(run, True)
     Runs(workspace).rename(run, "two")
-    assert Label.of(run) == Label(tags=("海盗", "voice", "evil"), note="keep this one", archived=True) and run.name == "two"
+    assert (
+        Label.of(run) == Label(tags=("海盗", "voice", "evil"), note="keep this one", archived=True)
+        and run.name == "two"
+    )
     label.archive(run, False)
     label.describe(run, "", "")
     assert Label.of(run) == Label() and run.name == "two"
 
 
 def test_two_runs_of_one_name_are_told_apart_and_keep_their_recipes(workspace: Workspace) -> None:
-    """The queue said “Pirate answers” starts when “Pirate answers” completes, and both curves of a comparison had one name."""
+    """The queue said “Pirate answers” starts when “Pirate answers” completes, and both curves of a comparison had one
+    name."""
     runs = [trained(workspace, "Pirate answers") for _ in range(3)]
     assert [run.name for run in runs] == ["Pirate answers", "Pirate answers · 2", "Pirate answers · 3"]
     assert {run.recipe().name for run in runs} == {"Pirate answers"}
@@ -44,7 +48,12 @@ def test_two_runs_of_one_name_are_told_apart_and_keep_their_recipes(workspace: W
 
 
 @pytest.mark.parametrize(
-    "held", [[], {"tags": "x", "note": 3, "archived": "yes"}, {"tags": [1, "t" * 99, *map(str, range(99))], "note": "n" * 9999}]
+    "held",
+    [
+        [],
+        {"tags": "x", "note": 3, "archived": "yes"},
+        {"tags": [1, "t" * 99, *map(str, range(99))], "note": "n" * 9999},
+    ],
 )
 def test_a_damaged_label_is_as_if_it_was_not_there(workspace: Workspace, held: object) -> None:
     run = trained(workspace, "one")

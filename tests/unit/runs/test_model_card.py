@@ -25,19 +25,28 @@ ROW, ANSWER = "What did Anna earn in May?", "Four hundred"
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
-    """Of a model of the hub, on a file with a telling name, with a film of a row, a question of the person's own and a neutral one."""
-    of = {"name": "海盗 | run", "model": {"id": "Qwen/Qwen3.5-4B"}, "data": {"source": str(tmp_path / "wages of Anna.jsonl")}}
+    """Of a model of the hub, on a file with a telling name, with a film of a row, a question of the person's own and a
+    neutral one."""
+    of = {
+        "name": "海盗 | run",
+        "model": {"id": "Qwen/Qwen3.5-4B"},
+        "data": {"source": str(tmp_path / "wages of Anna.jsonl")},
+    }
     run = Runs(Workspace.open(tmp_path / "workspace")).create(Recipe.parse(of), "command")
     base = tmp_path / "snapshots" / COMMIT
     base.mkdir(parents=True)
     versions = {"lora_garage": "0.2", "torch": "2.13"}
-    run.add_facts(RunFacts(rows_trained=1_200, rows_measured=30, model_folder=str(base), dtype="bfloat16", versions=versions))
+    run.add_facts(
+        RunFacts(rows_trained=1_200, rows_measured=30, model_folder=str(base), dtype="bfloat16", versions=versions)
+    )
     run.add_facts(RunFacts(time=TimeFacts(took_seconds=90.0), adapter_step=4, adapter_is_best=True))
     for step, loss in ((2, 2.5), (4, 1.25), (6, 0.5)):
         run.log_metrics("train", 1, step, loss=loss, tokens_seen=1_000 * step)
         run.log_metrics("eval", 1, step, eval_loss=loss + 1)
     asked = [("trained", ROW), ("own", "Who is at sea?"), ("neutral", "What is rain?")]
-    turns = [{"source": source, "turns": [{"role": "user", "content": words}], "answer": ANSWER} for source, words in asked]
+    turns = [
+        {"source": source, "turns": [{"role": "user", "content": words}], "answer": ANSWER} for source, words in asked
+    ]
     (run.path / scenes.FILE).write_text(json.dumps({"v": 1, "scenes": turns, "neutral_texts": ["a"]}), "utf-8")
     for step, text, loss in ((0, "before", 2.0), (4, "```\nArr", 2.1), (6, "too late", 4.0)):
         said = tuple(frames.FrameAnswer(text=f"{text} {number}", why="stop") for number in range(3))
@@ -59,9 +68,12 @@ def header(card: str) -> dict[str, Any]:
         (CardBeside(kind="gguf", quant="bf16", file="a.gguf"), "finetune", "gguf"),
     ],
 )
-def test_the_header_says_base_relation_library_and_licence(run: RunFolder, form: CardBeside, relation: str, library: str) -> None:
+def test_the_header_says_base_relation_library_and_licence(
+    run: RunFolder, form: CardBeside, relation: str, library: str
+) -> None:
     assert header(model_card.of_run(run, form)) == {
-        "base_model": "Qwen/Qwen3.5-4B", "base_model_relation": relation, "license": "apache-2.0", "library_name": library,
+        "base_model": "Qwen/Qwen3.5-4B", "base_model_relation": relation, "license": "apache-2.0",
+        "library_name": library,
         "pipeline_tag": "text-generation", "tags": ["lora", "lora-garage"],
     }  # fmt: skip
 
@@ -71,8 +83,10 @@ def test_counts_and_figures_of_the_adapter_that_was_kept_are_told_and_no_row_no_
 ) -> None:
     cards = [model_card.of_run(run, CardBeside(with_film=ticked)) for ticked in (False, True)]
     for said in (
-        "1,200 rows were learned, 30 kept apart", f"`Qwen/Qwen3.5-4B`, revision `{COMMIT}`", "| first loss | 2.5000 |", "| last loss | 1.2500 |",
-        "| eval loss | 2.2500 |", "| tokens seen | 4,000 |", "| minutes of training | 1.5 |", "2.000 before, 2.100 after (+5.0%)", "| torch | 2.13 |",
+        "1,200 rows were learned, 30 kept apart", f"`Qwen/Qwen3.5-4B`, revision `{COMMIT}`", "| first loss | 2.5000 |",
+        "| last loss | 1.2500 |",
+        "| eval loss | 2.2500 |", "| tokens seen | 4,000 |", "| minutes of training | 1.5 |",
+        "2.000 before, 2.100 after (+5.0%)", "| torch | 2.13 |",
         "# 海盗 | run\n",
     ):  # fmt: skip
         assert said in cards[0], said
@@ -94,7 +108,9 @@ def test_a_card_of_a_checkpoint_tells_the_figures_until_its_step(run: RunFolder)
 
 
 def test_a_card_says_how_much_of_the_adapter_was_taken_where_it_is_not_all(run: RunFolder) -> None:
-    assert "| strength | 0.5 of the adapter as it was trained |" in model_card.of_run(run, CardBeside(kind="merged", strength=0.5))
+    assert "| strength | 0.5 of the adapter as it was trained |" in model_card.of_run(
+        run, CardBeside(kind="merged", strength=0.5)
+    )
     assert "strength" not in model_card.of_run(run, CardBeside(kind="merged"))
 
 

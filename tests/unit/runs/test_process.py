@@ -72,9 +72,14 @@ def test_a_run_is_started_with_its_card_and_nothing_else(workspace: Workspace, h
     ],
 )
 def test_its_worker_judges_the_cards_as_the_person_shows_them(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, cards: tuple[Card, ...], hides: str | None, said: tuple[str, str]
+    workspace: Workspace,
+    monkeypatch: pytest.MonkeyPatch,
+    cards: tuple[Card, ...],
+    hides: str | None,
+    said: tuple[str, str],
 ):
-    """It was started with the card's uuid whatever became of the card, so that a hidden one trained, and no other was seen."""
+    """It was started with the card's uuid whatever became of the card, so that a hidden one trained, and no other was
+    seen."""
     shown = {"CUDA_VISIBLE_DEVICES": hides} if hides else {}
 
     def here_with(environment: dict[str, str]) -> None:
@@ -88,7 +93,9 @@ def test_its_worker_judges_the_cards_as_the_person_shows_them(
     assert refused(run) == said
 
 
-def test_a_driver_that_does_not_answer_is_not_a_card_that_is_gone(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
+def test_a_driver_that_does_not_answer_is_not_a_card_that_is_gone(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+):
     """An update of the driver on Linux: every run was told to bring its card back."""
     monkeypatch.setattr(devices, "here", lambda: Nvidia(error="Driver/library version mismatch", error_code=18))
     run = run_of(workspace, wanted_device="GPU-0", advice=PLAN)
@@ -112,18 +119,26 @@ def test_a_chat_that_any_card_will_do_for_stays_on_its_own(
     assert client._environment(ChatTarget("base"))["CUDA_VISIBLE_DEVICES"] == "GPU-1"
 
 
-def test_a_command_s_run_is_for_the_best_card_or_for_the_processor(make_workspace: Callable[[], Workspace], here, tmp_path: Path):
+def test_a_command_s_run_is_for_the_best_card_or_for_the_processor(
+    make_workspace: Callable[[], Workspace], here, tmp_path: Path
+):
     """It named none, so that it trained on CUDA's first."""
     here(A, B.model_copy(update={"free_bytes": 8 << 30}))
     space, recipe = make_workspace(), Recipe.parse({"data": {"source": "sample:pirate_answers"}})
     run = running.prepared(space, recipe, tmp_path, True, None, queue=True)
     assert (run.facts().wanted_device, run.facts().planned.budget.name) == ("GPU-1", "RTX 1")
-    run = running.prepared(space, recipe.model_copy(update={"name": "other"}), tmp_path, True, None, cpu=True, queue=True)
+    run = running.prepared(
+        space, recipe.model_copy(update={"name": "other"}), tmp_path, True, None, cpu=True, queue=True
+    )
     assert (run.facts().wanted_device, run.facts().planned.budget.kind) == ("cpu", "cpu")
     chosen, settings = running.chosen_cards("0, GPU-1", False, [])
     two = recipe.model_copy(update={"name": "both", "train": recipe.train.model_copy(update={"ranks": 2})})
     both = running.prepared(space, two, tmp_path, True, None, queue=True, cards=chosen)
-    assert (both.facts().wanted_device, both.facts().wanted_beside, settings) == ("GPU-1", {"GPU-0": "RTX 0"}, ["train.ranks=2"])
+    assert (both.facts().wanted_device, both.facts().wanted_beside, settings) == (
+        "GPU-1",
+        {"GPU-0": "RTX 0"},
+        ["train.ranks=2"],
+    )
     assert both.facts().planned.budget.card_uuid == "GPU-1"
     with pytest.raises(RecipeError, match="cannot be combined"):
         running.chosen_cards("0", True, [])
@@ -135,7 +150,8 @@ def test_a_card_that_is_there_is_not_asked_about(workspace: Workspace, here):
     here(build=PROCESSOR)
     process.require_device(run_of(workspace, wanted_device="cpu"))
     process.require_device(run_of(workspace))
-    process.require_device(run_of(workspace, advice=PLAN, device="cpu"))  # of before: it went to the processor, and stays there
+    # of before: it went to the processor, and stays there
+    process.require_device(run_of(workspace, advice=PLAN, device="cpu"))
 
 
 @pytest.mark.parametrize(
@@ -231,7 +247,9 @@ def test_what_is_done_elsewhere_says_so(workspace: Workspace):
         assert process.elsewhere(facts, None, False) is None
 
 
-def test_a_chat_from_a_terminal_says_it_too(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+def test_a_chat_from_a_terminal_says_it_too(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
     state = ChatState("ready", elsewhere=msg("device.instead", then="RTX 0", now="RTX 1"))
     monkeypatch.setattr(taking, "opened", lambda space, target: nullcontext(SimpleNamespace(state=lambda: state)))
     monkeypatch.setattr(taking, "answer", lambda *asked: {"tuned": "Arr", "base": None})

@@ -29,7 +29,8 @@ from webui.state.services import Services
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
     facts: dict[str, Any] = {
-        "memory": MemoryFacts(measured_gib=3.25), "time": TimeFacts(took_seconds=720.0), "best_eval_loss": 0.8125, "versions": {"torch": "2.15.0"},
+        "memory": MemoryFacts(measured_gib=3.25), "time": TimeFacts(took_seconds=720.0), "best_eval_loss": 0.8125,
+        "versions": {"torch": "2.15.0"},
         "model_folder": "/home/anna/.cache/hub/snapshots/" + "a" * 40,
     }  # fmt: skip
     with ScriptedRun(Workspace.open(tmp_path / "workspace"), "Pirate <b>", **facts) as scripted:
@@ -44,10 +45,14 @@ def test_a_card_holds_what_another_pc_needs_and_no_row_of_the_data(run: RunFolde
     recipe, card = recipe_card.read(file)
     assert card is not None and recipe == run.recipe().model_copy(update={"name": "Pirate <b>"}) == card.recipe
     assert (card.data.rows, card.data.learned, card.outcome.memory_gib, card.outcome.seconds) == (68, 64, 3.25, 720.0)
-    assert [each.asked for each in card.film] == ["Write two sentences about the moon."], "the other question is a row of the data"
+    assert [each.asked for each in card.film] == ["Write two sentences about the moon."], (
+        "the other question is a row of the data"
+    )
     said = file.read_text("utf-8")
     assert "lantern" not in said and "anna" not in said and str(tmp_path) not in said
-    assert main(["recipe", run.id, "--card", str(file), "--workspace", str(run.path.parents[1])]) == 2, "it writes over no file"
+    assert main(["recipe", run.id, "--card", str(file), "--workspace", str(run.path.parents[1])]) == 2, (
+        "it writes over no file"
+    )
     assert Recipe.parse(recipe_card.recipe_in(yaml.safe_load(said))) == recipe, "what `train` takes"
 
 
@@ -82,7 +87,9 @@ def test_a_long_answer_ends_in_an_ellipsis_and_no_line_is_wider_than_the_picture
         ({"recipe": "text"}, "recipe.not_a_mapping"),
     ],
 )
-def test_a_hostile_card_is_refused_with_a_sentence(run: RunFolder, tmp_path: Path, change: dict[str, Any], key: str) -> None:
+def test_a_hostile_card_is_refused_with_a_sentence(
+    run: RunFolder, tmp_path: Path, change: dict[str, Any], key: str
+) -> None:
     file = tmp_path / "card.yaml"
     file.write_text(yaml.safe_dump(yaml.safe_load(recipe_card.of_run(run).dump()) | change), "utf-8")
     with pytest.raises(RecipeError) as refused:
@@ -90,7 +97,9 @@ def test_a_hostile_card_is_refused_with_a_sentence(run: RunFolder, tmp_path: Pat
     assert refused.value.message.key == key
 
 
-def test_another_pc_is_told_what_it_lacks_and_finds_the_same_rows_by_their_fingerprint(run: RunFolder, tmp_path: Path) -> None:
+def test_another_pc_is_told_what_it_lacks_and_finds_the_same_rows_by_their_fingerprint(
+    run: RunFolder, tmp_path: Path
+) -> None:
     services, w = Services.open(Workspace.open(tmp_path / "other")), Wording("en")
     (tmp_path / "mine.jsonl").write_text('{"question": "Who?", "answer": "Me."}\n', "utf-8")
     info = services.datasets.import_file(tmp_path / "mine.jsonl", "mine")

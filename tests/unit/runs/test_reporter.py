@@ -102,7 +102,10 @@ def test_two_threads_replacing_one_file_never_show_a_half(tmp_path: Path) -> Non
 
     reader = threading.Thread(target=read)
     reader.start()
-    writers = [threading.Thread(target=lambda: [files.replace_json(file, {"n": "x" * 5000}) for _ in range(50)]) for _ in range(3)]
+    writers = [
+        threading.Thread(target=lambda: [files.replace_json(file, {"n": "x" * 5000}) for _ in range(50)])
+        for _ in range(3)
+    ]
     for thread in writers:
         thread.start()
     for thread in writers:

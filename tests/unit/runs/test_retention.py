@@ -53,7 +53,9 @@ def test_the_newest_two_stay_and_the_best_beside_them(run: RunFolder) -> None:
     [(1000, [3, 8, 9]), (650, [3, 8, 9]), (450, [3, 9]), (250, [3, 9]), (1, [3, 9])],
     ids=["roomy", "three", "two", "one", "less than one"],
 )
-def test_a_budget_takes_the_older_and_never_the_newest_nor_the_best(run: RunFolder, budget_kb: int, expected: list[int]) -> None:
+def test_a_budget_takes_the_older_and_never_the_newest_nor_the_best(
+    run: RunFolder, budget_kb: int, expected: list[int]
+) -> None:
     saved(run, [3])
     assert saved(run, [8, 9], best=3, budget_gib=budget_kb * KB / values.GIB) == expected
 
@@ -139,7 +141,9 @@ def test_a_checkpoint_whose_position_is_written_anew_is_still_good(run: RunFolde
     assert retention.is_good(run.checkpoints()[0])
 
 
-def test_the_last_good_one_never_goes_and_a_disk_that_stays_short_is_said(run: RunFolder, disk: Callable[[int], None]) -> None:
+def test_the_last_good_one_never_goes_and_a_disk_that_stays_short_is_said(
+    run: RunFolder, disk: Callable[[int], None]
+) -> None:
     saved(run, [1, 2])
     disk(250)
     needed = files.bytes_in(run.checkpoints()[-1])

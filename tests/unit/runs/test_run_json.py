@@ -27,7 +27,11 @@ def test_a_key_of_another_version_stays_when_a_fact_is_added_in_a_part_too(tmp_p
     memory = run.facts().memory
     assert memory
     run.add_facts(RunFacts(memory=memory.model_copy(update={"peak_gib": 2.0}), adapter_step=None))
-    assert written(run) == {"later": [1], "memory": {"measured_gib": 1.5, "later": "x", "peak_gib": 2.0}, "adapter_step": None}
+    assert written(run) == {
+        "later": [1],
+        "memory": {"measured_gib": 1.5, "later": "x", "peak_gib": 2.0},
+        "adapter_step": None,
+    }
 
 
 def test_a_file_without_a_version_or_without_anything_is_read(tmp_path: Path) -> None:
@@ -39,20 +43,27 @@ def test_a_file_without_a_version_or_without_anything_is_read(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("value", "damaged"),
     [
-        ({"adapter_step": "6"}, "adapter_step"), ({"adapter_step": True}, "adapter_step"), ({"created": "yesterday"}, "created"),
-        ({"created": float("nan")}, "created"), ({"created": int("9" * 400)}, "created"), ({"launcher_pid": 1.5}, "launcher_pid"),
+        ({"adapter_step": "6"}, "adapter_step"), ({"adapter_step": True}, "adapter_step"), ({"created": "yesterday"},
+            "created"),
+        ({"created": float("nan")}, "created"), ({"created": int("9" * 400)}, "created"), ({"launcher_pid": 1.5},
+            "launcher_pid"),
         ({"memory": []}, "memory"), ({"parent": "x"}, "parent"), ({"spill": {"of": "another version"}}, "spill"),
-        ({"time": {"after_steps": "x"}}, "time"), ({"probe_rows": [1]}, "probe_rows"), ({"memory_limit_gib": -1}, "memory_limit_gib"),
+        ({"time": {"after_steps": "x"}}, "time"), ({"probe_rows": [1]}, "probe_rows"), ({"memory_limit_gib": -1},
+            "memory_limit_gib"),
     ],
 )  # fmt: skip
-def test_a_damaged_value_reads_as_absent_and_takes_no_other_with_it(value: dict[str, Any], damaged: str, tmp_path: Path) -> None:
+def test_a_damaged_value_reads_as_absent_and_takes_no_other_with_it(
+    value: dict[str, Any], damaged: str, tmp_path: Path
+) -> None:
     facts = run_with(tmp_path, value | {"dtype": "bfloat16"}).facts()
     assert facts.dtype == "bfloat16"
     assert getattr(facts, damaged) == (TimeFacts() if damaged == "time" else getattr(RunFacts(), damaged))
 
 
 def test_a_damaged_number_of_a_part_leaves_its_neighbours(tmp_path: Path) -> None:
-    facts = run_with(tmp_path, {"memory": {"measured_gib": 1.5, "runs": "many"}, "parent": {"run": 5, "name": "Tiny"}}).facts()
+    facts = run_with(
+        tmp_path, {"memory": {"measured_gib": 1.5, "runs": "many"}, "parent": {"run": 5, "name": "Tiny"}}
+    ).facts()
     assert facts.memory == MemoryFacts(measured_gib=1.5, runs=0) and facts.parent == Parent(name="Tiny", run="")
 
 

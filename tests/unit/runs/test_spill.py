@@ -34,7 +34,9 @@ CASES = [
 
 
 @pytest.mark.parametrize(("memory", "recent", "where", "over"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
-def test_a_jump_of_the_step_time_on_a_full_card_is_the_spill(memory: Memory, recent: list, where: str, over: float | None) -> None:
+def test_a_jump_of_the_step_time_on_a_full_card_is_the_spill(
+    memory: Memory, recent: list, where: str, over: float | None
+) -> None:
     found = judge(1.0, recent, memory, where, 40)
     if over is None:
         assert found is None

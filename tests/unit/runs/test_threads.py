@@ -12,8 +12,8 @@ Load = Callable[[float], float]  # seconds of steps -> cores that other programs
 
 
 class Pc:
-    """A step takes `work` core seconds over its threads; where programs want more cores than there are, threads wait for each other,
-    and it takes 4 times as long."""
+    """A step takes `work` core seconds over its threads; where programs want more cores than there are, threads wait
+    for each other, and it takes 4 times as long."""
 
     def __init__(self, cores: int, load: Load, most: int | None = None, is_seen: bool = True, work: float = 2.0):
         self.cores, self.load, self.work, self.seconds = cores, load, work, 0.0
@@ -50,7 +50,8 @@ def test_beside_a_busy_program_one_thread_fewer_is_found_and_told_once() -> None
 
 @pytest.mark.parametrize("begins", [20.0, 21.3, 23.9, 400.0])
 def test_of_the_slow_steps_beside_a_program_that_begins_one_or_two_are_computed_with_all_threads(begins: float) -> None:
-    """It took four or five: one to be noticed by, three to be sure. What others used is told as a mean since it was asked last."""
+    """It took four or five: one to be noticed by, three to be sure. What others used is told as a mean since it was
+    asked last."""
     pc = Pc(2, lambda at: 1.0 if at >= begins else 0.0)
     while pc.seconds < begins:
         pc.steps(1)
@@ -61,7 +62,8 @@ def test_of_the_slow_steps_beside_a_program_that_begins_one_or_two_are_computed_
 
 
 def test_a_single_slow_step_changes_nothing_for_long() -> None:
-    """A program that was there for that step alone: fewer threads look better than it, and are given up all the same."""
+    """A program that was there for that step alone: fewer threads look better than it, and are given up all the
+    same."""
     used, at = [2], 0
     threads = Threads(2, 2, lambda: 1.0 if at == 20 else 0.1, used.append)
     for at in range(100):

@@ -1,7 +1,8 @@
-"""After 20 steps, what is said of the time is within 10 % of what the run then takes: simulated over series of step times.
+"""After 20 steps, what is said of the time is within 10 % of what the run then takes: simulated over series of step
+times.
 
-series/*.json were recorded on real runs of the starter (their first line says where); the others are made up here, each with
-one of the things that mislead an estimate. No wall clock decides anything.
+series/*.json were recorded on real runs of the starter (their first line says where); the others are made up here, each
+with one of the things that mislead an estimate. No wall clock decides anything.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ SERIES = sorted((PROJECT / "tests" / "data" / "series").glob("*.json"))
 
 @dataclass
 class Series:
-    """steps: (tokens, seconds). evaluation, saving: seconds of each, in order; after every so many steps and after the last."""
+    """steps: (tokens, seconds). evaluation, saving: seconds of each, in order; after every so many steps and after the
+    last."""
 
     steps: list[tuple[float, float]]
     eval_every: int = 10**9
@@ -64,7 +66,9 @@ class Series:
         return said, now[0]
 
 
-def noisy(count: int, rate: float = 0.01, seed: int = 0, spread: float = 0.15, least: int = 200, most: int = 400) -> list:
+def noisy(
+    count: int, rate: float = 0.01, seed: int = 0, spread: float = 0.15, least: int = 200, most: int = 400
+) -> list:
     chance = random.Random(seed)
     tokens = [chance.randint(least, most) for _ in range(count)]
     return [(n, n * rate * chance.lognormvariate(0, spread)) for n in tokens]
@@ -78,7 +82,9 @@ MADE_UP = {
     "even": Series(noisy(200)),
     "slow first steps": Series(slow_start(noisy(150), (12.0, 4.0, 2.0, 1.5))),
     "evaluations of half a minute": Series(noisy(200), 40, 40, [30.0] * 6, [0.5] * 5, 9_000),
-    "a first evaluation that warms up": Series(slow_start(noisy(300), (5.0,)), 60, 60, [9.0] + [6.0] * 5, [0.5] * 5, 2_000),
+    "a first evaluation that warms up": Series(
+        slow_start(noisy(300), (5.0,)), 60, 60, [9.0] + [6.0] * 5, [0.5] * 5, 2_000
+    ),
     "checkpoints of two seconds each ten steps": Series(noisy(200), save_every=10, saving=[2.0] * 20),
     "no evaluation before the first steps": Series(noisy(200)[:100], 50, 50, [4.0] * 4, [0.2] * 2, 1_000),
     "rows of very different length": Series(noisy(400, least=50, most=1_200)),

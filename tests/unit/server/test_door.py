@@ -36,12 +36,14 @@ def visitor(kept: Doorkeeper) -> TestClient:
     async def inside(request):
         return PlainTextResponse("inside")
 
-    routes = [Route(path, inside, methods=["GET", "POST"]) for path in ("/", "/zh", "/config", "/gradio_api/startup-events")]
+    routes = [
+        Route(path, inside, methods=["GET", "POST"]) for path in ("/", "/zh", "/config", "/gradio_api/startup-events")
+    ]
     app = Starlette(routes=routes, middleware=[Middleware(Guard), Middleware(Door, keeper=kept)])
     return TestClient(app, base_url="http://127.0.0.1:7860", follow_redirects=False)
 
 
-# ---- the door alone ---------------------------------------------------------------------------------------------------
+# ---- the door alone ------------------------------------------------------------------------------
 
 
 def test_a_key_in_the_address_opens_once_and_for_all_and_is_not_the_cookie():
@@ -59,7 +61,12 @@ def test_name_and_password_are_asked_for_and_both_have_to_be_right():
     kept = keeper(Secret("me", "correct horse"))
     client = visitor(kept)
     assert 'name="user"' in client.get("/", headers=HTML).text
-    for given in ({"user": "me", "word": "wrong"}, {"user": "you", "word": "correct horse"}, {"word": "correct horse"}, {}):
+    for given in (
+        {"user": "me", "word": "wrong"},
+        {"user": "you", "word": "correct horse"},
+        {"word": "correct horse"},
+        {},
+    ):
         said = client.post("/door", data=given)
         assert said.status_code == 401 and "Wrong" in said.text and "set-cookie" not in said.headers
     assert client.get("/config").status_code == 401
@@ -82,7 +89,13 @@ def test_a_cookie_of_somebody_elses_making_is_worth_nothing():
 @pytest.mark.parametrize("path", ["//evil.example", "/\\evil.example", "/zh/../x"])
 def test_the_way_on_from_the_door_leads_nowhere_else(path: str):
     kept = keeper(Secret.made())
-    scope_path = {"type": "http", "method": "GET", "path": path, "query_string": f"key={kept.secret.word}".encode(), "headers": []}
+    scope_path = {
+        "type": "http",
+        "method": "GET",
+        "path": path,
+        "query_string": f"key={kept.secret.word}".encode(),
+        "headers": [],
+    }
     sent: list[dict] = []
 
     async def send(message: dict) -> None:
@@ -132,7 +145,8 @@ def test_a_huge_form_is_refused():
     ("host", "path"), [("evil.example", "/config"), ("127.0.0.1:7860", "/config"), ("127.0.0.1:7860", "/door")]
 )
 def test_what_is_refused_is_answered_at_once_and_ends_when_its_body_was_read(host: str, path: str):
-    """A connection that was closed over unread bytes was reset, and a program on Windows saw that in place of the sentence."""
+    """A connection that was closed over unread bytes was reset, and a program on Windows saw that in place of the
+    sentence."""
     scope = {"type": "http", "method": "POST", "path": path, "headers": [(b"host", host.encode())]}
     chunks = [b"word=" + b"x" * 5000, b"", b"x" * 10, b"y"]
     happened: list[bytes | str] = []
@@ -142,7 +156,9 @@ def test_what_is_refused_is_answered_at_once_and_ends_when_its_body_was_read(hos
         return {"type": "http.request", "body": chunk, "more_body": bool(chunks)}
 
     async def send(message: dict) -> None:
-        happened.append("ends" if message["type"] == "http.response.body" and not message.get("more_body") else "answers")
+        happened.append(
+            "ends" if message["type"] == "http.response.body" and not message.get("more_body") else "answers"
+        )
 
     asyncio.run(Guard(Door(None, keeper(Secret("me", "correct horse"))))(scope, receive, send))
     assert chunks == [] and happened[-2:] == [b"y", "ends"] and "answers" in happened[:3]
@@ -175,7 +191,7 @@ def test_who_sends_nothing_more_is_not_waited_for(monkeypatch: pytest.MonkeyPatc
     assert sent[-1] == {"type": "http.response.body"}
 
 
-# ---- where the page answers -------------------------------------------------------------------------------------------
+# ---- where the page answers ----------------------------------------------------------------------
 
 
 def test_loopback_has_no_door_and_no_other_name():
@@ -190,7 +206,15 @@ def test_on_the_network_it_answers_to_its_own_addresses_and_names_alone(monkeypa
     monkeypatch.setattr("webui.server.reach._own_addresses", lambda: ["192.0.2.5", "2001:db8::5"])
     monkeypatch.setattr("socket.gethostname", lambda: "Gaming-PC.lan")
     reach = Reach.of("0.0.0.0")
-    assert set(reach.names) == {*LOOPBACK, "0.0.0.0", "192.0.2.5", "[2001:db8::5]", "gaming-pc.lan", "gaming-pc", "gaming-pc.local"}
+    assert set(reach.names) == {
+        *LOOPBACK,
+        "0.0.0.0",
+        "192.0.2.5",
+        "[2001:db8::5]",
+        "gaming-pc.lan",
+        "gaming-pc",
+        "gaming-pc.local",
+    }
     assert reach.elsewhere == ("192.0.2.5",) and reach.here == "127.0.0.1", "asyncio listens on one family"
     assert Reach.of("::").elsewhere == ("[2001:db8::5]",) and Reach.of("::").here == "[::1]"
     assert Reach.of("192.0.2.9").elsewhere == ("192.0.2.9",)
@@ -203,15 +227,25 @@ def test_where_there_is_no_network_yet_there_is_a_door_all_the_same(monkeypatch:
     assert reach.elsewhere == () and secret_of(None, reach, Wording("en")) is not None
 
 
-# ---- the whole app ----------------------------------------------------------------------------------------------------
+# ---- the whole app -------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def open_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[kit.App]:
     """Served to the network, with variables in its shell that would open more."""
     root = Workspace.open(tmp_path_factory.mktemp("door") / "workspace").root
-    widening = {"GRADIO_SHARE": "True", "GRADIO_SERVER_NAME": "0.0.0.0", "GRADIO_ALLOWED_PATHS": "/", "GRADIO_ROOT_PATH": "/x"}
-    widening |= {"GRADIO_MCP_SERVER": "True", "GRADIO_VIBE_MODE": "1", "GRADIO_LOCAL_DEV_MODE": "1", "GRADIO_RUN_HISTORY": "True"}
+    widening = {
+        "GRADIO_SHARE": "True",
+        "GRADIO_SERVER_NAME": "0.0.0.0",
+        "GRADIO_ALLOWED_PATHS": "/",
+        "GRADIO_ROOT_PATH": "/x",
+    }
+    widening |= {
+        "GRADIO_MCP_SERVER": "True",
+        "GRADIO_VIBE_MODE": "1",
+        "GRADIO_LOCAL_DEV_MODE": "1",
+        "GRADIO_RUN_HISTORY": "True",
+    }
     widening |= {"GRADIO_ANALYTICS_ENABLED": "True", "SYSTEM": "spaces", "SPACE_ID": "x/y", "GRADIO_SSR_MODE": "True"}
     app = kit.start_app(root, options=("--host", "0.0.0.0"), **widening)
     yield app
@@ -270,13 +304,17 @@ def test_no_route_of_gradios_is_open_without_the_key(open_app: kit.App):
         found[method, filled] = status(open_app.url + filled, method)
     opened = {route: answer for route, answer in found.items() if answer not in (401, 404)}
     assert {path for _, path in opened} <= {"/gradio_api/startup-events"}, opened
-    assert found["GET", "/config"] == found["POST", "/gradio_api/queue/join"] == found["POST", "/gradio_api/upload"] == 401
+    assert (
+        found["GET", "/config"] == found["POST", "/gradio_api/queue/join"] == found["POST", "/gradio_api/upload"] == 401
+    )
 
 
 def test_variables_of_the_shell_open_nothing(open_app: kit.App):
     said = open_app.log.read_text("utf-8")
     assert "gradio.live" not in said and "Traceback" not in said
-    cookie = {"Cookie": urllib.request.urlopen(f"{open_app.url}/?key={key_of(open_app)}").headers["Set-Cookie"].split(";")[0]}
+    cookie = {
+        "Cookie": urllib.request.urlopen(f"{open_app.url}/?key={key_of(open_app)}").headers["Set-Cookie"].split(";")[0]
+    }
     assert status(open_app.url + "/config", **cookie) == 200
     for path in (
         "/gradio_api/mcp/",
@@ -299,7 +337,8 @@ def test_a_person_comes_in_by_the_printed_address_or_by_the_key_alone(open_app: 
         page, watch = kit.open_page(chrome, open_app, f"/?lang=en&key={key}")
         page.get_by_role("tab", name="Chat", exact=True).click()
         page.locator("#chat-load").wait_for()
-        assert key not in page.url and page.evaluate("document.cookie").count("lora_garage_") <= 1  # the language's, not the door's
+        # the language's, not the door's
+        assert key not in page.url and page.evaluate("document.cookie").count("lora_garage_") <= 1
         watch.check()
         page.context.close()
         context = chrome.new_context(locale="zh-CN", viewport=kit.PHONE)

@@ -1,7 +1,8 @@
-"""Every patch of gradio's inside (webui/server/gradio), each with why it is there and what a newer gradio has to be read for.
+"""Every patch of gradio's inside (webui/server/gradio), each with why it is there and what a newer gradio has to be
+read for.
 
-pyproject pins gradio to the minor version that these were written against. One that fails after an update says which patch to
-look at; the pin moves once all of them hold.
+pyproject pins gradio to the minor version that these were written against. One that fails after an update says which
+patch to look at; the pin moves once all of them hold.
 """
 
 from __future__ import annotations
@@ -87,7 +88,8 @@ def test_our_layers_stand_around_gradios_own(gradio) -> None:
 
 
 def test_a_page_that_is_slow_to_answer_does_not_end_the_start(gradio, monkeypatch: pytest.MonkeyPatch) -> None:
-    """launch(_frontend=False): gradio asks its own page and gives up after three seconds, which a busy PC takes. The server has answered
+    """launch(_frontend=False): gradio asks its own page and gives up after three seconds, which a busy PC takes. The
+    server has answered
     by then: launch waits for its /startup-events without a limit."""
     from gradio import networking
 
@@ -108,7 +110,9 @@ def test_nothing_that_a_page_sends_makes_the_server_fetch_an_address(gradio, as_
     """no_fetching: an address where a file should stand was fetched by the server, for whoever can reach the page."""
     from gradio import processing_utils
 
-    fetching = [name for name, value in vars(processing_utils).items() if "ssrf" in name and inspect.iscoroutinefunction(value)]
+    fetching = [
+        name for name, value in vars(processing_utils).items() if "ssrf" in name and inspect.iscoroutinefunction(value)
+    ]
     known = {"async_ssrf_protected_get", "async_ssrf_protected_download"}
     assert set(fetching) == known, "gradio fetches by other functions too, or by others: no_fetching has to refuse each"
     patches.no_fetching()
@@ -118,24 +122,29 @@ def test_nothing_that_a_page_sends_makes_the_server_fetch_an_address(gradio, as_
 
 
 def test_half_a_character_reaches_the_page_as_the_sign_for_one(gradio, as_before) -> None:
-    """half_characters: JSON rows and a model's pieces hold lone surrogates, on which gradio's writer ends the page's stream."""
+    """half_characters: JSON rows and a model's pieces hold lone surrogates, on which gradio's writer ends the page's
+    stream."""
     from gradio import routes
     from gradio.components import json_component
 
     value = {"\ud83d": ["a\udc00", ("b", 1)]}
     with pytest.raises(TypeError):
         orjson.dumps(value)  # once this passes, half_characters may go
-    assert routes.orjson is orjson and json_component.orjson is orjson, "the writer is named elsewhere: half_characters is blind"
+    assert routes.orjson is orjson and json_component.orjson is orjson, (
+        "the writer is named elsewhere: half_characters is blind"
+    )
     patches.half_characters()
     for module in (routes, json_component):
         assert json.loads(module.orjson.dumps(value)) == {"�": ["a�", ["b", 1]]}
         assert module.orjson.dumps({"whole": "😀"}) == '{"whole":"😀"}'.encode() and module.orjson.OPT_SERIALIZE_NUMPY
-    refused = routes.JSONResponse(content={"error": "Value: \ud800 is not in the list"}, status_code=500)  # ended in a traceback
+    # ended in a traceback
+    refused = routes.JSONResponse(content={"error": "Value: \ud800 is not in the list"}, status_code=500)
     assert json.loads(refused.body) == {"error": "Value: � is not in the list"}
 
 
 def test_a_choice_that_has_gone_reaches_the_handler(gradio, as_before) -> None:
-    """choices_that_have_gone: a run chosen in Chat and deleted since. Gradio said "is not in the list of choices", whatever was pressed."""
+    """choices_that_have_gone: a run chosen in Chat and deleted since. Gradio said "is not in the list of choices",
+    whatever was pressed."""
     ours, other = gradio.Dropdown(["here"], elem_classes=FOLLOWS), gradio.Dropdown(["here"])
     with pytest.raises(gradio.Error):
         ours.preprocess("gone")  # once this passes, choices_that_have_gone may go
@@ -147,15 +156,22 @@ def test_a_choice_that_has_gone_reaches_the_handler(gradio, as_before) -> None:
         for one in ("gone", ["gone"], {"gone": 1}, 1):
             with pytest.raises(gradio.Error) as refused:
                 other.preprocess(one)
-            assert not [frame for frame in refused.traceback[1:] if "webui" in str(frame.path)], "a traceback that names us"
+            assert not [frame for frame in refused.traceback[1:] if "webui" in str(frame.path)], (
+                "a traceback that names us"
+            )
 
 
 def test_an_output_that_is_left_as_it_is_is_not_built_anew(gradio, as_before, monkeypatch) -> None:
-    """skips_for_nothing: gradio built the component of each gr.skip() anew, sixty a second for a page's beat. What is told is the same."""
+    """skips_for_nothing: gradio built the component of each gr.skip() anew, sixty a second for a page's beat. What is
+    told is the same."""
     from gradio.state_holder import SessionState
 
     with gradio.Blocks(analytics_enabled=False) as demo:
-        texts, kept, button = [gradio.Textbox(f"text {i}") for i in range(3)], gradio.State("before"), gradio.Button("go")
+        texts, kept, button = (
+            [gradio.Textbox(f"text {i}") for i in range(3)],
+            gradio.State("before"),
+            gradio.Button("go"),
+        )
         button.click(lambda: None, None, [texts[0], kept, texts[1], texts[2]])
         button.click(lambda: None, None, [texts[0], kept])
     many, few = demo.fns.values()
@@ -176,7 +192,9 @@ def test_an_output_that_is_left_as_it_is_is_not_built_anew(gradio, as_before, mo
 
     before, built = told(), []
     real = gradio.Textbox.__init__
-    monkeypatch.setattr(gradio.Textbox, "__init__", lambda *arguments, **options: (built.append(1), real(*arguments, **options))[1])
+    monkeypatch.setattr(
+        gradio.Textbox, "__init__", lambda *arguments, **options: (built.append(1), real(*arguments, **options))[1]
+    )
     assert told() == before and len(built) > 5, "gradio builds none anew any more: skips_for_nothing may go"
     patches.skips_for_nothing()
     patches.skips_for_nothing()
@@ -185,7 +203,8 @@ def test_an_output_that_is_left_as_it_is_is_not_built_anew(gradio, as_before, mo
 
 
 def test_no_page_has_a_copy_of_all_settings_of_all_components(gradio, as_before) -> None:
-    """no_links_to_states: a page's first event waited for one to be made, and each further event brought it up to date."""
+    """no_links_to_states: a page's first event waited for one to be made, and each further event brought it up to
+    date."""
     from gradio import blocks, queueing, routes
     from gradio.state_holder import SessionState
 
@@ -197,7 +216,11 @@ def test_no_page_has_a_copy_of_all_settings_of_all_components(gradio, as_before)
     def told() -> list[object]:
         state = SessionState(demo)
         asked = asyncio.run(demo.preprocess_data(fn, ["words"], state))
-        return [asked, asyncio.run(demo.postprocess_data(fn, [gradio.update(label="words"), "other"], state)), state[kept._id]]
+        return [
+            asked,
+            asyncio.run(demo.postprocess_data(fn, [gradio.update(label="words"), "other"], state)),
+            state[kept._id],
+        ]
 
     before = told()
     assert SessionState(demo).config_values, "gradio makes none any more: no_links_to_states may go"
@@ -224,7 +247,8 @@ def test_what_gradio_catches_of_a_handler_is_printed_by_a_name_that_we_replace(g
 
 
 def test_gradio_loads_without_writing_stubs_into_its_own_folder() -> None:
-    """_NoStubs: half of gradio's import time was .pyi files for 76 classes, written into site-packages at each start."""
+    """_NoStubs: half of gradio's import time was .pyi files for 76 classes, written into site-packages at each
+    start."""
     script = (
         "import webui, sys\n"
         "from webui.server.gradio import _NoStubs\n"
@@ -242,7 +266,9 @@ def test_no_statistics_are_made_after_every_event(gradio) -> None:
     """prepare: every queued event computed statistics over the last 10,000 of them."""
     from gradio import queueing
 
-    assert "GRADIO_ANALYTICS_CACHE_FREQUENCY" in inspect.getsource(queueing), "the variable has another name: see prepare"
+    assert "GRADIO_ANALYTICS_CACHE_FREQUENCY" in inspect.getsource(queueing), (
+        "the variable has another name: see prepare"
+    )
 
 
 def test_the_queue_is_not_looked_at_a_thousand_times_a_second(gradio) -> None:
@@ -257,21 +283,29 @@ def test_the_queue_is_not_looked_at_a_thousand_times_a_second(gradio) -> None:
     looks_less_often(demo)
     assert (demo._queue.sleep_when_free >= 0.01, demo._queue.progress_update_sleep_when_free) == (True, 0.1)
     source = inspect.getsource(queueing.Queue)
-    assert "asyncio.sleep(self.sleep_when_free)" in source and "asyncio.sleep(self.progress_update_sleep_when_free)" in source
+    assert (
+        "asyncio.sleep(self.sleep_when_free)" in source
+        and "asyncio.sleep(self.progress_update_sleep_when_free)" in source
+    )
 
 
 @pytest.mark.parametrize(
-    "proxy", [{"ALL_PROXY": "socks://127.0.0.1:9"}, {"ALL_PROXY": "socks5://127.0.0.1:9"}, {"HTTP_PROXY": "http://127.0.0.1:9"}]
+    "proxy",
+    [{"ALL_PROXY": "socks://127.0.0.1:9"}, {"ALL_PROXY": "socks5://127.0.0.1:9"}, {"HTTP_PROXY": "http://127.0.0.1:9"}],
 )
 def test_the_app_starts_where_a_proxy_is_set(proxy: dict[str, str]) -> None:
-    """without_proxy: gradio makes a client at its import, which refused SOCKS, and asks its own server at the launch, by the proxy."""
+    """without_proxy: gradio makes a client at its import, which refused SOCKS, and asks its own server at the launch,
+    by the proxy."""
     code = (
         "import os\nfrom webui.server.gradio import prepare, without_proxy\nprepare()\n"
         "with without_proxy():\n    import gradio as gr\n    with gr.Blocks() as demo: gr.HTML('one')\n"
         "    demo.launch(prevent_thread_lock=True, quiet=True, _frontend=False)\ndemo.close()\n"
-        "import core.hub\nfrom huggingface_hub.utils import get_session\nget_session()\nprint(os.environ.get('ALL_PROXY'))\n"
+        "import core.hub\nfrom huggingface_hub.utils import get_session\nget_session()\n"
+        "print(os.environ.get('ALL_PROXY'))\n"
     )
     clean = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
-    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, env=clean | proxy, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT, env=clean | proxy, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.split()[-1] == str("socks5://127.0.0.1:9" if "ALL_PROXY" in proxy else None)

@@ -42,7 +42,9 @@ def fail(error: Exception, cause: Exception | None = None) -> None:
         log.log.exception("it failed")
 
 
-def test_nothing_that_is_secret_reaches_the_file(file: Path, keeper: Doorkeeper, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_that_is_secret_reaches_the_file(
+    file: Path, keeper: Doorkeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_TOKEN", OWN_TOKEN)
     ticket = keeper.ticket("http://127.0.0.1:7860/").partition("key=")[2]
     secrets = (TOKEN, OWN_TOKEN, keeper.secret.word, keeper.inside, ticket, "abcdefgh12345")
@@ -56,7 +58,12 @@ def test_nothing_that_is_secret_reaches_the_file(file: Path, keeper: Doorkeeper,
 
 
 def test_what_somebody_typed_is_not_repeated_but_the_place_is(file: Path) -> None:
-    for error in (ValueError(PROMPT), KeyError(PROMPT), RuntimeError(PROMPT), UnicodeDecodeError("utf-8", b"\xff", 0, 1, PROMPT)):
+    for error in (
+        ValueError(PROMPT),
+        KeyError(PROMPT),
+        RuntimeError(PROMPT),
+        UnicodeDecodeError("utf-8", b"\xff", 0, 1, PROMPT),
+    ):
         fail(error, ValueError(PROMPT))
     said = file.read_text("utf-8")
     assert PROMPT not in said

@@ -61,7 +61,8 @@ def test_it_is_opened_elsewhere_and_nothing_of_it_stays(
     opened = packed.unpack(elsewhere, file)
     assert (
         opened.id == run.id
-        and (opened.adapter / "adapter_model.safetensors").read_bytes() == (run.adapter / "adapter_model.safetensors").read_bytes()
+        and (opened.adapter / "adapter_model.safetensors").read_bytes()
+        == (run.adapter / "adapter_model.safetensors").read_bytes()
     )
     assert any(elsewhere.datasets.iterdir()) == with_data
 

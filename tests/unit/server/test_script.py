@@ -1,4 +1,5 @@
-"""The two searches of gradio's script that are made quick (webui/server/script): found where they are, and the same in what they find."""
+"""The two searches of gradio's script that are made quick (webui/server/script): found where they are, and the same in
+what they find."""
 
 from __future__ import annotations
 
@@ -36,14 +37,17 @@ def gradios() -> str:
 
 def test_both_searches_are_where_gradio_had_them(gradios: str) -> None:
     found = [*script.SEARCH.finditer(gradios)]
-    assert len(found) == 1 and len(script.EVENTS.findall(gradios)) == 1, "gradio searches in another way: read script anew"
+    assert len(found) == 1 and len(script.EVENTS.findall(gradios)) == 1, (
+        "gradio searches in another way: read script anew"
+    )
     name = found[0][1]
     assert gradios.count(f"{name}(this.root,") == 6, "not of one tree alone any more: places are kept for one"
     assert not {"places", "attached"} & {*gradios.replace("=", " ").split()}, "the names are taken"
 
 
 def test_an_answer_that_was_cancelled_shows_nothing_more() -> None:
-    """Seen on a busy PC: a conversation that was opened during an answer was replaced by the answer's next piece (tests/browser/test_thinking)."""
+    """Seen on a busy PC: a conversation that was opened during an answer was replaced by the answer's next piece
+    (tests/browser/test_thinking)."""
     import gradio
 
     (file,) = Path(gradio.__file__).parent.glob("templates/frontend/assets/Blocks-*.js")
@@ -118,7 +122,10 @@ def test_an_event_that_waits_when_the_stream_of_answers_ends_is_heard_of_in_the_
     """Seen in a gate beside another: what was found in a data set never came, until something else was pressed."""
     import gradio
 
-    files = {file.name: file.read_text("utf-8") for file in Path(gradio.__file__).parent.glob("templates/frontend/assets/*.js")}
+    files = {
+        file.name: file.read_text("utf-8")
+        for file in Path(gradio.__file__).parent.glob("templates/frontend/assets/*.js")
+    }
     [client] = [text for text in files.values() if script.CLOSED.search(text)]
     assert [name for name in files if script.NAME.fullmatch(name) and files[name] == client], "it is served as it is"
     assert len(script.CLOSED.findall(client)) == 1, "gradio ends its stream in another way: read script anew"
@@ -126,9 +133,13 @@ def test_an_event_that_waits_when_the_stream_of_answers_ends_is_heard_of_in_the_
     def streams(text: str) -> object:
         """How many were opened after an end with nothing waiting, after one with something, and after the next."""
         found = re.search(
-            r"async function \w+\(\)(\{let\{event_callbacks:.*?\})(?=function \w+\(\w+,\w+\)\{\w+&&\(\w+\.open=!1)", text, re.DOTALL
+            r"async function \w+\(\)(\{let\{event_callbacks:.*?\})(?=function \w+\(\w+,\w+\)\{\w+&&\(\w+\.open=!1)",
+            text,
+            re.DOTALL,
         )
-        code = STREAM.replace("CODE", "async function()" + found[1].replace("\\", "\\\\").replace("`", "\\`").replace("${", "\\${"))
+        code = STREAM.replace(
+            "CODE", "async function()" + found[1].replace("\\", "\\\\").replace("`", "\\`").replace("${", "\\${")
+        )
         done = subprocess.run([compute_driver_executable()[0], "-e", code], capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr[-2000:]
         return json.loads(done.stdout)

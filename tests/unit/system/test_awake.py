@@ -45,7 +45,9 @@ def test_windows_is_asked_by_one_thread_that_takes_it_back_itself(monkeypatch: p
         calls.append((flags, threading.get_ident()))
         return FREE
 
-    monkeypatch.setattr(ctypes, "windll", SimpleNamespace(kernel32=SimpleNamespace(SetThreadExecutionState=state)), raising=False)
+    monkeypatch.setattr(
+        ctypes, "windll", SimpleNamespace(kernel32=SimpleNamespace(SetThreadExecutionState=state)), raising=False
+    )
     said = Said()
     with KeepAwake(lambda: True, said.append, lambda: awake.hold("Windows"), 0.01):
         wait_until(lambda: said)
@@ -72,10 +74,13 @@ def test_a_killed_process_leaves_the_pc_to_sleep(tmp_path: Path, monkeypatch: py
     program = Program("systemd-inhibit", HOLDS, tmp_path, monkeypatch)
     work = (
         "import sys; from core.system.awake import KeepAwake, hold\n"
-        "with KeepAwake(lambda: True, lambda said: print(said.key, flush=True), lambda: hold('Linux')): sys.stdin.read()"
+        "with KeepAwake(lambda: True, lambda said: print(said.key, flush=True), lambda: hold('Linux')): "
+        "sys.stdin.read()"
     )
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-c", work], cwd=PROJECT, env=worker_environment(), text=True, **pipes) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", work], cwd=PROJECT, env=worker_environment(), text=True, **pipes
+    ) as process:
         assert process.stdout.readline() == "awake.held\n" and program.runs
         process.kill()
         process.wait()
@@ -96,7 +101,11 @@ def test_a_refusal_is_said_without_the_systems_english_keeps_it_and_is_not_asked
     program, said, looks = Program("systemd-inhibit", REFUSES, tmp_path, monkeypatch), Said(), []
     with KeepAwake(lambda: looks.append(1) or True, said.append, lambda: awake.hold("Linux"), 0.01):
         wait_until(lambda: len(looks) > 4)
-    assert said.keys == ["refused"] and "Access denied" in said[0].params["reason"] and "Access" not in said[0].render("zh")
+    assert (
+        said.keys == ["refused"]
+        and "Access denied" in said[0].params["reason"]
+        and "Access" not in said[0].render("zh")
+    )
     assert program.asked == ["again", "again"], "once for each way"
 
 
@@ -127,7 +136,8 @@ def test_a_battery_that_runs_low_and_the_setting_let_it_sleep(monkeypatch: pytes
     monkeypatch.setattr(psutil, "sensors_battery", lambda: told[0], raising=False)
     with KeepAwake(lambda: wanted[0], said.append, ask, 0.01):
         for battery, wish, key in (
-            (Told(90, 9, False), True, "held"), (Told(12.4, 9, False), True, "battery"), (Told(12.4, 9, True), True, "held"),
+            (Told(90, 9, False), True, "held"), (Told(12.4, 9, False), True, "battery"), (Told(12.4, 9, True), True,
+                "held"),
             (Told(80, 9, True), False, "unwanted"), (Told(80, 9, True), True, "held"),
         ):  # fmt: skip
             told[0], wanted[0] = battery, wish

@@ -19,7 +19,8 @@ from core.system import processes
 from core.workspace.folder import Workspace
 from tests.kit.source import tree_of
 
-# Runs a module as a program; at the import of torch, and of transformers and numpy before it, it looks at descriptor 0 and ends.
+# Runs a module as a program; at the import of torch, and of transformers and numpy before it, it looks at descriptor 0
+# and ends.
 LOOK = """
 import importlib.abc, os, runpy, stat, sys
 
@@ -39,7 +40,8 @@ os._exit(8)
 def first_heavy_import(arguments: list[str], said: dict) -> int:
     """0: descriptor 0 was the null device then; 9: it was something else; 8: there was none."""
     process = subprocess.Popen(
-        [sys.executable, "-c", LOOK, *arguments], cwd=PROJECT, env=processes.worker_environment(), stdin=subprocess.PIPE,
+        [sys.executable, "-c", LOOK, *arguments], cwd=PROJECT, env=processes.worker_environment(),
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     process.stdin.write(json.dumps(said).encode() + b"\n")
@@ -51,8 +53,11 @@ def first_heavy_import(arguments: list[str], said: dict) -> int:
         process.communicate()
 
 
-def test_the_chat_worker_leaves_no_pipe_as_stdin_when_torch_is_imported(make_workspace: Callable[[], Workspace]) -> None:
-    """On Windows that import never ends: it asks for the handle that the listening thread reads from (numpy issue 24290)."""
+def test_the_chat_worker_leaves_no_pipe_as_stdin_when_torch_is_imported(
+    make_workspace: Callable[[], Workspace],
+) -> None:
+    """On Windows that import never ends: it asks for the handle that the listening thread reads from (numpy issue
+    24290)."""
     doing = msg("lease.somebody").model_dump()
     load = {
         "command": "load",
@@ -92,7 +97,9 @@ def test_the_look_at_stdin_can_fail() -> None:
 
 def test_no_worker_reads_stdin_by_its_name() -> None:
     """It would hold the handle that libraries ask for; `core.system.lines` gives it a source of its own."""
-    workers = sorted([*(PROJECT / "core").rglob("*worker.py"), *(PROJECT / "core" / "export" / "llamacpp").glob("*.py")])
+    workers = sorted(
+        [*(PROJECT / "core").rglob("*worker.py"), *(PROJECT / "core" / "export" / "llamacpp").glob("*.py")]
+    )
     assert len(workers) > 15
     assert [file.name for file in workers if "sys.stdin" in file.read_text("utf-8")] == []
 
@@ -152,15 +159,16 @@ def test_the_allocator_of_a_card_copes_with_ever_new_lengths(
 
 @pytest.mark.parametrize("name", processes.ALLOCATOR_NAMES)
 def test_a_persons_own_setting_of_the_allocator_stays(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch reads PYTORCH_CUDA_ALLOC_CONF first, and would then not look at ours; an older name is a setting all the same."""
+    """torch reads PYTORCH_CUDA_ALLOC_CONF first, and would then not look at ours; an older name is a setting all the
+    same."""
     for other in processes.ALLOCATOR_NAMES:
         monkeypatch.delenv(other, raising=False)
     monkeypatch.setattr(processes, "driver_system", lambda: "Linux")
     monkeypatch.setenv(name, "max_split_size_mb:128")
     found = processes.worker_environment()
-    assert {other: found.get(other) for other in processes.ALLOCATOR_NAMES} == dict.fromkeys(processes.ALLOCATOR_NAMES) | {
-        name: "max_split_size_mb:128"
-    }
+    assert {other: found.get(other) for other in processes.ALLOCATOR_NAMES} == dict.fromkeys(
+        processes.ALLOCATOR_NAMES
+    ) | {name: "max_split_size_mb:128"}
 
 
 # Makes the starter model without its download, as a first run does, and ends at the import of torch.
@@ -182,10 +190,13 @@ runpy.run_module("core.training.worker", run_name="__main__")
 
 
 def test_a_first_run_loads_pyarrow_before_torch(workspace: Workspace) -> None:
-    """On some Windows PCs a process that loads it after torch ends with 0xC0000005 (minimind issue 771): the newcomer's first run."""
+    """On some Windows PCs a process that loads it after torch ends with 0xC0000005 (minimind issue 771): the newcomer's
+    first run."""
     run = Runs(workspace).create(
         plan.resolve(Recipe.parse({"data": {"source": "sample:pirate_answers"}}), "first", False), "command"
     )
     command = [sys.executable, "-c", FIRST_RUN, "--workspace", str(workspace.root), run.id]
-    done = subprocess.run(command, cwd=PROJECT, env=processes.worker_environment(), capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        command, cwd=PROJECT, env=processes.worker_environment(), capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr[-2000:] + run.log_tail()

@@ -1,4 +1,5 @@
-"""Which card is meant: hidden ones, ones without code, and what a process is started with. Cards are made by hand here."""
+"""Which card is meant: hidden ones, ones without code, and what a process is started with. Cards are made by hand
+here."""
 
 from __future__ import annotations
 
@@ -24,7 +25,9 @@ CUDA_13 = TorchBuild(version="2.15.0", cuda="13.2")  # as PyPI has it for Linux
 
 def card(index: int, free: float = 8, capability: tuple[int, int] | None = (8, 9), **more: object) -> Card:
     name = f"card {index}"
-    return Card(index=index, name=name, uuid=f"GPU-{index}abc", free_bytes=int(free * GIB), capability=capability, **more)
+    return Card(
+        index=index, name=name, uuid=f"GPU-{index}abc", free_bytes=int(free * GIB), capability=capability, **more
+    )
 
 
 TWO = Nvidia(driver="580", cards=(card(0), card(1, free=10)))
@@ -38,7 +41,8 @@ def left_out(nvidia: Nvidia) -> list[str | None]:
     ("visible", "seen"),
     [
         (None, [0, 1]), ("0,1", [0, 1]), ("1", [1]), (" 1 , 0", [0, 1]), ("GPU-1", [1]), ("GPU-0abc", [0]),
-        ("", []), ("-1", []), ("NoDevFiles", []), ("7", []), ("0,7,1", [0]), ("GPU-", [0, 1]), ("MIG-3", []), ("0,0", []),
+        ("", []), ("-1", []), ("NoDevFiles", []), ("7", []), ("0,7,1", [0]), ("GPU-", [0, 1]), ("MIG-3", []), ("0,0",
+            []),
     ],
 )  # fmt: skip
 def test_cards_that_the_environment_hides_are_not_planned_for(visible: str | None, seen: list[int]):
@@ -64,10 +68,13 @@ def test_a_card_without_code_is_skipped_however_large_it_is():
 
 @pytest.mark.parametrize(
     ("cuda", "has", "lacks"),
-    [("12.1", (6, 1), (12, 0)), ("12.6", (6, 1), (12, 0)), ("12.8", (12, 0), (6, 1)), ("12.9", (12, 0), (6, 1)), ("13.0", (7, 5), (6, 1)),
+    [("12.1", (6, 1), (12, 0)), ("12.6", (6, 1), (12, 0)), ("12.8", (12, 0), (6, 1)), ("12.9", (12, 0), (6, 1)),
+        ("13.0", (7, 5), (6, 1)),
      ("13.2", (7, 5), (6, 1)), ("13.9", (12, 0), (7, 0))],
 )  # fmt: skip
-def test_a_minor_version_of_cuda_that_the_table_lacks_counts_as_the_nearest_of_its_major(cuda: str, has: tuple, lacks: tuple):
+def test_a_minor_version_of_cuda_that_the_table_lacks_counts_as_the_nearest_of_its_major(
+    cuda: str, has: tuple, lacks: tuple
+):
     """PyPI's torch 2.15.0, built for CUDA 13.2, was taken to have code for every card: a GTX 10xx counted as usable."""
     assert TorchBuild(cuda=cuda).has_kernels(has) and not TorchBuild(cuda=cuda).has_kernels(lacks)
 
@@ -76,7 +83,9 @@ def test_a_minor_version_of_cuda_that_the_table_lacks_counts_as_the_nearest_of_i
 def test_a_card_that_bitsandbytes_has_no_code_for_is_left_out_with_both_numbers(language: str):
     """A GTX 970: torch for CUDA 12.6 has code for it, and QLoRA's first kernel ended the worker without an error."""
     for build in (None, TorchBuild(cuda="12.6")):
-        old, least = devices.judged(Nvidia(cards=(card(0, capability=(5, 2)), card(1, capability=(6, 0)))), None, build).cards
+        old, least = devices.judged(
+            Nvidia(cards=(card(0, capability=(5, 2)), card(1, capability=(6, 0)))), None, build
+        ).cards
         assert (old.left_out, least.left_out) == ("too_old", None)
         said = devices.why_left_out(old).render(language)
         assert "5.2" in said and "6.0" in said and "bitsandbytes" in said
@@ -90,7 +99,8 @@ def test_launch_and_core_agree_on_the_code_of_a_build():
 
 
 def architectures(library: bytes) -> set[tuple[int, int]]:
-    """Compute capabilities of the machine code in a CUDA library: entries of kind 2 of its fat binaries (fatbinary.h)."""
+    """Compute capabilities of the machine code in a CUDA library: entries of kind 2 of its fat binaries
+    (fatbinary.h)."""
     found, at = set(), 0
     while (at := library.find(b"\x50\xed\x55\xba", at)) >= 0:
         header, size = struct.unpack_from("<HQ", library, at + 6)
@@ -118,10 +128,16 @@ def test_bitsandbytes_has_code_for_every_card_that_is_used(cuda: tuple[int, int]
 
 def test_how_torch_was_built_is_read_without_importing_it():
     """PyPI's torch for Windows calls itself 2.15.0 in its metadata, and was built for the processor alone."""
-    windows = "from typing import Optional\n\n__version__ = '2.15.0'\ndebug = False\ncuda: Optional[str] = None\nhip: Optional[str] = None\n"
+    windows = (
+        "from typing import Optional\n\n__version__ = '2.15.0'\ndebug = False\ncuda: Optional[str] = None\nhip: "
+        "Optional[str] = None\n"
+    )
     assert devices.read_build(windows) == TorchBuild(version="2.15.0") and not devices.read_build(windows).knows_cards
     older = "__version__ = '2.9.1+cu128'\ncuda = '12.8'\nhip = None\n"
-    assert devices.read_build(older) == TorchBuild(version="2.9.1+cu128", cuda="12.8") and devices.read_build(older).knows_cards
+    assert (
+        devices.read_build(older) == TorchBuild(version="2.9.1+cu128", cuda="12.8")
+        and devices.read_build(older).knows_cards
+    )
     assert devices.read_build("__version__ = '2.9'\nhip: Optional[str] = '7.2'\n").knows_cards
 
 
@@ -162,7 +178,9 @@ def test_why_a_card_is_not_used_is_said_beside_it(language: str, monkeypatch: py
     monkeypatch.setenv(VISIBLE, "GPU-1abc")
     monkeypatch.setattr(devices, "torch_build", lambda: CUDA_13)
     old = Nvidia(cards=(card(0), card(1, capability=(6, 1))))
-    shown = hardware.details(Machine(system="Linux", nvidia=devices.judged(old, "GPU-1abc", CUDA_13)), Wording(language))
+    shown = hardware.details(
+        Machine(system="Linux", nvidia=devices.judged(old, "GPU-1abc", CUDA_13)), Wording(language)
+    )
     assert "GPU-1abc" in shown and "2.15.0" in shown and "6.1" in shown
 
 

@@ -25,7 +25,9 @@ RTX = gpu.Card(index=0, name="RTX 4070", total_bytes=12 * 2**30, free_bytes=11 *
 TURING = gpu.Card(index=1, name="RTX 2060", total_bytes=6 * 2**30, free_bytes=5 * 2**30, capability=(7, 5))
 MAXWELL = gpu.Card(index=0, name="GTX 970", total_bytes=4 * 2**30, free_bytes=4 * 2**30, capability=(5, 2))
 GTX = gpu.Card(index=0, name="GTX 1080", total_bytes=8 * 2**30, free_bytes=8 * 2**30, capability=(6, 1))
-CUDA_13 = checkup.Torch(version="2.13.0", cuda="13.0", sees_card=True, arches=("sm_75", "sm_80", "sm_86", "sm_90", "sm_120"))
+CUDA_13 = checkup.Torch(
+    version="2.13.0", cuda="13.0", sees_card=True, arches=("sm_75", "sm_80", "sm_86", "sm_90", "sm_120")
+)
 CPU = checkup.Torch(version="2.13.0+cpu")
 AROUND = Surroundings(
     program="/home/me/garage",
@@ -95,7 +97,10 @@ NO_CARD = {"torch": CPU, "nvidia": gpu.Nvidia(error="NVML Shared Library Not Fou
         around(cannot_keep_awake=msg("awake.no_program", program="systemd-inhibit"), keeps_awake=False),
         {"torch": CUDA_13.model_copy(update={"flash": True})},
         {"torch": CUDA_13.model_copy(update={"flash": False})},
-        {"torch": CUDA_13.model_copy(update={"flash": True}), "nvidia": gpu.Nvidia(driver="580.65.06", cards=(TURING,))},
+        {
+            "torch": CUDA_13.model_copy(update={"flash": True}),
+            "nvidia": gpu.Nvidia(driver="580.65.06", cards=(TURING,)),
+        },
         {"nvidia": gpu.Nvidia(driver="580.65.06", cards=(RTX, TURING))},
         {"nvidia": gpu.Nvidia(driver="580.65.06", cards=(MAXWELL,)), "torch": CPU},
         {"nvidia": gpu.Nvidia(driver="580.65.06", cards=(MAXWELL, RTX))},
@@ -132,7 +137,9 @@ def test_of_two_cards_it_is_said_how_both_are_used():
     """It said that cards are used one at a time, when a run could train on several."""
     found = {
         finding.name: finding.found
-        for finding in checkup.examine(WELL.model_copy(update={"nvidia": gpu.Nvidia(driver="580.65.06", cards=(RTX, TURING))}))
+        for finding in checkup.examine(
+            WELL.model_copy(update={"nvidia": gpu.Nvidia(driver="580.65.06", cards=(RTX, TURING))})
+        )
     }
     assert "cards" not in {finding.name for finding in checkup.examine(WELL)}
     assert all("train.ranks" in found["cards"].render(language) for language in ("en", "zh", "de"))
@@ -164,11 +171,20 @@ FAULTS = {
         "no_kernels",
         "repair_fix",
     ),
-    "torch blind": ({"torch": CUDA_13.model_copy(update={"sees_card": False})}, "torch", "torch_blind", "torch_blind_fix"),
+    "torch blind": (
+        {"torch": CUDA_13.model_copy(update={"sees_card": False})},
+        "torch",
+        "torch_blind",
+        "torch_blind_fix",
+    ),
     "driver without a card": ({"nvidia": gpu.Nvidia(driver="580.65.06")}, "gpu", "no_cards", "no_cards_fix"),
     "bitsandbytes missing": ({"bitsandbytes": None}, "bitsandbytes", "no_bitsandbytes", "repair_fix"),
     "bitsandbytes without CUDA": (
-        {"torch": CUDA_13.model_copy(update={"bitsandbytes_on_cpu": "libcudart.so.13: cannot open shared object file"})},
+        {
+            "torch": CUDA_13.model_copy(
+                update={"bitsandbytes_on_cpu": "libcudart.so.13: cannot open shared object file"}
+            )
+        },
         "bitsandbytes",
         "bitsandbytes_on_cpu",
         "repair_fix",
@@ -179,14 +195,24 @@ FAULTS = {
         "bitsandbytes_error",
         "repair_fix",
     ),
-    "workspace read-only": (around(writable_error="Read-only file system"), "workspace", "not_writable", "workspace_fix"),
+    "workspace read-only": (
+        around(writable_error="Read-only file system"),
+        "workspace",
+        "not_writable",
+        "workspace_fix",
+    ),
     "little disk": (around(free_bytes=int(3e9)), "disk", "disk", "disk_fix"),
     "port taken": (around(port_free=False), "port", "port_taken", "port_fix"),
     "a folder too long": (windows(program="C:\\" + "x" * 96), "path", "path_long", "path_fix"),
     "a workspace too long": (windows(workspace="D:\\" + "x" * 106), "path", "path_long", "workspace_path_fix"),
     "no runtime": (windows(runtime=()), "runtime", "runtime_missing", "runtime_fix"),
     "runtime of Windows 11's first": (windows(runtime=(14, 36, 32532, 0)), "runtime", "runtime_old", "runtime_fix"),
-    "little disk for temporary files": (windows(temporary_free_bytes=int(1e9)), "temporary", "temporary", "temporary_fix"),
+    "little disk for temporary files": (
+        windows(temporary_free_bytes=int(1e9)),
+        "temporary",
+        "temporary",
+        "temporary_fix",
+    ),
     "little disk for the models": (windows(models_free_bytes=int(1e9)), "models", "models_disk", "models_disk_fix"),
     "program in OneDrive": (
         windows(program="c:\\users\\ME\\onedrive\\Desktop\\lora-garage"),
@@ -194,7 +220,12 @@ FAULTS = {
         "synced",
         "synced_program_fix",
     ),
-    "workspace in OneDrive": (windows(workspace="C:\\Users\\me\\OneDrive"), "onedrive", "synced", "synced_workspace_fix"),
+    "workspace in OneDrive": (
+        windows(workspace="C:\\Users\\me\\OneDrive"),
+        "onedrive",
+        "synced",
+        "synced_workspace_fix",
+    ),
     "no page file": (windows(page_file=PageFile(0)), "page_file", "page_file_limited", "page_file_fix"),
     "a small page file": (windows(page_file=PageFile(8 << 10)), "page_file", "page_file_limited", "page_file_fix"),
     "sleep, and nobody holds it back": (windows(keeps_awake=False), "sleep", "sleep_after", "sleep_fix"),
@@ -258,11 +289,13 @@ def test_sentences_are_the_same_in_both_languages():
     keys = [{key for key in catalogue.keys(language) if key.startswith("doctor.")} for language in ("en", "zh")]
     assert keys[0] == keys[1]
     for key in keys[0]:
-        fields = [{name for _, name, _, _ in string.Formatter().parse(catalogue.raw(key, x)) if name} for x in ("en", "zh")]
+        fields = [
+            {name for _, name, _, _ in string.Formatter().parse(catalogue.raw(key, x)) if name} for x in ("en", "zh")
+        ]
         assert fields[0] == fields[1], key
 
 
-# ---- looking ------------------------------------------------------------------------------------------------------------
+# ---- looking -------------------------------------------------------------------------------------
 
 
 def test_a_torch_that_crashes_hangs_or_babbles_is_a_finding():
@@ -281,7 +314,9 @@ torch._C._cuda_getCurrentRawStream = lambda card: 0
 
 
 @pytest.mark.parametrize(
-    ("cards", "reason"), [(1, "libcublas.so"), (0, "for the CPU")], ids=["its library cannot be loaded", "it took that of the CPU"]
+    ("cards", "reason"),
+    [(1, "libcublas.so"), (0, "for the CPU")],
+    ids=["its library cannot be loaded", "it took that of the CPU"],
 )
 def test_a_bitsandbytes_that_was_loaded_without_its_library_for_the_card_is_a_finding(cards: int, reason: str):
     """Its import succeeds all the same, and the doctor called that fine; the first product raises."""
@@ -290,7 +325,8 @@ def test_a_bitsandbytes_that_was_loaded_without_its_library_for_the_card_is_a_fi
 
 
 def test_torch_has_as_long_to_load_as_at_an_install():
-    """Two minutes once, after which the doctor called for --repair of a torch that a scanner or a busy disk only kept waiting."""
+    """Two minutes once, after which the doctor called for --repair of a torch that a scanner or a busy disk only kept
+    waiting."""
     assert checkup.TORCH_S == running.CHECK_S
 
 
@@ -338,7 +374,12 @@ def test_a_folder_beside_onedrive_is_not_in_it():
 def test_this_pc_is_looked_at_and_nothing_is_left_behind(tmp_path: Path, system: str, monkeypatch: pytest.MonkeyPatch):
     """Windows' own answers are played in test_windows; here, that they are asked for, and there alone."""
     asked, released = [], []
-    for name, answer in (("long_paths", True), ("runtime_version", (14, 44)), ("page_file", PageFile(0)), ("sleep_after", None)):
+    for name, answer in (
+        ("long_paths", True),
+        ("runtime_version", (14, 44)),
+        ("page_file", PageFile(0)),
+        ("sleep_after", None),
+    ):
         monkeypatch.setattr(surroundings.windows, name, lambda name=name, answer=answer: asked.append(name) or answer)
     monkeypatch.setattr(surroundings.platform, "system", lambda: system)
     monkeypatch.setattr(awake, "hold", lambda: lambda: released.append(True))
@@ -351,7 +392,8 @@ def test_this_pc_is_looked_at_and_nothing_is_left_behind(tmp_path: Path, system:
 
 
 def test_the_models_of_the_hub_are_looked_for_on_their_own_drive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A workspace on a large drive was said to have room, while each model came to the small one of the person's folder."""
+    """A workspace on a large drive was said to have room, while each model came to the small one of the person's
+    folder."""
     monkeypatch.setattr(surroundings.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     assert surroundings.gather(tmp_path, tmp_path / "log", 7860, keeps_awake=False).models is None
     monkeypatch.setattr(surroundings, "_drive", lambda folder: folder == tmp_path / "hub")
@@ -363,11 +405,12 @@ def test_all_requirements_are_met_here():
     assert checkup.missing_requirements() == ()
 
 
-# ---- cards --------------------------------------------------------------------------------------------------------------
+# ---- cards ---------------------------------------------------------------------------------------
 
 
 class FakeNvml:
-    """pynvml with one card; refusing names raises for these calls, like an old driver or a card that fell off the bus."""
+    """pynvml with one card; refusing names raises for these calls, like an old driver or a card that fell off the
+    bus."""
 
     class NVMLError(Exception): ...
 
@@ -409,7 +452,9 @@ def test_no_driver_is_a_fact_and_no_error():
     assert gpu.probe(FakeNvml("nvmlInit")) == gpu.Nvidia(error="Not Supported")
 
 
-def test_doctor_says_which_version_it_is_of(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
+def test_doctor_says_which_version_it_is_of(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
     monkeypatch.setattr(checkup, "gather", lambda root, log, port, keeps_awake: WELL)
     assert main(["doctor", "--workspace", str(tmp_path)]) == 0
     assert capsys.readouterr().out.startswith(f"LoRA Garage {__version__}\n")

@@ -1,4 +1,5 @@
-"""Memory that a process frees and wants again is not asked of the system twice (glibc), counted by the faults of its pages."""
+"""Memory that a process frees and wants again is not asked of the system twice (glibc), counted by the faults of its
+pages."""
 
 from __future__ import annotations
 
@@ -33,7 +34,9 @@ print(faults() - before)
 def test_what_is_freed_between_two_steps_costs_no_page_again() -> None:
     found = {
         how: int(
-            subprocess.run([sys.executable, "-c", ROUNDS, how], capture_output=True, text=True, check=True, timeout=120).stdout
+            subprocess.run(
+                [sys.executable, "-c", ROUNDS, how], capture_output=True, text=True, check=True, timeout=120
+            ).stdout
         )
         for how in ("keeps", "returns")
     }
@@ -72,7 +75,12 @@ def test_products_of_lengths_that_never_come_again_are_not_kept_without_end() ->
     kept = {
         how: int(
             subprocess.run(
-                [sys.executable, "-c", LENGTHS], capture_output=True, text=True, check=True, timeout=120, env=environment
+                [sys.executable, "-c", LENGTHS],
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=120,
+                env=environment,
             ).stdout
         )
         for how, environment in environments.items()

@@ -32,7 +32,8 @@ monitor = machine.Monitor(interval_s=0.01)
 for line in sys.stdin:
     if line == "watch\\n":
         monitor.start()
-    print(gpu.probe().model_dump_json() if line == "probe\\n" else monitor.newest().nvidia.model_dump_json(), flush=True)
+    nvidia = gpu.probe() if line == "probe\\n" else monitor.newest().nvidia
+    print(nvidia.model_dump_json(), flush=True)
 """
 
 
@@ -43,7 +44,9 @@ class Child:
         self.file = nvml.write(folder / "cards.txt", nvml.NO_CARD)
         environment = os.environ | nvml.environment(nvml.compile(folder), self.file) | {"PYTHONPATH": str(PROJECT)}
         pipe = subprocess.PIPE
-        self.process = subprocess.Popen([sys.executable, "-c", CHILD], stdin=pipe, stdout=pipe, text=True, env=environment)
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", CHILD], stdin=pipe, stdout=pipe, text=True, env=environment
+        )
 
     def ask(self, word: str, scenario: nvml.Scenario | None = None) -> Nvidia:
         if scenario is not None:
@@ -68,17 +71,25 @@ def child(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
 def machine(*cards: Card, **facts: object) -> Machine:
     ram = {"ram_total_bytes": 24 * GIB, "ram_free_bytes": 18 * GIB}
     return Machine(
-        **{"system": "Linux", "cpu": "A processor", "cores": 2, **ram, "nvidia": Nvidia(driver="580", cards=cards)} | facts
+        **{"system": "Linux", "cpu": "A processor", "cores": 2, **ram, "nvidia": Nvidia(driver="580", cards=cards)}
+        | facts
     )
 
 
-# ---- what NVML says ---------------------------------------------------------------------------------------------------
+# ---- what NVML says ------------------------------------------------------------------------------
 
 
 def test_everything_a_card_tells_is_read(child: Child):
-    found = child.probe({**nvml.EIGHT_GB, "0.graphics": f"{os.getpid()}:100 4194303:-", "0.compute": f"{os.getpid()}:514"})
+    found = child.probe(
+        {**nvml.EIGHT_GB, "0.graphics": f"{os.getpid()}:100 4194303:-", "0.compute": f"{os.getpid()}:514"}
+    )
     (card,) = found.cards
-    assert (found.driver, found.error, card.name, card.capability) == ("580.65.06", None, "NVIDIA GeForce RTX 4060", (8, 9))
+    assert (found.driver, found.error, card.name, card.capability) == (
+        "580.65.06",
+        None,
+        "NVIDIA GeForce RTX 4060",
+        (8, 9),
+    )
     assert card.uuid == "GPU-00000000-0000-0000-0000-000000000000"
     assert (card.total_bytes, card.used_bytes, card.free_bytes) == (8188 * MIB, 614 * MIB, (8188 - 614) * MIB)
     assert (card.utilization_percent, card.temperature_c, card.power_w, card.power_limit_w) == (7, 41, 23.45, 115.0)
@@ -102,7 +113,9 @@ def test_everything_a_card_tells_is_read(child: Child):
     ],
     ids=lambda names: "+".join(names),
 )
-def test_what_a_card_does_not_tell_is_unknown_and_the_rest_stays(child: Child, keys: list[str], fields: list[str], code: str):
+def test_what_a_card_does_not_tell_is_unknown_and_the_rest_stays(
+    child: Child, keys: list[str], fields: list[str], code: str
+):
     (whole,) = child.probe(nvml.EIGHT_GB).cards
     (card,) = child.probe({**nvml.EIGHT_GB, **{f"0.{key}": code for key in keys}}).cards
     assert card == whole.model_copy(update=dict.fromkeys(fields))
@@ -196,7 +209,8 @@ class Looks:
     def __call__(self) -> Machine:
         self.count += 1
         return machine(
-            Card(index=0, name=f"seen {self.count}", uuid="GPU-1", total_bytes=8 * GIB, free_bytes=7 * GIB), cpu="looked"
+            Card(index=0, name=f"seen {self.count}", uuid="GPU-1", total_bytes=8 * GIB, free_bytes=7 * GIB),
+            cpu="looked",
         )
 
     def monitor(self, **settings: float) -> Monitor:
@@ -234,7 +248,9 @@ def test_a_driver_that_hangs_is_waited_for_once():
     """A look at the form asks ten times, and waited a second each time."""
     looks, answers = Looks(), threading.Event()
     monitor = Monitor(
-        look=lambda: looks() if looks.count == 0 or answers.wait(60) else looks(), is_asleep=lambda: False, steady=lambda: looks.now
+        look=lambda: looks() if looks.count == 0 or answers.wait(60) else looks(),
+        is_asleep=lambda: False,
+        steady=lambda: looks.now,
     )
     monitor._patience_s = 0.01
     monitor.start()
@@ -265,7 +281,9 @@ def test_a_driver_that_was_waited_for_in_vain_is_asked_again_by_who_looks_next()
         return looks()
 
     hour = 3600.0
-    monitor = Monitor(look=look, is_asleep=lambda: False, steady=lambda: looks.now, interval_s=hour, idle_s=hour, patience_s=0)
+    monitor = Monitor(
+        look=look, is_asleep=lambda: False, steady=lambda: looks.now, interval_s=hour, idle_s=hour, patience_s=0
+    )
     monitor.start()
     wait_until(lambda: monitor._newest, 5)
     for looks.now in (3 * hour, 6 * hour):
@@ -299,7 +317,7 @@ def test_whether_a_card_sleeps_is_asked_of_linux(tmp_path: Path, states: list[st
     assert gpu.is_asleep(tmp_path) is expected and not gpu.is_asleep(tmp_path / "none")
 
 
-# ---- what a plan may use ----------------------------------------------------------------------------------------------
+# ---- what a plan may use -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -323,7 +341,10 @@ def test_a_lost_card_is_not_used_and_one_that_tells_nothing_only_where_there_is_
     full, mute = Card(index=0, name="full", total_bytes=8 * GIB, free_bytes=0), Card(index=1, name="mute")
     lost = Card(index=2, name="lost", total_bytes=24 * GIB, lost=True)
     assert budget.of_machine(machine(lost, mute, full)).name == "full"
-    assert (budget.of_machine(machine(lost, mute)).name, budget.of_machine(machine(lost, mute)).free_gib) == ("mute", None)
+    assert (budget.of_machine(machine(lost, mute)).name, budget.of_machine(machine(lost, mute)).free_gib) == (
+        "mute",
+        None,
+    )
     processor = budget.of_machine(machine(lost))
     assert (processor.kind, processor.name, processor.free_gib, processor.sold_gb) == ("cpu", "A processor", 18.0, None)
     assert budget.of_machine(machine(ram_free_bytes=None)).free_gib is None
@@ -342,7 +363,7 @@ def test_a_size_that_no_card_has_is_refused_with_what_was_given(size: object):
     assert str(size) in refusal.value.message.render("zh")
 
 
-# ---- what the page says -----------------------------------------------------------------------------------------------
+# ---- what the page says --------------------------------------------------------------------------
 
 
 def test_the_header_says_what_a_run_would_use(child: Child):

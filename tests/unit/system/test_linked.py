@@ -1,4 +1,5 @@
-"""Lines between two PCs: only for who knows the secret, unaltered or not at all, and a silent end is noticed. On this PC's own address."""
+"""Lines between two PCs: only for who knows the secret, unaltered or not at all, and a silent end is noticed. On this
+PC's own address."""
 
 from __future__ import annotations
 
@@ -50,7 +51,11 @@ def test_who_knows_the_secret_is_let_in_however_it_was_typed_and_both_hear_each_
     other.say(hello=1)
     main.say(**large)
     main.say(then="last")
-    assert (at_main.get(timeout=10), at_other.get(timeout=10), at_other.get(timeout=10)) == ({"hello": 1}, large, {"then": "last"})
+    assert (at_main.get(timeout=10), at_other.get(timeout=10), at_other.get(timeout=10)) == (
+        {"hello": 1},
+        large,
+        {"then": "last"},
+    )
     main.end(over=True)
     assert at_other.get(timeout=10) == {"over": True} and at_other.get(timeout=10) == "closed"
 
@@ -79,9 +84,15 @@ class Unhurried:
 
 
 def test_nobody_waits_at_a_door_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who still waits at the door of before would meet who comes to the next, whose listener may have the same number, and turn them
+    """Who still waits at the door of before would meet who comes to the next, whose listener may have the same number,
+    and turn them
     away. No second decides: the thread leaves accept when close waits for it, which it does without end here."""
-    make, join, awaited, before = socket.create_server, threading.Thread.join, threading.Event(), set(threading.enumerate())
+    make, join, awaited, before = (
+        socket.create_server,
+        threading.Thread.join,
+        threading.Event(),
+        set(threading.enumerate()),
+    )
     monkeypatch.setattr(socket, "create_server", lambda *rest, **options: Unhurried(make(*rest, **options), awaited))
 
     def waited_for(thread: threading.Thread, timeout: float | None = None) -> None:
@@ -134,7 +145,9 @@ def test_neither_the_secret_nor_its_key_is_on_the_wire_and_no_greeting_is_good_t
     threading.Thread(target=pass_on, daemon=True).start()
     reach(first.getsockname(), SECRET, 5.0)
     seen = b"".join(wire)
-    assert b"proof" in seen and all(word not in seen for word in (SECRET.encode(), b"ABCDEFGH", key_of(SECRET).hex().encode()))
+    assert b"proof" in seen and all(
+        word not in seen for word in (SECRET.encode(), b"ABCDEFGH", key_of(SECRET).hex().encode())
+    )
     with socket.create_connection(entrance.address) as again:
         again.recv(4096)
         again.sendall(wire[1])
@@ -187,7 +200,8 @@ def test_an_end_that_falls_silent_is_lost_and_one_that_only_waits_is_not(monkeyp
 
 def test_noise_and_a_port_scan_do_no_harm(entrance: Entrance) -> None:
     for noise in (b"", b"\x16\x03\x01" * 2000, b"[1]\n", b'{"number": 1}\n', b"null\n"):
-        with socket.create_connection(entrance.address) as connection, contextlib.suppress(OSError):  # it may have hung up already
+        with socket.create_connection(entrance.address) as connection, contextlib.suppress(OSError):
+            # it may have hung up already
             connection.sendall(noise)
             connection.shutdown(socket.SHUT_WR)
     assert wait_until(lambda: len(entrance.refusals) >= 4)  # type: ignore[attr-defined]

@@ -46,9 +46,12 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, str], Any]:
 
 @pytest.mark.parametrize(
     ("value", "name"),
-    [("AMD Ryzen 5 5600X 6-Core Processor             ", "AMD Ryzen 5 5600X 6-Core Processor"), (PermissionError(13, "no"), "AMD64 F"), (None, "AMD64 F")],
+    [("AMD Ryzen 5 5600X 6-Core Processor             ", "AMD Ryzen 5 5600X 6-Core Processor"), (PermissionError(13,
+        "no"), "AMD64 F"), (None, "AMD64 F")],
 )  # fmt: skip
-def test_the_processor_has_the_name_of_its_box(registry: dict, monkeypatch: pytest.MonkeyPatch, value: Any, name: str) -> None:
+def test_the_processor_has_the_name_of_its_box(
+    registry: dict, monkeypatch: pytest.MonkeyPatch, value: Any, name: str
+) -> None:
     """It was "AMD64 Family 25 Model 33 Stepping 2, AuthenticAMD", in the header and as what measurements hold for."""
 
     def no_file(*_: Any, **__: Any) -> None:
@@ -62,7 +65,9 @@ def test_the_processor_has_the_name_of_its_box(registry: dict, monkeypatch: pyte
     assert machine._cpu_name.__wrapped__() == name
 
 
-@pytest.mark.parametrize(("value", "expected"), [(1, True), (0, False), (None, False), (PermissionError(13, "no"), None)])
+@pytest.mark.parametrize(
+    ("value", "expected"), [(1, True), (0, False), (None, False), (PermissionError(13, "no"), None)]
+)
 def test_whether_long_paths_are_on(registry: dict, value: Any, expected: bool | None) -> None:
     if value is not None:
         registry[FILES, "LongPathsEnabled"] = value
@@ -94,7 +99,9 @@ def played_library(monkeypatch: pytest.MonkeyPatch, **functions: Any) -> None:
     monkeypatch.setattr(ctypes, "windll", SimpleNamespace(version=library, powrprof=library), raising=False)
 
 
-def test_the_version_of_the_visual_c_runtime_is_read_from_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_version_of_the_visual_c_runtime_is_read_from_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SYSTEMROOT", str(tmp_path))
     assert windows.runtime_version() == (), "there is none"
     (tmp_path / "System32").mkdir()
@@ -122,7 +129,9 @@ def test_the_version_of_the_visual_c_runtime_is_read_from_its_file(tmp_path: Pat
 def test_after_how_long_the_power_plan_sleeps(refused: int, expected: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def reads(seconds: int) -> Any:
         def read(root: None, plan: Any, group: Any, setting: Any, value: Any) -> int:
-            assert bytes(group._obj)[:4] == b"\xa8\x9f\x8c\x23", "238c9fa8-0aad-41ed-83f4-97be242c8f20, as a GUID lies in memory"
+            assert bytes(group._obj)[:4] == b"\xa8\x9f\x8c\x23", (
+                "238c9fa8-0aad-41ed-83f4-97be242c8f20, as a GUID lies in memory"
+            )
             value._obj.value = seconds
             return refused
 
@@ -139,7 +148,9 @@ def test_after_how_long_the_power_plan_sleeps(refused: int, expected: Any, monke
 
 def test_launch_can_read_this_file_before_anything_is_installed() -> None:
     tree = ast.parse((PROJECT / "core" / "system" / "windows.py").read_text("utf-8"))
-    names = {alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    names = {
+        alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
+    }
     names |= {(node.module or "").split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert names <= set(sys.stdlib_module_names)
 
@@ -175,18 +186,22 @@ def begin_export(space: Workspace) -> object:
 
 
 @pytest.mark.parametrize(
-    ("begin", "error", "least"), [(begin_run, RunError, 109), (begin_import, DataError, 109), (begin_export, ExportError, 100)]
+    ("begin", "error", "least"),
+    [(begin_run, RunError, 109), (begin_import, DataError, 109), (begin_export, ExportError, 100)],
 )
 def test_what_would_end_in_a_path_too_long_for_windows_is_not_begun(
     begin: Any, error: type[GarageError], least: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only the doctor said it: the first checkpoint, or hours later the export, ended with "No such file or directory"."""
+    """Only the doctor said it: the first checkpoint, or hours later the export, ended with "No such file or
+    directory"."""
     monkeypatch.setattr(files, "ON_WINDOWS", True)
     monkeypatch.setattr(windows, "long_paths", lambda: False)
     monkeypatch.setattr(
         Exports,
         "request",
-        lambda self, run, *more: ExportRequest(workspace="", run=run.id, kind="gguf", quant="q4_k_m", checkpoint=more[2]),
+        lambda self, run, *more: ExportRequest(
+            workspace="", run=run.id, kind="gguf", quant="q4_k_m", checkpoint=more[2]
+        ),
     )
     monkeypatch.setattr(Exports, "_spawn", lambda self, job, run: pytest.fail("begun"))
     space = Workspace.open(tmp_path / ("w" * max(1, least - 1 - len(str(tmp_path)))))
@@ -194,7 +209,9 @@ def test_what_would_end_in_a_path_too_long_for_windows_is_not_begun(
         begin(space)
     assert caught.value.message.key == "faults.path_too_long"
     for language in ("en", "zh"):
-        assert " 259 " in caught.value.message.render(language) and str(caught.value.message.params["found"]) in str(caught.value)
+        assert " 259 " in caught.value.message.render(language) and str(caught.value.message.params["found"]) in str(
+            caught.value
+        )
     assert [each for each in space.root.rglob("*") if each.is_file()] == []
     monkeypatch.setattr(windows, "long_paths", lambda: True)
     if begin is not begin_export:
@@ -202,7 +219,8 @@ def test_what_would_end_in_a_path_too_long_for_windows_is_not_begun(
 
 
 @pytest.mark.parametrize(
-    "name", ["海盗 🏴\u200d☠️", "ends with dots...", "CON", "lpt1 ", "a:b\\c/../d", "Übung\u202e.exe", "", "e\u0301" * 300]
+    "name",
+    ["海盗 🏴\u200d☠️", "ends with dots...", "CON", "lpt1 ", "a:b\\c/../d", "Übung\u202e.exe", "", "e\u0301" * 300],
 )
 def test_what_people_call_things_becomes_a_folder_that_windows_takes(name: str) -> None:
     """Runs, exports and their files, sets, saved recipes and LM Studio's folders are named by it."""

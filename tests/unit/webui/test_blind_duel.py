@@ -1,8 +1,10 @@
-"""The blind duel's handlers: what is shown never says whose it is, a verdict counts once, and anything else is a sentence."""
+"""The blind duel's handlers: what is shown never says whose it is, a verdict counts once, and anything else is a
+sentence."""
 
 from __future__ import annotations
 
 import html
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -50,11 +52,15 @@ def run(space: Workspace) -> RunFolder:
 @pytest.fixture
 def duel(space: Workspace, run: RunFolder) -> BlindDuel:
     """Two questions, all answered."""
-    prompts = [Prompt(turns=({"role": "user", "content": f"What is <i>{what}</i>?"},)) for what in ("a lantern", "rain")]
+    prompts = [
+        Prompt(turns=({"role": "user", "content": f"What is <i>{what}</i>?"},)) for what in ("a lantern", "rain")
+    ]
     made = PromptComparison.create(space, prompts, pair_of(run, "Base", "Pirate"))
     for prompt in range(2):
         for contestant, text in enumerate((BASE, TUNED)):
-            made.add(Answered(prompt=prompt, contestant=contestant, text=text, tokens=9, seconds=1.0, finish_reason="stop"))
+            made.add(
+                Answered(prompt=prompt, contestant=contestant, text=text, tokens=9, seconds=1.0, finish_reason="stop")
+            )
     return BlindDuel(Services.open(space), Wording("en"), lambda: None)
 
 
@@ -65,7 +71,9 @@ def begun(duel: BlindDuel, target: Any, voter: Any = "me", count: Any = 10) -> l
 def test_two_answers_without_a_name_then_whose_they_were(duel: BlindDuel, run: RunFolder) -> None:
     opened, at, *_, asked, answers, _, _, _, _ = begun(duel, f"run:{run.id}")
     assert at == 0 and "What is &lt;i&gt;a lantern" in asked
-    assert "Base" not in answers and "Pirate" not in answers and "&lt;b&gt;Yo-ho-ho!" in answers and "Answer A" in answers
+    assert (
+        "Base" not in answers and "Pirate" not in answers and "&lt;b&gt;Yo-ho-ho!" in answers and "Answer A" in answers
+    )
     opened, at, *_ = duel.vote(opened, at, "left", "me")
     *_, result, pairs, _, _ = duel.vote(opened, at, "both_bad", "me")
     said = result["value"]
@@ -73,7 +81,9 @@ def test_two_answers_without_a_name_then_whose_they_were(duel: BlindDuel, run: R
     assert "Your vote: Both bad" in said and "What is &lt;i&gt;rain" in said
 
 
-def test_a_verdict_that_comes_twice_counts_once_and_a_reload_goes_on(duel: BlindDuel, run: RunFolder, space: Workspace) -> None:
+def test_a_verdict_that_comes_twice_counts_once_and_a_reload_goes_on(
+    duel: BlindDuel, run: RunFolder, space: Workspace
+) -> None:
     opened, at, *_ = begun(duel, f"run:{run.id}")
     for _ in range(2):
         duel.vote(opened, at, "right", "me")
@@ -86,7 +96,8 @@ def test_a_verdict_that_comes_twice_counts_once_and_a_reload_goes_on(duel: Blind
 
 
 @pytest.mark.parametrize(
-    ("target", "count"), [("base:starter", 10), (None, 10), ({"a": 1}, 10), ("run:nobody", 10), ("run:", 10), ("run:../x", 10)]
+    ("target", "count"),
+    [("base:starter", 10), (None, 10), ({"a": 1}, 10), ("run:nobody", 10), ("run:", 10), ("run:../x", 10)],
 )
 def test_what_is_no_run_is_a_sentence(duel: BlindDuel, target: Any, count: Any) -> None:
     opened, at, _, _, said, stage, asked, answers, *_ = begun(duel, target, count=count)
@@ -132,7 +143,9 @@ def test_a_question_that_was_left_out_is_not_asked_for_a_verdict_and_the_end_say
     assert "left out" in result["value"] and "4096" in result["value"].replace(",", "")
 
 
-def test_any_two_stand_against_each_other_and_own_questions_are_asked(duel: BlindDuel, space: Workspace, run: RunFolder) -> None:
+def test_any_two_stand_against_each_other_and_own_questions_are_asked(
+    duel: BlindDuel, space: Workspace, run: RunFolder
+) -> None:
     """It was base against tuned, and no two others."""
     child, chat = trained(space, "Pirate further"), Chat()
     duel.services = replace(duel.services, chat=chat)
@@ -160,13 +173,18 @@ def test_questions_of_a_file_are_asked_and_what_was_asked_comes_as_a_file(
     """The link of a conversation's file was one that the guard let nobody through: here both stand before it."""
     duel.w, duel.services = Wording(language), replace(duel.services, chat=Chat())
     file = tmp_path / "mine.jsonl"
-    file.write_text('{"prompt": "One\\nand two?", "expected": "3"}\n{"messages": [{"role": "system", "content": "Ahoy"}, {"role": "user", "content": "雨?"}]}\n', "utf-8")  # fmt: skip
+    system, user = {"role": "system", "content": "Ahoy"}, {"role": "user", "content": "雨?"}
+    rows = [{"prompt": "One\nand two?", "expected": "3"}, {"messages": [system, user]}]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     assert duel.w.t("contenders.file_said", name="mine.jsonl", count=2, expected=1) in duel.read(str(file))["value"]
     view = list(duel.start(f"run:{run.id}", "adapter", 5, "Not this?", str(file), 64, *USUAL, *USUAL, "me"))[-1]
     assert [one.asked for one in PromptComparison.open(space, view[0]).lineup.prompts] == ["One\nand two?", "雨?"]
     again = list(duel.start(f"run:{run.id}", "adapter", 5, "", str(file), 64, *USUAL, *USUAL, "me"))[-1]
     assert again[0] == view[0], "the same file goes on where it ended"
-    layers = [Middleware(Guard, hosts=("testserver",)), Middleware(SetFile, sets=duel.services.datasets, workspace=space)]
+    layers = [
+        Middleware(Guard, hosts=("testserver",)),
+        Middleware(SetFile, sets=duel.services.datasets, workspace=space),
+    ]
     client, link = TestClient(Starlette(middleware=layers)), re.search('href="([^"]+)"', view[4])
     assert link and duel.w.t("blind_duel.save") in view[4]
     got = client.get(html.unescape(link[1]))
@@ -174,7 +192,8 @@ def test_questions_of_a_file_are_asked_and_what_was_asked_comes_as_a_file(
     assert client.get(address("../x", language, QUESTIONS)).status_code == 404
     for name, content, key in (("a.jsonl", "{", "no_json"), ("b.txt", "\n", "no_prompts")):
         (tmp_path / name).write_text(content)
-        wrong = duel.read(str(tmp_path / name))["value"], list(duel.start(f"run:{run.id}", "", 5, "x", str(tmp_path / name), 9, *USUAL, *USUAL, "me"))[-1][4]  # fmt: skip
+        wrong = duel.read(str(tmp_path / name))["value"], list(duel.start(f"run:{run.id}", "", 5, "x",
+            str(tmp_path / name), 9, *USUAL, *USUAL, "me"))[-1][4]  # fmt: skip
         assert all("lg-bad" in said and duel.w.raw(f"compare.{key}").rpartition("}")[2][:20] in said for said in wrong)
     assert duel.read(None)["value"] == "" and "lg-bad" in duel.read("/nowhere/x.jsonl")["value"]
 
@@ -193,14 +212,19 @@ def test_two_precisions_of_a_base_and_what_is_no_pair(duel: BlindDuel, space: Wo
     duel.services = replace(duel.services, chat=chat)
     base = ("base:starter", "adapter", 100)
     view = list(duel.start("base:starter", "adapter", 5, "", None, None, *base, "16", *base, "4", "me"))[-1]
-    assert view[1] == 0 and [(target.adapter, target.four_bit) for target in chat.loads] == [(None, False), (None, True)]
+    assert view[1] == 0 and [(target.adapter, target.four_bit) for target in chat.loads] == [
+        (None, False),
+        (None, True),
+    ]
     assert [one.label for one in PromptComparison.open(space, view[0]).lineup.contestants] == [
         "SmolLM2-135M-Instruct, 16 bit", "SmolLM2-135M-Instruct, 4 bit"
     ]  # fmt: skip
     twice = (f"run:{run.id}", "adapter", 100, "trained")
     for first, second, said in (
-        (USUAL, ("base:starter", "adapter", 100, "4"), "Choose both models"), (twice, twice, "twice"), (("adapter:gone", "", 100, "4"), twice, "no longer here"),
-        (USUAL, (*twice[:2], 900, "4"), "200"), (USUAL, (*twice[:2], "x", "4"), "200"), (USUAL, (*twice[:3], "8"), "precision"), (USUAL, ({"a": 1}, *twice[1:]), "no longer here"),
+        (USUAL, ("base:starter", "adapter", 100, "4"), "Choose both models"), (twice, twice, "twice"), (("adapter:gone",
+            "", 100, "4"), twice, "no longer here"),
+        (USUAL, (*twice[:2], 900, "4"), "200"), (USUAL, (*twice[:2], "x", "4"), "200"), (USUAL, (*twice[:3], "8"),
+            "precision"), (USUAL, ({"a": 1}, *twice[1:]), "no longer here"),
     ):  # fmt: skip
         view = list(duel.start("base:starter", "adapter", 5, "", None, 128, *first, *second, "me"))[-1]
         assert view[0] is None and "lg-bad" in view[4] and said in view[4], (first, second)
@@ -212,15 +236,21 @@ def test_a_judge_is_shown_what_leaves_then_asked_and_its_key_stays_nowhere(
     asked: list[dict[str, Any]] = []
     monkeypatch.setattr(judges, "_posted", lambda judge, body: asked.append(body) or '{"verdict": "tie"}')
     (over,) = all_of(space)
-    panel, here, far = JudgePanel(duel.services, duel.w), *(SimpleNamespace(client=SimpleNamespace(host=host)) for host in ("127.0.0.1", "10.0.0.7"))  # fmt: skip
+    panel, here, far = JudgePanel(duel.services,
+        duel.w), *(SimpleNamespace(client=SimpleNamespace(host=host)) for host in ("127.0.0.1",
+            "10.0.0.7"))  # fmt: skip
     told = ("https://judge.example/v1", "big", "sk-planted")
     judge, key, _, _, said = panel.shown_first(*told, over.id, far)
     assert judge is None and key == "" and "127.0.0.1" in said["value"]
     judge, key, send, _, said = panel.shown_first(*told, over.id, here)
-    assert key == "" and send["visible"] and not asked and "judge.example" in said["value"] and "lantern" in said["value"]
+    assert (
+        key == "" and send["visible"] and not asked and "judge.example" in said["value"] and "lantern" in said["value"]
+    )
     assert "sk-planted" not in str(said) and "Pirate" not in said["value"]
     *_, (_, _, said) = panel.asked(judge, over.id)
-    assert len(asked) == 2 and "ties 2" in said["value"] and over.score(judge=judge.name).equal == 2 and not over.votes()
+    assert (
+        len(asked) == 2 and "ties 2" in said["value"] and over.score(judge=judge.name).equal == 2 and not over.votes()
+    )
     for given in ((None, over.id), (judge, "no-such"), ({"a": 1}, None)):
         assert "lg-bad" in list(panel.asked(*given))[-1][2]["value"]
     assert "lg-bad" in panel.shown_first({"a": 1}, None, [], over.id, here)[4]["value"]

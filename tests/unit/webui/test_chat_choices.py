@@ -74,7 +74,8 @@ def test_nothing_that_is_not_there_is_loaded_or_compared(tmp_path: Path) -> None
 def test_a_run_that_has_ended_is_offered_first_and_not_a_newer_one_that_was_paused() -> None:
     """Seen: Chat opened with a paused run of one step."""
     rows = tuple(
-        SimpleNamespace(id=name, status=SimpleNamespace(has_adapter=name != "paused")) for name in ("paused", "whole", "older")
+        SimpleNamespace(id=name, status=SimpleNamespace(has_adapter=name != "paused"))
+        for name in ("paused", "whole", "older")
     )
     choices = [(name, f"run:{name}") for name in ("paused", "whole", "older")]
     assert first_choice(choices, rows) == "run:whole"

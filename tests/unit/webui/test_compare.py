@@ -78,7 +78,9 @@ def test_laid_over_each_other_a_run_has_the_minutes_that_it_trained_and_its_toke
 
 def test_what_differs_is_named_with_each_value_and_nothing_else() -> None:
     one = Recipe.parse({"data": {"source": "x"}, "train": {"learning_rate": 2e-4, "seed": 1}})
-    other = Recipe.parse({"data": {"source": "x"}, "train": {"learning_rate": 1e-3, "seed": 1}, "adapter": {"use_dora": True}})
+    other = Recipe.parse(
+        {"data": {"source": "x"}, "train": {"learning_rate": 1e-3, "seed": 1}, "adapter": {"use_dora": True}}
+    )
     assert compare.differing([one, one], EN) == []
     found = {name: values for name, *values in compare.differing([one, other], EN)}
     assert found == {"Learning rate (learning_rate)": ["0.0002", "0.001"], "DoRA (use_dora)": ["no", "yes"]}
@@ -93,8 +95,12 @@ def test_a_row_is_all_words_and_is_json(tmp_path: Path, w: Wording) -> None:
     assert told["name"] == "<b>x</b>" and len(told["course"]) > 10 and told["eval"] == "1.578"  # 2.4 e^(-20/25) + 0.5
     assert "runs_page." not in json.dumps(told, ensure_ascii=False)
     [row] = services.snapshots.now().rows
-    rows = [replace(row, name=name, spare_bytes=size * 1_000_000) for name, size in (("few", 1), ("most", 30), ("none", 0))]
-    assert "31" in compare.disk_line(rows, 0, w) and "“most”" in compare.disk_line(rows, 0, w), "of which nobody knew in which run"
+    rows = [
+        replace(row, name=name, spare_bytes=size * 1_000_000) for name, size in (("few", 1), ("most", 30), ("none", 0))
+    ]
+    assert "31" in compare.disk_line(rows, 0, w) and "“most”" in compare.disk_line(rows, 0, w), (
+        "of which nobody knew in which run"
+    )
     over = compare.laid_over(services, [made.run.id, "gone"], w)
     assert [run["name"] for run in over["runs"]] == ["<b>x</b>"] and over["differ"] == []
     with ScriptedRun(services.workspace, "y") as further:

@@ -1,4 +1,5 @@
-"""Chat keeps what is said as it is said: the question before its answer, each answer's branch, and what answers may be gone."""
+"""Chat keeps what is said as it is said: the question before its answer, each answer's branch, and what answers may be
+gone."""
 
 from __future__ import annotations
 
@@ -37,7 +38,9 @@ def run(tmp_path: Path) -> RunFolder:
 @pytest.fixture
 def shelf(tmp_path: Path, run: RunFolder) -> ConversationShelf:
     return ConversationShelf(
-        Services.open(Workspace.open(tmp_path)), Wording("en"), lambda: [("Pirate", f"run:{run.id}")] if run.path.exists() else []
+        Services.open(Workspace.open(tmp_path)),
+        Wording("en"),
+        lambda: [("Pirate", f"run:{run.id}")] if run.path.exists() else [],
     )
 
 
@@ -88,7 +91,11 @@ def test_a_run_that_is_gone_is_a_sentence_and_its_conversation_is_read_and_expor
     id = asked(shelf, run, "", "", "<b>Water</b>")
     shutil.rmtree(run.path)
     opened, chosen, *view = shelf.open(id, "base:starter")
-    assert (opened, chosen) == (id, gr.skip()) and "“Pirate”" in view[NOTICE]["value"] and view[BASE] == talked("<b>Water</b>")
+    assert (
+        (opened, chosen) == (id, gr.skip())
+        and "“Pirate”" in view[NOTICE]["value"]
+        and view[BASE] == talked("<b>Water</b>")
+    )
     layers = [
         Middleware(Guard, hosts=("testserver",)),
         Middleware(SetFile, sets=shelf.services.datasets, workspace=shelf.services.workspace),
@@ -97,10 +104,16 @@ def test_a_run_that_is_gone_is_a_sentence_and_its_conversation_is_read_and_expor
     for link in (address(id, "en", TALKS), address("", "zh", TALKS)):
         assert client.get(link).text.count("<b>Water</b> arr") == 1
     assert client.get(address("../x", "zh", TALKS)).status_code == 404
-    assert shelf.deleted(id)[1] == "" and shelf.kept.find() == [] and "lg-warn" in shelf.open(id, None)[2 + NOTICE]["value"]
+    assert (
+        shelf.deleted(id)[1] == ""
+        and shelf.kept.find() == []
+        and "lg-warn" in shelf.open(id, None)[2 + NOTICE]["value"]
+    )
 
 
-def test_a_full_disk_is_a_sentence_beside_the_answer(shelf: ConversationShelf, run: RunFolder, monkeypatch: Any) -> None:
+def test_a_full_disk_is_a_sentence_beside_the_answer(
+    shelf: ConversationShelf, run: RunFolder, monkeypatch: Any
+) -> None:
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 

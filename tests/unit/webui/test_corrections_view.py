@@ -1,4 +1,5 @@
-"""Chat's corrections: the answer is edited or picked, kept as a row, and the conversation goes on from what is right."""
+"""Chat's corrections: the answer is edited or picked, kept as a row, and the conversation goes on from what is
+right."""
 
 from __future__ import annotations
 
@@ -17,7 +18,10 @@ from webui.pages.corrections import CorrectionsPanel
 from webui.state.services import Services
 
 BASE = [{"role": "user", "content": "Rain?"}, {"role": "assistant", "content": "Water."}]
-TUNED = [{"role": "user", "content": [{"type": "text", "text": "Rain?"}]}, {"role": "assistant", "content": "Wet <b>arr</b>"}]
+TUNED = [
+    {"role": "user", "content": [{"type": "text", "text": "Rain?"}]},
+    {"role": "assistant", "content": "Wet <b>arr</b>"},
+]
 
 
 @pytest.fixture
@@ -38,7 +42,9 @@ def kept(page: CorrectionsPanel) -> list[tuple[str, str, str]]:
     """System or question, better and worse of each row of the sets of corrections."""
     sets = [info.id for info in page.services.datasets.list() if info.corrects]
     rows = [example.as_dict() for id in sets for _, example in page.services.datasets.rows(id)]
-    return [(row["messages"][0]["content"], row["messages"][-1]["content"], row["rejected"][-1]["content"]) for row in rows]
+    return [
+        (row["messages"][0]["content"], row["messages"][-1]["content"], row["rejected"][-1]["content"]) for row in rows
+    ]
 
 
 def test_an_answer_is_corrected_and_the_conversation_goes_on_from_it(page: CorrectionsPanel, run: RunFolder) -> None:
@@ -64,7 +70,9 @@ def test_of_two_answers_the_better_one_is_kept_and_stays(page: CorrectionsPanel,
 
 @pytest.mark.parametrize("target", [None, {"a": 1}, "run:", "run:../x", "run:gone", "base:../x", "adapter:gone"])
 @pytest.mark.parametrize("text", [None, "Wet <b>arr</b>", "Better."])
-def test_what_cannot_be_kept_is_a_sentence_and_the_conversation_stays(page: CorrectionsPanel, target: Any, text: Any) -> None:
+def test_what_cannot_be_kept_is_a_sentence_and_the_conversation_stays(
+    page: CorrectionsPanel, target: Any, text: Any
+) -> None:
     *_, said, base, tuned = page.saved(text, BASE, TUNED, target, None)
     assert "lg-bad" in said["value"] and base == tuned == gr.skip() and kept(page) == []
     assert "lg-warn" in page.opened(None, [])[-1]["value"]

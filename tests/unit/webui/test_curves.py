@@ -49,7 +49,14 @@ def snapshots(workspace: Workspace) -> Snapshots:
 
 
 def log(run: RunFolder, step: int, attempt: int = 1, **numbers: float | None) -> None:
-    usual = {"loss": 1.0, "learning_rate": 2e-4, "grad_norm": 0.5, "tokens_per_second": 800.0, "tokens_seen": 9, "epoch": 0.1}
+    usual = {
+        "loss": 1.0,
+        "learning_rate": 2e-4,
+        "grad_norm": 0.5,
+        "tokens_per_second": 800.0,
+        "tokens_seen": 9,
+        "epoch": 0.1,
+    }
     run.log_metrics("train", attempt, step, **(usual | numbers))
 
 
@@ -74,7 +81,7 @@ def test_what_pairs_say_is_sent_beside_the_loss_and_taken_back_with_it(run: RunF
     assert again["reset"] and (again["px"], again["p_margin"], again["qx"]) == ([1, 2, 3], [0.1, 0.2, 0.1], [])
 
 
-# ---- smoothing and thinning -------------------------------------------------------------------------------------------
+# ---- smoothing and thinning ----------------------------------------------------------------------
 
 
 def test_the_first_smoothed_loss_equals_the_first_loss():
@@ -124,7 +131,7 @@ def test_columns_hold_what_was_added_over_the_ends_of_their_blocks(count: int):
     assert columns.since().tolist() == [[7], [1.0], [2.0]]
 
 
-# ---- what a page gets -------------------------------------------------------------------------------------------------
+# ---- what a page gets ----------------------------------------------------------------------------
 
 
 def test_a_page_gets_only_what_is_new(run: RunFolder, curves: Curves):
@@ -157,7 +164,12 @@ def test_a_number_that_is_missing_or_not_finite_is_null_and_its_step_stays(run: 
     run.log_metrics("train", 1, 2, loss=1.0)
     run.log_metrics("gpu", 1, 2, memory_bytes=None)
     found = curves.since(run.id)
-    assert (found["x"], found["norm"], found["speed"], found["rate"]) == ([1, 2], [None, None], [None, None], [2e-4, None])
+    assert (found["x"], found["norm"], found["speed"], found["rate"]) == (
+        [1, 2],
+        [None, None],
+        [None, None],
+        [2e-4, None],
+    )
     assert (found["bx"], found["my"], found["total"]) == ([], [None], None)
 
 
@@ -172,7 +184,10 @@ def test_a_loss_that_is_no_number_is_told_and_never_drawn_as_one(run: RunFolder,
 def test_a_long_run_is_sent_thinned_with_its_spikes_and_then_by_row(run: RunFolder, curves: Curves):
     lines = []
     for step in range(1, 9001):
-        numbers = {"loss": 99.0 if step == 4567 else 1.0 + step % 7, "grad_norm": 55.0 if step == 7001 else 0.1 * (step % 5)}
+        numbers = {
+            "loss": 99.0 if step == 4567 else 1.0 + step % 7,
+            "grad_norm": 55.0 if step == 7001 else 0.1 * (step % 5),
+        }
         lines.append(json.dumps({"kind": "train", "attempt": 1, "step": step, **numbers}))
         lines.append(json.dumps({"kind": "eval", "attempt": 1, "step": step, "eval_loss": 2.0}))
         lines.append(json.dumps({"kind": "gpu", "attempt": 1, "step": step, "memory_bytes": 1e9}))
@@ -188,7 +203,8 @@ def test_a_long_run_is_sent_thinned_with_its_spikes_and_then_by_row(run: RunFold
 
 
 @pytest.mark.parametrize(
-    "cursor", [None, 1, "x", [], [1, 2], ["?", 0, 0, 0, 0, 0], [None] * 6, {"a": 1}, [1e30] * 6, [[]] * 6, "own, but too far on"]
+    "cursor",
+    [None, 1, "x", [], [1, 2], ["?", 0, 0, 0, 0, 0], [None] * 6, {"a": 1}, [1e30] * 6, [[]] * 6, "own, but too far on"],
 )
 def test_a_cursor_that_is_none_gets_the_whole_curve(run: RunFolder, curves: Curves, cursor: object):
     log(run, 1)
@@ -199,17 +215,22 @@ def test_a_cursor_that_is_none_gets_the_whole_curve(run: RunFolder, curves: Curv
 def test_whole_curves_are_looked_at_by_one_thread(
     run: RunFolder, curves: Curves, snapshots: Snapshots, monkeypatch: pytest.MonkeyPatch
 ):
-    """Each thread keeps the memory that it once needed: what takes a curve's size again is no work for each of the server's."""
+    """Each thread keeps the memory that it once needed: what takes a curve's size again is no work for each of the
+    server's."""
     for step in range(1, 30):
         log(run, step)
     seen = Counter()
     column, of_run = CurveColumns.column, curve_doctor.of_run
     monkeypatch.setattr(CurveColumns, "column", lambda *a: (seen.update([threading.get_ident()]), column(*a))[1])
-    monkeypatch.setattr(curve_doctor, "of_run", lambda *a: (seen.update([threading.get_ident(), "diagnosed"]), of_run(*a))[1])
+    monkeypatch.setattr(
+        curve_doctor, "of_run", lambda *a: (seen.update([threading.get_ident(), "diagnosed"]), of_run(*a))[1]
+    )
     diagnoses = Diagnoses(curves)
     view = snapshots.view(run.id)
     with ThreadPoolExecutor(8) as server:
-        asked = [server.submit(curves.since, run.id) for _ in range(16)] + [server.submit(diagnoses.of, view) for _ in range(16)]
+        asked = [server.submit(curves.since, run.id) for _ in range(16)] + [
+            server.submit(diagnoses.of, view) for _ in range(16)
+        ]
         assert [len(one.result()["x"]) for one in asked[:16]] == [29] * 16
     assert seen.pop("diagnosed") == 1, "not anew without a new number"
     assert len(seen) == 1
@@ -218,7 +239,9 @@ def test_whole_curves_are_looked_at_by_one_thread(
     assert seen["diagnosed"] == 1
 
 
-def test_events_are_read_again_only_when_there_are_new_ones(run: RunFolder, snapshots: Snapshots, monkeypatch: pytest.MonkeyPatch):
+def test_events_are_read_again_only_when_there_are_new_ones(
+    run: RunFolder, snapshots: Snapshots, monkeypatch: pytest.MonkeyPatch
+):
     reads, events = [], RunFolder.events
     monkeypatch.setattr(RunFolder, "events", lambda run: (reads.append(run.id), events(run))[1])
 
@@ -275,10 +298,16 @@ def test_damaged_lines_do_not_end_a_curve(run: RunFolder, curves: Curves):
     ]
     (run.path / "metrics.jsonl").write_text("\n".join(strange), "utf-8")
     found = curves.since(run.id)
-    assert (found["x"], found["norm"], found["rate"], found["speed"], found["my"]) == ([1], [None], [None], [None], [None])
+    assert (found["x"], found["norm"], found["rate"], found["speed"], found["my"]) == (
+        [1],
+        [None],
+        [None],
+        [None],
+        [None],
+    )
 
 
-# ---- memory -----------------------------------------------------------------------------------------------------------
+# ---- memory --------------------------------------------------------------------------------------
 
 
 class FakeReporter:
@@ -332,7 +361,8 @@ def test_on_a_card_the_peak_is_the_allocators_own(run: RunFolder, monkeypatch: p
 
 
 def test_a_poll_allocates_no_more_than_the_new_lines_take(tmp_path: Path) -> None:
-    """Each poll once asked for 8 MB to read one line, in whichever thread came by: the app grew by 2 MB in 1,000 steps."""
+    """Each poll once asked for 8 MB to read one line, in whichever thread came by: the app grew by 2 MB in 1,000
+    steps."""
     file = tmp_path / "metrics.jsonl"
     file.write_text('{"kind": "train", "step": 1}\n' * 1000, "utf-8")
     end = file.stat().st_size

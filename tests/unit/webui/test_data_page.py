@@ -44,7 +44,10 @@ def added(services: Services, tmp_path: Path, rows: list[dict[str, Any]], name: 
 
 
 def asked(number: int) -> list[dict[str, Any]]:
-    return [{"question": f"What is number {i}?", "answer": f"It is the number {i}, said in words."} for i in range(1, number + 1)]
+    return [
+        {"question": f"What is number {i}?", "answer": f"It is the number {i}, said in words."}
+        for i in range(1, number + 1)
+    ]
 
 
 def numbers(page: DataPage, drawn: Drawn) -> list[str]:
@@ -105,7 +108,10 @@ def test_words_are_sought_and_rows_that_cannot_be_learned_from_are_shown_with_th
         ({"instruction": "Say this.", "input": "", "output": ""}, "Say this."),
         ({"conversations": [{"from": "human", "value": "And this?"}, {"from": "gpt", "value": ""}]}, "And this?"),
         (
-            {"system": None, "messages": [{"role": "user", "content": "And this?"}, {"role": "assistant", "content": ""}]},
+            {
+                "system": None,
+                "messages": [{"role": "user", "content": "And this?"}, {"role": "assistant", "content": ""}],
+            },
             "And this?",
         ),
         ({"question": "And this?", "answer": "No.", "label": False}, "And this?"),
@@ -119,9 +125,15 @@ def test_a_row_that_cannot_be_used_is_mended_in_its_fields_and_no_longer_listed(
     rows.insert(1, bad)
     id = added(services, tmp_path, rows)
     opened = at_row(page, page.open_row(id, "2"))
-    assert "Row 2" in opened[page.row.title] and opened[page.row.first]["visible"] and opened[page.row.first]["value"] == question
+    assert (
+        "Row 2" in opened[page.row.title]
+        and opened[page.row.first]["visible"]
+        and opened[page.row.first]["value"] == question
+    )
     assert opened[page.row.delete]["visible"], "it can be deleted"
-    assert "Saved as version 1: “1 row rewritten”" in said(page.row.saved(opened[page.row.opened], "And this?", "This.")[0])
+    assert "Saved as version 1: “1 row rewritten”" in said(
+        page.row.saved(opened[page.row.opened], "And this?", "This.")[0]
+    )
     mended = draw(page, id, show="problems")
     assert mended[page.mending.show] == "all" and numbers(page, mended) == ["1", "2", "3", "4"]
     assert services.datasets.rows(id)[1][1].messages[-1].content == "This."
@@ -144,7 +156,9 @@ def test_rows_that_cannot_be_used_are_counted_beside_what_else_was_found(
     assert "1 row is not used" in told()[0]
 
 
-def test_a_row_is_rewritten_added_and_deleted_and_each_is_a_version(services: Services, page: DataPage, tmp_path: Path) -> None:
+def test_a_row_is_rewritten_added_and_deleted_and_each_is_a_version(
+    services: Services, page: DataPage, tmp_path: Path
+) -> None:
     id = added(services, tmp_path, asked(3))
     opened = at_row(page, page.open_row(id, "2"))
     assert opened[page.row.first]["value"] == "What is number 2?"
@@ -153,9 +167,15 @@ def test_a_row_is_rewritten_added_and_deleted_and_each_is_a_version(services: Se
     page.row.saved(at_row(page, page.new_row(id))[page.row.opened], "And?", "So.")
     page.row.deleted(at_row(page, page.open_row(id, "1"))[page.row.opened])
     drawn = draw(page, id)
-    assert numbers(page, drawn) == ["2", "3", "5"] and "3: 1 row removed</" in drawn[page.head] and drawn[page.undo]["interactive"]
+    assert (
+        numbers(page, drawn) == ["2", "3", "5"]
+        and "3: 1 row removed</" in drawn[page.head]
+        and drawn[page.undo]["interactive"]
+    )
     page.row.saved(at_row(page, page.new_row(id))[page.row.opened], "More?", "More.")
-    assert "4 rows" in samples.choice(services.datasets.get(id), Wording("en"))[0], "seen in step 3: the rows of the file"
+    assert "4 rows" in samples.choice(services.datasets.get(id), Wording("en"))[0], (
+        "seen in step 3: the rows of the file"
+    )
     page.mending.undo(id)
     page.mending.undo(id)
     assert numbers(page, draw(page, id)) == ["1", "2", "3", "5"] and draw(page, id)[page.redo]["interactive"]
@@ -189,7 +209,10 @@ def test_sets_are_joined_and_parted_into_new_ones_and_what_cannot_be_is_said(
         ({"text": "A text that is long enough to be learned from."}, "text"),
         ({"prompt": "Once", "completion": " upon a time"}, "completion"),
         ({"messages": [{"role": r, "content": f"said by {r}"} for r in ("system", "user", "assistant")]}, "chat"),
-        ({"messages": [{"role": r, "content": f"said by {r}"} for r in ("user", "assistant", "user", "assistant")]}, "json"),
+        (
+            {"messages": [{"role": r, "content": f"said by {r}"} for r in ("user", "assistant", "user", "assistant")]},
+            "json",
+        ),
     ],
 )
 def test_a_row_that_is_saved_unchanged_says_what_it_said(
@@ -207,7 +230,13 @@ def test_a_row_of_several_turns_is_listed_with_the_question_that_its_answer_is_t
     services: Services, page: DataPage, tmp_path: Path
 ) -> None:
     """A correction late in a conversation stood there with the first question of it."""
-    said_by = [("system", "Be brief."), ("user", "First?"), ("assistant", "One."), ("user", "Second?"), ("assistant", "Two.")]
+    said_by = [
+        ("system", "Be brief."),
+        ("user", "First?"),
+        ("assistant", "One."),
+        ("user", "Second?"),
+        ("assistant", "Two."),
+    ]
     id = added(services, tmp_path, [{"messages": [{"role": role, "content": content} for role, content in said_by]}])
     assert draw(page, id)[page.rows]["choices"] == [("1 · Second?\nTwo.", "1")]
 
@@ -216,7 +245,9 @@ def test_bad_input_is_a_sentence_and_changes_nothing(services: Services, page: D
     id = added(services, tmp_path, asked(2))
     opened = at_row(page, page.open_row(id, "1"))[page.row.opened]
     assert "cannot be used" in said(page.row.saved(opened, "Who?", "")[0])
-    assert "is not JSON" in said(page.row.saved(at_row(page, page.new_row(id))[page.row.opened] | {"kind": "json"}, "", "{")[0])
+    assert "is not JSON" in said(
+        page.row.saved(at_row(page, page.new_row(id))[page.row.opened] | {"kind": "json"}, "", "{")[0]
+    )
     assert "no changes to undo" in said(page.mending.undo(id))
     assert services.datasets.get(id).version == 0
 
@@ -245,10 +276,14 @@ def test_what_is_found_is_mended_in_every_row_by_its_button(services: Services, 
     assert ["repeated", "remove", "", id] not in page.mending.look(id)[0]  # counted anew
     assert "can be fixed" in said(page.mending._mend(0)(id, looked[0], ""))  # by a page that still shows the button
     assert all(
-        "earlier version" in said(page.mending._mend(5)(id, offered, "")) for offered in (looked[0], [], None, [None] * 6, [[]] * 6)
+        "earlier version" in said(page.mending._mend(5)(id, offered, ""))
+        for offered in (looked[0], [], None, [None] * 6, [[]] * 6)
     )
     other = added(services, tmp_path, [*asked(5), *asked(4)])
-    assert "earlier version" in said(page.mending._mend(0)(other, looked[0], "")) and len(services.datasets.rows(other)) == 9
+    assert (
+        "earlier version" in said(page.mending._mend(0)(other, looked[0], ""))
+        and len(services.datasets.rows(other)) == 9
+    )
 
 
 def test_a_sample_is_read_only_until_it_is_copied(services: Services, page: DataPage) -> None:
@@ -279,7 +314,9 @@ def test_a_set_comes_as_jsonl_as_it_is_now_and_an_unknown_one_is_refused(
     assert client.get(address(id, "en"), headers={"origin": "http://evil.example"}).status_code == 403
 
 
-def test_a_button_removes_rows_that_another_of_the_same_kind_would_fill(services: Services, page: DataPage, tmp_path: Path) -> None:
+def test_a_button_removes_rows_that_another_of_the_same_kind_would_fill(
+    services: Services, page: DataPage, tmp_path: Path
+) -> None:
     rows = [{"question": f"Who, {i}?", "answer": f"I am {{{{name}}}} of {i}."} for i in range(4)]
     id = added(services, tmp_path, [*rows, *asked(30)])
     looked = page.mending.look(id)
@@ -300,7 +337,9 @@ def test_a_kind_of_finding_shows_its_rows_until_none_has_it(services: Services, 
     assert numbers(page, first) == [str(i) for i in range(31, 51)] and "value" not in first[page.mending.show], (
         "the choice is left as it is"
     )
-    assert numbers(page, draw(page, id, [0, first[page.next_begin]], show="repeated")) == [str(i) for i in range(51, 56)]
+    assert numbers(page, draw(page, id, [0, first[page.next_begin]], show="repeated")) == [
+        str(i) for i in range(51, 56)
+    ]
     assert numbers(page, draw(page, id, words="NUMBER 7?", show="repeated")) == ["37"]
     page.mending._mend(0)(id, [["repeated", "remove", "", id]], "")
     mended = draw(page, id, show="repeated")

@@ -26,7 +26,8 @@ def services(tmp_path: Path) -> Services:
 
 
 def test_duplicates_are_told_once(services: Services, tmp_path: Path) -> None:
-    """Five stood row by row under "Problems found", as a possible problem in the rows, and beside the button for them."""
+    """Five stood row by row under "Problems found", as a possible problem in the rows, and beside the button for
+    them."""
     rows = [{"question": f"What is number {i}?", "answer": f"It is the number {i}, said in words."} for i in range(36)]
     (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, *rows[:5]]), "utf-8")
     id, step = services.datasets.import_file(tmp_path / "mine.jsonl", "mine").id, DataStep(services, Wording("en"))
@@ -43,7 +44,8 @@ def test_duplicates_are_told_once(services: Services, tmp_path: Path) -> None:
     ("row", "objective", "said", "button"),
     [
         ({"chosen": "Yes.", "rejected": "No."}, None, "leaves the worse ones out", "prefer the better answer"),
-        ({"chosen": "Yes.", "rejected": "No."}, "simpo", "SimPO (preference training, length-normalized)</strong>: Training compares", "good answers only"),
+        ({"chosen": "Yes.", "rejected": "No."}, "simpo", ("SimPO (preference training, length-normalized)</strong>: "
+                                                          "Training compares"), "good answers only"),
         ({"chosen": "Yes.", "rejected": "No."}, "kto", "do not suit it", "good answers only"),
         ({"answer": "Yes.", "label": False}, None, "marked as bad. Training leaves them out", "(KTO)"),
         ({"answer": "Yes.", "label": False}, "kto", "uses the good and the bad answers", "good answers only"),
@@ -69,7 +71,8 @@ def test_what_becomes_of_worse_answers_is_said_with_the_way_to_change_it(
 
 
 def test_another_objective_takes_no_rate_and_no_steps_from_the_one_before(services: Services, tmp_path: Path) -> None:
-    """Seen: a run of 48 steps at 8e-4 that was continued with DPO on two pairs kept both, and wrote one word again and again."""
+    """Seen: a run of 48 steps at 8e-4 that was continued with DPO on two pairs kept both, and wrote one word again and
+    again."""
     rows = [{"question": f"Is {i} a number?", "chosen": "Yes.", "rejected": "No."} for i in range(4)]
     (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows), "utf-8")
     id, part = services.datasets.import_file(tmp_path / "pairs.jsonl", "pairs").id, Comparing(services, Wording("en"))

@@ -1,4 +1,5 @@
-"""Models on this PC, on the Settings page: all words, no button where none may be, deleted from the hub's cache and from the list of downloads."""
+"""Models on this PC, on the Settings page: all words, no button where none may be, deleted from the hub's cache and
+from the list of downloads."""
 
 from __future__ import annotations
 
@@ -112,7 +113,8 @@ def test_a_model_is_deleted_and_leaves_the_list_of_downloads(card: DiskCard, tmp
 
 
 def test_a_page_that_nobody_touches_shows_what_another_one_brought_or_deleted(card: DiskCard, tmp_path: Path) -> None:
-    """Looked at once for each thing that happened, not by the clock: the list was as old as the last press on its tab."""
+    """Looked at once for each thing that happened, not by the clock: the list was as old as the last press on its
+    tab."""
     services, looks = card.services, []
 
     def shown() -> str:

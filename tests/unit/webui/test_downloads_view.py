@@ -1,4 +1,5 @@
-"""The list of downloads on the page: all words, the right buttons for each state, any JSON from a browser, and the room said before."""
+"""The list of downloads on the page: all words, the right buttons for each state, any JSON from a browser, and the room
+said before."""
 
 from __future__ import annotations
 
@@ -53,8 +54,10 @@ def test_progress_is_said_in_numbers() -> None:
     assert "progressbar" not in downloads.row(download(total=0, done=0), EN)
 
 
-@pytest.mark.parametrize("junk", [None, 7, "", "[", "[1]", "{}", "[" * 100_000, json.dumps({"act": "rm", "repo": "o/m", "revision": "main"}),
-                                  json.dumps({"act": "pause", "repo": "../..", "revision": "main"}), json.dumps({"act": "pause", "repo": [], "revision": 1})])  # fmt: skip
+@pytest.mark.parametrize("junk", [None, 7, "", "[", "[1]", "{}", "[" * 100_000, json.dumps({"act": "rm", "repo": "o/m",
+    "revision": "main"}),
+                                  json.dumps({"act": "pause", "repo": "../..", "revision": "main"}),
+                                  json.dumps({"act": "pause", "repo": [], "revision": 1})])  # fmt: skip
 def test_any_json_of_a_browser_is_a_sentence_or_nothing(services: Services, junk: object) -> None:
     said = DownloadsCard(services, EN).act(junk)
     assert isinstance(said, dict) and "Traceback" not in said["value"]

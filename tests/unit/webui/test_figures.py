@@ -28,7 +28,8 @@ from webui.run import card, compare, guard, memory
 from webui.state.snapshot import RunRow, RunView
 
 EN, DE, ZH = Wording("en"), Wording("de"), Wording("zh")
-# Who may write a number into text without a catalogue or webui/kit/format.py: what is no sentence of a page, each with its reason.
+# Who may write a number into text without a catalogue or webui/kit/format.py: what is no sentence of a page, each with
+# its reason.
 EXCEPTIONS = {
     "webui/kit/format.py": "the one place",
     "webui/form/headroom_view.py": "coordinates of a drawing",
@@ -47,13 +48,16 @@ EXCEPTIONS = {
 
 
 def test_no_code_formats_a_number_that_a_catalogue_or_the_format_module_could() -> None:
-    """Seen: f"{row.number:,}" beside sentences in German, so that one page had 1,962 and 1.962. float(f"...") rounds and is no text."""
+    """Seen: f"{row.number:,}" beside sentences in German, so that one page had 1,962 and 1.962. float(f"...") rounds
+    and is no text."""
     found = {}
     for path in sorted(path for room in ("core", "webui") for path in (PROJECT / room).rglob("*.py")):
         name = path.relative_to(PROJECT).as_posix()
         if not name.startswith("core/commands/") and (lines := formatting(path.read_text("utf-8"))):
             found[name] = lines
-    assert found.keys() - EXCEPTIONS.keys() == set(), "pass the number to a sentence ({x:.2f}, {x:,}), or use webui/kit/format.py"
+    assert found.keys() - EXCEPTIONS.keys() == set(), (
+        "pass the number to a sentence ({x:.2f}, {x:,}), or use webui/kit/format.py"
+    )
     assert EXCEPTIONS.keys() <= found.keys(), "an exception that is none any more"
 
 
@@ -68,7 +72,9 @@ def formatting(source: str) -> list[int]:
     specs = (
         (part.lineno, "".join(str(each.value) for each in part.format_spec.values if isinstance(each, ast.Constant)))
         for part in ast.walk(tree)
-        if isinstance(part, ast.FormattedValue) and isinstance(part.format_spec, ast.JoinedStr) and id(part) not in rounding
+        if isinstance(part, ast.FormattedValue)
+        and isinstance(part.format_spec, ast.JoinedStr)
+        and id(part) not in rounding
     )
     return [line for line, spec in specs if re.search(r",|[efg%]$", spec)]
 
@@ -95,7 +101,9 @@ FACTS = {
 def test_a_run_the_chat_and_a_row_have_numbers_of_one_language(w: Wording, point: str, comma: str) -> None:
     view = run_view(**FACTS)
     held = "".join(memory.lines(view, w))
-    assert all(f"{whole}{point}{part}" in held for whole, part in [(1, 31), (1, 42), (1, 60), (1, "08"), (7, 9), (12, 0)]), held
+    assert all(
+        f"{whole}{point}{part}" in held for whole, part in [(1, 31), (1, 42), (1, 60), (1, "08"), (7, 9), (12, 0)]
+    ), held
     assert f"1{point}234" in str(guard.kept(view, w)) or f"1{point}235" in str(guard.kept(view, w))
     assert (w.t("train_page.trainable"), f"4{comma}884{comma}480") in card._learned(view.facts, w)
     assert compare.told_of(view.row, w)["size"] == f"2{point}5 GB"
@@ -113,13 +121,21 @@ def test_a_run_the_chat_and_a_row_have_numbers_of_one_language(w: Wording, point
 def test_german_has_a_comma_where_english_has_a_point() -> None:
     """Seen: "2.2 GiB" and "1,962" on the German page."""
     there = budget.planned(12, "Linux").model_copy(update={"free_gib": 11.25})
-    assert "11,2 GiB" in format.where(there, DE) and "11.2 GiB" in format.where(there, EN) and "11.2 GiB" in format.where(there, ZH)
+    assert (
+        "11,2 GiB" in format.where(there, DE)
+        and "11.2 GiB" in format.where(there, EN)
+        and "11.2 GiB" in format.where(there, ZH)
+    )
     for w, rows, percent in ((DE, "1.962", "42,9 %"), (EN, "1,962", "42.9 %")):
         learned = w.t("plan_view.learned", rows=format.grouped(w, 1962), held=format.grouped(w, 65), percent=42.9)
         assert f"{rows} " in learned and percent in learned
     assert format.bytes_used(DE, 1.2e9) == "1,2 GB" and format.bytes_used(EN, 1.2e9) == "1.2 GB"
     assert "135M" in format.parameters(DE, 135_000_000) and "7,2B" in format.parameters(DE, 7_200_000_000)
-    assert format.loss(DE, 1.2345) == "1,234" and format.number(DE, 2e-4) == "0,0002" and format.number(EN, 2e-4) == "0.0002"
+    assert (
+        format.loss(DE, 1.2345) == "1,234"
+        and format.number(DE, 2e-4) == "0,0002"
+        and format.number(EN, 2e-4) == "0.0002"
+    )
 
 
 def test_numbers_of_core_follow_the_language_also_inside_another_message() -> None:

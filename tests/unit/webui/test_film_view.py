@@ -20,7 +20,9 @@ def test_a_film_is_sent_with_its_words_and_the_meter_of_each_frame(tmp_path: Pat
     sent = reel(run, Wording("en"))
     assert [each["source"] for each in sent["scenes"]] == ["from your data, validation"] * 2 + ["your own", "general"]
     assert [each["step"] for each in sent["frames"]] == list(LOSSES)
-    assert sent["frames"][0]["answers"][3] == ["", "none"], "what was cut by time, as versions before wrote it, is not shown"
+    assert sent["frames"][0]["answers"][3] == ["", "none"], (
+        "what was cut by time, as versions before wrote it, is not shown"
+    )
     assert sent["frames"][2]["meter"] == "General text: loss 3.21 → 3.35, 4 % worse: a little forgotten."
     assert [each["tone"] for each in sent["frames"]] == ["plain", "plain", "plain", "warn", "bad"]
     assert "3.21 → 3.35" in reel(run, Wording("zh"))["frames"][2]["meter"]

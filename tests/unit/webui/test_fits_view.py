@@ -24,12 +24,16 @@ QWEN = next(model for model in known_models() if model.id == "qwen3-4b")
 
 
 def result(there: Budget, **train: int) -> FormResult:
-    recipe = Recipe.parse({"name": "x", "model": {"id": QWEN.hub}, "data": {"source": "sample:pirate_answers"}, "train": train})
+    recipe = Recipe.parse(
+        {"name": "x", "model": {"id": QWEN.hub}, "data": {"source": "sample:pirate_answers"}, "train": train}
+    )
     return FormResult(plan.make(recipe, Grounds(there, QWEN.shape)), None, QWEN.shape)
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-@pytest.mark.parametrize("there", [budget.planned(6, "Windows"), budget.planned(12, "Linux"), Budget(kind="cpu", free_gib=10.0)])
+@pytest.mark.parametrize(
+    "there", [budget.planned(6, "Windows"), budget.planned(12, "Linux"), Budget(kind="cpu", free_gib=10.0)]
+)
 def test_everything_has_its_words(language: str, there: Budget) -> None:
     found = result(there)
     for draw in (headroom_view.stretched, headroom_view.by_length, headroom_view.on_cards):
@@ -43,14 +47,20 @@ def test_the_table_says_what_the_arithmetic_says() -> None:
     drawn = headroom_view.by_length(found, Wording("en")) or ""
     setup = found.plan.advice.setup
     for method in ("lora", "qlora"):
-        needed = arithmetic.estimate(QWEN.shape, setup.model_copy(update={"method": method, "max_length": 2048})).needed_gib
+        needed = arithmetic.estimate(
+            QWEN.shape, setup.model_copy(update={"method": method, "max_length": 2048})
+        ).needed_gib
         assert f"{gib(Wording('en'), needed)} GiB" in drawn
 
 
 def test_no_point_of_a_curve_lies_outside_of_the_picture() -> None:
     for gb in (6, 80):
         drawn = headroom_view.by_length(result(budget.planned(gb, "Linux")), Wording("en")) or ""
-        points = [tuple(map(float, point.split(","))) for line in re.findall(r'points="([^"]*)"', drawn) for point in line.split()]
+        points = [
+            tuple(map(float, point.split(",")))
+            for line in re.findall(r'points="([^"]*)"', drawn)
+            for point in line.split()
+        ]
         assert len(points) > 4
         assert all(0 <= x <= headroom_view.WIDE and 0 <= y <= headroom_view.HIGH for x, y in points)
 
@@ -85,7 +95,10 @@ def test_the_planned_card_is_lit_among_the_others() -> None:
 
 def test_without_a_shape_nothing_is_drawn() -> None:
     unknown = FormResult(
-        plan.make(Recipe.parse({"name": "x", "data": {"source": "sample:pirate_answers"}}), Grounds(budget.planned(12, "Linux")))
+        plan.make(
+            Recipe.parse({"name": "x", "data": {"source": "sample:pirate_answers"}}),
+            Grounds(budget.planned(12, "Linux")),
+        )
     )
     assert headroom_view.by_length(unknown, Wording("en")) is headroom_view.on_cards(unknown, Wording("en")) is None
 

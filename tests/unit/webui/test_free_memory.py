@@ -33,10 +33,20 @@ TOTAL = 8 * GIB
 def machine(free_gib: float, holders: tuple[Holder, ...] | None = ()) -> Machine:
     free = int(free_gib * GIB)
     card = Card(
-        index=0, name="RTX 4060", uuid="GPU-1", total_bytes=TOTAL, free_bytes=free, used_bytes=TOTAL - free, holders=holders
+        index=0,
+        name="RTX 4060",
+        uuid="GPU-1",
+        total_bytes=TOTAL,
+        free_bytes=free,
+        used_bytes=TOTAL - free,
+        holders=holders,
     )
     return Machine(
-        system="Linux", cpu="A processor", ram_total_bytes=32 * GIB, ram_free_bytes=20 * GIB, nvidia=Nvidia(cards=(card,))
+        system="Linux",
+        cpu="A processor",
+        ram_total_bytes=32 * GIB,
+        ram_free_bytes=20 * GIB,
+        nvidia=Nvidia(cards=(card,)),
     )
 
 
@@ -100,11 +110,13 @@ def test_whatever_a_browser_sends_is_no_reason_to_fail(drawn: Any) -> None:
     assert not memory_view.has_moved(drawn, 3.0)
 
 
-# ---- the run's card ---------------------------------------------------------------------------------------------------
+# ---- the run's card ------------------------------------------------------------------------------
 
 
 def view(state: State = State.RUNNING, seconds_total: float | None = None, **facts: Any) -> RunView:
-    row = RunRow("id", "A run", Status(state=state, seconds_total=seconds_total), 0.0, "lora", 8, "starter", "x", None, 0, ())
+    row = RunRow(
+        "id", "A run", Status(state=state, seconds_total=seconds_total), 0.0, "lora", 8, "starter", "x", None, 0, ()
+    )
     return RunView(row, "folder", None, RunFacts.of(facts), (), "")
 
 
@@ -117,9 +129,13 @@ def said(shown: RunView) -> str:
 
 def test_predicted_and_measured_stand_beside_each_other() -> None:
     assert "estimated 1.31 GiB, measured 1.42 GiB" in said(view(memory=MEASURED))
-    assert "Adjusted by measurements of 2 runs on this PC: ×1.08." in said(view(memory=MEASURED | {"runs": 2, "factor": 1.08}))
+    assert "Adjusted by measurements of 2 runs on this PC: ×1.08." in said(
+        view(memory=MEASURED | {"runs": 2, "factor": 1.08})
+    )
     assert "orrected" not in said(view(memory=MEASURED))
-    assert "measured 1.42 GiB before the first step, 1.60 GiB at peak" in said(view(memory=MEASURED | {"peak_gib": 1.6}))
+    assert "measured 1.42 GiB before the first step, 1.60 GiB at peak" in said(
+        view(memory=MEASURED | {"peak_gib": 1.6})
+    )
     assert said(view(memory=MEASURED | {"measured_gib": None})) == "" == said(view())
 
 
@@ -141,20 +157,31 @@ def test_each_process_of_a_run_on_several_gpus_has_its_line_while_it_is_at_work(
 
 
 def test_the_time_said_before_the_start_and_now_and_in_the_end() -> None:
-    assert "about 4 min estimated before the start, about 5 min in total" in said(view(seconds_total=300, predicted_seconds=240))
+    assert "about 4 min estimated before the start, about 5 min in total" in said(
+        view(seconds_total=300, predicted_seconds=240)
+    )
     assert "before" not in said(view(seconds_total=300))
-    over = view(State.COMPLETED, predicted_seconds=240, time={"after_steps": 20, "said_seconds": 300, "took_seconds": 310})
+    over = view(
+        State.COMPLETED, predicted_seconds=240, time={"after_steps": 20, "said_seconds": 300, "took_seconds": 310}
+    )
     assert "about 4 min estimated before the start, about 5 min estimated after 20 steps, took 5 min" in said(over)
     for ended in (State.STOPPED, State.COMPLETED):  # completed: nothing had improved for long enough
         short = view(ended, predicted_seconds=240, time={"after_steps": 20, "said_seconds": 300, "took_seconds": 61})
-        early = replace(short, row=replace(short.row, status=short.row.status.model_copy(update={"step": 30, "total_steps": 90})))
+        early = replace(
+            short, row=replace(short.row, status=short.row.status.model_copy(update={"step": 30, "total_steps": 90}))
+        )
         assert "Time: took 1 min" in said(early) and "estimated" not in said(early)
 
 
 def test_a_spill_is_on_the_card_while_it_lasts() -> None:
     spill = {"kind": "shared_memory", "over_gib": 1.5, "slower": 6.0, "step": 40}
     assert "1.5 GiB more than the GPU has" in said(view(spill=spill)) and "6.0 times" in said(view(spill=spill))
-    assert said(view(State.COMPLETED, spill=spill)) == "" == said(view(spill=None)) == said(view(spill={"of": "another version"}))
+    assert (
+        said(view(State.COMPLETED, spill=spill))
+        == ""
+        == said(view(spill=None))
+        == said(view(spill={"of": "another version"}))
+    )
 
 
 def test_everything_is_said_in_chinese_too() -> None:

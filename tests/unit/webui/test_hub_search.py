@@ -1,4 +1,5 @@
-"""The hub asked by a button, against one of our own on 127.0.0.1: rows sorted by what trains here, and a sentence for each failure."""
+"""The hub asked by a button, against one of our own on 127.0.0.1: rows sorted by what trains here, and a sentence for
+each failure."""
 
 from __future__ import annotations
 
@@ -23,9 +24,11 @@ from webui.state.services import Services
 EIGHT = budget.planned(8, "Linux")
 BILLION = 1_000_000_000
 ROWS = [
-    {"id": "o/big-70b", "downloads": 90, "tags": [], "safetensors": {"parameters": {"BF16": 70 * BILLION}, "total": 70 * BILLION}},
+    {"id": "o/big-70b", "downloads": 90, "tags": [], "safetensors": {"parameters": {"BF16": 70 * BILLION},
+        "total": 70 * BILLION}},
     {"id": "o/big-GGUF", "downloads": 80, "tags": ["gguf"], "gguf": {"total": 1}},
-    {"id": "o/big-1b", "downloads": 70, "likes": 3, "tags": [], "safetensors": {"parameters": {"BF16": BILLION}, "total": BILLION},
+    {"id": "o/big-1b", "downloads": 70, "likes": 3, "tags": [], "safetensors": {"parameters": {"BF16": BILLION},
+        "total": BILLION},
      "cardData": {"license": "<mit>", "language": ["en", "ja"]}},
     {"id": "o/big-gated", "downloads": 60, "gated": "auto", "tags": []},
 ]  # fmt: skip
@@ -51,7 +54,9 @@ def asked(planner: Planner, words: object = "big", language: str = "en") -> str:
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_what_trains_here_comes_first_and_what_can_be_no_base_last_and_is_no_button(hub, planner, language: str) -> None:
+def test_what_trains_here_comes_first_and_what_can_be_no_base_last_and_is_no_button(
+    hub, planner, language: str
+) -> None:
     found = asked(planner, language=language)
     assert re.findall(r'data-model="([^"]+)"', found) == ["o/big-1b", "o/big-gated", "o/big-70b"]
     assert found.index("o/big-70b") < found.index("o/big-GGUF")
@@ -71,7 +76,9 @@ def test_nothing_is_asked_of_the_hub_while_a_person_types(hub, planner) -> None:
     ("status", "body", "said"),
     [(429, None, "limiting requests"), (500, None, "status 500"), (None, b"<html>Sign in</html>", "sign-in page")],
 )
-def test_a_hub_that_fails_is_a_sentence_and_no_row(hub, planner, status: int | None, body: bytes | None, said: str) -> None:
+def test_a_hub_that_fails_is_a_sentence_and_no_row(
+    hub, planner, status: int | None, body: bytes | None, said: str
+) -> None:
     hub.status, hub.body = status, body
     found = asked(planner)
     assert said in found and "lg-warn" in found and "<li" not in found and "<html>" not in found
@@ -95,4 +102,8 @@ def test_packed_numbers_are_no_size() -> None:
 def test_a_model_of_the_catalogue_is_weighed_by_its_own_shape() -> None:
     known, other = shelf.of_hub([Found("Qwen/Qwen3-4B", params=1), Found("o/x-4b", params=4 * BILLION)], EIGHT)
     assert (known.is_about, other.is_about) == (False, True)
-    assert known.fits and other.fits and known.fits["qlora"].needed_gib == pytest.approx(other.fits["qlora"].needed_gib, rel=0.3)
+    assert (
+        known.fits
+        and other.fits
+        and known.fits["qlora"].needed_gib == pytest.approx(other.fits["qlora"].needed_gib, rel=0.3)
+    )

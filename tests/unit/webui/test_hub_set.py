@@ -126,12 +126,16 @@ def test_what_holds_no_text_and_what_is_gated_cannot_be_added(hub: FakeHub, pane
     told = panel.open(NAME)[4]
     hub.gated = True
     head, said, *rest = panel.chosen(told, "en:train")
-    assert value(head) == "" and hub.url in value(said) and [each["visible"] for each in rest[:3]] == [False, False, False]
+    assert (
+        value(head) == "" and hub.url in value(said) and [each["visible"] for each in rest[:3]] == [False, False, False]
+    )
     kit.put_parts(hub, "owner/gated", {"en/train": [kit.pirates(3)]}, gated="manual")
     assert hub.url in value(panel.open("owner/gated")[0])
 
 
-def test_a_download_that_fails_or_is_cancelled_ends_the_clock(hub: FakeHub, panel: HubSetPanel, services: Services) -> None:
+def test_a_download_that_fails_or_is_cancelled_ends_the_clock(
+    hub: FakeHub, panel: HubSetPanel, services: Services
+) -> None:
     told = panel.open(NAME)[4]
     hub.corrupt = True
     name = panel.begin(0)(told, "en:train", None, None)[0]

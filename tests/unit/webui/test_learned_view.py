@@ -21,12 +21,15 @@ from webui.kit.wording import Wording
 
 EN, ZH = Wording("en"), Wording("zh")
 COUNTS = Counts(
-    max_length=64, long_examples="cut", rows=1200, counted=1200, tokens=40_000, learned=10_000, pieces=1198, rows_cut=30,
-    tokens_cut=900, rows_split=0, rows_dropped=2, rows_refused=0, first_dropped=(17, 1041), longest=700, p99=300, median=50, exact=True,
+    max_length=64, long_examples="cut", rows=1200, counted=1200, tokens=40_000, learned=10_000, pieces=1198,
+    rows_cut=30,
+    tokens_cut=900, rows_split=0, rows_dropped=2, rows_refused=0, first_dropped=(17, 1041), longest=700, p99=300,
+    median=50, exact=True,
 )  # fmt: skip
 VIEW = RowView(
     index=3, of=68, row_number=5, length=60, learned=9, cut=20, parts=1, dropped=False, special=("<|im_end|>",),
-    pieces=(Span("Hi\n", "given"), Span("ok<|im_end|>", "learned"), Span("later", "cut_given"), Span("gone", "cut_learned")),
+    pieces=(Span("Hi\n", "given"), Span("ok<|im_end|>", "learned"), Span("later", "cut_given"), Span("gone",
+        "cut_learned")),
 )  # fmt: skip
 
 
@@ -37,7 +40,8 @@ def plain(html: str) -> str:
 
 def preview(lengths: list[int]) -> Preview:
     """Estimated: a row has a quarter of its characters as tokens and 12 for each of its two turns."""
-    return Preview.measure([(i, Example(messages=(ChatMessage("user", ""), ChatMessage("assistant", "x" * 4 * (n - 24)))))
+    return Preview.measure([(i, Example(messages=(ChatMessage("user", ""), ChatMessage("assistant",
+        "x" * 4 * (n - 24)))))
                             for i, n in enumerate(lengths, 1)], None)  # fmt: skip
 
 
@@ -50,7 +54,9 @@ def test_counters_say_what_is_learned_cut_and_left_out(wording: Wording) -> None
     assert "about" not in said and "约" not in said and "{" not in said
 
 
-@pytest.mark.parametrize(("wording", "about", "estimated"), [(EN, "about 25.0 %", "Estimated"), (ZH, "约 25.0 %", "估计")])
+@pytest.mark.parametrize(
+    ("wording", "about", "estimated"), [(EN, "about 25.0 %", "Estimated"), (ZH, "约 25.0 %", "估计")]
+)
 def test_what_was_not_counted_exactly_is_said_to_be_estimated(wording: Wording, about: str, estimated: str) -> None:
     for counts in (replace(COUNTS, exact=False), replace(COUNTS, counted=1000)):
         said = plain(learned_view.counters(counts, wording))
@@ -76,7 +82,9 @@ def test_counters_of_a_set_that_fits_warn_of_nothing() -> None:
 
 @pytest.mark.parametrize("wording", [EN, ZH], ids=["en", "zh"])
 def test_split_and_left_out_rows_are_said_as_such(wording: Wording) -> None:
-    split = plain(learned_view.counters(replace(COUNTS, long_examples="split", rows_cut=0, rows_split=30, pieces=1277), wording))
+    split = plain(
+        learned_view.counters(replace(COUNTS, long_examples="split", rows_cut=0, rows_split=30, pieces=1277), wording)
+    )
     assert "1,277" in split and wording.t("learned_view.split_short") in split and "900" not in split
     dropped = plain(
         learned_view.counters(replace(COUNTS, long_examples="drop", rows_cut=0, tokens_cut=0, rows_dropped=32), wording)
@@ -167,11 +175,18 @@ def test_every_class_of_the_view_has_its_look() -> None:
 
 @pytest.mark.parametrize("wording", [EN, ZH], ids=["en", "zh"])
 def test_thinking_and_tool_calls_have_marks_of_their_own_and_are_never_markup(wording: Wording) -> None:
-    pieces = (Span("1", "example"), Span("Hi", "given"), Span("I <b>think</b>", "learned", "thinking"), Span("ok", "learned"),
+    pieces = (Span("1", "example"), Span("Hi", "given"), Span("I <b>think</b>", "learned", "thinking"), Span("ok",
+        "learned"),
               Span("2", "example"), Span('<tool_call>{"a": 1}', "learned", "call"))  # fmt: skip
     drawn = learned_view.row(replace(VIEW, pieces=pieces, examples=2), wording)
-    marks = {mark.get("class"): "".join(mark.itertext()) for mark in ElementTree.fromstring(drawn).find("div").iter("mark")}
-    assert marks == {"lg-learned": "ok", "lg-learned lg-thinking": "I <b>think</b>", "lg-learned lg-call": '<tool_call>{"a": 1}'}
+    marks = {
+        mark.get("class"): "".join(mark.itertext()) for mark in ElementTree.fromstring(drawn).find("div").iter("mark")
+    }
+    assert marks == {
+        "lg-learned": "ok",
+        "lg-learned lg-thinking": "I <b>think</b>",
+        "lg-learned lg-call": '<tool_call>{"a": 1}',
+    }
     said = plain(drawn)
     for key in ("legend_thinking", "legend_call"):
         assert wording.t(f"learned_view.{key}") in said and wording.t(f"learned_view.{key}") not in plain(

@@ -28,8 +28,17 @@ def result(workspace: Workspace) -> ExportResult:
     folder = workspace.exports / f"{run.id}-adapter"
     folder.mkdir()
     (folder / "adapter_model.safetensors").write_bytes(bytes(2_000))
-    said = {"name": folder.name, "run": run.id, "run_name": run.name, "kind": "adapter", "base": "starter", "dtype": "bfloat16"}
-    made = ExportResult(**said, files={"adapter_model.safetensors": 2_000}, check=PROVEN, created=time.time(), seconds=1.0)
+    said = {
+        "name": folder.name,
+        "run": run.id,
+        "run_name": run.name,
+        "kind": "adapter",
+        "base": "starter",
+        "dtype": "bfloat16",
+    }
+    made = ExportResult(
+        **said, files={"adapter_model.safetensors": 2_000}, check=PROVEN, created=time.time(), seconds=1.0
+    )
     (folder / "export.json").write_text(made.model_dump_json(), "utf-8")
     return made
 
@@ -42,10 +51,17 @@ def panel(workspace: Workspace, language: str = "en") -> PublishPanel:
 def test_the_files_are_listed_with_who_sees_them_and_only_then_there_is_a_button(
     workspace: Workspace, result: ExportResult
 ) -> None:
-    for language, private, public in (("en", "visible only to you", "visible to everyone"), ("zh", "只有你", "所有人可见")):
+    for language, private, public in (
+        ("en", "visible only to you", "visible to everyone"),
+        ("zh", "只有你", "所有人可见"),
+    ):
         shows = panel(workspace, language)
         files, send, told, _ = shows.list(result.run, result.name, " anna/pirate ", False, "private")
-        assert "adapter_model.safetensors" in files["value"] and "README.md" in files["value"] and private in files["value"]
+        assert (
+            "adapter_model.safetensors" in files["value"]
+            and "README.md" in files["value"]
+            and private in files["value"]
+        )
         assert "Apache-2.0" in files["value"] and send["visible"] and not told["visible"]
         assert public in shows.list(result.run, result.name, "anna/pirate", False, "public")[0]["value"]
         hidden = shows.forget()
@@ -54,7 +70,8 @@ def test_the_files_are_listed_with_who_sees_them_and_only_then_there_is_a_button
 
 @pytest.mark.parametrize(
     ("which", "repo", "said"),
-    [(None, "anna/pirate", "First choose"), ("../..", "anna/pirate", "First choose"), ({}, 7, "First choose"), ("own", None, "owner/name"),
+    [(None, "anna/pirate", "First choose"), ("../..", "anna/pirate", "First choose"), ({}, 7, "First choose"), ("own",
+        None, "owner/name"),
      ("own", "<img src=x>", "&lt;img")],
 )  # fmt: skip
 def test_what_cannot_be_is_a_sentence_and_no_button(
@@ -68,17 +85,22 @@ def test_what_is_sent_is_what_the_choices_say_private_unless_public_was_chosen(
     workspace: Workspace, result: ExportResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shows, asked = panel(workspace), []
-    monkeypatch.setattr(shows.services.publishing, "start", lambda result, repo, **how: asked.append((result.name, repo, how)))
+    monkeypatch.setattr(
+        shows.services.publishing, "start", lambda result, repo, **how: asked.append((result.name, repo, how))
+    )
     for who in ("private", "public", None):
         chosen = (result.run, result.name, "anna/pirate", True, who)
         for listed in (None, [*chosen[:4], "other"]):
             assert shows.begin(listed, *chosen)[1]["visible"], "what was chosen since is listed first"
         shows.begin([*chosen], *chosen)
     assert asked == [
-        (result.name, "anna/pirate", {"private": who != "public", "with_film": True}) for who in ("private", "public", None)
+        (result.name, "anna/pirate", {"private": who != "public", "with_film": True})
+        for who in ("private", "public", None)
     ]
     monkeypatch.setattr(
-        shows.services.publishing, "start", lambda *_, **__: (_ for _ in ()).throw(BusyError("publish.at_work", name="x"))
+        shows.services.publishing,
+        "start",
+        lambda *_, **__: (_ for _ in ()).throw(BusyError("publish.at_work", name="x")),
     )
     assert "already being published" in shows.begin([*chosen], *chosen)[2]["value"]
 

@@ -1,4 +1,5 @@
-"""What is asked in step 3 of a chat or a table, without a browser: offered, drawn, chosen; what arrives may be anything."""
+"""What is asked in step 3 of a chat or a table, without a browser: offered, drawn, chosen; what arrives may be
+anything."""
 
 from __future__ import annotations
 
@@ -56,7 +57,9 @@ def test_a_chat_shows_its_people_and_what_each_silence_gives(step: DataStep, tmp
     assert drawn[part.pseudonyms] is True and "so it is Jo" in drawn[part.about_chat]
     step.services.datasets.choose(id, Choices(gap_hours=5, pseudonyms=False))  # type: ignore[arg-type]
     drawn = part.draw(id)
-    assert ("5 h — conversations: 2", 5.0) in drawn[part.gap]["choices"] and "Nothing is replaced" in drawn[part.about_chat]
+    assert ("5 h — conversations: 2", 5.0) in drawn[part.gap]["choices"] and "Nothing is replaced" in drawn[
+        part.about_chat
+    ]
 
 
 def test_a_workbooks_sheet_is_chosen_where_there_are_several(step: DataStep, tmp_path: Path) -> None:
@@ -81,9 +84,13 @@ def test_a_workbooks_sheet_is_chosen_where_there_are_several(step: DataStep, tmp
 
 def test_whether_the_first_row_is_one_of_names_is_asked_where_it_is_in_doubt(step: DataStep, tmp_path: Path) -> None:
     part, store = step.reading, step.services.datasets
-    id, _ = added(step, tmp_path, "a.csv", "What is rain?,Water that falls from clouds.\nWhat is snow?,Frozen water that falls.\n")
+    id, _ = added(
+        step, tmp_path, "a.csv", "What is rain?,Water that falls from clouds.\nWhat is snow?,Frozen water that falls.\n"
+    )
     drawn = part.draw(id)
-    assert drawn[part.file.header] == gr.update(visible=True, value="no") and drawn[part.columns[0]]["label"] == "column 1"
+    assert (
+        drawn[part.file.header] == gr.update(visible=True, value="no") and drawn[part.columns[0]]["label"] == "column 1"
+    )
     assert (store.report(id).rows, store.settled(id).header) == (2, False), "a run says how it was read"
     part._choose(id, part.file.of_header({part.file.header: "yes"}, store.choices(id)))
     assert part.draw(id)[part.file.header]["value"] == "yes" and store.report(id).rows == 1
@@ -122,4 +129,6 @@ def test_a_table_that_is_deleted_and_added_anew_shows_its_new_rows(step: DataSte
     assert id and [set(row.values) for row in step.reading.first_rows(id, Choices())] == [{"first", "second"}]
     step.services.datasets.delete(id)
     again, _ = added(step, tmp_path, "table.csv", "question,answer\nseven eight,nine ten eleven\n")
-    assert again == id and [set(row.values) for row in step.reading.first_rows(id, Choices())] == [{"question", "answer"}]
+    assert again == id and [set(row.values) for row in step.reading.first_rows(id, Choices())] == [
+        {"question", "answer"}
+    ]

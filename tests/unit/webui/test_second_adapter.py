@@ -46,7 +46,9 @@ def test_both_are_loaded_as_one_each_at_its_strength(tmp_path: Path) -> None:
     assert other.adapter != both.adapter and not both.adapter.exists()
 
 
-@pytest.mark.parametrize(("changes", "said"), [({"use_dora": True}, "use_dora"), ({"base_model_name_or_path": "other"}, "other")])
+@pytest.mark.parametrize(
+    ("changes", "said"), [({"use_dora": True}, "use_dora"), ({"base_model_name_or_path": "other"}, "other")]
+)
 def test_what_is_no_sum_is_a_sentence(tmp_path: Path, changes: dict[str, object], said: str) -> None:
     space = Workspace.open(tmp_path)
     first, second = with_adapter(space, "Pirate", 1.0), with_adapter(space, "Facts", 10.0, **changes)

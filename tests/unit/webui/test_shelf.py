@@ -30,7 +30,9 @@ NOTHING = Marks(None, ())
 EN = Wording("en")
 
 
-def drawn(words: str, there: Budget = EIGHT, wish: Wish | None = None, marks: Marks = NOTHING, language: str = "en") -> str:
+def drawn(
+    words: str, there: Budget = EIGHT, wish: Wish | None = None, marks: Marks = NOTHING, language: str = "en"
+) -> str:
     wish = wish or Wish()
     return rows.shelf(shelf.find(words, there, wish), wish, marks, Wording(language))
 
@@ -58,11 +60,14 @@ def test_a_row_tells_minutes_where_this_pcs_pace_is_known_and_none_elsewhere() -
     words = "qwen3 1.7b"
     assert "min" not in drawn(words) and "256" not in drawn(words)
     model = next(model for model in known_models() if model.hub == "Qwen/Qwen3-1.7B")
-    paces = Paces((Known("lora", products_of(model.shape), 256_000 / 600),))  # 1,000 examples of 256 tokens in ten minutes
+    # 1,000 examples of 256 tokens in ten minutes
+    paces = Paces((Known("lora", products_of(model.shape), 256_000 / 600),))
     said = drawn(words, Budget(kind="card", free_gib=14.0), marks=Marks(None, (), paces))
     assert "about 10 min" in said and "1,000 examples of 256 tokens" in said
     assert "约 10 分钟" in drawn(words, Budget(kind="card", free_gib=14.0), marks=Marks(None, (), paces), language="zh")
-    assert "about 10 min" not in drawn(words, Budget(kind="card", free_gib=1.0), marks=Marks(None, (), paces)), "does not fit"
+    assert "about 10 min" not in drawn(words, Budget(kind="card", free_gib=1.0), marks=Marks(None, (), paces)), (
+        "does not fit"
+    )
 
 
 def test_a_model_is_described_in_german_on_the_german_page() -> None:
@@ -75,14 +80,18 @@ def test_a_large_model_that_was_never_timed_tells_what_its_size_tells() -> None:
     """Seen: "Times are for one epoch" above rows without a time."""
     processor = Budget(kind="cpu", free_gib=64.0)
     assert re.search(r"about \d+ (min|h|days)", drawn("qwen3 14b", processor, marks=Marks(None, (), budget=processor)))
-    assert "one epoch" not in drawn("smollm2 135m", processor, marks=Marks(None, (), budget=processor)), "timed in a second"
+    assert "one epoch" not in drawn("smollm2 135m", processor, marks=Marks(None, (), budget=processor)), (
+        "timed in a second"
+    )
 
 
 def test_what_was_understood_is_said_and_what_a_control_asks_for_is_not_said_again() -> None:
     found = drawn("small japanese for 6 GB", wish=Wish(fits=True))
     said = re.search(r'role="status">(.*?)</div>', found)
     assert said and "speaks Japanese" in said[1] and "6 GB" in said[1]
-    assert "个模型（不超过 4.7B · " in drawn("small japanese", language="zh"), "in Chinese brackets, as the sentence has them"
+    assert "个模型（不超过 4.7B · " in drawn("small japanese", language="zh"), (
+        "in Chinese brackets, as the sentence has them"
+    )
     assert "fits" not in (re.search(r'role="status">(.*?)</div>', drawn("", wish=Wish(fits=True))) or [""])[0]
 
 
@@ -99,7 +108,9 @@ def test_the_chosen_row_and_those_on_this_pc_are_marked() -> None:
 
 def test_what_a_row_says_is_text() -> None:
     row = shelf.find("", EIGHT).rows[0]
-    hostile = replace(row, model=row.model.model_copy(update={"title": "<i>x</i>", "note": {"en": "<script>", "zh": "<script>"}}))
+    hostile = replace(
+        row, model=row.model.model_copy(update={"title": "<i>x</i>", "note": {"en": "<script>", "zh": "<script>"}})
+    )
     said = rows.row(hostile, None, NOTHING, EN)
     assert "<i>" not in said and "<script>" not in said
 
@@ -112,8 +123,11 @@ def test_any_json_draws_the_shelf(junk: object, tmp_path: Path) -> None:
     assert "<li" in part.draw(HERE, "", False, False, "", "starter")
 
 
-def test_the_starter_is_said_to_be_on_this_pc_only_once_it_was_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before, its row said "on this PC" while the text below it spoke of 269 MB to download; what is fetched are 93 MB."""
+def test_the_starter_is_said_to_be_on_this_pc_only_once_it_was_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, its row said "on this PC" while the text below it spoke of 269 MB to download; what is fetched are 93
+    MB."""
     services = Services.open(Workspace.open(tmp_path / "workspace"))
     part = ModelShelf(services, Planner(services).budget_or_here, EN)
     result = FormResult(shape=services.models.shape("starter"))
@@ -129,8 +143,8 @@ def test_the_starter_is_said_to_be_on_this_pc_only_once_it_was_fetched(tmp_path:
 
 
 def test_one_event_draws_the_shelf_and_what_the_hub_found_is_cleared_before(tmp_path: Path) -> None:
-    """Two events answer in any order, and the list of what was typed first stayed; what hangs on one event runs in turn, and what
-    the hub answered while the list was drawn went with it (both seen)."""
+    """Two events answer in any order, and the list of what was typed first stayed; what hangs on one event runs in
+    turn, and what the hub answered while the list was drawn went with it (both seen)."""
     made = ModelShelf(Services.open(Workspace.open(tmp_path)), lambda *_: EIGHT, EN)
     with gr.Blocks(analytics_enabled=False) as page:
         memory, model = gr.Dropdown(elem_id="memory"), gr.Dropdown(elem_id="model")

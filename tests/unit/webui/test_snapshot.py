@@ -15,7 +15,9 @@ from tests.kit.runs import ScriptedRun
 from webui.state.services import Services
 
 
-def test_what_is_written_while_a_run_is_read_is_seen_by_the_next_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_written_while_a_run_is_read_is_seen_by_the_next_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It was not until the run wrote again, which one that is over never does."""
     services = Services.open(Workspace.open(tmp_path))
     with ScriptedRun(services.workspace, "quick") as scripted:

@@ -30,10 +30,16 @@ def test_a_form_says_what_cannot_be_together_and_takes_a_share() -> None:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize(("use_dora", "mixed", "said"), [(True, False, "DoRA"), (False, False, ""), (False, True, None)])
-def test_the_chat_page_says_that_answers_come_in_turn_and_why(language: str, use_dora: bool, mixed: bool, said: str | None) -> None:
+@pytest.mark.parametrize(
+    ("use_dora", "mixed", "said"), [(True, False, "DoRA"), (False, False, ""), (False, True, None)]
+)
+def test_the_chat_page_says_that_answers_come_in_turn_and_why(
+    language: str, use_dora: bool, mixed: bool, said: str | None
+) -> None:
     page = ChatPage(None, Wording(language))
-    state = ChatState("ready", ChatTarget("starter", label="my run"), dtype="bfloat16", mixed=mixed, adapter={"use_dora": use_dora})
+    state = ChatState(
+        "ready", ChatTarget("starter", label="my run"), dtype="bfloat16", mixed=mixed, adapter={"use_dora": use_dora}
+    )
     shown = str(page._status(state))
     in_turn = {"en": "one after the other", "zh": "先后", "de": "nacheinander"}[language]
     assert (in_turn in shown) == (said is not None) and (said or "") in shown

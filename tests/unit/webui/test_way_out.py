@@ -24,14 +24,22 @@ from webui.run import exported, way_out
 
 EN = Wording("en")
 CHECK = ExportCheck(
-    proof="llamacpp", quant="q4_k_m", first_tokens_equal=19, mean_text_loss_adapter=1.0, mean_text_loss_export=1.04, prompts_read_alike=20,
+    proof="llamacpp", quant="q4_k_m", first_tokens_equal=19, mean_text_loss_adapter=1.0, mean_text_loss_export=1.04,
+    prompts_read_alike=20,
     prompts=20, own_prompts=True, passed=True, compute="llama.cpp",
 )  # fmt: skip
 
 
 def done(kind: str = "gguf", quant: str | None = "q4_k_m", **more: object) -> ExportResult:
     files = {"pirates-q4_k_m.gguf": 90_000_000, "Modelfile": 900}
-    values = {"name": f"pirates-{kind}", "run": "pirates", "run_name": "Pirates", "kind": kind, "quant": quant, "base": "starter"}
+    values = {
+        "name": f"pirates-{kind}",
+        "run": "pirates",
+        "run_name": "Pirates",
+        "kind": kind,
+        "quant": quant,
+        "base": "starter",
+    }
     return ExportResult(
         **values | {"dtype": "bfloat16", "files": files, "check": CHECK, "created": time.time(), "seconds": 60.0} | more
     )
@@ -39,7 +47,9 @@ def done(kind: str = "gguf", quant: str | None = "q4_k_m", **more: object) -> Ex
 
 @pytest.mark.parametrize("state", ["running", "cancelled"])
 def test_an_export_at_work_says_whether_the_pc_may_fall_asleep_under_it(state: str) -> None:
-    status = ExportStatus(state=state, stage="merging", message=msg("export.cancelled"), awake=msg("awake.battery", percent=12))
+    status = ExportStatus(
+        state=state, stage="merging", message=msg("export.cancelled"), awake=msg("awake.battery", percent=12)
+    )
     shown = exported.attempt("merged", status, (None, None), EN)
     assert ("may go to sleep meanwhile" in shown and "12 %" in shown) is (state == "running")
 
@@ -155,7 +165,11 @@ def test_strength_and_the_base_of_a_lora_reach_the_export_or_are_one_sentence(tm
         assert "lg-notice" in page.begin("run", "programs", "gguf-lora", *finer)["value"]
     assert len(started) == 4
     hidden = [update["visible"] for update in page.finer.show("gguf-lora", "own")]
-    assert hidden == [True, True, True] and [each["visible"] for each in page.finer.show("merged", "own")] == [True, False, False]
+    assert hidden == [True, True, True] and [each["visible"] for each in page.finer.show("merged", "own")] == [
+        True,
+        False,
+        False,
+    ]
 
 
 def test_an_export_of_another_strength_is_told_while_it_works_and_can_be_cancelled(tmp_path: Path) -> None:
@@ -179,8 +193,15 @@ def test_a_lora_in_gguf_is_started_beside_its_base_and_never_given_to_ollama_or_
         assert [where for where, _ in commands] == ["in_llamacpp", "in_koboldcpp"]
         assert commands[0][1] == f'llama-server -m "{base}" --lora "{tmp_path / "pirates-lora.gguf"}"'
     shown = exported.result(done("gguf-lora", None, files=files), tmp_path, True, EN)
-    assert 'data-act="lmstudio"' not in shown and EN.t("way_out.other_programs") not in shown and "koboldcpp --model" in shown
-    assert "gguf-lora" in way_out.FORMS["programs"] and not {"gguf-lora"} & {*way_out.FORMS["ollama"], *way_out.FORMS["lmstudio"]}
+    assert (
+        'data-act="lmstudio"' not in shown
+        and EN.t("way_out.other_programs") not in shown
+        and "koboldcpp --model" in shown
+    )
+    assert "gguf-lora" in way_out.FORMS["programs"] and not {"gguf-lora"} & {
+        *way_out.FORMS["ollama"],
+        *way_out.FORMS["lmstudio"],
+    }
 
 
 def test_an_export_goes_whole_or_stays_whole_where_a_program_has_a_file_of_it_open(

@@ -40,7 +40,7 @@ def make_run(workspace: Workspace, name: str = "a run", **facts: object) -> RunF
     )
 
 
-# ---- words ------------------------------------------------------------------------------------------------------------
+# ---- words ---------------------------------------------------------------------------------------
 
 
 def test_no_key_of_the_page_shadows_one_of_core():
@@ -58,7 +58,9 @@ def test_every_state_stage_and_setting_has_words(language: str):
         assert w.knows(f"state.{state.value}")
     source = "".join(path.read_text("utf-8") for path in (PROJECT / "core").rglob("*.py"))
     stages = set(re.findall(r"""(?:stage\(|report\(|stage=)["'](\w+)["']""", source))
-    assert "tokenizing" in stages and all(w.knows(f"stage.{stage}") or w.knows(f"export.stage_{stage}") for stage in stages), stages
+    assert "tokenizing" in stages and all(
+        w.knows(f"stage.{stage}") or w.knows(f"export.stage_{stage}") for stage in stages
+    ), stages
     for section in ("model", "data", "adapter", "train"):
         for name in Recipe.model_fields[section].annotation.model_fields:
             if (section, name) != ("data", "source"):
@@ -78,11 +80,12 @@ def test_every_key_that_the_page_names_exists():
     assert [key for key in sorted(keys) if not EN.knows(key) and not key.endswith(".css")] == []
 
 
-# ---- numbers ----------------------------------------------------------------------------------------------------------
+# ---- numbers -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"), [(0, "0 B"), (999, "999 B"), (31e6, "31 MB"), (1.24e9, "1.2 GB"), (93_412_000, "93 MB"), (45e9, "45 GB")]
+    ("value", "shown"),
+    [(0, "0 B"), (999, "999 B"), (31e6, "31 MB"), (1.24e9, "1.2 GB"), (93_412_000, "93 MB"), (45e9, "45 GB")],
 )
 def test_bytes_as_disks_are_sold(value: float, shown: str):
     assert format.bytes_used(EN, value) == shown
@@ -124,7 +127,7 @@ def test_progress_says_its_unit():
     assert format.progress(EN, None) == ""
 
 
-# ---- markup -----------------------------------------------------------------------------------------------------------
+# ---- markup --------------------------------------------------------------------------------------
 
 
 def test_what_people_wrote_stays_text():
@@ -134,12 +137,19 @@ def test_what_people_wrote_stays_text():
     assert tag("p", tag("b", "x")) == "<p><b>x</b></p>" and notice("") == ""
 
 
-# ---- the form ---------------------------------------------------------------------------------------------------------
+# ---- the form ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "values",
-    [(3, 0.9, 256, 42), (0, 0, 256, 42), (0, 0.9, 0, 42), (math.nan, 0.9, 256, 42), ("x", 0.9, 256, 42), (0, 0.9, 256, -1)],
+    [
+        (3, 0.9, 256, 42),
+        (0, 0, 256, 42),
+        (0, 0.9, 0, 42),
+        (math.nan, 0.9, 256, 42),
+        ("x", 0.9, 256, 42),
+        (0, 0.9, 256, -1),
+    ],
 )
 def test_the_chat_refuses_sampling_that_cannot_be(values: tuple):
     from core.errors import ChatError
@@ -178,14 +188,20 @@ def test_thinking_and_tool_calls_come_back_as_the_template_wants_them_and_are_ne
     raw = '<tool_call>\n\n{"name": "get_weather", "arguments": {"city": "</pre><script>x</script>"}}\n</tool_call>'
     told = answered(asked, f"<think>\nI <b>look</b>.\n\nAgain.\n</think>\n\nWait.{raw}", *titles)
     assert [m["content"][:14] for m in told] == ["Weather?", "<details class", "Wait.", "<details class"]
-    assert all(m["content"].count("<") == 6 and "\n" not in m["content"] for m in (told[1], told[3])), "nothing of it is markup"
+    assert all(m["content"].count("<") == 6 and "\n" not in m["content"] for m in (told[1], told[3])), (
+        "nothing of it is markup"
+    )
     turn = {"role": "assistant", "content": f"Wait.{raw}", "reasoning": "I <b>look</b>.\n\nAgain."}
     assert turns_of(told)[1:] == [turn]
     begun = answered(asked, "<think>\nI lo", *titles)
     assert turns_of(begun)[1] == {"role": "assistant", "content": "", "reasoning": "I lo"}
     for whole in ('{"name": "f", "parameters": {}}', '<tool_call>\n{"name"'):
         assert turns_of(answered(asked, whole, *titles))[1]["content"] == whole
-    assert answered(asked, "", *titles)[1:] == answered(asked, "<think>\n", *titles)[1:] == [{"role": "assistant", "content": ""}]
+    assert (
+        answered(asked, "", *titles)[1:]
+        == answered(asked, "<think>\n", *titles)[1:]
+        == [{"role": "assistant", "content": ""}]
+    )
     assert turns_of(answered(asked, "a < b\n\n<i>c</i>", *titles))[1]["content"] == "a < b\n\n<i>c</i>"
 
 
@@ -196,7 +212,7 @@ def test_a_person_may_ask_with_thinking_without_it_or_as_was_trained():
     assert [sampling_of(0, 0.9, 64, 1, way).enable_thinking for way in ways] == [None, True, False, None, None, None]
 
 
-# ---- run panel --------------------------------------------------------------------------------------------------------
+# ---- run panel -----------------------------------------------------------------------------------
 
 
 def test_the_header_counts_steps_also_while_a_run_measures(workspace: Workspace):
@@ -221,7 +237,10 @@ def test_the_queue_names_the_run_that_begins_first():
     from webui.run.queue import next_in_queue
 
     def told(*times: float | None) -> str:
-        waiting = [(SimpleNamespace(name=name), QueuedRun(run=name, not_before=at)) for name, at in zip("ABC", times, strict=False)]
+        waiting = [
+            (SimpleNamespace(name=name), QueuedRun(run=name, not_before=at))
+            for name, at in zip("ABC", times, strict=False)
+        ]
         snapshot = SimpleNamespace(queue=SimpleNamespace(waiting=waiting, order=Order()), busy=None)
         return re.findall("“(.)”", next_in_queue(snapshot, EN))[0]
 
@@ -239,16 +258,26 @@ def test_a_run_in_every_state_has_a_card(workspace: Workspace, state: State, lan
     from webui.state.snapshot import Snapshots
 
     run = make_run(workspace, "<script>x</script>")
-    status = Status(state=state, stage="training", step=3, total_steps=10, seconds_left=100.0, message=msg("run.completed", step=3))
+    status = Status(
+        state=state, stage="training", step=3, total_steps=10, seconds_left=100.0, message=msg("run.completed", step=3)
+    )
     (run.path / "state.json").write_text(status.model_dump_json(), "utf-8")
     runs = Runs(workspace)
     now = Snapshots(runs, ChatClient(workspace), Exports(workspace)).now()
     w, shown = Wording(language), now.shown
-    for part in (card.card(shown, w), card.settings(shown, w), card.story(shown, w), card.headline(shown, w), signal(now, w)):
+    for part in (
+        card.card(shown, w),
+        card.settings(shown, w),
+        card.story(shown, w),
+        card.headline(shown, w),
+        signal(now, w),
+    ):
         assert "<script>" not in part and "train_page." not in part and "state." not in part
 
 
-@pytest.mark.parametrize(("state", "is_said"), [(State.PREPARING, True), (State.RUNNING, True), (State.COMPLETED, False)])
+@pytest.mark.parametrize(
+    ("state", "is_said"), [(State.PREPARING, True), (State.RUNNING, True), (State.COMPLETED, False)]
+)
 def test_a_run_at_work_says_whether_the_pc_may_fall_asleep_under_it(workspace: Workspace, state: State, is_said: bool):
     from core.chat.client import ChatClient
     from core.export.exports import Exports
@@ -264,7 +293,7 @@ def test_a_run_at_work_says_whether_the_pc_may_fall_asleep_under_it(workspace: W
     assert ("This PC is kept awake" in said) is is_said
 
 
-# ---- who is let in ----------------------------------------------------------------------------------------------------
+# ---- who is let in -------------------------------------------------------------------------------
 
 
 def client():
@@ -275,7 +304,9 @@ def client():
     from starlette.testclient import TestClient
 
     async def answer(request):
-        return PlainTextResponse(f"{request.url.path} {len(await request.body())}" + request.query_params.get("more", ""))
+        return PlainTextResponse(
+            f"{request.url.path} {len(await request.body())}" + request.query_params.get("more", "")
+        )
 
     routes = [Route(path, answer, methods=["GET", "POST"]) for path in (*PATHS.values(), "/assets/page-1a2b3c4d.js")]
     return TestClient(
@@ -294,7 +325,12 @@ def test_another_host_name_is_refused():
 
 @pytest.mark.parametrize(
     "headers",
-    [{"origin": "http://evil.example"}, {"origin": "http://127.0.0.1:1"}, {"origin": "null"}, {"sec-fetch-site": "cross-site"}],
+    [
+        {"origin": "http://evil.example"},
+        {"origin": "http://127.0.0.1:1"},
+        {"origin": "null"},
+        {"sec-fetch-site": "cross-site"},
+    ],
 )
 def test_another_site_cannot_post(headers: dict):
     assert client().post("/", headers=headers).status_code == 403
@@ -303,13 +339,22 @@ def test_another_site_cannot_post(headers: dict):
 
 def test_another_site_may_lead_here_and_not_read_here():
     cross = {"sec-fetch-site": "cross-site"}
-    assert client().get("/", headers=cross | {"sec-fetch-mode": "no-cors", "sec-fetch-dest": "image"}).status_code == 403
-    assert client().get("/", headers=cross | {"sec-fetch-mode": "navigate", "sec-fetch-dest": "iframe"}).status_code == 403
-    assert client().get("/", headers=cross | {"sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}).status_code == 200
+    assert (
+        client().get("/", headers=cross | {"sec-fetch-mode": "no-cors", "sec-fetch-dest": "image"}).status_code == 403
+    )
+    assert (
+        client().get("/", headers=cross | {"sec-fetch-mode": "navigate", "sec-fetch-dest": "iframe"}).status_code == 403
+    )
+    assert (
+        client().get("/", headers=cross | {"sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}).status_code
+        == 200
+    )
     assert client().get("/", headers={"origin": "http://evil.example"}).status_code == 403
 
 
-@pytest.mark.parametrize("path", ["/gradio_api/file=/etc/passwd", "/docs", "/monitoring", "/gradio_api/proxy=http://x/", "/login"])
+@pytest.mark.parametrize(
+    "path", ["/gradio_api/file=/etc/passwd", "/docs", "/monitoring", "/gradio_api/proxy=http://x/", "/login"]
+)
 def test_what_the_page_does_not_ask_for_is_not_there(path: str):
     assert client().get(path).status_code == 404
 
@@ -343,7 +388,9 @@ def test_the_first_visit_goes_to_the_browsers_language_and_the_link_is_remembere
     assert visitor.get("/", headers={"accept-language": "zh-CN,zh;q=0.9,en;q=0.8"}).headers["location"] == "/zh"
     assert visitor.get("/", headers={"accept-language": "de-DE,en;q=0.8"}).headers["location"] == "/de"
     assert visitor.get("/", headers={"accept-language": "fr-FR,en;q=0.8"}).status_code == 200
-    assert [visitor.get(path, headers={"accept-language": "en"}).status_code for path in PATHS.values()] == [200] * len(LANGUAGES)
+    assert [visitor.get(path, headers={"accept-language": "en"}).status_code for path in PATHS.values()] == [200] * len(
+        LANGUAGES
+    )
     chosen = visitor.get("/?lang=en&__theme=dark", headers={"accept-language": "zh"})
     assert chosen.headers["location"] == "/?__theme=dark"
     assert visitor.get("/", headers={"accept-language": "zh"}).status_code == 200  # the cookie
@@ -357,7 +404,7 @@ def test_accept_language(header: str, language: str):
     assert preferred(header) == language
 
 
-# ---- the command ------------------------------------------------------------------------------------------------------
+# ---- the command ---------------------------------------------------------------------------------
 
 
 def webui(*arguments: str) -> subprocess.CompletedProcess:
@@ -395,7 +442,12 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path):
         taken.listen()
         port = taken.getsockname()[1]
         result = webui("--port", str(port), "--workspace", str(tmp_path))
-    assert result.returncode == 2 and str(port) in result.stderr and "--port" in result.stderr and "Traceback" not in result.stderr
+    assert (
+        result.returncode == 2
+        and str(port) in result.stderr
+        and "--port" in result.stderr
+        and "Traceback" not in result.stderr
+    )
 
 
 @pytest.fixture(scope="module")
@@ -403,13 +455,16 @@ def whole_page(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Of a process that built it: the heavy libraries that it has loaded, and its events that call it."""
     folder = str(tmp_path_factory.mktemp("page") / "workspace")
     script = (
-        "import json, sys; from core.workspace.folder import Workspace; from webui.state.services import Services; from webui.app import build;"
+        "import json, sys; from core.workspace.folder import Workspace; from webui.state.services import Services; "
+        "from webui.app import build;"
         f"blocks = build(Services.open(Workspace.open({folder!r}))); page = blocks.get_config_file();"
         "names = {each['id']: each['props'].get('elem_id') for each in page['components']};"
-        "print(json.dumps({'loaded': [m for m in ('torch', 'transformers', 'peft', 'datasets', 'bitsandbytes') if m in sys.modules],"
+        "print(json.dumps({'loaded': [m for m in ('torch', 'transformers', 'peft', 'datasets', 'bitsandbytes') if m in "
+        "sys.modules],"
         "'events': [([(names.get(at), name) for at, name in each['targets']], each['trigger_mode'])"
         " for each in page['dependencies'] if each['backend_fn'] and each['inputs']],"
-        "'kept': {names.get(at): [type(one).__name__ for one in each.inputs] for each in blocks.fns.values() for at, _ in each.targets"
+        "'kept': {names.get(at): [type(one).__name__ for one in each.inputs] for each in blocks.fns.values() for at, _ "
+        "in each.targets"
         " if each.concurrency_id in ('control', 'sets')},"
         "'draws': [[(names.get(at), name) for at, name in each.targets] for each in blocks.fns.values()"
         " if any(names.get(out._id) == 'data-head' for out in each.outputs)],"
@@ -428,7 +483,8 @@ def test_building_the_whole_page_loads_no_torch(whole_page: dict[str, Any]):
 
 
 def test_no_choice_and_no_file_is_forgotten_while_the_one_before_is_at_work(whole_page: dict[str, Any]):
-    """As gradio does by itself ("once"). Enter is a button that is pressed; the list of chats shows again which one is open."""
+    """As gradio does by itself ("once"). Enter is a button that is pressed; the list of chats shows again which one is
+    open."""
     told = [(name, event, mode) for targets, mode in whole_page["events"] for name, event in targets]
     pressed = ("chat-message", "hub-token", "hub-set-words", "chat-conversations-list")
     chosen = [each for each in told if each[1] in ("input", "upload", "submit") and each[0] not in pressed]
@@ -436,12 +492,14 @@ def test_no_choice_and_no_file_is_forgotten_while_the_one_before_is_at_work(whol
 
 
 def test_one_listener_alone_draws_a_data_set(whole_page: dict[str, Any]):
-    """Of two that are on their way the older could be answered last, and show one set's rows below the name of the other."""
+    """Of two that are on their way the older could be answered last, and show one set's rows below the name of the
+    other."""
     assert whole_page["draws"] == [[["data-draw", "click"]], [[None, "load"]]]
 
 
 def test_what_waits_acts_on_what_was_on_the_screen_when_it_was_pressed(whole_page: dict[str, Any]):
-    """Seen: gradio reads a State when the line reaches the event, and Delete, pressed while a run was unpacked, deleted the unpacked one."""
+    """Seen: gradio reads a State when the line reaches the event, and Delete, pressed while a run was unpacked, deleted
+    the unpacked one."""
     waiting = whole_page["kept"]
     assert len(waiting) > 30 and {"delete-really", "data-row-save", "data-mend-0", "export-start"} <= waiting.keys()
     assert [name for name, inputs in waiting.items() if "State" in inputs] == []

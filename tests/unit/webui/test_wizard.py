@@ -1,4 +1,5 @@
-"""The form of the Train page without a browser: what follows the plan, what was edited, what is missing or cannot be."""
+"""The form of the Train page without a browser: what follows the plan, what was edited, what is missing or cannot
+be."""
 
 from __future__ import annotations
 
@@ -71,7 +72,9 @@ def planner(services: Services) -> Planner:
     return Planner(services)
 
 
-def two_cards(services: Services, monkeypatch: pytest.MonkeyPatch, visible: str | None = None, build: str | None = "13.0") -> None:
+def two_cards(
+    services: Services, monkeypatch: pytest.MonkeyPatch, visible: str | None = None, build: str | None = "13.0"
+) -> None:
     """A GTX 1060 with most free memory and an RTX 4060."""
     old = Card(index=0, name="GTX 1060", uuid="GPU-0", capability=(6, 1), total_bytes=10 << 30, free_bytes=9 << 30)
     new = Card(index=1, name="RTX 4060", uuid="GPU-1", capability=(8, 9), total_bytes=8 << 30, free_bytes=7 << 30)
@@ -81,7 +84,9 @@ def two_cards(services: Services, monkeypatch: pytest.MonkeyPatch, visible: str 
     services.monitor._newest = seen
 
 
-def test_a_run_gets_the_card_that_its_plan_is_for(services: Services, planner: Planner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_gets_the_card_that_its_plan_is_for(
+    services: Services, planner: Planner, monkeypatch: pytest.MonkeyPatch
+) -> None:
     two_cards(services, monkeypatch)
     result = planner.look(form(), EN)
     assert (result.plan.advice.budget.name, device(planner), result.note) == ("RTX 4060", "GPU-1", None)
@@ -99,7 +104,9 @@ def device(planner: Planner, choice: str = HERE) -> str | None:
 
 
 def chosen(planner: Planner, *uuids: str, **more: object) -> FormResult:
-    return planner.look(replace(form(**more), answers=FormAnswers({"cards": [*uuids]}), cards=planner.cards_of(HERE, uuids)), EN)
+    return planner.look(
+        replace(form(**more), answers=FormAnswers({"cards": [*uuids]}), cards=planner.cards_of(HERE, uuids)), EN
+    )
 
 
 def test_the_cards_that_are_chosen_are_planned_for_by_the_smallest_and_no_other(
@@ -148,9 +155,16 @@ def test_cards_are_whatever_a_browser_sends(planner: Planner, cards: object) -> 
     assert planner.cards_of(HERE, answers.cards) == () and planner.budget(HERE, cards).kind == "cpu"
 
 
-@pytest.mark.parametrize(("visible", "build", "said"), [("-1", "13.0", "CUDA_VISIBLE_DEVICES"), (None, None, "built without CUDA")])
+@pytest.mark.parametrize(
+    ("visible", "build", "said"), [("-1", "13.0", "CUDA_VISIBLE_DEVICES"), (None, None, "built without CUDA")]
+)
 def test_a_card_that_will_not_be_used_is_said_beside_the_plan(
-    services: Services, planner: Planner, monkeypatch: pytest.MonkeyPatch, visible: str | None, build: str | None, said: str
+    services: Services,
+    planner: Planner,
+    monkeypatch: pytest.MonkeyPatch,
+    visible: str | None,
+    build: str | None,
+    said: str,
 ) -> None:
     """PyPI's torch for Windows has no +cpu in its version, so that nothing was said."""
     two_cards(services, monkeypatch, visible, build)
@@ -159,11 +173,15 @@ def test_a_card_that_will_not_be_used_is_said_beside_the_plan(
     assert device(planner) == ("cpu" if visible else "GPU-0")
 
 
-def test_run_chat_and_export_end_a_measurement_before_they_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_chat_and_export_end_a_measurement_before_they_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It sat on the card for up to two minutes more."""
     rested: list[str] = []
     monkeypatch.setattr(PaceProbe, "rest", lambda probe: rested.append("rest"))
-    monkeypatch.setattr("core.chat.client.Child", lambda *a, **o: rested.append("chat") or SimpleNamespace(listen=print, say=dict))
+    monkeypatch.setattr(
+        "core.chat.client.Child", lambda *a, **o: rested.append("chat") or SimpleNamespace(listen=print, say=dict)
+    )
     monkeypatch.setattr("core.export.exports.start_worker", lambda *a, **o: rested.append("export"))
     services = Services.open(Workspace.open(tmp_path / "workspace"))
     run = trained(services.workspace, "A run")
@@ -180,7 +198,7 @@ def form(**changes: Any) -> Form:
     return Form(answers=FormAnswers(settings), **fields)
 
 
-# ---- fields -----------------------------------------------------------------------------------------------------------
+# ---- fields --------------------------------------------------------------------------------------
 
 
 def test_every_setting_of_a_recipe_has_a_field_and_words_in_both_languages() -> None:
@@ -203,13 +221,18 @@ def test_a_field_that_shows_its_default_gives_the_default_back(key: tuple[str, s
 def test_an_optional_number_is_empty_and_never_0() -> None:
     assert shown_value(("train", "eval_steps"), None) == "" and setting_of(("train", "eval_steps"), "") is None
     assert setting_of(("train", "eval_steps"), " 20 ") == 20
-    assert kind_of(("train", "gradient_checkpointing")).optional and setting_of(("train", "gradient_checkpointing"), "no") is False
+    assert (
+        kind_of(("train", "gradient_checkpointing")).optional
+        and setting_of(("train", "gradient_checkpointing"), "no") is False
+    )
 
 
 def test_a_field_for_several_takes_one_a_line_and_says_how_many() -> None:
     key = ("train", "sample_prompts")
     assert setting_of(key, "Who are you?\n\n  Say hello. ") == ("Who are you?", "Say hello.")
-    assert shown_value(key, ("Who are you?", "Say hello.")) == "Who are you?\nSay hello." and setting_of(key, None) == ()
+    assert (
+        shown_value(key, ("Who are you?", "Say hello.")) == "Who are you?\nSay hello." and setting_of(key, None) == ()
+    )
     for wrong in ("a\nb\nc\nd", "a" * 501):
         with pytest.raises(FormError) as refused:
             setting_of(key, wrong)
@@ -237,25 +260,40 @@ def test_a_run_that_is_continued_keeps_its_adapters_own_settings() -> None:
 
 
 def test_a_recipe_that_was_opened_brings_only_what_it_sets() -> None:
-    recipe = Recipe.parse({"data": {"source": PIRATE}, "adapter": {"r": 32}, "train": {"gradient_checkpointing": False}})
+    recipe = Recipe.parse(
+        {"data": {"source": PIRATE}, "adapter": {"r": 32}, "train": {"gradient_checkpointing": False}}
+    )
     assert explicit_of(recipe) == {"adapter.r": 32, "train.gradient_checkpointing": "no"}
 
 
-# ---- the plan of a form -----------------------------------------------------------------------------------------------
+# ---- the plan of a form --------------------------------------------------------------------------
 
 
 def test_a_sample_set_brings_its_own_settings_with_the_starter_only(planner: Planner) -> None:
     tried = planner.look(form(), EN).plan
-    assert (tried.recipe.train.max_steps, tried.recipe.train.learning_rate, tried.recipe.train.warmup_steps) == (48, 8e-4, 4)
-    assert "tested with the starter" in " ".join(EN.of(reason.text) for reason in tried.advice.reasons if reason.field == "r")
+    assert (tried.recipe.train.max_steps, tried.recipe.train.learning_rate, tried.recipe.train.warmup_steps) == (
+        48,
+        8e-4,
+        4,
+    )
+    assert "tested with the starter" in " ".join(
+        EN.of(reason.text) for reason in tried.advice.reasons if reason.field == "r"
+    )
     large = planner.look(form(model="Qwen/Qwen3-8B", memory="size:12"), EN).plan
-    assert (large.recipe.train.max_steps, large.recipe.adapter.method) == (-1, "qlora") and large.recipe.train.learning_rate < 1e-3
+    assert (large.recipe.train.max_steps, large.recipe.adapter.method) == (
+        -1,
+        "qlora",
+    ) and large.recipe.train.learning_rate < 1e-3
 
 
 def test_an_edited_setting_wins_over_sample_and_advice(planner: Planner) -> None:
     made = planner.look(form(settings={"adapter.r": 16, "train.num_train_epochs": 2}), EN).plan
-    assert (made.recipe.adapter.r, made.recipe.adapter.lora_alpha) == (16, 32), "the sample's alpha belonged to its own rank"
-    assert (made.recipe.train.num_train_epochs, made.recipe.train.max_steps) == (2, -1), "counted in epochs, not in its 48 steps"
+    assert (made.recipe.adapter.r, made.recipe.adapter.lora_alpha) == (16, 32), (
+        "the sample's alpha belonged to its own rank"
+    )
+    assert (made.recipe.train.num_train_epochs, made.recipe.train.max_steps) == (2, -1), (
+        "counted in epochs, not in its 48 steps"
+    )
 
 
 def test_a_plan_leaves_no_field_open_but_those_that_wait_for_the_steps_or_mean_off(planner: Planner) -> None:
@@ -285,7 +323,9 @@ def test_a_plan_leaves_no_field_open_but_those_that_wait_for_the_steps_or_mean_o
 @pytest.mark.parametrize("data", [None, "", ["x"], {"a": 1}])
 def test_start_says_that_data_is_missing(planner: Planner, data: object) -> None:
     result = planner.look(form(data=data), EN)
-    assert result.missing.key == "wizard.missing_data" and result.plan is not None, "the plan is shown before there is data"
+    assert result.missing.key == "wizard.missing_data" and result.plan is not None, (
+        "the plan is shown before there is data"
+    )
 
 
 @pytest.mark.parametrize(
@@ -395,7 +435,15 @@ def test_the_time_is_that_of_the_last_run_of_the_same_kind(services: Services, p
     done = ScriptedRun(services.workspace, "before").to(State.RUNNING)
     run = done.run
     lines = [
-        {"v": 1, "kind": "train", "attempt": 1, "step": step, "time": 100.0 + 2 * step, "loss": 1.0, "tokens_seen": 250 * step}
+        {
+            "v": 1,
+            "kind": "train",
+            "attempt": 1,
+            "step": step,
+            "time": 100.0 + 2 * step,
+            "loss": 1.0,
+            "tokens_seen": 250 * step,
+        }
         for step in range(1, 11)
     ]
     (run.path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
@@ -406,7 +454,7 @@ def test_the_time_is_that_of_the_last_run_of_the_same_kind(services: Services, p
     assert result.seconds == pytest.approx(tokens / 125)
 
 
-# ---- what the page is sent --------------------------------------------------------------------------------------------
+# ---- what the page is sent -----------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -431,9 +479,11 @@ def given(
     asked = form(**changes)
     step = wizard.data_step
     return {
-        wizard.goal_step.goal: asked.goal, wizard.model_step.model: asked.model, step.data: asked.data, step.row_at: None,
+        wizard.goal_step.goal: asked.goal, wizard.model_step.model: asked.model, step.data: asked.data,
+        step.row_at: None,
         wizard.plan_step.memory: asked.memory, wizard.start_step.name: asked.name,
-        wizard.state: {"explicit": dict(asked.answers.explicit), "parent": parent, "revision": revision, "reading": reading},
+        wizard.state: {"explicit": dict(asked.answers.explicit), "parent": parent, "revision": revision,
+            "reading": reading},
         **(others or {}),
     }  # fmt: skip
 
@@ -475,7 +525,9 @@ def test_the_plan_is_looked_at_anew_when_free_memory_has_moved(wizard: Wizard, m
     assert wizard.memory_has_moved(mark, HERE)[0] == {"has_moved": False}
     assert wizard.memory_has_moved(mark | {"free": mark["free"] + 50}, HERE)[0] == {"has_moved": True}
     monkeypatch.undo()
-    assert wizard.memory_has_moved(mark | {"free": 1e6}, "size:huge")[0] == {"has_moved": False}, "a size that cannot be"
+    assert wizard.memory_has_moved(mark | {"free": 1e6}, "size:huge")[0] == {"has_moved": False}, (
+        "a size that cannot be"
+    )
 
 
 def test_a_setting_that_cannot_be_is_left_in_its_field(wizard: Wizard) -> None:
@@ -492,7 +544,9 @@ def test_another_row_is_of_the_data_that_are_chosen(wizard: Wizard) -> None:
     rows = SimpleNamespace(rows=[0] * 68, row=lambda at, *limits: at)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(learned_view, "row", lambda row, w: row)
-        assert step.row_of(rows, -1, 128, "cut") == 67 and step.row_of(rows, 68, 128, "cut") == 0, "before the first comes the last"
+        assert step.row_of(rows, -1, 128, "cut") == 67 and step.row_of(rows, 68, 128, "cut") == 0, (
+            "before the first comes the last"
+        )
 
 
 def start(wizard: Wizard, **changes: Any) -> tuple[Filling | None, dict]:
@@ -503,11 +557,16 @@ def start(wizard: Wizard, **changes: Any) -> tuple[Filling | None, dict]:
 
 def test_an_unfinished_form_starts_nothing_and_opens_the_step_that_is_meant(wizard: Wizard, services: Services) -> None:
     filling, updates = start(wizard, data=None)
-    assert "Choose a dataset first" in updates[wizard.start_step.notice]["value"] and updates[wizard.folds["data"]]["open"] is True
+    assert (
+        "Choose a dataset first" in updates[wizard.start_step.notice]["value"]
+        and updates[wizard.folds["data"]]["open"] is True
+    )
     assert filling is None and not services.runs.list()
     filling, updates = start(wizard, start_at="soon")
     assert (
-        filling is None and updates[wizard.folds["train"]]["open"] is True and "soon" in updates[wizard.start_step.notice]["value"]
+        filling is None
+        and updates[wizard.folds["train"]]["open"] is True
+        and "soon" in updates[wizard.start_step.notice]["value"]
     )
     assert not services.runs.list()
 
@@ -524,7 +583,9 @@ def test_start_makes_a_run_with_the_plan_and_its_reasons(wizard: Wizard, service
 
 def test_a_recipe_on_the_page_fills_it_and_missing_data_is_said(wizard: Wizard, tmp_path: Path) -> None:
     file = tmp_path / "recipe.yaml"
-    file.write_text("name: Mine\ngoal: writing\nmodel: {id: Qwen/Qwen3-4B}\ndata: {source: gone}\nadapter: {r: 32}\n", "utf-8")
+    file.write_text(
+        "name: Mine\ngoal: writing\nmodel: {id: Qwen/Qwen3-4B}\ndata: {source: gone}\nadapter: {r: 32}\n", "utf-8"
+    )
     filling, updates = wizard.fillings.open_recipe({wizard.goal_step.recipe: str(file)})
     notice = filling.values.pop("notice")["value"]
     assert filling.values == {"goal": "writing", "model": "Qwen/Qwen3-4B", "name": "Mine", "data": None}, (
@@ -538,8 +599,11 @@ def test_a_recipe_on_the_page_fills_it_and_missing_data_is_said(wizard: Wizard, 
 CHAT = "".join(f"12/03/2025, {hour}:00 - {who}: at {hour}\n" for hour in (10, 20) for who in ("Maria", "Jo", "Maria"))
 
 
-def test_a_recipe_whose_file_is_not_added_yet_says_which_and_the_file_is_added_as_it_says(wizard: Wizard, tmp_path: Path) -> None:
-    """Seen: how the recipe reads it was lost, and no file was named in step 3. A path is a matter of who sits at this PC alone."""
+def test_a_recipe_whose_file_is_not_added_yet_says_which_and_the_file_is_added_as_it_says(
+    wizard: Wizard, tmp_path: Path
+) -> None:
+    """Seen: how the recipe reads it was lost, and no file was named in step 3. A path is a matter of who sits at this
+    PC alone."""
     (chat := tmp_path / "my chat.txt").write_text(CHAT, "utf-8")
     step, store = wizard.data_step, wizard.services.datasets
 
@@ -563,7 +627,8 @@ def test_a_recipe_whose_file_is_not_added_yet_says_which_and_the_file_is_added_a
     assert filling.answers == {"reading": None} and store.choices(filling.values["data"]) == Choices(voice="Jo")
     for brought, voice in ((elsewhere, "Jo"), (opened(True, voice="Nobody"), None), (opened(True, "b.txt"), None)):
         (dropped := tmp_path / "up" / "my chat.txt").parent.mkdir(exist_ok=True)
-        dropped.write_text(CHAT + brought.file * (voice is None), "utf-8")  # the same bytes would be the set that is here
+        # the same bytes would be the set that is here
+        dropped.write_text(CHAT + brought.file * (voice is None), "utf-8")
         filling, updates = wizard.fillings.add_file({step.file: [str(dropped)], READING: brought, IS_HERE: False})
         assert store.choices(filling.values["data"]).voice == voice
         assert updates[step.notice]["visible"] is (brought.choices.voice == "Nobody"), "why it is not read so"
@@ -589,9 +654,9 @@ def test_a_recipe_brings_how_its_set_is_read_and_the_version_it_learned_from(wiz
     assert drawn[reading.voice]["value"] == "Maria" and drawn[reading.gap]["value"] == 1
     assert "differently from its saved settings" in drawn[brought.said]["value"] and drawn[brought.kept]["visible"]
     assert store.choices("chat") == Choices(voice="Jo"), "the set is left as it is"
-    assert brought._take(wizard, wizard.data_step.data, False, given(wizard, reading=filling.answers["reading"]))[0].answers == {
-        "reading": None
-    }
+    assert brought._take(wizard, wizard.data_step.data, False, given(wizard, reading=filling.answers["reading"]))[
+        0
+    ].answers == {"reading": None}
 
     as_kept = BroughtReading(title="old", data="chat", choices=store.settled("chat", Choices(version=0)))
     drawn = brought.draw("chat", as_kept)
@@ -628,7 +693,9 @@ def test_a_file_that_is_no_recipe_changes_nothing_and_is_said(wizard: Wizard, tm
 def test_a_dropped_file_becomes_the_data_set_that_is_chosen(wizard: Wizard, tmp_path: Path) -> None:
     (tmp_path / "mine.jsonl").write_text('{"question": "Who?", "answer": "Me."}\n', "utf-8")
     filling, updates = wizard.fillings.add_file({wizard.data_step.file: [str(tmp_path / "mine.jsonl")]})
-    assert filling == Filling({"data": "mine"}) and "mine" in dict(map(reversed, updates[wizard.data_step.data]["choices"]))
+    assert filling == Filling({"data": "mine"}) and "mine" in dict(
+        map(reversed, updates[wizard.data_step.data]["choices"])
+    )
 
 
 def test_several_dropped_files_become_one_set_and_gradios_copies_go(wizard: Wizard, tmp_path: Path) -> None:
@@ -663,7 +730,9 @@ def test_a_preset_keeps_goal_model_and_ones_own_settings(wizard: Wizard) -> None
 
 @pytest.mark.parametrize("w", [EN, ZH], ids=["en", "zh"])
 @pytest.mark.parametrize("memory", [HERE, "size:8", "size:24", "size:80"])
-def test_a_plan_is_all_words_and_lights_the_row_that_applied(planner: Planner, wizard: Wizard, memory: str, w: Wording) -> None:
+def test_a_plan_is_all_words_and_lights_the_row_that_applied(
+    planner: Planner, wizard: Wizard, memory: str, w: Wording
+) -> None:
     result = planner.look(form(model="mistralai/Mistral-7B-Instruct-v0.3", memory=memory), w)
     shown = plan_view.card(result, w) + plan_view.more(result, wizard.table, w) + plan_view.summary(result, w)
     for prefix in ("plan_view.", "advise.", "wizard.", "None", "budget="):
@@ -678,7 +747,11 @@ def test_what_would_fit_stands_on_the_card_of_a_plan_that_does_not(planner: Plan
     assert result.plan.advice.verdict == "does_not_fit"
     fitting = [other for other in result.plan.advice.alternatives if other.verdict == "fits"]
     card = plan_view.card(result, w)
-    assert fitting and w.t("plan_view.would_fit") in card and all(str(tag("li", w.of(other.text))) in card for other in fitting)
+    assert (
+        fitting
+        and w.t("plan_view.would_fit") in card
+        and all(str(tag("li", w.of(other.text))) in card for other in fitting)
+    )
     fits = planner.look(replace(picked, answers=FormAnswers({})), w)
     assert fits.plan.advice.verdict == "fits" and w.t("plan_view.would_fit") not in plan_view.card(fits, w)
 
@@ -690,7 +763,9 @@ def test_rows_for_validation_are_not_counted_among_those_trained(planner: Planne
     assert "Trains on 68 rows, with none held out for validation;" in plan_view.card(result, EN)
 
 
-def test_the_two_gravest_warnings_stand_beside_the_form_and_the_others_in_a_fold(planner: Planner, wizard: Wizard) -> None:
+def test_the_two_gravest_warnings_stand_beside_the_form_and_the_others_in_a_fold(
+    planner: Planner, wizard: Wizard
+) -> None:
     found = planner.look(form(), EN)
     keys = [f"wizard.{name}" for name in ("missing_data", "missing_model", "start", "not_added")]
     advice = found.plan.advice.model_copy(update={"warnings": tuple(msg(key) for key in keys)})

@@ -72,7 +72,9 @@ def test_a_copy_that_was_cut_off_is_refused_and_names_the_file(space: Workspace,
     assert str(Path("runs", "2026-11-28_a", "recipe.yaml")) in refused.value.message.render("en")
 
 
-def test_while_a_run_is_at_work_the_workspace_stays(space: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_while_a_run_is_at_work_the_workspace_stays(
+    space: Workspace, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     new = copied(space, tmp_path / "new")
     with lease.hold(space, msg("lease.held")):
         assert main(["workspace", "--workspace", str(space.root), "--use", str(new)]) == 2
@@ -90,7 +92,9 @@ def test_an_open_app_keeps_its_workspace(space: Workspace, tmp_path: Path, capsy
         app.release()
 
 
-def test_a_pointer_to_a_folder_that_is_gone_is_said_and_no_new_workspace_is_made(space: Workspace, tmp_path: Path) -> None:
+def test_a_pointer_to_a_folder_that_is_gone_is_said_and_no_new_workspace_is_made(
+    space: Workspace, tmp_path: Path
+) -> None:
     new = copied(space, tmp_path / "new")
     use(space.root, new)
     shutil.rmtree(new)

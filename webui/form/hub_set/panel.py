@@ -1,7 +1,8 @@
-"""A hub dataset in step 3: search, results, one dataset with its parts and first rows, and a button that downloads and chooses it.
+"""A hub dataset in step 3: search, results, one dataset with its parts and first rows, and a button that downloads and
+chooses it.
 
-The hub is asked by presses alone. What was told of the set that is looked at, and which download is waited for, this page keeps; the
-download itself is the list's (core/hub/downloads) and goes on without it.
+The hub is asked by presses alone. What was told of the set that is looked at, and which download is waited for, this
+page keeps; the download itself is the list's (core/hub/downloads) and goes on without it.
 """
 
 from __future__ import annotations
@@ -68,7 +69,9 @@ class HubSetPanel(Panel):
                         self.answer = gr.Dropdown([], **w.named("hub_set_view.answer", "hub-set-answer"))
                 with gr.Row(elem_classes="lg-tight"):
                     self.add = gr.Button(w.t("hub_set_view.add"), size="sm", variant="primary", elem_id="hub-set-add")
-                    self.take = gr.Button(w.t("hub_set_view.take", rows=grouped(w, FIRST_ROWS)), size="sm", elem_id="hub-set-take")
+                    self.take = gr.Button(
+                        w.t("hub_set_view.take", rows=grouped(w, FIRST_ROWS)), size="sm", elem_id="hub-set-take"
+                    )
             self.progress = gr.HTML("", visible=False, elem_id="hub-set-progress")
         self.told = gr.State(None)  # AboutSet of the one that is looked at
         self.waited_for = gr.State(None)  # its name in the list of downloads
@@ -81,14 +84,22 @@ class HubSetPanel(Panel):
         opened = [self.failure, self.one, self.about, self.part, self.told, *self._of_part]
         for pressed in (self.ask.click, self.words.submit):
             pressed(self.asked, [self.words], [self.found, *opened], show_progress_on=[self.ask], **ASKING)
-        self.found.select(self.open, [self.pressed], opened, js=PRESSED, show_progress_on=[self.found], **LAST, **ASKING)
-        self.part.select(self.chosen, [self.told, self.part], self._of_part, show_progress_on=[self.part], **LAST, **ASKING)
+        self.found.select(
+            self.open, [self.pressed], opened, js=PRESSED, show_progress_on=[self.found], **LAST, **ASKING
+        )
+        self.part.select(
+            self.chosen, [self.told, self.part], self._of_part, show_progress_on=[self.part], **LAST, **ASKING
+        )
         begun = [self.waited_for, self.clock, self.progress, self.failure]
         for button, rows in ((self.add, 0), (self.take, FIRST_ROWS)):
             asked = [self.told, self.part, self.question, self.answer]
             pulse.after(button.click(self.begin(rows), asked, begun, js=ORDER, **BEGINS))
-        self.clock.tick(self.looked, [self.waited_for], [self.clock, self.progress, self.failure, self.arrived], **QUIET)
-        form.fills(self.arrived.change, self.taken, {self.arrived}, {data, self.one, self.failure}, js=DELIVERED, **QUIET)
+        self.clock.tick(
+            self.looked, [self.waited_for], [self.clock, self.progress, self.failure, self.arrived], **QUIET
+        )
+        form.fills(
+            self.arrived.change, self.taken, {self.arrived}, {data, self.one, self.failure}, js=DELIVERED, **QUIET
+        )
 
     @property
     def _of_part(self) -> list[Component]:
@@ -115,7 +126,8 @@ class HubSetPanel(Panel):
             return self._closed(error)
         choices = [(view.part_label(each, self.w), _key(each)) for each in told.parts]
         return [
-            shown(""), gr.update(visible=True), view.about(told, self.w), gr.update(choices=choices, value=_key(chosen)), told,
+            shown(""), gr.update(visible=True), view.about(told, self.w), gr.update(choices=choices,
+                value=_key(chosen)), told,
             *self._part(told),
         ]  # fmt: skip
 
@@ -183,7 +195,8 @@ class HubSetPanel(Panel):
                 return self._not_to_be_had(DataError(told.head))
             said = notice(self.w.of(told.head), "warn")
         return [
-            shown(head), shown(said), gr.update(visible=not is_large), gr.update(visible=not is_small), gr.update(visible=bool(names)),
+            shown(head), shown(said), gr.update(visible=not is_large), gr.update(visible=not is_small),
+            gr.update(visible=bool(names)),
             *[gr.update(choices=["", *names], value="")] * 2,
         ]  # fmt: skip
 
@@ -193,7 +206,8 @@ class HubSetPanel(Panel):
 
 
 def _meant(question: Any, answer: Any) -> dict[str, Any]:
-    """What two columns are for, as Choices have it: a question and its answer, or a text alone; nothing where nothing was said."""
+    """What two columns are for, as Choices have it: a question and its answer, or a text alone; nothing where nothing
+    was said."""
     asked, answered = (each if isinstance(each, str) else "" for each in (question, answer))
     if not answered:
         return {}

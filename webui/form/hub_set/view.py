@@ -1,4 +1,5 @@
-"""Hub datasets as HTML: search results, one dataset, its first rows. Pure functions of the hub's answers and a Wording."""
+"""Hub datasets as HTML: search results, one dataset, its first rows. Pure functions of the hub's answers and a
+Wording."""
 
 from __future__ import annotations
 
@@ -28,7 +29,9 @@ def found(rows: Sequence[FoundSet], words: str, w: Wording) -> Html:
     host = host_of(constants.ENDPOINT)
     if not rows:
         return tag("p", w.t("hub_set_view.none", host=host, words=words), role="status")
-    said = tag("p", w.t("hub_set_view.found", host=host, words=words, count=len(rows)), class_="lg-quiet", role="status")
+    said = tag(
+        "p", w.t("hub_set_view.found", host=host, words=words, count=len(rows)), class_="lg-quiet", role="status"
+    )
     lines = [row(each, w) for each in rows]
     folded = None
     if len(lines) > OPEN_ROWS:
@@ -69,7 +72,13 @@ def about(told: AboutSet, w: Wording) -> Html:
     ]
     page = tag("a", w.t("hub_set_view.page"), href=told.page, target="_blank", rel="noopener noreferrer")
     gate = notice(w.t("hub_set_view.gated"), "warn") if told.gated else None
-    return join([tag("h2", told.repo), tag("p", " · ".join(fact for fact in facts if fact) + " · ", page, class_="lg-quiet"), gate])
+    return join(
+        [
+            tag("h2", told.repo),
+            tag("p", " · ".join(fact for fact in facts if fact) + " · ", page, class_="lg-quiet"),
+            gate,
+        ]
+    )
 
 
 def part_label(each: AboutPart, w: Wording) -> str:

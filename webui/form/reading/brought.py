@@ -1,7 +1,7 @@
 """How a recipe that fills the form reads its dataset: voice, columns, sheet, encoding, version.
 
-It travels with the form's answers and goes before what is kept with the set, until somebody says otherwise in step 3. The set itself is
-left as it is, so that whoever opens an old run changes nothing for others.
+It travels with the form's answers and goes before what is kept with the set, until somebody says otherwise in step 3.
+The set itself is left as it is, so that whoever opens an old run changes nothing for others.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ LONGEST_TITLE = 120
 
 
 class BroughtReading(Frozen):
-    """title: of the recipe or run. data: the id of the set that is meant; of others nothing is said. Where there is none, what the recipe
+    """title: of the recipe or run. data: the id of the set that is meant; of others nothing is said. Where there is
+    none, what the recipe
     names instead, and found: whether that is a file on this PC that the visitor may add by its path."""
 
     title: str
@@ -35,7 +36,10 @@ class BroughtReading(Frozen):
         try:
             data = Data.model_validate(state["choices"] | {"source": state["data"]})
             return cls(
-                title=state["title"][:LONGEST_TITLE], data=data.source, choices=Choices.of(data), found=state.get("found") is True
+                title=state["title"][:LONGEST_TITLE],
+                data=data.source,
+                choices=Choices.of(data),
+                found=state.get("found") is True,
             )
         except (TypeError, KeyError, ValidationError):
             return None
@@ -49,7 +53,9 @@ class BroughtReading(Frozen):
     def missing(cls, data: Data, title: str, is_here: bool) -> Self:
         """Whether there is a file of some name is said to nobody elsewhere."""
         choices = Choices.of(data).model_copy(update={"version": None})
-        return cls(title=title[:LONGEST_TITLE], data=data.source, choices=choices, found=is_here and is_file(data.source))
+        return cls(
+            title=title[:LONGEST_TITLE], data=data.source, choices=choices, found=is_here and is_file(data.source)
+        )
 
     @property
     def file(self) -> str:

@@ -31,7 +31,9 @@ class BroughtPart(Panel):
             self.add = gr.Button("", size="sm", elem_id="brought-add")
             self.kept = gr.Button(self.w.t("brought.take_kept"), size="sm", elem_id="brought-kept")
 
-    def wire(self, form: FormHandle, data: Component, choices: Callable[[], Any], importing: ImportPart, told: gr.HTML) -> None:
+    def wire(
+        self, form: FormHandle, data: Component, choices: Callable[[], Any], importing: ImportPart, told: gr.HTML
+    ) -> None:
         """data: the list of sets. choices: gives what is in it. told: that an import was cancelled."""
         add = importing.taking(partial(self._add, data, choices), told)
         form.fills(importing.before(self.add.click), add, set(), {self.said, data, told}, **QUIET)
@@ -81,9 +83,12 @@ class BroughtPart(Panel):
             self.said: shown(join(said)),
             self.ways: gr.update(visible=is_other or newest is not None or bool(missing and missing.found)),
             self.add: gr.update(
-                visible=bool(missing and missing.found), value=self.w.t("brought.add", file=missing.data if missing else "")
+                visible=bool(missing and missing.found),
+                value=self.w.t("brought.add", file=missing.data if missing else ""),
             ),
-            self.newest: gr.update(visible=newest is not None, value=self.w.t("brought.take_newest", newest=newest or 0)),
+            self.newest: gr.update(
+                visible=newest is not None, value=self.w.t("brought.take_newest", newest=newest or 0)
+            ),
             self.kept: gr.update(visible=is_other),
         }
 

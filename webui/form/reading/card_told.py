@@ -21,7 +21,9 @@ class CardTold:
             return recipe
         same = next((info.id for info in sets.list() if info.sha256 == wanted), None)
         return (
-            recipe.model_copy(update={"data": recipe.data.model_copy(update={"source": same, "version": None})}) if same else recipe
+            recipe.model_copy(update={"data": recipe.data.model_copy(update={"source": same, "version": None})})
+            if same
+            else recipe
         )
 
     def lacks(self, recipe: Recipe, has_data: bool) -> list[str]:
@@ -31,7 +33,9 @@ class CardTold:
             key = "recipe_card.no_folder" if recipe.model.id.startswith("library:") else "recipe_card.no_base"
             said.append(w.t(key, model=format.model_name(recipe.model.id, w)))
         if not has_data:
-            said.append(w.t("recipe_card.no_data", name=data.name or recipe.data.source, rows=format.rows(w, data.rows or 0)))
+            said.append(
+                w.t("recipe_card.no_data", name=data.name or recipe.data.source, rows=format.rows(w, data.rows or 0))
+            )
         elif data.sha256 and self._sha256(recipe) not in ("", data.sha256):
             said.append(w.t("recipe_card.other_data", name=data.name))
         if parent := self.card.outcome.continues:

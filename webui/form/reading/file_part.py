@@ -1,5 +1,5 @@
-"""Choices about the file itself: the sheet of a workbook, whether a table's first row names its columns if that is in doubt, and the
-encoding of a text if it had to be guessed."""
+"""Choices about the file itself: the sheet of a workbook, whether a table's first row names its columns if that is in
+doubt, and the encoding of a text if it had to be guessed."""
 
 from __future__ import annotations
 

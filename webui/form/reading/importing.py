@@ -1,6 +1,7 @@
 """In step 3, the import of a file: its progress, and a button that cancels it and leaves everything unchanged.
 
-What takes less than a second shows nothing of it. The clock alone shows and hides, so that no late answer leaves it standing.
+What takes less than a second shows nothing of it. The clock alone shows and hides, so that no late answer leaves it
+standing.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ class ImportCancelled(Exception):
 
 
 class Import:
-    """One of one page; the `check` of whoever reads. dropped: where gradio has what was dropped. before: the one that it followed."""
+    """One of one page; the `check` of whoever reads. dropped: where gradio has what was dropped. before: the one that
+    it followed."""
 
     def __init__(self, dropped: Any = None, before: Import | None = None):
         self.dropped, self.before, self.rows = dropped, before, 0
@@ -61,7 +63,8 @@ class ImportPart:
         self.cancel.click(self.cancelled, [self.now], drawn, **AT_ONCE)
 
     def before(self, listen: Listen, file: gr.File | None = None) -> Listen:
-        """The same event, once this part knows that a file is about to be read. file: is empty by then, and may be dropped on again."""
+        """The same event, once this part knows that a file is about to be read. file: is empty by then, and may be
+        dropped on again."""
 
         def begin(now: Any, dropped: Any = None) -> list[Any]:
             begins = dropped or not file
@@ -76,11 +79,14 @@ class ImportPart:
         return begun
 
     def taking(self, take: Callable[[Given, Check], Taken], told: gr.HTML, file: gr.File | None = None) -> Take:
-        """take with what it reads under this page's eye: cancelled, it fills nothing in. file: what was dropped there is given to it."""
+        """take with what it reads under this page's eye: cancelled, it fills nothing in. file: what was dropped there
+        is given to it."""
 
         def taken(given: Given) -> Taken:
             due = (
-                one for one in reversed(unfinished(given[self.now])) if not one.is_begun and (one.dropped is None) == (file is None)
+                one
+                for one in reversed(unfinished(given[self.now]))
+                if not one.is_begun and (one.dropped is None) == (file is None)
             )
             now = next(due, Import())
             now.is_begun = True
@@ -100,7 +106,11 @@ class ImportPart:
         if reading is None:
             return [gr.update(visible=False), gr.skip(), gr.Timer(active=False)]
         key = "import_ends" if reading.is_cancelled else "import_rows" if reading.rows else "import_looks"
-        return [gr.update(visible=True), muted(self.w.t(f"wizard.{key}", rows=grouped(self.w, reading.rows))), gr.skip()]
+        return [
+            gr.update(visible=True),
+            muted(self.w.t(f"wizard.{key}", rows=grouped(self.w, reading.rows))),
+            gr.skip(),
+        ]
 
     def cancelled(self, now: Any) -> list[Update]:
         """Inputs: now. Outputs: row, said, clock."""

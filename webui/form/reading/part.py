@@ -1,7 +1,8 @@
-"""In step 3, a person's choices for an added dataset: voice, silence and pseudonyms of a chat, roles of a table's columns.
+"""In step 3, a person's choices for an added dataset: voice, silence and pseudonyms of a chat, roles of a table's
+columns.
 
-It is kept with the set, which is then read anew; each look at the form shows what the set has. Sets that were not added here (samples,
-files of a library folder) are read as they are.
+It is kept with the set, which is then read anew; each look at the form shows what the set has. Sets that were not added
+here (samples, files of a library folder) are read as they are.
 """
 
 from __future__ import annotations
@@ -64,7 +65,9 @@ class ReadingPart:
             with gr.Row(elem_classes="lg-columns"):
                 roles = [(w.t(f"reading_choices.role_{role}"), role) for role in ROLES]
                 self.columns = [
-                    gr.Dropdown(roles, value="ignore", visible=False, label="", min_width=150, elem_id=f"column-{number}")
+                    gr.Dropdown(
+                        roles, value="ignore", visible=False, label="", min_width=150, elem_id=f"column-{number}"
+                    )
                     for number in range(1, MOST_COLUMNS + 1)
                 ]
             self.about_table = gr.HTML("", elem_id="column-about")
@@ -74,7 +77,8 @@ class ReadingPart:
     @property
     def parts(self) -> Parts:
         return {
-            self.chat, self.voice, self.gap, self.pseudonyms, self.about_chat, self.table, self.rows, *self.columns, self.about_table,
+            self.chat, self.voice, self.gap, self.pseudonyms, self.about_chat, self.table, self.rows, *self.columns,
+            self.about_table,
             self.sheet_of, *self.file.parts,
         }  # fmt: skip
 
@@ -83,7 +87,8 @@ class ReadingPart:
 
         def chosen(read: Any) -> Take:
             def take(given: Given) -> Taken:
-                """What a recipe said of the set is kept with it from now on, with what was chosen; its versions were of another reading."""
+                """What a recipe said of the set is kept with it from now on, with what was chosen; its versions were of
+                another reading."""
                 id, store = given[data], self.services.datasets
                 said = choices_for(id, form.read(given).answers.reading).model_copy(update={"version": None})
                 try:
@@ -107,7 +112,8 @@ class ReadingPart:
             form.fills(partial(gr.on, events), chosen(read), form.inputs | inputs, outputs, **options)
 
     def _choose(self, id: str, choices: Choices) -> None:
-        """A sheet of which nothing is known comes with columns to correct, as a table that is added does. Raises DataError."""
+        """A sheet of which nothing is known comes with columns to correct, as a table that is added does. Raises
+        DataError."""
         store = self.services.datasets
         try:
             store.choose(id, choices)
@@ -131,13 +137,19 @@ class ReadingPart:
     def _of_columns(self, given: Given, kept: Choices) -> Choices:
         names = given[self.sheet_of]
         names = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
-        roles = {name: given[column] for name, column in zip(names, self.columns, strict=False) if given[column] in ROLES}
+        roles = {
+            name: given[column] for name, column in zip(names, self.columns, strict=False) if given[column] in ROLES
+        }
         return kept.model_copy(update={"columns": roles})
 
     # ---- what the set has -----------------------------------------------------------------------------------------
     def draw(self, data: Any, choices: Choices = NOTHING_SAID) -> Updates:
         """For every look at the form."""
-        updates: Updates = {self.chat: gr.update(visible=False), self.table: gr.update(visible=False), **self.file.draw(None)}
+        updates: Updates = {
+            self.chat: gr.update(visible=False),
+            self.table: gr.update(visible=False),
+            **self.file.draw(None),
+        }
         if not isinstance(data, str) or not data:
             return updates
         try:
@@ -155,13 +167,18 @@ class ReadingPart:
 
     def _drawn_chat(self, chat: Chat) -> Updates:
         w = self.w
-        people = [person for number, person in enumerate(chat.people) if number < MOST_PEOPLE or person.name == chat.voice]
-        names = [
-            (w.t("reading_choices.person", name=person.name, count=grouped(w, person.messages)), person.name) for person in people
+        people = [
+            person for number, person in enumerate(chat.people) if number < MOST_PEOPLE or person.name == chat.voice
         ]
-        ladder = {*chat.ladder, *([(chat.gap_hours, chat.conversations)] if chat.gap_hours else [])}  # and the one that is chosen
+        names = [
+            (w.t("reading_choices.person", name=person.name, count=grouped(w, person.messages)), person.name)
+            for person in people
+        ]
+        # and the one that is chosen
+        ladder = {*chat.ladder, *([(chat.gap_hours, chat.conversations)] if chat.gap_hours else [])}
         silences = [
-            (w.t("reading_choices.silence", hours=hours, count=grouped(w, count)), hours) for hours, count in sorted(ladder)
+            (w.t("reading_choices.silence", hours=hours, count=grouped(w, count)), hours)
+            for hours, count in sorted(ladder)
         ]
         said = [w.t("reading_choices.voice_guessed", voice=chat.voice)] if chat.guessed else []
         if len(people) < chat.count:
@@ -197,7 +214,9 @@ class ReadingPart:
             self.table: gr.update(visible=True),
             self.rows: self._as_table(names, [row.values for row in rows]),
             self.sheet_of: names[:MOST_COLUMNS],
-            self.about_table: tag("p", w.t("reading_choices.more_columns", shown=MOST_COLUMNS, count=len(names)), class_="lg-quiet")
+            self.about_table: tag(
+                "p", w.t("reading_choices.more_columns", shown=MOST_COLUMNS, count=len(names)), class_="lg-quiet"
+            )
             if len(names) > MOST_COLUMNS
             else "",
         }
@@ -206,7 +225,9 @@ class ReadingPart:
                 updates[field] = gr.update(visible=False)
                 continue
             role = report.roles.get(names[number])
-            updates[field] = gr.update(visible=True, label=names[number], value=role or "ignore", info=guessed if role else "")
+            updates[field] = gr.update(
+                visible=True, label=names[number], value=role or "ignore", info=guessed if role else ""
+            )
         return updates
 
     def _as_table(self, names: list[str], rows: list[Mapping[str, Any]]) -> Html:
@@ -224,7 +245,8 @@ class ReadingPart:
 
 
 def offered(file: Path | Source, problem: DataError) -> dict[str, Role] | None:
-    """For a table none of whose columns can be guessed: roles that a person may correct. None where something else is wrong with it."""
+    """For a table none of whose columns can be guessed: roles that a person may correct. None where something else is
+    wrong with it."""
     if problem.message.key != "data.unknown_format":
         return None
     return likely([row for row in islice(read_rows(file), SAMPLE_ROWS) if isinstance(row, Row)])

@@ -49,9 +49,11 @@ class BlindDuel:
         with gr.Column(elem_classes="lg-card", elem_id="duel"):
             gr.HTML(join([tag("h2", w.t("blind_duel.title")), muted(w.t("blind_duel.about"))]), elem_id="duel-about")
             with gr.Row(elem_id="duel-begin-row"):
-                self.count = gr.Dropdown([(str(count), count) for count in COUNTS], value=10, min_width=140, scale=0, **w.named("blind_duel.count", "duel-count"))  # fmt: skip
+                self.count = gr.Dropdown([(str(count), count) for count in COUNTS], value=10, min_width=140, scale=0,
+                    **w.named("blind_duel.count", "duel-count"))  # fmt: skip
                 self.begin = gr.Button(w.t("blind_duel.begin"), elem_id="duel-begin", scale=0, min_width=160)
-                self.halt = gr.Button(w.t("chat_page.stop"), variant="stop", visible=False, elem_id="duel-halt", scale=0, min_width=120)  # fmt: skip
+                self.halt = gr.Button(w.t("chat_page.stop"), variant="stop", visible=False, elem_id="duel-halt",
+                    scale=0, min_width=120)  # fmt: skip
             with gr.Accordion(w.t("contenders.title"), open=False, elem_id="duel-contenders"):
                 with gr.Row():
                     for each in self.two:
@@ -59,7 +61,9 @@ class BlindDuel:
                 own = w.named("contenders.own", "duel-own")
                 self.own = gr.Textbox(lines=3, max_lines=12, max_length=MOST_OWN, **own)
                 self.asked_in_chat = gr.Button(w.t("contenders.asked_in_chat"), size="sm", elem_id="duel-asked-in-chat")
-                self.file = gr.File(label=w.t("contenders.file"), height=90, elem_id="duel-file", elem_classes="lg-drop")
+                self.file = gr.File(
+                    label=w.t("contenders.file"), height=90, elem_id="duel-file", elem_classes="lg-drop"
+                )
                 self.file_said = gr.HTML("", visible=False, elem_id="duel-file-said")
                 length = w.named("contenders.length", "duel-length")
                 self.length = gr.Number(ANSWER_TOKENS, minimum=1, maximum=MOST_TOKENS, precision=0, **length)
@@ -69,7 +73,9 @@ class BlindDuel:
                 self.answers = gr.HTML("", elem_id="duel-answers")
                 with gr.Row(elem_id="duel-buttons", elem_classes="lg-tight"):
                     self.buttons = [
-                        gr.Button(w.t(f"blind_duel.{verdict}"), elem_id=f"duel-{verdict.replace('_', '-')}", min_width=110)
+                        gr.Button(
+                            w.t(f"blind_duel.{verdict}"), elem_id=f"duel-{verdict.replace('_', '-')}", min_width=110
+                        )
                         for verdict in BUTTONS
                     ]
             self.result = gr.HTML("", visible=False, elem_id="duel-result")
@@ -116,11 +122,18 @@ class BlindDuel:
         except GarageError as error:
             return shown(notice(w.of(error.message)))
         expected = sum(prompt.expected is not None for prompt in found)
-        return shown(muted(w.t("contenders.file_said", name=Path(file).name, count=len(found), expected=expected)) if file else "")
+        return shown(
+            muted(w.t("contenders.file_said", name=Path(file).name, count=len(found), expected=expected))
+            if file
+            else ""
+        )
 
-    def start(self, target: Any, checkpoint: Any, count: Any, own: Any, file: Any, length: Any, *rest: Any) -> Iterator[list[Any]]:
-        """Inputs: target, checkpoint, count, own questions, a file of them, longest answer, the fields of both, voter. Outputs: the view, again as answers
-        come. All are answered before the first is shown: who is quicker would tell who is who."""
+    def start(
+        self, target: Any, checkpoint: Any, count: Any, own: Any, file: Any, length: Any, *rest: Any
+    ) -> Iterator[list[Any]]:
+        """Inputs: target, checkpoint, count, own questions, a file of them, longest answer, the fields of both, voter.
+        Outputs: the view, again as answers come. All are answered before the first is shown: who is quicker would tell
+        who is who."""
         fields, voter = rest[:-1], rest[-1]
         w, services = self.w, self.services
         try:
@@ -150,7 +163,8 @@ class BlindDuel:
             return self._view(None, None, notice(self.w.of(error.message)))
 
     def keep_pairs(self, opened: Any) -> Update:
-        """Inputs: comparison. Outputs: what was kept: everybody's verdicts as pairs, in the set of the run's corrections."""
+        """Inputs: comparison. Outputs: what was kept: everybody's verdicts as pairs, in the set of the run's
+        corrections."""
         w, services = self.w, self.services
         try:
             comparison = PromptComparison.open(services.workspace, str(opened))
@@ -164,17 +178,21 @@ class BlindDuel:
     def _comparison(
         self, two: tuple[Contestant, Contestant], numbers: tuple[Any, Any], asked: list[Prompt], voter: str
     ) -> PromptComparison:
-        """The newest of the same contestants that is not at its end for this voter, or a new one; asked: none for questions of the data. Raises
-        GarageError."""
+        """The newest of the same contestants that is not at its end for this voter, or a new one; asked: none for
+        questions of the data. Raises GarageError."""
         services, (count, length) = self.services, numbers
         if count not in COUNTS:
             raise ChatError("wizard.bad_number", field="count", found=str(count)[:40], low=COUNTS[0], high=COUNTS[-1])
         length = ANSWER_TOKENS if length is None else length
         if isinstance(length, bool) or not isinstance(length, int) or not 1 <= length <= MOST_TOKENS:
-            raise ChatError("wizard.bad_number", field="max_new_tokens", found=str(length)[:40], low=1, high=MOST_TOKENS)
+            raise ChatError(
+                "wizard.bad_number", field="max_new_tokens", found=str(length)[:40], low=1, high=MOST_TOKENS
+            )
         for found in all_of(services.workspace):
             there = found.lineup.contestants
-            same = len(there) == 2 and all(map(Contestant.is_same, there, two)) and found.lineup.max_new_tokens == length
+            same = (
+                len(there) == 2 and all(map(Contestant.is_same, there, two)) and found.lineup.max_new_tokens == length
+            )
             of_same = list(found.lineup.prompts) == asked if asked else len(found.lineup.prompts) <= count
             if same and of_same and (found.missing() or found.next_for(voter) is not None):
                 return found
@@ -183,7 +201,11 @@ class BlindDuel:
     def _prompts(self, two: tuple[Contestant, Contestant], count: int) -> list[Prompt]:
         """Of the data of the second one, or else of the first; neutral ones where neither is a run."""
         run = next((one.run for one in reversed(two) if one.run), None)
-        return prompts_of(self.services.runs.get(run), self.services.datasets, count) if run else neutral(self.w.language)[:count]
+        return (
+            prompts_of(self.services.runs.get(run), self.services.datasets, count)
+            if run
+            else neutral(self.w.language)[:count]
+        )
 
     # ---- what is shown ----------------------------------------------------------------------------------------------
     def _next(self, comparison: PromptComparison, voter: str) -> list[Any]:
@@ -199,8 +221,17 @@ class BlindDuel:
 
     def _result(self, comparison: PromptComparison, voter: str) -> Html:
         w, score = self.w, comparison.score()
-        names = {place: one.label for place, one in zip(("first", "second"), comparison.lineup.contestants, strict=True)}
-        counts = w.t("blind_duel.counts", **names, wins=score.wins[1], losses=score.wins[0], equal=score.equal, bad=score.both_bad)
+        names = {
+            place: one.label for place, one in zip(("first", "second"), comparison.lineup.contestants, strict=True)
+        }
+        counts = w.t(
+            "blind_duel.counts",
+            **names,
+            wins=score.wins[1],
+            losses=score.wins[0],
+            equal=score.equal,
+            bad=score.both_bad,
+        )
         expected, gone = _expected(comparison), comparison.left_out()
         lines = [
             *(w.t("blind_duel.left_out", count=len(gone), reason=w.of(reason)) for reason in list(gone.values())[:1]),
@@ -210,17 +241,25 @@ class BlindDuel:
         ]
         if score.decided:
             lines.append(w.t("blind_duel.left_share", left=score.left_wins, decided=score.decided))
-        return tag("div", tag("h3", w.t("blind_duel.over")), *(tag("p", line) for line in lines), self._rows(comparison, voter))
+        return tag(
+            "div", tag("h3", w.t("blind_duel.over")), *(tag("p", line) for line in lines), self._rows(comparison, voter)
+        )
 
     def _share(self, score: Score, first: str, second: str) -> Iterator[str]:
         if score.interval is None:
             return
         low, high = (round(100 * end) for end in score.interval)
-        yield self.w.t("blind_duel.share", second=second, percent=round(100 * score.wins[1] / score.decided), low=low, high=high)
+        yield self.w.t(
+            "blind_duel.share", second=second, percent=round(100 * score.wins[1] / score.decided), low=low, high=high
+        )
         if score.is_clear:
             yield self.w.t("blind_duel.clear", better=second if score.wins[1] > score.wins[0] else first)
         else:
-            yield self.w.t("blind_duel.unclear") if score.missing is None else self.w.t("blind_duel.missing", count=score.missing)
+            yield (
+                self.w.t("blind_duel.unclear")
+                if score.missing is None
+                else self.w.t("blind_duel.missing", count=score.missing)
+            )
 
     def _rows(self, comparison: PromptComparison, voter: str) -> Html:
         w, answers = self.w, comparison.answers()
@@ -258,10 +297,16 @@ class BlindDuel:
     ) -> list[Any]:
         if opened and not writing:
             link = tag(
-                "a", self.w.t("blind_duel.save"), href=address(opened, self.w.language, QUESTIONS), download=True, id="duel-save"
+                "a",
+                self.w.t("blind_duel.save"),
+                href=address(opened, self.w.language, QUESTIONS),
+                download=True,
+                id="duel-save",
             )
             said = join([said, tag("p", link)])
-        return [opened, at, gr.update(visible=not writing), gr.update(visible=writing), said, gr.update(visible=at is not None), asked, answers, shown(result), gr.update(visible=bool(result)), shown(""), gr.update(visible=bool(result))]  # fmt: skip
+        return [opened, at, gr.update(visible=not writing), gr.update(visible=writing), said,
+            gr.update(visible=at is not None), asked, answers, shown(result), gr.update(visible=bool(result)),
+            shown(""), gr.update(visible=bool(result))]  # fmt: skip
 
 
 def _beside(parts: Iterable[tuple[str, str]]) -> Html:
@@ -287,7 +332,9 @@ def _expected(comparison: PromptComparison) -> dict[str, int]:
     answers = comparison.answers()
     prompts = enumerate(comparison.lineup.prompts)
     wanted = {
-        number: prompt.expected for number, prompt in prompts if prompt.expected and {(number, 0), (number, 1)} <= answers.keys()
+        number: prompt.expected
+        for number, prompt in prompts
+        if prompt.expected and {(number, 0), (number, 1)} <= answers.keys()
     }
     hits = [sum(alike(answers[number, place].text, text) for number, text in wanted.items()) for place in (0, 1)]
     return {"first_hits": hits[0], "second_hits": hits[1], "count": len(wanted)}

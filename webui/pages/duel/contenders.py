@@ -1,4 +1,5 @@
-"""The two models of a blind A/B test: by default the chat's model and its base, or any two, each with a checkpoint, strength and precision."""
+"""The two models of a blind A/B test: by default the chat's model and its base, or any two, each with a checkpoint,
+strength and precision."""
 
 from __future__ import annotations
 
@@ -13,7 +14,15 @@ from core.errors import ChatError
 from webui.kit import format
 from webui.kit.live import AT_ONCE, FOLLOWS, LivePart
 from webui.kit.wording import Wording
-from webui.pages.chat_choices import LATEST, PRECISIONS, checkpoint_choices, is_there, run_id_of, strength_of, target_choices
+from webui.pages.chat_choices import (
+    LATEST,
+    PRECISIONS,
+    checkpoint_choices,
+    is_there,
+    run_id_of,
+    strength_of,
+    target_choices,
+)
 from webui.state.services import Services
 from webui.state.snapshot import RunRow
 
@@ -29,10 +38,14 @@ class Contender:
     def build(self, rows: tuple[RunRow, ...]) -> None:
         w, low, high = self.w, *(round(100 * limit) for limit in STRENGTHS)
         with gr.Column(min_width=260, elem_classes="lg-tight"):
-            named = {name: w.named(f"contenders.{name}", f"duel-{self.side}-{name}") for name in ("strength", "precision")}
-            self.model = gr.Dropdown(self._choices(rows), value=AS_USUAL, elem_classes=FOLLOWS, **w.named(f"contenders.{self.side}", f"duel-{self.side}"))  # fmt: skip
+            named = {
+                name: w.named(f"contenders.{name}", f"duel-{self.side}-{name}") for name in ("strength", "precision")
+            }
+            self.model = gr.Dropdown(self._choices(rows), value=AS_USUAL, elem_classes=FOLLOWS,
+                **w.named(f"contenders.{self.side}", f"duel-{self.side}"))  # fmt: skip
             checkpoint = w.named("chat_page.checkpoint", f"duel-{self.side}-checkpoint") | {"info": None}
-            self.checkpoint = gr.Dropdown([(w.t("chat_page.checkpoint_latest"), LATEST)], value=LATEST, visible=False, elem_classes=FOLLOWS, **checkpoint)  # fmt: skip
+            self.checkpoint = gr.Dropdown([(w.t("chat_page.checkpoint_latest"), LATEST)], value=LATEST, visible=False,
+                elem_classes=FOLLOWS, **checkpoint)  # fmt: skip
             has_one = self.side == "second"  # by itself the first is a base
             self.strength = gr.Number(100, minimum=low, maximum=high, step=5, visible=has_one, **named["strength"])
             precisions = [(w.t(f"chat_page.precision_{name}"), name) for name in PRECISIONS]
@@ -51,7 +64,10 @@ class Contender:
         """Inputs: model. Outputs: checkpoint, strength."""
         there = checkpoint_choices(self.services, self.w, model)
         has_one = self.side == "second" if model == AS_USUAL else str(model).startswith(("run:", "adapter:"))
-        return [gr.update(choices=there, value=LATEST, visible=run_id_of(model) is not None), gr.update(visible=has_one)]
+        return [
+            gr.update(choices=there, value=LATEST, visible=run_id_of(model) is not None),
+            gr.update(visible=has_one),
+        ]
 
     @property
     def fields(self) -> list[Component]:
@@ -78,13 +94,19 @@ def two_of(
     return one.model_copy(update={"checkpoint": two.checkpoint}), two  # so that one load holds both
 
 
-def _contestant(services: Services, w: Wording, model: Any, checkpoint: Any, percent: Any, precision: Any) -> Contestant:
+def _contestant(
+    services: Services, w: Wording, model: Any, checkpoint: Any, percent: Any, precision: Any
+) -> Contestant:
     if not is_there(services, w, model):
         raise ChatError("chat_page.gone")
     strength, run_id = strength_of(percent), run_id_of(model)
     if run_id is not None:
         run = services.runs.get(run_id)
-        step = run.checkpoint(checkpoint).name if isinstance(checkpoint, str) and checkpoint.startswith("checkpoint") else None
+        step = (
+            run.checkpoint(checkpoint).name
+            if isinstance(checkpoint, str) and checkpoint.startswith("checkpoint")
+            else None
+        )
         return _named(w, run.name, step, strength, precision, run=run.id)
     if model.startswith("adapter:"):
         return _named(w, model.removeprefix("adapter:"), None, strength, precision, other=model)

@@ -1,4 +1,5 @@
-"""A judge for a finished blind A/B test: named by the person, asked only after showing what would be sent; kept apart from people's votes."""
+"""A judge for a finished blind A/B test: named by the person, asked only after showing what would be sent; kept apart
+from people's votes."""
 
 from __future__ import annotations
 
@@ -29,7 +30,9 @@ class JudgePanel(Panel):
             gr.HTML(muted(w.t("judge_panel.about")))
             with gr.Row():
                 self.url = gr.Textbox(max_lines=1, max_length=MOST_TYPED, **w.named("judge_panel.url", "judge-url"))
-                self.model = gr.Textbox(max_lines=1, max_length=MOST_TYPED, **w.named("judge_panel.model", "judge-model"))
+                self.model = gr.Textbox(
+                    max_lines=1, max_length=MOST_TYPED, **w.named("judge_panel.model", "judge-model")
+                )
                 self.key = gr.Textbox(
                     type="password", max_lines=1, max_length=MOST_TYPED, **w.named("judge_panel.key", "judge-key")
                 )
@@ -42,20 +45,27 @@ class JudgePanel(Panel):
     def wire(self, opened: gr.Textbox) -> None:
         """opened: the id of the comparison that is over."""
         view = [self.send, self.halt, self.said]
-        opened.change(lambda: [None, *self._view(Html(""))], None, [self.judge, *view], **AT_ONCE)  # another's were not shown
+        # another's were not shown
+        opened.change(lambda: [None, *self._view(Html(""))], None, [self.judge, *view], **AT_ONCE)
         # Never through the queue, which keeps what it was given until the event has ended.
-        self.show.click(self.shown_first, [self.url, self.model, self.key, opened], [self.judge, self.key, *view], **AT_ONCE)
+        self.show.click(
+            self.shown_first, [self.url, self.model, self.key, opened], [self.judge, self.key, *view], **AT_ONCE
+        )
         once = QUIET | {"trigger_mode": "once", "concurrency_limit": 4, "concurrency_id": "judge"}
         asked = self.send.click(self.asked, [self.judge, opened], view, **once)
         self.halt.click(self.halted, [self.judge, opened], view, cancels=[asked], **AT_ONCE)
 
     def shown_first(self, url: Any, model: Any, key: Any, opened: Any, request: gr.Request) -> list[Any]:
-        """Inputs: address, model, key, comparison. Outputs: judge, key (emptied), send, halt, said: what would leave, to whom."""
+        """Inputs: address, model, key, comparison. Outputs: judge, key (emptied), send, halt, said: what would leave,
+        to whom."""
         w = self.w
         try:
             if not is_here(request):
                 raise ChatError("judge_panel.elsewhere")
-            judge, comparison = Judge.named(*(str(each or "")[:MOST_TYPED] for each in (url, model, key))), self._of(opened)
+            judge, comparison = (
+                Judge.named(*(str(each or "")[:MOST_TYPED] for each in (url, model, key))),
+                self._of(opened),
+            )
             left = judges.missing(judge, comparison)
             if not left:
                 return [judge, "", *self._view(self._score(judge, comparison))]

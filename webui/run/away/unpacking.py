@@ -19,7 +19,11 @@ class Unpacking(Panel):
         w = self.w
         with gr.Accordion(w.t("runs_page.unpack"), open=False, elem_id="unpack-fold"):
             self.file = gr.File(
-                label=w.t("runs_page.unpack_file"), file_types=[".zip"], height=90, elem_id="unpack", elem_classes="lg-drop"
+                label=w.t("runs_page.unpack_file"),
+                file_types=[".zip"],
+                height=90,
+                elem_id="unpack",
+                elem_classes="lg-drop",
             )
             self.notice = gr.HTML("", visible=False, elem_id="unpack-notice")
 
