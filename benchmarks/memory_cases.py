@@ -3,13 +3,14 @@
     .venv/bin/python -m benchmarks.memory_cases tests/data/memory_points.csv [--json] [--workspace DIR]
 
 Columns are those of tests/data/memory_points.csv; only the model's is needed. A model is what `--model` takes, or a
-shape by the columns of a config.json (hidden_size, num_hidden_layers, ...), which then count. How a way to train is
-told:
+shape by the
+columns of a config.json (hidden_size, num_hidden_layers, ...), which then count. How a way to train is told:
 
     stack                ours, hf, fms, litgpt, torchtune; else by `source`, where that names the project, else ours
     method               lora, full, qlora, qlora-no-double-quant
     loss                 chunked, full, fused, fast, or the words of published tables ("chunked lm_head+CE (128)",
-    "foak-...-liger") optim                what begins with adamw_8bit, paged_adamw_8bit, adamw_torch
+                         "foak-...-liger")
+    optim                what begins with adamw_8bit, paged_adamw_8bit, adamw_torch
     measured, unit, counter   a number, GiB or GB, and of what: idle..., alloc..., or what the card itself shows
 
 No torch.

@@ -12,7 +12,8 @@ Rooms stand on floors, and an import only ever goes to a lower one (tests/unit/t
     1  the files of this folder: messages, errors, files, values, progress, recipe, presets
 
 torch, transformers, peft and bitsandbytes are imported inside worker processes: at the top of a module only in
-`engine`, in `training`, and in the files of `trial`, `chat` and `export` that the same test names.
+`engine`, in
+`training`, and in the files of `trial`, `chat` and `export` that the same test names.
 """
 
 from pathlib import Path

@@ -6,8 +6,10 @@ In lines (core.system.lines):
   stop {id}
 Out:
   loading {load, stage, progress, tight}   ready {load, dtype, reason, context_limit, stop, mixed, thinks, adapter,
-  elsewhere} piece {id, column, text, question: its place}   done {id, column, tokens, seconds, finish_reason, question}
-  answered {id} error {load or id, text, advice}   idle {minutes}
+                                           elsewhere}
+  piece {id, column, text, question: its place}   done {id, column, tokens, seconds, finish_reason, question}   answered
+                                                  {id}
+  error {load or id, text, advice}   idle {minutes}
 
 It holds the lease from load to its end. A load that fails ends it, so that a failure keeps no memory and no lease; an
 answer that fails in a foreseen way does not.

@@ -10,7 +10,8 @@ rows-*.arrow, .rows, .reports    what was read of them (core/data/sets/readings)
 
 One writer: whoever imports. The import cleans up what a crash left behind. Ids that come from a browser are
 looked up, never joined to a path unless they match a pattern without separators, and what they lead to is checked to
-lie where it should.
+lie
+where it should.
 """
 
 from __future__ import annotations

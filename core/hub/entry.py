@@ -1,6 +1,7 @@
 """One download as files, so that a page, a command and the next start see the same:
-<workspace>/downloads/<owner>--<name>[@revision]/. For a part of a dataset (core.hub.sets.name.PartName) it is
-set-<name>-<mark>/, which holds the files until they are a dataset of ours.
+<workspace>/downloads/<owner>--<name>[@revision]/.
+For a part of a dataset (core.hub.sets.name.PartName) it is set-<name>-<mark>/, which holds the files until they are a
+dataset of ours.
 
   wish.json   what a person wants of it; written by whoever asks
   told.json   how far it is; written by whoever holds `lock`, once a second at most

@@ -1,7 +1,8 @@
 """The process that fetches one model: `python -m core.hub.fetch_worker`. To stop it, it is killed.
 
 In lines (core.system.lines). In: {repo, revision, wanted, endpoint, cache}, then {go} to each question; for a part of a
-data set also {part}, its name in the list of downloads.
+data set also
+{part}, its name in the list of downloads.
 Out:
   waiting {}                 another process fetches this model into this cache
   config {config: folder}    a question: config.json lies there; nothing large is fetched before {go}
@@ -10,7 +11,7 @@ Out:
   folder {folder}            whole; of a data set with {files, commit, licence}
   refused {refused: Message}
   bug {bug, where}           the kind of an error and the lines of ours it came from, without its words: they may hold
-  signed addresses
+                             signed addresses
 
 It ends when whoever started it is gone. It alone holds the lock of the model, so what a kill leaves is free at once.
 """

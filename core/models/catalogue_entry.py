@@ -1,13 +1,17 @@
 """Adds a model to the catalogue, or updates its entry, from a hub or a local folder. No torch.
 
     python -m core.models.catalogue_entry OWNER/NAME           prints its entry; HF_ENDPOINT, HF_TOKEN count as
-    everywhere python -m core.models.catalogue_entry FOLDER --hub OWNER/NAME
+                                                               everywhere
+    python -m core.models.catalogue_entry FOLDER --hub OWNER/NAME
     python -m core.models.catalogue_entry OWNER/NAME --write --en "Why one would take it." --zh "为什么选它。"
 
 Read: config.json, the headers of the weights, what the hub says of it, its chat template. Kept of an entry that is
-there already: what a person decides (id, title, family, languages of a list, thinking, tools, its sentence). Written is
-only that one entry's text (core/models/entry_text), and only where it agrees with itself (core/models/checked). A new
-one lands behind the last: its place in the order is a person's to choose. Exit: 0 printed or written, 1 refused.
+there already: what a
+person decides (id, title, family, languages of a list, thinking, tools, its sentence). Written is only that one entry's
+text
+(core/models/entry_text), and only where it agrees with itself (core/models/checked). A new one lands behind the last:
+its place in
+the order is a person's to choose. Exit: 0 printed or written, 1 refused.
 """
 
 from __future__ import annotations

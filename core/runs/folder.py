@@ -8,8 +8,9 @@ left.json               the page should not ask about this attempt again (writte
 state.json              whoever holds run.lock: the worker while it lives, then the supervisor
 control.json            the latest command; written by pages and commands, read by the worker
 film_scenes.json, film.jsonl, held_out.jsonl            the worker (core/runs/scenes, core/runs/frames,
-core/runs/cards/better) reference.npy           the worker, for preference training with a reference model
-(core/training/preference/reference) metrics.jsonl, events.jsonl, train.log, checkpoints/, adapter/     the worker
+                                                        core/runs/cards/better)
+reference.npy           the worker, for preference training with a reference model (core/training/preference/reference)
+metrics.jsonl, events.jsonl, train.log, checkpoints/, adapter/     the worker
 run.lock                held by the worker while it lives; its mtime is the heartbeat
 
 A crash leaves at most an unfinished last line, a hidden `.name.tmp-pid` file, or a checkpoint without COMPLETE.

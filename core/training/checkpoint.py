@@ -4,7 +4,7 @@ checkpoints/checkpoint-<step>/adapter/       PEFT's format; a chat loads it too
                               trainer.pt     optimizer, GradScaler, and the random states at the end of that step
                               position.json  Position
                               COMPLETE       written last: a folder without it does not exist for anyone; each file's
-                              bytes
+                                             bytes
 
 A crash during a write leaves a hidden `.checkpoint-*.part`, which the next write deletes.
 """

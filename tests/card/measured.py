@@ -1,13 +1,14 @@
 """Peaks of the real caching allocator on the null card, for tests/card/sweep.py: a base is loaded
-(core/engine/base_model), gets an adapter and makes steps (core/engine/step) as in a run, without numbers, so that
-weights never touch RAM.
+(core/engine/base_model), gets an
+adapter and makes steps (core/engine/step) as in a run, without numbers, so that weights never touch RAM.
 
     python -m tests.card.card python -m tests.card.measured     one task, as JSON, a line of stdin; one answer a line of
-    stdout
+                                                                stdout
 
 Weights come from a sparse safetensors file that names them and holds none: what transformers would copy from it is
-allocated where it goes. Without numbers no test of a function of ours against the model's own can pass, so they are
-taken to have passed (`trust`).
+allocated where it
+goes. Without numbers no test of a function of ours against the model's own can pass, so they are taken to have passed
+(`trust`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The estimate of core/memory against the real caching allocator, on the null card: docs/memory.md has its results.
 
     python -m tests.card.sweep [--models ID ...] [--whole]      every shape of the catalogue; kept, and not measured
-    again python -m tests.card.sweep --write                          what was measured as data of the gate, and the
-    table python -m tests.card.sweep --plans 200 --seed 42            a plan's word against what the allocator did
+                                                                again
+    python -m tests.card.sweep --write                          what was measured as data of the gate, and the table
+    python -m tests.card.sweep --plans 200 --seed 42            a plan's word against what the allocator did
     python -m tests.card.sweep --ragged 2000                    fragmentation
 
 What is measured is in tests/card/measured.py, which runs on the card; here it is compared.

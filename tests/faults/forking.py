@@ -2,7 +2,8 @@
 fault.
 
     python -m tests.faults.forking real|fake|export|gguf|tight    gguf: an export with llama.cpp scripted; tight: one
-    that does not look for room beforehand
+                                                                  that
+    does not look for room beforehand
 
 A line of JSON in, on stdin:  {workspace, run, nth, begins, act: "kill" | "full" | null, lasts, after_s}
     run: the id of a run, or the request.json of an export

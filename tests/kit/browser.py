@@ -1,8 +1,10 @@
 """A real Chromium on a real app, for browser tests and screenshots.
 
 The browser is LORA_GARAGE_BROWSER, else chromium-headless-shell (a page costs it a third less) or chromium; where there
-is none the tests marked browser are skipped with that reason (tests/conftest.py, which also has the fixture chrome;
-tests/browser/conftest.py has the apps and their workspaces).
+is none the
+tests marked browser are skipped with that reason (tests/conftest.py, which also has the fixture chrome;
+tests/browser/conftest.py has
+the apps and their workspaces).
 
 Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
   header        #header-status (what is going on), #language (link to the other language)
@@ -10,66 +12,78 @@ Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
   above all     #workspace-notice (it cannot be written), #left-runs > #left-runs-said, #left-runs-which,
                 #left-runs-go-on, #left-runs-leave; #left-runs-notice
   train further #run-further, #details-further; above the form #further > #further-said, #further-undo; Settings:
-  #when-alone run doctor    in the form #finding-<id> with #remedy-<id> (data: few_rows, duplicates, leakage,
-  near_leakage; plan: few_steps, hot_plan), #data-left-out;
+  #when-alone
+  run doctor    in the form #finding-<id> with #remedy-<id> (data: few_rows, duplicates, leakage, near_leakage; plan:
+                few_steps, hot_plan), #data-left-out;
                 of a run #run-finding with #run-remedy, #details-finding with #details-remedy
   tabs          get_by_role("tab", name="Train" | "Chat" | "Data" | "Runs" | "Settings"); panels #tab-train #tab-chat
-  #tab-data #tab-runs #tab-settings Train, form   #form-column (hidden while something trains); the steps #step-goal
-  #step-model #step-data #step-plan #step-train are
+                #tab-data #tab-runs #tab-settings
+  Train, form   #form-column (hidden while something trains); the steps #step-goal #step-model #step-data #step-plan
+                #step-train are
                 accordions whose first button tells their summary; what is folded is not in the page at all
                 goal: #goal (radio), #goal-against, #goal-about, #start-from > #preset, #recipe-file, #fill-notice,
                 #next-goal
                 model: #shelf-words, #shelf-fitting, #shelf-sell, #shelf-language, #shelf (li, button[data-model]),
-                #ask-hub, #hub-found, #model, #model-about, #download-room, #download-model, #download-notice,
-                #next-model
+                #ask-hub, #hub-found,
+                #model, #model-about, #download-room, #download-model, #download-notice, #next-model
                 data: #data (radio, value = data set id), #file (input[type=file]), #import > #import-progress,
                 #import-cancel; #file-notice, #hub-set > #hub-set-words, #hub-set-ask, #hub-set-found
-                (button[data-set]), #hub-set-failure, #hub-set-one > #hub-set-part, #hub-set-head, #hub-set-said,
-                #hub-set-columns > #hub-set-question, #hub-set-answer; #hub-set-add, #hub-set-take; #hub-set-progress;
-                #data-report, #comparing > #comparing-said, #comparing-choose; #learned > #learned-counters,
-                #learned-row, #row-before, #row-after, #next-data of a chat #chat-choices > #chat-voice, #chat-gap,
-                #chat-pseudonyms, #chat-about; of a table #column-choices > #first-rows, #column-<number>;
-                #reading-notice
+                (button[data-set]),
+                #hub-set-failure, #hub-set-one > #hub-set-part, #hub-set-head, #hub-set-said, #hub-set-columns >
+                #hub-set-question, #hub-set-answer; #hub-set-add, #hub-set-take; #hub-set-progress; #data-report,
+                #comparing > #comparing-said, #comparing-choose; #learned > #learned-counters,
+                #learned-row, #row-before, #row-after, #next-data
+                of a chat #chat-choices > #chat-voice, #chat-gap, #chat-pseudonyms, #chat-about; of a table
+                #column-choices > #first-rows,
+                #column-<number>; #reading-notice
                 plan: #plan-for, #cards (checkboxes, of two cards and more), #cards-now, #method, #rank, #all-settings >
-                #settings-search, #setting-<name>, #reset-settings, #save-preset > #preset-name, #preset-save,
-                #preset-notice, #next-plan
+                #settings-search, #setting-<name>, #reset-settings,
+                #save-preset > #preset-name, #preset-save, #preset-notice, #next-plan
                 train: #run-name; always there: #start, #start-notice, and beside the steps #plan-beside > #plan-card,
                 #plan-more
   downloads     below the form, while there are any: #downloads > #downloads-list (li, button[data-act]),
-  #downloads-notice Train, run    #frozen (the run's own five steps, while it is at work), #run-card (name, state,
-  phase, progress bar), #run-notice,
+                #downloads-notice
+  Train, run    #frozen (the run's own five steps, while it is at work), #run-card (name, state, phase, progress bar),
+                #run-notice,
                 #stop, #run-again, #run-open-chat, #live-chart, #run-settings-fold > #run-settings, #run-story-fold >
                 #run-story
   Settings      #disk-list (li, button[data-kept]), #disk-notice, #hardware, #places, #languages, #kept-preset,
-  #delete-preset, #kept-dataset, #delete-dataset, #settings-notice Chat          #chat-target, #chat-checkpoint,
-  #chat-precision, #chat-load, #chat-status, #chat-empty, #chat-columns,
+                #delete-preset, #kept-dataset, #delete-dataset, #settings-notice
+  Chat          #chat-target, #chat-checkpoint, #chat-precision, #chat-load, #chat-status, #chat-empty, #chat-columns,
                 #chat-base, #chat-tuned ([data-testid=bot], [data-testid=user]), #chat-base-note, #chat-tuned-note,
                 #chat-notice, #chat-message, #chat-send, #chat-stop, #chat-undo, #chat-regenerate, #chat-clear,
-                #chat-correct > #chat-correction-text, #chat-correction-save, #chat-correction-close;
-                #chat-better-before, #chat-better-now, #chat-better-earlier, #chat-correction-notice, #chat-branches >
-                #chat-branch, #chat-branch-before, #chat-branch-after; #chat-conversations (accordion) >
-                #chat-conversations-search, #chat-conversations-list, #chat-conversations-said, #chat-conversation-name,
-                #chat-conversation-rename, #chat-conversation-delete, #chat-conversation-really, #chat-settings
-                (accordion), #chat-system, #chat-temperature, #chat-top-p, #chat-max-new-tokens, #chat-thinking (radio:
-                trained, on, off; where the template knows it), #chat-seed, #chat-second-run, #chat-second-strength;
-                details.lg-thought, details.lg-call in an answer
+                #chat-correct > #chat-correction-text,
+                #chat-correction-save, #chat-correction-close; #chat-better-before, #chat-better-now,
+                #chat-better-earlier, #chat-correction-notice, #chat-branches > #chat-branch,
+                #chat-branch-before, #chat-branch-after; #chat-conversations (accordion) > #chat-conversations-search,
+                #chat-conversations-list,
+                #chat-conversations-said, #chat-conversation-name, #chat-conversation-rename, #chat-conversation-delete,
+                #chat-conversation-really,
+                #chat-settings (accordion), #chat-system, #chat-temperature, #chat-top-p, #chat-max-new-tokens,
+                #chat-thinking (radio: trained, on, off; where the template knows it), #chat-seed, #chat-second-run,
+                #chat-second-strength; details.lg-thought, details.lg-call in an answer
                 blind: #duel-about, #duel-begin, #duel-contenders > #duel-first, #duel-second (each with -checkpoint,
-                -strength, -precision), #duel-own, #duel-asked-in-chat, #duel-file, #duel-file-said, #duel-length;
-                #duel-said, #duel-save, #duel-asked, #duel-answers, #duel-left, #duel-right, #duel-equal,
-                #duel-both-bad, #duel-result, #duel-pairs; #judge > #judge-url, #judge-model, #judge-key, #judge-show,
-                #judge-send, #judge-said
+                -strength, -precision), #duel-own, #duel-asked-in-chat,
+                #duel-file, #duel-file-said, #duel-length; #duel-said, #duel-save, #duel-asked, #duel-answers,
+                #duel-left, #duel-right, #duel-equal, #duel-both-bad, #duel-result, #duel-pairs; #judge > #judge-url,
+                #judge-model, #judge-key,
+                #judge-show, #judge-send, #judge-said
   Data          #data-sets (radio, value = data set id), #data-head > #data-export (link), #data-notice, #data-copy,
-  #data-undo, #data-redo, #data-add,
+                #data-undo, #data-redo, #data-add,
                 #data-row > #data-row-title, #data-row-first, #data-row-second, #data-row-save, #data-row-delete,
-                #data-row-close; #data-table > #data-search, #data-show (radio: all, problems, a kind of finding),
-                #data-place, #data-rows (radio, value = number of the row), #data-before, #data-next; #data-mending >
-                #data-found, #data-fill, #data-mend-<number from 0>
+                #data-row-close;
+                #data-table > #data-search, #data-show (radio: all, problems, a kind of finding), #data-place,
+                #data-rows (radio, value = number of the row), #data-before, #data-next;
+                #data-mending > #data-found, #data-fill, #data-mend-<number from 0>
   Runs          #runs-list (radio, value = run id; checkboxes, .rt-compare), #runs-empty, #details-card, #details,
-  #details-chart,
+                #details-chart,
                 #details-chat, #details-settings, #details-story, #manage-fold, #rename-name, #rename, #delete,
-                #delete-sure, #delete-really, #delete-keep, #manage-notice; #run-way-out (of Train) leads to #way-out >
-                #export-where (radio), #export-about, #export-forms-fold > #export-form (radio), #export-start,
-                #export-cancel, #export-notice, #export-progress, #export-status (.lg-export, button[data-act])
+                #delete-sure,
+                #delete-really, #delete-keep, #manage-notice; #run-way-out (of Train) leads to #way-out > #export-where
+                (radio), #export-about,
+                #export-forms-fold > #export-form (radio), #export-start, #export-cancel, #export-notice,
+                #export-progress,
+                #export-status (.lg-export, button[data-act])
 A chart's newest numbers are the aria-label of its `.lc-plot`; its sentence is `.lc-note`.
 """
 

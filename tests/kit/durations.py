@@ -2,7 +2,7 @@
 KEPT.
 
     python -m tests.kit.durations [FILE]    writes tests/durations.tsv from that run, by default the newest of the whole
-    suite
+                                            suite
 
 tests/durations.tsv holds each test that takes SHOWN_S or more, its parameters together. A run names the tests that took
 SLOWER times

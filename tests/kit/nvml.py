@@ -1,7 +1,8 @@
 """A stand-in for NVIDIA's driver library, so that the real pynvml can be driven on a PC without a card.
 
     folder = fake_nvml.compile(tmp_path)                       # builds libnvidia-ml.so.1; skips the test where it
-    cannot file = fake_nvml.write(tmp_path / "cards.txt", fake_nvml.EIGHT_GB)
+                                                               cannot
+    file = fake_nvml.write(tmp_path / "cards.txt", fake_nvml.EIGHT_GB)
     start_app(workspace, **fake_nvml.environment(folder, file))  # LD_LIBRARY_PATH and FAKE_NVML_SCENARIO
     fake_nvml.write(file, fake_nvml.dead(fake_nvml.EIGHT_GB))  # the card falls off the bus while the app looks on
 

@@ -1,21 +1,24 @@
 """Versions of a dataset: a log with one line per change, over rows that stay as they were read. No torch.
 
 edits-<reading>.jsonl    one line a change: {version, parent, time, what, remove: [row], change: [[row, written]], add:
-[written]}, numbers that are
+                         [written]}, numbers that are
                          many as _said writes them; or, where somebody went back or forth, {head}. The last line says
-                         which version the set is at. Version 0 is the file.
+                         which version the set is at.
+                         Version 0 is the file.
 written-<reading>.jsonl  one line a row that somebody wrote: {row, example}; a change names them by their number, from 0
 begins-<reading>         where each of its lines begins and the last ends, as int64, of a file with many; made again
-where it does not fit
+                         where it does not fit
 
 A row is named by its number in the file, whatever it says by now; one that was added by a number behind those of the
 file. A row of the file that cannot be learned from is changed and removed as any other, and counts among the rows once
-it is changed. Written rows are in
+it
+is changed. Written rows are in
 place before the change that names them, so a crash leaves at most rows that nobody names. Who writes holds edits.lock
 (core/data/store). A version
 costs no copy: a run finds the one that it learned from for as long as the set is here. While it is open, which row says
-what is mapped from files without a name, 16 bytes a row and 8 for each row that somebody wrote; where each row is
-changed, as much again is held for each change.
+what is mapped from files
+without a name, 16 bytes a row and 8 for each row that somebody wrote; where each row is changed, as much again is held
+for each change.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """A workspace's cache of read files, keyed by their bytes and how they were read: reports, and rows mapped from disk.
 
 <root>/<id>/rows-*.arrow    rows of an imported set as they were read, for each way of reading them; beside its source,
-so that they go with it <root>/.rows/<key>.arrow    the same of samples and library files
+                            so that they go with it
+<root>/.rows/<key>.arrow    the same of samples and library files
 <root>/.reports/<key>.json  what `inspect_file` said
 All of it may be deleted at any time: the next time reads the file again.
 """

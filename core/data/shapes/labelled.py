@@ -2,10 +2,11 @@
 
 OpenAI evals     input: messages, ideal: a text or several                    messages: the first ideal answers
 Label Studio     data: {...}, annotations | completions: [{result: [...]}]     text, label: the first choice, or what
-was written
+                 was written
 Prodigy          text, label, answer: accept | reject | ignore                the label is right only where it was
-accepted nlp.js, Rasa     intent, utterances | examples: several texts, answers        a row for each text: the label is
-the intent, or an answer stands there
+                 accepted
+nlp.js, Rasa     intent, utterances | examples: several texts, answers        a row for each text: the label is the
+                 intent, or an answer stands there
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Converts rows that say the same as one of our formats in other columns.
 
 preference          prompt | messages | instruction, chosen, rejected     messages, that end with the chosen answer; the
-other beside them (Notes.worse) TRL's conversations prompt and completion as lists of messages            messages
+                    other beside them (Notes.worse)
+TRL's conversations prompt and completion as lists of messages            messages
 SQuAD               question, context, answers: {text: [...]}             question, context, answer: the first
 turns               dialog | turns | ...: a list of texts, or of pairs    messages: user and assistant take turns
 Open WebUI          chat: {messages: [...]}                               messages

@@ -4,7 +4,7 @@ a list          [{role, content}, ...] | ["Why?", "So.", ...]         turns: the
 datasets server row_idx, row: {...}                                   the row
 translations    translation: {en: ..., de: ...}                       en, de
 Argilla         fields: {...}, responses: {name: [{value, status}]}   the fields, and for each question the first answer
-that was submitted
+                that was submitted
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Publishing as a job in its own process: started, followed and cancelled from the page and from a command. No torch.
 
     <workspace>/exports/.jobs/<the export's name>-hub/     as core.export.exports has it; a crash leaves a job whose
-    lock is free
+                                                           lock is free
 
 What was sent before a kill lies at the hub, unseen, until a commit names it: asked again, only what is missing is sent.
 """

@@ -2,7 +2,7 @@
 probabilities with those of another. Files are named relative to the current folder.
 
     NAME.logs   float32 (positions, words), nothing else: the logarithm of each word's probability, of the adapter or of
-    another file
+                another file
 """
 
 from __future__ import annotations

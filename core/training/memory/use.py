@@ -4,7 +4,7 @@ memory_bytes        what torch's allocator holds on the GPU (without the driver'
                     on the CPU the resident memory of the process
 memory_total_bytes  of the GPU, or of the PC
 peak_memory_bytes   (run.json) the largest memory_bytes; on a GPU the allocator's own peak, which includes spikes within
-a step
+                    a step
 
 Each query takes some ten microseconds, one every two seconds. What cannot be read is left out; nothing here ends a run.
 """
