@@ -255,8 +255,10 @@ try:
     import torch
     facts = {"version": torch.__version__, "cuda": torch.version.cuda, "hip": torch.version.hip,
              "sees_card": torch.cuda.is_available(), "flash": torch.backends.cuda.is_flash_attention_available()}
-    unseen = torch._C._cuda_getArchFlags().split() if facts["cuda"] else []
-    facts["arches"] = torch.cuda.get_arch_list() if facts["sees_card"] else unseen
+    if facts["sees_card"]:
+        facts["arches"] = torch.cuda.get_arch_list()
+    else:
+        facts["arches"] = torch._C._cuda_getArchFlags().split() if facts["cuda"] else []
 except Exception as e:  # a broken library raises what it likes, and what it said is the finding
     facts["error"] = (str(e) or type(e).__name__)[:300]
 else:

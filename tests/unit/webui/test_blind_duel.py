@@ -175,7 +175,7 @@ def test_questions_of_a_file_are_asked_and_what_was_asked_comes_as_a_file(
     file = tmp_path / "mine.jsonl"
     system, user = {"role": "system", "content": "Ahoy"}, {"role": "user", "content": "雨?"}
     rows = [{"prompt": "One\nand two?", "expected": "3"}, {"messages": [system, user]}]
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
     assert duel.w.t("contenders.file_said", name="mine.jsonl", count=2, expected=1) in duel.read(str(file))["value"]
     view = list(duel.start(f"run:{run.id}", "adapter", 5, "Not this?", str(file), 64, *USUAL, *USUAL, "me"))[-1]
     assert [one.asked for one in PromptComparison.open(space, view[0]).lineup.prompts] == ["One\nand two?", "雨?"]
