@@ -19,6 +19,7 @@ from webui.pages.banner import LeftRuns, WriteNotice
 from webui.pages.chat import ChatPage
 from webui.pages.conversations import CHOSEN
 from webui.pages.data import DataPage
+from webui.pages.rail import rail
 from webui.pages.runs import RunsPage
 from webui.pages.settings import SettingsPage
 from webui.pages.shortcuts import shortcuts
@@ -48,6 +49,17 @@ from webui.state.services import Services
 from webui.state.snapshot import Snapshot
 
 LARGEST_UPLOAD = "2gb"
+SCRIPTS = (
+    "focus.js",
+    "folds.js",
+    "choices.js",
+    "form.js",
+    "start.js",
+    "rail.js",
+    "duel.js",
+    "signal.js",
+    "shortcuts.js",
+)
 # The part of the Runs page that the button is about; the tab's own parts are drawn a moment later.
 SEE_WAY_OUT = """() => {
   const see = (times) => {
@@ -73,8 +85,12 @@ FIRST_STYLE = """<style>
 html { scrollbar-gutter: stable; }
 .nav-holder { display: none !important; }
 .gradio-container > .main > .wrap.translucent { position: fixed !important; inset: 0; } /* gradio's "Loading" */
-.gradio-container > .main { max-width: 1240px !important; width: 100% !important; margin: 0 auto !important;
+.gradio-container > .main { max-width: 1480px !important; width: 100% !important; margin: 0 !important;
   padding: 0 !important; }
+@media (min-width: 721px) { .gradio-container > .main { width: calc(100% - 212px) !important;
+  margin-left: 212px !important; } }
+.gradio-container main { width: 100%; padding: 30px clamp(20px, 3.4vw, 44px) 56px !important; }
+@media (max-width: 720px) { .gradio-container main { padding: 10px 14px 132px !important; } }
 @keyframes lg-wait { from, to { visibility: hidden; } }
 body:not(.lg-arrived) :is(#left-runs, #pages) { animation: lg-wait 2s; }
 </style>"""
@@ -110,6 +126,7 @@ def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
     settings, data = SettingsPage(services, w), DataPage(services, w)
     with gr.Row(elem_id="header-row"):
         gr.HTML(tag("div", tag("h1", "LoRA Garage"), class_="lg-header"))
+        gr.HTML(rail(w), elem_id="rail")
         status = gr.HTML(headline(services.snapshots.now(), w), elem_id="header-status")
         chip = gr.HTML(hardware.chip(services.monitor.newest(), w), elem_id="header-hardware")
         others = [language_link(language, class_="lg-language") for language in LANGUAGES if language != w.language]
@@ -199,7 +216,17 @@ def launch(services: Services, port: int, reach: Reach | None = None, keeper: Do
         "head": FIRST_STYLE
         + HTML_LANG
         + uplot_head()
-        + scripts("focus.js", "folds.js", "choices.js", "form.js", "duel.js", "signal.js", "shortcuts.js"),
+        + scripts(
+            "focus.js",
+            "folds.js",
+            "choices.js",
+            "form.js",
+            "start.js",
+            "rail.js",
+            "duel.js",
+            "signal.js",
+            "shortcuts.js",
+        ),
         "app_kwargs": {"docs_url": None, "redoc_url": None, "openapi_url": None},
     }
     layers = [

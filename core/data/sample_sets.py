@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+from functools import cache
+from itertools import islice
 from typing import Any
 
 import yaml
@@ -12,11 +15,13 @@ from core.values import Frozen
 
 
 class Sample(Frozen):
-    """presets/samples/<name>.yaml. title and description by language; adapter and train as in a recipe."""
+    """presets/samples/<name>.yaml. title and description by language; shown: the number of the row that introduces it;
+    adapter and train as in a recipe."""
 
     title: dict[str, str] = {}
     description: dict[str, str] = {}
     goal: str | None = None
+    shown: int = 1
     adapter: dict[str, Any] = {}
     train: dict[str, Any] = {}
 
@@ -28,3 +33,16 @@ def sample_of(dataset_id: str | None) -> Sample | None:
     if not path or not path.is_file():
         return None
     return Sample.model_validate(yaml.safe_load(path.read_text("utf-8")))
+
+
+@cache
+def introduction(dataset_id: str) -> tuple[str, str]:
+    """The question and the answer of the row that introduces a sample dataset. Raises KeyError where it is no pair."""
+    sample = sample_of(dataset_id)
+    name = dataset_id.removeprefix("sample:")
+    with open(PRESETS / "samples" / f"{name}.jsonl", encoding="utf-8") as rows:
+        row = json.loads(next(islice(rows, (sample.shown if sample else 1) - 1, None)))
+    if "messages" in row:
+        return row["messages"][0]["content"], row["messages"][-1]["content"]
+    question, answer = ("question", "answer") if "question" in row else ("text", "label")
+    return row[question], row[answer]

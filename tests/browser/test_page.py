@@ -223,11 +223,11 @@ def nothing_found_on(page: Page, tabs: tuple[str, ...]) -> None:
 @pytest.mark.full
 def test_a_chinese_browser_is_greeted_in_chinese_and_may_change(chrome: Browser, app: kit.App):
     page, _ = kit.open_page(chrome, app, "/", locale="zh-CN")
-    kit.expect(page.get_by_role("tab", name="训练", exact=True)).to_be_visible()
+    kit.expect(page.locator("nav.lg-rail").get_by_role("link", name="训练", exact=True)).to_be_visible()
     page.locator("#language a[lang=en]").click()
-    kit.expect(page.get_by_role("tab", name="Train", exact=True)).to_be_visible()
+    kit.expect(page.locator("nav.lg-rail").get_by_role("link", name="Train", exact=True)).to_be_visible()
     page.goto(app.url)
-    kit.expect(page.get_by_role("tab", name="Train", exact=True)).to_be_visible()
+    kit.expect(page.locator("nav.lg-rail").get_by_role("link", name="Train", exact=True)).to_be_visible()
     page.context.close()
 
 

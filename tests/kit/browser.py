@@ -16,7 +16,7 @@ Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
   run doctor    in the form #finding-<id> with #remedy-<id> (data: few_rows, duplicates, leakage, near_leakage; plan:
                 few_steps, hot_plan), #data-left-out;
                 of a run #run-finding with #run-remedy, #details-finding with #details-remedy
-  tabs          get_by_role("tab", name="Train" | "Chat" | "Data" | "Runs" | "Settings"); panels #tab-train #tab-chat
+  pages         nav.lg-rail a[data-page]; panels #tab-train #tab-chat
                 #tab-data #tab-runs #tab-settings
   Train, form   #form-column (hidden while something trains); the steps #step-goal #step-model #step-data #step-plan
                 #step-train are
@@ -265,7 +265,7 @@ def open_page(started: Browser, app: App, path: str = "/?lang=en", **options: An
     page = context.new_page()
     watch = watch_page(page, app)
     page.goto(app.url + path)
-    page.get_by_role("tab").first.wait_for(timeout=30_000)
+    page.locator("a[data-page]").first.wait_for(timeout=30_000)
     return page, watch
 
 
@@ -346,7 +346,7 @@ def violations(page: Page) -> list[str]:
 
 
 def go_to_tab(page: Page, name: str) -> None:
-    page.get_by_role("tab", name=name, exact=True).click()
+    page.locator("nav.lg-rail").get_by_role("link", name=name, exact=True).click()
 
 
 # Until nothing has changed inside of an element for so many milliseconds.
@@ -362,6 +362,14 @@ def unfold(page: Page, fold: str) -> None:
     """Open an accordion, or close it. By key: a click is lost where the page moves between press and release, as while
     steps appear above it. Gradio draws its fields once more at the end of the opening: what is typed before is lost."""
     label = page.locator(f"{fold} button").first
+    if fold.startswith("#step-"):  # its head is hidden while it is closed: the bar opens it
+        step = page.locator(f".lg-part[data-step={fold.removeprefix('#step-')}]")
+        expect(step).to_be_visible()
+        was_open = step.get_attribute("aria-expanded") == "true"
+        step.press("Enter")
+        expect(step).to_have_attribute("aria-expanded", str(not was_open).lower())
+        page.locator(fold).evaluate(STILL, 100)
+        return
     expect(label).to_be_visible()
     was_open, word = label.evaluate("label => label.classList.contains('open')"), re.compile(r"\bopen\b")
     label.press("Enter")

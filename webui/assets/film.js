@@ -1,6 +1,7 @@
 // A run's film, polled whole when it has changed. Everything a model or a person wrote reaches the page through textContent.
 // props.value as in live_chart.js: the run to show; "" lets the server choose; null shows nothing.
 const words = __WORDS__;
+const MOST_WATCHED = 4;  // answers after the first that one question is shown with
 let at = {}, shown = null, place = 0, timer = 0, busy = false, asked, run = '';
 
 const fill = (sentence, values) => sentence.replace(/\{(\w+)\}/g, (all, name) => name in values ? values[name] : all);
@@ -12,9 +13,10 @@ function add(parent, tag, name, text = '') {
 }
 
 function find() {
-  for (const name of ['body', 'title', 'about', 'strip', 'scrub', 'range', 'earlier', 'later', 'at', 'meter', 'scenes', 'unanswered']) at[name] = element.querySelector(`.fs-${name}`);
+  for (const name of ['body', 'title', 'about', 'watch', 'question', 'answers', 'all', 'strip', 'scrub', 'range', 'earlier', 'later', 'at', 'meter', 'scenes', 'unanswered']) at[name] = element.querySelector(`.fs-${name}`);
   at.title.textContent = words.title;
   at.about.textContent = words.about;
+  at.all.firstElementChild.textContent = words.every;
   at.range.setAttribute('aria-label', words.scrubber);
   at.strip.setAttribute('aria-label', words.strip);
   at.earlier.setAttribute('aria-label', words.earlier);
@@ -77,6 +79,24 @@ function strip() {
   });
 }
 
+// One question that was answered, with what became of its answer: before training, some steps between, and the newest.
+function watch_(scenes, frames) {
+  const place = scenes.findIndex((_, i) => frames.some((frame) => frame.answers[i][1] !== 'none'));
+  at.watch.hidden = place < 0;
+  if (place < 0) return;
+  at.question.textContent = scenes[place].asked;
+  at.question.dir = 'auto';
+  const told = frames.filter((frame) => frame.answers[place][1] !== 'none');
+  const every = Math.max(1, Math.ceil((told.length - 1) / MOST_WATCHED));
+  const chosen = told.filter((_, i) => i === 0 || (told.length - 1 - i) % every === 0);
+  at.answers.textContent = '';
+  chosen.forEach((frame, i) => {
+    const line = add(at.answers, 'li', i === chosen.length - 1 && i > 0 ? 'fs-newest' : '');
+    add(line, 'b', '', frame.step ? fill(words.at_step, { step: frame.step }) : words.base);
+    add(line, 'span', 'fs-words', said(frame.answers[place])).dir = 'auto';
+  });
+}
+
 // ---- what arrives ---------------------------------------------------------------------------------------------------
 function take(reply) {
   const follows = !shown?.frames.length || reply.run !== run || place === shown.frames.length - 1;
@@ -84,6 +104,7 @@ function take(reply) {
   shown = reply;
   at.body.hidden = !reply.frames.length;
   if (at.body.hidden) return;
+  watch_(reply.scenes, reply.frames);
   strip();
   go(follows ? reply.frames.length - 1 : place);
 }

@@ -40,7 +40,7 @@ from webui.state.services import Services
 
 SHOWN_PROBLEMS = 8
 LOOK_IF_NEW = "(is_new) => { if (is_new?.length) loraGarageForm.look(); }"
-FALLBACK_SAMPLE = "sample:pirate_answers"
+FIRST = "sample:pirate_answers"  # chosen until a person chooses another
 RECIPES = (".yaml", ".yml")
 
 
@@ -57,18 +57,21 @@ class DataStep:
         self.findings = PlanFindings(wording, ("few_rows", "duplicates", "leakage", "near_leakage"))
         self.hub_set = HubSetPanel(services, wording)
 
-    def build(self) -> None:
-        w = self.w
-        self.data = gr.Radio(
-            self.choices(), value=None, label=w.t("wizard.data"), info=w.t("wizard.data_info"), elem_id="data"
-        )
-        self.seen = gr.JSON(None, visible=False)  # the mark of the sets that the page shows
-        self.is_new = gr.JSON([], visible=False)  # whether it was another one as the tab was opened
+    def build_drop(self) -> None:
+        """The place where files are dropped, at the start of the page."""
         self.file = gr.File(
-            label=w.t("wizard.file"), file_count="multiple", height=90, elem_id="file", elem_classes="lg-drop"
+            label=self.w.t("wizard.file"), file_count="multiple", height=90, elem_id="file", elem_classes="lg-drop"
         )
         self.importing.build()
         self.notice = gr.HTML("", elem_id="file-notice", visible=False)
+
+    def build(self) -> None:
+        w = self.w
+        self.data = gr.Radio(
+            self.choices(), value=FIRST, label=w.t("wizard.data"), info=w.t("wizard.data_info"), elem_id="data"
+        )
+        self.seen = gr.JSON(None, visible=False)  # the mark of the sets that the page shows
+        self.is_new = gr.JSON([], visible=False)  # whether it was another one as the tab was opened
         self.hub_set.build()
         self.brought.build()
         self.reading.build()
@@ -144,16 +147,6 @@ class DataStep:
                 raise
         said = notice(self.w.t("reading_choices.offered"), "warn")
         return gathered.add(store, given, choices=Choices(columns=roles), check=check).id, said
-
-    def next_label(self, data: Any, goal: Any) -> str:
-        """Without data the button offers the sample set of the goal, so that a newcomer can simply go on."""
-        if isinstance(data, str) and data:
-            return self.w.t("wizard.next")
-        try:
-            title = samples.title(self.services.datasets.get(sample_for(goal)), self.w)
-        except GarageError:
-            return self.w.t("wizard.next")
-        return self.w.t("wizard.next_sample", title=title)
 
     def summary(self, form: Form, result: FormResult) -> str:
         data = form.data
@@ -268,7 +261,7 @@ def _without_duplicates(report: DataReport) -> DataReport:
 def sample_for(goal: Any) -> str:
     """The sample set that goes with a goal."""
     preset = goal_step.chosen(goal)
-    return preset.sample if preset is not None and preset.sample else FALLBACK_SAMPLE
+    return preset.sample if preset is not None and preset.sample else FIRST
 
 
 def goal_for(data: Any, goal: Any) -> str | None:

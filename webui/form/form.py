@@ -38,6 +38,7 @@ from webui.form.plan import PlanStep, rank_choices
 from webui.form.planner import HERE, Form, FormResult, Planner
 from webui.form.reading.brought import choices_for
 from webui.form.start import StartStep
+from webui.form.start_view import MARK, StartView
 from webui.kit.findings import counted
 from webui.kit.live import AT_ONCE, CONTROL, EACH, LAST, QUIET, Poller, shown
 from webui.kit.visitor import is_here
@@ -60,9 +61,9 @@ LEFT = "(value) => loraGarageForm.left('$name', '$id', value, $is_setting)"
 TAKE = "(answer, ...now) => loraGarageForm.take($fields, answer, now)"
 # A sample set that a person chooses brings its goal; a goal, with Next, its sample set where none was chosen.
 FOLLOW = "(data, goal) => { loraGarageForm.touch('data'); return [$goals[data]?.[goal], $empty]; }"
+TAKE_CARD = "(_, goal) => { const data = loraGarageStart.chosen(); return [data, ...($follow)(data, goal)]; }"
 CLOSE_AND_OPEN = "{__type__: 'update', open: false}, {__type__: 'update', open: true}"
 OPEN_NEXT = f"() => [{CLOSE_AND_OPEN}]"
-DATA_DONE = "(data, goal) => { if (!data) loraGarageForm.touch('data'); return [data || $samples[goal], $folds]; }"
 
 
 class Wizard:
@@ -75,24 +76,35 @@ class Wizard:
         self.data_step = DataStep(services, wording)
         self.plan_step = PlanStep(services, wording)
         self.start_step = StartStep(services, self.planner, wording)
+        self.start_view = StartView(services, wording)
         self.fillings = Fillings(services, self.goal_step, self.data_step, self.plan_step, wording)
         self.further = FurtherForm(services, wording)
 
     # ---- widgets --------------------------------------------------------------------------------------------------
-    def build(self) -> None:
-        self.folds: dict[str, gr.Accordion] = {}
+    def build_start(self) -> None:
+        """What the page opens with: the samples, the place for a file, the plan in a bar, and Start."""
         self.further.build()
+        self.start_view.build()
+        self.data_step.build_drop()
+        self.start_view.build_link()
+        with gr.Row(elem_id="start-bar"):
+            self.start_view.build_bar()
+            self.start_step.build_button()
+        self.start_step.build_notice()
+
+    def build(self) -> None:
+        """The five steps, of which those that are open are shown."""
+        self.folds: dict[str, gr.Accordion] = {}
         with self._step("goal"):
             self.goal_step.build()
         with self._step("model"):
             self.model_step.build(self.planner.budget(HERE))
-        with self._step("data", open=True):
+        with self._step("data"):
             self.data_step.build()
         with self._step("plan"):
             self.plan_step.build()
         with self._step("train"):
             self.start_step.build()
-        self.start_step.build_bar()
         self.state = gr.JSON(FormAnswers().state(), visible=False)  # stands for what the browser keeps
         self.again = gr.Timer(1.5, active=False)  # while the pace of this PC is being measured, or a dry run made
 
@@ -101,13 +113,10 @@ class Wizard:
         self.plan_step.build_beside()
 
     def _step(self, step: str, open: bool = False) -> gr.Accordion:
-        fold = gr.Accordion(self._title(step), open=open, elem_id=f"step-{step}", elem_classes=["lg-card", "lg-step"])
+        title = self.w.t(f"wizard.step_{step}")
+        fold = gr.Accordion(title, open=open, elem_id=f"step-{step}", elem_classes=["lg-card", "lg-step"])
         self.folds[step] = fold
         return fold
-
-    def _title(self, step: str, summary: str = "") -> str:
-        title = f"{STEPS.index(step) + 1} · {self.w.t(f'wizard.step_{step}')}"
-        return f"{title} — {summary}" if summary else title
 
     # ---- wires ----------------------------------------------------------------------------------------------------
     @property
@@ -133,11 +142,11 @@ class Wizard:
         """What a look may draw anew."""
         data, plan = self.data_step, self.plan_step
         return {
-            *self.folds.values(), self.goal_step.about, self.model_step.about, data.report, data.learned, data.counters,
+            self.goal_step.about, self.model_step.about, data.report, data.learned, data.counters,
             data.row,
-            data.turning, data.next, data.left_out, *data.reading.parts, *data.comparing.parts, *data.brought.draw(None,
+            data.turning, data.left_out, *data.reading.parts, *data.comparing.parts, *data.brought.draw(None,
                 None), plan.card, plan.more, plan.holders, plan.recheck, plan.drawn_from, plan.reset,
-                self.start_step.button, self.start_step.said,
+                self.start_step.button, self.start_view.cards, self.start_view.bar,
             self.again, plan.choice_of_cards, plan.cards_now, plan.ranks, plan.experts, *plan.of_pairs.values(),
             *self.model_step.download.draw(None, None), *self.further.draw(FormAnswers()), *data.findings.draw(()),
             *plan.findings.draw(()),
@@ -223,17 +232,15 @@ class Wizard:
         data, goal = self.data_step.data, self.goal_step.goal
         follow = Template(FOLLOW).substitute(goals=json.dumps(self._goals()), empty=json.dumps(shown("")))
         self.redraw_after(data.input(None, [data, goal], [goal, self.data_step.notice], js=follow, **QUIET))
+        cards, brought = self.start_view.cards, [data, goal, self.data_step.notice]
+        taken = Template(TAKE_CARD).substitute(follow=follow)
+        self.redraw_after(cards.select(None, [data, goal], brought, js=taken, **QUIET))
+        data.change(None, [data], None, js=MARK, **QUIET)
 
     def _wire_next(self, step: str, button: gr.Button) -> None:
         following = STEPS[STEPS.index(step) + 1]
         outputs = [self.folds[step], self.folds[following]]
-        if step == "data":
-            data, asked = self.data_step.data, self.goal_step.goal
-            samples_of_goals = json.dumps({goal.id: data_step.sample_for(goal.id) for goal in goals()})
-            js = Template(DATA_DONE).substitute(samples=samples_of_goals, folds=CLOSE_AND_OPEN)
-            moved = button.click(None, [data, asked], [data, *outputs], js=js, **QUIET)
-        else:
-            moved = button.click(None, None, outputs, js=OPEN_NEXT, **QUIET)
+        moved = button.click(None, None, outputs, js=OPEN_NEXT, **QUIET)
         self.redraw_after(moved)
         moved.then(None, None, None, js=Template(FOCUS).substitute(step=following), **QUIET)
 
@@ -314,9 +321,8 @@ class Wizard:
         data, plan, w = self.data_step, self.plan_step, self.w
         preview, explicit = result.preview, form.answers.explicit
         read_as = choices_for(form.data, form.answers.reading)
-        titles = zip(STEPS, self._summaries(form, result), strict=True)
+        summaries = self._summaries(form, result)
         return {
-            **{self.folds[step]: gr.update(label=self._title(step, line)) for step, line in titles},
             self.goal_step.about: goal_step.about(goal_step.chosen(form.goal), w),
             self.model_step.about: model_step.about(form.model, result, self.services, w),
             data.report: shown(data.report_of(form.data, read_as, result)),
@@ -324,7 +330,6 @@ class Wizard:
             data.counters: data.counters_of(preview, *result.limits) if preview else "",
             data.row: data.row_of(preview, data.row_shown(row_at, form.data), *result.limits) if preview else "",
             data.turning: gr.update(visible=bool(preview and preview.tokenizer)),
-            data.next: gr.update(value=data.next_label(form.data, form.goal)),
             data.left_out: shown(findings.left_out(result.plan.recipe, preview, w) if result.plan and preview else ""),
             plan.card: plan_view.card(result, w),
             plan.more: plan_view.more(result, self.table, w),
@@ -337,7 +342,8 @@ class Wizard:
             plan.reset: gr.update(visible=bool(explicit), value=w.t("wizard.reset", count=len(explicit))),
             self.start_step.button: self.start_step.label(result)
             | ({"variant": "secondary"} if result.is_doubtful else {}),
-            self.start_step.said: self.start_step.verdict(plan_view.summary(result, w)),
+            self.start_view.cards: self.start_view.draw_cards(result, form.data),
+            self.start_view.bar: self.start_view.draw_bar([*summaries[:-1], form.name or ""], result),
             self.again: gr.Timer(active=result.unsettled),
             **self.model_step.download.draw(
                 form.model, model_step.download_bytes(form.model, result.shape) if result.shape else None

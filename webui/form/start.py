@@ -20,7 +20,7 @@ from webui.form.handle import Filling, FormHandle, Given, Take, Taken, Updates
 from webui.form.planner import Form, FormResult, Planner, parent_of
 from webui.kit import samples
 from webui.kit.format import at_time
-from webui.kit.html import Html, notice, tag
+from webui.kit.html import notice, tag
 from webui.kit.live import shown
 from webui.kit.wording import Wording
 from webui.state.services import Services
@@ -49,19 +49,14 @@ class StartStep:
         )  # fmt: skip
         gr.HTML(tag("p", w.t("wizard.train_info"), class_="lg-quiet"))
 
-    def build_bar(self) -> None:
-        w = self.w
-        with gr.Column(elem_id="start-bar"):
-            self.notice = gr.HTML("", elem_id="start-notice", visible=False)
-            self.said = gr.HTML("", elem_id="start-plan")
-            self.button = gr.Button(w.t("wizard.start_missing_data"), variant="secondary", size="lg", elem_id="start")
+    def build_button(self) -> None:
+        self.button = gr.Button(self.w.t("wizard.start"), variant="primary", size="lg", elem_id="start")
+
+    def build_notice(self) -> None:
+        self.notice = gr.HTML("", elem_id="start-notice", visible=False)
 
     def summary(self, name: Any) -> str:
         return (name.strip() if isinstance(name, str) else "") or self.w.t("wizard.named_after_data")
-
-    def verdict(self, summary: str) -> Html:
-        """The plan in a line, for a window that is too narrow to have it beside the form: it leads there."""
-        return tag("a", summary, href="#plan-beside")
 
     def label(self, result: FormResult) -> dict[str, Any]:
         """Its label says what is missing; it stays pressable, and then opens the step that is meant."""

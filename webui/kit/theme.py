@@ -3,40 +3,51 @@ better."""
 
 from __future__ import annotations
 
+from base64 import b64encode
 from pathlib import Path
 
 import gradio as gr
 
 ASSETS = Path(__file__).parent.parent / "assets"
-SHEETS = ("page.css", "wizard.css", "learned.css", "shelf.css", "way_out.css", "duel.css")
+SHEETS = ("page.css", "shell.css", "start.css", "wizard.css", "learned.css", "shelf.css", "way_out.css", "duel.css")
+FONTS = (
+    "Inter",
+    "system-ui",
+    "Segoe UI",
+    "Noto Sans",
+    "Noto Sans CJK SC",
+    "PingFang SC",
+    "Microsoft YaHei",
+    "sans-serif",
+)
 # In the light, and in the dark.
 COLOURS = {
-    "body_background_fill": ("#f6f5f2", "#161614"),
-    "body_text_color": ("#292524", "#edebe8"),
-    "body_text_color_subdued": ("#57534e", "#c9c4bd"),
-    "background_fill_primary": ("#ffffff", "#1f1e1c"),
-    "background_fill_secondary": ("#faf9f7", "#262522"),
-    "border_color_primary": ("#e2dfd9", "#3a3834"),
-    "block_background_fill": ("#ffffff", "#1f1e1c"),
+    "body_background_fill": ("#f6f5f2", "#0e0f11"),
+    "body_text_color": ("#1f1d1b", "#eceef1"),
+    "body_text_color_subdued": ("#57534e", "#a9b0ba"),
+    "background_fill_primary": ("#ffffff", "#16181b"),
+    "background_fill_secondary": ("#faf9f7", "#1c1f23"),
+    "border_color_primary": ("#e5e2dc", "#272b31"),
+    "block_background_fill": ("#ffffff", "#16181b"),
     "block_label_text_color": ("*neutral_700", "*neutral_200"),
     "block_title_text_color": ("*neutral_800", "*neutral_100"),
-    "block_info_text_color": ("#57534e", "#c9c4bd"),
-    "input_background_fill": ("#ffffff", "#262522"),
-    "input_border_color": ("#8d8780", "#7b766f"),
-    "input_placeholder_color": ("#6b665f", "#a8a39b"),
+    "block_info_text_color": ("#57534e", "#a9b0ba"),
+    "input_background_fill": ("#ffffff", "#1c1f23"),
+    "input_border_color": ("#8d8780", "#6b7380"),
+    "input_placeholder_color": ("#6b665f", "#99a1ac"),
     "color_accent_soft": ("*primary_50", "#12332f"),
     "link_text_color": ("*primary_700", "*primary_300"),
     "checkbox_background_color_selected": ("*primary_700", "*primary_600"),
-    "checkbox_border_color": ("#8d8780", "#a8a39b"),
-    "checkbox_label_background_fill": ("#ffffff", "#262522"),
+    "checkbox_border_color": ("#8d8780", "#99a1ac"),
+    "checkbox_label_background_fill": ("#ffffff", "#1c1f23"),
     "checkbox_label_background_fill_selected": ("*primary_50", "#12332f"),
-    "checkbox_label_border_color": ("#d5d1ca", "#4a4742"),
+    "checkbox_label_border_color": ("#d5d1ca", "#3a4048"),
     "checkbox_label_border_color_selected": ("*primary_700", "*primary_400"),
-    "checkbox_label_text_color_selected": ("#292524", "#edebe8"),
+    "checkbox_label_text_color_selected": ("#1f1d1b", "#eceef1"),
     "button_primary_background_fill": ("*primary_700", "*primary_700"),
     "button_primary_background_fill_hover": ("*primary_800", "*primary_800"),
-    "button_secondary_background_fill": ("#eceae5", "#34322e"),
-    "button_secondary_background_fill_hover": ("#e0ddd6", "#403d38"),
+    "button_secondary_background_fill": ("#eceae5", "#272b31"),
+    "button_secondary_background_fill_hover": ("#e0ddd6", "#31363e"),
     "button_cancel_background_fill": ("#b91c1c", "#b91c1c"),
     "button_cancel_background_fill_hover": ("#991b1b", "#991b1b"),
     "button_cancel_text_color": ("#ffffff", "#ffffff"),
@@ -52,7 +63,16 @@ IN_BOTH = {
 
 
 def styles() -> str:
-    return "\n".join((ASSETS / sheet).read_text("utf-8") for sheet in SHEETS)
+    return "\n".join([inter(), *((ASSETS / sheet).read_text("utf-8") for sheet in SHEETS)])
+
+
+def inter() -> str:
+    """Inter Variable (OFL), its Latin letters alone, inside the sheet: a PC without a network has it too."""
+    font = b64encode((ASSETS / "fonts" / "inter-latin.woff2").read_bytes()).decode()
+    return (
+        "@font-face { font-family: Inter; font-weight: 100 900; font-display: swap; "
+        f"src: url(data:font/woff2;base64,{font}) format('woff2'); }}"
+    )
 
 
 def theme() -> gr.themes.Base:
@@ -61,7 +81,16 @@ def theme() -> gr.themes.Base:
         primary_hue=colors.teal,
         neutral_hue=colors.stone,
         radius_size=gr.themes.sizes.radius_lg,
-        font=["system-ui", "Segoe UI", "Noto Sans", "Noto Sans CJK SC", "PingFang SC", "Microsoft YaHei", "sans-serif"],
+        font=[
+            "Inter",
+            "system-ui",
+            "Segoe UI",
+            "Noto Sans",
+            "Noto Sans CJK SC",
+            "PingFang SC",
+            "Microsoft YaHei",
+            "sans-serif",
+        ],
         font_mono=["ui-monospace", "Consolas", "monospace"],
     ).set(
         **IN_BOTH,

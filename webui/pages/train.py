@@ -1,4 +1,4 @@
-"""Train: the form on the left and its plan on the right; during a run its frozen settings and its progress.
+"""Train: the run at work, or the newest, and below it the form: what it opens with, its steps and the plan.
 
 While something trains, "Plan the next run" brings the form back; its Start then puts the run in the queue. Whether a
 visitor plans
@@ -11,10 +11,9 @@ import gradio as gr
 
 from webui.form import start
 from webui.form.form import LOOK, Wizard
-from webui.kit.html import muted, tag
+from webui.kit.html import muted
 from webui.kit.live import AT_ONCE, QUIET, LivePart, Poller, Update, ViewContext
 from webui.kit.wording import Wording
-from webui.run import card
 from webui.run.column import RunColumn
 from webui.run.queue import QueuePanel
 from webui.shelf.downloads import DownloadsCard
@@ -30,39 +29,28 @@ class TrainPage:
     def build(self) -> None:
         w = self.w
         self.start_waits = gr.Textbox("", visible="hidden")  # what Start says follows from it
-        self.intro = gr.HTML(muted(w.t("wizard.intro")), elem_id="train-intro")
-        with gr.Row(elem_id="train-columns", equal_height=False):
-            with gr.Column(scale=6, min_width=320, elem_id="left-column"):
-                with gr.Column(elem_id="form-column") as self.form_column:
-                    with gr.Row(elem_id="plan-bar", visible=False) as self.plan_bar:
-                        self.plan_says = gr.HTML("", elem_id="plan-says")
-                        self.back = gr.Button(w.t("queue_panel.back"), size="sm", elem_id="plan-back")
+        self.run.build_notice()
+        self.line.build_says()
+        self.run.build()
+        self.line.build_list()
+        self.downloads.build()
+        with gr.Column(elem_id="form-column") as self.form_column:
+            with gr.Row(elem_id="plan-bar", visible=False) as self.plan_bar:
+                self.plan_says = gr.HTML("", elem_id="plan-says")
+                self.back = gr.Button(w.t("queue_panel.back"), size="sm", elem_id="plan-back")
+            self.wizard.build_start()
+            with gr.Row(elem_id="train-columns", equal_height=False):
+                with gr.Column(scale=6, min_width=320, elem_id="left-column"):
                     self.wizard.build()
-                self.frozen_column = gr.Column(elem_id="frozen-column", visible=False)
-                with self.frozen_column, gr.Column(elem_classes="lg-card"):
-                    gr.HTML(tag("h2", w.t("train_page.frozen")))
-                    self.frozen = gr.HTML("", elem_id="frozen")
-                    self.plan_next = gr.Button(w.t("queue_panel.plan_next"), elem_id="plan-next")
-                self.line.build_list()
-                self.downloads.build()
-            with gr.Column(scale=6, min_width=320, elem_id="run-column"):
-                self.run.build_notice()
-                self.line.build_says()
-                self.wizard.build_plan()
-                self.run.build()
+                with gr.Column(scale=5, min_width=320, elem_id="run-column"):
+                    self.wizard.build_plan()
 
     def parts(self) -> list[LivePart]:
         return [
-            LivePart(self.intro, lambda look: gr.update(visible=look.snapshot.busy is None)),
             LivePart(self.start_waits, lambda look: gr.update(value="yes" if start.waits(look.snapshot) else "")),
             LivePart(self.form_column, self._plans),
-            LivePart(self.wizard.plan_step.beside, self._plans),
             LivePart(self.plan_bar, lambda look: gr.update(visible=look.snapshot.busy is not None)),
             LivePart(self.plan_says, self._plan_says),
-            LivePart(
-                self.frozen_column, lambda look: gr.update(visible=look.snapshot.busy is not None and not look.planning)
-            ),
-            LivePart(self.frozen, self._frozen),
             *self.line.parts(),
             *self.downloads.parts(),
             *self.run.parts(),
@@ -70,10 +58,6 @@ class TrainPage:
 
     def _plans(self, look: ViewContext) -> Update:
         return gr.update(visible=look.snapshot.busy is None or look.planning)
-
-    def _frozen(self, look: ViewContext) -> Update:
-        view = look.snapshot.shown if look.snapshot.busy else None
-        return gr.update(value=card.frozen(view, self.w) if view else "")
 
     def _plan_says(self, look: ViewContext) -> Update:
         busy = look.snapshot.busy
@@ -86,7 +70,7 @@ class TrainPage:
         self.run.wire(pulse)
         self.line.wire(pulse)
         self.downloads.wire(pulse)
-        for button, planning in ((self.plan_next, True), (self.back, False)):
+        for button, planning in ((self.run.plan_next, True), (self.back, False)):
             pressed = button.click(
                 lambda planning=planning: planning, None, [self.planning], **AT_ONCE
             )  # fmt: skip

@@ -13,7 +13,7 @@ from webui.kit import format
 from webui.kit.format import data_name, goal_name, method_name, model_name
 from webui.kit.html import Html, bar, facts, join, muted, tag
 from webui.kit.wording import Wording, field_of
-from webui.run import better, guard, memory
+from webui.run import better, figures, guard, memory
 from webui.state.snapshot import RunRow, RunView
 
 TONES = {
@@ -45,15 +45,14 @@ def card(view: RunView, w: Wording) -> Html:
     status = view.row.status
     badge = tag("span", w.t(f"state.{status.state.value}"), class_=f"lg-badge lg-{tone_of(status)}")
     lines = [
-        tag("div", tag("h3", view.row.name), badge, class_="lg-run-head"),
+        tag("div", tag("h3", view.row.name), badge, guard.chip(view, w), class_="lg-run-head"),
         muted(" · ".join(filter(None, (model_line(view.row, w), objective_name(view, w))))),
     ]
     lines += _at_work(status, w) if status.state in BUSY else _over(view, w)
-    if status.awake and status.state in ACTIVE:
-        lines.append(muted(w.of(status.awake)))
+    if status.total_steps:
+        lines.append(figures.figures(view, w))
+    lines += [line for line in (memory.spill(view, w), memory.ranks(status, w)) if line is not None]
     lines += better.lines(view, w)
-    lines += guard.lines(view, w)
-    lines += memory.lines(view, w)
     return tag("div", *lines, class_="lg-run" if status.state in BUSY else "lg-run lg-over")
 
 
@@ -82,7 +81,6 @@ def _at_work(status: Status, w: Wording) -> list[Html]:
     return [
         tag("p", tag("strong", phase), tag("span", " · ".join(detail), class_="lg-numbers"), class_="lg-phase"),
         bar(phase, percent),
-        muted(w.t("train_page.may_close")),
     ]
 
 
@@ -103,14 +101,12 @@ def ended_with(status: Status, w: Wording) -> str:
 
 
 def _over(view: RunView, w: Wording) -> list[Html]:
-    status, row = view.row.status, view.row
+    status = view.row.status
     said = ended_with(status, w)
     tone = tone_of(status)
     lines = [tag("p", tag("strong", w.t("train_page.what_happened") + " ") if tone in ("bad", "warn") else None, said)]
     if status.advice:
         lines.append(tag("p", tag("strong", w.t("train_page.what_to_try") + " "), w.of(status.advice)))
-    if row.last_loss is not None:
-        lines.append(muted(w.t("train_page.last_numbers", loss=format.loss(w, row.last_loss), step=status.step)))
     if view.log_tail:
         pre = tag("pre", view.log_tail, tabindex=0, role="region", aria_label=w.t("train_page.log"))
         lines.append(tag("details", tag("summary", w.t("train_page.log")), pre))
@@ -122,7 +118,9 @@ def settings(view: RunView, w: Wording) -> Html:
     if view.recipe is None:
         return muted(w.t("train_page.recipe_unreadable"))
     row = view.row
+    goal = goal_of(view.recipe.goal) if view.recipe.goal else None
     pairs = [
+        *([(w.t("wizard.step_goal"), goal_name(goal, w))] if goal else []),
         (w.t("train_page.model"), model_name(row.model, w)),
         (w.t("train_page.data"), data_name(row, w)),
         (w.t("train_page.method"), method_name(view.recipe.adapter)),
@@ -143,27 +141,6 @@ def settings(view: RunView, w: Wording) -> Html:
     return facts(pairs)
 
 
-def frozen(view: RunView, w: Wording) -> Html:
-    """What this run was asked for, as the five steps of the form: goal, model, data, plan, name. Nothing of it can
-    change."""
-    recipe = view.recipe
-    if recipe is None:
-        return muted(w.t("train_page.recipe_unreadable"))
-    goal = goal_of(recipe.goal) if recipe.goal else None
-    method = method_name(recipe.adapter)
-    rows = view.facts.data.rows if view.facts.data else None
-    data = data_name(view.row, w)
-    steps = (
-        ("goal", goal_name(goal, w) if goal else w.t("wizard.none_given")),
-        ("model", model_name(view.row.model, w)),
-        ("data", f"{data} · {format.rows(w, rows)}" if rows is not None else data),
-        ("plan", w.t("plan_view.method_rank", method=method, r=recipe.adapter.r)),
-        ("train", view.row.name),
-    )
-    lines = [tag("li", tag("strong", w.t(f"wizard.step_{step}")), tag("span", said)) for step, said in steps]
-    return join([tag("ol", *lines, class_="lg-frozen"), settings(view, w), muted(w.t("train_page.frozen_info"))])
-
-
 def _learned(facts: RunFacts, w: Wording) -> list[tuple[str, str]]:
     """Facts that were found while preparing, where they are there."""
     found = []
@@ -182,8 +159,13 @@ def _learned(facts: RunFacts, w: Wording) -> list[tuple[str, str]]:
 
 
 def story(view: RunView, w: Wording) -> Html:
-    """What happened when, newest last; a phase that comes back again and again is told once."""
-    lines, told = [], set()
+    """What the run did by itself and how its memory and time compare with the plan, then what happened when, newest
+    last; a phase that comes back again and again is told once."""
+    status, lines, told = view.row.status, [], set()
+    notes = [muted(w.t("train_page.may_close"))] if status.state in BUSY else []
+    if status.awake and status.state in ACTIVE:
+        notes.append(muted(w.of(status.awake)))
+    notes += [*guard.lines(view, w), *memory.lines(view, w)]
     for event in view.events:
         sentence, tone = _sentence(event, w)
         if not sentence or (event.get("kind") == "stage" and sentence in told):
@@ -193,8 +175,8 @@ def story(view: RunView, w: Wording) -> Html:
             tag("li", tag("time", format.clock(event.get("time"))), tag("span", sentence, class_=f"lg-{tone}"))
         )
     if not lines:
-        return muted(w.t("train_page.no_events"))
-    return tag("ol", *lines[-MOST_EVENTS:], class_="lg-story")
+        return join([*notes, muted(w.t("train_page.no_events"))])
+    return join([*notes, tag("ol", *lines[-MOST_EVENTS:], class_="lg-story")])
 
 
 def _sentence(event: dict[str, Any], w: Wording) -> tuple[str, str]:

@@ -1,4 +1,7 @@
-"""The right half of the Train page: the current run, otherwise the newest, with its card, Stop, and its curves."""
+"""The run of the Train page: the current one, otherwise the newest.
+
+On the left its card, Stop, Pause and its curves; beside them its sample answers, its settings and its timeline.
+"""
 
 from __future__ import annotations
 
@@ -30,35 +33,42 @@ class RunColumn:
         self.notice = gr.HTML("", elem_id="run-notice", visible=False)
 
     def build(self) -> None:
-        w, there = self.w, self.services.snapshots.now().shown is not None
-        with gr.Column(elem_classes="lg-card", visible=there, elem_id="run-box") as self.box:
-            gr.HTML(tag("h2", w.t("train_page.run")))
-            self.card = gr.HTML("", elem_id="run-card")
-            self.finding.build()
-            with gr.Row(elem_classes="lg-tight"):
-                self.resume = gr.Button(w.t("train_page.resume"), variant="primary", visible=False, elem_id="resume")
-                self.pause = gr.Button(w.t("train_page.pause"), visible=False, elem_id="pause")
-                self.again = gr.Button(w.t("train_page.again"), visible=False, elem_id="run-again")
-                self.stop = gr.Button(w.t("train_page.stop"), variant="stop", visible=False, elem_id="stop")
-            self.notify = gr.HTML(notify_switch(w), visible=False, elem_id="run-notify")
-            with gr.Row(visible=False, elem_id="run-actions") as self.actions:
-                self.open_chat = gr.Button(w.t("train_page.open_chat"), variant="primary", elem_id="run-open-chat")
-                self.take_out = gr.Button(w.t("way_out.open_here"), visible=False, elem_id="run-way-out")
-                self.further = gr.Button(w.t("further_card.further"), visible=False, elem_id="run-further")
-            # On a phone a run that is over is a short card, and the form stands below it.
-            unfold = tag("button", w.t("train_page.unfold"), type="button", class_="lg-small", aria_expanded="false")
-            gr.HTML(unfold, elem_id="run-unfold")
-            with gr.Column(elem_id="run-chart"):
-                self.chart = live_chart(self.services, w, "", "live-chart")
-                film_strip(self.services, w, "", "live-film")
-            with gr.Accordion(
-                w.t("train_page.run_settings"), open=False, visible=False, elem_id="run-settings-fold"
-            ) as self.settings_fold:
-                self.settings = gr.HTML("", elem_id="run-settings")
-            with gr.Accordion(
-                w.t("train_page.story"), open=False, visible=False, elem_id="run-story-fold"
-            ) as self.story_fold:
-                self.story = gr.HTML("", elem_id="run-story")
+        there = self.services.snapshots.now().shown is not None
+        with gr.Row(visible=there, elem_id="run-box", equal_height=False) as self.box:
+            with gr.Column(scale=7, min_width=320, elem_id="run-main"):
+                self._build_main()
+            with gr.Column(scale=4, min_width=280, elem_id="run-side"):
+                self._build_side()
+
+    def _build_main(self) -> None:
+        w = self.w
+        self.card = gr.HTML("", elem_id="run-card")
+        self.finding.build()
+        with gr.Row(elem_id="run-buttons"):
+            self.resume = gr.Button(w.t("train_page.resume"), variant="primary", visible=False, elem_id="resume")
+            self.pause = gr.Button(w.t("train_page.pause"), visible=False, elem_id="pause")
+            self.again = gr.Button(w.t("train_page.again"), visible=False, elem_id="run-again")
+            self.stop = gr.Button(w.t("train_page.stop"), variant="stop", visible=False, elem_id="stop")
+            self.plan_next = gr.Button(w.t("queue_panel.plan_next"), visible=False, elem_id="plan-next")
+        with gr.Row(visible=False, elem_id="run-actions") as self.actions:
+            self.open_chat = gr.Button(w.t("train_page.open_chat"), variant="primary", elem_id="run-open-chat")
+            self.take_out = gr.Button(w.t("way_out.open_here"), visible=False, elem_id="run-way-out")
+            self.further = gr.Button(w.t("further_card.further"), visible=False, elem_id="run-further")
+        # On a phone a run that is over is a short card, and the form stands below it.
+        unfold = tag("button", w.t("train_page.unfold"), type="button", class_="lg-small", aria_expanded="false")
+        gr.HTML(unfold, elem_id="run-unfold")
+        with gr.Column(elem_id="run-chart", elem_classes="lg-card"):
+            self.chart = live_chart(self.services, w, "", "live-chart")
+
+    def _build_side(self) -> None:
+        w = self.w
+        film_strip(self.services, w, "", "live-film")
+        folded: Any = {"open": False, "elem_classes": "lg-card"}
+        with gr.Accordion(w.t("train_page.run_settings"), elem_id="run-settings-fold", **folded):
+            self.settings = gr.HTML("", elem_id="run-settings")
+        with gr.Accordion(w.t("train_page.story"), elem_id="run-story-fold", **folded):
+            self.story = gr.HTML("", elem_id="run-story")
+        self.notify = gr.HTML(notify_switch(w), visible=False, elem_id="run-notify")
 
     def parts(self) -> list[LivePart]:
         return [
@@ -77,13 +87,10 @@ class RunColumn:
             LivePart(self.take_out, self._take_out_button),
             LivePart(self.further, lambda look: gr.update(visible=self._may_continue(look.snapshot))),
             LivePart(self.settings, lambda look: self._about(look, card.settings)),
-            # While it is at work the left column shows them.
-            LivePart(
-                self.settings_fold,
-                lambda look: gr.update(visible=look.snapshot.shown is not None and look.snapshot.busy is None),
-            ),
             LivePart(self.story, lambda look: self._about(look, card.story)),
-            LivePart(self.story_fold, lambda look: gr.update(visible=look.snapshot.shown is not None)),
+            LivePart(
+                self.plan_next, lambda look: gr.update(visible=look.snapshot.busy is not None and not look.planning)
+            ),
         ]
 
     def _about(self, look: ViewContext, show: Any) -> dict[str, Any]:

@@ -27,17 +27,20 @@ MOST_TEXT = 2000  # characters of a prompt or an answer that are sent
 WORDS = (
     "title", "about", "scrubber", "at_step", "of_frames", "expected", "no_time", "unanswered", "unanswered_all",
     "unanswered_yet", "nothing",
-    "earlier", "later", "strip",
+    "earlier", "later", "strip", "base", "every",
 )  # fmt: skip
 TEMPLATE = (
     "<section class='fs-body' hidden>"
     "<h3 class='fs-title'></h3><p class='fs-about'></p>"
+    "<div class='fs-watch'><p class='fs-question'></p><ol class='fs-answers'></ol></div>"
+    "<details class='fs-all'><summary></summary>"
     "<ol class='fs-strip'></ol>"
     "<div class='fs-scrub'><button class='fs-earlier' type='button'>‹</button>"
     "<input class='fs-range' type='range' min='0' max='0' value='0' step='1' aria-label='-'>"
     "<button class='fs-later' type='button'>›</button><output class='fs-at'></output></div>"
     "<p class='fs-meter'></p>"
     "<ul class='fs-scenes'></ul>"
+    "</details>"
     "<p class='fs-unanswered'></p>"
     "</section>"
 )

@@ -11,13 +11,20 @@ from webui.state.snapshot import RunView
 MOST = 3  # the newest; all of them stand in the run's story
 
 
+def chip(view: RunView, w: Wording) -> Html | None:
+    """How often the run helped itself, beside its state; what it did stands in its timeline."""
+    count = len(_sentences(view, w))
+    return tag("span", w.t("run_guard.head", count=count), class_="lg-badge lg-warn") if count else None
+
+
+def _sentences(view: RunView, w: Wording) -> list[str]:
+    events = (event for event in view.events if event.get("kind") == "guard")
+    return [told for event in events if (told := sentence(event.get("message"), w))]
+
+
 def lines(view: RunView, w: Wording) -> list[Html]:
     """Nothing where a run needed no help."""
-    found = [kept(view, w)]
-    said = []
-    for event in view.events:
-        if event.get("kind") == "guard" and (told := sentence(event.get("message"), w)):
-            said.append(told)
+    found, said = [kept(view, w)], _sentences(view, w)
     if said:
         head = tag("p", tag("strong", w.t("run_guard.head", count=len(said))))
         items = tag("ul", *(tag("li", told) for told in said[-MOST:]))

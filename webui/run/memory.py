@@ -15,8 +15,8 @@ from webui.state.snapshot import RunView
 
 
 def lines(view: RunView, w: Wording) -> list[Html]:
-    """Warnings first; nothing where nothing is known yet."""
-    found = [spill(view, w), memory(view.facts.memory, w), ranks(view.row.status, w), time(view, w)]
+    """How memory and time compare with the plan; nothing where nothing is known yet."""
+    found = [memory(view.facts.memory, w), time(view, w)]
     return [line for line in found if line is not None]
 
 

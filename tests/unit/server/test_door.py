@@ -335,7 +335,7 @@ def test_a_person_comes_in_by_the_printed_address_or_by_the_key_alone(open_app: 
     key = key_of(open_app)
     with kit.browser() as chrome:
         page, watch = kit.open_page(chrome, open_app, f"/?lang=en&key={key}")
-        page.get_by_role("tab", name="Chat", exact=True).click()
+        page.locator("nav.lg-rail").get_by_role("link", name="Chat", exact=True).click()
         page.locator("#chat-load").wait_for()
         # the language's, not the door's
         assert key not in page.url and page.evaluate("document.cookie").count("lora_garage_") <= 1
@@ -347,5 +347,5 @@ def test_a_person_comes_in_by_the_printed_address_or_by_the_key_alone(open_app: 
         assert "密钥" in page.inner_text("main") and kit.violations(page) == [] and kit.overflow(page) <= 0
         page.fill("#word", key)
         page.click("button")
-        page.get_by_role("tab", name="训练", exact=True).wait_for()
+        page.locator("nav.lg-rail").get_by_role("link", name="训练", exact=True).wait_for()
         context.close()

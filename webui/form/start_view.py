@@ -1,0 +1,177 @@
+"""The start of the Train page: what the app is for, the sample datasets and one's own, a place to drop a file, and
+the whole plan in one bar beside Start.
+
+The steps behind it (goal, model, data, plan, run) open below it, one at a time; assets/start.js says how.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from core.advice.goals import goal_of
+from core.data.labels import Learning
+from core.data.reading.choices import NOTHING_SAID
+from core.data.sample_sets import introduction, sample_of
+from core.data.sets.info import DatasetInfo
+from core.errors import GarageError
+from core.recipe import Recipe
+from core.trial import pace
+from webui.form import plan_view
+from webui.form.data import FIRST
+from webui.form.planner import FormResult, counts_of
+from webui.kit import format, samples
+from webui.kit.html import Html, join, tag
+from webui.kit.icons import icon
+from webui.kit.panel import Panel
+
+# A press on a card chooses its dataset; which one is chosen, the page marks itself.
+CHOOSE = """
+element.addEventListener("click", (event) => {
+  const card = event.target.closest("button[data-set]");
+  if (card) trigger("select", { value: loraGarageStart.choose(card.dataset.set) });
+});
+"""
+MARK = "(data) => loraGarageStart.mark(data)"
+MOST_OWN = 6  # of a person's own datasets that are shown; all of them are in the step
+
+
+class StartView(Panel):
+    def build(self) -> None:
+        w = self.w
+        head = tag("div", tag("h2", w.t("start_view.headline")), tag("p", w.t("start_view.about")), class_="lg-hero")
+        gr.HTML(head, elem_id="start-head")
+        self.cards = gr.HTML(
+            self.draw_cards(FormResult(), FIRST),
+            elem_id="start-cards",
+            js_on_load=CHOOSE,
+            apply_default_css=False,
+        )
+
+    def build_link(self) -> None:
+        """Below the place where files are dropped."""
+        w = self.w
+        link = {"class_": "lg-link", "data_step": "data", "data_part": "#hub-set"}
+        gr.HTML(tag("button", w.t("start_view.find"), type="button", **link), elem_id="start-links")
+
+    def build_bar(self) -> None:
+        self.bar = gr.HTML(self.draw_bar(["", "", "", "", ""], FormResult()), elem_id="start-summary")
+
+    # ---- the cards --------------------------------------------------------------------------------------------------
+    def draw_cards(self, result: FormResult, data: Any) -> Html:
+        every = self.services.datasets.list()
+        order = ["sample:pirate_answers", "sample:kettlewisp_facts"]
+        shown = sorted(
+            (info for info in every if info.origin == "sample"),
+            key=lambda info: order.index(info.id) if info.id in order else len(order),
+        )
+        own = [info for info in every if info.origin != "sample"]
+        own.sort(key=lambda info: info.id != data)  # the chosen one is always among those that are shown
+        return join(
+            [
+                tag("div", *(self._sample(info, result, data) for info in shown), class_="lg-samples"),
+                tag("div", *(self._own(info, data) for info in own[:MOST_OWN]), class_="lg-own") if own else None,
+            ]
+        )
+
+    def _sample(self, info: DatasetInfo, result: FormResult, data: Any) -> Html:
+        w, sample = self.w, sample_of(info.id)
+        question, answer = introduction(info.id)
+        goal = goal_of(sample.goal) if sample and sample.goal else None
+        facts = [format.goal_name(goal, w)] if goal else []
+        if info.good_rows is not None:
+            facts.append(format.rows(w, info.good_rows))
+        seconds = result.seconds if info.id == data else self._seconds(info.id, result)
+        return tag(
+            "button",
+            tag(
+                "span",
+                tag("strong", samples.title(info, w)),
+                tag("span", format.about(w, seconds), class_="lg-badge lg-active") if seconds else None,
+                class_="lg-sample-head",
+            ),
+            tag("span", tag("span", question), tag("span", answer), class_="lg-sample-row", lang="en"),
+            tag("span", " · ".join(facts), class_="lg-quiet"),
+            type="button",
+            class_="lg-sample",
+            data_set=info.id,
+            aria_pressed=str(info.id == data).lower(),
+        )
+
+    def _own(self, info: DatasetInfo, data: Any) -> Html:
+        title = samples.title(info, self.w)
+        size = format.rows(self.w, info.good_rows) if info.good_rows is not None else ""
+        return tag(
+            "button",
+            icon("data"),
+            tag("strong", title),
+            tag("span", size, class_="lg-quiet"),
+            type="button",
+            class_="lg-own-set",
+            data_set=info.id,
+            aria_pressed=str(info.id == data).lower(),
+        )
+
+    def _seconds(self, data: str, result: FormResult) -> float | None:
+        """How long a sample would take at the pace that is known for the chosen model; None where none is."""
+        sample = sample_of(data)
+        if result.plan is None or result.pace is None or sample is None:
+            return None
+        recipe = result.plan.recipe
+        other = Recipe.parse(
+            {
+                "name": "",
+                "model": {"id": recipe.model.id, "revision": recipe.model.revision},
+                "data": {"source": data},
+                "adapter": sample.adapter,
+                "train": sample.train,
+            },
+            where="sample",
+        )
+        try:
+            preview = self.services.previews.of(data, recipe.model.id, Learning.of(other), None, NOTHING_SAID)
+        except GarageError:
+            return None
+        counts, train = counts_of(preview, other.data), other.train
+        learned = counts.pieces * (1 - other.data.eval_fraction)
+        examples = max(0, train.max_steps) * train.per_device_train_batch_size or train.num_train_epochs * learned
+        return pace.seconds(examples * counts.tokens / max(1, counts.pieces), result.pace)
+
+    # ---- the bar ----------------------------------------------------------------------------------------------------
+    def draw_bar(self, summaries: list[str], result: FormResult) -> Html:
+        """summaries: of the five steps, in their order; the last is the run's name, if it was given one."""
+        w = self.w
+        goal, model, data, _, run = summaries
+        (model, _, size), (data, _, rows) = model.partition(" · "), data.partition(" · ")
+        plan, verdict, tone = self._plan(result)
+        steps = plan_view.steps_and_time(result, w)
+        time = steps[1] if len(steps) > 1 else w.t("start_view.measuring" if result.measuring else "start_view.no_time")
+        parts = (
+            ("data", data, rows or w.t("start_view.change"), ""),
+            ("goal", goal, w.t("start_view.change"), ""),
+            ("model", model, size or w.t("start_view.change"), ""),
+            ("plan", plan, verdict, tone),
+            ("train", time, " · ".join([*steps[:1], run or w.t("start_view.run")]), "warn" if result.is_long else ""),
+        )
+        return join(
+            tag(
+                "button",
+                tag("span", w.t(f"start_view.{step}"), class_="lg-quiet"),
+                tag("strong", value),
+                tag("span", more, class_=f"lg-part-more lg-{tone}" if tone else "lg-part-more lg-quiet"),
+                type="button",
+                class_="lg-part",
+                data_step=step,
+                aria_expanded="false",
+            )
+            for step, value, more, tone in parts
+        )
+
+    def _plan(self, result: FormResult) -> tuple[str, str, str]:
+        """Method and rank, whether it fits, and the tone of that."""
+        if result.plan is None:
+            return self.w.t("start_view.no_plan"), self.w.t("start_view.see_why"), "bad"
+        advice, recipe = result.plan.advice, result.plan.recipe
+        method = self.w.t("plan_view.method_rank", method=format.method_name(recipe.adapter), r=advice.recipe.adapter.r)
+        return method, plan_view.verdict_line(advice, self.w), format.TONES[advice.verdict]

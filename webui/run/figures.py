@@ -1,0 +1,75 @@
+"""The four figures of a run: step, loss, validation loss and memory, each with one line about it. Pure functions."""
+
+from __future__ import annotations
+
+from core.runs.states import BUSY
+from webui.kit import format
+from webui.kit.html import Html, tag
+from webui.kit.wording import Wording
+from webui.state.snapshot import RunView
+
+
+def figures(view: RunView, w: Wording) -> Html:
+    """A dash stands where a number is not known yet."""
+    shown = (
+        ("step", *_step(view, w)),
+        ("loss", *_loss(view, w)),
+        ("validation", *_validation(view, w)),
+        ("memory", *_memory(view, w)),
+    )
+    return tag(
+        "dl",
+        *(
+            tag(
+                "div",
+                tag("dt", w.t(f"run_figures.{name}")),
+                tag("dd", tag("strong", number), tag("span", about, class_=f"lg-{tone}")),
+                class_="lg-figure",
+            )
+            for name, number, about, tone in shown
+        ),
+        class_="lg-figures",
+    )
+
+
+def _step(view: RunView, w: Wording) -> tuple[str, str, str]:
+    status = view.row.status
+    if not status.total_steps:
+        return "–", "", "quiet"
+    number = f"{format.grouped(w, status.step)} / {format.grouped(w, status.total_steps)}"
+    if status.state in BUSY:
+        return number, format.time_left(w, status.seconds_left), "quiet"
+    seconds = view.row.seconds
+    return number, w.t("run_memory.took", time=format.duration(w, seconds)) if seconds else "", "quiet"
+
+
+def _loss(view: RunView, w: Wording) -> tuple[str, str, str]:
+    row = view.row
+    if row.last_loss is None:
+        return "–", "", "quiet"
+    first = row.course[0] if row.course else 0.0
+    change = round(100 * (row.last_loss - first) / first) if first else 0
+    about = (
+        w.t("run_figures.since_start", change=f"{change:+d}".replace("-", "−"))
+        if len(row.course) > 1 and change
+        else ""
+    )
+    return format.loss(w, row.last_loss), about, "ok" if change < 0 else "quiet"
+
+
+def _validation(view: RunView, w: Wording) -> tuple[str, str, str]:
+    row, facts = view.row, view.facts
+    if row.eval_loss is None:
+        return "–", "", "quiet"
+    kept = facts.adapter_step if facts.adapter_is_best else None
+    about = w.t("run_figures.best_step", step=kept) if kept is not None else ""
+    return format.loss(w, row.eval_loss), about, "ok" if about else "quiet"
+
+
+def _memory(view: RunView, w: Wording) -> tuple[str, str, str]:
+    known = view.facts.memory
+    measured = known and (known.peak_gib or known.measured_gib)
+    if known is None or not measured:
+        return "–", "", "quiet"
+    about = "" if known.predicted_gib is None else w.t("run_figures.planned", gib=format.gib(w, known.predicted_gib))
+    return w.t("run_figures.gib", gib=format.gib(w, measured)), about, "quiet"
