@@ -16,9 +16,10 @@ from core.errors import ChatError, GarageError
 from core.runs.states import BUSY
 from webui.kit import format
 from webui.kit.format import grouped
-from webui.kit.html import Html, muted, notice, placeholder, tag
+from webui.kit.html import Html, muted, notice, tag
 from webui.kit.live import AT_ONCE, FOLLOWS, QUIET, LivePart, shown
 from webui.kit.wording import Wording
+from webui.pages import chat_ideas
 from webui.pages.chat_choices import (
     LATEST,
     PRECISIONS,
@@ -72,8 +73,7 @@ class ChatPage:
         w = self.w
         snapshot = self.services.snapshots.now()
         choices = target_choices(self.services, w, snapshot.rows)
-        with gr.Column(elem_classes="lg-card"):
-            gr.HTML(tag("h2", w.t("chat_page.title")))
+        with gr.Column(elem_classes="lg-card", elem_id="chat-head"):
             with gr.Row(elem_id="chat-choose"):
                 target = w.named("chat_page.target", "chat-target")
                 first = first_choice(choices, snapshot.rows)
@@ -82,15 +82,22 @@ class ChatPage:
                 checkpoint = w.named("chat_page.checkpoint", "chat-checkpoint") | {"scale": 2, "min_width": 200}
                 self.checkpoint = gr.Dropdown(known, value=LATEST, visible=is_run, elem_classes=FOLLOWS, **checkpoint)
             self.offered = gr.Textbox("", visible="hidden")  # to whom it may be shown is known to the page alone
-            precisions = [(w.t(f"chat_page.precision_{name}"), name) for name in PRECISIONS]
-            with gr.Row(elem_id="chat-load-row"):
-                precision = w.named("chat_page.precision", "chat-precision") | {"scale": 0, "min_width": 430}
-                self.precision = gr.Radio(precisions, value="trained", **precision)
-                self.load = gr.Button(w.t("chat_page.load"), elem_id="chat-load", scale=0, min_width=160)
-                self.status = gr.HTML(self._status(snapshot.chat), elem_id="chat-status")
+            self.status = gr.HTML(self._status(snapshot.chat), elem_id="chat-status")
+            with gr.Accordion(w.t("chat_page.settings"), open=False, elem_id="chat-settings"):
+                precisions = [(w.t(f"chat_page.precision_{name}"), name) for name in PRECISIONS]
+                with gr.Row(elem_id="chat-load-row"):
+                    precision = w.named("chat_page.precision", "chat-precision") | {"scale": 0, "min_width": 430}
+                    self.precision = gr.Radio(precisions, value="trained", **precision)
+                    self.load = gr.Button(w.t("chat_page.load"), elem_id="chat-load", scale=0, min_width=160)
+                self._build_settings(snapshot.chat.thinks is not None)
+                self.second.build(snapshot.rows)
+            self.shelf.build()
         with gr.Column(elem_classes="lg-card", elem_id="chat-room"):
             self.empty = gr.HTML(
-                placeholder(w.t("chat_page.empty_text"), w.t("chat_page.empty_title")), elem_id="chat-empty"
+                chat_ideas.empty(self.services, first, w),
+                elem_id="chat-empty",
+                js_on_load=chat_ideas.ASK,
+                apply_default_css=False,
             )
             as_text = {"allow_tags": False, "latex_delimiters": [], "sanitize_html": True}
             bot = as_text | {"height": 420, "buttons": ["copy"], "feedback_options": None, "min_width": 260}
@@ -118,10 +125,6 @@ class ChatPage:
                 self.corrections.build_button()
                 self.clear = gr.Button(w.t("chat_page.clear"), min_width=100, elem_id="chat-clear")
             self.corrections.build()
-            self.shelf.build()
-            with gr.Accordion(w.t("chat_page.settings"), open=False, elem_id="chat-settings"):
-                self._build_settings(snapshot.chat.thinks is not None)
-                self.second.build(snapshot.rows)
         self.duel.build(snapshot.rows)
 
     def _build_settings(self, thinks: bool) -> None:
@@ -190,6 +193,7 @@ class ChatPage:
     # ---- wires ----------------------------------------------------------------------------------------------------
     def wire(self, page: gr.Blocks, tab: gr.Tab) -> None:
         self.target.input(None, js=CHOSEN, **QUIET)
+        self.target.change(self.suggest, [self.target], [self.empty], **QUIET)
         opened = self.shelf.opened
         offered = [self.target, self.offered]
         arrived = tab.select(self.arrive, [self.target, self.base, opened], offered, js=TAKEN, **AT_ONCE)
@@ -445,6 +449,10 @@ class ChatPage:
         choices = checkpoint_choices(self.services, self.w, target)
         checkpoint = gr.update(choices=choices, value=LATEST, visible=run_id_of(target) is not None)
         return [checkpoint, *(self.shelf.of_target(target, opened) or ["", *self.start_over()])]
+
+    def suggest(self, target: Any) -> Html:
+        """Inputs: target. Outputs: empty."""
+        return chat_ideas.empty(self.services, target, self.w)
 
     # ---- ids from a browser, as what core wants -------------------------------------------------------------------
     def target_of(self, target: Any, checkpoint: Any, precision: Any) -> tuple[ChatTarget, bool]:

@@ -51,7 +51,7 @@ def card(view: RunView, w: Wording) -> Html:
     lines += _at_work(status, w) if status.state in BUSY else _over(view, w)
     if status.total_steps:
         lines.append(figures.figures(view, w))
-    lines += [line for line in (memory.spill(view, w), memory.ranks(status, w)) if line is not None]
+    lines += memory.now(view, w)
     lines += better.lines(view, w)
     return tag("div", *lines, class_="lg-run" if status.state in BUSY else "lg-run lg-over")
 

@@ -100,7 +100,7 @@ FACTS = {
 @pytest.mark.parametrize(("w", "point", "comma"), [(EN, ".", ","), (ZH, ".", ","), (DE, ",", ".")])
 def test_a_run_the_chat_and_a_row_have_numbers_of_one_language(w: Wording, point: str, comma: str) -> None:
     view = run_view(**FACTS)
-    held = "".join(memory.lines(view, w))
+    held = "".join([*memory.now(view, w), *memory.lines(view, w)])
     assert all(
         f"{whole}{point}{part}" in held for whole, part in [(1, 31), (1, 42), (1, 60), (1, "08"), (7, 9), (12, 0)]
     ), held

@@ -124,7 +124,7 @@ MEASURED = {"predicted_gib": 1.31, "measured_gib": 1.42, "runs": 0, "factor": 1.
 
 
 def said(shown: RunView) -> str:
-    return "".join(memory.lines(shown, W))
+    return "".join([*memory.now(shown, W), *memory.lines(shown, W)])
 
 
 def test_predicted_and_measured_stand_beside_each_other() -> None:

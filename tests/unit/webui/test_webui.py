@@ -289,7 +289,7 @@ def test_a_run_at_work_says_whether_the_pc_may_fall_asleep_under_it(workspace: W
     (run.path / "state.json").write_text(status.model_dump_json(), "utf-8")
     with run.lock():
         shown = Snapshots(Runs(workspace), ChatClient(workspace), Exports(workspace)).now().shown
-        said = str(card.card(shown, EN))
+        said = str(card.story(shown, EN))
     assert ("This PC is kept awake" in said) is is_said
 
 

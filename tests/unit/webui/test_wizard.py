@@ -462,6 +462,7 @@ def wizard(services: Services, planner: Planner) -> Wizard:
     made = Wizard(services, EN)
     made.planner = made.start_step.planner = planner
     with gr.Blocks():
+        made.build_start()
         made.build()
         made.build_plan()
     return made
@@ -533,7 +534,7 @@ def test_the_plan_is_looked_at_anew_when_free_memory_has_moved(wizard: Wizard, m
 def test_a_setting_that_cannot_be_is_left_in_its_field(wizard: Wizard) -> None:
     answer, drawn = look(wizard, settings={"train.learning_rate": 5})
     assert answer["values"] == {} and answer["answers"] == {"explicit": {"train.learning_rate": 5}}
-    assert "learning_rate is 5" in drawn[wizard.folds["plan"]]["label"]
+    assert "learning_rate is 5" in drawn[wizard.plan_step.card]
 
 
 def test_another_row_is_of_the_data_that_are_chosen(wizard: Wizard) -> None:
@@ -707,12 +708,11 @@ def test_several_dropped_files_become_one_set_and_gradios_copies_go(wizard: Wiza
     assert report.good_rows == 2 and not any(file.exists() for file in files)
 
 
-def test_a_sample_set_brings_its_own_goal_and_next_offers_the_sample_of_a_goal(wizard: Wizard) -> None:
+def test_a_sample_set_brings_its_own_goal(wizard: Wizard) -> None:
     goals = wizard._goals()
     assert goals["sample:kettlewisp_facts"]["style"] == "question_answer"
     assert "chatbot" not in goals[PIRATE], "a chatbot may well learn from the pirate set"
     assert sample_for("classification") == "sample:shop_messages"
-    assert "Sort shop messages" in wizard.data_step.next_label(None, "classification")
 
 
 def test_a_preset_keeps_goal_model_and_ones_own_settings(wizard: Wizard) -> None:

@@ -1,0 +1,52 @@
+"""Questions that an empty chat suggests: rows that the run did not learn, else general ones. A press asks one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from core.errors import GarageError
+from core.runs import scenes
+from webui.kit.html import Html, placeholder, tag
+from webui.kit.wording import Wording
+from webui.pages.chat_choices import run_id_of
+from webui.state.services import Services
+
+MOST, MOST_CHARACTERS = 3, 120
+# As if it were typed and sent.
+ASK = """
+element.addEventListener("click", (event) => {
+  const button = event.target.closest("button[data-ask]"), box = document.querySelector("#chat-message textarea");
+  if (!button || !box) return;
+  box.value = button.dataset.ask;
+  box.dispatchEvent(new Event("input", { bubbles: true }));
+  requestAnimationFrame(() => document.querySelector("#chat-send")?.click());
+});
+"""
+
+
+def ideas(services: Services, target: object, w: Wording) -> Sequence[str]:
+    """Short ones; of a run without any, and of a base model, those of presets/neutral.yaml."""
+    run_id = run_id_of(target)
+    asked: list[str] = []
+    if run_id is not None:
+        try:
+            chosen = scenes.read(services.runs.get(run_id))
+        except GarageError:
+            chosen = None
+        every = (*chosen.held_out, *chosen.scenes) if chosen else ()
+        asked = [scene.asked for scene in every if scene.turns and len(scene.asked) <= MOST_CHARACTERS]
+    general = scenes.neutral_prompts().prompts["zh" if w.language == "zh" else "en"]
+    return list(dict.fromkeys([*asked, *general]))[:MOST]
+
+
+def empty(services: Services, target: object, w: Wording) -> Html:
+    """What stands in place of the conversation until there is one."""
+    buttons = (
+        tag("button", question, type="button", class_="lg-idea", data_ask=question, dir="auto")
+        for question in ideas(services, target, w)
+    )
+    return tag(
+        "div",
+        placeholder(w.t("chat_page.empty_text"), w.t("chat_page.empty_title")),
+        tag("div", *buttons, class_="lg-ideas"),
+    )
