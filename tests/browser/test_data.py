@@ -135,14 +135,14 @@ def test_a_correction_and_a_removed_row_are_in_train_without_a_reload(
     load."""
     store = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders)
     page, watch = kit.open_page(chrome, app, "/?lang=en")
-    kit.expect(page.locator("#data input").first).to_be_visible()
+    kit.expect(page.locator("button[data-set]").first).to_be_visible()
     for number in range(3):  # as Chat keeps them
         asked = [{"role": "user", "content": f"What is number {number}?"}]
         row = corrections.row(asked, f"It is {number}.", f"No idea, {number}.")
         made, _ = corrections.keep(workspace, store, "base:starter", "Corrections", [row])
     kit.go_to_tab(page, "Chat")
     kit.go_to_tab(page, "Train")
-    of_set = page.locator("#data label", has=page.locator(f"input[value='{made.id}']"))
+    of_set = page.locator("button[data-set]", has=page.locator(f"input[value='{made.id}']"))
     kit.expect(of_set).to_contain_text("3 rows")
     kit.choose(page, "#data", made.id)
     kit.expect(page.locator("#data-report")).to_contain_text("3 of 3 rows")
@@ -154,7 +154,7 @@ def test_a_correction_and_a_removed_row_are_in_train_without_a_reload(
     kit.go_to_tab(page, "Train")
     kit.expect(of_set).to_contain_text("2 rows")
     kit.expect(page.locator("#data-report")).to_contain_text("2 of 2 rows")
-    kit.expect(page.locator(f"#data input[value='{made.id}']")).to_be_checked()
+    kit.expect(page.locator(f"button[data-set='{made.id}']\")).to_have_attribute(\"aria-pressed\", \"true\")
     watch.check()
     page.context.close()
 

@@ -72,7 +72,7 @@ def test_what_is_wrong_with_a_plan_is_seen_and_its_button_changes_the_form(
     kit.choose(page, "#data", few)
     kit.expect(page.locator("#finding-few_rows")).to_contain_text("5")
     page.locator("#remedy-few_rows").click()
-    kit.expect(page.locator("#data input").first).to_be_focused()
+    kit.expect(page.locator("button[data-set]").first).to_be_focused()
     kit.unfold(page, "#step-plan")
     kit.expect(page.locator("#finding-few_steps")).to_contain_text("10")
     kit.unfold(page, "#all-settings")

@@ -47,7 +47,7 @@ def opened(chrome: Browser, app: kit.App, request: pytest.FixtureRequest) -> Ite
     page = context.new_page()
     watch = kit.watch_page(page, app)
     page.goto(app.url + "/?lang=en")
-    page.locator("#data input").first.wait_for()
+    page.locator("button[data-set]").first.wait_for()
     yield page
     watch.check()
     context.close()

@@ -21,7 +21,7 @@ def test_arrow_keys_go_through_choices_and_change_a_number_by_its_own_step(chrom
     page, watch = kit.open_page(chrome, app)
     kit.expect(page.locator("#start")).to_have_text("Choose a dataset in step 3 to start")
     chosen = page.locator("#data input:checked")
-    page.locator("#data input").first.focus()
+    page.locator("button[data-set]").first.focus()
     for key, value in (("ArrowDown", "pirate_answers"), ("ArrowDown", "shop_messages"), ("ArrowUp", "pirate_answers")):
         page.keyboard.press(key)
         kit.expect(chosen).to_have_value(f"sample:{value}")

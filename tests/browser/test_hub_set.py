@@ -62,7 +62,9 @@ def test_a_set_of_the_hub_is_found_looked_into_brought_and_trained_on(
         kit.expect(page.locator("#hub-set-head td").first).to_have_text(hub_sets.pirates(1)[0]["question"])
         kit.nothing_found(page, f"hub-set-{language}")
         page.locator("#hub-set-add").click()
-        kit.expect(page.locator("#data input:checked")).to_have_value("pirate-talk-en-train", timeout=60_000)
+        kit.expect(page.locator("button[data-set][aria-pressed=true]")).to_have_attribute(
+            "data-set", "pirate-talk-en-train", timeout=60_000
+        )
         kit.expect(page.locator("#data-report")).to_contain_text(words["from"])
         what_is_chosen_while_another_comes_stays(page)
         ask_for_two_steps(page, words)
@@ -88,8 +90,10 @@ def what_is_chosen_while_another_comes_stays(page: Page) -> None:
     page.locator("#hub-set-add").click()
     kit.choose(page, "#data", "sample:pirate_answers")
     gate.open(page, "timer")
-    kit.expect(page.locator("#data input[value=pirate-talk-de-train]")).to_have_count(1, timeout=60_000)
-    kit.expect(page.locator("#data input:checked")).to_have_value("sample:pirate_answers")
+    kit.expect(page.locator("button[data-set='pirate-talk-de-train']")).to_have_count(1, timeout=60_000)
+    kit.expect(page.locator("button[data-set][aria-pressed=true]")).to_have_attribute(
+        "data-set", "sample:pirate_answers"
+    )
     kit.choose(page, "#data", "pirate-talk-en-train")
 
 

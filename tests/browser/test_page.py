@@ -285,8 +285,8 @@ def a_file_of_ones_own_is_added_chosen_and_its_problems_told_by_row(page: Page, 
     page.locator("#file input[type=file]").set_input_files(tmp_path / "Meine Fragen.jsonl")
     kit.expect(page.locator("#data-report")).to_contain_text("Row 2")
     kit.expect(page.locator("#data-report")).to_contain_text("2 of 4 rows")
-    kit.expect(page.locator("#data input:checked")).to_have_count(1)
-    kit.expect(page.locator("#data label", has=page.locator("input:checked"))).to_contain_text("yours, 2 rows")
+    kit.expect(page.locator("button[data-set][aria-pressed=true]")).to_have_count(1)
+    kit.expect(page.locator("button[data-set]", has=page.locator("input:checked"))).to_contain_text("yours, 2 rows")
 
 
 # ---- runs, as they go ----------------------------------------------------------------------------

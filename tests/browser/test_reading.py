@@ -117,7 +117,10 @@ def test_a_file_that_is_being_read_is_cancelled_and_nothing_is_left_of_it(
     """A large one is read by a process of its own, which ends too."""
     page, watch = opened(chrome, app)
     kit.choose(page, "#data", "sample:pirate_answers")
-    before = page.locator("#data label").all_inner_texts(), sorted(app.workspace.joinpath("datasets").glob("[!.]*"))
+    before = (
+        page.locator("button[data-set]").all_inner_texts(),
+        sorted(app.workspace.joinpath("datasets").glob("[!.]*")),
+    )
     at_rest = readers(app)
     upload(page, tmp_path / "endless.csv", "question,answer\nWhy?,So.\n" + "How?,Thus.\n" * (size // 10))
     kit.expect(page.locator("#import-progress")).to_contain_text("rows read so far")
@@ -126,9 +129,11 @@ def test_a_file_that_is_being_read_is_cancelled_and_nothing_is_left_of_it(
     page.locator("#import-cancel").click()
     kit.expect(page.locator("#file-notice")).to_contain_text("Cancelled. Nothing was added")
     kit.expect(page.locator("#import")).to_be_hidden()
-    kit.expect(page.locator("#data input:checked")).to_have_value("sample:pirate_answers")
+    kit.expect(page.locator("button[data-set][aria-pressed=true]")).to_have_attribute(
+        "data-set", "sample:pirate_answers"
+    )
     assert before == (
-        page.locator("#data label").all_inner_texts(),
+        page.locator("button[data-set]").all_inner_texts(),
         sorted(app.workspace.joinpath("datasets").glob("[!.]*")),
     )
     wait_until(lambda: readers(app) == at_rest)
@@ -156,8 +161,8 @@ def test_a_file_dropped_while_another_is_read_waits_for_it_and_is_read_too(
     page.locator("#import-cancel").click()
     kit.expect(page.locator("#data-report")).to_contain_text("1 of 1")
     kit.expect(page.locator("#import")).to_be_hidden()
-    kit.expect(page.locator("#data label", has_text="afterwards")).to_have_count(1)
-    kit.expect(page.locator("#data label", has_text="endless")).to_have_count(0)
+    kit.expect(page.locator("button[data-set]", has_text="afterwards")).to_have_count(1)
+    kit.expect(page.locator("button[data-set]", has_text="endless")).to_have_count(0)
     watch.check()
     page.context.close()
 

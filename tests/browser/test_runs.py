@@ -41,7 +41,7 @@ def test_a_run_removed_from_the_queue_is_told_as_one_that_never_was(
     page, watch = kit.open_page(chrome, app)
     page.locator("#queue-out").click()
     kit.expect(page.locator("#queue")).to_be_hidden()
-    kit.expect(page.locator("#run-card h3")).to_have_text("lantern")
+    kit.expect(page.locator("#run-card h2")).to_have_text("lantern")
     kit.go_to_tab(page, "Runs")
     page.locator(f"#runs-list input[value='{removed.id}']").click()
     kit.expect(page.locator("#details-card .lg-outcome")).to_have_text("Removed from the queue before it started.")
@@ -116,7 +116,7 @@ def test_a_new_run_does_not_have_the_sentence_of_the_one_before(
         run.to(State.COMPLETED)
     with ScriptedRun(workspace, "second") as run:
         run.to(State.PREPARING)
-        kit.expect(page.locator("#run-card h3")).to_have_text("second")
+        kit.expect(page.locator("#run-card h2")).to_have_text("second")
         kit.expect(spoken).to_have_text("")
         run.to(State.RUNNING).to(State.COMPLETED)
     watch.check()

@@ -384,7 +384,12 @@ def open_details(details: Locator) -> None:
 
 
 def choose(page: Page, radio: str, value: str) -> None:
-    """One option of a radio group, by its value: an id, the same in every language."""
+    """One option of a radio group, by its value: an id, the same in every language. "#data": the card of a dataset."""
+    if radio == "#data":
+        card = page.locator(f"button[data-set='{value}']")
+        card.click()
+        expect(card).to_have_attribute("aria-pressed", "true")
+        return
     option = page.locator(f"{radio} input[value='{value}']")
     option.click()
     expect(option).to_be_checked()

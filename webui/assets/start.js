@@ -14,9 +14,12 @@
         card.ariaPressed = String(card.dataset.set === data);
       }
     },
-    open(step, part) {
+    unfold(step) {
       for (const other of STEPS) if (other !== step && isOpen(other)) head(other).click();
       if (!isOpen(step)) head(step)?.click();
+    },
+    open(step, part) {
+      this.unfold(step);
       window.loraGarageShow(part ?? `#step-${step}`);
     },
   };

@@ -178,11 +178,12 @@ class Wizard:
         ticked = plan.clock.tick(self.memory_has_moved, asked, told, preprocess=False, **AT_ONCE)
         ticked.then(None, [moved], None, js=LOOK_IF, **QUIET)
         self.redraw_after(plan.recheck.click(self.services.monitor.look_again, None, None, **QUIET))
-        self.fills(
+        dropped = self.fills(
             data.importing.before(data.file.upload, data.file), data.importing.taking(fillings.add_file, data.notice,
                 data.file), set(), {data.notice},
             js=DROP, concurrency_limit=2, **QUIET,
         )  # fmt: skip
+        dropped.then(None, None, None, js="() => loraGarageStart.unfold('data')", **QUIET)
         self.fills(goal.recipe.upload, fillings.open_recipe, {goal.recipe}, {goal.recipe}, **EACH, **QUIET)
         self.fills(goal.preset.select, fillings.take_preset, {goal.preset}, set(), **LAST, **QUIET)
         forget = Template(FORGET).substitute(sure=json.dumps(self.w.t("wizard.reset_sure")))

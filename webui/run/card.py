@@ -45,7 +45,7 @@ def card(view: RunView, w: Wording) -> Html:
     status = view.row.status
     badge = tag("span", w.t(f"state.{status.state.value}"), class_=f"lg-badge lg-{tone_of(status)}")
     lines = [
-        tag("div", tag("h3", view.row.name), badge, guard.chip(view, w), class_="lg-run-head"),
+        tag("div", tag("h2", view.row.name), badge, guard.chip(view, w), class_="lg-run-head"),
         muted(" · ".join(filter(None, (model_line(view.row, w), objective_name(view, w))))),
     ]
     lines += _at_work(status, w) if status.state in BUSY else _over(view, w)
