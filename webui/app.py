@@ -20,7 +20,7 @@ from webui.pages.chat import ChatPage
 from webui.pages.conversations import CHOSEN
 from webui.pages.data import DataPage
 from webui.pages.rail import rail
-from webui.pages.runs import RunsPage
+from webui.pages.runs import SAVE, RunsPage
 from webui.pages.settings import SettingsPage
 from webui.pages.shortcuts import shortcuts
 from webui.pages.train import TrainPage
@@ -178,6 +178,11 @@ def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
             None, [tabs, runs.list, *runs.opening], **AT_ONCE
         )
     ).then(None, js=SEE_WAY_OUT)  # fmt: skip
+    saved = train.run.save_picture.click(
+        lambda: runs.picture(shown.row.id if (shown := services.snapshots.now().shown) else None),
+        None, [train.run.picture_file, train.run.notice], **AT_ONCE
+    )  # fmt: skip
+    saved.then(None, [train.run.picture_file], None, js=SAVE, **QUIET)
     pulse.wire(demo, gr.Timer(TICK_S)).then(None, js=ARRIVED, **QUIET)
 
 

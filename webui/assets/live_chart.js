@@ -64,7 +64,7 @@ function find() {
     ...Object.keys(PAIRS).map(name => paired(name, at('grid')))];
 }
 function remembered() {
-  try { return (localStorage.getItem('lc-more') ?? (innerWidth < NARROW ? 'no' : 'yes')) === 'yes'; } catch { return true; } // storage may be forbidden
+  try { return (localStorage.getItem('lc-more') ?? 'no') === 'yes'; } catch { return true; } // storage may be forbidden
 }
 function remember(open) {
   try { localStorage.setItem('lc-more', open ? 'yes' : 'no'); } catch { /* then it is open again next time */ }

@@ -61,17 +61,16 @@ class RunsPage:
     # ---- widgets --------------------------------------------------------------------------------------------------
     def build(self) -> None:
         w, rows = self.w, self.services.snapshots.now().rows
-        with gr.Column(elem_classes="lg-card"):
-            gr.HTML(tag("h2", w.t("runs_page.title")))
-            nothing = placeholder(w.t("runs_page.none_text"), w.t("runs_page.none_title"))
-            self.none = gr.HTML(nothing, visible=not rows, elem_id="runs-empty")
-            with gr.Column(visible=bool(rows)) as self.some:
-                self.list = runs_table(self.services, w)
-            self.unpacking.build()
-        with gr.Row(equal_height=False, visible=False, elem_id="runs-side") as self.side:
-            with gr.Column(scale=6, min_width=320):
+        with gr.Row(equal_height=False, elem_id="runs-columns"):
+            with gr.Column(scale=5, min_width=320, elem_classes="lg-card", elem_id="runs-all"):
+                gr.HTML(tag("h2", w.t("runs_page.title")))
+                nothing = placeholder(w.t("runs_page.none_text"), w.t("runs_page.none_title"))
+                self.none = gr.HTML(nothing, visible=not rows, elem_id="runs-empty")
+                with gr.Column(visible=bool(rows)) as self.some:
+                    self.list = runs_table(self.services, w)
+                self.unpacking.build()
+            with gr.Column(scale=7, min_width=320, visible=False, elem_id="runs-side") as self.side:
                 self._build_details()
-            with gr.Column(scale=4, min_width=320):
                 self.way_out.build()
 
     def _build_details(self) -> None:

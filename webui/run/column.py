@@ -54,6 +54,8 @@ class RunColumn:
             self.open_chat = gr.Button(w.t("train_page.open_chat"), variant="primary", elem_id="run-open-chat")
             self.take_out = gr.Button(w.t("way_out.open_here"), visible=False, elem_id="run-way-out")
             self.further = gr.Button(w.t("further_card.further"), visible=False, elem_id="run-further")
+            self.save_picture = gr.Button(w.t("recipe_card.picture"), elem_id="run-picture")
+        self.picture_file = gr.JSON(None, visible=False)
         # On a phone a run that is over is a short card, and the form stands below it.
         unfold = tag("button", w.t("train_page.unfold"), type="button", class_="lg-small", aria_expanded="false")
         gr.HTML(unfold, elem_id="run-unfold")
