@@ -19,6 +19,8 @@ from webui.pages.banner import LeftRuns, WriteNotice
 from webui.pages.chat import ChatPage
 from webui.pages.conversations import CHOSEN
 from webui.pages.data import DataPage
+from webui.pages.help import HelpPage
+from webui.pages.models import ModelsPage
 from webui.pages.rail import rail
 from webui.pages.runs import SAVE, RunsPage
 from webui.pages.settings import SettingsPage
@@ -124,6 +126,7 @@ def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
     opened, planning = gr.Textbox(visible="hidden"), gr.State(False)
     train, chat, runs = TrainPage(services, w, planning), ChatPage(services, w), RunsPage(services, w, opened)
     settings, data = SettingsPage(services, w), DataPage(services, w)
+    models, guide = ModelsPage(services, w), HelpPage(services, w)
     with gr.Row(elem_id="header-row"):
         gr.HTML(tag("div", tag("h1", "LoRA Garage"), class_="lg-header"))
         gr.HTML(rail(w), elem_id="rail")
@@ -143,15 +146,20 @@ def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
             data.build()
         with gr.Tab(w.t("page.runs"), id="runs", elem_id="tab-runs"):
             runs.build()
+        with gr.Tab(w.t("page.models"), id="models", elem_id="tab-models") as models_tab:
+            models.build()
         with gr.Tab(w.t("page.settings"), id="settings", elem_id="tab-settings") as settings_tab:
             settings.build()
+        with gr.Tab(w.t("page.help"), id="help", elem_id="tab-help"):
+            guide.build()
     header = [
         LivePart(status, lambda look: gr.update(value=headline(look.snapshot, w))),
         LivePart(chip, lambda look: gr.update(value=hardware.chip(services.monitor.newest(), w))),
     ]
+    followed = (unwritable, left, train, chat, runs, models, settings)
     pulse = Poller(
         services,
-        [*header, *unwritable.parts(), *left.parts(), *train.parts(), *chat.parts(), *runs.parts(), *settings.parts()],
+        [*header, *(part for each in followed for part in each.parts())],
         opened,
         planning,
     )
@@ -168,6 +176,8 @@ def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
     runs.wire(pulse, tabs, chat.target)
     settings.wire(demo, settings_tab)
     data.wire(demo, data_tab)
+    models.wire(models_tab)
+    guide.wire()
     train.run.open_chat.click(
         lambda: runs.to_chat(shown.row.id if (shown := services.snapshots.now().shown) else None),
         None, [tabs, chat.target], js=CHOSEN, **AT_ONCE

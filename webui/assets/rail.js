@@ -8,10 +8,11 @@
   const open = (page) => { if (tabOf(page) && !isOpen(page)) tabOf(page).click(); };
 
   document.addEventListener("click", (event) => {
-    const link = event.target.closest?.("a[data-page]");
+    const link = event.target.closest?.("[data-page]");
     if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
     event.preventDefault();
     open(link.dataset.page);
+    if (link.dataset.step) return window.loraGarageStart.open(link.dataset.step);
     scrollTo({ top: 0 });
   });
   addEventListener("popstate", () => open(named() || "train"));

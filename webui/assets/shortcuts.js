@@ -7,7 +7,7 @@ const loraGarageKeys = {
   },
 };
 (() => {
-  const OFF = "loraGarageKeysOff", TABS = ["train", "chat", "data", "runs", "settings"];
+  const OFF = "loraGarageKeysOff", TABS = ["train", "chat", "data", "runs", "models", "settings", "help"];
   const SEARCHES = "input[type=search], #shelf-words :is(input, textarea), #settings-search :is(input, textarea), #data-search :is(input, textarea)";
   const $ = (where) => document.querySelector(where);
   const tab = (name) => $(`#tab-${name}-button`)?.click();
@@ -22,7 +22,7 @@ const loraGarageKeys = {
     sheet.showModal();
   }
   function search() {
-    if (!seen(SEARCHES) && $("#step-model")?.offsetParent) $("#step-model > button")?.click();
+    if (!seen(SEARCHES) && $("#start-bar")?.offsetParent) window.loraGarageStart.open("model");
     focus(SEARCHES);
   }
   const acts = {

@@ -18,7 +18,6 @@ from webui.kit.wording import Wording
 from webui.pages.settings_cards import AloneSetting, AutomationCard, HubTokenCard, MeasuredMemory, ReadySetting
 from webui.run.signal import notify_switch
 from webui.server.language import PATHS, language_link
-from webui.shelf.disk import DiskCard
 from webui.state.services import Services
 
 VERSIONS = ("torch", "transformers", "peft", "bitsandbytes", "gradio")
@@ -31,7 +30,6 @@ class SettingsPage:
         self.alone = AloneSetting(services, wording)
         self.ready = ReadySetting(services, wording)
         self.hub_token = HubTokenCard(services, wording)
-        self.disk = DiskCard(services, wording)
 
     def build(self) -> None:
         w = self.w
@@ -43,7 +41,6 @@ class SettingsPage:
                 with gr.Column(elem_classes="lg-card"):
                     gr.HTML(tag("h2", w.t("settings_page.places")))
                     self.places = gr.HTML(self._places(), elem_id="places")
-                self.disk.build()
                 self.alone.build()
                 self.ready.build()
                 self.hub_token.build()
@@ -88,7 +85,6 @@ class SettingsPage:
             LivePart(self.hardware, lambda look: gr.update(value=self._hardware())),
             *self.alone.parts(),
             *self.ready.parts(),
-            *self.disk.parts(),
             *self.hub_token.parts(),
         ]
 
@@ -130,7 +126,6 @@ class SettingsPage:
             arrived(self.fresh, None, [*lists, self.places], queue=False, **QUIET)
             arrived(self.measured.fresh, None, [self.measured.about, self.measured.forget], queue=False, **QUIET)
         self.measured.wire(self.notice)
-        self.disk.wire(tab)
         self.alone.wire()
         self.ready.wire()
         self.hub_token.wire()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from webui.kit.html import Html, join, tag
 from webui.kit.wording import Wording
 
-PAGES = ("train", "chat", "data", "runs", "settings")
+PAGES = ("train", "chat", "data", "runs", "models", "settings", "help")
 
 
 def shortcuts(w: Wording) -> Html:

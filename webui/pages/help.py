@@ -1,0 +1,67 @@
+"""Help: the guide's chapters (docs/guide), in the page's language where there is a translation."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from core.presets import PROJECT
+from webui.kit.live import AT_ONCE
+from webui.kit.panel import Panel
+
+CHAPTERS = (
+    "first-model",
+    "my-sheet",
+    "my-chats",
+    "which-model",
+    "plan",
+    "curves",
+    "is-it-better",
+    "take-it-elsewhere",
+    "keep-order",
+    "gaming-pc",
+    "lora",
+    "when-something-goes-wrong",
+)
+GUIDE = PROJECT / "docs" / "guide"
+# Lines that are a picture, or a link to the chapter in the other language.
+LEFT_OUT = re.compile(r"^!?\[[^\]]*\]\([^)]*\)\s*$", re.MULTILINE)
+LINK_TO_FILE = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?://)[^)]*\)")
+
+
+class HelpPage(Panel):
+    def build(self) -> None:
+        titles = [(title_of(chapter, self.w.language), chapter) for chapter in CHAPTERS]
+        with gr.Row(equal_height=False, elem_id="help-columns"):
+            with gr.Column(scale=3, min_width=220):
+                self.chapter = gr.Radio(titles, value=CHAPTERS[0], **self.w.named("help_page.chapter", "help-chapter"))
+            with gr.Column(scale=8, min_width=320, elem_classes="lg-card"):
+                self.text = gr.Markdown(text_of(CHAPTERS[0], self.w.language), elem_id="help-text")
+
+    def wire(self) -> None:
+        self.chapter.change(self.read, [self.chapter], [self.text], **AT_ONCE)
+
+    def read(self, chapter: Any) -> str:
+        """Inputs: chapter. Outputs: text."""
+        return text_of(chapter if chapter in CHAPTERS else CHAPTERS[0], self.w.language)
+
+
+def text_of(chapter: str, language: str) -> str:
+    """The chapter without its pictures; links to other files are their words alone, for this page has no such files."""
+    text = _file(chapter, language).read_text("utf-8")
+    return LINK_TO_FILE.sub(r"\1", LEFT_OUT.sub("", text))
+
+
+@lru_cache(maxsize=64)
+def title_of(chapter: str, language: str) -> str:
+    first = _file(chapter, language).read_text("utf-8").partition("\n")[0]
+    return first.lstrip("# ").strip()
+
+
+def _file(chapter: str, language: str) -> Path:
+    translated = GUIDE / f"{chapter}.{language}.md"
+    return translated if translated.exists() else GUIDE / f"{chapter}.md"
