@@ -88,6 +88,7 @@ CHECKS = {
     "ruff check": ("ruff", "check", "."),
     "ruff format": ("ruff", "format", "--check", "."),
     "mypy": ("mypy",),
+    "the site of the docs": ("mkdocs", "build", "--strict"),
     "the rules of the house": ("pytest", "-q", "--durations-min=5", "tests/unit/test_architecture.py", "tests/unit/test_words.py"),
 }
 
