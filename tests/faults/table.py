@@ -13,12 +13,10 @@ KEPT = Path(__file__).with_name("faults.tsv")
 HEAD = ("injected", "into", "times", "lost", "form", "day")  # form: short is what the gate runs, full is everything
 INTRO = """# Fault injection: what was injected and what was lost
 
-Reference, written by `python launch.py test --full -k faults --fault-table docs/faults.md` from `tests/faults/faults.tsv`, which has a row for each fault. Running
-some of the tests updates their rows. Last run on: {machine}
+Reference, written by `python launch.py test --full -k faults --fault-table docs/faults.md` from `tests/faults/faults.tsv`, which has a row for each fault. Last run on: {machine}
 
-Injected were SIGKILL and a full disk at each disk operation in turn and at random moments, damaged and exchanged files of a run, workers that freeze or do not react, memory that runs out,
-an app that dies, and clocks that jump. *Lost*: what the checks afterwards found missing or damaged. *Back*: steps that a resumed run repeats, never more than one save
-interval.
+Injected were SIGKILL and a full disk at each disk operation and at random moments, damaged files, workers that freeze, memory that runs out, an app that dies, and clocks that jump. *Lost*: what the checks
+afterwards found missing or damaged. *Back*: steps that a resumed run repeats, never more than one save interval.
 
 """
 
@@ -54,14 +52,18 @@ class FaultTable:
 
 
 def summary(lines: Sequence[tuple[str, ...]]) -> str:
-    """A Markdown table with a row for each place that faults were injected into."""
+    """A Markdown table with a row for each kind of place that faults were injected into: its name up to a comma."""
     table = ["| into | kinds of faults | times | lost | last day |", "|---|---|---|---|---|"]
-    for into, group in groupby(lines, key=lambda line: line[1]):
+    for into, group in groupby(sorted(lines, key=kind_of), key=kind_of):
         faults = list(group)
         times = sum(int(line[2].replace(",", "")) for line in faults)
         lost = max((line[3] for line in faults), key=lambda each: (not each.startswith("nothing"), len(each), each))
         table.append(f"| {into} | {len(faults)} | {times:,} | {lost} | {max(line[5] for line in faults)} |")
     return "\n".join(table) + "\n"
+
+
+def kind_of(line: tuple[str, ...]) -> str:
+    return line[1].partition(",")[0]
 
 
 def _kept(file: Path) -> list[tuple[str, ...]]:
