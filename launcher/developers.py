@@ -108,6 +108,7 @@ CHECKS = {
     "ruff check": ("ruff", "check", "."),
     "ruff format": ("ruff", "format", "--check", "."),
     "mypy": ("mypy",),
+    "the site of the docs": ("mkdocs", "build", "--strict"),
     "the rules of the house": (
         "pytest",
         "-q",

@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-import re
 from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,8 +20,7 @@ import pytest
 
 from core.presets import PROJECT
 
-PAGE, EXPLAINED = PROJECT / "docs/null-card-record.md", PROJECT / "docs/null-card.md"
-MOST_CASES = 6  # of one test, each with a row of its own
+PAGE = PROJECT / "docs/null-card-record.md"
 # Where the host waits for the card; a blocking copy of torch's own waits by the first.
 WAITS = {
     "cudaStreamSynchronize",
@@ -66,69 +64,47 @@ class Line:
         lines = file.read_text("utf-8").splitlines() if file.exists() else []
         return [cls(**value | {"counts": Counts(**value["counts"])}) for value in map(json.loads, lines)]
 
-    def row(self) -> str:
-        """Of the table: the test's name as a sentence."""
+    @property
+    def sentence(self) -> str:
+        """The test's name in words."""
         name, _, parameters = self.test.rpartition("::")[2].removesuffix("]").partition("[")
-        sentence = name.removeprefix("test_").replace("_", " ") + (f" ({parameters})" if parameters else "")
-        counts = self.counts
-        ran = (
-            (f"{counts.launches:,}", f"{counts.waits:,}", f"{counts.peak_bytes / 2**20:,.0f}")
-            if counts.launches
-            else ("", "", "")
-        )
-        cells = (sentence, self.outcome, f"{self.seconds:.0f}" if self.seconds >= 0.5 else "", *ran, self.why)
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        return name.removeprefix("test_").replace("_", " ") + (f" ({parameters})" if parameters else "")
 
 
-def together(lines: Sequence[Line]) -> list[Line]:
-    """One line for the cases of a test that has more than MOST_CASES and passed them all."""
-    by_test: dict[str, list[Line]] = {}
-    for line in lines:
-        by_test.setdefault(line.test.partition("[")[0], []).append(line)
-    shown: list[Line] = []
-    for test, cases in by_test.items():
-        if len(cases) <= MOST_CASES or any(case.outcome != "passed" for case in cases):
-            shown += cases
-            continue
-        launches, waits = (sum(getattr(case.counts, name) for case in cases) for name in ("launches", "waits"))
-        counts = Counts(launches, waits, max(case.counts.peak_bytes for case in cases))
-        shown.append(Line(f"{test}[{len(cases)} cases]", "passed", sum(case.seconds for case in cases), counts))
-    return shown
+OUTCOMES = ("passed", "failed", "skipped")
+HEAD = (
+    "| tests | passed | failed | skipped | minutes | launches | waits | peak MiB |\n|---|---|---|---|---|---|---|---|"
+)
 
 
-HEAD = "| journey | | seconds | launches | waits | peak MiB | why |\n|---|---|---|---|---|---|---|"
+def row(name: str, lines: Sequence[Line]) -> str:
+    """One row of the table: the outcomes of `lines`, their time, what they launched and waited for, the largest
+    peak."""
+    numbers = [sum(line.outcome == outcome for line in lines) for outcome in OUTCOMES]
+    numbers += [round(sum(line.seconds for line in lines) / 60)]
+    numbers += [sum(line.counts.launches for line in lines), sum(line.counts.waits for line in lines)]
+    peak = max((line.counts.peak_bytes for line in lines), default=0)
+    return f"| {name} | " + " | ".join(f"{number:,}" for number in [*numbers, round(peak / 2**20)]) + " |"
 
 
 def page(heading: str, files: Sequence[str], lines: Sequence[Line]) -> str:
-    """The record in Markdown: what the null card cannot show, then a table for each file."""
-    cannot = re.search(r"## What it cannot show\n+(.+?)\n+## ", EXPLAINED.read_text("utf-8"), re.DOTALL)
-    assert cannot, f"{EXPLAINED} says no longer what the null card cannot show"
-    passed, failed, skipped = (
-        sum(line.outcome == outcome for line in lines) for outcome in ("passed", "failed", "skipped")
-    )
+    """The record in Markdown: what ran, a row for each file, and the reason of each test that did not pass."""
+    tables = [row(f"`{file}`", [line for line in lines if line.test.startswith(file)]) for file in files]
+    others = [f"* {line.outcome}: {line.sentence}: {line.why}" for line in lines if line.outcome != "passed"]
     parts = [
         "# What ran on the null card",
-        "**No real GPU has run LoRA Garage.** The CUDA build of PyTorch ran on [a GPU on host memory](null-card.md); "
-        "`python launch.py test --card --record` writes this page. Launches are kernels, waits the times that the host "
-        "waited for the "
-        "card, the peak is the most memory that one process held, with a context of 300 MiB that is invented. A "
-        "process that is killed, such as "
-        "the one of a chat, reports nothing; a run that several tests look at is told by the first of them.",
-        "What it cannot show:",
-        cannot[1],
-        (
-            f"{heading}: {passed} passed, {failed} failed, {skipped} skipped, "
-            f"{sum(line.seconds for line in lines) / 60:.0f} minutes."
-        ),
+        "**No real GPU has run LoRA Garage.** The CUDA build of PyTorch ran on [a GPU on host memory](null-card.md), "
+        "which "
+        "[cannot show](null-card.md#what-it-cannot-show) speed or a kernel's correctness. Written by `python launch.py "
+        "test --card --record`.",
+        f"{heading}:",
+        "\n".join([HEAD, *tables, row("all", lines)]),
+        "Launches are kernels, waits the times that the host waited for the card. The peak is the most memory that one "
+        "process held, with a context "
+        "of 300 MiB that is invented. A process that is killed, such as that of a chat, reports nothing.",
+        "\n".join(others),
     ]
-    for file in files:
-        parts += [
-            f"## {file}",
-            "\n".join(
-                [HEAD, *(line.row() for line in together([line for line in lines if line.test.startswith(file)]))]
-            ),
-        ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 # ---- the plugin ----------------------------------------------------------------------------------

@@ -84,21 +84,13 @@ def write(points: Sequence[Point]) -> None:
 
 
 def table(points: Iterable[Point]) -> str:
-    """Markdown: n, median, bias, worst under and over of each method and kind of rows, with checkpointing and
-    without."""
-    groups: dict[tuple[str, ...], list[float]] = {}
+    """Markdown: n, median of the amount, worst under and over of each method and kind of rows."""
+    groups: dict[str, list[float]] = {}
     for point in points:
-        groups.setdefault(("all",) * 3, []).append(point.error)
-        way = "with" if point.checkpointing else "without"
-        groups.setdefault((point.method, point.rows, way), []).append(point.error)
-    head = (
-        "| method | rows | checkpointing | n | median of the amount | bias | worst under | worst over |\n"
-        "|---|---|---|---|---|---|---|---|"
-    )
-    lines = [head]
-    for key, errors in groups.items():
-        figures = (statistics.median(map(abs, errors)), statistics.mean(errors), min(errors), max(errors))
-        lines.append(
-            f"| {' | '.join(key)} | {len(errors)} | {' | '.join(f'{100 * figure:+.1f} %' for figure in figures)} |"
-        )
+        for name in ("all", f"{'QLoRA' if point.method == 'qlora' else 'LoRA'}, {point.rows}"):
+            groups.setdefault(name, []).append(100 * point.error)
+    lines = ["| method, rows | n | median of the amount | worst under | worst over |\n|---|---|---|---|---|"]
+    for name, errors in groups.items():
+        median = statistics.median(map(abs, errors))
+        lines.append(f"| {name} | {len(errors):,} | {median:.1f} % | {-min(errors):.1f} % | {max(errors):.1f} % |")
     return "\n".join(lines)

@@ -1,5 +1,5 @@
-"""Data as people have it: every shape that the table of docs/data.md names, as a small file of its real shape and what
-is learned of it.
+"""Data as people have it: every shape that docs/data.md tells of, as a small file of its real shape and what is learned
+of it.
 
 becomes: an example each, its messages joined by " | " with the first letter of their roles; a text alone as it is; a
 prompt before " > " and its completion. A text in place of the list is a part of the sentence by which the file is
@@ -228,8 +228,7 @@ CHATS = {
                                        "21:14\tMaria\tWhy?\n21:15\tJo\t\"So.\nAnd so.\"\n21:16\tMaria\t[Photo]\n"
                                        "21:17\t\tJo left the chat.\n"), ["u Why? | a So.\nAnd so."], ("app", "media")),
     "LINE, Japanese": Shape("a.txt", ("[LINE] Mariaとのトーク履歴\n保存日時：2025/03/12 21:20\n\n2025/03/12(水)\n"
-                                      "午後9:14\tMaria\tWhy?\n午後9:15\tJo\tSo.\n午後9:16\tJo\t[スタンプ]\n"), PAIR,
-                                      ("media",)),
+                                      "午後9:14\tMaria\tWhy?\n午後9:15\tJo\tSo.\n午後9:16\tJo\t[スタンプ]\n"), PAIR, ("media",)),
     "LINE on a PC": Shape("a.txt", ("2017.09.03 Sunday\n23:53 Maria Lopez Why?\n23:54 Jo So.\nAnd so.\n23:55 Maria "
                                     "Lopez Who says so?\n2017.09.04 Monday\n00:02 Jo I do.\n"),
                                     ["u Why? | a So.\nAnd so. | u Who says so? | a I do."]),

@@ -20,6 +20,7 @@ from core.presets import PROJECT
 from core.recipe import Recipe
 from core.runs.cards import model_card
 from core.runs.run_json import RunFacts
+from tools.size import words_of
 
 METADATA = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["project"]
 PAGES = [*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md")]
@@ -122,6 +123,13 @@ def test_the_pages_for_contributors_link_to_files_that_are_there() -> None:
     assert broken == [] and anchored > 15
 
 
+def test_the_docs_stay_short() -> None:
+    """They had grown to 41,600 words, in which nobody found what holds."""
+    guides = [PROJECT / "CONTRIBUTING.md", *(PROJECT / "docs").rglob("*.md")]
+    readme = words_of((PROJECT / "README.md").read_text("utf-8"))
+    assert readme <= 1_200 and readme + sum(words_of(page.read_text("utf-8")) for page in guides) <= 30_000
+
+
 def test_every_page_of_the_guide_is_in_its_contents_and_its_chinese_twin_has_the_same_parts() -> None:
     guide = PROJECT / "docs" / "guide"
     contents = set(re.findall(r"\]\(([\w.-]+\.md)\)", (guide / "README.md").read_text("utf-8")))
@@ -198,7 +206,7 @@ def test_only_a_transformers_is_installed_that_keeps_a_layers_hooks_out_of_its_c
 
 def test_every_dependency_is_on_its_page_with_its_range_and_its_reason() -> None:
     page = (PROJECT / "docs" / "dependencies.md").read_text("utf-8")
-    to_run = dict(re.findall(r"^\| ([\w-]+) \| ([^|]*[<>=][^|]*) \| [^|]+ \| [^|]{15,} \|$", page, re.MULTILINE))
+    to_run = dict(re.findall(r"^\| ([\w-]+) \| ([^|]*[<>=][^|]*) \| [^|]{15,} \|$", page, re.MULTILINE))
     needs = {need.name: need for need in map(Requirement, METADATA["dependencies"]) if need.marker is None}
     assert {str(need) for need in map(Requirement, METADATA["dependencies"])} - set(map(str, needs.values())) == {
         'torch!=2.13.*; sys_platform == "win32"'
@@ -206,8 +214,6 @@ def test_every_dependency_is_on_its_page_with_its_range_and_its_reason() -> None
     assert to_run.keys() == needs.keys()
     assert all(SpecifierSet(to_run[name]) == need.specifier for name, need in needs.items())
     to_test = {
-        name
-        for row in re.findall(r"^\| ([\w, -]+) \| [^|<>]+ \| [^|]+ \|$", page, re.MULTILINE)
-        for name in row.split(", ")
+        name for row in re.findall(r"^\| ([\w, -]+) \| [^|<>]+ \|$", page, re.MULTILINE) for name in row.split(", ")
     }
     assert to_test - {"package"} == {Requirement(need).name for need in METADATA["optional-dependencies"]["test"]}

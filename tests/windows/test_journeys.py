@@ -1,7 +1,7 @@
 """What Windows alone breaks, walked through on a Windows Python: standard input, consoles, kills, files under readers,
 line ends.
 
-Each with hard time limits. W1 and W2: docs/gaming-pc.md.
+Each with hard time limits.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def ends() -> Iterator[list[subprocess.Popen]]:
 
 
 def test_chat_answers_from_both_models(place: Place, undisturbed: RunFolder) -> None:
-    """W1: the import of torch hung for ever while a thread waited for the next line of the pipe."""
+    """The import of torch hung for ever while a thread waited for the next line of the pipe."""
     done = place.command(
         "chat", undisturbed.id, "--prompt", "What is a horse?", "--base", "--max-new-tokens", "8", "--json"
     )
@@ -66,7 +66,7 @@ def test_chat_answers_from_both_models(place: Place, undisturbed: RunFolder) -> 
     ("bf16", "reasons"), [(True, {"device.cpu_bf16", "device.cpu_fp32_timed"}), (False, {"device.cpu_fp32"})]
 )
 def test_a_processor_with_and_without_bf16_instructions_trains(place: Place, bf16: bool, reasons: set[str]) -> None:
-    """With them the types are timed, and each run ended with ZeroDivisionError (W19)."""
+    """With them the types are timed, and each run ended with ZeroDivisionError."""
     name = f"Instructions {bf16}"
     done = replace(place, bf16=bf16).command("train", place.recipe(name, 3), "--json")
     assert done.returncode == 0 and json.loads(done.stdout)["state"] == "completed", done
@@ -74,7 +74,7 @@ def test_a_processor_with_and_without_bf16_instructions_trains(place: Place, bf1
 
 
 def test_a_dry_run_counts_a_step(place: Place) -> None:
-    """W1, in the other worker that is spoken to in lines."""
+    """The same in the other worker that is spoken to in lines."""
     done = place.command("estimate", "--model", "library:tiny", "--dry-run", "--json")
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)["dry_run"]
@@ -122,7 +122,7 @@ def test_a_run_outlives_the_command_that_started_it(place: Place, ends: list) ->
 
 
 def test_closing_the_console_of_the_app_leaves_its_training_alive(place: Place, ends: list) -> None:
-    """W2: app and worker ended at once, the run without a checkpoint. Before that a second app finds the first, and
+    """App and worker ended at once, the run without a checkpoint. Before that a second app finds the first, and
     afterwards the worker can still be asked from elsewhere."""
     ends.append(place.in_a_console("webui", "--no-browser", "--port", str(free_port())))
     app = ends[0]

@@ -1,4 +1,4 @@
-"""Each shape of the table in docs/data.md, from a file of its real shape: what is learned of it, and what is said to be
+"""Each shape that docs/data.md tells of, from a file of its real shape: what is learned of it, and what is said to be
 left out."""
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from core.data.sets.inspection import examples_of, inspect_file
 from core.errors import DataError
 from tests.kit.wild import SHAPES, written
 
-DOCS = Path(__file__).parents[3] / "docs" / "data.md"
 AS_IT_IS = Choices(pseudonyms=False)
 
 
@@ -46,9 +45,3 @@ def test_a_shape_that_people_have_is_learned_as_it_is_meant(name: str, tmp_path:
     assert [said(example) for _, example in examples_of(file, choices=AS_IT_IS)] == shape.becomes
     left = {str(one.what.params["name"]) for one in inspect_file(file).left_out}
     assert left == set(shape.left)
-
-
-def test_the_table_names_every_shape_and_no_other() -> None:
-    table = DOCS.read_text("utf-8").partition("## Every shape, and its fixture")[2].partition("\n## ")[0]
-    cells = re.findall(r"^\| (`.+?`) \|", table, re.MULTILINE)
-    assert sorted(name for cell in cells for name in re.findall(r"`(.+?)`", cell)) == sorted(SHAPES)

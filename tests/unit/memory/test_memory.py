@@ -23,8 +23,8 @@ from core.values import GIB
 from tests.kit.shapes import GEMMA_2_9B, LLAMA, MIXTRAL
 
 LENGTHS = (512, 1024, 2048, 4096)
-# docs/memory.md, section 5: GiB on the card, QLoRA and LoRA at the four lengths; calculated there with an older count
-# of the activations.
+# GiB on the card, QLoRA and LoRA at the four lengths, calculated with an older count of the activations
+# (docs/memory.md, section 5, has today's).
 TABLE = {
     "Llama-3.2-1B": ((1.8, 1.9, 2.2, 2.7), (3.1, 3.2, 3.5, 4.0)),
     "Llama-3.2-3B": ((3.2, 3.4, 3.7, 4.5), (7.0, 7.2, 7.6, 8.4)),
