@@ -42,14 +42,21 @@ ELSEWHERE: set[Key] = {
     ("adapter", "r"),
     ("train", "objective"),
 }  # asked in the steps
+# Beside method and rank, without unfolding anything: what people change most.
+AT_HAND: tuple[Key, ...] = (
+    ("train", "learning_rate"),
+    ("train", "num_train_epochs"),
+    ("train", "per_device_train_batch_size"),
+    ("data", "max_length"),
+)
 SECTIONS: dict[str, type[BaseModel]] = {"adapter": Adapter, "train": Train, "data": Data, "model": Model}
 FOLDED: tuple[Key, ...] = tuple(
     (section, name)
     for section, settings in SECTIONS.items()
     for name in settings.model_fields
-    if (section, name) not in ELSEWHERE
+    if (section, name) not in ELSEWHERE and (section, name) not in AT_HAND
 )
-FIELDS: tuple[Key, ...] = (("adapter", "method"), ("adapter", "r"), ("train", "objective"), *FOLDED)
+FIELDS: tuple[Key, ...] = (("adapter", "method"), ("adapter", "r"), ("train", "objective"), *AT_HAND, *FOLDED)
 LOCKED_NAMES = frozenset(f"{section}.{name}" for section, name in LOCKED)
 CARDS = "cards"  # an answer of this PC beside the settings: a recipe has the number of cards alone
 AUTO = ""  # a choice left to the plan

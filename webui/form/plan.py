@@ -13,7 +13,7 @@ from core.advice.wish import cards_of
 from core.errors import GarageError
 from core.system import devices
 from core.system.machine import Machine
-from webui.form.fields import CARDS, FIELDS, FOLDED, SEARCH, SECTIONS, Key, component_for, name_of
+from webui.form.fields import AT_HAND, CARDS, FIELDS, FOLDED, SEARCH, SECTIONS, Key, component_for, name_of
 from webui.form.findings import PlanFindings
 from webui.form.planner import HERE, PROCESSOR, SIZE, FormResult
 from webui.kit import hardware
@@ -89,6 +89,8 @@ class PlanStep:
             elem_id="rank",
         )
         self.objective = component_for(("train", "objective"), w)
+        with gr.Row(elem_id="plan-at-hand"):
+            self.at_hand = [component_for(key, w) for key in AT_HAND]
         with gr.Accordion(w.t("wizard.all_settings"), open=False, elem_id="all-settings"):
             self._build_settings()
         self.reset = gr.Button(w.t("wizard.reset"), size="sm", visible=False, elem_id="reset-settings")
@@ -109,7 +111,7 @@ class PlanStep:
         search = gr.Textbox(
             label=w.t("wizard.search"), info=w.t("wizard.search_info"), max_lines=1, elem_id="settings-search"
         )
-        self.fields: list[Any] = [self.method, self.r, self.objective]  # in the order of fields.FIELDS
+        self.fields: list[Any] = [self.method, self.r, self.objective, *self.at_hand]  # in the order of fields.FIELDS
         for section in SECTIONS:
             gr.HTML(tag("h2", w.t(f"wizard.section_{section}")), elem_classes="lg-setting-head")
             self.fields += [component_for(key, w) for key in FOLDED if key[0] == section]
