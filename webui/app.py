@@ -89,8 +89,8 @@ html { scrollbar-gutter: stable; }
 .gradio-container > .main > .wrap.translucent { position: fixed !important; inset: 0; } /* gradio's "Loading" */
 .gradio-container > .main { max-width: 1480px !important; width: 100% !important; margin: 0 !important;
   padding: 0 !important; }
-@media (min-width: 721px) { .gradio-container > .main { width: calc(100% - 212px) !important;
-  margin-left: 212px !important; } }
+@media (min-width: 721px) { .gradio-container > .main { max-width: 1692px !important; box-sizing: border-box;
+  padding-left: 212px !important; } } /* not a margin: it stands there before this comes, and would be moved */
 .gradio-container main { width: 100%; padding: 30px clamp(20px, 3.4vw, 44px) 56px !important; }
 @media (max-width: 720px) { .gradio-container main { padding: 10px 14px 132px !important; } }
 @keyframes lg-wait { from, to { visibility: hidden; } }
