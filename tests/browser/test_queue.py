@@ -136,7 +136,6 @@ def test_a_paused_run_is_resumed_from_the_first_screen_and_comes_before_the_queu
         behind = Runs(workspace).get(waiting(workspace, "behind")["behind"])
         line.put(hold=Hold(why="paused", since=time.time(), run=paused.run.id))
         page, watch = kit.open_page(chrome, app)
-        kit.unfold(page, "#step-model")
         kit.expect(page.locator("#header-status")).to_contain_text(re.compile("paused.*lantern.*25 %"))
         resume = page.get_by_role("button", name="Resume", exact=True).first
         kit.expect(resume).to_be_in_viewport(ratio=1)

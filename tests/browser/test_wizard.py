@@ -179,7 +179,7 @@ def test_settings_are_found_by_a_word_edited_and_given_back(chrome: Browser, app
     kit.choose(page, "#data", "sample:pirate_answers")
     kit.unfold(page, "#step-plan")
     kit.unfold(page, "#all-settings")
-    rate, steps, seed = (page.locator(f"#setting-{name} input") for name in ("learning_rate", "max_steps", "seed"))
+    decay, steps, seed = (page.locator(f"#setting-{name} input") for name in ("weight_decay", "max_steps", "seed"))
     kit.expect(steps).to_have_value("48")
     search = page.locator("#settings-search input, #settings-search textarea").first
     search.press_sequentially("overlap")
@@ -187,7 +187,7 @@ def test_settings_are_found_by_a_word_edited_and_given_back(chrome: Browser, app
     kit.expect(seed).to_be_hidden()
     search.fill("")
     search.press_sequentially("random seed")
-    kit.expect(rate).to_be_hidden()
+    kit.expect(decay).to_be_hidden()
     kit.expect(seed).to_be_visible()
     seed.fill("7")
     seed.blur()
