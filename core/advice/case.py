@@ -11,6 +11,7 @@ from core.advice.family import Family, family_of
 from core.advice.goals import Goal, goal_of
 from core.data.facts import DataFacts
 from core.data.labels import LongExamples
+from core.data.preview import Preview
 from core.data.repeats import Repeats, wanted
 from core.data.selection import choose
 from core.memory import arithmetic
@@ -175,6 +176,21 @@ class Grounds:
     examples: Callable[[int, LongExamples, int], int] | None = None
     repeats: Callable[[], Repeats | None] | None = None
     continues: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        budget: Budget,
+        shape: ModelShape | None,
+        preview: Preview | None,
+        corrections: Corrections | None,
+        continues: bool,
+    ) -> Grounds:
+        """With what a preview of the data tells."""
+        if preview is None:
+            return cls(budget, shape, None, corrections, continues=continues)
+        facts = preview.facts()
+        return cls(budget, shape, facts, corrections, preview.examples, lambda: preview.repeats, continues)
 
     def trained_rows(self, recipe: Recipe) -> int | None:
         """None where no row is left out for what it says, or that is not known."""

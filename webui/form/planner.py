@@ -10,7 +10,7 @@ import platform
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from core.advice import plan, run_doctor
@@ -161,12 +161,9 @@ class Planner:
         preview, preview_problem = self._preview(recipe)
         if refused := self._refused(recipe, shape, shape_problem):
             return FormResult(None, preview, shape, None, missing, refused, refused, preview_problem)
-        facts = preview.facts() if preview else None
         try:
             corrections = None if budgeted.planned else self._corrections(budgeted, recipe.model.id)
-            grounds = Grounds(budgeted, shape, facts, corrections, continues=form.answers.parent is not None)
-            if preview:
-                grounds = replace(grounds, examples=preview.examples, repeats=lambda: preview.repeats)
+            grounds = Grounds.of(budgeted, shape, preview, corrections, form.answers.parent is not None)
             made = plan.make(recipe, grounds, self._data_name(recipe, w))
         except GarageError as error:
             return FormResult(None, preview, shape, None, missing, error.message, shape_problem, preview_problem)
@@ -184,12 +181,6 @@ class Planner:
             findings=tuple(run_doctor.before(Planned.of(made.recipe, made.advice, preview))) if preview else (),
             dry_run=self._dry_run(made, shape),
         )  # fmt: skip
-
-    def settled(self, recipe: Recipe) -> Recipe:
-        """recipe with how its set is read, for a run that is repeated reads it so, whatever is chosen for the set
-        later. Raises GarageError."""
-        kept = self.services.datasets.settled(recipe.data.source, Choices.of(recipe.data))
-        return recipe.model_copy(update={"data": recipe.data.model_copy(update=dict(kept.said))})
 
     def _note(self, budgeted: Budget, form: Form) -> Message | None:
         """Why a card will not be used that is planned for or was chosen, or that a person expects to be."""

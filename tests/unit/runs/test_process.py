@@ -127,6 +127,7 @@ def test_a_command_s_run_is_for_the_best_card_or_for_the_processor(
     space, recipe = make_workspace(), Recipe.parse({"data": {"source": "sample:pirate_answers"}})
     run = running.prepared(space, recipe, tmp_path, True, None, queue=True)
     assert (run.facts().wanted_device, run.facts().planned.budget.name) == ("GPU-1", "RTX 1")
+    assert (run.facts().data.name, run.facts().data.rows) == ("sample:pirate_answers", 68), "as a page's run has it"
     run = running.prepared(
         space, recipe.model_copy(update={"name": "other"}), tmp_path, True, None, cpu=True, queue=True
     )
