@@ -130,21 +130,28 @@ def effective_batch(case: Case) -> int:
     return 16 if rows is None or rows >= 1000 else 8 if rows >= 200 else 4
 
 
-def micro_batch(case: Case, draft: Recipe) -> tuple[int, Message]:
+def batch_size(case: Case, draft: Recipe) -> tuple[int, Message]:
     """4, 2 or 1, whichever fits; 8 only pads more. Of pairs 2 or 1, which are 4 examples: 4 pairs take the same time
     and more memory (docs/benchmarks.md). Rows of kto are 4 for another reason: its KL term is a mean over them. Of
     short rows that are packed on a
     card 16 or 8: launches, and the unpacking of 4-bit weights, are once a micro-batch; not where gradient checkpointing
     would be the price."""
+
+    def with_size(size: int) -> Recipe:
+        return with_settings(draft, per_device_train_batch_size=size)
+
+    def fits(size: int) -> tuple[int, Message]:
+        return size, msg("advise.batch_fits", value=size, **case.numbers(with_size(size)))
+
     more = OF_SHORT_ROWS if draft.data.packing and not draft.train.compares and not case.on_cpu else ()
     for many in more:
         short = many <= effective_batch(case) and many * draft.data.max_length <= TOKENS_AT_ONCE
-        if short and case.holds(with_settings(draft, micro_batch=many, gradient_checkpointing=False, r=RANKS[-1])):
-            return many, msg("advise.batch_fits", value=many, **case.numbers(with_settings(draft, micro_batch=many)))
+        if short and case.holds(with_settings(with_size(many), gradient_checkpointing=False, r=RANKS[-1])):
+            return fits(many)
     of_pairs = draft.train.compares and draft.train.objective != "kto"
     most = min(effective_batch(case), 2 if of_pairs else MICRO_BATCHES[0])
     useful = [size for size in MICRO_BATCHES if size <= most]
-    value = next((size for size in useful if case.holds(with_settings(draft, micro_batch=size))), 1)
+    value = next((size for size in useful if case.holds(with_size(size))), 1)
     if case.holds(draft) is None:
         return 1, msg("advise.batch_unknown")
     if (
@@ -154,10 +161,12 @@ def micro_batch(case: Case, draft: Recipe) -> tuple[int, Message]:
     ):
         return size, msg("advise.batch_offload", value=size)
     if value == useful[0]:
-        return value, msg("advise.batch_fits", value=value, **case.numbers(with_settings(draft, micro_batch=value)))
+        return fits(value)
     too_many = useful[useful.index(value) - 1]
     return value, msg(
-        "advise.batch_that_fits", more=too_many, **case.numbers(with_settings(draft, micro_batch=too_many))
+        "advise.batch_that_fits",
+        more=too_many,
+        **case.numbers(with_size(too_many)),
     )
 
 
@@ -330,7 +339,7 @@ def least_copied(case: Case, draft: Recipe, sizes: Sequence[int]) -> int | None:
     and has them copied less often. None where none fits."""
 
     def copied(size: int) -> float:
-        each = with_settings(draft, micro_batch=size)
+        each = with_settings(draft, per_device_train_batch_size=size)
         fewest = fewest_offloaded(case, each)
         if case.shape is None or fewest is None:
             return math.inf
@@ -382,13 +391,13 @@ DECISIONS: Decisions = {
     "max_length": max_length,
     "target_modules": target_modules,
     "method": method,
-    "micro_batch": micro_batch,
+    "per_device_train_batch_size": batch_size,
     "r": rank,
     "optim": optimizer,
     "gradient_checkpointing": checkpointing,
     "lora_alpha": alpha,
     "num_train_epochs": epochs,
-    "gradient_accumulation": accumulation,
+    "gradient_accumulation_steps": accumulation,
     "learning_rate": learning_rate,
 }
 # Chosen by nobody but the person, for they cost memory or time; what they cost here is said. name: what it is where

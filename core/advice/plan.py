@@ -100,7 +100,7 @@ def with_sample(recipe: Recipe) -> tuple[Recipe, frozenset[str]]:
             left_out.pop("max_steps", None)  # the person counted in epochs
         if "r" in current.model_fields_set:
             left_out.pop("lora_alpha", None)  # it belonged to the sample's own rank
-        taken |= {short for short, place in SETTINGS.items() if place[0] == section and place[1] in left_out}
+        taken |= left_out.keys() & SETTINGS.keys()
         value[section] = current.model_copy(update=left_out)
     return recipe.model_copy(update=value), frozenset(taken)
 

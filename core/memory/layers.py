@@ -60,9 +60,12 @@ def _is_grouped(shape: ModelShape, setup: Setup) -> bool:
 def masked_pairs(shape: ModelShape, setup: Setup) -> float:
     """Pairs of tokens in the mask of rows side by side, which all layers share."""
     is_there = (
-        setup.micro_batch > 1 and setup.device == "card" and setup.trainer.counted and not _is_packed(shape, setup)
+        setup.per_device_train_batch_size > 1
+        and setup.device == "card"
+        and setup.trainer.counted
+        and not _is_packed(shape, setup)
     )
-    return setup.micro_batch * setup.max_length**2 if is_there else 0.0
+    return setup.per_device_train_batch_size * setup.max_length**2 if is_there else 0.0
 
 
 def _makes_again(shape: ModelShape, setup: Setup) -> bool:

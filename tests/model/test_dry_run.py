@@ -124,7 +124,7 @@ def test_every_exception_is_explained_and_still_one(dry_runs: DryRuns):
     "other",
     [
         {"optim": "adamw_torch", "r": 64},
-        {"micro_batch": 4, "supervised_tokens": 100},
+        {"per_device_train_batch_size": 4, "supervised_tokens": 100},
         {"target_modules": "q_proj,v_proj"},
         {"use_dora": True},
         {"lora_dropout": 0.1, "checkpointing": False},

@@ -311,7 +311,9 @@ class Planner:
         ):  # what is timed has neither
             return found
         counts = counts_of(preview, recipe.data)
-        step = StandIn.of(shape, recipe, counts.tokens / max(1, counts.pieces), counts.learned_percent / 100, device)
+        step = StandIn.of(
+            shape, made.advice.setup, counts.tokens / max(1, counts.pieces), counts.learned_percent / 100, device
+        )
         speed = self.services.pace_probe.look(step)
         if speed is None:
             return computed
@@ -329,7 +331,7 @@ class Planner:
                 config = self._config(model.id, model.revision)
             except GarageError as error:
                 return Looked(why=error.message)
-        return self.services.dry_runs.look(Question.of(config, made.recipe, kind))
+        return self.services.dry_runs.look(Question(config=config, setup=made.advice.setup))
 
     def _config(self, model_id: str, revision: str | None) -> dict[str, Any]:
         """Read once: a hub model's comes over the network."""

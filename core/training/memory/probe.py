@@ -272,7 +272,7 @@ class Probe:
             self._recipe,
             "card" if step.on_card else "cpu",
             card.capability if card else None,
-            micro_batch=together,
+            per_device_train_batch_size=together,
             max_length=max(1, -(-longest.tokens // together)),
             supervised_tokens=-(-longest.learned // together),
             gradient_checkpointing=step.retreat.checkpointing,
