@@ -1,5 +1,5 @@
-"""One publication, in a process of its own: `python -m core.export.hub.worker REQUEST.json`. Exit: 0 done, 1 failed, 3
-cancelled.
+"""One publication, in a process of its own: `python -m core.export.hub.worker REQUEST.json`. Exit: 0 done, 1 failed; a
+cancel ends it from within (ExportReporter).
 
 The token comes by the environment or the hub's own login, as everywhere; this process writes it nowhere. Needs neither
 card nor lease.
@@ -13,12 +13,12 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from core.errors import ExportError, GarageError, StopRequested
+from core.errors import ExportError, GarageError
 from core.export.hub.publishing import CANCELLED, Publishing, PublishRequest
 from core.export.hub.sending import Sender, Sent
 from core.export.jobs import JobFolder
 from core.export.records import read_result
-from core.export.worker import CANCELLED_EXIT, ExportReporter
+from core.export.worker import ExportReporter
 from core.messages import Message, msg
 from core.system.awake import KeepAwake
 from core.workspace import preferences
@@ -47,10 +47,7 @@ def publish(request: PublishRequest, workspace: Workspace, job: ExportReporter) 
         if result is None:
             raise ExportError("publish.no_export", name=request.export)
         parcel = Publishing(workspace).pack(result, request.repo, request.with_film)
-        sent = Sender(parcel, request.private, job.stage, job.check).send()
-    except StopRequested:
-        job.end("cancelled", CANCELLED)
-        return CANCELLED_EXIT
+        sent = Sender(parcel, request.private, job.stage).send()
     except GarageError as error:
         job.end("failed", error.message)
         return 1
