@@ -287,26 +287,15 @@ def fold(title: str, *content: Html | None, open_: bool = False) -> Html:
 
 
 def dry_run_line(looked: Looked | None, advice: Advice, w: Wording) -> Html | None:
-    """ "Dry run: 7.1 GiB; rule of thumb 7.4 GiB." That it is being counted, or why there is none. And a warning where
-     the plan
-    fits by the rule of thumb alone."""
-    if looked is None or advice.arithmetic_gib is None:
+    """Where the dry run disagrees with the plan's number: by more than its margin, or on whether it fits."""
+    if looked is None or looked.answer is None or advice.estimate is None:
         return None
-    thumb = gib(w, advice.arithmetic_gib)
-    if looked.is_counting:
-        return _quiet(w.t("dry_run_view.counting", thumb=thumb))
-    if looked.answer is None:
-        return _quiet(w.t("dry_run_view.none", why=w.of(looked.why)))
-    counted = looked.answer.estimate
-    said = w.t("dry_run_view.counted", gib=gib(w, counted.on_card_gib), thumb=thumb, where=w.of(looked.answer.where))
-    free = advice.budget.free_gib
-    needed = counted.needed_gib * advice.factor
+    counted, free, on_card = looked.answer.estimate, advice.budget.free_gib, advice.estimate.on_card_gib
+    found, needed = counted.on_card_gib * advice.factor, counted.needed_gib * advice.factor
+    parts = []
+    if abs(found / on_card - 1) > advice.estimate.margin:
+        said = w.t("dry_run_view.counted", gib=gib(w, found), thumb=gib(w, on_card), where=w.of(looked.answer.where))
+        parts.append(tag("p", said, class_="lg-quiet"))
     if advice.verdict == "fits" and free is not None and needed > free:
-        return join(
-            [_quiet(said), notice(w.t("dry_run_view.too_much", needed=gib(w, needed), free=gib(w, free)), "warn")]
-        )
-    return _quiet(said)
-
-
-def _quiet(sentence: str) -> Html:
-    return tag("p", sentence, class_="lg-quiet lg-dry-run")
+        parts.append(notice(w.t("dry_run_view.too_much", needed=gib(w, needed), free=gib(w, free)), "warn"))
+    return join(parts) if parts else None
