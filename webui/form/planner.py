@@ -22,7 +22,7 @@ from core.data.labels import Learning, LongExamples
 from core.data.many.kept_apart import SMALLEST_SPLIT
 from core.data.preview import Counts, Preview
 from core.data.reading.choices import Choices
-from core.errors import GarageError
+from core.errors import GarageError, RecipeError
 from core.memory import budget
 from core.memory.budget import Budget
 from core.memory.record import Corrections, MemoryRecord, Rig
@@ -39,7 +39,7 @@ from core.trial import computed_pace, pace
 from core.trial.dry_runs import Looked, Question
 from core.trial.pace import Pace, StandIn
 from core.workspace.saved_recipes import NO_DATA
-from webui.form.fields import FormAnswers
+from webui.form.fields import FormAnswers, refused
 from webui.form.reading.brought import choices_for
 from webui.kit import samples
 from webui.kit.wording import Wording
@@ -367,4 +367,7 @@ def recipe_of(form: Form) -> Recipe:
         "adapter": sections.get("adapter", {}),
         "train": sections.get("train", {}) | ({"ranks": len(form.cards)} if form.cards else {}),
     }
-    return Recipe.parse(value, where="form")
+    try:
+        return Recipe.parse(value, where="form")
+    except RecipeError as error:
+        raise refused(error) from error
