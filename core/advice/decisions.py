@@ -13,7 +13,7 @@ from core.advice.case import RANKS, USUAL_RATE, Case, Method, Verdict, value_of,
 from core.data import row_order
 from core.data.facts import DataFacts
 from core.data.many import kept_apart
-from core.memory import arithmetic, offloading
+from core.memory import arithmetic
 from core.memory.constants import memory_constants
 from core.memory.setup import Setup
 from core.messages import Message, msg
@@ -344,7 +344,7 @@ def least_copied(case: Case, draft: Recipe, sizes: Sequence[int]) -> int | None:
         if case.shape is None or fewest is None:
             return math.inf
         setup = Setup.of(with_settings(each, offload_layers=fewest), "card")
-        return offloading.bytes_a_batch(case.shape, setup) / size
+        return arithmetic.copied_bytes(case.shape, setup) / size
 
     best = min(sizes, key=copied)
     return best if copied(best) < math.inf else None
@@ -355,7 +355,7 @@ def fewest_offloaded(case: Case, draft: Recipe) -> int | None:
     if case.shape is None or case.on_cpu or case.budget.free_gib is None:
         return None
     correction = case.corrections.of(draft.adapter.method)
-    return offloading.fewest(
+    return arithmetic.fewest_offloaded(
         case.shape, Setup.of(draft, "card"), case.budget.free_gib, correction.factor if correction else 1.0
     )
 
@@ -364,15 +364,14 @@ def offload_facts(case: Case, draft: Recipe) -> dict[str, Any]:
     """For a sentence: layers, RAM and price of what draft offloads."""
     assert case.shape
     setup, most = Setup.of(draft, "card"), case.shape.num_hidden_layers
-    a_batch, speed = offloading.bytes_a_batch(case.shape, setup), memory_constants().bus.gb_per_s
-    price = {"gb": a_batch / 1e9, "speed": speed, "seconds": offloading.seconds(a_batch)}
+    a_batch, speed = arithmetic.copied_bytes(case.shape, setup), memory_constants().bus.gb_per_s
+    price = {"gb": a_batch / 1e9, "speed": speed, "seconds": arithmetic.copying_seconds(a_batch)}
+    needed, free = arithmetic.ram_to_offload_gib(case.shape, setup), case.budget.ram_gib
     if (whole := bus_seconds(case, draft)) is None:
         said = msg("advise.offload_price_a_batch", **price)
     else:
         said = msg("advise.offload_price", minutes=whole / 60, **price)
-    ram = msg("advise.offload_ram", needed=offloading.ram_gib(case.shape, setup), free=case.budget.ram_gib)
-    if case.budget.ram_gib is None:
-        ram = msg("advise.offload_ram_unknown", needed=offloading.ram_gib(case.shape, setup))
+    ram = msg("advise.offload_ram_unknown" if free is None else "advise.offload_ram", needed=needed, free=free)
     return {"layers": min(draft.train.offload_layers, most), "of": most, "ram": ram, "price": said}
 
 
@@ -383,7 +382,7 @@ def bus_seconds(case: Case, draft: Recipe) -> float | None:
     if case.shape is None or case.on_cpu or not draft.train.offload_layers or steps is None:
         return None
     batches = steps * draft.train.gradient_accumulation_steps
-    return offloading.seconds(batches * offloading.bytes_a_batch(case.shape, Setup.of(draft, "card")))
+    return arithmetic.copying_seconds(batches * arithmetic.copied_bytes(case.shape, Setup.of(draft, "card")))
 
 
 Decisions = Mapping[str, Callable[[Case, Recipe], tuple[Any, Message]]]

@@ -49,8 +49,7 @@ from core.advice.decisions import (
     wanted_length,
 )
 from core.advice.warnings import warnings
-from core.memory.arithmetic import Estimate, sharded_weights
-from core.memory.offloading import ram_gib
+from core.memory.arithmetic import Estimate, ram_to_offload_gib, sharded_weights
 from core.memory.setup import Setup
 from core.messages import Message, msg
 from core.models.known import KnownModel, known_models
@@ -221,7 +220,7 @@ def offloaded(case: Case, draft: Recipe) -> Recipe | None:
         return None
     way = with_settings(cheapest, per_device_train_batch_size=size, gradient_accumulation_steps=an_update // size)
     way = with_settings(way, offload_layers=fewest_offloaded(case, way))
-    if case.budget.ram_gib is not None and ram_gib(case.shape, Setup.of(way, "card")) > case.budget.ram_gib:
+    if case.budget.ram_gib is not None and ram_to_offload_gib(case.shape, Setup.of(way, "card")) > case.budget.ram_gib:
         return None
     return way
 
@@ -253,7 +252,7 @@ def with_equal_cards(case: Case, draft: Recipe) -> tuple[Case, Recipe] | None:
     way = cheapest.model_copy(update={"train": cheapest.train.model_copy(update={"ranks": ranks, "fsdp": True})})
     free = budget.free_gib if train.ranks > 1 else budget.equal_free_gib
     of_each = replace(case, budget=budget.model_copy(update={"ranks": ranks, "free_gib": free}))
-    has_ram = budget.ram_gib is None or ram_gib(shape, Setup.of(way, "card")) <= budget.ram_gib
+    has_ram = budget.ram_gib is None or ram_to_offload_gib(shape, Setup.of(way, "card")) <= budget.ram_gib
     return (of_each, way) if has_ram and judge(of_each, way)[0] != "does_not_fit" else None
 
 
@@ -264,9 +263,8 @@ def in_parts(case: Case, draft: Recipe) -> Alternative | None:
     verdict, why = judge(of_each, way)
     setup, estimate, shape, free = Setup.of(way, "card"), of_each.estimate(way), of_each.shape, case.budget.ram_gib
     assert shape is not None
-    ram = msg("advise.offload_ram_unknown", needed=ram_gib(shape, setup))
-    if free is not None:
-        ram = msg("advise.offload_ram", needed=ram_gib(shape, setup), free=free)
+    needed = ram_to_offload_gib(shape, setup)
+    ram = msg("advise.offload_ram_unknown" if free is None else "advise.offload_ram", needed=needed, free=free)
     ranks = way.train.ranks
     facts = {
         "method": METHOD_NAMES["qlora"],

@@ -10,7 +10,7 @@ from core.memory.budget import Budget
 from core.memory.documented import TableMethod, VramTable
 from core.trial.dry_runs import Looked
 from webui.form import headroom_view
-from webui.form.planner import FormResult, counts_of
+from webui.form.planner import FormResult
 from webui.kit import correction, format
 from webui.kit.format import METHODS, badge, gib, grouped, method_name, where
 from webui.kit.html import Html, join, notice, tag
@@ -145,7 +145,7 @@ def time_line(result: FormResult, w: Wording) -> Html | None:
 def learned_line(result: FormResult, w: Wording) -> Html | None:
     if result.plan is None or result.preview is None:
         return None
-    counts = counts_of(result.preview, result.plan.recipe.data)
+    counts = result.preview.counts_of(result.plan.recipe.data)
     exact = counts.learned_percent
     percent = exact if counts.exact else w.t("learned_view.about", number=exact)
     rows = counts.rows - counts.rows_dropped

@@ -20,7 +20,7 @@ from core.advice.plan import Plan
 from core.advice.run_doctor import Planned
 from core.data.labels import Learning, LongExamples
 from core.data.many.kept_apart import SMALLEST_SPLIT
-from core.data.preview import Counts, Preview
+from core.data.preview import Preview
 from core.data.reading.choices import Choices
 from core.errors import GarageError, RecipeError
 from core.memory import budget
@@ -113,13 +113,9 @@ class FormResult:
         return self.is_long or bool(self.plan and self.plan.advice.verdict == "does_not_fit")
 
 
-def counts_of(preview: Preview, data: Data) -> Counts:
-    return preview.counts(data.max_length, data.long_examples, data.overlap)
-
-
 def planned_tokens(made: Plan, preview: Preview) -> float:
     """Tokens that the planned steps read, after what max_length does to long rows."""
-    counts = counts_of(preview, made.recipe.data)
+    counts = preview.counts_of(made.recipe.data)
     train = made.recipe.train
     examples = (made.advice.planned_steps or 0) * train.per_device_train_batch_size * train.gradient_accumulation_steps
     return examples * counts.tokens / max(1, counts.pieces)
@@ -131,7 +127,7 @@ def measuring_share(made: Plan, preview: Preview) -> float:
     if len(preview.rows) < SMALLEST_SPLIT or not steps:
         return 0.0
     times = 1 + (steps // recipe.train.eval_steps if recipe.train.eval_steps else 5)
-    tokens = counts_of(preview, recipe.data).tokens * recipe.data.eval_fraction
+    tokens = preview.counts_of(recipe.data).tokens * recipe.data.eval_fraction
     return EVALUATION_SHARE * times * tokens / max(1.0, planned_tokens(made, preview))
 
 
@@ -310,7 +306,7 @@ class Planner:
             found is not None or shape is None or recipe.adapter.trains_experts or recipe.train.ranks > 1
         ):  # what is timed has neither
             return found
-        counts = counts_of(preview, recipe.data)
+        counts = preview.counts_of(recipe.data)
         step = StandIn.of(
             shape, made.advice.setup, counts.tokens / max(1, counts.pieces), counts.learned_percent / 100, device
         )

@@ -19,7 +19,7 @@ from core.data.facts import DataFacts
 from core.data.many.kept_apart import split
 from core.data.row_order import Schedule
 from core.errors import RecipeError
-from core.memory import offloading
+from core.memory import arithmetic
 from core.memory.arithmetic import estimate
 from core.memory.budget import Budget, of_card, of_ranks, planned
 from core.memory.setup import Setup
@@ -259,7 +259,7 @@ def test_a_model_larger_than_the_card_is_offered_with_as_few_layers_in_ram_as_it
     less = recommend(shape, card, facts(p99_length=500), chosen=values_of(taken.recipe) | {"offload_layers": count - 1})
     assert less.verdict == "tight", "one layer fewer, and it does not fit with its margin"
     batches = taken.planned_steps * taken.recipe.train.gradient_accumulation_steps
-    a_batch = offloading.bytes_a_batch(shape, taken.setup)
+    a_batch = arithmetic.copied_bytes(shape, taken.setup)
     assert taken.bus_seconds == pytest.approx(batches * a_batch / 12e9) and f"{taken.bus_seconds / 60:,.0f} min" in why(
         taken, "offload_layers"
     )
@@ -314,8 +314,8 @@ def test_the_batch_size_of_offloaded_layers_is_the_one_with_which_least_is_copie
     taken, copied = found.recipe.train.per_device_train_batch_size, {}
     for size in (1, 2, 4):
         setup = found.setup.model_copy(update={"per_device_train_batch_size": size})
-        fewest = offloading.fewest(shape, setup, card.free_gib)
-        copied[size] = offloading.bytes_a_batch(shape, setup.model_copy(update={"offload_layers": fewest})) / size
+        fewest = arithmetic.fewest_offloaded(shape, setup, card.free_gib)
+        copied[size] = arithmetic.copied_bytes(shape, setup.model_copy(update={"offload_layers": fewest})) / size
     assert copied[taken] == min(copied.values())
 
 
