@@ -130,18 +130,20 @@ class ExportReporter(Job[ExportStatus]):
 
 
 def main() -> int:
-    file = Path(sys.argv[1])
-    request = ExportRequest.model_validate_json(file.read_text("utf-8"))
-    folder = JobFolder(file.parent)
-    workspace = Workspace.open(request.workspace)
+    request = ExportRequest.model_validate_json(Path(sys.argv[1]).read_text("utf-8"))
+    return work_in(Path(sys.argv[1]).parent, request.workspace, lambda job: carry_out(request, job))
 
+
+def work_in(path: Path, workspace: str, work: Callable[[ExportReporter], int], cancelled: Message | None = None) -> int:
+    """The exit status of a job of this workspace, whose folder is held meanwhile."""
+    folder, space = JobFolder(path), Workspace.open(workspace)
     try:
         with (
             folder.lock().acquire(timeout=5),
-            ExportReporter(folder) as job,
-            KeepAwake(lambda: preferences.read(workspace).automation.keep_awake, job.awake),
+            ExportReporter(folder, cancelled) as job,
+            KeepAwake(lambda: preferences.read(space).automation.keep_awake, job.awake),
         ):
-            return carry_out(request, job)
+            return work(job)
     except Timeout:
         return 1  # another worker has this job, and its status stands
 
