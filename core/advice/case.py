@@ -183,7 +183,7 @@ class Grounds:
         corrections: Corrections | None,
         continues: bool,
     ) -> Grounds:
-        """With what a preview of the data tells."""
+        """The grounds with what a preview of the data tells."""
         if preview is None:
             return cls(budget, shape, None, corrections, continues=continues)
         facts = preview.facts()

@@ -176,7 +176,7 @@ class Preview:
         return round(int(count) * len(self.rows) / self.counted)
 
     def counts_of(self, data: Data) -> Counts:
-        """As a recipe has it."""
+        """The counts for the lengths that a recipe sets."""
         return self.counts(data.max_length, data.long_examples, data.overlap)
 
     def counts(self, max_length: int, long_examples: LongExamples = "cut", overlap: int = 0) -> Counts:

@@ -223,7 +223,7 @@ class Work:
 
 
 def begin(adapter: Path, rows: Sequence[Any], method: Method, progress: Report, check: Check, most: int = 0) -> Work:
-    """What is asked, as `prompts_of`; layer by layer only as much as goes through at once."""
+    """The questions, as `prompts_of`; layer by layer only as many as go through at once."""
     tokenizer = Tokenizer(adapter)
     probes, own = prompts_of(rows, tokenizer, most)
     return Work(method, tokenizer, few(probes) if method.by_layer else probes, own, progress, check)
@@ -232,8 +232,8 @@ def begin(adapter: Path, rows: Sequence[Any], method: Method, progress: Report, 
 def expect(
     base: Base, adapter: Path, work: Work, merged: Path | None, rounded: bool = False
 ) -> tuple[Work, list[PromptResult], tensors.Comparison | None]:
-    """What the base with its adapter says, and whether the tensors of merged are what they should be. rounded: each sum
-    of both once to the type of the base's files, as those of merged are."""
+    """Results of the base with its adapter, and whether the tensors of merged are what they should be. rounded: each
+    sum of both is rounded once to the type of the base's files, as those of merged are."""
     found_pairs, compared = pairs.lora_pairs(base, adapter) if merged else None, None
     try:
         with tensors.Reader(base) as original:
@@ -256,7 +256,7 @@ def judge(
     alike: int,
     compared: tensors.Comparison | None,
 ) -> ExportCheck:
-    """Of a merged model, found of which transformers computed."""
+    """The check of a merged model; found: what transformers computed with it."""
     equal = [e.first_token == f.first_token for e, f in zip(expected, found, strict=True)]
     # Where every number of the files is known to be right, a word that was as likely as another may be the other by
     # rounding.
@@ -285,7 +285,8 @@ def check_of(
     compared: tensors.Comparison | None,
     **more: Any,
 ) -> ExportCheck:
-    """What stands in export.json of both sides. equal: first words. more: what the kind of proof says itself."""
+    """The record of both sides in export.json. equal: first words. more: fields that the kind of proof has of its
+    own."""
     # Built-in questions have no answers where none are written: then the loss of the questions alone is compared.
     has_answers = any(e.tokens for e in expected)
     answers, texts = mean_losses(expected, found, "answer"), mean_losses(expected, found, "text")
@@ -316,7 +317,7 @@ def check_of(
 
 
 def mean_losses(expected: Sequence[PromptResult], found: Sequence[PromptResult], of: str) -> tuple[float, float]:
-    """Mean of the adapter and of the export, over all answer tokens or over whole rows."""
+    """Mean losses of the adapter and of the export, over all answer tokens ("answer") or whole rows ("text")."""
     if of == "answer":
         tokens = max(1, sum(e.tokens for e in expected))
         return sum(e.loss_sum for e in expected) / tokens, sum(f.loss_sum for f in found) / tokens
@@ -466,7 +467,8 @@ def few(probes: Sequence[ProofPrompt]) -> list[ProofPrompt]:
 def _adapter_by_layer(
     original: tensors.Reader, adapter: Path, work: Work, tuned: tensors.Tuned | None
 ) -> list[PromptResult]:
-    """From the disk. tuned: W + s * B @ A, to be rounded as the merged files are; None: peft adds B @ A on the way."""
+    """Results of the adapter on its base, read from disk layer by layer. tuned: W + s * B @ A, to be rounded as the
+    merged files are; None: peft adds B @ A on the way."""
     base = original.base
     model, names, extra = empty(base.folder), base.stored_names, dict[str, torch.Tensor]()
     if tuned is None:

@@ -432,16 +432,14 @@ class Exporter:
     def _write_modelfile(self, adapter: Path, file: Path, model_type: str) -> tuple[Message, ...]:
         """What Ollama needs beside the file; returns what it cannot do."""
         from core.data.tokenizer import Tokenizer
-        from core.export.ollama import deriving, modelfile
+        from core.export.ollama import modelfile
         from core.export.ollama.program import least_version
 
         tokenizer = Tokenizer(adapter)
-        bos = tokenizer.special.get("bos_token", "") if modelfile.begins(file) else ""
-        derived = deriving.derive(tokenizer.template, bos)
         stops = dict.fromkeys((tokenizer.template.stop, tokenizer.special.get("eos_token", "")))
-        words = modelfile.write(file.name, derived, list(stops), self.run_folder.name, least_version(model_type))
+        words = modelfile.write(file.name, list(stops), self.run_folder.name, least_version(model_type))
         (file.parent / "Modelfile").write_text(words, "utf-8", newline="\n")
-        return modelfile.notes(derived, model_type)
+        return modelfile.notes(model_type)
 
     def _form(self, dtype: str) -> model_card.CardBeside:
         request = self.request

@@ -125,7 +125,8 @@ class Entry:
         )
 
     def change(self, make: Callable[[Download | None], Download | None], lasting: bool = True) -> Download | None:
-        """What make makes of it, and no other process meanwhile; None writes nothing. Raises OSError."""
+        """Replace the record by what make returns of it, while other processes wait; None writes nothing. Raises
+        OSError."""
         with FileLock(self.folder.parent / ".lock", thread_local=False):
             if (made := make(self.read())) is not None:
                 self.folder.mkdir(exist_ok=True)
@@ -133,7 +134,7 @@ class Entry:
         return made
 
     def tell(self, told: Download) -> None:
-        """How far it is; lasting where it is the end of it, else the next second writes it again. Raises OSError."""
+        """Write how far it is; lasting at its end, else the next second writes it again. Raises OSError."""
         progress = {name: getattr(told, name) for name in TOLD}
         self.change(lambda wish: wish and wish.model_copy(update=progress), told.phase in ENDED)
 
@@ -145,7 +146,7 @@ class Entry:
 
     @contextmanager
     def held(self) -> Iterator[bool]:
-        """Whether it is held here now, by nobody else."""
+        """Hold the lock; False where somebody else holds it, or the entry is gone."""
         lock = FileLock(self.lock, thread_local=False)
         try:
             lock.acquire(timeout=files.LOOK_S)

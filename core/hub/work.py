@@ -111,7 +111,7 @@ class DownloadWork:
             self._tell("running")
 
     def _tell(self, phase: Phase, message: Message | None = None, **more: Any) -> None:
-        """With the speed of the last seconds; None where nothing came in them."""
+        """Write the progress with the speed of the last seconds; None where nothing came in them."""
         self._told_at = time.monotonic()
         while self._samples and self._told_at - self._samples[0][0] > SPEED_S:
             self._samples.popleft()

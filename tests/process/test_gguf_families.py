@@ -108,7 +108,7 @@ def outcome(folder: Path, tools: Tools, work: Path, quants: Sequence[str], probe
     asked = Work(order.method, tokenizer, asks, False, order.stage, order.check, kept)
     found, seen = [], "-"
     try:
-        sixteen = make.convert(order, tokenizer.template.stop)
+        sixteen = make.convert(order, tokenizer.template)
         seeing, why = tower.convert(order)
         asked, _, compared = proof.expect(base, order.adapter, asked, merged, rounded=True)
         assert compared is None or not compared.off

@@ -25,6 +25,7 @@ from core.export.exports import Exports
 from core.export.jobs import JobFolder
 from core.export.llamacpp import child, judgement, library, make, questions
 from core.export.llamacpp.tools import Tools, own_library
+from core.export.ollama import modelfile
 from core.export.proof import Method
 from core.export.records import QUANTS, ExportCheck, ExportRequest, ExportResult, ExportStatus
 from core.messages import msg
@@ -90,7 +91,7 @@ def made(tools: Tools, starter_folder: Path, tmp_path_factory: pytest.TempPathFa
         asking = make.begin(order)
         kept = judgement.KeptProbabilities(work / "adapter.logs", 60)
         asking = replace(asking, work=replace(asking.work, keep=kept), kept=kept)
-        sixteen = make.convert(order, asking.work.tokenizer.template.stop)
+        sixteen = make.convert(order, asking.work.tokenizer.template)
         asking, expected, compared = make.expect(order, asking, merged)
         assert compared and not compared.off
         files = {}
@@ -114,6 +115,8 @@ def order_of(tuned: Trained, tools: Tools, merged: Path, work: Path) -> make.Mak
 # ---- the way out ---------------------------------------------------------------------------------
 def test_the_16_bit_file_of_the_tuned_starter_is_the_adapter_in_llama_cpp(made: Made) -> None:
     verdict = made.of_sixteen
+    in_file = gguf.GGUFReader(made.sixteen).fields["tokenizer.chat_template"].contents()
+    assert in_file == modelfile.file_template(made.asking.work.tokenizer.template)
     assert verdict.reasons == () and verdict.divergence < judgement.MOST_DIVERGENCE["bf16"]
     assert len(verdict.answer["alike"]) == PROBES + len(judgement.AWKWARD) and verdict.answer["ends"] == [True]
     # It stood without a percentage for its longest part, a minute and a half.

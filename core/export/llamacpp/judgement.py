@@ -171,8 +171,8 @@ def judge_sixteen(
     answers: int,
     lora: str | None = None,
 ) -> FileVerdict:
-    """Of the 16-bit file, held against the adapter's own probabilities. A tokenizer that llama.cpp reads otherwise is
-    a refusal, not a matter of degree: nothing further is made of that file. Raises ExportError."""
+    """The verdict on the 16-bit file, compared with the adapter's own probabilities. A tokenizer that llama.cpp reads
+    otherwise is a refusal, not a matter of degree: nothing further is made of that file. Raises ExportError."""
     asking.work.progress("asking_llamacpp", None)
     answer, method = asking.ask(file, "adapter.logs", keep, answers, lora), asking.work.method
     is_exact = method.by_layer or method.compute.dtype == torch.float32
@@ -185,14 +185,14 @@ def judge_sixteen(
 
 
 def judge_other(asking: Asking, file: Path, most: float, lora: str | None = None) -> FileVerdict:
-    """Of a file that is held against the 16-bit one."""
+    """The verdict on a file, compared with the 16-bit one."""
     asking.work.progress("asking_llamacpp", None)
     answer = asking.ask(file, "sixteen.logs", None, ANSWERS_SHOWN, lora)
     return judge(answer, most, len(asking.work.probes) + len(AWKWARD), None)
 
 
 def results_of(answer: dict[str, Any]) -> list[PromptResult]:
-    """What llama.cpp made of the rows, as transformers' side has it; only the first were answered in words."""
+    """Results of llama.cpp in the form of transformers' side; only the first rows were answered in words."""
     unasked: list[list[int]] = [[]] * len(answer["rows"])
     return [
         PromptResult(
@@ -215,7 +215,7 @@ def found_of(
     sixteen: FileVerdict,
     file: FileVerdict,
 ) -> ExportCheck:
-    """What stands in export.json. file: the verdict on what is handed out; sixteen: on what it was made of, or the
+    """The record in export.json. file: the verdict on what is handed out; sixteen: on what it was made of, or the
     same."""
     reasons = [*sixteen.reasons, *(() if file is sixteen else file.reasons)]
     if compared and compared.off:

@@ -54,7 +54,7 @@ def make_lora(order: MakeOrder, beside: Beside) -> tuple[ExportCheck, tuple[Mess
     order.stage("copying_base", 0)
     merge.copy(order.base, order.adapter, order.merged, lambda done: order.stage("copying_base", done), order.check)
     lora, asking = convert(order, found), make.begin(order)
-    sixteen = make.convert(order, asking.work.tokenizer.template.stop, is_tuned=False)
+    sixteen = make.convert(order, asking.work.tokenizer.template, is_tuned=False)
     files.remove_tree(order.merged)
     asking, expected, _ = make.expect(order, asking, None)
 

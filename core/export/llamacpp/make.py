@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from core import files
+from core.data.template import ChatTemplate
 from core.errors import ExportError
 from core.export import proof
 from core.export.llamacpp import child, judgement, pre_tokenizers, tower
 from core.export.llamacpp.judgement import Asking
 from core.export.llamacpp.tools import Tools
 from core.export.merge import Check
+from core.export.ollama import modelfile
 from core.export.proof import Method, PromptResult
 from core.export.records import ExportCheck
 from core.export.room import BYTES_A_PARAMETER, MOST_POSITIONS
@@ -56,7 +58,7 @@ def make(order: MakeOrder) -> tuple[ExportCheck, tuple[Message, ...]]:
     Raises ExportError where llama.cpp knows the family, the tokenizer or the file not.
     """
     asking = begin(order)
-    sixteen = convert(order, asking.work.tokenizer.template.stop)
+    sixteen = convert(order, asking.work.tokenizer.template)
     seeing, notes = tower.convert(order)
     asking, expected, compared = expect(order, asking, order.merged)
     files.remove_tree(order.merged)
@@ -76,7 +78,7 @@ def make(order: MakeOrder) -> tuple[ExportCheck, tuple[Message, ...]]:
 
 
 def begin(order: MakeOrder) -> Asking:
-    """What is asked, and where what the adapter says is kept."""
+    """The questions, and the file that keeps the adapter's probabilities."""
     order.work.mkdir(parents=True, exist_ok=True)
     work = proof.begin(order.adapter, order.rows, order.method, order.stage, order.check, judgement.PROMPTS)
     kept = judgement.KeptProbabilities(order.work / "adapter.logs", max(1, MOST_POSITIONS // len(work.probes)))
@@ -86,23 +88,23 @@ def begin(order: MakeOrder) -> Asking:
 def expect(
     order: MakeOrder, asking: Asking, merged: Path | None
 ) -> tuple[Asking, list[PromptResult], Comparison | None]:
-    """What the adapter says. merged: a folder whose numbers were rounded; None: nothing was, the adapter stays one."""
+    """Results of the adapter. merged: a folder whose numbers were rounded; None: the adapter stays one."""
     work, expected, compared = proof.expect(order.base, order.adapter, asking.work, merged, rounded=merged is not None)
     return replace(asking, work=work), expected, compared
 
 
-def convert(order: MakeOrder, stop: str | None, is_tuned: bool = True) -> Path:
-    """The 16-bit file of order.merged, which is the tuned model or its base. Raises ExportError with the reason that
-    llama.cpp's converter gives."""
+def convert(order: MakeOrder, template: ChatTemplate | None, is_tuned: bool = True) -> Path:
+    """The 16-bit file of order.merged, which is the tuned model or its base. template: None leaves its own. Raises
+    ExportError with the reason that llama.cpp's converter gives."""
     quant = order.quant if order.quant in SIXTEEN else {"float16": "f16"}.get(order.base.dtype_name, "bf16")
     target = order.work / f"{quant}.gguf"
     complete_tokenizer(order.base.folder, order.merged)
+    if template:
+        (order.merged / "chat_template.jinja").write_text(modelfile.file_template(template), "utf-8", newline="\n")
     request = {
         "converter": str(order.tools.converter), "runtime": str(order.tools.runtime), "model": str(order.merged),
-        "out": str(target),
-        "kind": quant, "name": order.name, "stop": stop or "", "pre": pre_tokenizers.name_of(order.base.folder),
-        "tower": False,
-        "tuned": is_tuned,
+        "out": str(target), "kind": quant, "name": order.name, "stop": template.stop if template else "",
+        "pre": pre_tokenizers.name_of(order.base.folder), "tower": False, "tuned": is_tuned,
     }  # fmt: skip
     expected = sum(file.stat().st_size for file in order.merged.glob("*.safetensors"))
     look = growing(order, "converting_gguf", target, expected)

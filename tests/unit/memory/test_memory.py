@@ -290,3 +290,12 @@ def test_int8_is_between_16_and_4_bit_and_costs_what_its_bytes_are() -> None:
     outputs = 32 * (4 * 4096 + 2 * 11008 + 4096)
     assert of["int8"].terms["weights"] * 2**30 == 6_476_005_376 + 4 * outputs + 2 * (shape.params - 6_476_005_376)
     assert estimate(shape, Setup(method="qlora", load_in_8bit=True)) == of["qlora"]
+
+
+def test_a_recipe_that_offloads_activations_is_estimated_with_them_in_ram() -> None:
+    """The dry run counted it so, and the estimate beside it did not."""
+    shape, plain = ModelShape.from_config(LLAMA), Recipe.parse({"data": {"source": "x"}})
+    offloads = plain.model_copy(update={"train": plain.train.model_copy(update={"activation_offload": True})})
+    kept, moved = (estimate(shape, Setup.of(recipe, "card")).terms["activations"] for recipe in (plain, offloads))
+    assert moved < kept
+    assert Setup.of(offloads, "cpu") == Setup.of(plain, "cpu"), "there is nothing to offload to"

@@ -146,6 +146,19 @@ def test_a_command_s_run_is_for_the_best_card_or_for_the_processor(
     assert run.recipe().train.optim == "adamw_torch" and not run.recipe().train.gradient_checkpointing
 
 
+def test_a_command_that_continues_a_run_is_planned_so(
+    make_workspace: Callable[[], Workspace], here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """It was told to train with sft first, which the run before had done."""
+    planned, make, parent = [], running.plan.make, SimpleNamespace(name="before")
+    monkeypatch.setattr(running.plan, "make", lambda recipe, on, name: planned.append(on) or make(recipe, on, name))
+    monkeypatch.setattr("core.runs.further.child_of", lambda recipe, parent: recipe)
+    monkeypatch.setattr("core.runs.further.facts_of", lambda parent: RunFacts())
+    recipe = Recipe.parse({"data": {"source": "sample:pirate_answers"}})
+    running.prepared(make_workspace(), recipe, tmp_path, True, parent, queue=True)
+    assert planned[0].continues
+
+
 def test_a_card_that_is_there_is_not_asked_about(workspace: Workspace, here):
     process.require_device(run_of(workspace, wanted_device="GPU-0", advice=PLAN))
     here(build=PROCESSOR)
