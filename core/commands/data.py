@@ -27,7 +27,7 @@ from core.hub.sets.name import SetName
 from core.messages import Message, msg, terminal_language
 from core.models.library import Models
 from core.presets import PRESETS
-from core.recipe import Data
+from core.recipe import Data, Recipe
 from core.workspace.folder import Workspace, expand
 
 SHOWN = 3  # rows that JSON shows as they are learned
@@ -57,6 +57,13 @@ def dataset_id(space: Workspace, source: str, relative_to: Path, choices: Choice
             raise DataError("hub_set.not_here", name=source) from None
         return found.id
     return source
+
+
+def with_data_here(space: Workspace, recipe: Recipe, relative_to: Path) -> Recipe:
+    """recipe with its data set as an id of the store. Raises DataError as `dataset_id`."""
+    data = recipe.data
+    source = dataset_id(space, data.source, relative_to, Choices.of(data))
+    return recipe.model_copy(update={"data": data.model_copy(update={"source": source})})
 
 
 @app.command()

@@ -39,7 +39,7 @@ from core.data.tokenizer import Tokenizer, conversation
 from core.errors import DataError, TemplateError
 from core.messages import Message, msg
 from core.models.library import Models
-from core.recipe import Format
+from core.recipe import Data, Format
 from core.values import round_up
 
 MOST_ROWS = 1_000
@@ -174,6 +174,10 @@ class Preview:
 
     def _projected(self, count: int | np.integer) -> int:
         return round(int(count) * len(self.rows) / self.counted)
+
+    def counts_of(self, data: Data) -> Counts:
+        """The counts for the lengths that a recipe sets."""
+        return self.counts(data.max_length, data.long_examples, data.overlap)
 
     def counts(self, max_length: int, long_examples: LongExamples = "cut", overlap: int = 0) -> Counts:
         """Of the very pieces that training makes of the counted rows."""
