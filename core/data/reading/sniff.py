@@ -51,6 +51,8 @@ _MAGIC: dict[str, tuple[bytes, ...]] = {
 }
 
 
+# mailboxes, and chats of LINE: texts, but no prose
+_CHAT = re.compile(rb"From \S+.*\d{4}\r?\n[A-Za-z-]+: |(?:\xef\xbb\xbf)?\[LINE\]")
 _WEB_PAGE = re.compile(r"\ufeff?\s*<(?:!doctype html|html)\b", re.IGNORECASE)
 _TIMES = re.compile(r"(?:\d+:)?\d{1,2}:\d\d[.,]\d{3} --> ")  # of a subtitle
 
@@ -214,6 +216,8 @@ def _refuse_what_is_not_data(path: Readable, head: bytes) -> None:
             if head.startswith((b"MZ", b"BZh")) and b"\0" not in head:  # a text may begin so
                 continue
             raise DataError(f"data.is_{name}", file=path.name)
+    if _CHAT.match(head):
+        raise DataError("data.is_unread_chat", file=path.name)
     if _WEB_PAGE.match(head.decode("utf-8", "replace")) and SUFFIXES.get(path.suffix.lower()) != "html":
         raise DataError("data.is_web_page", file=path.name)
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from core.data.chats import mail
 from core.data.chats.json_stream import DEEPEST, OPENING, keys_in
 from core.data.chats.kinds import KINDS
 from core.data.conversation import ChatMessage
@@ -386,5 +385,3 @@ def test_blanks_behind_a_date_and_addresses_one_after_the_other_are_looked_at_on
     """Expressions that tried each way to share them among three stood still for minutes."""
     blanks = "1.1.24" + " " * 4000
     assert inspect_file(written(tmp_path, "a.txt", f"{blanks}\n{blanks}x\n1.1.24 10:00{blanks}\n")).chat is None
-    assert mail._QUOTE_BEGINS.match("From: " + " <a@b>" * 20_000 + "x") is None
-    assert all(mail._QUOTE_BEGINS.match(f"From: Jo Doe <jo@a.org{link}>") for link in ("", "<mailto:jo@a.org>"))
