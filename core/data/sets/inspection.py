@@ -1,12 +1,13 @@
 """Inspects a data file before training: reads it once, row by row, with its problems and what is left out.
 
-`inspect_file` gives the report of a file, and tells whoever keeps the rows what became of each; `examples_of` streams
+`inspect_file` gives the report of a file, and tells whoever keeps the rows what became of each; `examples_of` gives
 what can be learned from. What a row means is core/data/formats's matter. Cost: 1.7 to 2.7 s for 100,000 rows (43 MB; 2
 cores shared with others, 2026-11-25), and what core/data/findings says of its look at them.
 """
 
 from __future__ import annotations
 
+import json
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +21,7 @@ from core.data.chats import overview
 from core.data.chats.overview import Chat
 from core.data.findings.finding import Finding
 from core.data.findings.look import Look
-from core.data.formats import Example, Read, check, check_closely
+from core.data.formats import Example, Read, check_closely
 from core.data.reading import several, sniff
 from core.data.reading.choices import NOTHING_SAID, Choices
 from core.data.reading.reader import read_rows
@@ -72,6 +73,13 @@ class DataReport(Frozen):
     chat: Chat | None = None
     findings: tuple[Finding, ...] = ()
 
+    def refusal(self, file: str) -> DataError:
+        """Why no row can be learned from."""
+        problem = next((problem.sentence for problem in self.problems if problem.severity == "error"), None)
+        if problem is None:
+            return DataError("data.only_bad_answers", file=file, rows=self.rows)
+        return DataError("data.no_good_rows", file=file, problem=problem)
+
 
 _OF_SOURCE = ("kind", "sha256", "bytes", "encoding", "sheet", "sheets", "header")
 
@@ -79,28 +87,13 @@ _OF_SOURCE = ("kind", "sha256", "bytes", "encoding", "sheet", "sheets", "header"
 def examples_of(
     path: str | Path | Source, format: Format | None = None, choices: Choices = NOTHING_SAID
 ) -> Iterator[tuple[int, Example]]:
-    """(row number, example) of every row that can be learned from, streaming; what cannot is passed over.
-
-    format: None recognises it. choices: what a person said of the file; of columns, it decides the format. Raises
-    DataError where the file cannot be read, or after its end if no row was good.
-    """
-    source, chosen, _, items = _start(path, format, DEFAULT_LIMITS, choices)
-    problem, found, bad = None, False, 0
-    for item in items:
-        problems = [item] if isinstance(item, Problem) else []
-        if isinstance(item, Row):
-            example, problems = check(item, item.format or chosen, rated=bool(choices.rated))
-            if example is not None:
-                found = True
-                yield item.number, example
-            bad += example is None and not problems
-        problem = problem or next((p for p in problems if p.severity == "error"), None)
-    if not found:
-        raise (
-            DataError("data.only_bad_answers", file=source.path.name, rows=bad)
-            if bad and not problem
-            else _nothing(source, problem)
-        )
+    """(row number, example) of every row that can be learned from; what cannot is passed over. Raises DataError where
+    the file cannot be read, or no row was good."""
+    kept: list[tuple[int, str]] = []
+    report = inspect_file(path, format, choices=choices, keep=lambda read: kept.extend(read.good()))
+    if not kept:
+        raise report.refusal(Path(path).name if not isinstance(path, Source) else path.path.name)
+    return ((number, Example.from_dict(json.loads(said))) for number, said in kept)
 
 
 def inspect_file(
