@@ -10,9 +10,8 @@ from functools import lru_cache
 from typing import Any
 
 from core.advice.case import RANKS, USUAL_RATE, Case, Method, Verdict, value_of, with_settings
-from core.data import row_order
+from core.data import kept_apart, row_order
 from core.data.facts import DataFacts
-from core.data.many import kept_apart
 from core.memory import arithmetic
 from core.memory.constants import memory_constants
 from core.memory.setup import Setup

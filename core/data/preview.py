@@ -35,6 +35,7 @@ from core.data.sets.row_view import RowView
 from core.data.sets.tokens import Tokenised, Tokens
 from core.data.shapes.refused import RefusedRows
 from core.data.store import DatasetStore
+from core.data.template_apart import TemplateApart
 from core.data.tokenizer import Tokenizer, conversation
 from core.errors import DataError, TemplateError
 from core.messages import Message, msg
@@ -326,7 +327,7 @@ class Previews:
             return None
         with self._lock:
             ready = [future.result() for key, future in self._kept.items() if key[0] == folder and future.done()]
-        return ready[0].tokenizer if ready else Tokenizer(folder)
+        return ready[0].tokenizer if ready else Tokenizer(folder, TemplateApart)
 
 
 def _spread(rows: Rows) -> np.ndarray:

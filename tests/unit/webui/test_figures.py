@@ -40,7 +40,6 @@ EXCEPTIONS = {
     "core/runs/cards/model_card.py": "a README in English",
     "core/export/records.py": "a folder's name",
     "core/data/reading/workbook.py": "a cell as its row has it",
-    "core/data/sandbox.py": "what an error of a chat template says, in English",
     "core/advice/shelf.py": "the name of a size, as a person types it",
     "core/system/checkup.py": "an error of a child process, in English",
 }
