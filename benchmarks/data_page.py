@@ -1,7 +1,7 @@
 """What the app itself costs while a large file is read on its page, and what a person waits for there. Part of
 `benchmarks.data_import`; Linux.
 
-A real app, a browser on it that drops the file in step 3 as a person does, its one poll a second going on. Memory is
+A real app, a browser on it that drops the file as a person does, its one poll a second going on. Memory is
 what the kernel counts for the web process alone (Pss of /proc/PID/smaps_rollup, looked at each 0.1 s), and beside it
 what its reading processes take.
 """
@@ -88,7 +88,7 @@ def measure(file: Path, folder: Path, model: Path | None) -> None:
                 _cancelled(page, file, workspace, app.process.pid)
             else:
                 print("  not cancelled: a file of less than 64 MiB is read before anybody presses a button")
-            with watching.during("import, to the tokens of a row in step 3"):
+            with watching.during("import, to the tokens of a row in the step of the data"):
                 page.locator("#file input[type=file]").set_input_files(file)
                 page.locator("#learned-row .lg-row-text").wait_for()
             id = next(info.id for info in DatasetStore(workspace.datasets, PRESETS).list() if info.origin == "imported")

@@ -1,9 +1,9 @@
 """`python -m tools.readme_pictures [own|shelf|chats|elsewhere WORKSPACE]`: the pictures of README and of the guide's
 pages, of real runs on the starter model.
 
-One run on a sample set, with Next and Start alone; one on a file of somebody's own, the guide's chess club, with a row
-that cannot be learned from (`own`: this one alone). And the shelf of models, for a card of 8 GB that a fake driver
-library shows (needs a C compiler; `shelf`: this one alone, in seconds). And step 3 of a chat, in both languages
+One run on a sample set, with Start alone; one on a file of somebody's own, the guide's chess club, with a row that
+cannot be learned from (`own`: this one alone). And the shelf of models, for a card of 8 GB that a fake driver library
+shows (needs a C compiler; `shelf`: this one alone, in seconds). And the data step of a chat, in both languages
 (`chats`: this one alone). The run on the sample set is taken elsewhere as q4_k_m (`elsewhere`: this alone, of the
 newest run of a workspace that is there). Takes about eight minutes on two cores.
 """
@@ -214,13 +214,13 @@ def elsewhere(page: Page) -> None:
 
 
 def form_and_plan(page: Page) -> None:
-    page.locator("#next-data").wait_for()
+    # its pace is known
+    kit.part(page, "train").filter(has_text=re.compile("about")).wait_for(timeout=180_000)
     settled(page)
     shoot(page, "train-form")
-    page.locator("#next-data").click()
+    kit.open_step(page, "plan")
     page.locator("#method").wait_for()
     settled(page)
-    # its pace is known
     page.locator("#plan-card").filter(has_text=re.compile(r"optimizer steps, .*\(")).wait_for(timeout=180_000)
     kit.unfold(page, "#plan-more")
     page.locator("#plan-more summary").first.click()
@@ -245,13 +245,10 @@ def settled(page: Page) -> None:
 
 def data_of_ones_own(page: Page, space: Workspace, file: Path) -> None:
     page.wait_for_timeout(1500)
-    if not page.locator("#goal").is_visible():
-        kit.unfold(page, "#step-goal")
+    kit.open_step(page, "goal")
     kit.choose(page, "#goal", "question_answer")
     page.wait_for_timeout(1000)
     shoot(page, "own-goal", "#step-goal")
-    page.locator("#next-goal").click()
-    page.locator("#next-model").click()
     page.locator("#file input[type=file]").set_input_files(file)
     page.wait_for_timeout(3000)
     shoot(page, "own-data", "#step-data")

@@ -1,7 +1,7 @@
 """`python -m tools.screenshots [FOLDER]`: every page in its main states, light and dark, English and Chinese, desktop
 and phone.
 
-Written to tests/.cache/screenshots, in about nine minutes on two cores. Runs are scripted and cards are a fake driver
+Written to tests/.cache/screenshots, in about ten minutes on two cores. Runs are scripted and cards are a fake driver
 library, so nothing is trained. Rows with marked tokens need the starter model (LORA_GARAGE_TEST_STARTER, else
 tests/.cache), cards need a C compiler; what is left out for want of them is said at the end.
 """
@@ -38,10 +38,8 @@ VIEWS = (
     ("en", "desktop", False), ("en", "desktop", True), ("zh", "desktop", False), ("en", "phone", False), ("zh", "phone",
         True),
 )  # fmt: skip
-TABS = {"en": ("Train", "Chat", "Data", "Runs", "Settings"), "zh": ("训练", "对话", "数据", "训练记录", "设置")}
-TRAIN, CHAT, DATA, RUNS, SETTINGS = range(5)
-# Each step with something that is on the page only while the step is open.
-INSIDE = {"goal": "#goal", "model": "#model", "data": "#data", "plan": "#method", "train": "#run-name"}
+PAGES = ("train", "chat", "data", "runs", "models", "settings", "help")
+TRAIN, CHAT, DATA, RUNS, MODELS, SETTINGS, HELP = PAGES
 SEVEN_BILLION = "Qwen/Qwen2.5-7B-Instruct"
 OWN_ROWS = [
     {"question": f"What does shelf {n} hold?", "answer": f"Shelf {n} holds jars of pickled lemons. " * n}
@@ -54,10 +52,10 @@ Arrange = Callable[["Page"], object]  # what it gives is not looked at
 
 @dataclass(frozen=True)
 class Shot:
-    """One picture: the tab it is of, and what is done on the page first. A page keeps what earlier shots did to it."""
+    """One picture: the page it is of, and what is done on it first. A page keeps what earlier shots did to it."""
 
     state: str
-    tab: int = TRAIN
+    of: str = TRAIN
     arrange: Arrange = lambda page: None
 
 
@@ -76,12 +74,10 @@ class Studio:
             )
             page.wait_for_timeout(2500)  # what arrives after the first answer: choices, folds, the curve
             for shot in shots:
-                kit.go_to_tab(page, TABS[language][shot.tab])
+                page.locator(f"a[data-page={shot.of}]").click()
                 shot.arrange(page)
                 page.wait_for_timeout(2000)
-                name = (
-                    f"{shot.state}-{TABS['en'][shot.tab].lower()}-{language}-{size}-{'dark' if dark else 'light'}.png"
-                )
+                name = f"{shot.state}-{shot.of}-{language}-{size}-{'dark' if dark else 'light'}.png"
                 page.screenshot(path=self.target / name, full_page=True)
             page.context.close()
 
@@ -112,21 +108,18 @@ def main() -> int:
 
 
 def before_any_run(studio: Studio, app: kit.App, own: str) -> None:
-    studio.shoot(app, [Shot("empty", tab) for tab in (TRAIN, CHAT, DATA, RUNS, SETTINGS)])
+    studio.shoot(app, [Shot("empty", each) for each in PAGES])
     studio.shoot(
         app,
         [
-            Shot("step-goal", arrange=lambda page: only_open(page, "goal")),
+            Shot("step-goal", arrange=lambda page: kit.open_step(page, "goal")),
             Shot("step-goal-unsuitable", arrange=unsuitable_goal),
-            Shot("step-model", arrange=lambda page: only_open(page, "model")),
-            Shot(
-                "step-data",
-                arrange=lambda page: (only_open(page, "data"), kit.choose(page, "#data", "sample:pirate_answers")),
-            ),
+            Shot("step-model", arrange=lambda page: kit.open_step(page, "model")),
+            Shot("step-data", arrange=lambda page: kit.open_step(page, "data")),
             Shot("step-data-problems", arrange=lambda page: kit.choose(page, "#data", own)),
-            Shot("step-plan", arrange=lambda page: only_open(page, "plan")),
+            Shot("step-plan", arrange=lambda page: kit.open_step(page, "plan")),
             Shot("step-plan-unfolded", arrange=unfold_plan),
-            Shot("step-train", arrange=lambda page: only_open(page, "train")),
+            Shot("step-train", arrange=lambda page: kit.open_step(page, "train")),
         ],
     )
     studio.shoot(
@@ -150,7 +143,7 @@ def after_runs(studio: Studio, app: kit.App, workspace: Workspace) -> None:
             Shot("done"),
             Shot("done", CHAT),
             Shot("runs", RUNS, lambda page: page.locator("#runs-list label").first.click()),
-            Shot("runs-unfolded", RUNS, lambda page: unfold_all(page, "#export-fold", "#manage-fold")),
+            Shot("runs-unfolded", RUNS, lambda page: kit.unfold(page, "#manage-fold")),
         ],
     )
     with ScriptedRun(workspace, "Game night") as paused:
@@ -180,7 +173,7 @@ def with_a_card(studio: Studio, folder: Path) -> None:
                 Shot(
                     "card-8-gb-models",
                     arrange=lambda page: (
-                        only_open(page, "model"),
+                        kit.open_step(page, "model"),
                         page.locator("#shelf-words input").fill("small japanese"),
                     ),
                 ),
@@ -195,12 +188,6 @@ def with_a_card(studio: Studio, folder: Path) -> None:
 # ---- what is done on a page ----------------------------------------------------------------------
 
 
-def only_open(page: Page, wanted: str) -> None:
-    for step, inside in INSIDE.items():
-        if page.locator(inside).is_visible() != (step == wanted):
-            kit.unfold(page, f"#step-{step}")  # the same button folds
-
-
 def unsuitable_goal(page: Page) -> None:
     page.locator("#goal-against summary").click()
     kit.choose(page, "#goal", "domain_knowledge")
@@ -208,13 +195,12 @@ def unsuitable_goal(page: Page) -> None:
 
 def ready_for(page: Page, model: str) -> None:
     """The pirate set for a model, and the plan for it."""
-    only_open(page, "data")
     kit.choose(page, "#data", "sample:pirate_answers")
-    only_open(page, "model")
+    kit.open_step(page, "model")
     page.locator("#model input").fill(model)
     page.locator("#model input").press("Enter")
     page.locator("#model input").blur()
-    only_open(page, "plan")
+    kit.open_step(page, "plan")
     page.wait_for_timeout(1000)
 
 

@@ -84,15 +84,16 @@ ARRIVED = (
 # Before our sheet has come: the page has its width, and the scroll bar its room, as soon as gradio puts this into the
 # head. Nor is gradio's own list of pages ever shown: the language link in the header is ours.
 FIRST_STYLE = """<style>
-html { scrollbar-gutter: stable; }
+html { scrollbar-gutter: stable; scroll-padding: 110px 0 24px; } /* what has the focus is not behind the bar */
 .nav-holder { display: none !important; }
 .gradio-container > .main > .wrap.translucent { position: fixed !important; inset: 0; } /* gradio's "Loading" */
 .gradio-container > .main { max-width: 1480px !important; width: 100% !important; margin: 0 !important;
   padding: 0 !important; }
-@media (min-width: 721px) { .gradio-container > .main { width: calc(100% - 212px) !important;
-  margin-left: 212px !important; } }
+@media (min-width: 721px) { .gradio-container > .main { max-width: 1692px !important; box-sizing: border-box;
+  padding-left: 212px !important; } } /* not a margin: it stands there before this comes, and would be moved */
 .gradio-container main { width: 100%; padding: 30px clamp(20px, 3.4vw, 44px) 56px !important; }
-@media (max-width: 720px) { .gradio-container main { padding: 10px 14px 132px !important; } }
+@media (max-width: 720px) { .gradio-container main { padding: 10px 14px 132px !important; }
+  html { scroll-padding: 12px 0 124px; } } /* nor behind Start and the rail of a phone */
 @keyframes lg-wait { from, to { visibility: hidden; } }
 body:not(.lg-arrived) :is(#left-runs, #pages) { animation: lg-wait 2s; }
 </style>"""

@@ -101,8 +101,8 @@ def test_train_further_fills_the_form_names_the_run_and_can_be_undone(
     page.locator("#run-further").click()
     kit.expect(page.locator("#further-said")).to_contain_text("海盗 <b>x</b>")
     kit.expect(page.locator("#further-said")).to_contain_text("60")
-    kit.expect(page.locator("#step-train")).to_contain_text("海盗 <b>x</b> · 2")
-    kit.expect(page.locator("#step-plan")).to_contain_text("8")
+    kit.expect(kit.part(page, "train")).to_contain_text("海盗 <b>x</b> · 2")
+    kit.expect(kit.part(page, "plan")).to_contain_text("8")
     kit.nothing_found(page)
     kit.unfold(page, "#step-plan")
     page.locator("#rank").evaluate(
@@ -114,19 +114,21 @@ def test_train_further_fills_the_form_names_the_run_and_can_be_undone(
     page.locator("#further-undo").click()
     kit.expect(page.locator("#further")).to_be_hidden()
     kit.choose(page, "#rank", "16")
-    kit.expect(page.locator("#step-plan button").first).to_contain_text(re.compile("(rank|秩) 16"))
+    kit.expect(kit.part(page, "plan")).to_contain_text(re.compile("(rank|秩) 16"))
     kit.go_to_tab(page, {"en": "Runs", "zh": "训练记录"}[language])
     page.locator("#runs-list label").first.click()
     page.locator("#details-further").click()
     kit.expect(page.locator("#further-said")).to_contain_text("海盗 <b>x</b>")
-    kit.expect(page.locator("#step-plan button").first).to_contain_text(re.compile("(rank|秩) 8"))
+    kit.expect(kit.part(page, "plan")).to_contain_text(re.compile("(rank|秩) 8"))
     another_base_is_said_above_the_form(page)
     with lease.hold(workspace, msg("lease.somebody")):
         page.locator("#start").click()
         child = wait_until(lambda: next((run for run in Runs(workspace).list() if run.id != parent.id), None), 30)
         assert child.facts().parent.run == parent.id and child.recipe().adapter.r == 8
         assert (child.path / "start" / "adapter_model.safetensors").exists()
-        kit.expect(page.locator("#frozen")).to_contain_text("海盗 <b>x</b>")
+        kit.expect(page.locator("#run-card")).to_contain_text("海盗 <b>x</b> · 2")
+        kit.unfold(page, "#run-settings-fold")
+        kit.expect(page.locator("#run-settings")).to_contain_text("海盗 <b>x</b>")  # what it continues from
         has_ended(child)
     kit.expect(page.locator("#form-column")).to_be_visible()
     kit.expect(page.locator("#further")).to_be_hidden()  # the next Start continues nothing
@@ -150,7 +152,8 @@ def another_base_is_said_above_the_form(page: Page) -> None:
 def a_run_that_is_over_is_a_short_card_and_the_form_is_in_reach(page: Page) -> None:
     """Seen: three screens of it stood above the form."""
     chart = page.locator("#live-chart")
-    kit.expect(page.locator("#step-goal")).to_be_in_viewport(ratio=1)
+    kit.expect(page.locator("#start-head")).to_be_in_viewport()
+    kit.expect(page.locator("#start")).to_be_in_viewport(ratio=1)
     kit.expect(chart).to_be_hidden()
     page.locator("#run-unfold button").click()
     kit.expect(chart).to_be_visible()

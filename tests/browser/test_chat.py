@@ -9,6 +9,7 @@ import pytest
 
 from core.workspace.folder import Workspace
 from tests.kit import browser as kit
+from tests.kit.film import EVIL, film_of
 from tests.kit.runs import trained
 
 if TYPE_CHECKING:
@@ -17,6 +18,29 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 pytestmark = pytest.mark.browser
+
+
+def test_a_suggested_question_is_sent_by_a_press(chrome: Browser, tmp_path: Path) -> None:
+    """An empty box on an empty page left a newcomer with nothing to ask."""
+    workspace = Workspace.open(tmp_path / "workspace")
+    film_of(trained(workspace, "Pirate"), 0)  # questions of its data
+    app = kit.start_app(workspace.root, module="tests.kit.endless_base", **kit.ENGLISH)
+    try:
+        page, watch = kit.open_page(chrome, app)
+        kit.go_to_tab(page, "Chat")
+        ideas = page.locator("#chat-empty .lg-idea")
+        kit.expect(ideas).to_have_text(["What is a lantern?", EVIL, "Wie heißt du?"])
+        assert page.evaluate("window.ran") is None
+        kit.nothing_found(page)
+        ideas.first.press("Enter")
+        kit.expect(page.locator("#chat-tuned [data-testid=user]")).to_have_text(["What is a lantern?"])
+        kit.expect(page.locator("#chat-tuned [data-testid=bot]")).to_have_text(["Aye 1."])
+        kit.expect(page.locator("#chat-message textarea")).to_have_value("")
+        kit.expect(ideas).to_have_count(0)
+        watch.check()
+        page.context.close()
+    finally:
+        app.stop()
 
 
 @pytest.mark.gate

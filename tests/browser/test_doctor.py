@@ -4,6 +4,7 @@ model."""
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -58,11 +59,12 @@ def test_what_is_wrong_with_a_plan_is_seen_and_its_button_changes_the_form(
     repeated = add(workspace, "repeated", shelves(70) + shelves(30))
     few = add(workspace, "few", shelves(5))
     page, watch = kit.open_page(chrome, app, f"/?lang={language}", viewport=viewport)
+    kit.open_step(page, "data")
     kit.choose(page, "#data", repeated)
     kit.expect(page.locator("#finding-duplicates")).to_contain_text("30")
     kit.expect(page.locator("#finding-duplicates")).to_contain_text("71")
     kit.expect(page.locator("#finding-leakage")).to_be_visible()
-    kit.expect(page.locator("#step-data button").first).to_contain_text("2")
+    kit.expect(kit.part(page, "data")).to_contain_text(re.compile("problems: 2|发现问题：2"))
     kit.nothing_found(page, f"repeated-{language}")
     page.locator("#remedy-duplicates").click()
     kit.expect(page.locator("#finding-duplicates")).to_be_hidden()
@@ -72,7 +74,7 @@ def test_what_is_wrong_with_a_plan_is_seen_and_its_button_changes_the_form(
     kit.choose(page, "#data", few)
     kit.expect(page.locator("#finding-few_rows")).to_contain_text("5")
     page.locator("#remedy-few_rows").click()
-    kit.expect(page.locator("button[data-set]").first).to_be_focused()
+    kit.expect(page.locator("#data input").first).to_be_focused()
     kit.unfold(page, "#step-plan")
     kit.expect(page.locator("#finding-few_steps")).to_contain_text("10")
     kit.unfold(page, "#all-settings")
@@ -108,7 +110,7 @@ def test_what_is_wrong_with_a_run_stands_on_its_card_and_its_button_stops_or_pla
         wait_until(lambda: hot.run.asked() == "stop")
         hot.to(State.STOPPED, msg("run.stopped_kept", step=20))
     kit.expect(page.locator("#form-column")).to_be_visible()
-    kit.expect(page.locator("#step-train")).to_contain_text("too hot · 2")
+    kit.expect(kit.part(page, "train")).to_contain_text("too hot · 2")
     kit.expect(page.locator("#run-remedy")).to_contain_text("0.001")  # over now: it plans anew, and stops nothing
     kit.unfold(page, "#step-plan")
     kit.unfold(page, "#all-settings")
@@ -118,7 +120,7 @@ def test_what_is_wrong_with_a_run_stands_on_its_card_and_its_button_stops_or_pla
     kit.expect(page.locator("#details-finding")).to_contain_text("18")
     assert kit.violations(page) == [] and kit.overflow(page) <= 0
     page.locator("#details-remedy").click()
-    kit.expect(page.locator("#step-train")).to_contain_text("ten rows · 2")
+    kit.expect(kit.part(page, "train")).to_contain_text("ten rows · 2")
     kit.expect(page.locator("#setting-max_steps input")).to_have_value("20")
     watch.check()
     page.context.close()

@@ -87,8 +87,6 @@ def test_train_vote_correct_learn_from_it_and_let_both_runs_meet(
     kit.go_to_tab(page, w.t("page.train"))
     page.locator("#run-further").click()
     kit.expect(page.locator("#further-said")).to_contain_text(parent.name)
-    if not page.locator("#data").is_visible():
-        kit.unfold(page, "#step-data")
     kit.choose(page, "#data", corrections.id)
     settings_shown(page)
     page.locator("#setting-objective input").click()

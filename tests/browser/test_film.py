@@ -40,6 +40,8 @@ def test_the_strip_is_scrubbed_by_key_and_by_click_and_runs_nothing_of_what_was_
     page, watch = kit.open_page(chrome, app, viewport=kit.PHONE)
     film = "#live-film"
     scrubber = page.locator(f"{film} .fs-range")
+    kit.expect(page.locator(f"{film} .fs-answers li")).to_have_count(3, timeout=30_000)
+    kit.open_details(page.locator(f"{film} .fs-all"))
     kit.expect(scrubber).to_be_visible(timeout=30_000)
     kit.expect(page.locator(f"{film} .fs-frame")).to_have_count(3)
     kit.expect(page.locator(f"{film} .fs-at")).to_have_text("step 40")
@@ -73,6 +75,7 @@ def test_the_strip_is_scrubbed_by_key_and_by_click_and_runs_nothing_of_what_was_
 
     kit.go_to_tab(page, "Runs")
     page.locator("#runs-list label").first.click()
+    kit.open_details(page.locator("#details-film .fs-all"))
     kit.expect(page.locator("#details-film .fs-frame")).to_have_count(5, timeout=30_000)
     assert page.evaluate("window.ran") is None
     # Where nothing was answered: while the run is at work that is no verdict on it, and there is more to come.

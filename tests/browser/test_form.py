@@ -62,7 +62,8 @@ def setting(page: Page, name: str) -> Locator:
 
 
 def plan(page: Page) -> Locator:
-    return page.locator("#step-plan > button")
+    """All that the bar tells: of the plan, its rank and its steps."""
+    return page.locator("#start-summary")
 
 
 def edits(page: Page, count: int) -> None:
@@ -78,20 +79,27 @@ def option(page: Page, group: str, value: object) -> Locator:
     return page.locator(f"{group} input[value='{value}']")
 
 
+def is_chosen(page: Page, data: str) -> None:
+    """By its card, and by the form: the radio is in the page only while the step of the data is open."""
+    kit.expect(page.locator("button[data-set][aria-pressed=true]")).to_have_attribute("data-set", data)
+    kit.open_step(page, "data")
+    kit.expect(option(page, "#data", data)).to_be_checked()
+
+
 @held("look")
 def test_choices_of_the_first_second_stand(opened: Page) -> None:
     """Seen: "changed by you: 4" on a new page, and 16 rows a step for 5."""
     gate.wait(opened, "look")
-    option(opened, "#data", SHOP).click()
-    kit.expect(opened.locator("#step-goal")).to_be_visible()
-    option(opened, "#data", PIRATE).click()
+    kit.choose(opened, "#data", SHOP)
+    kit.choose(opened, "#data", PIRATE)
     kit.unfold(opened, "#step-plan")
     option(opened, "#rank", 16).click()
     gate.open(opened, "look")
     # the first look of this app
     kit.expect(plan(opened)).to_contain_text(re.compile("rank 16.*48 steps"), timeout=60_000)
-    kit.expect(option(opened, "#data", PIRATE)).to_be_checked()
     kit.expect(option(opened, "#rank", 16)).to_be_checked()
+    is_chosen(opened, PIRATE)
+    kit.open_step(opened, "plan")
     kit.unfold(opened, "#all-settings")
     kit.expect(setting(opened, "max_steps")).to_have_value("48")
     kit.expect(setting(opened, "gradient_accumulation_steps")).to_have_value("1")
@@ -99,11 +107,11 @@ def test_choices_of_the_first_second_stand(opened: Page) -> None:
 
 
 def test_two_choices_within_one_look_both_stand(opened: Page) -> None:
-    option(opened, "#data", PIRATE).click()
+    kit.choose(opened, "#data", PIRATE)
     kit.unfold(opened, "#step-plan")
     kit.expect(plan(opened)).to_contain_text(re.compile("rank 8.*48 steps"))
     gate.close(opened, "look")
-    option(opened, "#data", SHOP).click()
+    kit.choose(opened, "#data", SHOP)
     gate.wait(opened, "look")
     option(opened, "#rank", 32).click()  # the look that waits knows nothing of it
     gate.let_one(opened, "look")
@@ -122,7 +130,7 @@ def test_two_choices_within_one_look_both_stand(opened: Page) -> None:
 
 
 def test_what_counts_as_edited_is_what_a_person_typed_pasted_or_took_out_and_nothing_else(opened: Page) -> None:
-    option(opened, "#data", SHOP).click()
+    kit.choose(opened, "#data", SHOP)
     kit.unfold(opened, "#step-plan")
     kit.unfold(opened, "#all-settings")
     kit.expect(plan(opened)).to_contain_text("102 steps")
@@ -136,7 +144,7 @@ def a_number_that_is_being_typed_is_not_written_over(opened: Page) -> None:
     """Seen: a field that was emptied had the plan's number put before what was typed then."""
     rate = setting(opened, "learning_rate")
     gate.close(opened, "look")
-    option(opened, "#data", PIRATE).click()
+    kit.choose(opened, "#data", PIRATE)
     gate.wait(opened, "look")
     rate.fill("")
     gate.let_one(opened, "look")
@@ -203,40 +211,56 @@ def a_choice_by_keyboard_counts_as_one_by_mouse(opened: Page) -> None:
 def test_a_choice_before_the_page_has_arrived_is_looked_at_once(opened: Page) -> None:
     """Seen: the same look again, once the page's own call was answered; it stood at the gate in place of the one that
     was meant."""
-    option(opened, "#data", PIRATE).click()
+    kit.choose(opened, "#data", PIRATE)
     kit.expect(plan(opened)).to_contain_text("48 steps")
     gate.open(opened, "load")
     gate.answered(opened, "load")
-    option(opened, "#data", SHOP).click()
+    kit.choose(opened, "#data", SHOP)
     kit.expect(plan(opened)).to_contain_text("102 steps")
     assert opened.evaluate("gate.asked('look')") == 2
 
 
 def test_the_last_of_two_data_sets_brings_its_goal(opened: Page) -> None:
     gate.close(opened, "look")
-    option(opened, "#data", SHOP).click()
+    kit.choose(opened, "#data", SHOP)
     gate.wait(opened, "look")
-    option(opened, "#data", "sample:kettlewisp_facts").click()
+    kit.choose(opened, "#data", "sample:kettlewisp_facts")
     gate.open(opened, "look")
-    kit.expect(opened.locator("#step-goal > button")).to_contain_text("Question-and-answer")
-    kit.expect(option(opened, "#data", "sample:kettlewisp_facts")).to_be_checked()
-    kit.expect(opened.locator("#step-data > button")).to_contain_text("Kettlewisp", ignore_case=True)
+    kit.expect(kit.part(opened, "goal")).to_contain_text("Question-and-answer")
+    is_chosen(opened, "sample:kettlewisp_facts")
+    kit.expect(kit.part(opened, "data")).to_contain_text("Kettlewisp", ignore_case=True)
+
+
+def test_the_card_that_was_pressed_stays_marked_while_an_older_look_is_answered(opened: Page) -> None:
+    kit.expect(plan(opened)).to_contain_text("rank 8")
+    gate.close(opened, "look")
+    kit.choose(opened, "#data", SHOP)
+    gate.wait(opened, "look")
+    kit.choose(opened, "#data", PIRATE)
+    gate.let_one(opened, "look")
+    kit.expect(plan(opened)).to_contain_text("102 steps")  # its answer is here, and is of the other one
+    kit.expect(opened.locator("button[data-set][aria-pressed=true]")).to_have_attribute("data-set", PIRATE)
+    gate.open(opened, "look")
+    kit.expect(plan(opened)).to_contain_text("48 steps")
+    is_chosen(opened, PIRATE)
 
 
 def test_what_was_set_after_a_preset_was_chosen_stays_and_the_rest_is_filled(opened: Page) -> None:
-    option(opened, "#data", PIRATE).click()
+    kit.choose(opened, "#data", PIRATE)
     kit.unfold(opened, "#step-plan")
     kit.unfold(opened, "#all-settings")
     kit.expect(plan(opened)).to_contain_text("48 steps")
     gate.close(opened, "preset")
     choose_preset(opened)
     gate.wait(opened, "preset")
+    kit.open_step(opened, "plan")
     option(opened, "#rank", 16).click()
     kit.expect(plan(opened)).to_contain_text("rank 16")
     gate.open(opened, "preset")
+    kit.unfold(opened, "#all-settings")
     kit.expect(setting(opened, "seed")).to_have_value("7")
     kit.expect(option(opened, "#rank", 16)).to_be_checked()
-    kit.expect(opened.locator("#step-train > button")).to_contain_text("Mine")
+    kit.expect(kit.part(opened, "train")).to_contain_text("Mine")
     edits(opened, 2)
 
 
@@ -253,7 +277,7 @@ def test_an_answer_to_an_older_press_fills_nothing(opened: Page) -> None:
     gate.wait(opened, "look")  # the older answer is here, and has been taken or left
     gate.open(opened, "look")
     kit.expect(opened.locator("#fill-notice")).to_contain_text("the parent")
-    kit.expect(opened.locator("#step-train > button")).to_contain_text("the parent")
+    kit.expect(kit.part(opened, "train")).to_contain_text("the parent")
     kit.expect(opened.locator("#further-said")).to_contain_text("the parent")
     kit.expect(plan(opened)).to_contain_text("rank 8")
 
@@ -284,6 +308,7 @@ def test_a_preset_that_is_only_passed_by_is_not_taken_again(opened: Page) -> Non
     option(opened, "#rank", 4).click()
     kit.expect(plan(opened)).to_contain_text("rank 4")
     gate.close(opened, "preset")
+    kit.open_step(opened, "goal")
     opened.locator("#preset input").focus()
     opened.locator("#preset input").blur()
     kit.expect(plan(opened)).to_contain_text("rank 4")
@@ -299,11 +324,12 @@ def test_a_model_may_be_typed(opened: Page) -> None:
     kit.expect(opened.locator("#model-about")).to_contain_text("not a model name")
     box.fill("Qwen/Qwen3-8B")
     box.blur()
-    kit.expect(opened.locator("#step-model > button")).to_contain_text("Qwen3-8B")
+    kit.expect(kit.part(opened, "model")).to_contain_text("Qwen3-8B")
 
 
 def test_a_fold_that_was_just_opened_stays_open_when_the_plan_is_drawn_anew(opened: Page) -> None:
     """Seen under load: the plan was drawn anew between the click and the browser's word that the fold is open."""
+    kit.open_step(opened, "plan")
     kit.unfold(opened, "#plan-more")
     reasons = opened.locator("#plan-more .lg-plan details").first
     kit.expect(reasons).to_be_visible()
@@ -323,7 +349,7 @@ def test_a_fold_that_was_just_opened_stays_open_when_the_plan_is_drawn_anew(open
 
 
 def choose_preset(page: Page) -> None:
-    kit.unfold(page, "#step-goal")
+    kit.open_step(page, "goal")
     kit.unfold(page, "#start-from")
     page.locator("#preset input").click()
     page.get_by_role("option").filter(has_text="Mine").click()

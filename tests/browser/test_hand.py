@@ -19,17 +19,19 @@ pytestmark = pytest.mark.browser
 def test_arrow_keys_go_through_choices_and_change_a_number_by_its_own_step(chrome: Browser, app: kit.App) -> None:
     """Seen: arrows did nothing among datasets, and one press made 1 of a learning rate of 0.0003."""
     page, watch = kit.open_page(chrome, app)
-    kit.expect(page.locator("#start")).to_have_text("Choose a dataset in step 3 to start")
+    kit.open_step(page, "data")
     chosen = page.locator("#data input:checked")
-    page.locator("button[data-set]").first.focus()
-    for key, value in (("ArrowDown", "pirate_answers"), ("ArrowDown", "shop_messages"), ("ArrowUp", "pirate_answers")):
+    chosen.focus()
+    for key, value in (("ArrowDown", "shop_messages"), ("ArrowUp", "pirate_answers"), ("ArrowUp", "kettlewisp_facts")):
         page.keyboard.press(key)
         kit.expect(chosen).to_have_value(f"sample:{value}")
         kit.expect(chosen).to_be_focused()
+        card = page.locator(f"button[data-set='sample:{value}']")
+        kit.expect(card).to_have_attribute("aria-pressed", "true")
+    kit.unfold(page, "#step-plan")
     kit.expect(page.locator("#plan-card")).to_contain_text("optimizer steps")
     # seen: amber, on the way of every newcomer
     kit.expect(page.locator("#plan-card")).not_to_contain_text("estimates until")
-    kit.unfold(page, "#step-plan")
     kit.unfold(page, "#all-settings")
     rate = page.locator("#setting-learning_rate input")
     rate.fill("0.0003")
@@ -59,9 +61,9 @@ def test_beside_an_earlier_run_the_plan_stays_in_view_with_its_legend_and_the_br
     ended(Workspace.open(app.workspace), "the first one", 10)
     page, watch = kit.open_page(chrome, app, color_scheme="dark")
     kit.expect(page.locator("#run-card")).to_contain_text("the first one")
-    kit.expect(page.locator("#plan-card .lg-mem-legend")).to_be_visible()
     assert page.evaluate("getComputedStyle(document.documentElement).colorScheme") == "dark"
     kit.unfold(page, "#step-plan")
+    kit.expect(page.locator("#plan-card .lg-mem-legend")).to_be_visible()
     kit.unfold(page, "#all-settings")
     kit.choose(page, "#data", "sample:pirate_answers")
     page.locator("#setting-learning_rate input").fill("0.05")

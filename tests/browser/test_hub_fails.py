@@ -193,12 +193,11 @@ def what_is_not_given(person: Wanting, hub: FakeHub) -> None:
     hub.gated = True
     person.want(GOOD)
     person.is_told(GOOD, "hub.gated")
-    tabs = person.page.get_by_role("tab")
-    tabs.last.click()
+    person.page.locator("a[data-page=settings]").click()
     person.page.locator("#hub-token input").fill("hf_without_the_right")
     person.page.locator("#hub-token-give").click()
     kit.expect(person.page.locator("#hub-token-forget")).to_be_visible()
-    tabs.nth(0).click()
+    person.page.locator("a[data-page=train]").click()
     person.row(GOOD).locator("button[data-act=retry]").click()
     person.is_told(GOOD, "hub.gated_token")
     hub.gated = False
@@ -281,7 +280,7 @@ def a_run_keeps_its_model(workspace: Workspace, person: Wanting) -> None:
     recipe = {"name": "keeps it", "model": {"id": GOOD}, "data": {"source": "sample:pirate_answers"}}
     run = Runs(workspace).create(Recipe.parse(recipe), "test")
     run.write_status(Status(state=State.PAUSED, since=time.time()))
-    person.page.get_by_role("tab").last.click()
+    person.page.locator("a[data-page=models]").click()
     row = person.page.locator("#disk-list li", has_text=GOOD)
     kit.expect(row).to_contain_text("keeps it")
     kit.expect(row.locator("button")).to_have_count(0)

@@ -58,7 +58,7 @@ def test_from_a_sample_set_to_a_tuned_model_answering_beside_its_base(app: App, 
     with browser() as chrome:
         page, watch = open_page(chrome, app)
         choose(page, "#data", "sample:pirate_answers")
-        expect(page.locator("#data-report")).to_contain_text("68")
+        expect(kit.part(page, "data")).to_contain_text("68")
         unfold(page, "#step-plan")
         expect(page.locator("#plan-card")).to_contain_text("48 optimizer steps")
         unfold(page, "#all-settings")
@@ -134,8 +134,6 @@ def test_stop_pause_reload_and_chat_give_the_device_to_each_other(app: App, full
 
         go_to_tab(page, "Train")
         choose(page, "#data", "sample:pirate_answers")
-        unfold(page, "#step-plan")
-        unfold(page, "#all-settings")
         learned_and_cut_tokens_are_marked_and_zero_learned_is_refused(page)
         fill(page, "max_steps", "5000")
         fill(page, "sample_seconds", "0")
@@ -174,21 +172,30 @@ def test_stop_pause_reload_and_chat_give_the_device_to_each_other(app: App, full
 
 def learned_and_cut_tokens_are_marked_and_zero_learned_is_refused(page: Page) -> None:
     marked, counters = page.locator("#learned-row mark.lg-learned"), page.locator("#learned-counters")
+    kit.open_step(page, "data")
     kit.expect(marked.first).to_contain_text("Arr, matey! Rome be the capital of Italy")
     kit.expect(counters).to_contain_text("42.4 %")
     page.locator("#row-after").click()
     kit.expect(page.locator("#learned-row")).to_contain_text("2 of 68")
+    kit.open_step(page, "plan")
+    unfold(page, "#all-settings")
     kit.expect(page.locator("#setting-max_length input")).to_have_value("128")
     fill(page, "max_length", "50")
+    kit.open_step(page, "data")
     kit.expect(page.locator("#learned-row .lg-cut").first).to_be_visible()
+    kit.open_step(page, "plan")
     fill(page, "max_length", "16")
+    kit.open_step(page, "data")
     kit.expect(counters).to_contain_text("68")
     page.locator("#start").click()
     kit.expect(page.locator("#start-notice")).to_contain_text(
         "None of the 68 rows has anything to train on within the first 16 tokens"
     )
+    kit.open_step(page, "plan")
     fill(page, "max_length", "128")
+    kit.open_step(page, "data")
     kit.expect(counters).to_contain_text("42.4 %")
+    kit.open_step(page, "plan")
 
 
 @pytest.mark.full

@@ -70,6 +70,11 @@ def pick(page: Page, dropdown: str, option: str) -> None:
     page.get_by_role("option", name=option).first.click()
 
 
+def cards(page: Page) -> list[str]:
+    """The datasets that the page offers."""
+    return page.locator("#start-cards button").evaluate_all("all => all.map(each => each.dataset.set)")
+
+
 def start_two_steps(page: Page, app: kit.App) -> Any:
     """What the recipe of the run that came of it says of its data."""
     kit.unfold(page, "#step-plan")
@@ -97,6 +102,7 @@ def test_a_chat_is_learned_in_the_voice_that_is_chosen(chrome: Browser, app: kit
     kit.nothing_found(page, "chat-choices")
     data = start_two_steps(page, app)
     assert (data.voice, data.gap_hours, data.pseudonyms) == ("Maria Lopez", 0.5, True)
+    kit.open_step(page, "data")
     pick(page, "#chat-voice", "Finn")
     kit.expect(page.locator("#data-report")).to_contain_text("answer as Finn")
     recipe = Runs(Workspace.open(app.workspace)).list()[0].path / "recipe.yaml"
@@ -118,7 +124,7 @@ def test_a_file_that_is_being_read_is_cancelled_and_nothing_is_left_of_it(
     page, watch = opened(chrome, app)
     kit.choose(page, "#data", "sample:pirate_answers")
     before = (
-        page.locator("button[data-set]").all_inner_texts(),
+        cards(page),
         sorted(app.workspace.joinpath("datasets").glob("[!.]*")),
     )
     at_rest = readers(app)
@@ -133,7 +139,7 @@ def test_a_file_that_is_being_read_is_cancelled_and_nothing_is_left_of_it(
         "data-set", "sample:pirate_answers"
     )
     assert before == (
-        page.locator("button[data-set]").all_inner_texts(),
+        cards(page),
         sorted(app.workspace.joinpath("datasets").glob("[!.]*")),
     )
     wait_until(lambda: readers(app) == at_rest)

@@ -33,13 +33,13 @@ WORDS = {
     "en": {
         "ask": "small japanese that calls tools for 8 GB", "understood": "speaks Japanese",
         "needs": r"LoRA \d+\.\d GiB, QLoRA \d+\.\d GiB",
-        "busy": "limiting requests", "other": "is not the file that the Hub named", "settings": "Settings",
+        "busy": "limiting requests", "other": "is not the file that the Hub named", "models": "Models",
         "train": "Train", "steps": "2 optimizer steps", "tokens": "tokens", "free": "freed", "incomplete": "incomplete",
     },
     "zh": {
         "ask": "日语小模型 能调用工具 8 GB 显卡", "understood": "会日语",
         "needs": r"LoRA \d+\.\d GiB，QLoRA \d+\.\d GiB",
-        "busy": "请求过多", "other": "不是 Hub 所说的那个文件", "settings": "设置",
+        "busy": "请求过多", "other": "不是 Hub 所说的那个文件", "models": "模型",
         "train": "训练", "steps": "2 个优化步", "tokens": "词元", "free": "释放", "incomplete": "不完整",
     },
 }  # fmt: skip
@@ -77,7 +77,7 @@ def test_a_model_is_found_downloaded_trained_asked_and_deleted(
         page, watch = kit.open_page(chrome, app, f"/?lang={language}", viewport=viewport)
         kit.expect(page.locator("#downloads-list button[data-act=resume]")).to_be_visible()  # paused stays paused
         other, also = kit.open_page(chrome, app, f"/?lang={language}")  # which nobody touches from here on
-        kit.go_to_tab(other, words["settings"])
+        kit.go_to_tab(other, words["models"])
         listed = other.locator("#disk-list li", has_text=MODEL)
         kit.expect(listed).to_contain_text(words["incomplete"])
         asked, _ = len(hub.requests), hub.release.set()
@@ -184,10 +184,10 @@ def ask(page: Page, words: dict[str, str]) -> None:
 
 def delete(page: Page, words: dict[str, str]) -> None:
     page.on("dialog", lambda dialog: dialog.accept())
-    kit.go_to_tab(page, words["settings"])
+    kit.go_to_tab(page, words["models"])
     row = page.locator("#disk-list li", has_text=MODEL)
     kit.expect(row).to_be_visible(timeout=60_000)
-    kit.nothing_found(page, f"disk-{words['settings']}")
+    kit.nothing_found(page, f"disk-{words['models']}")
     row.locator("button").click()
     kit.expect(page.locator("#disk-notice")).to_contain_text(words["free"])
     kit.expect(row).to_have_count(0)

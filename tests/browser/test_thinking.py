@@ -50,6 +50,7 @@ def test_thinking_and_tool_calls_are_seen_trained_and_asked_for(chrome: Browser,
     kit.unfold(page, "#step-model")
     page.locator("#model input").fill("library:thinker")
     page.locator("#model input").press("Enter")
+    kit.open_step(page, "data")
     row = page.locator("#learned-row .lg-row-text")
     kit.expect(row.locator("mark.lg-call")).to_contain_text("<function=get_weather>")
     kit.expect(row.locator("mark.lg-call")).to_be_visible()

@@ -46,10 +46,12 @@ def test_a_newcomer_gets_to_a_run_with_next_and_start_alone(
     workspace = Workspace.open(app.workspace)
     page, watch = kit.open_page(chrome, app, f"/?lang={language}", viewport=viewport)
     kit.expect(page.locator("#header-hardware")).to_contain_text("RTX 4060" if card else "CPU")
-    plan = page.locator("#plan-card")
-    kit.expect(plan).to_contain_text({"en": "LoRA, rank 8", "zh": "LoRA，秩 8"}[language])  # before anything is chosen
-    kit.expect(page.locator("#goal")).to_be_hidden()  # has its answer, and is a line
-    kit.expect(page.locator("#next-data")).to_contain_text({"en": "Pirate answers", "zh": "海盗"}[language])
+    bar, plan = page.locator("#start-summary"), page.locator("#plan-card")
+    kit.expect(bar).to_contain_text({"en": "LoRA, rank 8", "zh": "LoRA，秩 8"}[language])  # before anything is chosen
+    kit.expect(bar).to_contain_text({"en": "Pirate answers", "zh": "海盗"}[language])
+    kit.expect(page.locator("#goal")).to_be_hidden()  # has its answer, and is a part of the bar
+    kit.open_step(page, "data")
+    kit.expect(page.locator("#learned")).to_be_visible()
     page.locator("#next-data").click()
     kit.expect(plan).to_contain_text(re.compile("48 (optimizer steps|个优化步)"))
     kit.expect(plan).to_contain_text("RTX 4060" if card else {"en": "no GPU is used", "zh": "不使用显卡"}[language])
@@ -62,7 +64,7 @@ def test_a_newcomer_gets_to_a_run_with_next_and_start_alone(
     kit.expect(page.locator("#run-name")).to_be_visible()
     kit.expect(page.locator("#start")).to_have_text(START[language])
     with kit.made_by_start(page, workspace) as run:
-        kit.expect(page.locator("#frozen")).to_contain_text(run.name)
+        kit.expect(page.locator("#run-card")).to_contain_text(run.name)
     recipe, facts = run.recipe(), run.facts()
     assert (recipe.goal, recipe.data.source, recipe.train.max_steps) == ("style", "sample:pirate_answers", 48)
     assert recipe.train.optim == "adamw_torch"  # on the card too: its states are a trifle
@@ -82,11 +84,9 @@ def test_somebody_who_comes_back_needs_two_actions(
     kit.expect(page.locator("#run-card")).to_contain_text("the first one")
     kit.expect(page.locator("#goal")).to_be_hidden()
     kit.choose(page, "#data", "sample:shop_messages")
-    kit.expect(page.locator("#step-goal > button")).to_contain_text(
-        {"en": "Text classification", "zh": "分类"}[language]
-    )
+    kit.expect(kit.part(page, "goal")).to_contain_text({"en": "Text classification", "zh": "分类"}[language])
     with kit.made_by_start(page, workspace) as run:
-        kit.expect(page.locator("#frozen")).to_contain_text(run.name)
+        kit.expect(page.locator("#run-card")).to_contain_text(run.name)
     assert run.recipe().goal == "classification" and run.recipe().data.source == "sample:shop_messages"
     watch.check()
     page.context.close()
@@ -95,20 +95,23 @@ def test_somebody_who_comes_back_needs_two_actions(
 @pytest.mark.gate
 def test_the_whole_way_to_a_run_goes_by_keyboard(chrome: Browser, app: kit.App, workspace: Workspace):
     page, watch = kit.open_page(chrome, app)
-    kit.expect(page.locator("#plan-card")).to_contain_text("fits")
-    passed = tab_to(page, "step-goal")
+    kit.expect(page.locator("#start-summary")).to_contain_text("fits")
+    passed = tab_to(page, "#start-summary [data-step=goal]")
     page.keyboard.press("Enter")
     kit.expect(page.locator("#goal")).to_be_visible()
     for step, following in (("goal", "model"), ("model", "data"), ("data", "plan"), ("plan", "train")):
-        passed += tab_to(page, f"next-{step}")
+        passed += tab_to(page, f"#next-{step}")
         page.keyboard.press("Enter")
         kit.expect(page.locator(f"#step-{following} > button")).to_be_focused()  # not back at the top of the page
-    kit.expect(page.locator("#step-plan > button")).to_contain_text(re.compile("LoRA.*rank 8.*48 steps"))
-    passed += tab_to(page, "start")
-    assert {"goal", "model", "data", "file", "plan-for", "method", "rank", "run-name"} <= set(passed)
+    kit.expect(page.locator("#start-summary")).to_contain_text(re.compile("LoRA.*rank 8.*48 steps"))
+    passed += tab_to(page, "#run-name")
+    passed += tab_to(page, "#start", "Shift+Tab")
+    assert {"rail", "start-cards", "goal", "model", "data", "file", "plan-for", "method", "rank", "run-name"} <= set(
+        passed
+    )
     kit.expect(page.locator("#start")).to_have_text(START["en"])
     with kit.made_by_start(page, workspace) as run:
-        kit.expect(page.locator("#frozen")).to_contain_text(run.name)
+        kit.expect(page.locator("#run-card")).to_contain_text(run.name)
     recipe = run.recipe()
     assert (recipe.goal, recipe.data.source, recipe.train.max_steps) == ("style", "sample:pirate_answers", 48)
     assert run.facts().advice["budget"]["kind"] == "cpu"
@@ -116,20 +119,22 @@ def test_the_whole_way_to_a_run_goes_by_keyboard(chrome: Browser, app: kit.App, 
     page.context.close()
 
 
-def tab_to(page: Page, wanted: str) -> list[str]:
-    """Press Tab until the element with that id has the focus; the ids of what it is inside of, all along the way."""
+def tab_to(page: Page, wanted: str, key: str = "Tab") -> list[str]:
+    """Press key until the element wanted, or something in it, has the focus; the ids of all that had it on the way,
+    and of what is around them."""
     passed: list[str] = []
     for _ in range(60):
-        page.keyboard.press("Tab")
-        around = page.evaluate(
-            "() => { const ids = []; for (let at = document.activeElement; at; at = at.parentElement) if (at.id) "
+        page.keyboard.press(key)
+        around, is_there = page.evaluate(
+            "wanted => { const ids = []; for (let at = document.activeElement; at; at = at.parentElement) if (at.id) "
             "ids.push(at.id);"
-            " return ids; }"
+            " return [ids, document.activeElement.closest(wanted) !== null]; }",
+            wanted,
         )
         passed += around
-        if wanted in around:
+        if is_there:
             return passed
-    raise AssertionError(f"#{wanted} is not reached with Tab; passed {passed}")
+    raise AssertionError(f"{wanted} is not reached with {key}; passed {passed}")
 
 
 @pytest.mark.parametrize(
@@ -140,16 +145,22 @@ def test_every_step_is_accessible_and_a_plan_for_another_card_is_only_a_plan(
 ):
     page, watch = kit.open_page(chrome, app, f"/?lang={language}", viewport=viewport)
     kit.choose(page, "#data", "sample:pirate_answers")
-    # while what it starts is further down than the window is high
-    kit.expect(page.locator("#start")).to_be_in_viewport()
-    for step in ("goal", "model", "plan", "train"):
-        kit.unfold(page, f"#step-{step}")
-    for fold in ("#start-from", "#all-settings", "#save-preset", "#plan-more"):
-        kit.unfold(page, fold)
+    kit.unfold(page, "#step-goal")
+    kit.unfold(page, "#start-from")
     against = page.locator("#goal label:has([value='code_math'])")
     kit.expect(against).to_be_hidden()
     page.locator("#goal-against summary").click()
     kit.expect(against).to_be_visible()
+    kit.nothing_found(page)
+    for step in ("model", "data", "train"):
+        kit.unfold(page, f"#step-{step}")
+        kit.nothing_found(page)
+    kit.unfold(page, "#step-plan")
+    for fold in ("#all-settings", "#save-preset", "#plan-more"):
+        kit.unfold(page, fold)
+    # while what it starts is further up than the window is high
+    page.locator("#save-preset").scroll_into_view_if_needed()
+    kit.expect(page.locator("#start")).to_be_in_viewport(ratio=1)
     page.locator("#plan-for input").click()
     page.get_by_role("option").filter(has_text="12 GB").click()
     kit.expect(page.locator("#start")).to_contain_text({"en": "another GPU", "zh": "另一张显卡"}[language])
@@ -202,6 +213,8 @@ def test_settings_are_found_by_a_word_edited_and_given_back(chrome: Browser, app
     rows = [{"prompt": f"What is {i}?", "chosen": f"It is {i}.", "rejected": "No idea."} for i in range(30)]
     (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
     page.locator("#file input[type=file]").set_input_files(tmp_path / "pairs.jsonl")
+    kit.expect(page.locator("#data-report")).to_contain_text("30 of 30")
+    settings_again(page)
     kit.expect(of_pairs["objective"].locator("input")).to_have_value("SFT: learn the answers")
     kit.expect(of_pairs["beta"]).to_be_hidden()
     of_pairs["objective"].locator("input").click()
@@ -215,6 +228,7 @@ def test_settings_are_found_by_a_word_edited_and_given_back(chrome: Browser, app
     (tmp_path / "rated.jsonl").write_text("\n".join(map(json.dumps, rated)), "utf-8")
     page.locator("#file input[type=file]").set_input_files(tmp_path / "rated.jsonl")
     kit.expect(page.locator("#data-report")).to_contain_text("33")
+    settings_again(page)
     of_pairs["objective"].locator("input").click()
     page.get_by_role("option").filter(has_text="KTO").click()
     for weight in ("desirable_weight", "undesirable_weight"):
@@ -224,6 +238,13 @@ def test_settings_are_found_by_a_word_edited_and_given_back(chrome: Browser, app
     kit.expect(page.locator("#plan-card")).to_contain_text("Only 33 answers marked good or bad")
     watch.check()
     page.context.close()
+
+
+def settings_again(page: Page) -> None:
+    """A dropped file opens the step of the data; the one that was open before is folded up, with what is in it."""
+    kit.open_step(page, "plan")
+    if not page.locator("#setting-objective").is_visible():
+        kit.unfold(page, "#all-settings")
 
 
 def test_a_card_that_dies_while_watched_is_said_and_nothing_breaks(chrome: Browser, card_app: kit.App, cards: Path):
@@ -246,7 +267,7 @@ def test_presets_and_data_sets_of_ones_own_are_kept_and_deleted(
     page.on("dialog", lambda dialog: dialog.accept())
     (tmp_path / "mine.jsonl").write_text('{"question": "Who?", "answer": "Me."}\n', "utf-8")
     page.locator("#file input[type=file]").set_input_files(tmp_path / "mine.jsonl")
-    kit.expect(page.locator("#step-data > button")).to_contain_text("mine · 1 row")
+    kit.expect(kit.part(page, "data")).to_contain_text(re.compile("mine.*1 row"))
     kit.unfold(page, "#step-plan")
     kit.unfold(page, "#save-preset")
     page.locator("#preset-name input, #preset-name textarea").first.fill("我的设置")

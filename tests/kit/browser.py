@@ -16,18 +16,20 @@ Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
   run doctor    in the form #finding-<id> with #remedy-<id> (data: few_rows, duplicates, leakage, near_leakage; plan:
                 few_steps, hot_plan), #data-left-out;
                 of a run #run-finding with #run-remedy, #details-finding with #details-remedy
-  pages         nav.lg-rail a[data-page]; panels #tab-train #tab-chat
+  pages         nav.lg-rail a[data-page], the open one with aria-current; panels #tab-train #tab-chat
                 #tab-data #tab-runs #tab-settings
-  Train, form   #form-column (hidden while something trains); the steps #step-goal #step-model #step-data #step-plan
-                #step-train are
-                accordions whose first button tells their summary; what is folded is not in the page at all
+  Train, start  #form-column (hidden while something trains); #start-cards > button[data-set] (aria-pressed), #file
+                (input[type=file]), #import > #import-progress, #import-cancel; #file-notice, #start-links;
+                #start-bar > #start-summary > .lg-part[data-step=data|goal|model|plan|train] (aria-expanded), which tell
+                the whole plan, and #start; #start-notice
+  Train, steps  #step-goal #step-model #step-data #step-plan #step-train: accordions that the bar opens, one at a time
+                (unfold, open_step); what is folded is not in the page at all
                 goal: #goal (radio), #goal-against, #goal-about, #start-from > #preset, #recipe-file, #fill-notice,
                 #next-goal
                 model: #shelf-words, #shelf-fitting, #shelf-sell, #shelf-language, #shelf (li, button[data-model]),
                 #ask-hub, #hub-found,
                 #model, #model-about, #download-room, #download-model, #download-notice, #next-model
-                data: #data (radio, value = data set id), #file (input[type=file]), #import > #import-progress,
-                #import-cancel; #file-notice, #hub-set > #hub-set-words, #hub-set-ask, #hub-set-found
+                data: #data (radio, value = data set id), #hub-set > #hub-set-words, #hub-set-ask, #hub-set-found
                 (button[data-set]),
                 #hub-set-failure, #hub-set-one > #hub-set-part, #hub-set-head, #hub-set-said, #hub-set-columns >
                 #hub-set-question, #hub-set-answer; #hub-set-add, #hub-set-take; #hub-set-progress; #data-report,
@@ -39,17 +41,15 @@ Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
                 plan: #plan-for, #cards (checkboxes, of two cards and more), #cards-now, #method, #rank, #all-settings >
                 #settings-search, #setting-<name>, #reset-settings,
                 #save-preset > #preset-name, #preset-save, #preset-notice, #next-plan
-                train: #run-name; always there: #start, #start-notice, and beside the steps #plan-beside > #plan-card,
-                #plan-more
+                train: #run-name, #start-at; beside an open step #plan-beside > #plan-card, #plan-more
   downloads     below the form, while there are any: #downloads > #downloads-list (li, button[data-act]),
                 #downloads-notice
-  Train, run    #frozen (the run's own five steps, while it is at work), #run-card (name, state, phase, progress bar),
-                #run-notice,
-                #stop, #run-again, #run-open-chat, #live-chart, #run-settings-fold > #run-settings, #run-story-fold >
-                #run-story
+  Train, run    #run-notice, #run-box > #run-main, #run-side: #run-card (name, state, phase, progress bar,
+                .lg-figures), #stop, #run-again, #run-open-chat, #live-chart, #live-film (.fs-watch; .fs-all folds the
+                evaluations), #run-settings-fold > #run-settings, #run-story-fold > #run-story
   Settings      #disk-list (li, button[data-kept]), #disk-notice, #hardware, #places, #languages, #kept-preset,
                 #delete-preset, #kept-dataset, #delete-dataset, #settings-notice
-  Chat          #chat-target, #chat-checkpoint, #chat-precision, #chat-load, #chat-status, #chat-empty, #chat-columns,
+  Chat          #chat-target, #chat-checkpoint, #chat-status, #chat-empty > .lg-idea, #chat-columns,
                 #chat-base, #chat-tuned ([data-testid=bot], [data-testid=user]), #chat-base-note, #chat-tuned-note,
                 #chat-notice, #chat-message, #chat-send, #chat-stop, #chat-undo, #chat-regenerate, #chat-clear,
                 #chat-correct > #chat-correction-text,
@@ -59,7 +59,8 @@ Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
                 #chat-conversations-list,
                 #chat-conversations-said, #chat-conversation-name, #chat-conversation-rename, #chat-conversation-delete,
                 #chat-conversation-really,
-                #chat-settings (accordion), #chat-system, #chat-temperature, #chat-top-p, #chat-max-new-tokens,
+                #chat-settings (accordion) > #chat-precision, #chat-load,
+                #chat-system, #chat-temperature, #chat-top-p, #chat-max-new-tokens,
                 #chat-thinking (radio: trained, on, off; where the template knows it), #chat-seed, #chat-second-run,
                 #chat-second-strength; details.lg-thought, details.lg-call in an answer
                 blind: #duel-about, #duel-begin, #duel-contenders > #duel-first, #duel-second (each with -checkpoint,
@@ -363,7 +364,7 @@ def unfold(page: Page, fold: str) -> None:
     steps appear above it. Gradio draws its fields once more at the end of the opening: what is typed before is lost."""
     label = page.locator(f"{fold} button").first
     if fold.startswith("#step-"):  # its head is hidden while it is closed: the bar opens it
-        step = page.locator(f".lg-part[data-step={fold.removeprefix('#step-')}]")
+        step = part(page, fold.removeprefix("#step-"))
         expect(step).to_be_visible()
         was_open = step.get_attribute("aria-expanded") == "true"
         step.press("Enter")
@@ -375,6 +376,18 @@ def unfold(page: Page, fold: str) -> None:
     label.press("Enter")
     (expect(label).not_to_have_class if was_open else expect(label).to_have_class)(word)
     page.locator(fold).evaluate(STILL, 100)
+
+
+def part(page: Page, step: str) -> Locator:
+    """What the bar tells of a step, and opens it by. step: data, goal, model, plan or train."""
+    return page.locator(f".lg-part[data-step={step}]")
+
+
+def open_step(page: Page, step: str) -> None:
+    """Open a step of the form, unless it is the open one."""
+    expect(part(page, step)).to_be_visible()
+    if part(page, step).get_attribute("aria-expanded") != "true":
+        unfold(page, f"#step-{step}")
 
 
 def open_details(details: Locator) -> None:
@@ -396,11 +409,13 @@ def choose(page: Page, radio: str, value: str) -> None:
 
 
 @contextmanager
-def made_by_start(page: Page, workspace: Workspace) -> Iterator[RunFolder]:
-    """The run that Start makes: the device is held, so that it waits and trains nothing; it is stopped at the end."""
+def made_by_start(page: Page, workspace: Workspace, by_click: bool = False) -> Iterator[RunFolder]:
+    """The run that Start makes: the device is held, so that it waits and trains nothing; it is stopped at the end.
+    by_click: not by key, which waits for nothing that moves."""
     before = {run.id for run in Runs(workspace).list()}
     with lease.hold(workspace, msg("lease.somebody")):
-        page.locator("#start").press("Enter")
+        start = page.locator("#start")
+        start.click() if by_click else start.press("Enter")
         run = wait_until(lambda: next((run for run in Runs(workspace).list() if run.id not in before), None))
         assert isinstance(run, RunFolder)
         expect(page.locator("#form-column")).to_be_hidden()

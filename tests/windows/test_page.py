@@ -19,7 +19,7 @@ import pytest
 from core.runs.all import Runs
 from core.runs.states import State
 from core.workspace.folder import Workspace
-from tests.kit.browser import App, browser, open_page, unfold
+from tests.kit.browser import App, browser, open_page, part, unfold
 from tests.kit.ports import free_port
 from tests.kit.waits import wait_until
 from tests.windows.place import NAME
@@ -76,10 +76,9 @@ def test_from_start_to_chat(app: App) -> None:
 
     with browser() as chrome:
         page, watch = open_page(chrome, app)
-        page.get_by_role("radio", name=re.compile("Pirate")).check()
-        expect(page.locator("#data-report")).to_contain_text("68", timeout=LIMIT_MS)
+        expect(part(page, "data")).to_contain_text(re.compile("Pirate.*68"), timeout=LIMIT_MS)
         unfold(page, "#step-plan")
-        expect(page.locator("#plan-card")).to_contain_text("80 optimizer steps", timeout=LIMIT_MS)
+        expect(page.locator("#plan-card")).to_contain_text("48 optimizer steps", timeout=LIMIT_MS)
         unfold(page, "#all-settings")
         for setting, value in (("learning_rate", "0.003"), ("max_steps", "6"), ("sample_seconds", "0")):
             box = page.locator(f"#setting-{setting} input")

@@ -14,7 +14,8 @@
     const part = document.querySelector(selector);
     if (!isSeen(part)) return false;
     const top = part.getBoundingClientRect().top + scrollY;
-    scrollTo({ top: top < innerHeight / 3 ? 0 : top - 12 });
+    const above = parseFloat(getComputedStyle(document.documentElement).scrollPaddingTop);  // for the bar that stays in view
+    scrollTo({ top: top < innerHeight / 3 ? 0 : top - above });
     focus(part);
     return true;
   }, 600);
@@ -27,6 +28,12 @@
       const next = document.querySelector(pressed.id === "plan-next" ? "#form-column" : "#run-box");
       if (isSeen(pressed) || !isSeen(next)) return false;
       focus(next);
+      return true;
+    }, 600);
+    if (pressed?.id === "start") soon(() => {  // why nothing was started, where that is out of view
+      const why = document.querySelector("#start-notice");
+      if (!isSeen(why)) return false;
+      why.scrollIntoView({ block: "nearest" });
       return true;
     }, 600);
   });

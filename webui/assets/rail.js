@@ -27,12 +27,11 @@
       }
     }
   };
-  let isLooking = true;
-  new MutationObserver((changes) => {
-    if (isLooking && tabOf("train")) {
-      isLooking = false;
-      if (tabOf(named())) open(named());
-    }
-    if (changes.some((each) => each.attributeName === "aria-selected")) mark();
+  let hasArrived = false;
+  new MutationObserver(() => {
+    if (!tabOf("train")) return;
+    if (hasArrived) return mark();  // the links may be drawn after the page that the address names was opened
+    hasArrived = true;
+    open(named());
   }).observe(document.documentElement, { subtree: true, childList: true, attributeFilter: ["aria-selected"] });
 })();

@@ -10,7 +10,7 @@
     choose(data) { wanted = data; this.mark(data); return data; },
     chosen: () => wanted,
     mark(data) {
-      for (const card of document.querySelectorAll("button[data-set]")) {
+      for (const card of document.querySelectorAll("#start-cards button")) {
         card.ariaPressed = String(card.dataset.set === data);
       }
     },
@@ -25,6 +25,9 @@
   };
 
   document.addEventListener("click", (event) => {
+    // A step that a person closes by its head takes that along: the focus goes to the part of the bar that opens it.
+    const closed = event.isTrusted && STEPS.find((step) => head(step)?.contains(event.target));
+    if (closed) document.querySelector(`.lg-part[data-step=${closed}]`).focus();
     const pressed = event.target.closest?.("button[data-step]");
     if (!pressed) return;
     const { step, part } = pressed.dataset;
@@ -39,6 +42,6 @@
     }
   };
   new MutationObserver(tell).observe(document.documentElement, {
-    subtree: true, childList: true, attributeFilter: ["class"],
+    subtree: true, childList: true, attributeFilter: ["class", "aria-expanded"],  // the bar is drawn without the latter
   });
 })();

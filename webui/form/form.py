@@ -59,8 +59,11 @@ FORGET = "() => { if (confirm($sure)) { loraGarageForm.forget(); loraGarageForm.
 ACT = "(value) => loraGarageForm.act('$name', value, $is_setting, $is_typed)"
 LEFT = "(value) => loraGarageForm.left('$name', '$id', value, $is_setting)"
 TAKE = "(answer, ...now) => loraGarageForm.take($fields, answer, now)"
-# A sample set that a person chooses brings its goal; a goal, with Next, its sample set where none was chosen.
-FOLLOW = "(data, goal) => { loraGarageForm.touch('data'); return [$goals[data]?.[goal], $empty]; }"
+# A sample set that a person chooses brings its goal.
+FOLLOW = (
+    "(data, goal) => { loraGarageForm.touch('data'); loraGarageStart.mark(data); "
+    "return [$goals[data]?.[goal], $empty]; }"
+)
 TAKE_CARD = "(_, goal) => { const data = loraGarageStart.chosen(); return [data, ...($follow)(data, goal)]; }"
 CLOSE_AND_OPEN = "{__type__: 'update', open: false}, {__type__: 'update', open: true}"
 OPEN_NEXT = f"() => [{CLOSE_AND_OPEN}]"
@@ -215,7 +218,9 @@ class Wizard:
             [asked.click, self.again.tick], self.look(answer), self.inputs, self._drawn | {answer},
             js=SENT, **LAST, **QUIET,
         )  # fmt: skip
-        self._take(looked, answer, self._settings)
+        taken = self._take(looked, answer, self._settings)
+        # A look that began before the newest choice has drawn the cards with the one before.
+        taken.then(None, [self.data_step.data], None, js=MARK, **QUIET)
 
     def _wire_acts(self) -> None:
         """What a person does to a field, as the field itself tells it."""
@@ -236,7 +241,6 @@ class Wizard:
         cards, brought = self.start_view.cards, [data, goal, self.data_step.notice]
         taken = Template(TAKE_CARD).substitute(follow=follow)
         self.redraw_after(cards.select(None, [data, goal], brought, js=taken, **QUIET))
-        data.change(None, [data], None, js=MARK, **QUIET)
 
     def _wire_next(self, step: str, button: gr.Button) -> None:
         following = STEPS[STEPS.index(step) + 1]

@@ -73,7 +73,7 @@ class StartStep:
 
         def not_begun(why: Message | None, step: str | None = None) -> Taken:
             """step: the one that is meant, which opens."""
-            opened = {folds[step]: gr.update(open=True)} if step else {}
+            opened = {fold: gr.update(open=name == step) for name, fold in folds.items()} if step else {}
             return None, {self.notice: shown(notice(self.w.of(why))), **opened}
 
         def begun(given: Given) -> Taken:

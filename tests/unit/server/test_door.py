@@ -336,7 +336,7 @@ def test_a_person_comes_in_by_the_printed_address_or_by_the_key_alone(open_app: 
     with kit.browser() as chrome:
         page, watch = kit.open_page(chrome, open_app, f"/?lang=en&key={key}")
         page.locator("nav.lg-rail").get_by_role("link", name="Chat", exact=True).click()
-        page.locator("#chat-load").wait_for()
+        page.locator("#chat-message").wait_for()
         # the language's, not the door's
         assert key not in page.url and page.evaluate("document.cookie").count("lora_garage_") <= 1
         watch.check()
