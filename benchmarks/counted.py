@@ -169,7 +169,7 @@ def plain(config: dict[str, Any], setup: Setup) -> Tally:
         tuned = adapter.add(model, wanted, "counted", None).to(torch.bfloat16).train()
     tuned.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     tuned.enable_input_require_grads()
-    ids = torch.zeros(setup.micro_batch, setup.max_length, dtype=torch.int64, device=META)
+    ids = torch.zeros(setup.per_device_train_batch_size, setup.max_length, dtype=torch.int64, device=META)
     # What code asks of a tensor without data is answered as the dry run answers it.
     with (
         dry_run._as_on_a_card(),
@@ -211,7 +211,7 @@ class _Read:
             shape,
             setup.r,
             setup.tokens,
-            setup.micro_batch,
+            setup.per_device_train_batch_size,
             tally,
         )
         self.stream, self.mlp = self.values(shape.hidden_size), self.values(shape.active_width)
@@ -328,7 +328,11 @@ def main() -> None:
     shape, config = known.shape, known.config or known.shape.config()
     layers = shape.num_hidden_layers
     setup = Setup(
-        method="qlora", r=8, micro_batch=chosen.rows, max_length=chosen.tokens // chosen.rows, optim="adamw_torch"
+        method="qlora",
+        r=8,
+        per_device_train_batch_size=chosen.rows,
+        max_length=chosen.tokens // chosen.rows,
+        optim="adamw_torch",
     )
     some = setup.model_copy(update={"kept_layers": layers // 4})
     print(

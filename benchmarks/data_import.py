@@ -181,8 +181,8 @@ def a_run(folder: Path, model: Path | None) -> dict[str, Any]:
     tokenizer, examples = AsTheFirst(model), store_of(folder).rows("many").examples
     recipe = Recipe.parse({"data": {"source": "many"}})
     before = own_and_mapped()
-    train, _ = tokenize(examples, recipe, tokenizer, Silent(), folder)  # type: ignore[arg-type]
-    first = next(Schedule.of(recipe, lengths_of(train), packed=True, folder=folder).steps())
+    train, _ = tokenize(examples, recipe, tokenizer, Silent())  # type: ignore[arg-type]
+    first = next(Schedule.of(recipe, lengths_of(train), packed=True).steps())
     assert first and len(train[first[0][0]].input_ids)
     return {"rows": len(examples), "tokens": int(train.lengths.sum()), "before": before, "now": own_and_mapped()}
 

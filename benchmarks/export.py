@@ -142,7 +142,7 @@ class Round:
             for file in base.folder.glob("*.json"):
                 shutil.copyfile(file, folder / "merged" / file.name)
         kind = {"float16": "f16"}.get(base.dtype_name, "bf16")
-        stop = Tokenizer(adapter).template.stop if adapter else None
+        template = Tokenizer(adapter).template if adapter else None
         if adapter:
             self._take("bare", lambda: bare(tools, folder / "merged", kind, folder / "bare.gguf"))
         found: dict[str, Path] = {}
@@ -155,7 +155,7 @@ class Round:
             )  # fmt: skip
             order.work.mkdir(exist_ok=True)
             if quant == kind:
-                self._take("convert", lambda order=order: found.update(sixteen=make.convert(order, stop)))  # type: ignore[misc]
+                self._take("convert", lambda order=order: found.update(sixteen=make.convert(order, template)))  # type: ignore[misc]
             else:
                 self._take(quant, lambda order=order: found.update(made=make.quantise(order, found["sixteen"])[0]))  # type: ignore[misc]
                 self.kernel_s[quant] = kernels.seconds(found["made"])

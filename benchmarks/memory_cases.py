@@ -153,7 +153,11 @@ def _setup(row: Mapping[str, str]) -> OthersSetup:
         "accumulates": stack == "ours" and not by_others(row),
         "offloads": "activation offload" in row.get("notes", "") or _said(row, "offloads"),
     }
-    for field, column in (("r", "r"), ("micro_batch", "micro_batch_size"), ("max_length", "max_length")):
+    for field, column in (
+        ("r", "r"),
+        ("per_device_train_batch_size", "micro_batch_size"),
+        ("max_length", "max_length"),
+    ):
         if column in row:
             values[field] = _whole(row, column)
     try:

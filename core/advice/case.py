@@ -11,6 +11,7 @@ from core.advice.family import Family, family_of
 from core.advice.goals import Goal, goal_of
 from core.data.facts import DataFacts
 from core.data.labels import LongExamples
+from core.data.preview import Preview
 from core.data.repeats import Repeats, wanted
 from core.data.selection import choose
 from core.memory import arithmetic
@@ -32,33 +33,32 @@ RANKS = (4, 8, 16)
 SMALL_CLASS_BILLIONS = 6.0  # the 7B class begins here
 USUAL_RATE: float = Train.model_fields["learning_rate"].default
 
-# What is advised on, or reckoned with: its name in reasons and in JSON, and where it stands in a recipe. From use_dora
-# on it is the person's alone to decide, but costs memory.
-SETTINGS: dict[str, tuple[str, str]] = {
-    "method": ("adapter", "method"),
-    "r": ("adapter", "r"),
-    "lora_alpha": ("adapter", "lora_alpha"),
-    "target_modules": ("adapter", "target_modules"),
-    "max_length": ("data", "max_length"),
-    "micro_batch": ("train", "per_device_train_batch_size"),
-    "gradient_accumulation": ("train", "gradient_accumulation_steps"),
-    "learning_rate": ("train", "learning_rate"),
-    "num_train_epochs": ("train", "num_train_epochs"),
-    "max_steps": ("train", "max_steps"),
-    "gradient_checkpointing": ("train", "gradient_checkpointing"),
-    "optim": ("train", "optim"),
-    "offload_layers": ("train", "offload_layers"),
-    "use_dora": ("adapter", "use_dora"),
-    "lora_dropout": ("adapter", "lora_dropout"),
-    "load_in_8bit": ("adapter", "load_in_8bit"),
-    "target_parameters": ("adapter", "target_parameters"),
+# What is advised on, or reckoned with: the name of a field of a recipe, and its section. From use_dora on it is the
+# person's alone to decide, but costs memory.
+SETTINGS: dict[str, str] = {
+    "method": "adapter",
+    "r": "adapter",
+    "lora_alpha": "adapter",
+    "target_modules": "adapter",
+    "max_length": "data",
+    "per_device_train_batch_size": "train",
+    "gradient_accumulation_steps": "train",
+    "learning_rate": "train",
+    "num_train_epochs": "train",
+    "max_steps": "train",
+    "gradient_checkpointing": "train",
+    "optim": "train",
+    "offload_layers": "train",
+    "use_dora": "adapter",
+    "lora_dropout": "adapter",
+    "load_in_8bit": "adapter",
+    "target_parameters": "adapter",
 }
 
 
 def value_of(recipe: Recipe, name: str) -> Any:
     """By a name of SETTINGS."""
-    section, field = SETTINGS[name]
-    return getattr(getattr(recipe, section), field)
+    return getattr(getattr(recipe, SETTINGS[name]), name)
 
 
 def values_of(recipe: Recipe) -> dict[str, Any]:
@@ -67,16 +67,14 @@ def values_of(recipe: Recipe) -> dict[str, Any]:
 
 def is_set(recipe: Recipe, name: str) -> bool:
     """Whether somebody decided it: a field that was left out, or left empty, is a hole."""
-    section, field = SETTINGS[name]
-    return field in getattr(recipe, section).model_fields_set and value_of(recipe, name) is not None
+    return name in getattr(recipe, SETTINGS[name]).model_fields_set and value_of(recipe, name) is not None
 
 
 def with_settings(recipe: Recipe, **settings: Any) -> Recipe:
     """recipe with values by the names of SETTINGS. Unchecked: for what this room decides itself."""
     changes: dict[str, dict[str, Any]] = {}
     for name, value in settings.items():
-        section, field = SETTINGS[name]
-        changes.setdefault(section, {})[field] = value
+        changes.setdefault(SETTINGS[name], {})[name] = value
     return recipe.model_copy(
         update={key: getattr(recipe, key).model_copy(update=values) for key, values in changes.items()}
     )
@@ -175,6 +173,21 @@ class Grounds:
     examples: Callable[[int, LongExamples, int], int] | None = None
     repeats: Callable[[], Repeats | None] | None = None
     continues: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        budget: Budget,
+        shape: ModelShape | None,
+        preview: Preview | None,
+        corrections: Corrections | None,
+        continues: bool,
+    ) -> Grounds:
+        """The grounds with what a preview of the data tells."""
+        if preview is None:
+            return cls(budget, shape, None, corrections, continues=continues)
+        facts = preview.facts()
+        return cls(budget, shape, facts, corrections, preview.examples, lambda: preview.repeats, continues)
 
     def trained_rows(self, recipe: Recipe) -> int | None:
         """None where no row is left out for what it says, or that is not known."""

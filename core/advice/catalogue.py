@@ -49,4 +49,4 @@ def fit(shape: ModelShape, budget: Budget, method: Method) -> Fit:
 
 @lru_cache(maxsize=4)
 def _asked(method: Method) -> Recipe:
-    return with_settings(all_holes(), method=method, micro_batch=1, gradient_checkpointing=True)
+    return with_settings(all_holes(), method=method, per_device_train_batch_size=1, gradient_checkpointing=True)

@@ -10,10 +10,9 @@ from functools import lru_cache
 from typing import Any
 
 from core.advice.case import RANKS, USUAL_RATE, Case, Method, Verdict, value_of, with_settings
-from core.data import row_order
+from core.data import kept_apart, row_order
 from core.data.facts import DataFacts
-from core.data.many import kept_apart
-from core.memory import arithmetic, offloading
+from core.memory import arithmetic
 from core.memory.constants import memory_constants
 from core.memory.setup import Setup
 from core.messages import Message, msg
@@ -130,21 +129,28 @@ def effective_batch(case: Case) -> int:
     return 16 if rows is None or rows >= 1000 else 8 if rows >= 200 else 4
 
 
-def micro_batch(case: Case, draft: Recipe) -> tuple[int, Message]:
+def batch_size(case: Case, draft: Recipe) -> tuple[int, Message]:
     """4, 2 or 1, whichever fits; 8 only pads more. Of pairs 2 or 1, which are 4 examples: 4 pairs take the same time
     and more memory (docs/benchmarks.md). Rows of kto are 4 for another reason: its KL term is a mean over them. Of
     short rows that are packed on a
     card 16 or 8: launches, and the unpacking of 4-bit weights, are once a micro-batch; not where gradient checkpointing
     would be the price."""
+
+    def with_size(size: int) -> Recipe:
+        return with_settings(draft, per_device_train_batch_size=size)
+
+    def fits(size: int) -> tuple[int, Message]:
+        return size, msg("advise.batch_fits", value=size, **case.numbers(with_size(size)))
+
     more = OF_SHORT_ROWS if draft.data.packing and not draft.train.compares and not case.on_cpu else ()
     for many in more:
         short = many <= effective_batch(case) and many * draft.data.max_length <= TOKENS_AT_ONCE
-        if short and case.holds(with_settings(draft, micro_batch=many, gradient_checkpointing=False, r=RANKS[-1])):
-            return many, msg("advise.batch_fits", value=many, **case.numbers(with_settings(draft, micro_batch=many)))
+        if short and case.holds(with_settings(with_size(many), gradient_checkpointing=False, r=RANKS[-1])):
+            return fits(many)
     of_pairs = draft.train.compares and draft.train.objective != "kto"
     most = min(effective_batch(case), 2 if of_pairs else MICRO_BATCHES[0])
     useful = [size for size in MICRO_BATCHES if size <= most]
-    value = next((size for size in useful if case.holds(with_settings(draft, micro_batch=size))), 1)
+    value = next((size for size in useful if case.holds(with_size(size))), 1)
     if case.holds(draft) is None:
         return 1, msg("advise.batch_unknown")
     if (
@@ -154,10 +160,12 @@ def micro_batch(case: Case, draft: Recipe) -> tuple[int, Message]:
     ):
         return size, msg("advise.batch_offload", value=size)
     if value == useful[0]:
-        return value, msg("advise.batch_fits", value=value, **case.numbers(with_settings(draft, micro_batch=value)))
+        return fits(value)
     too_many = useful[useful.index(value) - 1]
     return value, msg(
-        "advise.batch_that_fits", more=too_many, **case.numbers(with_settings(draft, micro_batch=too_many))
+        "advise.batch_that_fits",
+        more=too_many,
+        **case.numbers(with_size(too_many)),
     )
 
 
@@ -330,12 +338,12 @@ def least_copied(case: Case, draft: Recipe, sizes: Sequence[int]) -> int | None:
     and has them copied less often. None where none fits."""
 
     def copied(size: int) -> float:
-        each = with_settings(draft, micro_batch=size)
+        each = with_settings(draft, per_device_train_batch_size=size)
         fewest = fewest_offloaded(case, each)
         if case.shape is None or fewest is None:
             return math.inf
         setup = Setup.of(with_settings(each, offload_layers=fewest), "card")
-        return offloading.bytes_a_batch(case.shape, setup) / size
+        return arithmetic.copied_bytes(case.shape, setup) / size
 
     best = min(sizes, key=copied)
     return best if copied(best) < math.inf else None
@@ -346,7 +354,7 @@ def fewest_offloaded(case: Case, draft: Recipe) -> int | None:
     if case.shape is None or case.on_cpu or case.budget.free_gib is None:
         return None
     correction = case.corrections.of(draft.adapter.method)
-    return offloading.fewest(
+    return arithmetic.fewest_offloaded(
         case.shape, Setup.of(draft, "card"), case.budget.free_gib, correction.factor if correction else 1.0
     )
 
@@ -355,15 +363,14 @@ def offload_facts(case: Case, draft: Recipe) -> dict[str, Any]:
     """For a sentence: layers, RAM and price of what draft offloads."""
     assert case.shape
     setup, most = Setup.of(draft, "card"), case.shape.num_hidden_layers
-    a_batch, speed = offloading.bytes_a_batch(case.shape, setup), memory_constants().bus.gb_per_s
-    price = {"gb": a_batch / 1e9, "speed": speed, "seconds": offloading.seconds(a_batch)}
+    a_batch, speed = arithmetic.copied_bytes(case.shape, setup), memory_constants().bus.gb_per_s
+    price = {"gb": a_batch / 1e9, "speed": speed, "seconds": arithmetic.copying_seconds(a_batch)}
+    needed, free = arithmetic.ram_to_offload_gib(case.shape, setup), case.budget.ram_gib
     if (whole := bus_seconds(case, draft)) is None:
         said = msg("advise.offload_price_a_batch", **price)
     else:
         said = msg("advise.offload_price", minutes=whole / 60, **price)
-    ram = msg("advise.offload_ram", needed=offloading.ram_gib(case.shape, setup), free=case.budget.ram_gib)
-    if case.budget.ram_gib is None:
-        ram = msg("advise.offload_ram_unknown", needed=offloading.ram_gib(case.shape, setup))
+    ram = msg("advise.offload_ram_unknown" if free is None else "advise.offload_ram", needed=needed, free=free)
     return {"layers": min(draft.train.offload_layers, most), "of": most, "ram": ram, "price": said}
 
 
@@ -374,7 +381,7 @@ def bus_seconds(case: Case, draft: Recipe) -> float | None:
     if case.shape is None or case.on_cpu or not draft.train.offload_layers or steps is None:
         return None
     batches = steps * draft.train.gradient_accumulation_steps
-    return offloading.seconds(batches * offloading.bytes_a_batch(case.shape, Setup.of(draft, "card")))
+    return arithmetic.copying_seconds(batches * arithmetic.copied_bytes(case.shape, Setup.of(draft, "card")))
 
 
 Decisions = Mapping[str, Callable[[Case, Recipe], tuple[Any, Message]]]
@@ -382,13 +389,13 @@ DECISIONS: Decisions = {
     "max_length": max_length,
     "target_modules": target_modules,
     "method": method,
-    "micro_batch": micro_batch,
+    "per_device_train_batch_size": batch_size,
     "r": rank,
     "optim": optimizer,
     "gradient_checkpointing": checkpointing,
     "lora_alpha": alpha,
     "num_train_epochs": epochs,
-    "gradient_accumulation": accumulation,
+    "gradient_accumulation_steps": accumulation,
     "learning_rate": learning_rate,
 }
 # Chosen by nobody but the person, for they cost memory or time; what they cost here is said. name: what it is where

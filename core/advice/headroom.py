@@ -27,9 +27,8 @@ RANKS_TRIED = (4, 8, 16, 32, 64, 128, 256)
 FARTHEST = 131_072  # tokens; no data set of a hobbyist asks for more, whatever a model can read
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
 KEPT = (
-    "method", "r", "target_modules", "max_length", "micro_batch", "gradient_checkpointing", "use_dora", "lora_dropout",
-    "load_in_8bit",
-    "target_parameters",
+    "method", "r", "target_modules", "max_length", "per_device_train_batch_size", "gradient_checkpointing",
+    "use_dora", "lora_dropout", "load_in_8bit", "target_parameters",
 )  # fmt: skip
 
 

@@ -6,11 +6,15 @@ only there); the advice; the recipe's own defaults.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from core.advice import recommend
 from core.advice.case import SETTINGS, Advice, Grounds, Reason, is_set, with_settings
+from core.data.reading.choices import Choices
 from core.data.sample_sets import sample_of
+from core.data.store import DatasetStore
 from core.messages import msg
 from core.recipe import USUAL_BETA, Recipe
 from core.runs import further
@@ -26,20 +30,41 @@ class Plan:
     recipe: Recipe
     advice: Advice
 
-    def facts(
-        self, data: TrainedOn, device: str | None, parent: RunFolder | None, seconds: float | None = None
-    ) -> RunFacts:
-        """The content of run.json before the run begins. device: where it is to train; parent: the run whose adapter it
-        trains further;
-        seconds: the predicted time."""
-        return RunFacts(
-            data=data,
-            advice=self.advice.as_json(),
-            wanted_device=device,
-            wanted_beside=dict(self.advice.budget.beside),
-            predicted_seconds=seconds,
-            parent=further.facts_of(parent).parent if parent else None,
-        )
+
+Begun = TypeVar("Begun")
+
+
+def submit(
+    made: Plan,
+    datasets: DatasetStore,
+    begin: Callable[[Recipe, RunFacts], Begun],
+    device: str | None,
+    parent: RunFolder | None = None,
+    seconds: float | None = None,
+) -> Begun:
+    """The run of a plan, as begin creates or queues it from its recipe and the first content of its run.json.
+
+    device: where it is to train (core/system/devices). parent: the run whose adapter it continues. seconds: the
+    predicted time. Raises DataError where the set cannot be read, and what begin raises.
+    """
+    recipe = made.recipe.model_copy(update={"data": datasets.pinned(made.recipe.data)})
+    info, data = datasets.get(recipe.data.source), recipe.data
+    report = datasets.report(info.id, data.format, Choices.of(data))
+    facts = RunFacts(
+        data=TrainedOn(
+            id=info.id,
+            name=info.id if info.origin == "sample" else info.name or info.id,
+            sha256=report.sha256,
+            rows=report.good_rows,
+            version=data.version or 0,
+        ),
+        advice=made.advice.as_json(),
+        wanted_device=device,
+        wanted_beside=dict(made.advice.budget.beside),
+        predicted_seconds=seconds,
+        parent=further.facts_of(parent).parent if parent else None,
+    )
+    return begin(recipe, facts)
 
 
 def make(recipe: Recipe, grounds: Grounds, data_name: str = "") -> Plan:
@@ -75,7 +100,7 @@ def with_sample(recipe: Recipe) -> tuple[Recipe, frozenset[str]]:
             left_out.pop("max_steps", None)  # the person counted in epochs
         if "r" in current.model_fields_set:
             left_out.pop("lora_alpha", None)  # it belonged to the sample's own rank
-        taken |= {short for short, place in SETTINGS.items() if place[0] == section and place[1] in left_out}
+        taken |= left_out.keys() & SETTINGS.keys()
         value[section] = current.model_copy(update=left_out)
     return recipe.model_copy(update=value), frozenset(taken)
 

@@ -31,6 +31,7 @@ from core.advice.decisions import (
     MICRO_BATCHES,
     PAIRS_RATE,
     Decisions,
+    batch_size,
     bus_seconds,
     costs,
     fewest_offloaded,
@@ -39,7 +40,6 @@ from core.advice.decisions import (
     least_copied,
     longest_that_holds,
     method,
-    micro_batch,
     offload_facts,
     offload_reason,
     offloaded_at_first,
@@ -49,10 +49,9 @@ from core.advice.decisions import (
     wanted_length,
 )
 from core.advice.warnings import warnings
-from core.memory.arithmetic import Estimate, sharded_weights
-from core.memory.offloading import ram_gib
+from core.memory.arithmetic import Estimate, ram_to_offload_gib, sharded_weights
 from core.memory.setup import Setup
-from core.messages import msg
+from core.messages import Message, msg
 from core.models.known import KnownModel, known_models
 from core.recipe import USUAL_BETA, Recipe
 
@@ -122,7 +121,7 @@ def _of_unequal(recipe: Recipe, filled: Recipe, verdict: Verdict, grounds: Groun
     return []
 
 
-_WITHOUT_MEMORY = ("lora_alpha", "num_train_epochs", "gradient_accumulation", "learning_rate")
+_WITHOUT_MEMORY = ("lora_alpha", "num_train_epochs", "gradient_accumulation_steps", "learning_rate")
 _OF_MEMORY = {name: decision for name, decision in DECISIONS.items() if name not in _WITHOUT_MEMORY}
 
 
@@ -135,39 +134,35 @@ def decide(case: Case, recipe: Recipe, decisions: Decisions = DECISIONS) -> tupl
         "method": "lora" if case.on_cpu else "qlora",
         "max_length": wanted_length(case),
         "optim": leanest_optimizer(case),
-        "micro_batch": 1,
+        "per_device_train_batch_size": 1,
         "gradient_checkpointing": True,
         "r": RANKS[0],
         "lora_alpha": 2 * RANKS[0],
     }
     draft = with_settings(recipe, **{name: value for name, value in cheapest.items() if name not in chosen})
     draft = with_settings(draft, offload_layers=offloaded_at_first(case, draft))
-    reasons = []
+    reasons: dict[str, Message] = {}
     for name, decision in decisions.items():
         if name == "gradient_checkpointing" and asked < 0 and draft.train.offload_layers:
             # what needs memory is decided
             draft = with_settings(draft, offload_layers=fewest_offloaded(case, draft) or draft.train.offload_layers)
         if name in chosen:
-            reasons.append(Reason(field=name, text=msg("advise.chosen")))
+            reasons[name] = msg("advise.chosen")
             continue
-        value, why = decision(case, draft)
+        value, reasons[name] = decision(case, draft)
         draft = with_settings(draft, **{name: value})
-        reasons.append(Reason(field=name, text=why))
-    if "micro_batch" not in chosen:  # its numbers once more: the rank came after it, and costs memory
-        value, why = micro_batch(case, draft)
+    if "per_device_train_batch_size" not in chosen:  # its numbers once more: the rank came after it, and costs memory
+        value, why = batch_size(case, draft)
         if value == draft.train.per_device_train_batch_size:
-            reasons = [
-                Reason(field="micro_batch", text=why) if reason.field == "micro_batch" else reason for reason in reasons
-            ]
+            reasons["per_device_train_batch_size"] = why
     if offloading := offload_reason(case, asked, draft):
-        reasons.append(Reason(field="offload_layers", text=offloading))
-    reasons += [Reason(field=name, text=text) for name, text in costs(case, draft).items()]
+        reasons["offload_layers"] = offloading
+    reasons |= costs(case, draft)
     if "max_steps" in chosen:
-        reasons.append(Reason(field="max_steps", text=msg("advise.chosen")))
+        reasons["max_steps"] = msg("advise.chosen")
     # What nobody decides (max_steps) is written out too: a filled recipe has no holes.
-    return with_settings(draft, **values_of(draft)), sorted(
-        reasons, key=lambda reason: list(SETTINGS).index(reason.field)
-    )
+    filled = with_settings(draft, **values_of(draft))
+    return filled, [Reason(field=name, text=reasons[name]) for name in SETTINGS if name in reasons]
 
 
 def _of_pairs(filled: Recipe) -> list[Reason]:
@@ -187,7 +182,7 @@ def alternatives(case: Case, draft: Recipe, verdict: Verdict) -> tuple[Alternati
     swapped = (
         with_settings(draft, method="qlora")
         if is_lora
-        else with_settings(draft, method="lora", micro_batch=1, offload_layers=0)
+        else with_settings(draft, method="lora", per_device_train_batch_size=1, offload_layers=0)
     )
     other = _alternative(case, swapped)
     if verdict != "does_not_fit":
@@ -202,7 +197,7 @@ def alternatives(case: Case, draft: Recipe, verdict: Verdict) -> tuple[Alternati
 
 def shorter(case: Case, draft: Recipe) -> Alternative | None:
     """A chosen max_length made shorter, with the cheapest method; never below what the data needs."""
-    cheapest = with_settings(draft, method="lora" if case.on_cpu else "qlora", micro_batch=1)
+    cheapest = with_settings(draft, method="lora" if case.on_cpu else "qlora", per_device_train_batch_size=1)
     length = longest_that_holds(case, cheapest, shortest_acceptable(case))
     return _alternative(case, with_settings(cheapest, max_length=length)) if length else None
 
@@ -223,9 +218,9 @@ def offloaded(case: Case, draft: Recipe) -> Recipe | None:
     sizes = [size for size in MICRO_BATCHES if an_update % size == 0]
     if (size := least_copied(case, cheapest, sizes)) is None:
         return None
-    way = with_settings(cheapest, micro_batch=size, gradient_accumulation=an_update // size)
+    way = with_settings(cheapest, per_device_train_batch_size=size, gradient_accumulation_steps=an_update // size)
     way = with_settings(way, offload_layers=fewest_offloaded(case, way))
-    if case.budget.ram_gib is not None and ram_gib(case.shape, Setup.of(way, "card")) > case.budget.ram_gib:
+    if case.budget.ram_gib is not None and ram_to_offload_gib(case.shape, Setup.of(way, "card")) > case.budget.ram_gib:
         return None
     return way
 
@@ -251,13 +246,13 @@ def with_equal_cards(case: Case, draft: Recipe) -> tuple[Case, Recipe] | None:
         method="qlora",
         load_in_8bit=False,
         gradient_checkpointing=True,
-        micro_batch=1,
-        gradient_accumulation=an_update,
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=an_update,
     )
     way = cheapest.model_copy(update={"train": cheapest.train.model_copy(update={"ranks": ranks, "fsdp": True})})
     free = budget.free_gib if train.ranks > 1 else budget.equal_free_gib
     of_each = replace(case, budget=budget.model_copy(update={"ranks": ranks, "free_gib": free}))
-    has_ram = budget.ram_gib is None or ram_gib(shape, Setup.of(way, "card")) <= budget.ram_gib
+    has_ram = budget.ram_gib is None or ram_to_offload_gib(shape, Setup.of(way, "card")) <= budget.ram_gib
     return (of_each, way) if has_ram and judge(of_each, way)[0] != "does_not_fit" else None
 
 
@@ -268,9 +263,8 @@ def in_parts(case: Case, draft: Recipe) -> Alternative | None:
     verdict, why = judge(of_each, way)
     setup, estimate, shape, free = Setup.of(way, "card"), of_each.estimate(way), of_each.shape, case.budget.ram_gib
     assert shape is not None
-    ram = msg("advise.offload_ram_unknown", needed=ram_gib(shape, setup))
-    if free is not None:
-        ram = msg("advise.offload_ram", needed=ram_gib(shape, setup), free=free)
+    needed = ram_to_offload_gib(shape, setup)
+    ram = msg("advise.offload_ram_unknown" if free is None else "advise.offload_ram", needed=needed, free=free)
     ranks = way.train.ranks
     facts = {
         "method": METHOD_NAMES["qlora"],
@@ -302,7 +296,7 @@ def smaller(case: Case, draft: Recipe) -> Alternative | None:
             draft,
             method="lora" if case.on_cpu else "qlora",
             target_modules="all-linear",
-            micro_batch=1,
+            per_device_train_batch_size=1,
             target_parameters="none",
             offload_layers=0,
         )

@@ -58,7 +58,7 @@ def fewer_at_once(case: Case, draft: Recipe) -> Way | None:
     for size in range(now - 1, 0, -1):
         if now % size == 0:
             accumulation = draft.train.gradient_accumulation_steps * now // size
-            less = with_settings(draft, micro_batch=size, gradient_accumulation=accumulation)
+            less = with_settings(draft, per_device_train_batch_size=size, gradient_accumulation_steps=accumulation)
             if case.holds(less):
                 return Way(less, _said(case, less, "would_fit.batch", size=size, accumulation=accumulation))
     return None
@@ -93,8 +93,8 @@ def everything(case: Case, draft: Recipe, lengths: Sequence[int]) -> Way | None:
     least = with_settings(
         draft,
         method=draft.adapter.method if case.on_cpu else "qlora",
-        micro_batch=1,
-        gradient_accumulation=draft.train.gradient_accumulation_steps * draft.train.per_device_train_batch_size,
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=draft.train.gradient_accumulation_steps * draft.train.per_device_train_batch_size,
         gradient_checkpointing=True,
     )
     if not case.holds(least):
@@ -131,7 +131,7 @@ def smaller_model(case: Case, draft: Recipe) -> Way | None:
     known = next(known for known in known_models() if known.id == other.model)
     needed = {"needed": other.on_card_gib, "free": case.budget.free_gib}
     return Way(
-        with_settings(draft, method=other.method, micro_batch=1),
+        with_settings(draft, method=other.method, per_device_train_batch_size=1),
         msg("would_fit.model", model=known.title, **needed),
         known.id,
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from core.advice.case import USUAL_RATE, Advice
 from core.advice.decisions import FEWEST_STEPS
 from core.advice.diagnosis import LISTED, Diagnosis, listed
-from core.data.many.kept_apart import SMALLEST_SPLIT
+from core.data.kept_apart import SMALLEST_SPLIT
 from core.data.repeats import Repeats
 from core.data.row_order import Schedule
 from core.data.selection import choose

@@ -54,13 +54,13 @@ class Stopped:
             remedies.measured_corrections(factor),
         )
         train = self.recipe.train
-        micro_batch = max(1, min(self.at_once, train.per_device_train_batch_size))
+        size = max(1, min(self.at_once, train.per_device_train_batch_size))
         now = with_settings(
             self.recipe,
             max_length=max(lengths),
-            micro_batch=micro_batch,
+            per_device_train_batch_size=size,
             gradient_checkpointing=setup.gradient_checkpointing,
-            gradient_accumulation=train.gradient_accumulation_steps * train.per_device_train_batch_size // micro_batch,
+            gradient_accumulation_steps=train.gradient_accumulation_steps * train.per_device_train_batch_size // size,
         )
         return [way.text for way in remedies.ways(case, now, lengths)]
 

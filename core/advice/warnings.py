@@ -56,7 +56,7 @@ def memory_warnings(case: Case, draft: Recipe, verdict: Verdict, others: tuple[A
         yield msg("advise.warn_nothing_fits", verdict=judge(case, draft)[1])
     if verdict == "does_not_fit" and case.data is not None:
         # A max_length that fits but is shorter than the data needs is never advised; the person is told of it.
-        length = longest_that_holds(case, with_settings(draft, micro_batch=1), LENGTH_STEP)
+        length = longest_that_holds(case, with_settings(draft, per_device_train_batch_size=1), LENGTH_STEP)
         if length and length < case.data.p99_length:
             yield msg("advise.warn_would_cut", value=length)
     largest = case.table.rows[-1].billions[1]

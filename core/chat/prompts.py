@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from core.data.formats import Example
-from core.data.many.kept_apart import rows_apart
+from core.data.kept_apart import rows_apart
 from core.data.reading.choices import Choices
 from core.data.row_order import mixed
 from core.data.store import DatasetStore

@@ -7,16 +7,14 @@ from typing import Annotated
 
 import typer
 
-from core.commands.data import dataset_id, dataset_store
-from core.commands.terminal import JsonOption, SettingsOption, WorkspaceOption, app, apply_settings, print_json, say
-from core.data.reading.choices import Choices
+from core.commands.data import dataset_store, with_data_here
+from core.commands.terminal import JsonOption, SettingsOption, WorkspaceOption, app, print_json, recipe_of, say
 from core.errors import RecipeError
 from core.messages import msg
-from core.recipe import Recipe, read_yaml
+from core.recipe import Recipe
 from core.runs import further
 from core.runs.all import Runs
 from core.runs.away import job, packed
-from core.runs.cards import recipe_card
 from core.runs.folder import RunFolder
 from core.workspace import writable
 from core.workspace.folder import Workspace
@@ -94,17 +92,11 @@ def unpack(file: Path, workspace: WorkspaceOption = None, as_json: JsonOption = 
 def _settled(space: Workspace, file: Path, settings: list[str], parent: RunFolder | None) -> Recipe:
     """With its data as an id of the store, in the version of now, and with what belongs to the run that it
     continues."""
-    value = recipe_card.recipe_in(read_yaml(file))
-    wanted = Recipe.parse(apply_settings(value, settings) if isinstance(value, dict) else value, where=file.name)
+    recipe = recipe_of(file, settings)
     if parent:
-        of_parent = further.check(parent)
-        further.require_alike(wanted, of_parent, parent.name)
-        named = {"name": wanted.name or further.next_name(parent.name)}
-        wanted = further.held_to(wanted, of_parent).model_copy(update=named)
-    store = dataset_store(space)
-    source = dataset_id(space, wanted.data.source, file.absolute().parent, Choices.of(wanted.data))
-    kept = store.settled(source, Choices.of(wanted.data)).said
-    return wanted.model_copy(update={"data": store.pinned(wanted.data.model_copy(update={"source": source, **kept}))})
+        recipe = further.child_of(recipe, parent)
+    recipe = with_data_here(space, recipe, file.absolute().parent)
+    return recipe.model_copy(update={"data": dataset_store(space).pinned(recipe.data)})
 
 
 def _megabytes(file: Path) -> float:

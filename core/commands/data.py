@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import islice
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,7 +17,8 @@ from core.data.reading.choices import NOTHING_SAID, Choices
 from core.data.reading.rows import SUFFIXES
 from core.data.reading.sniff import probe
 from core.data.sets import gathered
-from core.data.sets.inspection import DataReport, examples_of, inspect_file
+from core.data.sets.inspection import DataReport, inspect_file
+from core.data.sets.rows import example_of
 from core.data.shapes.known import COLUMNS
 from core.data.shapes.roles import parse
 from core.data.store import DatasetStore
@@ -27,7 +28,7 @@ from core.hub.sets.name import SetName
 from core.messages import Message, msg, terminal_language
 from core.models.library import Models
 from core.presets import PRESETS
-from core.recipe import Data
+from core.recipe import Data, Recipe
 from core.workspace.folder import Workspace, expand
 
 SHOWN = 3  # rows that JSON shows as they are learned
@@ -57,6 +58,13 @@ def dataset_id(space: Workspace, source: str, relative_to: Path, choices: Choice
             raise DataError("hub_set.not_here", name=source) from None
         return found.id
     return source
+
+
+def with_data_here(space: Workspace, recipe: Recipe, relative_to: Path) -> Recipe:
+    """recipe with its data set as an id of the store. Raises DataError as `dataset_id`."""
+    data = recipe.data
+    source = dataset_id(space, data.source, relative_to, Choices.of(data))
+    return recipe.model_copy(update={"data": data.model_copy(update={"source": source})})
 
 
 @app.command()
@@ -99,8 +107,12 @@ def inspect(
     store = dataset_store(space)
     if not path.is_file() and not (path.is_dir() and not store.knows(data)):
         path, choices = store.path(data), store.choices(data, choices)
+    kept: list[tuple[int, str]] = []
+    most = sys.maxsize if model is not None else SHOWN
     try:
-        report = inspect_file(path, choices=choices)
+        report = inspect_file(
+            path, choices=choices, keep=lambda read: kept.extend(read.good() if len(kept) < most else ())
+        )
     except DataError as error:
         if as_json and error.message.key == "data.unknown_format":
             # what a person can still say, and the exit of an error
@@ -109,12 +121,10 @@ def inspect(
             found = _asked_of_header(probe(path, choices=choices).header, choices)
             print_json(in_words({"file": str(path), "good_rows": 0, "questions": [asked, *found]}))
         raise
-    first = (
-        [example for _, example in islice(examples_of(path, choices=choices), SHOWN)]
-        if as_json and report.good_rows
-        else []
-    )
-    examples = list(examples_of(path, choices=choices)) if model is not None else []
+    examples = [(number, example_of(said)) for number, said in kept]
+    first = [example for _, example in examples[:SHOWN]]
+    if model is not None and not examples:
+        raise report.refusal(path.name)
     learned = what_is_learned(space, model, examples, max_length, long_examples) if model is not None else None
     if as_json:
         chat = {"people": [], "conversations": None} if report.chat is None else report.chat.model_dump(mode="json")
@@ -133,7 +143,7 @@ def inspect(
     else:
         _show(report, learned, terminal_language())
     if not report.good_rows:
-        list(examples_of(path, choices=choices))  # says why, and that is an error
+        raise report.refusal(path.name)
 
 
 def _kind(report: DataReport, examples: list[Example]) -> str:

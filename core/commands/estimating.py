@@ -110,9 +110,9 @@ def read_data(models: Models, model: str, data: str) -> tuple[Preview, DataFacts
 def plan_json(advice: Advice) -> dict[str, Any]:
     """The fields that `plan --json` promises (docs/design.md, section 7)."""
     promised = {
-        "method", "r", "lora_alpha", "target_modules", "max_length", "micro_batch", "gradient_accumulation",
-        "learning_rate",
-        "num_train_epochs", "planned_steps", "verdict", "reasons", "alternatives", "warnings", "documented", "budget",
+        "method", "r", "lora_alpha", "target_modules", "max_length", "per_device_train_batch_size",
+        "gradient_accumulation_steps", "learning_rate", "num_train_epochs", "planned_steps", "verdict", "reasons",
+        "alternatives", "warnings", "documented", "budget",
     }  # fmt: skip
     value = {name: said for name, said in advice.as_json().items() if name in promised}
     return value | {"estimate": advice.estimate.model_dump(mode="json", include=NUMBERS) if advice.estimate else None}
@@ -170,7 +170,9 @@ def estimate(
     target_modules: Annotated[
         str, typer.Option(help="all-linear, or module names separated by commas.")
     ] = USUAL.target_modules,
-    micro_batch: Annotated[int, typer.Option(min=1, max=4096, help="Examples per micro-batch.")] = USUAL.micro_batch,
+    per_device_train_batch_size: Annotated[
+        int, typer.Option("--per-device-train-batch-size", "--micro-batch", min=1, max=4096, help="Rows at once.")
+    ] = USUAL.per_device_train_batch_size,
     max_length: Annotated[
         int, typer.Option(min=1, max=10_000_000, help="Tokens of the longest example.")
     ] = USUAL.max_length,
@@ -217,9 +219,9 @@ def estimate(
     models = Models(Workspace.open(workspace))
     shape = shape_of(models, model)
     setup = Setup(
-        method=method, r=r, target_modules=target_modules, micro_batch=micro_batch, max_length=max_length, optim=optim,
-        supervised_tokens=supervised_tokens, gradient_checkpointing=gradient_checkpointing, loss=loss,
-        double_quant=double_quant,
+        method=method, r=r, target_modules=target_modules, max_length=max_length, optim=optim,
+        per_device_train_batch_size=per_device_train_batch_size, supervised_tokens=supervised_tokens,
+        gradient_checkpointing=gradient_checkpointing, loss=loss, double_quant=double_quant,
         adapter_dtype=adapter_dtype, attention=attention, use_dora=dora, lora_dropout=lora_dropout,
         load_in_8bit=load_in_8bit, target_parameters=target_parameters, offload_layers=offload_layers, shards=shards,
     )  # fmt: skip

@@ -6,7 +6,6 @@ import contextlib
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
@@ -18,7 +17,7 @@ from core.advice import curve_doctor, plan, run_doctor
 from core.advice.case import Grounds
 from core.advice.diagnosis import Diagnosis
 from core.advice.run_doctor import Planned
-from core.commands.data import dataset_id, dataset_store
+from core.commands.data import dataset_store, with_data_here
 from core.commands.estimating import corrections_here
 from core.commands.terminal import (
     CardsOption,
@@ -32,6 +31,7 @@ from core.commands.terminal import (
     in_words,
     print_json,
     progress_line,
+    recipe_of,
     say,
     say_finding,
     written_over,
@@ -50,14 +50,14 @@ from core.queue import queue as line_commands
 from core.queue.queue import Queue
 from core.queue.supervisor import spawn_worker
 from core.queue.turns import busy
-from core.recipe import Recipe, read_yaml
+from core.recipe import Recipe
 from core.runs import ended, frames
 from core.runs import further as further_runs
 from core.runs.all import Runs
-from core.runs.cards import better, recipe_card
+from core.runs.cards import better
 from core.runs.folder import RunFolder, Status
 from core.runs.reporter import EXIT
-from core.runs.run_json import RunFacts, TrainedOn
+from core.runs.run_json import RunFacts
 from core.runs.states import BUSY, TERMINAL, State
 from core.system import devices
 from core.system.gpu import Card, Nvidia
@@ -89,15 +89,12 @@ def train(
     if queue and machines:
         raise RecipeError("machines.no_queue")
     space = Workspace.open(workspace)
-    value = recipe_card.recipe_in(read_yaml(recipe))
     chosen, settings = chosen_cards(cards, cpu, settings or [])
-    wanted = Recipe.parse(apply_settings(value, settings) if isinstance(value, dict) else value, where=recipe.name)
+    wanted = recipe_of(recipe, settings)
     found = Runs(space).find(parent) if parent else None
     together = options.gathering(machines, main, rank, wanted)
     if together and rank:
         raise typer.Exit(joining.by_recipe(space, wanted, recipe.absolute().parent, together.main, cpu))
-    if found:
-        wanted = wanted.model_copy(update={"name": wanted.name or further_runs.next_name(found.name)})
     run = prepared(space, wanted, recipe.absolute().parent, as_json, found, cpu, queue, at, chosen)
     if not queue:
         carry_out(run, space, as_json, together)
@@ -146,40 +143,35 @@ def prepared(
     at: str | None = None,
     cards: Sequence[Card] = (),
 ) -> RunFolder:
-    """A run of wanted that is about to begin here, or waits in the app's line."""
+    """A run of wanted that is about to begin here, or waits in the app's queue."""
     writable.require(space)
     if parent:
-        of_parent = further_runs.check(parent)
-        further_runs.require_alike(wanted, of_parent, parent.name)
-        wanted = further_runs.held_to(wanted, of_parent)
+        wanted = further_runs.child_of(wanted, parent)
     if ModelRef.parse(wanted.model.id).kind == "library":
         Models(space).library_folder(wanted.model.id)
-    source = dataset_id(space, wanted.data.source, relative_to, Choices.of(wanted.data))
-    info = dataset_store(space).get(source)
-    # Kept in the recipe, for a run that is repeated, whatever is chosen for the set, or changed in it, later.
-    kept = dataset_store(space).settled(source, Choices.of(wanted.data)).said
-    of_run = dataset_store(space).pinned(wanted.data.model_copy(update={"source": source, **kept}))
-    wanted = wanted.model_copy(update={"data": of_run})
+    wanted, datasets = with_data_here(space, wanted, relative_to), dataset_store(space)
     seen = preview_of(space, wanted)
-    made = plan.make(wanted, grounds_of(space, wanted, seen, cpu, cards), info.name)
+    grounds = grounds_of(space, wanted, seen, cpu, cards, continues=parent is not None)
+    made = plan.make(wanted, grounds, datasets.get(wanted.data.source).name)
     if not as_json:
         for warning in made.advice.warnings:
             if warning.key not in run_doctor.SAID_OF_PLANS:
                 say(warning)
         for finding in run_doctor.before(Planned.of(made.recipe, made.advice, seen)) if seen else ():
             say_finding(finding)
-    runs = Runs(space)
-    data = TrainedOn(id=source, name=info.name, sha256=info.sha256 or "", rows=info.rows, version=of_run.version or 0)
-    device = devices.CPU if cpu else budget.device_of(made.advice.budget, devices.here())
-    facts = made.facts(data, device, parent)
-    if queue:
-        run, said = line_commands.create(space, made.recipe, facts, at)
+    runs, device = Runs(space), devices.CPU if cpu else budget.device_of(made.advice.budget, devices.here())
+
+    def begin(recipe: Recipe, facts: RunFacts) -> RunFolder:
+        if not queue:
+            refuse_while_busy(runs)
+            return runs.create(recipe, "command", facts)
+        run, said = line_commands.create(space, recipe, facts, at)
         print_json(in_words(summary(run, runs.status(run)))) if as_json else say(said)
         if not Queue(space).read().app_is_open:
             say(msg("queue.no_app"))
         return run
-    refuse_while_busy(runs)
-    return runs.create(made.recipe, "command", facts)
+
+    return plan.submit(made, datasets, begin, device, parent)
 
 
 def carry_out(run: RunFolder, space: Workspace, as_json: bool, together: Gathering | None = None) -> None:
@@ -260,7 +252,12 @@ def preview_of(space: Workspace, wanted: Recipe) -> Preview | None:
 
 
 def grounds_of(
-    space: Workspace, wanted: Recipe, seen: Preview | None, cpu: bool = False, cards: Sequence[Card] = ()
+    space: Workspace,
+    wanted: Recipe,
+    seen: Preview | None,
+    cpu: bool = False,
+    cards: Sequence[Card] = (),
+    continues: bool = False,
 ) -> Grounds:
     """What this PC, the model and the data are. What cannot be had is left out: the plan says so, and the run says
     why."""
@@ -269,10 +266,7 @@ def grounds_of(
         shape = Models(space).shape(wanted.model.id, wanted.model.revision)
     here = budget.of_chosen(cards, machine.nvidia, machine.ram_free_bytes) if cards else budget.of_machine(machine)
     here = budget.of_ranks(here, machine.nvidia, wanted.train.ranks)
-    grounds = Grounds(here, shape, corrections=corrections_here(space, machine, wanted.model.id))
-    return (
-        replace(grounds, data=seen.facts(), examples=seen.examples, repeats=lambda: seen.repeats) if seen else grounds
-    )
+    return Grounds.of(here, shape, seen, corrections_here(space, machine, wanted.model.id), continues)
 
 
 def follow(

@@ -13,6 +13,8 @@ import yaml
 from core.advice.diagnosis import Diagnosis
 from core.errors import RecipeError
 from core.messages import Message, msg, terminal_language
+from core.recipe import Recipe, read_yaml
+from core.runs.cards import recipe_card
 from core.runs.folder import Status
 from core.values import width
 
@@ -55,6 +57,12 @@ def apply_settings(value: dict[str, Any], settings: list[str]) -> dict[str, Any]
         except yaml.YAMLError:
             raise RecipeError("recipe.bad_setting", setting=setting[:200]) from None
     return value
+
+
+def recipe_of(file: Path, settings: list[str]) -> Recipe:
+    """A recipe file or recipe card, with what --set says. Raises RecipeError."""
+    value = recipe_card.recipe_in(read_yaml(file))
+    return Recipe.parse(apply_settings(value, settings) if isinstance(value, dict) else value, where=file.name)
 
 
 def yaml_scalar(raw: str) -> Any:

@@ -101,6 +101,10 @@ class Read:
     values: Mapping[str, Any] | None
     problems: Sequence[Problem] = ()
 
+    def good(self) -> list[tuple[int, str]]:
+        """Its number and its example, if it has one."""
+        return [] if self.example is None else [(self.number, self.example)]
+
 
 # --- what a row says -------------------------------------------------------------------------------------------------
 

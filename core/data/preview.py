@@ -35,11 +35,12 @@ from core.data.sets.row_view import RowView
 from core.data.sets.tokens import Tokenised, Tokens
 from core.data.shapes.refused import RefusedRows
 from core.data.store import DatasetStore
+from core.data.template_apart import TemplateApart
 from core.data.tokenizer import Tokenizer, conversation
 from core.errors import DataError, TemplateError
 from core.messages import Message, msg
 from core.models.library import Models
-from core.recipe import Format
+from core.recipe import Data, Format
 from core.values import round_up
 
 MOST_ROWS = 1_000
@@ -174,6 +175,10 @@ class Preview:
 
     def _projected(self, count: int | np.integer) -> int:
         return round(int(count) * len(self.rows) / self.counted)
+
+    def counts_of(self, data: Data) -> Counts:
+        """The counts for the lengths that a recipe sets."""
+        return self.counts(data.max_length, data.long_examples, data.overlap)
 
     def counts(self, max_length: int, long_examples: LongExamples = "cut", overlap: int = 0) -> Counts:
         """Of the very pieces that training makes of the counted rows."""
@@ -322,7 +327,7 @@ class Previews:
             return None
         with self._lock:
             ready = [future.result() for key, future in self._kept.items() if key[0] == folder and future.done()]
-        return ready[0].tokenizer if ready else Tokenizer(folder)
+        return ready[0].tokenizer if ready else Tokenizer(folder, TemplateApart)
 
 
 def _spread(rows: Rows) -> np.ndarray:

@@ -6,18 +6,19 @@ import math
 import random
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
+from typing import TypeAlias
 
-from core.data.many.columns import Order, mapped
 from core.recipe import Recipe
 
-
-def shuffled(count: int, seed: int, epoch: int, folder: Path | None = None) -> Order:
-    return mapped(mixed(range(count), random.Random(f"{seed}/{epoch}")), folder)
+Order: TypeAlias = "array[int]"
 
 
-def mixed(values: Iterable[int], chance: random.Random) -> array[int]:
+def shuffled(count: int, seed: int, epoch: int) -> Order:
+    return mixed(range(count), random.Random(f"{seed}/{epoch}"))
+
+
+def mixed(values: Iterable[int], chance: random.Random) -> Order:
     """The same order as shuffling a list of them, in four bytes each."""
     order = array("i", values)
     chance.shuffle(order)
@@ -45,7 +46,7 @@ class Grouped(Sequence[list[int]]):
         return self.positions[start : start + self.batch_size].tolist()
 
 
-def grouped(lengths: Sequence[int], batch_size: int, seed: int, epoch: int, folder: Path | None = None) -> Grouped:
+def grouped(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> Grouped:
     """Batches of positions in `lengths`, of similar length (little padding), in random order; each position once."""
     chance = random.Random(f"{seed}/{epoch}")
     order = mixed(range(len(lengths)), chance)
@@ -54,9 +55,7 @@ def grouped(lengths: Sequence[int], batch_size: int, seed: int, epoch: int, fold
         order[start : start + pool] = array(
             "i", sorted(order[start : start + pool], key=lambda i: lengths[i], reverse=True)
         )
-    return Grouped(
-        mapped(order, folder), mapped(mixed(range(-(-len(order) // batch_size)), chance), folder), batch_size
-    )
+    return Grouped(order, mixed(range(-(-len(order) // batch_size)), chance), batch_size)
 
 
 @dataclass(frozen=True)
@@ -70,15 +69,14 @@ class Schedule:
     max_steps: int
     seed: int
     capacity: int | None = None  # tokens of a packed micro-batch; None: micro-batches are padded
-    folder: Path | None = field(default=None, compare=False)  # where its order is memory-mapped from
 
     @classmethod
-    def of(cls, recipe: Recipe, lengths: Sequence[int], packed: bool, folder: Path | None = None) -> Schedule:
-        """lengths: tokens of the training rows. folder: where their order is memory-mapped from."""
+    def of(cls, recipe: Recipe, lengths: Sequence[int], packed: bool) -> Schedule:
+        """lengths: tokens of the training rows."""
         train, size = recipe.train, recipe.train.per_device_train_batch_size
         capacity = size * recipe.row_length if packed else None
         epochs, accumulation = train.num_train_epochs, train.gradient_accumulation_steps
-        return cls(lengths, size, accumulation, epochs, train.max_steps, train.seed, capacity, folder)
+        return cls(lengths, size, accumulation, epochs, train.max_steps, train.seed, capacity)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -101,10 +99,10 @@ class Schedule:
     def _epoch(self, epoch: int) -> Callable[[int], list[list[int]]]:
         """The micro-batches of each step of an epoch; each row once."""
         if self.capacity is None:
-            batches = grouped(self.lengths, self.batch_size, self.seed, epoch, self.folder)
+            batches = grouped(self.lengths, self.batch_size, self.seed, epoch)
             within = self.accumulation
             return lambda step: [batches[i] for i in range(step * within, min((step + 1) * within, len(batches)))]
-        capacity, order = self.capacity, shuffled(len(self.lengths), self.seed, epoch, self.folder)
+        capacity, order = self.capacity, shuffled(len(self.lengths), self.seed, epoch)
         size = self.batch_size * self.accumulation
         return lambda step: packed(order[step * size : (step + 1) * size], self.lengths, capacity)
 

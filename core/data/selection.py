@@ -1,13 +1,12 @@
-"""Which rows are used for training and which for validation, decided only by counts and a seed. No torch."""
+"""Which rows are used for training and which for validation, decided only by row numbers and a seed. No torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from core.data.many.kept_apart import SMALLEST_SPLIT, parted
+from core.data.kept_apart import SMALLEST_SPLIT, parted
 from core.data.repeats import Repeats
 from core.data.row_order import shuffled
 from core.recipe import Recipe
@@ -41,14 +40,14 @@ class Chosen:
         return self.training[: self.enough]
 
 
-def choose(count: int, recipe: Recipe, repeats: Repeats | None = None, folder: Path | None = None) -> Chosen:
+def choose(count: int, recipe: Recipe, repeats: Repeats | None = None) -> Chosen:
     """repeats: of the examples; needed, and used, only if the recipe removes duplicates or leaked rows.
 
     If max_steps need fewer rows than there are, that many are chosen at random, and validation gets no more than
     training.
     """
     data, seed, leaked = recipe.data, recipe.train.seed, 0
-    training, measuring = parted(count, recipe, repeats, folder)
+    training, measuring = parted(count, recipe, repeats)
     repeated = count - len(training) - len(measuring)
     if data.drop_leaked and repeats is not None:
         is_leaked = np.isin(repeats.first[training], repeats.first[measuring])

@@ -361,7 +361,9 @@ class DatasetStore:
         return edits.head if choices.version is None else choices.version
 
     def pinned(self, data: Data) -> Data:
-        """With the version that is meant, of a set that can be changed: a run that is repeated finds it again."""
+        """data with how its set is read now and, of a set that can be changed, its version: a run that is repeated
+        reads the same rows, whatever is chosen or changed later. Raises DataError."""
+        data = data.model_copy(update=dict(self.settled(data.source, Choices.of(data)).said))
         version = self.version(data.source, data.format, Choices.of(data))
         return data.model_copy(update={"version": version}) if IMPORTED.fullmatch(data.source) else data
 

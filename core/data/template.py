@@ -18,21 +18,14 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
-import jinja2
-import jinja2.ext
-import jinja2.nodes
-import jinja2.parser
-
 from core.data import dialect
 from core.data.conversation import Turn
 from core.data.dialect import CLOSE, OPEN, Dialect
-from core.data.sandbox import Sandbox
-from core.errors import TemplateError, reason_of
+from core.data.sandbox import CLOSES, OPENS, rendered
+from core.errors import TemplateError
 
 MAX_TEMPLATE_BYTES = 256 << 10
-# Markers that survive rendering; private-use characters, which are removed from the conversation itself.
-_OPEN, _CLOSE = "\ue0f0", "\ue0f1"
-_OURS = str.maketrans("", "", _OPEN + _CLOSE)
+_OURS = str.maketrans("", "", OPENS + CLOSES)
 _ANSWER = "an7Q"
 
 # For base models without a template: plain text, ended by the model's own end token.
@@ -42,28 +35,6 @@ PLAIN = (
     "{% else %}{{ '### Assistant:\n' }}{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}"
     "{{ '\n\n' }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '### Assistant:\n' }}{% endif %}"
 )
-
-
-class _Generation(jinja2.ext.Extension):
-    """`{% generation %} ... {% endgeneration %}`: the assistant's own text, between two marker characters."""
-
-    tags = {"generation"}
-
-    def parse(self, parser: jinja2.parser.Parser) -> jinja2.nodes.Node:
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return jinja2.nodes.CallBlock(self.call_method("_frame"), [], [], body).set_lineno(line)
-
-    def _frame(self, caller: Any) -> str:
-        return _OPEN + caller() + _CLOSE
-
-
-# What an arbitrary template may raise, besides jinja's own errors.
-_ITS_FAULT = (
-    jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, NameError, RuntimeError,
-    SyntaxError,
-    MemoryError, AssertionError,
-)  # fmt: skip
 
 
 Part = Literal["", "thinking", "call"]  # parts of an answer; "" is its text
@@ -119,17 +90,6 @@ class ChatTemplate:
         return re.sub(r"\{%([-+]?)\s*(?:end)?generation\s*([-+]?)%\}", r"{%\1 if true \2%}{%\1 endif \2%}", self.source)
 
     @cached_property
-    def _sandbox(self) -> Sandbox:
-        return Sandbox(extensions=[_Generation, jinja2.ext.loopcontrols])
-
-    @cached_property
-    def _compiled(self) -> jinja2.Template:
-        try:
-            return self._sandbox.from_string(self.source)
-        except _ITS_FAULT as error:
-            raise TemplateError("template.broken", reason=reason_of(error)) from None
-
-    @cached_property
     def dialect(self) -> Dialect:
         return dialect.find(self._render, self.source)
 
@@ -145,20 +105,9 @@ class ChatTemplate:
     def _render(
         self, messages: list[dict[str, Any]], tools: list[Any] | None, thinks: bool | None, add_generation_prompt: bool
     ) -> str:
-        try:
-            return self._sandbox.rendered(
-                self._compiled,
-                brought=sum(1000 + _size(message) for message in messages) + _size(tools),
-                messages=messages,
-                add_generation_prompt=add_generation_prompt,
-                tools=tools,
-                **({} if thinks is None else dict.fromkeys(dialect.SWITCHES, thinks)),
-                **self.special_tokens,
-            )
-        except TemplateError:
-            raise  # of compiling
-        except _ITS_FAULT as error:
-            raise TemplateError("template.cannot_render", reason=reason_of(error)) from None
+        switches = {} if thinks is None else dict.fromkeys(dialect.SWITCHES, thinks)
+        values = {"messages": messages, "tools": tools, "add_generation_prompt": add_generation_prompt}
+        return rendered(self.source, **values, **switches, **self.special_tokens)
 
     def render(
         self,
@@ -264,10 +213,10 @@ class ChatTemplate:
                 text = self._with_stop(text[:end], turns, tools, thinks)
                 end = len(text)
             return text, end
-        marked, answers = text.count(_OPEN), sum(turn["role"] == "assistant" for turn in turns)
+        marked, answers = text.count(OPENS), sum(turn["role"] == "assistant" for turn in turns)
         if marked != answers:
             raise TemplateError("template.markers_differ", found=marked, expected=answers)
-        return text.translate(_OURS), len(text[: text.rindex(_CLOSE)].translate(_OURS))
+        return text.translate(_OURS), len(text[: text.rindex(CLOSES)].translate(_OURS))
 
     @cached_property
     def _tail(self) -> str:

@@ -23,9 +23,10 @@ from core.errors import ModelError, TemplateError
 
 
 class Tokenizer:
-    """One model's tokenizer folder. pad may equal eos: only the attention mask marks padding."""
+    """One model's tokenizer folder. pad may equal eos: only the attention mask marks padding. template: how its chat
+    template is rendered."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, template: type[ChatTemplate] = ChatTemplate):
         file, self._folder = folder / "tokenizer.json", folder.name
         if not file.exists():
             raise ModelError("model.no_fast_tokenizer", folder=folder.name)
@@ -47,7 +48,7 @@ class Tokenizer:
         self.pad_token_id = next(
             (i for i in (self._id(self.special.get("pad_token")), self.eos_token_id) if i is not None), 0
         )
-        self.template = ChatTemplate(_template_source(folder, config), self.special, all_special)
+        self.template = template(_template_source(folder, config), self.special, all_special)
         self.stop_ids = self._stop_ids(generation)
         limit = files.read_object(folder / "config.json").get("max_position_embeddings")
         self.position_limit = limit if isinstance(limit, int) and limit > 0 else None

@@ -17,6 +17,7 @@ A crash leaves a job folder whose lock is free; the next start clears it, and a 
 from __future__ import annotations
 
 import contextlib
+import math
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -39,14 +40,12 @@ from core.export.records import (
     ExportStatus,
     read_result,
 )
-from core.files import writing
 from core.messages import msg
 from core.models import adapters
 from core.runs import process as run_process
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
 from core.system import path_length
-from core.system.processes import start_worker
 from core.workspace import names
 from core.workspace.folder import Workspace
 
@@ -68,15 +67,10 @@ class ExportJob:
         return self.job.status(self.process) or ExportStatus().model_copy(update=GONE if is_over else {})
 
     def wait(
-        self, timeout_s: float | None = None, on_status: Callable[[ExportStatus], None] | None = None
+        self, timeout_s: float = math.inf, on_status: Callable[[ExportStatus], None] | None = None
     ) -> ExportStatus:
         """The status once it is over, or after timeout_s."""
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while (status := self.status()).active and (deadline is None or time.monotonic() < deadline):
-            if on_status:
-                on_status(status)
-            time.sleep(0.1)
-        return status
+        return self.job.wait(self.process, on_status, timeout_s)
 
 
 class Exports:
@@ -120,34 +114,17 @@ class Exports:
         job = self._job(request.name)
         longest = f"out/{MMPROJ}{names.slug(run.name)}-q4_k_m.gguf" if request.kind in GGUF_KINDS else LONGEST_MERGED
         path_length.refuse(job.build, ExportError, len(longest))
-        with writing(self.workspace.exports):
-            job.path.mkdir(parents=True, exist_ok=True)
         status, deadline = job.status(self._started.get(request.name)), time.monotonic() + LEAVE_S
         while job.is_locked() and status and not status.active and time.monotonic() < deadline:
             time.sleep(0.05)
         if job.is_locked() or (status and status.active):
             raise BusyError("export.already_running", name=run.name, kind=request.kind)
         self._clear_leftovers()
-        with writing(job.path):
-            job.clear()
-            files.replace(job.path / "request.json", request.model_dump_json(indent=1))
-            job.write(ExportStatus(since=time.time()))
-            try:
-                self._started[request.name] = process = self._spawn(job, run)
-            except OSError:
-                (job.path / "status.json").unlink(missing_ok=True)  # else it would be "starting" for a minute
-                raise
-        return ExportJob(request, self.workspace.exports / request.name, job, process)
-
-    def _spawn(self, job: JobFolder, run: RunFolder) -> subprocess.Popen[bytes]:
         self._before_start()
-        request, environment = (
-            str(job.path / "request.json"),
-            run_process.environment_nearest(run.facts().wanted_device),
-        )
-        (job.path / "export.log").write_bytes(b"")
-        with open(job.path / "export.log", "ab") as log:  # llama.cpp's processes write into it too
-            return start_worker("core.export.worker", request, log=log, cwd=self.workspace.root, **environment)
+        environment = run_process.environment_nearest(run.facts().wanted_device)
+        process = job.begin(request, "core.export.worker", self.workspace.root, environment)
+        self._started[request.name] = process
+        return ExportJob(request, self.workspace.exports / request.name, job, process)
 
     def begun(self) -> bool:
         """Whether a worker that was started here lives: in its first seconds it does not hold the device yet."""

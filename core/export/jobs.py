@@ -3,8 +3,10 @@ core.export.exports)."""
 
 from __future__ import annotations
 
+import math
 import subprocess
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,8 @@ from core import files
 from core.export.records import ExportStatus
 from core.files import writing
 from core.messages import Message, msg
-from core.system.processes import kill_tree
+from core.system.processes import kill_tree, start_worker
+from core.values import Frozen
 
 # From the spawn to the first status of the worker: imports, on a slow disk.
 START_S = 60.0
@@ -76,6 +79,37 @@ class JobFolder:
 
     def write(self, status: ExportStatus) -> None:
         files.replace(self.path / "status.json", status.model_dump_json(indent=1) + "\n")
+
+    def begin(self, request: Frozen, module: str, cwd: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        """A new attempt: its request, a status that says so, and its process. Raises RunError where the disk does not
+        take it, OSError where nothing can be started."""
+        file, log = self.path / "request.json", self.path / "export.log"
+        with writing(self.path.parents[1]):
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.clear()
+            files.replace(file, request.model_dump_json(indent=1))
+            self.write(ExportStatus(since=time.time()))
+            log.write_bytes(b"")
+        try:
+            with open(log, "ab") as out:  # llama.cpp's processes write into it too
+                return start_worker(module, str(file), log=out, cwd=cwd, **environment)
+        except OSError:
+            (self.path / "status.json").unlink(missing_ok=True)  # else it would be "starting" for a minute
+            raise
+
+    def wait(
+        self,
+        process: subprocess.Popen[bytes] | None,
+        on_status: Callable[[ExportStatus], None] | None = None,
+        timeout_s: float = math.inf,
+    ) -> ExportStatus:
+        """The status once it is over, or after timeout_s."""
+        end = time.monotonic() + timeout_s
+        while (status := self.status(process)) and status.active and time.monotonic() < end:
+            if on_status:
+                on_status(status)
+            time.sleep(0.1)
+        return status or ExportStatus().model_copy(update=GONE)
 
     def ask_cancel(self) -> None:
         with writing(self.path):

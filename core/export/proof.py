@@ -5,9 +5,10 @@ whole: a merged model is compared tensor by tensor with W + s * B @ A (core.expo
 and asked the same questions as the adapter on the same 16-bit base, one model after the other.
 layers: where no model fits, the same tensors, and one forward of each through the disk, layer by layer
 (core.export.layers); answers are not written then.
+llamacpp: a GGUF file answers in real llama.cpp (core.export.llamacpp.judgement), held against the same adapter.
 
-It passes when no tensor is off, the mean answer loss is within MAX_LOSS_GAP, the mean loss over whole rows within
-MAX_TEXT_LOSS_GAP, the first token of every answer is the same choice (or all tensors are right), and the export's own
+A merged model passes when no tensor is off, the mean answer loss is within MAX_LOSS_GAP, the mean loss over whole rows
+within MAX_TEXT_LOSS_GAP, the first token of every answer is the same choice (or all tensors are right), and its own
 tokenizer and template read every prompt as our chat does. Greedy answers are kept so that a person can see differences.
 On the CPU both sides compute in float32 (the stored 16-bit values are exact in it), so that what differs is the export
 and not rounding on the way; on a card in 16 bit. Workers only (torch).
@@ -18,7 +19,6 @@ from __future__ import annotations
 import gc
 import math
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,15 @@ MAX_LENGTH = 1024  # tokens of a row that are looked at
 ANSWER_TOKENS = 32
 # Above it the questions take a processor the better part of an hour (8 rows of 1,024 tokens: 2 x 130 TFLOP at 8B).
 MOST_WHOLE_ON_CPU = 2_000_000_000  # parameters
-NEUTRAL = ("What is the capital of France?", "Tell me about horses.", "How do I boil an egg?")
+NEUTRAL = 3  # of QUESTIONS, where a run has no rows to ask
+QUESTIONS = (
+    "What is the capital of France?", "Tell me about horses.", "How do I boil an egg?", "Why is the sky blue?",
+    "What is 7 times 8?", "Write a short poem about rain.", "Name three colours.", "Who wrote Hamlet?",
+    "What is a computer?", "How far is the moon?", "Give me advice for an exam.", 'What does "naïve" mean?',
+    'Translate "good morning" to German.', "List 5 animals.", "What year is it, 1999 or 2025?",
+    "Explain gravity to a child.", "def add(a, b):", "How many days are in a week?", "Is tea healthy?",
+    "你好，今天天气怎么样？",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -86,18 +94,16 @@ class PromptResult:
     greedy: list[int]
 
 
-def prompts_of(rows: Sequence[Any], tokenizer: Tokenizer) -> tuple[list[ProofPrompt], bool]:
-    """Up to MAX_PROMPTS probes from a run's rows ({"messages": [...]}); without any, neutral questions. (probes,
-    own)."""
-    own = [probe for row in rows if (probe := _own(row, tokenizer))]
-    if own:
-        return own[:MAX_PROMPTS], True
-    neutral = []
-    for question in NEUTRAL:
+def prompts_of(rows: Sequence[Any], tokenizer: Tokenizer, most: int = 0) -> tuple[list[ProofPrompt], bool]:
+    """Up to MAX_PROMPTS probes from a run's rows ({"messages": [...]}), and whether there are any. most: filled up to
+    so many with built-in questions; without rows of its own at least NEUTRAL of them are asked."""
+    found = [probe for row in rows if (probe := _own(row, tokenizer))][:MAX_PROMPTS]
+    own = bool(found)
+    for question in QUESTIONS[: max(0, max(most, 0 if own else NEUTRAL) - len(found))]:
         turns = ({"role": "user", "content": question},)
         ids = tokenizer.prompt(turns)
-        neutral.append(ProofPrompt(turns, ids, [False] * len(ids), len(ids)))
-    return neutral, False
+        found.append(ProofPrompt(turns, ids, [False] * len(ids), len(ids)))
+    return found, own
 
 
 def _own(row: Any, tokenizer: Tokenizer) -> ProofPrompt | None:
@@ -161,7 +167,7 @@ def no_memory(need: float, free: float) -> ExportError:
     return ExportError("export.no_memory", need_gib=need / 2**30, free_gib=free / 2**30)
 
 
-Report = Callable[[str, float], None]  # stage and fraction
+Report = Callable[[str, float | None], None]  # stage and fraction
 
 
 def prove_copy(exported: Path, adapter: Path, rows: Sequence[Any], progress: Report) -> ExportCheck:
@@ -186,10 +192,11 @@ def prove(
     merged: Path, base: Base, adapter: Path, rows: Sequence[Any], method: Method, progress: Report, check: Check
 ) -> ExportCheck:
     """merged: the folder that was made from base and adapter."""
-    tokenizer = Tokenizer(adapter)
-    work = Work(method, tokenizer, *prompts_of(rows, tokenizer), progress, check)
+    work, expected, compared = expect(base, adapter, begin(adapter, rows, method, progress, check), merged)
     try:
-        return _prove(merged, base, adapter, work)
+        alike = sum(_reads_alike(merged, work.probes, work.tokenizer))
+        found = _export_by_layer(merged, work) if method.by_layer else _of_export(merged, base, work)
+        return judge(work, expected, found, alike, compared)
     finally:
         let_go()  # of what is mapped too: Windows moves no folder in which a file is open
 
@@ -215,25 +222,31 @@ class Work:
         return lambda done: self.progress(stage, done)
 
 
-def _prove(merged: Path, base: Base, adapter: Path, work: Work) -> ExportCheck:
-    found_pairs, compared = pairs.lora_pairs(base, adapter), None
-    if work.method.by_layer:
-        work = replace(work, probes=few(work.probes))
-    progress = work.of("comparing")
-    with ExitStack() as held:
-        original = held.enter_context(tensors.Reader(base))
-        written = held.enter_context(tensors.MergedFolder(read_base(merged), base))
-        if found_pairs is not None:
-            compared = tensors.compare(tensors.Tuned(original, adapter, found_pairs), written, progress, work.check)
-        alike = sum(_reads_alike(merged, work.probes, work.tokenizer))
-        if work.method.by_layer:
-            expected = adapter_by_layer(original, adapter, work)
-            found = _export_by_layer(merged, written, work)
-    if not work.method.by_layer:
-        probes, expected = of_adapter(base, adapter, work)
-        work = replace(work, probes=probes)
-        found = _of_export(merged, base, work)
-    return judge(work, expected, found, alike, compared)
+def begin(adapter: Path, rows: Sequence[Any], method: Method, progress: Report, check: Check, most: int = 0) -> Work:
+    """The questions, as `prompts_of`; layer by layer only as many as go through at once."""
+    tokenizer = Tokenizer(adapter)
+    probes, own = prompts_of(rows, tokenizer, most)
+    return Work(method, tokenizer, few(probes) if method.by_layer else probes, own, progress, check)
+
+
+def expect(
+    base: Base, adapter: Path, work: Work, merged: Path | None, rounded: bool = False
+) -> tuple[Work, list[PromptResult], tensors.Comparison | None]:
+    """Results of the base with its adapter, and whether the tensors of merged are what they should be. rounded: each
+    sum of both is rounded once to the type of the base's files, as those of merged are."""
+    found_pairs, compared = pairs.lora_pairs(base, adapter) if merged else None, None
+    try:
+        with tensors.Reader(base) as original:
+            tuned = None if found_pairs is None else tensors.Tuned(original, adapter, found_pairs)
+            if tuned and merged:
+                with tensors.MergedFolder(read_base(merged), base) as written:
+                    compared = tensors.compare(tuned, written, work.of("comparing"), work.check)
+            if work.method.by_layer:
+                return work, _adapter_by_layer(original, adapter, work, tuned if rounded else None), compared
+        probes, expected = _of_adapter(base, adapter, work, rounded)
+        return replace(work, probes=probes), expected, compared
+    finally:
+        let_go()
 
 
 def judge(
@@ -243,43 +256,73 @@ def judge(
     alike: int,
     compared: tensors.Comparison | None,
 ) -> ExportCheck:
-    method, tokenizer, probes = work.method, work.tokenizer, work.probes
-    # Built-in questions have no answers where none are written: then the loss of the questions alone is compared.
-    answers = sum(a.tokens for a in expected)
-    losses = [sum(a.loss_sum for a in side) / max(1, answers) for side in (expected, found)]
-    texts = [sum(a.text_loss_sum for a in side) / sum(a.text_tokens for a in side) for side in (expected, found)]
+    """The check of a merged model; found: what transformers computed with it."""
     equal = [e.first_token == f.first_token for e, f in zip(expected, found, strict=True)]
     # Where every number of the files is known to be right, a word that was as likely as another may be the other by
     # rounding.
     words = all(equal) or (compared is not None and not compared.off)
+    answers, texts = mean_losses(expected, found, "answer"), mean_losses(expected, found, "text")
     # False also where a loss is not a number.
-    close = abs(losses[0] - losses[1]) <= MAX_LOSS_GAP and abs(texts[0] - texts[1]) <= MAX_TEXT_LOSS_GAP
+    close = abs(answers[0] - answers[1]) <= MAX_LOSS_GAP and abs(texts[0] - texts[1]) <= MAX_TEXT_LOSS_GAP
+    return check_of(
+        work,
+        expected,
+        found,
+        equal,
+        compared,
+        proof="layers" if work.method.by_layer else "whole",
+        prompts_read_alike=alike,
+        passed=close and words and alike == len(work.probes) and not (compared and compared.off),
+        compute=f"{work.method.compute.device.type} {work.method.compute.dtype_name}",
+    )
+
+
+def check_of(
+    work: Work,
+    expected: Sequence[PromptResult],
+    found: Sequence[PromptResult],
+    equal: Sequence[bool],
+    compared: tensors.Comparison | None,
+    **more: Any,
+) -> ExportCheck:
+    """The record of both sides in export.json. equal: first words. more: fields that the kind of proof has of its
+    own."""
+    # Built-in questions have no answers where none are written: then the loss of the questions alone is compared.
+    has_answers = any(e.tokens for e in expected)
+    answers, texts = mean_losses(expected, found, "answer"), mean_losses(expected, found, "text")
+    said = [[work.tokenizer.decode(each.greedy).strip() for each in side] for side in (expected, found)]
     differences = [
         Difference(
             prompt=probe.turns[-1]["content"] if probe.turns else "",
-            adapter=tokenizer.decode(e.greedy).strip(),
-            export=tokenizer.decode(f.greedy).strip(),
+            adapter=mine,
+            export=theirs,
             first_token_equal=same,
         )
-        for probe, e, f, same in zip(probes, expected, found, equal, strict=True)
-        if e.greedy != f.greedy or not same
+        for probe, e, f, mine, theirs, same in zip(work.probes, expected, found, *said, equal, strict=True)
+        if bool(e.greedy) == bool(f.greedy) and (mine != theirs or not same)
     ]
     return ExportCheck(
-        proof="layers" if method.by_layer else "whole",
         tensors=compared.tensors if compared else 0,
         tensors_off=compared.off if compared else (),
-        mean_loss_adapter=_finite(losses[0]) if answers else None,
-        mean_loss_export=_finite(losses[1]) if answers else None,
+        mean_loss_adapter=_finite(answers[0]) if has_answers else None,
+        mean_loss_export=_finite(answers[1]) if has_answers else None,
         mean_text_loss_adapter=_finite(texts[0]),
         mean_text_loss_export=_finite(texts[1]),
         first_tokens_equal=sum(equal),
-        prompts_read_alike=alike,
-        prompts=len(probes),
+        prompts=len(work.probes),
         own_prompts=work.own,
-        passed=close and words and alike == len(probes) and not (compared and compared.off),
         differences=tuple(differences),
-        compute=f"{method.compute.device.type} {method.compute.dtype_name}",
+        **more,
     )
+
+
+def mean_losses(expected: Sequence[PromptResult], found: Sequence[PromptResult], of: str) -> tuple[float, float]:
+    """Mean losses of the adapter and of the export, over all answer tokens ("answer") or whole rows ("text")."""
+    if of == "answer":
+        tokens = max(1, sum(e.tokens for e in expected))
+        return sum(e.loss_sum for e in expected) / tokens, sum(f.loss_sum for f in found) / tokens
+    tokens = sum(e.text_tokens for e in expected)
+    return sum(e.text_loss_sum for e in expected) / tokens, sum(f.text_loss_sum for f in found) / tokens
 
 
 def _finite(loss: float) -> float:
@@ -328,7 +371,7 @@ def answer(model: Any, probes: Sequence[ProofPrompt], tokenizer: Tokenizer, chec
     return [next((ids[: i + 1] for i, token in enumerate(ids) if token in stops), ids) for ids in written]
 
 
-def measure_all(
+def _measure_all(
     model: Any, probes: Sequence[ProofPrompt], answers: Sequence[list[int]], progress: Progress, work: Work
 ) -> list[PromptResult]:
     asked = []
@@ -363,24 +406,23 @@ def _result(logits: torch.Tensor, probe: ProofPrompt, greedy: list[int]) -> Prom
     )
 
 
-# ---- whole models
-# ----------------------------------------------------------------------------------------------------- Each in a
-# function of its own, which no name of a model outlives: two of them do not fit where one does.
-def of_adapter(base: Base, adapter: Path, work: Work) -> tuple[list[ProofPrompt], list[PromptResult]]:
+# ---- whole models --------------------------------------------------------------------------------
+# Each in a function of its own, which no name of a model outlives: two of them do not fit where one does.
+def _of_adapter(base: Base, adapter: Path, work: Work, rounded: bool) -> tuple[list[ProofPrompt], list[PromptResult]]:
     """Its own answer to each question becomes what a question without one is measured on."""
     progress = work.of("proving_adapter")
-    model = _adapter_on_base(base, adapter, work.method.compute)
+    model = (_rounded if rounded else _adapter_on_base)(base, adapter, work.method.compute)
     answers = answer(model, work.probes, work.tokenizer, work.check)
     asked = [p if p.has_answer else p.answered(said) for p, said in zip(work.probes, answers, strict=True)]
-    return asked, measure_all(model, asked, answers, progress, work)
+    return asked, _measure_all(model, asked, answers, progress, work)
 
 
 def _of_export(merged: Path, base: Base, work: Work) -> list[PromptResult]:
     progress = work.of("proving_export")
     let_go()
-    model = _merged(merged, base, work.method.compute)
+    model = _load(merged, work.method.compute, base.dtype)
     answers = answer(model, work.probes, work.tokenizer, work.check)
-    return measure_all(model, work.probes, answers, progress, work)
+    return _measure_all(model, work.probes, answers, progress, work)
 
 
 def let_go() -> None:
@@ -389,16 +431,25 @@ def let_go() -> None:
         torch.cuda.empty_cache()
 
 
-def _adapter_on_base(base: Base, adapter: Path, compute: Compute) -> Any:
-    sixteen_bit = replace(compute, dtype=base.dtype)  # first rounded as the export is, then widened exactly
-    model = base_model.load(base.folder, sixteen_bit, False).to(compute.dtype)
+def _load(folder: Path, compute: Compute, dtype: torch.dtype | None = None) -> PreTrainedModel:
+    """dtype: what its numbers are rounded to first; None: the one that is computed in."""
+    model = base_model.load(folder, replace(compute, dtype=dtype or compute.dtype), four_bit=False).to(compute.dtype)
     model.generation_config = GenerationConfig()  # a base's own sampling settings would only make generate() warn
-    return attach(model, adapter)
+    return model.eval()
 
 
-def _merged(folder: Path, base: Base, compute: Compute) -> PreTrainedModel:
-    model = base_model.load(folder, replace(compute, dtype=base.dtype), four_bit=False).to(compute.dtype)
-    model.generation_config = GenerationConfig()
+def _adapter_on_base(base: Base, adapter: Path, compute: Compute) -> Any:
+    return attach(_load(base.folder, compute, base.dtype), adapter)  # first rounded as the export is, then widened
+
+
+@torch.no_grad()
+def _rounded(base: Base, adapter: Path, compute: Compute) -> Any:
+    """W + s * B @ A by peft in float32 (or what a PC without that much memory computes in), then rounded as the merged
+    files are."""
+    model = attach(_load(base.folder, compute), adapter).merge_and_unload()
+    for name, parameter in model.named_parameters():
+        stored = base.stored_names.get(name)
+        parameter.copy_(parameter.to(base.written_as(stored) if stored else base.dtype))
     return model.eval()
 
 
@@ -413,26 +464,39 @@ def few(probes: Sequence[ProofPrompt]) -> list[ProofPrompt]:
     return chosen
 
 
-def adapter_by_layer(base: tensors.Reader, adapter: Path, work: Work) -> list[PromptResult]:
-    model, names = empty(base.base.folder), base.base.stored_names
-    layers.add_adapter(model, adapter)
-    extra = layers.adapter_tensors(model, tensors.read_all(adapter / "adapter_model.safetensors"))
+def _adapter_by_layer(
+    original: tensors.Reader, adapter: Path, work: Work, tuned: tensors.Tuned | None
+) -> list[PromptResult]:
+    """Results of the adapter on its base, read from disk layer by layer. tuned: W + s * B @ A, to be rounded as the
+    merged files are; None: peft adds B @ A on the way."""
+    base = original.base
+    model, names, extra = empty(base.folder), base.stored_names, dict[str, torch.Tensor]()
+    if tuned is None:
+        layers.add_adapter(model, adapter)
+        extra = layers.adapter_tensors(model, tensors.read_all(adapter / "adapter_model.safetensors"))
 
     def read(name: str) -> torch.Tensor:
-        found = base.whole(names[name])
+        stored = names[name]
+        if tuned and tuned.changes(stored):
+            found = tuned.rows(stored, 0, base.tensors[stored].shape[0])
+        else:
+            found = original.whole(stored)
         # first rounded as the export is
-        return found.to(base.base.written_as(names[name])) if found.is_floating_point() else found
+        return found.to(base.written_as(stored)) if found.is_floating_point() else found
 
-    return forward_by_layer("layers_of_adapter", model, list(names), read, extra, work)
+    return _forward_by_layer("layers_of_adapter", model, list(names), read, extra, work)
 
 
-def _export_by_layer(merged: Path, written: tensors.MergedFolder, work: Work) -> list[PromptResult]:
+def _export_by_layer(merged: Path, work: Work) -> list[PromptResult]:
     """The model that the export itself describes."""
-    model, names = empty(merged), read_base(merged).stored_names
-    return forward_by_layer("layers_of_export", model, list(names), lambda name: written.whole(names[name]), {}, work)
+    model, names = empty(merged), (written := read_base(merged)).stored_names
+    with tensors.Reader(written) as reader:
+        return _forward_by_layer(
+            "layers_of_export", model, list(names), lambda name: reader.whole(names[name]), {}, work
+        )
 
 
-def forward_by_layer(
+def _forward_by_layer(
     stage: str,
     model: PreTrainedModel,
     names: Sequence[str],

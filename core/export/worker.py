@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -31,6 +31,7 @@ from core.export.records import (
     GGUF_KINDS,
     QUANTS,
     ExportCheck,
+    ExportKind,
     ExportRequest,
     ExportResult,
     ExportStatus,
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from core.export.proof import Method
     from core.export.stored import Base
 
+MadeExport = tuple[ExportCheck, str, tuple[Message, ...]]  # its proof, its dtype, what is said beside it
 GRACE_S = 1.5  # how long the main thread may take to notice a cancel
 LEASE_WAIT_S = 3.0  # a chat that was just asked to give the device back
 SPARE_BYTES = 64 << 20  # tokenizer, cards, records
@@ -128,18 +130,20 @@ class ExportReporter(Job[ExportStatus]):
 
 
 def main() -> int:
-    file = Path(sys.argv[1])
-    request = ExportRequest.model_validate_json(file.read_text("utf-8"))
-    folder = JobFolder(file.parent)
-    workspace = Workspace.open(request.workspace)
+    request = ExportRequest.model_validate_json(Path(sys.argv[1]).read_text("utf-8"))
+    return work_in(Path(sys.argv[1]).parent, request.workspace, lambda job: carry_out(request, job))
 
+
+def work_in(path: Path, workspace: str, work: Callable[[ExportReporter], int], cancelled: Message | None = None) -> int:
+    """The exit status of a job of this workspace, whose folder is held meanwhile."""
+    folder, space = JobFolder(path), Workspace.open(workspace)
     try:
         with (
             folder.lock().acquire(timeout=5),
-            ExportReporter(folder) as job,
-            KeepAwake(lambda: preferences.read(workspace).automation.keep_awake, job.awake),
+            ExportReporter(folder, cancelled) as job,
+            KeepAwake(lambda: preferences.read(space).automation.keep_awake, job.awake),
         ):
-            return carry_out(request, job)
+            return work(job)
     except Timeout:
         return 1  # another worker has this job, and its status stands
 
@@ -244,16 +248,9 @@ class Exporter:
         if request.strength != 1:
             adapter = adapters.at_strength(adapter, request.strength, job.folder.build / "adapter")
         out = job.folder.build / "out"  # not the export's name once more: Windows counts 260 characters of a path
-        rows = self.run_folder.facts().probe_rows
-        notes: tuple[Message, ...] = ()
+        check, dtype, notes = MADE_BY[request.kind](self, adapter, out)
         if request.strength != 1:
-            notes = (msg("export.at_strength", strength=request.strength),)
-        if request.kind == "adapter":
-            self._see_room(files.bytes_in(adapter))
-            check, dtype = self._copy(adapter, out, rows)
-        else:
-            check, dtype, more = self._build(adapter, out, rows)
-            notes += more
+            notes = (msg("export.at_strength", strength=request.strength), *notes)
         result = ExportResult(
             name=request.name if check.passed else f"{request.name}-unproven",
             run=request.run,
@@ -278,44 +275,80 @@ class Exporter:
         )
         return self._publish(out, result)
 
+    # ---- what each kind is made of: MADE_BY -----------------------------------------------------
+    def _copy(self, adapter: Path, out: Path) -> MadeExport:
+        """The adapter as it is. Neither the base nor memory for a model is needed for it."""
+        from core.export import proof
+
+        self._see_room(files.bytes_in(adapter))
+        self.job.stage("copying")
+        shutil.copytree(adapter, out)
+        self.job.check()
+        with weights.open_tensors(adapter / "adapter_model.safetensors") as opened:  # its first tensor's
+            dtype = str(opened.get_tensor(next(iter(opened.keys()))).dtype).removeprefix("torch.")
+        return proof.prove_copy(out, adapter, self.run_folder.facts().probe_rows, self.job.stage), dtype, ()
+
+    def _merged(self, adapter: Path, out: Path) -> MadeExport:
+        """A folder with the adapter merged into its base."""
+        from core.export import proof
+
+        base, method, _ = self._source(adapter)
+        self._merge(base, adapter, out)
+        rows = self.run_folder.facts().probe_rows
+        check = proof.prove(out, base, adapter, rows, method, self.job.stage, self.job.check)
+        return self._with_card(out, base, method, check)
+
+    def _gguf(self, adapter: Path, out: Path) -> MadeExport:
+        """The merged model as a GGUF file, with what Ollama needs beside it."""
+        from core.export.llamacpp import make
+
+        order = self._order(adapter, out)
+        self._merge(order.base, adapter, order.merged)
+        check, notes = make.make(order)
+        model_type = files.read_object(order.base.folder / "config.json").get("model_type")
+        notes = (*notes, *self._write_modelfile(adapter, order.target, str(model_type)))
+        return self._with_card(out, order.base, order.method, check, notes)
+
+    def _gguf_lora(self, adapter: Path, out: Path) -> MadeExport:
+        """The adapter alone as a GGUF file, and the base that it goes with where that is asked for."""
+        from core.export.llamacpp import lora
+
+        order = self._order(adapter, out)
+        model, quant, own = self.run_folder.recipe().model.id, self.request.quant, self.request.base_gguf
+        name = names.slug(model.rpartition("/")[2].rpartition(":")[2], fallback="base")
+        made = order.target.with_name(f"{name}-{quant}.gguf") if quant else None
+        check, notes = lora.make_lora(order, lora.Beside(made, Path(own) if own else None))
+        known = {"base": model, "file": order.target.name}
+        beside = made.name if made else own
+        where = msg("gguf.lora_beside", beside=beside, **known) if beside else msg("gguf.lora_any", **known)
+        return self._with_card(out, order.base, order.method, check, (*notes, where, msg("gguf.lora_readers")))
+
+    # ---- what they are made with ----------------------------------------------------------------
+    def _source(self, adapter: Path) -> tuple[Base, Method, Tools | None]:
+        """The base, how the export is proven, and llama.cpp's tools for what needs them; there is room for all."""
+        from core.export import proof, stored
+
+        base = stored.read_base(self._obtain_base(adapter))
+        tools = self._tools() if self.request.kind in GGUF_KINDS else None
+        method = proof.choose(base, adapter, in_float32=tools is not None)
+        self._see_room(need_bytes(self.request, base))
+        return base, method, tools
+
+    def _with_card(
+        self, out: Path, base: Base, method: Method, check: ExportCheck, notes: tuple[Message, ...] = ()
+    ) -> MadeExport:
+        card = model_card.of_run(self.run_folder, self._form(base.dtype_name), base.folder)
+        (out / "README.md").write_text(card, "utf-8", newline="\n")
+        if elsewhere := self._elsewhere(method.compute):
+            notes = (*notes, elsewhere)
+        return check, base.dtype_name, notes
+
     def _elsewhere(self, compute: Compute) -> Message | None:
         """That another card proves the export than the one that trained it. A proof on the processor is a matter of
         memory."""
         from core.engine.device import card_in_use
 
         return run_process.elsewhere(self.run_folder.facts(), card_in_use(compute), True) if compute.on_card else None
-
-    def _copy(self, adapter: Path, out: Path, rows: Sequence[Any]) -> tuple[ExportCheck, str]:
-        """Neither the base nor memory for a model is needed for it."""
-        from core.export import proof
-
-        self.job.stage("copying")
-        shutil.copytree(adapter, out)
-        self.job.check()
-        with weights.open_tensors(adapter / "adapter_model.safetensors") as opened:  # its first tensor's
-            dtype = str(opened.get_tensor(next(iter(opened.keys()))).dtype).removeprefix("torch.")
-        return proof.prove_copy(out, adapter, rows, self.job.stage), dtype
-
-    def _build(self, adapter: Path, out: Path, rows: Sequence[Any]) -> tuple[ExportCheck, str, tuple[Message, ...]]:
-        """A merged folder or a GGUF file in out, its proof, the type it is computed in, and what is said beside it."""
-        from core.export import proof, stored
-
-        job, request = self.job, self.request
-        base = stored.read_base(self._obtain_base(adapter))
-        tools = self._tools() if request.kind in GGUF_KINDS else None
-        method = proof.choose(base, adapter, in_float32=tools is not None)
-        self._see_room(need_bytes(request, base))
-        notes: tuple[Message, ...] = ()
-        if tools is None:
-            self._merge(base, adapter, out)
-            check = proof.prove(out, base, adapter, rows, method, job.stage, job.check)
-        else:
-            check, notes = self._make_gguf(tools, base, adapter, out, method)
-        card = model_card.of_run(self.run_folder, self._form(base.dtype_name), base.folder)
-        (out / "README.md").write_text(card, "utf-8", newline="\n")
-        if elsewhere := self._elsewhere(method.compute):
-            notes = (*notes, elsewhere)
-        return check, base.dtype_name, notes
 
     def _obtain_base(self, adapter: Path) -> Path:
         """The folder of the base, once it is sure that it is the one that was trained on and can become what is asked
@@ -352,21 +385,6 @@ class Exporter:
         self.job.stage("merging", 0)
         merge.merge(base, adapter, merged, lambda fraction: self.job.stage("merging", fraction), self.job.check)
 
-    def _make_gguf(
-        self, tools: Tools, base: Base, adapter: Path, out: Path, method: Method
-    ) -> tuple[ExportCheck, tuple[Message, ...]]:
-        from core.export.llamacpp import make
-
-        merged = self.job.folder.build / "merged"
-        out.mkdir(parents=True)
-        order = self._order(tools, base, adapter, merged, out / self._gguf_name(), method)
-        if self.request.kind == "gguf-lora":
-            return self._make_lora(order)
-        self._merge(base, adapter, merged)
-        check, notes = make.make(order)
-        model_type = files.read_object(base.folder / "config.json").get("model_type")
-        return check, (*notes, *self._write_modelfile(adapter, order.target, str(model_type)))
-
     def _see_room(self, need: int) -> None:
         free = shutil.disk_usage(self.workspace.exports).free
         if free < need + SPARE_BYTES:
@@ -389,30 +407,20 @@ class Exporter:
                 found = {"found": theirs.hidden_size, "expected": ours.hidden_size}
                 raise ExportError("gguf.lora_other_base", file=self.request.base_gguf, **found)
 
-    def _make_lora(self, order: MakeOrder) -> tuple[ExportCheck, tuple[Message, ...]]:
-        from core.export.llamacpp import lora
-
-        model, quant, own = self.run_folder.recipe().model.id, self.request.quant, self.request.base_gguf
-        name = names.slug(model.rpartition("/")[2].rpartition(":")[2], fallback="base")
-        made = order.target.with_name(f"{name}-{quant}.gguf") if quant else None
-        check, notes = lora.make_lora(order, lora.Beside(made, Path(own) if own else None))
-        known = {"base": model, "file": order.target.name}
-        beside = made.name if made else own
-        where = msg("gguf.lora_beside", beside=beside, **known) if beside else msg("gguf.lora_any", **known)
-        return check, (*notes, where, msg("gguf.lora_readers"))
-
-    def _order(self, tools: Tools, base: Base, adapter: Path, merged: Path, target: Path, method: Method) -> MakeOrder:
+    def _order(self, adapter: Path, out: Path) -> MakeOrder:
         from core.export.llamacpp import make
 
-        job = self.job
+        job, (base, method, tools) = self.job, self._source(adapter)
+        assert tools
+        out.mkdir(parents=True)
         return make.MakeOrder(
             tools=tools,
             quant=self.request.quant or ("" if self.request.kind == "gguf-lora" else QUANTS[0]),
             name=self.run_folder.name,
             base=base,
             adapter=adapter,
-            merged=merged,
-            target=target,
+            merged=job.folder.build / "merged",
+            target=out / self._gguf_name(),
             work=job.folder.build / "gguf",
             log=job.folder.path / "export.log",
             rows=self.run_folder.facts().probe_rows,
@@ -424,16 +432,14 @@ class Exporter:
     def _write_modelfile(self, adapter: Path, file: Path, model_type: str) -> tuple[Message, ...]:
         """What Ollama needs beside the file; returns what it cannot do."""
         from core.data.tokenizer import Tokenizer
-        from core.export.ollama import deriving, modelfile
+        from core.export.ollama import modelfile
         from core.export.ollama.program import least_version
 
         tokenizer = Tokenizer(adapter)
-        bos = tokenizer.special.get("bos_token", "") if modelfile.begins(file) else ""
-        derived = deriving.derive(tokenizer.template, bos)
         stops = dict.fromkeys((tokenizer.template.stop, tokenizer.special.get("eos_token", "")))
-        words = modelfile.write(file.name, derived, list(stops), self.run_folder.name, least_version(model_type))
+        words = modelfile.write(file.name, list(stops), self.run_folder.name, least_version(model_type))
         (file.parent / "Modelfile").write_text(words, "utf-8", newline="\n")
-        return modelfile.notes(derived, model_type)
+        return modelfile.notes(model_type)
 
     def _form(self, dtype: str) -> model_card.CardBeside:
         request = self.request
@@ -463,6 +469,14 @@ class Exporter:
         files.sync_folder(target.parent)
         self.job.folder.clear()
         return result
+
+
+MADE_BY: Mapping[ExportKind, Callable[[Exporter, Path, Path], MadeExport]] = {
+    "adapter": Exporter._copy,
+    "merged": Exporter._merged,
+    "gguf": Exporter._gguf,
+    "gguf-lora": Exporter._gguf_lora,
+}
 
 
 def need_bytes(request: ExportRequest, base: Base) -> int:

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from huggingface_hub import constants
 
 from core import files
@@ -26,7 +26,7 @@ from core.errors import ModelError, RunError
 from core.hub import download
 from core.hub.cached import REPO_ID, REVISION, CachedRepo, cache_folder
 from core.hub.download import Check, Report, Room
-from core.hub.entry import CAME, ENDED, Download, Entry, Wanted, WantedDownload, is_name, wish_now
+from core.hub.entry import CAME, ENDED, Download, Entry, is_name
 from core.hub.sets import fetching
 from core.hub.sets.fetching import Arrived
 from core.hub.sets.name import PartName
@@ -71,28 +71,50 @@ class Downloads:
         return self._row(self._entry(repo, revision))
 
     def _row(self, entry: Entry) -> Download | None:
-        row, (asked, why) = entry.row(), self._untold.get(entry.folder, (0.0, None))
-        is_untold = row is not None and row.state == "waiting" and row.asked == asked
-        return row.model_copy(update={"state": "failed", "message": why}) if row and is_untold else row
+        row, (asked, why) = entry.read(), self._untold.get(entry.folder, (0.0, None))
+        if row is None or row.wanted == "cancel":
+            return None
+        is_untold = row.state == "waiting" and row.asked == asked
+        return row.model_copy(update={"state": "failed", "message": why}) if is_untold else row
 
     def start(self, repo: str, revision: str | None = None, said: dict[str, Any] | None = None) -> Download:
         """Ask for a model, or a part of a data set. said: of how that is to be read; None for what was said before.
-        What runs already goes on, what is paused or failed begins again where it was. Raises ModelError."""
+        What runs already goes on, what is paused or failed begins again where it was. Raises ModelError, and RunError
+        where the disk does not take it."""
         entry, revision = self._entry(repo, revision), revision or constants.DEFAULT_REVISION
-        row, wish = self._row(entry), entry.wish()
+        row = self._row(entry)
         if row is not None and row.state in ("waiting", "running", "again"):
             return row
-        lies_here = PartName.parse(repo) is None and CachedRepo(repo, cache_folder(None)).folder.exists()
-        is_first = wish.is_first if wish and wish.wanted != "cancel" else not lies_here
-        entry.ask(wish_now(repo, revision, "run", is_first, said if said is not None or wish is None else wish.said))
+
+        def wanted(before: Download | None) -> Download:
+            new = Download(repo=repo, revision=revision, asked=time.time(), said=said or {})
+            if before is None or before.wanted == "cancel":
+                lies_here = new.part is None and new.cached.folder.exists()
+                return new.model_copy(update={"is_first": not lies_here})
+            kept = {"is_first", "done", "total", "unit", *([] if said is not None else ["said"])}
+            return new.model_copy(update={name: getattr(before, name) for name in kept})
+
+        with files.writing(self.workspace.root):
+            entry.folder.parent.mkdir(exist_ok=True)
+            entry.change(wanted)
         self._wake.set()
-        found = entry.row()
+        found = entry.read()
         assert found is not None  # it was asked for just now
         return found
 
     def pause(self, repo: str, revision: str | None = None) -> None:
         """Raises ModelError for a model that is not in the list, or has ended."""
-        self._ask("pause", repo, revision)
+        if self._row_of(repo, revision).state in ENDED:
+            raise ModelError("downloads.ended", repo=repo)
+        self._pause(repo, revision)
+
+    def _pause(self, repo: str, revision: str | None) -> None:
+        def paused(wish: Download | None) -> Download | None:
+            runs = wish is not None and wish.wanted == "run" and wish.phase not in ENDED
+            return wish.model_copy(update={"wanted": "pause"}) if wish and runs else None
+
+        with files.writing(self.workspace.root):
+            self._entry(repo, revision).change(paused)
 
     def resume(self, repo: str, revision: str | None = None) -> Download:
         """Raises ModelError for a model that is not in the list."""
@@ -103,16 +125,16 @@ class Downloads:
         """Stop it, throw away what came and is not whole, and take it off the list; of one that is done only the last.
         Raises ModelError."""
         row, entry = self._row_of(repo, revision), self._entry(repo, revision)
-        wish = entry.wish()
-        assert wish is not None  # of a row
-        entry.ask(wish_now(repo, wish.revision, "cancel", wish.is_first and row.state != "done"))
+        gone = {"wanted": "cancel", "asked": time.time(), "is_first": row.is_first and row.state != "done"}
+        with files.writing(self.workspace.root):
+            entry.change(lambda wish: wish and wish.model_copy(update=gone))
         self._clear(entry)  # where somebody holds it, they do it
 
     def begin(self) -> None:
         """Work on what waits, from a thread of its own, until `close`; for the app that owns the workspace. What is
         done leaves the list."""
         for entry in self._entries():
-            if (row := entry.row()) is None or row.state == "done":
+            if (row := self._row(entry)) is None or row.state == "done":
                 self._clear(entry)
         self._starter = threading.Thread(target=self._start_what_waits, name="downloads", daemon=True)
         self._starter.start()
@@ -140,7 +162,7 @@ class Downloads:
             except BaseException:  # a stop and Ctrl-C too; all of them go on
                 if is_ours:
                     with suppress(RunError):  # of a full disk: what ended it is said first
-                        self._ask_quietly("pause", repo, revision)
+                        self._pause(repo, revision)
                 raise
             if row is None or row.state == "paused":
                 raise ModelError("downloads.left", repo=repo)
@@ -205,7 +227,7 @@ class Downloads:
 
     def _end_untold(self, entry: Entry, why: Message) -> None:
         """Failed, until somebody asks for it anew, though its files say that it waits."""
-        if (wish := entry.wish()) is not None:
+        if (wish := entry.read()) is not None:
             self._untold[entry.folder] = wish.asked, why
 
     def _work(self, repo: str, entry: Entry, report: Report, check: Check, accept: Callable[[Path], None]) -> bool:
@@ -214,7 +236,7 @@ class Downloads:
         if not entry.folder.is_dir() or (part and not self._bring):  # cancelled meanwhile, or somebody else's
             return False
 
-        def fetch(wish: WantedDownload, report: Report, check: Check, room: Room) -> str:
+        def fetch(wish: Download, report: Report, check: Check, room: Room) -> str:
             if part and self._bring:
                 folder = entry.folder / CAME
                 id = self._bring(part, fetching.fetch(part, folder, report, check, room), wish.said, check)
@@ -223,20 +245,13 @@ class Downloads:
             download.fetch(wish.repo, wish.revision, report, check, accept=accept, room=room)
             return ""
 
-        lock = FileLock(entry.lock, thread_local=False)
-        try:
-            lock.acquire(timeout=files.LOOK_S)
-        except (Timeout, FileNotFoundError):
-            return False
-        try:
-            work = DownloadWork(entry, report, check, fetch, partial(self._others, entry))
-            work.to_its_end(lambda message: with_nearest(repo, message, self._known))
-        except NotNow:
-            pass
-        finally:
-            lock.release()
-        wish = entry.wish()
-        if wish is not None and wish.wanted == "cancel":
+        with entry.held() as is_ours:
+            if not is_ours:
+                return False
+            with suppress(NotNow):
+                work = DownloadWork(entry, report, check, fetch, partial(self._others, entry))
+                work.to_its_end(lambda message: with_nearest(repo, message, self._known))
+        if (wish := entry.read()) is not None and wish.wanted == "cancel":
             self._clear(entry)
         return True
 
@@ -248,34 +263,29 @@ class Downloads:
             on_their_way = [
                 told
                 for other in self._entries()
-                if other.folder != entry.folder and other.is_held() and (told := other.told()) and told.has_room
+                if other.folder != entry.folder and other.is_held() and (told := other.read()) and told.has_room
             ]
             yield sum(
-                told.total - told.done for told in on_their_way if told.state not in ENDED and told.unit == "bytes"
+                told.total - told.done for told in on_their_way if told.phase not in ENDED and told.unit == "bytes"
             )
 
     def _clear(self, entry: Entry) -> None:
         """Take off the list what nobody holds, and throw away what a cancelled one left."""
-        lock = FileLock(entry.lock, thread_local=False)
-        try:
-            lock.acquire(timeout=files.LOOK_S)
-        except (Timeout, FileNotFoundError):
-            return
-        try:
-            wish = entry.wish()
+        with entry.held() as is_ours:
+            if not is_ours:
+                return
+            wish = entry.read()
             if wish is not None and wish.wanted == "cancel":
                 entry.throw_away(wish)
-                if entry.wish() != wish:  # asked for anew meanwhile
+                if (now := entry.read()) and now.asked != wish.asked:  # asked for anew meanwhile
                     return
-            (entry.folder / "wish.json").unlink(missing_ok=True)
-        finally:
-            lock.release()
+            entry.file.unlink(missing_ok=True)
         files.remove_tree(entry.folder, files.MOMENT_S)
 
     def _entries(self) -> list[Entry]:
         folder = self.workspace.root / "downloads"
         try:
-            return [Entry(each) for each in sorted(folder.iterdir())]
+            return [Entry(each) for each in sorted(folder.iterdir()) if each.is_dir()]
         except OSError:  # there is none yet
             return []
 
@@ -293,19 +303,6 @@ class Downloads:
             there = [each.repo for each in self.rows()] or ["-"]
             raise ModelError("downloads.not_there", repo=repo, there=there[:10])
         return row
-
-    def _ask(self, wanted: Wanted, repo: str, revision: str | None) -> None:
-        row = self._row_of(repo, revision)
-        if row.state in ENDED:
-            raise ModelError("downloads.ended", repo=repo)
-        self._ask_quietly(wanted, repo, revision)
-
-    def _ask_quietly(self, wanted: Wanted, repo: str, revision: str | None) -> None:
-        entry = self._entry(repo, revision)
-        wish, told = entry.wish(), entry.told()
-        has_ended = wish and told and told.asked == wish.asked and told.state in ENDED
-        if wish is not None and wish.wanted == "run" and not has_ended:
-            entry.ask(wish.model_copy(update={"wanted": wanted}))
 
 
 def with_nearest(repo: str, message: Message, known: Sequence[str]) -> Message:

@@ -1,10 +1,9 @@
-"""One download as files, so that a page, a command and the next start see the same:
-<workspace>/downloads/<owner>--<name>[@revision]/.
-For a part of a dataset (core.hub.sets.name.PartName) it is set-<name>-<mark>/, which holds the files until they are a
-dataset of ours.
+"""One download as a file, so that a page, a command and the next start see the same:
+<workspace>/downloads/<owner>--<name>[@revision]/. For a part of a dataset (core.hub.sets.name.PartName) it is
+set-<name>-<mark>/, which holds the files until they are a dataset of ours.
 
-  wish.json   what a person wants of it; written by whoever asks
-  told.json   how far it is; written by whoever holds `lock`, once a second at most
+  wish.json   a Download: what a person wants of it, written by whoever asks, and how far it is, written once a second
+              at most by whoever holds `lock`
   lock        held by the process that works on it; a kill frees it
 
 A crash leaves wish.json as it was: what was to run goes on at the next start, what was paused stays paused.
@@ -13,13 +12,14 @@ A crash leaves wish.json as it was: what was to run goes on at the next start, w
 from __future__ import annotations
 
 import hashlib
-import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from filelock import FileLock, Timeout
 from huggingface_hub import constants
 
 from core import files
@@ -31,31 +31,27 @@ from core.workspace.folder import Workspace
 from core.workspace.names import slug
 
 Wanted = Literal["run", "pause", "cancel"]
+Phase = Literal["", "running", "again", "failed", "done"]
 State = Literal["waiting", "running", "again", "paused", "failed", "done"]
 ENDED = ("failed", "done")
 CAME = "came"  # the folder of an entry where what comes of a data set lies
 
 
-class WantedDownload(Frozen):
-    """asked: when, seconds since 1970; what is told counts for the wish of that time. is_first: nothing of the model
-    lay in the cache, so that whoever cancels it may throw away all of it. said: of how a data set is to be read
-    (core.data.reading.choices)."""
+class Download(Frozen):
+    """asked: when, seconds since 1970. is_first: nothing of the model lay in the cache, so that whoever cancels it may
+    throw away all of it. said: of how a data set is to be read (core.data.reading.choices). phase: as whoever works on
+    it told last. done, total: in units; total 0 while it is not known. bytes_per_s: in units, of the last seconds.
+    message: why it failed, or why it is tried again. has_room: the disk was looked at and has what is missing, which
+    other downloads then leave to it. result: the id of the data set that it became. state: made as it is read;
+    waiting: for its turn, or for an app; again: its connection broke, and it goes on by itself."""
 
     repo: str
     revision: str
-    wanted: Wanted
+    wanted: Wanted = "run"
     asked: float
     is_first: bool = False
     said: dict[str, Any] = {}
-
-
-class ToldProgress(Frozen):
-    """done, total: in units, bytes_per_s in units of the last seconds. message: why it failed, or why it is tried
-    again. has_room: the disk was looked at and has what is missing, which other downloads then leave to it. result: the
-    id of the data set that it became."""
-
-    asked: float
-    state: Literal["running", "again", "failed", "done"]
+    phase: Phase = ""
     done: int = 0
     total: int = 0
     bytes_per_s: float | None = None
@@ -63,23 +59,7 @@ class ToldProgress(Frozen):
     has_room: bool = False
     unit: str = "bytes"
     result: str = ""
-
-
-class Download(Frozen):
-    """A row of the list. waiting: for its turn, or for an app. again: its line broke, and it goes on by itself. total:
-    0 while it is not
-    known. seconds_left: None where nothing tells."""
-
-    repo: str
-    revision: str
-    state: State
-    done: int
-    total: int
-    bytes_per_s: float | None
-    message: Message | None
-    asked: float
-    unit: str = "bytes"
-    result: str = ""
+    state: State = "waiting"
 
     @property
     def part(self) -> PartName | None:
@@ -93,7 +73,16 @@ class Download(Frozen):
 
     @property
     def seconds_left(self) -> float | None:
+        """None where nothing tells."""
         return (self.total - self.done) / self.bytes_per_s if self.bytes_per_s and self.total else None
+
+    @property
+    def cached(self) -> CachedRepo:
+        """Where what it brings of a model lies: the hub's cache."""
+        return CachedRepo(self.repo, cache_folder(None))
+
+
+TOLD = {"phase", "done", "total", "bytes_per_s", "message", "has_room", "unit", "result"}
 
 
 @dataclass(frozen=True)
@@ -109,33 +98,45 @@ class Entry:
         return cls(workspace.root / "downloads" / (repo.replace("/", "--") + other))
 
     @property
+    def file(self) -> Path:
+        return self.folder / "wish.json"
+
+    @property
     def lock(self) -> Path:
         return self.folder / "lock"
 
-    def wish(self) -> WantedDownload | None:
+    def read(self) -> Download | None:
         """None where there is none, or one that names nothing of a hub: a file may hold anything."""
-        wish = files.read_model(WantedDownload, self.folder / "wish.json")
-        return wish if wish and is_name(wish.repo) and REVISION.fullmatch(wish.revision) else None
-
-    def ask(self, wish: WantedDownload) -> None:
-        """Raises RunError with a sentence where the disk does not take it."""
-        with files.writing(self.folder.parents[1]):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            files.replace_json(self.folder / "wish.json", wish.model_dump(mode="json"))
-
-    def cached(self, wish: WantedDownload) -> CachedRepo:
-        """Where what it brings lies: a model in the hub's cache, of a data set here until it is one of ours."""
-        part = PartName.parse(wish.repo)
-        return (
-            CachedRepo(part.repo, self.folder / CAME, "dataset") if part else CachedRepo(wish.repo, cache_folder(None))
+        found = files.read_model(Download, self.file)
+        if found is None or not is_name(found.repo) or not REVISION.fullmatch(found.revision):
+            return None
+        state: State = "paused" if found.wanted == "pause" else "waiting"
+        if found.phase in ENDED:
+            state = found.phase  # type: ignore[assignment]
+        elif state == "waiting" and self.is_held():
+            state = found.phase or "running"
+        lasts = state in ("again", "failed", "running")
+        return found.model_copy(
+            update={
+                "state": state,
+                "bytes_per_s": found.bytes_per_s if state == "running" else None,
+                "message": found.message if lasts else None,
+            }
         )
 
-    def told(self) -> ToldProgress | None:
-        return files.read_model(ToldProgress, self.folder / "told.json")
+    def change(self, make: Callable[[Download | None], Download | None], lasting: bool = True) -> Download | None:
+        """Replace the record by what make returns of it, while other processes wait; None writes nothing. Raises
+        OSError."""
+        with FileLock(self.folder.parent / ".lock", thread_local=False):
+            if (made := make(self.read())) is not None:
+                self.folder.mkdir(exist_ok=True)
+                files.replace(self.file, made.model_dump_json(exclude={"state"}), lasting)
+        return made
 
-    def tell(self, told: ToldProgress) -> None:
-        """Lasting where it is the end of it; else the next second writes it again. Raises OSError."""
-        files.replace(self.folder / "told.json", told.model_dump_json(), lasting=told.state in ENDED)
+    def tell(self, told: Download) -> None:
+        """Write how far it is; lasting at its end, else the next second writes it again. Raises OSError."""
+        progress = {name: getattr(told, name) for name in TOLD}
+        self.change(lambda wish: wish and wish.model_copy(update=progress), told.phase in ENDED)
 
     def is_held(self) -> bool:
         try:
@@ -143,54 +144,33 @@ class Entry:
         except OSError:
             return False
 
-    def row(self) -> Download | None:
-        wish, told = self.wish(), self.told()
-        if wish is None or wish.wanted == "cancel":
-            return None
-        is_ours = told is not None and told.asked == wish.asked
-        state: State
-        if told is not None and is_ours and told.state in ENDED:
-            state = told.state
-        elif wish.wanted == "pause":
-            state = "paused"
-        elif self.is_held():
-            state = told.state if told is not None and is_ours else "running"
-        else:
-            state = "waiting"
-        seen: dict[str, Any] = told.model_dump(include={"done", "total", "unit"}) if told else {"done": 0, "total": 0}
-        is_moving = told is not None and state in ("running", "again", "failed")
-        return Download(
-            repo=wish.repo,
-            revision=wish.revision,
-            state=state,
-            bytes_per_s=told.bytes_per_s if told and state == "running" else None,
-            message=told.message if told and is_moving and is_ours else None,
-            asked=wish.asked,
-            result=told.result if told and state == "done" else "",
-            **seen,
-        )
+    @contextmanager
+    def held(self) -> Iterator[bool]:
+        """Hold the lock; False where somebody else holds it, or the entry is gone."""
+        lock = FileLock(self.lock, thread_local=False)
+        try:
+            lock.acquire(timeout=files.LOOK_S)
+        except (Timeout, FileNotFoundError):
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
 
-    def throw_away(self, wish: WantedDownload) -> None:
+    def throw_away(self, wish: Download) -> None:
         """What came of a cancelled download: its incomplete files, and the whole of the model where it was the first of
         it and is not complete. Of another tool's files nothing; what Windows refuses stays for the next download of it.
         For whoever holds the lock. What came of a data set lies in the entry itself."""
-        if PartName.parse(wish.repo):
+        if wish.part:
             return
-        cached = self.cached(wish)
-        if wish.is_first and cached.snapshot(wish.revision) is None:
-            files.remove_tree(cached.folder, files.MOMENT_S)
-        for path in (cached.folder / "blobs").glob("*.incomplete"):
+        folder = wish.cached.folder
+        if wish.is_first and wish.cached.snapshot(wish.revision) is None:
+            files.remove_tree(folder, files.MOMENT_S)
+        for path in (folder / "blobs").glob("*.incomplete"):
             with suppress(PermissionError):
                 files.patiently(partial(path.unlink, missing_ok=True), files.MOMENT_S)
 
 
 def is_name(repo: str) -> bool:
     return REPO_ID.fullmatch(repo) is not None or PartName.parse(repo) is not None
-
-
-def wish_now(
-    repo: str, revision: str, wanted: Wanted, is_first: bool, said: dict[str, Any] | None = None
-) -> WantedDownload:
-    return WantedDownload(
-        repo=repo, revision=revision, wanted=wanted, asked=time.time(), is_first=is_first, said=said or {}
-    )

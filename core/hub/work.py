@@ -6,17 +6,17 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
-from typing import Literal
+from typing import Any
 
 from core.errors import GarageError
+from core.hub.cached import CachedRepo
 from core.hub.download import DISK_MARGIN, Check, Report, Room, refuse_full_disk
-from core.hub.entry import ENDED, Entry, ToldProgress, WantedDownload
-from core.hub.sets.name import PartName
+from core.hub.entry import CAME, ENDED, Download, Entry, Phase
 from core.messages import Message
 from core.progress import Progress
 
 Others = Callable[[], AbstractContextManager[int]]
-Fetch = Callable[[WantedDownload, Report, Check, Room], str]
+Fetch = Callable[[Download, Report, Check, Room], str]
 # of a data set: what comes, what is made of it, and the copy with its rows in the workspace (core/data/store.py)
 SET_MARGIN = 3.0
 POLL_S = 0.3
@@ -47,15 +47,13 @@ class DownloadWork:
     spoken for. Raises NotNow where nobody wants it to run."""
 
     def __init__(self, entry: Entry, report: Report, check: Check, fetch: Fetch, others: Others):
-        wish = entry.wish()
-        if wish is None or wish.wanted != "run":
+        found = entry.read()
+        if found is None or found.wanted != "run":
             raise NotNow
-        self._entry, self._wish, self._fetch = entry, wish, fetch
-        self._report_to, self._check, self._others = report, check, others
-        self._now = entry.told() or ToldProgress(asked=wish.asked, state="running")
-        self._now = self._now.model_copy(update={"bytes_per_s": None, "has_room": False})
+        self._entry, self._fetch, self._report_to, self._check, self._others = entry, fetch, report, check, others
+        self._now = found.model_copy(update={"has_room": False})
         self._samples: deque[tuple[float, float]] = deque()  # when, bytes
-        self._told_at, self._is_told = 0.0, True
+        self._told_at = 0.0
 
     def to_its_end(self, better: Callable[[Message], Message]) -> None:
         """Done or failed, and told so. better: what a failure says at last. Raises NotNow, what check raises, and
@@ -64,7 +62,7 @@ class DownloadWork:
         self._tell("running")
         while True:
             try:
-                result = self._fetch(self._wish, self._report, self._go_on, self._room)
+                result = self._fetch(self._now, self._report, self._go_on, self._room)
             except GarageError as error:
                 tries = 0 if self._now.done > longest else tries
                 longest = max(longest, self._now.done)
@@ -74,16 +72,15 @@ class DownloadWork:
                 self._wait(error.message, WAITS_S[tries])
                 tries += 1
             else:
-                self._now = self._now.model_copy(update={"done": self._now.total, "result": result})
-                return self._tell("done")
+                return self._tell("done", done=self._now.total, result=result)
 
     def _room(self, missing: int, total: int) -> None:
         """Of two that begin in the same second, the second counts what the first still needs. Raises ModelError."""
         with self._others() as spoken_for:
-            margin = SET_MARGIN if PartName.parse(self._wish.repo) else DISK_MARGIN
-            refuse_full_disk(self._entry.cached(self._wish), missing, spoken_for, margin)
-            self._now = self._now.model_copy(update={"done": total - missing, "total": total, "has_room": True})
-            self._tell("running")
+            part, margin = self._now.part, SET_MARGIN if self._now.part else DISK_MARGIN
+            cached = CachedRepo(part.repo, self._entry.folder / CAME, "dataset") if part else self._now.cached
+            refuse_full_disk(cached, missing, spoken_for, margin)
+            self._tell("running", done=total - missing, total=total, has_room=True)
 
     def _wait(self, why: Message, seconds: float) -> None:
         self._tell("again", why)
@@ -97,42 +94,30 @@ class DownloadWork:
 
     def _go_on(self) -> None:
         self._check()
-        wish = self._entry.wish()
-        if wish is None or wish.wanted != "run":
-            self._tell(self._now.state, self._now.message)
+        wish = self._entry.read()
+        is_wanted = wish is not None and wish.wanted == "run"
+        if not is_wanted or time.monotonic() - self._told_at >= TELL_S:
+            self._tell(self._now.phase, self._now.message)
+        if not is_wanted:
             raise NotNow
-        if wish != self._wish:
-            self._wish = wish
-            self._tell(self._now.state, self._now.message)
-        if not self._is_told and time.monotonic() - self._told_at >= TELL_S:
-            self._tell("running")
-        if self._samples and time.monotonic() - self._samples[-1][0] > SPEED_S:  # nothing comes any more
-            self._samples.clear()
-            self._now = self._now.model_copy(update={"bytes_per_s": None})
-            self._tell(self._now.state, self._now.message)
 
     def _report(self, progress: Progress) -> None:
         self._report_to(progress)
-        now = time.monotonic()
-        self._samples.append((now, progress.done))
-        while now - self._samples[0][0] > SPEED_S:
-            self._samples.popleft()
-        span, came = now - self._samples[0][0], progress.done - self._samples[0][1]
-        speed = max(0.0, came) / span if span >= TELL_S else None
-        numbers = {
-            "done": int(progress.done),
-            "total": int(progress.total),
-            "bytes_per_s": speed,
-            "unit": progress.unit,
-        }
+        self._samples.append((time.monotonic(), progress.done))
         is_first = not self._now.total
-        self._now, self._is_told = self._now.model_copy(update=numbers), False
-        if is_first or now - self._told_at >= TELL_S:
+        numbers = {"done": int(progress.done), "total": int(progress.total), "unit": progress.unit}
+        self._now = self._now.model_copy(update=numbers)
+        if is_first:
             self._tell("running")
 
-    def _tell(self, state: Literal["running", "again", "failed", "done"], message: Message | None = None) -> None:
-        self._now = self._now.model_copy(update={"state": state, "message": message, "asked": self._wish.asked})
-        with suppress(OSError) if state not in ENDED else nullcontext():
+    def _tell(self, phase: Phase, message: Message | None = None, **more: Any) -> None:
+        """Write the progress with the speed of the last seconds; None where nothing came in them."""
+        self._told_at = time.monotonic()
+        while self._samples and self._told_at - self._samples[0][0] > SPEED_S:
+            self._samples.popleft()
+        span = self._told_at - self._samples[0][0] if self._samples else 0.0
+        speed = max(0.0, self._samples[-1][1] - self._samples[0][1]) / span if span >= TELL_S else None
+        self._now = self._now.model_copy(update={"phase": phase, "message": message, "bytes_per_s": speed, **more})
+        with suppress(OSError) if phase not in ENDED else nullcontext():
             # the next second tells it again, an end is told once
             self._entry.tell(self._now)
-        self._told_at, self._is_told = time.monotonic(), True

@@ -10,27 +10,17 @@ The peak of a step: everything the layers keep for the backward, plus the backwa
 
 from __future__ import annotations
 
-from bisect import bisect
+from bisect import bisect, bisect_left
 from functools import lru_cache
 from typing import Any
 
 from pydantic import BaseModel
 
 from core.memory.constants import memory_constants
-from core.memory.layers import (
-    experts_at_work,
-    experts_kept,
-    layer_at_work,
-    layer_kept,
-    masked_pairs,
-    per_layer_inputs,
-    readers_of,
-    scans,
-    windows,
-)
+from core.memory.layers import at_peak, kept_unpacked
 from core.memory.setup import Setup
 from core.messages import Message
-from core.models.shapes.shape import HEAD, ModelShape
+from core.models.shapes.shape import ModelShape
 from core.values import GIB, MIB
 
 Terms = dict[str, float]
@@ -71,17 +61,15 @@ def estimate(shape: ModelShape, setup: Setup) -> Estimate:
     """The memory of one training step. Raises RecipeError for target modules that the model does not have."""
     if shape.is_unpacked and setup.base_bits < 16:
         setup = setup.model_copy(update={"method": "lora", "load_in_8bit": False})
-    n = trainable_params(shape, setup)
+    n, read_in_16_bit = adapter_params(shape, setup)
     idle = {
         "weights": weights(shape, setup),
-        "adapter": adapter(n, setup) + adapter_copy(shape, setup),
+        "adapter": adapter(n, setup) + adapter_copy(read_in_16_bit, setup),
         "optimizer": optimizer(n, setup),
         "workspace": workspace(setup),
     }
-    pairs = masked_pairs(shape, setup)  # a truth value each, and at work a number
-    stored = layers_stored(shape, setup) + per_layer_inputs("kept", shape, setup) + pairs
-    head, layer = head_at_work(shape, setup), at_work(shape, setup) + setup.base_bytes * pairs
-    unpacked = dequantised(shape, setup)
+    stored, layer, unpacked = at_peak(shape, setup)
+    head = head_at_work(shape, setup)
     step = {
         "gradients": gradients(n, stored, setup),
         # Either one layer is at work or the head is, never both: what the head needs beyond the layer counts. Nothing
@@ -109,14 +97,17 @@ def estimate(shape: ModelShape, setup: Setup) -> Estimate:
 # ---- between steps -------------------------------------------------------------------------------
 
 
-def trainable_params(shape: ModelShape, setup: Setup) -> int:
-    """n, section 1.2; DoRA adds one magnitude per output of a layer with an adapter."""
+def adapter_params(shape: ModelShape, setup: Setup) -> tuple[int, int]:
+    """n, section 1.2, and how many of them belong to matrices. DoRA adds one magnitude per output of a layer with an
+    adapter."""
     if setup.method == "full":
-        return shape.params
+        return shape.params, 0
     outputs = (
         sum(matrix.d_out * matrix.count for matrix in shape.targets(setup.target_modules)) if setup.use_dora else 0
     )
-    return shape.lora_params(setup.r, setup.target_modules, setup.trains_experts) + outputs
+    of_matrices = shape.lora_params(setup.r, setup.target_modules, False)
+    trained = shape.lora_params(setup.r, setup.target_modules, True) if setup.trains_experts else of_matrices
+    return trained + outputs, of_matrices
 
 
 def weights(shape: ModelShape, setup: Setup) -> float:
@@ -166,7 +157,7 @@ def adapter(n: int, setup: Setup) -> float:
     return 0.0 if setup.method == "full" else n * setup.adapter_bytes
 
 
-def adapter_copy(shape: ModelShape, setup: Setup) -> float:
+def adapter_copy(of_matrices: int, setup: Setup) -> float:
     """Bytes of the copy in 16 bits that the products of plain LoRA read, section 1.3."""
     has_one = (
         setup.method != "full"
@@ -174,7 +165,7 @@ def adapter_copy(shape: ModelShape, setup: Setup) -> float:
         and setup.trainer.counted
         and not (setup.use_dora or setup.lora_dropout)
     )
-    return 2.0 * shape.lora_params(setup.r, setup.target_modules, False) if has_one else 0.0
+    return 2.0 * of_matrices if has_one else 0.0
 
 
 def optimizer(n: int, setup: Setup) -> float:
@@ -197,47 +188,6 @@ def gradients(n: int, stored: float, setup: Setup) -> float:
     saved activations are freed."""
     whole = n * setup.adapter_bytes
     return whole if setup.accumulates else max(0.0, whole - stored)
-
-
-def layers_stored(shape: ModelShape, setup: Setup) -> float:
-    """Bytes that all layers keep at once: everything, or with checkpointing each layer's input. Section 1.4."""
-    if setup.offloads:
-        return 0.0
-    if share := _kept_share(shape, setup):
-        return share * layers_stored(shape, _kept(setup)) + (1 - share) * layers_stored(shape, _not_kept(setup))
-    if setup.gradient_checkpointing:
-        width = 4 if setup.fp32_stream else setup.base_bytes
-        return setup.tokens * shape.num_hidden_layers * width * shape.hidden_size * shape.streams
-    wide, others = shape.wide, shape.num_hidden_layers - shape.wide_layers
-    kept_by_layers = setup.tokens * others * layer_kept(shape, setup)
-    kept_by_layers += setup.tokens * shape.wide_layers * layer_kept(wide, setup) if wide else 0.0
-    kept_by_layers += setup.tokens * (
-        shape.window_layers * windows(shape, setup) + shape.scan_layers * scans(shape, setup)
-    )
-    return kept_by_layers + shape.expert_layers * experts_kept(shape, setup)
-
-
-def at_work(shape: ModelShape, setup: Setup) -> float:
-    """Bytes that the backward of the most expensive layer needs beyond what all layers keep. If the last layers are not
-    checkpointed: of one of those, or of the first checkpointed one, once theirs are freed."""
-    if not (share := _kept_share(shape, setup)):
-        return layer_at_work(shape, setup) + experts_at_work(shape, setup) + per_layer_inputs("moving", shape, setup)
-    gone = share * (layers_stored(shape, _kept(setup)) - layers_stored(shape, _not_kept(setup)))
-    return max(at_work(shape, _kept(setup)), at_work(shape, _not_kept(setup)) - gone if share < 1 else 0.0)
-
-
-def _kept_share(shape: ModelShape, setup: Setup) -> float:
-    """Share of the layers that are not checkpointed although the others are."""
-    counts = setup.gradient_checkpointing and not setup.offloads
-    return min(1.0, setup.kept_layers / shape.num_hidden_layers) if counts else 0.0
-
-
-def _kept(setup: Setup) -> Setup:
-    return setup.model_copy(update={"gradient_checkpointing": False, "kept_layers": 0})
-
-
-def _not_kept(setup: Setup) -> Setup:
-    return setup.model_copy(update={"kept_layers": 0})
 
 
 def most_kept_layers(shape: ModelShape, setup: Setup, free_gib: float, factor: float = 1.0) -> int:
@@ -269,39 +219,6 @@ def head_at_work(shape: ModelShape, setup: Setup) -> float:
     return max(at_logits, wide * setup.tokens * setup.trainer.final_norm)
 
 
-def dequantised(shape: ModelShape, setup: Setup) -> float:
-    """Bytes of the largest 4-bit or 8-bit matrix, dequantized for its product, as far as they exceed the layer's peak,
-    at which nothing is dequantized. Section 1.6."""
-    if setup.base_bits == 16 or not shape.four_bit_params:
-        return 0.0
-    largest = setup.base_bytes * max(matrix.d_in * matrix.d_out for matrix in shape.matrices)
-    hidden = setup.tokens * setup.base_bytes * shape.active_width * (2 - readers_of(shape, setup)["down"])
-    # Ours: the worst place is where the gradient of what flowed into down_proj is made, for which that is unpacked.
-    last = shape.mlp_matrices[-1:] if setup.trainer.counted else ()
-    last_bytes = sum(setup.base_bytes * matrix.d_in * matrix.d_out for matrix in last)
-    return max(0.0, largest - hidden, last_bytes) + kept_unpacked(shape, setup)
-
-
-UNPACKED_ROWS = 1537  # from this many tokens on, bitsandbytes dequantizes the matrix before the product
-
-
-def kept_unpacked(shape: ModelShape, setup: Setup) -> float:
-    """Bytes of one layer's 4-bit matrices, except the last, that stay dequantized from its second forward to its
-    backward. Section 1.6."""
-    counts = (
-        setup.keeps_unpacked and setup.gradient_checkpointing and setup.base_bits == 4 and setup.tokens >= UNPACKED_ROWS
-    )
-    if not counts:
-        return 0.0
-    last = {matrix.name for matrix in shape.mlp_matrices[-1:]}
-    a_layer = [matrix for matrix in shape.targets(setup.target_modules) if matrix.name not in {HEAD, *last}]
-    return (
-        setup.base_bytes
-        * sum(matrix.d_in * matrix.d_out * matrix.count for matrix in a_layer)
-        / shape.num_hidden_layers
-    )
-
-
 def has_room_to_keep_unpacked(shape: ModelShape, setup: Setup, free_gib: float, factor: float = 1.0) -> bool:
     """Whether that saves work and fits, by the estimate with its margin. factor: the correction from earlier runs."""
     kept = setup.model_copy(update={"keeps_unpacked": True})
@@ -316,6 +233,40 @@ def has_room_to_keep_scales(shape: ModelShape, setup: Setup, free_gib: float, fa
         whole_weights(shape, kept) > whole_weights(shape, setup)
         and factor * estimate(shape, kept).needed_gib <= free_gib
     )
+
+
+# ---- layers that lie in RAM: core/engine/variants/streaming ---------------------------------------
+
+
+def fewest_offloaded(shape: ModelShape, setup: Setup, free_gib: float, factor: float = 1.0) -> int | None:
+    """Layers that must be offloaded for setup to fit with its margin; None if even all are too few. factor: measured
+    over predicted, from earlier runs."""
+
+    def holds(count: int) -> bool:
+        return factor * estimate(shape, setup.model_copy(update={"offload_layers": count})).needed_gib <= free_gib
+
+    found = bisect_left(range(shape.num_hidden_layers + 1), True, key=holds)
+    return found if found <= shape.num_hidden_layers else None
+
+
+def ram_to_offload_gib(shape: ModelShape, setup: Setup) -> float:
+    """RAM while the base is loaded: all of it, before the GPU's part is copied there, and the staging buffers, one for
+    each layer that is on the GPU at a time."""
+    in_every_layer = shape.per_layer_params * setup.base_bytes
+    staging = min(setup.offload_layers, OFFLOADED_THERE) * layer_weights(shape, setup)
+    return (whole_weights(shape, setup) + in_every_layer + staging) / GIB + memory_constants().bus.process_gib
+
+
+def copied_bytes(shape: ModelShape, setup: Setup) -> float:
+    """Bytes copied to the GPU per micro-batch: each offloaded layer once in the forward and once in the backward,
+    except those still there when either begins."""
+    offloaded = min(setup.offload_layers, shape.num_hidden_layers)
+    return 2 * max(0, offloaded - OFFLOADED_THERE) * layer_weights(shape, setup)
+
+
+def copying_seconds(size: float) -> float:
+    """How long so many bytes take to the GPU, at the assumed speed."""
+    return size / (memory_constants().bus.gb_per_s * 1e9)
 
 
 # ---- outside the allocator's count ---------------------------------------------------------------

@@ -1,14 +1,101 @@
-"""The memory of one decoder layer: what it keeps for its backward, and what that backward needs. Section 1.4 of
+"""The memory of the decoder layers: what they keep for the backward, and what the backward of one needs. Section 1.4 of
 docs/memory.md; symbols as in core/memory/arithmetic.py. No torch."""
 
 from __future__ import annotations
 
 from core.memory.constants import memory_constants
 from core.memory.setup import Setup
+from core.models.shapes.matrices import Matrix
 from core.models.shapes.shape import HEAD, ModelShape
 
 WIDEST_HEAD = 256  # of torch's kernel for packed rows
 Widths = dict[str, float]  # number of values per width of a layer: hidden, query, key_value, mlp
+
+
+def at_peak(shape: ModelShape, setup: Setup) -> tuple[float, float, float]:
+    """Bytes that all layers keep at once, that the backward of one needs beyond that, and of what is dequantized."""
+    pairs = masked_pairs(shape, setup)  # a truth value each, and at work a number
+    stored = layers_stored(shape, setup) + per_layer_inputs("kept", shape, setup) + pairs
+    return stored, at_work(shape, setup) + setup.base_bytes * pairs, dequantised(shape, setup)
+
+
+def layers_stored(shape: ModelShape, setup: Setup) -> float:
+    """Bytes that all layers keep at once: everything, or with checkpointing each layer's input. Section 1.4."""
+    if setup.offloads:
+        return 0.0
+    if share := _kept_share(shape, setup):
+        return share * layers_stored(shape, _kept(setup)) + (1 - share) * layers_stored(shape, _not_kept(setup))
+    if setup.gradient_checkpointing:
+        width = 4 if setup.fp32_stream else setup.base_bytes
+        return setup.tokens * shape.num_hidden_layers * width * shape.hidden_size * shape.streams
+    wide, others = shape.wide, shape.num_hidden_layers - shape.wide_layers
+    kept_by_layers = setup.tokens * others * layer_kept(shape, setup)
+    kept_by_layers += setup.tokens * shape.wide_layers * layer_kept(wide, setup) if wide else 0.0
+    kept_by_layers += setup.tokens * (
+        shape.window_layers * windows(shape, setup) + shape.scan_layers * scans(shape, setup)
+    )
+    return kept_by_layers + shape.expert_layers * experts_kept(shape, setup)
+
+
+def at_work(shape: ModelShape, setup: Setup) -> float:
+    """Bytes that the backward of the most expensive layer needs beyond what all layers keep. If the last layers are not
+    checkpointed: of one of those, or of the first checkpointed one, once theirs are freed."""
+    if not (share := _kept_share(shape, setup)):
+        return layer_at_work(shape, setup) + experts_at_work(shape, setup) + per_layer_inputs("moving", shape, setup)
+    gone = share * (layers_stored(shape, _kept(setup)) - layers_stored(shape, _not_kept(setup)))
+    return max(at_work(shape, _kept(setup)), at_work(shape, _not_kept(setup)) - gone if share < 1 else 0.0)
+
+
+def _kept_share(shape: ModelShape, setup: Setup) -> float:
+    """Share of the layers that are not checkpointed although the others are."""
+    counts = setup.gradient_checkpointing and not setup.offloads
+    return min(1.0, setup.kept_layers / shape.num_hidden_layers) if counts else 0.0
+
+
+def _kept(setup: Setup) -> Setup:
+    return setup.model_copy(update={"gradient_checkpointing": False, "kept_layers": 0})
+
+
+def _not_kept(setup: Setup) -> Setup:
+    return setup.model_copy(update={"kept_layers": 0})
+
+
+def dequantised(shape: ModelShape, setup: Setup) -> float:
+    """Bytes of the largest 4-bit or 8-bit matrix, dequantized for its product, as far as they exceed the layer's peak,
+    at which nothing is dequantized. Section 1.6."""
+    if setup.base_bits == 16 or not shape.four_bit_params:
+        return 0.0
+    largest = setup.base_bytes * max(matrix.d_in * matrix.d_out for matrix in shape.matrices)
+    hidden = setup.tokens * setup.base_bytes * shape.active_width * (2 - readers_of(shape, setup)["down"])
+    # Ours: the worst place is where the gradient of what flowed into down_proj is made, for which that is unpacked.
+    last = shape.mlp_matrices[-1:] if setup.trainer.counted else ()
+    last_bytes = sum(setup.base_bytes * matrix.d_in * matrix.d_out for matrix in last)
+    return max(0.0, largest - hidden, last_bytes) + kept_unpacked(shape, setup)
+
+
+UNPACKED_ROWS = 1537  # from this many tokens on, bitsandbytes dequantizes the matrix before the product
+
+
+def kept_unpacked(shape: ModelShape, setup: Setup) -> float:
+    """Bytes of one layer's 4-bit matrices, except the last, that stay dequantized from its second forward to its
+    backward. Section 1.6."""
+    counts = (
+        setup.keeps_unpacked and setup.gradient_checkpointing and setup.base_bits == 4 and setup.tokens >= UNPACKED_ROWS
+    )
+    if not counts:
+        return 0.0
+    last = {matrix.name for matrix in shape.mlp_matrices[-1:]}
+    a_layer = [matrix for matrix in _targets(shape, setup) if matrix.name not in last]
+    return (
+        setup.base_bytes
+        * sum(matrix.d_in * matrix.d_out * matrix.count for matrix in a_layer)
+        / shape.num_hidden_layers
+    )
+
+
+def _targets(shape: ModelShape, setup: Setup) -> list[Matrix]:
+    """The matrices of the layers that adapters are put on."""
+    return [matrix for matrix in shape.targets(setup.target_modules) if matrix.name != HEAD]
 
 
 def kept(shape: ModelShape, setup: Setup) -> Widths:
@@ -60,9 +147,12 @@ def _is_grouped(shape: ModelShape, setup: Setup) -> bool:
 def masked_pairs(shape: ModelShape, setup: Setup) -> float:
     """Pairs of tokens in the mask of rows side by side, which all layers share."""
     is_there = (
-        setup.micro_batch > 1 and setup.device == "card" and setup.trainer.counted and not _is_packed(shape, setup)
+        setup.per_device_train_batch_size > 1
+        and setup.device == "card"
+        and setup.trainer.counted
+        and not _is_packed(shape, setup)
     )
-    return setup.micro_batch * setup.max_length**2 if is_there else 0.0
+    return setup.per_device_train_batch_size * setup.max_length**2 if is_there else 0.0
 
 
 def _makes_again(shape: ModelShape, setup: Setup) -> bool:
@@ -168,7 +258,7 @@ def readers_of(shape: ModelShape, setup: Setup) -> dict[str, int]:
         return {"attention": 1, "output": 1, "up": 1, "down": 1}
     if _special(setup) and setup.base_bits != 8:  # bitsandbytes' 8-bit product keeps its input
         return {"attention": 0, "output": 0, "up": 0, "down": 0}
-    targets = {matrix.name for matrix in shape.targets(setup.target_modules)}
+    targets = {matrix.name for matrix in _targets(shape, setup)}
     attention, mlp = [m.name for m in shape.attention_matrices], [m.name for m in shape.mlp_matrices]
     if not mlp and shape.num_experts and "all-linear" in setup.target_modules:
         mlp, targets = ["gate_up", "down"], targets | {"gate_up", "down"}  # experts: all-linear reaches them
@@ -209,9 +299,9 @@ def _by_adapters(shape: ModelShape, setup: Setup) -> float:
     if special is None:
         return 0.0
     copies = memory_constants().besides_lora[setup.trainer.inputs][special]
-    targets = [matrix for matrix in shape.targets(setup.target_modules) if matrix.name != HEAD]
     a_layer = sum(
-        matrix.count * (copies["input"] * matrix.d_in + copies["output"] * matrix.d_out) for matrix in targets
+        matrix.count * (copies["input"] * matrix.d_in + copies["output"] * matrix.d_out)
+        for matrix in _targets(shape, setup)
     )
     return a_layer / shape.num_hidden_layers
 
@@ -222,8 +312,7 @@ def _magnitudes(shape: ModelShape, setup: Setup) -> float:
     dry run."""
     if not (setup.use_dora and setup.trainer.counted and setup.method != "full"):
         return 0.0
-    targets = [matrix for matrix in shape.targets(setup.target_modules) if matrix.name != HEAD]
-    return max((4 * m.d_in * (m.d_in + 4 * m.d_out) for m in targets), default=0)
+    return max((4 * m.d_in * (m.d_in + 4 * m.d_out) for m in _targets(shape, setup)), default=0)
 
 
 def _scores(place: str, shape: ModelShape, setup: Setup) -> float:

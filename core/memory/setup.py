@@ -16,24 +16,21 @@ LossName = Literal["supervised", "chunked", "full", "fused"]
 
 
 class Setup(Strict):
-    """One way to train. max_length and supervised_tokens: tokens of the longest row, and the most that one row learns
-    (None: all of it). base_bytes: width of a 16-bit or fp32 base, and of what flows through it. stack: whose trainer
-    (benchmarks/memory_stacks.py knows others); loss None: the one that it has. load_in_8bit: LLM.int8 instead of a
-    16-bit base; with qlora it counts for nothing. fp32_stream: hidden states in fp32 on a 16-bit base, as
-    `prepare_model_for_kbit_training`
-    makes them. kept_layers: with checkpointing, the last ones that are not checkpointed. keeps_unpacked: 4-bit weights
-    stay unpacked from a layer's second forward to its backward. accumulates: gradients outlive a micro-batch. offloads:
-    what layers leave for the backward lies in RAM. offload_layers: that lie in RAM themselves
-    (core/engine/variants/streaming).
-    shards: ranks that hold the base together (core/engine/variants/fsdp). packed: rows lie end to end where the family
-    allows it.
-    grouped: one kernel then attends to each, with keys and values not repeated for each query head
-    (core/engine/variants/varlen)."""
+    """One way to train. per_device_train_batch_size: of rows; a pair is two. max_length and supervised_tokens: tokens
+    of the longest row, and the most that one row learns (None: all of it). base_bytes: width of a 16-bit or fp32 base,
+    and of what flows through it. stack: whose trainer (benchmarks/memory_stacks.py knows others); loss None: the one
+    that it has. load_in_8bit: LLM.int8 instead of a 16-bit base; with qlora it counts for nothing. fp32_stream: hidden
+    states in fp32 on a 16-bit base, as `prepare_model_for_kbit_training` makes them. kept_layers: with checkpointing,
+    the last ones that are not checkpointed. keeps_unpacked: 4-bit weights stay unpacked from a layer's second forward
+    to its backward. accumulates: gradients outlive a micro-batch. offloads: what layers leave for the backward lies in
+    RAM. offload_layers: that lie in RAM themselves (core/engine/variants/streaming). shards: ranks that hold the base
+    together (core/engine/variants/fsdp). packed: rows lie end to end where the family allows it. grouped: one kernel
+    then attends to each, with keys and values not repeated for each query head (core/engine/variants/varlen)."""
 
     method: Literal["lora", "qlora", "full"] = "lora"
     r: int = Field(Adapter.model_fields["r"].default, ge=1)
     target_modules: str = Adapter.model_fields["target_modules"].default
-    micro_batch: int = Field(1, ge=1)
+    per_device_train_batch_size: int = Field(1, ge=1)
     max_length: int = Field(Data.model_fields["max_length"].default, ge=1)
     supervised_tokens: int | None = Field(None, ge=0)
     optim: Literal["adamw_torch", "adamw_8bit", "paged_adamw_8bit"] = "adamw_8bit"
@@ -63,21 +60,23 @@ class Setup(Strict):
     def of(
         cls, recipe: Recipe, device: Literal["card", "cpu"], capability: tuple[int, int] | None = None, **found: Any
     ) -> Setup:
-        """The setup of a recipe on a device, the only way from settings to the estimate. capability: of the GPU, None:
-        unknown. found:
-        fields that are better known than from the recipe, such as a batch of its data."""
+        """The setup of a recipe on a device, the only way from settings to the estimate, the dry run and the timed
+        step. capability: of the GPU, None: unknown. found: fields that are better known than from the recipe, such as
+        a batch of its data."""
         adapter, train = recipe.adapter, recipe.train
         asked = {
             "method": adapter.method,
             "r": adapter.r,
             "target_modules": adapter.target_modules,
-            "micro_batch": train.per_device_train_batch_size * (2 if train.compares else 1),  # the two of a pair
+            "per_device_train_batch_size": train.per_device_train_batch_size
+            * (2 if train.compares else 1),  # the two of a pair
             "max_length": recipe.data.max_length,
             "optim": train.optim or "adamw_torch",
             "gradient_checkpointing": bool(train.gradient_checkpointing),
             "use_dora": adapter.use_dora,
             "lora_dropout": adapter.lora_dropout,
             "load_in_8bit": adapter.load_in_8bit,
+            "offloads": train.activation_offload and device == "card",
             "target_parameters": adapter.target_parameters,
             "offload_layers": max(0, train.offload_layers) if device == "card" else 0,
             "shards": train.ranks if train.fsdp else 1,
@@ -90,13 +89,13 @@ class Setup(Strict):
     @property
     def tokens(self) -> int:
         """T: tokens of the largest micro-batch, packed, or padded to the longest."""
-        return self.micro_batch * self.max_length
+        return self.per_device_train_batch_size * self.max_length
 
     @property
     def learned(self) -> int:
         """K, of T."""
         a_row = self.max_length if self.supervised_tokens is None else min(self.supervised_tokens, self.max_length)
-        return self.micro_batch * a_row
+        return self.per_device_train_batch_size * a_row
 
     @property
     def trains_experts(self) -> bool:

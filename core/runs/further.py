@@ -82,6 +82,14 @@ def recipe_of(parent: RunFolder) -> Recipe:
     return recipe.model_copy(update={"name": next_name(parent.name)})
 
 
+def child_of(recipe: Recipe, parent: RunFolder) -> Recipe:
+    """recipe for a run that continues parent: under the next name where it has none, and with what is fitted to the
+    parent's adapter. Raises RunError as `check`, RecipeError as `require_alike`."""
+    then = check(parent)
+    require_alike(recipe, then, parent.name)
+    return held_to(recipe, then).model_copy(update={"name": recipe.name or next_name(parent.name)})
+
+
 def next_name(name: str) -> str:
     """ "Pirate" -> "Pirate · 2" -> "Pirate · 3" """
     numbered = NUMBERED.match(name)

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from core import files
 from core.data.formats import Example
-from core.data.many.kept_apart import rows_apart
+from core.data.kept_apart import rows_apart
 from core.data.repeats import same_prompt_key
 from core.data.row_order import mixed
 from core.data.sets.heldout import AnswerCheck, load_heldout

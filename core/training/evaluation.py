@@ -6,13 +6,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from core.data.many.columns import AT_ONCE
 from core.data.row_order import packed
 from core.data.sets.pieces import lengths_of
 from core.engine.step import Rows, Step
 from core.progress import Progress
 from core.recipe import Recipe
 from core.runs.reporter import Reporter
+
+ORDERED_AT_ONCE = 20_000  # rows that are put in order together
 
 
 class Evaluation:
@@ -52,8 +53,8 @@ def batches_of(step: Step, rows: Rows, recipe: Recipe) -> Iterator[list[int]]:
     when needed."""
     train, lengths = recipe.train, lengths_of(rows)
     size = min(train.per_device_eval_batch_size, train.per_device_train_batch_size)
-    for begin in range(0, len(lengths), AT_ONCE):
-        some = range(begin, min(begin + AT_ONCE, len(lengths)))
+    for begin in range(0, len(lengths), ORDERED_AT_ONCE):
+        some = range(begin, min(begin + ORDERED_AT_ONCE, len(lengths)))
         if step.packed:
             whole = packed(some, lengths, size * recipe.row_length)
         else:

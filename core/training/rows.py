@@ -10,17 +10,14 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from core.data.formats import Example
 from core.data.framing import Framing
+from core.data.kept_apart import SMALLEST_SPLIT
 from core.data.labels import Encoded, Learning
-from core.data.many.columns import AT_ONCE
-from core.data.many.kept_apart import SMALLEST_SPLIT
-from core.data.many.laid_out import LaidOut, first_rows
 from core.data.repeats import Repeats, wanted
 from core.data.selection import Chosen, choose
 from core.data.sets.pairs import Pairs, Rated
@@ -48,7 +45,6 @@ class _Reading:
     reporter: Reporter
     limit: int
     framing: Framing
-    folder: Path | None
     expected: int  # estimated number of rows to read
     read: int = 0
     long: Counter[str] = field(default_factory=Counter)  # examples longer than limit, by what was done to them
@@ -58,19 +54,17 @@ class _Reading:
 
     def rows(self, positions: np.ndarray, enough: int | None = None) -> tuple[Pieces, list[int]]:
         """The trained pieces of these rows, in order, until there are enough; and positions of the first of them."""
-        laid_out, first, at = LaidOut(self.folder), list[int](), 0
-        while not at or (at < len(positions) and enough != 0):
-            size = AT_ONCE if enough is None else min(AT_ONCE, max(enough, at // 8))
-            tokens, found = self._pieces(positions[at : at + size])
-            if enough and len(found) >= enough:  # rows after the last of them are not read
-                size = int(tokens.row[found.example[enough - 1]]) + 1
-                tokens, found = self._pieces(positions[at : at + size])
-            self._count(tokens, found)
-            enough = None if enough is None else max(0, enough - len(found))
-            laid_out.add(found := found.first(None if enough is None else len(found)))
-            first = first or first_rows(tokens, found, PROBE_ROWS)
-            at += size
-        return laid_out.pieces(), first
+        read = len(positions) if enough is None else enough
+        tokens, found = self._pieces(positions[:read])
+        while enough is not None and len(found) < enough and read < len(positions):
+            read += max(enough - len(found), read // 8)
+            tokens, found = self._pieces(positions[:read])
+        if enough and len(found) > enough:  # rows after the last of them are not read
+            tokens, found = self._pieces(positions[: int(tokens.row[found.example[enough - 1]]) + 1])
+        self._count(tokens, found)
+        found = found.first(enough)
+        of_row = tokens.row[found.example]
+        return found, positions[of_row[np.flatnonzero(np.diff(of_row, prepend=-1))[:PROBE_ROWS]]].tolist()
 
     def _pieces(self, positions: np.ndarray) -> tuple[Tokens, Pieces]:
         tokens = self.tokenised.of(positions, self._tell, trains=True)
@@ -105,23 +99,22 @@ class _Reading:
 
 
 def tokenize(
-    examples: Sequence[Example], recipe: Recipe, tokenizer: Tokenizer, reporter: Reporter, folder: Path | None = None
+    examples: Sequence[Example], recipe: Recipe, tokenizer: Tokenizer, reporter: Reporter
 ) -> tuple[Pieces, Sequence[Encoded]]:
     """The rows of training and validation. What is truncated, split or left out is counted and reported; no rows at all
-    is an
-    error. folder: where per-row arrays are memory-mapped, while the rows are used; None: in memory."""
+    is an error."""
     data = recipe.data
     limit = tokenizer.limit(data.max_length)
     if limit < data.max_length:
         reporter.warn(msg("run.length_limited", wanted=data.max_length, limit=limit))
     repeats = Repeats.of(examples, reporter.check, data.drop_near_leaked) if wanted(data) else None
-    chosen = choose(len(examples), recipe, repeats, folder)
+    chosen = choose(len(examples), recipe, repeats)
     training, measuring, enough = chosen.training, chosen.measuring, chosen.enough
     expected = (len(training) if enough is None else enough) + len(measuring)
     rows = examples.rows if isinstance(examples, Examples) else list(enumerate(examples, 1))
     framing = Framing(tokenizer.template.dialect, Learning.of(recipe))
-    tokenised = Tokenised(rows, tokenizer, framing.learning, mapped=True)
-    reading = _Reading(tokenised, data, reporter, limit, framing, folder, expected)
+    tokenised = Tokenised(rows, tokenizer, framing.learning)
+    reading = _Reading(tokenised, data, reporter, limit, framing, expected)
     train, trained = reading.rows(training, enough)
     evaluation, measured = reading.rows(measuring)
     if not train:

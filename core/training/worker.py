@@ -135,7 +135,7 @@ def _prepare(run: RunFolder, workspace: Workspace, reporter: Reporter) -> Prepar
     if reporter.status.attempt > 1:
         run_process.require_data(run, workspace)
     examples = read_examples(recipe, workspace, reporter)
-    train, evaluation = tokenize(examples, recipe, tokenizer, reporter, run.path)
+    train, evaluation = tokenize(examples, recipe, tokenizer, reporter)
     asked = tokenizer.asking(bool(run.facts().enable_thinking))
     shown = scenes.ensure(run, recipe, examples, bool(evaluation), asked) if recipe.train.sample_seconds else None
     reporter.check()

@@ -58,7 +58,7 @@ def dry_run(question: Question, check: Callable[[], None] = lambda: None) -> Dry
         if question.setup.kept_layers or question.setup.offload_layers or question.setup.shards > 1
         else _depths(kinds)
     )  # which are then not alike
-    family = _Family(config, question.packing, check)
+    family = _Family(config, question.setup.packed, check)
 
     def run(depth: int) -> _Count:
         return _Model(_cut(config, depth), question.setup, family, check).run()
@@ -289,7 +289,9 @@ class _Model:
         setup = self.setup
         optim = "adamw_8bit" if setup.optim == "paged_adamw_8bit" else setup.optim
         optimizer = optimizers.of_name(optim, optimizers.groups_of(self.tuned, None), lr=1e-4)
-        retreat = Retreat(setup.micro_batch, self.family.packs, True, setup.gradient_checkpointing, setup.offloads)
+        retreat = Retreat(
+            setup.per_device_train_batch_size, self.family.packs, True, setup.gradient_checkpointing, setup.offloads
+        )
         retreat.room_for = setup.kept_layers
         return Step(
             self.tuned, META, self.dtype, optimizer, self.family.head, retreat, self.family.packs, offloading=_offload
@@ -315,7 +317,9 @@ class _Model:
                 step.fuse()
             if setup.keeps_unpacked:
                 kept_weights.keep(step)
-        seen.truth = setup.micro_batch == 1  # asked whether nothing in a mask of rows side by side is padding
+        seen.truth = (
+            setup.per_device_train_batch_size == 1
+        )  # asked whether nothing in a mask of rows side by side is padding
         with seen, _places(seen, self.base):
             with seen.making("gradients"):
                 for parameter in parameters:
@@ -358,7 +362,7 @@ def _put_aside(tensor: torch.Tensor) -> Any:
 
 def _batch(setup: Setup, packed: bool) -> Batch:
     """The longest micro-batch, as core/engine/batches makes it."""
-    rows, length, learned = setup.micro_batch, setup.max_length, max(1, setup.learned)
+    rows, length, learned = setup.per_device_train_batch_size, setup.max_length, max(1, setup.learned)
     index, targets = (torch.zeros(learned, dtype=torch.int64, device=META) for _ in range(2))
     if packed:
         ids, positions = (torch.zeros(1, setup.tokens, dtype=torch.int64, device=META) for _ in range(2))

@@ -20,7 +20,6 @@ from pydantic import ConfigDict
 from core.memory.arithmetic import Estimate
 from core.memory.setup import Setup
 from core.messages import Message, msg
-from core.recipe import Recipe
 from core.runs.folder import RunFolder
 from core.system.devices import NO_CARD
 from core.system.lines import Child
@@ -179,20 +178,12 @@ def takes_processor(run: RunFolder | None) -> bool:
 
 
 class Question(Frozen):
-    """config: a model's config.json, or as much of it as is known. packing: whether rows lie end to end where the
-    family can."""
+    """config: a model's config.json, or as much of it as is known."""
 
     model_config = ConfigDict(ser_json_inf_nan="constants")  # limits of Mamba's time steps
 
     config: dict[str, Any]
     setup: Setup
-    packing: bool = True
-
-    @classmethod
-    def of(cls, config: dict[str, Any], recipe: Recipe, device: Literal["card", "cpu"]) -> Question:
-        """Of a recipe that a plan has completed."""
-        setup = Setup.of(recipe, device, offloads=recipe.train.activation_offload)
-        return cls(config=config, setup=setup, packing=recipe.data.packing)
 
     @property
     def key(self) -> str:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from core import files
 from core.errors import GarageError
+from core.memory.setup import Setup
 from core.messages import Message, msg
 from core.models.shapes.shape import ModelShape
 from core.recipe import Recipe
@@ -134,7 +135,7 @@ class StandIn(Frozen):
 
     @classmethod
     def of(
-        cls, shape: ModelShape, recipe: Recipe, length: float, learned_share: float, device: str | None = None
+        cls, shape: ModelShape, setup: Setup, length: float, learned_share: float, device: str | None = None
     ) -> StandIn:
         """length: tokens of a usual row. Rounded, so that an edit that hardly matters needs no new measurement."""
         row = min(MOST_TOKENS, 2 ** math.ceil(math.log2(max(16.0, length))))
@@ -146,14 +147,14 @@ class StandIn(Frozen):
             head_dim=shape.head_dim,
             vocab_size=shape.vocab_size,
             num_hidden_layers=shape.num_hidden_layers,
-            rows=max(1, min(recipe.train.per_device_train_batch_size, MOST_TOKENS // row)),
+            rows=max(1, min(setup.per_device_train_batch_size, MOST_TOKENS // row)),
             length=row,
             learned=max(1, round(row * 2 ** round(math.log2(min(1.0, max(0.1, learned_share)))))),
-            r=recipe.adapter.r,
-            four_bit=recipe.adapter.method == "qlora",
-            gradient_checkpointing=bool(recipe.train.gradient_checkpointing),
-            eight_bit=recipe.adapter.load_in_8bit,
-            use_dora=recipe.adapter.use_dora,
+            r=setup.r,
+            four_bit=setup.base_bits == 4,
+            gradient_checkpointing=setup.gradient_checkpointing,
+            eight_bit=setup.base_bits == 8,
+            use_dora=setup.use_dora,
             device=device,
         )
 

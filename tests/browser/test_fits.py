@@ -65,28 +65,6 @@ def test_what_fits_is_seen_before_anything_is_downloaded(
     page.context.close()
 
 
-@pytest.mark.parametrize(("language", "viewport", "numbers"), [
-    ("en", kit.DESKTOP, r"Dry run: \d+\.\d GiB; estimate \d+\.\d GiB"),
-    pytest.param("zh", kit.PHONE, r"试算：\d+\.\d GiB；估算：\d+\.\d GiB", marks=pytest.mark.full),
-])  # fmt: skip
-def test_the_dry_run_arrives_beside_the_rule_of_thumb(
-    chrome: Browser, card_app: kit.App, language: str, viewport: dict, numbers: str
-):
-    """The real one, of a real process: the card is there at once, the line follows."""
-    page, watch = kit.open_page(chrome, card_app, f"/?lang={language}", viewport=viewport)
-    kit.choose(page, "#data", "sample:pirate_answers")
-    kit.unfold(page, "#step-model")
-    page.locator("#model input").fill("Qwen/Qwen3-4B")
-    page.locator("#model input").press("Enter")
-    kit.unfold(page, "#step-plan")
-    kit.expect(page.locator("#plan-card .lg-mem")).to_be_visible()
-    kit.expect(page.locator("#plan-card .lg-dry-run")).to_have_text(re.compile(numbers), timeout=90_000)
-    assert kit.overflow(page) <= 0
-    assert not kit.violations(page)
-    watch.check()
-    page.context.close()
-
-
 def test_a_model_that_would_train_for_days_says_how_long_and_start_is_not_green(chrome: Browser, app: kit.App):
     """Seen: a 31B model "fits" on two cores, Start was green, and nothing said that it takes days. No step of it has to
     be timed for that."""

@@ -25,7 +25,7 @@ from core.engine.batches import collate
 from core.engine.loss import summed_loss
 from core.engine.variants import kept_weights, offload, streaming
 from core.engine.variants.streaming import Bus
-from core.memory import arithmetic
+from core.memory import layers
 from core.messages import msg
 from core.recipe import Adapter
 from tests.card.refusals import trainer_in
@@ -185,7 +185,7 @@ def put_aside() -> torch.Tensor:
 def unpacked(keeps: bool) -> torch.Tensor:
     """The gradient of a 4-bit base, whose unpacked weights stay from a layer's second forward to its backward, or
     do not."""
-    arithmetic.UNPACKED_ROWS = 8
+    layers.UNPACKED_ROWS = 8
     step = test_kept_weights.step()
     step.tuned.to(CARD)
     kept = kept_weights.keep(step) if keeps else None

@@ -96,9 +96,9 @@ def child(kind: str, asked: dict[str, Any], told: int) -> int:
 
         scripted.install()
     if kind == "tight":
-        from core.export.llamacpp import proof
+        from core.export.llamacpp import judgement
 
-        proof.PROMPTS, export_worker.Exporter._see_room = 2, lambda exporter, need: None
+        judgement.PROMPTS, export_worker.Exporter._see_room = 2, lambda exporter, need: None
     main = export_worker.main if exports else worker.main
     sys.argv = ["worker", asked["run"]] if exports else ["worker", "--workspace", asked["workspace"], asked["run"]]
     act = layer.killed if asked["act"] == "kill" else layer.full_disk

@@ -54,9 +54,8 @@ def ask(
 
 def install() -> None:
     from core.export import proof
-    from core.export.llamacpp import child, tools
-    from core.export.llamacpp import proof as in_llamacpp
+    from core.export.llamacpp import child, judgement, tools
 
     tools.obtain = lambda *_: tools.Tools(Path(), Path())
     child.ask = ask
-    in_llamacpp.PROMPTS, proof.ANSWER_TOKENS, proof.MAX_TEXT_LOSS_GAP = 1, 2, math.inf
+    judgement.PROMPTS, proof.ANSWER_TOKENS, proof.MAX_TEXT_LOSS_GAP = 1, 2, math.inf

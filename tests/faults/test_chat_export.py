@@ -21,6 +21,7 @@ import pytest
 from core.chat.answer import Piece, Sampling
 from core.chat.client import ChatClient, ChatTarget
 from core.errors import BusyError, ChatError, GarageError, ModelError
+from core.export import jobs
 from core.export.exports import ExportJob, Exports
 from core.export.records import ExportStatus
 from core.messages import msg
@@ -309,11 +310,11 @@ def gguf_forker() -> Iterator[Forker]:
 
 def ask(exports: Exports, run: RunFolder, kind: str, quant: str | None) -> Path:
     """As Exports.start, but for the process; returns its request."""
-    spawn, Exports._spawn = Exports._spawn, lambda self, job, run: None
+    start, jobs.start_worker = jobs.start_worker, lambda *asked, **where: None
     try:
         return exports.start(run, kind, quant).job.path / "request.json"
     finally:
-        Exports._spawn = spawn
+        jobs.start_worker = start
 
 
 def ask_name(exporting: Exporting) -> str:

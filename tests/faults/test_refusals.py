@@ -250,8 +250,9 @@ def test_a_cancelled_export_that_stays_is_said_and_goes_with_the_next_one_of_any
     )
     another = ExportRequest(workspace=str(tmp_path), run="another", kind="adapter")
     monkeypatch.setattr(cancelled.exports, "request", lambda *asked: another)
-    monkeypatch.setattr(cancelled.exports, "_spawn", lambda job, run: SimpleNamespace(poll=lambda: None))
-    cancelled.exports.start(SimpleNamespace(id="another", name="Another"), "adapter")
+    monkeypatch.setattr(jobs, "start_worker", lambda *asked, **where: SimpleNamespace(poll=lambda: None))
+    facts = SimpleNamespace(wanted_device=None)
+    cancelled.exports.start(SimpleNamespace(id="another", name="Another", facts=lambda: facts), "adapter")
     assert not cancelled.job.build.exists()
 
 

@@ -46,7 +46,11 @@ class Point:
         learned = -(-sum(lengths) // len(lengths))
         packs = self.rows == "unpacked"
         return Setup(
-            micro_batch=len(lengths), max_length=max(lengths), supervised_tokens=learned, packed=packs, **together
+            per_device_train_batch_size=len(lengths),
+            max_length=max(lengths),
+            supervised_tokens=learned,
+            packed=packs,
+            **together,
         )
 
     @property

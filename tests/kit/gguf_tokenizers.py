@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from core.export.llamacpp.proof import AWKWARD
+from core.export.llamacpp.judgement import AWKWARD
 from core.export.llamacpp.tools import Tools
 
 NAMED = {

@@ -224,14 +224,6 @@ CHATS = {
     "Instagram, Facebook": Shape("message_1.json", {"participants": [{"name": "Maria"}, {"name": "Jo"}],
         "messages": [meta("Jo", "", 2, photos=[{"uri": "a.jpg"}]), meta("Jo", "So, \u00c3\u00bcber.", 1), meta("Maria",
             "Why?", 0)], "title": "Jo"}, ["u Why? | a So, über."], ("media",)),
-    "LINE": Shape("[LINE] Maria.txt", ("[LINE] Chat history with Maria\nSaved on: 2025/03/12 21:20\n\n2025/03/12(Wed)\n"
-                                       "21:14\tMaria\tWhy?\n21:15\tJo\t\"So.\nAnd so.\"\n21:16\tMaria\t[Photo]\n"
-                                       "21:17\t\tJo left the chat.\n"), ["u Why? | a So.\nAnd so."], ("app", "media")),
-    "LINE, Japanese": Shape("a.txt", ("[LINE] Mariaとのトーク履歴\n保存日時：2025/03/12 21:20\n\n2025/03/12(水)\n"
-                                      "午後9:14\tMaria\tWhy?\n午後9:15\tJo\tSo.\n午後9:16\tJo\t[スタンプ]\n"), PAIR, ("media",)),
-    "LINE on a PC": Shape("a.txt", ("2017.09.03 Sunday\n23:53 Maria Lopez Why?\n23:54 Jo So.\nAnd so.\n23:55 Maria "
-                                    "Lopez Who says so?\n2017.09.04 Monday\n00:02 Jo I do.\n"),
-                                    ["u Why? | a So.\nAnd so. | u Who says so? | a I do."]),
     "Signal, signal-cli": Shape("a.json", Lines([{"envelope": {"sourceName": who, "sourceNumber": n,
         "timestamp": 1741813200000 + i, more: {"timestamp": 1, "message": text,
             **to} if "sync" not in more else {"sentMessage": {"message": text, "destinationNumber": "+1"}}},
@@ -263,12 +255,5 @@ CHATS = {
     "Character.AI": Shape("a.json", {"turns": [{"create_time": f"2024-03-01T10:0{i}:00Z", "author": {"name": who,
         **human}, "candidates": [{"candidate_id": "1", "raw_content": text}], "primary_candidate_id": "1"} for i, who,
         human, text in ((1, "Jo", {}, "So."), (0, "Maria", {"is_human": True}, "Why?"))]}, PAIR),
-    "a story of KoboldAI": Shape("a.json", {"gamestarted": True, "prompt": "It rained.", "memory": "",
-        "authorsnote": "", "actions": [" He ran."]}, ["It rained. He ran."]),
-    "e-mail (mbox)": Shape("a.mbox", "".join((f"From x@example.org Mon Jan  1 10:00:0{i} 2024\nFrom: {who} "
-                                              f"<{who}@example.org>\nSubject: Re: rain\nMessage-ID: <{i}@x>\n"
-                                              f"In-Reply-To: <0@x>\nDate: Mon, 1 Jan 2024 10:0{i}:00 +0100\n\n{text}\n"
-                                              f"\n") for i, (who, text) in enumerate((("Maria", "Why?"), ("Jo",
-                                                  "So.\n\n> Why?")))), PAIR),
 }  # fmt: skip
 SHAPES = {**SILENT, **PLAIN, **CHATS}

@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 from core.data.tokenizer import Tokenizer
 from core.engine import adapter, base_model
 from core.errors import ExportError, ModelError
-from core.export import merge, pairs, stored, worker
-from core.export.llamacpp import lora, lora_kinds, proof
+from core.export import merge, pairs, proof, stored, worker
+from core.export.llamacpp import judgement, lora, lora_kinds
 from core.export.proof import Method, Work
 from core.models import adapters
 from tests.kit.adapters import adapted, fill_b
@@ -141,15 +141,12 @@ def test_layer_by_layer_expects_of_a_file_in_llama_cpp_what_whole_models_do(
     merge.merge(base, patterned, merged, lambda fraction: None, lambda: None)
     said = []
     for by_layer in (False, True):
-        probes, own = proof.probes_of(ROWS, tokenizer, by_layer=True)
+        probes, own = proof.prompts_of(ROWS, tokenizer, judgement.PROMPTS)
         assert own and len(probes) > 2
-        work = Work(Method(FP32, by_layer), tokenizer, probes[:2], own, lambda *_: None, lambda: None)
-        kept = proof.KeptProbabilities(tmp_path / f"{by_layer}.logs", 30)
-        if is_lora:
-            _, expected = lora.expect(base, patterned, work, kept)
-        else:
-            _, expected, compared = proof.expect(base, patterned, merged, work, kept)
-            assert compared and not compared.off
+        kept = judgement.KeptProbabilities(tmp_path / f"{by_layer}.logs", 30)
+        work = Work(Method(FP32, by_layer), tokenizer, probes[:2], own, lambda *_: None, lambda: None, kept)
+        _, expected, compared = proof.expect(base, patterned, work, None if is_lora else merged, rounded=not is_lora)
+        assert is_lora or (compared and not compared.off)
         said.append(
             (
                 np.fromfile(tmp_path / f"{by_layer}.logs", np.float32),

@@ -225,7 +225,12 @@ LARGE = {
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"gradient_checkpointing": False}, {"micro_batch": 4, "max_length": 2048, "accumulates": False}]
+    "settings",
+    [
+        {},
+        {"gradient_checkpointing": False},
+        {"per_device_train_batch_size": 4, "max_length": 2048, "accumulates": False},
+    ],
 )
 def test_a_real_size_needs_what_the_dry_run_counts(settings: dict[str, Any]) -> None:
     """Qwen3-30B-A3B. Without checkpointing every layer keeps a copy of all its experts: 59 GiB of the 119."""

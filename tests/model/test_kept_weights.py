@@ -21,8 +21,9 @@ from core.engine.loss import summed_loss
 from core.engine.out_of_memory import HALVE
 from core.engine.step import checkpoint_layers
 from core.engine.variants import fused_lora, kept_weights
-from core.memory import arithmetic
-from core.memory.arithmetic import estimate, has_room_to_keep_scales, has_room_to_keep_unpacked, kept_unpacked
+from core.memory import layers
+from core.memory.arithmetic import estimate, has_room_to_keep_scales, has_room_to_keep_unpacked
+from core.memory.layers import kept_unpacked
 from core.memory.setup import Setup
 from core.models.known import known_models
 from core.models.shapes.shape import Held
@@ -43,7 +44,7 @@ LAYERS = 2
 
 @pytest.fixture(autouse=True)
 def few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arithmetic, "UNPACKED_ROWS", 8)
+    monkeypatch.setattr(layers, "UNPACKED_ROWS", 8)
 
 
 def step() -> Any:
@@ -126,7 +127,7 @@ def test_what_a_step_that_was_left_half_way_had_unpacked_is_forgotten() -> None:
 
 
 def test_short_batches_whose_product_unpacks_nothing_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arithmetic, "UNPACKED_ROWS", 10_000)
+    monkeypatch.setattr(layers, "UNPACKED_ROWS", 10_000)
     made = step()
     expected = gradients(made)
     kept_weights.keep(made)

@@ -213,7 +213,7 @@ def test_a_run_learns_and_its_memory_is_what_was_estimated(method: str, optim: s
     assert status.state == State.COMPLETED, status.message
     losses = [line["loss"] for line in run.metrics().records if line["kind"] == "train"]
     assert sum(losses[-5:]) / 5 < 0.5 * losses[0]
-    setup = Setup(method=method, r=8, micro_batch=4, max_length=128, optim=optim)
+    setup = Setup(method=method, r=8, per_device_train_batch_size=4, max_length=128, optim=optim)
     expected = estimate(next(model.shape for model in known_models() if model.id == "starter"), setup)
     measured = run.facts().peak_memory_bytes / 2**30
     print(f"{method} {optim}: measured {measured:.2f} GiB reserved, estimated {expected.allocated_gib:.2f} GiB")

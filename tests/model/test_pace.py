@@ -14,6 +14,7 @@ import pytest
 from core import files
 from core.memory import budget
 from core.memory.budget import Budget
+from core.memory.setup import Setup
 from core.messages import msg
 from core.models.known import known_models, shape_of_size
 from core.models.shapes.shape import ModelShape
@@ -125,7 +126,7 @@ SHAPE = ModelShape.from_config(
 
 def stand_in(length: float = 58, **changes: dict) -> StandIn:
     value = {"model": {"id": "starter"}, "data": {"source": "x"}, "adapter": {"r": 8}, **changes}
-    return StandIn.of(SHAPE, Recipe.parse(value), length, 0.42)
+    return StandIn.of(SHAPE, Setup.of(Recipe.parse(value), "cpu"), length, 0.42)
 
 
 STEP = stand_in()
@@ -394,9 +395,8 @@ def shape_of(hub: str) -> ModelShape:
 
 
 def timed(workspace: Workspace, hub: str, speed: float, device: str = "a processor", **settings: Any) -> None:
-    step = StandIn.of(
-        shape_of(hub), like(hub, settings.pop("method", "lora"), **settings), length=256, learned_share=0.5
-    )
+    setup = Setup.of(like(hub, settings.pop("method", "lora"), **settings), "cpu")
+    step = StandIn.of(shape_of(hub), setup, length=256, learned_share=0.5)
     kept = files.read_object(pace.kept_in(workspace))
     files.replace_json(pace.kept_in(workspace), kept | {pace.rig_named(device) + step.model_dump_json(): speed})
 

@@ -317,7 +317,7 @@ def test_the_dry_run_of_a_pair_counts_what_its_step_holds(method: str, monkeypat
     planned = counting.dry_run(question).estimate
 
     def of_pairs(setup: Setup, packed: bool) -> Any:
-        count = setup.micro_batch
+        count = setup.per_device_train_batch_size
         return replace(
             batch(setup, packed),
             examples=(setup.learned // count,) * count,

@@ -65,7 +65,7 @@ def test_the_estimate_is_of_rows_as_the_card_computes_them(tmp_path: Path, monke
         monkeypatch.setattr(probe, "_where", lambda on_card, card=card: (card, None))
         trainer.step.packed = packed
         setup = probe._setup(trainer.step, LongestBatch(tuple(trainer.data.train[:2]), 64, 32, several=True))
-        grouped.append((setup.grouped, setup.micro_batch))
+        grouped.append((setup.grouped, setup.per_device_train_batch_size))
     assert grouped == [(True, 1), (False, 1), (False, 2)]
 
 

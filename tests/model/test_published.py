@@ -44,7 +44,7 @@ def test_what_linear_attention_and_state_spaces_keep_is_counted(family: str) -> 
 @pytest.mark.full
 def test_heads_that_are_wider_in_some_layers_are_counted() -> None:
     """Gemma 4 12B was 16 % short at 4 rows of 2,048 tokens."""
-    (one,) = published.compare(["gemma4_unified"], ["qlora"], max_length=2048, micro_batch=4)
+    (one,) = published.compare(["gemma4_unified"], ["qlora"], max_length=2048, per_device_train_batch_size=4)
     assert abs(one.off) <= 0.02, one
 
 

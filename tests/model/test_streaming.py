@@ -25,7 +25,7 @@ from core.engine.step import Step
 from core.engine.variants import streaming
 from core.engine.variants.streaming import Bus, Streaming, spread
 from core.errors import DoesNotFitError, ModelError, RecipeError
-from core.memory import offloading
+from core.memory import arithmetic
 from core.memory.arithmetic import estimate
 from core.memory.setup import Setup
 from core.models.known import known_models
@@ -463,8 +463,8 @@ def test_what_cannot_go_with_offloaded_layers_is_said_with_the_setting(more: dic
 
 def test_a_base_for_which_there_is_not_the_ram_is_refused_before_it_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     shape = KNOWN["llama-3.1-8b-instruct"]
-    assert offloading.ram_gib(shape, Setup(method="qlora")) == pytest.approx(5.3 + 3, abs=0.1)
-    needed = offloading.ram_gib(shape, Setup(method="qlora", offload_layers=5))
+    assert arithmetic.ram_to_offload_gib(shape, Setup(method="qlora")) == pytest.approx(5.3 + 3, abs=0.1)
+    needed = arithmetic.ram_to_offload_gib(shape, Setup(method="qlora", offload_layers=5))
     assert needed == pytest.approx(5.3 + 2 * 0.105 + 3, abs=0.1)  # two staging buffers of a layer in 4 bit
     for there, is_enough in ((needed - 0.1, False), (needed + 0.1, True)):
         monkeypatch.setattr(probe.psutil, "virtual_memory", lambda: SimpleNamespace(available=there * GIB))  # noqa: B023

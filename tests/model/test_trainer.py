@@ -12,8 +12,8 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from core.advice import plan
+from core.data.kept_apart import split
 from core.data.labels import Encoded
-from core.data.many.kept_apart import split
 from core.data.row_order import Schedule, grouped
 from core.engine import adapter
 from core.engine.batches import collate

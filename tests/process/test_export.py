@@ -357,7 +357,7 @@ def test_a_converter_that_says_done_without_a_file_and_a_runtime_that_crashes_ar
 
     monkeypatch.setattr("core.export.llamacpp.tools.obtain", lambda *_: tools.Tools(Path(), Path()))
     monkeypatch.setattr("core.export.llamacpp.child.run", run)
-    monkeypatch.setattr("core.export.llamacpp.proof.PROMPTS", 1)
+    monkeypatch.setattr("core.export.llamacpp.judgement.PROMPTS", 1)
     status, job = carry_out(tiny.workspace, tiny.run, "gguf", quant="q4_k_m")
     assert (status.state, status.message.key) == ("failed", key) and not job.build.exists()
     assert not list(tiny.workspace.exports.glob("*q4_k_m"))
@@ -428,20 +428,18 @@ def test_the_first_model_is_gone_before_the_second_is_loaded(
 ) -> None:
     """Seen: the name in the caller kept the adapter's model alive, so that every export needed room for two."""
     alive: list[weakref.ref[torch.nn.Parameter]] = []
-    load, load_export = proof._adapter_on_base, proof._merged
+    load, loaded = proof._load, []
 
-    def first(*of: object) -> torch.nn.Module:
-        model = load(*of)
+    def counted(folder: Path, *more: object) -> torch.nn.Module:
+        assert [ref for ref in alive if ref() is not None] == []
+        model = load(folder, *more)
         alive.extend(weakref.ref(parameter) for parameter in model.parameters())
+        loaded.append(folder)
         return model
 
-    def second(*of: object) -> torch.nn.Module:
-        assert len(alive) > 20 and [ref for ref in alive if ref() is not None] == []
-        return load_export(*of)
-
-    monkeypatch.setattr(proof, "_adapter_on_base", first)
-    monkeypatch.setattr(proof, "_merged", second)
+    monkeypatch.setattr(proof, "_load", counted)
     assert prove(tiny, merged).passed
+    assert loaded == [tiny.base.folder, merged] and len(alive) > 20
 
 
 DAMAGES = {

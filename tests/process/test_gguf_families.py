@@ -16,8 +16,8 @@ from transformers.models.auto import modeling_auto as auto
 from core.data.tokenizer import Tokenizer
 from core.engine import adapter, base_model
 from core.errors import ExportError
-from core.export import merge, stored
-from core.export.llamacpp import child, hub_words, make, proof, tower, ways_out
+from core.export import merge, proof, stored
+from core.export.llamacpp import child, hub_words, judgement, make, tower, ways_out
 from core.export.llamacpp.tools import Tools
 from core.export.proof import Method, Work
 from core.models.families import that_write
@@ -103,16 +103,16 @@ def outcome(folder: Path, tools: Tools, work: Path, quants: Sequence[str], probe
         target=work / "out" / "x-bf16.gguf",
         work=work, log=work / "log", rows=[], method=Method(FP32), stage=lambda *_: None, check=lambda: None,
     )  # fmt: skip
-    asks = proof.probes_of([], tokenizer, by_layer=False)[0][:probes]
-    kept = proof.KeptProbabilities(work / "adapter.logs", 40)
-    asked = Work(order.method, tokenizer, asks, False, order.stage, order.check)
+    asks = proof.prompts_of([], tokenizer, probes)[0][:probes]
+    kept = judgement.KeptProbabilities(work / "adapter.logs", 40)
+    asked = Work(order.method, tokenizer, asks, False, order.stage, order.check, kept)
     found, seen = [], "-"
     try:
-        sixteen = make.convert(order, tokenizer.template.stop)
+        sixteen = make.convert(order, tokenizer.template)
         seeing, why = tower.convert(order)
-        asked, _, compared = proof.expect(base, order.adapter, merged, asked, kept)
+        asked, _, compared = proof.expect(base, order.adapter, asked, merged, rounded=True)
         assert compared is None or not compared.off
-        asking = proof.Asking(tools, work, order.log, order.check, asked, kept)
+        asking = judgement.Asking(tools, work, order.log, order.check, asked, kept)
         found.append(said(asking.ask(sixteen, "adapter.logs", "sixteen.logs"), "bf16", probes, order.name))
         why += tower.place(order, seeing, sixteen)
         print([note.render("en") for note in why])
@@ -143,10 +143,10 @@ def dress(name: str, folder: Path, tools: Tools) -> None:
 
 
 def said(answer: dict, quant: str, probes: int, family: str) -> str:
-    most = proof.MOST_DIVERGENCE[quant]
+    most = judgement.MOST_DIVERGENCE[quant]
     if quant == "bf16":
         most, answer = LOOSER.get(family, MOST_OF_TINY), answer | {"closest_divergence": answer["divergence"]}
-    verdict = proof.judge(answer, most, probes + len(proof.AWKWARD), None)
+    verdict = judgement.judge(answer, most, probes + len(judgement.AWKWARD), None)
     print(quant, verdict.divergence, [reason.render("en") for reason in verdict.reasons])
     keys = [reason.key.removeprefix("gguf.reason_") for reason in verdict.reasons]
     return ", ".join(keys).replace("quantised", "divergence" if quant == "bf16" else "quantised") or "proven"

@@ -16,7 +16,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from core.errors import ExportError
 from core.export.llamacpp import pre_tokenizers as named
 from core.export.llamacpp import tools as gguf_tools
-from core.export.llamacpp.proof import AWKWARD
+from core.export.llamacpp.judgement import AWKWARD
 from core.workspace.folder import Workspace
 from tests.kit.durations import cache
 

@@ -20,13 +20,13 @@ import torch
 import yaml
 
 from core.errors import ExportError
-from core.export import merge, worker
-from core.export import proof as exports_proof
+from core.export import merge, proof, worker
 from core.export.exports import Exports
 from core.export.jobs import JobFolder
-from core.export.llamacpp import child, library, make, proof, questions
+from core.export.llamacpp import child, judgement, library, make, questions
 from core.export.llamacpp.tools import Tools, own_library
-from core.export.proof import Method, Work
+from core.export.ollama import modelfile
+from core.export.proof import Method
 from core.export.records import QUANTS, ExportCheck, ExportRequest, ExportResult, ExportStatus
 from core.messages import msg
 from core.models import starter
@@ -55,19 +55,20 @@ class Made:
 
     tuned: Trained
     order: make.MakeOrder
-    asking: proof.Asking
+    asking: judgement.Asking
     sixteen: Path
     files: dict[str, Path]
     texts: int
-    adapter_loss: float
+    expected: list[proof.PromptResult]
     of_sixteen: Any = None
 
     def judged(
         self, file: Path, quant: str, against: str = "adapter.logs", keep: str | None = None, answers: int = 0
-    ) -> proof.FileVerdict:
+    ) -> judgement.FileVerdict:
         answer = self.asking.ask(file, against, keep, answers)
-        losses = (self.adapter_loss, proof.mean(answer["rows"], "text")) if against == "adapter.logs" else None
-        verdict = proof.judge(answer, proof.MOST_DIVERGENCE[quant], self.texts, losses)
+        losses = proof.mean_losses(self.expected, judgement.results_of(answer), "text")
+        losses = losses if against == "adapter.logs" else None
+        verdict = judgement.judge(answer, judgement.MOST_DIVERGENCE[quant], self.texts, losses)
         print(file.name, quant, verdict.divergence, [reason.render("en") for reason in verdict.reasons])
         return verdict
 
@@ -85,30 +86,22 @@ def made(tools: Tools, starter_folder: Path, tmp_path_factory: pytest.TempPathFa
     merge.merge(tuned.base, tuned.run.adapter, merged, lambda fraction: None, lambda: None)
     order = order_of(tuned, tools, merged, work)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(proof, "PROMPTS", PROBES)
+        patch.setattr(judgement, "PROMPTS", PROBES)
         patch.setattr(child, "threads", lambda: 1)  # two of llama.cpp's wait for each other where a PC is busy
-        tokenizer = tokenizer_of(tuned.run)
-        probes, own = proof.probes_of(MESSAGES, tokenizer, by_layer=False)
-        kept = proof.KeptProbabilities(work / "adapter.logs", 60)
-        sixteen = make.convert(order, tokenizer.template.stop)
-        asked = Work(order.method, tokenizer, probes, own, order.stage, order.check)
-        asked, expected, compared = proof.expect(tuned.base, tuned.run.adapter, merged, asked, kept)
+        asking = make.begin(order)
+        kept = judgement.KeptProbabilities(work / "adapter.logs", 60)
+        asking = replace(asking, work=replace(asking.work, keep=kept), kept=kept)
+        sixteen = make.convert(order, asking.work.tokenizer.template)
+        asking, expected, compared = make.expect(order, asking, merged)
         assert compared and not compared.off
         files = {}
         for quant in ("q4_k_m", "q8_0"):
             files[quant], notes = make.quantise(replace(order, quant=quant), sixteen)
             assert [note.params["larger"] for note in notes] == ([180] if quant == "q4_k_m" else []), "rows of 576"
-        loss = sum(e.text_loss_sum for e in expected) / sum(e.text_tokens for e in expected)
-        asking = proof.Asking(tools, work, work / "log", lambda: None, asked, kept)
-        found = Made(tuned, order, asking, sixteen, files, len(probes) + len(proof.AWKWARD), loss)
+        texts = len(asking.work.probes) + len(judgement.AWKWARD)
+        found = Made(tuned, order, asking, sixteen, files, texts, expected)
         found.of_sixteen = found.judged(sixteen, "bf16", keep="sixteen.logs")
         yield found
-
-
-def tokenizer_of(run: RunFolder) -> Any:
-    from core.data.tokenizer import Tokenizer
-
-    return Tokenizer(run.adapter)
 
 
 def order_of(tuned: Trained, tools: Tools, merged: Path, work: Path) -> make.MakeOrder:
@@ -122,8 +115,10 @@ def order_of(tuned: Trained, tools: Tools, merged: Path, work: Path) -> make.Mak
 # ---- the way out ---------------------------------------------------------------------------------
 def test_the_16_bit_file_of_the_tuned_starter_is_the_adapter_in_llama_cpp(made: Made) -> None:
     verdict = made.of_sixteen
-    assert verdict.reasons == () and verdict.divergence < proof.MOST_DIVERGENCE["bf16"]
-    assert len(verdict.answer["alike"]) == PROBES + len(proof.AWKWARD) and verdict.answer["ends"] == [True]
+    in_file = gguf.GGUFReader(made.sixteen).fields["tokenizer.chat_template"].contents()
+    assert in_file == modelfile.file_template(made.asking.work.tokenizer.template)
+    assert verdict.reasons == () and verdict.divergence < judgement.MOST_DIVERGENCE["bf16"]
+    assert len(verdict.answer["alike"]) == PROBES + len(judgement.AWKWARD) and verdict.answer["ends"] == [True]
     # It stood without a percentage for its longest part, a minute and a half.
     done = [done for stage, done in TOLD if stage == "asking_llamacpp" and done is not None]
     assert len(set(done)) >= 3 and max(done) > 0.5
@@ -131,11 +126,11 @@ def test_the_16_bit_file_of_the_tuned_starter_is_the_adapter_in_llama_cpp(made: 
 
 @pytest.mark.parametrize("quant", ["q4_k_m", "q8_0"])
 def test_the_tuned_starter_answers_in_its_style_from_a_quantised_file(made: Made, quant: str) -> None:
-    verdict = made.judged(made.files[quant], quant, "sixteen.logs", answers=proof.ANSWERS_SHOWN)
+    verdict = made.judged(made.files[quant], quant, "sixteen.logs", answers=judgement.ANSWERS_SHOWN)
     assert verdict.reasons == ()
     answers = [made.asking.work.tokenizer.decode(said) for said in verdict.answer["greedy"]]
     assert sum("Arr" in answer for answer in answers) >= 2, answers
-    assert sum(proof.same_first_words(verdict.answer["rows"], made.asking.kept, quant)) == PROBES
+    assert sum(judgement.same_first_words(verdict.answer["rows"], made.asking.kept, quant)) == PROBES
 
 
 def test_a_llama_cpp_of_ones_own_is_called_by_its_own_header_and_says_the_same(
@@ -188,7 +183,7 @@ def test_a_lora_beside_its_base_says_what_the_adapter_says_and_one_of_another_sc
     assert sorted(result.files) == ["README.md", "pirate-lora.gguf", "starter-bf16.gguf"]
     assert result.files["pirate-lora.gguf"] < 0.02 * result.files["starter-bf16.gguf"] and result.ollama_name is None
     check = result.check
-    assert check.divergence == check.divergence_16 < proof.MOST_DIVERGENCE[
+    assert check.divergence == check.divergence_16 < judgement.MOST_DIVERGENCE[
         "bf16"
     ] and "LoRA: first token as the adapter's on 4 of 4 " in check.found.render("en")
     assert not check.differences, "three answers, word by word"
@@ -202,7 +197,7 @@ def test_a_lora_beside_its_base_says_what_the_adapter_says_and_one_of_another_sc
     reader.data.flush()
     del reader
     answer = made.asking.ask(folder / "starter-bf16.gguf", "adapter.logs", None, lora=str(folder / "pirate-lora.gguf"))
-    assert answer["divergence"] > 10 * proof.MOST_DIVERGENCE["bf16"] and answer["moved"] > 1
+    assert answer["divergence"] > 10 * judgement.MOST_DIVERGENCE["bf16"] and answer["moved"] > 1
 
 
 # ---- damage --------------------------------------------------------------------------------------
@@ -336,7 +331,7 @@ def test_a_tiny_model_leaves_through_the_worker_and_says_how_it_was_proven(
     status, job = carry_out(workspace, run, "q4_k_m")
     assert status.state == "done", status.message
     (result,) = Exports(workspace).list(run.id)
-    assert (result.check.proof, result.check.prompts, result.check.quant) == ("llamacpp", proof.PROMPTS, "q4_k_m")
+    assert (result.check.proof, result.check.prompts, result.check.quant) == ("llamacpp", judgement.PROMPTS, "q4_k_m")
     assert sorted(result.files) == ["Modelfile", "README.md", "pirate-q4_k_m.gguf"]
     assert result.notes and "gguf.larger_types" in [note.key for note in result.notes]
     for language, words in (("en", "Q4_K_M: "), ("zh", "Q4_K_M：")):
@@ -351,7 +346,7 @@ def test_a_file_that_does_not_prove_itself_is_removed(
 ) -> None:
     workspace = with_tools(tmp_path / "w", tiny_model.parent)
     run = train(workspace, tiny_model, {}, steps=3, rate=1e-2)
-    monkeypatch.setattr(proof, "MOST_DIVERGENCE", {**proof.MOST_DIVERGENCE, "bf16": -1.0})
+    monkeypatch.setattr(judgement, "MOST_DIVERGENCE", {**judgement.MOST_DIVERGENCE, "bf16": -1.0})
     status, job = carry_out(workspace, run, "bf16")
     assert (
         status.state == "failed" and status.message.key == "gguf.not_proven" and "BF16" in status.message.render("zh")
@@ -364,7 +359,7 @@ def test_a_file_that_does_not_prove_itself_is_removed(
 def test_a_model_that_does_not_fit_whole_is_proven_layer_by_layer_in_llama_cpp(
     tools: Tools, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
 ) -> None:
-    monkeypatch.setattr(exports_proof, "MOST_WHOLE_ON_CPU", 0)
+    monkeypatch.setattr(proof, "MOST_WHOLE_ON_CPU", 0)
     monkeypatch.setattr("core.export.layers.MOST_TOKENS", 60)
     workspace = with_tools(tmp_path / "w", tiny_model.parent)
     run = train(workspace, tiny_model, {}, steps=3, rate=1e-2)
@@ -376,7 +371,7 @@ def test_a_model_that_does_not_fit_whole_is_proven_layer_by_layer_in_llama_cpp(
     status, _ = carry_out(workspace, run, "q4_k_m", to)
     assert status.state == "done", status.message
     assert "layers_of_adapter" in seen and "proving_adapter" not in seen
-    assert 0 < Exports(workspace).list(run.id)[0].check.prompts < proof.PROMPTS, "as many as go through at once"
+    assert 0 < Exports(workspace).list(run.id)[0].check.prompts < judgement.PROMPTS, "as many as go through at once"
 
 
 @pytest.mark.full
@@ -417,7 +412,7 @@ def answer_of(**changes: Any) -> dict[str, Any]:
     ],
 )
 def test_a_verdict_names_each_reason(changes: dict, losses: tuple[float, float] | None, keys: list[str]) -> None:
-    verdict = proof.judge(answer_of(**changes), proof.MOST_DIVERGENCE["bf16"], 2, losses)
+    verdict = judgement.judge(answer_of(**changes), judgement.MOST_DIVERGENCE["bf16"], 2, losses)
     assert [reason.key for reason in verdict.reasons] == keys
     assert not any("{" in reason.render(language) for reason in verdict.reasons for language in ("en", "zh"))
 
@@ -436,8 +431,10 @@ def test_a_type_that_loses_too_much_is_said_with_the_one_to_take(
 ) -> None:
     """It said "or another type", and of the starter's the next one up loses more. Not where it is the 16-bit file that
     is off."""
-    sixteen = proof.judge(answer_of(divergence=1e-5 if larger else 1e-3), proof.MOST_DIVERGENCE["bf16"], 2, (1.0, 1.0))
-    file = proof.judge(answer_of(closest_divergence=off), proof.MOST_DIVERGENCE[quant], 2, None)
+    sixteen = judgement.judge(
+        answer_of(divergence=1e-5 if larger else 1e-3), judgement.MOST_DIVERGENCE["bf16"], 2, (1.0, 1.0)
+    )
+    file = judgement.judge(answer_of(closest_divergence=off), judgement.MOST_DIVERGENCE[quant], 2, None)
     check = ExportCheck(
         proof="llamacpp", quant=quant, prompts_read_alike=2, prompts=2, own_prompts=True, passed=False, divergence=off,
         reasons=(*sixteen.reasons, *file.reasons),
@@ -457,7 +454,7 @@ def test_a_quantised_file_is_judged_by_the_positions_that_rounding_does_not_deci
     others it was 0.018 to
     0.021, and two thirds of it came from a twentieth of the positions. Those of that file:"""
     sound = np.repeat([0.0003, 0.003, 0.03, 0.35], [60, 25, 10, 5])
-    assert sound.mean() > proof.MOST_DIVERGENCE["q8_0"]
+    assert sound.mean() > judgement.MOST_DIVERGENCE["q8_0"]
     everywhere = np.full(100, 0.03)
     broken = np.where(np.arange(100) == 7, np.nan, sound)
     for divergences, keys in (
@@ -468,8 +465,10 @@ def test_a_quantised_file_is_judged_by_the_positions_that_rounding_does_not_deci
         answer = answer_of(
             divergence=float(divergences.mean()), closest_divergence=questions.mean_of_closest(divergences)
         )
-        assert [reason.key for reason in proof.judge(answer, proof.MOST_DIVERGENCE["q8_0"], 2, None).reasons] == keys
-        assert proof.judge(answer, proof.MOST_DIVERGENCE["bf16"], 2, (1.0, 1.0)).reasons, (
+        assert [
+            reason.key for reason in judgement.judge(answer, judgement.MOST_DIVERGENCE["q8_0"], 2, None).reasons
+        ] == keys
+        assert judgement.judge(answer, judgement.MOST_DIVERGENCE["bf16"], 2, (1.0, 1.0)).reasons, (
             "a 16-bit file by all positions"
         )
 
@@ -479,15 +478,15 @@ def test_awkward_text_that_llama_cpp_splits_otherwise_is_a_note_for_what_it_know
 ):
     """Seen: Mistral's and gpt-oss's tokenizers, which llama.cpp knows, would have been refused for one text in
     Hindi."""
-    hindi = next(i for i, text in enumerate(proof.AWKWARD) if "हि" in text)
-    texts = 2 + len(proof.AWKWARD)
+    hindi = next(i for i, text in enumerate(judgement.AWKWARD) if "हि" in text)
+    texts = 2 + len(judgement.AWKWARD)
     for wrong, named, keys in (
         (2 + hindi, False, []),
         (2 + hindi, True, ["gguf.reason_ids"]),
         (0, False, ["gguf.reason_ids"]),
     ):
         answer = answer_of(alike=[i != wrong for i in range(texts)], named=named)
-        verdict = proof.judge(answer, 1.0, texts, None)
+        verdict = judgement.judge(answer, 1.0, texts, None)
         assert [reason.key for reason in verdict.reasons] == keys and bool(verdict.notes) == (not keys)
 
 
@@ -499,7 +498,7 @@ def test_a_near_tie_of_first_words_is_no_other_word() -> None:
         {"first": 6, "first_log": -1.0, "expected_log": -1.15},
         {"first": 6, "first_log": -1, "expected_log": -3},
     ]
-    assert proof.same_first_words(rows, kept, "q8_0") == [True, True, False]
+    assert judgement.same_first_words(rows, kept, "q8_0") == [True, True, False]
 
 
 def test_a_folder_with_python_of_its_own_is_refused_before_anything_of_it_is_read(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from core.commands.__main__ import main
-from core.errors import BusyError, ExportError, StopRequested
+from core.errors import BusyError, ExportError
 from core.export.exports import Exports
 from core.export.hub import parcel, sending
 from core.export.hub.publishing import Publishing
@@ -114,9 +114,8 @@ def sender(
     what: parcel.Parcel,
     private: bool = True,
     told: Callable = lambda stage, done: None,
-    check: Callable = lambda: None,
 ) -> Sender:
-    return Sender(what, private, told, check, endpoint=hub.url)
+    return Sender(what, private, told, endpoint=hub.url)
 
 
 def refusal(hub: TakingHub, what: parcel.Parcel, private: bool = True) -> str:
@@ -235,21 +234,9 @@ def test_a_line_that_breaks_is_gone_on_with_and_one_that_stays_broken_is_said_wi
     assert refusal(hub, packed(workspace, result)) == "publish.no_network"
 
 
-def test_a_stop_ends_in_the_middle_of_a_file_and_another_persons_commit_is_not_overwritten(
-    hub: TakingHub, workspace: Workspace, adapter: ExportResult
-) -> None:
-    def told(stage: str, done: float | None) -> None:
-        if stage == "sending":
-            asked.append(True)
-
-    def check() -> None:
-        if asked:
-            raise StopRequested
-
-    asked: list[bool] = []
-    with pytest.raises(StopRequested):
-        sender(hub, packed(workspace, adapter), told=told, check=check).send()
-    assert hub.stored == {} and hub.commits == []
+def test_another_persons_commit_is_not_overwritten(hub: TakingHub, workspace: Workspace, adapter: ExportResult) -> None:
+    sender(hub, packed(workspace, adapter)).send()
+    hub.repos[REPO].pop("README.md")
     hub.between = lambda: hub.repos[REPO].update({"theirs.txt": b"new"})
     assert refusal(hub, packed(workspace, adapter)) == "publish.moved" and "README.md" not in hub.repos[REPO]
 

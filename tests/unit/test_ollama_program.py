@@ -129,8 +129,11 @@ def test_a_page_looks_on_while_one_at_a_time_is_given_and_it_can_be_cancelled(ol
 )  # fmt: skip
 def test_one_too_old_for_a_family_is_told_before_the_work(ollama: Ollama, says: str, is_too_old: bool) -> None:
     there = ollama(f"print({says!r})")
-    program.see_version(there, "llama")
-    assert not (there.parent / "asked").exists(), "nothing is known of this family, so nothing is asked"
+    if "v0.9.6" in says:  # it would take the nearest template that it knows, and loses the system prompt
+        with pytest.raises(ExportError, match="too old for llama: 0.30.0 or newer"):
+            program.see_version(there, "llama")
+    else:
+        program.see_version(there, "llama")
     if is_too_old:
         with pytest.raises(ExportError, match="too old for lfm3: 0.40.12 or newer"):
             program.see_version(there, "lfm3")

@@ -9,15 +9,15 @@ from __future__ import annotations
 import math
 import re
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Union, get_args, get_origin
 
 import gradio as gr
 from gradio.components import Component
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
-from core.errors import GarageError
+from core.errors import GarageError, RecipeError
 from core.messages import as_typed
 from core.recipe import LONGEST_PROMPT, Adapter, Data, Model, Recipe, Train
 from core.runs.further import LOCKED
@@ -174,33 +174,15 @@ def shown_value(key: Key, value: Any) -> Any:
 
 
 def setting_of(key: Key, given: Any) -> Any:
-    """What a component gave, as a recipe's value; None where it was emptied. Raises FormError naming the limits."""
+    """What a component gave, as a recipe has it once Recipe.parse has looked at it; None where it was emptied."""
     kind = kind_of(key)
     if kind.many:
-        return _lines(key, given)
+        return tuple(line.strip() for line in str(given or "").splitlines() if line.strip())
     if given is None or given == "":
         return None
-    if kind.type is bool:
-        known = {True: True, False: False, "yes": True, "no": False}
-        if isinstance(given, bool | str) and given in known:
-            return known[given]
-        raise _wrong_choice(key, given)
-    if kind.choices:
-        if isinstance(given, str) and given in kind.choices:
-            return given
-        raise _wrong_choice(key, given)
-    if kind.type is str:
+    if kind.type is str and not kind.choices:
         return str(given).strip()[:1000] or None
-    return number_for(key, _number(given) if isinstance(given, str) else given)
-
-
-def _lines(key: Key, given: Any) -> tuple[str, ...]:
-    """Each line that says something. Raises FormError where those are too many, or one is too long."""
-    lines = tuple(line.strip() for line in str(given or "").splitlines() if line.strip())
-    most = next(rule.max_length for rule in _rules(key) if getattr(rule, "max_length", None))
-    if len(lines) > most or any(len(line) > MOST_LINE for line in lines):
-        raise FormError("wizard.bad_lines", field=key[1], most=most, long=MOST_LINE)
-    return lines
+    return _number(given) if kind.type in (int, float) and isinstance(given, str) else given
 
 
 GROUPED = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
@@ -214,39 +196,27 @@ def _number(typed: str) -> float | str:
         return typed
 
 
-def _wrong_choice(key: Key, given: Any) -> FormError:
-    return FormError("wizard.bad_choice", field=key[1], found=str(given)[:40])
-
-
-def number_for(key: Key, given: Any) -> int | float:
-    """given as a numeric field wants it. Raises FormError naming the limits."""
-    low, high, low_counts = limits(key)
-    whole = kind_of(key).type is int
-    good = isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given)
-    if good and (low < given or (low_counts and given == low)) and given <= high and (not whole or given == int(given)):
-        return int(given) if whole else float(given)
-    shown = given if isinstance(given, int | float) else str(given)[:40]
-    sentence = "wizard.bad_whole_number" if whole else "wizard.bad_number"
-    raise FormError(sentence, field=key[1], found=shown, low=low, high=high)
-
-
-def limits(key: Key) -> tuple[float, float, bool]:
-    """(lowest, highest, whether the lowest itself is allowed) of a numeric field."""
-    low, high, low_counts = -math.inf, math.inf, True
-    for rule in _rules(key):
-        if getattr(rule, "ge", None) is not None:
-            low, low_counts = rule.ge, True
-        if getattr(rule, "gt", None) is not None:
-            low, low_counts = rule.gt, False
-        if getattr(rule, "le", None) is not None:
-            high = rule.le
-        if getattr(rule, "lt", None) is not None:
-            high = rule.lt - 1 if kind_of(key).type is int else math.nextafter(rule.lt, -math.inf)
-    return low, high, low_counts
-
-
-def _rules(key: Key) -> Sequence[Any]:
-    return field_of(*key).metadata
+def refused(error: RecipeError) -> GarageError:
+    """The first setting that Recipe.parse did not take, with what may stand there; error itself where it is of none."""
+    cause = error.__cause__
+    item = cause.errors()[0] if isinstance(cause, ValidationError) else {"loc": ()}
+    section, name, *_ = (*map(str, item["loc"]), "", "")
+    if (section, name) not in FIELDS:
+        return error
+    kind, given = kind_of((section, name)), item["input"]
+    said = {"field": name, "found": given if type(given) in (int, float) else str(given)[:40]}
+    rules = {
+        bound: found
+        for rule in field_of(section, name).metadata
+        for bound in ("ge", "gt", "le", "lt", "max_length")
+        if (found := getattr(rule, bound, None)) is not None
+    }
+    if kind.many:
+        return FormError("wizard.bad_lines", field=name, most=rules["max_length"], long=MOST_LINE)
+    if kind.choices or kind.type in (bool, str):
+        return FormError("wizard.bad_choice", **said)
+    low, high = rules.get("ge", rules.get("gt", -math.inf)), rules.get("le", rules.get("lt", math.inf))
+    return FormError("wizard.bad_whole_number" if kind.type is int else "wizard.bad_number", **said, low=low, high=high)
 
 
 @dataclass(frozen=True)
@@ -290,7 +260,7 @@ class FormAnswers:
         return {"explicit": dict(self.explicit), "parent": self.parent, "revision": self.revision, "reading": reading}
 
     def sections(self) -> dict[str, dict[str, Any]]:
-        """The person's settings as sections of a recipe. Raises FormError for one that cannot be."""
+        """The person's settings as sections of a recipe, unchecked."""
         found: dict[str, dict[str, Any]] = {}
         for key in FIELDS:
             if name_of(key) in self.explicit:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from core.advice.case import Advice
 from core.advice.run_doctor import SAID_OF_PLANS
-from core.data.many.kept_apart import held
+from core.data.kept_apart import held
 from core.memory.arithmetic import Estimate
 from core.memory.budget import Budget
 from core.memory.documented import TableMethod, VramTable
 from core.trial.dry_runs import Looked
 from webui.form import headroom_view
-from webui.form.planner import FormResult, counts_of
+from webui.form.planner import FormResult
 from webui.kit import correction, format
 from webui.kit.format import METHODS, badge, gib, grouped, method_name, where
 from webui.kit.html import Html, join, notice, tag
@@ -145,7 +145,7 @@ def time_line(result: FormResult, w: Wording) -> Html | None:
 def learned_line(result: FormResult, w: Wording) -> Html | None:
     if result.plan is None or result.preview is None:
         return None
-    counts = counts_of(result.preview, result.plan.recipe.data)
+    counts = result.preview.counts_of(result.plan.recipe.data)
     exact = counts.learned_percent
     percent = exact if counts.exact else w.t("learned_view.about", number=exact)
     rows = counts.rows - counts.rows_dropped
@@ -287,26 +287,15 @@ def fold(title: str, *content: Html | None, open_: bool = False) -> Html:
 
 
 def dry_run_line(looked: Looked | None, advice: Advice, w: Wording) -> Html | None:
-    """ "Dry run: 7.1 GiB; rule of thumb 7.4 GiB." That it is being counted, or why there is none. And a warning where
-     the plan
-    fits by the rule of thumb alone."""
-    if looked is None or advice.arithmetic_gib is None:
+    """Where the dry run disagrees with the plan's number: by more than its margin, or on whether it fits."""
+    if looked is None or looked.answer is None or advice.estimate is None:
         return None
-    thumb = gib(w, advice.arithmetic_gib)
-    if looked.is_counting:
-        return _quiet(w.t("dry_run_view.counting", thumb=thumb))
-    if looked.answer is None:
-        return _quiet(w.t("dry_run_view.none", why=w.of(looked.why)))
-    counted = looked.answer.estimate
-    said = w.t("dry_run_view.counted", gib=gib(w, counted.on_card_gib), thumb=thumb, where=w.of(looked.answer.where))
-    free = advice.budget.free_gib
-    needed = counted.needed_gib * advice.factor
+    counted, free, on_card = looked.answer.estimate, advice.budget.free_gib, advice.estimate.on_card_gib
+    found, needed = counted.on_card_gib * advice.factor, counted.needed_gib * advice.factor
+    parts = []
+    if abs(found / on_card - 1) > advice.estimate.margin:
+        said = w.t("dry_run_view.counted", gib=gib(w, found), thumb=gib(w, on_card), where=w.of(looked.answer.where))
+        parts.append(tag("p", said, class_="lg-quiet"))
     if advice.verdict == "fits" and free is not None and needed > free:
-        return join(
-            [_quiet(said), notice(w.t("dry_run_view.too_much", needed=gib(w, needed), free=gib(w, free)), "warn")]
-        )
-    return _quiet(said)
-
-
-def _quiet(sentence: str) -> Html:
-    return tag("p", sentence, class_="lg-quiet lg-dry-run")
+        parts.append(notice(w.t("dry_run_view.too_much", needed=gib(w, needed), free=gib(w, free)), "warn"))
+    return join(parts) if parts else None

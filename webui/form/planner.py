@@ -10,7 +10,7 @@ import platform
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from core.advice import plan, run_doctor
@@ -18,11 +18,11 @@ from core.advice.case import Grounds
 from core.advice.diagnosis import Diagnosis
 from core.advice.plan import Plan
 from core.advice.run_doctor import Planned
+from core.data.kept_apart import SMALLEST_SPLIT
 from core.data.labels import Learning, LongExamples
-from core.data.many.kept_apart import SMALLEST_SPLIT
-from core.data.preview import Counts, Preview
+from core.data.preview import Preview
 from core.data.reading.choices import Choices
-from core.errors import GarageError
+from core.errors import GarageError, RecipeError
 from core.memory import budget
 from core.memory.budget import Budget
 from core.memory.record import Corrections, MemoryRecord, Rig
@@ -39,7 +39,7 @@ from core.trial import computed_pace, pace
 from core.trial.dry_runs import Looked, Question
 from core.trial.pace import Pace, StandIn
 from core.workspace.saved_recipes import NO_DATA
-from webui.form.fields import FormAnswers
+from webui.form.fields import FormAnswers, refused
 from webui.form.reading.brought import choices_for
 from webui.kit import samples
 from webui.kit.wording import Wording
@@ -113,13 +113,9 @@ class FormResult:
         return self.is_long or bool(self.plan and self.plan.advice.verdict == "does_not_fit")
 
 
-def counts_of(preview: Preview, data: Data) -> Counts:
-    return preview.counts(data.max_length, data.long_examples, data.overlap)
-
-
 def planned_tokens(made: Plan, preview: Preview) -> float:
     """Tokens that the planned steps read, after what max_length does to long rows."""
-    counts = counts_of(preview, made.recipe.data)
+    counts = preview.counts_of(made.recipe.data)
     train = made.recipe.train
     examples = (made.advice.planned_steps or 0) * train.per_device_train_batch_size * train.gradient_accumulation_steps
     return examples * counts.tokens / max(1, counts.pieces)
@@ -131,7 +127,7 @@ def measuring_share(made: Plan, preview: Preview) -> float:
     if len(preview.rows) < SMALLEST_SPLIT or not steps:
         return 0.0
     times = 1 + (steps // recipe.train.eval_steps if recipe.train.eval_steps else 5)
-    tokens = counts_of(preview, recipe.data).tokens * recipe.data.eval_fraction
+    tokens = preview.counts_of(recipe.data).tokens * recipe.data.eval_fraction
     return EVALUATION_SHARE * times * tokens / max(1.0, planned_tokens(made, preview))
 
 
@@ -161,12 +157,9 @@ class Planner:
         preview, preview_problem = self._preview(recipe)
         if refused := self._refused(recipe, shape, shape_problem):
             return FormResult(None, preview, shape, None, missing, refused, refused, preview_problem)
-        facts = preview.facts() if preview else None
         try:
             corrections = None if budgeted.planned else self._corrections(budgeted, recipe.model.id)
-            grounds = Grounds(budgeted, shape, facts, corrections, continues=form.answers.parent is not None)
-            if preview:
-                grounds = replace(grounds, examples=preview.examples, repeats=lambda: preview.repeats)
+            grounds = Grounds.of(budgeted, shape, preview, corrections, form.answers.parent is not None)
             made = plan.make(recipe, grounds, self._data_name(recipe, w))
         except GarageError as error:
             return FormResult(None, preview, shape, None, missing, error.message, shape_problem, preview_problem)
@@ -184,12 +177,6 @@ class Planner:
             findings=tuple(run_doctor.before(Planned.of(made.recipe, made.advice, preview))) if preview else (),
             dry_run=self._dry_run(made, shape),
         )  # fmt: skip
-
-    def settled(self, recipe: Recipe) -> Recipe:
-        """recipe with how its set is read, for a run that is repeated reads it so, whatever is chosen for the set
-        later. Raises GarageError."""
-        kept = self.services.datasets.settled(recipe.data.source, Choices.of(recipe.data))
-        return recipe.model_copy(update={"data": recipe.data.model_copy(update=dict(kept.said))})
 
     def _note(self, budgeted: Budget, form: Form) -> Message | None:
         """Why a card will not be used that is planned for or was chosen, or that a person expects to be."""
@@ -319,8 +306,10 @@ class Planner:
             found is not None or shape is None or recipe.adapter.trains_experts or recipe.train.ranks > 1
         ):  # what is timed has neither
             return found
-        counts = counts_of(preview, recipe.data)
-        step = StandIn.of(shape, recipe, counts.tokens / max(1, counts.pieces), counts.learned_percent / 100, device)
+        counts = preview.counts_of(recipe.data)
+        step = StandIn.of(
+            shape, made.advice.setup, counts.tokens / max(1, counts.pieces), counts.learned_percent / 100, device
+        )
         speed = self.services.pace_probe.look(step)
         if speed is None:
             return computed
@@ -338,7 +327,7 @@ class Planner:
                 config = self._config(model.id, model.revision)
             except GarageError as error:
                 return Looked(why=error.message)
-        return self.services.dry_runs.look(Question.of(config, made.recipe, kind))
+        return self.services.dry_runs.look(Question(config=config, setup=made.advice.setup))
 
     def _config(self, model_id: str, revision: str | None) -> dict[str, Any]:
         """Read once: a hub model's comes over the network."""
@@ -374,4 +363,7 @@ def recipe_of(form: Form) -> Recipe:
         "adapter": sections.get("adapter", {}),
         "train": sections.get("train", {}) | ({"ranks": len(form.cards)} if form.cards else {}),
     }
-    return Recipe.parse(value, where="form")
+    try:
+        return Recipe.parse(value, where="form")
+    except RecipeError as error:
+        raise refused(error) from error

@@ -9,16 +9,13 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from core.advice.plan import Plan
-from core.data.reading.choices import Choices
+from core.advice.plan import Plan, submit
 from core.errors import BusyError, GarageError
 from core.messages import Message
 from core.queue.queue import time_of_day
 from core.runs.folder import RunFolder
-from core.runs.run_json import TrainedOn
 from webui.form.handle import Filling, FormHandle, Given, Take, Taken, Updates
 from webui.form.planner import Form, FormResult, Planner, parent_of
-from webui.kit import samples
 from webui.kit.format import at_time
 from webui.kit.html import notice, tag
 from webui.kit.live import shown
@@ -115,14 +112,11 @@ class StartStep:
         return self.w.t("queue_panel.added", name=run.name)
 
     def _submit(self, plan: Plan, seconds: float | None, form: Form, not_before: float | None) -> RunFolder:
-        recipe = self.planner.settled(plan.recipe)
-        recipe = recipe.model_copy(update={"data": self.services.datasets.pinned(recipe.data)})
-        info = self.services.datasets.get(recipe.data.source)
-        report = self.services.datasets.report(info.id, choices=Choices.of(recipe.data))
-        name = info.id if info.origin == "sample" else samples.title(info, self.w)
-        data = TrainedOn(
-            id=info.id, name=name, sha256=report.sha256, rows=report.good_rows, version=recipe.data.version or 0
+        return submit(
+            plan,
+            self.services.datasets,
+            lambda recipe, facts: self.services.supervisor.submit(recipe, facts, not_before),
+            self.planner.device(form.memory, plan.advice.budget),
+            parent_of(self.services, form.answers),
+            seconds,
         )
-        device = self.planner.device(form.memory, plan.advice.budget)
-        facts = plan.facts(data, device, parent_of(self.services, form.answers), seconds)
-        return self.services.supervisor.submit(recipe, facts, not_before)

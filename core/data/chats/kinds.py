@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from core.data.chats import assistants, line, mail, messengers, whatsapp
+from core.data.chats import assistants, messengers, whatsapp
 from core.data.chats.json_stream import OPENING, keys_in
 from core.data.chats.said import MOST_SAID, Said
 from core.data.reading.rows import FileKind, Limits, Problem, Readable, Source
@@ -32,7 +32,6 @@ KINDS = {
     "discord_csv": Kind("Discord", messengers.discord_csv),
     "meta": Kind("Instagram, Facebook", messengers.meta),
     "slack": Kind("Slack", messengers.slack),
-    "line": Kind("LINE", line.messages),
     "signal": Kind("Signal", messengers.signal),
     "google": Kind("Google Chat", messengers.google),
     "chatgpt": Kind("ChatGPT", assistants.chatgpt, False, False),
@@ -40,7 +39,6 @@ KINDS = {
     "tavern": Kind("SillyTavern", assistants.tavern, False, False),
     "character_ai": Kind("Character.AI", assistants.character_ai, False, False),
     "turns": Kind("OpenAI messages", assistants.turns, False, False),
-    "mbox": Kind("e-mail (mbox)", mail.mbox, False),
 }
 
 
@@ -62,10 +60,6 @@ def recognise(path: Readable, kind: FileKind, encoding: str) -> str:
     with path.open(encoding=encoding, errors="replace") as file:
         if kind == "txt":
             lines = [file.readline(4096) for _ in range(_LOOKED_AT)]
-            if mail.is_mbox(lines):
-                return "mbox"
-            if line.is_chat(lines):
-                return "line"
             return "whatsapp" if whatsapp.is_chat(each for each in lines if each.strip()) else ""
         head = file.read(OPENING)
     if kind == "csv":

@@ -41,7 +41,7 @@ SUFFIXES: dict[str, FileKind] = {
     ".xlsx": "xlsx",
     ".xlsm": "xlsx", ".xls": "xls", ".xlsb": "xlsb", ".ods": "ods", ".zip": "zip", ".docx": "docx", ".pdf": "pdf",
     ".epub": "epub",
-    ".html": "html", ".htm": "html", ".xhtml": "html", ".srt": "srt", ".vtt": "srt", ".txt": "txt", ".mbox": "txt",
+    ".html": "html", ".htm": "html", ".xhtml": "html", ".srt": "srt", ".vtt": "srt", ".txt": "txt",
     ".yaml": "yaml",
     ".yml": "yaml", ".md": "txt",
 }  # fmt: skip

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -51,6 +52,9 @@ _MAGIC: dict[str, tuple[bytes, ...]] = {
 }
 
 
+_BINARY: dict[bytes, FileKind] = {b"%PDF": "pdf", b"PAR1": "parquet"}
+# mailboxes, and chats of LINE: texts, but no prose
+_CHAT = re.compile(rb"From \S+.*\d{4}\r?\n[A-Za-z-]+: |(?:\xef\xbb\xbf)?\[LINE\]")
 _WEB_PAGE = re.compile(r"\ufeff?\s*<(?:!doctype html|html)\b", re.IGNORECASE)
 _TIMES = re.compile(r"(?:\d+:)?\d{1,2}:\d\d[.,]\d{3} --> ")  # of a subtitle
 
@@ -65,80 +69,65 @@ def probe(
     """Read the whole file once and say what it is. check: called often, and may raise. Raises DataError for a file with
     no rows in it that can be read."""
     path = Path(path) if isinstance(path, str) else path
-    if isinstance(path, Path) and _is_folder(path):
-        with translated(path):
-            return several.of_folder(path, limits, choices, partial(probe, check=check))
     with translated(path):
+        if isinstance(path, Path) and _is_folder(path):
+            return several.of_folder(path, limits, choices, partial(probe, check=check))
         size = _size(path, limits)
         with path.open("rb") as file:
             head = file.read(_HEAD)
         packed = _zip_or_spreadsheet(path, head, limits)
         if packed == "zip" and isinstance(path, Path):
             return several.of_zip(path, limits, choices, partial(probe, check=check), _digest(path, check))
-        if packed in DOCUMENTS or head.startswith(b"%PDF"):
-            document: FileKind = packed or "pdf"
-            return Source(
-                path,
-                document,
-                size,
-                _digest(path, check),
-                "",
-                notes=(msg("data.note_document"), *_other_kind(path, document)),
+        _refuse_what_is_not_data(path, head, packed)
+        if kind := packed or next((kind for magic, kind in _BINARY.items() if head.startswith(magic)), None):
+            found = Source(path, kind, size, _digest(path, check), "")
+            return _of_sheets(found, choices, limits) if kind in SPREADSHEETS else replace(found, notes=_notes(found))
+        return _of_text(path, size, encodings.find(path, head, choices.encoding, check), choices, limits)
+
+
+def _of_sheets(source: Source, choices: Choices, limits: Limits) -> Source:
+    told = spreadsheets.look(source.path, choices.sheet, limits)
+    named = _header(choices, spreadsheets.holds_names(told.first))
+    notes = (*told.notes(), *_note_header(named, choices), *_notes(source))
+    return replace(source, notes=notes, sheet=told.sheet or "", sheets=(*told.sheets,), header=named)
+
+
+def _of_text(path: Readable, size: int, found: encodings.FoundEncoding, choices: Choices, limits: Limits) -> Source:
+    encoding, first_bad = found.encoding, found.first_bad
+    kind = _kind(path, encoding, limits)
+    if first_bad is not None and not (kind == "jsonl" and encoding.startswith("utf-8")):
+        raise DataError("data.bad_encoding", file=path.name, byte=first_bad, encoding=encoding.upper())
+    chat = kinds.recognise(path, kind, encoding)
+    source = Source(path, kind, size, found.sha256, encoding, first_bad_byte=first_bad, chat=chat, choices=choices)
+    notes = [*found.notes]
+    if kind == "csv":
+        source = replace(source, delimiter=_delimiter(path, encoding))
+        if source.delimiter != ",":
+            name = msg(f"data.delimiter_{_DELIMITERS.index(source.delimiter or ',')}")
+            notes.append(msg("data.note_delimiter", delimiter=name))
+        if not chat and not _is_anki(source):
+            rows = csv_rows(replace(source, header=False), limits)
+            first = [[*raw.value.values()] for raw in islice(rows, header.LOOKED_AT) if isinstance(raw, Raw)]
+            source = replace(
+                source, header=_header(choices, header.holds_names(first[0], first[1:]) if first else True)
             )
-        if packed and packed != "zip":
-            told = spreadsheets.look(path, choices.sheet, limits)
-            named = _header(choices, spreadsheets.holds_names(told.first))
-            said = (*told.notes(), *_note_header(named, choices), *_other_kind(path, packed))
-            sheet, sheets = told.sheet or "", (*told.sheets,)
-            return Source(
-                path, packed, size, _digest(path, check), "", notes=said, sheet=sheet, sheets=sheets, header=named
-            )
-        _refuse_what_is_not_data(path, head)
-        if head.startswith(b"PAR1"):
-            return Source(path, "parquet", size, _digest(path, check), "")
-        found = encodings.find(path, head, choices.encoding, check)
-        encoding, first_bad, notes = found.encoding, found.first_bad, list(found.notes)
-        kind = _kind(path, encoding, limits)
-        if first_bad is not None and not (kind == "jsonl" and encoding.startswith("utf-8")):
-            raise DataError("data.bad_encoding", file=path.name, byte=first_bad, encoding=encoding.upper())
-        delimiter = named = None
-        chat = kinds.recognise(path, kind, encoding)
-        if kind == "csv":
-            delimiter = _delimiter(path, encoding)
-            if delimiter != ",":
-                notes.append(
-                    msg("data.note_delimiter", delimiter=msg(f"data.delimiter_{_DELIMITERS.index(delimiter)}"))
-                )
-            with path.open(encoding=encoding, errors="replace") as file:
-                # its lines that begin with # say what the columns are
-                is_anki = file.readline(100).lower().startswith(ANKI)
-            if not chat and not is_anki:
-                table = Source(path, kind, size, "", encoding, delimiter, header=False)
-                first = [
-                    [*raw.value.values()]
-                    for raw in islice(csv_rows(table, limits), header.LOOKED_AT)
-                    if isinstance(raw, Raw)
-                ]
-                named = _header(choices, header.holds_names(first[0], first[1:]) if first else True)
-                notes += _note_header(named, choices)
-        if kind in DOCUMENTS:
-            notes.append(msg("data.note_document"))
-        elif kind == "txt" and not chat:
-            notes.append(msg("data.note_paragraphs"))
-        notes += _other_kind(path, kind)
-    return Source(
-        path,
-        kind,
-        size,
-        found.sha256,
-        encoding,
-        delimiter,
-        tuple(notes),
-        first_bad,
-        header=named,
-        chat=chat,
-        choices=choices,
-    )
+            notes += _note_header(source.header, choices)
+    return replace(source, notes=(*notes, *_notes(source)))
+
+
+def _is_anki(source: Source) -> bool:
+    """Whether its lines that begin with # say what the columns are."""
+    with source.path.open(encoding=source.encoding, errors="replace") as file:
+        return bool(file.readline(100).lower().startswith(ANKI))
+
+
+def _notes(source: Source) -> tuple[Message, ...]:
+    """What a kind of file is taken for, and that its name says another."""
+    suffix, kind = source.path.suffix.lower(), source.kind
+    taken = "document" if kind in DOCUMENTS else "paragraphs" if kind == "txt" and not source.chat else ""
+    is_other = kind != "parquet" and SUFFIXES.get(suffix, kind) != kind
+    other = [msg("data.note_kind", suffix=suffix, kind=kind.upper())] if is_other else []
+    return (*([msg(f"data.note_{taken}")] if taken else []), *other)
 
 
 def _header(choices: Choices, holds_names: bool | None) -> bool | None:
@@ -148,11 +137,6 @@ def _header(choices: Choices, holds_names: bool | None) -> bool | None:
 
 def _note_header(named: bool | None, choices: Choices) -> list[Message]:
     return [msg("data.note_no_header")] if named is False and choices.header is None else []
-
-
-def _other_kind(path: Readable, kind: FileKind) -> list[Message]:
-    is_other = SUFFIXES.get(path.suffix.lower(), kind) != kind
-    return [msg("data.note_kind", suffix=path.suffix.lower(), kind=kind.upper())] if is_other else []
 
 
 @contextmanager
@@ -208,12 +192,16 @@ def _zip_or_spreadsheet(path: Readable, head: bytes, limits: Limits) -> FileKind
     return None
 
 
-def _refuse_what_is_not_data(path: Readable, head: bytes) -> None:
+def _refuse_what_is_not_data(path: Readable, head: bytes, packed: FileKind | None) -> None:
+    if packed and packed != "zip":
+        return
     for name, begins in _MAGIC.items():
         if head.startswith(begins):
             if head.startswith((b"MZ", b"BZh")) and b"\0" not in head:  # a text may begin so
                 continue
             raise DataError(f"data.is_{name}", file=path.name)
+    if _CHAT.match(head):
+        raise DataError("data.is_unread_chat", file=path.name)
     if _WEB_PAGE.match(head.decode("utf-8", "replace")) and SUFFIXES.get(path.suffix.lower()) != "html":
         raise DataError("data.is_web_page", file=path.name)
 

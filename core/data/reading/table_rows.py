@@ -50,78 +50,97 @@ class _CsvLines:
             self.used += len(line)
         raise _LongRecord(self.used)
 
+    def records(self, delimiter: str | None) -> Iterator[tuple[int, list[str] | Exception]]:
+        """(first line, cells) of each record; in the place of the cells, why they cannot be read."""
+        # Process-wide in the csv module, which has no other way to take a field above 128 KiB.
+        csv.field_size_limit(max(csv.field_size_limit(), self._limit))
+        records = csv.reader(self, delimiter=delimiter or ",", strict=True)
+        while True:
+            begins, self.used = self.number + 1, 0
+            try:
+                yield begins, next(records)
+            except StopIteration:
+                return
+            except (csv.Error, _LongRecord) as error:
+                yield begins, error
+
 
 class _LongRecord(Exception):
     pass
 
 
+class _CsvHead:
+    """What the first records of a table say of the others. names: of its columns, once they are known."""
+
+    def __init__(self, source: Source, limits: Limits):
+        self._file, self._limits, self._is_row = source.path.name, limits, source.header is False
+        self._cards: list[str] = []  # the fields of an export of Anki
+        self.names: list[str] | None = None
+
+    def is_title(self, record: list[str]) -> bool:
+        """Whether a record is a title above the table, as wide as the table."""
+        is_padded = self.names is None and len(record) > 2 and not record[-1].strip()
+        return is_padded and sum(bool(cell.strip()) for cell in record) == 1
+
+    def is_blank(self, record: list[str]) -> bool:
+        """Whether nothing is in a record, from which empty cells are taken that Excel pads rows with."""
+        if record and record[-1].strip():
+            return False
+        while record and not record[-1].strip():
+            if self._is_row if self.names is None else len(record) <= len(self.names):
+                break
+            record.pop()
+        return not any(cell.strip() for cell in record) and (self.names is None or not record)
+
+    def takes(self, line: int, record: list[str]) -> bool:
+        """Whether a record belongs to the head and is no row."""
+        first = record[0].lower()
+        if line == 1 and first.startswith(ANKI):
+            self._is_row, self._cards = True, ["Front", "Back"]
+            return True
+        if self.names is not None or (line == 1 and len(record) == 1 and first.startswith("sep=")):
+            return self.names is None
+        if not self._cards:
+            self.names = column_names(self._file, record, self._limits, self._is_row)
+            return not self._is_row
+        if first.startswith("#"):
+            if first.startswith("#columns:"):
+                self._cards = [record[0][len("#columns:") :], *record[1:]]
+            return True
+        names = [*self._cards, *(f"column {place}" for place in range(len(self._cards) + 1, len(record) + 1))]
+        self.names = column_names(self._file, names[: len(record)], self._limits)
+        return False
+
+
 def csv_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem | Loss]:
-    assert source.delimiter is not None
-    # Process-wide in the csv module, which has no other way to take a field above 128 KiB.
-    csv.field_size_limit(max(csv.field_size_limit(), limits.row_bytes))
     # Every end of a line as \n, in cells too: what Windows wrote would else be learned as other tokens than the same
     # text from elsewhere.
     with source.path.open(encoding=source.encoding) as file:
-        lines = _CsvLines(file, limits.row_bytes)
-        records = csv.reader(lines, delimiter=source.delimiter, strict=True)
-        header: list[str] | None = None
-        row, is_row, cards = 0, source.header is False, list[str]()
-        while True:
-            begins, lines.used = lines.number + 1, 0
-            try:
-                record = next(records)
-            except StopIteration:
-                break
-            except (csv.Error, _LongRecord) as error:
-                if header is None:
-                    raise DataError("data.csv_broken_header", file=source.path.name, line=begins) from None
+        lines, head, row = _CsvLines(file, limits.row_bytes), _CsvHead(source, limits), 0
+        for line, record in lines.records(source.delimiter):
+            if isinstance(record, Exception):
+                if head.names is None:
+                    raise DataError("data.csv_broken_header", file=source.path.name, line=line)
                 row += 1
-                if isinstance(error, _LongRecord) or "field limit" in str(error):
-                    yield too_big(row, begins, lines.used, limits)
-                elif "unexpected end" in str(error):
-                    yield Problem(row=row, line=begins, text=msg("data.csv_unclosed_quote"))
+                yield _unread(record, row, line, lines.used, limits)
+            elif head.is_title(record):
+                yield Loss("above")
+            elif not head.is_blank(record) and not head.takes(line, record) and (names := head.names):
+                row += 1
+                if len(record) == len(names):
+                    yield Raw(row, dict(zip(names, record, strict=True)), line)
                 else:
-                    yield Problem(row=row, line=begins, text=msg("data.csv_stray_quote"))
-                continue
-            if not record or not record[-1].strip():
-                if (
-                    header is None and len(record) > 2 and sum(map(bool, map(str.strip, record))) == 1
-                ):  # a title, as wide as the table
-                    yield Loss("above")
-                    continue
-                while (
-                    record and not record[-1].strip() and (not is_row if header is None else len(record) > len(header))
-                ):
-                    record.pop()  # Excel pads rows with empty cells
-                if not any(cell.strip() for cell in record) and (header is None or not record):
-                    continue
-            if begins == 1 and record[0].lower().startswith(ANKI):
-                is_row, cards = True, ["Front", "Back"]
-                continue
-            if cards and header is None and record[0].startswith("#"):
-                if record[0].lower().startswith("#columns:"):
-                    cards = [record[0][len("#columns:") :], *record[1:]]
-                continue
-            if cards and header is None:
-                names = [*cards, *(f"column {place}" for place in range(len(cards) + 1, len(record) + 1))]
-                header = column_names(source.path.name, names[: len(record)], limits)
-            if header is None:
-                if len(record) == 1 and begins == 1 and record[0].lower().startswith("sep="):
-                    continue
-                header = column_names(source.path.name, record, limits, is_row)
-                if not is_row:
-                    continue
-            row += 1
-            if len(record) != len(header):
-                yield Problem(
-                    row=row,
-                    line=begins,
-                    text=msg("data.csv_ragged", found=len(record), expected=len(header), columns=header[:20]),
-                )
-                continue
-            yield Raw(row, dict(zip(header, record, strict=True)), begins)
-    if header is None:
+                    counts = {"found": len(record), "expected": len(names)}
+                    yield Problem(row=row, line=line, text=msg("data.csv_ragged", **counts, columns=names[:20]))
+    if head.names is None:
         raise DataError("data.only_whitespace", file=source.path.name)
+
+
+def _unread(error: Exception, row: int, line: int, size: int, limits: Limits) -> Problem:
+    if isinstance(error, _LongRecord) or "field limit" in str(error):
+        return too_big(row, line, size, limits)
+    key = "data.csv_unclosed_quote" if "unexpected end" in str(error) else "data.csv_stray_quote"
+    return Problem(row=row, line=line, text=msg(key))
 
 
 def parquet_rows(source: Source, limits: Limits) -> Iterator[Raw | Problem]:

@@ -6,8 +6,6 @@ edits-<reading>.jsonl    one line a change: {version, parent, time, what, remove
                          which version the set is at.
                          Version 0 is the file.
 written-<reading>.jsonl  one line a row that somebody wrote: {row, example}; a change names them by their number, from 0
-begins-<reading>         where each of its lines begins and the last ends, as int64, of a file with many; made again
-                         where it does not fit
 
 A row is named by its number in the file, whatever it says by now; one that was added by a number behind those of the
 file. A row of the file that cannot be learned from is changed and removed as any other, and counts among the rows once
@@ -15,10 +13,8 @@ it
 is changed. Written rows are in
 place before the change that names them, so a crash leaves at most rows that nobody names. Who writes holds edits.lock
 (core/data/store). A version
-costs no copy: a run finds the one that it learned from for as long as the set is here. While it is open, which row says
-what is mapped from files
-without a name, 16 bytes a row and 8 for each row that somebody wrote; where each row is changed, as much again is held
-for each change.
+costs no copy: a run finds the one that it learned from for as long as the set is here. While it is open it takes 16
+bytes a row and 8 for each row that somebody wrote.
 """
 
 from __future__ import annotations
@@ -31,8 +27,8 @@ import time
 import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -41,7 +37,6 @@ import numpy as np
 
 from core import files
 from core.data.formats import Example
-from core.data.many.columns import AT_ONCE, kept
 from core.data.sets.rows import Rows
 from core.errors import DataError
 from core.messages import Message, msg
@@ -62,19 +57,22 @@ class Change:
 
 
 class Edited(Rows):
-    """The rows of a version. columns, which are taken out of the list: numbers (N,) by which rows are named, source
-    (N,) which written row each says,
-    -1 what the file says, places (N,) among the rows of the file that can be learned from. is_flawed (F,) of bool:
-    which of the rows that could not be learned from still cannot. folder: where they are mapped from. Raises
-    OSError."""
+    """The rows of a version. numbers (N,): by which rows are named; source (N,): which written row each says, -1 what
+    the file says; places (N,): among the rows of the file that can be learned from. is_flawed (F,) of bool: which of
+    the rows that could not be learned from still cannot. Raises OSError."""
 
     def __init__(
-        self, base: Rows, columns: list[np.ndarray], is_flawed: np.ndarray, written: WrittenRows, folder: Path
+        self,
+        base: Rows,
+        numbers: np.ndarray,
+        source: np.ndarray,
+        places: np.ndarray,
+        is_flawed: np.ndarray,
+        written: WrittenRows,
     ):
         assert base.path is not None
         super().__init__(base.path)
-        self._is_flawed = is_flawed
-        self._places, self._says, self._numbers = (kept(columns.pop(), folder) for _ in range(3))
+        self._numbers, self._says, self._places, self._is_flawed = numbers, source, places, is_flawed
         self._written = written
 
     def __len__(self) -> int:
@@ -125,35 +123,27 @@ class WrittenRows(Sequence[Example]):
 
     def __init__(self, path: Path):
         self._path = path
-        self.begins = _begins(path)
+        self.begins = _begins(path, files.stamp(path))
 
     def __len__(self) -> int:
         return len(self.begins) - 1
 
     def __getitem__(self, index: int) -> Example:  # type: ignore[override]
-        begin, end = int(self.begins[index]), int(self.begins[index + 1])
+        begin, end = self.begins[index], self.begins[index + 1]
         with open(self._path, "rb") as file:
             file.seek(begin)
             return Example.from_dict(json.loads(file.read(end - begin))["example"])
 
 
-def _begins(path: Path) -> np.ndarray:
-    """(N + 1,) where the lines of a file begin, and its end. Of many they are kept: a look at each change would read
-    all of them."""
-    size = path.stat().st_size if path.exists() else 0
-    with suppress(OSError, ValueError):  # none, or not whole
-        known = np.fromfile(_beside(path), "<i8")
-        if len(known) and known[-1] == size:
-            return kept(known, path.parent.parent)
+@lru_cache(4)
+def _begins(path: Path, stamp: tuple[int, ...]) -> array[int]:
+    """(N + 1,) where the lines of a file begin, and its end. stamp: of the file; () where there is none."""
     found = array("q", [0])
-    if size:
+    if stamp:
         with open(path, "rb") as file:
-            found.extend(file.tell() for _ in iter(file.readline, b""))
-    return kept(np.frombuffer(found, np.int64), path.parent.parent)
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(path.stem.replace("written-", "begins-"))
+            for line in file:
+                found.append(found[-1] + len(line))
+    return found
 
 
 AS_THEY_ARE = 10_000  # numbers in the log; more would be a list of Python's, 40 bytes each, at every look at the set
@@ -242,24 +232,21 @@ class Edits:
             gone, _ = _found(numbers, change.remove)
             if len(gone):
                 numbers, source, places = np.delete(numbers, gone), np.delete(source, gone), np.delete(places, gone)
-            for row, written in (part.T for part in np.array_split(change.change, 1 + len(change.change) // AT_ONCE)):
-                at, there = _found(numbers, row)
-                source[at] = written[there]
-                if not there.all():  # rows that could not be learned from take their places
-                    row, written = (part[~there][np.argsort(row[~there])] for part in (row, written))
-                    at = np.searchsorted(numbers, row)
-                    numbers, source, places = (
-                        np.insert(column, at, new).astype(column.dtype)
-                        for column, new in ((numbers, row), (source, written), (places, 0))
-                    )
+            row, written = change.change.T
+            at, there = _found(numbers, row)
+            source[at] = written[there]
+            if not there.all():  # rows that could not be learned from take their places
+                row, written = (part[~there][np.argsort(row[~there])] for part in (row, written))
+                at = np.searchsorted(numbers, row)
+                numbers, source, places = (
+                    np.insert(column, at, new).astype(column.dtype)
+                    for column, new in ((numbers, row), (source, written), (places, 0))
+                )
             if len(change.add):
                 numbers = np.concatenate((numbers, base.stored + 1 + change.add))
                 source = np.concatenate((source, change.add.astype(np.int32)))
                 places = np.concatenate((places, np.zeros(len(change.add), np.int32)))
-        columns = [numbers, source, places]
-        del numbers, source, places
-        folder = self._pool.parent.parent  # not where Windows would keep the set for it
-        return Edited(base, columns, is_flawed, WrittenRows(self._pool), folder)
+        return Edited(base, numbers, source, places, is_flawed, WrittenRows(self._pool))
 
     def change(
         self,
@@ -308,8 +295,7 @@ class Edits:
 
     def _write(self, rows: Iterator[tuple[int, Example]]) -> int:
         """The number of the first. What `rows` raises leaves nothing behind."""
-        begins = array("q", WrittenRows(self._pool).begins.tobytes())
-        first, one = len(begins) - 1, next(rows, None)
+        first, one = len(WrittenRows(self._pool)), next(rows, None)
         if one is None:
             return first
         with open(self._pool, "ab+") as file:
@@ -317,20 +303,15 @@ class Edits:
             try:
                 if size and (file.seek(-1, 2), file.read(1))[1] != b"\n":
                     file.write(b"\n")  # after half a line of a full disk or a crash
-                    begins[-1] += 1
                 for row, example in chain((one,), rows):
                     file.write(
                         json.dumps({"row": row, "example": example.as_dict()}, ensure_ascii=False).encode() + b"\n"
                     )
-                    begins.append(file.tell())
                 file.flush()
                 os.fsync(file.fileno())
             except BaseException:  # a cancel and Ctrl-C too; all of them go on
                 file.truncate(size)
                 raise
-        if len(begins) > AT_ONCE:
-            with suppress(OSError):  # a full disk: it is read anew
-                files.replace(_beside(self._pool), np.frombuffer(begins, "<i8").tobytes())
         return first
 
     def undo(self) -> Change:

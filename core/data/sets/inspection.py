@@ -1,12 +1,13 @@
 """Inspects a data file before training: reads it once, row by row, with its problems and what is left out.
 
-`inspect_file` gives the report of a file, and tells whoever keeps the rows what became of each; `examples_of` streams
+`inspect_file` gives the report of a file, and tells whoever keeps the rows what became of each; `examples_of` gives
 what can be learned from. What a row means is core/data/formats's matter. Cost: 1.7 to 2.7 s for 100,000 rows (43 MB; 2
 cores shared with others, 2026-11-25), and what core/data/findings says of its look at them.
 """
 
 from __future__ import annotations
 
+import json
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +21,7 @@ from core.data.chats import overview
 from core.data.chats.overview import Chat
 from core.data.findings.finding import Finding
 from core.data.findings.look import Look
-from core.data.formats import Example, Read, check, check_closely
+from core.data.formats import Example, Read, check_closely
 from core.data.reading import several, sniff
 from core.data.reading.choices import NOTHING_SAID, Choices
 from core.data.reading.reader import read_rows
@@ -72,32 +73,27 @@ class DataReport(Frozen):
     chat: Chat | None = None
     findings: tuple[Finding, ...] = ()
 
+    def refusal(self, file: str) -> DataError:
+        """Why no row can be learned from."""
+        problem = next((problem.sentence for problem in self.problems if problem.severity == "error"), None)
+        if problem is None:
+            return DataError("data.only_bad_answers", file=file, rows=self.rows)
+        return DataError("data.no_good_rows", file=file, problem=problem)
+
+
+_OF_SOURCE = ("kind", "sha256", "bytes", "encoding", "sheet", "sheets", "header")
+
 
 def examples_of(
     path: str | Path | Source, format: Format | None = None, choices: Choices = NOTHING_SAID
 ) -> Iterator[tuple[int, Example]]:
-    """(row number, example) of every row that can be learned from, streaming; what cannot is passed over.
-
-    format: None recognises it. choices: what a person said of the file; of columns, it decides the format. Raises
-    DataError where the file cannot be read, or after its end if no row was good.
-    """
-    source, chosen, _, items = _start(path, format, DEFAULT_LIMITS, choices)
-    problem, found, bad = None, False, 0
-    for item in items:
-        problems = [item] if isinstance(item, Problem) else []
-        if isinstance(item, Row):
-            example, problems = check(item, item.format or chosen, rated=bool(choices.rated))
-            if example is not None:
-                found = True
-                yield item.number, example
-            bad += example is None and not problems
-        problem = problem or next((p for p in problems if p.severity == "error"), None)
-    if not found:
-        raise (
-            DataError("data.only_bad_answers", file=source.path.name, rows=bad)
-            if bad and not problem
-            else _nothing(source, problem)
-        )
+    """(row number, example) of every row that can be learned from; what cannot is passed over. Raises DataError where
+    the file cannot be read, or no row was good."""
+    kept: list[tuple[int, str]] = []
+    report = inspect_file(path, format, choices=choices, keep=lambda read: kept.extend(read.good()))
+    if not kept:
+        raise report.refusal(Path(path).name if not isinstance(path, Source) else path.path.name)
+    return ((number, Example.from_dict(json.loads(said))) for number, said in kept)
 
 
 def inspect_file(
@@ -116,68 +112,77 @@ def inspect_file(
     """
     source, chosen, roles, items = _start(path, format, limits, choices, check)
     chat = overview.read_as(source, check) if source.chat else None
-    names: dict[str, None] = dict.fromkeys(roles)
-    hashes, places = array("q"), array("i")  # of good rows; their numbers and lines
-    problems, left, look = _Problems(limits.problems), Tally(), Look()
-    files: Counter[str] = Counter()
-    rows = 0
-    before: tuple[Any, ...] = ()
-
+    read = _Counts(limits.problems, roles)
     for item in items:
-        if rows % CHECK_EVERY == 0:
-            check(rows)
-        if isinstance(item, Problem):
-            rows += item.row > 0
-            problems.note(item)
-            if item.row:
-                keep(Read(item.row, item.line, None, None, (item,)))
-            continue
-        rows += 1
-        if (given := tuple(item.values)) != before:
-            names.update(dict.fromkeys(name for name in map(str, given) if name not in roles.values()))
-            before = given
-        files[item.file] += 1
-        stored, turns, example, its_own = _became(item, item.format or chosen, left, bool(choices.rated))
-        for problem in its_own:
-            problems.note(problem)
-        keep(Read(item.number, item.line, stored, item.values, its_own))
-        if stored is not None:
-            hashes.append(hash(stored))
-            if look.is_next():
-                look.add(item.number, example or Example.of(turns or []))
-            places.extend((item.number, item.line or 0))
-    again, duplicates = repeated(hashes, places, limits.problems)
-    assumed = [msg(f"data.note_{name}") for name in sorted(left.assumed)]
-    notes = [
-        *source.notes,
-        *assumed,
-        *several.of_files(source, files),
-        *([chat.note()] if chat else []),
-        *_unsaid(source, roles, choices),
-    ]
+        if read.rows % CHECK_EVERY == 0:
+            check(read.rows)
+        became = read.broken(item) if isinstance(item, Problem) else read.row(item, chosen, bool(choices.rated))
+        if became is not None:
+            keep(became)
+    assumed = [msg(f"data.note_{name}") for name in sorted(read.left.assumed)]
+    of_chat = [chat.note()] if chat else []
+    notes = (*source.notes, *assumed, *several.of_files(source, read.files), *of_chat)
     return DataReport(
         format=chosen,
-        kind=source.kind,
-        columns=tuple(names)[:100],
-        rows=rows,
-        good_rows=len(hashes),
-        problems=problems.listed(again),
-        problem_count=sum(problems.counts.values()) + duplicates,
-        error_count=problems.counts["error"],
-        duplicates=duplicates,
-        sha256=source.sha256,
-        bytes=source.bytes,
-        encoding=source.encoding,
-        sheet=source.sheet,
-        sheets=source.sheets,
-        header=source.header,
-        notes=tuple(notes),
+        **{
+            name: getattr(source, name) for name in ("kind", "sha256", "bytes", "encoding", "sheet", "sheets", "header")
+        },
+        notes=(*notes, *_unsaid(source, roles, choices)),
         guessed=bool(roles) and not choices.columns,
         roles=dict(roles),
-        left_out=left.said(),
         chat=chat,
-        findings=look.found(),
+        **read.found(),
     )
+
+
+class _Counts:
+    """What is counted of the rows of a file as they are read."""
+
+    def __init__(self, most: int, roles: Mapping[str, Role]):
+        self._most, self._roles = most, roles
+        self._problems, self._look, self.left = _Problems(most), Look(), Tally()
+        self._names: dict[str, None] = dict.fromkeys(roles)
+        self._hashes, self._places = array("q"), array("i")  # of good rows; their numbers and lines
+        self._before: tuple[Any, ...] = ()  # the names of the row before
+        self.files: Counter[str] = Counter()
+        self.rows = 0
+
+    def broken(self, problem: Problem) -> Read | None:
+        """A row that cannot be read; None for a problem of the file as a whole."""
+        self.rows += problem.row > 0
+        self._problems.note(problem)
+        return Read(problem.row, problem.line, None, None, (problem,)) if problem.row else None
+
+    def row(self, row: Row, format: Format, rated: bool) -> Read:
+        self.rows += 1
+        if (given := tuple(row.values)) != self._before:
+            self._names.update(dict.fromkeys(name for name in map(str, given) if name not in self._roles.values()))
+            self._before = given
+        self.files[row.file] += 1
+        stored, turns, example, problems = _became(row, row.format or format, self.left, rated)
+        for problem in problems:
+            self._problems.note(problem)
+        if stored is not None:
+            self._hashes.append(hash(stored))
+            if self._look.is_next():
+                self._look.add(row.number, example or Example.of(turns or []))
+            self._places.extend((row.number, row.line or 0))
+        return Read(row.number, row.line, stored, row.values, problems)
+
+    def found(self) -> dict[str, Any]:
+        """As the fields of a DataReport."""
+        again, duplicates = repeated(self._hashes, self._places, self._most)
+        return {
+            "columns": tuple(self._names)[:100],
+            "rows": self.rows,
+            "good_rows": len(self._hashes),
+            "problems": self._problems.listed(again),
+            "problem_count": sum(self._problems.counts.values()) + duplicates,
+            "error_count": self._problems.counts["error"],
+            "duplicates": duplicates,
+            "left_out": self.left.said(),
+            "findings": self._look.found(),
+        }
 
 
 def _unsaid(source: Source, roles: Mapping[str, Role], choices: Choices) -> list[Message]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from core.data.labels import Encoded
 from core.data.sets.pieces import Pieces
-from core.data.sets.tokens import Placed, Tokens
+from core.data.sets.tokens import Tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,11 +37,12 @@ class Pairs(Pieces):
         ids = self.tokens.ids(example, 0, at) + self.tokens.ids(example + 1, 0, end)
         return Encoded(ids, self.tokens.flags(example, 0, at) + self.tokens.flags(example + 1, 0, end), second=at)
 
-    def lengths_at(self, index: np.ndarray) -> np.ndarray:
-        return (self.end[index] + self.tokens.lengths[self.example[index] + 1]).astype(np.int32)
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        return (self.end + self.tokens.lengths[self.example + 1]).astype(np.int32)
 
     # ---- by example (E,): what is said of a pair is said of the better one
-    @cached_property
+    @property
     def is_long(self) -> np.ndarray:
         longer = np.maximum(self.tokens.lengths, np.append(self.tokens.lengths[1:], 0))
         return _is_better(self.tokens) & (longer > self.limit)
@@ -79,13 +80,13 @@ class Rated(Pieces):
         """Where the answer of an example begins, or of each of several."""
         return self.tokens.runs[self.tokens.run_of(example), 1]
 
-    def lengths_at(self, index: np.ndarray) -> np.ndarray:
-        begins, before = self._answers(self.example[index]), index - 1  # of the first the last
-        other = self.end[before] - self._answers(self.example[before])
-        return (self.end[index] + begins + np.minimum(other, np.maximum(1, self.limit - begins))).astype(np.int32)
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        begins = self._answers(self.example)
+        other = np.roll(self.end - begins, 1)
+        return (self.end + begins + np.minimum(other, np.maximum(1, self.limit - begins))).astype(np.int32)
 
 
-def _is_better(tokens: Placed) -> np.ndarray:
-    """(E,) whether each is the first of its row. tokens: as they were counted, not laid out."""
-    assert isinstance(tokens, Tokens)
+def _is_better(tokens: Tokens) -> np.ndarray:
+    """(E,) whether each is the first of its row."""
     return np.diff(tokens.row, prepend=-1) > 0

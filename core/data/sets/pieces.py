@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from core.data.labels import Encoded, LongExamples
-from core.data.sets.tokens import Placed, Tokens
+from core.data.sets.tokens import Tokens
 from core.data.text_pieces import cuts, shown_again
 
 
@@ -20,11 +20,11 @@ class Pieces(Sequence[Encoded]):
 
     example, start, end, learned (P,): whose tokens, from where to where (exclusive), and how many of them the loss
     counts. limit: most tokens of a piece; how: what is done to longer examples; again: tokens of the piece before that
-    those of plain text begin with and do not learn again, besides its last. known_lengths (P,): where they are kept. It
+    those of plain text begin with and do not learn again, besides its last. It
     holds some forty bytes a piece, and no ids.
     """
 
-    tokens: Placed
+    tokens: Tokens
     limit: int
     how: LongExamples
     example: np.ndarray
@@ -32,7 +32,6 @@ class Pieces(Sequence[Encoded]):
     end: np.ndarray
     learned: np.ndarray
     again: int = 0
-    known_lengths: np.ndarray | None = None
 
     @classmethod
     def of(cls, tokens: Tokens, limit: int, how: LongExamples, overlap: int = 0) -> Pieces:
@@ -48,7 +47,7 @@ class Pieces(Sequence[Encoded]):
             for number in np.flatnonzero(is_long & tokens.is_text).tolist():
                 cut[number] = cuts(tokens.borders(number), int(lengths[number]), limit, overlap)
                 counts[number] = len(cut[number])
-        example = np.repeat(np.arange(len(lengths)), counts)
+        example = np.repeat(np.arange(len(lengths), dtype=np.int32), counts)
         first = np.cumsum(counts) - counts
         start = (np.arange(len(example)) - first[example]) * (limit - 1)
         end = np.minimum(start + limit, lengths[example])
@@ -59,7 +58,8 @@ class Pieces(Sequence[Encoded]):
         shown = np.where(tokens.is_text[example] & (start > 0), again, 0)
         learned = tokens.learned(example, start + 1 + shown, end)  # the first token of a piece has nothing before it
         kept = learned > 0
-        return cls(tokens, limit, how, example[kept], start[kept], end[kept], learned[kept], again)
+        begin, after = (place[kept].astype(np.int32) for place in (start, end))
+        return cls(tokens, limit, how, example[kept], begin, after, learned[kept], again)
 
     def __len__(self) -> int:
         return len(self.example)
@@ -85,22 +85,19 @@ class Pieces(Sequence[Encoded]):
     def first(self, count: int | None) -> Pieces:
         """The first so many of them."""
         arrays = {name: getattr(self, name)[:count] for name in ("example", "start", "end", "learned")}
-        return replace(self, **arrays, known_lengths=None)
+        return replace(self, **arrays)
 
-    @property
+    @cached_property
     def lengths(self) -> np.ndarray:
         """(P,) tokens, of a pair those of both."""
-        return self.lengths_at(np.arange(len(self))) if self.known_lengths is None else self.known_lengths
-
-    def lengths_at(self, index: np.ndarray) -> np.ndarray:
-        return (self.end[index] - self.start[index]).astype(np.int32)
+        return (self.end - self.start).astype(np.int32)
 
     # ---- by example (E,) --------------------------------------------------------------------------------------------
-    @cached_property
+    @property
     def is_long(self) -> np.ndarray:
         return self.tokens.lengths > self.limit
 
-    @cached_property
+    @property
     def per_example(self) -> np.ndarray:
         """Pieces of each."""
         return np.bincount(self.example, minlength=len(self.tokens))

@@ -96,11 +96,7 @@ class Readings:
         if found is None:
             _, found = self._read_anew(path, file, format, choices, lambda rows=0: check())
         if not len(found):
-            report = self.report(path, format, choices)
-            problem = next((problem.sentence for problem in report.problems if problem.severity == "error"), None)
-            if problem is None:
-                raise DataError("data.only_bad_answers", file=path.name, rows=report.rows)
-            raise DataError("data.no_good_rows", file=path.name, problem=problem)
+            raise self.report(path, format, choices).refusal(path.name)
         return found
 
     def read_into(self, folder: Path, source: Source, choices: Choices, check: Check) -> DataReport:

@@ -15,10 +15,11 @@ import json
 import os
 import threading
 import time
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from core import files
 from core.data.formats import Example, Read
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 ROWS_A_BATCH = 1000
 BATCH_BYTES = 8 * MIB  # a row may have 4 MiB: a thousand of those would fill the memory
-MOST_MAPPED = 8  # batches, of up to 8 MiB and most often of half a MiB, until what was read is let go
+FIELDS = ("row", "line", "example", "values", "problem")
 IN_MEMORY_BYTES = 8 * MIB  # what is smaller is read, and its file not held open
 _STALE_S = 3600
 
@@ -44,60 +45,32 @@ class Rows(Sequence[tuple[int, Example]]):
 
     def __init__(self, source: Path | pyarrow.Buffer):
         """Raises OSError or ValueError where it is no such file, or not whole."""
-        self._source, self._guard = source, threading.Lock()
-        self._file: Any = None
-        self._reader: Any = None
-        self._last: tuple[int, Any] = (-1, None)
-        self._fetched = 0  # batches
-        self._starts: list[int] = [0]
-        self._flawed: Any = None  # (F,) positions, among all rows, of those that cannot be learned from
-        self._open()
+        self._source = source
+        self._kept: pyarrow.Table | None = None
+        is_good = self._table["example"].is_valid().to_numpy()
+        self._stored, self._flawed = len(is_good), np.flatnonzero(~is_good)
+        self._before = self._flawed - np.arange(len(self._flawed))  # good rows before each
+        self.close()  # mapped anew: what was looked at counts as memory of the process
 
-    def _open(self) -> Any:
-        import numpy as np
-
-        if self._reader is None:
-            self._map()
-            self._starts, flawed = [0], []
-            for batch in self._each():
-                flawed.append(np.flatnonzero(batch.column("example").is_null()) + self._starts[-1])
-                self._starts.append(self._starts[-1] + batch.num_rows)
-            self._flawed = np.concatenate([np.empty(0, np.int64), *flawed])
-            self._before = self._flawed - np.arange(len(self._flawed))  # good rows before each
-        return self._reader
-
-    def _each(self) -> Iterator[Any]:
-        """All batches, one after the other; nobody keeps one, for it would keep what is mapped of all before it."""
-        for number in range(self._reader.num_record_batches):
-            yield self._reader.get_batch(number)
-            if number % MOST_MAPPED == MOST_MAPPED - 1:
-                self._map()
-        self._map()
-
-    def _map(self) -> None:
-        """Anew, where it is mapped already: what was read of a mapped file counts as memory of this process until it is
-        let go."""
+    def _read(self, mapped: bool) -> Any:
         import pyarrow as pa
 
-        source = self._source
-        if not isinstance(source, Path):
-            file: Any = pa.BufferReader(source)
-        elif source.stat().st_size <= IN_MEMORY_BYTES:
-            if self._reader is not None:
-                return
-            file = pa.BufferReader(source.read_bytes())
-        else:
-            file = pa.memory_map(str(source))
-        reader = pa.ipc.open_file(file)
-        if self._reader is not None:
-            self._file.close()
-        self._file, self._reader = file, reader
+        source: Any = self._source
+        if isinstance(source, Path) and source.stat().st_size <= IN_MEMORY_BYTES:
+            source = source.read_bytes()
+        if isinstance(source, Path):
+            source = pa.memory_map(str(source)) if mapped else pa.OSFile(str(source))
+        return pa.ipc.open_file(source)
+
+    @property
+    def _table(self) -> pyarrow.Table:
+        """All rows of the file, mapped."""
+        if (table := self._kept) is None:
+            table = self._kept = self._read(mapped=True).read_all()
+        return table
 
     def close(self) -> None:
-        with self._guard:
-            if self._reader is not None:
-                self._reader, self._last = None, (-1, None)
-                self._file.close()
+        self._kept = None
 
     @property
     def path(self) -> Path | None:
@@ -109,22 +82,8 @@ class Rows(Sequence[tuple[int, Example]]):
         """Of which file they are, and how it was read."""
         return self.path.name if self.path else ""
 
-    def _batch(self, position: int) -> tuple[Any, int]:
-        """Of all rows: the batch that has it, and where."""
-        number = bisect_right(self._starts, position) - 1
-        last, batch = self._last
-        if last != number:
-            with self._guard:
-                self._last = (-1, None)
-                self._fetched += 1
-                if self._fetched % MOST_MAPPED == 0 and self._reader is not None:
-                    self._map()
-                batch = self._open().get_batch(number)
-            self._last = number, batch
-        return batch, position - self._starts[number]
-
     def __len__(self) -> int:
-        return self._starts[-1] - len(self._flawed)
+        return self._stored - len(self._flawed)
 
     def __getitem__(self, index: int) -> tuple[int, Example]:  # type: ignore[override]  # no slice is ever asked for
         if not 0 <= index < len(self):
@@ -135,49 +94,33 @@ class Rows(Sequence[tuple[int, Example]]):
         return ((number, example_of(said)) for number, said in self.texts())
 
     def texts(self) -> Iterator[tuple[int, str]]:
-        """Of each row its number and what it says, as `as_json`: one after the other, in a third of the time of asking
-        for each."""
-        for begin in self._starts[:-1]:
-            batch, _ = self._batch(begin)
+        """Of each row its number and what it says, as `as_json`: one batch after the other, unmapped, for what was read
+        of a map counts as memory of the process."""
+        file = self._read(mapped=False)
+        for batch in map(file.get_batch, range(file.num_record_batches)):
             for number, said in zip(batch.column("row").to_pylist(), batch.column("example").to_pylist(), strict=True):
                 if said is not None:
                     yield number, said
 
-    def _good(self, index: int) -> tuple[Any, int]:
-        """Of those that can be learned from: the batch that has it, and where."""
-        return self._batch(index + (int(self._before.searchsorted(index, "right")) if len(self._before) else 0))
+    def _place(self, index: int) -> int:
+        """Of a row that can be learned from, among all rows of the file."""
+        return index + int(self._before.searchsorted(index, "right"))
 
     def _of_file(self, index: int) -> tuple[int, Example]:
-        batch, at = self._good(index)
-        return batch.column("row")[at].as_py(), example_of(batch.column("example")[at].as_py())
+        table, place = self._table, self._place(index)
+        return table["row"][place].as_py(), example_of(table["example"][place].as_py())
 
     def as_json(self, index: int) -> str:
         """What a row says, as `Example.as_json` writes it, in a tenth of the time that an example takes."""
-        batch, at = self._good(index)
-        return batch.column("example")[at].as_py()
+        return self._table["example"][self._place(index)].as_py()
 
     def number(self, index: int) -> int:
         """Of a row that can be learned from, in its file."""
-        batch, at = self._good(index)
-        return batch.column("row")[at].as_py()
+        return self._table["row"][self._place(index)].as_py()
 
-    def numbers(self) -> Any:
+    def numbers(self) -> np.ndarray:
         """(N,) of all of them."""
-        return self._numbers_of(self._starts[-1] - len(self._flawed), is_good=True)
-
-    def _numbers_of(self, count: int, is_good: bool) -> Any:
-        """(count,) numbers in the file of the rows that can be learned from, or of those that cannot."""
-        import numpy as np
-
-        with self._guard:
-            self._open()
-            found, at = np.empty(count, np.int64), 0
-            for batch in self._each():
-                example = batch.column("example")
-                rows = batch.column("row").filter(example.is_valid() if is_good else example.is_null())
-                found[at : at + len(rows)] = rows
-                at += len(rows)
-        return found
+        return np.delete(self._table["row"].to_numpy(), self._flawed)
 
     def keys(self, positions: Any) -> Any:
         """By what is kept of each row; the same for the same row in every version."""
@@ -190,23 +133,22 @@ class Rows(Sequence[tuple[int, Example]]):
     @property
     def stored(self) -> int:
         """All rows of the file, those with an error among them."""
-        return self._starts[-1]
+        return self._stored
 
     @property
-    def flawed(self) -> Any:
+    def flawed(self) -> np.ndarray:
         """(F,) positions, among all rows of the file, of those that cannot be learned from."""
         return self._flawed
 
-    def flawed_numbers(self) -> Any:
+    def flawed_numbers(self) -> np.ndarray:
         """(F,) numbers in the file of those at `flawed`."""
-        return self._numbers_of(len(self._flawed), is_good=False)
+        return self._table["row"].to_numpy()[self._flawed]
 
     def entry(self, position: int) -> dict[str, Any]:
         """Of all rows, as it is kept: row, line, example, values, problem."""
         if not 0 <= position < self.stored:
             raise IndexError(position)
-        batch, at = self._batch(position)
-        return {name: batch.column(name)[at].as_py() for name in batch.schema.names}
+        return {name: column[position].as_py() for name, column in zip(FIELDS, self._table.columns, strict=True)}
 
 
 def opened(file: Path) -> Rows | None:
@@ -247,9 +189,8 @@ class Writer:
     def __init__(self, sink: Any):
         import pyarrow as pa
 
-        text = pa.string()
-        fields = [("row", pa.int64()), ("line", pa.int64()), ("example", text), ("values", text), ("problem", text)]
-        self._schema = pa.schema(fields)
+        kinds = (pa.int64(), pa.int64(), pa.string(), pa.string(), pa.string())
+        self._schema = pa.schema(list(zip(FIELDS, kinds, strict=True)))
         self._writer = pa.ipc.new_file(sink, self._schema)
         self._begin()
 

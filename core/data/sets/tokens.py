@@ -13,9 +13,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -25,43 +24,57 @@ import numpy as np
 
 from core.data.formats import Example
 from core.data.labels import Learning, Whole
-from core.data.sets import estimate
+from core.data.sets import estimate, segment
 from core.data.sets.rows import Rows
-from core.data.sets.segment import BAD, SYSTEM, TEXT, THINKS, THOUGHTS, Builder, Counted, DamagedError, Segment
+from core.data.sets.segment import BAD, SYSTEM, THOUGHTS, Builder, Counted, Segment
 from core.data.text_pieces import Borders, borders
 from core.data.tokenizer import Tokenizer
 from core.errors import TemplateError
 from core.messages import Message
-from core.workspace.names import short_id
 
 TOLD_EACH = 20  # rows
 # 16 MB in memory until they are written, and lost where a process is killed
 SEGMENT_TOKENS, SEGMENT_ROWS = 4_000_000, 20_000
 KEPT_WAYS = 4  # of counting one set: tokenizers, templates, what is learned
-_VERSION = 1  # raised where the same tokenizer and template would give other tokens or other learned ones
+_VERSION = 2  # raised where the same tokenizer and template would give other tokens or other learned ones
 
 
 @dataclass(frozen=True, eq=False)
-class Placed:
-    """Examples (E,): lengths in tokens; is_text; is_bad: a row's answer is marked as a bad one. runs (R, 3): which
-    example, first learned token, after the last; the first token of an example is never in a run. Its ids lie in
-    segments[segment] from offset on; none where lengths are estimates.
+class Tokens:
+    """Of some rows (N,) in their order, the examples (E,) that training makes of them, most often one of each.
+
+    positions (N,): of the rows; counts (N,) examples of each, 0 where the template refuses it; thoughts, system (N,):
+    core/data/sets/segment. refused: place among the rows, and why.
+    row (E,): of each example its place among the rows; lengths (E,) in tokens; is_text, thinks (E,); is_bad (E,): a
+    row's answer is marked as a bad one; unlearned (E,) earlier answers that are not learned. runs (R, 3): which
+    example, first learned token, after the last; the first token of an example is never in a run. kinds (E,) of Arrow:
+    where plain text may be cut. Its ids are example `place` of segments[segment]; none where lengths are estimates.
     """
 
+    positions: np.ndarray
+    counts: np.ndarray
+    thoughts: np.ndarray
+    system: np.ndarray
+    refused: tuple[tuple[int, Message], ...]
+    row: np.ndarray
     lengths: np.ndarray
     is_text: np.ndarray
+    thinks: np.ndarray
     is_bad: np.ndarray
+    unlearned: np.ndarray
     runs: np.ndarray
+    kinds: Any
     segments: tuple[Segment, ...]
     segment: np.ndarray
-    offset: np.ndarray
+    place: np.ndarray
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def ids(self, example: int, start: int, end: int) -> list[int]:
-        begin = int(self.offset[example])
-        return self.segments[self.segment[example]]["ids"][begin + start : begin + end].tolist()
+        ids, begins = self.segments[self.segment[example]].ids
+        begin = begins[self.place[example]]
+        return ids[begin + start : begin + end].tolist()
 
     def run_of(self, example: Any) -> Any:
         """The first of its runs, or of each of several."""
@@ -76,81 +89,49 @@ class Placed:
             marks[max(0, begin - start) : max(0, after - start)] = True
         return marks.tolist()
 
-
-@dataclass(frozen=True, eq=False)
-class Tokens(Placed):
-    """Of some rows (N,) in their order, the examples (E,) that training makes of them, most often one of each.
-
-    positions (N,): of the rows; counts (N,) examples of each, 0 where the template refuses it; row (E,): of each
-    example its place among the rows; thinks (E,); unlearned (E,) earlier answers that are not learned; thoughts, system
-    (N,): core/data/sets/segment. refused: place among the rows, and why. example (E,): its place in the segment.
-    """
-
-    positions: np.ndarray
-    counts: np.ndarray
-    row: np.ndarray
-    thinks: np.ndarray
-    unlearned: np.ndarray
-    thoughts: np.ndarray
-    system: np.ndarray
-    refused: tuple[tuple[int, Message], ...]
-    example: np.ndarray
-
     def borders(self, example: int) -> Borders:
-        return self.segments[self.segment[example]].borders(int(self.example[example]))
-
-    @cached_property
-    def _begins(self) -> np.ndarray:
-        """(E,) where each example would begin, if all lay end to end."""
-        return np.cumsum(self.lengths, dtype=np.int64) - self.lengths
-
-    @cached_property
-    def _learned(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """First and last of all learned runs, end to end, and (R + 1,) learned tokens before each."""
-        example, start, end = self.runs.T
-        begins = self._begins[example]
-        return begins + start, begins + end, np.concatenate(([0], np.cumsum(end - start, dtype=np.int64)))
+        return tuple(self.kinds[example].as_py())
 
     def learned(self, example: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
         """How many tokens are learned from start to end (exclusive) of the examples; all three (P,)."""
-        begins = self._begins[example]
-        return self._learned_before(begins + np.maximum(start, end)) - self._learned_before(begins + start)
+        begins = np.cumsum(self.lengths, dtype=np.int64) - self.lengths  # if all examples lay end to end
+        of_run, first, last = self.runs.T
+        starts, ends = begins[of_run] + first, begins[of_run] + last
+        before = np.concatenate(([0], np.cumsum(last - first, dtype=np.int64)))
 
-    def _learned_before(self, places: np.ndarray) -> np.ndarray:
-        starts, ends, before = self._learned
-        run = np.searchsorted(starts, places)  # runs that begin before it
-        if not len(starts):
-            return np.zeros(len(places), np.int64)
-        last = np.maximum(run - 1, 0)
-        return np.where(run > 0, before[last] + np.minimum(places, ends[last]) - starts[last], 0)
+        def learned_before(places: np.ndarray) -> np.ndarray:
+            run = np.searchsorted(starts, places)  # runs that begin before it
+            return before[run] - (np.maximum(0, ends[run - 1] - places) * (run > 0) if len(ends) else 0)
+
+        at = begins[example]
+        return (learned_before(at + np.maximum(start, end)) - learned_before(at + start)).astype(np.int32)
 
 
 class Tokenised:
-    """The rows of a set as one tokenizer reads them; tokenizer: None estimates their lengths, and keeps nothing.
-    mapped: what is kept is not read into memory but mapped, and Windows removes no such file: for a run, whose set must
-    stay."""
+    """The rows of a set as one tokenizer reads them; tokenizer: None estimates their lengths, and keeps nothing."""
 
-    def __init__(
-        self, rows: Sequence[tuple[int, Example]], tokenizer: Tokenizer | None, learning: Learning, mapped: bool = False
-    ):
-        self._mapped = mapped
+    def __init__(self, rows: Sequence[tuple[int, Example]], tokenizer: Tokenizer | None, learning: Learning):
         self._rows, self._tokenizer, self._learning = rows, tokenizer, learning
         self._folder = self._place()
-        self._segments: list[Segment] = []
-        self._written: set[Path] = set()
-        if self._folder is not None:
-            for path in sorted(self._folder.glob("*.tokens")):
-                try:
-                    self._segments.append(Segment.read(path, mapped))
-                except (OSError, ValueError, DamagedError):  # another version's too; one that was forgotten meanwhile
-                    with contextlib.suppress(OSError):
-                        path.unlink()
+        self._counted: list[tuple[Segment, Any]] = []  # each with its table, without the ids
+        for path in sorted(self._folder.glob("*.tokens")) if self._folder else ():
+            self._take(path)
 
     def _place(self) -> Path | None:
         if not isinstance(self._rows, Rows) or self._rows.path is None or self._tokenizer is None:
             return None
         said = f"{_VERSION}|{version('tokenizers')}|{self._rows.key}|{self._tokenizer.fingerprint}|{self._learning}"
         return self._rows.path.parent / f"tokens-{hashlib.sha256(said.encode()).hexdigest()[:24]}"
+
+    def _take(self, path: Path) -> bool:
+        """Whether the file is whole; one that is not is removed."""
+        try:
+            self._counted.append((Segment(path), segment.read(path)))
+        except (OSError, ValueError):  # removed meanwhile, or damaged
+            with contextlib.suppress(OSError):
+                path.unlink()
+            return False
+        return True
 
     def of(
         self,
@@ -161,130 +142,111 @@ class Tokenised:
         """Of the rows at these positions, in this order.
 
         tell: is told how many of them are ready, often, and may raise; what was counted until then is kept. trains:
-        their ids are wanted too, and all that is kept of them looked at beforehand.
+        their ids are wanted too, so the files are mapped; Windows removes none that is.
         """
         wanted = np.asarray(positions, np.int64)
+        keys = self._rows.keys(wanted) if isinstance(self._rows, Rows) else wanted
         while True:
-            self._complete(wanted, tell)
-            try:
-                return self._gathered(wanted, trains)
-            except DamagedError as error:
-                self._segments.remove(error.segment)
-                if error.segment.path in self._written:  # a disk that does not give back what it took
-                    self._folder = None
-                if error.segment.path is not None:
-                    with contextlib.suppress(OSError):
-                        error.segment.path.unlink()
+            self._complete(wanted, keys, tell)
+            if trains:
+                kept = [each for each in self._counted if _is_there(each[0])]
+                if len(kept) < len(self._counted):
+                    self._counted = kept
+                    continue
+            return self._gathered(wanted, keys)
 
-    def _complete(self, positions: np.ndarray, tell: Callable[[int], None]) -> None:
+    def _complete(self, positions: np.ndarray, keys: np.ndarray, tell: Callable[[int], None]) -> None:
         """Count those that nobody has."""
-        missing = positions[self._where(self._keys(positions))[0] < 0]
+        known = [table["key"].to_numpy() for _, table in self._counted]
+        is_missing = ~np.isin(keys, np.concatenate([np.empty(0, np.int64), *known]))
+        missing = [*dict(zip(keys[is_missing].tolist(), positions[is_missing].tolist(), strict=True)).items()]
         ready = len(positions) - len(missing)
         builder = Builder()
         try:
             tell(ready)
-            for done, position in enumerate(missing.tolist()):
+            for done, (key, position) in enumerate(missing):
                 if done and done % TOLD_EACH == 0:
                     tell(ready + done)
-                self._count(position, builder)
-                if builder.tokens >= SEGMENT_TOKENS or len(builder) >= SEGMENT_ROWS:
+                self._count(key, self._rows[position][1], builder)
+                if builder.tokens >= SEGMENT_TOKENS or builder.rows >= SEGMENT_ROWS:
                     self._keep(builder)
                     builder = Builder()
         finally:
-            if len(builder):
+            if builder.rows:
                 self._keep(builder)
 
-    def _keys(self, positions: np.ndarray) -> np.ndarray:
-        return self._rows.keys(positions) if isinstance(self._rows, Rows) else positions
-
-    def _count(self, position: int, builder: Builder) -> None:
-        key = int(self._keys(np.array([position]))[0])
-        example = self._rows[position][1]
-        flags = THOUGHTS * any(message.reasoning for message in example.messages)
-        flags |= SYSTEM * (bool(example.messages) and example.messages[0].role == "system") | BAD * example.is_bad
+    def _count(self, key: int, example: Example, builder: Builder) -> None:
+        marks = THOUGHTS * any(message.reasoning for message in example.messages)
+        marks |= SYSTEM * (bool(example.messages) and example.messages[0].role == "system") | BAD * example.is_bad
         try:
             if self._tokenizer is None:
-                builder.add(key, flags, estimate.counted(example, self._learning))
+                builder.add(key, marks, estimate.counted(example, self._learning))
             else:
                 builder.add(
-                    key, flags, [counted(whole) for whole in self._tokenizer.encode_row(example, self._learning)]
+                    key, marks, [counted(whole) for whole in self._tokenizer.encode_row(example, self._learning)]
                 )
         except TemplateError as error:
             builder.refuse(key, error.message)
 
     def _keep(self, builder: Builder) -> None:
-        """On disk, where it takes them; then they are read from there, and no longer held."""
-        if self._folder is not None and self._tokenizer is not None:
-            path = self._folder / f"{short_id()}.tokens"
+        """On disk, where it takes them and gives them back; else in memory."""
+        table = builder.table()
+        if self._folder is not None:
             with contextlib.suppress(OSError):
                 if not self._folder.exists():
-                    self._forget_the_oldest(self._folder.parent)
-                builder.write(path)
-                self._written.add(path)
-                try:
-                    self._segments.append(Segment.read(path, self._mapped))
+                    _forget_the_oldest(self._folder.parent)
+                if self._take(segment.write(table, self._folder)):
                     return
-                except (ValueError, DamagedError):  # a disk that does not give back what it took
-                    pass
-        self._segments.append(builder.segment())
+        self._counted.append((Segment(None, table["ids"].combine_chunks()), segment.without_ids(table)))
 
-    @staticmethod
-    def _forget_the_oldest(folder: Path) -> None:
-        ways = sorted(folder.glob("tokens-*"), key=lambda way: way.stat().st_mtime, reverse=True)
-        for way in islice(ways, KEPT_WAYS - 1, None):
-            shutil.rmtree(way, ignore_errors=True)
+    def _gathered(self, positions: np.ndarray, keys: np.ndarray) -> Tokens:
+        import pyarrow as pa
 
-    def _where(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(N,) for each key the segment that has it, -1 where none does, and its row there."""
-        segment, row = np.full(len(keys), -1, np.int32), np.zeros(len(keys), np.int64)
-        low, high = (int(keys.min()), int(keys.max())) if len(keys) else (0, -1)
-        for number, held in enumerate(self._segments):
-            if not held.may_have(low, high):
-                continue
-            found = held.find(keys)
-            segment, row = np.where(found >= 0, number, segment).astype(np.int32), np.where(found >= 0, found, row)
-        return segment, row
-
-    def _gathered(self, positions: np.ndarray, trains: bool) -> Tokens:
-        keys = self._keys(positions)
-        of_row, row_there = self._where(keys)
-        first, counts, row_flags = (np.zeros(len(positions), np.int64) for _ in range(3))
-        refused: list[tuple[int, Message]] = []
-        for held, chosen in self._hit(of_row):
-            there = row_there[chosen]
-            first[chosen] = held["examples"][there]
-            counts[chosen] = held["examples"][there + 1] - first[chosen]
-            row_flags[chosen] = held["row_flags"][there]
-            if held.refused:
-                refused += [(int(i), held.refused[int(keys[i])]) for i in chosen if int(keys[i]) in held.refused]
+        tables = [table for _, table in self._counted] or [segment.without_ids(Builder().table())]
+        lines, begins = pa.concat_tables(tables), np.cumsum([0, *map(len, tables)])[:-1]
+        of_segment = np.repeat(np.arange(len(tables), dtype=np.int32), [len(table) for table in tables])
+        first, counts = _lines_of(keys, lines["key"].to_numpy(), of_segment)
+        marks, is_refused = lines["marks"].to_numpy()[first], lines["refused"].is_valid().to_numpy()[first]
+        refused = ((i, lines["refused"][int(first[i])].as_py()) for i in np.flatnonzero(is_refused).tolist())
+        counts[is_refused] = 0
         row, within = _spread_out(counts)
-        segment, example = of_row[row], first[row] + within
-        lengths, flags, unlearned = (np.zeros(len(row), np.int32) for _ in range(3))
-        offset, run_first, run_count = (np.zeros(len(row), np.int64) for _ in range(3))
-        for held, chosen in self._hit(segment):
-            there = example[chosen]
-            if trains:
-                held.check()
-            offset[chosen] = held["starts"][there]
-            lengths[chosen] = held["starts"][there + 1] - offset[chosen]
-            flags[chosen], unlearned[chosen] = held["flags"][there], held["unlearned"][there]
-            run_first[chosen] = held["run_starts"][there]
-            run_count[chosen] = held["run_starts"][there + 1] - run_first[chosen]
-        run_example, run_within = _spread_out(run_count)
-        runs = np.zeros((len(run_example), 3), np.int64)
-        runs[:, 0] = run_example
-        for held, chosen in self._hit(segment[run_example]):
-            runs[chosen, 1:] = held["runs"].reshape(-1, 2)[run_first[run_example[chosen]] + run_within[chosen]]
+        at = first[row] + within
+        chosen = lines.take(pa.array(at))
+        runs = chosen["runs"].combine_chunks()
+        run_example, _ = _spread_out(pa.compute.list_value_length(runs).to_numpy() // 2)
+        learned = np.column_stack((run_example, runs.flatten().to_numpy().reshape(-1, 2)))
+        is_text = chosen["borders"].is_valid().to_numpy()
+        thinks, lengths, unlearned = (chosen[name].to_numpy() for name in ("thinks", "length", "unlearned"))
         return Tokens(
-            lengths, flags & TEXT > 0, row_flags[row] & BAD > 0, runs, tuple(self._segments), segment, offset,
-            positions, counts, row, flags & THINKS > 0, unlearned, row_flags & THOUGHTS > 0, row_flags & SYSTEM > 0,
-            tuple(sorted(refused, key=lambda found: found[0])), example,
+            positions, counts, marks & THOUGHTS > 0, marks & SYSTEM > 0,
+            tuple((i, Message.model_validate_json(why)) for i, why in refused),
+            row, lengths, is_text, thinks, marks[row] & BAD > 0, unlearned, learned, chosen["borders"],
+            tuple(part for part, _ in self._counted), of_segment[at], (at - begins[of_segment[at]]).astype(np.int32),
         )  # fmt: skip
 
-    def _hit(self, numbers: np.ndarray) -> Iterator[tuple[Segment, np.ndarray]]:
-        """Each segment that is meant by some, and by which."""
-        for number in np.unique(numbers):
-            yield self._segments[number], np.flatnonzero(numbers == number)
+
+def _is_there(part: Segment) -> bool:
+    try:
+        return len(part.ids) > 0
+    except (OSError, ValueError):  # removed, or cut short
+        return False
+
+
+def _forget_the_oldest(folder: Path) -> None:
+    ways = sorted(folder.glob("tokens-*"), key=lambda way: way.stat().st_mtime, reverse=True)
+    for way in islice(ways, KEPT_WAYS - 1, None):
+        shutil.rmtree(way, ignore_errors=True)
+
+
+def _lines_of(wanted: np.ndarray, keys: np.ndarray, of_segment: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) for each wanted key the first of its lines, which follow each other, and how many there are; of several
+    segments that have it the first is taken. keys, of_segment (L,): of all lines."""
+    is_first = np.ones(len(keys), bool)
+    is_first[1:] = (keys[1:] != keys[:-1]) | (of_segment[1:] != of_segment[:-1])
+    begins = np.flatnonzero(is_first)
+    order = np.argsort(keys[begins], kind="stable")
+    found = order[np.searchsorted(keys[begins], wanted, sorter=order)]
+    return begins[found], np.diff(begins, append=len(keys))[found].astype(np.int32)
 
 
 def counted(whole: Whole) -> Counted:
@@ -301,5 +263,5 @@ def counted(whole: Whole) -> Counted:
 
 def _spread_out(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """For (N,) counts: (sum,) which of the N each belongs to, and its number within."""
-    owner = np.repeat(np.arange(len(counts)), counts)
-    return owner, np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
+    owner = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    return owner, np.arange(len(owner), dtype=np.int32) - np.repeat(np.cumsum(counts) - counts, counts)

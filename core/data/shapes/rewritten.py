@@ -27,7 +27,6 @@ from core.data.reading.rows import Flaw
 from core.data.shapes.labelled import evals, label_studio, said_of_intent
 from core.data.shapes.left_out import Columns, Notes, says
 from core.data.shapes.ranked import ranked
-from core.data.shapes.stories import kobold
 
 TURNS = ("data", "dialog", "dialogue", "turns", "utterances", "contents", "messages", "conversations", "conversation")
 _ASKED = ("prompt", "messages", "conversations", "conversation", "question", "instruction", "query", "input")
@@ -216,5 +215,5 @@ def _gemini_system(values: Columns) -> list[dict[str, Any]]:
 
 _SHAPES: tuple[Callable[[Columns, Notes], dict[str, Any] | None], ...] = (
     _open_webui, _preference, _two_models, _prompt_and_completion, _answered_by_calls, _squad, evals, label_studio,
-    kobold, _alternating,
+    _alternating,
 )  # fmt: skip

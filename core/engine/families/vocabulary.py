@@ -40,6 +40,6 @@ def require_rows_of(model: Any, *parts: Sequence[Encoded]) -> None:
     rows = rows_of(model)
     for part in parts:
         segments = part.tokens.segments if hasattr(part, "tokens") else ()
-        if not segments or any(segment["ids"].max(initial=0) >= rows for segment in segments):
+        if not segments or any(segment.ids[0].max(initial=0) >= rows for segment in segments):
             for example in part:
                 require_rows(model, [example.input_ids])

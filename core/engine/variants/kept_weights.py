@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from core.engine.variants import fused_lora
 from core.files import is_out_of_memory
-from core.memory import arithmetic
+from core.memory import layers
 
 Kept = TypeVar("Kept")
 
@@ -50,7 +50,7 @@ class KeptWeights:
         def forward(x: torch.Tensor) -> torch.Tensor:
             again = torch._C._current_graph_task_id() != -1  # in a backward, which recomputes a layer
             plain = base.compute_dtype in (None, x.dtype)
-            if not (again and plain and self.is_on and x.numel() >= arithmetic.UNPACKED_ROWS * x.shape[-1]):
+            if not (again and plain and self.is_on and x.numel() >= layers.UNPACKED_ROWS * x.shape[-1]):
                 return type(base).forward(base, x)
             weight = self._kept[number] = fused_lora._Member.base_weight(self._layers[number], x.dtype)
             return functional.linear(x, weight, None if base.bias is None else base.bias.to(x.dtype))

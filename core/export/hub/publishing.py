@@ -9,7 +9,6 @@ What was sent before a kill lies at the hub, unseen, until a commit names it: as
 from __future__ import annotations
 
 import subprocess
-import time
 from collections.abc import Callable
 
 from core import files
@@ -17,10 +16,8 @@ from core.errors import BusyError
 from core.export.hub.parcel import Parcel, pack
 from core.export.jobs import JobFolder
 from core.export.records import ExportResult, ExportStatus
-from core.files import writing
 from core.messages import msg
 from core.runs.all import Runs
-from core.system.processes import start_worker
 from core.values import Frozen
 from core.workspace.folder import Workspace
 
@@ -58,16 +55,7 @@ class Publishing:
         job, status = self._job(result.name), self.status(result.name)
         if job.is_locked() or (status and status.active):
             raise BusyError("publish.at_work", name=result.name)
-        with writing(self.workspace.exports):
-            job.path.mkdir(parents=True, exist_ok=True)
-            job.clear()
-            files.replace(job.path / "request.json", request.model_dump_json(indent=1))
-            job.write(ExportStatus(since=time.time()))
-            with open(job.path / "export.log", "wb") as log:
-                file = str(job.path / "request.json")
-                self._started[result.name] = start_worker(
-                    "core.export.hub.worker", file, log=log, cwd=self.workspace.root
-                )
+        self._started[result.name] = job.begin(request, "core.export.hub.worker", self.workspace.root, {})
 
     def status(self, export: str) -> ExportStatus | None:
         """Of the newest attempt to publish this export; None where there never was one."""
@@ -75,11 +63,7 @@ class Publishing:
 
     def wait(self, export: str, on_status: Callable[[ExportStatus], None] | None = None) -> ExportStatus:
         """The status once it is over."""
-        while (status := self.status(export)) and status.active:
-            if on_status:
-                on_status(status)
-            time.sleep(0.1)
-        return status or ExportStatus(state="failed", message=msg("export.went_away"))
+        return self._job(export).wait(self._started.get(export), on_status)
 
     def cancel(self, export: str) -> ExportStatus | None:
         return self._job(export).end(self._started.get(export), CANCELLED)

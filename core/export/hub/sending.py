@@ -1,5 +1,5 @@
-"""Sends a parcel with huggingface_hub's own upload: checks the token, creates the repository, uploads large files,
-commits. Blocks; killed to stop.
+"""Sends a parcel with huggingface_hub's own HfApi: looks at token and repository, uploads large files, commits. Blocks;
+killed to stop.
 
 Nothing of it is seen on the hub before the commit, which takes all files at once. What has arrived is not sent again:
 whole files by the hub's large file storage, pieces of files by its Xet storage, which is tried first. No sentence holds
@@ -29,7 +29,7 @@ from huggingface_hub.utils import _xet, _xet_progress_reporting
 from huggingface_hub.utils._http import default_client_factory
 from huggingface_hub.utils._runtime import is_xet_available
 
-from core.errors import ExportError, StopRequested
+from core.errors import ExportError
 from core.export.hub.parcel import Parcel, ParcelFile
 from core.hub import xet
 from core.hub.answers import host_of, in_words, wait_of
@@ -52,26 +52,20 @@ class Sent:
 
 
 class Sender:
-    """told: the stages asking_hub, sending and committing. check: raises StopRequested; asked between files."""
+    """told: the stages asking_hub, sending and committing, with how much of sending is done."""
 
-    def __init__(
-        self, parcel: Parcel, private: bool, told: Told, check: Callable[[], None], endpoint: str | None = None
-    ):
-        self.parcel, self.private, self._told, self._check = parcel, private, told, check
+    def __init__(self, parcel: Parcel, private: bool, told: Told, endpoint: str | None = None):
+        self.parcel, self.private, self._told = parcel, private, told
         self.endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
-        self.arrived = 0  # bytes of whole files
-        self._now = 0  # and of the one on its way
+        self._arrived: dict[str, int] = {}  # bytes by file
         self._hub = HfApi(endpoint=self.endpoint)
 
     def send(self) -> Sent:
-        """Raises ExportError with one sentence for whatever a hub, a network or a disk may do, and what check
-        raises."""
+        """Raises ExportError with one sentence for whatever a hub, a network or a disk may do."""
         set_client_factory(_client)
         try:
             return self._send()
         except ODD as error:
-            if isinstance(error.__cause__, StopRequested):  # asked for while a file was read
-                raise error.__cause__ from None
             raise self.sentence(error) from error
 
     def _send(self) -> Sent:
@@ -83,20 +77,16 @@ class Sender:
         self._told("asking_hub", None)
         self._refuse_reader()
         found = self._there()
-        self._check()
         if found is None:
             self._hub.create_repo(repo, private=self.private)
-        adds = [_Counted(piece, self._grown) for piece in self.parcel.pieces]
-        for add in adds:
-            self._check()
-            self._upload(add)
-            self.arrived, self._now = self.arrived + add.piece.size, 0
-        self._check()
+        adds = [_Counted(piece, partial(self._grown, piece.name)) for piece in self.parcel.pieces]
+        self._upload(adds)
         self._told("committing", None)
-        operations = [*adds, *(CommitOperationDelete(name) for name in self._stale(found))]
-        words = f"{self.parcel.kind.capitalize()} by LoRA Garage"
         commit = self._hub.create_commit(
-            repo, operations, commit_message=words, parent_commit=found.sha if found else None
+            repo,
+            [*adds, *(CommitOperationDelete(name) for name in self._stale(found))],
+            commit_message=f"{self.parcel.kind.capitalize()} by LoRA Garage",
+            parent_commit=found.sha if found else None,
         )
         return Sent(f"{self.endpoint}/{repo}", commit.oid, found is None)
 
@@ -139,27 +129,27 @@ class Sender:
         names = [sibling.rfilename for sibling in found.siblings or ()]
         return [name for name in fnmatch.filter(names, SIGNS["merged"][0]) if name not in ours]
 
-    # ---- each file ------------------------------------------------------------------------------------------------
-    def _upload(self, add: _Counted) -> None:
-        """A large one; small ones go with the commit. By Xet where it can be had, else over plain HTTP."""
-        _xet_progress_reporting.XetUploadProgressReporter = partial(_XetProgress, self._grown)
+    def _upload(self, adds: list[_Counted]) -> None:
+        """The large ones, one after the other; small ones go with the commit. By Xet where it can be had, else over
+        plain HTTP."""
+        _xet_progress_reporting.XetUploadProgressReporter = partial(_XetProgress, partial(self._grown, ""))
         _xet.get_xet_session = xet.session  # without telemetry, and with limits of time
-        send = partial(self._hub.preupload_lfs_files, self.parcel.repo, [add], free_memory=False)
+        send = partial(self._hub.preupload_lfs_files, self.parcel.repo, adds, num_threads=1, free_memory=False)
         try:
             return send()
         except ODD as error:
-            if add._upload_mode != "lfs" or not is_xet_available():
+            if not is_xet_available() or not any(add._upload_mode == "lfs" for add in adds):
                 raise
             # Its words hold signed addresses; its kind is enough to look further.
             logging.getLogger(__name__).warning("Xet takes nothing (%s), going on over HTTP", type(error).__name__)
         constants.HF_HUB_DISABLE_XET = True
+        self._arrived.clear()
         send()
 
-    def _grown(self, size: int) -> None:
-        """Called while a file is read: a large file is left in its middle too."""
-        self._check()
-        self._now = size
-        self._told("sending", (self.arrived + size) / max(1, self.parcel.size))
+    def _grown(self, name: str, size: int) -> None:
+        """size: of a file as far as it was read; of all together by Xet, whose name is ""."""
+        self._arrived[name] = size
+        self._told("sending", min(1.0, sum(self._arrived.values()) / max(1, self.parcel.size)))
 
     # ---- what went wrong ------------------------------------------------------------------------------------------
     def sentence(self, error: BaseException) -> ExportError:
@@ -177,9 +167,9 @@ class Sender:
             case HfHubHTTPError():
                 return self._of_status(error, said)
             case HTTPError():
-                if not self.arrived and not self._now:
+                if not (arrived := sum(self._arrived.values())):
                     return ExportError("publish.no_network", **said)
-                done, total = in_words(self.arrived + self._now), in_words(self.parcel.size)
+                done, total = in_words(arrived), in_words(self.parcel.size)
                 return ExportError("publish.interrupted", done=done, total=total, **said)
             case OSError():
                 return ExportError("publish.cannot_read", reason=error.strerror or type(error).__name__, **said)

@@ -1,5 +1,5 @@
-"""One publication, in a process of its own: `python -m core.export.hub.worker REQUEST.json`. Exit: 0 done, 1 failed, 3
-cancelled.
+"""One publication, in a process of its own: `python -m core.export.hub.worker REQUEST.json`. Exit: 0 done, 1 failed; a
+cancel ends it from within (ExportReporter).
 
 The token comes by the environment or the hub's own login, as everywhere; this process writes it nowhere. Needs neither
 card nor lease.
@@ -11,46 +11,28 @@ import sys
 import traceback
 from pathlib import Path
 
-from filelock import Timeout
-
-from core.errors import ExportError, GarageError, StopRequested
+from core.errors import ExportError, GarageError
 from core.export.hub.publishing import CANCELLED, Publishing, PublishRequest
 from core.export.hub.sending import Sender, Sent
-from core.export.jobs import JobFolder
 from core.export.records import read_result
-from core.export.worker import CANCELLED_EXIT, ExportReporter
+from core.export.worker import ExportReporter, work_in
 from core.messages import Message, msg
-from core.system.awake import KeepAwake
-from core.workspace import preferences
 from core.workspace.folder import Workspace
 
 
 def main() -> int:
-    file = Path(sys.argv[1])
-    request = PublishRequest.model_validate_json(file.read_text("utf-8"))
-    folder, workspace = JobFolder(file.parent), Workspace.open(request.workspace)
-
-    try:
-        with (
-            folder.lock().acquire(timeout=5),
-            ExportReporter(folder, CANCELLED) as job,
-            KeepAwake(lambda: preferences.read(workspace).automation.keep_awake, job.awake),
-        ):
-            return publish(request, workspace, job)
-    except Timeout:
-        return 1  # another worker has this job, and its status stands
+    request = PublishRequest.model_validate_json(Path(sys.argv[1]).read_text("utf-8"))
+    return work_in(Path(sys.argv[1]).parent, request.workspace, lambda job: publish(request, job), CANCELLED)
 
 
-def publish(request: PublishRequest, workspace: Workspace, job: ExportReporter) -> int:
+def publish(request: PublishRequest, job: ExportReporter) -> int:
+    workspace = Workspace.open(request.workspace)
     try:
         result = read_result(workspace.exports / request.export)
         if result is None:
             raise ExportError("publish.no_export", name=request.export)
         parcel = Publishing(workspace).pack(result, request.repo, request.with_film)
-        sent = Sender(parcel, request.private, job.stage, job.check).send()
-    except StopRequested:
-        job.end("cancelled", CANCELLED)
-        return CANCELLED_EXIT
+        sent = Sender(parcel, request.private, job.stage).send()
     except GarageError as error:
         job.end("failed", error.message)
         return 1

@@ -31,7 +31,7 @@ from core.workspace import names
 from core.workspace.folder import Workspace
 
 RECORD = "from_gguf.json"
-MOST_DIVERGENCE, MOST_IN_16_BIT = 5e-4, 0.02  # nats, as of an export (core.export.llamacpp.proof)
+MOST_DIVERGENCE, MOST_IN_16_BIT = 5e-4, 0.02  # nats, as of an export (core.export.llamacpp.judgement)
 SPARE_BYTES = 1_000_000_000  # of a process with torch in it
 Report = Callable[[str, float | None], None]
 NAME = re.compile(r"\w(?:[\w .-]{0,78}\w)?")  # Windows drops a dot or a space at the end

@@ -20,14 +20,11 @@ from safetensors.torch import save_file
 
 from core import files
 from core.errors import ExportError
-from core.export import merge, pairs, tensors
-from core.export import proof as exports_proof
-from core.export.llamacpp import child, make, proof
+from core.export import merge, pairs
+from core.export.llamacpp import child, judgement, make
 from core.export.llamacpp.make import SIXTEEN, MakeOrder
 from core.export.pairs import Pair
-from core.export.proof import PromptResult, Work
 from core.export.records import ExportCheck
-from core.export.stored import Base
 from core.messages import Message, msg
 from core.models.adapters import PREFIX
 from core.models.weights import open_tensors
@@ -56,21 +53,13 @@ def make_lora(order: MakeOrder, beside: Beside) -> tuple[ExportCheck, tuple[Mess
     order.work.mkdir(parents=True, exist_ok=True)
     order.stage("copying_base", 0)
     merge.copy(order.base, order.adapter, order.merged, lambda done: order.stage("copying_base", done), order.check)
-    lora, (work, kept) = convert(order, found), make.begin(order)
-    sixteen = make.convert(order, work.tokenizer.template.stop, is_tuned=False)
+    lora, asking = convert(order, found), make.begin(order)
+    sixteen = make.convert(order, asking.work.tokenizer.template, is_tuned=False)
     files.remove_tree(order.merged)
-    work, expected = expect(order.base, order.adapter, work, kept)
-    asking = proof.Asking(order.tools, order.work, order.log, order.check, work, kept)
-    texts = len(work.probes) + len(proof.AWKWARD)
+    asking, expected, _ = make.expect(order, asking, None)
 
-    order.stage("asking_llamacpp", None)
-    answer = asking.ask(sixteen, "adapter.logs", "sixteen.logs", proof.ANSWERS_SHOWN, lora.name)
-    adapter_loss = sum(e.text_loss_sum for e in expected) / sum(e.text_tokens for e in expected)
-    of_sixteen = proof.judge(
-        answer, make.most_of(order, sixteen), texts, (adapter_loss, proof.mean(answer["rows"], "text") or 0.0)
-    )
-    proof.refuse_other_ids(of_sixteen)
-    if not answer["moved"] > of_sixteen.divergence:  # exactly the same where llama.cpp leaves the adapter out
+    of_sixteen = judgement.judge_sixteen(asking, sixteen, expected, "sixteen.logs", judgement.ANSWERS_SHOWN, lora.name)
+    if not of_sixteen.answer["moved"] > of_sixteen.divergence:  # exactly the same where llama.cpp leaves it out
         of_sixteen = replace(of_sixteen, reasons=(*of_sixteen.reasons, msg("gguf.reason_scale")))
     notes: tuple[Message, ...] = ()
     of_file, base, quant = of_sixteen, sixteen, sixteen.stem
@@ -80,13 +69,12 @@ def make_lora(order: MakeOrder, beside: Beside) -> tuple[ExportCheck, tuple[Mess
     elif beside.own:
         base, quant = beside.own, "q4_k_m"  # how near a tie is
     if base is not sixteen:
-        order.stage("asking_llamacpp", None)
-        most = MOST_OF_OWN if beside.own else proof.MOST_DIVERGENCE[quant]
-        of_file = proof.judge(asking.ask(base, "sixteen.logs", None, proof.ANSWERS_SHOWN, lora.name), most, texts, None)
+        most = MOST_OF_OWN if beside.own else judgement.MOST_DIVERGENCE[quant]
+        of_file = judgement.judge_other(asking, base, most, lora.name)
     files.rename(lora, order.target)
     if beside.made:
         files.rename(base, beside.made)
-    check = proof.found_of(quant, work, kept, expected, None, of_sixteen, of_file)
+    check = judgement.found_of(quant, asking, expected, None, of_sixteen, of_file)
     return check.model_copy(update={"quant": "lora"}), notes
 
 
@@ -123,17 +111,3 @@ def fold(adapter: Path, found: dict[str, Pair], target: Path) -> None:
     (target / "adapter_config.json").write_text(
         json.dumps({"peft_type": "LORA", "lora_alpha": 0}), "utf-8", newline="\n"
     )
-
-
-def expect(base: Base, adapter: Path, work: Work, kept: proof.KeptProbabilities) -> tuple[Work, list[PromptResult]]:
-    """What the base with its adapter says, not merged and so not rounded once more."""
-    work = replace(work, keep=kept)
-    try:
-        if work.method.by_layer:
-            with tensors.Reader(base) as original:
-                return work, exports_proof.adapter_by_layer(original, adapter, work)
-        asked, expected = exports_proof.of_adapter(base, adapter, work)
-        return replace(work, probes=asked), expected
-    finally:
-        kept.close()
-        exports_proof.let_go()

@@ -8,21 +8,24 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from core import files
+from core.data.template import ChatTemplate
 from core.errors import ExportError
-from core.export.llamacpp import child, pre_tokenizers, proof, tower
+from core.export import proof
+from core.export.llamacpp import child, judgement, pre_tokenizers, tower
+from core.export.llamacpp.judgement import Asking
 from core.export.llamacpp.tools import Tools
 from core.export.merge import Check
-from core.export.proof import Method, Work
+from core.export.ollama import modelfile
+from core.export.proof import Method, PromptResult
 from core.export.records import ExportCheck
 from core.export.room import BYTES_A_PARAMETER, MOST_POSITIONS
 from core.export.stored import Base
+from core.export.tensors import Comparison
 from core.messages import Message, msg
 
 SIXTEEN = ("f16", "bf16")
@@ -54,74 +57,54 @@ def make(order: MakeOrder) -> tuple[ExportCheck, tuple[Message, ...]]:
 
     Raises ExportError where llama.cpp knows the family, the tokenizer or the file not.
     """
-    work, kept = begin(order)
-    sixteen = convert(order, work.tokenizer.template.stop)
-    seeing, of_tower = tower.convert(order)
-    work, expected, compared = proof.expect(order.base, order.adapter, order.merged, work, kept)
+    asking = begin(order)
+    sixteen = convert(order, asking.work.tokenizer.template)
+    seeing, notes = tower.convert(order)
+    asking, expected, compared = expect(order, asking, order.merged)
     files.remove_tree(order.merged)
-    asking = proof.Asking(order.tools, order.work, order.log, order.check, work, kept)
-    texts = len(work.probes) + len(proof.AWKWARD)
 
-    order.stage("asking_llamacpp", None)
     is_final = order.quant in SIXTEEN
-    answer = asking.ask(
-        sixteen, "adapter.logs", None if is_final else "sixteen.logs", proof.ANSWERS_SHOWN if is_final else 0
-    )
-    adapter_loss = sum(e.text_loss_sum for e in expected) / sum(e.text_tokens for e in expected)
-    of_sixteen = proof.judge(
-        answer, most_of(order, sixteen), texts, (adapter_loss, proof.mean(answer["rows"], "text") or 0.0)
-    )
-    proof.refuse_other_ids(of_sixteen)
-    of_tower += of_sixteen.notes
+    keep, answers = (None, judgement.ANSWERS_SHOWN) if is_final else ("sixteen.logs", 0)
+    of_file = of_sixteen = judgement.judge_sixteen(asking, sixteen, expected, keep, answers)
+    made, notes = sixteen, notes + of_sixteen.notes
     (order.work / "adapter.logs").unlink()
-    if is_final:
-        of_tower += tower.place(order, seeing, sixteen)
-        files.rename(sixteen, order.target)
-        return proof.found_of(order.quant, work, kept, expected, compared, of_sixteen, of_sixteen), of_tower
-
-    quantised, notes = quantise(order, sixteen)
-    sixteen.unlink()
-    order.stage("asking_llamacpp", None)
-    of_file = proof.judge(
-        asking.ask(quantised, "sixteen.logs", None, proof.ANSWERS_SHOWN),
-        proof.MOST_DIVERGENCE[order.quant],
-        texts,
-        None,
-    )
-    of_tower += tower.place(order, seeing, quantised)
-    files.rename(quantised, order.target)
-    return proof.found_of(order.quant, work, kept, expected, compared, of_sixteen, of_file), (*notes, *of_tower)
+    if not is_final:
+        made, larger = quantise(order, sixteen)
+        sixteen.unlink()
+        of_file, notes = judgement.judge_other(asking, made, judgement.MOST_DIVERGENCE[order.quant]), larger + notes
+    notes += tower.place(order, seeing, made)
+    files.rename(made, order.target)
+    return judgement.found_of(order.quant, asking, expected, compared, of_sixteen, of_file), notes
 
 
-def begin(order: MakeOrder) -> tuple[Work, proof.KeptProbabilities]:
-    """What is asked, and where what the adapter says is kept."""
-    from core.data.tokenizer import Tokenizer
-
+def begin(order: MakeOrder) -> Asking:
+    """The questions, and the file that keeps the adapter's probabilities."""
     order.work.mkdir(parents=True, exist_ok=True)
-    tokenizer = Tokenizer(order.adapter)
-    probes, own = proof.probes_of(order.rows, tokenizer, order.method.by_layer)
-    kept = proof.KeptProbabilities(order.work / "adapter.logs", max(1, MOST_POSITIONS // len(probes)))
-    return Work(order.method, tokenizer, probes, own, order.stage, order.check), kept
+    work = proof.begin(order.adapter, order.rows, order.method, order.stage, order.check, judgement.PROMPTS)
+    kept = judgement.KeptProbabilities(order.work / "adapter.logs", max(1, MOST_POSITIONS // len(work.probes)))
+    return Asking(order.tools, order.work, order.log, order.check, replace(work, keep=kept), kept)
 
 
-def most_of(order: MakeOrder, sixteen: Path) -> float:
-    """Divergence that the 16-bit file may have from the adapter on its base."""
-    is_exact = order.method.by_layer or order.method.compute.dtype == torch.float32
-    return proof.MOST_DIVERGENCE[sixteen.stem] if is_exact else proof.MOST_DIVERGENCE_IN_16_BIT
+def expect(
+    order: MakeOrder, asking: Asking, merged: Path | None
+) -> tuple[Asking, list[PromptResult], Comparison | None]:
+    """Results of the adapter. merged: a folder whose numbers were rounded; None: the adapter stays one."""
+    work, expected, compared = proof.expect(order.base, order.adapter, asking.work, merged, rounded=merged is not None)
+    return replace(asking, work=work), expected, compared
 
 
-def convert(order: MakeOrder, stop: str | None, is_tuned: bool = True) -> Path:
-    """The 16-bit file of order.merged, which is the tuned model or its base. Raises ExportError with the reason that
-    llama.cpp's converter gives."""
+def convert(order: MakeOrder, template: ChatTemplate | None, is_tuned: bool = True) -> Path:
+    """The 16-bit file of order.merged, which is the tuned model or its base. template: None leaves its own. Raises
+    ExportError with the reason that llama.cpp's converter gives."""
     quant = order.quant if order.quant in SIXTEEN else {"float16": "f16"}.get(order.base.dtype_name, "bf16")
     target = order.work / f"{quant}.gguf"
     complete_tokenizer(order.base.folder, order.merged)
+    if template:
+        (order.merged / "chat_template.jinja").write_text(modelfile.file_template(template), "utf-8", newline="\n")
     request = {
         "converter": str(order.tools.converter), "runtime": str(order.tools.runtime), "model": str(order.merged),
-        "out": str(target),
-        "kind": quant, "name": order.name, "stop": stop or "", "pre": pre_tokenizers.name_of(order.base.folder),
-        "tower": False,
-        "tuned": is_tuned,
+        "out": str(target), "kind": quant, "name": order.name, "stop": template.stop if template else "",
+        "pre": pre_tokenizers.name_of(order.base.folder), "tower": False, "tuned": is_tuned,
     }  # fmt: skip
     expected = sum(file.stat().st_size for file in order.merged.glob("*.safetensors"))
     look = growing(order, "converting_gguf", target, expected)

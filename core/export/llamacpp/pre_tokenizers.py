@@ -1,7 +1,7 @@
 """llama.cpp's name for how a byte-level tokenizer splits text, derived from the structure of tokenizer.json, for a
 tokenizer whose hash its converter does not know, such as one with a changed vocabulary. Nothing is guessed: an unknown
 structure has no name, and whether a name is right is tested with the ids of difficult texts
-(core.export.llamacpp.proof)."""
+(core.export.llamacpp.judgement)."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufCo
 
 from core.export.llamacpp import child
 from core.export.llamacpp.child import Refused
-from core.export.llamacpp.proof import AWKWARD, QUESTIONS, KeptProbabilities
-from core.export.proof import ProofPrompt
+from core.export.llamacpp.judgement import AWKWARD, KeptProbabilities
+from core.export.proof import QUESTIONS, ProofPrompt
 from core.models.starter import parsed_once, split_digits
 
 POSITIONS = 16  # of each question at which all probabilities are compared
@@ -111,7 +111,6 @@ def asked(folder: Path, logs: Path, exact: bool) -> dict[str, Any]:
         ids = tokenizer(question).input_ids
         probe = ProofPrompt(({"role": "user", "content": question},), ids, [False] * len(ids), len(ids))
         kept(probe, model(torch.tensor([ids])).logits[0].float())
-    kept.close()
     texts = [*QUESTIONS, *AWKWARD]
     plain = [tokenizer(text, add_special_tokens=False).input_ids for text in texts]
     return {

@@ -1,6 +1,4 @@
-"""Ollama: a TEMPLATE in Go's language (`go_template`) derived from the training template (`deriving`), the Modelfile
-beside a GGUF file.
+"""Ollama: the Modelfile beside a GGUF file, whose chat template Ollama renders itself, and its program.
 
-Imports: what core.export imports. What Ollama hands a template, and what it looks for in one: ollama/ollama, template/
-and thinking/.
+Imports: what core.export imports. What Ollama makes of a file and of a Modelfile: ollama/ollama, server/.
 """

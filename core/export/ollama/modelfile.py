@@ -1,50 +1,45 @@
-"""The Modelfile beside a GGUF file: TEMPLATE, stops, and the settings of the app's own chat. No torch."""
+"""The Modelfile beside a GGUF file: stops, and the settings of the app's own chat. No torch.
+
+It has no TEMPLATE: since 0.30 Ollama renders the chat template in the file itself, with thinking and tools, and for
+many families passes over a TEMPLATE in Go's language that has less of them (ollama/ollama, server/images.go).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-import gguf
-
-from core.export.ollama.deriving import Derived
+from core.data.template import ChatTemplate
 from core.messages import Message, msg
 from core.presets import load
 
-# Where a file does not say whether a text begins with its BOS token, llama.cpp goes by its kind of vocabulary:
-# src/llama-vocab.cpp.
-_BEGUN = {"llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "jina-v5-nano"}
+# Ollama takes a template of its own for one that is less than 100 edits from it (server/model.go) and loses what the
+# two do not share: the starter's is 41 from ChatML, without its system prompt.
+OURS = (
+    "{# The template that this model was trained with: to be rendered as it is, not in favour of a similar one that "
+    "the program has of its own. #}"
+)
 
 
-def begins(file: Path) -> bool:
-    """Whether llama.cpp puts the BOS token before a prompt by itself, so that TEMPLATE must not write it a second
-    time."""
-    fields = gguf.GGUFReader(file).fields
-    said = fields.get("tokenizer.ggml.add_bos_token")
-    if said is not None:
-        return bool(said.contents())
-    kind, split = (
-        fields[name].contents() if name in fields else "" for name in ("tokenizer.ggml.model", "tokenizer.ggml.pre")
-    )
-    return kind == "llama" or split in _BEGUN
+def file_template(template: ChatTemplate) -> str:
+    """What stands in the GGUF file, for every program. llama-server says enable_thinking to each template; of a run
+    that was trained without thinking it stays off."""
+    switch = template.dialect.switch
+    off = f"{{%- set {switch} = false %}}" if switch and not template.dialect.thinks else ""
+    return OURS + off + template.without_markers
 
 
-def write(gguf_name: str, derived: Derived, stops: Sequence[str], run_name: str, least: str | None = None) -> str:
-    """Its lines, which end in LF everywhere: Ollama keeps a CR inside TEMPLATE as a part of the prompt.
+def write(gguf_name: str, stops: Sequence[str], run_name: str, least: str) -> str:
+    """Its lines, which end in LF everywhere.
 
     gguf_name: of a file beside it, without spaces and quotes. stops: what ends an answer, as the training template
-    writes it.
-    least: the Ollama from which on the family is known.
+    writes it. least: the Ollama from which on the family is known.
     """
-    lines = [f"# {' '.join(run_name.split())}, made with LoRA Garage", f"FROM ./{gguf_name}"]
-    if derived.template is not None:
-        lines.append(f'TEMPLATE """{derived.template}"""')
-    if least or derived.template is None:
-        # Ollama since 0.30 renders the template in the file itself; earlier ones take the nearest that they know.
-        lines.append(f"REQUIRES {least or '0.30.0'}")
     quotes = {stop: '"""' if '"' in stop else '"' for stop in stops if stop and "\n" not in stop}
-    lines += [f"PARAMETER stop {quote}{stop}{quote}" for stop, quote in quotes.items()]
-    lines += [
+    lines = [
+        f"# {' '.join(run_name.split())}, made with LoRA Garage",
+        f"FROM ./{gguf_name}",
+        f"REQUIRES {least}",
+        *(f"PARAMETER stop {quote}{stop}{quote}" for stop, quote in quotes.items()),
         "# As in the app's chat: the likeliest token each time, and no penalty for a style that repeats itself.",
         "PARAMETER temperature 0",
         "PARAMETER repeat_penalty 1",
@@ -52,8 +47,7 @@ def write(gguf_name: str, derived: Derived, stops: Sequence[str], run_name: str,
     return "\n".join(lines) + "\n"
 
 
-def notes(derived: Derived, model_type: str) -> tuple[Message, ...]:
+def notes(model_type: str) -> tuple[Message, ...]:
     """What Ollama will not do as the training did. model_type: of the base's config.json."""
     family = model_type.removesuffix("_text")
-    own = [msg("export.ollama_own_template", family=family)] if family in load("ollama")["own_templates"] else []
-    return (*derived.notes, *own)
+    return (msg("export.ollama_own_template", family=family),) if family in load("ollama")["own_templates"] else ()

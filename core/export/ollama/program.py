@@ -21,6 +21,7 @@ from core.export.llamacpp.ways_out import load_data
 from core.system.processes import kill_tree, own_group
 from core.workspace.names import display_name
 
+LEAST = "0.30.0"  # from here on it renders the template in a GGUF file itself
 VERSION_S, SHOW_S, ANSWER_S, CREATE_S = 15.0, 60.0, 600.0, 3600.0
 POLL_S = 0.05
 MOST_BYTES = 4 << 20  # what one call may write; its progress bars stay far below
@@ -59,19 +60,18 @@ def find(home: Path | None = None) -> Path | None:
     return next((path for folder in folders if (path := folder / file).is_file() and os.access(path, os.X_OK)), None)
 
 
-def least_version(model_type: str) -> str | None:
-    """From which Ollama on a family is known, where that is known (presets/gguf.yaml, with its source)."""
+def least_version(model_type: str) -> str:
+    """From which Ollama on a family is known (presets/gguf.yaml, with its source), and the file's template is used."""
     newer = load_data()["newer"].get(model_type.removesuffix("_text"))
-    return str(newer["ollama"]) if newer else None
+    return str(newer["ollama"]) if newer else LEAST
 
 
 def see_version(program: Path, model_type: str, check: Callable[[], None] = lambda: None) -> None:
     """Raises ExportError where it is known to be too old for the family. One that does not tell its version is
     tried."""
-    least = least_version(model_type)
-    found = _version(program, check) if least else None
-    if least and found and found < tuple(map(int, least.split("."))):
-        raise ExportError("ollama.too_old", found=".".join(map(str, found)), family=model_type, least=least)
+    least, found = least_version(model_type), _version(program, check)
+    if found and found < tuple(map(int, least.split("."))):
+        raise ExportError("ollama.too_old", found=".".join(map(str, found)), family=model_type or "GGUF", least=least)
 
 
 def give(

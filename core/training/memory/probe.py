@@ -31,15 +31,15 @@ from core.engine.step import LongestBatch, Step, stop_inside_layers
 from core.engine.variants import kept_weights
 from core.errors import DoesNotFitError
 from core.files import is_out_of_memory
-from core.memory import budget, offloading
+from core.memory import arithmetic, budget
 from core.memory.arithmetic import (
     estimate,
     has_room_to_keep_scales,
     has_room_to_keep_unpacked,
-    kept_unpacked,
     most_kept_layers,
     whole_weights,
 )
+from core.memory.layers import kept_unpacked
 from core.memory.record import MemoryRecord, Rig
 from core.memory.setup import Setup
 from core.messages import Message, msg
@@ -175,7 +175,7 @@ class Probe:
         an error."""
         if not ((self._recipe.train.offload_layers or self._recipe.train.fsdp) and self._shape):
             return
-        needed = offloading.ram_gib(self._shape, Setup.of(self._recipe, "card"))
+        needed = arithmetic.ram_to_offload_gib(self._shape, Setup.of(self._recipe, "card"))
         limits = (psutil.virtual_memory().available, limit_of_process())
         free = min(limit for limit in limits if limit is not None) / GIB
         if needed > free:
@@ -272,7 +272,7 @@ class Probe:
             self._recipe,
             "card" if step.on_card else "cpu",
             card.capability if card else None,
-            micro_batch=together,
+            per_device_train_batch_size=together,
             max_length=max(1, -(-longest.tokens // together)),
             supervised_tokens=-(-longest.learned // together),
             gradient_checkpointing=step.retreat.checkpointing,

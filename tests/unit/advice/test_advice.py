@@ -16,10 +16,10 @@ from core.advice.decisions import DECISIONS
 from core.advice.goals import goal_of, goals
 from core.commands import __main__ as commands
 from core.data.facts import DataFacts
-from core.data.many.kept_apart import split
+from core.data.kept_apart import split
 from core.data.row_order import Schedule
 from core.errors import RecipeError
-from core.memory import offloading
+from core.memory import arithmetic
 from core.memory.arithmetic import estimate
 from core.memory.budget import Budget, of_card, of_ranks, planned
 from core.memory.setup import Setup
@@ -121,7 +121,9 @@ def test_a_card_with_a_kernel_for_packed_rows_needs_less(monkeypatch: pytest.Mon
     for capability in ((8, 6), (7, 5)):
         card = Budget(kind="card", sold_gb=80.0, free_gib=80.0, capability=capability)
         advice = recommend(
-            shape, card, chosen={"gradient_checkpointing": False, "max_length": 2048, "micro_batch": 1, "r": 8}
+            shape,
+            card,
+            chosen={"gradient_checkpointing": False, "max_length": 2048, "per_device_train_batch_size": 1, "r": 8},
         )
         assert advice.estimate and advice.setup.grouped == (capability == (8, 6))
         needed.append(advice.estimate.on_card_gib)
@@ -177,7 +179,7 @@ def test_a_verdict_is_tight_between_the_bare_need_and_the_need_with_its_margin()
     shape = shape_of_size("7B")
     whole = estimate(shape, Setup(method="qlora", r=8, optim="adamw_torch"))
     chosen = {
-        "method": "qlora", "r": 8, "micro_batch": 1, "max_length": 512, "target_modules": "all-linear",
+        "method": "qlora", "r": 8, "per_device_train_batch_size": 1, "max_length": 512, "target_modules": "all-linear",
         "optim": "adamw_torch"
     }  # fmt: skip
     verdicts = [
@@ -196,7 +198,7 @@ def test_a_verdict_is_tight_between_the_bare_need_and_the_need_with_its_margin()
 def test_the_batch_and_the_verdict_name_the_same_need(gb: float) -> None:
     """Seen: "4 examples at once fit: 7.1 GiB" beside "needs 7.2 GiB", for the rank is decided after the batch."""
     advice = advise("7B", gb, goal=goal_of("style"), data=facts(rows=60))
-    assert advice.estimate and f"{advice.estimate.needed_gib:.1f} GiB" in why(advice, "micro_batch")
+    assert advice.estimate and f"{advice.estimate.needed_gib:.1f} GiB" in why(advice, "per_device_train_batch_size")
 
 
 # ---- what would fit ------------------------------------------------------------------------------
@@ -212,7 +214,7 @@ def test_what_would_fit_is_named_qlora_first() -> None:
 
 def test_what_would_fit_is_named_a_shorter_length_before_a_smaller_model_but_never_below_the_data() -> None:
     data = facts(p99_length=1000, longest=1000)
-    advice = advise("7B", 8, data=data, chosen={"max_length": 8192, "micro_batch": 1})
+    advice = advise("7B", 8, data=data, chosen={"max_length": 8192, "per_device_train_batch_size": 1})
     shorter, model = advice.alternatives[:2]
     assert advice.verdict == "does_not_fit"
     assert shorter.verdict == "fits" and 1000 <= shorter.max_length < 8192
@@ -257,7 +259,7 @@ def test_a_model_larger_than_the_card_is_offered_with_as_few_layers_in_ram_as_it
     less = recommend(shape, card, facts(p99_length=500), chosen=values_of(taken.recipe) | {"offload_layers": count - 1})
     assert less.verdict == "tight", "one layer fewer, and it does not fit with its margin"
     batches = taken.planned_steps * taken.recipe.train.gradient_accumulation_steps
-    a_batch = offloading.bytes_a_batch(shape, taken.setup)
+    a_batch = arithmetic.copied_bytes(shape, taken.setup)
     assert taken.bus_seconds == pytest.approx(batches * a_batch / 12e9) and f"{taken.bus_seconds / 60:,.0f} min" in why(
         taken, "offload_layers"
     )
@@ -311,9 +313,9 @@ def test_the_batch_size_of_offloaded_layers_is_the_one_with_which_least_is_copie
     found = recommend(shape, card, facts(p99_length=500), chosen={"offload_layers": -1})
     taken, copied = found.recipe.train.per_device_train_batch_size, {}
     for size in (1, 2, 4):
-        setup = found.setup.model_copy(update={"micro_batch": size})
-        fewest = offloading.fewest(shape, setup, card.free_gib)
-        copied[size] = offloading.bytes_a_batch(shape, setup.model_copy(update={"offload_layers": fewest})) / size
+        setup = found.setup.model_copy(update={"per_device_train_batch_size": size})
+        fewest = arithmetic.fewest_offloaded(shape, setup, card.free_gib)
+        copied[size] = arithmetic.copied_bytes(shape, setup.model_copy(update={"offload_layers": fewest})) / size
     assert copied[taken] == min(copied.values())
 
 
@@ -375,7 +377,7 @@ def test_the_micro_batch_is_4_2_or_1_and_never_costs_a_correction_its_size() -> 
     shape = shape_of_size("7B")
     found = {}
     for micro in (1, 2, 4):
-        free = estimate(shape, Setup(method="qlora", r=4, micro_batch=micro)).needed_gib + 0.001
+        free = estimate(shape, Setup(method="qlora", r=4, per_device_train_batch_size=micro)).needed_gib + 0.001
         advice = recommend(shape, Budget(kind="card", sold_gb=12.0, free_gib=free))
         found[advice.recipe.train.per_device_train_batch_size] = (
             advice.recipe.train.per_device_train_batch_size * advice.recipe.train.gradient_accumulation_steps
@@ -434,7 +436,7 @@ def test_where_only_q_and_v_fit_only_they_get_an_adapter() -> None:
 
 def test_the_rank_is_lowered_until_it_fits() -> None:
     shape = shape_of_size("7B")
-    chosen = {"micro_batch": 1, "max_length": 512}
+    chosen = {"per_device_train_batch_size": 1, "max_length": 512}
     free = estimate(shape, Setup(method="qlora", r=8)).needed_gib + 0.001
     advice = recommend(shape, Budget(kind="card", sold_gb=8.0, free_gib=free), goal=goal_of("chatbot"), chosen=chosen)
     assert (advice.recipe.adapter.r, advice.verdict) == (8, "fits") and why(advice, "r").startswith(
@@ -465,7 +467,13 @@ def test_the_optimizer_is_the_ordinary_one_while_its_history_is_a_trifle(
 
 
 def test_a_plan_that_fits_with_less_history_alone_has_it() -> None:
-    chosen = {"method": "qlora", "r": 8, "micro_batch": 1, "max_length": 512, "gradient_checkpointing": True}
+    chosen = {
+        "method": "qlora",
+        "r": 8,
+        "per_device_train_batch_size": 1,
+        "max_length": 512,
+        "gradient_checkpointing": True,
+    }
     shape = shape_of_size("7B")
     whole, less = (
         estimate(shape, Setup(method="qlora", r=8, max_length=512, optim=o)) for o in ("adamw_torch", "adamw_8bit")
@@ -525,8 +533,8 @@ def test_a_large_model_without_a_card_warns_of_the_time_and_of_processors_withou
 
 def test_what_the_person_chose_is_kept_and_said_with_its_verdict() -> None:
     chosen = {"method": "lora", "r": 64, "lora_alpha": 32, "target_modules": "q_proj,v_proj", "max_length": 1024,
-        "micro_batch": 8,
-              "gradient_accumulation": 3, "learning_rate": 5e-5, "num_train_epochs": 7.0, "max_steps": 33,
+        "per_device_train_batch_size": 8,
+              "gradient_accumulation_steps": 3, "learning_rate": 5e-5, "num_train_epochs": 7.0, "max_steps": 33,
               "gradient_checkpointing": False, "optim": "adamw_torch"}  # fmt: skip
     advice = advise("7B", 24, data=facts(), goal=goal_of("style"), chosen=chosen)
     assert {name: value_of(advice.recipe, name) for name in chosen} == chosen
@@ -645,10 +653,9 @@ def test_every_sentence_of_every_case_is_complete(language: str) -> None:
 
 # docs/design.md, section 7, and what the recommendation adds to it.
 FIELDS = {
-    "method", "r", "lora_alpha", "target_modules", "max_length", "micro_batch", "gradient_accumulation", "verdict",
-    "reasons",
-    "alternatives", "estimate", "documented", "learning_rate", "num_train_epochs", "planned_steps", "warnings",
-    "findings", "budget",
+    "method", "r", "lora_alpha", "target_modules", "max_length", "per_device_train_batch_size",
+    "gradient_accumulation_steps", "verdict", "reasons", "alternatives", "estimate", "documented", "learning_rate",
+    "num_train_epochs", "planned_steps", "warnings", "findings", "budget",
 }  # fmt: skip
 
 
@@ -743,5 +750,5 @@ def test_what_run_json_and_plan_json_hold_of_an_advice_keeps_its_names() -> None
 
 
 def test_every_field_that_is_advised_on_is_one_of_a_recipe() -> None:
-    for section, field in SETTINGS.values():
+    for field, section in SETTINGS.items():
         assert field in Recipe.model_fields[section].annotation.model_fields

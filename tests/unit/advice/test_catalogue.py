@@ -17,7 +17,7 @@ def fits(model: KnownModel, there: Budget) -> dict[str, Fit]:
 
 
 def test_a_verdict_is_the_one_that_choosing_the_model_gives() -> None:
-    planned, least = budget.planned(12, "Linux"), {"micro_batch": 1, "gradient_checkpointing": True}
+    planned, least = budget.planned(12, "Linux"), {"per_device_train_batch_size": 1, "gradient_checkpointing": True}
     for model in known_models():
         for method, fit in fits(model, planned).items():
             advised = recommend(model.shape, planned, chosen=least | {"method": method})

@@ -7,6 +7,7 @@ import tracemalloc
 
 import pytest
 
+from core.data.reading import json_text
 from core.data.reading.reader import read_rows
 from core.data.reading.rows import DEFAULT_LIMITS, Limits, Problem, Row
 from core.data.reading.sniff import probe
@@ -102,11 +103,13 @@ def test_parquet_reads_an_empty_number_of_pandas_as_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("piece", [1, 3, 1000])
-def test_a_json_array_streams_the_same_through_any_buffer(tmp_path, piece):
-    rows = [{"question": f"q{i}" * (i % 7), "answer": "a" * (i % 50)} for i in range(200)]
-    limits = Limits(row_bytes=100 + piece)
-    found, problems = read(write(tmp_path, "a.json", json.dumps(rows)), limits)
-    assert [row.values for row in found] == rows and problems == []
+@pytest.mark.parametrize("form", ["{}", '{{"version": -1.25e-7, "data": {}, "more": [3.25, {{}}]}}'])
+def test_a_json_array_streams_the_same_through_any_buffer(tmp_path, monkeypatch, piece, form):
+    rows = [{"question": f"q{i}é\n😀" * (i % 7), "answer": "a" * (i % 50), "n": i / 7, "b": None} for i in range(200)]
+    limits = Limits(row_bytes=300 + piece)
+    monkeypatch.setattr(json_text, "_CHUNK", piece)
+    found, _ = read(write(tmp_path, "a.json", form.format(json.dumps(rows, ensure_ascii=piece == 3))), limits)
+    assert [row.values for row in found] == rows
 
 
 def test_lines_are_physical_lines_and_rows_are_rows(tmp_path):
@@ -176,6 +179,9 @@ DEEP = "[" * 5000 + "]" * 5000
         ("a.json", b"\x89PNG\r\n", "is an image"),
         ("a.parquet", b"\x80\x04\x95\x10", "is a Python pickle"),
         ("a.csv", b"\x1f\x8b\x08\x00", "is compressed"),
+        ("a.txt", b"From a@b.org Mon Jan  1 10:00:00 2024\nFrom: Jo\n\nHi\n", "is a mailbox or a chat of LINE"),
+        ("a.txt", codecs.BOM_UTF8 + b"[LINE] Chat history with Jo\n", "is a mailbox or a chat of LINE"),
+        ("Inbox.mbox", b"From here on prose", "Inbox.mbox"),
         ("a.json", b"<!DOCTYPE html>\n<html>", "is a web page"),
         ("a.json", b"version https://git-lfs.github.com/spec/v1\n", "only a Git LFS pointer"),
         ("a.parquet", b"PAR1 but nothing else PAR1", "is a damaged Parquet file"),

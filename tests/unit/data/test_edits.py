@@ -16,7 +16,6 @@ from core import files
 from core.commands.__main__ import main as command
 from core.data.formats import ChatMessage, Example
 from core.data.labels import ANSWERS
-from core.data.many import columns
 from core.data.reading.choices import Choices
 from core.data.sets import edits as edits_module
 from core.data.sets import rows as rows_module
@@ -62,12 +61,10 @@ def row(answer: str) -> dict[str, str]:
     return {"question": "Q", "answer": answer}
 
 
-def test_a_version_holds_nothing_by_row_that_nobody_wrote(
+def test_a_version_holds_sixteen_bytes_of_a_row_that_nobody_wrote(
     store: DatasetStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """24 MB of a million rows were held. A number of each would be 8 bytes."""
-    for module in (columns, rows_module):  # as of 130,000 rows
-        monkeypatch.setattr(module, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(rows_module, "IN_MEMORY_BYTES", 0)  # as of 130,000 rows
     held = {}
     for turn, count in enumerate((300, 300, 3000)):  # the first reads what is read once
         working.changed(
@@ -86,7 +83,7 @@ def test_a_version_holds_nothing_by_row_that_nobody_wrote(
             held[count] = tracemalloc.get_traced_memory()[0]
         finally:
             tracemalloc.stop()
-    assert held[3000] - held[300] < 2700 * 4
+    assert held[3000] - held[300] < 2700 * 20
     assert [path.name for path in store.root.iterdir() if path.is_file() and path.name.startswith("tmp")] == []
 
 
@@ -94,10 +91,8 @@ def test_a_look_at_a_set_of_which_every_row_was_changed_holds_a_few_numbers_of_e
     store: DatasetStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A list of Python's numbers in the log was some 250 bytes a row at each look."""
-    for module in (columns, rows_module):
-        monkeypatch.setattr(module, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(rows_module, "IN_MEMORY_BYTES", 0)
     monkeypatch.setattr(edits_module, "AS_THEY_ARE", 200)
-    monkeypatch.setattr(edits_module, "AT_ONCE", 200)
     most = {}
     for turn, count in enumerate((300, 300, 3000)):
         id, chosen = added(store, tmp_path, count, turn=str(turn)), [n for n in range(1, count + 1) if n != 6]
@@ -114,28 +109,16 @@ def test_a_look_at_a_set_of_which_every_row_was_changed_holds_a_few_numbers_of_e
     assert most[3000] - most[300] < 2700 * 80
 
 
-@pytest.mark.parametrize("beside", ["kept", "lost", "of another length", "broken"])
-def test_many_numbers_are_packed_and_where_lines_begin_is_kept(
-    store: DatasetStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beside: str
-) -> None:
+def test_many_numbers_are_packed(store: DatasetStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(edits_module, "AS_THEY_ARE", 2)
-    monkeypatch.setattr(edits_module, "AT_ONCE", 2)
     id, folder = added(store, tmp_path), store.root / "mine"
     expected = dict(said(store, id))
     working.changed(
         store, id, remove=[1, 2, 3], change=[(n, row(f"b{n}")) for n in (4, 7, 9)], add=[row(a) for a in "xyz"]
     )
     expected = {n: f"b{n}" if n in (4, 7, 9) else a for n, a in expected.items() if n > 3} | {16: "x", 17: "y", 18: "z"}
-    (log,), (begins,) = folder.glob("edits-*"), folder.glob("begins-*")
+    (log,) = folder.glob("edits-*")
     assert all(isinstance(json.loads(log.read_text())[name], str) for name in ("remove", "change", "add"))
-    assert np.fromfile(begins, "<i8")[-1] == next(folder.glob("written-*")).stat().st_size
-    match beside:
-        case "lost":
-            begins.unlink()
-        case "of another length":
-            begins.write_bytes(begins.read_bytes()[:-8])
-        case "broken":
-            begins.write_bytes(b"no numbers")
     assert dict(said(store, id)) == expected
     working.changed(store, id, change=[(17, row("Y"))])
     assert dict(said(store, id)) == expected | {17: "Y"}
@@ -346,11 +329,9 @@ def test_a_change_that_version_0_1_logged_is_told_without_what_did_not_happen(
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("at_once", [2, edits_module.AT_ONCE])
 def test_rows_that_cannot_be_learned_from_are_mended_in_their_places_and_removed(
-    store: DatasetStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+    store: DatasetStore, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(edits_module, "AT_ONCE", at_once)
     file = tmp_path / "some.jsonl"
     file.write_text("\n".join(json.dumps(row("" if i % 2 else f"a{i}")) for i in range(1, 13)) + "\n{broken\n", "utf-8")
     id = store.import_file(file).id

@@ -3,7 +3,6 @@ silence."""
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import json
 from pathlib import Path
@@ -50,27 +49,6 @@ def test_character_ai_gives_the_characters_chosen_answers_in_the_order_of_time(t
     assert turns(written(tmp_path, "old.json", old)) == [["u Hi", "a Well?"]]
 
 
-def test_a_story_of_koboldai_is_a_text_and_its_chat_a_chat(tmp_path: Path) -> None:
-    """Seen: of a save with world info the notes of the world were the rows."""
-    save = {"gamestarted": True, "prompt": "It rained.", "memory": "Genre: noir", "authorsnote": "short",
-        "anotetemplate": "[<|>]",
-            "actions": [" He ran.", " Nobody saw."], "actions_metadata": {}, "worldinfo": [{"key": "rain",
-                "content": "wet"}]}  # fmt: skip
-    file = written(tmp_path, "story.json", save)
-    [(_, example)] = examples_of(file)
-    assert example.text == "It rained. He ran. Nobody saw."
-    assert {str(one.what.params["name"]) for one in inspect_file(file).left_out} == {
-        "memory",
-        "authorsnote",
-        "worldinfo",
-    }
-    chat = save | {
-        "prompt": "",
-        "actions": ["{{[INPUT]}}Hi{{[OUTPUT]}}", "Hello.", "{{[INPUT]}}Bye{{[OUTPUT]}}See you."],
-    }
-    assert turns(written(tmp_path, "chat.json", chat)) == [["s Genre: noir", "u Hi", "a Hello.", "u Bye", "a See you."]]
-
-
 HISTORIES = {
     "histories": {
         "histories": [
@@ -83,74 +61,13 @@ HISTORIES = {
         ]
     }
 }
-STORY = {
-    "gamestarted": True,
-    "prompt": "{{[INPUT]}}Hi{{[OUTPUT]}}",
-    "memory": "m",
-    "actions": ["Hello."],
-    "worldinfo": [{"key": "k"}],
-}
 
 
-@pytest.mark.parametrize(
-    "content", [{"turns": [turn("H", False, 1, "a", "b"), turn("M", True, 0, "c")]}, HISTORIES, STORY]
-)
+@pytest.mark.parametrize("content", [{"turns": [turn("H", False, 1, "a", "b"), turn("M", True, 0, "c")]}, HISTORIES])
 def test_whatever_stands_in_such_a_file_is_rows_or_a_sentence(content: Any, tmp_path: Path) -> None:
     for odd in with_each_value_odd(content):
         with contextlib.suppress(DataError):
             inspect_file(written(tmp_path, "a.json", odd))
-
-
-def letter(who: str, number: int, text: str, answers: int | None = None, **headers: str) -> str:
-    head = {"From": who, "To": "x@example.org", "Date": f"Mon, {number + 1:02} Jan 2024 10:00:00 +0100",
-        "Subject": "Re: bikes",
-            "Message-ID": f"<{number}@example.org>"}  # fmt: skip
-    head |= ({} if answers is None else {"In-Reply-To": f"<{answers}@example.org>"}) | headers
-    lines = "\n".join(f"{name.replace('_', '-')}: {value}" for name, value in head.items())
-    return f"From x@example.org Mon Jan  1 10:00:0{number} 2024\n{lines}\n\n{text}\n\n"
-
-
-def test_an_mbox_is_letters_in_threads_without_what_they_quote(tmp_path: Path) -> None:
-    maria, jo = "Maria =?utf-8?q?L=C3=B3pez?= <maria@example.org>", "Jo <jo@example.org>"
-    file = written(
-        tmp_path,
-        "Inbox.mbox",
-        letter(maria, 0, "May I have your bike?\n>From here on it is mine.")
-        + letter(maria, 1, "Another thing: soup?", Subject="soup")
-        + letter(
-            jo,
-            2,
-            "Yes.\n\nOn Mon, 1 Jan 2024 at 10:00, Maria L\n<maria@example.org> wrote:\n> May I have your bike?",
-            0,
-        )
-        + letter(jo, 3, "Always.\n-- \nJo, 12 Long Road", 1)
-        + letter(maria, 4, "<b>Thanks</b>", 2, Content_Type="text/html")
-        + letter(
-            jo, 5, "VGhlIGVuZC4=", 4, Content_Type="text/plain; charset=utf-8", Content_Transfer_Encoding="base64"
-        ),
-    )
-    found = turns(file, Choices(voice="Jo", pseudonyms=False))
-    assert found == [["u May I have your bike?", "a Yes.\nThe end."], ["u Another thing: soup?", "a Always."]]
-    report = inspect_file(file, choices=Choices(voice="Jo"))
-    assert report.chat and report.chat.app == "e-mail (mbox)"
-    assert {person.name for person in report.chat.people} == {"Jo", "Maria López"} and left(report) == {"html": 1}
-    assert (
-        turns(written(tmp_path, "renamed.txt", file.read_text("utf-8")), Choices(voice="Jo", pseudonyms=False)) == found
-    )
-
-
-@pytest.mark.parametrize("encoding", ["7bit", "base64"])
-def test_a_letter_that_nobody_wrote_by_hand_is_named_among_what_is_left_out(tmp_path: Path, encoding: str) -> None:
-    """Seen: of 100 MB in one letter the first 2 MiB were learned, without a word."""
-    text = "word " * 900_000
-    if encoding == "base64":
-        text = base64.encodebytes(text.encode()).decode()
-    letters = [letter("a@x.org", 0, "Hello?"), letter("b@x.org", 1, "Yes.", 0),
-               letter("a@x.org", 2, text, 1, Content_Transfer_Encoding=encoding), letter("b@x.org", 3, "Too long.",
-                   2)]  # fmt: skip
-    file = written(tmp_path, "m.mbox", "".join(letters))
-    assert left(inspect_file(file, choices=Choices(voice="b@x.org"))) == {"long": 1}
-    assert turns(file, Choices(voice="b@x.org", pseudonyms=False)) == [["u Hello?", "a Yes.\nToo long."]]
 
 
 def test_a_message_of_telegram_that_nobody_wrote_by_hand_is_left_out(tmp_path: Path) -> None:

@@ -291,8 +291,7 @@ def lying(size: int) -> bytes:
 
 def test_a_bomb_is_refused_by_its_directory_and_one_that_lies_while_it_is_read(tmp_path: Path) -> None:
     assert "the limit is 1 MiB" in hostile(tmp_path, zipped({"a.jsonl": b"0" * (3 << 20)}), Limits(bytes=1 << 20))
-    assert "larger than its directory says" in hostile(tmp_path, lying(10))
-    assert "shorter than its directory says" in hostile(tmp_path, lying(10_000_000))
+    assert "a.jsonl is damaged" in hostile(tmp_path, lying(10))
 
 
 def test_names_that_lead_out_links_passwords_and_archives_inside_are_sentences(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from core.data.formats import Example
+from core.data.kept_apart import rows_apart
 from core.data.labels import Encoded, Learning, Whole, fit
-from core.data.many.kept_apart import rows_apart
 from core.data.preview import Preview
 from core.data.repeats import Repeats
 from core.data.selection import choose
@@ -189,7 +189,7 @@ def test_rows_kept_apart_are_trained_where_nothing_else_can_be(tokenizer: Tokeni
     """All that can be learned lay among the rows kept apart, and the run failed with "nothing to learn"."""
     examples = [Example(prompt="a", completion="b " * 3)] * 20
     wanted = recipe({"eval_fraction": 0.1})
-    from core.data.many.kept_apart import split
+    from core.data.kept_apart import split
 
     _, apart = split(20, 0.1, wanted.train.seed)
     long = Example(prompt="word " * 600, completion="b")

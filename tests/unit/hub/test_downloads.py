@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import threading
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from filelock import FileLock
 from core.errors import ModelError, RunError, StopRequested
 from core.hub import answers, cached, download, growing, work
 from core.hub.downloads import Downloads, nearest
-from core.hub.entry import Download, Entry, WantedDownload
+from core.hub.entry import Download, Entry
 from core.workspace.folder import Workspace
 from tests.kit.fetching import fetch_here, here_holds_its_file, incomplete
 from tests.kit.hub import CHUNK, FakeHub, tiny_model
@@ -194,7 +195,7 @@ def test_a_download_wanted_again_while_its_cancelling_deletes_stays(
 ) -> None:
     downloads, throw_away = Downloads(space), Entry.throw_away
 
-    def meanwhile(entry: Entry, wish: WantedDownload) -> None:
+    def meanwhile(entry: Entry, wish: Download) -> None:
         throw_away(entry, wish)
         downloads.start(REPO)
 
@@ -284,7 +285,7 @@ def test_a_pause_that_the_hub_wants_is_kept(
 def test_a_disk_too_full_to_tell_of_it_ends_a_download_once_and_a_person_goes_on(
     hub: FakeHub, app: Downloads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where workspace and cache share the drive, told.json meets the same full disk: it began anew three times a
+    """Where workspace and cache share the drive, what is told meets the same full disk: it began anew three times a
     second."""
     full = OSError(errno.ENOSPC, "No space left on device")
 
@@ -308,7 +309,7 @@ def test_a_workspace_that_takes_no_wish_is_a_sentence(space: Workspace, monkeypa
     def refuse(*_: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr("core.files.replace_json", refuse)
+    monkeypatch.setattr("core.files.replace", refuse)
     with pytest.raises(RunError) as caught:
         Downloads(space).start(REPO)
     assert caught.value.message.key == "faults.cannot_write"
@@ -443,7 +444,6 @@ def test_a_file_that_says_nothing_of_use_is_no_row_and_stops_nobody(
     entry = Entry.of(space, REPO, "main")
     entry.folder.mkdir(parents=True)
     (entry.folder / "wish.json").write_text(content)
-    (entry.folder / "told.json").write_text(content)
     downloads = Downloads(space)
     assert downloads.rows() == []
     downloads.start(REPO)
@@ -463,6 +463,19 @@ def test_a_lock_of_somebody_else_is_looked_on_at_and_not_worked_on(hub: FakeHub,
     with FileLock(entry.lock):
         row = downloads.follow(REPO, check=check)
     assert looks[0] == "running" and row is not None and row.state == "paused" and hub.requests == []
+
+
+def test_what_an_earlier_version_paused_is_there_and_goes_on(hub: FakeHub, space: Workspace) -> None:
+    """It had what is wanted in wish.json and how far it is in told.json."""
+    entry = Entry.of(space, REPO, "main")
+    entry.folder.mkdir(parents=True)
+    wish = {"repo": REPO, "revision": "main", "wanted": "pause", "asked": 1.0, "is_first": True, "said": {}}
+    (entry.folder / "wish.json").write_text(json.dumps(wish))
+    (entry.folder / "told.json").write_text(json.dumps({"asked": 1.0, "state": "running", "done": 5, "total": 9}))
+    downloads = Downloads(space)
+    assert state(downloads) == "paused"
+    downloads.resume(REPO)
+    assert downloads.follow(REPO) is not None and state(downloads) == "done"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")

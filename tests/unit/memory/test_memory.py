@@ -109,7 +109,7 @@ CPU = [(2, False, 3280), (2, True, 1640), (4, False, 4250), (4, True, 2230)]
 def test_a_cpu_process_needs_about_what_was_measured(base_bytes: int, checkpointing: bool, mib: int) -> None:
     found = of(
         known_models()[0].shape, device="cpu", base_bytes=base_bytes, gradient_checkpointing=checkpointing,
-        micro_batch=4, max_length=256, stack="hf", optim="adamw_torch",
+        per_device_train_batch_size=4, max_length=256, stack="hf", optim="adamw_torch",
     )  # fmt: skip
     assert -0.10 < found.on_card_gib * 1024 / mib - 1 < 0.3
 
@@ -129,7 +129,7 @@ def test_full_fine_tuning_of_7b_is_the_documented_40_gb() -> None:
 
 GROWING = {
     "max_length": [64, 512, 513, 4096],
-    "micro_batch": [1, 2, 8],
+    "per_device_train_batch_size": [1, 2, 8],
     "r": [1, 4, 8, 16, 64],
     "supervised_tokens": [0, 100, 511, None],
     "base_bytes": [2, 4],
@@ -145,7 +145,7 @@ GROWING = {
 def test_more_never_needs_less(setting: str, method: str) -> None:
     values = GROWING[setting]
     # with it the layer computed again hides what the logits need
-    plain = {"micro_batch": 2, "gradient_checkpointing": False}
+    plain = {"per_device_train_batch_size": 2, "gradient_checkpointing": False}
     found = [of(SHAPES["Llama-3.1-8B"], method=method, **plain | {setting: value}).on_card_gib for value in values]
     assert all(a <= b for a, b in pairwise(found)) and found[0] < found[-1]
 
@@ -167,7 +167,7 @@ def test_keys_and_values_are_not_repeated_where_one_kernel_takes_packed_rows(
     recipe = Recipe.parse(
         {"data": {"source": "x", "max_length": 2048, "packing": packing}, "train": {"gradient_checkpointing": False}}
     )
-    setup = Setup.of(recipe, "card", capability, micro_batch=1)
+    setup = Setup.of(recipe, "card", capability, per_device_train_batch_size=1)
     assert setup.grouped == grouped
     shape = ModelShape.from_config(LLAMA)
     plain = estimate(shape, setup.model_copy(update={"grouped": False})).terms["activations"]
@@ -178,7 +178,9 @@ def test_keys_and_values_are_not_repeated_where_one_kernel_takes_packed_rows(
 
 def test_rows_side_by_side_have_a_mask_and_packed_ones_none() -> None:
     shape = ModelShape.from_config(LLAMA)
-    packed, padded = (estimate(shape, Setup(micro_batch=4, max_length=4096, packed=packs)) for packs in (True, False))
+    packed, padded = (
+        estimate(shape, Setup(per_device_train_batch_size=4, max_length=4096, packed=packs)) for packs in (True, False)
+    )
     assert (padded.allocated_gib - packed.allocated_gib) * GIB == pytest.approx(3 * 4 * 4096**2)
     assert estimate(shape, Setup(packed=False)) == estimate(shape, Setup())  # one row has nothing to fill up
 
@@ -207,7 +209,7 @@ def test_logits_are_never_more_than_a_chunk() -> None:
     """core/engine/loss.py on a card: a chunk of 128 MiB in fp32, 8 bytes where that has 4; beyond it only hidden states
     grow."""
     shape = SHAPES["Gemma-2-9B"]
-    checkpointed = of(shape, micro_batch=8, max_length=4096)
+    checkpointed = of(shape, per_device_train_batch_size=8, max_length=4096)
     assert checkpointed.terms["logits"] == 0, "the layer that is computed again is larger"
     alone = [
         of(shape, max_length=8192, supervised_tokens=n, gradient_checkpointing=False).terms["logits"]
@@ -288,3 +290,12 @@ def test_int8_is_between_16_and_4_bit_and_costs_what_its_bytes_are() -> None:
     outputs = 32 * (4 * 4096 + 2 * 11008 + 4096)
     assert of["int8"].terms["weights"] * 2**30 == 6_476_005_376 + 4 * outputs + 2 * (shape.params - 6_476_005_376)
     assert estimate(shape, Setup(method="qlora", load_in_8bit=True)) == of["qlora"]
+
+
+def test_a_recipe_that_offloads_activations_is_estimated_with_them_in_ram() -> None:
+    """The dry run counted it so, and the estimate beside it did not."""
+    shape, plain = ModelShape.from_config(LLAMA), Recipe.parse({"data": {"source": "x"}})
+    offloads = plain.model_copy(update={"train": plain.train.model_copy(update={"activation_offload": True})})
+    kept, moved = (estimate(shape, Setup.of(recipe, "card")).terms["activations"] for recipe in (plain, offloads))
+    assert moved < kept
+    assert Setup.of(offloads, "cpu") == Setup.of(plain, "cpu"), "there is nothing to offload to"

@@ -61,7 +61,7 @@ def test_the_arithmetic_agrees_with_what_others_measured() -> None:
 
 
 ATTENTION = {"r": 16, "target_modules": "q_proj,k_proj,v_proj,o_proj", "optim": "adamw_torch", "accumulates": False,
-             "micro_batch": 4, "max_length": 4096}  # fmt: skip
+             "per_device_train_batch_size": 4, "max_length": 4096}  # fmt: skip
 # fms-acceleration's other models, GiB, told in docs/memory.md (1.1, 1.5); none of them was fitted on.
 UNSEEN = [
     ("8B", {"method": "lora", "stack": "hf"}, "idle_gib", 15.13, 0.002),

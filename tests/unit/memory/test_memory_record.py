@@ -87,10 +87,10 @@ def test_lines_that_make_no_sense_are_passed_over_and_clearing_forgets_all(recor
 
 def test_a_corrected_estimate_still_adds_up_and_can_turn_the_verdict() -> None:
     here = Budget(kind="card", sold_gb=16, free_gib=7.0)
-    plain = recommend(SHAPE, here, chosen={"method": "qlora", "max_length": 512, "micro_batch": 1})
+    plain = recommend(SHAPE, here, chosen={"method": "qlora", "max_length": 512, "per_device_train_batch_size": 1})
     known = Corrections({"qlora": Correction(factor=1.3, runs=3)})
     corrected = recommend(
-        SHAPE, here, chosen={"method": "qlora", "max_length": 512, "micro_batch": 1}, corrections=known
+        SHAPE, here, chosen={"method": "qlora", "max_length": 512, "per_device_train_batch_size": 1}, corrections=known
     )
     assert plain.correction is None and corrected.correction.runs == 3
     assert sum(corrected.estimate.terms.values()) == pytest.approx(corrected.estimate.on_card_gib)
@@ -121,8 +121,8 @@ DRAFT = asked(
     method="lora",
     max_length=2048,
     optim="paged_adamw_8bit",
-    micro_batch=4,
-    gradient_accumulation=2,
+    per_device_train_batch_size=4,
+    gradient_accumulation_steps=2,
     gradient_checkpointing=False,
 )
 
@@ -166,7 +166,13 @@ def test_where_no_single_saving_is_enough_all_are_named_together() -> None:
 def test_where_not_even_all_savings_are_enough_layers_are_offloaded_as_far_as_the_ram_goes() -> None:
     large, draft = (
         shape_of_size("70B"),
-        asked(method="qlora", max_length=512, optim="adamw_8bit", micro_batch=4, gradient_accumulation=1),
+        asked(
+            method="qlora",
+            max_length=512,
+            optim="adamw_8bit",
+            per_device_train_batch_size=4,
+            gradient_accumulation_steps=1,
+        ),
     )
     for ram_gib, is_named in ((None, True), (60.0, True), (20.0, False)):
         here = replace(case(23.0), shape=large)
@@ -185,7 +191,9 @@ def test_where_one_card_is_too_small_whatever_is_saved_two_equal_ones_hold_the_b
     """As the plan offers it. Where each has less than its part needs, or a run on several holds it together already, it
     is not named."""
     large = shape_of_size("33B")
-    draft = asked(method="qlora", max_length=512, optim="adamw_8bit", micro_batch=2, gradient_accumulation=3)
+    draft = asked(
+        method="qlora", max_length=512, optim="adamw_8bit", per_device_train_batch_size=2, gradient_accumulation_steps=3
+    )
     for free_gib, cards, is_named in ((14.0, 1, True), (14.0, 0, False), (6.0, 1, False)):
         here = case(15.0)
         sizes = {"ram_gib": 64.0, "equal_cards": cards, "equal_free_gib": free_gib}
@@ -207,7 +215,9 @@ def test_where_one_card_is_too_small_whatever_is_saved_two_equal_ones_hold_the_b
 
 
 def test_on_a_processor_qlora_is_no_way_out() -> None:
-    draft = asked(method="lora", max_length=512, optim="adamw_torch", micro_batch=2, gradient_checkpointing=True)
+    draft = asked(
+        method="lora", max_length=512, optim="adamw_torch", per_device_train_batch_size=2, gradient_checkpointing=True
+    )
     assert remedies.in_four_bit(case(8.0, "cpu"), draft) is None
 
 
@@ -220,8 +230,8 @@ def test_planned_steps_count_the_pieces_that_long_rows_are_split_into() -> None:
     data = DataFacts(rows=100, tokens=100_000, learned_tokens=50_000, median_length=1000, p99_length=1000, longest=1000)
     chosen = {
         "max_length": 256,
-        "micro_batch": 4,
-        "gradient_accumulation": 1,
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 1,
         "num_train_epochs": 1.0,
         "eval_fraction": 0.0,
         "long_examples": "split",

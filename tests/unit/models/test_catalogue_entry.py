@@ -13,12 +13,13 @@ import pytest
 import yaml
 
 from core.messages import YAML_LOADER
-from core.models import entry_text, known
-from core.models.catalogue_entry import CATALOGUE, main
+from core.models import known
 from core.presets import load
 from tests.kit.hub import FakeHub
 from tests.kit.shapes import LLAMA, QWEN_30B
 from tests.unit.models.test_weight_headers import SMALL, llama, safetensors
+from tools import entry_text
+from tools.catalogue_entry import CATALOGUE, main
 
 NEW, OLD = "owner/Nova-8B", "meta-llama/Llama-3.1-8B-Instruct"
 CONFIG = LLAMA | {

@@ -14,9 +14,9 @@ from core.advice import catalogue
 from core.hub import cached
 from core.memory import budget
 from core.models import families
-from core.models.checked import disagreements
 from core.models.known import KnownModel, known_models
 from core.models.shapes.shape import ModelShape
+from tools.entry_checks import disagreements
 
 FOUND = known_models()
 BY_ID = {model.id: model for model in FOUND}
@@ -24,7 +24,7 @@ BY_ID = {model.id: model for model in FOUND}
 
 def test_billions_files_and_shape_of_every_model_agree() -> None:
     """As each model's page, the hub's count of its files, and its config.json tell; what is allowed:
-    core.models.checked.py."""
+    tools/entry_checks.py."""
     assert {model.id: found for model in FOUND if (found := disagreements(model))} == {}
     assert sum(model.in_files is None for model in FOUND) <= 2, "LFM3 and Nemotron Mini, of which no table tells"
 

@@ -127,6 +127,7 @@ def test_a_command_s_run_is_for_the_best_card_or_for_the_processor(
     space, recipe = make_workspace(), Recipe.parse({"data": {"source": "sample:pirate_answers"}})
     run = running.prepared(space, recipe, tmp_path, True, None, queue=True)
     assert (run.facts().wanted_device, run.facts().planned.budget.name) == ("GPU-1", "RTX 1")
+    assert (run.facts().data.name, run.facts().data.rows) == ("sample:pirate_answers", 68), "as a page's run has it"
     run = running.prepared(
         space, recipe.model_copy(update={"name": "other"}), tmp_path, True, None, cpu=True, queue=True
     )
@@ -143,6 +144,19 @@ def test_a_command_s_run_is_for_the_best_card_or_for_the_processor(
     with pytest.raises(RecipeError, match="cannot be combined"):
         running.chosen_cards("0", True, [])
     assert run.recipe().train.optim == "adamw_torch" and not run.recipe().train.gradient_checkpointing
+
+
+def test_a_command_that_continues_a_run_is_planned_so(
+    make_workspace: Callable[[], Workspace], here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """It was told to train with sft first, which the run before had done."""
+    planned, make, parent = [], running.plan.make, SimpleNamespace(name="before")
+    monkeypatch.setattr(running.plan, "make", lambda recipe, on, name: planned.append(on) or make(recipe, on, name))
+    monkeypatch.setattr("core.runs.further.child_of", lambda recipe, parent: recipe)
+    monkeypatch.setattr("core.runs.further.facts_of", lambda parent: RunFacts())
+    recipe = Recipe.parse({"data": {"source": "sample:pirate_answers"}})
+    running.prepared(make_workspace(), recipe, tmp_path, True, parent, queue=True)
+    assert planned[0].continues
 
 
 def test_a_card_that_is_there_is_not_asked_about(workspace: Workspace, here):

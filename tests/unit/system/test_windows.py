@@ -16,6 +16,7 @@ from core import files
 from core.data.store import DatasetStore
 from core.errors import DataError, ExportError, GarageError, RunError
 from core.export.exports import Exports
+from core.export.jobs import JobFolder
 from core.export.records import ExportRequest
 from core.presets import PROJECT
 from core.recipe import Recipe
@@ -203,7 +204,7 @@ def test_what_would_end_in_a_path_too_long_for_windows_is_not_begun(
             workspace="", run=run.id, kind="gguf", quant="q4_k_m", checkpoint=more[2]
         ),
     )
-    monkeypatch.setattr(Exports, "_spawn", lambda self, job, run: pytest.fail("begun"))
+    monkeypatch.setattr(JobFolder, "begin", lambda job, *asked: pytest.fail("begun"))
     space = Workspace.open(tmp_path / ("w" * max(1, least - 1 - len(str(tmp_path)))))
     with pytest.raises(error) as caught:
         begin(space)

@@ -12,7 +12,7 @@ import pytest
 
 from core.errors import ExportError
 from core.export.llamacpp import base
-from core.hub.entry import Entry, ToldProgress, wish_now
+from core.hub.entry import Download, Entry
 from core.messages import msg
 from core.models.on_disk import Kept, Store, Use
 from core.recipe import Recipe
@@ -124,9 +124,10 @@ def test_a_page_that_nobody_touches_shows_what_another_one_brought_or_deleted(ca
     card.drawn = lambda: looks.append(1) or drawn()
     assert EN.t("disk_view.looking") in shown() and not looks
     entry = Entry.of(services.workspace, "o/m", "main")
-    entry.ask(wish := wish_now("o/m", "main", "run", True))
+    wish = Download(repo="o/m", revision="main", asked=1.0, is_first=True)
+    entry.change(lambda before: wish)
     assert "o/m" not in shown()
-    entry.tell(ToldProgress(asked=wish.asked, state="done", done=5000, total=5000))
+    entry.tell(wish.model_copy(update={"phase": "done", "done": 5000, "total": 5000}))
     assert "o/m" in shown() and "o/m" in shown() and len(looks) == 1
     services.gguf_bases._making = Making("gemma3:4b", "done", msg("gguf.base_cancelled"))
     assert "o/m" in shown() and len(looks) == 2

@@ -43,7 +43,6 @@ from webui.form.fields import (
     explicit_of,
     kind_of,
     name_of,
-    setting_of,
     shown_value,
 )  # fmt: skip
 from webui.form.form import Wizard
@@ -212,30 +211,33 @@ def test_every_setting_of_a_recipe_has_a_field_and_words_in_both_languages() -> 
         assert EN.knows(f"wizard.field_{name}") and ZH.knows(f"wizard.field_{name}")
 
 
+def taken(key: tuple[str, str], given: Any) -> Any:
+    """A value of the form as the recipe has it that is made of it."""
+    return getattr(getattr(recipe_of(form(settings={name_of(key): given})), key[0]), key[1])
+
+
 @pytest.mark.parametrize("key", FIELDS, ids=name_of)
 def test_a_field_that_shows_its_default_gives_the_default_back(key: tuple[str, str]) -> None:
     default = field_of(*key).default
-    assert setting_of(key, shown_value(key, default)) == default
+    assert taken(key, shown_value(key, default)) == default
 
 
 def test_an_optional_number_is_empty_and_never_0() -> None:
-    assert shown_value(("train", "eval_steps"), None) == "" and setting_of(("train", "eval_steps"), "") is None
-    assert setting_of(("train", "eval_steps"), " 20 ") == 20
+    assert shown_value(("train", "eval_steps"), None) == "" and taken(("train", "eval_steps"), "") is None
+    assert taken(("train", "eval_steps"), " 20 ") == 20
     assert (
         kind_of(("train", "gradient_checkpointing")).optional
-        and setting_of(("train", "gradient_checkpointing"), "no") is False
+        and taken(("train", "gradient_checkpointing"), "no") is False
     )
 
 
 def test_a_field_for_several_takes_one_a_line_and_says_how_many() -> None:
     key = ("train", "sample_prompts")
-    assert setting_of(key, "Who are you?\n\n  Say hello. ") == ("Who are you?", "Say hello.")
-    assert (
-        shown_value(key, ("Who are you?", "Say hello.")) == "Who are you?\nSay hello." and setting_of(key, None) == ()
-    )
+    assert taken(key, "Who are you?\n\n  Say hello. ") == ("Who are you?", "Say hello.")
+    assert shown_value(key, ("Who are you?", "Say hello.")) == "Who are you?\nSay hello." and taken(key, None) == ()
     for wrong in ("a\nb\nc\nd", "a" * 501):
         with pytest.raises(FormError) as refused:
-            setting_of(key, wrong)
+            taken(key, wrong)
         assert "at most 3 lines, each of at most 500 characters" in EN.of(refused.value.message)
 
 

@@ -14,7 +14,7 @@ from core.hub.card import licences, texts
 
 
 @dataclass(frozen=True)
-class Told:
+class HubFacts:
     """None: the hub does not say. created: the month, 2026-02. licence: as its card names it, "apache-2.0" or a
     licence_name.
     params: of its safetensors, as the hub counts them."""
@@ -28,9 +28,9 @@ class Told:
     params: int | None = None
 
 
-def told(repo_id: str, endpoint: str | None = None) -> Told:
+def facts(repo_id: str) -> HubFacts:
     """Within about peek.PEEK_S. Raises ModelError with the sentences of a download."""
-    asked = HubRequest.of(repo_id, None, endpoint)
+    asked = HubRequest.of(repo_id, None, None)
     try:
         row = ModelInfo(
             **json.loads(peek.answer_with_or_without_token(f"{asked.endpoint}/api/models/{repo_id}", peek.SMALL_FILE))
@@ -40,7 +40,7 @@ def told(repo_id: str, endpoint: str | None = None) -> Told:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # not JSON, or JSON of another kind
         raise sentence(NotAHub(), asked) from None
     card = row.card_data
-    return Told(
+    return HubFacts(
         id=row.id,
         commit=row.sha,
         created=f"{row.created_at:%Y-%m}" if row.created_at else None,

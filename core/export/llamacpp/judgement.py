@@ -18,24 +18,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import GenerationConfig
 
-from core.engine import base_model
-from core.engine.adapter import attach
-from core.engine.device import Compute
 from core.errors import ExportError
-from core.export import pairs, proof, tensors
+from core.export import proof, tensors
 from core.export.llamacpp import child
 from core.export.llamacpp.tools import RUNTIME_BUILD, Tools
 from core.export.merge import Check
 from core.export.proof import PromptResult, ProofPrompt, Work
-from core.export.records import Difference, ExportCheck
-from core.export.stored import Base, empty, read_base
+from core.export.records import ExportCheck
 from core.messages import Message, msg
 
 PROMPTS = 20
@@ -51,16 +46,6 @@ MOST_DIVERGENCE_IN_16_BIT = 0.02  # of the 16-bit file where the PC could only c
 # Of a first word that is nearly as likely as another, in the logarithm of its probability.
 NEAR_TIE = {"f16": 0.02, "bf16": 0.1, "q8_0": 0.2, "q6_k": 0.3, "q5_k_m": 0.7, "q4_k_m": 0.7}
 ANSWERS_SHOWN = 3  # that are written out, for a person to see
-QUESTIONS = (
-    "What is the capital of France?", "Tell me about horses.", "How do I boil an egg?", "Why is the sky blue?",
-    "What is 7 times 8?",
-    "Write a short poem about rain.", "Name three colours.", "Who wrote Hamlet?", "What is a computer?",
-    "How far is the moon?",
-    "Give me advice for an exam.", 'What does "naïve" mean?', 'Translate "good morning" to German.', "List 5 animals.",
-    "What year is it, 1999 or 2025?", "Explain gravity to a child.", "def add(a, b):", "How many days are in a week?",
-    "Is tea healthy?",
-    "你好，今天天气怎么样？",
-)  # fmt: skip
 # Where pre-tokenizers part: numbers, spaces, contractions, scripts, emoji, code, line ends, odd spaces.
 AWKWARD = (
     "In 2026, 1234567 people paid $3.50; 12 didn't.", "  two  spaces,\ttabs\t\tand\n\n\nline ends \n ",
@@ -75,10 +60,11 @@ AWKWARD = (
 
 class KeptProbabilities:
     """Probabilities of one side, written to a file as its logits come (float32, a position after the other), and the
-    rows they are of."""
+    rows they are of. budget: positions of a row, at most."""
 
     def __init__(self, file: Path, budget: int):
-        self._file, self._budget = open(file, "wb"), budget
+        self._file, self._budget = file, budget
+        file.write_bytes(b"")
         self.rows: list[dict[str, Any]] = []
         self.words = 0
 
@@ -89,13 +75,11 @@ class KeptProbabilities:
         positions = sorted({probe.start - 1, *range(0, length, step)})
         logs = torch.log_softmax(logits[positions].double(), -1).float().cpu()
         self.words = logs.shape[-1]
-        self._file.write(logs.contiguous().numpy().data)
+        with open(self._file, "ab") as file:
+            file.write(logs.contiguous().numpy().data)
         first = int(logits[probe.start - 1].argmax())
         row = {"ids": probe.ids, "start": probe.start, "learned": probe.learned, "positions": positions, "first": first}
         self.rows.append(row)
-
-    def close(self) -> None:
-        self._file.close()
 
 
 @dataclass(frozen=True)
@@ -144,75 +128,6 @@ def stop_of(tokenizer: Any) -> int | None:
     return ids[0] if len(ids) == 1 else tokenizer.eos_token_id
 
 
-def probes_of(rows: Sequence[Any], tokenizer: Any, by_layer: bool) -> tuple[list[ProofPrompt], bool]:
-    """The run's own, then questions: PROMPTS in all. Layer by layer only as many as go through at once."""
-    found, own = proof.prompts_of(rows, tokenizer)
-    if not own:
-        found = []
-    for question in QUESTIONS[: PROMPTS - len(found)]:
-        turns = ({"role": "user", "content": question},)
-        ids = tokenizer.prompt(turns)
-        found.append(ProofPrompt(turns, ids, [False] * len(ids), len(ids)))
-    return (proof.few(found) if by_layer else found), own
-
-
-def expect(
-    base: Base, adapter: Path, merged: Path, work: Work, kept: KeptProbabilities
-) -> tuple[Work, list[PromptResult], tensors.Comparison | None]:
-    """What the base with its adapter says, and whether the merged tensors are what they should be."""
-    found_pairs, compared = pairs.lora_pairs(base, adapter), None
-    work = replace(work, keep=kept)
-    try:
-        with tensors.Reader(base) as original:
-            if found_pairs is not None:
-                tuned = tensors.Tuned(original, adapter, found_pairs)
-                with tensors.MergedFolder(read_base(merged), base) as written:
-                    compared = tensors.compare(tuned, written, work.of("comparing"), work.check)
-                if work.method.by_layer:
-                    return work, by_layer(tuned, work), compared
-        asked, expected = whole(base, adapter, work)
-        return replace(work, probes=asked), expected, compared
-    finally:
-        kept.close()
-        proof.let_go()
-
-
-def whole(base: Base, adapter: Path, work: Work) -> tuple[list[ProofPrompt], list[PromptResult]]:
-    """Its own answer to each question becomes what a question without one is measured on."""
-    progress = work.of("proving_adapter")
-    model = rounded_model(base, adapter, work.method.compute)
-    answers = proof.answer(model, work.probes, work.tokenizer, work.check)
-    asked = [p if p.has_answer else p.answered(said) for p, said in zip(work.probes, answers, strict=True)]
-    return asked, proof.measure_all(model, asked, answers, progress, work)
-
-
-@torch.no_grad()
-def rounded_model(base: Base, adapter: Path, compute: Compute) -> Any:
-    """W + s * B @ A by peft in float32 (or what a PC without that much memory computes in), then rounded as the merged
-    files are."""
-    model = base_model.load(base.folder, compute, four_bit=False)
-    model.generation_config = GenerationConfig()  # a base's own sampling settings would only make generate() warn
-    model = attach(model, adapter).merge_and_unload()
-    for name, parameter in model.named_parameters():
-        stored = base.stored_names.get(name)
-        parameter.copy_(parameter.to(base.written_as(stored) if stored else base.dtype))
-    return model.eval()
-
-
-def by_layer(tuned: tensors.Tuned, work: Work) -> list[PromptResult]:
-    """As `rounded_model`, a layer at a time, from the disk."""
-    base, names = tuned.base.base, tuned.base.base.stored_names
-
-    def read(name: str) -> torch.Tensor:
-        stored = names[name]
-        found = (
-            tuned.rows(stored, 0, base.tensors[stored].shape[0]) if tuned.changes(stored) else tuned.base.whole(stored)
-        )
-        return found.to(base.written_as(stored)) if found.is_floating_point() else found
-
-    return proof.forward_by_layer("layers_of_adapter", empty(base.folder), list(names), read, {}, work)
-
-
 @dataclass(frozen=True)
 class FileVerdict:
     """What was found of one file. reasons: why it is not as it should be; none: it is. notes: where it is not as in
@@ -248,9 +163,43 @@ def judge(answer: dict[str, Any], most: float, texts: int, losses: tuple[float, 
     return FileVerdict(divergence, answer, tuple(reasons), tuple(notes))
 
 
-def mean(rows: Sequence[dict[str, Any]], what: str) -> float | None:
-    tokens = sum(row[f"{what}_tokens"] for row in rows)
-    return sum(row[f"{what}_loss"] for row in rows) / tokens if tokens else None
+def judge_sixteen(
+    asking: Asking,
+    file: Path,
+    expected: Sequence[PromptResult],
+    keep: str | None,
+    answers: int,
+    lora: str | None = None,
+) -> FileVerdict:
+    """The verdict on the 16-bit file, compared with the adapter's own probabilities. A tokenizer that llama.cpp reads
+    otherwise is a refusal, not a matter of degree: nothing further is made of that file. Raises ExportError."""
+    asking.work.progress("asking_llamacpp", None)
+    answer, method = asking.ask(file, "adapter.logs", keep, answers, lora), asking.work.method
+    is_exact = method.by_layer or method.compute.dtype == torch.float32
+    most = MOST_DIVERGENCE[file.stem] if is_exact else MOST_DIVERGENCE_IN_16_BIT
+    losses = proof.mean_losses(expected, results_of(answer), "text")
+    verdict = judge(answer, most, len(asking.work.probes) + len(AWKWARD), losses)
+    if any(reason.key == "gguf.reason_ids" for reason in verdict.reasons):
+        raise ExportError("gguf.other_ids", reason=verdict.reasons[0])
+    return verdict
+
+
+def judge_other(asking: Asking, file: Path, most: float, lora: str | None = None) -> FileVerdict:
+    """The verdict on a file, compared with the 16-bit one."""
+    asking.work.progress("asking_llamacpp", None)
+    answer = asking.ask(file, "sixteen.logs", None, ANSWERS_SHOWN, lora)
+    return judge(answer, most, len(asking.work.probes) + len(AWKWARD), None)
+
+
+def results_of(answer: dict[str, Any]) -> list[PromptResult]:
+    """Results of llama.cpp in the form of transformers' side; only the first rows were answered in words."""
+    unasked: list[list[int]] = [[]] * len(answer["rows"])
+    return [
+        PromptResult(
+            row["answer_loss"], row["answer_tokens"], row["text_loss"], row["text_tokens"], row["first"], greedy
+        )
+        for row, greedy in zip(answer["rows"], [*answer["greedy"], *unasked], strict=False)
+    ]
 
 
 def same_first_words(rows: Sequence[dict[str, Any]], kept: KeptProbabilities, quant: str) -> list[bool]:
@@ -260,54 +209,30 @@ def same_first_words(rows: Sequence[dict[str, Any]], kept: KeptProbabilities, qu
 
 def found_of(
     quant: str,
-    work: Work,
-    kept: KeptProbabilities,
+    asking: Asking,
     expected: Sequence[PromptResult],
     compared: tensors.Comparison | None,
     sixteen: FileVerdict,
     file: FileVerdict,
 ) -> ExportCheck:
-    """What stands in export.json. file: the verdict on what is handed out; sixteen: on what it was made of, or the
+    """The record in export.json. file: the verdict on what is handed out; sixteen: on what it was made of, or the
     same."""
-    rows = file.answer["rows"]
-    equal = same_first_words(rows, kept, quant)
-    answers = sum(e.tokens for e in expected)
-    texts = sum(e.text_loss_sum for e in expected) / sum(e.text_tokens for e in expected)
     reasons = [*sixteen.reasons, *(() if file is sixteen else file.reasons)]
     if compared and compared.off:
         values = {"off": len(compared.off), "tensors": compared.tensors, "first": compared.off[0]}
         reasons.insert(0, msg("export.reason_tensors", **values))
-    written = [work.tokenizer.decode(said).strip() for said in file.answer["greedy"]]
-    differences = [
-        Difference(prompt=p.turns[-1]["content"], adapter=mine, export=theirs, first_token_equal=same)
-        for p, e, theirs, same in zip(work.probes, expected, written, equal, strict=False)
-        if (mine := work.tokenizer.decode(e.greedy).strip()) != theirs and e.greedy
-    ]
-    own = len(work.probes)
-    return ExportCheck(
+    return proof.check_of(
+        asking.work,
+        expected,
+        results_of(file.answer),
+        same_first_words(file.answer["rows"], asking.kept, quant),
+        compared,
         proof="llamacpp",
-        tensors=compared.tensors if compared else 0,
-        tensors_off=compared.off if compared else (),
-        mean_loss_adapter=sum(e.loss_sum for e in expected) / answers if answers else None,
-        mean_loss_export=mean(rows, "answer"),
-        mean_text_loss_adapter=texts,
-        mean_text_loss_export=mean(rows, "text"),
-        first_tokens_equal=sum(equal),
-        prompts_read_alike=sum(file.answer["alike"][:own]),
-        prompts=own,
-        own_prompts=work.own,
+        prompts_read_alike=sum(file.answer["alike"][: len(asking.work.probes)]),
         passed=not reasons,
-        differences=tuple(differences),
         compute=f"llama.cpp {file.answer.get('own') or RUNTIME_BUILD}",
         quant=quant,
         divergence=file.divergence,
         divergence_16=sixteen.divergence,
         reasons=tuple(reasons),
     )
-
-
-def refuse_other_ids(verdict: FileVerdict) -> None:
-    """A tokenizer that llama.cpp reads otherwise is a refusal, not a matter of degree: nothing further is made of that
-    file."""
-    if any(reason.key == "gguf.reason_ids" for reason in verdict.reasons):
-        raise ExportError("gguf.other_ids", reason=verdict.reasons[0])

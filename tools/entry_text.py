@@ -13,7 +13,6 @@ from typing import Any
 
 import yaml
 
-from core.errors import ModelError
 from core.messages import YAML_LOADER
 
 WIDTH = 138
@@ -25,6 +24,10 @@ _KEYS = (
 _SENTENCES = ("note", "flags", "source")  # always in quotes
 _PLAIN = re.compile(r"[A-Za-z][\w.+ -]*")
 _ENTRY = re.compile(r"^- id: .*\n(?:(?:[ #].*)?\n)*?(?=^- id: |^\S|\n^#|\Z)", re.MULTILINE)
+
+
+class EntryError(Exception):
+    """Why there is no entry, as a sentence for the keeper of the catalogue."""
 
 
 def text_of(entry: Mapping[str, Any]) -> str:
@@ -49,12 +52,12 @@ def read(text: str) -> dict[str, Any]:
 
 
 def entries(file: Path) -> tuple[str, dict[str, dict[str, Any]]]:
-    """The text of a catalogue, and its entries by hub id. Raises ModelError where it is none."""
+    """The text of a catalogue, and its entries by hub id. Raises EntryError where it is none."""
     try:
         text = file.read_text("utf-8")
         return text, {str(entry["hub"]): entry for entry in yaml.load(text, YAML_LOADER)["models"]}
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise ModelError("catalogue_entry.no_catalogue", file=file.name, why=type(error).__name__) from None
+        raise EntryError(f"{file.name} is not a model catalogue ({type(error).__name__}).") from None
 
 
 def put(catalogue: str, entry: Mapping[str, Any]) -> str:

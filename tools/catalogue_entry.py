@@ -1,17 +1,13 @@
 """Adds a model to the catalogue, or updates its entry, from a hub or a local folder. No torch.
 
-    python -m core.models.catalogue_entry OWNER/NAME           prints its entry; HF_ENDPOINT, HF_TOKEN count as
-                                                               everywhere
-    python -m core.models.catalogue_entry FOLDER --hub OWNER/NAME
-    python -m core.models.catalogue_entry OWNER/NAME --write --en "Why one would take it." --zh "为什么选它。"
+    python -m tools.catalogue_entry OWNER/NAME           prints its entry; HF_ENDPOINT, HF_TOKEN count as everywhere
+    python -m tools.catalogue_entry FOLDER --hub OWNER/NAME
+    python -m tools.catalogue_entry OWNER/NAME --write --en "Why one would take it." --zh "为什么选它。"
 
 Read: config.json, the headers of the weights, what the hub says of it, its chat template. Kept of an entry that is
-there already: what a
-person decides (id, title, family, languages of a list, thinking, tools, its sentence). Written is only that one entry's
-text
-(core/models/entry_text), and only where it agrees with itself (core/models/checked). A new one lands behind the last:
-its place in
-the order is a person's to choose. Exit: 0 printed or written, 1 refused.
+there already: what a person decides (id, title, family, languages of a list, thinking, tools, its sentence). Written is
+only that one entry's text (entry_text), and only where it agrees with itself (entry_checks). A new
+one lands behind the last: its place in the order is a person's to choose. Exit: 0 printed or written, 1 refused.
 """
 
 from __future__ import annotations
@@ -29,14 +25,16 @@ from pydantic import ValidationError
 
 from core import files
 from core.errors import GarageError, ModelError
-from core.hub import info, peek
-from core.hub.info import Told
-from core.messages import Message, msg, terminal_language
-from core.models import checked, entry_text, headers, hub_shapes, known
+from core.hub import peek
+from core.messages import terminal_language
+from core.models import headers, hub_shapes, known
 from core.models.known import KnownModel
 from core.models.shapes.shape import ModelShape
 from core.presets import PRESETS, load
 from core.workspace.folder import expand
+from tools import entry_checks, entry_text, hub_facts
+from tools.entry_text import EntryError
+from tools.hub_facts import HubFacts
 
 CATALOGUE = PRESETS / "models.yaml"
 _CODE = re.compile(r"[a-z]{2}")
@@ -59,13 +57,13 @@ class Seen:
     shape: ModelShape
     in_files: int | None
     template: str | None
-    told: Told
+    told: HubFacts
     source: str
 
 
 def on_hub(hub: str) -> Seen:
-    """Raises ModelError as `info.told`, `hub_shapes.look`."""
-    told = info.told(hub)
+    """Raises ModelError as `hub_facts.facts`, `hub_shapes.look`."""
+    told = hub_facts.facts(hub)
     config = peek.fetch_config(hub, told.commit)
     shape = hub_shapes.look(hub, told.commit)
     source = f"config.json and headers of the weights at {(told.commit or 'main')[:12]}"
@@ -90,16 +88,19 @@ def in_folder(folder: Path, hub: str) -> Seen:
         shape.with_held(headers.held(tensors, config, shape)),
         counted,
         _joined(template),
-        Told(hub),
+        HubFacts(hub),
         source,
     )
 
 
 def entry_of(seen: Seen, kept: Mapping[str, Any] | None, note: Mapping[str, str]) -> dict[str, Any]:
-    """The entry of presets/models.yaml. kept: the one that is there. Raises ModelError for a model that is quantised,
+    """The entry of presets/models.yaml. kept: the one that is there. Raises EntryError for a model that is quantised,
     or of which too little is known."""
     if seen.shape.quantised:
-        raise ModelError("catalogue_entry.quantised", model=seen.hub, method=seen.shape.quantised)
+        raise EntryError(
+            f"{seen.hub} is quantized ({seen.shape.quantised}): its files do not show the shape of the original model. "
+            "Name the original repository."
+        )
     kept = kept or {}
     name = seen.hub.rsplit("/", 1)[-1]
     licence = _licence(seen.told.licence) or kept.get("licence")
@@ -111,7 +112,10 @@ def entry_of(seen: Seen, kept: Mapping[str, Any] | None, note: Mapping[str, str]
         if not value
     ]  # fmt: skip
     if missing:
-        raise ModelError("catalogue_entry.missing", model=seen.hub, missing=missing)
+        raise EntryError(
+            f"Missing for {seen.hub}: {', '.join(missing)}. Give the reason to choose it with --en and --zh; month and "
+            "licence come from the Hub, or from the existing entry."
+        )
     beside = _beside(seen.shape, seen.in_files)
     return {
         "id": kept.get("id") or name.lower(),
@@ -139,15 +143,17 @@ def entry_of(seen: Seen, kept: Mapping[str, Any] | None, note: Mapping[str, str]
 
 
 def checked_entry(entry: Mapping[str, Any]) -> KnownModel:
-    """entry as the app will read it. Raises ModelError with all that is wrong or does not agree."""
+    """entry as the app will read it. Raises EntryError with all that is wrong or does not agree."""
     try:
         model = known.model_of(entry_text.read(entry_text.text_of(entry)), load("models")["spoken"])
     except ValidationError as error:
         found = [f"{'.'.join(map(str, wrong['loc']))}: {wrong['msg']}" for wrong in error.errors()]
-        raise ModelError("catalogue_entry.wrong_entry", model=entry["hub"], found=found) from None
-    found = checked.disagreements(model)
+        raise EntryError(
+            f"Nothing was written, because {entry['hub']} would not be a valid entry: {'; '.join(found)}."
+        ) from None
+    found = entry_checks.disagreements(model)
     if found:
-        raise ModelError("catalogue_entry.disagrees", model=model.hub, found=found)
+        raise EntryError(f"Nothing was written, because the numbers of {model.hub} do not agree: {'; '.join(found)}.")
     return model
 
 
@@ -157,39 +163,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder = expand(asked.model)
         is_folder = (folder / "config.json").is_file()
         if is_folder and not asked.hub:
-            raise ModelError("catalogue_entry.whose_folder", folder=folder.name)
+            raise EntryError(f"{folder.name} is a folder: name the Hub model it is a copy of with --hub OWNER/NAME.")
         text, entries = entry_text.entries(asked.catalogue)
         seen = in_folder(folder, asked.hub) if is_folder else on_hub(asked.model)
         kept = entries.get(seen.hub)
         note = {language: said for language, said in (("en", asked.en), ("zh", asked.zh)) if said}
         if len(note) == 1:
-            raise ModelError("catalogue_entry.one_language")
+            raise EntryError("The reason to choose it must be given in both languages: --en and --zh.")
         entry = entry_of(seen, kept, note)
         checked_entry(entry)
+    except EntryError as error:
+        print(error, file=sys.stderr)
+        return 1
     except GarageError as error:
-        _say(error.message)
+        print(error.message.render(terminal_language()), file=sys.stderr)
         return 1
     print(entry_text.text_of(entry), end="")
     if asked.write:
         files.replace(asked.catalogue, entry_text.put(text, entry))
-        _say(
-            msg(
-                "catalogue_entry.refreshed" if kept else "catalogue_entry.added",
-                model=seen.hub,
-                file=asked.catalogue.name,
-            )
+        done = (
+            "was updated; its description and manual decisions are kept" if kept else "was added after the last entry"
         )
+        print(f"{asked.catalogue.name}: {seen.hub} {done}.", file=sys.stderr)
     if "held" in entry:
-        _say(msg("catalogue_entry.by_class"))
-    if not kept:
-        _say(
-            msg(
-                "catalogue_entry.look",
-                thinking=entry["thinking"] or "?",
-                commercial=entry["commercial"],
-                family=entry["family"],
-            )
+        command = "python launch.py test --full tests/model/test_catalogue.py"
+        print(
+            f"Its size cannot be derived from widths alone. Confirm it with its model class: {command}", file=sys.stderr
         )
+    if not kept:
+        guessed = {name: entry[name] or "?" for name in ("family", "thinking", "commercial")}
+        print(f"Check what was guessed: {guessed}", file=sys.stderr)
     return 0
 
 
@@ -199,11 +202,14 @@ def _shape(seen: Seen) -> dict[str, Any]:
     widths = ModelShape.from_config(seen.config)
     doubts = {doubt.key for doubt in widths.low_confidence} - {"shape.other_senses"}
     held = seen.shape.held
-    if not doubts and (held is None or abs(held.params - widths.counted_params) <= checked.COUNT * held.params):
+    if not doubts and (held is None or abs(held.params - widths.counted_params) <= entry_checks.COUNT * held.params):
         shape = {name: getattr(widths, name) for name in _WIDTHS}
         return {"shape": shape | ({"mlp": "plain"} if widths.mlp == "plain" else {})}
     if held is None or not held.lora_width:
-        raise ModelError("catalogue_entry.no_headers", model=seen.hub)
+        raise EntryError(
+            f"The size of {seen.hub} cannot be derived from its widths alone, and its weight headers cannot be read. "
+            "Download it and give its folder."
+        )
     return {
         "config": _sizes_of(seen.config),
         "held": {"params": held.params, "four_bit": held.four_bit, "lora_width": held.lora_width},
@@ -227,15 +233,15 @@ def _sizes_of(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _beside(shape: ModelShape, in_files: int | None) -> str | None:
     more = 0 if in_files is None else in_files - shape.params
-    if abs(more) <= checked.COUNT * shape.params:
+    if abs(more) <= entry_checks.COUNT * shape.params:
         return None
     head = shape.vocab_size * shape.hidden_size
-    return "head" if shape.tie_word_embeddings and abs(more - head) <= checked.COUNT * shape.params else "towers"
+    return "head" if shape.tie_word_embeddings and abs(more - head) <= entry_checks.COUNT * shape.params else "towers"
 
 
 def _billions(shape: ModelShape, kept: float | None) -> float:
     billions = shape.params / 1e9
-    return kept if kept and abs(billions / kept - 1) <= checked.ROUNDED else float(f"{billions:.4g}")
+    return kept if kept and abs(billions / kept - 1) <= entry_checks.ROUNDED else float(f"{billions:.4g}")
 
 
 def _licence(told: str | None) -> str | None:
@@ -291,7 +297,7 @@ def _joined(template: Any) -> str | None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m core.models.catalogue_entry", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m tools.catalogue_entry", description=__doc__.split("\n")[0])
     parser.add_argument("model", help="owner/name on the hub, or a folder with config.json")
     parser.add_argument("--hub", help="of a folder: the owner/name that it is a copy of")
     parser.add_argument("--en", help="why one would take it, in English")
@@ -299,10 +305,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--write", action="store_true", help="put it into the catalogue")
     parser.add_argument("--catalogue", type=Path, default=CATALOGUE, help="another file of the same form")
     return parser
-
-
-def _say(message: Message) -> None:
-    print(message.render(terminal_language()), file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,114 @@
+"""A JSON text of any length, decoded by `json` a value at a time: only the value at hand is in memory."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+_CHUNK = 64 << 10  # characters
+_BLANKS = re.compile(r"[ \t\r\n]*")
+_DECODER = json.JSONDecoder()
+_LITERAL = 16  # characters; a number, a name such as -Infinity or an escape may go on behind so many of them
+
+
+class LargeValue(ValueError):
+    """A value is larger than the limit."""
+
+
+class JsonText:
+    """A place in a text: `items` enters a list or an object, `value` decodes what begins at the place and goes on
+    behind it.
+
+    file: opened as text. limit: most bytes of a value in UTF-8; None: any number. line: the one of the place, from 1.
+    Both raise json.JSONDecodeError with what is wrong, ValueError for a number with too many digits, RecursionError for
+    a value nested too deeply, LargeValue.
+    """
+
+    def __init__(self, file: io.TextIOBase, limit: int | None = None):
+        self._file, self._limit = file, limit
+        self._text, self._at, self._ended = "", 0, False
+        self.line = 1
+
+    def peek(self) -> str:
+        """The next character that is no blank, "" at the end of the text."""
+        while True:
+            blanks = _BLANKS.match(self._text, self._at)
+            self._go(blanks.end() if blanks else self._at)
+            if self._at < len(self._text) or not self._more():
+                return self._text[self._at : self._at + 1]
+
+    def opens_with(self, pattern: re.Pattern[str]) -> bool:
+        """Whether the text from here on matches; pattern: of blanks and single characters."""
+        while not (found := pattern.match(self._text, self._at)) and len(self._text) - self._at < _CHUNK:
+            if not self._more():
+                break
+        return bool(found)
+
+    def items(self) -> Iterator[str]:
+        """Stops at each value of the list or object that begins here, and yields its key, "" in a list."""
+        closing = "}" if self.peek() == "{" else "]"
+        self._take("{" if closing == "}" else "[", "Expecting value")
+        if self.peek() != closing:
+            while True:
+                key = self._key() if closing == "}" else ""
+                self.peek()
+                yield key
+                if self.peek() == closing:
+                    break
+                self._take(",", "Expecting ',' delimiter")
+        self._go(self._at + 1)
+
+    def value(self) -> Any:
+        """The value that begins here."""
+        self.peek()
+        while True:
+            try:
+                found, end = _DECODER.raw_decode(self._text, self._at)
+                if self._ended or end <= len(self._text) - _LITERAL:
+                    break
+            except json.JSONDecodeError as error:
+                goes_on = error.pos > len(self._text) - _LITERAL or error.msg.startswith("Unterminated string")
+                if self._ended or not goes_on:
+                    raise
+            if self._limit and len(self._text) - self._at > self._limit + _CHUNK:
+                raise LargeValue
+            self._more()
+        size = end - self._at
+        if self._limit and 4 * size > self._limit:
+            if max(size, len(self._text[self._at : end].encode("utf-8", "surrogatepass"))) > self._limit:
+                raise LargeValue
+        self._go(end)
+        return found
+
+    def wrong(self, reason: str) -> json.JSONDecodeError:
+        """What to raise where something else should stand here; reason: in the words of `json`."""
+        return json.JSONDecodeError(reason, self._text, self._at)
+
+    def line_of(self, error: json.JSONDecodeError) -> int:
+        """The line of an error that was just raised."""
+        return self.line + self._text.count("\n", self._at, error.pos)
+
+    def _key(self) -> str:
+        if self.peek() != '"':
+            raise self.wrong("Expecting property name enclosed in double quotes")
+        key: str = self.value()
+        self._take(":", "Expecting ':' delimiter")
+        return key
+
+    def _take(self, character: str, otherwise: str) -> None:
+        if self.peek() != character:
+            raise self.wrong(otherwise)
+        self._go(self._at + 1)
+
+    def _go(self, to: int) -> None:
+        self.line += self._text.count("\n", self._at, to)
+        self._at = to
+
+    def _more(self) -> bool:
+        """Read as much again as is held; whether there was more."""
+        more = self._file.read(max(_CHUNK, len(self._text) - self._at))
+        self._text, self._at, self._ended = self._text[self._at :] + more, 0, not more
+        return bool(more)

@@ -1,0 +1,129 @@
+"""A chat template rendered in another process, `python -m core.data.template_apart`, which is ended when a rendering
+takes more than SECONDS or MOST_MEMORY: nothing interrupts what the interpreter does in one call.
+
+In lines (core.system.lines). In: {source, special_tokens, all_special, act, arguments}. Out: {} once, then {done} or
+{refused: Message}. One process serves all templates, one question at a time. Cost: its start of half a second, then
+0.2 ms a question.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import psutil
+
+from core.data.conversation import Turn
+from core.data.template import ChatTemplate, Rendered
+from core.errors import TemplateError
+from core.messages import Message
+from core.system.lines import Child
+from core.values import GIB
+
+SECONDS = 5
+MOST_MEMORY = GIB
+LOOK_S, LONGEST_START_S = 0.05, 120
+
+
+class TemplateApart(ChatTemplate):
+    """The same answers."""
+
+    def _render(
+        self, messages: list[dict[str, Any]], tools: list[Any] | None, thinks: bool | None, add_generation_prompt: bool
+    ) -> str:
+        return str(self._asked("_render", messages, tools, thinks, add_generation_prompt))
+
+    def conversations(
+        self,
+        turns: Sequence[Turn],
+        tools: list[Any] | None = None,
+        thinks: bool | None = None,
+        mask_history: bool = False,
+    ) -> list[Rendered]:
+        return [_rendered(**one) for one in self._asked("conversations", turns, tools, thinks, mask_history)]
+
+    def _asked(self, act: str, *arguments: Any) -> Any:
+        template = {"source": self.source, "special_tokens": self.special_tokens, "all_special": [*self.all_special]}
+        return _renderer(os.getpid()).asked(**template, act=act, arguments=arguments)
+
+
+def _rendered(text: str, spans: list[Any], unlearned: int, thinks: bool, marks: list[Any]) -> Rendered:
+    return Rendered(text, tuple(map(tuple, spans)), unlearned, thinks, tuple(map(tuple, marks)))
+
+
+class _Renderer:
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._child: Child | None = None
+        self._answers: queue.Queue[Any] = queue.Queue()
+
+    def asked(self, **question: Any) -> Any:
+        with self._lock:
+            if self._child is None or self._child.process.poll() is not None:
+                self._answers = answers = queue.Queue[Any]()
+                self._child = Child("core.data.template_apart")
+                self._child.listen(answers.put, lambda code: answers.put(None))
+                answers.get(timeout=LONGEST_START_S)
+            self._child.say(**question)
+            answer = self._answer(self._child)
+            if answer is None:
+                self._child = None
+                raise TemplateError("template.too_slow", seconds=SECONDS, gib=MOST_MEMORY / GIB)
+        if "refused" in answer:
+            raise TemplateError(Message.model_validate(answer["refused"]))
+        return answer["done"]
+
+    def _answer(self, child: Child) -> Any:
+        """None where the process was ended."""
+        until = time.monotonic() + SECONDS
+        while True:
+            try:
+                return self._answers.get(timeout=LOOK_S)
+            except queue.Empty:
+                if child.process.poll() is not None:
+                    return None
+                if time.monotonic() > until or _memory_of(child.process.pid) > MOST_MEMORY:
+                    child.end(0)
+
+
+def _memory_of(pid: int) -> int:
+    """With its children: on Windows a venv's python.exe starts the interpreter."""
+    try:
+        process = psutil.Process(pid)
+        return sum(each.memory_info().rss for each in (process, *process.children()))
+    except psutil.Error:
+        return 0
+
+
+@lru_cache(maxsize=1)
+def _renderer(pid: int) -> _Renderer:
+    """pid: of this process, for a process that is forked cannot share the pipes of another."""
+    return _Renderer()
+
+
+@lru_cache(maxsize=8)
+def _template(said: str) -> ChatTemplate:
+    return ChatTemplate(**json.loads(said))
+
+
+def main() -> None:
+    print("{}", flush=True)  # it can begin
+    for line in sys.stdin.buffer:
+        question = json.loads(line)
+        act, arguments = question.pop("act"), question.pop("arguments")
+        try:
+            done = getattr(_template(json.dumps(question)), act)(*arguments)
+            print(json.dumps({"done": [vars(one) for one in done] if isinstance(done, list) else done}), flush=True)
+        except TemplateError as error:
+            print(json.dumps({"refused": error.message.model_dump()}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
