@@ -81,6 +81,7 @@ def drag(page: Page, start: float, end: float) -> None:
 
 def test_zoom_is_shared_kept_while_rows_arrive_and_taken_back(chrome: Browser, app: kit.App, run: ScriptedRun):
     page, watch = kit.open_page(chrome, app)
+    kit.open_details(page.locator("#live-chart .lc-more"))
     kit.expect(page.locator("#live-chart .lc-box canvas")).to_have_count(len(SMALL))
     whole = page.locator("#live-chart .lc-reset")
     kit.expect(whole).to_be_hidden()
@@ -114,7 +115,7 @@ def test_only_what_can_be_seen_is_drawn(chrome: Browser, app: kit.App, run: Scri
     more = page.locator("#live-chart .lc-more summary")
     kit.expect(more).to_be_visible()
     more_rows(page, run, 5)
-    assert drawn(page) == {"loss"}, "on a phone the others are folded away at first"
+    assert drawn(page) == {"loss"}, "the others are folded away at first"
     more.focus()
     page.keyboard.press("Enter")
     kit.expect(page.locator("#live-chart .lc-box canvas")).to_have_count(len(SMALL))

@@ -71,11 +71,13 @@ def test_predicted_stands_beside_measured_and_a_measurement_corrects_the_plan_un
         )
     )
     page, watch = kit.open_page(chrome, app)
-    kit.expect(page.locator("#run-card")).to_contain_text("estimated 1.31 GiB, measured 1.42 GiB")
-    kit.expect(page.locator("#run-card")).to_contain_text("about 4 min estimated before the start")
-    kit.expect(page.locator("#plan-beside")).not_to_have_css("position", "sticky")  # it does not cover the run's card
+    kit.unfold(page, "#run-story-fold")
+    kit.expect(page.locator("#run-story")).to_contain_text("estimated 1.31 GiB, measured 1.42 GiB")
+    kit.expect(page.locator("#run-story")).to_contain_text("about 4 min estimated before the start")
     kit.choose(page, "#data", "sample:pirate_answers")
     kit.unfold(page, "#step-plan")
+    run, plan = (page.locator(part).bounding_box() for part in ("#run-box", "#plan-beside"))
+    assert plan["y"] >= run["y"] + run["height"]  # it does not cover the run's card
     kit.expect(page.locator("#plan-card")).to_contain_text("Adjusted by measurements of 3 runs on this PC: ×1.04.")
     kit.nothing_found(page)
     kit.go_to_tab(page, "Settings")
