@@ -8,7 +8,7 @@ from core.messages import Message
 from core.recipe import Recipe
 from core.values import Frozen
 
-PlanFinding = Literal["few_rows", "duplicates", "leakage", "near_leakage", "few_steps", "hot_plan"]
+PlanFinding = Literal["few_rows", "duplicates", "leakage", "near_leakage", "other_language", "few_steps", "hot_plan"]
 RunFinding = Literal["hot_rate", "overfitting", "plateau", "displaced", "longer", "told_apart"]
 LISTED = 5  # pairs of rows
 
@@ -17,8 +17,8 @@ class Diagnosis(Frozen):
     """evidence: what was seen, with its numbers. meaning: why that is bad. remedy: what the button does, in its words.
 
     fix: what it changes in the recipe (of a run: in that of a new one), by "section.name". action: more_data asks for
-    other data; stop ends a run that is at work, and keeps its best checkpoint. rows: numbers in the file. step: from
-    which on.
+    other data, other_model for another base model; stop ends a run that is at work, and keeps its best checkpoint.
+    rows: numbers in the file. step: from which on.
     """
 
     id: PlanFinding | RunFinding
@@ -26,7 +26,7 @@ class Diagnosis(Frozen):
     meaning: Message
     remedy: Message
     fix: dict[str, Any] = {}
-    action: Literal["more_data", "stop"] | None = None
+    action: Literal["more_data", "other_model", "stop"] | None = None
     rows: tuple[int, ...] = ()
     step: int | None = None
 

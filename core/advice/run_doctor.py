@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 from core.advice.case import USUAL_RATE, Advice
 from core.advice.decisions import FEWEST_STEPS
 from core.advice.diagnosis import LISTED, Diagnosis, listed
+from core.advice.wish import language_name
 from core.data.kept_apart import SMALLEST_SPLIT
 from core.data.repeats import Repeats
 from core.data.row_order import Schedule
 from core.data.selection import choose
 from core.messages import Message, msg
+from core.models.known import of_hub
 from core.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -30,7 +32,8 @@ class Planned:
     """recipe: complete. rows: that can be learned from; steps: of the plan; repeats: None where the rows were not
     compared.
 
-    number(i): the number in its file of the row at position i.
+    number(i): the number in its file of the row at position i. language: code of what the answers are written in, where
+    that could be said.
     """
 
     recipe: Recipe
@@ -39,11 +42,13 @@ class Planned:
     repeats: Repeats | None = None
     usual_rate: float = USUAL_RATE
     number: Callable[[int], int] = lambda i: i + 1
+    language: str | None = None
 
     @classmethod
     def of(cls, recipe: Recipe, advice: Advice, seen: Preview) -> Planned:
         numbers = seen.rows
-        return cls(recipe, len(numbers), advice.planned_steps, seen.repeats, advice.usual_rate, lambda i: numbers[i][0])
+        usual, number = advice.usual_rate, lambda i: numbers[i][0]
+        return cls(recipe, len(numbers), advice.planned_steps, seen.repeats, usual, number, seen.language)
 
     def pairs(self, positions: Iterable[tuple[int, int]], key: str = "run_doctor.pair") -> list[Message]:
         """ "row 7 = row 2" """
@@ -52,7 +57,7 @@ class Planned:
 
 def before(planned: Planned) -> list[Diagnosis]:
     """What is wrong with a plan, in the order of its steps: the data first."""
-    rules = (few_rows, duplicates, leakage, near_leakage, few_steps, hot_plan)
+    rules = (few_rows, duplicates, leakage, near_leakage, other_language, few_steps, hot_plan)
     return [finding for rule in rules if (finding := rule(planned)) is not None]
 
 
@@ -69,6 +74,21 @@ def few_rows(planned: Planned) -> Diagnosis | None:
         meaning=msg("run_doctor.few_rows_means"),
         remedy=msg("run_doctor.few_rows_remedy"),
         action="more_data",
+    )
+
+
+def other_language(planned: Planned) -> Diagnosis | None:
+    """The answers are in a language that the base model's makers do not name."""
+    model = of_hub(planned.recipe.model.id)
+    if model is None or planned.language is None or not model.languages or planned.language in model.languages:
+        return None
+    names = {"language": language_name(planned.language), "model": model.title}
+    return Diagnosis(
+        id="other_language",
+        evidence=msg("run_doctor.other_language", **names),
+        meaning=msg("run_doctor.other_language_means", **names),
+        remedy=msg("run_doctor.other_language_remedy", **names),
+        action="other_model",
     )
 
 

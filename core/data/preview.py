@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ import numpy as np
 from core import files
 from core.data.conversation import characters
 from core.data.facts import DataFacts
+from core.data.findings.language import main_language
+from core.data.findings.said import RowWords
 from core.data.formats import Example
 from core.data.framing import Framing
 from core.data.labels import ANSWERS, Learning, LongExamples
@@ -53,6 +56,8 @@ MOST_BINS = 24
 FIRST_ROWS = 20
 
 Rows = Sequence[tuple[int, Example]]  # the row's number in the file, and what it says
+
+LOOKED_AT, TOGETHER = 200, 10  # rows whose language is judged; short answers are judged so many together
 
 
 @dataclass(frozen=True)
@@ -120,6 +125,12 @@ class Preview:
     tokens: Tokens
     notes: tuple[Message, ...] = ()
     refused: RefusedRows = field(default_factory=RefusedRows)
+
+    @cached_property
+    def language(self) -> str | None:
+        """Code of the language that the answers of the first rows are written in; None where that cannot be said."""
+        answers = [RowWords(number, example).answered for number, example in islice(self.rows, LOOKED_AT)]
+        return main_language([" ".join(answers[at : at + TOGETHER]) for at in range(0, len(answers), TOGETHER)])
 
     @classmethod
     def measure(

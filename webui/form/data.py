@@ -54,7 +54,7 @@ class DataStep:
         self.services, self.w = services, wording
         self.reading, self.brought = ReadingPart(services, wording), BroughtPart(services, wording)
         self.importing, self.comparing = ImportPart(wording), Comparing(services, wording)
-        self.findings = PlanFindings(wording, ("few_rows", "duplicates", "leakage", "near_leakage"))
+        self.findings = PlanFindings(wording, ("few_rows", "duplicates", "leakage", "near_leakage", "other_language"))
         self.hub_set = HubSetPanel(services, wording)
 
     def build_drop(self) -> None:

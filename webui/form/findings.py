@@ -19,10 +19,14 @@ from webui.kit.html import Html, join, notice, tag
 from webui.kit.live import QUIET, shown
 from webui.kit.wording import Wording
 
-OTHER_DATA = """() => {
+# What the button of a finding does that no setting mends.
+WITHOUT_FIX = {
+    "few_rows": """() => {
   document.querySelector('#data')?.scrollIntoView({block: 'center'});
   document.querySelector('#data input')?.focus({preventScroll: true});
-}"""
+}""",
+    "other_language": "() => loraGarageStart.open('model', '#shelf-words')",
+}
 
 
 def left_out(recipe: Recipe, preview: Preview, w: Wording) -> Html:
@@ -91,8 +95,8 @@ class PlanFindings:
 
     def wire(self, form: FormHandle) -> None:
         for name, button in self.buttons.items():
-            if name == "few_rows":
-                button.click(None, None, None, js=OTHER_DATA, **QUIET)
+            if name in WITHOUT_FIX:
+                button.click(None, None, None, js=WITHOUT_FIX[name], **QUIET)
             else:
                 form.fills(button.click, self._take(form, name), form.inputs, set(), **QUIET)
 

@@ -20,7 +20,7 @@ from core.recipe import Recipe
 from core.trial import pace
 from webui.form import plan_view
 from webui.form.data import FIRST
-from webui.form.planner import FormResult, counts_of
+from webui.form.planner import FormResult
 from webui.kit import format, samples
 from webui.kit.html import Html, join, tag
 from webui.kit.icons import icon
@@ -133,7 +133,7 @@ class StartView(Panel):
             preview = self.services.previews.of(data, recipe.model.id, Learning.of(other), None, NOTHING_SAID)
         except GarageError:
             return None
-        counts, train = counts_of(preview, other.data), other.train
+        counts, train = preview.counts_of(other.data), other.train
         learned = counts.pieces * (1 - other.data.eval_fraction)
         examples = max(0, train.max_steps) * train.per_device_train_batch_size or train.num_train_epochs * learned
         return pace.seconds(examples * counts.tokens / max(1, counts.pieces), result.pace)

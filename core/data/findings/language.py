@@ -7,6 +7,8 @@ of the answers or more have are taken for what the set is meant to be.
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 
 from core.data.findings.finding import Finding, Marked
 from core.data.findings.said import RowWords
@@ -14,6 +16,7 @@ from core.messages import msg
 
 MIN_CHARACTERS = 40
 MEANT = 0.2  # of the judged answers: a second language that has so many is no accident
+MAIN = 0.7  # of the judged texts are in one language: it is the language of all
 _SCRIPTS = (
     ("ja", re.compile(r"[\u3040-\u30ff]"), 3),
     ("zh", re.compile(r"[\u3400-\u9fff]"), 1),
@@ -61,6 +64,15 @@ def language_of(text: str) -> str | None:
     hits = sorted(((len(known & common), language) for language, common in _WORDS.items()), reverse=True)
     (best, language), (second, _) = hits[0], hits[1]
     return language if best >= 4 and best >= 2 * second and best >= len(different) / 12 else None
+
+
+def main_language(texts: Sequence[str]) -> str | None:
+    """The language of most of texts; None where half of them cannot be judged, or where they are mixed."""
+    judged = Counter(filter(None, map(language_of, texts)))
+    if not judged or judged.total() < len(texts) / 2:
+        return None
+    language, count = judged.most_common(1)[0]
+    return language if count >= MAIN * judged.total() else None
 
 
 class Languages:

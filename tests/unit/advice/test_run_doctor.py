@@ -83,6 +83,22 @@ def test_a_sample_set_as_it_comes_has_nothing_wrong(space: Workspace, sample: st
     assert looked_at(space, sample) == {}
 
 
+GERMAN = "Der Verein trifft sich am {n}. des Monats in der Halle, und die Kosten sind nicht hoch."
+
+
+def test_german_answers_for_an_english_model_are_said_and_english_ones_are_not(space: Workspace) -> None:
+    """Seen: a German sheet on SmolLM2, which knows little German, and nothing that said so."""
+    german = [{"question": f"Wann ist Treffen {n}?", "answer": GERMAN.format(n=n)} for n in range(1, 29)]
+    found = looked_at(space, german)["other_language"]
+    assert "German" in found.evidence.render("en") and "SmolLM2" in found.evidence.render("en")
+    assert found.action == "other_model" and "Deutsch" in found.remedy.render("de")
+    said = "The club meets on day {n} of the month, and it is not far from the hall."
+    english = [{"question": f"When is meeting {n}?", "answer": said.format(n=n)} for n in range(1, 29)]
+    assert "other_language" not in looked_at(space, english)
+    mixed = [one for pair in zip(german, english, strict=True) for one in pair]
+    assert "other_language" not in looked_at(space, mixed), "of two languages none is meant alone"
+
+
 def test_five_rows_are_too_few_and_give_too_few_steps(space: Workspace) -> None:
     found = looked_at(space, rows(5))
     assert set(found) == {"few_rows", "few_steps"}
