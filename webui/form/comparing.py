@@ -1,4 +1,5 @@
-"""Preference training in step 3: offered in words where rows have a worse answer too, or are marked good and bad."""
+"""Preference training in the data step: offered in words where rows have a worse answer too, or are marked good and
+bad."""
 
 from __future__ import annotations
 

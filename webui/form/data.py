@@ -1,4 +1,4 @@
-"""Step 3: the data, its problems by row, and what of it will be trained."""
+"""The data step: the data, its problems by row, and what of it will be trained."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Fillings:
             filling, updates, card = self._opened(paths[0], given)
             told = filling.values.pop(
                 "notice"
-            )  # said where it was dropped, unless step 3 says which file is needed, and that is all
+            )  # said where it was dropped, unless the data step says which file is needed, and that is all
             filling.values["file_notice"] = told if filling.values.get("data", True) or card else shown("")
             return filling, updates
         reading = given.get(READING)

@@ -1,4 +1,4 @@
-"""Step 1: what the model should become better at, a preset of the person's own, or a recipe file."""
+"""The goal step: what the model should become better at, a preset of the person's own, or a recipe file."""
 
 from __future__ import annotations
 

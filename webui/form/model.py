@@ -1,4 +1,4 @@
-"""Step 2: the base model, chosen from the catalogue, from this PC, or by name; with what it needs here."""
+"""The model step: the base model, chosen from the catalogue, from this PC, or by name; with what it needs here."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The plan, which always stands beside the form, and step 4, where it can be changed: the hardware it is planned for,
-and every setting."""
+"""The plan, which stands beside the open step, and the plan step, where it can be changed: the hardware it is planned
+for, and every setting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Step 5 and the bar below it: the run's name, its start time, and Start."""
+"""The last step, with the run's name and its start time, and Start in the bar."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The model search of step 2: understands words, has filters, and lists the matching models; a press on a row chooses
-it.
+"""The model search of the model step: understands words, has filters, and lists the matching models; a press on a row
+chooses it.
 
 Nothing is asked of a hub while a person types: the rows are the catalogue's own (core/advice/shelf).
 """

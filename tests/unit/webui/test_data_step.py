@@ -1,4 +1,4 @@
-"""Step 3 of the form without a browser: what it says of a dataset."""
+"""The data step of the form without a browser: what it says of a dataset."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Step 3's search of the hub for data sets, without a browser: what each press answers, against a hub of our own."""
+"""The data step's search of the hub for data sets, without a browser: what each press answers, against a hub of our
+own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is asked in step 3 of a chat or a table, without a browser: offered, drawn, chosen; what arrives may be
+"""What is asked in the data step of a chat or a table, without a browser: offered, drawn, chosen; what arrives may be
 anything."""
 
 from __future__ import annotations

@@ -1,2 +1,2 @@
-"""Step 3, *From the hub*: `panel` finds a dataset, previews it and downloads a part; `view` renders it.
+"""*From the hub*, in the data step: `panel` finds a dataset, previews it and downloads a part; `view` renders it.
 Imports: shelf, and what webui/form may."""

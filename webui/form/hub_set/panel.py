@@ -1,5 +1,5 @@
-"""A hub dataset in step 3: search, results, one dataset with its parts and first rows, and a button that downloads and
-chooses it.
+"""A hub dataset in the data step: search, results, one dataset with its parts and first rows, and a button that
+downloads and chooses it.
 
 The hub is asked by presses alone. What was told of the set that is looked at, and which download is waited for, this
 page keeps; the download itself is the list's (core/hub/downloads) and goes on without it.

@@ -1,4 +1,5 @@
-"""A line in step 3 if the recipe reads the dataset differently from how it is stored now, with a button for each."""
+"""A line in the data step if the recipe reads the dataset differently from how it is stored now, with a button for
+each."""
 
 from __future__ import annotations
 

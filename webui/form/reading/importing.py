@@ -1,4 +1,4 @@
-"""In step 3, the import of a file: its progress, and a button that cancels it and leaves everything unchanged.
+"""At the drop zone, the import of a file: its progress, and a button that cancels it and leaves everything unchanged.
 
 What takes less than a second shows nothing of it. The clock alone shows and hides, so that no late answer leaves it
 standing.
