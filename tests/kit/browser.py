@@ -16,8 +16,8 @@ Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
   run doctor    in the form #finding-<id> with #remedy-<id> (data: few_rows, duplicates, leakage, near_leakage; plan:
                 few_steps, hot_plan), #data-left-out;
                 of a run #run-finding with #run-remedy, #details-finding with #details-remedy
-  pages         nav.lg-rail a[data-page], the open one with aria-current; panels #tab-train #tab-chat
-                #tab-data #tab-runs #tab-settings
+  pages         nav.lg-rail a[data-page], the open one with aria-current; panels #tab-train #tab-chat #tab-data
+                #tab-runs #tab-models #tab-settings #tab-help
   Train, start  #form-column (hidden while something trains); #start-cards > button[data-set] (aria-pressed), #file
                 (input[type=file]), #import > #import-progress, #import-cancel; #file-notice, #start-links;
                 #start-bar > #start-summary > .lg-part[data-step=data|goal|model|plan|train] (aria-expanded), which tell
@@ -38,7 +38,8 @@ Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
                 of a chat #chat-choices > #chat-voice, #chat-gap, #chat-pseudonyms, #chat-about; of a table
                 #column-choices > #first-rows,
                 #column-<number>; #reading-notice
-                plan: #plan-for, #cards (checkboxes, of two cards and more), #cards-now, #method, #rank, #all-settings >
+                plan: #plan-for, #cards (checkboxes, of two cards and more), #cards-now, #method, #rank, #plan-at-hand,
+                #all-settings >
                 #settings-search, #setting-<name>, #reset-settings,
                 #save-preset > #preset-name, #preset-save, #preset-notice, #next-plan
                 train: #run-name, #start-at; beside an open step #plan-beside > #plan-card, #plan-more
@@ -47,7 +48,9 @@ Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
   Train, run    #run-notice, #run-box > #run-main, #run-side: #run-card (name, state, phase, progress bar,
                 .lg-figures), #stop, #run-again, #run-open-chat, #live-chart, #live-film (.fs-watch; .fs-all folds the
                 evaluations), #run-settings-fold > #run-settings, #run-story-fold > #run-story
-  Settings      #disk-list (li, button[data-kept]), #disk-notice, #hardware, #places, #languages, #kept-preset,
+  Models        #models-find, #disk-list (li, button[data-kept]), #disk-notice
+  Help          #help-chapter (radio), #help-text
+  Settings      #hardware, #places, #languages, #kept-preset,
                 #delete-preset, #kept-dataset, #delete-dataset, #settings-notice
   Chat          #chat-target, #chat-checkpoint, #chat-status, #chat-empty > .lg-idea, #chat-columns,
                 #chat-base, #chat-tuned ([data-testid=bot], [data-testid=user]), #chat-base-note, #chat-tuned-note,
