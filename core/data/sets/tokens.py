@@ -33,8 +33,8 @@ from core.errors import TemplateError
 from core.messages import Message
 
 TOLD_EACH = 20  # rows
-# 16 MB in memory until they are written, and lost where a process is killed
-SEGMENT_TOKENS, SEGMENT_ROWS = 4_000_000, 20_000
+# 4 MB and what Python holds of them until they are written, and lost where a process is killed
+SEGMENT_TOKENS, SEGMENT_ROWS = 1_000_000, 20_000
 KEPT_WAYS = 4  # of counting one set: tokenizers, templates, what is learned
 _VERSION = 2  # raised where the same tokenizer and template would give other tokens or other learned ones
 
