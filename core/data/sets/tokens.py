@@ -144,6 +144,8 @@ class Tokenised:
         tell: is told how many of them are ready, often, and may raise; what was counted until then is kept. trains:
         their ids are wanted too, so the files are mapped; Windows removes none that is.
         """
+        import pyarrow
+
         wanted = np.asarray(positions, np.int64)
         keys = self._rows.keys(wanted) if isinstance(self._rows, Rows) else wanted
         while True:
@@ -153,7 +155,10 @@ class Tokenised:
                 if len(kept) < len(self._counted):
                     self._counted = kept
                     continue
-            return self._gathered(wanted, keys)
+            try:
+                return self._gathered(wanted, keys)
+            finally:
+                pyarrow.default_memory_pool().release_unused()  # a third of what a run would hold
 
     def _complete(self, positions: np.ndarray, keys: np.ndarray, tell: Callable[[int], None]) -> None:
         """Count those that nobody has."""
