@@ -375,6 +375,28 @@ def test_the_starter_model_learns_in_a_few_steps(make_workspace: Callable[[], Wo
     assert losses(run)[0] > 2, "the first answers are the base's"
 
 
+@pytest.mark.gate
+def test_the_starter_model_comes_to_prefer_the_better_answers_in_a_few_steps(
+    make_workspace: Callable[[], Workspace], tmp_path: Path
+) -> None:
+    """Real DPO on the real model, measured on pairs that it does not train on."""
+    workspace, file = make_workspace(), tmp_path / "pairs.jsonl"
+    pairs = [{"prompt": f"What is {i}?", "chosen": f"Arr, it be {i}!", "rejected": f"It is {i}."} for i in range(24)]
+    file.write_text("\n".join(map(json.dumps, pairs)), "utf-8")
+    value = {
+        "data": {"source": DatasetStore(workspace.datasets, PRESETS).import_file(file, "pairs").id},
+        "train": {
+            "objective": "dpo", "learning_rate": 1e-3, "max_steps": 4, "per_device_train_batch_size": 2,
+            "gradient_accumulation_steps": 1, "eval_steps": 4, "sample_seconds": 0,
+        },
+    }  # fmt: skip
+    run, code = carried_out(workspace, plan.resolve(Recipe.parse(value), "dpo", has_card=False))
+    assert code == 0, run.log_tail()
+    first, last = [line for line in run.metrics().records if line["kind"] == "eval"]
+    assert first["eval_loss"] == pytest.approx(0.6931472, abs=1e-5), "a coin, before the first step"
+    assert last["eval_loss"] < 0.35 and last["eval_rewards/accuracies"] == 1.0 and last["eval_rewards/margins"] > 1
+
+
 def test_a_run_that_said_completed_leaves_at_once_whatever_a_library_still_waits_for(workspace: Workspace) -> None:
     """Once a worker was seen that had said so and then did not end. Here what a library left for the end of Python
     never returns."""
