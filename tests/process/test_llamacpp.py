@@ -316,6 +316,7 @@ def carry_out(
 
 
 @pytest.mark.gate
+@pytest.mark.spawn
 def test_a_tiny_model_leaves_through_the_worker_and_says_how_it_was_proven(
     tools: Tools, tiny_model: Path, tmp_path: Path
 ) -> None:
