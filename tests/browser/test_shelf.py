@@ -121,7 +121,8 @@ def choose_from_the_shelf(page: Page, words: dict[str, str]) -> None:
 
 
 def what_the_hub_finds(page: Page, hub: FakeHub, words: dict[str, str]) -> None:
-    """A failure is a sentence (each of them: test_hub_fails); then the model, and what can be no base without a button.
+    """A failure is a sentence (each of them: tests/unit/hub, unit/webui/test_hub_search); then the model, and what can
+    be no base without a button.
 
     Seen: a hub that answered before the list was drawn for the same words was gone again once it was.
     """

@@ -218,6 +218,7 @@ def test_killed_while_it_loads_or_answers_it_is_said_and_the_next_load_works(
         assert state.message.key == ("chat.worker_died" if os.name == "nt" else "chat.worker_killed"), (
             "Windows tells of no signal"
         )
+        assert "chat.log" in str(state.advice)
         if stage == "answering":
             with pytest.raises(ChatError):
                 list(writing)

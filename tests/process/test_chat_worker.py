@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -26,9 +25,8 @@ from core.data.tokenizer import Tokenizer
 from core.engine import adapter, base_model
 from core.engine.device import Compute
 from core.errors import BusyError, ChatError, StopRequested
-from core.messages import CORE_LOCALES, Catalogue, msg
+from core.messages import msg
 from core.models import starter
-from core.presets import PROJECT
 from core.recipe import Adapter
 from core.runs.run_json import RunFacts
 from core.system.processes import worker_environment
@@ -318,30 +316,6 @@ def test_a_loaded_chat_holds_the_lease_by_name_and_unload_frees_it(client, works
     assert "make room for the run “next”" in str(client.state().why_unloaded)
 
 
-def test_a_worker_killed_mid_answer_is_said_and_the_next_load_works(client, workspace, known):
-    ready(client)
-    writing = client.ask(STORY, None, LONG)
-    items = iter(writing)
-    next(items)
-    client._worker.process.kill()
-    with pytest.raises(ChatError, match="chat process ended|ended the chat process"):
-        list(items)
-    state = wait_until(lambda: client.state().phase == "failed" and client.state())
-    assert "chat.log" in str(state.advice)
-    assert "Loading weights" in (workspace.root / "chat.log").read_text("utf-8", "replace")
-    assert lease_is_free(workspace)
-    assert answer(ready(client), QUESTION)["base"] == known
-
-
-def test_while_somebody_trains_the_refusal_names_it(client, workspace):
-    client.unload()
-    with lease.hold(workspace, msg("lease.training", name="pirates")):
-        client.load(ChatTarget(MODEL))
-        with pytest.raises(ChatError, match="the run “pirates” is training"):
-            client.wait_ready(LOAD_S)
-    assert client.state().phase == "failed"
-
-
 def test_an_adapter_for_another_base_is_refused_in_a_sentence(client, adapters, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(adapters[0], other)
@@ -441,17 +415,3 @@ def test_an_adapter_that_rewrites_the_base_is_refused(key, value, adapters, tmp_
     with pytest.raises(ChatError, match=value):
         checked_adapter(folder)
     assert checked_adapter(adapters[0]).r == 8
-
-
-def test_the_client_imports_no_torch():
-    code = "import sys, core.chat.client; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT).returncode == 0
-
-
-def test_chat_sentences_exist_in_both_languages_with_the_same_values():
-    catalogue = Catalogue(CORE_LOCALES)
-    english, chinese = ({k for k in catalogue.keys(language) if k.startswith("chat.")} for language in ("en", "zh"))
-    assert english == chinese != set()
-    for key in english:
-        fields = [set(re.findall(r"\{(\w+)\}", catalogue.raw(key, language))) for language in ("en", "zh")]
-        assert fields[0] == fields[1], key

@@ -261,7 +261,6 @@ def test_stop_during_the_download_ends_pip_too(tmp_path: Path, monkeypatch: pyte
 
 
 def _processes() -> list[str]:
-    import psutil
 
     lines = []
     for process in psutil.process_iter(["cmdline"]):
@@ -273,22 +272,6 @@ def supervisor_of(workspace: Workspace) -> Supervisor:
     supervisor = Supervisor(workspace)
     supervisor.start()
     return supervisor
-
-
-def test_a_killed_worker_is_said_to_be_interrupted_and_the_next_run_works(workspace: Workspace) -> None:
-    supervisor = supervisor_of(workspace)
-    try:
-        run = supervisor.submit(tiny_recipe(train={"max_steps": 100_000, "save_steps": 2}))
-        wait_until(lambda: run.checkpoints(), 60)
-        psutil.Process(run.status().pid).kill()
-        wait_until(lambda: run.status().state == State.INTERRUPTED, 20)
-        status = run.status()
-        assert status.message.key == "run.interrupted" and status.advice.key == "run.interrupted_checkpoint"
-        assert all(line["kind"] in ("train", "eval", "gpu") for line in run.metrics().records)
-        again = supervisor.submit(tiny_recipe())
-        wait_until(lambda: again.status().state == State.COMPLETED, 60)
-    finally:
-        supervisor.close()
 
 
 def test_an_active_run_without_a_process_is_interrupted_for_every_reader_at_once(workspace: Workspace) -> None:
