@@ -155,7 +155,7 @@ def main() -> None:
         (root / fault.path).write_text(before, "utf-8", newline="\n")
         what = "not found" if failure is None else "found" if failure else "did not end"
         counts[what] += 1
-        sure = bool(failure) and is_always_run(failure, seconds)
+        sure = is_always_run(failure, seconds) if failure else False
         counts["always in the gate"] += sure
         print(
             f"{fault.shown()}: {failure or what}{' (always in the gate)' if sure else ''}, {len(tests)} tests",

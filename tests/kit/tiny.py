@@ -14,6 +14,7 @@ from tests.kit.files import link_or_copy
 ALL_WORDS = 49152
 # all take a tenth of a second to be read, seconds to be written into a GGUF file, and most of each step
 FEW_WORDS = 4096
+ANEW = shutil.ignore_patterns("starter.json")  # the others are links
 
 
 def make(
@@ -40,8 +41,7 @@ def make(
 def in_place_of_the_starter(workspace: Workspace, model: Path) -> Workspace:
     """A workspace in which `starter` names model: a tiny one, where what it says does not matter."""
     folder = starter.folder(workspace.models)
-    # Links, and so not the file that is written anew here.
-    shutil.copytree(model, folder, copy_function=link_or_copy, ignore=shutil.ignore_patterns("starter.json"))
+    shutil.copytree(model, folder, copy_function=link_or_copy, ignore=ANEW, dirs_exist_ok=True)
     sizes = {file.name: file.stat().st_size for file in folder.iterdir()}
     (folder / "starter.json").write_text(json.dumps({"conversion": starter.CONVERSION, "files": sizes}), "utf-8")
     return workspace

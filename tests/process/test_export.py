@@ -128,7 +128,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Tra
 
 
 @pytest.fixture
-def merging(untrained: Trained, monkeypatch: pytest.MonkeyPatch) -> tuple[Exports, ExportJob]:
+def merging(untrained: Trained, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Exports, ExportJob]]:
     """An export of untrained whose process has merged and never goes on from there."""
     stays = (
         "import time; from core.export import merge; real = merge.merge\n"
@@ -145,7 +145,9 @@ def merging(untrained: Trained, monkeypatch: pytest.MonkeyPatch) -> tuple[Export
     job = exports.start(untrained.run, "merged")
     monkeypatch.setattr(subprocess, "Popen", popen)
     wait_until(lambda: job.status().stage == "merging", 120)
-    return exports, job
+    yield exports, job
+    job.process.kill()
+    job.process.wait()
 
 
 @pytest.fixture(scope="module")

@@ -698,6 +698,3 @@ def test_a_config_that_is_none_is_said(tmp_path, content):
     with pytest.raises(ModelError) as caught:
         cached.needs_remote_code(tmp_path, set())
     assert caught.value.message.key == "hub.bad_config"
-
-
-# --- rules of the house
