@@ -109,6 +109,7 @@ CHECKS = {
     "ruff format": ("ruff", "format", "--check", "."),
     "mypy": ("mypy",),
     "the site of the docs": ("mkdocs", "build", "--strict"),
+    "the tests' budgets": ("tests.kit.durations", "--check"),
     "the rules of the house": (
         "pytest",
         "-q",

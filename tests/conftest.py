@@ -20,7 +20,6 @@ from tests.faults.table import FaultTable
 from tests.kit import browser as kit
 from tests.kit import sampling, tiny
 from tests.kit.durations import Durations, cache
-from tests.kit.files import link_or_copy
 from tests.kit.warm import KINDS, Elsewhere, Popen, Servers, may_fork, saved_at_once
 
 if TYPE_CHECKING:
@@ -118,15 +117,7 @@ def make_workspace(tmp_path: Path, starter_folder: Path) -> Callable[[], Workspa
     """Makes the test's own workspace, which has the starter model as links to its files (copies where links cannot
     be)."""
 
-    def make() -> Workspace:
-        workspace = Workspace.open(tmp_path / "workspace")
-        target = starter.folder(workspace.models)
-        target.mkdir(exist_ok=True)
-        for file in starter_folder.iterdir():
-            link_or_copy(file, target / file.name)
-        return workspace
-
-    return make
+    return lambda: tiny.in_place_of_the_starter(Workspace.open(tmp_path / "workspace"), starter_folder)
 
 
 @pytest.fixture

@@ -21,7 +21,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from core.presets import PROJECT
-from tests.kit.durations import cache, kept
+from tests.kit import durations
+from tests.kit.durations import cache
 from tests.kit.one_by_one import commit
 
 TOGETHER = ("tests/unit",)  # whose folders run whole: their tests are quick, and starting pytest is not
@@ -113,16 +114,17 @@ class Record:
 def run(part: str, log: Path) -> Row:
     workers = ["-n", "2", "--dist", "worksteal"] if (os.cpu_count() or 1) > 1 else []
     began = time.monotonic()
+    command = [sys.executable, "-m", "pytest", part, "--full", "-q", "--color=no", *workers]
+    settings = {"cwd": PROJECT, "env": os.environ | {durations.FILE: str(log.with_suffix(".tsv"))}}
     with open(log, "wb") as output:
-        command = [sys.executable, "-m", "pytest", part, "--full", "-q", "--color=no", *workers]
-        code = subprocess.run(command, cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=output, stderr=output).returncode
+        code = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, **settings).returncode
     return Row.of(part, log.read_text("utf-8", "replace"), code, time.monotonic() - began)
 
 
 def main() -> int:
     record = Record(cache() / "full" / state_of_files())
     waiting = [part for part in parts() if part not in record.rows]
-    seconds = kept()
+    seconds = durations.kept("full")
     expected = sum(took for test, took in seconds.items() if test.startswith(tuple(waiting)))
     done = f"{len(record.rows)} parts of these files passed before; " if record.rows else ""
     # Two processes share a part's tests, and starting one takes some seconds.
@@ -139,6 +141,7 @@ def main() -> int:
         record.add(row)
         print(row.shown(), flush=True)
     print(f"\n{record.table()}\n{record.folder / 'table.md'}")
+    print(f"What each test took becomes tests/durations_full.tsv by: python -m tests.kit.durations {record.folder}")
     return 1 if any(row.failed for row in record.rows.values()) else 0
 
 

@@ -8,7 +8,7 @@ Each fault is one of KINDS at one place of one file of core, drawn by the printe
 for it are run until one fails. A fault that changes nothing that can be seen (another bound of a message's length)
 counts as not found. Prints
 a line for each: the place, the fault, the test that failed, and whether the gate always runs that test
-(tests/kit/sampling).
+(tests/kit/sampling); then how many of each.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,7 @@ SYMBOLS = {
     ast.Or: "or",
 }  # fmt: skip
 MOST_S = 45.0  # of the nearest tests that are run for one fault
-LIMIT_S = 240.0  # for them; a test that never ends has found it
+LIMIT_S = 240.0  # for them; where they do not end, that is said and counted apart
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def faults_of(path: Path, source: str) -> Iterator[Fault]:
 
 
 def first_failure(root: Path, tests: list[str]) -> str | None:
-    """The first test that fails; "" for a run that did not end in time, None where all pass."""
+    """The first test that fails; "" where the run did not end, or not well, None where all pass."""
     with tempfile.NamedTemporaryFile("w", suffix=".txt", delete=False) as names:
         names.write("\n".join(tests) + "\n")
     command = [
@@ -144,7 +145,7 @@ def main() -> None:
     files = [file.relative_to(root) for file in sorted((root / "core").rglob("*.py"))]
     every = [fault for path in files for fault in faults_of(path, (root / path).read_text("utf-8"))]
     print(f"seed {options.seed}: {options.count} of {len(every)} faults", flush=True)
-    found = always = 0
+    counts: Counter[str] = Counter()
     for fault in draw.sample(every, options.count):
         before = fault.put(root)
         project = Project(root)
@@ -152,17 +153,15 @@ def main() -> None:
         tests = nearest(choice.run, seconds)
         failure = first_failure(root, tests) if tests else None
         (root / fault.path).write_text(before, "utf-8", newline="\n")
-        found += failure is not None
-        sure = failure is not None and is_always_run(failure, seconds)
-        always += sure
-        said = (
-            "not found" if failure is None else f"{failure or 'did not end'}{' (always in the gate)' if sure else ''}"
+        what = "not found" if failure is None else "found" if failure else "did not end"
+        counts[what] += 1
+        sure = is_always_run(failure, seconds) if failure else False
+        counts["always in the gate"] += sure
+        print(
+            f"{fault.shown()}: {failure or what}{' (always in the gate)' if sure else ''}, {len(tests)} tests",
+            flush=True,
         )
-        print(f"{fault.shown()}: {said}, {len(tests)} tests", flush=True)
-    print(
-        f"found by the tests of --changed: {found} of {options.count}; by tests that the gate always runs: at least "
-        f"{always}"
-    )
+    print(f"of {options.count}: {', '.join(f'{count} {what}' for what, count in counts.items())}")
 
 
 if __name__ == "__main__":

@@ -277,7 +277,8 @@ def kept_json(row: Kept) -> dict[str, Any]:
 
 
 def download_json(row: Download) -> dict[str, Any]:
-    return row.model_dump(mode="json", exclude={"asked"}) | {"seconds_left": row.seconds_left}
+    inner = {"asked", "wanted", "is_first", "said", "phase", "has_room"}
+    return row.model_dump(mode="json", exclude=inner) | {"seconds_left": row.seconds_left}
 
 
 def leaves_json(way: FamilyWayOut) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import queue
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -24,7 +23,7 @@ from core.data.conversation import Turn
 from core.data.template import ChatTemplate, Rendered
 from core.errors import TemplateError
 from core.messages import Message
-from core.system.lines import Child
+from core.system.lines import Child, ToParent
 from core.values import GIB
 
 SECONDS = 5
@@ -114,15 +113,17 @@ def _template(said: str) -> ChatTemplate:
 
 
 def main() -> None:
-    print("{}", flush=True)  # it can begin
-    for line in sys.stdin.buffer:
-        question = json.loads(line)
+    parent, questions = ToParent(), queue.Queue[Any]()
+    parent.listen(questions.put, lambda: os._exit(0))  # whatever it renders: nobody waits for it
+    parent.say()  # it can begin
+    while True:
+        question = questions.get()
         act, arguments = question.pop("act"), question.pop("arguments")
         try:
             done = getattr(_template(json.dumps(question)), act)(*arguments)
-            print(json.dumps({"done": [vars(one) for one in done] if isinstance(done, list) else done}), flush=True)
+            parent.say(done=[vars(one) for one in done] if isinstance(done, list) else done)
         except TemplateError as error:
-            print(json.dumps({"refused": error.message.model_dump()}), flush=True)
+            parent.say(refused=error.message.model_dump())
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Exports a run as an adapter, a merged model or a GGUF file, and verifies that the result answers as it should.
 
 Imports: engine (in the files that the worker runs), runs, data, models, system, workspace and the ground.
-Add a kind of export: `records.ExportKind`, a branch in `worker`, a comparison in `proof`. Add a GGUF family: `gguf`.
+Add a kind of export: `records.ExportKind`, a line in `worker.MADE_BY`. Add a GGUF family: `llamacpp`. Every proof:
+`proof`.
 Published: `hub`.
 """

@@ -411,7 +411,9 @@ def _result(logits: torch.Tensor, probe: ProofPrompt, greedy: list[int]) -> Prom
 def _of_adapter(base: Base, adapter: Path, work: Work, rounded: bool) -> tuple[list[ProofPrompt], list[PromptResult]]:
     """Its own answer to each question becomes what a question without one is measured on."""
     progress = work.of("proving_adapter")
-    model = (_rounded if rounded else _adapter_on_base)(base, adapter, work.method.compute)
+    compute = work.method.compute
+    # First rounded as the export is, then widened exactly.
+    model = _rounded(base, adapter, compute) if rounded else attach(_load(base.folder, compute, base.dtype), adapter)
     answers = answer(model, work.probes, work.tokenizer, work.check)
     asked = [p if p.has_answer else p.answered(said) for p, said in zip(work.probes, answers, strict=True)]
     return asked, _measure_all(model, asked, answers, progress, work)
@@ -432,14 +434,10 @@ def let_go() -> None:
 
 
 def _load(folder: Path, compute: Compute, dtype: torch.dtype | None = None) -> PreTrainedModel:
-    """dtype: what its numbers are rounded to first; None: the one that is computed in."""
+    """A model in 16 bit or fp32. dtype: what its numbers are rounded to first; None: what is computed in."""
     model = base_model.load(folder, replace(compute, dtype=dtype or compute.dtype), four_bit=False).to(compute.dtype)
     model.generation_config = GenerationConfig()  # a base's own sampling settings would only make generate() warn
     return model.eval()
-
-
-def _adapter_on_base(base: Base, adapter: Path, compute: Compute) -> Any:
-    return attach(_load(base.folder, compute, base.dtype), adapter)  # first rounded as the export is, then widened
 
 
 @torch.no_grad()

@@ -2,5 +2,5 @@
 
 Imports: models, workspace, system and the ground.
 Add a family whose layers keep more: `kept_besides` in presets/memory.yaml, which holds every constant of the estimate.
-`constants` reads it; `arithmetic` (a step) and `layers` (one layer) use it for a `setup`.
+`constants` reads it; `arithmetic` (a step) and `layers` (its layers) use it for a `setup`.
 """

@@ -19,6 +19,8 @@ from functools import partial
 from pathlib import Path
 
 from core import files
+from core.data.many.kept_apart import SMALLEST_SPLIT
+from core.data.preview import Counts
 from core.errors import GarageError
 from core.memory.setup import Setup
 from core.messages import Message, msg
@@ -27,6 +29,7 @@ from core.recipe import Recipe
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
 from core.runs.states import State
+from core.runs.time_left import EVALUATION_SHARE
 from core.system import devices
 from core.system.machine import Machine, this_machine
 from core.system.processes import kill_tree, own_group, worker_environment
@@ -54,6 +57,22 @@ class Pace(Frozen):
 def seconds(tokens: float, pace: Pace) -> float:
     """How long so many tokens take; loading the model and the libraries is not in it."""
     return tokens / pace.tokens_per_second
+
+
+def planned_tokens(recipe: Recipe, steps: int, counts: Counts) -> float:
+    """Tokens that so many steps read, after what max_length does to long rows."""
+    train = recipe.train
+    examples = steps * train.per_device_train_batch_size * train.gradient_accumulation_steps
+    return examples * counts.tokens / max(1, counts.pieces)
+
+
+def measuring_share(recipe: Recipe, steps: int, counts: Counts, rows: int) -> float:
+    """Time of the measurements on rows kept apart, as a share of the steps' own. rows: of the data set."""
+    if rows < SMALLEST_SPLIT or not steps:
+        return 0.0
+    times = 1 + (steps // recipe.train.eval_steps if recipe.train.eval_steps else 5)
+    tokens = counts.tokens * recipe.data.eval_fraction
+    return EVALUATION_SHARE * times * tokens / max(1.0, planned_tokens(recipe, steps, counts))
 
 
 # ---- from runs -----------------------------------------------------------------------------------

@@ -191,6 +191,7 @@ def test_a_second_start_opens_the_page_of_the_first_and_ends(app: kit.App, works
     assert app.process.poll() is None
 
 
+@pytest.mark.gate
 def test_what_a_training_does_without_its_app_is_chosen_on_the_page(
     chrome: Browser, app: kit.App, workspace: Workspace
 ):

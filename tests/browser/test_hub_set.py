@@ -123,10 +123,4 @@ def ask_for_two_steps(page: Page, words: dict[str, str]) -> None:
     kit.unfold(page, "#step-model")
     page.locator("#model input").fill("library:tiny")
     page.locator("#model input").press("Enter")
-    kit.unfold(page, "#step-plan")
-    kit.unfold(page, "#all-settings")
-    for setting, value in (("max_steps", "2"), ("sample_seconds", "0"), ("max_length", "256")):
-        box = page.locator(f"#setting-{setting} input")
-        box.fill(value)
-        box.blur()
-    kit.expect(page.locator("#plan-card")).to_contain_text(words["steps"])
+    kit.plan_two_steps(page, 256, words["steps"])

@@ -18,7 +18,6 @@ from core.runs.away import packed
 from core.runs.folder import RunFolder
 from core.runs.run_json import Parent
 from core.runs.states import State
-from core.workspace import lease
 from core.workspace.folder import Workspace
 from tests.browser.test_queue import order, waiting
 from tests.kit import browser as kit
@@ -218,17 +217,6 @@ def nothing_found_on(page: Page, tabs: tuple[str, ...]) -> None:
             page.locator("#runs-list label").first.click()
             kit.expect(page.locator("#details-card")).to_be_visible()
         kit.nothing_found(page)
-
-
-@pytest.mark.full
-def test_a_chinese_browser_is_greeted_in_chinese_and_may_change(chrome: Browser, app: kit.App):
-    page, _ = kit.open_page(chrome, app, "/", locale="zh-CN")
-    kit.expect(page.locator("nav.lg-rail").get_by_role("link", name="训练", exact=True)).to_be_visible()
-    page.locator("#language a[lang=en]").click()
-    kit.expect(page.locator("nav.lg-rail").get_by_role("link", name="Train", exact=True)).to_be_visible()
-    page.goto(app.url)
-    kit.expect(page.locator("nav.lg-rail").get_by_role("link", name="Train", exact=True)).to_be_visible()
-    page.context.close()
 
 
 # ---- the form ------------------------------------------------------------------------------------
@@ -470,30 +458,6 @@ def test_a_worker_that_went_away_is_said(chrome: Browser, app: kit.App, workspac
     assert kit.violations(page) == []
     watch.check()
     page.context.close()
-
-
-@pytest.mark.full
-def test_two_starts_at_once_give_one_run(chrome: Browser, app: kit.App, workspace: Workspace):
-    with lease.hold(workspace, msg("lease.somebody")):
-        # the worker waits for the device: only the starting is looked at
-        pages = [kit.open_page(chrome, app)[0] for _ in range(2)]
-        for page in pages:
-            kit.choose(page, "#data", "sample:pirate_answers")
-            kit.open_step(page, "data")
-            kit.expect(page.locator("#data-report")).to_contain_text("pirate")
-        for page in pages:  # without waiting for the first one's answer
-            page.evaluate("document.querySelector('#start').click()")
-        said = [page.locator("#run-notice, #start-notice") for page in pages]
-        wait_until(
-            lambda: any("is already training" in words for notice in said for words in notice.all_inner_texts()), 10
-        )
-        assert len(Runs(workspace).list()) == 1
-        for page in pages:
-            kit.expect(page.locator("#run-card")).to_contain_text("Pirate answers")
-        pages[1].locator("#stop").click()
-        kit.expect(pages[0].locator("#run-card")).to_contain_text("stopped", timeout=20_000)
-        for page in pages:
-            page.context.close()
 
 
 def test_a_run_is_named_archived_deleted_only_when_sure_and_leaves_as_a_card(

@@ -77,13 +77,7 @@ def cards(page: Page) -> list[str]:
 
 def start_two_steps(page: Page, app: kit.App) -> Any:
     """What the recipe of the run that came of it says of its data."""
-    kit.unfold(page, "#step-plan")
-    kit.unfold(page, "#all-settings")
-    for setting, value in (("max_steps", "2"), ("sample_seconds", "0"), ("max_length", "64")):
-        box = page.locator(f"#setting-{setting} input")
-        box.fill(value)
-        box.blur()
-    kit.expect(page.locator("#plan-card")).to_contain_text(re.compile("(共 )?2 (optimizer steps|个优化步)"))
+    kit.plan_two_steps(page, 64, re.compile("(共 )?2 (optimizer steps|个优化步)"))
     with kit.made_by_start(page, Workspace.open(app.workspace)) as run:
         return run.recipe().data
 

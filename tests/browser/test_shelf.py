@@ -121,7 +121,8 @@ def choose_from_the_shelf(page: Page, words: dict[str, str]) -> None:
 
 
 def what_the_hub_finds(page: Page, hub: FakeHub, words: dict[str, str]) -> None:
-    """A failure is a sentence (each of them: test_hub_fails); then the model, and what can be no base without a button.
+    """A failure is a sentence (each of them: tests/unit/hub, unit/webui/test_hub_search); then the model, and what can
+    be no base without a button.
 
     Seen: a hub that answered before the list was drawn for the same words was gone again once it was.
     """
@@ -163,13 +164,7 @@ def train_two_steps(page: Page, words: dict[str, str]) -> None:
     kit.unfold(page, "#step-model")
     page.locator("#model input").fill(MODEL)
     page.locator("#model input").press("Enter")
-    kit.unfold(page, "#step-plan")
-    kit.unfold(page, "#all-settings")
-    for setting, value in (("max_steps", "2"), ("sample_seconds", "0"), ("max_length", "256")):
-        box = page.locator(f"#setting-{setting} input")
-        box.fill(value)
-        box.blur()
-    kit.expect(page.locator("#plan-card")).to_contain_text(words["steps"])
+    kit.plan_two_steps(page, 256, words["steps"])
     page.locator("#start").click()
 
 

@@ -61,13 +61,7 @@ def test_thinking_and_tool_calls_are_seen_trained_and_asked_for(chrome: Browser,
     page.locator("#row-after").click()
     kit.expect(row.locator(".lg-next-example")).to_have_text(["Example 1", "Example 2"])
 
-    kit.unfold(page, "#step-plan")
-    kit.unfold(page, "#all-settings")
-    for setting, value in (("max_steps", "2"), ("sample_seconds", "0"), ("max_length", "1024")):
-        box = page.locator(f"#setting-{setting} input")
-        box.fill(value)
-        box.blur()
-    kit.expect(page.locator("#plan-card")).to_contain_text("2 optimizer steps")
+    kit.plan_two_steps(page, 1024)
     page.locator("#start").click()
     runs = Runs(Workspace.open(app.workspace))
     wait_until(lambda: [run for run in runs.list() if run.status().state == State.COMPLETED], 120)

@@ -94,14 +94,6 @@ def answer(client: ChatClient, tuned: bool = False) -> str:
     return "".join(item.text for item in items if isinstance(item, Piece))
 
 
-def lease_is_free(workspace: Workspace) -> bool:
-    try:
-        with lease.hold(workspace, msg("lease.training", name="test")):
-            return True
-    except BusyError:
-        return False
-
-
 def run_instead(monkeypatch: pytest.MonkeyPatch, module: str, before: str) -> None:
     """The next workers of module run `before` first: the fault is in their process, and nothing of ours knows of it."""
     real = subprocess.Popen
@@ -141,7 +133,7 @@ def test_a_load_that_runs_out_of_memory_says_so_and_keeps_nothing(
         with pytest.raises(ChatError) as said:
             client.wait_ready(LOAD_S)
     assert said.value.message.key == "chat.out_of_memory"
-    wait_until(lambda: lease_is_free(place.workspace), 20)
+    wait_until(lambda: not lease.is_held(place.workspace), 20)
     assert answer(ready(client, place))
     faults.add("out of memory while it loads", "chat")
 
@@ -218,10 +210,11 @@ def test_killed_while_it_loads_or_answers_it_is_said_and_the_next_load_works(
         assert state.message.key == ("chat.worker_died" if os.name == "nt" else "chat.worker_killed"), (
             "Windows tells of no signal"
         )
+        assert "chat.log" in str(state.advice)
         if stage == "answering":
             with pytest.raises(ChatError):
                 list(writing)
-        wait_until(lambda: lease_is_free(place.workspace), 20)
+        wait_until(lambda: not lease.is_held(place.workspace), 20)
     assert answer(ready(client, place))
     faults.add("SIGKILL while it starts, loads, answers", "chat", 3)
 
@@ -266,7 +259,7 @@ def test_a_chat_whose_app_died_in_the_middle_of_a_line_gives_the_device_back(pla
     worker.stdin.write(json.dumps(load | {"doing": msg("x").model_dump()}).encode() + b"\n" + b'{"command": "as')
     worker.stdin.flush()
     worker.communicate(timeout=60)
-    assert lease_is_free(place.workspace)
+    assert not lease.is_held(place.workspace)
     faults.add("the app dies in the middle of a command", "chat")
 
 
@@ -459,7 +452,7 @@ def test_an_export_that_runs_out_of_memory_says_so(
         next_one = exports.start(place.run, "merged")
         next_one.process.wait()
         (next_one.job.path / "status.json").unlink()
-    assert lease_is_free(place.workspace)
+    assert not lease.is_held(place.workspace)
     faults.add("out of memory while it merges", "export")
 
 
@@ -541,7 +534,7 @@ def test_llama_cpp_ends_with_the_export_that_started_it_and_leaves_nothing_half_
         theirs.wait(30)
         Exports(place.workspace)  # as the app does when it is started again
         assert not job.job.build.exists() and (earlier / "export.json").read_text("utf-8") == "{}"
-        wait_until(lambda: lease_is_free(place.workspace))
+        wait_until(lambda: not lease.is_held(place.workspace))
     finally:
         shutil.rmtree(earlier)
     faults.add(f"{how} while llama.cpp converts", "export")

@@ -15,9 +15,10 @@ import pytest
 from core.export.exports import Exports
 from core.export.llamacpp.tools import Tools
 from core.messages import msg
+from core.workspace import lease
 from tests.faults.forking import Forker
 from tests.faults.table import FaultTable
-from tests.faults.test_chat_export import LOAD_S, Exporting, Place, lease_is_free, place, run_instead
+from tests.faults.test_chat_export import LOAD_S, Exporting, Place, place, run_instead
 from tests.kit.files import tools_of_cache
 from tests.kit.waits import wait_until
 from tests.process.conftest import tools
@@ -84,7 +85,7 @@ def test_real_llama_cpp_ends_with_its_export_in_the_middle_of_its_work(
         theirs.wait(30)
         Exports(equipped.workspace)  # as the app does when it is started again
         assert not job.job.build.exists() and (earlier / "export.json").read_text("utf-8") == "{}"
-        wait_until(lambda: lease_is_free(equipped.workspace))
+        wait_until(lambda: not lease.is_held(equipped.workspace))
     finally:
         shutil.rmtree(earlier)
     faults.add(f"{how} while real llama.cpp {what}", f"export as {kind}")

@@ -399,6 +399,17 @@ def open_details(details: Locator) -> None:
     expect(details).to_have_attribute("open", "")
 
 
+def plan_two_steps(page: Page, max_length: int, said: str | re.Pattern[str] = "2 optimizer steps") -> None:
+    """A run of two steps without sample answers is planned, of rows of at most max_length tokens."""
+    unfold(page, "#step-plan")
+    unfold(page, "#all-settings")
+    for setting, value in (("max_steps", 2), ("sample_seconds", 0), ("max_length", max_length)):
+        box = page.locator(f"#setting-{setting} input")
+        box.fill(str(value))
+        box.blur()
+    expect(page.locator("#plan-card")).to_contain_text(said)
+
+
 def choose(page: Page, radio: str, value: str) -> None:
     """One option of a radio group, by its value: an id, the same in every language. "#data": the card of a dataset."""
     if radio == "#data":

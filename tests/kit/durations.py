@@ -1,12 +1,15 @@
-"""How long each test took, kept as a file of each run, slowest first: `<test cache>/durations/<when>.tsv`, the newest
-KEPT.
+"""How long each test takes: what a run took, the share that each test has in the repository, and why the long ones are.
 
-    python -m tests.kit.durations [FILE]    writes tests/durations.tsv from that run, by default the newest of the whole
-                                            suite
+    python -m tests.kit.durations           write tests/durations.tsv from the newest whole run that drew no sample, as
+                                            does `python -m pytest` with the names of all folders of testpaths
+    python -m tests.kit.durations FOLDER    write tests/durations_full.tsv from what `test --full` has kept there
+    python -m tests.kit.durations --check   exit status 1 where a long test has no reason; a part of launch.py check
 
-tests/durations.tsv holds each test that takes SHOWN_S or more, its parameters together. A run names the tests that took
-SLOWER times
-as long as it says, which fails nothing: what else the machine did is not known.
+A run leaves `<test cache>/durations/<when>.tsv`, a case a line, slowest first; the newest KEPT stay. The files in the
+repository hold a line for each test that takes SHOWN_S or more, its cases together: seconds, name, and from NOTABLE_S
+on the reason, which is written by hand and stays when the file is written anew. A run, and `check` for the newest whole
+one, name the tests that took SLOWER times their share; that fails nothing, because what else the machine did is not
+known.
 """
 
 from __future__ import annotations
@@ -15,42 +18,87 @@ import os
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 KEPT = 20
-SHARES = Path(__file__).parents[1] / "durations.tsv"
-SHOWN_S, SLOWER, NOTABLE_S = 0.2, 3.0, 5.0  # a test is named for its time from NOTABLE_S on
-WHOLE = 3000  # tests of a run, parameters counted, that can only be the whole suite
+TESTS = Path(__file__).parents[1]
+SHARES = {"gate": TESTS / "durations.tsv", "full": TESTS / "durations_full.tsv"}  # lane -> its file
+FILE = "LORA_GARAGE_TEST_DURATIONS"  # the file that a run leaves, in place of one in the cache
+SEED = "LORA_GARAGE_TEST_SEED"  # of the sample that a run draws (tests/kit/sampling); not set where it draws none
+SHOWN_S, SLOWER, NOTABLE_S = 0.2, 3.0, 5.0
+WHOLE = 3000  # cases of a run that can only be the whole suite
 
 
 def cache() -> Path:
     """LORA_GARAGE_TEST_CACHE, by default tests/.cache."""
-    return Path(os.environ.get("LORA_GARAGE_TEST_CACHE") or Path(__file__).parents[1] / ".cache")
+    return Path(os.environ.get("LORA_GARAGE_TEST_CACHE") or TESTS / ".cache")
 
 
-def read(file: Path) -> dict[str, float]:
-    """Test as pytest names it, its parameters together -> seconds."""
-    seconds: dict[str, float] = defaultdict(float)
-    for line in file.read_text("utf-8").splitlines():
+def rows(file: Path) -> Iterator[tuple[float, str, str]]:
+    """Seconds, test or case, reason; none of a file that is not there yet."""
+    for line in file.read_text("utf-8").splitlines() if file.exists() else ():
         if not line.startswith("#"):
-            took, test = line.split("\t")
-            seconds[test.partition("[")[0]] += float(took)
+            took, test, *reason = line.split("\t")
+            yield float(took), test, "".join(reason)
+
+
+def read(*files: Path) -> dict[str, float]:
+    """Test as pytest names it, its cases together -> seconds."""
+    seconds: dict[str, float] = defaultdict(float)
+    for file in files:
+        for took, test, _ in rows(file):
+            seconds[test.partition("[")[0]] += took
     return dict(seconds)
 
 
-def kept() -> dict[str, float]:
-    """tests/durations.tsv; empty where it is not there yet."""
-    return read(SHARES) if SHARES.exists() else {}
+def kept(lane: str = "gate") -> dict[str, float]:
+    """The shares of a lane; of the full one those of the gate, where it has none of its own."""
+    return read(SHARES["gate"]) | (read(SHARES["full"]) if lane == "full" else {})
 
 
-def keep(file: Path) -> None:
-    slowest = sorted(((took, test) for test, took in read(file).items() if took >= SHOWN_S), reverse=True)
-    head = file.read_text("utf-8").partition("\n")[0]
-    SHARES.write_text(
-        "\n".join([head, *(f"{took:.1f}\t{test}" for took, test in slowest)]) + "\n", "utf-8", newline="\n"
-    )
+def keep(lane: str, *files: Path) -> None:
+    """Write the shares of a lane from the files of a run, with the reasons that its file has."""
+    reasons = {test: reason for _, test, reason in rows(SHARES[lane])}
+    slowest = sorted(((took, test) for test, took in read(*files).items() if took >= SHOWN_S), reverse=True)
+    lines = ["\t".join((f"{took:.1f}", test, *filter(None, [reasons.get(test)]))) for took, test in slowest]
+    head = files[0].read_text("utf-8").partition("\n")[0]
+    SHARES[lane].write_text("\n".join([head, *lines]) + "\n", "utf-8", newline="\n")
+
+
+def slow(seconds: Mapping[str, float], shares: Mapping[str, float]) -> list[str]:
+    """A line for each test that took SLOWER times its share, the slowest first."""
+    found = [
+        (took, test) for test, took in seconds.items() if took > max(NOTABLE_S, SLOWER * shares.get(test, SHOWN_S))
+    ]
+    return [f"{took:.1f} s instead of {shares.get(test, SHOWN_S):.1f}: {test}" for took, test in sorted(found)[::-1]]
+
+
+def whole_runs(sampled: bool) -> list[Path]:
+    """Those of the cache, oldest first. sampled: also runs that drew a sample, in which a test may take too little."""
+    texts = {run: run.read_text("utf-8") for run in sorted((cache() / "durations").glob("*.tsv"))}
+    return [
+        run
+        for run, text in texts.items()
+        if text.count("\n") > WHOLE and (sampled or "a sample" not in text.partition("\n")[0])
+    ]
+
+
+def check() -> int:
+    """1 where a test takes NOTABLE_S or more and no reason stands behind it."""
+    without = [
+        f"{file.name}: {took:.1f} s of {test} have no reason (its third column)"
+        for file in SHARES.values()
+        for took, test, reason in rows(file)
+        if took >= NOTABLE_S and not reason.strip()
+    ]
+    print("\n".join(without) or "each long test says why")
+    if newest := whole_runs(sampled=True)[-1:]:
+        print(f"the newest whole run, {newest[0].stem}, beside tests/durations.tsv:")
+        print("\n".join(slow(read(*newest), kept())) or f"no test took {SLOWER:g} times its share")
+    return 1 if without else 0
 
 
 class Durations:
@@ -63,19 +111,13 @@ class Durations:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self._seconds[report.nodeid] += report.duration
 
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        shares, took = kept(), defaultdict(float)
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+        took: dict[str, float] = defaultdict(float)
         for test, seconds in self._seconds.items():
             took[test.partition("[")[0]] += seconds
-        slow = [
-            (test, seconds)
-            for test, seconds in took.items()
-            if seconds > max(NOTABLE_S, SLOWER * shares.get(test, SHOWN_S))
-        ]
-        if slow:
+        if lines := slow(took, kept("full" if config.getoption("--full") else "gate")):
             terminalreporter.section(f"tests that took {SLOWER:g} times as long as tests/durations.tsv says")
-            for test, seconds in sorted(slow, key=lambda pair: -pair[1]):
-                terminalreporter.write_line(f"{seconds:.1f} s instead of {shares.get(test, SHOWN_S):.1f}: {test}")
+            terminalreporter.write_line("\n".join(lines))
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if not self._seconds:
@@ -83,19 +125,27 @@ class Durations:
         slowest = sorted(self._seconds.items(), key=lambda pair: -pair[1])
         head = (
             f"# {time.strftime('%Y-%m-%d %H:%M')}, {time.time() - self._began:.0f} s in all, "
-            f"{sum(self._seconds.values()):.0f} s of tests"
+            f"{sum(self._seconds.values()):.0f} s of tests{', a sample' if os.environ.get(SEED) else ''}"
         )
         lines = [head, *(f"{seconds:.2f}\t{test}" for test, seconds in slowest)]
         folder = cache() / "durations"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / time.strftime("%Y-%m-%d_%H%M%S.tsv")).write_text("\n".join(lines) + "\n", "utf-8", newline="\n")
+        file = Path(os.environ.get(FILE) or folder / time.strftime("%Y-%m-%d_%H%M%S.tsv"))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("\n".join(lines) + "\n", "utf-8", newline="\n")
         for old in sorted(folder.glob("*.tsv"))[:-KEPT]:
             old.unlink(missing_ok=True)
 
 
+def main(arguments: list[str]) -> int:
+    if arguments == ["--check"]:
+        return check()
+    files = sorted(Path(arguments[0]).glob("*.tsv")) if arguments else whole_runs(sampled=False)[-1:]
+    if not files:
+        print("no whole run without a sample is kept", file=sys.stderr)
+        return 2
+    keep("full" if arguments else "gate", *files)
+    return 0
+
+
 if __name__ == "__main__":
-    runs = [Path(sys.argv[1])] if len(sys.argv) > 1 else sorted((cache() / "durations").glob("*.tsv"))
-    whole = [run for run in runs if len(run.read_text("utf-8").splitlines()) > WHOLE]
-    if not whole:
-        sys.exit("no run of the whole suite is kept: python launch.py test")
-    keep(whole[-1])
+    sys.exit(main(sys.argv[1:]))

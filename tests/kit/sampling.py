@@ -7,12 +7,16 @@ at least LEAST.
   are always run.
 
 `--seed N` draws the same again. Only where no test is named: who names one means all of it.
+
+    python -m tests.kit.sampling        lists the tests that the gate does not run whole, by lane
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import sys
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
@@ -24,22 +28,21 @@ MOST_S = 2.0
 LEAST = 3  # cases
 SHORT_S = 1.0
 DRAWN_S = {"browser": 70.0, "process": 60.0, "faults": 40.0}
-SEED = "LORA_GARAGE_TEST_SEED"  # set by the process that prints, for those of xdist
 
 
 def begin(config: pytest.Config) -> None:
     """Decide whether this run samples: the whole suite without --full does."""
     if hasattr(config, "workerinput"):
         return
-    os.environ.pop(SEED, None)
+    os.environ.pop(durations.SEED, None)
     seed = config.getoption("--seed")
     is_whole = config.args_source == pytest.Config.ArgsSource.TESTPATHS and not config.getoption("keyword")
     if not config.getoption("--full") and (is_whole or seed is not None):
-        os.environ[SEED] = str(random.randrange(10**6) if seed is None else seed)
+        os.environ[durations.SEED] = str(random.randrange(10**6) if seed is None else seed)
 
 
 def header() -> str | None:
-    seed = os.environ.get(SEED)
+    seed = os.environ.get(durations.SEED)
     return f"a sample of the long tests: --seed {seed}; --full runs all" if seed else None
 
 
@@ -64,20 +67,62 @@ def drawn(names: Sequence[str], always: Collection[str], seconds: Mapping[str, f
     return chosen
 
 
+def is_always_run(item: pytest.Item) -> bool:
+    return bool(item.get_closest_marker("gate") or item.get_closest_marker("spawn"))
+
+
 def sample(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Take the cases that are not drawn out of items."""
-    seed = os.environ.get(SEED)
+    seed = os.environ.get(durations.SEED)
     if not seed:
         return
     runs = [item for item in items if not any(item.iter_markers("skip"))]
-    always = {
-        item.nodeid.partition("[")[0]
-        for item in runs
-        if item.get_closest_marker("gate") or item.get_closest_marker("spawn")
-    }
+    always = {item.nodeid.partition("[")[0] for item in runs if is_always_run(item)}
     chosen = drawn([item.nodeid for item in runs], always, durations.kept(), seed)
     left = [item for item in runs if item.nodeid not in chosen]
     if left:
         config.hook.pytest_deselected(items=left)
         without = set(map(id, left))
         items[:] = [item for item in items if id(item) not in without]
+
+
+def lanes(items: Sequence[pytest.Item], seconds: Mapping[str, float]) -> dict[str, list[str]]:
+    """Lane -> the tests that the gate does not always run whole, each in one lane, with their number of cases where
+    that matters."""
+    cases: dict[str, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        cases[item.nodeid.partition("[")[0]].append(item)
+    found: dict[str, list[str]] = {"full alone": [], "drawn": [], "some of its cases": []}
+    for test, every in sorted(cases.items()):
+        short = [item for item in every if not item.get_closest_marker("full")]
+        took, folder = seconds.get(test, 0.0), test.split("/")[1]
+        count = min(len(short), max(LEAST, round(len(short) * MOST_S / took))) if took > MOST_S else len(short)
+        if not short:
+            found["full alone"].append(test)
+        elif folder in DRAWN_S and took * count / len(short) >= SHORT_S and not any(map(is_always_run, short)):
+            found["drawn"].append(f"{test} ({took:.1f} s)")
+        elif count < len(every):
+            found["some of its cases"].append(f"{test} ({count} of {len(every)})")
+    return found
+
+
+class Collected:
+    """A plugin that keeps the items of a collection."""
+
+    items: Sequence[pytest.Item] = ()
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self.items = session.items
+
+
+def main() -> int:
+    collected = Collected()
+    with contextlib.redirect_stdout(sys.stderr):
+        code = pytest.main(["--collect-only", "--full", "-qq"], [collected])
+    for lane, tests in lanes(collected.items, durations.kept()).items():
+        print("\n".join([f"# {lane}: {len(tests)} tests", *tests, ""]))
+    return int(code)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -7,13 +7,18 @@ import json
 import shutil
 from pathlib import Path
 
+from core.models import starter
+from core.workspace.folder import Workspace
+from tests.kit.files import link_or_copy
+
 ALL_WORDS = 49152
 # all take a tenth of a second to be read, seconds to be written into a GGUF file, and most of each step
 FEW_WORDS = 4096
+ANEW = shutil.ignore_patterns("starter.json")  # the others are links
 
 
 def make(
-    folder: Path, starter: Path, words: int = FEW_WORDS, layers: int = 2, spread: float = 0.02, width: int = 32
+    folder: Path, of_starter: Path, words: int = FEW_WORDS, layers: int = 2, spread: float = 0.02, width: int = 32
 ) -> Path:
     """spread: of the random weights; with the usual one a model repeats a word, with 0.2 each of its tokens is another.
     width: of its hidden states; bitsandbytes' library for CPUs reads a 4-bit matrix wrongly whose rows are no multiple
@@ -29,8 +34,17 @@ def make(
         initializer_range=spread, max_position_embeddings=8192,
     )  # fmt: skip
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    write_tokenizer(folder, starter, words)
+    write_tokenizer(folder, of_starter, words)
     return folder
+
+
+def in_place_of_the_starter(workspace: Workspace, model: Path) -> Workspace:
+    """A workspace in which `starter` names model: a tiny one, where what it says does not matter."""
+    folder = starter.folder(workspace.models)
+    shutil.copytree(model, folder, copy_function=link_or_copy, ignore=ANEW, dirs_exist_ok=True)
+    sizes = {file.name: file.stat().st_size for file in folder.iterdir()}
+    (folder / "starter.json").write_text(json.dumps({"conversion": starter.CONVERSION, "files": sizes}), "utf-8")
+    return workspace
 
 
 def of_layers(layers: int, folder: Path) -> Path:
@@ -48,14 +62,14 @@ def of_layers(layers: int, folder: Path) -> Path:
     return folder
 
 
-def write_tokenizer(folder: Path, starter: Path, words: int) -> None:
+def write_tokenizer(folder: Path, of_starter: Path, words: int) -> None:
     """The starter's words are numbered in the order of their merges, after the special ones and the letters: every text
     can be written."""
-    whole = json.loads((starter / "tokenizer.json").read_text("utf-8"))
+    whole = json.loads((of_starter / "tokenizer.json").read_text("utf-8"))
     model = whole["model"]
     merged = len(model["vocab"]) - len(model["merges"])
     model["vocab"] = {word: number for word, number in model["vocab"].items() if number < words}
     model["merges"] = model["merges"][: words - merged]
     (folder / "tokenizer.json").write_text(json.dumps(whole), "utf-8")
     for name in ("tokenizer_config.json", "chat_template.jinja"):
-        shutil.copyfile(starter / name, folder / name)
+        shutil.copyfile(of_starter / name, folder / name)

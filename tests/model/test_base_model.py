@@ -120,10 +120,15 @@ def trained_in(workspace: Path, adapter: dict[str, object]) -> RunFolder:
         "train": {"max_steps": 2, "sample_seconds": 0},
     }  # fmt: skip
     run = Runs(space).create(plan.resolve(Recipe.parse(value), "data", has_card=False), "command")
+    assert carried_out(run) == State.COMPLETED, f"{run.status()}\n{run.log_tail()}"
+    return run
+
+
+def carried_out(run: RunFolder) -> State:
+    space = Workspace.open(run.path.parents[1])
     with run.lock().acquire(timeout=10), Reporter(run, Launcher(run, space)) as reporter:
         worker.carry_out(run, space, reporter)
-    assert run.status().state == State.COMPLETED, f"{run.status()}\n{run.log_tail()}"
-    return run
+    return run.status().state
 
 
 def decided(run: RunFolder) -> list[Message]:

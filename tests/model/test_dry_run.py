@@ -427,6 +427,7 @@ def test_a_plan_for_the_processor_has_no_dry_run(services: Services):
     assert Planner(services).look(form("cpu"), EN).dry_run is None
 
 
+@pytest.mark.spawn
 def test_a_command_gives_the_same_fields(capsys: pytest.CaptureFixture[str], tmp_path: Path):
     shape = KNOWN["starter"]
     config = tmp_path / "config.json"

@@ -379,11 +379,13 @@ def test_the_process_is_gone_when_rest_returns(workspace: Workspace, children: l
     assert children[0].poll() is not None and probe.measured(STEP) is None
 
 
-@pytest.mark.slow
-def test_the_real_child_measures_this_pc():
-    """Of the starter, in 16 bit and in 4: between an old laptop and the fastest card there is."""
-    for step in (STEP, stand_in(adapter={"method": "qlora"}, train={"gradient_checkpointing": True})):
-        assert 0.5 < pace.run_child(step, {}, lambda: True) < 1e7
+QLORA = {"adapter": {"method": "qlora"}, "train": {"gradient_checkpointing": True}}
+
+
+@pytest.mark.parametrize("settings", [pytest.param({}, marks=pytest.mark.spawn), QLORA], ids=["16 bit", "4 bit"])
+def test_the_real_child_measures_this_pc(settings: dict[str, Any]):
+    """Of the starter: between an old laptop and the fastest card there is."""
+    assert 0.5 < pace.run_child(stand_in(**settings), {}, lambda: True) < 1e7
 
 
 # ---- what is known of models that nobody has tried here (core/trial/known_paces) -----------------

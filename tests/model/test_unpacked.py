@@ -7,22 +7,25 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from core import files
 from core.engine import base_model
 from core.memory.arithmetic import estimate, weights
 from core.memory.setup import Setup
-from core.models import headers
+from core.models import headers, quantised
 from core.models.shapes.shape import ModelShape
 from core.models.weights import weight_files
+from core.runs.all import Runs
+from core.runs.states import State
+from core.workspace.folder import Workspace
 from tests.kit import families
 from tests.kit.trainer import FP32
-from tests.model.test_base_model import decided, trained_in
+from tests.model.test_base_model import carried_out, decided, trained_in
 
 BF16 = replace(FP32, dtype=torch.bfloat16)
 BLOCK = 32
@@ -142,26 +145,15 @@ def shape_of(folder: Path) -> ModelShape:
     return shape.with_held(headers.held(headers.of_folder(folder), config, shape))
 
 
-@pytest.mark.parametrize(("saved", "to_train"), [(0, True), (5, False)])
-def test_a_run_that_has_trained_goes_on_whatever_a_new_one_of_its_base_is_told(
-    monkeypatch: pytest.MonkeyPatch, saved: int, to_train: bool
+def test_a_run_that_has_trained_goes_on_though_a_new_one_of_its_base_is_refused(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A base that is quantised so that it cannot be trained is refused to new runs: some of them trained before that
-    was so."""
-    from core.training import worker
-
-    asked = []
-
-    class Asked(Exception): ...
-
-    def obtain(self: object, *given: object, to_train: bool) -> None:
-        asked.append(to_train)
-        raise Asked
-
-    monkeypatch.setattr(worker.Models, "obtain", obtain)
-    model = SimpleNamespace(id="library:packed", revision=None)
-    facts = SimpleNamespace(ranks=None)
-    run = SimpleNamespace(recipe=lambda: SimpleNamespace(model=model), facts=lambda: facts, saved_step=lambda: saved)
-    with pytest.raises(Asked):
-        worker._prepare(run, None, SimpleNamespace(stage=None, check=None))
-    assert asked == [to_train]
+    """Some runs trained on a base before it was known that what is quantised so cannot be trained."""
+    shutil.copytree(tiny_model, tmp_path / "library" / "own")
+    run = trained_in(tmp_path, {})
+    monkeypatch.setattr(quantised, "can_train", lambda method: False)
+    new = Runs(Workspace.open(tmp_path)).create(run.recipe(), "command")
+    assert carried_out(new) == State.FAILED and new.status().message.key == "model.quantised"
+    shutil.rmtree(run.adapter)
+    files.replace_json(run.path / "state.json", files.read_object(run.path / "state.json") | {"state": "queued"})
+    assert run.saved_step() and carried_out(run) == State.COMPLETED and run.has_adapter()

@@ -9,17 +9,15 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from core.commands import away
-from core.models import starter
 from core.runs.all import Runs
 from core.runs.states import State
 from core.workspace.folder import Workspace
-from tests.kit.files import link_or_copy
+from tests.kit import tiny
 from tests.kit.waits import PATIENCE
 from tests.process.test_commands import command
 
@@ -91,15 +89,10 @@ def losses(run: Path) -> list[float]:
     return [line["loss"] for line in lines if line["kind"] == "train"]
 
 
-@pytest.mark.slow
 def test_a_run_is_trained_elsewhere_and_comes_home(
-    make_workspace: Callable[[], Workspace],
-    starter_folder: Path,
-    tmp_path: Path,
-    full: bool,
-    capsys: pytest.CaptureFixture,
+    tiny_model: Path, tmp_path: Path, full: bool, capsys: pytest.CaptureFixture
 ) -> None:
-    home = make_workspace()
+    home = tiny.in_place_of_the_starter(Workspace.open(tmp_path / "workspace"), tiny_model)
     (tmp_path / "mine.jsonl").write_text(
         "".join(
             json.dumps({"instruction": f"What is {n}?", "output": f"Arr, {n} be a number."}) + "\n" for n in range(8)
@@ -111,11 +104,7 @@ def test_a_run_is_trained_elsewhere_and_comes_home(
     folder = tmp_path / "pc" / json.loads(capsys.readouterr().out)["folder"]
     with zipfile.ZipFile(tmp_path / "job.zip") as archive:
         archive.extractall(tmp_path / "pc")
-    there = Workspace.open(folder / "workspace")
-    target = starter.folder(there.models)
-    target.mkdir()
-    for file in starter_folder.iterdir():
-        link_or_copy(file, target / file.name)
+    there = tiny.in_place_of_the_starter(Workspace.open(folder / "workspace"), tiny_model)
 
     trained = bootstrap(folder, tmp_path / "shims")
     assert trained.returncode == 0, trained.stderr
@@ -150,9 +139,9 @@ def test_a_run_is_trained_elsewhere_and_comes_home(
 
 @pytest.mark.full
 def test_a_run_is_continued_elsewhere_and_comes_home(
-    make_workspace: Callable[[], Workspace], starter_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    home = make_workspace()
+    home = tiny.in_place_of_the_starter(Workspace.open(tmp_path / "workspace"), tiny_model)
     rows = [json.dumps({"instruction": f"What is {n}?", "output": f"Arr, {n} be a number."}) for n in range(8)]
     (tmp_path / "mine.jsonl").write_text("\n".join(rows), "utf-8")
     (tmp_path / "away.yaml").write_text(RECIPE, "utf-8")
@@ -162,10 +151,7 @@ def test_a_run_is_continued_elsewhere_and_comes_home(
     folder = tmp_path / "pc" / json.loads(capsys.readouterr().out)["folder"]
     with zipfile.ZipFile(tmp_path / "job.zip") as archive:
         archive.extractall(tmp_path / "pc")
-    there = Workspace.open(folder / "workspace")
-    (target := starter.folder(there.models)).mkdir()
-    for file in starter_folder.iterdir():
-        link_or_copy(file, target / file.name)
+    there = tiny.in_place_of_the_starter(Workspace.open(folder / "workspace"), tiny_model)
     done = bootstrap(folder, tmp_path / "shims")
     assert done.returncode == 0, done.stderr
     again = bootstrap(folder, tmp_path / "shims")  # an ended run is not begun anew, and neither is its parent

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -26,9 +25,7 @@ from core.data.tokenizer import Tokenizer
 from core.engine import adapter, base_model
 from core.engine.device import Compute
 from core.errors import BusyError, ChatError, StopRequested
-from core.messages import CORE_LOCALES, Catalogue, msg
-from core.models import starter
-from core.presets import PROJECT
+from core.messages import msg
 from core.recipe import Adapter
 from core.runs.run_json import RunFacts
 from core.system.processes import worker_environment
@@ -36,7 +33,6 @@ from core.workspace import lease
 from core.workspace.folder import Workspace
 from tests.kit import tiny
 from tests.kit.adapters import fill_b
-from tests.kit.files import link_or_copy
 from tests.kit.runs import trained
 from tests.kit.waits import PATIENCE, wait_until
 
@@ -73,12 +69,7 @@ def adapters(tmp_path_factory, folder: Path) -> list[Path]:
 def workspace(tmp_path_factory, folder: Path, starter_folder: Path) -> Workspace:
     root = tmp_path_factory.mktemp("chat")
     (root / "settings.yaml").write_text(json.dumps({"library_folders": [str(folder.parent)]}), "utf-8")
-    workspace = Workspace.open(root)
-    target = starter.folder(workspace.models)
-    target.mkdir()
-    for file in starter_folder.iterdir():
-        link_or_copy(file, target / file.name)
-    return workspace
+    return tiny.in_place_of_the_starter(Workspace.open(root), starter_folder)
 
 
 @pytest.fixture(scope="module")
@@ -102,14 +93,6 @@ def answer(client: ChatClient, base=None, tuned=None, most: int = 10) -> dict[st
         if isinstance(item, Piece):
             told[item.column] = told.get(item.column, "") + item.text
     return told
-
-
-def lease_is_free(workspace: Workspace) -> bool:
-    try:
-        with lease.hold(workspace, msg("chat.doing_chat", label="test")):
-            return True
-    except BusyError:
-        return False
 
 
 @pytest.fixture(scope="module")
@@ -313,33 +296,9 @@ def test_a_loaded_chat_holds_the_lease_by_name_and_unload_frees_it(client, works
     with pytest.raises(BusyError, match="the chat has “my run” loaded"), lease.hold(workspace, msg("x")):
         pass
     client.unload(msg("chat.unloaded_for_run", name="next"))
-    assert lease_is_free(workspace)
+    assert not lease.is_held(workspace)
     assert client.state().phase == "empty"
     assert "make room for the run “next”" in str(client.state().why_unloaded)
-
-
-def test_a_worker_killed_mid_answer_is_said_and_the_next_load_works(client, workspace, known):
-    ready(client)
-    writing = client.ask(STORY, None, LONG)
-    items = iter(writing)
-    next(items)
-    client._worker.process.kill()
-    with pytest.raises(ChatError, match="chat process ended|ended the chat process"):
-        list(items)
-    state = wait_until(lambda: client.state().phase == "failed" and client.state())
-    assert "chat.log" in str(state.advice)
-    assert "Loading weights" in (workspace.root / "chat.log").read_text("utf-8", "replace")
-    assert lease_is_free(workspace)
-    assert answer(ready(client), QUESTION)["base"] == known
-
-
-def test_while_somebody_trains_the_refusal_names_it(client, workspace):
-    client.unload()
-    with lease.hold(workspace, msg("lease.training", name="pirates")):
-        client.load(ChatTarget(MODEL))
-        with pytest.raises(ChatError, match="the run “pirates” is training"):
-            client.wait_ready(LOAD_S)
-    assert client.state().phase == "failed"
 
 
 def test_an_adapter_for_another_base_is_refused_in_a_sentence(client, adapters, tmp_path):
@@ -376,7 +335,7 @@ def test_unload_while_loading_frees_everything_within_seconds(client, workspace,
     start = time.perf_counter()
     client.unload()
     assert time.perf_counter() - start < 5
-    assert lease_is_free(workspace) and client.state().phase == "empty"
+    assert not lease.is_held(workspace) and client.state().phase == "empty"
 
 
 def test_a_four_bit_base_is_loaded_on_request(client, adapters):
@@ -392,7 +351,7 @@ def test_an_idle_chat_leaves_and_says_why(workspace, client):
     idle.load(ChatTarget(MODEL))
     wait_until(lambda: idle.state().why_unloaded, 120)
     assert idle.state().phase == "empty" and "without a question" in str(idle.state().why_unloaded)
-    wait_until(lambda: lease_is_free(workspace), 10)
+    wait_until(lambda: not lease.is_held(workspace), 10)
 
 
 def start_worker(workspace: Workspace, before: str | None = None) -> subprocess.Popen:
@@ -415,7 +374,7 @@ def test_the_worker_ends_when_the_app_is_gone(workspace, client):
     assert json.loads(worker.stdout.readline())["event"] == "loading"
     worker.communicate(timeout=20)  # closes stdin, as the system does for an app that died
     assert worker.returncode is not None
-    assert lease_is_free(workspace)
+    assert not lease.is_held(workspace)
 
 
 def test_what_a_library_prints_does_not_get_into_the_protocol(workspace):
@@ -441,17 +400,3 @@ def test_an_adapter_that_rewrites_the_base_is_refused(key, value, adapters, tmp_
     with pytest.raises(ChatError, match=value):
         checked_adapter(folder)
     assert checked_adapter(adapters[0]).r == 8
-
-
-def test_the_client_imports_no_torch():
-    code = "import sys, core.chat.client; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT).returncode == 0
-
-
-def test_chat_sentences_exist_in_both_languages_with_the_same_values():
-    catalogue = Catalogue(CORE_LOCALES)
-    english, chinese = ({k for k in catalogue.keys(language) if k.startswith("chat.")} for language in ("en", "zh"))
-    assert english == chinese != set()
-    for key in english:
-        fields = [set(re.findall(r"\{(\w+)\}", catalogue.raw(key, language))) for language in ("en", "zh")]
-        assert fields[0] == fields[1], key

@@ -182,12 +182,13 @@ def test_runs_of_an_empty_workspace_say_how_to_make_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.gate
+@pytest.mark.spawn
 def test_the_journey_works_without_a_browser(
     make_workspace: Callable[[], Workspace], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """inspect, train (from a file that is added first), runs, chat beside the base, export: on the starter model. And
-    what the
-    model card promises: peft alone, offline, loads the adapter from the folder as it lies in the run."""
+    """inspect, train (from a file that is added first), runs, chat beside the base, export: on the starter model, each
+    in a process of its own. And what the model card promises: peft alone, offline, loads the adapter from the folder as
+    it lies in the run."""
     from peft import AutoPeftModelForCausalLM
     from transformers import AutoTokenizer
 

@@ -1,8 +1,8 @@
 """Exports of a really trained small adapter, on the CPU. Worker processes where it says so.
 
-`tiny` is of a model that knows nothing, and quick; `untrained` of the starter, which takes long enough to be cut short;
-`trained`, of the starter too, is for the long forms. What the starter's own exports say is shown in
-tests/process/test_commands.py and test_llamacpp.py.
+`tiny` is of a model that knows nothing, and quick; `untrained` too, in a workspace of its own; `trained`, of the
+starter, is for the long forms. What the starter's own exports say is shown in tests/process/test_commands.py and
+test_llamacpp.py.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import errno
 import json
 import math
 import shutil
+import subprocess
 import sys
 import time
 import weakref
@@ -36,12 +37,12 @@ from core.engine.loss import summed_loss
 from core.errors import BusyError, ExportError, ModelError, RunError, StopRequested
 from core.export import jobs, layers, merge, pairs, proof, safetensors_file, stored, worker
 from core.export import tensors as tensors_of_export
-from core.export.exports import Exports
+from core.export.exports import ExportJob, Exports
 from core.export.jobs import JobFolder
 from core.export.llamacpp import tools
 from core.export.records import ExportCheck, ExportRequest, ExportResult, ExportStatus
 from core.export.tensors import Comparison, MergedFolder, Reader, Tuned, compare
-from core.messages import CORE_LOCALES, LANGUAGES, msg
+from core.messages import LANGUAGES, msg
 from core.models import adapters, starter, weights
 from core.recipe import Recipe
 from core.runs.all import Runs
@@ -51,9 +52,9 @@ from core.system import machine
 from core.workspace import lease
 from core.workspace.folder import Workspace
 from tests.faults import scripted
+from tests.kit import tiny as tiny_kit
 from tests.kit.adapters import fill_b, logits
 from tests.kit.awake import HOLDS, Program
-from tests.kit.files import link_or_copy
 from tests.kit.waits import wait_until
 
 ROWS = [
@@ -108,24 +109,45 @@ def train(workspace: Workspace, model_folder: Path, settings: dict, steps: int, 
     return run
 
 
-def of_starter(root: Path, starter_folder: Path, steps: int) -> Trained:
-    workspace = Workspace.open(root)
+def as_starter(root: Path, model: Path, steps: int) -> Trained:
+    """A run of model, which stands in the starter's place."""
+    workspace = tiny_kit.in_place_of_the_starter(Workspace.open(root), model)
     (workspace.root / "settings.yaml").write_text("llama_cpp: never\n", "utf-8")  # GGUF: tests/process/test_llamacpp.py
     target = starter.folder(workspace.models)
-    target.mkdir()
-    for file in starter_folder.iterdir():
-        link_or_copy(file, target / file.name)
     return Trained(workspace, train(workspace, target, {}, steps, rate=3e-3), target)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, starter_folder: Path) -> Trained:
-    return of_starter(tmp_path_factory.mktemp("trained"), starter_folder, steps=12)
+    return as_starter(tmp_path_factory.mktemp("trained"), starter_folder, steps=12)
 
 
 @pytest.fixture(scope="module")
-def untrained(tmp_path_factory: pytest.TempPathFactory, starter_folder: Path) -> Trained:
-    return of_starter(tmp_path_factory.mktemp("untrained"), starter_folder, steps=0)
+def untrained(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Trained:
+    return as_starter(tmp_path_factory.mktemp("untrained"), tiny_model, steps=0)
+
+
+@pytest.fixture
+def merging(untrained: Trained, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Exports, ExportJob]]:
+    """An export of untrained whose process has merged and never goes on from there."""
+    stays = (
+        "import time; from core.export import merge; real = merge.merge\n"
+        "def stay(*of):\n    real(*of)\n    while True: of[-1](); time.sleep(0.01)\n"
+        "merge.merge = stay"
+    )
+    popen = subprocess.Popen
+
+    def instead(command: list[str], **settings: object) -> subprocess.Popen:
+        return popen([*command[:2], "tests.faults.instead", command[2], stays, *command[3:]], **settings)
+
+    monkeypatch.setattr(subprocess, "Popen", instead)
+    exports = untrained.exports()
+    job = exports.start(untrained.run, "merged")
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    wait_until(lambda: job.status().stage == "merging", 120)
+    yield exports, job
+    job.process.kill()
+    job.process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -778,14 +800,12 @@ def test_too_little_disk_is_said_with_both_numbers_before_the_work(
     assert status.message.params["need_mb"] == 67
 
 
-def test_cancel_in_the_middle_leaves_nothing(untrained: Trained) -> None:
-    exports = untrained.exports()
-    assert not exports.begun()
-    job = exports.start(untrained.run, "merged")
+def test_cancel_in_the_middle_leaves_nothing(untrained: Trained, merging: tuple[Exports, ExportJob]) -> None:
+    exports, job = merging
     assert exports.begun()
     with pytest.raises(BusyError):
         exports.start(untrained.run, "merged")
-    wait_until(lambda: job.status().stage in ("merging", "proving_adapter"), 120)
+    assert any(job.job.build.rglob("*.safetensors"))
     assert exports.cancel(job.request.name).state == "cancelled"
     wait_until(lambda: not exports.begun(), 10)
     assert not job.job.build.exists() and not job.folder.exists()
@@ -833,15 +853,14 @@ def test_the_next_start_clears_what_a_worker_could_not_delete(tmp_path: Path, st
     assert (job.build / "model.gguf").exists() is stays
 
 
-def test_a_killed_worker_is_told_from_one_at_work(untrained: Trained) -> None:
-    job = untrained.exports().start(untrained.run, "merged")
-    wait_until(lambda: job.status().state == "running", 60)
+def test_a_killed_worker_is_told_from_one_at_work(merging: tuple[Exports, ExportJob]) -> None:
+    exports, job = merging
+    assert job.status().state == "running"
     job.process.kill()
     job.process.wait()
-    wait_until(
-        lambda: job.status().message == msg("export.went_away")
-    )  # a child of it that is just being started still holds its lock
-    assert untrained.exports()._job(job.request.name).status().state == "failed"
+    # a child of it that is just being started still holds its lock
+    wait_until(lambda: job.status().message == msg("export.went_away"))
+    assert exports._job(job.request.name).status().state == "failed"
 
 
 def test_a_worker_that_takes_minutes_to_start_is_at_work_and_one_whose_disk_was_full_to_its_last_byte_is_told_so(
@@ -886,10 +905,3 @@ def test_a_run_without_an_adapter_has_nothing_to_take_home(tiny: Trained) -> Non
     run = Runs(tiny.workspace).create(Recipe.parse({"name": "Empty", "data": {"source": "rows"}}), "command")
     with pytest.raises((ExportError, ModelError), match="Empty"):
         tiny.exports().start(run, "merged")
-
-
-def test_every_sentence_exists_in_both_languages() -> None:
-    catalogues = [
-        yaml.safe_load((CORE_LOCALES / language / "export.yaml").read_text("utf-8")) for language in ("en", "zh")
-    ]
-    assert catalogues[0].keys() == catalogues[1].keys()

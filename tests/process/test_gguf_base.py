@@ -74,6 +74,7 @@ def scaled_llama(folder: Path, starter: Path) -> Path:
     return found
 
 
+@pytest.mark.spawn
 def test_a_model_with_scaled_positions_comes_back_as_it_was_and_its_file_is_parsed_once(
     tools: Tools, starter_folder: Path, tmp_path: Path, unpacked_here: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -170,6 +170,7 @@ def test_the_families_that_are_said_to_leave_are_those_that_the_converter_knows(
     }
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in IN_EVERY_GATE else pytest.mark.full) for name in families.FAMILIES]
 )

@@ -54,6 +54,7 @@ class Enough(Exception):
     pass
 
 
+@pytest.mark.spawn
 def test_an_import_comes_to_the_same_and_is_cancelled_without_a_trace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,6 +32,7 @@ from core.messages import msg
 from core.models import starter
 from core.runs.folder import RunFolder
 from core.workspace.folder import Workspace
+from tests.kit import tiny
 from tests.kit.files import link_or_copy, tools_of_cache
 from tests.process.test_export import FLOAT32, MESSAGES, Trained, train
 
@@ -75,11 +76,8 @@ class Made:
 
 @pytest.fixture(scope="module")
 def made(tools: Tools, starter_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
-    workspace = Workspace.open(tmp_path_factory.mktemp("llamacpp"))
+    workspace = tiny.in_place_of_the_starter(Workspace.open(tmp_path_factory.mktemp("llamacpp")), starter_folder)
     target = starter.folder(workspace.models)
-    target.mkdir()
-    for file in starter_folder.iterdir():
-        link_or_copy(file, target / file.name)
     tuned = Trained(workspace, train(workspace, target, {}, steps=8, rate=3e-3), target)
     merged, work = workspace.root / "merged", workspace.root / "work"
     work.mkdir()
@@ -316,6 +314,7 @@ def carry_out(
 
 
 @pytest.mark.gate
+@pytest.mark.spawn
 def test_a_tiny_model_leaves_through_the_worker_and_says_how_it_was_proven(
     tools: Tools, tiny_model: Path, tmp_path: Path
 ) -> None:

@@ -375,31 +375,28 @@ def test_the_container_is_made_of_what_is_here_and_starts_what_is_there() -> Non
     )
 
 
+MENUS = """
+const shown = (installed, runs, url) =>
+  require(process.argv[1]).menu({}, { exists: () => installed, running: () => runs, local: () => ({ url }) })
+const states = [[false, false], [true, false], [true, true], [true, true, "http://127.0.0.1:7860/"]]
+Promise.all(states.map((state) => shown(...state))).then((menus) => console.log(JSON.stringify(menus)))
+"""
+
+
 def test_pinokio_starts_what_is_here() -> None:
     """As far as that can be read: no Pinokio here has ever run it."""
     folder = PROJECT / "pinokio"
-    menu = (folder / "pinokio.js").read_text("utf-8")
-    named = set(re.findall(r'"(\w+\.json)"', menu))
-    assert named == {file.name for file in folder.glob("*.json")} and menu.count("{") == menu.count("}")
     if shutil.which("node"):
-        at = (
-            "(installed, runs, url) => require(process.argv[1]).menu({}, { exists: () => installed, running: () => "
-            "runs, local: () => ({ url }) })"
-        )
-        states = "[[false, false], [true, false], [true, true], [true, true, 'http://127.0.0.1:7860/']]"
-        first = (
-            f"Promise.all({states}.map(each => ({at})(...each))).then(all => console.log(all.map(menu => "
-            f"menu.find(each => each.default).href).join()))"
-        )
-        shown = subprocess.run(
-            ["node", "-e", first, folder / "pinokio.js"], stdout=subprocess.PIPE, text=True, check=True
-        ).stdout
-        assert shown.strip() == "install.json,start.json,start.json,http://127.0.0.1:7860/"
+        menus = json.loads(subprocess.check_output(["node", "-e", MENUS, folder / "pinokio.js"], text=True))
+        first = [next(item["href"] for item in menu if item.get("default")) for menu in menus]
+        assert first == ["install.json", "start.json", "start.json", "http://127.0.0.1:7860/"]
+        named = {item["href"] for menu in menus for item in menu if not item["href"].startswith("http")}
+        assert named == {file.name for file in folder.glob("*.json")}
     assert json.loads((folder / "start.json").read_text("utf-8"))["daemon"] is True, (
         "else Pinokio ends it after its last step"
     )
-    for name in named:
-        steps = json.loads((folder / name).read_text("utf-8"))["run"]
+    for script in folder.glob("*.json"):
+        steps = json.loads(script.read_text("utf-8"))["run"]
         assert {step["method"] for step in steps} <= {"shell.run", "local.set"}
         said = steps[0]["params"]["message"].split()
         assert (folder / steps[0]["params"]["path"] / said[said.index("launch.py")]).is_file()

@@ -63,6 +63,7 @@ def losses(run: RunFolder) -> list[float]:
     return [line["loss"] for line in run.metrics().records if line["kind"] == "train"]
 
 
+@pytest.mark.spawn
 def test_the_run_of_one_that_waited_is_that_of_a_worker_started_anew(workspace: Workspace) -> None:
     """Loss by loss; before its order it holds no file of the workspace, no lease and no pipe as stdin."""
     before = {path for path in workspace.root.rglob("*")}

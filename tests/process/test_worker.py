@@ -71,7 +71,6 @@ def losses(run: RunFolder) -> list[float]:
     return [line["loss"] for line in run.metrics().records if line["kind"] == "train"]
 
 
-@pytest.mark.spawn
 def test_a_run_leaves_everything_that_the_interface_promises(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -262,7 +261,6 @@ def test_stop_during_the_download_ends_pip_too(tmp_path: Path, monkeypatch: pyte
 
 
 def _processes() -> list[str]:
-    import psutil
 
     lines = []
     for process in psutil.process_iter(["cmdline"]):
@@ -274,22 +272,6 @@ def supervisor_of(workspace: Workspace) -> Supervisor:
     supervisor = Supervisor(workspace)
     supervisor.start()
     return supervisor
-
-
-def test_a_killed_worker_is_said_to_be_interrupted_and_the_next_run_works(workspace: Workspace) -> None:
-    supervisor = supervisor_of(workspace)
-    try:
-        run = supervisor.submit(tiny_recipe(train={"max_steps": 100_000, "save_steps": 2}))
-        wait_until(lambda: run.checkpoints(), 60)
-        psutil.Process(run.status().pid).kill()
-        wait_until(lambda: run.status().state == State.INTERRUPTED, 20)
-        status = run.status()
-        assert status.message.key == "run.interrupted" and status.advice.key == "run.interrupted_checkpoint"
-        assert all(line["kind"] in ("train", "eval", "gpu") for line in run.metrics().records)
-        again = supervisor.submit(tiny_recipe())
-        wait_until(lambda: again.status().state == State.COMPLETED, 60)
-    finally:
-        supervisor.close()
 
 
 def test_an_active_run_without_a_process_is_interrupted_for_every_reader_at_once(workspace: Workspace) -> None:
@@ -356,23 +338,43 @@ def test_a_run_waits_its_turn_while_another_process_holds_the_device(workspace: 
 
 
 @pytest.mark.gate
-@pytest.mark.spawn
-@pytest.mark.parametrize("method", ["lora", "qlora"])
-def test_the_starter_model_learns_in_a_few_steps(make_workspace: Callable[[], Workspace], method: str) -> None:
-    """Real LoRA and real QLoRA on the real model; the whole journey is the browser test's."""
+def test_the_starter_model_learns_in_4_bit_in_a_few_steps(make_workspace: Callable[[], Workspace]) -> None:
+    """Real QLoRA on the real model; LoRA: the journeys in the browser and without one."""
     value = {
         "data": {"source": "sample:pirate_answers"},
-        "adapter": {"method": method},
+        "adapter": {"method": "qlora"},
         "train": {
             "learning_rate": 3e-3, "max_steps": 6, "per_device_train_batch_size": 2, "eval_steps": 6, "save_steps": 6,
             "sample_seconds": 0,
         },
     }  # fmt: skip
-    run, code = carried_out(make_workspace(), plan.resolve(Recipe.parse(value), method, has_card=False))
+    run, code = carried_out(make_workspace(), plan.resolve(Recipe.parse(value), "qlora", has_card=False))
     assert code == 0, run.log_tail()
     measured = [line["eval_loss"] for line in run.metrics().records if line["kind"] == "eval"]
     assert measured[-1] < 0.7 * measured[0]
     assert losses(run)[0] > 2, "the first answers are the base's"
+
+
+@pytest.mark.gate
+def test_the_starter_model_comes_to_prefer_the_better_answers_in_a_few_steps(
+    make_workspace: Callable[[], Workspace], tmp_path: Path
+) -> None:
+    """Real DPO on the real model, measured on pairs that it does not train on."""
+    workspace, file = make_workspace(), tmp_path / "pairs.jsonl"
+    pairs = [{"prompt": f"What is {i}?", "chosen": f"Arr, it be {i}!", "rejected": f"It is {i}."} for i in range(24)]
+    file.write_text("\n".join(map(json.dumps, pairs)), "utf-8")
+    value = {
+        "data": {"source": DatasetStore(workspace.datasets, PRESETS).import_file(file, "pairs").id},
+        "train": {
+            "objective": "dpo", "learning_rate": 1e-3, "max_steps": 4, "per_device_train_batch_size": 2,
+            "gradient_accumulation_steps": 1, "eval_steps": 4, "sample_seconds": 0,
+        },
+    }  # fmt: skip
+    run, code = carried_out(workspace, plan.resolve(Recipe.parse(value), "dpo", has_card=False))
+    assert code == 0, run.log_tail()
+    first, last = [line for line in run.metrics().records if line["kind"] == "eval"]
+    assert first["eval_loss"] == pytest.approx(0.6931472, abs=1e-5), "a coin, before the first step"
+    assert last["eval_loss"] < 0.35 and last["eval_rewards/accuracies"] == 1.0 and last["eval_rewards/margins"] > 1
 
 
 def test_a_run_that_said_completed_leaves_at_once_whatever_a_library_still_waits_for(workspace: Workspace) -> None:

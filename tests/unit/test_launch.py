@@ -807,17 +807,6 @@ def test_launch_parses_on_old_pythons():
     ast.parse((ROOT / "launch.py").read_text("utf-8"), feature_version=(3, 6))
 
 
-def test_launch_imports_only_the_standard_library():
-    import ast
-
-    nodes = [
-        node for file in ("launch.py", *LAUNCHER) for node in ast.walk(ast.parse((ROOT / file).read_text("utf-8")))
-    ]
-    names = {alias.name.split(".")[0] for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    names |= {node.module.split(".")[0] for node in nodes if isinstance(node, ast.ImportFrom)}
-    assert names - {"launcher"} <= set(sys.stdlib_module_names)
-
-
 # ---- uninstall -----------------------------------------------------------------------------------
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tests.kit.sampling import DRAWN_S, LEAST, MOST_S, SHORT_S, drawn
+from types import SimpleNamespace
+
+from tests.kit.sampling import DRAWN_S, LEAST, MOST_S, SHORT_S, drawn, lanes
 
 CASES = [f"tests/unit/a.py::test_long[{n}]" for n in range(40)]
 SHORT = [f"tests/unit/a.py::test_short[{n}]" for n in range(40)]
@@ -35,3 +37,21 @@ def test_long_tests_of_the_browser_are_drawn_up_to_their_seconds_and_those_of_th
         assert run >= always | {"tests/browser/b.py::test_short"} and len(run) == 2 + DRAWN_S["browser"] // 10
     assert one != other
     assert set().union(*(drawn(long, always, seconds, str(seed)) for seed in range(60))) == {*long}
+
+
+def test_each_test_that_the_gate_does_not_run_whole_is_listed_in_one_lane() -> None:
+    """By items as pytest collects them: a name and marks."""
+
+    def item(name: str, *marks: str) -> SimpleNamespace:
+        return SimpleNamespace(nodeid=name, get_closest_marker=lambda mark: mark in marks)
+
+    items = [
+        *(item(name) for name in CASES), *(item(name) for name in SHORT), item("tests/unit/a.py::test_late", "full"),
+        item("tests/browser/b.py::test_drawn"), item("tests/browser/b.py::test_kept", "gate"),
+        item("tests/unit/a.py::test_part[1]", "full"), item("tests/unit/a.py::test_part[2]"),
+    ]  # fmt: skip
+    assert lanes(items, SECONDS | {"tests/browser/b.py::test_drawn": 9.0, "tests/browser/b.py::test_kept": 9.0}) == {
+        "full alone": ["tests/unit/a.py::test_late"],
+        "drawn": ["tests/browser/b.py::test_drawn (9.0 s)"],
+        "some of its cases": ["tests/unit/a.py::test_long (10 of 40)", "tests/unit/a.py::test_part (1 of 2)"],
+    }

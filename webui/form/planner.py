@@ -33,7 +33,6 @@ from core.models.shapes.shape import ModelShape
 from core.recipe import Data, Recipe
 from core.runs import further
 from core.runs.folder import RunFolder
-from core.runs.time_left import EVALUATION_SHARE
 from core.system import cores, devices
 from core.trial import computed_pace, pace
 from core.trial.dry_runs import Looked, Question
@@ -99,8 +98,9 @@ class FormResult:
         """How long the planned steps take at the pace that is known; None where something is not."""
         if not (self.plan and self.preview and self.pace and self.plan.advice.planned_steps):
             return None
-        computed = pace.seconds(planned_tokens(self.plan, self.preview), self.pace)
-        return pace.with_bus(computed, self.pace, self.plan.advice.bus_seconds)
+        recipe, advice = self.plan.recipe, self.plan.advice
+        tokens = pace.planned_tokens(recipe, advice.planned_steps or 0, self.preview.counts_of(recipe.data))
+        return pace.with_bus(pace.seconds(tokens, self.pace), self.pace, advice.bus_seconds)
 
     @property
     def is_long(self) -> bool:
@@ -111,24 +111,6 @@ class FormResult:
     def is_doubtful(self) -> bool:
         """Whether Start may be pressed and should not look as if all were well."""
         return self.is_long or bool(self.plan and self.plan.advice.verdict == "does_not_fit")
-
-
-def planned_tokens(made: Plan, preview: Preview) -> float:
-    """Tokens that the planned steps read, after what max_length does to long rows."""
-    counts = preview.counts_of(made.recipe.data)
-    train = made.recipe.train
-    examples = (made.advice.planned_steps or 0) * train.per_device_train_batch_size * train.gradient_accumulation_steps
-    return examples * counts.tokens / max(1, counts.pieces)
-
-
-def measuring_share(made: Plan, preview: Preview) -> float:
-    """Time of the measurements on rows kept apart, as a share of the steps' own."""
-    recipe, steps = made.recipe, made.advice.planned_steps or 0
-    if len(preview.rows) < SMALLEST_SPLIT or not steps:
-        return 0.0
-    times = 1 + (steps // recipe.train.eval_steps if recipe.train.eval_steps else 5)
-    tokens = preview.counts_of(recipe.data).tokens * recipe.data.eval_fraction
-    return EVALUATION_SHARE * times * tokens / max(1.0, planned_tokens(made, preview))
 
 
 @dataclass
@@ -307,13 +289,15 @@ class Planner:
         ):  # what is timed has neither
             return found
         counts = preview.counts_of(recipe.data)
-        step = StandIn.of(
-            shape, made.advice.setup, counts.tokens / max(1, counts.pieces), counts.learned_percent / 100, device
+        speed = self.services.pace_probe.look(
+            StandIn.of(
+                shape, made.advice.setup, counts.tokens / max(1, counts.pieces), counts.learned_percent / 100, device
+            )
         )
-        speed = self.services.pace_probe.look(step)
         if speed is None:
             return computed
-        return pace.from_step(speed, measuring_share(made, preview))
+        measuring = pace.measuring_share(recipe, made.advice.planned_steps or 0, counts, len(preview.rows))
+        return pace.from_step(speed, measuring)
 
     def _dry_run(self, made: Plan, shape: ModelShape | None) -> Looked | None:
         """What the step itself would hold, as far as it is known; it is asked for, never waited for."""

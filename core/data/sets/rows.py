@@ -29,8 +29,9 @@ from core.values import MIB
 if TYPE_CHECKING:
     import pyarrow
 
-ROWS_A_BATCH = 1000
-BATCH_BYTES = 8 * MIB  # a row may have 4 MiB: a thousand of those would fill the memory
+ROWS_A_BATCH = 10_000
+BATCH_BYTES = 8 * MIB  # a row may have 4 MiB: as many of those would fill the memory
+STRETCH, MOST_LOOKS = 1000, 25  # rows that are read of the disk together, half a MiB; how many stay mapped
 FIELDS = ("row", "line", "example", "values", "problem")
 IN_MEMORY_BYTES = 8 * MIB  # what is smaller is read, and its file not held open
 _STALE_S = 3600
@@ -47,10 +48,11 @@ class Rows(Sequence[tuple[int, Example]]):
         """Raises OSError or ValueError where it is no such file, or not whole."""
         self._source = source
         self._kept: pyarrow.Table | None = None
+        self._stretch, self._looks = -1, 0
         is_good = self._table["example"].is_valid().to_numpy()
         self._stored, self._flawed = len(is_good), np.flatnonzero(~is_good)
         self._before = self._flawed - np.arange(len(self._flawed))  # good rows before each
-        self.close()  # mapped anew: what was looked at counts as memory of the process
+        self.close()
 
     def _read(self, mapped: bool) -> Any:
         import pyarrow as pa
@@ -68,6 +70,14 @@ class Rows(Sequence[tuple[int, Example]]):
         if (table := self._kept) is None:
             table = self._kept = self._read(mapped=True).read_all()
         return table
+
+    def _cell(self, name: str, place: int) -> Any:
+        """place: among all rows of the file."""
+        if (stretch := place // STRETCH) != self._stretch:
+            self._stretch, self._looks = stretch, self._looks + 1
+            if self._looks % MOST_LOOKS == 0:  # what is read of a map counts as memory until it is let go
+                self.close()
+        return self._table[name][place].as_py()
 
     def close(self) -> None:
         self._kept = None
@@ -107,16 +117,16 @@ class Rows(Sequence[tuple[int, Example]]):
         return index + int(self._before.searchsorted(index, "right"))
 
     def _of_file(self, index: int) -> tuple[int, Example]:
-        table, place = self._table, self._place(index)
-        return table["row"][place].as_py(), example_of(table["example"][place].as_py())
+        place = self._place(index)
+        return self._cell("row", place), example_of(self._cell("example", place))
 
     def as_json(self, index: int) -> str:
         """What a row says, as `Example.as_json` writes it, in a tenth of the time that an example takes."""
-        return self._table["example"][self._place(index)].as_py()
+        return self._cell("example", self._place(index))
 
     def number(self, index: int) -> int:
         """Of a row that can be learned from, in its file."""
-        return self._table["row"][self._place(index)].as_py()
+        return self._cell("row", self._place(index))
 
     def numbers(self) -> np.ndarray:
         """(N,) of all of them."""
@@ -148,7 +158,7 @@ class Rows(Sequence[tuple[int, Example]]):
         """Of all rows, as it is kept: row, line, example, values, problem."""
         if not 0 <= position < self.stored:
             raise IndexError(position)
-        return {name: column[position].as_py() for name, column in zip(FIELDS, self._table.columns, strict=True)}
+        return {name: self._cell(name, position) for name in FIELDS}
 
 
 def opened(file: Path) -> Rows | None:

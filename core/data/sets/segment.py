@@ -74,7 +74,7 @@ class Segment:
 
         column = self.column
         if column is None:
-            column = pa.ipc.open_file(pa.memory_map(str(self.path))).read_all()["ids"].combine_chunks()
+            column = pa.ipc.open_file(pa.memory_map(str(self.path))).get_batch(0)["ids"]  # all of it is one batch
         return column.values.to_numpy(), column.offsets.to_numpy()
 
 

@@ -33,8 +33,8 @@ from core.errors import TemplateError
 from core.messages import Message
 
 TOLD_EACH = 20  # rows
-# 16 MB in memory until they are written, and lost where a process is killed
-SEGMENT_TOKENS, SEGMENT_ROWS = 4_000_000, 20_000
+# 4 MB and what Python holds of them until they are written, and lost where a process is killed
+SEGMENT_TOKENS, SEGMENT_ROWS = 1_000_000, 20_000
 KEPT_WAYS = 4  # of counting one set: tokenizers, templates, what is learned
 _VERSION = 2  # raised where the same tokenizer and template would give other tokens or other learned ones
 
@@ -144,6 +144,8 @@ class Tokenised:
         tell: is told how many of them are ready, often, and may raise; what was counted until then is kept. trains:
         their ids are wanted too, so the files are mapped; Windows removes none that is.
         """
+        import pyarrow
+
         wanted = np.asarray(positions, np.int64)
         keys = self._rows.keys(wanted) if isinstance(self._rows, Rows) else wanted
         while True:
@@ -153,7 +155,10 @@ class Tokenised:
                 if len(kept) < len(self._counted):
                     self._counted = kept
                     continue
-            return self._gathered(wanted, keys)
+            try:
+                return self._gathered(wanted, keys)
+            finally:
+                pyarrow.default_memory_pool().release_unused()  # a third of what a run would hold
 
     def _complete(self, positions: np.ndarray, keys: np.ndarray, tell: Callable[[int], None]) -> None:
         """Count those that nobody has."""

@@ -58,6 +58,8 @@ def test_a_model_is_downloaded_shown_and_deleted(hub: FakeHub, run: Run) -> None
     code, out, _ = run("download", REPO, "--json")
     row = json.loads(out)
     assert (code, row["repo"], row["state"], row["done"]) == (0, REPO, "done", row["total"]) and row["total"] > 0
+    numbers = {"done", "total", "unit", "bytes_per_s", "seconds_left"}
+    assert set(row) == numbers | {"repo", "revision", "state", "message", "result"}
     code, out, _ = run("--json")
     (kept,) = json.loads(out)["models"]
     assert (code, kept["id"], kept["store"], kept["is_whole"], kept["can_delete"]) == (0, REPO, "hub", True, True)

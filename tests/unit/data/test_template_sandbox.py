@@ -12,6 +12,8 @@ from core.data import template_apart
 from core.data.template import ChatTemplate
 from core.data.template_apart import TemplateApart
 from core.errors import TemplateError
+from core.system.lines import Child
+from tests.kit.waits import wait_until
 
 MESSAGES = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
 
@@ -68,6 +70,17 @@ def test_a_template_that_was_ended_ends_no_other(monkeypatch: pytest.MonkeyPatch
     assert [template.render(MESSAGES) for _ in range(20)] == ["HiHello"] * 20
     thread.join()
     assert problems == ["template.too_slow"] and template.render(MESSAGES) == "HiHello"
+
+
+def test_a_process_that_renders_without_end_ends_with_whoever_asked() -> None:
+    child = Child("core.data.template_apart")
+    heard: list[object] = []
+    child.listen(heard.append, heard.append)
+    template = {"source": HOSTILE["loops in loops"], "special_tokens": {}, "all_special": []}
+    child.say(**template, act="_render", arguments=[MESSAGES, None, None, False])
+    wait_until(lambda: heard == [{}])
+    child.close()
+    wait_until(lambda: heard == [{}, 0])
 
 
 def test_what_is_rendered_apart_is_what_is_rendered_here() -> None:

@@ -170,27 +170,40 @@ def test_the_first_rows_come_without_the_rest(hub, app, store):
     assert not [line for line in hub.file_requests() if "00002.parquet" in line]
 
 
-def test_first_rows_go_on_after_those_that_are_there(hub, app, store, monkeypatch):
+@pytest.fixture
+def cut(hub, monkeypatch):
+    """Cuts the line once, after a number of rows. Returns a list that is empty once that has happened."""
+    real = set_transfer.library.rows_of
+
+    def after(rows: int) -> list[int]:
+        left = [rows]
+
+        def rows_of_stream(stream: Any) -> Iterator[dict[str, Any]]:
+            for number, row in enumerate(real(stream), 1):
+                yield row
+                if left and number == left[0]:
+                    left.clear()
+                    hub.requests.clear()
+                    raise HTTPError("cut")
+
+        monkeypatch.setattr(set_transfer.library, "rows_of", rows_of_stream)
+        return left
+
+    return after
+
+
+def test_first_rows_go_on_after_those_that_are_there(hub, app, store, cut):
     kit.put_parts(hub, NAME, {"default/train": [kit.pirates(300), kit.pirates(300, first=300)]})
-    real, cut_at = set_transfer.library.rows_of, [470]
-
-    def rows_of_stream(stream: Any) -> Iterator[dict[str, Any]]:
-        for number, row in enumerate(real(stream), 1):
-            yield row
-            if cut_at and number == cut_at[0]:
-                cut_at.clear()
-                hub.requests.clear()
-                raise HTTPError("cut")
-
-    monkeypatch.setattr(set_transfer.library, "rows_of", rows_of_stream)
+    left = cut(470)
     part = PartName(NAME, "default", "train", 520)
     app.start(str(part))
-    row = until(app, part)
-    assert not cut_at and rows_of(store, row.result) == kit.pirates(520)
+    assert rows_of(store, until(app, part).result) == kit.pirates(520) and not left
     assert len(hub.file_requests("00000.parquet")) <= 1, "of the first shard its footer alone"
 
 
-def test_first_rows_of_a_set_with_pictures_go_on_after_those_that_are_there(hub, app, store, monkeypatch, tmp_path):
+def test_first_rows_of_a_set_with_pictures_go_on_after_those_that_are_there(
+    hub, app, store, monkeypatch, tmp_path, cut
+):
     """Seen: the state that was kept was that of the dataset whose pictures are decoded, which nobody read: rows came
     twice."""
     from datasets import Dataset, Features, Image, Value
@@ -203,20 +216,10 @@ def test_first_rows_of_a_set_with_pictures_go_on_after_those_that_are_there(hub,
     features = Features({"question": Value("string"), "answer": Value("string"), "picture": Image()})
     Dataset.from_dict(columns, features).to_parquet(tmp_path / "a.parquet")
     kit.put(hub, NAME, {"train.parquet": (tmp_path / "a.parquet").read_bytes()})
-    real, cut_at = set_transfer.library.rows_of, [250]
-
-    def rows_of_stream(stream: Any) -> Iterator[dict[str, Any]]:
-        for number, row in enumerate(real(stream), 1):
-            yield row
-            if cut_at and number == cut_at[0]:
-                cut_at.clear()
-                raise HTTPError("cut")
-
-    monkeypatch.setattr(set_transfer.library, "rows_of", rows_of_stream)
+    left = cut(250)
     part = PartName(NAME, "default", "train", 350)
     app.start(str(part))
-    row = until(app, part)
-    assert not cut_at and rows_of(store, row.result) == kit.pirates(350)
+    assert rows_of(store, until(app, part).result) == kit.pirates(350) and not left
 
 
 def test_what_an_earlier_version_had_of_a_paused_download_is_passed_over(hub, app, store):

@@ -48,13 +48,8 @@ def repo(config: dict[str, Any] | None = None, **more: bytes) -> dict[str, bytes
 
 
 @pytest.fixture(autouse=True)
-def nothing_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    for name, value in (("NO_PROXY", "127.0.0.1,localhost"), ("LORA_GARAGE_LANG", "en")):
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("HF_TOKEN", raising=False)
+def in_english(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LORA_GARAGE_LANG", "en")
 
 
 @pytest.fixture

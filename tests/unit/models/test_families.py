@@ -8,28 +8,15 @@ from pathlib import Path
 import pytest
 
 from core.errors import ModelError
-from core.hub import cached, download, peek
+from core.hub import download, peek
 from core.messages import LANGUAGES
 from core.models import families
 from core.models.library import Models
-from core.workspace.folder import Workspace
-from tests.kit.fetching import fetch_here
 from tests.kit.hub import FakeHub, tiny_model
 
 
 def model(**config: object) -> dict[str, bytes]:
     return tiny_model() | {"config.json": json.dumps(config).encode()}
-
-
-@pytest.fixture
-def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Models:
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-    monkeypatch.setattr(cached.constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    monkeypatch.setattr(cached.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(cached.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    fetch_here(monkeypatch)
-    return Models(Workspace.open(tmp_path / "ws"))
 
 
 def test_the_list_of_transformers_is_read_without_it() -> None:

@@ -30,14 +30,12 @@ SIZE = sum(map(len, FILES.values()))
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty home, and an empty cache of the hub in it."""
+    """An empty home."""
     folder = tmp_path / "home"
     folder.mkdir()
     for name in ("HOME", "USERPROFILE"):
         monkeypatch.setenv(name, str(folder))
     monkeypatch.delenv("OLLAMA_MODELS", raising=False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-    monkeypatch.setattr(cached.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     return folder
 
 

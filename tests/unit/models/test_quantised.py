@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 
 from core.errors import ModelError
-from core.hub import cached, download, peek
+from core.hub import download, peek
 from core.messages import LANGUAGES
 from core.models import quantised
 from core.models.library import Models
 from core.models.shapes.shape import ModelShape
 from core.workspace.folder import Workspace
-from tests.kit.fetching import fetch_here
 from tests.kit.hub import FakeHub, tiny_model
 
 LLAMA = {
@@ -29,18 +28,6 @@ CARD = "---\nlicense: mit\nbase_model:\n- {base}\nbase_model_relation: quantized
 def repository(method: str | None, card: str = "# A model", **more: object) -> dict[str, bytes]:
     config = LLAMA | ({"quantization_config": {"quant_method": method} | more} if method else {})
     return tiny_model() | {"config.json": json.dumps(config).encode(), "README.md": card.encode()}
-
-
-@pytest.fixture
-def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Models:
-    """Their hub's cache is empty; no token of the machine, no proxy before 127.0.0.1, no second between two tries."""
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-    monkeypatch.setattr(cached.constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    monkeypatch.setattr(cached.constants, "HF_HUB_OFFLINE", False)
-    fetch_here(monkeypatch)
-    monkeypatch.setattr(cached.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    return Models(Workspace.open(tmp_path / "ws"))
 
 
 def asking(models: Models, server: FakeHub, model_id: str, monkeypatch: pytest.MonkeyPatch) -> Path | ModelError:

@@ -194,7 +194,6 @@ def test_a_model_is_named_by_id_folder_file_or_size(
     door: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(peek, "fetch_config", None)  # none of these may ask the network
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     folder = tmp_path / "lib" / "mine"
     for name in ("library:mine", str(folder), str(folder / "config.json")):
         assert shape_of(door, name).num_experts == 8, name
@@ -212,14 +211,6 @@ def test_what_names_no_model_is_one_sentence(door: Models, name: str) -> None:
 
 
 # ---- config.json from the hub --------------------------------------------------------------------
-@pytest.fixture(autouse=True)
-def no_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-
-
 def files(config: bytes | None = None) -> dict[str, bytes]:
     return tiny_model() | {"config.json": config or json.dumps(LLAMA).encode()}
 

@@ -278,15 +278,6 @@ def test_a_gguf_of_words_alone_is_one_sentence(tmp_path: Path) -> None:
 # ---- the hub -------------------------------------------------------------------------------------
 
 
-@pytest.fixture(autouse=True)
-def no_token(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-
-
 def sharded(config: dict[str, Any], shards: int, weights: int = 300_000) -> dict[str, bytes]:
     """A repository of so many files, as save_pretrained splits one: whole layers in order, the rest in the first
     file."""

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-import string
 from pathlib import Path
 
 import pytest
 
 from core import __version__, files
 from core.commands.__main__ import main
-from core.messages import core_catalogue, msg
+from core.messages import msg
 from core.system import awake, checkup, gpu, surroundings
 from core.system.surroundings import Surroundings
 from core.system.windows import PageFile, SleepAfter
@@ -282,17 +281,6 @@ def test_launch_and_doctor_agree_on_the_oldest_drivers():
 
 def test_launch_and_doctor_wait_as_long_for_torch():
     assert checkup.TORCH_S == running.CHECK_S
-
-
-def test_sentences_are_the_same_in_both_languages():
-    catalogue = core_catalogue()
-    keys = [{key for key in catalogue.keys(language) if key.startswith("doctor.")} for language in ("en", "zh")]
-    assert keys[0] == keys[1]
-    for key in keys[0]:
-        fields = [
-            {name for _, name, _, _ in string.Formatter().parse(catalogue.raw(key, x)) if name} for x in ("en", "zh")
-        ]
-        assert fields[0] == fields[1], key
 
 
 # ---- looking -------------------------------------------------------------------------------------

@@ -68,11 +68,16 @@ def test_of_two_answers_the_better_one_is_kept_and_stays(page: CorrectionsPanel,
     assert "temperature" in said["value"], "the same answer again is no pair"
 
 
-@pytest.mark.parametrize("target", [None, {"a": 1}, "run:", "run:../x", "run:gone", "base:../x", "adapter:gone"])
-@pytest.mark.parametrize("text", [None, "Wet <b>arr</b>", "Better."])
+BAD = (None, {"a": 1}, "run:", "run:../x", "run:gone", "base:../x", "adapter:gone")
+
+
+@pytest.mark.parametrize(
+    ("target", "text"), [*((target, "Better.") for target in BAD), ("run:{id}", None), ("run:{id}", "Wet <b>arr</b>")]
+)
 def test_what_cannot_be_kept_is_a_sentence_and_the_conversation_stays(
-    page: CorrectionsPanel, target: Any, text: Any
+    page: CorrectionsPanel, run: RunFolder, target: Any, text: str | None
 ) -> None:
+    target = target.format(id=run.id) if isinstance(target, str) else target
     *_, said, base, tuned = page.saved(text, BASE, TUNED, target, None)
     assert "lg-bad" in said["value"] and base == tuned == gr.skip() and kept(page) == []
     assert "lg-warn" in page.opened(None, [])[-1]["value"]

@@ -60,11 +60,26 @@ def said(update: Any) -> str:
 
 def draw(page: DataPage, id: str, begins: list[int] | None = None, words: str = "", show: Any = "all") -> Drawn:
     """What the page is given, by the component that its wires give it to."""
+    outputs = next(event.outputs for event in events(page) if event.fn == page.draw)
+    return dict(zip(outputs, page.draw(id, begins or [0], words, show), strict=True))
+
+
+def events(page: DataPage) -> list[Any]:
     blocks = page.table
     while blocks.parent:
         blocks = blocks.parent
-    outputs = next(event.outputs for event in blocks.fns.values() if event.fn == page.draw)
-    return dict(zip(outputs, page.draw(id, begins or [0], words, show), strict=True))
+    return [*blocks.fns.values()]
+
+
+def looked(page: DataPage, id: str) -> Drawn:
+    """What was found in a set, by component."""
+    return dict(zip(page.mending.outputs, page.mending.look(id), strict=True))
+
+
+def mended(page: DataPage, number: int, id: str, offered: Any, value: str = "") -> str:
+    """What a press of that button answers, where the page shows what was offered."""
+    press = (page.mending.buttons[number]._id, "click")
+    return said(next(event.fn for event in events(page) if press in event.targets)(id, offered, value))
 
 
 def at_row(page: DataPage, told: list[Any]) -> Drawn:
@@ -134,8 +149,8 @@ def test_a_row_that_cannot_be_used_is_mended_in_its_fields_and_no_longer_listed(
     assert "Saved as version 1: “1 row rewritten”" in said(
         page.row.saved(opened[page.row.opened], "And this?", "This.")[0]
     )
-    mended = draw(page, id, show="problems")
-    assert mended[page.mending.show] == "all" and numbers(page, mended) == ["1", "2", "3", "4"]
+    after = draw(page, id, show="problems")
+    assert after[page.mending.show] == "all" and numbers(page, after) == ["1", "2", "3", "4"]
     assert services.datasets.rows(id)[1][1].messages[-1].content == "This."
 
 
@@ -146,8 +161,8 @@ def test_rows_that_cannot_be_used_are_counted_beside_what_else_was_found(
     id = added(services, tmp_path, [*asked(3), {"question": "And this?", "answer": ""}])
 
     def told() -> tuple[str, list[str]]:
-        looked = dict(zip(page.mending.outputs, page.mending.look(id), strict=True))
-        return looked[page.mending.said], [label for label, _ in looked[page.mending.show]["choices"]]
+        found = looked(page, id)
+        return found[page.mending.said], [label for label, _ in found[page.mending.show]["choices"]]
 
     assert "1 row is not used for training" in told()[0] and "Cannot be used (1)" in told()[1]
     page.row.deleted(at_row(page, page.open_row(id, "4"))[page.row.opened])
@@ -264,33 +279,32 @@ def test_what_another_page_did_meanwhile_is_told_and_kept(services: Services, pa
     assert "There is no row 2" in said(at_row(page, page.open_row(id, "2"))[page.notice])
     services.datasets.delete(id)
     assert "no longer there" in draw(page, id)[page.head]
-    assert said(page.row.saved(told[page.row.opened], "Mine?", "Mine.")[0]) and page.mending.look(id)[0] == []
+    assert (
+        said(page.row.saved(told[page.row.opened], "Mine?", "Mine.")[0])
+        and looked(page, id)[page.mending.offered] == []
+    )
 
 
 def test_what_is_found_is_mended_in_every_row_by_its_button(services: Services, page: DataPage, tmp_path: Path) -> None:
     id = added(services, tmp_path, [*asked(5), *asked(3)])
-    looked = page.mending.look(id)
-    assert looked[0][0] == ["repeated", "remove", "", id] and "(3)" in looked[5]["value"]
-    assert "“3 rows removed”" in said(page.mending._mend(0)(id, looked[0], ""))
+    first = looked(page, id)
+    offered = first[page.mending.offered]
+    assert offered[0] == ["repeated", "remove", "", id] and "(3)" in first[page.mending.buttons[0]]["value"]
+    assert "“3 rows removed”" in mended(page, 0, id, offered)
     assert len(services.datasets.rows(id)) == 5
-    assert ["repeated", "remove", "", id] not in page.mending.look(id)[0]  # counted anew
-    assert "can be fixed" in said(page.mending._mend(0)(id, looked[0], ""))  # by a page that still shows the button
-    assert all(
-        "earlier version" in said(page.mending._mend(5)(id, offered, ""))
-        for offered in (looked[0], [], None, [None] * 6, [[]] * 6)
-    )
+    assert offered[0] not in looked(page, id)[page.mending.offered]  # counted anew
+    assert "can be fixed" in mended(page, 0, id, offered)  # by a page that still shows the button
+    for odd in (offered, [], None, [None] * 6, [[]] * 6):
+        assert "earlier version" in mended(page, 5, id, odd)
     other = added(services, tmp_path, [*asked(5), *asked(4)])
-    assert (
-        "earlier version" in said(page.mending._mend(0)(other, looked[0], ""))
-        and len(services.datasets.rows(other)) == 9
-    )
+    assert "earlier version" in mended(page, 0, other, offered) and len(services.datasets.rows(other)) == 9
 
 
 def test_a_sample_is_read_only_until_it_is_copied(services: Services, page: DataPage) -> None:
     drawn = draw(page, "sample:pirate_answers")
     assert drawn[page.copy]["visible"] and not drawn[page.tools]["visible"] and "Add a copy" in drawn[page.head]
     assert not at_row(page, page.open_row("sample:pirate_answers", "1"))[page.row.save]["visible"]
-    assert page.mending.look("sample:pirate_answers")[0] == []
+    assert looked(page, "sample:pirate_answers")[page.mending.offered] == []
     copy = page.copied("sample:pirate_answers")[1]["value"]
     assert draw(page, copy)[page.tools]["visible"]
     assert len(services.datasets.rows(copy)) == len(services.datasets.rows("sample:pirate_answers"))
@@ -319,11 +333,10 @@ def test_a_button_removes_rows_that_another_of_the_same_kind_would_fill(
 ) -> None:
     rows = [{"question": f"Who, {i}?", "answer": f"I am {{{{name}}}} of {i}."} for i in range(4)]
     id = added(services, tmp_path, [*rows, *asked(30)])
-    looked = page.mending.look(id)
-    offered = looked[page.mending.outputs.index(page.mending.offered)]
+    offered = looked(page, id)[page.mending.offered]
     number = offered.index(["placeholders", "remove", "", id])
     assert number > 0
-    page.mending._mend(number)(id, offered, "Kim")
+    mended(page, number, id, offered, "Kim")
     assert "Kim" not in str([example.as_dict() for _, example in services.datasets.rows(id)])
     assert len(services.datasets.rows(id)) == 30
 
@@ -331,8 +344,7 @@ def test_a_button_removes_rows_that_another_of_the_same_kind_would_fill(
 def test_a_kind_of_finding_shows_its_rows_until_none_has_it(services: Services, page: DataPage, tmp_path: Path) -> None:
     rows = asked(30)
     id = added(services, tmp_path, [*rows, *rows[:25], {"question": "", "answer": "nothing asked"}])
-    offered = page.mending.look(id)[page.mending.outputs.index(page.mending.show)]["choices"]
-    assert offered[2] == ("Duplicates (25)", "repeated")
+    assert looked(page, id)[page.mending.show]["choices"][2] == ("Duplicates (25)", "repeated")
     first = draw(page, id, show="repeated")
     assert numbers(page, first) == [str(i) for i in range(31, 51)] and "value" not in first[page.mending.show], (
         "the choice is left as it is"
@@ -341,8 +353,8 @@ def test_a_kind_of_finding_shows_its_rows_until_none_has_it(services: Services, 
         str(i) for i in range(51, 56)
     ]
     assert numbers(page, draw(page, id, words="NUMBER 7?", show="repeated")) == ["37"]
-    page.mending._mend(0)(id, [["repeated", "remove", "", id]], "")
-    mended = draw(page, id, show="repeated")
-    assert len(numbers(page, mended)) == 20 and mended[page.mending.show] == "all"
+    mended(page, 0, id, [["repeated", "remove", "", id]])
+    after = draw(page, id, show="repeated")
+    assert len(numbers(page, after)) == 20 and after[page.mending.show] == "all"
     for odd in ([], 7, "near", None, {"a": 1}):
         assert draw(page, id, show=odd)[page.mending.show] == "all"

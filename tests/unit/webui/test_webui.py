@@ -51,35 +51,6 @@ def test_no_key_of_the_page_shadows_one_of_core():
     assert of_page.isdisjoint({key.split(".")[0] for key in core_catalogue().keys("en")})  # noqa: SIM118
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_every_state_stage_and_setting_has_words(language: str):
-    w = Wording(language)
-    for state in State:
-        assert w.knows(f"state.{state.value}")
-    source = "".join(path.read_text("utf-8") for path in (PROJECT / "core").rglob("*.py"))
-    stages = set(re.findall(r"""(?:stage\(|report\(|stage=)["'](\w+)["']""", source))
-    assert "tokenizing" in stages and all(
-        w.knows(f"stage.{stage}") or w.knows(f"export.stage_{stage}") for stage in stages
-    ), stages
-    for section in ("model", "data", "adapter", "train"):
-        for name in Recipe.model_fields[section].annotation.model_fields:
-            if (section, name) != ("data", "source"):
-                help_text = w.setting_help(section, name)
-                assert help_text and not help_text.startswith("recipe."), (section, name)
-
-
-def test_every_key_that_the_page_names_exists():
-    source = "".join(path.read_text("utf-8") for path in (PROJECT / "webui").rglob("*.py"))
-    keys = set(
-        re.findall(
-            r"""["']((?:page|units|chart|train_page|chat_page|runs_page|wizard|plan_view|settings_page|hardware_view|learned_view)\.[a-z0-9_]+)["']""",
-            source,
-        )
-    )
-    assert len(keys) > 60
-    assert [key for key in sorted(keys) if not EN.knows(key) and not key.endswith(".css")] == []
-
-
 # ---- numbers -------------------------------------------------------------------------------------
 
 

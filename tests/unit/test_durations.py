@@ -1,0 +1,54 @@
+"""What a run took becomes the share of each test, and what `check` says of the shares."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.kit import durations
+
+
+@pytest.fixture
+def shares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of the gate's shares, in a folder that is the cache too."""
+    monkeypatch.setenv("LORA_GARAGE_TEST_CACHE", str(tmp_path))
+    monkeypatch.setattr(durations, "SHARES", {"gate": tmp_path / "gate.tsv", "full": tmp_path / "full.tsv"})
+    monkeypatch.setattr(durations, "WHOLE", 1)
+    (tmp_path / "durations").mkdir()
+    return tmp_path / "gate.tsv"
+
+
+def test_a_long_test_without_a_reason_is_named_and_a_reason_outlives_the_next_writing(
+    shares: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shares.parent / "durations" / "1.tsv"
+    run.write_text("# 9 s\n6.00\ta.py::test_a[1]\n3.00\ta.py::test_a[2]\n0.1\ta.py::test_b\n7\ta.py::test_c\n", "utf-8")
+    shares.write_text("# 8 s\n8.0\ta.py::test_a\tit trains\n", "utf-8")
+    assert durations.main([]) == 0
+    assert shares.read_text("utf-8") == "# 9 s\n9.0\ta.py::test_a\tit trains\n7.0\ta.py::test_c\n"
+    assert durations.main(["--check"]) == 1
+    said = capsys.readouterr().out
+    assert "7.0 s of a.py::test_c have no reason" in said and "test_a have" not in said
+
+
+def test_a_sample_gives_no_shares_and_what_took_three_times_its_share_is_named(
+    shares: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shares.parent / "durations" / "2.tsv"
+    run.write_text("# 9 s, a sample\n31\ta.py::test_a\n7\ta.py::test_b[1]\n4.9\ta.py::test_new\n", "utf-8")
+    assert durations.main([]) == 2 and not shares.exists()
+    shares.write_text("# 8 s\n10.0\ta.py::test_a\tit trains\n4.0\ta.py::test_b\n", "utf-8")
+    assert durations.main(["--check"]) == 0
+    said = capsys.readouterr().out
+    assert "31.0 s instead of 10.0: a.py::test_a" in said and "test_b" not in said and "test_new" not in said
+
+
+def test_the_full_lane_has_shares_of_its_own_from_the_files_of_its_parts(shares: Path, tmp_path: Path) -> None:
+    shares.write_text("# 8 s\n1.0\ta.py::test_a\n1.0\ta.py::test_b\n", "utf-8")
+    (tmp_path / "parts").mkdir()
+    for name, took in (("a", 50), ("b", 0.5)):
+        (tmp_path / "parts" / f"{name}.tsv").write_text(f"# {name}\n{took}\t{name}.py::test_a[1]\n", "utf-8")
+    assert durations.main([str(tmp_path / "parts")]) == 0
+    assert durations.kept("full") == {"a.py::test_a": 50.0, "a.py::test_b": 1.0, "b.py::test_a": 0.5}
+    assert durations.kept() == {"a.py::test_a": 1.0, "a.py::test_b": 1.0}
