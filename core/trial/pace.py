@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from core import files
-from core.data.many.kept_apart import SMALLEST_SPLIT
+from core.data.kept_apart import SMALLEST_SPLIT
 from core.data.preview import Counts
 from core.errors import GarageError
 from core.memory.setup import Setup

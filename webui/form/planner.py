@@ -18,7 +18,6 @@ from core.advice.case import Grounds
 from core.advice.diagnosis import Diagnosis
 from core.advice.plan import Plan
 from core.advice.run_doctor import Planned
-from core.data.kept_apart import SMALLEST_SPLIT
 from core.data.labels import Learning, LongExamples
 from core.data.preview import Preview
 from core.data.reading.choices import Choices
