@@ -181,7 +181,7 @@ def test_run_chat_and_export_end_a_measurement_before_they_begin(
     monkeypatch.setattr(
         "core.chat.client.Child", lambda *a, **o: rested.append("chat") or SimpleNamespace(listen=print, say=dict)
     )
-    monkeypatch.setattr("core.export.exports.start_worker", lambda *a, **o: rested.append("export"))
+    monkeypatch.setattr("core.export.jobs.start_worker", lambda *a, **o: rested.append("export"))
     services = Services.open(Workspace.open(tmp_path / "workspace"))
     run = trained(services.workspace, "A run")
     services.supervisor._before_start(run)
