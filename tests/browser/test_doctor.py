@@ -88,6 +88,7 @@ def test_what_is_wrong_with_a_plan_is_seen_and_its_button_changes_the_form(
     rate.fill("0.03")
     rate.blur()
     kit.expect(page.locator("#finding-hot_plan")).to_contain_text("0.03")
+    kit.expect(kit.part(page, "plan")).to_contain_text(re.compile("problems: 1|发现问题：1"))
     page.locator("#remedy-hot_plan").click()
     kit.expect(rate).to_have_value("0.001")
     kit.expect(page.locator("#finding-hot_plan")).to_be_hidden()

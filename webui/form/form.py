@@ -348,7 +348,7 @@ class Wizard:
             self.start_step.button: self.start_step.label(result)
             | ({"variant": "secondary"} if result.is_doubtful else {}),
             self.start_view.cards: self.start_view.draw_cards(result, form.data),
-            self.start_view.bar: self.start_view.draw_bar([*summaries[:-1], form.name or ""], result),
+            self.start_view.bar: self.start_view.draw_bar(summaries, result),
             self.again: gr.Timer(active=result.unsettled),
             **self.model_step.download.draw(
                 form.model, model_step.download_bytes(form.model, result.shape) if result.shape else None
@@ -383,20 +383,14 @@ class Wizard:
         return self.fillings.of(recipe, title, parent)
 
     def _summaries(self, form: Form, result: FormResult) -> list[str]:
+        """Of the five steps, as draw_bar takes them."""
         goal = goal_step.chosen(form.goal)
         return [
             goal_step.label(goal, self.w) if goal else self.w.t("wizard.none_yet"),
             model_step.summary(form.model, result, self.w),
             self.data_step.summary(form, result),
-            " · ".join(
-                part
-                for part in (
-                    plan_view.summary(result, self.w),
-                    counted(result.findings, self.plan_step.findings.ids, self.w),
-                )
-                if part
-            ),
-            self.start_step.summary(form.name),
+            counted(result.findings, self.plan_step.findings.ids, self.w),
+            form.name or "",
         ]
 
     def download(self, given: Given) -> Updates:

@@ -35,19 +35,6 @@ FITS = (
 )
 
 
-def summary(result: FormResult, w: Wording) -> str:
-    """One line for the folded step: "QLoRA, rank 8 · fits: about 5.2 of 7.3 GiB · 80 steps · about 3 min"."""
-    if result.plan is None:
-        return w.of(result.problem) if result.problem else w.t("plan_view.no_plan")
-    advice = result.plan.advice
-    parts = [
-        w.t("plan_view.method_rank", method=method_name(result.plan.recipe.adapter), r=advice.recipe.adapter.r),
-        verdict_line(advice, w),
-        *steps_and_time(result, w),
-    ]
-    return " · ".join(part for part in parts if part)
-
-
 def verdict_line(advice: Advice, w: Wording) -> str:
     """ "fits: 5.2 of 7.3 GiB" with the margin counted in, but where only that is too much; the word alone where a
     number is not known."""

@@ -52,9 +52,6 @@ class StartStep:
     def build_notice(self) -> None:
         self.notice = gr.HTML("", elem_id="start-notice", visible=False)
 
-    def summary(self, name: Any) -> str:
-        return (name.strip() if isinstance(name, str) else "") or self.w.t("wizard.named_after_data")
-
     def label(self, result: FormResult) -> dict[str, Any]:
         """Its label says what is missing; it stays pressable, and then opens the step that is meant."""
         if result.missing is not None:

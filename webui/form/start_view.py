@@ -140,11 +140,13 @@ class StartView(Panel):
 
     # ---- the bar ----------------------------------------------------------------------------------------------------
     def draw_bar(self, summaries: list[str], result: FormResult) -> Html:
-        """summaries: of the five steps, in their order; the last is the run's name, if it was given one."""
+        """summaries: of goal, model and data; how many problems the plan has, and the run's name, if there are any."""
         w = self.w
-        goal, model, data, _, run = summaries
+        goal, model, data, problems, run = summaries
         (model, _, size), (data, _, rows) = model.partition(" · "), data.partition(" · ")
         plan, verdict, tone = self._plan(result)
+        if problems:
+            verdict, tone = f"{verdict} · {problems}", "warn" if tone == "ok" else tone
         steps = plan_view.steps_and_time(result, w)
         time = steps[1] if len(steps) > 1 else w.t("start_view.measuring" if result.measuring else "start_view.no_time")
         parts = (

@@ -736,7 +736,8 @@ def test_a_plan_is_all_words_and_lights_the_row_that_applied(
     planner: Planner, wizard: Wizard, memory: str, w: Wording
 ) -> None:
     result = planner.look(form(model="mistralai/Mistral-7B-Instruct-v0.3", memory=memory), w)
-    shown = plan_view.card(result, w) + plan_view.more(result, wizard.table, w) + plan_view.summary(result, w)
+    shown = plan_view.card(result, w) + plan_view.more(result, wizard.table, w)
+    shown += wizard.start_view.draw_bar(["", "", "", "", ""], result)
     for prefix in ("plan_view.", "advise.", "wizard.", "None", "budget="):
         assert prefix not in shown, prefix
     assert shown.count('class="lg-lit"') == 1 and shown.count("lg-lit-cell") == 1
