@@ -4,9 +4,7 @@ waits for others.
     .venv/bin/python -m benchmarks.scaling [--model DIR] [--ranks 2] [--steps 6] [--tokens 256] [--examples 16] [--r 16]
 
 Rows are made up, all of one length, so that the ranks' parts are equal. Steps of one rank and of several come by turns,
-and the middle
-one of each counts: efficiency is time of one / (ranks x time of several), 1.0 where nothing is lost. Below stands the
-same arithmetic for hardware that is not here, computed and not measured, from the speed of Gloo that was.
+and the middle one of each counts: efficiency is time of one / (ranks x time of several), 1.0 where nothing is lost.
 """
 
 from __future__ import annotations
@@ -29,18 +27,14 @@ from core.data.labels import Encoded
 from core.engine import adapter, base_model, device
 from core.engine.step import Step
 from core.messages import msg
-from core.models import starter
+from core.models import starter, weights
 from core.recipe import Recipe
-from core.training.ranks.helpers import Ranks
-from core.training.ranks.step import DealtStep
+from core.training.ranks.step import SharedStep
 from core.workspace.folder import Workspace
+from tests.kit.ranks import in_processes
 
 FP32 = device.Compute(torch.device("cpu"), torch.float32, msg("device.cpu_fp32"))
 AT_ONCE = 4
-# A 8B base with QLoRA, r 16 on all linear layers, a step of 16 examples of 512 tokens on one RTX 3060 at 370 tokens/s
-# (none of it measured here), its memory copied to RAM at 3 GB/s (not pinned, PCIe 3).
-TRAINED, STEP_S, COPY = 41.9e6, 16 * 512 / 370, 3e9
-ETHERNET = 0.117e9  # bytes/s of 1 Gbit
 
 
 def recipe_of(r: int, tokens: int, examples: int, ranks: int) -> Recipe:
@@ -75,12 +69,9 @@ def main() -> None:
         ).tolist()
         rows = [Encoded(row, [True] * asked.tokens) for row in ids]
         parts = [rows[start : start + AT_ONCE] for start in range(0, asked.examples, AT_ONCE)]
-        ranks = Ranks(Path(folder), "scaling")
-        try:
-            ranks.begin([{}] * (asked.ranks - 1))
-            ranks.load(recipe, model, False, "float32", 0, threads=1)
-            tuned = adapter.add(base, recipe.adapter, "x", None)
-            step = DealtStep.on(ranks, lambda: None, tuned, recipe, FP32, 0)
+        tuned = adapter.add(base, recipe.adapter, "x", None)
+        with in_processes(Path(folder), model, recipe, asked.ranks) as (ranks, _):
+            step = SharedStep.on(ranks, weights.sampled(model), tuned, recipe, FP32, 0)
             one = Step.of(tuned, recipe, FP32, 0)
             step.begin(0)
             waited, wait = [0.0], ranks.wait
@@ -99,24 +90,10 @@ def main() -> None:
                     alone.append(first)
                     together.append(second)
                     waits.append(waited[0] - before)
-            started = time.perf_counter()
-            for _ in range(5):  # one way of all of it, beside ranks that do nothing
-                ranks.order([[] for _ in range(asked.ranks)], **idle_order(step))
-                ranks.group.weights(lambda work: wait(work, lambda: None))
-                ranks.group.gradients(torch.zeros(ranks.group.extra), lambda work: wait(work, lambda: None))
-            exchange = (time.perf_counter() - started) / 5
-        finally:
-            ranks.close()
-    report(asked.ranks, alone, together, waits, ranks.group.bytes, exchange)
+    report(asked.ranks, alone, together, waits, 4 * sum(parameter.numel() for parameter in step.parameters))
 
 
-def idle_order(step: DealtStep) -> dict[str, object]:
-    return {"passes": 0, "whole": (1.0, 0.0), "taken": [], "room_for": 0, "scaler": step.scaler.state_dict(), "seed": 0}
-
-
-def report(
-    ranks: int, alone: Sequence[float], together: Sequence[float], waits: Sequence[float], size: int, exchange: float
-) -> None:
+def report(ranks: int, alone: Sequence[float], together: Sequence[float], waits: Sequence[float], size: int) -> None:
     one, several, waited = map(statistics.median, (alone, together, waits))
     print(
         f"one rank {one:.2f} s a step ({min(alone):.2f} to {max(alone):.2f}), {ranks} ranks {several:.2f} "
@@ -124,25 +101,8 @@ def report(
     )
     print(
         f"efficiency {one / (ranks * several):.2f}; rank 0 waited {waited:.2f} s a step, for numbers and for slower "
-        f"ranks"
+        f"ranks; {size / 1e6:.1f} MB of gradients are summed"
     )
-    print(
-        f"exposed, as nothing is sent while a rank computes: {several - one / ranks:.2f} s a step beyond an equal "
-        f"share, of which the exchange {exchange:.2f}"
-    )
-    print(
-        f"{size / 1e6:.1f} MB travel each way and rank a step; both ways alone, with their lines, take "
-        f"{exchange * 1000:.0f} ms"
-    )
-    speed = 2 * size / exchange
-    for what, seconds in (
-        ("2 x RTX 3060 in one PC", 2 * 4 * TRAINED * (2 / COPY + 1 / speed)),
-        ("2 PCs on 1 Gbit, each with one (`train --machines 2`)", 2 * 4 * TRAINED * (2 / COPY + 1 / ETHERNET)),
-    ):
-        print(
-            f"computed, not measured: {what}: {seconds:.2f} s of a step of {STEP_S / 2:.1f} s, efficiency "
-            f"{STEP_S / (STEP_S + 2 * seconds):.2f}"
-        )
 
 
 if __name__ == "__main__":

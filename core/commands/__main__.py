@@ -27,7 +27,6 @@ from core.commands import (  # noqa: F401 - importing them adds their commands
     trust,
 )
 from core.commands.terminal import app, say
-from core.commands.together import joining  # noqa: F401 - the same
 from core.errors import GarageError
 from core.messages import msg
 

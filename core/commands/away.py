@@ -47,6 +47,7 @@ def pack(
         said = [
             msg("away.job_is", file=out.absolute(), megabytes=_megabytes(out), data=info.name, rows=info.rows or 0),
             msg("away.job_use", folder=top),
+            msg("away.job_rent", folder=top),
         ]
         value = {
             "kind": "job",

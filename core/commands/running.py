@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Annotated, Any
 import typer
 from filelock import Timeout
 
+from core import COMMAND
 from core.advice import curve_doctor, plan, run_doctor
 from core.advice.case import Grounds
 from core.advice.diagnosis import Diagnosis
@@ -36,8 +38,6 @@ from core.commands.terminal import (
     say_finding,
     written_over,
 )
-from core.commands.together import joining, options
-from core.commands.together.options import MachinesOption, MainOption, RankOption
 from core.data.labels import Learning
 from core.data.preview import Preview, Previews
 from core.data.reading.choices import Choices
@@ -60,17 +60,21 @@ from core.runs.reporter import EXIT
 from core.runs.run_json import RunFacts
 from core.runs.states import BUSY, TERMINAL, State
 from core.system import devices
+from core.system.awake import KeepAwake
 from core.system.gpu import Card, Nvidia
-from core.system.linked import Gathering
 from core.system.machine import this_machine
-from core.system.processes import kill_tree
-from core.workspace import writable
+from core.system.nodes import Nodes
+from core.system.processes import kill_tree, own_group, worker_environment
+from core.workspace import lease, writable
 from core.workspace.folder import Workspace
+
+NodesOption = Annotated[int | None, typer.Option(help="Train on this many PCs together, including this one.")]
+EndpointOption = Annotated[str | None, typer.Option(help="HOST:PORT at which the other PCs reach the main PC.")]
 
 
 @app.command()
 def train(
-    recipe: Annotated[Path, typer.Argument(help="A recipe file or recipe card (YAML).")],
+    recipe: Annotated[Path | None, typer.Argument(help="A recipe file or recipe card (YAML).")] = None,
     settings: SettingsOption = None,
     parent: Annotated[str | None, typer.Option("--from", help="Start from the adapter of this finished run.")] = None,
     workspace: WorkspaceOption = None,
@@ -79,25 +83,28 @@ def train(
     at: Annotated[str | None, typer.Option(help="With --queue: not before this time of day, e.g. 23:00.")] = None,
     cpu: CpuOption = False,
     cards: CardsOption = None,
-    machines: MachinesOption = None,
-    rank: RankOption = 0,
-    main: MainOption = None,
+    nnodes: NodesOption = None,
+    node_rank: Annotated[int, typer.Option(help="Number of this PC: 0 is the main PC, any other joins its run.")] = 0,
+    rdzv_endpoint: EndpointOption = None,
 ) -> None:
     """Train one run in the foreground. Exit 0 completed, 1 failed, 2 bad recipe, 3 stopped, 4 paused."""
     if at is not None and not queue:
         raise RecipeError("queue.no_queue_at")
-    if queue and machines:
-        raise RecipeError("machines.no_queue")
+    nodes = Nodes.of(nnodes, node_rank, rdzv_endpoint)
+    if queue and nodes:
+        raise RecipeError("nodes.no_queue")
     space = Workspace.open(workspace)
+    if nodes and nodes.rank:
+        raise typer.Exit(take_part(space, nodes, cards, cpu))
+    if recipe is None:
+        raise RecipeError("nodes.no_recipe")
     chosen, settings = chosen_cards(cards, cpu, settings or [])
     wanted = recipe_of(recipe, settings)
     found = Runs(space).find(parent) if parent else None
-    together = options.gathering(machines, main, rank, wanted)
-    if together and rank:
-        raise typer.Exit(joining.by_recipe(space, wanted, recipe.absolute().parent, together.main, cpu))
+    require_alike(wanted, nodes)
     run = prepared(space, wanted, recipe.absolute().parent, as_json, found, cpu, queue, at, chosen)
     if not queue:
-        carry_out(run, space, as_json, together)
+        carry_out(run, space, as_json, nodes)
 
 
 @app.command("further")
@@ -174,10 +181,44 @@ def prepared(
     return plan.submit(made, datasets, begin, device, parent)
 
 
-def carry_out(run: RunFolder, space: Workspace, as_json: bool, together: Gathering | None = None) -> None:
-    if together:
-        options.announce(together)
-    status = follow(run, space, quiet=as_json, environment=together.environment if together else {})
+def require_alike(wanted: Recipe, nodes: Nodes | None) -> None:
+    """Raises RecipeError for what cannot be trained by several PCs, as by one with as many ranks."""
+    if nodes is None:
+        return
+    if wanted.train.fsdp:
+        raise RecipeError("fsdp.machines")
+    ranks = f"train.ranks={wanted.train.ranks + nodes.count - 1}"
+    Recipe.parse(apply_settings(wanted.model_dump(mode="json"), [ranks]), where=wanted.name or "--nnodes")
+
+
+def take_part(space: Workspace, nodes: Nodes, said: str | None, cpu: bool) -> int:
+    """Be one of the other PCs of a run: its device and its copy of the base model. Returns the exit status."""
+    nvidia = devices.here()
+    cards, _ = chosen_cards(said, cpu, [])
+    first = cards[0] if cards else None if cpu else devices.best_card(nvidia)
+    chosen = [card.uuid or "" for card in cards]
+    environment = devices.environment_of(devices.wanted_of(first, nvidia), nvidia, len(cards) or 1, chosen)
+    agent = [sys.executable, "-m", "core.training.ranks.launch", "--workspace", str(space.root)]
+    main = nodes.endpoint
+    with lease.hold(space, msg("nodes.lease", main=main)), KeepAwake(lambda: True, lambda how: None):
+        say(msg("nodes.reaching", main=main))
+        environment = worker_environment() | environment | nodes.environment
+        command = [*agent, "--ranks", str(len(cards) or 1)]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, **own_group())
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:
+            kill_tree(process.pid)
+            raise
+    say(msg("nodes.lost" if code else "nodes.over", main=main))
+    return 1 if code else 0
+
+
+def carry_out(run: RunFolder, space: Workspace, as_json: bool, nodes: Nodes | None = None) -> None:
+    if nodes:
+        other = f"{COMMAND} train --nnodes {nodes.count} --node-rank 1 --rdzv-endpoint {nodes.endpoint}"
+        say(msg("nodes.type_there", command=other, count=nodes.count - 1))
+    status = follow(run, space, quiet=as_json, environment=nodes.environment if nodes else {})
     report_end(run, status, as_json)
     raise typer.Exit(EXIT.get(status.state, 1))
 
@@ -217,8 +258,8 @@ def resume(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
     ranks: Annotated[int | None, typer.Option(help="Resume on this many GPUs (train.ranks).")] = None,
-    machines: MachinesOption = None,
-    main: MainOption = None,
+    nnodes: NodesOption = None,
+    rdzv_endpoint: EndpointOption = None,
 ) -> None:
     """Resume a paused, interrupted or failed run in the foreground. Exits like `train`."""
     space = Workspace.open(workspace)
@@ -229,11 +270,12 @@ def resume(
         # as core.runs.process.recipe_of has it
         now = [f"train.ranks={ranks}", *(["train.fsdp=false"] if ranks == 1 else [])]
         Recipe.parse(apply_settings(found.recipe().model_dump(mode="json"), now), where=found.name)
-    together = options.gathering(machines, main, 0, found.recipe())
+    nodes = Nodes.of(nnodes, 0, rdzv_endpoint)
+    require_alike(found.recipe(), nodes)
     runs.queue_again(found, "command")
     if ranks is not None:
         found.add_facts(RunFacts(ranks=ranks))
-    carry_out(found, space, as_json, together)
+    carry_out(found, space, as_json, nodes)
 
 
 def refuse_while_busy(runs: Runs) -> None:

@@ -63,8 +63,10 @@ class Step:
 
     preference: for rows that are pairs. offloading: creates the context that offloads activations. computing: the rows
     of the current micro-batch; none while a failure could not be repeated. random: RNG states at the end of the last
-    finished step, None before the first attempt.
+    finished step, None before the first attempt. stops_inside: whether a step may be left between two layers.
     """
+
+    stops_inside = True
 
     def __init__(
         self, tuned: Any, device: torch.device, dtype: torch.dtype, optimizer: torch.optim.Optimizer, head: Head,

@@ -29,9 +29,6 @@ ALLOCATOR_NAMES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP
 KEPT_PRODUCTS = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128", "LRU_CACHE_CAPACITY": "128"}
 
 
-GATHERING = "LORA_GARAGE_MACHINES"  # with a secret: for whom it is said to alone (core/system/linked)
-
-
 def worker_environment() -> dict[str, str]:
     """Environment of every child process of ours.
 
@@ -54,8 +51,7 @@ def worker_environment() -> dict[str, str]:
     quiet = {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1", "PYTHONUNBUFFERED": "1"}
     patient = {"GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "20000")}
     kept = {name: os.environ.get(name, count) for name, count in KEPT_PRODUCTS.items()}
-    inherited = {name: value for name, value in os.environ.items() if name != GATHERING}
-    return inherited | quiet | patient | kept | _allocator() | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
+    return os.environ | quiet | patient | kept | _allocator() | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
 
 
 def _allocator() -> dict[str, str]:

@@ -136,7 +136,8 @@ class Trainer:
         if self.step.fused and self.step.fused.reason:
             self.reporter.run.log_event("decision", message=self.step.fused.reason)
         try:
-            with stop_inside_layers(tuned, self.reporter.check), neftune.noise(tuned, train.neftune_noise_alpha):
+            check = self.reporter.check if self.step.stops_inside else lambda: None
+            with stop_inside_layers(tuned, check), neftune.noise(tuned, train.neftune_noise_alpha):
                 if before_first_step and goes_on:
                     self.reporter.stage("probing")
                     before_first_step(self.ahead)

@@ -14,7 +14,6 @@ import platform
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,8 +49,8 @@ from core.system import cores
 from core.system.awake import KeepAwake
 from core.system.machine import library_versions
 from core.system.processes import keep_freed_memory, leave
-from core.training.ranks import begun
-from core.training.ranks.helpers import RankError, Ranks
+from core.training.ranks import launch
+from core.training.ranks.meeting import RankError
 from core.training.rows import tokenize
 from core.workspace import lease, preferences
 from core.workspace.folder import Workspace
@@ -60,6 +59,7 @@ if TYPE_CHECKING:  # they import torch
     from core.engine.device import Compute
     from core.training.checkpoint import Position
     from core.training.memory.probe import Probe
+    from core.training.ranks.group import Ranks
     from core.training.trainer import Trainer
 
 LEASE_WAIT_S = 10.0  # a chat that was asked to exit needs a moment
@@ -74,6 +74,8 @@ def main() -> int:
     keep_freed_memory()
     workspace = Workspace.open(arguments.workspace)
     run = Runs(workspace).get(arguments.run_id)
+    if launch.is_needed(run):
+        return launch.carry_out(run, workspace)
 
     with (
         run.lock().acquire(timeout=10),
@@ -103,7 +105,9 @@ def carry_out(run: RunFolder, workspace: Workspace, reporter: Reporter) -> int:
 def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> Finished:
     run_process.require_device(run)
     prepared = _prepare(run, workspace, reporter)
-    with begun.started(prepared.recipe, run, reporter) as ranks:
+    reporter.stage("loading_libraries")
+    read_libraries()
+    with launch.joined(run, reporter) as ranks:
         trainer, probe, adapters = _load(prepared, run, workspace, reporter, ranks)
         _learn(trainer, probe, adapters, reporter)
     kept = adapters.keep(trainer.position, trainer.best_to_keep())
@@ -146,8 +150,6 @@ def _load(
     prepared: Prepared, run: RunFolder, workspace: Workspace, reporter: Reporter, ranks: Ranks | None
 ) -> tuple[Trainer, Probe, Adapters]:
     """Load base and adapter to the device, from the newest checkpoint if there is one."""
-    reporter.stage("loading_libraries")
-    read_libraries()
     import torch
 
     from core.chat.film import Shown
@@ -175,12 +177,7 @@ def _load(
     reporter.check()
     reporter.stage("loading_model")
     own_code = Trust(workspace).allows(recipe.model.id, model_folder)
-    dealt: dict[str, Any] = {}
-    if ranks:
-        from core.training.ranks.step import DealtStep
-
-        dealt = {"step_of": partial(DealtStep.on, ranks, reporter.check)}
-        ranks.load(recipe, model_folder, own_code, compute.dtype_name, tokenizer.pad_token_id, threads)
+    shared = launch.step_of(ranks, recipe, model_folder, compute.dtype_name, tokenizer.pad_token_id) if ranks else {}
     base, compute = _load_base(recipe, model_folder, own_code, compute, shape, run)
     reporter.check()
     base_name = recipe.model.id if recipe.model.id.count("/") == 1 and ":" not in recipe.model.id else str(model_folder)
@@ -212,7 +209,7 @@ def _load(
         shown=shown,
         spill=spill,
         would_fit=probe.would_fit,
-        **dealt,
+        **shared,
     )
     run.add_facts(
         RunFacts(total_steps=trainer.schedule.total_steps, eval_steps=trainer.eval_every, save_steps=trainer.save_every)
@@ -293,6 +290,7 @@ def _learn(trainer: Trainer, probe: Probe, adapters: Adapters, reporter: Reporte
     except RankError:  # rank 0 has everything that was learned
         if position.step:
             trainer.checkpoint()
+        reporter.check()  # what a person asked for is why they were ended
         raise
     finally:
         probe.finish()

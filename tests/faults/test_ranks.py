@@ -1,10 +1,10 @@
-"""A run of real workers on two ranks: whichever is killed at whatever it does, the other ends, and the run that goes on
-is the one that never was disturbed."""
+"""A run of real workers on two ranks under torchrun's agent: whichever is killed at whatever it does, the others end,
+and the run that goes on is the one that never was disturbed."""
 
 from __future__ import annotations
 
 import os
-import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,11 @@ from core.runs.all import Runs
 from core.runs.folder import RunFolder
 from core.runs.run_json import RunFacts
 from core.runs.states import State
+from core.system.processes import kill_tree
 from core.workspace.folder import Workspace
 from tests.kit.trainer import losses
 from tests.kit.waits import PATIENCE, wait_until
-from tests.kit.workers import at_work
+from tests.kit.workers import at_work, rank_of
 
 pytestmark = [pytest.mark.full, pytest.mark.skipif(not hasattr(os, "fork"), reason="kills by signals: POSIX only")]
 LONG_S = 300 * PATIENCE
@@ -53,6 +54,19 @@ def undisturbed(library: Workspace) -> dict[int, float]:
     return losses(run)
 
 
+def ranks_of(run: RunFolder) -> list[psutil.Process]:
+    return [psutil.Process(wait_until(partial(rank_of, run.id, rank), LONG_S)) for rank in (0, 1)]
+
+
+def is_over(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def nobody_is_left(run: RunFolder) -> None:
+    wait_until(lambda: not at_work("core.training.ranks.worker", run.id) and not run.is_locked(), LONG_S)
+    assert not (run.path / "ranks.store").exists()
+
+
 @pytest.mark.parametrize("steps", [0, 3, 25])
 @pytest.mark.parametrize("victim", [0, 1])
 def test_any_rank_killed_at_any_stage_ends_both_and_loses_nothing(
@@ -60,27 +74,53 @@ def test_any_rank_killed_at_any_stage_ends_both_and_loses_nothing(
 ) -> None:
     run, runs = new_run(library), Runs(library)
     process = spawn_worker(library, run)
-    other = psutil.Process(wait_until(lambda: at_work("core.training.ranks.worker", run.id), LONG_S)[0])
+    ranks = ranks_of(run)
     wait_until(lambda: len(losses(run)) >= steps, LONG_S)
-    os.kill([process.pid, other.pid][victim], signal.SIGKILL)
+    ranks[victim].kill()
     code = process.wait(LONG_S)
-    wait_until(lambda: not other.is_running() or other.status() == psutil.STATUS_ZOMBIE)
+    nobody_is_left(run)
     status = runs.status(run)
-    assert not run.is_locked()
-    if victim:
+    if victim and steps:
         assert (code, status.state, status.message.key) == (1, State.FAILED, "ranks.gone")
-        assert not (run.path / "ranks.store").exists()
         assert run.saved_step() == len(losses(run)), "what was learned last is saved too"
+    elif not steps:  # rank 0 may not have begun: who started it says so (core/commands/running, core/queue/supervisor)
+        assert code == 1 and not run.saved_step()
+        if status.state == State.QUEUED:
+            run.write_status(status.model_copy(update={"state": State.FAILED}))
     else:
         assert status.state == State.INTERRUPTED
     runs.queue_again(run, "command")
     if steps == 25:  # as `resume --ranks 1` has it
         run.add_facts(RunFacts(ranks=1))
     assert spawn_worker(library, run).wait(LONG_S) == 0, run.log_tail()
-    assert (
-        losses(run) == (pytest.approx(undisturbed, rel=2e-2) if steps == 25 else undisturbed)
-        and not (run.path / "ranks.store").exists()
-    )
+    assert losses(run) == (pytest.approx(undisturbed, rel=2e-2) if steps == 25 else undisturbed)
+    nobody_is_left(run)
+
+
+def test_ranks_end_with_torchruns_agent_and_what_was_learned_is_saved(
+    library: Workspace, undisturbed: dict[int, float]
+) -> None:
+    run, runs = new_run(library), Runs(library)
+    process = spawn_worker(library, run)
+    ranks_of(run)
+    wait_until(lambda: len(losses(run)) >= 3, LONG_S)
+    process.kill()
+    process.wait(LONG_S)
+    wait_until(lambda: not at_work("core.training.ranks.worker", run.id), LONG_S)
+    assert runs.status(run).state == State.FAILED and run.saved_step() == len(losses(run))
+    runs.queue_again(run, "command")
+    run.add_facts(RunFacts(ranks=3))
+    assert spawn_worker(library, run).wait(LONG_S) == 0, run.log_tail()
+    assert losses(run) == pytest.approx(undisturbed, rel=2e-2)
+
+
+def test_a_supervisor_that_kills_the_agent_kills_all_its_ranks(library: Workspace) -> None:
+    run = new_run(library)
+    process = spawn_worker(library, run)
+    ranks = ranks_of(run)
+    wait_until(lambda: losses(run), LONG_S)
+    kill_tree(process.pid)
+    assert all(map(is_over, ranks))
 
 
 @pytest.mark.parametrize("ranks", [1, 3])
@@ -91,12 +131,13 @@ def test_a_rank_that_holds_a_part_of_the_base_is_killed_and_nothing_is_lost(
     whole base, or with more."""
     run, runs = new_run(library, fsdp=True, sample_seconds=4), Runs(library)
     process = spawn_worker(library, run)
-    other = psutil.Process(wait_until(lambda: at_work("core.training.ranks.worker", run.id), LONG_S)[0])
+    other = ranks_of(run)[1]
     wait_until(lambda: len(losses(run)) >= 3, LONG_S)
     other.kill()
     code, status = process.wait(LONG_S), runs.status(run)
     assert (code, status.state, status.message.key) == (1, State.FAILED, "ranks.gone")
-    assert run.saved_step() == len(losses(run)) and not (run.path / "ranks.store").exists()
+    assert run.saved_step() == len(losses(run))
+    nobody_is_left(run)
     assert any((line.get("message") or {}).get("key") == "fsdp.begun" for line in run.events())
     runs.queue_again(run, "command")
     run.add_facts(RunFacts(ranks=ranks))  # as `resume --ranks` has it
@@ -104,11 +145,21 @@ def test_a_rank_that_holds_a_part_of_the_base_is_killed_and_nothing_is_lost(
     assert losses(run) == pytest.approx(undisturbed, rel=2e-2)
 
 
-def test_a_stop_keeps_the_adapter_and_leaves_nobody_behind(library: Workspace) -> None:
+@pytest.mark.parametrize(("wish", "code"), [("stop", 3), ("pause", 4)])
+def test_a_stop_and_a_pause_are_heard_at_a_steps_end_and_leave_nobody_behind(
+    wish: Any, code: int, library: Workspace, undisturbed: dict[int, float]
+) -> None:
     run = new_run(library)
     process = spawn_worker(library, run)
-    other = psutil.Process(wait_until(lambda: at_work("core.training.ranks.worker", run.id), LONG_S)[0])
     wait_until(lambda: len(losses(run)) >= 3, LONG_S)
-    run.ask("stop")
-    assert process.wait(LONG_S) == 3 and run.has_adapter()
-    assert not other.is_running() and not (run.path / "ranks.store").exists()
+    run.ask(wish)
+    assert process.wait(LONG_S) == code
+    nobody_is_left(run)
+    if wish == "stop":
+        assert run.has_adapter()
+        return
+    assert run.saved_step() == len(losses(run))
+    Runs(library).queue_again(run, "command")
+    run.add_facts(RunFacts(ranks=3))
+    assert spawn_worker(library, run).wait(LONG_S) == 0, run.log_tail()
+    assert losses(run) == pytest.approx(undisturbed, rel=2e-2)

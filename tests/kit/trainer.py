@@ -17,9 +17,7 @@ from core.errors import PauseRequested
 from core.messages import Message, msg
 from core.recipe import Recipe
 from core.runs.folder import RunFolder
-from core.system.lines import Child
 from core.training import checkpoint
-from core.training.ranks.helpers import Ranks
 from core.training.trainer import Trainer, TrainingData
 
 FP32 = device.Compute(torch.device("cpu"), torch.float32, msg("device.cpu_fp32"))
@@ -170,11 +168,6 @@ def assert_same(trainer: Trainer, whole: Trainer, when: object = None) -> None:
     """Every number that was told but the speed, and the adapter, bit for bit."""
     assert trainer.reporter.told == whole.reporter.told, when
     assert torch.equal(adapter_of(trainer), adapter_of(whole)), when
-
-
-def pids_of(ranks: Ranks) -> list[int]:
-    """Of those of this PC."""
-    return [child.process.pid for child in ranks._children.values() if isinstance(child, Child)]
 
 
 def adapter_of(trainer: Trainer) -> torch.Tensor:

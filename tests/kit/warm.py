@@ -330,7 +330,7 @@ def read_libraries(kind: str) -> None:
     from core.runs.cards import model_card  # noqa: F401
     from core.training import rows, trainer  # noqa: F401
     from core.training.memory import probe  # noqa: F401
-    from core.training.ranks import begun  # noqa: F401
+    from core.training.ranks import step  # noqa: F401
     from core.trial import dry_run  # noqa: F401
 
     if peft.import_utils.is_bnb_available():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import psutil
 
 
@@ -14,3 +16,12 @@ def at_work(module: str, about: str) -> list[int]:
         if module in command and about in command:
             found[process.pid] = process.info["ppid"]
     return [pid for pid in found if pid not in found.values()]
+
+
+def rank_of(about: str, rank: int) -> int | None:
+    """The rank of that number among those that torchrun's agent has started for a run, or a workspace."""
+    for pid in at_work("core.training.ranks.worker", about):
+        with suppress(psutil.Error):
+            if psutil.Process(pid).environ().get("RANK") == str(rank):
+                return pid
+    return None

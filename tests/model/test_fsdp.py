@@ -4,36 +4,34 @@ learns, and none of them ever has the whole. Rank 0 is this process."""
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import psutil
 import pytest
 import torch
-from torch import distributed
 
 from core.engine import base_model
 from core.engine.out_of_memory import HALVE
 from core.engine.step import Step
 from core.engine.variants import fsdp, streaming
-from core.errors import ModelError, PauseRequested, RecipeError
+from core.errors import ModelError, RecipeError
 from core.memory.arithmetic import estimate, sharded_weights, weights
 from core.memory.setup import Setup
 from core.models.known import known_models
 from core.recipe import Recipe
-from core.system.lines import Child
-from core.training.ranks.helpers import RankError, Ranks
-from core.training.ranks.step import DealtStep
+from core.training.ranks.meeting import RankError
+from core.training.ranks.step import SharedStep
 from core.training.trainer import Ahead, Trainer
 from core.trial.dry_run import dry_run
 from core.trial.dry_runs import Question
 from core.values import GIB
 from tests.kit import tiny
 from tests.kit.cuda import PlayedRuntime
-from tests.kit.trainer import pids_of
-from tests.model.test_ranks import begun, nearly_the_same, recipe_of, trainer_of
+from tests.kit.ranks import in_processes
+from tests.model.test_ranks import nearly_the_same, recipe_of, trainer_of
 
 LAYERS = 6
 
@@ -45,11 +43,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No group, and no gather that full_where had fail."""
+    """No gather that full_where had fail."""
     monkeypatch.setattr(fsdp._Gather, "allocate", fsdp._Gather.allocate)
     yield
-    if distributed.is_initialized():
-        distributed.destroy_process_group()
 
 
 def alone(where: Path, model: Path, **settings: Any) -> Trainer:
@@ -69,11 +65,11 @@ class Counted:
 
     def __call__(self, ahead: Ahead) -> None:
         """Forward and backward, as the probe has it."""
-        assert isinstance(ahead.step, DealtStep) and ahead.step.sharded
+        assert isinstance(ahead.step, SharedStep) and ahead.step.sharded
         sharded = ahead.step.sharded
-        sharded.wait, waits = (lambda work: (self._look(), waits(work))), sharded.wait
+        sharded.lead, leads = (lambda layer: (self._look(), leads(layer))), sharded.lead  # type: ignore[assignment, misc]
         ahead.step.rehearse(ahead.longest())
-        sharded.wait = waits
+        sharded.lead = leads
 
     def _look(self, *_: Any) -> None:
         held = {each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in tensors()}
@@ -133,9 +129,10 @@ def test_a_base_in_parts_is_trained_as_a_whole_one(
     """A rank holds its part, and of a layer two beside it: what is counted of 4-bit matrices is, to the byte, what the
     plan reckons with."""
     whole = alone(tmp_path / "whole", folder, **settings)
-    with begun(Ranks(tmp_path / "ranks", "tiny-run"), count) as ranks:
+    recipe = recipe_of(ranks=count, fsdp=True, **settings)
+    with in_processes(tmp_path / "ranks", folder, recipe, count) as (ranks, _):
         counted = Counted()
-        trainer = trainer_of(tmp_path / "ranks", folder, recipe_of(ranks=count, fsdp=True, **settings), ranks)
+        trainer = trainer_of(tmp_path / "ranks", folder, recipe, ranks)
         trainer.run(counted)
         sharded = trainer.step.sharded  # type: ignore[attr-defined]
     nearly_the_same(trainer, whole)
@@ -147,11 +144,12 @@ def test_a_base_in_parts_is_trained_as_a_whole_one(
 def test_a_layer_is_gathered_through_ordinary_ram_where_the_system_pins_none(monkeypatch: pytest.MonkeyPatch) -> None:
     gathered: list[torch.Tensor] = []
     monkeypatch.setattr(fsdp.distributed, "all_gather_into_tensor", lambda here, *_, **__: gathered.append(here))
+    monkeypatch.setattr(fsdp.distributed, "is_nccl_available", lambda: False)  # as on Windows
     whole, own = torch.empty(8, dtype=torch.uint8, device="meta"), torch.zeros(4, dtype=torch.uint8)
-    sharded = fsdp.Sharded(None, [], lambda work: None)
+    sharded = fsdp.Sharded(None, [])
     for pins, pinned in ((1, [8]), (0, [])):
         with PlayedRuntime(pins) as runtime:
-            sharded.gather(0, whole, own, None)
+            sharded.gather(0, whole, own, None, False)
         assert runtime.pinned == pinned and gathered[-1].shape == whole.shape and gathered[-1].device.type == "cpu"
 
 
@@ -187,21 +185,13 @@ def full_where(step: Step, where: str, for_good: bool = False) -> Step:
     return step
 
 
-class FullElsewhere(Ranks):
-    """Whose other ranks have no room."""
-
-    def __init__(self, folder: Path, where: str, for_good: bool = False):
-        super().__init__(folder, "tiny-run")
-        self._before = f"""
-from core.engine.step import Step
+def full_elsewhere(where: str, for_good: bool = False) -> str:
+    """For the other ranks: they have no room."""
+    return f"""
+from core.training.ranks.step import SharedStep
 from tests.model.test_fsdp import full_where
-made = Step.of
-Step.of = lambda *given: full_where(made(*given), {where!r}, {for_good})"""
-
-    def begin(self, places: Sequence[Mapping[str, str]]) -> None:
-        for rank, environment in enumerate(places, 1):
-            command = "core.training.ranks.worker", self._before, self._name
-            self._add(rank, Child("tests.faults.instead", *command, log=2, environment=environment))
+made = SharedStep.on
+SharedStep.on = lambda *given: full_where(made(*given), {where!r}, {for_good})"""
 
 
 @pytest.mark.full
@@ -212,10 +202,10 @@ def test_a_full_memory_of_one_rank_in_the_middle_of_a_layer_halves_the_batches_o
 ) -> None:
     settings = {"gradient_accumulation_steps": 1, "per_device_train_batch_size": 6, "eval_steps": 100}
     whole = alone(tmp_path / "whole", folder, **settings)
-    with begun(FullElsewhere(tmp_path / "ranks", where) if rank else Ranks(tmp_path / "ranks", "tiny-run"), 2) as ranks:
-        trainer = trainer_of(
-            tmp_path / "ranks", folder, recipe_of(ranks=2, fsdp=True, gradient_checkpointing=True, **settings), ranks
-        )
+    recipe = recipe_of(ranks=2, fsdp=True, gradient_checkpointing=True, **settings)
+    before = full_elsewhere(where) if rank else ""
+    with in_processes(tmp_path / "ranks", folder, recipe, 2, before) as (ranks, _):
+        trainer = trainer_of(tmp_path / "ranks", folder, recipe, ranks)
         if not rank:
             full_where(trainer.step, where)
         trainer.run()
@@ -230,10 +220,10 @@ def test_a_rank_without_memory_for_a_layer_ends_all_at_once_with_a_sentence(
 ) -> None:
     """Where it was rank 0 the other waited for it, ten minutes, and was said to be silent."""
     settings = {"gradient_accumulation_steps": 1, "per_device_train_batch_size": 6, "eval_steps": 100}
-    with begun(FullElsewhere(tmp_path, "gather", True) if rank else Ranks(tmp_path, "tiny-run"), 2) as ranks:
-        trainer = trainer_of(
-            tmp_path, folder, recipe_of(ranks=2, fsdp=True, gradient_checkpointing=True, **settings), ranks
-        )
+    recipe = recipe_of(ranks=2, fsdp=True, gradient_checkpointing=True, **settings)
+    before = full_elsewhere("gather", for_good=True) if rank else ""
+    with in_processes(tmp_path, folder, recipe, 2, before) as (ranks, _):
+        trainer = trainer_of(tmp_path, folder, recipe, ranks)
         if not rank:
             full_where(trainer.step, "gather", for_good=True)
         with pytest.raises(RankError, match="memory") as failed:
@@ -246,51 +236,22 @@ def test_a_rank_without_memory_for_a_layer_ends_all_at_once_with_a_sentence(
 def test_a_killed_rank_loses_nothing_and_the_run_goes_on_with_another_number(
     then: int, tmp_path: Path, folder: Path
 ) -> None:
-    whole = alone(tmp_path / "whole", folder)
-    with begun(Ranks(tmp_path / "ranks", "tiny-run"), 2) as ranks:
-        trainer = trainer_of(tmp_path / "ranks", folder, recipe_of(ranks=2, fsdp=True), ranks)
-        (pid,) = pids_of(ranks)
+    whole, recipe = alone(tmp_path / "whole", folder), recipe_of(ranks=2, fsdp=True)
+    with in_processes(tmp_path / "ranks", folder, recipe, 2) as (ranks, others):
+        trainer = trainer_of(tmp_path / "ranks", folder, recipe, ranks)
         layer = streaming.layers_of(trainer.step.tuned.get_base_model())[2]
-
-        def kill(*_: Any) -> None:
-            if trainer.position.step == 2 and psutil.pid_exists(pid):
-                psutil.Process(pid).kill()
-
-        layer.register_forward_pre_hook(kill)
+        layer.register_forward_pre_hook(lambda *_: others[0].kill() if trainer.position.step == 2 else None)
         with pytest.raises(RankError) as failed:
             trainer.run()
         trainer.checkpoint()  # as the worker does
     assert failed.value.message.key == "ranks.gone" and trainer.position.step == 2
-    distributed.destroy_process_group()
-    if then == 1:
-        further = trainer_of(tmp_path / "ranks", folder, recipe_of())
+    recipe = recipe_of(ranks=3, fsdp=True)
+    with in_processes(tmp_path / "again", folder, recipe, 3) if then > 1 else nullcontext((None, [])) as (ranks, _):
+        further = trainer_of(tmp_path / "ranks", folder, recipe if ranks else recipe_of(), ranks)
         further.run()
-    else:
-        with begun(Ranks(tmp_path / "ranks", "tiny-run"), then) as ranks:
-            further = trainer_of(tmp_path / "ranks", folder, recipe_of(ranks=then, fsdp=True), ranks)
-            further.run()
     further.reporter.numbers = trainer.reporter.numbers | further.reporter.numbers
     further.reporter.told = trainer.reporter.told | further.reporter.told
     nearly_the_same(further, whole)
-
-
-@pytest.mark.full
-def test_a_pause_between_two_layers_ends_all_and_keeps_the_last_finished_step(tmp_path: Path, folder: Path) -> None:
-    with begun(Ranks(tmp_path, "tiny-run"), 2) as ranks:
-        trainer = trainer_of(tmp_path, folder, recipe_of(ranks=2, fsdp=True), ranks)
-        summed = trainer.step.summed
-
-        def asked(*arguments: Any) -> torch.Tensor:
-            if trainer.position.step == 2:
-                trainer.reporter.at = trainer.reporter.checks + 5
-            return summed(*arguments)
-
-        trainer.step.summed = asked  # type: ignore[method-assign]
-        with pytest.raises(PauseRequested):
-            trainer.run()
-        pids = pids_of(ranks)
-        trainer.checkpoint()
-    assert trainer.position.step == 2 and not any(map(psutil.pid_exists, pids))
 
 
 def test_the_plan_reckons_with_a_part_and_two_layers() -> None:
@@ -335,8 +296,8 @@ def test_a_base_whose_layers_cannot_be_in_parts_is_refused(folder: Path, monkeyp
     tuned = SimpleNamespace(get_base_model=lambda: base)
     monkeypatch.setattr(base_model, "bits", lambda base: 8)
     with pytest.raises(ModelError, match="8 bit"):
-        fsdp.shard(tuned, torch.device("cpu"), None, lambda work: None)
+        fsdp.shard(tuned, torch.device("cpu"), None)
     monkeypatch.undo()
     monkeypatch.setattr(streaming, "layers_of", lambda base: [])
     with pytest.raises(ModelError, match="odd"):
-        fsdp.shard(tuned, torch.device("cpu"), None, lambda work: None)
+        fsdp.shard(tuned, torch.device("cpu"), None)

@@ -1,41 +1,39 @@
-"""A run on several ranks is that of one: Gloo between them, and rank 0 in this process. The others are processes where
-their end is what is shown, else threads, each with a model of its own."""
+"""A run on several ranks is that of one: Gloo between them, and rank 0 in this process (tests/kit/ranks). The others
+are processes where their end is what is shown, else threads. Under torchrun's agent: tests/faults/test_ranks."""
 
 from __future__ import annotations
 
 import gc
-import json
-import queue
-import threading
+import shutil
+import socket
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import psutil
 import pytest
 import torch
 
 from core.advice import plan
-from core.engine import adapter, base_model
 from core.engine.out_of_memory import HALVE
 from core.engine.step import Step
-from core.errors import PauseRequested, RecipeError
+from core.errors import PauseRequested, RecipeError, RunError
+from core.models import weights
 from core.progress import RankUse
 from core.recipe import Recipe
 from core.runs.folder import RunFolder
 from core.system.gpu import Card
-from core.training.ranks import begun as starting
-from core.training.ranks import helpers, use
-from core.training.ranks.group import RankGroup
-from core.training.ranks.helpers import RankError, Ranks
-from core.training.ranks.step import EXTRA, DealtStep, deal, divided, serve
+from core.training.ranks import group, launch, use
+from core.training.ranks.group import Ranks
+from core.training.ranks.meeting import ENDED, MEETING, RankError
+from core.training.ranks.step import SharedStep, deal, divided
 from core.training.ranks.use import UseOfRank
 from core.training.trainer import Trainer, TrainingData
-from tests.kit.trainer import FP32, Pausing, adapter_of, assembled, pairs, pids_of, rows
-from tests.kit.waits import wait_until
+from tests.kit.ranks import in_processes, in_threads, tuned_of
+from tests.kit.trainer import Pausing, adapter_of, assembled, pairs, rows
 
 
 def recipe_of(data: dict[str, Any] | None = None, lora: dict[str, Any] | None = None, **train: Any) -> Recipe:
@@ -52,69 +50,13 @@ def recipe_of(data: dict[str, Any] | None = None, lora: dict[str, Any] | None = 
     return plan.resolve(Recipe.parse(settings), "x", has_card=False)
 
 
-def tuned_of(model: Path, recipe: Recipe) -> Any:
-    torch.manual_seed(1)
-    return adapter.add(base_model.load(model, FP32, recipe.adapter.method == "qlora"), recipe.adapter, "tiny", None)
-
-
 def trainer_of(folder: Path, model: Path, recipe: Recipe, ranks: Ranks | None = None, measured: int = 5) -> Trainer:
     """In folder, gone on from its newest checkpoint where an earlier one left one. With pairs, where the recipe
     compares."""
-    if ranks:
-        ranks.load(recipe, model, False, "float32", 0, threads=1)
     tuned, reporter = tuned_of(model, recipe), Pausing(RunFolder(folder))
-    dealt = {"step_of": partial(DealtStep.on, ranks, reporter.check)} if ranks else {}
+    dealt = {"step_of": partial(SharedStep.on, ranks, weights.sampled(model))} if ranks else {}
     make = pairs if recipe.train.compares else rows
     return assembled(tuned, recipe, reporter, TrainingData(make(20), make(measured), 0), **dealt)
-
-
-class InThreads(Ranks):
-    """spoil: what is done to each of the other steps before it serves."""
-
-    def __init__(self, folder: Path, spoil: Callable[[Step], None] = lambda step: None):
-        super().__init__(folder, "x")
-        self._spoil, self._orders, self.steps = spoil, list[queue.SimpleQueue](), list[Step]()
-
-    def begin(self, places: Sequence[Mapping[str, str]]) -> None:
-        self.meeting.parent.mkdir(parents=True, exist_ok=True)
-        self._orders = [queue.SimpleQueue() for _ in places]
-
-    @property
-    def size(self) -> int:
-        return 1 + len(self._orders)
-
-    def load(self, recipe: Recipe, model_folder: Path, *rest: Any, **others: Any) -> None:
-        for number, orders in enumerate(self._orders, 1):
-            step = Step.of(tuned_of(model_folder, recipe), recipe, FP32, 0)
-            step.begin(recipe.train.seed)
-            self._spoil(step)
-            self.steps.append(step)
-            threading.Thread(target=self._serve, args=(step, (number, self.size), orders), daemon=True).start()
-
-    def _serve(self, step: Step, rank: tuple[int, int], orders: queue.SimpleQueue) -> None:
-        group = RankGroup(self.meeting, *rank, step.parameters, EXTRA + rank[1])
-        while order := orders.get():
-            serve(step, group, json.loads(order), rank, lambda **said: self._said.__setitem__(rank[0], said))
-
-    def all_ready(self, parameters: int, check: Callable[[], None]) -> None: ...
-
-    def order(self, of_ranks: Sequence[Any], **order: Any) -> None:
-        self._step += 1
-        for orders, parts in zip(self._orders, of_ranks[1:], strict=True):
-            orders.put(json.dumps({"number": self._step, "parts": parts, **order}))
-
-    def close(self) -> None:
-        for orders in self._orders:
-            orders.put("")
-
-
-@contextmanager
-def begun(ranks: Ranks, count: int) -> Iterator[Ranks]:
-    try:
-        ranks.begin([{}] * (count - 1))
-        yield ranks
-    finally:
-        ranks.close()
 
 
 def nearly_the_same(trainer: Trainer, whole: Trainer) -> None:
@@ -201,10 +143,12 @@ def test_a_run_on_ranks_learns_what_one_learns(
     recipe = recipe_of(**settings)
     whole = trainer_of(tmp_path / "whole", tiny_model, recipe)
     whole.run()
-    with begun(InThreads(tmp_path / "ranks"), count) as ranks:
+    with in_threads(tmp_path / "ranks", tiny_model, recipe, count) as (ranks, steps):
         trainer = trainer_of(tmp_path / "ranks", tiny_model, recipe, ranks)
         trainer.run()
     nearly_the_same(trainer, whole)
+    for step in steps:  # each has updated its own, with the same sums
+        assert all(map(torch.equal, step.parameters, trainer.step.parameters))
 
 
 def test_all_give_way_to_a_full_memory_of_one_and_the_curve_goes_on(
@@ -212,7 +156,7 @@ def test_all_give_way_to_a_full_memory_of_one_and_the_curve_goes_on(
 ) -> None:
     """Rank 1 has no room for more than two examples at once."""
 
-    def spoil(step: Step) -> None:
+    def spoil(step: SharedStep) -> None:
         computes = step.backward
 
         def full(batches: Any, *rest: Any, **others: Any) -> torch.Tensor:
@@ -223,10 +167,10 @@ def test_all_give_way_to_a_full_memory_of_one_and_the_curve_goes_on(
 
         step.backward = full  # type: ignore[method-assign]
 
-    with begun(InThreads(tmp_path, spoil), 2) as ranks:
+    with in_threads(tmp_path, tiny_model, recipe_of(), 2, spoil) as (ranks, steps):
         trainer = trainer_of(tmp_path, tiny_model, recipe_of(), ranks)
         trainer.run()
-    assert HALVE in trainer.position.retreats and ranks.steps[0].retreat.taken == trainer.position.retreats
+    assert HALVE in trainer.position.retreats and steps[0].retreat.taken == trainer.position.retreats
     nearly_the_same(trainer, whole)
 
 
@@ -256,14 +200,17 @@ def test_an_evaluation_is_dealt_and_its_number_is_that_of_one_rank(
         step.measure = counted  # type: ignore[method-assign]
 
     alone = measure(trainer_of(tmp_path / "alone", tiny_model, recipe, measured=50), -1)
-    with begun(InThreads(tmp_path / "ranks", lambda step: watch(step, 1 + len(ranks.steps))), count) as ranks:
+    with in_threads(tmp_path / "ranks", tiny_model, recipe, count, lambda step: watch(step, step.ranks.rank)) as (
+        ranks,
+        _,
+    ):
         assert measure(trainer_of(tmp_path / "ranks", tiny_model, recipe, ranks, measured=50), 0) == alone
         assert sum(batches[rank] for rank in range(count)) == batches[-1] > 4 * count, "some times dealt"
         assert all(batches[rank] >= batches[-1] // (count + 1) for rank in range(count))
 
 
 def test_a_full_memory_of_one_rank_in_an_evaluation_halves_the_batches_of_all(tmp_path: Path, tiny_model: Path) -> None:
-    def spoil(step: Step) -> None:
+    def spoil(step: SharedStep) -> None:
         measures = step.measure
 
         def full(rows: Any, compares: bool = False) -> tuple[float, int]:
@@ -274,21 +221,21 @@ def test_a_full_memory_of_one_rank_in_an_evaluation_halves_the_batches_of_all(tm
         step.measure = full  # type: ignore[method-assign]
 
     alone = trainer_of(tmp_path / "alone", tiny_model, recipe_of(), measured=20).evaluation.loss()
-    with begun(InThreads(tmp_path / "ranks", spoil), 2) as ranks:
+    with in_threads(tmp_path / "ranks", tiny_model, recipe_of(), 2, spoil) as (ranks, steps):
         trainer = trainer_of(tmp_path / "ranks", tiny_model, recipe_of(), ranks, measured=20)
         assert trainer.recovery.attempt(0, trainer.evaluation.loss) == pytest.approx(alone, rel=1e-6)
-        assert HALVE in trainer.step.retreat.taken == ranks.steps[0].retreat.taken
+        assert HALVE in trainer.step.retreat.taken == steps[0].retreat.taken
 
 
 @pytest.mark.full
 def test_a_rank_that_is_killed_in_an_evaluation_ends_it_with_a_sentence(tmp_path: Path, tiny_model: Path) -> None:
-    with begun(Ranks(tmp_path, "tiny-run"), 2) as ranks:
+    with in_processes(tmp_path, tiny_model, recipe_of(), 2) as (ranks, others):
         trainer = trainer_of(tmp_path, tiny_model, recipe_of(), ranks, measured=50)
         measures = trainer.step.measure
 
-        def kill_first(*arguments: Any, **others: Any) -> tuple[float, int]:
-            psutil.Process(pids_of(ranks)[0]).kill()
-            return measures(*arguments, **others)
+        def kill_first(*arguments: Any, **others_: Any) -> tuple[float, int]:
+            others[0].kill()
+            return measures(*arguments, **others_)
 
         trainer.step.measure = kill_first  # type: ignore[method-assign]
         with pytest.raises(RankError) as failed:
@@ -296,29 +243,25 @@ def test_a_rank_that_is_killed_in_an_evaluation_ends_it_with_a_sentence(tmp_path
     assert failed.value.message.key == "ranks.gone"
 
 
-def test_a_killed_rank_ends_all_of_them_and_the_run_goes_on_with_one(
-    tmp_path: Path, tiny_model: Path, whole: Trainer
-) -> None:
-    with begun(Ranks(tmp_path, "tiny-run"), 2) as ranks:
-        trainer = trainer_of(tmp_path, tiny_model, recipe_of(), ranks)
-        (pid,) = pids_of(ranks)
-        told: list[tuple[RankUse, ...]] = []
+def test_a_killed_rank_ends_the_run_which_goes_on_with_one(tmp_path: Path, tiny_model: Path, whole: Trainer) -> None:
+    told: list[tuple[RankUse, ...]] = []
+    with in_processes(tmp_path, tiny_model, recipe_of(), 2) as (ranks, others):
         ranks.tell = told.append
+        trainer = trainer_of(tmp_path, tiny_model, recipe_of(), ranks)
         finished = trainer.step.finished
 
         def kill_in_the_third() -> None:
+            trainer.step._in_use._looked_at = float("-inf")  # type: ignore[attr-defined]
             finished()
             if trainer.position.step == 3:
-                psutil.Process(pid).kill()
+                others[0].kill()
 
         trainer.step.finished = kill_in_the_third  # type: ignore[method-assign]
         with pytest.raises(RankError) as failed:
             trainer.run()
         trainer.checkpoint()  # as the worker does
-    assert failed.value.message.key == "ranks.gone" and failed.value.message.params["rank"] == 1
-    wait_until(lambda: not psutil.pid_exists(pid))
-    assert not ranks.meeting.exists()
-    assert [used.used_bytes > 50 << 20 and used.total_bytes == psutil.virtual_memory().total for used in told[0]] == [
+    assert failed.value.message.key == "ranks.gone" and failed.value.message.params["ranks"] == 2
+    assert [used.used_bytes > 50 << 20 and used.total_bytes == psutil.virtual_memory().total for used in told[-1]] == [
         True,
         True,
     ]
@@ -330,69 +273,106 @@ def test_a_killed_rank_ends_all_of_them_and_the_run_goes_on_with_one(
     nearly_the_same(further, whole)
 
 
-@pytest.mark.full
-@pytest.mark.parametrize("step", [1, 2, 4])
-def test_a_pause_within_any_step_goes_on_with_another_number_of_ranks(
+@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.full), 2, pytest.param(4, marks=pytest.mark.full)])
+def test_a_pause_in_a_step_is_heard_at_its_end_and_the_run_goes_on_with_another_number_of_ranks(
     step: int, tmp_path: Path, tiny_model: Path, whole: Trainer
 ) -> None:
-    with begun(Ranks(tmp_path, "tiny-run"), 3) as ranks:
+    with in_threads(tmp_path, tiny_model, recipe_of(), 3) as (ranks, _):
         trainer = trainer_of(tmp_path, tiny_model, recipe_of(), ranks)
-        summed = trainer.step.summed
+        share = trainer.step._share  # type: ignore[attr-defined]
 
-        def asked(*arguments: Any) -> torch.Tensor:
+        def asked(*arguments: Any) -> Any:
             if trainer.position.step == step - 1:
                 trainer.reporter.at = trainer.reporter.checks + 1
-            return summed(*arguments)
+            return share(*arguments)
 
-        trainer.step.summed = asked  # type: ignore[method-assign]
+        trainer.step._share = asked  # type: ignore[attr-defined]
         with pytest.raises(PauseRequested):
             trainer.run()
-        pids = pids_of(ranks)
-        if trainer.position.step:
-            trainer.checkpoint()
-    assert not any(map(psutil.pid_exists, pids))
-    with begun(InThreads(tmp_path), 2) as ranks:
+        trainer.checkpoint()
+    assert trainer.position.step == step
+    with in_threads(tmp_path / "again", tiny_model, recipe_of(), 2) as (ranks, _):
         further = trainer_of(tmp_path, tiny_model, recipe_of(), ranks)
-        assert further.position.step == step - 1
+        assert further.position.step == step
         further.run()
     further.reporter.numbers = trainer.reporter.numbers | further.reporter.numbers
     further.reporter.told = trainer.reporter.told | further.reporter.told
     nearly_the_same(further, whole)
 
 
+def test_rank_0_hears_from_the_store_that_all_are_ended_where_no_signal_reaches_it(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows, where a connection of a killed process stayed open under Wine."""
+    monkeypatch.setattr(group, "LOOK_S", 0.0)
+    with in_threads(tmp_path, tiny_model, recipe_of(), 2) as (ranks, _):
+        ranks._store.set(ENDED, "")
+        never = SimpleNamespace(is_completed=lambda: False)
+        with pytest.raises(RankError, match="training processes ended"):
+            ranks.wait(never)
+        ranks.lost.clear()
+        monkeypatch.setattr(ranks, "_store", SimpleNamespace(check=Mock(side_effect=RuntimeError("gone"))))
+        with pytest.raises(RankError):
+            ranks.wait(never)
+        monkeypatch.undo()
+        ranks._store.delete_key(ENDED)
+        ranks.lost.clear()
+
+
 @pytest.mark.full
 def test_a_rank_that_hangs_and_one_that_cannot_load_end_with_a_sentence(tmp_path: Path, tiny_model: Path) -> None:
-    with begun(Ranks(tmp_path, "tiny-run", patience_s=1.0), 2) as ranks:
-        trainer = trainer_of(tmp_path, tiny_model, recipe_of(), ranks)
-        (pid,) = pids_of(ranks)
-        psutil.Process(pid).suspend()
+    with in_processes(tmp_path / "hangs", tiny_model, recipe_of(), 2) as (ranks, others):
+        trainer = trainer_of(tmp_path / "hangs", tiny_model, recipe_of(), ranks)
+        ranks.patience_s = 1.0
+        psutil.Process(others[0].pid).suspend()
         with pytest.raises(RankError) as failed:
             trainer.run()
-    assert failed.value.message.key == "ranks.silent" and not psutil.pid_exists(pid)
-    with begun(Ranks(tmp_path, "tiny-run"), 2) as ranks:
-        ranks.load(recipe_of(), tmp_path / "nothing", False, "float32", 0, threads=1)
-        with pytest.raises(RankError) as failed:
-            ranks.all_ready(1, lambda: None)
+        others[0].kill()
+    assert failed.value.message.key == "ranks.silent"
+    with (
+        in_processes(tmp_path / "loads", tmp_path / "nothing", recipe_of(), 2) as (ranks, _),
+        pytest.raises(RankError) as failed,
+    ):
+        trainer_of(tmp_path / "loads", tiny_model, recipe_of(), ranks)
     assert failed.value.message.key == "ranks.failed" and "nothing" in str(failed.value)
 
 
-@pytest.mark.full
-def test_a_rank_leaves_when_rank_0_is_killed(tmp_path: Path, tiny_model: Path) -> None:
-    """Its stdin closes, which is all that it would be told."""
-    ranks = Ranks(tmp_path, "tiny-run")
-    with begun(ranks, 2):
-        trainer_of(tmp_path, tiny_model, recipe_of(), ranks)
-        (pid,) = pids_of(ranks)
-        ranks._children[1].close()  # type: ignore[attr-defined]
-        wait_until(lambda: not psutil.pid_exists(pid))
+OTHER_VERSION = """
+from core.training.ranks import group
+group.library_versions = lambda made=group.library_versions: made() | {"peft": "0.1"}
+group.socket.gethostname = lambda: "attic"
+"""
+
+
+def test_another_version_and_another_base_are_refused_with_both_named_on_both_sides(
+    tmp_path: Path, tiny_model: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ours = socket.gethostname()
+    with (
+        pytest.raises(RunError, match=rf"attic has peft 0\.1, {ours} has"),
+        in_processes(tmp_path / "version", tiny_model, recipe_of(), 2, OTHER_VERSION),
+    ):
+        raise AssertionError("they have met")
+    assert "attic has peft 0.1" in capfd.readouterr().err
+    other = shutil.copytree(tiny_model, tmp_path / "other")
+    content = bytearray((other / "model.safetensors").read_bytes())
+    content[-64:] = bytes(64)
+    (other / "model.safetensors").write_bytes(content)
+    with (
+        in_processes(tmp_path / "base", other, recipe_of(), 2) as (ranks, _),
+        pytest.raises(RunError, match="files of the base model") as refused,
+    ):
+        trainer_of(tmp_path / "base", tiny_model, recipe_of(), ranks)
+    assert all(weights.sampled(folder)[:12] in str(refused.value) for folder in (tiny_model, other))
+    assert "files of the base model" in capfd.readouterr().err
 
 
 def test_a_run_that_goes_on_with_one_rank_clears_away_where_several_met(tmp_path: Path) -> None:
-    """Rank 0 was killed; the file stayed, and would have left with the run in an archive."""
-    (tmp_path / helpers.MEETING).write_bytes(b"x")
+    """All were killed; the file stayed, and would have left with the run in an archive."""
+    (tmp_path / MEETING).write_bytes(b"x")
     reporter = Pausing(RunFolder(tmp_path))
-    with starting.started(recipe_of(), reporter.run, reporter) as ranks:  # type: ignore[arg-type]
-        assert ranks is None and not (tmp_path / helpers.MEETING).exists()
+    with launch.joined(reporter.run, reporter) as ranks:  # type: ignore[arg-type]
+        assert ranks is None and not (tmp_path / MEETING).exists()
 
 
 def test_what_a_rank_has_in_use_is_asked_each_two_seconds_and_left_out_where_nobody_knows(
@@ -417,19 +397,15 @@ def test_what_a_rank_has_in_use_is_asked_each_two_seconds_and_left_out_where_nob
 
 def test_no_end_of_a_worker_waits_for_its_group_to_be_taken_apart(tmp_path: Path) -> None:
     """Under Wine that waited for ever where a rank had been killed."""
-    group = RankGroup(tmp_path / "meeting", 0, 1, [], EXTRA)
-    kept = weakref.ref(group._group)
-    del group
+    kept = weakref.ref(group.gloo(torch.distributed.FileStore(str(tmp_path / "meeting")), 0, 1, "127.0.0.1"))
     gc.collect()
     assert kept() is not None
 
 
-def test_each_rank_has_a_card_of_its_own_or_the_run_says_that_they_are_too_few(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_each_rank_needs_a_card_of_its_own_or_the_run_says_that_they_are_too_few(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(helpers.run_process, "is_for_card", lambda facts: True)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")
-    run = RunFolder(tmp_path)
-    assert helpers.environments(run, 2) == [{"CUDA_VISIBLE_DEVICES": "GPU-b"}]
-    with pytest.raises(helpers.RunError, match="3 GPUs, but only 2 can"):
-        helpers.environments(run, 3)
+    launch.require_cards(recipe_of(ranks=2))
+    with pytest.raises(RunError, match="3 GPUs, but only 2 can"):
+        launch.require_cards(recipe_of(ranks=3))

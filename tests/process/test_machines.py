@@ -1,9 +1,10 @@
-"""A run on two PCs: `train --machines 2` on one, `join` on the other, real processes. Both are workspaces of this PC at
-127.0.0.1, or each has a network of its own with a cable between them that is cut, or slow (skipped where the system
+"""A run on two PCs: `train --nnodes 2` on both, under torchrun's agents, real processes. Both are workspaces of this PC
+at 127.0.0.1, or each has a network of its own with a cable between them that is cut, or slow (skipped where the system
 lets nobody make one)."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -11,9 +12,9 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-import psutil
 import pytest
 
 from core.presets import PROJECT
@@ -21,15 +22,14 @@ from core.recipe import Recipe
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
 from core.runs.states import State
-from core.system.linked import new_secret
 from core.workspace import lease
 from core.workspace.folder import Workspace
 from tests.kit.ports import free_port
 from tests.kit.trainer import losses
 from tests.kit.waits import PATIENCE, wait_until
-from tests.kit.workers import at_work
+from tests.kit.workers import at_work, rank_of
 
-pytestmark = [pytest.mark.full, pytest.mark.skipif(not hasattr(os, "fork"), reason="kills by signals: POSIX only")]
+pytestmark = pytest.mark.full
 LONG_S = 300 * PATIENCE
 SETTINGS = {
     "name": "Two PCs", "model": {"id": "library:tiny"}, "data": {"source": "sample:pirate_answers", "max_length": 128},
@@ -53,7 +53,8 @@ class Computer:
 
     def __post_init__(self) -> None:
         shutil.copytree(self.base, self.root / "models" / "tiny")
-        (self.root / "settings.yaml").write_text(f'library_folders: ["{self.root / "models"}"]', "utf-8")
+        library = json.dumps({"library_folders": [str(self.root / "models")]})
+        (self.root / "settings.yaml").write_text(library, "utf-8")
         self.space = Workspace.open(self.root)
 
     def begin(self, *arguments: str) -> subprocess.Popen[str]:
@@ -71,7 +72,10 @@ class Computer:
 
     def train(self, main: str) -> subprocess.Popen[str]:
         Recipe.parse(SETTINGS).write(self.root / "recipe.yaml")
-        return self.begin("train", str(self.root / "recipe.yaml"), "--cpu", "--machines", "2", "--main", main)
+        return self.begin("train", str(self.root / "recipe.yaml"), "--cpu", "--nnodes", "2", "--rdzv-endpoint", main)
+
+    def join(self, main: str) -> subprocess.Popen[str]:
+        return self.begin("train", "--cpu", "--nnodes", "2", "--node-rank", "1", "--rdzv-endpoint", main)
 
     @property
     def run(self) -> RunFolder:
@@ -94,10 +98,21 @@ def alone(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[in
     return losses(computer.run)
 
 
+IMPATIENT = """
+import os
+if os.environ.get("RANK") == "0":
+    from datetime import timedelta
+    from core.training.ranks import group
+    group.PATIENCE_S, group.COME = 10.0, timedelta(seconds=90)
+"""
+
+
 @pytest.fixture
 def two(tmp_path: Path, tiny_model: Path) -> tuple[Computer, Computer]:
-    secret = {"LORA_GARAGE_SECRET": new_secret()}
-    first, second = (Computer(tmp_path / name, tiny_model, environment=dict(secret)) for name in ("main", "other"))
+    """Whose rank 0 waits ten seconds for another, not ten minutes, and 90 for one that is to come."""
+    (tmp_path / "sitecustomize.py").write_text(IMPATIENT, "utf-8")
+    impatient = {"PYTHONPATH": str(tmp_path)}
+    first, second = (Computer(tmp_path / name, tiny_model, environment=impatient) for name in ("main", "other"))
     return first, second
 
 
@@ -110,21 +125,17 @@ def test_two_pcs_learn_what_one_learns_and_nobody_stays(
 ) -> None:
     main, other = two
     address = free_address()
-    process, joined = main.train(address), other.begin("join", address, "--cpu")
-    assert end_of(process) == 0, main.said("train") + other.said("join") + main.run.log_tail()
-    assert end_of(joined) == 0, other.said("join")
-    run, secret = main.run, main.environment["LORA_GARAGE_SECRET"]
-    events = (run.path / "events.jsonl").read_text("utf-8")
-    assert "machines.joined" in events and f"join {address}" in main.said("train")
-    written = [
-        file.read_bytes()
-        for computer in two
-        for file in computer.root.rglob("*")
-        if file.is_file() and file.suffix != ".said"
-    ]
-    assert not any(secret.encode() in content for content in written), "the secret is in no file, only on the terminal"
-    assert main.is_left_clean() and other.is_left_clean() and not at_work("core.training.ranks.worker", address)
-    assert losses(run) == pytest.approx(alone, rel=2e-2)
+    process, joined = main.train(address), other.join(address)
+    assert end_of(process) == 0, main.said("train") + other.said("train") + main.run.log_tail()
+    assert end_of(joined) == 0 and "has ended" in other.said("train"), other.said("train")
+    assert f"train --nnodes 2 --node-rank 1 --rdzv-endpoint {address}" in main.said("train")
+    assert main.is_left_clean() and other.is_left_clean() and not ranks_of(two)
+    assert losses(main.run) == pytest.approx(alone, rel=2e-2)
+    assert not Runs(other.space).list()
+
+
+def ranks_of(two: tuple[Computer, Computer]) -> list[int]:
+    return [pid for computer in two for pid in at_work("core.training.ranks.worker", str(computer.root))]
 
 
 # ---- a network of their own ----------------------------------------------------------------------
@@ -233,8 +244,8 @@ def test_two_pcs_on_a_cable_of_their_own_learn_what_one_learns(
     main, other = apart
     if rate:
         network.slow(rate)
-    process, joined = main.train(MAIN), other.begin("join", MAIN, "--cpu")
-    assert end_of(process) == 0, main.said("train") + other.said("join")
+    process, joined = main.train(MAIN), other.join(MAIN)
+    assert end_of(process) == 0, main.said("train") + other.said("train")
     assert end_of(joined) == 0 and main.is_left_clean() and other.is_left_clean()
     assert losses(main.run) == pytest.approx(alone, rel=2e-2)
 
@@ -243,89 +254,75 @@ def test_two_pcs_on_a_cable_of_their_own_learn_what_one_learns(
 def test_a_cable_that_is_cut_ends_in_a_checkpoint_and_the_run_resumes_without_it(
     number: int, apart: tuple[Computer, Computer], network: Network, alone: dict[int, float]
 ) -> None:
+    """The other PC hears of it once the cable is back; without that it waits for a day."""
     main, other = apart
-    process, joined = main.train(MAIN), other.begin("join", MAIN, "--cpu")
+    process, joined = main.train(MAIN), other.join(MAIN)
     learned(main, 5)
     network.cut(number)
-    assert end_of(process) == 1 and end_of(joined) == 1
+    assert end_of(process) == 1
     run, status = main.run, Runs(main.space).status(main.run)
-    assert (status.state, status.message.key, status.message.params["host"]) == (
-        State.FAILED,
-        "machines.silent",
-        "10.99.0.2",
-    )
+    assert (status.state, status.message.key) == (State.FAILED, "ranks.silent")
     assert run.saved_step() == len(losses(run)) >= 5, "what was learned last is saved too"
-    assert "cannot be reached any more" in main.said(
-        "train"
-    ) and "10.99.0.1:29400 cannot be reached any more" in other.said("join")
-    assert main.is_left_clean() and other.is_left_clean() and not at_work("core.training.ranks.worker", MAIN)
+    assert "have not responded for" in main.said("train")
+    network.mend(number)
+    assert end_of(joined) == 1 and "no longer takes part" in other.said("train")
+    assert main.is_left_clean() and other.is_left_clean() and not ranks_of(apart)
     assert end_of(main.begin("resume", run.id)) == 0, main.said("resume")
     assert losses(run) == pytest.approx(alone, rel=2e-2)
 
 
 def test_a_cable_that_is_back_at_once_is_not_noticed(apart: tuple[Computer, Computer], network: Network) -> None:
     main, other = apart
-    process, joined = main.train(MAIN), other.begin("join", MAIN, "--cpu")
+    process, joined = main.train(MAIN), other.join(MAIN)
     learned(main, 5)
     network.cut(2)
     before = len(losses(main.run))
-    subprocess.run(["sleep", "3"], check=True)  # what a switch takes to learn of it, and less than SILENT_S
+    subprocess.run(["sleep", "3"], check=True)  # what a switch takes to learn of it, and less than rank 0 waits
     network.mend(2)
     learned(main, before + 5)
     assert end_of(process) == 0 and end_of(joined) == 0, main.said("train")
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills by signals: POSIX only")
 @pytest.mark.parametrize("steps", [0, 5])
-@pytest.mark.parametrize("victim", ["worker", "join", "rank"])
+@pytest.mark.parametrize("victim", ["rank 0", "command", "rank 1"])
 def test_whoever_is_killed_nobody_is_left_and_the_run_goes_on(
     victim: str, steps: int, two: tuple[Computer, Computer], alone: dict[int, float]
 ) -> None:
     main, other = two
     address = free_address()
-    process, joined = main.train(address), other.begin("join", address, "--cpu")
-    rank = psutil.Process(wait_until(lambda: at_work("core.training.ranks.worker", address), LONG_S)[0])  # type: ignore[index]
+    process, joined = main.train(address), other.join(address)
+    first, second = (wait_until(partial(rank_of, str(two[rank].root), rank), LONG_S) for rank in (0, 1))
     learned(main, steps)
-    worker = at_work("core.training.worker", main.run.id)[0]
-    os.kill({"worker": worker, "join": joined.pid, "rank": rank.pid}[victim], signal.SIGKILL)
-    assert end_of(process) == 1 and (end_of(joined) in (1, -signal.SIGKILL)), main.said("train") + other.said("join")
-    wait_until(lambda: not rank.is_running() or rank.status() == psutil.STATUS_ZOMBIE)
+    os.kill({"rank 0": first, "command": joined.pid, "rank 1": second}[victim], signal.SIGKILL)
+    assert end_of(process) == 1 and (end_of(joined) in (1, -signal.SIGKILL)), main.said("train") + other.said("train")
+    wait_until(lambda: not ranks_of(two))
     assert main.is_left_clean() and other.is_left_clean()
-    if victim == "rank":  # and together again
-        again, joined = (
-            main.begin("resume", main.run.id, "--machines", "2", "--main", address),
-            other.begin("join", address, "--cpu"),
-        )
-        assert (end_of(again), end_of(joined)) == (0, 0), main.said("resume") + other.said("join")
-        assert (main.run.path / "events.jsonl").read_text("utf-8").count("machines.joined") == 2
+    if steps and victim != "rank 0":
+        assert main.run.saved_step() == len(losses(main.run)) and "latest checkpoint" in main.said("train")
+    if victim == "rank 1":  # and together again
+        again = main.begin("resume", main.run.id, "--nnodes", "2", "--rdzv-endpoint", address)
+        joined = other.join(address)
+        assert (end_of(again), end_of(joined)) == (0, 0), main.said("resume") + other.said("train")
     else:
         assert end_of(main.begin("resume", main.run.id)) == 0, main.said("resume")
     assert losses(main.run) == pytest.approx(alone, rel=2e-2)
 
 
-def test_another_base_another_secret_and_other_data_are_a_sentence_at_both_ends(two: tuple[Computer, Computer]) -> None:
+def test_another_base_is_a_sentence_at_both_ends(two: tuple[Computer, Computer]) -> None:
     main, other = two
     weights = other.root / "models" / "tiny" / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-64:] = bytes(64)
     weights.write_bytes(content)
     address = free_address()
-    process = main.train(address)
-    right = other.environment.pop("LORA_GARAGE_SECRET")
-    other.environment["LORA_GARAGE_SECRET"] = "another secret, long enough"
-    assert end_of(other.begin("join", address, "--cpu")) == 2 and "does not accept the secret" in other.said("join")
-    other.environment["LORA_GARAGE_SECRET"] = right
-    joined = other.begin("join", address, "--cpu")
-    assert end_of(joined) == 2 and "are not those of the main PC" in other.said("join")
-    assert end_of(process) == 1 and "are not those of the main PC" in main.said("train")
+    process, joined = main.train(address), other.join(address)
+    assert (end_of(process), end_of(joined)) == (1, 1)
+    assert all("files of the base model on" in computer.said("train") for computer in two)
     assert main.is_left_clean() and other.is_left_clean()
-    (main.root / "rows.jsonl").write_text('{"prompt": "a", "completion": "b"}\n' * 40, "utf-8")
-    (other.root / "rows.jsonl").write_text('{"prompt": "a", "completion": "c"}\n' * 40, "utf-8")
-    for computer in two:
-        Recipe.parse(SETTINGS | {"data": {"source": "rows.jsonl", "max_length": 128}}).write(
-            computer.root / "recipe.yaml"
-        )
-    arguments = ("--cpu", "--machines", "2", "--main", address)
-    process = main.begin("train", str(main.root / "recipe.yaml"), *arguments)
-    joined = other.begin("train", str(other.root / "recipe.yaml"), "--rank", "1", *arguments)
-    assert end_of(joined) == 1 and "is not the one of this PC" in other.said("train"), other.said("train")
-    assert end_of(process) == 1 and "is not the one of this PC" in main.said("train")
+
+
+def test_a_main_pc_whose_address_is_not_its_own_says_so(two: tuple[Computer, Computer]) -> None:
+    process = two[0].train("nowhere.invalid:29400")
+    assert end_of(process) == 1 and "no address of this PC" in two[0].said("train")
+    assert Runs(two[0].space).status(two[0].run).state == State.FAILED

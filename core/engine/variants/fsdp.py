@@ -5,9 +5,10 @@ The adapter is not sharded: it is small, every rank has all of it, and its gradi
 Nor are norms, biases, embeddings, head and what several layers share. NF4 is gathered as packed bytes; its scales (a
 32nd of it) are whole on each rank.
 
-A gather needs every rank. In a step all have the same number of them: a rank that computes less, or ran out of memory,
-joins the remaining ones by `complete`. If one rank computes alone (sample answers, a batch that is tried out), the
-others join by `repeat` each time `lead` tells them to.
+Gathers are FSDP2's own, on its own streams and prefetched by it: by NCCL, and where torch has none on a GPU (Windows)
+by Gloo through RAM. A gather needs every rank. In a step all have the same number of them: a rank that computes less,
+or ran out of memory, joins the remaining ones by `complete`. If one rank computes alone (sample answers, a batch that
+is tried out), the others join by `repeat` each time `lead` tells them to.
 """
 
 from __future__ import annotations
@@ -28,12 +29,11 @@ from core.errors import ModelError
 from core.messages import Message, msg
 from core.values import GIB
 
-Wait = Callable[[Any], None]  # for torch's Work
 
-
-def shard(tuned: Any, card: torch.device, mesh: Any, wait: Wait) -> Sharded:
+def shard(tuned: Any, card: torch.device, mesh: Any, lead: Callable[[int], None] | None = None) -> Sharded:
     """Move a model and its adapter from RAM to the GPU, layer by layer, without the parts of the other ranks of mesh:
-    no GPU ever has the whole base. Call it on every rank, before an optimizer is created. Raises ModelError for a
+    no GPU ever has the whole base. lead: of rank 0, tells the others which layer it gathers alone. Call it on every
+    rank, before an optimizer is created. Raises ModelError for a
     family whose layers cannot be found, or an 8-bit base."""
     base = tuned.get_base_model()
     if base_model.bits(base) == 8:
@@ -41,7 +41,7 @@ def shard(tuned: Any, card: torch.device, mesh: Any, wait: Wait) -> Sharded:
     layers = streaming.layers_of(base)
     if not layers:
         raise ModelError("fsdp.no_layers", model_type=base.config.model_type)
-    sharded = Sharded(base.get_decoder(), layers, wait)
+    sharded = Sharded(base.get_decoder(), layers, lead)
     inside = set[torch.nn.Parameter]()
     for number, (layer, own) in enumerate(zip(layers, in_parts(layers), strict=True)):
         sharded.bytes += sum(each.nbytes for each in own)
@@ -88,21 +88,19 @@ def _give(scales: dict[torch.nn.Module, Any], *_: Any) -> None:
 
 @dataclass
 class Sharded:
-    """This rank's part of a sharded base. wait: for a gather. bytes: of all shards. gathered: layers since `begin`.
-    order: of the layers in a
-    forward, from the first one. together: whether all ranks know what comes; otherwise lead tells the others what this
-    one, the first, gathers."""
+    """This rank's part of a sharded base. bytes: of all shards. gathered: layers since `begin`. order: of the layers in
+    a forward, from the first one. together: whether all ranks know what comes; otherwise lead tells the others what
+    this one, the first, gathers."""
 
     root: Any
     layers: list[Any]
-    wait: Wait
+    lead: Callable[[int], None] | None = None
     bytes: int = 0
     gathered: int = 0
     together: bool = True
     has_computed: bool = False
     order: tuple[int, ...] = ()
     _seen: list[int] = field(default_factory=list)
-    lead: Callable[[int], None] | None = None
 
     @property
     def said(self) -> Message:
@@ -139,19 +137,21 @@ class Sharded:
         if self.has_computed:
             self.root.reset_iter_state()
 
-    def gather(self, number: int, whole: torch.Tensor, own: torch.Tensor, group: Any) -> None:
-        """whole: (ranks * n,), filled with every rank's own (n,)."""
+    def gather(self, number: int, whole: torch.Tensor, own: torch.Tensor, group: Any, async_op: bool) -> Any:
+        """whole: (ranks * n,), filled with every rank's own (n,). Returns torch's Work, None once it is over."""
         if self.lead and not self.together:
             self.lead(number)
-        here = whole if whole.device.type == "cpu" else pinned.empty(whole.shape, whole.dtype)
-        if here is None:
-            here = torch.empty_like(whole, device="cpu")
-        self.wait(distributed.all_gather_into_tensor(here, own.to(here.device), group=group, async_op=True))
-        if here is not whole:
-            whole.copy_(here)
         self.gathered += 1
         if not self.order:
             self._seen.append(number)
+        if whole.device.type == "cpu" or distributed.is_nccl_available():
+            return distributed.all_gather_into_tensor(whole, own, group=group, async_op=async_op)
+        here = pinned.empty(whole.shape, whole.dtype)
+        if here is None:
+            here = torch.empty_like(whole, device="cpu")
+        distributed.all_gather_into_tensor(here, own.cpu(), group=group)
+        whole.copy_(here)
+        return None
 
 
 class _Gather:
@@ -165,5 +165,5 @@ class _Gather:
 
     def __call__(
         self, output_tensor: torch.Tensor, input_tensor: torch.Tensor, group: Any, async_op: bool = False
-    ) -> None:
-        self._gather(output_tensor, input_tensor, group)
+    ) -> Any:
+        return self._gather(output_tensor, input_tensor, group, async_op)

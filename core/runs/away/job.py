@@ -1,7 +1,7 @@
 """What a borrowed PC needs to train one recipe, as a zip: NAME/recipe.yaml, NAME/workspace/datasets (the set, in the
 version that the recipe names), of a run that is continued NAME/workspace/runs (its adapter) and NAME/parent.txt (its
-id), NAME/app (this app, with constraints.txt, the versions that were tested), NAME/bootstrap.sh, and sky.yaml for who
-rents by SkyPilot.
+id), NAME/app (this app, with constraints.txt, the versions that were tested), NAME/bootstrap.sh, and for a rented card
+sky.yaml (SkyPilot) and docker.sh.
 
 No account, key or price is handled here. Of the base model only its name leaves: the other PC fetches it from the hub.
 """
@@ -38,6 +38,15 @@ APP = (
     "LICENSE",
     "README.md",
 )
+SKY = """# In this folder, with SkyPilot and a cloud account: train, bring trained.zip home, give the machine back.
+#   sky launch -c lora-garage sky.yaml
+#   rsync -P lora-garage:sky_workdir/trained.zip .
+#   sky down lora-garage
+"""
+DOCKER = """#!/bin/sh
+# In this folder, on a machine with Docker and NVIDIA's container toolkit. Writes trained.zip, to be brought home.
+docker run --rm --gpus all --shm-size 8g -v "$PWD":/job -w /job python:3.12-slim sh bootstrap.sh
+"""
 NOT_OURS = {"__pycache__", ".DS_Store"}
 
 
@@ -64,7 +73,8 @@ def pack(
             _add_parent(packer, top, parent)
         packer.text(f"{top}/recipe.yaml", recipe.dump())
         packer.text(f"{top}/bootstrap.sh", (Path(__file__).with_name("bootstrap.sh")).read_text("utf-8"), mode=0o755)
-        packer.text(f"{top}/sky.yaml", sky_task(top))
+        packer.text(f"{top}/sky.yaml", sky_task(recipe.train.ranks))
+        packer.text(f"{top}/docker.sh", DOCKER, mode=0o755)
         for part in APP:
             _add_app(packer, f"{top}/app/{part}", PROJECT / part)
     return top
@@ -87,13 +97,12 @@ def _add_parent(packer: Packer, top: str, parent: RunFolder) -> None:
             packer.add(f"{place}/{name}", parent.path / name)
 
 
-def sky_task(name: str) -> str:
-    """A task of SkyPilot for one card: `sky launch sky.yaml` in the folder, then `rsync` of trained.zip
-    (docs.skypilot.co, task YAML)."""
-    return to_yaml(
+def sky_task(cards: int) -> str:
+    """A task of SkyPilot (docs.skypilot.co, task YAML) with so many cards, under the commands that use it."""
+    return SKY + to_yaml(
         {
-            "name": name,
-            "resources": {"accelerators": {"A10G": 1, "L4": 1, "RTX4090": 1}, "disk_size": 100},
+            "name": "lora-garage",
+            "resources": {"accelerators": {name: cards for name in ("A10G", "L4", "RTX4090")}, "disk_size": 100},
             "workdir": ".",
             "run": "sh bootstrap.sh\n",
         }

@@ -1,7 +1,8 @@
-"""One run on several GPUs, or in several CPU processes: rank 0 is the run's worker and leads, the others compute for
-it.
+"""One run on several GPUs, in several CPU processes, or on several PCs, started by torchrun's agent
+(torch.distributed.elastic).
 
-`begun`, `helpers`: rank 0's side, the only part that a run of one rank imports; `machines`, `meeting`: ranks on other
-PCs; `step`: how a step is divided; `group`: torch.distributed; `worker`: the process of every other rank. Their
-protocol: docs/design.md. Imports: as core.training.
+`launch`: the agent of a PC, and how rank 0 begins, the only part that a run of one rank imports; `meeting`: where ranks
+find each other; `worker`: the process of each rank, for rank 0 core.training.worker; `group`: what they exchange, by
+torch.distributed; `step`: how a step is divided; `use`: the memory of each. Protocol: docs/design.md. Imports: as
+core.training.
 """

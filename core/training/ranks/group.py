@@ -1,122 +1,289 @@
-"""Communication of a run's ranks: adapter weights from rank 0, gradients summed at rank 0. Imports torch: workers only.
+"""What the ranks of a run exchange, by torch.distributed: rank 0's orders, its adapter at the start, and in each step
+one all-reduce of the adapter's gradients. Imports torch: workers only.
 
-By torch.distributed's Gloo on every system and device: NCCL does not exist on Windows and ends the process if a peer is
-gone, and only the adapter is exchanged, once per step each way. On one PC the group uses 127.0.0.1 and ports chosen by
-the system; its ranks find each other by a file, so no port is in use already and no firewall asks. On several PCs
-(ranks/machines) it uses the addresses at which they reach each other, and they find each other by their lines.
+NCCL between GPUs on Linux; Gloo for orders, on a CPU, and on Windows, where torch has no NCCL. Gloo listens at the
+address by which this PC reaches the main one, 127.0.0.1 within one PC: by itself it would take what the PC's name
+stands for, which is 127.0.1.1 on many Linux PCs. Rank 0 waits by looking, so that it notices a rank that is gone
+although NCCL would wait for ever, and still saves what was learned.
 """
 
 from __future__ import annotations
 
 import ctypes
+import io
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from torch import distributed
 
-from core.training.ranks.meeting import Meeting
+from core.errors import RunError
+from core.messages import Message, msg
+from core.progress import RankUse
+from core.system.machine import library_versions
+from core.training.ranks.meeting import AGENT, ENDED, RankError, own_address, store
 
-MEET = timedelta(seconds=60)  # of rank 0, which comes when all are ready
-LATE = timedelta(hours=1)  # of the others, which come when they are ready themselves; without rank 0 they end
-# of a rank for rank 0, which measures or saves between steps; when it is gone so is the connection
-WAIT = timedelta(days=1)
-Wait = Callable[[Any], None]  # for torch's Work
-
-
-class _Store(distributed.Store):
-    """A Meeting with the interface of torch's Store."""
-
-    def __init__(self, meeting: Meeting):
-        super().__init__()
-        self._meeting = meeting
-
-    def set(self, key: str, value: bytes) -> None:
-        self._meeting.put(key, value)
-
-    def get(self, key: str) -> bytes:
-        return self._meeting.get(key, MEET.total_seconds())
-
-    def wait(self, keys: list[str], timeout: timedelta = MEET) -> None:
-        self._meeting.wait(keys, timeout.total_seconds())
+POLL_S, LOOK_S = 0.001, 1.0
+CONNECT_S = 60.0  # to the main PC's agent, which is there already
+END_S = 5.0  # for the others to hear that the run is over
+LATE = timedelta(hours=1)  # the longest that NCCL waits in a step
+WAIT = timedelta(days=1)  # for rank 0, which measures or saves between steps; when it is gone so is the connection
+COME = timedelta(minutes=5)  # of ranks that have been started, until all have read their libraries and connected
+PREPARE = timedelta(days=2)  # of rank 0, which fetches the model and reads the data alone
+PATIENCE_S = 600.0  # in a step, beyond ten times what rank 0's part took
+Check = Callable[[], None]
 
 
-def _gloo(store: Any, rank: int, size: int, host: str) -> Any:
-    gloo = distributed.ProcessGroupGloo
-    options = gloo._Options()
-    options._devices, options._timeout = [gloo.create_device(hostname=host)], MEET if rank == 0 else LATE
-    group = gloo(store, rank, size, options)
+def gloo(meeting: Any, rank: int, size: int, host: str) -> Any:
+    """torch's process group at an address of this PC's own."""
+    options = distributed.ProcessGroupGloo._Options()
+    options._devices = [distributed.ProcessGroupGloo.create_device(hostname=host)]
+    options._timeout = COME  # to connect
+    group = distributed.ProcessGroupGloo(meeting, rank, size, options)
     group._set_default_timeout(WAIT)
     # Never destroyed: on Windows that would wait for messages of a killed rank, and the worker could not exit.
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(group))
     return group
 
 
-def mesh(meeting: Path, rank: int, size: int, device_type: str) -> Any:
-    """All ranks of one PC, as FSDP2 wants them: torch's default process group, of the same kind and at the same address
-    as a RankGroup."""
-    kind = "loopback"
-    if kind not in distributed.Backend.backend_list:
-        made = lambda store, rank, size, timeout: _gloo(store, rank, size, "127.0.0.1")  # noqa: E731
-        distributed.Backend.register_backend(kind, made, devices=["cpu", "cuda"])
-    store = distributed.PrefixStore("mesh", distributed.FileStore(str(meeting), size))
-    distributed.init_process_group(kind, store=store, rank=rank, world_size=size)
-    return distributed.device_mesh.DeviceMesh(device_type, range(size))
+def watch_agent(rank: int) -> threading.Event:
+    """Set once torchrun's agent ends the ranks, as it does where one fails, or is gone. Rank 0 then saves a checkpoint;
+    the others end."""
+    lost = threading.Event()
+
+    def watch() -> None:
+        with suppress(psutil.NoSuchProcess):
+            psutil.Process(int(os.environ[AGENT])).wait()
+        lost.set()
+        if rank:
+            os._exit(1)
+
+    if rank == 0:
+        for kind in (signal.SIGTERM, signal.SIGINT):  # on Windows torchrun sends Ctrl-C
+            signal.signal(kind, lambda *_: lost.set())
+    threading.Thread(target=watch, name="agent", daemon=True).start()
+    return lost
 
 
-class RankGroup:
-    """parameters: the trained ones. extra: how many values are summed besides their gradients. host: this rank's own
-    address."""
+class Ranks:
+    """This process among those of its run. meeting: the store where they find each other. group: of torch.distributed.
+    device: where NCCL sums; None: in RAM. Use end."""
 
-    def __init__(
-        self,
-        meeting: Path | Meeting,
-        rank: int,
-        size: int,
-        parameters: Sequence[torch.Tensor],
-        extra: int,
-        host: str = "127.0.0.1",
-    ):
-        self._store = _Store(meeting) if isinstance(meeting, Meeting) else distributed.FileStore(str(meeting), size)
-        self._group = _gloo(self._store, rank, size, host)
-        self._rank, self._parameters = rank, parameters
-        self._sizes = [parameter.numel() for parameter in parameters]
-        self._flat = torch.zeros(sum(self._sizes) + extra)  # everything exchanged, in RAM
-        self.extra = extra
+    def __init__(self, rank: int, size: int, meeting: Any, group: Any, device: torch.device | None = None):
+        self.rank, self.size, self._store, self._group, self.device = rank, size, meeting, group, device
+        self.patience_s = PATIENCE_S
+        self.use: dict[int, RankUse] = {}
+        self.tell: Callable[[tuple[RankUse, ...]], None] = lambda uses: None  # rank 0: what each has in use
+        self.decided: Callable[[Message], None] = lambda message: None  # rank 0: for the run's events
+        self.host: str | None = None  # this PC's name, where it is not the main one
+        self.lost = threading.Event()
 
-    @property
-    def bytes(self) -> int:
-        """Of one way."""
-        return self._flat.nbytes
+    @classmethod
+    def of_environment(cls, on_card: bool, meeting: Path | None) -> Ranks:
+        """As torchrun's agent has started this process; returns once rank 0 has come. meeting: a file for the ranks of
+        one PC."""
+        rank, size, nodes = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "GROUP_WORLD_SIZE"))
+        host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        lost = watch_agent(rank)
+        if nodes > 1:
+            socket.create_connection((host, port), CONNECT_S).close()  # where it is gone TCPStore would try for minutes
+        found = store(host, port, nodes, str(meeting))
+        found.set_timeout(COME)
+        found.set("rank 0", "") if rank == 0 else found.wait(["rank 0"], PREPARE)
+        own = own_address(host, port) if nodes > 1 else "127.0.0.1"
+        found.set(f"nccl {rank}", str(on_card and distributed.is_nccl_available()))
+        nccl = all(found.get(f"nccl {each}") == b"True" for each in range(size))
+        if nccl and (name := interface_of(own)):
+            os.environ.setdefault("NCCL_SOCKET_IFNAME", name)
+        made = lambda store, rank, size, timeout: gloo(store, rank, size, own)  # noqa: E731
+        if "gloo_here" not in distributed.Backend.backend_list:
+            distributed.Backend.register_backend("gloo_here", made, devices=["cpu", "cuda"])
+        distributed.init_process_group(
+            f"cpu:gloo_here,cuda:{'nccl' if nccl else 'gloo_here'}",
+            store=distributed.PrefixStore("group", found), rank=rank, world_size=size, timeout=LATE,
+        )  # fmt: skip
+        ranks = cls(rank, size, found, distributed.group.WORLD, torch.device("cuda") if nccl else None)
+        ranks.host = socket.gethostname() if os.environ["GROUP_RANK"] != "0" else None
+        ranks.lost = lost
+        return ranks
 
+    # ---- before the first step ------------------------------------------------------------------------------------
+    def exchange(self, **mine: Any) -> list[dict[str, Any]]:
+        """What each rank says, as JSON, in their order. Raises RankError."""
+        found: list[Any] = [None] * self.size
+        with self.noticed():
+            distributed.all_gather_object(found, json.dumps(mine))
+        return [json.loads(each) for each in found]
+
+    def meet(self, **of_rank_0: Any) -> dict[str, Any]:
+        """Compare versions with rank 0's; returns what it says of the run. Raises RunError, on both, where they
+        differ."""
+        own = {"versions": library_versions(), "host": socket.gethostname()}
+        first, *others = self.exchange(**own, **of_rank_0)
+        for other in others:
+            for name, here in first["versions"].items():
+                there = str(other["versions"].get(name))
+                if there.partition("+")[0] != here.partition("+")[0]:  # 2.13.0+cpu works with 2.13.0+cu130
+                    facts = {"name": name, "host": other["host"], "there": there, "main": first["host"], "here": here}
+                    raise RunError(msg("ranks.other_version", **facts), msg("ranks.alike"))
+        return first
+
+    def agree(self, base: str) -> None:
+        """Compare the base, by its fingerprint. Raises RunError, on every rank, where it differs."""
+        first, *others = self.exchange(base=base, host=socket.gethostname())
+        for other in others:
+            if other["base"] != first["base"]:
+                prints = {"there": other["base"][:12], "here": first["base"][:12]}
+                names = {"host": other["host"], "main": first["host"]}
+                raise RunError(msg("ranks.other_base", **names, **prints), msg("ranks.alike"))
+
+    def in_turn(self, after: int) -> None:
+        """Let so many ranks load, one after another: RAM never holds the base twice."""
+        for _ in range(after):
+            self.exchange()
+
+    # ---- in a step ------------------------------------------------------------------------------------------------
+    def order(self, name: str, check: Check = lambda: None, **order: Any) -> None:
+        """Of rank 0: what all compute next. Raises RankError, and what check raises."""
+        content = io.BytesIO()
+        torch.save({"name": name, **order}, content)
+        sent = torch.frombuffer(content.getbuffer(), dtype=torch.uint8)
+        for each in (torch.tensor([sent.numel()]), sent):
+            self.wait(self._broadcast(each), check)
+
+    def hear(self) -> dict[str, Any]:
+        """Of the others: rank 0's next order."""
+        size = torch.zeros(1, dtype=torch.int64)
+        self._broadcast(size).wait()
+        content = torch.empty(int(size), dtype=torch.uint8)
+        self._broadcast(content).wait()
+        return torch.load(io.BytesIO(content.numpy().tobytes()), weights_only=True, map_location="cpu")
+
+    def share(self, tensors: Sequence[torch.Tensor], check: Check = lambda: None) -> None:
+        """Every rank gets rank 0's values."""
+        with self._flat(tensors) as (flat, _):
+            self.wait(self._broadcast(flat), check)
+
+    def summed(
+        self, tensors: Sequence[torch.Tensor], extra: torch.Tensor, check: Check = lambda: None, seconds: float = 0.0
+    ) -> torch.Tensor:
+        """Put the sum over all ranks in tensors, by one all-reduce; returns that of extra. seconds: what rank 0's part
+        took."""
+        with self._flat(tensors, extra) as (flat, further):
+            self.wait(self._group.allreduce([flat], distributed.AllreduceOptions()), check, seconds)
+            return further.to(extra.device, extra.dtype, copy=True)
+
+    @contextmanager
     @torch.no_grad()
-    def weights(self, wait: Wait) -> None:
-        """Every rank gets those of rank 0."""
-        flat, options = self._flat[: sum(self._sizes)], distributed.BroadcastOptions()
-        if self._rank == 0:
-            for parameter, place in self._places():
-                place.copy_(parameter)
+    def _flat(
+        self, tensors: Sequence[torch.Tensor], extra: torch.Tensor | None = None
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """tensors end to end where they can be exchanged, written back afterwards; and the place of extra behind
+        them."""
+        sizes = [each.numel() for each in tensors]
+        more = 0 if extra is None else extra.numel()
+        dtype = torch.float32 if tensors or extra is None else extra.dtype
+        flat = torch.empty(sum(sizes) + more, dtype=dtype, device=self.device or "cpu")
+        places = [place.view_as(each) for each, place in zip(tensors, flat[: sum(sizes)].split(sizes), strict=True)]
+        for each, place in zip(tensors, places, strict=True):
+            place.copy_(each)
+        if extra is not None:
+            flat[sum(sizes) :].copy_(extra)
+        yield flat, flat[sum(sizes) :]
+        for each, place in zip(tensors, places, strict=True):
+            each.copy_(place)
+
+    def _broadcast(self, tensor: torch.Tensor) -> Any:
+        options = distributed.BroadcastOptions()
         options.rootRank = options.rootTensor = 0
-        wait(self._group.broadcast([flat], options))
-        if self._rank:
-            for parameter, place in self._places():
-                parameter.copy_(place)
+        return self._group.broadcast([tensor], options)
 
-    def gradients(self, extra: torch.Tensor, wait: Wait) -> torch.Tensor:
-        """Sum those of all ranks at rank 0. Returns the sum of extra, also valid only there."""
-        for parameter, place in self._places():
-            place.zero_() if parameter.grad is None else place.copy_(parameter.grad)
-        told, options = self._flat[sum(self._sizes) :], distributed.ReduceOptions()
-        told.copy_(extra)
-        options.rootRank = 0
-        wait(self._group.reduce([self._flat], options))
-        if self._rank == 0:
-            for parameter, place in self._places():
-                parameter.grad = place.to(parameter.device, copy=True)
-        return told.clone()
+    def wait(self, work: Any, check: Check = lambda: None, seconds: float = 0.0) -> None:
+        """Wait for a transfer. Rank 0 raises RankError where a rank is gone or silent, and what check raises."""
+        if self.rank:
+            work.wait()
+            return
+        patience = self.patience_s + 10 * seconds
+        looked, end = time.monotonic(), time.monotonic() + patience
+        while not work.is_completed():
+            check()
+            if time.monotonic() - looked > LOOK_S:
+                looked = time.monotonic()
+                self._look()
+            if self.lost.is_set():
+                raise self._gone("torchrun's agent ends this run")
+            if time.monotonic() > end:
+                raise RankError("ranks.silent", msg("ranks.fewer"), ranks=self.size, seconds=round(patience))
+            time.sleep(POLL_S)
+        with self.noticed():
+            work.wait()
 
-    def _places(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        flat = self._flat[: sum(self._sizes)].split(self._sizes)
-        return ((one, place.view_as(one)) for one, place in zip(self._parameters, flat, strict=True))
+    # ---- who is gone ----------------------------------------------------------------------------------------------
+    def _look(self) -> None:
+        try:
+            is_ended = self._store.check([ENDED])
+        except RuntimeError:  # the agent that serves it is gone
+            is_ended = True
+        if is_ended:
+            self.lost.set()
+
+    @contextmanager
+    def noticed(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:  # Gloo: a peer's connection is closed
+            if self.rank:
+                raise
+            raise self._gone(str(error)) from error
+
+    def _gone(self, reason: str) -> RankError:
+        """With what the rank that failed has said, if it could; reason: torch's, for the log."""
+        with suppress(RuntimeError):  # the store's agent is gone too
+            for rank in range(1, self.size):
+                if self._store.check([f"failed {rank}"]):
+                    said = Message.model_validate_json(self._store.get(f"failed {rank}"))
+                    return RankError("ranks.failed", msg("ranks.fewer"), rank=rank, ranks=self.size, reason=said)
+        print(reason, file=sys.stderr)
+        return RankError("ranks.gone", msg("ranks.fewer"), ranks=self.size)
+
+    def failed(self, why: Message) -> None:
+        """Tell rank 0 why this one ends."""
+        with suppress(RuntimeError):
+            self._store.set(f"failed {self.rank}", why.model_dump_json())
+
+    def end(self) -> None:
+        """Of rank 0: the run is over. One that cannot hear it is ended by torchrun's agent."""
+        with suppress(RankError, RuntimeError):
+            self.patience_s = END_S
+            self.order("end")
+
+    # ---- what each has in use -------------------------------------------------------------------------------------
+    def has_in_use(self, own: RankUse | None) -> None:
+        """own: of this rank; None: nothing new."""
+        if own is None:
+            return
+        if self.rank:
+            self._store.set(f"use {self.rank}", own.model_copy(update={"host": self.host}).model_dump_json())
+            return
+        self.use[0] = own
+        for rank in range(1, self.size):
+            if self._store.check([f"use {rank}"]):
+                self.use[rank] = RankUse.model_validate_json(self._store.get(f"use {rank}"))
+        self.tell(tuple(used for _, used in sorted(self.use.items())))
+
+
+def interface_of(address: str) -> str | None:
+    """The network interface that has an address."""
+    interfaces = psutil.net_if_addrs().items()
+    return next((name for name, of_it in interfaces if any(each.address == address for each in of_it)), None)

@@ -1,34 +1,49 @@
-"""The key-value store by which the ranks of a run on several PCs find each other (torch.distributed's Store), sent over
-their existing lines, so that no further port is open. Every rank has one; what one sets reaches all. No torch."""
+"""Where the processes of a run find each other, and the error of one that is gone. No torch at the top.
+
+The ranks of one PC meet in a file of the run's folder, so no port is opened. Those of several PCs meet in a TCPStore at
+--rdzv-endpoint, which the main PC's agent serves. On Windows it is made without libuv, which its builds of torch lack;
+torch 2.13's own rendezvous would ask for it whatever USE_LIBUV says (pytorch issue 178600, pull request 196855).
+"""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Sequence
+import os
+import socket
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from core.errors import RunError
+
+if TYPE_CHECKING:
+    from torch.distributed import Store
+
+ENDED = "ended"  # in the store, on Windows: the agent ends the ranks
+MEETING = "ranks.store"  # in the run's folder
+AGENT = "LORA_GARAGE_AGENT"  # its process: on Windows a rank's parent is an environment's python.exe
+HAS_LIBUV = os.name != "nt"
+MEET_S = 3600  # for the other PCs to come
 
 
-class Meeting:
-    """tell: sends what this rank sets. Values that arrive before they are needed are kept."""
+class RankError(RunError):
+    """A rank failed, ended or no longer responds; rank 0 has everything that was learned."""
 
-    def __init__(self, tell: Callable[[str, str], None]):
-        self._tell, self._known, self._changed = tell, dict[str, bytes](), threading.Condition()
 
-    def put(self, key: str, value: bytes) -> None:
-        self.heard(key, value.hex())
-        self._tell(key, value.hex())
+def store(host: str, port: int, nodes: int, meeting: str, is_main: bool = False, patience_s: int = 60) -> Store:
+    """Where the processes of a run find each other: a file for those of one PC, else a TCPStore that the main PC's
+    agent serves. patience_s: until that answers."""
+    from torch.distributed import FileStore, TCPStore
 
-    def heard(self, key: str, value: str) -> None:
-        """value: hexadecimal digits, as in a line."""
-        with self._changed:
-            self._known[key] = bytes.fromhex(value)
-            self._changed.notify_all()
+    if nodes == 1:
+        return FileStore(meeting)
+    return TCPStore(
+        host, port, is_master=is_main, timeout=timedelta(seconds=patience_s), wait_for_workers=False, multi_tenant=True,
+        use_libuv=HAS_LIBUV,
+    )  # fmt: skip
 
-    def get(self, key: str, seconds: float) -> bytes:
-        self.wait([key], seconds)
-        return self._known[key]
 
-    def wait(self, keys: Sequence[str], seconds: float) -> None:
-        """Raises TimeoutError."""
-        with self._changed:
-            if not self._changed.wait_for(lambda: all(key in self._known for key in keys), seconds):
-                raise TimeoutError(f"{[key for key in keys if key not in self._known]} in {seconds} s")
+def own_address(host: str, port: int) -> str:
+    """This PC's address on the way to another one."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+    with socket.socket(family, kind, protocol) as way:
+        way.connect(address)
+        return str(way.getsockname()[0])

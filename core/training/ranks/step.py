@@ -1,11 +1,11 @@
-"""A step on several ranks: micro-batches are divided among them, gradients are summed at rank 0, which alone updates
-the adapter. Imports torch: workers only.
+"""A step on several ranks: its micro-batches are divided among them, and one all-reduce gives each the sum of all
+gradients, with which each updates its own adapter. Imports torch: workers only.
 
 The loss of a step is a mean over its trained tokens, so each rank divides by the count of the whole step, and the sum
-equals that of one process except for the order of additions. A rank keeps nothing between steps: it gets the weights
-each time. So optimizer, RNG states, checkpoints and recovery are rank 0's, as in a run of one rank. An evaluation is
-divided too, some batches at a time:
-results come back in lines, and rank 0 adds them in the order of one process.
+equals that of one process except for the order of additions. Rank 0 decides everything: it sends the rows, the learning
+rate and the verdict, and after it has gone back, or was resumed, its adapter and optimizer states. So data, checkpoints
+and recovery are rank 0's, as in a run of one rank. An evaluation is divided too, some batches at a time; the results
+are added in the order of one process.
 """
 
 from __future__ import annotations
@@ -19,18 +19,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.distributed.device_mesh import DeviceMesh
 
 from core.data.labels import Encoded
+from core.engine import optimizer
 from core.engine.batches import Batch
-from core.engine.device import card_of
+from core.engine.device import States, card_of
 from core.engine.step import Numbers, Rows, Step
 from core.engine.variants.preference import SUMS
 from core.files import is_out_of_memory
 from core.messages import msg
 from core.runs.ended import Failed
 from core.system.machine import this_machine
-from core.training.ranks.group import RankGroup, mesh
-from core.training.ranks.helpers import RankError, Ranks
+from core.training.ranks.group import Ranks
+from core.training.ranks.meeting import RankError
 from core.training.ranks.use import UseOfRank
 
 if TYPE_CHECKING:
@@ -40,64 +42,71 @@ MEASURED_AT_ONCE = 4  # evaluation batches per rank, so that ranks seldom wait f
 EXTRA = 2 + len(SUMS)  # loss, pairs, their metrics; then for each rank which micro-batch ran out of memory, from 1
 
 
-class DealtStep(Step):
-    """The step of rank 0."""
+class SharedStep(Step):
+    """The step of every rank: rank 0 is told what to compute by the trainer, the others by rank 0 (`follow`)."""
 
     ranks: Ranks
     sharded: Sharded | None = None
+    stops_inside = False
     _in_use: UseOfRank
+    _is_alike = False  # whether the others have this adapter and its optimizer states
+    _order: dict[str, Any]
 
     @classmethod
-    def on(cls, ranks: Ranks, check: Callable[[], None], *arguments: Any) -> DealtStep:
-        """arguments: of Step.of."""
+    def on(cls, ranks: Ranks, base: str, *arguments: Any) -> SharedStep:
+        """The step of this rank, once all have the same base. base: its fingerprint. arguments: of Step.of. Raises
+        RunError where ranks differ."""
         tuned, recipe, compute, _ = arguments
         sharded = None
         if recipe.train.fsdp:
             from core.engine.variants.fsdp import shard
 
-            assert isinstance(ranks.meeting, Path)
-            ranks.assemble(check)
-            among = mesh(ranks.meeting, 0, ranks.size, compute.device.type)
-            sharded = shard(tuned, compute.device, among, lambda work: ranks.wait(work, check))
-            sharded.lead = ranks.gather
+            mesh = DeviceMesh(compute.device.type, range(ranks.size))
+            lead = None if ranks.rank else lambda layer: ranks.order("gather", layer=layer)
+            sharded = shard(tuned, compute.device, mesh, lead)
             ranks.decided(sharded.said)
-            ranks.in_turn(check)
+            ranks.in_turn(ranks.size - ranks.rank)
         step = cls.of(*arguments)
         assert isinstance(step, cls)
         step.ranks, step.sharded = ranks, sharded
         step._in_use = UseOfRank.here(step.on_card, card_of(this_machine()) if step.on_card else None)
-        ranks.all_ready(sum(parameter.numel() for parameter in step.parameters), check)
-        ranks.meet(lambda: RankGroup(ranks.meeting, 0, ranks.size, step.parameters, EXTRA + ranks.size, ranks.host))
+        ranks.agree(base)
         return step
 
+    # ---- rank 0 ---------------------------------------------------------------------------------------------------
     def begin(self, seed: int) -> None:
-        super().begin(seed)  # as the others do
+        super().begin(seed)
         if self.sharded:
             self.sharded.together = False
+
+    def restore(self, weights: dict[str, torch.Tensor], states: States) -> None:
+        super().restore(weights, states)
+        self._is_alike = False
+
+    def forget(self) -> None:
+        super().forget()
+        self._is_alike = False
+
+    def unlearn(self) -> None:
+        super().unlearn()
+        self._is_alike = False
 
     def compute(self, parts: Sequence[Rows], learning_rate: float, check: Callable[[], None] = lambda: None) -> Numbers:
         # KTO's loss depends on the whole micro-batch (engine/variants/preference): kept whole, it equals that of one
         # rank.
         is_of_batch = self.preference and self.preference.objective == "kto"
+        self._order = {"learning_rate": learning_rate}
         return super().compute(
             parts if is_of_batch else divided(parts, self.ranks.size, self.tokens), learning_rate, check
         )
 
     def summed(self, parts: Sequence[Rows], batches: Sequence[Batch], check: Callable[[], None]) -> torch.Tensor:
         dealt, whole = deal([self.tokens(rows) for rows in parts], self.ranks.size), self.whole(batches)
-        passes = max(map(len, dealt))
-        self.ranks.order(
-            [[[vars(row) for row in parts[number]] for number in numbers] for numbers in dealt], passes=passes,
-            whole=whole, taken=self.retreat.taken, room_for=self.retreat.room_for, scaler=self.scaler.state_dict(),
-            seed=int(torch.randint(2**31, ())),
-        )  # fmt: skip
-        self.ranks.group.weights(lambda work: self.ranks.wait(work, check))
-        started = time.perf_counter()
+        check()  # from here on all ranks compute: what is asked meanwhile is heard at the step's end
+        self._order |= {"whole": whole, "seed": int(torch.randint(2**31, ()))}
+        self._let_all("step", parts, dealt)
         rows, own = [parts[number] for number in dealt[0]], [batches[number] for number in dealt[0]]
-        with self._together(passes):
-            extra, failure = attempt(self, rows, own, whole, (0, self.ranks.size), check)
-        took = time.perf_counter() - started
-        sums = self.ranks.group.gradients(extra, lambda work: self.ranks.wait(work, check, took))
+        sums, failure = self._share(rows, own, whole, max(map(len, dealt)))
         for rank, at in enumerate(sums[EXTRA:].int().tolist()):
             if at:
                 self.computing = parts[dealt[rank][at - 1]]
@@ -105,144 +114,160 @@ class DealtStep(Step):
         self._told, self._pairs = sums[2:EXTRA], int(sums[1])
         return sums[0]
 
-    @contextmanager
-    def _together(self, passes: int, trains: bool = True) -> Iterator[None]:
-        """As `shared`. Raises RankError where this rank has no memory even for a layer: the others would wait for it in
-        vain."""
-        try:
-            with shared(self.sharded, passes, trains):
-                yield
-        except Exception as error:  # noqa: BLE001 - torch says "no memory" in several types; all others go on
-            if not is_out_of_memory(error):
-                raise
-            reason = Failed.of(error, Path()).message
-            raise RankError("ranks.failed", msg("ranks.fewer"), rank=0, ranks=self.ranks.size, reason=reason) from error
+    def apply(self, is_good: bool, is_first: bool = False) -> None:
+        if self.ranks.rank == 0:
+            self.ranks.order("apply", is_good=is_good)
+        super().apply(is_good, is_first)
 
     def finished(self) -> None:
         super().finished()
-        if own := self._in_use.look():
-            self.ranks.use[0] = own
-            self.ranks.tell(tuple(used for _, used in sorted(self.ranks.use.items())))
+        self.ranks.has_in_use(self._in_use.look())
 
     def measured(self, batches: Iterator[Rows], check: Callable[[], None]) -> Iterator[tuple[int, float, int]]:
-        is_first = True
         while some := list(islice(batches, MEASURED_AT_ONCE * self.ranks.size)):
+            check()
             dealt = deal([self.tokens(rows) for rows in some], self.ranks.size)
-            self.ranks.order(
-                [[[vars(row) for row in some[number]] for number in numbers] for numbers in dealt],
-                passes=max(map(len, dealt)), measures=True, weights=is_first, taken=self.retreat.taken,
-                room_for=self.retreat.room_for,
-            )  # fmt: skip
-            if is_first:
-                self.ranks.group.weights(lambda work: self.ranks.wait(work, check))
-            started, is_first = time.perf_counter(), False
-            with self._together(max(map(len, dealt)), trains=False):
-                own, failure = measured(self, [some[number] for number in dealt[0]], check)
-            answers = self.ranks.answers(check, time.perf_counter() - started)
-            found: dict[int, tuple[float, int]] = {}
-            for rank, (numbers, each) in enumerate(
-                zip(dealt, [own, *(answer["measured"] for answer in answers)], strict=True)
-            ):
-                if len(each) < len(numbers):
-                    self.computing = some[numbers[len(each)]]
-                    raise failure or MemoryError(f"rank {rank}")
-                found |= dict(zip(numbers, each, strict=True))
-            for answer in answers:
-                self._told, self._pairs = (
-                    self._told + torch.tensor(answer["told"]).to(self._told),
-                    self._pairs + answer["pairs"],
-                )
-            for number, rows in enumerate(some):
-                yield len(rows), *found[number]
+            self._order = {}
+            self._let_all("measure", some, dealt)
+            found, failure = self._measure_share(some, dealt)
+            for rows, (_, _, is_failed) in zip(some, found, strict=True):
+                if is_failed:
+                    self.computing = rows
+                    raise failure or MemoryError(f"{len(rows)} rows")
+            for rows, (loss, count, _) in zip(some, found, strict=True):
+                yield len(rows), loss, int(count)
 
+    def _let_all(self, name: str, parts: Sequence[Rows], dealt: list[list[int]]) -> None:
+        """Send an order for parts, with adapter and optimizer states where the others lack them."""
+        rows = [[vars(row) for row in part] for part in parts]
+        states = None if self._is_alike else {"optimizer": self.optimizer.state_dict()}
+        self.ranks.order(
+            name, **self._order, parts=rows, dealt=dealt, states=states, taken=self.retreat.taken,
+            room_for=self.retreat.room_for, scaler=self.scaler.state_dict(),
+        )  # fmt: skip
+        if states:
+            self.ranks.share([parameter.detach() for parameter in self.parameters])
+        self._is_alike = True
 
-@contextmanager
-def shared(sharded: Sharded | None, passes: int, trains: bool = True) -> Iterator[None]:
-    """Context of a rank's part of a step or evaluation, for a sharded base: afterwards the ranks are in sync."""
-    if sharded:
-        sharded.begin()
-    yield
-    if sharded:
-        sharded.complete(passes, trains)
+    # ---- every rank -----------------------------------------------------------------------------------------------
+    def _share(
+        self, rows: Sequence[Rows], own: Sequence[Batch], whole: tuple[float, float], passes: int
+    ) -> tuple[torch.Tensor, Exception | None]:
+        """Forward and backward of this rank's part; then every rank has the sums of all. Returns those of the loss,
+        the pairs, their metrics, and which micro-batch of each rank ran out of memory, from 1; and that error."""
+        extra, failure, at = torch.zeros(EXTRA + self.ranks.size), None, 0
 
+        def entering(number: int) -> None:
+            nonlocal at
+            at, self.computing = number, rows[number]
 
-def measured(
-    step: Step, parts: Sequence[Rows], check: Callable[[], None] = lambda: None
-) -> tuple[list[tuple[float, int]], Exception | None]:
-    """The results of `Step.measure` for a rank's batches, up to an out-of-memory error, and that error."""
-    found: list[tuple[float, int]] = []
-    for rows in parts:
-        check()
-        try:
-            found.append(step.measure(rows, compares=True))
-        except Exception as error:  # noqa: BLE001 - torch says "no memory" in several types; all others go on
-            if not is_out_of_memory(error):
-                raise
-            traceback.clear_frames(error.__traceback__)  # they hold the tensors that were too many
-            return found, error
-    return found, None
+        started = time.perf_counter()
+        with self._together(passes, trains=True):
+            try:
+                extra[0] = self.backward(own, entering, whole=whole)
+            except Exception as error:  # noqa: BLE001 - torch says "no memory" in several types; all others go on
+                failure, extra[EXTRA + self.ranks.rank] = self._out_of_memory(error), at + 1
+        extra[1], extra[2:EXTRA] = self._pairs, self._told
+        for parameter in self.parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        return self.ranks.summed(gradients, extra, seconds=time.perf_counter() - started), failure
 
+    def _measure_share(
+        self, some: Sequence[Rows], dealt: list[list[int]]
+    ) -> tuple[list[list[float]], Exception | None]:
+        """(loss, count, 1 if it ran out of memory) of every batch of all ranks; this rank's error."""
+        found, failure = torch.zeros(len(some) + 1, max(3, 1 + len(SUMS)), dtype=torch.float64), None
+        started, told, pairs = time.perf_counter(), self._told, self._pairs
+        self._told, self._pairs = torch.zeros_like(told), 0
+        with self._together(max(map(len, dealt)), trains=False):
+            for number in dealt[self.ranks.rank]:
+                try:
+                    found[number, :2] = torch.tensor(self.measure(some[number], compares=True), dtype=found.dtype)
+                except Exception as error:  # noqa: BLE001 - torch says "no memory" in several types; all others go on
+                    failure, found[number, 2] = self._out_of_memory(error), 1
+                    break
+        found[-1, 0], found[-1, 1 : 1 + len(SUMS)] = self._pairs, self._told
+        found = self.ranks.summed([], found.flatten(), seconds=time.perf_counter() - started).view_as(found)
+        self._told, self._pairs = told + found[-1, 1 : 1 + len(SUMS)].to(told), pairs + int(found[-1, 0])
+        return found[:-1, :3].tolist(), failure
 
-def attempt(
-    step: Step, parts: Sequence[Rows], batches: Sequence[Batch], whole: tuple[float, float], rank: tuple[int, int],
-    check: Callable[[], None] = lambda: None,
-) -> tuple[torch.Tensor, Exception | None]:  # fmt: skip
-    """Forward and backward of a rank's part; returns the values to sum, and an out-of-memory error. rank: which of how
-    many."""
-    extra, failure, at = torch.zeros(EXTRA + rank[1]), None, 0
-
-    def entering(number: int) -> None:
-        nonlocal at
-        check()
-        at, step.computing = number, parts[number]
-
-    try:
-        extra[0] = step.backward(batches, entering, whole=whole)
-    except Exception as error:  # noqa: BLE001 - torch says "no memory" in several types; all others go on
+    def _out_of_memory(self, error: Exception) -> Exception:
+        """error, if memory ran out; else it is raised."""
         if not is_out_of_memory(error):
-            raise
+            raise error
         traceback.clear_frames(error.__traceback__)  # they hold the tensors that were too many
-        failure, extra[EXTRA + rank[0]] = error, at + 1
-    extra[1], extra[2:EXTRA] = step._pairs, step._told
-    return extra, failure
+        return error
 
+    @contextmanager
+    def _together(self, passes: int, trains: bool) -> Iterator[None]:
+        """Context of this rank's part, for a sharded base: afterwards the ranks are in sync. Raises RankError where
+        this rank has no memory even for a layer, since the others would wait for it in vain, and where one is gone."""
+        if not self.sharded:
+            yield
+            return
+        try:
+            self.sharded.begin()
+            yield
+            self.sharded.complete(passes, trains)
+        except Exception as error:  # noqa: BLE001 - torch says "no memory" in several types; all others go on
+            if is_out_of_memory(error):
+                reason = Failed.of(error, Path()).message
+                facts = {"rank": self.ranks.rank, "ranks": self.ranks.size, "reason": reason}
+                raise RankError("ranks.failed", msg("ranks.fewer"), **facts) from error
+            with self.ranks.noticed():
+                raise
 
-def serve(
-    step: Step,
-    group: RankGroup,
-    order: dict[str, Any],
-    rank: tuple[int, int],
-    say: Callable[..., None],
-    sharded: Sharded | None = None,
-) -> None:
-    """On another rank: compute its part of a step or evaluation, or join a gather that only rank 0 needs. say: reports
-    to rank 0 that it is done, with results."""
-    if sharded and "gather" in order:
-        return sharded.repeat(order["gather"])
-    if [step.retreat.taken, step.retreat.room_for] != [order["taken"], order["room_for"]]:
-        step.retreat.taken, step.retreat.room_for = order["taken"], order["room_for"]
-        step.save_memory()
-    parts = [[Encoded(**row) for row in rows] for rows in order["parts"]]
-    step.told()
-    if order.get("measures"):
-        if order["weights"]:
-            group.weights(lambda work: work.wait())
-        step.tuned.eval()
-        with shared(sharded, order["passes"], trains=False):
-            found, failure = measured(step, parts)
-        say(done=order["number"], measured=found, told=step._told.tolist(), pairs=step._pairs)
-    else:
-        step.tuned.train()
-        step.scaler.load_state_dict(order["scaler"])
-        torch.manual_seed(order["seed"] + rank[0])
-        group.weights(lambda work: work.wait())
-        with shared(sharded, order["passes"]):
-            extra, failure = attempt(step, parts, [step.batch(rows) for rows in parts], tuple(order["whole"]), rank)
-        say(done=order["number"])
-        group.gradients(extra, lambda work: work.wait())
-        step.optimizer.zero_grad(set_to_none=True)
-    if failure:
-        step.forget()
+    # ---- the others -----------------------------------------------------------------------------------------------
+    def follow(self) -> None:
+        """Compute what rank 0 orders, until the run is over. Raises what torch raises where rank 0 is gone."""
+        while (order := self.ranks.hear())["name"] != "end":
+            getattr(self, f"_on_{order.pop('name')}")(**order)
+            self.ranks.has_in_use(self._in_use.look())
+
+    def _on_gather(self, layer: int) -> None:
+        assert self.sharded
+        self.sharded.repeat(layer)
+
+    def _on_step(self, learning_rate: float, whole: Sequence[float], seed: int, **order: Any) -> None:
+        parts, dealt = self._prepare(**order)
+        self.tuned.train()
+        optimizer.set_learning_rate(self.optimizer, learning_rate)
+        torch.manual_seed(seed + self.ranks.rank)
+        rows = [parts[number] for number in dealt[self.ranks.rank]]
+        batches = [self.batch(each) for each in rows]
+        sums, failure = self._share(rows, batches, (whole[0], whole[1]), max(map(len, dealt)))
+        if failure:
+            self.forget()
+        elif not sums[EXTRA:].any():
+            self.clip()
+
+    def _on_apply(self, is_good: bool) -> None:
+        self.apply(is_good)
+
+    def _on_measure(self, **order: Any) -> None:
+        parts, dealt = self._prepare(**order)
+        self.tuned.eval()
+        _, failure = self._measure_share(parts, dealt)
+        if failure:
+            self.forget()
+
+    def _prepare(
+        self, parts: Any, dealt: list[list[int]], states: Any, taken: list[str], room_for: int, scaler: Any
+    ) -> tuple[list[list[Encoded]], list[list[int]]]:
+        """Become like rank 0, as far as this rank is not."""
+        self.optimizer.zero_grad(set_to_none=True)
+        if [self.retreat.taken, self.retreat.room_for] != [taken, room_for]:
+            self.retreat.taken, self.retreat.room_for = taken, room_for
+            self.save_memory()
+        self.scaler = self._new_scaler()
+        self.scaler.load_state_dict(scaler)
+        if states:
+            self.optimizer.load_state_dict(states["optimizer"])
+            self.ranks.share([parameter.detach() for parameter in self.parameters])
+        self.told()
+        return [[Encoded(**row) for row in rows] for rows in parts], dealt
 
 
 def divided(parts: Sequence[Rows], ranks: int, tokens: Callable[[Rows], int]) -> list[Rows]:

@@ -166,6 +166,7 @@ BAD_CONFIGS = {
     "a word": (LLAMA | {"hidden_size": "4096"}, "shape.bad_value"),
     "true": (LLAMA | {"num_hidden_layers": True}, "shape.bad_value"),
     "negative": (LLAMA | {"vocab_size": -1}, "shape.bad_value"),
+    "two numbers for all layers": (LLAMA | {"intermediate_size": [11008, 11008]}, "shape.bad_value"),
     "a million layers": (LLAMA | {"num_hidden_layers": 10**6}, "shape.bad_value"),
     "endless": (LLAMA | {"hidden_size": 10**400}, "shape.bad_value"),
     "more heads than values": (LLAMA | {"hidden_size": 16}, "shape.bad_value"),

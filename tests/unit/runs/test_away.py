@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import stat
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +27,7 @@ from core.runs.folder import RunFolder
 from core.runs.run_json import RunFacts, TrainedOn
 from core.runs.states import State
 from core.workspace.folder import Workspace
+from tests.kit import durations
 from tests.kit.runs import ScriptedRun, ended, trained
 
 ROWS = "".join(json.dumps({"instruction": f"Question {n}?", "output": f"Answer {n}."}) + "\n" for n in range(12))
@@ -306,6 +310,7 @@ def test_a_job_holds_recipe_data_app_and_the_way_back(home: Workspace, tmp_path:
         for part in (
             "bootstrap.sh",
             "sky.yaml",
+            "docker.sh",
             "app/launch.py",
             "app/constraints.txt",
             "app/core/recipe.py",
@@ -331,7 +336,35 @@ def test_a_model_that_only_this_pc_has_is_refused(home: Workspace, tmp_path: Pat
     assert failure.value.message.key == "away.model_here_only" and not (tmp_path / "job.zip").exists()
 
 
-def test_a_task_for_skypilot_is_one_to_its_own_parser() -> None:
-    sky = pytest.importorskip("sky", reason="SkyPilot is not installed (pip install skypilot)")
-    task = sky.Task.from_yaml_config(yaml.safe_load(job.sky_task("mine")))
-    assert task.run.strip() == "sh bootstrap.sh" and len(task.resources) == 3
+SKYPILOT = "skypilot==0.14.1"
+CHECK = """
+import sys, sky, yaml
+from sky.utils import common_utils, schemas
+for text in sys.stdin.read().split("---"):
+    task = yaml.safe_load(text)
+    common_utils.validate_schema(task, schemas.get_task_schema(), "refused: ")
+    made = sky.Task.from_yaml_config(task)
+    print(made.run.strip(), sorted(str(each.accelerators) for each in made.resources))
+"""
+
+
+@pytest.mark.full
+def test_the_task_for_a_rented_card_is_one_by_skypilots_own_schema_and_parser(tmp_path: Path) -> None:
+    """SkyPilot from the index, in an environment of its own that the test cache keeps."""
+    folder = durations.cache() / "skypilot"
+    python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
+    if not (folder / "complete").exists():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", SKYPILOT], check=True)
+        (folder / "complete").touch()
+
+    def checked(text: str) -> subprocess.CompletedProcess[str]:
+        environment = os.environ | {"HOME": str(tmp_path)}  # it writes there
+        return subprocess.run([str(python), "-c", CHECK], input=text, capture_output=True, text=True, env=environment)
+
+    found = checked("---".join(map(job.sky_task, (1, 2))))
+    cards = ["{'A10G': 1}", "{'L4': 1}", "{'RTX4090': 1}"]
+    two = [card.replace("1}", "2}") for card in cards]
+    assert found.stdout.splitlines() == [f"sh bootstrap.sh {cards}", f"sh bootstrap.sh {two}"], found.stderr
+    wrong = checked(job.sky_task(1).replace("workdir:", "workfolder:"))
+    assert wrong.returncode == 1 and "refused" in wrong.stderr and "workfolder" in wrong.stderr

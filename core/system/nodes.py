@@ -1,0 +1,45 @@
+"""The PCs that train one run, as torchrun's options and environment variables name them (--nnodes, PET_NNODES)."""
+
+from __future__ import annotations
+
+import os
+
+from core.errors import RecipeError
+from core.values import Frozen
+
+MOST = 8  # PCs
+NAMES = {"count": "PET_NNODES", "rank": "PET_NODE_RANK", "endpoint": "PET_RDZV_ENDPOINT"}
+
+
+class Nodes(Frozen):
+    """rank: of this PC; 0 is the main one, whose run it is. endpoint: HOST:PORT at which the others reach it."""
+
+    count: int
+    rank: int = 0
+    endpoint: str
+
+    @classmethod
+    def of(cls, count: int | None, rank: int, endpoint: str | None) -> Nodes | None:
+        """None for a run of one PC. Raises RecipeError."""
+        if count is None and endpoint is None and not rank:
+            return None
+        if count is None or endpoint is None:
+            raise RecipeError("nodes.both")
+        if not 2 <= count <= MOST or not 0 <= rank < count:
+            raise RecipeError("nodes.bad_count", nodes=count, rank=rank, most=MOST)
+        host, _, port = endpoint.rpartition(":")
+        if host in ("", "0.0.0.0", "[::]") or not port.isdecimal() or not 0 < int(port) < 65536:
+            raise RecipeError("nodes.bad_address", found=endpoint[:100])
+        return cls(count=count, rank=rank, endpoint=endpoint)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For a worker that is to train with the others."""
+        return {variable: str(getattr(self, name)) for name, variable in NAMES.items()}
+
+    @classmethod
+    def given(cls) -> Nodes | None:
+        """As this process was started with."""
+        if NAMES["count"] not in os.environ:
+            return None
+        return cls.model_validate({name: os.environ[variable] for name, variable in NAMES.items()})

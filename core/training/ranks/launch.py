@@ -1,0 +1,194 @@
+"""Starts the ranks of a run on this PC by torchrun's agent, and ends all of them where one fails. No torch here."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+from filelock import Timeout
+
+from core.errors import GarageError, RunError
+from core.messages import msg, terminal_language
+from core.models import weights
+from core.recipe import Recipe
+from core.runs import process as run_process
+from core.runs.ended import Failed
+from core.runs.folder import RunFolder
+from core.runs.reporter import EXIT, Reporter
+from core.runs.states import State
+from core.system import devices
+from core.system.lines import end_with_parent
+from core.system.nodes import Nodes
+from core.system.processes import kill_children, leave
+from core.training.ranks.meeting import AGENT, ENDED, MEET_S, MEETING, own_address, store
+from core.workspace.folder import Workspace
+
+if TYPE_CHECKING:
+    from core.training.ranks.group import Ranks
+
+SAVE_S = 120  # for rank 0 to save a checkpoint once another rank is gone
+
+
+def is_rank() -> bool:
+    """Whether torchrun's agent has started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def not_met(error: Exception) -> RunError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
+    return error if isinstance(error, RunError) else RunError("ranks.not_met", msg("ranks.firewall"), reason=reason)
+
+
+@contextmanager
+def joined(run: RunFolder, reporter: Reporter) -> Iterator[Ranks | None]:
+    """Rank 0's end of the run's ranks, which wait for it; None for a run of one rank."""
+    reporter.ranks(())  # those of an earlier attempt
+    if not is_rank():
+        with suppress(OSError):
+            (run.path / MEETING).unlink(missing_ok=True)  # of an attempt on several that was killed
+        yield None
+        return
+    import torch
+
+    from core.training.ranks.group import Ranks
+
+    reporter.stage("waiting_for_ranks")
+    try:
+        ranks = Ranks.of_environment(torch.cuda.is_available(), run.path / MEETING)
+    except RuntimeError as error:  # torch's: a store or a connection that nobody answers
+        raise not_met(error) from error
+    ranks.tell, ranks.decided = reporter.ranks, lambda message: run.log_event("decision", message=message)
+    try:
+        yield ranks
+    finally:
+        ranks.end()
+
+
+def step_of(ranks: Ranks, recipe: Recipe, model_folder: Path, dtype: str, pad_token_id: int) -> dict[str, Any]:
+    """Let the others load the base; returns how the trainer then makes its step. Raises RunError where ranks differ."""
+    from core.training.ranks.step import SharedStep
+
+    ranks.meet(recipe=recipe.model_dump(mode="json"), dtype=dtype, pad_token_id=pad_token_id)
+    return {"step_of": partial(SharedStep.on, ranks, weights.sampled(model_folder))}
+
+
+def is_needed(run: RunFolder) -> bool:
+    """Whether this process, a run's worker, has to start others."""
+    if is_rank():
+        return False
+    with suppress(GarageError):  # the worker says what is wrong with the recipe
+        return run_process.recipe_of(run).train.ranks > 1 or Nodes.given() is not None
+    return False
+
+
+def carry_out(run: RunFolder, workspace: Workspace) -> int:
+    """Be the agent of a run's ranks on the main PC; returns the exit status, by how the run ended."""
+    recipe, nodes = run_process.recipe_of(run), Nodes.given()
+    meeting = run.path / MEETING
+    meeting.unlink(missing_ok=True)
+    failure = None
+    try:
+        if run_process.is_for_card(run.facts()):
+            require_cards(recipe)
+        if nodes:
+            require_own(nodes.endpoint)
+        _start(recipe.train.ranks, nodes, meeting, ["--workspace", str(workspace.root), run.id])
+    except Exception as error:  # noqa: BLE001 - whatever torch raises, the person must see it
+        failure = error
+    with suppress(OSError):  # Windows, while it is still open: the next attempt removes it
+        meeting.unlink(missing_ok=True)
+    if failure and type(failure).__name__ != "ChildFailedError":  # no rank has begun
+        _say_end(run, failure)
+    return EXIT.get(run.status().state, 1)
+
+
+def require_cards(recipe: Recipe) -> None:
+    """Raises RunError where fewer GPUs can be used here than the run has ranks."""
+    cards = [card for card in os.environ.get(devices.VISIBLE, "").split(",") if card]
+    if len(cards) < recipe.train.ranks:
+        raise RunError("ranks.too_few_cards", msg("ranks.fewer"), ranks=recipe.train.ranks, cards=len(cards))
+
+
+def require_own(endpoint: str) -> None:
+    """Raises RunError where the main PC's address is that of another, which torch would try to reach for an hour."""
+    host, _, port = endpoint.rpartition(":")
+    with suppress(OSError):
+        if own_address(host, int(port)) == socket.gethostbyname(host):
+            return
+    raise RunError("nodes.not_here", address=endpoint)
+
+
+def _start(ranks: int, nodes: Nodes | None, meeting: Path, arguments: list[str]) -> None:
+    """Start the ranks of this PC and wait for their end. Raises what torch raises: ChildFailedError for one that
+    failed."""
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+    from torch.distributed.elastic.rendezvous import rendezvous_handler_registry
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    os.environ |= {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SAVE_S), AGENT: str(os.getpid())}
+    with suppress(ValueError):  # registered already
+        rendezvous_handler_registry.register("ranks", _rendezvous)
+    nodes = nodes or Nodes(count=1, endpoint="127.0.0.1:1")  # no port: they meet in a file
+    config = LaunchConfig(
+        min_nodes=nodes.count, max_nodes=nodes.count, nproc_per_node=ranks, run_id="ranks", rdzv_backend="ranks",
+        rdzv_endpoint=nodes.endpoint, rdzv_configs={"rank": nodes.rank, "meeting": str(meeting)},
+        max_restarts=0, logs_specs=DefaultLogsSpecs(log_dir=os.devnull),
+    )  # fmt: skip
+    config.signals_to_handle = "SIGTERM,SIGINT"  # the others do not exist on Windows
+    try:
+        elastic_launch(config, sys.executable)("-m", "core.training.ranks.worker", *arguments)
+    finally:  # on Windows, where torchrun has ended nobody
+        psutil.wait_procs(psutil.Process().children(recursive=True), timeout=SAVE_S)
+        kill_children()
+
+
+def _rendezvous(parameters: Any) -> Any:
+    """torchrun's static rendezvous, with a store of our own."""
+    from torch.distributed.elastic.multiprocessing.subprocess_handler import SubprocessHandler
+    from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
+
+    class Rendezvous(StaticTCPRendezvous):
+        def get_backend(self) -> str:
+            return "ranks"
+
+    host, _, port = parameters.endpoint.rpartition(":")
+    where, rank, nodes = (host.strip("[]"), int(port)), parameters.config["rank"], parameters.max_nodes
+    found = Rendezvous(*where, rank, nodes, parameters.run_id, MEET_S)
+    found._store = store(*where, nodes, parameters.config["meeting"], rank == 0, MEET_S)
+    if os.name == "nt":  # its Ctrl-C reaches nobody there, and what it tries next would end rank 0 while it saves
+        SubprocessHandler.close = lambda handler, death_sig=None: found._store.set(ENDED, "")
+    return found
+
+
+def _say_end(run: RunFolder, error: Exception) -> None:
+    with suppress(Timeout), run.lock().acquire(timeout=10), Reporter(run) as reporter:
+        if run.status().state == State.QUEUED:
+            reporter.end(Failed.of(not_met(error), run.path))
+
+
+def main() -> int:
+    """Be the agent of another PC; returns the exit status: 0 where the run has ended."""
+    parser = argparse.ArgumentParser(prog="core.training.ranks.launch")
+    parser.add_argument("--workspace", required=True)
+    parser.add_argument("--ranks", type=int, required=True)
+    given, nodes = parser.parse_args(), Nodes.given()
+    end_with_parent()
+    try:
+        _start(given.ranks, nodes, Path(), ["--workspace", given.workspace])
+    except Exception as error:  # noqa: BLE001 - a rank that failed has said why; what else torch raises is shown
+        if type(error).__name__ != "ChildFailedError":
+            print(not_met(error).message.render(terminal_language()), file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    leave(main())

@@ -1,0 +1,96 @@
+"""`train --nnodes` in this process: what cannot be is one sentence before anything begins."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from core.commands import running
+from core.commands.__main__ import main
+from core.system.nodes import Nodes
+from core.workspace import lease
+from core.workspace.folder import Workspace
+
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setenv("LORA_GARAGE_HOME", str(tmp_path / "ws"))
+    monkeypatch.setenv("LORA_GARAGE_LANG", "en")
+    (tmp_path / "recipe.yaml").write_text("data: {source: 'sample:pirate_answers'}\n", "utf-8")
+
+    def command(*arguments: str) -> tuple[int, str]:
+        code = main([str(tmp_path / "recipe.yaml") if word == "RECIPE" else word for word in arguments])
+        said = capsys.readouterr()
+        assert said.out == ""
+        return code, said.err
+
+    return command
+
+
+MAIN = ("--rdzv-endpoint", "pc:1")
+BAD = {
+    "no address": (("train", "RECIPE", "--nnodes", "2"), "give --nnodes and --rdzv-endpoint"),
+    "no count": (("train", "RECIPE", *MAIN), "give --nnodes and --rdzv-endpoint"),
+    "a rank alone": (("train", "RECIPE", "--node-rank", "1"), "give --nnodes and --rdzv-endpoint"),
+    "one PC": (("train", "RECIPE", "--nnodes", "1", *MAIN), "2 to 8 PCs"),
+    "rank 2 of 2": (("train", "RECIPE", "--nnodes", "2", "--node-rank", "2", *MAIN), "--node-rank 2"),
+    "no port": (("train", "RECIPE", "--nnodes", "2", "--rdzv-endpoint", "pc"), "“pc” is no address"),
+    "any address": (("train", "RECIPE", "--nnodes", "2", "--rdzv-endpoint", "0.0.0.0:5"), "“0.0.0.0:5” is no address"),
+    "queued": (("train", "RECIPE", "--nnodes", "2", *MAIN, "--queue"), "cannot be queued"),
+    "no recipe": (("train", "--nnodes", "2", *MAIN), "Give a recipe file"),
+    "no recipe, one PC": (("train",), "Give a recipe file"),
+    "pissa": (
+        ("train", "RECIPE", "--nnodes", "2", *MAIN, "--set", "adapter.init_lora_weights=pissa"),
+        "PiSSA",
+    ),
+    "fsdp": (
+        ("train", "RECIPE", "--nnodes", "2", *MAIN, "--set", "train.ranks=2", "--set", "train.fsdp=true"),
+        "of one PC only",
+    ),
+    "too many": (("train", "RECIPE", "--nnodes", "8", *MAIN, "--set", "train.ranks=16"), "16"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_cannot_be_is_a_sentence_and_exit_2(case: str, run: Run, tmp_path: Path) -> None:
+    arguments, sentence = BAD[case]
+    code, said = run(*arguments)
+    assert code == 2 and sentence in said and "Traceback" not in said
+    assert not (tmp_path / "ws" / "runs").exists() or not [*(tmp_path / "ws" / "runs").iterdir()]
+
+
+def test_a_pc_that_joins_says_how_it_ended_and_gives_its_device_back(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With an agent that only says what it was given."""
+    agent = "import os, sys; print(os.environ['PET_NODE_RANK'], *sys.argv[1:]); sys.exit(int(os.environ['ENDS']))"
+    start = running.subprocess.Popen
+    began: list[list[str]] = []
+
+    def played(command: list[str], **how: object) -> object:
+        if "core.training.ranks.launch" not in command:  # what keeps the PC awake
+            return start(command, **how)  # type: ignore[call-overload]
+        began.append(command)
+        assert lease.is_held(Workspace.open(tmp_path / "ws"))
+        return start([sys.executable, "-c", agent, *command[3:]], **how)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(running.subprocess, "Popen", played)
+    for ends, sentence in (("0", "run of pc:1 has ended"), ("1", "no longer takes part in the run of pc:1")):
+        monkeypatch.setenv("ENDS", ends)
+        code, said = run("train", "--nnodes", "2", "--node-rank", "1", *MAIN, "--cpu")
+        assert code == int(ends) and sentence in said
+        assert began[-1][2:4] == ["core.training.ranks.launch", "--workspace"]
+        assert not lease.is_held(Workspace.open(tmp_path / "ws"))
+
+
+def test_nodes_go_to_a_worker_by_torchruns_own_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = Nodes.of(2, 1, "[::1]:29400")
+    assert given and Nodes.given() is None and Nodes.of(None, 0, None) is None
+    for name, value in given.environment.items():
+        monkeypatch.setenv(name, value)
+    assert Nodes.given() == given
