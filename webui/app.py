@@ -179,22 +179,27 @@ def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
     data.wire(demo, data_tab)
     models.wire(models_tab)
     guide.wire()
-    train.run.open_chat.click(
-        lambda: runs.to_chat(shown.row.id if (shown := services.snapshots.now().shown) else None),
-        None, [tabs, chat.target], js=CHOSEN, **AT_ONCE
-    ).then(None, js=SHOW_CHAT)  # fmt: skip
-    pulse.after(
-        train.run.take_out.click(
-            lambda: runs.to_way_out(shown.row.id if (shown := services.snapshots.now().shown) else None),
-            None, [tabs, runs.list, *runs.opening], **AT_ONCE
-        )
-    ).then(None, js=SEE_WAY_OUT)  # fmt: skip
-    saved = train.run.save_picture.click(
-        lambda: runs.picture(shown.row.id if (shown := services.snapshots.now().shown) else None),
-        None, [train.run.picture_file, train.run.notice], **AT_ONCE
-    )  # fmt: skip
-    saved.then(None, [train.run.picture_file], None, js=SAVE, **QUIET)
+    _wire_actions(services, train, chat, runs, pulse, tabs)
     pulse.wire(demo, gr.Timer(TICK_S)).then(None, js=ARRIVED, **QUIET)
+
+
+def _wire_actions(
+    services: Services, train: TrainPage, chat: ChatPage, runs: RunsPage, pulse: Poller, tabs: gr.Tabs
+) -> None:
+    """The buttons of the run on Train that open another page, or save its picture."""
+
+    def shown() -> str | None:
+        view = services.snapshots.now().shown
+        return view.row.id if view else None
+
+    run = train.run
+    run.open_chat.click(lambda: runs.to_chat(shown()), None, [tabs, chat.target], js=CHOSEN, **AT_ONCE).then(
+        None, js=SHOW_CHAT
+    )
+    taken = run.take_out.click(lambda: runs.to_way_out(shown()), None, [tabs, runs.list, *runs.opening], **AT_ONCE)
+    pulse.after(taken).then(None, js=SEE_WAY_OUT)
+    saved = run.save_picture.click(lambda: runs.picture(shown()), None, [run.picture_file, run.notice], **AT_ONCE)
+    saved.then(None, [run.picture_file], None, js=SAVE, **QUIET)
 
 
 def headline(snapshot: Snapshot, w: Wording) -> Html:

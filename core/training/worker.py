@@ -153,24 +153,18 @@ def _load(
     import torch
 
     from core.chat.film import Shown
-    from core.engine import device
     from core.engine.variants import streaming
     from core.training.memory.probe import Probe
     from core.training.trainer import Trainer, TrainingData
 
     recipe, tokenizer, model_folder = prepared.recipe, prepared.tokenizer, prepared.model_folder
-    threads = max(1, min(torch.get_num_threads(), cores.usable() - recipe.train.spare_cores) // recipe.train.ranks)
-    torch.set_num_threads(threads)
+    spare = cores.usable() - recipe.train.spare_cores
+    torch.set_num_threads(max(1, min(torch.get_num_threads(), spare) // recipe.train.ranks))
     shape = _shape(recipe, workspace)
     probe = Probe(run, workspace, recipe, shape)  # before torch uses a GPU: it reads what others hold there
     torch.manual_seed(recipe.train.seed)
     before = run.facts() if reporter.status.attempt > 1 and run.checkpoints() else None
-    compute = device.choose(before.dtype if before else None)
-    run_process.keep_device(run, device.card_in_use(compute), compute.on_card)
-    if before and str(compute.device) != before.device:
-        raise RunError("run.other_device", then=before.device, now=str(compute.device))
-    run.add_facts(RunFacts(dtype=compute.dtype_name, device=str(compute.device), dtype_reason=compute.reason))
-    run.log_event("decision", message=compute.reason)
+    compute = _compute(run, before)
     if compute.on_card:
         probe.measure_context()
     probe.require_ram()
@@ -198,18 +192,9 @@ def _load(
     adapters = Adapters(run, reporter, recipe, tuned, model_folder, prepared.asked.template.source)
     data = TrainingData(prepared.train, prepared.evaluation, tokenizer.pad_token_id)
     shown = Shown(prepared.asked, prepared.scenes, recipe.train.sample_seconds) if prepared.scenes else None
-    spill = probe.watch(reporter, compute.on_card)
+    spill, save = probe.watch(reporter, compute.on_card), adapters.save
     trainer = Trainer(
-        tuned,
-        recipe,
-        data,
-        compute,
-        reporter,
-        adapters.save,
-        shown=shown,
-        spill=spill,
-        would_fit=probe.would_fit,
-        **shared,
+        tuned, recipe, data, compute, reporter, save, shown=shown, spill=spill, would_fit=probe.would_fit, **shared
     )
     run.add_facts(
         RunFacts(total_steps=trainer.schedule.total_steps, eval_steps=trainer.eval_every, save_steps=trainer.save_every)
@@ -217,6 +202,19 @@ def _load(
     if reporter.status.attempt > 1:
         _restore(trainer, run, reporter)
     return trainer, probe, adapters
+
+
+def _compute(run: RunFolder, before: RunFacts | None) -> Compute:
+    """The device and precision, as the run had them before. Raises RunError where the device is another one."""
+    from core.engine import device
+
+    compute = device.choose(before.dtype if before else None)
+    run_process.keep_device(run, device.card_in_use(compute), compute.on_card)
+    if before and str(compute.device) != before.device:
+        raise RunError("run.other_device", then=before.device, now=str(compute.device))
+    run.add_facts(RunFacts(dtype=compute.dtype_name, device=str(compute.device), dtype_reason=compute.reason))
+    run.log_event("decision", message=compute.reason)
+    return compute
 
 
 def read_libraries() -> None:

@@ -51,6 +51,7 @@ READABLE = ("core/recipe.py", "core/data/conversation.py", "core/data/formats.py
             "core/runs/states.py",
             "core/runs/reporter.py", "core/runs/checkpoints.py", "core/runs/health.py")  # fmt: skip
 MOST_READABLE = 3_520  # statements: an evening
+LONGEST = 60  # lines of a function's body
 
 
 def name_of(file: Path) -> str:
@@ -206,6 +207,17 @@ def test_the_readable_path_is_an_evening(record_testsuite_property) -> None:
     record_testsuite_property("readable_statements", readable)
     print(f"\nreadable path {readable} of {MOST_READABLE} statements")
     assert readable <= MOST_READABLE
+
+
+def test_a_function_fits_on_a_screen() -> None:
+    """Its body, for the options of a command are a reference and stand above it."""
+    long = [
+        f"{name}:{node.lineno} {node.name}, {1 + node.end_lineno - node.body[0].lineno} lines"
+        for name, file in FILES.items()
+        for node in ast.walk(tree_of(file))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno - node.body[0].lineno >= LONGEST
+    ]
+    assert long == []
 
 
 def test_a_class_has_a_name_of_its_own_in_the_whole_house() -> None:

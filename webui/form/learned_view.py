@@ -37,17 +37,13 @@ def counters(counts: Counts, w: Wording) -> Html:
 
     values = {"all": grouped(w, counts.rows), "max_length": grouped(w, counts.max_length)}
     learned = w.t("learned_view.learned", learned=number(counts.learned), tokens=number(counts.tokens))
-    cut = (
-        w.t("learned_view.cut", tokens=number(counts.tokens_cut), **values)
-        if counts.rows_cut
-        else w.t("learned_view.cut_none")
-    )
     if counts.rows_split:
-        cut = w.t(
-            "learned_view.split_text" if counts.is_text else "learned_view.split",
-            pieces=number(counts.pieces),
-            **values,
-        )
+        how = "learned_view.split_text" if counts.is_text else "learned_view.split"
+        cut = w.t(how, pieces=number(counts.pieces), **values)
+    elif counts.rows_cut:
+        cut = w.t("learned_view.cut", tokens=number(counts.tokens_cut), **values)
+    else:
+        cut = w.t("learned_view.cut_none")
     left_out = "learned_view.too_long" if counts.long_examples == "drop" else "learned_view.dropped"
     dropped = w.t(left_out, **values) if counts.rows_dropped else w.t("learned_view.dropped_none")
     if counts.first_dropped:
