@@ -47,7 +47,7 @@ def _wins(counted: Message, w: Wording) -> Html:
                 tag("span", w.t(f"train_page.wins_{when}")),
                 tag(
                     "span",
-                    tag("i", style=f"width:{100 * right / max(1, count):.0f}%"),
+                    tag("i", style=f"width:{round(100 * right / max(1, count))}%"),
                     tag("b", style=f"left:{low}%;width:{max(0, high - low)}%"),
                     class_="lg-win-bar",
                 ),
