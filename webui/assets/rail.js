@@ -5,7 +5,13 @@
   const isOpen = (page) => tabOf(page)?.ariaSelected === "true";
   const named = () => location.hash.slice(1);
 
-  const open = (page) => { if (tabOf(page) && !isOpen(page)) tabOf(page).click(); };
+  let wanted = named();  // until it is open: a link may be pressed, or an address name a page, before the tabs are drawn
+  const go = () => {
+    if (!tabOf("train")) return;
+    if (!tabOf(wanted) || isOpen(wanted)) wanted = "";
+    else tabOf(wanted).click();
+  };
+  const open = (page) => { wanted = page; go(); };
 
   document.addEventListener("click", (event) => {
     const link = event.target.closest?.("[data-page]");
@@ -27,11 +33,9 @@
       }
     }
   };
-  let hasArrived = false;
   new MutationObserver(() => {
     if (!tabOf("train")) return;
-    if (hasArrived) return mark();  // the links may be drawn after the page that the address names was opened
-    hasArrived = true;
-    open(named());
+    if (wanted) go();
+    if (!wanted) mark();  // the links may be drawn after the page was opened
   }).observe(document.documentElement, { subtree: true, childList: true, attributeFilter: ["aria-selected"] });
 })();

@@ -94,7 +94,7 @@ class CorrectionsPanel(Panel):
             said = notice(w.t("corrections_view.same_again"), "plain")
             return [gr.update(visible=False), gr.skip(), earlier, gr.update(visible=False), gr.skip(), shown(said)]
         before = tag(
-            "div", tag("div", tag("h3", w.t("corrections_view.before")), tag("p", earlier["answer"])), class_="lg-duel"
+            "div", tag("div", tag("h2", w.t("corrections_view.before")), tag("p", earlier["answer"])), class_="lg-duel"
         )
         return [gr.update(visible=False), gr.skip(), earlier, gr.update(visible=True), before, shown("")]
 
