@@ -148,7 +148,8 @@ def test_stop_pause_reload_and_chat_give_the_device_to_each_other(app: App, full
         page.locator("#chat-send").click()
         expect(page.locator("#chat-notice")).to_contain_text("Pirate", timeout=20_000)
 
-        page.reload()
+        page.reload()  # shows the page that was open
+        go_to_tab(page, "Train")
         expect(page.locator("#run-card")).to_contain_text("Pirate", timeout=30_000)
         page.locator("#pause").click()
         expect(page.locator("#run-card")).to_contain_text("Paused at step", timeout=60_000)
