@@ -64,6 +64,8 @@ FOLLOW = (
     "(data, goal) => { loraGarageForm.touch('data'); loraGarageStart.mark(data); "
     "return [$goals[data]?.[goal], $empty]; }"
 )
+# What was dropped is shown, where it was taken.
+LOOK_AT_ROWS = "() => { if (!document.querySelector('#file-notice .lg-bad')) loraGarageStart.unfold('data'); }"
 TAKE_CARD = "(_, goal) => { const data = loraGarageStart.chosen(); return [data, ...($follow)(data, goal)]; }"
 CLOSE_AND_OPEN = "{__type__: 'update', open: false}, {__type__: 'update', open: true}"
 OPEN_NEXT = f"() => [{CLOSE_AND_OPEN}]"
@@ -87,6 +89,7 @@ class Wizard:
     def build_start(self) -> None:
         """What the page opens with: the samples, the place for a file, the plan in a bar, and Start."""
         self.further.build()
+        self.goal_step.build_notice()
         self.start_view.build()
         self.data_step.build_drop()
         self.start_view.build_link()
@@ -186,7 +189,7 @@ class Wizard:
                 data.file), set(), {data.notice},
             js=DROP, concurrency_limit=2, **QUIET,
         )  # fmt: skip
-        dropped.then(None, None, None, js="() => loraGarageStart.unfold('data')", **QUIET)
+        dropped.then(None, None, None, js=LOOK_AT_ROWS, **QUIET)
         self.fills(goal.recipe.upload, fillings.open_recipe, {goal.recipe}, {goal.recipe}, **EACH, **QUIET)
         self.fills(goal.preset.select, fillings.take_preset, {goal.preset}, set(), **LAST, **QUIET)
         forget = Template(FORGET).substitute(sure=json.dumps(self.w.t("wizard.reset_sure")))

@@ -14,6 +14,10 @@ FIRST = "style"
 
 
 class GoalStep(Panel):
+    def build_notice(self) -> None:
+        """What became of a recipe or a preset, above the form: the step itself may be closed."""
+        self.notice = gr.HTML("", visible=False, elem_id="fill-notice")
+
     def build(self) -> None:
         w = self.w
         self.goal = gr.Radio(
@@ -36,7 +40,6 @@ class GoalStep(Panel):
             self.recipe = gr.File(
                 label=w.t("wizard.recipe_file"), height=90, elem_id="recipe-file", elem_classes="lg-drop"
             )
-        self.notice = gr.HTML("", visible=False, elem_id="fill-notice")
         self.next = gr.Button(w.t("wizard.next"), elem_id="next-goal", elem_classes="lg-next")
 
     def preset_choices(self) -> list[tuple[str, str]]:
