@@ -234,20 +234,7 @@ def launch(services: Services, port: int, reach: Reach | None = None, keeper: Do
         "_frontend": False,
         "theme": theme(),
         "css": styles(),
-        "head": FIRST_STYLE
-        + HTML_LANG
-        + uplot_head()
-        + scripts(
-            "focus.js",
-            "folds.js",
-            "choices.js",
-            "form.js",
-            "start.js",
-            "rail.js",
-            "duel.js",
-            "signal.js",
-            "shortcuts.js",
-        ),
+        "head": FIRST_STYLE + HTML_LANG + uplot_head() + scripts(*SCRIPTS),
         "app_kwargs": {"docs_url": None, "redoc_url": None, "openapi_url": None},
     }
     layers = [

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 SAID_OF_PLANS = ("advise.warn_few_steps", "advise.warn_few_max_steps")  # warnings of the advice that are findings here
 REPEATED_SHARE = 0.05  # of the rows; a few that are there twice do no harm
+OF_MANY = ("ru", "ar", "hi")  # judged by their script, which other languages have too
 TOO_HOT = 10  # times the usual rate; the starter still learns well at ten times (tests/curves/warm.json)
 
 
@@ -80,9 +81,10 @@ def few_rows(planned: Planned) -> Diagnosis | None:
 def other_language(planned: Planned) -> Diagnosis | None:
     """The answers are in a language that the base model's makers do not name."""
     model = of_hub(planned.recipe.model.id)
-    if model is None or planned.language is None or not model.languages or planned.language in model.languages:
+    language = None if planned.language in OF_MANY else planned.language
+    if model is None or language is None or not model.languages or language in model.languages:
         return None
-    names = {"language": language_name(planned.language), "model": model.title}
+    names = {"language": language_name(language), "model": model.title}
     return Diagnosis(
         id="other_language",
         evidence=msg("run_doctor.other_language", **names),

@@ -51,7 +51,7 @@ MOST_COMPARED = 200_000  # rows; about ten seconds once
 MOST_COMPARED_NEARLY = 50_000  # rows; about two seconds once
 # of the counted rows together; SmolLM2's tokenizer reads 1.8 M a second (2 shared cores, 2026-12)
 MOST_CHARACTERS = 4_000_000
-KEPT_PREVIEWS = 4
+KEPT_PREVIEWS = 12  # of two visitors, each with the three samples on its page
 MOST_BINS = 24
 FIRST_ROWS = 20
 

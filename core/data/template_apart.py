@@ -66,10 +66,7 @@ class _Renderer:
     def asked(self, **question: Any) -> Any:
         with self._lock:
             if self._child is None or self._child.process.poll() is not None:
-                self._answers = answers = queue.Queue[Any]()
-                self._child = Child("core.data.template_apart")
-                self._child.listen(answers.put, lambda code: answers.put(None))
-                answers.get(timeout=LONGEST_START_S)
+                self._child = self._started()
             self._child.say(**question)
             answer = self._answer(self._child)
             if answer is None:
@@ -78,6 +75,21 @@ class _Renderer:
         if "refused" in answer:
             raise TemplateError(Message.model_validate(answer["refused"]))
         return answer["done"]
+
+    def _started(self) -> Child:
+        """A process that can begin. Raises TemplateError where none could be had, and leaves none behind: its first
+        answer would be taken for that of a question."""
+        self._answers = answers = queue.Queue[Any]()
+        child = Child("core.data.template_apart")
+        child.listen(answers.put, lambda code: answers.put(None))
+        try:
+            is_ready = answers.get(timeout=LONGEST_START_S) is not None
+        except queue.Empty:
+            is_ready = False
+        if not is_ready:
+            child.end(0)
+            raise TemplateError("template.no_process")
+        return child
 
     def _answer(self, child: Child) -> Any:
         """None where the process was ended."""

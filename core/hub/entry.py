@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 from huggingface_hub import constants
+from pydantic import ValidationError
 
 from core import files
 from core.hub.cached import REPO_ID, REVISION, CachedRepo, cache_folder
@@ -110,6 +111,9 @@ class Entry:
         found = files.read_model(Download, self.file)
         if found is None or not is_name(found.repo) or not REVISION.fullmatch(found.revision):
             return None
+        if not found.phase and (earlier := files.read_object(self.folder / "told.json")).get("asked") == found.asked:
+            with suppress(ValidationError):
+                found = Download.model_validate({**found.model_dump(), **_of_earlier(earlier)})
         state: State = "paused" if found.wanted == "pause" else "waiting"
         if found.phase in ENDED:
             state = found.phase  # type: ignore[assignment]
@@ -170,6 +174,11 @@ class Entry:
         for path in (folder / "blobs").glob("*.incomplete"):
             with suppress(PermissionError):
                 files.patiently(partial(path.unlink, missing_ok=True), files.MOMENT_S)
+
+
+def _of_earlier(told: dict[str, Any]) -> dict[str, Any]:
+    """What told.json says: until 2026-11-30 the progress was a file beside wish.json, with its phase as `state`."""
+    return {name: told[name] for name in TOLD & told.keys()} | {"phase": told.get("state", "")}
 
 
 def is_name(repo: str) -> bool:

@@ -64,10 +64,10 @@ function find() {
     ...Object.keys(PAIRS).map(name => paired(name, at('grid')))];
 }
 function remembered() {
-  try { return (localStorage.getItem('lc-more') ?? 'no') === 'yes'; } catch { return true; } // storage may be forbidden
+  try { return (localStorage.getItem('lc-more') ?? 'no') === 'yes'; } catch { return false; } // storage may be forbidden
 }
 function remember(open) {
-  try { localStorage.setItem('lc-more', open ? 'yes' : 'no'); } catch { /* then it is open again next time */ }
+  try { localStorage.setItem('lc-more', open ? 'yes' : 'no'); } catch { /* then it is folded again next time */ }
 }
 
 // ---- a chart: {name, host, plot, stale, some(), table(), options(), say(place), sentence()} --------------------------

@@ -148,19 +148,20 @@ class DataStep:
         said = notice(self.w.t("reading_choices.offered"), "warn")
         return gathered.add(store, given, choices=Choices(columns=roles), check=check).id, said
 
-    def summary(self, form: Form, result: FormResult) -> str:
+    def summary(self, form: Form, result: FormResult) -> tuple[str, str]:
+        """The chosen dataset, and how many rows and problems it has."""
         data = form.data
         if not isinstance(data, str) or not data:
-            return self.w.t("wizard.no_data_yet")
+            return self.w.t("wizard.no_data_yet"), ""
         try:
             info = self.services.datasets.get(data)
             report = self.services.datasets.report(data, choices=choices_for(data, form.answers.reading))
         except GarageError as error:
-            return self.w.of(error.message)
+            return self.w.of(error.message), ""
         good, rows = report.good_rows, report.rows
         said = format.rows(self.w, rows) if good == rows else self.w.t("wizard.rows_of", good=good, rows=rows)
         found = counted(result.findings, self.findings.ids, self.w)
-        return " · ".join(part for part in (samples.title(info, self.w), said, found) if part)
+        return samples.title(info, self.w), " · ".join(part for part in (said, found) if part)
 
     def report_of(self, data: Any, choices: Choices = NOTHING_SAID, result: FormResult | None = None) -> Html:
         """The contents of a data set and its problems, by row.

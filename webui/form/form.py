@@ -118,16 +118,17 @@ class Wizard:
         """Beside the steps."""
         self.plan_step.build_beside()
 
-    def _step(self, step: str, open: bool = False) -> gr.Accordion:
+    def _step(self, step: str) -> gr.Accordion:
         title = self.w.t(f"wizard.step_{step}")
-        fold = gr.Accordion(title, open=open, elem_id=f"step-{step}", elem_classes=["lg-card", "lg-step"])
+        fold = gr.Accordion(title, open=False, elem_id=f"step-{step}", elem_classes=["lg-card", "lg-step"])
         self.folds[step] = fold
         return fold
 
     # ---- wires ----------------------------------------------------------------------------------------------------
     @property
     def inputs(self) -> Parts:
-        return {*self._asked.values(), self.data_step.row_at, self.plan_step.memory, self.state}
+        data = self.data_step
+        return {*self._asked.values(), data.row_at, data.seen, self.plan_step.memory, self.state}
 
     @property
     def _asked(self) -> dict[str, Component]:
@@ -148,7 +149,7 @@ class Wizard:
         """What a look may draw anew."""
         data, plan = self.data_step, self.plan_step
         return {
-            self.goal_step.about, self.model_step.about, data.report, data.learned, data.counters,
+            self.goal_step.about, self.model_step.about, data.seen, data.data, data.report, data.learned, data.counters,
             data.row,
             data.turning, data.left_out, *data.reading.parts, *data.comparing.parts, *data.brought.draw(None,
                 None), plan.card, plan.more, plan.holders, plan.recheck, plan.drawn_from, plan.reset,
@@ -321,7 +322,15 @@ class Wizard:
             values |= self.plan_step.cards_filled(result, self.services.monitor.newest())
             answers = {"explicit": dict(form.answers.explicit)}
             filled = {"is_look": True, "revision": form.answers.revision, "values": values, "answers": answers}
-            return {answer: filled, **self._draw(form, result, given[self.data_step.row_at])}
+            data = self.data_step
+            # a set that came by a command, or on another page, has its card now: the list takes it too
+            seen, choices, _ = data.now(given[data.seen])
+            return {
+                answer: filled,
+                data.seen: seen,
+                data.data: choices,
+                **self._draw(form, result, given[data.row_at]),
+            }
 
         return looked
 
@@ -385,7 +394,7 @@ class Wizard:
     def filling(self, recipe: Recipe, title: str, parent: str | None = None) -> tuple[Filling, Updates]:
         return self.fillings.of(recipe, title, parent)
 
-    def _summaries(self, form: Form, result: FormResult) -> list[str]:
+    def _summaries(self, form: Form, result: FormResult) -> list[Any]:
         """Of the five steps, as draw_bar takes them."""
         goal = goal_step.chosen(form.goal)
         return [

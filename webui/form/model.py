@@ -107,9 +107,10 @@ def download_bytes(model_id: object, shape: ModelShape) -> int:
     return 2 * ((model.in_files if model else None) or shape.in_files)
 
 
-def summary(model_id: object, result: FormResult, w: Wording) -> str:
+def summary(model_id: object, result: FormResult, w: Wording) -> tuple[str, str]:
+    """The chosen model, and its size."""
     if not isinstance(model_id, str) or not model_id.strip():
-        return w.t("wizard.none_yet")
+        return w.t("wizard.none_yet"), ""
     model = of_hub(model_id.strip())
     name = model.title if model else format.model_name(model_id.strip(), w)
-    return f"{name} · {format.parameters(w, result.shape.params)}" if result.shape else name
+    return name, format.parameters(w, result.shape.params) if result.shape else ""

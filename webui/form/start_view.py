@@ -6,6 +6,7 @@ The steps behind it (goal, model, data, plan, run) open below it, one at a time;
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
@@ -56,7 +57,7 @@ class StartView(Panel):
         gr.HTML(tag("button", w.t("start_view.find"), type="button", **link), elem_id="start-links")
 
     def build_bar(self) -> None:
-        self.bar = gr.HTML(self.draw_bar(["", "", "", "", ""], FormResult()), elem_id="start-summary")
+        self.bar = gr.HTML(self.draw_bar(["", ("", ""), ("", ""), "", ""], FormResult()), elem_id="start-summary")
 
     # ---- the cards --------------------------------------------------------------------------------------------------
     def draw_cards(self, result: FormResult, data: Any) -> Html:
@@ -139,11 +140,11 @@ class StartView(Panel):
         return pace.seconds(examples * counts.tokens / max(1, counts.pieces), result.pace)
 
     # ---- the bar ----------------------------------------------------------------------------------------------------
-    def draw_bar(self, summaries: list[str], result: FormResult) -> Html:
-        """summaries: of goal, model and data; how many problems the plan has, and the run's name, if there are any."""
+    def draw_bar(self, summaries: Sequence[Any], result: FormResult) -> Html:
+        """summaries: the goal; model and size; dataset and rows; how many problems the plan has, and the run's name, if
+        there are any."""
         w = self.w
-        goal, model, data, problems, run = summaries
-        (model, _, size), (data, _, rows) = model.partition(" · "), data.partition(" · ")
+        goal, (model, size), (data, rows), problems, run = summaries
         plan, verdict, tone = self._plan(result)
         if problems:
             verdict, tone = f"{verdict} · {problems}", "warn" if tone == "ok" else tone

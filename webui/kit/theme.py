@@ -81,16 +81,7 @@ def theme() -> gr.themes.Base:
         primary_hue=colors.teal,
         neutral_hue=colors.stone,
         radius_size=gr.themes.sizes.radius_lg,
-        font=[
-            "Inter",
-            "system-ui",
-            "Segoe UI",
-            "Noto Sans",
-            "Noto Sans CJK SC",
-            "PingFang SC",
-            "Microsoft YaHei",
-            "sans-serif",
-        ],
+        font=FONTS,
         font_mono=["ui-monospace", "Consolas", "monospace"],
     ).set(
         **IN_BOTH,

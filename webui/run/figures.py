@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core.runs.states import BUSY
+from core.runs.states import BUSY, State
 from webui.kit import format
 from webui.kit.html import Html, tag
 from webui.kit.wording import Wording
@@ -38,7 +38,8 @@ def _step(view: RunView, w: Wording) -> tuple[str, str, str]:
         return "–", "", "quiet"
     number = f"{format.grouped(w, status.step)} / {format.grouped(w, status.total_steps)}"
     if status.state in BUSY:
-        return number, format.time_left(w, status.seconds_left), "quiet"
+        left = format.time_left(w, status.seconds_left) if status.state == State.RUNNING else ""
+        return number, left, "quiet"
     seconds = view.row.seconds
     return number, w.t("run_memory.took", time=format.duration(w, seconds)) if seconds else "", "quiet"
 

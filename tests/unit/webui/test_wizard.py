@@ -483,7 +483,7 @@ def given(
     step = wizard.data_step
     return {
         wizard.goal_step.goal: asked.goal, wizard.model_step.model: asked.model, step.data: asked.data,
-        step.row_at: None,
+        step.row_at: None, step.seen: step.mark(),
         wizard.plan_step.memory: asked.memory, wizard.start_step.name: asked.name,
         wizard.state: {"explicit": dict(asked.answers.explicit), "parent": parent, "revision": revision,
             "reading": reading},
@@ -537,6 +537,18 @@ def test_a_setting_that_cannot_be_is_left_in_its_field(wizard: Wizard) -> None:
     answer, drawn = look(wizard, settings={"train.learning_rate": 5})
     assert answer["values"] == {} and answer["answers"] == {"explicit": {"train.learning_rate": 5}}
     assert "learning_rate is 5" in drawn[wizard.plan_step.card]
+
+
+def test_a_dataset_that_came_by_a_command_can_be_chosen_by_its_card(wizard: Wizard, tmp_path: Path) -> None:
+    """Its card was drawn by the next look, and the list of the step refused it in English."""
+    before = given(wizard)
+    (tmp_path / "new.jsonl").write_text('{"question": "Who?", "answer": "Me."}\n', "utf-8")
+    made = wizard.services.datasets.import_file(tmp_path / "new.jsonl", "new")
+    answer: Any = object()
+    drawn = wizard.look(answer)(before)
+    assert made.id in drawn[wizard.start_view.cards]
+    assert made.id in [value for _, value in drawn[wizard.data_step.data]["choices"]]
+    assert wizard.look(answer)(given(wizard))[wizard.data_step.data] == gr.skip(), "drawn anew it would lose a click"
 
 
 def test_another_row_is_of_the_data_that_are_chosen(wizard: Wizard) -> None:
@@ -737,7 +749,7 @@ def test_a_plan_is_all_words_and_lights_the_row_that_applied(
 ) -> None:
     result = planner.look(form(model="mistralai/Mistral-7B-Instruct-v0.3", memory=memory), w)
     shown = plan_view.card(result, w) + plan_view.more(result, wizard.table, w)
-    shown += wizard.start_view.draw_bar(["", "", "", "", ""], result)
+    shown += wizard.start_view.draw_bar(["", ("", ""), ("", ""), "", ""], result)
     for prefix in ("plan_view.", "advise.", "wizard.", "None", "budget="):
         assert prefix not in shown, prefix
     assert shown.count('class="lg-lit"') == 1 and shown.count("lg-lit-cell") == 1
