@@ -175,7 +175,8 @@ def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
     runs.finding.wire(train.wizard, opened, tabs, runs.run_notice)
     runs.wire(pulse, tabs, chat.target)
     settings.wire(demo, settings_tab)
-    data.wire(demo, data_tab)
+    data.wire(data_tab, train.wizard.model_step.model)
+    data.wire_use(train.wizard, train.wizard.data_step.data, train.wizard.data_step.choices, tabs)
     models.wire(models_tab)
     guide.wire()
     train.run.open_chat.click(
