@@ -8,6 +8,7 @@ what its reading processes take.
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 import time
@@ -95,9 +96,13 @@ def measure(file: Path, folder: Path, model: Path | None) -> None:
             with watching.during("page Data, first rows"):
                 kit.go_to_tab(page, "Data")
                 kit.choose(page, "#data-sets", id)
-                page.locator("#data-rows label").first.wait_for()
+                page.locator(".dt-row:not(.dt-waits)").first.wait_for()
+            with watching.during("the last of its rows"):
+                page.locator(".dt-scroll").evaluate("part => { part.scrollTop = part.scrollHeight; }")
+                last = page.locator("[role=grid]").get_attribute("aria-rowcount")
+                page.locator(f".dt-row[aria-rowindex='{last}']:not(.dt-waits)").wait_for()
             with watching.during("page Data, what was found"):
-                page.locator("#data-mend-0").wait_for()
+                page.locator("#data-found button[data-mend]").first.wait_for()
             _mended(page, watching)
         except Exception:
             raise
@@ -128,16 +133,18 @@ def _cancelled(page: Any, file: Path, workspace: Workspace, pid: int) -> None:
 
 
 def _mended(page: Any, watching: Watching) -> None:
-    if page.locator("#data-fill").is_visible():
-        page.locator("#data-fill input, #data-fill textarea").first.fill("Kim")
-    for number, label in enumerate(page.locator("[id^=data-mend-]:visible").all_inner_texts()[:MENDED]):
-        offered = page.locator("[id^=data-mend-]:visible").filter(has_text=label).first
-        with watching.during(f"button “{label}”"):
-            page.locator(f"#data-mend-{number}").click()
+    buttons = page.locator("#data-found button[data-mend]")
+    for mend in [each.get_attribute("data-mend") for each in buttons.all()[:MENDED]]:
+        button = page.locator(f"#data-found button[data-mend={json.dumps(mend)}]")
+        field = button.locator("xpath=../input")
+        if field.count():
+            field.fill("Kim")
+        with watching.during(f"button “{button.inner_text()}”"):
+            button.click()
             page.locator("#data-undo:not([disabled])").wait_for()
         with watching.during("the set looked at anew"):
-            offered.wait_for(state="hidden")
+            button.wait_for(state="hidden")
         with watching.during("undo"):
             page.locator("#data-undo").click()
             page.locator("#data-redo:not([disabled])").wait_for()
-            offered.wait_for()  # or what is pressed next would be a button of the version that was left
+            button.wait_for()  # or what is pressed next would be a button of the version that was left

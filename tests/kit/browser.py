@@ -51,7 +51,7 @@ Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
   Models        #models-find, #disk-list (li, button[data-kept]), #disk-notice
   Help          #help-chapter (radio), #help-text
   Settings      #hardware, #places, #languages, #kept-preset,
-                #delete-preset, #kept-dataset, #delete-dataset, #settings-notice
+                #delete-preset, #settings-notice
   Chat          #chat-target, #chat-checkpoint, #chat-status, #chat-empty > .lg-idea, #chat-columns,
                 #chat-base, #chat-tuned ([data-testid=bot], [data-testid=user]), #chat-base-note, #chat-tuned-note,
                 #chat-notice, #chat-message, #chat-send, #chat-stop, #chat-undo, #chat-regenerate, #chat-clear,
@@ -72,13 +72,13 @@ Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
                 #duel-left, #duel-right, #duel-equal, #duel-both-bad, #duel-result, #duel-pairs; #judge > #judge-url,
                 #judge-model, #judge-key,
                 #judge-show, #judge-send, #judge-said
-  Data          #data-sets (radio, value = data set id), #data-head > #data-export (link), #data-notice, #data-copy,
-                #data-undo, #data-redo, #data-add,
+  Data          #data-file (input[type=file]), #data-import, #data-sets (radio, value = data set id), #data-head,
+                #data-use, #data-copy, #data-export (link), #data-delete, #data-notice; #data-mending > #data-found
+                (button[data-mend]); #data-rows > #data-search, #data-undo, #data-redo, #data-add, #data-show
+                (button[data-show]: all, problems, a kind of finding), .dt-row[aria-rowindex], .dt-editor,
+                .dt-chosen > #data-delete-rows, #data-deselect; #data-said, #data-place;
                 #data-row > #data-row-title, #data-row-first, #data-row-second, #data-row-save, #data-row-delete,
-                #data-row-close;
-                #data-table > #data-search, #data-show (radio: all, problems, a kind of finding), #data-place,
-                #data-rows (radio, value = number of the row), #data-before, #data-next;
-                #data-mending > #data-found, #data-fill, #data-mend-<number from 0>
+                #data-row-close, #data-row-tokens
   Runs          #runs-list (radio, value = run id; checkboxes, .rt-compare), #runs-empty, #details-card, #details,
                 #details-chart,
                 #details-chat, #details-settings, #details-story, #manage-fold, #rename-name, #rename, #delete,

@@ -38,7 +38,7 @@ def test_nothing_of_the_program_forks() -> None:
             module = node.module if isinstance(node, ast.ImportFrom) else None
             named = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
             named += [node.attr] if isinstance(node, ast.Attribute) else []
-            if module and module.startswith("torch.distributed.elastic."):  # torchrun starts commands, and forks nothing
+            if module and module.startswith("torch.distributed.elastic."):  # it starts commands, and forks nothing
                 continue
             if forks & {part for name in (*named, module or "") for part in name.split(".")}:
                 found.append(f"{file.relative_to(PROJECT)}: {', '.join(named)}")

@@ -10,9 +10,15 @@
   }
 
   // The part that a press has opened: its top is shown (with all that stands above it, where that fits), and has the focus.
-  window.loraGarageShow = (selector) => soon(() => {
+  // isNear: it stands beside what was pressed, and the page is moved no further than to show it.
+  window.loraGarageShow = (selector, isNear = false) => soon(() => {
     const part = document.querySelector(selector);
     if (!isSeen(part)) return false;
+    if (isNear) {
+      focus(part);
+      part.scrollIntoView({ block: "nearest" });
+      return true;
+    }
     const top = part.getBoundingClientRect().top + scrollY;
     const above = parseFloat(getComputedStyle(document.documentElement).scrollPaddingTop);  // for the bar that stays in view
     scrollTo({ top: top < innerHeight / 3 ? 0 : top - above });

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,9 @@ from core.data.reading.choices import NOTHING_SAID, Choices
 from core.data.reading.rows import DEFAULT_LIMITS
 from core.data.reading.yaml_rows import is_set
 from core.data.sample_sets import sample_of
-from core.data.sets import gathered
 from core.data.sets.inspection import DataReport
 from core.errors import DataError, GarageError
 from core.messages import msg
-from core.progress import Check, go_on
 from webui.form import goal as goal_step
 from webui.form import learned_view
 from webui.form.comparing import READ_BY, Comparing
@@ -27,10 +24,11 @@ from webui.form.handle import FormHandle
 from webui.form.hub_set import view as hub_set
 from webui.form.hub_set.panel import HubSetPanel
 from webui.form.planner import Form, FormResult
+from webui.form.reading.adding import Adding
 from webui.form.reading.brought import choices_for
 from webui.form.reading.brought_part import BroughtPart
 from webui.form.reading.importing import ImportPart
-from webui.form.reading.part import ReadingPart, offered
+from webui.form.reading.part import ReadingPart
 from webui.kit import format, samples
 from webui.kit.findings import counted
 from webui.kit.html import Html, join, notice, tag
@@ -54,6 +52,7 @@ class DataStep:
         self.services, self.w = services, wording
         self.reading, self.brought = ReadingPart(services, wording), BroughtPart(services, wording)
         self.importing, self.comparing = ImportPart(wording), Comparing(services, wording)
+        self.adding = Adding(services, wording)
         self.findings = PlanFindings(wording, ("few_rows", "duplicates", "leakage", "near_leakage", "other_language"))
         self.hub_set = HubSetPanel(services, wording)
 
@@ -99,54 +98,27 @@ class DataStep:
     def follow(self, tab: gr.Tab) -> None:
         """Show what became of the sets on other tabs, whenever this one is opened."""
         outputs = [self.seen, self.data, self.is_new]
-        opened = tab.select(self.now, [self.seen], outputs, **LAST, **AT_ONCE)
+        opened = tab.select(self.now, [self.seen, self.data], outputs, **LAST, **AT_ONCE)
         opened.then(None, [self.is_new], None, js=LOOK_IF_NEW, **QUIET)
 
     def mark(self) -> list[str]:
         """A value that changes as soon as a set comes, goes or has other rows."""
         return [mark([(info.id, info.version, samples.choice(info, self.w)) for info in self.services.datasets.list()])]
 
-    def now(self, seen: Any) -> list[Any]:
-        """Inputs: seen, None until the page has arrived. Outputs: seen, data, is_new.
+    def now(self, seen: Any, data: Any) -> list[Any]:
+        """Inputs: seen, None until the page has arrived; data. Outputs: seen, data, is_new.
 
-        The list stays as it is where nothing changed: drawn anew, it would lose a click.
+        The list stays as it is where nothing changed: drawn anew, it would lose a click. In place of a chosen set that
+        was deleted the first sample is chosen.
         """
         now = self.mark()
         if seen is None or seen == now:
             return [gr.skip(), gr.skip(), []]
-        return [now, gr.update(choices=self.choices()), now]
+        gone = {} if not data or self.services.datasets.knows(data) else {"value": FIRST}
+        return [now, gr.update(choices=self.choices(), **gone), now]
 
     def choices(self) -> list[tuple[str, str]]:
         return [samples.choice(info, self.w) for info in self.services.datasets.list()]
-
-    def add(
-        self, paths: Sequence[str], choices: Choices = NOTHING_SAID, check: Check = go_on
-    ) -> tuple[str | None, Html]:
-        """What was dropped, as one set: (its id, ""), or (None, what is wrong with it). choices: of the recipe that
-        names the file."""
-        given = [Path(path) for path in paths]
-        try:
-            return self._added(given, choices, check)
-        except DataError as error:
-            return None, notice(f"{self.w.of(error.message)} {self.w.t('wizard.not_added')}")
-        finally:
-            for path in given:
-                path.unlink(missing_ok=True)  # gradio's own copy; ours is in the store
-
-    def _added(self, given: Sequence[Path], choices: Choices, check: Check) -> tuple[str, Html]:
-        """A table of which nothing is known is added with columns that the person may correct. Raises DataError."""
-        store = self.services.datasets
-        try:
-            return gathered.add(store, given, choices=choices, check=check).id, Html("")
-        except DataError as error:
-            if choices.said:  # which this file cannot be read by
-                added, said = self._added(given, NOTHING_SAID, check)
-                return added, join([notice(self.w.t("brought.not_so", why=self.w.of(error.message)), "warn"), said])
-            roles = offered(given[0], error) if len(given) == 1 else None
-            if roles is None:
-                raise
-        said = notice(self.w.t("reading_choices.offered"), "warn")
-        return gathered.add(store, given, choices=Choices(columns=roles), check=check).id, said
 
     def summary(self, form: Form, result: FormResult) -> tuple[str, str]:
         """The chosen dataset, and how many rows and problems it has."""
@@ -246,6 +218,8 @@ class DataStep:
             )
         except GarageError as error:
             return notice(self.w.of(error.message))
+        except OSError:  # the set was deleted since it was counted; another look follows
+            return Html("")
 
 
 def _tells_of_duplicates(result: FormResult) -> bool:

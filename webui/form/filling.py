@@ -47,7 +47,7 @@ class Fillings:
             filling.values["file_notice"] = told if filling.values.get("data", True) or card else shown("")
             return filling, updates
         reading = given.get(READING)
-        added, problem = data.add(
+        added, problem = data.adding.add(
             paths, reading.choices if reading and len(paths) == 1 and reading.means(paths[0]) else NOTHING_SAID, check
         )
         said: Updates = {data.notice: shown(problem)}

@@ -324,7 +324,7 @@ class Wizard:
             filled = {"is_look": True, "revision": form.answers.revision, "values": values, "answers": answers}
             data = self.data_step
             # a set that came by a command, or on another page, has its card now: the list takes it too
-            seen, choices, _ = data.now(given[data.seen])
+            seen, choices, _ = data.now(given[data.seen], form.data)
             return {
                 answer: filled,
                 data.seen: seen,

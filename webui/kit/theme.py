@@ -9,7 +9,17 @@ from pathlib import Path
 import gradio as gr
 
 ASSETS = Path(__file__).parent.parent / "assets"
-SHEETS = ("page.css", "shell.css", "start.css", "wizard.css", "learned.css", "shelf.css", "way_out.css", "duel.css")
+SHEETS = (
+    "page.css",
+    "shell.css",
+    "start.css",
+    "data.css",
+    "wizard.css",
+    "learned.css",
+    "shelf.css",
+    "way_out.css",
+    "duel.css",
+)
 FONTS = (
     "Inter",
     "system-ui",

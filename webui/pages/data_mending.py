@@ -1,7 +1,8 @@
-"""Problems in the rows of a dataset, each with the button that repairs every row; undo and redo of versions."""
+"""Problems in the rows of a dataset: one line each, with the buttons that repair every row that has it."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,141 +10,118 @@ import gradio as gr
 
 from core.data.findings.finding import Finding, Repair
 from core.data.sets import working
-from core.data.sets.edits import Change
 from core.errors import GarageError
+from webui.form.handle import Updates
 from webui.kit.format import grouped
 from webui.kit.html import Html, join, muted, notice, tag
-from webui.kit.live import SET_WORK, Update, shown
+from webui.kit.live import LAST, QUIET, SET_WORK, Update, shown
 from webui.kit.panel import Panel
+from webui.pages.data_view import ALL, UNUSABLE
 
-BUTTONS = 6  # what else can be mended is offered when these were
+BUTTONS = 4  # of one problem; what else can be repaired is offered when these were
 QUOTED = 3
-ALL, PROBLEMS = "all", "problems"  # rows to show; else those with a kind of finding
+# A button names its repair and the set that it was drawn for; the text beside it fills a placeholder.
+PRESS = """
+element.addEventListener("click", (event) => {
+  const button = event.target.closest("button[data-mend]");
+  if (!button) return;
+  const field = button.parentElement.querySelector("input");
+  window.loraGarageMend = [...JSON.parse(button.dataset.mend), field?.value ?? ""];
+  button.ariaBusy = "true";
+  trigger("select", { value: button.dataset.mend });
+});
+"""
+PRESSED = "() => [window.loraGarageMend]"
+DONE = "() => document.querySelectorAll('#data-found [aria-busy]').forEach((each) => each.removeAttribute('aria-busy'))"
+# What the table offers to filter by (assets/data_table.js).
+FOUND = "(found) => { window.loraGarageFound = found; dispatchEvent(new Event('lg-found')); }"
 
 
 class Mending(Panel):
     def build(self) -> None:
-        w = self.w
-        self.offered = gr.JSON([], visible=False)  # [kind, action, argument, set] of each button, as it was on screen
-        with gr.Column(visible=False, elem_id="data-mending", elem_classes="lg-card") as self.column:
-            gr.HTML(tag("h2", w.t("data_page.found")))
-            self.said = gr.HTML("", elem_id="data-found")
-            self.value = gr.Textbox(visible=False, max_lines=1, **w.named("data_page.fill", "data-fill"))
-            self.buttons = [
-                gr.Button("", visible=False, size="sm", elem_id=f"data-mend-{i}", elem_classes="lg-remedy")
-                for i in range(BUTTONS)
-            ]
-
-    def build_filter(self) -> None:
-        """Beside the rows: all of them, those that cannot be learned from, or those that have what was found."""
-        self.show = gr.Radio(self._filters((), 0), value=ALL, **self.w.named("data_page.show", "data-show"))
-
-    def _filters(self, found: Sequence[Finding], unusable: int) -> list[tuple[str, str]]:
-        """unusable: rows that cannot be learned from."""
-        w = self.w
-        problems = [(f"{w.t('data_page.problems')} ({grouped(w, unusable)})", PROBLEMS)] if unusable else []
-        kinds = [
-            (f"{w.t(f'data_page.kind_{finding.id}')} ({grouped(w, finding.count)})", finding.id)
-            for finding in found
-            if finding.rows
-        ]
-        return [(w.t("data_page.show_all"), ALL), *problems, *kinds]
-
-    def rows_with(self, id: str, kind: Any) -> set[int] | None:
-        """Numbers of the rows that have what was found; None where nothing of that kind is in the set (any more).
-        Raises DataError."""
-        if kind in (ALL, PROBLEMS):
-            return None
-        return next(
-            (finding.rows for finding in self.services.datasets.report(id).findings if finding.id == kind), None
-        )
+        with gr.Column(visible=False, elem_id="data-mending") as self.column:
+            self.said = gr.HTML("", elem_id="data-found", js_on_load=PRESS, apply_default_css=False)
+            self.pressed = gr.JSON(None, visible=False)  # filled in by the browser
+        self.filters = gr.JSON(None, visible=False)
 
     @property
     def outputs(self) -> list[Any]:
-        return [self.offered, self.column, self.said, self.value, self.show, *self.buttons]
+        return [self.column, self.said, self.filters]
 
-    def wire(self, chosen: gr.Radio, notice_: gr.HTML, redraw: Callable[[Any], Any]) -> None:
-        for number, button in enumerate(self.buttons):
-            redraw(button.click(self._mend(number), [chosen, self.offered, self.value], [notice_], **SET_WORK))
+    def wire(self, notice_: gr.HTML, redraw: Callable[[Any], Any]) -> None:
+        mended = self.said.select(self.mend, [self.pressed], [notice_], js=PRESSED, **SET_WORK)
+        mended.then(None, None, None, js=DONE, **QUIET)
+        redraw(mended)
 
-    def look(self, id: Any) -> list[Any]:
-        """Inputs: sets. Outputs: outputs. The report of a version is made once, when it is first asked for."""
-        hidden = [gr.update(visible=False)] * BUTTONS
+    def follow(self, event: Any, sets: gr.Radio) -> None:
+        """After a set was drawn: what is found in its rows."""
+        looked = event.then(self.look, [sets], self.outputs, **LAST, **QUIET)
+        looked.then(None, [self.filters], None, js=FOUND, **QUIET)
+
+    def look(self, id: Any) -> Updates:
+        """Inputs: sets. The report of a version is made once, when it is first asked for."""
         try:
             report = self.services.datasets.report(id)
             may = self.services.datasets.get(id).origin == "imported"
         except GarageError:  # said above already, by the head of the set
-            return [
-                [],
-                gr.update(visible=False),
-                "",
-                gr.update(visible=False),
-                gr.update(choices=self._filters((), 0)),
-                *hidden,
-            ]
+            return {self.column: gr.update(visible=False), self.said: "", self.filters: None}
         found, rows, unusable = report.findings, report.good_rows, report.rows - report.good_rows
         looked_at = found[0].of if found else rows
-        repairs = [repair for finding in found for repair in finding.repairs][:BUTTONS] if may else []
-        buttons = [gr.update(visible=True, value=self._label(repair)) for repair in repairs]
-        sampled = [muted(self.w.t("wizard.rows_sampled", looked_at=looked_at, rows=rows))] if looked_at < rows else []
-        left_out = [tag("p", self.w.t("data_page.unusable", rows=unusable))] if unusable else []
-        told = [*left_out, *sampled, *map(self._told, found)]
-        return [
-            [[repair.kind, repair.action, repair.argument, id] for repair in repairs],
-            gr.update(visible=True),
-            join(told) if told else muted(self.w.t("data_page.nothing_found")),
-            gr.update(visible=any(repair.action == "fill" for repair in repairs)),
-            gr.update(choices=self._filters(found, unusable)),
-            *buttons,
-            *hidden[len(buttons) :],
-        ]
+        lines = [*([self._unusable(unusable)] if unusable else []), *(self._line(each, id, may) for each in found)]
+        sampled = muted(self.w.t("wizard.rows_sampled", looked_at=looked_at, rows=rows)) if looked_at < rows else None
+        none = muted(self.w.t("data_page.nothing_found"))
+        title = tag("h2", self.w.t("data_page.found"))
+        return {
+            self.column: gr.update(visible=True),
+            self.said: join([title, sampled, tag("ul", *lines, class_="lg-problems")] if lines else [none, sampled]),
+            self.filters: {"set": id, "filters": self._filters(found, unusable, report.rows)},
+        }
 
-    def _label(self, repair: Repair) -> str:
-        return self.w.t("data_page.mend", what=self.w.t(f"data_page.kind_{repair.kind}"), how=self.w.of(repair.label))
-
-    def _told(self, finding: Finding) -> Html:
+    def _filters(self, found: Sequence[Finding], unusable: int, rows: int) -> list[tuple[str, str, str]]:
+        """(which rows, what is read, how many): all of them, those that cannot be learned from, or those that have
+        what was found."""
         w = self.w
-        return tag(
+        kinds = [(each.id, w.t(f"data_page.kind_{each.id}"), grouped(w, each.count)) for each in found if each.rows]
+        problems = [(UNUSABLE, w.t("data_page.problems"), grouped(w, unusable))] if unusable else []
+        return [(ALL, w.t("data_page.show_all"), grouped(w, rows)), *problems, *kinds]
+
+    def _unusable(self, rows: int) -> Html:
+        show = tag("button", self.w.t("data_page.show_these"), type="button", data_show=UNUSABLE)
+        said = tag("p", self.w.t("data_page.unusable", rows=rows))
+        return tag("li", said, tag("span", show, class_="lg-problem-buttons"))
+
+    def _line(self, finding: Finding, id: str, may: bool) -> Html:
+        w = self.w
+        told = tag(
             "details",
             tag("summary", w.of(finding.said)),
             tag("p", w.of(finding.meaning)),
             tag("ul", *(tag("li", w.of(seen.said)) for seen in finding.examples[:QUOTED])),
             class_="lg-fold lg-found",
         )
+        repairs = finding.repairs if may else ()
+        if len(repairs) > BUTTONS:
+            repairs = (*repairs[: BUTTONS - 1], repairs[-1])  # the last one removes the rows
+        fills = any(repair.action == "fill" for repair in repairs)
+        label = w.t("data_page.fill")
+        field = tag("input", type="text", placeholder=label, aria_label=label) if fills else None
+        buttons = (self._button(repair, id) for repair in repairs)
+        return tag("li", told, tag("span", field, *buttons, class_="lg-problem-buttons"))
 
-    def _mend(self, number: int) -> Callable[..., Update]:
-        def mend(id: Any, offered: Any, value: Any) -> Update:
-            """Inputs: sets, offered, value. Outputs: notice."""
-            chosen = offered[number] if isinstance(offered, list) and number < len(offered) else None
-            if not isinstance(chosen, list) or len(chosen) != 4 or chosen[3] != id:  # of the set before
-                return shown(notice(self.w.t("data_page.stale"), "warn"))
-            kind, action, argument, _ = chosen
-            filled = str(value or "") if action == "fill" else ""
-            return self.told(lambda: working.mended(self.services.datasets, id, kind, filled, argument, action))
+    def _button(self, repair: Repair, id: str) -> Html:
+        label = self.w.of(repair.label)
+        mend = json.dumps([repair.kind, repair.action, repair.argument, id])
+        return tag("button", label[:1].upper() + label[1:], type="button", class_="lg-repair", data_mend=mend)
 
-        return mend
-
-    # ---- back and forth -------------------------------------------------------------------------------------------
-    def undo(self, id: Any) -> Update:
-        """Inputs: sets. Outputs: notice."""
-        return self.told(
-            lambda: self._go(id, back=True), lambda change: self.w.t("data_page.undone", what=self.w.of(change.what))
-        )
-
-    def redo(self, id: Any) -> Update:
-        """Inputs: sets. Outputs: notice."""
-        return self.told(lambda: self._go(id, back=False))
-
-    def _go(self, id: Any, back: bool) -> Change:
-        with self.services.datasets.editing(id) as (edits, _):
-            return edits.undo() if back else edits.redo()
-
-    def told(self, act: Callable[[], Change], words: Callable[[Change], str] | None = None) -> Update:
+    def mend(self, pressed: Any) -> Update:
+        """Inputs: kind, action, argument, set, text for a placeholder. Outputs: notice."""
+        if not isinstance(pressed, list) or len(pressed) != 5 or not all(isinstance(each, str) for each in pressed):
+            return shown(notice(self.w.t("data_page.stale"), "warn"))
+        kind, action, argument, id, value = pressed
+        filled = value if action == "fill" else ""
         try:
-            change = act()
+            change = working.mended(self.services.datasets, id, kind, filled, argument, action)
         except GarageError as error:
             return shown(notice(self.w.of(error.message)))
-        said = (
-            words(change) if words else self.w.t("data_page.done", version=change.version, what=self.w.of(change.what))
-        )
+        said = self.w.t("data_page.done", version=change.version, what=self.w.of(change.what))
         return shown(notice(said, "ok"))

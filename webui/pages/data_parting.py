@@ -10,9 +10,10 @@ import gradio as gr
 from core.data.sets import working
 from core.data.sets.info import DatasetInfo
 from core.errors import GarageError
+from webui.form.handle import Updates
 from webui.kit import format, samples
 from webui.kit.html import notice, tag
-from webui.kit.live import SET_WORK, Update, shown
+from webui.kit.live import SET_WORK, shown
 from webui.kit.panel import Panel
 
 PERCENT, ROWS = "percent", "rows"
@@ -36,6 +37,7 @@ class Parting(Panel):
             self.split = gr.Button(w.t("data_page.split"), size="sm", elem_id="data-split")
 
     def wire(self, chosen: gr.Radio, notice_: gr.HTML, redraw: Callable[[Any], Any]) -> None:
+        self.chosen, self.notice = chosen, notice_
         done = [notice_, chosen, self.others]
         redraw(self.join.click(self.joined, [chosen, self.others], done, **SET_WORK))
         redraw(self.split.click(self.parted, [chosen, self.held, self.unit, self.seed], done, **SET_WORK))
@@ -44,15 +46,15 @@ class Parting(Panel):
     def outputs(self) -> list[Any]:
         return [self.column, self.others]
 
-    def drawn(self, id: str, sets: Sequence[tuple[str, str]]) -> list[Update]:
-        """Outputs: outputs. sets: (what is read, id) of all."""
+    def draw(self, id: str, sets: Sequence[tuple[str, str]]) -> Updates:
+        """sets: (what is read, id) of all."""
         others = [(said.split("\n")[0], other) for said, other in sets if other != id]
-        return [gr.update(visible=True), gr.update(choices=others)]
+        return {self.column: gr.update(visible=True), self.others: gr.update(choices=others)}
 
-    def joined(self, id: Any, others: Any) -> list[Any]:
-        """Inputs: sets, others. Outputs: notice, sets, others."""
+    def joined(self, id: Any, others: Any) -> Updates:
+        """Inputs: sets, others."""
         if not isinstance(others, list) or not others:
-            return [shown(notice(self.w.t("data_page.join_nothing"))), gr.skip(), gr.skip()]
+            return {self.notice: shown(notice(self.w.t("data_page.join_nothing")))}
 
         def make() -> list[DatasetInfo]:
             names = [samples.title(self.services.datasets.get(each), self.w) for each in (id, *others)]
@@ -61,8 +63,8 @@ class Parting(Panel):
 
         return self._made(make)
 
-    def parted(self, id: Any, held: Any, unit: Any, seed: Any) -> list[Any]:
-        """Inputs: sets, held, unit, seed. Outputs: notice, sets, others."""
+    def parted(self, id: Any, held: Any, unit: Any, seed: Any) -> Updates:
+        """Inputs: sets, held, unit, seed."""
 
         def make() -> list[DatasetInfo]:
             store = self.services.datasets
@@ -73,13 +75,17 @@ class Parting(Panel):
 
         return self._made(make)
 
-    def _made(self, make: Callable[[], list[DatasetInfo]]) -> list[Any]:
+    def _made(self, make: Callable[[], list[DatasetInfo]]) -> Updates:
         w = self.w
         try:
             made = make()
         except GarageError as error:
-            return [shown(notice(w.of(error.message))), gr.skip(), gr.skip()]
+            return {self.notice: shown(notice(w.of(error.message)))}
         named = [w.t("data_page.made_one", name=info.name, rows=format.rows(w, info.good_rows or 0)) for info in made]
         said = notice(w.t("data_page.made", sets=w.t("data_page.and").join(named)), "ok")
         known = [(info.name, info.id) for info in self.services.datasets.list()]  # drawn anew right after this
-        return [shown(said), gr.update(choices=known, value=made[0].id), gr.update(value=[])]
+        return {
+            self.notice: shown(said),
+            self.chosen: gr.update(choices=known, value=made[0].id),
+            self.others: gr.update(value=[]),
+        }

@@ -1,16 +1,16 @@
-"""Settings: this PC, folders, and a person's own presets and datasets."""
+"""Settings: this PC, folders, and a person's own presets."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
 import gradio as gr
 
 from core import COMMAND, __version__
+from webui.form.handle import Updates
 from webui.kit import format, hardware
 from webui.kit.html import Html, facts, join, muted, notice, tag
 from webui.kit.live import QUIET, LivePart, outcome, shown
@@ -51,33 +51,25 @@ class SettingsPage:
                 self.automation.build()
                 with gr.Column(elem_classes="lg-card"):
                     gr.HTML(tag("h2", w.t("settings_page.presets")))
-                    self.presets = self._kept("preset", self._preset_choices())
-                with gr.Column(elem_classes="lg-card"):
-                    gr.HTML(tag("h2", w.t("settings_page.datasets")))
-                    self.datasets = self._kept("dataset", self._dataset_choices())
+                    self._build_presets()
                 self.measured = MeasuredMemory(self.services, w)
                 self.measured.build()
                 self.notice = gr.HTML("", visible=False, elem_id="settings-notice")
 
-    def _kept(self, kind: str, choices: list[tuple[str, str]]) -> tuple[gr.Dropdown, gr.Button, gr.HTML]:
+    def _build_presets(self) -> None:
         """A list, a button that deletes what is chosen in it after asking, and a sentence in their place while there is
         none."""
-        w = self.w
-        none = gr.HTML(muted(w.t(f"settings_page.{kind}_none")), visible=not choices, elem_id=f"no-{kind}")
-        chosen = gr.Dropdown(
-            choices, value=None, visible=bool(choices), **w.named(f"settings_page.{kind}", f"kept-{kind}")
+        w, choices = self.w, self._preset_choices()
+        self.no_preset = gr.HTML(muted(w.t("settings_page.preset_none")), visible=not choices, elem_id="no-preset")
+        self.presets = gr.Dropdown(
+            choices, value=None, visible=bool(choices), **w.named("settings_page.preset", "kept-preset")
         )
-        return (
-            chosen,
-            gr.Button(w.t("settings_page.delete"), size="sm", elem_id=f"delete-{kind}", visible=bool(choices)),
-            none,
+        self.delete_preset = gr.Button(
+            w.t("settings_page.delete"), size="sm", elem_id="delete-preset", visible=bool(choices)
         )
 
     def _preset_choices(self) -> list[tuple[str, str]]:
         return [(preset.title, preset.id) for preset in self.services.presets.list()]
-
-    def _dataset_choices(self) -> list[tuple[str, str]]:
-        return [(info.name, info.id) for info in self.services.datasets.list() if info.origin == "imported"]
 
     # ---- what follows the clock -----------------------------------------------------------------------------------
     def parts(self) -> list[LivePart]:
@@ -121,7 +113,7 @@ class SettingsPage:
     # ---- wires ----------------------------------------------------------------------------------------------------
     def wire(self, page: gr.Blocks, tab: gr.Tab) -> None:
         self.automation.wire(page, tab)
-        lists = [*self.presets, *self.datasets]
+        lists = [self.presets, self.delete_preset, self.no_preset]
         for arrived in (page.load, tab.select):
             arrived(self.fresh, None, [*lists, self.places], queue=False, **QUIET)
             arrived(self.measured.fresh, None, [self.measured.about, self.measured.forget], queue=False, **QUIET)
@@ -129,38 +121,27 @@ class SettingsPage:
         self.alone.wire()
         self.ready.wire()
         self.hub_token.wire()
-        outputs = [*lists, self.notice]
         sure = f"(id) => id && !confirm({json.dumps(self.w.t('settings_page.sure'), ensure_ascii=False)}) ? null : id"
-        for (chosen, button, _), delete in (
-            (self.presets, self.services.presets.delete),
-            (self.datasets, self.services.datasets.delete),
-        ):
-            button.click(self.forget(delete), [chosen], outputs, js=sure, **QUIET)
+        self.delete_preset.click(self.forget_preset, [self.presets], [*lists, self.notice], js=sure, **QUIET)
 
-    def fresh(self) -> list[Any]:
-        """Outputs: what is shown of presets and of data sets, places."""
-        return [*self._lists(), self._places()]
+    def fresh(self) -> Updates:
+        return {**self._list(), self.places: self._places()}
 
-    def _lists(self, **chosen: None) -> list[Any]:
-        """Both lists with their button as they are now, or the sentence in their place. chosen: value=None to choose
+    def _list(self, **chosen: None) -> Updates:
+        """The presets with their button as they are now, or the sentence in their place. chosen: value=None to choose
         nothing."""
-        found = []
-        for choices in (self._preset_choices(), self._dataset_choices()):
-            there = bool(choices)
-            found += [
-                gr.update(choices=choices, visible=there, **chosen),
-                gr.update(visible=there),
-                gr.update(visible=not there),
-            ]
-        return found
+        choices = self._preset_choices()
+        there = bool(choices)
+        return {
+            self.presets: gr.update(choices=choices, visible=there, **chosen),
+            self.delete_preset: gr.update(visible=there),
+            self.no_preset: gr.update(visible=not there),
+        }
 
-    def forget(self, delete: Callable[[str], None]) -> Callable[[Any], list[Any]]:
-        def forgotten(chosen: Any) -> list[Any]:
-            """Inputs: preset or data set. Outputs: what is shown of both, notice."""
-            if isinstance(chosen, str) and chosen:
-                said = outcome(self.w, lambda: delete(chosen), self.w.t("settings_page.deleted"))
-            else:
-                said = shown(notice(self.w.t("settings_page.nothing_chosen"), "plain"))
-            return [*self._lists(value=None), said]
-
-        return forgotten
+    def forget_preset(self, chosen: Any) -> Updates:
+        """Inputs: presets."""
+        if isinstance(chosen, str) and chosen:
+            said = outcome(self.w, lambda: self.services.presets.delete(chosen), self.w.t("settings_page.deleted"))
+        else:
+            said = shown(notice(self.w.t("settings_page.nothing_chosen"), "plain"))
+        return {**self._list(value=None), self.notice: said}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,13 +60,13 @@ def page(rows: Rows, begin: int = 0, count: int = 50, words: str = "") -> Page:
     for position in range(max(0, begin), len(rows)):
         if len(found) == count or position - begin >= LOOKED_AT:
             return Page(found, position)
-        found += _with(words, rows, position)
+        found += with_words(words, rows, position)
     return Page(found, None)
 
 
-def _with(words: str, rows: Rows, position: int) -> list[ShownRow]:
-    """The row there, if it has the words; one without them is told by its JSON, where only what words do not begin or
-    end with is escaped."""
+def with_words(words: str, rows: Rows, position: int) -> list[ShownRow]:
+    """The row at `position`, or none where it lacks the words. Most rows without them are told by their JSON, where
+    only what words do not begin or end with is escaped."""
     sought = words.casefold()
     if sought and "\n" not in sought and as_json(sought)[1:-1] not in rows.as_json(position).casefold():
         return []
@@ -74,28 +74,17 @@ def _with(words: str, rows: Rows, position: int) -> list[ShownRow]:
     return [ShownRow(number, example)] if sought in text_of(example).casefold() else []
 
 
-def picked(rows: Rows, numbers: Iterable[int], begin: int = 0, count: int = 50, words: str = "") -> Page:
-    """Rows by their numbers, in the order of the set, those with `words` in them where some are given. begin: among
-    them."""
-    places = np.flatnonzero(np.isin(rows.numbers(), np.fromiter(numbers, np.int64)))
-    found: list[ShownRow] = []
-    for at in range(max(0, begin), len(places)):
-        if len(found) == count:
-            return Page(found, at)
-        found += _with(words, rows, int(places[at]))
-    return Page(found, None)
-
-
 def problems(rows: Rows, begin: int = 0, count: int = 50) -> Page:
     """Rows of the file that cannot be learned from, each with its reason. begin: among all rows of the file."""
     flawed = rows.flawed
     places = flawed[np.searchsorted(flawed, begin) :][: count + 1].tolist()
-    found = [_flawed(rows.entry(place)) for place in places[:count]]
+    found = [unusable(rows, place) for place in places[:count]]
     return Page(found, places[count] if len(places) > count else None)
 
 
-def _flawed(entry: Mapping[str, Any]) -> ShownRow:
-    """entry: of Rows."""
+def unusable(rows: Rows, place: int) -> ShownRow:
+    """A row that cannot be learned from, by its position among all rows of the file (Rows.flawed)."""
+    entry = rows.entry(place)
     problem = problem_of(entry["problem"])
     values = json.loads(entry["values"]) if entry["values"] else None
     return ShownRow(entry["row"], None, values, problem.text if problem else None)
@@ -106,7 +95,7 @@ def row_of(rows: Rows, number: int) -> ShownRow:
     for place in (rows.numbers() == number).nonzero()[0][:1].tolist():
         return ShownRow(number, rows[place][1])
     for place in rows.flawed[rows.flawed_numbers() == number][:1].tolist():
-        return _flawed(rows.entry(place))
+        return unusable(rows, place)
     raise DataError("sets.no_such_row", row=number, rows=len(rows))
 
 

@@ -413,7 +413,6 @@ def test_words_are_found_whatever_signs_are_in_them_in_rows_of_the_file_and_in_w
     ]:
         expected = [number for number, example in rows if words.casefold() in working.text_of(example).casefold()]
         assert [shown.number for shown in working.page(rows, words=words).rows] == expected, words
-        assert [shown.number for shown in working.picked(rows, rows.numbers(), words=words).rows] == expected, words
 
 
 def test_rows_that_cannot_be_learned_from_are_gone_to_without_reading_the_others(

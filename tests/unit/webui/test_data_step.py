@@ -13,7 +13,7 @@ from core.advice.diagnosis import Diagnosis
 from core.messages import msg
 from core.workspace.folder import Workspace
 from webui.form.comparing import Comparing
-from webui.form.data import DataStep
+from webui.form.data import FIRST, DataStep
 from webui.form.fields import FormAnswers
 from webui.form.planner import Form, FormResult
 from webui.kit.wording import Wording
@@ -38,6 +38,25 @@ def test_duplicates_are_told_once(services: Services, tmp_path: Path) -> None:
         id="duplicates", evidence=msg("run_doctor.none"), meaning=msg("run_doctor.none"), remedy=msg("run_doctor.none")
     )
     assert "repeat an earlier row" not in step.report_of(id, result=FormResult(findings=(found,)))
+
+
+def test_a_set_that_was_deleted_on_its_page_is_chosen_here_no_more(services: Services, tmp_path: Path) -> None:
+    """Train went on with a name of nothing, and its look at the row was a traceback."""
+    (tmp_path / "mine.jsonl").write_text('{"question": "Who?", "answer": "Me."}\n', "utf-8")
+    id, step = services.datasets.import_file(tmp_path / "mine.jsonl", "mine").id, DataStep(services, Wording("en"))
+    before = step.mark()
+    assert "value" not in step.now([], id)[1] and step.now(before, id)[2] == []
+    services.datasets.delete(id)
+    assert step.now(before, id)[1]["value"] == FIRST
+    assert "value" not in step.now(before, "sample:kettlewisp_facts")[1]
+
+    class OfDeleted:
+        rows = (1,)
+
+        def row(self, *asked: Any) -> None:
+            raise FileNotFoundError
+
+    assert step.row_of(OfDeleted(), 0, 64, "cut") == ""  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def step(tmp_path: Path) -> DataStep:
 def added(step: DataStep, tmp_path: Path, name: str, text: str) -> tuple[str | None, str]:
     file = tmp_path / name
     file.write_text(text, "utf-8")
-    return step.add([str(file)])
+    return step.adding.add([str(file)])
 
 
 def test_a_table_of_which_nothing_is_known_is_added_with_columns_to_correct(step: DataStep, tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_a_workbooks_sheet_is_chosen_where_there_are_several(step: DataStep, tmp
     named = [["Frage", "Antwort"], ["Wer bist du?", "Ich bin es, wie immer."]]
     unknown = [["x1", "x2"], ["one two three", "one two three four five"]]
     file.write_bytes(xlsx({"<b>Eins": named, "Zwei": unknown}))
-    id, _ = step.add([str(file)])
+    id, _ = step.adding.add([str(file)])
     assert id is not None
     drawn = part.draw(id)
     assert (drawn[part.file.sheet]["choices"], drawn[part.file.sheet]["value"]) == (["<b>Eins", "Zwei"], "<b>Eins")
@@ -102,7 +102,7 @@ def test_an_encoding_is_chosen_where_it_was_guessed(step: DataStep, tmp_path: Pa
     text = "question,answer\n" + "".join(f"Kuş {i} nerede yaşar?,Güneşli bahçede ağaçta yaşar.\n" for i in range(9))
     file, part = tmp_path / "sorular.csv", step.reading
     file.write_bytes(text.encode("cp1254"))
-    id, _ = step.add([str(file)])
+    id, _ = step.adding.add([str(file)])
     assert id is not None
     drawn, first = part.draw(id), step.services.datasets.report(id).encoding
     assert drawn[part.file.encoding] == gr.update(visible=True, value=first) and not drawn[part.file.sheet]["visible"]

@@ -465,14 +465,14 @@ def test_no_choice_and_no_file_is_forgotten_while_the_one_before_is_at_work(whol
 def test_one_listener_alone_draws_a_data_set(whole_page: dict[str, Any]):
     """Of two that are on their way the older could be answered last, and show one set's rows below the name of the
     other."""
-    assert whole_page["draws"] == [[["data-draw", "click"]], [[None, "load"]]]
+    assert whole_page["draws"] == [[["data-draw", "click"]]]
 
 
 def test_what_waits_acts_on_what_was_on_the_screen_when_it_was_pressed(whole_page: dict[str, Any]):
     """Seen: gradio reads a State when the line reaches the event, and Delete, pressed while a run was unpacked, deleted
     the unpacked one."""
     waiting = whole_page["kept"]
-    assert len(waiting) > 30 and {"delete-really", "data-row-save", "data-mend-0", "export-start"} <= waiting.keys()
+    assert len(waiting) > 30 and {"delete-really", "data-row-save", "data-found", "export-start"} <= waiting.keys()
     assert [name for name, inputs in waiting.items() if "State" in inputs] == []
 
 

@@ -1,4 +1,5 @@
-"""At the drop zone, the import of a file: its progress, and a button that cancels it and leaves everything unchanged.
+"""The import of a file, at the drop zone of Train and on the Data page: its progress, and a button that cancels it and
+leaves everything unchanged.
 
 What takes less than a second shows nothing of it. The clock alone shows and hides, so that no late answer leaves it
 standing.
@@ -47,14 +48,14 @@ def unfinished(now: Any) -> list[Import]:
 
 
 class ImportPart:
-    def __init__(self, wording: Wording):
-        self.w = wording
+    def __init__(self, wording: Wording, elem_id: str = "import"):
+        self.w, self.elem_id = wording, elem_id
 
     def build(self) -> None:
         self.now = gr.State(None)  # the Import that the page waits for
-        with gr.Row(elem_classes="lg-tight", visible=False, elem_id="import") as self.row:
-            self.said = gr.HTML("", elem_id="import-progress")
-            self.cancel = gr.Button(self.w.t("wizard.import_cancel"), size="sm", elem_id="import-cancel")
+        with gr.Row(elem_classes="lg-tight", visible=False, elem_id=self.elem_id) as self.row:
+            self.said = gr.HTML("", elem_id=f"{self.elem_id}-progress")
+            self.cancel = gr.Button(self.w.t("wizard.import_cancel"), size="sm", elem_id=f"{self.elem_id}-cancel")
         self.clock = gr.Timer(TICK_S, active=False)
 
     def wire(self) -> None:
