@@ -10,7 +10,6 @@ from types import SimpleNamespace
 import pytest
 
 from core.chat.answer import Done
-from core.data.formats import Example
 from core.hub.answers import in_words
 from core.memory import budget
 from core.messages import figures, msg
@@ -23,7 +22,6 @@ from core.values import GIB
 from webui.kit import correction, format
 from webui.kit.wording import Wording
 from webui.pages.chat import ChatPage
-from webui.pages.data import DataPage
 from webui.run import card, compare, guard, memory
 from webui.state.snapshot import RunRow, RunView
 
@@ -109,8 +107,6 @@ def test_a_run_the_chat_and_a_row_have_numbers_of_one_language(w: Wording, point
     done = Done(column="tuned", tokens=25, seconds=4.0, finish_reason="stop")
     answered = str(ChatPage._note(SimpleNamespace(w=w), done))  # type: ignore[arg-type]
     assert f"6{point}2 " in answered and f"4{point}0" in answered
-    row = SimpleNamespace(number=1962, problem=None, values=None, example=Example(text="Arr."))
-    assert DataPage._line(SimpleNamespace(w=w), row) == f"1{comma}962 · Arr."  # type: ignore[arg-type]
     assert format.progress(w, Progress(done=1.2e9, total=2.5e9, unit="bytes")) == w.t(
         "units.of", done=f"1{point}2 GB", total=f"2{point}5 GB"
     )
