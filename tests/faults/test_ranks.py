@@ -163,3 +163,17 @@ def test_a_stop_and_a_pause_are_heard_at_a_steps_end_and_leave_nobody_behind(
     run.add_facts(RunFacts(ranks=3))
     assert spawn_worker(library, run).wait(LONG_S) == 0, run.log_tail()
     assert losses(run) == pytest.approx(undisturbed, rel=2e-2)
+
+
+@pytest.mark.parametrize(("wish", "code"), [("stop", 3), ("pause", 4)])
+def test_a_stop_and_a_pause_while_rank_0_prepares_end_the_others_that_wait_for_it(
+    wish: Any, code: int, library: Workspace
+) -> None:
+    run = new_run(library)
+    run.ask(wish)
+    process = spawn_worker(library, run)
+    try:
+        assert process.wait(60 * PATIENCE) == code, run.log_tail()
+    finally:
+        kill_tree(process.pid)
+    nobody_is_left(run)

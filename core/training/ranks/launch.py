@@ -42,6 +42,12 @@ def is_rank() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
+def has_joined() -> bool:
+    """Whether this process has connected to the other ranks, which it then told of the run's end."""
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.distributed.is_initialized()
+
+
 def not_met(error: Exception) -> RunError:
     reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
     return error if isinstance(error, RunError) else RunError("ranks.not_met", msg("ranks.firewall"), reason=reason)
