@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.errors import RunError
+from core.messages import Message, msg
 
 if TYPE_CHECKING:
     from torch.distributed import Store
@@ -22,6 +25,7 @@ MEETING = "ranks.store"  # in the run's folder
 AGENT = "LORA_GARAGE_AGENT"  # its process: on Windows a rank's parent is an environment's python.exe
 HAS_LIBUV = os.name != "nt"
 MEET_S = 3600  # for the other PCs to come
+CONNECT_S = 60.0  # to the main PC's agent, which is there already
 
 
 class RankError(RunError):
@@ -39,6 +43,30 @@ def store(host: str, port: int, nodes: int, meeting: str, is_main: bool = False,
         host, port, is_master=is_main, timeout=timedelta(seconds=patience_s), wait_for_workers=False, multi_tenant=True,
         use_libuv=HAS_LIBUV,
     )  # fmt: skip
+
+
+def store_here(meeting: Path | None) -> Store:
+    """The store of the run that this process is a rank of. meeting: a file for the ranks of one PC."""
+    host, port, nodes = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), int(os.environ["GROUP_WORLD_SIZE"])
+    if nodes > 1:
+        socket.create_connection((host, port), CONNECT_S).close()  # where it is gone TCPStore would try for minutes
+    return store(host, port, nodes, str(meeting))
+
+
+def report_failure(meeting: Path | None, why: Message) -> None:
+    """Leave the reason why this rank ends in the store, as far as that can be reached."""
+    with suppress(Exception):  # the main PC is gone, or torch cannot be imported
+        store_here(meeting).set(f"failed {os.environ['RANK']}", why.model_dump_json())
+
+
+def reported_failure(store: Store, ranks: int) -> RankError | None:
+    """The error of the first rank that has left a reason."""
+    with suppress(RuntimeError):  # the agent that serves the store is gone
+        for rank in range(1, ranks):
+            if store.check([f"failed {rank}"]):
+                reason = Message.model_validate_json(store.get(f"failed {rank}"))
+                return RankError("ranks.failed", msg("ranks.fewer"), rank=rank, ranks=ranks, reason=reason)
+    return None
 
 
 def own_address(host: str, port: int) -> str:

@@ -25,7 +25,7 @@ from core.system import cores, devices
 from core.system.processes import keep_freed_memory, leave
 from core.training import worker
 from core.training.ranks import launch
-from core.training.ranks.meeting import MEETING
+from core.training.ranks.meeting import MEETING, report_failure
 from core.workspace.folder import Workspace
 
 
@@ -49,17 +49,17 @@ def main() -> int:
 
 def follow(workspace: Workspace, meeting: Path | None) -> None:
     """Be one of the others until the run is over."""
-    worker.read_libraries()
-    import torch
-
-    from core.engine import adapter, base_model, device
-    from core.engine.variants import neftune, streaming
-    from core.training.ranks.group import Ranks
-    from core.training.ranks.step import SharedStep
-
-    on_card = torch.cuda.is_available()
-    ranks = Ranks.of_environment(on_card, meeting)
     try:
+        worker.read_libraries()
+        import torch
+
+        from core.engine import adapter, base_model, device
+        from core.engine.variants import neftune, streaming
+        from core.training.ranks.group import Ranks
+        from core.training.ranks.step import SharedStep
+
+        on_card = torch.cuda.is_available()
+        ranks = Ranks.of_environment(on_card, meeting)
         said = ranks.meet()
         recipe = Recipe.model_validate(said["recipe"])
         compute, chosen = device.choose(said["dtype"]), recipe.adapter
@@ -78,7 +78,7 @@ def follow(workspace: Workspace, meeting: Path | None) -> None:
             step.follow()
     except Exception as error:  # noqa: BLE001 - whatever it was, rank 0 must know it and the log must have it
         failure = Failed.of(error, Path()).message
-        ranks.failed(failure)
+        report_failure(meeting, failure)
         if isinstance(error, GarageError):
             print(failure.render(terminal_language()), file=sys.stderr)
         else:
