@@ -367,6 +367,18 @@ def test_another_version_and_another_base_are_refused_with_both_named_on_both_si
     assert "files of the base model" in capfd.readouterr().err
 
 
+def test_nothing_that_ranks_exchange_is_unpickled(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A peer's pickle could run any code on this PC."""
+    monkeypatch.setattr(torch.distributed.distributed_c10d, "_unpickler", Mock(side_effect=AssertionError("unpickled")))
+    monkeypatch.setattr(group.socket, "gethostname", lambda: "Küche" * 50)  # longer than the other's
+    with in_processes(tmp_path, tiny_model, recipe_of(), 2) as (ranks, _):
+        trainer = trainer_of(tmp_path, tiny_model, recipe_of(), ranks)
+        trainer.run()
+    assert trainer.position.step == 4
+
+
 def test_a_run_that_goes_on_with_one_rank_clears_away_where_several_met(tmp_path: Path) -> None:
     """All were killed; the file stayed, and would have left with the run in an archive."""
     (tmp_path / MEETING).write_bytes(b"x")

@@ -117,11 +117,16 @@ class Ranks:
 
     # ---- before the first step ------------------------------------------------------------------------------------
     def exchange(self, **mine: Any) -> list[dict[str, Any]]:
-        """What each rank says, as JSON, in their order. Raises RankError."""
-        found: list[Any] = [None] * self.size
+        """What each rank says, as JSON, in their order. Raises RankError. Never by all_gather_object, which unpickles:
+        a peer could then run any code here."""
+        own = json.dumps(mine).encode()
+        longest = torch.tensor([len(own)])
         with self.noticed():
-            distributed.all_gather_object(found, json.dumps(mine))
-        return [json.loads(each) for each in found]
+            distributed.all_reduce(longest, distributed.ReduceOp.MAX)
+            padded = torch.frombuffer(bytearray(own.ljust(int(longest))), dtype=torch.uint8)  # JSON may end in spaces
+            found = [torch.empty_like(padded) for _ in range(self.size)]
+            distributed.all_gather(found, padded)
+        return [json.loads(each.numpy().tobytes()) for each in found]
 
     def meet(self, **of_rank_0: Any) -> dict[str, Any]:
         """Compare versions with rank 0's; returns what it says of the run. Raises RunError, on both, where they
