@@ -28,7 +28,7 @@ from core.runs.folder import RunFolder
 from core.system.gpu import Card
 from core.training.ranks import group, launch, use
 from core.training.ranks.group import Ranks
-from core.training.ranks.meeting import ENDED, MEETING, RankError
+from core.training.ranks.meeting import AGENT, ENDED, MEETING, RankError
 from core.training.ranks.step import SharedStep, deal, divided
 from core.training.ranks.use import UseOfRank
 from core.training.trainer import Trainer, TrainingData
@@ -412,6 +412,15 @@ def test_no_end_of_a_worker_waits_for_its_group_to_be_taken_apart(tmp_path: Path
     kept = weakref.ref(group.gloo(torch.distributed.FileStore(str(tmp_path / "meeting")), 0, 1, "127.0.0.1"))
     gc.collect()
     assert kept() is not None
+
+
+def test_a_worker_that_torchrun_did_not_start_for_us_is_no_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The app itself may have been started below another's torchrun, or in a cluster's job."""
+    for name in ("TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE"):
+        monkeypatch.setenv(name, "1")
+    assert not launch.is_rank()
+    monkeypatch.setenv(AGENT, "1")
+    assert launch.is_rank()
 
 
 def test_each_rank_needs_a_card_of_its_own_or_the_run_says_that_they_are_too_few(

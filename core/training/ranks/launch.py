@@ -40,8 +40,8 @@ SAVE_S = 120  # for rank 0 to save a checkpoint once another rank is gone
 
 
 def is_rank() -> bool:
-    """Whether torchrun's agent has started this process."""
-    return "TORCHELASTIC_RUN_ID" in os.environ
+    """Whether torchrun's agent has started this process: ours, not one that has started the app."""
+    return AGENT in os.environ
 
 
 def has_joined() -> bool:
