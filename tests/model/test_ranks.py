@@ -26,7 +26,7 @@ from core.progress import RankUse
 from core.recipe import Recipe
 from core.runs.folder import RunFolder
 from core.system.gpu import Card
-from core.training.ranks import group, launch, use
+from core.training.ranks import group, launch, meeting, use
 from core.training.ranks.group import Ranks
 from core.training.ranks.meeting import AGENT, ENDED, MEETING, RankError
 from core.training.ranks.step import SharedStep, deal, divided
@@ -421,6 +421,58 @@ def test_a_worker_that_torchrun_did_not_start_for_us_is_no_rank(monkeypatch: pyt
     assert not launch.is_rank()
     monkeypatch.setenv(AGENT, "1")
     assert launch.is_rank()
+
+
+def of_family(address: str) -> Any:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "stands_for", "is_own"),
+    [
+        ("[::1]:29400", ["::1"], True),
+        ("127.0.0.1:29400", ["127.0.0.1"], True),
+        ("garage:29400", ["127.0.1.1"], True),
+        ("garage:29400", ["192.168.1.9", "192.168.1.20"], True),
+        ("[fd00::20]:29400", ["fd00::20"], True),
+        ("[fe80::20%eth0]:29400", ["fe80::20%eth0"], True),
+        ("[fd00::9]:29400", ["fd00::9"], False),
+        ("attic:29400", ["192.168.1.9"], False),
+        ("nowhere:29400", [], False),
+    ],
+)
+def test_a_main_pcs_address_is_one_of_its_interfaces(
+    endpoint: str, stands_for: list[str], is_own: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def resolve(host: str, port: int, **_: Any) -> list[Any]:
+        assert host == endpoint.rpartition(":")[0].strip("[]"), "no brackets"
+        if not stands_for:
+            raise socket.gaierror("Name or service not known")
+        return [(of_family(each), socket.SOCK_STREAM, 6, "", (each, port)) for each in stands_for]
+
+    here = [
+        SimpleNamespace(family=of_family(each), address=each) for each in ("192.168.1.20", "fd00::20", "fe80::20%eth0")
+    ]
+    mac = SimpleNamespace(family=psutil.AF_LINK, address="02:00:00:00:00:01")
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    monkeypatch.setattr(psutil, "net_if_addrs", lambda: {"eth0": [mac, *here]})
+    if is_own:
+        launch.require_own(endpoint)
+        return
+    with pytest.raises(RunError, match="no address of this PC"):
+        launch.require_own(endpoint)
+
+
+def test_a_pc_whose_own_name_stands_for_loopback_is_reached_by_its_default_route(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As Debian writes /etc/hosts: a rank that listened at 127.0.1.1 would not be found by other PCs."""
+    way = {"garage": "127.0.0.1", "127.0.0.1": "127.0.0.1", "attic": "192.168.1.20", meeting.NOBODY: "192.168.1.20"}
+    monkeypatch.setattr(meeting, "_address_towards", lambda host, port: way[host])
+    found = [meeting.own_address(host, 29400) for host in ("garage", "attic", "127.0.0.1")]
+    assert found == ["192.168.1.20", "192.168.1.20", "127.0.0.1"]
+    monkeypatch.setattr(meeting, "_address_towards", Mock(side_effect=["127.0.0.1", OSError("unreachable")]))
+    assert meeting.own_address("garage", 29400) == "127.0.0.1"
 
 
 def test_each_rank_needs_a_card_of_its_own_or_the_run_says_that_they_are_too_few(

@@ -28,7 +28,7 @@ from core.system import devices
 from core.system.lines import end_with_parent
 from core.system.nodes import Nodes
 from core.system.processes import kill_children, leave
-from core.training.ranks.meeting import AGENT, ENDED, MEET_S, MEETING, RankError, own_address, reported_failure, store
+from core.training.ranks.meeting import AGENT, ENDED, MEET_S, MEETING, RankError, ip_of, reported_failure, store
 from core.workspace.folder import Workspace
 
 if TYPE_CHECKING:
@@ -135,8 +135,11 @@ def require_cards(recipe: Recipe) -> None:
 def require_own(endpoint: str) -> None:
     """Raises RunError where the main PC's address is that of another, which torch would try to reach for an hour."""
     host, _, port = endpoint.rpartition(":")
-    with suppress(OSError):
-        if own_address(host, int(port)) == socket.gethostbyname(host):
+    of_interfaces = [each for of_it in psutil.net_if_addrs().values() for each in of_it]
+    here = {ip_of(each.address) for each in of_interfaces if each.family in (socket.AF_INET, socket.AF_INET6)}
+    with suppress(OSError, UnicodeError):
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+        if any(each.is_loopback or each in here for each in (ip_of(str(address[0])) for *_, address in found)):
             return
     raise RunError("nodes.not_here", address=endpoint)
 

@@ -11,6 +11,7 @@ import os
 import socket
 from contextlib import suppress
 from datetime import timedelta
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ ENDED = "ended"  # in the store, on Windows: the agent ends the ranks
 MEETING = "ranks.store"  # in the run's folder
 AGENT = "LORA_GARAGE_AGENT"  # its process: on Windows a rank's parent is an environment's python.exe
 HAS_LIBUV = os.name != "nt"
+NOBODY = "192.0.2.1"  # RFC 5737: the way there is the default route
 MEET_S = 3600  # for the other PCs to come
 CONNECT_S = 60.0  # to the main PC's agent, which is there already
 
@@ -69,9 +71,28 @@ def reported_failure(store: Store, ranks: int) -> RankError | None:
     return None
 
 
+def ip_of(address: str) -> IPv4Address | IPv6Address:
+    return ip_address(address.partition("%")[0])  # without an interface: fe80::1%eth0
+
+
 def own_address(host: str, port: int) -> str:
-    """This PC's address on the way to another one."""
+    """This PC's address on the way to another one, or to itself by the name that others reach it by."""
+    found = _address_towards(host, port)
+    if ip_of(found).is_loopback and not _names_loopback(host):  # Debian lets a PC's own name stand for 127.0.1.1
+        with suppress(OSError):  # no default route
+            return _address_towards(NOBODY, port)
+    return found
+
+
+def _names_loopback(host: str) -> bool:
+    try:
+        return ip_of(host).is_loopback
+    except ValueError:  # a name
+        return host == "localhost"
+
+
+def _address_towards(host: str, port: int) -> str:
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
     with socket.socket(family, kind, protocol) as way:
-        way.connect(address)
+        way.connect(address)  # sends nothing
         return str(way.getsockname()[0])
