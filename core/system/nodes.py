@@ -1,4 +1,5 @@
-"""The PCs that train one run, as torchrun's options and environment variables name them (--nnodes, PET_NNODES)."""
+"""The PCs that train one run, as torchrun's options name them (--nnodes). The environment variables are our own: those
+of torchrun (PET_NNODES) are set wherever another launcher has started this process."""
 
 from __future__ import annotations
 
@@ -8,7 +9,11 @@ from core.errors import RecipeError
 from core.values import Frozen
 
 MOST = 8  # PCs
-NAMES = {"count": "PET_NNODES", "rank": "PET_NODE_RANK", "endpoint": "PET_RDZV_ENDPOINT"}
+NAMES = {
+    "count": "LORA_GARAGE_NNODES",
+    "rank": "LORA_GARAGE_NODE_RANK",
+    "endpoint": "LORA_GARAGE_RDZV_ENDPOINT",
+}
 
 
 class Nodes(Frozen):
@@ -39,7 +44,6 @@ class Nodes(Frozen):
 
     @classmethod
     def given(cls) -> Nodes | None:
-        """As this process was started with."""
-        if NAMES["count"] not in os.environ:
-            return None
-        return cls.model_validate({name: os.environ[variable] for name, variable in NAMES.items()})
+        """As this process was started with; None for a run of one PC."""
+        values = {name: os.environ.get(variable) for name, variable in NAMES.items()}
+        return None if None in values.values() else cls.model_validate(values)

@@ -6,12 +6,14 @@ from __future__ import annotations
 import os
 from functools import partial
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 
 import psutil
 import pytest
 
 from core.advice import plan
+from core.presets import PROJECT
 from core.queue.supervisor import spawn_worker
 from core.recipe import Recipe
 from core.runs.all import Runs
@@ -163,3 +165,69 @@ def test_a_stop_and_a_pause_are_heard_at_a_steps_end_and_leave_nobody_behind(
     run.add_facts(RunFacts(ranks=3))
     assert spawn_worker(library, run).wait(LONG_S) == 0, run.log_tail()
     assert losses(run) == pytest.approx(undisturbed, rel=2e-2)
+
+
+ORDERLY = """
+import os
+if os.environ.get("RANK") == "0":
+    from core.runs import reporter
+    reporter.GRACE_S = 3600.0
+"""
+
+
+def begin_with(code: str, folder: Path, library: Workspace, run: RunFolder, **environment: str) -> Popen[bytes]:
+    """Start the run's worker with Python that each of its processes carries out first."""
+    (folder / "sitecustomize.py").write_text(code, "utf-8")
+    return spawn_worker(library, run, environment | {"PYTHONPATH": os.pathsep.join((str(folder), str(PROJECT)))})
+
+
+@pytest.mark.parametrize(("wish", "code"), [("stop", 3), ("pause", 4)])
+def test_a_stop_and_a_pause_while_rank_0_prepares_end_the_others_that_wait_for_it(
+    wish: Any, code: int, library: Workspace, tmp_path: Path
+) -> None:
+    """Also where the main thread of rank 0 ends by itself, before the watch thread ends its process."""
+    run = new_run(library)
+    run.ask(wish)
+    process = begin_with(ORDERLY, tmp_path, library, run)
+    try:
+        assert process.wait(60 * PATIENCE) == code, run.log_tail()
+    finally:
+        kill_tree(process.pid)
+    nobody_is_left(run)
+
+
+PREPARES = """
+import os, sys, time
+if os.environ.get("RANK") == "0":
+    from core.data.store import DatasetStore
+    DatasetStore.rows = lambda *_, **__: time.sleep(3600)
+elif os.environ.get("RANK"):
+    from core.training import worker
+    def cannot_read():
+        while '"reading_data"' not in open(os.environ["STATE"], encoding="utf-8").read():
+            time.sleep(0.05)
+        raise RuntimeError("torch is damaged")
+    if os.environ["FAILS"]:
+        worker.read_libraries = cannot_read
+"""
+
+
+@pytest.mark.parametrize("fails", ["1", ""], ids=["fails", "killed"])
+def test_a_rank_that_ends_while_rank_0_prepares_is_what_the_run_says(
+    fails: str, library: Workspace, tmp_path: Path
+) -> None:
+    run = new_run(library)
+    process = begin_with(PREPARES, tmp_path, library, run, FAILS=fails, STATE=str(run.path / "state.json"))
+    try:
+        if not fails:
+            other = ranks_of(run)[1]
+            wait_until(lambda: run.status().stage == "reading_data", LONG_S)
+            other.kill()
+        assert process.wait(60 * PATIENCE) == 1
+    finally:
+        kill_tree(process.pid)
+    nobody_is_left(run)
+    status = run.status()
+    assert status.state == State.FAILED and status.message
+    assert status.message.key == ("ranks.failed" if fails else "ranks.gone")
+    assert "torch is damaged" in str(status.message) or not fails

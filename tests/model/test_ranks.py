@@ -26,9 +26,9 @@ from core.progress import RankUse
 from core.recipe import Recipe
 from core.runs.folder import RunFolder
 from core.system.gpu import Card
-from core.training.ranks import group, launch, use
+from core.training.ranks import group, launch, meeting, use
 from core.training.ranks.group import Ranks
-from core.training.ranks.meeting import ENDED, MEETING, RankError
+from core.training.ranks.meeting import AGENT, ENDED, MEETING, RankError
 from core.training.ranks.step import SharedStep, deal, divided
 from core.training.ranks.use import UseOfRank
 from core.training.trainer import Trainer, TrainingData
@@ -367,6 +367,18 @@ def test_another_version_and_another_base_are_refused_with_both_named_on_both_si
     assert "files of the base model" in capfd.readouterr().err
 
 
+def test_nothing_that_ranks_exchange_is_unpickled(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A peer's pickle could run any code on this PC."""
+    monkeypatch.setattr(torch.distributed.distributed_c10d, "_unpickler", Mock(side_effect=AssertionError("unpickled")))
+    monkeypatch.setattr(group.socket, "gethostname", lambda: "Küche" * 50)  # longer than the other's
+    with in_processes(tmp_path, tiny_model, recipe_of(), 2) as (ranks, _):
+        trainer = trainer_of(tmp_path, tiny_model, recipe_of(), ranks)
+        trainer.run()
+    assert trainer.position.step == 4
+
+
 def test_a_run_that_goes_on_with_one_rank_clears_away_where_several_met(tmp_path: Path) -> None:
     """All were killed; the file stayed, and would have left with the run in an archive."""
     (tmp_path / MEETING).write_bytes(b"x")
@@ -400,6 +412,67 @@ def test_no_end_of_a_worker_waits_for_its_group_to_be_taken_apart(tmp_path: Path
     kept = weakref.ref(group.gloo(torch.distributed.FileStore(str(tmp_path / "meeting")), 0, 1, "127.0.0.1"))
     gc.collect()
     assert kept() is not None
+
+
+def test_a_worker_that_torchrun_did_not_start_for_us_is_no_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The app itself may have been started below another's torchrun, or in a cluster's job."""
+    for name in ("TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE"):
+        monkeypatch.setenv(name, "1")
+    assert not launch.is_rank()
+    monkeypatch.setenv(AGENT, "1")
+    assert launch.is_rank()
+
+
+def of_family(address: str) -> Any:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "stands_for", "is_own"),
+    [
+        ("[::1]:29400", ["::1"], True),
+        ("127.0.0.1:29400", ["127.0.0.1"], True),
+        ("garage:29400", ["127.0.1.1"], True),
+        ("garage:29400", ["192.168.1.9", "192.168.1.20"], True),
+        ("[fd00::20]:29400", ["fd00::20"], True),
+        ("[fe80::20%eth0]:29400", ["fe80::20%eth0"], True),
+        ("[fd00::9]:29400", ["fd00::9"], False),
+        ("attic:29400", ["192.168.1.9"], False),
+        ("nowhere:29400", [], False),
+    ],
+)
+def test_a_main_pcs_address_is_one_of_its_interfaces(
+    endpoint: str, stands_for: list[str], is_own: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def resolve(host: str, port: int, **_: Any) -> list[Any]:
+        assert host == endpoint.rpartition(":")[0].strip("[]"), "no brackets"
+        if not stands_for:
+            raise socket.gaierror("Name or service not known")
+        return [(of_family(each), socket.SOCK_STREAM, 6, "", (each, port)) for each in stands_for]
+
+    here = [
+        SimpleNamespace(family=of_family(each), address=each) for each in ("192.168.1.20", "fd00::20", "fe80::20%eth0")
+    ]
+    mac = SimpleNamespace(family=psutil.AF_LINK, address="02:00:00:00:00:01")
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    monkeypatch.setattr(psutil, "net_if_addrs", lambda: {"eth0": [mac, *here]})
+    if is_own:
+        launch.require_own(endpoint)
+        return
+    with pytest.raises(RunError, match="no address of this PC"):
+        launch.require_own(endpoint)
+
+
+def test_a_pc_whose_own_name_stands_for_loopback_is_reached_by_its_default_route(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As Debian writes /etc/hosts: a rank that listened at 127.0.1.1 would not be found by other PCs."""
+    way = {"garage": "127.0.0.1", "127.0.0.1": "127.0.0.1", "attic": "192.168.1.20", meeting.NOBODY: "192.168.1.20"}
+    monkeypatch.setattr(meeting, "_address_towards", lambda host, port: way[host])
+    found = [meeting.own_address(host, 29400) for host in ("garage", "attic", "127.0.0.1")]
+    assert found == ["192.168.1.20", "192.168.1.20", "127.0.0.1"]
+    monkeypatch.setattr(meeting, "_address_towards", Mock(side_effect=["127.0.0.1", OSError("unreachable")]))
+    assert meeting.own_address("garage", 29400) == "127.0.0.1"
 
 
 def test_each_rank_needs_a_card_of_its_own_or_the_run_says_that_they_are_too_few(

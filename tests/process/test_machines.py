@@ -8,9 +8,11 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -120,11 +122,21 @@ def free_address(host: str = "127.0.0.1") -> str:
     return f"{host}:{free_port(host)}"
 
 
+def has_ipv6() -> bool:
+    with suppress(OSError), socket.socket(socket.AF_INET6) as probe:
+        probe.bind(("::1", 0))
+        return True
+    return False
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", pytest.param("[::1]", marks=pytest.mark.skipif(not has_ipv6(), reason="no IPv6 here"))]
+)
 def test_two_pcs_learn_what_one_learns_and_nobody_stays(
-    two: tuple[Computer, Computer], alone: dict[int, float]
+    host: str, two: tuple[Computer, Computer], alone: dict[int, float]
 ) -> None:
     main, other = two
-    address = free_address()
+    address = f"{host}:{free_port()}"
     process, joined = main.train(address), other.join(address)
     assert end_of(process) == 0, main.said("train") + other.said("train") + main.run.log_tail()
     assert end_of(joined) == 0 and "has ended" in other.said("train"), other.said("train")

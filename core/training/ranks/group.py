@@ -32,10 +32,9 @@ from core.errors import RunError
 from core.messages import Message, msg
 from core.progress import RankUse
 from core.system.machine import library_versions
-from core.training.ranks.meeting import AGENT, ENDED, RankError, own_address, store
+from core.training.ranks.meeting import AGENT, ENDED, RankError, own_address, reported_failure, store_here
 
 POLL_S, LOOK_S = 0.001, 1.0
-CONNECT_S = 60.0  # to the main PC's agent, which is there already
 END_S = 5.0  # for the others to hear that the run is over
 LATE = timedelta(hours=1)  # the longest that NCCL waits in a step
 WAIT = timedelta(days=1)  # for rank 0, which measures or saves between steps; when it is gone so is the connection
@@ -96,9 +95,7 @@ class Ranks:
         rank, size, nodes = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "GROUP_WORLD_SIZE"))
         host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         lost = watch_agent(rank)
-        if nodes > 1:
-            socket.create_connection((host, port), CONNECT_S).close()  # where it is gone TCPStore would try for minutes
-        found = store(host, port, nodes, str(meeting))
+        found = store_here(meeting)
         found.set_timeout(COME)
         found.set("rank 0", "") if rank == 0 else found.wait(["rank 0"], PREPARE)
         own = own_address(host, port) if nodes > 1 else "127.0.0.1"
@@ -120,11 +117,16 @@ class Ranks:
 
     # ---- before the first step ------------------------------------------------------------------------------------
     def exchange(self, **mine: Any) -> list[dict[str, Any]]:
-        """What each rank says, as JSON, in their order. Raises RankError."""
-        found: list[Any] = [None] * self.size
+        """What each rank says, as JSON, in their order. Raises RankError. Never by all_gather_object, which unpickles:
+        a peer could then run any code here."""
+        own = json.dumps(mine).encode()
+        longest = torch.tensor([len(own)])
         with self.noticed():
-            distributed.all_gather_object(found, json.dumps(mine))
-        return [json.loads(each) for each in found]
+            distributed.all_reduce(longest, distributed.ReduceOp.MAX)
+            padded = torch.frombuffer(bytearray(own.ljust(int(longest))), dtype=torch.uint8)  # JSON may end in spaces
+            found = [torch.empty_like(padded) for _ in range(self.size)]
+            distributed.all_gather(found, padded)
+        return [json.loads(each.numpy().tobytes()) for each in found]
 
     def meet(self, **of_rank_0: Any) -> dict[str, Any]:
         """Compare versions with rank 0's; returns what it says of the run. Raises RunError, on both, where they
@@ -248,19 +250,11 @@ class Ranks:
             raise self._gone(str(error)) from error
 
     def _gone(self, reason: str) -> RankError:
-        """With what the rank that failed has said, if it could; reason: torch's, for the log."""
-        with suppress(RuntimeError):  # the store's agent is gone too
-            for rank in range(1, self.size):
-                if self._store.check([f"failed {rank}"]):
-                    said = Message.model_validate_json(self._store.get(f"failed {rank}"))
-                    return RankError("ranks.failed", msg("ranks.fewer"), rank=rank, ranks=self.size, reason=said)
+        """With the reason that the failed rank has left, if it could; reason: torch's, for the log."""
+        if failure := reported_failure(self._store, self.size):
+            return failure
         print(reason, file=sys.stderr)
         return RankError("ranks.gone", msg("ranks.fewer"), ranks=self.size)
-
-    def failed(self, why: Message) -> None:
-        """Tell rank 0 why this one ends."""
-        with suppress(RuntimeError):
-            self._store.set(f"failed {self.rank}", why.model_dump_json())
 
     def end(self) -> None:
         """Of rank 0: the run is over. One that cannot hear it is ended by torchrun's agent."""

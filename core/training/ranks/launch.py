@@ -23,23 +23,31 @@ from core.runs import process as run_process
 from core.runs.ended import Failed
 from core.runs.folder import RunFolder
 from core.runs.reporter import EXIT, Reporter
-from core.runs.states import State
+from core.runs.states import BUSY, State
 from core.system import devices
 from core.system.lines import end_with_parent
 from core.system.nodes import Nodes
 from core.system.processes import kill_children, leave
-from core.training.ranks.meeting import AGENT, ENDED, MEET_S, MEETING, own_address, store
+from core.training.ranks.meeting import AGENT, ENDED, MEET_S, MEETING, RankError, ip_of, reported_failure, store
 from core.workspace.folder import Workspace
 
 if TYPE_CHECKING:
+    from torch.distributed import Store
+
     from core.training.ranks.group import Ranks
 
 SAVE_S = 120  # for rank 0 to save a checkpoint once another rank is gone
 
 
 def is_rank() -> bool:
-    """Whether torchrun's agent has started this process."""
-    return "TORCHELASTIC_RUN_ID" in os.environ
+    """Whether torchrun's agent has started this process: ours, not one that has started the app."""
+    return AGENT in os.environ
+
+
+def has_joined() -> bool:
+    """Whether this process has connected to the other ranks, which it then told of the run's end."""
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.distributed.is_initialized()
 
 
 def not_met(error: Exception) -> RunError:
@@ -94,19 +102,26 @@ def carry_out(run: RunFolder, workspace: Workspace) -> int:
     recipe, nodes = run_process.recipe_of(run), Nodes.given()
     meeting = run.path / MEETING
     meeting.unlink(missing_ok=True)
-    failure = None
+    failure: Any = None
+    states = frozenset({State.QUEUED})  # no rank has begun
     try:
         if run_process.is_for_card(run.facts()):
             require_cards(recipe)
         if nodes:
             require_own(nodes.endpoint)
-        _start(recipe.train.ranks, nodes, meeting, ["--workspace", str(workspace.root), run.id])
+        nodes = nodes or Nodes(count=1, endpoint="127.0.0.1:1")  # no port: they meet in a file
+        found = _store(nodes, meeting)
+        _start(recipe.train.ranks, nodes, found, ["--workspace", str(workspace.root), run.id])
     except Exception as error:  # noqa: BLE001 - whatever torch raises, the person must see it
         failure = error
+    if type(failure).__name__ == "ChildFailedError":  # rank 0 writes the end, unless the agent ended it for another's
+        first, _ = failure.get_first_failure()
+        gone = RankError("ranks.gone", msg("ranks.fewer"), ranks=recipe.train.ranks)
+        failure, states = (reported_failure(found, recipe.train.ranks) or gone) if first else None, BUSY
     with suppress(OSError):  # Windows, while it is still open: the next attempt removes it
         meeting.unlink(missing_ok=True)
-    if failure and type(failure).__name__ != "ChildFailedError":  # no rank has begun
-        _say_end(run, failure)
+    if failure:
+        _say_end(run, failure, states)
     return EXIT.get(run.status().state, 1)
 
 
@@ -120,13 +135,21 @@ def require_cards(recipe: Recipe) -> None:
 def require_own(endpoint: str) -> None:
     """Raises RunError where the main PC's address is that of another, which torch would try to reach for an hour."""
     host, _, port = endpoint.rpartition(":")
-    with suppress(OSError):
-        if own_address(host, int(port)) == socket.gethostbyname(host):
+    of_interfaces = [each for of_it in psutil.net_if_addrs().values() for each in of_it]
+    here = {ip_of(each.address) for each in of_interfaces if each.family in (socket.AF_INET, socket.AF_INET6)}
+    with suppress(OSError, UnicodeError):
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+        if any(each.is_loopback or each in here for each in (ip_of(str(address[0])) for *_, address in found)):
             return
     raise RunError("nodes.not_here", address=endpoint)
 
 
-def _start(ranks: int, nodes: Nodes | None, meeting: Path, arguments: list[str]) -> None:
+def _store(nodes: Nodes, meeting: Path) -> Store:
+    host, _, port = nodes.endpoint.rpartition(":")
+    return store(host.strip("[]"), int(port), nodes.count, str(meeting), nodes.rank == 0, MEET_S)
+
+
+def _start(ranks: int, nodes: Nodes, found: Store, arguments: list[str]) -> None:
     """Start the ranks of this PC and wait for their end. Raises what torch raises: ChildFailedError for one that
     failed."""
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
@@ -136,10 +159,9 @@ def _start(ranks: int, nodes: Nodes | None, meeting: Path, arguments: list[str])
     os.environ |= {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SAVE_S), AGENT: str(os.getpid())}
     with suppress(ValueError):  # registered already
         rendezvous_handler_registry.register("ranks", _rendezvous)
-    nodes = nodes or Nodes(count=1, endpoint="127.0.0.1:1")  # no port: they meet in a file
     config = LaunchConfig(
         min_nodes=nodes.count, max_nodes=nodes.count, nproc_per_node=ranks, run_id="ranks", rdzv_backend="ranks",
-        rdzv_endpoint=nodes.endpoint, rdzv_configs={"rank": nodes.rank, "meeting": str(meeting)},
+        rdzv_endpoint=nodes.endpoint, rdzv_configs={"rank": nodes.rank, "store": found},
         max_restarts=0, logs_specs=DefaultLogsSpecs(log_dir=os.devnull),
     )  # fmt: skip
     config.signals_to_handle = "SIGTERM,SIGINT"  # the others do not exist on Windows
@@ -160,17 +182,18 @@ def _rendezvous(parameters: Any) -> Any:
             return "ranks"
 
     host, _, port = parameters.endpoint.rpartition(":")
-    where, rank, nodes = (host.strip("[]"), int(port)), parameters.config["rank"], parameters.max_nodes
-    found = Rendezvous(*where, rank, nodes, parameters.run_id, MEET_S)
-    found._store = store(*where, nodes, parameters.config["meeting"], rank == 0, MEET_S)
+    rank, nodes = parameters.config["rank"], parameters.max_nodes
+    found = Rendezvous(host.strip("[]"), int(port), rank, nodes, parameters.run_id, MEET_S)
+    found._store = parameters.config["store"]
     if os.name == "nt":  # its Ctrl-C reaches nobody there, and what it tries next would end rank 0 while it saves
         SubprocessHandler.close = lambda handler, death_sig=None: found._store.set(ENDED, "")
     return found
 
 
-def _say_end(run: RunFolder, error: Exception) -> None:
+def _say_end(run: RunFolder, error: Exception, states: frozenset[State]) -> None:
+    """Let the run fail where it is still in one of these states and no worker has it."""
     with suppress(Timeout), run.lock().acquire(timeout=10), Reporter(run) as reporter:
-        if run.status().state == State.QUEUED:
+        if run.status().state in states:
             reporter.end(Failed.of(not_met(error), run.path))
 
 
@@ -180,9 +203,10 @@ def main() -> int:
     parser.add_argument("--workspace", required=True)
     parser.add_argument("--ranks", type=int, required=True)
     given, nodes = parser.parse_args(), Nodes.given()
+    assert nodes
     end_with_parent()
     try:
-        _start(given.ranks, nodes, Path(), ["--workspace", given.workspace])
+        _start(given.ranks, nodes, _store(nodes, Path()), ["--workspace", given.workspace])
     except Exception as error:  # noqa: BLE001 - a rank that failed has said why; what else torch raises is shown
         if type(error).__name__ != "ChildFailedError":
             print(not_met(error).message.render(terminal_language()), file=sys.stderr)

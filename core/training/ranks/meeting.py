@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import suppress
 from datetime import timedelta
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.errors import RunError
+from core.messages import Message, msg
 
 if TYPE_CHECKING:
     from torch.distributed import Store
@@ -21,7 +25,9 @@ ENDED = "ended"  # in the store, on Windows: the agent ends the ranks
 MEETING = "ranks.store"  # in the run's folder
 AGENT = "LORA_GARAGE_AGENT"  # its process: on Windows a rank's parent is an environment's python.exe
 HAS_LIBUV = os.name != "nt"
+NOBODY = "192.0.2.1"  # RFC 5737: the way there is the default route
 MEET_S = 3600  # for the other PCs to come
+CONNECT_S = 60.0  # to the main PC's agent, which is there already
 
 
 class RankError(RunError):
@@ -41,9 +47,52 @@ def store(host: str, port: int, nodes: int, meeting: str, is_main: bool = False,
     )  # fmt: skip
 
 
+def store_here(meeting: Path | None) -> Store:
+    """The store of the run that this process is a rank of. meeting: a file for the ranks of one PC."""
+    host, port, nodes = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), int(os.environ["GROUP_WORLD_SIZE"])
+    if nodes > 1:
+        socket.create_connection((host, port), CONNECT_S).close()  # where it is gone TCPStore would try for minutes
+    return store(host, port, nodes, str(meeting))
+
+
+def report_failure(meeting: Path | None, why: Message) -> None:
+    """Leave the reason why this rank ends in the store, as far as that can be reached."""
+    with suppress(Exception):  # the main PC is gone, or torch cannot be imported
+        store_here(meeting).set(f"failed {os.environ['RANK']}", why.model_dump_json())
+
+
+def reported_failure(store: Store, ranks: int) -> RankError | None:
+    """The error of the first rank that has left a reason."""
+    with suppress(RuntimeError):  # the agent that serves the store is gone
+        for rank in range(1, ranks):
+            if store.check([f"failed {rank}"]):
+                reason = Message.model_validate_json(store.get(f"failed {rank}"))
+                return RankError("ranks.failed", msg("ranks.fewer"), rank=rank, ranks=ranks, reason=reason)
+    return None
+
+
+def ip_of(address: str) -> IPv4Address | IPv6Address:
+    return ip_address(address.partition("%")[0])  # without an interface: fe80::1%eth0
+
+
 def own_address(host: str, port: int) -> str:
-    """This PC's address on the way to another one."""
+    """This PC's address on the way to another one, or to itself by the name that others reach it by."""
+    found = _address_towards(host, port)
+    if ip_of(found).is_loopback and not _names_loopback(host):  # Debian lets a PC's own name stand for 127.0.1.1
+        with suppress(OSError):  # no default route
+            return _address_towards(NOBODY, port)
+    return found
+
+
+def _names_loopback(host: str) -> bool:
+    try:
+        return ip_of(host).is_loopback
+    except ValueError:  # a name
+        return host == "localhost"
+
+
+def _address_towards(host: str, port: int) -> str:
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
     with socket.socket(family, kind, protocol) as way:
-        way.connect(address)
+        way.connect(address)  # sends nothing
         return str(way.getsockname()[0])

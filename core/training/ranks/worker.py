@@ -2,7 +2,7 @@
 
 Rank 0 is the run's worker (core.training.worker). The others have the base, the adapter and its optimizer; rows and
 orders come from rank 0, and no file of the run is theirs. On another PC there is no RUN. Exit: 0 the run is over, 1
-this rank failed, or rank 0 is gone.
+this rank failed, or rank 0 is gone; of a rank 0 that ended before it joined the others, that of core.training.worker.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from core.runs.ended import Failed
 from core.system import cores, devices
 from core.system.processes import keep_freed_memory, leave
 from core.training import worker
-from core.training.ranks.meeting import MEETING
+from core.training.ranks import launch
+from core.training.ranks.meeting import MEETING, report_failure
 from core.workspace.folder import Workspace
 
 
@@ -33,7 +34,8 @@ def main() -> int:
     if len(cards) > 1:  # before CUDA is used: each rank has one of the run's
         os.environ[devices.VISIBLE] = cards[int(os.environ["LOCAL_RANK"])]
     if os.environ["RANK"] == "0":
-        return 1 if worker.main() == 1 else 0
+        code = worker.main()
+        return 0 if code != 1 and launch.has_joined() else code  # an error makes the agent end ranks that still wait
     parser = argparse.ArgumentParser(prog="core.training.ranks.worker")
     parser.add_argument("--workspace", required=True)
     parser.add_argument("run_id", nargs="?")
@@ -47,17 +49,17 @@ def main() -> int:
 
 def follow(workspace: Workspace, meeting: Path | None) -> None:
     """Be one of the others until the run is over."""
-    worker.read_libraries()
-    import torch
-
-    from core.engine import adapter, base_model, device
-    from core.engine.variants import neftune, streaming
-    from core.training.ranks.group import Ranks
-    from core.training.ranks.step import SharedStep
-
-    on_card = torch.cuda.is_available()
-    ranks = Ranks.of_environment(on_card, meeting)
     try:
+        worker.read_libraries()
+        import torch
+
+        from core.engine import adapter, base_model, device
+        from core.engine.variants import neftune, streaming
+        from core.training.ranks.group import Ranks
+        from core.training.ranks.step import SharedStep
+
+        on_card = torch.cuda.is_available()
+        ranks = Ranks.of_environment(on_card, meeting)
         said = ranks.meet()
         recipe = Recipe.model_validate(said["recipe"])
         compute, chosen = device.choose(said["dtype"]), recipe.adapter
@@ -76,7 +78,7 @@ def follow(workspace: Workspace, meeting: Path | None) -> None:
             step.follow()
     except Exception as error:  # noqa: BLE001 - whatever it was, rank 0 must know it and the log must have it
         failure = Failed.of(error, Path()).message
-        ranks.failed(failure)
+        report_failure(meeting, failure)
         if isinstance(error, GarageError):
             print(failure.render(terminal_language()), file=sys.stderr)
         else:
