@@ -36,9 +36,10 @@ function tell(text, tone = '') {
   at.said.textContent = text;
 }
 
-// ---- the parts that are always there ----------------------------------------------------------------------------------
+// ---- the parts that are always there -------------------------------------------------------------------------------
 function find() {
-  for (const name of ['tools', 'search', 'acts', 'filters', 'chosen', 'said', 'scroll', 'head', 'body', 'empty', 'hint']) {
+  const found = ['tools', 'search', 'acts', 'filters', 'chosen', 'said', 'scroll', 'head', 'body', 'empty', 'hint'];
+  for (const name of found) {
     at[name] = element.querySelector(`.dt-${name}`);
   }
   for (const name of ['undo', 'redo', 'add', 'delete-rows', 'deselect', 'place']) {
@@ -77,7 +78,7 @@ function find() {
   at.scroll.addEventListener('scroll', () => requestAnimationFrame(render), { passive: true });
 }
 
-// ---- what is shown ----------------------------------------------------------------------------------------------------
+// ---- what is shown -------------------------------------------------------------------------------------------------
 // Other rows than before: of another set or version, with another problem, or with other words.
 function look(change) {
   if (editing) close(editing);
@@ -115,7 +116,13 @@ async function fetchPart(number) {
     retry = setTimeout(() => { tell(''); fetchPart(number); }, 2000);
     return;
   }
-  if (reply.error) { total = 0; parts.clear(); tell(reply.error, 'bad'); at.grid.ariaBusy = 'false'; render(); return; }
+  if (reply.error) {
+    total = 0;
+    parts.clear();
+    at.grid.ariaBusy = 'false';
+    tell(reply.error, 'bad');
+    return render();
+  }
   if (stamp !== reply.stamp && stamp !== null) {  // changed, here or elsewhere, since the others were fetched
     for (const [other, part] of parts) if (other !== number) part.isOld = true;
   }
@@ -193,7 +200,8 @@ function made(index) {
   return row;
 }
 function paint(row, index) {
-  const told = rowAt(index), [pick, question, answer, open] = row.children, [box, number] = pick.firstElementChild.children;
+  const told = rowAt(index), [pick, question, answer, open] = row.children;
+  const [box, number] = pick.firstElementChild.children;
   row.setAttribute('aria-rowindex', index + 2);
   const put = (part, text) => { if (part.textContent !== text) part.textContent = text; };
   row.classList.toggle('dt-waits', !told);
@@ -231,10 +239,10 @@ function filters() {
   }
 }
 
-// ---- choosing ---------------------------------------------------------------------------------------------------------
+// ---- choosing ------------------------------------------------------------------------------------------------------
 function choose(index, isOn, withThose) {
-  const from = withThose && last !== null ? Math.min(last, index) : index, to = withThose && last !== null ? Math.max(last, index) : index;
-  for (let i = from; i <= to; i++) {
+  const other = withThose && last !== null ? last : index;
+  for (let i = Math.min(other, index); i <= Math.max(other, index); i++) {
     const told = rowAt(i);
     if (told) chosen[isOn !== isAll ? 'add' : 'delete'](told.n);
   }
@@ -254,7 +262,7 @@ function count() {
   for (const [index, row] of drawn) paint(row, index);
 }
 
-// ---- the keyboard -----------------------------------------------------------------------------------------------------
+// ---- the keyboard --------------------------------------------------------------------------------------------------
 const isOne = index => rowAt(index)?.b === null && !rowAt(index)?.why;
 function focus(index, column) {
   if (!total) return at.search.focus();
@@ -264,7 +272,8 @@ function focus(index, column) {
   reveal(index);
   render();
   const row = drawn.get(index);
-  if (row) [row.querySelector('input'), row.children[1], row.children[2], row.querySelector('button')][column].focus({ preventScroll: true });
+  const places = row && [row.querySelector('input'), row.children[1], row.children[2], row.querySelector('button')];
+  places?.[column].focus({ preventScroll: true });
   for (const [other, each] of drawn) paint(each, other);
 }
 function reveal(index) {
@@ -274,14 +283,18 @@ function reveal(index) {
   else if (index + 1 > top + room) wanted = index + 1 - room;
   if (wanted === null) return;
   const { scrollHeight, clientHeight } = at.scroll;
-  at.scroll.scrollTop = isScaled() ? wanted / Math.max(1, total - room) * (scrollHeight - clientHeight) : wanted * height;
+  const scaled = wanted / Math.max(1, total - room) * (scrollHeight - clientHeight);
+  at.scroll.scrollTop = isScaled() ? scaled : wanted * height;
 }
 function key(event) {
   if (editing || event.isComposing) return;
-  const command = event.ctrlKey || event.metaKey, { index, column } = active, page = Math.max(1, Math.floor(visible()) - 1);
+  const command = event.ctrlKey || event.metaKey, page = Math.max(1, Math.floor(visible()) - 1);
+  const { index, column } = active;
   const steps = {
-    ArrowDown: [index + 1, column], ArrowUp: [index - 1, column], PageDown: [index + page, column], PageUp: [index - page, column],
-    ArrowRight: [index, Math.min(COLUMNS - 1, column + 1)], ArrowLeft: [index, Math.max(lowest(), column - 1)],
+    ArrowDown: [index + 1, column], ArrowUp: [index - 1, column],
+    PageDown: [index + page, column], PageUp: [index - page, column],
+    ArrowRight: [index, Math.min(COLUMNS - 1, column + 1)],
+    ArrowLeft: [index, Math.max(lowest(), column - 1)],
     Home: command ? [0, column] : [index, lowest()], End: command ? [total - 1, column] : [index, COLUMNS - 1],
   };
   const inBox = column === 0 || column === 3;
@@ -331,7 +344,7 @@ function open(number) {
   trigger('select', { value: number });
 }
 
-// ---- editing a cell ---------------------------------------------------------------------------------------------------
+// ---- editing a cell ------------------------------------------------------------------------------------------------
 async function edit(index, column) {
   const told = rowAt(index), mine = editing = { index, column };
   const reply = await server.cell({ set, n: told.n });
@@ -343,9 +356,13 @@ async function edit(index, column) {
   Object.assign(mine, { n: told.n, mark: reply.mark, was: reply.cells[column - 1], box, row });
   box.value = mine.was;
   box.rows = 1;
-  box.setAttribute('aria-label', fill(words.edit, { cell: words[column === 1 ? 'question' : 'answer'], row: whole.format(told.n) }));
+  const names = { cell: words[column === 1 ? 'question' : 'answer'], row: whole.format(told.n) };
+  box.setAttribute('aria-label', fill(words.edit, names));
   row.classList.add('dt-editing');
-  const grow = () => { box.style.height = '0'; box.style.height = `${Math.min(280, Math.max(cell.clientHeight, box.scrollHeight + 2))}px`; };
+  const grow = () => {
+    box.style.height = '0';
+    box.style.height = `${Math.min(280, Math.max(cell.clientHeight, box.scrollHeight + 2))}px`;
+  };
   box.oninput = grow;
   box.onblur = () => { if (editing === mine && !mine.isSaved) mine.leaving = leave(true, false); };
   box.onkeydown = event => {
@@ -378,7 +395,8 @@ async function leave(keeps, hasFocus, step = 0) {
     }
     tell(reply.said, 'ok');
     const told = rowAt(mine.index);
-    if (told?.n === mine.n) Object.assign(told, { [mine.column === 1 ? 'a' : 'b']: text.replace(/\s+/g, ' ').trim(), why: '' });
+    const shown = { [mine.column === 1 ? 'a' : 'b']: text.replace(/\s+/g, ' ').trim(), why: '' };
+    if (told?.n === mine.n) Object.assign(told, shown);
     close(mine);
     changed();
   } else {
@@ -398,7 +416,7 @@ function close(mine) {
   mine.row.classList.remove('dt-editing');
 }
 
-// ---- what changes the set ---------------------------------------------------------------------------------------------
+// ---- what changes the set ------------------------------------------------------------------------------------------
 function changed() {
   forget(false);
   trigger('submit', {});  // the rest of the page shows its new version
@@ -419,7 +437,7 @@ function travel(isBack) {
   if (mayEdit && (isBack ? history.undo : history.redo)) return doing(server.travel({ set, back: isBack }));
 }
 
-// ---- what arrives -----------------------------------------------------------------------------------------------------
+// ---- what arrives --------------------------------------------------------------------------------------------------
 function arrived() {
   const value = props.value;
   mayEdit = Boolean(value?.may_edit);
