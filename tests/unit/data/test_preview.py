@@ -315,7 +315,8 @@ def test_a_preview_is_made_once_and_anew_for_a_changed_file(previews: Previews, 
         assert len(changing.of("library:own.jsonl", "starter").rows) == count
 
 
-def test_only_the_last_four_previews_are_kept(previews: Previews) -> None:
+def test_only_the_last_previews_are_kept(previews: Previews, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.data.preview.KEPT_PREVIEWS", 4)
     asked = [(sample, train_on) for sample in SAMPLES for train_on in ("assistant", "everything")]
     for sample, train_on in asked:
         previews.of(f"sample:{sample}", "starter", Learning(train_on))

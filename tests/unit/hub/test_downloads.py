@@ -114,6 +114,23 @@ def test_the_next_app_goes_on_with_what_ran_and_leaves_alone_what_was_paused(
         second.close()
 
 
+def test_what_an_earlier_version_told_of_a_download_still_counts(hub: FakeHub, space: Workspace) -> None:
+    """Its progress was a file of its own: what had failed or was done began again by itself."""
+    for repo, told in ((REPO, {"state": "failed", "done": 3, "total": 9}), (OTHER, {"state": "done", "done": 9})):
+        folder = Entry.of(space, repo, "main").folder
+        folder.mkdir(parents=True)
+        wish = {"repo": repo, "revision": "main", "wanted": "run", "asked": 7.0}
+        (folder / "wish.json").write_text(json.dumps(wish), "utf-8")
+        (folder / "told.json").write_text(json.dumps({"asked": 7.0, "unit": "bytes", **told}), "utf-8")
+    downloads = Downloads(space)
+    downloads.begin()
+    try:
+        assert [(row.repo, row.state, row.done) for row in downloads.rows()] == [(REPO, "failed", 3)]
+        assert not hub.requests
+    finally:
+        downloads.close()
+
+
 def test_three_run_at_once_and_the_fourth_waits(hub: FakeHub, app: Downloads) -> None:
     hub.stall_after = CHUNK
     for repo in hub.repos:
