@@ -26,9 +26,15 @@ pytestmark = pytest.mark.browser
 
 def opened_at_the_top(page: Page, part: str) -> None:
     page.wait_for_function(f"document.activeElement.id === '{part}'", timeout=20_000)
-    top = page.locator(f"#{part}").bounding_box()["y"]
-    is_at_the_end = page.evaluate("scrollY + innerHeight > document.documentElement.scrollHeight - 1")
-    assert 0 <= top < 300 or (0 <= top < 450 and is_at_the_end), top
+    page.wait_for_function(  # what stands around it is drawn in the next moments
+        """part => {
+            const top = document.getElementById(part).getBoundingClientRect().top;
+            const isAtTheEnd = scrollY + innerHeight > document.documentElement.scrollHeight - 1;
+            return top >= 0 && top < (isAtTheEnd ? 450 : 300);
+        }""",
+        arg=part,
+        timeout=10_000,
+    )
 
 
 def test_a_run_removed_from_the_queue_is_told_as_one_that_never_was(

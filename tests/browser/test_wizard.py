@@ -260,9 +260,7 @@ def test_a_card_that_dies_while_watched_is_said_and_nothing_breaks(chrome: Brows
 
 
 @pytest.mark.gate
-def test_presets_and_data_sets_of_ones_own_are_kept_and_deleted(
-    chrome: Browser, app: kit.App, workspace: Workspace, tmp_path: Path
-):
+def test_presets_of_ones_own_are_kept_and_deleted(chrome: Browser, app: kit.App, workspace: Workspace, tmp_path: Path):
     page, watch = kit.open_page(chrome, app)
     page.on("dialog", lambda dialog: dialog.accept())
     (tmp_path / "mine.jsonl").write_text('{"question": "Who?", "answer": "Me."}\n', "utf-8")
@@ -274,12 +272,11 @@ def test_presets_and_data_sets_of_ones_own_are_kept_and_deleted(
     page.locator("#preset-save").click()
     kit.expect(page.locator("#preset-notice")).to_contain_text("is saved")
     kit.go_to_tab(page, "Settings")
-    for kind, label in (("preset", "我的设置"), ("dataset", "mine")):
-        page.locator(f"#kept-{kind} input").click()
-        page.get_by_role("option").filter(has_text=label).click()
-        page.locator(f"#delete-{kind}").click()
-        kit.expect(page.locator(f"#no-{kind}")).to_be_visible()
-        kit.expect(page.locator("#settings-notice")).to_contain_text("Deleted")
-    assert not list(workspace.recipes.glob("*.yaml")) and not (workspace.datasets / "mine").exists()
+    page.locator("#kept-preset input").click()
+    page.get_by_role("option").filter(has_text="我的设置").click()
+    page.locator("#delete-preset").click()
+    kit.expect(page.locator("#no-preset")).to_be_visible()
+    kit.expect(page.locator("#settings-notice")).to_contain_text("Deleted")
+    assert not list(workspace.recipes.glob("*.yaml"))
     watch.check()
     page.context.close()

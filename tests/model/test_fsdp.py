@@ -72,6 +72,7 @@ class Counted:
         sharded.lead = leads
 
     def _look(self, *_: Any) -> None:
+        gc.collect()  # what waits to be collected is not held by the step
         held = {each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in tensors()}
         of_matrices = (
             size for place, size in held.items() if place not in self.before and size >= 512 and size != self.random

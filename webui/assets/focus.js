@@ -9,6 +9,23 @@
     part.focus({ preventScroll: true });
   }
 
+  // What stands above and below is drawn in the next moments: the page follows until then, or until the person moves it.
+  function align(part) {
+    const above = parseFloat(getComputedStyle(document.documentElement).scrollPaddingTop);  // the bar that stays in view
+    const acts = ["wheel", "touchmove", "keydown", "pointerdown"];
+    let frames = 60;
+    const leave = () => { frames = 0; };
+    for (const act of acts) addEventListener(act, leave, { once: true, passive: true });
+    const again = () => {
+      if (frames-- > 0 && part.isConnected) {
+        const top = part.getBoundingClientRect().top + scrollY;
+        scrollTo({ top: top < innerHeight / 3 ? 0 : top - above });
+        requestAnimationFrame(again);
+      } else for (const act of acts) removeEventListener(act, leave);
+    };
+    again();
+  }
+
   // The part that a press has opened: its top is shown (with all that stands above it, where that fits), and has the focus.
   // isNear: it stands beside what was pressed, and the page is moved no further than to show it.
   window.loraGarageShow = (selector, isNear = false) => soon(() => {
@@ -19,10 +36,8 @@
       part.scrollIntoView({ block: "nearest" });
       return true;
     }
-    const top = part.getBoundingClientRect().top + scrollY;
-    const above = parseFloat(getComputedStyle(document.documentElement).scrollPaddingTop);  // for the bar that stays in view
-    scrollTo({ top: top < innerHeight / 3 ? 0 : top - above });
     focus(part);
+    align(part);
     return true;
   }, 600);
 

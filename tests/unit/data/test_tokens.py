@@ -273,6 +273,7 @@ def test_damaged_tokens_are_counted_again(store: DatasetStore, tmp_path: Path, t
     whole = Tokenised(rows, tokenizer, ANSWERS).of(np.arange(40), trains=True)
     expected = list(Pieces.of(whole, 64, "cut"))
     del whole  # it maps the file, which Windows would not have written over
+    gc.collect()
     (file,) = kept(store)
     file.write_bytes(HARMS[harm](file.read_bytes()))
     counting = Counting(tokenizer)
