@@ -6,10 +6,8 @@
 The starter on a sample set, by the app's own worker: quiet, then beside `--busy` programs that each want one core for
 `--seconds`,
 then quiet again. Twice: as shipped, where the threads follow (core/runs/threads), and with their count fixed. Tokens a
-second of each
-time come from the run's own lines; that beside the busy programs is taken whole, the seconds in which it is noticed
-too. On a PC that
-is quiet otherwise; under four minutes.
+second of each time come from the run's own lines; that beside the busy programs is taken whole, the seconds in which it
+is noticed too. On a PC that is quiet otherwise; under four minutes.
 """
 
 from __future__ import annotations

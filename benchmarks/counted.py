@@ -4,11 +4,11 @@ Nothing is timed.
     .venv/bin/python -m benchmarks.counted [--model llama-3.1-8b-instruct] [--tokens 2048] [--rows 1]
 
 Forward and backward of the whole model on device meta, all layers, r 8 on all linear layers; clipping and AdamW, once a
-step and the same
-for all, are left out. Four ways: ours, as core/trial/dry_run builds a run's own step (with every layer checkpointed,
-and with some left out); transformers' layers and loss with PEFT's adapters in bf16, as TRL has them for QLoRA,
-checkpointed too; and the same model with Unsloth's published kernels (fast_lora, rms_layernorm, rope_embedding, swiglu,
-cross_entropy_loss; offloaded checkpoints), which is written down here after reading them and run by nobody.
+step and the same for all, are left out. Four ways: ours, as core/trial/dry_run builds a run's own step (with every
+layer checkpointed, and with some left out); transformers' layers and loss with PEFT's adapters in bf16, as TRL has them
+for QLoRA, checkpointed too; and the same model with Unsloth's published kernels (fast_lora, rms_layernorm,
+rope_embedding, swiglu, cross_entropy_loss; offloaded checkpoints), which is written down here after reading them and
+run by nobody.
 
 How it is counted: an operation that only looks at memory or takes it costs nothing, each other one is a launch that
 reads its inputs and writes its outputs once (a cache that keeps something makes less of it). Multiplications by torch's

@@ -5,10 +5,9 @@ libraries.
     .venv/bin/python -m benchmarks.first_step [--rounds 3] [--workspace DIR]
 
 The starter on a sample set, by the app's own worker, by turns after a round that warms the disk's cache. Seconds of the
-clock, which count
-where the PC is quiet otherwise, and seconds of the processor that the worker used from Start on, which count beside
-other programs too.
-Then what the one that waits holds of RAM, and what reading the libraries took it.
+clock, which count where the PC is quiet otherwise, and seconds of the processor that the worker used from Start on,
+which count beside other programs too. Then what the one that waits holds of RAM, and what reading the libraries took
+it.
 """
 
 from __future__ import annotations

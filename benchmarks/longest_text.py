@@ -5,13 +5,10 @@
     [--only NAME ...]
 
 One chat, as long as given, made of the data's own messages one after the other, learned twice: two steps of one row,
-nothing packed. Each
-measurement is a process of its own; the figure is its resident memory at its peak (on a card the allocator's). So
-memory decides, and
-speed is not looked at. Settings otherwise as benchmarks.train_throughput has them; with checkpointing every layer is
-computed again.
-The length that fits a given memory is read from the straight line between two measured lengths; beyond the longest
-nothing is claimed.
+nothing packed. Each measurement is a process of its own; the figure is its resident memory at its peak (on a card the
+allocator's). So memory decides, and speed is not looked at. Settings otherwise as benchmarks.train_throughput has them;
+with checkpointing every layer is computed again. The length that fits a given memory is read from the straight line
+between two measured lengths; beyond the longest nothing is claimed.
 """
 
 from __future__ import annotations

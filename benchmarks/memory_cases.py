@@ -3,8 +3,8 @@
     .venv/bin/python -m benchmarks.memory_cases tests/data/memory_points.csv [--json] [--workspace DIR]
 
 Columns are those of tests/data/memory_points.csv; only the model's is needed. A model is what `--model` takes, or a
-shape by the
-columns of a config.json (hidden_size, num_hidden_layers, ...), which then count. How a way to train is told:
+shape by the columns of a config.json (hidden_size, num_hidden_layers, ...), which then count. How a way to train is
+told:
 
     stack                ours, hf, fms, litgpt, torchtune; else by `source`, where that names the project, else ours
     method               lora, full, qlora, qlora-no-double-quant

@@ -6,15 +6,13 @@
     2     # long pairs, weights at random
 
 Both train the starter (bf16, LoRA r 8 on all linear layers, beta 0.1, one learning rate, AdamW, seed 42) for one epoch
-over the same pairs, 16 a step, in
-processes of their own, by turns. TRL at its best on this machine: log-probabilities of the reference beforehand, its
-fused head, fused AdamW. How many pairs
-each computes at once, and whether with checkpointing, decides speed and memory and is chosen for each.
-Rates are of the steps after the first, alone and with each pair's share of the reference. Memory is that of the
-process: before the first step (libraries,
-base, adapter, rows), and its peak from there on, with us the reference's too. Each tenth pair is kept apart; how many
-of them each adapter
-prefers rightly is measured by our own engine, unless weights are at random. Prints one line a run, then a table.
+over the same pairs, 16 a step, in processes of their own, by turns. TRL at its best on this machine: log-probabilities
+of the reference beforehand, its fused head, fused AdamW. How many pairs each computes at once, and whether with
+checkpointing, decides speed and memory and is chosen for each. Rates are of the steps after the first, alone and with
+each pair's share of the reference. Memory is that of the process: before the first step (libraries, base, adapter,
+rows), and its peak from there on, with us the reference's too. Each tenth pair is kept apart; how many of them each
+adapter prefers rightly is measured by our own engine, unless weights are at random. Prints one line a run, then a
+table.
 """
 
 from __future__ import annotations

@@ -5,11 +5,9 @@ machine that sees no names.
     0] [--epochs 3]   # half an hour on two quiet cores; again: goes on
 
 benchmarks/pairs/repair_cafe.jsonl: what a volunteer of a repair café answers, the verdict first and right, what to do,
-what to bring. Worse answers have the wrong
-verdict, bury it, or give none. The parent learns the better answers (objective sft), the child compares both (dpo).
-Then both are asked
-what is kept beside the pairs (repair_cafe.heldout.yaml) by `compare`, and each answer is checked: win, loss, or alike.
-Prints the table of both, the
+what to bring. Worse answers have the wrong verdict, bury it, or give none. The parent learns the better answers
+(objective sft), the child compares both (dpo). Then both are asked what is kept beside the pairs
+(repair_cafe.heldout.yaml) by `compare`, and each answer is checked: win, loss, or alike. Prints the table of both, the
 interval of the child's share of what was decided, and where they differ.
 """
 

@@ -11,9 +11,8 @@ is better:
 * beside: tokens a second beside one busy program over those without it (benchmarks.beside_busy, its short form)
 
 `benchmarks/accepted.json` has the last accepted ones with machine, versions and commit. Exit status 1 where one is more
-than 5 % below
-its own; another processor is named, since ratios of other instructions differ. About four minutes on a PC that is quiet
-otherwise.
+than 5 % below its own; another processor is named, since ratios of other instructions differ. About four minutes on a
+PC that is quiet otherwise.
 """
 
 from __future__ import annotations

@@ -4,14 +4,11 @@
     .venv/bin/python -m benchmarks.soak [--steps 100000] [--pages 4] [--rate 100]
 
 A scripted worker (a process of its own) writes `--steps` training lines at `--rate` a second, with the evaluations,
-events and
-states that belong to them, while `--pages` browser pages are open on the run and poll as they do. Prints at each tenth
-the
-memory of the app (RSS) and of each page (JavaScript heap after a garbage collection).
+events and states that belong to them, while `--pages` browser pages are open on the run and poll as they do. Prints at
+each tenth the memory of the app (RSS) and of each page (JavaScript heap after a garbage collection).
 
 The first half is for caches, imports and the chart's points to fill up. Over the second half the app may grow by what
-its
-curves take (60 bytes a step, webui/state/curves.py) and APP_MB, a page by PAGE_MB: exit status 1 beyond that.
+its curves take (60 bytes a step, webui/state/curves.py) and APP_MB, a page by PAGE_MB: exit status 1 beyond that.
 """
 
 from __future__ import annotations

@@ -8,16 +8,13 @@
     another shape, QLoRA
 
 Everyone trains the starter (bf16, LoRA r 8 on all linear layers, alpha 16, one learning rate without warm-up or decay,
-AdamW,
-seed 42) for one epoch over the same rows, none longer than max_length, in a process and an environment of its own, one
-after the other, in an order that turns with each round. A step holds so many examples on average: 4 at once where rows
-are padded;
-packed rows come in whole numbers, and the supervised tokens a step are printed. Rates are of the steps after the first.
-Peers run as they are; in the rows named "with our environment" glibc is told to keep what they free, and oneDNN to keep
-fewer products, as our own
-process has it.
-Each tenth row is kept apart; the loss on them is measured by our own engine on each trainer's saved adapter.
-Peers are installed from PyPI below --peers-cache the first time. Prints one line a run, then a table.
+AdamW, seed 42) for one epoch over the same rows, none longer than max_length, in a process and an environment of its
+own, one after the other, in an order that turns with each round. A step holds so many examples on average: 4 at once
+where rows are padded; packed rows come in whole numbers, and the supervised tokens a step are printed. Rates are of the
+steps after the first. Peers run as they are; in the rows named "with our environment" glibc is told to keep what they
+free, and oneDNN to keep fewer products, as our own process has it. Each tenth row is kept apart; the loss on them is
+measured by our own engine on each trainer's saved adapter. Peers are installed from PyPI below --peers-cache the first
+time. Prints one line a run, then a table.
 """
 
 from __future__ import annotations

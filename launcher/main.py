@@ -8,17 +8,17 @@
                                         doctor; COMMAND --help lists its options
     python launch.py --version
     python launch.py --repair [--cpu]   check every package, choose torch again, then start; --cpu: the CPU build of
-                                        torch,
-                                        even if there is a GPU
-    python launch.py update [--check] [--undo] [--from URL] [--at-start on|off]    install a newer version if there is
-    one;
-                                        runs, data and settings stay; --undo returns to the previous version
+                                        torch, even if there is a GPU
+    python launch.py update [--check] [--undo] [--from URL] [--at-start on|off]
+                                        install a newer version if there is one; runs, data and settings stay; --undo
+                                        returns to the previous version
     python launch.py shortcut [--remove]    an icon on the desktop
-    python launch.py uninstall [--workspace] [--models] [--yes]    list what is removed, ask, and remove the environment
-                                                                   and what
-                                        the start scripts downloaded; runs, data and models stay
-                                        (--workspace: also remove runs and data; --models: also the Hub cache)
-    python launch.py check              for developers: lint, format, types, import rules, catalogues, in seconds
+    python launch.py uninstall [--workspace] [--models] [--yes]
+                                        list what is removed, ask, and remove the environment and what the start scripts
+                                        downloaded; runs, data and models stay (--workspace: also remove runs and data;
+                                        --models: also the Hub cache)
+    python launch.py check              for developers: lint, format, types, the site of the docs, import rules,
+                                        catalogues, in seconds
     python launch.py test [pytest args]             the gate: what every change runs
     python launch.py test --full                    also the long forms, hours on a small PC; goes on where it was ended
     python launch.py test --changed [COMMIT]        those that a change can reach, nearest first, in about 90 seconds
@@ -27,10 +27,8 @@
                                                     (docs/null-card.md)
 
 Standard library only; everything else runs in .venv. A start with a complete .venv reads two small files and hands
-over,
-without pip, uv or a network. `.venv/.lora-garage.json` is written last: an interrupted install has none, and the next
-start
-continues it. The output of pip and uv is in `.venv/install.log`.
+over, without pip, uv or a network. `.venv/.lora-garage.json` is written last: an interrupted install has none, and the
+next start continues it. The output of pip and uv is in `.venv/install.log`.
 
 LORA_GARAGE_TORCH_INDEX overrides the choice of torch: a wheel index, "pypi", or "cpu". LORA_GARAGE_INSTALLER=pip:
 without uv.

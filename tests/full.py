@@ -2,9 +2,8 @@
 the end.
 
 Takes hours; how long is said before, by tests/durations.tsv. Ended early, the next `test --full` on the same files goes
-on where
-it was: what passed is not run again. The table and all output are kept in `<test cache>/full/<commit>/`. Exit status 1
-where a test failed. With arguments (`test --full -k words`), it is pytest with the long forms.
+on where it was: what passed is not run again. The table and all output are kept in `<test cache>/full/<commit>/`. Exit
+status 1 where a test failed. With arguments (`test --full -k words`), it is pytest with the long forms.
 """
 
 from __future__ import annotations

@@ -6,9 +6,8 @@
 Each fault is one of KINDS at one place of one file of core, drawn by the printed seed. The nearest of the tests that
 `test --changed` chooses
 for it are run until one fails. A fault that changes nothing that can be seen (another bound of a message's length)
-counts as not found. Prints
-a line for each: the place, the fault, the test that failed, and whether the gate always runs that test
-(tests/kit/sampling); then how many of each.
+counts as not found. Prints a line for each: the place, the fault, the test that failed, and whether the gate always
+runs that test (tests/kit/sampling); then how many of each.
 """
 
 from __future__ import annotations

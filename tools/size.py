@@ -3,8 +3,7 @@
     python -m tools.size [ROOM or FOLDER ...]   e.g. core/export: its files one by one
 
 A statement is one of Python's (a node ast.stmt; a docstring counts, a comment and a line break do not), so a shorter
-house cannot be had
-by longer lines. Lines over COLUMNS are counted too.
+house cannot be had by longer lines. Lines over COLUMNS are counted too.
 """
 
 from __future__ import annotations

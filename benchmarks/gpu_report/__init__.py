@@ -5,13 +5,11 @@
 
 `parts.PARTS` are gone through in their order, 30 minutes in all, or five with --quick. A part is a list of checks with
 a time. It runs in a process of its own, which keeps the result of each check in results.jsonl as it ends (child). A
-check
-that fails ends its process, because CUDA may be of no more use there; the next one begins in a new one (running). So an
-error, a crash or a check that hangs takes nothing else along. A second call goes on where the first was broken off, and
-tries again what failed; delete the folder to begin anew. Another card or version does too.
+check that fails ends its process, because CUDA may be of no more use there; the next one begins in a new one (running).
+So an error, a crash or a check that hangs takes nothing else along. A second call goes on where the first was broken
+off, and tries again what failed; delete the folder to begin anew. Another card or version does too.
 
 The table names no person and no path; report.md has it too, with all lines of a check that gave several, and what
-cannot
-be tested here (a lid that is closed, a folder that Defender holds), from docs/gaming-pc.md. Exit status: 0 all is well,
-1 a check failed, 2 there is no card.
+cannot be tested here (a lid that is closed, a folder that Defender holds), from docs/gaming-pc.md. Exit status: 0 all
+is well, 1 a check failed, 2 there is no card.
 """

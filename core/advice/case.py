@@ -198,10 +198,8 @@ class Grounds:
 @dataclass(frozen=True)
 class Case:
     """What decisions are made from. eval_fraction: share of the rows that is not trained. corrections: what runs on
-    this PC
-    measured. examples: of the data at a max_length, where a row is not always one (long ones split, or left out).
-    trained_rows:
-    where rows are left out for what they say (core/data/repeats)."""
+    this PC measured. examples: of the data at a max_length, where a row is not always one (long ones split, or left
+    out). trained_rows: where rows are left out for what they say (core/data/repeats)."""
 
     shape: ModelShape | None
     budget: Budget

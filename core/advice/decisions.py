@@ -132,9 +132,8 @@ def effective_batch(case: Case) -> int:
 def batch_size(case: Case, draft: Recipe) -> tuple[int, Message]:
     """4, 2 or 1, whichever fits; 8 only pads more. Of pairs 2 or 1, which are 4 examples: 4 pairs take the same time
     and more memory (docs/benchmarks.md). Rows of kto are 4 for another reason: its KL term is a mean over them. Of
-    short rows that are packed on a
-    card 16 or 8: launches, and the unpacking of 4-bit weights, are once a micro-batch; not where gradient checkpointing
-    would be the price."""
+    short rows that are packed on a card 16 or 8: launches, and the unpacking of 4-bit weights, are once a micro-batch;
+    not where gradient checkpointing would be the price."""
 
     def with_size(size: int) -> Recipe:
         return with_settings(draft, per_device_train_batch_size=size)
@@ -283,8 +282,7 @@ def accumulation(case: Case, draft: Recipe) -> tuple[int, Message]:
 
 def learning_rate(case: Case, draft: Recipe) -> tuple[float, Message]:
     """1e-3 below 1B: measured with the starter (docs/benchmarks.md: three sets, 20 of 20), so not where another value
-    is known of a
-    family. The others: docs/memory.md, section 7."""
+    is known of a family. The others: docs/memory.md, section 7."""
     family, usual = case.family, usual_rate(case)
     if draft.train.compares:
         return usual * PAIRS_RATE, msg("advise.rate_pairs", usual=usual)

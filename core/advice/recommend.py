@@ -2,8 +2,8 @@
 
 Rules of the documented table first, arithmetic (core/memory/arithmetic) second; docs/design.md, section 5, says how
 they combine, docs/memory.md, section 7, where the numbers for rank, learning rate and batches come from. Memory is
-spent in
-the order of DECISIONS: each is made on a draft that holds those before it, and cheap values for those after it.
+spent in the order of DECISIONS: each is made on a draft that holds those before it, and cheap values for those after
+it.
 """
 
 from __future__ import annotations

@@ -13,13 +13,10 @@ For a page, at each pause of typing:
 `found.budget` is what the verdicts are of: the budget that was handed in, or the card that the words name ("for 6 GB",
 "RTX 3060").
 Rows: what trains here first (LoRA and QLoRA alike), then what is tight, then what cannot be told, then what does not
-fit; inside each
-as the words order it (newest, smallest, largest), else as liked (presets/models.yaml), where a language is asked for
-what is made
-for it before what names it among many. Arithmetic is that of core/advice/catalogue and
-remembered for each card: a first question costs about 0.7 ms a model that it finds (0.1 s for all), the next ones 2 ms
-in all; `warm` pays
-it beforehand.
+fit; inside each as the words order it (newest, smallest, largest), else as liked (presets/models.yaml), where a
+language is asked for what is made for it before what names it among many. Arithmetic is that of core/advice/catalogue
+and remembered for each card: a first question costs about 0.7 ms a model that it finds (0.1 s for all), the next ones 2
+ms in all; `warm` pays it beforehand.
 """
 
 from __future__ import annotations

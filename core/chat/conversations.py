@@ -2,8 +2,7 @@
 torch.
 
 A conversation has a branch for each time its last question was asked again; each holds both columns from the beginning.
-A crash loses at
-most what is being written of an answer: its question is in the file before the first word is.
+A crash loses at most what is being written of an answer: its question is in the file before the first word is.
 """
 
 from __future__ import annotations

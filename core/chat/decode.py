@@ -1,8 +1,8 @@
 """Prefill for a batch of prompts, and one decoding step for each. Workers only (torch).
 
 Who chooses the token, when a row is over and what is shown of it are the callers': core/chat/duel and core/chat/film.
-Needs an attention
-that takes a mask and a cache: while packed rows are trained, the model's own (core/engine/attention.set_aside).
+Needs an attention that takes a mask and a cache: while packed rows are trained, the model's own
+(core/engine/attention.set_aside).
 """
 
 from __future__ import annotations

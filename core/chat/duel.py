@@ -318,9 +318,8 @@ def free_on_card(device: torch.device) -> int | None:
 
 def tokens_that_fit(config: Any, free: int, width: int) -> int:
     """The longest conversation of which both columns fit into free bytes: keys and values of all layers, and what one
-    layer
-    computes of a whole prompt. width: bytes of a number. Families that keep less (windows, latent attention) have room
-    to spare; for one that is described otherwise it is MOST_CONTEXT."""
+    layer computes of a whole prompt. width: bytes of a number. Families that keep less (windows, latent attention) have
+    room to spare; for one that is described otherwise it is MOST_CONTEXT."""
 
     def number(name: str, otherwise: int) -> int:
         value = getattr(config, name, None) or otherwise

@@ -7,9 +7,9 @@ training does, so that the film is never what a run needs its memory for. All fr
 most (core/chat/frame_time), and the answers of one train.sample_seconds; they are whole or not there: as many prompts
 are asked as the pace of this very moment can answer, the most telling first. Outside that time the first frame and the
 last always answer the most telling prompt, so that no run ends without an answer before and after. Where not one was
-answered, a frame or more is left out: beside a busy program it rests. It
-changes nothing of the training: no weight, no random state, bit for
-bit on a processor. A model that cannot be asked this way is trained without a film, and the run says so.
+answered, a frame or more is left out: beside a busy program it rests. It changes nothing of the training: no weight, no
+random state, bit for bit on a processor. A model that cannot be asked this way is trained without a film, and the run
+says so.
 """
 
 from __future__ import annotations

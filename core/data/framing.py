@@ -14,11 +14,9 @@ from core.messages import Message, msg
 @dataclass
 class Framing:
     """Of what `add` was told. thinking, without: examples that the prompt asks with and without thinking. closed: of
-    those with, the ones
-    that have none to learn. left_out: rows whose thinking was left out. unfolded, unfolded_to: rows of several
-    examples, and those.
-    unlearned: earlier answers that mask_history leaves. folded: rows whose system message stands in the first
-    question."""
+    those with, the ones that have none to learn. left_out: rows whose thinking was left out. unfolded, unfolded_to:
+    rows of several examples, and those. unlearned: earlier answers that mask_history leaves. folded: rows whose system
+    message stands in the first question."""
 
     dialect: Dialect
     learning: Learning

@@ -47,9 +47,8 @@ class Encoded:
     """input_ids: (T,) token ids; learned: (T,) True where the loss counts this token; cut: tokens lost by truncation.
 
     second: of a pair, where the example with the worse answer begins; of a rated row, the one with another row's
-    answer; 0: a
-    single example. is_bad: its answer is marked as bad. reference: log-probabilities of the pair's two answers before
-    training, if known.
+    answer; 0: a single example. is_bad: its answer is marked as bad. reference: log-probabilities of the pair's two
+    answers before training, if known.
     """
 
     input_ids: list[int]
@@ -80,8 +79,7 @@ class Whole:
 
     input_ids, learned: (T,) as in Encoded. text: what was encoded, including special tokens around plain text. offsets:
     (T,) the characters of text (start, end exclusive) of each token; tokens that are parts of one character have equal
-    or overlapping
-    ranges. rendered: the template's output for a conversation; None for plain text.
+    or overlapping ranges. rendered: the template's output for a conversation; None for plain text.
     """
 
     input_ids: list[int]
@@ -114,8 +112,7 @@ def fit(whole: Whole, max_length: int, long_examples: LongExamples = "cut", over
     Plain text is always split unless dropped, at paragraphs and sentences (core.data.text_pieces); a piece repeats
     overlap tokens of the one before as context, without training them again. cut: the first max_length tokens. split:
     pieces of max_length tokens, each beginning with the last token of the one before, so that every token is trained
-    once; later pieces do not contain the
-    question. drop: nothing if longer.
+    once; later pieces do not contain the question. drop: nothing if longer.
     """
     ids, learned = whole.input_ids, whole.learned
     if len(ids) <= max_length:

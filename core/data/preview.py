@@ -66,14 +66,11 @@ class Counts:
 
     max_length: as it will be used, never above what the model can read. long_examples: what is done to longer rows.
     tokens, learned: of what is trained on, after that. pieces: what is trained on, in examples; more than rows where
-    long
-    ones are split. rows_cut, tokens_cut: rows that lose their end, and what they lose. rows_split: rows in several
+    long ones are split. rows_cut, tokens_cut: rows that lose their end, and what they lose. rows_split: rows in several
     pieces. rows_dropped: left out, for being too long (drop) or for having nothing to learn within max_length;
     first_dropped: up to five of them by their number in the file. rows_refused: left out because the template refuses
-    them.
-    longest, p99, median: whole lengths of counted rows.
-    exact: False where lengths are estimated from characters. is_text: all rows are plain text, which is split at its
-    borders, never cut.
+    them. longest, p99, median: whole lengths of counted rows. exact: False where lengths are estimated from characters.
+    is_text: all rows are plain text, which is split at its borders, never cut.
     """
 
     max_length: int

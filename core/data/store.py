@@ -8,10 +8,9 @@
 rows-*.arrow, .rows, .reports    what was read of them (core/data/sets/readings); may be deleted at any time
 <root>/.trash-*             deleted, but a program still had a file open
 
-One writer: whoever imports. The import cleans up what a crash left behind. Ids that come from a browser are
-looked up, never joined to a path unless they match a pattern without separators, and what they lead to is checked to
-lie
-where it should.
+One writer: whoever imports. The import cleans up what a crash left behind. Ids that come from a browser are looked up,
+never joined to a path unless they match a pattern without separators, and what they lead to is checked to lie where it
+should.
 """
 
 from __future__ import annotations

@@ -2,11 +2,10 @@
 
 It renders a conversation with the model's own Jinja template in a sandbox (core/data/sandbox), in its own dialect
 (core/data/dialect), and marks which characters are trained. For an answer these are exactly what the model has to
-generate after
-its prompt at that point: the prompt, rendered with add_generation_prompt and the same choice of thinking, must be a
-prefix of the training text. An answer that a longer conversation renders differently (most templates drop the thinking
-of earlier turns) becomes an example of its own, or is not trained. No torch, no transformers: the web process uses it
-for previews.
+generate after its prompt at that point: the prompt, rendered with add_generation_prompt and the same choice of
+thinking, must be a prefix of the training text. An answer that a longer conversation renders differently (most
+templates drop the thinking of earlier turns) becomes an example of its own, or is not trained. No torch, no
+transformers: the web process uses it for previews.
 """
 
 from __future__ import annotations

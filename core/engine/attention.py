@@ -39,9 +39,8 @@ def packed_sdpa(
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """query: (B, heads, T, d); key, value: (B, kv heads, T, d). lengths: of the examples in each row, with sum T; None:
-    one example
-    per row. ends: as in Batch, if they are on the device already. Returns (B, T, heads, d). Raises NotImplementedError
-    for unsupported attention.
+    one example per row. ends: as in Batch, if they are on the device already. Returns (B, T, heads, d). Raises
+    NotImplementedError for unsupported attention.
     """
     bent = attention_mask is not None or kwargs.get("softcap") is not None or kwargs.get("position_bias") is not None
     if bent or query.shape[2] != key.shape[2]:

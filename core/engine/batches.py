@@ -15,14 +15,12 @@ from core.engine.variants import pinned, varlen
 @dataclass(frozen=True)
 class Batch:
     """input_ids: (B, T) int64. Trained tokens are addressed in the flattened (B*T,) grid: index: (K,) positions whose
-    hidden states
-    predict targets: (K,) token ids.
+    hidden states predict targets: (K,) token ids.
 
     Padded: attention_mask (B, T) int64 marks padding. Packed: B is 1, position_ids (1, T) restart with each example,
     lengths are their tokens in order, ends (N + 1,) int32 where each begins, and the end. tokens: without padding.
     examples: trained tokens of each, in order; of a pair chosen comes first. Of pairs, (N,) each: answers, the same, at
-    least 1; reference, log-probabilities
-    before training, 0 if not needed. is_bad: (N / 2,), for rated rows.
+    least 1; reference, log-probabilities before training, 0 if not needed. is_bad: (N / 2,), for rated rows.
     """
 
     input_ids: torch.Tensor

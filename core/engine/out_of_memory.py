@@ -2,9 +2,8 @@
 micro-batches, gradient checkpointing, activation offloading. No torch.
 
 Smaller micro-batches are more micro-batches, weighted by their trained tokens, so a step has the same rows and the same
-update
-except for rounding: the curve continues. The choice is part of a checkpoint's position, so that a resumed run keeps it
-and computes the same.
+update except for rounding: the curve continues. The choice is part of a checkpoint's position, so that a resumed run
+keeps it and computes the same.
 """
 
 from __future__ import annotations

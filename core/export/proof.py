@@ -136,8 +136,7 @@ class Method:
 
 def choose(base: Base, adapter: Path, in_float32: bool = False) -> Method:
     """Whole models where they fit and are quick, else layer by layer, by what is free now. Raises ExportError with both
-    numbers
-    where nothing is enough. in_float32: on a card too, where that is compared with llama.cpp's."""
+    numbers where nothing is enough. in_float32: on a card too, where that is compared with llama.cpp's."""
     memory = psutil.virtual_memory().available
     whole = base.parameters * 2.3 + (600 << 20)
     compute = device.choose()

@@ -1,8 +1,8 @@
 """A hub model as a folder of the ordinary Hugging Face cache, fetched by a process that is killed to stop it.
 
 No token is needed for open models; one that `huggingface_hub` finds (HF_TOKEN, `hf auth login`) is used and never
-shown, logged or
-written. What is fetched and how: core.hub.listing, core.hub.transfer. The process: core.hub.fetch_worker.
+shown, logged or written. What is fetched and how: core.hub.listing, core.hub.transfer. The process:
+core.hub.fetch_worker.
 """
 
 from __future__ import annotations

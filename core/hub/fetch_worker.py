@@ -1,9 +1,7 @@
 """The process that fetches one model: `python -m core.hub.fetch_worker`. To stop it, it is killed.
 
 In lines (core.system.lines). In: {repo, revision, wanted, endpoint, cache}, then {go} to each question; for a part of a
-data set also
-{part}, its name in the list of downloads.
-Out:
+data set also {part}, its name in the list of downloads. Out:
   waiting {}                 another process fetches this model into this cache
   config {config: folder}    a question: config.json lies there; nothing large is fetched before {go}
   room {missing, of}         a question: bytes that the disk is to take, and those of all files

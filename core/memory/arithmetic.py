@@ -136,10 +136,9 @@ def sharded_weights(shape: ModelShape, setup: Setup) -> float:
 
 def whole_weights(shape: ModelShape, setup: Setup) -> float:
     """Bytes of the base, wherever its layers are. QLoRA holds the matrices of the layers in 4 bit, LLM.int8 in 8 with
-    an fp32 scale for each output; embeddings, head, norms, routers, experts
-    (3-D parameters, which bitsandbytes passes over) stay as they are; towers for pictures or sound are not there. A
-    repository that is quantized already is as large as its files, or 16-bit if it is dequantized. With a GPU per-layer
-    embeddings stay in RAM."""
+    an fp32 scale for each output; embeddings, head, norms, routers, experts (3-D parameters, which bitsandbytes passes
+    over) stay as they are; towers for pictures or sound are not there. A repository that is quantized already is as
+    large as its files, or 16-bit if it is dequantized. With a GPU per-layer embeddings stay in RAM."""
     in_ram = shape.per_layer_params * setup.base_bytes if setup.device == "card" and setup.trainer.counted else 0
     if shape.stored_bytes is not None and setup.method != "full":
         return shape.stored_bytes - in_ram

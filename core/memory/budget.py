@@ -21,15 +21,12 @@ DESKTOP_GIB_ELSEWHERE = 0.7
 
 class Budget(Frozen):
     """kind "card": a GPU; sold_gb is the size on the box (as in the documented table), free_gib what is available now.
-    kind "cpu":
-    no GPU; free_gib is free RAM. free_gib None: unknown. planned: a GPU that is not in this PC; free_gib is then
-    sold_gb less
-    reserve_gib for the desktop. ram_gib: of a PC with a GPU, its free RAM, to which layers may be offloaded; None:
-    unknown. ranks:
-    GPUs, or processes, of a run; sizes are those of the smallest, named in `smallest`. beside: the GPUs of ranks 1 and
-    up, uuid and
-    name. largest: of several GPUs the one with most free memory, as if alone. equal_cards: other GPUs of this PC with
-    the same sold size; equal_free_gib: the least that is free on any of them.
+    kind "cpu": no GPU; free_gib is free RAM. free_gib None: unknown. planned: a GPU that is not in this PC; free_gib is
+    then sold_gb less reserve_gib for the desktop. ram_gib: of a PC with a GPU, its free RAM, to which layers may be
+    offloaded; None: unknown. ranks: GPUs, or processes, of a run; sizes are those of the smallest, named in `smallest`.
+    beside: the GPUs of ranks 1 and up, uuid and name. largest: of several GPUs the one with most free memory, as if
+    alone. equal_cards: other GPUs of this PC with the same sold size; equal_free_gib: the least that is free on any of
+    them.
     """
 
     kind: Literal["card", "cpu"]

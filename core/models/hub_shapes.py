@@ -3,8 +3,7 @@
 Reads config.json, the index of a sharded model, and the first kilobytes of its files, several at once. Why not
 `huggingface_hub.get_safetensors_metadata`: it reads 100 kB of every file, keeps the index in the cache, and of a server
 that knows no ranges it would read the weights. Here no request reads more than its limit, and all of them no more than
-about
-1 MB: of a model in many files the first one's header is read, and the index says how many bytes the others hold.
+about 1 MB: of a model in many files the first one's header is read, and the index says how many bytes the others hold.
 """
 
 from __future__ import annotations

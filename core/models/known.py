@@ -36,18 +36,14 @@ class KnownModel(Strict):
     """A model of presets/models.yaml. hub: what a recipe names as model.id (`starter` for the one that comes along).
 
     family: models of one name in several sizes. billions: parameters of its text part, as the model's own page tells.
-    in_files:
-    parameters in all of its weight files as the hub counts them, None where no table has it. beside: why that is more
-    than its text
-    part: its files hold the tied head again, or towers (pictures, sound, tokens guessed ahead). released: the month,
-    2026-02.
-    commercial: whether one may sell what one makes of it; limited by revenue, users, country or use as its licence
-    says. gated: the hub gives it only to people who accepted its licence. languages: codes, as its makers name them.
-    thinking: before it answers.
-    tools: whether its template calls them; each None where nothing at hand says it. flags: where those two were read.
-    note: by
-    language, why one would take it. source: where its shape was read.
-    config: as much of its config.json as its class needs, where its size does not follow from widths alone.
+    in_files: parameters in all of its weight files as the hub counts them, None where no table has it. beside: why that
+    is more than its text part: its files hold the tied head again, or towers (pictures, sound, tokens guessed ahead).
+    released: the month, 2026-02. commercial: whether one may sell what one makes of it; limited by revenue, users,
+    country or use as its licence says. gated: the hub gives it only to people who accepted its licence. languages:
+    codes, as its makers name them. thinking: before it answers. tools: whether its template calls them; each None where
+    nothing at hand says it. flags: where those two were read. note: by language, why one would take it. source: where
+    its shape was read. config: as much of its config.json as its class needs, where its size does not follow from
+    widths alone.
     """
 
     id: str

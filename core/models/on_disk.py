@@ -51,10 +51,9 @@ class Use:
 class Kept:
     """id: as a recipe names it where it can be a base, else as its store does. size: bytes. last_used: the newest look
     at or change of one of its files, seconds since 1970; some systems note looks once a day, some never. is_whole: of
-    the hub's, whether it loads.
-    made_from: of GGUF files, the model of the catalogue that they were made from, where their name tells. gguf: such a
-    file itself, where it is
-    one whole model. is_ours: made here of a GGUF file (core.export.llamacpp.base)."""
+    the hub's, whether it loads. made_from: of GGUF files, the model of the catalogue that they were made from, where
+    their name tells. gguf: such a file itself, where it is one whole model. is_ours: made here of a GGUF file
+    (core.export.llamacpp.base)."""
 
     store: Store
     id: str

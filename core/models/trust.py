@@ -1,9 +1,8 @@
 """Models whose repository has its own Python code: refused unless exactly that code was trusted on the command line.
 
 `python launch.py trust MODEL` shows the files and keeps their sha256 in <workspace>/trusted.json; nothing on the page
-can. Each
-load compares: a file that was changed, added or taken away is refused. What a model may do once it is trusted:
-everything that the person may, because Python is not confined.
+can. Each load compares: a file that was changed, added or taken away is refused. What a model may do once it is
+trusted: everything that the person may, because Python is not confined.
 
 trusted.json: {"<model id>": {"files": {"modeling_x.py": "<sha256>"}, "when": ISO time}}; written by the command alone.
 """

@@ -21,8 +21,7 @@ def patience(recipe: Recipe, total_steps: int, eval_every: int, rows: int) -> in
 
 def to_keep(run: RunFolder, recipe: Recipe, best: str | None, since: int) -> str | None:
     """The checkpoint that should be the run's adapter, None where that is the last state: it was the best measured, or
-    learned
-    something more since. since: measurements after the best one."""
+    learned something more since. since: measurements after the best one."""
     if not recipe.train.load_best_model_at_end or since == 0:
         return None
     return best if best in [folder.name for folder in run.checkpoints()] else None

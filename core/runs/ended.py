@@ -42,8 +42,7 @@ def seconds_since_asked(run: RunFolder) -> float | None:
 @dataclass(frozen=True)
 class Finished:
     """At the end of its training. step: reached, which is before total where nothing better was measured for too long.
-    kept: the
-    step of the adapter. best_loss: of the rows kept apart; since_best: measurements after it."""
+    kept: the step of the adapter. best_loss: of the rows kept apart; since_best: measurements after it."""
 
     step: int
     total: int

@@ -1,10 +1,9 @@
 """A run's sample answers: what its model answered at each evaluation. No torch.
 
 film.jsonl, one line a frame, appended by the worker: v, step, attempt, time, seconds (that it took), answers (in the
-order of
-film_scenes.json: text, and why it ends), neutral_loss (mean over the neutral texts; absent where it was not measured).
-A crash leaves at most an unfinished last line. A run that goes back (resumed from an older checkpoint) writes its steps
-again: a line takes back every line before it that is not of an earlier step.
+order of film_scenes.json: text, and why it ends), neutral_loss (mean over the neutral texts; absent where it was not
+measured). A crash leaves at most an unfinished last line. A run that goes back (resumed from an older checkpoint)
+writes its steps again: a line takes back every line before it that is not of an earlier step.
 """
 
 from __future__ import annotations

@@ -5,8 +5,7 @@ Made by `Runs.create` with what the form or the command knows; from then on its 
 replaced whole, so a crash leaves the old file complete, beside at most a hidden `.run.json.tmp-*`.
 
 `v` is 1 and may be missing. Keys of a later version stay in the file when others are written. A value of another type
-than
-said here reads as absent: a page must not fall over one damaged number.
+than said here reads as absent: a page must not fall over one damaged number.
 """
 
 from __future__ import annotations
@@ -82,9 +81,9 @@ class Parent(_Part):
 
 class MemoryFacts(_Part):
     """The longest batch, tried before the first step (core/training/memory/probe). planned_gib: of the plan, for its
-    max_length;
-    arithmetic_gib: for this very batch, predicted_gib: the same corrected by factor, known from so many runs; learned:
-    of the tokens; measured_gib: None where it did not fit; peak_gib: of the whole run, where it was more."""
+    max_length; arithmetic_gib: for this very batch, predicted_gib: the same corrected by factor, known from so many
+    runs; learned: of the tokens; measured_gib: None where it did not fit; peak_gib: of the whole run, where it was
+    more."""
 
     planned_gib: float | None = None
     arithmetic_gib: float | None = None

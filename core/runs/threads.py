@@ -35,8 +35,7 @@ SOONEST_S, LATEST_S, CALM_S = 5.0, 320.0, 600.0
 @dataclass
 class Threads:
     """most: what the person allows. cores: that this process may use. others: cores that other programs used since it
-    was asked
-    last, None where that is not known. use: makes torch compute with so many."""
+    was asked last, None where that is not known. use: makes torch compute with so many."""
 
     most: int
     cores: int

@@ -80,9 +80,8 @@ class Monitor:
     seen last.
 
     A card that was seen and is no longer listed, or no longer tells its memory, stays in it with lost=True. steady: a
-    clock that never
-    jumps. patience_s: how long somebody who asks after a while waits for the thread, whose driver may hang; once, until
-    it sees again.
+    clock that never jumps. patience_s: how long somebody who asks after a while waits for the thread, whose driver may
+    hang; once, until it sees again.
     """
 
     def __init__(

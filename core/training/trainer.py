@@ -75,10 +75,8 @@ class Ahead:
 
 class Trainer:
     """tuned: the peft model on compute.device, adapters float32. save_adapter(folder) writes it in PEFT's format.
-    shown: the sample
-    answers. spill: watches the memory. would_fit: what to try if a step runs out of memory and nothing more can be
-    saved. step_of:
-    creates a step for several ranks (core/training/ranks)."""
+    shown: the sample answers. spill: watches the memory. would_fit: what to try if a step runs out of memory and
+    nothing more can be saved. step_of: creates a step for several ranks (core/training/ranks)."""
 
     def __init__(
         self,

@@ -35,8 +35,7 @@ SHARE = 0.4  # of that, in training; trainers that are published reach 0.3 to 0.
 
 def of(budget: Budget, shape: ModelShape, recomputes: bool, cores: int) -> Pace | None:
     """The computed pace on this PC's processor, or on a GPU that is only planned for. None for a small model, for a GPU
-    that is here, and for one of a size
-    that is not in CARDS. recomputes: gradient checkpointing."""
+    that is here, and for one of a size that is not in CARDS. recomputes: gradient checkpointing."""
     if shape.params <= LARGE:
         return None
     flop = 2.0 * products_of(shape) * (3 if recomputes else 2)

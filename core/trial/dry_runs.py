@@ -1,9 +1,8 @@
 """Dry runs for the app and the commands, one at a time, in a process that stays warm. No torch here.
 
 `look` returns at once with what is known of a question, and has it counted where nothing is. Who wants an answer looks
-again now
-and then: a question that nobody looked at for PATIENCE_S is outdated, and gives way to the next. Answers are kept by
-question. The process ends after IDLE_S without one, and before a run starts.
+again now and then: a question that nobody looked at for PATIENCE_S is outdated, and gives way to the next. Answers are
+kept by question. The process ends after IDLE_S without one, and before a run starts.
 """
 
 from __future__ import annotations

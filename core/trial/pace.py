@@ -80,8 +80,7 @@ def measuring_share(recipe: Recipe, steps: int, counts: Counts, rows: int) -> fl
 
 def from_runs(runs: Runs, wanted: Recipe, on_card: bool | None = None, device: str | None = None) -> Pace | None:
     """Of the newest ended run of wanted's base model and kind of adapter, or None. on_card: only of one that trained
-    there, or only not;
-    device: not of one that is known to have trained on another card."""
+    there, or only not; device: not of one that is known to have trained on another card."""
     for run in runs.list():
         if run.status().state in (State.COMPLETED, State.STOPPED) and _is_alike(run, wanted, on_card, device):
             measured = tokens_per_second(run)

@@ -6,10 +6,8 @@
     lib/     the libraries built from null/*.c: they carry NVIDIA's SONAMEs, are preloaded, and stay on this PC
 
 0.83 GB downloaded, 2.5 GB on disk, one to three minutes; the build takes seconds. Linux on x86-64 with gcc. NVIDIA's
-headers are
-read from the wheel of its runtime while the libraries are built; nothing of NVIDIA's is copied. How it binds, what it
-shows and what
-it cannot: docs/null-card.md.
+headers are read from the wheel of its runtime while the libraries are built; nothing of NVIDIA's is copied. How it
+binds, what it shows and what it cannot: docs/null-card.md.
 
     python -m tests.card.card                 make it
     python -m tests.card.card python X ...    run Python on X with the null card; NULLCARD_* are its settings

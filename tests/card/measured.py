@@ -1,14 +1,13 @@
 """Peaks of the real caching allocator on the null card, for tests/card/sweep.py: a base is loaded
-(core/engine/base_model), gets an
-adapter and makes steps (core/engine/step) as in a run, without numbers, so that weights never touch RAM.
+(core/engine/base_model), gets an adapter and makes steps (core/engine/step) as in a run, without numbers, so that
+weights never touch RAM.
 
     python -m tests.card.card python -m tests.card.measured     one task, as JSON, a line of stdin; one answer a line of
                                                                 stdout
 
 Weights come from a sparse safetensors file that names them and holds none: what transformers would copy from it is
-allocated where it
-goes. Without numbers no test of a function of ours against the model's own can pass, so they are taken to have passed
-(`trust`).
+allocated where it goes. Without numbers no test of a function of ours against the model's own can pass, so they are
+taken to have passed (`trust`).
 """
 
 from __future__ import annotations
@@ -171,8 +170,7 @@ def sweep(
     config: Mapping[str, Any], is_whole: bool, method: str, cases: Sequence[Sequence[Any]]
 ) -> Iterator[dict[str, Any]]:
     """Peaks of a step of two equal micro-batches; with is_whole by a whole step, otherwise by its second micro-batch,
-    which adds to
-    gradients that are there. cases: packing, checkpointing, lengths of the rows of a micro-batch."""
+    which adds to gradients that are there. cases: packing, checkpointing, lengths of the rows of a micro-batch."""
     layers = dry_run._config(config).get_text_config().num_hidden_layers
     for depth in depths_of(config, is_whole):
         for found in at_depth(config, depth, method, cases, is_whole):

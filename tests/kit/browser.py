@@ -1,10 +1,8 @@
 """A real Chromium on a real app, for browser tests and screenshots.
 
 The browser is LORA_GARAGE_BROWSER, else chromium-headless-shell (a page costs it a third less) or chromium; where there
-is none the
-tests marked browser are skipped with that reason (tests/conftest.py, which also has the fixture chrome;
-tests/browser/conftest.py has
-the apps and their workspaces).
+is none the tests marked browser are skipped with that reason (tests/conftest.py, which also has the fixture chrome;
+tests/browser/conftest.py has the apps and their workspaces).
 
 Stable elem_ids (CSS `#id`); the page is / in English and /zh in Chinese:
   header        #header-status (what is going on), #language (link to the other language)
@@ -322,8 +320,8 @@ def nothing_found(page: Page, picture: str = "") -> None:
 
 def violations(page: Page) -> list[str]:
     """What axe finds on the page as it stands: "rule (impact): element", one line each. In the dark look contrast alone
-    is asked
-    for: nothing else depends on the look, and it is asked in the light one; a loop over both ends in the light one."""
+    is asked for: nothing else depends on the look, and it is asked in the light one; a loop over both ends in the light
+    one."""
     from axe_playwright_python.sync_playwright import Axe
 
     without_transitions(page)

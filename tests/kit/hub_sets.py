@@ -99,8 +99,7 @@ def put_parts(
     **told: Any,
 ) -> None:
     """A set of Parquet, whose card tells its parts and rows. parts: by "config/split" its shards, each its rows. group:
-    rows of
-    a row group. counted: what the card says where that is not so many rows."""
+    rows of a row group. counted: what the card says where that is not so many rows."""
     shards = {
         f"{part}-{i:05}.parquet": parquet(rows, group) for part, found in parts.items() for i, rows in enumerate(found)
     }

@@ -3,18 +3,14 @@
     python -m tests.kit.pretended     writes the kept table (KEPT) again, after a change of launches that is intended
 
 torch's "privateuse one" backend is the device `card`; FakeTensorMode propagates shapes, dtypes and devices. Forward,
-recomputation,
-backward, clipping and AdamW run as on a GPU, with its kernels for attention, norm and dropout. Shows which operations
-are launched,
-what the processor waits for, which devices meet. Shows no numbers, no time and no memory; a test of numbers that the
-program makes
-on the GPU itself is taken as passed. The backend is registered for good, so all of this runs in a process of its own.
+recomputation, backward, clipping and AdamW run as on a GPU, with its kernels for attention, norm and dropout. Shows
+which operations are launched, what the processor waits for, which devices meet. Shows no numbers, no time and no
+memory; a test of numbers that the program makes on the GPU itself is taken as passed. The backend is registered for
+good, so all of this runs in a process of its own.
 
 A launch is an operation that computes on the card: what only views or allocates is none, a product of bitsandbytes'
-counts as its
-kernels. A wait is a copy between card and RAM that does not return at once, or a number that is read. An operation
-whose result's
-size depends on data, such as `nonzero`, ends in torch's own error.
+counts as its kernels. A wait is a copy between card and RAM that does not return at once, or a number that is read. An
+operation whose result's size depends on data, such as `nonzero`, ends in torch's own error.
 """
 
 from __future__ import annotations
@@ -127,8 +123,7 @@ CASES = (
 @dataclass
 class Seen:
     """Of a step of one micro-batch. launches: a layer's, by phase. waits: by place. copies: to the card. mixed:
-    operations with
-    tensors of both devices. gradients: their dtypes and devices."""
+    operations with tensors of both devices. gradients: their dtypes and devices."""
 
     launches: dict[str, float] = field(default_factory=dict)
     waits: dict[str, int] = field(default_factory=dict)

@@ -4,15 +4,12 @@ own.
     python -m tests.kit.warm KIND ADDRESS       KIND: one of KINDS; ADDRESS: the path of the Unix socket it listens at
 
 `Popen` stands in subprocess.Popen's place (the fixture `forked`): a command `python -m MODULE` of KINDS is forked, with
-the
-arguments, environment, folder and files that it was given; everything else is started as ever. A worker then takes what
-it does,
-not the seconds in which Python reads torch; an app or a command is there without the second in which it reads its
-libraries, and
-forks its workers in the same way. What a spawn itself is to show is marked `spawn` and gets a real one.
-Linux and macOS only, and only without a card (`may_fork`). A server ends when its standard input does.
-Asked, one message each: {"argv", "env", "cwd", "servers"} with three files -> {"pid", "number"}; {"code": number} ->
-{"code": int | null}.
+the arguments, environment, folder and files that it was given; everything else is started as ever. A worker then takes
+what it does, not the seconds in which Python reads torch; an app or a command is there without the second in which it
+reads its libraries, and forks its workers in the same way. What a spawn itself is to show is marked `spawn` and gets a
+real one. Linux and macOS only, and only without a card (`may_fork`). A server ends when its standard input does. Asked,
+one message each: {"argv", "env", "cwd", "servers"} with three files -> {"pid", "number"}; {"code": number} -> {"code":
+int | null}.
 """
 
 from __future__ import annotations

@@ -248,9 +248,8 @@ def test_what_a_norm_and_a_gate_give_is_made_again_with_the_same_bits(
 
 class Library:
     """Stands in for liger_kernel.transformers.functional, with its signatures: writes over what it is given, as Liger's
-    kernels do. wrong: a
-    function whose numbers are off. spoils: it also changes what it was told to leave alone, which no single function
-    shows."""
+    kernels do. wrong: a function whose numbers are off. spoils: it also changes what it was told to leave alone, which
+    no single function shows."""
 
     def __init__(self, wrong: str = "", spoils: bool = False):
         self.wrong, self.spoils, self.calls = wrong, spoils, dict[str, int]()

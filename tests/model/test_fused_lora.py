@@ -283,11 +283,9 @@ def test_4_bit_gradients_equal_those_of_peft_on_the_dequantised_base(
 
 def test_a_step_in_16_bit_is_as_near_the_truth_as_that_of_peft(tmp_path: Path, full: bool) -> None:
     """The factors are rounded to the base's type, where PEFT copies the input to theirs. Which of two gradients is
-    nearer is chance:
-    0.83 to 1.36 of PEFT's error in single batches, 1.00 to 1.11 in the medians of eight. So the errors of 32 are taken
-    together as a
-    root mean square: 1.057 and 1.092 in two draws, 1.074 of both (AVX512_BF16, torch 2.13). The bound is four times
-    that spread away."""
+    nearer is chance: 0.83 to 1.36 of PEFT's error in single batches, 1.00 to 1.11 in the medians of eight. So the
+    errors of 32 are taken together as a root mean square: 1.057 and 1.092 in two draws, 1.074 of both (AVX512_BF16,
+    torch 2.13). The bound is four times that spread away."""
     if not full and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         pytest.skip(
             "a single batch is 0.3 to 2.2 where the processor has no instructions for 16 bit: python launch.py test "

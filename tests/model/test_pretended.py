@@ -1,6 +1,5 @@
 """The step as a GPU would get it, on the pretended one of tests/kit/pretended: which devices meet, what the processor
-waits for, how many
-kernels a layer launches. No numbers: tests of numbers are elsewhere."""
+waits for, how many kernels a layer launches. No numbers: tests of numbers are elsewhere."""
 
 from __future__ import annotations
 

@@ -450,8 +450,7 @@ def test_a_type_that_loses_too_much_is_said_with_the_one_to_take(
 
 def test_a_quantised_file_is_judged_by_the_positions_that_rounding_does_not_decide() -> None:
     """Seen: a sound q8_0 file was refused with a mean of 0.024 on one processor; computed with the instructions of
-    others it was 0.018 to
-    0.021, and two thirds of it came from a twentieth of the positions. Those of that file:"""
+    others it was 0.018 to 0.021, and two thirds of it came from a twentieth of the positions. Those of that file:"""
     sound = np.repeat([0.0003, 0.003, 0.03, 0.35], [60, 25, 10, 5])
     assert sound.mean() > judgement.MOST_DIVERGENCE["q8_0"]
     everywhere = np.full(100, 0.03)

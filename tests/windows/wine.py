@@ -9,9 +9,8 @@
     uv.exe     of the version that the start scripts fetch (packaging/uv.txt), for a first start
 
 Half a minute to two minutes, 0.4 GB downloaded, 2.5 GB on disk. Not for wine32. As root, packages of Debian that are
-missing are
-installed: wine and wine64, Xvfb (a console has a window only on a screen), and the Chinese locale, of which Wine takes
-code page 936.
+missing are installed: wine and wine64, Xvfb (a console has a window only on a screen), and the Chinese locale, of which
+Wine takes code page 936.
 
     python -m tests.windows.wine            make it
     python -m tests.windows.wine python X   run the Windows Python on X in the project's folder

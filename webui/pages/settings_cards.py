@@ -81,8 +81,7 @@ class AutomationCard(Panel):
 
     def fresh(self, seen: list[Any] | None = None) -> list[Any]:
         """Input: what the fields were last sent. Outputs: that, the fields as they are kept, doubt. Where nothing else
-        is kept they
-        stay as they are: what a person has begun to write is not written over."""
+        is kept they stay as they are: what a person has begun to write is not written over."""
         now = preferences.read(self.services.workspace).automation
         kept = [
             now.go_on_after_failure, now.keep_awake, now.sleep_when_empty, _joined(now.hours), _joined(now.programs),

@@ -1,8 +1,7 @@
 """Train: the run at work, or the newest, and below it the form: what it opens with, its steps and the plan.
 
 While something trains, "Plan the next run" brings the form back; its Start then puts the run in the queue. Whether a
-visitor plans
-is a gr.State of the page: a reload shows what trains.
+visitor plans is a gr.State of the page: a reload shows what trains.
 """
 
 from __future__ import annotations

@@ -211,8 +211,8 @@ def no_links_to_states() -> None:
 
 def looks_less_often(demo: Any) -> None:
     """After demo.queue(). Gradio looks a thousand times a second whether an event has come, and a hundred times for its
-    progress, on Windows
-    20 and 10 times: an app that nobody used took 6 % of a core, and takes 1.8 %. An event waits 5 ms longer."""
+    progress, on Windows 20 and 10 times: an app that nobody used took 6 % of a core, and takes 1.8 %. An event waits 5
+    ms longer."""
     demo._queue.sleep_when_free = max(demo._queue.sleep_when_free, 0.01)
     demo._queue.progress_update_sleep_when_free = 0.1
 

@@ -3,9 +3,8 @@ cancelled one shown (gradio 6.31, assets/core-*.js, index-*.js, Blocks-*.js).
 
 Each answer of the server sets the state of some hundred components, and for each the script walked through all 900 of
 the page, over proxies, to find one by its id; while the page was built it went through all events for each component.
-That was half of what the
-page took of the processor: of a page of which nobody does anything 0.13 of a core, 0.08 since, beside a run that trains
-on the same processor (2 cores, headless Chromium, November 2026).
+That was half of what the page took of the processor: of a page of which nobody does anything 0.13 of a core, 0.08
+since, beside a run that trains on the same processor (2 cores, headless Chromium, November 2026).
 """
 
 from __future__ import annotations

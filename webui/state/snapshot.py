@@ -100,8 +100,7 @@ class QueueView:
 @dataclass(frozen=True)
 class Snapshot:
     """busy: the run at work, or just about to be. shown: that one, else the one that the queue waits for, else the
-    newest that has
-    begun: what the Train page tells of."""
+    newest that has begun: what the Train page tells of."""
 
     rows: tuple[RunRow, ...]
     busy: RunRow | None

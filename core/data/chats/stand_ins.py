@@ -2,9 +2,8 @@
 throughout a chat.
 
 Replaced are names of those who write, wherever they stand, numbers and addresses wherever they stand (whose they are
-cannot be told), and
-links of the others. Not known, and left: nicknames, people who are only spoken of, places, and whatever else a sentence
-tells. So the rows are not anonymous; they only do not hand on what is easiest to misuse.
+cannot be told), and links of the others. Not known, and left: nicknames, people who are only spoken of, places, and
+whatever else a sentence tells. So the rows are not anonymous; they only do not hand on what is easiest to misuse.
 """
 
 from __future__ import annotations

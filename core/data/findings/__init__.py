@@ -2,8 +2,7 @@
 
 `look.Look` is handed row by row and says its findings at the end; a `finding.Finding` has a count, some rows as
 examples with a quote (secrets masked), and repairs as data, which `repairs.repaired` applies to a row. One file a kind:
-secrets, placeholders, answers, language, writing,
-lengths, near. Imports: core/data/conversation. Add a kind: a class with `add` and `found`, its name in `finding.Kind`,
-its sentences in core/locales/en/finding.yaml and its Chinese twin, a set that has it and one that nearly has it in
-tests/unit/data/test_findings.py.
+secrets, placeholders, answers, language, writing, lengths, near. Imports: core/data/conversation. Add a kind: a class
+with `add` and `found`, its name in `finding.Kind`, its sentences in core/locales/en/finding.yaml and its Chinese twin,
+a set that has it and one that nearly has it in tests/unit/data/test_findings.py.
 """

@@ -1,6 +1,5 @@
 """Work on a whole large dataset in a separate process (core/data/large/worker), which returns its memory when it ends,
-while the
-page stays responsive. Cost: a start of about a second, for work that takes more than three.
+while the page stays responsive. Cost: a start of about a second, for work that takes more than three.
 """
 
 from __future__ import annotations

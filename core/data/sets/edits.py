@@ -9,12 +9,9 @@ written-<reading>.jsonl  one line a row that somebody wrote: {row, example}; a c
 
 A row is named by its number in the file, whatever it says by now; one that was added by a number behind those of the
 file. A row of the file that cannot be learned from is changed and removed as any other, and counts among the rows once
-it
-is changed. Written rows are in
-place before the change that names them, so a crash leaves at most rows that nobody names. Who writes holds edits.lock
-(core/data/store). A version
-costs no copy: a run finds the one that it learned from for as long as the set is here. While it is open it takes 16
-bytes a row and 8 for each row that somebody wrote.
+it is changed. Written rows are in place before the change that names them, so a crash leaves at most rows that nobody
+names. Who writes holds edits.lock (core/data/store). A version costs no copy: a run finds the one that it learned from
+for as long as the set is here. While it is open it takes 16 bytes a row and 8 for each row that somebody wrote.
 """
 
 from __future__ import annotations

@@ -45,10 +45,9 @@ class DataReport(Frozen):
 
     rows = good_rows + rows with an error + rows whose answer is marked as a bad one. problems: errors before warnings
     where there are more than the limit, in the order of rows; problem_count counts them all. duplicates: good rows that
-    say exactly
-    what an earlier row says. left_out: what nothing reads in rows without an error. roles: what columns were taken for,
-    where their names are none of a format; guessed: nobody said so. chat: how an exported chat is read. sheet: of a
-    workbook's sheets the one that is read. findings: what is wrong with the good rows as a set.
+    say exactly what an earlier row says. left_out: what nothing reads in rows without an error. roles: what columns
+    were taken for, where their names are none of a format; guessed: nobody said so. chat: how an exported chat is read.
+    sheet: of a workbook's sheets the one that is read. findings: what is wrong with the good rows as a set.
     """
 
     format: Format
@@ -107,8 +106,7 @@ def inspect_file(
     """Read all of a file, once, and say what is in it and what is wrong with it.
 
     keep: is told what became of each row, in order. check: called each CHECK_EVERY rows, and may raise to end it.
-    Raises DataError where
-    nothing can be said by row: it cannot be read, has no rows, or no known shape.
+    Raises DataError where nothing can be said by row: it cannot be read, has no rows, or no known shape.
     """
     source, chosen, roles, items = _start(path, format, limits, choices, check)
     chat = overview.read_as(source, check) if source.chat else None

@@ -20,8 +20,8 @@ class Pieces(Sequence[Encoded]):
 
     example, start, end, learned (P,): whose tokens, from where to where (exclusive), and how many of them the loss
     counts. limit: most tokens of a piece; how: what is done to longer examples; again: tokens of the piece before that
-    those of plain text begin with and do not learn again, besides its last. It
-    holds some forty bytes a piece, and no ids.
+    those of plain text begin with and do not learn again, besides its last. It holds some forty bytes a piece, and no
+    ids.
     """
 
     tokens: Tokens

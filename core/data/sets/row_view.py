@@ -31,10 +31,9 @@ class RowView:
     """One row after the template. index counts the rows that can be learned from (of them), row_number is the file's.
 
     length: tokens before the cut; learned: tokens the loss counts; cut: tokens lost; parts: pieces that it is split
-    into for its length;
-    dropped: nothing of it is learned. examples: one for each answer where the template shows earlier ones otherwise;
-    all are shown. is_pair: they are the better answer and the worse one.
-    special: the special tokens that occur. The texts of the pieces joined are the row, where none of them is "more".
+    into for its length; dropped: nothing of it is learned. examples: one for each answer where the template shows
+    earlier ones otherwise; all are shown. is_pair: they are the better answer and the worse one. special: the special
+    tokens that occur. The texts of the pieces joined are the row, where none of them is "more".
     """
 
     index: int

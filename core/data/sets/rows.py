@@ -1,11 +1,10 @@
 """The rows of a file, stored once in an Arrow file that is mapped and never loaded. No torch.
 
 <name>.arrow: row (int64, its number in the file), line (int64, or null), and either example (the JSON of
-Example.as_dict()) or why there
-is none: problem (the JSON of a Problem, null for an answer that is marked as a bad one) and values (the JSON of its
-columns, where it has some). One writer: `writing`, which puts it there whole or not at all, also where two threads
-begin at once or the power fails. It is made again from the source wherever it is missing or cut short. A row is found
-in some 20 microseconds; the file is as large as the source.
+Example.as_dict()) or why there is none: problem (the JSON of a Problem, null for an answer that is marked as a bad one)
+and values (the JSON of its columns, where it has some). One writer: `writing`, which puts it there whole or not at all,
+also where two threads begin at once or the power fails. It is made again from the source wherever it is missing or cut
+short. A row is found in some 20 microseconds; the file is as large as the source.
 """
 
 from __future__ import annotations

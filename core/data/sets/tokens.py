@@ -3,9 +3,8 @@ all. No torch.
 
 The page counts some rows, a run those that it trains and measures; what one has counted the other finds
 (core/data/sets/segment). Kept by the row's own key, so that a row that was not changed is not counted again. Where
-nothing can be kept (rows in memory, a full disk), they are
-counted all the same. Cost: SmolLM2's tokenizer reads 1.8 M characters a second (2 shared cores, 2026-12); what is kept,
-5 bytes a token.
+nothing can be kept (rows in memory, a full disk), they are counted all the same. Cost: SmolLM2's tokenizer reads 1.8 M
+characters a second (2 shared cores, 2026-12); what is kept, 5 bytes a token.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 """Whether the first row of a table holds the column names, or is a row like the others. A doubtful case is reported,
-never decided
-silently: the reader says what it assumed, and `header` of Choices overrides it."""
+never decided silently: the reader says what it assumed, and `header` of Choices overrides it."""
 
 from __future__ import annotations
 

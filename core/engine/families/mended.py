@@ -59,8 +59,8 @@ def lacks_tower(made: Any) -> bool:
 
 def _turn_by_half(text: Any) -> None:
     """LFM3 rotates half of each head. Its released config.json says so by rope_type "default" with a
-    partial_rotary_factor, which
-    transformers 5.24 ignores: it rotates the whole head, without an error. The type that uses the factor is
+    partial_rotary_factor, which transformers 5.24 ignores: it rotates the whole head, without an error. The type that
+    uses the factor is
     "proportional", transformers' own default for LFM3."""
     for how in (getattr(text, "rope_parameters", None) or {}).values():
         if isinstance(how, dict) and how.get("rope_type") == "default" and how.get("partial_rotary_factor", 1.0) != 1.0:

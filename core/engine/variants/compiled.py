@@ -39,9 +39,8 @@ class Compiled(NamedTuple):
 
 def trial(rehearse: Callable[[], None], like: torch.Tensor, check: Callable[[], None], again: bool = False) -> Compiled:
     """Compile, compare and time; what is used from now on is in elementwise.ways. rehearse: a forward and backward that
-    leave nothing
-    behind. like: a tensor with the run's device and dtype. check may raise between two functions. again: a run that
-    used them is resumed, and has to use them again."""
+    leave nothing behind. like: a tensor with the run's device and dtype. check may raise between two functions. again:
+    a run that used them is resumed, and has to use them again."""
     began = time.perf_counter()
     try:
         ways = _made(like.device.type == "cuda")

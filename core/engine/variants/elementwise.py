@@ -3,12 +3,12 @@ in place. Torch.
 
 transformers implements RMSNorm as eight operations on an fp32 copy that is saved, and rotary embeddings as ten. Here a
 norm saves its input and one value per token; on a GPU it is torch's own kernel, on a CPU it runs in cache-sized blocks.
-On a CPU the output of
-a norm or gate is not saved: it has `made_of`, a function and the tensors to recompute the same bits from, which the
-product that reads it saves instead (core/engine/variants/fused_lora); a gate saves its two inputs. What a module
-computes is not read from its name: a copy of it runs its own forward on a few made-up values, to test that an
-implementation here gives the same values and gradients in fp32. A module that matches none keeps its own forward; so
-does a call with other arguments. In 16 bits, results are rounded once, from fp32, where transformers rounds twice.
+On a CPU the output of a norm or gate is not saved: it has `made_of`, a function and the tensors to recompute the same
+bits from, which the product that reads it saves instead (core/engine/variants/fused_lora); a gate saves its two inputs.
+What a module computes is not read from its name: a copy of it runs its own forward on a few made-up values, to test
+that an implementation here gives the same values and gradients in fp32. A module that matches none keeps its own
+forward; so does a call with other arguments. In 16 bits, results are rounded once, from fp32, where transformers rounds
+twice.
 
 If Liger is installed and its kernels agree on this GPU, they are used (core/engine/variants/liger).
 """

@@ -33,8 +33,8 @@ from core.values import GIB
 def shard(tuned: Any, card: torch.device, mesh: Any, lead: Callable[[int], None] | None = None) -> Sharded:
     """Move a model and its adapter from RAM to the GPU, layer by layer, without the parts of the other ranks of mesh:
     no GPU ever has the whole base. lead: of rank 0, tells the others which layer it gathers alone. Call it on every
-    rank, before an optimizer is created. Raises ModelError for a
-    family whose layers cannot be found, or an 8-bit base."""
+    rank, before an optimizer is created. Raises ModelError for a family whose layers cannot be found, or an 8-bit
+    base."""
     base = tuned.get_base_model()
     if base_model.bits(base) == 8:
         raise ModelError("fsdp.eight_bit")

@@ -1,10 +1,8 @@
 """NEFTune: uniform noise on the embeddings during training, against overfitting to exact wording. Workers only.
 
 Each embedding value of an example of L tokens and width d gets noise of at most alpha / sqrt(L d), as in the paper's
-own code (Jain et al.,
-2310.05914): L is the example's own length, without padding, also when packed. The noise comes from PyTorch's RNG, whose
-state a
-checkpoint saves: a resumed run gets the same noise. None in eval mode.
+own code (Jain et al., 2310.05914): L is the example's own length, without padding, also when packed. The noise comes
+from PyTorch's RNG, whose state a checkpoint saves: a resumed run gets the same noise. None in eval mode.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """One attention for all examples of a packed row, if one of torch's two kernels for that runs on this GPU and agrees
-with one attention
-per example: flash attention, or where that is missing (RTX 20, some builds) memory-efficient attention, for fp16 from
-RTX 20 on and for bf16 from RTX 30 on. Grouped keys and values are repeated for the second, and for the first before
-torch 2.12. Imports torch: workers only."""
+with one attention per example: flash attention, or where that is missing (RTX 20, some builds) memory-efficient
+attention, for fp16 from RTX 20 on and for bf16 from RTX 30 on. Grouped keys and values are repeated for the second, and
+for the first before torch 2.12. Imports torch: workers only."""
 
 from __future__ import annotations
 

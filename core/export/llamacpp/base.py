@@ -1,13 +1,12 @@
 """A GGUF file as a base model, the reverse of an export. Its weights become a 16-bit folder of the library, which
-counts only if real llama.cpp
-answers from the file as transformers does from the folder.
+counts only if real llama.cpp answers from the file as transformers does from the folder.
 
     <workspace>/models/from-gguf/NAME/     complete and proven, or not there
       from_gguf.json                       the file it was made of, and what the comparison found
 
 llama.cpp computes with quantised weights in whole numbers (the starter's Q4_1: 0.005 nats from exact sums), so the file
-is first unpacked by
-llama.cpp itself to 16 bit, and that is compared. No torch here: `unpack` and `questions` are processes of their own.
+is first unpacked by llama.cpp itself to 16 bit, and that is compared. No torch here: `unpack` and `questions` are
+processes of their own.
 """
 
 from __future__ import annotations

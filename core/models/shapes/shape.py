@@ -32,11 +32,10 @@ _LEARNED_POSITIONS = {"gpt2", "gpt_bigcode", "gpt_neo", "opt"}
 class Held(Strict):
     """What the weight files themselves hold (core/models/headers), in parameters. params: of the text, without beside,
     the towers for pictures and sound, which give their memory back (core/engine/families/parts). four_bit: in matrices
-    that QLoRA would
-    hold in 4 bit. lora_width: inputs and outputs of all layers that all-linear means, 0 where that is not known;
-    widths: by their names, as far as known.
-    expert_width: inputs and outputs of all routed experts that are one parameter; None where that is not known.
-    stored_bytes: of a repository that is quantised already, by `quantised`."""
+    that QLoRA would hold in 4 bit. lora_width: inputs and outputs of all layers that all-linear means, 0 where that is
+    not known; widths: by their names, as far as known. expert_width: inputs and outputs of all routed experts that are
+    one parameter; None where that is not known. stored_bytes: of a repository that is quantised already, by
+    `quantised`."""
 
     params: int = Field(ge=1)
     beside: int = Field(default=0, ge=0)

@@ -34,8 +34,7 @@ _HEAD = re.compile(r"\A---\r?\n(.{0,20000}?)\r?\n---", re.DOTALL)
 @dataclass(frozen=True)
 class Licence:
     """name: "Apache-2.0" or a hub's word for it; None: neither the base's folder nor the catalogue names one. gated:
-    the hub gives the base
-    only to those who accepted it. pipeline: what the base's own card says that it is for."""
+    the hub gives the base only to those who accepted it. pipeline: what the base's own card says that it is for."""
 
     name: str | None = None
     link: str | None = None

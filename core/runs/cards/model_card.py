@@ -32,9 +32,8 @@ SMALLER = ("q",)
 @dataclass(frozen=True)
 class CardBeside:
     """What the card lies beside. step: of the adapter it was made from, None for the run's own; strength: how much of
-    it the base takes; file: of a GGUF; dtype: of a merged model;
-    proof: what was found of it; repo: where it is published, "" for a folder here; with_film: whether the person ticked
-    its answers."""
+    it the base takes; file: of a GGUF; dtype: of a merged model; proof: what was found of it; repo: where it is
+    published, "" for a folder here; with_film: whether the person ticked its answers."""
 
     kind: Literal["adapter", "merged", "gguf", "gguf-lora"] = "adapter"
     step: int | None = None

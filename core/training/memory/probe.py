@@ -5,9 +5,8 @@ largest batch of an evaluation; and sample answers. The measurement replaces the
 record (core/memory/record) and corrects the next estimate. A run that does not fit first saves memory as it would later
 (core/engine/out_of_memory); if that is not enough it ends here, saying what would fit. RNG states, gradients and
 adapter are restored: a run has the same results with and without it, bit for bit. Costs less than a step and an
-evaluation batch. A resumed run is probed again: free memory may have
-changed. Imports torch: workers only.
-The result is stored in run.json (`MemoryFacts`).
+evaluation batch. A resumed run is probed again: free memory may have changed. Imports torch: workers only. The result
+is stored in run.json (`MemoryFacts`).
 """
 
 from __future__ import annotations
@@ -150,8 +149,7 @@ class Probe:
     def measure_context(self) -> None:
         """CUDA's own bytes on the GPU, which torch does not count: the increase by NVML's count when the context and
         cuBLAS are created. Call it before the model is loaded, so that other programs change it less. The kernels of
-        the first step are loaded
-        when they are called: `_on_card` adds what they take."""
+        the first step are loaded when they are called: `_on_card` adds what they take."""
         card = card_of(self._machine)
         torch.cuda.current_blas_handle()
         torch.cuda.synchronize()

@@ -89,8 +89,7 @@ def test_our_layers_stand_around_gradios_own(gradio) -> None:
 
 def test_a_page_that_is_slow_to_answer_does_not_end_the_start(gradio, monkeypatch: pytest.MonkeyPatch) -> None:
     """launch(_frontend=False): gradio asks its own page and gives up after three seconds, which a busy PC takes. The
-    server has answered
-    by then: launch waits for its /startup-events without a limit."""
+    server has answered by then: launch waits for its /startup-events without a limit."""
     from gradio import networking
 
     monkeypatch.setattr(networking, "url_ok", lambda url: False)

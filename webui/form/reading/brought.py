@@ -21,8 +21,8 @@ LONGEST_TITLE = 120
 
 class BroughtReading(Frozen):
     """title: of the recipe or run. data: the id of the set that is meant; of others nothing is said. Where there is
-    none, what the recipe
-    names instead, and found: whether that is a file on this PC that the visitor may add by its path."""
+    none, what the recipe names instead, and found: whether that is a file on this PC that the visitor may add by its
+    path."""
 
     title: str
     data: str
