@@ -82,20 +82,20 @@ class JobFolder:
 
     def begin(self, request: Frozen, module: str, cwd: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
         """A new attempt: its request, a status that says so, and its process. Raises RunError where the disk does not
-        take it, OSError where nothing can be started."""
+        take it or nothing can be started."""
         file, log = self.path / "request.json", self.path / "export.log"
         with writing(self.path.parents[1]):
             self.path.mkdir(parents=True, exist_ok=True)
             self.clear()
             files.replace(file, request.model_dump_json(indent=1))
-            self.write(ExportStatus(since=time.time()))
             log.write_bytes(b"")
-        try:
-            with open(log, "ab") as out:  # llama.cpp's processes write into it too
-                return start_worker(module, str(file), log=out, cwd=cwd, **environment)
-        except OSError:
-            (self.path / "status.json").unlink(missing_ok=True)  # else it would be "starting" for a minute
-            raise
+            self.write(ExportStatus(since=time.time()))
+            try:
+                with open(log, "ab") as out:  # llama.cpp's processes write into it too
+                    return start_worker(module, str(file), log=out, cwd=cwd, **environment)
+            except OSError:
+                (self.path / "status.json").unlink(missing_ok=True)  # else it would be "starting" for a minute
+                raise
 
     def wait(
         self,
