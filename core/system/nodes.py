@@ -16,8 +16,15 @@ NAMES = {
 }
 
 
+def host_and_port(endpoint: str) -> tuple[str, str]:
+    """The two parts of HOST:PORT; an IPv6 address without its brackets."""
+    host, _, port = endpoint.rpartition(":")
+    return host.strip("[]"), port
+
+
 class Nodes(Frozen):
-    """rank: of this PC; 0 is the main one, whose run it is. endpoint: HOST:PORT at which the others reach it."""
+    """One of the PCs of a run. rank: its number; 0 is the main PC, whose run it is. endpoint: HOST:PORT at which the
+    others reach the main PC."""
 
     count: int
     rank: int = 0
@@ -25,25 +32,25 @@ class Nodes(Frozen):
 
     @classmethod
     def of(cls, count: int | None, rank: int, endpoint: str | None) -> Nodes | None:
-        """None for a run of one PC. Raises RecipeError."""
+        """The options of a command; None for a run of one PC. Raises RecipeError."""
         if count is None and endpoint is None and not rank:
             return None
         if count is None or endpoint is None:
             raise RecipeError("nodes.both")
         if not 2 <= count <= MOST or not 0 <= rank < count:
             raise RecipeError("nodes.bad_count", nodes=count, rank=rank, most=MOST)
-        host, _, port = endpoint.rpartition(":")
-        if host in ("", "0.0.0.0", "[::]") or not port.isdecimal() or not 0 < int(port) < 65536:
+        host, port = host_and_port(endpoint)
+        if host in ("", "0.0.0.0", "::") or not port.isdecimal() or not 0 < int(port) < 65536:
             raise RecipeError("nodes.bad_address", found=endpoint[:100])
         return cls(count=count, rank=rank, endpoint=endpoint)
 
     @property
     def environment(self) -> dict[str, str]:
-        """For a worker that is to train with the others."""
+        """The variables that a worker is started with."""
         return {variable: str(getattr(self, name)) for name, variable in NAMES.items()}
 
     @classmethod
     def given(cls) -> Nodes | None:
-        """As this process was started with; None for a run of one PC."""
+        """The variables that this process was started with; None for a run of one PC."""
         values = {name: os.environ.get(variable) for name, variable in NAMES.items()}
         return None if None in values.values() else cls.model_validate(values)

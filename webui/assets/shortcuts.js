@@ -7,7 +7,7 @@ const loraGarageKeys = {
   },
 };
 (() => {
-  const OFF = "loraGarageKeysOff", TABS = ["train", "chat", "data", "runs", "models", "settings", "help"];
+  const OFF = "loraGarageKeysOff";
   const SEARCHES = "input[type=search], #shelf-words :is(input, textarea), #settings-search :is(input, textarea), #data-search :is(input, textarea)";
   const $ = (where) => document.querySelector(where);
   const tab = (name) => $(`#tab-${name}-button`)?.click();
@@ -31,11 +31,11 @@ const loraGarageKeys = {
     s: () => { tab("train"); focus("#start"); },
     m: () => { tab("chat"); focus("#chat-message textarea"); },
   };
-  TABS.forEach((name, i) => { acts[i + 1] = () => { if (!seen("#duel-left")) tab(name); }; }); // in a duel they judge (duel.js)
+  const page = (number) => { if (!seen("#duel-left")) document.querySelectorAll("a[data-page]")[number - 1]?.click(); }; // in a duel they judge (duel.js)
 
   document.addEventListener("keydown", (event) => {
     const isTyped = event.target.closest?.("input:not([type=radio], [type=checkbox], [type=range]), textarea, select, [contenteditable]");
-    const act = acts[event.key.toLowerCase()];
+    const act = acts[event.key.toLowerCase()] ?? (/^[1-9]$/.test(event.key) ? () => page(event.key) : null);
     if (!act || isTyped || !loraGarageKeys.isOn(event)) return;
     event.preventDefault();
     act();

@@ -28,7 +28,7 @@
     // A step that a person closes by its head takes that along: the focus goes to the part of the bar that opens it.
     const closed = event.isTrusted && STEPS.find((step) => head(step)?.contains(event.target));
     if (closed) document.querySelector(`.lg-part[data-step=${closed}]`).focus();
-    const pressed = event.target.closest?.("button[data-step]");
+    const pressed = event.target.closest?.("button[data-step]:not([data-page])");
     if (!pressed) return;
     const { step, part } = pressed.dataset;
     if (isOpen(step) && !part) head(step).click();

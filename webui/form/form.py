@@ -38,7 +38,7 @@ from webui.form.plan import PlanStep, rank_choices
 from webui.form.planner import HERE, Form, FormResult, Planner
 from webui.form.reading.brought import choices_for
 from webui.form.start import StartStep
-from webui.form.start_view import MARK, StartView
+from webui.form.start_view import MARK, StartView, Summary
 from webui.kit.findings import counted
 from webui.kit.live import AT_ONCE, CONTROL, EACH, LAST, QUIET, Poller, shown
 from webui.kit.visitor import is_here
@@ -338,7 +338,6 @@ class Wizard:
         data, plan, w = self.data_step, self.plan_step, self.w
         preview, explicit = result.preview, form.answers.explicit
         read_as = choices_for(form.data, form.answers.reading)
-        summaries = self._summaries(form, result)
         return {
             self.goal_step.about: goal_step.about(goal_step.chosen(form.goal), w),
             self.model_step.about: model_step.about(form.model, result, self.services, w),
@@ -360,7 +359,7 @@ class Wizard:
             self.start_step.button: self.start_step.label(result)
             | ({"variant": "secondary"} if result.is_doubtful else {}),
             self.start_view.cards: self.start_view.draw_cards(result, form.data),
-            self.start_view.bar: self.start_view.draw_bar(summaries, result),
+            self.start_view.bar: self.start_view.draw_bar(self._summary(form, result), result),
             self.again: gr.Timer(active=result.unsettled),
             **self.model_step.download.draw(
                 form.model, model_step.download_bytes(form.model, result.shape) if result.shape else None
@@ -394,16 +393,15 @@ class Wizard:
     def filling(self, recipe: Recipe, title: str, parent: str | None = None) -> tuple[Filling, Updates]:
         return self.fillings.of(recipe, title, parent)
 
-    def _summaries(self, form: Form, result: FormResult) -> list[Any]:
-        """Of the five steps, as draw_bar takes them."""
+    def _summary(self, form: Form, result: FormResult) -> Summary:
         goal = goal_step.chosen(form.goal)
-        return [
+        return Summary(
             goal_step.label(goal, self.w) if goal else self.w.t("wizard.none_yet"),
             model_step.summary(form.model, result, self.w),
             self.data_step.summary(form, result),
             counted(result.findings, self.plan_step.findings.ids, self.w),
             form.name or "",
-        ]
+        )
 
     def download(self, given: Given) -> Updates:
         """Begin to download the chosen model, in the revision that is set."""

@@ -6,11 +6,12 @@ The steps behind it (goal, model, data, plan, run) open below it, one at a time;
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
+from core.advice import plan
+from core.advice.case import Grounds
 from core.advice.goals import goal_of
 from core.data.labels import Learning
 from core.data.reading.choices import NOTHING_SAID
@@ -38,6 +39,17 @@ MARK = "(data) => loraGarageStart.mark(data)"
 MOST_OWN = 6  # of a person's own datasets that are shown; all of them are in the step
 
 
+class Summary(NamedTuple):
+    """What the bar says of the form. data, model: each with what stands below it. problems: how many the plan has, in
+    words; run: the name that it was given; both "" where there is none."""
+
+    goal: str = ""
+    model: tuple[str, str] = ("", "")
+    data: tuple[str, str] = ("", "")
+    problems: str = ""
+    run: str = ""
+
+
 class StartView(Panel):
     def build(self) -> None:
         w = self.w
@@ -51,22 +63,18 @@ class StartView(Panel):
         )
 
     def build_link(self) -> None:
-        """Below the place where files are dropped."""
-        w = self.w
+        """The link to the search of the Hub, below the place where files are dropped."""
         link = {"class_": "lg-link", "data_step": "data", "data_part": "#hub-set"}
-        gr.HTML(tag("button", w.t("start_view.find"), type="button", **link), elem_id="start-links")
+        gr.HTML(tag("button", self.w.t("start_view.find"), type="button", **link), elem_id="start-links")
 
     def build_bar(self) -> None:
-        self.bar = gr.HTML(self.draw_bar(["", ("", ""), ("", ""), "", ""], FormResult()), elem_id="start-summary")
+        self.bar = gr.HTML(self.draw_bar(Summary(), FormResult()), elem_id="start-summary")
 
     # ---- the cards --------------------------------------------------------------------------------------------------
     def draw_cards(self, result: FormResult, data: Any) -> Html:
+        """One card for each sample, the one that is chosen at first before the others, and one's own datasets."""
         every = self.services.datasets.list()
-        order = ["sample:pirate_answers", "sample:kettlewisp_facts"]
-        shown = sorted(
-            (info for info in every if info.origin == "sample"),
-            key=lambda info: order.index(info.id) if info.id in order else len(order),
-        )
+        shown = sorted((info for info in every if info.origin == "sample"), key=lambda info: info.id != FIRST)
         own = [info for info in every if info.origin != "sample"]
         own.sort(key=lambda info: info.id != data)  # the chosen one is always among those that are shown
         return join(
@@ -115,47 +123,41 @@ class StartView(Panel):
         )
 
     def _seconds(self, data: str, result: FormResult) -> float | None:
-        """How long a sample would take at the pace that is known for the chosen model; None where none is."""
-        sample = sample_of(data)
-        if result.plan is None or result.pace is None or sample is None:
+        """Seconds that the chosen model would train on another sample, by the advice alone and at the pace of the plan
+        that is shown; None while no pace is known."""
+        if result.plan is None or result.pace is None:
             return None
-        recipe = result.plan.recipe
-        other = Recipe.parse(
-            {
-                "name": "",
-                "model": {"id": recipe.model.id, "revision": recipe.model.revision},
-                "data": {"source": data},
-                "adapter": sample.adapter,
-                "train": sample.train,
-            },
-            where="sample",
-        )
+        model, budget = result.plan.recipe.model, result.plan.advice.budget
+        recipe = Recipe.parse({"model": model.model_dump(), "data": {"source": data}}, where="sample")
         try:
-            preview = self.services.previews.of(data, recipe.model.id, Learning.of(other), None, NOTHING_SAID)
+            preview = self.services.previews.of(data, model.id, Learning.of(recipe), None, NOTHING_SAID)
+            made = plan.make(recipe, Grounds.of(budget, result.shape, preview, None, continues=False))
         except GarageError:
             return None
-        counts, train = preview.counts_of(other.data), other.train
-        learned = counts.pieces * (1 - other.data.eval_fraction)
-        examples = max(0, train.max_steps) * train.per_device_train_batch_size or train.num_train_epochs * learned
-        return pace.seconds(examples * counts.tokens / max(1, counts.pieces), result.pace)
+        counts = preview.counts_of(made.recipe.data)
+        return pace.seconds(pace.planned_tokens(made.recipe, made.advice.planned_steps or 0, counts), result.pace)
 
     # ---- the bar ----------------------------------------------------------------------------------------------------
-    def draw_bar(self, summaries: Sequence[Any], result: FormResult) -> Html:
-        """summaries: the goal; model and size; dataset and rows; how many problems the plan has, and the run's name, if
-        there are any."""
-        w = self.w
-        goal, (model, size), (data, rows), problems, run = summaries
-        plan, verdict, tone = self._plan(result)
-        if problems:
-            verdict, tone = f"{verdict} · {problems}", "warn" if tone == "ok" else tone
+    def draw_bar(self, summary: Summary, result: FormResult) -> Html:
+        """Five buttons, each with what is chosen in a step; a press opens the step."""
+        w, change = self.w, self.w.t("start_view.change")
+        (data, rows), (model, size) = summary.data, summary.model
+        method, verdict, tone = self._plan(result)
+        if summary.problems:
+            verdict, tone = f"{verdict} · {summary.problems}", "warn" if tone == "ok" else tone
         steps = plan_view.steps_and_time(result, w)
         time = steps[1] if len(steps) > 1 else w.t("start_view.measuring" if result.measuring else "start_view.no_time")
         parts = (
-            ("data", data, rows or w.t("start_view.change"), ""),
-            ("goal", goal, w.t("start_view.change"), ""),
-            ("model", model, size or w.t("start_view.change"), ""),
-            ("plan", plan, verdict, tone),
-            ("train", time, " · ".join([*steps[:1], run or w.t("start_view.run")]), "warn" if result.is_long else ""),
+            ("data", data, rows or change, ""),
+            ("goal", summary.goal, change, ""),
+            ("model", model, size or change, ""),
+            ("plan", method, verdict, tone),
+            (
+                "train",
+                time,
+                " · ".join([*steps[:1], summary.run or w.t("start_view.run")]),
+                "warn" if result.is_long else "",
+            ),
         )
         return join(
             tag(

@@ -1,4 +1,4 @@
-"""Questions that an empty chat suggests: rows that the run did not learn, else general ones. A press asks one."""
+"""Questions that an empty chat suggests, of those that a run asks by itself and does not learn. A press asks one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ element.addEventListener("click", (event) => {
 
 
 def ideas(services: Services, target: object, w: Wording) -> Sequence[str]:
-    """Short ones; of a run without any, and of a base model, those of presets/neutral.yaml."""
+    """Up to MOST short questions of the run's own that it did not learn, then general ones (presets/neutral.yaml)."""
     run_id = run_id_of(target)
     asked: list[str] = []
     if run_id is not None:
@@ -34,13 +34,14 @@ def ideas(services: Services, target: object, w: Wording) -> Sequence[str]:
         except GarageError:
             chosen = None
         every = (*chosen.held_out, *chosen.scenes) if chosen else ()
-        asked = [scene.asked for scene in every if scene.turns and len(scene.asked) <= MOST_CHARACTERS]
+        apart = (scene for scene in every if scene.turns and scene.source != "trained")
+        asked = [scene.asked for scene in apart if len(scene.asked) <= MOST_CHARACTERS]
     general = scenes.neutral_prompts().prompts["zh" if w.language == "zh" else "en"]
     return list(dict.fromkeys([*asked, *general]))[:MOST]
 
 
 def empty(services: Services, target: object, w: Wording) -> Html:
-    """What stands in place of the conversation until there is one."""
+    """The words and the questions in place of a conversation that has not begun."""
     buttons = (
         tag("button", question, type="button", class_="lg-idea", data_ask=question, dir="auto")
         for question in ideas(services, target, w)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +12,9 @@ from core.presets import PROJECT
 from webui.kit.live import AT_ONCE
 from webui.kit.panel import Panel
 
-CHAPTERS = (
-    "first-model",
-    "my-sheet",
-    "my-chats",
-    "which-model",
-    "plan",
-    "curves",
-    "is-it-better",
-    "take-it-elsewhere",
-    "keep-order",
-    "gaming-pc",
-    "lora",
-    "when-something-goes-wrong",
-)
 GUIDE = PROJECT / "docs" / "guide"
+# In the order of the guide's own list.
+CHAPTERS = tuple(re.findall(r"^\| \[[^\]]+\]\(([\w-]+)\.md\)", (GUIDE / "README.md").read_text("utf-8"), re.MULTILINE))
 # Lines that are a picture, or a link to the chapter in the other language.
 LEFT_OUT = re.compile(r"^!?\[[^\]]*\]\([^)]*\)\s*$", re.MULTILINE)
 LINK_TO_FILE = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?://)[^)]*\)")
@@ -56,7 +43,6 @@ def text_of(chapter: str, language: str) -> str:
     return LINK_TO_FILE.sub(r"\1", LEFT_OUT.sub("", text))
 
 
-@lru_cache(maxsize=64)
 def title_of(chapter: str, language: str) -> str:
     first = _file(chapter, language).read_text("utf-8").partition("\n")[0]
     return first.lstrip("# ").strip()

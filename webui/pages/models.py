@@ -19,8 +19,9 @@ class ModelsPage(Panel):
         self.disk = DiskCard(services, wording)
 
     def build(self) -> None:
-        find = tag("button", icon("models"), self.w.t("disk_view.find"), type="button", class_="lg-own-set")
-        gr.HTML(tag("div", find, class_="lg-find", data_page="train", data_step="model"), elem_id="models-find")
+        leads = {"data_page": "train", "data_step": "model"}
+        find = tag("button", icon("models"), self.w.t("disk_view.find"), type="button", class_="lg-own-set", **leads)
+        gr.HTML(find, elem_id="models-find")
         self.disk.build()
 
     def parts(self) -> list[LivePart]:

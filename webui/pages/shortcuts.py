@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from webui.kit.html import Html, join, tag
 from webui.kit.wording import Wording
-
-PAGES = ("train", "chat", "data", "runs", "models", "settings", "help")
+from webui.pages.rail import PAGES
 
 
 def shortcuts(w: Wording) -> Html:

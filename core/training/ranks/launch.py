@@ -26,7 +26,7 @@ from core.runs.reporter import EXIT, Reporter
 from core.runs.states import BUSY, State
 from core.system import devices
 from core.system.lines import end_with_parent
-from core.system.nodes import Nodes
+from core.system.nodes import Nodes, host_and_port
 from core.system.processes import kill_children, leave
 from core.training.ranks.meeting import AGENT, ENDED, MEET_S, MEETING, RankError, ip_of, reported_failure, store
 from core.workspace.folder import Workspace
@@ -40,12 +40,12 @@ SAVE_S = 120  # for rank 0 to save a checkpoint once another rank is gone
 
 
 def is_rank() -> bool:
-    """Whether torchrun's agent has started this process: ours, not one that has started the app."""
+    """True in a process that our agent of torchrun started; another torchrun may have started the app."""
     return AGENT in os.environ
 
 
 def has_joined() -> bool:
-    """Whether this process has connected to the other ranks, which it then told of the run's end."""
+    """True once this process has connected to the other ranks; it then told them of the run's end."""
     torch = sys.modules.get("torch")
     return torch is not None and torch.distributed.is_initialized()
 
@@ -89,7 +89,7 @@ def step_of(ranks: Ranks, recipe: Recipe, model_folder: Path, dtype: str, pad_to
 
 
 def is_needed(run: RunFolder) -> bool:
-    """Whether this process, a run's worker, has to start others."""
+    """True if this process, a run's worker, has to start other ranks."""
     if is_rank():
         return False
     with suppress(GarageError):  # the worker says what is wrong with the recipe
@@ -110,14 +110,14 @@ def carry_out(run: RunFolder, workspace: Workspace) -> int:
         if nodes:
             require_own(nodes.endpoint)
         nodes = nodes or Nodes(count=1, endpoint="127.0.0.1:1")  # no port: they meet in a file
-        found = _store(nodes, meeting)
-        _start(recipe.train.ranks, nodes, found, ["--workspace", str(workspace.root), run.id])
+        meeting_store = _store(nodes, meeting)
+        _start(recipe.train.ranks, nodes, meeting_store, ["--workspace", str(workspace.root), run.id])
     except Exception as error:  # noqa: BLE001 - whatever torch raises, the person must see it
         failure = error
     if type(failure).__name__ == "ChildFailedError":  # rank 0 writes the end, unless the agent ended it for another's
         first, _ = failure.get_first_failure()
         gone = RankError("ranks.gone", msg("ranks.fewer"), ranks=recipe.train.ranks)
-        failure, states = (reported_failure(found, recipe.train.ranks) or gone) if first else None, BUSY
+        failure, states = (reported_failure(meeting_store, recipe.train.ranks) or gone) if first else None, BUSY
     with suppress(OSError):  # Windows, while it is still open: the next attempt removes it
         meeting.unlink(missing_ok=True)
     if failure:
@@ -134,22 +134,22 @@ def require_cards(recipe: Recipe) -> None:
 
 def require_own(endpoint: str) -> None:
     """Raises RunError where the main PC's address is that of another, which torch would try to reach for an hour."""
-    host, _, port = endpoint.rpartition(":")
+    host, port = host_and_port(endpoint)
     of_interfaces = [each for of_it in psutil.net_if_addrs().values() for each in of_it]
     here = {ip_of(each.address) for each in of_interfaces if each.family in (socket.AF_INET, socket.AF_INET6)}
     with suppress(OSError, UnicodeError):
-        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
-        if any(each.is_loopback or each in here for each in (ip_of(str(address[0])) for *_, address in found)):
+        addresses = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
+        if any(each.is_loopback or each in here for each in (ip_of(str(address[0])) for *_, address in addresses)):
             return
     raise RunError("nodes.not_here", address=endpoint)
 
 
 def _store(nodes: Nodes, meeting: Path) -> Store:
-    host, _, port = nodes.endpoint.rpartition(":")
-    return store(host.strip("[]"), int(port), nodes.count, str(meeting), nodes.rank == 0, MEET_S)
+    host, port = host_and_port(nodes.endpoint)
+    return store(host, int(port), nodes.count, str(meeting), nodes.rank == 0, MEET_S)
 
 
-def _start(ranks: int, nodes: Nodes, found: Store, arguments: list[str]) -> None:
+def _start(ranks: int, nodes: Nodes, meeting_store: Store, arguments: list[str]) -> None:
     """Start the ranks of this PC and wait for their end. Raises what torch raises: ChildFailedError for one that
     failed."""
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
@@ -161,7 +161,7 @@ def _start(ranks: int, nodes: Nodes, found: Store, arguments: list[str]) -> None
         rendezvous_handler_registry.register("ranks", _rendezvous)
     config = LaunchConfig(
         min_nodes=nodes.count, max_nodes=nodes.count, nproc_per_node=ranks, run_id="ranks", rdzv_backend="ranks",
-        rdzv_endpoint=nodes.endpoint, rdzv_configs={"rank": nodes.rank, "store": found},
+        rdzv_endpoint=nodes.endpoint, rdzv_configs={"rank": nodes.rank, "store": meeting_store},
         max_restarts=0, logs_specs=DefaultLogsSpecs(log_dir=os.devnull),
     )  # fmt: skip
     config.signals_to_handle = "SIGTERM,SIGINT"  # the others do not exist on Windows
@@ -181,13 +181,13 @@ def _rendezvous(parameters: Any) -> Any:
         def get_backend(self) -> str:
             return "ranks"
 
-    host, _, port = parameters.endpoint.rpartition(":")
-    rank, nodes = parameters.config["rank"], parameters.max_nodes
-    found = Rendezvous(host.strip("[]"), int(port), rank, nodes, parameters.run_id, MEET_S)
-    found._store = parameters.config["store"]
+    host, port = host_and_port(parameters.endpoint)
+    rank, nodes, meeting_store = parameters.config["rank"], parameters.max_nodes, parameters.config["store"]
+    rendezvous = Rendezvous(host, int(port), rank, nodes, parameters.run_id, MEET_S)
+    rendezvous._store = meeting_store
     if os.name == "nt":  # its Ctrl-C reaches nobody there, and what it tries next would end rank 0 while it saves
-        SubprocessHandler.close = lambda handler, death_sig=None: found._store.set(ENDED, "")
-    return found
+        SubprocessHandler.close = lambda handler, death_sig=None: meeting_store.set(ENDED, "")
+    return rendezvous
 
 
 def _say_end(run: RunFolder, error: Exception, states: frozenset[State]) -> None:

@@ -51,6 +51,7 @@ from webui.form.plan import PlanStep
 from webui.form.planner import HERE, PROCESSOR, Form, FormResult, Planner, recipe_of
 from webui.form.reading.brought import BroughtReading
 from webui.form.start import StartStep
+from webui.form.start_view import Summary
 from webui.kit.html import tag
 from webui.kit.wording import Wording, field_of
 from webui.state.services import Services
@@ -749,7 +750,7 @@ def test_a_plan_is_all_words_and_lights_the_row_that_applied(
 ) -> None:
     result = planner.look(form(model="mistralai/Mistral-7B-Instruct-v0.3", memory=memory), w)
     shown = plan_view.card(result, w) + plan_view.more(result, wizard.table, w)
-    shown += wizard.start_view.draw_bar(["", ("", ""), ("", ""), "", ""], result)
+    shown += wizard.start_view.draw_bar(Summary(), result)
     for prefix in ("plan_view.", "advise.", "wizard.", "None", "budget="):
         assert prefix not in shown, prefix
     assert shown.count('class="lg-lit"') == 1 and shown.count("lg-lit-cell") == 1

@@ -1,0 +1,78 @@
+"""The start of the Train page: its cards, and the questions and chapters that other pages open with."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from core.data.sample_sets import introduction
+from core.messages import msg
+from core.presets import PRESETS
+from core.runs import scenes
+from core.runs.scenes import Scene, Scenes, SceneTurn
+from core.trial.dry_runs import Looked
+from core.trial.pace import Pace
+from core.workspace.folder import Workspace
+from tests.kit.runs import trained
+from webui.form.fields import FormAnswers
+from webui.form.planner import HERE, Form, FormResult, Planner
+from webui.form.start_view import StartView
+from webui.kit.wording import Wording
+from webui.pages import chat_ideas
+from webui.pages.help import CHAPTERS, text_of, title_of
+from webui.state.services import Services
+
+EN = Wording("en")
+SAMPLES = sorted(f"sample:{path.stem}" for path in (PRESETS / "samples").glob("*.jsonl"))
+PACE = Pace(tokens_per_second=300.0, source=msg("pace.from_run", run="a run"))
+
+
+@pytest.fixture
+def services(tmp_path: Path) -> Services:
+    made = Services.open(Workspace.open(tmp_path / "workspace"))
+    made.pace_probe.begin = lambda step: None  # type: ignore[method-assign]  # it would start torch
+    made.dry_runs.look = lambda question: Looked()  # type: ignore[method-assign]
+    return made
+
+
+def looked(services: Services, data: str, model: str = "starter") -> FormResult:
+    form = Form(goal="style", model=model, data=data, memory=HERE, name="", answers=FormAnswers({}))
+    return replace(Planner(services).look(form, EN), pace=PACE)
+
+
+@pytest.mark.parametrize("model", ["starter", "Qwen/Qwen3-0.6B"])
+def test_a_card_says_the_time_that_the_bar_says_once_its_sample_is_chosen(services: Services, model: str) -> None:
+    """The settings of a sample were taken for every model; they come with the starter alone."""
+    view, chosen = StartView(services, EN), looked(services, SAMPLES[0], model)
+    for sample in SAMPLES[1:]:
+        assert view._seconds(sample, chosen) == pytest.approx(looked(services, sample, model).seconds)
+
+
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_a_sample_is_introduced_by_a_short_row_of_its_own(sample: str) -> None:
+    question, answer = introduction(sample)
+    rows = (PRESETS / "samples" / f"{sample.removeprefix('sample:')}.jsonl").read_text("utf-8")
+    assert question in rows and answer in rows and 0 < len(question) < 60 and 0 < len(answer) < 100
+
+
+def test_a_chat_suggests_no_question_that_the_run_has_learned(services: Services) -> None:
+    run = trained(services.workspace, "A run")
+
+    def asked(source: str, words: str) -> Scene:
+        return Scene(source=source, turns=(SceneTurn(role="user", content=words),), answer="So.")  # type: ignore[arg-type]
+
+    every = (asked("trained", "Learned?"), asked("kept_apart", "Kept apart?"), asked("own", "My own?"))
+    (run.path / scenes.FILE).write_text(Scenes(scenes=every, neutral_texts=("One.",)).model_dump_json(), "utf-8")
+    ideas = chat_ideas.ideas(services, f"run:{run.id}", EN)
+    assert ideas[:2] == ["Kept apart?", "My own?"] and len(ideas) == 3 and "Learned?" not in ideas
+
+
+@pytest.mark.parametrize("language", ["en", "zh", "de"])
+def test_help_shows_every_chapter_of_the_guide_without_links_that_lead_nowhere(language: str) -> None:
+    for chapter in CHAPTERS:
+        text = text_of(chapter, language)
+        assert title_of(chapter, language) and len(text) > 500
+        assert re.findall(r"\]\((?!https?://)[^)]*\)", text) == [] and "![" not in text
