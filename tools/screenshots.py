@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -30,6 +29,7 @@ from tests.kit import browser as kit
 from tests.kit import nvml
 from tests.kit.files import link_or_copy
 from tests.kit.runs import ScriptedRun
+from webui.pages.rail import PAGES
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -38,7 +38,6 @@ VIEWS = (
     ("en", "desktop", False), ("en", "desktop", True), ("zh", "desktop", False), ("en", "phone", False), ("zh", "phone",
         True),
 )  # fmt: skip
-PAGES = ("train", "chat", "data", "runs", "models", "settings", "help")
 TRAIN, CHAT, DATA, RUNS, MODELS, SETTINGS, HELP = PAGES
 SEVEN_BILLION = "Qwen/Qwen2.5-7B-Instruct"
 OWN_ROWS = [
@@ -207,19 +206,10 @@ def ready_for(page: Page, model: str) -> None:
 def plan_for(page: Page, size: str) -> None:
     page.locator("#plan-for input").click()
     page.get_by_role("option").filter(has_text=f" {size}").first.click()
-    wait_for_dry_run(page)
-
-
-def wait_for_dry_run(page: Page) -> None:
-    """Where the plan is for a card: it arrives some seconds after the plan."""
-    line = page.locator("#plan-card .lg-dry-run")
-    if line.count():
-        line.filter(has_text=re.compile(r"\d GiB[;；]")).wait_for(timeout=120_000)
 
 
 def unfold_reasons(page: Page) -> None:
     page.wait_for_timeout(1000)
-    wait_for_dry_run(page)
     if not page.locator("#plan-more details").count():
         kit.unfold(page, "#plan-more")
     open_details(page, "#plan-more details")
