@@ -60,7 +60,7 @@ def test_a_bad_recipe_is_one_sentence_and_exit_2(case: str, tmp_path: Path) -> N
 
 
 BAD_ARGUMENTS = [
-    (["train"], "Missing argument"),
+    (["train"], "Give a recipe file"),
     (["train", "no-such-file.yaml"], "no-such-file.yaml"),
     (["train", "/etc"], str(Path("/etc"))),
     (["train", "presets/recipes/quickstart.yaml", "--set", "nonsense"], "nonsense"),
