@@ -45,7 +45,7 @@ class _Generation(jinja2.ext.Extension):
 
 
 def rendered(source: str, **values: Any) -> str:
-    """What a template makes of values. Raises TemplateError."""
+    """Render a Jinja template with these values. Raises TemplateError."""
     template = _compiled(source)
     try:
         return template.render(values)

@@ -1,4 +1,4 @@
-"""Which rows are used for training and which for validation, decided only by row numbers and a seed. No torch."""
+"""Splits rows into training and validation by their row numbers and a seed alone. No torch."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ class _Renderer:
         return child
 
     def _answer(self, child: Child) -> Any:
-        """None where the process was ended."""
+        """The next answer of the process; None if the process has ended. Ends a slow or large one."""
         until = time.monotonic() + SECONDS
         while True:
             try:
@@ -105,7 +105,7 @@ class _Renderer:
 
 
 def _memory_of(pid: int) -> int:
-    """With its children: on Windows a venv's python.exe starts the interpreter."""
+    """Resident bytes of a process and its children: on Windows a venv's python.exe starts a second one."""
     try:
         process = psutil.Process(pid)
         return sum(each.memory_info().rss for each in (process, *process.children()))

@@ -64,7 +64,7 @@ class Download(Frozen):
 
     @property
     def part(self) -> PartName | None:
-        """Of a data set; None of a model."""
+        """The part of a dataset that is downloaded; None for a model."""
         return PartName.parse(self.repo)
 
     @property
@@ -74,12 +74,12 @@ class Download(Frozen):
 
     @property
     def seconds_left(self) -> float | None:
-        """None where nothing tells."""
+        """None while the size or the speed is unknown."""
         return (self.total - self.done) / self.bytes_per_s if self.bytes_per_s and self.total else None
 
     @property
     def cached(self) -> CachedRepo:
-        """Where what it brings of a model lies: the hub's cache."""
+        """The model's folder in the hub's cache."""
         return CachedRepo(self.repo, cache_folder(None))
 
 
@@ -177,7 +177,7 @@ class Entry:
 
 
 def _of_earlier(told: dict[str, Any]) -> dict[str, Any]:
-    """What told.json says: until 2026-11-30 the progress was a file beside wish.json, with its phase as `state`."""
+    """The progress in a told.json, the file that held it until 2026-11-30, with its phase as `state`."""
     return {name: told[name] for name in TOLD & told.keys()} | {"phase": told.get("state", "")}
 
 

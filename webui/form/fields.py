@@ -174,7 +174,7 @@ def shown_value(key: Key, value: Any) -> Any:
 
 
 def setting_of(key: Key, given: Any) -> Any:
-    """What a component gave, as a recipe has it once Recipe.parse has looked at it; None where it was emptied."""
+    """A component's value as Recipe.parse stores it; None if the field is empty."""
     kind = kind_of(key)
     if kind.many:
         return tuple(line.strip() for line in str(given or "").splitlines() if line.strip())

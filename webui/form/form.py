@@ -87,7 +87,7 @@ class Wizard:
 
     # ---- widgets --------------------------------------------------------------------------------------------------
     def build_start(self) -> None:
-        """What the page opens with: the samples, the place for a file, the plan in a bar, and Start."""
+        """Build the top of the page: the samples, the place for a file, the plan in a bar, and Start."""
         self.further.build()
         self.goal_step.build_notice()
         self.start_view.build()

@@ -15,7 +15,7 @@ FIRST = "style"
 
 class GoalStep(Panel):
     def build_notice(self) -> None:
-        """What became of a recipe or a preset, above the form: the step itself may be closed."""
+        """Build the notice about a loaded recipe or preset. It stands above the form, as the step may be closed."""
         self.notice = gr.HTML("", visible=False, elem_id="fill-notice")
 
     def build(self) -> None:

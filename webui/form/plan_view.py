@@ -274,7 +274,7 @@ def fold(title: str, *content: Html | None, open_: bool = False) -> Html:
 
 
 def dry_run_line(looked: Looked | None, advice: Advice, w: Wording) -> Html | None:
-    """Where the dry run disagrees with the plan's number: by more than its margin, or on whether it fits."""
+    """A warning if the dry run differs from the plan by more than the plan's margin, or on whether the run fits."""
     if looked is None or looked.answer is None or advice.estimate is None:
         return None
     counted, free, on_card = looked.answer.estimate, advice.budget.free_gib, advice.estimate.on_card_gib

@@ -40,8 +40,11 @@ MOST_OWN = 6  # of a person's own datasets that are shown; all of them are in th
 
 
 class Summary(NamedTuple):
-    """What the bar says of the form. data, model: each with what stands below it. problems: how many the plan has, in
-    words; run: the name that it was given; both "" where there is none."""
+    """The texts of the bar above Start.
+
+    data, model: the name and the line below it. problems: the number of the plan's problems, in words. run: the name
+    given to the run. Both are "" if there is none.
+    """
 
     goal: str = ""
     model: tuple[str, str] = ("", "")

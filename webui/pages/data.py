@@ -173,7 +173,7 @@ class DataPage:
         return {self.notice: shown(""), **found}
 
     def _take(self, given: Given, check: Check = go_on) -> Taken:
-        """What is dropped becomes a set, several files one."""
+        """Make one dataset of the dropped files."""
         paths = given[self.file]
         if not paths:
             return None, {}

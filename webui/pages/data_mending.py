@@ -54,7 +54,7 @@ class Mending(Panel):
         redraw(mended)
 
     def follow(self, event: Any, sets: gr.Radio) -> None:
-        """After a set was drawn: what is found in its rows."""
+        """Show the findings of a set once the set is shown."""
         looked = event.then(self.look, [sets], self.outputs, **LAST, **QUIET)
         looked.then(None, [self.filters], None, js=FOUND, **QUIET)
 

@@ -144,7 +144,7 @@ class RowEditor(Panel):
         self.close.click(self.closed, None, self.outputs, **AT_ONCE)
 
     def follow(self, event: Any, model: Component) -> None:
-        """After a row was opened, its tokens: they may wait for the whole set to be counted. model: its id."""
+        """Show the tokens of an opened row, which may wait until the whole set is counted. model: its id."""
         event.then(self.as_read, [self.opened, model], [self.tokens], **LAST, **QUIET)
 
     # ---- what is shown --------------------------------------------------------------------------------------------

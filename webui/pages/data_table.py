@@ -86,7 +86,7 @@ class RowsTable(Panel):
         )
 
     def _served(self, answer: Callable[[Mapping[str, Any]], dict[str, Any]]) -> Callable[[Any], dict[str, Any]]:
-        """For gradio: it takes what a browser sent, and what cannot be done is a sentence."""
+        """Wrap a function for gradio: any input from a browser is accepted, and errors are returned as a sentence."""
 
         def served(given: Any) -> dict[str, Any]:
             try:
@@ -203,8 +203,7 @@ def _short(text: str | None) -> str | None:
 
 
 def _cells(row: Mapping[str, Any]) -> tuple[str, str | None] | None:
-    """What can be edited in the table: the last question and the answer to it, of a text the text; None where the row
-    is no such."""
+    """The cells that can be edited in the table: the last question and its answer, or a text; None for other rows."""
     if set(row) == {"text"}:
         return row["text"], None
     if set(row) == {"prompt", "completion"}:

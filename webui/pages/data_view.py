@@ -74,7 +74,7 @@ class View:
         return np.array(self._found, np.int64) if self.words else np.arange(len(self._codes))
 
     def numbers(self) -> list[int]:
-        """Of all that are shown."""
+        """The numbers of all rows shown."""
         return self._numbers[self._places()].tolist()
 
     def part(self, begin: int, count: int) -> list[ShownRow]:
@@ -96,7 +96,7 @@ def _texts(values: object) -> list[str]:
 
 @dataclass(frozen=True)
 class RowFilter:
-    """What a table shows: of which set, which rows, with which words."""
+    """Selects the rows a table shows: the set's id, the kind of rows, and words to search for."""
 
     id: str
     show: str = ALL

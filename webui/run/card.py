@@ -159,8 +159,10 @@ def _learned(facts: RunFacts, w: Wording) -> list[tuple[str, str]]:
 
 
 def story(view: RunView, w: Wording) -> Html:
-    """What the run did by itself and how its memory and time compare with the plan, then what happened when, newest
-    last; a phase that comes back again and again is told once."""
+    """The run's timeline: its own corrections, memory and time against the plan, then its events, newest last.
+
+    A phase that returns again and again is listed once.
+    """
     status, lines, told = view.row.status, [], set()
     notes = [muted(w.t("train_page.may_close"))] if status.state in BUSY else []
     if status.awake and status.state in ACTIVE:

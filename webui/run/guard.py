@@ -12,7 +12,7 @@ MOST = 3  # the newest; all of them stand in the run's story
 
 
 def chip(view: RunView, w: Wording) -> Html | None:
-    """How often the run helped itself, beside its state; what it did stands in its timeline."""
+    """A chip beside the run's state: the number of its own corrections. The timeline lists them."""
     count = len(_sentences(view, w))
     return tag("span", w.t("run_guard.head", count=count), class_="lg-badge lg-warn") if count else None
 

@@ -15,13 +15,13 @@ from webui.state.snapshot import RunView
 
 
 def lines(view: RunView, w: Wording) -> list[Html]:
-    """How memory and time compare with the plan, for the timeline; nothing where nothing is known yet."""
+    """Memory and time against the plan, for the timeline; empty while nothing was measured."""
     found = [memory(view.facts.memory, w), time(view, w)]
     return [line for line in found if line is not None]
 
 
 def now(view: RunView, w: Wording) -> list[Html]:
-    """What stands on the card of a run at work: that its memory overflows, and each process of several."""
+    """Lines on the card of a running run: a warning if its memory overflows, and each process of several."""
     return [line for line in (spill(view, w), ranks(view.row.status, w)) if line is not None]
 
 

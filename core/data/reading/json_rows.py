@@ -139,7 +139,7 @@ def _object(text: _RowsText) -> Iterator[Raw | Problem | Loss]:
 
 
 def _says(text: _RowsText) -> bool:
-    """Whether there is anything in the value that begins here, of which no more than a part is held at a time."""
+    """True if the value that begins here is not empty. It is read in parts, however large it is."""
     if text.peek() not in ("[", "{"):
         return says(text.value())
     said = False

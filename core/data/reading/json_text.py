@@ -41,7 +41,7 @@ class JsonText:
                 return self._text[self._at : self._at + 1]
 
     def opens_with(self, pattern: re.Pattern[str]) -> bool:
-        """Whether the text from here on matches; pattern: of blanks and single characters."""
+        """True if the text matches from the current place on. pattern: blanks and single characters only."""
         while not (found := pattern.match(self._text, self._at)) and len(self._text) - self._at < _CHUNK:
             if not self._more():
                 break
@@ -84,7 +84,7 @@ class JsonText:
         return found
 
     def wrong(self, reason: str) -> json.JSONDecodeError:
-        """What to raise where something else should stand here; reason: in the words of `json`."""
+        """The error for an unexpected character at the current place. reason: in the words of the json module."""
         return json.JSONDecodeError(reason, self._text, self._at)
 
     def line_of(self, error: json.JSONDecodeError) -> int:

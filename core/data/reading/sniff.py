@@ -116,13 +116,13 @@ def _of_text(path: Readable, size: int, found: encodings.FoundEncoding, choices:
 
 
 def _is_anki(source: Source) -> bool:
-    """Whether its lines that begin with # say what the columns are."""
+    """True for an export of Anki, whose first lines begin with # and describe the columns."""
     with source.path.open(encoding=source.encoding, errors="replace") as file:
         return bool(file.readline(100).lower().startswith(ANKI))
 
 
 def _notes(source: Source) -> tuple[Message, ...]:
-    """What a kind of file is taken for, and that its name says another."""
+    """Notes for the person: how a text or document is split into rows, and a suffix that contradicts the content."""
     suffix, kind = source.path.suffix.lower(), source.kind
     taken = "document" if kind in DOCUMENTS else "paragraphs" if kind == "txt" and not source.chat else ""
     is_other = kind != "parquet" and SUFFIXES.get(suffix, kind) != kind

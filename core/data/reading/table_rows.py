@@ -70,7 +70,10 @@ class _LongRecord(Exception):
 
 
 class _CsvHead:
-    """What the first records of a table say of the others. names: of its columns, once they are known."""
+    """Reads the first records of a table: a title, comments of Anki, the column names.
+
+    names: the columns' names; None until they have been read.
+    """
 
     def __init__(self, source: Source, limits: Limits):
         self._file, self._limits, self._is_row = source.path.name, limits, source.header is False
@@ -78,12 +81,12 @@ class _CsvHead:
         self.names: list[str] | None = None
 
     def is_title(self, record: list[str]) -> bool:
-        """Whether a record is a title above the table, as wide as the table."""
+        """True if a record is a title above the table, padded with empty cells to the table's width."""
         is_padded = self.names is None and len(record) > 2 and not record[-1].strip()
         return is_padded and sum(bool(cell.strip()) for cell in record) == 1
 
     def is_blank(self, record: list[str]) -> bool:
-        """Whether nothing is in a record, from which empty cells are taken that Excel pads rows with."""
+        """True if a record is empty. Removes the empty cells at its end that Excel pads rows with."""
         if record and record[-1].strip():
             return False
         while record and not record[-1].strip():
@@ -93,7 +96,7 @@ class _CsvHead:
         return not any(cell.strip() for cell in record) and (self.names is None or not record)
 
     def takes(self, line: int, record: list[str]) -> bool:
-        """Whether a record belongs to the head and is no row."""
+        """True if a record belongs to the head and is not a row. Reads the column names from it."""
         first = record[0].lower()
         if line == 1 and first.startswith(ANKI):
             self._is_row, self._cards = True, ["Front", "Back"]

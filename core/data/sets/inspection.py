@@ -134,7 +134,7 @@ def inspect_file(
 
 
 class _Counts:
-    """What is counted of the rows of a file as they are read."""
+    """Counts over the rows of a file, updated row by row while it is read."""
 
     def __init__(self, most: int, roles: Mapping[str, Role]):
         self._most, self._roles = most, roles
@@ -168,7 +168,7 @@ class _Counts:
         return Read(row.number, row.line, stored, row.values, problems)
 
     def found(self) -> dict[str, Any]:
-        """As the fields of a DataReport."""
+        """The counts as fields of a DataReport."""
         again, duplicates = repeated(self._hashes, self._places, self._most)
         return {
             "columns": tuple(self._names)[:100],

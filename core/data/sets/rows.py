@@ -103,8 +103,10 @@ class Rows(Sequence[tuple[int, Example]]):
         return ((number, example_of(said)) for number, said in self.texts())
 
     def texts(self) -> Iterator[tuple[int, str]]:
-        """Of each row its number and what it says, as `as_json`: one batch after the other, unmapped, for what was read
-        of a map counts as memory of the process."""
+        """The number and the JSON text (`as_json`) of every row that can be learned from.
+
+        Read batch by batch without a memory map, because pages read through a map count as the process's memory.
+        """
         file = self._read(mapped=False)
         for batch in map(file.get_batch, range(file.num_record_batches)):
             for number, said in zip(batch.column("row").to_pylist(), batch.column("example").to_pylist(), strict=True):
@@ -112,7 +114,7 @@ class Rows(Sequence[tuple[int, Example]]):
                     yield number, said
 
     def _place(self, index: int) -> int:
-        """Of a row that can be learned from, among all rows of the file."""
+        """The position among all rows of the file. index: of a row among those that can be learned from."""
         return index + int(self._before.searchsorted(index, "right"))
 
     def _of_file(self, index: int) -> tuple[int, Example]:

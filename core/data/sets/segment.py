@@ -62,7 +62,7 @@ def _columns() -> pyarrow.Schema:
 
 @dataclass(eq=False)
 class Segment:
-    """Where the ids of some examples lie: in the file at path, or in memory."""
+    """Token ids of some examples, in the file at path or in memory."""
 
     path: Path | None
     column: Any = None

@@ -40,7 +40,7 @@ _VERSION = 2  # raised where the same tokenizer and template would give other to
 
 @dataclass(frozen=True, eq=False)
 class Tokens:
-    """Of some rows (N,) in their order, the examples (E,) that training makes of them, most often one of each.
+    """The examples (E,) that training makes of some rows (N,), in the order of the rows; most often one of each.
 
     positions (N,): of the rows; counts (N,) examples of each, 0 where the template refuses it; thoughts, system (N,):
     core/data/sets/segment. refused: place among the rows, and why.
@@ -123,7 +123,7 @@ class Tokenised:
         return self._rows.path.parent / f"tokens-{hashlib.sha256(said.encode()).hexdigest()[:24]}"
 
     def _take(self, path: Path) -> bool:
-        """Whether the file is whole; one that is not is removed."""
+        """Add a segment's file; False if it is damaged, and then it is removed."""
         try:
             self._counted.append((Segment(path), segment.read(path)))
         except (OSError, ValueError):  # removed meanwhile, or damaged
@@ -138,10 +138,10 @@ class Tokenised:
         tell: Callable[[int], None] = lambda ready: None,
         trains: bool = False,
     ) -> Tokens:
-        """Of the rows at these positions, in this order.
+        """The tokens of the rows at these positions, in this order.
 
-        tell: is told how many of them are ready, often, and may raise; what was counted until then is kept. trains:
-        their ids are wanted too, so the files are mapped; Windows removes none that is.
+        tell: called often with the number of rows that are ready. It may raise; what was counted until then is kept.
+        trains: True maps the files for the token ids too. Windows cannot remove a file that is mapped.
         """
         import pyarrow
 
@@ -193,7 +193,7 @@ class Tokenised:
             builder.refuse(key, error.message)
 
     def _keep(self, builder: Builder) -> None:
-        """On disk, where it takes them and gives them back; else in memory."""
+        """Add what was counted: to the disk if it can be written and read back, else in memory."""
         table = builder.table()
         if self._folder is not None:
             with contextlib.suppress(OSError):

@@ -21,8 +21,10 @@ OURS = (
 
 
 def file_template(template: ChatTemplate) -> str:
-    """What stands in the GGUF file, for every program. llama-server says enable_thinking to each template; of a run
-    that was trained without thinking it stays off."""
+    """The chat template to store in the GGUF file, for every program that reads it.
+
+    llama-server passes enable_thinking to every template. The result ignores it for a run trained without thinking.
+    """
     switch = template.dialect.switch
     off = f"{{%- set {switch} = false %}}" if switch and not template.dialect.thinks else ""
     return OURS + off + template.without_markers

@@ -61,7 +61,7 @@ def find(home: Path | None = None) -> Path | None:
 
 
 def least_version(model_type: str) -> str:
-    """From which Ollama on a family is known (presets/gguf.yaml, with its source), and the file's template is used."""
+    """The first Ollama that knows a family and uses the file's own template (presets/gguf.yaml, with its source)."""
     newer = load_data()["newer"].get(model_type.removesuffix("_text"))
     return str(newer["ollama"]) if newer else LEAST
 

@@ -1,7 +1,7 @@
-"""What a borrowed PC needs to train one recipe, as a zip: NAME/recipe.yaml, NAME/workspace/datasets (the set, in the
-version that the recipe names), of a run that is continued NAME/workspace/runs (its adapter) and NAME/parent.txt (its
-id), NAME/app (this app, with constraints.txt, the versions that were tested), NAME/bootstrap.sh, and for a rented card
-sky.yaml (SkyPilot) and docker.sh.
+"""A zip with all that a borrowed PC needs to train one recipe: NAME/recipe.yaml, NAME/workspace/datasets (the set, in
+the version that the recipe names), of a run that is continued NAME/workspace/runs (its adapter) and NAME/parent.txt
+(its id), NAME/app (this app, with constraints.txt, the versions that were tested), NAME/bootstrap.sh, and for a rented
+card sky.yaml (SkyPilot) and docker.sh.
 
 No account, key or price is handled here. Of the base model only its name leaves: the other PC fetches it from the hub.
 """

@@ -1,10 +1,10 @@
-"""What the ranks of a run exchange, by torch.distributed: rank 0's orders, its adapter at the start, and in each step
-one all-reduce of the adapter's gradients. Imports torch: workers only.
+"""Communication between the ranks of a run, by torch.distributed: rank 0's orders, its adapter at the start, and in
+each step one all-reduce of the adapter's gradients. Imports torch: workers only.
 
-NCCL between GPUs on Linux; Gloo for orders, on a CPU, and on Windows, where torch has no NCCL. Gloo listens at the
-address by which this PC reaches the main one, 127.0.0.1 within one PC: by itself it would take what the PC's name
-stands for, which is 127.0.1.1 on many Linux PCs. Rank 0 waits by looking, so that it notices a rank that is gone
-although NCCL would wait for ever, and still saves what was learned.
+NCCL between GPUs on Linux; Gloo for orders, on a CPU, and on Windows, where torch has no NCCL. Gloo is told the address
+by which this PC reaches the main one, 127.0.0.1 within one PC; by default it would resolve the PC's own name, which is
+127.0.1.1 on many Linux PCs. Rank 0 polls, so that it notices a failed rank, for which NCCL would wait for ever, and
+still saves what was learned.
 """
 
 from __future__ import annotations
@@ -90,8 +90,10 @@ class Ranks:
 
     @classmethod
     def of_environment(cls, on_card: bool, meeting: Path | None) -> Ranks:
-        """As torchrun's agent has started this process; returns once rank 0 has come. meeting: a file for the ranks of
-        one PC."""
+        """Join the group that torchrun's environment variables describe; returns once rank 0 has joined.
+
+        meeting: the file by which the ranks of one PC find each other.
+        """
         rank, size, nodes = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "GROUP_WORLD_SIZE"))
         host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
         lost = watch_agent(rank)
@@ -117,8 +119,10 @@ class Ranks:
 
     # ---- before the first step ------------------------------------------------------------------------------------
     def exchange(self, **mine: Any) -> list[dict[str, Any]]:
-        """What each rank says, as JSON, in their order. Raises RankError. Never by all_gather_object, which unpickles:
-        a peer could then run any code here."""
+        """The values of every rank, in the order of the ranks. Raises RankError.
+
+        Sent as JSON. all_gather_object would unpickle what a peer sends, so a peer could run any code here.
+        """
         own = json.dumps(mine).encode()
         longest = torch.tensor([len(own)])
         with self.noticed():
@@ -157,7 +161,7 @@ class Ranks:
 
     # ---- in a step ------------------------------------------------------------------------------------------------
     def order(self, name: str, check: Check = lambda: None, **order: Any) -> None:
-        """Of rank 0: what all compute next. Raises RankError, and what check raises."""
+        """Tell all ranks what to compute next; called by rank 0. Raises RankError, and what check raises."""
         content = io.BytesIO()
         torch.save({"name": name, **order}, content)
         sent = torch.frombuffer(content.getbuffer(), dtype=torch.uint8)
@@ -165,7 +169,7 @@ class Ranks:
             self.wait(self._broadcast(each), check)
 
     def hear(self) -> dict[str, Any]:
-        """Of the others: rank 0's next order."""
+        """Wait for rank 0's next order; called by every other rank."""
         size = torch.zeros(1, dtype=torch.int64)
         self._broadcast(size).wait()
         content = torch.empty(int(size), dtype=torch.uint8)
@@ -250,14 +254,14 @@ class Ranks:
             raise self._gone(str(error)) from error
 
     def _gone(self, reason: str) -> RankError:
-        """With the reason that the failed rank has left, if it could; reason: torch's, for the log."""
+        """The error of a failed rank, with the reason it reported if it could. reason: torch's, for the log."""
         if failure := reported_failure(self._store, self.size):
             return failure
         print(reason, file=sys.stderr)
         return RankError("ranks.gone", msg("ranks.fewer"), ranks=self.size)
 
     def end(self) -> None:
-        """Of rank 0: the run is over. One that cannot hear it is ended by torchrun's agent."""
+        """Tell all ranks that the run is over; called by rank 0. torchrun's agent ends an unreachable rank."""
         with suppress(RankError, RuntimeError):
             self.patience_s = END_S
             self.order("end")

@@ -1,4 +1,4 @@
-"""Where the processes of a run find each other, and the error of one that is gone. No torch at the top.
+"""The store by which the processes of a run find each other, and the error of one that failed. No torch at the top.
 
 The ranks of one PC meet in a file of the run's folder, so no port is opened. Those of several PCs meet in a TCPStore at
 --rdzv-endpoint, which the main PC's agent serves. On Windows it is made without libuv, which its builds of torch lack;
@@ -35,8 +35,11 @@ class RankError(RunError):
 
 
 def store(host: str, port: int, nodes: int, meeting: str, is_main: bool = False, patience_s: int = 60) -> Store:
-    """Where the processes of a run find each other: a file for those of one PC, else a TCPStore that the main PC's
-    agent serves. patience_s: until that answers."""
+    """The store by which the processes of a run find each other.
+
+    A file for the processes of one PC, else a TCPStore that the main PC's agent serves. patience_s: how long to wait
+    for that server.
+    """
     from torch.distributed import FileStore, TCPStore
 
     if nodes == 1:

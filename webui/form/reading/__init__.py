@@ -1,2 +1,1 @@
-"""In the data step, how the chosen dataset is read: a person's choices, and those of a recipe. Imports as webui/form
-does."""
+"""The data step's choices of how a dataset is read: a person's, and those of a recipe. Imports as webui/form does."""

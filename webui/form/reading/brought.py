@@ -1,4 +1,4 @@
-"""How a recipe that fills the form reads its dataset: voice, columns, sheet, encoding, version.
+"""The reading choices of a recipe that fills the form: voice, columns, sheet, encoding, version.
 
 It travels with the form's answers and goes before what is kept with the set, until somebody says otherwise in the data
 step. The set itself is left as it is, so that whoever opens an old run changes nothing for others."""

@@ -1,5 +1,5 @@
-"""In the data step, a person's choices for an added dataset: voice, silence and pseudonyms of a chat, roles of a
-table's columns.
+"""The person's choices for an added dataset in the data step: the voice, silence and pseudonyms of a chat, the roles
+of a table's columns.
 
 It is kept with the set, which is then read anew; each look at the form shows what the set has. Sets that were not added
 here (samples, files of a library folder) are read as they are.
