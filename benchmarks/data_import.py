@@ -34,7 +34,7 @@ import psutil
 
 from benchmarks import child, machine
 from benchmarks.peers.meter import RESULT
-from core.data.large import apart
+from core.data.large import dataset_process
 from core.data.preview import Preview
 from core.data.row_order import Schedule
 from core.data.sets import working
@@ -100,7 +100,7 @@ def store_of(folder: Path) -> DatasetStore:
 
 
 def ours(file: Path, folder: Path) -> int:
-    apart.work_here()  # else it is measured how long another process takes
+    dataset_process.work_in_this_process()  # else it is measured how long another process takes
     return store_of(folder).import_file(file, "many").good_rows or 0
 
 

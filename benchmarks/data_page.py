@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from core.data.large import apart
+from core.data.large import dataset_process
 from core.data.store import DatasetStore
 from core.models import starter
 from core.presets import PRESETS
@@ -85,7 +85,7 @@ def measure(file: Path, folder: Path, model: Path | None) -> None:
         try:
             with watching.during("at rest, a page open"):
                 time.sleep(3)
-            if file.stat().st_size >= apart.LARGE_BYTES:
+            if file.stat().st_size >= dataset_process.LARGE_BYTES:
                 _cancelled(page, file, workspace, app.process.pid)
             else:
                 print("  not cancelled: a file of less than 64 MiB is read before anybody presses a button")
@@ -125,7 +125,9 @@ def _cancelled(page: Any, file: Path, workspace: Workspace, pid: int) -> None:
         for path in workspace.datasets.rglob("*")
         if path.name == "importing" or path.name.startswith(".rows-")
     ]
-    reading = sum("core.data.large.worker" in child.cmdline() for child in psutil.Process(pid).children(recursive=True))
+    reading = sum(
+        "core.data.large.dataset_worker" in child.cmdline() for child in psutil.Process(pid).children(recursive=True)
+    )
     print(
         f"  cancelled on the page: {seconds:.2f} s, left behind: {left or 'nothing'}, processes that still read: "
         f"{reading}"

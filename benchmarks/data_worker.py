@@ -23,7 +23,7 @@ import psutil
 
 from benchmarks import machine, rows
 from core.advice import plan
-from core.data.large import apart
+from core.data.large import dataset_process
 from core.data.store import DatasetStore
 from core.presets import PRESETS
 from core.queue.supervisor import spawn_worker
@@ -103,7 +103,7 @@ def main() -> int:
     )
     options.add_argument("--folder", type=Path, default=None, help="where the files go; some 400 bytes a row")
     chosen = options.parse_args()
-    apart.work_here()  # an import is not what is measured here
+    dataset_process.work_in_this_process()  # an import is not what is measured here
     print(machine.line("torch", "transformers"))
     with tempfile.TemporaryDirectory(dir=chosen.folder) as place:
         model = tiny.make(Path(place) / "library" / "tiny", chosen.starter or rows.starter(None))

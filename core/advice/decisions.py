@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from core.advice.case import RANKS, USUAL_RATE, Case, Method, Verdict, value_of, with_settings
-from core.data import kept_apart, row_order
+from core.data import row_order, validation_split
 from core.data.facts import DataFacts
 from core.memory import arithmetic
 from core.memory.constants import memory_constants
@@ -463,7 +463,7 @@ def schedule_of(case: Case, data: DataFacts, draft: Recipe) -> row_order.Schedul
 
 @lru_cache(maxsize=16)
 def _trained_rows(rows: int, eval_fraction: float) -> int:
-    return rows - kept_apart.held(rows, eval_fraction)
+    return rows - validation_split.held(rows, eval_fraction)
 
 
 def capacity(case: Case, data: DataFacts, draft: Recipe) -> Message | None:

@@ -11,10 +11,10 @@ from core.advice.case import USUAL_RATE, Advice
 from core.advice.decisions import FEWEST_STEPS
 from core.advice.diagnosis import LISTED, Diagnosis, listed
 from core.advice.wish import language_name
-from core.data.kept_apart import SMALLEST_SPLIT
 from core.data.repeats import Repeats
 from core.data.row_order import Schedule
 from core.data.selection import choose
+from core.data.validation_split import SMALLEST_SPLIT
 from core.messages import Message, msg
 from core.models.known import of_hub
 from core.recipe import Recipe

@@ -11,11 +11,11 @@ from typing import Any, Literal
 from pydantic import Field
 
 from core.data.formats import Example
-from core.data.kept_apart import rows_apart
 from core.data.reading.choices import Choices
 from core.data.row_order import mixed
 from core.data.store import DatasetStore
 from core.data.tokenizer import conversation
+from core.data.validation_split import rows_apart
 from core.errors import ChatError
 from core.runs.folder import RunFolder
 from core.runs.scenes import neutral_prompts

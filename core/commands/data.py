@@ -14,11 +14,11 @@ from core.data.hub_sets import adding
 from core.data.labels import LongExamples
 from core.data.preview import Preview
 from core.data.reading.choices import NOTHING_SAID, Choices
-from core.data.reading.rows import SUFFIXES
+from core.data.reading.file_rows import SUFFIXES
 from core.data.reading.sniff import probe
 from core.data.sets import gathered
 from core.data.sets.inspection import DataReport, inspect_file
-from core.data.sets.rows import example_of
+from core.data.sets.stored_rows import example_of
 from core.data.shapes.known import COLUMNS
 from core.data.shapes.roles import parse
 from core.data.store import DatasetStore

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, repeat
 from typing import Any, Literal
 
-from core.data.reading.rows import Flaw, type_name
+from core.data.reading.file_rows import Flaw, type_name
 from core.data.shapes.left_out import Notes
 from core.data.shapes.tools import ToolCall, as_json, read_calls, without_parts
 

@@ -25,7 +25,7 @@ from functools import partial
 from typing import Any
 
 from core.data.conversation import ChatMessage, read_messages, split_thinking
-from core.data.reading.rows import Flaw, Problem, Row, type_name
+from core.data.reading.file_rows import Flaw, Problem, Row, type_name
 from core.data.shapes.known import COLUMNS, OPTIONAL
 from core.data.shapes.labelled import is_rejected
 from core.data.shapes.left_out import Columns, Loss, Notes, Tally, needs_picture, says

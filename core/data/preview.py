@@ -26,7 +26,7 @@ from core import files
 from core.data.conversation import characters
 from core.data.facts import DataFacts
 from core.data.findings.language import main_language
-from core.data.findings.said import RowWords
+from core.data.findings.row_words import RowWords
 from core.data.formats import Example
 from core.data.framing import Framing
 from core.data.labels import ANSWERS, Learning, LongExamples
@@ -38,7 +38,7 @@ from core.data.sets.row_view import RowView
 from core.data.sets.tokens import Tokenised, Tokens
 from core.data.shapes.refused import RefusedRows
 from core.data.store import DatasetStore
-from core.data.template_apart import TemplateApart
+from core.data.template_process import TemplateApart
 from core.data.tokenizer import Tokenizer, conversation
 from core.errors import DataError, TemplateError
 from core.messages import Message, msg

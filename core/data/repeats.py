@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from core.data.findings.near import Near
-from core.data.findings.said import RowWords
+from core.data.findings.row_words import RowWords
 from core.data.formats import Example
 from core.data.sets.earliest import earliest
 from core.recipe import Data

@@ -1,7 +1,7 @@
 """Renders other people's Jinja in jinja's own sandbox: chat templates come out of downloaded files.
 
 The sandbox keeps a template from Python's insides, but not from `'a' * 10**10` or loops in loops: whoever must not
-stand still or run out of memory renders in a process that is ended (core/data/template_apart). A training run, a chat
+stand still or run out of memory renders in a process that is ended (core/data/template_process). A training run, a chat
 and an export are such processes themselves.
 """
 

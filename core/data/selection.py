@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from core.data.kept_apart import SMALLEST_SPLIT, parted
 from core.data.repeats import Repeats
 from core.data.row_order import shuffled
+from core.data.validation_split import SMALLEST_SPLIT, parted
 from core.recipe import Recipe
 
 

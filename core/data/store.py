@@ -29,16 +29,16 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from core import files
-from core.data.large import apart
+from core.data.large import dataset_process
 from core.data.reading import sniff
 from core.data.reading.choices import NOTHING_SAID, Choices
-from core.data.reading.rows import SUFFIXES, WRITING
+from core.data.reading.file_rows import SUFFIXES, WRITING
 from core.data.sets import changed
 from core.data.sets.edits import Edits, files_of
 from core.data.sets.info import OWN, DatasetInfo, Origin, facts_of, read_info
 from core.data.sets.inspection import DataReport
 from core.data.sets.readings import Readings, reading_key
-from core.data.sets.rows import Rows
+from core.data.sets.stored_rows import Rows
 from core.errors import DataError
 from core.progress import Check, go_on
 from core.recipe import Data, Format
@@ -323,9 +323,9 @@ class DatasetStore:
         as_added = choices.model_copy(update={"version": 0})
 
         def made() -> DataReport:
-            if apart.is_for(rows=report.good_rows):
+            if dataset_process.is_needed(rows=report.good_rows):
                 newest = choices.model_copy(update={"version": version})
-                return apart.report(path, "report", format or "", newest.model_dump_json())
+                return dataset_process.report(path, "report", format or "", newest.model_dump_json())
             return changed.report(report, edits, version, self.rows(id, format, as_added), check)
 
         return changed.kept(kept, made)

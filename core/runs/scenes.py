@@ -17,12 +17,12 @@ from typing import Any, Literal
 
 from core import files
 from core.data.formats import Example
-from core.data.kept_apart import rows_apart
 from core.data.repeats import same_prompt_key
 from core.data.row_order import mixed
 from core.data.sets.heldout import AnswerCheck, load_heldout
 from core.data.shapes.tools import as_json
 from core.data.tokenizer import Tokenizer, conversation
+from core.data.validation_split import rows_apart
 from core.errors import TemplateError
 from core.presets import PRESETS, load
 from core.recipe import Recipe

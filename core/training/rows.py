@@ -16,16 +16,16 @@ import numpy as np
 
 from core.data.formats import Example
 from core.data.framing import Framing
-from core.data.kept_apart import SMALLEST_SPLIT
 from core.data.labels import Encoded, Learning
 from core.data.repeats import Repeats, wanted
 from core.data.selection import Chosen, choose
 from core.data.sets.pairs import Pairs, Rated
 from core.data.sets.pieces import Pieces
-from core.data.sets.rows import Examples
+from core.data.sets.stored_rows import Examples
 from core.data.sets.tokens import Tokenised, Tokens
 from core.data.shapes.refused import RefusedRows
 from core.data.tokenizer import Tokenizer, conversation
+from core.data.validation_split import SMALLEST_SPLIT
 from core.errors import DataError
 from core.messages import msg
 from core.progress import Progress

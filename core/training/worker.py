@@ -22,7 +22,7 @@ import pyarrow  # noqa: F401 - before torch, which making the starter loads: aft
 from core import files
 from core.data.labels import Encoded
 from core.data.reading.choices import Choices
-from core.data.sets.rows import Examples
+from core.data.sets.stored_rows import Examples
 from core.data.store import DatasetStore
 from core.data.tokenizer import Tokenizer
 from core.engine import adapter

@@ -19,8 +19,8 @@ from functools import partial
 from pathlib import Path
 
 from core import files
-from core.data.kept_apart import SMALLEST_SPLIT
 from core.data.preview import Counts
+from core.data.validation_split import SMALLEST_SPLIT
 from core.errors import GarageError
 from core.memory.setup import Setup
 from core.messages import Message, msg

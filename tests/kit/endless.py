@@ -2,7 +2,7 @@
 options of webui.
 
 One of LARGE_BYTES or more is read by a process of its own, as a large file is, which is this module again: with the
-words of core.data.large.worker."""
+words of core.data.large.dataset_worker."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LARGE_BYTES = 64 << 10
 
 def without_end() -> None:
     from core.data.reading import reader
-    from core.data.reading.rows import Limits, Raw, Source
+    from core.data.reading.file_rows import Limits, Raw, Source
 
     read = reader._READERS["csv"]
 
@@ -33,24 +33,24 @@ def without_end() -> None:
 
 
 def serve() -> int:
-    from core.data.large import apart as large
-    from core.data.reading import apart
+    from core.data.large import dataset_process as large
+    from core.data.reading import reader_process
     from webui.__main__ import main
 
-    listen = apart.listen
+    listen = reader_process.listen
 
     def to_this(module: str, path: Any, *arguments: str, **more: Any) -> Any:
-        is_endless = module == "core.data.large.worker" and "endless" in path.name
+        is_endless = module == "core.data.large.dataset_worker" and "endless" in path.name
         return listen("tests.kit.endless" if is_endless else module, path, *arguments, **more)
 
-    large.LARGE_BYTES, apart.listen = LARGE_BYTES, to_this
+    large.LARGE_BYTES, reader_process.listen = LARGE_BYTES, to_this
     return main()
 
 
 def work(path: str, *arguments: str) -> int:
-    from core.data.large import worker
+    from core.data.large import dataset_worker
 
-    worker.main(path, *arguments)
+    dataset_worker.main(path, *arguments)
     return 0
 
 

@@ -48,7 +48,7 @@ KINDS = {
         "tests.faults.fake_worker", "tests.faults.forking", "tests.faults.instead", "tests.kit.pretended",
     ),
     "web": ("webui", "tests.kit.hostile_app", "tests.kit.endless_base"),
-    "commands": ("core.commands", "core.data.large.worker"),
+    "commands": ("core.commands", "core.data.large.dataset_worker"),
 }  # fmt: skip
 # What libraries read as they load; "HF_" is read again (read_hub_again). An app sets gradio's, which its workers do not
 # know.

@@ -18,9 +18,9 @@ from core.chat import film, frame_time
 from core.chat.film import Shown
 from core.commands import running
 from core.data.formats import ChatMessage, Example
-from core.data.kept_apart import split
 from core.data.labels import Encoded
 from core.data.tokenizer import Tokenizer
+from core.data.validation_split import split
 from core.engine import adapter, attention, base_model
 from core.engine.variants import fused_lora
 from core.errors import RecipeError

@@ -12,9 +12,9 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from core.advice import plan
-from core.data.kept_apart import split
 from core.data.labels import Encoded
 from core.data.row_order import Schedule, grouped
+from core.data.validation_split import split
 from core.engine import adapter
 from core.engine.batches import collate
 from core.engine.loss import summed_loss

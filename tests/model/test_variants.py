@@ -17,8 +17,8 @@ from core import files
 from core.advice import plan
 from core.chat.duel import Duel
 from core.chat.questions import target_of
-from core.data.kept_apart import split
 from core.data.tokenizer import Tokenizer
+from core.data.validation_split import split
 from core.engine import adapter, base_model, device
 from core.engine.batches import collate
 from core.engine.loss import summed_loss

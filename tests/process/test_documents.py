@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from core.data.reading import apart
+from core.data.reading import reader_process
 from core.data.sets.inspection import examples_of, inspect_file
 from core.errors import DataError
 from tests.kit.office import zipped
@@ -31,8 +31,8 @@ def test_a_page_is_read_through_the_process_and_one_that_says_nothing_is_ended(
 ) -> None:
     (tmp_path / "a.html").write_text("<html><body><p>One.</p><p>Two.</p></body></html>")
     assert inspect_file(tmp_path / "a.html").good_rows == 2
-    monkeypatch.setattr(apart, "LONGEST_SILENCE_S", -1)
-    monkeypatch.setattr(apart, "LOOK_S", 0)
+    monkeypatch.setattr(reader_process, "LONGEST_SILENCE_S", -1)
+    monkeypatch.setattr(reader_process, "LOOK_S", 0)
     with pytest.raises(DataError, match="takes too long"):
         inspect_file(tmp_path / "a.html")
 

@@ -11,8 +11,8 @@ from typing import Any
 import psutil
 import pytest
 
-from core.data.large import apart, worker
-from core.data.reading import apart as processes
+from core.data.large import dataset_process, dataset_worker
+from core.data.reading import reader_process
 from core.data.sets import working
 from core.data.sets.inspection import DataReport
 from core.data.store import DatasetStore
@@ -21,9 +21,9 @@ from core.errors import DataError
 
 @pytest.fixture(autouse=True)
 def everything_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(apart, "LARGE_BYTES", 0)
-    monkeypatch.setattr(apart, "LARGE_ROWS", 0)
-    monkeypatch.setattr(apart, "_here", [])
+    monkeypatch.setattr(dataset_process, "LARGE_BYTES", 0)
+    monkeypatch.setattr(dataset_process, "LARGE_ROWS", 0)
+    monkeypatch.setattr(dataset_process, "_in_worker", [])
 
 
 @pytest.fixture
@@ -33,11 +33,11 @@ def no_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
 
     def listen(module: str, path: Path, *arguments: str, errors: None, waiting: Any) -> Iterator[Any]:
         asked.append(arguments[0])
-        worker.main(str(path), *arguments)
-        apart._here.clear()
+        dataset_worker.main(str(path), *arguments)
+        dataset_process._in_worker.clear()
         yield from map(json.loads, capsys.readouterr().out.splitlines())
 
-    monkeypatch.setattr(processes, "listen", listen)
+    monkeypatch.setattr(reader_process, "listen", listen)
     return asked
 
 
@@ -69,7 +69,7 @@ def test_an_import_comes_to_the_same_and_is_cancelled_without_a_trace(
     with pytest.raises(Enough):
         DatasetStore(tmp_path / "stopped", tmp_path).import_file(file, "many", check=enough)
     assert not list((tmp_path / "stopped").iterdir())
-    monkeypatch.setattr(apart, "LARGE_BYTES", 1 << 40)
+    monkeypatch.setattr(dataset_process, "LARGE_BYTES", 1 << 40)
     here = DatasetStore(tmp_path / "here", tmp_path)
     assert here.import_file(file, "many").id == id and here.report(id) == store.report(id)
     assert list(here.rows(id)) == list(store.rows(id)) and len(store.rows(id)) == 23
@@ -88,7 +88,7 @@ def test_a_process_that_has_said_nothing_yet_is_cancelled_all_the_same(tmp_path:
             raise Enough
 
     with pytest.raises(Enough):
-        apart.asked(tmp_path / "never.jsonl", "read", str(tmp_path / "rows.arrow"), "", "{}", check=enough)
+        dataset_process.run(tmp_path / "never.jsonl", "read", str(tmp_path / "rows.arrow"), "", "{}", check=enough)
     assert asked == [0] * 4 and set(psutil.Process().children()) <= before
 
 
@@ -117,7 +117,7 @@ def test_a_set_is_mended_and_looked_through_in_that_process_and_what_it_refuses_
 def test_a_reader_that_ends_in_another_way_is_said_in_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: dict[str, str], sentence: str
 ) -> None:
-    monkeypatch.setattr(processes, "listen", lambda *a, **k: (each for each in [{"rows": 3}, line]))
+    monkeypatch.setattr(reader_process, "listen", lambda *a, **k: (each for each in [{"rows": 3}, line]))
     with pytest.raises(DataError, match=sentence):
         DatasetStore(tmp_path / "datasets", tmp_path).import_file(rows_of(tmp_path))
     assert not list((tmp_path / "datasets").iterdir())

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from core import files
-from core.data.reading import apart
+from core.data.reading import reader_process
 from core.data.sets.inspection import inspect_file
 from core.errors import DataError
 from tests.kit.office import xlsx
@@ -54,7 +54,7 @@ def test_a_sheet_that_takes_too_much_memory_is_refused_with_the_limit(
         starts.chmod(0o755)
         monkeypatch.setattr(sys, "executable", str(starts))
         monkeypatch.setattr(files, "ON_WINDOWS", True)
-    monkeypatch.setattr(apart, "MOST_MEMORY", 60 << 20)
-    monkeypatch.setattr(apart, "LOOK_S", 0.001)
+    monkeypatch.setattr(reader_process, "MOST_MEMORY", 60 << 20)
+    monkeypatch.setattr(reader_process, "LOOK_S", 0.001)
     with pytest.raises(DataError, match="needs more than 60 MiB of memory"):
         inspect_file(far(tmp_path, "J1048576"))

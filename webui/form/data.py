@@ -10,7 +10,7 @@ import gradio as gr
 from core.data.labels import LongExamples
 from core.data.preview import Preview
 from core.data.reading.choices import NOTHING_SAID, Choices
-from core.data.reading.rows import DEFAULT_LIMITS
+from core.data.reading.file_rows import DEFAULT_LIMITS
 from core.data.reading.yaml_rows import is_set
 from core.data.sample_sets import sample_of
 from core.data.sets.inspection import DataReport

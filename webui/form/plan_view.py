@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from core.advice.case import Advice
 from core.advice.run_doctor import SAID_OF_PLANS
-from core.data.kept_apart import held
+from core.data.validation_split import held
 from core.memory.arithmetic import Estimate
 from core.memory.budget import Budget
 from core.memory.documented import TableMethod, VramTable

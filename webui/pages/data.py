@@ -13,7 +13,7 @@ from gradio.components import Component
 from core.data.sample_sets import sample_of
 from core.data.sets import working
 from core.data.sets.info import DatasetInfo
-from core.data.sets.rows import Rows
+from core.data.sets.stored_rows import Rows
 from core.errors import GarageError
 from core.progress import Check, go_on
 from webui.form.data import is_recipe

@@ -12,7 +12,7 @@ from gradio.components import Component
 from core.data.sets import working
 from core.data.sets.draft import draft_of
 from core.data.sets.edits import Change
-from core.data.sets.rows import Rows
+from core.data.sets.stored_rows import Rows
 from core.data.sets.working import ShownRow
 from core.data.store import DatasetStore
 from core.errors import DataError, GarageError

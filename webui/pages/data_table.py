@@ -14,7 +14,7 @@ import gradio as gr
 
 from core.data.sets import working
 from core.data.sets.edits import Change
-from core.data.sets.rows import Rows
+from core.data.sets.stored_rows import Rows
 from core.data.sets.working import ShownRow
 from core.errors import DataError, GarageError
 from webui.form.handle import Updates

@@ -14,7 +14,7 @@ import numpy as np
 
 from core import files
 from core.data.sets import working
-from core.data.sets.rows import Rows
+from core.data.sets.stored_rows import Rows
 from core.data.sets.working import ShownRow
 from core.errors import DataError
 from webui.state.services import Services

@@ -17,7 +17,7 @@ from core.chat import prompts
 from core.chat.comparison import PromptComparison
 from core.chat.conversations import Conversations
 from core.chat.conversations import lines as jsonl
-from core.data.sets.rows import Rows
+from core.data.sets.stored_rows import Rows
 from core.errors import GarageError
 from core.messages import LANGUAGES
 from core.workspace.folder import Workspace

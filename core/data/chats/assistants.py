@@ -13,10 +13,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from core.data.chats import dates
+from core.data.chats.chat_message import Said, left_of
 from core.data.chats.json_stream import objects, text_at
-from core.data.chats.said import Said, left_of
+from core.data.reading.file_rows import Limits, Problem, Source, left_beside
 from core.data.reading.json_rows import json_rows, jsonl_rows
-from core.data.reading.rows import Limits, Problem, Source, left_beside
 from core.data.shapes.left_out import Loss, Notes, says
 from core.values import MIB
 

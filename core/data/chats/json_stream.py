@@ -6,8 +6,8 @@ import io
 from collections.abc import Iterator
 from typing import Any
 
+from core.data.reading.file_rows import Source
 from core.data.reading.json_text import JsonText
-from core.data.reading.rows import Source
 from core.errors import DataError
 
 OPENING = 1 << 18  # characters in which an export says what it is

@@ -7,9 +7,9 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from core.data.chats import assistants, messengers, whatsapp
+from core.data.chats.chat_message import MOST_SAID, Said
 from core.data.chats.json_stream import OPENING, keys_in
-from core.data.chats.said import MOST_SAID, Said
-from core.data.reading.rows import FileKind, Limits, Problem, Readable, Source
+from core.data.reading.file_rows import FileKind, Limits, Problem, Readable, Source
 from core.data.shapes.left_out import Loss
 
 _LOOKED_AT = 200  # lines, to tell a chat from another text

@@ -9,9 +9,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from core.data.chats.chat_message import Said
 from core.data.chats.kinds import KINDS, Kind, messages
-from core.data.chats.said import Said
-from core.data.reading.rows import DEFAULT_LIMITS, Limits, Source
+from core.data.reading.file_rows import DEFAULT_LIMITS, Limits, Source
 from core.errors import DataError
 from core.messages import Message, msg
 from core.progress import Check, go_on

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Iterator
 
 from core.data.chats import dates
-from core.data.chats.said import MARKS, Said, left_of
-from core.data.reading.rows import Limits, Source
+from core.data.chats.chat_message import MARKS, Said, left_of
+from core.data.reading.file_rows import Limits, Source
 from core.data.shapes.left_out import Loss
 
 _BLANK = r"[\s\u202f\u00a0]"

@@ -8,7 +8,7 @@ from collections import Counter
 from statistics import median
 
 from core.data.findings.finding import SHOWN, Finding, Marked
-from core.data.findings.said import QUOTE, RowWords
+from core.data.findings.row_words import QUOTE, RowWords
 from core.data.findings.secrets import masked
 from core.data.repeats import plain
 

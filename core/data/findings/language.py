@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from core.data.findings.finding import Finding, Marked
-from core.data.findings.said import RowWords
+from core.data.findings.row_words import RowWords
 from core.messages import msg
 
 MIN_CHARACTERS = 40

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from core.data.findings.finding import Finding, Marked
-from core.data.findings.said import RowWords
+from core.data.findings.row_words import RowWords
 from core.data.findings.secrets import STAND_IN, secrets
 from core.messages import msg
 

@@ -6,7 +6,7 @@ from array import array
 from statistics import median
 
 from core.data.findings.finding import Finding, Marked
-from core.data.findings.said import RowWords
+from core.data.findings.row_words import RowWords
 
 FAR, LONG = 30, 8_000  # times the median, and characters
 

@@ -18,7 +18,7 @@ from core.data.findings.leaks import Leaks
 from core.data.findings.lengths import Lengths
 from core.data.findings.near import Repeated
 from core.data.findings.placeholders import Placeholders
-from core.data.findings.said import RowWords, Words
+from core.data.findings.row_words import RowWords, Words
 from core.data.findings.writing import Writing
 
 EVERY_ROW, ONE_IN = 10_000, 20

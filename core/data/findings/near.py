@@ -20,7 +20,7 @@ from functools import cached_property
 import numpy as np
 
 from core.data.findings.finding import Finding, Marked
-from core.data.findings.said import QUOTE, RowWords
+from core.data.findings.row_words import QUOTE, RowWords
 from core.data.findings.secrets import masked
 
 WINDOW = 6  # bytes

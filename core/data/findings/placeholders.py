@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 
 from core.data.findings.finding import Finding, Marked
-from core.data.findings.said import RowWords
+from core.data.findings.row_words import RowWords
 from core.data.findings.secrets import STAND_IN
 
 MOST_NAMED = 20  # different ones that get a repair of their own

@@ -14,7 +14,7 @@ import ftfy
 from ftfy.badness import is_bad
 
 from core.data.findings.finding import Finding, Marked
-from core.data.findings.said import RowWords
+from core.data.findings.row_words import RowWords
 
 _TAG = re.compile(
     r"</?(?:p|br|div|span|b|i|u|em|strong|a|ul|ol|li|h[1-6]|table|tr|td|th|tbody|thead|img|font|center|blockquote|sup|sub|small|hr)(?:\s[^<>]{0,300})?/?>"

@@ -10,8 +10,8 @@ from typing import Any
 
 from core import files
 from core.data.reading.choices import Choices
+from core.data.reading.file_rows import DEFAULT_LIMITS, Row
 from core.data.reading.reader import read_rows
-from core.data.reading.rows import DEFAULT_LIMITS, Row
 from core.data.sets.info import DatasetInfo, Origin
 from core.data.store import DatasetStore
 from core.errors import DataError

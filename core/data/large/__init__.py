@@ -1,5 +1,5 @@
-"""Work on large files and datasets in a separate process: `apart` calls it, `worker` is it. No torch.
+"""Work on large files and datasets in a separate process: `dataset_process` starts `dataset_worker`. No torch.
 
-Add an act: a function of `worker.ACTS`; where it is decided to ask for it, `apart.is_for`.
+To add an act: a function in `dataset_worker.ACTS`, called by `dataset_process.run` where `dataset_process.is_needed`.
 Imports: the rest of core.data.
 """

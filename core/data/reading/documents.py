@@ -13,8 +13,8 @@ from collections.abc import Generator, Iterator
 from itertools import chain
 from typing import Any
 
-from core.data.reading import apart
-from core.data.reading.rows import Limits, Problem, Raw, Readable, Source
+from core.data.reading import reader_process
+from core.data.reading.file_rows import Limits, Problem, Raw, Readable, Source
 from core.data.reading.table_rows import Paragraph
 from core.data.shapes.left_out import Loss
 from core.errors import DataError
@@ -53,7 +53,7 @@ def _about(path: Readable, said: dict[str, Any]) -> Iterator[Loss]:
         case "password":
             raise DataError("data.sheet_password", file=path.name)
         case "memory" | "slow":
-            raise DataError("data.document_too_large", file=path.name, limit_mib=apart.MOST_MEMORY // MIB)
+            raise DataError("data.document_too_large", file=path.name, limit_mib=reader_process.MOST_MEMORY // MIB)
         case _:
             raise DataError(
                 "data.broken_document", file=path.name, reason=said.get("reason") or msg("data.sheet_ended")
@@ -67,4 +67,4 @@ def _command() -> str:
 
 
 def listen(path: Readable, kind: str, encoding: str) -> Generator[Any]:
-    return apart.listen("core.data.reading.document", path, kind, encoding)
+    return reader_process.listen("core.data.reading.document", path, kind, encoding)

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from core.data.reading.rows import Readable
+from core.data.reading.file_rows import Readable
 from core.errors import DataError
 from core.messages import Message, msg
 from core.values import MIB

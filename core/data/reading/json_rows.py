@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from core.data.reading.file_rows import Limits, Problem, Raw, Source, lines_of, lone_surrogate, too_big
 from core.data.reading.json_text import JsonText, LargeValue
-from core.data.reading.rows import Limits, Problem, Raw, Source, lines_of, lone_surrogate, too_big
 from core.data.shapes.labelled import several
 from core.data.shapes.left_out import Loss, says
 from core.errors import DataError

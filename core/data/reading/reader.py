@@ -16,10 +16,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from core.data.chats.rows import chat_rows
+from core.data.chats.chat_rows import chat_rows
 from core.data.reading.documents import document_rows
-from core.data.reading.json_rows import json_rows, jsonl_rows
-from core.data.reading.rows import (
+from core.data.reading.file_rows import (
     DEFAULT_LIMITS,
     DOCUMENTS,
     SPREADSHEETS,
@@ -32,6 +31,7 @@ from core.data.reading.rows import (
     is_plain,
     left_beside,
 )
+from core.data.reading.json_rows import json_rows, jsonl_rows
 from core.data.reading.sniff import probe, translated
 from core.data.reading.spreadsheets import sheet_rows
 from core.data.reading.table_rows import csv_rows, parquet_rows, txt_rows

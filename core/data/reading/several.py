@@ -21,7 +21,7 @@ from core.data.chats import overview
 from core.data.chats.messengers import SLACK_USERS, slack_users
 from core.data.reading import dataset_info, zips
 from core.data.reading.choices import Choices
-from core.data.reading.rows import SUFFIXES, WRITING, Limits, Problem, Readable, Row, Source
+from core.data.reading.file_rows import SUFFIXES, WRITING, Limits, Problem, Readable, Row, Source
 from core.data.shapes.roles import Role
 from core.errors import DataError
 from core.messages import Message, msg

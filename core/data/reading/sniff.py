@@ -18,7 +18,7 @@ from pathlib import Path
 from core.data.chats import kinds
 from core.data.reading import encodings, several, spreadsheets, zips
 from core.data.reading.choices import NOTHING_SAID, Choices
-from core.data.reading.rows import (
+from core.data.reading.file_rows import (
     DEFAULT_LIMITS,
     DOCUMENTS,
     SPREADSHEETS,

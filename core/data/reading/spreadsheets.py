@@ -1,7 +1,8 @@
 """Rows out of a sheet of .xlsx, .xls, .xlsb and .ods, read by core.data.reading.workbook in a process that is watched.
 
 The first row that is as wide as the table gives the names of the columns; what stands above it, such as a title, is
-named among what is left out. A sheet is held in memory as a whole, by that process: `apart.MOST_MEMORY` at most.
+named among what is left out. A sheet is held in memory by that
+process, with at most `reader_process.MOST_MEMORY` bytes.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any
 
-from core.data.reading import apart
-from core.data.reading.rows import Limits, Problem, Raw, Readable, Source, column_names, too_big
+from core.data.reading import reader_process
+from core.data.reading.file_rows import Limits, Problem, Raw, Readable, Source, column_names, too_big
 from core.data.shapes import header
 from core.data.shapes.left_out import Loss
 from core.errors import DataError
@@ -122,11 +123,11 @@ def _without_end(path: Readable, lines: Iterator[Any]) -> Iterator[Any]:
 
 def _refusal(path: Readable, head: dict[str, Any]) -> DataError:
     if head.get("error") in ("memory", "slow"):
-        return DataError("data.sheet_too_large", file=path.name, limit_mib=apart.MOST_MEMORY // MIB)
+        return DataError("data.sheet_too_large", file=path.name, limit_mib=reader_process.MOST_MEMORY // MIB)
     if head.get("error") == "password":
         return DataError("data.sheet_password", file=path.name)
     return DataError("data.broken_sheet", file=path.name, reason=head.get("reason") or msg("data.sheet_ended"))
 
 
 def listen(path: Readable, sheet: str, most_bytes: int) -> Generator[Any]:
-    return apart.listen("core.data.reading.workbook", path, sheet, str(most_bytes))
+    return reader_process.listen("core.data.reading.workbook", path, sheet, str(most_bytes))

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from core.data.reading.rows import Limits, Problem, Raw, Source, column_names, too_big
+from core.data.reading.file_rows import Limits, Problem, Raw, Source, column_names, too_big
 from core.data.reading.zips import seekable
 from core.data.shapes.left_out import Loss
 from core.errors import DataError, reason_of

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from core.data.reading.rows import Limits, Raw, Readable, Source
+from core.data.reading.file_rows import Limits, Raw, Readable, Source
 from core.data.shapes.known import COLUMNS
 from core.data.shapes.labelled import several
 from core.data.shapes.left_out import Loss, says

@@ -14,10 +14,10 @@ import numpy as np
 
 from core import files
 from core.data.findings.look import Look
-from core.data.reading.rows import DEFAULT_LIMITS
+from core.data.reading.file_rows import DEFAULT_LIMITS
 from core.data.sets.edits import Edits
 from core.data.sets.inspection import CHECK_EVERY, DataReport, repeated
-from core.data.sets.rows import Rows, example_of
+from core.data.sets.stored_rows import Rows, example_of
 from core.messages import msg
 from core.progress import Check, go_on
 

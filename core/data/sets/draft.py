@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from core.data.formats import check
-from core.data.reading.rows import Row
+from core.data.reading.file_rows import Row
 from core.data.shapes.known import recognise
 from core.errors import DataError
 

@@ -34,7 +34,7 @@ import numpy as np
 
 from core import files
 from core.data.formats import Example
-from core.data.sets.rows import Rows
+from core.data.sets.stored_rows import Rows
 from core.errors import DataError
 from core.messages import Message, msg
 

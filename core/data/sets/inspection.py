@@ -24,8 +24,8 @@ from core.data.findings.look import Look
 from core.data.formats import Example, Read, check_closely
 from core.data.reading import several, sniff
 from core.data.reading.choices import NOTHING_SAID, Choices
+from core.data.reading.file_rows import DEFAULT_LIMITS, FileKind, Limits, Problem, Row, Source
 from core.data.reading.reader import read_rows
-from core.data.reading.rows import DEFAULT_LIMITS, FileKind, Limits, Problem, Row, Source
 from core.data.sets.earliest import earliest
 from core.data.shapes.known import FORMATS, SAMPLE_ROWS, recognise
 from core.data.shapes.left_out import LeftOut, Tally

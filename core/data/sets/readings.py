@@ -14,15 +14,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from core import files
-from core.data.large import apart
+from core.data.large import dataset_process
 from core.data.reading import sniff
 from core.data.reading.choices import NOTHING_SAID, Choices
 from core.data.reading.encodings import LIKELY
-from core.data.reading.rows import Source
-from core.data.sets import inspection, rows
+from core.data.reading.file_rows import Source
+from core.data.sets import inspection, stored_rows
 from core.data.sets.info import read_info
 from core.data.sets.inspection import DataReport
-from core.data.sets.rows import IN_MEMORY_BYTES, Rows, Writer
+from core.data.sets.stored_rows import IN_MEMORY_BYTES, Rows, Writer
 from core.errors import DataError
 from core.progress import Check, go_on
 from core.recipe import Format
@@ -92,7 +92,7 @@ class Readings:
         """Mapped from disk where the same bytes were read in this way. Raises DataError where no row can be learned
         from."""
         file = self._rows_file(path, self._sha256(path), format, choices)
-        found = rows.opened(file)
+        found = stored_rows.opened(file)
         if found is None:
             _, found = self._read_anew(path, file, format, choices, lambda rows=0: check())
         if not len(found):
@@ -115,7 +115,7 @@ class Readings:
         few."""
         try:
             report = read_rows(path, file, format, choices, check)
-            found = rows.opened(file)
+            found = stored_rows.opened(file)
         except OSError as error:
             if path.stat().st_size > IN_MEMORY_BYTES:
                 raise DataError("data.cannot_store", name=path.name, reason=error.strerror or str(error)) from error
@@ -136,9 +136,9 @@ def read_rows(path: Path | Source, file: Path, format: Format | None, choices: C
     """One pass over a file: what is in it, and its rows in `file`; a large one in a process of its own. Raises
     DataError, OSError."""
     where = path.path if isinstance(path, Source) else path
-    if isinstance(where, Path) and apart.is_for(bytes=where.stat().st_size):
-        return apart.report(where, "read", str(file), format or "", choices.model_dump_json(), check=check)
-    with rows.writing(file) as writer:
+    if isinstance(where, Path) and dataset_process.is_needed(bytes=where.stat().st_size):
+        return dataset_process.report(where, "read", str(file), format or "", choices.model_dump_json(), check=check)
+    with stored_rows.writing(file) as writer:
         return inspection.inspect_file(path, format, choices=choices, keep=writer.add, check=check)
 
 

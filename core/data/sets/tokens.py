@@ -24,8 +24,8 @@ import numpy as np
 from core.data.formats import Example
 from core.data.labels import Learning, Whole
 from core.data.sets import estimate, segment
-from core.data.sets.rows import Rows
 from core.data.sets.segment import BAD, SYSTEM, THOUGHTS, Builder, Counted, Segment
+from core.data.sets.stored_rows import Rows
 from core.data.text_pieces import Borders, borders
 from core.data.tokenizer import Tokenizer
 from core.errors import TemplateError

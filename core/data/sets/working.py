@@ -17,12 +17,12 @@ from core.data.findings.finding import Repair
 from core.data.findings.look import findings
 from core.data.findings.repairs import repaired
 from core.data.formats import Example, check
-from core.data.large import apart
-from core.data.reading.rows import Row
+from core.data.large import dataset_process
+from core.data.reading.file_rows import Row
 from core.data.sets.edits import Change, what
 from core.data.sets.info import DatasetInfo
 from core.data.sets.inspection import CHECK_EVERY
-from core.data.sets.rows import Rows, problem_of
+from core.data.sets.stored_rows import Rows, problem_of
 from core.data.shapes.known import recognise
 from core.data.shapes.tools import as_json
 from core.data.store import DatasetStore
@@ -138,8 +138,8 @@ def mended(
 
     Of a large set in a process of its own. check: called often.
     """
-    if apart.is_for(rows=len(store.rows(id))):
-        version = apart.asked(store.path(id), "mend", kind, value, argument, action, check=check)
+    if dataset_process.is_needed(rows=len(store.rows(id))):
+        version = dataset_process.run(store.path(id), "mend", kind, value, argument, action, check=check)
         return store.edits(id).changes[version]
     with store.editing(id) as (edits, base):
         now = edits.rows(base)

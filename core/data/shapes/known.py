@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
-from core.data.reading.rows import Flaw, Row
+from core.data.reading.file_rows import Flaw, Row
 from core.data.shapes.left_out import Columns, Notes
 from core.data.shapes.rewritten import rewritten
 from core.errors import DataError

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from itertools import takewhile
 from typing import Any
 
-from core.data.reading.rows import Flaw
+from core.data.reading.file_rows import Flaw
 from core.data.shapes.left_out import Columns, Notes, says
 
 _SAID_OF_INTENTS = (

@@ -23,7 +23,7 @@ from itertools import chain
 from typing import Any
 
 from core.data.conversation import HOLDS, SPEAKS
-from core.data.reading.rows import Flaw
+from core.data.reading.file_rows import Flaw
 from core.data.shapes.labelled import evals, label_studio, said_of_intent
 from core.data.shapes.left_out import Columns, Notes, says
 from core.data.shapes.ranked import ranked

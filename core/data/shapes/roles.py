@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from core.data.reading.rows import Row
+from core.data.reading.file_rows import Row
 from core.data.shapes.left_out import says
 from core.errors import DataError
 from core.recipe import ColumnRole

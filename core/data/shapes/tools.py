@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from core.data.reading.rows import Flaw, type_name
+from core.data.reading.file_rows import Flaw, type_name
 from core.data.shapes.left_out import Notes
 
 MOST_TOOLS = 256 << 10  # characters of a row's tools as JSON; whatever is described longer fits no context here

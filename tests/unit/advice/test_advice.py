@@ -16,8 +16,8 @@ from core.advice.decisions import DECISIONS
 from core.advice.goals import goal_of, goals
 from core.commands import __main__ as commands
 from core.data.facts import DataFacts
-from core.data.kept_apart import split
 from core.data.row_order import Schedule
+from core.data.validation_split import split
 from core.errors import RecipeError
 from core.memory import arithmetic
 from core.memory.arithmetic import estimate

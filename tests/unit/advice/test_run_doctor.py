@@ -131,7 +131,7 @@ def test_rows_that_differ_in_what_they_say_are_not_repeated(space: Workspace) ->
 
 
 def test_measured_rows_that_are_trained_too_are_named_and_can_be_left_out(space: Workspace) -> None:
-    from core.data.kept_apart import split
+    from core.data.validation_split import split
 
     data = rows(100)
     _, measured = split(100, 0.05, 42)
@@ -147,7 +147,7 @@ def test_measured_rows_that_are_trained_too_are_named_and_can_be_left_out(space:
 def test_measured_rows_that_are_trained_in_nearly_the_same_words_are_named_and_can_be_left_out(
     space: Workspace,
 ) -> None:
-    from core.data.kept_apart import split
+    from core.data.validation_split import split
 
     draw = random.Random(2)
 

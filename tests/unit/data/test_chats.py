@@ -10,8 +10,8 @@ import pytest
 
 from core.data.chats.stand_ins import StandIns
 from core.data.reading.choices import Choices
+from core.data.reading.file_rows import Row
 from core.data.reading.reader import read_rows
-from core.data.reading.rows import Row
 from core.data.reading.sniff import probe
 from core.data.sets.inspection import examples_of, inspect_file
 from core.data.store import DatasetStore

@@ -9,7 +9,7 @@ import pytest
 
 from core.data.conversation import ChatMessage, split_thinking
 from core.data.formats import Example, check
-from core.data.reading.rows import Row
+from core.data.reading.file_rows import Row
 from core.data.repeats import Repeats
 from core.data.shapes.tools import MOST_TOOLS, ToolCall
 from tests.kit.templates import TOOLS

@@ -8,7 +8,7 @@ import pytest
 from core.data import formats
 from core.data.conversation import ChatMessage
 from core.data.formats import Example, check
-from core.data.reading.rows import Limits, Row
+from core.data.reading.file_rows import Limits, Row
 from core.data.sets.inspection import examples_of, inspect_file
 from core.data.shapes.known import FORMATS, recognise
 from core.errors import DataError

@@ -8,8 +8,8 @@ import tracemalloc
 import pytest
 
 from core.data.reading import json_text
+from core.data.reading.file_rows import DEFAULT_LIMITS, Limits, Problem, Row
 from core.data.reading.reader import read_rows
-from core.data.reading.rows import DEFAULT_LIMITS, Limits, Problem, Row
 from core.data.reading.sniff import probe
 from core.data.reading.table_rows import MOST_CHARACTERS
 from core.errors import DataError

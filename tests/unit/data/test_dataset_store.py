@@ -14,7 +14,7 @@ from core import files
 from core.data.chats import overview
 from core.data.reading import encodings, json_rows
 from core.data.sets import inspection
-from core.data.sets import rows as rows_module
+from core.data.sets import stored_rows as rows_module
 from core.data.sets.inspection import examples_of, inspect_file
 from core.data.store import DatasetStore
 from core.errors import DataError
@@ -307,7 +307,7 @@ def test_reading_that_breaks_off_leaves_nothing_to_be_taken_for_whole(store, tmp
 
     path = tmp_path / "library" / "数据.jsonl"
     with monkeypatch.context() as patch:
-        patch.setattr("core.data.sets.rows.os.fsync", full)
+        patch.setattr("core.data.sets.stored_rows.os.fsync", full)
         patch.setattr("core.data.sets.readings.IN_MEMORY_BYTES", 10)
         with pytest.raises(DataError, match="No space left"):
             store.rows("library:数据.jsonl")

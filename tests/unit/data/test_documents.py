@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from core.data.reading import document, documents
+from core.data.reading.file_rows import Row
 from core.data.reading.reader import read_rows
-from core.data.reading.rows import Row
 from core.data.reading.sniff import probe
 from core.data.reading.table_rows import MOST_CHARACTERS, Paragraph
 from core.data.sets.inspection import inspect_file

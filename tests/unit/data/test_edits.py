@@ -18,7 +18,7 @@ from core.data.formats import ChatMessage, Example
 from core.data.labels import ANSWERS
 from core.data.reading.choices import Choices
 from core.data.sets import edits as edits_module
-from core.data.sets import rows as rows_module
+from core.data.sets import stored_rows as rows_module
 from core.data.sets import working
 from core.data.sets.edits import files_of, what
 from core.data.sets.tokens import Tokenised

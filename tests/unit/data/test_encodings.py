@@ -11,8 +11,8 @@ import pytest
 
 from core.data.reading.choices import Choices
 from core.data.reading.encodings import LIKELY
+from core.data.reading.file_rows import Problem, Row
 from core.data.reading.reader import read_rows
-from core.data.reading.rows import Problem, Row
 from core.data.reading.sniff import probe
 from core.errors import DataError
 from core.messages import LANGUAGES, core_catalogue

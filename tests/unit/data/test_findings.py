@@ -13,7 +13,7 @@ from core.data.findings.finding import Finding, Marked, Repair
 from core.data.findings.look import ONE_IN, Look, findings
 from core.data.findings.near import Near
 from core.data.findings.repairs import repaired
-from core.data.findings.said import RowWords
+from core.data.findings.row_words import RowWords
 from core.data.findings.secrets import masked, secrets, without
 from core.data.formats import Example
 from core.data.sets.inspection import examples_of, inspect_file

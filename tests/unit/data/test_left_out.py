@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from core.data.formats import check
-from core.data.reading.rows import Row
+from core.data.reading.file_rows import Row
 from core.data.sets.inspection import examples_of, inspect_file
 from core.data.shapes.known import recognise
 from core.data.shapes.left_out import LONGEST_NAME, MOST_NAMED, Tally

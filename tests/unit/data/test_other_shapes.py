@@ -11,7 +11,7 @@ import pytest
 
 from core.data.conversation import ChatMessage
 from core.data.formats import Example, check
-from core.data.reading.rows import Row
+from core.data.reading.file_rows import Row
 from core.data.sets.inspection import examples_of, inspect_file
 from core.data.shapes.known import recognise
 from core.data.shapes.left_out import Tally

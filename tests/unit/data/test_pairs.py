@@ -11,7 +11,7 @@ from core.data.conversation import ChatMessage
 from core.data.formats import Example, check
 from core.data.labels import Encoded, Learning
 from core.data.preview import Preview
-from core.data.reading.rows import Row
+from core.data.reading.file_rows import Row
 from core.data.sets.inspection import examples_of
 from core.data.tokenizer import Tokenizer
 from core.errors import RecipeError, TemplateError

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from core.data import formats
 from core.data.formats import Example, Read, check
+from core.data.reading import file_rows as reading_rows
 from core.data.reading import json_rows
-from core.data.reading import rows as reading_rows
-from core.data.reading.rows import Row
+from core.data.reading.file_rows import Row
 from core.data.sets import inspection
 from core.data.sets.inspection import DataReport, inspect_file
 from core.data.shapes.known import FORMATS

@@ -442,7 +442,7 @@ def test_of_many_reasons_and_rows_the_first_are_named_and_the_rest_counted() -> 
 
 def test_a_set_that_is_read_from_disk_says_the_same(previews: Previews, monkeypatch: pytest.MonkeyPatch) -> None:
     in_memory = previews.of("sample:pirate_answers", "starter")
-    monkeypatch.setattr("core.data.sets.rows.IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr("core.data.sets.stored_rows.IN_MEMORY_BYTES", 0)
     on_disk = Previews(previews._store, previews._models).of("sample:pirate_answers", "starter")
     assert on_disk.facts() == in_memory.facts() and on_disk.facts().exact
     assert on_disk.row(5, 40) == in_memory.row(5, 40)

@@ -11,7 +11,7 @@ import yaml
 from core.data.conversation import ChatMessage
 from core.data.formats import Example
 from core.data.reading.choices import Choices
-from core.data.reading.rows import Row
+from core.data.reading.file_rows import Row
 from core.data.sets.inspection import examples_of, inspect_file
 from core.data.shapes.roles import guess, likely, parse
 from core.data.store import DatasetStore

@@ -12,7 +12,7 @@ import pytest
 
 from core.data.reading import spreadsheets, workbook
 from core.data.reading.choices import Choices
-from core.data.reading.rows import Limits
+from core.data.reading.file_rows import Limits
 from core.data.sets import gathered
 from core.data.sets.inspection import DataReport, examples_of, inspect_file
 from core.data.store import DatasetStore

@@ -11,8 +11,8 @@ import pytest
 
 from core.data.reading import spreadsheets, workbook
 from core.data.reading.choices import Choices
+from core.data.reading.file_rows import DEFAULT_LIMITS, Limits, Problem, Row
 from core.data.reading.reader import read_rows
-from core.data.reading.rows import DEFAULT_LIMITS, Limits, Problem, Row
 from core.data.reading.sniff import probe
 from core.data.sets.inspection import inspect_file
 from core.errors import DataError

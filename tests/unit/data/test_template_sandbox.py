@@ -8,9 +8,9 @@ import time
 import psutil
 import pytest
 
-from core.data import template_apart
+from core.data import template_process
 from core.data.template import ChatTemplate
-from core.data.template_apart import TemplateApart
+from core.data.template_process import TemplateApart
 from core.errors import TemplateError
 from core.system.lines import Child
 from tests.kit.waits import wait_until
@@ -41,8 +41,8 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_template_ends_soon_and_with_a_sentence(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr(template_apart, "SECONDS", 2)
-    monkeypatch.setattr(template_apart, "MOST_MEMORY", 400 << 20)
+    monkeypatch.setattr(template_process, "SECONDS", 2)
+    monkeypatch.setattr(template_process, "MOST_MEMORY", 400 << 20)
     begun, before = time.thread_time(), psutil.Process().memory_info().rss
     with pytest.raises(TemplateError) as raised:
         TemplateApart(HOSTILE[name]).render(MESSAGES)
@@ -52,7 +52,7 @@ def test_a_hostile_template_ends_soon_and_with_a_sentence(monkeypatch: pytest.Mo
 
 def test_a_template_that_was_ended_ends_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two threads: what one asks does not wait longer than the other's time, and is answered."""
-    monkeypatch.setattr(template_apart, "SECONDS", 1)
+    monkeypatch.setattr(template_process, "SECONDS", 1)
     template, hostile = (
         TemplateApart("{% for m in messages %}{{ m.content }}{% endfor %}"),
         TemplateApart(HOSTILE["loops in loops"]),
@@ -73,7 +73,7 @@ def test_a_template_that_was_ended_ends_no_other(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_process_that_renders_without_end_ends_with_whoever_asked() -> None:
-    child = Child("core.data.template_apart")
+    child = Child("core.data.template_process")
     heard: list[object] = []
     child.listen(heard.append, heard.append)
     template = {"source": HOSTILE["loops in loops"], "special_tokens": {}, "all_special": []}

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 
 from core import files
 from core.data.formats import ChatMessage, Example
-from core.data.kept_apart import split
 from core.data.labels import ANSWERS, Encoded, Learning, LongExamples, Whole, fit
 from core.data.preview import Preview
 from core.data.row_order import Schedule
@@ -31,6 +30,7 @@ from core.data.sets.tokens import Tokenised, counted
 from core.data.store import DatasetStore
 from core.data.template import Rendered
 from core.data.tokenizer import Tokenizer
+from core.data.validation_split import split
 from core.errors import StopRequested
 from core.messages import msg
 from core.recipe import Recipe

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from core.data.formats import Example
-from core.data.kept_apart import rows_apart
 from core.data.labels import Encoded, Learning, Whole, fit
 from core.data.preview import Preview
 from core.data.repeats import Repeats
@@ -16,6 +15,7 @@ from core.data.selection import choose
 from core.data.sets.tokens import TOLD_EACH
 from core.data.template import Rendered
 from core.data.tokenizer import Tokenizer
+from core.data.validation_split import rows_apart
 from core.errors import StopRequested
 from core.messages import Message
 from core.recipe import Recipe
@@ -189,7 +189,7 @@ def test_rows_kept_apart_are_trained_where_nothing_else_can_be(tokenizer: Tokeni
     """All that can be learned lay among the rows kept apart, and the run failed with "nothing to learn"."""
     examples = [Example(prompt="a", completion="b " * 3)] * 20
     wanted = recipe({"eval_fraction": 0.1})
-    from core.data.kept_apart import split
+    from core.data.validation_split import split
 
     _, apart = split(20, 0.1, wanted.train.seed)
     long = Example(prompt="word " * 600, completion="b")

@@ -20,8 +20,8 @@ from core import files
 from core.data.chats.overview import Chat
 from core.data.reading import sniff
 from core.data.reading.choices import NOTHING_SAID, Choices
+from core.data.reading.file_rows import Row, Source
 from core.data.reading.reader import read_rows
-from core.data.reading.rows import Row, Source
 from core.data.sets.inspection import DataReport
 from core.data.shapes.known import SAMPLE_ROWS
 from core.data.shapes.roles import Role, likely

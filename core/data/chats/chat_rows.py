@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
+from core.data.chats.chat_message import Said
 from core.data.chats.kinds import messages
 from core.data.chats.overview import Chat, Overview, look, read_as
-from core.data.chats.said import Said
 from core.data.chats.stand_ins import StandIns
-from core.data.reading.rows import Limits, Problem, Raw, Source
+from core.data.reading.file_rows import Limits, Problem, Raw, Source
 from core.data.shapes.left_out import Loss
 from core.errors import DataError
 

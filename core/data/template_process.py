@@ -1,4 +1,4 @@
-"""A chat template rendered in another process, `python -m core.data.template_apart`, which is ended when a rendering
+"""A chat template rendered in another process, `python -m core.data.template_process`, which is ended when a rendering
 takes more than SECONDS or MOST_MEMORY: nothing interrupts what the interpreter does in one call.
 
 In lines (core.system.lines). In: {source, special_tokens, all_special, act, arguments}. Out: {} once, then {done} or
@@ -80,7 +80,7 @@ class _Renderer:
         """A process that can begin. Raises TemplateError where none could be had, and leaves none behind: its first
         answer would be taken for that of a question."""
         self._answers = answers = queue.Queue[Any]()
-        child = Child("core.data.template_apart")
+        child = Child("core.data.template_process")
         child.listen(answers.put, lambda code: answers.put(None))
         try:
             is_ready = answers.get(timeout=LONGEST_START_S) is not None

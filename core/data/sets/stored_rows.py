@@ -22,7 +22,7 @@ import numpy as np
 
 from core import files
 from core.data.formats import Example, Read
-from core.data.reading.rows import Problem
+from core.data.reading.file_rows import Problem
 from core.values import MIB
 
 if TYPE_CHECKING:

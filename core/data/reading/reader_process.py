@@ -1,4 +1,4 @@
-"""Runs a reader in a separate process, because its library may use up the memory, crash, or never finish."""
+"""Run a reader in a separate process, because its library may use up the memory, crash, or never finish."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import IO, Any
 import psutil
 
 from core import files
-from core.data.reading.rows import Readable
+from core.data.reading.file_rows import Readable
 from core.data.reading.zips import Member
 from core.system.processes import kill_tree, own_group, worker_environment
 
@@ -32,19 +32,19 @@ def listen(
     errors: int | None = subprocess.DEVNULL,
     waiting: Callable[[], None] | None = None,
 ) -> Generator[Any]:
-    """What the process says, line by line; {"error": "memory" | "slow" | "broken"} at last where it came to no good
-    end. It ends with the iterator.
+    """Start `python -m module path arguments` and yield each JSON value that it writes to stdout, one a line.
 
-    errors: where its stderr goes; None: where that of this process goes. waiting: called each LOOK_S while it says
-    nothing, and may raise; for a process of few lines.
+    Yields {"error": "memory" | "slow" | "broken"} last if the process was ended or failed. Closing the iterator ends
+    the process. errors: where its stderr goes; None: to the stderr of this process. waiting: called each LOOK_S seconds
+    without output, and may raise; meant for a process of few lines.
     """
-    where = (
+    location = (
         (os.path.abspath(str(path.archive)), path.name)
         if isinstance(path, Member)
         else (os.path.abspath(str(path)), "")
     )
     process = subprocess.Popen(
-        [sys.executable, "-m", module, *where, *arguments],
+        [sys.executable, "-m", module, *location, *arguments],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=errors,
@@ -54,8 +54,8 @@ def listen(
     assert process.stdout
     watch = _Watch(process)
     try:
-        for line in _heard(process.stdout, waiting) if waiting else process.stdout:
-            watch.heard_s = time.monotonic()
+        for line in _lines(process.stdout, waiting) if waiting else process.stdout:
+            watch.last_output_s = time.monotonic()
             if line.endswith(b"\n"):  # else it died while it wrote
                 yield json.loads(line)
         if watch.ended_it:
@@ -69,17 +69,17 @@ def listen(
         process.stdout.close()
 
 
-def _heard(stdout: IO[bytes], waiting: Callable[[], None]) -> Iterator[bytes]:
-    """Its lines. A thread waits for them: of a pipe nobody knows on Windows whether there is one."""
+def _lines(stdout: IO[bytes], waiting: Callable[[], None]) -> Iterator[bytes]:
+    """Yield lines of a pipe as they arrive. A thread reads them: Windows has no way to poll a pipe."""
     lines: queue.Queue[bytes] = queue.Queue()
 
     def read() -> None:
-        with contextlib.suppress(ValueError):  # closed, since nobody listens any more
+        with contextlib.suppress(ValueError):  # closed, by the caller
             for line in stdout:
                 lines.put(line)
         lines.put(b"")
 
-    threading.Thread(target=read, name="heard", daemon=True).start()
+    threading.Thread(target=read, name="lines", daemon=True).start()
     while True:
         try:
             line = lines.get(timeout=LOOK_S)
@@ -92,19 +92,21 @@ def _heard(stdout: IO[bytes], waiting: Callable[[], None]) -> Iterator[bytes]:
 
 
 class _Watch:
+    """Thread that ends a process which uses more than MOST_MEMORY or writes nothing for LONGEST_SILENCE_S."""
+
     def __init__(self, process: subprocess.Popen[bytes]):
-        self._process, self.done, self.ended_it, self.heard_s = process, threading.Event(), "", time.monotonic()
+        self._process, self.done, self.ended_it, self.last_output_s = process, threading.Event(), "", time.monotonic()
         threading.Thread(target=self._look, name="reader", daemon=True).start()
 
     def _look(self) -> None:
         with contextlib.suppress(psutil.Error):
-            seen = [psutil.Process(self._process.pid)]
+            processes = [psutil.Process(self._process.pid)]
             while not self.done.wait(LOOK_S):
-                if files.ON_WINDOWS and len(seen) == 1:
+                if files.ON_WINDOWS and len(processes) == 1:
                     # there a venv's python.exe is a small program that starts the interpreter
-                    seen += seen[0].children()
-                too_large = sum(each.memory_info().rss for each in seen) > MOST_MEMORY
-                if too_large or time.monotonic() - self.heard_s > LONGEST_SILENCE_S:
+                    processes += processes[0].children()
+                too_large = sum(each.memory_info().rss for each in processes) > MOST_MEMORY
+                if too_large or time.monotonic() - self.last_output_s > LONGEST_SILENCE_S:
                     self.ended_it = "memory" if too_large else "slow"
                     kill_tree(self._process.pid)
                     return

@@ -1,0 +1,79 @@
+"""`python -m core.data.large.dataset_worker FILE "" ACT ...`: reads a large file, or repairs or checks a large dataset.
+
+Writes one JSON object a line to stdout: {rows} read so far, and last {done}, {refused: Message} or {os: [errno,
+reason]}. If the reader of stdout is gone, a write fails and the process ends. The traceback of a bug goes to the stderr
+that it inherited from core/data/large/dataset_process.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from core.data.large import dataset_process
+from core.data.reading.choices import Choices
+from core.data.sets import working
+from core.data.sets.readings import read_rows
+from core.data.store import DatasetStore
+from core.errors import GarageError
+from core.presets import PRESETS
+
+REPORT_EVERY_S = 0.1
+
+
+class ProgressLines:
+    """Progress check that writes the number of rows read so far, at most once in REPORT_EVERY_S seconds."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def __call__(self, rows: int = 0) -> None:
+        if (now := time.monotonic()) >= self._next:
+            self._next = now + REPORT_EVERY_S
+            write_line(rows=rows)
+
+
+def write_line(**values: Any) -> None:
+    print(json.dumps(values), flush=True)
+
+
+def read(path: Path, rows_file: str, format: str, choices: str) -> Any:
+    """Read a file into an Arrow file of rows and return its DataReport as JSON."""
+    parsed = Choices.model_validate_json(choices)
+    return read_rows(path, Path(rows_file), format or None, parsed, ProgressLines()).model_dump(mode="json")  # type: ignore[arg-type]
+
+
+def report(path: Path, format: str, choices: str) -> Any:
+    """Return the DataReport of a dataset as JSON."""
+    parsed = Choices.model_validate_json(choices)
+    return _store(path).report(path.parent.name, format or None, parsed, ProgressLines()).model_dump(mode="json")  # type: ignore[arg-type]
+
+
+def mend(path: Path, kind: str, value: str, argument: str, action: str) -> Any:
+    """Repair one kind of problem in a dataset and return the number of its new version."""
+    return working.mended(_store(path), path.parent.name, kind, value, argument, action, ProgressLines()).version
+
+
+def _store(path: Path) -> DatasetStore:
+    return DatasetStore(path.parent.parent, PRESETS)
+
+
+ACTS: dict[str, Callable[..., Any]] = {"read": read, "report": report, "mend": mend}
+
+
+def main(path: str, act: str, *arguments: str) -> None:
+    dataset_process.work_in_this_process()
+    try:
+        write_line(done=ACTS[act](Path(path), *arguments))
+    except GarageError as error:
+        write_line(refused=error.message.model_dump(mode="json"))
+    except OSError as error:
+        write_line(os=[error.errno, error.strerror or str(error)])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], *sys.argv[3:])
