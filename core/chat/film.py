@@ -36,10 +36,10 @@ from core.engine.step import Step
 from core.errors import ModelError
 from core.files import is_out_of_memory
 from core.messages import msg
-from core.runs import frames
+from core.runs import sample_answers
 from core.runs.cards import better
-from core.runs.frames import Ending, Frame, FrameAnswer
 from core.runs.reporter import Reporter
+from core.runs.sample_answers import Ending, Frame, FrameAnswer
 from core.runs.scenes import ANSWER_TOKENS, Scenes
 
 UNFINISHED = "\ufffd"  # half a character
@@ -115,12 +115,12 @@ class Film:
         self._is_off = False
         self._is_there: int | None = None  # the step that this attempt begins at, where its frame is taken already
         self._at_once = 0
-        self.every = frames.every(eval_every, schedule.total_steps)
+        self.every = sample_answers.every(eval_every, schedule.total_steps)
         self._time = FrameTime(shown.seconds, self.every, schedule.total_steps)
 
     def begin(self, at: int, at_once: int) -> None:
         """at: the step that this attempt goes on from. at_once: the most tokens that a batch of the training has."""
-        self._is_there = at if any(frame.step == at for frame in frames.read(self._reporter.run)) else None
+        self._is_there = at if any(frame.step == at for frame in sample_answers.read(self._reporter.run)) else None
         self._at_once = at_once
 
     def is_due(self, step: int, stops_early: bool = False) -> bool:
@@ -158,7 +158,7 @@ class Film:
             frame = Frame(
                 step=step, attempt=attempt, seconds=round(seconds, 2), answers=tuple(answers), neutral_loss=loss
             )
-            frames.append(self._reporter.run, frame)
+            sample_answers.append(self._reporter.run, frame)
         if self._held_out and not between:
             with self._unchanged(step):
                 better.append(self._reporter.run, step, self._answered(self._held_out, self._clock() + self._time.most))

@@ -186,7 +186,7 @@ class ChatWorker:
 
         with contextlib.suppress(GarageError):  # the run was deleted meanwhile
             facts = Runs(self._workspace).get(run_id or "").facts()
-            said = run_process.elsewhere(facts, card_in_use(base.compute), base.compute.on_card)
+            said = run_process.other_device_notice(facts, card_in_use(base.compute), base.compute.on_card)
             return said.model_dump() if said else None
         return None
 

@@ -51,7 +51,7 @@ from core.queue.queue import Queue
 from core.queue.supervisor import spawn_worker
 from core.queue.turns import busy
 from core.recipe import Recipe
-from core.runs import ended, frames
+from core.runs import ended, sample_answers
 from core.runs import further as further_runs
 from core.runs.all import Runs
 from core.runs.cards import better
@@ -330,11 +330,11 @@ def follow(
                 shown = line
             time.sleep(0.3 if sys.stderr.isatty() else 1.0)
         except KeyboardInterrupt:
-            if run.asked():
+            if run.requested():
                 kill_tree(process.pid)
             else:
                 say(msg("command.pausing", run=run.id))
-                run.ask("pause")
+                run.request("pause")
     if sys.stderr.isatty() and not quiet:
         print(file=sys.stderr)
     ended.process_is_gone(run)
@@ -361,7 +361,7 @@ def report_end(run: RunFolder, status: Status, as_json: bool) -> None:
 
 def findings_of(run: RunFolder, recipe: Recipe, status: Status, metrics: list[dict[str, Any]]) -> list[Diagnosis]:
     facts = run.facts()
-    series = curve_doctor.Series.of_records(metrics, facts.rows_measured or 0, frames.mean_lengths(run))
+    series = curve_doctor.Series.of_records(metrics, facts.rows_measured or 0, sample_answers.mean_lengths(run))
     return curve_doctor.of_run(recipe, series, status.state in BUSY, facts.planned.usual_rate)
 
 
@@ -401,7 +401,7 @@ def summary(run: RunFolder, status: Status) -> dict[str, Any]:
         else [],
         "adapter": str(run.adapter) if run.has_adapter() else None,
         "checkpoints": [folder.name for folder in run.checkpoints()],
-        "film": str(run.path / frames.FILE) if (run.path / frames.FILE).exists() else None,
+        "film": str(run.path / sample_answers.FILE) if (run.path / sample_answers.FILE).exists() else None,
         "bytes": run.bytes_used(),
     }
 

@@ -348,7 +348,11 @@ class Exporter:
         memory."""
         from core.engine.device import card_in_use
 
-        return run_process.elsewhere(self.run_folder.facts(), card_in_use(compute), True) if compute.on_card else None
+        return (
+            run_process.other_device_notice(self.run_folder.facts(), card_in_use(compute), True)
+            if compute.on_card
+            else None
+        )
 
     def _obtain_base(self, adapter: Path) -> Path:
         """The folder of the base, once it is sure that it is the one that was trained on and can become what is asked

@@ -274,7 +274,7 @@ def act(space: Workspace, action: Action, name: str | None, at: str | None) -> l
         return sentences(space)
     run, waiting = _waiting_run(space, action, name)
     if action == "remove":
-        run.ask("stop")
+        run.request("stop")
         if not queue.read().app_is_open:  # nobody else would carry it out before the app is opened again
             Runs(space).drop(run)
         queue.forget(run.id)

@@ -27,7 +27,7 @@ from core.recipe import Recipe
 from core.runs import ended
 from core.runs import process as run_process
 from core.runs.all import Runs, this_process
-from core.runs.ended import Failed, Left, ending
+from core.runs.ended import EndFacts, Failed, ending
 from core.runs.folder import RunFolder, Status
 from core.runs.run_json import RunFacts
 from core.runs.states import ACTIVE, BUSY, MOVES, State, may_stop
@@ -143,7 +143,7 @@ class Supervisor:
         state = self.runs.status(run).state
         if not may_stop(state):
             raise RunError("run.not_running", name=run.name, state=msg(f"state.{state.value}"))
-        run.ask("stop")
+        run.request("stop")
         self._stop_asked.setdefault(run.id, time.monotonic())
 
     def pause(self, run: RunFolder) -> None:
@@ -185,7 +185,7 @@ class Supervisor:
         with self.queue.locked():
             game = self.queue.read().game
             if game and game.run:
-                self.runs.get(game.run).ask("pause")
+                self.runs.get(game.run).request("pause")
                 hold = Hold(why="paused", since=time.time(), run=game.run) if self.runs.waiting() else None
                 self.queue.put(game=game.model_copy(update={"run": None}), hold=hold)
 
@@ -197,13 +197,13 @@ class Supervisor:
         deadline = time.monotonic() + wait_s
         worker = self._worker
         if worker and self.runs.status(worker[0]).state in BUSY:
-            worker[0].ask("pause", by="close")
+            worker[0].request("pause", by="close")
             while worker[1].poll() is None and time.monotonic() < deadline:
                 time.sleep(0.1)
             if worker[1].poll() is not None:
                 ended.process_is_gone(worker[0])
         elif adopted := self._adopted():
-            adopted.ask("pause", by="close")
+            adopted.request("pause", by="close")
             pid = adopted.status().pid
             while (
                 adopted.is_locked() or is_ours(pid, adopted.id, adopted.facts().worker_mark)
@@ -283,7 +283,7 @@ class Supervisor:
         waiting = []
         for run, status in self._unsettled():
             if status.state == State.QUEUED and run.is_of_app and not (active and run.id == active.id):
-                if run.asked():
+                if run.requested():
                     self._drop(run)
                 else:
                     waiting.append(run.id)
@@ -305,7 +305,7 @@ class Supervisor:
         return sorted(found, key=lambda pair: pair[1].since)
 
     def _begin(self, run: RunFolder) -> None:
-        if run.asked():
+        if run.requested():
             self._drop(run)
             return
         self._stop_asked.pop(run.id, None)
@@ -320,14 +320,14 @@ class Supervisor:
             log.exception("a worker could not be started")
             reason = getattr(error, "strerror", None) or str(error)
             crashed = Failed(msg("run.cannot_start", reason=reason))
-            run.write_status(ending(run.status(), crashed, Left.of(run), time.time()))
+            run.write_status(ending(run.status(), crashed, EndFacts.from_run(run), time.time()))
             self._ended(run)
 
     def _settle(self, run: RunFolder, exit_code: int) -> None:
         """The process is gone. If it left a word, that stands; if not, say what is known."""
         self._stop_asked.pop(run.id, None)
         status = run.status()
-        if status.state == State.QUEUED and run.asked():
+        if status.state == State.QUEUED and run.requested():
             self._drop(run)
         elif status.state == State.QUEUED and self._was_ready:
             log.warning(
@@ -338,7 +338,7 @@ class Supervisor:
             return
         elif status.state == State.QUEUED:
             crashed = Failed(msg("run.never_started", code=exit_code), msg("advice.crashed"))
-            run.write_status(ending(status, crashed, Left.of(run), time.time()))
+            run.write_status(ending(status, crashed, EndFacts.from_run(run), time.time()))
         elif status.state in ACTIVE:
             if not run.is_locked():  # else an app before this one had started it already
                 self._mark_interrupted(run)
@@ -349,23 +349,25 @@ class Supervisor:
     def _ended(self, run: RunFolder) -> None:
         status = self.runs.status(run)
         if not self._closing.is_set() and status.state not in BUSY:
-            self.turns.ended(run, status, [other.id for other in self.runs.waiting() if not other.asked()])
+            self.turns.ended(run, status, [other.id for other in self.runs.waiting() if not other.requested()])
 
     def _drop(self, run: RunFolder) -> None:
         """A queued run that is not to begin. What an earlier attempt had learned can still be gone on from."""
-        run.write_status(ending(run.status(), "pause" if run.asked() == "pause" else "stop", Left.of(run), time.time()))
+        run.write_status(
+            ending(run.status(), "pause" if run.requested() == "pause" else "stop", EndFacts.from_run(run), time.time())
+        )
         self.queue.forget(run.id)
 
     def _mark_interrupted(self, run: RunFolder) -> None:
         with run.lock().acquire(timeout=5):
             status = run.status()
             if State.INTERRUPTED in MOVES[status.state]:
-                run.write_status(ending(status, "gone", Left.of(run), time.time()))
+                run.write_status(ending(status, "gone", EndFacts.from_run(run), time.time()))
                 run.log_event("state", state=State.INTERRUPTED.value)
 
     def _escalate(self, run: RunFolder, pid: int) -> None:
         """Ask, wait, terminate, kill: a stop that the worker does not carry out is carried out here."""
-        if not run.asked():  # or not any more: the run was let go on since
+        if not run.requested():  # or not any more: the run was let go on since
             self._stop_asked.pop(run.id, None)
             return
         asked = self._stop_asked.setdefault(run.id, time.monotonic())

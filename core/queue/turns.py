@@ -61,7 +61,7 @@ class Turns:
         (core/queue/queue.first)."""
         if (game := self.queue.read().game) and game.run:
             with contextlib.suppress(GarageError):  # it is offered like any run that the end of the app paused
-                self.runs.get(game.run).ask("pause", by="close")
+                self.runs.get(game.run).request("pause", by="close")
         here = App(pid=os.getpid(), started=psutil.Process().create_time())
         hold = Hold(why="restart", since=self.clock()) if waiting else None
         self.queue.put(app=here, hold=hold, game=None, ignore_game=False, sleep_at=None, said=None)
@@ -92,7 +92,7 @@ class Turns:
 
         def after(order: Order) -> Order:
             order = order.but(runs=tuple(entry for entry in order.runs if entry.run != run.id))
-            if status.state == State.PAUSED and run.asked_by == "game":
+            if status.state == State.PAUSED and run.requested_by == "game":
                 return order.but(game=order.game.model_copy(update={"run": run.id})) if order.game else order
             if status.state == State.PAUSED:
                 return order.but(hold=Hold(why="paused", since=now, run=run.id)) if waiting else order
@@ -148,8 +148,8 @@ class Turns:
             )
 
         order = self.queue.change(held)
-        if active and is_of_app and order.game and not active.asked() and may_pause(active.status().state):
-            active.ask("pause", by="game")
+        if active and is_of_app and order.game and not active.requested() and may_pause(active.status().state):
+            active.request("pause", by="game")
 
     def _sight(self, wanted: Automation, active: RunFolder | None) -> Sight:
         here = time.localtime(self.clock())
@@ -176,7 +176,7 @@ class Turns:
 
     def _again(self, run: RunFolder) -> None:
         """What game mode paused, in front and at once, unless somebody has done something else with it meanwhile."""
-        if may_resume(self.runs.status(run).state) and run.asked_by == "game":
+        if may_resume(self.runs.status(run).state) and run.requested_by == "game":
             with self.queue.locked():
                 self.runs.queue_again(run, "app")
                 self.queue.add(run.id, [entry.run for entry in self.queue.read().runs], now=True)

@@ -1,4 +1,4 @@
-"""All runs of a workspace: creates, finds, renames and deletes their folders. Never trains, never imports torch."""
+"""All runs of a workspace: creating, finding, queueing, renaming and deleting their folders. No training, no torch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from core.models.on_disk import Use
 from core.recipe import Recipe
 from core.runs import further
 from core.runs import process as run_process
-from core.runs.ended import Left, ending
+from core.runs.ended import EndFacts, ending
 from core.runs.folder import RUN_ID, RunFolder, Status
 from core.runs.run_json import Parent, RunFacts
 from core.runs.states import ACTIVE, BUSY, TERMINAL, State, may_pause, may_resume
@@ -35,10 +35,15 @@ LOCK_S = 3.0  # a worker that has said "paused" still needs a moment to be gone
 
 @dataclass(frozen=True)
 class Runs:
+    """The runs of one workspace."""
+
     workspace: Workspace
 
     def create(self, recipe: Recipe, launcher: str, facts: RunFacts | None = None) -> RunFolder:
-        """A queued run. launcher: "app" (its supervisor starts it) or "command" (the command that made it does)."""
+        """Create a queued run.
+
+        launcher: "app" (the app's supervisor starts it) or "command" (the command that created it does).
+        """
         path_length.refuse(self.workspace.root, RunError)
         folder = f"{time.strftime('%Y-%m-%d')}_{names.slug(recipe.name)}_{names.short_id()}"
         aside = self.workspace.runs / f".{folder}.part"
@@ -51,7 +56,7 @@ class Runs:
             created = RunFacts(
                 v=1, name=self._free_name(recipe.name), created=time.time(), launcher=launcher, **this_process()
             )
-            files.replace_json(aside / "run.json", created.given() | (facts.given() if facts else {}))
+            files.replace_json(aside / "run.json", created.set_fields() | (facts.set_fields() if facts else {}))
             run.write_status(Status(state=State.QUEUED, since=time.time()))
             files.rename(aside, self.workspace.runs / folder)
             files.sync_folder(self.workspace.runs)
@@ -64,7 +69,8 @@ class Runs:
         return RunFolder(self.workspace.runs / folder)
 
     def _free_name(self, name: str) -> str:
-        """name, or the next numbered one that no run here has: curves, queue and chat tell runs apart by it."""
+        """Return name, or the next numbered name that no run of the workspace has: curves, queue and chat tell runs
+        apart by it."""
         taken = {run.name for run in self.folders()}
         while name in taken:
             name = further.next_name(name)
@@ -83,7 +89,8 @@ class Runs:
         return RunFolder(self.workspace.runs / run_id)
 
     def find(self, name: str) -> RunFolder:
-        """A run by id, by the last part of its id, or by its name when only one has it (for commands)."""
+        """Return the run with this id, with an id that ends so, or with this name if only one run has it (for
+        commands)."""
         runs = self.list()
         for matches in (
             [r for r in runs if r.id == name or r.id.endswith(f"_{name}")],
@@ -96,48 +103,47 @@ class Runs:
         raise RunError("run.unknown", run=name[:80])
 
     def folders(self) -> Iterator[RunFolder]:
-        """All runs in no order, nothing read."""
+        """Yield all runs in no particular order, without reading a file."""
         for path in self.workspace.runs.iterdir():
             if RUN_ID.fullmatch(path.name) and (path / "state.json").is_file():
                 yield RunFolder(path)
 
     def list(self) -> Sequence[RunFolder]:
-        """Newest first."""
+        """Return all runs, newest first."""
         return sorted(self.folders(), key=lambda run: (run.facts().created, run.id), reverse=True)
 
     def uses(self) -> dict[str, tuple[Use, ...]]:
-        """By model id, the runs that stand on it; of one whose recipe cannot be read nothing is known."""
-        found: dict[str, tuple[Use, ...]] = {}
+        """Map each model id to the runs that were trained on it. Runs with an unreadable recipe are left out."""
+        uses: dict[str, tuple[Use, ...]] = {}
         for run in self.list():
             with contextlib.suppress(RecipeError):
                 model, needs_it = run.recipe().model.id, self.status(run).state not in TERMINAL
-                found[model] = (*found.get(model, ()), Use(run.name, needs_it))
-        return found
+                uses[model] = (*uses.get(model, ()), Use(run.name, needs_it))
+        return uses
 
     def status(self, run: RunFolder) -> Status:
-        """The run as it really is: one that says it is active while nobody holds its lock was interrupted."""
+        """Return the run's true status: one recorded as active whose lock nobody holds was interrupted."""
         status = run.status()
         if status.state in ACTIVE and not run.is_locked():
             status = run.status()  # the worker may have ended between the two looks
             if status.state in ACTIVE:
-                return ending(status, "gone", Left.of(run), time.time())
+                return ending(status, "gone", EndFacts.from_run(run), time.time())
         if status.state == State.QUEUED and self._was_left(run):
-            return ending(status, "stop", Left.of(run), time.time())
+            return ending(status, "stop", EndFacts.from_run(run), time.time())
         return status
 
     def pause(self, run: RunFolder) -> None:
-        """Ask a run to save where it is and give the device free. Raises RunError where there is nothing to pause."""
+        """Request that a run saves its position and frees the device. Raises RunError if it cannot be paused."""
         state = self.status(run).state
         if not may_pause(state):
             raise RunError("run.not_pausable", name=run.name, state=msg(f"state.{state.value}"))
-        run.ask("pause")
+        run.request("pause")
 
     def queue_again(self, run: RunFolder, launcher: str) -> None:
-        """A run that was paused, interrupted or failed waits for its next attempt, which goes on from its newest
-        checkpoint.
+        """Queue a paused, interrupted or failed run for its next attempt, which continues from its newest checkpoint.
 
-        launcher: as in `create`. Raises RunError for a run that is over or at work, BusyError where somebody else is
-        about it.
+        launcher: as in `create`. Raises RunError for a run that has ended or is at work, BusyError if another process
+        is changing it.
         """
         status = self.status(run)
         if not may_resume(status.state):
@@ -156,8 +162,8 @@ class Runs:
             run.write_status(status)  # it was found interrupted, or left in the queue, and nobody had written so yet
         (run.path / "control.json").unlink(missing_ok=True)  # what was asked of the attempt before
         facts = run.facts()
-        device_now = run_process.taken(facts, devices.here()) if facts.offered_device else RunFacts()
-        run.add_facts(RunFacts(launcher=launcher, **this_process(), **device_now.given()))
+        device_now = run_process.accept_offer(facts, devices.here()) if facts.offered_device else RunFacts()
+        run.add_facts(RunFacts(launcher=launcher, **this_process(), **device_now.set_fields()))
         fresh = {
             "message": None,
             "advice": None,
@@ -177,25 +183,25 @@ class Runs:
             run.log_event("state", state=State.QUEUED.value)
 
     def drop(self, run: RunFolder) -> None:
-        """Take a run that waits out of the queue, where no app is there to do it."""
+        """Remove a waiting run from the queue when no app is running to do it."""
         try:
             with run.lock().acquire(timeout=LOCK_S):
                 status = run.status()
                 if status.state == State.QUEUED:
-                    run.write_status(ending(status, "stop", Left.of(run), time.time()))
+                    run.write_status(ending(status, "stop", EndFacts.from_run(run), time.time()))
         except Timeout:
             raise BusyError("run.already_training", name=run.name) from None
 
     def _was_left(self, run: RunFolder) -> bool:
-        """A command made this run and went away before its worker began: nobody will ever start it."""
+        """Return whether the command that created this run ended before its worker began, so that nobody will ever
+        start it."""
         facts = run.facts()
         if facts.launcher != "command" or run.is_locked():
             return False
         return not process_lives(facts.launcher_pid, facts.launcher_started)
 
     def waiting(self) -> Sequence[RunFolder]:
-        """Those that the app is to start when their turn comes, the longest waiting first (core/queue/queue has their
-        order)."""
+        """Return the queued runs that the app starts, longest waiting first (core/queue/queue has their order)."""
         since = {
             run: status.since
             for run in self.folders()
@@ -210,8 +216,10 @@ class Runs:
         run.relabel(name=clean)
 
     def delete(self, run: RunFolder) -> None:
-        """Raises RunError while the run is at work. The folder is renamed first, so that half a deletion shows
-        nothing."""
+        """Delete a run. Raises RunError while it is at work.
+
+        The folder is renamed first, so that a partial deletion leaves no visible run.
+        """
         if self.status(run).state in ACTIVE:  # or somebody is about to write down how it ended
             with contextlib.suppress(Timeout), run.lock().acquire(timeout=files.MOMENT_S):
                 pass
@@ -225,12 +233,14 @@ class Runs:
             raise RunError("run.cannot_delete", run=run.id, reason=error.strerror or error) from error
 
     def clear(self) -> None:
-        """What deletions have left that were cut off, or that Windows refused for a moment. While nobody else
-        deletes."""
+        """Remove what interrupted deletions left, or deletions that Windows refused for a moment.
+
+        Call it only while nobody else deletes.
+        """
         for left in (*self.workspace.runs.glob(".*.deleted"), *self.workspace.runs.glob("*/.checkpoints.deleted")):
             files.remove_tree(left)
 
 
 def this_process() -> dict[str, Any]:
-    """For RunFacts."""
+    """Return the fields of RunFacts that identify this process."""
     return {"launcher_pid": os.getpid(), "launcher_started": psutil.Process().create_time()}

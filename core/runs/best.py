@@ -12,16 +12,22 @@ SHARE = 0.4  # of all measurements: where somebody measures each few steps, thre
 
 
 def patience(recipe: Recipe, total_steps: int, eval_every: int, rows: int) -> int:
-    """Measurements in a row without a better one after which a run ends; 0 where it never does. rows: kept apart."""
-    asked = recipe.train.early_stopping_patience
-    if not rows or asked == 0:
+    """Return how many measurements in a row without a better one end a run; 0 disables early stopping.
+
+    rows: size of the validation set.
+    """
+    setting = recipe.train.early_stopping_patience
+    if not rows or setting == 0:
         return 0
-    return asked or max(LEAST_PATIENCE, math.ceil(SHARE * total_steps / eval_every))
+    return setting or max(LEAST_PATIENCE, math.ceil(SHARE * total_steps / eval_every))
 
 
 def to_keep(run: RunFolder, recipe: Recipe, best: str | None, since: int) -> str | None:
-    """The checkpoint that should be the run's adapter, None where that is the last state: it was the best measured, or
-    learned something more since. since: measurements after the best one."""
+    """Return the checkpoint that should become the run's adapter, or None for the last state.
+
+    None if the last measurement was the best: the last state is that one, or has trained a little more since. since:
+    measurements after the best one.
+    """
     if not recipe.train.load_best_model_at_end or since == 0:
         return None
     return best if best in [folder.name for folder in run.checkpoints()] else None

@@ -1,6 +1,6 @@
-"""Which checkpoints of a run are kept: the newest good one and the best one always, others within a budget. No torch.
+"""Retention of a run's checkpoints: always the newest good one and the best one, others within a budget. No torch.
 
-Handles only folders; the contents of a checkpoint: core/training/checkpoint.
+Handles only folders; the contents of a checkpoint are those of core/training/checkpoint.
 """
 
 from __future__ import annotations
@@ -18,30 +18,29 @@ PARTS = ("trainer.pt", "position.json", "adapter/adapter_model.safetensors")
 
 
 def sizes(folder: Path) -> str:
-    """The contents of the marker COMPLETE: every file of folder with its size, as JSON."""
-    found = {
+    """Return the contents of the marker COMPLETE: every file of folder with its size, as JSON."""
+    size_of = {
         file.relative_to(folder).as_posix(): file.stat().st_size for file in sorted(folder.rglob("*")) if file.is_file()
     }
-    return json.dumps({name: size for name, size in found.items() if name != "COMPLETE"})
+    return json.dumps({name: size for name, size in size_of.items() if name != "COMPLETE"})
 
 
 def is_good(folder: Path) -> bool:
-    """Whether every file exists with the size in the marker (older markers have none)."""
+    """Return whether every file exists with the size in the marker (markers of older versions hold no sizes)."""
     try:
-        told = json.loads((folder / "COMPLETE").read_text("utf-8"))
-        wanted = told if isinstance(told, dict) else dict.fromkeys(PARTS)
-        found = {name: (folder / name).stat().st_size for name in wanted}
+        marker = json.loads((folder / "COMPLETE").read_text("utf-8"))
+        expected = marker if isinstance(marker, dict) else dict.fromkeys(PARTS)
+        actual = {name: (folder / name).stat().st_size for name in expected}
     except (OSError, ValueError):
         return False
-    return all(size in (None, found[name]) and found[name] > 0 for name, size in wanted.items())
+    return all(size in (None, actual[name]) and actual[name] > 0 for name, size in expected.items())
 
 
-def kept(complete: Sequence[Path], keep: int, most_bytes: float, best: str | None) -> list[Path]:
-    """Which of complete (oldest first) are kept, in order of value.
+def select_kept(complete: Sequence[Path], keep: int, most_bytes: float, best: str | None) -> list[Path]:
+    """Return the checkpoints to keep, in order of value. complete: all of them, oldest first.
 
     Always the newest good one and the best one, because the run may need either; then the rest of the newest `keep`,
-    within the budget.
-    If none is good, all are kept: one that only looks damaged may be the only one.
+    within the budget. If none is good, all are kept: one that only looks damaged may be the only one.
     """
     good = [folder for folder in complete if is_good(folder)]
     if not good:
@@ -57,7 +56,7 @@ def kept(complete: Sequence[Path], keep: int, most_bytes: float, best: str | Non
 
 
 def drop(folders: Iterable[Path]) -> None:
-    """Delete the marker first: a partial deletion must not look like a checkpoint."""
+    """Delete folders. Each marker goes first: a partial deletion must not look like a checkpoint."""
     for folder in folders:
         with suppress(OSError):  # in use: deleted next time
             (folder / "COMPLETE").unlink(missing_ok=True)

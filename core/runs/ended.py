@@ -1,9 +1,9 @@
-"""How a run ended, in words: one table for the worker, the app and the commands (`ending`), and the questions asked
-afterwards.
+"""The end of a run in words: one table for the worker, the app and the commands (`ending`), and the question about runs
+that were left unfinished.
 
-How long a pause took, from asking to the device being free, is measured: the worker says it first, with its last words;
-whoever then sees the process go (an app's supervisor, a command) puts the whole time in its place. Where nobody
-watches, the worker's number stays.
+The time of a pause, from the request to the free device, is measured: the worker writes it with its last message, and
+whoever sees the process end (an app's supervisor, a command) replaces it by the whole time. If nobody watches, the
+worker's number stays.
 """
 
 from __future__ import annotations
@@ -33,16 +33,19 @@ ADVICE = {DataError: "data", ModelError: "model", TemplateError: "template", Bus
 
 
 def seconds_since_asked(run: RunFolder) -> float | None:
-    """Of the command in control.json; None where nothing was asked, or where the clock has jumped."""
-    asked = files.read_object(run.path / "control.json").get("time")
-    seconds = time.time() - asked if isinstance(asked, int | float) else -1.0
+    """Return the age of the command in control.json; None without one, or if the clock has jumped."""
+    time_asked = files.read_object(run.path / "control.json").get("time")
+    seconds = time.time() - time_asked if isinstance(time_asked, int | float) else -1.0
     return seconds if 0 <= seconds <= MOST_S else None
 
 
 @dataclass(frozen=True)
 class Finished:
-    """At the end of its training. step: reached, which is before total where nothing better was measured for too long.
-    kept: the step of the adapter. best_loss: of the rows kept apart; since_best: measurements after it."""
+    """The end of a completed training.
+
+    step: the last step, less than total after early stopping. kept: the step of the adapter. best_loss: on the
+    validation set; since_best: measurements after it.
+    """
 
     step: int
     total: int
@@ -61,14 +64,14 @@ class Finished:
 
 @dataclass(frozen=True)
 class Failed:
-    """message: what happened. advice: what to try."""
+    """The end of a failed training. message: what happened. advice: what to try."""
 
     message: Message
     advice: Message | None = None
 
     @classmethod
-    def of(cls, error: Exception, folder: Path) -> Failed:
-        """folder: of the run, whose disk may be full."""
+    def from_error(cls, error: Exception, folder: Path) -> Failed:
+        """Describe error in words. folder: the run's, whose disk may be full."""
         if isinstance(error, GarageError):
             key = error.message.key
             kind = next((bad for bad in ("not_finite", "ran_away") if key.startswith(f"run.{bad}")), None)
@@ -91,12 +94,13 @@ How = Literal["pause", "stop", "gone"] | Finished | Failed
 
 
 @dataclass(frozen=True)
-class Left:
-    """What there is when a run ends. adapter_step: what its adapter has learned, where that is known. checkpoint: the
-    newest.
-    full_bytes: what is free on a disk that is full. waited_s: since the person asked, None where that is not known.
-    kernel_error:
-    CUDA's error with which a kernel of bitsandbytes ended the process."""
+class EndFacts:
+    """The facts about a run that decide how its end is described.
+
+    adapter_step: the step of its adapter, if known. checkpoint: name of the newest. full_bytes: free bytes of a full
+    disk. waited_s: seconds since the request, None if unknown. kernel_error: CUDA's error with which a bitsandbytes
+    kernel ended the process.
+    """
 
     has_adapter: bool = False
     adapter_step: int | None = None
@@ -106,7 +110,7 @@ class Left:
     kernel_error: str | None = None
 
     @classmethod
-    def of(cls, run: RunFolder) -> Left:
+    def from_run(cls, run: RunFolder) -> EndFacts:
         saved = run.checkpoints()
         return cls(
             has_adapter=run.has_adapter(),
@@ -119,21 +123,21 @@ class Left:
 
 
 def kernel_error(run: RunFolder) -> str | None:
-    """The error of a bitsandbytes kernel that ended the process: the last line of train.log, if this attempt wrote
-    it."""
-    found = KERNEL_ERROR.fullmatch(run.log_tail(1))
+    """Return the error of a bitsandbytes kernel that ended the process: the last line of train.log, if this attempt
+    wrote it."""
+    match = KERNEL_ERROR.fullmatch(run.log_tail(1))
     try:
         is_new = (run.path / "train.log").stat().st_mtime >= run.status().since
     except OSError:
         return None
-    return found[1] if found and is_new else None
+    return match[1] if match and is_new else None
 
 
-def ending(status: Status, how: How, left: Left, now: float) -> Status:
-    """status of a run that waited or was at work, once it has ended. Reads and writes nothing.
+def ending(status: Status, how: How, facts: EndFacts, now: float) -> Status:
+    """Return the status of a waiting or working run after it has ended. Reads and writes nothing.
 
-    A run that waited never began, unless it was to go on: then it is paused again, whatever was asked, because what an
-    earlier attempt had learned can still be gone on from. now: seconds since 1970.
+    A waiting run has not begun, unless it waited to be resumed: then it becomes paused again, whatever was requested,
+    because the earlier attempt can still be continued. now: seconds since 1970.
     """
     state, advice, seconds_left = State.STOPPED, None, None
     if isinstance(how, Failed):
@@ -142,14 +146,14 @@ def ending(status: Status, how: How, left: Left, now: float) -> Status:
         state, message, seconds_left = State.COMPLETED, how.words, 0.0
     elif how == "gone":
         state, reached = State.INTERRUPTED, {"step": status.step, "total": status.total_steps}
-        if left.kernel_error:
-            message = msg("run.interrupted_kernel", **reached, reason=left.kernel_error)
+        if facts.kernel_error:
+            message = msg("run.interrupted_kernel", **reached, reason=facts.kernel_error)
         else:
             message = msg("run.interrupted", **reached)
-        if left.full_bytes is not None:  # then the worker could not even say so
-            advice = msg("faults.interrupted_disk_full", free_mb=left.full_bytes // 10**6)
-        elif left.checkpoint:
-            advice = msg("run.interrupted_checkpoint", checkpoint=left.checkpoint)
+        if facts.full_bytes is not None:  # then the worker could not even say so
+            advice = msg("faults.interrupted_disk_full", free_mb=facts.full_bytes // 10**6)
+        elif facts.checkpoint:
+            advice = msg("run.interrupted_checkpoint", checkpoint=facts.checkpoint)
         else:
             advice = msg("run.interrupted_nothing")
     elif status.state == State.QUEUED and (how == "pause" or status.attempt > 1):
@@ -157,11 +161,11 @@ def ending(status: Status, how: How, left: Left, now: float) -> Status:
     elif status.state == State.QUEUED:
         message = msg("run.dropped")
     elif how == "pause":
-        state, message = State.PAUSED, paused_words(status.step, left.waited_s)
-    elif not left.has_adapter:
+        state, message = State.PAUSED, paused_words(status.step, facts.waited_s)
+    elif not facts.has_adapter:
         message = msg("run.stopped_before_training")
-    elif left.adapter_step is not None and left.adapter_step < status.step:
-        message = msg("run.stopped_best", step=status.step, kept=left.adapter_step)
+    elif facts.adapter_step is not None and facts.adapter_step < status.step:
+        message = msg("run.stopped_best", step=status.step, kept=facts.adapter_step)
     else:
         message = msg("run.stopped_kept", step=status.step)
     changes = {
@@ -169,7 +173,7 @@ def ending(status: Status, how: How, left: Left, now: float) -> Status:
         "advice": advice,
         "progress": None,
         "seconds_left": seconds_left,
-        "has_adapter": left.has_adapter,
+        "has_adapter": facts.has_adapter,
     }
     return status.model_copy(update={"state": state, "since": now, **changes})
 
@@ -179,28 +183,28 @@ def paused_words(step: int, seconds: float | None) -> Message:
 
 
 def process_is_gone(run: RunFolder) -> None:
-    """Call once the worker of a run has ended: where it paused, the device is free only now."""
+    """Call once the worker of a run has ended: for a paused run, the device is free only now."""
     status = run.status()
     if status.state != State.PAUSED or status.message is None or status.message.key != "pausing.paused":
         return
-    told = paused_words(status.step, seconds_since_asked(run))
-    if told.key != status.message.key:
+    message = paused_words(status.step, seconds_since_asked(run))
+    if message.key != status.message.key:
         return
     try:
         with run.lock().acquire(timeout=1):
             if run.status() == status:  # else it was let go on already
-                run.write_status(status.model_copy(update={"message": told}))
-                run.log_event("device_free", message=msg("pausing.device_free", seconds=told.params["seconds"]))
+                run.write_status(status.model_copy(update={"message": message}))
+                run.log_event("device_free", message=msg("pausing.device_free", seconds=message.params["seconds"]))
     except (Timeout, OSError):  # the worker's own number stays
         return
 
 
-NOT_ASKED_BY_A_PERSON = ("close", "alone")  # RunFolder.ask's `by`
+NOT_ASKED_BY_A_PERSON = ("close", "alone")  # RunFolder.request's `by`
 
 
 @dataclass(frozen=True)
 class LeftRun:
-    """saved: the step of the newest good checkpoint, 0 where there is none."""
+    """An unfinished run that the page asks about. saved: the step of the newest good checkpoint, 0 without one."""
 
     id: str
     name: str
@@ -220,9 +224,9 @@ class LeftRun:
 
 
 def left_run(run: RunFolder, status: Status) -> LeftRun | None:
-    """run as one to ask about, or None. status: as it really is (Runs.status)."""
+    """Return run as one to ask about, or None. status: its true status (Runs.status)."""
     was_left = status.state == State.INTERRUPTED or (
-        status.state == State.PAUSED and run.asked_by in NOT_ASKED_BY_A_PERSON
+        status.state == State.PAUSED and run.requested_by in NOT_ASKED_BY_A_PERSON
     )
     if not was_left or files.read_object(run.path / "left.json").get("attempt") == status.attempt:
         return None
@@ -235,8 +239,8 @@ def left_run(run: RunFolder, status: Status) -> LeftRun | None:
     return LeftRun(run.id, run.name, run.facts().created, max([status.step, *steps[-1:]]), saved)
 
 
-def leave(run: RunFolder) -> None:
-    """Do not ask about this attempt again. Raises RunError where that cannot be written."""
+def dismiss(run: RunFolder) -> None:
+    """Record that the page should not ask about this attempt again. Raises RunError if that cannot be written."""
     try:
         files.replace_json(run.path / "left.json", {"v": 1, "attempt": run.status().attempt})
     except OSError as error:

@@ -7,7 +7,7 @@ label.json              what a person added later: name, tags, note, archived (w
 left.json               the page should not ask about this attempt again (written by the page)
 state.json              whoever holds run.lock: the worker while it lives, then the supervisor
 control.json            the latest command; written by pages and commands, read by the worker
-film_scenes.json, film.jsonl, held_out.jsonl            the worker (core/runs/scenes, core/runs/frames,
+film_scenes.json, film.jsonl, held_out.jsonl            the worker (core/runs/scenes, core/runs/sample_answers,
                                                         core/runs/cards/better)
 reference.npy           the worker, for preference training with a reference model (core/training/preference/reference)
 metrics.jsonl, events.jsonl, train.log, checkpoints/, adapter/     the worker
@@ -45,7 +45,7 @@ MOST_NAME = 200  # characters; the app's own are shorter, a file may contain any
 
 
 class Status(Frozen):
-    """state.json: what the run is doing, for any reader, replaced whole."""
+    """Contents of state.json: what the run is doing, for any reader. Always replaced as a whole."""
 
     v: int = 1
     state: State = State.QUEUED
@@ -67,6 +67,8 @@ class Status(Frozen):
 
 @dataclass(frozen=True)
 class RunFolder:
+    """The files of one run."""
+
     path: Path
 
     @property
@@ -78,16 +80,18 @@ class RunFolder:
         return Recipe.read(self.path / "recipe.yaml")
 
     def facts(self) -> RunFacts:
-        return RunFacts.of(files.read_object(self.path / "run.json"))
+        return RunFacts.from_json(files.read_object(self.path / "run.json"))
 
     def add_facts(self, facts: RunFacts) -> None:
-        """Add the fields that are set in facts (also to None) to run.json; by the holder of run.lock. Raises
-        OSError."""
-        files.add_to_object(self.path / "run.json", facts.given())
+        """Write the fields that are set in facts (also those set to None) to run.json. Only for the holder of run.lock.
+
+        Raises OSError.
+        """
+        files.add_to_object(self.path / "run.json", facts.set_fields())
 
     @property
     def is_of_app(self) -> bool:
-        """Whether the app's supervisor starts it; otherwise the command that created it does."""
+        """True if the app's supervisor starts the run, False if the command that created it does."""
         return self.facts().launcher == "app"
 
     @property
@@ -97,20 +101,23 @@ class RunFolder:
     def label(self) -> dict[str, Any]:
         return files.read_object(self.path / "label.json")
 
-    def relabel(self, **changes: Any) -> None:
-        """Raises RunError where it cannot be written."""
+    def relabel(self, **changes: object) -> None:
+        """Change keys of label.json. Raises RunError if it cannot be written."""
         with writing(self.path):
             files.add_to_object(self.path / "label.json", changes)
 
     # ---- state ----------------------------------------------------------------------------------------------------
     def status(self) -> Status:
-        """state.json as written; it does not know whether the worker still lives: `Runs.status` does."""
+        """Return the contents of state.json. It may name a dead worker as active; `Runs.status` checks."""
         return files.read_model(Status, self.path / "state.json") or Status(
             state=State.FAILED, stage="waiting", message=Message(key="run.state_unreadable")
         )
 
     def write_status(self, status: Status) -> None:
-        """Raises RunError for a transition that is not in the table of states. An unreadable state forbids nothing."""
+        """Write state.json. Raises RunError for a transition that is not in the table of states.
+
+        After an unreadable state every transition is allowed.
+        """
         old = files.read_model(Status, self.path / "state.json")
         if old and not may_move(old.state, status.state):
             raise RunError("run.illegal_move", run=self.id, old=old.state.value, new=status.state.value)
@@ -127,21 +134,21 @@ class RunFolder:
             return is_ours(self.status().pid, self.id, self.facts().worker_mark)
 
     def heartbeat(self) -> int:
-        """A number that changes every two seconds while the worker lives; 0 if there never was one."""
+        """Return a number that changes every two seconds while the worker lives; 0 if there never was one."""
         try:
             return (self.path / "run.lock").stat().st_mtime_ns
         except OSError:
             return 0
 
     # ---- commands -------------------------------------------------------------------------------------------------
-    def ask(self, command: str, by: str = "person") -> None:
+    def request(self, command: str, by: str = "person") -> None:
         """Write a command for the worker; a weaker one never replaces a stronger one.
 
-        Raises RunError where it cannot be written. by: "close" if the app is closing, "alone" if a worker without its
-        app asks itself, "game" if game mode makes room (core/queue/turns).
+        by: "close" if the app is closing, "alone" for a worker that pauses because its app is gone, "game" if game mode
+        frees the device (core/queue/turns). Raises RunError if it cannot be written.
         """
         assert command in COMMANDS, command
-        current = self.asked()
+        current = self.requested()
         if current is None or COMMANDS.index(command) >= COMMANDS.index(current):
             record = {"v": 1, "command": command, "time": time.time(), "by": by}
             try:
@@ -149,25 +156,26 @@ class RunFolder:
             except OSError as error:
                 raise RunError("run.cannot_ask", name=self.name, reason=error.strerror or error) from error
 
-    def asked(self) -> str | None:
+    def requested(self) -> str | None:
+        """Return the command in control.json, or None."""
         command = files.read_object(self.path / "control.json").get("command")
         return command if command in COMMANDS else None
 
     @property
-    def asked_by(self) -> str | None:
-        """As in `ask`. What game mode paused, it also resumes."""
+    def requested_by(self) -> str | None:
+        """The `by` of the last request. Game mode resumes what it paused."""
         return files.read_object(self.path / "control.json").get("by")
 
     # ---- lines ----------------------------------------------------------------------------------------------------
     def log_metrics(self, kind: str, attempt: int, step: int, **numbers: float | int | None) -> None:
-        """One line of metrics.jsonl. A number that is not finite is written as null, with "nonfinite": true."""
+        """Append a line to metrics.jsonl. A number that is not finite is written as null, with "nonfinite": true."""
         finite = {name: _finite(value) for name, value in numbers.items()}
         line = {"v": 1, "kind": kind, "attempt": attempt, "step": step, "time": round(time.time(), 3), **finite}
         if any(value is not None and finite[name] is None for name, value in numbers.items()):
             line["nonfinite"] = True
         files.append_line(self.path / "metrics.jsonl", line)
 
-    def log_event(self, kind: str, **fields: Any) -> None:
+    def log_event(self, kind: str, **fields: object) -> None:
         fields = {k: v.model_dump() if isinstance(v, BaseModel) else v for k, v in fields.items()}
         files.append_line(self.path / "events.jsonl", {"v": 1, "kind": kind, "time": round(time.time(), 3), **fields})
 
@@ -178,7 +186,7 @@ class RunFolder:
         return files.read_newest(self.path / "metrics.jsonl", most_bytes)
 
     def all_metrics(self) -> list[dict[str, Any]]:
-        """All lines so far, however long the run."""
+        """Return all metrics so far, however long the run."""
         records, offset = [], 0
         while (tail := self.metrics(offset)).offset > offset:
             records += tail.records
@@ -186,11 +194,11 @@ class RunFolder:
         return records
 
     def events(self, most_bytes: int = 256 << 10) -> list[dict[str, Any]]:
-        """The newest two thousand or so: a long run writes a million."""
+        """Return the newest two thousand events or so: a long run writes a million."""
         return files.read_newest(self.path / "events.jsonl", most_bytes)
 
     def log_tail(self, lines: int = 40) -> str:
-        """The end of the worker's output, at most 64 KiB."""
+        """Return the last lines of the worker's output, of at most 64 KiB."""
         try:
             with open(self.path / "train.log", "rb") as file:
                 file.seek(0, 2)
@@ -208,25 +216,28 @@ class RunFolder:
         return (self.adapter / "adapter_config.json").exists() and (self.adapter / "adapter_model.safetensors").exists()
 
     def checkpoints(self) -> list[Path]:
-        """Complete checkpoints, oldest first. One without its COMPLETE marker does not exist, nor a person's
-        "checkpoint-000120 - Copy"."""
+        """Return the complete checkpoints, oldest first.
+
+        Folders without the marker COMPLETE are left out, and so are copies such as "checkpoint-000120 - Copy".
+        """
         folders = sorted((self.path / "checkpoints").glob("checkpoint-*"))
         return [folder for folder in folders if folder.name[11:].isdecimal() and (folder / "COMPLETE").exists()]
 
     def saved_step(self) -> int:
-        """The step of the newest complete checkpoint, 0 where there is none."""
+        """Return the step of the newest complete checkpoint, 0 without one."""
         saved = self.checkpoints()
         return int(saved[-1].name.removeprefix("checkpoint-")) if saved else 0
 
     def checkpoint(self, name: str) -> Path:
-        """Raises RunError for a name that is not one of this run's complete checkpoints."""
+        """Return the complete checkpoint of that name. Raises RunError if there is none."""
         for folder in self.checkpoints():
             if folder.name == name:
                 return folder
         raise RunError("run.no_checkpoint", run=self.name, checkpoint=name[:80])
 
     def keep_newest_checkpoint(self) -> bool:
-        """Make the newest checkpoint's adapter, from an earlier attempt, the run's result if it has none."""
+        """Make the adapter of the newest checkpoint the run's result, if the run has none. Returns whether it has one
+        now."""
         if self.has_adapter() or not (saved := self.checkpoints()):
             return self.has_adapter()
         with files.folder_aside(self.adapter) as aside:

@@ -1,12 +1,13 @@
-"""Train further: a new run that starts from a finished run's adapter. Only the weights; the optimizer starts fresh. No
-torch.
+"""Continued training: a new run that starts from the adapter of a finished run. Only the weights; the optimizer starts
+fresh. No torch.
 
-The parent stands in the child's run.json, not in its recipe: a recipe is shareable, and elsewhere nobody has that run.
+The parent is recorded in the child's run.json, not in its recipe: a recipe is shareable, and on other PCs nobody has
+that run.
 
-<child>/start/   adapter_config.json and adapter_model.safetensors of the parent, copied when the child is made
+<child>/start/   adapter_config.json and adapter_model.safetensors of the parent, copied when the child is created
 
-So a parent may be deleted at any time: its children hold what they began with. What an adapter is fitted to stays as it
-was (base, method, rank, alpha, layers); data, steps, learning rate and all else may change.
+So a parent may be deleted at any time: its children hold what they began with. Settings that an adapter is fitted to
+stay (base, method, rank, alpha, layers); data, steps, learning rate and all else may change.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 from core.errors import ModelError, RecipeError, RunError, reason_of
 from core.messages import msg
@@ -36,12 +36,12 @@ NUMBERED = re.compile(r"^(.*) · (\d{1,4})$")
 
 
 def may_continue(state: State) -> bool:
-    """By its state; whether its adapter is whole is looked at when it is asked for."""
+    """Return whether a run in this state can be continued. Its adapter is checked later, by `check`."""
     return state in (State.COMPLETED, State.STOPPED)
 
 
 def check(parent: RunFolder) -> Recipe:
-    """The parent's recipe. Raises RunError where a child cannot start from it, with the reason."""
+    """Return the parent's recipe. Raises RunError with the reason if no run can start from it."""
     state = parent.status().state
     if not may_continue(state):
         raise RunError("further.not_ended", name=parent.name, state=msg(f"state.{state.value}"))
@@ -54,7 +54,7 @@ def check(parent: RunFolder) -> Recipe:
 
 def _check_adapter(parent: RunFolder, recipe: Recipe) -> None:
     try:
-        found = adapters.describe(parent.adapter)
+        adapter = adapters.describe(parent.adapter)
         with open_tensors(parent.adapter / "adapter_model.safetensors", "np") as opened:
             # refuses a header that is not its file's
             factors = [name for name in opened.keys() if name.endswith(".lora_A.weight")]  # noqa: SIM118 - no mapping
@@ -69,22 +69,24 @@ def _check_adapter(parent: RunFolder, recipe: Recipe) -> None:
     except Exception as error:  # noqa: BLE001 - safetensors raises its own kind for whatever is wrong with a file
         raise RunError("further.damaged", name=parent.name, reason=reason_of(error)) from error
     expected = recipe.adapter.r * (2 if recipe.adapter.is_pissa else 1)  # see core/engine/variants/pissa
-    if not ranks or found.r != expected or ranks != {expected}:
-        reason = msg("further.other_rank", found=str(sorted(ranks or {found.r})), expected=expected)
+    if not ranks or adapter.r != expected or ranks != {expected}:
+        reason = msg("further.other_rank", found=str(sorted(ranks or {adapter.r})), expected=expected)
         raise RunError("further.damaged", name=parent.name, reason=reason)
-    if found.base not in (recipe.model.id, parent.facts().model_folder):
-        raise RunError("further.other_base", name=parent.name, found=found.base[:200], expected=recipe.model.id)
+    if adapter.base not in (recipe.model.id, parent.facts().model_folder):
+        raise RunError("further.other_base", name=parent.name, found=adapter.base[:200], expected=recipe.model.id)
 
 
 def recipe_of(parent: RunFolder) -> Recipe:
-    """The parent's settings under the next name, as a place to start from. Raises RunError as `check`."""
+    """Return the parent's settings under the next name, to start from. Raises RunError as `check`."""
     recipe = check(parent)
     return recipe.model_copy(update={"name": next_name(parent.name)})
 
 
 def child_of(recipe: Recipe, parent: RunFolder) -> Recipe:
-    """recipe for a run that continues parent: under the next name where it has none, and with what is fitted to the
-    parent's adapter. Raises RunError as `check`, RecipeError as `require_alike`."""
+    """Return recipe for a run that continues parent: with the locked settings of the parent, and a name.
+
+    Raises RunError as `check`, RecipeError as `require_alike`.
+    """
     then = check(parent)
     require_alike(recipe, then, parent.name)
     return held_to(recipe, then).model_copy(update={"name": recipe.name or next_name(parent.name)})
@@ -99,8 +101,8 @@ def next_name(name: str) -> str:
 
 
 def held_to(recipe: Recipe, parent: Recipe) -> Recipe:
-    """recipe with what is fitted to the parent's adapter as the parent has it."""
-    sections: dict[str, dict[str, Any]] = {}
+    """Return recipe with the locked settings of the parent."""
+    sections: dict[str, dict[str, object]] = {}
     for section, name in LOCKED:
         sections.setdefault(section, {})[name] = _value(parent, section, name)
     return recipe.model_copy(
@@ -109,24 +111,26 @@ def held_to(recipe: Recipe, parent: Recipe) -> Recipe:
 
 
 def require_alike(recipe: Recipe, parent: Recipe, name: str) -> None:
-    """Raises RecipeError naming every setting that is another than the parent's and may not be."""
-    found = []
+    """Raise RecipeError naming every locked setting that differs from the parent's."""
+    differences = []
     for section, key in LOCKED:
-        given, then = _value(recipe, section, key), _value(parent, section, key)
+        value, expected = _value(recipe, section, key), _value(parent, section, key)
         # Left out is the parent's; in a recipe of its own a default counts as left out too.
-        if given != then and key in getattr(recipe, section).model_fields_set and given is not None:
-            found.append(f"{section}.{key} {given} (“{name}”: {then})")
-    if found:
-        raise RecipeError("further.locked", name=name, found="; ".join(found))
+        if value != expected and key in getattr(recipe, section).model_fields_set and value is not None:
+            differences.append(f"{section}.{key} {value} (“{name}”: {expected})")
+    if differences:
+        raise RecipeError("further.locked", name=name, found="; ".join(differences))
 
 
-def _value(recipe: Recipe, section: str, key: str) -> Any:
+def _value(recipe: Recipe, section: str, key: str) -> object:
     return recipe.lora_alpha if key == "lora_alpha" else getattr(getattr(recipe, section), key)
 
 
 def facts_of(parent: RunFolder) -> RunFacts:
-    """For the child's run.json. step: of the adapter that the parent kept. eval_loss: the parent's last until there,
-    None where it was never measured."""
+    """Return what the child's run.json records of its parent.
+
+    step: of the adapter that the parent kept. eval_loss: the parent's last one up to that step, None if never measured.
+    """
     facts = parent.facts()
     step = parent.status().step if facts.adapter_step is None else facts.adapter_step
     measured = [
@@ -143,7 +147,7 @@ def start_of(run: RunFolder) -> Path:
 
 
 def bring_start(parent: RunFolder, child: Path) -> None:
-    """Copy into child (a folder that nobody sees yet) what it starts from. Raises RunError as `check`, OSError."""
+    """Copy the parent's adapter into child, a folder that is not yet visible. Raises RunError as `check`, OSError."""
     check(parent)
     (child / "start").mkdir()
     for name in FILES:

@@ -1,4 +1,4 @@
-"""Whether a step is healthy: detects a non-finite loss or gradient, and a diverging loss. No torch.
+"""Detection of unhealthy steps: a loss or gradient that is not finite, and a diverging loss. No torch.
 
 A non-finite step is skipped. After three in a row, or if the loss stays far above its start, the run goes back to its
 last good checkpoint, once, and continues with half the learning rate; the next time it ends. A learning rate that is
@@ -23,10 +23,12 @@ MOST_BACK = 1  # times
 
 @dataclass
 class Health:
-    """Saved with each checkpoint. started_at: loss before training, the higher of the first step's and the first
-    evaluation's.
-    loss: of the last finite step. no_numbers, far: consecutive steps so far. back: how often the run went back, each
-    time halving the learning rate."""
+    """The health of a training run, saved with each checkpoint.
+
+    started_at: loss before training, the higher of the first step's and the first evaluation's. loss: of the last
+    finite step. no_numbers, far: consecutive steps so far. back: how often the run went back, each time halving the
+    learning rate.
+    """
 
     started_at: float | None = None
     loss: float | None = None
@@ -36,7 +38,7 @@ class Health:
 
     @property
     def is_worth_saving(self) -> bool:
-        """Not while in doubt: earlier checkpoints would be deleted for it."""
+        """False while in doubt: saving would delete earlier checkpoints."""
         return not self.no_numbers and not self.far
 
     @property

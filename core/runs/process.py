@@ -1,12 +1,12 @@
-"""The process of a run: who started it, and on which device. No torch.
+"""The process of a run: which process started it, and on which device it computes. No torch.
 
-run.json names who started it (launcher_pid, launcher_started): an app or a command that may end without a word while
-the run goes on. A worker is alone once that process is gone and no app owns the workspace; an app that starts later
-finds the worker and watches it, and the worker is not alone any more.
+run.json names who started it (launcher_pid, launcher_started): an app or a command, which may end while the run
+continues. A worker is alone once that process has ended and no app owns the workspace; an app that starts later adopts
+the worker, which is then no longer alone.
 
-A run that was planned for a card never trains on another one, or on the processor, without a word: its worker asks here
-before it fetches anything, and once more when it knows what torch found. Where another card is there it is offered: who
-lets the run go on then has taken it.
+A run that was planned for a GPU never trains on another one, or on the CPU, silently: its worker checks the device here
+before it downloads anything, and again when torch has chosen one. If another GPU is present it is offered; resuming the
+run accepts the offer.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from core.workspace.folder import Workspace
 
 
 class Launcher:
-    """Asked by the reporter's watch with each heartbeat, never by the training itself."""
+    """Watches the process that started the run. Called with each heartbeat of the reporter, never by the training
+    itself."""
 
     def __init__(self, run: RunFolder, workspace: Workspace):
         self._run, self._workspace = run, workspace
@@ -33,7 +34,7 @@ class Launcher:
         self._alone = False
 
     def look(self) -> None:
-        """Write down that the worker is alone now, or is not any more; alone, it pauses where the person chose so."""
+        """Log when the worker becomes alone or is adopted; alone, it pauses if the person chose so."""
         alone = not processes.process_lives(*self._process) and not owner.app_lives(self._workspace)
         if alone == self._alone:
             return
@@ -44,23 +45,26 @@ class Launcher:
         choice = preferences.read(self._workspace).when_alone
         self._run.log_event("launcher", message=msg(f"launcher.alone_{choice}", pid=self._process[0]))
         if choice == "pause":
-            self._run.ask("pause", by="alone")
+            self._run.request("pause", by="alone")
 
 
 def environment(run: RunFolder) -> dict[str, str]:
-    """Of the process that trains run: what it was planned for, and nothing else. Where that cannot be had it finds this
-    PC as it is, with what a person hides in it, and says what there is instead."""
+    """Return the environment variables for the process that trains run, which make only its planned GPUs visible.
+
+    If a planned GPU is missing, nothing is hidden beyond what the person hides, so that the worker can report what
+    there is instead.
+    """
     facts = run.facts()
-    wanted = facts.wanted_device
-    if wanted in (None, devices.CPU):  # a driver that hangs is not asked in vain
-        return devices.environment_of(wanted, Nvidia())
+    planned = facts.wanted_device
+    if planned in (None, devices.CPU):  # a driver that hangs is not asked in vain
+        return devices.environment_of(planned, Nvidia())
     nvidia = devices.here()
-    is_there = not missing(run, nvidia)
-    return devices.environment_of(wanted, nvidia, recipe_of(run).train.ranks, facts.wanted_beside) if is_there else {}
+    is_there = not missing_cards(run, nvidia)
+    return devices.environment_of(planned, nvidia, recipe_of(run).train.ranks, facts.wanted_beside) if is_there else {}
 
 
 def recipe_of(run: RunFolder) -> Recipe:
-    """As it is trained now: with as many ranks as it was let go on with."""
+    """Return the recipe as it is trained now: with the number of ranks that the run was resumed with."""
     recipe, ranks = run.recipe(), run.facts().ranks
     if not ranks:
         return recipe
@@ -68,34 +72,34 @@ def recipe_of(run: RunFolder) -> Recipe:
     return recipe.model_copy(update={"train": recipe.train.model_copy(update=now)})
 
 
-def missing(run: RunFolder, nvidia: Nvidia) -> dict[str, str]:
-    """Of the cards that run is to have, those that cannot be used now: uuid to name."""
+def missing_cards(run: RunFolder, nvidia: Nvidia) -> dict[str, str]:
+    """Return the planned GPUs that cannot be used now, as uuid to name."""
     facts = run.facts()
-    of_run = [*_wanted(facts).items()][: recipe_of(run).train.ranks if facts.wanted_beside else 1]
+    of_run = [*_planned_cards(facts).items()][: recipe_of(run).train.ranks if facts.wanted_beside else 1]
     usable = {card.uuid for card in nvidia.cards if card.usable}
     return {uuid: name for uuid, name in of_run if uuid not in usable}
 
 
-def environment_nearest(wanted: str | None) -> dict[str, str]:
-    """Of what may be done on another device where wanted is not there: a chat, an export."""
+def environment_nearest(device: str | None) -> dict[str, str]:
+    """Return the environment variables for a chat or an export, which may use another device if its own is missing."""
     nvidia = devices.here()
-    return devices.environment_of(devices.nearest(wanted, nvidia), nvidia)
+    return devices.environment_of(devices.nearest(device, nvidia), nvidia)
 
 
 def require_device(run: RunFolder) -> None:
-    """Raises RunError where the card that run was planned for cannot be had, as far as can be told without torch."""
+    """Raise RunError if the GPU that run was planned for cannot be used, as far as can be seen without torch."""
     facts, nvidia = run.facts(), devices.here()
     if not is_for_card(facts):
         return
     if facts.wanted_device and nvidia.error is not None:
         # a driver that was updated and not started anew: the card is in its place
         raise RunError("device.driver", msg("device.ask_doctor"), card=name_of(facts), reason=nvidia.error)
-    for uuid, name in missing(run, nvidia).items():
+    for uuid, name in missing_cards(run, nvidia).items():
         # off the bus, it does not tell who it is
         nameless = (card for card in nvidia.cards if card.lost and card.uuid is None)
         card = next((card for card in nvidia.cards if card.uuid == uuid), None) or next(nameless, None)
         why = card and devices.why_left_out(card.model_copy(update={"name": name}))
-        raise _elsewhere(run, why or msg("device.gone", card=name), nvidia)
+        raise _other_device_error(run, why or msg("device.gone", card=name), nvidia)
     build = devices.torch_build()
     if build and not build.knows_cards:
         raise RunError(
@@ -104,7 +108,7 @@ def require_device(run: RunFolder) -> None:
 
 
 def require_data(run: RunFolder, workspace: Workspace) -> None:
-    """Raises RunError where the data is not what the run began with: its steps would be others."""
+    """Raise RunError if the data differs from what the run began with: its steps would be different ones."""
     data, source = run.facts().data, run.recipe().data.source
     # Here: a chat's worker reads this file before its pipe is laid aside, and the store brings numpy, which asks
     # Windows for that handle.
@@ -116,9 +120,9 @@ def require_data(run: RunFolder, workspace: Workspace) -> None:
 
 
 def keep_device(run: RunFolder, card: Card | None, on_card: bool) -> None:
-    """Keep which card torch computes on. card: NVML's record of it, None where that is not known.
+    """Record the GPU that torch computes on. card: NVML's record of it, None if unknown.
 
-    Raises RunError where it is not what was planned.
+    Raises RunError if it is not the planned one.
     """
     facts = run.facts()
     if is_for_card(facts) and not on_card:
@@ -126,50 +130,57 @@ def keep_device(run: RunFolder, card: Card | None, on_card: bool) -> None:
     if card is None:
         return
     if facts.wanted_device not in (None, card.uuid):
-        raise _elsewhere(run, msg("device.gone", card=name_of(facts)), devices.here())
+        raise _other_device_error(run, msg("device.gone", card=name_of(facts)), devices.here())
     if facts.device_uuid not in (None, card.uuid):
         run.log_event("warning", message=msg("device.another", then=facts.device_name or "?", now=card.name or "?"))
     run.add_facts(RunFacts(device_uuid=card.uuid, device_name=card.name))
 
 
 def is_for_card(facts: RunFacts) -> bool:
-    """An attempt of before the uuid was kept may have gone to the processor, and goes on there."""
+    """Return whether the run was planned for a GPU.
+
+    Runs of older versions, whose GPU was not recorded, may have gone to the CPU, and stay there.
+    """
     if facts.wanted_device is None:
         return facts.planned.budget.kind == "card" and facts.device != "cpu"
     return facts.wanted_device != devices.CPU
 
 
 def name_of(facts: RunFacts) -> str:
-    """Of the card that is wanted; its uuid where it was taken in place of another and never used."""
-    planned, wanted = facts.planned.budget, facts.wanted_device
-    if wanted is None or planned.card_uuid in (None, wanted):
-        return planned.name or wanted or "?"
-    return (facts.device_name if wanted == facts.device_uuid else None) or wanted
+    """Return the name of the planned GPU; its uuid if it replaced another one and was never used."""
+    planned, device = facts.planned.budget, facts.wanted_device
+    if device is None or planned.card_uuid in (None, device):
+        return planned.name or device or "?"
+    return (facts.device_name if device == facts.device_uuid else None) or device
 
 
-def _elsewhere(run: RunFolder, why: Message, nvidia: Nvidia) -> RunError:
-    """why, with what there is instead: what is left of the run's own cards, else the best. That is kept as an offer."""
-    left = _left(run.facts(), nvidia)
+def _other_device_error(run: RunFolder, why: Message, nvidia: Nvidia) -> RunError:
+    """Return an error with the reason `why` and the best replacement: the run's remaining GPUs, else the best other
+    one.
+
+    The replacement is recorded in run.json as an offer.
+    """
+    left = _usable_planned_cards(run.facts(), nvidia)
     best = devices.best_card(nvidia)
     instead = left or ({best.uuid: best.name or "?"} if best and best.uuid and not best.mig else {})
     run.add_facts(RunFacts(offered_device=next(iter(instead), None)))
     return RunError(why, msg("device.offer", card=", ".join(instead.values())) if instead else msg("device.plan_again"))
 
 
-def _left(facts: RunFacts, nvidia: Nvidia) -> dict[str, str]:
+def _usable_planned_cards(facts: RunFacts, nvidia: Nvidia) -> dict[str, str]:
     usable = {card.uuid for card in nvidia.cards if card.usable}
-    return {uuid: name for uuid, name in _wanted(facts).items() if uuid in usable}
+    return {uuid: name for uuid, name in _planned_cards(facts).items() if uuid in usable}
 
 
-def _wanted(facts: RunFacts) -> dict[str, str]:
+def _planned_cards(facts: RunFacts) -> dict[str, str]:
     return ({facts.wanted_device: name_of(facts)} if facts.wanted_device else {}) | facts.wanted_beside
 
 
-def taken(facts: RunFacts, nvidia: Nvidia) -> RunFacts:
-    """What changes when a run is let go on: what was offered is taken, unless the planned cards are there again."""
+def accept_offer(facts: RunFacts, nvidia: Nvidia) -> RunFacts:
+    """Return the facts that change when a run is resumed: the offered GPUs, unless the planned ones are back."""
     if facts.offered_device is None:
         return RunFacts()
-    left = _left(facts, nvidia)
+    left = _usable_planned_cards(facts, nvidia)
     if len(left) == 1 + len(facts.wanted_beside):
         return RunFacts(offered_device=None)
     if not facts.wanted_beside:
@@ -183,10 +194,11 @@ def taken(facts: RunFacts, nvidia: Nvidia) -> RunFacts:
     )
 
 
-def elsewhere(facts: RunFacts, card: Card | None, on_card: bool) -> Message | None:
-    """Of what may be done on another device, a chat or the proof of an export: that it is one, None where it is not.
+def other_device_notice(facts: RunFacts, card: Card | None, on_card: bool) -> Message | None:
+    """Return a notice that a chat or the check of an export runs on another device than the run, or None.
 
-    card: NVML's record of the one that is used; on_card: whether one is."""
+    card: NVML's record of the GPU in use; on_card: whether a GPU is used.
+    """
     now = (card.name if card else None) or "?"
     if not on_card and is_for_card(facts):
         return msg("device.on_processor_instead", then=name_of(facts))

@@ -15,7 +15,7 @@ from core.errors import PauseRequested, StopRequested
 from core.messages import Message
 from core.progress import Progress, RankUse
 from core.runs import ended
-from core.runs.ended import How, Left
+from core.runs.ended import EndFacts, How
 from core.runs.folder import RunFolder, Status
 from core.runs.process import Launcher
 from core.runs.states import MOVES, State
@@ -28,7 +28,7 @@ EXIT = {State.COMPLETED: 0, State.FAILED: 1, State.STOPPED: 3, State.PAUSED: 4}
 
 
 class Reporter(Job[Status]):
-    """The single writer of state.json while run.lock is held."""
+    """The only writer of state.json while run.lock is held."""
 
     def __init__(self, run: RunFolder, launcher: Launcher | None = None):
         super().__init__(run.status().model_copy(update={"pid": os.getpid()}))
@@ -44,7 +44,8 @@ class Reporter(Job[Status]):
     def state(
         self, state: State, message: Message | None = None, advice: Message | None = None, **changes: object
     ) -> None:
-        """Raises a command that came at the last moment, instead of starting to train or pausing."""
+        """Write a new state. Raises StopRequested or PauseRequested for a command that came just before, instead of
+        starting to train or pausing."""
         changes |= {"has_adapter": self.run.has_adapter()}
         with self._guard:
             if state in (State.RUNNING, State.PAUSED) and self._status.state == State.STOPPING:
@@ -55,12 +56,12 @@ class Reporter(Job[Status]):
         self.run.log_event("state", state=state.value, message=message)
 
     def end(self, how: How) -> int:
-        """Write the run's end (core/runs/ended); returns the exit status. Raises StopRequested for a pause followed by
-        Stop."""
+        """Write the run's end (core/runs/ended) and return the exit status. Raises StopRequested for a pause followed
+        by Stop."""
         if how == "stop":
             self.run.keep_newest_checkpoint()
         with self._guard:
-            status = ended.ending(self._status, how, Left.of(self.run), time.time())
+            status = ended.ending(self._status, how, EndFacts.from_run(self.run), time.time())
             if status.state == State.PAUSED and self._status.state == State.STOPPING:
                 raise StopRequested
             announced = {State.PAUSED: State.PAUSING, State.STOPPED: State.STOPPING}.get(status.state)
@@ -78,7 +79,7 @@ class Reporter(Job[Status]):
         self._progress(stage=stage, progress=progress)
 
     def step(self, step: int, total_steps: int, seconds_left: float | None, seconds_total: float | None = None) -> None:
-        """seconds_total: of the whole training in this attempt, including seconds_left."""
+        """Write the progress. seconds_total: of the whole training in this attempt, including seconds_left."""
         self._progress(step=step, total_steps=total_steps, seconds_left=seconds_left, seconds_total=seconds_total)
 
     def awake(self, how: Message) -> None:
@@ -95,25 +96,25 @@ class Reporter(Job[Status]):
 
     # ---- in -------------------------------------------------------------------------------------------------------
     def check(self) -> None:
-        """Call between sub-steps. Raises StopRequested or PauseRequested once it was asked for; stopping wins."""
+        """Raise StopRequested or PauseRequested once it was requested; Stop wins. To be called between sub-steps."""
         if self._stop.is_set():
             raise StopRequested
         if self._pause.is_set():
             raise PauseRequested
 
     @property
-    def stop_asked(self) -> bool:
+    def stop_requested(self) -> bool:
         return self._stop.is_set()
 
     def has_something_to_save(self) -> None:
-        """From now on only the main thread stops, because the adapter must be saved."""
+        """Let only the main thread stop from now on, because the adapter must be saved."""
         self._nothing_to_save = False
 
     def _look(self, now: float) -> None:
-        asked = self.run.asked()
-        if asked == "stop":
+        command = self.run.requested()
+        if command == "stop":
             self._hear(self._stop, State.STOPPING, now)
-        elif asked == "pause":
+        elif command == "pause":
             self._hear(self._pause, State.PAUSING, now)
         is_asked = self._stop.is_set() or self._pause.is_set()
         if is_asked and self._nothing_to_save and now - self._asked_at > GRACE_S:

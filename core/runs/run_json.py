@@ -1,11 +1,11 @@
-"""run.json: the facts of a run beside its recipe and state, from its plan to the adapter that was kept.
+"""Contents of run.json: the facts of a run beside its recipe and state, from its plan to the adapter that was kept.
 
-Made by `Runs.create` with what the form or the command knows; from then on its one writer is the holder of run.lock, by
-`RunFolder.add_facts`: the worker while it lives, else the supervisor or the command that lets the run go on. It is
-replaced whole, so a crash leaves the old file complete, beside at most a hidden `.run.json.tmp-*`.
+`Runs.create` writes it with what the form or the command knows; from then on only the holder of run.lock changes it, by
+`RunFolder.add_facts`: the worker while it lives, else the supervisor or the command that resumes the run. It is
+replaced as a whole, so a crash leaves the old file complete, beside at most a hidden `.run.json.tmp-*`.
 
-`v` is 1 and may be missing. Keys of a later version stay in the file when others are written. A value of another type
-than said here reads as absent: a page must not fall over one damaged number.
+`v` is 1 and may be missing. Unknown keys (of later versions) are preserved. A value of the wrong type reads as absent:
+a page must not fail because of one damaged number.
 """
 
 from __future__ import annotations
@@ -29,14 +29,13 @@ _FROM_FILE = {"from_file": True}  # the context in which anything may stand wher
 
 
 class _Part(BaseModel):
-    """Said by our own code it takes exactly its fields; read from a file it takes what is right and keeps what it does
-    not know."""
+    """Base of the models in run.json: strict when built by code, lenient when read from a file."""
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
 
     @classmethod
-    def of(cls, value: Any) -> Self:
-        """What a file holds. Never raises."""
+    def from_json(cls, value: Any) -> Self:
+        """Parse a value of a file. Damaged fields take their defaults, unknown keys are kept. Never raises."""
         return cls.model_validate(value if isinstance(value, dict) else {}, context=_FROM_FILE)
 
     @field_validator("*", mode="wrap")
@@ -58,8 +57,10 @@ class _Part(BaseModel):
 
 
 class TrainedOn(_Part):
-    """The data set. sha256: of its file, which a run that goes on compares; rows: that can be read; version: of a set
-    that was changed since it was added."""
+    """The data set of a run.
+
+    sha256: of its file, compared when the run is resumed; rows: those that can be read; version: of an edited set.
+    """
 
     id: str = ""
     name: str = ""
@@ -69,8 +70,10 @@ class TrainedOn(_Part):
 
 
 class Parent(_Part):
-    """The run whose adapter this one trains further. step: of that adapter; eval_loss: measured until there; template:
-    its chat template's fingerprint."""
+    """The run whose adapter this one continues to train.
+
+    step: of that adapter; eval_loss: measured up to that step; template: fingerprint of its chat template.
+    """
 
     run: str = ""
     name: str = ""
@@ -80,10 +83,12 @@ class Parent(_Part):
 
 
 class MemoryFacts(_Part):
-    """The longest batch, tried before the first step (core/training/memory/probe). planned_gib: of the plan, for its
-    max_length; arithmetic_gib: for this very batch, predicted_gib: the same corrected by factor, known from so many
-    runs; learned: of the tokens; measured_gib: None where it did not fit; peak_gib: of the whole run, where it was
-    more."""
+    """Memory of the longest batch, tried before the first step (core/training/memory/probe).
+
+    planned_gib: of the plan, for its max_length; arithmetic_gib: the estimate for this very batch, predicted_gib: the
+    same times `factor`, which is known from `runs` earlier runs; learned: trained tokens; measured_gib: None if it did
+    not fit; peak_gib: of the whole run, if that was more.
+    """
 
     planned_gib: float | None = None
     arithmetic_gib: float | None = None
@@ -103,8 +108,11 @@ class MemoryFacts(_Part):
 
 
 class TimeFacts(_Part):
-    """said: of the whole training, after so many steps of an attempt. took: all attempts so far, a killed one up to its
-    last checkpoint."""
+    """Predicted and real time of the training.
+
+    said_seconds: predicted for the whole training after `after_steps` steps of an attempt. took_seconds: of all
+    attempts so far, a killed one up to its last checkpoint.
+    """
 
     after_steps: int | None = None
     said_seconds: float | None = None
@@ -112,9 +120,10 @@ class TimeFacts(_Part):
 
 
 class Spill(_Part):
-    """Memory that overflows, while it does (core/runs/spill). over_gib: how much is in the wrong memory, as far as can
-    be told.
-    slower: times the usual time of a step."""
+    """An overflow of memory while it lasts (core/runs/spill).
+
+    over_gib: memory in the slower place, as far as can be told. slower: times the usual time of a step.
+    """
 
     kind: Literal["shared_memory", "disk"]
     over_gib: float
@@ -135,8 +144,10 @@ class BudgetFacts(_Part):
 
 
 class AdviceFacts(_Part):
-    """Of `advice`, what is read again. usual_rate: of learning, for a model of this size; budget: what it was planned
-    for."""
+    """The parts of `advice` that are read again.
+
+    usual_rate: learning rate for a model of this size; budget: the device of the plan.
+    """
 
     usual_rate: float | None = Field(None, gt=0, lt=1)
     estimate: EstimateFacts = EstimateFacts()
@@ -144,15 +155,17 @@ class AdviceFacts(_Part):
 
 
 class RunFacts(_Part):
-    """In the order in which they become known. launcher: "app", or "command" with its process; advice: as it was when
-    the run was planned (core/advice); wanted_device: a card's uuid or "cpu"; wanted_beside: of several cards the
-    others, uuid to name; offered_device: a card's, in place of one that is gone, taken by who lets the run go on;
-    ranks: where the run goes on with others than its recipe's; memory_limit_gib: that the run may have, where it is to
-    have less than there is; probe_rows: that an export is proven with; device, dtype: computed on and in, and why,
-    device_uuid and device_name of the card; base_weights, template: their fingerprints;
-    enable_thinking: whether its prompts ask the model to think, as most of what was learned; eval_steps, save_steps:
-    resolved; peak_memory_bytes: torch's, or the process's; adapter_step: of the adapter that was kept,
-    adapter_is_best: whether that is the best measured."""
+    """All facts of a run, in the order in which they become known.
+
+    launcher: "app", or "command" with its process; advice: as of the plan (core/advice); wanted_device: a GPU's uuid or
+    "cpu"; wanted_beside: the others of several GPUs, uuid to name; offered_device: a GPU in place of a missing one,
+    accepted by resuming the run; ranks: if the run continues with others than its recipe's; memory_limit_gib: if the
+    run may use less than there is; probe_rows: rows to check an export with; device, dtype: computed on and in, and
+    dtype_reason; device_uuid and device_name of the GPU; base_weights, template: fingerprints; enable_thinking: whether
+    prompts ask the model to think, as most of the trained rows do; eval_steps, save_steps: resolved; peak_memory_bytes:
+    torch's, or the process's; adapter_step: of the adapter that was kept, adapter_is_best: whether that is the best
+    measured one.
+    """
 
     v: int = 1
     name: str = ""
@@ -201,8 +214,8 @@ class RunFacts(_Part):
 
     @property
     def planned(self) -> AdviceFacts:
-        return AdviceFacts.of(self.advice)
+        return AdviceFacts.from_json(self.advice)
 
-    def given(self) -> dict[str, Any]:
-        """As JSON has it: what was said, None too, and nothing of what was not."""
+    def set_fields(self) -> dict[str, Any]:
+        """Return the fields that were set (also those set to None), as JSON."""
         return self.model_dump(mode="json", exclude_unset=True)

@@ -1,9 +1,9 @@
 """The prompts of a run's sample answers: chosen at its start and then fixed, so that answers can be compared. No torch.
 
-film_scenes.json, written once by the worker: {"v": 1, "scenes": [Scene, ...], "neutral_texts": [str, ...]}. Up to three
-rows of the data (kept apart where some are: nobody learns them), up to three questions of the person's own, and two
-neutral ones from presets/neutral.yaml, whose texts are measured besides. A crash leaves the file whole or missing; then
-it is chosen anew.
+The worker writes film_scenes.json once: {"v": 1, "scenes": [Scene, ...], "neutral_texts": [str, ...]}. Up to three rows
+of the data (of the validation set if there is one, so that they are not trained), up to three prompts of the person,
+and two neutral ones from presets/neutral.yaml, whose texts are measured besides. A crash leaves the file complete or
+missing; then the prompts are chosen anew.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class SceneTurn(Frozen):
 
 
 class Scene(Frozen):
-    """One prompt: turns that end with a question, or the beginning of a plain text. answer: what the data says, where
-    it does."""
+    """One prompt: turns that end with a question, or the beginning of a plain text. answer: that of the data, if it has
+    one."""
 
     source: SceneSource
     turns: tuple[SceneTurn, ...] = ()
@@ -58,14 +58,15 @@ class Scene(Frozen):
     check: AnswerCheck | None = None
 
     @property
-    def asked(self) -> str:
+    def question(self) -> str:
+        """The last turn, or the beginning of the plain text."""
         return self.text if self.text is not None else self.turns[-1].content
 
     def ids(self, tokenizer: Tokenizer) -> list[int]:
-        """(T,) ids of the prompt, as training framed it. Raises TemplateError."""
+        """Return the (T,) token ids of the prompt, framed as in training. Raises TemplateError."""
         if self.text is None:
             return tokenizer.prompt(
-                [{"role": said.role, "content": said.content} for said in self.turns], list(self.tools)
+                [{"role": turn.role, "content": turn.content} for turn in self.turns], list(self.tools)
             )
         ids = tokenizer.encode_whole(Example(text=self.text)).input_ids
         return ids[:-1] if ids[-1] == tokenizer.eos_token_id else ids
@@ -80,35 +81,38 @@ class Scenes(Frozen):
 
 
 def read(run: RunFolder) -> Scenes | None:
-    """None where a run has no film, or its file cannot be read."""
+    """Return the scenes of a run; None without sample answers, or if the file cannot be read."""
     return files.read_model(Scenes, run.path / FILE)
 
 
 def ensure(
     run: RunFolder, recipe: Recipe, examples: Sequence[Example], has_kept_apart: bool, tokenizer: Tokenizer
 ) -> Scenes:
-    """The run's scenes: those of its first attempt, else chosen now and written down."""
-    found = read(run)
-    if found is None:
-        found = choose(recipe, examples, has_kept_apart, tokenizer)
-        files.replace_json(run.path / FILE, found.model_dump(mode="json", exclude_none=True))
-    return found
+    """Return the run's scenes: those of its first attempt, else chosen now and written."""
+    scenes = read(run)
+    if scenes is None:
+        scenes = choose(recipe, examples, has_kept_apart, tokenizer)
+        files.replace_json(run.path / FILE, scenes.model_dump(mode="json", exclude_none=True))
+    return scenes
 
 
 def choose(recipe: Recipe, examples: Sequence[Example], has_kept_apart: bool, tokenizer: Tokenizer) -> Scenes:
-    """The same for the same recipe and data. has_kept_apart: whether rows were really kept apart; else trained ones are
-    asked."""
+    """Choose the scenes; the same ones for the same recipe and data.
+
+    has_kept_apart: whether there is a validation set; else trained rows are used.
+    """
     apart = rows_apart(examples, recipe).tolist() if has_kept_apart else []
     source: SceneSource = "kept_apart" if len(apart) else "trained"
     numbers = mixed(apart if len(apart) else range(len(examples)), random.Random(f"{recipe.train.seed}/film"))
     rows = _short_ones((examples[number] for number in numbers[:LOOKED_AT]), source, tokenizer)
-    own = [Scene(source="own", turns=(_question(asked),)) for asked in recipe.train.sample_prompts]
+    own = [Scene(source="own", turns=(_question(question),)) for question in recipe.train.sample_prompts]
     neutral = neutral_prompts()
-    asked = "".join(scene.asked for scene in (*rows, *own))
+    all_questions = "".join(scene.question for scene in (*rows, *own))
     # a word has four letters
-    is_chinese = len(re.findall(r"[\u4e00-\u9fff]", asked)) > len(re.findall(r"[A-Za-z]", asked)) / 4
+    is_chinese = len(re.findall(r"[\u4e00-\u9fff]", all_questions)) > len(re.findall(r"[A-Za-z]", all_questions)) / 4
     others = [
-        Scene(source="neutral", turns=(_question(asked),)) for asked in neutral.prompts["zh" if is_chinese else "en"]
+        Scene(source="neutral", turns=(_question(question),))
+        for question in neutral.prompts["zh" if is_chinese else "en"]
     ]
     texts = tuple(text for texts in neutral.texts.values() for text in texts)
     held_out = _held_out(
@@ -122,36 +126,44 @@ def choose(recipe: Recipe, examples: Sequence[Example], has_kept_apart: bool, to
 
 
 def _held_out(recipe: Recipe, apart: Sequence[Example], tokenizer: Tokenizer) -> tuple[Scene, ...]:
-    """Questions that are not learned and can be judged by a machine; () where there are too few to say anything."""
+    """Return validation questions whose answers a program can judge; () if there are too few for a useful interval."""
     checks = PRESETS / "samples" / f"{recipe.data.source.removeprefix('sample:')}.heldout.yaml"
-    found: list[Scene] = []
+    candidates: list[Scene] = []
     if recipe.data.source.startswith("sample:") and checks.is_file():
-        found = [
+        candidates = [
             Scene(source="kept_apart", turns=(_question(one.prompt),), check=one.check) for one in load_heldout(checks)
         ]
     else:
-        told = (_scene_of(example, "kept_apart") for example in apart)
-        asked = {
-            same_prompt_key(scene.asked): scene for scene in told if scene and scene.text is None and not scene.tools
+        kept_apart = (_scene_of(example, "kept_apart") for example in apart)
+        by_question = {
+            same_prompt_key(scene.question): scene
+            for scene in kept_apart
+            if scene and scene.text is None and not scene.tools
         }
-        found = [scene for scene in asked.values() if len(tokenizer.encode(scene.answer or "")) < ANSWER_TOKENS]
-    fitting = [scene for scene in found if _fits(scene, tokenizer, MOST_TOKENS + ANSWER_TOKENS)][:HELD_OUT]
+        candidates = [
+            scene for scene in by_question.values() if len(tokenizer.encode(scene.answer or "")) < ANSWER_TOKENS
+        ]
+    fitting = [scene for scene in candidates if _fits(scene, tokenizer, MOST_TOKENS + ANSWER_TOKENS)][:HELD_OUT]
     return tuple(fitting) if len(fitting) >= LEAST_HELD_OUT else ()
 
 
 def _short_ones(examples: Iterator[Example], source: SceneSource, tokenizer: Tokenizer) -> list[Scene]:
-    found: dict[str, Scene] = {}  # by what is asked: the same question twice shows nothing new
+    short: dict[str, Scene] = {}  # by what is asked: the same question twice shows nothing new
     for example in examples:
         scene = None if example.is_bad else _scene_of(example, source)
-        if scene and same_prompt_key(scene.asked) not in found and _fits(scene, tokenizer, MOST_TOKENS + ANSWER_TOKENS):
-            found[same_prompt_key(scene.asked)] = scene
-        if len(found) == ROWS:
+        if (
+            scene
+            and same_prompt_key(scene.question) not in short
+            and _fits(scene, tokenizer, MOST_TOKENS + ANSWER_TOKENS)
+        ):
+            short[same_prompt_key(scene.question)] = scene
+        if len(short) == ROWS:
             break
-    return list(found.values())
+    return list(short.values())
 
 
 def _scene_of(example: Example, source: SceneSource) -> Scene | None:
-    """A row up to its first answer; of a plain text its beginning. None where there is nothing to ask."""
+    """Return a row up to its first answer, or the beginning of a plain text. None without a question."""
     if example.text is not None:
         half = example.text[: min(BEGINNING, len(example.text) // 2)]
         begin = (half.rpartition(" ")[0] or half).rstrip()  # up to the end of a word, where it has words
@@ -161,18 +173,18 @@ def _scene_of(example: Example, source: SceneSource) -> Scene | None:
     first = next((i for i, turn in enumerate(turns) if turn["role"] == "assistant"), None)
     if not first or turns[first - 1]["role"] != "user" or not turns[first - 1]["content"].strip():
         return None
-    said = tuple(SceneTurn(role=turn["role"], content=turn["content"]) for turn in turns[:first])
+    prompt = tuple(SceneTurn(role=turn["role"], content=turn["content"]) for turn in turns[:first])
     tools = json.loads(example.tools) if example.tools else ()
     answer = turns[first]["content"] or as_json(turns[first].get("tool_calls", []))
-    return Scene(source=source, turns=said, answer=answer[:MOST_ANSWER], tools=tools)
+    return Scene(source=source, turns=prompt, answer=answer[:MOST_ANSWER], tools=tools)
 
 
-def _question(asked: str) -> SceneTurn:
-    return SceneTurn(role="user", content=asked)
+def _question(text: str) -> SceneTurn:
+    return SceneTurn(role="user", content=text)
 
 
 def _fits(scene: Scene, tokenizer: Tokenizer, most: int | None) -> bool:
-    """Whether prompt and answer have room; False also for a row that the template refuses."""
+    """Return whether prompt and answer fit into `most` tokens; False also for a row that the template refuses."""
     try:
         return most is None or len(scene.ids(tokenizer)) + ANSWER_TOKENS <= most
     except TemplateError:
@@ -180,7 +192,7 @@ def _fits(scene: Scene, tokenizer: Tokenizer, most: int | None) -> bool:
 
 
 class Neutral(Strict):
-    """presets/neutral.yaml: prompts and texts by language that no data set is about (core/runs/scenes)."""
+    """Contents of presets/neutral.yaml: prompts and texts by language that no data set is about."""
 
     prompts: dict[str, tuple[str, ...]]
     texts: dict[str, tuple[str, ...]]

@@ -1,9 +1,9 @@
-"""Detects training in slow memory: GPU memory that overflows into RAM (Windows), or RAM swapped to disk.
+"""Detection of training in slow memory: GPU memory that overflows into RAM (Windows), or RAM swapped to disk.
 
-On Windows the NVIDIA driver (536.40 and later) does not refuse memory that a card has not: it takes RAM, and a step
-becomes many times slower without a word. What gives it away is a jump of the step's time while what was reserved,
-beside what others hold, is as much as the card has. Native Linux refuses instead, so there nothing is ever named so. No
-torch; some microseconds a step, and one look at the memory each two seconds.
+On Windows the NVIDIA driver (536.40 and later) does not refuse memory beyond the GPU's: it takes RAM, and a step
+silently becomes many times slower. The sign is a jump of the step's time while the reserved memory, with that of other
+programs, reaches the GPU's total. Native Linux refuses instead, so nothing is reported there. No torch; some
+microseconds a step, and one look at the memory each two seconds.
 """
 
 from __future__ import annotations
@@ -35,8 +35,10 @@ EVERY_S = 2.0
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes. reserved: by this process's allocator; used: of the whole card, or of the RAM; others: what was not
-    ours."""
+    """Memory in bytes.
+
+    reserved: by this process's allocator; used: of the whole GPU, or of the RAM; others: used by other processes.
+    """
 
     total: int
     used: int
@@ -45,8 +47,11 @@ class Memory:
 
 
 def memory_now(card: Card | None, reserved: Callable[[], int] | None) -> Memory | None:
-    """reserved: bytes of this process's allocator on a card; None: it computes on the processor. card: as it was before
-    this process came to it, so that its used is what others hold."""
+    """Return the present use of memory, or None if it cannot be read.
+
+    reserved: returns the bytes of this process's allocator on a GPU; None on the CPU. card: as it was before this
+    process used it, so that its used_bytes are those of other processes.
+    """
     if reserved is None:
         ram = psutil.virtual_memory()
         return Memory(ram.total, ram.total - ram.available, psutil.Process().memory_info().rss)
@@ -57,8 +62,11 @@ def memory_now(card: Card | None, reserved: Callable[[], int] | None) -> Memory 
 
 
 def judge(usual: float, recent: list[float], memory: Memory, where: str, step: int) -> Spill | None:
-    """usual, recent: seconds a token, before and in the last steps. where: "cpu", or the system that the card is driven
-    by."""
+    """Return the overflow that explains slow steps, or None.
+
+    usual, recent: seconds a token, before and in the last steps. where: "cpu", or the operating system that drives the
+    GPU.
+    """
     if len(recent) < IN_A_ROW or usual <= 0 or min(recent) < JUMP * usual:
         return None
     slower = statistics.median(recent) / usual
@@ -72,15 +80,15 @@ def judge(usual: float, recent: list[float], memory: Memory, where: str, step: i
         return None
     # Others may have grown since the start; while nothing is spilled, used is theirs and ours together.
     others = max(memory.others, memory.used - memory.reserved - CONTEXT_BYTES)
-    wanted = memory.reserved + CONTEXT_BYTES + others
-    if wanted < NEAR_TOTAL * memory.total:
+    demand = memory.reserved + CONTEXT_BYTES + others
+    if demand < NEAR_TOTAL * memory.total:
         return None
-    over = max(0.0, wanted - memory.total) / GIB
+    over = max(0.0, demand - memory.total) / GIB
     return Spill(kind="shared_memory", over_gib=over, slower=slower, step=step)
 
 
 class SpillWatch:
-    """Tells once, as a warning and as `spill` of run.json, and once more when it is over (`spill` is then gone)."""
+    """Reports an overflow once, as a warning and as `spill` of run.json, and its end once (`spill` is then None)."""
 
     def __init__(
         self,
@@ -94,10 +102,10 @@ class SpillWatch:
         self._usual: deque[float] = deque(maxlen=USUAL)
         self._recent: deque[float] = deque(maxlen=IN_A_ROW)
         self._looked_at = float("-inf")
-        self._told: Spill | None = None
+        self._warned: Spill | None = None
 
     def note(self, step: int, seconds: float, tokens: float) -> None:
-        """After each step: seconds that it took alone, tokens that it read."""
+        """Record a step: the seconds that it took alone and the tokens that it read."""
         if self._first:
             self._first = False
             return
@@ -107,28 +115,28 @@ class SpillWatch:
         if self.usual is None or self._clock() - self._looked_at < EVERY_S:
             return
         slow = min(self._recent) >= JUMP * self.usual
-        if slow == (self._told is not None):
+        if slow == (self._warned is not None):
             return
         self._looked_at = self._clock()
         if not slow:
-            self._told = None
+            self._warned = None
             self._reporter.run.add_facts(RunFacts(spill=None))
             self._reporter.run.log_event("decision", message=msg("spill.over"))
         elif (memory := self._memory()) is not None:
-            found = judge(self.usual, list(self._recent), memory, self._where, step)
-            if found is not None:
-                self._told = found
-                self._reporter.run.add_facts(RunFacts(spill=found))
-                self._reporter.warn(sentence(found))
+            spill = judge(self.usual, list(self._recent), memory, self._where, step)
+            if spill is not None:
+                self._warned = spill
+                self._reporter.run.add_facts(RunFacts(spill=spill))
+                self._reporter.warn(sentence(spill))
 
     @property
     def usual(self) -> float | None:
         return statistics.median(self._usual) if len(self._usual) >= IN_A_ROW else None
 
 
-def sentence(found: Spill) -> Message:
-    """What happened, by how much, and what to try."""
-    if found.kind == "disk":
-        return msg("spill.disk", slower=found.slower)
-    key = "spill.shared_memory_over" if found.over_gib >= 0.05 else "spill.shared_memory"
-    return msg(key, slower=found.slower, over=found.over_gib)
+def sentence(spill: Spill) -> Message:
+    """Describe the overflow: what happened, by how much, and what to try."""
+    if spill.kind == "disk":
+        return msg("spill.disk", slower=spill.slower)
+    key = "spill.shared_memory_over" if spill.over_gib >= 0.05 else "spill.shared_memory"
+    return msg(key, slower=spill.slower, over=spill.over_gib)

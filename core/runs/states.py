@@ -42,7 +42,7 @@ def may_move(old: State, new: State) -> bool:
 
 
 def may_pause(state: State) -> bool:
-    """Whether there is a worker that can save its position and free the device."""
+    """Return whether there is a worker that can save its position and free the device."""
     return S.PAUSING in MOVES[state]
 
 
@@ -51,5 +51,5 @@ def may_resume(state: State) -> bool:
 
 
 def may_stop(state: State) -> bool:
-    """Whether Stop applies: a queued run is removed, a live one asked to stop and save."""
+    """Return whether Stop applies: a queued run is removed, an active one saves and ends."""
     return S.STOPPING in MOVES[state] or state == S.QUEUED

@@ -1,16 +1,16 @@
-"""How many threads a training on the CPU uses, adapted between steps to the time they take. No torch.
+"""The number of threads of a training on the CPU, adapted between steps to the time they take. No torch.
 
 Threads of one product wait for each other: while another program holds one core of two, two threads are slower than
-one, many times where they spin while they wait (core/system/processes). Nothing is believed without a trial: fewer, or
-again more, for TRIED steps, and they stay only where a step became FASTER by them; a trial whose first step is slower
-ends at once. What other programs use is only a reason to try, and fewer stay only while it is one. Each decision
-doubles the patience before the next, so that a load that comes and goes is not chased. A step that took JOLT times as
-long is reason enough for a trial at once: beside one busy program two threads of two cores take ten times as long, and
-three more such steps, to be sure of it, were two thirds of the first 50 s beside it.
+one, many times where they spin while they wait (core/system/processes). So a count is only changed after a trial:
+fewer, or again more, for TRIED steps, and it stays only if a step became FASTER by it; a trial whose first step is
+slower ends at once. The load of other programs is only a reason to try, and fewer threads stay only while it lasts.
+Each decision doubles the patience before the next, so that a load that comes and goes is not chased. A step that took
+JOLT times as long is reason enough for a trial at once: beside one busy program two threads of two cores take ten times
+as long, and waiting for three more such steps was two thirds of the first 50 s beside it.
 
-A change leaves a run's numbers alone: torch shares out rows of a product, not the sums in them. Seen bit for bit on
-steps of the starter (EPYC, bf16, 1 and 2 threads) and on products, attention and norms in bf16 and fp32 by 1, 2, 3 and
-8; the one sum that differs is that over all of a tensor beyond 32,768 numbers, which no step takes.
+The count does not change a run's numbers: torch distributes the rows of a product, not the sums in them. Checked bit
+for bit on steps of the starter (EPYC, bf16, 1 and 2 threads) and on products, attention and norms in bf16 and fp32 by
+1, 2, 3 and 8; the one sum that differs is that over all of a tensor beyond 32,768 numbers, which no step takes.
 """
 
 from __future__ import annotations
@@ -34,8 +34,11 @@ SOONEST_S, LATEST_S, CALM_S = 5.0, 320.0, 600.0
 
 @dataclass
 class Threads:
-    """most: what the person allows. cores: that this process may use. others: cores that other programs used since it
-    was asked last, None where that is not known. use: makes torch compute with so many."""
+    """Chooses the number of threads between steps.
+
+    most: what the person allows. cores: those that this process may use. others: returns the cores that other programs
+    used since the last call, None if unknown. use: sets torch's number of threads.
+    """
 
     most: int
     cores: int
@@ -56,8 +59,10 @@ class Threads:
         self.now = self.most
 
     def note(self, seconds: float, tokens: float) -> Message | None:
-        """After each step: seconds that it took alone, tokens that it read. What to tell, where a trial has shown
-        something."""
+        """Record a step: the seconds that it took alone and the tokens that it read.
+
+        Returns a message once a trial has changed the count.
+        """
         if self.most == 1:
             return None
         if not self._is_warm:  # the first step makes what later ones have
@@ -70,31 +75,31 @@ class Threads:
         self._wait, self._rest, self._calm = self._wait - seconds, self._rest - seconds, self._calm + seconds
         if self._before:
             return self._judge(*self._before)
-        if took > JOLT * usual and self._rest <= 0 and (wanted := self._beside(self.others())) < self.now:
+        if took > JOLT * usual and self._rest <= 0 and (fewer := self._beside(self.others())) < self.now:
             self._before, self._has_reason = (self.now, took), False
-            self._go_to(wanted)
+            self._go_to(fewer)
         elif len(self._recent) == TRIED and self._wait <= 0:
             self._look()
         return None
 
     def _beside(self, others: float | None) -> int:
-        """The count that leaves the cores to others that they use; the present one where that is not known."""
+        """Return the count that leaves other programs the cores they use; the present count if that is unknown."""
         return self.now if others is None else max(1, min(self.most, self.cores - math.ceil(others - UNUSED)))
 
     def _look(self) -> None:
-        """For a reason to try."""
+        """Start a trial if two looks in a row find a reason for another count."""
         usual, others = statistics.median(self._recent), self.others()
         best = self._best[self.now] = min(usual, self._best.get(self.now, usual))
-        wanted = self._beside(others)
+        count = self._beside(others)
         if others is None:
-            wanted = max(1, min(self.most, self.now - 1 if usual > SLOWER * best else self.now + 1))
-        is_sure, self._has_reason = self._has_reason, wanted != self.now
+            count = max(1, min(self.most, self.now - 1 if usual > SLOWER * best else self.now + 1))
+        is_sure, self._has_reason = self._has_reason, count != self.now
         self._wait = 0.0 if self._has_reason else SOONEST_S
         if self._has_reason and not is_sure:
             self._recent.clear()  # of before it, some of them: what is compared is steps that have it
         elif self._has_reason:
             self._before, self._has_reason = (self.now, usual), False
-            self._go_to(wanted)
+            self._go_to(count)
 
     def _judge(self, count: int, usual: float) -> Message | None:
         tried = statistics.median(self._recent)

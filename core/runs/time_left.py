@@ -1,5 +1,5 @@
-"""How long a run still takes: from the seconds per token of its own steps, and the time of its evaluations, checkpoints
-and sample answers. No torch.
+"""An estimate of a run's remaining time, from the seconds per token of its own steps and the time of its evaluations,
+checkpoints and sample answers. No torch.
 
 Every step's size is known beforehand, so a step that reads more is expected to take longer. The slow first steps do not
 count, and a single step that hung (the PC slept) counts as a slow one. Simulated over recorded series in
@@ -29,13 +29,12 @@ EVALUATION_SHARE = 0.4  # of a step's time for as many tokens, until one was mea
 
 @dataclass
 class TimeLeft:
-    """sizes: tokens of the steps to come, padding included; where there are more steps, those are as large on average.
+    """The clock of one attempt.
 
-    done: steps before this attempt. eval_every, save_every: steps between two of them, and both once more after the
-    last.
-    evaluation_size: tokens of a measurement; 0: there is none. film_every: as eval_every, of the film's frames; 0:
-    there is none.
-    spent_before: seconds of training before this clock, those of earlier attempts too.
+    sizes: tokens of the steps to come, padding included; further steps are taken to be as large on average. done: steps
+    before this attempt. eval_every, save_every: steps between two of them; both happen once more after the last step.
+    evaluation_size: tokens of an evaluation; 0: there is none. film_every: steps between sample answers; 0: there are
+    none. spent_before: seconds of training in earlier attempts.
     """
 
     total_steps: int
@@ -58,14 +57,14 @@ class TimeLeft:
         self._began = self._mark = self.clock()
 
     def finish(self, step: int) -> None:
-        """After a step, once its numbers are written."""
+        """Record the end of a step, once its numbers are written."""
         now = self.clock()
         self._steps.append((self._tokens(step) - self._tokens(step - 1), now - self._mark))
         self._mark = now
 
     @contextmanager
     def pause(self, kind: str) -> Iterator[None]:
-        """Around what is no step: "evaluation", "saving" or "film"."""
+        """Measure something beside the steps: "evaluation", "saving" or "film"."""
         started = self.clock()
         yield
         self._mark = self.clock()
@@ -77,7 +76,8 @@ class TimeLeft:
         return self.spent_before + self.clock() - self._began
 
     def seconds_left(self, step: int) -> float | None:
-        """After `step` of total_steps; None before the second step of this attempt, whose first one only warms up."""
+        """Return the seconds left after `step`; None before the second step of this attempt, whose first one only warms
+        up."""
         rate = self._seconds_a_token()
         if rate is None:
             return None
@@ -90,13 +90,15 @@ class TimeLeft:
         return (self._tokens(self.total_steps) - self._tokens(step)) * rate + pauses
 
     def steps_take(self, forward: float | None = None) -> float | None:
-        """Seconds of all steps of this attempt alone. forward: seconds of a token in a forward pass, for where there
-        were no two steps."""
+        """Return the seconds of all steps of this attempt alone.
+
+        forward: seconds of a token in a forward pass, used if there were no two steps.
+        """
         rate = self._seconds_a_token() or (forward and forward / EVALUATION_SHARE)
         return rate and self._tokens(self.total_steps) * rate
 
     def _due(self, step: int, every: int) -> int:
-        """How often something comes after `step`."""
+        """Return how many evaluations (or savings) come after `step`, with one at the end."""
         return self.total_steps // every - step // every + bool(self.total_steps % every and step < self.total_steps)
 
     def _seconds_a_token(self) -> float | None:
@@ -112,25 +114,25 @@ class TimeLeft:
         return seconds / sum(tokens for tokens, _ in counted)
 
     def _tokens(self, step: int) -> float:
-        """Of this attempt's steps up to `step`."""
+        """Return the tokens of this attempt's steps up to `step`."""
         place = max(0, step - self.done)
         known = min(place, len(self.sizes))
         return self._upto[known] + (place - known) * self._mean
 
 
-def taken(run: RunFolder) -> float:
-    """Seconds of training in the attempts so far; one that was killed counts up to its last checkpoint."""
-    told = run.facts().time
-    return (told and told.took_seconds) or 0.0
+def seconds_so_far(run: RunFolder) -> float:
+    """Return the seconds of training in the attempts so far; a killed one counts up to its last checkpoint."""
+    times = run.facts().time
+    return (times and times.took_seconds) or 0.0
 
 
-def took(facts: RunFacts, status: Status) -> float | None:
-    """Seconds of training of a run that is over; of one at work its newest checkpoint would say a stale time."""
+def training_seconds(facts: RunFacts, status: Status) -> float | None:
+    """Return the seconds of training of a run that has ended; None for an active one, whose recorded time is stale."""
     return facts.time.took_seconds if facts.time and status.state not in BUSY else None
 
 
-def keep(run: RunFolder, **values: float) -> None:
-    """Add to the run's TimeFacts. A full disk is ignored, as for the peak of memory: the checkpoint reports it."""
-    told = run.facts().time or TimeFacts()
+def add_times(run: RunFolder, **values: float) -> None:
+    """Add values to the run's TimeFacts. A full disk is ignored: the checkpoint reports it."""
+    times = run.facts().time or TimeFacts()
     with suppress(OSError):
-        run.add_facts(RunFacts(time=told.model_copy(update={name: round(value, 1) for name, value in values.items()})))
+        run.add_facts(RunFacts(time=times.model_copy(update={name: round(value, 1) for name, value in values.items()})))

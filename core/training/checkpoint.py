@@ -131,7 +131,7 @@ class Checkpoints:
 
     def _drop_old(self, best: str | None) -> None:
         complete = self.run.checkpoints()
-        stay = checkpoints.kept(complete, self.keep, self.budget_gib * values.GIB, best)
+        stay = checkpoints.select_kept(complete, self.keep, self.budget_gib * values.GIB, best)
         checkpoints.drop(folder for folder in complete if folder not in stay)
         if len(stay) < min(self.keep, len(complete)) and not self._said:
             self._said.append("over_budget")  # once per run, not at every save

@@ -127,7 +127,7 @@ class Trainer:
         good step)."""
         train, tuned, goes_on = self.recipe.train, self.step.tuned, self.position.step < self.schedule.total_steps
         self.reporter.has_something_to_save()
-        self._clock = self._new_clock(spent_before=time_left.taken(self.reporter.run))
+        self._clock = self._new_clock(spent_before=time_left.seconds_so_far(self.reporter.run))
         if self.film:  # a run resumed only for what is due after its last step has no batch to try
             self.film.begin(self.position.step, self.longest().tokens if goes_on else self.recipe.data.max_length)
         self.step.begin(train.seed)
@@ -153,7 +153,7 @@ class Trainer:
             self.step.release()
             self._memory.keep_peak()
             if self.position.step:
-                time_left.keep(self.reporter.run, took_seconds=self._clock.spent)
+                time_left.add_times(self.reporter.run, took_seconds=self._clock.spent)
         return self.position
 
     def _compile(self) -> None:
@@ -302,7 +302,7 @@ class Trainer:
     def checkpoint(self) -> None:
         """Save everything that the next step depends on, as of the end of the last finished one."""
         self.reporter.stage("saving")
-        time_left.keep(self.reporter.run, took_seconds=self._clock.spent)  # first: the checkpoint's card says it
+        time_left.add_times(self.reporter.run, took_seconds=self._clock.spent)  # first: the checkpoint's card says it
         self.position.retreats = list(self.step.retreat.taken)
         self.checkpoints.write(self.position, self.step.states())
 
@@ -330,7 +330,7 @@ class Trainer:
         whole = None if left is None else self._clock.spent + left
         self.reporter.step(number, total, left, whole)
         if whole is not None and number - self._clock.done == TOLD_AFTER:
-            time_left.keep(self.reporter.run, after_steps=TOLD_AFTER, said_seconds=whole)
+            time_left.add_times(self.reporter.run, after_steps=TOLD_AFTER, said_seconds=whole)
 
     def _new_clock(self, spent_before: float = 0.0) -> time_left.TimeLeft:
         sizes = [sum(self._tokens(batch) for batch in step) for step in self._looked_at()]

@@ -99,7 +99,7 @@ def carry_out(run: RunFolder, workspace: Workspace, reporter: Reporter) -> int:
     except Exception as error:  # noqa: BLE001 - whatever it was, the person must see it and the log must have it
         if not isinstance(error, GarageError):
             traceback.print_exc()
-        return reporter.end(Failed.of(error, run.path))
+        return reporter.end(Failed.from_error(error, run.path))
 
 
 def _train(run: RunFolder, workspace: Workspace, reporter: Reporter) -> Finished:
@@ -275,7 +275,7 @@ def _learn(trainer: Trainer, probe: Probe, adapters: Adapters, reporter: Reporte
         if position.step:
             trainer.checkpoint()
         reporter.step(position.step, total, None)
-        if not reporter.stop_asked:
+        if not reporter.stop_requested:
             raise
         adapters.keep(position, trainer.best_to_keep())
         raise StopRequested from None

@@ -75,7 +75,7 @@ def empty(workspace: Workspace) -> None:
     runs = Runs(workspace)
     for run in runs.folders():
         if runs.status(run).state in BUSY:
-            run.ask("stop")
+            run.request("stop")
     wait_until(lambda: all(runs.status(run).state not in BUSY for run in runs.folders()), 60)
     for run in runs.folders():
         runs.delete(run)

@@ -42,7 +42,7 @@ def has_ended(run: RunFolder) -> None:
     """As somebody stops it elsewhere, while its worker waits for the device (before that a later attempt is taken back,
     and is paused)."""
     wait_until(lambda: run.status().state in (State.PREPARING, State.FAILED), 60)
-    run.ask("stop")
+    run.request("stop")
     wait_until(lambda: run.status().state in (State.STOPPED, State.FAILED), 60)
 
 

@@ -108,7 +108,7 @@ def test_what_is_wrong_with_a_run_stands_on_its_card_and_its_button_stops_or_pla
         kit.expect(page.locator("#run-finding")).to_contain_text("0.03")
         kit.nothing_found(page, f"hot-{language}")
         page.locator("#run-remedy").click()
-        wait_until(lambda: hot.run.asked() == "stop")
+        wait_until(lambda: hot.run.requested() == "stop")
         hot.to(State.STOPPED, msg("run.stopped_kept", step=20))
     kit.expect(page.locator("#form-column")).to_be_visible()
     kit.expect(kit.part(page, "train")).to_contain_text("too hot · 2")

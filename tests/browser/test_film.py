@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from core.runs import frames
-from core.runs.frames import Frame, FrameAnswer
+from core.runs import sample_answers
+from core.runs.sample_answers import Frame, FrameAnswer
 from core.runs.states import State
 from core.workspace.folder import Workspace
 from tests.kit import browser as kit
@@ -80,7 +80,7 @@ def test_the_strip_is_scrubbed_by_key_and_by_click_and_runs_nothing_of_what_was_
     assert page.evaluate("window.ran") is None
     # Where nothing was answered: while the run is at work that is no verdict on it, and there is more to come.
     kit.go_to_tab(page, "Train")
-    frames.append(run.run, Frame(step=0, answers=(FrameAnswer(text="", why="time"),) * 4))
+    sample_answers.append(run.run, Frame(step=0, answers=(FrameAnswer(text="", why="time"),) * 4))
     kit.expect(page.locator(f"{film} .fs-unanswered")).to_contain_text("Every evaluation still to come tries again")
     kit.expect(page.locator(f"{film} .fs-strip")).to_be_hidden()
     run.to(State.STOPPED)

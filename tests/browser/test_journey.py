@@ -14,7 +14,7 @@ from core.advice import plan
 from core.data.sets.heldout import load_heldout, passes
 from core.presets import PRESETS
 from core.recipe import Recipe
-from core.runs import frames
+from core.runs import sample_answers
 from core.runs.all import Runs
 from core.runs.states import State
 from core.workspace.folder import Workspace
@@ -91,7 +91,7 @@ def test_from_a_sample_set_to_a_tuned_model_answering_beside_its_base(app: App, 
         page, watch = open_page(chrome, app)
         expect(page.locator("#run-card")).to_contain_text("done", timeout=30_000)
         assert run.recipe().adapter.method == method
-        assert bool(frames.read(run)) == (full and method == "lora")
+        assert bool(sample_answers.read(run)) == (full and method == "lora")
 
         page.locator("#run-open-chat").click()
         held = load_heldout(PRESETS / "samples" / "pirate_answers.heldout.yaml")[: 5 if full else 1]

@@ -329,11 +329,11 @@ def test_pause_and_stop_on_the_page_reach_the_run_and_a_paused_run_offers_to_go_
         asks_for_notifications(page)
         kit.expect(page.locator("#resume")).to_be_hidden()
         page.locator("#pause").click()
-        wait_until(lambda: run.run.asked() == "pause")
+        wait_until(lambda: run.run.requested() == "pause")
         run.to(State.PAUSING)
         kit.expect(page.locator("#pause")).to_be_disabled()
         page.locator("#stop").click()  # stopping wins over pausing
-        wait_until(lambda: run.run.asked() == "stop")
+        wait_until(lambda: run.run.requested() == "stop")
         run.to(State.PAUSED, msg("run.paused", step=5))
     kit.expect(page.locator("#run-card")).to_contain_text("Paused at step 5")
     kit.expect(page.locator("#resume")).to_be_visible()

@@ -155,7 +155,7 @@ def test_a_paused_run_is_resumed_from_the_first_screen_and_comes_before_the_queu
         kit.expect(page.locator("#queue-says-card")).to_be_hidden()
         assert order(page) == "b"
         for run in (behind, paused.run):
-            run.ask("stop")
+            run.request("stop")
         wait_until(lambda: {run.status().state for run in (behind, paused.run)} == {State.STOPPED}, 120)
         watch.check()
     page.context.close()

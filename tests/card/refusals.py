@@ -85,7 +85,7 @@ def with_refusal(nth: int, folder: Path, expected: torch.Tensor) -> dict[str, An
     try:
         trainer.run()
     except Exception as reason:  # noqa: BLE001 - as the worker
-        error = Failed.of(reason, folder).message.render("en")
+        error = Failed.from_error(reason, folder).message.render("en")
         card.nullcard_refuse(0)
         trainer = trainer_in(folder)
         trainer.run()

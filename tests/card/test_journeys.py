@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from core.runs import frames
+from core.runs import sample_answers
 from core.runs.folder import RunFolder
 from core.runs.states import State
 from tests.card.place import NO_SETTINGS, Place, card_of, largest_difference, losses
@@ -99,7 +99,7 @@ def test_the_tuned_starter_speaks_as_it_was_taught_beside_its_base(place: Place,
 
 def test_a_run_leaves_sample_answers_from_before_and_after(place: Place) -> None:
     run = place.train("filmed", train={"sample_seconds": 10})
-    before, *_, after = frames.read(run)
+    before, *_, after = sample_answers.read(run)
     assert (before.step, after.step) == (0, 6)
     assert {before.answers[0].why, after.answers[0].why} <= {"stop", "length"}, (before, after)
     assert before.answers[0].text != after.answers[0].text

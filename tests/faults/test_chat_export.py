@@ -267,7 +267,7 @@ def test_while_a_run_trains_the_chat_is_refused_by_name_and_the_run_goes_on(
     place: Place, client: ChatClient, faults: FaultTable
 ) -> None:
     run = Runs(place.workspace).create(
-        fake_worker.recipe(100_000, 10), "command", RunFacts.of({"script": {"step_s": 0.01}})
+        fake_worker.recipe(100_000, 10), "command", RunFacts.from_json({"script": {"step_s": 0.01}})
     )
     worker = fake_worker.spawn(place.workspace, run)
     try:
@@ -277,7 +277,7 @@ def test_while_a_run_trains_the_chat_is_refused_by_name_and_the_run_goes_on(
             client.wait_ready(LOAD_S)
         step = run.status().step
         wait_until(lambda: run.status().step > step, 30)
-        run.ask("stop")
+        run.request("stop")
         assert worker.wait(60) == 3
     finally:
         worker.kill()

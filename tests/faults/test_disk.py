@@ -240,7 +240,7 @@ def test_the_supervisor_says_what_it_could_not_write_once_there_is_space(
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     try:
-        run = supervisor.submit(fake_worker.recipe(10_000, 10), RunFacts.of({"script": {"step_s": 0.005}}))
+        run = supervisor.submit(fake_worker.recipe(10_000, 10), RunFacts.from_json({"script": {"step_s": 0.005}}))
         wait_until(lambda: run.saved_step() >= 10, 60)
         monkeypatch.setattr(files, "replace", full_disk)
         spawned[0].kill()

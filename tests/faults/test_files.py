@@ -125,8 +125,8 @@ def test_a_worker_whose_state_was_overwritten_writes_it_anew_and_hears_the_stop_
         (run.path / "control.json").write_bytes(GARBAGE[garbage])
         told.step(10, 10, 1.0)
         wait_until(lambda: run.status().state == State.RUNNING and run.status().step == 10, 10)
-        run.ask("stop")
-        wait_until(lambda: told.stop_asked, 10)
+        run.request("stop")
+        wait_until(lambda: told.stop_requested, 10)
         wait_until(lambda: run.status().state == State.STOPPING, 10)
         with pytest.raises(StopRequested):
             told.check()
@@ -142,7 +142,7 @@ def test_a_run_whose_state_was_lost_goes_on_from_its_checkpoint(workspace: Works
     supervisor = Supervisor(workspace, spawn=fake_worker.spawn)
     supervisor.start()
     try:
-        run = supervisor.submit(fake_worker.recipe(120, 10), RunFacts.of({"script": {"step_s": 0.02}}))
+        run = supervisor.submit(fake_worker.recipe(120, 10), RunFacts.from_json({"script": {"step_s": 0.02}}))
         for attempt in (1, 2):
             saved = run.saved_step()
             wait_until(lambda n=attempt, before=saved: is_at_work(run.status(), n) and run.saved_step() > before, 60)
@@ -194,7 +194,7 @@ def test_a_clock_that_jumps_stops_no_run_and_shows_no_nonsense(
     supervisor = Supervisor(workspace, spawn=fake_worker.spawn)
     supervisor.start()
     try:
-        run = supervisor.submit(fake_worker.recipe(60, 10), RunFacts.of({"script": {"step_s": 0.05}}))
+        run = supervisor.submit(fake_worker.recipe(60, 10), RunFacts.from_json({"script": {"step_s": 0.05}}))
         wait_until(lambda: run.status().step >= 5, 60)
         jump()
         snapshot = snapshots(workspace).now(fresh=True)

@@ -139,7 +139,7 @@ def test_the_supervisor_says_so_and_its_next_worker_goes_on(tmp_path: Path, full
     kills = 12 if full else 3
     steps = 30 * (kills + 1)
     try:
-        run = supervisor.submit(fake_worker.recipe(steps, 10), RunFacts.of({"script": {"step_s": 0.01}}))
+        run = supervisor.submit(fake_worker.recipe(steps, 10), RunFacts.from_json({"script": {"step_s": 0.01}}))
         for number in range(1, kills + 1):
             wait_until(lambda n=number: run.saved_step() >= 10 * n and run.status().state == State.RUNNING, 60)
             os.kill(run.status().pid, 9)

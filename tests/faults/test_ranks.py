@@ -154,7 +154,7 @@ def test_a_stop_and_a_pause_are_heard_at_a_steps_end_and_leave_nobody_behind(
     run = new_run(library)
     process = spawn_worker(library, run)
     wait_until(lambda: len(losses(run)) >= 3, LONG_S)
-    run.ask(wish)
+    run.request(wish)
     assert process.wait(LONG_S) == code
     nobody_is_left(run)
     if wish == "stop":
@@ -187,7 +187,7 @@ def test_a_stop_and_a_pause_while_rank_0_prepares_end_the_others_that_wait_for_i
 ) -> None:
     """Also where the main thread of rank 0 ends by itself, before the watch thread ends its process."""
     run = new_run(library)
-    run.ask(wish)
+    run.request(wish)
     process = begin_with(ORDERLY, tmp_path, library, run)
     try:
         assert process.wait(60 * PATIENCE) == code, run.log_tail()

@@ -54,7 +54,7 @@ def with_end(pid: int) -> None:
 
 
 def running(supervisor: Supervisor, steps: int = 100_000, **script: object) -> RunFolder:
-    run = supervisor.submit(fake_worker.recipe(steps, 5), RunFacts.of({"script": {"step_s": 0.01} | script}))
+    run = supervisor.submit(fake_worker.recipe(steps, 5), RunFacts.from_json({"script": {"step_s": 0.01} | script}))
     wait_until(lambda: run.saved_step() >= 5, 60)
     return run
 
@@ -81,7 +81,9 @@ def test_a_worker_that_hangs_on_a_stop_is_ended_and_its_checkpoints_stay(
     """Deaf to the wish, deaf to the signal, or saving without an end while its heart still beats: bounded each time."""
     with supervised(tmp_path) as supervisor:
         if "save_s" in script:
-            run = supervisor.submit(fake_worker.recipe(100_000, 5), RunFacts.of({"script": {"step_s": 0.01} | script}))
+            run = supervisor.submit(
+                fake_worker.recipe(100_000, 5), RunFacts.from_json({"script": {"step_s": 0.01} | script})
+            )
             wait_until(lambda: run.status().stage == "saving", 60)
         else:
             run = running(supervisor, **script)
@@ -110,7 +112,7 @@ def test_a_worker_that_stands_still_is_ended_though_it_said_that_it_saves(tmp_pa
     """Stopped by SIGSTOP, as on a drive that went away: no heartbeat, so no ten minutes of patience either."""
     with supervised(tmp_path, Patience(terminate_s=0.5, kill_s=1.0, saving_s=600.0, fresh_s=3.0)) as supervisor:
         run = supervisor.submit(
-            fake_worker.recipe(100_000, 5), RunFacts.of({"script": {"step_s": 0.01, "save_s": 600.0}})
+            fake_worker.recipe(100_000, 5), RunFacts.from_json({"script": {"step_s": 0.01, "save_s": 600.0}})
         )
         wait_until(lambda: run.status().stage == "saving", 60)
         os.kill(run.status().pid, signal.SIGSTOP)
@@ -128,7 +130,8 @@ from core.workspace.folder import Workspace
 supervisor = Supervisor(Workspace.open(sys.argv[1]), spawn=fake_worker.spawn)
 supervisor.start()
 run = next(iter(supervisor.runs.list()), None)
-run = run or supervisor.submit(fake_worker.recipe(int(sys.argv[2]), 5), RunFacts.of({"script": {"step_s": 0.01}}))
+facts = RunFacts.from_json({"script": {"step_s": 0.01}})
+run = run or supervisor.submit(fake_worker.recipe(int(sys.argv[2]), 5), facts)
 print(run.id, flush=True)
 time.sleep(600)
 """
@@ -197,7 +200,7 @@ def test_an_app_that_died_just_after_it_started_a_worker_makes_no_second_trainin
     """The next app finds the run still queued and starts it too: the second worker finds it taken, and nothing is
     lost."""
     workspace = Workspace.open(tmp_path)
-    run = Runs(workspace).create(fake_worker.recipe(40, 5), "app", RunFacts.of({"script": {"step_s": 0.02}}))
+    run = Runs(workspace).create(fake_worker.recipe(40, 5), "app", RunFacts.from_json({"script": {"step_s": 0.02}}))
     first = fake_worker.spawn(workspace, run)
     with supervised(tmp_path):
         wait_until(lambda: run.status().state == State.COMPLETED, 60)

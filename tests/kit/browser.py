@@ -432,7 +432,7 @@ def made_by_start(page: Page, workspace: Workspace, by_click: bool = False) -> I
         assert isinstance(run, RunFolder)
         expect(page.locator("#form-column")).to_be_hidden()
         yield run
-        run.ask("stop")  # as the button does, which goes where the worker ends first: the device is held
+        run.request("stop")  # as the button does, which goes where the worker ends first: the device is held
         wait_until(lambda: run.status().state in (State.STOPPED, State.FAILED), 120)  # its worker may be reading torch
     expect(page.locator("#form-column")).to_be_visible()
 

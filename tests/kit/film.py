@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from core import files
-from core.runs import frames, scenes
+from core.runs import sample_answers, scenes
 from core.runs.folder import RunFolder
-from core.runs.frames import Frame, FrameAnswer
+from core.runs.sample_answers import Frame, FrameAnswer
 from core.runs.scenes import Scene, Scenes, SceneTurn
 
 EVIL = "<img src=x onerror=\"window.ran='run'\"><script>window.ran='run'</script> ${window.ran='run'} {{value}}"
@@ -36,4 +36,4 @@ def film_of(run: RunFolder, *steps: int) -> None:
         answers = (said, f"{EVIL} {step}", "", "The moon goes around the Earth. It shines because the sun " * 2)
         endings = ("stop", "stop", "stop", "time")
         made = tuple(FrameAnswer(text=text, why=why) for text, why in zip(answers, endings, strict=True))
-        frames.append(run, Frame(step=step, answers=made, neutral_loss=LOSSES[step]))
+        sample_answers.append(run, Frame(step=step, answers=made, neutral_loss=LOSSES[step]))

@@ -44,7 +44,7 @@ class FakeWorker:
             )
 
     def poll(self) -> int | None:
-        asked = self.run.asked() if self.returncode is None else None
+        asked = self.run.requested() if self.returncode is None else None
         if asked == "pause":
             self.end(State.PAUSING, State.PAUSED, code=4)
         elif asked:

@@ -16,7 +16,7 @@ from core.advice import plan
 from core.commands.terminal import apply_settings
 from core.messages import Message, msg
 from core.recipe import Recipe
-from core.runs import checkpoints, frames, scenes
+from core.runs import checkpoints, sample_answers, scenes
 from core.runs.all import Runs
 from core.runs.folder import RunFolder, Status
 from core.runs.run_json import RunFacts, TrainedOn
@@ -159,8 +159,10 @@ class ScriptedRun:
                 (said, "stop"),
                 ("The moon goes around the Earth. Its light is that of the sun, which it", "length"),
             )
-            made = tuple(frames.FrameAnswer(text=text, why=why) for text, why in answers)
-            frames.append(self.run, frames.Frame(step=step, answers=made, neutral_loss=3.2 + step / 400))
+            made = tuple(sample_answers.FrameAnswer(text=text, why=why) for text, why in answers)
+            sample_answers.append(
+                self.run, sample_answers.Frame(step=step, answers=made, neutral_loss=3.2 + step / 400)
+            )
         return self
 
     def save(self, step: int) -> Path:

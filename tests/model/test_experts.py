@@ -38,7 +38,7 @@ from core.models import headers
 from core.models.known import known_models, shape_of_size
 from core.models.shapes.shape import ModelShape
 from core.recipe import Adapter, Recipe
-from core.runs import frames, further
+from core.runs import further, sample_answers
 from core.runs.all import Runs
 from core.runs.process import Launcher
 from core.runs.reporter import Reporter
@@ -317,7 +317,7 @@ def test_a_run_trains_them_answers_in_turn_is_trained_further_and_exported_with_
     with run.lock().acquire(timeout=10), Reporter(run, Launcher(run, space)) as reporter:
         training_worker.carry_out(run, space, reporter)
     assert run.status().state == State.COMPLETED, f"{run.status()}\n{run.log_tail()}"
-    assert frames.read(run) and further.check(run).adapter.trains_experts
+    assert sample_answers.read(run) and further.check(run).adapter.trains_experts
     found = adapter.attach(base_model.load(family, FP32, four_bit=False), run.adapter)
     assert len(wrapped(found)) == 8 and not Duel(found, Tokenizer(family)).mixed
     request = Exports(space).request(run, "merged")

@@ -49,7 +49,7 @@ from core.models.shapes.matrices import ROUTERS, TAKEN_PAST_THE_LAYER, WITHOUT_A
 from core.models.shapes.shape import ModelShape
 from core.presets import PROJECT
 from core.recipe import Adapter, Recipe
-from core.runs import frames
+from core.runs import sample_answers
 from core.runs.all import Runs
 from core.runs.process import Launcher
 from core.runs.reporter import Reporter
@@ -341,7 +341,7 @@ def test_a_run_trains_shows_its_film_and_is_exported_with_proof(
     assert run.status().state == State.COMPLETED, f"{run.status()}\n{run.log_tail()}"
     warned = {event["message"]["key"] for event in run.events() if event["kind"] == "warning"}
     assert warned <= {"run.not_packed"}
-    assert frames.read(run) and all(
+    assert sample_answers.read(run) and all(
         math.isfinite(line["loss"]) for line in run.all_metrics() if line["kind"] == "train"
     )
     request = Exports(space).request(run, "merged")

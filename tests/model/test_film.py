@@ -26,11 +26,11 @@ from core.engine.variants import fused_lora
 from core.errors import RecipeError
 from core.queue.supervisor import spawn_worker
 from core.recipe import Adapter, Recipe
-from core.runs import frames, scenes
+from core.runs import sample_answers, scenes
 from core.runs.all import Runs
 from core.runs.cards import better
 from core.runs.folder import RunFolder
-from core.runs.frames import Forgetting, Frame, FrameAnswer
+from core.runs.sample_answers import Forgetting, Frame, FrameAnswer
 from core.runs.scenes import Scenes, neutral_prompts
 from core.runs.states import State
 from core.runs.time_left import TimeLeft
@@ -123,7 +123,7 @@ def trainer_of(
 
 
 def shown_in(folder: Path) -> list[tuple[int, tuple[FrameAnswer, ...], float | None]]:
-    return [(frame.step, frame.answers, frame.neutral_loss) for frame in frames.read(RunFolder(folder))]
+    return [(frame.step, frame.answers, frame.neutral_loss) for frame in sample_answers.read(RunFolder(folder))]
 
 
 # ---- the training does not notice ----------------------------------------------------------------
@@ -158,7 +158,7 @@ def test_a_run_that_is_paused_inside_its_film_goes_on_without_a_frame_twice(
         paused = run_paused(lambda pause, folder=folder: trainer_of(folder, tiny_model, pause, films=tokenizer), [at])
         assert_same(paused, whole, at)
         assert shown_in(folder) == shown_in(tmp_path / "whole"), at
-        lines = (folder / frames.FILE).read_text("utf-8").splitlines()
+        lines = (folder / sample_answers.FILE).read_text("utf-8").splitlines()
         assert [json.loads(line)["step"] for line in lines] == [0, 2, 4, 5], at
 
 
@@ -289,7 +289,7 @@ def test_all_frames_together_take_a_twentieth_of_the_run_and_the_last_one_has_an
         (400, [1, 0, 0, 1]),
         (160, [1, 0, 0, 1]),
     ):
-        (slow.reporter.run.path / frames.FILE).unlink(missing_ok=True)
+        (slow.reporter.run.path / sample_answers.FILE).unlink(missing_ok=True)
         film._time.spent, film._rest, film._resting, film._a_second, film._neutral_seconds, began = (
             0.0,
             0,
@@ -399,9 +399,9 @@ def test_prompts_are_of_rows_kept_apart_the_persons_own_and_neutral_ones(tokeniz
     recipe = recipe_of(sample_prompts=["Who are you?", "  Say hello.  "])
     shown = scenes.ensure(RunFolder(tmp_path), recipe, EXAMPLES, True, tokenizer)
     assert sources(shown) == ["kept_apart"] * 3 + ["own"] * 2 + ["neutral"] * 2
-    assert [scene.asked for scene in shown.scenes[3:5]] == ["Who are you?", "Say hello."]
+    assert [scene.question for scene in shown.scenes[3:5]] == ["Who are you?", "Say hello."]
     apart = {EXAMPLES[i].messages[0].content for i in split(24, 0.2, recipe.train.seed)[1]}
-    assert {scene.asked for scene in shown.scenes[:3]} <= apart and shown.scenes[0].answer.startswith("Number ")
+    assert {scene.question for scene in shown.scenes[:3]} <= apart and shown.scenes[0].answer.startswith("Number ")
     again = scenes.ensure(RunFolder(tmp_path), recipe_of(), EXAMPLES[:3], False, tokenizer)
     assert again == shown, "fixed at the start"
     assert scenes.choose(recipe, EXAMPLES, True, tokenizer) == shown, "and the same for the same recipe and data"
@@ -425,7 +425,9 @@ def test_plain_texts_are_begun_and_long_or_empty_rows_are_not_asked(tokenizer: T
 def test_chinese_data_is_asked_neutral_questions_in_chinese(tokenizer: Tokenizer) -> None:
     row = Example(messages=(ChatMessage("user", "今天天气怎么样？"), ChatMessage("assistant", "晴天。")))
     shown = scenes.choose(recipe_of(), [row], False, tokenizer)
-    assert [scene.asked for scene in shown.scenes if scene.source == "neutral"] == list(neutral_prompts().prompts["zh"])
+    assert [scene.question for scene in shown.scenes if scene.source == "neutral"] == list(
+        neutral_prompts().prompts["zh"]
+    )
     assert sorted(shown.neutral_texts) == sorted(msg for texts in neutral_prompts().texts.values() for msg in texts)
 
 
@@ -443,22 +445,22 @@ def frame(step: int, loss: float | None = None, said: str = "a") -> Frame:
 
 def test_torn_and_foreign_lines_are_passed_over_and_a_run_that_goes_back_takes_its_frames_back(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
-    assert frames.read(run) == []
+    assert sample_answers.read(run) == []
     for step in (0, 10, 20, 30):
-        frames.append(run, frame(step))
-    with open(tmp_path / frames.FILE, "ab") as file:
+        sample_answers.append(run, frame(step))
+    with open(tmp_path / sample_answers.FILE, "ab") as file:
         file.write(b'{"v":1,"step":40,"answ')  # the power went
-    frames.append(run, frame(20, said="b"))
-    with open(tmp_path / frames.FILE, "ab") as file:
+    sample_answers.append(run, frame(20, said="b"))
+    with open(tmp_path / sample_answers.FILE, "ab") as file:
         file.write(
             b'{"v":1,"step":-1,"answers":[]}\n[]\n{"step":"x"}\n{"v":1,"step":50,"answers":[{"text":"c","why":"sto'
         )
-    found = frames.read(run)
+    found = sample_answers.read(run)
     assert [(each.step, each.answers[0].text) for each in found] == [(0, "a"), (10, "a"), (20, "b")]
 
 
 def test_forgetting_is_the_first_loss_beside_the_newest_in_words() -> None:
-    found = frames.forgetting([frame(0, 3.21), frame(10), frame(20, 3.35), frame(30, 9.0)], at=25)
+    found = sample_answers.forgetting([frame(0, 3.21), frame(10), frame(20, 3.35), frame(30, 9.0)], at=25)
     assert (
         found == Forgetting(before=3.21, now=3.35)
         and found.forgot == "little"
@@ -467,12 +469,15 @@ def test_forgetting_is_the_first_loss_beside_the_newest_in_words() -> None:
     assert [Forgetting(before=2.0, now=now).forgot for now in (1.9, 2.02, 2.1, 2.4, 2.6)] == [
         "better", "nothing", "little", "some", "much",
     ]  # fmt: skip
-    assert frames.forgetting([frame(0, 3.0)]) is None and frames.forgetting([frame(5, 3.0), frame(9, 3.1)]) is None
+    assert (
+        sample_answers.forgetting([frame(0, 3.0)]) is None
+        and sample_answers.forgetting([frame(5, 3.0), frame(9, 3.1)]) is None
+    )
 
 
 def test_a_run_has_at_most_so_many_frames() -> None:
-    assert frames.every(10, 50) == 10 and frames.every(3, 10) == 3
-    assert frames.every(1, 1000) == 42 and frames.MOST_FRAMES >= -(-1000 // 42)
+    assert sample_answers.every(10, 50) == 10 and sample_answers.every(3, 10) == 3
+    assert sample_answers.every(1, 1000) == 42 and sample_answers.MOST_FRAMES >= -(-1000 // 42)
 
 
 # ---- real workers --------------------------------------------------------------------------------
@@ -503,20 +508,20 @@ def library(tmp_path: Path, tiny_model: Path) -> Workspace:
 
 def test_a_run_leaves_its_film(library: Workspace) -> None:
     run = worked(library, sample_prompts=["What is a compass?"], sample_seconds=1.5, max_steps=40, eval_steps=20)
-    shown, found = scenes.read(run), frames.read(run)
+    shown, found = scenes.read(run), sample_answers.read(run)
     assert sources(shown) == ["kept_apart"] * 3 + ["own"] + ["neutral"] * 2
     assert [each.step for each in found] in ([0, 20, 40], [0, 40]), "it rests where this PC is too busy for one answer"
     assert all(len(each.answers) == 6 for each in found)
     assert all(answer.why != "time" or not answer.text for each in found for answer in each.answers)
-    assert 7 < frames.forgetting(found).before < 10
+    assert 7 < sample_answers.forgetting(found).before < 10
     stages = [event["stage"] for event in run.events() if event["kind"] == "stage"]
     assert stages.count("sampling") == len(found)
-    assert running.summary(run, run.status())["film"] == str(run.path / frames.FILE)
+    assert running.summary(run, run.status())["film"] == str(run.path / sample_answers.FILE)
 
 
 def test_a_run_without_seconds_for_it_has_no_film(library: Workspace) -> None:
     run = worked(library, sample_seconds=0)
-    assert not (run.path / scenes.FILE).exists() and not (run.path / frames.FILE).exists()
+    assert not (run.path / scenes.FILE).exists() and not (run.path / sample_answers.FILE).exists()
     assert running.summary(run, run.status())["film"] is None
 
 

@@ -228,7 +228,7 @@ def test_a_worker_pauses_frees_the_device_and_goes_on(space: Workspace, whole: R
     run = runs.create(recipe(30), "command")
     worker = spawn_worker(space, run)
     wait_until(lambda: run.status().step >= 3, 60)
-    run.ask("pause")
+    run.request("pause")
     assert ended(worker, run) == 4, run.log_tail()
     status = run.status()
     assert status.state == State.PAUSED and 3 <= status.step < 30 and not run.is_locked()
@@ -237,7 +237,7 @@ def test_a_worker_pauses_frees_the_device_and_goes_on(space: Workspace, whole: R
     with lease.hold(space, msg("lease.training", name="a game"), wait_s=0):
         pass  # the device is free at once
     runs.queue_again(run, "command")
-    assert run.status().attempt == 2 and run.asked() is None
+    assert run.status().attempt == 2 and run.requested() is None
     assert ended(spawn_worker(space, run), run) == 0, run.log_tail()
     assert run.status().state == State.COMPLETED and losses(run) == losses(whole)
     name = "adapter_model.safetensors"
@@ -261,7 +261,7 @@ def test_a_run_that_was_killed_goes_on_from_its_last_checkpoint(
 def test_a_pause_while_nothing_is_learned_yet_ends_at_once_and_starts_anew(space: Workspace) -> None:
     runs = Runs(space)
     run = runs.create(recipe(4), "command")
-    run.ask("pause")
+    run.request("pause")
     assert ended(spawn_worker(space, run), run) == 4, run.log_tail()
     assert run.status().state == State.PAUSED and run.checkpoints() == []
     runs.queue_again(run, "command")
@@ -273,10 +273,10 @@ def test_a_later_attempt_that_is_stopped_before_it_begins_keeps_what_was_learned
     run = runs.create(recipe(200), "command")
     worker = spawn_worker(space, run)
     wait_until(lambda: run.status().step >= 2, 60)
-    run.ask("pause")
+    run.request("pause")
     assert ended(worker, run) == 4
     runs.queue_again(run, "command")
-    run.ask("stop")
+    run.request("stop")
     assert ended(spawn_worker(space, run), run) == 3, run.log_tail()
     status = run.status()
     assert status.state == State.STOPPED and run.has_adapter() and status.message.key == "run.stopped_kept"
@@ -335,10 +335,10 @@ def test_weights_that_another_program_has_open_are_not_said_to_be_missing(
 
 def test_data_that_changed_in_between_is_refused(space: Workspace, tmp_path: Path) -> None:
     runs = Runs(space)
-    run = runs.create(recipe(400), "command", RunFacts.of({"data": {"sha256": "of another file"}}))
+    run = runs.create(recipe(400), "command", RunFacts.from_json({"data": {"sha256": "of another file"}}))
     worker = spawn_worker(space, run)
     wait_until(lambda: run.status().step >= 2, 60)
-    run.ask("pause")
+    run.request("pause")
     assert ended(worker, run) == 4
     runs.queue_again(run, "command")
     assert ended(spawn_worker(space, run), run) == 1
@@ -350,7 +350,7 @@ def test_data_that_changed_in_between_is_refused(space: Workspace, tmp_path: Pat
 def test_a_second_attempt_waits_for_nobody_and_two_cannot_be_queued(space: Workspace) -> None:
     runs = Runs(space)
     run = runs.create(recipe(4), "command")
-    run.ask("pause")
+    run.request("pause")
     assert ended(spawn_worker(space, run), run) == 4
     with run.lock().acquire(timeout=0), pytest.raises(BusyError):
         runs.queue_again(run, "command")
@@ -363,7 +363,7 @@ def test_a_resumed_run_that_nobody_starts_is_paused_not_lost(space: Workspace) -
     """Its command died before the worker began: it became "stopped", which is final."""
     runs = Runs(space)
     run = runs.create(recipe(4), "command")
-    run.ask("pause")
+    run.request("pause")
     assert ended(spawn_worker(space, run), run) == 4
     runs.queue_again(run, "command")
     run.add_facts(RunFacts(launcher_started=1.0))  # another program has the number of the command that died
@@ -374,14 +374,14 @@ def test_a_resumed_run_that_nobody_starts_is_paused_not_lost(space: Workspace) -
 
 def test_a_clock_that_jumped_while_a_run_paused_is_not_told_as_a_time(space: Workspace) -> None:
     run = Runs(space).create(recipe(4), "command")
-    run.ask("pause")
+    run.request("pause")
     status = run.status().model_copy(update={"state": State.PAUSING, "step": 7})
-    assert pausing.ending(status, "pause", pausing.Left.of(run), 0).message.key == "pausing.paused"
+    assert pausing.ending(status, "pause", pausing.EndFacts.from_run(run), 0).message.key == "pausing.paused"
     for jump in (-1e6, 1e6):
         (run.path / "control.json").write_text(
             json.dumps({"v": 1, "command": "pause", "time": time.time() + jump}), "utf-8"
         )
-        assert pausing.ending(status, "pause", pausing.Left.of(run), 0).message == msg("run.paused", step=7)
+        assert pausing.ending(status, "pause", pausing.EndFacts.from_run(run), 0).message == msg("run.paused", step=7)
 
 
 def test_while_a_run_pauses_its_card_counts_the_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -429,6 +429,6 @@ def test_the_supervisor_pauses_and_lets_go_on_and_a_queued_attempt_that_is_taken
         supervisor.close()  # Ctrl-C in the terminal
     assert run.status().state == State.PAUSED and run.status().step > step
     supervisor.runs.queue_again(run, "app")
-    run.ask("stop")
+    run.request("stop")
     supervisor._begin(run)
     assert run.status().state == State.PAUSED, "what was learned is not thrown away"

@@ -104,7 +104,7 @@ def train(workspace: Workspace, model_folder: Path, settings: dict, steps: int, 
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    run = Runs(workspace).create(recipe, "command", RunFacts.of({"probe_rows": MESSAGES}))
+    run = Runs(workspace).create(recipe, "command", RunFacts.from_json({"probe_rows": MESSAGES}))
     engine_adapter.save(tuned, run.adapter, model_folder, "# card", tokenizer.template.source)
     return run
 

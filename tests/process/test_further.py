@@ -117,7 +117,7 @@ def test_a_child_that_compares_is_held_against_its_parents_adapter(qlora: Family
 
 def test_the_parent_is_named_in_the_facts_the_story_and_the_model_card(lora: Family) -> None:
     _, parent, child = lora
-    assert child.facts().given()["parent"] == {
+    assert child.facts().set_fields()["parent"] == {
         "run": parent.id, "name": "Tiny", "step": 6, "eval_loss": eval_losses(parent)[-1],
         "template": parent.facts().template,
     }  # fmt: skip
@@ -133,7 +133,7 @@ def test_a_child_goes_on_without_its_parent_even_before_its_first_checkpoint(par
     runs = Runs(space)
     last = eval_losses(parent)[-1]
     child = runs.create(further.recipe_of(parent), "command", further.facts_of(parent))
-    child.ask("pause")
+    child.request("pause")
     assert spawn_worker(space, child).wait(600) == 4 and child.checkpoints() == []
     runs.delete(parent)
     runs.queue_again(child, "command")
@@ -257,7 +257,7 @@ def test_a_name_cannot_break_out_of_the_model_card() -> None:
     from core.runs.cards import model_card
     from core.runs.run_json import RunFacts
 
-    facts = RunFacts.of({"parent": {"run": "id", "name": "a` **bold**\n# head", "step": 3}})
+    facts = RunFacts.from_json({"parent": {"run": "id", "name": "a` **bold**\n# head", "step": 3}})
     assert "run `a' **bold** # head` (`id`)" in model_card.write(recipe(), facts, [])
 
 

@@ -306,7 +306,7 @@ def test_leaving_it_lasts_and_counts_for_that_attempt_only(tmp_path: Path) -> No
     space = Workspace.open(tmp_path)
     scripted = ScriptedRun(space, "cut off").to(State.RUNNING).train(12)
     assert len(offered(space)) == 1
-    ended.leave(scripted.run)
+    ended.dismiss(scripted.run)
     assert offered(Workspace.open(tmp_path)) == []
     scripted.run.write_status(Runs(space).status(scripted.run))
     Runs(space).queue_again(scripted.run, "test")
@@ -319,7 +319,7 @@ def test_leaving_it_lasts_and_counts_for_that_attempt_only(tmp_path: Path) -> No
 def test_a_run_that_a_person_paused_is_not_asked_about(tmp_path: Path, by: str, count: int) -> None:
     space = Workspace.open(tmp_path)
     scripted = ScriptedRun(space, "paused").to(State.RUNNING).train(12)
-    scripted.run.ask("pause", by=by)
+    scripted.run.request("pause", by=by)
     scripted.to(State.PAUSED)
     assert len(offered(space)) == count
 

@@ -228,7 +228,7 @@ def test_stop_works_within_two_seconds_in_every_phase(workspace: Workspace, phas
     if phase == "training":
         wait_until(lambda: run.status().step >= 3, 60)
     asked = time.monotonic()
-    run.ask("stop")
+    run.request("stop")
     code = finish(process, run, 20)
     seconds = time.monotonic() - asked
     status = run.status()
@@ -252,7 +252,7 @@ def test_stop_during_the_download_ends_pip_too(tmp_path: Path, monkeypatch: pyte
     process = spawn_worker(workspace, run)
     wait_until(lambda: run.status().stage == "downloading_model", 60)
     asked = time.monotonic()
-    run.ask("stop")
+    run.request("stop")
     assert finish(process, run, 20) == 3
     assert time.monotonic() - asked < 10
     assert run.status().state == State.STOPPED

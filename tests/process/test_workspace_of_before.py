@@ -188,7 +188,7 @@ def test_a_run_that_was_cut_off_goes_on_from_its_checkpoint(workspace: Workspace
     Runs(workspace).queue_again(run, "command")
     worker = spawn_worker(workspace, run)
     wait_until(lambda: run.status().step > 18 or worker.poll() is not None, 120)
-    run.ask("pause")
+    run.request("pause")
     assert worker.wait(600) == 4, run.log_tail()
     assert run.status().state == State.PAUSED
     again = {

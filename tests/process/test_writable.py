@@ -124,7 +124,7 @@ def test_a_drive_that_becomes_read_only_is_said_and_nothing_more_is_begun(mounte
         lambda: services.queue.put(ignore_game=True),
         lambda: services.presets.save("mine", recipe),
         lambda: preferences.choose(space, when_alone="pause"),
-        lambda: ended.leave(active),
+        lambda: ended.dismiss(active),
     ):
         with pytest.raises(GarageError, match="Read-only file system"):
             refused()

@@ -90,7 +90,7 @@ def test_a_model_card_names_the_version_that_trained_and_none_where_the_run_does
     recipe = Recipe.parse({"name": "Pirate", "data": {"source": "rows"}})
     assert "made with LoRA Garage 9.8.7.\n" in model_card.write(recipe, RunFacts(versions={"lora_garage": "9.8.7"}), [])
     for facts in ({}, {"versions": {"torch": "2.13"}}, {"versions": "lost"}):
-        assert "made with LoRA Garage.\n" in model_card.write(recipe, RunFacts.of(facts), [])
+        assert "made with LoRA Garage.\n" in model_card.write(recipe, RunFacts.from_json(facts), [])
 
 
 def test_the_readme_begins_with_the_commands_of_the_app_and_of_its_tests_which_the_gate_ends_with() -> None:

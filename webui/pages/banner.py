@@ -94,7 +94,7 @@ class LeftRuns(Panel):
 
     def dismiss(self, run_id: Any) -> Any:
         """Inputs: which. Outputs: notice."""
-        return outcome(self.w, lambda: ended.leave(self.services.runs.get(self._offered(run_id))))
+        return outcome(self.w, lambda: ended.dismiss(self.services.runs.get(self._offered(run_id))))
 
     def _offered(self, run_id: Any) -> str:
         """The one that is offered, or the one of several that was chosen; an id that is not among them chooses

@@ -35,7 +35,7 @@ def ideas(services: Services, target: object, w: Wording) -> Sequence[str]:
             chosen = None
         every = (*chosen.held_out, *chosen.scenes) if chosen else ()
         apart = (scene for scene in every if scene.turns and scene.source != "trained")
-        asked = [scene.asked for scene in apart if len(scene.asked) <= MOST_CHARACTERS]
+        asked = [scene.question for scene in apart if len(scene.question) <= MOST_CHARACTERS]
     general = scenes.neutral_prompts().prompts["zh" if w.language == "zh" else "en"]
     return list(dict.fromkeys([*asked, *general]))[:MOST]
 

@@ -116,7 +116,7 @@ class ManageRun:
         """Inputs: opened. Outputs: notice. Out of the list, or back into it."""
         try:
             run = self.services.runs.get(run_id or "")
-            archived = not label.Label.of(run).archived
+            archived = not label.Label.from_run(run).archived
             label.archive(run, archived)
         except GarageError as error:
             return shown(notice(self.w.of(error.message)))

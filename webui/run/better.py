@@ -8,7 +8,7 @@ from pathlib import Path
 
 from core import files
 from core.messages import Message
-from core.runs import frames, scenes
+from core.runs import sample_answers, scenes
 from core.runs.cards import better
 from core.runs.folder import RunFolder
 from core.runs.states import State
@@ -26,7 +26,10 @@ def lines(view: RunView, w: Wording) -> list[Html]:
         return []
     said = _said(
         view.folder,
-        tuple(files.stamp(Path(view.folder) / name) for name in (scenes.FILE, better.FILE, frames.FILE, "run.json")),
+        tuple(
+            files.stamp(Path(view.folder) / name)
+            for name in (scenes.FILE, better.FILE, sample_answers.FILE, "run.json")
+        ),
     )
     if not said:
         return []

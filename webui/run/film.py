@@ -1,6 +1,6 @@
 """A run's sample answers beside its loss: a strip of evaluations, a slider, and what was forgotten, in words.
 
-Polled like the curves, whole whenever film.jsonl has changed (a run has at most core/runs/frames' MOST_FRAMES). Prompts
+Polled like the curves, whole whenever film.jsonl has changed (at most MOST_FRAMES of core/runs/sample_answers). Prompts
 and answers reach the page as JSON and through textContent only: what a model writes can run nothing. The template holds
 no data.
 """
@@ -15,9 +15,9 @@ import gradio as gr
 
 from core import files
 from core.errors import RunError
-from core.runs import frames, scenes
+from core.runs import sample_answers, scenes
 from core.runs.folder import RunFolder
-from core.runs.frames import Frame, FrameAnswer, forgetting
+from core.runs.sample_answers import Frame, FrameAnswer, forgetting
 from webui.kit.theme import ASSETS
 from webui.kit.wording import Wording
 from webui.state.services import Services
@@ -60,7 +60,7 @@ def film_strip(services: Services, w: Wording, value: str | None, elem_id: str) 
             run = services.runs.get(run_id)
         except RunError:
             return {"run": "", "mark": "", "scenes": [], "frames": []} | wait
-        mark = f"{run.id} {at_work} {files.stamp(run.path / frames.FILE)}"
+        mark = f"{run.id} {at_work} {files.stamp(run.path / sample_answers.FILE)}"
         return wait | (
             {"same": True} if asked.get("mark") == mark else {"mark": mark, "at_work": at_work} | reel(run, w)
         )
@@ -81,7 +81,7 @@ def reel(run: RunFolder, w: Wording) -> dict[str, Any]:
     """run, scenes (source in words, asked, expected) and frames (step, answers as [text, how it ends], meter, tone) for
     a page:
     "more" where only the beginning was asked for, "none" where there was no time for it."""
-    asked, made = scenes.read(run), frames.read(run)
+    asked, made = scenes.read(run), sample_answers.read(run)
     if asked is None:
         return {"run": run.id, "scenes": [], "frames": []}
     of_run = [frame for frame in made if len(frame.answers) == len(asked.scenes)]
@@ -90,7 +90,7 @@ def reel(run: RunFolder, w: Wording) -> dict[str, Any]:
         "scenes": [
             {
                 "source": w.t(f"film_view.{scene.source}"),
-                "asked": scene.asked[:MOST_TEXT],
+                "asked": scene.question[:MOST_TEXT],
                 "expected": scene.answer or "",
             }
             for scene in asked.scenes

@@ -21,7 +21,7 @@ import numpy as np
 from core.advice.curve_doctor import Series
 from core.advice.doctor.pairs import NUMBERS, PairSeries
 from core.errors import RunError
-from core.runs import frames
+from core.runs import sample_answers
 from core.runs.all import Runs
 from core.runs.folder import RunFolder
 
@@ -246,7 +246,9 @@ class Curves:
             steps, losses, norms, rates = (curve.train.column(name) for name in ("step", "loss", "norm", "rate"))
             eval_steps, eval_losses = curve.evals.since()
             pairs = PairSeries.of(
-                curve.pairs.since(), curve.eval_pairs.since(), frames.mean_lengths(run) if len(curve.pairs) else []
+                curve.pairs.since(),
+                curve.eval_pairs.since(),
+                sample_answers.mean_lengths(run) if len(curve.pairs) else [],
             )
             return Series(steps, losses, norms, rates, eval_steps, eval_losses, measured_rows, pairs)
 

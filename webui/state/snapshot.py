@@ -234,9 +234,9 @@ def _read_row(run: RunFolder, status: Status) -> RunRow:
         checkpoints=tuple(folder.name for folder in run.checkpoints()),
         launcher=facts.launcher,
         eval_loss=facts.best_eval_loss if facts.best_eval_loss is not None else _newest(newest, "eval", "eval_loss"),
-        seconds=time_left.took(facts, status),
+        seconds=time_left.training_seconds(facts, status),
         course=course(run),
-        label=Label.of(run),
+        label=Label.from_run(run),
         spare_bytes=_bytes(lambda: spare_bytes(run)),
     )
 

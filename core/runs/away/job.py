@@ -1,9 +1,10 @@
-"""A zip with all that a borrowed PC needs to train one recipe: NAME/recipe.yaml, NAME/workspace/datasets (the set, in
-the version that the recipe names), of a run that is continued NAME/workspace/runs (its adapter) and NAME/parent.txt
-(its id), NAME/app (this app, with constraints.txt, the versions that were tested), NAME/bootstrap.sh, and for a rented
-card sky.yaml (SkyPilot) and docker.sh.
+"""A zip with all that a borrowed PC needs to train one recipe.
 
-No account, key or price is handled here. Of the base model only its name leaves: the other PC fetches it from the hub.
+NAME/recipe.yaml, NAME/workspace/datasets (the set, in the version that the recipe names), NAME/app (this app, with
+constraints.txt, the tested versions) and NAME/bootstrap.sh. For a continued run also NAME/workspace/runs (the parent's
+adapter) and NAME/parent.txt (its id); for a rented GPU sky.yaml (SkyPilot) and docker.sh.
+
+No account, key or price is handled here. The base model is not packed: the other PC downloads it from the hub.
 """
 
 from __future__ import annotations
@@ -53,8 +54,11 @@ NOT_OURS = {"__pycache__", ".DS_Store"}
 def pack(
     recipe: Recipe, store: DatasetStore, target: Path, check: Check = go_on, parent: RunFolder | None = None
 ) -> str:
-    """recipe: its data.source an id of store, its version settled. parent: a run whose adapter it starts from. Returns
-    the folder's name in the archive. Raises RunError, DataError."""
+    """Write the zip to target and return the name of its top folder. Raises RunError, DataError.
+
+    recipe: with an id of store as its data.source, its version settled. parent: a run whose adapter the training starts
+    from.
+    """
     if INSTALLED:
         raise RunError("away.no_source")
     if ModelRef.parse(recipe.model.id).kind == "library":
@@ -81,7 +85,7 @@ def pack(
 
 
 def _add_parent(packer: Packer, top: str, parent: RunFolder) -> None:
-    """A run as far as `train --from` asks for it (core/runs/further): of its rows nothing. Raises RunError,
+    """Add the files of a run that `train --from` needs (core/runs/further), without its rows. Raises RunError,
     RecipeError."""
     recipe, facts = further.check(parent), parent.facts()
     place = f"{top}/workspace/runs/{parent.id}"
@@ -91,14 +95,14 @@ def _add_parent(packer: Packer, top: str, parent: RunFolder) -> None:
     )  # fmt: skip
     packer.text(f"{top}/parent.txt", f"{parent.id}\n")
     packer.text(f"{place}/recipe.yaml", recipe.dump())
-    packer.text(f"{place}/run.json", json.dumps(kept.given()))
+    packer.text(f"{place}/run.json", json.dumps(kept.set_fields()))
     for name in ("state.json", "metrics.jsonl", *(f"adapter/{file}" for file in further.FILES)):
         if (parent.path / name).exists():
             packer.add(f"{place}/{name}", parent.path / name)
 
 
 def sky_task(cards: int) -> str:
-    """A task of SkyPilot (docs.skypilot.co, task YAML) with so many cards, under the commands that use it."""
+    """Return a SkyPilot task (docs.skypilot.co, task YAML) with this number of GPUs, below the commands that use it."""
     return SKY + to_yaml(
         {
             "name": "lora-garage",

@@ -1,9 +1,9 @@
-"""A run as one file: written here or on another PC, checked as a whole and opened in another workspace.
+"""A run as one file: packed on any PC, checked completely, and opened in another workspace.
 
-A zip. `lora-garage.json` is a Manifest; `run/...` the run's folder without its lock and what it was last asked;
-`data/...` the folder of the set it learned from (core/data/store), where that is one of the person's own and was
-wanted. The manifest names each file with its bytes and SHA-256: what it does not name, or names otherwise, is not
-opened. Nothing is seen of it in the workspace before the whole of it is there.
+The file is a zip. `lora-garage.json` is a Manifest; `run/...` the run's folder without its lock and last command;
+`data/...` the folder of its data set (core/data/store), if that is an imported one and was requested. The manifest
+names each file with its size and SHA-256: an archive with other files is refused. Nothing becomes visible in the
+workspace before all of it is there.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class PackedFile(Frozen):
 
 
 class Manifest(Frozen):
-    """run: its id; name: for the screen; data: the id of the set whose folder is inside."""
+    """Contents of lora-garage.json. run: its id; name: for the screen; data: the id of the data set in the archive."""
 
     lora_garage_run: Literal[1] = 1
     run: str = Field(pattern=f"^(?:{RUN_ID.pattern})$")  # pydantic looks for it anywhere
@@ -65,13 +65,13 @@ class Manifest(Frozen):
 
 
 class Packer:
-    """Files into a zip, each hashed as it passes."""
+    """Writes files into a zip and hashes each one on the way."""
 
     def __init__(self, archive: zipfile.ZipFile, check: Check = go_on):
         self.archive, self.check, self.files = archive, check, dict[str, PackedFile]()
 
     def add(self, name: str, path: Path) -> None:
-        """Raises OSError, also where the file changes meanwhile."""
+        """Add a file. Raises OSError, also if the file changes meanwhile."""
         info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
         info.compress_type = zipfile.ZIP_STORED if path.suffix.lower() in DENSE else zipfile.ZIP_DEFLATED
         info.external_attr = (stat.S_IFREG | 0o644) << 16
@@ -92,7 +92,8 @@ class Packer:
 
 @contextlib.contextmanager
 def new_archive(target: Path) -> Iterator[zipfile.ZipFile]:
-    """Whole under its name, or not there at all. Raises RunError where target exists or cannot be written."""
+    """Open a zip for writing that appears under its name only when complete. Raises RunError if target exists or cannot
+    be written."""
     if target.exists():
         raise RunError("away.exists", file=target)
     aside = target.with_name(f".{target.name}.tmp-{os.getpid()}")
@@ -110,7 +111,7 @@ def new_archive(target: Path) -> Iterator[zipfile.ZipFile]:
 def pack(
     space: Workspace, store: DatasetStore, run: RunFolder, target: Path, with_data: bool = True, check: Check = go_on
 ) -> Manifest:
-    """The run as it stands, and the set it learned from. Raises RunError, BusyError where it is at work."""
+    """Pack the run and, if with_data, its data set. Raises RunError, BusyError while it is at work."""
     status = Runs(space).status(run)
     if status.state in BUSY:
         raise BusyError("away.busy", name=run.name)
@@ -140,7 +141,7 @@ def pack(
 
 
 def add_set(packer: Packer, top: str, store: DatasetStore, id: str) -> None:
-    """Its file as it was given, and its versions; what was read of them is read again elsewhere."""
+    """Add the data set's file as imported, and its versions; caches are made anew elsewhere."""
     folder = store.path(id).parent
     for path in sorted(folder.iterdir()):
         if path.name in ("dataset.json", store.path(id).name) or re.fullmatch(r"(edits|written)-.*\.jsonl", path.name):
@@ -148,7 +149,8 @@ def add_set(packer: Packer, top: str, store: DatasetStore, id: str) -> None:
 
 
 def read_manifest(archive: zipfile.ZipFile, file: str) -> Manifest:
-    """Raises RunError for an archive that is not a packed run, or holds what its manifest does not name."""
+    """Return the manifest. Raises RunError for an archive that is not a packed run, or whose files differ from the
+    manifest."""
     try:
         info = archive.getinfo(MANIFEST)
         if info.file_size > MOST_MANIFEST:
@@ -195,8 +197,10 @@ def _is_safe(name: str, manifest: Manifest) -> bool:
 
 
 def unpack(space: Workspace, archive_file: Path, check: Check = go_on) -> RunFolder:
-    """The run in this workspace, and its set where that is not here yet. Raises RunError, with the workspace as it
-    was."""
+    """Add the packed run to this workspace, and its data set if it is missing.
+
+    Raises RunError, with the workspace unchanged.
+    """
     path_length.refuse(space.root, RunError)
     try:
         opened = zipfile.ZipFile(archive_file)
@@ -229,22 +233,22 @@ def unpack(space: Workspace, archive_file: Path, check: Check = go_on) -> RunFol
 
 
 def _extract(archive: zipfile.ZipFile, manifest: Manifest, top: str, aside: Path, file: str, check: Check) -> None:
-    for name, said in manifest.files.items():
+    for name, expected in manifest.files.items():
         if not name.startswith(f"{top}/"):
             continue
         path = aside.joinpath(*PurePosixPath(name).parts[1:])
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with archive.open(name) as source, open(path, "wb") as target:
-                whole = _copied(source, target, said.bytes, check) == said.sha256
+                is_intact = _copied(source, target, expected.bytes, check) == expected.sha256
         except BROKEN as error:
             raise RunError("away.damaged", file=file, name=name) from error
-        if not whole:
+        if not is_intact:
             raise RunError("away.damaged", file=file, name=name)
 
 
 def _copied(source: IO[bytes], target: IO[bytes], size: int, check: Check) -> str | None:
-    """The SHA-256 of exactly size bytes; None where there are others: what is packed small is not opened large."""
+    """Copy exactly size bytes and return their SHA-256; None for another size, as in a zip bomb."""
     digest, left = hashlib.sha256(), size
     while piece := source.read(min(PIECE, left + 1)):
         check()
@@ -257,7 +261,7 @@ def _copied(source: IO[bytes], target: IO[bytes], size: int, check: Check) -> st
 
 
 def _require_run(run: RunFolder, manifest: Manifest, file: str) -> None:
-    """That it is what this app calls a run: a recipe it can read, a state that is over or can go on."""
+    """Raise RunError unless run has a readable recipe, an inactive state, and the manifest's data set."""
     try:
         run.recipe()
     except RecipeError as error:
@@ -270,16 +274,19 @@ def _require_run(run: RunFolder, manifest: Manifest, file: str) -> None:
 
 
 def _take_set(space: Workspace, id: str, aside: Path, file: str) -> None:
-    """Where a set of that id is here it stays as it is: it must be of the same file. Raises RunError."""
+    """Move an unpacked data set into the workspace. An existing one of that id stays, and must hold the same file.
+
+    Raises RunError.
+    """
     info = read_info(aside)
     if info is None or not any(aside.glob("source.*")):
         raise RunError("away.damaged", file=file, name="data/dataset.json")
-    here = read_info(space.datasets / id)
-    if here is None and (told := space.datasets / id / "dataset.json").exists():
-        raise RunError("away.data_unreadable", file=file, data=id, told=told)
-    if here is None:
+    existing = read_info(space.datasets / id)
+    if existing is None and (info_file := space.datasets / id / "dataset.json").exists():
+        raise RunError("away.data_unreadable", file=file, data=id, told=info_file)
+    if existing is None:
         shutil.rmtree(space.datasets / id, ignore_errors=True)  # an import that never finished
         files.sync_tree(aside)
         files.rename(aside, space.datasets / id)
-    elif here.sha256 != info.sha256:
-        raise RunError("away.other_data", file=file, data=id, name=here.name)
+    elif existing.sha256 != info.sha256:
+        raise RunError("away.other_data", file=file, data=id, name=existing.name)

@@ -1,10 +1,9 @@
-"""Whether a run answers better, or only differently: validation questions, asked before its first step and after its
-last. No torch.
+"""Comparison of a run's answers to validation questions before its first step and after its last. No torch.
 
-film_scenes.json holds the questions beside the film's (`held_out`: of a sample set its own with their checks, else rows
-kept apart whose answer is short enough to be written), or why there are none. held_out.jsonl, a line a time by the
-film: v, step, answers. Both are bound by train.sample_seconds; a question that was not answered in time counts for
-neither.
+film_scenes.json holds the questions beside the prompts of the sample answers (`held_out`: for a sample set its own with
+their checks, else validation rows with a short answer), or the reason why there are none. held_out.jsonl has a line for
+each time they were asked: v, step, answers. Both are limited by train.sample_seconds; a question without an answer in
+time is left out on both sides.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ from pydantic import Field, ValidationError
 from core import files
 from core.data.sets.heldout import passes
 from core.messages import Message, msg
-from core.runs import frames, scenes
+from core.runs import sample_answers, scenes
 from core.runs.folder import RunFolder
-from core.runs.frames import FrameAnswer
+from core.runs.sample_answers import FrameAnswer
 from core.runs.scenes import ANSWER_TOKENS, LEAST_HELD_OUT, Scene
 from core.values import Frozen, wilson
 
@@ -29,8 +28,8 @@ FILE = "held_out.jsonl"
 SHORTER, LONGER = 0.9, 1.1  # of the length before: what lies between is about as long
 
 
-class AskedApart(Frozen):
-    """answers: in the order of the questions."""
+class HeldOutAnswers(Frozen):
+    """A line of held_out.jsonl. answers: in the order of the questions."""
 
     v: Literal[1] = 1
     step: int = Field(ge=0)
@@ -38,47 +37,52 @@ class AskedApart(Frozen):
 
 
 def append(run: RunFolder, step: int, answers: Sequence[FrameAnswer]) -> None:
-    files.append_line(run.path / FILE, AskedApart(step=step, answers=tuple(answers)).model_dump())
+    files.append_line(run.path / FILE, HeldOutAnswers(step=step, answers=tuple(answers)).model_dump())
 
 
-def _read(path: Path) -> list[AskedApart]:
-    found: list[AskedApart] = []
+def _read(path: Path) -> list[HeldOutAnswers]:
+    records: list[HeldOutAnswers] = []
     for record in files.read_lines(path, 0).records:
         with suppress(ValidationError):
-            one = AskedApart.model_validate(record)
-            found = [*(before for before in found if before.step < one.step), one]
-    return found
+            one = HeldOutAnswers.model_validate(record)
+            records = [*(before for before in records if before.step < one.step), one]
+    return records
 
 
 def is_right(question: Scene, answer: str) -> bool:
-    """As its check says; else as the data answers, but for spaces and capitals."""
+    """Return whether the answer passes the question's check, or equals the data's answer except for spaces and case."""
     if question.check is not None:
         return passes(question.check, answer)
     return " ".join(answer.split()).casefold() == " ".join((question.answer or "").split()).casefold()
 
 
 def sentences(run: RunFolder) -> list[Message]:
-    """Of a run that is over: right answers with their interval, neutral text, length; or why nothing can be said. ()
-    without a film."""
-    asked = scenes.read(run)
-    if asked is None:
+    """Describe what an ended run changed: right answers with their interval, neutral loss, length; or why that is
+    unknown.
+
+    Empty for a run without sample answers.
+    """
+    film = scenes.read(run)
+    if film is None:
         return []
-    told, facts = list[Message](), run.facts()
-    found = _read(run.path / FILE)
-    if asked.not_asked:
-        told.append(msg(f"better.{asked.not_asked}", least=LEAST_HELD_OUT, tokens=ANSWER_TOKENS))
-    elif len(found) < 2 or found[0].step != 0:
-        told.append(msg("better.not_at_both_ends"))
+    messages, facts = list[Message](), run.facts()
+    measured = _read(run.path / FILE)
+    if film.not_asked:
+        messages.append(msg(f"better.{film.not_asked}", least=LEAST_HELD_OUT, tokens=ANSWER_TOKENS))
+    elif len(measured) < 2 or measured[0].step != 0:
+        messages.append(msg("better.not_at_both_ends"))
     else:
-        told += _of_answers(asked.held_out, found[0], found[-1], facts.parent is not None)
-    if forgot := frames.forgetting(frames.read(run)):
-        told.append(msg("better.neutral", percent=100 * forgot.change, words=msg(f"better.forgot_{forgot.forgot}")))
-    if told and facts.adapter_is_best and found and facts.adapter_step not in (None, found[-1].step):
-        told.append(msg("better.of_last_step", step=found[-1].step, kept=facts.adapter_step))
-    return told
+        messages += _of_answers(film.held_out, measured[0], measured[-1], facts.parent is not None)
+    if forgot := sample_answers.forgetting(sample_answers.read(run)):
+        messages.append(msg("better.neutral", percent=100 * forgot.change, words=msg(f"better.forgot_{forgot.forgot}")))
+    if messages and facts.adapter_is_best and measured and facts.adapter_step not in (None, measured[-1].step):
+        messages.append(msg("better.of_last_step", step=measured[-1].step, kept=facts.adapter_step))
+    return messages
 
 
-def _of_answers(questions: Sequence[Scene], first: AskedApart, last: AskedApart, has_parent: bool) -> list[Message]:
+def _of_answers(
+    questions: Sequence[Scene], first: HeldOutAnswers, last: HeldOutAnswers, has_parent: bool
+) -> list[Message]:
     both = [
         (question, before, now)
         for question, before, now in zip(questions, first.answers, last.answers, strict=False)
@@ -94,9 +98,9 @@ def _of_answers(questions: Sequence[Scene], first: AskedApart, last: AskedApart,
         low, high = wilson(right, len(both))
         values |= {name: right, f"{name}_low": round(100 * low), f"{name}_high": round(100 * high)}
     kind = "checked" if questions[0].check is not None else "same"
-    told = [msg(f"better.{kind}_{'parent' if has_parent else 'base'}", **values)]
+    messages = [msg(f"better.{kind}_{'parent' if has_parent else 'base'}", **values)]
     before, now = (sum(len(answer.text) for answer in side) / len(both) for side in list(zip(*both, strict=True))[1:])
     ratio = now / before if before else 0.0
     length = "shorter" if ratio < SHORTER else "longer" if ratio > LONGER else "same_length"
-    told.append(msg(f"better.{length}", before=round(before), now=round(now), tokens=ANSWER_TOKENS))
-    return told
+    messages.append(msg(f"better.{length}", before=round(before), now=round(now), tokens=ANSWER_TOKENS))
+    return messages

@@ -1,4 +1,4 @@
-"""A base model's licence for a card's header, and whether models made from it may be sold, as far as the catalogue
+"""The licence of a base model for a card's header, and whether models made from it may be sold, as far as the catalogue
 knows. Nothing is guessed."""
 
 from __future__ import annotations
@@ -33,8 +33,11 @@ _HEAD = re.compile(r"\A---\r?\n(.{0,20000}?)\r?\n---", re.DOTALL)
 
 @dataclass(frozen=True)
 class Licence:
-    """name: "Apache-2.0" or a hub's word for it; None: neither the base's folder nor the catalogue names one. gated:
-    the hub gives the base only to those who accepted it. pipeline: what the base's own card says that it is for."""
+    """The licence of a base model.
+
+    name: "Apache-2.0" or a hub's word for it; None: neither the base's folder nor the catalogue names one. gated: the
+    hub gives the base only to those who accepted it. pipeline: pipeline_tag of the base's own card.
+    """
 
     name: str | None = None
     link: str | None = None
@@ -44,7 +47,7 @@ class Licence:
 
     @property
     def header(self) -> dict[str, str]:
-        """As the header of a card has it; nothing where nothing is known."""
+        """The licence's keys of a model card's header; empty if it is unknown."""
         if self.name is None:
             return {}
         tag = next((tag for tag, name in LICENCES.items() if name == self.name), self.name.lower())
@@ -52,15 +55,15 @@ class Licence:
         return {"license": tag} if tag in _OF_THE_HUB - {"other"} else {"license": "other", "license_name": tag, **link}
 
     @property
-    def said(self) -> Message:
-        """What may be done with what is made from the base, as far as it is known."""
+    def permission(self) -> Message:
+        """A sentence about what may be done with models made from the base, as far as it is known."""
         if self.name is None:
             return msg("publish.licence_unknown")
         return msg(f"publish.licence_{self.commercial or 'not_read'}", name=self.name)
 
 
-def of(model_id: str, folder: Path | None) -> Licence:
-    """model_id: as a recipe has it. folder: where the base lies, whose own card is believed first."""
+def for_model(model_id: str, folder: Path | None) -> Licence:
+    """Return the licence of a base. model_id: as in a recipe. folder: of the base, whose own card comes first."""
     known = of_hub(model_id)
     card = header_of(folder / "README.md") if folder else {}
     named = _word(card.get("license_name")) if card.get("license") == "other" else _word(card.get("license"))
@@ -75,15 +78,15 @@ def of(model_id: str, folder: Path | None) -> Licence:
 
 
 def header_of(card: Path) -> dict[str, Any]:
-    """The YAML at the head of a model card; empty where there is none that can be read."""
+    """Return the YAML header of a model card; empty without a readable one."""
     try:
         with open(card, "rb") as file:
-            found = _HEAD.match(file.read(32_000).decode("utf-8", "replace"))
-        value = yaml.safe_load(found[1]) if found else None
+            match = _HEAD.match(file.read(32_000).decode("utf-8", "replace"))
+        value = yaml.safe_load(match[1]) if match else None
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return {}
     return value if isinstance(value, dict) else {}
 
 
-def _word(value: Any) -> str | None:
+def _word(value: object) -> str | None:
     return " ".join(value.split())[:200] if isinstance(value, str) and value.strip() else None

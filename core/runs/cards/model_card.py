@@ -1,13 +1,14 @@
 """The model card (README.md) of an adapter or export, in the hub's format: what it is, its base, how it was made, how
 to load it.
 
-The one place that makes it, for folders here and for what is published. Of the data it holds counts only: no row, no
-name and no path of a file; of the film only what a person ticked, and of that only questions that are no rows of the
-data. English, as the hub's cards are.
+The only place that writes it, for local folders and for publishing. It holds only counts of the data: no row, no name
+and no path of a file; of the sample answers only those that the person chose, and only to questions that are not rows
+of the data. English, as the hub's cards are.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,7 @@ from core.hub.cached import COMMIT, REPO_ID
 from core.messages import Message
 from core.models import loading, starter
 from core.recipe import Recipe
-from core.runs import frames, scenes
+from core.runs import sample_answers, scenes
 from core.runs.cards import licence
 from core.runs.cards.licence import Licence
 from core.runs.folder import RunFolder
@@ -31,9 +32,12 @@ SMALLER = ("q",)
 
 @dataclass(frozen=True)
 class CardBeside:
-    """What the card lies beside. step: of the adapter it was made from, None for the run's own; strength: how much of
-    it the base takes; file: of a GGUF; dtype: of a merged model; proof: what was found of it; repo: where it is
-    published, "" for a folder here; with_film: whether the person ticked its answers."""
+    """The export that the card describes.
+
+    step: of the adapter that it was made from, None for the run's own; strength: share of the adapter that was applied;
+    file: name of a GGUF file; dtype: of a merged model; proof: result of its check; repo: where it is published, "" for
+    a local folder; with_film: whether the person chose to include sample answers.
+    """
 
     kind: Literal["adapter", "merged", "gguf", "gguf-lora"] = "adapter"
     step: int | None = None
@@ -47,12 +51,12 @@ class CardBeside:
 
 
 def of_run(run: RunFolder, form: CardBeside = CardBeside(), base_folder: Path | None = None) -> str:
-    """base_folder: where the base lies; None: where the run found it."""
-    recipe, facts, shown = run.recipe(), run.facts(), frames.read(run)
+    """Return the card of a run's export. base_folder: of the base model; None: as recorded in the run."""
+    recipe, facts, shown = run.recipe(), run.facts(), sample_answers.read(run)
     if base_folder is None and facts.model_folder:
         base_folder = Path(facts.model_folder)
     step = form.step or facts.adapter_step
-    more = [*_forgetting(frames.forgetting(shown, step)), *(_film(run, shown, step) if form.with_film else [])]
+    more = [*_forgetting(sample_answers.forgetting(shown, step)), *(_film(run, shown, step) if form.with_film else [])]
     return write(recipe.model_copy(update={"name": run.name}), facts, run.all_metrics(), form, base_folder, more)
 
 
@@ -64,14 +68,14 @@ def write(
     base_folder: Path | None = None,
     more: list[str] | None = None,
 ) -> str:
-    """As Markdown. more: parts that stand before the last two."""
+    """Return the card as Markdown. more: parts that stand before the last two."""
     base = base_of(recipe, base_folder)
     trained_by = (facts.versions or {}).get("lora_garage")  # a run of before 0.2 does not say
     parts = [
         f"# {' '.join(recipe.name.replace('#', '').split())}",
         f"{_what(form)} made with LoRA Garage{f' {_plain(trained_by)}' if trained_by else ''}.",
         f"**Base:** {_base(recipe, base_folder)}",
-        f"**Licence:** {base.said.render('en')}",
+        f"**Licence:** {base.permission.render('en')}",
         f"**Data:** {_data(facts)} This card holds no row of it, and no name of a file.",
         *_continues(facts),
         *([f"**Compared with the adapter before it was passed on:** {form.proof.render('en')}."] if form.proof else []),
@@ -88,12 +92,12 @@ def write(
 
 
 def base_of(recipe: Recipe, base_folder: Path | None) -> Licence:
-    return licence.of(recipe.model.id, base_folder)
+    return licence.for_model(recipe.model.id, base_folder)
 
 
 # ---- parts ---------------------------------------------------------------------------------------
 def _header(recipe: Recipe, base: Licence, form: CardBeside) -> dict[str, Any]:
-    """A merged model is a fine-tune to the hub, whose `merge` means several models in one."""
+    """Return the YAML header. A merged model is a fine-tune to the hub, whose `merge` means several models in one."""
     base_id, is_smaller = base_id_of(recipe), form.kind == "gguf" and form.quant.startswith(SMALLER)
     relation = "adapter" if form.kind in ("adapter", "gguf-lora") else "quantized" if is_smaller else "finetune"
     named = {"base_model": base_id, "base_model_relation": relation} if REPO_ID.fullmatch(base_id) else {}
@@ -144,7 +148,7 @@ def _continues(facts: RunFacts) -> list[str]:
     return [f"{named}; the steps below are those of this run alone."]
 
 
-def _settings(recipe: Recipe, form: CardBeside) -> list[tuple[str, Any]]:
+def _settings(recipe: Recipe, form: CardBeside) -> list[tuple[str, object]]:
     adapter, train = recipe.adapter, recipe.train
     return [
         ("method", adapter.method), ("r", adapter.r), ("lora_alpha", recipe.lora_alpha),
@@ -156,8 +160,8 @@ def _settings(recipe: Recipe, form: CardBeside) -> list[tuple[str, Any]]:
     ]  # fmt: skip
 
 
-def _figures(facts: RunFacts, metrics: list[dict[str, Any]], form: CardBeside) -> list[tuple[str, Any]]:
-    """Up to the step of the adapter: the best one measured may be an earlier one than the last."""
+def _figures(facts: RunFacts, metrics: list[dict[str, Any]], form: CardBeside) -> list[tuple[str, object]]:
+    """Return results up to the step of the adapter, which may be an earlier one than the last."""
     kept = form.step or facts.adapter_step
     trained = [line for line in metrics if line.get("kind") == "train" and (kept is None or line["step"] <= kept)]
     losses = [line["loss"] for line in trained if line.get("loss") is not None]
@@ -180,33 +184,33 @@ def _figures(facts: RunFacts, metrics: list[dict[str, Any]], form: CardBeside) -
     ]  # fmt: skip
 
 
-def _forgetting(found: frames.Forgetting | None) -> list[str]:
-    if found is None:
+def _forgetting(forgetting: sample_answers.Forgetting | None) -> list[str]:
+    if forgetting is None:
         return ["**Forgetting:** not measured."]
-    change = f"{found.before:.3f} before, {found.now:.3f} after ({found.change:+.1%})"
+    change = f"{forgetting.before:.3f} before, {forgetting.now:.3f} after ({forgetting.change:+.1%})"
     return [
         f"**Forgetting:** loss on texts that have nothing to do with the data: {change}; a rise is what it unlearned."
     ]
 
 
-def _film(run: RunFolder, shown: list[frames.Frame], step: int | None) -> list[str]:
-    """Only of questions that are no rows of the data."""
-    found, last = (
+def _film(run: RunFolder, shown: list[sample_answers.Frame], step: int | None) -> list[str]:
+    """Return the part with sample answers, without those to rows of the data."""
+    film, last = (
         scenes.read(run),
         next((frame for frame in reversed(shown) if step is None or frame.step <= step), None),
     )
-    if found is None or last is None:
+    if film is None or last is None:
         return []
-    told = []
-    for number, scene in enumerate(found.scenes):
+    parts = []
+    for number, scene in enumerate(film.scenes):
         if scene.source in ("own", "neutral") and number < min(len(shown[0].answers), len(last.answers)):
             before, after = shown[0].answers[number], last.answers[number]
             if "time" not in (before.why, after.why):
-                told.append(
-                    f"Asked:\n\n{_quoted(scene.asked)}\n\nBefore:\n\n{_quoted(before.text)}\n\nAfter:\n\n"
+                parts.append(
+                    f"Asked:\n\n{_quoted(scene.question)}\n\nBefore:\n\n{_quoted(before.text)}\n\nAfter:\n\n"
                     f"{_quoted(after.text)}"
                 )
-    return ["## What it answers\n\n" + "\n\n---\n\n".join(told)] if told else []
+    return ["## What it answers\n\n" + "\n\n---\n\n".join(parts)] if parts else []
 
 
 def _loading(form: CardBeside, base_folder: Path | None, base: str) -> str:
@@ -232,17 +236,17 @@ def base_id_of(recipe: Recipe) -> str:
     return f"HuggingFaceTB/{starter.NAME}" if recipe.model.id == "starter" else recipe.model.id
 
 
-def _table(rows: list[tuple[str, Any]]) -> str:
+def _table(rows: Sequence[tuple[str, object]]) -> str:
     return "| | |\n|---|---|\n" + "\n".join(
         f"| {_plain(str(name))} | {_plain(str(value)).replace('|', '/')} |" for name, value in rows
     )
 
 
 def _plain(value: str) -> str:
-    """A name that a person chose, so that it stays inside the code span it stands in."""
+    """Return a name that a person chose so that it stays inside its code span."""
     return " ".join(value.replace("`", "'").split())
 
 
 def _quoted(text: str) -> str:
-    """Indented: nothing in it is Markdown, and no fence in it ends one of ours."""
+    """Indent text: nothing in it is then Markdown, and no fence in it ends one of the card's."""
     return "\n".join(f"    {line}" for line in text.splitlines() or [""])

@@ -1,8 +1,8 @@
 """A recipe card as an SVG picture, to share in a chat or forum: its numbers and answers, and the loss curve. No
 library.
 
-It shows what the card holds, so no row of the data; everything a person or a model wrote is escaped. No picture is read
-back: the file is what another PC takes.
+It shows what the card holds, so no row of the data; all text of persons and models is escaped. Pictures are never read
+back: other PCs read the file.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ Points = Sequence[tuple[float, float]]  # (step, loss)
 
 
 def draw(card: RecipeCard, trained: Points, measured: Points, words: Callable[[Message], str]) -> str:
-    """An SVG file. trained, measured: losses of steps and of the validation set. words: a message in somebody's
-    language."""
+    """Return the SVG file.
+
+    trained, measured: losses of training and validation. words: renders a message in a language.
+    """
     parts, y = [_text(EDGE, 56, card.name, 26, weight=700)], 84
     for line in filter(None, (words(each) for each in _facts(card))):
         parts.append(_text(EDGE, y, line, 15, QUIET))
@@ -38,9 +40,9 @@ def draw(card: RecipeCard, trained: Points, measured: Points, words: Callable[[M
         for line in _clipped(answer.asked, 2, COLUMNS - 8):
             parts.append(_text(EDGE, y, line, 16, weight=700))
             y += LINE
-        for key, said in (("before", answer.before), ("after", answer.after)):
+        for key, text in (("before", answer.before), ("after", answer.after)):
             parts.append(_text(EDGE, y, words(msg(f"recipe_picture.{key}")), 14, QUIET))
-            for line in _clipped(said, MOST_LINES):
+            for line in _clipped(text, MOST_LINES):
                 parts.append(_text(EDGE + 84, y, line, 14))
                 y += LINE - 4
             y += 4
@@ -54,13 +56,13 @@ def draw(card: RecipeCard, trained: Points, measured: Points, words: Callable[[M
 
 
 def of_run(run: RunFolder, words: Callable[[Message], str]) -> str:
-    """Raises RecipeError where its recipe cannot be read."""
-    told = run.all_metrics()
+    """Return the picture of a run. Raises RecipeError if its recipe cannot be read."""
+    metrics = run.all_metrics()
 
     def points(kind: str, loss: str) -> Points:
         return [
             (line["step"], line[loss])
-            for line in told
+            for line in metrics
             if line.get("kind") == kind and isinstance(line.get(loss), float)
         ]
 
@@ -73,25 +75,25 @@ def _facts(card: RecipeCard) -> list[Message]:
         "SmolLM2-135M-Instruct" if card.recipe.model.id == "starter" else card.recipe.model.id.removeprefix("library:")
     )
     method = {"lora": "LoRA", "qlora": "QLoRA"}[adapter.method]
-    found = [msg("recipe_picture.model", method=method, rank=adapter.r, model=model)]
+    facts = [msg("recipe_picture.model", method=method, rank=adapter.r, model=model)]
     if data.rows:
-        found.append(
+        facts.append(
             msg(
                 "recipe_picture.data",
                 name=(data.name or card.recipe.data.source).removeprefix("sample:"),
                 rows=data.rows,
             )
         )
-    found.append(
+    facts.append(
         msg("recipe_picture.steps", steps=then.step, device="CPU" if then.device == "cpu" else then.device or "?")
     )
     if then.seconds and then.memory_gib:
-        found.append(msg("recipe_picture.took", minutes=max(1, round(then.seconds / 60)), gib=then.memory_gib))
+        facts.append(msg("recipe_picture.took", minutes=max(1, round(then.seconds / 60)), gib=then.memory_gib))
     if then.first_loss is not None and then.last_loss is not None:
-        found.append(msg("recipe_picture.loss", first=then.first_loss, last=then.last_loss))
+        facts.append(msg("recipe_picture.loss", first=then.first_loss, last=then.last_loss))
     if then.eval_loss is not None:
-        found.append(msg("recipe_picture.measured", loss=then.eval_loss))
-    return found
+        facts.append(msg("recipe_picture.measured", loss=then.eval_loss))
+    return facts
 
 
 def _curve(trained: Points, measured: Points, top: int) -> str:
@@ -99,7 +101,7 @@ def _curve(trained: Points, measured: Points, top: int) -> str:
     last, most, least = max(steps) or 1, max(losses), min(0.0, *losses)
 
     def line(points: Points, colour: str, dashes: str) -> str:
-        """At most one point a pixel."""
+        """Draw at most one point a pixel."""
         thinned = points[:: max(1, len(points) // (WIDTH - 2 * EDGE))]
         across, down = (WIDTH - 2 * EDGE) / last, CURVE_HEIGHT / ((most - least) or 1)
         places = " ".join(f"{EDGE + across * step:.1f},{top + down * (most - loss):.1f}" for step, loss in thinned)
@@ -111,15 +113,15 @@ def _curve(trained: Points, measured: Points, top: int) -> str:
     return ground + line(trained, LOSS, "") + (line(measured, MEASURED, "6 5") if len(measured) > 1 else "")
 
 
-def _text(x: int, y: int, said: str, size: int, colour: str = INK, weight: int = 400) -> str:
-    shown = "".join(letter for letter in said if letter.isprintable())
+def _text(x: int, y: int, text: str, size: int, colour: str = INK, weight: int = 400) -> str:
+    shown = "".join(letter for letter in text if letter.isprintable())
     return f'<text x="{x}" y="{y}" font-size="{size}" font-weight="{weight}" fill="{colour}">{escape(shown)}</text>'
 
 
-def _clipped(said: str, most: int, columns: int = COLUMNS) -> list[str]:
-    """At most so many lines of so many columns; what is left out is told by an ellipsis."""
+def _clipped(text: str, most: int, columns: int = COLUMNS) -> list[str]:
+    """Wrap text to at most `most` lines of `columns` columns; an ellipsis marks what is left out."""
     lines, used = [""], 0
-    for word in " ".join(said.split()).replace(" ", " \0").split("\0"):
+    for word in " ".join(text.split()).replace(" ", " \0").split("\0"):
         # without blanks a line breaks anywhere
         pieces = [word] if width(word) <= columns and word.isascii() else list(word)
         for piece in pieces:

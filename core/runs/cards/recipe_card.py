@@ -1,8 +1,8 @@
 """A recipe card: one YAML file of a run for another PC, with its settings and results, read as carefully as a recipe.
 
-lora_garage_card: 1, and the fields of RecipeCard. It holds no row of the data: of the film only questions that are
-none, and the data's name, fingerprint and counts. The recipe in it names the revision of the base that was trained,
-where that is known.
+lora_garage_card: 1, and the fields of RecipeCard. It holds no row of the data: only sample answers to questions that
+are not rows, and the data's name, fingerprint and counts. Its recipe names the revision of the base that was trained,
+if that is known.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, StringConstraints, ValidationError
 from core.errors import RecipeError
 from core.hub.cached import COMMIT
 from core.recipe import Recipe, read_yaml, to_yaml
-from core.runs import frames, scenes, time_left
+from core.runs import sample_answers, scenes, time_left
 from core.runs.folder import RunFolder
 from core.runs.run_json import RunFacts
 from core.values import GIB, Frozen
@@ -31,7 +31,7 @@ class _CardPart(Frozen):
 
 
 class CardData(_CardPart):
-    """sha256: of the file, "" of one that is not known; learned, measured: rows."""
+    """The data set of a card. sha256: of the file, "" if unknown; learned, measured: rows."""
 
     name: Line = ""
     sha256: Line = ""
@@ -41,8 +41,11 @@ class CardData(_CardPart):
 
 
 class CardOutcome(_CardPart):
-    """device: the card's name, or cpu; memory_gib: the most that was used of it; continues: the run whose adapter it
-    began with."""
+    """The results of a card.
+
+    device: the GPU's name, or cpu; memory_gib: the peak on it; continues: name of the run whose adapter it started
+    from.
+    """
 
     state: Line = ""
     step: int = 0
@@ -80,7 +83,7 @@ class RecipeCard(_CardPart):
 
 
 def of_run(run: RunFolder) -> RecipeCard:
-    """Raises RecipeError where its recipe cannot be read."""
+    """Return the card of a run. Raises RecipeError if its recipe cannot be read."""
     recipe, facts = run.recipe(), run.facts()
     commit = Path(facts.model_folder).name if facts.model_folder else ""
     if recipe.model.id != "starter" and not recipe.model.revision and COMMIT.fullmatch(commit):
@@ -106,7 +109,7 @@ def _outcome(run: RunFolder, facts: RunFacts) -> CardOutcome:
     status, metrics, memory = run.status(), run.all_metrics(), facts.memory
     losses = [line["loss"] for line in metrics if line.get("kind") == "train" and line.get("loss") is not None]
     tokens = [line.get("tokens_seen") or 0 for line in metrics if line.get("kind") == "train"]
-    forgot = frames.forgetting(frames.read(run), facts.adapter_step)
+    forgot = sample_answers.forgetting(sample_answers.read(run), facts.adapter_step)
     gib = memory and (memory.peak_gib or memory.measured_gib)
     if not gib and facts.peak_memory_bytes:
         gib = facts.peak_memory_bytes / GIB
@@ -114,7 +117,7 @@ def _outcome(run: RunFolder, facts: RunFacts) -> CardOutcome:
         state=status.state.value, step=facts.adapter_step or status.step,
         device=(facts.device_name or facts.device or "")[:300],
         dtype=(facts.dtype or "")[:300], memory_gib=round(gib, 2) if gib else None,
-        seconds=time_left.took(facts, status), tokens=max(tokens, default=None),
+        seconds=time_left.training_seconds(facts, status), tokens=max(tokens, default=None),
         first_loss=losses[0] if losses else None, last_loss=losses[-1] if losses else None,
         eval_loss=facts.best_eval_loss,
         forgetting=round(forgot.change, 4) if forgot else None,
@@ -123,29 +126,30 @@ def _outcome(run: RunFolder, facts: RunFacts) -> CardOutcome:
 
 
 def _answers(run: RunFolder, step: int | None) -> tuple[CardAnswer, ...]:
-    """Before and after, of questions that are no rows of the data, where both answers are whole."""
-    found, shown = scenes.read(run), [frame for frame in frames.read(run) if step is None or frame.step <= step]
-    if found is None or len(shown) < 2:
+    """Return sample answers before and after training, without those to rows of the data and those cut for lack of
+    time."""
+    film, shown = scenes.read(run), [frame for frame in sample_answers.read(run) if step is None or frame.step <= step]
+    if film is None or len(shown) < 2:
         return ()
-    rows = zip(found.scenes, shown[0].answers, shown[-1].answers, strict=False)
+    rows = zip(film.scenes, shown[0].answers, shown[-1].answers, strict=False)
     return tuple(
-        CardAnswer(asked=scene.asked[:4000], before=before.text[:4000], after=after.text[:4000])
+        CardAnswer(asked=scene.question[:4000], before=before.text[:4000], after=after.text[:4000])
         for scene, before, after in rows
         if scene.source in ("own", "neutral") and "time" not in (before.why, after.why)
     )[:24]
 
 
-def is_card(value: Any) -> bool:
+def is_card(value: object) -> bool:
     return isinstance(value, dict) and MARK in value
 
 
 def recipe_in(value: Any) -> Any:
-    """The recipe of a card, as it was parsed; any other value as it is."""
+    """Return the recipe of a parsed card; any other value unchanged."""
     return value.get("recipe") if is_card(value) else value
 
 
 def read(path: Path) -> tuple[Recipe, RecipeCard | None]:
-    """A recipe, and its card where the file is one. Raises RecipeError."""
+    """Return a recipe, and its card if the file is one. Raises RecipeError."""
     value = read_yaml(path)
     if is_card(value) and isinstance(value[MARK], int) and value[MARK] > VERSION:
         raise RecipeError("recipe.newer_card", file=path.name, found=value[MARK], known=VERSION)

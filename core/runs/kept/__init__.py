@@ -1,4 +1,4 @@
-"""Keeping and deleting runs: `label` is a person's words for one, `freeing` what of a finished one can be deleted.
+"""Labels and deleting: `label` is what a person notes about a run, `freeing` deletes parts of a finished one.
 
 Imports: as core/runs.
 """

@@ -1,4 +1,4 @@
-"""What of a finished run can be deleted, and which runs depend on it."""
+"""Deletion of a finished run's checkpoints, and which runs depend on a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from core.runs.states import TERMINAL, may_resume
 
 
 def spare_bytes(run: RunFolder) -> int:
-    """What `drop_checkpoints` would free; 0 where they are still needed."""
+    """Return the bytes that `drop_checkpoints` would free; 0 if the checkpoints are still needed."""
     if not _is_over(run):
         return 0
     return files.bytes_in(run.path / "checkpoints")
@@ -27,8 +27,10 @@ def _is_over(run: RunFolder) -> bool:
 
 
 def drop_checkpoints(run: RunFolder) -> None:
-    """Of a run that is over and has its adapter: nothing goes on from them. Raises RunError for any other,
-    BusyError."""
+    """Delete the checkpoints of a run that has ended with an adapter, which nothing continues from.
+
+    Raises RunError for any other run, BusyError.
+    """
     if not _is_over(run):
         raise RunError("run.checkpoints_needed", name=run.name)
     aside = run.path / ".checkpoints.deleted"
@@ -44,6 +46,6 @@ def drop_checkpoints(run: RunFolder) -> None:
 
 
 def continued_by(runs: Runs, run: RunFolder) -> list[str]:
-    """Names of the runs that were trained further from this one; each has a copy of what it began with."""
+    """Return the names of the runs that continue this one; each has a copy of the adapter that it started from."""
     facts = ((other, other.facts().parent) for other in runs.list())
     return [other.name for other, parent in facts if parent and parent.run == run.id]

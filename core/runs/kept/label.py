@@ -1,6 +1,6 @@
 """A person's label for a run: tags, a note, and whether it is archived.
 
-label.json   a Label, as far as it was given; another version's keys stay as they are
+label.json   a Label, as far as it is set; keys of other versions are preserved
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ MOST_TAGS, LONGEST_TAG, LONGEST_NOTE = 8, 24, 500
 
 
 class Label(Frozen):
-    """What a person said of a run, beside its name."""
+    """Tags and note that a person gave a run, beside its name."""
 
     tags: tuple[str, ...] = ()
     note: str = ""
     archived: bool = False
 
     @classmethod
-    def of(cls, run: RunFolder) -> Self:
-        """Never raises: what is none of these, or too long, is as if it was not there."""
-        held = run.label()
-        tags, note = held.get("tags"), held.get("note")
+    def from_run(cls, run: RunFolder) -> Self:
+        """Read the label. Invalid or overlong values read as absent; never raises."""
+        label = run.label()
+        tags, note = label.get("tags"), label.get("note")
         return cls(
             tags=_tags(tag for tag in tags if isinstance(tag, str)) if isinstance(tags, list) else (),
             note=_note(note) if isinstance(note, str) else "",
-            archived=held.get("archived") is True,
+            archived=label.get("archived") is True,
         )
 
 
@@ -43,7 +43,7 @@ def _note(given: str) -> str:
 
 
 def describe(run: RunFolder, tags: str, note: str) -> None:
-    """tags: with commas between them, those of Chinese too."""
+    """Set tags and note. tags: separated by commas, also Chinese ones."""
     apart = tags.replace("，", ",").replace("、", ",").split(",")
     run.relabel(tags=list(_tags(apart)), note=_note(note))
 

@@ -194,7 +194,7 @@ def _say_end(run: RunFolder, error: Exception, states: frozenset[State]) -> None
     """Let the run fail where it is still in one of these states and no worker has it."""
     with suppress(Timeout), run.lock().acquire(timeout=10), Reporter(run) as reporter:
         if run.status().state in states:
-            reporter.end(Failed.of(not_met(error), run.path))
+            reporter.end(Failed.from_error(not_met(error), run.path))
 
 
 def main() -> int:

@@ -213,7 +213,7 @@ class SharedStep(Step):
             self.sharded.complete(passes, trains)
         except Exception as error:  # noqa: BLE001 - torch says "no memory" in several types; all others go on
             if is_out_of_memory(error):
-                reason = Failed.of(error, Path()).message
+                reason = Failed.from_error(error, Path()).message
                 facts = {"rank": self.ranks.rank, "ranks": self.ranks.size, "reason": reason}
                 raise RankError("ranks.failed", msg("ranks.fewer"), **facts) from error
             with self.ranks.noticed():

@@ -77,7 +77,7 @@ def follow(workspace: Workspace, meeting: Path | None) -> None:
         with neftune.noise(tuned, recipe.train.neftune_noise_alpha):
             step.follow()
     except Exception as error:  # noqa: BLE001 - whatever it was, rank 0 must know it and the log must have it
-        failure = Failed.of(error, Path()).message
+        failure = Failed.from_error(error, Path()).message
         report_failure(meeting, failure)
         if isinstance(error, GarageError):
             print(failure.render(terminal_language()), file=sys.stderr)

@@ -15,9 +15,9 @@ from core.data.findings.look import findings
 from core.data.formats import Example
 from core.messages import LANGUAGES
 from core.recipe import Recipe
-from core.runs import frames
+from core.runs import sample_answers
 from core.runs.all import Runs
-from core.runs.frames import Frame, FrameAnswer
+from core.runs.sample_answers import Frame, FrameAnswer
 from core.workspace.folder import Workspace
 
 Points = list[dict[str, float]]
@@ -114,11 +114,11 @@ def test_a_run_that_learns_answers_alone_is_not_asked() -> None:
 
 def test_the_film_tells_how_long_answers_are_that_every_frame_has(tmp_path: Path) -> None:
     run = Runs(Workspace.open(tmp_path / "ws")).create(Recipe.parse({"data": {"source": "x"}}), "test")
-    assert frames.mean_lengths(run) == []
+    assert sample_answers.mean_lengths(run) == []
     for step, last in ((0, "x" * 9), (10, "")):  # there was no time for the last one
         answers = tuple(FrameAnswer(text=text, why="stop") for text in ("a" * (10 + step), "b" * 20, last))
-        frames.append(run, Frame(step=step, answers=answers))
-    assert frames.mean_lengths(run) == [(0, 15.0), (10, 20.0)]
+        sample_answers.append(run, Frame(step=step, answers=answers))
+    assert sample_answers.mean_lengths(run) == [(0, 15.0), (10, 20.0)]
 
 
 def test_pairs_whose_answers_are_the_same_are_named_and_can_be_removed() -> None:

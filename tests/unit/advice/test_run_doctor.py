@@ -225,7 +225,9 @@ def test_a_rate_that_is_too_hot_is_heard_early_with_its_numbers() -> None:
 
 def test_a_run_that_was_too_hot_says_so_where_it_is_listed(space: Workspace) -> None:
     recipe, lines, rows = recorded("hot")
-    run = Runs(space).create(recipe, "command", RunFacts.of({"rows_measured": rows, "advice": {"usual_rate": 1e-3}}))
+    run = Runs(space).create(
+        recipe, "command", RunFacts.from_json({"rows_measured": rows, "advice": {"usual_rate": 1e-3}})
+    )
     for line in lines:
         run.log_metrics(
             line["kind"], 1, line["step"], **{name: line[name] for name in line if name not in ("kind", "step")}
@@ -369,7 +371,7 @@ def trained(
     run = Runs(space).create(
         plan.resolve(Recipe.parse(given), "rows", has_card=False),
         "command",
-        RunFacts.of({"advice": {"usual_rate": 1e-3}}),
+        RunFacts.from_json({"advice": {"usual_rate": 1e-3}}),
     )
     spawn_worker(space, run).wait(300)
     status = run.status()

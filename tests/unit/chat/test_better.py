@@ -8,11 +8,11 @@ import pytest
 
 from core import files
 from core.messages import LANGUAGES, msg
-from core.runs import frames, scenes
+from core.runs import sample_answers, scenes
 from core.runs.cards import better
 from core.runs.folder import RunFolder
-from core.runs.frames import Ending, Frame, FrameAnswer
 from core.runs.run_json import RunFacts
+from core.runs.sample_answers import Ending, Frame, FrameAnswer
 from core.runs.scenes import Scene, Scenes, SceneTurn
 from core.workspace.folder import Workspace
 from tests.kit.runs import trained
@@ -34,9 +34,9 @@ def run(tmp_path: Path) -> RunFolder:
 def filmed(run: RunFolder, held: tuple[Scene, ...] = QUESTIONS, **given: object) -> None:
     made = Scenes(scenes=(), neutral_texts=("x",), held_out=held, **given)  # type: ignore[arg-type]
     files.replace_json(run.path / scenes.FILE, made.model_dump(mode="json"))
-    (run.path / frames.FILE).unlink(missing_ok=True)
+    (run.path / sample_answers.FILE).unlink(missing_ok=True)
     for step, loss in ((0, 2.0), (40, 2.5)):
-        frames.append(run, Frame(step=step, answers=(), neutral_loss=loss))
+        sample_answers.append(run, Frame(step=step, answers=(), neutral_loss=loss))
 
 
 def asked(run: RunFolder, step: int, *texts: str, why: Ending = "stop") -> None:

@@ -319,7 +319,7 @@ def test_continue_anyway_counts_while_it_is_still_being_paused(world: World) -> 
     world.programs = {"game"}
     for _ in range(4):
         world.look(after_s=6)
-    assert a.asked_by == "game" and world.line.read().game.run is None
+    assert a.requested_by == "game" and world.line.read().game.run is None
     world.supervisor.continue_anyway()
     world.workers[-1].poll = poll
     assert world.look() == "a" and world.look(after_s=600) == "a" and world.waiting() == ["b"]
@@ -358,7 +358,7 @@ def test_stop_wins_over_game_mode(world: World) -> None:
     with_programs(world, "game")
     a = world.submit("a")
     world.look()
-    a.ask("pause", by="game")
+    a.request("pause", by="game")
     world.supervisor.stop(a)
     world.look()
     assert a.status().state == State.STOPPED

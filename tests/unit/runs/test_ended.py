@@ -11,7 +11,7 @@ from core.errors import DataError, RunError, StopRequested
 from core.messages import msg
 from core.recipe import Recipe
 from core.runs.all import Runs
-from core.runs.ended import Failed, Finished, How, Left, ending
+from core.runs.ended import EndFacts, Failed, Finished, How, ending
 from core.runs.folder import RunFolder, Status
 from core.runs.reporter import EXIT, Reporter
 from core.runs.states import ACTIVE, MOVES, State
@@ -31,7 +31,7 @@ HOWS: dict[str, How] = {
     "best": BEST,
 }
 LEFT = [
-    Left(has_adapter, adapter_step, checkpoint, full, waited, kernel)
+    EndFacts(has_adapter, adapter_step, checkpoint, full, waited, kernel)
     for has_adapter, adapter_step, checkpoint, full, waited, kernel in product(
         (False, True),
         (None, 3, 5),
@@ -138,7 +138,7 @@ class AcceleratorError(RuntimeError):
 def test_every_kind_of_error_has_its_words_and_its_advice(
     tmp_path: Path, error: Exception, what: str, advice: str
 ) -> None:
-    failed = Failed.of(error, tmp_path)
+    failed = Failed.from_error(error, tmp_path)
     assert (failed.message.key, failed.advice.key) == (what, advice)
 
 
@@ -157,14 +157,14 @@ def test_a_kernel_that_ended_the_process_is_the_reason_of_this_attempt_alone(run
     (run.path / "train.log").write_text("step 1\n" + line, "utf-8")
     for state in WAYS[State.RUNNING]:
         run.write_status(run.status().model_copy(update={"since": 0.0, "state": state}))
-    left = Left.of(run)
+    left = EndFacts.from_run(run)
     assert left.kernel_error == "no kernel image is available for execution on the device"
     assert left.kernel_error in ending(run.status(), "gone", left, 0.0).message.render("en")
     run.write_status(run.status().model_copy(update={"since": 2e10}))
-    assert Left.of(run).kernel_error is None, "the line is of an attempt before this one"
+    assert EndFacts.from_run(run).kernel_error is None, "the line is of an attempt before this one"
     (run.path / "train.log").write_text(line + "step 1\n", "utf-8")
     run.write_status(run.status().model_copy(update={"since": 0.0}))
-    assert Left.of(run).kernel_error is None, "the process went on after it"
+    assert EndFacts.from_run(run).kernel_error is None, "the process went on after it"
 
 
 WAYS = {
@@ -194,6 +194,6 @@ def test_the_reporter_ends_a_run_in_every_state_that_it_can_be_in(run: RunFolder
     code = told.end(how)
     after = run.status()
     assert code == EXIT[after.state]
-    assert after == ending(after.model_copy(update={"state": state}), how, Left.of(run), after.since)
+    assert after == ending(after.model_copy(update={"state": state}), how, EndFacts.from_run(run), after.since)
     passed = [State(event["state"]) for event in run.events() if event["kind"] == "state"]
     assert passed[-1] == after.state and all(b in MOVES[a] for a, b in zip(passed, passed[1:], strict=False))

@@ -29,12 +29,12 @@ def test_tags_note_archive_and_name_do_not_write_over_each_other(workspace: Work
     label.archive(run, True)
     Runs(workspace).rename(run, "two")
     assert (
-        Label.of(run) == Label(tags=("海盗", "voice", "evil"), note="keep this one", archived=True)
+        Label.from_run(run) == Label(tags=("海盗", "voice", "evil"), note="keep this one", archived=True)
         and run.name == "two"
     )
     label.archive(run, False)
     label.describe(run, "", "")
-    assert Label.of(run) == Label() and run.name == "two"
+    assert Label.from_run(run) == Label() and run.name == "two"
 
 
 def test_two_runs_of_one_name_are_told_apart_and_keep_their_recipes(workspace: Workspace) -> None:
@@ -58,7 +58,7 @@ def test_two_runs_of_one_name_are_told_apart_and_keep_their_recipes(workspace: W
 def test_a_damaged_label_is_as_if_it_was_not_there(workspace: Workspace, held: object) -> None:
     run = trained(workspace, "one")
     (run.path / "label.json").write_text(json.dumps(held), "utf-8")
-    found = Label.of(run)
+    found = Label.from_run(run)
     assert len(found.tags) <= MOST_TAGS and len(found.note) <= LONGEST_NOTE and not found.archived and run.name == "one"
 
 

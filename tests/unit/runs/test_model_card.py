@@ -11,7 +11,7 @@ import yaml
 
 from core.models.known import known_models
 from core.recipe import Recipe
-from core.runs import frames, scenes
+from core.runs import sample_answers, scenes
 from core.runs.all import Runs
 from core.runs.cards import licence, model_card
 from core.runs.cards.model_card import CardBeside
@@ -49,8 +49,8 @@ def run(tmp_path: Path) -> RunFolder:
     ]
     (run.path / scenes.FILE).write_text(json.dumps({"v": 1, "scenes": turns, "neutral_texts": ["a"]}), "utf-8")
     for step, text, loss in ((0, "before", 2.0), (4, "```\nArr", 2.1), (6, "too late", 4.0)):
-        said = tuple(frames.FrameAnswer(text=f"{text} {number}", why="stop") for number in range(3))
-        frames.append(run, frames.Frame(step=step, answers=said, neutral_loss=loss))
+        said = tuple(sample_answers.FrameAnswer(text=f"{text} {number}", why="stop") for number in range(3))
+        sample_answers.append(run, sample_answers.Frame(step=step, answers=said, neutral_loss=loss))
     return run
 
 
@@ -132,12 +132,15 @@ def test_a_licence_is_read_from_the_bases_own_card_and_never_invented(
 ) -> None:
     if card is not None:
         (tmp_path / "README.md").write_text(card, "utf-8", newline="")
-    found = licence.of("maker/unheard-of", tmp_path)
-    assert (found.header, found.said.key) == (expected, key)
+    found = licence.for_model("maker/unheard-of", tmp_path)
+    assert (found.header, found.permission.key) == (expected, key)
 
 
 def test_every_licence_of_the_catalogue_gives_a_header_and_a_sentence() -> None:
     for model in known_models():
-        found = licence.of(model.hub, None)
+        found = licence.for_model(model.hub, None)
         assert found.header.get("license_name", found.header["license"]).strip(), model.id
-        assert found.said.key == f"publish.licence_{model.commercial}" and model.licence in found.said.render("zh")
+        assert (
+            found.permission.key == f"publish.licence_{model.commercial}"
+            and model.licence in found.permission.render("zh")
+        )

@@ -254,11 +254,11 @@ def fail(run: RunFolder) -> None:
 
 def test_what_is_done_elsewhere_says_so(workspace: Workspace):
     planned = RunFacts(wanted_device="GPU-0", advice=PLAN)
-    assert process.elsewhere(planned, A, True) is None
-    assert process.elsewhere(planned, B, True).params == {"then": "RTX 0", "now": "RTX 1"}
-    assert process.elsewhere(planned, None, False).key == "device.on_processor_instead"
+    assert process.other_device_notice(planned, A, True) is None
+    assert process.other_device_notice(planned, B, True).params == {"then": "RTX 0", "now": "RTX 1"}
+    assert process.other_device_notice(planned, None, False).key == "device.on_processor_instead"
     for facts in (RunFacts(), RunFacts(wanted_device="cpu"), RunFacts(device="cpu", advice=PLAN)):
-        assert process.elsewhere(facts, None, False) is None
+        assert process.other_device_notice(facts, None, False) is None
 
 
 def test_a_chat_from_a_terminal_says_it_too(

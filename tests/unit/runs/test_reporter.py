@@ -27,7 +27,7 @@ def run(tmp_path: Path) -> RunFolder:
 
 
 def stopping(run: RunFolder, told: Reporter) -> None:
-    run.ask("stop")
+    run.request("stop")
     wait_until(lambda: run.status().state == State.STOPPING, 10)
 
 

@@ -80,7 +80,7 @@ def test_where_none_is_good_none_is_dropped(run: RunFolder) -> None:
     saved(run, [1, 2])
     for folder in run.checkpoints():
         (folder / "trainer.pt").write_bytes(b"half")
-    assert retention.kept(run.checkpoints(), 1, 0, None) == run.checkpoints()
+    assert retention.select_kept(run.checkpoints(), 1, 0, None) == run.checkpoints()
 
 
 def test_a_marker_of_an_earlier_version_still_counts(run: RunFolder) -> None:

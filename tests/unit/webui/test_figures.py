@@ -83,7 +83,7 @@ def test_the_check_of_the_sources_finds_what_it_looks_for() -> None:
 def run_view(**facts: object) -> RunView:
     status = Status(state=State.RUNNING, ranks=RANKS, has_adapter=True, step=1962, total_steps=2000)
     row = RunRow("id", "A run", status, 0.0, "lora", 8, "starter", "x", 1.2345, 2_500_000_000, ())
-    return RunView(row, "folder", None, RunFacts.of(facts), (), "")
+    return RunView(row, "folder", None, RunFacts.from_json(facts), (), "")
 
 
 RANKS = tuple(RankUse(device="RTX 3060", used_bytes=int(7.9 * GIB), total_bytes=12 * GIB) for _ in range(2))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from core.runs import frames
+from core.runs import sample_answers
 from core.runs.folder import RunFolder
-from core.runs.frames import Frame
+from core.runs.sample_answers import Frame
 from tests.kit.film import LOSSES, film_of
 from webui.kit.wording import Wording
 from webui.run.film import reel
@@ -16,7 +16,7 @@ def test_a_film_is_sent_with_its_words_and_the_meter_of_each_frame(tmp_path: Pat
     run = RunFolder(tmp_path)
     assert reel(run, Wording("en")) == {"run": run.id, "scenes": [], "frames": []}
     film_of(run, *LOSSES)
-    frames.append(run, Frame(step=90, answers=()))  # of other scenes: of no use
+    sample_answers.append(run, Frame(step=90, answers=()))  # of other scenes: of no use
     sent = reel(run, Wording("en"))
     assert [each["source"] for each in sent["scenes"]] == ["from your data, validation"] * 2 + ["your own", "general"]
     assert [each["step"] for each in sent["frames"]] == list(LOSSES)

@@ -117,7 +117,7 @@ def view(state: State = State.RUNNING, seconds_total: float | None = None, **fac
     row = RunRow(
         "id", "A run", Status(state=state, seconds_total=seconds_total), 0.0, "lora", 8, "starter", "x", None, 0, ()
     )
-    return RunView(row, "folder", None, RunFacts.of(facts), (), "")
+    return RunView(row, "folder", None, RunFacts.from_json(facts), (), "")
 
 
 MEASURED = {"predicted_gib": 1.31, "measured_gib": 1.42, "runs": 0, "factor": 1.0}

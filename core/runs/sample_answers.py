@@ -1,9 +1,9 @@
-"""A run's sample answers: what its model answered at each evaluation. No torch.
+"""The sample answers of a run: what its model answered at each evaluation. No torch.
 
-film.jsonl, one line a frame, appended by the worker: v, step, attempt, time, seconds (that it took), answers (in the
-order of film_scenes.json: text, and why it ends), neutral_loss (mean over the neutral texts; absent where it was not
-measured). A crash leaves at most an unfinished last line. A run that goes back (resumed from an older checkpoint)
-writes its steps again: a line takes back every line before it that is not of an earlier step.
+The worker appends them to film.jsonl, one line a frame: v, step, attempt, time, seconds (that it took), answers (in the
+order of film_scenes.json: text, and why it ends), neutral_loss (mean over the neutral texts; absent if not measured). A
+crash leaves at most an unfinished last line. A run resumed from an older checkpoint writes its steps again: a line
+replaces all earlier lines of the same or a later step.
 """
 
 from __future__ import annotations
@@ -30,14 +30,19 @@ Forgot = Literal["better", "nothing", "little", "some", "much"]
 
 
 class FrameAnswer(Frozen):
-    """why: the model ended it, ANSWER_TOKENS were written, there was no time for it (text is empty; versions before
-    wrote what they had), or its numbers were none."""
+    """One sample answer.
+
+    why: how it ended: by the model ("stop"), after ANSWER_TOKENS ("length"), for lack of time ("time"; text is empty,
+    earlier versions kept what was written), or because of logits that are not finite.
+    """
 
     text: str
     why: Ending
 
 
 class Frame(BaseModel):
+    """The sample answers of one step, a line of film.jsonl."""
+
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     v: Literal[1] = 1
@@ -56,24 +61,24 @@ def append(run: RunFolder, frame: Frame) -> None:
 
 
 def read(run: RunFolder) -> list[Frame]:
-    """Frames in the order of their steps; a line that is none is passed over."""
-    found: list[Frame] = []
+    """Return the frames in the order of their steps. Invalid lines are skipped."""
+    frames: list[Frame] = []
     for record in read_lines(run.path / FILE, 0).records:
         with suppress(ValidationError):
             frame = Frame.model_validate(record)
-            found = [*(before for before in found if before.step < frame.step), frame]
-    return found
+            frames = [*(before for before in frames if before.step < frame.step), frame]
+    return frames
 
 
 class Forgetting(Frozen):
-    """The loss on texts that have nothing to do with the data: before the first step of the run, and now."""
+    """The loss on texts unrelated to the data: before the run's first step, and now."""
 
     before: float
     now: float
 
     @property
     def change(self) -> float:
-        """Of the loss before: 0.04 is 4 % worse."""
+        """Relative to the loss before: 0.04 is 4 % worse."""
         return (self.now - self.before) / self.before if self.before > 0 else 0.0
 
     @property
@@ -85,7 +90,10 @@ class Forgetting(Frozen):
 
 
 def forgetting(frames: list[Frame], at: int | None = None) -> Forgetting | None:
-    """At the newest frame that was measured, or the newest up to step `at`; None where the run has no two of them."""
+    """Return the forgetting at the newest measured frame, or at the newest one up to step `at`.
+
+    None for a run without two measured frames, the first at step 0.
+    """
     measured = [frame for frame in frames if frame.neutral_loss is not None and (at is None or frame.step <= at)]
     if len(measured) < 2 or measured[0].step != 0:
         return None
@@ -93,16 +101,19 @@ def forgetting(frames: list[Frame], at: int | None = None) -> Forgetting | None:
 
 
 def every(evaluations_every: int, total_steps: int) -> int:
-    """Steps between two frames: one at each evaluation, or at every second, third ... where those are too many."""
+    """Return the steps between two frames: one at each evaluation, or at every second, third, ... if those are too
+    many."""
     evaluations = max(1, -(-total_steps // evaluations_every))
     return evaluations_every * -(-evaluations // MOST_FRAMES)
 
 
 def mean_lengths(run: RunFolder) -> list[tuple[int, float]]:
-    """(step, mean characters) of the answers that every frame has."""
-    found = read(run)
-    asked = min((len(frame.answers) for frame in found), default=0)
-    whole = [i for i in range(asked) if all(frame.answers[i].text for frame in found)]
+    """Return (step, mean characters) of each frame, over the prompts that every frame answered."""
+    frames = read(run)
+    count = min((len(frame.answers) for frame in frames), default=0)
+    answered = [i for i in range(count) if all(frame.answers[i].text for frame in frames)]
     return (
-        [(frame.step, sum(len(frame.answers[i].text) for i in whole) / len(whole)) for frame in found] if whole else []
+        [(frame.step, sum(len(frame.answers[i].text) for i in answered) / len(answered)) for frame in frames]
+        if answered
+        else []
     )
