@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from core.commands.data import dataset_store, with_data_here
+from core.commands.data import dataset_store, with_imported_data
 from core.commands.terminal import JsonOption, SettingsOption, WorkspaceOption, app, print_json, recipe_of, say
 from core.errors import RecipeError
 from core.messages import msg
@@ -40,11 +40,11 @@ def pack(
     store, recipe = dataset_store(space), Path(what)
     if recipe.is_file():
         writable.require(space)
-        found = Runs(space).find(parent) if parent else None
-        wanted = _settled(space, recipe, settings or [], found)
-        top = job.pack(wanted, store, out.absolute(), parent=found)
-        info = store.get(wanted.data.source)
-        said = [
+        parent_run = Runs(space).find(parent) if parent else None
+        complete = _complete_recipe(space, recipe, settings or [], parent_run)
+        top = job.pack(complete, store, out.absolute(), parent=parent_run)
+        info = store.get(complete.data.source)
+        sentences = [
             msg("away.job_is", file=out.absolute(), megabytes=_megabytes(out), data=info.name, rows=info.rows or 0),
             msg("away.job_use", folder=top),
             msg("away.job_rent", folder=top),
@@ -63,7 +63,7 @@ def pack(
         manifest = packed.pack(space, store, run, out.absolute(), with_data=not without_data)
         key = "away.run_with_data" if manifest.data else "away.run_is"
         data = store.get(manifest.data).name if manifest.data else ""
-        said = [msg(key, name=run.name, file=out.absolute(), megabytes=_megabytes(out), data=data)]
+        sentences = [msg(key, name=run.name, file=out.absolute(), megabytes=_megabytes(out), data=data)]
         value = {
             "kind": "run",
             "file": str(out.absolute()),
@@ -74,7 +74,7 @@ def pack(
     if as_json:
         print_json(value)
         return
-    for sentence in said:
+    for sentence in sentences:
         say(sentence)
 
 
@@ -90,13 +90,13 @@ def unpack(file: Path, workspace: WorkspaceOption = None, as_json: JsonOption = 
     say(msg("away.opened", name=run.name, run=run.id, state=msg(f"state.{run.status().state.value}")))
 
 
-def _settled(space: Workspace, file: Path, settings: list[str], parent: RunFolder | None) -> Recipe:
-    """With its data as an id of the store, in the version of now, and with what belongs to the run that it
-    continues."""
+def _complete_recipe(space: Workspace, file: Path, settings: list[str], parent: RunFolder | None) -> Recipe:
+    """Return the recipe with its data as an id of the store, in its current version, and with the settings of its
+    parent."""
     recipe = recipe_of(file, settings)
     if parent:
         recipe = further.child_of(recipe, parent)
-    recipe = with_data_here(space, recipe, file.absolute().parent)
+    recipe = with_imported_data(space, recipe, file.absolute().parent)
     return recipe.model_copy(update={"data": dataset_store(space).pinned(recipe.data)})
 
 

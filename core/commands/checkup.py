@@ -1,5 +1,4 @@
-"""`doctor`: what is wrong with this PC, each problem with its fix; `workspace`: where its files are, and which folder
-is used."""
+"""`doctor`: the problems of this PC, each with its fix; `workspace`: where its files are, and which folder is used."""
 
 from __future__ import annotations
 
@@ -56,7 +55,7 @@ def workspace(
     """Show where the workspace is, or use a copy of it in another folder, for example on a larger drive."""
     space = Workspace.open(workspace)
     if new is None:
-        said = msg(
+        message = msg(
             "workspace.here",
             folder=space.root,
             gb=files.bytes_in(space.root) / 1e9,
@@ -68,11 +67,11 @@ def workspace(
             if owner.claim("", patience_s=0.0):
                 raise BusyError("workspace.app_open")
             with lease.hold(space, msg("workspace.using", folder=new)):
-                said = msg("workspace.used", folder=folder.use(space.root, new), old=space.root, file=folder.MOVED)
+                message = msg("workspace.used", folder=folder.use(space.root, new), old=space.root, file=folder.MOVED)
         finally:
             owner.release()
     if as_json:
         root = Workspace.open(workspace).root
         print_json({"workspace": str(root), "bytes": files.bytes_in(root)})
     else:
-        print(said.render(terminal_language()))
+        print(message.render(terminal_language()))

@@ -76,29 +76,29 @@ def compare(
         comparison = PromptComparison.open(space, resume)
     else:
         named = named_contestants(space, contestants or [])
-        asked = prompts_of_file(prompts) if prompts else _prompts_of_first(space, named, count)
-        comparison = PromptComparison.create(space, asked, named, max_new_tokens)
+        chosen_prompts = prompts_of_file(prompts) if prompts else _prompts_of_first(space, named, count)
+        comparison = PromptComparison.create(space, chosen_prompts, named, max_new_tokens)
     line, chat = "", ChatClient(space)
     try:
-        for done, wanted in answer_missing(chat, space, comparison):
+        for done, total in answer_missing(chat, space, comparison):
             if not as_json and sys.stderr.isatty():
-                before, line = line, msg("compare.progress", done=done, wanted=wanted).render(terminal_language())
+                before, line = line, msg("compare.progress", done=done, wanted=total).render(terminal_language())
                 print(written_over(before, line), end="", file=sys.stderr, flush=True)
     except ChatError:
         say(msg("compare.resume", id=comparison.id))
         raise
     finally:
         chat.unload()
-    why = _judged(named_judge, comparison, yes, as_json) if named_judge else None
-    result = as_object(comparison) | ({"judged": _verdicts(named_judge, comparison)} if named_judge else {})
+    why = _send_to_judge(named_judge, comparison, yes, as_json) if named_judge else None
+    result = comparison_json(comparison) | ({"judged": _verdicts(named_judge, comparison)} if named_judge else {})
     print_json(in_words(result)) if as_json else _show(result)
     if why:
         raise why
 
 
-def _judged(judge: Judge, comparison: PromptComparison, yes: bool, as_json: bool) -> ChatError | None:
-    """Says what leaves this PC, and with yes sends it; what came is kept whatever happens, and why it ended is
-    returned."""
+def _send_to_judge(judge: Judge, comparison: PromptComparison, yes: bool, as_json: bool) -> ChatError | None:
+    """Show what the judge would receive and, if yes, send it. Votes that arrived are kept; returns the error that ended
+    it."""
     left = judges.missing(judge, comparison)
     if left and not as_json:
         body = judges.sent(judge, comparison, *left[0])
@@ -106,23 +106,23 @@ def _judged(judge: Judge, comparison: PromptComparison, yes: bool, as_json: bool
         say(msg("judge.leaves" if yes else "judge.ask_yes", count=len(left), url=judge.url))
     if yes:
         try:
-            for done, wanted in judges.judge_missing(judge, comparison):
+            for done, total in judges.judge_missing(judge, comparison):
                 if not as_json and sys.stderr.isatty():
-                    print(f"\r{done} / {wanted}", end="", file=sys.stderr, flush=True)
+                    print(f"\r{done} / {total}", end="", file=sys.stderr, flush=True)
         except ChatError as error:
             return error
     return None
 
 
 def _verdicts(judge: Judge, comparison: PromptComparison) -> list[dict[str, Any]]:
-    """Of each contestant against the first, apart from people's votes."""
-    found = []
+    """Return the judge's verdict on each contestant against the first, without people's votes."""
+    verdicts = []
     for place, one in enumerate(comparison.lineup.contestants[1:], 1):
         score = comparison.score((0, place), judge.name)
         counts = {"wins": score.wins[1], "losses": score.wins[0], "equal": score.equal, "both_bad": score.both_bad}
-        found.append({"judge": judge.name, "label": one.label, **counts, "interval": score.interval,
+        verdicts.append({"judge": judge.name, "label": one.label, **counts, "interval": score.interval,
             "told": plain(judges.told(judge, comparison, place))})  # fmt: skip
-    return found
+    return verdicts
 
 
 @app.command("sum")
@@ -181,9 +181,12 @@ def _prompts_of_first(space: Workspace, named: Sequence[Contestant], count: int)
 
 
 def named_contestants(space: Workspace, words: Sequence[str]) -> list[Contestant]:
-    """Raises RecipeError where `base` is that of no run, RunError for an unknown one, ChatError for a strength beyond
-    the limits."""
-    runs, found = Runs(space), list[Contestant]()
+    """Parse contestants such as RUN@0.8.
+
+    Raises RecipeError for `base` without a run, RunError for an unknown run, ChatError for a strength beyond the
+    limits.
+    """
+    runs, contestants = Runs(space), list[Contestant]()
     of_base = list(map(_is_base, words))
     first = next(
         (runs.find(word.partition("@")[0]) for word, is_base in zip(words, of_base, strict=True) if not is_base), None
@@ -199,17 +202,17 @@ def named_contestants(space: Workspace, words: Sequence[str]) -> list[Contestant
         if run is None:
             values |= {"column": "base"} | ({"run": first.id} if name == "base" and first else {"other": name})
         for part in how:
-            values |= _how(part, run)
-        found.append(Contestant(**values))
-    return found
+            values |= _contestant_option(part, run)
+        contestants.append(Contestant(**values))
+    return contestants
 
 
 def _is_base(word: str) -> bool:
     return word.partition("@")[0] == "base" or word.startswith("base:")
 
 
-def _how(part: str, run: RunFolder | None) -> dict[str, Any]:
-    """What stands behind an @: bits of the base, and of a run its strength or a checkpoint."""
+def _contestant_option(part: str, run: RunFolder | None) -> dict[str, Any]:
+    """Parse the part behind an @: precision of the base; for a run also its strength or a checkpoint."""
     if part in ("4bit", "16bit"):
         return {"precision": part.removesuffix("bit")}
     if run is None:
@@ -223,8 +226,9 @@ def _how(part: str, run: RunFolder | None) -> dict[str, Any]:
     return {"strength": strength}
 
 
-def as_object(comparison: PromptComparison) -> dict[str, Any]:
-    """As --json prints it. same_beginning: characters; as_expected: of the prompts that say what is expected."""
+def comparison_json(comparison: PromptComparison) -> dict[str, Any]:
+    """Return the object that --json prints. same_beginning: characters; as_expected: among prompts with an expected
+    answer."""
     lineup, answers = comparison.lineup, comparison.answers()
     by_contestant: list[dict[str, Any]] = []
     for place, one in enumerate(lineup.contestants):

@@ -1,4 +1,4 @@
-"""`inspect`: what is in a file, and what of it would be trained."""
+"""`inspect`: the contents of a file, and what of it would be trained."""
 
 from __future__ import annotations
 
@@ -39,8 +39,10 @@ def dataset_store(space: Workspace) -> DatasetStore:
 
 
 def dataset_id(space: Workspace, source: str, relative_to: Path, choices: Choices = NOTHING_SAID) -> str:
-    """source as an id of the store: an id already, a file, which is added first (the same file only once), or a set of
-    a hub that is here."""
+    """Return source as an id of the store.
+
+    source: an id, a file, which is added first (the same file only once), or a downloaded dataset of the Hub.
+    """
     store = dataset_store(space)
     for candidate in (expand(source), relative_to / source):
         if candidate.is_file():
@@ -53,15 +55,15 @@ def dataset_id(space: Workspace, source: str, relative_to: Path, choices: Choice
                 return gathered.add(store, [candidate], candidate.name, choices).id
         if Path(source).suffix.lower() in SUFFIXES or not SetName.looks_like(source):
             raise
-        found = adding.here(store, SetName.parse(source))
-        if found is None:
+        info = adding.here(store, SetName.parse(source))
+        if info is None:
             raise DataError("hub_set.not_here", name=source) from None
-        return found.id
+        return info.id
     return source
 
 
-def with_data_here(space: Workspace, recipe: Recipe, relative_to: Path) -> Recipe:
-    """recipe with its data set as an id of the store. Raises DataError as `dataset_id`."""
+def with_imported_data(space: Workspace, recipe: Recipe, relative_to: Path) -> Recipe:
+    """Return recipe with its data set as an id of the store. Raises DataError as `dataset_id`."""
     data = recipe.data
     source = dataset_id(space, data.source, relative_to, Choices.of(data))
     return recipe.model_copy(update={"data": data.model_copy(update={"source": source})})
@@ -116,16 +118,16 @@ def inspect(
     except DataError as error:
         if as_json and error.message.key == "data.unknown_format":
             # what a person can still say, and the exit of an error
-            said = error.message.model_dump(mode="json")
-            asked = {"id": "columns", "text": said, "columns": said["params"]["columns"]}
-            found = _asked_of_header(probe(path, choices=choices).header, choices)
-            print_json(in_words({"file": str(path), "good_rows": 0, "questions": [asked, *found]}))
+            text = error.message.model_dump(mode="json")
+            question = {"id": "columns", "text": text, "columns": text["params"]["columns"]}
+            more = _header_question(probe(path, choices=choices).header, choices)
+            print_json(in_words({"file": str(path), "good_rows": 0, "questions": [question, *more]}))
         raise
-    examples = [(number, example_of(said)) for number, said in kept]
+    examples = [(number, example_of(text)) for number, text in kept]
     first = [example for _, example in examples[:SHOWN]]
     if model is not None and not examples:
         raise report.refusal(path.name)
-    learned = what_is_learned(space, model, examples, max_length, long_examples) if model is not None else None
+    learned = training_tokens(space, model, examples, max_length, long_examples) if model is not None else None
     if as_json:
         chat = {"people": [], "conversations": None} if report.chat is None else report.chat.model_dump(mode="json")
         value = {
@@ -137,7 +139,7 @@ def inspect(
             "examples": [example.as_dict() for example in first],
             "people": chat["people"],
             "conversations": chat["conversations"],
-            "questions": _asked_of_header(report.header, choices),
+            "questions": _header_question(report.header, choices),
         }
         print_json(in_words(value | ({"learned": learned} if learned else {})))
     else:
@@ -155,13 +157,13 @@ def _kind(report: DataReport, examples: list[Example]) -> str:
 
 
 def _role(report: DataReport, column: str) -> dict[str, Any]:
-    """What a column is for; null where it is none of the format's own, which is then left out or rewritten."""
+    """Describe the use of a column; null for one that the format does not have, which is then left out or rewritten."""
     ours = (name for name, names in COLUMNS[report.format].items() if column.lower() in names)
     return {"role": report.roles.get(column) or next(ours, None), "guessed": report.guessed and column in report.roles}
 
 
 def _show(report: DataReport, learned: dict[str, Any] | None, language: str) -> None:
-    """learned: None without a model."""
+    """Print the report as sentences. learned: None without a model."""
     print(msg("command.inspect_summary", format=report.format, rows=report.rows, good=report.good_rows,
                duplicates=report.duplicates, problems=report.problem_count).render(language))  # fmt: skip
     for note in report.notes:
@@ -170,8 +172,8 @@ def _show(report: DataReport, learned: dict[str, Any] | None, language: str) -> 
         print(msg("left_out.line", what=left.what, count=left.count, why=left.why).render(language))
     for finding in report.findings:
         print(" ".join(part.render(language) for part in (finding.said, finding.meaning)))
-        for seen in finding.examples[:3]:
-            print("    " + seen.said.render(language))
+        for example in finding.examples[:3]:
+            print("    " + example.said.render(language))
     for problem in report.problems[:20]:
         print(msg("command.problem", row=problem.row or "-", problem=problem.text).render(language))
     if report.problem_count > 20:
@@ -182,22 +184,22 @@ def _show(report: DataReport, learned: dict[str, Any] | None, language: str) -> 
             print(Message.model_validate(sentence).render(language))
 
 
-def _asked_of_header(header: bool | None, choices: Choices) -> list[dict[str, Any]]:
-    """The question whether a table's first row holds names, where nobody answered it; taken: what holds meanwhile."""
+def _header_question(header: bool | None, choices: Choices) -> list[dict[str, Any]]:
+    """Return the question whether a table's first row holds names, unless answered. taken: the present assumption."""
     if header is None or choices.header is not None:
         return []
-    said = msg("data.note_header_unsaid" if header else "data.note_no_header")
-    return [{"id": "header", "text": said.model_dump(mode="json"), "taken": "yes" if header else "no"}]
+    text = msg("data.note_header_unsaid" if header else "data.note_no_header")
+    return [{"id": "header", "text": text.model_dump(mode="json"), "taken": "yes" if header else "no"}]
 
 
-def what_is_learned(
+def training_tokens(
     space: Workspace, model: str, examples: list[tuple[int, Example]], max_length: int, long_examples: LongExamples
 ) -> dict[str, Any]:
-    """Token statistics of a data set under a model's tokenizer and template; downloads the model if it must."""
+    """Return token statistics of a data set under a model's tokenizer and template. Downloads the model if needed."""
     folder = Models(space).obtain(model, None, lambda stage, progress: None, lambda: None)
     # Every row, however many: whoever asks in a terminal waits for exact numbers.
-    seen = Preview.measure(examples, Tokenizer(folder), every_row=True)
-    counts = seen.counts(max_length, long_examples)
+    preview = Preview.measure(examples, Tokenizer(folder), every_row=True)
+    counts = preview.counts(max_length, long_examples)
     return {
         "tokens": counts.tokens,
         "learned": counts.learned,
@@ -207,7 +209,7 @@ def what_is_learned(
         "pieces": counts.pieces,
         "rows_without_answer": counts.rows_dropped,
         "rows_refused": counts.rows_refused,
-        "refused": [sentence.model_dump() for sentence in seen.refused.said(seen.counted)],
+        "refused": [sentence.model_dump() for sentence in preview.refused.said(preview.counted)],
         "median_length": counts.median,
         "longest": counts.longest,
         "p99_length": counts.p99,

@@ -1,4 +1,4 @@
-"""`plan` and `estimate`: what is recommended, and how much memory it needs."""
+"""`plan` and `estimate`: the recommended settings, and how much memory they need."""
 
 from __future__ import annotations
 
@@ -66,17 +66,17 @@ def plan_command(
     """Recommend settings for a model on this PC or another GPU, with reasons, and whether they fit. Downloads no
     weights."""
     space, machine = Workspace.open(workspace), this_machine()
-    models, wanted = Models(space), goal_of(goal).id if goal else None
+    models, goal_id = Models(space), goal_of(goal).id if goal else None
     memory = budget.of_machine(machine) if vram is None else budget.planned(vram, platform.system())
     shape = shape_of(models, model)
-    seen, counts = read_data(models, model, data) if data else (None, None)
-    corrections = corrections_here(space, machine, model) if vram is None else None
-    advice = recommend(all_holes(wanted), Grounds(memory, shape, counts, corrections))
-    findings = run_doctor.before(Planned.of(advice.recipe, advice, seen)) if seen else []
+    preview, counts = read_data(models, model, data) if data else (None, None)
+    corrections = memory_corrections(space, machine, model) if vram is None else None
+    advice = recommend(all_holes(goal_id), Grounds(memory, shape, counts, corrections))
+    findings = run_doctor.before(Planned.of(advice.recipe, advice, preview)) if preview else []
     counted = counted_dry_run(models, model, advice.setup) if dry_run else None
     if as_json:
-        found = [finding.model_dump(mode="json") for finding in findings]
-        more = {"findings": found} | ({"dry_run": dry_run_json(counted)} if counted else {})
+        described = [finding.model_dump(mode="json") for finding in findings]
+        more = {"findings": described} | ({"dry_run": dry_run_json(counted)} if counted else {})
         print_json(in_words(plan_json(advice) | more))
     else:
         for finding in findings:
@@ -87,76 +87,78 @@ def plan_command(
         )
 
 
-def corrections_here(space: Workspace, machine: Machine, model: str) -> Corrections:
-    """What runs on this PC measured of model, and of others."""
+def memory_corrections(space: Workspace, machine: Machine, model: str) -> Corrections:
+    """Return what runs on this PC measured of the memory of model, and of others."""
     return MemoryRecord(space).corrections(
         Rig.of(machine, devices.best_card(machine.nvidia)), Models(space).hub_id(model)
     )
 
 
 def read_data(models: Models, model: str, data: str) -> tuple[Preview, DataFacts]:
-    """data under model's tokenizer, and its token counts. What has none (a bare size, a config.json) borrows the
-    starter's: then the counts are guesses."""
+    """Return a preview of data under model's tokenizer, and its token counts.
+
+    A model without a tokenizer (a bare size, a config.json) borrows the starter's; then the counts are estimates.
+    """
     try:
         own = ModelRef.parse(models.hub_id(model)).id
     except ModelError:
         own = None
     source = dataset_id(models.workspace, data, Path.cwd())
-    seen = Previews(dataset_store(models.workspace), models).of(source, own or "starter")
-    facts = seen.facts()
-    return seen, facts if own else facts.model_copy(update={"exact": False, "estimated": True})
+    preview = Previews(dataset_store(models.workspace), models).of(source, own or "starter")
+    facts = preview.facts()
+    return preview, facts if own else facts.model_copy(update={"exact": False, "estimated": True})
 
 
 def plan_json(advice: Advice) -> dict[str, Any]:
-    """The fields that `plan --json` promises (docs/design.md, section 7)."""
+    """Return the fields that `plan --json` promises (docs/design.md, section 7)."""
     promised = {
         "method", "r", "lora_alpha", "target_modules", "max_length", "per_device_train_batch_size",
         "gradient_accumulation_steps", "learning_rate", "num_train_epochs", "planned_steps", "verdict", "reasons",
         "alternatives", "warnings", "documented", "budget",
     }  # fmt: skip
-    value = {name: said for name, said in advice.as_json().items() if name in promised}
+    value = {name: value for name, value in advice.as_json().items() if name in promised}
     return value | {"estimate": advice.estimate.model_dump(mode="json", include=NUMBERS) if advice.estimate else None}
 
 
 def plan_page(advice: Advice, language: str) -> list[str]:
-    """The recommendation as lines for a terminal: verdict, reasons, memory, what else was weighed, the documented
+    """Return the recommendation as lines for a terminal: verdict, reasons, memory, alternatives, the documented
     table."""
 
-    def said(key: str, **params: Any) -> str:
+    def text(key: str, **params: Any) -> str:
         return msg(f"advise.page_{key}", **params).render(language)
 
     adapter = advice.recipe.adapter
     layers = {"r": adapter.r, "lora_alpha": adapter.lora_alpha, "target_modules": adapter.target_modules}
-    lines = [said("head", method=METHOD_NAMES[adapter.method], **layers)]
+    lines = [text("head", method=METHOD_NAMES[adapter.method], **layers)]
     lines += [reason.text.render(language) for reason in advice.reasons if reason.field in ("verdict", "budget")]
     if advice.warnings:
-        lines += ["", said("warnings"), *(f"  ! {warning.render(language)}" for warning in advice.warnings)]
-    lines += ["", said("why")]
+        lines += ["", text("warnings"), *(f"  ! {warning.render(language)}" for warning in advice.warnings)]
+    lines += ["", text("why")]
     for reason in advice.reasons:
         if reason.field not in ("verdict", "budget"):
             value = value_of(advice.recipe, reason.field) if reason.field in SETTINGS else ""
             shown = f"{value:g}" if isinstance(value, float) else METHOD_NAMES.get(str(value), value)
             lines.append(f"  {reason.field} {shown}".rstrip() + f": {reason.text.render(language)}")
-    lines += ["", said("memory")]
+    lines += ["", text("memory")]
     if advice.estimate:
         rows = [msg("memory.row", gib=gib, what=msg(f"memory.{name}")) for name, gib in advice.estimate.terms.items()]
         lines += [row.render(language) for row in rows]
-        lines.append("  " + said("total", on_card=advice.estimate.on_card_gib, needed=advice.estimate.needed_gib))
+        lines.append("  " + text("total", on_card=advice.estimate.on_card_gib, needed=advice.estimate.needed_gib))
         if advice.correction:
             lines.append("  " + msg("probe.corrected", **advice.correction.model_dump()).render(language))
     else:
-        lines.append("  " + said("total_unknown"))
+        lines.append("  " + text("total_unknown"))
     if advice.alternatives:
-        lines += ["", said("alternatives"), *(f"  - {other.text.render(language)}" for other in advice.alternatives)]
+        lines += ["", text("alternatives"), *(f"  - {other.text.render(language)}" for other in advice.alternatives)]
     table = vram_table()
     lines += [
         "",
-        said("table", document=table.document(language)),
-        "  " + columns(said("size"), said("full"), "LoRA", "QLoRA"),
+        text("table", document=table.document(language)),
+        "  " + columns(text("size"), text("full"), "LoRA", "QLoRA"),
     ]
     for row in table.rows:
         cells = (in_language(cell.shown, language) for cell in (row.full, row.lora, row.qlora))
-        lines.append("  " + columns(row.name, *cells, said("here") if row.name == advice.documented.row else ""))
+        lines.append("  " + columns(row.name, *cells, text("here") if row.name == advice.documented.row else ""))
     return lines + ([f"  {advice.documented.rule.render(language)}"] if advice.documented.rule else [])
 
 
@@ -225,8 +227,8 @@ def estimate(
         adapter_dtype=adapter_dtype, attention=attention, use_dora=dora, lora_dropout=lora_dropout,
         load_in_8bit=load_in_8bit, target_parameters=target_parameters, offload_layers=offload_layers, shards=shards,
     )  # fmt: skip
-    if found := clashes(Adapter(use_dora=dora, lora_dropout=lora_dropout, target_parameters=target_parameters)):
-        raise RecipeError("recipe.clashes", problems=found)
+    if problems := clashes(Adapter(use_dora=dora, lora_dropout=lora_dropout, target_parameters=target_parameters)):
+        raise RecipeError("recipe.clashes", problems=problems)
     result = arithmetic.estimate(shape, setup)
     counted = counted_dry_run(models, model, setup) if dry_run else None
     if as_json:
@@ -254,7 +256,7 @@ def estimate(
 
 
 def counted_dry_run(models: Models, model: str, setup: Setup) -> Looked:
-    """The dry run of a setup, or why there is none; waits for it."""
+    """Run the dry run of a setup and wait for it. Returns its result, or the reason why there is none."""
     runs = DryRuns(lambda: busy(Runs(models.workspace)))
     try:
         return runs.wait(Question(config=config_of(models, model), setup=setup))
@@ -262,21 +264,21 @@ def counted_dry_run(models: Models, model: str, setup: Setup) -> Looked:
         runs.rest()
 
 
-def dry_run_json(found: Looked) -> dict[str, Any]:
-    """What `dry_run` holds: the fields of `estimate`, where the peak was, and how it was found; or why there is
-    none."""
-    if found.answer is None:
-        return {"why": found.why.model_dump() if found.why else None}
-    answer, numbers = found.answer, found.answer.estimate.model_dump(mode="json", include=NUMBERS)
+def dry_run_json(result: Looked) -> dict[str, Any]:
+    """Return the object `dry_run`: the fields of `estimate`, the place of the peak, and how it was counted; or why
+    there is none."""
+    if result.answer is None:
+        return {"why": result.why.model_dump() if result.why else None}
+    answer, numbers = result.answer, result.answer.estimate.model_dump(mode="json", include=NUMBERS)
     at_peak = {"place": answer.place, "layer": answer.layer, "operation": answer.operation}
     return numbers | {"at_peak": at_peak, "layers_run": list(answer.layers_run), "seconds": answer.seconds}
 
 
-def dry_run_lines(found: Looked, arithmetic_gib: float | None, language: str) -> list[str]:
-    """arithmetic_gib: on the card, by the arithmetic alone."""
-    if found.answer is None:
-        return [msg("dry_run.none", why=found.why or "-").render(language)]
-    answer, counted = found.answer, found.answer.estimate
+def dry_run_lines(result: Looked, arithmetic_gib: float | None, language: str) -> list[str]:
+    """Describe a dry run in lines. arithmetic_gib: the estimate for the GPU without it."""
+    if result.answer is None:
+        return [msg("dry_run.none", why=result.why or "-").render(language)]
+    answer, counted = result.answer, result.answer.estimate
     place = {"where": answer.where, "operation": answer.operation}
     lines = [msg("dry_run.row", gib=counted.on_card_gib, allocated=counted.allocated_gib, **place)]
     if arithmetic_gib:
@@ -288,7 +290,7 @@ def dry_run_lines(found: Looked, arithmetic_gib: float | None, language: str) ->
 
 
 def source_of(shape: ModelShape) -> Message:
-    """Where the numbers of a shape come from, as a sentence; for a bare size, which model stands for it."""
+    """Return a sentence on where the numbers of a shape come from; for a bare size, which model it is taken from."""
     if shape.stands_for:
         return msg("memory.source_size", model=shape.stands_for)
     if shape.held and shape.held.quantised:

@@ -21,13 +21,15 @@ from core.workspace.folder import Workspace
 
 @dataclass(frozen=True)
 class Receiver:
+    """The program that receives the file of an export."""
+
     to: str
     lmstudio: Path | None = None
     ollama: Path | None = None
 
     @classmethod
     def find(cls, to: str, space: Workspace, run: RunFolder) -> Receiver:
-        """Raises ExportError for a program that is not there, where nothing else was wanted, or too old for this
+        """Find the program `to`. Raises ExportError for one that is required but missing, or too old for this model
         family."""
         if to == "lmstudio":
             return cls(to, lmstudio=lmstudio.wanted_folder())
@@ -40,8 +42,9 @@ class Receiver:
             program.see_version(ollama, model_type)
         return cls(to, ollama=ollama)
 
-    def take(self, result: ExportResult, folder: Path, quiet: bool) -> dict[str, Any]:
-        """What is said of it in JSON. Raises ExportError; the file stays whatever happens."""
+    def hand_over(self, result: ExportResult, folder: Path, quiet: bool) -> dict[str, Any]:
+        """Give the exported file to the program and return what --json prints. Raises ExportError; the file always
+        stays."""
         file = folder / result.gguf
         if self.lmstudio:
             placed = lmstudio.place(file, result.run_name, self.lmstudio)

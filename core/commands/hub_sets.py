@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from core.commands.data import dataset_store
-from core.commands.models import to_its_end
+from core.commands.models import follow_download
 from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, plain, print_json, say
 from core.data.hub_sets import adding
 from core.data.hub_sets.head import cell, is_recognised
@@ -36,39 +36,39 @@ def search(
     as_json: JsonOption = False,
 ) -> None:
     """Search datasets on the Hub, the most downloaded first."""
-    found = hub_search.search(" ".join(words))
+    matches = hub_search.search(" ".join(words))
     if as_json:
-        print_json(in_words({"sets": [plain(asdict(row)) for row in found]}))
+        print_json(in_words({"sets": [plain(asdict(row)) for row in matches]}))
         return
-    for row in found:
+    for row in matches:
         print(_line(row.id, *_cells(row)))
-    if not found:
+    if not matches:
         say(msg("hub_set.none_found", words=" ".join(words)))
 
 
 @data.command()
 def show(name: NameArgument, as_json: JsonOption = False) -> None:
     """Show a dataset on the Hub: parts, rows, sizes, licence, gate and first rows. Downloads nothing."""
-    told = about(SetName.parse(name), with_rows=True)
-    head = told.head
+    dataset = about(SetName.parse(name), with_rows=True)
+    head = dataset.head
     failure = head if isinstance(head, Message) else None
     if as_json:
         rows = head.model_dump(mode="json") if isinstance(head, SetHead) else None
         print_json(
             in_words(
-                told.model_dump(mode="json", exclude={"head"})
+                dataset.model_dump(mode="json", exclude={"head"})
                 | {"first_rows": rows, "message": failure and plain(failure)}
             )
         )
         return
     language = terminal_language()
-    print(told.page)
-    print(" · ".join(_said(fact) for fact in facts(told)))
-    for each in told.parts:
+    print(dataset.page)
+    print(" · ".join(_text(fact) for fact in facts(dataset)))
+    for each in dataset.parts:
         print(_line(f"{each.config}:{each.split}", *_part_cells(each)))
     print()
     if isinstance(head, SetHead):
-        print(msg("hub_set.first_rows_of", part=f"{told.part.config}:{told.part.split}").render(language))
+        print(msg("hub_set.first_rows_of", part=f"{dataset.part.config}:{dataset.part.split}").render(language))
         for row in head.rows[:3]:
             print("\n".join(f"  {column}: {cell(row.get(column), CELL)}" for column in head.columns))
             print()
@@ -91,31 +91,31 @@ def add(
     as_json: JsonOption = False,
 ) -> None:
     """Download a part of a dataset on the Hub and add it to your own. Ctrl-C pauses; the same command resumes."""
-    space, asked = Workspace.open(workspace), SetName.parse(name)
+    space, parsed = Workspace.open(workspace), SetName.parse(name)
     store = dataset_store(space)
     downloads = Models(space).downloads(partial(adding.bring, store))
-    told = about(asked)
-    part = adding.part_of(told.repo, told.part, rows or 0)
+    dataset = about(parsed)
+    part = adding.part_of(dataset.repo, dataset.part, rows or 0)
 
     row = downloads.start(str(part), said={"columns": parse(columns)} if columns else {})
-    info = store.get(to_its_end(downloads, str(part), None, msg("hub_set.paused", part=row.name), as_json).result)
+    info = store.get(follow_download(downloads, str(part), None, msg("hub_set.paused", part=row.name), as_json).result)
     if as_json:
         print_json(in_words({"id": info.id, **info.model_dump(mode="json")}))
     else:
         say(msg("hub_set.added", part=row.name, id=info.id, good=info.good_rows, rows=info.rows))
 
 
-def facts(told: AboutSet) -> list[str | Message]:
-    """Licence, languages, gate, and how many like it."""
+def facts(dataset: AboutSet) -> list[str | Message]:
+    """Return licence, languages, gate, downloads and likes, for the terminal."""
     return [
-        msg("hub_set.licence", licence=told.licence) if told.licence else msg("hub_set.no_licence"),
-        *([", ".join(told.languages[:5])] if told.languages else []),
-        *([msg("hub_set.is_gated", page=told.page)] if told.gated else []),
-        msg("hub_set.liked", downloads=told.downloads or 0, likes=told.likes or 0),
+        msg("hub_set.licence", licence=dataset.licence) if dataset.licence else msg("hub_set.no_licence"),
+        *([", ".join(dataset.languages[:5])] if dataset.languages else []),
+        *([msg("hub_set.is_gated", page=dataset.page)] if dataset.gated else []),
+        msg("hub_set.liked", downloads=dataset.downloads or 0, likes=dataset.likes or 0),
     ]
 
 
-def _said(fact: str | Message) -> str:
+def _text(fact: str | Message) -> str:
     return fact.render(terminal_language()) if isinstance(fact, Message) else fact
 
 
@@ -127,15 +127,15 @@ def _line(name: str, *cells: str) -> str:
 
 def _cells(row: FoundSet) -> list[str]:
     if row.why_not:
-        return [_said(row.why_not)]
+        return [_text(row.why_not)]
     rows = row.rows if row.rows is not None else row.about_rows
     cells = [
-        _said(msg("hub_set.rows", rows=rows)) if rows else "",
-        _said(size_in_words(row.bytes)) if row.bytes is not None else "",
+        _text(msg("hub_set.rows", rows=rows)) if rows else "",
+        _text(size_in_words(row.bytes)) if row.bytes is not None else "",
     ]
-    return [*cells, row.licence, *([_said(msg("hub_set.gated_word"))] if row.gated else [])]
+    return [*cells, row.licence, *([_text(msg("hub_set.gated_word"))] if row.gated else [])]
 
 
 def _part_cells(each: AboutPart) -> list[str]:
-    rows = _said(msg("hub_set.rows", rows=each.rows)) if each.rows is not None else ""
-    return [rows, _said(size_in_words(each.bytes)), each.kind]
+    rows = _text(msg("hub_set.rows", rows=each.rows)) if each.rows is not None else ""
+    return [rows, _text(size_in_words(each.bytes)), each.kind]

@@ -42,7 +42,7 @@ RevisionOption = Annotated[str | None, typer.Option("--revision", help="A branch
 
 
 @models.callback()
-def there(context: typer.Context, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+def list_models(context: typer.Context, workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """List the models on this PC, where they are, and which runs need them."""
     if context.invoked_subcommand is not None:
         return
@@ -73,15 +73,15 @@ def search(
     """Search the known models, those that can be trained here first; with --hub also the Hub."""
     machine = this_machine()
     memory = budget.of_machine(machine) if vram is None else budget.planned(vram, machine.system)
-    asked = " ".join(words)
-    found = shelf.find(asked, memory, Wish(fits=fits), budget.of_cpu(machine))
-    of_hub = hub_search.search(asked) if hub else []
+    query = " ".join(words)
+    matches = shelf.find(query, memory, Wish(fits=fits), budget.of_cpu(machine))
+    of_hub = hub_search.search(query) if hub else []
     if as_json:
-        print_json(in_words(shelf_json(found) | ({"hub": [plain(asdict(row)) for row in of_hub]} if hub else {})))
+        print_json(in_words(shelf_json(matches) | ({"hub": [plain(asdict(row)) for row in of_hub]} if hub else {})))
         return
-    for said in found.told:
-        say(said)
-    for row in found.rows:
+    for sentence in matches.told:
+        say(sentence)
+    for row in matches.rows:
         verdict = msg(f"models.{row.verdict}", gib=row.needed_gib).render(terminal_language())
         size = size_in_words(row.download_bytes).render(terminal_language())
         print(row_of(row.model.hub, size, verdict, row.model.licence, *([row.gate] if row.gate else [])))
@@ -95,10 +95,10 @@ def download(
 ) -> None:
     """Download a known model, or owner/name from the Hub. Ctrl-C pauses; what was downloaded is kept."""
     space = Workspace.open(workspace)
-    here = Models(space)
-    repo, downloads = here.hub_id(name), here.downloads()
+    local_models = Models(space)
+    repo, downloads = local_models.hub_id(name), local_models.downloads()
     downloads.start(repo, revision)
-    row = to_its_end(downloads, repo, revision, msg("models.paused", model=repo), as_json)
+    row = follow_download(downloads, repo, revision, msg("models.paused", model=repo), as_json)
     if as_json:
         print_json(in_words(download_json(row)))
     else:
@@ -113,12 +113,12 @@ def add(
     as_json: JsonOption = False,
 ) -> None:
     """Create a trainable base model from a GGUF file, verified against llama.cpp. The file stays unchanged."""
-    space, told = Workspace.open(workspace), ""
+    space, shown = Workspace.open(workspace), ""
 
     def show(stage: str, _: float | None) -> None:
-        nonlocal told
-        if not as_json and stage != told:
-            told = stage
+        nonlocal shown
+        if not as_json and stage != shown:
+            shown = stage
             say(msg(f"export.stage_{stage}"))
 
     if not as_json and (offer := tools.offer(space)):
@@ -133,9 +133,9 @@ def add(
             say(more)
 
 
-def to_its_end(downloads: Downloads, repo: str, revision: str | None, paused: Message, quiet: bool) -> Download:
-    """A download of the list, shown on stderr while it comes. paused: what is said after Ctrl-C. Raises ModelError
-    where it is not done at its end."""
+def follow_download(downloads: Downloads, repo: str, revision: str | None, paused: Message, quiet: bool) -> Download:
+    """Show a download on stderr until it ends. paused: printed after Ctrl-C. Raises ModelError if it does not
+    complete."""
     line = [""]
 
     def show(progress: Progress) -> None:
@@ -163,10 +163,10 @@ def to_its_end(downloads: Downloads, repo: str, revision: str | None, paused: Me
     return row
 
 
-def in_list(here: Models, name: str) -> str:
-    """As the list of downloads names a model, or a part of a data set. Raises ModelError."""
+def _name_in_list(local_models: Models, name: str) -> str:
+    """Return the name of a model, or of a part of a data set, in the list of downloads. Raises ModelError."""
     part = PartName.parse(PAGES + name)
-    return str(part) if part else here.hub_id(name)
+    return str(part) if part else local_models.hub_id(name)
 
 
 @models.command()
@@ -187,9 +187,9 @@ def downloads(workspace: WorkspaceOption = None, as_json: JsonOption = False) ->
 @models.command()
 def pause(name: str, revision: RevisionOption = None, workspace: WorkspaceOption = None) -> None:
     """Pause a download, also one started by the app; what was downloaded is kept."""
-    here = Models(Workspace.open(workspace))
-    here.downloads().pause(in_list(here, name), revision)
-    say(msg("models.paused", model=in_list(here, name).removeprefix(PAGES)))
+    local_models = Models(Workspace.open(workspace))
+    local_models.downloads().pause(_name_in_list(local_models, name), revision)
+    say(msg("models.paused", model=_name_in_list(local_models, name).removeprefix(PAGES)))
 
 
 @models.command()
@@ -197,17 +197,17 @@ def resume(
     name: str, revision: RevisionOption = None, workspace: WorkspaceOption = None, as_json: JsonOption = False
 ) -> None:
     """Resume a paused or failed download where it stopped."""
-    here = Models(Workspace.open(workspace))
-    here.downloads().resume(here.hub_id(name), revision)
+    local_models = Models(Workspace.open(workspace))
+    local_models.downloads().resume(local_models.hub_id(name), revision)
     download(name, revision, workspace, as_json)
 
 
 @models.command()
 def cancel(name: str, revision: RevisionOption = None, workspace: WorkspaceOption = None) -> None:
     """Cancel a download and delete its partial files; a finished one is only removed from the list."""
-    here = Models(Workspace.open(workspace))
-    here.downloads().cancel(in_list(here, name), revision)
-    say(msg("models.cancelled", model=in_list(here, name).removeprefix(PAGES)))
+    local_models = Models(Workspace.open(workspace))
+    local_models.downloads().cancel(_name_in_list(local_models, name), revision)
+    say(msg("models.cancelled", model=_name_in_list(local_models, name).removeprefix(PAGES)))
 
 
 @models.command()
@@ -221,7 +221,7 @@ def delete(
     it."""
     space = Workspace.open(workspace)
     repo = Models(space).hub_id(name)
-    if not yes and not asked_whether(repo):
+    if not yes and not _deletion_confirmed(repo):
         say(msg("models.not_deleted", model=repo))
         raise typer.Exit(1)
     freed = on_disk.delete(space, repo, Runs(space).uses())
@@ -231,7 +231,7 @@ def delete(
         say(msg("models.deleted", model=repo, freed=size_in_words(freed)))
 
 
-def asked_whether(repo: str) -> bool:
+def _deletion_confirmed(repo: str) -> bool:
     try:
         return (
             sys.stdin.isatty()
@@ -253,11 +253,11 @@ def progress_of(row: Download) -> str:
     if not row.total:  # the hub has not been asked yet, or did not answer
         return state.render(terminal_language())
     total = size_in_words(row.total) if row.unit == "bytes" else msg("hub_set.rows", rows=row.total)
-    said = {"state": state, "percent": int(100 * row.done / row.total), "total": total}
+    values = {"state": state, "percent": int(100 * row.done / row.total), "total": total}
     if row.unit == "bytes" and row.state == "running" and row.bytes_per_s and row.seconds_left is not None:
-        said |= {"speed": size_in_words(row.bytes_per_s), "minutes": row.seconds_left / 60}
-        return msg("models.at_speed", **said).render(terminal_language())
-    return msg("models.at", **said).render(terminal_language())
+        values |= {"speed": size_in_words(row.bytes_per_s), "minutes": row.seconds_left / 60}
+        return msg("models.at_speed", **values).render(terminal_language())
+    return msg("models.at", **values).render(terminal_language())
 
 
 def hub_cells(row: Found) -> list[str]:
@@ -270,10 +270,16 @@ def hub_cells(row: Found) -> list[str]:
 def kept_json(row: Kept) -> dict[str, Any]:
     uses = [asdict(use) for use in row.uses]
     there = [row.folder / "config.json", *row.folder.glob("snapshots/*/config.json")]  # GGUF files have none
-    config = next((found for file in there if (found := files.read_object(file))), None)
-    said: dict[str, Any] = {"leaves": leaves_json(way_out(config)) if config else None}
-    said |= {"store": row.store, "id": row.id, "folder": str(row.folder), "bytes": row.size, "last_used": row.last_used}
-    return said | {"is_whole": row.is_whole, "can_delete": row.can_delete, "made_from": row.made_from, "uses": uses}
+    config = next((config for file in there if (config := files.read_object(file))), None)
+    value: dict[str, Any] = {"leaves": leaves_json(way_out(config)) if config else None}
+    value |= {
+        "store": row.store,
+        "id": row.id,
+        "folder": str(row.folder),
+        "bytes": row.size,
+        "last_used": row.last_used,
+    }
+    return value | {"is_whole": row.is_whole, "can_delete": row.can_delete, "made_from": row.made_from, "uses": uses}
 
 
 def download_json(row: Download) -> dict[str, Any]:
@@ -282,11 +288,12 @@ def download_json(row: Download) -> dict[str, Any]:
 
 
 def leaves_json(way: FamilyWayOut) -> dict[str, Any]:
-    """As GGUF (and merged), or merged only, and why; beside its adapter, by which each leaves."""
+    """Return the formats in which a model can be exported besides its adapter: GGUF and merged, or merged only, and
+    why."""
     return {"as": way.best, "why": plain(way.why) if way.why else None}
 
 
-def shelf_json(found: Shelf) -> dict[str, Any]:
+def shelf_json(matches: Shelf) -> dict[str, Any]:
     rows = [
         {
             "id": row.model.id, "hub": row.model.hub, "title": row.model.title, "billions": row.model.billions,
@@ -297,6 +304,6 @@ def shelf_json(found: Shelf) -> dict[str, Any]:
             "note": row.model.note,
             "leaves": leaves_json(way_of(row.model)),
         }
-        for row in found.rows
+        for row in matches.rows
     ]  # fmt: skip
-    return {"rows": rows, "told": [plain(said) for said in found.told]}
+    return {"rows": rows, "told": [plain(sentence) for sentence in matches.told]}

@@ -1,5 +1,4 @@
-"""`export RUN --to hub`: publishes an export, creating it first if needed. Without --yes it only lists what would be
-sent."""
+"""`export RUN --to hub`: publishes an export, creating it first if needed. Without --yes it only lists the files."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ from core.runs.folder import RunFolder
 
 @dataclass(frozen=True)
 class PublishWish:
-    """What a person asks to be published. kind: adapter, merged or gguf. yes: nothing leaves without it."""
+    """Options of publishing. kind: adapter, merged or gguf. yes: nothing is sent without it."""
 
     repo: str
     kind: str = "adapter"
@@ -35,8 +34,7 @@ class PublishWish:
 
 
 def to_hub(exports: Exports, run: RunFolder, wish: PublishWish) -> None:
-    """Says what would leave, and with wish.yes sends it. Raises GarageError, and typer.Exit with the status of the
-    command."""
+    """List what would be sent and, with wish.yes, send it. Raises GarageError, and typer.Exit with the exit status."""
     check_name(wish.repo, run.name)
     if wish.kind not in ("adapter", "merged", "gguf"):
         raise ExportError("export.unknown_target", found=wish.kind[:40], there=["adapter", "merged", "gguf"])
@@ -58,7 +56,7 @@ def to_hub(exports: Exports, run: RunFolder, wish: PublishWish) -> None:
 
 
 def _made(exports: Exports, run: RunFolder, wish: PublishWish) -> ExportResult:
-    """The export, made and proven as `export --to` makes it."""
+    """Create and check the export as `export --to` does."""
     job = exports.start(run, wish.kind, wish.quant, wish.checkpoint, strength=wish.strength)
     try:
         status = job.wait(on_status=None if wish.as_json else _Stages().show)
@@ -85,7 +83,7 @@ def _send(publishing: Publishing, result: ExportResult, wish: PublishWish) -> Ex
 
 
 class _Stages:
-    """Each stage once; on a terminal also how far it is, on one line."""
+    """Prints each stage once; on a terminal with its progress, on one line."""
 
     def __init__(self) -> None:
         self._line, self._stage = "", ""
@@ -111,12 +109,12 @@ def _list(parcel: Parcel, wish: PublishWish) -> None:
 
 def _print(parcel: Parcel, wish: PublishWish, status: ExportStatus | None) -> None:
     files = [{"name": piece.name, "bytes": piece.size} for piece in parcel.pieces]
-    said = {"repo": wish.repo, "kind": wish.kind, "private": wish.private, "files": files, "bytes": parcel.size}
+    value = {"repo": wish.repo, "kind": wish.kind, "private": wish.private, "files": files, "bytes": parcel.size}
     state = {
         "published": bool(status and status.state == "done"),
         "message": status.message if status else msg("publish.ask_yes"),
     }
-    print_json(in_words(plain(said | {"notes": [plain(note) for note in parcel.notes]} | state)))
+    print_json(in_words(plain(value | {"notes": [plain(note) for note in parcel.notes]} | state)))
 
 
 def _ending(status: ExportStatus) -> Message:

@@ -19,8 +19,8 @@ from core.advice import curve_doctor, plan, run_doctor
 from core.advice.case import Grounds
 from core.advice.diagnosis import Diagnosis
 from core.advice.run_doctor import Planned
-from core.commands.data import dataset_store, with_data_here
-from core.commands.estimating import corrections_here
+from core.commands.data import dataset_store, with_imported_data
+from core.commands.estimating import memory_corrections
 from core.commands.terminal import (
     CardsOption,
     CpuOption,
@@ -95,14 +95,14 @@ def train(
         raise RecipeError("nodes.no_queue")
     space = Workspace.open(workspace)
     if nodes and nodes.rank:
-        raise typer.Exit(take_part(space, nodes, cards, cpu))
+        raise typer.Exit(join_run(space, nodes, cards, cpu))
     if recipe is None:
         raise RecipeError("nodes.no_recipe")
-    chosen, settings = chosen_cards(cards, cpu, settings or [])
-    wanted = recipe_of(recipe, settings)
-    found = Runs(space).find(parent) if parent else None
-    require_alike(wanted, nodes)
-    run = prepared(space, wanted, recipe.absolute().parent, as_json, found, cpu, queue, at, chosen)
+    chosen, settings = parse_cards(cards, cpu, settings or [])
+    parsed = recipe_of(recipe, settings)
+    parent_run = Runs(space).find(parent) if parent else None
+    require_trainable_together(parsed, nodes)
+    run = prepare_run(space, parsed, recipe.absolute().parent, as_json, parent_run, cpu, queue, at, chosen)
     if not queue:
         carry_out(run, space, as_json, nodes)
 
@@ -119,29 +119,29 @@ def further(
     """Continue training a finished run: a new run with its adapter and settings; --set changes them. Exits like
     `train`."""
     space = Workspace.open(workspace)
-    found = Runs(space).find(run)
-    value = further_runs.recipe_of(found).model_dump(mode="json")
-    chosen, settings = chosen_cards(cards, cpu, settings or [])
+    parent = Runs(space).find(run)
+    value = further_runs.recipe_of(parent).model_dump(mode="json")
+    chosen, settings = parse_cards(cards, cpu, settings or [])
     names = {setting.partition("=")[0].strip() for setting in settings}
     if "train.num_train_epochs" in names and "train.max_steps" not in names:
         value["train"]["max_steps"] = -1  # who counts in epochs does not mean the parent's steps
-    wanted = Recipe.parse(apply_settings(value, settings), where=found.name)
-    carry_out(prepared(space, wanted, Path.cwd(), as_json, found, cpu, cards=chosen), space, as_json)
+    recipe = Recipe.parse(apply_settings(value, settings), where=parent.name)
+    carry_out(prepare_run(space, recipe, Path.cwd(), as_json, parent, cpu, cards=chosen), space, as_json)
 
 
-def chosen_cards(said: str | None, cpu: bool, settings: list[str]) -> tuple[list[Card], list[str]]:
-    """What --cards names, and settings with as many ranks. Raises RecipeError."""
-    if said is None:
+def parse_cards(option: str | None, cpu: bool, settings: list[str]) -> tuple[list[Card], list[str]]:
+    """Return the GPUs that --cards names, and settings with as many ranks. Raises RecipeError."""
+    if option is None:
         return [], settings
     if cpu:
         raise RecipeError("device.cards_or_cpu")
-    cards = devices.named([word.strip() for word in said.split(",")], devices.here())
+    cards = devices.named([word.strip() for word in option.split(",")], devices.here())
     return cards, [*settings, f"train.ranks={len(cards)}"]
 
 
-def prepared(
+def prepare_run(
     space: Workspace,
-    wanted: Recipe,
+    recipe: Recipe,
     relative_to: Path,
     as_json: bool,
     parent: RunFolder | None,
@@ -150,21 +150,21 @@ def prepared(
     at: str | None = None,
     cards: Sequence[Card] = (),
 ) -> RunFolder:
-    """A run of wanted that is about to begin here, or waits in the app's queue."""
+    """Create a run of recipe that is about to start here, or that waits in the app's queue."""
     writable.require(space)
     if parent:
-        wanted = further_runs.child_of(wanted, parent)
-    if ModelRef.parse(wanted.model.id).kind == "library":
-        Models(space).library_folder(wanted.model.id)
-    wanted, datasets = with_data_here(space, wanted, relative_to), dataset_store(space)
-    seen = preview_of(space, wanted)
-    grounds = grounds_of(space, wanted, seen, cpu, cards, continues=parent is not None)
-    made = plan.make(wanted, grounds, datasets.get(wanted.data.source).name)
+        recipe = further_runs.child_of(recipe, parent)
+    if ModelRef.parse(recipe.model.id).kind == "library":
+        Models(space).library_folder(recipe.model.id)
+    recipe, datasets = with_imported_data(space, recipe, relative_to), dataset_store(space)
+    preview = preview_of(space, recipe)
+    grounds = grounds_of(space, recipe, preview, cpu, cards, continues=parent is not None)
+    made = plan.make(recipe, grounds, datasets.get(recipe.data.source).name)
     if not as_json:
         for warning in made.advice.warnings:
             if warning.key not in run_doctor.SAID_OF_PLANS:
                 say(warning)
-        for finding in run_doctor.before(Planned.of(made.recipe, made.advice, seen)) if seen else ():
+        for finding in run_doctor.before(Planned.of(made.recipe, made.advice, preview)) if preview else ():
             say_finding(finding)
     runs, device = Runs(space), devices.CPU if cpu else budget.device_of(made.advice.budget, devices.here())
 
@@ -172,8 +172,8 @@ def prepared(
         if not queue:
             refuse_while_busy(runs)
             return runs.create(recipe, "command", facts)
-        run, said = line_commands.create(space, recipe, facts, at)
-        print_json(in_words(summary(run, runs.status(run)))) if as_json else say(said)
+        run, message = line_commands.create(space, recipe, facts, at)
+        print_json(in_words(summary(run, runs.status(run)))) if as_json else say(message)
         if not Queue(space).read().app_is_open:
             say(msg("queue.no_app"))
         return run
@@ -181,20 +181,20 @@ def prepared(
     return plan.submit(made, datasets, begin, device, parent)
 
 
-def require_alike(wanted: Recipe, nodes: Nodes | None) -> None:
-    """Raises RecipeError for what cannot be trained by several PCs, as by one with as many ranks."""
+def require_trainable_together(recipe: Recipe, nodes: Nodes | None) -> None:
+    """Raise RecipeError for a recipe that several PCs cannot train."""
     if nodes is None:
         return
-    if wanted.train.fsdp:
+    if recipe.train.fsdp:
         raise RecipeError("fsdp.machines")
-    ranks = f"train.ranks={wanted.train.ranks + nodes.count - 1}"
-    Recipe.parse(apply_settings(wanted.model_dump(mode="json"), [ranks]), where=wanted.name or "--nnodes")
+    ranks = f"train.ranks={recipe.train.ranks + nodes.count - 1}"
+    Recipe.parse(apply_settings(recipe.model_dump(mode="json"), [ranks]), where=recipe.name or "--nnodes")
 
 
-def take_part(space: Workspace, nodes: Nodes, said: str | None, cpu: bool) -> int:
-    """Be one of the other PCs of a run: its device and its copy of the base model. Returns the exit status."""
+def join_run(space: Workspace, nodes: Nodes, option: str | None, cpu: bool) -> int:
+    """Take part in another PC's run with this PC's GPUs and its copy of the base model. Returns the exit status."""
     nvidia = devices.here()
-    cards, _ = chosen_cards(said, cpu, [])
+    cards, _ = parse_cards(option, cpu, [])
     first = cards[0] if cards else None if cpu else devices.best_card(nvidia)
     chosen = [card.uuid or "" for card in cards]
     environment = devices.environment_of(devices.wanted_of(first, nvidia), nvidia, len(cards) or 1, chosen)
@@ -235,11 +235,11 @@ def show_queue(
 ) -> None:
     """Show or change the queue of runs that the app trains one after another; `train RECIPE --queue` adds one."""
     space = Workspace.open(workspace)
-    said = line_commands.act(space, action, run, at)
+    sentences = line_commands.act(space, action, run, at)
     if as_json:
         print_json(in_words(line_commands.listing(space)))
         return
-    for sentence in said:
+    for sentence in sentences:
         print(sentence.render(terminal_language()))
 
 
@@ -247,9 +247,9 @@ def show_queue(
 def pause(run: RunArgument, workspace: WorkspaceOption = None) -> None:
     """Pause a run, here or in the app: it saves a checkpoint and frees the GPU."""
     runs = Runs(Workspace.open(workspace))
-    found = runs.find(run)
-    runs.pause(found)
-    say(msg("command.pause_asked", name=found.name, run=found.id))
+    folder = runs.find(run)
+    runs.pause(folder)
+    say(msg("command.pause_asked", name=folder.name, run=folder.id))
 
 
 @app.command()
@@ -264,18 +264,18 @@ def resume(
     """Resume a paused, interrupted or failed run in the foreground. Exits like `train`."""
     space = Workspace.open(workspace)
     runs = Runs(space)
-    found = runs.find(run)
+    folder = runs.find(run)
     refuse_while_busy(runs)
     if ranks is not None:  # as the recipe would have had it
         # as core.runs.process.recipe_of has it
         now = [f"train.ranks={ranks}", *(["train.fsdp=false"] if ranks == 1 else [])]
-        Recipe.parse(apply_settings(found.recipe().model_dump(mode="json"), now), where=found.name)
+        Recipe.parse(apply_settings(folder.recipe().model_dump(mode="json"), now), where=folder.name)
     nodes = Nodes.of(nnodes, 0, rdzv_endpoint)
-    require_alike(found.recipe(), nodes)
-    runs.queue_again(found, "command")
+    require_trainable_together(folder.recipe(), nodes)
+    runs.queue_again(folder, "command")
     if ranks is not None:
-        found.add_facts(RunFacts(ranks=ranks))
-    carry_out(found, space, as_json, nodes)
+        folder.add_facts(RunFacts(ranks=ranks))
+    carry_out(folder, space, as_json, nodes)
 
 
 def refuse_while_busy(runs: Runs) -> None:
@@ -283,39 +283,43 @@ def refuse_while_busy(runs: Runs) -> None:
         raise BusyError("run.already_training", name=at_work.name)
 
 
-def preview_of(space: Workspace, wanted: Recipe) -> Preview | None:
-    """None where the data or the model cannot be had: the run says why."""
-    data = wanted.data
+def preview_of(space: Workspace, recipe: Recipe) -> Preview | None:
+    """Return the token counts of the data, or None if data or model are missing: the run reports why."""
+    data = recipe.data
     with contextlib.suppress(GarageError):
         return Previews(dataset_store(space), Models(space)).of(
-            data.source, wanted.model.id, Learning.of(wanted), data.format, Choices.of(data)
+            data.source, recipe.model.id, Learning.of(recipe), data.format, Choices.of(data)
         )
     return None
 
 
 def grounds_of(
     space: Workspace,
-    wanted: Recipe,
-    seen: Preview | None,
+    recipe: Recipe,
+    preview: Preview | None,
     cpu: bool = False,
     cards: Sequence[Card] = (),
     continues: bool = False,
 ) -> Grounds:
-    """What this PC, the model and the data are. What cannot be had is left out: the plan says so, and the run says
-    why."""
+    """Return what a plan is based on: this PC, the model and the data.
+
+    Missing parts are left out: the plan mentions it, and the run reports why.
+    """
     machine, shape = this_machine(Nvidia() if cpu else None), None
     with contextlib.suppress(GarageError):
-        shape = Models(space).shape(wanted.model.id, wanted.model.revision)
-    here = budget.of_chosen(cards, machine.nvidia, machine.ram_free_bytes) if cards else budget.of_machine(machine)
-    here = budget.of_ranks(here, machine.nvidia, wanted.train.ranks)
-    return Grounds.of(here, shape, seen, corrections_here(space, machine, wanted.model.id), continues)
+        shape = Models(space).shape(recipe.model.id, recipe.model.revision)
+    available = budget.of_chosen(cards, machine.nvidia, machine.ram_free_bytes) if cards else budget.of_machine(machine)
+    available = budget.of_ranks(available, machine.nvidia, recipe.train.ranks)
+    return Grounds.of(available, shape, preview, memory_corrections(space, machine, recipe.model.id), continues)
 
 
 def follow(
     run: RunFolder, space: Workspace, quiet: bool, environment: Mapping[str, str] = MappingProxyType({})
 ) -> Status:
-    """Drive the worker of run in the foreground with a progress line; Ctrl-C asks it to pause. environment: of it,
-    beside the usual."""
+    """Drive the worker of run in the foreground with a progress line; Ctrl-C pauses it.
+
+    environment: variables for the worker, beside the usual ones.
+    """
     process = spawn_worker(space, run, environment)
     runs = Runs(space)
     shown = ""
@@ -366,7 +370,7 @@ def findings_of(run: RunFolder, recipe: Recipe, status: Status, metrics: list[di
 
 
 def summary(run: RunFolder, status: Status) -> dict[str, Any]:
-    """What `runs --json` and `train --json` say of a run."""
+    """Return the object that `runs --json` and `train --json` print for a run."""
     try:
         recipe = run.recipe()
     except RecipeError as error:
@@ -396,7 +400,7 @@ def summary(run: RunFolder, status: Status) -> dict[str, Any]:
         "last_loss": train_losses[-1] if train_losses else None,
         "eval_loss": eval_losses[-1] if eval_losses else None,
         "findings": [finding.model_dump(mode="json") for finding in findings_of(run, recipe, status, metrics)],
-        "better": [said.model_dump(mode="json") for said in better.sentences(run)]
+        "better": [sentence.model_dump(mode="json") for sentence in better.sentences(run)]
         if status.state == State.COMPLETED
         else [],
         "adapter": str(run.adapter) if run.has_adapter() else None,
@@ -415,9 +419,9 @@ def runs(
     as_json: JsonOption = False,
 ) -> None:
     """List the runs of the workspace, newest first, or show one."""
-    found = Runs(Workspace.open(workspace))
-    chosen = [found.find(run)] if run else found.list()
-    rows = [summary(each, found.status(each)) for each in chosen]
+    all_runs = Runs(Workspace.open(workspace))
+    chosen = [all_runs.find(run)] if run else all_runs.list()
+    rows = [summary(each, all_runs.status(each)) for each in chosen]
     if as_json:
         print_json(in_words(rows[0] if run else {"runs": rows}))
         return

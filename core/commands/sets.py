@@ -32,23 +32,25 @@ def show_list(workspace: WorkspaceOption = None, as_json: JsonOption = False) ->
     """List all datasets (yours, samples, library folders) with their rows and the runs trained on them."""
     space = Workspace.open(workspace)
     used = _used(space)
-    found = [info.model_dump(mode="json") | {"runs": used.get(info.id, [])} for info in dataset_store(space).list()]
+    sets = [info.model_dump(mode="json") | {"runs": used.get(info.id, [])} for info in dataset_store(space).list()]
     if as_json:
-        print_json(in_words({"sets": found}))
+        print_json(in_words({"sets": sets}))
         return
     language = terminal_language()
-    for info in found:
-        said = msg("sets.line", rows="?" if info["good_rows"] is None else info["good_rows"], runs=len(info["runs"]))
-        print(columns(info["id"], said.render(language)) + (f"  {info['name']}" if info["name"] != info["id"] else ""))
+    for info in sets:
+        numbers = msg("sets.line", rows="?" if info["good_rows"] is None else info["good_rows"], runs=len(info["runs"]))
+        print(
+            columns(info["id"], numbers.render(language)) + (f"  {info['name']}" if info["name"] != info["id"] else "")
+        )
 
 
 def _used(space: Workspace) -> dict[str, list[str]]:
     runs = Runs(space)
-    found: dict[str, list[str]] = {}
+    used: dict[str, list[str]] = {}
     for run in runs.list():
         if of_run := run.facts().data:
-            found.setdefault(of_run.id, []).append(run.id)
-    return found
+            used.setdefault(of_run.id, []).append(run.id)
+    return used
 
 
 @data.command()
@@ -67,10 +69,10 @@ def rows(
     as_json: JsonOption = False,
 ) -> None:
     """Show a page of a dataset's rows."""
-    found = dataset_store(Workspace.open(workspace)).rows(id, choices=Choices(version=version))
-    shown = working.problems(found, begin, count) if problems else working.page(found, begin, count, search)
+    stored = dataset_store(Workspace.open(workspace)).rows(id, choices=Choices(version=version))
+    shown = working.problems(stored, begin, count) if problems else working.page(stored, begin, count, search)
     if as_json:
-        print_json(in_words({"rows": [_row(row) for row in shown.rows], "next": shown.next, "of": len(found)}))
+        print_json(in_words({"rows": [_row(row) for row in shown.rows], "next": shown.next, "of": len(stored)}))
         return
     for row in shown.rows:
         print(f"{row.number:>8,}  {_cell(row)}")
@@ -104,7 +106,9 @@ def change(
 ) -> None:
     """Remove, change and add rows, as one new version that `undo` reverts. The imported file stays unchanged."""
     store = dataset_store(Workspace.open(workspace))
-    _told(store, id, working.changed(store, id, remove or (), map(_set, row or ()), map(_json, add or ())), as_json)
+    _report_change(
+        store, id, working.changed(store, id, remove or (), map(_set, row or ()), map(_json, add or ())), as_json
+    )
 
 
 @data.command()
@@ -121,7 +125,7 @@ def fix(
 ) -> None:
     """Fix one kind of problem in all rows."""
     store = dataset_store(Workspace.open(workspace))
-    _told(store, id, working.mended(store, id, kind, value, argument, "remove" if remove else ""), as_json)
+    _report_change(store, id, working.mended(store, id, kind, value, argument, "remove" if remove else ""), as_json)
 
 
 @data.command()
@@ -130,7 +134,7 @@ def undo(id: IdArgument, workspace: WorkspaceOption = None, as_json: JsonOption 
     store = dataset_store(Workspace.open(workspace))
     with store.editing(id) as (edits, _):
         undone = edits.undo()
-    _told(store, id, undone, as_json)
+    _report_change(store, id, undone, as_json)
 
 
 @data.command()
@@ -139,7 +143,7 @@ def redo(id: IdArgument, workspace: WorkspaceOption = None, as_json: JsonOption 
     store = dataset_store(Workspace.open(workspace))
     with store.editing(id) as (edits, _):
         again = edits.redo()
-    _told(store, id, again, as_json)
+    _report_change(store, id, again, as_json)
 
 
 @data.command()
@@ -172,9 +176,9 @@ def export(
     target = expand(str(file))
     if target.exists():
         raise DataError("sets.file_exists", file=str(target))
-    found = dataset_store(Workspace.open(workspace)).rows(id, choices=Choices(version=version))
+    stored = dataset_store(Workspace.open(workspace)).rows(id, choices=Choices(version=version))
     try:
-        count = working.write(found, target)
+        count = working.write(stored, target)
     except OSError as error:
         raise DataError("data.cannot_store", name=target.name, reason=error.strerror or str(error)) from error
     if as_json:
@@ -226,7 +230,7 @@ def _made(as_json: bool, *made: Any) -> None:
         say(msg("sets.made", id=info.id, rows=info.good_rows))
 
 
-def _told(store: DatasetStore, id: str, change: Change, as_json: bool) -> None:
+def _report_change(store: DatasetStore, id: str, change: Change, as_json: bool) -> None:
     info = store.get(id)
     if as_json:
         print_json(in_words({"id": id, "version": info.version, "rows": info.good_rows, "what": plain(change.what)}))

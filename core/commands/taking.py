@@ -120,13 +120,13 @@ def export(
     result = read_result(job.folder) if status.state == "done" else None
     value: dict[str, Any] = {"passed": False, "message": status.message, "check": status.check}
     if not as_json:
-        for sentence in _told(result, job.folder) if result else [status.message or msg("export.went_away")]:
+        for sentence in _result_lines(result, job.folder) if result else [status.message or msg("export.went_away")]:
             say(sentence)
     is_done = result is not None
     if result:
         value = result.model_dump(mode="json") | {"passed": True, "folder": str(job.folder)}
         try:
-            value |= receiver.take(result, job.folder, as_json)
+            value |= receiver.hand_over(result, job.folder, as_json)
         except GarageError as error:
             is_done = False
             value |= {"message": error.message}
@@ -149,22 +149,22 @@ def recipe(
     workspace: WorkspaceOption = None,
 ) -> None:
     """Print a run's recipe, or write its recipe card; `train` accepts both, and so does the page."""
-    found = Runs(Workspace.open(workspace)).find(run)
+    folder = Runs(Workspace.open(workspace)).find(run)
     if card is None:
-        print(found.recipe().dump(), end="")
+        print(folder.recipe().dump(), end="")
         return
     if card.exists():
         raise RecipeError("recipe.card_exists", file=card)
     if card.suffix.lower() == ".svg":
-        files.replace(card, picture.of_run(found, lambda words: words.render(terminal_language())))
+        files.replace(card, picture.of_run(folder, lambda words: words.render(terminal_language())))
         print(card.absolute())
         return
-    files.replace(card, recipe_card.of_run(found).dump())
+    files.replace(card, recipe_card.of_run(folder).dump())
     say(msg("command.card_is", file=card.absolute()))
 
 
-def _told(result: ExportResult, folder: Path) -> Iterator[Message]:
-    """What was compared, and where it is."""
+def _result_lines(result: ExportResult, folder: Path) -> Iterator[Message]:
+    """Describe an export: how it was checked, and where it is."""
     yield msg("command.export_proof", found=result.check.found)
     for item in result.check.differences:
         yield msg("command.export_difference", prompt=item.prompt, adapter=item.adapter, export=item.export)

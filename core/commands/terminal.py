@@ -1,4 +1,4 @@
-"""What all commands share: options, exit status, output as sentences or as one JSON object."""
+"""Parts that all commands share: options, exit status, output as sentences or as one JSON object."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SettingsOption = Annotated[
 
 
 def apply_settings(value: dict[str, Any], settings: list[str]) -> dict[str, Any]:
-    """value, a parsed recipe, with what --set says, in place. Raises RecipeError."""
+    """Change value, a parsed recipe, as --set demands, in place. Raises RecipeError."""
     for setting in settings:
         name, equals, raw = setting.partition("=")
         keys = name.strip().split(".")
@@ -60,13 +60,13 @@ def apply_settings(value: dict[str, Any], settings: list[str]) -> dict[str, Any]
 
 
 def recipe_of(file: Path, settings: list[str]) -> Recipe:
-    """A recipe file or recipe card, with what --set says. Raises RecipeError."""
+    """Read a recipe file or recipe card and apply --set. Raises RecipeError."""
     value = recipe_card.recipe_in(read_yaml(file))
     return Recipe.parse(apply_settings(value, settings) if isinstance(value, dict) else value, where=file.name)
 
 
 def yaml_scalar(raw: str) -> Any:
-    """A value as people type it: YAML, but 1e-3 is a number (YAML 1.1 wants 1.0e-3)."""
+    """Parse a value as people type it: YAML, but 1e-3 is a number (YAML 1.1 wants 1.0e-3)."""
     try:
         return float(raw) if "e" in raw.lower() and not raw.strip().isalpha() else yaml.safe_load(raw)
     except ValueError:
@@ -82,7 +82,7 @@ def print_json(value: dict[str, Any]) -> None:
 
 
 def in_words(value: Any) -> Any:
-    """JSON values in which each Text also carries its sentence in English."""
+    """Return JSON values in which each message also carries its English sentence."""
     if isinstance(value, dict) and (len(value), type(value.get("key")), type(value.get("params"))) == (2, str, dict):
         return value | {"sentence": Message.model_validate(value).render("en")}
     if isinstance(value, dict):
@@ -102,7 +102,7 @@ def progress_line(status: Status) -> str:
 
 
 def say_finding(finding: Diagnosis) -> None:
-    """As the page says it; the remedy as the setting that it is."""
+    """Print a finding as the page shows it, with its remedy as settings."""
     language = terminal_language()
     settings = " ".join(f"--set {name}={json.dumps(value)}" for name, value in finding.fix.items())
     words = [part.render(language) for part in (finding.evidence, finding.meaning, finding.remedy)]
@@ -110,18 +110,20 @@ def say_finding(finding: Diagnosis) -> None:
 
 
 def plain(value: Any) -> Any:
-    """value with every pydantic model in it as JSON values."""
+    """Return value with every pydantic model in it as JSON values."""
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="json")
     return {k: plain(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
 def columns(*cells: str) -> str:
-    """cells side by side, each 18 columns wide."""
+    """Put cells side by side, each 18 columns wide."""
     return "".join(cell + " " * (18 - width(cell)) for cell in cells).rstrip()
 
 
 def written_over(before: str, line: str) -> str:
-    """line in the place of before, on a terminal. With spaces: Windows' old console shows an escape sequence as
-    letters."""
+    """Return line so that it replaces `before` on a terminal.
+
+    With spaces: Windows' old console shows an escape sequence as letters.
+    """
     return "\r" + line + " " * (width(before) - width(line))

@@ -1,5 +1,5 @@
-"""`python launch.py trust MODEL`: shows a model's own Python with its sha256, and records what was trusted. Runs none
-of it."""
+"""`python launch.py trust MODEL`: shows a model's own Python code with its sha256, and records what was trusted. Never
+runs it."""
 
 from __future__ import annotations
 
@@ -29,16 +29,17 @@ def trust(
 
 
 def carry_out(space: Workspace, model: str, yes: bool, forget: bool) -> int:
-    """Returns the exit status: 0 trusted or forgotten, 1 not. Raises ModelError."""
+    """Show, trust or forget a model's code. Returns the exit status: 0 trusted or forgotten, 1 not. Raises
+    ModelError."""
     models, trusted = Models(space), Trust(space)
     model = models.hub_id(model)
     kind = ModelRef.parse(model).kind
     if kind == "starter":
         raise ModelError("trust.starter")
     if forget:
-        found = trusted.forget(model)
-        _say(msg("trust.forgotten" if found else "trust.nothing_to_forget", model=model))
-        return 0 if found else 1
+        was_trusted = trusted.forget(model)
+        _say(msg("trust.forgotten" if was_trusted else "trust.nothing_to_forget", model=model))
+        return 0 if was_trusted else 1
     source, commit = (models.library_folder(model), None) if kind == "library" else peek.python_of(model, None)
     files = {name: sha256(content) for name, content in source.items()} if isinstance(source, dict) else code_in(source)
     if not files:
@@ -48,14 +49,14 @@ def carry_out(space: Workspace, model: str, yes: bool, forget: bool) -> int:
         print(f"  {digest}  {name.encode('unicode_escape').decode()}")
     if commit:
         _say(msg("trust.of_commit", commit=commit, page=f"{answers.page(model)}/tree/{commit}"))
-    if not yes and not _asked(model):
+    if not yes and not _confirmed(model):
         return 1
     trusted.pin(model, files)
     _say(msg("trust.trusted", model=model, count=len(files)))
     return 0
 
 
-def _asked(model: str) -> bool:
+def _confirmed(model: str) -> bool:
     try:
         answer = input(msg("trust.ask").render(terminal_language())) if sys.stdin.isatty() else None
     except EOFError:  # Windows' null device is a terminal to isatty

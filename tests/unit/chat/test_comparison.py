@@ -248,7 +248,7 @@ def test_a_question_that_a_model_has_no_room_for_is_left_out_and_the_others_are_
     assert list(both.left_out()) == [1] and "9000" in str(both.left_out()[1]).replace(",", "")
     both.vote(0, "equal", "me")
     assert both.next_for("me") == 2 and list(contest.answer_missing(Small(), space, both)) == [(4, 4)]
-    [row] = [row for row in comparing.as_object(both)["prompts"] if "left_out" in row]
+    [row] = [row for row in comparing.comparison_json(both)["prompts"] if "left_out" in row]
     assert row["prompt"] == "Question 1?" and row["answers"] == [None, None]
 
 

@@ -42,7 +42,7 @@ def result() -> ExportResult:
 
 def test_ollama_gets_the_file_and_says_its_first_words(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     there = script(folder.parent / "bin")
-    said = Receiver.find("ollama", SimpleNamespace(), RUN).take(result(), folder, quiet=False)["ollama"]
+    said = Receiver.find("ollama", SimpleNamespace(), RUN).hand_over(result(), folder, quiet=False)["ollama"]
     assert said == {
         "name": "lora-garage/tuned-abc123",
         "question": program.QUESTION,
@@ -61,7 +61,7 @@ def test_one_that_is_too_old_is_refused_before_the_work_and_one_that_fails_leave
         Receiver.find("ollama", SimpleNamespace(), RUN)
     script(folder.parent / "bin", instead("create", "sys.exit('Error: no space left on device')"))
     with pytest.raises(ExportError, match="no space left on device"):
-        Receiver.find("ollama", SimpleNamespace(), RUN).take(result(), folder, quiet=True)
+        Receiver.find("ollama", SimpleNamespace(), RUN).hand_over(result(), folder, quiet=True)
     assert sorted(file.name for file in folder.iterdir()) == ["Modelfile", "tuned-abc123-q8_0.gguf"]
 
 
@@ -69,7 +69,7 @@ def test_without_ollama_the_exact_commands_are_told(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(handing.program, "find", lambda: None)
-    said = Receiver.find("ollama", SimpleNamespace(), RUN).take(result(), folder, quiet=False)
+    said = Receiver.find("ollama", SimpleNamespace(), RUN).hand_over(result(), folder, quiet=False)
     create = f'ollama create lora-garage/tuned-abc123 -f "{folder / "Modelfile"}"'
     assert said["commands"]["ollama"] == f"{create}\nollama run lora-garage/tuned-abc123"
     assert set(said["commands"]) == {"ollama", "lmstudio", "llamacpp", "koboldcpp", "jan"}

@@ -125,16 +125,16 @@ def test_a_command_s_run_is_for_the_best_card_or_for_the_processor(
     """It named none, so that it trained on CUDA's first."""
     here(A, B.model_copy(update={"free_bytes": 8 << 30}))
     space, recipe = make_workspace(), Recipe.parse({"data": {"source": "sample:pirate_answers"}})
-    run = running.prepared(space, recipe, tmp_path, True, None, queue=True)
+    run = running.prepare_run(space, recipe, tmp_path, True, None, queue=True)
     assert (run.facts().wanted_device, run.facts().planned.budget.name) == ("GPU-1", "RTX 1")
     assert (run.facts().data.name, run.facts().data.rows) == ("sample:pirate_answers", 68), "as a page's run has it"
-    run = running.prepared(
+    run = running.prepare_run(
         space, recipe.model_copy(update={"name": "other"}), tmp_path, True, None, cpu=True, queue=True
     )
     assert (run.facts().wanted_device, run.facts().planned.budget.kind) == ("cpu", "cpu")
-    chosen, settings = running.chosen_cards("0, GPU-1", False, [])
+    chosen, settings = running.parse_cards("0, GPU-1", False, [])
     two = recipe.model_copy(update={"name": "both", "train": recipe.train.model_copy(update={"ranks": 2})})
-    both = running.prepared(space, two, tmp_path, True, None, queue=True, cards=chosen)
+    both = running.prepare_run(space, two, tmp_path, True, None, queue=True, cards=chosen)
     assert (both.facts().wanted_device, both.facts().wanted_beside, settings) == (
         "GPU-1",
         {"GPU-0": "RTX 0"},
@@ -142,7 +142,7 @@ def test_a_command_s_run_is_for_the_best_card_or_for_the_processor(
     )
     assert both.facts().planned.budget.card_uuid == "GPU-1"
     with pytest.raises(RecipeError, match="cannot be combined"):
-        running.chosen_cards("0", True, [])
+        running.parse_cards("0", True, [])
     assert run.recipe().train.optim == "adamw_torch" and not run.recipe().train.gradient_checkpointing
 
 
@@ -155,7 +155,7 @@ def test_a_command_that_continues_a_run_is_planned_so(
     monkeypatch.setattr("core.runs.further.child_of", lambda recipe, parent: recipe)
     monkeypatch.setattr("core.runs.further.facts_of", lambda parent: RunFacts())
     recipe = Recipe.parse({"data": {"source": "sample:pirate_answers"}})
-    running.prepared(make_workspace(), recipe, tmp_path, True, parent, queue=True)
+    running.prepare_run(make_workspace(), recipe, tmp_path, True, parent, queue=True)
     assert planned[0].continues
 
 
