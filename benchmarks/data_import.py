@@ -182,7 +182,7 @@ def a_run(folder: Path, model: Path | None) -> dict[str, Any]:
     recipe = Recipe.parse({"data": {"source": "many"}})
     before = own_and_mapped()
     train, _ = tokenize(examples, recipe, tokenizer, Silent())  # type: ignore[arg-type]
-    first = next(Schedule.of(recipe, lengths_of(train), packed=True).steps())
+    first = next(Schedule.from_recipe(recipe, lengths_of(train), packed=True).steps())
     assert first and len(train[first[0][0]].input_ids)
     return {"rows": len(examples), "tokens": int(train.lengths.sum()), "before": before, "now": own_and_mapped()}
 

@@ -51,13 +51,13 @@ def chat(examples: Sequence[Example], tokenizer: Tokenizer, longest: int) -> tup
     for message in (message for example in examples for message in example.messages if message.role != "system"):
         turn += (message,)
         if message.role == "assistant":
-            if len(tokenizer.encode_whole(Example(messages=messages + turn)).input_ids) <= longest:
+            if len(tokenizer.encode_full(Example(messages=messages + turn)).input_ids) <= longest:
                 messages += turn
             turn = ()
     if not messages:
         raise ValueError(f"no answer of the data with its question has at most {longest:,} tokens")
     whole = Example(messages=messages)
-    encoded = tokenizer.encode_whole(whole)
+    encoded = tokenizer.encode_full(whole)
     if len(encoded.input_ids) < 0.9 * longest:
         raise ValueError(
             f"{len(examples)} rows give {len(encoded.input_ids):,} tokens, and {longest:,} are needed: give more --rows"

@@ -66,7 +66,7 @@ def read(data: Path, model: Path, most: int, max_length: int | None) -> tuple[Ro
     """
     tokenizer = Tokenizer(model)
     examples = [example for _, example in itertools.islice(examples_of(data), most)]
-    encoded = [tokenizer.encode_whole(example) for example in examples]
+    encoded = [tokenizer.encode_full(example) for example in examples]
     kept = [i for i, row in enumerate(encoded) if max_length is None or len(row.input_ids) <= max_length]
     rows = Rows([examples[i] for i in kept], [Encoded(encoded[i].input_ids, encoded[i].learned) for i in kept])
     return rows, len(examples) - len(kept)

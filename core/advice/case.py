@@ -12,7 +12,7 @@ from core.advice.goals import Goal, goal_of
 from core.data.facts import DataFacts
 from core.data.labels import LongExamples
 from core.data.preview import Preview
-from core.data.repeats import Repeats, wanted
+from core.data.repeats import Repeats, needs_repeats
 from core.data.selection import choose
 from core.memory import arithmetic
 from core.memory.arithmetic import Estimate
@@ -191,7 +191,7 @@ class Grounds:
 
     def trained_rows(self, recipe: Recipe) -> int | None:
         """None where no row is left out for what it says, or that is not known."""
-        repeats = self.repeats() if wanted(recipe.data) and self.repeats else None
+        repeats = self.repeats() if needs_repeats(recipe.data) and self.repeats else None
         return None if repeats is None else len(choose(len(repeats), recipe, repeats).training)
 
 

@@ -463,7 +463,7 @@ def schedule_of(case: Case, data: DataFacts, draft: Recipe) -> row_order.Schedul
 
 @lru_cache(maxsize=16)
 def _trained_rows(rows: int, eval_fraction: float) -> int:
-    return rows - validation_split.held(rows, eval_fraction)
+    return rows - validation_split.validation_count(rows, eval_fraction)
 
 
 def capacity(case: Case, data: DataFacts, draft: Recipe) -> Message | None:

@@ -49,7 +49,7 @@ def submit(
     """
     recipe = made.recipe.model_copy(update={"data": datasets.pinned(made.recipe.data)})
     info, data = datasets.get(recipe.data.source), recipe.data
-    report = datasets.report(info.id, data.format, Choices.of(data))
+    report = datasets.report(info.id, data.format, Choices.from_data(data))
     facts = RunFacts(
         data=TrainedOn(
             id=info.id,

@@ -101,7 +101,7 @@ class Film:
         self._held_out = [
             scene.ids(shown.tokenizer) for scene in shown.scenes.held_out
         ]  # at both ends alone, core/runs/cards/better
-        whole = [shown.tokenizer.encode_whole(Example(text=words)) for words in shown.scenes.neutral_texts]
+        whole = [shown.tokenizer.encode_full(Example(text=words)) for words in shown.scenes.neutral_texts]
         run_tokens = sum(schedule.lengths) * schedule.total_steps / schedule.steps_per_epoch
         affordable = texts_within([len(row.input_ids) for row in whole], run_tokens)
         self._neutral = [Encoded(row.input_ids, row.learned) for row in whole[:affordable]]

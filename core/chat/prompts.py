@@ -15,7 +15,7 @@ from core.data.reading.choices import Choices
 from core.data.row_order import mixed
 from core.data.store import DatasetStore
 from core.data.tokenizer import conversation
-from core.data.validation_split import rows_apart
+from core.data.validation_split import validation_rows
 from core.errors import ChatError
 from core.runs.folder import RunFolder
 from core.runs.scenes import neutral_prompts
@@ -43,8 +43,8 @@ def prompts_of(run: RunFolder, store: DatasetStore, count: int) -> list[Prompt]:
     """Questions of rows that the run kept apart (of trained ones where it kept none), the person's own, and neutral
     ones: count at most. The same for the same run. Raises DataError where its set is gone."""
     recipe, facts = run.recipe(), run.facts()
-    rows = store.rows(recipe.data.source, recipe.data.format, Choices.of(recipe.data)).examples
-    apart = rows_apart(rows, recipe) if facts.rows_measured else ()
+    rows = store.rows(recipe.data.source, recipe.data.format, Choices.from_data(recipe.data)).examples
+    apart = validation_rows(rows, recipe) if facts.rows_measured else ()
     order = mixed(apart if len(apart) else range(len(rows)), random.Random(f"{recipe.train.seed}/comparison"))
     own = [Prompt(turns=({"role": "user", "content": asked},), source="own") for asked in recipe.train.sample_prompts]
     found: dict[str, Prompt] = {}

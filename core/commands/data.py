@@ -13,7 +13,7 @@ from core.data.formats import Example
 from core.data.hub_sets import adding
 from core.data.labels import LongExamples
 from core.data.preview import Preview
-from core.data.reading.choices import NOTHING_SAID, Choices
+from core.data.reading.choices import NO_CHOICES, Choices
 from core.data.reading.file_rows import SUFFIXES
 from core.data.reading.sniff import probe
 from core.data.sets import gathered
@@ -38,7 +38,7 @@ def dataset_store(space: Workspace) -> DatasetStore:
     return DatasetStore(space.datasets, PRESETS, space.library_folders)
 
 
-def dataset_id(space: Workspace, source: str, relative_to: Path, choices: Choices = NOTHING_SAID) -> str:
+def dataset_id(space: Workspace, source: str, relative_to: Path, choices: Choices = NO_CHOICES) -> str:
     """Return source as an id of the store.
 
     source: an id, a file, which is added first (the same file only once), or a downloaded dataset of the Hub.
@@ -65,7 +65,7 @@ def dataset_id(space: Workspace, source: str, relative_to: Path, choices: Choice
 def with_imported_data(space: Workspace, recipe: Recipe, relative_to: Path) -> Recipe:
     """Return recipe with its data set as an id of the store. Raises DataError as `dataset_id`."""
     data = recipe.data
-    source = dataset_id(space, data.source, relative_to, Choices.of(data))
+    source = dataset_id(space, data.source, relative_to, Choices.from_data(data))
     return recipe.model_copy(update={"data": data.model_copy(update={"source": source})})
 
 

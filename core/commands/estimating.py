@@ -104,7 +104,7 @@ def read_data(models: Models, model: str, data: str) -> tuple[Preview, DataFacts
     except ModelError:
         own = None
     source = dataset_id(models.workspace, data, Path.cwd())
-    preview = Previews(dataset_store(models.workspace), models).of(source, own or "starter")
+    preview = Previews(dataset_store(models.workspace), models).get(source, own or "starter")
     facts = preview.facts()
     return preview, facts if own else facts.model_copy(update={"exact": False, "estimated": True})
 

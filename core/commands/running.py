@@ -287,8 +287,8 @@ def preview_of(space: Workspace, recipe: Recipe) -> Preview | None:
     """Return the token counts of the data, or None if data or model are missing: the run reports why."""
     data = recipe.data
     with contextlib.suppress(GarageError):
-        return Previews(dataset_store(space), Models(space)).of(
-            data.source, recipe.model.id, Learning.of(recipe), data.format, Choices.of(data)
+        return Previews(dataset_store(space), Models(space)).get(
+            data.source, recipe.model.id, Learning.from_recipe(recipe), data.format, Choices.from_data(data)
         )
     return None
 

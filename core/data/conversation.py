@@ -1,4 +1,4 @@
-"""A conversation: messages with thinking and tool calls, whatever notation a file uses. No torch.
+"""Conversations: messages with thinking and tool calls, read from any notation that files use. No torch.
 
 One message is {role, content, reasoning?, tool_calls?, tool_call_id?, name?, weight?}; `tools` (the available ones) are
 beside the messages. Supported are the names of OpenAI (tool_calls, function_call, tool_call_id, weight), of reasoning
@@ -29,11 +29,11 @@ _ROLES: dict[str, Role] = {
     "function": "tool",
     "observation": "tool", "ipython": "tool",
 }  # fmt: skip
-SPEAKS = ("role", "from", "speaker", "sender", "author")
-HOLDS = ("content", "value", "text", "message", "parts")
+ROLE_KEYS = ("role", "from", "speaker", "sender", "author")
+CONTENT_KEYS = ("content", "value", "text", "message", "parts")
 _REASONING = ("reasoning_content", "reasoning", "thinking")
-_LEARNED = ("train", "loss")  # axolotl, ms-swift: false for an answer that is context and not trained
-_SAID = ("text", "value", "content", "thinking", "reasoning")  # keys for the text of a part
+_TRAIN_FLAGS = ("train", "loss")  # axolotl, ms-swift: false for an answer that is context and not trained
+_PART_TEXT_KEYS = ("text", "value", "content", "thinking", "reasoning")  # keys for the text of a part
 _TEXT_PARTS = ("text", "input_text", "output_text")
 _FOLLOWS: dict[Role | None, tuple[Role, ...]] = {
     None: ("user",), "system": ("user",), "user": ("assistant",), "assistant": ("user", "tool"), "tool": ("assistant",
@@ -44,8 +44,8 @@ _THOUGHT = re.compile(r"\s*<think>(.*?)</think>(.*)|(.*?)\n</think>\n(.*)", re.D
 
 @dataclass(frozen=True, slots=True)
 class ChatMessage:
-    """tool_call_id, name: for a tool's result, the call that it answers. weight: 0 for an answer that is context and
-    not trained."""
+    """One message. tool_call_id, name: for a tool's result, the call that it answers. weight: 0 for an answer that is
+    context and not trained."""
 
     role: Role
     content: str
@@ -56,7 +56,7 @@ class ChatMessage:
     weight: int = 1
 
     def as_dict(self) -> dict[str, Any]:
-        """Its fields as JSON values; the inverse of `ChatMessage.from_dict`."""
+        """Return its fields as JSON values; the inverse of `ChatMessage.from_dict`."""
         more: dict[str, Any] = {"reasoning": self.reasoning, "tool_calls": [call.as_dict() for call in self.tool_calls]}
         more |= {"tool_call_id": self.tool_call_id, "name": self.name}
         kept = {name: value for name, value in more.items() if value}
@@ -69,25 +69,27 @@ class ChatMessage:
 
 
 def characters(turn: Turn) -> int:
-    """Length of a turn, including thinking and tool calls."""
+    """Number of characters of a turn, including thinking and tool calls."""
     calls = turn.get("tool_calls")
     return len(turn["content"]) + len(turn.get("reasoning", "")) + (len(as_json(calls)) if calls else 0)
 
 
 def split_thinking(content: str) -> tuple[str, str]:
-    """(thinking, the rest) of an answer that begins with <think> ... </think>, or with thinking that its prompt opened;
-    otherwise ("", content)."""
-    found = _THOUGHT.match(content)
-    if found is None or "<think>" in (found[3] or ""):
+    """Split an answer into (thinking, the rest); ("", content) if there is no thinking.
+
+    Thinking stands in <think> ... </think> at the beginning, or is closed by </think> if the prompt opened it.
+    """
+    match = _THOUGHT.match(content)
+    if match is None or "<think>" in (match[3] or ""):
         return "", content
-    return (found[1] or found[3] or "").strip("\n"), (found[2] or found[4] or "").lstrip("\n")
+    return (match[1] or match[3] or "").strip("\n"), (match[2] or match[4] or "").lstrip("\n")
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
 def read_messages(turns: Sequence[Any], system: tuple[ChatMessage, ...], notes: Notes) -> tuple[ChatMessage, ...]:
-    """The messages of a row's turns, after those of a system column. Raises Flaw."""
+    """Return the messages of a row's turns, after those of a system column. Raises Flaw."""
     messages: list[ChatMessage] = []
     numbers: list[int] = []  # index of the turn in the file where each message begins
     for number, turn in chain.from_iterable(
@@ -152,52 +154,60 @@ def _linked(messages: Sequence[ChatMessage]) -> tuple[ChatMessage, ...]:
 
 
 def _message(turn: Any, number: int, notes: Notes) -> ChatMessage:
-    """A turn in either notation: role/content or from/value."""
+    """Read a turn in either notation: role/content or from/value."""
     if not isinstance(turn, dict):
         raise Flaw("data.turn_not_an_object", turn=number, found=type_name(turn))
-    speaks, holds, called = (_first(turn, *SPEAKS), _first(turn, *HOLDS), _first(turn, "tool_calls", "function_call"))
-    said, content, calls = turn.get(speaks), turn.get(holds), turn.get(called)
-    if said is None or (holds not in turn and not calls):
+    role_key, content_key, calls_key = (
+        _first(turn, *ROLE_KEYS),
+        _first(turn, *CONTENT_KEYS),
+        _first(turn, "tool_calls", "function_call"),
+    )
+    speaker, content, calls = turn.get(role_key), turn.get(content_key), turn.get(calls_key)
+    if speaker is None or (content_key not in turn and not calls):
         raise Flaw("data.turn_keys", turn=number, found=list(turn)[:10])
-    spoken = said.strip().lower() if isinstance(said, str) else ""
-    role = _ROLES.get(spoken)
+    spoken_name = speaker.strip().lower() if isinstance(speaker, str) else ""
+    role = _ROLES.get(spoken_name)
     if role is None:
         expected = ["system", "user", "assistant", "tool", "human", "gpt", "function_call", "observation"]
-        raise Flaw("data.unknown_role", turn=number, found=str(said)[:40], expected=expected)
-    if spoken == "function_call" and not calls:
+        raise Flaw("data.unknown_role", turn=number, found=str(speaker)[:40], expected=expected)
+    if spoken_name == "function_call" and not calls:
         calls, content = content, ""
-    words, thought = _content(content, number, notes)
-    flags = [name for name in _LEARNED if turn.get(name) is False or (role == "assistant" and turn.get(name) is True)]
-    read = [speaks, holds, called, "weight", *flags] if role == "assistant" else [speaks, holds, *flags]
+    text, thought = _content(content, number, notes)
+    flags = [
+        name for name in _TRAIN_FLAGS if turn.get(name) is False or (role == "assistant" and turn.get(name) is True)
+    ]
+    known_keys = (
+        [role_key, content_key, calls_key, "weight", *flags] if role == "assistant" else [role_key, content_key, *flags]
+    )
     if role != "assistant":
-        read += ["tool_call_id", "name"] if role == "tool" else []
-        notes.leave_unread("field", turn, read)
+        known_keys += ["tool_call_id", "name"] if role == "tool" else []
+        notes.leave_unread("field", turn, known_keys)
         if thought:
             notes.leave("part", "thinking")
         id, name = (str(turn[key]) if role == "tool" and turn.get(key) else None for key in ("tool_call_id", "name"))
-        return ChatMessage(role, words, tool_call_id=id, name=name)
-    thinks = next((name for name in _REASONING if isinstance(turn.get(name), str) and turn[name].strip()), None)
-    if thinks is not None:
+        return ChatMessage(role, text, tool_call_id=id, name=name)
+    thinking_key = next((name for name in _REASONING if isinstance(turn.get(name), str) and turn[name].strip()), None)
+    if thinking_key is not None:
         # The same thinking is often stored under two names.
-        read += [name for name in _REASONING if turn.get(name) == turn[thinks]]
-        if thought and thought.strip() != turn[thinks].strip():
+        known_keys += [name for name in _REASONING if turn.get(name) == turn[thinking_key]]
+        if thought and thought.strip() != turn[thinking_key].strip():
             notes.leave("part", "thinking")
-        thought = turn[thinks]
-    notes.leave_unread("field", turn, read)
+        thought = turn[thinking_key]
+    notes.leave_unread("field", turn, known_keys)
     if not thought:
-        thought, words = split_thinking(words)
+        thought, text = split_thinking(text)
     called_tools = read_calls(calls, number, notes)
     weight = _weight(turn.get("weight"), number) if all(turn[name] for name in flags) else 0
-    return ChatMessage(role, words, thought.strip("\n"), called_tools, weight=weight)
+    return ChatMessage(role, text, thought.strip("\n"), called_tools, weight=weight)
 
 
 def _first(turn: Turn, *names: str) -> str:
-    """The first of the names with a value, or else the first that exists at all."""
+    """Return the first of the names with a value, or else the first that exists at all."""
     return next((n for n in names if turn.get(n) is not None), next((n for n in names if n in turn), names[0]))
 
 
 def _content(content: Any, number: int, notes: Notes) -> tuple[str, str]:
-    """The text of a turn, and thinking stored as a separate part."""
+    """Return the text of a turn, and thinking stored as a separate part."""
     if isinstance(content, str):
         return content, ""
     if content is None:
@@ -206,22 +216,22 @@ def _content(content: Any, number: int, notes: Notes) -> tuple[str, str]:
         return as_json(content), ""
     if not isinstance(content, list):
         raise Flaw("data.turn_content", turn=number, found=type_name(content))
-    words, thoughts = [], []
+    texts, thoughts = [], []
     for part in content:
         if isinstance(part, str):
-            words.append(part)
+            texts.append(part)
             continue
         kind = part.get("type", "text") if isinstance(part, dict) else None
-        name = next((name for name in _SAID if part.get(name)), None) if kind else None
-        said = part[name] if name else None
-        if isinstance(said, str) and kind in _TEXT_PARTS:
-            words.append(said)
-        elif isinstance(said, str) and kind in ("thinking", "reasoning"):
-            thoughts.append(said)
-        elif kind != "text" or said is not None:
+        name = next((name for name in _PART_TEXT_KEYS if part.get(name)), None) if kind else None
+        text = part[name] if name else None
+        if isinstance(text, str) and kind in _TEXT_PARTS:
+            texts.append(text)
+        elif isinstance(text, str) and kind in ("thinking", "reasoning"):
+            thoughts.append(text)
+        elif kind != "text" or text is not None:
             raise Flaw("data.part_not_text", turn=number, found=kind if isinstance(kind, str) else type_name(part))
         notes.leave_unread("part", part, ("type", name or ""))
-    return "".join(words), "\n".join(thoughts)
+    return "".join(texts), "\n".join(thoughts)
 
 
 def _weight(weight: Any, number: int) -> int:

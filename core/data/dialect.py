@@ -1,4 +1,4 @@
-"""What a chat template supports, and in which notation: found by rendering test conversations with it. No torch."""
+"""The features and the notation that a chat template supports, detected by rendering test conversations. No torch."""
 
 from __future__ import annotations
 
@@ -29,10 +29,12 @@ _TOOL = {"type": "function", "function": {"name": _NAME, "description": _VALUE, 
 
 @dataclass(frozen=True)
 class Dialect:
-    """system: supports a system message. parts: contents are lists of parts. reasoning: the key of an answer's
-    thinking, INLINE if it is in the content, None if it is dropped. calls: supports tool calls and results; arguments
-    as text, with an id even if the data has none, and with null content instead of "". tools: lists the available
-    tools. switch: the variable that turns thinking on and off, with its default; thinks: it can be prompted to think.
+    """Features of a chat template.
+
+    system: supports a system message. parts: contents are lists of parts. reasoning: the key of an answer's thinking,
+    INLINE if it is in the content, None if it is dropped. calls: supports tool calls and results; arguments as text,
+    with an id even if the data has none, and with null content instead of "". tools: lists the available tools. switch:
+    the variable that turns thinking on and off, with its default; thinks: it can be prompted to think.
     """
 
     system: bool = True
@@ -47,7 +49,7 @@ class Dialect:
     thinks: bool = False
 
     def messages(self, turns: Sequence[Turn]) -> list[dict[str, Any]]:
-        """The turns in the template's notation."""
+        """Return the turns in the template's notation."""
         if not self.system and turns and turns[0]["role"] == "system":
             folded = (
                 {**turns[1], "content": f"{turns[0]['content']}\n\n{turns[1]['content']}"} if len(turns) > 1 else {}
@@ -73,14 +75,15 @@ class Dialect:
 
     def _call(self, call: Turn, number: int) -> dict[str, Any]:
         arguments = json.dumps(call["arguments"], ensure_ascii=False) if self.arguments_as_text else call["arguments"]
-        found: dict[str, Any] = {"type": "function", "function": {"name": call["name"], "arguments": arguments}}
+        message_call: dict[str, Any] = {"type": "function", "function": {"name": call["name"], "arguments": arguments}}
         if call.get("id") or self.needs_ids:
-            found["id"] = call.get("id") or f"call{number:05d}"
-        return found
+            message_call["id"] = call.get("id") or f"call{number:05d}"
+        return message_call
 
 
 def find(render: Render, source: str) -> Dialect:
-    """The dialect of the template behind render, whose Jinja is source; unsupported features are False or None."""
+    """Detect the dialect of a template. render: renders it; source: its Jinja. Unsupported features are False or
+    None."""
 
     def shows(
         dialect: Dialect,
@@ -93,7 +96,7 @@ def find(render: Render, source: str) -> Dialect:
             text = render(dialect.messages(turns), tools, thinking, False)
         except TemplateError as error:
             if error.message.key == "template.too_slow":
-                raise  # otherwise two dozen times
+                raise  # otherwise two dozen renderings would each run into the time limit
             return False
         places = [text.find(word) for word in words]
         # Python's own notation is not JSON
@@ -107,9 +110,9 @@ def find(render: Render, source: str) -> Dialect:
     plain = replace(plain, parts=parts)
     system = shows(plain, [{"role": "system", "content": _SYSTEM}, user, answer], _SYSTEM, _USER, _ANSWER)
     plain = replace(plain, system=system, tools=shows(plain, [user, answer], _NAME, _USER, _ANSWER, tools=[_TOOL]))
-    asked = plain.messages([user])
+    question = plain.messages([user])
     try:
-        on, off, unset = (render(asked, None, thinking, True) for thinking in (True, False, None))
+        on, off, unset = (render(question, None, thinking, True) for thinking in (True, False, None))
     except TemplateError:
         on = off = unset = ""
     switch = next((name for name in SWITCHES if re.search(rf"\b{name}\b", source)), None) if on != off else None
@@ -121,6 +124,7 @@ def find(render: Render, source: str) -> Dialect:
 
 
 def _with_calls(plain: Dialect, shows: Callable[..., bool]) -> Dialect:
+    """Return plain with the notation of tool calls that the template renders, if any."""
     call = {"role": "assistant", "content": "", "tool_calls": [_CALL]}
     turns = [_TURN_USER, call, {"role": "tool", "content": _RESULT, "name": _NAME}, _TURN_ANSWER]
     for as_text in (False, True):
@@ -134,8 +138,11 @@ def _with_calls(plain: Dialect, shows: Callable[..., bool]) -> Dialect:
 
 
 def _reasoning(plain: Dialect, shows: Callable[..., bool]) -> str | None:
-    """A key that is rendered in an answer, or at least before a call, is preferred to tags in the content, which every
-    template renders."""
+    """Return the key of an answer's thinking, INLINE for tags in the content, or None.
+
+    A key that is rendered in an answer, or at least before a call, is preferred to tags in the content, which every
+    template renders.
+    """
     answer = [_TURN_USER, {**_TURN_ANSWER, "reasoning": _THOUGHT}]
     call = [_TURN_USER, {"role": "assistant", "content": "", "tool_calls": [_CALL], "reasoning": _THOUGHT}]
     tries = [(key, answer, (_THOUGHT, _ANSWER)) for key in _KEYS] + [(key, call, (_THOUGHT, _VALUE)) for key in _KEYS]

@@ -1,5 +1,4 @@
-"""Facts about a dataset that the advice needs: counts of rows and tokens. No tokenizer here; core.data.preview
-counts."""
+"""Counts of rows and tokens that the advice needs, as core/data/preview computes them."""
 
 from __future__ import annotations
 
@@ -7,11 +6,10 @@ from core.values import Frozen
 
 
 class DataFacts(Frozen):
-    """Of the rows that can be learned from; tokens before anything is cut. Lengths in tokens.
+    """Counts over the trainable rows of a dataset. Lengths are in tokens, before anything is cut.
 
-    learned_tokens: of all rows together, those the loss counts.
-    exact: False where only some rows were counted. estimated: the tokenizer was not here, so tokens are guessed from
-    characters, which may be wrong by a factor of two.
+    learned_tokens: tokens that the loss counts, in all rows. exact: False if only some rows were counted. estimated:
+    without the tokenizer, tokens are estimated from characters, which may be wrong by a factor of two.
     """
 
     rows: int

@@ -41,10 +41,11 @@ _ENCODE = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would create
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One training example: messages, or prompt and completion (used verbatim), or text. tools: JSON of the available
-    tools.
+    """One training example: messages, or prompt and completion (used verbatim), or text.
 
-    rejected: the whole conversation again, with the worse answer. is_bad: its answer is marked as bad."""
+    tools: JSON of the available tools. rejected: the whole conversation again, with the worse answer. is_bad: the
+    answer is marked as bad.
+    """
 
     messages: tuple[ChatMessage, ...] = ()
     prompt: str | None = None
@@ -61,7 +62,7 @@ class Example:
             raise ValueError("an Example has exactly one of messages, prompt with completion, text")
 
     def as_dict(self) -> dict[str, Any]:
-        """Its fields as JSON values; the inverse of `Example.from_dict`."""
+        """Return its fields as JSON values; the inverse of `Example.from_dict`."""
         bad = {"is_bad": True} if self.is_bad else {}
         if self.messages:
             tools = {"tools": json.loads(self.tools)} if self.tools else {}
@@ -75,7 +76,7 @@ class Example:
         return _ENCODE(self.as_dict())
 
     @classmethod
-    def of(cls, turns: Turns) -> Example:
+    def from_turns(cls, turns: Turns) -> Example:
         return cls(messages=tuple(ChatMessage(speaker, content) for speaker, content in turns))
 
     @classmethod
@@ -90,9 +91,12 @@ class Example:
 
 
 @dataclass(slots=True)
-class Read:
-    """The result of reading a row. example: as JSON. values: its columns; None if it is not a row. problems: warnings,
-    if it has an example."""
+class ReadRow:
+    """The result of reading a row.
+
+    example: as JSON; None if the row cannot be trained. values: its columns; None if it is not a row. problems:
+    warnings if it has an example, else the error.
+    """
 
     number: int
     line: int | None
@@ -101,31 +105,32 @@ class Read:
     problems: Sequence[Problem] = ()
 
     def good(self) -> list[tuple[int, str]]:
-        """Its number and its example, if it has one."""
+        """Return [(number, example)], or [] if the row has no example."""
         return [] if self.example is None else [(self.number, self.example)]
 
 
-# --- what a row says -------------------------------------------------------------------------------------------------
+# --- reading a row --------------------------------------------------------------------------------------------------
 
 
 def check(
     row: Row, format: Format, left: Tally | None = None, rated: bool = False
 ) -> tuple[Example | None, list[Problem]]:
-    """The example in a row and warnings about it; or None and the error; or only None for an answer marked as bad.
+    """Return the example in a row and warnings about it; or None and the error; or only None for an answer marked as
+    bad.
 
     left: counts what was left out of the row. rated: an answer marked as bad is an example too, with is_bad set.
     """
-    if said := plain(row.values, format):
+    if turns := plain(row.values, format):
         if left is not None and row.left:
             left.add_each(row.left)
-        return Example.of(said), []
+        return Example.from_turns(turns), []
     return check_closely(row, format, left, rated)
 
 
 def check_closely(
     row: Row, format: Format, left: Tally | None = None, rated: bool = False
 ) -> tuple[Example | None, list[Problem]]:
-    """The same for a row that is not `plain`."""
+    """Check a row that is not `plain`; arguments and result as for `check`."""
     if left is not None:
         left.add_each(row.left)
     notes, values = Notes(), Columns(row.values)
@@ -155,8 +160,10 @@ def check_closely(
 
 
 def _worse(notes: Notes, system: tuple[ChatMessage, ...]) -> tuple[ChatMessage, ...]:
-    """The conversation with the worse answer; () with a warning if it is invalid: the better one can still be
-    trained."""
+    """Return the conversation with the worse answer.
+
+    Returns () with a warning if it is invalid: the better one can still be trained.
+    """
     try:
         return read_messages(notes.worse, system, Notes())
     except Flaw as flaw:
@@ -165,7 +172,8 @@ def _worse(notes: Notes, system: tuple[ChatMessage, ...]) -> tuple[ChatMessage, 
 
 
 def _is_bad(values: Columns) -> bool:
-    """Whether a row marks its answer as bad, as datasets for KTO do. A number is not such a mark: it may be a class."""
+    """Return True if the row marks its answer as bad, as datasets for KTO do. A number is no such mark: it may be a
+    class."""
     for name in _GOOD_OR_BAD:
         if (mark := str(values.peek(name)).strip().lower()) in ("true", "false"):
             values.take(name)
@@ -179,7 +187,7 @@ def _texts(example: Example) -> Iterator[str]:
 
 
 def _name_of(values: Mapping[str, Any], format: Format, column: str) -> str:
-    """The name under which a row has one of a format's columns."""
+    """Return the name under which a row has one of a format's columns."""
     aliases = COLUMNS[format][column]
     name = next((alias for alias in aliases if alias in values), None)
     if name is None:
@@ -188,7 +196,7 @@ def _name_of(values: Mapping[str, Any], format: Format, column: str) -> str:
 
 
 def _cell(values: Mapping[str, Any], format: Format, column: str) -> str:
-    """The text of one of a format's columns, "" if it is missing and optional."""
+    """Return the text of one of a format's columns, "" if it is missing and optional."""
     if column in OPTIONAL and not any(alias in values for alias in COLUMNS[format][column]):
         return ""
     name = _name_of(values, format, column)
@@ -218,13 +226,13 @@ def _pair(values: Columns, question: str, answer: str) -> Example:
         raise Flaw("data.empty_answer")
     if not question.strip():
         raise Flaw("data.empty_question")
-    thought, said = split_thinking(answer)
-    answered = ChatMessage("assistant", said, thought) if said.strip() else ChatMessage("assistant", answer)
-    return Example(messages=(*_system(values), *_history(values), ChatMessage("user", question), answered))
+    thought, text = split_thinking(answer)
+    message = ChatMessage("assistant", text, thought) if text.strip() else ChatMessage("assistant", answer)
+    return Example(messages=(*_system(values), *_history(values), ChatMessage("user", question), message))
 
 
 def _history(values: Columns) -> Iterator[ChatMessage]:
-    """Earlier turns, as LLaMA-Factory writes them beside an instruction: pairs of question and answer."""
+    """Yield earlier turns, as LLaMA-Factory writes them beside an instruction: pairs of question and answer."""
     pairs = values.peek("history")
     is_pairs = isinstance(pairs, list) and all(
         isinstance(p, list) and len(p) == 2 and all(isinstance(s, str) and s.strip() for s in p) for p in pairs
@@ -242,8 +250,8 @@ def _alpaca(values: Columns, notes: Notes) -> Example:
 
 
 def _question_answer(values: Columns, notes: Notes) -> Example:
-    asked = (_cell(values, "question_answer", "context"), _cell(values, "question_answer", "question"))
-    question = "\n\n".join(part for part in asked if part.strip()) if asked[1].strip() else ""
+    parts = (_cell(values, "question_answer", "context"), _cell(values, "question_answer", "question"))
+    question = "\n\n".join(part for part in parts if part.strip()) if parts[1].strip() else ""
     return _pair(values, question, _cell(values, "question_answer", "answer"))
 
 

@@ -1,5 +1,5 @@
-"""How the template framed the rows of a dataset (thinking, system messages), counted, so that a chat asks the same way.
-No torch."""
+"""Counts of how the chat template framed a dataset's rows (thinking, system messages), so that a chat prompts the same
+way. No torch."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from core.messages import Message, msg
 
 @dataclass
 class Framing:
-    """Of what `add` was told. thinking, without: examples that the prompt asks with and without thinking. closed: of
-    those with, the ones that have none to learn. left_out: rows whose thinking was left out. unfolded, unfolded_to:
-    rows of several examples, and those. unlearned: earlier answers that mask_history leaves. folded: rows whose system
-    message stands in the first question."""
+    """Counts over the rows passed to `add`.
+
+    thinking, without: examples whose prompt asks for thinking, and those whose prompt does not. closed: examples with
+    thinking in the prompt but none to learn. left_out: rows whose thinking was left out. unfolded, unfolded_to: rows of
+    several examples, and the number of those examples. unlearned: earlier answers that mask_history leaves out. folded:
+    rows whose system message was moved into the first question.
+    """
 
     dialect: Dialect
     learning: Learning
@@ -30,11 +33,11 @@ class Framing:
     folded: int = 0
 
     def add(self, tokens: Tokens) -> None:
-        """Of rows that were counted, as core/data/sets/tokens keeps them."""
-        thoughts, talks = tokens.thoughts[tokens.row], ~tokens.is_text
-        self.thinking += int((talks & tokens.thinks).sum())
-        self.without += int((talks & ~tokens.thinks).sum())
-        self.closed += int((talks & tokens.thinks & ~thoughts).sum())
+        """Count these tokenised rows."""
+        has_thinking, is_conversation = tokens.thoughts[tokens.row], ~tokens.is_text
+        self.thinking += int((is_conversation & tokens.thinks).sum())
+        self.without += int((is_conversation & ~tokens.thinks).sum())
+        self.closed += int((is_conversation & tokens.thinks & ~has_thinking).sum())
         self.unlearned += int(tokens.unlearned.sum()) if self.learning.mask_history else 0
         several, accepted = (tokens.counts > 1) & (not self.learning.pairs), tokens.counts > 0
         self.left_out += int((tokens.thoughts & accepted).sum()) if self.learning.enable_thinking is False else 0
@@ -46,13 +49,13 @@ class Framing:
 
     @property
     def thinks(self) -> bool:
-        """Whether a chat asks with thinking, as most of what was learned."""
+        """True if a chat is to prompt for thinking, as most trained examples did."""
         return self.thinking >= self.without if self.thinking + self.without else self.dialect.thinks
 
     def notes(self) -> list[Message]:
-        """What a person should know of it, a sentence each."""
+        """Return one sentence for each thing that a person should know of the counts."""
         counts = {"thinking": self.thinking, "without": self.without, "examples": self.thinking + self.without}
-        found = {
+        applies = {
             "framing.not_thinking": self.dialect.switch is not None and not self.thinking and bool(self.without),
             "framing.mixed": self.dialect.switch is not None and bool(self.thinking and self.without),
             "framing.closed": bool(self.closed),
@@ -68,4 +71,4 @@ class Framing:
             "unfolded_to": self.unfolded_to,
         }
         counts |= {"unlearned": self.unlearned, "folded": self.folded}
-        return [msg(key, **counts) for key, is_so in found.items() if is_so]
+        return [msg(key, **counts) for key, does in applies.items() if does]

@@ -1,4 +1,4 @@
-"""Which tokens of a row are trained, and what happens to a row that is too long; no torch, no tokenizer.
+"""Labels of a row: which tokens are trained, and how a row that is too long is shortened. No torch, no tokenizer.
 
 `Encoded` is one row as in training: ids, which of them are trained, and how many were truncated.
 """
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from core.data.text_pieces import borders, cuts, shown_again
+from core.data.text_pieces import borders, cuts, repeated_tokens
 from core.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -20,8 +20,11 @@ LongExamples = Literal["cut", "split", "drop"]
 
 @dataclass(frozen=True)
 class Learning:
-    """What of a row is trained, by the fields of recipe.Data with these names. pairs: its better and its worse answer,
-    one example each, trained only after their common turns. rated: only the last answer, which may be marked as bad."""
+    """What is trained in each row: the fields of recipe.Data with these names.
+
+    pairs: the better and the worse answer, one example each, trained only after their common turns. rated: only the
+    last answer, which may be marked as bad.
+    """
 
     train_on: str = "assistant"
     enable_thinking: bool | None = None
@@ -30,7 +33,7 @@ class Learning:
     rated: bool = False
 
     @classmethod
-    def of(cls, recipe: Recipe) -> Learning:
+    def from_recipe(cls, recipe: Recipe) -> Learning:
         data = recipe.data
         if recipe.train.objective == "kto":
             return cls(enable_thinking=data.enable_thinking, mask_history=True, rated=True)
@@ -44,11 +47,12 @@ ANSWERS = Learning()
 
 @dataclass(frozen=True)
 class Encoded:
-    """input_ids: (T,) token ids; learned: (T,) True where the loss counts this token; cut: tokens lost by truncation.
+    """One training example.
 
-    second: of a pair, where the example with the worse answer begins; of a rated row, the one with another row's
-    answer; 0: a single example. is_bad: its answer is marked as bad. reference: log-probabilities of the pair's two
-    answers before training, if known.
+    input_ids: (T,) token ids; learned: (T,) True where the loss counts this token; cut: tokens lost by truncation.
+    second: where the second example begins: in a pair, the one with the worse answer; in a rated row, the one with
+    another row's answer; 0: a single example. is_bad: the answer is marked as bad. reference: log-probabilities of the
+    pair's two answers before training, if known.
     """
 
     input_ids: list[int]
@@ -60,7 +64,7 @@ class Encoded:
 
     @property
     def learned_count(self) -> int:
-        """Without the first token of an example, which nothing predicts."""
+        """Number of learned tokens, without the first of each example, which nothing predicts."""
         return sum(self.learned[1:]) - (self.second > 0 and self.learned[self.second])
 
     @property
@@ -74,8 +78,8 @@ class Encoded:
 
 
 @dataclass(frozen=True)
-class Whole:
-    """One row before truncation, for display.
+class FullExample:
+    """One example before truncation.
 
     input_ids, learned: (T,) as in Encoded. text: what was encoded, including special tokens around plain text. offsets:
     (T,) the characters of text (start, end exclusive) of each token; tokens that are parts of one character have equal
@@ -94,8 +98,11 @@ class Whole:
 
 
 def learned(offsets: Sequence[tuple[int, int]], spans: Iterable[tuple[int, int]]) -> list[bool]:
-    """(T,) whether each token is in a span of the assistant. offsets: its characters (start, end exclusive); spans: the
-    assistant's (ChatTemplate.spans), in order."""
+    """Return (T,) whether each token lies in a span of the assistant.
+
+    offsets: characters (start, end exclusive) of each token; spans: those of the assistant (ChatTemplate.spans), in
+    order.
+    """
     labels, rest = [], iter(spans)
     start, end = next(rest, (0, 0))
     for token_start, token_end in offsets:
@@ -106,28 +113,28 @@ def learned(offsets: Sequence[tuple[int, int]], spans: Iterable[tuple[int, int]]
     return labels
 
 
-def fit(whole: Whole, max_length: int, long_examples: LongExamples = "cut", overlap: int = 0) -> list[Encoded]:
-    """A row fitted to max_length tokens: one piece, several or none, including those with nothing to train.
+def fit(full: FullExample, max_length: int, long_examples: LongExamples = "cut", overlap: int = 0) -> list[Encoded]:
+    """Fit an example to max_length tokens: one piece, several or none, including those with nothing to train.
 
     Plain text is always split unless dropped, at paragraphs and sentences (core.data.text_pieces); a piece repeats
     overlap tokens of the one before as context, without training them again. cut: the first max_length tokens. split:
     pieces of max_length tokens, each beginning with the last token of the one before, so that every token is trained
     once; later pieces do not contain the question. drop: nothing if longer.
     """
-    ids, learned = whole.input_ids, whole.learned
+    ids, learned = full.input_ids, full.learned
     if len(ids) <= max_length:
         return [Encoded(ids, learned)]
     if long_examples == "drop":
         return []
-    if whole.is_text:
-        found, again = (
-            cuts(borders(whole.text, whole.offsets), len(ids), max_length, overlap),
-            shown_again(max_length, overlap),
+    if full.is_text:
+        pieces, again = (
+            cuts(borders(full.text, full.offsets), len(ids), max_length, overlap),
+            repeated_tokens(max_length, overlap),
         )
-        begin = [start + 1 + again if again and start else start for start, _ in found]
+        first_learned = [start + 1 + again if again and start else start for start, _ in pieces]
         return [
             Encoded(ids[start:end], [False] * (at - start) + learned[at:end])
-            for (start, end), at in zip(found, begin, strict=True)
+            for (start, end), at in zip(pieces, first_learned, strict=True)
         ]
     if long_examples == "split":
         starts = range(0, len(ids) - 1, max_length - 1)

@@ -1,11 +1,10 @@
-"""What of a dataset would be trained with one model's tokenizer and template, shown before training.
+"""A preview of a dataset before training: what would be trained with one model's tokenizer and template.
 
 A Preview keeps the arrays that training reads too (core/data/sets/tokens), so that every max_length is answered at
-once. It never downloads: where the model is not on this PC, lengths are estimated from characters and rows are not
-shown. Of a large set some rows, evenly spread, are counted (always the same ones) and totals are projected. No torch,
-no transformers.
-Cost: 1,000 short rows 0.2 s, at most about 4 s (MOST_CHARACTERS); `counts` 1 ms; `repeats` as core/data/repeats says,
-when first asked.
+once. It never downloads: without the model on this PC, lengths are estimated from characters and rows are not shown. Of
+a large dataset some rows, evenly spread, are counted (always the same ones) and totals are projected. No torch, no
+transformers. Cost: 1,000 short rows 0.2 s, at most about 4 s (MOST_CHARACTERS); `counts` 1 ms; `repeats` as
+core/data/repeats says, at its first use.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from core.data.findings.row_words import RowWords
 from core.data.formats import Example
 from core.data.framing import Framing
 from core.data.labels import ANSWERS, Learning, LongExamples
-from core.data.reading.choices import NOTHING_SAID, Choices
+from core.data.reading.choices import NO_CHOICES, Choices
 from core.data.repeats import Repeats
 from core.data.sets.pairs import Pairs, Rated
 from core.data.sets.pieces import Pieces
@@ -38,7 +37,7 @@ from core.data.sets.row_view import RowView
 from core.data.sets.tokens import Tokenised, Tokens
 from core.data.shapes.refused import RefusedRows
 from core.data.store import DatasetStore
-from core.data.template_process import TemplateApart
+from core.data.template_process import IsolatedTemplate
 from core.data.tokenizer import Tokenizer, conversation
 from core.errors import DataError, TemplateError
 from core.messages import Message, msg
@@ -62,14 +61,15 @@ LOOKED_AT, TOGETHER = 200, 10  # rows whose language is judged; short answers ar
 
 @dataclass(frozen=True)
 class Counts:
-    """What one max_length does to a set: the same rows and tokens as core.training.rows, projected if counted < rows.
+    """The effect of one max_length on a dataset: the rows and tokens of core.training.rows, projected if counted <
+    rows.
 
     max_length: as it will be used, never above what the model can read. long_examples: what is done to longer rows.
     tokens, learned: of what is trained on, after that. pieces: what is trained on, in examples; more than rows where
     long ones are split. rows_cut, tokens_cut: rows that lose their end, and what they lose. rows_split: rows in several
     pieces. rows_dropped: left out, for being too long (drop) or for having nothing to learn within max_length;
     first_dropped: up to five of them by their number in the file. rows_refused: left out because the template refuses
-    them. longest, p99, median: whole lengths of counted rows. exact: False where lengths are estimated from characters.
+    them. longest, p99, median: full lengths of counted rows. exact: False if lengths are estimated from characters.
     is_text: all rows are plain text, which is split at its borders, never cut.
     """
 
@@ -99,8 +99,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Bin:
-    """Counted rows whose whole length is in start <= length < end (the last one: <= end), and how many of them
-    max_length cuts."""
+    """Counted rows with start <= full length < end (the last bin: <= end), and how many of them max_length cuts."""
 
     start: int
     end: int
@@ -110,10 +109,10 @@ class Bin:
 
 @dataclass(frozen=True, eq=False)
 class Preview:
-    """rows: all that can be learned from; tokenizer: None where lengths are estimated.
+    """The counted rows of a dataset and their tokens.
 
-    tokens: of the counted rows, those that the template refuses among them. notes: how the template frames them;
-    refused: what it refuses.
+    rows: all that can be trained; tokenizer: None if lengths are estimated. tokens: of the counted rows, including
+    refused ones. notes: how the template frames them; refused: rows that the template refuses.
     """
 
     rows: Rows
@@ -125,7 +124,7 @@ class Preview:
 
     @cached_property
     def language(self) -> str | None:
-        """Code of the language that the answers of the first rows are written in; None where that cannot be said."""
+        """Code of the language that the answers of the first rows are written in; None if it cannot be determined."""
         answers = [RowWords(number, example).answered for number, example in islice(self.rows, LOOKED_AT)]
         return main_language([" ".join(answers[at : at + TOGETHER]) for at in range(0, len(answers), TOGETHER)])
 
@@ -133,14 +132,14 @@ class Preview:
     def measure(
         cls, rows: Rows, tokenizer: Tokenizer | None, learning: Learning = ANSWERS, every_row: bool = False
     ) -> Preview:
-        """Count some of many rows, or every row, whatever it costs. Raises TemplateError where all of them are
+        """Count evenly spread rows, or every row, whatever it costs. Raises TemplateError if all of them are
         refused."""
         counted, refused = np.arange(len(rows)) if every_row else _spread(rows), RefusedRows()
-        tokens = Tokenised(rows, tokenizer, learning).of(counted)
+        tokens = Tokenised(rows, tokenizer, learning).tokens(counted)
         for place, why in tokens.refused:
             refused.add(rows[int(counted[place])][0], why)
-        if whole := refused.if_all(len(counted)):
-            raise whole
+        if error := refused.if_all(len(counted)):
+            raise error
         framing = Framing(tokenizer.template.dialect, learning) if tokenizer else None
         if framing:
             framing.add(tokens)
@@ -148,17 +147,17 @@ class Preview:
 
     @property
     def exact(self) -> bool:
-        """Whether the model's own tokenizer counted; else all lengths are estimated from characters."""
+        """True if the model's own tokenizer counted; else all lengths are estimated from characters."""
         return self.tokenizer is not None
 
     @property
     def counted(self) -> int:
-        """Rows that were counted."""
+        """Number of rows that were counted."""
         return len(self.tokens.positions)
 
     @property
     def lengths(self) -> np.ndarray:
-        """(E,) tokens of each example that training makes of the counted rows."""
+        """Tokens (E,) of each example that training makes of the counted rows."""
         return self.tokens.lengths
 
     @cached_property
@@ -178,23 +177,23 @@ class Preview:
         return int(self._sorted[len(self._sorted) // 2])
 
     def limit(self, max_length: int) -> int:
-        """max_length as training uses it, as far as that is known without the tokenizer."""
+        """Return max_length as training uses it, as far as that is known without the tokenizer."""
         return self.tokenizer.limit(max_length) if self.tokenizer else max_length
 
     def _projected(self, count: int | np.integer) -> int:
         return round(int(count) * len(self.rows) / self.counted)
 
     def counts_of(self, data: Data) -> Counts:
-        """The counts for the lengths that a recipe sets."""
+        """Return the counts for the lengths that a recipe sets."""
         return self.counts(data.max_length, data.long_examples, data.overlap)
 
     def counts(self, max_length: int, long_examples: LongExamples = "cut", overlap: int = 0) -> Counts:
-        """Of the very pieces that training makes of the counted rows."""
+        """Return the counts of the pieces that training makes of the counted rows."""
         limit = self.limit(max_length)
         if self.learning.pairs or self.learning.rated:
             pieces: Pieces = (Pairs if self.learning.pairs else Rated).within(self.tokens, limit)
         else:
-            pieces = Pieces.of(self.tokens, limit, long_examples, overlap)
+            pieces = Pieces.from_tokens(self.tokens, limit, long_examples, overlap)
         dropped = np.flatnonzero(~pieces.is_kept)
         return Counts(
             max_length=limit,
@@ -218,11 +217,11 @@ class Preview:
         )
 
     def _number(self, example: int | np.integer) -> int:
-        """Of the row that an example was made of, in the file."""
+        """Return the number in the file of the row that an example was made of."""
         return self.rows[int(self.tokens.positions[self.tokens.row[example]])][0]
 
     def histogram(self, max_length: int) -> tuple[Bin, ...]:
-        """At most MOST_BINS bins, equally wide but for the last, which takes what is far longer than most rows."""
+        """Return at most MOST_BINS bins, equally wide but for the last, which takes lengths far above most rows."""
         shortest, top = int(self._sorted[0]), min(self.longest, 2 * self.p99)
         # one more, for no edge begins at the shortest
         width = int(round_up(max(1.0, (top - shortest) / (MOST_BINS - 1))))
@@ -235,7 +234,7 @@ class Preview:
         return tuple(Bin(start, end, int(all_of_it), int(above)) for start, end, all_of_it, above in values)
 
     def examples(self, max_length: int, long_examples: LongExamples, overlap: int = 0) -> int:
-        """How many examples training makes of the rows."""
+        """Return the number of examples that training makes of the rows."""
         return self.counts(max_length, long_examples, overlap).pieces
 
     def facts(self) -> DataFacts:
@@ -253,17 +252,17 @@ class Preview:
 
     @cached_property
     def repeats(self) -> Repeats | None:
-        """Which rows say what an earlier one says; None where there are too many to read them all for that."""
+        """The rows that repeat an earlier one; None if there are too many rows to compare."""
         examples, rows = (example for _, example in self.rows), len(self.rows)
-        return Repeats.of(examples, near=rows <= MOST_COMPARED_NEARLY) if rows <= MOST_COMPARED else None
+        return Repeats.find(examples, near=rows <= MOST_COMPARED_NEARLY) if rows <= MOST_COMPARED else None
 
     @cached_property
     def has_pairs(self) -> bool:
-        """Whether rows have a worse answer beside the better one, as far as the first ones tell."""
+        """True if one of the first FIRST_ROWS rows has a worse answer beside the better one."""
         return any(self.rows[i][1].rejected for i in range(min(FIRST_ROWS, len(self.rows))))
 
     def problem(self, max_length: int, long_examples: LongExamples = "cut") -> Message | None:
-        """Why training must not be started: nothing would be learned. An estimate refuses nothing."""
+        """Return the reason why training must not be started: nothing would be learned. An estimate refuses nothing."""
         limit = self.limit(max_length)
         if not self.exact or self.counts(max_length, long_examples).learned:
             return None
@@ -272,39 +271,40 @@ class Preview:
         return msg("run.nothing_to_learn", rows=len(self.rows), max_length=limit)
 
     def row(self, index: int, max_length: int, long_examples: LongExamples = "cut", overlap: int = 0) -> RowView | None:
-        """Any row with its tokens marked; None where the tokenizer is not here. Raises DataError, TemplateError."""
+        """Return any row with its tokens marked; None without the tokenizer. Raises DataError, TemplateError."""
         if not 0 <= index < len(self.rows):
             raise DataError("preview.no_such_row", row=index + 1, rows=len(self.rows))
         if self.tokenizer is None:
             return None
         number, example = self.rows[index]
         try:
-            wholes = self.tokenizer.encode_row(example, self.learning)
+            full_examples = self.tokenizer.encode_row(example, self.learning)
         except TemplateError as error:
             raise TemplateError("template.row_refused", row=number, why=error.message) from None
         place, special = (index, len(self.rows), number), self.tokenizer.template.all_special
-        how = "drop" if self.learning.pairs or self.learning.rated else long_examples
-        return RowView.made(wholes, place, (self.limit(max_length), how, overlap), special, self.learning.pairs)
+        long = "drop" if self.learning.pairs or self.learning.rated else long_examples
+        return RowView.build(
+            full_examples, place, (self.limit(max_length), long, overlap), special, self.learning.pairs
+        )
 
 
 class Previews:
-    """The last previews that were asked for, for all threads of a process. A changed file or a new model counts
-    anew."""
+    """The previews that were used last, for all threads of a process. A changed file or a new model counts anew."""
 
     def __init__(self, store: DatasetStore, models: Models):
         self._store, self._models = store, models
         self._kept: dict[tuple[Any, ...], Future[Preview]] = {}  # least recently used first
         self._lock = threading.Lock()
 
-    def of(
+    def get(
         self,
         dataset_id: str,
         model_id: str,
         learning: Learning = ANSWERS,
         format: Format | None = None,
-        choices: Choices = NOTHING_SAID,
+        choices: Choices = NO_CHOICES,
     ) -> Preview:
-        """Built by whoever asks first; others who ask meanwhile wait for it. Raises DataError, ModelError or
+        """Return a preview, built by the first caller; concurrent callers wait for it. Raises DataError, ModelError or
         TemplateError."""
         path = self._store.path(dataset_id)
         if not (stamp := files.stamp(path)):
@@ -330,24 +330,24 @@ class Previews:
         return future.result()
 
     def _tokenizer(self, folder: Path | None) -> Tokenizer | None:
-        """The tokenizer of a kept preview of the same model, for it takes up to a second to read."""
+        """Return the tokenizer of a kept preview of the same model, or read it, which takes up to a second."""
         if folder is None:
             return None
         with self._lock:
             ready = [future.result() for key, future in self._kept.items() if key[0] == folder and future.done()]
-        return ready[0].tokenizer if ready else Tokenizer(folder, TemplateApart)
+        return ready[0].tokenizer if ready else Tokenizer(folder, IsolatedTemplate)
 
 
 def _spread(rows: Rows) -> np.ndarray:
-    """Positions of at most MOST_ROWS rows, evenly spread; fewer where those would be more than MOST_CHARACTERS
+    """Return positions of at most MOST_ROWS rows, evenly spread; fewer if those had more than MOST_CHARACTERS
     together."""
 
     def chosen(count: int) -> np.ndarray:
         return np.arange(count) * len(rows) // count
 
     counted = chosen(min(len(rows), MOST_ROWS))
-    given = (rows[int(i)][1] for i in counted)
-    length = sum(len(row.text) if row.text is not None else sum(map(characters, conversation(row))) for row in given)
+    examples = (rows[int(i)][1] for i in counted)
+    length = sum(len(row.text) if row.text is not None else sum(map(characters, conversation(row))) for row in examples)
     if length > MOST_CHARACTERS:
         counted = chosen(max(1, len(counted) * MOST_CHARACTERS // length))
     return counted

@@ -1,9 +1,8 @@
-"""Rows that repeat an earlier row, exactly or except for case, width, spaces and punctuation at the end of words. No
-torch.
+"""Rows that repeat an earlier row, exactly or except for case, width, spaces and punctuation at the end of words.
 
-Two rows are the same only where everything they say is: questions that differ, or answers that differ, make different
-rows. Marks inside numbers and words (3.5, a-b, don't) count, so that "2+2" stays another text than "2-2".
-Cost: 100,000 rows of 300 characters take about 4 s (one shared core, 2026-11).
+Two rows are the same only if all their texts are: a different question or a different answer makes a different row.
+Marks inside numbers and words (3.5, a-b, don't) count, so that "2+2" stays another text than "2-2". 100,000 rows of 300
+characters take about 4 s (one shared core, 2026-11). No torch.
 """
 
 from __future__ import annotations
@@ -29,10 +28,11 @@ _MARKS = re.compile(r"[.,;:!?。、]+(?=[\s\"')\]\u3040-\u30ff\u3400-\u9fff]|$)"
 
 @dataclass(frozen=True, eq=False)
 class Repeats:
-    """first (R,): for each example the position of the earliest that says the same, its own where it is that one.
+    """For each of R rows the earliest row with the same content.
 
-    exact (R,): whether it says so word for word. near (R,): the earliest that says the same or nearly so
-    (core/data/findings/near); None where nobody asked for it.
+    first (R,): position of the earliest row that is the same, its own if none is. exact (R,): whether the two are equal
+    word for word. near (R,): position of the earliest row that is the same or nearly so (core/data/findings/near); None
+    if it was not computed.
     """
 
     first: np.ndarray
@@ -40,44 +40,47 @@ class Repeats:
     near: np.ndarray | None = None
 
     @classmethod
-    def of(cls, examples: Iterable[Example], check: Callable[[], None] = lambda: None, near: bool = False) -> Repeats:
-        """check: called each thousand rows, and may raise. near: whether near ones are looked for too, which takes as
-        long again."""
-        alike = Near() if near else None
-        said_of, whole_of = array("q"), array("q")  # 64-bit hashes
+    def find(cls, examples: Iterable[Example], check: Callable[[], None] = lambda: None, near: bool = False) -> Repeats:
+        """Compare all examples. check: called every CHECK_EVERY rows, and may raise. near: also find near repeats,
+        which doubles the time."""
+        near_rows = Near() if near else None
+        text_hashes, example_hashes = array("q"), array("q")  # 64-bit hashes
         for i, example in enumerate(examples):
             if i % CHECK_EVERY == 0:
                 check()
-            said_of.append(hash(said(example)))
-            whole_of.append(hash(example))
-            if alike is not None:
-                alike.add(RowWords(i, example))
-        first, whole = earliest(np.array(said_of, np.int64)), np.array(whole_of, np.int64)
-        return cls(first, whole == whole[first], None if alike is None else _together(first, alike.first))
+            text_hashes.append(hash(compared_texts(example)))
+            example_hashes.append(hash(example))
+            if near_rows is not None:
+                near_rows.add(RowWords(i, example))
+        first, exact_hashes = earliest(np.array(text_hashes, np.int64)), np.array(example_hashes, np.int64)
+        return cls(
+            first, exact_hashes == exact_hashes[first], None if near_rows is None else _together(first, near_rows.first)
+        )
 
     def __len__(self) -> int:
         return len(self.first)
 
     @property
     def later(self) -> np.ndarray:
-        """Positions of the rows that say what an earlier one says."""
+        """Positions of the rows that repeat an earlier one."""
         return np.flatnonzero(self.first != np.arange(len(self.first)))
 
 
-def wanted(data: Data) -> bool:
-    """Whether a recipe leaves rows out for what others say."""
+def needs_repeats(data: Data) -> bool:
+    """Return True if the recipe leaves out rows that repeat others."""
     return data.deduplicate or data.drop_leaked or data.drop_near_leaked
 
 
 def _together(first: np.ndarray, near: np.ndarray) -> np.ndarray:
-    """near, with what differs in marks alone, and what came after the rows that were compared."""
-    found = first.copy()
-    found[: len(near)] = np.minimum(first[: len(near)], near)
-    return found[found]
+    """Combine near with `first`, which also knows rows that differ in marks alone and rows beyond those that near
+    compared."""
+    earliest_row = first.copy()
+    earliest_row[: len(near)] = np.minimum(first[: len(near)], near)
+    return earliest_row[earliest_row]
 
 
-def said(example: Example) -> tuple[str, ...]:
-    """What a row says, its parts one by one, as texts that are compared."""
+def compared_texts(example: Example) -> tuple[str, ...]:
+    """Return the texts of a row that must be equal in a repeat, normalized."""
     if example.messages:
         parts = (
             part
@@ -91,11 +94,11 @@ def said(example: Example) -> tuple[str, ...]:
 
 
 def plain(content: str) -> str:
-    """content without what is no difference; as it is where nothing else is in it."""
+    """Return content normalized: case, width, quotes, spaces and final marks; unchanged if nothing else is in it."""
     folded = unicodedata.normalize("NFKC", content).casefold().translate(_QUOTES)
     return " ".join(_MARKS.sub("", folded).split()) or content
 
 
 def same_prompt_key(prompt: str) -> str:
-    """prompt without case, punctuation and spacing: two prompts with equal keys are the same question."""
+    """Return prompt without case, punctuation and spacing; prompts with equal keys are the same question."""
     return re.sub(r"[\W_]+", " ", prompt).casefold().strip()

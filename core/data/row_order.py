@@ -1,4 +1,4 @@
-"""The order of the training rows, and which of them share a batch. Everything follows from the seed. No torch."""
+"""The order of the training rows and their batches, which follow from the seed alone. No torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def shuffled(count: int, seed: int, epoch: int) -> Order:
 
 
 def mixed(values: Iterable[int], chance: random.Random) -> Order:
-    """The same order as shuffling a list of them, in four bytes each."""
+    """Return the values shuffled in the same order as a list of them would be, in four bytes each."""
     order = array("i", values)
     chance.shuffle(order)
     return order
@@ -32,7 +32,7 @@ def packed(rows: Sequence[int], lengths: Sequence[int], capacity: int) -> list[l
 
 @dataclass(frozen=True)
 class Grouped(Sequence[list[int]]):
-    """Batches of positions, in `order`: which stretch of so many positions each of them is."""
+    """Batches of positions. order: for each batch which stretch of batch_size positions it is."""
 
     positions: Order
     order: Order
@@ -41,13 +41,14 @@ class Grouped(Sequence[list[int]]):
     def __len__(self) -> int:
         return len(self.order)
 
-    def __getitem__(self, index: int) -> list[int]:  # type: ignore[override]  # no slice is ever asked for
+    def __getitem__(self, index: int) -> list[int]:  # type: ignore[override]  # no caller takes a slice
         start = self.order[range(len(self))[index]] * self.batch_size
         return self.positions[start : start + self.batch_size].tolist()
 
 
 def grouped(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> Grouped:
-    """Batches of positions in `lengths`, of similar length (little padding), in random order; each position once."""
+    """Return batches of positions in `lengths`, of similar length (little padding), in random order; each position
+    once."""
     chance = random.Random(f"{seed}/{epoch}")
     order = mixed(range(len(lengths)), chance)
     pool = batch_size * 16
@@ -60,7 +61,7 @@ def grouped(lengths: Sequence[int], batch_size: int, seed: int, epoch: int) -> G
 
 @dataclass(frozen=True)
 class Schedule:
-    """How many optimizer steps a run takes, and which micro-batches make each of them."""
+    """The optimizer steps of a run and the micro-batches of each."""
 
     lengths: Sequence[int]
     batch_size: int
@@ -71,8 +72,8 @@ class Schedule:
     capacity: int | None = None  # tokens of a packed micro-batch; None: micro-batches are padded
 
     @classmethod
-    def of(cls, recipe: Recipe, lengths: Sequence[int], packed: bool) -> Schedule:
-        """lengths: tokens of the training rows."""
+    def from_recipe(cls, recipe: Recipe, lengths: Sequence[int], packed: bool) -> Schedule:
+        """Return the schedule of a run. lengths: tokens of the training rows."""
         train, size = recipe.train, recipe.train.per_device_train_batch_size
         capacity = size * recipe.row_length if packed else None
         epochs, accumulation = train.num_train_epochs, train.gradient_accumulation_steps
@@ -89,15 +90,15 @@ class Schedule:
         return max(1, math.ceil(self.steps_per_epoch * self.num_train_epochs))
 
     def steps(self, done: int = 0) -> Iterator[list[list[int]]]:
-        """The micro-batches (lists of row positions) of each step after `done`, until total_steps."""
+        """Yield the micro-batches (lists of row positions) of each step after `done`, until total_steps."""
         for step in range(done, self.total_steps):
             epoch, within = divmod(step, self.steps_per_epoch)
             if step == done or within == 0:
-                of_epoch = self._epoch(epoch)
-            yield of_epoch(within)
+                micro_batches = self._epoch(epoch)
+            yield micro_batches(within)
 
     def _epoch(self, epoch: int) -> Callable[[int], list[list[int]]]:
-        """The micro-batches of each step of an epoch; each row once."""
+        """Return a function from a step of this epoch to its micro-batches; each row occurs once."""
         if self.capacity is None:
             batches = grouped(self.lengths, self.batch_size, self.seed, epoch)
             within = self.accumulation
@@ -108,8 +109,7 @@ class Schedule:
 
 
 def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Best-fit packing: positions in `lengths` in bins of at most `capacity` tokens, each where it leaves the least
-    room.
+    """Pack positions in `lengths` into bins of at most `capacity` tokens, each where it leaves the least room.
 
     Deterministic: equal lengths in order of position, equally full bins in order of creation. An example longer than
     capacity gets a bin of its own.

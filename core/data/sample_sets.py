@@ -1,4 +1,4 @@
-"""The sample data sets that come with the app: presets/samples/<name>.yaml, beside their rows."""
+"""The sample datasets that come with the app: presets/samples/<name>.yaml, beside their rows."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from core.values import Frozen
 
 
 class Sample(Frozen):
-    """presets/samples/<name>.yaml. title and description by language; shown: the number of the row that introduces it;
-    adapter and train as in a recipe."""
+    """Contents of presets/samples/<name>.yaml.
+
+    title and description by language; shown: number of the row that introduces it; adapter and train as in a recipe.
+    """
 
     title: dict[str, str] = {}
     description: dict[str, str] = {}
@@ -27,7 +29,7 @@ class Sample(Frozen):
 
 
 def sample_of(dataset_id: str | None) -> Sample | None:
-    """What comes along with `sample:<name>`, or None for any other data set."""
+    """Return the Sample of the dataset `sample:<name>`, or None for any other dataset."""
     match = re.fullmatch(r"sample:([A-Za-z0-9_-]{1,60})", dataset_id or "")
     path = match and PRESETS / "samples" / f"{match[1]}.yaml"
     if not path or not path.is_file():
@@ -37,7 +39,8 @@ def sample_of(dataset_id: str | None) -> Sample | None:
 
 @cache
 def introduction(dataset_id: str) -> tuple[str, str]:
-    """The question and the answer of the row that introduces a sample dataset. Raises KeyError where it is no pair."""
+    """Return the question and the answer of the row that introduces a sample dataset. Raises KeyError if it is no
+    pair."""
     sample = sample_of(dataset_id)
     name = dataset_id.removeprefix("sample:")
     with open(PRESETS / "samples" / f"{name}.jsonl", encoding="utf-8") as rows:

@@ -1,8 +1,8 @@
-"""Renders other people's Jinja in jinja's own sandbox: chat templates come out of downloaded files.
+"""Renders Jinja of downloaded files (chat templates) in jinja's own sandbox.
 
-The sandbox keeps a template from Python's insides, but not from `'a' * 10**10` or loops in loops: whoever must not
-stand still or run out of memory renders in a process that is ended (core/data/template_process). A training run, a chat
-and an export are such processes themselves.
+The sandbox keeps a template from Python's internals, but not from `'a' * 10**10` or nested loops. A process that must
+not hang or run out of memory renders in another process (core/data/template_process). A training run, a chat and an
+export are such processes themselves.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from core.errors import TemplateError, reason_of
 # Markers that survive rendering; private-use characters, which are removed from the conversation itself.
 OPENS, CLOSES = "\ue0f0", "\ue0f1"
 # What an arbitrary template may raise, besides jinja's own errors.
-_ITS_FAULT = (
+_TEMPLATE_ERRORS = (
     jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, NameError, RuntimeError,
     SyntaxError, MemoryError, AssertionError,
 )  # fmt: skip
 
 
 class _Generation(jinja2.ext.Extension):
-    """`{% generation %} ... {% endgeneration %}`: the assistant's own text, between two marker characters."""
+    """The block `{% generation %} ... {% endgeneration %}`: the assistant's own text, between two marker characters."""
 
     tags = {"generation"}
 
@@ -49,7 +49,7 @@ def rendered(source: str, **values: Any) -> str:
     template = _compiled(source)
     try:
         return template.render(values)
-    except _ITS_FAULT as error:
+    except _TEMPLATE_ERRORS as error:
         raise TemplateError("template.cannot_render", reason=reason_of(error)) from None
 
 
@@ -57,7 +57,7 @@ def rendered(source: str, **values: Any) -> str:
 def _compiled(source: str) -> jinja2.Template:
     try:
         return _ENVIRONMENT.from_string(source)
-    except _ITS_FAULT as error:
+    except _TEMPLATE_ERRORS as error:
         raise TemplateError("template.broken", reason=reason_of(error)) from None
 
 
@@ -66,7 +66,7 @@ def _to_json(value: Any, indent: int | None = None, **_: Any) -> str:
 
 
 def _escaped(value: Any) -> str:
-    """Plain text again: jinja's Markup would escape whatever it meets."""
+    """Return value escaped as a plain str: jinja's Markup would escape everything that is joined to it."""
     return escape(str(value))
 
 

@@ -1,4 +1,4 @@
-"""Splits rows into training and validation by their row numbers and a seed alone. No torch."""
+"""The choice of training and validation rows: split, repeats and leaked rows removed, cut to max_steps. No torch."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import numpy as np
 
 from core.data.repeats import Repeats
 from core.data.row_order import shuffled
-from core.data.validation_split import SMALLEST_SPLIT, parted
+from core.data.validation_split import SMALLEST_SPLIT, split_rows
 from core.recipe import Recipe
 
 
 def needed(recipe: Recipe) -> int | None:
-    """Rows that max_steps need; None if epochs decide."""
+    """Return the number of rows that max_steps need; None if epochs decide."""
     train = recipe.train
     if train.max_steps <= 0:
         return None
@@ -22,10 +22,10 @@ def needed(recipe: Recipe) -> int | None:
 
 @dataclass(frozen=True)
 class Chosen:
-    """Which examples are for training and which for validation, by position, in reading order.
+    """The positions of the training rows and of the validation rows, in reading order.
 
-    enough: number of training rows that the steps need, if fewer. repeated: left out as duplicates of earlier ones.
-    leaked: left out of training as duplicates or near-duplicates of validation rows.
+    enough: number of training rows that the steps need, if fewer. repeated: rows left out as duplicates of earlier
+    ones. leaked: training rows left out as duplicates or near-duplicates of validation rows.
     """
 
     training: np.ndarray
@@ -41,13 +41,13 @@ class Chosen:
 
 
 def choose(count: int, recipe: Recipe, repeats: Repeats | None = None) -> Chosen:
-    """repeats: of the examples; needed, and used, only if the recipe removes duplicates or leaked rows.
+    """Choose the training and validation rows of a recipe among `count` rows.
 
-    If max_steps need fewer rows than there are, that many are chosen at random, and validation gets no more than
-    training.
+    repeats: of these rows; used only if the recipe removes duplicates or leaked rows. If max_steps need fewer rows than
+    there are, that many are chosen at random, and at most as many (or SMALLEST_SPLIT) for validation.
     """
     data, seed, leaked = recipe.data, recipe.train.seed, 0
-    training, measuring = parted(count, recipe, repeats)
+    training, measuring = split_rows(count, recipe, repeats)
     repeated = count - len(training) - len(measuring)
     if data.drop_leaked and repeats is not None:
         is_leaked = np.isin(repeats.first[training], repeats.first[measuring])

@@ -1,16 +1,16 @@
-"""The data sets of a workspace: imported files, the sample sets that come along, and files in library folders.
+"""The datasets of a workspace: imported files, the sample datasets that come with the app, and files in library
+folders.
 
 <root>/<id>/source.<kind>   the file as it was given, byte for byte
 <root>/<id>/dataset.json    a DatasetInfo; written last, so a folder without it is an import that never finished
 <root>/<id>/edits-*.jsonl, written-*.jsonl, edits.lock    its versions (core/data/sets/edits)
 <root>/<id>/report-*.json      of versions (core/data/sets/changed); may be deleted at any time
-<root>/<id>/importing       the process id of whoever is importing; gone when dataset.json is there
+<root>/<id>/importing       id of the importing process; removed when dataset.json exists
 rows-*.arrow, .rows, .reports    what was read of them (core/data/sets/readings); may be deleted at any time
 <root>/.trash-*             deleted, but a program still had a file open
 
-One writer: whoever imports. The import cleans up what a crash left behind. Ids that come from a browser are looked up,
-never joined to a path unless they match a pattern without separators, and what they lead to is checked to lie where it
-should.
+An import is the only writer, and removes what a crash left behind. Ids from a browser are looked up, never joined to a
+path unless they match a pattern without separators, and the resulting path must lie in its folder.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from filelock import FileLock, Timeout
 from core import files
 from core.data.large import dataset_process
 from core.data.reading import sniff
-from core.data.reading.choices import NOTHING_SAID, Choices
+from core.data.reading.choices import NO_CHOICES, Choices
 from core.data.reading.file_rows import SUFFIXES, WRITING
 from core.data.sets import changed
 from core.data.sets.edits import Edits, files_of
@@ -54,7 +54,10 @@ WAIT_S = 0.2
 
 
 class DatasetStore:
-    """root: <workspace>/datasets; presets: the folder that holds samples/; library_folders: read, never written."""
+    """The datasets of a workspace.
+
+    root: <workspace>/datasets; presets: the folder that holds samples/; library_folders: read, never written.
+    """
 
     def __init__(self, root: Path, presets: Path, library_folders: Sequence[Path] = ()):
         self.root, self._samples, self._libraries = (
@@ -69,13 +72,13 @@ class DatasetStore:
     # --- listing ------------------------------------------------------------------------------------------------
 
     def list(self) -> list[DatasetInfo]:
-        """Imported sets (newest first), samples, then library files, none of them read if larger than 1 MiB."""
+        """Return imported datasets (newest first), samples, then library files; files above 1 MiB are not read."""
         imported = sorted(self._imported(), key=lambda info: info.imported or 0, reverse=True)
         others = [self._info(id, path) for id, path in {**self._sample_files(), **self._library_files()}.items()]
         return [*imported, *(info for info in others if info is not None)]
 
     def get(self, id: str) -> DatasetInfo:
-        """Raises DataError for an id that is not in the list."""
+        """Return the info of a dataset. Raises DataError for an unknown id."""
         path = self.path(id)
         info = read_info(path.parent) if IMPORTED.fullmatch(id) else self._info(id, path)
         if info is None:
@@ -89,18 +92,18 @@ class DatasetStore:
             return False
 
     def path(self, id: str) -> Path:
-        """The data file of an id. Raises DataError for one that is not in the list, or leads out of its folder."""
+        """Return the data file of a dataset. Raises DataError for an unknown id, or a path outside its folder."""
         if not isinstance(id, str):
             raise _unknown(id)
         if IMPORTED.fullmatch(id):
             folder = self.root / id
-            found = next(iter(sorted(folder.glob("source.*"))), None) if read_info(folder) else None
-            found = found if found and _inside(found, self.root) else None
+            path = next(iter(sorted(folder.glob("source.*"))), None) if read_info(folder) else None
+            path = path if path and _inside(path, self.root) else None
         else:
-            found = (self._sample_files() if id.startswith("sample:") else self._library_files()).get(id)
-        if found is None:
+            path = (self._sample_files() if id.startswith("sample:") else self._library_files()).get(id)
+        if path is None:
             raise _unknown(id)
-        return found
+        return path
 
     def _imported(self) -> Iterator[DatasetInfo]:
         if self.root.is_dir():
@@ -121,9 +124,9 @@ class DatasetStore:
         }
 
     def _library_files(self) -> dict[str, Path]:
-        """`library:<file>`; where a second folder has a file of the same name, `library:<number of the
-        folder>/<file>`."""
-        found: dict[str, Path] = {}
+        """Return files by id: `library:<file>`, or `library:<number of the folder>/<file>` for a name that an earlier
+        folder has."""
+        files_by_id: dict[str, Path] = {}
         for number, folder in enumerate(self._libraries, 1):
             try:
                 # Markdown can be added by hand; in a folder it is most often the description of what lies beside it.
@@ -133,11 +136,11 @@ class DatasetStore:
             for path in paths:
                 if path.is_file() and not path.name.startswith(".") and _inside(path, folder):
                     id = f"library:{path.name}"
-                    found[id if id not in found else f"library:{number}/{path.name}"] = path
-        return found
+                    files_by_id[id if id not in files_by_id else f"library:{number}/{path.name}"] = path
+        return files_by_id
 
     def _info(self, id: str, path: Path) -> DatasetInfo | None:
-        """What is known of a file that is not ours without reading much; None where it has just gone."""
+        """Return the info of a file that was not imported, without reading much; None if it has been removed."""
         origin = "sample" if id.startswith("sample:") else "library"
         try:
             size = path.stat().st_size
@@ -156,15 +159,15 @@ class DatasetStore:
         self,
         path: str | Path,
         name: str = "",
-        choices: Choices = NOTHING_SAID,
+        choices: Choices = NO_CHOICES,
         check: Check = go_on,
         origin: Origin = OWN,
     ) -> DatasetInfo:
-        """Copy a file into the store under an id of ours, with its rows; a file with the same sha256 is not stored
-        twice, if the choices are the same.
+        """Copy a file into the store under an id of ours, with its rows.
 
-        name: for the screen, any characters. choices: kept with the set. origin: of a set of a hub.
-        Raises DataError where the file cannot be used, leaving nothing behind.
+        A file with the same sha256 and the same choices is not stored twice. name: for the screen, any characters.
+        choices: kept with the dataset. origin: source on the Hub. Raises DataError if the file cannot be used, leaving
+        nothing behind.
         """
         path_length.refuse(self.root.parent, DataError)
         path = Path(path)
@@ -206,7 +209,7 @@ class DatasetStore:
 
     @contextlib.contextmanager
     def _alone(self, check: Check) -> Iterator[None]:
-        """Imports stand in line, and whoever waits can be cancelled too."""
+        """Hold the import lock; while waiting for it, `check` may cancel."""
         while not self._importing.acquire(timeout=WAIT_S):
             check()
         try:
@@ -240,7 +243,8 @@ class DatasetStore:
 
     @staticmethod
     def _abandoned(folder: Path) -> bool:
-        """Not where another process may be copying into it right now; a folder that is none of ours is left alone."""
+        """Return True if no process can be importing into this folder any more. A folder that is not ours is not
+        abandoned."""
         marker = folder / "importing"
         try:
             if not any(folder.iterdir()):
@@ -250,7 +254,7 @@ class DatasetStore:
             return False
 
     def delete(self, id: str) -> None:
-        """Remove an imported set. Raises DataError for others, and where a program has its file open."""
+        """Remove an imported dataset. Raises DataError for others, and if a program has its file open."""
         folder = self.path(id).parent
         if not IMPORTED.fullmatch(id):
             raise DataError("data.cannot_delete", id=id)
@@ -266,9 +270,10 @@ class DatasetStore:
     # --- reading ------------------------------------------------------------------------------------------------
 
     def choose(self, id: str, choices: Choices) -> DatasetInfo:
-        """Read an added set so from now on; runs that were begun keep what they read.
+        """Change how an imported dataset is read from now on; existing runs keep their reading.
 
-        Raises DataError for sets that were not added, and where the file cannot be read so: then all stays as it was.
+        Raises DataError for datasets that were not imported, and, with nothing changed, if the file cannot be read that
+        way.
         """
         path, info = self.path(id), self.get(id)
         if not IMPORTED.fullmatch(id):
@@ -282,38 +287,46 @@ class DatasetStore:
             raise DataError("data.cannot_store", name=info.name, reason=error.strerror or str(error)) from error
         return self.get(id)
 
-    def choices(self, id: str, said: Choices = NOTHING_SAID) -> Choices:
-        """How a set is to be read: as somebody says now, else as is kept with it. Raises DataError."""
+    def choices(self, id: str, overrides: Choices = NO_CHOICES) -> Choices:
+        """Return how a dataset is to be read: overrides, then what is kept with it. Raises DataError."""
         if not isinstance(id, str):
             raise _unknown(id)
         if not IMPORTED.fullmatch(id):
-            return said
-        chosen, path = said.over(self.get(id).choices), self.path(id)
+            return overrides
+        chosen, path = overrides.over(self.get(id).choices), self.path(id)
         if chosen.header is None and next(path.parent.glob("edits-*.jsonl"), None):
             settled, as_names = self._readings.settled(path, chosen), chosen.model_copy(update={"header": True})
             if settled.header is False and not files_of(path.parent, f"None|{settled.key}")[0].exists():
                 if files_of(path.parent, self._reading(path, None, as_names))[0].exists():
-                    # it was changed by a version that took every first row for names, and is read so still
+                    # its edits were made when every first row was taken for names: keep that reading
                     return as_names
         return chosen
 
     def _reading(self, path: Path, format: Format | None, choices: Choices) -> str:
-        """By which edits go. A first row that is names by itself, or was before anybody asked, says nothing of it."""
-        settled = self._readings.settled(path, choices)
-        said, unsaid = (f"{format}|{each.key}" for each in (settled, settled.model_copy(update={"header": None})))
-        was_unsaid = (
-            settled.header and not files_of(path.parent, said)[0].exists() and files_of(path.parent, unsaid)[0].exists()
-        )
-        return unsaid if was_unsaid else said
+        """Return the key of the edits that belong to this reading of a file.
 
-    def settled(self, id: str, said: Choices = NOTHING_SAID) -> Choices:
-        """The same with what is taken where nothing was said, so that nobody who chooses later changes it."""
-        return self._readings.settled(self.path(id), self.choices(id, said))
+        A first row of names is not part of the key if the edits were written before `header` could be chosen.
+        """
+        settled = self._readings.settled(path, choices)
+        with_header, without_header = (
+            f"{format}|{each.key}" for each in (settled, settled.model_copy(update={"header": None}))
+        )
+        is_older = (
+            settled.header
+            and not files_of(path.parent, with_header)[0].exists()
+            and files_of(path.parent, without_header)[0].exists()
+        )
+        return without_header if is_older else with_header
+
+    def settled(self, id: str, overrides: Choices = NO_CHOICES) -> Choices:
+        """Return the choices with every default filled in, so that later changes of the dataset's choices do not alter
+        them."""
+        return self._readings.settled(self.path(id), self.choices(id, overrides))
 
     def report(
-        self, id: str, format: Format | None = None, choices: Choices = NOTHING_SAID, check: Check = go_on
+        self, id: str, format: Format | None = None, choices: Choices = NO_CHOICES, check: Check = go_on
     ) -> DataReport:
-        """All problems by row, and the counts; read from disk where the same bytes were inspected before."""
+        """Return all problems by row, and the counts; read from disk if the same bytes were inspected before."""
         path, choices = self.path(id), self.choices(id, choices)
         report = self._readings.report(path, format, choices)
         edits = self._edits(path, format, choices)
@@ -334,42 +347,47 @@ class DatasetStore:
         self,
         id: str,
         format: Format | None = None,
-        choices: Choices = NOTHING_SAID,
+        choices: Choices = NO_CHOICES,
         check: Callable[[], None] = lambda: None,
     ) -> Rows:
-        """Its rows, mapped from disk; read from the file where the same bytes were not yet read in this way.
+        """Return the rows of a dataset, mapped from disk, read from the file if these bytes were not yet read in this
+        way.
 
-        check: called often, and may raise. Raises DataError where no row can be learned from.
+        check: called often, and may raise. Raises DataError if no row can be trained.
         """
         path = self.path(id)
         choices = self.choices(id, choices)
-        found = self._readings.rows(path, format, choices, check)
-        found = self._edits(path, format, choices).rows(found, choices.version)
-        self._opened.add(found)
-        return found
+        rows = self._readings.rows(path, format, choices, check)
+        rows = self._edits(path, format, choices).rows(rows, choices.version)
+        self._opened.add(rows)
+        return rows
 
     # --- versions -------------------------------------------------------------------------------------------------
 
-    def edits(self, id: str, format: Format | None = None, choices: Choices = NOTHING_SAID) -> Edits:
-        """The versions of a set, to be looked at."""
+    def edits(self, id: str, format: Format | None = None, choices: Choices = NO_CHOICES) -> Edits:
+        """Return the versions of a dataset, for reading."""
         return self._edits(self.path(id), format, self.choices(id, choices))
 
-    def version(self, id: str, format: Format | None = None, choices: Choices = NOTHING_SAID) -> int:
-        """Which one is meant: as somebody says, else the newest."""
+    def version(self, id: str, format: Format | None = None, choices: Choices = NO_CHOICES) -> int:
+        """Return the version that choices name, else the newest."""
         edits = self.edits(id, format, choices)
         return edits.head if choices.version is None else choices.version
 
     def pinned(self, data: Data) -> Data:
-        """data with how its set is read now and, of a set that can be changed, its version: a run that is repeated
-        reads the same rows, whatever is chosen or changed later. Raises DataError."""
-        data = data.model_copy(update=dict(self.settled(data.source, Choices.of(data)).said))
-        version = self.version(data.source, data.format, Choices.of(data))
+        """Return data with all choices and, for an imported dataset, its version filled in. Raises DataError.
+
+        A repeated run then reads the same rows, whatever is chosen or changed later.
+        """
+        data = data.model_copy(update=dict(self.settled(data.source, Choices.from_data(data)).said))
+        version = self.version(data.source, data.format, Choices.from_data(data))
         return data.model_copy(update={"version": version}) if IMPORTED.fullmatch(data.source) else data
 
     @contextlib.contextmanager
     def editing(self, id: str) -> Iterator[tuple[Edits, Rows]]:
-        """An imported set to be changed by this program alone: its versions, and its rows as they were read. Raises
-        DataError."""
+        """Lock an imported dataset for changes; yields its versions and its rows as they were imported.
+
+        Raises DataError.
+        """
         path = self.path(id)
         if not IMPORTED.fullmatch(id):
             raise DataError("sets.not_yours", id=id)
@@ -387,14 +405,14 @@ class DatasetStore:
             raise DataError("data.cannot_store", name=id, reason=error.strerror or str(error)) from error
 
     def _edits(self, path: Path, format: Format | None, choices: Choices, writes: bool = False) -> Edits:
-        """What is taken where nothing was said is the same reading as where somebody, or a recipe, says just that."""
+        """Return the versions of one reading; default choices are the same reading as the equal explicit ones."""
         if path.parent.parent != self.root or not (writes or next(path.parent.glob("edits-*.jsonl"), None)):
             return Edits(None, "")
         return Edits(path.parent, self._reading(path, format, choices))
 
 
 def _copy(source: Path, target: Path, check: Callable[[], None]) -> str:
-    """Copy and return the sha256 of what was written."""
+    """Copy a file and return the sha256 of what was written."""
     digest = hashlib.sha256()
     with open(source, "rb") as file, open(target, "xb") as copy:
         while chunk := file.read(MIB):
@@ -407,7 +425,7 @@ def _copy(source: Path, target: Path, check: Callable[[], None]) -> str:
 
 
 def _inside(path: Path, folder: Path) -> bool:
-    """Whether a path, its links followed, lies in a folder."""
+    """Return True if a path, its links followed, lies in a folder."""
     try:
         return path.resolve().is_relative_to(folder.resolve())
     except (OSError, ValueError, RuntimeError):

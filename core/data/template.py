@@ -1,8 +1,8 @@
 """The chat template: one object for preview, training, chat and export.
 
-It renders a conversation with the model's own Jinja template in a sandbox (core/data/sandbox), in its own dialect
-(core/data/dialect), and marks which characters are trained. For an answer these are exactly what the model has to
-generate after its prompt at that point: the prompt, rendered with add_generation_prompt and the same choice of
+It renders a conversation with the model's own Jinja template in a sandbox (core/data/sandbox), in the template's
+notation (core/data/dialect), and marks which characters are trained. For an answer these are exactly what the model has
+to generate after its prompt at that point: the prompt, rendered with add_generation_prompt and the same choice of
 thinking, must be a prefix of the training text. An answer that a longer conversation renders differently (most
 templates drop the thinking of earlier turns) becomes an example of its own, or is not trained. No torch, no
 transformers: the web process uses it for previews.
@@ -24,7 +24,7 @@ from core.data.sandbox import CLOSES, OPENS, rendered
 from core.errors import TemplateError
 
 MAX_TEMPLATE_BYTES = 256 << 10
-_OURS = str.maketrans("", "", OPENS + CLOSES)
+_DROP_MARKERS = str.maketrans("", "", OPENS + CLOSES)
 _ANSWER = "an7Q"
 
 # For base models without a template: plain text, ended by the model's own end token.
@@ -42,9 +42,11 @@ Mark = tuple[int, int, Part]  # characters: start, end exclusive
 
 @dataclass(frozen=True)
 class Rendered:
-    """A conversation as text, and the trained character ranges (start, end exclusive). unlearned: answers that are not
-    trained, because this text renders them differently from their prompt. thinks: whether its prompts ask for thinking.
-    marks: ranges of thinking and tool calls."""
+    """A conversation as text, with the trained character ranges.
+
+    spans: trained ranges (start, end exclusive). unlearned: answers that are not trained because this text renders them
+    differently from their prompt. thinks: its prompts ask for thinking. marks: ranges of thinking and tool calls.
+    """
 
     text: str
     spans: tuple[tuple[int, int], ...]
@@ -54,7 +56,7 @@ class Rendered:
 
 
 @dataclass(frozen=True)
-class _Written:
+class _RenderedAnswer:
     """One answer in its context: text[start:end] is what the model generates after the prompt text[:start]."""
 
     text: str
@@ -63,13 +65,13 @@ class _Written:
     thinks: bool
     marks: tuple[Mark, ...]
 
-    def is_in(self, other: _Written) -> bool:
+    def is_in(self, other: _RenderedAnswer) -> bool:
         return other.text.startswith(self.text[: self.end])
 
 
 @dataclass(frozen=True)
 class ChatTemplate:
-    """source: Jinja; special_tokens: bos_token, eos_token, ... as the template names them."""
+    """A chat template. source: Jinja; special_tokens: bos_token, eos_token, ... as the template names them."""
 
     source: str
     special_tokens: Mapping[str, str] = field(default_factory=dict)
@@ -85,15 +87,15 @@ class ChatTemplate:
 
     @property
     def without_markers(self) -> str:
-        """The source for programs that do not support `{% generation %}` (llama.cpp, Ollama); renders the same."""
+        """Source for programs that do not support `{% generation %}` (llama.cpp, Ollama); renders the same."""
         return re.sub(r"\{%([-+]?)\s*(?:end)?generation\s*([-+]?)%\}", r"{%\1 if true \2%}{%\1 endif \2%}", self.source)
 
     @cached_property
     def dialect(self) -> Dialect:
         return dialect.find(self._render, self.source)
 
-    def asking(self, thinks: bool) -> ChatTemplate:
-        """The same template for programs without a thinking option: thinks becomes its default."""
+    def with_thinking(self, thinks: bool) -> ChatTemplate:
+        """Return the template for programs without a thinking option, with `thinks` as its default."""
         name, value = self.dialect.switch, "true" if thinks else "false"
         if name is None or self.dialect.thinks == thinks:
             return self
@@ -115,13 +117,14 @@ class ChatTemplate:
         tools: list[Any] | None = None,
         thinks: bool | None = None,
     ) -> str:
-        """The conversation as the model reads it; thinks: None for the template's default. Raises TemplateError if it
-        refuses."""
+        """Return the conversation as the model reads it. thinks: None for the template's default. Raises TemplateError
+        if the template refuses it."""
         messages = self.dialect.messages(_clean(turns))
-        return self._render(messages, _clean(tools) or None, thinks, add_generation_prompt).translate(_OURS)
+        return self._render(messages, _clean(tools) or None, thinks, add_generation_prompt).translate(_DROP_MARKERS)
 
     def spans(self, turns: Sequence[Turn], tools: list[Any] | None = None, thinks: bool | None = None) -> Rendered:
-        """The conversation up to its last answer, with its trained ranges. thinks and errors: as in `conversations`."""
+        """Return the conversation up to its last answer, with its trained ranges. thinks and errors: as for
+        `conversations`."""
         return self.conversations(turns, tools, thinks, mask_history=True)[0]
 
     def conversations(
@@ -131,8 +134,8 @@ class ChatTemplate:
         thinks: bool | None = None,
         mask_history: bool = False,
     ) -> list[Rendered]:
-        """Texts in which each answer of weight 1 is trained once, usually one text; with mask_history only the last
-        answer.
+        """Return texts in which each answer of weight 1 is trained once, usually one text; with mask_history only the
+        last answer.
 
         thinks: whether prompts ask for thinking; False leaves the data's thinking out, None asks where an answer has
         some. Raises TemplateError if the template drops or rewrites content.
@@ -144,55 +147,60 @@ class ChatTemplate:
             raise TemplateError("template.no_tool_calls")
         if thinks is False:
             turns = _without_thinking(turns)
-        said = [dict(turn) for turn in turns]
-        places = [i for i, turn in enumerate(said) if turn["role"] == "assistant" and turn.get("weight", 1)]
-        left = [self._written(said[: i + 1], tools, thinks) for i in places]
-        found: list[Rendered] = []
-        while left and not (mask_history and found):
-            whole = left[-1]
-            here = [answer for answer in left if answer.is_in(whole)]
-            left = [answer for answer in left if not answer.is_in(whole)]
-            spans = tuple((answer.start, answer.end) for answer in here)
-            marks = tuple(mark for answer in here for mark in answer.marks)
-            found.insert(0, Rendered(whole.text, spans, len(left) if mask_history else 0, whole.thinks, marks))
-        for turn in turns[: places[-1]]:
-            if turn["role"] in ("system", "user") and turn["content"].strip() not in found[-1].text:
+        messages = [dict(turn) for turn in turns]
+        answers_at = [i for i, turn in enumerate(messages) if turn["role"] == "assistant" and turn.get("weight", 1)]
+        remaining = [self._render_answer(messages[: i + 1], tools, thinks) for i in answers_at]
+        texts: list[Rendered] = []
+        while remaining and not (mask_history and texts):
+            longest = remaining[-1]
+            contained = [answer for answer in remaining if answer.is_in(longest)]
+            remaining = [answer for answer in remaining if not answer.is_in(longest)]
+            spans = tuple((answer.start, answer.end) for answer in contained)
+            marks = tuple(mark for answer in contained for mark in answer.marks)
+            texts.insert(0, Rendered(longest.text, spans, len(remaining) if mask_history else 0, longest.thinks, marks))
+        for turn in turns[: answers_at[-1]]:
+            if turn["role"] in ("system", "user") and turn["content"].strip() not in texts[-1].text:
                 raise TemplateError("template.drops_turn", role=turn["role"])
-        return found
+        return texts
 
-    def _written(self, turns: list[dict[str, Any]], tools: list[Any] | None, thinks: bool | None) -> _Written:
-        """Render the last of the turns, an answer."""
+    def _render_answer(
+        self, turns: list[dict[str, Any]], tools: list[Any] | None, thinks: bool | None
+    ) -> _RenderedAnswer:
+        """Render the last of the turns, an answer, after its prompt."""
         answer = turns[-1]
         thought = answer.get("reasoning", "").strip()
-        asked = self.dialect.thinks if not self.dialect.switch else bool(thought) if thinks is None else thinks
-        how = asked if self.dialect.switch else None
-        prompt = self.render(turns[:-1], True, tools, how)
-        text, end = self._ended(turns, tools, how)
+        asks_thinking = self.dialect.thinks if not self.dialect.switch else bool(thought) if thinks is None else thinks
+        switch = asks_thinking if self.dialect.switch else None
+        prompt = self.render(turns[:-1], True, tools, switch)
+        text, end = self._render_to_end(turns, tools, switch)
         if text.startswith(prompt):
             body = text[len(prompt) : end]
             if thought and thought not in body and self.dialect.reasoning is None:
                 body = f"{'' if prompt.rstrip().endswith('<think>') else OPEN}{thought}{CLOSE}{body}"
         else:
-            body = self._moved(turns, prompt, text[:end], tools, how)
-        places = [body.find(part) for part in _said(answer)]
+            body = self._continue_prompt(turns, prompt, text[:end], tools, switch)
+        places = [body.find(part) for part in _expected_parts(answer)]
         if thought and (places[0] < 0 or any(0 <= place < places[0] for place in places[1:])):
             raise TemplateError("template.drops_thinking")
         if -1 in places:
             raise TemplateError("template.rewrites_answers" if text.strip() else "template.renders_nothing")
-        whole = prompt + body
+        full = prompt + body
         marks = tuple((start + len(prompt), end + len(prompt), part) for start, end, part in _marks(body, answer))
-        return _Written(text if text.startswith(whole) else whole, len(prompt), len(whole), asked, marks)
+        return _RenderedAnswer(text if text.startswith(full) else full, len(prompt), len(full), asks_thinking, marks)
 
-    def _moved(
+    def _continue_prompt(
         self, turns: list[dict[str, Any]], prompt: str, text: str, tools: list[Any] | None, thinks: bool | None
     ) -> str:
-        """The last answer of text, continued from a prompt that is not a prefix of text: the template renders earlier
-        turns, or thinking that the prompt opens or closes, differently once there is an answer."""
+        """Return the last answer of text as the continuation of a prompt that is not a prefix of text.
+
+        The template renders earlier turns, or thinking that the prompt opens or closes, differently once there is an
+        answer.
+        """
         before, answer = self.render(turns[:-1], False, tools, thinks), turns[-1]
         frame = prompt.removeprefix(before) if prompt.startswith(before) else ""
         opened = frame.rfind("<think>")
         head = frame[:opened] if opened >= 0 else frame
-        place = next((text.rfind(part) for part in _said(answer) if part in text), 0)
+        place = next((text.rfind(part) for part in _expected_parts(answer) if part in text), 0)
         begin = text.rfind(head, 0, place) if head.strip() else -1
         body = text[begin + len(head) :]
         if begin < 0 or (opened >= 0 and "<think>" in body[: len(frame)]):
@@ -201,8 +209,11 @@ class ChatTemplate:
             body = f"{answer.get('reasoning', '').strip()}{CLOSE}{body}"
         return body
 
-    def _ended(self, turns: list[dict[str, Any]], tools: list[Any] | None, thinks: bool | None) -> tuple[str, int]:
-        """The turns as text, and where their last answer ends: after its end token, if there is one."""
+    def _render_to_end(
+        self, turns: list[dict[str, Any]], tools: list[Any] | None, thinks: bool | None
+    ) -> tuple[str, int]:
+        """Return the turns as text, and the position after its last answer and that answer's end token, if there is
+        one."""
         text = self._render(self.dialect.messages(turns), tools, thinks, False)
         if not re.search(r"\{%-?\+?\s*generation\b", self.source):  # the template does not mark them itself
             end = len(text.rstrip())
@@ -215,37 +226,40 @@ class ChatTemplate:
         marked, answers = text.count(OPENS), sum(turn["role"] == "assistant" for turn in turns)
         if marked != answers:
             raise TemplateError("template.markers_differ", found=marked, expected=answers)
-        return text.translate(_OURS), len(text[: text.rindex(CLOSES)].translate(_OURS))
+        return text.translate(_DROP_MARKERS), len(text[: text.rindex(CLOSES)].translate(_DROP_MARKERS))
 
     @cached_property
     def _tail(self) -> str:
-        """What a template without markers renders after the last answer."""
+        """Text that a template without markers renders after the last answer."""
         turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _ANSWER}]
-        _, found, tail = self.render(turns).rpartition(_ANSWER)
-        if not found:
+        _, answer, tail = self.render(turns).rpartition(_ANSWER)
+        if not answer:
             raise TemplateError(
                 "template.rewrites_answers" if self.render(turns).strip() else "template.renders_nothing"
             )
         return tail
 
     def _end_of_turn(self, after: str) -> str:
-        """The special tokens that end an answer (with white space before them), or "" if there are none."""
-        found = after[: len(after) - len(after.lstrip())]
-        while token := next((token for token in self._longest_first if after.startswith(found + token)), ""):
-            found += token
-        return found if found.strip() else ""
+        """Return the special tokens that end an answer (with white space before them), or "" if there are none."""
+        end = after[: len(after) - len(after.lstrip())]
+        while token := next((token for token in self._longest_first if after.startswith(end + token)), ""):
+            end += token
+        return end if end.strip() else ""
 
     @cached_property
     def _longest_first(self) -> list[str]:
         return sorted(filter(None, self.all_special), key=len, reverse=True)
 
     def _with_stop(self, text: str, turns: list[dict[str, Any]], tools: list[Any] | None, thinks: bool | None) -> str:
-        """text, an answer without an end token, with one added: the beginning of the next turn, or the model's own end
-        token; otherwise no model would learn to stop."""
+        """Return text, an answer without an end token, with one added.
+
+        That token is the beginning of the next turn, or the model's own end token; otherwise no model would learn to
+        stop.
+        """
         turns = _without_thinking(turns)  # which is rendered differently once there is an answer
         after = {"role": "tool" if turns[-1].get("tool_calls") else "user", "content": _ANSWER}
         try:
-            shorter, longer = (self.render(said, False, tools, thinks) for said in (turns, [*turns, after]))
+            shorter, longer = (self.render(messages, False, tools, thinks) for messages in (turns, [*turns, after]))
         except TemplateError:
             shorter, longer = "?", ""
         next_turn = self._end_of_turn(longer[len(shorter.rstrip()) :]) if longer.startswith(shorter.rstrip()) else ""
@@ -253,15 +267,15 @@ class ChatTemplate:
 
     @cached_property
     def stop(self) -> str:
-        """What a model generates at the end of its answer ("" if the template has no such token)."""
+        """Text that a model generates at the end of its answer ("" if the template has no such token)."""
         rendered = self.spans([{"role": "user", "content": "a"}, {"role": "assistant", "content": _ANSWER}])
         return rendered.text[: rendered.spans[-1][1]].rpartition(_ANSWER)[2].strip()
 
 
 def _clean(value: Any) -> Any:
-    """value without our marker characters."""
+    """Return value without our marker characters."""
     if isinstance(value, str):
-        return value.translate(_OURS)
+        return value.translate(_DROP_MARKERS)
     if isinstance(value, Mapping):
         return {key: _clean(part) for key, part in value.items()}
     return [_clean(part) for part in value] if isinstance(value, list | tuple) else value
@@ -271,8 +285,9 @@ def _without_thinking(turns: Sequence[Turn]) -> list[dict[str, Any]]:
     return [{name: value for name, value in turn.items() if name != "reasoning"} for turn in turns]
 
 
-def _said(answer: Turn) -> list[str]:
-    """What a rendered answer must contain, in order: its thinking, its text, the tools that it calls."""
+def _expected_parts(answer: Turn) -> list[str]:
+    """Return the texts that a rendered answer must contain, in order: its thinking, its text, the names of called
+    tools."""
     parts = (
         answer.get("reasoning", "").strip(),
         answer["content"].strip(),
@@ -282,23 +297,13 @@ def _said(answer: Turn) -> list[str]:
 
 
 def _marks(body: str, answer: Turn) -> Iterator[Mark]:
-    """Where the thinking and tool calls of a rendered answer are, including their tags."""
-    thought, said = answer.get("reasoning", "").strip(), answer["content"].strip()
+    """Yield the ranges of thinking and tool calls in a rendered answer, including their tags."""
+    thought, content = answer.get("reasoning", "").strip(), answer["content"].strip()
     at = body.find(thought) + len(thought)
     if thought:
         yield 0, at, "thinking"
     if answer.get("tool_calls"):
-        end_of_thought = body.find("</think>", at)
-        begin = (
-            body.find(said, at) + len(said) if said else at if end_of_thought < 0 else end_of_thought + len("</think>")
-        )
+        tag = body.find("</think>", at)
+        thought_end = at if tag < 0 else tag + len("</think>")
+        begin = body.find(content, at) + len(content) if content else thought_end
         yield begin + len(body[begin:]) - len(body[begin:].lstrip()), len(body), "call"
-
-
-def _size(value: Any) -> int:
-    """Number of characters of a message or tools."""
-    if isinstance(value, str):
-        return len(value)
-    if isinstance(value, Mapping):
-        return sum(len(str(key)) + _size(part) for key, part in value.items())
-    return sum(map(_size, value)) if isinstance(value, list) else 8

@@ -1,9 +1,9 @@
-"""A chat template rendered in another process, `python -m core.data.template_process`, which is ended when a rendering
-takes more than SECONDS or MOST_MEMORY: nothing interrupts what the interpreter does in one call.
+"""A chat template rendered in another process, `python -m core.data.template_process`.
 
-In lines (core.system.lines). In: {source, special_tokens, all_special, act, arguments}. Out: {} once, then {done} or
-{refused: Message}. One process serves all templates, one question at a time. Cost: its start of half a second, then
-0.2 ms a question.
+The process is ended when a rendering takes more than SECONDS or MOST_MEMORY: nothing interrupts what the interpreter
+does in one call. Lines (core.system.lines): in {source, special_tokens, all_special, act, arguments}; out {} once, then
+{done} or {refused: Message}. One process serves all templates, one request at a time. It starts in half a second and
+then takes 0.2 ms a request.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ MOST_MEMORY = GIB
 LOOK_S, LONGEST_START_S = 0.05, 120
 
 
-class TemplateApart(ChatTemplate):
-    """The same answers."""
+class IsolatedTemplate(ChatTemplate):
+    """Chat template with the same results as ChatTemplate, rendered in another process."""
 
     def _render(
         self, messages: list[dict[str, Any]], tools: list[Any] | None, thinks: bool | None, add_generation_prompt: bool
     ) -> str:
-        return str(self._asked("_render", messages, tools, thinks, add_generation_prompt))
+        return str(self._request("_render", messages, tools, thinks, add_generation_prompt))
 
     def conversations(
         self,
@@ -46,11 +46,11 @@ class TemplateApart(ChatTemplate):
         thinks: bool | None = None,
         mask_history: bool = False,
     ) -> list[Rendered]:
-        return [_rendered(**one) for one in self._asked("conversations", turns, tools, thinks, mask_history)]
+        return [_rendered(**one) for one in self._request("conversations", turns, tools, thinks, mask_history)]
 
-    def _asked(self, act: str, *arguments: Any) -> Any:
+    def _request(self, act: str, *arguments: Any) -> Any:
         template = {"source": self.source, "special_tokens": self.special_tokens, "all_special": [*self.all_special]}
-        return _renderer(os.getpid()).asked(**template, act=act, arguments=arguments)
+        return _renderer(os.getpid()).request(**template, act=act, arguments=arguments)
 
 
 def _rendered(text: str, spans: list[Any], unlearned: int, thinks: bool, marks: list[Any]) -> Rendered:
@@ -58,16 +58,18 @@ def _rendered(text: str, spans: list[Any], unlearned: int, thinks: bool, marks: 
 
 
 class _Renderer:
+    """The process that renders, started when it is first needed."""
+
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._child: Child | None = None
         self._answers: queue.Queue[Any] = queue.Queue()
 
-    def asked(self, **question: Any) -> Any:
+    def request(self, **values: Any) -> Any:
         with self._lock:
             if self._child is None or self._child.process.poll() is not None:
-                self._child = self._started()
-            self._child.say(**question)
+                self._child = self._start()
+            self._child.say(**values)
             answer = self._answer(self._child)
             if answer is None:
                 self._child = None
@@ -76,9 +78,11 @@ class _Renderer:
             raise TemplateError(Message.model_validate(answer["refused"]))
         return answer["done"]
 
-    def _started(self) -> Child:
-        """A process that can begin. Raises TemplateError where none could be had, and leaves none behind: its first
-        answer would be taken for that of a question."""
+    def _start(self) -> Child:
+        """Start a process and wait until it is ready. Raises TemplateError if that fails.
+
+        Leaves no process behind then: its first answer would be taken for that of a request.
+        """
         self._answers = answers = queue.Queue[Any]()
         child = Child("core.data.template_process")
         child.listen(answers.put, lambda code: answers.put(None))
@@ -92,7 +96,7 @@ class _Renderer:
         return child
 
     def _answer(self, child: Child) -> Any:
-        """The next answer of the process; None if the process has ended. Ends a slow or large one."""
+        """Return the next answer of the process; None if the process has ended. Ends a slow or large one."""
         until = time.monotonic() + SECONDS
         while True:
             try:
@@ -115,24 +119,25 @@ def _memory_of(pid: int) -> int:
 
 @lru_cache(maxsize=1)
 def _renderer(pid: int) -> _Renderer:
-    """pid: of this process, for a process that is forked cannot share the pipes of another."""
+    """Return the renderer of this process. pid: its own id, because a forked process cannot share the pipes of
+    another."""
     return _Renderer()
 
 
 @lru_cache(maxsize=8)
-def _template(said: str) -> ChatTemplate:
-    return ChatTemplate(**json.loads(said))
+def _template(values: str) -> ChatTemplate:
+    return ChatTemplate(**json.loads(values))
 
 
 def main() -> None:
-    parent, questions = ToParent(), queue.Queue[Any]()
-    parent.listen(questions.put, lambda: os._exit(0))  # whatever it renders: nobody waits for it
-    parent.say()  # it can begin
+    parent, requests = ToParent(), queue.Queue[Any]()
+    parent.listen(requests.put, lambda: os._exit(0))  # at once, even while rendering: the result has no reader
+    parent.say()  # ready
     while True:
-        question = questions.get()
-        act, arguments = question.pop("act"), question.pop("arguments")
+        request = requests.get()
+        act, arguments = request.pop("act"), request.pop("arguments")
         try:
-            done = getattr(_template(json.dumps(question)), act)(*arguments)
+            done = getattr(_template(json.dumps(request)), act)(*arguments)
             parent.say(done=[vars(one) for one in done] if isinstance(done, list) else done)
         except TemplateError as error:
             parent.say(refused=error.message.model_dump())

@@ -1,9 +1,8 @@
-"""Where a long plain text is split: at a paragraph, otherwise at a line or a sentence, otherwise between words. Nothing
-is lost. No torch.
+"""Splits a long plain text at paragraphs, otherwise at lines or sentences, otherwise between words, and loses nothing.
 
-`Borders` are found once; `cuts` answers for any length. A cut is looked for in the second half of what fits, so that a
-piece is never less than half full for the sake of a border. A book of a million characters: borders 0.14 s, cuts 20 ms
-(one shared core, 2026-11).
+`Borders` are computed once; `cuts` uses them for any length. A cut is searched for in the second half of what fits, so
+that no piece is less than half full. A book of a million characters: borders 0.14 s, cuts 20 ms (one shared core,
+2026-11). No torch.
 """
 
 from __future__ import annotations
@@ -22,9 +21,11 @@ Borders = tuple[Sequence[int], ...]
 
 
 def borders(text: str, offsets: Sequence[tuple[int, int]]) -> Borders:
-    """For each kind of border, best first, the tokens with which something new begins. offsets: (T,) characters of each
-    token."""
-    found = []
+    """Return, for each kind of border, best first, the positions of tokens that begin something new.
+
+    offsets: (T,) characters (start, end exclusive) of each token.
+    """
+    by_kind = []
     starts = [start for start, _ in offsets]
     for pattern in _ENDS:
         tokens, at = array("i"), 0
@@ -34,25 +35,25 @@ def borders(text: str, offsets: Sequence[tuple[int, int]]) -> Borders:
                 at += 1
             if 0 < at < len(starts) and (not tokens or tokens[-1] != at):
                 tokens.append(at)
-        found.append(tokens)
-    return tuple(found)
+        by_kind.append(tokens)
+    return tuple(by_kind)
 
 
-def shown_again(limit: int, overlap: int) -> int:
-    """Tokens of the piece before that a piece begins with, besides its last: at most half of what fits."""
+def repeated_tokens(limit: int, overlap: int) -> int:
+    """Number of tokens that a piece repeats of the one before, besides its last: at most half of what fits."""
     return min(overlap, max(0, limit // 2 - 1))
 
 
 def cuts(borders: Borders, length: int, limit: int, overlap: int = 0) -> list[tuple[int, int]]:
-    """The pieces of a text of length tokens: (first token, after the last), at most limit tokens each.
+    """Return the pieces of a text of `length` tokens as (first token, after the last), each of at most `limit` tokens.
 
-    A piece begins with the last token of the one before, so that every token but the very first is predicted once; with
-    an overlap it shows so many more of it, which are not predicted again (`shown_again`).
+    A piece begins with the last token of the one before, so that every token but the very first is predicted once. With
+    an overlap it repeats that many more, which are not predicted again (`repeated_tokens`).
     """
-    pieces, start, again = list[tuple[int, int]](), 0, shown_again(limit, overlap)
+    pieces, start, again = list[tuple[int, int]](), 0, repeated_tokens(limit, overlap)
     while length - start > limit:
-        seen = again if pieces else 0
-        least, end = start + seen + max(1, (limit - seen) // 2), start + limit
+        known = again if pieces else 0
+        least, end = start + known + max(1, (limit - known) // 2), start + limit
         for tokens in borders:
             place = bisect_right(tokens, end) - 1
             if place >= 0 and tokens[place] > least:

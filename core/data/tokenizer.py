@@ -1,6 +1,6 @@
 """Text to token ids, with the model's own tokenizer.json and its chat template; no torch, no transformers.
 
-Which of the ids are trained: core/data/labels.
+core/data/labels decides which of the ids are trained.
 """
 
 from __future__ import annotations
@@ -17,14 +17,17 @@ from tokenizers import Tokenizer as FastTokenizer
 from core import files
 from core.data.conversation import Turn, split_thinking
 from core.data.formats import Example
-from core.data.labels import Encoded, Learning, Whole, fit, learned
+from core.data.labels import Encoded, FullExample, Learning, fit, learned
 from core.data.template import PLAIN, ChatTemplate, Rendered
 from core.errors import ModelError, TemplateError
 
 
 class Tokenizer:
-    """One model's tokenizer folder. pad may equal eos: only the attention mask marks padding. template: how its chat
-    template is rendered."""
+    """The tokenizer of one model folder.
+
+    pad_token_id may equal eos_token_id: only the attention mask marks padding. template: class that renders the chat
+    template.
+    """
 
     def __init__(self, folder: Path, template: type[ChatTemplate] = ChatTemplate):
         file, self._folder = folder / "tokenizer.json", folder.name
@@ -55,16 +58,16 @@ class Tokenizer:
 
     @property
     def fingerprint(self) -> str:
-        """Equal for tokenizers that give the same tokens for the same rows."""
-        said = (
+        """Hash that is equal for tokenizers that give the same tokens for the same rows."""
+        parts = (
             self._file.read_bytes(),
             self.template.fingerprint.encode(),
             repr(sorted(self.special.items())).encode(),
         )
-        return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in said)).hexdigest()
+        return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
     def limit(self, max_length: int) -> int:
-        """max_length as training uses it: no more than the model's context length."""
+        """Return max_length as training uses it: no more than the model's context length."""
         return min(max_length, self.position_limit or max_length)
 
     def _id(self, token: str | None) -> int | None:
@@ -76,12 +79,14 @@ class Tokenizer:
         return frozenset(i for i in ids if isinstance(i, int))
 
     def encode(self, text: str) -> list[int]:
-        """Ids of text that already contains its special tokens (a rendered template): none are added."""
+        """Return the ids of a text that already contains its special tokens (a rendered template): none are added."""
         return self._encoding(text).ids
 
     def _encoding(self, text: str, with_special: bool = False) -> Any:
-        """Raises ModelError if the tokenizer's own patterns take too long: its engine stops a match after ten million
-        steps (0.6 s) with a panic, which is not an Exception."""
+        """Encode a text. Raises ModelError if the tokenizer's own patterns take too long.
+
+        Its engine stops a match after ten million steps (0.6 s) with a panic, which is not an Exception.
+        """
         try:
             return self._fast.encode(text, add_special_tokens=with_special)
         except BaseException as error:
@@ -92,26 +97,26 @@ class Tokenizer:
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         return self._fast.decode(list(ids), skip_special_tokens=skip_special_tokens)
 
-    def asking(self, thinks: bool) -> Tokenizer:
-        """The same tokenizer with another default for thinking in prompts."""
-        asked = copy(self)
-        asked.template = self.template.asking(thinks)
-        return asked
+    def with_thinking(self, thinks: bool) -> Tokenizer:
+        """Return this tokenizer with another default for thinking in prompts."""
+        other = copy(self)
+        other.template = self.template.with_thinking(thinks)
+        return other
 
     def prompt(self, turns: Sequence[Turn], tools: list[Any] | None = None) -> list[int]:
-        """(T,) ids of the conversation up to where the assistant begins, exactly as in training."""
+        """Return (T,) ids of the conversation up to where the assistant begins, exactly as in training."""
         return self.encode(self.template.render(turns, True, tools))
 
     def encode_example(self, example: Example, max_length: int, train_on: str = "assistant") -> Encoded:
-        """One row as in training, truncated to max_length tokens. Raises TemplateError."""
-        return fit(self.encode_whole(example, train_on), max_length)[0]
+        """Return one row as in training, truncated to max_length tokens. Raises TemplateError."""
+        return fit(self.encode_full(example, train_on), max_length)[0]
 
-    def encode_whole(self, example: Example, train_on: str = "assistant") -> Whole:
-        """One row as in training, but never truncated or split. Raises TemplateError."""
+    def encode_full(self, example: Example, train_on: str = "assistant") -> FullExample:
+        """Return one row as in training, but never truncated or split. Raises TemplateError."""
         return self.encode_row(example, Learning(train_on, mask_history=True))[0]
 
-    def encode_row(self, example: Example, learning: Learning) -> list[Whole]:
-        """The training examples of a row before truncation, usually one (ChatTemplate.conversations). Raises
+    def encode_row(self, example: Example, learning: Learning) -> list[FullExample]:
+        """Return the training examples of a row before truncation, usually one (ChatTemplate.conversations). Raises
         TemplateError."""
         if learning.pairs:
             return self._encode_pair(example, learning)
@@ -121,30 +126,31 @@ class Tokenizer:
             return [self._encode_text(example.text)]
         everything = learning.train_on == "everything"
         tools = json.loads(example.tools) if example.tools else None
-        found = self.template.conversations(
+        conversations = self.template.conversations(
             conversation(example), tools, learning.enable_thinking, learning.mask_history or everything
         )
-        return [self._encode(rendered, everything) for rendered in found]
+        return [self._encode(rendered, everything) for rendered in conversations]
 
-    def _encode_pair(self, example: Example, learning: Learning) -> list[Whole]:
-        """The better and the worse answer after their common turns. Raises TemplateError if a row is not a pair."""
+    def _encode_pair(self, example: Example, learning: Learning) -> list[FullExample]:
+        """Encode the better and the worse answer after their common turns. Raises TemplateError if the row is no
+        pair."""
         tools = json.loads(example.tools) if example.tools else None
-        found = [self.template.spans(turns, tools, learning.enable_thinking) for turns in sides(example)]
-        return [self._encode(rendered, False) for rendered in found]
+        conversations = [self.template.spans(turns, tools, learning.enable_thinking) for turns in sides(example)]
+        return [self._encode(rendered, False) for rendered in conversations]
 
-    def _encode_rated(self, example: Example, learning: Learning) -> Whole:
-        """The last answer that is to be learned after all turns before it. Raises TemplateError if there is none."""
+    def _encode_rated(self, example: Example, learning: Learning) -> FullExample:
+        """Encode the last answer to be learned after all turns before it. Raises TemplateError if there is none."""
         if example.text is not None:
             raise TemplateError("template.no_rated")
         turns = conversation(example)
         learned = [number for number, turn in enumerate(turns) if turn["role"] == "assistant" and turn.get("weight", 1)]
         *before, answer = turns[: learned[-1] + 1 if learned else None]
-        read = [{**turn, "weight": 0} if turn["role"] == "assistant" else turn for turn in before]
+        context = [{**turn, "weight": 0} if turn["role"] == "assistant" else turn for turn in before]
         tools = json.loads(example.tools) if example.tools else None
-        return self._encode(self.template.spans([*read, answer], tools, learning.enable_thinking), False)
+        return self._encode(self.template.spans([*context, answer], tools, learning.enable_thinking), False)
 
-    def _encode_text(self, text: str) -> Whole:
-        """text between the special tokens that the tokenizer adds, with an end token if it adds none."""
+    def _encode_text(self, text: str) -> FullExample:
+        """Encode text between the special tokens that the tokenizer adds, with an end token if it adds none."""
         encoding = self._encoding(text, with_special=True)
         ids, added = encoding.ids, encoding.special_tokens_mask
         if self.eos_token_id is not None and (not ids or ids[-1] != self.eos_token_id):
@@ -162,17 +168,19 @@ class Tokenizer:
                 offsets[i] = (at, len(shown))
             else:
                 offsets[i] = (before + offsets[i][0], before + offsets[i][1])
-        return Whole(ids, [True] * len(ids), shown, offsets)
+        return FullExample(ids, [True] * len(ids), shown, offsets)
 
-    def _encode(self, rendered: Rendered, everything: bool) -> Whole:
+    def _encode(self, rendered: Rendered, everything: bool) -> FullExample:
         encoding = self._encoding(rendered.text)
         labels = learned(encoding.offsets, [(0, len(rendered.text))] if everything else rendered.spans)
-        return Whole(encoding.ids, labels, rendered.text, encoding.offsets, rendered)
+        return FullExample(encoding.ids, labels, rendered.text, encoding.offsets, rendered)
 
 
 def sides(example: Example) -> list[list[Turn]]:
-    """The conversations with the better and with the worse answer; their common answers get weight 0. Raises
-    TemplateError if there is no worse answer, or both are the same."""
+    """Return the conversations with the better and with the worse answer; their common answers get weight 0.
+
+    Raises TemplateError if there is no worse answer, or both are the same.
+    """
     better, worse = example.messages, example.rejected
     if not worse:
         raise TemplateError("template.no_pair")
@@ -181,17 +189,17 @@ def sides(example: Example) -> list[list[Turn]]:
     )
     if not all(any(turn.role == "assistant" and turn.weight for turn in side[shared:]) for side in (better, worse)):
         raise TemplateError("template.same_answers")
-    read = [turn.as_dict() | ({"weight": 0} if turn.role == "assistant" else {}) for turn in better[:shared]]
-    return [[*read, *(turn.as_dict() for turn in side[shared:])] for side in (better, worse)]
+    common = [turn.as_dict() | ({"weight": 0} if turn.role == "assistant" else {}) for turn in better[:shared]]
+    return [[*common, *(turn.as_dict() for turn in side[shared:])] for side in (better, worse)]
 
 
 def conversation(example: Example) -> list[Turn]:
-    """Turn prompt and completion into a question and its answer, as in chat."""
+    """Return the turns of an example; prompt and completion become a question and its answer, as in chat."""
     if example.messages:
         return [message.as_dict() for message in example.messages]
-    thought, said = split_thinking(example.completion or "")
+    thought, text = split_thinking(example.completion or "")
     answer = (
-        {"content": said, "reasoning": thought} if thought and said.strip() else {"content": example.completion or ""}
+        {"content": text, "reasoning": thought} if thought and text.strip() else {"content": example.completion or ""}
     )
     return [{"role": "user", "content": example.prompt or ""}, {"role": "assistant", **answer}]
 
@@ -208,7 +216,7 @@ def _template_source(folder: Path, config: dict[str, Any]) -> str:
 
 
 def _token_text(token: object) -> str | None:
-    """A special token is stored as a string or as {"content": string, ...}."""
+    """Return the text of a special token, stored as a string or as {"content": string, ...}."""
     if isinstance(token, dict):
         token = token.get("content")
     return token if isinstance(token, str) else None

@@ -14,23 +14,25 @@ from core.recipe import Recipe
 SMALLEST_SPLIT = 20  # rows; below it all are trained
 
 
-def held(rows: int, eval_fraction: float) -> int:
-    """How many are kept apart; of fewer than 20 none."""
+def validation_count(rows: int, eval_fraction: float) -> int:
+    """Number of validation rows among so many; 0 of fewer than SMALLEST_SPLIT."""
     if rows < SMALLEST_SPLIT or eval_fraction <= 0:
         return 0
     return max(2, round(rows * eval_fraction))
 
 
 def split(rows: int, eval_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row numbers for training and for measuring, both in file order. Fewer than 20 rows are all trained."""
+    """Return the positions of training rows and of validation rows, both in file order."""
     is_held = np.zeros(rows, bool)
-    is_held[random.Random(seed).sample(range(rows), held(rows, eval_fraction))] = True
+    is_held[random.Random(seed).sample(range(rows), validation_count(rows, eval_fraction))] = True
     return np.flatnonzero(~is_held), np.flatnonzero(is_held)
 
 
-def parted(count: int, recipe: Recipe, repeats: Repeats | None) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of a recipe's rows for training and for validation, without repeated ones where it removes them and
-    `repeats` are given."""
+def split_rows(count: int, recipe: Recipe, repeats: Repeats | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return the positions of a recipe's training rows and validation rows.
+
+    repeats: of these rows; with them and `deduplicate`, rows that repeat an earlier one are in neither part.
+    """
     data, seed = recipe.data, recipe.train.seed
     if not data.deduplicate or repeats is None:
         return split(count, data.eval_fraction, seed)
@@ -39,6 +41,6 @@ def parted(count: int, recipe: Recipe, repeats: Repeats | None) -> tuple[np.ndar
     return rows[training], rows[measuring]
 
 
-def rows_apart(examples: Sequence[Example], recipe: Recipe) -> np.ndarray:
-    """Positions of those that a run of recipe keeps apart for validation."""
-    return parted(len(examples), recipe, Repeats.of(examples) if recipe.data.deduplicate else None)[1]
+def validation_rows(examples: Sequence[Example], recipe: Recipe) -> np.ndarray:
+    """Return the positions of the rows that a run of this recipe validates on."""
+    return split_rows(len(examples), recipe, Repeats.find(examples) if recipe.data.deduplicate else None)[1]

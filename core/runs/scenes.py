@@ -22,7 +22,7 @@ from core.data.row_order import mixed
 from core.data.sets.heldout import AnswerCheck, load_heldout
 from core.data.shapes.tools import as_json
 from core.data.tokenizer import Tokenizer, conversation
-from core.data.validation_split import rows_apart
+from core.data.validation_split import validation_rows
 from core.errors import TemplateError
 from core.presets import PRESETS, load
 from core.recipe import Recipe
@@ -68,7 +68,7 @@ class Scene(Frozen):
             return tokenizer.prompt(
                 [{"role": turn.role, "content": turn.content} for turn in self.turns], list(self.tools)
             )
-        ids = tokenizer.encode_whole(Example(text=self.text)).input_ids
+        ids = tokenizer.encode_full(Example(text=self.text)).input_ids
         return ids[:-1] if ids[-1] == tokenizer.eos_token_id else ids
 
 
@@ -101,7 +101,7 @@ def choose(recipe: Recipe, examples: Sequence[Example], has_kept_apart: bool, to
 
     has_kept_apart: whether there is a validation set; else trained rows are used.
     """
-    apart = rows_apart(examples, recipe).tolist() if has_kept_apart else []
+    apart = validation_rows(examples, recipe).tolist() if has_kept_apart else []
     source: SceneSource = "kept_apart" if len(apart) else "trained"
     numbers = mixed(apart if len(apart) else range(len(examples)), random.Random(f"{recipe.train.seed}/film"))
     rows = _short_ones((examples[number] for number in numbers[:LOOKED_AT]), source, tokenizer)

@@ -17,7 +17,7 @@ import numpy as np
 from core.data.formats import Example
 from core.data.framing import Framing
 from core.data.labels import Encoded, Learning
-from core.data.repeats import Repeats, wanted
+from core.data.repeats import Repeats, needs_repeats
 from core.data.selection import Chosen, choose
 from core.data.sets.pairs import Pairs, Rated
 from core.data.sets.pieces import Pieces
@@ -67,12 +67,12 @@ class _Reading:
         return found, positions[of_row[np.flatnonzero(np.diff(of_row, prepend=-1))[:PROBE_ROWS]]].tolist()
 
     def _pieces(self, positions: np.ndarray) -> tuple[Tokens, Pieces]:
-        tokens = self.tokenised.of(positions, self._tell, trains=True)
+        tokens = self.tokenised.tokens(positions, self._tell, trains=True)
         if self.framing.learning.pairs:
             return tokens, Pairs.within(tokens, self.limit)
         if self.framing.learning.rated:
             return tokens, Rated.within(tokens, self.limit)
-        return tokens, Pieces.of(tokens, self.limit, self.data.long_examples, self.data.overlap)
+        return tokens, Pieces.from_tokens(tokens, self.limit, self.data.long_examples, self.data.overlap)
 
     def _tell(self, ready: int) -> None:
         self.reporter.check()
@@ -107,12 +107,12 @@ def tokenize(
     limit = tokenizer.limit(data.max_length)
     if limit < data.max_length:
         reporter.warn(msg("run.length_limited", wanted=data.max_length, limit=limit))
-    repeats = Repeats.of(examples, reporter.check, data.drop_near_leaked) if wanted(data) else None
+    repeats = Repeats.find(examples, reporter.check, data.drop_near_leaked) if needs_repeats(data) else None
     chosen = choose(len(examples), recipe, repeats)
     training, measuring, enough = chosen.training, chosen.measuring, chosen.enough
     expected = (len(training) if enough is None else enough) + len(measuring)
     rows = examples.rows if isinstance(examples, Examples) else list(enumerate(examples, 1))
-    framing = Framing(tokenizer.template.dialect, Learning.of(recipe))
+    framing = Framing(tokenizer.template.dialect, Learning.from_recipe(recipe))
     tokenised = Tokenised(rows, tokenizer, framing.learning)
     reading = _Reading(tokenised, data, reporter, limit, framing, expected)
     train, trained = reading.rows(training, enough)

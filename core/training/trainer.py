@@ -104,7 +104,7 @@ class Trainer:
             reporter.warn(msg("run.not_packed"))
         if train.optim == "paged_adamw_8bit" and not optimizer.can_page(self.step.parameters[0]):
             reporter.warn(msg("run.not_paged"))
-        self.schedule = Schedule.of(recipe, lengths_of(data.train), self.step.packed)
+        self.schedule = Schedule.from_recipe(recipe, lengths_of(data.train), self.step.packed)
         total = self.schedule.total_steps
         a_fifth = max(1, math.ceil(total / 5))
         self.eval_every, self.save_every = train.eval_steps or a_fifth, train.save_steps or train.eval_steps or a_fifth

@@ -140,7 +140,7 @@ def _prepare(run: RunFolder, workspace: Workspace, reporter: Reporter) -> Prepar
         run_process.require_data(run, workspace)
     examples = read_examples(recipe, workspace, reporter)
     train, evaluation = tokenize(examples, recipe, tokenizer, reporter)
-    asked = tokenizer.asking(bool(run.facts().enable_thinking))
+    asked = tokenizer.with_thinking(bool(run.facts().enable_thinking))
     shown = scenes.ensure(run, recipe, examples, bool(evaluation), asked) if recipe.train.sample_seconds else None
     reporter.check()
     return Prepared(recipe, model_folder, tokenizer, asked, train, evaluation, shown)
@@ -365,7 +365,7 @@ def _restore(trainer: Trainer, run: RunFolder, reporter: Reporter) -> None:
 def read_examples(recipe: Recipe, workspace: Workspace, reporter: Reporter) -> Examples:
     reporter.stage("reading_data")
     store = DatasetStore(workspace.datasets, PRESETS, workspace.library_folders)
-    said, trained_on = Choices.of(recipe.data), reporter.run.facts().data
+    said, trained_on = Choices.from_data(recipe.data), reporter.run.facts().data
     if said.version is None and trained_on is not None:  # the dataset may have changed since the run began
         said = said.model_copy(update={"version": trained_on.version})
     return store.rows(recipe.data.source, recipe.data.format, said, reporter.check).examples

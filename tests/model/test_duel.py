@@ -471,7 +471,7 @@ def test_both_columns_are_asked_to_think_as_the_tuned_one_was_unless_somebody_sa
     never_saw_an_adapter, folder, tmp_path
 ):
     thinking = Tokenizer(tokenizer_folder(tmp_path, folder, "qwen3_5_think"))
-    asked = Duel(never_saw_an_adapter, thinking, thinking.template.asking(False))
+    asked = Duel(never_saw_an_adapter, thinking, thinking.template.with_thinking(False))
     prompts = {way: [asked.prompt(column, QUESTION, 8, way) for column in COLUMNS] for way in (None, True, False)}
     assert all(base == tuned for base, tuned in prompts.values()) and asked.thinks is False
     assert (

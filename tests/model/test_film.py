@@ -199,7 +199,7 @@ def test_the_answers_are_those_of_transformers_own_generate_while_packed_and_fus
             assert answer.text == tokenizer.decode(made).strip() and answer.why == ("stop" if 2 in made else "length")
         expected, count = 0.0, 0
         for words in shown.neutral_texts:
-            ids = torch.tensor([tokenizer.encode_whole(Example(text=words)).input_ids])
+            ids = torch.tensor([tokenizer.encode_full(Example(text=words)).input_ids])
             expected += float(trainer.step.tuned(input_ids=ids, labels=ids).loss) * (ids.shape[1] - 1)
             count += ids.shape[1] - 1
     assert loss == pytest.approx(expected / count, rel=1e-4) and 7 < loss < 10

@@ -80,10 +80,10 @@ def test_rows_whose_files_have_no_such_token_are_not_read_for_it(
     starter_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     examples = [(number, Example(prompt="What is it?", completion=f"It is {number}.")) for number in range(3)]
-    tokens = Tokenised(examples, Tokenizer(starter_folder), Learning("assistant")).of(
+    tokens = Tokenised(examples, Tokenizer(starter_folder), Learning("assistant")).tokens(
         torch.arange(3).numpy(), trains=True
     )
-    pieces = Pieces.of(tokens, 64, "cut")
+    pieces = Pieces.from_tokens(tokens, 64, "cut")
     highest = max(max(piece.input_ids) for piece in pieces)
     model = tiny_base()
     monkeypatch.setattr(vocabulary, "rows_of", lambda _: highest)

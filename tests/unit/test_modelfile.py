@@ -30,7 +30,7 @@ def test_it_is_too_unlike_any_other_for_ollama_to_take_one_of_its_own() -> None:
 def test_a_run_that_was_trained_without_thinking_does_not_think_where_a_program_asks_for_it() -> None:
     """llama-server says enable_thinking to every template, and Ollama wherever it sees the tags of thinking."""
     talk = CONVERSATIONS["plain"][0][:-1]
-    trained, thinking = template("qwen3").asking(False), template("qwen3")
+    trained, thinking = template("qwen3").with_thinking(False), template("qwen3")
     in_file = replace(trained, source=file_template(trained))
     assert in_file.render(talk, True, thinks=True) == trained.render(talk, True) != thinking.render(talk, True)
     as_it_was = replace(thinking, source=file_template(thinking))

@@ -9,7 +9,7 @@ import gradio as gr
 
 from core.data.labels import LongExamples
 from core.data.preview import Preview
-from core.data.reading.choices import NOTHING_SAID, Choices
+from core.data.reading.choices import NO_CHOICES, Choices
 from core.data.reading.file_rows import DEFAULT_LIMITS
 from core.data.reading.yaml_rows import is_set
 from core.data.sample_sets import sample_of
@@ -135,7 +135,7 @@ class DataStep:
         found = counted(result.findings, self.findings.ids, self.w)
         return samples.title(info, self.w), " · ".join(part for part in (said, found) if part)
 
-    def report_of(self, data: Any, choices: Choices = NOTHING_SAID, result: FormResult | None = None) -> Html:
+    def report_of(self, data: Any, choices: Choices = NO_CHOICES, result: FormResult | None = None) -> Html:
         """The contents of a data set and its problems, by row.
 
         result: of the form; duplicates are not told again where it tells of them.

@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from core.data.reading.choices import NOTHING_SAID
+from core.data.reading.choices import NO_CHOICES
 from core.errors import GarageError
 from core.messages import Message
 from core.progress import Check, go_on
@@ -48,7 +48,7 @@ class Fillings:
             return filling, updates
         reading = given.get(READING)
         added, problem = data.adding.add(
-            paths, reading.choices if reading and len(paths) == 1 and reading.means(paths[0]) else NOTHING_SAID, check
+            paths, reading.choices if reading and len(paths) == 1 and reading.means(paths[0]) else NO_CHOICES, check
         )
         said: Updates = {data.notice: shown(problem)}
         if added is None:

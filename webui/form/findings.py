@@ -8,7 +8,7 @@ import gradio as gr
 
 from core.advice.diagnosis import Diagnosis
 from core.data.preview import Preview
-from core.data.repeats import wanted
+from core.data.repeats import needs_repeats
 from core.data.selection import choose
 from core.data.sets.inspection import DataReport
 from core.recipe import Recipe
@@ -32,7 +32,7 @@ WITHOUT_FIX = {
 def left_out(recipe: Recipe, preview: Preview, w: Wording) -> Html:
     """The rows that a remedy leaves out, as long as it does."""
     repeats, data = preview.repeats, recipe.data
-    if repeats is None or not wanted(data):
+    if repeats is None or not needs_repeats(data):
         return Html("")
     chosen = choose(len(repeats), recipe, repeats)
     said = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from core.advice.case import Advice
 from core.advice.run_doctor import SAID_OF_PLANS
-from core.data.validation_split import held
+from core.data.validation_split import validation_count
 from core.memory.arithmetic import Estimate
 from core.memory.budget import Budget
 from core.memory.documented import TableMethod, VramTable
@@ -136,7 +136,7 @@ def learned_line(result: FormResult, w: Wording) -> Html | None:
     exact = counts.learned_percent
     percent = exact if counts.exact else w.t("learned_view.about", number=exact)
     rows = counts.rows - counts.rows_dropped
-    apart = held(rows, result.plan.recipe.data.eval_fraction)
+    apart = validation_count(rows, result.plan.recipe.data.eval_fraction)
     if not apart:
         return tag("p", w.t("plan_view.learned_all", rows=grouped(w, rows), percent=percent))
     return tag("p", w.t("plan_view.learned", rows=grouped(w, rows - apart), held=grouped(w, apart), percent=percent))

@@ -258,8 +258,12 @@ class Planner:
         if recipe.data.source == NO_DATA:
             return None, None
         try:
-            return self.services.previews.of(
-                recipe.data.source, recipe.model.id, Learning.of(recipe), recipe.data.format, Choices.of(recipe.data)
+            return self.services.previews.get(
+                recipe.data.source,
+                recipe.model.id,
+                Learning.from_recipe(recipe),
+                recipe.data.format,
+                Choices.from_data(recipe.data),
             ), None
         except GarageError as error:
             return None, error.message

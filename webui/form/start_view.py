@@ -14,7 +14,7 @@ from core.advice import plan
 from core.advice.case import Grounds
 from core.advice.goals import goal_of
 from core.data.labels import Learning
-from core.data.reading.choices import NOTHING_SAID
+from core.data.reading.choices import NO_CHOICES
 from core.data.sample_sets import introduction, sample_of
 from core.data.sets.info import DatasetInfo
 from core.errors import GarageError
@@ -133,7 +133,7 @@ class StartView(Panel):
         model, budget = result.plan.recipe.model, result.plan.advice.budget
         recipe = Recipe.parse({"model": model.model_dump(), "data": {"source": data}}, where="sample")
         try:
-            preview = self.services.previews.of(data, model.id, Learning.of(recipe), None, NOTHING_SAID)
+            preview = self.services.previews.get(data, model.id, Learning.from_recipe(recipe), None, NO_CHOICES)
             made = plan.make(recipe, Grounds.of(budget, result.shape, preview, None, continues=False))
         except GarageError:
             return None

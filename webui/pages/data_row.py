@@ -194,7 +194,7 @@ class RowEditor(Panel):
             place = (self.services.datasets.rows(id).numbers() == number).nonzero()[0][:1].tolist()
             if not place:  # it cannot be used, which is said above
                 return shown("")
-            preview = self.services.previews.of(id, str(model or ""))
+            preview = self.services.previews.get(id, str(model or ""))
             said: Html = learned_view.row(preview.row(place[0], WHOLE), self.w)
         except GarageError as error:
             said = notice(self.w.of(error.message), "plain")

@@ -37,7 +37,7 @@ class Choices(Frozen):
     )
 
     @classmethod
-    def of(cls, data: Data) -> Choices:
+    def from_data(cls, data: Data) -> Choices:
         return cls(**{name: getattr(data, name) for name in cls.model_fields})
 
     @property
@@ -55,4 +55,4 @@ class Choices(Frozen):
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest() if said else ""
 
 
-NOTHING_SAID = Choices()
+NO_CHOICES = Choices()

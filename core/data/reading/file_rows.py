@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 
 from pydantic import Field
 
-from core.data.reading.choices import NOTHING_SAID, Choices
+from core.data.reading.choices import NO_CHOICES, Choices
 from core.data.reading.dataset_info import Layout
 from core.data.shapes.left_out import Loss
 from core.errors import DataError
@@ -141,7 +141,7 @@ class Source:
     # whether the first row of a table is taken for names, where somebody said so or it is in doubt
     header: bool | None = None
     chat: str = ""  # which app exported it, as core/data/chats/kinds names it
-    choices: Choices = NOTHING_SAID
+    choices: Choices = NO_CHOICES
     parts: tuple[Source, ...] = ()  # of several files
     layout: Layout | None = None  # what dataset_info.json says of its columns
     people: Mapping[str, str] = field(

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from core.data.chats import kinds
 from core.data.reading import encodings, several, spreadsheets, zips
-from core.data.reading.choices import NOTHING_SAID, Choices
+from core.data.reading.choices import NO_CHOICES, Choices
 from core.data.reading.file_rows import (
     DEFAULT_LIMITS,
     DOCUMENTS,
@@ -63,7 +63,7 @@ _TIMES = re.compile(r"(?:\d+:)?\d{1,2}:\d\d[.,]\d{3} --> ")  # of a subtitle
 def probe(
     path: str | Readable,
     limits: Limits = DEFAULT_LIMITS,
-    choices: Choices = NOTHING_SAID,
+    choices: Choices = NO_CHOICES,
     check: Callable[[], None] = lambda: None,
 ) -> Source:
     """Read the whole file once and say what it is. check: called often, and may raise. Raises DataError for a file with

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from core.data.chats.messengers import SLACK_USERS
 from core.data.reading import dataset_info, several, sniff, zips
-from core.data.reading.choices import NOTHING_SAID, Choices
+from core.data.reading.choices import NO_CHOICES, Choices
 from core.data.sets.info import DatasetInfo
 from core.data.store import DatasetStore
 from core.errors import DataError
@@ -22,7 +22,7 @@ _STALE_S = 3600  # packing 2 GiB takes minutes
 
 
 def add(
-    store: DatasetStore, paths: Sequence[Path], name: str = "", choices: Choices = NOTHING_SAID, check: Check = go_on
+    store: DatasetStore, paths: Sequence[Path], name: str = "", choices: Choices = NO_CHOICES, check: Check = go_on
 ) -> DatasetInfo:
     """One set of all that is given; of a folder, the files that are read of it. Raises DataError."""
     if len(paths) == 1 and not paths[0].is_dir():

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from core import files
-from core.data.reading.choices import NOTHING_SAID, Choices
+from core.data.reading.choices import NO_CHOICES, Choices
 from core.data.sets.inspection import DataReport
 from core.data.shapes.left_out import LeftOut
 from core.recipe import Format
@@ -24,7 +24,7 @@ class DatasetInfo(Frozen):
     name: str = Field(description="As the person wrote it, made safe for one line on a screen.")
     format: Format | None = None
     columns: tuple[str, ...] = ()
-    choices: Choices = Field(NOTHING_SAID, description="What somebody said of how it is to be read.")
+    choices: Choices = Field(NO_CHOICES, description="What somebody said of how it is to be read.")
     rows: int | None = None
     good_rows: int | None = None
     problems: int | None = Field(None, description="Errors and warnings, counted.")

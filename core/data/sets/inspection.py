@@ -21,9 +21,9 @@ from core.data.chats import overview
 from core.data.chats.overview import Chat
 from core.data.findings.finding import Finding
 from core.data.findings.look import Look
-from core.data.formats import Example, Read, check_closely
+from core.data.formats import Example, ReadRow, check_closely
 from core.data.reading import several, sniff
-from core.data.reading.choices import NOTHING_SAID, Choices
+from core.data.reading.choices import NO_CHOICES, Choices
 from core.data.reading.file_rows import DEFAULT_LIMITS, FileKind, Limits, Problem, Row, Source
 from core.data.reading.reader import read_rows
 from core.data.sets.earliest import earliest
@@ -84,7 +84,7 @@ _OF_SOURCE = ("kind", "sha256", "bytes", "encoding", "sheet", "sheets", "header"
 
 
 def examples_of(
-    path: str | Path | Source, format: Format | None = None, choices: Choices = NOTHING_SAID
+    path: str | Path | Source, format: Format | None = None, choices: Choices = NO_CHOICES
 ) -> Iterator[tuple[int, Example]]:
     """(row number, example) of every row that can be learned from; what cannot is passed over. Raises DataError where
     the file cannot be read, or no row was good."""
@@ -99,11 +99,11 @@ def inspect_file(
     path: str | Path | Source,
     format: Format | None = None,
     limits: Limits = DEFAULT_LIMITS,
-    choices: Choices = NOTHING_SAID,
-    keep: Callable[[Read], None] = lambda read: None,
+    choices: Choices = NO_CHOICES,
+    keep: Callable[[ReadRow], None] = lambda read: None,
     check: Check = go_on,
 ) -> DataReport:
-    """Read all of a file, once, and say what is in it and what is wrong with it.
+    """ReadRow all of a file, once, and say what is in it and what is wrong with it.
 
     keep: is told what became of each row, in order. check: called each CHECK_EVERY rows, and may raise to end it.
     Raises DataError where nothing can be said by row: it cannot be read, has no rows, or no known shape.
@@ -145,13 +145,13 @@ class _Counts:
         self.files: Counter[str] = Counter()
         self.rows = 0
 
-    def broken(self, problem: Problem) -> Read | None:
+    def broken(self, problem: Problem) -> ReadRow | None:
         """A row that cannot be read; None for a problem of the file as a whole."""
         self.rows += problem.row > 0
         self._problems.note(problem)
-        return Read(problem.row, problem.line, None, None, (problem,)) if problem.row else None
+        return ReadRow(problem.row, problem.line, None, None, (problem,)) if problem.row else None
 
-    def row(self, row: Row, format: Format, rated: bool) -> Read:
+    def row(self, row: Row, format: Format, rated: bool) -> ReadRow:
         self.rows += 1
         if (given := tuple(row.values)) != self._before:
             self._names.update(dict.fromkeys(name for name in map(str, given) if name not in self._roles.values()))
@@ -163,9 +163,9 @@ class _Counts:
         if stored is not None:
             self._hashes.append(hash(stored))
             if self._look.is_next():
-                self._look.add(row.number, example or Example.of(turns or []))
+                self._look.add(row.number, example or Example.from_turns(turns or []))
             self._places.extend((row.number, row.line or 0))
-        return Read(row.number, row.line, stored, row.values, problems)
+        return ReadRow(row.number, row.line, stored, row.values, problems)
 
     def found(self) -> dict[str, Any]:
         """The counts as fields of a DataReport."""
@@ -240,7 +240,7 @@ def _start(
         return several.start_each(source, lambda part: _start(part, format, limits, choices, check), limits)
     if choices.voice:
         raise DataError("data.not_a_chat", file=source.path.name, voice=choices.voice[:80])
-    # Read from the beginning again afterwards: a file may have a million broken rows before its first good one.
+    # ReadRow from the beginning again afterwards: a file may have a million broken rows before its first good one.
     rows: list[Row] = []
     problem: Problem | None = None
     for number, item in enumerate(read_rows(source, limits)):

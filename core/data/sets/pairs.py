@@ -31,7 +31,7 @@ class Pairs(Pieces):
         start = np.zeros(len(better), np.int64)
         return cls(tokens, limit, "drop", better[kept], start[kept], ends[0][kept], (learned[0] + learned[1])[kept])
 
-    def __getitem__(self, index: int) -> Encoded:  # type: ignore[override]  # no slice is ever asked for
+    def __getitem__(self, index: int) -> Encoded:  # type: ignore[override]  # no caller takes a slice
         example, at = int(self.example[index]), int(self.end[index])
         end = int(self.tokens.lengths[example + 1])
         ids = self.tokens.ids(example, 0, at) + self.tokens.ids(example + 1, 0, end)
@@ -66,7 +66,7 @@ class Rated(Pieces):
         kept = (end <= limit) & (learned > 0)
         return cls(tokens, limit, "drop", every[kept], start[kept], end[kept], learned[kept])
 
-    def __getitem__(self, index: int) -> Encoded:  # type: ignore[override]  # no slice is ever asked for
+    def __getitem__(self, index: int) -> Encoded:  # type: ignore[override]  # no caller takes a slice
         example, other = int(self.example[index]), int(self.example[index - 1])
         end, asked, said = int(self.end[index]), int(self._answers(example)), int(self._answers(other))
         after = min(int(self.tokens.lengths[other]), said + max(1, self.limit - asked))

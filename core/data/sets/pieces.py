@@ -11,7 +11,7 @@ import numpy as np
 
 from core.data.labels import Encoded, LongExamples
 from core.data.sets.tokens import Tokens
-from core.data.text_pieces import cuts, shown_again
+from core.data.text_pieces import cuts, repeated_tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +34,7 @@ class Pieces(Sequence[Encoded]):
     again: int = 0
 
     @classmethod
-    def of(cls, tokens: Tokens, limit: int, how: LongExamples, overlap: int = 0) -> Pieces:
+    def from_tokens(cls, tokens: Tokens, limit: int, how: LongExamples, overlap: int = 0) -> Pieces:
         lengths = tokens.lengths.astype(np.int64)
         is_long = lengths > limit
         counts = np.ones(len(lengths), np.int64)
@@ -54,7 +54,7 @@ class Pieces(Sequence[Encoded]):
         for number, found in cut.items():
             place = slice(first[number], first[number] + len(found))
             start[place], end[place] = np.array(found).T
-        again = shown_again(limit, overlap)
+        again = repeated_tokens(limit, overlap)
         shown = np.where(tokens.is_text[example] & (start > 0), again, 0)
         learned = tokens.learned(example, start + 1 + shown, end)  # the first token of a piece has nothing before it
         kept = learned > 0
@@ -64,7 +64,7 @@ class Pieces(Sequence[Encoded]):
     def __len__(self) -> int:
         return len(self.example)
 
-    def __getitem__(self, index: int) -> Encoded:  # type: ignore[override]  # no slice is ever asked for
+    def __getitem__(self, index: int) -> Encoded:  # type: ignore[override]  # no caller takes a slice
         example, start, end = int(self.example[index]), int(self.start[index]), int(self.end[index])
         is_text = bool(self.tokens.is_text[example])
         cut = int(self.tokens.lengths[example]) - end if self.how == "cut" and not is_text else 0

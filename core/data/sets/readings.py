@@ -16,7 +16,7 @@ from pathlib import Path
 from core import files
 from core.data.large import dataset_process
 from core.data.reading import sniff
-from core.data.reading.choices import NOTHING_SAID, Choices
+from core.data.reading.choices import NO_CHOICES, Choices
 from core.data.reading.encodings import LIKELY
 from core.data.reading.file_rows import Source
 from core.data.sets import inspection, stored_rows
@@ -49,7 +49,7 @@ class Readings:
             self._hashes[stamp] = sniff.probe(path).sha256
         return self._hashes[stamp]
 
-    def report(self, path: Path, format: Format | None = None, choices: Choices = NOTHING_SAID) -> DataReport:
+    def report(self, path: Path, format: Format | None = None, choices: Choices = NO_CHOICES) -> DataReport:
         known = self._read_report(self._sha256(path), format, choices)
         if known is None:
             file = self._rows_file(path, self._sha256(path), format, choices)
@@ -60,7 +60,7 @@ class Readings:
         sha256 = self._hashes.get((path, files.stamp(path)))
         return self._read_report(sha256, None) if sha256 else None
 
-    def _read_report(self, sha256: str, format: Format | None, choices: Choices = NOTHING_SAID) -> DataReport | None:
+    def _read_report(self, sha256: str, format: Format | None, choices: Choices = NO_CHOICES) -> DataReport | None:
         return files.read_model(DataReport, self.root / ".reports" / f"{reading_key(sha256, format, choices)}.json")
 
     def keep(self, report: DataReport, format: Format | None, choices: Choices) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from core.data.labels import LongExamples, Whole, fit
+from core.data.labels import FullExample, LongExamples, fit
 from core.data.template import Part
 
 SHOWN_CHARACTERS = 4_000
@@ -50,9 +50,9 @@ class RowView:
     is_pair: bool = False
 
     @classmethod
-    def made(
+    def build(
         cls,
-        wholes: Sequence[Whole],
+        wholes: Sequence[FullExample],
         place: tuple[int, int, int],
         within: tuple[int, LongExamples, int],
         special: Iterable[str],
@@ -82,7 +82,7 @@ class RowView:
         return cls(*place, tuple(shown), lengths, learned, cut, parts, learned == 0, occurring, len(wholes), is_pair)
 
 
-def _pieces(whole: Whole, limit: int) -> list[Span]:
+def _pieces(whole: FullExample, limit: int) -> list[Span]:
     """The row's text in runs of one kind. A character that several tokens make up goes with the first of them."""
     pieces: list[Span] = []
     begin = reach = 0

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from core import files
-from core.data.formats import Example, Read
+from core.data.formats import Example, ReadRow
 from core.data.reading.file_rows import Problem
 from core.values import MIB
 
@@ -94,7 +94,7 @@ class Rows(Sequence[tuple[int, Example]]):
     def __len__(self) -> int:
         return self._stored - len(self._flawed)
 
-    def __getitem__(self, index: int) -> tuple[int, Example]:  # type: ignore[override]  # no slice is ever asked for
+    def __getitem__(self, index: int) -> tuple[int, Example]:  # type: ignore[override]  # no caller takes a slice
         if not 0 <= index < len(self):
             raise IndexError(index)
         return self._of_file(index)
@@ -105,7 +105,7 @@ class Rows(Sequence[tuple[int, Example]]):
     def texts(self) -> Iterator[tuple[int, str]]:
         """The number and the JSON text (`as_json`) of every row that can be learned from.
 
-        Read batch by batch without a memory map, because pages read through a map count as the process's memory.
+        ReadRow batch by batch without a memory map, because pages read through a map count as the process's memory.
         """
         file = self._read(mapped=False)
         for batch in map(file.get_batch, range(file.num_record_batches)):
@@ -209,7 +209,7 @@ class Writer:
         self._rows: list[tuple[Any, ...]] = []
         self._size = 0
 
-    def add(self, read: Read) -> None:
+    def add(self, read: ReadRow) -> None:
         example, values, problem = read.example, None, None
         if example is None:
             values = None if read.values is None else json.dumps(read.values, ensure_ascii=False, default=str)

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from core.data.formats import Example
-from core.data.labels import Learning, Whole
+from core.data.labels import FullExample, Learning
 from core.data.sets import estimate, segment
 from core.data.sets.segment import BAD, SYSTEM, THOUGHTS, Builder, Counted, Segment
 from core.data.sets.stored_rows import Rows
@@ -132,7 +132,7 @@ class Tokenised:
             return False
         return True
 
-    def of(
+    def tokens(
         self,
         positions: Sequence[int] | np.ndarray,
         tell: Callable[[int], None] = lambda ready: None,
@@ -253,7 +253,7 @@ def _lines_of(wanted: np.ndarray, keys: np.ndarray, of_segment: np.ndarray) -> t
     return begins[found], np.diff(begins, append=len(keys))[found].astype(np.int32)
 
 
-def counted(whole: Whole) -> Counted:
+def counted(whole: FullExample) -> Counted:
     """What there is to count of a row's example: its tokens, the runs of learned ones, and where plain text may be
     cut."""
     flags = np.zeros(len(whole.learned) + 2, np.int8)

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from itertools import chain
 from typing import Any
 
-from core.data.conversation import HOLDS, SPEAKS
+from core.data.conversation import CONTENT_KEYS, ROLE_KEYS
 from core.data.reading.file_rows import Flaw
 from core.data.shapes.labelled import evals, label_studio, said_of_intent
 from core.data.shapes.left_out import Columns, Notes, says
@@ -203,7 +203,7 @@ def _alternating(values: Columns, notes: Notes) -> dict[str, Any] | None:
 
 
 def _is_turn(turn: dict[str, Any]) -> bool:
-    return any(name in turn for name in SPEAKS) and any(name in turn for name in HOLDS)
+    return any(name in turn for name in ROLE_KEYS) and any(name in turn for name in CONTENT_KEYS)
 
 
 def _gemini_system(values: Columns) -> list[dict[str, Any]]:

@@ -38,7 +38,7 @@ class Referenced(Sequence[Encoded]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> Encoded:  # type: ignore[override]  # no slice is ever asked for
+    def __getitem__(self, index: int) -> Encoded:  # type: ignore[override]  # no caller takes a slice
         chosen, rejected = self.known[index].tolist()
         return replace(self.rows[index], reference=(chosen, rejected))
 

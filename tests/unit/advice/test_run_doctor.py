@@ -56,7 +56,7 @@ def looked_at(space: Workspace, lines: list[dict[str, str]] | str, **sections: d
     given = sections.pop("data", {})
     recipe = Recipe.parse({"data": {"source": source} | given, **sections})
     models = Models(space)
-    seen: Preview = Previews(store, models).of(source, "starter")
+    seen: Preview = Previews(store, models).get(source, "starter")
     shape = models.shape("starter", None)
     made = plan.make(
         recipe, plan.Grounds(ROOMY, shape, seen.facts(), examples=seen.examples, repeats=lambda: seen.repeats)

@@ -175,4 +175,4 @@ def test_rows_that_differ_only_in_thinking_or_calls_are_no_repeats():
         return Example(messages=(ASKED, ChatMessage("assistant", "Sunny.", **more)))
 
     rows = [row(), row(reasoning="Look."), row(reasoning="Feel."), row(tool_calls=(CALL,)), row(reasoning="look")]
-    assert list(Repeats.of(rows).first) == [0, 1, 2, 3, 1]
+    assert list(Repeats.find(rows).first) == [0, 1, 2, 3, 1]

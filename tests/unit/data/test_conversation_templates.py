@@ -167,7 +167,7 @@ def test_a_template_without_a_system_role_has_it_in_the_first_question() -> None
 @pytest.mark.parametrize("thinks", [False, True])
 def test_what_is_taken_home_asks_as_was_learned(name: str, thinks: bool) -> None:
     chat, turns = template(name), CONVERSATIONS["plain"][0][:1]
-    asking = chat.asking(thinks)
+    asking = chat.with_thinking(thinks)
     assert asking.render(turns, True) == chat.render(turns, True, thinks=thinks)
     assert rendered_by_transformers(asking, turns, None, None) == chat.render(turns, True, thinks=thinks)
     for other in (False, True):

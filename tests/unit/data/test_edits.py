@@ -233,10 +233,10 @@ def test_a_change_costs_the_tokens_of_what_was_changed(
     store: DatasetStore, tmp_path: Path, starter_folder: Path
 ) -> None:
     id, counting = added(store, tmp_path), Counting(Tokenizer(starter_folder))
-    Tokenised(store.rows(id), counting, ANSWERS).of(np.arange(11))
+    Tokenised(store.rows(id), counting, ANSWERS).tokens(np.arange(11))
     working.changed(store, id, remove=[1], change=[(4, row("other words"))], add=[row("new ones")])
     rows = store.rows(id)
-    found = Tokenised(rows, counting, ANSWERS).of(np.arange(len(rows)), trains=True)
+    found = Tokenised(rows, counting, ANSWERS).tokens(np.arange(len(rows)), trains=True)
     assert counting.encoded == 11 + 2
     fresh = [counting.encode_row(example, ANSWERS)[0].input_ids for _, example in rows]
     assert [found.ids(i, 0, int(found.lengths[i])) for i in range(len(found))] == fresh

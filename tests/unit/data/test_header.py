@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from core.data.reading.choices import NOTHING_SAID, Choices
+from core.data.reading.choices import NO_CHOICES, Choices
 from core.data.sets.inspection import DataReport, examples_of, inspect_file
 from core.errors import DataError
 from tests.kit.office import xlsx
@@ -23,7 +23,7 @@ def table(rows: list[list[str]]) -> str:
     return "".join(";".join(row) + "\n" for row in rows)
 
 
-def read(file: Path, choices: Choices = NOTHING_SAID) -> tuple[DataReport, list[str]]:
+def read(file: Path, choices: Choices = NO_CHOICES) -> tuple[DataReport, list[str]]:
     report = inspect_file(file, choices=choices)
     return report, [example.messages[0].content for _, example in examples_of(file, choices=choices)]
 

@@ -20,7 +20,7 @@ from core.training.rows import tokenize
 from tests.unit.data.test_training_rows import Listener
 
 RECIPE = Recipe.parse({"data": {"source": "x", "eval_fraction": 0, "max_length": 64}, "train": {"objective": "dpo"}})
-PAIRS = Learning.of(RECIPE)
+PAIRS = Learning.from_recipe(RECIPE)
 
 
 def conversation(*said: str) -> tuple[ChatMessage, ...]:

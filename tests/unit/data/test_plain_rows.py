@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from core.data import formats
-from core.data.formats import Example, Read, check
+from core.data.formats import Example, ReadRow, check
 from core.data.reading import file_rows as reading_rows
 from core.data.reading import json_rows
 from core.data.reading.file_rows import Row
@@ -118,9 +118,9 @@ def test_ordinary_rows_go_the_short_way(row: dict[str, Any], format: Format) -> 
     assert as_json(turns) == example.as_json()
 
 
-def whole(file: Path) -> tuple[DataReport | str, list[Read]]:
+def whole(file: Path) -> tuple[DataReport | str, list[ReadRow]]:
     """What is said of a file and of each of its rows."""
-    reads: list[Read] = []
+    reads: list[ReadRow] = []
     try:
         return inspect_file(file, keep=reads.append), reads
     except DataError as error:

@@ -222,7 +222,7 @@ def test_one_very_long_row_does_not_squeeze_the_others_into_one_bar() -> None:
 @pytest.mark.parametrize("example", UNEVEN, ids=range(len(UNEVEN)))
 def test_the_pieces_are_the_row_and_say_what_is_learned(example: Example, tokenizer: Tokenizer) -> None:
     preview = Preview.measure([(1, example)], tokenizer)
-    whole = tokenizer.encode_whole(example)
+    whole = tokenizer.encode_full(example)
     for max_length in (8, 40, 41, 42, 43, 50, 64, 512):
         view, row = preview.row(0, max_length), tokenizer.encode_example(example, max_length)
         assert joined(view) == whole.text == tokenizer.decode(whole.input_ids, skip_special_tokens=False)
@@ -244,7 +244,7 @@ def test_the_marked_text_is_the_answer_with_its_end_token(tokenizer: Tokenizer) 
 def test_a_character_of_several_tokens_goes_with_its_first(tokenizer: Tokenizer) -> None:
     """🙂 is two or more tokens of the starter: a cut inside it leaves it whole, on the side of its first token."""
     example = chat("a", "🙂🙂🙂")
-    preview, whole = Preview.measure([(1, example)], tokenizer), tokenizer.encode_whole(example)
+    preview, whole = Preview.measure([(1, example)], tokenizer), tokenizer.encode_full(example)
     inside = next(i for i in range(2, len(whole.offsets)) if whole.offsets[i][0] < whole.offsets[i - 1][1])
     view = preview.row(0, inside)
     assert joined(view) == whole.text and "\ufffd" not in joined(view)
@@ -280,7 +280,7 @@ def test_a_very_long_row_is_shown_in_part_with_the_number_of_characters_left_out
     shown = [piece for piece in view.pieces if piece.kind != "more"]
     hidden = sum(int(piece.text) for piece in view.pieces if piece.kind == "more")
     assert sum(len(piece.text) for piece in shown) <= SHOWN_CHARACTERS
-    assert hidden + sum(len(piece.text) for piece in shown) == len(tokenizer.encode_whole(example).text)
+    assert hidden + sum(len(piece.text) for piece in shown) == len(tokenizer.encode_full(example).text)
     assert "The answer." in shown[1].text or "The answer." in shown[2].text, (
         "what is learned is never behind a long question"
     )
@@ -291,7 +291,7 @@ def test_a_row_of_many_turns_ends_in_the_number_of_characters_that_follow(tokeni
     view = Preview.measure([(1, Example(messages=turns))], tokenizer).row(0, 8192)
     assert view.pieces[-1].kind == "more"
     total = sum(int(p.text) if p.kind == "more" else len(p.text) for p in view.pieces)
-    assert total == len(tokenizer.encode_whole(Example(messages=turns)).text)
+    assert total == len(tokenizer.encode_full(Example(messages=turns)).text)
 
 
 def test_there_is_no_row_beyond_the_last(tokenizer: Tokenizer) -> None:
@@ -303,23 +303,23 @@ def test_there_is_no_row_beyond_the_last(tokenizer: Tokenizer) -> None:
 
 
 def test_a_preview_is_made_once_and_anew_for_a_changed_file(previews: Previews, tmp_path: Path) -> None:
-    first = previews.of("sample:pirate_answers", "starter")
-    assert first.exact and previews.of("sample:pirate_answers", "starter") is first
-    assert previews.of("sample:pirate_answers", "starter", Learning("everything")) is not first
+    first = previews.get("sample:pirate_answers", "starter")
+    assert first.exact and previews.get("sample:pirate_answers", "starter") is first
+    assert previews.get("sample:pirate_answers", "starter", Learning("everything")) is not first
     library = tmp_path / "lib"
     library.mkdir()
     store = DatasetStore(previews._store.root, PRESETS, [library])
     changing = Previews(store, previews._models)
     for count in (1, 2):
         (library / "own.jsonl").write_text('{"question": "q", "answer": "a"}\n' * count, "utf-8")
-        assert len(changing.of("library:own.jsonl", "starter").rows) == count
+        assert len(changing.get("library:own.jsonl", "starter").rows) == count
 
 
 def test_only_the_last_previews_are_kept(previews: Previews, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("core.data.preview.KEPT_PREVIEWS", 4)
     asked = [(sample, train_on) for sample in SAMPLES for train_on in ("assistant", "everything")]
     for sample, train_on in asked:
-        previews.of(f"sample:{sample}", "starter", Learning(train_on))
+        previews.get(f"sample:{sample}", "starter", Learning(train_on))
     assert len(previews._kept) == 4
     assert len({id(future.result().tokenizer) for future in previews._kept.values()}) == 1, "one tokenizer for all"
 
@@ -338,7 +338,7 @@ def test_threads_that_ask_for_the_same_preview_wait_for_one(
     monkeypatch.setattr(Preview, "measure", measure)
     answers: list[Preview] = []
     threads = [
-        threading.Thread(target=lambda: answers.append(previews.of("sample:pirate_answers", "starter")))
+        threading.Thread(target=lambda: answers.append(previews.get("sample:pirate_answers", "starter")))
         for _ in range(3)
     ]
     for thread in threads:
@@ -357,7 +357,7 @@ def test_without_the_model_here_lengths_are_estimated_and_no_row_is_shown(tmp_pa
     workspace = Workspace.open(tmp_path / "ws")
     previews = Previews(DatasetStore(workspace.datasets, PRESETS), Models(workspace))
     for model in ("starter", "owner/name"):
-        preview = previews.of("sample:pirate_answers", model)
+        preview = previews.get("sample:pirate_answers", model)
         assert not preview.exact and preview.row(0, 512) is None and preview.counts(512).learned > 0
 
 
@@ -379,9 +379,9 @@ def test_what_cannot_be_previewed_is_said_in_a_sentence_and_tried_again(
     previews: Previews, tmp_path: Path, starter_folder
 ) -> None:
     with pytest.raises(ModelError):
-        previews.of("sample:pirate_answers", "no model")
+        previews.get("sample:pirate_answers", "no model")
     with pytest.raises(DataError):
-        previews.of("sample:none", "starter")
+        previews.get("sample:none", "starter")
     folder = tmp_path / "lib" / "refuses"
     folder.mkdir(parents=True)
     for name in ("tokenizer.json", "tokenizer_config.json", "config.json"):
@@ -392,9 +392,9 @@ def test_what_cannot_be_previewed_is_said_in_a_sentence_and_tried_again(
     refusing = Previews(previews._store, Models(workspace))
     for _ in range(2):
         with pytest.raises(TemplateError):
-            refusing.of("sample:pirate_answers", "library:refuses")
+            refusing.get("sample:pirate_answers", "library:refuses")
     (folder / "chat_template.jinja").write_bytes((starter_folder / "chat_template.jinja").read_bytes())
-    assert refusing.of("sample:pirate_answers", "library:refuses").exact
+    assert refusing.get("sample:pirate_answers", "library:refuses").exact
 
 
 def test_a_row_that_the_template_refuses_is_named_and_left_out(tokenizer: Tokenizer) -> None:
@@ -441,9 +441,9 @@ def test_of_many_reasons_and_rows_the_first_are_named_and_the_rest_counted() -> 
 
 
 def test_a_set_that_is_read_from_disk_says_the_same(previews: Previews, monkeypatch: pytest.MonkeyPatch) -> None:
-    in_memory = previews.of("sample:pirate_answers", "starter")
+    in_memory = previews.get("sample:pirate_answers", "starter")
     monkeypatch.setattr("core.data.sets.stored_rows.IN_MEMORY_BYTES", 0)
-    on_disk = Previews(previews._store, previews._models).of("sample:pirate_answers", "starter")
+    on_disk = Previews(previews._store, previews._models).get("sample:pirate_answers", "starter")
     assert on_disk.facts() == in_memory.facts() and on_disk.facts().exact
     assert on_disk.row(5, 40) == in_memory.row(5, 40)
 

@@ -47,7 +47,7 @@ def test_bad_answers_are_left_out_and_said_but_for_kto_which_has_them_marked(sto
     sets, source = store
     assert [example.is_bad for _, example in sets.rows(source)] == [False] * 15
     assert any(left.why.key == "left_out.why_row" and left.count == 15 for left in sets.report(source).left_out)
-    rated = sets.rows(source, None, Choices.of(kto().data))
+    rated = sets.rows(source, None, Choices.from_data(kto().data))
     assert [example.is_bad for _, example in rated] == [not row["label"] for row in ROWS]
     assert sets.rows(source) != rated and len(sets.rows(source)) == 15, "the other reading is still there"
 
@@ -93,7 +93,7 @@ def test_each_row_has_the_answer_of_the_one_before_beside_it(
         assert (own, other) == (ROWS[i]["completion"], ROWS[i - 1]["completion"]), i
         assert all(f"What is {i}?" in tokenizer.decode(one.input_ids) for one in row.examples)
         assert train.lengths[i] == len(row.input_ids)
-    seen = Preview.measure(sets.rows(source, None, Choices(rated=True)), tokenizer, Learning.of(kto()))
+    seen = Preview.measure(sets.rows(source, None, Choices(rated=True)), tokenizer, Learning.from_recipe(kto()))
     assert seen.counts(64).tokens == int(train.lengths.sum())
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from core.data import template_process
 from core.data.template import ChatTemplate
-from core.data.template_process import TemplateApart
+from core.data.template_process import IsolatedTemplate
 from core.errors import TemplateError
 from core.system.lines import Child
 from tests.kit.waits import wait_until
@@ -45,7 +45,7 @@ def test_a_hostile_template_ends_soon_and_with_a_sentence(monkeypatch: pytest.Mo
     monkeypatch.setattr(template_process, "MOST_MEMORY", 400 << 20)
     begun, before = time.thread_time(), psutil.Process().memory_info().rss
     with pytest.raises(TemplateError) as raised:
-        TemplateApart(HOSTILE[name]).render(MESSAGES)
+        IsolatedTemplate(HOSTILE[name]).render(MESSAGES)
     assert raised.value.message.key in ("template.cannot_render", "template.broken", "template.too_slow")
     assert time.thread_time() - begun < 1 and psutil.Process().memory_info().rss - before < 100 << 20
 
@@ -54,8 +54,8 @@ def test_a_template_that_was_ended_ends_no_other(monkeypatch: pytest.MonkeyPatch
     """Two threads: what one asks does not wait longer than the other's time, and is answered."""
     monkeypatch.setattr(template_process, "SECONDS", 1)
     template, hostile = (
-        TemplateApart("{% for m in messages %}{{ m.content }}{% endfor %}"),
-        TemplateApart(HOSTILE["loops in loops"]),
+        IsolatedTemplate("{% for m in messages %}{{ m.content }}{% endfor %}"),
+        IsolatedTemplate(HOSTILE["loops in loops"]),
     )
     problems: list[str] = []
 
@@ -89,13 +89,13 @@ def test_what_is_rendered_apart_is_what_is_rendered_here() -> None:
         "{% if add_generation_prompt %}<assistant>{% endif %}"
     )
     tokens = ({"bos_token": "<é>", "eos_token": "</s>"}, frozenset({"</s>"}))
-    here, apart = ChatTemplate(source, *tokens), TemplateApart(source, *tokens)
+    here, apart = ChatTemplate(source, *tokens), IsolatedTemplate(source, *tokens)
     turns = [*MESSAGES, {"role": "user", "content": "天 \ue0f0"}, {"role": "assistant", "content": "So"}]
     assert apart.conversations(turns) == here.conversations(turns)
     assert apart.render(turns, True) == here.render(turns, True)
     assert (apart.dialect, apart.stop, apart.fingerprint) == (here.dialect, here.stop, here.fingerprint)
     with pytest.raises(TemplateError, match="no") as raised:
-        TemplateApart("{{ raise_exception('no') }}").conversations(turns)
+        IsolatedTemplate("{{ raise_exception('no') }}").conversations(turns)
     assert raised.value.message.key == "template.cannot_render"
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from core import files
 from core.data.formats import ChatMessage, Example
-from core.data.labels import ANSWERS, Encoded, Learning, LongExamples, Whole, fit
+from core.data.labels import ANSWERS, Encoded, FullExample, Learning, LongExamples, fit
 from core.data.preview import Preview
 from core.data.row_order import Schedule
 from core.data.sets import segment
@@ -52,7 +52,7 @@ class Counting:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._tokenizer, name)
 
-    def encode_row(self, *args: Any) -> list[Whole]:
+    def encode_row(self, *args: Any) -> list[FullExample]:
         self.encoded += 1
         return self._tokenizer.encode_row(*args)
 
@@ -60,9 +60,9 @@ class Counting:
 class AsTheFirst(Counting):
     """To which each row is as long as the first."""
 
-    first: list[Whole] | None = None
+    first: list[FullExample] | None = None
 
-    def encode_row(self, *args: Any) -> list[Whole]:
+    def encode_row(self, *args: Any) -> list[FullExample]:
         self.first = self.first or super().encode_row(*args)
         return self.first
 
@@ -122,8 +122,8 @@ def test_pieces_out_of_arrays_are_the_pieces_of_each_row(
     """`fit` knows one row, `Pieces` arrays of all: neither is made of the other."""
     text = "a. b\n\nc, "
     made = [
-        Whole([100 * n + i for i in range(len(flags))], [True] * len(flags) if is_text else flags, text * len(flags),
-              [(i, i + 1) for i in range(len(flags))], None if is_text else Rendered("", ()))
+        FullExample([100 * n + i for i in range(len(flags))], [True] * len(flags) if is_text else flags,
+              text * len(flags), [(i, i + 1) for i in range(len(flags))], None if is_text else Rendered("", ()))
         for n, (flags, is_text) in enumerate(wholes)
     ]  # fmt: skip
     builder = Builder()
@@ -131,7 +131,7 @@ def test_pieces_out_of_arrays_are_the_pieces_of_each_row(
         builder.add(number, 0, [counted(whole)])
     held = Tokenised([], None, ANSWERS)
     held._keep(builder)
-    pieces = Pieces.of(held.of(np.arange(len(made))), limit, how, overlap)
+    pieces = Pieces.from_tokens(held.tokens(np.arange(len(made))), limit, how, overlap)
     expected = [[row for row in fit(whole, limit, how, overlap) if row.learned_count] for whole in made]
     assert [without_first(row) for row in pieces] == [without_first(row) for rows in expected for row in rows]
     assert list(pieces.per_example) == list(map(len, expected))
@@ -146,9 +146,9 @@ def test_rows_come_in_the_order_that_was_asked_for_whoever_counted_them(
 ) -> None:
     rows = store.rows(added(store, tmp_path))
     for some in (at(3, 1), at(30, 2, 29), at(7)):
-        Tokenised(rows, tokenizer, ANSWERS).of(some)
+        Tokenised(rows, tokenizer, ANSWERS).tokens(some)
     wanted = at(29, 0, 3, 7, 39, 1, 3)
-    found = Tokenised(rows, tokenizer, ANSWERS).of(wanted, trains=True)
+    found = Tokenised(rows, tokenizer, ANSWERS).tokens(wanted, trains=True)
     expected = [tokenizer.encode_row(rows[int(i)][1], ANSWERS)[0].input_ids for i in wanted]
     assert [found.ids(i, 0, int(found.lengths[i])) for i in range(len(found))] == expected and len(kept(store)) == 4
 
@@ -170,7 +170,7 @@ def test_what_the_page_counted_a_run_finds_and_the_next_run_finds_all(
     fresh, _ = tokenize([example for _, example in again.rows(id)], recipe, tokenizer, Silent())
     assert list(train) == list(fresh), "as if nothing had been kept"
     everything = Learning("everything")
-    Tokenised(again.rows(id), counting, everything).of(at(0))
+    Tokenised(again.rows(id), counting, everything).tokens(at(0))
     assert counting.encoded == 41, "another way to learn has other tokens that are learned"
 
 
@@ -186,11 +186,11 @@ def test_another_tokenizer_or_template_counts_anew_and_the_oldest_ways_go(
             link_or_copy(file, folder / file.name)
         (folder / "chat_template.jinja").write_text(tokenizer.template.source + "{# " + "x" * number + " #}", "utf-8")
         counting = Counting(Tokenizer(folder))
-        Tokenised(rows, counting, ANSWERS).of(at(0, 1))
+        Tokenised(rows, counting, ANSWERS).tokens(at(0, 1))
         assert counting.encoded == 2
         folders.append(counting)
     assert len(list(store.root.glob("*/tokens-*"))) == tokens_module.KEPT_WAYS
-    Tokenised(rows, folders[-1], ANSWERS).of(at(1, 0))
+    Tokenised(rows, folders[-1], ANSWERS).tokens(at(1, 0))
     assert folders[-1].encoded == 2
 
 
@@ -206,9 +206,9 @@ def test_what_was_counted_before_a_stop_is_not_lost(
             raise StopRequested
 
     with pytest.raises(StopRequested):
-        Tokenised(rows, tokenizer, ANSWERS).of(np.arange(60), stop)
+        Tokenised(rows, tokenizer, ANSWERS).tokens(np.arange(60), stop)
     counting = Counting(tokenizer)
-    Tokenised(rows, counting, ANSWERS).of(np.arange(60), told.append)
+    Tokenised(rows, counting, ANSWERS).tokens(np.arange(60), told.append)
     assert counting.encoded == 20 and told == [0, 20, 40, 40]
     assert len(kept(store)) == 6 + 3
 
@@ -225,7 +225,7 @@ def test_a_row_that_the_template_refuses_is_remembered_as_refused(
     rows = store.rows(store.import_file(file).id)
     for _ in range(2):
         counting = Counting(tokenizer)
-        found = Tokenised(rows, counting, ANSWERS).of(at(1, 0, 1))
+        found = Tokenised(rows, counting, ANSWERS).tokens(at(1, 0, 1))
         assert [(place, why.key) for place, why in found.refused] == [
             (0, "template.no_tools"),
             (2, "template.no_tools"),
@@ -270,15 +270,15 @@ def mapped_files_stay(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("harm", HARMS)
 def test_damaged_tokens_are_counted_again(store: DatasetStore, tmp_path: Path, tokenizer, harm: str) -> None:
     rows = store.rows(added(store, tmp_path))
-    whole = Tokenised(rows, tokenizer, ANSWERS).of(np.arange(40), trains=True)
-    expected = list(Pieces.of(whole, 64, "cut"))
+    whole = Tokenised(rows, tokenizer, ANSWERS).tokens(np.arange(40), trains=True)
+    expected = list(Pieces.from_tokens(whole, 64, "cut"))
     del whole  # it maps the file, which Windows would not have written over
     gc.collect()
     (file,) = kept(store)
     file.write_bytes(HARMS[harm](file.read_bytes()))
     counting = Counting(tokenizer)
-    again = Tokenised(rows, counting, ANSWERS).of(np.arange(40), trains=True)
-    assert list(Pieces.of(again, 64, "cut")) == expected and counting.encoded == 40
+    again = Tokenised(rows, counting, ANSWERS).tokens(np.arange(40), trains=True)
+    assert list(Pieces.from_tokens(again, 64, "cut")) == expected and counting.encoded == 40
     assert kept(store) != [file] and len(kept(store)) == 1
 
 
@@ -287,13 +287,13 @@ def test_tokens_that_somebody_removes_are_counted_again(
     store: DatasetStore, tmp_path: Path, tokenizer, where: str
 ) -> None:
     rows = store.rows(added(store, tmp_path))
-    Tokenised(rows, tokenizer, ANSWERS).of(np.arange(40))
+    Tokenised(rows, tokenizer, ANSWERS).tokens(np.arange(40))
     held = Tokenised(rows, tokenizer, ANSWERS) if where != "before" else None
     kept(store)[0].unlink()
     counting = Counting(tokenizer)
     held = held or Tokenised(rows, counting, ANSWERS)
     held._tokenizer = counting
-    assert len(held.of(np.arange(40), trains=True)) == 40 and counting.encoded == 40
+    assert len(held.tokens(np.arange(40), trains=True)) == 40 and counting.encoded == 40
 
 
 def test_where_the_disk_takes_nothing_tokens_are_counted_all_the_same(store, tmp_path, tokenizer, monkeypatch) -> None:
@@ -303,21 +303,21 @@ def test_where_the_disk_takes_nothing_tokens_are_counted_all_the_same(store, tmp
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(files, "replace", full)
-    found = Tokenised(rows, tokenizer, ANSWERS).of(np.arange(40), trains=True)
-    assert len(Pieces.of(found, 64, "cut")) == 40 and kept(store) == []
+    found = Tokenised(rows, tokenizer, ANSWERS).tokens(np.arange(40), trains=True)
+    assert len(Pieces.from_tokens(found, 64, "cut")) == 40 and kept(store) == []
 
 
 @pytest.mark.usefixtures("mapped_files_stay")
 def test_a_disk_that_gives_back_something_else_is_not_asked_for_ever(store, tmp_path, tokenizer, monkeypatch) -> None:
     rows, whole = store.rows(added(store, tmp_path)), files.replace
     monkeypatch.setattr(files, "replace", lambda path, data: whole(path, flip(data, len(data) - 3)))
-    found = Tokenised(rows, tokenizer, ANSWERS).of(np.arange(40), trains=True)
-    assert len(Pieces.of(found, 64, "cut")) == 40 and kept(store) == []
+    found = Tokenised(rows, tokenizer, ANSWERS).tokens(np.arange(40), trains=True)
+    assert len(Pieces.from_tokens(found, 64, "cut")) == 40 and kept(store) == []
 
 
 def test_a_deleted_set_takes_its_tokens_with_it(store: DatasetStore, tmp_path: Path, tokenizer) -> None:
     id = added(store, tmp_path)
-    Tokenised(store.rows(id), tokenizer, ANSWERS).of(at(0))
+    Tokenised(store.rows(id), tokenizer, ANSWERS).tokens(at(0))
     assert kept(store)
     store.delete(id)
     assert not kept(store) and not list(store.root.glob("*/"))[1:]
@@ -345,13 +345,13 @@ def test_what_a_run_holds_of_a_row_is_some_numbers(store, tmp_path: Path, tokeni
     held = {}
     for count in (300, 300, 3000):  # the first reads what is read once
         rows = store.rows(name := added(store, tmp_path, count)).examples
-        Tokenised(rows.rows, AsTheFirst(tokenizer), ANSWERS).of(np.arange(count))
+        Tokenised(rows.rows, AsTheFirst(tokenizer), ANSWERS).tokens(np.arange(count))
         gc.collect()
         tracemalloc.start()
         try:
             recipe = Recipe.parse({"data": {"source": name}})
             train, measured = tokenize(rows, recipe, tokenizer, Silent())
-            steps = [Schedule.of(recipe, lengths_of(train), packing).steps() for packing in (True, False)]
+            steps = [Schedule.from_recipe(recipe, lengths_of(train), packing).steps() for packing in (True, False)]
             assert len(train) + len(measured) == count and all(map(next, steps))
             gc.collect()
             held[count] = tracemalloc.get_traced_memory()[0]
@@ -417,5 +417,5 @@ PACKED = [[[5, 2, 3], [7]], [[1, 4], [6, 0]], [[8]]]
 
 def test_a_message_with_thinking_and_a_system_message_are_remembered(tokenizer: Tokenizer) -> None:
     said = (ChatMessage("system", "s"), ChatMessage("user", "q"), ChatMessage("assistant", "a"))
-    found = Tokenised([(1, Example(messages=said)), (2, Example(text="x y"))], tokenizer, ANSWERS).of(at(0, 1))
+    found = Tokenised([(1, Example(messages=said)), (2, Example(text="x y"))], tokenizer, ANSWERS).tokens(at(0, 1))
     assert list(found.system) == [True, False] and list(found.is_text) == [False, True] and not found.thoughts.any()

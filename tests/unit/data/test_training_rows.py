@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from core.data.formats import Example
-from core.data.labels import Encoded, Learning, Whole, fit
+from core.data.labels import Encoded, FullExample, Learning, fit
 from core.data.preview import Preview
 from core.data.repeats import Repeats
 from core.data.selection import choose
 from core.data.sets.tokens import TOLD_EACH
 from core.data.template import Rendered
 from core.data.tokenizer import Tokenizer
-from core.data.validation_split import rows_apart
+from core.data.validation_split import validation_rows
 from core.errors import StopRequested
 from core.messages import Message
 from core.recipe import Recipe
@@ -65,7 +65,7 @@ class Counting:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._tokenizer, name)
 
-    def encode_row(self, *args: Any) -> list[Whole]:
+    def encode_row(self, *args: Any) -> list[FullExample]:
         self.encoded += 1
         return self._tokenizer.encode_row(*args)
 
@@ -86,7 +86,7 @@ def learned_tokens(rows: list[Encoded]) -> list[int]:
 
 @pytest.mark.parametrize("length", [2, 15, 16, 17, 31, 32, 100])
 def test_split_learns_every_token_once_and_cut_and_drop_say_what_they_do(length: int) -> None:
-    whole = Whole(list(range(length)), [t % 3 > 0 for t in range(length)], "", [], Rendered("", ()))
+    whole = FullExample(list(range(length)), [t % 3 > 0 for t in range(length)], "", [], Rendered("", ()))
     pieces = fit(whole, 16, "split")
     assert learned_tokens(pieces) == [t for t in range(1, length) if t % 3]
     assert all(1 < len(piece.input_ids) <= 16 for piece in pieces)
@@ -213,9 +213,9 @@ def test_repeated_rows_are_left_out_and_counted(tokenizer: Tokenizer) -> None:
     assert [(m.key, m.params) for m in listener.said] == [("run.rows_repeated", {"rows": 31, "all": 91})]
     alone, measured = tokenize(questions(60), recipe(), tokenizer, Listener())
     assert (train, evaluation) == (alone, measured), "as if they had not been in the file"
-    chosen = choose(len(examples), recipe({"deduplicate": True}), Repeats.of(examples))
-    assert rows_apart(examples, recipe({"deduplicate": True})).tolist() == chosen.measuring.tolist()
-    assert rows_apart(examples, recipe()).tolist() == choose(len(examples), recipe()).measuring.tolist()
+    chosen = choose(len(examples), recipe({"deduplicate": True}), Repeats.find(examples))
+    assert validation_rows(examples, recipe({"deduplicate": True})).tolist() == chosen.measuring.tolist()
+    assert validation_rows(examples, recipe()).tolist() == choose(len(examples), recipe()).measuring.tolist()
     both, _ = tokenize(examples, recipe(), tokenizer, Listener())
     assert len(both) == 82, "only where it was asked for"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from core.data.reading.choices import NOTHING_SAID, Choices
+from core.data.reading.choices import NO_CHOICES, Choices
 from core.data.sets import gathered
 from core.errors import DataError
 from core.progress import Check, go_on
@@ -17,9 +17,7 @@ from webui.kit.panel import Panel
 class Adding(Panel):
     offered = "reading_choices.offered"  # said of columns that nobody named
 
-    def add(
-        self, paths: Sequence[str], choices: Choices = NOTHING_SAID, check: Check = go_on
-    ) -> tuple[str | None, Html]:
+    def add(self, paths: Sequence[str], choices: Choices = NO_CHOICES, check: Check = go_on) -> tuple[str | None, Html]:
         """What was dropped, as one set: (its id, ""), or (None, what is wrong with it). choices: of the recipe that
         names the file."""
         given = [Path(path) for path in paths]
@@ -38,7 +36,7 @@ class Adding(Panel):
             return gathered.add(store, given, choices=choices, check=check).id, Html("")
         except DataError as error:
             if choices.said:  # which this file cannot be read by
-                added, said = self._added(given, NOTHING_SAID, check)
+                added, said = self._added(given, NO_CHOICES, check)
                 return added, join([notice(self.w.t("brought.not_so", why=self.w.of(error.message)), "warn"), said])
             roles = offered(given[0], error) if len(given) == 1 else None
             if roles is None:

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from pydantic import ValidationError
 
-from core.data.reading.choices import NOTHING_SAID, Choices
+from core.data.reading.choices import NO_CHOICES, Choices
 from core.recipe import Data
 from core.values import Frozen
 from core.workspace.folder import expand
@@ -37,7 +37,7 @@ class BroughtReading(Frozen):
             return cls(
                 title=state["title"][:LONGEST_TITLE],
                 data=data.source,
-                choices=Choices.of(data),
+                choices=Choices.from_data(data),
                 found=state.get("found") is True,
             )
         except (TypeError, KeyError, ValidationError):
@@ -45,13 +45,13 @@ class BroughtReading(Frozen):
 
     @classmethod
     def of(cls, data: Data, id: str, title: str) -> Self | None:
-        choices = Choices.of(data)
+        choices = Choices.from_data(data)
         return cls(title=title[:LONGEST_TITLE], data=id, choices=choices) if choices.said else None
 
     @classmethod
     def missing(cls, data: Data, title: str, is_here: bool) -> Self:
         """Whether there is a file of some name is said to nobody elsewhere."""
-        choices = Choices.of(data).model_copy(update={"version": None})
+        choices = Choices.from_data(data).model_copy(update={"version": None})
         return cls(
             title=title[:LONGEST_TITLE], data=data.source, choices=choices, found=is_here and is_file(data.source)
         )
@@ -80,4 +80,4 @@ def _letters(name: str) -> str:
 
 
 def choices_for(data: Any, brought: BroughtReading | None) -> Choices:
-    return brought.choices if brought and brought.data == data else NOTHING_SAID
+    return brought.choices if brought and brought.data == data else NO_CHOICES

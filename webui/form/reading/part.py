@@ -19,7 +19,7 @@ from gradio.components import Component
 from core import files
 from core.data.chats.overview import Chat
 from core.data.reading import sniff
-from core.data.reading.choices import NOTHING_SAID, Choices
+from core.data.reading.choices import NO_CHOICES, Choices
 from core.data.reading.file_rows import Row, Source
 from core.data.reading.reader import read_rows
 from core.data.sets.inspection import DataReport
@@ -143,7 +143,7 @@ class ReadingPart:
         return kept.model_copy(update={"columns": roles})
 
     # ---- what the set has -----------------------------------------------------------------------------------------
-    def draw(self, data: Any, choices: Choices = NOTHING_SAID) -> Updates:
+    def draw(self, data: Any, choices: Choices = NO_CHOICES) -> Updates:
         """For every look at the form."""
         updates: Updates = {
             self.chat: gr.update(visible=False),
