@@ -37,6 +37,7 @@ def test_every_file_of_tests_is_in_one_part() -> None:
     ("output", "code", "expected"),
     [
         ("== 3 passed in 1.20s ==\n", 0, (3, 0, 0, ())),
+        ("165 passed in 11.06s\n", 0, (165, 0, 0, ())),  # as pytest -q ends
         (FAILING, 1, (76, 2, 2, ("tests/a.py::test_b[1]", "tests/a.py::test_c"))),
         ("== 5 skipped in 0.10s ==\n", 5, (0, 0, 5, ())),
         ("Segmentation fault\n", -11, (0, 1, 0, ("ended with -11",))),
