@@ -27,7 +27,8 @@ from tests.kit.one_by_one import commit
 TOGETHER = ("tests/unit",)  # whose folders run whole: their tests are quick, and starting pytest is not
 ALONE = ("tests/model", "tests/process", "tests/faults", "tests/browser", "tests/windows/test_short_form.py")
 COUNTED = re.compile(r"(\d+) (passed|failed|skipped|errors?)\b")
-ENDED = re.compile(r"^(?:=+ )?(.*\bin [\d.]+s\b.*?)(?: =+)?$", re.MULTILINE)  # with -q no signs of equality stand around it
+# With -q no signs of equality stand around it.
+ENDED = re.compile(r"^(?:=+ )?(.*\bin [\d.]+s\b.*?)(?: =+)?$", re.MULTILINE)
 FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
 HEAD = "| tests | passed | failed | skipped | seconds | failed tests |\n|---|---|---|---|---|---|"
 

@@ -176,6 +176,9 @@ def build_page(services: Services, w: Wording, demo: gr.Blocks) -> None:
     runs.finding.wire(train.wizard, opened, tabs, runs.run_notice)
     runs.wire(pulse, tabs, chat.target)
     settings.wire(demo, settings_tab)
+    chat.corrections.wire_train(
+        train.wizard, chat.target, train.wizard.data_step.data, train.wizard.data_step.choices, tabs
+    )
     data.wire(data_tab, train.wizard.model_step.model)
     data.wire_use(train.wizard, train.wizard.data_step.data, train.wizard.data_step.choices, tabs)
     models.wire(models_tab)

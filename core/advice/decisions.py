@@ -29,7 +29,6 @@ GUESS_MARGIN = 2.5
 LENGTH_WITHOUT_DATA: int = Data.model_fields["max_length"].default
 SHORTEST_WITHOUT_DATA = 256  # tokens
 FEW_ROWS = 50
-FEW_PAIRS = 50
 PAIRS_RATE = 0.1  # of that of sft
 FEWEST_STEPS = 20
 SHORT_RUN_STEPS = 100

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 from core.advice.case import Alternative, Case, Verdict, with_settings
 from core.advice.decisions import (
-    FEW_PAIRS,
     FEWEST_STEPS,
     LENGTH_STEP,
     capacity,
@@ -17,6 +16,7 @@ from core.advice.decisions import (
     schedule_of,
 )
 from core.data.facts import DataFacts
+from core.data.validation_split import FEW_PAIRS
 from core.memory import arithmetic
 from core.memory.setup import Setup
 from core.messages import Message, msg

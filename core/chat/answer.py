@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from core.errors import ChatError
 
 Column = Literal["base", "tuned"]
-FinishReason = Literal["stop", "length", "stopped"]
+FinishReason = Literal["stop", "length", "stopped", "loop"]
 COLUMNS: tuple[Column, ...] = ("base", "tuned")
 STRENGTHS = (-0.5, 2.0)  # of an adapter: 0 is the base, 1 as it was trained; further out few still write sentences
 
@@ -63,7 +63,8 @@ class Piece:
 class Done:
     """A column's answer is over. tokens: chosen, the stop token included; seconds: since its prompt began to be read.
 
-    finish_reason: "stop" the model ended it, "length" max_new_tokens were written, "stopped" the person asked.
+    finish_reason: "stop" the model ended it, "length" max_new_tokens were written, "stopped" the person ended it,
+    "loop" it repeated the same tokens again and again (core/chat/duel.Repetition).
     """
 
     column: Column
@@ -77,7 +78,7 @@ class Answer:
     """Iterate for Piece and Done. Closing it, also by leaving `with`, stops the writing. done: what has ended so
     far."""
 
-    def __init__(self, number: int, stop: Callable[[int], None]):
+    def __init__(self, number: int, stop: Callable[[int, Column | None], None]):
         self.number = number
         self.done: dict[Column, Done] = {}
         self.stopping = False
@@ -119,7 +120,7 @@ class Answer:
 
     def close(self) -> None:
         self._over = True
-        self._stop(self.number)
+        self._stop(self.number, None)
 
     def __enter__(self) -> Answer:
         return self

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from core.chat.answer import COLUMNS, Answer, Done, Piece, Sampling
+from core.chat.answer import COLUMNS, Answer, Column, Done, Piece, Sampling
 from core.data.conversation import Turn, characters
 from core.errors import ChatError, GarageError
 from core.messages import Message, msg
@@ -214,20 +214,21 @@ class ChatClient:
         )
         return answer
 
-    def stop(self) -> None:
-        """End the answer that is being written; what is there stays. Its iterator gets a Done with why "stopped"."""
+    def stop(self, column: Column | None = None) -> None:
+        """End the answer that is being written, or one column of it; what is there stays. Its iterator gets a Done with
+        the finish_reason "stopped"."""
         with self._changed:
             answer = self._answer
         if answer is not None:
-            self._stop(answer.number)
+            self._stop(answer.number, column)
 
-    def _stop(self, number: int) -> None:
+    def _stop(self, number: int, column: Column | None) -> None:
         with self._changed:
             worker = self._worker
             if worker is None or self._answer is None or self._answer.number != number:
                 return
-            self._answer.stopping = True
-        worker.say(command="stop", id=number)
+            self._answer.stopping = self._answer.stopping or column is None
+        worker.say(command="stop", id=number, column=column)
 
     # ---- what the worker says, from the thread that listens ----------------------------------------------------------
     def _hear(self, worker: Child, event: dict[str, Any]) -> None:

@@ -20,7 +20,11 @@ from core.data.formats import Example
 from core.data.sets import working
 from core.data.sets.info import DatasetInfo, Origin
 from core.data.store import LOCK_S, DatasetStore
+from core.data.validation_split import FEW_PAIRS
 from core.errors import ChatError, DataError
+from core.recipe import OF_ONE_OBJECTIVE, OF_PREFERENCES, Data, Recipe, Train
+from core.runs import further
+from core.runs.folder import RunFolder
 from core.workspace.folder import Workspace
 from core.workspace.names import short_id
 
@@ -47,7 +51,7 @@ def keep(
     what is there already is not added again. Raises DataError, with nothing changed."""
     wanted = list({example.as_json(): example for example in map(working.example_of, rows)}.values())
     with _alone(store):
-        info = next((info for info in store.list() if info.corrects == answered), None)
+        info = of_target(store, answered)
         there = {example.as_json() for _, example in store.rows(info.id)} if info else set()
         new = [example for example in wanted if example.as_json() not in there]
         if info is None and new:
@@ -85,6 +89,24 @@ def _alone(store: DatasetStore) -> Iterator[None]:
         raise DataError("sets.being_changed", name="corrections") from None
     except OSError as error:
         raise DataError("data.cannot_store", name="corrections", reason=error.strerror or str(error)) from error
+
+
+def of_target(store: DatasetStore, answered: str) -> DatasetInfo | None:
+    """The set of corrections of what answered (as for `keep`)."""
+    return next((info for info in store.list() if info.corrects == answered), None)
+
+
+def recipe_for(parent: RunFolder, info: DatasetInfo) -> Recipe:
+    """Settings that continue a run with its corrections: preference training (DPO) from FEW_PAIRS rows on; before that
+    training on the corrected answers alone (SFT), for which fewer rows do.
+
+    The run's learning rate and number of steps are left out: they are planned for the new rows. Raises RunError where
+    the run cannot be continued.
+    """
+    recipe = further.recipe_of(parent)
+    kept = recipe.train.model_dump(exclude_unset=True, exclude={*OF_ONE_OBJECTIVE, *OF_PREFERENCES})
+    train = Train(**kept, objective="dpo" if (info.good_rows or 0) >= FEW_PAIRS else "sft")
+    return recipe.model_copy(update={"data": Data(source=info.id), "train": train})
 
 
 def of_votes(comparison: PromptComparison) -> list[dict[str, Any]]:

@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from peft import PeftModel
@@ -43,7 +44,19 @@ FREE_SHARE = 0.8  # of what a card has left, for conversations; the rest is for 
 MOST_ROWS = 16  # of one batch: eight questions to both columns
 LEAST_CONTEXT = 512  # tokens; with less nobody could talk, and a full card says so itself
 
-Stopped = Callable[[], bool]
+LOOP_TOKENS = 64  # that many tokens in which every one is the one of a period before
+LOOP_TIMES = 3  # and at least that many periods
+LONGEST_PERIOD = 64  # tokens
+
+
+class Stopped(Protocol):
+    """Tells whether the whole answer is to end, or this column of it."""
+
+    def __call__(self, column: Column | None = None) -> bool: ...
+
+
+def never(column: Column | None = None) -> bool:
+    return False
 
 
 class Duel:
@@ -115,13 +128,14 @@ class Duel:
         self,
         questions: Sequence[Mapping[Column, Sequence[Turn] | None]],
         sampling: Sampling,
-        stopped: Stopped = lambda: False,
+        stopped: Stopped = never,
         strength: float = 1.0,
     ) -> Generator[Piece | Done]:
         """Pieces of each asked column of each question as they are written, then its Done. strength: what the adapter
         adds is multiplied by it.
 
-        stopped is asked before every layer, so that it also ends the reading of a long prompt. Raises ChatError
+        stopped is asked before every layer, so that it also ends the reading of a long prompt, and for each column
+        after every token. Raises ChatError
         (nothing asked, no room, no adapter, one without a strength, an answer still running, numbers that are not
         finite).
         """
@@ -194,6 +208,8 @@ class Duel:
                     for row, token in zip(rows, chosen, strict=True):
                         if piece := row.take(token):
                             yield Piece(row.column, piece, row.number)
+                        if not row.finish_reason and stopped(row.column):
+                            row.finish_reason = "stopped"
                     ids = torch.tensor(chosen, device=mask.device)[:, None]
                     mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
             for row in rows:
@@ -367,6 +383,7 @@ class _Reply:
         self._stop_ids, self._max_new_tokens = stop_ids, max_new_tokens
         self._text = stream
         self._tokens = 0
+        self._repetition = Repetition()
 
     def take(self, token: int) -> str:
         """Count token; the text it adds, "" while a character is unfinished."""
@@ -376,6 +393,8 @@ class _Reply:
             return ""
         if self._tokens >= self._max_new_tokens:
             self.finish_reason = "length"
+        elif self._repetition.goes_on(token):
+            self.finish_reason = "loop"
         return self._text.add(token)
 
     def finish(self) -> Iterator[Piece | Done]:
@@ -383,6 +402,26 @@ class _Reply:
             yield Piece(self.column, rest, self.number)
         assert self.finish_reason, "an answer is over for a reason"
         yield Done(self.column, self._tokens, time.perf_counter() - self.since, self.finish_reason, self.number)
+
+
+class Repetition:
+    """Notices when an answer only repeats itself, as a base model does that was asked a question.
+
+    For each period up to LONGEST_PERIOD it counts the newest tokens that equal the token of one period before.
+    """
+
+    def __init__(self) -> None:
+        self._newest = deque[int](maxlen=LONGEST_PERIOD)
+        self._equal = [0] * LONGEST_PERIOD  # of the period place + 1
+
+    def goes_on(self, token: int) -> bool:
+        """Whether the answer, with this token, has repeated one block LOOP_TIMES and for LOOP_TOKENS."""
+        for place, before in enumerate(reversed(self._newest)):
+            self._equal[place] = self._equal[place] + 1 if before == token else 0
+        self._newest.append(token)
+        return any(
+            equal >= max(LOOP_TOKENS, LOOP_TIMES * (place + 1)) for place, equal in enumerate(self._equal) if equal
+        )
 
 
 class TextStream:

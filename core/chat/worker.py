@@ -3,7 +3,7 @@
 In lines (core.system.lines):
   load {load, model_id, revision, adapter: folder or null, four_bit, eight_bit, run, doing}
   ask {id, questions: a list of {base, tuned: turns or null}, sampling, strength}
-  stop {id}
+  stop {id, column: "base", "tuned", or null for both}
 Out:
   loading {load, stage, progress, tight}   ready {load, dtype, reason, context_limit, stop, mixed, thinks, adapter,
                                            elsewhere}
@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from core import files
-from core.chat.answer import COLUMNS, Piece, Sampling
+from core.chat.answer import COLUMNS, Column, Piece, Sampling
 from core.chat.room import too_little
 from core.data.template import ChatTemplate
 from core.data.tokenizer import Tokenizer
@@ -73,14 +73,14 @@ class Commands:
 
     def __init__(self, parent: ToParent):
         self._queue: queue.Queue[dict[str, Any]] = queue.Queue()
-        self._stopped: set[int] = set()
+        self._stopped: set[tuple[int, Column | None]] = set()
         self._newest_load = -1
         self._quit = threading.Event()
         parent.listen(self._hear, self._gone)
 
     def _hear(self, command: dict[str, Any]) -> None:
         if command["command"] == "stop":
-            self._stopped.add(command["id"])
+            self._stopped.add((command["id"], command["column"]))
         else:
             self._newest_load = command.get("load", self._newest_load)
             self._queue.put(command)
@@ -98,8 +98,9 @@ class Commands:
         except queue.Empty:
             return None
 
-    def answer_stopped(self, answer: int, load: int) -> bool:
-        return answer in self._stopped or self.load_superseded(load)
+    def answer_stopped(self, answer: int, load: int, column: Column | None = None) -> bool:
+        """Whether the whole answer is to end, or this column of it."""
+        return not self._stopped.isdisjoint({(answer, None), (answer, column)}) or self.load_superseded(load)
 
     def load_superseded(self, load: int) -> bool:
         return self._quit.is_set() or self._newest_load != load
@@ -253,7 +254,7 @@ class ChatWorker:
         pieces = self._duel.answer_all(
             [{column: one[column] for column in COLUMNS} for one in command["questions"]],
             Sampling.model_validate(command["sampling"]),
-            lambda: self._commands.answer_stopped(answer, load),
+            lambda column=None: self._commands.answer_stopped(answer, load, column),
             command["strength"],
         )
         with contextlib.closing(pieces):

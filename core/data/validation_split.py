@@ -12,6 +12,7 @@ from core.data.repeats import Repeats
 from core.recipe import Recipe
 
 SMALLEST_SPLIT = 20  # rows; below it all are trained
+FEW_PAIRS = 50  # with fewer, a preference is mostly memorized
 
 
 def validation_count(rows: int, eval_fraction: float) -> int:

@@ -4,7 +4,6 @@ test."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from os.path import commonprefix
 from pathlib import Path
@@ -69,25 +68,23 @@ def test_train_vote_correct_learn_from_it_and_let_both_runs_meet(
 
     kit.unfold(page, "#chat-settings")
     page.locator("#chat-max-new-tokens input").fill("8")
-    told = re.compile(".*".join(map(re.escape, re.split(r"\{.*?\}", w.raw("chat_page.done")))))
     for number in range(5):
         page.locator("#chat-message textarea").fill(f"What is {number} + {number}?")
         page.locator("#chat-send").click()
-        kit.expect(page.locator("#chat-tuned-note")).to_have_text(told, timeout=ANSWER_S)
+        kit.expect(page.locator("#chat-tuned-note p")).to_be_visible(timeout=ANSWER_S)
         kit.expect(page.locator("#chat-send")).to_be_visible(timeout=ANSWER_S)
         page.locator("#chat-correct").click()
         page.locator("#chat-correction-text textarea").fill(f"Arr! {number + number}, ye landlubber.")
         page.locator("#chat-correction-save").click()
         kit.expect(page.locator("#chat-correction-notice")).to_contain_text(str(number + 1))
-        page.locator("#chat-clear").click()
-        kit.expect(page.locator("#chat-empty")).to_be_visible()
+        if number < 4:
+            page.locator("#chat-clear").click()
+            kit.expect(page.locator("#chat-empty")).to_be_visible()
     [corrections] = [info for info in dataset_store(space).list() if info.corrects == f"run:{parent.id}"]
     assert corrections.good_rows == 5
 
-    kit.go_to_tab(page, w.t("page.train"))
-    page.locator("#run-further").click()
+    page.locator("#chat-train-these").click()
     kit.expect(page.locator("#further-said")).to_contain_text(parent.name)
-    kit.choose(page, "#data", corrections.id)
     settings_shown(page)
     page.locator("#setting-objective input").click()
     page.get_by_role("option", name=w.t("wizard.choice_dpo"), exact=True).click()

@@ -102,7 +102,7 @@ def test_from_a_sample_set_to_a_tuned_model_answering_beside_its_base(app: App, 
             box = page.locator("#chat-message textarea")
             box.fill(item.prompt)
             page.locator("#chat-send").click()
-            expect(page.locator("#chat-tuned-note")).to_contain_text("tokens", timeout=180_000)
+            expect(page.locator("#chat-tuned-note p")).to_have_attribute("title", re.compile("tokens"), timeout=180_000)
             expect(page.locator("#chat-send")).to_be_visible(timeout=60_000)
             for column in hits:
                 answers = page.locator(f"#chat-{column} [data-testid=bot]")

@@ -174,7 +174,9 @@ def ask(page: Page, words: dict[str, str]) -> None:
     page.locator("#chat-max-new-tokens input").fill("4")
     page.locator("#chat-message textarea").fill("What is rain?")
     page.locator("#chat-send").click()
-    kit.expect(page.locator("#chat-tuned-note")).to_contain_text(words["tokens"], timeout=90_000)
+    kit.expect(page.locator("#chat-tuned-note p")).to_have_attribute(
+        "title", re.compile(words["tokens"]), timeout=90_000
+    )
 
 
 def delete(page: Page, words: dict[str, str]) -> None:

@@ -4,6 +4,7 @@ without."""
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,7 +81,7 @@ def test_thinking_and_tool_calls_are_seen_trained_and_asked_for(chrome: Browser,
     kit.expect(page.locator("#chat-stop")).to_be_visible()
     # while the model loads; seen: the answer's first word emptied the box
     page.locator("#chat-message textarea").fill("And then?")
-    kit.expect(page.locator("#chat-tuned-note")).to_contain_text("词元", timeout=90_000)
+    kit.expect(page.locator("#chat-tuned-note p")).to_have_attribute("title", re.compile("词元"), timeout=90_000)
     thought = page.locator("#chat-tuned details.lg-thought")
     kit.expect(thought.locator("summary")).to_have_text("思考过程")
     kit.open_details(thought)
@@ -91,7 +92,7 @@ def test_thinking_and_tool_calls_are_seen_trained_and_asked_for(chrome: Browser,
     page.locator("#chat-regenerate").click()
     kit.expect(thought).to_have_count(0)
     kit.expect(page.locator("#chat-send")).to_be_visible(timeout=60_000)
-    kit.expect(page.locator("#chat-tuned-note")).to_contain_text("词元")
+    kit.expect(page.locator("#chat-tuned-note p")).to_have_attribute("title", re.compile("词元"))
     kit.expect(thought).to_have_count(0)
     kit.expect(page.locator("#chat-message textarea")).to_have_value("And then?")  # nobody sent it
     page.locator("#chat-message textarea").fill("")
@@ -131,7 +132,7 @@ def opened_during_an_answer(page: Page, app: kit.App) -> None:
     kit.expect(asked).to_have_count(0)
     message.fill("Who?")
     message.press("Enter")
-    kit.expect(page.locator("#chat-tuned-note")).to_contain_text("词元", timeout=60_000)
+    kit.expect(page.locator("#chat-tuned-note p")).to_have_attribute("title", re.compile("词元"), timeout=60_000)
     kit.expect(message).to_have_value("")
     page.locator("#chat-correct").click()
     kit.expect(page.locator("#chat-correction-text")).to_be_visible()

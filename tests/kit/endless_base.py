@@ -33,7 +33,7 @@ class EndlessBase:
         if self._answer is not None:
             raise ChatError("chat.already_answering")
         self._count += 1
-        self._answer = answer = Answer(self._count, lambda number: self.stop())
+        self._answer = answer = Answer(self._count, lambda number, column: self.stop(column))
         for item in (
             Piece("base", "and on and on"),
             Piece("tuned", f"Aye {self._count}."),
@@ -42,7 +42,7 @@ class EndlessBase:
             answer.put(item)
         return answer
 
-    def stop(self) -> None:
+    def stop(self, column: str | None = None) -> None:
         answer, self._answer = self._answer, None
         if answer is not None:
             answer.put(Done("base", 256, 9.0, "stopped"))

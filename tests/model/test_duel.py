@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from core.chat import duel as duel_module
 from core.chat.answer import COLUMNS, Column, Done, Piece, Sampling
-from core.chat.duel import Duel, TextStream, at_strength, choose
+from core.chat.duel import Duel, Repetition, TextStream, at_strength, choose
 from core.data.template import ChatTemplate
 from core.data.tokenizer import Tokenizer
 from core.engine import adapter, base_model
@@ -333,7 +333,7 @@ def test_an_answer_closed_half_way_leaves_no_hooks(duel):
 def test_stop_ends_both_columns_even_while_the_prompt_is_read(duel):
     asked = []
     answers = list(
-        answer(duel, {"base": OTHER, "tuned": OTHER}, SHORT, stopped=lambda: asked.append(1) or len(asked) > 5)
+        answer(duel, {"base": OTHER, "tuned": OTHER}, SHORT, lambda column=None: asked.append(1) or len(asked) > 5)
     )
     assert [told(answers, column)[1].finish_reason for column in ("base", "tuned")] == ["stopped", "stopped"]
     assert len(asked) < 10  # layers, not tokens: the first forward was left
@@ -490,3 +490,33 @@ def test_a_thought_that_the_prompt_has_begun_belongs_to_the_answer_that_a_person
     sampling = SHORT.model_copy(update={"enable_thinking": thinks})
     text = told(answer(Duel(never_saw_an_adapter, thinking), {"base": QUESTION}, sampling), "base")[0]
     assert text.startswith("<think>\n") == thinks
+
+
+@pytest.mark.parametrize(
+    ("block", "times"),
+    [([7], 64), ([7, 8, 9], 21), (list(range(40)), 3), (list(range(64)), 3)],
+    ids=["one token", "three", "a sentence", "the longest"],
+)
+def test_an_answer_that_repeats_one_block_is_noticed_and_no_earlier(block: list[int], times: int) -> None:
+    def noticed(tokens: list[int]) -> int | None:
+        seen = Repetition()
+        return next((place for place, token in enumerate(tokens, 1) if seen.goes_on(token)), None)
+
+    beginning = list(range(100, 150))
+    after = noticed(beginning + block * (times + 2))
+    assert after is not None and times <= (after - len(beginning)) / len(block) <= times + 2
+    # one token that differs each time: a list, a table, a poem
+    assert noticed([token for line in range(30) for token in [*block[:20], 1000 + line]]) is None
+
+
+def test_one_column_is_ended_and_the_other_is_what_it_would_have_been(duel: Duel) -> None:
+    both = {"base": OTHER, "tuned": OTHER}
+    whole, _ = told(answer(duel, both, SHORT), "tuned")
+    items: list[Piece | Done] = []
+    for item in answer(
+        duel, both, SHORT, lambda column=None: bool(items) and column == "base"
+    ):  # after the first piece
+        items.append(item)
+    assert told(items, "base")[1].finish_reason == "stopped" and told(items, "base")[1].tokens < SHORT.max_new_tokens
+    assert told(items, "tuned") == (whole, told(items, "tuned")[1])
+    assert told(items, "tuned")[1].finish_reason != "stopped"

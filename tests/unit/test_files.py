@@ -134,6 +134,7 @@ def test_what_cannot_be_read_for_a_moment_is_not_written_over(tmp_path: Path, mo
     order.add("first", [])
     preferences.choose(space, keep_ready=False)
     trust.pin("owner/model", {"model.py": "0" * 64})
+    str(RunError("queue.cannot_write", file=space.root, reason=""))  # the catalogues are files too, and read once
     with monkeypatch.context() as patched:
         refuse = Mock(side_effect=PermissionError(errno.EACCES, "held by a scanner"))
         patched.setattr(Path, "read_text", refuse)

@@ -9,9 +9,8 @@ import gradio as gr
 
 from core.data.sets.inspection import DataReport
 from core.errors import GarageError
-from core.recipe import Train
+from core.recipe import OF_ONE_OBJECTIVE, OF_PREFERENCES, Train
 from webui.form.handle import Filling, FormHandle, Given, Parts, Taken, Updates
-from webui.form.plan import OF_PAIRS
 from webui.form.planner import Form
 from webui.form.reading.brought import choices_for
 from webui.kit import format
@@ -20,10 +19,8 @@ from webui.kit.live import QUIET
 from webui.kit.panel import Panel
 
 SETTING = "train.objective"
-SETTINGS = [f"train.{name}" for name in OF_PAIRS]  # with those that depend on it
-# A learning rate and a number of steps that suit one objective ruin the other (DPO takes a tenth of the rate): planned
-# anew.
-OF_ONE_OBJECTIVE = ("train.learning_rate", "train.max_steps", "train.num_train_epochs")
+SETTINGS = [f"train.{name}" for name in OF_PREFERENCES]  # with those that depend on it
+PLANNED_ANEW = [f"train.{name}" for name in OF_ONE_OBJECTIVE]
 Kind = Literal["dpo", "kto"]
 # Of what a report lists as left out: what the objective that compares reads.
 READ_BY: dict[str, Kind] = {"left_out.why_worse": "dpo", "left_out.why_row": "kto"}
@@ -104,7 +101,7 @@ class Comparing(Panel):
     def switched(self, form: Form) -> dict[str, Any]:
         """The person's decisions for the other objective: without the settings that suit only the present one."""
         kind, compares = self._kind(form), bool(self._objective(form))
-        dropped = {*OF_ONE_OBJECTIVE, *(SETTINGS if compares else ())}
+        dropped = {*PLANNED_ANEW, *(SETTINGS if compares else ())}
         kept = {name: value for name, value in form.answers.explicit.items() if name not in dropped}
         return kept | ({SETTING: kind} if kind and not compares else {})
 

@@ -11,6 +11,7 @@ from gradio.components import Component
 
 from core.advice.wish import cards_of
 from core.errors import GarageError
+from core.recipe import OF_PREFERENCES
 from core.system import devices
 from core.system.machine import Machine
 from webui.form.fields import AT_HAND, CARDS, FIELDS, FOLDED, SEARCH, SECTIONS, Key, component_for, name_of
@@ -25,16 +26,6 @@ from webui.state.services import Services
 FOLLOW_S = 2.0  # as often as the hardware is looked at
 EXPERTS: Key = ("adapter", "target_parameters")
 RANKS: Key = ("train", "ranks")
-OF_PAIRS = (
-    "objective",
-    "beta",
-    "loss_type",
-    "label_smoothing",
-    "simpo_gamma",
-    "sft_weight",
-    "desirable_weight",
-    "undesirable_weight",
-)  # of section train
 RANKS_OFFERED = (4, 8, 16, 32, 64)
 SIZES = (6, 8, 10, 12, 16, 24, 32, 48, 80)
 
@@ -140,12 +131,12 @@ class PlanStep:
     @property
     def of_pairs(self) -> dict[str, Component]:
         """The settings of preference training, by their names in the recipe's section train."""
-        return {name: self.fields[FIELDS.index(("train", name))] for name in OF_PAIRS}
+        return {name: self.fields[FIELDS.index(("train", name))] for name in OF_PREFERENCES}
 
     def draw_of_pairs(self, result: FormResult, explicit: Mapping[str, Any], data: Any) -> dict[Component, Any]:
         """The objective where rows have a worse answer too, or are marked good and bad, the others where they count
         with it; also what was set before another set or objective was chosen, so that it can be taken back."""
-        train = {name: explicit.get(f"train.{name}") for name in OF_PAIRS}
+        train = {name: explicit.get(f"train.{name}") for name in OF_PREFERENCES}
         objective = train["objective"]
         counts = {
             "objective": bool(result.preview and result.preview.has_pairs) or self._has_bad(data),

@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from core.chat.answer import STRENGTHS, Done, Piece, Sampling
+from core.chat.answer import COLUMNS, STRENGTHS, Column, Done, Piece, Sampling
 from core.chat.client import ChatState, ChatTarget
 from core.chat.questions import target_of, target_of_adapter
 from core.errors import ChatError, GarageError
@@ -57,6 +57,13 @@ SENDS_NOW = """() => {
   window.loraGarageSends = false;
   if (sends) document.querySelector("#chat-send").click();
 }"""
+# The button below one of two columns that are being written.
+ENDS_ONE = """
+element.addEventListener("click", (event) => {
+  const button = event.target.closest("button[data-end]");
+  if (button) { button.disabled = true; server.end(button.dataset.end); }
+});
+"""
 THINKING = {"trained": None, "on": True, "off": False}
 
 
@@ -101,13 +108,19 @@ class ChatPage:
             )
             as_text = {"allow_tags": False, "latex_delimiters": [], "sanitize_html": True}
             bot = as_text | {"height": 420, "buttons": ["copy"], "feedback_options": None, "min_width": 260}
+
+            def end(column: Any) -> None:
+                if column in COLUMNS:
+                    self.services.chat.stop(column)
+
+            ends: dict[str, Any] = {"js_on_load": ENDS_ONE, "server_functions": [end], "apply_default_css": False}
             with gr.Row(visible=False, elem_id="chat-columns") as self.columns:
                 with gr.Column(min_width=260, elem_classes="lg-tight"):
                     self.base = gr.Chatbot(label=w.t("chat_page.base"), elem_id="chat-base", **bot)
-                    self.base_note = gr.HTML("", elem_id="chat-base-note")
+                    self.base_note = gr.HTML("", elem_id="chat-base-note", **ends)
                 with gr.Column(min_width=260, elem_classes="lg-tight") as self.tuned_column:
                     self.tuned = gr.Chatbot(label=w.t("chat_page.tuned"), elem_id="chat-tuned", **bot)
-                    self.tuned_note = gr.HTML("", elem_id="chat-tuned-note")
+                    self.tuned_note = gr.HTML("", elem_id="chat-tuned-note", **ends)
             self.shelf.build_branches()
             self.notice = gr.HTML("", elem_id="chat-notice", visible=False)
             message = w.named("chat_page.message", "chat-message")
@@ -375,7 +388,9 @@ class ChatPage:
         The next question may be sent as soon as the tuned answer is there."""
         talked = bool(base or tuned)
         notes = (
-            [gr.skip(), gr.skip()] if done is None else [self._note(done.get("base")), self._note(done.get("tuned"))]
+            [gr.skip(), gr.skip()]
+            if done is None
+            else [self._note(done.get(column), column if writing and both else None) for column in COLUMNS]
         )
         histories = [gr.skip() if both is None else base or [], gr.skip() if both is None else tuned or []]
         return [
@@ -390,13 +405,17 @@ class ChatPage:
             gr.update(visible=writing),
         ]
 
-    def _note(self, done: Done | None) -> Html:
+    def _note(self, done: Done | None, writing: Column | None) -> Html:
+        """Below a column: how its answer ended, or the button that ends it. writing: the column, where it is one of two
+        that are being written."""
+        w = self.w
         if done is None:
-            return Html("")
+            return tag("button", w.t("chat_page.stop_one"), type="button", data_end=writing) if writing else Html("")
         rate = done.tokens / done.seconds if done.seconds > 0 else "?"
         values = {"tokens": done.tokens, "seconds": done.seconds, "rate": rate}
-        why = self.w.t(f"chat_page.why_{done.finish_reason}")
-        return tag("p", self.w.t("chat_page.done", **values, why=why), class_="lg-quiet")
+        why = w.t(f"chat_page.why_{done.finish_reason}")
+        every = w.t("chat_page.done", **values, why=why)
+        return tag("p", w.t("chat_page.took", seconds=done.seconds, why=why), class_="lg-quiet", title=every)
 
     def halt(self) -> None:
         """What is written stays; a load that is under way ends."""

@@ -9,10 +9,12 @@ import gradio as gr
 from gradio.components import Component
 
 from core.chat import corrections
+from core.data.validation_split import FEW_PAIRS, SMALLEST_SPLIT
 from core.errors import ChatError, GarageError
+from webui.form.handle import FormHandle, Given, Taken
 from webui.kit import format
 from webui.kit.html import Html, notice, tag
-from webui.kit.live import AT_ONCE, CORRECTS, shown
+from webui.kit.live import AT_ONCE, CONTROL, CORRECTS, QUIET, SHOW_FURTHER, shown
 from webui.kit.panel import Panel
 from webui.pages.chat_choices import is_there
 from webui.pages.chat_history import MOST_SYSTEM, Message, answered, last_answer, without_last
@@ -21,7 +23,7 @@ MOST_ANSWER = 40_000  # characters
 # Outputs: outputs, as `closed` has them.
 CLOSES = (
     "() => [{__type__: 'update', visible: false}, undefined, undefined, {__type__: 'update', visible: false}, "
-    "undefined, {__type__: 'update', value: '', visible: false}]"
+    "undefined, {__type__: 'update', value: '', visible: false}, {__type__: 'update', visible: false}]"
 )
 
 
@@ -44,10 +46,11 @@ class CorrectionsPanel(Panel):
                 self.now_better = gr.Button(w.t("corrections_view.now_better"), elem_id="chat-better-now")
                 self.before_better = gr.Button(w.t("corrections_view.before_better"), elem_id="chat-better-earlier")
         self.notice = gr.HTML("", visible=False, elem_id="chat-correction-notice")
+        self.train = gr.Button(self.w.t("corrections_view.train"), visible=False, size="sm", elem_id="chat-train-these")
 
     @property
     def outputs(self) -> list[Component]:
-        return [self.panel, self.text, self.earlier, self.choice, self.before, self.notice]
+        return [self.panel, self.text, self.earlier, self.choice, self.before, self.notice, self.train]
 
     def wire(
         self, keep: Callable[[Any], Any], base: Component, tuned: Component, target: Component, system: Component
@@ -67,16 +70,18 @@ class CorrectionsPanel(Panel):
         return told
 
     # ---- what is shown ----------------------------------------------------------------------------------------------
-    def closed(self, said: Html | str = "") -> list[Any]:
+    def closed(self, said: Html | str = "", may_train: bool = False) -> list[Any]:
         """Outputs: outputs. What was asked again stays known: the next one takes the next seed."""
-        return [gr.update(visible=False), gr.skip(), gr.skip(), gr.update(visible=False), gr.skip(), shown(said)]
+        hidden, train = gr.update(visible=False), gr.update(visible=may_train)
+        return [hidden, gr.skip(), gr.skip(), hidden, gr.skip(), shown(said), train]
 
     def opened(self, base: list[Message] | None, tuned: list[Message] | None) -> list[Any]:
         """Inputs: both histories. Outputs: outputs. The tuned one's last answer in a field; without one, the base's."""
         _, answer = last_answer(tuned or base)
         if not answer:
             return self.closed(notice(self.w.t("corrections.nothing"), "warn"))
-        return [gr.update(visible=True), answer, gr.skip(), gr.update(visible=False), gr.skip(), shown("")]
+        hidden = gr.update(visible=False)
+        return [gr.update(visible=True), answer, gr.skip(), hidden, gr.skip(), shown(""), hidden]
 
     def begin_again(self, earlier: Any, history: list[Message] | None) -> dict[str, Any]:
         """What is known of the answer that is now given once more."""
@@ -87,16 +92,16 @@ class CorrectionsPanel(Panel):
 
     def offered(self, earlier: dict[str, Any], history: list[Message] | None) -> list[Any]:
         """Outputs: outputs. Both answers to one question, for the better one to be picked."""
-        w, answer = self.w, last_answer(history)[1]
+        w, answer, hidden = self.w, last_answer(history)[1], gr.update(visible=False)
         if not answer or not earlier["answer"]:
             return self.closed()
         if answer == earlier["answer"]:
             said = notice(w.t("corrections_view.same_again"), "plain")
-            return [gr.update(visible=False), gr.skip(), earlier, gr.update(visible=False), gr.skip(), shown(said)]
+            return [hidden, gr.skip(), earlier, hidden, gr.skip(), shown(said), hidden]
         before = tag(
             "div", tag("div", tag("h2", w.t("corrections_view.before")), tag("p", earlier["answer"])), class_="lg-duel"
         )
-        return [gr.update(visible=False), gr.skip(), earlier, gr.update(visible=True), before, shown("")]
+        return [hidden, gr.skip(), earlier, gr.update(visible=True), before, shown(""), hidden]
 
     # ---- what is kept -----------------------------------------------------------------------------------------------
     def saved(self, text: Any, base: Any, tuned: Any, target: Any, system: Any) -> list[Any]:
@@ -127,8 +132,8 @@ class CorrectionsPanel(Panel):
                 self.services.workspace, self.services.datasets, target, self._name(target), rows
             )
         except GarageError as error:
-            stay = [gr.skip()] * (len(self.outputs) - 1)
-            return [*stay, shown(notice(w.of(error.message))), gr.skip(), gr.skip()]
+            stay = [gr.skip()] * (len(self.outputs) - 2)
+            return [*stay, shown(notice(w.of(error.message))), gr.skip(), gr.skip(), gr.skip()]
         before, asked = without_last(history)
         now = answered(
             [*before, {"role": "user", "content": asked}],
@@ -136,8 +141,40 @@ class CorrectionsPanel(Panel):
             w.t("chat_page.thought"),
             w.t("chat_page.tool_call"),
         )
-        said = notice(w.t("corrections_view.kept", name=info.name, rows=info.good_rows or 0), "ok")
-        return [*self.closed(said), gr.skip() if tuned else now, now if tuned else gr.skip()]
+        count, of_run = info.good_rows or 0, target.startswith("run:")
+        said = [w.t("corrections_view.kept", name=info.name, rows=count), *([self._enough(count)] if of_run else [])]
+        closed = self.closed(notice(" ".join(said), "ok"), may_train=of_run)
+        return [*closed, gr.skip() if tuned else now, now if tuned else gr.skip()]
+
+    def _enough(self, rows: int) -> str:
+        """How far so many corrections go, in a sentence."""
+        if rows >= FEW_PAIRS:
+            return self.w.t("corrections_view.enough_pairs")
+        if rows >= SMALLEST_SPLIT:
+            return self.w.t("corrections_view.enough_rows", pairs=FEW_PAIRS)
+        return self.w.t("corrections_view.few", rows=SMALLEST_SPLIT, pairs=FEW_PAIRS)
+
+    # ---- what is trained --------------------------------------------------------------------------------------------
+    def wire_train(
+        self, form: FormHandle, target: Component, data: Component, choices: Callable[[], Any], tabs: gr.Tabs
+    ) -> None:
+        """The button that opens Train with the corrections of the run that answers, to continue it. data: the choice of
+        datasets there; choices: its datasets as they are now."""
+
+        def take(given: Given) -> Taken:
+            try:
+                answered = given[target] if isinstance(given[target], str) else ""
+                info = corrections.of_target(self.services.datasets, answered)
+                run = self.services.runs.get(answered.removeprefix("run:"))
+                if info is None:
+                    raise ChatError("corrections.no_votes")
+                filling, updates = form.filling(corrections.recipe_for(run, info), run.name, parent=run.id)
+            except GarageError as error:
+                return None, {self.notice: shown(notice(self.w.of(error.message)))}
+            return filling, {tabs: gr.update(selected="train"), **updates, data: gr.update(choices=choices())}
+
+        taken = form.fills(self.train.click, take, {target}, {self.notice, tabs, data}, **CONTROL)
+        taken.then(None, None, None, js=SHOW_FURTHER, **QUIET)
 
     def _name(self, target: str) -> str:
         """Of the set. Raises RunError for a run that is gone: its answers are corrected no more."""

@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 import pytest
 
+from core.chat import corrections
 from core.runs.folder import RunFolder
 from core.workspace.folder import Workspace
 from tests.kit.runs import trained
@@ -50,8 +51,8 @@ def kept(page: CorrectionsPanel) -> list[tuple[str, str, str]]:
 def test_an_answer_is_corrected_and_the_conversation_goes_on_from_it(page: CorrectionsPanel, run: RunFolder) -> None:
     panel, text, *_ = page.opened(BASE, TUNED)
     assert panel["visible"] and text == "Wet <b>arr</b>"
-    *_, said, base, tuned = page.saved("Water, arr!", BASE, TUNED, f"run:{run.id}", " Be brief. ")
-    assert "Corrections of Pirate" in said["value"] and "now 1 row." in said["value"]
+    *_, said, train, base, tuned = page.saved("Water, arr!", BASE, TUNED, f"run:{run.id}", " Be brief. ")
+    assert "Corrections of Pirate" in said["value"] and "now 1 row." in said["value"] and train["visible"]
     assert kept(page) == [("Be brief.", "Water, arr!", "Wet <b>arr</b>")]
     assert last_answer(tuned) == ([{"role": "user", "content": "Rain?"}], "Water, arr!") and base == gr.skip()
 
@@ -59,12 +60,12 @@ def test_an_answer_is_corrected_and_the_conversation_goes_on_from_it(page: Corre
 def test_of_two_answers_the_better_one_is_kept_and_stays(page: CorrectionsPanel, run: RunFolder) -> None:
     earlier = page.begin_again(None, TUNED)
     now = [TUNED[0], {"role": "assistant", "content": "Dry."}]
-    panel, _, known, choice, before, _ = page.offered(earlier, now)
+    panel, _, known, choice, before, *_ = page.offered(earlier, now)
     assert choice["visible"] and not panel["visible"] and "Wet &lt;b&gt;arr" in before
     assert page.begin_again(known, now)["tries"] == 2, "the next one is drawn from another seed"
     *_, tuned = page.preferred(False, known, BASE, now, f"run:{run.id}", "")
     assert last_answer(tuned)[1] == "Wet <b>arr</b>" and kept(page) == [("Rain?", "Wet <b>arr</b>", "Dry.")]
-    *_, said = page.offered(earlier, TUNED)
+    *_, said, _ = page.offered(earlier, TUNED)
     assert "temperature" in said["value"], "the same answer again is no pair"
 
 
@@ -78,6 +79,22 @@ def test_what_cannot_be_kept_is_a_sentence_and_the_conversation_stays(
     page: CorrectionsPanel, run: RunFolder, target: Any, text: str | None
 ) -> None:
     target = target.format(id=run.id) if isinstance(target, str) else target
-    *_, said, base, tuned = page.saved(text, BASE, TUNED, target, None)
+    *_, said, _, base, tuned = page.saved(text, BASE, TUNED, target, None)
     assert "lg-bad" in said["value"] and base == tuned == gr.skip() and kept(page) == []
-    assert "lg-warn" in page.opened(None, [])[-1]["value"]
+    assert "lg-warn" in page.opened(None, [])[-2]["value"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "objective", "says"), [(1, "sft", "memorized"), (20, "sft", "enough"), (50, "dpo", "DPO")]
+)
+def test_corrections_continue_their_run_by_the_objective_that_so_many_allow(
+    page: CorrectionsPanel, run: RunFolder, rows: int, objective: str, says: str
+) -> None:
+    turns = [{"role": "user", "content": "Rain?"}]
+    made = [corrections.row(turns, f"Water, arr! {number}", f"Wet {number}") for number in range(rows)]
+    info, new = corrections.keep(page.services.workspace, page.services.datasets, f"run:{run.id}", "Corrections", made)
+    recipe = corrections.recipe_for(run, info)
+    assert (new, recipe.data.source, recipe.train.objective) == (rows, info.id, objective)
+    assert recipe.adapter == run.recipe().adapter and recipe.name == "Pirate · 2"
+    assert not {"learning_rate", "max_steps", "num_train_epochs"} & recipe.train.model_fields_set
+    assert says in page._enough(rows)
