@@ -72,7 +72,7 @@ def main() -> None:
         tuned = adapter.add(base, recipe.adapter, "x", None)
         with in_processes(Path(folder), model, recipe, asked.ranks) as (ranks, _):
             step = SharedStep.on(ranks, weights.sampled(model), tuned, recipe, FP32, 0)
-            one = Step.of(tuned, recipe, FP32, 0)
+            one = Step.from_recipe(tuned, recipe, FP32, 0)
             step.begin(0)
             waited, wait = [0.0], ranks.wait
 

@@ -122,7 +122,7 @@ def measure(opened: engine.Engine, job: Job, rounds: int, profile: bool) -> dict
     plan = [[[opened.rows[i] for i in micro] for micro in step] for step in trainer.schedule.steps()]
     device = trainer.step.device
     bare = base_model.load(opened.model_folder, opened.compute, four_bit=False)
-    head = Head.of(bare)
+    head = Head.from_model(bare)
     theirs, ours = frozen(bare), frozen(bare)
     if not attention.enable(ours):
         raise SystemExit("this model cannot be packed")

@@ -54,10 +54,10 @@ def layers(hour: Hour) -> str:
         said = near(apart(hidden(tuned), own), "the layers' output")
     finally:
         found.release()
-    if not (found.norms and found.gates and found.turns):
-        raise NotWell(f"not replaced: {found.norms} norms, {found.gates} gates, {found.turns} rotary functions")
+    if not (found.norms and found.gates and found.rotaries):
+        raise NotWell(f"not replaced: {found.norms} norms, {found.gates} gates, {found.rotaries} rotary functions")
     return (
-        f"{found.norms} norms, {found.gates} gates, {found.turns} rotary; by Liger: "
+        f"{found.norms} norms, {found.gates} gates, {found.rotaries} rotary; by Liger: "
         f"{', '.join(found.by_liger) or 'none'}; {said}"
     )
 

@@ -37,10 +37,10 @@ def add(
     names = settings.target_modules.strip()
     targets = parts.linear_layers(model)
     if names != "all-linear":
-        wanted, kind = [name.strip() for name in names.split(",") if name.strip()], model.config.model_type
-        if found := sorted({name for name in wanted if name.rpartition(".")[2] in WITHOUT_ADAPTER.get(kind, ())}):
-            raise ModelError("shape.targets_left_out", found=found, model_type=kind)
-        targets = named(targets, wanted)
+        requested, kind = [name.strip() for name in names.split(",") if name.strip()], model.config.model_type
+        if excluded := sorted({name for name in requested if name.rpartition(".")[2] in WITHOUT_ADAPTER.get(kind, ())}):
+            raise ModelError("shape.targets_left_out", found=excluded, model_type=kind)
+        targets = named(targets, requested)
     experts = parts.expert_parameters(model) if settings.trains_experts else []
     if settings.trains_experts and not experts:
         raise ModelError("shape.no_experts", model_type=model.config.model_type)
@@ -80,9 +80,10 @@ def add(
 
 
 def named(layers: Sequence[str], names: Sequence[str]) -> list[str]:
-    """The layers whose names end in target_modules; unmatched names are passed on for peft to find or refuse."""
-    found = [layer for layer in layers if any(f".{layer}".endswith(f".{name}") for name in names)]
-    return [*found, *(name for name in names if not any(f".{layer}".endswith(f".{name}") for layer in layers))]
+    """Return the layers whose names end in one of names. Names that match no layer are appended, for peft to find or
+    refuse."""
+    matches = [layer for layer in layers if any(f".{layer}".endswith(f".{name}") for name in names)]
+    return [*matches, *(name for name in names if not any(f".{layer}".endswith(f".{name}") for layer in layers))]
 
 
 def save(tuned: PeftModel, folder: Path, model_folder: Path, card: str, template: str) -> None:
@@ -92,10 +93,10 @@ def save(tuned: PeftModel, folder: Path, model_folder: Path, card: str, template
         tuned.create_or_update_model_card = lambda folder: None
         # "auto", peft's default, would query the Hub about the base at every save.
         tuned.save_pretrained(aside, safe_serialization=True, save_embedding_layers=False)
-        if begun := getattr(tuned, "pissa", None):
+        if pissa_state := getattr(tuned, "pissa", None):
             from core.engine.variants import pissa
 
-            pissa.convert(aside, begun.start)
+            pissa.convert(aside, pissa_state.start)
         for name in TOKENIZER_FILES:
             if (model_folder / name).exists():
                 shutil.copyfile(model_folder / name, aside / name)
@@ -120,18 +121,18 @@ def start_from(tuned: PeftModel, folder: Path) -> None:
 
 
 def _misfits(tuned: PeftModel, weights: Mapping[str, Any]) -> list[str]:
-    """Weights of an adapter that tuned's lacks or has in another shape, and those of tuned's that are missing from
-    it."""
+    """Return names of weights that tuned's adapter lacks or has in another shape, and of its own weights missing from
+    weights."""
     from peft import get_peft_model_state_dict
 
     own = get_peft_model_state_dict(tuned, save_embedding_layers=False)
-    given = renamed(weights, {layer_of(name) for name in own})
+    saved = renamed(weights, {layer_of(name) for name in own})
     if hasattr(tuned, "pissa"):
         from core.engine.variants import pissa
 
-        given = pissa.halves(given)[0]
-    misfits = sorted(name for name in {*own, *given} if name not in own or name not in given)
-    return misfits + [name for name in own if name in given and own[name].shape != given[name].shape]
+        saved = pissa.halves(saved)[0]
+    misfits = sorted(name for name in {*own, *saved} if name not in own or name not in saved)
+    return misfits + [name for name in own if name in saved and own[name].shape != saved[name].shape]
 
 
 def _read(folder: Path) -> dict[str, Any]:
@@ -155,16 +156,9 @@ def restore(tuned: PeftModel, weights: dict[str, Any]) -> None:
     if hasattr(tuned, "pissa"):
         from core.engine.variants import pissa
 
-        pissa.go_on(tuned, weights)
+        pissa.resume(tuned, weights)
     else:
         set_peft_model_state_dict(tuned, weights)
-
-
-def begin_anew(tuned: PeftModel, start: dict[str, Any]) -> None:
-    """start: tuned's adapter as it was initialized, by peft's names; the base stays unchanged."""
-    from peft import set_peft_model_state_dict
-
-    set_peft_model_state_dict(tuned, start)
 
 
 def attach(model: PreTrainedModel, folder: Path) -> PeftModel:
@@ -177,9 +171,9 @@ def attach(model: PreTrainedModel, folder: Path) -> PeftModel:
     describe(folder)
     check_whole(folder)
     config = PeftConfig.from_pretrained(folder, local_files_only=True)
-    config.inference_mode, there = True, parts.absent(model)
+    config.inference_mode, removed = True, parts.absent(model)
     config.exclude_modules = (
-        None if config.exclude_modules == there else config.exclude_modules
+        None if config.exclude_modules == removed else config.exclude_modules
     )  # peft warns where nothing is excluded
     layers = {name for name, _ in model.named_modules()}
     fit(config, layers)
@@ -187,7 +181,7 @@ def attach(model: PreTrainedModel, folder: Path) -> PeftModel:
     weights = {
         key: tensor
         for key, tensor in renamed(_read(folder), layers).items()
-        if not re.fullmatch(there, key.removeprefix(PREFIX))
+        if not re.fullmatch(removed, key.removeprefix(PREFIX))
     }
     try:
         tuned = PeftModelForCausalLM(model, config, adapter_name=ADAPTER)

@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional
 from transformers import AttentionInterface
 
-from core.engine.families import unlike
+from core.engine.families import unsupported
 from core.engine.variants import eight_bit, varlen
 from core.engine.variants.blockwise import attend
 
@@ -38,47 +38,51 @@ def packed_sdpa(
     ends: torch.Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """query: (B, heads, T, d); key, value: (B, kv heads, T, d). lengths: of the examples in each row, with sum T; None:
+    """Compute the attention of packed examples, each only over itself.
+
+    query: (B, heads, T, d); key, value: (B, kv heads, T, d). lengths: of the examples in each row, with sum T; None:
     one example per row. ends: as in Batch, if they are on the device already. Returns (B, T, heads, d). Raises
     NotImplementedError for unsupported attention.
     """
-    bent = attention_mask is not None or kwargs.get("softcap") is not None or kwargs.get("position_bias") is not None
-    if bent or query.shape[2] != key.shape[2]:
+    is_modified = (
+        attention_mask is not None or kwargs.get("softcap") is not None or kwargs.get("position_bias") is not None
+    )
+    if is_modified or query.shape[2] != key.shape[2]:
         raise NotImplementedError("packed attention with a mask, a soft cap, a bias or a cache")
     if query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.shape[0] == 1 and not dropout:
         width = query.shape[-1] ** -0.5 if scaling is None else scaling
         return attend(query, key, value, lengths or (query.shape[2],), width, sliding_window), None
-    together = varlen.find(query, key, value, sliding_window) if lengths and not dropout else None
-    if lengths and together and varlen.suits(together, lengths):
-        query, key, value = (whole.squeeze(0).transpose(0, 1) for whole in (query, key, value))
+    kernel = varlen.find(query, key, value, sliding_window) if lengths and not dropout else None
+    if lengths and kernel and varlen.suits(kernel, lengths):
+        query, key, value = (states.squeeze(0).transpose(0, 1) for states in (query, key, value))
         ends = varlen.ends_of(lengths).to(query.device) if ends is None else ends
-        return together(query, key, value, lengths, ends, scaling, sliding_window)[None], None
+        return kernel(query, key, value, lengths, ends, scaling, sliding_window)[None], None
     if (groups := query.shape[1] // key.shape[1]) > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    parts = [whole.split(lengths, 2) if lengths else (whole,) for whole in (query, key, value)]
-    seen = [
+    parts = [states.split(lengths, 2) if lengths else (states,) for states in (query, key, value)]
+    outputs = [
         functional.scaled_dot_product_attention(
             q,
             k,
             v,
             attn_mask=_window(q, sliding_window),
             dropout_p=dropout,
-            is_causal=not _cuts(q, sliding_window),
+            is_causal=not _is_windowed(q, sliding_window),
             scale=scaling,
         )
         for q, k, v in zip(*parts, strict=True)
     ]
-    return torch.cat([one.transpose(1, 2) for one in seen], 1).contiguous(), None
+    return torch.cat([one.transpose(1, 2) for one in outputs], 1).contiguous(), None
 
 
-def _cuts(query: torch.Tensor, window: int | None) -> bool:
-    """Whether the window of sliding attention is shorter than the example."""
+def _is_windowed(query: torch.Tensor, window: int | None) -> bool:
+    """True if the example is longer than the window of sliding attention."""
     return window is not None and query.shape[2] > window
 
 
 def _window(query: torch.Tensor, window: int | None) -> torch.Tensor | None:
-    """(T, T) True where a token of the window may be seen; None where causal attention needs no mask."""
-    if not _cuts(query, window):
+    """Return the (T, T) mask, True where a query may attend to a key; None where causal attention needs no mask."""
+    if not _is_windowed(query, window):
         return None
     steps = torch.arange(query.shape[2], device=query.device)
     behind = steps[:, None] - steps[None, :]
@@ -92,18 +96,18 @@ def enable(model: Any) -> bool:
     own = _own_hidden(model)
     windows: list[int | None] = []
 
-    def noting(*states: Any, **kwargs: Any) -> tuple[torch.Tensor, None]:
+    def noting(*arguments: Any, **kwargs: Any) -> tuple[torch.Tensor, None]:
         windows.append(kwargs.get("sliding_window"))
-        return packed_sdpa(*states, **kwargs)
+        return packed_sdpa(*arguments, **kwargs)
 
     AttentionInterface.register(NAME, noting)
     try:
-        with unlike.tried():  # a family with another structure is trained on padded batches
+        with unsupported.tolerated():  # a family with another structure is trained on padded batches
             switch(model, NAME)
             if (
                 own is not None
                 and holds(model, own)
-                and (any(windows) or not _sees_a_part(model.config.get_text_config()))
+                and (any(windows) or not _has_local_layers(model.config.get_text_config()))
             ):
                 model.attention_before = before
                 return True
@@ -126,8 +130,8 @@ def switch(model: Any, name: str) -> None:
 
 @contextmanager
 def set_aside(model: Any) -> Iterator[None]:
-    """Context manager: model has its attention from before `enable`, with mask and cache, for decoding. Does nothing if
-    nothing was enabled."""
+    """Context manager: give model its attention from before `enable`, with mask and cache, for decoding. Does nothing
+    if `enable` has changed nothing."""
     if model.config._attn_implementation != NAME:
         yield
         return
@@ -138,8 +142,8 @@ def set_aside(model: Any) -> Iterator[None]:
         switch(model, NAME)
 
 
-def _sees_a_part(config: Any) -> bool:
-    """Whether some layer attends only to a window or a chunk. Families that express that only in the mask would lose
+def _has_local_layers(config: Any) -> bool:
+    """True if some layer attends only to a window or a chunk. A family that expresses this only in the mask would lose
     it."""
     kinds = set(getattr(config, "layer_types", None) or ())
     if kinds:
@@ -149,23 +153,24 @@ def _sees_a_part(config: Any) -> bool:
 
 
 def _probe(model: Any) -> torch.Tensor:
-    """(1, FIRST + SECOND) token ids of two examples."""
+    """Return (1, FIRST + SECOND) random token ids: two examples."""
     vocabulary, device = model.config.get_text_config().vocab_size, next(model.parameters()).device
     return torch.randint(vocabulary, (1, FIRST + SECOND), generator=torch.Generator().manual_seed(0)).to(device)
 
 
 @torch.no_grad()
 def _own_hidden(model: Any) -> torch.Tensor | None:
-    """The first example's hidden states with the model's own attention; None for a family with another structure."""
-    with eight_bit.rows_apart(model), unlike.tried():
+    """Return the first example's hidden states with the model's own attention; None for a family with another
+    structure."""
+    with eight_bit.rows_apart(model), unsupported.tolerated():
         return model.get_decoder()(input_ids=_probe(model)[:, :FIRST], use_cache=False).last_hidden_state.float()
     return None
 
 
 @torch.no_grad()
 def holds(model: Any, own: torch.Tensor) -> bool:
-    """Test two examples in one row: each as if it were alone, the first as with the model's own attention, and changing
-    the first does not affect the second."""
+    """Test whether packing isolates two examples in one row: each gives what it gives alone, the first also what it
+    gives with the model's own attention, and changing the first does not affect the second."""
     with eight_bit.rows_apart(model) as in_8_bit:
         ids = _probe(model)
         vocabulary = model.config.get_text_config().vocab_size

@@ -23,31 +23,38 @@ from core.models.shapes.shape import UNPACKED
 
 
 def load(
-    folder: Path, compute: Compute, four_bit: bool, own_code: bool = False, eight_bit: bool = False, whole: bool = False
+    folder: Path,
+    compute: Compute,
+    four_bit: bool,
+    own_code: bool = False,
+    eight_bit: bool = False,
+    keep_towers: bool = False,
 ) -> PreTrainedModel:
-    """The base on compute.device in eval mode, all parameters frozen. Raises ModelError with the reason.
+    """Load the base on compute.device in eval mode, all parameters frozen. Raises ModelError with the reason.
 
-    own_code: run the folder's own Python, which core.models.trust has just allowed. whole: keep the weights of its
-    towers (core/engine/families/parts), which nothing here uses.
+    own_code: run the folder's own Python, which core.models.trust has just allowed. keep_towers: keep the weights of
+    its towers (core/engine/families/parts), which nothing here uses.
     """
     try:
         config = mended.config(AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=own_code))
         kind = AutoModelForCausalLM if own_code else parts.auto_class(config)
-        is_stored_so = False  # and stays quantized, whatever the recipe says
+        is_stored_quantized = False  # and stays quantized, whatever the recipe says
         for settings in filter(
             None, (getattr(each, "quantization_config", None) for each in (config, config.get_text_config()))
         ):
-            is_stored_so = True
+            is_stored_quantized = True
             if settings.get("quant_method") in UNPACKED:
                 settings["dequantize"] = True  # on every device: their kernels have no gradients
-        quantised = None if is_stored_so else nf4(compute.dtype) if four_bit else _int8() if eight_bit else None
-        if quantised and not own_code:
-            quantised.llm_int8_skip_modules = parts.skipped(kind, config)
+        quantization = (
+            None if is_stored_quantized else nf4(compute.dtype) if four_bit else _int8() if eight_bit else None
+        )
+        if quantization and not own_code:
+            quantization.llm_int8_skip_modules = parts.skip_modules(kind, config)
         places = {"": compute.device} if own_code else parts.places(kind, config, compute.device)
-        model = mended.model(_load(kind, folder, config, compute, quantised, own_code, places))
+        model = mended.model(_load(kind, folder, config, compute, quantization, own_code, places))
         if "" not in places:
             parts.look_up_in_ram(model)
-        if not (whole or own_code):  # in foreign code the parts beside the text can only be guessed
+        if not (keep_towers or own_code):  # in foreign code the parts beside the text can only be guessed
             parts.set_aside(model)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         if is_out_of_memory(error):
@@ -63,14 +70,15 @@ def load(
 
 
 def bits(base: torch.nn.Module) -> int:
-    """Bits of its layers: 4, 8 or 16 (which also stands for 32). A quantized repository keeps its own."""
+    """Return the bits of the base's layers: 4, 8 or 16 (which also stands for 32). A quantized repository keeps its
+    own."""
     return 4 if getattr(base, "is_loaded_in_4bit", False) else 8 if getattr(base, "is_loaded_in_8bit", False) else 16
 
 
 def load_finite(folder: Path, compute: Compute, *how: bool) -> tuple[PreTrainedModel, Compute]:
-    """`load`, and the dtype used: another one if the base overflows float16, as Gemma 3 does (transformers issue
-    39972), detected by a forward of 16 tokens. The base is then loaded again, because rounding to float16 has lost
-    values."""
+    """Load the base; return it and the compute used, which has another dtype if the base overflows float16, as Gemma 3
+    does (transformers issue 39972). A forward of 16 tokens detects that. The base is then loaded again, because
+    rounding to float16 has lost values."""
     base = load(folder, compute, *how)
     if compute.dtype != torch.float16 or is_finite(base):
         return base, compute
@@ -92,11 +100,11 @@ def is_finite(model: Any) -> bool:
 
 
 def _load(
-    kind: Any, folder: Path, config: Any, compute: Compute, quantised: BitsAndBytesConfig | None, own_code: bool,
+    kind: Any, folder: Path, config: Any, compute: Compute, quantization: BitsAndBytesConfig | None, own_code: bool,
     places: dict[str, torch.device],
 ) -> PreTrainedModel:  # fmt: skip
     def attempt(attention: str) -> PreTrainedModel:
-        model, found = kind.from_pretrained(
+        model, info = kind.from_pretrained(
             folder,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # refused below, by name
@@ -106,13 +114,13 @@ def _load(
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=own_code,
-            quantization_config=quantised,
+            quantization_config=quantization,
             device_map=places,
         )
         # at random, by transformers
-        made_up = {*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])}
+        untrained = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
         towers = tuple(f"{part}." for part in parts.beside(model))
-        if lacking := sorted(name for name in made_up if not name.startswith(towers)):
+        if lacking := sorted(name for name in untrained if not name.startswith(towers)):
             raise ModelError("model.lacks_weights", folder=folder.name, count=len(lacking), first=lacking[0])
         return model
 
@@ -125,7 +133,7 @@ def _load(
 
 
 def nf4(dtype: torch.dtype, double_quant: bool = True) -> BitsAndBytesConfig:
-    """The quantization of QLoRA's base; products are computed in dtype."""
+    """Return the quantization of QLoRA's base; products are computed in dtype."""
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -135,8 +143,8 @@ def nf4(dtype: torch.dtype, double_quant: bool = True) -> BitsAndBytesConfig:
 
 
 def compute_4_bit_in(model: torch.nn.Module, dtype: torch.dtype) -> None:
-    """A 4-bit repository has its own compute dtype, mostly bfloat16, which RTX 20 GPUs only emulate; use dtype
-    instead."""
+    """Set the dtype that 4-bit products are computed in. A 4-bit repository brings its own, mostly bfloat16, which RTX
+    20 GPUs only emulate."""
     from bitsandbytes.nn import Linear4bit
 
     for module in model.modules():

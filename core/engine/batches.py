@@ -14,13 +14,16 @@ from core.engine.variants import pinned, varlen
 
 @dataclass(frozen=True)
 class Batch:
-    """input_ids: (B, T) int64. Trained tokens are addressed in the flattened (B*T,) grid: index: (K,) positions whose
-    hidden states predict targets: (K,) token ids.
+    """A micro-batch as tensors. Trained tokens are addressed in the flattened (B*T,) grid.
+
+    input_ids: (B, T) int64. index: (K,) positions whose hidden states predict targets: (K,) token ids. tokens: without
+    padding. examples: trained tokens of each example, in order; of a pair, chosen comes first.
 
     Padded: attention_mask (B, T) int64 marks padding. Packed: B is 1, position_ids (1, T) restart with each example,
-    lengths are their tokens in order, ends (N + 1,) int32 where each begins, and the end. tokens: without padding.
-    examples: trained tokens of each, in order; of a pair chosen comes first. Of pairs, (N,) each: answers, the same, at
-    least 1; reference, log-probabilities before training, 0 if not needed. is_bad: (N / 2,), for rated rows.
+    lengths are their tokens in order, ends (N + 1,) int32 where each begins, and the end.
+
+    Only for pairs, (N,) each: answers, trained tokens, at least 1; reference, log-probabilities before training, 0 if
+    not needed. is_bad: (N / 2,), only for rated rows.
     """
 
     input_ids: torch.Tensor
@@ -37,7 +40,7 @@ class Batch:
     is_bad: torch.Tensor | None = None
 
     def inputs(self) -> dict[str, Any]:
-        """The arguments of a model's forward."""
+        """Return the arguments of a model's forward."""
         if self.lengths is None:
             return {"input_ids": self.input_ids, "attention_mask": self.attention_mask, "use_cache": False}
         packed = {"position_ids": self.position_ids, "lengths": self.lengths, "ends": self.ends}
@@ -49,8 +52,8 @@ class Batch:
 
 
 def collate(rows: Sequence[Encoded], pad_token_id: int, device: torch.device) -> Batch:
-    """Right-padded rows; a pair has one for each answer. Only the mask marks padding, because the pad token is often
-    the end token."""
+    """Collate rows, padded on the right; a pair becomes two rows of the batch. Only the mask marks padding, because the
+    pad token is often the end token."""
     examples = [example for row in rows for example in row.examples]
     width = max(len(row.input_ids) for row in examples)
     input_ids = torch.full((len(examples), width), pad_token_id, dtype=torch.int64)
@@ -66,8 +69,8 @@ def collate(rows: Sequence[Encoded], pad_token_id: int, device: torch.device) ->
 
 
 def collate_packed(rows: Sequence[Encoded], device: torch.device) -> Batch:
-    """All rows packed into one, for a model whose attention isolates them (core/engine/attention); so are the two
-    answers of a pair."""
+    """Pack all rows, and both answers of a pair, into one row, for a model whose attention isolates them
+    (core/engine/attention)."""
     examples = [example for row in rows for example in row.examples]
     lengths = tuple(len(row.input_ids) for row in examples)
     input_ids = torch.tensor([token for row in examples for token in row.input_ids])[None]
@@ -82,7 +85,7 @@ def collate_packed(rows: Sequence[Encoded], device: torch.device) -> Batch:
 
 
 def _of_pairs(rows: Sequence[Encoded], counts: Sequence[int]) -> dict[str, Any]:
-    """The tensors that only pairs and rated rows have."""
+    """Return the fields of a Batch that only pairs and rated rows have."""
     if not rows[0].second:
         return {}
     reference, is_bad = [each for row in rows for each in row.reference], [row.is_bad for row in rows]
@@ -91,7 +94,8 @@ def _of_pairs(rows: Sequence[Encoded], counts: Sequence[int]) -> dict[str, Any]:
 
 
 def _learned(rows: Iterable[tuple[int, Encoded]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """index and targets of rows that begin at the given grid positions. Nothing predicts the first token of a row."""
+    """Return index and targets of rows that begin at the given grid positions. Nothing predicts the first token of a
+    row."""
     index, targets = [], []
     for start, row in rows:
         for t in range(1, len(row.input_ids)):

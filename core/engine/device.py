@@ -1,4 +1,4 @@
-"""Chooses the device and the 16-bit (or 32-bit) dtype, each with its reason. Imports torch: workers only."""
+"""Choose the device and the 16-bit (or 32-bit) dtype, each with its reason. Imports torch: workers only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ SPARE_BYTES = 512 << 20  # left free for the CUDA context, which torch does not 
 
 @dataclass(frozen=True)
 class Compute:
-    """device: "cuda:0" or "cpu"; dtype: of the frozen base and of activations; adapters stay float32."""
+    """The device and dtype that a run computes with.
+
+    device: "cuda:0" or "cpu". dtype: of the frozen base and of activations; adapters stay float32.
+    """
 
     device: torch.device
     dtype: torch.dtype
@@ -34,9 +37,10 @@ class Compute:
 
 
 def choose(before: str | None = None) -> Compute:
-    """bf16 on GPUs from Ampere on and on CPUs that compute it natively, fp16 on older GPUs, otherwise fp32. Call it
-    before using the GPU: what is free then is what this process may use. before: the dtype of an earlier attempt of the
-    same run, which is kept whatever the timing says today.
+    """Choose bf16 on GPUs from Ampere on and on CPUs that compute it natively, fp16 on older GPUs, otherwise fp32.
+
+    Call it before using the GPU: what is free then is what this process may use. before: the dtype of an earlier
+    attempt of the same run, which is kept whatever the timing says today.
     """
     chosen = _choose()
     if chosen.on_card:
@@ -60,8 +64,8 @@ def read_bitsandbytes() -> None:
 
 
 def beyond_float16(compute: Compute) -> Compute:
-    """For a base with values above 65,504: bfloat16 has float32's range in the same memory, and torch emulates it on
-    older GPUs."""
+    """Return the compute for a base with values above 65,504: bfloat16 has float32's range in the same memory, and
+    torch emulates it on older GPUs."""
     emulated = compute.on_card and torch.cuda.is_bf16_supported()
     dtype, key = (torch.bfloat16, "device.overflow_bf16") if emulated else (torch.float32, "device.overflow_fp32")
     return Compute(compute.device, dtype, msg(key))
@@ -78,11 +82,11 @@ def stay_within_card(machine: Machine, system: str) -> None:
 
 
 def card_of(machine: Machine) -> Card | None:
-    """NVML's record of the first GPU that torch sees: by its uuid, or if there is only one."""
+    """Return NVML's record of the first GPU that torch sees: by its uuid, or because there is only one."""
     uuid = str(getattr(torch.cuda.get_device_properties(0), "uuid", ""))
     cards = [card for card in machine.nvidia.cards if not card.lost]
-    found = next((card for card in cards if uuid and card.uuid and card.uuid.removeprefix("GPU-") == uuid), None)
-    return found or (cards[0] if len(cards) == 1 else None)
+    match = next((card for card in cards if uuid and card.uuid and card.uuid.removeprefix("GPU-") == uuid), None)
+    return match or (cards[0] if len(cards) == 1 else None)
 
 
 def card_in_use(compute: Compute) -> Card | None:
@@ -110,9 +114,11 @@ def on_cpu() -> Compute:
 
 
 def _bf16_to_fp32_time(size: int = 576, rounds: int = 30) -> float:
-    """Time of one bf16 linear over that of the same in fp32, on one thread, the best of each; alternating, so that
-    other programs disturb both. If bf16 is not clearly faster, four times as often: beside twenty programs a worker
-    once chose fp32 where bf16 takes half the time."""
+    """Return the time of one bf16 linear over that of the same in fp32, on one thread.
+
+    The best of each counts; they alternate, so that other programs disturb both. If bf16 is not clearly faster, four
+    times as many rounds are timed: beside twenty programs a worker once chose fp32 where bf16 takes half the time.
+    """
     # Windows': each 16 ms
     clock = time.thread_time if len({time.thread_time() for _ in range(100)}) > 10 else time.perf_counter
     factors = {dtype: torch.ones(size, size, dtype=dtype) for dtype in (torch.bfloat16, torch.float32)}

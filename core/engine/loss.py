@@ -21,7 +21,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from core.engine.batches import Batch
-from core.engine.families import unlike
+from core.engine.families import unsupported
 from core.engine.variants import liger
 from core.engine.variants.chunk import chunk_loss
 from core.memory.arithmetic import rows_at_once
@@ -34,10 +34,10 @@ _CAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
 
 @dataclass(frozen=True)
 class Head:
-    """logits = cap * tanh(scale * head(hidden) / cap), without the cap where it is None.
+    """The step from the head's output to logits: cap * tanh(scale * head(hidden) / cap), without the cap where it is
+    None.
 
-    alone: whether the test passed, so that the head may be applied to a few positions; otherwise the model's own
-    forward is used.
+    alone: the test passed, so the head may be applied to a few positions; otherwise the model's own forward is used.
     kernel: Liger's, if it passed its test.
     """
 
@@ -47,28 +47,29 @@ class Head:
     kernel: liger.Kernel | None = None
 
     @classmethod
-    def of_config(cls, config: Any) -> Head:
-        """As the configuration says, untested."""
+    def from_config(cls, config: Any) -> Head:
+        """Read scale and cap from the configuration, untested."""
         configs = (config, config.get_text_config())
 
-        def named(names: Sequence[str]) -> float | None:
-            found = (getattr(each, name, None) for each in configs for name in names)
-            return next((float(value) for value in found if isinstance(value, int | float)), None)
+        def first_number(names: Sequence[str]) -> float | None:
+            values = (getattr(each, name, None) for each in configs for name in names)
+            return next((float(value) for value in values if isinstance(value, int | float)), None)
 
-        scale = named(_FACTORS) or 1.0
-        return cls(scale / (named(_DIVISORS) or 1.0), named(_CAPS) or None)
+        scale = first_number(_FACTORS) or 1.0
+        return cls(scale / (first_number(_DIVISORS) or 1.0), first_number(_CAPS) or None)
 
     @classmethod
-    def of(cls, model: Any) -> Head:
-        """As the model really computes, tested on 8 tokens. model: a causal LM without a peft wrapper."""
-        claimed = cls.of_config(model.config)
-        if not _agrees(model, claimed):
+    def from_model(cls, model: Any) -> Head:
+        """Read scale and cap, and test on 8 tokens that the model computes so. model: a causal LM without a peft
+        wrapper."""
+        configured = cls.from_config(model.config)
+        if not _matches_model(model, configured):
             return cls(alone=False)
         weight = model.get_output_embeddings().weight
-        return replace(claimed, kernel=liger.find(weight, claimed.scale, claimed.cap))
+        return replace(configured, kernel=liger.find(weight, configured.scale, configured.cap))
 
     def bend(self, logits: torch.Tensor) -> torch.Tensor:
-        """fp32 logits from the head's output."""
+        """Return fp32 logits from the head's output."""
         logits = logits.float()
         if self.scale != 1.0:
             logits = logits * self.scale
@@ -76,7 +77,7 @@ class Head:
 
 
 def summed_loss(tuned: Any, batch: Batch, head: Head | None = None) -> torch.Tensor:
-    """Cross-entropy summed over the trained tokens of batch, float32 scalar; divide by batch.targets.numel().
+    """Cross-entropy summed over the trained tokens of batch, a float32 scalar; divide it by batch.targets.numel().
 
     tuned: a causal LM, with or without a peft wrapper. head: None for the configuration's.
     """
@@ -84,31 +85,31 @@ def summed_loss(tuned: Any, batch: Batch, head: Head | None = None) -> torch.Ten
 
 
 def token_losses(tuned: Any, batch: Batch, head: Head | None = None) -> torch.Tensor:
-    """(K,) float32: the loss of each trained token."""
+    """The cross-entropy of each trained token, (K,) float32."""
     return _of_batch(tuned, batch, head, head_losses)
 
 
-def _of_batch(tuned: Any, batch: Batch, head: Head | None, of_head: Callable[..., torch.Tensor]) -> torch.Tensor:
+def _of_batch(tuned: Any, batch: Batch, head: Head | None, losses_of_head: Callable[..., torch.Tensor]) -> torch.Tensor:
     model = tuned.get_base_model() if hasattr(tuned, "get_base_model") else tuned
-    head = head or Head.of_config(model.config)
+    head = head or Head.from_config(model.config)
     if not head.alone:
-        return functional.cross_entropy(_own_logits(model, batch).float(), batch.targets, reduction="none")
+        return functional.cross_entropy(_model_logits(model, batch).float(), batch.targets, reduction="none")
     hidden = model.get_decoder()(**batch.inputs()).last_hidden_state
     picked = hidden.flatten(0, 1).index_select(0, batch.index)
-    return of_head(model.get_output_embeddings(), picked, batch.targets, head)
+    return losses_of_head(model.get_output_embeddings(), picked, batch.targets, head)
 
 
 def head_loss(layer: Any, hidden: torch.Tensor, targets: torch.Tensor, head: Head) -> torch.Tensor:
-    """Summed cross-entropy of head(hidden), hidden (K, h) against targets (K,), in chunks."""
+    """Cross-entropy of head(hidden), hidden (K, h) against targets (K,), summed and computed in chunks."""
     if head.kernel is not None and _is_frozen(layer) and layer.bias is None:
         return head.kernel(hidden, layer.weight, targets)
     return head_losses(layer, hidden, targets, head).sum()
 
 
 def head_losses(layer: Any, hidden: torch.Tensor, targets: torch.Tensor, head: Head) -> torch.Tensor:
-    """(K,): the same per token."""
+    """The same as `head_loss`, per token: (K,)."""
     if not _is_frozen(layer):
-        return _through(layer, hidden, targets, head)
+        return _trained_head_losses(layer, hidden, targets, head)
     return _FrozenHead.apply(hidden, layer.weight, layer.bias, targets, head)
 
 
@@ -122,8 +123,8 @@ def _chunks(rows: int, vocab_size: int, device: torch.device) -> list[slice]:
 
 
 class _FrozenHead(torch.autograd.Function):
-    """The losses (K,) of a head that is not trained. Saves each loss's gradient for the backward, (K, h) in hidden's
-    dtype."""
+    """The losses (K,) of a head that is not trained. Saves the gradient of each loss for the backward, (K, h) in
+    hidden's dtype."""
 
     @staticmethod
     def forward(
@@ -144,15 +145,15 @@ class _FrozenHead(torch.autograd.Function):
         return losses
 
     @staticmethod
-    def backward(ctx: Any, of_losses: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, grad_losses: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
-        if of_losses.stride(0):  # each its own: in place, for beside them a product in fp32 would be twice as large
-            return gradient.mul_(of_losses[:, None]), None, None, None, None
-        return gradient * of_losses[0], None, None, None, None
+        if grad_losses.stride(0):  # each its own: in place, for beside them a product in fp32 would be twice as large
+            return gradient.mul_(grad_losses[:, None]), None, None, None, None
+        return gradient * grad_losses[0], None, None, None, None
 
 
-def _through(layer: Any, hidden: torch.Tensor, targets: torch.Tensor, head: Head) -> torch.Tensor:
-    """For a head that is trained or has an adapter: each chunk's logits are recomputed in the backward."""
+def _trained_head_losses(layer: Any, hidden: torch.Tensor, targets: torch.Tensor, head: Head) -> torch.Tensor:
+    """The losses (K,) of a head that is trained or has an adapter: the backward recomputes each chunk's logits."""
 
     def loss(hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return functional.cross_entropy(head.bend(layer(hidden)), targets, reduction="none")
@@ -164,8 +165,8 @@ def _through(layer: Any, hidden: torch.Tensor, targets: torch.Tensor, head: Head
     return torch.cat(parts)
 
 
-def _own_logits(model: Any, batch: Batch) -> torch.Tensor:
-    """(K, V): the model's own logits at the trained positions; it computes all positions only if it supports no
+def _model_logits(model: Any, batch: Batch) -> torch.Tensor:
+    """Return the model's own logits at the trained positions, (K, V). It computes all positions only if it supports no
     selection."""
     inputs, width = batch.inputs(), batch.input_ids.shape[1]
     if "logits_to_keep" not in inspect.signature(model.forward).parameters:
@@ -175,14 +176,14 @@ def _own_logits(model: Any, batch: Batch) -> torch.Tensor:
 
 
 @torch.no_grad()
-def _agrees(model: Any, head: Head) -> bool:
-    """Whether head gives the model's own logits: the test for unlisted families."""
+def _matches_model(model: Any, head: Head) -> bool:
+    """True if head gives the model's own logits: the test for families that are not listed."""
     device = next(model.parameters()).device
     ids = torch.arange(5, 13, device=device)[None] % model.config.get_text_config().vocab_size
     was_training = model.training
     model.eval()
     try:
-        with unlike.tried():
+        with unsupported.tolerated():
             own = model(input_ids=ids, use_cache=False).logits.float()
             ours = head.bend(
                 model.get_output_embeddings()(model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state)

@@ -1,5 +1,5 @@
-"""What a run does when it gets out of memory, in this order, until it fits: checkpoint layers that were exempt, smaller
-micro-batches, gradient checkpointing, activation offloading. No torch.
+"""The ways in which a run saves memory when it runs out, in this order, until it fits: checkpoint layers that were
+exempt, smaller micro-batches, gradient checkpointing, activation offloading. No torch.
 
 Smaller micro-batches are more micro-batches, weighted by their trained tokens, so a step has the same rows and the same
 update except for rounding: the curve continues. The choice is part of a checkpoint's position, so that a resumed run
@@ -19,33 +19,38 @@ HALVE, CHECKPOINTING, OFFLOAD, EVERY_LAYER = "halve", "gradient_checkpointing", 
 
 
 class NothingLeftError(DoesNotFitError):
-    """Out of memory with nothing left to save; the adapter is that of the last finished step."""
+    """Memory ran out and every way to save it is taken; the adapter is that of the last finished step."""
 
 
 class Retreat:
-    """How a step is computed now. is_packed: whether examples are packed, so that a micro-batch is measured in tokens.
+    """The memory settings that a step is computed with now, and those taken since the recipe's.
 
-    whole: tokens, or examples, in a planned micro-batch. taken: the ways taken so far, HALVE once per halving.
-    room_for: how many of the last layers fit without checkpointing.
+    is_packed: examples are packed, so a micro-batch is measured in tokens. planned: tokens, or examples, in a planned
+    micro-batch. taken: the ways taken so far, HALVE once per halving. room_for: how many of the last layers fit without
+    checkpointing.
     """
 
-    def __init__(self, whole: int, is_packed: bool, on_card: bool, checkpointing: bool = False, offloads: bool = False):
-        self._whole, self._packed, self._on_card = whole, is_packed, on_card
+    def __init__(
+        self, planned: int, is_packed: bool, on_card: bool, checkpointing: bool = False, offloads: bool = False
+    ):
+        self._planned, self._packed, self._on_card = planned, is_packed, on_card
         self._checkpointing, self._offloads = checkpointing, offloads
         self.taken: list[str] = []
         self.room_for = 0
 
     @classmethod
-    def of(cls, recipe: Recipe, is_packed: bool, on_card: bool) -> Retreat:
+    def from_recipe(cls, recipe: Recipe, is_packed: bool, on_card: bool) -> Retreat:
         # whose weights cannot be distinguished from activations
         train, on_card = recipe.train, on_card and not recipe.train.fsdp
-        whole = train.per_device_train_batch_size * (recipe.row_length if is_packed else 1)
-        return cls(whole, is_packed, on_card, bool(train.gradient_checkpointing), train.activation_offload and on_card)
+        planned = train.per_device_train_batch_size * (recipe.row_length if is_packed else 1)
+        return cls(
+            planned, is_packed, on_card, bool(train.gradient_checkpointing), train.activation_offload and on_card
+        )
 
     @property
     def at_once(self) -> int:
         """The size limit of a micro-batch: tokens if packed, otherwise examples."""
-        return max(1, self._whole >> self.taken.count(HALVE))
+        return max(1, self._planned >> self.taken.count(HALVE))
 
     @property
     def checkpointing(self) -> bool:
@@ -72,7 +77,7 @@ class Retreat:
     def go_on(
         self, failed: Sequence[int], lengths: Sequence[int], what: Message, measuring: bool = False
     ) -> Message | None:
-        """Take the first way that helps the failed micro-batch; returns it, or None if none is left.
+        """Take the first way that helps the failed micro-batch; return its message, or None if no way is left.
 
         what: where memory ran out. measuring: an evaluation saves nothing for a backward, so only smaller batches help.
         """

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from peft import set_peft_model_state_dict
 
 from core.data.labels import Encoded
 from core.data.sets.pieces import learned_of, lengths_of
@@ -36,9 +37,11 @@ Rows = Sequence[Encoded]
 
 @dataclass(frozen=True)
 class Numbers:
-    """Of a step. loss: mean over its trained tokens, or its pairs. grad_norm: before clipping. tokens: read, without
-    padding.
-    is_finite: whether the update may be applied."""
+    """The numbers of a step.
+
+    loss: mean over its trained tokens, or its pairs. grad_norm: before clipping. tokens: read, without padding.
+    is_finite: the update may be applied.
+    """
 
     loss: float
     grad_norm: float
@@ -49,7 +52,7 @@ class Numbers:
 
 @dataclass(frozen=True)
 class LongestBatch:
-    """tokens: padding included. several: whether steps have more than one micro-batch."""
+    """The largest micro-batch of a run. tokens: padding included. several: steps have more than one micro-batch."""
 
     rows: tuple[Encoded, ...]
     tokens: int
@@ -58,12 +61,13 @@ class LongestBatch:
 
 
 class Step:
-    """tuned: the peft model on device, its base of dtype, adapters float32. packed: whether rows lie end to end
-    (core/engine/attention).
+    """One optimizer step of a peft model, repeated by the trainer.
 
-    preference: for rows that are pairs. offloading: creates the context that offloads activations. computing: the rows
-    of the current micro-batch; none while a failure could not be repeated. random: RNG states at the end of the last
-    finished step, None before the first attempt. stops_inside: whether a step may be left between two layers.
+    tuned: the peft model on device, its base of dtype, adapters float32. packed: rows lie end to end
+    (core/engine/attention). preference: for rows that are pairs. offloading: creates the context that offloads
+    activations. computing: the rows of the current micro-batch; empty while a failure could not be repeated. random:
+    RNG states at the end of the last finished step, None before the first attempt. stops_inside: a step may be left
+    between two layers.
     """
 
     stops_inside = True
@@ -89,21 +93,21 @@ class Step:
         self.random: States | None = None
         self._max_grad_norm, self._offloading = max_grad_norm, offloading
         self._offload: AbstractContextManager[Any] | None = None
-        self._told, self._pairs = torch.zeros(len(SUMS), device=device), 0
+        self._pair_sums, self._pairs = torch.zeros(len(SUMS), device=device), 0
         self._untrained: list[torch.Tensor] = []
         self._random_at_start: States = {}
 
     @classmethod
-    def of(cls, tuned: Any, recipe: Recipe, compute: Compute, pad_token_id: int) -> Step:
-        """The step of a run. Create it before an attempt is restored: the current adapter is the initial one of every
-        attempt; a copy is kept in RAM."""
+    def from_recipe(cls, tuned: Any, recipe: Recipe, compute: Compute, pad_token_id: int) -> Step:
+        """Create the step of a run. Call it before an attempt is restored: the adapter is then the initial one of every
+        attempt, of which a copy is kept in RAM."""
         base = tuned.get_base_model()
         packed = recipe.data.packing and attention.enable(base)
-        optimizer, head = optimizers.make(tuned, recipe), Head.of(base)
-        retreat, device, dtype = Retreat.of(recipe, packed, compute.on_card), compute.device, compute.dtype
+        optimizer, head = optimizers.make(tuned, recipe), Head.from_model(base)
+        retreat, device, dtype = Retreat.from_recipe(recipe, packed, compute.on_card), compute.device, compute.dtype
         limit, preference, pad = (
             recipe.train.max_grad_norm,
-            Preference.of(recipe.train),
+            Preference.from_train(recipe.train),
             vocabulary.padding(base, pad_token_id),
         )
         step = cls(tuned, device, dtype, optimizer, head, retreat, packed, pad, limit, preference=preference)
@@ -115,7 +119,8 @@ class Step:
 
     # ---- from one attempt to the next -----------------------------------------------------------------------------
     def begin(self, seed: int) -> None:
-        """Before the first step of an attempt. `release` undoes it."""
+        """Seed or restore the RNGs and apply memory settings and fused layers, before an attempt's first step.
+        `release` undoes it."""
         torch.manual_seed(seed)
         self._random_at_start = random_states(self.on_card)
         self.random = self.random or self._random_at_start
@@ -140,11 +145,12 @@ class Step:
             self._offload = self._offloading(self.tuned)
 
     def states(self) -> States:
-        """Everything besides the adapter that the next step depends on, as of the end of the last finished one."""
+        """Return everything besides the adapter that the next step depends on, as of the end of the last finished
+        one."""
         return {"optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(), "random": self.random}
 
     def restore(self, weights: dict[str, torch.Tensor], states: States) -> None:
-        """weights: of the adapter, by PEFT's names. Bit for bit on a CPU."""
+        """Restore adapter and states, bit for bit on a CPU. weights: of the adapter, by PEFT's names."""
         adapter.restore(self.tuned, weights)
         self.optimizer.load_state_dict(states["optimizer"])
         self.scaler.load_state_dict(states["scaler"])
@@ -157,7 +163,7 @@ class Step:
         return [[rows[i] for i in part] for part in chosen]
 
     def tokens(self, rows: Rows) -> int:
-        """Of a micro-batch, padding included."""
+        """Return the tokens of a micro-batch, padding included."""
         return padded([len(row.input_ids) for row in rows], self.packed)
 
     def batch(self, rows: Rows) -> Batch:
@@ -174,18 +180,18 @@ class Step:
         optimizers.set_learning_rate(self.optimizer, learning_rate)
         self.computing = max(parts, key=self.tokens)
         batches = [self.batch(rows) for rows in parts]
-        self.told()
+        self.pair_metrics()
         loss_sum = self.summed(parts, batches, check)
         grad_norm = float(self.clip())
         learned = sum(batch.targets.numel() for batch in batches)
-        loss = float(loss_sum) / self.whole(batches)[0]
+        loss = float(loss_sum) / self.loss_divisor(batches)[0]
         # float16's GradScaler: it skips the step itself
         may_overflow = self.scaler.is_enabled() and self.scaler.get_scale() > 1
         is_finite = math.isfinite(loss) and (math.isfinite(grad_norm) or may_overflow)
         return Numbers(loss, grad_norm, sum(batch.tokens for batch in batches), learned, is_finite)
 
     def summed(self, parts: Sequence[Rows], batches: Sequence[Batch], check: Callable[[], None]) -> torch.Tensor:
-        """`backward` of a whole step; `computing` is its current part."""
+        """Call `backward` for a whole step; `computing` is its current part."""
 
         def entering(number: int) -> None:
             check()
@@ -195,41 +201,45 @@ class Step:
 
     def backward(
         self, batches: Sequence[Batch], entering: Callable[[int], None] = lambda number: None, is_scaled: bool = True,
-        whole: tuple[float, float] | None = None,
+        divisor: tuple[float, float] | None = None,
     ) -> torch.Tensor:  # fmt: skip
         """Forward and backward of every micro-batch, weighted by its trained tokens, or pairs. Returns the summed loss,
-        a scalar without gradient; the gradients are those of the mean. entering is called with each one's number, from
-        0. whole: of the step that batches belong to."""
-        counted, share = whole or self.whole(batches)
+        a scalar without gradient; the gradients are those of the mean.
+
+        entering: called with each one's number, from 0. divisor: `loss_divisor` of the step that batches belong to.
+        """
+        count, sft_share = divisor or self.loss_divisor(batches)
         loss_sum = torch.zeros((), device=self.device)
         for number, batch in enumerate(batches):
             entering(number)
             with self._offload or nullcontext():
-                loss = self._compared(batch, share) if self.preference else summed_loss(self.tuned, batch, self.head)
-                (self.scaler.scale(loss / counted) if is_scaled else loss / counted).backward()
+                loss = (
+                    self._compared(batch, sft_share) if self.preference else summed_loss(self.tuned, batch, self.head)
+                )
+                (self.scaler.scale(loss / count) if is_scaled else loss / count).backward()
             loss_sum += loss.detach()
             del loss  # or its graph would keep the embedded tokens and their gradient through the next micro-batch
         return loss_sum
 
-    def whole(self, batches: Sequence[Batch]) -> tuple[float, float]:
-        """The count that a step's loss is averaged over, and for pairs the weight of SFT in it."""
+    def loss_divisor(self, batches: Sequence[Batch]) -> tuple[float, float]:
+        """Return the count that a step's loss is averaged over, and for pairs the weight of SFT in it."""
         if self.preference:
             return sum(len(batch.examples) // 2 for batch in batches), self.preference.sft_share(batches)
         return max(1, sum(batch.targets.numel() for batch in batches)), 0.0
 
     def _compared(self, batch: Batch, sft_share: float) -> torch.Tensor:
         assert self.preference
-        loss, told = self.preference.summed(token_losses(self.tuned, batch, self.head), batch, sft_share)
-        self._told, self._pairs = self._told + told, self._pairs + len(batch.examples) // 2
+        loss, sums = self.preference.summed(token_losses(self.tuned, batch, self.head), batch, sft_share)
+        self._pair_sums, self._pairs = self._pair_sums + sums, self._pairs + len(batch.examples) // 2
         return loss
 
-    def told(self) -> dict[str, float]:
-        """Metrics of pairs besides their loss, averaged since the last call; {} without pairs."""
+    def pair_metrics(self) -> dict[str, float]:
+        """Return the metrics of pairs besides their loss, averaged since the last call; {} without pairs."""
         if not (self.preference and self._pairs):
             return {}
-        told, pairs = self._told.tolist(), self._pairs
-        self._told, self._pairs = torch.zeros(len(SUMS), device=self.device), 0
-        return self.preference.told(told, pairs)
+        sums, pairs = self._pair_sums.tolist(), self._pairs
+        self._pair_sums, self._pairs = torch.zeros(len(SUMS), device=self.device), 0
+        return self.preference.metrics(sums, pairs)
 
     def clip(self) -> torch.Tensor:
         """Clip the gradients to the recipe's max_grad_norm (None or 0: not at all). Returns their norm before."""
@@ -237,8 +247,8 @@ class Step:
         return torch.nn.utils.clip_grad_norm_(self.parameters, self._max_grad_norm or math.inf)
 
     def apply(self, is_good: bool, is_first: bool = False) -> None:
-        """Apply the update if it is good, and clear the gradients. is_first: of all updates; the optimizer then creates
-        its state, which can be undone; later it changes it."""
+        """Apply the update if it is good, and clear the gradients. is_first: the first of all updates, in which the
+        optimizer creates its state; that can be undone, a later change of it cannot."""
         if not is_first:
             self.computing = ()
         if is_good:
@@ -252,32 +262,32 @@ class Step:
 
     @torch.no_grad()
     def measure(self, rows: Rows, compares: bool = False) -> tuple[float, int]:
-        """Summed loss and trained tokens, or pairs, of a batch (`told` then has more); the model's train or eval mode
-        is not changed."""
+        """Return summed loss and trained tokens, or pairs, of a batch, without changing the model's train or eval mode.
+        compares: of pairs, with the preference loss; `pair_metrics` then has more."""
         self.computing = rows  # first: the batch itself may not fit
         batch = self.batch(rows)
         if compares and self.preference:
             loss, count = self._compared(batch, self.preference.sft_share([batch])), len(rows)
         else:
             loss, count = summed_loss(self.tuned, batch, self.head), batch.targets.numel()
-        found = float(loss), count
+        result = float(loss), count
         self.computing = ()
-        return found
+        return result
 
     def measured(self, batches: Iterator[Rows], check: Callable[[], None]) -> Iterator[tuple[int, float, int]]:
-        """For each batch of an evaluation: its rows, and the result of `measure`."""
+        """Yield for each batch of an evaluation its number of rows and the result of `measure`."""
         for rows in batches:
             check()
             yield len(rows), *self.measure(rows, compares=True)
 
     @torch.no_grad()
     def log_probabilities(self, rows: Rows) -> list[float]:
-        """Of the answers of pairs, chosen and rejected in turn."""
+        """Return the log-probabilities of the answers of pairs, chosen and rejected in turn."""
         self.computing = rows
         batch = self.batch(rows)
-        found = log_probabilities(token_losses(self.tuned, batch, self.head), batch).tolist()
+        values = log_probabilities(token_losses(self.tuned, batch, self.head), batch).tolist()
         self.computing = ()
-        return found
+        return values
 
     # ---- undone ---------------------------------------------------------------------------------------------------
     def forget(self) -> None:
@@ -296,10 +306,10 @@ class Step:
 
     @torch.no_grad()
     def unlearn(self) -> None:
-        """Back to before the first step."""
+        """Return to the state before the first step."""
         pissa = getattr(self.tuned, "pissa", None)
         if pissa and pissa.start:  # the base lacks what the adapter then began with
-            adapter.begin_anew(self.tuned, pissa.start)
+            set_peft_model_state_dict(self.tuned, pissa.start)
         else:
             for parameter, before in zip(self.parameters, self._untrained, strict=True):
                 parameter.copy_(before)
@@ -308,8 +318,8 @@ class Step:
 
     # ---- tried out beforehand (core/training/memory/probe) ---------------------------------------
     def longest(self, steps: Iterable[Sequence[Sequence[int]]], rows: Rows) -> LongestBatch:
-        """The micro-batch with most tokens, padding included; of several the one with most trained tokens. steps:
-        positions in rows."""
+        """Return the micro-batch with most tokens, padding included; of several the one with most trained tokens.
+        steps: positions in rows."""
         lengths, learned = lengths_of(rows), learned_of(rows)
         best, several = ((-1, -1), list[int]()), False
         for step in steps:
@@ -317,11 +327,12 @@ class Step:
             several |= len(parts) > 1
             for part in parts:
                 size = padded([int(lengths[i]) for i in part], self.packed), sum(int(learned[i]) for i in part)
-                best = max(best, (size, part), key=lambda found: found[0])
+                best = max(best, (size, part), key=lambda candidate: candidate[0])
         return LongestBatch(tuple(rows[i] for i in best[1]), *best[0], several=several)
 
     def rehearse(self, longest: LongestBatch) -> None:
-        """Forward and backward as in a step, discarded: RNG states and gradients are the same afterwards."""
+        """Compute a forward and backward as in a step and discard them: RNG states and gradients are the same
+        afterwards."""
         states = random_states(self.on_card)
         self.tuned.train()
         if longest.several:  # in a step, all micro-batches but the first add to existing gradients
@@ -335,13 +346,13 @@ class Step:
 
 
 def padded(lengths: Sequence[int], packed: bool) -> int:
-    """Tokens of a micro-batch of rows of these lengths, padding included."""
+    """Return the tokens of a micro-batch of rows of these lengths, padding included."""
     return sum(lengths) if packed else max(lengths) * len(lengths)
 
 
 @contextmanager
 def stop_inside_layers(tuned: torch.nn.Module, check: Callable[[], None]) -> Iterator[None]:
-    """Let `check` raise between two layers of a forward or backward.
+    """Context manager: let `check` raise between two layers of a forward or backward.
 
     A step that is left has touched gradients only: the adapter is that of the step before.
     """
@@ -365,9 +376,8 @@ def stop_inside_layers(tuned: torch.nn.Module, check: Callable[[], None]) -> Ite
 
 
 def checkpoint_layers(tuned: Any, kept: int = 0) -> None:
-    """Gradient checkpointing: save only each layer's input and recompute the rest in the backward; except for the last
-    `kept`
-    layers, whose backward comes first: their memory is freed before the others recompute."""
+    """Enable gradient checkpointing: save only each layer's input and recompute the rest in the backward. The last
+    `kept` layers are exempt: their backward comes first, and their memory is freed before the others recompute."""
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     tuned.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

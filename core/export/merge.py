@@ -200,7 +200,7 @@ def _merge_with_peft(base: Base, adapter: Path, target: Path, check: Check) -> N
     roomy = psutil.virtual_memory().available > 5 * base.parameters
     dtype = torch.float32 if roomy else base.dtype  # float32: each sum is rounded once
     model = base_model.load(
-        base.folder, Compute(torch.device("cpu"), dtype, msg("export.merging_on_cpu")), four_bit=False, whole=True
+        base.folder, Compute(torch.device("cpu"), dtype, msg("export.merging_on_cpu")), four_bit=False, keep_towers=True
     )
     if mended.lacks_tower(model):
         raise ExportError("export.tower_lacking", model_type=model.config.model_type)

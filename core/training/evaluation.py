@@ -27,7 +27,7 @@ class Evaluation:
         if not self._rows:
             return None
         self._step.tuned.eval()
-        self._step.told()
+        self._step.pair_metrics()
         loss_sum, counted, done = 0.0, 0, 0
         self._reporter.stage("measuring", Progress(done=0, total=len(self._rows), unit="rows"))
         batches = ([self._rows[i] for i in chosen] for chosen in self._batches())

@@ -90,7 +90,7 @@ class Trainer:
         shown: Shown | None = None,
         spill: SpillWatch | None = None,
         would_fit: Callable[[Ahead], Message] | None = None,
-        step_of: Callable[..., Step] = Step.of,
+        step_of: Callable[..., Step] = Step.from_recipe,
     ):
         train = recipe.train
         self.step = step_of(tuned, recipe, compute, data.pad_token_id)
@@ -222,7 +222,7 @@ class Trainer:
         }
         return {
             **numbers,
-            **self.step.told(),
+            **self.step.pair_metrics(),
             "learned": found.learned,
             "seconds": time.perf_counter() - started,
             "verdict": verdict,
@@ -275,7 +275,10 @@ class Trainer:
         if loss is None:
             return
         self.reporter.metrics(
-            "eval", number, eval_loss=loss, **{f"eval_{name}": value for name, value in self.step.told().items()}
+            "eval",
+            number,
+            eval_loss=loss,
+            **{f"eval_{name}": value for name, value in self.step.pair_metrics().items()},
         )
         position.measured_step = number
         if number == 0:

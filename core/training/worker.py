@@ -179,7 +179,7 @@ def _load(
     will_restore = before is not None or parent is not None
     tuned = adapter.add(base, recipe.adapter, base_name, recipe.model.revision, will_restore)
     if recipe.train.offload_layers:
-        run.log_event("decision", message=streaming.begin(tuned, compute.device, recipe.train.offload_layers).said)
+        run.log_event("decision", message=streaming.begin(tuned, compute.device, recipe.train.offload_layers).message)
     if parent:
         _start_from_parent(run, parent, tuned, tokenizer.template.fingerprint)
     trainable = sum(p.numel() for p in tuned.parameters() if p.requires_grad)

@@ -243,7 +243,7 @@ class _Family:
         AttentionInterface.register(attention.NAME, attention.packed_sdpa)
         with _as_on_a_card(), Allocations(config.get_text_config().vocab_size, check):
             self.packs = packing and attention.enable(model)
-            self.head = Head.of(model)
+            self.head = Head.from_model(model)
 
 
 class _Model:

@@ -48,7 +48,7 @@ def trust() -> None:
     same = elementwise._same
     elementwise._same = lambda own, ours, given: given[0].is_cuda or same(own, ours, given)
     varlen.proven = lambda kernel, device, dtype, heads, width, window: kernel if width <= WIDEST_HEAD else None
-    loss._agrees = lambda model, head: True
+    loss._matches_model = lambda model, head: True
 
     attend, isolated = attention.packed_sdpa, list[bool]()
 
@@ -117,7 +117,7 @@ class Base:
         self.compute, self.tuned = compute, adapter.add(base, recipe.adapter, "measured", None)
 
     def step(self, recipe: Recipe) -> Step:
-        step = Step.of(self.tuned, recipe, self.compute, 0)
+        step = Step.from_recipe(self.tuned, recipe, self.compute, 0)
         step.begin(0)
         self.make(step, [[SHORT]])  # creates the optimizer's state
         return step

@@ -351,7 +351,7 @@ def _trained(step: Step, watch: Watch, case: Case) -> list[str]:
     gradients = sorted({f"{p.grad.dtype} on {p.grad.device.type}" for p in step.parameters if p.grad is not None})
     watch.updates = True
     step.apply(is_good=True)
-    step.told()
+    step.pair_metrics()
     return gradients
 
 
@@ -389,7 +389,7 @@ def _step(case: Case, tuned: Any) -> Step:
     groups = optimizers.groups_of(tuned, None)
     retreat = Retreat(sum(LENGTHS), packed, True, case.checkpointing, case.offload == "activations")
     preference = Preference(case.objective, 0.1, sft_weight=0.5) if case.objective else None
-    optimizer, head = optimizers.of_name("adamw_torch", groups, lr=1e-4), Head.of_config(base.config)
+    optimizer, head = optimizers.of_name("adamw_torch", groups, lr=1e-4), Head.from_config(base.config)
     step = Step(tuned, CARD, torch.bfloat16, optimizer, head, retreat, packed, preference=preference)
     step.save_memory()
     step.fuse()

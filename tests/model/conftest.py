@@ -67,5 +67,5 @@ def transformers_own_rotary(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for code in [sys.modules[name] for name in sys.modules if ".modeling_" in name]:
         found = vars(code).get(elementwise.ROTARY)
-        if hasattr(found, "turns"):
+        if hasattr(found, "rotaries"):
             monkeypatch.setattr(code, elementwise.ROTARY, found.own)

@@ -57,7 +57,7 @@ def test_a_chat_reads_it_and_what_is_saved_then_is_plain_pefts_on_the_class_as_s
     tuned = adapter.attach(loaded(base), folder)
     torch.testing.assert_close(logits(tuned, IDS), expected)
     adapter.save(tuned, tmp_path / "again", base, "card", "")
-    plain = PeftModel.from_pretrained(base_model.load(base, FP32, four_bit=False, whole=True), tmp_path / "again")
+    plain = PeftModel.from_pretrained(base_model.load(base, FP32, four_bit=False, keep_towers=True), tmp_path / "again")
     torch.testing.assert_close(logits(plain, IDS), expected)
 
 

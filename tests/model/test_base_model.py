@@ -185,7 +185,7 @@ def test_on_a_card_all_but_the_embedding_of_every_layer_goes_there(tmp_path: Pat
     kind = parts.auto_class(config)
     card = Compute(torch.device("cuda:0"), torch.bfloat16, msg("device.cpu_fp32"))
     places = parts.places(kind, config, card.device)
-    whole = base_model.load(folder, FP32, four_bit=False, whole=True)
+    whole = base_model.load(folder, FP32, four_bit=False, keep_towers=True)
     put = expand_device_map(places, [name for name, _ in (*whole.named_parameters(), *whole.named_buffers())])
     left = {name for name, device in put.items() if device == "cpu"}
     embedding = parts.per_layer_embeddings(whole)

@@ -23,7 +23,7 @@ ONE = torch.empty(0)
 @pytest.fixture(autouse=True)
 def nothing_is_left() -> Iterator[None]:
     yield
-    assert elementwise.ways is None
+    assert elementwise.compiled_functions is None
 
 
 @pytest.fixture
@@ -48,18 +48,18 @@ def decisions(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_each_function_gives_what_the_plain_one_gives(uncompiled: None, dtype: torch.dtype) -> None:
-    same = list(compiled._compared(compiled._made(True), torch.empty(0, dtype=dtype)))
+    same = list(compiled._comparisons(compiled._compile(True), torch.empty(0, dtype=dtype)))
     assert len(same) == 12 and all(same)
 
 
-@pytest.mark.parametrize("wrong", ["norm", "norm_again", "norm_back", "turn", "silu", "gelu"])
+@pytest.mark.parametrize("wrong", ["norm", "norm_again", "norm_back", "rotate", "silu", "gelu"])
 def test_a_function_with_other_numbers_is_found(uncompiled: None, monkeypatch: pytest.MonkeyPatch, wrong: str) -> None:
     """A compiler that computes something else: no run has its numbers."""
-    ways = compiled._made(True)
+    ways = compiled._compile(True)
 
     def off(function: Callable[..., Any]) -> Callable[..., Any]:
         def other(*given: Any) -> Any:
-            found = function(*(given if wrong != "turn" else (given[0], given[1] * 1.2, *given[2:])))
+            found = function(*(given if wrong != "rotate" else (given[0], given[1] * 1.2, *given[2:])))
             return (
                 None
                 if found is None
@@ -72,7 +72,7 @@ def test_a_function_with_other_numbers_is_found(uncompiled: None, monkeypatch: p
 
     gates = {name: (off(there), back) if name == wrong else (there, back) for name, (there, back) in ways.gates.items()}
     changed = ways._replace(gates=gates) if wrong in gates else ways._replace(**{wrong: off(getattr(ways, wrong))})
-    monkeypatch.setattr(compiled, "_made", lambda on_card: changed)
+    monkeypatch.setattr(compiled, "_compile", lambda on_card: changed)
     verdict = compiled.trial(lambda: pytest.fail("a step was tried"), ONE, lambda: None)
     assert not verdict.is_used and verdict.message.key == "compiled.other_numbers"
 
@@ -84,7 +84,7 @@ def test_the_faster_of_both_is_what_a_run_has(
         plain_takes(seconds)
         trainer = trainer_of(tmp_path / name, None, torch_compile=True)
         used: list[bool] = []
-        trainer.reporter.metrics = lambda *_, used=used, **__: used.append(elementwise.ways is not None)
+        trainer.reporter.metrics = lambda *_, used=used, **__: used.append(elementwise.compiled_functions is not None)
         trainer.run()
         assert decisions(tmp_path / name)[-1] == key
         assert set(used) == {key == "compiled.faster"} == {RunFolder(tmp_path / name).facts().torch_compile}
@@ -141,15 +141,17 @@ def test_a_pause_while_it_compiles_pauses(uncompiled: None, monkeypatch: pytest.
 
 
 def test_both_are_timed_in_turn_and_what_was_used_before_is_used_after(uncompiled: None) -> None:
-    ways = compiled._made(True)
+    ways = compiled._compile(True)
     seen: list[bool] = []
 
     def rehearse() -> None:
-        seen.append(elementwise.ways is not None)
-        time.sleep(0.02 if elementwise.ways else 0.001)
+        seen.append(elementwise.compiled_functions is not None)
+        time.sleep(0.02 if elementwise.compiled_functions else 0.001)
 
     plain, slow = compiled._timed(rehearse, ways, torch.device("cpu"))
-    assert seen == [False, True] * compiled.TRIED and elementwise.ways is None and slow >= 0.02 > 0 < plain
+    assert (
+        seen == [False, True] * compiled.TRIED and elementwise.compiled_functions is None and slow >= 0.02 > 0 < plain
+    )
 
 
 def test_it_is_for_one_process() -> None:

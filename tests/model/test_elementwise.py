@@ -50,7 +50,7 @@ def model_of(name: str) -> Any:
 
 def loss_and_gradients(tuned: Any) -> tuple[torch.Tensor, torch.Tensor]:
     tuned.zero_grad()
-    loss = summed_loss(tuned, collate(families.rows(), 0, CPU), Head.of_config(tuned.get_base_model().config))
+    loss = summed_loss(tuned, collate(families.rows(), 0, CPU), Head.from_config(tuned.get_base_model().config))
     loss.backward()
     return loss.detach(), torch.cat([p.grad.flatten() for p in tuned.parameters() if p.requires_grad])
 
@@ -68,7 +68,7 @@ def test_loss_and_gradients_are_transformers_own(name: str) -> None:
     found = elementwise.install(tuned)
     try:
         assert torch.equal(torch.get_rng_state(), random)
-        assert name not in FORMS or (found.norms, found.gates, found.turns) == FORMS[name]
+        assert name not in FORMS or (found.norms, found.gates, found.rotaries) == FORMS[name]
         ours, mine = loss_and_gradients(tuned)
         torch.testing.assert_close(ours, loss, rtol=1e-6, atol=0)
         assert (mine - gradients).abs().max() <= 1e-4 * gradients.abs().max()
@@ -78,11 +78,11 @@ def test_loss_and_gradients_are_transformers_own(name: str) -> None:
     finally:
         found.release()
     assert "forward" not in {name for module in tuned.modules() for name in vars(module)}
-    assert name == "llama" or not hasattr(modeling_llama.apply_rotary_pos_emb, "turns")
+    assert name == "llama" or not hasattr(modeling_llama.apply_rotary_pos_emb, "rotaries")
 
 
 def asked(way: Any, *given: torch.Tensor) -> Iterator[torch.Tensor]:
-    yield from elementwise._asked(way, given)
+    yield from elementwise._outputs_and_gradients(way, given)
 
 
 def farthest(found: Iterator[torch.Tensor], truth: list[torch.Tensor]) -> list[float]:
@@ -99,7 +99,7 @@ def test_a_norm_in_16_bits_is_at_least_as_near_to_the_truth_as_transformers_own(
     exact = kind(64).requires_grad_(False)
     exact.weight.copy_(norm.weight)
     truth = list(asked(exact, x.float()))
-    way = elementwise._norm_way(norm, {})
+    way = elementwise._norm_function(norm, {})
     assert way is not None
     own = farthest(asked(norm, x), truth)
     for ours, theirs in zip(farthest(asked(lambda x: way(x, norm.weight), x), truth), own, strict=True):
@@ -120,7 +120,7 @@ def test_a_gate_and_a_turn_in_16_bits_are_as_near_as_transformers_own() -> None:
     wide = [each.float() for each in narrow]
     turn = modeling_llama.apply_rotary_pos_emb
     truth = list(asked(lambda q, k: turn(q, k, *wide[2:]), *wide[:2]))
-    ours = farthest(asked(lambda q, k: elementwise._turned(q, k, *narrow[2:]), *narrow[:2]), truth)
+    ours = farthest(asked(lambda q, k: elementwise._rotary(q, k, *narrow[2:]), *narrow[:2]), truth)
     theirs = farthest(asked(lambda q, k: turn(q, k, *narrow[2:]), *narrow[:2]), truth)
     assert all(a <= 1.05 * b for a, b in zip(ours, theirs, strict=True))
 
@@ -144,7 +144,7 @@ def test_what_computes_something_else_keeps_its_own_forward(monkeypatch: pytest.
     monkeypatch.setattr(modeling_llama, elementwise.ROTARY, neighbours)
     before = loss_and_gradients(tuned)[0]
     found = elementwise.install(tuned)
-    assert (found.norms, found.gates, found.turns) == (7, 3, 0) and modeling_llama.apply_rotary_pos_emb is neighbours
+    assert (found.norms, found.gates, found.rotaries) == (7, 3, 0) and modeling_llama.apply_rotary_pos_emb is neighbours
     torch.testing.assert_close(loss_and_gradients(tuned)[0], before, rtol=1e-6, atol=0)
     found.release()
 
@@ -152,7 +152,7 @@ def test_what_computes_something_else_keeps_its_own_forward(monkeypatch: pytest.
 def test_a_call_that_is_not_the_plain_one_and_a_second_model_of_the_family_are_as_before() -> None:
     own = modeling_llama.apply_rotary_pos_emb
     first, second = (elementwise.install(model_of("llama")) for _ in range(2))
-    assert (first.turns, second.turns) == (1, 0)
+    assert (first.rotaries, second.rotaries) == (1, 0)
     q, cos = torch.randn(1, 5, 4, 16), torch.randn(1, 5, 16)
     for ours, theirs in zip(
         modeling_llama.apply_rotary_pos_emb(q, q, cos, cos, unsqueeze_dim=2), own(q, q, cos, cos, 2), strict=True
@@ -181,7 +181,7 @@ def test_a_cards_kernel_is_taken_where_its_numbers_are_those_of_the_module(
     monkeypatch.setattr(elementwise, "BLOCKWISE", ())
     monkeypatch.setattr(elementwise, "kernel_back", back)
     norm = kind(32).to(torch.bfloat16).requires_grad_(False)
-    assert (elementwise._norm_way(norm, {}) is not None) == expected
+    assert (elementwise._norm_function(norm, {}) is not None) == expected
 
 
 def test_less_is_kept_for_the_way_back() -> None:
@@ -198,7 +198,7 @@ def test_less_is_kept_for_the_way_back() -> None:
         return sum(sizes)
 
     norm, weight = norm.to(torch.bfloat16), 64 * 2
-    way = elementwise._norm_way(norm, {})
+    way = elementwise._norm_function(norm, {})
     assert kept(lambda x: way(x, norm.weight)) == 100 * (64 * 2 + 4) + weight < kept(norm) / 2
 
 
@@ -270,7 +270,7 @@ class Library:
         off = self.called("turned")
         if self.spoils and q.shape[2] > elementwise.ROWS:
             q = 50 * q.flip(2)
-        return tuple(each * off for each in elementwise._turned(q, k, cos, sin))
+        return tuple(each * off for each in elementwise._rotary(q, k, cos, sin))
 
     def liger_rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float, offset: float = 0.0,
         casting_mode: str = "llama",
@@ -302,7 +302,7 @@ def test_ligers_functions_are_taken_where_they_prove_themselves_on_the_model(
     monkeypatch.setattr(liger, "CARD", "cpu")
     found = elementwise.install(tuned)
     try:
-        assert set(found.by_liger) == expected and (found.norms, found.gates, found.turns) == FORMS[name]
+        assert set(found.by_liger) == expected and (found.norms, found.gates, found.rotaries) == FORMS[name]
         if library:
             library.calls.clear()
         ours, mine = loss_and_gradients(tuned)

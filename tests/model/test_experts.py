@@ -112,7 +112,7 @@ def test_loss_and_gradients_equal_those_of_peft_with_target_parameters(family: P
     theirs = get_peft_model(base, config).train()
     theirs.load_state_dict(ours.state_dict())
     model = ours.get_base_model()
-    head = Head.of(model)
+    head = Head.from_model(model)
     batch = collate_packed(rows(), FP32.device) if attention.enable(model) else collate(rows(), 2, FP32.device)
     ours.train()
     if checkpointing:

@@ -96,7 +96,7 @@ def test_adapters_and_4_bit_lie_on_the_text_part_alone(family: tuple[str, Path])
         if ".lora_A." in key
     }
     assert layers == wanted and layers
-    whole = base_model.load(folder, FP32, four_bit=False, whole=True)
+    whole = base_model.load(folder, FP32, four_bit=False, keep_towers=True)
     assert bool(parts.beside(whole)) == bool(families.FAMILIES[name].sees) and parts.beside(base) == asked_for_text(
         base
     )
@@ -126,7 +126,7 @@ def asked_for_text(base: Any) -> list[str]:
     return [
         name
         for name in parts.beside(base)
-        if name.rpartition(".")[2] in parts.ASKED_FOR_TEXT.get(base.config.model_type, ())
+        if name.rpartition(".")[2] in parts.READ_FOR_TEXT.get(base.config.model_type, ())
     ]
 
 
@@ -138,7 +138,7 @@ def test_loss_and_gradients_equal_those_of_transformers_and_peft(family: tuple[s
     ours = tuned(base_model.load(folder, FP32, four_bit=False))
     theirs = copy.deepcopy(ours)
     base = ours.get_base_model()
-    head = Head.of(base)
+    head = Head.from_model(base)
     is_packed = attention.enable(base)
     batch = collate_packed(rows(), FP32.device) if is_packed else collate(rows(), 2, FP32.device)
     ours.train()
@@ -189,7 +189,7 @@ def test_what_a_cpu_computes_again_is_what_the_estimate_leaves_out(
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            loss = summed_loss(ours, batch, Head.of(ours.get_base_model()))
+            loss = summed_loss(ours, batch, Head.from_model(ours.get_base_model()))
         loss.backward()
         return sum(storage.nbytes() for storage in seen.values()) // 4 // batch.input_ids.numel()
 
@@ -447,7 +447,7 @@ def test_gemma_3n_is_loaded_without_timm_and_refused_where_it_would_be_written_w
     tmp_path: Path, starter_folder: Path
 ) -> None:
     folder = families.make("gemma3n", tmp_path / "gemma3n", starter_folder)
-    base = base_model.load(folder, FP32, four_bit=False, whole=True)
+    base = base_model.load(folder, FP32, four_bit=False, keep_towers=True)
     assert mended.lacks_tower(base) and not list(base.model.vision_tower.parameters())
     assert any(name.startswith("model.vision_tower.") for name in weights(folder))
     found = tuned(base)

@@ -130,7 +130,7 @@ def test_copies_in_16_bit_give_the_bits_of_a_cast_at_each_use(
         return loss_and_gradients(tuned)
 
     found = computed()
-    monkeypatch.setattr(fused_lora._Copies, "of", cast_at_each_use)
+    monkeypatch.setattr(fused_lora._Copies, "get", cast_at_each_use)
     monkeypatch.setattr(fused_lora, "_of_factors", one_after_the_other)
     expected = computed()
     assert torch.equal(found[0], expected[0]) and torch.equal(found[1], expected[1]) and found[1].dtype == torch.float32
@@ -167,7 +167,9 @@ def test_a_change_of_the_adapter_reaches_its_copies(change: Callable[[Step], Non
     before."""
     tuned = adapted(tiny().to(torch.bfloat16))
     adam = optimizer.of_name(optim, optimizer.groups_of(tuned, None), lr=0.1)
-    step = Step(tuned, CPU, torch.bfloat16, adam, Head.of(tuned.get_base_model()), Retreat(4, False, False), False)
+    step = Step(
+        tuned, CPU, torch.bfloat16, adam, Head.from_model(tuned.get_base_model()), Retreat(4, False, False), False
+    )
     step.fuse()
     before = loss_and_gradients(tuned)
     change(step)

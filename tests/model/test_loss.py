@@ -79,7 +79,7 @@ def test_loss_and_gradients_of_each_family_equal_those_of_transformers(family: s
     expected = tuned(input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=labels_of(batch)).loss
     expected.backward()
     expected_gradients = gradients(tuned)
-    head = Head.of(tuned.get_base_model())
+    head = Head.from_model(tuned.get_base_model())
     assert head.alone, "the head was not proven, so the slow way would be taken"
     bends = head.scale != 1.0 or head.cap is not None
     assert bends == bool({"final_logit_softcapping", "logit_scale", "logits_scaling"} & set(FAMILIES[family]))
@@ -92,9 +92,9 @@ def test_loss_and_gradients_of_each_family_equal_those_of_transformers(family: s
 @pytest.mark.parametrize("family", ["gemma2", "cohere", "granite"])
 def test_a_bend_that_nobody_listed_is_noticed(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny(family)
-    assert Head.of(model).alone
-    monkeypatch.setattr(Head, "of_config", classmethod(lambda cls, config: Head()))
-    assert not Head.of(model).alone
+    assert Head.from_model(model).alone
+    monkeypatch.setattr(Head, "from_config", classmethod(lambda cls, config: Head()))
+    assert not Head.from_model(model).alone
 
 
 def test_a_family_whose_head_cannot_be_proven_is_asked_for_the_learned_positions_alone() -> None:
@@ -112,7 +112,7 @@ def test_a_family_whose_head_cannot_be_proven_is_asked_for_the_learned_positions
             return found
 
     model = Odd(tiny("llama").config).requires_grad_(False).eval()
-    head = Head.of(model)
+    head = Head.from_model(model)
     assert not head.alone
     assert attention.enable(model)
     for batch in (collate(rows(), 0, CPU), collate_packed(rows(), CPU)):

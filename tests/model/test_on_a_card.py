@@ -186,7 +186,7 @@ def test_ligers_loss_is_used_where_it_is_installed_and_gives_the_same_gradient(
 
     tuned = adapted(starter_folder, in_fp32=True)
     batch = collate(examples, 0, next(tuned.parameters()).device)
-    head = Head.of(tuned.get_base_model())
+    head = Head.from_model(tuned.get_base_model())
     assert head.kernel is not None
     assert same_direction(gradient(tuned, batch, head), gradient(tuned, batch, replace(head, kernel=None)))
 

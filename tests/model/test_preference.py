@@ -16,7 +16,7 @@ import torch
 from core.data.labels import Encoded
 from core.engine import base_model
 from core.engine.batches import collate, collate_packed
-from core.engine.variants.preference import SUMS, TOLD, Preference
+from core.engine.variants.preference import PAIR_METRICS, SUMS, Preference
 from core.errors import RunError
 from core.recipe import Recipe
 from core.training.preference.reference import Referenced
@@ -130,7 +130,7 @@ def loss_of_theirs(trainer: Any, kind: Preference, rows: list[Encoded]) -> tuple
     if kind.objective == "dpo":
         trainer._metrics["train"].clear()
         loss = trainer.compute_loss(trainer.model, trainer.data_collator(dpo))
-        return loss, {name: trainer._metrics["train"][name][-1] for name in TOLD}
+        return loss, {name: trainer._metrics["train"][name][-1] for name in PAIR_METRICS}
     if kind.objective == "kto":
         trainer._metrics["train"].clear()
         given = [
@@ -148,7 +148,7 @@ def loss_of_theirs(trainer: Any, kind: Preference, rows: list[Encoded]) -> tuple
         whole = batch["chosen_input_ids"].masked_fill(batch["chosen_attention_mask"] == 0, -100)
         over_all = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), whole[:, 1:].flatten())
         loss = loss - over_all + over_answer
-    return loss, {name: float(told[name]) for name in TOLD}
+    return loss, {name: float(told[name]) for name in PAIR_METRICS}
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_loss_gradients_and_numbers_of_each_row_equal_those_of_trl(name: str, ti
     from transformers import AutoTokenizer
 
     warnings.simplefilter("ignore")  # TRL's own
-    kind = Preference.of(Recipe.parse({"data": {"source": "x"}, "train": KINDS[name]}).train)
+    kind = Preference.from_train(Recipe.parse({"data": {"source": "x"}, "train": KINDS[name]}).train)
     assert kind
     trainer = trainer_of(tmp_path / "ours", None, **KINDS[name])
     tuned = stirred(trainer.step.tuned)
@@ -178,7 +178,7 @@ def test_loss_gradients_and_numbers_of_each_row_equal_those_of_trl(name: str, ti
             found = trainer.step.backward([batch]) / len(chosen)
             torch.testing.assert_close(found, expected.detach(), rtol=1e-5, atol=1e-6)
             torch.testing.assert_close(gradients(tuned), expected_gradients, rtol=1e-4, atol=1e-6)
-            ours = trainer.step.told()
+            ours = trainer.step.pair_metrics()
             if kind.objective == "kto":
                 ours.pop("rewards/accuracies")  # which TRL does not tell
             assert ours == pytest.approx(told, rel=1e-4, abs=2e-5)  # differences of sums of some ten nats in fp32
@@ -197,7 +197,7 @@ def test_paused_anywhere_it_is_the_run_that_never_was(
     whole.run()
     expected = whole.reporter.told
     assert {"rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected"} <= expected["train", 5].keys()
-    assert {f"eval_{name}" for name in TOLD} <= expected["eval", 5].keys()
+    assert {f"eval_{name}" for name in PAIR_METRICS} <= expected["eval", 5].keys()
     assert (tmp_path / "whole" / "reference.npy").exists() == (objective != "simpo")
     for at in range(2, whole.reporter.checks, 1 if full else 23):
         paused = run_paused(lambda pause, at=at: trainer_of(tmp_path / str(at), pause, objective=objective), [at])
@@ -224,7 +224,7 @@ def test_on_a_four_bit_base_it_computes_what_it_does_on_that_base_dequantised(
         rows = [replace(row, reference=tuple(each)) for row, each in zip(pairs(4), known, strict=True)]
         stirred(trainer.step.tuned)
         loss = trainer.step.backward([trainer.step.batch(rows)])
-        found.append((loss, gradients(trainer.step.tuned), trainer.step.told()))
+        found.append((loss, gradients(trainer.step.tuned), trainer.step.pair_metrics()))
     (loss, gradient, told), (plain_loss, plain_gradient, plain_told) = found
     assert gradient.abs().max() > 0 and abs(told["rewards/margins"]) > 1e-3
     torch.testing.assert_close(loss, plain_loss, rtol=1e-5, atol=1e-6)
@@ -325,7 +325,7 @@ def test_the_dry_run_of_a_pair_counts_what_its_step_holds(method: str, monkeypat
         )
 
     monkeypatch.setattr(counting, "_batch", of_pairs)
-    monkeypatch.setattr(counting, "Step", partial(counting.Step, preference=Preference.of(recipe.train)))
+    monkeypatch.setattr(counting, "Step", partial(counting.Step, preference=Preference.from_train(recipe.train)))
     compared = counting.dry_run(question).estimate
     moving = [
         sum(found.terms[name] for name in ("gradients", "activations", "logits")) for found in (planned, compared)

@@ -157,7 +157,7 @@ def test_several_times_in_a_run_it_saves_more_each_time_and_the_curve_still_goes
     trainer = run_with(trainer_of(tmp_path, eval_steps=100, **how), fault)
     told = said(trainer)
     assert fault.raised == 3 == len(told) and told[0] in ("retreat.batch", "retreat.packed")
-    assert trainer.step.retreat.at_once < Retreat.of(trainer.recipe, trainer.step.packed, False).at_once
+    assert trainer.step.retreat.at_once < Retreat.from_recipe(trainer.recipe, trainer.step.packed, False).at_once
     train = {key: value for key, value in whole.reporter.numbers.items() if key[0] == "train"}
     found = {key: value for key, value in trainer.reporter.numbers.items() if key[0] == "train"}
     assert found == pytest.approx(train, rel=2e-4)
@@ -187,7 +187,10 @@ def test_where_the_optimizer_gets_no_memory_for_its_state_the_first_step_is_made
 def test_what_was_given_up_is_given_up_in_this_order_until_nothing_is_left() -> None:
     recipe = Recipe.parse({"data": {"source": "x", "packing": False}, "train": {"per_device_train_batch_size": 4}})
     lengths = [9, 8, 7, 6]
-    card, processor = Retreat.of(recipe, False, on_card=True), Retreat.of(recipe, False, on_card=False)
+    card, processor = (
+        Retreat.from_recipe(recipe, False, on_card=True),
+        Retreat.from_recipe(recipe, False, on_card=False),
+    )
     told = [card.go_on(card.parts([0, 1, 2, 3], lengths)[0], lengths, STEP) for _ in range(5)]
     assert card.taken == [HALVE, HALVE, CHECKPOINTING, OFFLOAD] and told[-1] is None
     assert [(each.params.get("before"), each.params.get("now")) for each in told[:2]] == [(4, 2), (2, 1)]
@@ -196,7 +199,7 @@ def test_what_was_given_up_is_given_up_in_this_order_until_nothing_is_left() -> 
         "retreat.checkpointing",
         None,
     ]
-    assert Retreat.of(recipe, False, True).go_on([3], lengths, STEP, measuring=True) is None, (
+    assert Retreat.from_recipe(recipe, False, True).go_on([3], lengths, STEP, measuring=True) is None, (
         "measuring keeps nothing for a way back"
     )
 
@@ -204,7 +207,7 @@ def test_what_was_given_up_is_given_up_in_this_order_until_nothing_is_left() -> 
 def test_a_packed_micro_batch_becomes_two_that_hold_half_of_its_tokens() -> None:
     recipe = Recipe.parse({"data": {"source": "x", "max_length": 16}, "train": {"per_device_train_batch_size": 4}})
     lengths, rows_then = [10, 9, 8, 6, 5, 4], [5, 0, 1, 2, 3, 4]
-    retreat = Retreat.of(recipe, True, on_card=False)
+    retreat = Retreat.from_recipe(recipe, True, on_card=False)
     assert retreat.parts(rows_then, lengths) == [rows_then]
     retreat.go_on(rows_then, lengths, STEP)
     halves = retreat.parts(rows_then, lengths)

@@ -71,7 +71,7 @@ def begun(
     torch.manual_seed(0)
     tuned = adapted(base, **settings)
     streamed = streaming.begin(tuned, CPU, count, bus) if count else None
-    step = Step.of(tuned, recipe_of(), compute, 0)
+    step = Step.from_recipe(tuned, recipe_of(), compute, 0)
     step.begin(7)
     return step, streamed
 
@@ -141,7 +141,7 @@ def trained_as_without(made: Path, four_bit: bool, **settings: Any) -> None:
             assert not settings or (experts and all(p.isnan().all() for p in experts)), (
                 "a layer that is away is NaN, its experts too"
             )
-        step = Step.of(tuned, recipe_of(), compute, 0)
+        step = Step.from_recipe(tuned, recipe_of(), compute, 0)
         step.begin(7)
         numbers = [step.compute([families.rows()], 1e-2) for _ in range(2)]
         found.append((numbers, torch.cat([p.grad.flatten() for p in step.parameters])))
@@ -381,7 +381,7 @@ def test_layers_pass_through_two_pinned_buffers_bit_for_bit(
         found, now = learned(step)
     assert streamed and found == numbers and torch.equal(now, weights)
     assert runtime.pinned == [max(layer.home.numel() for layer in streamed.layers)] * 2
-    assert not streamed.waits and streamed.said.key == "offload.begun"
+    assert not streamed.waits and streamed.message.key == "offload.begun"
 
 
 def test_where_pinned_ram_is_refused_a_run_is_slower_and_says_so_and_nothing_else_fails(
@@ -396,8 +396,8 @@ def test_where_pinned_ram_is_refused_a_run_is_slower_and_says_so_and_nothing_els
         step, streamed = begun(folder, LAYERS, False, bus=Bus(CARD))
         found, now = learned(step)
     assert streamed and found == numbers and torch.equal(now, weights)
-    assert streamed.waits and streamed.said.key == "offload.unpinned"
-    assert begun(folder, 3, False)[1].said.key == "offload.begun"  # type: ignore[union-attr]
+    assert streamed.waits and streamed.message.key == "offload.unpinned"
+    assert begun(folder, 3, False)[1].message.key == "offload.begun"  # type: ignore[union-attr]
 
 
 def test_a_copy_that_fails_in_the_thread_fails_the_step_that_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -494,7 +494,7 @@ def test_on_a_card_offloaded_layers_give_the_same_numbers_in_less_memory(folder:
         before = torch.cuda.memory_allocated()
         streamed = streaming.begin(tuned, compute.device, count)
         held.append(torch.cuda.memory_allocated() - before)
-        step = Step.of(tuned, recipe_of(), compute, 0)
+        step = Step.from_recipe(tuned, recipe_of(), compute, 0)
         step.begin(7)
         found.append(learned(step))
         assert not count or not streamed.waits

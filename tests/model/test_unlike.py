@@ -37,7 +37,13 @@ def failing(error: Exception, call: int = 1) -> Callable[..., Any]:
 @pytest.mark.parametrize("error", OF_DEVICE, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize(
     ("attempt", "call"),
-    [(attention.enable, 1), (attention.enable, 2), (Head.of, 1), (fused_lora.fuse, 1), (elementwise.install, 1)],
+    [
+        (attention.enable, 1),
+        (attention.enable, 2),
+        (Head.from_model, 1),
+        (fused_lora.fuse, 1),
+        (elementwise.install, 1),
+    ],
     ids=["packing-own", "packing", "head", "fused", "norms"],
 )
 def test_a_full_or_broken_device_is_no_other_family(
@@ -49,7 +55,7 @@ def test_a_full_or_broken_device_is_no_other_family(
     model = tuned.get_base_model()
     fail = failing(error, call)
     model.get_decoder().register_forward_pre_hook(fail)
-    monkeypatch.setattr(elementwise, "_asked", fail)
+    monkeypatch.setattr(elementwise, "_outputs_and_gradients", fail)
     with pytest.raises(type(error), match=str(error)[-20:]):
         attempt(tuned if attempt in (fused_lora.fuse, elementwise.install) else model)
 
@@ -62,7 +68,7 @@ def test_another_family_has_the_substitute(error: Exception) -> None:
     model.get_decoder().register_forward_pre_hook(failing(error))
     assert not attention.enable(model)
     model.get_decoder().register_forward_pre_hook(failing(error))
-    assert not Head.of(model).alone
+    assert not Head.from_model(model).alone
 
 
 def test_a_full_card_is_no_kernel_that_it_lacks() -> None:

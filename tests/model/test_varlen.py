@@ -64,9 +64,9 @@ class Card:
 @pytest.fixture(autouse=True)
 def as_on_a_card(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(varlen, "CARD", "cpu")
-    varlen._found.cache_clear()
+    varlen._tested_kernel.cache_clear()
     yield
-    varlen._found.cache_clear()
+    varlen._tested_kernel.cache_clear()
 
 
 def attended(window: int | None) -> list[torch.Tensor]:

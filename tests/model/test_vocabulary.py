@@ -61,7 +61,9 @@ def test_a_pad_token_without_a_row_is_replaced_because_only_the_mask_marks_paddi
     numbers = []
     for pad in (0, ROWS):
         trainer = trainer_of(tmp_path / str(pad), None)
-        step = Step.of(trainer.step.tuned, Recipe.parse({"data": {"source": "x", "packing": False}}), FP32, pad)
+        step = Step.from_recipe(
+            trainer.step.tuned, Recipe.parse({"data": {"source": "x", "packing": False}}), FP32, pad
+        )
         step.begin(7)
         numbers.append(step.compute([rows(4)], 1e-2))
         ids, mask = Decoder(tiny_base(), pad).left_padded([[1, 2], [3]])

@@ -2,6 +2,6 @@
 Torch.
 
 Imports: as core.engine. Add what a family's forward needs: `mended`; where its text, routers and towers are, and what
-keeps its bits: `parts`. How something is tried that not every family supports: `unlike`. Tokens that the weights do not
-know: `vocabulary`.
+keeps its bits: `parts`. `unsupported` suppresses errors of what not every family supports; `vocabulary` refuses tokens
+that the weights have no row for.
 """

@@ -25,39 +25,39 @@ class NoTower(PreTrainedModel):
         self.post_init()
 
 
-def config(found: Any) -> Any:
-    """Fix a configuration in place before the model is created."""
-    text = found.get_text_config()
+def config(loaded: Any) -> Any:
+    """Fix a configuration in place before the model is created; return it."""
+    text = loaded.get_text_config()
     if text.model_type == "lfm3":
-        _turn_by_half(text)
-    if found.model_type == "gemma3n":
+        _fix_lfm3_rotary(text)
+    if loaded.model_type == "gemma3n":
         transformers.AutoModel.register(NoTower.config_class, NoTower, exist_ok=True)
-    return found
+    return loaded
 
 
-def model(made: Any) -> Any:
+def model(loaded: Any) -> Any:
     """Fix a model whose class fails in its forward, returns the text model with its head as decoder, or keeps unused
-    tensors."""
-    if made.config.model_type in ("llama4", "llama4_text"):
-        made.get_decoder = MethodType(_text_alone, made)
-        if hasattr(made, "language_model"):
-            made.language_model.register_forward_hook(_without_pictures)
-    if "reuse" not in (getattr(made.config.get_text_config(), "kv_sharing_modes", None) or ("reuse",)):
+    tensors; return it."""
+    if loaded.config.model_type in ("llama4", "llama4_text"):
+        loaded.get_decoder = MethodType(_text_model, loaded)
+        if hasattr(loaded, "language_model"):
+            loaded.language_model.register_forward_hook(_without_image_outputs)
+    if "reuse" not in (getattr(loaded.config.get_text_config(), "kv_sharing_modes", None) or ("reuse",)):
         # Gemma 4's last layer of each kind stores its keys and values for a draft model. Recomputed for a backward,
         # they keep their
         # whole graph until the step ends: 0.6 GiB of the 12B at 8,192 tokens, by the dry run.
-        for layer in made.modules():
+        for layer in loaded.modules():
             if hasattr(layer, "store_full_length_kv"):
                 layer.store_full_length_kv = False
-    return made
+    return loaded
 
 
-def lacks_tower(made: Any) -> bool:
-    """Whether saving the model would lose parts of the published one."""
-    return any(isinstance(module, NoTower) for module in made.modules())
+def lacks_tower(loaded: Any) -> bool:
+    """True if saving the model would lose parts of the published one."""
+    return any(isinstance(module, NoTower) for module in loaded.modules())
 
 
-def _turn_by_half(text: Any) -> None:
+def _fix_lfm3_rotary(text: Any) -> None:
     """LFM3 rotates half of each head. Its released config.json says so by rope_type "default" with a
     partial_rotary_factor, which transformers 5.24 ignores: it rotates the whole head, without an error. The type that
     uses the factor is
@@ -67,11 +67,11 @@ def _turn_by_half(text: Any) -> None:
             how["rope_type"] = "proportional"
 
 
-def _text_alone(made: Any) -> Any:
-    return getattr(made, "language_model", made).model
+def _text_model(loaded: Any) -> Any:
+    return getattr(loaded, "language_model", loaded).model
 
 
-def _without_pictures(text: Any, given: Any, output: Any) -> Any:
+def _without_image_outputs(text: Any, given: Any, output: Any) -> Any:
     """Llama4ForConditionalGeneration reads `image_outputs` of its text model's output, which never has it."""
     output.image_outputs = None
     return output

@@ -1,9 +1,8 @@
 """The parts of a model besides its text model: vision and audio towers, multi-token prediction heads. Torch.
 
 A multimodal model is loaded with its published class, so that its weights have the names of its files. It is trained on
-text only:
-its towers stay unchanged, get no adapter, are not quantized, and their memory is freed. What of the text part lies in
-RAM, or keeps its 16 bits, is here too.
+text only: its towers stay unchanged, get no adapter, are not quantized, and their memory is freed. Which parts of the
+text model lie in RAM, or keep their 16 bits, is decided here too.
 """
 
 from __future__ import annotations
@@ -27,69 +26,74 @@ _NOT_QUANTISED = {"gemma3n_text": ("prediction_coefs", "correction_coefs")}
 
 
 def auto_class(config: Any) -> Any:
-    """The Auto class for config.architectures: causal language models, or multimodal ones if the model is published as
-    one or has no other class."""
+    """Return the Auto class for config.architectures: causal language models, or multimodal ones if the model is
+    published as one or has no other class."""
     kinds = (
         transformers.AutoModelForCausalLM,
         transformers.AutoModelForImageTextToText,
         transformers.AutoModelForMultimodalLM,
     )
-    made = [(kind, _name(kind._model_mapping.get(type(config), None))) for kind in kinds]
-    there = [kind for kind, name in made if name]
-    as_shipped = [kind for kind, name in made if name in (config.architectures or ())]
-    return next(iter((*as_shipped, *there)), kinds[0])
+    classes = [(kind, _name(kind._model_mapping.get(type(config), None))) for kind in kinds]
+    available = [kind for kind, name in classes if name]
+    as_shipped = [kind for kind, name in classes if name in (config.architectures or ())]
+    return next(iter((*as_shipped, *available)), kinds[0])
 
 
-def _name(found: Any) -> str:
-    return "" if found is None else str(getattr(found, "__name__", ""))
+def _name(model_class: Any) -> str:
+    return "" if model_class is None else str(getattr(model_class, "__name__", ""))
 
 
 def text(model: Any) -> nn.Module:
-    """The decoder, without the head."""
+    """Return the decoder, without the head."""
     return model.get_decoder()
 
 
 def beside(model: Any) -> list[str]:
-    """Names of the outermost modules with weights that text does not pass through; none for a plain causal model."""
+    """Return the names of the outermost modules with weights that text does not pass through; none for a plain causal
+    model."""
     decoder, head = text(model), model.get_output_embeddings()
     used = {id(module) for part in (decoder, head) if part is not None for module in part.modules()}
 
-    def found(module: nn.Module, name: str) -> list[str]:
+    def unused(module: nn.Module, name: str) -> list[str]:
         if id(module) in used:
             return []
         if any(id(inner) in used for inner in module.modules()):
             return [
                 one
                 for child, inner in module.named_children()
-                for one in found(inner, f"{name}.{child}" if name else child)
+                for one in unused(inner, f"{name}.{child}" if name else child)
             ]
         return [name] if next(module.parameters(), None) is not None else []
 
-    return found(model, "") if decoder is not model else []
+    return unused(model, "") if decoder is not model else []
 
 
 def per_layer_embeddings(model: Any) -> str | None:
-    """The name of the per-layer embedding (Gemma 3n and 4 E), which is as large as all layers together."""
+    """Return the name of the per-layer embedding (Gemma 3n and 4 E), which is as large as all layers together, or
+    None."""
     return next((name for name, _ in model.named_modules() if name.rpartition(".")[2] == PER_LAYER), None)
 
 
 def all_but(model: Any, left_out: str) -> list[str]:
-    """Names that cover every weight and buffer of the model except one module's: modules, as large as possible; or
-    weights, if a module's name is a prefix of the other's (embed_tokens), because transformers compares prefixes."""
+    """Return names that cover every weight and buffer of the model except one module's.
 
-    def found(module: nn.Module, name: str) -> list[str]:
+    They are modules, as large as possible; or weights, if a module's name is a prefix of the other's (embed_tokens),
+    because transformers compares prefixes.
+    """
+
+    def covering(module: nn.Module, name: str) -> list[str]:
         if name == left_out:
             return []
         if f"{left_out}.".startswith(f"{name}." if name else ""):
             within = [
                 one
                 for child, inner in module.named_children()
-                for one in found(inner, f"{name}.{child}" if name else child)
+                for one in covering(inner, f"{name}.{child}" if name else child)
             ]
             return [*within, *_own(module, name)]
         return list(_own(module, name)) if left_out.startswith(name) else [name]
 
-    return found(model, "")
+    return covering(model, "")
 
 
 def _own(module: nn.Module, name: str) -> Iterator[str]:
@@ -98,10 +102,12 @@ def _own(module: nn.Module, name: str) -> Iterator[str]:
 
 
 def places(kind: Any, config: Any, device: torch.device) -> dict[str, torch.device]:
-    """The device_map. Everything goes to the GPU except per-layer embeddings, of which a text needs a few rows and
-    which would take much of the GPU (Gemma 4 E4B: 5.3 of 15 GiB). What a device_map does not name stays in RAM, without
-    accelerate's hooks, which would copy all of it to the GPU in each forward (transformers itself does so for its
-    Qwen4)."""
+    """Return the device_map: everything on the GPU except per-layer embeddings.
+
+    A text needs few of their rows, and they would take much of the GPU (Gemma 4 E4B: 5.3 of 15 GiB). What a device_map
+    does not name stays in RAM, without accelerate's hooks, which would copy all of it to the GPU in each forward
+    (transformers itself does so for its Qwen4).
+    """
     if not (device.type == "cuda" and getattr(config.get_text_config(), "hidden_size_per_layer_input", None)):
         return {"": device}
     with init_empty_weights():
@@ -122,7 +128,7 @@ def look_up_in_ram(model: Any) -> None:
 
 
 # Gemma 3n reads it to tell image and audio tokens.
-ASKED_FOR_TEXT = {"gemma3n": ("embed_vision", "embed_audio")}
+READ_FOR_TEXT = {"gemma3n": ("embed_vision", "embed_audio")}
 
 
 class Absent(nn.Module):
@@ -132,7 +138,7 @@ class Absent(nn.Module):
 def set_aside(model: Any) -> None:
     """Remove the modules that `beside` names and free their memory."""
     for name in beside(model):
-        if name.rpartition(".")[2] in ASKED_FOR_TEXT.get(model.config.model_type, ()):
+        if name.rpartition(".")[2] in READ_FOR_TEXT.get(model.config.model_type, ()):
             continue
         place, _, child = name.rpartition(".")
         setattr(model.get_submodule(place), child, Absent())
@@ -145,8 +151,9 @@ def absent(model: Any) -> str:
 
 
 def linear_layers(model: Any) -> list[str]:
-    """The layers of all-linear: every linear layer of the text model that can have an adapter. Not the head, routers,
-    experts stored as one parameter, or dense layers that peft takes for such experts because of their names."""
+    """Return the layers of all-linear: every linear layer of the text model that can have an adapter. Not the head,
+    routers, experts stored as one parameter, or dense layers that peft takes for such experts because of their
+    names."""
     decoder, kind = text(model), getattr(model.config, "model_type", "")
     passed_over = WITHOUT_ADAPTER.get(kind, ())
     head = model.get_output_embeddings()
@@ -159,16 +166,16 @@ def linear_layers(model: Any) -> list[str]:
 
 
 def routers(model: Any) -> list[str]:
-    """Names of the linear layers that route tokens to experts or gate the shared one, if they have no class of their
-    own."""
+    """Return the names of the linear layers that route tokens to experts or gate the shared one, if they have no class
+    of their own."""
     names = ROUTERS.get(getattr(model.config, "model_type", ""), ())
     inside = {id(module) for module in text(model).modules()}
     return [name for name, module in model.named_modules() if id(module) in inside and name.rpartition(".")[2] in names]
 
 
-def skipped(kind: Any, config: Any) -> list[str] | None:
-    """What bitsandbytes is told to leave out; None: transformers' own choice (the head), which it makes only if nothing
-    is named."""
+def skip_modules(kind: Any, config: Any) -> list[str] | None:
+    """Return bitsandbytes' llm_int8_skip_modules, the modules that stay unquantized. None: transformers' own choice
+    (the head), which it makes only if nothing is named."""
     if config.get_text_config() is config and config.model_type not in {*_NOT_QUANTISED, *ROUTERS}:
         return None
     with init_empty_weights():
@@ -176,15 +183,15 @@ def skipped(kind: Any, config: Any) -> list[str] | None:
 
 
 def not_quantised(model: Any) -> list[str]:
-    """Modules that stay in 16 bits when the linear layers are quantized: head, towers, routers, and weights that a
-    family's forward writes to."""
+    """Return the modules that stay in 16 bits when the linear layers are quantized: head, towers, routers, and weights
+    that a family's forward writes to."""
     named = _NOT_QUANTISED.get(model.config.get_text_config().model_type, ())
     return [*get_keys_to_not_convert(model), *beside(model), *routers(model), *named]
 
 
 def expert_parameters(model: Any) -> list[str]:
-    """Names of the parameters with the text model's routed experts, all of a layer in one (experts, ., .), for peft's
-    target_parameters. None of two dimensions (biases)."""
+    """Return the names of the parameters with the text model's routed experts, all of a layer in one (experts, ., .),
+    for peft's target_parameters. Parameters of two dimensions (biases) are left out."""
     inside = {id(module) for module in text(model).modules()}
     return [
         f"{name}.{own}"

@@ -11,32 +11,33 @@ from collections.abc import Sequence
 from typing import Any
 
 from core.data.labels import Encoded
-from core.engine.families import unlike
+from core.engine.families import unsupported
 from core.errors import ModelError
 
 
 def rows_of(model: Any) -> float:
-    """Tokens that the embedding of model has a row for; infinite for a family whose embedding is not found."""
-    with unlike.tried():
+    """Return the number of tokens that the embedding of model has a row for; infinite for a family whose embedding is
+    not found."""
+    with unsupported.tolerated():
         return int(model.get_input_embeddings().weight.shape[0])
     return math.inf
 
 
 def padding(model: Any, token: int) -> int:
-    """token, or 0 if model has no row for it: only the mask marks padding."""
+    """Return token, or 0 if model has no row for it: only the mask marks padding."""
     return token if token < rows_of(model) else 0
 
 
 def require_rows(model: Any, texts: Sequence[Sequence[int]]) -> None:
-    """Raises ModelError if model has no row for one of the token ids in texts."""
+    """Raise ModelError if model has no row for one of the token ids in texts."""
     highest = max((max(ids, default=0) for ids in texts), default=0)
     if highest >= (rows := rows_of(model)):
         raise ModelError("model.token_without_row", token=highest, rows=rows)
 
 
 def require_rows_of(model: Any, *parts: Sequence[Encoded]) -> None:
-    """`require_rows` for examples. Where their tokens lie on disk, examples are read one by one only if a file has such
-    an id."""
+    """Call `require_rows` for examples. Where their tokens lie on disk, examples are read one by one only if a file has
+    such an id."""
     rows = rows_of(model)
     for part in parts:
         segments = part.tokens.segments if hasattr(part, "tokens") else ()

@@ -1,9 +1,11 @@
-"""Optional parts of a step: initialization of an adapter (PiSSA), noisy embeddings (NEFTune), offloading to RAM
-(offload:
-activations; streaming: layers), a sharded base (fsdp), Liger's kernels (liger), preference losses (preference), 16-bit
-attention on a CPU (blockwise), one attention kernel for packed examples (varlen), LoRA's product for all layers of one
-input (fused_lora), fused norm, rotary and gate (elementwise), the loss of a chunk (chunk), 4-bit weights that stay
-dequantized for a backward (kept_weights), pinned RAM (pinned), LLM.int8 whose rows can be compared (eight_bit). Torch.
+"""Optional parts of a step, each in one module. Torch.
+
+blockwise     16-bit attention on a CPU              neftune       noisy embeddings chunk         the loss of a chunk of
+positions       offload       activations in RAM compiled      torch.compile for elementwise          pinned
+pinned RAM eight_bit     LLM.int8 whose rows can be compared    pissa         initialization of an adapter elementwise
+fused norm, rotary and gate            preference    preference losses fsdp          a sharded base
+streaming     layers in RAM fused_lora    one LoRA product per input             varlen        one attention kernel for
+packed examples kept_weights  4-bit weights dequantized once per layer and backward liger         Liger's kernels
 
 Imports: as core.engine. A first reading of a step needs none of them.
 """

@@ -21,8 +21,9 @@ def attend(
     scaling: float,
     window: int | None,
 ) -> torch.Tensor:
-    """query: (1, heads, T, d); key, value: (1, kv heads, T, d); lengths: of the examples, their sum is T. window: how
-    many tokens back, including itself, a token attends to; None: all. Returns (1, T, heads, d)."""
+    """Compute causal attention per example. query: (1, heads, T, d); key, value: (1, kv heads, T, d); lengths: of the
+    examples, their sum is T. window: how many tokens back, including itself, a token attends to; None: all. Returns (1,
+    T, heads, d)."""
     return _Attention.apply(query, key, value, lengths, scaling, window)
 
 
@@ -81,7 +82,7 @@ class _Attention(torch.autograd.Function):
 
 
 def _grouped(query: torch.Tensor, kv_heads: int) -> torch.Tensor:
-    """(1, heads, T, d) as (kv heads, query heads of each, T, d), the same memory."""
+    """View (1, heads, T, d) as (kv heads, query heads of each, T, d), the same memory."""
     return query.view(kv_heads, -1, *query.shape[2:])
 
 
@@ -93,12 +94,13 @@ class _Block:
         self.queries, self.keys, self.count, self.window = slice(start, end), slice(first, end), end - start, window
 
     def rows(self, q: torch.Tensor, scaling: float) -> torch.Tensor:
-        """(kv heads, query heads of each x count, d) float32, scaled."""
+        """Return the block's queries, scaled: (kv heads, query heads of each x count, d) float32."""
         own = q[:, :, self.queries].to(torch.float32, memory_format=torch.contiguous_format, copy=True)
         return own.mul_(scaling).view(len(q), -1, q.shape[-1])
 
     def weights(self, q: torch.Tensor, k: torch.Tensor, scaling: float) -> torch.Tensor:
-        """(kv heads, query heads of each x count, keys) in q's type: each row sums to 1."""
+        """Return the attention weights, (kv heads, query heads of each x count, keys) in q's type: each row sums to
+        1."""
         keys = k[:, self.keys].float()
         scores = torch.bmm(self.rows(q, scaling), keys.transpose(1, 2))
         scores.view(len(q), -1, self.count, keys.shape[1])[..., -self.count :].add_(_later_keys(self.count, scores))
@@ -109,7 +111,7 @@ class _Block:
 
 
 def _later_keys(count: int, like: torch.Tensor) -> torch.Tensor:
-    """(count, count) with -inf where the key comes after the query."""
+    """Return (count, count) with -inf where the key comes after the query."""
     return torch.full((count, count), float("-inf"), dtype=like.dtype, device=like.device).triu_(1)
 
 

@@ -4,8 +4,8 @@ Torch: workers only.
 Each is a few operations over the same memory, which a compiler fuses into one pass: Inductor's C++ on a CPU, Triton on
 a GPU. Only the arithmetic inside the functions of core/engine/variants/elementwise is replaced: as much is kept for the
 backward, on a GPU a gate's activation less. `trial` compares values with the plain functions, then the time of the
-run's longest micro-batch, and leaves the plain ones in place if they are as fast, or if there is no working compiler.
-Results are rounded once, in another place than the plain functions round.
+run's longest micro-batch, and keeps the plain ones if they are as fast, or if there is no working compiler. Results are
+rounded once, in another place than the plain functions round.
 """
 
 from __future__ import annotations
@@ -31,27 +31,29 @@ EXACT, NEAR = 1e-4, 0.03  # of the largest value: in fp32 and in 16 bits, where 
 
 
 class Compiled(NamedTuple):
-    """is_used: from now on, until elementwise is released."""
+    """The outcome of `trial`. is_used: the compiled functions are used from now on, until elementwise is released."""
 
     is_used: bool
     message: Message
 
 
 def trial(rehearse: Callable[[], None], like: torch.Tensor, check: Callable[[], None], again: bool = False) -> Compiled:
-    """Compile, compare and time; what is used from now on is in elementwise.ways. rehearse: a forward and backward that
-    leave nothing behind. like: a tensor with the run's device and dtype. check may raise between two functions. again:
-    a run that used them is resumed, and has to use them again."""
+    """Compile, compare and time the functions; if they are used, they are in elementwise.compiled_functions afterwards.
+
+    rehearse: a forward and backward that leave nothing behind. like: a tensor with the run's device and dtype. check is
+    called between two functions and may raise. again: a resumed run that used them must use them again.
+    """
     began = time.perf_counter()
     try:
-        ways = _made(like.device.type == "cuda")
-        for same in _compared(ways, like):
+        functions = _compile(like.device.type == "cuda")
+        for same in _comparisons(functions, like):
             check()
             if not same:
                 return Compiled(False, msg("compiled.other_numbers"))
-        with _using(ways):
+        with _using(functions):
             rehearse()
         compiling = time.perf_counter() - began
-        plain, compiled = (0.0, 0.0) if again else _timed(rehearse, ways, like.device)
+        plain, compiled = (0.0, 0.0) if again else _timed(rehearse, functions, like.device)
     except (StopRequested, PauseRequested):
         raise
     except Exception as error:  # noqa: BLE001 - whatever a compiler raises, our own functions are there
@@ -59,26 +61,28 @@ def trial(rehearse: Callable[[], None], like: torch.Tensor, check: Callable[[], 
     facts = {"seconds": compiling, "compiled": compiled, "plain": plain}
     if not again and compiled > FASTER * plain:
         return Compiled(False, msg("compiled.no_faster", **facts))
-    elementwise.ways = ways
+    elementwise.compiled_functions = functions
     return Compiled(
         True, msg("compiled.again" if again else "compiled.faster", **facts, share=1 - compiled / (plain or 1.0))
     )
 
 
 @contextmanager
-def _using(ways: elementwise.Ways | None) -> Iterator[None]:
-    before, elementwise.ways = elementwise.ways, ways
+def _using(functions: elementwise.CompiledFunctions | None) -> Iterator[None]:
+    before, elementwise.compiled_functions = elementwise.compiled_functions, functions
     try:
         yield
     finally:
-        elementwise.ways = before
+        elementwise.compiled_functions = before
 
 
-def _timed(rehearse: Callable[[], None], ways: elementwise.Ways, device: torch.device) -> tuple[float, float]:
-    """Seconds of a pass with the plain functions and with ways, medians of TRIED in turn."""
+def _timed(
+    rehearse: Callable[[], None], functions: elementwise.CompiledFunctions, device: torch.device
+) -> tuple[float, float]:
+    """Return the seconds of a pass with the plain functions and with the compiled ones, medians of TRIED in turn."""
     took: tuple[list[float], list[float]] = [], []
     for _ in range(TRIED):
-        for each, seconds in zip((None, ways), took, strict=True):
+        for each, seconds in zip((None, functions), took, strict=True):
             with _using(each):
                 began = time.perf_counter()
                 rehearse()
@@ -88,71 +92,71 @@ def _timed(rehearse: Callable[[], None], ways: elementwise.Ways, device: torch.d
     return median(took[0]), median(took[1])
 
 
-def _made(on_card: bool) -> elementwise.Ways:
-    """Without rotary on a CPU, where its compiled form took twice the time of the plain one."""
+def _compile(on_card: bool) -> elementwise.CompiledFunctions:
+    """Compile all functions; not rotary on a CPU, where its compiled form took twice the time of the plain one."""
     # One process (no pool that outlives a step), any number of rows, and as many threads as torch has at each call.
     torch._inductor.config.compile_threads = 1
     compiled = partial(torch.compile, dynamic=True, options={"cpp.dynamic_threads": True})
     gates = {
         name: (compiled(partial(_gate, act=act)), compiled(partial(_gate_back, act=act))) for name, act in ACTS.items()
     }
-    return elementwise.Ways(
-        compiled(_norm), compiled(_norm_again), compiled(_norm_back), gates, compiled(_turn) if on_card else None
+    return elementwise.CompiledFunctions(
+        compiled(_norm), compiled(_norm_again), compiled(_norm_back), gates, compiled(_rotate) if on_card else None
     )
 
 
-def _compared(ways: elementwise.Ways, like: torch.Tensor) -> Iterator[bool]:
-    """Of each function, whether it gives what the plain one does, on made-up values of the run's dtype on its
+def _comparisons(functions: elementwise.CompiledFunctions, like: torch.Tensor) -> Iterator[bool]:
+    """Yield for each function whether it gives what the plain one does, on made-up values of the run's dtype on its
     device."""
     chance = torch.Generator().manual_seed(0)
 
     def made_up(*shape: int) -> torch.Tensor:
         return (torch.randn(shape, generator=chance) * 1.7 + 0.3).to(like)
 
-    rows, above, weight = made_up(ROWS, WIDTH), made_up(ROWS, WIDTH), made_up(WIDTH)
+    rows, grad, weight = made_up(ROWS, WIDTH), made_up(ROWS, WIDTH), made_up(WIDTH)
     for offset in (0.0, 1.0):
-        plain, shrunk = elementwise._norm(rows, weight, 1e-6, offset)
-        found, of_compiled = ways.norm(rows, weight, 1e-6, offset)
-        again = ways.norm_again(rows, weight, of_compiled, offset)
-        yield _near(found, plain) and _near(of_compiled, shrunk) and torch.equal(again, found)
-        back = elementwise._norm_back(rows, above, weight, shrunk, offset)
-        yield _near(ways.norm_back(rows, above, weight, of_compiled, offset), back)
-    gate, up, above = (made_up(ROWS, WIDTH) for _ in range(3))
+        plain, inv_rms = elementwise._norm(rows, weight, 1e-6, offset)
+        output, compiled_rms = functions.norm(rows, weight, 1e-6, offset)
+        again = functions.norm_again(rows, weight, compiled_rms, offset)
+        yield _near(output, plain) and _near(compiled_rms, inv_rms) and torch.equal(again, output)
+        back = elementwise._norm_back(rows, grad, weight, inv_rms, offset)
+        yield _near(functions.norm_back(rows, grad, weight, compiled_rms, offset), back)
+    gate, up, grad = (made_up(ROWS, WIDTH) for _ in range(3))
     for name, act in elementwise.ACTS.items():
-        there, back = ways.gates[name]
+        there, back = functions.gates[name]
         yield _near(there(gate, up), act.there(gate) * up)
-        wanted = act.back_in_place(above * up, gate.clone()), act.there(gate) * above
-        yield all(map(_near, back(above, gate.clone(), up.clone()), wanted))
+        expected = act.back_in_place(grad * up, gate.clone()), act.there(gate) * grad
+        yield all(map(_near, back(grad, gate.clone(), up.clone()), expected))
     for width in (WIDTH, WIDTH // 2):
         state, cos, sin = made_up(2, 3, ROWS, WIDTH), made_up(2, 1, ROWS, width), made_up(2, 1, ROWS, width)
         for back in (False, True):
-            plain = elementwise._turn(state, cos, sin, back)
-            with _using(ways):
-                yield _near(elementwise._turn(state, cos, sin, back), plain)
+            plain = elementwise._rotate(state, cos, sin, back)
+            with _using(functions):
+                yield _near(elementwise._rotate(state, cos, sin, back), plain)
 
 
-def _near(found: torch.Tensor, wanted: torch.Tensor) -> bool:
-    tolerance = EXACT if wanted.dtype == torch.float32 else NEAR
-    return bool((found.float() - wanted.float()).abs().max() <= tolerance * wanted.float().abs().max())
+def _near(actual: torch.Tensor, expected: torch.Tensor) -> bool:
+    tolerance = EXACT if expected.dtype == torch.float32 else NEAR
+    return bool((actual.float() - expected.float()).abs().max() <= tolerance * expected.float().abs().max())
 
 
 # ---- what is compiled: fp32 inside, rounded once -------------------------------------------------
 
 
 def _norm(rows: torch.Tensor, weight: torch.Tensor, eps: float, offset: float) -> tuple[torch.Tensor, torch.Tensor]:
-    shrunk = torch.rsqrt(rows.float().square().mean(-1, keepdim=True) + eps)
-    return _norm_again(rows, weight, shrunk, offset), shrunk
+    inv_rms = torch.rsqrt(rows.float().square().mean(-1, keepdim=True) + eps)
+    return _norm_again(rows, weight, inv_rms, offset), inv_rms
 
 
-def _norm_again(rows: torch.Tensor, weight: torch.Tensor, shrunk: torch.Tensor, offset: float) -> torch.Tensor:
-    return (rows.float() * shrunk * (weight.float() + offset)).to(rows.dtype)
+def _norm_again(rows: torch.Tensor, weight: torch.Tensor, inv_rms: torch.Tensor, offset: float) -> torch.Tensor:
+    return (rows.float() * inv_rms * (weight.float() + offset)).to(rows.dtype)
 
 
 def _norm_back(
-    rows: torch.Tensor, above: torch.Tensor, weight: torch.Tensor, shrunk: torch.Tensor, offset: float
+    rows: torch.Tensor, grad: torch.Tensor, weight: torch.Tensor, inv_rms: torch.Tensor, offset: float
 ) -> torch.Tensor:
-    normed, wide = rows.float() * shrunk, above.float() * (weight.float() + offset)
-    return ((wide - normed * (wide * normed).mean(-1, keepdim=True)) * shrunk).to(rows.dtype)
+    normed, wide = rows.float() * inv_rms, grad.float() * (weight.float() + offset)
+    return ((wide - normed * (wide * normed).mean(-1, keepdim=True)) * inv_rms).to(rows.dtype)
 
 
 ACTS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
@@ -166,20 +170,20 @@ def _gate(gate: torch.Tensor, up: torch.Tensor, act: tuple[Callable[..., Any], C
 
 
 def _gate_back(
-    above: torch.Tensor, gate: torch.Tensor, up: torch.Tensor, act: tuple[Callable[..., Any], Callable[..., Any]]
+    grad: torch.Tensor, gate: torch.Tensor, up: torch.Tensor, act: tuple[Callable[..., Any], Callable[..., Any]]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The gradients of gate and up, written over them."""
-    wide, x, factor = above.float(), gate.float(), up.float()
+    """Return the gradients of gate and up, written over them."""
+    wide, x, factor = grad.float(), gate.float(), up.float()
     of_gate, of_up = act[1](wide * factor, x), wide * act[0](x)
     return gate.copy_(of_gate), up.copy_(of_up)
 
 
-def _turn(turned: torch.Tensor, state: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, back: bool) -> None:
-    """elementwise._turn into turned."""
+def _rotate(output: torch.Tensor, state: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, back: bool) -> None:
+    """Compute elementwise._rotate into output."""
     half, width = cos.shape[-1] // 2, cos.shape[-1]
     first, second = state[..., :half].float(), state[..., half:width].float()
     of_second, of_first = (-sin[..., half:], -sin[..., :half]) if back else (sin[..., :half], sin[..., half:])
-    turned[..., :half] = first * cos[..., :half] - second * of_second
-    turned[..., half:width] = second * cos[..., half:] + first * of_first
+    output[..., :half] = first * cos[..., :half] - second * of_second
+    output[..., half:width] = second * cos[..., half:] + first * of_first
     if width < state.shape[-1]:
-        turned[..., width:] = state[..., width:]
+        output[..., width:] = state[..., width:]

@@ -9,9 +9,12 @@ from typing import Any
 
 @contextmanager
 def rows_apart(model: Any) -> Iterator[list[Any]]:
-    """Context manager: eval mode, and with LLM.int8 (its layers' states are given) each row of a product is rounded by
-    itself. Otherwise an outlier in any row takes its column out of the 8-bit product for all rows, in a padded batch
-    too, and one example changes the others' rounding by 3 to 6 % of the maximum (starter). A leak is 40 %."""
+    """Context manager: eval mode, in which LLM.int8 rounds each row of a product by itself; yields the states of its
+    layers.
+
+    Otherwise an outlier in any row takes its column out of the 8-bit product for all rows, in a padded batch too, and
+    one example changes the others' rounding by 3 to 6 % of the maximum (starter). A leak is 40 %.
+    """
     was_training = model.training
     states = [module.state for module in model.modules() if hasattr(getattr(module, "state", None), "threshold")]
     thresholds = [state.threshold for state in states]

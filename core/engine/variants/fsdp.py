@@ -1,14 +1,14 @@
 """A frozen base sharded over the ranks of a run by PyTorch's FSDP2 (torch.distributed.fsdp.fully_shard): every rank has
 a part of each matrix of a decoder layer, and a layer is gathered while it computes. Workers only.
 
-The adapter is not sharded: it is small, every rank has all of it, and its gradients are exchanged as with a whole base.
-Nor are norms, biases, embeddings, head and what several layers share. NF4 is gathered as packed bytes; its scales (a
-32nd of it) are whole on each rank.
+The adapter is not sharded: it is small, every rank has all of it, and its gradients are exchanged as without sharding.
+Norms, biases, embeddings, head and parameters that several layers share are not sharded either. NF4 is gathered as
+packed bytes; every rank has all of its scales (a 32nd of it).
 
 Gathers are FSDP2's own, on its own streams and prefetched by it: by NCCL, and where torch has none on a GPU (Windows)
 by Gloo through RAM. A gather needs every rank. In a step all have the same number of them: a rank that computes less,
 or ran out of memory, joins the remaining ones by `complete`. If one rank computes alone (sample answers, a batch that
-is tried out), the others join by `repeat` each time `lead` tells them to.
+is tried out), it announces each gather by `lead`, and the others join by `repeat`.
 """
 
 from __future__ import annotations
@@ -32,9 +32,11 @@ from core.values import GIB
 
 def shard(tuned: Any, card: torch.device, mesh: Any, lead: Callable[[int], None] | None = None) -> Sharded:
     """Move a model and its adapter from RAM to the GPU, layer by layer, without the parts of the other ranks of mesh:
-    no GPU ever has the whole base. lead: of rank 0, tells the others which layer it gathers alone. Call it on every
-    rank, before an optimizer is created. Raises ModelError for a family whose layers cannot be found, or an 8-bit
-    base."""
+    no GPU ever has the whole base.
+
+    lead: only on rank 0, announces to the others which layer it gathers alone. Call it on every rank, before an
+    optimizer is created. Raises ModelError for a family whose layers cannot be found, or an 8-bit base.
+    """
     base = tuned.get_base_model()
     if base_model.bits(base) == 8:
         raise ModelError("fsdp.eight_bit")
@@ -62,35 +64,37 @@ def shard(tuned: Any, card: torch.device, mesh: Any, lead: Callable[[int], None]
 
 
 def in_parts(layers: Sequence[torch.nn.Module]) -> list[set[torch.nn.Parameter]]:
-    """The sharded parameters of each layer: its frozen matrices, except those shared with another layer."""
-    held = streaming.held_by(layers)
+    """Return the sharded parameters of each layer: its frozen matrices, except those shared with another layer."""
+    holders = streaming.holders_of(layers)
     return [
-        {each for each in layer.parameters() if not each.requires_grad and each.dim() > 1 and held[id(each)] == 1}
+        {each for each in layer.parameters() if not each.requires_grad and each.dim() > 1 and holders[id(each)] == 1}
         for layer in layers
     ]
 
 
 def _scales(layer: torch.nn.Module, card: torch.device) -> dict[torch.nn.Module, Any]:
-    """The scales of its 4-bit matrices, on the GPU."""
-    found = {}
+    """Move the scales of a layer's 4-bit matrices to the GPU; return them by module."""
+    states = {}
     for module in layer.modules():
         if state := getattr(getattr(module, "weight", None), "quant_state", None):
             state.to(card)
-            found[module] = state
-    return found
+            states[module] = state
+    return states
 
 
 def _give(scales: dict[torch.nn.Module, Any], *_: Any) -> None:
-    """FSDP2 replaces bitsandbytes' parameters with plain ones, a sharded and a whole one."""
+    """Set the scales again: FSDP2 replaces bitsandbytes' parameters with plain ones, a sharded and a gathered one."""
     for module, state in scales.items():
         module.weight.quant_state = state
 
 
 @dataclass
 class Sharded:
-    """This rank's part of a sharded base. bytes: of all shards. gathered: layers since `begin`. order: of the layers in
-    a forward, from the first one. together: whether all ranks know what comes; otherwise lead tells the others what
-    this one, the first, gathers."""
+    """This rank's part of a sharded base.
+
+    bytes: of all shards. gathered: layers since `begin`. order: of the layers in a forward, from the first one.
+    together: all ranks know the next gathers; otherwise rank 0 announces its own by lead.
+    """
 
     root: Any
     layers: list[Any]
@@ -103,8 +107,8 @@ class Sharded:
     _seen: list[int] = field(default_factory=list)
 
     @property
-    def said(self) -> Message:
-        """A message for the run's events."""
+    def message(self) -> Message:
+        """The message for the run's events."""
         ranks = distributed.get_world_size()
         return msg(
             "fsdp.begun", layers=len(self.layers), gib=self.bytes / GIB, ranks=ranks, each=self.bytes / ranks / GIB
@@ -137,25 +141,25 @@ class Sharded:
         if self.has_computed:
             self.root.reset_iter_state()
 
-    def gather(self, number: int, whole: torch.Tensor, own: torch.Tensor, group: Any, async_op: bool) -> Any:
-        """whole: (ranks * n,), filled with every rank's own (n,). Returns torch's Work, None once it is over."""
+    def gather(self, number: int, output: torch.Tensor, shard: torch.Tensor, group: Any, async_op: bool) -> Any:
+        """Fill output (ranks * n,) with every rank's shard (n,). Returns torch's Work, None once it is over."""
         if self.lead and not self.together:
             self.lead(number)
         self.gathered += 1
         if not self.order:
             self._seen.append(number)
-        if whole.device.type == "cpu" or distributed.is_nccl_available():
-            return distributed.all_gather_into_tensor(whole, own, group=group, async_op=async_op)
-        here = pinned.empty(whole.shape, whole.dtype)
-        if here is None:
-            here = torch.empty_like(whole, device="cpu")
-        distributed.all_gather_into_tensor(here, own.cpu(), group=group)
-        whole.copy_(here)
+        if output.device.type == "cpu" or distributed.is_nccl_available():
+            return distributed.all_gather_into_tensor(output, shard, group=group, async_op=async_op)
+        in_ram = pinned.empty(output.shape, output.dtype)
+        if in_ram is None:
+            in_ram = torch.empty_like(output, device="cpu")
+        distributed.all_gather_into_tensor(in_ram, shard.cpu(), group=group)
+        output.copy_(in_ram)
         return None
 
 
 class _Gather:
-    """How FSDP2 gathers a layer (set_custom_all_gather)."""
+    """A layer's gather in the form that FSDP2 calls (set_custom_all_gather)."""
 
     def __init__(self, sharded: Sharded, number: int):
         self._gather = partial(sharded.gather, number)

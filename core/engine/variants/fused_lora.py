@@ -24,14 +24,14 @@ import torch
 from peft.tuners.lora.layer import Linear, LoraLayer
 from torch.autograd.function import once_differentiable
 
-from core.engine.families import unlike
+from core.engine.families import unsupported
 from core.messages import Message, msg
 
 
 @dataclass(frozen=True)
 class Fused:
-    """What `fuse` changed. reason: which of the `total` adapter layers kept PEFT's product and why; None when none
-    did."""
+    """The changes that `fuse` made. reason: which of the `total` adapter layers kept PEFT's product and why; None
+    if no layer did."""
 
     count: int
     total: int
@@ -61,14 +61,14 @@ def fuse(tuned: Any) -> Fused:
     copies = _Copies()
     groups = tuple(_Group(members, copies) for members in _readers_of_one_input(tuned, plain))
     if groups:
-        copies.of(groups[0].members, tuned.get_base_model().dtype)
+        copies.get(groups[0].members, tuned.get_base_model().dtype)
     reasons = [msg(key, count=count) for key, count in left.items()]
     reason = msg("fused_lora.left", count=sum(left.values()), total=len(layers), reasons=reasons) if reasons else None
     return Fused(len(plain), len(layers), reason, groups)
 
 
 def _obstacle(layer: LoraLayer) -> str | None:
-    """The message key for why this layer keeps PEFT's product."""
+    """Return the message key for why this layer keeps PEFT's product, or None."""
     base: Any = layer.get_base_layer()
     four_bit = _is_bits(layer, 4)
     quantised = four_bit or (_is_bits(layer, 8) and not base.state.has_fp16_weights)
@@ -94,7 +94,8 @@ def _is_bits(layer: LoraLayer, bits: int) -> bool:
 
 
 def _dequantises_plainly(base: Any) -> bool:
-    """Not repacked for CPUs (a kernel without gradients, see base_model), and stored as (out, in)."""
+    """True if the weight is not repacked for CPUs (a kernel without gradients, see base_model), and is stored as (out,
+    in)."""
     state = getattr(base.weight, "quant_state", None)
     packed = getattr(state, "packing_format_for_cpu", False)
     return state is not None and not packed and tuple(state.shape) == (base.out_features, base.in_features)
@@ -102,13 +103,14 @@ def _dequantises_plainly(base: Any) -> bool:
 
 @torch.no_grad()
 def _readers_of_one_input(tuned: Any, layers: Sequence[LoraLayer]) -> list[list[LoraLayer]]:
-    """Groups of layers that got the same tensor in a forward of 8 tokens; all others alone."""
-    seen: dict[int, list[LoraLayer]] = {}
+    """Return groups of layers that got the same tensor in a forward of 8 tokens; every other layer is a group of its
+    own."""
+    readers_of: dict[int, list[LoraLayer]] = {}
     inputs = []  # kept alive, so that ids are unique
 
     def note(layer: Any, args: tuple[Any, ...]) -> None:
         inputs.append(args[0])
-        seen.setdefault(id(args[0]), []).append(layer)
+        readers_of.setdefault(id(args[0]), []).append(layer)
 
     model = tuned.get_base_model()
     ids = torch.arange(5, 13, device=model.device)[None] % model.config.get_text_config().vocab_size
@@ -116,13 +118,13 @@ def _readers_of_one_input(tuned: Any, layers: Sequence[LoraLayer]) -> list[list[
         for layer in layers:
             hooks.enter_context(layer.register_forward_pre_hook(note))
         complete = False
-        with unlike.tried():
+        with unsupported.tolerated():
             model.get_decoder()(input_ids=ids, use_cache=False)
             complete = True
     if not complete:
-        seen.clear()  # a family with another structure: each layer alone is always right
-    calls = Counter(layer for readers in seen.values() for layer in readers)
-    together = [[layer for layer in readers if calls[layer] == 1] for readers in seen.values()]
+        readers_of.clear()  # a family with another structure: each layer alone is always right
+    calls = Counter(layer for readers in readers_of.values() for layer in readers)
+    together = [[layer for layer in readers if calls[layer] == 1] for readers in readers_of.values()]
     grouped = {layer for readers in together for layer in readers}
     return [readers for readers in together if readers] + [[layer] for layer in layers if layer not in grouped]
 
@@ -136,7 +138,7 @@ class _Group:
     def __init__(self, layers: Sequence[LoraLayer], copies: _Copies):
         self.members, self._copies = [_Member(layer) for layer in layers], copies
         copies.groups.append(self.members)
-        self.given: torch.Tensor | None = None
+        self.last_input: torch.Tensor | None = None
         self.ready: dict[int, torch.Tensor] = {}
         for index, layer in enumerate(layers):
             layer.forward = self._forward_of(index)
@@ -158,20 +160,20 @@ class _Group:
         return forward
 
     def _output(self, index: int, x: torch.Tensor) -> torch.Tensor:
-        if self.given is not x or index not in self.ready:
+        if self.last_input is not x or index not in self.ready:
             # Only the first member computes for all; one called with another tensor is computed alone.
             members = self.members if index == 0 and all(m.is_plain() for m in self.members) else [self.members[index]]
             outputs = _product(x, members, self._copies)
             if len(members) == 1:
                 return outputs[0]
-            self.given, self.ready = x, dict(enumerate(outputs))
+            self.last_input, self.ready = x, dict(enumerate(outputs))
         output = self.ready.pop(index)
         if not self.ready:
             self.forget()
         return output
 
     def forget(self) -> None:
-        self.given, self.ready = None, {}
+        self.last_input, self.ready = None, {}
 
 
 class _Member:
@@ -205,7 +207,8 @@ class _Member:
         return dtype, self.scaling, self.A._version, self.B._version
 
     def base_weight(self, dtype: torch.dtype) -> torch.Tensor:
-        """(out, in) in dtype; for a 4-bit or 8-bit base a dequantized copy, as in bitsandbytes' own backward."""
+        """Return the base's weight, (out, in) in dtype; for a 4-bit or 8-bit base a dequantized copy, as in
+        bitsandbytes' own backward."""
         base = self.layer.get_base_layer()
         weight = base.weight
         if _is_bits(self.layer, 8):
@@ -225,8 +228,8 @@ class _Copies:
     def __init__(self) -> None:
         self.groups: list[list[_Member]] = []
 
-    def of(self, members: Sequence[_Member], dtype: torch.dtype) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """All A as one (sum of r, in), and each s B (out, r), in dtype. members: a whole group or one member."""
+    def get(self, members: Sequence[_Member], dtype: torch.dtype) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Return all A as one (sum of r, in), and each s B (out, r), in dtype. members: a whole group or one member."""
         if dtype.itemsize != 2:
             all_a = torch.cat([member.A for member in members]) if len(members) > 1 else members[0].A
             return all_a.to(dtype), [(member.B * member.scaling).to(dtype) for member in members]
@@ -272,7 +275,7 @@ class _ForBackward(torch.autograd.Function):
     def forward(
         ctx: Any, x: torch.Tensor, members: Sequence[_Member], copies: _Copies, *factors: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
-        hidden = x.reshape(-1, x.shape[-1]) @ copies.of(members, x.dtype)[0].t()
+        hidden = x.reshape(-1, x.shape[-1]) @ copies.get(members, x.dtype)[0].t()
         ctx.mark_non_differentiable(hidden)
         ctx.set_materialize_grads(False)  # no zeros for hidden; those of the outputs always come
         again, *made_of = getattr(x, "made_of", (lambda x: x, x))
@@ -285,7 +288,7 @@ class _ForBackward(torch.autograd.Function):
     def backward(ctx: Any, _of_hidden: None, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         members, dtype = ctx.members, gradients[0].dtype
         *made_of, hidden = ctx.saved_tensors
-        all_a, scaled_b = ctx.copies.of(members, dtype)
+        all_a, scaled_b = ctx.copies.get(members, dtype)
         grads = [g.reshape(-1, g.shape[-1]) for g in gradients]
         of_hidden = [g @ b for g, b in zip(grads, scaled_b, strict=True)]
         grad_hidden = torch.cat(of_hidden, dim=1) if len(members) > 1 else of_hidden[0]
@@ -306,8 +309,8 @@ def _of_factors(
     grad_hidden: torch.Tensor,
     x: torch.Tensor,
 ) -> list[torch.Tensor]:
-    """The gradients of all A and then of all B, from those of the outputs; cast and scaled together, which saves
-    launches."""
+    """Return the gradients of all A and then of all B, from those of the outputs; they are cast and scaled together,
+    which saves launches."""
     factors = [member.A for member in members] + [member.B for member in members]
     sizes, of_a = [factor.numel() for factor in factors], grad_hidden.shape[1] * x.shape[1]
     together = x.new_empty(sum(sizes))
@@ -315,15 +318,15 @@ def _of_factors(
     of_b = together[of_a:].split(sizes[len(members) :])
     for g, h, into in zip(grads, _by_member(hidden, members), of_b, strict=True):
         torch.mm(g.t(), h, out=into.view(-1, h.shape[1]))
-    found = [
+    gradients = [
         each.view_as(factor) for each, factor in zip(together.to(factors[0].dtype).split(sizes), factors, strict=True)
     ]
-    torch._foreach_mul_(found[len(members) :], [member.scaling for member in members])
-    return found
+    torch._foreach_mul_(gradients[len(members) :], [member.scaling for member in members])
+    return gradients
 
 
 class _Recomputed(torch.autograd.Function):
-    """The outputs. Saves nothing: their gradients are passed to `_Hidden` unchanged."""
+    """The outputs. Saves nothing: their gradients are passed to `_ForBackward` unchanged."""
 
     @staticmethod
     def forward(
@@ -335,7 +338,7 @@ class _Recomputed(torch.autograd.Function):
     ) -> tuple[torch.Tensor, ...]:
         x, hidden = inputs
         outputs = tuple(member.layer.get_base_layer()(x) for member in members)
-        for y, b, h in zip(outputs, copies.of(members, x.dtype)[1], _by_member(hidden, members), strict=True):
+        for y, b, h in zip(outputs, copies.get(members, x.dtype)[1], _by_member(hidden, members), strict=True):
             y.view(-1, y.shape[-1]).addmm_(h, b.t())
         return outputs
 
@@ -346,5 +349,5 @@ class _Recomputed(torch.autograd.Function):
 
 
 def _by_member(hidden: torch.Tensor, members: Sequence[_Member]) -> tuple[torch.Tensor, ...]:
-    """The columns of hidden (tokens, sum of r) that belong to each member."""
+    """Split hidden (tokens, sum of r) into the columns of each member."""
     return hidden.split([member.A.shape[0] for member in members], dim=1)

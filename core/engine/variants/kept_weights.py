@@ -7,8 +7,8 @@ UNPACKED_ROWS rows bitsandbytes does not dequantize for its product, and nothing
 not recomputed (core/engine/variants/fused_lora), is dequantized as before. It ends when a run has to save memory in any
 way.
 
-QLoRA's scales are quantized too (double quantization), and each use of a matrix undoes that first, in two small
-kernels. Undone once for all, the values are the same.
+QLoRA's scales are quantized too (double quantization), and each use of a matrix first dequantizes them, in two small
+kernels. Dequantized once for all, the values are the same.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Kept = TypeVar("Kept")
 
 
 class KeptWeights:
-    """For the layers of step.fused, until `release`; one of its groups."""
+    """Keeps the weights of step.fused's layers, until `release`. It is one of step.fused's groups."""
 
     members: tuple[Any, ...] = ()
 
@@ -76,8 +76,8 @@ class KeptWeights:
 
 
 class KeptScales:
-    """The scales of all 4-bit weights in fp32, until `forget`, which an interrupted step calls; the 8-bit ones are in
-    RAM meanwhile. One of step.fused's groups."""
+    """Keeps the scales of all 4-bit weights in fp32, until `forget`, which an interrupted step calls; the 8-bit ones
+    are in RAM meanwhile. It is one of step.fused's groups."""
 
     members: tuple[Any, ...] = ()
 
@@ -102,7 +102,7 @@ class KeptScales:
         return bool(self._own)
 
     def forget(self) -> None:
-        """Back to 8 bits."""
+        """Return the scales to 8 bits."""
         while self._own:
             state, absmax, device = self._own.pop()
             state.absmax, state.nested = absmax.to(device), True
@@ -111,12 +111,12 @@ class KeptScales:
 
 
 def keep(step: Any) -> KeptWeights:
-    """Start it for a step whose layers are fused."""
+    """Keep the weights of a step whose layers are fused."""
     return _added(step, KeptWeights(step))
 
 
 def keep_scales(step: Any) -> KeptScales:
-    """Start it for a step whose layers are fused."""
+    """Keep the scales of a step whose layers are fused."""
     return _added(step, KeptScales(step))
 
 

@@ -18,7 +18,7 @@ CARD = "cuda"
 
 
 def find(weight: torch.Tensor, scale: float, cap: float | None) -> Kernel | None:
-    """The kernel for heads of this width and dtype on this device, or None."""
+    """Return the kernel for heads of this width and dtype on this device, or None."""
     if weight.device.type != CARD:
         return None
     return proven(_liger(scale, cap), weight, scale, cap)
@@ -32,16 +32,18 @@ def _liger(scale: float, cap: float | None) -> Kernel | None:
 
     def kernel(hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         scaled = hidden * scale if scale != 1.0 else hidden
-        found = liger_fused_linear_cross_entropy(scaled, weight, targets, reduction="sum", softcap=cap)
-        return (found[0] if isinstance(found, tuple) else found).float()
+        loss = liger_fused_linear_cross_entropy(scaled, weight, targets, reduction="sum", softcap=cap)
+        return (loss[0] if isinstance(loss, tuple) else loss).float()
 
     return kernel
 
 
 def layers(device: torch.device) -> dict[str, Callable[..., Any]]:
-    """By name, replacements for functions of elementwise on this device: `silu` and `gelu` (gate, up), `turned`
-    (queries, keys, cos, sin), `normed` (x, weight, eps) for norms that add 1 to their weight. {} if Liger is not
-    installed. Not its plain norm: it also computes a frozen weight's gradient, which torch's kernel does not."""
+    """Return replacements for functions of elementwise on this device, by name; {} if Liger is not installed.
+
+    `silu` and `gelu` (gate, up), `turned` (queries, keys, cos, sin), `normed` (x, weight, eps) for norms that add 1 to
+    their weight. Not Liger's plain norm: it also computes a frozen weight's gradient, which torch's kernel does not.
+    """
     if device.type != CARD:
         return {}
     try:
@@ -59,7 +61,7 @@ def layers(device: torch.device) -> dict[str, Callable[..., Any]]:
 
 
 def proven(kernel: Kernel | None, weight: torch.Tensor, scale: float, cap: float | None) -> Kernel | None:
-    """kernel, if its loss and gradient on 8 made-up positions equal plain PyTorch's; otherwise None."""
+    """Return kernel if its loss and gradient on 8 made-up positions equal plain PyTorch's; otherwise None."""
     if kernel is None:
         return None
     chance = torch.Generator().manual_seed(0)
@@ -71,11 +73,11 @@ def proven(kernel: Kernel | None, weight: torch.Tensor, scale: float, cap: float
     expected = functional.cross_entropy(logits, targets, reduction="sum")
     (of_hidden,) = torch.autograd.grad(expected, hidden)
     try:
-        found = kernel(hidden, small, targets)
-        (ours,) = torch.autograd.grad(found, hidden)
+        loss = kernel(hidden, small, targets)
+        (ours,) = torch.autograd.grad(loss, hidden)
     except Exception as error:  # noqa: BLE001 - whatever a foreign kernel or its compiler raises, our own loss is there
         if is_out_of_memory(error):
             raise
         return None
-    same_loss = torch.allclose(found, expected, rtol=TOLERANCE)
+    same_loss = torch.allclose(loss, expected, rtol=TOLERANCE)
     return kernel if same_loss and (ours - of_hidden).abs().max() <= TOLERANCE * of_hidden.abs().max() else None

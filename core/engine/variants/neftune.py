@@ -16,20 +16,20 @@ import torch
 
 @contextmanager
 def noise(tuned: Any, alpha: float | None) -> Iterator[None]:
-    """Context manager: the embeddings of tuned (a peft model) are noisy in train mode; alpha None: no noise."""
+    """Context manager: add noise to the embeddings of tuned (a peft model) in train mode; alpha None: no noise."""
     if alpha is None:
         yield
         return
     model = tuned.get_base_model()
-    told: dict[str, Any] = {}
+    inputs: dict[str, Any] = {}
 
     def note(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        told.update(ends=kwargs.get("ends"), mask=kwargs.get("attention_mask"))
+        inputs.update(ends=kwargs.get("ends"), mask=kwargs.get("attention_mask"))
 
     def add(module: torch.nn.Module, args: tuple[Any, ...], embedded: torch.Tensor) -> torch.Tensor:
         if not tuned.training:
             return embedded
-        lengths = lengths_of(embedded, told.get("ends"), told.get("mask"))
+        lengths = lengths_of(embedded, inputs.get("ends"), inputs.get("mask"))
         most = alpha / (lengths * embedded.shape[-1]).sqrt()
         # Drawn in the embeddings' dtype: in fp32 it would be the largest tensor of a small step.
         return embedded + torch.empty_like(embedded).uniform_(-1, 1) * most[..., None].to(embedded.dtype)
@@ -40,7 +40,7 @@ def noise(tuned: Any, alpha: float | None) -> Iterator[None]:
 
 
 def lengths_of(embedded: torch.Tensor, ends: torch.Tensor | None, mask: torch.Tensor | None) -> torch.Tensor:
-    """(B, T): for each token, the length of its example. ends, mask: of a packed batch, and of a padded one
+    """Return (B, T): for each token, the length of its example. ends, mask: of a packed batch, and of a padded one
     (core/engine/batches)."""
     rows, width, _ = embedded.shape
     if ends is not None:

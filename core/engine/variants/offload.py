@@ -1,10 +1,10 @@
-"""Activation offloading: what layers save for the backward is kept in RAM instead of on the GPU. Imports torch: workers
-only.
+"""Activation offloading: the tensors that layers save for the backward are kept in RAM instead of on the GPU. Imports
+torch: workers only.
 
 Each large tensor that autograd saves is copied to pinned RAM and back when its layer's backward needs it; weights,
-which are on the GPU anyway, and small tensors stay. With gradient checkpointing these are only the layers' inputs.
-Costs the copies (twice tokens x layers x hidden size x 2 bytes per step over PCIe); useless on a CPU. Ordinary RAM,
-which is slower, from when the system first refuses to pin more.
+which are on the GPU anyway, and small tensors stay. With gradient checkpointing these are only the layers' inputs. The
+copies cost time (twice tokens x layers x hidden size x 2 bytes per step over PCIe); on a CPU offloading is useless.
+Once the system refuses to pin more, ordinary RAM is used, which is slower.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class _Aside:
 
 
 class Offload(torch.autograd.graph.saved_tensors_hooks):
-    """A context around forward and backward. moved_bytes: offloaded so far."""
+    """The context around forward and backward. moved_bytes: offloaded so far."""
 
     def __init__(self, model: torch.nn.Module, pin_memory: bool = True):
         super().__init__(self._put_aside, self._fetch)

@@ -1,4 +1,4 @@
-"""Pinned RAM, which a GPU reads and writes by itself while the processor goes on, where the system grants it. Workers
+"""Pinned RAM, which a GPU reads and writes by itself while the processor continues, where the system grants it. Workers
 only."""
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ ALIGNED = 512  # bytes; the alignment of torch's allocator, more than any kernel
 
 
 def empty(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor | None:
-    """An uninitialized tensor in pinned RAM, or None if the system refuses it: Windows and WSL pin at most half of the
-    RAM, and less for a GPU that is nearly full.
+    """Return an uninitialized tensor in pinned RAM, or None if the system refuses it: Windows and WSL pin at most half
+    of the RAM, and less for a GPU that is nearly full.
 
-    By torch's own allocation, which takes the error of a refusal away from CUDA when it raises it. A direct
+    torch's own allocation is used, which clears the error of a refusal from CUDA when it raises it. A direct
     `cudaHostRegister` leaves it there, and the next kernel of the same thread fails by it (tests/kit/cuda.PlayedRuntime
     does the same).
     """
@@ -26,7 +26,7 @@ def empty(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor | None:
 
 
 def sent(tensors: Sequence[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
-    """Tensors in RAM to the same ones on device, by one copy of all that the processor does not wait for.
+    """Copy tensors from RAM to device, all in one copy that the processor does not wait for; return the copies.
 
     They share one pinned buffer, which need not outlive this call: torch's allocator of pinned RAM notes the copy and
     reuses the buffer only when the copy is done. If the system refuses to pin it, the copy is done when this returns.
@@ -48,5 +48,5 @@ def aligned(size: int) -> int:
 
 
 def within(buffer: torch.Tensor, start: int, like: torch.Tensor) -> torch.Tensor:
-    """The tensor of like's shape and dtype from byte start of a buffer of bytes."""
+    """View buffer, of bytes, from byte start as a tensor of like's shape and dtype."""
     return buffer[start : start + like.nbytes].view(like.dtype).view(like.shape)

@@ -37,7 +37,8 @@ class Pissa:
 
 
 def note_start(tuned: Any, r: int) -> None:
-    """Call it after peft has subtracted B0 A0 from the weights. Raises ModelError if a layer has a rank below r."""
+    """Remember the initial adapter. Call it after peft has subtracted B0 A0 from the weights. Raises ModelError if a
+    layer has a rank below r."""
     own = get_peft_model_state_dict(tuned, save_embedding_layers=False)
     start = {name: weight.detach().to("cpu", copy=True).contiguous() for name, weight in own.items()}
     least = min(min(weight.shape) for weight in start.values())
@@ -46,17 +47,17 @@ def note_start(tuned: Any, r: int) -> None:
     tuned.pissa = Pissa(start)
 
 
-def go_on(tuned: Any, saved: Weights) -> None:
-    """Restore adapter and base to when saved (plain LoRA) was written; changes the base once."""
+def resume(tuned: Any, saved: Weights) -> None:
+    """Restore adapter and base to the moment when saved (plain LoRA) was written; changes the base once."""
     now, start = halves(saved)
     if tuned.pissa.start is None:
-        _take_out(tuned, start)
+        _subtract_start(tuned, start)
         tuned.pissa.start = start
     set_peft_model_state_dict(tuned, now)
 
 
 def halves(saved: Weights) -> tuple[Weights, Weights]:
-    """(A and B, A0 and B0) of a converted adapter."""
+    """Split a converted adapter into (A and B, A0 and B0)."""
     now, start = {}, {}
     for name, weight in saved.items():
         if name.endswith(".lora_A.weight"):
@@ -68,7 +69,7 @@ def halves(saved: Weights) -> tuple[Weights, Weights]:
 
 
 @torch.no_grad()
-def _take_out(tuned: Any, start: Weights) -> None:
+def _subtract_start(tuned: Any, start: Weights) -> None:
     """Turn W into W_res by the same operations as peft's pissa_init, so that its bits are the same."""
     for name, layer in tuned.named_modules():
         if not isinstance(layer, LoraLayer):
@@ -76,9 +77,9 @@ def _take_out(tuned: Any, start: Weights) -> None:
         weight = layer.get_base_layer().weight
         (adapter,) = layer.lora_A
         a, b = (start[f"{name}.lora_{kind}.weight"].to(weight.device) for kind in "AB")
-        whole = weight.to(torch.float32)
-        whole = whole.T if layer.fan_in_fan_out else whole
-        rest = (whole - layer.scaling[adapter] * b @ a).to(weight.dtype)
+        full = weight.to(torch.float32)
+        full = full.T if layer.fan_in_fan_out else full
+        rest = (full - layer.scaling[adapter] * b @ a).to(weight.dtype)
         weight.data = rest.T if layer.fan_in_fan_out else rest
 
 

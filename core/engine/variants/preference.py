@@ -22,14 +22,21 @@ from core.engine.batches import Batch
 from core.recipe import USUAL_BETA, Train
 
 # Metrics of pairs, averaged over them, by TRL's names.
-TOLD = ("rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected")
+PAIR_METRICS = (
+    "rewards/chosen",
+    "rewards/rejected",
+    "rewards/accuracies",
+    "rewards/margins",
+    "logps/chosen",
+    "logps/rejected",
+)
 # what is summed for them; for kto also the KL term and the number of rows of each kind
-SUMS = (*TOLD, "kl", "good", "bad")
+SUMS = (*PAIR_METRICS, "kl", "good", "bad")
 
 
 @dataclass(frozen=True)
 class Preference:
-    """Fields as in recipe.Train, beta filled in."""
+    """A preference loss. Fields as in recipe.Train, beta filled in."""
 
     objective: str
     beta: float
@@ -41,8 +48,8 @@ class Preference:
     undesirable_weight: float = 1.0
 
     @classmethod
-    def of(cls, train: Train) -> Preference | None:
-        """None if rows are not pairs."""
+    def from_train(cls, train: Train) -> Preference | None:
+        """Return the recipe's preference loss, or None if its rows are not pairs."""
         if not train.compares:
             return None
         beta = train.beta or USUAL_BETA[train.objective]
@@ -57,14 +64,14 @@ class Preference:
         return self.objective in ("dpo", "kto")
 
     def sft_share(self, batches: Sequence[Batch]) -> float:
-        """Factor for the loss of a chosen token in the sum over the pairs of batches, so that their mean contains
-        sft_weight times the mean over chosen tokens."""
+        """Return the factor for the loss of a chosen token in the sum over the pairs of batches, so that their mean
+        contains sft_weight times the mean over chosen tokens."""
         counts = [count for batch in batches for count in batch.examples]
         return self.sft_weight * (len(counts) / 2) / max(1, sum(counts[0::2]))
 
     def summed(self, losses: torch.Tensor, batch: Batch, sft_share: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """losses (K,): of the trained tokens of batch. Returns the loss summed over pairs, and the sums of what SUMS
-        names."""
+        """Return the loss summed over pairs, and the sums that SUMS names. losses (K,): of the trained tokens of
+        batch."""
         logps = log_probabilities(losses, batch)
         if not self.needs_reference:
             logps = logps / batch.answers
@@ -78,15 +85,18 @@ class Preference:
             total = total + sft_share * torch.stack([part.sum() for part in losses.split(batch.examples)[0::2]]).sum()
         chosen, rejected = (self.beta * ratios.detach()).view(-1, 2).T
         logps_then = logps.detach().view(-1, 2).T
-        told = [chosen, rejected, (chosen > rejected).float(), chosen - rejected, *logps_then]
-        return total, torch.stack([*(each.sum() for each in told), *torch.zeros(3, device=losses.device)])
+        values = [chosen, rejected, (chosen > rejected).float(), chosen - rejected, *logps_then]
+        return total, torch.stack([*(each.sum() for each in values), *torch.zeros(3, device=losses.device)])
 
     def _rated(
         self, ratios: torch.Tensor, logps: torch.Tensor, is_bad: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """kto, arXiv 2402.01306, equation 7. ratios, logps (N,): of each row's own answer, and of another row's answer
-        to its question. The latter estimate the KL divergence from the reference and get no gradient. The estimate is
-        per micro-batch, as in TRL, so other micro-batches give another step."""
+        """Return the loss of kto (arXiv 2402.01306, equation 7) and its sums.
+
+        ratios, logps (N,): of each row's own answer, and of another row's answer to its question. The latter estimate
+        the KL divergence from the reference and get no gradient. The estimate is per micro-batch, as in TRL, so other
+        micro-batches give another step.
+        """
         assert is_bad is not None
         moved = ratios[1::2].mean().detach().clamp(min=0)
         own, sign = ratios[0::2], 1.0 - 2.0 * is_bad.float()
@@ -95,25 +105,26 @@ class Preference:
         rewards, good, bad = self.beta * own.detach(), (~is_bad).float(), is_bad.float()
         right = (sign * (rewards - self.beta * moved) > 0).float()
         of_answers = [*(logps[0::2] * kind for kind in (good, bad)), moved.expand(len(own)), good, bad]
-        told = [rewards * good, rewards * bad, right, torch.zeros_like(own), *of_answers]
-        return total, torch.stack([each.sum() for each in told])
+        values = [rewards * good, rewards * bad, right, torch.zeros_like(own), *of_answers]
+        return total, torch.stack([each.sum() for each in values])
 
-    def told(self, sums: Sequence[float], pairs: int) -> dict[str, float]:
-        """Means of the sums over so many pairs, or rows. For rated rows each mean is over rows of its kind, and the
-        margin is their difference; the accuracy (rows on their side of the KL estimate) is ours, TRL has none."""
-        found = dict(zip(SUMS, sums, strict=True))
+    def metrics(self, sums: Sequence[float], pairs: int) -> dict[str, float]:
+        """Return the means of the sums over so many pairs, or rows. For rated rows each mean is over rows of its kind,
+        and the margin is their difference; the accuracy (rows on their side of the KL estimate) is ours, TRL has
+        none."""
+        by_name = dict(zip(SUMS, sums, strict=True))
         if self.objective != "kto":
-            return {name: found[name] / pairs for name in TOLD}
-        counts = {"chosen": found["good"], "rejected": found["bad"]}
+            return {name: by_name[name] / pairs for name in PAIR_METRICS}
+        counts = {"chosen": by_name["good"], "rejected": by_name["bad"]}
         kinds = {
-            f"{what}/{kind}": found[f"{what}/{kind}"] / count
+            f"{what}/{kind}": by_name[f"{what}/{kind}"] / count
             for kind, count in counts.items()
             for what in ("rewards", "logps")
             if count
         }
         if all(counts.values()):
             kinds["rewards/margins"] = kinds["rewards/chosen"] - kinds["rewards/rejected"]
-        return kinds | {"rewards/accuracies": found["rewards/accuracies"] / pairs, "kl": found["kl"] / pairs}
+        return kinds | {"rewards/accuracies": by_name["rewards/accuracies"] / pairs, "kl": by_name["kl"] / pairs}
 
     def _losses(self, chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
         if self.objective == "orpo":
@@ -127,12 +138,12 @@ class Preference:
 
 
 def log_probabilities(losses: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """(N,) sums over each example's trained tokens. losses: (K,)."""
+    """Return the sum over each example's trained tokens, (N,). losses: (K,)."""
     return -torch.stack([part.sum() for part in losses.split(batch.examples)])
 
 
 def _log_of_rest(logps: torch.Tensor) -> torch.Tensor:
-    """log(1 - e^x) of x <= 0, accurate at both ends (Maechler 2012); avoids 0 itself, a certain token."""
+    """log(1 - e^x) for x <= 0, accurate at both ends (Maechler 2012); avoids 0 itself, a certain token."""
     logps = logps.clamp(max=-torch.finfo(torch.float32).tiny)
     near = logps > -0.6931472
     return torch.where(near, torch.log(-torch.expm1(logps)), torch.log1p(-torch.exp(torch.where(near, -1.0, logps))))

@@ -45,8 +45,8 @@ PLACES = 2
 
 
 def load(folder: Path, compute: Compute, *how: bool) -> tuple[Any, Compute]:
-    """As base_model.load_finite, but into RAM, where 4-bit layers are quantized too; `begin` moves the rest to the
-    GPU."""
+    """Load the base as base_model.load_finite does, but into RAM, where 4-bit layers are quantized too; `begin` moves
+    the rest to the GPU."""
     in_ram = replace(compute, device=torch.device("cpu"))
     base = base_model.load(folder, in_ram, *how)
     if compute.dtype != torch.float16 or base_model.is_finite(base):
@@ -68,25 +68,25 @@ def begin(tuned: Any, card: torch.device, count: int, bus: Bus | None = None) ->
     if not layers:
         raise ModelError("offload.no_layers", model_type=base.config.model_type)
     chosen = spread(len(layers), count)
-    held = held_by(layers)
-    away = [_Layer.of(layers[number], list(_frozen(layers[number], held))) for number in chosen]
+    holders = holders_of(layers)
+    away = [_Layer.offload(layers[number], list(_frozen(layers[number], holders))) for number in chosen]
     bring_rest(tuned, card)
     return Streaming(base, away, bus or Bus(card), card)
 
 
 def layers_of(base: Any) -> list[torch.nn.Module]:
-    """The decoder's layers, in the order of their names; nested blocks count as one."""
-    found: list[torch.nn.Module] = []
+    """Return the decoder's layers, in the order of their names; nested blocks count as one."""
+    layers: list[torch.nn.Module] = []
     inside: set[int] = set()
     for module in parts.text(base).modules():
         if isinstance(module, GradientCheckpointingLayer) and id(module) not in inside:
-            found.append(module)
+            layers.append(module)
             inside |= {id(inner) for inner in module.modules()}
-    return found
+    return layers
 
 
 def spread(layers: int, count: int) -> list[int]:
-    """Indices of `count` layers (or all, if fewer), as far apart as possible."""
+    """Return indices of `count` layers (or all, if fewer), as far apart as possible."""
     count = min(count, layers)
     return [number for number in range(layers) if (number + 1) * count // layers > number * count // layers]
 
@@ -94,11 +94,11 @@ def spread(layers: int, count: int) -> list[int]:
 Put = Callable[[torch.Tensor], None]
 
 
-def _frozen(layer: torch.nn.Module, held: Counter[int]) -> Iterator[tuple[torch.Tensor, Put]]:
-    """The frozen tensors of a layer, and how to replace each. What several layers share stays on the GPU (held: number
-    of layers per parameter id)."""
+def _frozen(layer: torch.nn.Module, holders: Counter[int]) -> Iterator[tuple[torch.Tensor, Put]]:
+    """Yield the frozen tensors of a layer, and how to replace each. Tensors that several layers share stay on the GPU
+    (holders: number of layers per parameter id)."""
     for parameter in layer.parameters():
-        if parameter.requires_grad or held[id(parameter)] > 1:
+        if parameter.requires_grad or holders[id(parameter)] > 1:
             continue
         yield parameter.data, partial(setattr, parameter, "data")
         state = getattr(parameter, "quant_state", None)
@@ -106,14 +106,14 @@ def _frozen(layer: torch.nn.Module, held: Counter[int]) -> Iterator[tuple[torch.
             yield scales.absmax, partial(setattr, scales, "absmax")
 
 
-def held_by(layers: Sequence[torch.nn.Module]) -> Counter[int]:
-    """How many layers hold each parameter, by its id."""
+def holders_of(layers: Sequence[torch.nn.Module]) -> Counter[int]:
+    """Count how many layers hold each parameter, by its id."""
     return Counter(id(parameter) for layer in layers for parameter in layer.parameters())
 
 
 def bring_rest(tuned: Any, card: torch.device) -> None:
-    """Move to the GPU what `_Layer.of` has not offloaded and FSDP2 has not sharded, except per-layer embeddings, which
-    are looked up in RAM."""
+    """Move to the GPU what `_Layer.offload` has not offloaded and FSDP2 has not sharded, except per-layer embeddings,
+    which are looked up in RAM."""
     base = tuned.get_base_model()
     name = parts.per_layer_embeddings(base)
     in_ram = {id(parameter) for parameter in base.get_submodule(name).parameters()} if name else set()
@@ -144,34 +144,33 @@ class _Piece:
 
 @dataclass(frozen=True)
 class _Layer:
-    """home: (bytes,) uint8 in RAM, all of its tensors end to end."""
+    """An offloaded layer. home: (bytes,) uint8 in RAM, all of its tensors end to end."""
 
     module: torch.nn.Module
     home: torch.Tensor
     parts: tuple[_Piece, ...]
 
     @classmethod
-    def of(cls, module: torch.nn.Module, tensors: Sequence[tuple[torch.Tensor, Put]]) -> _Layer:
-        """Copies its tensors into one piece and frees the originals."""
-        size, parts_of_it = 0, []
+    def offload(cls, module: torch.nn.Module, tensors: Sequence[tuple[torch.Tensor, Put]]) -> _Layer:
+        """Copy a layer's tensors into one piece of RAM and free the originals."""
+        size, pieces = 0, []
         for tensor, put in tensors:
-            parts_of_it.append(_Piece(put, size, tensor.new_empty(tensor.shape, device="meta")))
+            pieces.append(_Piece(put, size, tensor.new_empty(tensor.shape, device="meta")))
             size += pinned.aligned(tensor.nbytes)
         home = torch.empty(size, dtype=torch.uint8, device=tensors[0][0].device if tensors else "cpu")
-        for (tensor, _), part in zip(tensors, parts_of_it, strict=True):
+        for (tensor, _), part in zip(tensors, pieces, strict=True):
             part.within(home).copy_(tensor)
             part.put(tensor.new_empty(0))  # freed before the next layer is copied
-        return cls(module, home, tuple(parts_of_it))
+        return cls(module, home, tuple(pieces))
 
 
 @dataclass
 class _Place:
-    """A buffer on the GPU. holds: the layer that is in it, or being copied; shown: whether the layer computes with
-    it."""
+    """A buffer on the GPU. holds: the layer that is in it, or being copied. in_use: the layer computes with it."""
 
     bytes: torch.Tensor
     holds: int | None = None
-    shown: bool = False
+    in_use: bool = False
     arrival: Any = None
 
 
@@ -196,7 +195,8 @@ class Bus:
         self._staging: Iterator[_Staging] | None = None
 
     def prepare(self, size: int) -> bool:
-        """Reserve the staging buffers, for layers of at most size bytes. False if the system refuses to pin them."""
+        """Reserve the staging buffers, for layers of at most size bytes. Returns False if the system refuses to pin
+        them."""
         if self._side is None:
             return True
         buffers = [pinned.empty((size,), torch.uint8) for _ in range(PLACES)]
@@ -205,7 +205,7 @@ class Bus:
         return self._staging is not None
 
     def send(self, home: torch.Tensor, place: torch.Tensor) -> Any:
-        """Start to copy; returns what `arrived` needs. Work queued before still finds the old contents."""
+        """Start to copy; return the argument of `arrived`. Work queued before still finds the old contents."""
         if self._staging is None:
             place.copy_(home)
             return None
@@ -226,15 +226,18 @@ class Bus:
         return staging.read
 
     def arrived(self, arrival: Any) -> None:
-        """Work queued from now on finds the new contents. Raises the error of a copy that failed in the thread."""
+        """Let work queued from now on find the new contents. Raises the error of a copy that failed in the thread."""
         if arrival is not None:
             torch.cuda.current_stream(self._side.device).wait_event(arrival.result())
 
 
 @dataclass
 class Streaming:
-    """layers: the offloaded ones, in the order of a forward. moved_bytes, copies: to the GPU so far. waits: whether the
-    system refused pinned RAM, so that the computation waits for each copy."""
+    """The offloaded layers of a base and their way to the GPU.
+
+    layers: in the order of a forward. moved_bytes, copies: to the GPU so far. waits: the system refused pinned RAM, so
+    the computation waits for each copy.
+    """
 
     base: Any
     layers: Sequence[_Layer]
@@ -247,10 +250,10 @@ class Streaming:
     _nothing: dict[torch.dtype, torch.Tensor] = field(default_factory=dict)
 
     @property
-    def said(self) -> Message:
-        """A message for the run's events."""
-        of, size = len(layers_of(self.base)), sum(layer.home.numel() for layer in self.layers) / GIB
-        return msg("offload.unpinned" if self.waits else "offload.begun", layers=len(self.layers), of=of, gib=size)
+    def message(self) -> Message:
+        """The message for the run's events."""
+        total, size = len(layers_of(self.base)), sum(layer.home.numel() for layer in self.layers) / GIB
+        return msg("offload.unpinned" if self.waits else "offload.begun", layers=len(self.layers), of=total, gib=size)
 
     def __post_init__(self) -> None:
         for number in range(min(PLACES, len(self.layers))):
@@ -274,30 +277,30 @@ class Streaming:
         self._bring(number, number + 1)
 
     def _forward_ends(self, number: int, layer: Any, given: Any, output: Any) -> None:
-        """transformers checkpoints inside a layer's hooks: the gradient of its output tells that it is about to be
-        recomputed."""
+        """Prepare the layer's recomputation. transformers checkpoints inside a layer's hooks: the gradient of its
+        output comes right before it is recomputed."""
         hidden = output[0] if isinstance(output, tuple) else output
         if hidden.requires_grad:
             hidden.register_hook(lambda gradient: self._bring(number, number - 1))
 
     def _bring(self, number: int, after: int) -> None:
-        """Before a layer computes: make it available and start to copy the next one."""
+        """Make a layer available before it computes, and start to copy the next one."""
         place = self.places[number % PLACES]
         if place.holds != number:
             self._send(number)
-        if not place.shown:
+        if not place.in_use:
             self.bus.arrived(place.arrival)
             for part in self.layers[number].parts:
                 part.put(part.within(place.bytes))
-            place.shown = True
+            place.in_use = True
         if 0 <= after < len(self.layers) and self.places[after % PLACES].holds != after:
             self._send(after)
 
     def _send(self, number: int) -> None:
         place, home = self.places[number % PLACES], self.layers[number].home
-        if place.holds is not None and place.shown:
+        if place.holds is not None and place.in_use:
             self._take_away(place.holds)
-        place.holds, place.shown = number, False
+        place.holds, place.in_use = number, False
         place.arrival = self.bus.send(home, place.bytes[: home.numel()])
         self.copies, self.moved_bytes = self.copies + 1, self.moved_bytes + home.numel()
 

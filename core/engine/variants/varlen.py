@@ -1,7 +1,9 @@
 """One attention for all examples of a packed row, if one of torch's two kernels for that runs on this GPU and agrees
-with one attention per example: flash attention, or where that is missing (RTX 20, some builds) memory-efficient
-attention, for fp16 from RTX 20 on and for bf16 from RTX 30 on. Grouped keys and values are repeated for the second, and
-for the first before torch 2.12. Imports torch: workers only."""
+with one attention per example. Imports torch: workers only.
+
+Flash attention is preferred; where it is missing (RTX 20, some builds), memory-efficient attention serves fp16 from RTX
+20 on and bf16 from RTX 30 on. Grouped keys and values are repeated for the second, and for the first before torch 2.12.
+"""
 
 from __future__ import annotations
 
@@ -31,9 +33,8 @@ CAUSAL = 1  # of torch's CustomMaskType: from the top left
 
 
 def find(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int | None) -> Kernel | None:
-    """The kernel for this number, width and dtype of heads on this device, tested at the first call; or None. Shapes as
-    in
-    `packed_sdpa`: (1, heads, T, d)."""
+    """Return the kernel for this number, width and dtype of heads on this device, tested at the first call; or None.
+    Shapes as in `packed_sdpa`: (1, heads, T, d)."""
     if (
         query.device.type != CARD
         or query.dtype == torch.float32
@@ -41,11 +42,11 @@ def find(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: in
         or query.shape[0] != 1
     ):
         return None
-    return _found(query.device, query.dtype, query.shape[1], key.shape[1], query.shape[-1], window is not None)
+    return _tested_kernel(query.device, query.dtype, query.shape[1], key.shape[1], query.shape[-1], window is not None)
 
 
 @lru_cache(maxsize=32)
-def _found(
+def _tested_kernel(
     device: torch.device, dtype: torch.dtype, heads: int, kv_heads: int, width: int, has_window: bool
 ) -> Kernel | None:
     kernels: list[Kernel] = [_efficient]
@@ -58,7 +59,7 @@ def _found(
 
 
 def suits(kernel: Kernel, lengths: tuple[int, ...]) -> bool:
-    """Whether kernel keeps little more than the examples need: memory-efficient attention keeps a number for each head,
+    """True if kernel keeps little more than the examples need: memory-efficient attention keeps a number for each head,
     example and place of the longest example, which no estimate counts."""
     return kernel is not _efficient or len(lengths) * max(lengths) <= MOST_PADDED * sum(lengths)
 
@@ -117,12 +118,12 @@ class _Efficient(torch.autograd.Function):
 
 
 def _repeated(states: torch.Tensor, heads: int) -> torch.Tensor:
-    """(T, kv heads, d) to (T, heads, d): each one for all heads of its group."""
+    """Repeat (T, kv heads, d) to (T, heads, d): each one for all heads of its group."""
     return states.repeat_interleave(heads // states.shape[1], 1)
 
 
 def ends_of(lengths: tuple[int, ...]) -> torch.Tensor:
-    """(N + 1,) int32 in RAM: where each example begins, and the end."""
+    """Return where each example begins, and the end: (N + 1,) int32 in RAM."""
     return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
 
 
@@ -134,36 +135,36 @@ def proven(
     width: int,
     window: int | None,
 ) -> Kernel | None:
-    """kernel, if its output and gradients equal those of plain attention over each made-up example, and changing the
-    first example changes no bit of the others; otherwise None."""
+    """Return kernel if its output and gradients equal those of plain attention over each made-up example, and changing
+    the first example changes no bit of the others; otherwise None."""
     chance, tokens = torch.Generator().manual_seed(0), sum(LENGTHS)
     states = [torch.randn(tokens, each, width, generator=chance).to(device, dtype).requires_grad_() for each in heads]
     above = torch.randn(tokens, heads[0], width, generator=chance).to(device, dtype)
-    expected = _plainly(*states, window)
-    wanted, ends = (expected, *torch.autograd.grad(expected, states, above)), ends_of(LENGTHS).to(device)
+    expected = _plain_attention(*states, window)
+    expected_all, ends = (expected, *torch.autograd.grad(expected, states, above)), ends_of(LENGTHS).to(device)
     try:
         with torch.enable_grad():
             query, key, value = states
-            given = kernel(query, key, value, LENGTHS, ends, None, window)
-            found = (given, *torch.autograd.grad(given, states, above))
+            output = kernel(query, key, value, LENGTHS, ends, None, window)
+            results = (output, *torch.autograd.grad(output, states, above))
             query, key, value = (torch.cat([each[: LENGTHS[0]] + 1, each[LENGTHS[0] :]]) for each in states)
             other = kernel(query, key, value, LENGTHS, ends, None, window)
     except Exception as error:  # noqa: BLE001 - whatever a kernel that this card or this torch lacks raises, one attention each is there
         if is_out_of_memory(error):
             raise
         return None
-    near = all((a - b).abs().max() <= TOLERANCE * b.abs().max() for a, b in zip(found, wanted, strict=True))
-    return kernel if near and torch.equal(given[LENGTHS[0] :], other[LENGTHS[0] :]) else None
+    near = all((a - b).abs().max() <= TOLERANCE * b.abs().max() for a, b in zip(results, expected_all, strict=True))
+    return kernel if near and torch.equal(output[LENGTHS[0] :], other[LENGTHS[0] :]) else None
 
 
 @torch.enable_grad()
-def _plainly(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int | None) -> torch.Tensor:
+def _plain_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, window: int | None) -> torch.Tensor:
     key, value = (_repeated(each, query.shape[1]) for each in (key, value))
-    seen = []
-    for parts in zip(*(whole.split(LENGTHS) for whole in (query, key, value)), strict=True):
+    outputs = []
+    for parts in zip(*(states.split(LENGTHS) for states in (query, key, value)), strict=True):
         q, k, v = (part.transpose(0, 1)[None] for part in parts)
         steps = torch.arange(q.shape[2], device=q.device)
         behind = steps[:, None] - steps[None, :]
         mask = (behind >= 0) & (behind < (window or len(steps)))
-        seen.append(functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)[0].transpose(0, 1))
-    return torch.cat(seen)
+        outputs.append(functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)[0].transpose(0, 1))
+    return torch.cat(outputs)

@@ -54,8 +54,8 @@ class SharedStep(Step):
 
     @classmethod
     def on(cls, ranks: Ranks, base: str, *arguments: Any) -> SharedStep:
-        """The step of this rank, once all have the same base. base: its fingerprint. arguments: of Step.of. Raises
-        RunError where ranks differ."""
+        """Create the step of this rank, once all have the same base. base: its fingerprint. arguments: of
+        Step.from_recipe. Raises RunError where ranks differ."""
         tuned, recipe, compute, _ = arguments
         sharded = None
         if recipe.train.fsdp:
@@ -64,12 +64,12 @@ class SharedStep(Step):
             mesh = DeviceMesh(compute.device.type, range(ranks.size))
             lead = None if ranks.rank else lambda layer: ranks.order("gather", layer=layer)
             sharded = shard(tuned, compute.device, mesh, lead)
-            ranks.decided(sharded.said)
+            ranks.decided(sharded.message)
             ranks.in_turn(ranks.size - ranks.rank)
-        step = cls.of(*arguments)
+        step = cls.from_recipe(*arguments)
         assert isinstance(step, cls)
         step.ranks, step.sharded = ranks, sharded
-        step._in_use = UseOfRank.here(step.on_card, card_of(this_machine()) if step.on_card else None)
+        step._in_use = UseOfRank.of_this_process(step.on_card, card_of(this_machine()) if step.on_card else None)
         ranks.agree(base)
         return step
 
@@ -101,17 +101,17 @@ class SharedStep(Step):
         )
 
     def summed(self, parts: Sequence[Rows], batches: Sequence[Batch], check: Callable[[], None]) -> torch.Tensor:
-        dealt, whole = deal([self.tokens(rows) for rows in parts], self.ranks.size), self.whole(batches)
+        dealt, divisor = deal([self.tokens(rows) for rows in parts], self.ranks.size), self.loss_divisor(batches)
         check()  # from here on all ranks compute: what is asked meanwhile is heard at the step's end
-        self._order |= {"whole": whole, "seed": int(torch.randint(2**31, ()))}
+        self._order |= {"whole": divisor, "seed": int(torch.randint(2**31, ()))}
         self._let_all("step", parts, dealt)
         rows, own = [parts[number] for number in dealt[0]], [batches[number] for number in dealt[0]]
-        sums, failure = self._share(rows, own, whole, max(map(len, dealt)))
+        sums, failure = self._share(rows, own, divisor, max(map(len, dealt)))
         for rank, at in enumerate(sums[EXTRA:].int().tolist()):
             if at:
                 self.computing = parts[dealt[rank][at - 1]]
                 raise failure or MemoryError(f"rank {rank}")
-        self._told, self._pairs = sums[2:EXTRA], int(sums[1])
+        self._pair_sums, self._pairs = sums[2:EXTRA], int(sums[1])
         return sums[0]
 
     def apply(self, is_good: bool, is_first: bool = False) -> None:
@@ -151,7 +151,7 @@ class SharedStep(Step):
 
     # ---- every rank -----------------------------------------------------------------------------------------------
     def _share(
-        self, rows: Sequence[Rows], own: Sequence[Batch], whole: tuple[float, float], passes: int
+        self, rows: Sequence[Rows], own: Sequence[Batch], divisor: tuple[float, float], passes: int
     ) -> tuple[torch.Tensor, Exception | None]:
         """Forward and backward of this rank's part; then every rank has the sums of all. Returns those of the loss,
         the pairs, their metrics, and which micro-batch of each rank ran out of memory, from 1; and that error."""
@@ -164,10 +164,10 @@ class SharedStep(Step):
         started = time.perf_counter()
         with self._together(passes, trains=True):
             try:
-                extra[0] = self.backward(own, entering, whole=whole)
+                extra[0] = self.backward(own, entering, divisor=divisor)
             except Exception as error:  # noqa: BLE001 - torch says "no memory" in several types; all others go on
                 failure, extra[EXTRA + self.ranks.rank] = self._out_of_memory(error), at + 1
-        extra[1], extra[2:EXTRA] = self._pairs, self._told
+        extra[1], extra[2:EXTRA] = self._pairs, self._pair_sums
         for parameter in self.parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
@@ -179,8 +179,8 @@ class SharedStep(Step):
     ) -> tuple[list[list[float]], Exception | None]:
         """(loss, count, 1 if it ran out of memory) of every batch of all ranks; this rank's error."""
         found, failure = torch.zeros(len(some) + 1, max(3, 1 + len(SUMS)), dtype=torch.float64), None
-        started, told, pairs = time.perf_counter(), self._told, self._pairs
-        self._told, self._pairs = torch.zeros_like(told), 0
+        started, told, pairs = time.perf_counter(), self._pair_sums, self._pairs
+        self._pair_sums, self._pairs = torch.zeros_like(told), 0
         with self._together(max(map(len, dealt)), trains=False):
             for number in dealt[self.ranks.rank]:
                 try:
@@ -188,9 +188,9 @@ class SharedStep(Step):
                 except Exception as error:  # noqa: BLE001 - torch says "no memory" in several types; all others go on
                     failure, found[number, 2] = self._out_of_memory(error), 1
                     break
-        found[-1, 0], found[-1, 1 : 1 + len(SUMS)] = self._pairs, self._told
+        found[-1, 0], found[-1, 1 : 1 + len(SUMS)] = self._pairs, self._pair_sums
         found = self.ranks.summed([], found.flatten(), seconds=time.perf_counter() - started).view_as(found)
-        self._told, self._pairs = told + found[-1, 1 : 1 + len(SUMS)].to(told), pairs + int(found[-1, 0])
+        self._pair_sums, self._pairs = told + found[-1, 1 : 1 + len(SUMS)].to(told), pairs + int(found[-1, 0])
         return found[:-1, :3].tolist(), failure
 
     def _out_of_memory(self, error: Exception) -> Exception:
@@ -266,7 +266,7 @@ class SharedStep(Step):
         if states:
             self.optimizer.load_state_dict(states["optimizer"])
             self.ranks.share([parameter.detach() for parameter in self.parameters])
-        self.told()
+        self.pair_metrics()
         return [[Encoded(**row) for row in rows] for rows in parts], dealt
 
 

@@ -30,7 +30,7 @@ class UseOfRank:
         self._looked_at = float("-inf")
 
     @classmethod
-    def here(cls, on_card: bool, card: Card | None) -> UseOfRank:
+    def of_this_process(cls, on_card: bool, card: Card | None) -> UseOfRank:
         if not on_card:
             return cls(None)
         from torch import cuda
