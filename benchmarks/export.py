@@ -36,7 +36,7 @@ from benchmarks.export_memory import make_model
 from core import files
 from core.data.tokenizer import Tokenizer
 from core.engine import device
-from core.export import merge, proof, stored
+from core.export import merge, stored, verification
 from core.export.exports import adapter_folder
 from core.export.llamacpp import make
 from core.export.llamacpp import tools as gguf_tools
@@ -150,7 +150,7 @@ class Round:
             order = make.MakeOrder(
                 tools=tools, quant=quant, name="benchmark", base=base, adapter=adapter or base.folder,
                 merged=folder / "merged", target=folder / "out",
-                work=folder / "work", log=folder / "log", rows=[], method=proof.Method(device.on_cpu()),
+                work=folder / "work", log=folder / "log", rows=[], method=verification.Method(device.on_cpu()),
                 stage=lambda stage, fraction: None, check=lambda: None,
             )  # fmt: skip
             order.work.mkdir(exist_ok=True)

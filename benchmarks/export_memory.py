@@ -26,7 +26,7 @@ from transformers import LlamaConfig
 
 from benchmarks import machine
 from core.engine import device
-from core.export import merge, proof, safetensors_file, stored
+from core.export import merge, safetensors_file, stored, verification
 from core.export.llamacpp import make, tools
 from core.models import starter
 from core.models.adapters import TOKENIZER_FILES
@@ -150,7 +150,8 @@ def main() -> int:
         order = make.MakeOrder(
             tools=found, quant="q4_k_m", name="random", base=base, adapter=adapter, merged=folder / "merged",
             target=folder / "out.gguf",
-            work=folder / "work", log=folder / "log", rows=[LONG], method=proof.Method(device.on_cpu(), by_layer=True),
+            work=folder / "work", log=folder / "log", rows=[LONG],
+            method=verification.Method(device.on_cpu(), by_layer=True),
             stage=watch.stage, check=lambda: None,
         )  # fmt: skip
         watch.stage("merging")

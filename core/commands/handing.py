@@ -39,7 +39,7 @@ class Receiver:
                 model_type = Models(space).shape(run.recipe().model.id).model_type
             except GarageError:  # said by the export itself
                 return cls(to, ollama=ollama)
-            program.see_version(ollama, model_type)
+            program.check_version(ollama, model_type)
         return cls(to, ollama=ollama)
 
     def hand_over(self, result: ExportResult, folder: Path, quiet: bool) -> dict[str, Any]:
@@ -62,7 +62,7 @@ class Receiver:
     def _give(self, ollama: Path, result: ExportResult, folder: Path, quiet: bool) -> dict[str, Any]:
         name = elsewhere.ollama_name(result)
         try:
-            given = program.give(
+            given = program.create_model(
                 ollama, name, folder / "Modelfile", lambda stage: self._say(quiet, msg(f"ollama.{stage}"))
             )
         except KeyboardInterrupt:

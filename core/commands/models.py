@@ -17,7 +17,7 @@ from core.advice.wish import Wish
 from core.commands.terminal import JsonOption, WorkspaceOption, app, in_words, plain, print_json, say, written_over
 from core.errors import ModelError
 from core.export.llamacpp import base, tools
-from core.export.llamacpp.ways_out import FamilyWayOut, way_of, way_out
+from core.export.llamacpp.ways_out import FamilyWayOut, way_out, way_out_for
 from core.hub import search as hub_search
 from core.hub.answers import in_words as size_in_words
 from core.hub.downloads import Downloads
@@ -123,12 +123,12 @@ def add(
 
     if not as_json and (offer := tools.offer(space)):
         say(offer)
-    made = base.bring(space, file, name, show)
+    made = base.import_file(space, file, name, show)
     if as_json:
         print_json(plain(asdict(made)))
         return
-    say(base.told(made))
-    for more in (base.warning(space, made.id), None if made.has_template else msg("gguf.base_no_template")):
+    say(base.describe(made))
+    for more in (base.rounding_note(space, made.id), None if made.has_template else msg("gguf.base_no_template")):
         if more:
             say(more)
 
@@ -302,7 +302,7 @@ def shelf_json(matches: Shelf) -> dict[str, Any]:
             "licence": row.model.licence, "commercial": row.model.commercial, "gate": row.gate,
             "languages": list(row.model.languages), "thinking": row.model.thinking, "tools": row.model.tools,
             "note": row.model.note,
-            "leaves": leaves_json(way_of(row.model)),
+            "leaves": leaves_json(way_out_for(row.model)),
         }
         for row in matches.rows
     ]  # fmt: skip

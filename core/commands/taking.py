@@ -165,7 +165,7 @@ def recipe(
 
 def _result_lines(result: ExportResult, folder: Path) -> Iterator[Message]:
     """Describe an export: how it was checked, and where it is."""
-    yield msg("command.export_proof", found=result.check.found)
+    yield msg("command.export_proof", found=result.check.summary)
     for item in result.check.differences:
         yield msg("command.export_difference", prompt=item.prompt, adapter=item.adapter, export=item.export)
     yield from result.notes

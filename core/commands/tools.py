@@ -32,7 +32,7 @@ def tools(
     folder = gguf_tools.folder(space)
     there = folder.is_dir()
     if as_json:
-        reason = gguf_tools.why_none(space)
+        reason = gguf_tools.why_unavailable(space)
         builds = {"converter": gguf_tools.CONVERTER_BUILD, "runtime": gguf_tools.RUNTIME_BUILD}
         print_json(in_words(plain({"there": there, "folder": str(folder), "builds": builds, "why_none": reason})))
     else:

@@ -1,7 +1,6 @@
 """Exports a run as an adapter, a merged model or a GGUF file, and verifies that the result answers as it should.
 
 Imports: engine (in the files that the worker runs), runs, data, models, system, workspace and the ground.
-Add a kind of export: `records.ExportKind`, a line in `worker.MADE_BY`. Add a GGUF family: `llamacpp`. Every proof:
-`proof`.
-Published: `hub`.
+Add a kind of export: `records.ExportKind`, a line in `export_worker.BUILDERS`. Add a GGUF family: `llamacpp`. The
+verification of all kinds: `verification`. Publishing on the Hub: `hub`.
 """

@@ -1,7 +1,6 @@
-"""How to use a finished export: for each program, the commands to type. Used by the page and the command line. No
-torch.
+"""Commands that use a finished export in other programs, for the page and the command line. No torch.
 
-Another program: a line here, its sentence `in_` in elsewhere.yaml.
+To add a program: a line here, and its sentence `in_...` in elsewhere.yaml.
 """
 
 from __future__ import annotations
@@ -13,39 +12,39 @@ from core.export.records import ExportResult
 from core.models import loading
 
 
-def commands(done: ExportResult, folder: Path) -> list[tuple[str, str]]:
-    """For what (a key below `elsewhere.`), and what is typed. The first is what it was most likely made for."""
-    if done.kind == "adapter":
+def commands(result: ExportResult, folder: Path) -> list[tuple[str, str]]:
+    """Return pairs of (key below `elsewhere.`, command to type), the most likely use of this kind of export first."""
+    if result.kind == "adapter":
         base = str(files.read_object(folder / "adapter_config.json").get("base_model_name_or_path") or "")
-        used = loading.of_adapter(Path(base) if base else None, base, str(folder))
-        return [("in_garage", f'{COMMAND} chat "{folder}" --prompt "Hello!"'), ("in_peft", used)]
-    if done.kind == "merged":
+        code = loading.of_adapter(Path(base) if base else None, base, str(folder))
+        return [("in_garage", f'{COMMAND} chat "{folder}" --prompt "Hello!"'), ("in_peft", code)]
+    if result.kind == "merged":
         return [("in_transformers", loading.of_model(folder, str(folder))), ("in_vllm", f'vllm serve "{folder}"')]
-    if done.kind == "gguf-lora":
-        lora = folder / next((name for name in done.files if name.endswith("-lora.gguf")), "")
+    if result.kind == "gguf-lora":
+        lora = folder / next((name for name in result.files if name.endswith("-lora.gguf")), "")
         base = next(
-            (str(folder / name) for name in done.files if name.endswith(".gguf") and name != lora.name), "BASE.gguf"
+            (str(folder / name) for name in result.files if name.endswith(".gguf") and name != lora.name), "BASE.gguf"
         )
         return [
             ("in_llamacpp", f'llama-server -m "{base}" --lora "{lora}"'),
             ("in_koboldcpp", f'koboldcpp --model "{base}" --lora "{lora}"'),
         ]
-    file = folder / done.gguf
-    seeing = f' --mmproj "{folder / done.mmproj}"' if done.mmproj else ""
+    file = folder / result.gguf
+    mmproj = f' --mmproj "{folder / result.mmproj}"' if result.mmproj else ""
     return [
-        ("in_ollama", f"{ollama_create(done, folder)}\nollama run {ollama_name(done)}"),
+        ("in_ollama", f"{ollama_create(result, folder)}\nollama run {ollama_name(result)}"),
         ("in_lmstudio", f'lms import "{file}"'),
-        ("in_llamacpp", f'llama-server -m "{file}"{seeing}'),
-        ("in_koboldcpp", f'koboldcpp --model "{file}"{seeing}'),
+        ("in_llamacpp", f'llama-server -m "{file}"{mmproj}'),
+        ("in_koboldcpp", f'koboldcpp --model "{file}"{mmproj}'),
         ("in_jan", str(file)),
     ]
 
 
-def ollama_name(done: ExportResult) -> str:
-    """Under a maker of its own, so that no model of the person's is replaced by one that happens to be called the
-    same."""
-    return f"lora-garage/{(done.ollama_name or 'tuned').rpartition('/')[2]}"
+def ollama_name(result: ExportResult) -> str:
+    """The model's name in Ollama, with an owner prefix so that it never replaces a model of the user's with the same
+    name."""
+    return f"lora-garage/{(result.ollama_name or 'tuned').rpartition('/')[2]}"
 
 
-def ollama_create(done: ExportResult, folder: Path) -> str:
-    return f'ollama create {ollama_name(done)} -f "{folder / "Modelfile"}"'
+def ollama_create(result: ExportResult, folder: Path) -> str:
+    return f'ollama create {ollama_name(result)} -f "{folder / "Modelfile"}"'

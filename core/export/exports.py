@@ -1,17 +1,17 @@
-"""Exports: the adapter, a merged 16-bit folder, or a GGUF file with an Ollama Modelfile, each verified before it
-counts.
+"""Exports of a workspace: the adapter, a merged 16-bit folder, or a GGUF file with an Ollama Modelfile, each verified
+before it counts.
 
-What an export is and how to ask for one; the work is done by `core.export.worker` in a process of its own. No torch.
+Describes exports and starts them; `core.export.export_worker` makes them in a process of its own. No torch.
 
     <workspace>/exports/
-      <run-id>[-<checkpoint>]-<kind>[-<quant>]/    complete, or not there
+      <run-id>[-<checkpoint>]-<kind>[-<quant>]/    complete, or absent
         export.json                                 an ExportResult, written last
       .jobs/<the same name>/                        the newest attempt
-        request.json, control.json                  written by whoever asks
+        request.json, control.json                  written by the process that starts or cancels the export
         status.json, export.log, build/             written by the worker, which holds job.lock while it lives
 
-An export that does not prove itself is removed, unless it was asked to be kept: then its name ends in "-unproven".
-A crash leaves a job folder whose lock is free; the next start clears it, and a finished export is never touched by it.
+An export that fails its verification is removed, or, with keep_unproven, kept under a name that ends in "-unproven". A
+crash leaves a job folder whose lock is free; the next start clears it and never touches a finished export.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ from core.system import path_length
 from core.workspace import names
 from core.workspace.folder import Workspace
 
-DELETED = ".deleted"  # the end of the name of what is being deleted
-LEAVE_S = 5.0  # a worker that has said its last word has its lock for a moment more
+DELETED = ".deleted"  # suffix of a folder that is being deleted
+LEAVE_S = 5.0  # a worker holds its lock for a moment after its last status
 
 
 @dataclass(frozen=True)
 class ExportJob:
-    """An export at work. `folder` is where it will be when it is done."""
+    """A started export. `folder` is its final place once it is done."""
 
     request: ExportRequest
     folder: Path
@@ -69,14 +69,14 @@ class ExportJob:
     def wait(
         self, timeout_s: float = math.inf, on_status: Callable[[ExportStatus], None] | None = None
     ) -> ExportStatus:
-        """The status once it is over, or after timeout_s."""
+        """Wait until the export has ended, or for timeout_s, and return its status."""
         return self.job.wait(self.process, on_status, timeout_s)
 
 
 class Exports:
-    """All exports of a workspace: asking for one, its progress, what there is.
+    """All exports of a workspace: start, follow, list and delete them.
 
-    before_start is called before a worker starts: what else is on the device gives it up there.
+    before_start is called before a worker starts, so that whatever else uses the device can release it.
     """
 
     def __init__(self, workspace: Workspace, runs: Runs | None = None, before_start: Callable[[], None] = lambda: None):
@@ -85,17 +85,16 @@ class Exports:
         self._clear_leftovers()
 
     def _clear_leftovers(self) -> None:
-        """What a worker that was killed left, or could not delete on Windows; and what a deletion that was cut off
-        did."""
-        for left in self.workspace.exports.glob(f".*{DELETED}"):
-            files.remove_tree(left)
+        """Delete what killed workers, interrupted deletions and files that Windows kept open have left behind."""
+        for leftover in self.workspace.exports.glob(f".*{DELETED}"):
+            files.remove_tree(leftover)
         for job in (self.workspace.exports / ".jobs").glob("*"):
             folder = JobFolder(job)
             with contextlib.suppress(OSError):  # a file that is none of ours, or one that is open elsewhere
                 if not folder.is_at_work():
                     folder.clear()
-                    for half in job.glob(".*.tmp-*"):  # of core.files.replace
-                        half.unlink(missing_ok=True)
+                    for part in job.glob(".*.tmp-*"):  # of core.files.replace
+                        part.unlink(missing_ok=True)
 
     def start(
         self,
@@ -107,9 +106,10 @@ class Exports:
         strength: float = 1.0,
         base_gguf: Path | None = None,
     ) -> ExportJob:
-        """Begin an export in a child process. Raises ExportError for what cannot be, BusyError while it is at work."""
+        """Begin an export in a child process. Raises ExportError if it is not possible, BusyError while the same one is
+        running."""
         request = self.request(run, to, quant, checkpoint, keep_unproven, strength, base_gguf)
-        if request.kind in GGUF_KINDS and (reason := tools.why_none(self.workspace)):
+        if request.kind in GGUF_KINDS and (reason := tools.why_unavailable(self.workspace)):
             raise ExportError("gguf.needs_tools", reason=reason)
         job = self._job(request.name)
         longest = f"out/{MMPROJ}{names.slug(run.name)}-q4_k_m.gguf" if request.kind in GGUF_KINDS else LONGEST_MERGED
@@ -122,12 +122,13 @@ class Exports:
         self._clear_leftovers()
         self._before_start()
         environment = run_process.environment_nearest(run.facts().wanted_device)
-        process = job.begin(request, "core.export.worker", self.workspace.root, environment)
+        process = job.begin(request, "core.export.export_worker", self.workspace.root, environment)
         self._started[request.name] = process
         return ExportJob(request, self.workspace.exports / request.name, job, process)
 
     def begun(self) -> bool:
-        """Whether a worker that was started here lives: in its first seconds it does not hold the device yet."""
+        """Return whether a worker started by this process is alive. In its first seconds it does not hold the device
+        yet."""
         return any(process.poll() is None for process in list(self._started.values()))
 
     def request(
@@ -140,7 +141,7 @@ class Exports:
         strength: float = 1.0,
         base_gguf: Path | None = None,
     ) -> ExportRequest:
-        """What a person asks for as what the worker needs. Raises ExportError, RunError or ModelError."""
+        """Check an export's options and return the worker's request. Raises ExportError, RunError or ModelError."""
         if to not in KINDS:
             raise ExportError("export.unknown_target", found=str(to)[:40], there=list(KINDS))
         kind = KINDS[to]
@@ -167,39 +168,39 @@ class Exports:
         )
 
     def attempts(self, run_id: str) -> Sequence[tuple[ExportRequest, ExportStatus]]:
-        """The newest attempt at each export of a run, of whatever strength, that is at work or came to nothing."""
-        found = []
+        """The newest attempt at each export of a run, at any strength, that is running or did not succeed."""
+        attempts = []
         for folder in sorted((self.workspace.exports / ".jobs").glob("*")):
-            asked = (
+            request = (
                 files.read_model(ExportRequest, folder / "request.json")
                 if folder.name.startswith(f"{run_id}-")
                 else None
             )
-            if asked and asked.run == run_id and asked.name == folder.name:
-                status = JobFolder(folder).status(self._started.get(asked.name))
-                found += [(asked, status)] if status and status.state != "done" else []
-        return found
+            if request and request.run == run_id and request.name == folder.name:
+                status = JobFolder(folder).status(self._started.get(request.name))
+                attempts += [(request, status)] if status and status.state != "done" else []
+        return attempts
 
     def cancel(self, name: str) -> ExportStatus | None:
-        """From any process: an earlier finished export stays, and nothing of this one. name: of its request."""
+        """Cancel the export whose request has this name, from any process. An earlier finished export stays."""
         return self._job(name).end(self._started.get(name), msg("export.cancelled"))
 
     def finished(
         self, run: RunFolder, to: str, quant: str | None = None, checkpoint: str | None = None, strength: float = 1.0
     ) -> ExportResult | None:
-        """One that is there and of the adapter as it is now. Raises as `request`."""
+        """Return the finished export with these options if the adapter has not changed since. Raises as `request`."""
         request = self.request(run, to, quant, checkpoint, strength=strength)
-        found = read_result(self.workspace.exports / request.name)
+        result = read_result(self.workspace.exports / request.name)
         trained = (adapter_folder(run, checkpoint) / "adapter_model.safetensors").stat().st_mtime
-        return found if found and found.name == request.name and found.created >= trained else None
+        return result if result and result.name == request.name and result.created >= trained else None
 
     def list(self, run_id: str | None = None) -> Sequence[ExportResult]:
         """Finished exports, newest first; of one run, or of all."""
         folders = [path for path in self.workspace.exports.iterdir() if not path.name.startswith(".")]
-        found = [(path.name, read_result(path)) for path in folders]
-        # A copied folder still says the name of its original: it is not an export of ours.
-        wanted = [result for name, result in found if result and result.name == name and run_id in (None, result.run)]
-        return sorted(wanted, key=lambda result: (result.created, result.name), reverse=True)
+        results = [(path.name, read_result(path)) for path in folders]
+        # A copied folder still has its original's name in export.json: it is not an export of this workspace.
+        chosen = [result for name, result in results if result and result.name == name and run_id in (None, result.run)]
+        return sorted(chosen, key=lambda result: (result.created, result.name), reverse=True)
 
     def folder(self, result: ExportResult) -> Path:
         return self.workspace.exports / result.name
@@ -217,7 +218,8 @@ class Exports:
 
 
 def adapter_folder(run: RunFolder, checkpoint: str | None) -> Path:
-    """Raises RunError for an unknown checkpoint, ExportError for a run that kept nothing."""
+    """The folder of a run's adapter, or of a checkpoint's. Raises RunError for an unknown checkpoint, ExportError
+    without an adapter."""
     if checkpoint is not None:
         return run.checkpoint(checkpoint) / "adapter"
     if not run.has_adapter():

@@ -1,4 +1,4 @@
-"""The folder of one export attempt: whether its worker lives, how to end it, what a killed one left (files:
+"""The folder of one export attempt: whether its worker lives, how to end it, cleaning up after a killed one (files:
 core.export.exports)."""
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ from core.values import Frozen
 # From the spawn to the first status of the worker: imports, on a slow disk.
 START_S = 60.0
 CANCEL_S = 5.0
-# In build/, with what its name has beyond the job's: an earlier export, for the instant in which the new one takes its
-# place. No folder here has the name of the export once more: paths of more than 260 characters are refused by many
-# programs on Windows.
+# Prefix of the folder in build/ that holds an earlier export while the new one takes its place. The export's full name
+# is not repeated in this path: many programs on Windows refuse paths of more than 260 characters.
 REPLACED = "replaced"
 GONE = {"state": "failed", "message": msg("export.went_away")}
 
 
 @dataclass(frozen=True)
 class JobFolder:
+    """The folder of one attempt, its lock, status and process."""
+
     path: Path
 
     @property
@@ -49,10 +50,9 @@ class JobFolder:
             return file.exists()
 
     def status(self, process: subprocess.Popen[bytes] | None = None) -> ExportStatus | None:
-        """As it really is: one that says it is at work while nobody holds its lock went away without a word.
+        """Return the status; an attempt that is marked as running while nobody holds its lock counts as failed.
 
-        process: of its worker, where it was started here, so that one which died at once is not "starting" for a
-        minute.
+        process: its worker, if this process started it, so that one which died at once is not "starting" for a minute.
         """
         status, is_over = self._written(), process is not None and process.poll() is not None
         if status and status.active and not self.is_locked():
@@ -63,7 +63,7 @@ class JobFolder:
         return status
 
     def _gone(self) -> dict[str, Any]:
-        """A disk that is full to its last byte takes no last word either."""
+        """The status fields for a worker that died without a message, as it does when the disk is completely full."""
         free = files.free_when_full(self.path)
         return (
             GONE
@@ -81,8 +81,8 @@ class JobFolder:
         files.replace(self.path / "status.json", status.model_dump_json(indent=1) + "\n")
 
     def begin(self, request: Frozen, module: str, cwd: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        """A new attempt: its request, a status that says so, and its process. Raises RunError where the disk does not
-        take it or nothing can be started."""
+        """Start a new attempt: write its request and first status, start its process. Raises RunError if the disk is
+        full or no process can be started."""
         file, log = self.path / "request.json", self.path / "export.log"
         with writing(self.path.parents[1]):
             self.path.mkdir(parents=True, exist_ok=True)
@@ -103,7 +103,7 @@ class JobFolder:
         on_status: Callable[[ExportStatus], None] | None = None,
         timeout_s: float = math.inf,
     ) -> ExportStatus:
-        """The status once it is over, or after timeout_s."""
+        """Wait until the attempt has ended, or for timeout_s, and return its status."""
         end = time.monotonic() + timeout_s
         while (status := self.status(process)) and status.active and time.monotonic() < end:
             if on_status:
@@ -119,8 +119,10 @@ class JobFolder:
         return (self.path / "control.json").exists()
 
     def end(self, process: subprocess.Popen[bytes] | None, cancelled: Message) -> ExportStatus | None:
-        """Ask, wait, kill; what Windows refuses to delete even then is said, and goes with the next job. Takes CANCEL_S
-        and a moment at most."""
+        """Cancel the attempt: request it, wait, then kill. Takes CANCEL_S and a moment at most.
+
+        If Windows still refuses to delete files, the message says so and the next attempt deletes them.
+        """
         if not (status := self.status(process)) or not status.active:
             return status
         self.ask_cancel()
@@ -145,21 +147,21 @@ class JobFolder:
         return status
 
     def clear(self, patience_s: float = 0.0) -> bool:
-        """Whether all that was half made is gone: Windows deletes no file that a process which is just ending has
-        mapped, or a scanner open."""
+        """Delete the unfinished files; return whether all are gone. Windows keeps files that an ending process has
+        mapped or a scanner has open."""
         self.bring_back()
         is_gone = files.remove_tree(self.build, patience_s)
         (self.path / "control.json").unlink(missing_ok=True)
         return is_gone
 
     def bring_back(self) -> None:
-        """An earlier export that was put aside by one which was killed before it took its place."""
+        """Restore an earlier export that was set aside by a worker killed before its own result took the place."""
         exports = self.path.parent.parent
-        found = {old: self.path.name + old.name.removeprefix(REPLACED) for old in self.build.glob(f"{REPLACED}*")}
+        names = {old: self.path.name + old.name.removeprefix(REPLACED) for old in self.build.glob(f"{REPLACED}*")}
         if inner := [file.parent for file in (self.build / REPLACED).glob("*/export.json")]:
             # as earlier versions put it aside
-            del found[self.build / REPLACED]
-            found |= {old: old.name for old in inner}
-        for old, name in found.items():
+            del names[self.build / REPLACED]
+            names |= {old: old.name for old in inner}
+        for old, name in names.items():
             if not (exports / name).exists():
                 files.rename(old, exports / name)

@@ -1,8 +1,8 @@
 """A forward pass through a model that does not fit into memory: each layer is read from disk, used and released.
 
-The model is built without weights (transformers knows how, for every family), and accelerate's hooks ask for those of a
-layer just before it runs. So memory holds one layer, or the embedding, and what flows between them; all rows go through
-together, so that everything is read once. In float32, on the card where there is one. Workers only (torch).
+transformers builds the model without weights, and accelerate's hooks request the weights of a layer just before it
+runs. Memory holds one layer, or the embedding, and the activations; all rows go through together, so that every weight
+is read once. Computes in float32, on the GPU if there is one. Workers only (torch).
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ OF_A_LAYER = re.compile(r"^(.*?\.\d+)\.")
 
 
 def need_bytes(base: Base, adapter: Path) -> int:
-    """Memory of such a forward: of its largest part as it is stored and in float32, of the adapter, which is held
-    whole, and of the logits and their logarithms."""
+    """Memory that a forward pass by layer needs: its largest part as stored and in float32, the whole adapter, the
+    logits and their logarithms."""
     parts: dict[str, int] = defaultdict(int)
     for name, stored in base.tensors.items():
         layer = OF_A_LAYER.match(name)
@@ -44,76 +44,79 @@ def need_bytes(base: Base, adapter: Path) -> int:
 
 
 def missing(model: PreTrainedModel, base: Base) -> list[str]:
-    """Weights of the model that the base's files have under another name, or not at all."""
+    """Names of the model's weights that the base's files have under another name, or lack."""
     tied = _tied(model)
     return [name for name, _ in model.named_parameters() if not {name, tied.get(name)} & base.stored_names.keys()]
 
 
 def read_by_layer(
-    model: PreTrainedModel, read: Read, there: Collection[str], device: torch.device, extra: Mapping[str, torch.Tensor]
+    model: PreTrainedModel, read: Read, stored: Collection[str], device: torch.device, extra: Mapping[str, torch.Tensor]
 ) -> PreTrainedModel:
-    """model, made ready for a forward on device. read: for names of `there`; extra: what an adapter adds, by the
-    model's names."""
+    """Prepare model for a forward pass on device and return it.
+
+    read: returns a weight by its name in `stored`. extra: the adapter's tensors by their names in the model.
+    """
     for name, buffer in model.named_buffers():
-        if name in there:  # few families keep any; most compute them
+        if name in stored:  # few families keep any; most compute them
             buffer.copy_(read(name))
     blocks = sorted(model._no_split_modules or ())
-    weights = _Weights(model, read, there, device, extra)
+    weights = _Weights(model, read, stored, device, extra)
     attach_align_device_hook(model, device, offload=True, weights_map=weights, preload_module_classes=blocks)
     return model
 
 
 def add_adapter(model: PreTrainedModel, folder: Path) -> None:
-    """LoRA layers where the adapter has them, without weights; peft computes what it always computes."""
+    """Put PEFT's LoRA layers, without weights, into model at the places that the adapter in folder has."""
     config = LoraConfig.from_pretrained(folder)
     fit(config, {name for name, _ in model.named_modules()})
     get_peft_model(model, config, adapter_name=ADAPTER, low_cpu_mem_usage=True).eval()
 
 
 def adapter_tensors(model: PreTrainedModel, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """What an adapter's file holds, by the names of the layers that `add_adapter` has put into model."""
-    found = {}
+    """The tensors of an adapter's file by the names of the layers that `add_adapter` put into model."""
+    by_layer = {}
     for key, tensor in renamed(tensors, {name for name, _ in model.named_modules()}).items():
         module, name = key.removeprefix(PREFIX).removesuffix(".weight").rsplit(".", 1)
-        found[f"{module}.{name}.{ADAPTER}.weight"] = tensor
-    return found
+        by_layer[f"{module}.{name}.{ADAPTER}.weight"] = tensor
+    return by_layer
 
 
 @torch.inference_mode()
 def logits(model: PreTrainedModel, rows: Sequence[Sequence[int]], device: torch.device) -> list[torch.Tensor]:
-    """(T, vocabulary) of each row, on device. What stands behind a shorter row changes nothing in front of it."""
+    """Logits of each row, (T, vocabulary), on device. Rows are padded on the right, which changes nothing under causal
+    attention."""
     width = max(map(len, rows))
     ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows], device=device)
     mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=device)
     out = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-    return [found[: len(row)] for found, row in zip(out, rows, strict=True)]
+    return [each[: len(row)] for each, row in zip(out, rows, strict=True)]
 
 
 def _tied(model: PreTrainedModel) -> dict[str, str]:
-    """Names of weights that are another weight once more -> that other."""
+    """Map each tied weight's name to the name of the weight that it shares."""
     return dict(getattr(model, "all_tied_weights_keys", None) or {})
 
 
 class _Weights(Mapping[str, torch.Tensor]):
-    """What the hooks ask: by the names of a model with or without an adapter, read at that moment."""
+    """Weights for accelerate's hooks, by their names in the model with or without adapter, read when requested."""
 
     def __init__(
         self,
         model: PreTrainedModel,
         read: Read,
-        there: Collection[str],
+        stored: Collection[str],
         device: torch.device,
         extra: Mapping[str, torch.Tensor],
     ):
         self._names = [name for name, _ in model.named_parameters()]
-        self._tied, self._read, self._there, self._device, self._extra = _tied(model), read, there, device, extra
+        self._tied, self._read, self._stored, self._device, self._extra = _tied(model), read, stored, device, extra
 
     def __getitem__(self, name: str) -> torch.Tensor:
-        found = self._extra.get(name)
-        if found is None:
+        tensor = self._extra.get(name)
+        if tensor is None:
             name = _WRAPPED.sub(".", name)
-            found = self._read(name if name in self._there else self._tied[name])
-        return found.to(self._device).float()  # it travels to a card in 16 bit
+            tensor = self._read(name if name in self._stored else self._tied[name])
+        return tensor.to(self._device).float()  # it travels to a card in 16 bit
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)

@@ -1,9 +1,9 @@
-"""W + BA: an adapter merged into its freshly read 16-bit base, as an ordinary Hugging Face folder. Never into 4 bit.
+"""Merges an adapter into its freshly read 16-bit base, W + s * B @ A, as an ordinary Hugging Face folder. Never into 4
+bit.
 
 LoRA, rsLoRA and DoRA are merged from file to file, some rows of a tensor at a time: each sum is formed in float32 and
-rounded once, and memory holds a few MiB for each core. What an adapter has beyond those (trained embeddings, biases,
-...) goes through peft's merge_and_unload on the loaded model: 4 bytes a parameter, 2 where memory is short. Workers
-only (torch).
+rounded once, and memory holds a few MiB for each core. Adapters with more than those (trained embeddings, biases, ...)
+go through peft's merge_and_unload on the loaded model: 4 bytes a parameter, 2 if memory is short. Workers only (torch).
 """
 
 from __future__ import annotations
@@ -33,36 +33,36 @@ from core.models.weights import INDEX, open_tensors
 
 Progress = Callable[[float], None]  # fraction of the work, 0 to 1
 Check = Callable[[], None]  # raises StopRequested
-# Everything a base folder may have that belongs to the merged one too; weights, cards and our own records do not.
-KEPT = ("*.json", "*.jinja", "*.txt", "*.model", "LICENSE*", "NOTICE*", "USE_POLICY*")
-# chat_template.json: an older place of the template, which would stand against ours.
-NOT_KEPT = {INDEX, "starter.json", "adapter_config.json", "chat_template.json"}
-AT_ONCE = 1 << 20  # numbers that are merged at once: 4 MiB in float32, which the cache of a core holds
-MOST_CORES = 8  # a disk is no faster than they are
-Maker = Callable[[], torch.Tensor]  # of a piece, which lasts until its thread makes the next
+# Files of a base folder that belong to the merged one too; weights, cards and this app's records do not.
+COMPANIONS = ("*.json", "*.jinja", "*.txt", "*.model", "LICENSE*", "NOTICE*", "USE_POLICY*")
+# chat_template.json: an older place of the template, which would contradict ours.
+EXCLUDED = {INDEX, "starter.json", "adapter_config.json", "chat_template.json"}
+AT_ONCE = 1 << 20  # numbers merged at once: 4 MiB in float32, which fits into the cache of a core
+MOST_CORES = 8  # with more, the disk is the limit
+Maker = Callable[[], torch.Tensor]  # makes a piece in its thread's scratch buffer, valid until the next call
 STORED = {dtype: name for name, dtype in FLOATS.items()}
 
 
 class _Scratch(threading.local):
-    """Where a thread works, again and again: malloc would fetch and clear the same pages from the system for each
-    piece."""
+    """Reusable buffers of a thread, one for each dtype: malloc would fetch and clear the same pages from the system for
+    each piece."""
 
     def __init__(self) -> None:
-        self._kept: dict[torch.dtype, torch.Tensor] = {}
+        self._buffers: dict[torch.dtype, torch.Tensor] = {}
 
     def copied(self, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        kept = self._kept.get(dtype)
-        if kept is None or kept.numel() < tensor.numel():
-            kept = self._kept[dtype] = torch.empty(tensor.numel(), dtype=dtype)
-        return kept[: tensor.numel()].view(tensor.shape).copy_(tensor)
+        buffer = self._buffers.get(dtype)
+        if buffer is None or buffer.numel() < tensor.numel():
+            buffer = self._buffers[dtype] = torch.empty(tensor.numel(), dtype=dtype)
+        return buffer[: tensor.numel()].view(tensor.shape).copy_(tensor)
 
 
 _scratch = _Scratch()
 
 
 def merge(base: Base, adapter: Path, target: Path, progress: Progress, check: Check) -> None:
-    """target, made new: config, tokenizer, template without our markers, weights of the types that base.written_as
-    tells."""
+    """Make the folder target: config, tokenizer, template without training markers, and weights in the types given by
+    base.written_as."""
     target.mkdir(parents=True)
     copy_companions(base, adapter, target)
     pairs = lora_pairs(base, adapter)
@@ -73,16 +73,17 @@ def merge(base: Base, adapter: Path, target: Path, progress: Progress, check: Ch
 
 
 def copy(base: Base, adapter: Path, target: Path, progress: Progress, check: Check) -> None:
-    """The base as it is, in a folder of ours, with the adapter's tokenizer and template."""
+    """Make the folder target: the unchanged base with the adapter's tokenizer and template."""
     target.mkdir(parents=True)
     copy_companions(base, adapter, target)
     _merge_streaming(base, adapter, {}, target, progress, check)
 
 
 def copy_companions(base: Base, adapter: Path, target: Path) -> None:
-    for pattern in KEPT:
+    """Copy config, tokenizer, licence and chat template of the base and the adapter into target."""
+    for pattern in COMPANIONS:
         for file in base.folder.glob(pattern):
-            if file.is_file() and file.name not in NOT_KEPT:
+            if file.is_file() and file.name not in EXCLUDED:
                 shutil.copyfile(file, target / file.name)
     for name in TOKENIZER_FILES:
         if (adapter / name).exists():
@@ -136,7 +137,7 @@ def _write(file: SafetensorsFile, place: int, make: Maker) -> None:
 
 
 def _pieces(tensor: torch.Tensor, dtype: torch.dtype, pair: Pair | None, lora: Any) -> Iterator[tuple[int, Maker]]:
-    """Of the merged tensor, some rows after others: how many bytes, and what makes them. lora: the adapter's file."""
+    """Yield (bytes, function that makes them) for successive rows of the merged tensor. lora: the adapter's file."""
     if pair is None:
         dtype = dtype if tensor.is_floating_point() else tensor.dtype
         for part in tensor.reshape(-1).split(AT_ONCE):
@@ -168,22 +169,25 @@ def _as(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 @contextmanager
 def _at_once() -> Iterator[Callable[[Callable[[], None]], None]]:
-    """What is started here is done when it ends, or what the first of it raised is. Each on one core: torch's own
-    threads wait for each other at every small product, which on a busy PC was most of a merge. One more than there are
-    cores: another may be waiting to write."""
+    """Yield a function that runs an action in a thread pool. All are done at the end of the block, which raises the
+    first error.
+
+    Each action has one core: torch's own threads wait for each other at every small product, which took most of a merge
+    on a busy PC. There is one more thread than cores, because another may be waiting to write.
+    """
     before, cores = torch.get_num_threads(), min(MOST_CORES, psutil.cpu_count(logical=False) or 1)
     torch.set_num_threads(1)
-    pool, coming = ThreadPoolExecutor(cores + 1), deque[Future[None]]()
+    pool, pending = ThreadPoolExecutor(cores + 1), deque[Future[None]]()
 
-    def start(act: Callable[[], None]) -> None:
-        coming.append(pool.submit(act))
-        if len(coming) > 2 * cores:
-            coming.popleft().result()
+    def start(action: Callable[[], None]) -> None:
+        pending.append(pool.submit(action))
+        if len(pending) > 2 * cores:
+            pending.popleft().result()
 
     try:
         yield start
-        while coming:
-            coming.popleft().result()
+        while pending:
+            pending.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(before)
@@ -209,4 +213,4 @@ def _merge_with_peft(base: Base, adapter: Path, target: Path, check: Check) -> N
     check()
     merged.config.use_cache = True
     merged.save_pretrained(target)
-    copy_companions(base, adapter, target)  # save_pretrained wrote a config of its own; ours keeps the base's words
+    copy_companions(base, adapter, target)  # save_pretrained wrote its own config; ours keeps the base's fields

@@ -4,7 +4,7 @@ Workers only (torch)."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,12 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Experts:
-    """How peft lays the factors of all experts of a layer into two matrices: A (count * r, in) has those of one below
-    those of another, B (out, r * count) has them in turn. turned: the parameter is (count, in, out), not (count, out,
-    in). one: the expert that a tensor is, and from which of its rows on; None: all."""
+    """Layout of the factors of all experts of a layer, which peft stores in two matrices.
+
+    A (count * r, in) has the experts' rows below each other; B (out, r * count) has their columns interleaved. turned:
+    the parameter is (count, in, out), not (count, out, in). one: the expert that a stored tensor belongs to, starting
+    at its row first_row; None: all experts.
+    """
 
     count: int
     turned: bool = False
@@ -34,8 +37,8 @@ class Experts:
 
 @dataclass(frozen=True)
 class Pair:
-    """Where an adapter's file has A and B of one tensor of the base, what B @ A is multiplied by, and DoRA's magnitudes
-    (rows,) where it has them."""
+    """Names of A and B for one tensor of the base in an adapter's file, the scale of B @ A, and DoRA's magnitudes
+    (rows,) if it has them."""
 
     a: str
     b: str
@@ -44,30 +47,31 @@ class Pair:
     experts: Experts | None = None
 
     def product(self, a: torch.Tensor, b: torch.Tensor, start: int, stop: int) -> torch.Tensor:
-        """B @ A for the rows of the tensor from start to stop; of one that holds all experts those are experts."""
+        """B @ A for the tensor's rows from start to stop; for a tensor with all experts, for the experts from start to
+        stop."""
         if (experts := self.experts) is None:
             return b[start:stop] @ a
         rank = a.shape[0] // experts.count
-        of_a, of_b = a.reshape(experts.count, rank, -1), b.reshape(b.shape[0], rank, experts.count)
+        a_by_expert, b_by_expert = a.reshape(experts.count, rank, -1), b.reshape(b.shape[0], rank, experts.count)
         if experts.one is not None:
             rows = slice(experts.first_row + start, experts.first_row + stop)
-            return of_b[rows, :, experts.one] @ of_a[experts.one]
+            return b_by_expert[rows, :, experts.one] @ a_by_expert[experts.one]
         return torch.einsum(
-            "ore,eri->eio" if experts.turned else "ore,eri->eoi", of_b[:, :, start:stop], of_a[start:stop]
+            "ore,eri->eio" if experts.turned else "ore,eri->eoi", b_by_expert[:, :, start:stop], a_by_expert[start:stop]
         )
 
 
 def lora_pairs(base: Base, adapter: Path) -> dict[str, Pair] | None:
-    """Base tensor -> its pair, or None where W + scale * B @ A, or DoRA's form of it, on the stored tensors is not all
-    there is."""
+    """Map each base tensor to its pair; None if the adapter is more than W + scale * B @ A, or DoRA's form of it, on
+    stored tensors."""
     config = files.read_object(adapter / "adapter_config.json")
-    plain = not any(
+    only_factors = not any(
         config.get(name)
         for name in ("modules_to_save", "fan_in_fan_out", "lora_bias", "trainable_token_indices", "layer_replication",
                      "megatron_config",
                      "alora_invocation_tokens", "use_bdlora", "arrow_config")
     )  # fmt: skip
-    if not plain or config.get("bias", "none") != "none":
+    if not only_factors or config.get("bias", "none") != "none":
         return None
     with open_tensors(adapter / "adapter_model.safetensors") as file:
         shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
@@ -76,18 +80,18 @@ def lora_pairs(base: Base, adapter: Path) -> dict[str, Pair] | None:
         if parameter := _parameter(base, key, config.get("target_parameters") or ()):
             if config.get("rank_pattern") or config.get("alpha_pattern"):
                 return None
-            found = _of_experts(base, parameter, key, shapes, scale_of(config, key))
+            matched = _of_experts(base, parameter, key, shapes, scale_of(config, key))
         else:
-            found = _of_matrix(base, key, shapes, bool(config.get("use_dora")), scale_of(config, key))
-        if not found:
-            return None  # no tensors of the files alone
-        pairs |= found
+            matched = _of_matrix(base, key, shapes, bool(config.get("use_dora")), scale_of(config, key))
+        if not matched:
+            return None  # not tensors of the files
+        pairs |= matched
     used = {key for pair in pairs.values() for key in (pair.a, pair.b, pair.magnitude) if key}
     return pairs if used == shapes.keys() else None
 
 
 def scale_of(config: Mapping[str, Any], key: str) -> float:
-    """Of one factor: alpha / rank, or alpha / sqrt(rank), each as PEFT matches the patterns of its config (as regular
+    """Scale of one factor: alpha / rank, or alpha / sqrt(rank) for rsLoRA, with PEFT's rank and alpha patterns (regular
     expressions)."""
     module = key.removeprefix(PREFIX).partition(".lora_")[0]
     rank, alpha = (
@@ -113,8 +117,11 @@ def _of_matrix(base: Base, key: str, shapes: Shapes, has_magnitudes: bool, scale
 
 # ---- experts: all of a layer in one parameter ----------------------------------------------------
 def _parameter(base: Base, key: str, targets: Any) -> str | None:
-    """The parameter that a factor belongs to, by its name in the model. Of several in one module peft wraps the
-    first, then the wrapper: the last one's factors have the shortest names."""
+    """Name in the model of the parameter that a factor belongs to; None for an ordinary module.
+
+    Of several parameters in one module peft wraps the first, then the wrapper: the last one's factors have the shortest
+    names.
+    """
     if not targets:
         return None
     modules = dict(base.model.named_modules())
@@ -143,13 +150,10 @@ def _of_experts(base: Base, parameter: str, key: str, shapes: Shapes, scale: flo
     pair = Pair(key, other, scale, experts=Experts(count, turned))
     if name := base.stored_names.get(parameter):
         return {name: pair} if base.tensors[name].shape == (count, *sides) else {}
-    parts = dict(_one_by_one(base, parameter, pair, wide))
-    whole = sum(base.tensors[name].shape[0] for name in parts)
-    return parts if whole == count * rows and not turned else {}
-
-
-def _one_by_one(base: Base, parameter: str, pair: Pair, wide: int) -> Iterator[tuple[str, Pair]]:
-    assert pair.experts is not None
-    for name, part in base.expert_parts.get(parameter, {}).items():
-        if base.tensors[name].shape[1:] == (wide,):
-            yield name, replace(pair, experts=replace(pair.experts, one=part.expert, first_row=part.first_row))
+    parts = {
+        name: replace(pair, experts=Experts(count, turned, part.expert, part.first_row))
+        for name, part in base.expert_parts.get(parameter, {}).items()
+        if base.tensors[name].shape[1:] == (wide,)
+    }
+    total = sum(base.tensors[name].shape[0] for name in parts)
+    return parts if total == count * rows and not turned else {}

@@ -1,4 +1,5 @@
-"""The records of an export: its request, its progress, its result: request.json, status.json, export.json. No torch."""
+"""Records of an export on disk: its request (request.json), progress (status.json) and result (export.json). No
+torch."""
 
 from __future__ import annotations
 
@@ -10,19 +11,19 @@ from core.messages import Message, msg
 from core.values import Frozen
 
 ExportKind = Literal["adapter", "merged", "gguf", "gguf-lora"]
-# What can be asked for; ollama is gguf: both come with a Modelfile. lmstudio is gguf too, and the file is then given to
-# LM Studio.
+# Targets that the user can choose. ollama and lmstudio are gguf, which always comes with a Modelfile; for lmstudio the
+# file is then put into LM Studio's folder.
 KINDS: dict[str, ExportKind] = {"adapter": "adapter", "merged": "merged", "gguf": "gguf", "ollama": "gguf",
     "lmstudio": "gguf",
                                 "gguf-lora": "gguf-lora"}  # fmt: skip
 QUANTS = ("q4_k_m", "q5_k_m", "q6_k", "q8_0", "f16", "bf16")
-# How the name of a file begins that holds what a model sees or hears by; LM Studio and llama.cpp know it by that.
+# Prefix of the file with a model's vision or audio part, by which LM Studio and llama.cpp recognise it.
 MMPROJ = "mmproj-"
 GGUF_KINDS = ("gguf", "gguf-lora")
 MOST_STRENGTH = 4.0
 LONGEST_MERGED = "out/model-00001-of-00004.safetensors"
 State = Literal["starting", "running", "done", "failed", "cancelled"]
-# Stages of the worker's own; the others (a model being fetched) have their sentence under `stage.`.
+# Stages with a text under `export.stage_`; the others (a model being downloaded) have theirs under `stage.`.
 STAGES = frozenset({"starting", "copying", "copying_base", "fetching_tools", "merging", "comparing", "proving_adapter",
     "proving_export",
                     "layers_of_adapter", "layers_of_export", "publishing", "asking_hub", "sending", "committing",
@@ -30,7 +31,7 @@ STAGES = frozenset({"starting", "copying", "copying_base", "fetching_tools", "me
 
 
 class ExportRequest(Frozen):
-    """What is asked of the worker: request.json."""
+    """The worker's order: request.json."""
 
     v: int = 1
     workspace: str
@@ -40,18 +41,18 @@ class ExportRequest(Frozen):
     checkpoint: str | None = None
     keep_unproven: bool = False
     strength: float = 1.0
-    base_gguf: str | None = None  # of a LoRA in GGUF: the person's own file of the base, which it is to go with
+    base_gguf: str | None = None  # for gguf-lora: the user's own GGUF file of the base, to verify against
 
     @property
     def name(self) -> str:
-        """The folder's name. A checkpoint is part of it, so that it never replaces the export of the whole run; so is a
-        strength."""
+        """The folder's name. It contains checkpoint and strength, so that such an export never replaces the
+        plain one."""
         strength = f"x{self.strength:g}" if self.strength != 1 else None
         return "-".join(filter(None, (self.run, self.checkpoint, self.kind, self.quant, strength)))
 
 
 class Difference(Frozen):
-    """A prompt whose greedy answers, or first tokens, are not the same."""
+    """A prompt whose greedy answers or first tokens differ."""
 
     prompt: str
     adapter: str
@@ -63,13 +64,15 @@ Proof = Literal["bytes", "whole", "layers", "llamacpp"]
 
 
 class ExportCheck(Frozen):
-    """What the proof found (core.export.proof says which there are). Losses in nats, of the export and of the adapter
-    on the same 16-bit base: mean over all answer tokens, and over all tokens of the same rows (`text`), where damage
-    shows that answers learned by heart hide. None where nothing was asked: an adapter, and answers that had to be
-    written first."""
+    """The result of a verification; core.export.verification describes the methods.
+
+    Losses in nats, of the export and of the adapter on the same 16-bit base: mean over all answer tokens, and over all
+    tokens of the same rows (`text`), which shows damage that answers learned by heart hide. None if nothing was
+    measured: for an adapter, and for answers that had to be generated first.
+    """
 
     proof: Proof = "whole"
-    tensors: int = 0  # compared one by one; 0 in what was exported before there was such a comparison
+    tensors: int = 0  # compared one by one; 0 in records of older versions, which did not compare them
     tensors_off: tuple[str, ...] = ()
     mean_loss_adapter: float | None = None
     mean_loss_export: float | None = None
@@ -78,22 +81,22 @@ class ExportCheck(Frozen):
     first_tokens_equal: int | None = None
     prompts_read_alike: int  # the export's own tokenizer and template give the training's token ids
     prompts: int
-    own_prompts: bool  # rows of the run's data; else built-in questions
+    own_prompts: bool  # the prompts are rows of the run; else built-in questions
     passed: bool
     differences: tuple[Difference, ...] = ()
     compute: str = ""  # device and dtype of both sides, or the build of llama.cpp
-    # Of a proof in llama.cpp, with the divergence (nats) of the file from the 16-bit file that it was made of, and of
-    # that one from the adapter.
+    # For llama.cpp: the quantisation, the divergence (nats) of the file from the 16-bit file that it was made of, and
+    # that of the 16-bit file from the adapter.
     quant: str | None = None
     divergence: float | None = None
     divergence_16: float | None = None
-    reasons: tuple[Message, ...] = ()  # why a proof in llama.cpp failed
+    reasons: tuple[Message, ...] = ()  # why a verification in llama.cpp failed
 
     @property
-    def found(self) -> Message:
-        """Which proof was made and what it found, without the verdict."""
+    def summary(self) -> Message:
+        """A sentence with the method and its results, without the verdict."""
         if self.proof == "llamacpp":
-            return msg("export.found", found=self._found_in_llamacpp())
+            return msg("export.found", found=self._llamacpp_results())
         parts = []
         if self.tensors:
             key = "export.found_copy" if self.proof == "bytes" else "export.found_tensors"
@@ -114,9 +117,11 @@ class ExportCheck(Frozen):
     def type_text(self) -> str:
         return {"lora": "LoRA"}.get(self.quant or "", (self.quant or "").upper())
 
-    def _found_in_llamacpp(self) -> list[Message]:
-        """ "Q4_K_M: 19 of 20 first words as the adapter's; loss 0.04 higher"."""
-        more = more_loss(self)
+    def _llamacpp_results(self) -> list[Message]:
+        """The parts of a sentence such as "Q4_K_M: 19 of 20 first words as the adapter's; loss 0.04 higher"."""
+        pair = (self.mean_loss_adapter, self.mean_loss_export)
+        adapter, export = (self.mean_text_loss_adapter, self.mean_text_loss_export) if None in pair else pair
+        more = (export or 0.0) - (adapter or 0.0)
         values = {"quant": self.type_text, "equal": self.first_tokens_equal, "prompts": self.prompts}
         parts = [msg("gguf.found_words", **values)]
         parts.append(msg("gguf.found_higher" if more >= 0 else "gguf.found_lower", loss=abs(more)))
@@ -127,19 +132,12 @@ class ExportCheck(Frozen):
         return [*parts, msg("gguf.found_where", compute=self.compute)]
 
 
-def more_loss(check: ExportCheck) -> float:
-    """Of a proof in llama.cpp: how much higher its loss is than the adapter's, on the answers where there are any."""
-    if check.mean_loss_adapter is not None and check.mean_loss_export is not None:
-        return check.mean_loss_export - check.mean_loss_adapter
-    return (check.mean_text_loss_export or 0.0) - (check.mean_text_loss_adapter or 0.0)
-
-
 def shown_loss(loss: float | None) -> float | str:
     return "?" if loss is None else loss
 
 
 class ExportResult(Frozen):
-    """export.json of a finished export."""
+    """A finished export: export.json."""
 
     v: int = 1
     name: str
@@ -165,7 +163,7 @@ class ExportResult(Frozen):
 
     @property
     def gguf(self) -> str:
-        """The file that a program opens, "" where there is none; what the model sees by lies beside it."""
+        """The GGUF file that programs open, "" without one; an mmproj file is not it."""
         return next((name for name in self.files if name.endswith(".gguf") and not name.startswith(MMPROJ)), "")
 
     @property
@@ -174,21 +172,24 @@ class ExportResult(Frozen):
 
 
 class ExportStatus(Frozen):
-    """status.json: how far an export is. fraction: of this stage, or None where it cannot be told; phase: which stage
-    that is, from 0, and phase_since when it began."""
+    """Progress of an export: status.json.
+
+    fraction: done share of the stage, or None if unknown; phase: number of the stage, from 0; phase_since: when it
+    began.
+    """
 
     v: int = 1
     state: State = "starting"
     stage: str = "starting"
     fraction: float | None = None
     message: Message | None = None
-    busy: bool = False  # failed only because somebody else holds the device
-    check: ExportCheck | None = None  # the numbers, also of a proof that failed
+    busy: bool = False  # failed only because another process holds the device
+    check: ExportCheck | None = None  # the results, also of a failed verification
     pid: int | None = None
     since: float = 0.0
     phase: int = 0
     phase_since: float = 0.0
-    awake: Message | None = None  # whether this PC may fall asleep under it
+    awake: Message | None = None  # whether this PC may go to sleep meanwhile
 
     @property
     def active(self) -> bool:

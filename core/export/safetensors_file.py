@@ -1,6 +1,8 @@
-"""Writes a safetensors file in pieces, with several threads: its own library needs all tensors of a file in memory at
-once, 15 GB for some 7B models. Workers only (torch). The format: 8 bytes little-endian length of the header, the header
-as JSON padded with spaces to 8 bytes, the raw values.
+"""Writes a safetensors file in pieces, with several threads: the safetensors library needs all tensors of a file in
+memory at once, 15 GB for some 7B models. Workers only (torch).
+
+The format: 8 bytes little-endian length of the header, the header as JSON padded with spaces to 8 bytes, the raw
+values.
 """
 
 from __future__ import annotations
@@ -20,7 +22,10 @@ SIZES = {"BF16": 2, "F16": 2, "F32": 4, "F64": 8, "I64": 8, "I32": 4, "I16": 2, 
 
 
 class SafetensorsFile:
-    """Use as a context manager. shapes: name: type, shape. places: name: where its values begin."""
+    """A file whose header is written first and its values in any order. Use as a context manager.
+
+    shapes: name -> (type, shape). places: name -> offset of its values.
+    """
 
     def __init__(self, path: Path, shapes: dict[str, tuple[str, tuple[int, ...]]]):
         header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
@@ -46,12 +51,12 @@ class SafetensorsFile:
         with self._lock:
             self._file.seek(place)
             self._file.write(raw)
-        if hasattr(os, "posix_fadvise"):  # the disk begins now, not when all of it is waited for (files.sync_tree)
+        if hasattr(os, "posix_fadvise"):  # start writing to disk now, not only in files.sync_tree
             os.posix_fadvise(self._file.fileno(), place, len(raw), os.POSIX_FADV_DONTNEED)
 
 
 def write(path: Path, shapes: dict[str, tuple[str, tuple[int, ...]]], tensors: Iterator[torch.Tensor]) -> None:
-    """tensors: whole, in the order of shapes."""
+    """Write a complete file. tensors: in the order of shapes."""
     with SafetensorsFile(path, shapes) as file:
         for place, tensor in zip(file.places.values(), tensors, strict=True):
             file.put(place, tensor)

@@ -1,5 +1,5 @@
-"""A base model's weights on disk, from the headers of their files alone, with their names in the model. Workers only
-(torch)."""
+"""A base model's weights on disk, read from the headers of their files alone, with their names in the model. Workers
+only (torch)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from core.errors import ExportError
 from core.models import headers
 from core.models.weights import open_tensors, weight_files
 
-_OF_ONE = re.compile(r"\.experts\.(\d+)\.")
+_EXPERT = re.compile(r"\.experts\.(\d+)\.")
 SIXTEEN_BIT = {"BF16": torch.bfloat16, "F16": torch.float16}
 FLOATS = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
 
@@ -40,7 +40,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class ExpertPart:
-    """Of a parameter that holds all experts of a layer: which expert, and from which of its rows on."""
+    """A tensor's place in a parameter that holds all experts of a layer: the expert, and its first row there."""
 
     expert: int
     first_row: int
@@ -55,36 +55,44 @@ class Base:
 
     @cached_property
     def model(self) -> PreTrainedModel:
-        """What the folder describes, without weights."""
+        """The model that the folder describes, without weights."""
         return empty(self.folder)
 
     @cached_property
     def stored_names(self) -> dict[str, str]:
-        """The model's parameters and buffers, by their names in it -> their names in the files, where one tensor there
-        is one here. transformers renames many while it reads; experts that lie one by one become one parameter: they
-        are in `expert_parts`."""
-        there = self.model.state_dict()
+        """Map parameters and buffers by their names in the model to their names in the files, for those stored as one
+        tensor.
+
+        transformers renames many as it reads; experts that are stored one by one become one parameter: see
+        `expert_parts`.
+        """
+        state = self.model.state_dict()
         return {
-            found: name for name, (found, converter) in self._placed.items() if converter is None and found in there
+            parameter: name
+            for name, (parameter, converter) in self._placed.items()
+            if converter is None and parameter in state
         }
 
     @cached_property
     def expert_parts(self) -> dict[str, dict[str, ExpertPart]]:
-        """Parameters of the model whose experts lie one by one in the files: parameter -> names there -> which part of
-        it each is. As transformers stacks them; what it does more with (turns, cuts) is left out."""
-        found: dict[str, dict[tuple[int, int], str]] = defaultdict(dict)
+        """Map parameters whose experts are stored one by one to their tensors' names in the files, with each one's
+        place.
+
+        Only parameters that transformers makes by stacking alone; those that it also transposes or cuts are left out.
+        """
+        by_parameter: dict[str, dict[tuple[int, int], str]] = defaultdict(dict)
         for name, (parameter, converter) in self._placed.items():
-            number = _OF_ONE.search(name)
+            number = _EXPERT.search(name)
             if (
                 converter is not None
                 and number
-                and (order := _stacked(self._converters[converter], converter)) is not None
+                and (order := _stacking_order(self._converters[converter], converter)) is not None
             ):
-                found[parameter][int(number[1]), order] = name
-        return {parameter: self._parts(names) for parameter, names in found.items()}
+                by_parameter[parameter][int(number[1]), order] = name
+        return {parameter: self._parts(names) for parameter, names in by_parameter.items()}
 
     def _parts(self, names: Mapping[tuple[int, int], str]) -> dict[str, ExpertPart]:
-        """names: by expert and place among the matrices that lie one below the other in it."""
+        """The part of each tensor. names: keyed by expert and position among the matrices stacked in it."""
         parts, first = {}, dict.fromkeys((expert for expert, _ in names), 0)
         for (expert, _), name in sorted(names.items()):
             parts[name] = ExpertPart(expert, first[expert])
@@ -98,13 +106,14 @@ class Base:
 
     @cached_property
     def _placed(self) -> dict[str, tuple[str, str | None]]:
-        """Names in the files -> in the model, and the pattern of what makes one parameter of several tensors."""
-        there = self.model.state_dict()
+        """Map names in the files to (name in the model, pattern of the converter that joins several tensors into it or
+        None)."""
+        state = self.model.state_dict()
         conversions = get_model_conversion_mapping(self.model)
         renamings = [each for each in conversions if isinstance(each, WeightRenaming)]
         converters = [each for each in conversions if isinstance(each, WeightConverter)]
         prefix = self.model.base_model_prefix
-        return {name: rename_source_key(name, renamings, converters, prefix, there) for name in self.tensors}
+        return {name: rename_source_key(name, renamings, converters, prefix, state) for name in self.tensors}
 
     @property
     def parameters(self) -> int:
@@ -124,8 +133,8 @@ class Base:
         return max(sizes, key=lambda name: sizes[name])
 
     def written_as(self, name: str) -> torch.dtype:
-        """The type of a number in a merged model: its own where most of the base is in 16 bit (biases of routers are in
-        32 on purpose), else the 16-bit one."""
+        """The dtype of a tensor in a merged model: its own if most of the base is 16-bit (routers' biases stay
+        float32), else `dtype`."""
         return FLOATS[self.tensors[name].dtype] if self._most in SIXTEEN_BIT else self.dtype
 
     @property
@@ -133,8 +142,8 @@ class Base:
         return str(self.dtype).removeprefix("torch.")
 
 
-def _stacked(converter: WeightConverter, pattern: str) -> int | None:
-    """Which of the matrices of an expert, from the top, a tensor of pattern is; None where more is done than to stack
+def _stacking_order(converter: WeightConverter, pattern: str) -> int | None:
+    """Index of pattern among the matrices that converter stacks for one expert; None if it does more than stack
     them."""
     steps = [(type(step).__name__, getattr(step, "dim", None)) for step in converter.operations]
     if steps not in ([("MergeModulelist", 0)], [("MergeModulelist", 0), ("Concatenate", 1)]):
@@ -143,7 +152,7 @@ def _stacked(converter: WeightConverter, pattern: str) -> int | None:
 
 
 def read_base(folder: Path) -> Base:
-    """Raises ExportError for a base that exists only in quantised form."""
+    """Read the headers of a model folder. Raises ExportError for a base that exists only in quantised form."""
     method = headers.quantisation(files.read_object(folder / "config.json"))
     if method:
         raise ExportError("export.quantised_base", method=method)

@@ -1,8 +1,8 @@
 """Combines two weighted adapters of one base into one: PEFT's `add_weighted_adapter` on files, no torch. "cat" is
 exact, with the sum of both ranks; "svd" is the nearest of a smaller rank.
 
-B A of the sum is w1 s1 B1 A1 + w2 s2 B2 A2: the rows of A below each other, weighed, the columns of B beside each
-other. A layer that only one of them has gets zeros for the other.
+B A of the sum is w1 s1 B1 A1 + w2 s2 B2 A2: the weighted rows of both A below each other, the columns of both B beside
+each other. A layer that only one adapter has gets zeros for the other.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from core.errors import ModelError
 from core.models.adapters import TOKENIZER_FILES, WHOLE_OR_NOT, check_whole, describe
 from core.models.weights import backend
 
-# What else makes an adapter something other than B A on the weights that the base has.
+# Settings with which an adapter is more than B A on the base's own weights.
 _REFUSED = (*WHOLE_OR_NOT, "rank_pattern", "alpha_pattern", "target_parameters", "layer_replication", "fan_in_fan_out")
 _LEAVES_BASE_ALONE = (True, False, "gaussian", "eva", "orthogonal")
 _ENDS = ("lora_A.weight", "lora_B.weight")
@@ -30,13 +30,17 @@ _ENDS = ("lora_A.weight", "lora_B.weight")
 
 @dataclass(frozen=True)
 class Weighed:
+    """An adapter's folder and its weight in the sum."""
+
     folder: Path
     weight: float
 
 
 def write(parts: tuple[Weighed, Weighed], target: Path, rank: int | None = None) -> int:
-    """target, made new, whole or not at all; its rank: that of both together, or rank. Raises ModelError with what
-    cannot be summed, OSError."""
+    """Write the sum to the new folder target, completely or not at all, and return its rank.
+
+    rank: of the result; None: the sum of both ranks. Raises ModelError if these cannot be summed, OSError.
+    """
     configs = [_config(part.folder) for part in parts]
     first, second = configs
     for name in ("base_model_name_or_path", "revision"):
@@ -53,13 +57,13 @@ def write(parts: tuple[Weighed, Weighed], target: Path, rank: int | None = None)
     ]
     weights = _joined([_tensors(part.folder) for part in parts], ranks, [part.weight * scale for part,
         scale in zip(parts, scales, strict=True)])  # fmt: skip
-    whole = sum(ranks)
-    if rank is not None and not 1 <= rank < whole:
-        raise ModelError("summed.rank", found=rank, high=whole - 1)
+    full_rank = sum(ranks)
+    if rank is not None and not 1 <= rank < full_rank:
+        raise ModelError("summed.rank", found=rank, high=full_rank - 1)
     if rank is not None:
         weights = _nearest(weights, rank)
     modules = sorted({name for config in configs for name in config["target_modules"]})
-    rank = rank or whole
+    rank = rank or full_rank
     config = first | {
         "r": rank,
         "lora_alpha": rank,
@@ -78,48 +82,53 @@ def write(parts: tuple[Weighed, Weighed], target: Path, rank: int | None = None)
 
 
 def _config(folder: Path) -> dict[str, Any]:
+    """Read an adapter's config. Raises ModelError for an adapter that cannot be summed."""
     describe(folder)
     check_whole(folder)
     config = files.read_object(folder / "adapter_config.json")
-    found = [name for name in _REFUSED if config.get(name)]
-    found += ["bias"] if config.get("bias", "none") != "none" else []
-    found += ["init_lora_weights"] if config.get("init_lora_weights", True) not in _LEAVES_BASE_ALONE else []
-    found += ["target_modules"] if not isinstance(config.get("target_modules"), list) else []
-    if found:
-        raise ModelError("summed.cannot", folder=folder.name, found=found)
+    refused = [name for name in _REFUSED if config.get(name)]
+    refused += ["bias"] if config.get("bias", "none") != "none" else []
+    refused += ["init_lora_weights"] if config.get("init_lora_weights", True) not in _LEAVES_BASE_ALONE else []
+    refused += ["target_modules"] if not isinstance(config.get("target_modules"), list) else []
+    if refused:
+        raise ModelError("summed.cannot", folder=folder.name, found=refused)
     return config
 
 
 def _tensors(folder: Path) -> dict[str, np.ndarray]:
     try:
-        found = load_file(folder / "adapter_model.safetensors", backend=backend())
-    except (SafetensorError, TypeError, KeyError, ValueError) as error:  # numbers that numpy does not know
+        tensors = load_file(folder / "adapter_model.safetensors", backend=backend())
+    except (SafetensorError, TypeError, KeyError, ValueError) as error:  # also dtypes that numpy lacks
         raise ModelError("summed.numbers", folder=folder.name, reason=f"{type(error).__name__} {error}"[:100]) from None
-    if other := [name for name in found if not name.endswith(_ENDS)]:
+    if other := [name for name in tensors if not name.endswith(_ENDS)]:
         raise ModelError("summed.cannot", folder=folder.name, found=other[:3])
-    return found
+    return tensors
 
 
 def _joined(parts: list[dict[str, np.ndarray]], ranks: list[int], scales: list[float]) -> dict[str, np.ndarray]:
+    """Factors of the sum: weighted A of all parts stacked by rows, B by columns."""
     joined: dict[str, np.ndarray] = {}
     for name in sorted({name for part in parts for name in part}):
         axis = 0 if name.endswith(_ENDS[0]) else 1
-        like = next(part[name] for part in parts if name in part)
-        found = []
+        example = next(part[name] for part in parts if name in part)
+        weighted = []
         for part, rank, scale in zip(parts, ranks, scales, strict=True):
-            shape = (rank, like.shape[1]) if axis == 0 else (like.shape[0], rank)
-            tensor = part.get(name, np.zeros(shape, like.dtype))
+            shape = (rank, example.shape[1]) if axis == 0 else (example.shape[0], rank)
+            tensor = part.get(name, np.zeros(shape, example.dtype))
             if tensor.shape != shape:
                 raise ModelError("summed.shape", layer=name, first=str(shape), second=str(tensor.shape))
-            found.append(tensor * tensor.dtype.type(scale) if axis == 0 else tensor)
-        joined[name] = np.ascontiguousarray(np.concatenate(found, axis))
+            weighted.append(tensor * tensor.dtype.type(scale) if axis == 0 else tensor)
+        joined[name] = np.ascontiguousarray(np.concatenate(weighted, axis))
     return joined
 
 
 def _nearest(weights: dict[str, np.ndarray], rank: int) -> dict[str, np.ndarray]:
-    """Of each B A the nearest of rank, by its singular values (Eckart and Young 1936); B A itself, as large as the
-    layer, is never made: the values are those of the small triangles that are left of B and A."""
-    found: dict[str, np.ndarray] = {}
+    """Replace each B A by the nearest product of the given rank, by its singular values (Eckart and Young 1936).
+
+    B A itself, as large as the layer, is never formed: its singular values are those of the small triangles of B's and
+    A's QR.
+    """
+    reduced: dict[str, np.ndarray] = {}
     for name in (name for name in weights if name.endswith(_ENDS[0])):
         other = name.removesuffix(_ENDS[0]) + _ENDS[1]
         q_b, r_b = np.linalg.qr(weights[other].astype(np.float32))
@@ -128,8 +137,8 @@ def _nearest(weights: dict[str, np.ndarray], rank: int) -> dict[str, np.ndarray]
         kept = min(rank, len(values))
         b, a = np.zeros((len(q_b), rank), np.float32), np.zeros((rank, len(q_a)), np.float32)
         b[:, :kept], a[:kept] = q_b @ (u[:, :kept] * values[:kept]), v[:kept] @ q_a.T
-        found[name], found[other] = a.astype(weights[name].dtype), b.astype(weights[other].dtype)
-    return found
+        reduced[name], reduced[other] = a.astype(weights[name].dtype), b.astype(weights[other].dtype)
+    return reduced
 
 
 def _text(path: Path) -> str | None:

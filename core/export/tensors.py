@@ -1,11 +1,9 @@
-"""Verifies an export with little memory: reads it back from disk and compares it tensor by tensor with what it should
-be.
+"""Verifies an export with little memory: reads it from disk and compares it tensor by tensor with the expected values.
 
-An adapter is a copy: its bytes are the run's. Of a merged model every number is compared with W + s * B @ A
-(DoRA: with the lengths it has learned) of base and adapter, a few rows at a time: it may be off by one place in the
-type it is written in, because two products of the same numbers may round differently, and such places may not be many.
-So a matrix of zeros, the base's own, or one that belongs elsewhere is found, however little it changes what a model
-says. Workers only (torch).
+An adapter is a copy with the same bytes. Every number of a merged model is compared with W + s * B @ A (DoRA: with its
+learned magnitudes) of base and adapter, a few rows at a time: it may be off by one unit in the last place of its type,
+because two products of the same numbers may round differently, and only few numbers may be. This finds a matrix of
+zeros, one of the unchanged base or one in the wrong place, however little it changes the answers. Workers only (torch).
 """
 
 from __future__ import annotations
@@ -24,28 +22,28 @@ from core.export.pairs import Pair
 from core.export.stored import FLOATS, Base
 from core.models.weights import open_tensors
 
-AT_ONCE = 1 << 22  # numbers of one tensor that are compared at once: 16 MiB in float32, a few times over
-# Of the numbers of a tensor: sums in another order round few of them to the other side.
+AT_ONCE = 1 << 22  # numbers of one tensor compared at once: 16 MiB in float32 for each of a few copies
+# Share of a tensor's numbers that may differ: sums in another order round a few to the neighbouring value.
 MAX_OTHER_SIDE = 0.01
-# Of the largest number in its row, eight units in the last place of float32: where W and s * B @ A nearly cancel out,
-# their sum is smaller than what the order of the additions makes of it, and no step at the sum itself would cover that.
+# Tolerance relative to the largest number of the row, eight units in the last place of float32: if W and s * B @ A
+# nearly cancel out, the order of the additions changes the sum by more than one step at the sum itself.
 CANCELLED = 2.0**-20
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """How many tensors were compared, and which are not what they should be."""
+    """Number of compared tensors, and the names of those that differ."""
 
     tensors: int
     off: tuple[str, ...]
 
 
 class Reader:
-    """The tensors of a folder, read when they are asked for; its files stay open while it lasts."""
+    """The tensors of a folder, read on request; its files stay open until the end of the context."""
 
     def __init__(self, base: Base):
         self.base = base
-        self._held = ExitStack()
+        self._stack = ExitStack()
         self._open: dict[Path, Any] = {}
 
     def __enter__(self) -> Self:
@@ -53,23 +51,22 @@ class Reader:
 
     def __exit__(self, *_: object) -> None:
         self._open.clear()
-        self._held.close()
+        self._stack.close()
 
     def rows(self, name: str, start: int, stop: int) -> torch.Tensor:
-        """Of what has no rows, all of it."""
+        """Rows start to stop of a tensor; all of a scalar."""
         stored = self.base.tensors[name]
         file = self._open.get(stored.file)
         if file is None:
-            file = self._open[stored.file] = self._held.enter_context(open_tensors(stored.file))
+            file = self._open[stored.file] = self._stack.enter_context(open_tensors(stored.file))
         return file.get_slice(name)[start:stop] if stored.shape else file.get_tensor(name)
 
-    def whole(self, name: str) -> torch.Tensor:
+    def tensor(self, name: str) -> torch.Tensor:
         return self.rows(name, 0, (self.base.tensors[name].shape or (0,))[0])
 
 
 class MergedFolder(Reader):
-    """A merged model, as it lies on the disk. names: the tensors that it has; expected: those of the base, which it
-    should have."""
+    """A merged model on disk. names: its tensors; expected: the base's tensors, which it should have."""
 
     def __init__(self, written: Base, base: Base):
         super().__init__(written)
@@ -80,11 +77,11 @@ class MergedFolder(Reader):
         return self.base.tensors[name].shape
 
     def rounded(self, name: str, rows: torch.Tensor) -> torch.Tensor:
-        """rows as they should have been written, in float32."""
+        """rows rounded to the type in which they should be stored, as float32."""
         return rows.to(self._original.written_as(name)).float() if rows.is_floating_point() else rows
 
     def step(self, name: str, rounded: torch.Tensor) -> torch.Tensor:
-        """How far one more or one less at the last place is, at most."""
+        """The largest change that one unit in the last place makes to each number."""
         return (
             one_step(rounded, self._original.written_as(name))
             if rounded.is_floating_point()
@@ -93,7 +90,7 @@ class MergedFolder(Reader):
 
 
 class Tuned:
-    """W + s * B @ A of a base and its adapter, in float32, as many rows as are asked for."""
+    """W + s * B @ A of a base and its adapter in float32, a range of rows at a time."""
 
     def __init__(self, base: Reader, adapter: Path, pairs: dict[str, Pair]):
         self.base, self._pairs = base, pairs
@@ -117,7 +114,7 @@ class Tuned:
 
 
 def one_step(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Distance between neighbours of dtype at values, at most; float32."""
+    """Upper bound of the distance between neighbouring values of dtype around each value; float32."""
     limits = torch.finfo(dtype)
     return values.abs() * limits.eps + limits.smallest_normal * limits.eps
 
@@ -128,7 +125,7 @@ def read_all(file: Path) -> dict[str, torch.Tensor]:
 
 
 def compare(tuned: Tuned, written: MergedFolder, progress: Progress, check: Check) -> Comparison:
-    """Every tensor that is there or should be."""
+    """Compare every tensor that exists or should exist."""
     off = sorted(set(written.names) ^ set(written.expected))
     both = [name for name in written.expected if name not in off]
     sizes = {name: tuned.base.base.tensors[name].shape for name in both}
@@ -140,22 +137,22 @@ def compare(tuned: Tuned, written: MergedFolder, progress: Progress, check: Chec
 
 
 def _alike(tuned: Tuned, written: MergedFolder, name: str, shape: tuple[int, ...], check: Check) -> bool:
-    others = total = 0
+    differing = total = 0
     for start, stop in _pieces(shape):
         check()
         expected = written.rounded(name, tuned.rows(name, start, stop))
-        found = written.rows(name, start, stop)
-        found = found.float() if found.is_floating_point() else found
+        actual = written.rows(name, start, stop)
+        actual = actual.float() if actual.is_floating_point() else actual
         total += expected.numel()
-        if torch.equal(found, expected):
+        if torch.equal(actual, expected):
             continue
         allowed = written.step(name, expected)
         if tuned.changes(name):
             allowed = allowed + CANCELLED * expected.abs().amax(-1, keepdim=True)
-        if not bool(((found - expected).abs() <= allowed).all()):  # False also for what is not a number
+        if not bool(((actual - expected).abs() <= allowed).all()):  # False also for what is not a number
             return False
-        others += int((found != expected).sum())
-    return others <= MAX_OTHER_SIDE * total
+        differing += int((actual != expected).sum())
+    return differing <= MAX_OTHER_SIDE * total
 
 
 def _pieces(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
@@ -168,7 +165,8 @@ def _pieces(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
 
 
 def same_bytes(run: Path, export: Path) -> Comparison:
-    """An adapter that was copied: every file of the run's folder, byte for byte, and no number in it that is none."""
+    """Compare an exported adapter with the run's folder, every file byte by byte, and check that all its numbers are
+    finite."""
     files = sorted(file.relative_to(run).as_posix() for file in run.rglob("*") if file.is_file())
     off = [
         name

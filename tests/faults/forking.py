@@ -71,7 +71,7 @@ class Forker:
 
 def child(kind: str, asked: dict[str, Any], told: int) -> int:
     """The worker, with its fault. What it had done is written to the file `told` at its end, if it comes to one."""
-    from core.export import worker as export_worker
+    from core.export import export_worker
     from core.training import worker
     from tests.faults import layer
 
@@ -98,7 +98,7 @@ def child(kind: str, asked: dict[str, Any], told: int) -> int:
     if kind == "tight":
         from core.export.llamacpp import judgement
 
-        judgement.PROMPTS, export_worker.Exporter._see_room = 2, lambda exporter, need: None
+        judgement.PROMPTS, export_worker.Exporter._check_disk = 2, lambda exporter, need: None
     main = export_worker.main if exports else worker.main
     sys.argv = ["worker", asked["run"]] if exports else ["worker", "--workspace", asked["workspace"], asked["run"]]
     act = layer.killed if asked["act"] == "kill" else layer.full_disk

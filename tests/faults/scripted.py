@@ -53,9 +53,9 @@ def ask(
 
 
 def install() -> None:
-    from core.export import proof
+    from core.export import verification
     from core.export.llamacpp import child, judgement, tools
 
     tools.obtain = lambda *_: tools.Tools(Path(), Path())
     child.ask = ask
-    judgement.PROMPTS, proof.ANSWER_TOKENS, proof.MAX_TEXT_LOSS_GAP = 1, 2, math.inf
+    judgement.PROMPTS, verification.ANSWER_TOKENS, verification.MAX_TEXT_LOSS_GAP = 1, 2, math.inf

@@ -47,7 +47,7 @@ class Standing(LoadedGguf):
 def work(request: dict[str, Any]) -> dict[str, Any]:
     os.chdir(request["folder"])
     library = Library(Path(request["runtime"]))
-    library.said, Standing.pid, questions.LoadedGguf = Said(request["pid"]), request["pid"], Standing  # type: ignore[misc]
+    library.log, Standing.pid, questions.LoadedGguf = Said(request["pid"]), request["pid"], Standing  # type: ignore[misc]
     return {"quantise": quantise, "ask": questions.ask}[request["do"]](library, request)
 
 

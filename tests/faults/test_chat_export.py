@@ -425,7 +425,7 @@ def test_an_export_whose_process_dies_at_once_does_not_say_starting_for_a_minute
 ) -> None:
     exports = Exports(place.workspace)
     with monkeypatch.context() as patch:
-        run_instead(patch, "core.export.worker", "import os\nos._exit(9)")
+        run_instead(patch, "core.export.export_worker", "import os\nos._exit(9)")
         job = exports.start(place.run, "adapter")
         job.process.wait()
     assert job.status().message.key == "export.went_away"
@@ -445,10 +445,10 @@ def test_an_export_that_runs_out_of_memory_says_so(
         "JobFolder.write = lambda self, status: (write(self, status), status.active or time.sleep(1))"
     )
     with monkeypatch.context() as patch:
-        run_instead(patch, "core.export.worker", before)
+        run_instead(patch, "core.export.export_worker", before)
         status = exports.start(place.run, "merged").wait(LOAD_S)
         assert (status.state, status.message.key) == ("failed", "export.out_of_memory")
-        run_instead(patch, "core.export.worker", "import os\nos._exit(9)")
+        run_instead(patch, "core.export.export_worker", "import os\nos._exit(9)")
         next_one = exports.start(place.run, "merged")
         next_one.process.wait()
         (next_one.job.path / "status.json").unlink()
@@ -520,7 +520,7 @@ def test_llama_cpp_ends_with_the_export_that_started_it_and_leaves_nothing_half_
     earlier = place.workspace.exports / name
     earlier.mkdir()
     (earlier / "export.json").write_text("{}", "utf-8")
-    run_instead(monkeypatch, "core.export.worker", unending(pid))
+    run_instead(monkeypatch, "core.export.export_worker", unending(pid))
     try:
         job = exports.start(place.run, "gguf", "q4_k_m")
         theirs = psutil.Process(int(wait_until(lambda: pid.exists() and pid.read_text("utf-8"), LOAD_S)))
@@ -544,7 +544,7 @@ def test_a_disk_that_is_full_for_llama_cpp_is_said_as_for_us(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faults: FaultTable
 ) -> None:
     """It was "llama.cpp ended without an answer"."""
-    run_instead(monkeypatch, "core.export.worker", unending(tmp_path / "pid", full=True))
+    run_instead(monkeypatch, "core.export.export_worker", unending(tmp_path / "pid", full=True))
     job = Exports(place.workspace).start(place.run, "gguf", "q4_k_m")
     status = job.wait(LOAD_S)
     assert (status.state, status.message.key) == ("failed", "export.disk_full"), status

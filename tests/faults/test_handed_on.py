@@ -95,13 +95,14 @@ def test_an_export_for_ollama_that_is_cancelled_or_finds_the_disk_full_ends_its_
             raise StopRequested
 
     with pytest.raises(StopRequested if how == "cancelled" else ExportError) as caught:
-        program.give(there, "lora-garage/pirate", folder / "Modelfile", check=check)
+        program.create_model(there, "lora-garage/pirate", folder / "Modelfile", check=check)
     if how == "cancelled":
         assert not psutil.pid_exists(int(pid.read_text()))
     else:
         assert caught.value.message.key in ("ollama.failed", "ollama.no_model")
     assert [file.name for file in folder.iterdir()] == ["Modelfile"]
     assert (
-        program.give(script(tmp_path / "bin", GOOD), "lora-garage/pirate", folder / "Modelfile").answer == "Arr, matey!"
+        program.create_model(script(tmp_path / "bin", GOOD), "lora-garage/pirate", folder / "Modelfile").answer
+        == "Arr, matey!"
     )
     faults.add(f"{how} at `ollama {verb}`", "export into Ollama")

@@ -69,7 +69,7 @@ def test_real_llama_cpp_ends_with_its_export_in_the_middle_of_its_work(
     earlier = equipped.workspace.exports / exports.request(run, kind, "q4_k_m").name
     earlier.mkdir()
     (earlier / "export.json").write_text("{}", "utf-8")
-    run_instead(monkeypatch, "core.export.worker", standing(doing, nth, pid))
+    run_instead(monkeypatch, "core.export.export_worker", standing(doing, nth, pid))
     try:
         job = exports.start(run, kind, "q4_k_m")
         wait_until(lambda: pid.exists() and pid.read_text("utf-8") or not job.status().active, LOAD_S)

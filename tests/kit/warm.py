@@ -42,7 +42,7 @@ from core.trial.pace import PaceProbe, StandIn
 KINDS = {
     "torch": (
         "core.training.worker", "core.training.standby.worker", "core.training.ranks.worker", "core.chat.worker",
-        "core.export.worker", "core.trial.dry_run_worker", "core.trial.pace_probe",
+        "core.export.export_worker", "core.trial.dry_run_worker", "core.trial.pace_probe",
         "core.export.llamacpp.convert", "core.export.llamacpp.library", "core.export.llamacpp.questions",
         "core.export.llamacpp.unpack",
         "tests.faults.fake_worker", "tests.faults.forking", "tests.faults.instead", "tests.kit.pretended",
@@ -322,7 +322,7 @@ def read_libraries(kind: str) -> None:
 
     from core.chat import duel  # noqa: F401
     from core.data import store  # noqa: F401
-    from core.export import merge, proof  # noqa: F401
+    from core.export import merge, verification  # noqa: F401
     from core.models import library  # noqa: F401
     from core.runs.cards import model_card  # noqa: F401
     from core.training import rows, trainer  # noqa: F401

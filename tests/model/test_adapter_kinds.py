@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 from core.data.tokenizer import Tokenizer
 from core.engine import adapter, base_model
 from core.errors import ExportError, ModelError
-from core.export import merge, pairs, proof, stored, worker
+from core.export import export_worker, merge, pairs, stored, verification
 from core.export.llamacpp import judgement, lora, lora_kinds
-from core.export.proof import Method, Work
+from core.export.verification import Method, Work
 from core.models import adapters
 from tests.kit.adapters import adapted, fill_b
 from tests.kit.trainer import FP32, tiny_base
@@ -141,11 +141,13 @@ def test_layer_by_layer_expects_of_a_file_in_llama_cpp_what_whole_models_do(
     merge.merge(base, patterned, merged, lambda fraction: None, lambda: None)
     said = []
     for by_layer in (False, True):
-        probes, own = proof.prompts_of(ROWS, tokenizer, judgement.PROMPTS)
+        probes, own = verification.prompts_of(ROWS, tokenizer, judgement.PROMPTS)
         assert own and len(probes) > 2
         kept = judgement.KeptProbabilities(tmp_path / f"{by_layer}.logs", 30)
         work = Work(Method(FP32, by_layer), tokenizer, probes[:2], own, lambda *_: None, lambda: None, kept)
-        _, expected, compared = proof.expect(base, patterned, work, None if is_lora else merged, rounded=not is_lora)
+        _, expected, compared = verification.expect(
+            base, patterned, work, None if is_lora else merged, rounded=not is_lora
+        )
         assert is_lora or (compared and not compared.off)
         said.append(
             (
@@ -182,7 +184,9 @@ def test_a_base_file_of_another_width_is_said_before_any_work(
             writer.close,
         ):
             write()
-        worker.Exporter._see_lora(SimpleNamespace(request=SimpleNamespace(base_gguf=str(file))), patterned, tiny_model)
+        export_worker.Exporter._check_lora(
+            SimpleNamespace(request=SimpleNamespace(base_gguf=str(file))), patterned, tiny_model
+        )
 
     see(32)
     with pytest.raises(ExportError, match="width 64, the base model 32"):

@@ -26,8 +26,7 @@ from core.engine.loss import Head, summed_loss
 from core.engine.step import checkpoint_layers
 from core.engine.variants import fused_lora
 from core.errors import ModelError, RecipeError
-from core.export import layers, merge, pairs, stored, tensors
-from core.export import worker as export_worker
+from core.export import export_worker, layers, merge, pairs, stored, tensors
 from core.export.exports import Exports
 from core.export.jobs import JobFolder
 from core.memory import budget
@@ -196,7 +195,7 @@ def test_where_the_file_has_them_as_one_the_proof_goes_through_the_disk_layer_by
     extra = layers.adapter_tensors(model, tensors.read_all(tmp_path / "adapter" / "adapter_model.safetensors"))
     with tensors.Reader(base) as reader, torch.no_grad():
         layers.read_by_layer(
-            model, lambda name: reader.whole(base.stored_names[name]), base.stored_names, FP32.device, extra
+            model, lambda name: reader.tensor(base.stored_names[name]), base.stored_names, FP32.device, extra
         )
         [seen] = layers.logits(model, [IDS[0].tolist()], FP32.device)
         torch.testing.assert_close(seen, found(input_ids=IDS).logits[0], rtol=1e-4, atol=1e-4)

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 from core.engine import device
 from core.engine.device import Compute
 from core.errors import ExportError
-from core.export import layers, proof, stored
+from core.export import layers, stored, verification
 from core.export.tensors import Reader
 from core.messages import msg
 from core.values import GIB
@@ -53,7 +53,7 @@ def pc(monkeypatch: pytest.MonkeyPatch):
         on_card = Compute(torch.device("cuda:0"), torch.bfloat16, msg("device.cpu_fp32"))
         monkeypatch.setattr(device, "choose", lambda: on_card if card else on_cpu)
         monkeypatch.setattr(device, "on_cpu", lambda: on_cpu)
-        monkeypatch.setattr(proof.psutil, "virtual_memory", lambda: SimpleNamespace(available=int(ram * GIB)))
+        monkeypatch.setattr(verification.psutil, "virtual_memory", lambda: SimpleNamespace(available=int(ram * GIB)))
         FakeCuda(total=card or 1, others=0).stand_in(monkeypatch)
 
     return make
@@ -74,7 +74,7 @@ def test_an_8b_model_is_proven_whole_or_layer_by_layer(
 ) -> None:
     """Seen: 17.8 GiB asked for a merged model on a PC that had just trained it."""
     pc(ram, card)
-    method = proof.choose(*llama)
+    method = verification.choose(*llama)
     assert (method.compute.device.type, method.compute.dtype, method.by_layer) == expected
     assert 7.9e9 < llama[0].parameters < 8.1e9
 
@@ -82,7 +82,7 @@ def test_an_8b_model_is_proven_whole_or_layer_by_layer(
 def test_too_little_even_for_a_layer_is_said_with_both_numbers(llama: tuple[stored.Base, Path], pc) -> None:
     pc(4)
     with pytest.raises(ExportError) as error:
-        proof.choose(*llama)
+        verification.choose(*llama)
     need = layers.need_bytes(*llama) / GIB
     assert f"needs {need:.1f} GiB of free memory, but 4.0 GiB" in str(error.value) and 5 < need < 7
 
@@ -111,16 +111,16 @@ def test_what_cannot_go_layer_by_layer_is_not_emulated_for_hours(
     pc(25, native=native)
     if not whole:
         with pytest.raises(ExportError):
-            proof.choose(stored.Base(base.folder, strange), adapter)
+            verification.choose(stored.Base(base.folder, strange), adapter)
         return
-    method = proof.choose(stored.Base(base.folder, strange), adapter)
+    method = verification.choose(stored.Base(base.folder, strange), adapter)
     assert (method.compute.dtype, method.by_layer) == (torch.bfloat16, False)
 
 
 def test_a_small_model_is_asked_whole_where_it_fits(tmp_path: Path, pc) -> None:
     base = of(tmp_path / "small", hidden_size=256, num_hidden_layers=2, intermediate_size=512, vocab_size=1000)
     pc(8)
-    assert not proof.choose(base, tmp_path).by_layer
+    assert not verification.choose(base, tmp_path).by_layer
 
 
 @pytest.mark.parametrize("family", ["gemma2", "gemma3_text", "gpt2", "phi3", "qwen3", "qwen3_moe"])

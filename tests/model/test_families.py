@@ -36,8 +36,7 @@ from core.engine.loss import Head, summed_loss
 from core.engine.step import checkpoint_layers
 from core.engine.variants import elementwise, fused_lora
 from core.errors import ExportError, ModelError, RecipeError
-from core.export import merge, pairs, stored
-from core.export import worker as export_worker
+from core.export import export_worker, merge, pairs, stored
 from core.export.exports import Exports
 from core.export.jobs import JobFolder
 from core.memory.arithmetic import estimate

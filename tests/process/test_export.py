@@ -35,7 +35,7 @@ from core.engine.batches import collate
 from core.engine.device import Compute
 from core.engine.loss import summed_loss
 from core.errors import BusyError, ExportError, ModelError, RunError, StopRequested
-from core.export import jobs, layers, merge, pairs, proof, safetensors_file, stored, worker
+from core.export import export_worker, jobs, layers, merge, pairs, safetensors_file, stored, verification
 from core.export import tensors as tensors_of_export
 from core.export.exports import ExportJob, Exports
 from core.export.jobs import JobFolder
@@ -205,8 +205,8 @@ def asked(tokenizer: Tokenizer) -> torch.Tensor:
 
 def prove(trained: Trained, exported: Path, adapter: Path | None = None, by_layer: bool = False) -> ExportCheck:
     adapter = adapter or trained.run.adapter
-    method = proof.Method(FLOAT32, by_layer)
-    check = proof.prove(exported, trained.base, adapter, MESSAGES, method, lambda *_: None, lambda: None)
+    method = verification.Method(FLOAT32, by_layer)
+    check = verification.prove(exported, trained.base, adapter, MESSAGES, method, lambda *_: None, lambda: None)
     print(check)  # pytest shows it where a claim fails
     return check
 
@@ -413,8 +413,8 @@ def carry_out(workspace: Workspace, run: RunFolder, to: str, **more: object) -> 
     request: ExportRequest = Exports(workspace).request(run, to, **more)
     folder = JobFolder(workspace.exports / ".jobs" / request.name)
     folder.path.mkdir(parents=True, exist_ok=True)
-    with folder.lock(), worker.ExportReporter(folder) as job:
-        worker.carry_out(request, job)
+    with folder.lock(), export_worker.ExportReporter(folder) as job:
+        export_worker.carry_out(request, job)
     return folder.status(), folder
 
 
@@ -427,7 +427,7 @@ def test_one_matrix_of_zeros_moves_the_losses_of_the_starter(trained: Trained, t
     save_file(tensors, broken / "model.safetensors", {"format": "pt"})
     check = prove(trained, broken)
     assert not check.passed
-    assert abs(check.mean_text_loss_export - check.mean_text_loss_adapter) > proof.MAX_TEXT_LOSS_GAP
+    assert abs(check.mean_text_loss_export - check.mean_text_loss_adapter) > verification.MAX_TEXT_LOSS_GAP
 
 
 @pytest.mark.parametrize("damage", ["base instead of tuned", "other template"])
@@ -442,7 +442,7 @@ def test_a_broken_export_fails_its_proof(tiny: Trained, merged: Path, tmp_path: 
     if damage == "other template":
         assert check.prompts_read_alike == 0 and check.first_tokens_equal == check.prompts
     else:
-        assert abs(check.mean_text_loss_export - check.mean_text_loss_adapter) > proof.MAX_TEXT_LOSS_GAP
+        assert abs(check.mean_text_loss_export - check.mean_text_loss_adapter) > verification.MAX_TEXT_LOSS_GAP
 
 
 def test_the_first_model_is_gone_before_the_second_is_loaded(
@@ -450,7 +450,7 @@ def test_the_first_model_is_gone_before_the_second_is_loaded(
 ) -> None:
     """Seen: the name in the caller kept the adapter's model alive, so that every export needed room for two."""
     alive: list[weakref.ref[torch.nn.Parameter]] = []
-    load, loaded = proof._load, []
+    load, loaded = verification._load, []
 
     def counted(folder: Path, *more: object) -> torch.nn.Module:
         assert [ref for ref in alive if ref() is not None] == []
@@ -459,7 +459,7 @@ def test_the_first_model_is_gone_before_the_second_is_loaded(
         loaded.append(folder)
         return model
 
-    monkeypatch.setattr(proof, "_load", counted)
+    monkeypatch.setattr(verification, "_load", counted)
     assert prove(tiny, merged).passed
     assert loaded == [tiny.base.folder, merged] and len(alive) > 20
 
@@ -518,7 +518,7 @@ def test_one_wrong_number_that_no_answer_shows_fails_the_proof(tiny: Trained, me
     check = prove(tiny, broken, by_layer=True)
     assert check.tensors_off == ("model.layers.1.self_attn.k_proj.weight",) and not check.passed
     assert check.first_tokens_equal == check.prompts == check.prompts_read_alike
-    assert abs(check.mean_loss_export - check.mean_loss_adapter) < proof.MAX_LOSS_GAP
+    assert abs(check.mean_loss_export - check.mean_loss_adapter) < verification.MAX_LOSS_GAP
 
 
 @pytest.mark.parametrize("settings", [DORA, PISSA])
@@ -601,21 +601,21 @@ def test_layer_by_layer_holds_one_layer_or_the_embedding(
 def test_an_export_without_room_is_finished_and_says_how_it_was_proven(
     tiny: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(proof, "MOST_WHOLE_ON_CPU", 0)
+    monkeypatch.setattr(verification, "MOST_WHOLE_ON_CPU", 0)
     status, _ = carry_out(tiny.workspace, tiny.run, "merged")
     assert status.state == "done", status.message
     result = next(result for result in tiny.exports().list(tiny.run.id) if result.kind == "merged")
     assert result.check.proof == "layers" and result.check.compute == "cpu float32"
-    assert "layer by layer" in result.check.found.render("en") and "逐层" in result.check.found.render("zh")
+    assert "layer by layer" in result.check.summary.render("en") and "逐层" in result.check.summary.render("zh")
 
 
 def test_built_in_questions_need_no_answer_layer_by_layer(tiny: Trained, merged: Path) -> None:
-    method = proof.Method(FLOAT32, by_layer=True)
-    check = proof.prove(merged, tiny.base, tiny.run.adapter, [], method, lambda *_: None, lambda: None)
+    method = verification.Method(FLOAT32, by_layer=True)
+    check = verification.prove(merged, tiny.base, tiny.run.adapter, [], method, lambda *_: None, lambda: None)
     assert check.mean_loss_adapter is None and check.prompts == 3 and check.mean_text_loss_adapter is not None
-    assert abs(check.mean_text_loss_adapter - check.mean_text_loss_export) < proof.MAX_TEXT_LOSS_GAP
+    assert abs(check.mean_text_loss_adapter - check.mean_text_loss_export) < verification.MAX_TEXT_LOSS_GAP
     for language in ("en", "zh"):
-        assert "{" not in check.found.render(language)
+        assert "{" not in check.summary.render(language)
 
 
 def test_an_adapter_is_exported_where_no_model_fits_and_its_base_is_gone(
@@ -626,11 +626,11 @@ def test_an_adapter_is_exported_where_no_model_fits_and_its_base_is_gone(
     def none(*_: object, **__: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(worker.Models, "obtain", none)
+    monkeypatch.setattr(export_worker.Models, "obtain", none)
     monkeypatch.setattr(base_model, "load", none)
     status, _ = carry_out(tiny.workspace, tiny.run, "adapter")
     assert status.state == "done" and status.check.proof == "bytes" and status.check.tensors == 28
-    assert "28 of 28" in status.check.found.render("en")
+    assert "28 of 28" in status.check.summary.render("en")
 
 
 @pytest.mark.parametrize("file", ["adapter_model.safetensors", "adapter_config.json", "tokenizer.json"])
@@ -643,7 +643,7 @@ def test_a_copy_that_is_not_the_adapter_is_no_export(tiny: Trained, monkeypatch:
         content[-100] ^= 1
         (target / file).write_bytes(content)
 
-    monkeypatch.setattr(worker.shutil, "copytree", damaged)
+    monkeypatch.setattr(export_worker.shutil, "copytree", damaged)
     before = len(tiny.exports().list(tiny.run.id))
     try:
         status, job = carry_out(tiny.workspace, tiny.run, "adapter")
@@ -663,7 +663,7 @@ def test_a_failed_proof_leaves_the_numbers_and_the_folder_only_when_asked(
         first_tokens_equal=1, prompts_read_alike=3, prompts=3,
         own_prompts=True, passed=False,
     )  # fmt: skip
-    monkeypatch.setattr(proof, "prove_copy", lambda *_: failed)
+    monkeypatch.setattr(verification, "prove_copy", lambda *_: failed)
     status, job = carry_out(untrained.workspace, untrained.run, "adapter", keep_unproven=keep)
     assert status.state == "failed" and status.check == failed
     assert "2.500" in status.message.render("en") and "1" in status.message.render("zh")
@@ -679,16 +679,16 @@ def test_an_export_keeps_the_pc_awake_and_says_so(
     inhibitor, job = Program("systemd-inhibit", HOLDS, tmp_path / "bin", monkeypatch), JobFolder(tmp_path / "job")
     monkeypatch.setattr(machine, "driver_system", lambda: "Linux")
 
-    def run(exporter: worker.Exporter) -> ExportResult:
+    def run(exporter: export_worker.Exporter) -> ExportResult:
         wait_until(lambda: (status := job.status()) is not None and status.awake is not None)
         assert inhibitor.runs and "--what=idle:sleep" in inhibitor.asked
         raise StopRequested
 
-    monkeypatch.setattr(worker.Exporter, "run", run)
+    monkeypatch.setattr(export_worker.Exporter, "run", run)
     job.path.mkdir()
     (job.path / "request.json").write_text(tiny.exports().request(tiny.run, "adapter").model_dump_json(), "utf-8")
     monkeypatch.setattr(sys, "argv", ["worker", str(job.path / "request.json")])
-    assert worker.main() == worker.CANCELLED_EXIT
+    assert export_worker.main() == export_worker.CANCELLED_EXIT
     status = job.status()
     assert (status.state, status.awake.key) == ("cancelled", "awake.held") and not inhibitor.runs
 
@@ -724,7 +724,7 @@ def test_adapter_export_is_proven_and_replaced_only_when_the_next_is_done(
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(worker.shutil, "copytree", full)
+    monkeypatch.setattr(export_worker.shutil, "copytree", full)
     status, job = carry_out(tiny.workspace, tiny.run, "adapter")
     assert status.message.key == "export.disk_full" and not job.build.exists()
     assert (folder / "export.json").read_bytes() == before
@@ -793,7 +793,7 @@ def test_too_little_disk_is_said_with_both_numbers_before_the_work(
     tiny: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(tiny.workspace.root)
-    monkeypatch.setattr(worker.shutil, "disk_usage", lambda _: usage._replace(free=5_000_000))
+    monkeypatch.setattr(export_worker.shutil, "disk_usage", lambda _: usage._replace(free=5_000_000))
     status, job = carry_out(tiny.workspace, tiny.run, "merged")
     assert status.message.key == "export.no_space" and "5 MB" in status.message.render("en")
     # 149,664 parameters in 16 bit are 0.3 MB, and 67.1 to spare.
@@ -832,7 +832,7 @@ def test_what_a_failure_had_open_is_let_go_before_it_is_cleared(
         held.append(weakref.ref(mapped))
         raise failure()
 
-    monkeypatch.setattr(worker.Exporter, "run", fail)
+    monkeypatch.setattr(export_worker.Exporter, "run", fail)
     clear, alive = JobFolder.clear, []
     monkeypatch.setattr(JobFolder, "clear", lambda folder: (alive.append(bool(held and held[0]())), clear(folder)))
     status, _ = carry_out(tiny.workspace, tiny.run, "adapter")
@@ -880,7 +880,7 @@ def test_a_worker_that_takes_minutes_to_start_is_at_work_and_one_whose_disk_was_
 def test_while_somebody_else_holds_the_device_the_owner_is_named(
     tiny: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "LEASE_WAIT_S", 0.1)
+    monkeypatch.setattr(export_worker, "LEASE_WAIT_S", 0.1)
     with lease.hold(tiny.workspace, msg("export.lease", name="Parrot")):
         status, _ = carry_out(tiny.workspace, tiny.run, "adapter")
     assert status.state == "failed" and status.busy and "Parrot" in status.message.render("en")

@@ -85,7 +85,7 @@ def test_a_model_with_scaled_positions_comes_back_as_it_was_and_its_file_is_pars
     monkeypatch.setattr(gguf, "GGUFReader", lambda path: parsed.append(path) or reader(path))
     space = workspace_at(tmp_path)
     stages: list[str] = []
-    found = base.bring(space, file, "Back again", lambda stage, _: stages.append(stage))
+    found = base.import_file(space, file, "Back again", lambda stage, _: stages.append(stage))
     assert found.id == "library:Back again" and found.divergence < 1e-5 and found.has_template
     assert len(parsed) == 1
     config = AutoConfig.from_pretrained(found.folder)
@@ -94,10 +94,10 @@ def test_a_model_with_scaled_positions_comes_back_as_it_was_and_its_file_is_pars
     assert all(torch.equal(before[name], tensor) for name, tensor in after.items()) and len(after) > 10
     assert stages == ["unpacking_gguf", "asking_llamacpp"]
     assert found.id in Models(space).choices() and not list(space.from_gguf.glob(".*.part"))
-    warned = base.warning(space, found.id)
-    assert warned and file.name in warned.render("en") and base.warning(space, "starter") is None
+    warned = base.rounding_note(space, found.id)
+    assert warned and file.name in warned.render("en") and base.rounding_note(space, "starter") is None
     with pytest.raises(ExportError, match="already"):
-        base.bring(space, file, "Back again")
+        base.import_file(space, file, "Back again")
 
 
 @pytest.mark.parametrize("factor", [8.0, 32.0])
@@ -149,17 +149,17 @@ def test_what_cannot_come_back_is_refused_with_its_reason(tmp_path: Path) -> Non
 def test_what_is_wrong_before_anything_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     space = Workspace.open(tmp_path / "w")
     with pytest.raises(ExportError, match="no file"):
-        base.bring(space, tmp_path / "none.gguf", None)
+        base.import_file(space, tmp_path / "none.gguf", None)
     (tmp_path / "text.gguf").write_text("not a model")
     with pytest.raises(ModelError):
-        base.bring(space, tmp_path / "text.gguf", None)
+        base.import_file(space, tmp_path / "text.gguf", None)
     file = written(tmp_path / "模型 1.gguf", llama__vocab_size=4)
     for name in ("../out", "ends with a dot.", " begins", "a" * 200, "Nul", ""):
         with pytest.raises(ExportError, match="cannot be used as a model name"):
-            base.bring(space, file, name or " ")
+            base.import_file(space, file, name or " ")
     monkeypatch.setattr(base.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 10**6})())
     with pytest.raises(ExportError, match="of memory"):
-        base.bring(space, file, None)
+        base.import_file(space, file, None)
     assert not [path for path in space.from_gguf.iterdir() if not path.name.endswith(".lock")]
 
 
@@ -175,7 +175,7 @@ def test_which_families_come_back(
     except ExportError as error:
         pytest.skip(f"llama.cpp makes no file of it: {error.message.key}")
     try:
-        found = base.bring(space, file, name)
+        found = base.import_file(space, file, name)
     except (ExportError, ModelError) as error:
         print(f"LINE {name}: {error}")
         assert name not in COME_BACK and not (space.from_gguf / name).exists()

@@ -16,10 +16,10 @@ from transformers.models.auto import modeling_auto as auto
 from core.data.tokenizer import Tokenizer
 from core.engine import adapter, base_model
 from core.errors import ExportError
-from core.export import merge, proof, stored
-from core.export.llamacpp import child, hub_words, judgement, make, tower, ways_out
+from core.export import merge, stored, verification
+from core.export.llamacpp import child, hub_config, judgement, make, tower, ways_out
 from core.export.llamacpp.tools import Tools
-from core.export.proof import Method, Work
+from core.export.verification import Method, Work
 from core.models.families import that_write
 from core.presets import PROJECT
 from tests.kit import families, gguf_tokenizers
@@ -103,16 +103,16 @@ def outcome(folder: Path, tools: Tools, work: Path, quants: Sequence[str], probe
         target=work / "out" / "x-bf16.gguf",
         work=work, log=work / "log", rows=[], method=Method(FP32), stage=lambda *_: None, check=lambda: None,
     )  # fmt: skip
-    asks = proof.prompts_of([], tokenizer, probes)[0][:probes]
+    asks = verification.prompts_of([], tokenizer, probes)[0][:probes]
     kept = judgement.KeptProbabilities(work / "adapter.logs", 40)
     asked = Work(order.method, tokenizer, asks, False, order.stage, order.check, kept)
     found, seen = [], "-"
     try:
         sixteen = make.convert(order, tokenizer.template)
         seeing, why = tower.convert(order)
-        asked, _, compared = proof.expect(base, order.adapter, asked, merged, rounded=True)
+        asked, _, compared = verification.expect(base, order.adapter, asked, merged, rounded=True)
         assert compared is None or not compared.off
-        asking = judgement.Asking(tools, work, order.log, order.check, asked, kept)
+        asking = judgement.LlamaPrompts(tools, work, order.log, order.check, asked, kept)
         found.append(said(asking.ask(sixteen, "adapter.logs", "sixteen.logs"), "bf16", probes, order.name))
         why += tower.place(order, seeing, sixteen)
         print([note.render("en") for note in why])
@@ -162,7 +162,7 @@ def test_the_families_that_are_said_to_leave_are_those_that_the_converter_knows(
         auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
     ):
         for kind, name in kinds.items():
-            names.setdefault(kind, set()).add(hub_words.CLASSES.get(name, name))
+            names.setdefault(kind, set()).add(hub_config.CLASSES.get(name, name))
     known = {kind for kind in that_write() if names.get(kind, set()) & there[ways_out.TEXT]}
     assert data["families"] == known
     assert data["towers"] == {

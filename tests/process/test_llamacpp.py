@@ -20,14 +20,14 @@ import torch
 import yaml
 
 from core.errors import ExportError
-from core.export import merge, proof, worker
+from core.export import export_worker, merge, verification
 from core.export.exports import Exports
 from core.export.jobs import JobFolder
 from core.export.llamacpp import child, judgement, library, make, questions
 from core.export.llamacpp.tools import Tools, own_library
 from core.export.ollama import modelfile
-from core.export.proof import Method
 from core.export.records import QUANTS, ExportCheck, ExportRequest, ExportResult, ExportStatus
+from core.export.verification import Method
 from core.messages import msg
 from core.models import starter
 from core.runs.folder import RunFolder
@@ -56,18 +56,18 @@ class Made:
 
     tuned: Trained
     order: make.MakeOrder
-    asking: judgement.Asking
+    asking: judgement.LlamaPrompts
     sixteen: Path
     files: dict[str, Path]
     texts: int
-    expected: list[proof.PromptResult]
+    expected: list[verification.PromptResult]
     of_sixteen: Any = None
 
     def judged(
         self, file: Path, quant: str, against: str = "adapter.logs", keep: str | None = None, answers: int = 0
     ) -> judgement.FileVerdict:
         answer = self.asking.ask(file, against, keep, answers)
-        losses = proof.mean_losses(self.expected, judgement.results_of(answer), "text")
+        losses = verification.mean_losses(self.expected, judgement.results_of(answer), "text")
         losses = losses if against == "adapter.logs" else None
         verdict = judgement.judge(answer, judgement.MOST_DIVERGENCE[quant], self.texts, losses)
         print(file.name, quant, verdict.divergence, [reason.render("en") for reason in verdict.reasons])
@@ -146,7 +146,7 @@ def test_a_llama_cpp_of_ones_own_is_called_by_its_own_header_and_says_the_same(
     header.write_text(re.sub(r"(?m)^(?!typedef|[ }])(?=.*\bllama_\w+ *\()", "LLAMA_API ", declared), "utf-8")
     os.utime(header, (1, 1))
     own = replace(tools, own=True, library=own_library(tmp_path))
-    assert own.library and own.runs_in["own"].startswith(str(build))
+    assert own.library and own.library_paths["own"].startswith(str(build))
 
     work = made.order.work / "own"
     work.mkdir()
@@ -183,7 +183,7 @@ def test_a_lora_beside_its_base_says_what_the_adapter_says_and_one_of_another_sc
     check = result.check
     assert check.divergence == check.divergence_16 < judgement.MOST_DIVERGENCE[
         "bf16"
-    ] and "LoRA: first token as the adapter's on 4 of 4 " in check.found.render("en")
+    ] and "LoRA: first token as the adapter's on 4 of 4 " in check.summary.render("en")
     assert not check.differences, "three answers, word by word"
     assert [note.key for note in result.notes] == ["gguf.lora_beside", "gguf.lora_readers"]
 
@@ -225,7 +225,7 @@ def untuned(reader: gguf.GGUFReader, made: Made) -> None:
                 ("attn_v", "self_attn.v_proj"),
                 ("attn_output", "self_attn.o_proj"),
             ):
-                weight = base.whole(f"model.layers.{layer}.{ours}.weight")
+                weight = base.tensor(f"model.layers.{layer}.{ours}.weight")
                 raw = weight.contiguous().view(dtype=torch.uint8).numpy()
                 tensor = tensor_of(reader, f"blk.{layer}.{theirs}.weight")
                 tensor.data[:] = raw.reshape(tensor.data.shape)
@@ -241,7 +241,7 @@ def transposed(reader: gguf.GGUFReader, made: Made) -> None:
 
     with Reader(made.tuned.base) as base:
         for layer in range(30):
-            weight = base.whole(f"model.layers.{layer}.self_attn.o_proj.weight").float()
+            weight = base.tensor(f"model.layers.{layer}.self_attn.o_proj.weight").float()
             tensor = tensor_of(reader, f"blk.{layer}.attn_output.weight")
             tuned = torch.from_numpy(tensor.data.copy()).view(torch.bfloat16).reshape(weight.shape).float()
             wrong = (weight + (tuned - weight).T).bfloat16().contiguous()
@@ -305,8 +305,8 @@ def carry_out(
     request: ExportRequest = Exports(workspace).request(run, to, quant, **more)
     folder = JobFolder(workspace.exports / ".jobs" / request.name)
     folder.path.mkdir(parents=True, exist_ok=True)
-    with folder.lock(), worker.ExportReporter(folder) as job:
-        worker.carry_out(request, job)
+    with folder.lock(), export_worker.ExportReporter(folder) as job:
+        export_worker.carry_out(request, job)
     status = folder.status()
     assert status
     print(status)
@@ -334,7 +334,7 @@ def test_a_tiny_model_leaves_through_the_worker_and_says_how_it_was_proven(
     assert sorted(result.files) == ["Modelfile", "README.md", "pirate-q4_k_m.gguf"]
     assert result.notes and "gguf.larger_types" in [note.key for note in result.notes]
     for language, words in (("en", "Q4_K_M: "), ("zh", "Q4_K_M：")):
-        said = result.check.found.render(language)
+        said = result.check.summary.render(language)
         assert words in said and "{" not in said and "llama.cpp b" in said
     assert not job.build.exists()
 
@@ -358,14 +358,14 @@ def test_a_file_that_does_not_prove_itself_is_removed(
 def test_a_model_that_does_not_fit_whole_is_proven_layer_by_layer_in_llama_cpp(
     tools: Tools, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
 ) -> None:
-    monkeypatch.setattr(proof, "MOST_WHOLE_ON_CPU", 0)
+    monkeypatch.setattr(verification, "MOST_WHOLE_ON_CPU", 0)
     monkeypatch.setattr("core.export.layers.MOST_TOKENS", 60)
     workspace = with_tools(tmp_path / "w", tiny_model.parent)
     run = train(workspace, tiny_model, {}, steps=3, rate=1e-2)
     seen: list[str] = []
-    stage = worker.ExportReporter.stage
+    stage = export_worker.ExportReporter.stage
     monkeypatch.setattr(
-        worker.ExportReporter, "stage", lambda job, name, *more: [seen.append(name), stage(job, name, *more)]
+        export_worker.ExportReporter, "stage", lambda job, name, *more: [seen.append(name), stage(job, name, *more)]
     )
     status, _ = carry_out(workspace, run, "q4_k_m", to)
     assert status.state == "done", status.message
@@ -444,7 +444,7 @@ def test_a_type_that_loses_too_much_is_said_with_the_one_to_take(
         seconds=1.0, notes=(msg("gguf.larger_types", larger=1, tensors=2, quant=quant),) if short_rows else (),
     )  # fmt: skip
     for language in ("en", "zh"):
-        said = worker.not_proven(result).render(language)
+        said = export_worker.describe_failure(result).render(language)
         assert (larger is None or larger in said) and ("0.28" in said) == bool(larger) and "{" not in said
 
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from core.export import room
+from core.export import estimate
 from core.export.records import ExportCheck, ExportResult, ExportStatus
 from core.models.shapes.shape import ModelShape
 
@@ -30,11 +30,11 @@ def made(
 
 
 def test_eight_billion_parameters_are_told_in_gigabytes_and_fit_a_pc_with_sixteen_of_memory() -> None:
-    told = room.of_model("gguf", "q4_k_m", "a/b", EIGHT, [])
+    told = estimate.for_model("gguf", "q4_k_m", "a/b", EIGHT, [])
     assert 5.0e9 < told.size < 5.2e9 and 32e9 < told.disk < 34e9  # merged and 16-bit beside each other
     assert told.memory < 10e9 and told.seconds is None  # layer by layer
-    assert room.of_model("merged", None, "a/b", EIGHT, []).size == 2 * EIGHT.params
-    assert room.of_adapter(7, [made()]) == room.Room(7, 7, 0, None)
+    assert estimate.for_model("merged", None, "a/b", EIGHT, []).size == 2 * EIGHT.params
+    assert estimate.for_adapter(7, [made()]) == estimate.ExportEstimate(7, 7, 0, None)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_a_small_file_with_rows_that_fill_no_block_is_told_as_large_as_llamacpp_
         head_dim=64,
         intermediate_size=1536, vocab_size=49152, tie_word_embeddings=True,
     )  # fmt: skip
-    assert room.of_model("gguf", quant, "a/b", starter, []).size == pytest.approx(size, rel=0.02)
+    assert estimate.for_model("gguf", quant, "a/b", starter, []).size == pytest.approx(size, rel=0.02)
 
 
 @pytest.mark.parametrize(
@@ -64,16 +64,16 @@ def test_a_small_file_with_rows_that_fill_no_block_is_told_as_large_as_llamacpp_
 def test_how_long_it_takes_is_an_earlier_ones_time_or_not_said(
     earlier: list[ExportResult], seconds: float | None
 ) -> None:
-    told = room.of_model("gguf", "q4_k_m", "a/b", EIGHT, earlier).seconds
+    told = estimate.for_model("gguf", "q4_k_m", "a/b", EIGHT, earlier).seconds
     assert told == (None if seconds is None else pytest.approx(seconds, rel=0.02))
 
 
 def test_time_left_is_the_phases_own_pace_and_the_rest_of_an_earlier_one() -> None:
     phases = (("starting", 5.0), ("merging", 20.0), ("converting_gguf", 30.0))
     at_work = ExportStatus(state="running", stage="merging", phase=1, phase_since=time.time() - 10, fraction=0.25)
-    of_phase, of_all = room.seconds_left(at_work, phases)
+    of_phase, of_all = estimate.seconds_left(at_work, phases)
     assert of_phase == pytest.approx(30, abs=1) and of_all == pytest.approx(60, abs=1)
-    assert room.seconds_left(at_work, ())[1] is None, "nothing like it was made"
-    assert room.seconds_left(at_work.model_copy(update={"stage": "copying"}), phases)[1] is None
+    assert estimate.seconds_left(at_work, ())[1] is None, "nothing like it was made"
+    assert estimate.seconds_left(at_work.model_copy(update={"stage": "copying"}), phases)[1] is None
     unknown = at_work.model_copy(update={"fraction": None})
-    assert room.seconds_left(unknown, phases, 2.0)[1] == pytest.approx(90, abs=1)  # twice as long, 10 s of it gone
+    assert estimate.seconds_left(unknown, phases, 2.0)[1] == pytest.approx(90, abs=1)  # twice as long, 10 s of it gone

@@ -135,8 +135,8 @@ def reason(workspace: Workspace) -> Message | None:
     assert tools.offer(workspace) is None
     with pytest.raises(ExportError) as error:
         tools.obtain(workspace)
-    assert error.value.message == tools.why_none(workspace) == tools.state(workspace)
-    return tools.why_none(workspace)
+    assert error.value.message == tools.why_unavailable(workspace) == tools.state(workspace)
+    return tools.why_unavailable(workspace)
 
 
 def test_without_avx2_without_a_build_and_where_nobody_wants_them_the_reason_is_said(
@@ -166,7 +166,7 @@ def test_a_checkout_of_the_persons_own_is_taken_and_one_that_is_none_is_said(
             file.touch()
     found = tools.obtain(workspace)
     assert found.converter == checkout and found.own and found.builds == f"own/{tools.RUNTIME_BUILD}"
-    assert "own" not in found.runs_in and tools.RUNTIME_BUILD in tools.state(workspace).render("en")
+    assert "own" not in found.library_paths and tools.RUNTIME_BUILD in tools.state(workspace).render("en")
 
 
 def test_what_is_built_in_a_checkout_is_taken_unless_its_header_is_newer(
@@ -182,7 +182,10 @@ def test_what_is_built_in_a_checkout_is_taken_unless_its_header_is_newer(
     monkeypatch.setattr(tools.platform, "system", lambda: "Windows")
     os.utime(header, (1, 1))
     assert tools.own_library(tmp_path) == library
-    assert tools.Tools(tmp_path, tmp_path, True, library).runs_in == {"runtime": str(tmp_path), "own": str(library)}
+    assert tools.Tools(tmp_path, tmp_path, True, library).library_paths == {
+        "runtime": str(tmp_path),
+        "own": str(library),
+    }
     assert tools.Tools(tmp_path, tmp_path, True, library).builds == "own/own"
     os.utime(library, (0, 0))
     with pytest.raises(ExportError) as error:
@@ -224,7 +227,7 @@ def test_a_function_of_ones_own_llama_cpp_is_declared_with_the_types_that_it_nee
 ) -> None:
     for name, text in HEADERS.items():
         (tmp_path / name).write_text(text)
-    said = library.declared(tmp_path, HEADERS, ["llama_default_params"])
+    said = library.declarations(tmp_path, HEADERS, ["llama_default_params"])
     assert " ".join(said.split()) == (
         "enum ggml_type { GGML_TYPE_F32 = 0, GGML_TYPE_F16 = 1 }; typedef bool (*ggml_eval)(struct ggml_tensor * t, "
         "void * data); "
@@ -233,7 +236,7 @@ def test_a_function_of_ones_own_llama_cpp_is_declared_with_the_types_that_it_nee
         "struct llama_params llama_default_params( llama_token token, int n);"
     )
     with pytest.raises(child.Refused) as refused:
-        library.declared(tmp_path, HEADERS, ["llama_gone"])
+        library.declarations(tmp_path, HEADERS, ["llama_gone"])
     assert refused.value.answer["refused"] == "own_build" and "llama_gone" in refused.value.answer["found"]["reason"]
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from core.errors import BusyError, ExportError, GarageError, StopRequested
 from core.export.ollama import program
-from core.export.ollama.giving import Gift, Giving
+from core.export.ollama.adding import AddStatus, OllamaAdder
 from core.messages import msg
 from tests.kit.ollama import GOOD, instead, script
 from tests.kit.waits import wait_until
@@ -28,7 +28,7 @@ def ollama(tmp_path: Path) -> Ollama:
 
 def refused(ollama: Path, modelfile: Path) -> str:
     with pytest.raises(ExportError) as caught:
-        program.give(ollama, NAME, modelfile)
+        program.create_model(ollama, NAME, modelfile)
     assert all("{" not in caught.value.message.render(language) for language in ("en", "zh"))
     return caught.value.message.key
 
@@ -49,10 +49,10 @@ def modelfile(tmp_path: Path) -> Path:
 
 def test_a_model_is_created_and_answers(ollama: Ollama, modelfile: Path) -> None:
     there, stages = ollama(GOOD), []
-    given = program.give(there, NAME, modelfile, stages.append)
-    assert given == program.Given(NAME, "Arr, matey!", replaced=False) and stages == ["creating", "answering"]
+    given = program.create_model(there, NAME, modelfile, stages.append)
+    assert given == program.CreatedModel(NAME, "Arr, matey!", replaced=False) and stages == ["creating", "answering"]
     assert repr(["create", NAME, "-f", str(modelfile)]) in (there.parent / "asked").read_text("utf-8")
-    assert program.give(there, NAME, modelfile).replaced, "it takes the place of an earlier one, which is said"
+    assert program.create_model(there, NAME, modelfile).replaced, "it takes the place of an earlier one, which is said"
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_one_that_hangs_is_ended_at_its_limit_and_one_that_is_cancelled_at_once(
             raise StopRequested
 
     with pytest.raises(StopRequested):
-        program.give(there, NAME, modelfile, check=check)
+        program.create_model(there, NAME, modelfile, check=check)
     wait_until(lambda: not (there.parent / "models").exists())
 
 
@@ -97,28 +97,28 @@ def test_a_program_that_cannot_be_started_is_said(ollama: Ollama, modelfile: Pat
 
 def test_a_page_looks_on_while_one_at_a_time_is_given_and_it_can_be_cancelled(ollama: Ollama, modelfile: Path) -> None:
     there = ollama(instead("create", "(here / 'began').touch(); time.sleep(600)"))
-    giving, result = Giving(lambda: there), SimpleNamespace(run="r", ollama_name="pirate")
+    giving, result = OllamaAdder(lambda: there), SimpleNamespace(run="r", ollama_name="pirate")
     giving.start(result, modelfile.parent, "llama")
     wait_until((there.parent / "began").exists)
-    assert giving.now("other") is None and giving.now("r") == Gift("r", msg("ollama.creating"))
+    assert giving.status("other") is None and giving.status("r") == AddStatus("r", msg("ollama.creating"))
     with pytest.raises(BusyError):
         giving.start(result, modelfile.parent, "llama")
     giving.cancel()
-    wait_until(lambda: not giving.now("r").active)
-    assert giving.now("r").said.key == "ollama.cancelled"
+    wait_until(lambda: not giving.status("r").active)
+    assert giving.status("r").message.key == "ollama.cancelled"
     ollama(GOOD)
     giving.start(result, modelfile.parent, "lfm3")
-    wait_until(lambda: not giving.now("r").active)
-    assert giving.now("r").answered and "Arr, matey!" in str(giving.now("r").said)
+    wait_until(lambda: not giving.status("r").active)
+    assert giving.status("r").answered and "Arr, matey!" in str(giving.status("r").message)
     giving.start(result, modelfile.parent, "lfm3")
-    wait_until(lambda: not giving.now("r").active)
-    assert "has replaced it" in str(giving.now("r").said)
+    wait_until(lambda: not giving.status("r").active)
+    assert "has replaced it" in str(giving.status("r").message)
     ollama("print('version is 0.1.2')")
     giving.start(result, modelfile.parent, "lfm3")
-    wait_until(lambda: not giving.now("r").active)
-    assert giving.now("r").said.key == "ollama.too_old" and not giving.now("r").answered
+    wait_until(lambda: not giving.status("r").active)
+    assert giving.status("r").message.key == "ollama.too_old" and not giving.status("r").answered
     with pytest.raises(GarageError, match="Ollama was not found"):
-        Giving(lambda: None).start(result, modelfile.parent, "llama")
+        OllamaAdder(lambda: None).start(result, modelfile.parent, "llama")
 
 
 @pytest.mark.parametrize(
@@ -131,14 +131,14 @@ def test_one_too_old_for_a_family_is_told_before_the_work(ollama: Ollama, says: 
     there = ollama(f"print({says!r})")
     if "v0.9.6" in says:  # it would take the nearest template that it knows, and loses the system prompt
         with pytest.raises(ExportError, match="too old for llama: 0.30.0 or newer"):
-            program.see_version(there, "llama")
+            program.check_version(there, "llama")
     else:
-        program.see_version(there, "llama")
+        program.check_version(there, "llama")
     if is_too_old:
         with pytest.raises(ExportError, match="too old for lfm3: 0.40.12 or newer"):
-            program.see_version(there, "lfm3")
+            program.check_version(there, "lfm3")
     else:
-        program.see_version(there, "lfm3")
+        program.check_version(there, "lfm3")
 
 
 def test_it_is_found_on_path_and_where_installers_put_it_and_never_here(

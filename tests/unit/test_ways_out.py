@@ -9,8 +9,8 @@ import pytest
 from core import files
 from core.errors import ExportError
 from core.export.llamacpp import child, convert, tools
-from core.export.llamacpp.hub_words import of_the_hub
-from core.export.llamacpp.ways_out import LISTS, way_of, way_out
+from core.export.llamacpp.hub_config import to_hub_config
+from core.export.llamacpp.ways_out import LISTS, way_out, way_out_for
 from core.messages import LANGUAGES
 from core.models.known import known_models
 from core.workspace.folder import Workspace
@@ -24,7 +24,7 @@ LFM3 = {"model_type": "lfm3", "architectures": ["Lfm3ForCausalLM"]}
 
 
 def test_none_of_the_catalogue_is_without_gguf_and_without_its_reason() -> None:
-    ways = {model.id: way_of(model) for model in known_models()}
+    ways = {model.id: way_out_for(model) for model in known_models()}
     assert all((way.best == "gguf") == (way.why is None) for way in ways.values())
     assert [name for name, way in ways.items() if way.best != "gguf"] == ["lfm3-1.7b"]
     assert ways["qwen3.5-4b"].tower and not ways["llama-3.2-1b-instruct"].tower
@@ -64,7 +64,7 @@ def test_what_llama_cpp_does_not_know_is_said_before_anything_is_fetched_or_merg
     workspace = Workspace.open(tmp_path / "w")
     (tmp_path / "config.json").write_text('{"model_type": "lfm3"}', "utf-8")
     with pytest.raises(ExportError) as error:
-        tools.see_family(workspace, tmp_path)
+        tools.check_family(workspace, tmp_path)
     assert error.value.message.key == "gguf.newer" and not (workspace.root / "tools").exists()
 
 
@@ -72,17 +72,17 @@ def test_a_config_that_transformers_5_has_read_is_said_in_the_hubs_words() -> No
     """Seen: Nemotron-H's state spaces were looked for in layers of attention, Command R7B and Gemma 4 12B ended in a
     KeyError."""
     kinds = ["linear_attention", "moe", "full_attention", "mlp"]
-    assert of_the_hub({"model_type": "nemotron_h", "layers_block_type": kinds})["hybrid_override_pattern"] == "ME*-"
-    dense = of_the_hub(
+    assert to_hub_config({"model_type": "nemotron_h", "layers_block_type": kinds})["hybrid_override_pattern"] == "ME*-"
+    dense = to_hub_config(
         {"model_type": "nemotron_h", "layers_block_type": ["linear_attention", "mlp"], "num_experts_per_tok": 2}
     )
     assert dense["hybrid_override_pattern"] == "M-" and "num_experts_per_tok" not in dense
     granite = {"model_type": "granitemoehybrid", "layer_types": ["linear_attention", "attention"]}
-    assert of_the_hub(granite)["layer_types"] == ["mamba", "attention"]
-    assert of_the_hub({"architectures": ["PhimoeForCausalLM"]})["architectures"] == ["PhiMoEForCausalLM"]
-    assert of_the_hub({"model_type": "cohere2"})["rotary_pct"] == 1.0
-    assert of_the_hub({"text_config": {"model_type": "gemma4_text"}})["text_config"]["moe_intermediate_size"] is None
-    assert of_the_hub({"model_type": "gemma4_text", "moe_intermediate_size": 32})["moe_intermediate_size"] == 32
+    assert to_hub_config(granite)["layer_types"] == ["mamba", "attention"]
+    assert to_hub_config({"architectures": ["PhimoeForCausalLM"]})["architectures"] == ["PhiMoEForCausalLM"]
+    assert to_hub_config({"model_type": "cohere2"})["rotary_pct"] == 1.0
+    assert to_hub_config({"text_config": {"model_type": "gemma4_text"}})["text_config"]["moe_intermediate_size"] is None
+    assert to_hub_config({"model_type": "gemma4_text", "moe_intermediate_size": 32})["moe_intermediate_size"] == 32
 
 
 def test_code_that_a_config_names_and_that_is_not_there_is_taken_out_of_it(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def about(model_id: object, result: FormResult, services: Services, w: Wording) 
             tag("p", w.of(told), class_="lg-quiet")
             for told in [*(family.told() if family else []), *([why] if why else [])]
         ]
-    if rounded := base.warning(services.workspace, model_id):
+    if rounded := base.rounding_note(services.workspace, model_id):
         lines.append(tag("p", w.of(rounded), class_="lg-quiet"))
     if result.shape_problem is not None:
         lines.append(notice(w.of(result.shape_problem), "warn"))

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from core.export import elsewhere
-from core.export.ollama.giving import Gift
+from core.export.ollama.adding import AddStatus
 from core.export.records import ExportCheck, ExportRequest, ExportResult, ExportStatus
 from core.system import file_window
 from webui.kit import format
@@ -85,7 +85,7 @@ def result(done: ExportResult, folder: Path, programs: Collection[str], w: Wordi
         "div",
         tag("div", tag("h3", named(done, w)), verdict(done.check, w), class_="lg-run-head"),
         muted(" · ".join((format.moment(done.created), size, done.base))),
-        tag("p", w.of(done.check.found)),
+        tag("p", w.of(done.check.summary)),
         *(_to_copy(each, w) for each in first),
         tag(
             "details",
@@ -103,11 +103,11 @@ def result(done: ExportResult, folder: Path, programs: Collection[str], w: Wordi
     )
 
 
-def gift(given: Gift | None, w: Wording) -> Html:
+def gift(given: AddStatus | None, w: Wording) -> Html:
     """How far an export is on its way into Ollama, or what it said there."""
     if given is None:
         return join([])
-    return notice(w.of(given.said), "plain" if given.active else "ok" if given.answered else "bad")
+    return notice(w.of(given.message), "plain" if given.active else "ok" if given.answered else "bad")
 
 
 def verdict(check: ExportCheck, w: Wording) -> Html:

@@ -15,10 +15,10 @@ import gradio as gr
 import psutil
 
 from core.errors import GarageError
-from core.export import lmstudio, room
+from core.export import estimate, lmstudio
 from core.export.llamacpp import tools
 from core.export.llamacpp.ways_out import way_out
-from core.export.ollama.giving import Gift
+from core.export.ollama.adding import AddStatus
 from core.export.records import KINDS, QUANTS, ExportRequest, ExportResult, ExportStatus
 from core.messages import Message, msg
 from core.models.shapes.shape import ModelShape
@@ -116,8 +116,8 @@ class WayOut:
             self._looked = known = look.snapshot, row.id, self.services.snapshots.exports(row.id)
         return known[2]
 
-    def _gift(self, look: ViewContext) -> Gift | None:
-        return self.services.ollama.now(look.opened) if look.opened else None
+    def _gift(self, look: ViewContext) -> AddStatus | None:
+        return self.services.ollama.status(look.opened) if look.opened else None
 
     def _at_work(self, look: ViewContext) -> bool:
         given = self._gift(look)
@@ -131,7 +131,7 @@ class WayOut:
         told = []
         for asked, status in attempts:
             like = self._like(before, asked.kind, asked.quant, row.model) if status.active else None
-            left = room.seconds_left(status, like[0].phases if like else (), like[1] if like else 1.0)
+            left = estimate.seconds_left(status, like[0].phases if like else (), like[1] if like else 1.0)
             told.append(exported.attempt(exported.named(asked, self.w), status, left, self.w))
         return shown(join(told))
 
@@ -139,7 +139,7 @@ class WayOut:
         self, done: Sequence[ExportResult], kind: str, quant: str | None, base: str
     ) -> tuple[ExportResult, float] | None:
         shape = self.services.models.shape_here(base)
-        return room.before(done, kind, quant, base, shape.params) if shape else None
+        return estimate.similar_export(done, kind, quant, base, shape.params) if shape else None
 
     def _results(self, look: ViewContext) -> Update:
         exports = self.services.exports
@@ -193,7 +193,7 @@ class WayOut:
     def _open(self, opened: str | None) -> RunRow | None:
         return next((row for row in self.services.snapshots.now().rows if row.id == opened), None)
 
-    def _form_line(self, form: str, told: room.Room | None) -> str:
+    def _form_line(self, form: str, told: estimate.ExportEstimate | None) -> str:
         name = self.w.t(f"way_out.form_{form.replace(':', '_')}")
         return self.w.t("way_out.form_sized", form=name, size=format.bytes_used(self.w, told.size)) if told else name
 
@@ -222,7 +222,7 @@ class WayOut:
         if shape is None or not form.startswith("gguf"):
             return None
         try:
-            if reason := tools.why_none(self.services.workspace):
+            if reason := tools.why_unavailable(self.services.workspace):
                 return msg("gguf.needs_tools", reason=reason)
             if tools.own_checkout(self.services.workspace):
                 return None
@@ -230,7 +230,7 @@ class WayOut:
             return error.message
         return way_out({"model_type": shape.model_type}).why
 
-    def _needs(self, told: room.Room) -> list[tuple[str, str]]:
+    def _needs(self, told: estimate.ExportEstimate) -> list[tuple[str, str]]:
         w = self.w
         free = self._free()
         parts = [w.t("way_out.disk", need=format.bytes_used(w, told.disk), free=format.bytes_used(w, free[0]))]
@@ -246,7 +246,7 @@ class WayOut:
         """Bytes of disk and of memory."""
         return shutil.disk_usage(self.services.workspace.root).free, psutil.virtual_memory().available
 
-    def _before(self, told: room.Room | None, form: str, where: str) -> list[Html]:
+    def _before(self, told: estimate.ExportEstimate | None, form: str, where: str) -> list[Html]:
         """What stands against it or is fetched for it."""
         said: list[Html] = []
         disk, memory = self._free()
@@ -270,7 +270,9 @@ class WayOut:
         except GarageError as error:  # settings.yaml is broken
             return error.message
 
-    def _room(self, row: RunRow, form: str, shape: ModelShape | None, done: Sequence[ExportResult]) -> room.Room | None:
+    def _room(
+        self, row: RunRow, form: str, shape: ModelShape | None, done: Sequence[ExportResult]
+    ) -> estimate.ExportEstimate | None:
         """None where the base, or the adapter, is not here to be counted."""
         kind, _, quant = form.partition(":")
         try:
@@ -278,9 +280,9 @@ class WayOut:
         except (GarageError, OSError):  # deleted on another page
             return None
         if kind == "adapter":
-            return room.of_adapter(sum(held.values()), done)
+            return estimate.for_adapter(sum(held.values()), done)
         adapter = held.get("adapter_model.safetensors", 0)
-        return room.of_model(KINDS[kind], quant or None, row.model, shape, done, adapter) if shape else None
+        return estimate.for_model(KINDS[kind], quant or None, row.model, shape, done, adapter) if shape else None
 
     # ---- buttons --------------------------------------------------------------------------------------------------
     def begin(self, opened: str | None, where: Any, form: Any, *finer: Any) -> Update:

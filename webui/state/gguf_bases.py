@@ -62,7 +62,7 @@ class GgufBases:
             self._say("working", msg(f"export.stage_{stage}"))
 
         try:
-            made = base.bring(self._workspace, file, names.slug(source, fallback="model"), told, look, source)
+            made = base.import_file(self._workspace, file, names.slug(source, fallback="model"), told, look, source)
         except StopRequested:
             self._say("cancelled", msg("gguf.base_cancelled"))
         except GarageError as error:
@@ -70,7 +70,7 @@ class GgufBases:
         except OSError as error:
             self._say("failed", msg("gguf.base_failed", reason=error.strerror or type(error).__name__))
         else:
-            self._say("done", base.told(made))
+            self._say("done", base.describe(made))
 
     def _say(self, state: Literal["working", "done", "failed", "cancelled"], message: Message) -> None:
         if self._making:

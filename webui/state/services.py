@@ -11,7 +11,7 @@ from core.data.preview import Previews
 from core.data.store import DatasetStore
 from core.export.exports import Exports
 from core.export.hub.publishing import Publishing
-from core.export.ollama.giving import Giving
+from core.export.ollama.adding import OllamaAdder
 from core.hub.downloads import Downloads
 from core.hub.token import HubToken
 from core.messages import msg
@@ -47,7 +47,7 @@ class Services:
     downloads: Downloads
     chat: ChatClient
     exports: Exports
-    ollama: Giving
+    ollama: OllamaAdder
     publishing: Publishing
     curves: Curves
     snapshots: Snapshots
@@ -97,7 +97,7 @@ class Services:
             downloads=downloads,
             chat=chat,
             exports=exports,
-            ollama=Giving(),
+            ollama=OllamaAdder(),
             publishing=Publishing(workspace, runs),
             curves=curves,
             diagnoses=Diagnoses(curves),

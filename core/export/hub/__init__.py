@@ -1,8 +1,7 @@
 """Publishes a finished, verified export on the Hub: what is sent (`parcel`), how (`sending`), in which process
-(`publishing`, `worker`).
+(`publishing`, `publish_worker`).
 
-Imports: what core.export imports. Nothing is sent that was not listed before. Nothing is ever deleted on the hub, but
-for shards of an earlier merged model that this one no longer has: how to take something back is said. Add what a hub
-may answer:
-`sending.sentence`.
+Imports: what core.export imports. Only files that were listed before are sent. Nothing on the Hub is deleted, except
+shards of an earlier merged model that this one no longer has; the result says how to undo a publication. Add an error
+of the Hub: `sending.sentence`.
 """

@@ -1,7 +1,7 @@
-"""The files that publishing sends: the export without our own record, with a model card made for it. No network.
+"""The files that publishing sends: the export with a model card and without this app's record. No network.
 
-The record (export.json) stays: it holds rows that the proof asked. An adapter's config leaves with the name of its base
-in place of the folder where the base lies here.
+The record (export.json) is not sent: it holds rows of the data that the verification used. An adapter's config is sent
+with its base's name in place of the local folder.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from core.runs.cards import model_card
 from core.runs.folder import RunFolder
 from core.workspace import names
 
-STAYS = {"export.json", "README.md"}
+EXCLUDED = {"export.json", "README.md"}
 CONFIG = "adapter_config.json"
 
 
 @dataclass(frozen=True)
 class ParcelFile:
-    """One file: as it lies here, or text that was made for it."""
+    """A file to send: a local path, or text that was generated."""
 
     name: str
     size: int
@@ -35,8 +35,7 @@ class ParcelFile:
 
 @dataclass(frozen=True)
 class Parcel:
-    """notes: what a person should know before it leaves: the licence of the base, a base that others have to ask
-    for."""
+    """Files to publish. notes: what the user should know first, such as the base's licence or a gated base."""
 
     kind: str
     repo: str
@@ -49,7 +48,7 @@ class Parcel:
 
 
 def check_name(repo: str, run_name: str) -> None:
-    """Raises ExportError for what is no owner/name of a hub."""
+    """Raise ExportError if repo is no owner/name of a hub."""
     if not REPO_ID.fullmatch(repo):
         owner, _, name = repo.rpartition("/")
         better = f"{names.slug(owner, fallback='your-name')}/{names.slug(name or run_name, fallback='tuned')}"
@@ -57,7 +56,8 @@ def check_name(repo: str, run_name: str) -> None:
 
 
 def pack(run: RunFolder, result: ExportResult, folder: Path, repo: str, with_film: bool = False) -> Parcel:
-    """Raises ExportError for a bad name, an export that did not prove itself, and one that was changed since."""
+    """Collect the files of a publication. Raises ExportError for a bad name, an export that failed verification or was
+    changed since."""
     check_name(repo, run.name)
     if not result.check.passed:
         raise ExportError("publish.not_proven", name=result.name)
@@ -70,20 +70,20 @@ def pack(run: RunFolder, result: ExportResult, folder: Path, repo: str, with_fil
         quant=result.quant or "",
         file=result.gguf,
         dtype=result.dtype,
-        proof=result.check.found,
+        proof=result.check.summary,
         repo=repo,
         with_film=with_film,
     )
-    pieces = [_made("README.md", model_card.of_run(run, form, base_folder))]
+    pieces = [_generated("README.md", model_card.of_run(run, form, base_folder))]
     for name, size in sorted(result.files.items()):
         path = folder / name
-        if name in STAYS:
+        if name in EXCLUDED:
             continue
         if not path.is_file() or path.is_symlink() or path.stat().st_size != size:
             raise ExportError("publish.changed", name=result.name, file=name)
         if name == CONFIG:
             named = {"base_model_name_or_path": model_card.base_id_of(recipe), "revision": recipe.model.revision}
-            pieces.append(_made(CONFIG, json.dumps(files.read_object(path) | named, indent=2) + "\n"))
+            pieces.append(_generated(CONFIG, json.dumps(files.read_object(path) | named, indent=2) + "\n"))
         else:
             pieces.append(ParcelFile(name, size, path))
     base = model_card.base_of(recipe, base_folder)
@@ -95,5 +95,5 @@ def pack(run: RunFolder, result: ExportResult, folder: Path, repo: str, with_fil
     return Parcel(result.kind, repo, tuple(pieces), tuple(notes))
 
 
-def _made(name: str, text: str) -> ParcelFile:
+def _generated(name: str, text: str) -> ParcelFile:
     return ParcelFile(name, len(text.encode()), text.encode())

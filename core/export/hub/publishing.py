@@ -1,9 +1,10 @@
 """Publishing as a job in its own process: started, followed and cancelled from the page and from a command. No torch.
 
-    <workspace>/exports/.jobs/<the export's name>-hub/     as core.export.exports has it; a crash leaves a job whose
-                                                           lock is free
+    <workspace>/exports/.jobs/<the export's name>-hub/     as described in core.export.exports; a crash leaves a job
+                                                           whose lock is free
 
-What was sent before a kill lies at the hub, unseen, until a commit names it: asked again, only what is missing is sent.
+Files that were sent before a kill stay on the hub, invisible until a commit names them: a new attempt sends only what
+is missing.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ CANCELLED = msg("publish.cancelled")
 
 
 class PublishRequest(Frozen):
-    """request.json of such a job."""
+    """The order of a publishing job: request.json."""
 
     v: int = 1
     workspace: str
@@ -36,18 +37,18 @@ class PublishRequest(Frozen):
 
 
 class Publishing:
-    """All of a workspace."""
+    """All publications of a workspace."""
 
     def __init__(self, workspace: Workspace, runs: Runs | None = None):
         self.workspace, self.runs = workspace, runs or Runs(workspace)
         self._started: dict[str, subprocess.Popen[bytes]] = {}  # by export
 
     def pack(self, result: ExportResult, repo: str, with_film: bool = False) -> Parcel:
-        """What would leave this PC. Asks nobody. Raises ExportError or RunError."""
+        """Return what would be sent, without network access. Raises ExportError or RunError."""
         return pack(self.runs.get(result.run), result, self.workspace.exports / result.name, repo, with_film)
 
     def start(self, result: ExportResult, repo: str, private: bool = True, with_film: bool = False) -> None:
-        """Begin. Raises as `pack`, and BusyError while this export is being published."""
+        """Begin to publish. Raises as `pack`, and BusyError while this export is being published."""
         self.pack(result, repo, with_film)
         request = PublishRequest(
             workspace=str(self.workspace.root), export=result.name, repo=repo, private=private, with_film=with_film
@@ -55,21 +56,21 @@ class Publishing:
         job, status = self._job(result.name), self.status(result.name)
         if job.is_locked() or (status and status.active):
             raise BusyError("publish.at_work", name=result.name)
-        self._started[result.name] = job.begin(request, "core.export.hub.worker", self.workspace.root, {})
+        self._started[result.name] = job.begin(request, "core.export.hub.publish_worker", self.workspace.root, {})
 
     def status(self, export: str) -> ExportStatus | None:
-        """Of the newest attempt to publish this export; None where there never was one."""
+        """Status of the newest attempt to publish this export; None without one."""
         return self._job(export).status(self._started.get(export))
 
     def wait(self, export: str, on_status: Callable[[ExportStatus], None] | None = None) -> ExportStatus:
-        """The status once it is over."""
+        """Wait until the attempt has ended and return its status."""
         return self._job(export).wait(self._started.get(export), on_status)
 
     def cancel(self, export: str) -> ExportStatus | None:
         return self._job(export).end(self._started.get(export), CANCELLED)
 
     def request(self, export: str) -> PublishRequest | None:
-        """What was asked for last."""
+        """The newest request, or None."""
         return files.read_model(PublishRequest, self._job(export).path / "request.json")
 
     def _job(self, export: str) -> JobFolder:

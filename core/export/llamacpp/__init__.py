@@ -1,6 +1,6 @@
-"""GGUF by llama.cpp itself: its tools fetched into the workspace (`tools`), its converter, quantiser and runtime in
-processes of their own.
+"""GGUF files made and verified with llama.cpp itself: its tools are downloaded into the workspace (`tools`), its
+converter, quantiser and runtime run in processes of their own.
 
-Imports: what core.export imports. `runtime` and `convert` are only run inside a process that `child` starts: a damaged
-file can end it.
+Imports: what core.export imports. `runtime` and `convert` run only inside a process that `child` starts, because a
+damaged file can crash it.
 """

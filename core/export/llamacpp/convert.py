@@ -1,8 +1,8 @@
 """Converts a merged Hugging Face folder, or an adapter, to GGUF with llama.cpp's own converter, in a separate process
 without network, which `child.ask` starts.
 
-The folder is ours, made for this: its files may be reworded. What upstream's script gets wrong with such folders is
-mended here and in `hub_words`, each where it says so; what it does not know is refused with the reason that it gives.
+The folder was made for this and may be changed. Where upstream's script is wrong about such folders it is corrected
+here and in `hub_config`, with a comment in each place; what it does not know is refused with its own reason.
 """
 
 from __future__ import annotations
@@ -20,22 +20,24 @@ from typing import Any, NoReturn
 from core import files
 from core.export.llamacpp import child
 from core.export.llamacpp.child import Refused
-from core.export.llamacpp.hub_words import of_the_hub
+from core.export.llamacpp.hub_config import to_hub_config
 
-# In a file whose tokenizer llama.cpp did not know: what it was taken for, by its structure.
+# Metadata key for the pre-tokenizer's name that was derived from its structure, because llama.cpp did not know it.
 NAMED = "lora_garage.pre_tokenizer"
 KINDS = {"f16": "MOSTLY_F16", "bf16": "MOSTLY_BF16"}
 
 
 def work(request: dict[str, Any]) -> dict[str, Any]:
-    """request: converter, runtime (folders), model, out, kind, name, stop (the token that ends a turn), pre (or None),
-    tower (what it sees or hears by, in place of its text), tuned; or, for an adapter, its folder, model, out. Returns
-    {}, or how many tensors an adapter became."""
+    """Convert and return {}, or for an adapter the number of its tensors.
+
+    request: converter, runtime (folders), model, out, kind, name, stop (the token that ends a turn), pre (or None),
+    tower (convert the vision or audio part instead of the text), tuned; for an adapter: its folder, model, out.
+    """
     _offline()
     sys.path[:0] = [request["converter"], str(Path(request["converter"]) / "gguf-py"), request["runtime"]]
     folder = Path(request["model"])
     _refuse_code(folder)
-    _words_of_the_hub(folder)
+    _restore_hub_config(folder)
     if request.get("adapter"):
         return _convert_adapter(folder, request)
     _convert(folder, request)
@@ -43,7 +45,7 @@ def work(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _offline() -> None:
-    """The converter reads a folder; whatever in it reaches for a network is a fault."""
+    """Block the network: the converter reads a folder, and any connection is an error."""
     os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
 
     def refuse(*_: object, **__: object) -> NoReturn:
@@ -53,29 +55,33 @@ def _offline() -> None:
 
 
 def _refuse_code(folder: Path) -> None:
-    """The converter asks transformers for the tokenizer with trust_remote_code. Families that transformers has made its
-    own (Phi-4-mini) still name the code that they once came with, which is not here, and would be looked for."""
+    """Refuse a folder with Python code, and remove `auto_map` from its JSON files.
+
+    The converter loads the tokenizer with trust_remote_code. Families that transformers has adopted (Phi-4-mini) still
+    name their original code, which is absent here and would be downloaded.
+    """
     code = [file.name for file in sorted(folder.rglob("*.py"))]
     for file in folder.glob("*.json"):
         if file.stat().st_size < 10**6 and '"auto_map"' in file.read_text("utf-8"):
-            said = files.read_object(file)
-            said.pop("auto_map", None)
-            files.replace_json(file, said)
+            config = files.read_object(file)
+            config.pop("auto_map", None)
+            files.replace_json(file, config)
             code += [file.name] if '"auto_map"' in file.read_text("utf-8") else []
     if code:
         raise Refused("own_code", found=code[:3])
 
 
-def _words_of_the_hub(folder: Path) -> None:
-    """Upstream reads config.json by transformers, and of some families (Granite's) as it is."""
+def _restore_hub_config(folder: Path) -> None:
+    """Rewrite config.json in the hub's notation, and patch the converter, which reads it through transformers or, for
+    Granite, directly."""
     from conversion import ModelBase  # llama.cpp's, from the tools
 
     file = folder / "config.json"
-    files.replace_json(file, of_the_hub(files.read_object(file)))
+    files.replace_json(file, to_hub_config(files.read_object(file)))
     theirs = ModelBase.load_hparams
 
     def load_hparams(*arguments: Any, **more: Any) -> dict[str, Any]:
-        return of_the_hub(theirs(*arguments, **more))
+        return to_hub_config(theirs(*arguments, **more))
 
     ModelBase.load_hparams = staticmethod(load_hparams)
 
@@ -85,42 +91,41 @@ def _convert(folder: Path, request: dict[str, Any]) -> None:
     import torch
     from conversion import TextModel  # llama.cpp's, from the tools
 
-    _name_the_pre_tokenizer(TextModel, request["pre"])
+    _name_pre_tokenizer(TextModel, request["pre"])
     model_class = _class_of(folder, request.get("tower", False))
     kind = gguf.LlamaFileType[KINDS[request["kind"]]]
     name = _plain_name(request["name"])
     with tempfile.TemporaryDirectory() as scratch, torch.inference_mode():
         override = Path(scratch) / "metadata.json"
-        said = {"general.name": name, "general.basename": name} | (
+        metadata = {"general.name": name, "general.basename": name} | (
             {"general.finetune": "LoRA"} if request.get("tuned", True) else {}
         )
-        override.write_text(json.dumps(said), "utf-8", newline="\n")
+        override.write_text(json.dumps(metadata), "utf-8", newline="\n")
         model = model_class(folder, kind, Path(request["out"]), metadata_override=override, model_name=name)
         if not request.get("tower"):
-            _mark_the_end_of_a_turn(model, request["stop"])
+            _write_end_of_turn(model, request["stop"])
         try:
             model.write()
         except NotImplementedError as error:
             key = "pre_tokenizer" if "pre-tokenizer" in str(error) else "not_implemented"
             raise Refused(key, reason=str(error)[:200]) from error
         except FileNotFoundError as error:
-            # tokenizer.model, which transformers 5 does not save and some families are read by
+            # tokenizer.model, which some families need and transformers 5 does not save
             raise Refused("tokenizer_lacks", reason=re.sub(r"\S*[/\\\\]", "", str(error))[:200]) from error
 
 
 def _convert_adapter(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
-    """By upstream's own script, which is a program and takes its wishes as one."""
+    """Convert an adapter by upstream's own script, which is run as a program with arguments."""
     import conversion  # llama.cpp's
     import gguf
 
     model_class = _class_of(folder, tower=False)
-    # Ministral's class is a wrapper that hands a base's weights to another one: with it the script writes the base's
-    # own.
+    # Ministral's class is a wrapper that delegates the base's weights: with it the script writes those of the base.
     config = conversion.ModelBase.load_hparams(folder, False)
     kind = (config.get("text_config") or config).get("model_type")
     model_class = getattr(model_class, "Mistral4Model" if kind == "mistral4" else "Ministral3Model", model_class)
     conversion.get_model_class = lambda *_, **__: model_class
-    _turn_columns_in_a()
+    _reorder_columns_of_a()
     script = Path(request["converter"]) / "convert_lora_to_gguf.py"
     sys.argv = [script.name, request["adapter"], "--base", str(folder), "--outfile", request["out"], "--outtype", "f16"]
     try:
@@ -130,13 +135,13 @@ def _convert_adapter(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
     return {"tensors": len(gguf.GGUFReader(request["out"]).tensors)}
 
 
-def _turn_columns_in_a() -> None:
-    """Qwen3.5's converter puts the columns of out_proj into another order; those of B A are A's, and upstream's script
-    cannot do that."""
+def _reorder_columns_of_a() -> None:
+    """Patch Qwen3.5's converter, which reorders the columns of out_proj: for B A these are A's, which upstream's script
+    cannot do."""
     from conversion import qwen
 
     family = getattr(qwen, "_LinearAttentionVReorderBase", None)
-    if family is None:  # another checkout's
+    if family is None:  # a checkout of another version
         return
     theirs = family._reorder_v_heads
 
@@ -149,9 +154,11 @@ def _turn_columns_in_a() -> None:
     family._reorder_v_heads = staticmethod(reorder)
 
 
-def _name_the_pre_tokenizer(text_model: Any, pre: str | None) -> None:
-    """pre: where upstream does not know the tokenizer's hash, as of a vocabulary that was changed. Whether it is right,
-    ids show."""
+def _name_pre_tokenizer(text_model: Any, pre: str | None) -> None:
+    """Use the name pre if upstream does not know the tokenizer's hash, as with a changed vocabulary.
+
+    Whether the name is right is verified later with token ids.
+    """
     theirs = text_model.get_vocab_base_pre
 
     def known_or_named(self: Any, tokenizer: Any) -> str:
@@ -173,50 +180,52 @@ def _class_of(folder: Path, tower: bool) -> Any:
         ModelBase.load_hparams(folder, False), ModelType.MMPROJ if tower else ModelType.TEXT
     )
     try:
-        found = get_model_class(family, mmproj=tower)
+        model_class = get_model_class(family, mmproj=tower)
     except NotImplementedError as error:
         raise Refused("other_family", family=family) from error
     if tower:
-        _tensors_of_the_tower(found, family)
-    if found.supports_mtp_export:
-        found.no_mtp = True  # draft heads are not tuned, and a folder that lacks them would not convert
-    return found
+        _filter_tower_tensors(model_class, family)
+    if model_class.supports_mtp_export:
+        model_class.no_mtp = True  # draft heads are not tuned, and a folder that lacks them would not convert
+    return model_class
 
 
-def _tensors_of_the_tower(its_class: Any, family: str) -> None:
-    """A head that is no longer tied, which upstream takes for a part of some towers, is none. Of Gemma 3's the names
-    are as the hub has them, of which transformers 5 leaves a part out, and what gathers a picture in one vector is not
-    used."""
-    theirs = its_class.filter_tensors
+def _filter_tower_tensors(model_class: Any, family: str) -> None:
+    """Correct which tensors belong to a vision or audio tower.
+
+    An untied output head, which upstream counts to some towers, does not. Gemma 3's names get back the part that
+    transformers 5 drops, and its unused pooling head is left out.
+    """
+    theirs = model_class.filter_tensors
 
     def filter_tensors(item: tuple[str, Any]) -> Any:
         name, tensor = item
         if family == "Gemma3ForConditionalGeneration":
             name = re.sub(r"vision_tower\.(?=embeddings|encoder|post_layernorm)", "vision_tower.vision_model.", name)
         if family == "Mistral3ForConditionalGeneration" and name.endswith("embed_tokens.weight"):
-            return name, tensor  # it takes one row of them, and upstream leaves out all of the text's before
+            return name, tensor  # one row of them is needed, and upstream drops all of the text's tensors
         return None if name.startswith("lm_head.") or "vision_tower.head." in name else theirs((name, tensor))
 
-    its_class.filter_tensors = staticmethod(filter_tensors)
+    model_class.filter_tensors = staticmethod(filter_tensors)
 
 
 def _plain_name(name: str) -> str:
-    """A name with "phi3" in it makes llama.cpp compute another model's way."""
+    """The model's name without "phi3", which makes llama.cpp compute it like another model."""
     return re.sub(r"phi[-_ ]?3", "phi three", name, flags=re.IGNORECASE)
 
 
-def _mark_the_end_of_a_turn(model: Any, stop: str) -> None:
-    """Upstream does not write the template's stop as eot_token_id for every family."""
+def _write_end_of_turn(model: Any, stop: str) -> None:
+    """Write the template's stop as eot_token_id, which upstream does not do for every family."""
     theirs = model.prepare_metadata
 
     def prepare_metadata(*arguments: Any, **more: Any) -> None:
         theirs(*arguments, **more)
-        there = {key for values in model.gguf_writer.kv_data for key in values}
+        written = {key for values in model.gguf_writer.kv_data for key in values}
         tokens = files.read_json(model.dir_model / "tokenizer.json") or {}
-        words = (tokens.get("model") or {}).get("vocab")
-        ids = dict(words) if isinstance(words, dict) else {}
+        vocabulary = (tokens.get("model") or {}).get("vocab")
+        ids = dict(vocabulary) if isinstance(vocabulary, dict) else {}
         ids |= {token["content"]: token["id"] for token in tokens.get("added_tokens") or ()}
-        if "tokenizer.ggml.eot_token_id" not in there and stop in ids:
+        if "tokenizer.ggml.eot_token_id" not in written and stop in ids:
             model.gguf_writer.add_eot_token_id(ids[stop])
 
     model.prepare_metadata = prepare_metadata

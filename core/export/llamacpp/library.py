@@ -1,11 +1,11 @@
-"""llama.cpp's own library, through the C bindings of llama-cpp-py-sync, and its quantizer: a process that `child.ask`
-starts to make a file smaller. Without numpy, whose import would be a tenth of the time of a small file.
+"""llama.cpp's library through the C bindings of llama-cpp-py-sync, and its quantiser: a process that `child.ask` starts
+to quantise a file. Without numpy, whose import would take a tenth of the time for a small file.
 
-A damaged file can end the process, and the library prints on its own. Paths are names in the current folder: what the
-library opens by C++ streams would not find letters beyond ASCII on Windows.
+A damaged file can crash the process, and the library prints on its own. Paths are names in the current folder, because
+the library's C++ streams do not open paths with letters beyond ASCII on Windows.
 
-A build of the person's own (tools.own_library) is called by what its own headers declare: structures change from build
-to build, and one that is filled by another's header is garbage without an error.
+A build of the user's own (tools.own_library) is called through its own headers: structures change from build to build,
+and one that is filled by another build's header holds garbage without an error.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from core.export.llamacpp.child import Refused
 # llama.h: enum llama_ftype
 FILE_TYPES = {"f16": 1, "q8_0": 7, "q4_k_m": 15, "q5_k_m": 17, "q6_k": 18, "bf16": 32}
 FALLBACK = re.compile(r"(\d+) of (\d+) tensor\(s\) required fallback")  # llama.cpp's log at this build
-MOST_SAID = 400  # lines of its log that are kept
+MOST_LOG_LINES = 400
 LIBRARIES = {"Linux": "lib{}.so", "Darwin": "lib{}.dylib", "Windows": "{}.dll"}
-# What is called here and in `runtime`, and where a checkout declares it.
+# Functions called here and in `runtime`, and the headers of a checkout that declare them.
 TYPES, LLAMA_H, MTMD_H = ("ggml/include/ggml.h", "ggml/include/ggml-backend.h"), "include/llama.h", "tools/mtmd/mtmd.h"
 CALLED = [
     "llama_log_set", "llama_backend_init", "llama_model_quantize_default_params", "llama_model_quantize",
@@ -40,7 +40,7 @@ CALLED = [
     "llama_get_logits_ith",
     "llama_batch_init", "llama_batch_free",
 ]  # fmt: skip
-OF_TOWERS = ["mtmd_log_set", "mtmd_context_params_default", "mtmd_init_from_file", "mtmd_free"]
+TOWER_FUNCTIONS = ["mtmd_log_set", "mtmd_context_params_default", "mtmd_init_from_file", "mtmd_free"]
 NO_CODE = re.compile(r"/\*.*?\*/|//[^\n]*|^[ \t]*#[^\n]*", re.DOTALL | re.MULTILINE)
 BODY = r"\{(?:[^{}]|\{[^{}]*\})*\}"
 DEFINED = re.compile(
@@ -50,12 +50,12 @@ DEFINED = re.compile(
 
 
 class LlamaError(Exception):
-    """With what llama.cpp said last about it."""
+    """An error of llama.cpp, with the last errors of its log."""
 
 
 class Library:
-    """Loaded once in a process. folder: the runtime's of `tools`. own: the library of the person's own checkout, in
-    place of that one's."""
+    """llama.cpp's library, loaded once in a process. folder: the runtime from `tools`. own: the library of the user's
+    own checkout to use instead."""
 
     def __init__(self, folder: Path, own: str | None = None):
         sys.path.insert(0, str(folder))
@@ -63,13 +63,13 @@ class Library:
             self._load_own(Path(own))
         else:
             self._load(folder)
-        self.said: list[str] = []
+        self.log: list[str] = []
 
         def keep(level: int, words: Any, _: Any) -> None:
-            self.said.append(self.ffi.string(words).decode("utf-8", "replace"))
-            del self.said[:-MOST_SAID]
+            self.log.append(self.ffi.string(words).decode("utf-8", "replace"))
+            del self.log[:-MOST_LOG_LINES]
 
-        # C holds only its address
+        # C holds only its address, so a reference has to stay
         self.keep = self.ffi.callback("void(enum ggml_log_level, const char *, void *)")(keep)
         self.lib.llama_log_set(self.keep, self.ffi.NULL)
         self.lib.llama_backend_init()
@@ -80,15 +80,15 @@ class Library:
         )
         assert spec and spec.loader
         bindings = importlib.util.module_from_spec(spec)
-        gc.disable()  # the header's thousand lines are parsed into what stays: looking through it is a fifth of that
-        spec.loader.exec_module(bindings)  # not its package, which reads numpy and a chat of its own
+        gc.disable()  # parsing the header makes only lasting objects: collecting garbage would take a fifth of the time
+        spec.loader.exec_module(bindings)  # not its package, which imports numpy and a chat
         gc.enable()
         self.ffi: Any = bindings.get_ffi()
         self.lib: Any = bindings.get_lib()
         self.towers = bindings.get_mtmd_lib
 
     def _load_own(self, library: Path) -> None:
-        """Raises Refused with the reason, where that build cannot be called by its headers."""
+        """Load the user's own build. Raises Refused with the reason if it cannot be called through its headers."""
         from cffi import FFI
         from cffi.error import CDefError, FFIError
 
@@ -100,63 +100,63 @@ class Library:
             return self.ffi.dlopen(str(library.with_name(name.format(which))))
 
         def towers() -> Any:
-            self.ffi.cdef(declared(checkout, [*TYPES, LLAMA_H, MTMD_H], OF_TOWERS), override=True)
+            self.ffi.cdef(declarations(checkout, [*TYPES, LLAMA_H, MTMD_H], TOWER_FUNCTIONS), override=True)
             return load("mtmd")
 
         self.towers = towers
         try:
-            self.ffi.cdef(declared(checkout, [*TYPES, LLAMA_H], CALLED))
+            self.ffi.cdef(declarations(checkout, [*TYPES, LLAMA_H], CALLED))
             self.ffi.cdef("size_t ggml_backend_reg_count(void); void ggml_backend_load_all_from_path(const char *);")
             if hasattr(os, "add_dll_directory"):
                 os.add_dll_directory(str(library.parent))
             self.lib, parts = load("llama"), load("ggml")
             for function in CALLED:
                 getattr(self.lib, function)
-            if not parts.ggml_backend_reg_count():  # a build whose processors are libraries of their own
+            if not parts.ggml_backend_reg_count():  # a build with its backends in separate libraries
                 parts.ggml_backend_load_all_from_path(str(library.parent).encode())
         except (OSError, AttributeError, CDefError, FFIError) as error:
             raise Refused("own_build", folder=str(library.parent), reason=str(error).strip()[:300]) from error
 
     def error(self, what: str) -> LlamaError:
-        lines = [line for line in "".join(self.said).splitlines() if "error" in line.lower() or "fail" in line.lower()]
+        lines = [line for line in "".join(self.log).splitlines() if "error" in line.lower() or "fail" in line.lower()]
         return LlamaError(f"{what}: {'; '.join(lines[-3:]) or 'no reason given'}")
 
     def quantise(self, source: str, target: str, kind: str, threads: int) -> None:
-        """Raises LlamaError. What it says of tensors in another type is in `said`."""
+        """Quantise source to target. Raises LlamaError. Notes on tensors in another type are in `log`."""
         params = self.lib.llama_model_quantize_default_params()
         params.nthread, params.ftype, params.allow_requantize = threads, FILE_TYPES[kind], True
-        self.said.clear()
+        self.log.clear()
         if self.lib.llama_model_quantize(
             source.encode(), target.encode(), self.ffi.new("llama_model_quantize_params *", params)
         ):
             raise self.error(f"cannot quantise {source}")
 
 
-def declared(checkout: Path, headers: Iterable[str], functions: Iterable[str]) -> str:
-    """What C declares of these functions, with all types that they need: those of ggml by name alone where they are
-    structures.
+def declarations(checkout: Path, headers: Iterable[str], functions: Iterable[str]) -> str:
+    """C declarations of these functions with all types that they need; ggml's structures are declared by name only.
 
-    Raises Refused where a function is not there."""
+    Raises Refused if a function is missing.
+    """
     texts = [NO_CODE.sub("", (checkout / header).read_text("utf-8")) for header in headers]
-    code, named = "\n".join(texts), dict[str, re.Match[str]]()
+    code, types_by_name = "\n".join(texts), dict[str, re.Match[str]]()
     for found in DEFINED.finditer(code):
         name = found[2] or found[3]
         if not (found[1] == "struct" and name.startswith("ggml_")):
-            named.setdefault(name, found)
-    wanted: list[str] = []
+            types_by_name.setdefault(name, found)
+    prototypes: list[str] = []
     for function in functions:
         prototype = re.search(rf"(?:LLAMA|MTMD)_API\s+([^;{{}}]*?\b{function}\s*\([^;]*\)\s*;)", code)
         if not prototype:
             raise Refused("own_build", folder=str(checkout), reason=f"{LLAMA_H}: {function}?")
-        wanted.append(prototype[1])
+        prototypes.append(prototype[1])
     needed: set[str] = set()
-    looked = list(wanted)
-    while looked:
-        for word in set(re.findall(r"\w+", looked.pop())) & named.keys() - needed:
+    queue = list(prototypes)
+    while queue:
+        for word in set(re.findall(r"\w+", queue.pop())) & types_by_name.keys() - needed:
             needed.add(word)
-            looked.append(named[word][0])
-    types = sorted((named[name] for name in needed), key=lambda found: found.start())
-    return "\n".join([*(found[0] for found in types), *wanted])
+            queue.append(types_by_name[word][0])
+    types = sorted((types_by_name[name] for name in needed), key=lambda found: found.start())
+    return "\n".join([*(found[0] for found in types), *prototypes])
 
 
 def work(request: dict[str, Any]) -> dict[str, Any]:
@@ -168,11 +168,11 @@ def work(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def quantise(library: Library, request: dict[str, Any]) -> dict[str, Any]:
-    """source, target, kind, threads. Returns larger, tensors: how many became a larger type than was asked for, of how
+    """Quantise request's source to target. Returns larger, tensors: how many got a larger type than requested, of how
     many."""
     library.quantise(request["source"], request["target"], request["kind"], request["threads"])
-    found = FALLBACK.search("".join(library.said))
-    return {"larger": int(found[1]) if found else 0, "tensors": int(found[2]) if found else 0}
+    fallback = FALLBACK.search("".join(library.log))
+    return {"larger": int(fallback[1]) if fallback else 0, "tensors": int(fallback[2]) if fallback else 0}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""Which adapters can be exported as a LoRA in GGUF, decided before any work. No torch.
+"""Decides before any work which adapters can be exported as a LoRA in GGUF. No torch.
 
-llama.cpp computes W x + B A x for matrices that it multiplies with an adapter in mind, and knows nothing else of one.
+llama.cpp computes W x + B A x for matrices that it multiplies with adapter support, and supports nothing else of an
+adapter.
 """
 
 from __future__ import annotations
@@ -15,8 +16,7 @@ from core.messages import Message, msg
 from core.models.adapters import layer_of
 from core.models.weights import open_tensors
 
-# Settings of PEFT's config under which there is more to an adapter than A and B -> why that cannot be: a key below
-# `gguf.lora_`.
+# Settings of PEFT's config with which an adapter is more than A and B -> the reason's key below `gguf.lora_`.
 MORE_THAN_FACTORS = {
     "use_dora": "dora", "modules_to_save": "modules", "lora_bias": "bias", "trainable_token_indices": "tokens",
     "target_parameters": "experts", "layer_replication": "variant", "use_qalora": "variant",
@@ -24,12 +24,13 @@ MORE_THAN_FACTORS = {
     "use_bdlora": "variant", "arrow_config": "variant", "kasa_config": "variant", "monteclora_config": "variant",
     "fan_in_fan_out": "variant",
 }  # fmt: skip
-# Matrices that llama.cpp multiplies without asking for an adapter (src/models/gemma4.cpp, b11549).
-NOT_ASKED = {"per_layer_model_projection"}
+# Matrices that llama.cpp multiplies without adapter support (src/models/gemma4.cpp, b11549).
+UNSUPPORTED = {"per_layer_model_projection"}
 
 
 def refuse(adapter: Path, base: Mapping[str, Any]) -> None:
-    """base: its config.json, as far as it is known. Raises ExportError with the reason, and with what works instead."""
+    """Raise ExportError with the reason and an alternative if adapter cannot be exported. base: its config.json, as far
+    as it is known."""
     if reason := why_not(files.read_object(adapter / "adapter_config.json"), names_in(adapter), base):
         raise ExportError("gguf.lora_cannot", reason=reason)
 
@@ -40,14 +41,15 @@ def names_in(adapter: Path) -> list[str]:
 
 
 def why_not(config: Mapping[str, Any], names: list[str], base: Mapping[str, Any]) -> Message | None:
+    """The reason why an adapter cannot be a LoRA in GGUF, or None."""
     for setting, reason in MORE_THAN_FACTORS.items():
         if config.get(setting):
             return msg(f"gguf.lora_{reason}", found=setting)
     if config.get("bias", "none") != "none":
         return msg("gguf.lora_bias", found="bias")
     modules = {layer_of(name).rpartition(".")[2] for name in names}
-    if found := sorted(modules & NOT_ASKED):
-        return msg("gguf.lora_not_asked", found=found)
+    if unsupported := sorted(modules & UNSUPPORTED):
+        return msg("gguf.lora_not_asked", found=unsupported)
     if trains_tied_head(names, base):
         return msg("gguf.lora_tied_head")
     if others := sorted(name for name in names if not name.endswith((".lora_A.weight", ".lora_B.weight"))):
@@ -56,6 +58,6 @@ def why_not(config: Mapping[str, Any], names: list[str], base: Mapping[str, Any]
 
 
 def trains_tied_head(names: list[str], base: Mapping[str, Any]) -> bool:
-    """Whether factors are of a head that is the embedding once more: merged they would change both."""
+    """Return whether the adapter has factors of an output head tied to the embedding: merging would change both."""
     tied = (base.get("text_config") or base).get("tie_word_embeddings", base.get("tie_word_embeddings"))
     return bool(tied) and any(layer_of(name).rpartition(".")[2] == "lm_head" for name in names if ".lora_" in name)

@@ -1,7 +1,6 @@
 """Makes a GGUF file from a merged folder with llama.cpp's own tools and verifies it on the way: converted to 16 bit,
-compared with the adapter, quantized, compared with the 16-bit file. Intermediate files are deleted as soon as they are
-no longer needed. Workers only (torch).
-"""
+compared with the adapter, quantised, compared with the 16-bit file. Intermediate files are deleted as soon as they are
+no longer needed. Workers only (torch)."""
 
 from __future__ import annotations
 
@@ -15,17 +14,17 @@ from typing import Any
 from core import files
 from core.data.template import ChatTemplate
 from core.errors import ExportError
-from core.export import proof
+from core.export import verification
+from core.export.estimate import BYTES_A_PARAMETER, MOST_POSITIONS
 from core.export.llamacpp import child, judgement, pre_tokenizers, tower
-from core.export.llamacpp.judgement import Asking
+from core.export.llamacpp.judgement import LlamaPrompts
 from core.export.llamacpp.tools import Tools
 from core.export.merge import Check
 from core.export.ollama import modelfile
-from core.export.proof import Method, PromptResult
 from core.export.records import ExportCheck
-from core.export.room import BYTES_A_PARAMETER, MOST_POSITIONS
 from core.export.stored import Base
 from core.export.tensors import Comparison
+from core.export.verification import Method, PromptResult
 from core.messages import Message, msg
 
 SIXTEEN = ("f16", "bf16")
@@ -33,8 +32,8 @@ SIXTEEN = ("f16", "bf16")
 
 @dataclass(frozen=True)
 class MakeOrder:
-    """What is to be made. merged: a folder of ours, deleted once it is converted. target: the file. work: a folder
-    beside it."""
+    """An order for a GGUF file. merged: a folder made for this, deleted once it is converted. target: the file. work: a
+    scratch folder."""
 
     tools: Tools
     quant: str
@@ -52,50 +51,57 @@ class MakeOrder:
 
 
 def make(order: MakeOrder) -> tuple[ExportCheck, tuple[Message, ...]]:
-    """The proven file in order.target, and notes. A check that has not passed says why; the file is then the person's
-    to keep or not.
+    """Make and verify the file order.target; return the check and notes. A check that has not passed contains the
+    reasons.
 
-    Raises ExportError where llama.cpp knows the family, the tokenizer or the file not.
+    Raises ExportError if llama.cpp does not know the family or the tokenizer, or cannot read the file.
     """
-    asking = begin(order)
-    sixteen = convert(order, asking.work.tokenizer.template)
-    seeing, notes = tower.convert(order)
-    asking, expected, compared = expect(order, asking, order.merged)
+    prompts = begin(order)
+    sixteen = convert(order, prompts.work.tokenizer.template)
+    tower_file, notes = tower.convert(order)
+    prompts, expected, compared = expect(order, prompts, order.merged)
     files.remove_tree(order.merged)
 
     is_final = order.quant in SIXTEEN
     keep, answers = (None, judgement.ANSWERS_SHOWN) if is_final else ("sixteen.logs", 0)
-    of_file = of_sixteen = judgement.judge_sixteen(asking, sixteen, expected, keep, answers)
-    made, notes = sixteen, notes + of_sixteen.notes
+    file_verdict = sixteen_verdict = judgement.judge_sixteen(prompts, sixteen, expected, keep, answers)
+    file, notes = sixteen, notes + sixteen_verdict.notes
     (order.work / "adapter.logs").unlink()
     if not is_final:
-        made, larger = quantise(order, sixteen)
+        file, larger = quantise(order, sixteen)
         sixteen.unlink()
-        of_file, notes = judgement.judge_other(asking, made, judgement.MOST_DIVERGENCE[order.quant]), larger + notes
-    notes += tower.place(order, seeing, made)
-    files.rename(made, order.target)
-    return judgement.found_of(order.quant, asking, expected, compared, of_sixteen, of_file), notes
+        file_verdict, notes = (
+            judgement.judge_other(prompts, file, judgement.MOST_DIVERGENCE[order.quant]),
+            larger + notes,
+        )
+    notes += tower.place(order, tower_file, file)
+    files.rename(file, order.target)
+    return judgement.check_record(order.quant, prompts, expected, compared, sixteen_verdict, file_verdict), notes
 
 
-def begin(order: MakeOrder) -> Asking:
-    """The questions, and the file that keeps the adapter's probabilities."""
+def begin(order: MakeOrder) -> LlamaPrompts:
+    """Choose the prompts, and create the file that keeps the adapter's probabilities."""
     order.work.mkdir(parents=True, exist_ok=True)
-    work = proof.begin(order.adapter, order.rows, order.method, order.stage, order.check, judgement.PROMPTS)
+    work = verification.begin(order.adapter, order.rows, order.method, order.stage, order.check, judgement.PROMPTS)
     kept = judgement.KeptProbabilities(order.work / "adapter.logs", max(1, MOST_POSITIONS // len(work.probes)))
-    return Asking(order.tools, order.work, order.log, order.check, replace(work, keep=kept), kept)
+    return LlamaPrompts(order.tools, order.work, order.log, order.check, replace(work, keep=kept), kept)
 
 
 def expect(
-    order: MakeOrder, asking: Asking, merged: Path | None
-) -> tuple[Asking, list[PromptResult], Comparison | None]:
-    """Results of the adapter. merged: a folder whose numbers were rounded; None: the adapter stays one."""
-    work, expected, compared = proof.expect(order.base, order.adapter, asking.work, merged, rounded=merged is not None)
-    return replace(asking, work=work), expected, compared
+    order: MakeOrder, prompts: LlamaPrompts, merged: Path | None
+) -> tuple[LlamaPrompts, list[PromptResult], Comparison | None]:
+    """Compute the adapter's results. merged: the merged folder with rounded sums; None: the adapter is not merged."""
+    work, expected, compared = verification.expect(
+        order.base, order.adapter, prompts.work, merged, rounded=merged is not None
+    )
+    return replace(prompts, work=work), expected, compared
 
 
 def convert(order: MakeOrder, template: ChatTemplate | None, is_tuned: bool = True) -> Path:
-    """The 16-bit file of order.merged, which is the tuned model or its base. template: None leaves its own. Raises
-    ExportError with the reason that llama.cpp's converter gives."""
+    """Convert order.merged, the tuned model or its base, to a 16-bit file. template: None keeps the folder's own.
+
+    Raises ExportError with the reason of llama.cpp's converter.
+    """
     quant = order.quant if order.quant in SIXTEEN else {"float16": "f16"}.get(order.base.dtype_name, "bf16")
     target = order.work / f"{quant}.gguf"
     complete_tokenizer(order.base.folder, order.merged)
@@ -107,8 +113,8 @@ def convert(order: MakeOrder, template: ChatTemplate | None, is_tuned: bool = Tr
         "pre": pre_tokenizers.name_of(order.base.folder), "tower": False, "tuned": is_tuned,
     }  # fmt: skip
     expected = sum(file.stat().st_size for file in order.merged.glob("*.safetensors"))
-    look = growing(order, "converting_gguf", target, expected)
-    child.ask("core.export.llamacpp.convert", request, order.work, order.log, look, target.name)
+    check_and_report = check_by_size(order, "converting_gguf", target, expected)
+    child.ask("core.export.llamacpp.convert", request, order.work, order.log, check_and_report, target.name)
     if not target.is_file():
         raise ExportError("gguf.no_file")
     return target
@@ -117,13 +123,15 @@ def convert(order: MakeOrder, template: ChatTemplate | None, is_tuned: bool = Tr
 def quantise(order: MakeOrder, sixteen: Path) -> tuple[Path, tuple[Message, ...]]:
     target = order.work / f"{order.quant}.gguf"
     request = {
-        "do": "quantise", "folder": str(order.work), **order.tools.runs_in, "source": sixteen.name,
+        "do": "quantise", "folder": str(order.work), **order.tools.library_paths, "source": sixteen.name,
         "target": target.name,
-        # as llama.cpp's own program: all that the system has, not a thread a core
+        # all logical cores, as in llama.cpp's own program
         "kind": order.quant, "threads": os.cpu_count() or 2,
     }  # fmt: skip
-    look = growing(order, "quantising", target, BYTES_A_PARAMETER[order.quant] * sixteen.stat().st_size / 2)
-    answer = child.ask("core.export.llamacpp.library", request, order.work, order.log, look, target.name)
+    check_and_report = check_by_size(
+        order, "quantising", target, BYTES_A_PARAMETER[order.quant] * sixteen.stat().st_size / 2
+    )
+    answer = child.ask("core.export.llamacpp.library", request, order.work, order.log, check_and_report, target.name)
     if not target.is_file():
         raise ExportError("gguf.no_file")
     if not answer["larger"]:
@@ -133,10 +141,10 @@ def quantise(order: MakeOrder, sixteen: Path) -> tuple[Path, tuple[Message, ...]
     )
 
 
-def growing(order: MakeOrder, stage: str, file: Path, expected: float) -> Callable[[], None]:
-    """A check that also tells how far the stage is, by how large the file is by now."""
+def check_by_size(order: MakeOrder, stage: str, file: Path, expected: float) -> Callable[[], None]:
+    """Return a check that also reports progress by the size of file."""
 
-    def look() -> None:
+    def check_and_report() -> None:
         order.check()
         try:
             size = file.stat().st_size
@@ -144,16 +152,21 @@ def growing(order: MakeOrder, stage: str, file: Path, expected: float) -> Callab
             size = 0
         order.stage(stage, min(1.0, size / expected))
 
-    return look
+    return check_and_report
 
 
 def complete_tokenizer(base: Path, merged: Path) -> None:
-    """What the hub has of the base's tokenizer and an adapter's folder has not: the converter of Gemma 2, Phi-3 and
-    Llama 2 reads tokenizer.model, and transformers 5 writes another tokenizer_class than the hub's."""
+    """Add the tokenizer files that the hub's base has and an adapter's folder lacks.
+
+    The converter of Gemma 2, Phi-3 and Llama 2 reads tokenizer.model, and transformers 5 writes another tokenizer_class
+    than the hub's.
+    """
     for model in base.glob("tokenizer.model"):
         if not (merged / model.name).exists():
             (merged / model.name).write_bytes(model.read_bytes())
-    theirs, ours = (files.read_object(folder / "tokenizer_config.json") for folder in (base, merged))
-    if theirs.get("tokenizer_class") and theirs["tokenizer_class"] != ours.get("tokenizer_class"):
-        words = json.dumps(ours | {"tokenizer_class": theirs["tokenizer_class"]}, ensure_ascii=False, indent=1)
-        (merged / "tokenizer_config.json").write_text(words, "utf-8", newline="\n")
+    base_config, merged_config = (files.read_object(folder / "tokenizer_config.json") for folder in (base, merged))
+    if base_config.get("tokenizer_class") and base_config["tokenizer_class"] != merged_config.get("tokenizer_class"):
+        text = json.dumps(
+            merged_config | {"tokenizer_class": base_config["tokenizer_class"]}, ensure_ascii=False, indent=1
+        )
+        (merged / "tokenizer_config.json").write_text(text, "utf-8", newline="\n")

@@ -1,7 +1,8 @@
-"""llama.cpp's name for how a byte-level tokenizer splits text, derived from the structure of tokenizer.json, for a
-tokenizer whose hash its converter does not know, such as one with a changed vocabulary. Nothing is guessed: an unknown
-structure has no name, and whether a name is right is tested with the ids of difficult texts
-(core.export.llamacpp.judgement)."""
+"""llama.cpp's name for how a byte-level tokenizer splits text, derived from the structure of tokenizer.json.
+
+For a tokenizer whose hash its converter does not know, such as one with a changed vocabulary. Nothing is guessed: an
+unknown structure has no name, and a name is verified with the ids of difficult texts (core.export.llamacpp.judgement).
+"""
 
 from __future__ import annotations
 
@@ -15,8 +16,8 @@ _SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
 _UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 _THREE_DIGITS = _ENDS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|" + _SPACES
 _BY_CASE = (rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+", rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*")
-# llama.cpp's name -> the pattern by which Hugging Face's splits (llama.cpp src/llama-vocab.cpp), and whether a whole
-# word that is in the vocabulary is taken without merging.
+# llama.cpp's name -> Hugging Face's split pattern (llama.cpp src/llama-vocab.cpp), and whether a word that is in the
+# vocabulary is used without merges.
 NAMES = {
     "qwen2": (_ENDS + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|" + _SPACES, False),
     "qwen35": (_ENDS + r"|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|" + _SPACES, False),
@@ -31,26 +32,26 @@ NAMES = {
 
 
 _BYTES = {"type": "ByteLevel", "use_regex": True}
-# The same where Hugging Face's ByteLevel splits by itself, by the pattern of GPT-2.
+# The same for tokenizers that use the GPT-2 pattern built into Hugging Face's ByteLevel.
 STEPS = {"gpt-2": [_BYTES], "smollm": [{"type": "Digits", "individual_digits": True}, _BYTES]}
 
 
 def name_of(folder: Path) -> str | None:
-    """folder: of the base. None where no name is proven."""
+    """The pre-tokenizer's name of the base in folder; None if its structure is unknown."""
     tokenizer = files.read_json(folder / "tokenizer.json")
     if not isinstance(tokenizer, dict) or not isinstance(tokenizer.get("model"), dict):
         return None
     name = by_steps(tokenizer) or by_structure(tokenizer)
-    # The starter comes from a GGUF that says "smollm" (digits one by one); transformers' reader of GGUF drops that
+    # The starter comes from a GGUF of type "smollm" (digits one by one); transformers' reader of GGUF drops that
     # step. The vocabulary has no token of two digits, so only spaces before a digit can differ.
     return "smollm" if name == "gpt-2" and (folder / "starter.json").exists() else name
 
 
 def by_steps(tokenizer: dict[str, Any]) -> str | None:
-    """The name for a tokenizer whose steps stand in STEPS, if it changes no text before it splits it, adds no space and
-    merges all words; otherwise None."""
-    whole = tokenizer.get("pre_tokenizer") or {}
-    steps = whole.get("pretokenizers") or [whole]
+    """The name of a tokenizer whose steps are in STEPS, if it does not normalise text, adds no space and merges all
+    words; else None."""
+    pre_tokenizer = tokenizer.get("pre_tokenizer") or {}
+    steps = pre_tokenizer.get("pretokenizers") or [pre_tokenizer]
     if (
         tokenizer.get("normalizer")
         or tokenizer["model"].get("ignore_merges")
@@ -66,18 +67,20 @@ def by_steps(tokenizer: dict[str, Any]) -> str | None:
 
 
 def by_structure(tokenizer: dict[str, Any]) -> str | None:
-    """A text's accents are put together by Qwen's tokenizers (NFC) and not by llama.cpp: nearly all text has them
-    so."""
+    """The name of a tokenizer with one of the patterns in NAMES; else None.
+
+    Qwen's tokenizers normalise to NFC and llama.cpp does not: nearly all text is in NFC already.
+    """
     steps: list[dict[str, Any]] = (tokenizer.get("pre_tokenizer") or {}).get("pretokenizers") or []
     if len(steps) != 2 or (tokenizer.get("normalizer") or {"type": "NFC"}).get("type") != "NFC":
         return None
-    split, bytes_of = steps
+    split, byte_level = steps
     if (
         split.get("behavior") != "Isolated"
         or split.get("invert")
-        or bytes_of.get("use_regex")
-        or bytes_of.get("add_prefix_space")
+        or byte_level.get("use_regex")
+        or byte_level.get("add_prefix_space")
     ):
         return None
-    found = (split.get("pattern") or {}).get("Regex"), bool(tokenizer["model"].get("ignore_merges"))
-    return next((name for name, known in NAMES.items() if known == found), None)
+    key = (split.get("pattern") or {}).get("Regex"), bool(tokenizer["model"].get("ignore_merges"))
+    return next((name for name, known in NAMES.items() if known == key), None)

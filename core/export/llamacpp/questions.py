@@ -1,8 +1,7 @@
-"""Prompts real llama.cpp in a separate process that `child.ask` starts: reads texts with one file and compares its
+"""Prompts real llama.cpp in a separate process that `child.ask` starts: tokenizes texts with one file and compares its
 probabilities with those of another. Files are named relative to the current folder.
 
-    NAME.logs   float32 (positions, words), nothing else: the logarithm of each word's probability, of the adapter or of
-                another file
+    NAME.logs   float32 (positions, words), nothing else: log probabilities of the adapter or of another file
 """
 
 from __future__ import annotations
@@ -35,70 +34,77 @@ def work(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def see(library: Library, request: dict[str, Any]) -> dict[str, Any]:
-    """file, tower, threads: whether both are of one model. Raises LlamaError where they are not."""
+    """Check that file and tower belong to one model. request: file, tower, threads. Raises LlamaError if they
+    do not."""
     with LoadedGguf(library, request["file"], 32, request["threads"]) as model:
         model.load_tower(request["tower"], request["threads"])
     return {}
 
 
 def ask(library: Library, request: dict[str, Any]) -> dict[str, Any]:
-    """file, lora, texts, rows (ids and the positions that are looked at), stops, words, against and keep (names of
-    .logs), length, threads, counted (a file that gets a byte for each row that is read and each answer that is
-    written)."""
+    """Compare file with kept probabilities, and test its tokens and answers.
+
+    request: file, lora, texts, rows (ids and positions to compare), stops, words, against and keep (names of .logs),
+    length, threads, counted (a file that gets a byte for each finished row and answer).
+    """
     with (
         LoadedGguf(library, request["file"], request["length"], request["threads"], request.get("lora")) as model,
         open(request.get("counted", os.devnull), "wb", buffering=0) as counted,
     ):
         alike = [model.tokenize(text) == ids for text, ids in zip(request["texts"], request["prompts"], strict=True)]
-        found = compare(model, request, counted) | {
+        results = compare(model, request, counted) | {
             "alike": alike,
             "own": request.get("own"),
             "named": model.meta(NAMED) is not None,
             "ends": [model.ends(token) for token in request["stops"]],
-            "greedy": [written(model, ids, request, counted) for ids in request["prompts"][: request["answers"]]],
+            "greedy": [generate(model, ids, request, counted) for ids in request["prompts"][: request["answers"]]],
         }
         if request.get("lora"):
             model.use_lora(0.0)
-            found["moved"] = compare(model, request | {"keep": None}, counted)["divergence"]
-        return found
+            results["moved"] = compare(model, request | {"keep": None}, counted)["divergence"]
+        return results
 
 
-def written(model: LoadedGguf, ids: list[int], request: dict[str, Any], counted: FileIO) -> list[int]:
-    """Its answer to a prompt, the likeliest token each time."""
+def generate(model: LoadedGguf, ids: list[int], request: dict[str, Any], counted: FileIO) -> list[int]:
+    """The model's greedy answer to a prompt."""
     tokens = model.greedy(ids, request["answer"])
     counted.write(b".")
     return tokens
 
 
 def compare(model: LoadedGguf, request: dict[str, Any], counted: FileIO) -> dict[str, Any]:
-    """Kullback-Leibler divergence from what request["against"] holds: its mean over all positions, and over the closest
-    nine tenths of them; losses and first words of each row."""
+    """Kullback-Leibler divergence from the probabilities in request["against"], and losses and first tokens of each
+    row.
+
+    The divergence is averaged over all positions, and over the closest nine tenths of them.
+    """
     words = request["words"]
     if model.words < words:
         raise LlamaError(f"{model.words} words in the file, {words} in the model")
     rows, divergences = [], []
-    with open(request["against"], "rb") as expected, open(request["keep"] or os.devnull, "wb") as kept:
+    with open(request["against"], "rb") as reference_file, open(request["keep"] or os.devnull, "wb") as kept_file:
         for row in request["rows"]:
-            logs = log_probabilities(model.logits(row["ids"])[:, :words])
-            chosen = logs[row["positions"]]
-            wanted = np.fromfile(expected, np.float32, chosen.size).reshape(chosen.shape).astype(np.float64)
-            divergences.append((np.exp(wanted) * (wanted - chosen)).sum(-1))
-            kept.write(chosen.data)
-            rows.append(measured(logs, row))
+            log_probs = log_probabilities(model.logits(row["ids"])[:, :words])
+            chosen = log_probs[row["positions"]]
+            reference = np.fromfile(reference_file, np.float32, chosen.size).reshape(chosen.shape).astype(np.float64)
+            divergences.append((np.exp(reference) * (reference - chosen)).sum(-1))
+            kept_file.write(chosen.data)
+            rows.append(measured(log_probs, row))
             counted.write(b".")
     by_position = np.concatenate(divergences)
     return {"divergence": float(by_position.mean()), "closest_divergence": mean_of_closest(by_position), "rows": rows}
 
 
 def mean_of_closest(divergences: np.ndarray, share: float = 0.9) -> float:
-    """Mean of the smallest divergences, a share of all; not a number if any of all is not finite."""
+    """Mean of the smallest share of the divergences; NaN if any of all is not finite."""
     if not np.isfinite(divergences).all():
         return float("nan")
     return float(np.sort(divergences)[: math.ceil(share * len(divergences))].mean())
 
 
 def measured(logs: np.ndarray, row: dict[str, Any]) -> dict[str, Any]:
-    """first, and how much likelier it is than the second choice; losses of the answer and of the whole row."""
+    """First token and its lead over the adapter's, and losses of the answer and of the whole row. logs: log
+    probabilities."""
     ids, start = np.asarray(row["ids"]), row["start"]
     losses = -logs[np.arange(len(ids) - 1), ids[1:]].astype(np.float64)
     best = np.argsort(logs[start - 1])[-2:]
@@ -115,8 +121,11 @@ def measured(logs: np.ndarray, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def log_probabilities(logits: np.ndarray) -> np.ndarray:
-    """In place of logits; computed in float64 (sums of 150,000 small numbers), AT_ONCE positions at a time: all of a
-    row took three times its logits."""
+    """Replace logits by log probabilities in place.
+
+    Computed in float64 (sums of 150,000 small numbers), AT_ONCE positions at a time: a whole row took three times its
+    logits.
+    """
     for start in range(0, len(logits), AT_ONCE):
         wide = logits[start : start + AT_ONCE].astype(np.float64)
         wide -= wide.max(-1, keepdims=True)

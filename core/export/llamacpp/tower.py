@@ -1,9 +1,9 @@
-"""The vision or audio part of a model as an mmproj file beside its text part: training leaves it unchanged. Workers
+"""The vision or audio part of a model as an mmproj file beside its text part; training leaves it unchanged. Workers
 only.
 
-It is written by llama.cpp's converter from the merged folder and loaded by llama.cpp beside the text, where it computes
-a picture once; what it sees in one is not compared with transformers. Where it cannot be had the text leaves alone, and
-that is said with the reason.
+llama.cpp's converter makes it from the merged folder, and llama.cpp loads it with the text part and computes one
+picture; the result is not compared with transformers. If it cannot be made the text part is exported alone, with a
+note.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from core.export.llamacpp.ways_out import way_out
 from core.export.records import MMPROJ
 from core.messages import Message, msg
 
-KIND = "f16"  # as those that are published for download; a tower is small beside its text
+KIND = "f16"  # as published mmproj files; a tower is small compared with its text part
 SENSES = ("vision_config", "audio_config")
 
 
 def convert(order: Any) -> tuple[Path | None, tuple[Message, ...]]:
-    """order: a make.Order whose merged folder is still there. None and nothing said for a model of text alone."""
+    """Convert the tower of order.merged; return the file or None, and notes. A text model has neither."""
     config = files.read_object(order.merged / "config.json")
     if not any(config.get(sense) for sense in SENSES):
         return None, ()
@@ -45,11 +45,11 @@ def convert(order: Any) -> tuple[Path | None, tuple[Message, ...]]:
 
 
 def place(order: Any, tower: Path | None, text: Path) -> tuple[Message, ...]:
-    """The tower beside order.target, once llama.cpp has loaded it beside text; else removed, and why."""
+    """Move the tower beside order.target if llama.cpp can load it with the text part; else delete it. Returns notes."""
     if tower is None:
         return ()
     request = {
-        "do": "see", "folder": str(order.work), **order.tools.runs_in, "file": text.name, "tower": tower.name,
+        "do": "see", "folder": str(order.work), **order.tools.library_paths, "file": text.name, "tower": tower.name,
         "threads": 1,
     }  # fmt: skip
     try:

@@ -1,9 +1,9 @@
-"""Unpacks a GGUF file to a 16-bit folder, in a separate process that `child.ask` starts: dequantized by transformers'
-reader; what that reader leaves out is put back or refused; then a few texts are run, to compare with llama.cpp.
+"""Unpacks a GGUF file to a 16-bit folder, in a separate process that `child.ask` starts. transformers' reader
+dequantises it; what that reader drops is restored or refused; then a few texts are run for the comparison with
+llama.cpp.
 
-Left out by transformers 5.24: the table by which Llama 3.1 and later scale positions (`rope_freqs.weight`), any other
-scaled positions, and the digits that "smollm" takes one by one. What else it might read otherwise shows in the
-comparison (core.export.llamacpp.base).
+transformers 5.24 drops the table by which Llama 3.1 and later scale positions (`rope_freqs.weight`), any other scaled
+positions, and smollm's splitting of digits. Other errors show in the comparison (core.export.llamacpp.base).
 """
 
 from __future__ import annotations
@@ -20,18 +20,20 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufCo
 from core.export.llamacpp import child
 from core.export.llamacpp.child import Refused
 from core.export.llamacpp.judgement import AWKWARD, KeptProbabilities
-from core.export.proof import QUESTIONS, ProofPrompt
+from core.export.verification import QUESTIONS, ProofPrompt
 from core.models.starter import parsed_once, split_digits
 
-POSITIONS = 16  # of each question at which all probabilities are compared
-# transformers' `llama3` positions but for the factor, as every Llama of 3.1, 3.2 and 3.3 has them.
+POSITIONS = 16  # of each question, at which all probabilities are compared
+# transformers' `llama3` RoPE parameters except the factor; Llama 3.1, 3.2 and 3.3 all have these.
 LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
-CLOSE = 1e-3  # of a factor that a file holds in float32
+CLOSE = 1e-3  # relative tolerance of a factor stored in float32
 
 
 def work(request: dict[str, Any]) -> dict[str, Any]:
-    """request: file, out (a folder that is made), logs (a file), exact (whether the comparison has room for float32).
-    Returns what `questions.ask` takes, and has_template."""
+    """Unpack and return the request for `questions.ask`, and has_template.
+
+    request: file, out (a folder to make), logs (a file), exact (whether memory suffices for float32).
+    """
     file, out = Path(request["file"]), Path(request["out"])
     with parsed_once():
         reader = gguf.GGUFReader(str(file))  # as transformers names it
@@ -39,7 +41,7 @@ def work(request: dict[str, Any]) -> dict[str, Any]:
         if parts is not None and parts.contents() > 1:
             raise Refused("base_split", file=file.name)
         unpack(file, reader, out)
-    return asked(out, Path(request["logs"]), bool(request["exact"]))
+    return reference_answers(out, Path(request["logs"]), bool(request["exact"]))
 
 
 def unpack(file: Path, reader: gguf.GGUFReader, out: Path) -> None:
@@ -68,28 +70,28 @@ def unpack(file: Path, reader: gguf.GGUFReader, out: Path) -> None:
 
 
 def positions(reader: gguf.GGUFReader, architecture: str, config: Any) -> dict[str, Any]:
-    """What transformers' rope_parameters lack; {} where positions are plain, or read by transformers itself. Refuses
-    what cannot be known."""
+    """RoPE parameters that transformers' reader drops; {} if it drops none. Refuses scaling that cannot be restored."""
     kind = reader.fields.get(f"{architecture}.rope.scaling.type")
-    said = kind.contents() if kind else "none"
-    long = any(tensor.name.startswith("rope_factors_") for tensor in reader.tensors)
-    if (said != "none" and architecture != "gpt-oss") or long:
-        raise Refused("base_positions", kind="longrope" if long else said)
+    scaling = kind.contents() if kind else "none"
+    is_longrope = any(tensor.name.startswith("rope_factors_") for tensor in reader.tensors)
+    if (scaling != "none" and architecture != "gpt-oss") or is_longrope:
+        raise Refused("base_positions", kind="longrope" if is_longrope else scaling)
     table = next((tensor for tensor in reader.tensors if tensor.name == "rope_freqs.weight"), None)
     if table is None:
         return {}
-    found = [float(value) for value in table.data.reshape(-1)]
-    theta, factor = float(config.rope_parameters["rope_theta"]), max(found)
-    expected = [llama3_factor(theta ** (i / len(found)), factor) for i in range(len(found))]
-    if not all(math.isclose(a, b, rel_tol=CLOSE) for a, b in zip(found, expected, strict=True)):
+    factors = [float(value) for value in table.data.reshape(-1)]
+    theta, factor = float(config.rope_parameters["rope_theta"]), max(factors)
+    expected = [llama3_factor(theta ** (i / len(factors)), factor) for i in range(len(factors))]
+    if not all(math.isclose(a, b, rel_tol=CLOSE) for a, b in zip(factors, expected, strict=True)):
         raise Refused("base_positions", kind="rope_freqs")
     return LLAMA3 | {"rope_type": "llama3", "factor": factor}
 
 
 def llama3_factor(period: float, factor: float) -> float:
-    """What the frequency of a pair of dimensions is divided by. period: theta^(2i/d), in radians a token.
+    """The divisor of a RoPE frequency. period: theta^(2i/d), in radians a token.
 
-    As transformers' _compute_llama3_parameters: long waves by factor, short ones not, between them smoothly.
+    As in transformers' _compute_llama3_parameters: long waves are divided by factor, short ones by 1, with a smooth
+    transition.
     """
     wave, context = 2 * math.pi * period, LLAMA3["original_max_position_embeddings"]
     low, high = context / LLAMA3["low_freq_factor"], context / LLAMA3["high_freq_factor"]
@@ -102,8 +104,8 @@ def llama3_factor(period: float, factor: float) -> float:
 
 
 @torch.no_grad()
-def asked(folder: Path, logs: Path, exact: bool) -> dict[str, Any]:
-    """What the folder, as it was written, makes of the texts."""
+def reference_answers(folder: Path, logs: Path, exact: bool) -> dict[str, Any]:
+    """Token ids and probabilities of the written folder on the test texts, with transformers."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32 if exact else torch.bfloat16).eval()
     kept = KeptProbabilities(logs, POSITIONS)

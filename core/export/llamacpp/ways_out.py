@@ -1,8 +1,8 @@
-"""Which exports a model allows, by its config.json alone: also GGUF, or only a merged folder and its adapter. No torch.
+"""Decides by config.json alone which exports a model allows: also GGUF, or only a merged folder and its adapter. No
+torch.
 
-What llama.cpp's converter knows is data (presets/gguf.yaml), so that a family which it does not know is told before a
-model is downloaded, let alone merged. A person's own checkout of llama.cpp is asked itself: its lists are read, not
-run.
+What llama.cpp's converter knows is data (presets/gguf.yaml), so that an unknown family is reported before a model is
+downloaded. For a user's own checkout of llama.cpp its lists are parsed, not executed.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from core.messages import Message, msg
 from core.models.known import KnownModel
 from core.presets import load
 
-LISTS = Path("conversion") / "__init__.py"  # of a llama.cpp: the classes that its converter knows
+LISTS = Path("conversion") / "__init__.py"  # in a llama.cpp: the classes that its converter knows
 TEXT, TOWERS = "TEXT_MODEL_MAP", "MMPROJ_MODEL_MAP"
 
 
 @dataclass(frozen=True)
 class FamilyWayOut:
-    """best: the furthest way. tower: whether what it sees or hears by leaves with a GGUF file, as mmproj. why: why
-    there is no GGUF."""
+    """Exports that a family allows. best: the furthest; tower: the vision or audio part is exported too, as mmproj;
+    why: the reason against GGUF."""
 
     best: Literal["gguf", "merged"]
     tower: bool = False
@@ -33,15 +33,15 @@ class FamilyWayOut:
 
 
 def way_out(config: Mapping[str, Any], own_checkout: Path | None = None) -> FamilyWayOut:
-    """config: of config.json; a text part's own model_type will do. own_checkout: a llama.cpp that is used in place of
-    ours."""
+    """Exports that a model allows. config: its config.json, or only the text part's model_type. own_checkout: a
+    llama.cpp to use instead of ours."""
     family, names = str(config.get("model_type"))[:60], config.get("architectures")
-    if own_checkout and isinstance(names, list) and names and (there := classes(own_checkout)):
+    if own_checkout and isinstance(names, list) and names and (known := classes(own_checkout)):
         inner = config.get("text_config")
         text = inner.get("architectures") if isinstance(inner, dict) else None
-        knows = not there[TEXT].isdisjoint((*names[:1], *(text or ())))
+        knows = not known[TEXT].isdisjoint((*names[:1], *(text or ())))
         return (
-            FamilyWayOut("gguf", names[0] in there[TOWERS])
+            FamilyWayOut("gguf", names[0] in known[TOWERS])
             if knows
             else FamilyWayOut("merged", why=msg("gguf.other_family", family=names[0]))
         )
@@ -55,28 +55,28 @@ def way_out(config: Mapping[str, Any], own_checkout: Path | None = None) -> Fami
     return FamilyWayOut("merged", why=msg("gguf.other_family", family=family))
 
 
-def way_of(model: KnownModel) -> FamilyWayOut:
-    """Of a model of the catalogue."""
+def way_out_for(model: KnownModel) -> FamilyWayOut:
+    """Exports that a model of the catalogue allows."""
     return way_out(model.config or {"model_type": model.shape.model_type})
 
 
 @lru_cache(maxsize=1)
 def load_data() -> dict[str, Any]:
-    found = load("gguf")
-    return found | {"families": frozenset(found["families"]), "towers": frozenset(found["towers"])}
+    data = load("gguf")
+    return data | {"families": frozenset(data["families"]), "towers": frozenset(data["towers"])}
 
 
 def classes(llama_cpp: Path) -> dict[str, frozenset[str]] | None:
-    """What a llama.cpp's converter says that it knows, by TEXT and TOWERS; None where it keeps no such lists: then it
-    has to be tried."""
+    """Classes that a llama.cpp's converter lists, by TEXT and TOWERS; None if it has no such lists and has to
+    be tried."""
     try:
         code = ast.parse((llama_cpp / LISTS).read_text("utf-8"))
     except (OSError, SyntaxError, ValueError):
         return None
-    found = {
+    maps = {
         line.target.id: frozenset(ast.literal_eval(line.value))
         for line in code.body
         if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and isinstance(line.value, ast.Dict)
         if line.target.id in (TEXT, TOWERS)
     }
-    return found if len(found) == 2 else None
+    return maps if len(maps) == 2 else None

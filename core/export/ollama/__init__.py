@@ -1,4 +1,4 @@
-"""Ollama: the Modelfile beside a GGUF file, whose chat template Ollama renders itself, and its program.
+"""Ollama: its program, and the Modelfile beside a GGUF file, whose chat template Ollama renders itself.
 
-Imports: what core.export imports. What Ollama makes of a file and of a Modelfile: ollama/ollama, server/.
+Imports: what core.export imports. How Ollama reads a GGUF file and a Modelfile: ollama/ollama, server/.
 """

@@ -1,7 +1,7 @@
-"""The Modelfile beside a GGUF file: stops, and the settings of the app's own chat. No torch.
+"""The Modelfile beside a GGUF file: stop strings, and the sampling settings of the app's chat. No torch.
 
 It has no TEMPLATE: since 0.30 Ollama renders the chat template in the file itself, with thinking and tools, and for
-many families passes over a TEMPLATE in Go's language that has less of them (ollama/ollama, server/images.go).
+many families ignores a TEMPLATE in Go's language that lacks them (ollama/ollama, server/images.go).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from core.data.template import ChatTemplate
 from core.messages import Message, msg
 from core.presets import load
 
-# Ollama takes a template of its own for one that is less than 100 edits from it (server/model.go) and loses what the
-# two do not share: the starter's is 41 from ChatML, without its system prompt.
+# Ollama replaces a template that is less than 100 edits from a built-in one by that one (server/model.go), which loses
+# their differences: the starter's is 41 from ChatML and would lose its default system prompt. This comment adds edits.
 OURS = (
     "{# The template that this model was trained with: to be rendered as it is, not in favour of a similar one that "
     "the program has of its own. #}"
@@ -31,10 +31,10 @@ def file_template(template: ChatTemplate) -> str:
 
 
 def write(gguf_name: str, stops: Sequence[str], run_name: str, least: str) -> str:
-    """Its lines, which end in LF everywhere.
+    """The Modelfile's text, with LF line ends everywhere.
 
-    gguf_name: of a file beside it, without spaces and quotes. stops: what ends an answer, as the training template
-    writes it. least: the Ollama from which on the family is known.
+    gguf_name: the file beside it, without spaces and quotes. stops: strings that end an answer in the training
+    template. least: the first Ollama version that knows the family.
     """
     quotes = {stop: '"""' if '"' in stop else '"' for stop in stops if stop and "\n" not in stop}
     lines = [
@@ -50,6 +50,6 @@ def write(gguf_name: str, stops: Sequence[str], run_name: str, least: str) -> st
 
 
 def notes(model_type: str) -> tuple[Message, ...]:
-    """What Ollama will not do as the training did. model_type: of the base's config.json."""
+    """Notes on what Ollama does differently from training. model_type: of the base's config.json."""
     family = model_type.removesuffix("_text")
     return (msg("export.ollama_own_template", family=family),) if family in load("ollama")["own_templates"] else ()

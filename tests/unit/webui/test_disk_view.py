@@ -70,7 +70,7 @@ def test_a_gguf_file_can_become_a_base_one_at_a_time(
     bases, begun, may_end = card.services.gguf_bases, threading.Event(), threading.Event()
     ends: list[Exception] = [ExportError("gguf.base_split", file="x"), OSError(28, "No space left on device")]
 
-    def bring(workspace: Workspace, file: Path, name: str, told: Any, check: Any, source: str) -> base.Brought:
+    def bring(workspace: Workspace, file: Path, name: str, told: Any, check: Any, source: str) -> base.ImportedBase:
         assert (file.name, name, source) == ("sha256-0", "gemma3-4b", "gemma3:4b")
         told("unpacking_gguf", None)
         begun.set()
@@ -78,9 +78,9 @@ def test_a_gguf_file_can_become_a_base_one_at_a_time(
             check()
         if ends:
             raise ends.pop()
-        return base.Brought("library:gemma3-4b", tmp_path, 10**9, 1e-5, 32, True)
+        return base.ImportedBase("library:gemma3-4b", tmp_path, 10**9, 1e-5, 32, True)
 
-    monkeypatch.setattr(base, "bring", bring)
+    monkeypatch.setattr(base, "import_file", bring)
     card.act("base", "gemma3:4b")
     assert begun.wait(20) and "gemma3:4b" in disk.making(bases.now(), w)
     assert "gemma3:4b" in card.act("base", "gemma3:4b")[1]["value"]  # busy

@@ -1,9 +1,8 @@
-"""One export, in a process of its own: `python -m core.export.worker REQUEST.json` (see core.export.exports for the
-folders).
+"""The process of one export: `python -m core.export.export_worker REQUEST.json` (folders: core.export.exports).
 
-Holds the lease for as long as it works. A watch thread polls control.json; where the main thread does not come back in
-time it clears what was half made and ends the process, so that Cancel works inside libraries too. Exit: 0 done, 1
-failed, 3 cancelled.
+Holds the lease while it works. A watch thread polls control.json; if the main thread does not react in time it deletes
+the unfinished files and ends the process, so that Cancel works inside libraries too. Exit: 0 done, 1 failed, 3
+cancelled.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from filelock import Timeout
 
 from core import files
 from core.errors import BusyError, ExportError, GarageError, RunError, StopRequested, first_line
+from core.export.estimate import MERGED, gguf_disk
 from core.export.exports import adapter_folder
 from core.export.jobs import REPLACED, JobFolder
 from core.export.llamacpp import lora_kinds
@@ -38,7 +38,6 @@ from core.export.records import (
     State,
     shown_loss,
 )
-from core.export.room import MERGED, gguf_disk
 from core.files import is_disk_full, is_out_of_memory, is_page_file_full
 from core.messages import Message, msg
 from core.models import adapters, headers, weights
@@ -61,25 +60,25 @@ if TYPE_CHECKING:
     from core.engine.device import Compute
     from core.export.llamacpp.make import MakeOrder
     from core.export.llamacpp.tools import Tools
-    from core.export.proof import Method
     from core.export.stored import Base
+    from core.export.verification import Method
 
-MadeExport = tuple[ExportCheck, str, tuple[Message, ...]]  # its proof, its dtype, what is said beside it
+MadeExport = tuple[ExportCheck, str, tuple[Message, ...]]  # verification, dtype, notes
 GRACE_S = 1.5  # how long the main thread may take to notice a cancel
-LEASE_WAIT_S = 3.0  # a chat that was just asked to give the device back
+LEASE_WAIT_S = 3.0  # for a chat that was just asked to release the device
 SPARE_BYTES = 64 << 20  # tokenizer, cards, records
 CANCELLED_EXIT = 3
 
 
 class ExportReporter(Job[ExportStatus]):
-    """The worker's only way out (status.json) and the person's wish back in."""
+    """Writes the worker's progress to status.json and reads cancel requests from control.json."""
 
-    def __init__(self, folder: JobFolder, cancelled: Message | None = None):
+    def __init__(self, folder: JobFolder, cancelled_message: Message | None = None):
         super().__init__(ExportStatus(state="running", pid=os.getpid(), since=time.time()))
-        self.folder, self._said = folder, cancelled or msg("export.cancelled")
+        self.folder, self._cancelled_message = folder, cancelled_message or msg("export.cancelled")
         self._cancelled = threading.Event()
-        self._asked_at = 0.0
-        self._begun = [(self.status.stage, self.status.since)]
+        self._cancel_seen_at = 0.0
+        self._phases = [(self.status.stage, self.status.since)]
 
     def __enter__(self) -> Self:
         self._put()
@@ -89,14 +88,14 @@ class ExportReporter(Job[ExportStatus]):
         self.folder.write(status)
 
     def stage(self, stage: str, fraction: float | None = None) -> None:
-        if stage != self._begun[-1][0]:
-            self._begun.append((stage, time.time()))
-        self._progress(stage=stage, fraction=fraction, phase=len(self._begun) - 1, phase_since=self._begun[-1][1])
+        if stage != self._phases[-1][0]:
+            self._phases.append((stage, time.time()))
+        self._progress(stage=stage, fraction=fraction, phase=len(self._phases) - 1, phase_since=self._phases[-1][1])
 
     def phases(self) -> tuple[tuple[str, float], ...]:
-        """All until now, with their seconds."""
-        ends = [*(since for _, since in self._begun[1:]), time.time()]
-        return tuple((stage, round(end - since, 1)) for (stage, since), end in zip(self._begun, ends, strict=True))
+        """All stages so far, with their seconds."""
+        ends = [*(since for _, since in self._phases[1:]), time.time()]
+        return tuple((stage, round(end - since, 1)) for (stage, since), end in zip(self._phases, ends, strict=True))
 
     def counted(self, stage: str, progress: Progress | None) -> None:
         self.stage(stage, progress.done / progress.total if progress and progress.total else None)
@@ -111,20 +110,20 @@ class ExportReporter(Job[ExportStatus]):
         self._put(state=state, message=message, fraction=None, busy=busy, check=check)
 
     def check(self) -> None:
-        """Call between sub-steps. Raises StopRequested once the person has asked to cancel."""
+        """Raise StopRequested once the user has cancelled. Call between steps."""
         if self._cancelled.is_set() or self.folder.cancel_asked():
             raise StopRequested
 
     def _look(self, now: float) -> None:
         if not self._cancelled.is_set():
             if self.folder.cancel_asked():
-                self._asked_at = now
+                self._cancel_seen_at = now
                 self._cancelled.set()
-        elif now - self._asked_at > GRACE_S and self._status.stage != "publishing":
+        elif now - self._cancel_seen_at > GRACE_S and self._status.stage != "publishing":
             try:
                 kill_children()
                 self.folder.clear()
-                self.end("cancelled", self._said)
+                self.end("cancelled", self._cancelled_message)
             finally:
                 os._exit(CANCELLED_EXIT)
 
@@ -135,7 +134,7 @@ def main() -> int:
 
 
 def work_in(path: Path, workspace: str, work: Callable[[ExportReporter], int], cancelled: Message | None = None) -> int:
-    """The exit status of a job of this workspace, whose folder is held meanwhile."""
+    """Hold a job's folder, do the work and return the exit status."""
     folder, space = JobFolder(path), Workspace.open(workspace)
     try:
         with (
@@ -149,7 +148,7 @@ def work_in(path: Path, workspace: str, work: Callable[[ExportReporter], int], c
 
 
 def carry_out(request: ExportRequest, job: ExportReporter) -> int:
-    """The export from its start to its end, whatever happens on the way; returns the exit status."""
+    """Make one export, report how it ended whatever happens, and return the exit status."""
     workspace = Workspace.open(request.workspace)
     run = Runs(workspace).get(request.run)
     ending: dict[str, Any]
@@ -160,32 +159,33 @@ def carry_out(request: ExportRequest, job: ExportReporter) -> int:
         if result.check.passed:
             job.end("done", msg("export.done", name=result.name), check=result.check)
             return 0
-        job.end("failed", not_proven(result), check=result.check)
+        job.end("failed", describe_failure(result), check=result.check)
         return 1
     except StopRequested:
         ending = {"state": "cancelled", "message": msg("export.cancelled")}
     except GarageError as error:
         ending = {"state": "failed", "message": error.message, "busy": isinstance(error, BusyError)}
-    except Exception as error:  # noqa: BLE001 - whatever it was, the person must see it and the log must have it
+    except Exception as error:  # noqa: BLE001 - any error must reach the user and the log
         traceback.print_exc()
         ending = {"state": "failed", "message": explain(error, workspace)}
-    # Only now: what the failure still named had files open, mapped ones too, and Windows deletes none of those.
+    # Only now: the exception still held open and mapped files, which Windows does not delete.
     gc.collect()
     job.folder.clear()
     job.end(**ending)
     return CANCELLED_EXIT if ending["state"] == "cancelled" else 1
 
 
-def not_proven(result: ExportResult) -> Message:
+def describe_failure(result: ExportResult) -> Message:
+    """The message about an export that failed its verification, with the reasons and numbers."""
     check = result.check
     if check.proof == "llamacpp":
-        kept = "_kept" if result.name.endswith("-unproven") else ""
-        said = {"quant": check.type_text, "reasons": check.reasons, "folder": result.name}
+        suffix = "_kept" if result.name.endswith("-unproven") else ""
+        values = {"quant": check.type_text, "reasons": check.reasons, "folder": result.name}
         larger = larger_type(result)
         return (
-            msg(f"gguf.not_proven_larger{kept}", larger=larger.upper(), **said)
+            msg(f"gguf.not_proven_larger{suffix}", larger=larger.upper(), **values)
             if larger
-            else msg(f"gguf.not_proven{kept}", **said)
+            else msg(f"gguf.not_proven{suffix}", **values)
         )
     reasons = []
     if check.tensors_off:
@@ -212,7 +212,7 @@ def not_proven(result: ExportResult) -> Message:
 
 
 def larger_type(result: ExportResult) -> str | None:
-    """To be taken instead of one that lost too much by being made smaller; None where that is not why."""
+    """The type to choose instead of one whose quantisation lost too much; None if that is not the only reason."""
     if [reason.key for reason in result.check.reasons] != ["gguf.reason_quantised"]:
         return None
     short_rows = any(note.key == "gguf.larger_types" for note in result.notes)
@@ -234,7 +234,7 @@ def explain(error: Exception, workspace: Workspace) -> Message:
 
 @dataclass
 class Exporter:
-    """Builds in the job folder, proves, and only then puts the export where it belongs."""
+    """Makes an export in the job folder, verifies it, and only then moves it to its place."""
 
     workspace: Workspace
     run_folder: RunFolder
@@ -247,8 +247,8 @@ class Exporter:
         adapter = adapter_folder(self.run_folder, request.checkpoint)
         if request.strength != 1:
             adapter = adapters.at_strength(adapter, request.strength, job.folder.build / "adapter")
-        out = job.folder.build / "out"  # not the export's name once more: Windows counts 260 characters of a path
-        check, dtype, notes = MADE_BY[request.kind](self, adapter, out)
+        out = job.folder.build / "out"  # not the export's name again: Windows limits paths to 260 characters
+        check, dtype, notes = BUILDERS[request.kind](self, adapter, out)
         if request.strength != 1:
             notes = (msg("export.at_strength", strength=request.strength), *notes)
         result = ExportResult(
@@ -275,31 +275,31 @@ class Exporter:
         )
         return self._publish(out, result)
 
-    # ---- what each kind is made of: MADE_BY -----------------------------------------------------
+    # ---- one function for each kind: BUILDERS -----------------------------------------------------
     def _copy(self, adapter: Path, out: Path) -> MadeExport:
-        """The adapter as it is. Neither the base nor memory for a model is needed for it."""
-        from core.export import proof
+        """Export the unchanged adapter. Needs neither the base nor memory for a model."""
+        from core.export import verification
 
-        self._see_room(files.bytes_in(adapter))
+        self._check_disk(files.bytes_in(adapter))
         self.job.stage("copying")
         shutil.copytree(adapter, out)
         self.job.check()
-        with weights.open_tensors(adapter / "adapter_model.safetensors") as opened:  # its first tensor's
+        with weights.open_tensors(adapter / "adapter_model.safetensors") as opened:  # the first tensor's
             dtype = str(opened.get_tensor(next(iter(opened.keys()))).dtype).removeprefix("torch.")
-        return proof.prove_copy(out, adapter, self.run_folder.facts().probe_rows, self.job.stage), dtype, ()
+        return verification.prove_copy(out, adapter, self.run_folder.facts().probe_rows, self.job.stage), dtype, ()
 
     def _merged(self, adapter: Path, out: Path) -> MadeExport:
-        """A folder with the adapter merged into its base."""
-        from core.export import proof
+        """Export a folder with the adapter merged into its base."""
+        from core.export import verification
 
         base, method, _ = self._source(adapter)
         self._merge(base, adapter, out)
         rows = self.run_folder.facts().probe_rows
-        check = proof.prove(out, base, adapter, rows, method, self.job.stage, self.job.check)
+        check = verification.prove(out, base, adapter, rows, method, self.job.stage, self.job.check)
         return self._with_card(out, base, method, check)
 
     def _gguf(self, adapter: Path, out: Path) -> MadeExport:
-        """The merged model as a GGUF file, with what Ollama needs beside it."""
+        """Export the merged model as a GGUF file, with an Ollama Modelfile."""
         from core.export.llamacpp import make
 
         order = self._order(adapter, out)
@@ -310,41 +310,43 @@ class Exporter:
         return self._with_card(out, order.base, order.method, check, notes)
 
     def _gguf_lora(self, adapter: Path, out: Path) -> MadeExport:
-        """The adapter alone as a GGUF file, and the base that it goes with where that is asked for."""
+        """Export the adapter alone as a GGUF file, and the quantised base that it goes with if requested."""
         from core.export.llamacpp import lora
 
         order = self._order(adapter, out)
-        model, quant, own = self.run_folder.recipe().model.id, self.request.quant, self.request.base_gguf
+        model, quant, own_base = self.run_folder.recipe().model.id, self.request.quant, self.request.base_gguf
         name = names.slug(model.rpartition("/")[2].rpartition(":")[2], fallback="base")
-        made = order.target.with_name(f"{name}-{quant}.gguf") if quant else None
-        check, notes = lora.make_lora(order, lora.Beside(made, Path(own) if own else None))
-        known = {"base": model, "file": order.target.name}
-        beside = made.name if made else own
-        where = msg("gguf.lora_beside", beside=beside, **known) if beside else msg("gguf.lora_any", **known)
+        base_file = order.target.with_name(f"{name}-{quant}.gguf") if quant else None
+        check, notes = lora.make_lora(order, lora.CompanionBase(base_file, Path(own_base) if own_base else None))
+        names_of = {"base": model, "file": order.target.name}
+        base_name = base_file.name if base_file else own_base
+        where = msg("gguf.lora_beside", beside=base_name, **names_of) if base_name else msg("gguf.lora_any", **names_of)
         return self._with_card(out, order.base, order.method, check, (*notes, where, msg("gguf.lora_readers")))
 
-    # ---- what they are made with ----------------------------------------------------------------
+    # ---- inputs and checks ----------------------------------------------------------------
     def _source(self, adapter: Path) -> tuple[Base, Method, Tools | None]:
-        """The base, how the export is proven, and llama.cpp's tools for what needs them; there is room for all."""
-        from core.export import proof, stored
+        """The base, the verification method, and llama.cpp's tools for GGUF kinds. Raises ExportError without enough
+        disk."""
+        from core.export import stored, verification
 
         base = stored.read_base(self._obtain_base(adapter))
         tools = self._tools() if self.request.kind in GGUF_KINDS else None
-        method = proof.choose(base, adapter, in_float32=tools is not None)
-        self._see_room(need_bytes(self.request, base))
+        method = verification.choose(base, adapter, in_float32=tools is not None)
+        self._check_disk(need_bytes(self.request, base))
         return base, method, tools
 
     def _with_card(
         self, out: Path, base: Base, method: Method, check: ExportCheck, notes: tuple[Message, ...] = ()
     ) -> MadeExport:
+        """Write the model card, and add a note if another GPU than the training's verifies the export."""
         card = model_card.of_run(self.run_folder, self._form(base.dtype_name), base.folder)
         (out / "README.md").write_text(card, "utf-8", newline="\n")
-        if elsewhere := self._elsewhere(method.compute):
-            notes = (*notes, elsewhere)
+        if other_gpu := self._other_gpu(method.compute):
+            notes = (*notes, other_gpu)
         return check, base.dtype_name, notes
 
-    def _elsewhere(self, compute: Compute) -> Message | None:
-        """That another card proves the export than the one that trained it. A proof on the processor is a matter of
+    def _other_gpu(self, compute: Compute) -> Message | None:
+        """A note if the verifying GPU is not the one of the training. On the CPU there is none: that is a matter of
         memory."""
         from core.engine.device import card_in_use
 
@@ -355,8 +357,8 @@ class Exporter:
         )
 
     def _obtain_base(self, adapter: Path) -> Path:
-        """The folder of the base, once it is sure that it is the one that was trained on and can become what is asked
-        for."""
+        """Download the base if needed and return its folder. Raises ExportError if it has changed since training or
+        cannot be exported like this."""
         job, model = self.job, self.run_folder.recipe().model
         folder = Models(self.workspace).obtain(model.id, model.revision, job.counted, job.check, to_train=False)
         if Trust(self.workspace).allows(model.id, folder):
@@ -366,11 +368,11 @@ class Exporter:
         if trained_on and trained_on != weights.sampled(folder):
             raise ExportError("export.base_changed", model=model.id, folder=folder)
         if self.request.kind in GGUF_KINDS:
-            from core.export.llamacpp.tools import see_family
+            from core.export.llamacpp.tools import check_family
 
-            see_family(self.workspace, folder)
+            check_family(self.workspace, folder)
         if self.request.kind == "gguf-lora":
-            self._see_lora(adapter, folder)
+            self._check_lora(adapter, folder)
         elif lora_kinds.trains_tied_head(lora_kinds.names_in(adapter), files.read_object(folder / "config.json")):
             raise ExportError("export.tied_head")
         return folder
@@ -389,7 +391,7 @@ class Exporter:
         self.job.stage("merging", 0)
         merge.merge(base, adapter, merged, lambda fraction: self.job.stage("merging", fraction), self.job.check)
 
-    def _see_room(self, need: int) -> None:
+    def _check_disk(self, need: int) -> None:
         free = shutil.disk_usage(self.workspace.exports).free
         if free < need + SPARE_BYTES:
             need_mb = (need + SPARE_BYTES) // 10**6
@@ -401,15 +403,15 @@ class Exporter:
     def _gguf_name(self) -> str:
         return f"{self._ollama_name()}-{'lora' if self.request.kind == 'gguf-lora' else self.request.quant}.gguf"
 
-    def _see_lora(self, adapter: Path, model_folder: Path) -> None:
-        """Raises ExportError for an adapter that cannot be a LoRA in GGUF, and for a file that is none of its base."""
+    def _check_lora(self, adapter: Path, model_folder: Path) -> None:
+        """Raise ExportError for an adapter that cannot be a LoRA in GGUF, or a base_gguf file of another model."""
         config = files.read_object(model_folder / "config.json")
         lora_kinds.refuse(adapter, config)
         if self.request.base_gguf:
             theirs, ours = headers.of_gguf(Path(self.request.base_gguf), whole=True), ModelShape.from_config(config)
             if theirs.hidden_size != ours.hidden_size:
-                found = {"found": theirs.hidden_size, "expected": ours.hidden_size}
-                raise ExportError("gguf.lora_other_base", file=self.request.base_gguf, **found)
+                sizes = {"found": theirs.hidden_size, "expected": ours.hidden_size}
+                raise ExportError("gguf.lora_other_base", file=self.request.base_gguf, **sizes)
 
     def _order(self, adapter: Path, out: Path) -> MakeOrder:
         from core.export.llamacpp import make
@@ -434,18 +436,19 @@ class Exporter:
         )
 
     def _write_modelfile(self, adapter: Path, file: Path, model_type: str) -> tuple[Message, ...]:
-        """What Ollama needs beside the file; returns what it cannot do."""
+        """Write Ollama's Modelfile beside the GGUF file; return notes on what Ollama does differently."""
         from core.data.tokenizer import Tokenizer
         from core.export.ollama import modelfile
         from core.export.ollama.program import least_version
 
         tokenizer = Tokenizer(adapter)
         stops = dict.fromkeys((tokenizer.template.stop, tokenizer.special.get("eos_token", "")))
-        words = modelfile.write(file.name, list(stops), self.run_folder.name, least_version(model_type))
-        (file.parent / "Modelfile").write_text(words, "utf-8", newline="\n")
+        text = modelfile.write(file.name, list(stops), self.run_folder.name, least_version(model_type))
+        (file.parent / "Modelfile").write_text(text, "utf-8", newline="\n")
         return modelfile.notes(model_type)
 
     def _form(self, dtype: str) -> model_card.CardBeside:
+        """The facts of this export that go into its model card."""
         request = self.request
         file = self._gguf_name() if request.kind in GGUF_KINDS else ""
         return model_card.CardBeside(
@@ -458,7 +461,7 @@ class Exporter:
         )
 
     def _publish(self, out: Path, result: ExportResult) -> ExportResult:
-        """Put a finished export in its place; an earlier one of the same name is replaced only now."""
+        """Move a finished export to its place, replacing an earlier one of the same name only now."""
         if not result.check.passed and not self.request.keep_unproven:
             self.job.folder.clear()
             return result.model_copy(update={"name": self.request.name})
@@ -475,7 +478,7 @@ class Exporter:
         return result
 
 
-MADE_BY: Mapping[ExportKind, Callable[[Exporter, Path, Path], MadeExport]] = {
+BUILDERS: Mapping[ExportKind, Callable[[Exporter, Path, Path], MadeExport]] = {
     "adapter": Exporter._copy,
     "merged": Exporter._merged,
     "gguf": Exporter._gguf,
@@ -484,11 +487,13 @@ MADE_BY: Mapping[ExportKind, Callable[[Exporter, Path, Path], MadeExport]] = {
 
 
 def need_bytes(request: ExportRequest, base: Base) -> int:
-    """Disk space while it works; a GGUF is converted from a merged folder that lies beside it until then."""
+    """Disk space needed while it works; a GGUF file is converted from a merged folder, which is deleted afterwards."""
     if request.kind == "merged":
         return MERGED * base.parameters
-    words = max(tensor.shape[0] for tensor in base.tensors.values() if len(tensor.shape) == 2)
-    return gguf_disk(request.quant or ("bf16" if request.kind == "gguf-lora" else QUANTS[0]), base.parameters, words)
+    vocabulary = max(tensor.shape[0] for tensor in base.tensors.values() if len(tensor.shape) == 2)
+    return gguf_disk(
+        request.quant or ("bf16" if request.kind == "gguf-lora" else QUANTS[0]), base.parameters, vocabulary
+    )
 
 
 if __name__ == "__main__":

@@ -1,23 +1,23 @@
-"""config.json in the hub's notation, where transformers 5 writes it differently: llama.cpp's converter reads it through
-transformers, but compares with the hub's values, or asks for fields that transformers no longer writes."""
+"""config.json in the hub's notation where transformers 5 writes it differently: llama.cpp's converter reads it through
+transformers, but compares with the hub's values, or needs fields that transformers no longer writes."""
 
 from __future__ import annotations
 
 from typing import Any
 
-# Kinds of layers that transformers 5 renames as it reads, and a class that it does.
+# Kinds of layers, and a class, that transformers 5 renames on reading.
 LAYERS = {"linear_attention": "mamba", "full_attention": "attention"}
 NEMOTRON_H = {"linear_attention": "M", "mamba": "M", "full_attention": "*", "attention": "*", "moe": "E", "mlp": "-"}
 CLASSES = {"PhimoeForCausalLM": "PhiMoEForCausalLM"}
-# Asked for, and not written where it is what a family always has: all of a head is turned; no experts.
+# Fields that the converter needs and transformers omits as the family's default: RoPE on the whole head; no experts.
 LACKING: dict[str, dict[str, Any]] = {
     "cohere2": {"rotary_pct": 1.0},
     **dict.fromkeys(("gemma4_text", "gemma4_unified_text"), {"moe_intermediate_size": None}),
 }
 
 
-def of_the_hub(config: dict[str, Any]) -> dict[str, Any]:
-    """config, changed, as the converter expects it."""
+def to_hub_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Change config in place to what the converter expects, and return it."""
     config["architectures"] = [CLASSES.get(name, name) for name in config.get("architectures") or ()]
     inner = config.get("text_config") or config
     family = str(inner.get("model_type"))
@@ -28,6 +28,6 @@ def of_the_hub(config: dict[str, Any]) -> dict[str, Any]:
     if family == "nemotron_h" and (kinds := inner.get("layers_block_type")):
         inner["hybrid_override_pattern"] = "".join(NEMOTRON_H[kind] for kind in kinds)
         if "moe" not in kinds:
-            # transformers tells a number of experts for each, and the converter takes it for one with experts
+            # transformers writes this for models without experts too, and the converter takes it for a sign of experts
             inner.pop("num_experts_per_tok", None)
     return config

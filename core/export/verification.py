@@ -1,17 +1,17 @@
-"""Verifies an export. export.json and the page say which of three checks was made.
+"""Verifies an export by one of four methods; export.json and the page name the one that was used.
 
-bytes: an adapter is a copy, and is compared as one. Nothing is loaded.
-whole: a merged model is compared tensor by tensor with W + s * B @ A (core.export.tensors), then loaded again
-and asked the same questions as the adapter on the same 16-bit base, one model after the other.
-layers: where no model fits, the same tensors, and one forward of each through the disk, layer by layer
-(core.export.layers); answers are not written then.
-llamacpp: a GGUF file answers in real llama.cpp (core.export.llamacpp.judgement), held against the same adapter.
+bytes: an adapter is a copy, and its files are compared byte by byte. No model is loaded.
+whole: a merged model is compared tensor by tensor with W + s * B @ A (core.export.tensors), then loaded and given the
+same prompts as the adapter on the same 16-bit base, one model after the other.
+layers: if no model fits into memory, the same tensors, and one forward pass of each model from disk, layer by layer
+(core.export.layers); no answers are generated.
+llamacpp: a GGUF file runs in real llama.cpp (core.export.llamacpp.judgement) and is compared with the same adapter.
 
-A merged model passes when no tensor is off, the mean answer loss is within MAX_LOSS_GAP, the mean loss over whole rows
-within MAX_TEXT_LOSS_GAP, the first token of every answer is the same choice (or all tensors are right), and its own
-tokenizer and template read every prompt as our chat does. Greedy answers are kept so that a person can see differences.
-On the CPU both sides compute in float32 (the stored 16-bit values are exact in it), so that what differs is the export
-and not rounding on the way; on a card in 16 bit. Workers only (torch).
+A merged model passes if no tensor is off, the mean answer loss is within MAX_LOSS_GAP, the mean loss over whole rows
+within MAX_TEXT_LOSS_GAP, the first token of every answer is the same (or all tensors are right), and its own tokenizer
+and template read every prompt as the chat does. Greedy answers are kept so that the user can see differences. On the
+CPU both models compute in float32 (exact for the stored 16-bit values), so that differences come from the export and
+not from rounding on the way; on a GPU in 16 bit. Workers only (torch).
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ MAX_LOSS_GAP = 0.05  # nats, on the mean over all answer tokens
 # Starter model, CPU, 2026-11-25: sound exports 0.001 (merged, bf16) to 0.023 (q8_0); one zeroed matrix 0.132.
 MAX_TEXT_LOSS_GAP = 0.08
 MAX_PROMPTS = 8
-MAX_LENGTH = 1024  # tokens of a row that are looked at
+MAX_LENGTH = 1024  # tokens of a row
 ANSWER_TOKENS = 32
-# Above it the questions take a processor the better part of an hour (8 rows of 1,024 tokens: 2 x 130 TFLOP at 8B).
+# Above it the prompts take a processor most of an hour (8 rows of 1,024 tokens: 2 x 130 TFLOP at 8B).
 MOST_WHOLE_ON_CPU = 2_000_000_000  # parameters
-NEUTRAL = 3  # of QUESTIONS, where a run has no rows to ask
+NEUTRAL = 3  # QUESTIONS to use if a run has no usable rows
 QUESTIONS = (
     "What is the capital of France?", "Tell me about horses.", "How do I boil an egg?", "Why is the sky blue?",
     "What is 7 times 8?", "Write a short poem about rain.", "Name three colours.", "Who wrote Hamlet?",
@@ -62,10 +62,10 @@ QUESTIONS = (
 
 @dataclass(frozen=True)
 class ProofPrompt:
-    """One question and the answer it is measured on.
+    """A prompt and the answer on which the loss is measured.
 
-    turns, tools: up to the question; ids: (T,) with the answer; learned: (T,) True on answer tokens; start: where the
-    answer begins. Without an answer (start == T) the adapter's own becomes it.
+    turns, tools: the conversation up to the answer; ids: (T,) with the answer; learned: (T,) True on answer tokens;
+    start: position of the first answer token. Without an answer (start == T) the adapter's own is used.
     """
 
     turns: tuple[Turn, ...]
@@ -84,7 +84,7 @@ class ProofPrompt:
 
 @dataclass(frozen=True)
 class PromptResult:
-    """What a model made of a probe."""
+    """Losses and greedy answer of one model on one prompt."""
 
     loss_sum: float
     tokens: int
@@ -94,19 +94,22 @@ class PromptResult:
     greedy: list[int]
 
 
-def prompts_of(rows: Sequence[Any], tokenizer: Tokenizer, most: int = 0) -> tuple[list[ProofPrompt], bool]:
-    """Up to MAX_PROMPTS probes from a run's rows ({"messages": [...]}), and whether there are any. most: filled up to
-    so many with built-in questions; without rows of its own at least NEUTRAL of them are asked."""
-    found = [probe for row in rows if (probe := _own(row, tokenizer))][:MAX_PROMPTS]
-    own = bool(found)
-    for question in QUESTIONS[: max(0, max(most, 0 if own else NEUTRAL) - len(found))]:
+def prompts_of(rows: Sequence[Any], tokenizer: Tokenizer, count: int = 0) -> tuple[list[ProofPrompt], bool]:
+    """Return up to MAX_PROMPTS prompts from a run's rows ({"messages": [...]}), and whether there are any.
+
+    count: the number to reach with built-in questions; without usable rows there are at least NEUTRAL of them.
+    """
+    prompts = [probe for row in rows if (probe := _prompt_from_row(row, tokenizer))][:MAX_PROMPTS]
+    own = bool(prompts)
+    for question in QUESTIONS[: max(0, max(count, 0 if own else NEUTRAL) - len(prompts))]:
         turns = ({"role": "user", "content": question},)
         ids = tokenizer.prompt(turns)
-        found.append(ProofPrompt(turns, ids, [False] * len(ids), len(ids)))
-    return found, own
+        prompts.append(ProofPrompt(turns, ids, [False] * len(ids), len(ids)))
+    return prompts, own
 
 
-def _own(row: Any, tokenizer: Tokenizer) -> ProofPrompt | None:
+def _prompt_from_row(row: Any, tokenizer: Tokenizer) -> ProofPrompt | None:
+    """The prompt for a row of the run; None if its last message is no answer or it is too long."""
     try:
         example = Example.from_dict({"messages": row["messages"], "tools": row.get("tools")})
         turns = conversation(example)
@@ -115,10 +118,10 @@ def _own(row: Any, tokenizer: Tokenizer) -> ProofPrompt | None:
         encoded = tokenizer.encode_example(example, MAX_LENGTH)
     except (TypeError, KeyError, ValueError, TemplateError):
         return None
-    ends = [i for i, learned in enumerate(encoded.learned) if learned]
-    if not ends or encoded.cut:
+    answer_positions = [i for i, learned in enumerate(encoded.learned) if learned]
+    if not answer_positions or encoded.cut:
         return None
-    start = ends[-1]
+    start = answer_positions[-1]
     while start > 0 and encoded.learned[start - 1]:
         start -= 1
     return (
@@ -128,38 +131,41 @@ def _own(row: Any, tokenizer: Tokenizer) -> ProofPrompt | None:
 
 @dataclass(frozen=True)
 class Method:
-    """How an export is proven: whole models or layer by layer, and where."""
+    """The verification method: whole models or layer by layer, and the device."""
 
     compute: Compute
     by_layer: bool = False
 
 
 def choose(base: Base, adapter: Path, in_float32: bool = False) -> Method:
-    """Whole models where they fit and are quick, else layer by layer, by what is free now. Raises ExportError with both
-    numbers where nothing is enough. in_float32: on a card too, where that is compared with llama.cpp's."""
+    """Choose whole models if they fit and are fast enough, else layer by layer, by what is free now.
+
+    Raises ExportError with both numbers if memory is too small for either. in_float32: also on a GPU, for a comparison
+    with llama.cpp.
+    """
     memory = psutil.virtual_memory().available
-    whole = base.parameters * 2.3 + (600 << 20)
+    model_bytes = base.parameters * 2.3 + (600 << 20)
     compute = device.choose()
     free = torch.cuda.mem_get_info()[0] if compute.on_card else 0
-    # Numbers of a bfloat16 base may lie beyond the float16 in which cards before Ampere compute.
-    is_wide = in_float32 or (compute.dtype == torch.float16 and base.dtype != torch.float16)
-    if free > (2 * whole if is_wide else whole):
-        return Method(replace(compute, dtype=torch.float32 if is_wide else base.dtype))
+    # Values of a bfloat16 base may exceed the range of float16, in which GPUs before Ampere compute.
+    use_float32 = in_float32 or (compute.dtype == torch.float16 and base.dtype != torch.float16)
+    if free > (2 * model_bytes if use_float32 else model_bytes):
+        return Method(replace(compute, dtype=torch.float32 if use_float32 else base.dtype))
     exact = Compute(torch.device("cpu"), torch.float32, msg("export.proof_on_cpu"))
-    roomy = memory > 2 * whole
-    if roomy and base.parameters <= MOST_WHOLE_ON_CPU:
+    fits_in_float32 = memory > 2 * model_bytes
+    if fits_in_float32 and base.parameters <= MOST_WHOLE_ON_CPU:
         return Method(exact)
-    layered = layers.need_bytes(base, adapter)
+    layered_bytes = layers.need_bytes(base, adapter)
     if pairs.lora_pairs(base, adapter) is not None and not layers.missing(base.model, base):
-        if memory > layered:
-            compute = replace(compute, dtype=torch.float32) if free > layered else exact
+        if memory > layered_bytes:
+            compute = replace(compute, dtype=torch.float32) if free > layered_bytes else exact
             return Method(compute, by_layer=True)
-        raise no_memory(layered, memory)
-    if roomy:
+        raise no_memory(layered_bytes, memory)
+    if fits_in_float32:
         return Method(exact)
-    if memory > whole and device.on_cpu().dtype == torch.bfloat16:  # emulated, it would take five times as long
+    if memory > model_bytes and device.on_cpu().dtype == torch.bfloat16:  # emulated, it would take five times as long
         return Method(replace(exact, dtype=base.dtype))
-    raise no_memory(2 * whole, memory)
+    raise no_memory(2 * model_bytes, memory)
 
 
 def no_memory(need: float, free: float) -> ExportError:
@@ -170,39 +176,42 @@ Report = Callable[[str, float | None], None]  # stage and fraction
 
 
 def prove_copy(exported: Path, adapter: Path, rows: Sequence[Any], progress: Report) -> ExportCheck:
-    """Of an adapter: exported is the folder that was copied from it."""
+    """Verify an exported adapter: exported is a copy of the folder adapter."""
     progress("comparing", 0)
     tokenizer = Tokenizer(adapter)
     probes, own = prompts_of(rows, tokenizer)
-    found = tensors.same_bytes(adapter, exported)
+    comparison = tensors.same_bytes(adapter, exported)
     alike = sum(_reads_alike(exported, probes, tokenizer))
     return ExportCheck(
         proof="bytes",
-        tensors=found.tensors,
-        tensors_off=found.off,
+        tensors=comparison.tensors,
+        tensors_off=comparison.off,
         prompts_read_alike=alike,
         prompts=len(probes),
         own_prompts=own,
-        passed=not found.off and alike == len(probes),
+        passed=not comparison.off and alike == len(probes),
     )
 
 
 def prove(
     merged: Path, base: Base, adapter: Path, rows: Sequence[Any], method: Method, progress: Report, check: Check
 ) -> ExportCheck:
-    """merged: the folder that was made from base and adapter."""
+    """Verify the folder merged, which was made from base and adapter."""
     work, expected, compared = expect(base, adapter, begin(adapter, rows, method, progress, check), merged)
     try:
         alike = sum(_reads_alike(merged, work.probes, work.tokenizer))
-        found = _export_by_layer(merged, work) if method.by_layer else _of_export(merged, base, work)
-        return judge(work, expected, found, alike, compared)
+        results = _export_by_layer(merged, work) if method.by_layer else _export_results(merged, base, work)
+        return judge(work, expected, results, alike, compared)
     finally:
-        let_go()  # of what is mapped too: Windows moves no folder in which a file is open
+        free_memory()  # mapped files too: Windows moves no folder in which a file is open
 
 
 @dataclass(frozen=True)
 class Work:
-    """What every step of a proof is done with. own: the probes are rows of the run."""
+    """Settings and callbacks shared by all steps of a verification.
+
+    own: the prompts come from rows of the run. keep: called with each prompt and the adapter's and the export's logits.
+    """
 
     method: Method
     tokenizer: Tokenizer
@@ -210,68 +219,68 @@ class Work:
     own: bool
     progress: Report
     check: Check
-    keep: Callable[[ProofPrompt, torch.Tensor], None] = lambda probe, logits: (
-        None
-    )  # called with the adapter's and the export's logits
+    keep: Callable[[ProofPrompt, torch.Tensor], None] = lambda probe, logits: None
 
-    def of(self, stage: str) -> Progress:
-        """To be called with how far this stage is."""
+    def begin_stage(self, stage: str) -> Progress:
+        """Report that a stage begins; return a function that reports its progress."""
         self.check()
         self.progress(stage, 0)
         return lambda done: self.progress(stage, done)
 
 
-def begin(adapter: Path, rows: Sequence[Any], method: Method, progress: Report, check: Check, most: int = 0) -> Work:
-    """The questions, as `prompts_of`; layer by layer only as many as go through at once."""
+def begin(adapter: Path, rows: Sequence[Any], method: Method, progress: Report, check: Check, count: int = 0) -> Work:
+    """Tokenizer and prompts as `prompts_of` chooses them; layer by layer only as many as fit into one batch."""
     tokenizer = Tokenizer(adapter)
-    probes, own = prompts_of(rows, tokenizer, most)
-    return Work(method, tokenizer, few(probes) if method.by_layer else probes, own, progress, check)
+    probes, own = prompts_of(rows, tokenizer, count)
+    return Work(method, tokenizer, first_batch(probes) if method.by_layer else probes, own, progress, check)
 
 
 def expect(
     base: Base, adapter: Path, work: Work, merged: Path | None, rounded: bool = False
 ) -> tuple[Work, list[PromptResult], tensors.Comparison | None]:
-    """Results of the base with its adapter, and whether the tensors of merged are what they should be. rounded: each
-    sum of both is rounded once to the type of the base's files, as those of merged are."""
-    found_pairs, compared = pairs.lora_pairs(base, adapter) if merged else None, None
+    """Compute the results of the base with its adapter, and compare the tensors of merged with what they should be.
+
+    rounded: each sum W + s * B @ A is rounded once to the type of the base's files, as in merged.
+    """
+    lora, compared = pairs.lora_pairs(base, adapter) if merged else None, None
     try:
         with tensors.Reader(base) as original:
-            tuned = None if found_pairs is None else tensors.Tuned(original, adapter, found_pairs)
+            tuned = None if lora is None else tensors.Tuned(original, adapter, lora)
             if tuned and merged:
                 with tensors.MergedFolder(read_base(merged), base) as written:
-                    compared = tensors.compare(tuned, written, work.of("comparing"), work.check)
+                    compared = tensors.compare(tuned, written, work.begin_stage("comparing"), work.check)
             if work.method.by_layer:
                 return work, _adapter_by_layer(original, adapter, work, tuned if rounded else None), compared
-        probes, expected = _of_adapter(base, adapter, work, rounded)
+        probes, expected = _adapter_results(base, adapter, work, rounded)
         return replace(work, probes=probes), expected, compared
     finally:
-        let_go()
+        free_memory()
 
 
 def judge(
     work: Work,
     expected: Sequence[PromptResult],
-    found: Sequence[PromptResult],
-    alike: int,
+    actual: Sequence[PromptResult],
+    read_alike: int,
     compared: tensors.Comparison | None,
 ) -> ExportCheck:
-    """The check of a merged model; found: what transformers computed with it."""
-    equal = [e.first_token == f.first_token for e, f in zip(expected, found, strict=True)]
+    """Return the record of a merged model's verification. actual: transformers' results with it."""
+    same_first = [e.first_token == a.first_token for e, a in zip(expected, actual, strict=True)]
     # Where every number of the files is known to be right, a word that was as likely as another may be the other by
     # rounding.
-    words = all(equal) or (compared is not None and not compared.off)
-    answers, texts = mean_losses(expected, found, "answer"), mean_losses(expected, found, "text")
+    words_match = all(same_first) or (compared is not None and not compared.off)
+    answers, texts = mean_losses(expected, actual, "answer"), mean_losses(expected, actual, "text")
     # False also where a loss is not a number.
     close = abs(answers[0] - answers[1]) <= MAX_LOSS_GAP and abs(texts[0] - texts[1]) <= MAX_TEXT_LOSS_GAP
     return check_of(
         work,
         expected,
-        found,
-        equal,
+        actual,
+        same_first,
         compared,
         proof="layers" if work.method.by_layer else "whole",
-        prompts_read_alike=alike,
-        passed=close and words and alike == len(work.probes) and not (compared and compared.off),
+        prompts_read_alike=read_alike,
+        passed=close and words_match and read_alike == len(work.probes) and not (compared and compared.off),
         compute=f"{work.method.compute.device.type} {work.method.compute.dtype_name}",
     )
 
@@ -279,26 +288,30 @@ def judge(
 def check_of(
     work: Work,
     expected: Sequence[PromptResult],
-    found: Sequence[PromptResult],
+    actual: Sequence[PromptResult],
     equal: Sequence[bool],
     compared: tensors.Comparison | None,
     **more: Any,
 ) -> ExportCheck:
-    """The record of both sides in export.json. equal: first words. more: fields that the kind of proof has of its
-    own."""
-    # Built-in questions have no answers where none are written: then the loss of the questions alone is compared.
+    """Build the record for export.json from both models' results.
+
+    equal: for each prompt, whether the first tokens are the same. more: fields of this method alone.
+    """
+    # Layer by layer no answers are generated: built-in questions then have only the loss of the question.
     has_answers = any(e.tokens for e in expected)
-    answers, texts = mean_losses(expected, found, "answer"), mean_losses(expected, found, "text")
-    said = [[work.tokenizer.decode(each.greedy).strip() for each in side] for side in (expected, found)]
+    answers, texts = mean_losses(expected, actual, "answer"), mean_losses(expected, actual, "text")
+    decoded = [[work.tokenizer.decode(each.greedy).strip() for each in side] for side in (expected, actual)]
     differences = [
         Difference(
             prompt=probe.turns[-1]["content"] if probe.turns else "",
-            adapter=mine,
-            export=theirs,
+            adapter=adapter_text,
+            export=export_text,
             first_token_equal=same,
         )
-        for probe, e, f, mine, theirs, same in zip(work.probes, expected, found, *said, equal, strict=True)
-        if bool(e.greedy) == bool(f.greedy) and (mine != theirs or not same)
+        for probe, e, a, adapter_text, export_text, same in zip(
+            work.probes, expected, actual, *decoded, equal, strict=True
+        )
+        if bool(e.greedy) == bool(a.greedy) and (adapter_text != export_text or not same)
     ]
     return ExportCheck(
         tensors=compared.tensors if compared else 0,
@@ -315,22 +328,22 @@ def check_of(
     )
 
 
-def mean_losses(expected: Sequence[PromptResult], found: Sequence[PromptResult], of: str) -> tuple[float, float]:
+def mean_losses(expected: Sequence[PromptResult], actual: Sequence[PromptResult], part: str) -> tuple[float, float]:
     """Mean losses of the adapter and of the export, over all answer tokens ("answer") or whole rows ("text")."""
-    if of == "answer":
+    if part == "answer":
         tokens = max(1, sum(e.tokens for e in expected))
-        return sum(e.loss_sum for e in expected) / tokens, sum(f.loss_sum for f in found) / tokens
+        return sum(e.loss_sum for e in expected) / tokens, sum(a.loss_sum for a in actual) / tokens
     tokens = sum(e.text_tokens for e in expected)
-    return sum(e.text_loss_sum for e in expected) / tokens, sum(f.text_loss_sum for f in found) / tokens
+    return sum(e.text_loss_sum for e in expected) / tokens, sum(a.text_loss_sum for a in actual) / tokens
 
 
 def _finite(loss: float) -> float:
     return round(loss, 6) if math.isfinite(loss) else 1e9  # JSON has no NaN; no real loss comes near
 
 
-# ---- asking --------------------------------------------------------------------------------------
+# ---- prompting -----------------------------------------------------------------------------------
 class _Cancelled(StoppingCriteria):
-    """Ends a generation softly: an exception inside generate() would leave peft's hooks behind."""
+    """Stops a generation on cancel: an exception inside generate() would leave peft's hooks behind."""
 
     def __init__(self, check: Check):
         self._check = check
@@ -346,13 +359,13 @@ class _Cancelled(StoppingCriteria):
 
 @torch.inference_mode()
 def answer(model: Any, probes: Sequence[ProofPrompt], tokenizer: Tokenizer, check: Check) -> list[list[int]]:
-    """Up to ANSWER_TOKENS ids for each probe, the likeliest each time; all in one batch, padded on the left."""
+    """Greedy answers of up to ANSWER_TOKENS ids, one for each probe; all in one batch, padded on the left."""
     width = max(probe.start for probe in probes)
     padding = [width - probe.start for probe in probes]
-    pad, stops = tokenizer.pad_token_id, tokenizer.stop_ids
-    prompts = [[pad] * p + probe.ids[: probe.start] for p, probe in zip(padding, probes, strict=True)]
+    pad_id, stops = tokenizer.pad_token_id, tokenizer.stop_ids
+    prompts = [[pad_id] * p + probe.ids[: probe.start] for p, probe in zip(padding, probes, strict=True)]
     mask = [[0] * p + [1] * (width - p) for p in padding]
-    out = model.generate(
+    generated = model.generate(
         input_ids=torch.tensor(prompts, device=model.device),
         attention_mask=torch.tensor(mask, device=model.device),
         generation_config=GenerationConfig(
@@ -360,25 +373,25 @@ def answer(model: Any, probes: Sequence[ProofPrompt], tokenizer: Tokenizer, chec
             max_new_tokens=ANSWER_TOKENS,
             use_cache=True,
             eos_token_id=sorted(stops) or None,
-            pad_token_id=pad,
+            pad_token_id=pad_id,
         ),
         stopping_criteria=StoppingCriteriaList([_Cancelled(check)]),
     )
     check()
-    # Up to the stop, with it: a row that ended early goes on with padding.
-    written = out[:, width:].tolist()
-    return [next((ids[: i + 1] for i, token in enumerate(ids) if token in stops), ids) for ids in written]
+    # Cut after the stop token: a row that ended early is filled up with padding.
+    answers = generated[:, width:].tolist()
+    return [next((ids[: i + 1] for i, token in enumerate(ids) if token in stops), ids) for ids in answers]
 
 
 def _measure_all(
     model: Any, probes: Sequence[ProofPrompt], answers: Sequence[list[int]], progress: Progress, work: Work
 ) -> list[PromptResult]:
-    asked = []
+    results = []
     for probe, greedy in zip(probes, answers, strict=True):
         work.check()
-        asked.append(_measure(model, probe, greedy, work))
-        progress(len(asked) / len(probes))
-    return asked
+        results.append(_measure(model, probe, greedy, work))
+        progress(len(results) / len(probes))
+    return results
 
 
 @torch.inference_mode()
@@ -390,7 +403,7 @@ def _measure(model: Any, probe: ProofPrompt, greedy: list[int], work: Work) -> P
 
 
 def _result(logits: torch.Tensor, probe: ProofPrompt, greedy: list[int]) -> PromptResult:
-    """logits: (T, vocabulary) of probe.ids."""
+    """Losses and first token of a prompt. logits: (T, vocabulary) of probe.ids."""
     losses = functional.cross_entropy(
         logits[:-1].float(), torch.tensor(probe.ids[1:], device=logits.device), reduction="none"
     )
@@ -406,34 +419,36 @@ def _result(logits: torch.Tensor, probe: ProofPrompt, greedy: list[int]) -> Prom
 
 
 # ---- whole models --------------------------------------------------------------------------------
-# Each in a function of its own, which no name of a model outlives: two of them do not fit where one does.
-def _of_adapter(base: Base, adapter: Path, work: Work, rounded: bool) -> tuple[list[ProofPrompt], list[PromptResult]]:
-    """Its own answer to each question becomes what a question without one is measured on."""
-    progress = work.of("proving_adapter")
+# Each model is loaded in a function of its own, so that it is freed at the end: two may not fit into memory.
+def _adapter_results(
+    base: Base, adapter: Path, work: Work, rounded: bool
+) -> tuple[list[ProofPrompt], list[PromptResult]]:
+    """Results of the adapter, and the prompts, where its own answer completes a prompt without one."""
+    progress = work.begin_stage("proving_adapter")
     compute = work.method.compute
     # First rounded as the export is, then widened exactly.
     model = _rounded(base, adapter, compute) if rounded else attach(_load(base.folder, compute, base.dtype), adapter)
     answers = answer(model, work.probes, work.tokenizer, work.check)
-    asked = [p if p.has_answer else p.answered(said) for p, said in zip(work.probes, answers, strict=True)]
-    return asked, _measure_all(model, asked, answers, progress, work)
+    probes = [p if p.has_answer else p.answered(ids) for p, ids in zip(work.probes, answers, strict=True)]
+    return probes, _measure_all(model, probes, answers, progress, work)
 
 
-def _of_export(merged: Path, base: Base, work: Work) -> list[PromptResult]:
-    progress = work.of("proving_export")
-    let_go()
+def _export_results(merged: Path, base: Base, work: Work) -> list[PromptResult]:
+    progress = work.begin_stage("proving_export")
+    free_memory()
     model = _load(merged, work.method.compute, base.dtype)
     answers = answer(model, work.probes, work.tokenizer, work.check)
     return _measure_all(model, work.probes, answers, progress, work)
 
 
-def let_go() -> None:
+def free_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 def _load(folder: Path, compute: Compute, dtype: torch.dtype | None = None) -> PreTrainedModel:
-    """A model in 16 bit or fp32. dtype: what its numbers are rounded to first; None: what is computed in."""
+    """Load a model in 16 bit or float32. dtype: what its weights are rounded to first; None: the computing type."""
     model = base_model.load(folder, replace(compute, dtype=dtype or compute.dtype), four_bit=False).to(compute.dtype)
     model.generation_config = GenerationConfig()  # a base's own sampling settings would only make generate() warn
     return model.eval()
@@ -441,8 +456,7 @@ def _load(folder: Path, compute: Compute, dtype: torch.dtype | None = None) -> P
 
 @torch.no_grad()
 def _rounded(base: Base, adapter: Path, compute: Compute) -> Any:
-    """W + s * B @ A by peft in float32 (or what a PC without that much memory computes in), then rounded as the merged
-    files are."""
+    """The base with W + s * B @ A merged by peft in the computing type, then rounded as the merged files are."""
     model = attach(_load(base.folder, compute), adapter).merge_and_unload()
     for name, parameter in model.named_parameters():
         stored = base.stored_names.get(name)
@@ -451,8 +465,8 @@ def _rounded(base: Base, adapter: Path, compute: Compute) -> Any:
 
 
 # ---- layer by layer ------------------------------------------------------------------------------
-def few(probes: Sequence[ProofPrompt]) -> list[ProofPrompt]:
-    """As many as go through in one batch; always one."""
+def first_batch(probes: Sequence[ProofPrompt]) -> list[ProofPrompt]:
+    """Return as many of the first probes as fit into one batch of layers.MOST_TOKENS; at least one."""
     chosen: list[ProofPrompt] = []
     for probe in probes:
         if chosen and (len(chosen) + 1) * max(len(p.ids) for p in [*chosen, probe]) > layers.MOST_TOKENS:
@@ -464,8 +478,10 @@ def few(probes: Sequence[ProofPrompt]) -> list[ProofPrompt]:
 def _adapter_by_layer(
     original: tensors.Reader, adapter: Path, work: Work, tuned: tensors.Tuned | None
 ) -> list[PromptResult]:
-    """Results of the adapter on its base, read from disk layer by layer. tuned: W + s * B @ A, to be rounded as the
-    merged files are; None: peft adds B @ A on the way."""
+    """Results of the adapter on its base, read from disk layer by layer.
+
+    tuned: the source of W + s * B @ A, rounded as the merged files are; None: peft adds B @ A in the forward pass.
+    """
     base = original.base
     model, names, extra = empty(base.folder), base.stored_names, dict[str, torch.Tensor]()
     if tuned is None:
@@ -475,21 +491,21 @@ def _adapter_by_layer(
     def read(name: str) -> torch.Tensor:
         stored = names[name]
         if tuned and tuned.changes(stored):
-            found = tuned.rows(stored, 0, base.tensors[stored].shape[0])
+            tensor = tuned.rows(stored, 0, base.tensors[stored].shape[0])
         else:
-            found = original.whole(stored)
-        # first rounded as the export is
-        return found.to(base.written_as(stored)) if found.is_floating_point() else found
+            tensor = original.tensor(stored)
+        # rounded first, as the export is
+        return tensor.to(base.written_as(stored)) if tensor.is_floating_point() else tensor
 
     return _forward_by_layer("layers_of_adapter", model, list(names), read, extra, work)
 
 
 def _export_by_layer(merged: Path, work: Work) -> list[PromptResult]:
-    """The model that the export itself describes."""
+    """Results of the model that the export itself describes, read from disk layer by layer."""
     model, names = empty(merged), (written := read_base(merged)).stored_names
     with tensors.Reader(written) as reader:
         return _forward_by_layer(
-            "layers_of_export", model, list(names), lambda name: reader.whole(names[name]), {}, work
+            "layers_of_export", model, list(names), lambda name: reader.tensor(names[name]), {}, work
         )
 
 
@@ -501,29 +517,30 @@ def _forward_by_layer(
     extra: dict[str, torch.Tensor],
     work: Work,
 ) -> list[PromptResult]:
-    """names: of what read can give."""
-    progress, asked, on = work.of(stage), set[str](), work.method.compute.device
-    let_go()
+    """Results of one forward pass by layer. names: the tensors that read can return."""
+    progress, requested, device = work.begin_stage(stage), set[str](), work.method.compute.device
+    free_memory()
 
-    def noted(name: str) -> torch.Tensor:
+    def counted_read(name: str) -> torch.Tensor:
         work.check()
-        asked.add(name)
-        progress(len(asked) / len(names))
+        requested.add(name)
+        progress(len(requested) / len(names))
         return read(name)
 
-    layers.read_by_layer(model, noted, names, on, extra)
-    rows = layers.logits(model, [probe.ids for probe in work.probes], on)
-    for probe, found in zip(work.probes, rows, strict=True):
-        work.keep(probe, found)
-    return [_result(found, probe, []) for found, probe in zip(rows, work.probes, strict=True)]
+    layers.read_by_layer(model, counted_read, names, device, extra)
+    all_logits = layers.logits(model, [probe.ids for probe in work.probes], device)
+    for probe, logits in zip(work.probes, all_logits, strict=True):
+        work.keep(probe, logits)
+    return [_result(logits, probe, []) for logits, probe in zip(all_logits, work.probes, strict=True)]
 
 
-def _reads_alike(exported: Path, probes: Sequence[ProofPrompt], ours: Tokenizer) -> list[bool]:
-    """Whether the export's own tokenizer and template, as transformers reads them, give the ids of our chat."""
-    theirs = AutoTokenizer.from_pretrained(exported, local_files_only=True, trust_remote_code=False)
-    read = [
-        theirs.apply_chat_template(
-            ours.template.dialect.messages(probe.turns),
+def _reads_alike(exported: Path, probes: Sequence[ProofPrompt], tokenizer: Tokenizer) -> list[bool]:
+    """Compare token ids: whether transformers with the export's own tokenizer and template reads each probe as the chat
+    does."""
+    exported_tokenizer = AutoTokenizer.from_pretrained(exported, local_files_only=True, trust_remote_code=False)
+    encodings = [
+        exported_tokenizer.apply_chat_template(
+            tokenizer.template.dialect.messages(probe.turns),
             tools=probe.tools,
             add_generation_prompt=True,
             tokenize=True,
@@ -532,5 +549,6 @@ def _reads_alike(exported: Path, probes: Sequence[ProofPrompt], ours: Tokenizer)
         for probe in probes
     ]
     return [
-        list(r["input_ids"]) == ours.prompt(probe.turns, probe.tools) for r, probe in zip(read, probes, strict=True)
+        list(encoding["input_ids"]) == tokenizer.prompt(probe.turns, probe.tools)
+        for encoding, probe in zip(encodings, probes, strict=True)
     ]

@@ -1,8 +1,8 @@
-"""One publication, in a process of its own: `python -m core.export.hub.worker REQUEST.json`. Exit: 0 done, 1 failed; a
+"""The process of one publication: `python -m core.export.hub.publish_worker REQUEST.json`. Exit: 0 done, 1 failed; a
 cancel ends it from within (ExportReporter).
 
-The token comes by the environment or the hub's own login, as everywhere; this process writes it nowhere. Needs neither
-card nor lease.
+The token comes from the environment or the hub's own login; this process writes it nowhere. Needs neither GPU nor
+lease.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import traceback
 from pathlib import Path
 
 from core.errors import ExportError, GarageError
+from core.export.export_worker import ExportReporter, work_in
 from core.export.hub.publishing import CANCELLED, Publishing, PublishRequest
 from core.export.hub.sending import Sender, Sent
 from core.export.records import read_result
-from core.export.worker import ExportReporter, work_in
 from core.messages import Message, msg
 from core.workspace.folder import Workspace
 
@@ -36,16 +36,16 @@ def publish(request: PublishRequest, job: ExportReporter) -> int:
     except GarageError as error:
         job.end("failed", error.message)
         return 1
-    except Exception as error:  # noqa: BLE001 - whatever it was, the person must see it; its words may hold signed addresses
+    except Exception as error:  # noqa: BLE001 - any error must reach the user; its text may hold signed addresses
         print("".join(traceback.format_tb(error.__traceback__)), type(error).__name__, file=sys.stderr)
         job.end("failed", msg("publish.crashed", kind=type(error).__name__))
         return 1
-    job.end("done", done(sent, request))
+    job.end("done", done_message(sent, request))
     return 0
 
 
-def done(sent: Sent, request: PublishRequest) -> Message:
-    """Where it is, which commit, who sees it, and how to take it back."""
+def done_message(sent: Sent, request: PublishRequest) -> Message:
+    """The message of a finished publication: address, commit, visibility, and how to undo it."""
     undo = msg("publish.undo_new" if sent.is_new else "publish.undo_commit", repo=request.repo, page=sent.page)
     key = "publish.done_private" if request.private else "publish.done_public"
     return msg(key, repo=request.repo, page=sent.page, commit=sent.commit[:12], undo=undo)
